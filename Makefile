@@ -1,0 +1,103 @@
+# The workshop. `make help` lists what there is; nothing but Go, git and make is
+# needed beforehand. Tools are pinned here and installed into .bin.
+
+.DEFAULT_GOAL := help
+
+GO       ?= go
+FUZZTIME ?= 20s
+BENCH    ?= .
+
+TOOLS    := $(CURDIR)/.bin
+BINARY   := $(CURDIR)/bin/drawbridge
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# e2e starts processes and needs real servers; it is run by itself.
+PACKAGES  = $(shell $(GO) list ./... | grep -v '/e2e$$')
+
+BUF_VERSION                := v1.75.0
+PROTOC_GEN_GO_VERSION      := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+STATICCHECK_VERSION        := v0.8.2
+GRPCURL_VERSION            := v1.9.4
+
+# One stamp per tool and version: a changed version installs again.
+BUF                := $(TOOLS)/.buf-$(BUF_VERSION)
+PROTOC_GEN_GO      := $(TOOLS)/.protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
+PROTOC_GEN_GO_GRPC := $(TOOLS)/.protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
+STATICCHECK        := $(TOOLS)/.staticcheck-$(STATICCHECK_VERSION)
+GRPCURL            := $(TOOLS)/.grpcurl-$(GRPCURL_VERSION)
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Run a whole bridge on this machine until Ctrl-C
+	$(BINARY) demo
+
+.PHONY: build
+build: ## Build the static release binary, bin/drawbridge
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/drawbridge
+
+.PHONY: test
+test: unit e2e ## Run every test: unit tests, then e2e
+
+.PHONY: unit
+unit: ## Run the unit tests under the race detector
+	$(GO) test -race $(PACKAGES)
+
+.PHONY: e2e
+e2e: build $(GRPCURL) ## Run the built binary against real servers
+	DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl $(GO) test -count=1 -timeout 15m ./e2e
+
+.PHONY: lint
+lint: $(BUF) $(STATICCHECK) ## Check formatting, vet, staticcheck and buf lint
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: not formatted:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOLS)/staticcheck ./...
+	$(TOOLS)/buf lint
+	$(TOOLS)/buf format --diff --exit-code
+
+.PHONY: generate
+generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Generate Go from the .proto files
+	PATH="$(TOOLS):$$PATH" $(TOOLS)/buf generate
+
+.PHONY: checkgenerate
+checkgenerate: generate ## Fail if the generated code is not what is committed
+	@changed=$$(git status --porcelain -- proto); if [ -n "$$changed" ]; then \
+		echo "generated code differs from what is committed:"; echo "$$changed"; git --no-pager diff -- proto; exit 1; fi
+
+.PHONY: bench
+bench: ## Run the benchmarks that match BENCH (default: all)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (default: 20s)
+	@for pkg in $(PACKAGES); do \
+		targets=$$($(GO) test -list '^Fuzz' $$pkg) || { echo "$$targets"; exit 1; }; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built, and the installed tools
+	rm -rf bin .bin
+
+# $(call install,name,package@version) puts one pinned tool into .bin.
+define install
+	rm -f $(TOOLS)/.$(1)-v*
+	GOBIN=$(TOOLS) CGO_ENABLED=0 GOFLAGS= $(GO) install $(2)
+	touch $@
+endef
+
+$(BUF):
+	$(call install,buf,github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION))
+$(PROTOC_GEN_GO):
+	$(call install,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION))
+$(PROTOC_GEN_GO_GRPC):
+	$(call install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION))
+$(STATICCHECK):
+	$(call install,staticcheck,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
+$(GRPCURL):
+	$(call install,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))

@@ -1,0 +1,131 @@
+// Imports run downward only, and siblings do not know each other, as
+// docs/architecture.md draws it.
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/drawbridge-gateway/drawbridge"
+
+// mayImport names, for each package, the packages of this module that it may
+// import. A package that is not here fails the test: say first where it stands.
+var mayImport = map[string][]string{
+	"proto/drawbridge/admin/v1": {},
+
+	"certs":           {},
+	"certs/pki":       {},
+	"certs/certstest": {"certs", "certs/pki"},
+
+	"bridge/route":    {},
+	"bridge/upstream": {"certs"},
+	"bridge/l4":       {"bridge/upstream", "bridge/route", "certs"},
+	"bridge/l7":       {"bridge/upstream", "bridge/route", "certs"},
+
+	"gateway/invalid":    {},
+	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
+		"bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
+	"gateway/admin": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
+		"proto/drawbridge/admin/v1", "bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
+
+	"cmd/drawbridge": {"gateway", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1", "certs", "certs/pki"},
+	"e2e":            {"proto/drawbridge/admin/v1", "certs/pki"},
+}
+
+// Libraries that belong to one layer. No other package may import them, so that
+// nothing below the admin service comes to depend on gRPC, and nothing but the
+// store on how it is kept. Keys are prefixes of import paths.
+var onlyIn = map[string][]string{
+	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "e2e"},
+	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "e2e"},
+	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/admin", "gateway/snapshot",
+		"gateway/store", "gateway/store/bolt", "cmd/drawbridge", "e2e"},
+	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
+	"github.com/spf13":      {"cmd/drawbridge"},
+	"go.yaml.in/yaml":       {"cmd/drawbridge", "e2e"},
+	"github.com/prometheus": {"gateway"},
+	"testing":               {"certs/certstest"},
+}
+
+func TestImportsRunDownward(t *testing.T) {
+	for _, p := range listPackages(t) {
+		name, ok := ours(p.ImportPath)
+		if !ok {
+			continue
+		}
+		allowed, known := mayImport[name]
+		if !known {
+			t.Errorf("package %s has no place in the import direction", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			if imported, ok := ours(path); ok && !slices.Contains(allowed, imported) {
+				t.Errorf("%s imports %s", name, imported)
+			}
+			if layers := confinedTo(path); layers != nil && !slices.Contains(layers, name) {
+				t.Errorf("%s imports %s, which only %s may", name, path, strings.Join(layers, ", "))
+			}
+		}
+		// Tests may stand on throw-away authorities, and on what lies below
+		// what they test; never on what lies above.
+		for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
+			imported, ok := ours(path)
+			if ok && imported != name && !slices.Contains(testHelpers, imported) && !slices.Contains(allowed, imported) {
+				t.Errorf("the tests of %s import %s", name, imported)
+			}
+		}
+	}
+}
+
+var testHelpers = []string{"certs/certstest", "certs/pki", "certs"}
+
+type listedPackage struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func listPackages(t *testing.T) []listedPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,TestImports,XTestImports", module+"/...")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var all []listedPackage
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listedPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// ours reports whether path is a package of this module, and its path there.
+func ours(path string) (string, bool) {
+	return strings.CutPrefix(path, module+"/")
+}
+
+// confinedTo returns the packages that alone may import path, nil if any may.
+func confinedTo(path string) []string {
+	for prefix, layers := range onlyIn {
+		if path == prefix || strings.HasPrefix(path, prefix+"/") {
+			return layers
+		}
+	}
+	return nil
+}
