@@ -1,0 +1,325 @@
+package bolt
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// The files in a data directory.
+const (
+	fileName = "state.db"
+	lockName = "drawbridge.lock"
+)
+
+// format is the version of the layout: a bucket for each kind, name to record,
+// and a bucket of facts about the whole.
+const format = 1
+
+var (
+	metaBucket  = []byte("meta")
+	formatKey   = []byte("format")
+	revisionKey = []byte("revision")
+	sumKey      = []byte("sum")
+	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// A CorruptError says that the database cannot be read back whole. The file was
+// not changed.
+type CorruptError struct {
+	Path string
+	Err  error
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%s is damaged: %v. It was left as it is. To go on, put a backup in its place; "+
+		"or move it away, start with an empty state and apply your configuration again", e.Path, e.Err)
+}
+
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// A Store is an open database. Its methods must not be called concurrently.
+type Store struct {
+	lock  *os.File
+	db    *bbolt.DB
+	state *store.State
+}
+
+// Open takes the data directory for this process, creates what is missing, and
+// reads the state. A directory that another process holds is a *LockedError, a
+// database that cannot be read whole a *CorruptError.
+func Open(dir string) (*Store, error) {
+	if err := prepareDir(dir); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(filepath.Join(dir, lockName))
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{lock: lock}
+	if err := s.open(filepath.Join(dir, fileName)); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(path string) error {
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := create(path); err != nil {
+			return fmt.Errorf("create %s: %w", path, err)
+		}
+	case err != nil:
+		return err
+	}
+	if err := checkMode(path, 0o600); err != nil {
+		return err
+	}
+	// Read everything before the file is opened for writing: a damaged one is
+	// evidence, and must be left as it is.
+	state, err := readAll(path)
+	if err != nil {
+		return err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	s.db, s.state = db, state
+	return nil
+}
+
+// State returns the state that was read when the store was opened.
+func (s *Store) State() *store.State { return s.state }
+
+// Commit makes the draft durable: when it returns nil, what changed survives
+// the death of process and machine. On an error nothing has changed.
+func (s *Store) Commit(d *store.Draft) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		sum, err := number(meta, sumKey)
+		if err != nil {
+			return err
+		}
+		for _, c := range d.Changes() {
+			if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
+				continue
+			}
+			b, name := tx.Bucket([]byte(c.Kind.String())), []byte(c.Name)
+			if old := b.Get(name); old != nil {
+				sum -= fingerprint(c.Kind, name, old)
+			}
+			if c.Action == adminv1.ChangeAction_CHANGE_ACTION_DELETED {
+				if err := b.Delete(name); err != nil {
+					return err
+				}
+				continue
+			}
+			record, err := encode(d.State().Get(c.Kind, c.Name))
+			if err != nil {
+				return err
+			}
+			if err := b.Put(name, record); err != nil {
+				return err
+			}
+			sum += fingerprint(c.Kind, name, record)
+		}
+		if err := putNumber(meta, sumKey, sum); err != nil {
+			return err
+		}
+		return putNumber(meta, revisionKey, d.State().Revision())
+	})
+}
+
+// Close releases the database and the directory.
+func (s *Store) Close() error {
+	return errors.Join(s.db.Close(), s.lock.Close())
+}
+
+// create makes an empty database and puts it in place whole, so that a file of
+// that name is never one half made.
+func create(path string) error {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(fresh, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, k := range store.Kinds() {
+			if _, err := tx.CreateBucket([]byte(k.String())); err != nil {
+				return err
+			}
+		}
+		meta, err := tx.CreateBucket(metaBucket)
+		if err != nil {
+			return err
+		}
+		return errors.Join(putNumber(meta, formatKey, format), putNumber(meta, revisionKey, 0), putNumber(meta, sumKey, 0))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a rename in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// readAll reads the database without changing a byte of it, and checks each
+// record and the sum over all. bbolt's own Check is of no use for it: it runs in
+// a goroutine of its own, where a fault cannot be recovered.
+func readAll(path string) (state *store.State, err error) {
+	// bbolt maps the file and trusts its pages: damage shows as a panic or, in a
+	// file cut short, as a fault on access.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			state, err = nil, &CorruptError{path, fmt.Errorf("%v", p)}
+		}
+	}()
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if info.Size() == 0 {
+		return nil, &CorruptError{path, errors.New("it is empty")}
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: time.Second})
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, &CorruptError{path, err}
+	}
+	defer db.Close()
+	err = db.View(func(tx *bbolt.Tx) error {
+		state, err = readTx(tx)
+		return err
+	})
+	var newer *newerError
+	if errors.As(err, &newer) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err != nil {
+		return nil, &CorruptError{path, err}
+	}
+	return state, nil
+}
+
+type newerError struct{ found uint64 }
+
+func (e *newerError) Error() string {
+	return fmt.Sprintf("was written by a newer version of drawbridge (format %d; this one reads %d): run that version", e.found, format)
+}
+
+func readTx(tx *bbolt.Tx) (*store.State, error) {
+	meta := tx.Bucket(metaBucket)
+	if meta == nil {
+		return nil, errors.New("it is no drawbridge database")
+	}
+	found, err := number(meta, formatKey)
+	if err != nil {
+		return nil, err
+	}
+	if found != format {
+		return nil, &newerError{found}
+	}
+	revision, err := number(meta, revisionKey)
+	if err != nil {
+		return nil, err
+	}
+	wantSum, err := number(meta, sumKey)
+	if err != nil {
+		return nil, err
+	}
+	var sum uint64
+	var all []store.Resource
+	for _, k := range store.Kinds() {
+		b := tx.Bucket([]byte(k.String()))
+		if b == nil {
+			return nil, fmt.Errorf("bucket %v is missing", k)
+		}
+		err := b.ForEach(func(name, record []byte) error {
+			r := store.New(k)
+			if err := decode(record, r); err != nil {
+				return fmt.Errorf("%s %q: %w", store.KindName(k), name, err)
+			}
+			if r.GetName() != string(name) {
+				return fmt.Errorf("%s %q holds one named %q", store.KindName(k), name, r.GetName())
+			}
+			all = append(all, r)
+			sum += fingerprint(k, name, record)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if sum != wantSum {
+		return nil, errors.New("resources are missing from it")
+	}
+	return store.Restore(revision, all)
+}
+
+func number(b *bbolt.Bucket, key []byte) (uint64, error) {
+	v := b.Get(key)
+	if len(v) != 8 {
+		return 0, fmt.Errorf("%s is missing", key)
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+func putNumber(b *bbolt.Bucket, key []byte, n uint64) error {
+	return b.Put(key, binary.BigEndian.AppendUint64(nil, n))
+}
+
+// fingerprint returns a resource's part in the sum over all of them, by which a
+// page that fell out of the tree, with the records on it, is noticed.
+func fingerprint(k adminv1.Kind, name, record []byte) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d/%s/", k, name)
+	h.Write(record)
+	return h.Sum64()
+}
+
+// encode returns a record: a CRC-32C of the message, then the message. bbolt
+// checks its own structure, not the values in it.
+func encode(r store.Resource) ([]byte, error) {
+	record, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 4), r)
+	if err != nil {
+		return nil, err
+	}
+	binary.BigEndian.PutUint32(record, crc32.Checksum(record[4:], castagnoli))
+	return record, nil
+}
+
+func decode(record []byte, r store.Resource) error {
+	if len(record) < 4 || crc32.Checksum(record[4:], castagnoli) != binary.BigEndian.Uint32(record) {
+		return errors.New("its checksum is wrong")
+	}
+	return proto.Unmarshal(record[4:], r)
+}

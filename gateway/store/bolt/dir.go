@@ -1,0 +1,92 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A LockedError says that another process holds the data directory.
+type LockedError struct {
+	Path string // of the lock file
+	PID  int    // of its holder; 0 if unknown
+}
+
+func (e *LockedError) Error() string {
+	holder := "another process"
+	if e.PID != 0 {
+		holder = fmt.Sprintf("another process (pid %d)", e.PID)
+	}
+	return fmt.Sprintf("%s holds this data directory (%s): stop it, or give this one another --data-dir", holder, e.Path)
+}
+
+// prepareDir creates the directory if it is missing, and refuses one that
+// others may enter.
+func prepareDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("data directory: %s is not a directory", dir)
+	}
+	return checkMode(dir, 0o700)
+}
+
+// checkMode refuses a file that others than its owner can reach, or that
+// another user owns: it holds private keys.
+func checkMode(path string, most fs.FileMode) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&^most != 0 {
+		return fmt.Errorf("%s has mode %04o, and private keys are kept there: it must not be wider than %04o (chmod %04o %s)", path, mode, most, most, path)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d, and private keys are kept there: it must belong to user %d, who runs this process", path, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// takeLock returns the locked file; closing it, or the death of the process,
+// frees the lock.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		defer f.Close()
+		text, _ := io.ReadAll(io.LimitReader(f, 32))
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 if unreadable: not worth failing over
+		return nil, &LockedError{path, pid}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	// The pid is only for the message of whoever comes second.
+	err = errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n"))
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}

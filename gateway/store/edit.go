@@ -1,0 +1,362 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Bounds on what the desired state may hold.
+const (
+	MaxPerKind    = 10_000 // resources of one kind
+	MaxLabels     = 64     // labels of one resource
+	MaxLabelBytes = 256    // of a label's key, and of its value
+	MaxComment    = 1024   // bytes of an edit's comment
+)
+
+// An Edit is what a write asks for. Its parts happen together or not at all,
+// and their order does not matter.
+type Edit struct {
+	Puts    []Put
+	Deletes []Delete
+
+	// ExpectedRevision, if not nil, must be the live revision.
+	ExpectedRevision *uint64
+
+	// Prune also deletes whatever is not in Puts.
+	Prune bool
+
+	// DryRun checks and answers, and changes nothing.
+	DryRun bool
+
+	// Comment says why. It is logged and shown to watchers.
+	Comment string
+}
+
+// A Put creates or replaces a resource. The edit does not keep Resource.
+type Put struct {
+	Path     invalid.Path // of the resource in the request
+	Resource Resource
+}
+
+// A Delete removes a resource.
+type Delete struct {
+	Path invalid.Path // of whatever names the resource in the request
+	Kind adminv1.Kind
+	Name string
+	Etag string // if not empty, must be the present one
+}
+
+// A Change is one resource's part in an edit.
+type Change struct {
+	Kind   adminv1.Kind
+	Name   string
+	Action adminv1.ChangeAction
+}
+
+// A Result is what an edit did.
+type Result struct {
+	State    *State // live now; with DryRun what would be
+	Changes  []Change
+	Warnings []invalid.Warning
+}
+
+// An Update is one step from a revision to the next.
+type Update struct {
+	State   *State
+	Changes []Change // UNCHANGED ones left out
+	Comment string
+}
+
+// A Draft is a state that an edit would make. It belongs to one goroutine.
+type Draft struct {
+	base    *State
+	next    *State
+	changes []Change
+	at      map[Ref]int // index in changes
+	paths   map[Ref]invalid.Path
+}
+
+var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Edit drafts the state that e makes of s. What is wrong with e goes to bad;
+// the draft is then made of what is left, so that further checks can find
+// further faults, and must not be committed.
+func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
+	d := &Draft{base: s, at: map[Ref]int{}, paths: map[Ref]invalid.Path{}}
+	if want := e.ExpectedRevision; want != nil && *want != s.revision {
+		bad.AddClass(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *want, s.revision)
+	}
+	if len(e.Comment) > MaxComment {
+		bad.Add("options.comment", "has %d bytes; at most %d are allowed", len(e.Comment), MaxComment)
+	}
+
+	edited := map[adminv1.Kind]map[string]Resource{}
+	in := func(k adminv1.Kind) map[string]Resource {
+		if edited[k] == nil {
+			edited[k] = map[string]Resource{}
+			if c := s.collections[k]; c != nil {
+				edited[k] = maps.Clone(c.byName)
+			}
+		}
+		return edited[k]
+	}
+	for _, p := range e.Puts {
+		d.put(p, in, bad)
+	}
+	for _, del := range e.Deletes {
+		d.delete(del, in, bad)
+	}
+	if e.Prune {
+		for _, r := range s.All() {
+			if ref := RefOf(r); !d.names(ref) {
+				delete(in(ref.Kind), ref.Name)
+				d.record(ref, "", adminv1.ChangeAction_CHANGE_ACTION_DELETED)
+			}
+		}
+	}
+
+	d.next = &State{revision: s.revision, collections: maps.Clone(s.collections)}
+	if d.next.collections == nil {
+		d.next.collections = map[adminv1.Kind]*collection{}
+	}
+	for k, byName := range edited {
+		if len(byName) > MaxPerKind {
+			bad.AddClass(invalid.Exhausted, "", "there would be %d resources of kind %s; at most %d are allowed", len(byName), KindName(k), MaxPerKind)
+		}
+		d.next.collections[k] = newCollection(byName)
+	}
+	d.checkReferences(bad)
+	d.stamp()
+	return d
+}
+
+func (d *Draft) put(p Put, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
+	ref := RefOf(p.Resource)
+	if !p.Resource.ProtoReflect().IsValid() {
+		bad.Add(p.Path, "must be set")
+		return
+	}
+	if !namePattern.MatchString(ref.Name) {
+		bad.Add(p.Path.Field("name"), "is %s; it must be 1 to 63 characters of a-z, 0-9 and -, and neither begin nor end with -", quote(ref.Name))
+		return
+	}
+	if d.names(ref) {
+		bad.Add(p.Path.Field("name"), "%v is in the request twice (also at %s)", ref, d.paths[ref])
+		return
+	}
+	checkLabels(p, bad)
+	present := d.base.Get(ref.Kind, ref.Name)
+	checkEtag(p.Path.Field("etag"), ref, p.Resource.GetEtag(), present, bad)
+
+	r := proto.Clone(p.Resource).(Resource)
+	setOutput(r, "", 0)
+	action := adminv1.ChangeAction_CHANGE_ACTION_CREATED
+	if present != nil {
+		action = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
+		keepPrivateKey(r, present)
+		setOutput(r, present.GetEtag(), present.GetRevision())
+		if proto.Equal(r, present) {
+			action = adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
+			r = present
+		}
+	}
+	in(ref.Kind)[ref.Name] = r
+	d.record(ref, p.Path, action)
+}
+
+func (d *Draft) delete(del Delete, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
+	ref := Ref{del.Kind, del.Name}
+	if !ValidKind(ref.Kind) {
+		bad.Add(del.Path.Field("kind"), "must be a kind of resource, such as KIND_LISTENER")
+		return
+	}
+	if d.names(ref) {
+		bad.Add(del.Path.Field("name"), "%v is in the request twice (also at %s)", ref, d.paths[ref])
+		return
+	}
+	present := d.base.Get(ref.Kind, ref.Name)
+	if present == nil {
+		bad.AddClass(invalid.NotFound, del.Path.Field("name"), "there is no %s %s", KindName(ref.Kind), quote(ref.Name))
+		return
+	}
+	checkEtag(del.Path.Field("etag"), ref, del.Etag, present, bad)
+	delete(in(ref.Kind), ref.Name)
+	d.record(ref, del.Path, adminv1.ChangeAction_CHANGE_ACTION_DELETED)
+}
+
+func (d *Draft) names(ref Ref) bool {
+	_, ok := d.at[ref]
+	return ok
+}
+
+func (d *Draft) record(ref Ref, p invalid.Path, a adminv1.ChangeAction) {
+	d.at[ref] = len(d.changes)
+	d.paths[ref] = p
+	d.changes = append(d.changes, Change{ref.Kind, ref.Name, a})
+}
+
+// checkReferences finds references to what does not exist. Those of a resource
+// in the edit are that resource's fault; those of others are the fault of the
+// delete that would leave them dangling.
+func (d *Draft) checkReferences(bad *invalid.List) {
+	deletes := false
+	for _, c := range d.changes {
+		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_DELETED {
+			deletes = true
+			continue
+		}
+		ref := Ref{c.Kind, c.Name}
+		for _, u := range uses(d.next.Get(c.Kind, c.Name)) {
+			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
+				bad.Add(d.paths[ref].Field(string(u.field)), "there is no %s %s", KindName(u.ref.Kind), quote(u.ref.Name))
+			}
+		}
+	}
+	if !deletes {
+		return
+	}
+	for _, r := range d.next.All() {
+		from := RefOf(r)
+		if d.names(from) {
+			continue // checked above
+		}
+		for _, u := range uses(r) {
+			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
+				bad.AddClass(invalid.InUse, d.paths[u.ref], "%v is still used by %v (%s)", u.ref, from, u.field)
+			}
+		}
+	}
+}
+
+// stamp gives the next state its revision, and what changed its etag.
+func (d *Draft) stamp() {
+	if !d.Changed() {
+		return
+	}
+	d.next.revision = d.base.revision + 1
+	for _, c := range d.changes {
+		switch c.Action {
+		case adminv1.ChangeAction_CHANGE_ACTION_CREATED, adminv1.ChangeAction_CHANGE_ACTION_UPDATED:
+			// Ours: put cloned it.
+			r := d.next.Get(c.Kind, c.Name)
+			setOutput(r, etag(r, d.next.revision), d.next.revision)
+		}
+	}
+}
+
+// Touch marks resources of the edit as updated although their messages are as
+// they were, because what they refer to outside the state (a file) is not.
+func (d *Draft) Touch(refs ...Ref) {
+	touched := map[adminv1.Kind]map[string]Resource{}
+	for _, ref := range refs {
+		i, ok := d.at[ref]
+		if !ok || d.changes[i].Action != adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
+			continue
+		}
+		d.changes[i].Action = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
+		if touched[ref.Kind] == nil {
+			touched[ref.Kind] = maps.Clone(d.next.collections[ref.Kind].byName)
+		}
+		touched[ref.Kind][ref.Name] = proto.Clone(d.next.Get(ref.Kind, ref.Name)).(Resource)
+	}
+	for k, byName := range touched {
+		d.next.collections[k] = newCollection(byName)
+	}
+	d.stamp()
+}
+
+// Base returns the state that was edited.
+func (d *Draft) Base() *State { return d.base }
+
+// State returns the state that the edit makes.
+func (d *Draft) State() *State { return d.next }
+
+// Changes returns each resource of the edit and what happens to it, in the
+// order of the edit; pruned ones last.
+func (d *Draft) Changes() []Change { return slices.Clone(d.changes) }
+
+// Changed reports whether the edit changes anything.
+func (d *Draft) Changed() bool {
+	return slices.ContainsFunc(d.changes, func(c Change) bool {
+		return c.Action != adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
+	})
+}
+
+// Puts reports whether the edit puts the resource.
+func (d *Draft) Puts(ref Ref) bool {
+	i, ok := d.at[ref]
+	return ok && d.changes[i].Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED
+}
+
+// Path returns the path of the resource in the request, or one that names it
+// where the request does not hold it.
+func (d *Draft) Path(ref Ref) invalid.Path {
+	if p := d.paths[ref]; p != "" {
+		return p
+	}
+	return invalid.Path(KindName(ref.Kind)).Key(ref.Name)
+}
+
+func checkEtag(p invalid.Path, ref Ref, etag string, present Resource, bad *invalid.List) {
+	switch {
+	case etag == "":
+	case present == nil:
+		bad.AddClass(invalid.Conflict, p, "is set, but there is no %v any more: leave it out to create it", ref)
+	case etag != present.GetEtag():
+		bad.AddClass(invalid.Conflict, p, "is not the present one: %v was changed in revision %d; read it again and redo the change", ref, present.GetRevision())
+	}
+}
+
+func checkLabels(p Put, bad *invalid.List) {
+	labels := p.Resource.GetLabels()
+	at := p.Path.Field("labels")
+	if len(labels) > MaxLabels {
+		bad.Add(at, "has %d entries; at most %d are allowed", len(labels), MaxLabels)
+	}
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if k == "" || len(k) > MaxLabelBytes {
+			bad.Add(at, "has a key of %d bytes; it must have 1 to %d", len(k), MaxLabelBytes)
+		} else if n := len(labels[k]); n > MaxLabelBytes {
+			bad.Add(at.Key(k), "has %d bytes; at most %d are allowed", n, MaxLabelBytes)
+		}
+	}
+}
+
+// keepPrivateKey lets a certificate that was read, and so has no key, be
+// written back: a key that is left out is the stored one. Whether it fits the
+// chain is checked with everything else about the certificate.
+func keepPrivateKey(r, present Resource) {
+	next, ok := r.(*adminv1.Certificate)
+	if ok && next.GetPem() != nil && next.GetPem().GetPrivateKey() == "" {
+		next.GetPem().PrivateKey = present.(*adminv1.Certificate).GetPem().GetPrivateKey()
+	}
+}
+
+// etag returns a short digest of the resource as of the revision.
+func etag(r Resource, revision uint64) string {
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
+	if err != nil {
+		panic("store: a message that came over the wire does not marshal: " + err.Error())
+	}
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content, revision))
+	return hex.EncodeToString(sum[:8])
+}
+
+// quote quotes a name that may be anything, cut to a readable length.
+func quote(name string) string {
+	const most = 80
+	if len(name) > most {
+		return strconv.Quote(name[:most]) + "…"
+	}
+	return strconv.Quote(name)
+}

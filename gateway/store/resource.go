@@ -1,0 +1,141 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Resource is a *adminv1.Listener, Route, Upstream, Certificate or
+// TrustBundle.
+type Resource interface {
+	proto.Message
+	GetName() string
+	GetLabels() map[string]string
+	GetEtag() string
+	GetRevision() uint64
+}
+
+// A Ref names a resource.
+type Ref struct {
+	Kind adminv1.Kind
+	Name string
+}
+
+// String returns the reference as people read it: `trust bundle "corp"`.
+func (r Ref) String() string { return KindName(r.Kind) + " " + strconv.Quote(r.Name) }
+
+// RefOf returns the reference to r.
+func RefOf(r Resource) Ref { return Ref{KindOf(r), r.GetName()} }
+
+// Kinds returns every kind, each after those it may refer to.
+func Kinds() []adminv1.Kind {
+	return []adminv1.Kind{
+		adminv1.Kind_KIND_TRUST_BUNDLE,
+		adminv1.Kind_KIND_CERTIFICATE,
+		adminv1.Kind_KIND_UPSTREAM,
+		adminv1.Kind_KIND_LISTENER,
+		adminv1.Kind_KIND_ROUTE,
+	}
+}
+
+// ValidKind reports whether k is one of Kinds.
+func ValidKind(k adminv1.Kind) bool { return slices.Contains(Kinds(), k) }
+
+// KindName returns the kind as people read it: "trust bundle".
+func KindName(k adminv1.Kind) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(k.String(), "KIND_"), "_", " "))
+}
+
+// KindOf returns the kind of r. It panics if r is of none: a programming error.
+func KindOf(r Resource) adminv1.Kind {
+	switch r.(type) {
+	case *adminv1.Listener:
+		return adminv1.Kind_KIND_LISTENER
+	case *adminv1.Route:
+		return adminv1.Kind_KIND_ROUTE
+	case *adminv1.Upstream:
+		return adminv1.Kind_KIND_UPSTREAM
+	case *adminv1.Certificate:
+		return adminv1.Kind_KIND_CERTIFICATE
+	case *adminv1.TrustBundle:
+		return adminv1.Kind_KIND_TRUST_BUNDLE
+	}
+	panic(fmt.Sprintf("store: %T is no resource", r))
+}
+
+// New returns an empty resource of the kind, which must be valid.
+func New(k adminv1.Kind) Resource {
+	switch k {
+	case adminv1.Kind_KIND_LISTENER:
+		return new(adminv1.Listener)
+	case adminv1.Kind_KIND_ROUTE:
+		return new(adminv1.Route)
+	case adminv1.Kind_KIND_UPSTREAM:
+		return new(adminv1.Upstream)
+	case adminv1.Kind_KIND_CERTIFICATE:
+		return new(adminv1.Certificate)
+	case adminv1.Kind_KIND_TRUST_BUNDLE:
+		return new(adminv1.TrustBundle)
+	}
+	panic(fmt.Sprintf("store: %v is no kind", k))
+}
+
+// setOutput sets the output-only fields of r, which the caller owns.
+func setOutput(r Resource, etag string, revision uint64) {
+	switch r := r.(type) {
+	case *adminv1.Listener:
+		r.Etag, r.Revision = etag, revision
+	case *adminv1.Route:
+		r.Etag, r.Revision = etag, revision
+	case *adminv1.Upstream:
+		r.Etag, r.Revision = etag, revision
+	case *adminv1.Certificate:
+		r.Etag, r.Revision, r.Info = etag, revision, nil
+	case *adminv1.TrustBundle:
+		r.Etag, r.Revision, r.Info = etag, revision, nil
+	}
+}
+
+// A use is one resource's reference to another.
+type use struct {
+	field invalid.Path // within the referring resource
+	ref   Ref
+}
+
+// uses returns every reference that r makes.
+func uses(r Resource) []use {
+	var out []use
+	add := func(p invalid.Path, k adminv1.Kind, name string) {
+		if name != "" {
+			out = append(out, use{p, Ref{k, name}})
+		}
+	}
+	addAll := func(p invalid.Path, k adminv1.Kind, names []string) {
+		for i, n := range names {
+			out = append(out, use{p.Index(i), Ref{k, n}})
+		}
+	}
+	switch r := r.(type) {
+	case *adminv1.Listener:
+		add("upstream", adminv1.Kind_KIND_UPSTREAM, r.GetUpstream())
+		addAll("tls.certificates", adminv1.Kind_KIND_CERTIFICATE, r.GetTls().GetCertificates())
+		addAll("tls.client_trust_bundles", adminv1.Kind_KIND_TRUST_BUNDLE, r.GetTls().GetClientTrustBundles())
+	case *adminv1.Route:
+		addAll("listeners", adminv1.Kind_KIND_LISTENER, r.GetListeners())
+		p := invalid.Path("forward.upstreams")
+		for i, u := range r.GetForward().GetUpstreams() {
+			out = append(out, use{p.Index(i).Field("name"), Ref{adminv1.Kind_KIND_UPSTREAM, u.GetName()}})
+		}
+	case *adminv1.Upstream:
+		add("tls.certificate", adminv1.Kind_KIND_CERTIFICATE, r.GetTls().GetCertificate())
+		addAll("tls.trust_bundles", adminv1.Kind_KIND_TRUST_BUNDLE, r.GetTls().GetTrustBundles())
+	}
+	return out
+}
