@@ -1,0 +1,310 @@
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// A decoder fills the messages of one document and gathers its faults.
+type decoder struct {
+	place   Place
+	faults  *Faults
+	aliased int // nodes that aliases may still stand for
+}
+
+func (d *decoder) fault(n *yaml.Node, field, format string, args ...any) {
+	place := d.place
+	if n.Line > 0 {
+		place.Line = n.Line
+	}
+	*d.faults = append(*d.faults, Fault{Place: place, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// message fills m from mapping n.
+func (d *decoder) message(m protoreflect.Message, n *yaml.Node, path string) {
+	if !d.wants(n, yaml.MappingNode, path, "a mapping of fields") {
+		return
+	}
+	desc := m.Descriptor()
+	given := make(map[protoreflect.FieldNumber]bool)
+	oneofs := make(map[protoreflect.Name]string)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		field := join(path, key.Value)
+		fd := fieldNamed(desc, key.Value)
+		if fd == nil {
+			d.unknownField(desc, key, field)
+			continue
+		}
+		if given[fd.Number()] {
+			d.fault(key, field, "is given twice, as %s and as %s", fd.JSONName(), fd.Name())
+			continue
+		}
+		given[fd.Number()] = true
+		if one := fd.ContainingOneof(); one != nil && !one.IsSynthetic() {
+			if other, taken := oneofs[one.Name()]; taken {
+				d.fault(key, field, "excludes %s: only one of them can be given", other)
+				continue
+			}
+			oneofs[one.Name()] = key.Value
+		}
+		d.field(m, fd, value, field)
+	}
+}
+
+func (d *decoder) unknownField(desc protoreflect.MessageDescriptor, key *yaml.Node, field string) {
+	var names []string
+	for i := range desc.Fields().Len() {
+		names = append(names, desc.Fields().Get(i).JSONName())
+	}
+	switch near := nearest(key.Value, names); {
+	case near != "":
+		d.fault(key, field, "no such field; did you mean %s?", near)
+	case len(names) == 0:
+		d.fault(key, field, "no such field; %s has none", desc.Name())
+	default:
+		d.fault(key, field, "no such field; %s has %s", desc.Name(), strings.Join(names, ", "))
+	}
+}
+
+func (d *decoder) field(m protoreflect.Message, fd protoreflect.FieldDescriptor, n *yaml.Node, path string) {
+	switch {
+	case fd.IsMap():
+		if !d.wants(n, yaml.MappingNode, path, "a mapping") {
+			return
+		}
+		entries := m.Mutable(fd).Map()
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			if v, ok := d.scalar(fd.MapValue(), value, join(path, key.Value)); ok {
+				entries.Set(protoreflect.ValueOfString(key.Value).MapKey(), v)
+			}
+		}
+	case fd.IsList():
+		if !d.wants(n, yaml.SequenceNode, path, "a list") {
+			return
+		}
+		list := m.Mutable(fd).List()
+		for i, item := range n.Content {
+			if isNested(fd) {
+				d.message(list.AppendMutable().Message(), item, index(path, i))
+			} else if v, ok := d.scalar(fd, item, index(path, i)); ok {
+				list.Append(v)
+			}
+		}
+	case isNested(fd):
+		d.message(m.Mutable(fd).Message(), n, path)
+	default:
+		if v, ok := d.scalar(fd, n, path); ok {
+			m.Set(fd, v)
+		}
+	}
+}
+
+// wants reports whether n is of a kind, with a fault if not. That null is not
+// taken for "left out" is on purpose: a listener whose tls lost its lines to a
+// comment would otherwise become a plaintext one.
+func (d *decoder) wants(n *yaml.Node, kind yaml.Kind, path, what string) bool {
+	switch {
+	case n.Kind == kind:
+		return true
+	case isNull(n) && kind == yaml.MappingNode:
+		d.fault(n, path, "has no value; write {} for every default, or leave it out")
+	case isNull(n):
+		d.fault(n, path, "has no value; write [] or leave it out")
+	default:
+		d.fault(n, path, "must be %s, not %s", what, describe(n))
+	}
+	return false
+}
+
+// scalar returns the value of n for fd, or for one of its elements.
+func (d *decoder) scalar(fd protoreflect.FieldDescriptor, n *yaml.Node, path string) (protoreflect.Value, bool) {
+	if isNull(n) {
+		d.fault(n, path, "has no value; give it one or leave it out")
+		return protoreflect.Value{}, false
+	}
+	v, want := scalarValue(fd, n)
+	if want == "" {
+		return v, true
+	}
+	d.fault(n, path, "must be %s, not %s", want, describe(n))
+	return v, false
+}
+
+// scalarValue returns the value of n, or what n would have to be.
+func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, want string) {
+	tag, scalar := n.ShortTag(), n.Kind == yaml.ScalarNode
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		switch {
+		case scalar && tag == "!!str":
+			return protoreflect.ValueOfString(n.Value), ""
+		case scalar:
+			return v, "a string (written " + strconv.Quote(bounded(n.Value)) + ")"
+		}
+		return v, "a string"
+	case protoreflect.BoolKind:
+		var b bool
+		if scalar && tag == "!!bool" && n.Decode(&b) == nil {
+			return protoreflect.ValueOfBool(b), ""
+		}
+		return v, "true or false"
+	case protoreflect.Uint32Kind, protoreflect.Uint64Kind:
+		return unsigned(fd, n)
+	case protoreflect.EnumKind:
+		if scalar {
+			if ev := enumValue(fd.Enum(), n.Value); ev != nil {
+				return protoreflect.ValueOfEnum(ev.Number()), ""
+			}
+		}
+		return v, "one of " + strings.Join(enumNames(fd.Enum()), ", ")
+	case protoreflect.MessageKind: // isNested left only these two
+		if fd.Message().FullName() == timestampName {
+			var t timestamppb.Timestamp
+			if scalar && unmarshalText(n.Value, &t) {
+				return protoreflect.ValueOfMessage(t.ProtoReflect()), ""
+			}
+			return v, "a time such as 2006-01-02T15:04:05Z"
+		}
+		if scalar && tag == "!!str" {
+			if dur := duration(n.Value); dur != nil {
+				return protoreflect.ValueOfMessage(dur.ProtoReflect()), ""
+			}
+		}
+		return v, "a duration such as 30s, 1.5s or 2m"
+	}
+	return v, "of a type that files cannot hold"
+}
+
+func unsigned(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, want string) {
+	bits := 64
+	if fd.Kind() == protoreflect.Uint32Kind {
+		bits = 32
+	}
+	want = fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<bits-1)
+	var u uint64
+	switch tag := n.ShortTag(); {
+	case n.Kind != yaml.ScalarNode:
+		return v, want
+	case tag == "!!int":
+		if n.Decode(&u) != nil {
+			return v, want
+		}
+	case tag == "!!str": // protojson writes 64-bit numbers so
+		var err error
+		if u, err = strconv.ParseUint(n.Value, 10, bits); err != nil {
+			return v, want
+		}
+	default:
+		return v, want
+	}
+	switch {
+	case bits == 64:
+		return protoreflect.ValueOfUint64(u), ""
+	case u < 1<<32:
+		return protoreflect.ValueOfUint32(uint32(u)), ""
+	}
+	return v, want
+}
+
+// enumValue finds a value by its name, with or without the enum's prefix, in
+// any case: PROTOCOL_HTTP, HTTP, http; TLS_VERSION_1_2, 1.2. Numbers are not
+// taken: 2 as a version of HTTP would be HTTP_PROTOCOL_1_1.
+func enumValue(enum protoreflect.EnumDescriptor, text string) protoreflect.EnumValueDescriptor {
+	name := strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(text))
+	if ev := enum.Values().ByName(protoreflect.Name(name)); ev != nil {
+		return ev
+	}
+	return enum.Values().ByName(protoreflect.Name(EnumPrefix(enum) + name))
+}
+
+// EnumPrefix returns what every value of enum begins with: "PROTOCOL_".
+func EnumPrefix(enum protoreflect.EnumDescriptor) string {
+	return strings.TrimSuffix(string(enum.Values().ByNumber(0).Name()), "UNSPECIFIED")
+}
+
+func enumNames(enum protoreflect.EnumDescriptor) []string {
+	var names []string
+	for i := range enum.Values().Len() {
+		if ev := enum.Values().Get(i); ev.Number() != 0 {
+			names = append(names, strings.TrimPrefix(string(ev.Name()), EnumPrefix(enum)))
+		}
+	}
+	return names
+}
+
+// duration understands what protojson does ("90s") and what Go does ("1m30s").
+func duration(text string) *durationpb.Duration {
+	var d durationpb.Duration
+	if unmarshalText(text, &d) {
+		return &d
+	}
+	if g, err := time.ParseDuration(text); err == nil {
+		return durationpb.New(g)
+	}
+	return nil
+}
+
+// unmarshalText reads a message whose JSON is a string.
+func unmarshalText(text string, m proto.Message) bool {
+	quoted, err := json.Marshal(text)
+	return err == nil && protojson.Unmarshal(quoted, m) == nil
+}
+
+// fieldNamed finds a field by its JSON or its proto name.
+func fieldNamed(desc protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if fd := desc.Fields().ByJSONName(name); fd != nil {
+		return fd
+	}
+	return desc.Fields().ByName(protoreflect.Name(name))
+}
+
+const (
+	durationName  = "google.protobuf.Duration"
+	timestampName = "google.protobuf.Timestamp"
+)
+
+// isNested tells whether fd holds messages that are mappings in JSON.
+func isNested(fd protoreflect.FieldDescriptor) bool {
+	return fd.Kind() == protoreflect.MessageKind && fd.Message().FullName() != durationName && fd.Message().FullName() != timestampName
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// describe says what n is. A scalar is shown only where it is short: a long
+// one in the wrong place may be a key.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case isNull(n):
+		return "nothing"
+	case len(n.Value) > 40 || strings.Contains(n.Value, "\n"):
+		return "a text of " + strconv.Itoa(len(n.Value)) + " bytes"
+	case n.ShortTag() == "!!str":
+		return quote(n.Value)
+	}
+	return bounded(n.Value)
+}
+
+func join(path, field string) string {
+	if path == "" {
+		return field
+	}
+	return path + "." + field
+}
+
+func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }

@@ -1,0 +1,42 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Whatever a file holds, it is read or refused with faults, and what was read
+// can be written and read again.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("kind: Listener\nname: web\nprotocol: HTTP\n---\nkind: Upstream\nendpoints: [{address: a:1}]\n"))
+	f.Add([]byte(`[{"kind": "Route", "respond": {"body": "\ud83d"}}]`))
+	f.Add([]byte("kind: Upstream\nlabels: &a {x: *a, <<: [*a, {b: c}]}"))
+	f.Add([]byte("? [a]\n: b"))
+	f.Add([]byte("kind: Listener\ntimeouts: {idle: -1e9s}\nlimits: {connections: 0o17}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := Parse(Source{Name: "f", Dir: "/", Data: data})
+		if err != nil {
+			faults, ok := errors.AsType[Faults](err)
+			if !ok || len(faults) == 0 || faults.Error() == "" {
+				t.Fatalf("refused without a fault: %#v", err)
+			}
+			return
+		}
+		var out bytes.Buffer
+		if err := WriteYAML(&out, m.Resources()); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(Source{Name: "again", Dir: "/", Data: out.Bytes()})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out.Bytes())
+		}
+		for i, r := range m.Resources() {
+			if !proto.Equal(r, again.Resources()[i]) {
+				t.Fatalf("%v became %v", r, again.Resources()[i])
+			}
+		}
+	})
+}

@@ -1,0 +1,104 @@
+package manifest
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Kinds returns every kind in the order of adminv1.Resource.
+func Kinds() []adminv1.Kind {
+	return []adminv1.Kind{
+		adminv1.Kind_KIND_LISTENER, adminv1.Kind_KIND_ROUTE, adminv1.Kind_KIND_UPSTREAM,
+		adminv1.Kind_KIND_CERTIFICATE, adminv1.Kind_KIND_TRUST_BUNDLE,
+	}
+}
+
+// KindName returns the name that a document gives to kind: "TrustBundle".
+func KindName(kind adminv1.Kind) string {
+	fd := resourceField(kind)
+	if fd == nil {
+		return kind.String()
+	}
+	return string(fd.Message().Name())
+}
+
+// KindNames returns the names of all kinds.
+func KindNames() []string {
+	var names []string
+	for _, k := range Kinds() {
+		names = append(names, KindName(k))
+	}
+	return names
+}
+
+// ParseKind understands a kind in singular or plural, any case, and with or
+// without separators: Listener, listeners, trust-bundle. The error names what
+// would be right.
+func ParseKind(s string) (adminv1.Kind, error) {
+	norm := normalise(s)
+	var names []string
+	for _, k := range Kinds() {
+		name := normalise(KindName(k))
+		if norm == name || norm == name+"s" {
+			return k, nil
+		}
+		names = append(names, KindName(k))
+	}
+	hint := ""
+	if near := nearest(strings.TrimSuffix(norm, "s"), names); near != "" {
+		hint = fmt.Sprintf("; did you mean %s?", near)
+	}
+	return 0, fmt.Errorf("%s is not a kind; must be one of %s%s", quote(s), strings.Join(names, ", "), hint)
+}
+
+// resourceField returns the field of adminv1.Resource for kind, nil if there
+// is none. The name of the field is the name of the enum value.
+func resourceField(kind adminv1.Kind) protoreflect.FieldDescriptor {
+	name := strings.ToLower(strings.TrimPrefix(kind.String(), "KIND_"))
+	return (*adminv1.Resource)(nil).ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name))
+}
+
+// normalise takes case and separators off a name.
+func normalise(s string) string {
+	return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
+}
+
+// nearest returns the candidate that s was most likely meant to be, or "".
+func nearest(s string, candidates []string) string {
+	if len(s) > 64 {
+		return ""
+	}
+	best, bestDistance := "", 1+len(s)/3
+	for _, c := range candidates {
+		if d := distance(normalise(s), normalise(c)); d < bestDistance || d == bestDistance && best == "" {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance is the number of letters to insert, delete or replace between a
+// and b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

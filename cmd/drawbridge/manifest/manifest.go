@@ -1,0 +1,171 @@
+// Package manifest reads and writes configuration files: lists of documents in
+// YAML or JSON, each a kind and the fields of a resource of that kind.
+//
+// Reading is strict. What is not a field, is given twice or has the wrong type
+// is a fault, every fault is reported at once, and each names its file, line,
+// document and field. A Manifest remembers where everything stood, so that
+// what a gateway says of a request can be said of the file instead.
+package manifest
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// MaxSize is the most bytes that a file may have: what a gateway accepts in
+// one message.
+const MaxSize = 16 << 20
+
+// A Source is the content of a file.
+type Source struct {
+	Name string // as reports shall call it
+	Dir  string // absolute; relative paths in the file start here
+	Data []byte
+}
+
+// A Document is a resource and where it stands.
+type Document struct {
+	Place    Place
+	Resource *adminv1.Resource
+
+	node *yaml.Node // expanded; what Locate walks
+}
+
+// A Manifest is what some files ask for. It is immutable.
+type Manifest struct {
+	Documents []Document
+}
+
+// Resources returns the resources in the order of the files.
+func (m *Manifest) Resources() []*adminv1.Resource {
+	rs := make([]*adminv1.Resource, len(m.Documents))
+	for i := range m.Documents {
+		rs[i] = m.Documents[i].Resource
+	}
+	return rs
+}
+
+// Parse reads sources as one manifest. Paths in them become absolute. An error
+// is Faults.
+func Parse(sources ...Source) (*Manifest, error) {
+	var (
+		m      Manifest
+		faults Faults
+		seen   = make(map[string]Place)
+	)
+	for _, src := range sources {
+		for _, root := range parseNodes(src, &faults) {
+			doc, ok := parseDocument(src, root, &faults)
+			if !ok {
+				continue
+			}
+			id := doc.Place.Kind + "/" + doc.Place.Name
+			if first, dup := seen[id]; dup && doc.Place.Name != "" {
+				faults = append(faults, Fault{Place: doc.Place, Field: "name",
+					Message: fmt.Sprintf("the same %s stands at %s:%d already", doc.Place.Kind, first.File, first.Line)})
+				continue
+			}
+			seen[id] = doc.Place
+			m.Documents = append(m.Documents, doc)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return &m, nil
+}
+
+// parseDocument makes root a resource. False: it is not one, and faults say
+// why.
+func parseDocument(src Source, root rootNode, faults *Faults) (Document, bool) {
+	before := len(*faults)
+	d := decoder{place: Place{File: src.Name, Line: root.node.Line, Document: root.number}, faults: faults, aliased: maxAliased}
+
+	n := d.expand(root.node, "", 0, false)
+	if n == nil {
+		return Document{}, false
+	}
+	if n.Kind != yaml.MappingNode {
+		d.fault(n, "", "must be a resource: kind, name and further fields, not %s", describe(n))
+		return Document{}, false
+	}
+
+	// kind and name first, so that every other fault can say whose it is.
+	kindNode, rest := takeKey(n, "kind")
+	if name, _ := takeKey(n, "name"); name != nil && name.Kind == yaml.ScalarNode {
+		d.place.Name = name.Value
+	}
+	if kindNode == nil {
+		d.fault(n, "kind", "is missing; must be one of %s", strings.Join(KindNames(), ", "))
+		return Document{}, false
+	}
+	if kindNode.Kind != yaml.ScalarNode {
+		d.fault(kindNode, "kind", "must be one of %s, not %s", strings.Join(KindNames(), ", "), describe(kindNode))
+		return Document{}, false
+	}
+	kind, err := ParseKind(kindNode.Value)
+	if err != nil {
+		d.fault(kindNode, "kind", "%v", err)
+		return Document{}, false
+	}
+	d.place.Kind = KindName(kind)
+
+	res := &adminv1.Resource{}
+	body := res.ProtoReflect().Mutable(resourceField(kind)).Message()
+	d.message(body, rest, "")
+	if len(*faults) > before {
+		return Document{}, false
+	}
+	makeAbsolute(res, src.Dir)
+	return Document{Place: d.place, Resource: res, node: rest}, true
+}
+
+// takeKey returns the value of key in mapping n, or nil, and n without it.
+func takeKey(n *yaml.Node, key string) (*yaml.Node, *yaml.Node) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			rest := *n
+			rest.Content = append(append([]*yaml.Node{}, n.Content[:i]...), n.Content[i+2:]...)
+			return n.Content[i+1], &rest
+		}
+	}
+	return nil, n
+}
+
+// makeAbsolute lets relative file names in r start at dir: the gateway that
+// opens them runs in another directory.
+func makeAbsolute(r *adminv1.Resource, dir string) {
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	if files := r.GetCertificate().GetFiles(); files != nil {
+		abs(&files.CertificatePath)
+		abs(&files.PrivateKeyPath)
+	}
+	if file, ok := r.GetTrustBundle().GetSource().(*adminv1.TrustBundle_File); ok {
+		abs(&file.File)
+	}
+}
+
+// Body returns the resource inside r, or nil.
+func Body(r *adminv1.Resource) proto.Message {
+	m := r.ProtoReflect()
+	fd := m.WhichOneof(resourceOneof())
+	if fd == nil {
+		return nil
+	}
+	return m.Get(fd).Message().Interface()
+}
+
+func resourceOneof() protoreflect.OneofDescriptor {
+	return (*adminv1.Resource)(nil).ProtoReflect().Descriptor().Oneofs().ByName("kind")
+}
