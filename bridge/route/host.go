@@ -1,0 +1,163 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// ErrUnsafe reports a host or path that has no form on which every server
+// would agree. A request with one is to be refused (400).
+var ErrUnsafe = errors.New("cannot be normalised safely")
+
+// maxHost is the longest name that DNS can carry (RFC 1035, section 2.3.4).
+const maxHost = 253
+
+// NormalizeHost returns the one form of a host as in a Host header, an
+// :authority or an SNI: lower case, without port, without a trailing dot. An
+// IPv6 address keeps its brackets and takes its canonical text. Names must be
+// ASCII, so an internationalised name is in its xn-- form; it is left as it
+// is. Applying it twice changes nothing more.
+func NormalizeHost(host string) (string, error) {
+	if strings.HasPrefix(host, "[") {
+		return normalizeIPv6(host)
+	}
+	name, port, hasPort := strings.Cut(host, ":")
+	if hasPort && !validPort(port) {
+		return "", unsafe("host", host, "its port is not a number")
+	}
+	name = strings.TrimSuffix(name, ".")
+	if problem := checkName(name); problem != "" {
+		return "", unsafe("host", host, problem)
+	}
+	return strings.ToLower(name), nil
+}
+
+func normalizeIPv6(host string) (string, error) {
+	literal, rest, ok := strings.Cut(host[1:], "]")
+	if !ok {
+		return "", unsafe("host", host, "its bracket is not closed")
+	}
+	if rest != "" && (rest[0] != ':' || !validPort(rest[1:])) {
+		return "", unsafe("host", host, "its port is not a number")
+	}
+	addr, err := netip.ParseAddr(literal)
+	if err != nil || !addr.Is6() || addr.Zone() != "" {
+		return "", unsafe("host", host, "what is in brackets is not an IPv6 address")
+	}
+	return "[" + addr.String() + "]", nil
+}
+
+// checkName returns what is wrong with a host name or IPv4 address. The
+// underscore is not a host name's by RFC 952, but names in use have it.
+func checkName(name string) string {
+	if name == "" {
+		return "it is empty"
+	}
+	if len(name) > maxHost {
+		return "it is longer than 253 bytes"
+	}
+	label := 0
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c == '.':
+			if label == 0 {
+				return "it has an empty label"
+			}
+			label = 0
+			continue
+		case c >= 0x80:
+			return "it is not ASCII (an internationalised name is written xn--…)"
+		case !isAlphanumeric(c) && c != '-' && c != '_':
+			return "it has a character that no host has"
+		}
+		if label++; label > 63 {
+			return "it has a label longer than 63 bytes"
+		}
+	}
+	if label == 0 {
+		return "it has an empty label"
+	}
+	return ""
+}
+
+// validPort allows the empty port of "host:", as RFC 3986 does.
+func validPort(port string) bool {
+	if len(port) > 5 {
+		return false
+	}
+	n := 0
+	for i := 0; i < len(port); i++ {
+		if port[i] < '0' || port[i] > '9' {
+			return false
+		}
+		n = n*10 + int(port[i]-'0')
+	}
+	return n <= 65535
+}
+
+// CheckHost reports what is wrong with a host pattern, and what would be right.
+func CheckHost(pattern string) error {
+	_, err := normalizePattern(pattern)
+	return err
+}
+
+// normalizePattern is NormalizeHost for a rule's host, in which the first label
+// may be "*" and a port has no place.
+func normalizePattern(pattern string) (string, error) {
+	name, wildcard := strings.CutPrefix(pattern, "*.")
+	switch {
+	case pattern == "":
+		return "", errors.New("is empty; leave hosts out to match every host")
+	case pattern == "*":
+		return "", errors.New(`"*" is not a host; leave hosts out to match every host`)
+	case strings.Contains(name, "*"):
+		return "", fmt.Errorf(`%s: "*" can only stand for the whole first label, as in "*.example.com"`, quote(pattern))
+	}
+	host, err := NormalizeHost(name)
+	if err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(host, "[") {
+		if wildcard || !strings.HasSuffix(name, "]") {
+			return "", fmt.Errorf("%s: must be a bare IPv6 address in brackets, without a port", quote(pattern))
+		}
+		return host, nil
+	}
+	if strings.Contains(name, ":") {
+		return "", fmt.Errorf("%s: must have no port; requests are matched without theirs", quote(pattern))
+	}
+	if wildcard {
+		return "*." + host, nil
+	}
+	return host, nil
+}
+
+// unsafe is an ErrUnsafe that says why. The text shown is bounded and escaped,
+// because a client wrote it.
+func unsafe(what, text, why string) error {
+	return fmt.Errorf("%s %s %w: %s", what, quote(text), ErrUnsafe, why)
+}
+
+// quote shows untrusted text in at most about 100 characters.
+func quote(s string) string {
+	if len(s) > 100 {
+		return fmt.Sprintf("%q…", s[:100])
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// isToken reports whether s is a token of RFC 9110, section 5.6.2.
+func isToken(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !isAlphanumeric(s[i]) && strings.IndexByte("!#$%&'*+-.^_`|~", s[i]) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}

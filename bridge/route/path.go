@@ -1,0 +1,235 @@
+package route
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+)
+
+// NormalizePath returns the one form of a request's path, given as it came on
+// the wire without its query:
+//
+//   - escapes of unreserved characters (RFC 3986, section 2.3) are undone, all
+//     others stay, with upper-case digits: %2F and %5C are no separators, and
+//     %25 is never undone, so nothing is decoded twice;
+//   - bytes that a path may not have are escaped;
+//   - slashes that follow each other become one;
+//   - dot segments are resolved.
+//
+// It refuses (ErrUnsafe) what servers are known to read differently: a raw
+// backslash, control characters and NUL, raw or escaped, broken escapes,
+// segments that climb above the root, and dot segments in disguise, next to an
+// escaped separator ("..%2F") or with a parameter ("..;x"). "*", the target of
+// OPTIONS, is itself. Applying it twice changes nothing more.
+func NormalizePath(escapedPath string) (string, error) {
+	if escapedPath == "*" {
+		return escapedPath, nil
+	}
+	if escapedPath == "" || escapedPath[0] != '/' {
+		return "", unsafe("path", escapedPath, "it does not begin with a slash")
+	}
+	if isPlain(escapedPath) {
+		return escapedPath, nil
+	}
+	decoded, problem := normalizeEscapes(escapedPath)
+	if problem != "" {
+		return "", unsafe("path", escapedPath, problem)
+	}
+	path, problem := resolveSegments(decoded)
+	if problem != "" {
+		return "", unsafe("path", escapedPath, problem)
+	}
+	return path, nil
+}
+
+// isPlain reports, without an allocation, that a path is certainly in normal
+// form: nearly all are.
+func isPlain(path string) bool {
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if !isPathByte(c) {
+			return false
+		}
+		if (c == '/' || c == '.') && i > 0 && path[i-1] == '/' {
+			return false
+		}
+	}
+	return true
+}
+
+// isPathByte reports whether c may stand in a path as it is: pchar of RFC 3986,
+// section 3.3, and the slash.
+func isPathByte(c byte) bool {
+	return isAlphanumeric(c) || strings.IndexByte("-._~!$&'()*+,;=:@/", c) >= 0
+}
+
+func isUnreserved(c byte) bool {
+	return isAlphanumeric(c) || c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// normalizeEscapes brings every byte into its one spelling.
+func normalizeEscapes(path string) (out, problem string) {
+	b := make([]byte, 0, len(path)+8)
+	for i := 0; i < len(path); i++ {
+		c, escaped := path[i], false
+		switch {
+		case c == '%':
+			if i+2 >= len(path) {
+				return "", "it has a broken escape"
+			}
+			hi, lo := unhex(path[i+1]), unhex(path[i+2])
+			if hi < 0 || lo < 0 {
+				return "", "it has a broken escape"
+			}
+			c, escaped = byte(hi<<4|lo), true
+			i += 2
+		case c == '\\':
+			return "", "it has a backslash"
+		case c == '?' || c == '#':
+			return "", "it has a query or a fragment"
+		}
+		switch {
+		case c < ' ' || c == 0x7f:
+			return "", "it has a control character"
+		case escaped && isUnreserved(c), !escaped && isPathByte(c):
+			b = append(b, c)
+		default:
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+		}
+	}
+	return string(b), ""
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// resolveSegments merges slashes and resolves dot segments. One at the end
+// leaves the slash: "/a/b/.." is "/a/".
+func resolveSegments(path string) (out, problem string) {
+	b := make([]byte, 1, len(path))
+	b[0] = '/' // b always ends in a slash here
+	rest := path[1:]
+	for {
+		segment, tail, more := strings.Cut(rest, "/")
+		switch {
+		case segment == "" || segment == ".":
+		case segment == "..":
+			if len(b) == 1 {
+				return "", "it climbs above the root"
+			}
+			b = b[:bytes.LastIndexByte(b[:len(b)-1], '/')+1]
+		case hidesDots(segment):
+			return "", "it has a disguised dot segment"
+		default:
+			b = append(b, segment...)
+			if more {
+				b = append(b, '/')
+			}
+		}
+		if !more {
+			return string(b), ""
+		}
+		rest = tail
+	}
+}
+
+// hidesDots reports whether a server that decodes separators, or cuts
+// parameters, before it resolves dot segments would find one in segment.
+func hidesDots(segment string) bool {
+	if segment[0] != '.' && !strings.Contains(segment, "%2F.") && !strings.Contains(segment, "%5C.") {
+		return false
+	}
+	for piece := range strings.SplitSeq(strings.ReplaceAll(segment, "%5C", "%2F"), "%2F") {
+		piece, _, _ = strings.Cut(piece, ";")
+		if piece == "." || piece == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// MaxRegex is the longest regular expression allowed, in bytes.
+const MaxRegex = 1024
+
+// maxRegexProgram bounds what an expression compiles to. Repetitions multiply:
+// 1024 bytes can ask for a program of millions of instructions, and matching
+// takes time in proportion to it.
+const maxRegexProgram = 10000
+
+// CheckPath reports what is wrong with a path condition, and what would be
+// right. Exact paths and prefixes must be in normal form, since nothing else
+// would ever match.
+func CheckPath(p Path) error {
+	switch p.Kind {
+	case PathNone:
+		if p.Value != "" {
+			return errors.New("a value needs a kind: exact, prefix or regex")
+		}
+		return nil
+	case PathRegex:
+		_, err := compileRegex(p.Value)
+		return err
+	case PathExact, PathPrefix:
+		if !strings.HasPrefix(p.Value, "/") {
+			return fmt.Errorf("%s must begin with a slash", quote(p.Value))
+		}
+		normal, err := NormalizePath(p.Value)
+		if err != nil {
+			return err
+		}
+		if normal != p.Value {
+			return fmt.Errorf("%s would never match, because requests are matched in normal form; write %s", quote(p.Value), quote(normal))
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown kind %d", p.Kind)
+}
+
+// regex is an expression for a whole path.
+type regex struct{ *regexp.Regexp }
+
+func compileRegex(expr string) (*regex, error) {
+	switch {
+	case expr == "":
+		return nil, errors.New("the regular expression is empty")
+	case len(expr) > MaxRegex:
+		return nil, fmt.Errorf("the regular expression has %d bytes; at most %d are allowed", len(expr), MaxRegex)
+	}
+	parsed, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
+	}
+	// The expression is anchored in its parsed form: as text it could close
+	// our group, or quote it away.
+	whole := `\A(?:` + parsed.String() + `)\z`
+	anchored, err := syntax.Parse(whole, syntax.Perl)
+	if err != nil {
+		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
+	}
+	prog, err := syntax.Compile(anchored.Simplify())
+	if err != nil {
+		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
+	}
+	if len(prog.Inst) > maxRegexProgram {
+		return nil, fmt.Errorf("the regular expression is too large with its repetitions written out (%d instructions, at most %d); repeat less", len(prog.Inst), maxRegexProgram)
+	}
+	re, err := regexp.Compile(whole)
+	if err != nil {
+		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
+	}
+	return &regex{re}, nil
+}

@@ -1,0 +1,319 @@
+package route
+
+import (
+	"fmt"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// A Request is what a rule's conditions are about.
+type Request struct {
+	Host   string // as NormalizeHost returned it; "" if there is none
+	Path   string // as NormalizePath returned it
+	Method string
+	// Header returns the values of a header field by its canonical name
+	// ("X-Tenant"). Nil means that there are no fields.
+	Header func(name string) []string
+}
+
+// A Table finds the most specific rule for a request. A nil *Table matches
+// nothing. It is safe for concurrent use.
+type Table[T any] struct {
+	exact    map[string]*bucket[T] // by host
+	wildcard map[string]*bucket[T] // by the host's parent domain
+	any      *bucket[T]            // rules without hosts; may be nil
+}
+
+// A bucket has the rules of one host pattern.
+type bucket[T any] struct {
+	exact    map[string][]*entry[T]
+	prefixes map[string][]*entry[T]
+	longest  int // bytes of the longest prefix, which bounds the search for one
+	regexes  []*entry[T]
+	none     []*entry[T]
+}
+
+// New builds a table, or returns Errors with everything that is wrong: rules
+// that CheckHost, CheckPath or CheckHeader refuse, and every pair of rules that
+// cannot be told apart.
+func New[T any](rules []Rule[T]) (*Table[T], error) {
+	t := &Table[T]{exact: map[string]*bucket[T]{}, wildcard: map[string]*bucket[T]{}}
+	var errs Errors
+	taken := conflicts{owners: map[string]int{}, told: map[[2]int]bool{}}
+	for i := range rules {
+		r := &rules[i]
+		e, hosts, bad := compile(r)
+		if len(bad) > 0 {
+			errs = append(errs, bad...)
+			continue
+		}
+		for _, host := range hosts {
+			errs = taken.claim(errs, i, host, r.Path, e.methods, e.headers, func(j int) string { return rules[j].Name })
+			t.bucket(host).add(r.Path, e)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	for b := range t.buckets {
+		b.sort()
+	}
+	return t, nil
+}
+
+// compile checks a rule. Without hosts it returns the one pattern "".
+func compile[T any](r *Rule[T]) (e *entry[T], hosts []string, bad Errors) {
+	fail := func(field string, err error) {
+		if err != nil {
+			bad = append(bad, &RuleError{Rule: r.Name, Field: field, Err: err})
+		}
+	}
+	e = &entry[T]{name: r.Name, value: r.Value}
+	for i, h := range r.Hosts {
+		pattern, err := normalizePattern(h)
+		fail(fmt.Sprintf("hosts[%d]", i), err)
+		if err == nil && !slices.Contains(hosts, pattern) {
+			hosts = append(hosts, pattern)
+		}
+	}
+	if len(r.Hosts) == 0 {
+		hosts = []string{""}
+	}
+	if r.Path.Kind == PathRegex {
+		var err error
+		e.regex, err = compileRegex(r.Path.Value)
+		fail("path", err)
+	} else {
+		fail("path", CheckPath(r.Path))
+	}
+	for i, m := range r.Methods {
+		if !isToken(m) {
+			fail(fmt.Sprintf("methods[%d]", i), fmt.Errorf("%s is not a method; write one such as GET", quote(m)))
+		}
+		if !slices.Contains(e.methods, m) {
+			e.methods = append(e.methods, m)
+		}
+	}
+	for i, h := range r.Headers {
+		fail(fmt.Sprintf("headers[%d]", i), CheckHeader(h))
+	}
+	e.headers = canonicalHeaders(r.Headers)
+	return e, hosts, bad
+}
+
+// conflicts remembers who has which conditions. Rules whose method sets differ
+// but overlap conflict, so each method is claimed by itself.
+type conflicts struct {
+	owners map[string]int // index of the first rule with these conditions
+	told   map[[2]int]bool
+}
+
+func (c *conflicts) claim(errs Errors, rule int, host string, p Path, methods []string, headers []Header, name func(int) string) Errors {
+	var key strings.Builder
+	fmt.Fprintf(&key, "%s\x00%d\x00%s", host, p.Kind, p.Value)
+	for _, h := range headers {
+		key.WriteString("\x00" + h.String())
+	}
+	key.WriteString("\x00\x00")
+	if len(methods) == 0 {
+		methods = []string{""}
+	}
+	for _, m := range methods {
+		first, ok := c.owners[key.String()+m]
+		if !ok {
+			c.owners[key.String()+m] = rule
+			continue
+		}
+		if pair := [2]int{first, rule}; !c.told[pair] {
+			c.told[pair] = true
+			errs = append(errs, &ConflictError{Rules: [2]string{name(first), name(rule)}, What: describe(host, p, m, headers)})
+		}
+	}
+	return errs
+}
+
+// describe names the conditions that two rules share.
+func describe(host string, p Path, method string, headers []Header) string {
+	var parts []string
+	if host != "" {
+		parts = append(parts, "host "+host)
+	}
+	switch p.Kind {
+	case PathExact:
+		parts = append(parts, "path "+quote(p.Value))
+	case PathPrefix:
+		parts = append(parts, "path prefix "+quote(p.Value))
+	case PathRegex:
+		parts = append(parts, "path regex "+quote(p.Value))
+	}
+	if method != "" {
+		parts = append(parts, "method "+method)
+	}
+	for _, h := range headers {
+		parts = append(parts, "header "+h.String())
+	}
+	if len(parts) == 0 {
+		return "everything"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// bucket returns the bucket of a host pattern, making it if need be.
+func (t *Table[T]) bucket(pattern string) *bucket[T] {
+	if pattern == "" {
+		if t.any == nil {
+			t.any = newBucket[T]()
+		}
+		return t.any
+	}
+	m, key := t.exact, pattern
+	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
+		m, key = t.wildcard, parent
+	}
+	if m[key] == nil {
+		m[key] = newBucket[T]()
+	}
+	return m[key]
+}
+
+// buckets yields every bucket.
+func (t *Table[T]) buckets(yield func(*bucket[T]) bool) {
+	for _, m := range []map[string]*bucket[T]{t.exact, t.wildcard} {
+		for _, b := range m {
+			if !yield(b) {
+				return
+			}
+		}
+	}
+	if t.any != nil {
+		yield(t.any)
+	}
+}
+
+func newBucket[T any]() *bucket[T] {
+	return &bucket[T]{exact: map[string][]*entry[T]{}, prefixes: map[string][]*entry[T]{}}
+}
+
+func (b *bucket[T]) add(p Path, e *entry[T]) {
+	switch p.Kind {
+	case PathExact:
+		b.exact[p.Value] = append(b.exact[p.Value], e)
+	case PathPrefix:
+		b.prefixes[p.Value] = append(b.prefixes[p.Value], e)
+		b.longest = max(b.longest, len(p.Value))
+	case PathRegex:
+		b.regexes = append(b.regexes, e)
+	default:
+		b.none = append(b.none, e)
+	}
+}
+
+func (b *bucket[T]) sort() {
+	for _, m := range []map[string][]*entry[T]{b.exact, b.prefixes} {
+		for _, es := range m {
+			slices.SortFunc(es, (*entry[T]).compare)
+		}
+	}
+	slices.SortFunc(b.regexes, (*entry[T]).compare)
+	slices.SortFunc(b.none, (*entry[T]).compare)
+}
+
+// Match returns the value of the most specific rule whose conditions all hold:
+// an exact host before a wildcard before none, then an exact path before the
+// longest prefix before a regular expression before none, then more conditions
+// on method and headers before fewer, then exact header values before mere
+// presence, then the lesser name. It allocates nothing.
+func (t *Table[T]) Match(r Request) (T, bool) {
+	var zero T
+	if t == nil {
+		return zero, false
+	}
+	if r.Host != "" {
+		if e := t.exact[r.Host].match(&r); e != nil {
+			return e.value, true
+		}
+		if _, parent, ok := strings.Cut(r.Host, "."); ok && len(t.wildcard) > 0 {
+			if e := t.wildcard[parent].match(&r); e != nil {
+				return e.value, true
+			}
+		}
+	}
+	if e := t.any.match(&r); e != nil {
+		return e.value, true
+	}
+	return zero, false
+}
+
+func (b *bucket[T]) match(r *Request) *entry[T] {
+	if b == nil {
+		return nil
+	}
+	if e := first(b.exact[r.Path], r); e != nil {
+		return e
+	}
+	if e := b.matchPrefix(r); e != nil {
+		return e
+	}
+	for _, e := range b.regexes {
+		if e.matches(r) && e.regex.MatchString(r.Path) {
+			return e
+		}
+	}
+	return first(b.none, r)
+}
+
+// matchPrefix tries the path's own prefixes that end at a segment's border,
+// the longest first. It never looks past the longest that a rule has, so that
+// a path of thousands of segments costs no more than the rules allow.
+func (b *bucket[T]) matchPrefix(r *Request) *entry[T] {
+	if b.longest == 0 || r.Path == "" || r.Path[0] != '/' {
+		return nil
+	}
+	if len(r.Path) <= b.longest {
+		if e := first(b.prefixes[r.Path], r); e != nil {
+			return e
+		}
+	}
+	for i := min(len(r.Path)-1, b.longest); i >= 0; i-- {
+		if r.Path[i] != '/' {
+			continue
+		}
+		if e := first(b.prefixes[r.Path[:i+1]], r); e != nil { // "/v2/"
+			return e
+		}
+		if e := first(b.prefixes[r.Path[:i]], r); e != nil { // "/v2"
+			return e
+		}
+	}
+	return nil
+}
+
+// first returns the first of the sorted entries whose conditions hold.
+func first[T any](entries []*entry[T], r *Request) *entry[T] {
+	for _, e := range entries {
+		if e.matches(r) {
+			return e
+		}
+	}
+	return nil
+}
+
+// CheckHeader reports what is wrong with a condition on a header.
+func CheckHeader(h Header) error {
+	if !isToken(h.Name) {
+		return fmt.Errorf("%s is not a header's name; write one such as X-Tenant", quote(h.Name))
+	}
+	// The host is a condition of its own, and these are not forwarded as the
+	// client sent them.
+	switch textproto.CanonicalMIMEHeaderKey(h.Name) {
+	case "Host":
+		return fmt.Errorf("the host cannot be matched as a header; use hosts")
+	case "Connection", "Transfer-Encoding", "Content-Length", "Trailer", "Te", "Keep-Alive", "Upgrade", "Proxy-Connection":
+		return fmt.Errorf("%s belongs to the connection and cannot be matched", quote(h.Name))
+	}
+	if h.Exact != nil && strings.ContainsFunc(*h.Exact, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+		return fmt.Errorf("the value of %s has a control character, which no header can have", h.Name)
+	}
+	return nil
+}
