@@ -1,0 +1,94 @@
+package admin
+
+import (
+	"context"
+	"errors"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func (s adminService) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	var bad invalid.List
+	edit := editOf(req, &bad)
+	if bad.Len() > 0 {
+		// It will not be applied. What is well-formed is checked all the
+		// same, so that one answer has every fault.
+		edit.DryRun = true
+	}
+	_, change, err := s.write(ctx, edit, req.GetOptions())
+	if err := join(bad.Faults(), err); err != nil {
+		return nil, err
+	}
+	return &adminv1.ApplyResponse{Change: change}, nil
+}
+
+// editOf returns the edit that req asks for, less what is not well-formed:
+// that goes to bad.
+func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
+	e := store.Edit{ExpectedRevision: req.ExpectedRevision, Prune: req.GetPrune()}
+	for i, res := range req.GetResources() {
+		at := invalid.Path("resources").Index(i)
+		field, r := resourceIn(res)
+		if r == nil {
+			bad.Add(at, "must hold one of listener, route, upstream, certificate and trust_bundle")
+			continue
+		}
+		e.Puts = append(e.Puts, store.Put{Path: at.Field(field), Resource: r})
+	}
+	for i, d := range req.GetDeletes() {
+		at := invalid.Path("deletes").Index(i)
+		e.Deletes = append(e.Deletes, store.Delete{Path: at, Kind: d.GetKind(), Name: d.GetName()})
+	}
+	return e
+}
+
+// join returns an error of the faults found here and those the gateway found.
+func join(faults []invalid.Fault, err error) error {
+	var more *invalid.Error
+	switch {
+	case len(faults) == 0:
+		return err
+	case errors.As(err, &more):
+		faults = append(faults, more.Faults...)
+	case err != nil:
+		return err
+	}
+	return &invalid.Error{Faults: faults}
+}
+
+// resourceIn returns what res holds and the name of the field, or nil if it
+// holds nothing.
+func resourceIn(res *adminv1.Resource) (field string, r store.Resource) {
+	switch k := res.GetKind().(type) {
+	case *adminv1.Resource_Listener:
+		return "listener", k.Listener
+	case *adminv1.Resource_Route:
+		return "route", k.Route
+	case *adminv1.Resource_Upstream:
+		return "upstream", k.Upstream
+	case *adminv1.Resource_Certificate:
+		return "certificate", k.Certificate
+	case *adminv1.Resource_TrustBundle:
+		return "trust_bundle", k.TrustBundle
+	}
+	return "", nil
+}
+
+// asResource wraps r for an answer that holds resources of any kind.
+func asResource(r store.Resource) *adminv1.Resource {
+	switch r := r.(type) {
+	case *adminv1.Listener:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Listener{Listener: r}}
+	case *adminv1.Route:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Route{Route: r}}
+	case *adminv1.Upstream:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: r}}
+	case *adminv1.Certificate:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: r}}
+	case *adminv1.TrustBundle:
+		return &adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r}}
+	}
+	return nil
+}

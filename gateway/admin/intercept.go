@@ -1,0 +1,137 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// tap refuses calls of methods that have no rule before anything of them is
+// read. It runs before gRPC looks the method up, so it also sees (and logs)
+// paths that no interceptor does, such as one without its leading slash.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if accessTo(info.FullMethodName) != denied {
+		return ctx, nil
+	}
+	c := call{s: s, ctx: ctx, method: info.FullMethodName, began: time.Now()}
+	err := errNoMethod()
+	c.end(nil, nil, err)
+	return ctx, err
+}
+
+func errNoMethod() error {
+	return statusWith(codes.Unimplemented, "NO_SUCH_METHOD", "there is no such method").Err()
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	c := call{s: s, ctx: ctx, method: info.FullMethod, began: time.Now()}
+	defer func() { c.end(req, resp, err) }()
+	if err := authorise(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
+	defer cancel()
+	err = s.recovered(info.FullMethod, func() (err error) {
+		resp, err = handler(ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// stream ends a call when the server stops, whatever its handler is blocked
+// in: reflection and health calls last as long as their client likes, and
+// would hold up a graceful stop.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	c := call{s: s, ctx: ss.Context(), method: info.FullMethod, began: time.Now()}
+	defer func() { c.end(nil, nil, err) }()
+	if err := authorise(ss.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	// Returning ends the stream, which fails any Send or Recv the handler is
+	// in; Shutdown waits for it.
+	s.streams.Go(func() {
+		done <- s.recovered(info.FullMethod, func() error { return handler(srv, ss) })
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-s.stopping:
+		return errStopping()
+	}
+}
+
+// authorise returns nil if the caller is known and the method has a rule.
+// Whoever could connect is admin: transport has let nobody else in.
+func authorise(ctx context.Context, method string) error {
+	if _, ok := callerOf(ctx); !ok {
+		return statusWith(codes.Unauthenticated, "UNAUTHENTICATED", "the caller is not known").Err()
+	}
+	if accessTo(method) == denied {
+		return errNoMethod()
+	}
+	return nil
+}
+
+// recovered calls f, and returns as a status whatever it returns or panics
+// with.
+func (s *Server) recovered(method string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("panic in a handler", "method", method, "panic", tell(fmt.Sprint(v), maxFault), "stack", string(debug.Stack()))
+			err = errInternal().Err()
+		}
+	}()
+	err = f()
+	st, known := statusOf(err)
+	if !known {
+		s.log.Error("unexpected error", "method", method, "error", tell(err.Error(), maxMessageText))
+	}
+	return st.Err()
+}
+
+// A call is what is logged and measured of one.
+type call struct {
+	s      *Server
+	ctx    context.Context // the call's own
+	method string
+	began  time.Time
+}
+
+// end records how the call ended. req and resp are nil where there is none.
+func (c call) end(req, resp any, err error) {
+	st := status.Convert(err)
+	a := accessTo(c.method)
+	c.s.measure(c, a, st.Code())
+
+	who, _ := callerOf(c.ctx)
+	fields := []any{"method", tell(c.method, maxField), "client", who.name, "code", st.Code().String()}
+	if w, ok := req.(interface{ GetOptions() *adminv1.WriteOptions }); ok && w.GetOptions().GetDryRun() {
+		fields = append(fields, "dry_run", true)
+	}
+	if w, ok := resp.(interface{ GetChange() *adminv1.Change }); ok && err == nil {
+		fields = append(fields, "revision", w.GetChange().GetRevision())
+	}
+	if err != nil {
+		fields = append(fields, "error", tell(st.Message(), maxMessageText))
+	}
+	switch {
+	case a == write:
+		c.s.log.Info("write", fields...)
+	case a == denied || st.Code() == codes.Unauthenticated:
+		c.s.log.Info("denied", fields...)
+	default:
+		c.s.log.Debug("read", fields...)
+	}
+}

@@ -1,0 +1,88 @@
+package admin
+
+import (
+	"context"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// adminService implements AdminService. Its methods return *invalid.Error for
+// what is wrong with a request; the interceptors make statuses of them.
+type adminService struct {
+	*Server
+	// "Unsafe" so that a method of the .proto that is missing here does not
+	// compile, instead of answering UNIMPLEMENTED.
+	adminv1.UnsafeAdminServiceServer
+}
+
+// put writes r, which the request holds in the field at path.
+func put[R store.Resource](ctx context.Context, s adminService, path invalid.Path, r R, o *adminv1.WriteOptions) (*adminv1.Change, R, error) {
+	var shown R
+	res, change, err := s.write(ctx, store.Edit{Puts: []store.Put{{Path: path, Resource: r}}}, o)
+	if err != nil {
+		return nil, shown, err
+	}
+	if now := res.State.Get(store.KindOf(r), r.GetName()); now != nil {
+		shown = s.gateway.Present(now).(R)
+	}
+	return change, shown, nil
+}
+
+// get reads the R of that name.
+func get[R store.Resource](s adminService, name string) (R, error) {
+	var none R
+	kind := store.KindOf(none)
+	r := s.gateway.State().Get(kind, name)
+	if r == nil {
+		return none, invalid.Errorf(invalid.NotFound, "name", "there is no %s %.80q", store.KindName(kind), name)
+	}
+	return s.gateway.Present(r).(R), nil
+}
+
+// list reads a page of Rs. It returns the token of the next page, "" for none.
+func list[R store.Resource](s adminService, size uint32, token string) ([]R, string, error) {
+	var none R
+	page, next, err := pageOf(s.gateway.State(), store.KindOf(none), size, token)
+	if err != nil {
+		return nil, "", err
+	}
+	shown := make([]R, len(page))
+	for i, r := range page {
+		shown[i] = s.gateway.Present(r).(R)
+	}
+	return shown, next, nil
+}
+
+// remove deletes a resource.
+func (s adminService) remove(ctx context.Context, k adminv1.Kind, name, etag string, o *adminv1.WriteOptions) (*adminv1.Change, error) {
+	_, change, err := s.write(ctx, store.Edit{Deletes: []store.Delete{{Kind: k, Name: name, Etag: etag}}}, o)
+	return change, err
+}
+
+// write carries an edit out as o says.
+func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteOptions) (*store.Result, *adminv1.Change, error) {
+	e.DryRun, e.Comment = e.DryRun || o.GetDryRun(), o.GetComment()
+	res, err := s.gateway.Apply(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	change := &adminv1.Change{Revision: res.State.Revision(), Changes: changesOf(res.Changes)}
+	if e.DryRun {
+		// The result's state is what would be; the answer tells what is.
+		change.Revision = s.gateway.State().Revision()
+	}
+	for _, w := range res.Warnings {
+		change.Warnings = append(change.Warnings, &adminv1.Warning{Field: tell(string(w.Field), maxField), Message: tell(w.Message, maxMessageText)})
+	}
+	return res, change, nil
+}
+
+func changesOf(changes []store.Change) []*adminv1.ResourceChange {
+	out := make([]*adminv1.ResourceChange, len(changes))
+	for i, c := range changes {
+		out[i] = &adminv1.ResourceChange{Kind: c.Kind, Name: c.Name, Action: c.Action}
+	}
+	return out
+}

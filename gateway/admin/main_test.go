@@ -1,0 +1,228 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/armon/go-metrics"
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A fakeGateway holds real states and edits them for real, but makes nothing
+// live.
+type fakeGateway struct {
+	mu       sync.Mutex
+	state    *store.State
+	watchers map[chan store.Update]bool
+	backlog  int // of a watcher
+
+	before func(store.Edit) // called by Apply first; may panic or block
+}
+
+func newFake() *fakeGateway {
+	return &fakeGateway{state: &store.State{}, watchers: map[chan store.Update]bool{}, backlog: 16}
+}
+
+func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
+	if g.before != nil {
+		g.before(e)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var bad invalid.List
+	draft := g.state.Edit(e, &bad)
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	res := &store.Result{State: draft.State(), Changes: draft.Changes()}
+	if e.DryRun || !draft.Changed() {
+		return res, nil
+	}
+	g.state = draft.State()
+	for ch := range g.watchers {
+		select {
+		case ch <- store.Update{State: g.state, Changes: res.Changes, Comment: e.Comment}:
+		default:
+			close(ch)
+			delete(g.watchers, ch)
+		}
+	}
+	return res, nil
+}
+
+func (g *fakeGateway) State() *store.State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state
+}
+
+func (g *fakeGateway) Present(r store.Resource) store.Resource {
+	r = proto.Clone(r).(store.Resource)
+	if c, ok := r.(*adminv1.Certificate); ok && c.GetPem() != nil {
+		c.GetPem().PrivateKey = ""
+		c.Info = &adminv1.CertificateInfo{ChainLength: 1}
+	}
+	return r
+}
+
+func (g *fakeGateway) Watch() (*store.State, <-chan store.Update, func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ch := make(chan store.Update, g.backlog)
+	g.watchers[ch] = true
+	return g.state, ch, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.watchers, ch)
+	}
+}
+
+func (g *fakeGateway) watching() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.watchers)
+}
+
+func (g *fakeGateway) Status() *adminv1.GetStatusResponse {
+	return &adminv1.GetStatusResponse{Version: "test", Revision: g.State().Revision()}
+}
+
+func (g *fakeGateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
+	return []*adminv1.UpstreamStatus{{Name: "payments"}}
+}
+
+// A logBuffer may be read while it is written.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// A running server on a unix socket, stopped when the test ends.
+type running struct {
+	*Server
+	gateway *fakeGateway
+	log     *logBuffer
+	sink    *metrics.InmemSink
+	socket  string
+	served  chan error
+	conn    *grpc.ClientConn
+	admin   adminv1.AdminServiceClient
+	status  adminv1.StatusServiceClient
+}
+
+func start(t *testing.T) *running {
+	t.Helper()
+	r := &running{gateway: newFake(), log: &logBuffer{}, socket: filepath.Join(t.TempDir(), "admin.sock"), served: make(chan error, 1)}
+	r.sink = metrics.NewInmemSink(1e12, 2e12)
+	cfg := metrics.DefaultConfig("drawbridge")
+	cfg.EnableHostname, cfg.EnableRuntimeMetrics = false, false
+	m, err := metrics.New(cfg, r.sink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Shutdown)
+	r.Server = New(Options{
+		Gateway: r.gateway,
+		Logger:  hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: r.log}),
+		Metrics: m,
+	})
+	lis, err := ListenUnix(r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { r.served <- r.Serve(lis) }()
+	r.conn = dial(t, r.socket)
+	r.admin = adminv1.NewAdminServiceClient(r.conn)
+	r.status = adminv1.NewStatusServiceClient(r.conn)
+	t.Cleanup(func() {
+		r.conn.Close()
+		if err := r.Shutdown(context.Background()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-r.served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return r
+}
+
+func dial(t *testing.T, socket string, opts ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+socket, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func wantCode(t *testing.T, err error, want codes.Code) {
+	t.Helper()
+	if got := status.Code(err); got != want {
+		t.Fatalf("code = %v (%v), want %v", got, err, want)
+	}
+}
+
+// detail returns the first detail of type D that err carries.
+func detail[D proto.Message](t *testing.T, err error) D {
+	t.Helper()
+	for _, d := range status.Convert(err).Details() {
+		if d, ok := d.(D); ok {
+			return d
+		}
+	}
+	var none D
+	t.Fatalf("no %T among the details of %v: %v", none, err, status.Convert(err).Details())
+	return none
+}
+
+func upstream(name string) *adminv1.Upstream {
+	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}}
+}
+
+func listener(name, upstream string) *adminv1.Listener {
+	return &adminv1.Listener{Name: name, Address: "127.0.0.1:0", Upstream: upstream}
+}
+
+// putUpstreams puts u-0000, u-0001, … in one revision.
+func putUpstreams(t *testing.T, r *running, n int) {
+	t.Helper()
+	req := &adminv1.ApplyRequest{}
+	for i := range n {
+		req.Resources = append(req.Resources, asResource(upstream(fmt.Sprintf("u-%04d", i))))
+	}
+	if _, err := r.admin.Apply(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,21 @@
+package admin
+
+import (
+	"github.com/armon/go-metrics"
+	"google.golang.org/grpc/codes"
+)
+
+// measure counts a call and how long it took. A method that does not exist is
+// "unknown", so that callers cannot make labels.
+func (s *Server) measure(c call, a access, code codes.Code) {
+	if s.metrics == nil {
+		return
+	}
+	name := c.method
+	if a == denied {
+		name = "unknown"
+	}
+	method := metrics.Label{Name: "method", Value: name}
+	s.metrics.IncrCounterWithLabels([]string{"admin", "requests"}, 1, []metrics.Label{method, {Name: "code", Value: code.String()}})
+	s.metrics.MeasureSinceWithLabels([]string{"admin", "duration"}, c.began, []metrics.Label{method})
+}

@@ -1,0 +1,163 @@
+package admin
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/armon/go-metrics"
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const (
+	maxMessage    = 16 << 20 // bytes of a request or a response
+	maxHeaderList = 64 << 10 // bytes of a request's headers, uncompressed
+	maxStreams    = 128      // calls at once on a connection
+	unaryTimeout  = 30 * time.Second
+	connTimeout   = 10 * time.Second // for TLS and HTTP/2 to be set up
+)
+
+// A Gateway is what the admin API acts on. All methods may be called
+// concurrently.
+type Gateway interface {
+	// Apply carries an edit out, or with DryRun only checks it. Its errors
+	// are *invalid.Error, or the context's.
+	Apply(ctx context.Context, e store.Edit) (*store.Result, error)
+
+	// State returns the desired state that is live now.
+	State() *store.State
+
+	// Present returns a copy of r that is fit to be shown: private keys out,
+	// info filled in.
+	Present(r store.Resource) store.Resource
+
+	// Watch returns the state that is live now and every update from it on.
+	// The channel is closed when its reader is too slow or the gateway stops.
+	// The caller calls stop when it is done.
+	Watch() (now *store.State, updates <-chan store.Update, stop func())
+
+	// Status and UpstreamStatuses tell what is true now. The caller owns the
+	// messages.
+	Status() *adminv1.GetStatusResponse
+	UpstreamStatuses() []*adminv1.UpstreamStatus
+}
+
+// Options configure a Server.
+type Options struct {
+	Gateway Gateway          // required
+	Logger  hclog.Logger     // nil discards
+	Metrics *metrics.Metrics // nil measures nothing
+}
+
+// A Server is the admin API. Its methods may be called concurrently.
+type Server struct {
+	gateway Gateway
+	log     hclog.Logger
+	metrics *metrics.Metrics
+	grpc    *grpc.Server
+	health  *health.Server
+
+	stopOnce sync.Once
+	stopping chan struct{}  // closed when Shutdown begins
+	streams  sync.WaitGroup // goroutines of streaming calls
+}
+
+// New returns a server that reports itself as serving. It owns no goroutine
+// until Serve is called.
+func New(o Options) *Server {
+	log := o.Logger
+	if log == nil {
+		log = hclog.NewNullLogger()
+	}
+	s := &Server{
+		gateway:  o.Gateway,
+		log:      log.Named("admin"),
+		metrics:  o.Metrics,
+		health:   health.NewServer(),
+		stopping: make(chan struct{}),
+	}
+	s.grpc = grpc.NewServer(
+		grpc.Creds(&transport{log: s.log}),
+		grpc.InTapHandle(s.tap),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeaderList),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(connTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             10 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    time.Minute,
+			Timeout: 20 * time.Second,
+		}),
+		// A write that has begun is durable or not before Shutdown returns.
+		grpc.WaitForHandlers(true),
+	)
+	adminv1.RegisterAdminServiceServer(s.grpc, adminService{Server: s})
+	adminv1.RegisterStatusServiceServer(s.grpc, statusService{Server: s})
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc) // v1 and v1alpha
+	s.SetServing(true)
+	return s
+}
+
+// Serve answers calls on lis, which must come from ListenUnix or ListenTCP:
+// connections of any other kind are refused. It takes lis over, returns nil
+// after Shutdown, and may be called once per listener.
+func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
+
+// SetServing sets what the health service answers, for the server as a whole
+// ("") and for each service. After Shutdown has begun it does nothing.
+func (s *Server) SetServing(serving bool) {
+	status := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{
+		"",
+		adminv1.AdminService_ServiceDesc.ServiceName,
+		adminv1.StatusService_ServiceDesc.ServiceName,
+	} {
+		s.health.SetServingStatus(service, status)
+	}
+}
+
+// Shutdown stops the server: health says NOT_SERVING, listeners close, streams
+// end with UNAVAILABLE, and calls in progress may finish until ctx ends. Then
+// they are cancelled, and Shutdown returns the context's error once they have
+// returned. Call it before the gateway closes its watchers' channels, so that
+// watchers learn of the stop and are not called too slow.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopOnce.Do(func() {
+		s.health.Shutdown()
+		close(s.stopping)
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.grpc.GracefulStop()
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.grpc.Stop()
+		<-done
+	}
+	s.streams.Wait()
+	return err
+}

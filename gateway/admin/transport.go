@@ -1,0 +1,90 @@
+package admin
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// A caller is who is at the other end of a connection.
+type caller struct {
+	credentials.CommonAuthInfo
+	name string // for the log: "uid:0" or "cert:CN=ops"
+}
+
+// AuthType names how the caller was authenticated, for credentials.AuthInfo.
+func (caller) AuthType() string { return "drawbridge" }
+
+// callerOf returns who makes a call; ok is false if that was not established.
+func callerOf(ctx context.Context) (who caller, ok bool) {
+	if p, found := peer.FromContext(ctx); found {
+		who, ok = p.AuthInfo.(caller)
+	}
+	return who, ok
+}
+
+// transport authenticates connections. It lets in unix sockets, whose file's
+// mode says who may connect, and TLS with a verified client certificate; it
+// has no way to let in anything else.
+type transport struct {
+	log hclog.Logger
+}
+
+// ServerHandshake establishes who the caller is. gRPC has set the deadline,
+// and closes raw when there is an error.
+func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	who, err := identify(raw)
+	if err != nil {
+		t.log.Info("connection refused", "client", raw.RemoteAddr().String(), "error", tell(err.Error(), maxFault))
+		return nil, nil, err
+	}
+	return raw, who, nil
+}
+
+func identify(raw net.Conn) (caller, error) {
+	who := caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	switch conn := raw.(type) {
+	case *net.UnixConn:
+		who.name = "unix"
+		if uid, ok := peerUID(conn); ok {
+			who.name = "uid:" + strconv.FormatUint(uint64(uid), 10)
+		}
+		return who, nil
+	case *tls.Conn:
+		// Bounded by the deadline that gRPC set on the connection.
+		if err := conn.HandshakeContext(context.Background()); err != nil {
+			return who, err
+		}
+		state := conn.ConnectionState()
+		if len(state.VerifiedChains) == 0 {
+			return who, errors.New("no verified client certificate")
+		}
+		if state.NegotiatedProtocol != "h2" {
+			return who, errors.New("h2 was not negotiated by ALPN")
+		}
+		who.name = "cert:" + tell(state.PeerCertificates[0].Subject.String(), maxField)
+		return who, nil
+	}
+	return who, fmt.Errorf("a %T is neither a unix socket nor TLS", raw)
+}
+
+// The rest of credentials.TransportCredentials.
+
+func (t *transport) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("these credentials are a server's")
+}
+
+func (t *transport) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "drawbridge"}
+}
+
+func (t *transport) Clone() credentials.TransportCredentials { return t }
+
+func (t *transport) OverrideServerName(string) error { return nil }
