@@ -1,0 +1,119 @@
+// Package certstest makes throw-away CAs and certificates for the tests of
+// every package. What cannot be made fails the test.
+package certstest
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/url"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+)
+
+// A CA issues certificates that nothing outside of the test trusts.
+type CA struct{ *pki.CA }
+
+// NewCA makes a new root.
+func NewCA(t testing.TB) *CA {
+	t.Helper()
+	ca, err := pki.NewRoot(pki.CAOptions{CommonName: "test root of " + shortName(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &CA{ca}
+}
+
+// Intermediate makes a CA below ca.
+func (ca *CA) Intermediate(t testing.TB) *CA {
+	t.Helper()
+	below, err := ca.NewIntermediate(pki.CAOptions{CommonName: "test intermediate of " + shortName(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &CA{below}
+}
+
+// Server issues a certificate for a server. Each name is a DNS name, an IP
+// address or a URI; without any it is for 127.0.0.1, ::1 and localhost.
+func (ca *CA) Server(t testing.TB, names ...string) *pki.Issued {
+	t.Helper()
+	if len(names) == 0 {
+		names = []string{"localhost", "127.0.0.1", "::1"}
+	}
+	o := pki.LeafOptions{Usage: pki.Server}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			o.IPs = append(o.IPs, ip)
+		} else if u, err := url.Parse(name); err == nil && u.Scheme != "" {
+			o.URIs = append(o.URIs, name)
+		} else {
+			o.DNSNames = append(o.DNSNames, name)
+		}
+	}
+	return ca.Leaf(t, o)
+}
+
+// Client issues a certificate for a client.
+func (ca *CA) Client(t testing.TB, commonName string) *pki.Issued {
+	t.Helper()
+	return ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: commonName})
+}
+
+// Leaf issues a certificate as o says.
+func (ca *CA) Leaf(t testing.TB, o pki.LeafOptions) *pki.Issued {
+	t.Helper()
+	issued, err := ca.Issue(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issued
+}
+
+// TrustPEM returns the root: what peers are to trust.
+func (ca *CA) TrustPEM() []byte { return ca.RootPEM() }
+
+// Trust returns the root as a trust bundle.
+func (ca *CA) Trust(t testing.TB) *certs.TrustBundle {
+	t.Helper()
+	b, err := certs.ParseTrustBundle(ca.RootPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Pool returns the root as crypto/x509 wants it.
+func (ca *CA) Pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(ca.Root().Certificate())
+	return p
+}
+
+// Certificate parses what was issued.
+func Certificate(t testing.TB, issued *pki.Issued) *certs.Certificate {
+	t.Helper()
+	c, err := certs.ParseCertificate(issued.ChainPEM, issued.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TLS returns what was issued as crypto/tls wants it.
+func TLS(t testing.TB, issued *pki.Issued) tls.Certificate {
+	t.Helper()
+	c, err := tls.X509KeyPair(issued.ChainPEM, issued.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// shortName keeps a common name within the 64 characters of RFC 5280.
+func shortName(t testing.TB) string {
+	name := t.Name()
+	return name[:min(len(name), 30)]
+}

@@ -1,0 +1,268 @@
+package certs
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const maxCipherText = 8192 // bytes of all entries together
+
+// ParseCipherSuites returns the cipher suites of TLS 1.2 and below that the
+// entries ask for. Each entry is a name of IANA's, a name of OpenSSL's, or an
+// OpenSSL cipher list such as "HIGH:!aNULL:!MD5"; several are read as one list.
+// No entries give none, which means Go's secure list.
+//
+// Of the language in openssl-ciphers(1) there are the separators ":", "," and
+// " ", the prefixes "!", "-" and "+", "A+B", "@STRENGTH" and every alias.
+// Suites that crypto/tls has not are left out. An alias stands only for suites
+// without known weaknesses; those that have some must be asked for by name, or
+// by one of the aliases kRSA, RC4 and 3DES. The order of the result says nothing
+// to crypto/tls, which has its own.
+//
+// The warnings say what lists became, what was left out, and what is weak. The
+// error is Faults with the fields "[i]", or "" if nothing is left.
+func ParseCipherSuites(names []string) (ids []uint16, warnings []string, err error) {
+	if len(names) == 0 {
+		return nil, nil, nil
+	}
+	p := cipherParser{killed: make(map[uint16]bool)}
+	size := 0
+	for i, entry := range names {
+		if size += len(entry); size > maxCipherText {
+			p.bad.add(fmt.Sprintf("[%d]", i), "makes the list longer than %d bytes", maxCipherText)
+			break
+		}
+		p.field = fmt.Sprintf("[%d]", i)
+		p.entry(entry)
+	}
+	if len(p.bad) == 0 && len(p.active) == 0 {
+		p.bad.add("", "%s", p.nothingLeft())
+	}
+	if err := p.bad.err(); err != nil {
+		return nil, nil, err
+	}
+	for _, s := range p.active {
+		ids = append(ids, s.id)
+	}
+	return ids, p.warnings(names), nil
+}
+
+// A cipherParser runs a cipher list as OpenSSL does: as orders, each of which
+// changes the list of active suites.
+type cipherParser struct {
+	field string
+	bad   Faults
+
+	active []*suite
+	killed map[uint16]bool // by "!": may not come back
+	list   bool            // there was more than names
+
+	tls13   []string // names of TLS 1.3
+	missing []string // asked for, but not in crypto/tls
+	ignored []string // orders without a meaning here
+	spared  []*suite // weak suites that an alias would have covered
+}
+
+func (p *cipherParser) entry(entry string) {
+	orders := strings.FieldsFunc(entry, func(r rune) bool { return r == ':' || r == ',' || r == ' ' || r == ';' })
+	if len(orders) == 0 {
+		p.bad.add(p.field, "is empty: want the name of a cipher suite")
+	}
+	for _, order := range orders {
+		p.order(order)
+	}
+}
+
+func (p *cipherParser) order(order string) {
+	if strings.HasPrefix(order, "@") {
+		p.command(order)
+		return
+	}
+	op := byte(0)
+	if strings.IndexByte("!-+", order[0]) >= 0 {
+		op, order = order[0], order[1:]
+		p.list = true
+	}
+	match, weak, ok := p.terms(order, op == 0)
+	if !ok {
+		return
+	}
+	switch op {
+	case '!', '-':
+		p.active = slices.DeleteFunc(p.active, match)
+		for i := range suites {
+			if op == '!' && match(&suites[i]) {
+				p.killed[suites[i].id] = true
+			}
+		}
+	case '+': // to the end
+		var moved []*suite
+		for _, s := range p.active {
+			if match(s) {
+				moved = append(moved, s)
+			}
+		}
+		p.active = append(slices.DeleteFunc(p.active, match), moved...)
+	default:
+		for i := range suites {
+			s := &suites[i]
+			if !match(s) || p.killed[s.id] || slices.Contains(p.active, s) {
+				continue
+			}
+			if s.insecure() && !weak {
+				p.spared = append(p.spared, s)
+				continue
+			}
+			p.active = append(p.active, s)
+		}
+	}
+}
+
+func (p *cipherParser) command(order string) {
+	p.list = true
+	switch upper := strings.ToUpper(order); {
+	case upper == "@STRENGTH":
+		slices.SortStableFunc(p.active, func(a, b *suite) int { return b.bits - a.bits })
+	case strings.HasPrefix(upper, "@SECLEVEL="):
+		p.ignored = append(p.ignored, order)
+	default:
+		p.bad.add(p.field, "%q is not an order: want @STRENGTH", printable(order, 60))
+	}
+}
+
+// terms reads "A+B", which stands for the suites under both. weak reports
+// whether it names suites with known weaknesses as such. It notes what cannot
+// be had if the order adds suites.
+func (p *cipherParser) terms(order string, adds bool) (match func(*suite) bool, weak, ok bool) {
+	var named []*suite
+	var words []string
+	none := false
+	for _, term := range strings.Split(order, "+") {
+		if s := suiteNamed(term); s != nil {
+			named, weak = append(named, s), true
+			continue
+		}
+		if word, known := suiteWord(term); known {
+			words = append(words, word)
+			weak = weak || word == "kRSA" || word == "RC4" || word == "3DES"
+			p.list = true
+			continue
+		}
+		switch {
+		case isTLS13(term):
+			p.tls13 = append(p.tls13, term)
+		case isUnsupported(term):
+			if adds {
+				p.missing = append(p.missing, term)
+			}
+		default:
+			p.bad.add(p.field, "%q is not a cipher suite%s", printable(term, 60), suggestSuite(term))
+			return nil, false, false
+		}
+		none = true
+	}
+	return func(s *suite) bool {
+		if none {
+			return false
+		}
+		for _, n := range named {
+			if n != s {
+				return false
+			}
+		}
+		for _, w := range words {
+			if !s.has(w) {
+				return false
+			}
+		}
+		return true
+	}, weak, true
+}
+
+func (p *cipherParser) nothingLeft() string {
+	switch {
+	case len(p.tls13) > 0 && len(p.missing) == 0 && len(p.spared) == 0:
+		return "names only suites of TLS 1.3, which cannot be chosen: leave cipher_suites out and set min_version to TLS 1.3"
+	case len(p.spared) > 0:
+		return "leaves only suites with known weaknesses, which must be named one by one: " + nameList(ianaNames(p.spared))
+	case len(p.missing) > 0:
+		return "leaves no cipher suite: " + nameList(p.missing) + " cannot be had; try HIGH, or ECDHE+AESGCM"
+	}
+	return "leaves no cipher suite: try HIGH, or ECDHE+AESGCM"
+}
+
+func (p *cipherParser) warnings(names []string) []string {
+	var w []string
+	if p.list {
+		w = append(w, fmt.Sprintf("%q became %s", printable(strings.Join(names, ":"), 200), strings.Join(ianaNames(p.active), ", ")))
+	}
+	if len(p.missing) > 0 {
+		w = append(w, "left out, because they cannot be had: "+nameList(p.missing))
+	}
+	if len(p.tls13) > 0 {
+		w = append(w, "the suites of TLS 1.3 cannot be chosen, all are in use: "+nameList(p.tls13))
+	}
+	if len(p.ignored) > 0 {
+		w = append(w, "has no effect: "+nameList(p.ignored))
+	}
+	var weak []*suite
+	for _, s := range p.active {
+		if s.insecure() {
+			weak = append(weak, s)
+		}
+	}
+	if len(weak) > 0 {
+		w = append(w, "has known weaknesses: "+strings.Join(ianaNames(weak), ", "))
+	}
+	return w
+}
+
+func ianaNames(list []*suite) []string {
+	var names []string
+	for _, s := range list {
+		names = append(names, tls.CipherSuiteName(s.id))
+	}
+	return names
+}
+
+// suggestSuite returns what somebody who wrote name may have meant.
+func suggestSuite(name string) string {
+	if strings.HasPrefix(strings.ToUpper(name), "SSLV") {
+		return ": it is a version, and of a protocol that nobody should speak (RFC 7568)"
+	}
+	best, least := "", max(1, min(len(name)/4, 4))+1
+	if len(name) <= 64 {
+		for _, candidate := range suiteNames() {
+			if d := editDistance(strings.ToUpper(name), strings.ToUpper(candidate)); d < least {
+				best, least = candidate, d
+			}
+		}
+	}
+	if best == "" {
+		return ": want a name of IANA's or OpenSSL's, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or ECDHE-RSA-AES128-GCM-SHA256"
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

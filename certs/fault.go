@@ -1,0 +1,46 @@
+package certs
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Fault is one thing that is wrong with what was parsed.
+type Fault struct {
+	// Field is where, relative to what was parsed: "private_key", "[2]", or
+	// empty for the whole.
+	Field string
+	// Problem is what is wrong and what would be right.
+	Problem string
+}
+
+// Faults is everything that is wrong with what was parsed.
+type Faults []Fault
+
+// Error lists all of them in one line.
+func (f Faults) Error() string {
+	var b strings.Builder
+	for i, fault := range f {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if fault.Field != "" {
+			b.WriteString(fault.Field + ": ")
+		}
+		b.WriteString(fault.Problem)
+	}
+	return b.String()
+}
+
+func (f *Faults) add(field, format string, args ...any) {
+	*f = append(*f, Fault{Field: field, Problem: fmt.Sprintf(format, args...)})
+}
+
+// err returns f, or nil if there is no fault: a nil Faults in an error would
+// not be a nil error.
+func (f Faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}

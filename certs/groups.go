@@ -1,0 +1,66 @@
+package certs
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+)
+
+// groupNames are the key-exchange groups that crypto/tls has, each by its usual
+// name and then by others that OpenSSL, nginx and the registry of IANA know.
+var groupNames = []struct {
+	id    tls.CurveID
+	names []string
+}{
+	{tls.X25519MLKEM768, []string{"X25519MLKEM768"}},
+	{tls.SecP256r1MLKEM768, []string{"SecP256r1MLKEM768"}},
+	{tls.SecP384r1MLKEM1024, []string{"SecP384r1MLKEM1024"}},
+	{tls.X25519, []string{"X25519"}},
+	{tls.CurveP256, []string{"P-256", "secp256r1", "prime256v1"}},
+	{tls.CurveP384, []string{"P-384", "secp384r1"}},
+	{tls.CurveP521, []string{"P-521", "secp521r1"}},
+}
+
+// ParseGroups returns the key-exchange groups with the given names, without
+// duplicates. No names give none, which means Go's list. The error is Faults,
+// one for each name that is not known, with the field "[i]". Their order says
+// what is allowed, not what is preferred: crypto/tls has its own order.
+func ParseGroups(names []string) ([]tls.CurveID, error) {
+	var bad Faults
+	var ids []tls.CurveID
+	seen := make(map[tls.CurveID]bool)
+	for i, name := range names {
+		id, ok := findGroup(name)
+		if !ok {
+			bad.add(fmt.Sprintf("[%d]", i), "%q is not a key-exchange group: want one of %s", printable(name, 60), allGroupNames())
+			continue
+		}
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+func findGroup(name string) (tls.CurveID, bool) {
+	for _, g := range groupNames {
+		for _, n := range g.names {
+			if strings.EqualFold(n, strings.TrimSpace(name)) {
+				return g.id, true
+			}
+		}
+	}
+	return 0, false
+}
+
+func allGroupNames() string {
+	var names []string
+	for _, g := range groupNames {
+		names = append(names, g.names[0])
+	}
+	return strings.Join(names, ", ")
+}

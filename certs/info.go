@@ -1,0 +1,224 @@
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// nearExpiry is how long before its end a certificate is warned of. It is what
+// ACME clients renew at.
+const nearExpiry = 30 * 24 * time.Hour
+
+// Info is what a certificate says of itself, fit to be shown: every text is
+// bounded and escaped.
+type Info struct {
+	Subject string
+	// SANs are the subject alternative names, each with its kind: "DNS:…",
+	// "IP:…", "URI:…", "email:…". At most 100 are listed; a warning tells of
+	// the rest.
+	SANs []string
+	// Serial and SHA256Fingerprint are in lower-case hexadecimal.
+	Issuer, Serial, SHA256Fingerprint string
+	NotBefore, NotAfter               time.Time
+	// KeyType is the public key's kind and size: "ECDSA P-256", "RSA 2048".
+	KeyType string
+	// KeyUsages are key usages and extended key usages in the words of
+	// RFC 5280: "digitalSignature", "serverAuth".
+	KeyUsages []string
+	// ChainLength counts the certificates, the leaf included.
+	ChainLength int
+	// Warnings are what is allowed but likely to surprise.
+	Warnings []string
+}
+
+// Describe describes the first certificate of a chain as of now. An empty chain
+// gives the zero Info.
+func Describe(chain []*x509.Certificate) Info { return describe(chain, time.Now()) }
+
+func describe(chain []*x509.Certificate, now time.Time) Info {
+	if len(chain) == 0 {
+		return Info{}
+	}
+	c := chain[0]
+	info := Info{
+		Subject:           printable(c.Subject.String(), maxText),
+		Issuer:            printable(c.Issuer.String(), maxText),
+		Serial:            fmt.Sprintf("%x", c.SerialNumber),
+		SHA256Fingerprint: fingerprint(c),
+		NotBefore:         c.NotBefore,
+		NotAfter:          c.NotAfter,
+		KeyType:           keyType(c.PublicKey),
+		KeyUsages:         keyUsages(c),
+		ChainLength:       len(chain),
+	}
+	names, total := altNames(c, maxSANs)
+	for _, n := range names {
+		info.SANs = append(info.SANs, printable(n, 260))
+	}
+	info.Warnings = warnings(chain, now)
+	if total > len(names) {
+		info.Warnings = append(info.Warnings, fmt.Sprintf("it has %d names, of which %d are listed", total, len(names)))
+	}
+	return info
+}
+
+// altNames returns at most limit of the subject alternative names, and how many
+// there are.
+func altNames(c *x509.Certificate, limit int) (names []string, total int) {
+	add := func(kind, name string) {
+		if len(names) < limit {
+			names = append(names, kind+name)
+		}
+	}
+	for _, n := range c.DNSNames {
+		add("DNS:", n)
+	}
+	for _, ip := range c.IPAddresses {
+		add("IP:", ip.String())
+	}
+	for _, u := range c.URIs {
+		add("URI:", u.String())
+	}
+	for _, n := range c.EmailAddresses {
+		add("email:", n)
+	}
+	return names, len(c.DNSNames) + len(c.IPAddresses) + len(c.URIs) + len(c.EmailAddresses)
+}
+
+// warnings are about a leaf, except that what would make any certificate of
+// the chain unusable is looked for in all of them.
+func warnings(chain []*x509.Certificate, now time.Time) []string {
+	leaf := chain[0]
+	var w []string
+	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
+
+	for i, c := range chain {
+		who := "it"
+		if i > 0 {
+			who = "its intermediate " + describeName(c)
+		}
+		day := c.NotAfter.UTC().Format(time.DateOnly)
+		switch left := c.NotAfter.Sub(now); {
+		case left < 0:
+			add("%s expired on %s", who, day)
+		case now.Before(c.NotBefore):
+			add("%s is not valid before %s", who, c.NotBefore.UTC().Format(time.RFC3339))
+		case left < nearExpiry:
+			add("%s expires on %s, in %s", who, day, count(int(left/(24*time.Hour)), "day"))
+		}
+		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
+			add("%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", who, k.N.BitLen())
+		}
+		switch c.SignatureAlgorithm {
+		case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+			if !isSelfIssued(c) { // nobody checks a root's own signature
+				add("%s is signed with %s, which peers refuse", who, c.SignatureAlgorithm)
+			}
+		}
+	}
+	if leaf.IsCA {
+		return w // what follows is about end entities
+	}
+	if _, total := altNames(leaf, 0); total == 0 && usableAs(leaf, x509.ExtKeyUsageServerAuth) {
+		add("it has no subject alternative name: no client will take it for a server, whatever its common name")
+	}
+	return w
+}
+
+func usableAs(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
+	if len(c.ExtKeyUsage) == 0 && len(c.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	for _, u := range c.ExtKeyUsage {
+		if u == usage || u == x509.ExtKeyUsageAny {
+			return true
+		}
+	}
+	return false
+}
+
+// describeName returns a certificate's subject, or its first names if it has
+// none, quoted.
+func describeName(c *x509.Certificate) string {
+	if s := c.Subject.String(); s != "" {
+		return `"` + printable(s, 150) + `"`
+	}
+	names, _ := altNames(c, maxNames+1)
+	return `"` + nameList(names) + `"`
+}
+
+func keyType(public any) string {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Curve.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	}
+	return "unknown"
+}
+
+// keyUsageNames are those of RFC 5280, section 4.2.1.3.
+var keyUsageNames = []struct {
+	bit  x509.KeyUsage
+	name string
+}{
+	{x509.KeyUsageDigitalSignature, "digitalSignature"},
+	{x509.KeyUsageContentCommitment, "nonRepudiation"},
+	{x509.KeyUsageKeyEncipherment, "keyEncipherment"},
+	{x509.KeyUsageDataEncipherment, "dataEncipherment"},
+	{x509.KeyUsageKeyAgreement, "keyAgreement"},
+	{x509.KeyUsageCertSign, "keyCertSign"},
+	{x509.KeyUsageCRLSign, "cRLSign"},
+	{x509.KeyUsageEncipherOnly, "encipherOnly"},
+	{x509.KeyUsageDecipherOnly, "decipherOnly"},
+}
+
+// extKeyUsageNames are those of RFC 5280, section 4.2.1.12.
+var extKeyUsageNames = map[x509.ExtKeyUsage]string{
+	x509.ExtKeyUsageAny:             "anyExtendedKeyUsage",
+	x509.ExtKeyUsageServerAuth:      "serverAuth",
+	x509.ExtKeyUsageClientAuth:      "clientAuth",
+	x509.ExtKeyUsageCodeSigning:     "codeSigning",
+	x509.ExtKeyUsageEmailProtection: "emailProtection",
+	x509.ExtKeyUsageTimeStamping:    "timeStamping",
+	x509.ExtKeyUsageOCSPSigning:     "OCSPSigning",
+}
+
+func keyUsages(c *x509.Certificate) []string {
+	var names []string
+	for _, u := range keyUsageNames {
+		if c.KeyUsage&u.bit != 0 {
+			names = append(names, u.name)
+		}
+	}
+	for _, u := range c.ExtKeyUsage {
+		if name := extKeyUsageNames[u]; name != "" {
+			names = append(names, name)
+		} else {
+			names = append(names, fmt.Sprintf("extended usage %d", int(u)))
+		}
+	}
+	for _, oid := range c.UnknownExtKeyUsage {
+		names = append(names, printable(oid.String(), 100))
+	}
+	return names[:min(len(names), maxSANs)]
+}
+
+// usageList returns the extended key usages for a sentence.
+func usageList(c *x509.Certificate) string {
+	var names []string
+	for _, n := range keyUsages(&x509.Certificate{ExtKeyUsage: c.ExtKeyUsage, UnknownExtKeyUsage: c.UnknownExtKeyUsage}) {
+		names = append(names, n)
+		if len(names) == maxNames {
+			break
+		}
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,137 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxPEMBytes    = 4 << 20
+	maxChain       = 16
+	maxTrustedCAs  = 5000
+	certificatePEM = "CERTIFICATE"
+)
+
+// parseCertificates reads PEM text that holds nothing but certificates. Text
+// around the blocks is allowed, as RFC 7468 section 2 has it and as the files
+// of curl and `openssl x509 -text` have it; what looks like a damaged block is
+// not, because it would otherwise be left out in silence.
+func parseCertificates(text []byte, limit int) ([]*x509.Certificate, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, errors.New("is empty: want certificates in PEM")
+	}
+	if len(text) > maxPEMBytes {
+		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(text), maxPEMBytes)
+	}
+	var certs []*x509.Certificate
+	rest := text
+	for {
+		block, next := pem.Decode(rest)
+		between := rest
+		if block != nil {
+			between = beforeBlock(rest[:len(rest)-len(next)], block.Type)
+		}
+		if err := checkBetween(between); err != nil {
+			return nil, fmt.Errorf("after %s: %w", count(len(certs), "certificate"), err)
+		}
+		if block == nil {
+			break
+		}
+		rest = next
+		if block.Type != certificatePEM {
+			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), certificatePEM, pemAdvice(block.Type))
+		}
+		if len(certs) == limit {
+			return nil, fmt.Errorf("holds more than %d certificates", limit)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d cannot be parsed: %s", len(certs)+1, printable(err.Error(), 200))
+		}
+		certs = append(certs, c)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("holds no PEM block: want text that begins with -----BEGIN CERTIFICATE-----")
+	}
+	return certs, nil
+}
+
+// looseCertificates returns the certificates in text that can be parsed.
+func looseCertificates(text []byte) []*x509.Certificate {
+	var certs []*x509.Certificate
+	for rest := text; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return certs
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == certificatePEM {
+			certs = append(certs, c)
+		}
+	}
+}
+
+// beforeBlock returns what in consumed comes before the block that
+// pem.Decode found at its end.
+func beforeBlock(consumed []byte, blockType string) []byte {
+	i := bytes.LastIndex(consumed, []byte("-----BEGIN "+blockType+"-----"))
+	return consumed[:max(i, 0)]
+}
+
+// checkBetween refuses text around PEM blocks that is likely to be a block that
+// was damaged.
+func checkBetween(text []byte) error {
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+		return errors.New("there is binary data: want PEM, which `openssl x509 -inform DER` makes of DER")
+	}
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		switch {
+		case bytes.HasPrefix(line, []byte("-----")):
+			return fmt.Errorf("there is a damaged PEM block at %q", printable(string(line), 60))
+		case isBase64Line(line):
+			return errors.New("there is base64 text outside of a PEM block: its BEGIN line is missing")
+		}
+	}
+	return nil
+}
+
+// isBase64Line reports whether line looks like the inside of a PEM block.
+func isBase64Line(line []byte) bool {
+	if len(line) < 40 {
+		return false
+	}
+	for _, c := range bytes.TrimRight(line, "=") {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/') {
+			return false
+		}
+	}
+	return line[0] != '=' // curl underlines headings so
+}
+
+// pemAdvice says what to do with a block of a type that was not wanted.
+func pemAdvice(blockType string) string {
+	switch {
+	case strings.Contains(blockType, "PRIVATE KEY"):
+		return ", and keep a private key out of here"
+	case blockType == "TRUSTED CERTIFICATE":
+		return "; `openssl x509` rewrites OpenSSL's own form"
+	case blockType == "PKCS7":
+		return "; `openssl pkcs7 -print_certs` takes them out"
+	case blockType == "CERTIFICATE REQUEST" || blockType == "NEW CERTIFICATE REQUEST":
+		return "; a request has yet to be signed by a CA"
+	}
+	return ""
+}
+
+// count returns "1 certificate", "2 certificates".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

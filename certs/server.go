@@ -1,0 +1,266 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// ClientAuth says what a Server asks of the client's certificate.
+type ClientAuth int
+
+// The zero ClientAuth is ClientAuthNone.
+const (
+	// ClientAuthNone asks for no certificate.
+	ClientAuthNone ClientAuth = iota
+	// ClientAuthOptional asks for one; one that is sent must verify.
+	ClientAuthOptional
+	// ClientAuthRequired requires one that verifies.
+	ClientAuthRequired
+)
+
+// ServerOptions configures a Server.
+type ServerOptions struct {
+	// Certificates are what may be presented; there must be one. The first
+	// that is valid for the client's SNI, and that the client can use, is;
+	// the first of all is for clients without SNI and names that fit none.
+	Certificates []*Certificate
+	// RejectUnknownSNI refuses a client whose SNI fits no certificate, or
+	// that sends none, with the alert unrecognized_name.
+	RejectUnknownSNI bool
+	// ClientAuth is what is asked of the client's certificate.
+	ClientAuth ClientAuth
+	// ClientTrust is what a client's chain must lead to. There must be one
+	// unless ClientAuth is ClientAuthNone; the system's roots are never
+	// meant.
+	ClientTrust []*TrustBundle
+	// MinVersion and MaxVersion are of crypto/tls. Zero means 1.2 and 1.3.
+	MinVersion, MaxVersion uint16
+	// CipherSuites are for TLS 1.2 and below. Empty means Go's secure list.
+	CipherSuites []uint16
+	// Groups are the key-exchange groups. Empty means Go's list.
+	Groups []tls.CurveID
+	// NextProtos are offered by ALPN, best first.
+	NextProtos []string
+	// Time returns the time that certificates and sessions are checked
+	// against. Nil means time.Now.
+	Time func() time.Time
+}
+
+// A Server does TLS to the clients of one revision of a listener. Its session
+// tickets are under keys of its own, so that a session made under one set of
+// certificates and client authentication is never resumed under another. It is
+// safe for concurrent use, and needs no closing.
+type Server struct {
+	config   *tls.Config
+	certs    []*Certificate
+	reject   bool
+	verifier verifier
+}
+
+// NewServer checks the options. The error is Faults with the fields of the API.
+func NewServer(o ServerOptions) (*Server, error) {
+	var bad Faults
+	o.MinVersion, o.MaxVersion = checkVersions(&bad, o.MinVersion, o.MaxVersion)
+	checkNextProtos(&bad, o.NextProtos)
+	if len(o.Certificates) == 0 {
+		bad.add("certificates", "a server needs at least one")
+	}
+	for i, c := range o.Certificates {
+		if c == nil {
+			bad.add(fmt.Sprintf("certificates[%d]", i), "is missing")
+		}
+	}
+	if o.Time == nil {
+		o.Time = time.Now
+	}
+	s := &Server{certs: o.Certificates, reject: o.RejectUnknownSNI}
+	s.config = &tls.Config{
+		MinVersion:       o.MinVersion,
+		MaxVersion:       o.MaxVersion,
+		CurvePreferences: o.Groups,
+		NextProtos:       o.NextProtos,
+		Time:             o.Time,
+		GetCertificate:   s.certificate,
+		WrapSession:      s.wrap,
+		UnwrapSession:    s.unwrap,
+		VerifyConnection: s.verify,
+
+		DynamicRecordSizingDisabled: true,
+	}
+	if len(o.CipherSuites) > 0 {
+		s.config.CipherSuites = o.CipherSuites
+	}
+	switch o.ClientAuth {
+	case ClientAuthNone:
+	case ClientAuthOptional:
+		s.config.ClientAuth = tls.VerifyClientCertIfGiven
+	case ClientAuthRequired:
+		s.config.ClientAuth = tls.RequireAndVerifyClientCert
+	default:
+		bad.add("client_auth", "is of no known kind")
+	}
+	if s.config.ClientAuth != tls.NoClientCert {
+		if len(o.ClientTrust) == 0 {
+			bad.add("client_trust_bundles", "there must be one that client certificates lead to")
+		} else {
+			s.verifier = verifier{
+				roots: checkTrust(&bad, "client_trust_bundles", o.ClientTrust),
+				usage: x509.ExtKeyUsageClientAuth,
+				now:   o.Time,
+			}
+			// For the names of the CAs in our request, and the right alert:
+			// crypto/tls sends the same one for whatever VerifyConnection
+			// refuses. What counts is verify.
+			s.config.ClientCAs = s.verifier.roots
+		}
+	}
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Conn returns the server's side of a TLS connection on raw. It has not shaken
+// hands yet; until it has, the caller sets the deadlines. Closing it closes raw.
+func (s *Server) Conn(raw net.Conn) *tls.Conn { return tls.Server(raw, s.config) }
+
+// certificate is tls.Config.GetCertificate. No certificate and no error is how
+// crypto/tls is told to send unrecognized_name.
+func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name := serverName(hello.ServerName)
+	var fits *Certificate
+	for _, c := range s.certs {
+		if name == "" || !c.Matches(name) {
+			continue
+		}
+		if hello.SupportsCertificate(&c.tls) == nil {
+			return &c.tls, nil
+		}
+		if fits == nil {
+			fits = c
+		}
+	}
+	if fits != nil { // of no kind the client can use: let crypto/tls say which
+		return &fits.tls, nil
+	}
+	if s.reject {
+		return nil, nil
+	}
+	return s.fallback(hello), nil
+}
+
+// fallback returns the first certificate. If the client cannot use it, for it is
+// ECDSA and the client only knows RSA, one for the same names will do.
+func (s *Server) fallback(hello *tls.ClientHelloInfo) *tls.Certificate {
+	anyName := *hello
+	anyName.ServerName = "" // SupportsCertificate would ask for it
+	first := s.certs[0]
+	for _, c := range s.certs {
+		if sameNames(c.Leaf(), first.Leaf()) && anyName.SupportsCertificate(&c.tls) == nil {
+			return &c.tls
+		}
+	}
+	return &first.tls
+}
+
+func sameNames(a, b *x509.Certificate) bool {
+	left, n := altNames(a, maxSANs)
+	right, m := altNames(b, maxSANs)
+	return n == m && strings.Join(left, "\n") == strings.Join(right, "\n")
+}
+
+// serverName returns SNI in the form that names are compared in. crypto/tls
+// refuses a trailing dot itself.
+func serverName(sni string) string { return strings.ToLower(sni) }
+
+// knows reports whether a client may shake hands under this SNI.
+func (s *Server) knows(name string) bool {
+	if !s.reject {
+		return true
+	}
+	for _, c := range s.certs {
+		if name != "" && c.Matches(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// sessionTag begins the entry of ours in a session's Extra.
+const sessionTag = "drawbridge sni 1:"
+
+// wrap is tls.Config.WrapSession: it writes the SNI into the ticket.
+func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+	session.Extra = append(session.Extra, []byte(sessionTag+serverName(state.ServerName)))
+	return s.config.EncryptTicket(state, session)
+}
+
+// unwrap is tls.Config.UnwrapSession. A ticket counts only under the SNI it was
+// given for (RFC 6066, section 3), and under TLS 1.3 this is also the only
+// place where an unknown SNI can be refused, since no certificate is chosen on
+// resumption.
+func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.SessionState, error) {
+	session, err := s.config.DecryptTicket(identity, state)
+	if session == nil || err != nil {
+		return nil, err
+	}
+	name := serverName(state.ServerName)
+	for _, extra := range session.Extra {
+		if bytes.Equal(extra, []byte(sessionTag+name)) && s.knows(name) {
+			return session, nil
+		}
+	}
+	return nil, nil // a full handshake
+}
+
+// verify is tls.Config.VerifyConnection: on every connection, resumed or not,
+// what the client presented must verify against the CAs trusted here and now.
+func (s *Server) verify(state tls.ConnectionState) error {
+	if s.config.ClientAuth == tls.NoClientCert {
+		return nil
+	}
+	if len(state.PeerCertificates) == 0 {
+		if s.config.ClientAuth == tls.VerifyClientCertIfGiven {
+			return nil
+		}
+		return &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}
+	}
+	if failures := s.verifier.verify(state.PeerCertificates); len(failures) > 0 {
+		return failures[0]
+	}
+	return nil
+}
+
+// ClassifyAccept is Classify for the errors of a Server's connections, where
+// the two ends have changed places: an alert about a certificate is the client
+// refusing ours, and a deadline that passed is the handshake's.
+func ClassifyAccept(err error) Reason {
+	if err == nil {
+		return ""
+	}
+	if e, ok := errors.AsType[*VerifyError](err); ok {
+		return e.Reason
+	}
+	if timedOut(err) {
+		return ReasonHandshakeTimeout
+	}
+	if alert, ok := remoteAlert(err); ok {
+		switch alert {
+		case alertUnknownCA:
+			return ReasonUnknownCA
+		case alertCertificateExpired:
+			return ReasonExpired
+		case alertCertificateRevoked:
+			return ReasonRevoked
+		case alertBadCertificate, alertUnsupportedCertificate, alertCertificateUnknown, alertAccessDenied:
+			return ReasonBadCertificate
+		}
+	}
+	return Classify(err)
+}

@@ -1,0 +1,83 @@
+package certs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// The files and directories where systems keep their roots, most usual first:
+// those of crypto/x509, which has no way to read them anew once they changed.
+var (
+	systemRootFiles = []string{
+		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Gentoo, Arch
+		"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL 6
+		"/etc/ssl/ca-bundle.pem",                            // OpenSUSE
+		"/etc/pki/tls/cacert.pem",                           // OpenELEC
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // CentOS, RHEL 7
+		"/etc/ssl/cert.pem",                                 // Alpine, the BSDs, macOS
+	}
+	systemRootDirs = []string{
+		"/etc/ssl/certs",
+		"/etc/pki/tls/certs",
+	}
+)
+
+// SystemTrustBundle reads the roots of the operating system: the file named by
+// SSL_CERT_FILE and the directories named by SSL_CERT_DIR, as OpenSSL has it,
+// or else the usual places. Each call reads them anew. It fails if there are
+// none, because nothing could then be verified.
+func SystemTrustBundle() (*TrustBundle, error) {
+	files, dirs := systemRootFiles, systemRootDirs
+	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
+		files = []string{f}
+	}
+	if d := os.Getenv("SSL_CERT_DIR"); d != "" {
+		dirs = filepath.SplitList(d)
+	}
+	for _, f := range files {
+		if b := readRoots(f); b != nil {
+			return b, nil
+		}
+	}
+	for _, d := range dirs {
+		names, err := os.ReadDir(d)
+		if err != nil {
+			continue
+		}
+		var paths []string
+		for _, n := range names {
+			paths = append(paths, filepath.Join(d, n.Name()))
+		}
+		if b := readRoots(paths...); b != nil {
+			return b, nil
+		}
+	}
+	return nil, errors.New("this machine has no root certificates in " + strings.Join(append(files[:len(files):len(files)], dirs...), ", ") +
+		": install the package ca-certificates, or name a file in SSL_CERT_FILE")
+}
+
+// readRoots returns the CA certificates in the files, or nil if there are none.
+// Unlike ParseTrustBundle it passes over what it cannot use, as every other
+// program on the machine does with these files.
+func readRoots(paths ...string) *TrustBundle {
+	var b TrustBundle
+	seen := make(map[string]bool)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for _, c := range looseCertificates(text) {
+			if !seen[string(c.Raw)] {
+				seen[string(c.Raw)] = true
+				b.certs = append(b.certs, c)
+			}
+		}
+	}
+	if len(b.certs) == 0 {
+		return nil
+	}
+	return &b
+}
