@@ -21,7 +21,7 @@ import (
 
 func TestAPanicIsAnsweredAndLogged(t *testing.T) {
 	r := start(t)
-	r.gateway.before = func(store.Edit) { panic("the reason: -----BEGIN PRIVATE " + "KEY-----") }
+	r.gateway.before = func(context.Context, store.Edit) { panic("the reason: -----BEGIN PRIVATE " + "KEY-----") }
 	_, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("payments")})
 	wantCode(t, err, codes.Internal)
 	if m := status.Convert(err).Message(); m != "internal error; the gateway's log has the details" {

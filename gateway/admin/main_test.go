@@ -32,7 +32,7 @@ type fakeGateway struct {
 	watchers map[chan store.Update]bool
 	backlog  int // of a watcher
 
-	before func(store.Edit) // called by Apply first; may panic or block
+	before func(context.Context, store.Edit) // called by Apply first; may panic or block
 }
 
 func newFake() *fakeGateway {
@@ -41,7 +41,7 @@ func newFake() *fakeGateway {
 
 func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
 	if g.before != nil {
-		g.before(e)
+		g.before(ctx, e)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func TestNamesThatOnlyResembleAMethodAreDenied(t *testing.T) {
 // (CVE-2026-33186). It is sent as raw frames, because no client would.
 func TestAPathWithoutItsSlashIsDeniedAndLogged(t *testing.T) {
 	for _, path := range []string{
-		"drawbridge.admin.v1.AdminService/DeleteUpstream", "//drawbridge.admin.v1.AdminService/DeleteUpstream", "/x", "*", "/no.such.Service/Method",
+		"drawbridge.admin.v1.AdminService/DeleteUpstream", "//drawbridge.admin.v1.AdminService/DeleteUpstream", "/x", "x", "/no.such.Service/Method",
 	} {
 		t.Run(path, func(t *testing.T) {
 			r := start(t)
@@ -102,7 +102,7 @@ func TestAPathWithoutItsSlashIsDeniedAndLogged(t *testing.T) {
 			if r.gateway.State().Len(adminv1.Kind_KIND_UPSTREAM) != 1 {
 				t.Error("the upstream was deleted")
 			}
-			if log := r.log.String(); !strings.Contains(log, "denied") || !strings.Contains(log, path) {
+			if log := r.log.String(); !strings.Contains(log, "denied: method="+path) || !strings.Contains(log, "client=uid:") {
 				t.Errorf("no line of it in the log:\n%s", log)
 			}
 		})

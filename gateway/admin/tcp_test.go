@@ -1,0 +1,240 @@
+package admin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func newCA(t *testing.T) *pki.CA {
+	t.Helper()
+	ca, err := pki.NewRoot(pki.CAOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+func issue(t *testing.T, ca *pki.CA, o pki.LeafOptions) *pki.Issued {
+	t.Helper()
+	issued, err := ca.Issue(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issued
+}
+
+func writeFile(t *testing.T, name string, text []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func tcpOptions(t *testing.T, ca *pki.CA) TCPOptions {
+	server := issue(t, ca, pki.LeafOptions{Usage: pki.Server, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	return TCPOptions{
+		Address:      "127.0.0.1:0",
+		CertFile:     writeFile(t, "server.pem", server.ChainPEM),
+		KeyFile:      writeFile(t, "server.key", server.KeyPEM),
+		ClientCAFile: writeFile(t, "ca.pem", ca.RootPEM()),
+	}
+}
+
+// overTCP serves on TCP as well, and returns how to call it with a TLS
+// configuration and whom its log should name.
+func overTCP(t *testing.T, r *running, ca *pki.CA) (call func(credentials.TransportCredentials) error, addr string) {
+	t.Helper()
+	lis, err := ListenTCP(tcpOptions(t, ca))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(lis) }()
+	t.Cleanup(func() {
+		r.Shutdown(context.Background())
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return func(creds credentials.TransportCredentials) error {
+		conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(creds))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, err = adminv1.NewAdminServiceClient(conn).PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("payments")})
+		return err
+	}, lis.Addr().String()
+}
+
+func clientTLS(t *testing.T, ca *pki.CA, present ...*pki.Issued) *tls.Config {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate())
+	cfg := &tls.Config{RootCAs: roots}
+	for _, p := range present {
+		pair, err := tls.X509KeyPair(p.ChainPEM, p.KeyPEM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Sent whichever CAs the server asks for.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	return cfg
+}
+
+func TestTCPLetsInVerifiedClientCertificatesOnly(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	client := pki.LeafOptions{Usage: pki.Client, CommonName: "ops"}
+	serverOnly := issue(t, ca, pki.LeafOptions{Usage: pki.Server, DNSNames: []string{"ops"}})
+	expired := issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "ops", NotBefore: time.Now().Add(-2 * time.Minute), NotAfter: time.Now().Add(-time.Minute)})
+	old := clientTLS(t, ca, issue(t, ca, client))
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	for _, tt := range []struct {
+		name  string
+		creds credentials.TransportCredentials
+		ok    bool
+	}{
+		{"a client certificate of the CA", credentials.NewTLS(clientTLS(t, ca, issue(t, ca, client))), true},
+		{"no client certificate", credentials.NewTLS(clientTLS(t, ca)), false},
+		{"a client certificate of another CA", credentials.NewTLS(clientTLS(t, ca, issue(t, other, client))), false},
+		{"a server's certificate", credentials.NewTLS(clientTLS(t, ca, serverOnly)), false},
+		{"an expired certificate", credentials.NewTLS(clientTLS(t, ca, expired)), false},
+		{"TLS 1.1", credentials.NewTLS(old), false},
+		{"plaintext", insecure.NewCredentials(), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t)
+			call, _ := overTCP(t, r, ca)
+			err := call(tt.creds)
+			if tt.ok {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if log := r.log.String(); !strings.Contains(log, "client=cert:CN=ops") {
+					t.Errorf("the log does not name the caller:\n%s", log)
+				}
+				return
+			}
+			wantCode(t, err, codes.Unavailable)
+			if r.gateway.State().Revision() != 0 {
+				t.Error("it was let in")
+			}
+		})
+	}
+}
+
+func TestASessionIsNeverResumed(t *testing.T) {
+	ca := newCA(t)
+	r := start(t)
+	_, addr := overTCP(t, r, ca)
+	cfg := clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "ops"}))
+	cfg.NextProtos = []string{"h2"}
+	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	for range 2 {
+		conn, err := tls.Dial("tcp", addr, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The server's first frame: by then any ticket has arrived.
+		if _, err := conn.Read(make([]byte, 9)); err != nil {
+			t.Fatal(err)
+		}
+		if conn.ConnectionState().DidResume {
+			t.Error("resumed")
+		}
+		conn.Close()
+	}
+}
+
+func TestAPlainTCPListenerServesNobody(t *testing.T) {
+	r := start(t)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(lis) }()
+	defer func() {
+		r.Shutdown(context.Background())
+		<-served
+	}()
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = adminv1.NewStatusServiceClient(conn).GetStatus(t.Context(), &adminv1.GetStatusRequest{})
+	wantCode(t, err, codes.Unavailable)
+}
+
+func TestListenTCPNeedsThreeGoodFiles(t *testing.T) {
+	ca := newCA(t)
+	leaf := issue(t, ca, pki.LeafOptions{Usage: pki.Server, DNSNames: []string{"x"}})
+	garbage := writeFile(t, "garbage", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	empty := writeFile(t, "empty", nil)
+	half := writeFile(t, "half", append(ca.RootPEM(), "-----BEGIN CERTIFICATE-----\nno base64"...))
+	oldCA, err := pki.NewRoot(pki.CAOptions{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		edit func(*TCPOptions)
+		want []string
+	}{
+		{"no file is named", func(o *TCPOptions) { o.CertFile, o.KeyFile, o.ClientCAFile = "", "", "" },
+			[]string{"a certificate file is needed", "a key file is needed", "a client CA file is needed"}},
+		{"no client CA is named", func(o *TCPOptions) { o.ClientCAFile = "" }, []string{"a client CA file is needed"}},
+		{"files are missing", func(o *TCPOptions) { o.CertFile, o.ClientCAFile = "/no/cert", "/no/ca" }, []string{"/no/cert", "/no/ca"}},
+		{"the certificate is garbage", func(o *TCPOptions) { o.CertFile = garbage }, []string{"certificate file " + garbage}},
+		{"the key is empty", func(o *TCPOptions) { o.KeyFile = empty }, []string{"key file " + empty + ": it holds no private key in PEM"}},
+		{"the key is another's", func(o *TCPOptions) { o.KeyFile = writeFile(t, "k", leaf.KeyPEM) }, []string{"not the key of the certificate in"}},
+		{"the key is encrypted", func(o *TCPOptions) {
+			o.KeyFile = writeFile(t, "k", []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"))
+		}, []string{"is encrypted"}},
+		{"the files are swapped", func(o *TCPOptions) { o.CertFile, o.KeyFile = o.KeyFile, o.CertFile }, []string{"nothing but certificates", "holds no private key"}},
+		{"the client CA is empty", func(o *TCPOptions) { o.ClientCAFile = empty }, []string{"client CA file " + empty + ": it holds no certificate"}},
+		{"the client CA is garbage", func(o *TCPOptions) { o.ClientCAFile = garbage }, []string{"client CA file " + garbage}},
+		{"the client CA is broken off", func(o *TCPOptions) { o.ClientCAFile = half }, []string{"1 of its 2 PEM blocks are broken"}},
+		{"the client CA is a leaf", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "l", leaf.ChainPEM) }, []string{"is not a CA's"}},
+		{"the client CA has expired", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "e", oldCA.RootPEM()) }, []string{"has expired"}},
+		{"the client CA is a key", func(o *TCPOptions) { o.ClientCAFile = o.KeyFile }, []string{"nothing but certificates"}},
+		{"the address is wrong", func(o *TCPOptions) { o.Address = "nonsense" }, []string{"nonsense"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := tcpOptions(t, ca)
+			tt.edit(&o)
+			lis, err := ListenTCP(o)
+			if err == nil {
+				lis.Close()
+				t.Fatal("it listens")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q lacks %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "PRIVATE"+" KEY") {
+				t.Errorf("key material: %v", err)
+			}
+		})
+	}
+}
