@@ -25,9 +25,10 @@ var mayImport = map[string][]string{
 	"certs/certstest": {"certs", "certs/pki"},
 
 	"bridge/route":    {},
-	"bridge/upstream": {"certs"},
-	"bridge/l4":       {"bridge/upstream", "bridge/route", "certs"},
-	"bridge/l7":       {"bridge/upstream", "bridge/route", "certs"},
+	"bridge/socket":   {},
+	"bridge/upstream": {"bridge/socket", "certs"},
+	"bridge/l4":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
+	"bridge/l7":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 
 	"gateway/invalid":    {},
 	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
@@ -38,8 +39,11 @@ var mayImport = map[string][]string{
 	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
 		"proto/drawbridge/admin/v1", "bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
 
-	"cmd/drawbridge": {"gateway", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1", "certs", "certs/pki"},
-	"e2e":            {"proto/drawbridge/admin/v1", "certs/pki"},
+	"cmd/drawbridge": {"gateway", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
+		"certs", "certs/pki", "cmd/drawbridge/manifest"},
+	"cmd/drawbridge/manifest": {"proto/drawbridge/admin/v1"},
+
+	"e2e": {"proto/drawbridge/admin/v1", "certs/pki"},
 }
 
 // Libraries that belong to one layer. No other package may import them, so that
@@ -49,10 +53,10 @@ var onlyIn = map[string][]string{
 	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/admin", "gateway/snapshot",
-		"gateway/store", "gateway/store/bolt", "cmd/drawbridge", "e2e"},
+		"gateway/store", "gateway/store/bolt", "cmd/drawbridge", "cmd/drawbridge/manifest", "e2e"},
 	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
 	"github.com/spf13":      {"cmd/drawbridge"},
-	"go.yaml.in/yaml":       {"cmd/drawbridge", "e2e"},
+	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest"},
 	"github.com/prometheus": {"gateway"},
 	"testing":               {"certs/certstest"},
 }

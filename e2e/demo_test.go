@@ -1,0 +1,36 @@
+// The demonstration works as the README shows it: a whole bridge in one
+// command, a first request through each listener, and a clean end.
+
+package e2e
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestDemoOnce(t *testing.T) {
+	t.Parallel()
+	r := command(t, binary, "demo", "--once")
+	if r.code != 0 {
+		t.Fatalf("drawbridge demo --once: %s", r)
+	}
+	for _, want := range []string{"curl", "grpcurl", "200"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("it does not show %q: %s", want, r)
+		}
+	}
+	if said := r.stdout + r.stderr; strings.Contains(said, "PRIVATE KEY") || strings.Contains(said, "panic") {
+		t.Errorf("it printed what it should not: %s", r)
+	}
+}
+
+func TestDemoRunsUntilInterrupted(t *testing.T) {
+	t.Parallel()
+	p := start(t, binary, "demo")
+	eventually(t, "the demonstration shows its commands", func() bool { return p.done() || p.out.contains("grpcurl") })
+	p.signal(syscall.SIGINT)
+	if code := p.wait(); code != 0 {
+		t.Errorf("exit code %d after an interrupt:\n%s", code, tail(p.out.String()))
+	}
+}

@@ -1,0 +1,127 @@
+// On SIGTERM the gateway says that it is not ready, takes no more connections,
+// lets what is in flight finish, and exits with 0; what does not finish is
+// closed when --drain-timeout is over.
+
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startGatewayWithOps starts a gateway whose probes and metrics are served too,
+// and returns their address.
+func startGatewayWithOps(t *testing.T, args ...string) (*gateway, string) {
+	t.Helper()
+	for range 5 {
+		ops := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
+		g := launch(t, shortDir(t)+"/data", append(args, "--ops", ops)...)
+		eventually(t, "the probes are served", func() bool { return g.done() || accepts(ops) })
+		if !g.done() {
+			g.awaitReady()
+			return g, ops
+		}
+		if !strings.Contains(g.out.String(), "address already in use") {
+			t.Fatalf("the gateway ended: %v\n%s", g.err, tail(g.out.String()))
+		}
+	}
+	t.Fatal("no free port in five attempts")
+	return nil, ""
+}
+
+func TestSIGTERMDrains(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	web := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-release
+		_, _ = io.WriteString(w, "finished")
+	})
+	raw := serveConns(t, a.serverConfig(t), echo)
+	g, ops := startGatewayWithOps(t, "--drain-timeout", "60s")
+	g.serveBoth(a, web, raw)
+
+	for _, probe := range []string{"healthz", "readyz"} {
+		if code, body := get(t, "http://"+ops+"/"+probe); code != 200 {
+			t.Errorf("/%s: %d %q", probe, code, body)
+		}
+	}
+	stream := dial(t, g.address("raw"))
+	if err := pingPong(stream, "before"); err != nil {
+		t.Fatal(err)
+	}
+	addresses := []string{g.address("web"), g.address("raw")}
+	answered := make(chan string, 1)
+	go func() {
+		code, body, err := tryGet(t, oneRequestClient, "http://"+addresses[0]+"/")
+		answered <- fmt.Sprint(code, " ", body, " ", err)
+	}()
+	<-arrived
+
+	g.signal(syscall.SIGTERM)
+	eventually(t, "/readyz tells that the gateway stops", func() bool {
+		code, _, err := tryGet(t, oneRequestClient, "http://"+ops+"/readyz")
+		return err == nil && code == http.StatusServiceUnavailable
+	})
+	for _, address := range addresses {
+		eventually(t, "no further connection is taken at "+address, func() bool { return refuses(address) })
+	}
+	if err := pingPong(stream, "after"); err != nil {
+		t.Errorf("the stream in flight: %v", err)
+	}
+	close(release)
+	if got := <-answered; got != "200 finished <nil>" {
+		t.Errorf("the request in flight: %s", got)
+	}
+	if g.done() {
+		t.Error("the gateway did not wait for the stream in flight")
+	}
+	if err := stream.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(stream); err != nil || len(rest) > 0 {
+		t.Errorf("the stream in flight ended with %q, %v", rest, err)
+	}
+	if code := g.wait(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestDrainHasAnEnd(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	raw := serveConns(t, a.serverConfig(t), echo)
+	g := startGateway(t, "--drain-timeout", "200ms")
+	g.serveBoth(a, raw, raw)
+	stream := dial(t, g.address("raw"))
+	if err := pingPong(stream, "before"); err != nil {
+		t.Fatal(err)
+	}
+	g.signal(syscall.SIGTERM)
+	if code := g.wait(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	_ = stream.SetDeadline(time.Now().Add(patience))
+	if n, err := stream.Read(make([]byte, 1)); err == nil {
+		t.Errorf("read %d bytes of a stream whose gateway is gone", n)
+	}
+}
+
+// serveBoth makes an HTTP listener "web" and a TCP listener "raw" live, each to
+// an upstream of its name that demands a client certificate.
+func (g *gateway) serveBoth(a *authority, web, raw string) {
+	g.t.Helper()
+	g.apply(
+		trustBundle("ca", a.ca), certificate("client", a.client),
+		upstream("web", a.settings(), web), upstream("raw", a.settings(), raw),
+		listener("web", protocolHTTP, "web"), listener("raw", protocolTCP, "raw"),
+	)
+}

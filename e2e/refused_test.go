@@ -1,0 +1,225 @@
+// An upstream whose certificate does not verify, or that refuses ours, gets no
+// byte: the client sees 502 or a closed connection, and the log and the status
+// tell the reason.
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestNginxThatDoesNotVerifyIsRefused(t *testing.T) {
+	t.Parallel()
+	a, stranger := newAuthority(t), newAuthority(t)
+	deep := intermediate(t, intermediate(t, a.ca))
+
+	verified := func() *adminv1.UpstreamTls {
+		return a.settings()
+	}
+	shallow := verified()
+	shallow.VerifyDepth = proto.Uint32(1)
+	deepEnough := verified()
+	deepEnough.VerifyDepth = proto.Uint32(2)
+	otherName := verified()
+	otherName.VerifyName = "other.example.com"
+
+	cases := []struct {
+		name     string
+		server   *pki.Issued
+		settings *adminv1.UpstreamTls
+		reason   adminv1.Reason // unspecified: accepted
+	}{
+		{"good", a.server, verified(), adminv1.Reason_REASON_UNSPECIFIED},
+		{"wrong-ca", stranger.server, verified(), adminv1.Reason_REASON_UNKNOWN_CA},
+		{"expired", expiredCert(t, a.ca, serverName), verified(), adminv1.Reason_REASON_EXPIRED},
+		{"wrong-name", serverCert(t, a.ca, "elsewhere.example.com"), verified(), adminv1.Reason_REASON_NAME_MISMATCH},
+		{"wrong-verify-name", a.server, otherName, adminv1.Reason_REASON_NAME_MISMATCH},
+		{"wrong-usage", clientCertFor(t, a.ca, serverName), verified(), adminv1.Reason_REASON_WRONG_KEY_USAGE},
+		{"too-deep", serverCert(t, deep, serverName), shallow, adminv1.Reason_REASON_DEPTH_EXCEEDED},
+		{"deep-enough", serverCert(t, deep, serverName), deepEnough, adminv1.Reason_REASON_UNSPECIFIED},
+	}
+
+	files := map[string][]byte{"ca.pem": a.ca.RootPEM()}
+	for _, c := range cases {
+		files[c.name+".pem"], files[c.name+".key"] = c.server.ChainPEM, c.server.KeyPEM
+	}
+	servers := func(n *nginx, first int) string {
+		var b strings.Builder
+		for i, c := range cases {
+			fmt.Fprintf(&b, `server {
+    listen %s ssl;
+    ssl_certificate %s;
+    ssl_certificate_key %s;
+    ssl_client_certificate %s;
+    ssl_verify_client on;
+    return %s"reached";
+  }
+`, n.address(first+i), n.file(c.name+".pem"), n.file(c.name+".key"), n.file("ca.pem"), map[int]string{0: "200 "}[first])
+		}
+		return b.String()
+	}
+	n := startNginx(t, nginxConfig{
+		ports: 2 * len(cases), files: files,
+		http:   func(n *nginx) string { return servers(n, 0) },
+		stream: func(n *nginx) string { return servers(n, len(cases)) },
+	})
+
+	g := startGateway(t)
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client))
+	for i, c := range cases {
+		g.apply(
+			upstream("http-"+c.name, c.settings, n.address(i)), upstream("tcp-"+c.name, c.settings, n.address(len(cases)+i)),
+			listener("http-"+c.name, protocolHTTP, "http-"+c.name), listener("tcp-"+c.name, protocolTCP, "tcp-"+c.name),
+		)
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			expectRefusal(t, g, "http-"+c.name, "tcp-"+c.name, c.reason)
+		})
+	}
+}
+
+func TestServerThatRefusesOurCertificateIsReported(t *testing.T) {
+	t.Parallel()
+	a, stranger := newAuthority(t), newAuthority(t)
+	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	raw := serveConns(t, a.serverConfig(t), echo)
+
+	g := startGateway(t)
+	g.apply(trustBundle("ca", a.ca), certificate("stranger", stranger.client))
+	for _, c := range []struct {
+		name, certificate string
+		highest           adminv1.TlsVersion
+		reason            adminv1.Reason
+	}{
+		// TLS 1.3 servers look at the client's certificate after the client
+		// has finished: the refusal arrives with the first read.
+		{"none-1-3", "", adminv1.TlsVersion_TLS_VERSION_1_3, adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED},
+		{"stranger-1-3", "stranger", adminv1.TlsVersion_TLS_VERSION_1_3, adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED},
+		{"stranger-1-2", "stranger", adminv1.TlsVersion_TLS_VERSION_1_2, adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED},
+	} {
+		settings := &adminv1.UpstreamTls{Certificate: c.certificate, TrustBundles: []string{"ca"}, ServerName: serverName, MaxVersion: c.highest}
+		g.apply(
+			upstream("http-"+c.name, settings, web), upstream("tcp-"+c.name, settings, raw),
+			listener("http-"+c.name, protocolHTTP, "http-"+c.name), listener("tcp-"+c.name, protocolTCP, "tcp-"+c.name),
+		)
+		t.Run(c.name, func(t *testing.T) {
+			expectRefusal(t, g, "http-"+c.name, "tcp-"+c.name, c.reason)
+		})
+	}
+}
+
+func TestOpenSSLServerThatRequiresACertificateIsReported(t *testing.T) {
+	t.Parallel()
+	openssl := need(t, "openssl")
+	a := newAuthority(t)
+	dir := t.TempDir()
+	for name, data := range nginxFiles(a.ca, a.server) {
+		writeFile(t, filepath.Join(dir, name), data)
+	}
+	var address string
+	for range 5 {
+		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
+		server := start(t, openssl, "s_server", "-accept", address, "-cert", filepath.Join(dir, "server.pem"),
+			"-key", filepath.Join(dir, "server.key"), "-CAfile", filepath.Join(dir, "ca.pem"),
+			"-Verify", "1", "-verify_return_error", "-www")
+		eventually(t, "openssl s_server accepts connections", func() bool { return accepts(address) || server.done() })
+		if !server.done() {
+			break
+		}
+	}
+	g := startGateway(t)
+	without := &adminv1.UpstreamTls{TrustBundles: []string{"ca"}, ServerName: serverName}
+	with := proto.Clone(without).(*adminv1.UpstreamTls)
+	with.Certificate = "client"
+	g.apply(
+		trustBundle("ca", a.ca), certificate("client", a.client),
+		upstream("without", without, address), listener("without", protocolHTTP, "without"),
+		upstream("with", with, address), listener("with", protocolHTTP, "with"),
+	)
+	if code, body := get(t, "http://"+g.address("with")+"/"); code != 200 || !strings.Contains(body, "Client certificate") {
+		t.Errorf("with a certificate: %d %q", code, body)
+	}
+	if code, body := get(t, "http://"+g.address("without")+"/"); code != 502 {
+		t.Errorf("without a certificate: %d %q", code, body)
+	}
+	expectReason(t, g, "without", adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED)
+}
+
+// expectRefusal sends through an HTTP and a TCP listener, each named like its
+// upstream, and checks that both refuse for the reason given.
+func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Reason) {
+	t.Helper()
+	code, body := get(t, "http://"+g.address(web)+"/")
+	answer, err := exchange(t, g.address(raw), "reached")
+	if reason == adminv1.Reason_REASON_UNSPECIFIED {
+		if code != 200 || body != "reached" {
+			t.Errorf("HTTP: %d %q", code, body)
+		}
+		if err != nil || answer != "reached" {
+			t.Errorf("TCP: %q, %v", answer, err)
+		}
+		return
+	}
+	if code != 502 || strings.Contains(strings.ToLower(body), "certificate") || len(body) > 100 {
+		t.Errorf("HTTP: %d %q, want 502 and a short body that tells nothing", code, body)
+	}
+	if answer != "" {
+		t.Errorf("TCP: the client got %q", answer)
+	}
+	expectReason(t, g, web, reason)
+	expectReason(t, g, raw, reason)
+}
+
+// expectReason checks that the status and the log tell why an upstream's only
+// endpoint could not be used.
+func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) {
+	t.Helper()
+	e := g.upstream(name).GetEndpoints()[0]
+	if e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN {
+		t.Errorf("%s: health is %v", name, e.GetHealth())
+	}
+	if e.GetLastFailure().GetReason() != reason || e.GetLastFailure().GetMessage() == "" || e.GetLastFailure().GetTime() == nil {
+		t.Errorf("%s: last failure is %v, want %v", name, e.GetLastFailure(), reason)
+	}
+	counted := uint64(0)
+	for _, f := range e.GetFailures() {
+		if f.GetReason() == reason {
+			counted = f.GetCount()
+		}
+	}
+	if counted == 0 {
+		t.Errorf("%s: failures are %v, want one of %v", name, e.GetFailures(), reason)
+	}
+	word := strings.TrimPrefix(reason.String(), "REASON_")
+	for line := range strings.Lines(g.out.String()) {
+		if strings.Contains(line, `"`+name+`"`) && strings.Contains(line, word) {
+			return
+		}
+	}
+	t.Errorf("%s: no line of the log tells %s", name, word)
+}
+
+func intermediate(t *testing.T, ca *pki.CA) *pki.CA {
+	t.Helper()
+	below, err := ca.NewIntermediate(pki.CAOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return below
+}
+
+// clientCertFor has the names of a server but may only be a client.
+func clientCertFor(t *testing.T, ca *pki.CA, name string) *pki.Issued {
+	t.Helper()
+	return issue(t, ca, pki.LeafOptions{CommonName: name, DNSNames: []string{name}, Usage: pki.Client})
+}

@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// An authority issues what one bridge needs: a server's and a client's
+// certificate that trust each other.
+type authority struct {
+	ca             *pki.CA
+	server, client *pki.Issued
+}
+
+// serverName is what the servers of these tests are called.
+const serverName = "backend.example.com"
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	ca := newCA(t, "e2e root")
+	return &authority{ca: ca, server: serverCert(t, ca, serverName), client: clientCert(t, ca, "e2e client")}
+}
+
+// serverConfig demands a client certificate of the authority.
+func (a *authority) serverConfig(t testing.TB) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{keyPair(t, a.server)},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    pool(a.ca),
+	}
+}
+
+// settings present the client's certificate and trust the authority, which are
+// stored as "client" and "ca".
+func (a *authority) settings() *adminv1.UpstreamTls {
+	return &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"ca"}, ServerName: serverName}
+}
+
+// serveHTTPS answers with handler, over HTTP/2 where a client asks for it.
+func serveHTTPS(t testing.TB, config *tls.Config, handler http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.TLS = config
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are its everyday life
+	server.StartTLS()
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.Listener.Addr().String()
+}
+
+// says answers every request with a text.
+func says(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
+}
+
+// serveConns hands each connection to handle, which owns it until it returns.
+// A nil config serves plaintext.
+func serveConns(t testing.TB, config *tls.Config, handle func(net.Conn)) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		mu    sync.Mutex
+		conns []net.Conn
+		wg    sync.WaitGroup
+	)
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, conn)
+			mu.Unlock()
+			wg.Go(func() {
+				defer conn.Close()
+				if config != nil {
+					conn = tls.Server(conn, config)
+				}
+				handle(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		mu.Lock()
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return ln.Addr().String()
+}
+
+// echo sends back what it reads until the client has ended its stream, and then
+// ends its own.
+func echo(conn net.Conn) {
+	if _, err := io.Copy(onlyWriter{conn}, onlyReader{conn}); err == nil {
+		_ = closeWrite(conn)
+	}
+}
+
+// onlyWriter and onlyReader hide what lets io.Copy splice sockets: these tests
+// are about the gateway's splice, not about this one.
+type onlyWriter struct{ io.Writer }
+type onlyReader struct{ io.Reader }
+
+func closeWrite(conn net.Conn) error {
+	c, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		return fmt.Errorf("%T cannot close one direction", conn)
+	}
+	return c.CloseWrite()
+}
+
+// dial connects to a listener. Every operation on the connection fails once
+// patience has ended.
+func dial(t testing.TB, address string) *net.TCPConn {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.TCPConn)
+}
+
+// dialTLS connects to a TLS listener.
+func dialTLS(t testing.TB, address string, config *tls.Config) *tls.Conn {
+	t.Helper()
+	conn := tls.Client(dial(t, address), config)
+	if err := conn.HandshakeContext(patient(t)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// exchange sends text, ends its stream and returns all of the answer.
+func exchange(t testing.TB, address, text string) (string, error) {
+	t.Helper()
+	conn := dial(t, address)
+	defer conn.Close()
+	if _, err := io.WriteString(conn, text); err != nil {
+		return "", err
+	}
+	if err := conn.CloseWrite(); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(conn)
+	return string(answer), err
+}
+
+// pingPong sends text and waits until the same comes back.
+func pingPong(conn net.Conn, text string) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		return err
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		return err
+	}
+	if string(got) != text {
+		return fmt.Errorf("sent %q, got back %q", text, got)
+	}
+	return nil
+}
+
+// get makes one request on a connection of its own and returns the status code
+// and the body.
+func get(t testing.TB, url string) (int, string) {
+	t.Helper()
+	code, body, err := tryGet(t, oneRequestClient, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code, body
+}
+
+var oneRequestClient = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func tryGet(t testing.TB, client *http.Client, url string) (int, string, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	body, err := readBody(resp)
+	return resp.StatusCode, body, err
+}
+
+func readBody(resp *http.Response) (string, error) {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+// freePort returns a port that was free a moment ago, for programs that cannot
+// let the kernel choose. Its users try again when it was taken meanwhile.
+func freePort(t testing.TB) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// accepts reports whether something listens at the address.
+func accepts(address string) bool {
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// refuses reports whether nothing listens at the address.
+func refuses(address string) bool {
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
