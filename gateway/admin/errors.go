@@ -181,22 +181,18 @@ func wireSize(st *status.Status) int {
 // tell makes a text that may quote what a request held fit for an answer or
 // the log: printable, valid UTF-8, at most most bytes, and never key material.
 func tell(s string, most int) string {
-	if strings.Contains(s, "PRIVATE KEY") {
-		return "(left out: it holds key material)"
-	}
-	const ellipsis = "…"
-	cut := len(s) > most
-	if cut {
-		s = s[:most-len(ellipsis)]
-	}
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(s, ""))
-	if cut {
-		s += ellipsis
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if strings.Contains(s, "PRIVATE KEY") {
+		return "(left out: it holds key material)"
 	}
-	return s
+	if len(s) <= most {
+		return s
+	}
+	const ellipsis = "…"
+	return strings.ToValidUTF8(s[:most-len(ellipsis)], "") + ellipsis
 }
