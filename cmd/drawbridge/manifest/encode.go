@@ -31,7 +31,16 @@ func MarshalJSON(m proto.Message) ([]byte, error) {
 // MarshalYAML returns m as a YAML document with the fields and the order of
 // its JSON.
 func MarshalYAML(m proto.Message) ([]byte, error) {
-	n, err := messageNode(m)
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return YAMLFromJSON(raw)
+}
+
+// YAMLFromJSON returns a JSON value as a YAML document, in the same order.
+func YAMLFromJSON(text []byte) ([]byte, error) {
+	n, err := jsonDocuments(text)()
 	if err != nil {
 		return nil, err
 	}
@@ -41,11 +50,11 @@ func MarshalYAML(m proto.Message) ([]byte, error) {
 // WriteYAML writes resources as documents that Parse reads, "---" between.
 func WriteYAML(w io.Writer, resources []*adminv1.Resource) error {
 	for i, r := range resources {
-		n, err := documentNode(r)
+		doc, err := DocumentJSON(r)
 		if err != nil {
 			return err
 		}
-		text, err := encodeNode(n)
+		text, err := YAMLFromJSON(doc)
 		if err != nil {
 			return err
 		}
@@ -95,22 +104,6 @@ func Desired(r *adminv1.Resource) *adminv1.Resource {
 		}
 	}
 	return r
-}
-
-func documentNode(r *adminv1.Resource) (*yaml.Node, error) {
-	raw, err := DocumentJSON(r)
-	if err != nil {
-		return nil, err
-	}
-	return jsonDocuments(raw)()
-}
-
-func messageNode(m proto.Message) (*yaml.Node, error) {
-	raw, err := protojson.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	return jsonDocuments(raw)()
 }
 
 func encodeNode(n *yaml.Node) ([]byte, error) {

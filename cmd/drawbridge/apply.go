@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const applyLong = `Apply makes the running gateway's configuration what the files say: all of it,
+in one revision, or nothing. Resources that the files do not name stay as they
+are, unless --prune is given.
+
+A file is YAML or JSON: documents, each a kind and the resource's fields. What
+is not a field is refused. Relative paths in a file start at that file.
+
+  kind: Upstream
+  name: payments
+  endpoints: [{address: "payments.internal:443"}]
+  tls: {certificate: client, trustBundles: [corp]}
+  ---
+  kind: Listener
+  name: payments
+  address: 127.0.0.1:8080
+  protocol: HTTP
+  upstream: payments`
+
+func newApply(c *cli) *cobra.Command {
+	var (
+		files         []string
+		dryRun, prune bool
+		comment       string
+	)
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Create and change what files describe, all or nothing",
+		Long:  applyLong,
+		Example: `  drawbridge apply -f drawbridge.yaml
+  drawbridge apply -f base.yaml -f site/ --prune --dry-run
+  drawbridge get all -o yaml | sed s/8080/9090/ | drawbridge apply -f -`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to apply: a file, a directory (its *.yaml, *.yml, *.json) or - for standard input; may be repeated")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and show what would change, but change nothing")
+	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
+	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if len(files) == 0 {
+			return usageError("nothing to apply: name a file with -f")
+		}
+		m, err := manifest.Load(c.in, files...)
+		if err != nil {
+			return err
+		}
+		if len(m.Documents) == 0 && prune {
+			// Most likely the wrong file; it would empty the gateway.
+			return &failure{code: exitInvalid, summary: "the files hold no resource; with --prune that would delete everything"}
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		answer, err := cl.Apply(cmd.Context(), &adminv1.ApplyRequest{
+			Resources: m.Resources(),
+			Prune:     prune,
+			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment},
+		})
+		if err != nil {
+			return cl.failure(err, inManifest(m))
+		}
+		return c.showChange(*output, answer.GetChange(), dryRun, inManifest(m))
+	}
+	return cmd
+}
+
+// showChange writes what a write did, and its warnings to standard error.
+func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fieldNamer) error {
+	showWarnings(c.err, change.GetWarnings(), name)
+	if f != formatTable {
+		return writeMessage(c.out, f, change)
+	}
+	t := &table{header: []string{"ACTION", "KIND", "NAME"}}
+	unchanged := 0
+	for _, ch := range change.GetChanges() {
+		if ch.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
+			unchanged++
+		}
+		t.add(lower(ch.GetAction()), manifest.KindName(ch.GetKind()), ch.GetName())
+	}
+	if len(t.rows) > 0 {
+		if err := t.write(c.out); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch {
+	case unchanged == len(t.rows):
+		_, err = fmt.Fprintf(c.out, "Nothing to change: revision %d is as the request would have it.\n", change.GetRevision())
+	case dryRun:
+		_, err = fmt.Fprintf(c.out, "Dry run: revision %d stays.\n", change.GetRevision())
+	default:
+		_, err = fmt.Fprintf(c.out, "Revision %d is live.\n", change.GetRevision())
+	}
+	return err
+}
+
+func showWarnings(w io.Writer, warnings []*adminv1.Warning, name fieldNamer) {
+	for _, warning := range warnings {
+		field := warning.GetField()
+		if field != "" && name != nil {
+			field = name(field)
+		}
+		if field != "" {
+			field += ": "
+		}
+		fmt.Fprintf(w, "Warning: %s\n", printable(field+warning.GetMessage()))
+	}
+}

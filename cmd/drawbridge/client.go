@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// maxAnswer is far above the gateway's own limit on an answer.
+const maxAnswer = 256 << 20
+
+// A connector holds the flags that say where the gateway is.
+type connector struct {
+	admin         string
+	ca, cert, key string
+	serverName    string
+}
+
+func (c *cli) connectFlags(flags *pflag.FlagSet) *connector {
+	o := &connector{}
+	socket := "unix:" + filepath.Join(c.defaultDataDir(), "admin.sock")
+	flags.StringVar(&o.admin, "admin", socket, "where the gateway's admin service is: unix:`PATH` or HOST:PORT")
+	flags.StringVar(&o.ca, "admin-tls-ca", "", "PEM `file` of the CA that the gateway's certificate leads to (HOST:PORT only; default: the system's)")
+	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the client certificate to present (HOST:PORT only)")
+	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
+	flags.StringVar(&o.serverName, "admin-tls-server-name", "", "`name` that the gateway's certificate must have (default: HOST)")
+	return o
+}
+
+// A client is a connection to a gateway. Who dials closes.
+type client struct {
+	adminv1.AdminServiceClient
+	status adminv1.StatusServiceClient
+	conn   *grpc.ClientConn
+	target string
+	// anonymous: over TCP without a client certificate.
+	anonymous bool
+	// dialError is the last error of a TCP or unix connection. It is a
+	// pointer to an error because errors have different types.
+	dialError atomic.Pointer[error]
+}
+
+func (cl *client) Close() error { return cl.conn.Close() }
+
+// dial prepares a connection; it is made by the first call.
+func (o *connector) dial() (*client, error) {
+	network, address, creds := "unix", "", insecure.NewCredentials()
+	authority := "localhost"
+	if path, ok := strings.CutPrefix(o.admin, "unix:"); ok {
+		address = strings.TrimPrefix(path, "//")
+		if address == "" {
+			return nil, usageError("--admin: unix: needs a path")
+		}
+		if o.ca+o.cert+o.key+o.serverName != "" {
+			return nil, usageError("--admin-tls-… go with --admin HOST:PORT, and --admin is " + o.admin)
+		}
+	} else {
+		host, _, err := net.SplitHostPort(o.admin)
+		if err != nil {
+			return nil, usageError(fmt.Sprintf("--admin %q: must be unix:PATH or HOST:PORT", o.admin))
+		}
+		config, err := o.tlsConfig(host)
+		if err != nil {
+			return nil, err
+		}
+		network, address, creds, authority = "tcp", o.admin, credentials.NewTLS(config), config.ServerName
+	}
+
+	cl := &client{target: o.admin, anonymous: network == "tcp" && o.cert == ""}
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithAuthority(authority),
+		grpc.WithUserAgent("drawbridge/"+programVersion()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			if err != nil {
+				cl.dialError.Store(&err)
+			}
+			return conn, err
+		}))
+	if err != nil {
+		return nil, err
+	}
+	cl.conn = conn
+	cl.AdminServiceClient = adminv1.NewAdminServiceClient(conn)
+	cl.status = adminv1.NewStatusServiceClient(conn)
+	return cl, nil
+}
+
+func (o *connector) tlsConfig(host string) (*tls.Config, error) {
+	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if o.serverName != "" {
+		config.ServerName = o.serverName
+	}
+	if o.ca != "" {
+		pem, err := os.ReadFile(o.ca)
+		if err != nil {
+			return nil, fmt.Errorf("--admin-tls-ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--admin-tls-ca: %s holds no certificate in PEM", o.ca)
+		}
+	}
+	if (o.cert == "") != (o.key == "") {
+		return nil, usageError("--admin-tls-cert and --admin-tls-key go together")
+	}
+	if o.cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return nil, fmt.Errorf("--admin-tls-cert, --admin-tls-key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// failure says what went wrong with a call. name may be nil.
+func (cl *client) failure(err error, name fieldNamer) error {
+	st, ok := status.FromError(err)
+	if !ok || st.Code() != codes.Unavailable {
+		return rpcFailure(err, name)
+	}
+	f := &failure{code: exitUnavailable}
+	if dialed := cl.dialError.Load(); dialed != nil {
+		cause := errors.Unwrap(*dialed) // without "dial unix /path:"
+		if cause == nil {
+			cause = *dialed
+		}
+		f.summary = fmt.Sprintf("cannot reach the gateway at %s: %v", cl.target, cause)
+		switch {
+		case errors.Is(*dialed, fs.ErrPermission):
+			f.code = exitDenied
+		case errors.Is(*dialed, fs.ErrNotExist), errors.Is(*dialed, syscall.ECONNREFUSED):
+			f.summary += "\nIs `drawbridge serve` running there? --admin or DRAWBRIDGE_ADMIN says where to look."
+		}
+		return f
+	}
+	if len(st.Details()) > 0 {
+		return rpcFailure(err, name) // the gateway itself says so
+	}
+	// The connection was made and then lost. The alert by which a TLS 1.3
+	// server refuses a client's certificate comes after the handshake, as
+	// text at best, and a broken pipe can be ahead of it. A gateway always
+	// wants a certificate over TCP, so without one it is that.
+	f.summary = fmt.Sprintf("no connection to the gateway at %s: %s", cl.target, printable(st.Message()))
+	ours := strings.Contains(st.Message(), "authentication handshake failed") // we refused it
+	if strings.Contains(st.Message(), "remote error: tls:") || cl.anonymous && !ours {
+		f.code = exitDenied
+		f.summary += "\nIt takes only clients whose certificate (--admin-tls-cert, --admin-tls-key) it trusts."
+	}
+	return f
+}

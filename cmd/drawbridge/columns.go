@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// resourceTable returns the table that `get` shows of a kind: what was asked
+// for beside what became of it.
+func resourceTable(ctx context.Context, cl *client, kind adminv1.Kind, resources []*adminv1.Resource) (*table, error) {
+	switch kind {
+	case adminv1.Kind_KIND_LISTENER:
+		st, err := cl.status.GetStatus(ctx, &adminv1.GetStatusRequest{})
+		if err != nil {
+			return nil, err
+		}
+		return listenerTable(resources, st.GetListeners()), nil
+	case adminv1.Kind_KIND_UPSTREAM:
+		st, err := cl.status.ListUpstreams(ctx, &adminv1.StatusServiceListUpstreamsRequest{})
+		if err != nil {
+			return nil, err
+		}
+		return upstreamTable(resources, st.GetUpstreams()), nil
+	case adminv1.Kind_KIND_ROUTE:
+		return routeTable(resources), nil
+	case adminv1.Kind_KIND_CERTIFICATE:
+		return certificateTable(resources, time.Now()), nil
+	}
+	return trustBundleTable(resources, time.Now()), nil
+}
+
+func listenerTable(resources []*adminv1.Resource, statuses []*adminv1.ListenerStatus) *table {
+	// A listener that moved has two: where it is, and where it drains.
+	now := make(map[string]*adminv1.ListenerStatus)
+	for _, st := range statuses {
+		if have := now[st.GetName()]; have == nil || have.GetState() == adminv1.ListenerState_LISTENER_STATE_DRAINING {
+			now[st.GetName()] = st
+		}
+	}
+	t := &table{header: []string{"NAME", "PROTOCOL", "ADDRESS", "TLS", "UPSTREAM", "STATE", "CONNECTIONS"}}
+	for _, r := range resources {
+		l := r.GetListener()
+		st := now[l.GetName()]
+		address := l.GetAddress()
+		if bound := st.GetBoundAddress(); bound != "" {
+			address = bound
+		}
+		t.add(l.GetName(), word(l.GetProtocol()), address, serverTLS(l.GetTls()), l.GetUpstream(),
+			listenerState(st), fmt.Sprint(st.GetConnections()))
+	}
+	return t
+}
+
+func listenerState(st *adminv1.ListenerStatus) string {
+	if st == nil {
+		return "unknown"
+	}
+	state := lower(st.GetState())
+	if st.GetReason() != "" {
+		state += ": " + st.GetReason()
+	}
+	return state
+}
+
+func serverTLS(tls *adminv1.ServerTls) string {
+	switch {
+	case tls == nil:
+		return "plaintext"
+	case tls.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, tls.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL:
+		return "tls, client certificate " + lower(tls.GetClientAuth())
+	}
+	return "tls"
+}
+
+func routeTable(resources []*adminv1.Resource) *table {
+	t := &table{header: []string{"NAME", "LISTENERS", "HOSTS", "PATH", "METHODS", "ACTION"}}
+	for _, r := range resources {
+		rt := r.GetRoute()
+		m := rt.GetMatch()
+		path := ""
+		switch k := m.GetPath().GetKind().(type) {
+		case *adminv1.PathMatch_Prefix:
+			path = k.Prefix + "*"
+		case *adminv1.PathMatch_Exact:
+			path = k.Exact
+		case *adminv1.PathMatch_Regex:
+			path = "~ " + k.Regex
+		}
+		t.add(rt.GetName(), few(rt.GetListeners()), few(m.GetHosts()), path, few(m.GetMethods()), routeAction(rt))
+	}
+	return t
+}
+
+func routeAction(rt *adminv1.Route) string {
+	switch a := rt.GetAction().(type) {
+	case *adminv1.Route_Forward:
+		var to []string
+		for _, u := range a.Forward.GetUpstreams() {
+			name := u.GetName()
+			if len(a.Forward.GetUpstreams()) > 1 {
+				name += fmt.Sprintf(":%d", u.GetWeight())
+			}
+			to = append(to, name)
+		}
+		return "forward " + few(to)
+	case *adminv1.Route_Redirect:
+		code := a.Redirect.GetCode()
+		if code == 0 {
+			code = 302
+		}
+		return fmt.Sprintf("redirect %d", code)
+	case *adminv1.Route_Respond:
+		code := a.Respond.GetCode()
+		if code == 0 {
+			code = 200
+		}
+		return fmt.Sprintf("respond %d", code)
+	}
+	return ""
+}
+
+func upstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamStatus) *table {
+	now := make(map[string]*adminv1.UpstreamStatus)
+	for _, st := range statuses {
+		now[st.GetName()] = st
+	}
+	t := &table{header: []string{"NAME", "ENDPOINTS", "TRANSPORT", "CERTIFICATE", "TRUST", "HEALTH"}}
+	for _, r := range resources {
+		u := r.GetUpstream()
+		var addresses []string
+		for _, e := range u.GetEndpoints() {
+			addresses = append(addresses, e.GetAddress())
+		}
+		transport, trust := "tls", "system"
+		switch v := u.GetTls().GetVerification(); {
+		case u.GetPlaintext() != nil:
+			transport, trust = "plaintext", ""
+		case v == adminv1.Verification_VERIFICATION_REPORT_ONLY:
+			transport = "tls, verification reported only"
+		case v == adminv1.Verification_VERIFICATION_INSECURE_SKIP:
+			transport, trust = "tls, NOT verified", ""
+		}
+		if bundles := u.GetTls().GetTrustBundles(); len(bundles) > 0 && trust != "" {
+			trust = few(bundles)
+		}
+		t.add(u.GetName(), few(addresses), transport, u.GetTls().GetCertificate(), trust, upstreamHealth(now[u.GetName()]))
+	}
+	return t
+}
+
+// upstreamHealth sums the endpoints up: "2 up, 1 down (UNKNOWN_CA)".
+func upstreamHealth(st *adminv1.UpstreamStatus) string {
+	if st.GetReason() != "" {
+		return "down: " + st.GetReason()
+	}
+	var up, down, untried int
+	var why []string
+	for _, e := range st.GetEndpoints() {
+		switch e.GetHealth() {
+		case adminv1.EndpointHealth_ENDPOINT_HEALTH_UP:
+			up++
+		case adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN:
+			down++
+			why = append(why, word(e.GetLastFailure().GetReason()))
+		default:
+			untried++
+		}
+	}
+	var parts []string
+	if up > 0 {
+		parts = append(parts, fmt.Sprintf("%d up", up))
+	}
+	if down > 0 {
+		parts = append(parts, fmt.Sprintf("%d down (%s)", down, few(why)))
+	}
+	if untried > 0 {
+		parts = append(parts, fmt.Sprintf("%d not tried", untried))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func certificateTable(resources []*adminv1.Resource, now time.Time) *table {
+	t := &table{header: []string{"NAME", "SUBJECT", "SANS", "DAYS LEFT", "KEY", "SOURCE", "SHA-256"}}
+	for _, r := range resources {
+		crt := r.GetCertificate()
+		info, source := crt.GetInfo(), "pem"
+		if crt.GetFiles() != nil {
+			source = "files"
+		}
+		t.add(crt.GetName(), info.GetSubject(), few(info.GetSans()), daysLeft(info, now), info.GetKeyType(), source, shortFingerprint(info))
+	}
+	return t
+}
+
+func trustBundleTable(resources []*adminv1.Resource, now time.Time) *table {
+	t := &table{header: []string{"NAME", "SOURCE", "CAS", "SUBJECTS", "DAYS LEFT"}}
+	for _, r := range resources {
+		b := r.GetTrustBundle()
+		source := "pem"
+		switch s := b.GetSource().(type) {
+		case *adminv1.TrustBundle_File:
+			source = s.File
+		case *adminv1.TrustBundle_System:
+			source = "system"
+		}
+		var subjects []string
+		var first *adminv1.CertificateInfo // to expire
+		for _, info := range b.GetInfo().GetCertificates() {
+			subjects = append(subjects, info.GetSubject())
+			if first == nil || info.GetNotAfter().AsTime().Before(first.GetNotAfter().AsTime()) {
+				first = info
+			}
+		}
+		t.add(b.GetName(), source, fmt.Sprint(b.GetInfo().GetCount()), few(subjects), daysLeft(first, now))
+	}
+	return t
+}
+
+// daysLeft is the number of whole days until info's certificate expires.
+func daysLeft(info *adminv1.CertificateInfo, now time.Time) string {
+	if info.GetNotAfter() == nil {
+		return ""
+	}
+	left := info.GetNotAfter().AsTime().Sub(now)
+	if left < 0 {
+		return "expired"
+	}
+	return fmt.Sprint(int(left / (24 * time.Hour)))
+}
+
+// shortFingerprint is enough of a fingerprint to tell two by eye.
+func shortFingerprint(info *adminv1.CertificateInfo) string {
+	f := strings.ToLower(strings.ReplaceAll(info.GetSha256Fingerprint(), ":", ""))
+	return f[:min(16, len(f))]
+}
+
+// kindLabel is the kind in running text: "trust bundle".
+func kindLabel(kind adminv1.Kind) string {
+	return strings.ReplaceAll(lower(kind), "_", " ")
+}
+
+func kindMessage(kind adminv1.Kind) protoreflect.Name {
+	return protoreflect.Name(manifest.KindName(kind))
+}

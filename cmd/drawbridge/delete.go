@@ -1,0 +1,73 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func newDelete(c *cli) *cobra.Command {
+	var (
+		dryRun  bool
+		comment string
+	)
+	cmd := &cobra.Command{
+		Use:   "delete KIND NAME...",
+		Short: "Delete resources of a kind, all or nothing",
+		Long: `Delete removes the named resources of a kind in one revision, or none of them.
+What something else still refers to is not deleted.
+
+KIND is one of ` + kindWords() + `.`,
+		Example: `  drawbridge delete route v2
+  drawbridge delete listeners payments orders --dry-run`,
+		Args: cobra.MinimumNArgs(2),
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would be deleted, but change nothing")
+	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.ValidArgsFunction = c.completeKindAndName(conn)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		kind, err := parseKind(args[0])
+		if err != nil {
+			return err
+		}
+		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment}}
+		for _, name := range args[1:] {
+			req.Deletes = append(req.Deletes, &adminv1.ResourceRef{Kind: kind, Name: name})
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		answer, err := cl.Apply(cmd.Context(), req)
+		if err != nil {
+			return cl.failure(err, inDeletes(req.GetDeletes()))
+		}
+		return c.showChange(*output, answer.GetChange(), dryRun, nil)
+	}
+	return cmd
+}
+
+// inDeletes names "deletes[1]" by the resource, as the command line did.
+func inDeletes(refs []*adminv1.ResourceRef) fieldNamer {
+	return func(path string) string {
+		rest, ok := strings.CutPrefix(path, "deletes[")
+		number, _, closed := strings.Cut(rest, "]")
+		i, err := strconv.Atoi(number)
+		if !ok || !closed || err != nil || i < 0 || i >= len(refs) {
+			return path
+		}
+		return manifest.KindName(refs[i].GetKind()) + " " + refs[i].GetName()
+	}
+}
+
+// kindWords lists the kinds as people type them.
+func kindWords() string {
+	return strings.ToLower(strings.Join(manifest.KindNames(), ", "))
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+)
+
+// Exit codes, as --help documents them.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+	exitInvalid
+	exitNotFound
+	exitConflict
+	exitUnavailable
+	exitDenied
+)
+
+// A failure is an error as people shall read it, and its exit code.
+type failure struct {
+	code    int
+	summary string
+	faults  []string // one line each; may be empty
+}
+
+func (f *failure) Error() string {
+	return strings.Join(append(append([]string{}, f.faults...), f.summary), "\n")
+}
+
+// print writes the faults first, so that the summary is what stands above the
+// next prompt.
+func (f *failure) print(w io.Writer) {
+	for _, line := range f.faults {
+		fmt.Fprintln(w, line)
+	}
+	fmt.Fprintln(w, "Error:", f.summary)
+}
+
+func usageError(msg string) error { return &failure{code: exitUsage, summary: msg} }
+
+// asFailure returns the failure that err is or becomes.
+func asFailure(err error) *failure {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	if faults, ok := errors.AsType[manifest.Faults](err); ok {
+		return &failure{exitInvalid, count(len(faults), "fault") + " in the configuration; nothing was changed", strings.Split(faults.Error(), "\n")}
+	}
+	return &failure{code: exitFailure, summary: err.Error()}
+}
+
+// A fieldNamer says of a field path in a request what it is to the person who
+// wrote the command: a place in a file, or a resource.
+type fieldNamer func(path string) string
+
+// inManifest names fields of an Apply of m.
+func inManifest(m *manifest.Manifest) fieldNamer {
+	return func(path string) string {
+		place, field, ok := m.Locate(path)
+		switch {
+		case !ok:
+			return path
+		case field == "":
+			return place.String()
+		}
+		return place.String() + ": " + field
+	}
+}
+
+// rpcFailure unfolds the details of a gRPC error. name may be nil.
+func rpcFailure(err error, name fieldNamer) error {
+	st, ok := status.FromError(err)
+	if !ok || err == nil {
+		return err
+	}
+	f := &failure{code: exitCode(st.Code()), summary: printable(st.Message())}
+	total := 0
+	add := func(path, message string) {
+		if path != "" && name != nil {
+			path = name(path)
+		}
+		if path != "" {
+			message = path + ": " + message
+		}
+		f.faults = append(f.faults, printable(message))
+	}
+	for _, d := range st.Details() {
+		switch d := d.(type) {
+		case *errdetails.BadRequest:
+			for _, v := range d.GetFieldViolations() {
+				add(v.GetField(), v.GetDescription())
+			}
+		case *errdetails.PreconditionFailure:
+			for _, v := range d.GetViolations() {
+				add(v.GetSubject(), v.GetDescription())
+			}
+		case *errdetails.QuotaFailure:
+			for _, v := range d.GetViolations() {
+				add(v.GetSubject(), v.GetDescription())
+			}
+		case *errdetails.ErrorInfo: // counts also what did not fit the answer
+			total, _ = strconv.Atoi(d.GetMetadata()["faults"])
+		}
+	}
+	f.summarise(total)
+	return f
+}
+
+// applyFailure is rpcFailure for a gateway in this process.
+func applyFailure(err error, name fieldNamer) error {
+	bad, ok := errors.AsType[*invalid.Error](err)
+	if !ok {
+		return err
+	}
+	f := &failure{code: exitInvalid}
+	switch bad.Worst() {
+	case invalid.Argument:
+	case invalid.NotFound:
+		f.code = exitNotFound
+	case invalid.Conflict, invalid.InUse:
+		f.code = exitConflict
+	case invalid.Unavailable:
+		f.code = exitUnavailable
+	default:
+		f.code = exitFailure
+	}
+	for _, fault := range bad.Faults {
+		line := fault.Message
+		if fault.Field != "" {
+			line = name(string(fault.Field)) + ": " + line
+		}
+		f.faults = append(f.faults, printable(line))
+	}
+	f.summarise(len(f.faults))
+	return f
+}
+
+// summarise lets a lone fault speak for itself, and counts several; total may
+// count more than are at hand.
+func (f *failure) summarise(total int) {
+	switch {
+	case len(f.faults) == 1:
+		f.summary, f.faults = f.faults[0], nil
+	case len(f.faults) > 1:
+		f.summary = count(max(total, len(f.faults)), "fault") + "; nothing was changed"
+	}
+}
+
+func exitCode(c codes.Code) int {
+	switch c {
+	case codes.OK:
+		return exitOK
+	case codes.InvalidArgument:
+		return exitInvalid
+	case codes.NotFound:
+		return exitNotFound
+	case codes.Aborted, codes.FailedPrecondition:
+		return exitConflict
+	case codes.Unavailable:
+		return exitUnavailable
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return exitDenied
+	}
+	return exitFailure
+}
+
+// count returns "1 fault", "2 faults".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// getResource reads one resource.
+func (cl *client) getResource(ctx context.Context, kind adminv1.Kind, name string) (*adminv1.Resource, error) {
+	switch kind {
+	case adminv1.Kind_KIND_LISTENER:
+		a, err := cl.GetListener(ctx, &adminv1.GetListenerRequest{Name: name})
+		return asResource(a.GetListener()), err
+	case adminv1.Kind_KIND_ROUTE:
+		a, err := cl.GetRoute(ctx, &adminv1.GetRouteRequest{Name: name})
+		return asResource(a.GetRoute()), err
+	case adminv1.Kind_KIND_UPSTREAM:
+		a, err := cl.GetUpstream(ctx, &adminv1.GetUpstreamRequest{Name: name})
+		return asResource(a.GetUpstream()), err
+	case adminv1.Kind_KIND_CERTIFICATE:
+		a, err := cl.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: name})
+		return asResource(a.GetCertificate()), err
+	default:
+		a, err := cl.GetTrustBundle(ctx, &adminv1.GetTrustBundleRequest{Name: name})
+		return asResource(a.GetTrustBundle()), err
+	}
+}
+
+// listResources reads every resource of a kind, page after page.
+func (cl *client) listResources(ctx context.Context, kind adminv1.Kind) ([]*adminv1.Resource, error) {
+	switch kind {
+	case adminv1.Kind_KIND_LISTENER:
+		return pages(func(token string) ([]*adminv1.Listener, string, error) {
+			a, err := cl.ListListeners(ctx, &adminv1.ListListenersRequest{PageToken: token})
+			return a.GetListeners(), a.GetNextPageToken(), err
+		})
+	case adminv1.Kind_KIND_ROUTE:
+		return pages(func(token string) ([]*adminv1.Route, string, error) {
+			a, err := cl.ListRoutes(ctx, &adminv1.ListRoutesRequest{PageToken: token})
+			return a.GetRoutes(), a.GetNextPageToken(), err
+		})
+	case adminv1.Kind_KIND_UPSTREAM:
+		return pages(func(token string) ([]*adminv1.Upstream, string, error) {
+			a, err := cl.ListUpstreams(ctx, &adminv1.ListUpstreamsRequest{PageToken: token})
+			return a.GetUpstreams(), a.GetNextPageToken(), err
+		})
+	case adminv1.Kind_KIND_CERTIFICATE:
+		return pages(func(token string) ([]*adminv1.Certificate, string, error) {
+			a, err := cl.ListCertificates(ctx, &adminv1.ListCertificatesRequest{PageToken: token})
+			return a.GetCertificates(), a.GetNextPageToken(), err
+		})
+	default:
+		return pages(func(token string) ([]*adminv1.TrustBundle, string, error) {
+			a, err := cl.ListTrustBundles(ctx, &adminv1.ListTrustBundlesRequest{PageToken: token})
+			return a.GetTrustBundles(), a.GetNextPageToken(), err
+		})
+	}
+}
+
+func pages[T any](page func(token string) ([]T, string, error)) ([]*adminv1.Resource, error) {
+	var all []*adminv1.Resource
+	for token := ""; ; {
+		some, next, err := page(token)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range some {
+			all = append(all, asResource(r))
+		}
+		if next == "" {
+			return all, nil
+		}
+		token = next
+	}
+}
+
+// asResource wraps a *adminv1.Listener, Route, Upstream, Certificate or
+// TrustBundle.
+func asResource(r any) *adminv1.Resource {
+	switch r := r.(type) {
+	case *adminv1.Listener:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Listener{Listener: r}}
+	case *adminv1.Route:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Route{Route: r}}
+	case *adminv1.Upstream:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: r}}
+	case *adminv1.Certificate:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: r}}
+	case *adminv1.TrustBundle:
+		return &adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r}}
+	}
+	return nil
+}
+
+// parseKind is manifest.ParseKind for an argument of the command line.
+func parseKind(arg string) (adminv1.Kind, error) {
+	kind, err := manifest.ParseKind(arg)
+	if err != nil {
+		return 0, usageError(err.Error())
+	}
+	return kind, nil
+}
+
+// completeKindAndName completes KIND, and NAME from the running gateway. extra
+// are further words in KIND's place.
+func (c *cli) completeKindAndName(o *connector, extra ...string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			words := slices.Clone(extra)
+			for _, name := range manifest.KindNames() {
+				words = append(words, strings.ToLower(name))
+			}
+			return words, cobra.ShellCompDirectiveNoFileComp
+		}
+		kind, err := manifest.ParseKind(args[0])
+		if err != nil || c.readEnv(cmd.Flags()) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		cl, err := o.dial()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		defer cl.Close()
+		resources, err := cl.listResources(cmd.Context(), kind)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var names []string
+		for _, r := range resources {
+			names = append(names, nameOf(r))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func nameOf(r *adminv1.Resource) string {
+	if named, ok := manifest.Body(r).(interface{ GetName() string }); ok {
+		return named.GetName()
+	}
+	return ""
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A result is what a command line came to.
+type result struct {
+	code     int
+	out, err string
+}
+
+// A shell runs command lines in an environment of its own.
+type shell struct {
+	env map[string]string
+	in  string
+}
+
+func (s shell) run(ctx context.Context, args ...string) result {
+	var out, err bytes.Buffer
+	c := &cli{in: strings.NewReader(s.in), out: &out, err: &err, lookupEnv: func(name string) (string, bool) {
+		v, ok := s.env[name]
+		return v, ok
+	}}
+	code := c.run(ctx, args)
+	return result{code, out.String(), err.String()}
+}
+
+// want fails the test unless r has the code and every text somewhere.
+func (r result) want(t *testing.T, code int, texts ...string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("exit code %d, want %d\n%s%s", r.code, code, r.out, r.err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(r.out+r.err, text) {
+			t.Errorf("no %q in:\n%s%s", text, r.out, r.err)
+		}
+	}
+}
+
+// fakeAdmin answers what a real gateway cannot be brought to answer at will.
+type fakeAdmin struct {
+	adminv1.UnimplementedAdminServiceServer
+	apply func(*adminv1.ApplyRequest) (*adminv1.ApplyResponse, error)
+	get   func(*adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error)
+	list  func(*adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error)
+	watch func(grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error
+}
+
+func (f fakeAdmin) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	return f.apply(r)
+}
+
+func (f fakeAdmin) GetListener(_ context.Context, r *adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error) {
+	return f.get(r)
+}
+
+func (f fakeAdmin) ListRoutes(_ context.Context, r *adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error) {
+	return f.list(r)
+}
+
+func (f fakeAdmin) WatchConfig(_ *adminv1.WatchConfigRequest, s grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {
+	return f.watch(s)
+}
+
+// serveFake serves f on a unix socket for the length of the test and returns a
+// shell whose default gateway it is.
+func serveFake(t *testing.T, f fakeAdmin, opts ...grpc.ServerOption) shell {
+	t.Helper()
+	lis, err := net.Listen("unix", filepath.Join(tempDir(t), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, f, lis, opts...)
+	return shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:" + lis.Addr().String()}}
+}
+
+func serveOn(t *testing.T, f fakeAdmin, lis net.Listener, opts ...grpc.ServerOption) {
+	t.Helper()
+	srv := grpc.NewServer(opts...)
+	adminv1.RegisterAdminServiceServer(srv, f)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(lis) }()
+	t.Cleanup(func() {
+		srv.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// tempDir is t.TempDir with a path short enough for a unix socket.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func writeFile(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

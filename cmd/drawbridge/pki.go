@@ -1,0 +1,128 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+)
+
+func newPKI(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pki",
+		Short: "A private CA on disk: make one, issue certificates, look at them",
+		Long: `Pki keeps a private certification authority in a directory of PEM files, which
+nginx, OpenSSL and Java read as they are:
+
+  ca.pem  ca-key.pem                        the root: ca.pem is what peers are to trust
+  intermediate.pem  intermediate-key.pem    the intermediate, if there is one
+  NAME.pem  NAME-key.pem                    each certificate issued, with its intermediates
+
+Keys have mode 0600. No file is overwritten without --force.`,
+		Example: `  drawbridge pki init --dir pki
+  drawbridge pki issue --dir pki web --dns web.internal
+  drawbridge pki issue --dir pki gateway --client
+  drawbridge pki show --dir pki`,
+		Args: cobra.ArbitraryArgs,
+		RunE: runGroup,
+	}
+	cmd.AddCommand(newPKIInit(c), newPKIIssue(c), newPKIShow(c))
+	return cmd
+}
+
+func dirFlag(flags *pflag.FlagSet) *string {
+	return flags.String("dir", "pki", "`directory` of the CA")
+}
+
+func keyTypeFlag(cmd *cobra.Command) *keyType {
+	var k keyType
+	cmd.Flags().Var(&k, "key-type", "`kind` of key: ecdsa (P-256), rsa (3072 bits), "+strings.Join(pki.KeyTypeNames(), ", "))
+	return &k
+}
+
+// A keyType is a flag for a pki.KeyType that also knows families by name.
+type keyType pki.KeyType
+
+func (k *keyType) String() string { return pki.KeyType(*k).String() }
+func (k *keyType) Type() string   { return "kind" }
+
+func (k *keyType) Set(s string) error {
+	switch strings.ToLower(s) {
+	case "ecdsa":
+		s = pki.ECDSAP256.String()
+	case "rsa":
+		s = pki.RSA3072.String()
+	}
+	v, err := pki.ParseKeyType(s)
+	*k = keyType(v)
+	return err
+}
+
+// A lifetime is a flag for a duration in which days can be written.
+type lifetime time.Duration
+
+func (l *lifetime) String() string { return time.Duration(*l).String() }
+func (l *lifetime) Type() string   { return "duration" }
+
+func (l *lifetime) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n float64
+		n, err = strconv.ParseFloat(days, 64)
+		d = time.Duration(n * 24 * float64(time.Hour))
+	}
+	if err != nil || d <= 0 {
+		return fmt.Errorf("must be a duration such as 8760h or 365d")
+	}
+	*l = lifetime(d)
+	return nil
+}
+
+// until returns the end of a life that begins now; zero, which is a default,
+// for none.
+func (l lifetime) until() time.Time {
+	if l == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(l))
+}
+
+// inStaging lets make write files into a new directory beside those of dir,
+// then moves them there. It replaces files of dir only if force, and all of
+// make's files or, as far as a file system allows, none.
+func inStaging(dir string, force bool, make func(staging string) error) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	staging, err := os.MkdirTemp(dir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(staging)
+	if err := make(staging); err != nil {
+		return err
+	}
+	made, err := os.ReadDir(staging)
+	if err != nil {
+		return err
+	}
+	for _, f := range made {
+		path := filepath.Join(dir, f.Name())
+		if _, err := os.Lstat(path); err == nil && !force {
+			return &failure{code: exitConflict, summary: path + " exists already; --force replaces it"}
+		}
+	}
+	for _, f := range made {
+		if err := os.Rename(filepath.Join(staging, f.Name()), filepath.Join(dir, f.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

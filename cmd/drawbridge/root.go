@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// A cli is the program's surroundings, so that a test can be them.
+type cli struct {
+	in        io.Reader
+	out, err  io.Writer
+	lookupEnv func(string) (string, bool)
+}
+
+const rootLong = `Drawbridge is a TLS bridging gateway: it takes plaintext TCP, HTTP or TLS and
+carries it to upstreams over verified TLS or mutual TLS. All of it is changed
+while it runs, over a gRPC admin service, which most commands here speak to.
+
+Every flag is also read from the environment: --admin-tls-ca from
+DRAWBRIDGE_ADMIN_TLS_CA. A flag on the command line wins.
+
+Exit codes:
+  0  done
+  1  failed for another reason
+  2  the command line is wrong
+  3  the input is wrong: a file, a resource (INVALID_ARGUMENT)
+  4  no such resource (NOT_FOUND)
+  5  in conflict with the present state (ABORTED, FAILED_PRECONDITION)
+  6  the gateway cannot be reached or cannot serve (UNAVAILABLE)
+  7  not allowed (UNAUTHENTICATED, PERMISSION_DENIED)`
+
+// newRoot returns the whole tree of commands.
+func newRoot(c *cli) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "drawbridge",
+		Short:         "A TLS bridging gateway, changed while it runs",
+		Long:          rootLong,
+		Example:       "  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners",
+		SilenceErrors: true, // run reports them, once
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          runGroup,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return c.readEnv(cmd.Flags())
+		},
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.AddGroup(
+		&cobra.Group{ID: "client", Title: "Talk to a running gateway:"},
+		&cobra.Group{ID: "other", Title: "Other commands:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, cmd := range cmds {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
+	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
+	add("other", newPKI(c), newVersion(c))
+	root.SetHelpCommandGroupID("other")
+	root.SetCompletionCommandGroupID("other")
+	return root
+}
+
+// runGroup is what a command does that only has subcommands. Cobra's own
+// check of their names covers the root alone.
+func runGroup(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	msg := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		msg += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError(msg)
+}
+
+// run carries a command line out and returns the exit code.
+func (c *cli) run(ctx context.Context, args []string) int {
+	root := newRoot(c)
+	started := false
+	mark(root, &started)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	f := asFailure(err)
+	if !started && f.code == exitFailure {
+		// Cobra's own errors have no type. What comes before a command runs
+		// is about the command line.
+		f.code = exitUsage
+	}
+	f.print(c.err)
+	if f.code == exitUsage {
+		fmt.Fprintf(c.err, "See '%s --help'.\n", cmd.CommandPath())
+	}
+	return f.code
+}
+
+// mark lets every command below cmd set started before it runs.
+func mark(cmd *cobra.Command, started *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*started = true
+			return run(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		mark(sub, started)
+	}
+}
+
+// readEnv sets each flag that the command line did not from the environment.
+func (c *cli) readEnv(flags *pflag.FlagSet) error {
+	var first error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == "help" {
+			return
+		}
+		name := "DRAWBRIDGE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := c.lookupEnv(name)
+		if !ok || value == "" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil && first == nil {
+			first = usageError(fmt.Sprintf("environment variable %s: %v", name, err))
+		}
+	})
+	return first
+}
+
+// defaultDataDir is where a gateway keeps its state unless told otherwise, and
+// so where its admin socket is looked for.
+func (c *cli) defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/drawbridge"
+	}
+	if dir, _ := c.lookupEnv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "drawbridge")
+	}
+	home, _ := c.lookupEnv("HOME")
+	return filepath.Join(home, ".local", "state", "drawbridge")
+}
