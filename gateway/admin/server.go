@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -117,7 +118,12 @@ func New(o Options) *Server {
 // Serve answers calls on lis, which must come from ListenUnix or ListenTCP:
 // connections of any other kind are refused. It takes lis over, returns nil
 // after Shutdown, and may be called once per listener.
-func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
+func (s *Server) Serve(lis net.Listener) error {
+	if err := s.grpc.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil // Shutdown was faster; gRPC has closed lis
+}
 
 // SetServing sets what the health service answers, for the server as a whole
 // ("") and for each service. After Shutdown has begun it does nothing.

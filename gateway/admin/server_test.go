@@ -5,6 +5,8 @@ package admin
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -181,5 +183,23 @@ func TestShutdownCancelsWhatOutlastsItsContext(t *testing.T) {
 	}
 	if r.gateway.State().Revision() != 0 {
 		t.Error("a cancelled write happened")
+	}
+}
+
+func TestServeAfterShutdownClosesItsListener(t *testing.T) {
+	s := New(Options{Gateway: newFake()})
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	lis, err := ListenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(lis); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket is still there")
 	}
 }
