@@ -1,0 +1,189 @@
+package l7
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A Protocol is a choice of HTTP version.
+type Protocol int
+
+// The protocols. With TLS the upstream's certs.Client must offer by ALPN what
+// is chosen here.
+const (
+	Auto  Protocol = iota // HTTP/2 if the upstream negotiates it, else HTTP/1.1; HTTP/1.1 with plaintext
+	HTTP1                 // HTTP/1.1
+	HTTP2                 // HTTP/2; by prior knowledge with plaintext
+)
+
+// BackOptions are a Back's.
+type BackOptions struct {
+	Upstream *upstream.Upstream
+	Protocol Protocol
+	TLS      bool // the upstream's endpoints speak TLS
+
+	// SendUpstreamHost sends Host in place of the host that the client asked
+	// for; the endpoint's address if Host is "".
+	SendUpstreamHost bool
+	Host             string
+
+	MaxIdle     int           // most idle connections kept per endpoint; 0: 128
+	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
+}
+
+// A Back carries requests to one upstream, and keeps connections to its
+// endpoints for further requests. It never shares a connection with another
+// Back.
+type Back struct {
+	options   BackOptions
+	endpoints map[*upstream.Endpoint]*pool
+	retired   atomic.Bool
+}
+
+// A pool has the connections to one endpoint.
+type pool struct {
+	requests *http.Transport
+	// upgrades are HTTP/1.1's alone, so they need connections on which the
+	// upstream could not choose HTTP/2. None is kept.
+	upgrades *http.Transport
+}
+
+// NewBack returns a Back. It holds nothing until requests are carried; after
+// that it should be Retired when no more are sent.
+func NewBack(o BackOptions) *Back {
+	b := &Back{options: o, endpoints: make(map[*upstream.Endpoint]*pool)}
+	for _, e := range o.Upstream.Order() {
+		b.endpoints[e] = b.newPool(e)
+	}
+	return b
+}
+
+// Retire closes idle connections, and lets each other one be closed after the
+// request it carries. A request that still comes is served.
+func (b *Back) Retire() {
+	b.retired.Store(true)
+	b.closeIdle()
+}
+
+func (b *Back) closeIdle() {
+	for _, p := range b.endpoints {
+		p.requests.CloseIdleConnections()
+	}
+}
+
+func (b *Back) scheme() string {
+	if b.options.TLS {
+		return "https"
+	}
+	return "http"
+}
+
+// host returns the Host that an endpoint is sent; "" means the client's.
+func (b *Back) host(e *upstream.Endpoint) string {
+	if !b.options.SendUpstreamHost {
+		return ""
+	}
+	if b.options.Host == "" && e.Network() == "unix" {
+		return "localhost" // a path is no host
+	}
+	return cmp.Or(b.options.Host, e.Address())
+}
+
+func (b *Back) newPool(e *upstream.Endpoint) *pool {
+	var requests, upgrades http.Protocols
+	upgrades.SetHTTP1(true)
+	switch {
+	case b.options.Protocol == HTTP1 || b.options.Protocol == Auto && !b.options.TLS:
+		requests.SetHTTP1(true)
+	case b.options.Protocol == Auto:
+		requests.SetHTTP1(true)
+		requests.SetHTTP2(true)
+	case b.options.TLS:
+		requests.SetHTTP2(true)
+	default:
+		requests.SetUnencryptedHTTP2(true)
+	}
+	p := &pool{
+		requests: b.newTransport(dialer{e, upstream.HTTP, b.options.TLS && b.options.Protocol == HTTP2, false}, requests),
+		upgrades: b.newTransport(dialer{e, upgradePurpose(b.options), false, true}, upgrades),
+	}
+	p.upgrades.DisableKeepAlives = true
+	return p
+}
+
+// upgradePurpose returns which of an endpoint's TLS settings lead to HTTP/1.1:
+// those for streams, which offer nothing by ALPN of themselves, unless those
+// for HTTP offer HTTP/1.1 alone.
+func upgradePurpose(o BackOptions) upstream.Purpose {
+	if o.Protocol == HTTP1 {
+		return upstream.HTTP
+	}
+	return upstream.Stream
+}
+
+func (b *Back) newTransport(d dialer, protocols http.Protocols) *http.Transport {
+	maxIdle := cmp.Or(b.options.MaxIdle, 128)
+	return &http.Transport{
+		DialContext:           d.dial,
+		DialTLSContext:        d.dial,
+		Protocols:             &protocols,
+		DisableCompression:    true, // the body is the client's and the upstream's business
+		MaxIdleConns:          maxIdle,
+		MaxIdleConnsPerHost:   maxIdle,
+		IdleConnTimeout:       cmp.Or(b.options.IdleTimeout, time.Minute),
+		ExpectContinueTimeout: time.Second,
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+}
+
+// maxDials bounds the connections made for one request. net/http dials again
+// when a new HTTP/2 connection dies before it carried anything, without an
+// end: as often as an upstream refuses our certificate.
+const maxDials = 4
+
+var errDials = errors.New("connections die before they carry a request")
+
+// A dialer makes a transport's connections.
+type dialer struct {
+	endpoint *upstream.Endpoint
+	purpose  upstream.Purpose
+	want2    bool // HTTP/2 must be negotiated
+	refuse2  bool // HTTP/2 must not be
+}
+
+func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if x := exchangeOf(ctx); x != nil && x.dials.Add(1) > maxDials {
+		return nil, errDials
+	}
+	c, err := d.endpoint.Dial(ctx, d.purpose)
+	if err != nil {
+		return nil, err
+	}
+	if tc, ok := c.(*tls.Conn); ok {
+		is2 := tc.ConnectionState().NegotiatedProtocol == "h2"
+		if is2 != d.want2 && (d.want2 || d.refuse2) {
+			c.Close()
+			return nil, d.mismatch(is2)
+		}
+	}
+	return c, nil
+}
+
+func (d dialer) mismatch(is2 bool) error {
+	detail := "the upstream did not negotiate HTTP/2 (h2 by ALPN)"
+	if is2 {
+		detail = "the upstream negotiated HTTP/2 (h2 by ALPN) for an upgrade, which HTTP/1.1 alone has"
+	}
+	err := &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: detail}
+	return fmt.Errorf("endpoint %s: %w", d.endpoint.Address(), err)
+}

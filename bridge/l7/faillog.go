@@ -1,0 +1,53 @@
+package l7
+
+import (
+	"sync"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// logEvery is the least time between two warnings about the same upstream and
+// reason: an upstream that is down fails every request.
+const logEvery = 10 * time.Second
+
+// A failureLog says which failures to log.
+type failureLog struct {
+	mu   sync.Mutex
+	seen map[failureKey]*failureSeen
+}
+
+type failureKey struct {
+	upstream string
+	reason   certs.Reason
+}
+
+type failureSeen struct {
+	logged     time.Time
+	suppressed uint64
+}
+
+// maxSeen bounds the log's memory of upstreams that are gone.
+const maxSeen = 4096
+
+// due reports whether a failure is to be logged now, and how many like it were
+// not since the last that was.
+func (l *failureLog) due(upstream string, reason certs.Reason, now time.Time) (suppressed uint64, log bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := failureKey{upstream, reason}
+	seen := l.seen[key]
+	if seen == nil {
+		if l.seen == nil || len(l.seen) >= maxSeen {
+			l.seen = make(map[failureKey]*failureSeen)
+		}
+		l.seen[key] = &failureSeen{logged: now}
+		return 0, true
+	}
+	if now.Sub(seen.logged) < logEvery {
+		seen.suppressed++
+		return 0, false
+	}
+	suppressed, seen.suppressed, seen.logged = seen.suppressed, 0, now
+	return suppressed, true
+}

@@ -1,0 +1,264 @@
+package l7
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// errDeadline is the cause of a context whose Forward.Timeout ran out.
+var errDeadline = errors.New("the upstream's response header did not come in time")
+
+// abandonTime is how long a client may go on sending a body that nobody reads
+// any more, once its response is complete.
+const abandonTime = 5 * time.Second
+
+// newProxy returns the handler of requests that are forwarded; their context
+// has the exchange.
+func (s *Server) newProxy() http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      carrier{},
+		FlushInterval:  -1, // what the upstream sends goes on at once
+		BufferPool:     &buffers{},
+		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		ModifyResponse: s.modifyResponse,
+		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
+			s.forwardFailed(exchangeOf(r.Context()), r, err)
+		},
+	}
+}
+
+// forward carries a request to the upstream and the response back.
+func (s *Server) forward(x *exchange, r *http.Request) {
+	x.back = x.action.Forward.Backs.Pick()
+	if x.back == nil {
+		s.forwardFailed(x, r, upstream.ErrNoEndpoint)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), exchangeKey{}, x))
+	defer cancel(nil)
+	x.cancel = cancel
+	x.w.giveUp = func() { cancel(nil) }
+	r = r.WithContext(ctx)
+	fields(r.Header).cleanRequest(r.ProtoMajor == 1)
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		control := http.NewResponseController(x.w)
+		// The upstream may answer before it has read the body, and go on
+		// reading: net/http would read what remains of it instead of us.
+		_ = control.EnableFullDuplex() // cannot fail: this is HTTP/1
+		x.body = &clientBody{ReadCloser: r.Body}
+		r.Body = x.body
+		defer func() {
+			// net/http waits for the rest of the body before it closes.
+			if !x.body.ended.Load() && x.w.code != http.StatusSwitchingProtocols {
+				_ = control.SetReadDeadline(time.Now().Add(abandonTime)) // fails only if the client left
+			}
+		}()
+	}
+	s.proxy.ServeHTTP(x.w, r)
+}
+
+// rewrite makes the outgoing request. ReverseProxy has taken out the hop-by-hop
+// fields, and put back those of an upgrade.
+func rewrite(p *httputil.ProxyRequest) {
+	x := exchangeOf(p.In.Context())
+	out := p.Out
+	// Opaque is sent as it is: the path that was matched, in its one form.
+	out.URL = &url.URL{Scheme: x.back.scheme(), Host: "upstream", Opaque: x.target.path}
+	if x.target.query != "" {
+		out.URL.RawQuery, out.URL.ForceQuery = x.target.query[1:], true
+	}
+	out.Host = x.target.authority
+	// The same map, not a copy: trailers are filled in as the body ends.
+	out.Trailer = p.In.Trailer
+	header := fields(out.Header)
+	header.setForwarding(x.client, x.target.authority, x.tls)
+	x.action.RequestHeaders.apply(header)
+}
+
+// modifyResponse sees the upstream's response header before the client does.
+func (s *Server) modifyResponse(res *http.Response) error {
+	x := exchangeOf(res.Request.Context())
+	x.action.ResponseHeaders.apply(fields(res.Header))
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		res.Body = &upstreamBody{ReadCloser: res.Body, server: s, x: x, ctx: res.Request.Context()}
+	}
+	return nil
+}
+
+// forwardFailed answers a request that came to nothing upstream, and says why
+// where it matters.
+func (s *Server) forwardFailed(x *exchange, r *http.Request, err error) {
+	ctx := r.Context()
+	a, name := badGateway, ""
+	if x.back != nil {
+		name = x.back.options.Upstream.Name()
+	}
+	switch {
+	case errors.Is(context.Cause(ctx), errDeadline):
+		a, err = gatewayTimeout, errDeadline
+	case ctx.Err() != nil && s.ctx.Err() == nil:
+		x.w.unsent = statusClientGone
+		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
+		panic(http.ErrAbortHandler)
+	case x.body != nil && x.body.broken.Load():
+		s.log.Debug("client broke off its request's body", "client", x.client, "upstream", name)
+		s.answer(x, r, badRequest)
+		return
+	case errors.Is(err, upstream.ErrNoEndpoint):
+		a = serviceUnavailable
+	}
+	s.logFailure(x, name, a.code, err)
+	s.answer(x, r, a)
+}
+
+// logFailure warns about an upstream's failure, unless the same was said a
+// moment ago.
+func (s *Server) logFailure(x *exchange, name string, code int, err error) {
+	reason := certs.Classify(err)
+	suppressed, log := s.failures.due(name, reason, time.Now())
+	if !log {
+		return
+	}
+	s.log.Warn("request failed", "route", x.action.Route, "upstream", name, "endpoint", x.endpoint,
+		"code", code, "reason", string(reason), "error", printable(err), "suppressed", suppressed)
+}
+
+// A carrier sends a forwarded request to the first endpoint that can be
+// connected to.
+type carrier struct{}
+
+func (carrier) RoundTrip(out *http.Request) (*http.Response, error) {
+	x := exchangeOf(out.Context())
+	if d := x.action.Forward.Timeout; d > 0 {
+		timer := time.AfterFunc(d, func() { x.cancel(errDeadline) })
+		defer timer.Stop()
+	}
+	if x.back.retired.Load() {
+		out.Close = true // nobody will ask for it again
+	}
+	err := upstream.ErrNoEndpoint
+	for _, e := range x.back.options.Upstream.Order() {
+		var res *http.Response
+		res, err = x.send(out, e)
+		if err == nil {
+			return res, nil
+		}
+		if !isUnsent(err) || out.Context().Err() != nil {
+			break
+		}
+	}
+	return nil, err
+}
+
+// send sends a request to one endpoint.
+func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response, error) {
+	try := out.WithContext(out.Context())
+	if host := x.back.host(e); host != "" {
+		try.Host = host
+	}
+	body := &tryBody{ReadCloser: out.Body}
+	if out.Body != nil && out.Body != http.NoBody {
+		try.Body = body
+	}
+	x.endpoint = e.Address()
+	x.dials.Store(0)
+	pool := x.back.endpoints[e]
+	transport := pool.requests
+	if len(out.Header["Upgrade"]) > 0 {
+		transport = pool.upgrades
+	}
+	res, err := transport.RoundTrip(try)
+	if err == nil {
+		e.NoteRequest()
+		return res, nil
+	}
+	if isUnsent(err) && body.touched.Load() {
+		err = errTouched{err}
+	}
+	if !isUnsent(err) {
+		e.NoteRequest()
+		if out.Context().Err() == nil && (x.body == nil || !x.body.broken.Load()) {
+			e.NoteFailure(err)
+		}
+	}
+	return nil, err
+}
+
+// isUnsent reports whether nothing of a request can have reached an upstream.
+func isUnsent(err error) bool {
+	var dial *upstream.DialError
+	var touched errTouched
+	return errors.As(err, &dial) && !errors.As(err, &touched)
+}
+
+// errTouched is a failure to connect for a request whose body was begun on
+// another connection, so that nobody can begin it again.
+type errTouched struct{ error }
+
+func (e errTouched) Unwrap() error { return e.error }
+
+// A tryBody is a request's body for one endpoint. The transport closes it when
+// it cannot connect, which must not close the body for the next.
+type tryBody struct {
+	io.ReadCloser
+	touched, closed atomic.Bool
+}
+
+func (b *tryBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.touched.Store(true)
+	return b.ReadCloser.Read(p)
+}
+
+func (b *tryBody) Close() error {
+	b.closed.Store(true)
+	return nil // ReverseProxy closes the body itself
+}
+
+// An upstreamBody is a response's body that says when the upstream broke it
+// off, and lets a replaced upstream's connection go.
+type upstreamBody struct {
+	io.ReadCloser
+	server *Server
+	x      *exchange
+	ctx    context.Context
+	failed bool
+}
+
+func (b *upstreamBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !b.failed && b.ctx.Err() == nil {
+		b.failed = true
+		b.server.logFailure(b.x, b.x.back.options.Upstream.Name(), b.x.w.code, err)
+	}
+	return n, err
+}
+
+func (b *upstreamBody) Close() error {
+	err := b.ReadCloser.Close()
+	if b.x.back.retired.Load() {
+		b.x.back.closeIdle()
+	}
+	return err
+}
+
+// buffers lends ReverseProxy its copy buffers.
+type buffers struct{ pool socket.Pool }
+
+func (b *buffers) Get() []byte  { return *b.pool.Get() }
+func (b *buffers) Put(p []byte) { b.pool.Put(&p) }

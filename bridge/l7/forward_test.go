@@ -1,0 +1,274 @@
+package l7
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+func TestRequestsReachUpstreamsOverMutualTLS(t *testing.T) {
+	for _, c := range []struct {
+		protocol Protocol
+		server   []string
+		proto    string
+	}{
+		{HTTP1, []string{"h2", "http/1.1"}, "HTTP/1.1"},
+		{HTTP2, []string{"h2", "http/1.1"}, "HTTP/2.0"},
+		{Auto, []string{"h2", "http/1.1"}, "HTTP/2.0"},
+		{Auto, []string{"http/1.1"}, "HTTP/1.1"},
+		{Auto, nil, "HTTP/1.1"},
+	} {
+		for _, scheme := range []string{"http", "https"} {
+			t.Run(fmt.Sprint(c.protocol, c.server, scheme), func(t *testing.T) {
+				w := newWorld(t)
+				back := w.back(c.protocol, w.server(echo, c.server...))
+				table := &Table{Default: to(back)}
+				if scheme == "https" {
+					table.TLS = w.listenerTLS("h2", "http/1.1")
+				}
+				s, address := w.gateway(fixed(table))
+				browser := w.browser()
+				for range 3 {
+					res, err := browser.Post(scheme+"://"+address+"/a/%2e%2e//b?q=1;x&%zz", "text/plain", strings.NewReader("hello"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					b, _ := io.ReadAll(res.Body)
+					res.Body.Close()
+					if want := c.proto + " POST " + address + " /b?q=1;x&%zz by gateway: hello"; string(b) != want {
+						t.Errorf("%d %q, want %q", res.StatusCode, b, want)
+					}
+					if want := map[string]int{"http": 1, "https": 2}[scheme]; res.ProtoMajor != want {
+						t.Errorf("client spoke HTTP/%d, want %d", res.ProtoMajor, want)
+					}
+				}
+				eventually(t, "requests are counted", func() bool { return s.Stats().Requests[200] == 3 && s.Stats().InFlight == 0 })
+				if st := back.options.Upstream.Status()[0]; st.Requests != 3 || st.Made != 1 {
+					t.Errorf("upstream counts %d requests on %d connections", st.Requests, st.Made)
+				}
+				st := s.Stats()
+				if st.Accepted != 1 || st.Open != 1 || st.BytesFromClient == 0 || st.BytesToClient == 0 || st.Duration <= 0 {
+					t.Errorf("%+v", st)
+				}
+				if want := uint64(map[string]int{"http": 0, "https": 1}[scheme]); st.HandshakesFull != want {
+					t.Errorf("%d handshakes, want %d", st.HandshakesFull, want)
+				}
+			})
+		}
+	}
+}
+
+func TestPlaintextUpstreams(t *testing.T) {
+	for _, p := range []Protocol{Auto, HTTP1, HTTP2} {
+		w := newWorld(t)
+		ln := listen(t)
+		srv := &http.Server{Handler: echo, Protocols: new(http.Protocols)}
+		srv.Protocols.SetHTTP1(p != HTTP2)
+		srv.Protocols.SetUnencryptedHTTP2(p == HTTP2)
+		go srv.Serve(ln)
+		t.Cleanup(func() { srv.Close() })
+		up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}}})
+		_, address := w.plain(w.newBack(BackOptions{Upstream: up, Protocol: p, SendUpstreamHost: true, Host: "inner.example"}))
+		want := "HTTP/1.1 GET inner.example / by : "
+		if p == HTTP2 {
+			want = "HTTP/2.0 GET inner.example / by : "
+		}
+		if code, body := w.get(w.browser(), "http://"+address+"/"); code != 200 || body != want {
+			t.Errorf("%v: %d %q, want %q", p, code, body, want)
+		}
+	}
+}
+
+func TestActions(t *testing.T) {
+	w := newWorld(t)
+	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Server", "secret")
+		fmt.Fprint(rw, r.Header["X-A"], r.Header["X-B"], r.Header["X-C"])
+	})))
+	rules := to(back)
+	rules.RequestHeaders = HeaderRules{Remove: []string{"x-a"}, Set: []Field{{"x-b", "2"}}, Add: []Field{{"X-C", "3"}, {"X-C", "4"}, {"Host", "evil"}, {"Connection", "X-B"}}}
+	rules.ResponseHeaders = HeaderRules{Remove: []string{"server"}, Set: []Field{{"X-Gateway", "1"}}}
+	exact := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
+	_, address := w.gateway(fixed(&Table{Routes: w.routes(
+		route.Rule[*Action]{Name: "redirect", Path: exact("/old"), Value: &Action{Redirect: &Redirect{}}},
+		route.Rule[*Action]{Name: "https", Path: exact("/tls"), Value: &Action{Redirect: &Redirect{Code: 308, Scheme: "https"}}},
+		route.Rule[*Action]{Name: "moved", Path: exact("/moved"), Value: &Action{Redirect: &Redirect{Code: 301, Host: "new.example:8443", Path: "/x"}}},
+		route.Rule[*Action]{Name: "respond", Path: exact("/fixed"), Value: &Action{Respond: &Respond{Code: 418, Body: "short", ContentType: "text/x"}, ResponseHeaders: rules.ResponseHeaders}},
+		route.Rule[*Action]{Name: "empty", Path: exact("/empty"), Value: &Action{Respond: &Respond{Code: 204, Body: "ignored"}}},
+		route.Rule[*Action]{Name: "rules", Path: exact("/rules"), Value: rules},
+	)}))
+	browser := w.browser()
+	for path, want := range map[string]string{
+		"/old?a=b": "302 http://" + address + "/old?a=b ",
+		"/tls?a=b": "308 https://127.0.0.1/tls?a=b ",
+		"/moved?a": "301 http://new.example:8443/x ",
+		"/fixed":   "418  short",
+		"/empty":   "204  ",
+		"/rules":   "200  [] [2] [1 3 4]",
+		"/none":    "404  no route\n",
+	} {
+		r, _ := http.NewRequest("GET", "http://"+address+path, nil)
+		r.Header = http.Header{"X-A": {"1"}, "X-B": {"1"}, "X-C": {"1"}}
+		res, err := browser.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if got := fmt.Sprintf("%d %s %s", res.StatusCode, res.Header.Get("Location"), b); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+		if marked := path == "/rules" || path == "/fixed"; (res.Header.Get("X-Gateway") == "1") != marked || res.Header.Get("Server") != "" {
+			t.Errorf("%s: header %v", path, res.Header)
+		}
+	}
+}
+
+func TestConnectFailuresGoOnToTheNextEndpoint(t *testing.T) {
+	w := newWorld(t)
+	notTLS := w.raw(nil, func(c net.Conn) {
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
+		_, _ = io.Copy(io.Discard, c)
+	})
+	back := w.back(Auto, w.closed(), notTLS, w.server(echo))
+	_, address := w.plain(back)
+	for range 6 {
+		res, err := w.browser().Post("http://"+address+"/", "text/plain", strings.NewReader(strings.Repeat("x", 100000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 200 || !strings.HasSuffix(string(b), strings.Repeat("x", 100000)) {
+			t.Errorf("%d, %d bytes", res.StatusCode, len(b))
+		}
+	}
+}
+
+func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
+	other := newWorld(t)
+	for _, c := range []struct {
+		name   string
+		back   func(w *world) *Back
+		code   int
+		grpc   string
+		reason certs.Reason
+	}{
+		{"nobody listens", func(w *world) *Back { return w.back(Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
+		{"unknown CA", func(w *world) *Back { return w.back(Auto, other.server(echo)) }, 502, "14", certs.ReasonUnknownCA},
+		{"early plaintext", func(w *world) *Back {
+			return w.back(Auto, w.raw(nil, func(c net.Conn) {
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
+				_, _ = io.Copy(io.Discard, c)
+			}))
+		}, 502, "14", certs.ReasonNotTLS},
+		{"no endpoint", func(w *world) *Back { return w.back(Auto) }, 503, "14", certs.ReasonOther},
+		{"client certificate required, HTTP/1.1", func(w *world) *Back { return w.anonymous(HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
+		{"client certificate required, HTTP/2", func(w *world) *Back { return w.anonymous(HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
+		{"no answer", func(w *world) *Back {
+			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
+		}, 502, "14", certs.ReasonPeerClosed},
+		{"no HTTP", func(w *world) *Back {
+			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+				_, _ = c.Read(make([]byte, 1))
+				fmt.Fprint(c, "220 smtp\r\n\r\n")
+			}))
+		}, 502, "14", certs.ReasonOther},
+		{"HTTP/2 wanted", func(w *world) *Back { return w.withProtos(HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			back := c.back(w)
+			_, address := w.plain(back)
+			code, body := w.get(w.browser(), "http://"+address+"/")
+			if want := map[int]string{502: "bad gateway\n", 503: "service unavailable\n"}[c.code]; code != c.code || body != want {
+				t.Errorf("%d %q, want %d %q", code, body, c.code, want)
+			}
+			eventually(t, "it is logged", func() bool {
+				return strings.Contains(w.log.String(), "request failed") && strings.Contains(w.log.String(), "reason="+string(c.reason))
+			})
+			r, _ := http.NewRequest("POST", "http://"+address+"/pkg.Service/Method", nil)
+			r.Header.Set("Content-Type", "application/grpc+proto")
+			res, err := w.browser().Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != c.grpc || res.Header.Get("Content-Type") != "application/grpc" {
+				t.Errorf("gRPC: %d %v", res.StatusCode, res.Header)
+			}
+			if st := back.options.Upstream.Status(); len(st) > 0 && st[0].Failures[c.reason] == 0 {
+				t.Errorf("not noted: %v", st[0].Failures)
+			}
+			if n := strings.Count(w.log.String(), "request failed"); n != 1 {
+				t.Errorf("logged %d times within a moment", n)
+			}
+		})
+	}
+}
+
+// anonymous returns a Back that has no client certificate.
+func (w *world) anonymous(p Protocol, address string) *Back {
+	protos := map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}
+	c, err := certs.NewClient(certs.ClientOptions{Trust: []*certs.TrustBundle{w.ca.Trust(w)}, ServerName: "localhost", NextProtos: []string{protos[p]}})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return w.backWith(p, c, address)
+}
+
+// withProtos returns a Back that offers protos.
+func (w *world) withProtos(p Protocol, protos []string, address string) *Back {
+	return w.backWith(p, w.client(protos...), address)
+}
+
+func (w *world) backWith(p Protocol, c *certs.Client, address string) *Back {
+	return w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
+		Name: "up", Logger: w.logger(hclog.Warn),
+		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address, Stream: c, HTTP: c}},
+	})})
+}
+
+func TestResponseHeaderDeadline(t *testing.T) {
+	w := newWorld(t)
+	release := make(chan struct{})
+	back := w.back(Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow-body" {
+			_ = http.NewResponseController(rw).Flush()
+		}
+		<-release
+		fmt.Fprint(rw, "late")
+	}), "h2"))
+	t.Cleanup(w.browser().CloseIdleConnections)
+	action := to(back)
+	action.Forward.Timeout = 300 * time.Millisecond
+	_, address := w.gateway(fixed(&Table{Default: action}))
+	slow := make(chan string)
+	go func() {
+		res, err := w.browser().Get("http://" + address + "/slow-body")
+		if err != nil {
+			slow <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		slow <- string(b)
+	}()
+	if code, body := w.get(w.browser(), "http://"+address+"/"); code != 504 || body != "gateway timeout\n" {
+		t.Errorf("%d %q", code, body)
+	}
+	close(release)
+	if b := <-slow; b != "late" {
+		t.Errorf("a response whose header came in time ended as %q", b)
+	}
+}

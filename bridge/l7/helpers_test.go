@@ -1,0 +1,276 @@
+package l7
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds waits for what must happen; none is ever waited out.
+const patience = 20 * time.Second
+
+// A world has a CA, and makes upstream servers that demand its client
+// certificates, and gateways in front of them.
+type world struct {
+	testing.TB
+	ca  *certstest.CA
+	log *lockedBuffer
+}
+
+func newWorld(t testing.TB) *world { return &world{t, certstest.NewCA(t), &lockedBuffer{}} }
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (w *world) logger(level hclog.Level) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Output: w.log, Level: level})
+}
+
+func (w *world) serverTLS(protos ...string) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{certstest.TLS(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    w.ca.Pool(),
+		NextProtos:   protos,
+	}
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+// server starts an HTTPS upstream server that speaks one of protos.
+func (w *world) server(h http.Handler, protos ...string) (address string) {
+	ln := listen(w)
+	srv := &http.Server{Handler: h, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(tls.NewListener(ln, w.serverTLS(protos...)))
+	}()
+	w.Cleanup(func() { srv.Close(); <-done })
+	return ln.Addr().String()
+}
+
+// raw starts an upstream of which each connection, after TLS if config is not
+// nil, is served by f.
+func (w *world) raw(config *tls.Config, f func(net.Conn)) (address string) {
+	ln := listen(w)
+	if config != nil {
+		ln = tls.NewListener(ln, config)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				f(c)
+			})
+		}
+	})
+	w.Cleanup(func() { ln.Close(); all.Wait() })
+	return ln.Addr().String()
+}
+
+// closed returns an address that nobody listens on.
+func (w *world) closed() string {
+	ln := listen(w)
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func (w *world) client(protos ...string) *certs.Client {
+	c, err := certs.NewClient(certs.ClientOptions{
+		Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")),
+		Trust:       []*certs.TrustBundle{w.ca.Trust(w)},
+		ServerName:  "localhost",
+		NextProtos:  protos,
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return c
+}
+
+// back returns a Back to TLS endpoints.
+func (w *world) back(p Protocol, addresses ...string) *Back {
+	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn)}
+	for _, a := range addresses {
+		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...)})
+	}
+	return w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: p, TLS: true})
+}
+
+func (w *world) newBack(o BackOptions) *Back {
+	b := NewBack(o)
+	w.Cleanup(b.Retire)
+	return b
+}
+
+func to(b *Back) *Action {
+	return &Action{Forward: &Forward{Backs: upstream.NewSplit([]upstream.Weighted[*Back]{{Value: b}})}}
+}
+
+func (w *world) routes(rules ...route.Rule[*Action]) *route.Table[*Action] {
+	w.Helper()
+	table, err := route.New(rules)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return table
+}
+
+// listenerTLS returns the TLS of a listener.
+func (w *world) listenerTLS(protos ...string) *certs.Server {
+	s, err := certs.NewServer(certs.ServerOptions{
+		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
+		NextProtos:   protos,
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return s
+}
+
+// gateway serves a table; later ones are had from table().
+func (w *world) gateway(table func() *Table) (s *Server, address string) {
+	ln := listen(w)
+	s = New(Options{Listener: "front", Table: table, Logger: w.logger(hclog.Debug)})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ln) }()
+	w.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = s.Shutdown(ctx)
+		if err := <-done; err != ErrServerClosed {
+			w.Errorf("Serve: %v", err)
+		}
+	})
+	return s, ln.Addr().String()
+}
+
+func fixed(t *Table) func() *Table { return func() *Table { return t } }
+
+// plain starts a plaintext gateway in front of one back.
+func (w *world) plain(b *Back) (s *Server, address string) {
+	return w.gateway(fixed(&Table{Default: to(b)}))
+}
+
+// browser returns a client of gateways, with HTTP/2 where they offer it.
+func (w *world) browser() *http.Client {
+	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"}, ForceAttemptHTTP2: true, DisableCompression: true}
+	w.Cleanup(t.CloseIdleConnections)
+	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func (w *world) get(c *http.Client, url string) (code int, body string) {
+	w.Helper()
+	res, err := c.Get(url)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// dial connects to a gateway without HTTP.
+func (w *world) dial(address string) *wire {
+	w.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return &wire{c, bufio.NewReader(c)}
+}
+
+type wire struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// send writes a request in which every line ends as HTTP wants it.
+func (c *wire) send(lines ...string) { fmt.Fprint(c, strings.Join(lines, "\r\n")+"\r\n\r\n") }
+
+// answer reads a response to a request of a method.
+func (c *wire) answer(t testing.TB, method string) (*http.Response, string) {
+	t.Helper()
+	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("no response: %v", err)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+// eventually waits until something is true.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// echo answers with what it was sent.
+var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b, _ := io.ReadAll(r.Body)
+	peer := ""
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		peer = r.TLS.PeerCertificates[0].Subject.CommonName
+	}
+	fmt.Fprintf(w, "%s %s %s %s by %s: %s", r.Proto, r.Method, r.Host, r.RequestURI, peer, b)
+})

@@ -1,0 +1,112 @@
+package l7
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A Table is what a listener does with its requests in one revision. It is
+// immutable. The zero Table accepts plaintext and answers everything with 404.
+type Table struct {
+	TLS *certs.Server // nil: plaintext. Taken once per connection.
+
+	// Routes decide on each request. Nil matches nothing.
+	Routes *route.Table[*Action]
+
+	// Default takes what no route matches. Nil: such requests get 404.
+	Default *Action
+
+	MaxConnections int // open at once; 0: no limit
+	MaxPerClient   int // open at once from one IP address; 0: no limit
+
+	HandshakeTimeout  time.Duration // for the client's TLS handshake; 0: 10s
+	IdleTimeout       time.Duration // for a kept-alive connection without a request; 0: 75s
+	HeaderReadTimeout time.Duration // for a request's header (HTTP/1); 0: 10s
+	MaxHeaderBytes    int           // most bytes of a request's header; 0: 65536
+}
+
+func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
+
+// settings are those that a connection is served under for as long as it
+// lives. Everything else in a Table takes effect on the next request.
+type settings struct {
+	idleTimeout       time.Duration
+	headerReadTimeout time.Duration
+	maxHeaderBytes    int
+}
+
+func (t *Table) settings() settings {
+	return settings{
+		idleTimeout:       cmp.Or(t.IdleTimeout, 75*time.Second),
+		headerReadTimeout: cmp.Or(t.HeaderReadTimeout, 10*time.Second),
+		maxHeaderBytes:    cmp.Or(t.MaxHeaderBytes, 64<<10),
+	}
+}
+
+// action returns what happens to a request; nil: nothing is meant for it.
+func (t *Table) action(r route.Request) *Action {
+	if a, ok := t.Routes.Match(r); ok {
+		return a
+	}
+	return t.Default
+}
+
+// An Action is what happens to a request: the one of Forward, Redirect and
+// Respond that is set.
+type Action struct {
+	Route string // for the log; "" if no route chose it
+
+	Forward  *Forward
+	Redirect *Redirect
+	Respond  *Respond
+
+	RequestHeaders  HeaderRules // for what is forwarded
+	ResponseHeaders HeaderRules // for every response but one of this package's errors
+}
+
+// Forward carries a request to an upstream.
+type Forward struct {
+	Backs *upstream.Split[*Back]
+
+	// Timeout is how long the upstream's response header may take, from when
+	// the request is routed. 0: no limit.
+	Timeout time.Duration
+}
+
+// Redirect answers with another address, the request's own but for what is set.
+type Redirect struct {
+	Code   int    // 301, 302, 303, 307 or 308; 0: 302
+	Scheme string // "http" or "https"
+	Host   string // with or without a port. If only the scheme changes, the request's port is left out.
+	Path   string // escaped. If it is set, the query is dropped.
+}
+
+// Respond answers with a fixed response.
+type Respond struct {
+	Code        int // 0: 200
+	Body        string
+	ContentType string // "": text/plain; charset=utf-8
+}
+
+// location returns the address that a request is sent to instead.
+func (r *Redirect) location(t target, tls bool) string {
+	scheme, host, path := "http", t.authority, t.path+t.query
+	if tls {
+		scheme = "https"
+	}
+	if r.Scheme != "" && r.Scheme != scheme {
+		// The port that this scheme was asked on is hardly the other's.
+		scheme, host = r.Scheme, t.host
+	}
+	if r.Path != "" {
+		path = r.Path
+	}
+	if path == "*" {
+		path = "/"
+	}
+	return scheme + "://" + cmp.Or(r.Host, host) + path
+}
