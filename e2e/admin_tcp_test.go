@@ -72,10 +72,10 @@ func TestAdminOverTCPNeedsAClientCertificate(t *testing.T) {
 
 	// The program's own command line speaks to it as well.
 	flags := []string{"status", "--admin", address, "--admin-tls-cert", clientFile, "--admin-tls-key", clientKeyFile, "--admin-tls-ca", caFile}
-	if r := command(t, binary, flags...); r.code != 0 {
+	if r := command(t, program(t), flags...); r.code != 0 {
 		t.Errorf("drawbridge status over TCP: %s", r)
 	}
-	if r := command(t, binary, "status", "--admin", address, "--admin-tls-ca", caFile); r.code == 0 {
+	if r := command(t, program(t), "status", "--admin", address, "--admin-tls-ca", caFile); r.code == 0 {
 		t.Errorf("drawbridge status over TCP without a certificate: %s", r)
 	}
 }
@@ -95,7 +95,7 @@ func TestAdminOverTCPWithoutFilesDoesNotStart(t *testing.T) {
 		"a file that is gone": {"--admin-tls-cert", cert, "--admin-tls-key", key, "--admin-client-ca", filepath.Join(dir, "gone.pem")},
 	} {
 		data := filepath.Join(shortDir(t), "data")
-		r := command(t, binary, append([]string{"serve", "--data-dir", data, "--admin-tcp", "127.0.0.1:0"}, flags...)...)
+		r := command(t, program(t), append([]string{"serve", "--data-dir", data, "--admin-tcp", "127.0.0.1:0"}, flags...)...)
 		if r.code == 0 || !strings.Contains(r.stdout+r.stderr, "admin") {
 			t.Errorf("%s: %s", what, r)
 		}

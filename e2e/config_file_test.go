@@ -94,7 +94,7 @@ respond: {body: %s}`
 		}
 		// Nor does a gateway start with it.
 		other := filepath.Join(shortDir(t), "data")
-		r := command(t, binary, "serve", "--data-dir", other, "--config", file)
+		r := command(t, program(t), "serve", "--data-dir", other, "--config", file)
 		if r.code == 0 || !strings.Contains(r.stdout+r.stderr, c.tells) || !strings.Contains(r.stdout+r.stderr, "bridge.yaml") {
 			t.Errorf("start with %s: %s", what, r)
 		}

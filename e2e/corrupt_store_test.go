@@ -43,7 +43,7 @@ func TestCorruptStoreIsRefusedAndLeftAlone(t *testing.T) {
 			damaged := damage(bytes.Clone(good))
 			path := writeFile(t, filepath.Join(dir, name), damaged)
 
-			r := command(t, binary, "serve", "--data-dir", dir, "--admin", "unix:"+filepath.Join(filepath.Dir(dir), "admin.sock"))
+			r := command(t, program(t), "serve", "--data-dir", dir, "--admin", "unix:"+filepath.Join(filepath.Dir(dir), "admin.sock"))
 			said := r.stdout + r.stderr
 			if r.code == 0 || !strings.Contains(said, path) {
 				t.Errorf("it does not say which file it cannot read: %s", r)

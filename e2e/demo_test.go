@@ -11,7 +11,7 @@ import (
 
 func TestDemoOnce(t *testing.T) {
 	t.Parallel()
-	r := command(t, binary, "demo", "--once")
+	r := command(t, program(t), "demo", "--once")
 	if r.code != 0 {
 		t.Fatalf("drawbridge demo --once: %s", r)
 	}
@@ -27,7 +27,7 @@ func TestDemoOnce(t *testing.T) {
 
 func TestDemoRunsUntilInterrupted(t *testing.T) {
 	t.Parallel()
-	p := start(t, binary, "demo")
+	p := start(t, program(t), "demo")
 	eventually(t, "the demonstration shows its commands", func() bool { return p.done() || p.out.contains("grpcurl") })
 	p.signal(syscall.SIGINT)
 	if code := p.wait(); code != 0 {

@@ -51,7 +51,7 @@ func startGatewayOn(t testing.TB, dir string, args ...string) *gateway {
 func launch(t testing.TB, dir string, args ...string) *gateway {
 	t.Helper()
 	g := &gateway{t: t, dir: dir, socket: filepath.Join(filepath.Dir(dir), "admin.sock"), args: args}
-	g.process = start(t, binary, g.serveArgs()...)
+	g.process = start(t, program(t), g.serveArgs()...)
 	t.Cleanup(g.inspect)
 
 	conn := dialAdmin(t, "unix:"+g.socket, insecure.NewCredentials())
@@ -213,7 +213,7 @@ func (g *gateway) upstream(name string) *adminv1.UpstreamStatus {
 // cli runs the program's command line against this gateway.
 func (g *gateway) cli(args ...string) result {
 	g.t.Helper()
-	return command(g.t, binary, append(args, "--admin", "unix:"+g.socket)...)
+	return command(g.t, program(g.t), append(args, "--admin", "unix:"+g.socket)...)
 }
 
 // storeFile returns the path of the file that holds the desired state.

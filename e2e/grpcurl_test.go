@@ -118,15 +118,15 @@ func (g *gateway) grpcurl(method, request string) string {
 
 func (g *gateway) grpcurlRaw(request string, args ...string) result {
 	g.t.Helper()
-	program := os.Getenv("GRPCURL")
-	if program == "" {
-		program = need(g.t, "grpcurl")
+	path := os.Getenv("GRPCURL")
+	if path == "" {
+		path = need(g.t, "grpcurl")
 	}
 	flags := []string{"-plaintext", "-unix"}
 	if request != "" {
 		flags = append(flags, "-d", "@")
 	}
-	return commandInput(g.t, request, program, append(append(flags, g.socket), args...)...)
+	return commandInput(g.t, request, path, append(append(flags, g.socket), args...)...)
 }
 
 // quote writes text as a JSON string.

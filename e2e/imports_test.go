@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"certs/certstest": {"certs", "certs/pki"},
 
 	"bridge/route":    {},
+	"bridge":          {},
 	"bridge/socket":   {},
 	"bridge/upstream": {"bridge/socket", "certs"},
 	"bridge/l4":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
@@ -39,7 +40,7 @@ var mayImport = map[string][]string{
 	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
 		"proto/drawbridge/admin/v1", "bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
 
-	"cmd/drawbridge": {"gateway", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
+	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},
 	"cmd/drawbridge/manifest": {"proto/drawbridge/admin/v1"},
 

@@ -14,32 +14,43 @@ import (
 	"time"
 )
 
-// binary is the program under test: DRAWBRIDGE_BINARY, or else one built here
-// under the race detector.
-var binary string
-
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
 }
 
-func run(m *testing.M) int {
-	if binary = os.Getenv("DRAWBRIDGE_BINARY"); binary != "" {
-		return m.Run()
+// built is the program under test, once a test has asked for it.
+var built struct {
+	sync.Once
+	dir, path string
+	err       error
+}
+
+// program returns the path of the program under test: DRAWBRIDGE_BINARY, or
+// else one built here, once, under the race detector.
+func program(t testing.TB) string {
+	t.Helper()
+	built.Do(func() {
+		if given := os.Getenv("DRAWBRIDGE_BINARY"); given != "" {
+			built.path, built.err = filepath.Abs(given)
+			return
+		}
+		if built.dir, built.err = os.MkdirTemp("", "drawbridge-e2e-"); built.err != nil {
+			return
+		}
+		built.path = filepath.Join(built.dir, "drawbridge")
+		build := exec.Command("go", "build", "-race", "-o", built.path, "../cmd/drawbridge")
+		if out, err := build.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatalf("no program to test: %v", built.err)
 	}
-	dir, err := os.MkdirTemp("", "drawbridge-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "drawbridge")
-	build := exec.Command("go", "build", "-race", "-o", binary, "../cmd/drawbridge")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "cannot build the program under test:", err)
-		return 1
-	}
-	return m.Run()
+	return built.path
 }
 
 // patience bounds every wait of these tests. It is only ever reached by a

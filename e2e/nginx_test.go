@@ -32,10 +32,10 @@ type nginxConfig struct {
 // Without one the test is skipped, or fails where CI is set.
 func startNginx(t testing.TB, config nginxConfig) *nginx {
 	t.Helper()
-	program := need(t, "nginx")
+	nginxPath := need(t, "nginx")
 	module := ""
 	if config.stream != nil {
-		module = streamModule(t, program)
+		module = streamModule(t, nginxPath)
 	}
 	// A port that was free may be taken by the time nginx binds it.
 	for range 5 {
@@ -47,7 +47,7 @@ func startNginx(t testing.TB, config nginxConfig) *nginx {
 			writeFile(t, filepath.Join(n.dir, name), data)
 		}
 		conf := writeFile(t, filepath.Join(n.dir, "nginx.conf"), []byte(n.render(config, module)))
-		n.process = start(t, program, "-p", n.dir, "-c", conf, "-e", "stderr")
+		n.process = start(t, nginxPath, "-p", n.dir, "-c", conf, "-e", "stderr")
 		up := false
 		eventually(t, "nginx accepts connections", func() bool {
 			up = n.up()
@@ -90,9 +90,9 @@ func (n *nginx) render(config nginxConfig, module string) string {
 }
 
 // streamModule returns the path of nginx's stream module; "" if it is built in.
-func streamModule(t testing.TB, program string) string {
+func streamModule(t testing.TB, nginxPath string) string {
 	t.Helper()
-	out, err := exec.Command(program, "-V").CombinedOutput()
+	out, err := exec.Command(nginxPath, "-V").CombinedOutput()
 	if err != nil {
 		t.Fatalf("nginx -V: %v\n%s", err, out)
 	}

@@ -33,7 +33,7 @@ func TestWidePermissionsAreRefused(t *testing.T) {
 		if err := os.Chmod(c.path, c.mode); err != nil {
 			t.Fatal(err)
 		}
-		r := command(t, binary, "serve", "--data-dir", g.dir, "--admin", "unix:"+filepath.Join(filepath.Dir(g.dir), "admin.sock"))
+		r := command(t, program(t), "serve", "--data-dir", g.dir, "--admin", "unix:"+filepath.Join(filepath.Dir(g.dir), "admin.sock"))
 		if r.code == 0 || !strings.Contains(r.stdout+r.stderr, c.path) {
 			t.Errorf("%s with mode %v: %s", filepath.Base(c.path), c.mode, r)
 		}

@@ -14,7 +14,7 @@ func TestSecondProcessOnOneDataDirectory(t *testing.T) {
 	g := startGateway(t)
 	g.apply(listener("web", protocolHTTP, ""))
 
-	second := command(t, binary, "serve", "--data-dir", g.dir, "--admin", "unix:"+filepath.Join(shortDir(t), "other.sock"))
+	second := command(t, program(t), "serve", "--data-dir", g.dir, "--admin", "unix:"+filepath.Join(shortDir(t), "other.sock"))
 	if second.code == 0 {
 		t.Errorf("the second process started: %s", second)
 	}
@@ -23,7 +23,7 @@ func TestSecondProcessOnOneDataDirectory(t *testing.T) {
 		t.Errorf("the second process does not say what is in its way: %s", second)
 	}
 	// Neither does it take over the socket of one that lives.
-	third := command(t, binary, "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--admin", "unix:"+g.socket)
+	third := command(t, program(t), "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--admin", "unix:"+g.socket)
 	if third.code == 0 || !strings.Contains(third.stdout+third.stderr, g.socket) {
 		t.Errorf("a process whose admin socket is taken: %s", third)
 	}

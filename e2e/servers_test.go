@@ -78,6 +78,11 @@ func serveConns(t testing.TB, config *tls.Config, handle func(net.Conn)) string 
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOn(t, ln, config, handle)
+	return ln.Addr().String()
+}
+
+func serveOn(t testing.TB, ln net.Listener, config *tls.Config, handle func(net.Conn)) {
 	var (
 		mu    sync.Mutex
 		conns []net.Conn
@@ -110,7 +115,6 @@ func serveConns(t testing.TB, config *tls.Config, handle func(net.Conn)) string 
 		mu.Unlock()
 		wg.Wait()
 	})
-	return ln.Addr().String()
 }
 
 // echo sends back what it reads until the client has ended its stream, and then
