@@ -147,14 +147,14 @@ func (d *Draft) put(p Put, in func(adminv1.Kind) map[string]Resource, bad *inval
 		return
 	}
 	if !namePattern.MatchString(ref.Name) {
+		// It goes into the draft all the same, so that its other faults are found.
 		bad.Add(p.Path.Field("name"), "is %s; it must be 1 to 63 characters of a-z, 0-9 and -, and neither begin nor end with -", quote(ref.Name))
-		return
 	}
+	checkLabels(p, bad)
 	if d.names(ref) {
 		bad.Add(p.Path.Field("name"), "%v is in the request twice (also at %s)", ref, d.paths[ref])
 		return
 	}
-	checkLabels(p, bad)
 	present := d.base.Get(ref.Kind, ref.Name)
 	checkEtag(p.Path.Field("etag"), ref, p.Resource.GetEtag(), present, bad)
 

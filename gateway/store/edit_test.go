@@ -144,7 +144,7 @@ func TestEveryFaultIsReportedWithItsPath(t *testing.T) {
 	long.Labels = map[string]string{"k": strings.Repeat("x", 300), "": "v"}
 
 	err := faults(t, s, Edit{
-		Puts: put(upstream("Bad_Name"), stale, listener("l2", "nowhere"), upstream("app"), gone, long,
+		Puts: put(listener("Bad_Name", "unknown"), stale, listener("l2", "nowhere"), upstream("app"), gone, long,
 			&adminv1.Route{Name: "r", Listeners: []string{"web", "none"}, Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{
 				Upstreams: []*adminv1.WeightedUpstream{{Name: "app"}, {Name: "missing"}}}}},
 			&adminv1.Upstream{Name: "tls", Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{Certificate: "c", TrustBundles: []string{"t"}}}},
@@ -164,6 +164,7 @@ func TestEveryFaultIsReportedWithItsPath(t *testing.T) {
 		"0 deletes[2].name",
 		"0 options.comment",
 		"0 resources[0].name",
+		"0 resources[0].upstream",
 		"0 resources[2].upstream",
 		"0 resources[3].name",
 		"0 resources[5].labels",

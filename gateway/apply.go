@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Apply is the one road from an edit to live traffic. When it returns nil, the
+// edit is durable and live; when it returns an error, an *invalid.Error, nothing
+// has changed, on disk or in traffic. It is safe for concurrent use; edits are
+// applied one after the other.
+func (g *Gateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
+	result, err := g.apply(ctx, e)
+	g.countApply(e, result, err)
+	return result, err
+}
+
+func (g *Gateway) apply(ctx context.Context, e store.Edit) (*store.Result, error) {
+	g.writer.Lock()
+	defer g.writer.Unlock()
+	// Whoever waited for the lock may have given up, and must not be surprised.
+	if err := ctx.Err(); err != nil {
+		return nil, invalid.Errorf(invalid.Unavailable, "", "the request ended while it waited for another write: %v", err)
+	}
+	if g.closing {
+		return nil, invalid.Errorf(invalid.Unavailable, "", "the gateway is shutting down")
+	}
+
+	live := g.live.Load()
+	var bad invalid.List
+	draft := live.State().Edit(e, &bad)
+	next := g.compiler.Compile(live, draft, &bad)
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	draft.Touch(next.Reloaded(live)...)
+
+	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
+	sockets := g.listeners.prepare(next,
+		func(name string) bool { return g.listeners.isDown(name) && !draft.Puts(ref(name)) },
+		func(name, problem string) {
+			bad.AddClass(invalid.InUse, draft.Path(ref(name)).Field("address"), "%s", problem)
+		})
+	if err := bad.Err(); err != nil {
+		sockets.discard()
+		return nil, err
+	}
+	result := &store.Result{State: draft.State(), Changes: draft.Changes(), Warnings: bad.Warnings()}
+	if e.DryRun {
+		sockets.discard()
+		return result, nil
+	}
+	if draft.Changed() {
+		if err := g.store.Commit(draft); err != nil {
+			sockets.discard()
+			g.log.Error("the store cannot write", "error", err)
+			return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
+		}
+	}
+	// Nothing below can fail.
+	g.live.Store(next)
+	g.listeners.commit(sockets)
+	live.Retire(next)
+	if draft.Changed() {
+		g.announce(store.Update{State: draft.State(), Changes: changed(draft), Comment: e.Comment})
+	}
+	return result, nil
+}
+
+// changed returns the changes of a draft without those that are none.
+func changed(d *store.Draft) []store.Change {
+	return slices.DeleteFunc(d.Changes(), func(c store.Change) bool {
+		return c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
+	})
+}
+
+// restore makes the stored state live. What cannot be is down, with its reason
+// in the status.
+func (g *Gateway) restore(state *store.State) {
+	next := g.compiler.Restore(state)
+	for _, p := range next.Problems() {
+		g.log.Error("cannot be made live", "resource", p.Ref.String(), "error", p.Reason)
+	}
+	sockets := g.listeners.prepare(next, func(string) bool { return true }, nil)
+	g.live.Store(next)
+	g.listeners.commit(sockets)
+	g.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+len(sockets.down))
+}
+
+// Reload reads every file that certificates and trust bundles come from again,
+// and the system's roots, as one edit: all of them or, with an error as Apply's,
+// none. It also tries again whatever is down.
+func (g *Gateway) Reload(ctx context.Context) (*store.Result, error) {
+	state := g.live.Load().State()
+	e := store.Edit{Comment: "files read again"}
+	for _, r := range state.List(adminv1.Kind_KIND_TRUST_BUNDLE) {
+		if r.(*adminv1.TrustBundle).GetPem() == "" {
+			e.Puts = append(e.Puts, store.Put{Resource: r})
+		}
+	}
+	for _, r := range state.List(adminv1.Kind_KIND_CERTIFICATE) {
+		if r.(*adminv1.Certificate).GetFiles() != nil {
+			e.Puts = append(e.Puts, store.Put{Resource: r})
+		}
+	}
+	return g.Apply(ctx, e)
+}

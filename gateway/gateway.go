@@ -1,0 +1,256 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+)
+
+// Options configure a Gateway. Every zero field but DataDir is useful.
+type Options struct {
+	// DataDir holds the desired state, private keys with it. It is created if
+	// it is missing, and belongs to one process at a time.
+	DataDir string
+
+	// AdminSocket is the path of the admin API's unix socket. Empty: admin.sock
+	// in DataDir.
+	AdminSocket string
+
+	// AdminTCP, if not nil, serves the admin API over TCP too, with mutual TLS.
+	AdminTCP *admin.TCPOptions
+
+	// Ops is the address of /healthz, /readyz, /metrics and, on loopback,
+	// /debug/pprof. Empty: none.
+	Ops string
+
+	// Statsd is the UDP address, host:port, that metrics are sent to as well.
+	// Empty: none.
+	Statsd string
+
+	// DrainTimeout is how long connections may go on once their listener was
+	// removed or the gateway stops. 0: 30s.
+	DrainTimeout time.Duration
+
+	// Version is what GetStatus answers.
+	Version string
+
+	Logger hclog.Logger // nil discards
+}
+
+// A durable keeps the desired state. A draft it has committed survives the death
+// of the process; one it has refused has left no trace.
+type durable interface {
+	State() *store.State
+	Commit(*store.Draft) error
+	Close() error
+}
+
+// A Gateway is a running gateway. Its methods may be called concurrently.
+type Gateway struct {
+	version string
+	log     hclog.Logger
+	started time.Time
+
+	writer   sync.Mutex // held by the one writer; traffic never takes it
+	closing  bool       // guarded by writer
+	store    durable
+	compiler snapshot.Compiler
+
+	live      atomic.Pointer[snapshot.Snapshot]
+	listeners *listeners
+	watchers
+	ready atomic.Bool
+
+	admin        *admin.Server
+	adminSockets []net.Listener
+	ops          *opsServer
+	metrics      *publisher
+}
+
+// Open takes the data directory, makes the stored state live as far as it can
+// be, and binds the admin sockets. The caller must call Run or Close.
+func Open(o Options) (_ *Gateway, err error) {
+	log := o.Logger
+	if log == nil {
+		log = hclog.NewNullLogger()
+	}
+	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
+	g.compiler.Logger = log.Named("bridge")
+	g.live.Store(new(snapshot.Snapshot))
+	g.listeners = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
+
+	// What is opened is closed again in the opposite order if a later step fails.
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+	db, err := bolt.Open(o.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	g.store = db
+	undo = append(undo, func() { db.Close() })
+
+	if g.metrics, err = newPublisher(g, o.Statsd); err != nil {
+		return nil, err
+	}
+	undo = append(undo, g.metrics.close)
+
+	socket, err := admin.ListenUnix(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")))
+	if err != nil {
+		return nil, err
+	}
+	g.adminSockets = append(g.adminSockets, socket)
+	undo = append(undo, func() { socket.Close() })
+	if o.AdminTCP != nil {
+		socket, err := admin.ListenTCP(*o.AdminTCP)
+		if err != nil {
+			return nil, err
+		}
+		g.adminSockets = append(g.adminSockets, socket)
+		undo = append(undo, func() { socket.Close() })
+	}
+	if o.Ops != "" {
+		if g.ops, err = listenOps(g, o.Ops); err != nil {
+			return nil, err
+		}
+	}
+	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Metrics})
+	g.restore(db.State())
+	return g, nil
+}
+
+// Run serves until ctx ends, and then stops in order: it is not ready any more,
+// takes no more writes and no more connections, lets those it has go on until
+// they end or the drain timeout has passed, and closes everything. It returns
+// nil after a stop that ctx asked for.
+func (g *Gateway) Run(ctx context.Context) error {
+	failed := make(chan error, len(g.adminSockets)+1)
+	var serving sync.WaitGroup
+	for _, socket := range g.adminSockets {
+		g.log.Info("admin API up", "address", boundAddress(socket.Addr()))
+		serving.Go(func() {
+			if err := g.admin.Serve(socket); err != nil {
+				failed <- fmt.Errorf("admin API on %s: %w", boundAddress(socket.Addr()), err)
+			}
+		})
+	}
+	if g.ops != nil {
+		g.log.Info("ops up", "address", g.ops.Addr().String())
+		serving.Go(func() {
+			if err := g.ops.serve(); err != nil {
+				failed <- fmt.Errorf("ops on %s: %w", g.ops.Addr(), err)
+			}
+		})
+	}
+	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
+	serving.Go(func() { g.metrics.run(ticking) })
+
+	g.setReady(true)
+	g.log.Info("ready", "version", g.version, "revision", g.live.Load().State().Revision())
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		g.log.Error("stopping", "error", err)
+	}
+	g.drain()
+	stopTicking()
+	g.stopServing()
+	serving.Wait()
+	return errors.Join(err, g.release())
+}
+
+// Close ends a gateway that Run was not called on.
+func (g *Gateway) Close() error {
+	g.drain()
+	g.stopServing()
+	for _, socket := range g.adminSockets {
+		socket.Close()
+	}
+	return g.release()
+}
+
+func (g *Gateway) setReady(ready bool) {
+	g.ready.Store(ready)
+	g.admin.SetServing(ready)
+}
+
+// drain refuses writes and connections, and returns when the last connection
+// has ended. The admin API still answers what there is to see.
+func (g *Gateway) drain() {
+	g.setReady(false)
+	g.log.Info("draining")
+	g.writer.Lock()
+	g.closing = true
+	g.writer.Unlock()
+	g.listeners.shutdown()
+	g.live.Load().Retire(new(snapshot.Snapshot))
+}
+
+// stopTimeout is how long calls to the admin API and to ops may take to end.
+const stopTimeout = 5 * time.Second
+
+func (g *Gateway) stopServing() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := g.admin.Shutdown(ctx); err != nil {
+		g.log.Warn("admin calls cut off", "error", err)
+	}
+	g.watchers.close()
+	if g.ops != nil {
+		g.ops.shutdown(ctx)
+	}
+}
+
+func (g *Gateway) release() error {
+	g.metrics.close()
+	err := g.store.Close()
+	g.log.Info("stopped")
+	return err
+}
+
+// State returns the desired state of the live revision.
+func (g *Gateway) State() *store.State { return g.live.Load().State() }
+
+// Present returns a copy of a resource that is fit to be shown: without its
+// private key, and with what its certificates say of themselves.
+func (g *Gateway) Present(r store.Resource) store.Resource { return g.live.Load().Present(r) }
+
+// AdminAddress returns the address of the admin API's unix socket: "unix:/…".
+func (g *Gateway) AdminAddress() string { return boundAddress(g.adminSockets[0].Addr()) }
+
+// AdminTCPAddress returns the address of the admin API over TCP; empty if it is
+// not served.
+func (g *Gateway) AdminTCPAddress() string {
+	if len(g.adminSockets) < 2 {
+		return ""
+	}
+	return g.adminSockets[1].Addr().String()
+}
+
+// OpsAddress returns the address of /metrics and the rest; empty if they are not
+// served.
+func (g *Gateway) OpsAddress() string {
+	if g.ops == nil {
+		return ""
+	}
+	return g.ops.Addr().String()
+}

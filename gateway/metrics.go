@@ -1,0 +1,238 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/armon/go-metrics"
+	prometheussink "github.com/armon/go-metrics/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// publishEvery is how often counts are published to those who are sent them.
+const publishEvery = 10 * time.Second
+
+// forgetAfter is how long a metric stays after its last publication: those of a
+// listener or upstream that is gone disappear.
+const forgetAfter = 10 * time.Minute
+
+// A publisher turns what the hot paths count in atomics into metrics: on a tick,
+// and whenever /metrics is read.
+type publisher struct {
+	*metrics.Metrics
+	gateway  *Gateway
+	registry *prometheus.Registry
+	statsd   *metrics.StatsdSink // nil: none
+
+	mu   sync.Mutex
+	last map[any]map[string]float64 // by live object: what was published of its counters
+}
+
+func newPublisher(g *Gateway, statsd string) (*publisher, error) {
+	p := &publisher{gateway: g, registry: prometheus.NewRegistry(), last: map[any]map[string]float64{}}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	prom, err := prometheussink.NewPrometheusSinkFrom(prometheussink.PrometheusOpts{Expiration: forgetAfter, Registerer: p.registry})
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	var sink metrics.MetricSink = prom
+	if statsd != "" {
+		if _, err := net.ResolveUDPAddr("udp", statsd); err != nil {
+			return nil, fmt.Errorf("statsd address %q: it must be host:port: %w", statsd, err)
+		}
+		if p.statsd, err = metrics.NewStatsdSink(statsd); err != nil {
+			return nil, fmt.Errorf("statsd: %w", err)
+		}
+		sink = metrics.FanoutSink{prom, p.statsd}
+	}
+	config := metrics.DefaultConfig("drawbridge")
+	config.EnableHostname = false
+	config.EnableRuntimeMetrics = false // the Go collector has them, and its goroutine never ends
+	config.TimerGranularity = time.Second
+	p.Metrics, err = metrics.New(config, sink)
+	return p, err
+}
+
+func (p *publisher) close() {
+	if p.statsd != nil {
+		p.statsd.Shutdown()
+	}
+}
+
+// run publishes on a tick until ctx ends.
+func (p *publisher) run(ctx context.Context) {
+	tick := time.NewTicker(publishEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.publish()
+		}
+	}
+}
+
+func (p *publisher) handler() http.Handler {
+	h := promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.publish()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// An object publishes the counts of one live object. Its counters are added as
+// what they rose by since the last time, for another object may have had the
+// same name before it.
+type object struct {
+	p      *publisher
+	labels []metrics.Label
+	before map[string]float64
+	now    map[string]float64
+}
+
+func (o *object) gauge(name []string, v float64) {
+	o.p.SetGaugeWithLabels(name, float32(v), o.labels)
+}
+
+func (o *object) counter(name []string, v float64, labels ...metrics.Label) {
+	key := fmt.Sprint(name, labels)
+	o.now[key] = v
+	o.p.IncrCounterWithLabels(name, float32(v-o.before[key]), append(labels, o.labels...))
+}
+
+// publish publishes everything.
+func (p *publisher) publish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := map[any]map[string]float64{}
+	object := func(live any, labels ...metrics.Label) *object {
+		next[live] = map[string]float64{}
+		return &object{p, labels, p.last[live], next[live]}
+	}
+	snap := p.gateway.live.Load()
+	p.gateway.listeners.each(func(r *running) {
+		o := object(r, label("listener", r.name))
+		if r.http != nil {
+			publishHTTP(o, r.http.Stats())
+		} else {
+			publishTCP(o, r.tcp.Stats())
+		}
+	})
+	for _, u := range snap.Upstreams() {
+		for i, e := range u.Live.Status() {
+			type endpoint struct {
+				u *upstream.Upstream
+				i int
+			}
+			publishEndpoint(object(endpoint{u.Live, i}, label("upstream", u.Name), label("endpoint", e.Address)), e)
+		}
+	}
+	p.last = next
+
+	now := time.Now()
+	for name, leaf := range snap.Leaves() {
+		p.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(leaf.NotAfter.Sub(now).Seconds()), []metrics.Label{label("certificate", name)})
+	}
+	p.SetGauge([]string{"gateway", "revision"}, float32(snap.State().Revision()))
+	p.SetGauge([]string{"gateway", "problems"}, float32(len(p.gateway.problems(snap))))
+	p.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
+	p.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.gateway.started).Seconds()))
+	for _, k := range store.Kinds() {
+		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", store.KindName(k))})
+	}
+}
+
+func label(name, value string) metrics.Label { return metrics.Label{Name: name, Value: value} }
+
+func publishTCP(o *object, s l4.Stats) {
+	o.gauge([]string{"bridge", "conn", "open"}, float64(s.Open))
+	o.counter([]string{"bridge", "conn", "accepted"}, float64(s.Accepted))
+	o.counter([]string{"bridge", "conn", "rejected"}, float64(s.Rejected))
+	o.counter([]string{"bridge", "conn", "unrouted"}, float64(s.NoUpstream))
+	o.counter([]string{"bridge", "conn", "undialed"}, float64(s.DialFailures))
+	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToUpstream), label("direction", "to_upstream"))
+	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToClient), label("direction", "to_client"))
+	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
+}
+
+func publishHTTP(o *object, s l7.Stats) {
+	o.gauge([]string{"bridge", "conn", "open"}, float64(s.Open))
+	o.counter([]string{"bridge", "conn", "accepted"}, float64(s.Accepted))
+	o.counter([]string{"bridge", "conn", "rejected"}, float64(s.Rejected))
+	o.counter([]string{"bridge", "bytes"}, float64(s.BytesFromClient), label("direction", "to_upstream"))
+	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToClient), label("direction", "to_client"))
+	o.gauge([]string{"bridge", "http", "in_flight"}, float64(s.InFlight))
+	o.counter([]string{"bridge", "http", "seconds"}, s.Duration.Seconds())
+	for code, n := range s.Requests {
+		o.counter([]string{"bridge", "http", "requests"}, float64(n), label("code", strconv.Itoa(code)))
+	}
+	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
+}
+
+func publishHandshakes(o *object, full, resumed uint64, failures map[certs.Reason]uint64) {
+	o.counter([]string{"bridge", "handshakes"}, float64(full), label("result", "full"))
+	o.counter([]string{"bridge", "handshakes"}, float64(resumed), label("result", "resumed"))
+	for r, n := range failures {
+		o.counter([]string{"bridge", "handshake", "failures"}, float64(n), label("reason", string(r)))
+	}
+}
+
+func publishEndpoint(o *object, e upstream.EndpointStatus) {
+	o.gauge([]string{"upstream", "conn", "open"}, float64(e.Open))
+	o.counter([]string{"upstream", "conn", "made"}, float64(e.Made))
+	o.counter([]string{"upstream", "requests"}, float64(e.Requests))
+	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesFull), label("result", "full"))
+	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesResumed), label("result", "resumed"))
+	for r, n := range e.Failures {
+		o.counter([]string{"upstream", "failures"}, float64(n), label("reason", string(r)))
+	}
+	for phase, t := range map[string]upstream.Timing{"tcp": e.Connects, "tls": e.Handshakes} {
+		o.counter([]string{"upstream", "dials"}, float64(t.Count), label("phase", phase))
+		o.counter([]string{"upstream", "dial", "seconds"}, t.Total.Seconds(), label("phase", phase))
+	}
+	health := 0.0
+	if e.Health == upstream.Up {
+		health = 1
+	}
+	if e.Health != upstream.Unknown {
+		o.gauge([]string{"upstream", "up"}, health)
+	}
+}
+
+// countApply counts an edit by its result, and logs what is live because of it.
+func (g *Gateway) countApply(e store.Edit, result *store.Result, err error) {
+	outcome := "unchanged"
+	switch {
+	case err != nil:
+		outcome = "refused"
+	case e.DryRun:
+		outcome = "dry_run"
+	default:
+		counts := map[adminv1.ChangeAction]int{}
+		for _, c := range result.Changes {
+			counts[c.Action]++
+		}
+		created, updated, deleted := counts[adminv1.ChangeAction_CHANGE_ACTION_CREATED], counts[adminv1.ChangeAction_CHANGE_ACTION_UPDATED], counts[adminv1.ChangeAction_CHANGE_ACTION_DELETED]
+		if created+updated+deleted > 0 {
+			outcome = "applied"
+			g.log.Info("revision live", "revision", result.State.Revision(), "created", created, "updated", updated, "deleted", deleted,
+				"warnings", len(result.Warnings), "comment", e.Comment)
+		}
+	}
+	g.metrics.IncrCounterWithLabels([]string{"gateway", "applies"}, 1, []metrics.Label{label("result", outcome)})
+}

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// opsServer is plain HTTP for those who run the gateway: health, metrics and,
+// on loopback only, profiles.
+type opsServer struct {
+	net.Listener
+	http *http.Server
+}
+
+func listenOps(g *Gateway, address string) (*opsServer, error) {
+	socket, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("ops on %s: %w", address, bindCause(err))
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !g.ready.Load() {
+			answer(w, http.StatusServiceUnavailable, "not ready")
+			return
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	mux.Handle("GET /metrics", g.metrics.handler())
+	var handler http.Handler = mux
+	if socket.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		handler = localHost(mux)
+	}
+	return &opsServer{socket, &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          log.New(debugWriter{g.log.Named("ops")}, "", 0),
+	}}, nil
+}
+
+func answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	io.WriteString(w, text+"\n")
+}
+
+// localHost refuses requests whose Host is a name other than localhost: a page
+// in a browser here could otherwise reach loopback through a name of its own
+// that resolves to it (DNS rebinding).
+func localHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" {
+			answer(w, http.StatusForbidden, "the host must be an IP address or localhost")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (o *opsServer) serve() error {
+	if err := o.http.Serve(o.Listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (o *opsServer) shutdown(ctx context.Context) {
+	if o.http.Shutdown(ctx) != nil {
+		o.http.Close() // a scrape or profile that will not end
+	}
+	o.Listener.Close() // where serve was never called
+}
+
+// debugWriter carries net/http's complaints about clients to the log.
+type debugWriter struct{ log hclog.Logger }
+
+func (w debugWriter) Write(line []byte) (int, error) {
+	w.log.Debug("http", "error", string(line))
+	return len(line), nil
+}

@@ -1,0 +1,205 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Compiler builds snapshots. The zero value works.
+type Compiler struct {
+	// Logger is handed to what is built. Nil discards.
+	Logger hclog.Logger
+}
+
+// Compile builds what the draft makes live after prev. Faults and warnings go to
+// bad; if there are faults, the snapshot must not be used.
+//
+// A resource that is down in prev and not put by the draft is tried again, and
+// may stay down. Any other that cannot be built is a fault.
+func (c Compiler) Compile(prev *Snapshot, d *store.Draft, bad *invalid.List) *Snapshot {
+	return c.compile(&job{prev: prev, draft: d, state: d.State(), bad: bad})
+}
+
+// Restore builds what can be made live of a stored state. The rest is down.
+func (c Compiler) Restore(state *store.State) *Snapshot {
+	return c.compile(&job{prev: new(Snapshot), state: state, bad: new(invalid.List), lenient: true})
+}
+
+// A job is one compile.
+type job struct {
+	prev    *Snapshot
+	next    *Snapshot
+	draft   *store.Draft // nil if the state is not new
+	state   *store.State
+	bad     *invalid.List
+	lenient bool // nothing is a fault: what cannot be built is down
+	log     hclog.Logger
+}
+
+func (c Compiler) compile(j *job) *Snapshot {
+	j.log = c.Logger
+	if j.log == nil {
+		j.log = hclog.NewNullLogger()
+	}
+	j.next = &Snapshot{
+		state:        j.state,
+		bundles:      map[string]*bundle{},
+		certificates: map[string]*certificate{},
+		upstreams:    map[string]*liveUpstream{},
+		listeners:    map[string]*Listener{},
+	}
+	for _, r := range j.state.List(adminv1.Kind_KIND_TRUST_BUNDLE) {
+		j.next.bundles[r.GetName()] = j.bundle(r.(*adminv1.TrustBundle))
+	}
+	for _, r := range j.state.List(adminv1.Kind_KIND_CERTIFICATE) {
+		j.next.certificates[r.GetName()] = j.certificate(r.(*adminv1.Certificate))
+	}
+	for _, r := range j.state.List(adminv1.Kind_KIND_UPSTREAM) {
+		j.next.upstreams[r.GetName()] = j.upstream(r.(*adminv1.Upstream))
+	}
+	j.compileListeners()
+	return j.next
+}
+
+// A scope gathers what is wrong with one resource, by paths relative to it, and
+// decides what that means.
+type scope struct {
+	invalid.List
+	job      *job
+	ref      store.Ref
+	standing []invalid.Warning
+}
+
+// notes is what is odd about a live object. It is kept with the object, to be
+// said again when the object is reused.
+type notes struct {
+	warnings []invalid.Warning // to whoever writes the resource
+	standing []invalid.Warning // to everybody, for as long as it is live
+}
+
+func (j *job) scope(r store.Resource) *scope {
+	return &scope{job: j, ref: store.RefOf(r)}
+}
+
+// written reports whether the resource is put by the draft.
+func (s *scope) written() bool {
+	return s.job.draft != nil && s.job.draft.Puts(s.ref)
+}
+
+// path returns the resource's path in the request, or one that names it.
+func (s *scope) path() invalid.Path {
+	if s.job.draft != nil {
+		return s.job.draft.Path(s.ref)
+	}
+	return s.home()
+}
+
+// wasDown reports whether the resource is down already.
+func (s *scope) wasDown() bool {
+	return slices.ContainsFunc(s.job.prev.problems, func(p Problem) bool { return p.Ref == s.ref })
+}
+
+// home returns the path that names the resource outside of any request.
+func (s *scope) home() invalid.Path {
+	return invalid.Path(store.KindName(s.ref.Kind)).Key(s.ref.Name)
+}
+
+// warnStanding warns of what weakens security for as long as it stands.
+func (s *scope) warnStanding(p invalid.Path, format string, args ...any) {
+	s.Warn(p, format, args...)
+	s.standing = append(s.standing, invalid.Warning{Field: p, Message: fmt.Sprintf(format, args...)})
+}
+
+// notes returns the warnings so far.
+func (s *scope) notes() notes { return notes{s.Warnings(), s.standing} }
+
+// reuse says the notes of an object that stays live.
+func (s *scope) reuse(n notes) {
+	for _, w := range n.warnings {
+		s.Warn(w.Field, "%s", w.Message)
+	}
+	s.standing = n.standing
+}
+
+// close ends the checks. It returns why the resource is down; "" if it is up, or
+// if its faults fail the whole compile.
+func (s *scope) close() (down string) {
+	if s.Len() > 0 && (s.job.lenient || s.wasDown() && !s.written()) {
+		down = s.reason()
+		s.job.next.problems = append(s.job.next.problems, Problem{s.ref, down})
+		return down
+	}
+	path := s.path()
+	for _, f := range s.Faults() {
+		s.job.bad.AddClass(f.Class, path.Join(string(f.Field)), "%s", f.Message)
+	}
+	if s.written() {
+		for _, w := range s.Warnings() {
+			s.job.bad.Warn(path.Join(string(w.Field)), "%s", w.Message)
+		}
+	}
+	for _, w := range s.standing {
+		s.job.next.standing = append(s.job.next.standing, invalid.Warning{Field: s.home().Join(string(w.Field)), Message: w.Message})
+	}
+	return ""
+}
+
+// reason returns the faults as one line.
+func (s *scope) reason() string {
+	var parts []string
+	for _, f := range s.Faults() {
+		parts = append(parts, f.String())
+	}
+	return strings.Join(parts, "; ")
+}
+
+// addFaults takes over faults as package certs reports them.
+func (s *scope) addFaults(p invalid.Path, err error) {
+	var faults certs.Faults
+	if !errors.As(err, &faults) {
+		s.Add(p, "%v", err)
+		return
+	}
+	for _, f := range faults {
+		s.Add(p.Join(f.Field), "%s", f.Problem)
+	}
+}
+
+// sameInputs reports whether two messages ask for the same, whatever their
+// labels and their place in the history.
+func sameInputs[M interface {
+	comparable
+	store.Resource
+}](a, b M) bool {
+	if a == b {
+		return true
+	}
+	return proto.Equal(inputs(a), inputs(b))
+}
+
+func inputs[M store.Resource](r M) proto.Message {
+	c := proto.Clone(r)
+	switch c := c.(type) {
+	case *adminv1.Listener:
+		c.Labels, c.Etag, c.Revision = nil, "", 0
+	case *adminv1.Route:
+		c.Labels, c.Etag, c.Revision = nil, "", 0
+	case *adminv1.Upstream:
+		c.Labels, c.Etag, c.Revision = nil, "", 0
+	case *adminv1.Certificate:
+		c.Labels, c.Etag, c.Revision = nil, "", 0
+	case *adminv1.TrustBundle:
+		c.Labels, c.Etag, c.Revision = nil, "", 0
+	}
+	return c
+}

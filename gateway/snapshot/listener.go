@@ -1,0 +1,242 @@
+package snapshot
+
+import (
+	"net"
+	"slices"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Listener is a Listener resource and what became of it. It is immutable.
+type Listener struct {
+	Name             string
+	Protocol         adminv1.Protocol
+	Network, Address string // as package net wants them
+	Configured       string // the address as the resource has it
+	Down             string // why it must not be served; empty if it may
+
+	msg   *adminv1.Listener
+	uses  listenerUses
+	tls   *certs.Server
+	tcp   *l4.Table
+	http  *l7.Table
+	notes notes
+}
+
+// listenerUses is the live objects that a listener's table is built from.
+type listenerUses struct {
+	certificates []*certs.Certificate
+	trust        []*certs.TrustBundle
+	upstream     *liveUpstream
+	routes       []*liveRoute
+}
+
+func (u listenerUses) equal(v listenerUses) bool {
+	return slices.Equal(u.certificates, v.certificates) && slices.Equal(u.trust, v.trust) &&
+		u.upstream.sameLive(v.upstream) && slices.EqualFunc(u.routes, v.routes, (*liveRoute).sameLive)
+}
+
+// sameLive reports whether traffic for both goes the same way.
+func (u *liveUpstream) sameLive(v *liveUpstream) bool {
+	if u == nil || v == nil {
+		return u == v
+	}
+	return u.live == v.live
+}
+
+// compileListeners builds the listeners, each with its routes.
+func (j *job) compileListeners() {
+	routes := j.routes()
+	listeners := j.state.List(adminv1.Kind_KIND_LISTENER)
+	scopes := make([]*scope, len(listeners))
+	for i, r := range listeners {
+		msg := r.(*adminv1.Listener)
+		scopes[i] = j.scope(msg)
+		j.next.listeners[msg.GetName()] = j.listener(scopes[i], msg, routes[msg.GetName()])
+	}
+	j.checkOverlaps(scopes)
+	for _, s := range scopes {
+		l := j.next.listeners[s.ref.Name]
+		l.notes = s.notes()
+		if l.Down = s.close(); l.Down != "" {
+			l.tcp, l.http = nil, nil
+		}
+	}
+}
+
+func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Listener {
+	prev := j.prev.listeners[msg.GetName()]
+	next := &Listener{Name: msg.GetName(), msg: msg, Configured: msg.GetAddress(), Protocol: msg.GetProtocol()}
+	var problem string
+	if next.Network, next.Address, problem = listenAddress(msg.GetAddress()); problem != "" {
+		s.Add("address", "%s", problem)
+	}
+	next.uses.routes = routes
+	for _, r := range routes {
+		// Without the route, its traffic would go where the next one sends it.
+		if r.problem != "" {
+			s.Add("", "its route %q is down: %s", r.msg.GetName(), r.problem)
+		}
+	}
+	if msg.GetUpstream() != "" {
+		next.uses.upstream = j.next.upstreams[msg.GetUpstream()]
+	}
+	for i, name := range msg.GetTls().GetCertificates() {
+		at := invalid.Path("tls.certificates").Index(i)
+		if slices.Contains(msg.GetTls().GetCertificates()[:i], name) {
+			s.Add(at, "is %q, which is in the list twice", name)
+		}
+		next.uses.certificates = append(next.uses.certificates, s.useCertificate(at, name))
+	}
+	next.uses.trust = s.useTrust("tls.client_trust_bundles", msg.GetTls().GetClientTrustBundles())
+
+	same := prev != nil && prev.Down == "" && s.Len() == 0 && sameInputs(prev.msg, msg)
+	if same && prev.uses.equal(next.uses) {
+		next.tls, next.tcp, next.http = prev.tls, prev.tcp, prev.http
+		s.reuse(prev.notes)
+		return next
+	}
+	// The TLS server is kept if only the routes changed: with it stay the
+	// session tickets that clients hold.
+	if same && slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
+		next.tls = prev.tls
+	}
+	s.buildListener(next)
+	return next
+}
+
+func (s *scope) buildListener(l *Listener) {
+	msg := l.msg
+	if t := msg.GetTls(); t != nil {
+		s.buildServer(l, t)
+	}
+	maxConns := s.limit("limits.connections", msg.GetLimits().GetConnections(), 1_000_000)
+	maxPerClient := s.limit("limits.connections_per_client", msg.GetLimits().GetConnectionsPerClient(), 1_000_000)
+	handshake := s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake())
+	idle := s.duration("timeouts.idle", msg.GetTimeouts().GetIdle())
+	headerRead := s.duration("timeouts.header_read", msg.GetTimeouts().GetHeaderRead())
+	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
+	maxHeader := msg.GetHttp().GetMaxHeaderBytes()
+	if msg.GetHttp() != nil && maxHeader != 0 && (maxHeader < 1024 || maxHeader > 1<<20) {
+		s.Add("http.max_header_bytes", "is %d; it must be from 1024 to 1048576", maxHeader)
+	}
+
+	switch msg.GetProtocol() {
+	case adminv1.Protocol_PROTOCOL_TCP:
+		if msg.GetHttp() != nil {
+			s.Add("http", "must be left out: the listener's protocol is PROTOCOL_TCP")
+		}
+		if msg.GetTimeouts().GetHeaderRead() != nil {
+			s.Add("timeouts.header_read", "must be left out: the listener's protocol is PROTOCOL_TCP")
+		}
+		l.tcp = &l4.Table{
+			TLS: l.tls, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
+			Routes: s.job.tcpRoutes(l),
+		}
+		if u := l.uses.upstream; u != nil {
+			l.tcp.Default = &l4.Target{Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
+		}
+	case adminv1.Protocol_PROTOCOL_HTTP:
+		if msg.GetTcp() != nil {
+			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
+		}
+		l.http = &l7.Table{
+			TLS: l.tls, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader),
+			Routes: s.job.httpRoutes(l),
+		}
+		if u := l.uses.upstream; u != nil {
+			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*l7.Back]{{Value: u.back, Weight: 1}})}}
+		}
+	case adminv1.Protocol_PROTOCOL_UNSPECIFIED:
+		s.Add("protocol", "must be set: PROTOCOL_TCP or PROTOCOL_HTTP")
+	default:
+		enum(s, "protocol", msg.GetProtocol(), adminv1.Protocol_name)
+	}
+}
+
+func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
+	settings := s.tlsSettings(t)
+	if len(settings.alpn) == 0 && l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
+		settings.alpn = alpn(l7.Auto)
+	}
+	if l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
+		for i, p := range t.GetAlpn() {
+			if p != "h2" && p != "http/1.1" {
+				s.Add(invalid.Path("tls.alpn").Index(i), "is %q; an HTTP listener speaks h2 and http/1.1", p)
+			}
+		}
+	}
+	if len(t.GetCertificates()) == 0 {
+		s.Add("tls.certificates", "must name at least one certificate to present to clients")
+	}
+	auth := certs.ClientAuthNone
+	if enum(s, "tls.client_auth", t.GetClientAuth(), adminv1.ClientAuth_name) {
+		auth = clientAuths[t.GetClientAuth()]
+	}
+	switch {
+	case auth == certs.ClientAuthNone && len(t.GetClientTrustBundles()) > 0:
+		s.Add("tls.client_trust_bundles", "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the bundles out")
+	case auth != certs.ClientAuthNone && len(t.GetClientTrustBundles()) == 0:
+		s.Add("tls.client_trust_bundles", "must name at least one trust bundle, because client_auth asks for certificates")
+	}
+	if s.Len() > 0 || l.tls != nil || slices.Contains(l.uses.certificates, nil) {
+		return
+	}
+	server, err := certs.NewServer(certs.ServerOptions{
+		Certificates:     l.uses.certificates,
+		RejectUnknownSNI: t.GetRejectUnknownSni(),
+		ClientAuth:       auth,
+		ClientTrust:      l.uses.trust,
+		MinVersion:       settings.minVersion,
+		MaxVersion:       settings.maxVersion,
+		CipherSuites:     settings.cipherSuites,
+		Groups:           settings.groups,
+		NextProtos:       settings.alpn,
+	})
+	if err != nil {
+		s.addFaults("tls", err)
+		return
+	}
+	l.tls = server
+}
+
+var clientAuths = map[adminv1.ClientAuth]certs.ClientAuth{
+	adminv1.ClientAuth_CLIENT_AUTH_NONE:     certs.ClientAuthNone,
+	adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL: certs.ClientAuthOptional,
+	adminv1.ClientAuth_CLIENT_AUTH_REQUIRED: certs.ClientAuthRequired,
+}
+
+// checkOverlaps finds listeners that want the same address. The fault is that of
+// the one being written; of two stored ones, that of the later in name.
+func (j *job) checkOverlaps(scopes []*scope) {
+	byPort := map[string][]*scope{}
+	for _, s := range scopes {
+		l := j.next.listeners[s.ref.Name]
+		key := l.Address
+		if l.Network == "tcp" {
+			_, key, _ = net.SplitHostPort(l.Address)
+		}
+		if l.Network == "" || key == "0" {
+			continue
+		}
+		for _, other := range byPort[l.Network+key] {
+			o := j.next.listeners[other.ref.Name]
+			if !overlap(l.Network, l.Address, o.Network, o.Address) {
+				continue
+			}
+			at, with := s, o
+			if other.written() && !s.written() {
+				at, with = other, l
+			}
+			at.Add("address", "is %s, which listener %q takes with %s", j.next.listeners[at.ref.Name].Configured, with.Name, with.Configured)
+		}
+		byPort[l.Network+key] = append(byPort[l.Network+key], s)
+	}
+}

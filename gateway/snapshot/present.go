@@ -1,0 +1,74 @@
+package snapshot
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// maxListed is the most CAs of a bundle that are described one by one.
+const maxListed = 100
+
+// Present returns a copy of a resource that is fit to be shown: the private key
+// is out, and what its certificates say of themselves is in, if the snapshot
+// holds it.
+func (s *Snapshot) Present(r store.Resource) store.Resource {
+	switch r := r.(type) {
+	case *adminv1.Certificate:
+		// The key is taken out of the source before anything is copied: no copy
+		// of it may come to be.
+		shown := &adminv1.Certificate{Name: r.Name, Labels: r.Labels, Etag: r.Etag, Revision: r.Revision}
+		switch src := r.Source.(type) {
+		case *adminv1.Certificate_Pem:
+			shown.Source = &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: src.Pem.GetCertificateChain()}}
+		case *adminv1.Certificate_Files:
+			shown.Source = src
+		}
+		shown = proto.Clone(shown).(*adminv1.Certificate)
+		if c := s.certificates[r.GetName()]; c != nil && c.live != nil {
+			shown.Info = CertificateInfo(c.live.Info())
+		}
+		return shown
+	case *adminv1.TrustBundle:
+		shown := proto.Clone(r).(*adminv1.TrustBundle)
+		if b := s.bundles[r.GetName()]; b != nil && b.trust != nil {
+			shown.Info = bundleInfo(b)
+		}
+		return shown
+	}
+	return proto.Clone(r).(store.Resource)
+}
+
+func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {
+	info := &adminv1.TrustBundleInfo{Count: uint32(b.trust.Count())}
+	if b.msg.GetSystem() != nil {
+		return info
+	}
+	for i, c := range b.trust.Infos() {
+		if i == maxListed {
+			break
+		}
+		info.Certificates = append(info.Certificates, CertificateInfo(c))
+	}
+	return info
+}
+
+// CertificateInfo returns the API's form of a description.
+func CertificateInfo(i certs.Info) *adminv1.CertificateInfo {
+	return &adminv1.CertificateInfo{
+		Subject:           i.Subject,
+		Sans:              i.SANs,
+		Issuer:            i.Issuer,
+		Serial:            i.Serial,
+		Sha256Fingerprint: i.SHA256Fingerprint,
+		NotBefore:         timestamppb.New(i.NotBefore),
+		NotAfter:          timestamppb.New(i.NotAfter),
+		KeyType:           i.KeyType,
+		KeyUsages:         i.KeyUsages,
+		ChainLength:       uint32(i.ChainLength),
+		Warnings:          i.Warnings,
+	}
+}

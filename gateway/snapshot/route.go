@@ -1,0 +1,343 @@
+package snapshot
+
+import (
+	"errors"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A liveRoute is a Route resource and the upstreams it forwards to.
+type liveRoute struct {
+	msg       *adminv1.Route
+	upstreams []*liveUpstream
+	problem   string // not served, and why
+}
+
+// sameLive reports whether both match and do the same.
+func (r *liveRoute) sameLive(o *liveRoute) bool {
+	return r.problem == o.problem && slices.EqualFunc(r.upstreams, o.upstreams, (*liveUpstream).sameLive) && sameInputs(r.msg, o.msg)
+}
+
+// routes checks every route and returns them by listener, in the order of
+// names.
+func (j *job) routes() map[string][]*liveRoute {
+	byListener := map[string][]*liveRoute{}
+	conflicts := map[[2]string]bool{}
+	var all []*liveRoute
+	var scopes []*scope
+	for _, r := range j.state.List(adminv1.Kind_KIND_ROUTE) {
+		msg := r.(*adminv1.Route)
+		s := j.scope(msg)
+		lr := &liveRoute{msg: msg}
+		for _, w := range msg.GetForward().GetUpstreams() {
+			lr.upstreams = append(lr.upstreams, j.next.upstreams[w.GetName()])
+		}
+		if j.lenient || s.written() || j.prev.State().Get(s.ref.Kind, s.ref.Name) != r || j.listenersChanged(msg) {
+			s.checkRoute(msg)
+		}
+		all, scopes = append(all, lr), append(scopes, s)
+		for _, l := range msg.GetListeners() {
+			byListener[l] = append(byListener[l], lr)
+		}
+	}
+	for listener, routes := range byListener {
+		if !j.tableChanged(listener, routes) {
+			continue
+		}
+		j.checkConflicts(routes, conflicts, func(name string) *scope {
+			i := slices.IndexFunc(all, func(r *liveRoute) bool { return r.msg.GetName() == name })
+			return scopes[i]
+		})
+	}
+	for i, s := range scopes {
+		all[i].problem = s.close()
+	}
+	return byListener
+}
+
+// listenersChanged reports whether a listener of the route is not the message
+// that it was: what a route may do depends on what its listeners speak.
+func (j *job) listenersChanged(msg *adminv1.Route) bool {
+	for _, l := range msg.GetListeners() {
+		if j.state.Get(adminv1.Kind_KIND_LISTENER, l) != j.prev.State().Get(adminv1.Kind_KIND_LISTENER, l) {
+			return true
+		}
+	}
+	return false
+}
+
+// tableChanged reports whether a listener's routes are not those it has.
+func (j *job) tableChanged(listener string, routes []*liveRoute) bool {
+	prev := j.prev.listeners[listener]
+	return prev == nil || !slices.EqualFunc(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
+}
+
+func (s *scope) checkRoute(msg *adminv1.Route) {
+	if len(msg.GetListeners()) == 0 {
+		s.Add("listeners", "must name at least one listener")
+	}
+	for i, name := range msg.GetListeners() {
+		at := invalid.Path("listeners").Index(i)
+		if slices.Contains(msg.GetListeners()[:i], name) {
+			s.Add(at, "is %q, which is in the list twice", name)
+		}
+		r := s.job.state.Get(adminv1.Kind_KIND_LISTENER, name)
+		if r == nil {
+			continue // reported by the store
+		}
+		if l := r.(*adminv1.Listener); l.GetProtocol() == adminv1.Protocol_PROTOCOL_TCP {
+			s.checkTCPRoute(msg, l)
+		}
+	}
+	if _, err := route.New([]route.Rule[*liveRoute]{rule[*liveRoute](msg, nil)}); err != nil {
+		for _, e := range unwrap(err) {
+			var re *route.RuleError
+			if errors.As(e, &re) {
+				s.Add(invalid.Path("match").Field(re.Field), "%v", re.Err)
+			} else {
+				s.Add("match", "%v", e)
+			}
+		}
+	}
+	switch a := msg.GetAction().(type) {
+	case *adminv1.Route_Forward:
+		s.checkForward(a.Forward)
+	case *adminv1.Route_Redirect:
+		s.checkRedirect(a.Redirect)
+	case *adminv1.Route_Respond:
+		s.checkRespond(a.Respond)
+	default:
+		s.Add("forward", "forward, redirect or respond must be set")
+	}
+	s.headerRules("request_headers", msg.GetRequestHeaders())
+	s.headerRules("response_headers", msg.GetResponseHeaders())
+}
+
+// checkTCPRoute refuses what has no meaning for bytes.
+func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
+	const tcp = "must be left out: listener %q is PROTOCOL_TCP"
+	m := msg.GetMatch()
+	if len(m.GetHosts()) > 0 && l.GetTls() == nil {
+		s.Add("match.hosts", "needs TLS, for the name is the client's SNI, and listener %q takes plaintext", l.GetName())
+	}
+	for _, f := range []struct {
+		at  invalid.Path
+		set bool
+	}{
+		{"match.path", m.GetPath() != nil}, {"match.methods", len(m.GetMethods()) > 0}, {"match.headers", len(m.GetHeaders()) > 0},
+		{"redirect", msg.GetRedirect() != nil}, {"respond", msg.GetRespond() != nil}, {"forward.timeout", msg.GetForward().GetTimeout() != nil},
+		{"request_headers", msg.GetRequestHeaders() != nil}, {"response_headers", msg.GetResponseHeaders() != nil},
+	} {
+		if f.set {
+			s.Add(f.at, tcp, l.GetName())
+		}
+	}
+}
+
+func (s *scope) checkForward(f *adminv1.Forward) {
+	if len(f.GetUpstreams()) == 0 {
+		s.Add("forward.upstreams", "must name at least one upstream")
+	}
+	seen := map[string]bool{}
+	var sum uint32
+	for i, u := range f.GetUpstreams() {
+		at := invalid.Path("forward.upstreams").Index(i)
+		if seen[u.GetName()] {
+			s.Add(at.Field("name"), "is %q, which is in the list twice", u.GetName())
+		}
+		seen[u.GetName()] = true
+		if s.weight(at.Field("weight"), u.GetWeight()); u.GetWeight() > 0 {
+			sum++
+		}
+	}
+	if len(f.GetUpstreams()) > 1 && sum == 0 {
+		s.Add("forward.upstreams", "must give at least one upstream a weight, for one without takes no traffic")
+	}
+	s.duration("forward.timeout", f.GetTimeout())
+}
+
+var redirectCodes = []uint32{301, 302, 303, 307, 308}
+
+var redirectHost = regexp.MustCompile(`^[^/?#@\s\\]+$`)
+
+func (s *scope) checkRedirect(r *adminv1.Redirect) {
+	if c := r.GetCode(); c != 0 && !slices.Contains(redirectCodes, c) {
+		s.Add("redirect.code", "is %d; it must be 301, 302, 303, 307 or 308", c)
+	}
+	if sch := r.GetScheme(); sch != "" && sch != "http" && sch != "https" {
+		s.Add("redirect.scheme", "is %q; it must be http or https", sch)
+	}
+	if h := r.GetHost(); h != "" {
+		if _, err := route.NormalizeHost(h); err != nil || !redirectHost.MatchString(h) {
+			s.Add("redirect.host", "is %q; it must be a host name or IP address, with or without a port", h)
+		}
+	}
+	if p := r.GetPath(); p != "" && (p[0] != '/' || strings.ContainsFunc(p, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '\\' })) {
+		s.Add("redirect.path", "is %q; it must begin with / and be escaped as in a URL", p)
+	}
+	if r.GetScheme() == "" && r.GetHost() == "" && r.GetPath() == "" {
+		s.Add("redirect", "must change the scheme, the host or the path, or it leads to itself")
+	}
+}
+
+func (s *scope) checkRespond(r *adminv1.Respond) {
+	if c := r.GetCode(); c != 0 && (c < 200 || c > 599) {
+		s.Add("respond.code", "is %d; it must be from 200 to 599", c)
+	} else if (c == http.StatusNoContent || c == http.StatusNotModified) && r.GetBody() != "" {
+		s.Add("respond.body", "must be empty: a response with code %d has none", c)
+	}
+	if n := len(r.GetBody()); n > 65536 {
+		s.Add("respond.body", "has %d bytes; it must have at most 65536", n)
+	}
+	if err := l7.CheckFieldValue(r.GetContentType()); err != nil {
+		s.Add("respond.content_type", "%v", err)
+	}
+}
+
+// headerRules checks header rules and returns them as l7 takes them.
+func (s *scope) headerRules(p invalid.Path, h *adminv1.HeaderRules) l7.HeaderRules {
+	check := func(at invalid.Path, err error) {
+		if err != nil {
+			s.Add(at, "%v", err)
+		}
+	}
+	fields := func(p invalid.Path, in []*adminv1.HeaderValue) []l7.Field {
+		var out []l7.Field
+		for i, v := range in {
+			check(p.Index(i).Field("name"), l7.CheckFieldName(v.GetName()))
+			check(p.Index(i).Field("value"), l7.CheckFieldValue(v.GetValue()))
+			out = append(out, l7.Field{Name: v.GetName(), Value: v.GetValue()})
+		}
+		return out
+	}
+	for i, name := range h.GetRemove() {
+		check(p.Field("remove").Index(i), l7.CheckFieldName(name))
+	}
+	return l7.HeaderRules{Remove: h.GetRemove(), Set: fields(p.Field("set"), h.GetSet()), Add: fields(p.Field("add"), h.GetAdd())}
+}
+
+// checkConflicts finds routes of one listener that cannot be told apart. The
+// fault is that of the one being written.
+func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of func(name string) *scope) {
+	rules := make([]route.Rule[*liveRoute], len(routes))
+	for i, r := range routes {
+		rules[i] = rule(r.msg, r)
+	}
+	_, err := route.New(rules)
+	for _, e := range unwrap(err) {
+		var c *route.ConflictError
+		if !errors.As(e, &c) || known[c.Rules] {
+			continue
+		}
+		known[c.Rules] = true
+		at, with := of(c.Rules[1]), c.Rules[0]
+		if first := of(c.Rules[0]); first.written() && !at.written() {
+			at, with = first, c.Rules[1]
+		}
+		at.Add("match", "cannot be told apart from route %q: both match %s, and neither is more specific", with, c.What)
+	}
+}
+
+func unwrap(err error) []error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return many.Unwrap()
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// rule returns a route's conditions.
+func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
+	m := msg.GetMatch()
+	r := route.Rule[T]{Name: msg.GetName(), Hosts: m.GetHosts(), Methods: m.GetMethods(), Value: value}
+	switch p := m.GetPath().GetKind().(type) {
+	case *adminv1.PathMatch_Prefix:
+		r.Path = route.Path{Kind: route.PathPrefix, Value: p.Prefix}
+	case *adminv1.PathMatch_Exact:
+		r.Path = route.Path{Kind: route.PathExact, Value: p.Exact}
+	case *adminv1.PathMatch_Regex:
+		r.Path = route.Path{Kind: route.PathRegex, Value: p.Regex}
+	}
+	for _, h := range m.GetHeaders() {
+		r.Headers = append(r.Headers, route.Header{Name: h.GetName(), Exact: h.Exact})
+	}
+	return r
+}
+
+// tcpRoutes returns a TCP listener's table; nil if it has no routes or one of
+// them is wrong, which is reported elsewhere.
+func (j *job) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
+	rules := make([]route.Rule[*l4.Target], 0, len(l.uses.routes))
+	for _, r := range l.uses.routes {
+		rules = append(rules, rule(r.msg, &l4.Target{
+			Route:     r.msg.GetName(),
+			Upstreams: upstream.NewSplit(split(r, func(u *liveUpstream) *upstream.Upstream { return u.live })),
+		}))
+	}
+	return table(rules)
+}
+
+// httpRoutes returns an HTTP listener's table, as tcpRoutes.
+func (j *job) httpRoutes(l *Listener) *route.Table[*l7.Action] {
+	rules := make([]route.Rule[*l7.Action], 0, len(l.uses.routes))
+	for _, r := range l.uses.routes {
+		rules = append(rules, rule(r.msg, j.action(r)))
+	}
+	return table(rules)
+}
+
+func table[T any](rules []route.Rule[T]) *route.Table[T] {
+	if len(rules) == 0 {
+		return nil
+	}
+	t, err := route.New(rules)
+	if err != nil {
+		return nil
+	}
+	return t
+}
+
+func split[T any](r *liveRoute, live func(*liveUpstream) T) []upstream.Weighted[T] {
+	var out []upstream.Weighted[T]
+	for i, w := range r.msg.GetForward().GetUpstreams() {
+		if u := r.upstreams[i]; u != nil {
+			out = append(out, upstream.Weighted[T]{Value: live(u), Weight: int(w.GetWeight())})
+		}
+	}
+	return out
+}
+
+// action returns what a checked route does.
+func (j *job) action(r *liveRoute) *l7.Action {
+	s := j.scope(r.msg) // its faults are known already
+	a := &l7.Action{
+		Route:           r.msg.GetName(),
+		RequestHeaders:  s.headerRules("request_headers", r.msg.GetRequestHeaders()),
+		ResponseHeaders: s.headerRules("response_headers", r.msg.GetResponseHeaders()),
+	}
+	switch {
+	case r.msg.GetForward() != nil:
+		a.Forward = &l7.Forward{
+			Backs:   upstream.NewSplit(split(r, func(u *liveUpstream) *l7.Back { return u.back })),
+			Timeout: s.duration("forward.timeout", r.msg.GetForward().GetTimeout()),
+		}
+	case r.msg.GetRedirect() != nil:
+		d := r.msg.GetRedirect()
+		a.Redirect = &l7.Redirect{Code: int(d.GetCode()), Scheme: d.GetScheme(), Host: d.GetHost(), Path: d.GetPath()}
+	case r.msg.GetRespond() != nil:
+		d := r.msg.GetRespond()
+		a.Respond = &l7.Respond{Code: int(d.GetCode()), Body: d.GetBody(), ContentType: d.GetContentType()}
+	}
+	return a
+}

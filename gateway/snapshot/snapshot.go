@@ -1,0 +1,136 @@
+package snapshot
+
+import (
+	"cmp"
+	"crypto/x509"
+	"slices"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Snapshot is everything live, as of one revision. The zero value is what is
+// live before the first compile: nothing.
+type Snapshot struct {
+	state        *store.State
+	bundles      map[string]*bundle
+	certificates map[string]*certificate
+	upstreams    map[string]*liveUpstream
+	listeners    map[string]*Listener
+	problems     []Problem
+	standing     []invalid.Warning
+}
+
+// A Problem says why a resource is down.
+type Problem struct {
+	Ref    store.Ref
+	Reason string
+}
+
+// State returns the desired state that the snapshot was compiled from.
+func (s *Snapshot) State() *store.State {
+	if s.state == nil {
+		return new(store.State)
+	}
+	return s.state
+}
+
+// Problems returns what is down and why, in the order of kinds and names.
+func (s *Snapshot) Problems() []Problem { return s.problems }
+
+// Standing returns what is live but weakens security.
+func (s *Snapshot) Standing() []invalid.Warning { return s.standing }
+
+// Listeners returns the listeners in the order of their names. The caller must
+// not modify the slice's elements.
+func (s *Snapshot) Listeners() []*Listener {
+	out := make([]*Listener, 0, len(s.listeners))
+	for _, r := range s.State().List(adminv1.Kind_KIND_LISTENER) {
+		out = append(out, s.listeners[r.GetName()])
+	}
+	return out
+}
+
+// Listener returns the listener, or nil if there is none.
+func (s *Snapshot) Listener(name string) *Listener { return s.listeners[name] }
+
+// TCP returns what the TCP listener of the name does now: nil if there is none
+// or it is down. It is safe for concurrent use and does not allocate.
+func (s *Snapshot) TCP(name string) *l4.Table {
+	if l := s.listeners[name]; l != nil {
+		return l.tcp
+	}
+	return nil
+}
+
+// HTTP returns what the HTTP listener of the name does now: nil if there is
+// none or it is down. It is safe for concurrent use and does not allocate.
+func (s *Snapshot) HTTP(name string) *l7.Table {
+	if l := s.listeners[name]; l != nil {
+		return l.http
+	}
+	return nil
+}
+
+// An Upstream is one upstream as it is live.
+type Upstream struct {
+	Name   string
+	Reason string // why it is down; empty if it is up
+	Live   *upstream.Upstream
+}
+
+// Upstreams returns the upstreams in the order of their names.
+func (s *Snapshot) Upstreams() []Upstream {
+	var out []Upstream
+	for _, r := range s.State().List(adminv1.Kind_KIND_UPSTREAM) {
+		u := s.upstreams[r.GetName()]
+		out = append(out, Upstream{r.GetName(), u.down, u.live})
+	}
+	return out
+}
+
+// Retire closes the idle connections of every upstream that next does not use.
+// Connections and requests under way go on.
+func (s *Snapshot) Retire(next *Snapshot) {
+	for name, u := range s.upstreams {
+		if n := next.upstreams[name]; n == nil || n.back != u.back {
+			u.back.Retire()
+		}
+	}
+}
+
+// Reloaded returns the resources whose messages are as in prev but whose files
+// are not.
+func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
+	var refs []store.Ref
+	for name, b := range s.bundles {
+		if p := prev.bundles[name]; p != nil && p.trust != b.trust && sameInputs(p.msg, b.msg) {
+			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name})
+		}
+	}
+	for name, c := range s.certificates {
+		if p := prev.certificates[name]; p != nil && p.live != c.live && sameInputs(p.msg, c.msg) {
+			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name})
+		}
+	}
+	slices.SortFunc(refs, func(a, b store.Ref) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return refs
+}
+
+// Leaves returns the leaf of every certificate that is up, by the certificate's
+// name. It must not be modified.
+func (s *Snapshot) Leaves() map[string]*x509.Certificate {
+	out := make(map[string]*x509.Certificate, len(s.certificates))
+	for name, c := range s.certificates {
+		if c.live != nil {
+			out[name] = c.live.Leaf()
+		}
+	}
+	return out
+}

@@ -1,0 +1,126 @@
+package snapshot
+
+import (
+	"crypto/tls"
+	"slices"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// tlsSettings is what ServerTls and UpstreamTls have in common.
+type tlsSettings struct {
+	minVersion, maxVersion uint16
+	cipherSuites           []uint16
+	groups                 []tls.CurveID
+	alpn                   []string
+}
+
+// commonTLS is the fields that ServerTls and UpstreamTls have in common.
+type commonTLS interface {
+	GetMinVersion() adminv1.TlsVersion
+	GetMaxVersion() adminv1.TlsVersion
+	GetCipherSuites() []string
+	GetGroups() []string
+	GetAlpn() []string
+}
+
+func (s *scope) tlsSettings(t commonTLS) tlsSettings {
+	var out tlsSettings
+	out.minVersion = s.tlsVersion("tls.min_version", t.GetMinVersion())
+	out.maxVersion = s.tlsVersion("tls.max_version", t.GetMaxVersion())
+	lowest, highest := out.minVersion, out.maxVersion
+	if lowest == 0 {
+		lowest = tls.VersionTLS12
+	}
+	if highest == 0 {
+		highest = tls.VersionTLS13
+	}
+	switch {
+	case lowest <= highest:
+	case out.minVersion == 0:
+		s.Add("tls.min_version", "must be set too, to at most max_version: its default is TLS 1.2, which is above %s", tls.VersionName(highest))
+	default:
+		s.Add("tls.min_version", "is %s, above max_version, which is %s", tls.VersionName(lowest), tls.VersionName(highest))
+	}
+
+	suites, warnings, err := certs.ParseCipherSuites(t.GetCipherSuites())
+	if err != nil {
+		s.addFaults("tls.cipher_suites", err)
+	}
+	for _, w := range warnings {
+		s.Warn("tls.cipher_suites", "%s", w)
+	}
+	if len(suites) > 0 && lowest >= tls.VersionTLS13 {
+		s.Warn("tls.cipher_suites", "has no effect: min_version is TLS 1.3, whose suites cannot be chosen")
+	}
+	out.cipherSuites = suites
+
+	if out.groups, err = certs.ParseGroups(t.GetGroups()); err != nil {
+		s.addFaults("tls.groups", err)
+	}
+	for i, p := range t.GetAlpn() {
+		at := invalid.Path("tls.alpn").Index(i)
+		if p == "" || len(p) > 255 {
+			s.Add(at, "has %d bytes; a protocol's name has 1 to 255 (RFC 7301)", len(p))
+		} else if slices.Contains(t.GetAlpn()[:i], p) {
+			s.Add(at, "is %q, which is in the list twice", p)
+		}
+	}
+	out.alpn = slices.Clone(t.GetAlpn())
+	return out
+}
+
+func (s *scope) tlsVersion(p invalid.Path, v adminv1.TlsVersion) uint16 {
+	if !enum(s, p, v, adminv1.TlsVersion_name) {
+		return 0
+	}
+	switch v {
+	case adminv1.TlsVersion_TLS_VERSION_1_0, adminv1.TlsVersion_TLS_VERSION_1_1:
+		s.Warn(p, "allows %s, which RFC 8996 deprecates: its records and signatures rest on MD5 and SHA-1", tls.VersionName(versions[v]))
+	}
+	return versions[v]
+}
+
+var versions = map[adminv1.TlsVersion]uint16{
+	adminv1.TlsVersion_TLS_VERSION_1_0: tls.VersionTLS10,
+	adminv1.TlsVersion_TLS_VERSION_1_1: tls.VersionTLS11,
+	adminv1.TlsVersion_TLS_VERSION_1_2: tls.VersionTLS12,
+	adminv1.TlsVersion_TLS_VERSION_1_3: tls.VersionTLS13,
+}
+
+// useCertificate returns the live certificate of the name. A reference that
+// leads nowhere is reported by the store.
+func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
+	c := s.job.next.certificates[name]
+	if c == nil {
+		return nil
+	}
+	if c.down != "" {
+		s.Add(p, "certificate %q is down: %s", name, c.down)
+	}
+	return c.live
+}
+
+// useTrust returns the live trust bundles of the names.
+func (s *scope) useTrust(p invalid.Path, names []string) []*certs.TrustBundle {
+	var out []*certs.TrustBundle
+	for i, name := range names {
+		at := p.Index(i)
+		if slices.Contains(names[:i], name) {
+			s.Add(at, "is %q, which is in the list twice", name)
+		}
+		b := s.job.next.bundles[name]
+		if b == nil {
+			continue
+		}
+		if b.down != "" {
+			s.Add(at, "trust bundle %q is down: %s", name, b.down)
+		}
+		if b.trust != nil {
+			out = append(out, b.trust)
+		}
+	}
+	return out
+}

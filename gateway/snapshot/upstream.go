@@ -1,0 +1,227 @@
+package snapshot
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A liveUpstream is an Upstream resource and what became of it. While it is
+// down, live is an upstream without endpoints: traffic for it is refused.
+type liveUpstream struct {
+	msg   *adminv1.Upstream
+	uses  upstreamUses
+	live  *upstream.Upstream
+	back  *l7.Back
+	down  string
+	notes notes
+}
+
+// upstreamUses is the live objects that an upstream is built from.
+type upstreamUses struct {
+	certificate *certs.Certificate
+	trust       []*certs.TrustBundle
+}
+
+func (u upstreamUses) equal(v upstreamUses) bool {
+	return u.certificate == v.certificate && slices.Equal(u.trust, v.trust)
+}
+
+func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
+	s := j.scope(msg)
+	prev := j.prev.upstreams[msg.GetName()]
+	next := &liveUpstream{msg: msg}
+	if t := msg.GetTls(); t != nil {
+		if t.GetCertificate() != "" {
+			next.uses.certificate = s.useCertificate("tls.certificate", t.GetCertificate())
+		}
+		next.uses.trust = s.useTrust("tls.trust_bundles", t.GetTrustBundles())
+	}
+	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
+		next.live, next.back, next.notes = prev.live, prev.back, prev.notes
+		s.reuse(next.notes)
+		s.close()
+		return next
+	}
+	s.buildUpstream(next)
+	next.notes = s.notes()
+	if next.down = s.close(); next.down != "" {
+		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
+		next.back = l7.NewBack(l7.BackOptions{Upstream: next.live})
+	}
+	return next
+}
+
+func (s *scope) buildUpstream(u *liveUpstream) {
+	msg := u.msg
+	o := upstream.Options{
+		Name:             msg.GetName(),
+		ConnectTimeout:   s.duration("timeouts.connect", msg.GetTimeouts().GetConnect()),
+		HandshakeTimeout: s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake()),
+		Logger:           s.job.log,
+	}
+	back := l7.BackOptions{
+		TLS:         msg.GetPlaintext() == nil,
+		MaxIdle:     s.limit("pool.max_idle", msg.GetPool().GetMaxIdle(), 100_000),
+		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
+	}
+	if enum(s, "http.protocol", msg.GetHttp().GetProtocol(), adminv1.HttpProtocol_name) {
+		back.Protocol = httpProtocols[msg.GetHttp().GetProtocol()]
+	}
+	if enum(s, "http.host", msg.GetHttp().GetHost(), adminv1.HostHeader_name) {
+		back.SendUpstreamHost = msg.GetHttp().GetHost() == adminv1.HostHeader_HOST_HEADER_UPSTREAM
+		back.Host = msg.GetTls().GetServerName()
+	}
+	var settings *certs.ClientOptions
+	if back.TLS {
+		settings = s.clientOptions(u)
+	}
+
+	if len(msg.GetEndpoints()) == 0 {
+		s.Add("endpoints", "must have at least one endpoint")
+	}
+	seen := map[string]bool{}
+	for i, e := range msg.GetEndpoints() {
+		at := invalid.Path("endpoints").Index(i)
+		network, addr, host, problem := dialAddress(e.GetAddress())
+		if problem != "" {
+			s.Add(at.Field("address"), "%s", problem)
+			continue
+		}
+		if seen[addr] {
+			s.Add(at.Field("address"), "is %q, which the upstream has twice; give one endpoint a weight instead", e.GetAddress())
+		}
+		seen[addr] = true
+		eo := upstream.EndpointOptions{
+			Network:  network,
+			Address:  addr,
+			Weight:   s.weight(at.Field("weight"), e.GetWeight()),
+			Backup:   e.GetBackup(),
+			Draining: e.GetDraining(),
+		}
+		if settings != nil {
+			eo.Stream, eo.HTTP = s.clients(at, *settings, host, back.Protocol)
+		}
+		o.Endpoints = append(o.Endpoints, eo)
+	}
+	if s.Len() > 0 {
+		return
+	}
+	u.live = upstream.New(o)
+	back.Upstream = u.live
+	u.back = l7.NewBack(back)
+}
+
+var httpProtocols = map[adminv1.HttpProtocol]l7.Protocol{
+	adminv1.HttpProtocol_HTTP_PROTOCOL_AUTO: l7.Auto,
+	adminv1.HttpProtocol_HTTP_PROTOCOL_1_1:  l7.HTTP1,
+	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    l7.HTTP2,
+}
+
+// alpn returns what is offered by default.
+func alpn(p l7.Protocol) []string {
+	switch p {
+	case l7.HTTP1:
+		return []string{"http/1.1"}
+	case l7.HTTP2:
+		return []string{"h2"}
+	}
+	return []string{"h2", "http/1.1"}
+}
+
+// clientOptions returns the TLS settings that all endpoints share.
+func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
+	t := u.msg.GetTls() // nil: every default
+	settings := s.tlsSettings(t)
+	o := &certs.ClientOptions{
+		Certificate:    u.uses.certificate,
+		Trust:          u.uses.trust,
+		ServerName:     strings.TrimSuffix(t.GetServerName(), "."),
+		VerifyName:     strings.TrimSuffix(t.GetVerifyName(), "."),
+		MinVersion:     settings.minVersion,
+		MaxVersion:     settings.maxVersion,
+		CipherSuites:   settings.cipherSuites,
+		Groups:         settings.groups,
+		NextProtos:     settings.alpn,
+		NoSessionReuse: t != nil && t.SessionReuse != nil && !t.GetSessionReuse(),
+	}
+	if t != nil && t.VerifyDepth != nil {
+		depth := t.GetVerifyDepth()
+		s.limit("tls.verify_depth", depth, 100)
+		o.VerifyDepth = &depth
+	}
+	for _, n := range []struct {
+		at   invalid.Path
+		name string
+	}{{"tls.server_name", t.GetServerName()}, {"tls.verify_name", t.GetVerifyName()}} {
+		if n.name != "" && !isHost(n.name) {
+			s.Add(n.at, "is %q; it must be a DNS name or an IP address, without a port", n.name)
+		}
+	}
+	if _, err := netip.ParseAddr(t.GetServerName()); err == nil {
+		s.Warn("tls.server_name", "is an IP address: it is verified, but never sent as SNI (RFC 6066)")
+	}
+	if enum(s, "tls.verification", t.GetVerification(), adminv1.Verification_name) {
+		switch t.GetVerification() {
+		case adminv1.Verification_VERIFICATION_REPORT_ONLY:
+			o.Verification = certs.VerifyReportOnly
+			s.warnStanding("tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is let through")
+			log := s.job.log.With("upstream", u.msg.GetName())
+			o.Report = func(err *certs.VerifyError) {
+				log.Warn("certificate would have been refused", "reason", string(err.Reason), "error", err.Error())
+			}
+		case adminv1.Verification_VERIFICATION_INSECURE_SKIP:
+			o.Verification = certs.VerifyInsecureSkip
+			s.warnStanding("tls.verification", "is VERIFICATION_INSECURE_SKIP: whoever answers at the address is taken for the upstream")
+		}
+	}
+	if c := u.uses.certificate; c != nil && !usableAsClient(c) {
+		s.Warn("tls.certificate", "certificate %q does not have the clientAuth key usage: an upstream that checks will refuse it", t.GetCertificate())
+	}
+	return o
+}
+
+func usableAsClient(c *certs.Certificate) bool {
+	usages := c.Info().KeyUsages
+	extended := slices.ContainsFunc(usages, func(u string) bool { return strings.HasSuffix(u, "Auth") })
+	return !extended || slices.Contains(usages, "clientAuth")
+}
+
+// clients returns the TLS settings of one endpoint, for streams and for HTTP:
+// two, for they differ in ALPN, and sessions are not shared between them.
+func (s *scope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol l7.Protocol) (stream, http *certs.Client) {
+	if o.ServerName == "" {
+		o.ServerName = host
+	}
+	if o.VerifyName == "" && o.ServerName == "" && o.Verification != certs.VerifyInsecureSkip {
+		s.Add("tls.server_name", "must be set, because %s has no host name to verify", at)
+		return nil, nil
+	}
+	if s.Len() > 0 {
+		return nil, nil
+	}
+	httpOptions := o
+	if len(o.NextProtos) == 0 {
+		httpOptions.NextProtos = alpn(protocol)
+	}
+	httpOptions.RequireALPN = protocol == l7.HTTP2
+	if httpOptions.RequireALPN && !slices.Contains(httpOptions.NextProtos, "h2") {
+		s.Add("tls.alpn", "must offer h2, because http.protocol is HTTP_PROTOCOL_2")
+		return nil, nil
+	}
+	var err error
+	if stream, err = certs.NewClient(o); err != nil {
+		s.addFaults("tls", err)
+		return nil, nil
+	}
+	if http, err = certs.NewClient(httpOptions); err != nil {
+		s.addFaults("tls", err)
+	}
+	return stream, http
+}

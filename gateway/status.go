@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Status tells what is true now.
+func (g *Gateway) Status() *adminv1.GetStatusResponse {
+	snap := g.live.Load()
+	state := snap.State()
+	count := func(k adminv1.Kind) uint32 { return uint32(state.Len(k)) }
+	out := &adminv1.GetStatusResponse{
+		Version:   g.version,
+		StartTime: timestamppb.New(g.started),
+		Uptime:    durationpb.New(time.Since(g.started)),
+		Revision:  state.Revision(),
+		Ready:     g.ready.Load(),
+		Listeners: g.listeners.status(snap),
+		Counts: &adminv1.ResourceCounts{
+			Listeners:    count(adminv1.Kind_KIND_LISTENER),
+			Routes:       count(adminv1.Kind_KIND_ROUTE),
+			Upstreams:    count(adminv1.Kind_KIND_UPSTREAM),
+			Certificates: count(adminv1.Kind_KIND_CERTIFICATE),
+			TrustBundles: count(adminv1.Kind_KIND_TRUST_BUNDLE),
+		},
+	}
+	for _, p := range g.problems(snap) {
+		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
+	}
+	for _, w := range snap.Standing() {
+		out.Warnings = append(out.Warnings, &adminv1.Warning{Field: string(w.Field), Message: w.Message})
+	}
+	return out
+}
+
+// problems returns what could not be compiled, and what could not be bound.
+func (g *Gateway) problems(snap *snapshot.Snapshot) []snapshot.Problem {
+	all := slices.Clone(snap.Problems())
+	g.listeners.mu.Lock()
+	defer g.listeners.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(g.listeners.down)) {
+		all = append(all, snapshot.Problem{Ref: store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name}, Reason: g.listeners.down[name]})
+	}
+	return all
+}
+
+// UpstreamStatuses tells what happened at the endpoints of every upstream.
+func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
+	var out []*adminv1.UpstreamStatus
+	for _, u := range g.live.Load().Upstreams() {
+		s := &adminv1.UpstreamStatus{Name: u.Name, Reason: u.Reason}
+		for _, e := range u.Live.Status() {
+			s.Endpoints = append(s.Endpoints, endpointStatus(e))
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+var healths = map[upstream.Health]adminv1.EndpointHealth{
+	upstream.Unknown: adminv1.EndpointHealth_ENDPOINT_HEALTH_UNKNOWN,
+	upstream.Up:      adminv1.EndpointHealth_ENDPOINT_HEALTH_UP,
+	upstream.Down:    adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN,
+}
+
+func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
+	address := e.Address
+	if e.Network == "unix" {
+		address = "unix:" + address
+	}
+	s := &adminv1.EndpointStatus{
+		Address:           address,
+		Health:            healths[e.Health],
+		Connections:       e.Open,
+		ConnectionsMade:   e.Made,
+		Requests:          e.Requests,
+		HandshakesFull:    e.HandshakesFull,
+		HandshakesResumed: e.HandshakesResumed,
+		Backup:            e.Backup,
+		Draining:          e.Draining,
+	}
+	for _, r := range slices.Sorted(maps.Keys(e.Failures)) {
+		s.Failures = append(s.Failures, &adminv1.FailureCount{Reason: reason(r), Count: e.Failures[r]})
+	}
+	if f := e.LastFailure; f != nil {
+		s.LastFailure = &adminv1.LastFailure{Reason: reason(f.Reason), Message: f.Message, Time: timestamppb.New(f.Time)}
+	}
+	if e.PeerCertificate != nil {
+		s.Certificate = snapshot.CertificateInfo(*e.PeerCertificate)
+	}
+	return s
+}
+
+// reason returns the API's form of a reason.
+func reason(r certs.Reason) adminv1.Reason {
+	if v, ok := adminv1.Reason_value["REASON_"+strings.ToUpper(string(r))]; ok {
+		return adminv1.Reason(v)
+	}
+	return adminv1.Reason_REASON_OTHER
+}
