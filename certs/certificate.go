@@ -68,6 +68,9 @@ func KeyMatches(chainPEM, keyPEM []byte) bool {
 // Info describes the leaf and warns of what is likely to surprise.
 func (c *Certificate) Info() Info {
 	info := Describe(c.chain)
+	if c.chain[0].IsCA {
+		info.Warnings = append(info.Warnings, "it is a CA's certificate, which has no business in a handshake: some peers refuse it")
+	}
 	info.Warnings = append(info.Warnings, c.notes...)
 	return info
 }
@@ -97,7 +100,7 @@ func fingerprint(c *x509.Certificate) string {
 func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate, notes []string) {
 	used := make([]bool, len(certs))
 	chain, used[leaf] = append(chain, certs[leaf]), true
-	for last := certs[leaf]; !isSelfIssued(last); {
+	for last := certs[leaf]; !isSelfSigned(last); {
 		next := -1
 		for i, c := range certs {
 			if !used[i] && issued(c, last) {

@@ -158,10 +158,19 @@ func validityDetail(what string, c *x509.Certificate, now time.Time) string {
 }
 
 // lastIssuer returns the issuer that is missing: that of the last certificate
-// which can be reached from the leaf.
+// which can be reached from the leaf by name. Signatures are not looked at: a
+// hostile peer could have us check thousands.
 func lastIssuer(certs []*x509.Certificate) string {
-	chain, _ := orderChain(certs, 0)
-	return chain[len(chain)-1].Issuer.String()
+	last := certs[0]
+	for range min(len(certs), maxChain) {
+		for _, c := range certs[1:] {
+			if c != last && string(c.RawSubject) == string(last.RawIssuer) && !isSelfIssued(last) {
+				last = c
+				break
+			}
+		}
+	}
+	return last.Issuer.String()
 }
 
 // verifyReason classifies what crypto/x509 returned.
