@@ -6,9 +6,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -162,7 +165,8 @@ type dialer struct {
 }
 
 func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	if x := exchangeOf(ctx); x != nil && x.dials.Add(1) > maxDials {
+	x := exchangeOf(ctx)
+	if x != nil && x.dials.Add(1) > maxDials {
 		return nil, errDials
 	}
 	c, err := d.endpoint.Dial(ctx, d.purpose)
@@ -170,6 +174,9 @@ func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, err
 	}
 	if tc, ok := c.(*tls.Conn); ok {
+		if x != nil {
+			x.dialled.Store(tc)
+		}
 		is2 := tc.ConnectionState().NegotiatedProtocol == "h2"
 		if is2 != d.want2 && (d.want2 || d.refuse2) {
 			c.Close()
@@ -186,4 +193,38 @@ func (d dialer) mismatch(is2 bool) error {
 	}
 	err := &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: detail}
 	return fmt.Errorf("endpoint %s: %w", d.endpoint.Address(), err)
+}
+
+// refusal returns why a connection that was dialled for a request is dead, if
+// that says more than err does. With TLS 1.3 an upstream judges our certificate
+// when the handshake is over for us; its alert is then read by whichever of
+// net/http's goroutines comes first, and not always part of what it returns. A
+// tls.Conn keeps the alert and gives it to every later Read.
+func (x *exchange) refusal(err error) error {
+	tc := x.dialled.Load()
+	if tc == nil || !saysDead(err) {
+		return err
+	}
+	_ = tc.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // fails only if it is closed, which is as good
+	if _, late := tc.Read(make([]byte, 1)); late != nil {
+		switch certs.Classify(late) {
+		case certs.ReasonOther, certs.ReasonPeerClosed, certs.ReasonHandshakeTimeout, certs.ReasonConnectTimeout:
+		default:
+			return late
+		}
+	}
+	return err
+}
+
+// saysDead reports whether an error means that its connection is of no use to
+// anybody, so that it may be read from.
+func saysDead(err error) bool {
+	for _, dead := range []error{errDials, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, dead) {
+			return true
+		}
+	}
+	// net/http exports no error for a connection that failed as it was new.
+	return strings.Contains(err.Error(), "http2: client conn could not be established") ||
+		strings.Contains(err.Error(), "http2: client conn is closed")
 }

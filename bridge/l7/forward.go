@@ -175,6 +175,7 @@ func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response
 	}
 	x.endpoint = e.Address()
 	x.dials.Store(0)
+	x.dialled.Store(nil)
 	pool := x.back.endpoints[e]
 	transport := pool.requests
 	if len(out.Header["Upgrade"]) > 0 {
@@ -191,6 +192,7 @@ func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response
 	if !isUnsent(err) {
 		e.NoteRequest()
 		if out.Context().Err() == nil && (x.body == nil || !x.body.broken.Load()) {
+			err = x.refusal(err)
 			e.NoteFailure(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -30,7 +31,10 @@ type exchange struct {
 	back     *Back
 	endpoint string
 
-	dials atomic.Int32 // connections dialled for it, at the present endpoint
+	// Of connections dialled for it at the present endpoint: how many, and the
+	// last with TLS.
+	dials   atomic.Int32
+	dialled atomic.Pointer[tls.Conn]
 }
 
 type exchangeKey struct{}

@@ -1,0 +1,207 @@
+package l7
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+)
+
+// seen is an upstream handler that answers with the fields it was sent.
+var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var lines []string
+	for name, values := range r.Header {
+		for _, v := range values {
+			lines = append(lines, name+": "+v)
+		}
+	}
+	slices.Sort(lines)
+	fmt.Fprintf(w, "%s %s\n%s", r.Host, r.RequestURI, strings.Join(lines, "\n"))
+})
+
+func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.server(seen)))
+	c := w.dial(address)
+	c.send("GET /a HTTP/1.1", "Host: Site.Example:80",
+		"X-Forwarded-For: 6.6.6.6", "x_forwarded_for: 6.6.6.6", "X-Forwarded-Proto: https", "X_Forwarded_Host: evil", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6",
+		"Connection: X-Forwarded-For, x-forwarded-host, Secret, HTTP2-Settings, Upgrade", "Secret: 1", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ",
+		"TE: trailers, gzip", "Proxy-Authorization: x", "Keep-Alive: 1", "Cookie: kept", "User-Agent: ")
+	_, body := c.answer(t, "GET")
+	want := "site.example:80 /a\nCookie: kept\nTe: trailers\nX-Forwarded-For: 127.0.0.1\nX-Forwarded-Host: site.example:80\nX-Forwarded-Proto: http"
+	if body != want {
+		t.Errorf("got %q\nwant %q", body, want)
+	}
+}
+
+func TestResponsesLoseHopByHopFields(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		for _, f := range []string{"Connection: Secret", "Secret: 1", "Keep-Alive: timeout=1", "Proxy-Authenticate: x", "Upgrade: h2c", "Kept: 1"} {
+			name, value, _ := strings.Cut(f, ": ")
+			rw.Header().Set(name, value)
+		}
+	}))))
+	res, err := w.browser().Get("http://" + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	for _, name := range []string{"Connection", "Secret", "Keep-Alive", "Proxy-Authenticate", "Upgrade"} {
+		if v, ok := res.Header[name]; ok {
+			t.Errorf("%s: %q", name, v)
+		}
+	}
+	if res.Header.Get("Kept") != "1" {
+		t.Errorf("%v", res.Header)
+	}
+}
+
+func TestWhatWasMatchedIsForwarded(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{Routes: w.routes(
+		route.Rule[*Action]{Name: "public", Hosts: []string{"a.example"}, Path: route.Path{Kind: route.PathPrefix, Value: "/public"}, Value: to(w.back(HTTP1, w.server(seen)))},
+	)}))
+	for target, want := range map[string]string{
+		"/public/x":                    "/public/x",
+		"/public":                      "/public",
+		"/publicx":                     "404",
+		"/%70ublic/%7Ex?a=%2e%2e":      "/public/~x?a=%2e%2e",
+		"/x/..//public/./a/":           "/public/a/",
+		"/public/a%2fb%5cc":            "/public/a%2Fb%5Cc",
+		"/public/../admin":             "404",
+		"/public/%2e%2e/admin":         "404",
+		"/public/..%2fadmin":           "400",
+		"/public/..;/admin":            "400",
+		"/public/..\\admin":            "400",
+		"/public/%00":                  "400",
+		"/public/%0d%0aX:1":            "400",
+		"/../public":                   "400",
+		"/public/%zz":                  "400",
+		"/public?":                     "/public?",
+		"http://A.EXAMPLE:80/public/":  "/public/",
+		"http://b.example/public/":     "404",
+		"ftp://a.example/public/":      "400",
+		"*":                            "400",
+		"/public/a;b=c?d;e=%zz&f#frag": "400",
+		"/public/a;b=c?d;e=%zz&f=a b":  "400",
+		"/public/a;b=c?d;e=%zz&f":      "/public/a;b=c?d;e=%zz&f",
+		"/public/" + strings.Repeat("a/../", 1000): "/public/",
+	} {
+		c := w.dial(address)
+		c.send("GET "+target+" HTTP/1.1", "Host: A.example.", "Connection: close")
+		res, body := c.answer(t, "GET")
+		got := fmt.Sprint(res.StatusCode)
+		if res.StatusCode == 200 {
+			got, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimPrefix(body, "a.example "), "a.example:80 "), "\n")
+		}
+		if got != want {
+			t.Errorf("%.100q: %q, want %q", target, got, want)
+		}
+		c.Close()
+	}
+}
+
+func TestUnsafeRequestsAreRefused(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.server(seen)))
+	for _, c := range []struct {
+		lines []string
+		code  int
+	}{
+		{[]string{"CONNECT a:443 HTTP/1.1", "Host: a:443"}, 405},
+		{[]string{"GET / HTTP/1.1"}, 400},
+		{[]string{"GET / HTTP/1.0"}, 400},
+		{[]string{"GET / HTTP/1.1", "Host: "}, 400},
+		{[]string{"GET / HTTP/1.1", "Host: a", "Host: b"}, 400},
+		{[]string{"GET / HTTP/1.1", "Host: a,b"}, 400},
+		{[]string{"GET / HTTP/1.1", "Host: user@a"}, 400},
+		{[]string{"GET / HTTP/1.1", "Host: a/b"}, 400},
+		{[]string{"PRI * HTTP/2.0"}, 400},
+		{[]string{"OPTIONS * HTTP/1.1", "Host: a"}, 200},
+		{[]string{"GET / HTTP/1.1", "Host: a", "X: " + strings.Repeat("a", 100000)}, 431},
+		{[]string{"POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip, chunked"}, 501},
+	} {
+		wire := w.dial(address)
+		wire.send(c.lines...)
+		if res, _ := wire.answer(t, "GET"); res.StatusCode != c.code {
+			t.Errorf("%.80q: %d, want %d", c.lines, res.StatusCode, c.code)
+		}
+		wire.Close()
+	}
+}
+
+func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{HeaderReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond}))
+	slow := w.dial(address)
+	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHost: ")
+	if _, err := io.Copy(io.Discard, slow); err != nil {
+		t.Errorf("slow header: %v", err)
+	}
+	idle := w.dial(address)
+	idle.send("GET / HTTP/1.1", "Host: a")
+	if res, _ := idle.answer(t, "GET"); res.StatusCode != 404 {
+		t.Errorf("%d", res.StatusCode)
+	}
+	if n, err := io.Copy(io.Discard, idle.r); n != 0 || err != nil {
+		t.Errorf("idle: %d, %v", n, err)
+	}
+}
+
+// An upstream that answers before the body is sent must not leave a connection
+// on which the body could be taken for a request.
+func TestExpectContinue(t *testing.T) {
+	w := newWorld(t)
+	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/refuse" {
+			http.Error(rw, "no", http.StatusForbidden)
+			return
+		}
+		echo.ServeHTTP(rw, r)
+	})))
+	_, address := w.plain(back)
+	for range 3 {
+		c := w.dial(address)
+		c.send("POST /refuse HTTP/1.1", "Host: a", "Content-Length: 30", "Expect: 100-continue")
+		if res, body := c.answer(t, "POST"); res.StatusCode != 403 || body != "no\n" {
+			t.Errorf("%d %q", res.StatusCode, body)
+		}
+		c.Close()
+		c = w.dial(address)
+		c.send("POST /take HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue")
+		if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
+			t.Errorf("%q", line)
+		}
+		_, _ = c.r.ReadString('\n')
+		fmt.Fprint(c, "hello")
+		if _, body := c.answer(t, "POST"); !strings.HasSuffix(body, "/take by gateway: hello") {
+			t.Errorf("%q", body)
+		}
+		c.Close()
+	}
+}
+
+// A client that keeps its body back does not keep the connection once it is
+// answered.
+func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Connection", "close")
+		rw.WriteHeader(http.StatusForbidden)
+	}))))
+	c := w.dial(address)
+	c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 1000000")
+	fmt.Fprint(c, "some")
+	if res, _ := c.answer(t, "POST"); res.StatusCode != 403 {
+		t.Errorf("%d", res.StatusCode)
+	}
+	if _, err := io.Copy(io.Discard, c.r); err != nil {
+		t.Errorf("not closed: %v", err)
+	}
+}
