@@ -17,9 +17,9 @@ const maxCipherText = 8192 // bytes of all entries together
 // Of the language in openssl-ciphers(1) there are the separators ":", "," and
 // " ", the prefixes "!", "-" and "+", "A+B", "@STRENGTH" and every alias.
 // Suites that crypto/tls has not are left out. An alias stands only for suites
-// without known weaknesses; those that have some must be asked for by name, or
-// by one of the aliases kRSA, RC4 and 3DES. The order of the result says nothing
-// to crypto/tls, which has its own.
+// without known weaknesses. One that has some must be asked for by its name, or
+// by every one of kRSA, RC4 and 3DES that it is under, as in "kRSA+3DES". The
+// order of the result says nothing to crypto/tls, which has its own.
 //
 // The warnings say what lists became, what was left out, and what is weak. The
 // error is Faults with the fields "[i]", or "" if nothing is left.
@@ -70,28 +70,30 @@ func (p *cipherParser) entry(entry string) {
 	if len(orders) == 0 {
 		p.bad.add(p.field, "is empty: want the name of a cipher suite")
 	}
-	for _, order := range orders {
-		p.order(order)
+	for _, text := range orders {
+		p.order(text)
 	}
 }
 
-func (p *cipherParser) order(order string) {
-	if strings.HasPrefix(order, "@") {
-		p.command(order)
+func (p *cipherParser) order(text string) {
+	if strings.HasPrefix(text, "@") {
+		p.command(text)
 		return
 	}
 	op := byte(0)
-	if strings.IndexByte("!-+", order[0]) >= 0 {
-		op, order = order[0], order[1:]
+	if strings.IndexByte("!-+", text[0]) >= 0 {
+		op, text = text[0], text[1:]
 		p.list = true
 	}
-	match, weak, ok := p.terms(order, op == 0)
+	o, ok := p.terms(text, op == 0)
 	if !ok {
 		return
 	}
+	match := o.match
 	switch op {
 	case '!', '-':
 		p.active = slices.DeleteFunc(p.active, match)
+		p.spared = slices.DeleteFunc(p.spared, match)
 		for i := range suites {
 			if op == '!' && match(&suites[i]) {
 				p.killed[suites[i].id] = true
@@ -111,7 +113,7 @@ func (p *cipherParser) order(order string) {
 			if !match(s) || p.killed[s.id] || slices.Contains(p.active, s) {
 				continue
 			}
-			if s.insecure() && !weak {
+			if s.insecure() && !o.asksFor(s) {
 				p.spared = append(p.spared, s)
 				continue
 			}
@@ -120,36 +122,74 @@ func (p *cipherParser) order(order string) {
 	}
 }
 
-func (p *cipherParser) command(order string) {
+func (p *cipherParser) command(text string) {
 	p.list = true
-	switch upper := strings.ToUpper(order); {
+	switch upper := strings.ToUpper(text); {
 	case upper == "@STRENGTH":
 		slices.SortStableFunc(p.active, func(a, b *suite) int { return b.bits - a.bits })
 	case strings.HasPrefix(upper, "@SECLEVEL="):
-		p.ignored = append(p.ignored, order)
+		p.ignored = append(p.ignored, text)
 	default:
-		p.bad.add(p.field, "%q is not an order: want @STRENGTH", printable(order, 60))
+		p.bad.add(p.field, "%q is not an order: want @STRENGTH", printable(text, 60))
 	}
 }
 
-// terms reads "A+B", which stands for the suites under both. weak reports
-// whether it names suites with known weaknesses as such. It notes what cannot
-// be had if the order adds suites.
-func (p *cipherParser) terms(order string, adds bool) (match func(*suite) bool, weak, ok bool) {
-	var named []*suite
-	var words []string
-	none := false
-	for _, term := range strings.Split(order, "+") {
+// An order stands for the suites that have all its names and all its words.
+type order struct {
+	none  bool // a term stands for nothing here
+	names []*suite
+	words []string
+}
+
+func (o *order) match(s *suite) bool {
+	if o.none {
+		return false
+	}
+	for _, n := range o.names {
+		if n != s {
+			return false
+		}
+	}
+	for _, w := range o.words {
+		if !s.has(w) {
+			return false
+		}
+	}
+	return true
+}
+
+// asksFor reports whether a suite with known weaknesses is asked for as such:
+// by its name, or by each of the words that say why it is weak.
+func (o *order) asksFor(s *suite) bool {
+	if len(o.names) > 0 {
+		return true
+	}
+	said := false
+	for _, weakness := range []string{"kRSA", "RC4", "3DES"} {
+		if !s.has(weakness) {
+			continue
+		}
+		if !slices.Contains(o.words, weakness) {
+			return false
+		}
+		said = true
+	}
+	return said
+}
+
+// terms reads "A+B". It notes what cannot be had if the order adds suites.
+func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
+	for _, term := range strings.Split(text, "+") {
 		if s := suiteNamed(term); s != nil {
-			named, weak = append(named, s), true
+			o.names = append(o.names, s)
 			continue
 		}
 		if word, known := suiteWord(term); known {
-			words = append(words, word)
-			weak = weak || word == "kRSA" || word == "RC4" || word == "3DES"
+			o.words = append(o.words, word)
 			p.list = true
 			continue
 		}
+		o.none = true
 		switch {
 		case isTLS13(term):
 			p.tls13 = append(p.tls13, term)
@@ -159,26 +199,10 @@ func (p *cipherParser) terms(order string, adds bool) (match func(*suite) bool, 
 			}
 		default:
 			p.bad.add(p.field, "%q is not a cipher suite%s", printable(term, 60), suggestSuite(term))
-			return nil, false, false
+			return order{}, false
 		}
-		none = true
 	}
-	return func(s *suite) bool {
-		if none {
-			return false
-		}
-		for _, n := range named {
-			if n != s {
-				return false
-			}
-		}
-		for _, w := range words {
-			if !s.has(w) {
-				return false
-			}
-		}
-		return true
-	}, weak, true
+	return o, true
 }
 
 func (p *cipherParser) nothingLeft() string {
