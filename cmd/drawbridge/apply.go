@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,9 +58,10 @@ func newApply(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if len(m.Documents) == 0 && prune {
-			// Most likely the wrong file; it would empty the gateway.
-			return &failure{code: exitInvalid, summary: "the files hold no resource; with --prune that would delete everything"}
+		if prune {
+			if err := notEmpty(m, strings.Join(files, ", ")); err != nil {
+				return err
+			}
 		}
 		cl, err := conn.dial()
 		if err != nil {
@@ -90,23 +92,26 @@ func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fie
 	for _, ch := range change.GetChanges() {
 		if ch.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			unchanged++
+			continue
 		}
 		t.add(lower(ch.GetAction()), manifest.KindName(ch.GetKind()), ch.GetName())
 	}
-	if len(t.rows) > 0 {
-		if err := t.write(c.out); err != nil {
-			return err
-		}
+	if len(t.rows) == 0 {
+		_, err := fmt.Fprintf(c.out, "Nothing to change: revision %d is live and has it all.\n", change.GetRevision())
+		return err
 	}
-	var err error
-	switch {
-	case unchanged == len(t.rows):
-		_, err = fmt.Fprintf(c.out, "Nothing to change: revision %d is as the request would have it.\n", change.GetRevision())
-	case dryRun:
-		_, err = fmt.Fprintf(c.out, "Dry run: revision %d stays.\n", change.GetRevision())
-	default:
-		_, err = fmt.Fprintf(c.out, "Revision %d is live.\n", change.GetRevision())
+	if err := t.write(c.out); err != nil {
+		return err
 	}
+	also := ""
+	if unchanged > 0 {
+		also = fmt.Sprintf(" (%d unchanged)", unchanged)
+	}
+	text := "Revision %d is live%s.\n"
+	if dryRun {
+		text = "Dry run: revision %d stays%s.\n"
+	}
+	_, err := fmt.Fprintf(c.out, text, change.GetRevision(), also)
 	return err
 }
 

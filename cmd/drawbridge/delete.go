@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,25 +46,15 @@ KIND is one of ` + kindWords() + `.`,
 		defer cl.Close()
 		answer, err := cl.Apply(cmd.Context(), req)
 		if err != nil {
-			return cl.failure(err, inDeletes(req.GetDeletes()))
+			return cl.failure(err, unsaid)
 		}
 		return c.showChange(*output, answer.GetChange(), dryRun, nil)
 	}
 	return cmd
 }
 
-// inDeletes names "deletes[1]" by the resource, as the command line did.
-func inDeletes(refs []*adminv1.ResourceRef) fieldNamer {
-	return func(path string) string {
-		rest, ok := strings.CutPrefix(path, "deletes[")
-		number, _, closed := strings.Cut(rest, "]")
-		i, err := strconv.Atoi(number)
-		if !ok || !closed || err != nil || i < 0 || i >= len(refs) {
-			return path
-		}
-		return manifest.KindName(refs[i].GetKind()) + " " + refs[i].GetName()
-	}
-}
+// unsaid leaves field paths out where the message says all.
+func unsaid(string) string { return "" }
 
 // kindWords lists the kinds as people type them.
 func kindWords() string {

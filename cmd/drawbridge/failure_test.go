@@ -61,8 +61,8 @@ func TestFaultsOfAnApplyAreSaidOfTheFile(t *testing.T) {
 		{Subject: "resources[1].listener.address", Description: "is in use"}}})
 	sh.run(t.Context(), "apply", "-f", file).want(t, exitConflict, "Error: "+file+":7: document 2 (Listener web): address: is in use\n")
 
-	answer = refuse(codes.NotFound, "x", &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "deletes[1]", Description: "does not exist"}}})
-	sh.run(t.Context(), "delete", "routes", "a", "b").want(t, exitNotFound, "Error: Route b: does not exist\n")
+	answer = refuse(codes.NotFound, "x", &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "deletes[1]", Description: "route b does not exist"}}})
+	sh.run(t.Context(), "delete", "routes", "a", "b").want(t, exitNotFound, "Error: route b does not exist\n")
 }
 
 func TestFaultsOfAGatewayInThisProcess(t *testing.T) {

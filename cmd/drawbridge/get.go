@@ -62,7 +62,7 @@ certificate that is applied without its key keeps the one it has.`,
 		default:
 			err = c.getKind(cmd.Context(), cl, *output, kind)
 		}
-		return cl.failure(err, nil)
+		return cl.failure(err, unsaid)
 	}
 	return cmd
 }

@@ -17,6 +17,7 @@ type cli struct {
 	in        io.Reader
 	out, err  io.Writer
 	lookupEnv func(string) (string, bool)
+	program   string // how it was called, for commands to be pasted
 }
 
 const rootLong = `Drawbridge is a TLS bridging gateway: it takes plaintext TCP, HTTP or TLS and
@@ -42,7 +43,7 @@ func newRoot(c *cli) *cobra.Command {
 		Use:           "drawbridge",
 		Short:         "A TLS bridging gateway, changed while it runs",
 		Long:          rootLong,
-		Example:       "  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners",
+		Example:       "  drawbridge demo\n  drawbridge serve --config drawbridge.yaml\n  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners",
 		SilenceErrors: true, // run reports them, once
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -55,6 +56,7 @@ func newRoot(c *cli) *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.AddGroup(
+		&cobra.Group{ID: "gateway", Title: "Run a gateway:"},
 		&cobra.Group{ID: "client", Title: "Talk to a running gateway:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"},
 	)
@@ -64,6 +66,7 @@ func newRoot(c *cli) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	add("gateway", newServe(c), newDemo(c))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
 	add("other", newPKI(c), newVersion(c))
 	root.SetHelpCommandGroupID("other")

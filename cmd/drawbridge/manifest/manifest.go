@@ -166,6 +166,16 @@ func Body(r *adminv1.Resource) proto.Message {
 	return m.Get(fd).Message().Interface()
 }
 
+// FieldName returns the name of the field that holds the resource inside r:
+// "trust_bundle"; "" if there is none.
+func FieldName(r *adminv1.Resource) string {
+	fd := r.ProtoReflect().WhichOneof(resourceOneof())
+	if fd == nil {
+		return ""
+	}
+	return string(fd.Name())
+}
+
 func resourceOneof() protoreflect.OneofDescriptor {
 	return (*adminv1.Resource)(nil).ProtoReflect().Descriptor().Oneofs().ByName("kind")
 }

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/gateway"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// loadWhole reads a file or directory that stands for the whole configuration.
+func loadWhole(path string) (*manifest.Manifest, error) {
+	m, err := manifest.Load(nil, path)
+	if err != nil {
+		return nil, err
+	}
+	return m, notEmpty(m, path)
+}
+
+// notEmpty refuses what would delete everything. Most likely it is the wrong
+// file, or one that is just being written.
+func notEmpty(m *manifest.Manifest, what string) error {
+	if len(m.Documents) > 0 {
+		return nil
+	}
+	return &failure{code: exitInvalid, summary: what + " holds no resource; with prune that would delete everything"}
+}
+
+// applyWhole makes gw what m says, and nothing more.
+func applyWhole(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
+	edit := store.Edit{Prune: true, Comment: "configuration file, " + why}
+	for i, r := range m.Resources() {
+		body, ok := manifest.Body(r).(store.Resource)
+		if !ok { // a kind that the manifest knows and the store does not
+			continue
+		}
+		edit.Puts = append(edit.Puts, store.Put{
+			Path:     invalid.Path("resources").Index(i).Field(manifest.FieldName(r)),
+			Resource: body,
+		})
+	}
+	result, err := gw.Apply(ctx, edit)
+	if err != nil {
+		return applyFailure(err, inManifest(m))
+	}
+	name := inManifest(m)
+	for _, w := range result.Warnings {
+		log.Warn("configuration", "field", name(string(w.Field)), "warning", w.Message)
+	}
+	done := make(map[adminv1.ChangeAction]int)
+	for _, ch := range result.Changes {
+		done[ch.Action]++
+	}
+	log.Info("configuration applied", "revision", result.State.Revision(),
+		"created", done[adminv1.ChangeAction_CHANGE_ACTION_CREATED],
+		"updated", done[adminv1.ChangeAction_CHANGE_ACTION_UPDATED],
+		"deleted", done[adminv1.ChangeAction_CHANGE_ACTION_DELETED],
+		"unchanged", done[adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED])
+	return nil
+}

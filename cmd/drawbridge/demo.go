@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/gateway"
+)
+
+func newDemo(c *cli) *cobra.Command {
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "A whole bridge on this machine in one command",
+		Long: `Demo makes a CA, starts three upstream servers that demand a client certificate
+(two HTTPS servers in one group, one TLS echo server), and runs a gateway that
+lets plaintext HTTP and TCP clients reach them. It sends a first request through
+each, shows the answers, and prints commands to try on the running gateway.
+
+Everything listens on the loopback interface only. Ctrl-C stops it and removes
+its files.`,
+		Example: "  drawbridge demo\n  drawbridge demo --once",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.demo(cmd.Context(), once)
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "show the first answers and exit")
+	return cmd
+}
+
+// demoTimeout bounds each of the demo's own requests, which take milliseconds.
+const demoTimeout = 10 * time.Second
+
+func (c *cli) demo(ctx context.Context, once bool) (err error) {
+	dir, err := os.MkdirTemp("", "drawbridge-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	ca, err := issueDemo(filepath.Join(dir, "pki"))
+	if err != nil {
+		return err
+	}
+	ups, err := startDemoUpstreams(ca)
+	if err != nil {
+		return err
+	}
+	defer ups.stop()
+	files, err := writeDemoFiles(dir, ups)
+	if err != nil {
+		return err
+	}
+
+	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: c.err})
+	gw, err := gateway.Open(gateway.Options{
+		DataDir:      filepath.Join(dir, "data"),
+		AdminSocket:  filepath.Join(dir, "admin.sock"),
+		DrainTimeout: 2 * time.Second,
+		Version:      programVersion(),
+		Logger:       log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := applyDemo(ctx, gw, files, log); err != nil {
+		return errors.Join(err, gw.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- gw.Run(ctx) }()
+
+	err = c.showDemo(ctx, gw, dir, files, ups, once)
+	if ctx.Err() != nil {
+		err = nil // interrupted, which is no failure
+	} else if err == nil && !once {
+		select {
+		case <-ctx.Done():
+			fmt.Fprintln(c.out, "\nStopping.")
+		case err = <-ended:
+			ended <- nil
+		}
+	}
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+func applyDemo(ctx context.Context, gw *gateway.Gateway, files *demoFiles, log hclog.Logger) error {
+	m, err := manifest.Load(nil, files.config)
+	if err != nil {
+		return err
+	}
+	return applyWhole(ctx, gw, m, "demo", log)
+}
+
+func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, files *demoFiles, ups *demoUpstreams, once bool) error {
+	web, echo := boundTo(gw, "web"), boundTo(gw, "echo")
+	bold := c.bold()
+	fmt.Fprintf(c.out, `%s: a CA, three upstream servers that demand a client certificate, and a gateway.
+
+  plaintext               gateway           TLS, with the gateway's client certificate
+  %-23s listener web  ->  web-1 %s, web-2 %s
+  %-23s listener echo ->  echo  %s
+
+`, bold("Drawbridge demo"), "http://"+web, ups.web1.address, ups.web2.address, echo, ups.echo.address)
+
+	for range 2 {
+		answer, err := fetch(ctx, "http://"+web+"/")
+		if err != nil {
+			return fmt.Errorf("the first request through listener web: %w", err)
+		}
+		fmt.Fprintf(c.out, "%s\n%s", bold("$ curl http://"+web+"/"), answer)
+	}
+	answer, err := echoed(ctx, echo, "hello\n")
+	if err != nil {
+		return fmt.Errorf("the first connection through listener echo: %w", err)
+	}
+	host, port, _ := net.SplitHostPort(echo)
+	nc := "echo hello | nc -N " + host + " " + port
+	fmt.Fprintf(c.out, "%s\n%s", bold("$ "+nc), answer)
+	if once {
+		return nil
+	}
+
+	socket := filepath.Join(dir, "admin.sock")
+	fmt.Fprintf(c.out, "\n%s\n", bold("Try it from another terminal:"))
+	for _, step := range []struct{ what, commands string }{
+		{"the same requests", "curl http://" + web + "/\n" + nc},
+		{"see what is configured, and how it does", "export DRAWBRIDGE_ADMIN=unix:" + socket + "\n" +
+			c.program + " get all\n" + c.program + " status"},
+		{"add a route while traffic flows", c.program + " apply -f " + files.route + "\ncurl http://" + web + "/hello"},
+		{"rotate the client certificate: the upstreams see a new serial", c.program + " apply -f " + files.rotate + "\ncurl http://" + web + "/"},
+		{"the same over plain gRPC", "grpcurl -plaintext -unix " + socket + " list drawbridge.admin.v1.AdminService\n" +
+			"grpcurl -plaintext -unix -d @ " + socket + " drawbridge.admin.v1.AdminService/PutRoute < " + files.routeJSON + "\n" +
+			"grpcurl -plaintext -unix -d @ " + socket + " drawbridge.admin.v1.AdminService/PutCertificate < " + files.rotateJSON},
+	} {
+		fmt.Fprintf(c.out, "\n  # %s\n  %s\n", step.what, strings.ReplaceAll(step.commands, "\n", "\n  "))
+	}
+	fmt.Fprintf(c.out, "\nCtrl-C stops everything and removes %s.\n", dir)
+	return nil
+}
+
+// boundTo returns the address that a listener is bound to.
+func boundTo(gw *gateway.Gateway, listener string) string {
+	for _, l := range gw.Status().GetListeners() {
+		if l.GetName() == listener {
+			return l.GetBoundAddress()
+		}
+	}
+	return ""
+}
+
+func fetch(ctx context.Context, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 4096))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(body)))
+	}
+	return string(body), err
+}
+
+// echoed sends a line, ends its side of the stream as `nc -N` does, and
+// returns everything that comes back.
+func echoed(ctx context.Context, address, line string) (string, error) {
+	conn, err := (&net.Dialer{Timeout: demoTimeout}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(demoTimeout))
+	if _, err := io.WriteString(conn, line); err != nil {
+		return "", err
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(io.LimitReader(bufio.NewReader(conn), 4096))
+	if err == nil && !strings.HasSuffix(string(answer), line) {
+		err = fmt.Errorf("%q came back for %q", answer, line)
+	}
+	return string(answer), err
+}
+
+// bold returns a function that emphasises text on a terminal, and leaves it as
+// it is anywhere else.
+func (c *cli) bold() func(string) string {
+	if f, ok := c.out.(*os.File); ok {
+		info, err := f.Stat()
+		_, plain := c.lookupEnv("NO_COLOR")
+		if err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain {
+			return func(s string) string { return "\x1b[1m" + s + "\x1b[0m" }
+		}
+	}
+	return func(s string) string { return s }
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/gateway"
+	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+)
+
+const serveLong = `Serve runs a gateway until SIGTERM or SIGINT: it then takes no more connections,
+lets those it has go on for the drain timeout, and exits with 0. A second signal
+ends it at once.
+
+What is put and applied over the admin service is kept in the data directory and
+is live again after a restart. Private keys are kept there too; it is made with
+mode 0700 and belongs to one process at a time.
+
+With --config the gateway is made to be what the file (or the directory of
+files) says, at start and on SIGHUP: as one apply with --prune, so that what the
+file does not name is deleted. A file that is wrong changes nothing: at start
+the program ends with every fault, on SIGHUP it logs them and goes on. SIGHUP
+also reads the files of certificates and trust bundles again.`
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	dataDir             string
+	admin, adminTCP     string
+	cert, key, clientCA string
+	config              string
+	ops, statsd         string
+	logLevel, logFormat string
+	drain               time.Duration
+}
+
+func newServe(c *cli) *cobra.Command {
+	o := &serveOptions{}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a gateway",
+		Long:  serveLong,
+		Example: `  drawbridge serve --data-dir /var/lib/drawbridge
+  drawbridge serve --config /etc/drawbridge/drawbridge.yaml --ops 127.0.0.1:9090
+  drawbridge serve --admin-tcp :7443 --admin-tls-cert gw.pem --admin-tls-key gw-key.pem --admin-client-ca ca.pem`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.serve(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.dataDir, "data-dir", c.defaultDataDir(), "`directory` of the gateway's state")
+	flags.StringVar(&o.admin, "admin", "", "unix:`PATH` of the admin service's socket, mode 0600 (default unix:DATA-DIR/admin.sock)")
+	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too; needs the three files below")
+	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
+	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
+	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must lead to")
+	flags.StringVar(&o.config, "config", "", "`file` or directory to be applied at start and on SIGHUP")
+	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
+	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
+	flags.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
+	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may go on after a stop, or after their listener was removed")
+	return cmd
+}
+
+func (c *cli) serve(ctx context.Context, o *serveOptions) error {
+	opts, err := o.gateway(c)
+	if err != nil {
+		return err
+	}
+	// Before anything is opened: a SIGHUP that comes early must not be fatal.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+
+	var m *manifest.Manifest
+	if o.config != "" {
+		if m, err = loadWhole(o.config); err != nil {
+			return err
+		}
+	}
+	gw, err := gateway.Open(opts)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		if err := applyWhole(ctx, gw, m, "start", opts.Logger); err != nil {
+			return errors.Join(err, gw.Close())
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var reloading sync.WaitGroup
+	reloading.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				reload(ctx, gw, o.config, opts.Logger)
+			}
+		}
+	})
+	err = gw.Run(ctx)
+	cancel()
+	reloading.Wait()
+	return err
+}
+
+// gateway checks the flags and returns what they ask for.
+func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
+	opts := gateway.Options{
+		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
+		DrainTimeout: o.drain, Version: programVersion(),
+	}
+	level := hclog.LevelFromString(o.logLevel)
+	if level == hclog.NoLevel {
+		return opts, usageError(fmt.Sprintf("--log-level %q: must be trace, debug, info, warn, error or off", o.logLevel))
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		return opts, usageError(fmt.Sprintf("--log-format %q: must be text or json", o.logFormat))
+	}
+	opts.Logger = hclog.New(&hclog.LoggerOptions{Level: level, JSONFormat: o.logFormat == "json", Output: c.err})
+	if o.drain <= 0 {
+		return opts, usageError("--drain-timeout: must be more than 0s")
+	}
+	if o.dataDir == "" {
+		return opts, usageError("--data-dir: must not be empty")
+	}
+	if o.admin != "" {
+		path, ok := strings.CutPrefix(o.admin, "unix:")
+		opts.AdminSocket = strings.TrimPrefix(path, "//")
+		if !ok || opts.AdminSocket == "" {
+			return opts, usageError(fmt.Sprintf("--admin %q: must be unix:PATH; --admin-tcp serves over TCP", o.admin))
+		}
+	}
+	if o.adminTCP == "" && o.cert+o.key+o.clientCA != "" {
+		return opts, usageError("--admin-tls-cert, --admin-tls-key and --admin-client-ca go with --admin-tcp")
+	}
+	if o.adminTCP != "" {
+		if o.cert == "" || o.key == "" || o.clientCA == "" {
+			return opts, usageError("--admin-tcp needs --admin-tls-cert, --admin-tls-key and --admin-client-ca: the admin service is never served over TCP without mutual TLS")
+		}
+		opts.AdminTCP = &admin.TCPOptions{Address: o.adminTCP, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA}
+	}
+	if o.config == "-" {
+		return opts, usageError("--config must be a file: it is read again on SIGHUP")
+	}
+	if o.config != "" {
+		// SIGHUP must find it wherever the process may be by then.
+		abs, err := filepath.Abs(o.config)
+		if err != nil {
+			return opts, err
+		}
+		o.config = abs
+	}
+	return opts, nil
+}
+
+// reload does what SIGHUP asks for. It has nobody to return an error to.
+func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.Logger) {
+	var err error
+	if config != "" {
+		var m *manifest.Manifest
+		if m, err = loadWhole(config); err == nil {
+			err = applyWhole(ctx, gw, m, "SIGHUP", log)
+		}
+	} else {
+		_, err = gw.Reload(ctx)
+		err = applyFailure(err, func(path string) string { return path })
+	}
+	if err == nil {
+		return
+	}
+	f := asFailure(err)
+	for _, fault := range f.faults {
+		log.Error("refused on SIGHUP", "error", fault)
+	}
+	log.Error("SIGHUP changed nothing; the gateway goes on as it was", "error", f.summary)
+}

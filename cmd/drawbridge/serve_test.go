@@ -1,0 +1,134 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+func TestFlagsOfServeAreChecked(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"--log-level loud", `--log-level "loud": must be trace`},
+		{"--log-format xml", `--log-format "xml": must be text or json`},
+		{"--drain-timeout 0s", "must be more than 0s"},
+		{"--data-dir=", "--data-dir: must not be empty"},
+		{"--admin 127.0.0.1:1", "must be unix:PATH; --admin-tcp serves over TCP"},
+		{"--admin-tcp 127.0.0.1:0", "never served over TCP without mutual TLS"},
+		{"--admin-tcp 127.0.0.1:0 --admin-tls-cert c --admin-tls-key k", "needs --admin-tls-cert, --admin-tls-key and --admin-client-ca"},
+		{"--admin-client-ca ca", "go with --admin-tcp"},
+		{"--config -", "--config must be a file"},
+	} {
+		args := append([]string{"serve", "--data-dir", filepath.Join(t.TempDir(), "d")}, strings.Fields(tt.args)...)
+		shell{}.run(t.Context(), args...).want(t, exitUsage, tt.want)
+	}
+}
+
+func TestAWrongFileAtStartEndsTheProgramAndChangesNothing(t *testing.T) {
+	dir := tempDir(t)
+	data := filepath.Join(dir, "data")
+	bad := writeFile(t, dir, "bad.yaml", "kind: Listener\nname: web\nadress: x\nprotcol: HTTP\n")
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", bad).
+		want(t, exitInvalid, "bad.yaml:3: document 1 (Listener web): adress", "bad.yaml:4: ", "2 faults")
+	if _, err := os.Stat(data); err == nil {
+		t.Error("the data directory was made")
+	}
+	dangling := writeFile(t, dir, "dangling.yaml", "kind: TrustBundle\nname: sys\nsystem: {}\n---\nkind: Listener\nname: web\naddress: 127.0.0.1:0\nprotocol: HTTP\nupstream: none\n")
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", dangling).
+		want(t, exitInvalid, "dangling.yaml:9: document 2 (Listener web): upstream: ")
+	empty := writeFile(t, dir, "empty.yaml", "---\n")
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", empty).want(t, exitInvalid, "would delete everything")
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", filepath.Join(dir, "none")).want(t, exitInvalid, "no such file")
+
+	r := start(t, nil, "serve", "--data-dir", data)
+	r.log.until(t, "ready", 1)
+	shell{}.run(t.Context(), "get", "trustbundles", "--admin", "unix:"+filepath.Join(data, "admin.sock")).want(t, exitOK, "No trust bundles.")
+	shell{}.run(t.Context(), "serve", "--data-dir", data).want(t, exitFailure, "Error: ")
+}
+
+func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
+	dir := tempDir(t)
+	config := writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: one\nsystem: {}\n")
+	r, sh := serve(t, "--config", config, "--log-format", "json")
+	r.log.until(t, `"configuration applied"`, 1)
+	sh.run(t.Context(), "get", "trustbundles").want(t, exitOK, "one")
+
+	hangup := func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: two\nsystem: {}\n")
+	hangup()
+	r.log.until(t, `"configuration applied"`, 2)
+	after := sh.run(t.Context(), "get", "trustbundles")
+	after.want(t, exitOK, "two")
+	if strings.Contains(after.out, "one") {
+		t.Errorf("not pruned:\n%s", after.out)
+	}
+
+	writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: three\nsytem: {}\n")
+	hangup()
+	r.log.until(t, "SIGHUP changed nothing", 1)
+	r.log.until(t, "did you mean system?", 1)
+	writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: three\nsystem: {}\n---\nkind: Route\nname: r\nlisteners: [none]\n")
+	hangup()
+	r.log.until(t, "SIGHUP changed nothing", 2)
+	r.log.until(t, "db.yaml:7: document 2 (Route r): listeners[0]", 1)
+	sh.run(t.Context(), "get", "trustbundles").want(t, exitOK, "two")
+	if code := r.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestSIGHUPReadsFilesOfCertificatesAgain(t *testing.T) {
+	r, sh := serve(t)
+	file := site(t)
+	sh.run(t.Context(), "apply", "-f", file).want(t, exitOK)
+	ca := certstest.NewCA(t)
+	next := ca.Client(t, "gateway-2")
+	dir := filepath.Dir(file)
+	writeFile(t, dir, "client.pem", string(next.ChainPEM))
+	writeFile(t, dir, "client-key.pem", string(next.KeyPEM))
+
+	updates := start(t, sh.env, "watch")
+	updates.out.until(t, "revision 1 ", 1)
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	updates.out.until(t, "updated  Certificate client", 1)
+	sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway-2")
+
+	writeFile(t, dir, "client.pem", "garbage")
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	r.log.until(t, "SIGHUP changed nothing", 1)
+	sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway-2")
+}
+
+func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {
+	dir := tempDir(t)
+	ca := certstest.NewCA(t)
+	server, client := ca.Server(t), ca.Client(t, "operator")
+	at := func(name string, text []byte) string { return writeFile(t, dir, name, string(text)) }
+	trust := at("ca.pem", ca.TrustPEM())
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := lis.Addr().String()
+	lis.Close()
+	serve(t, "--admin", "unix:"+filepath.Join(dir, "own.sock"), "--admin-tcp", address,
+		"--admin-tls-cert", at("s.pem", server.ChainPEM), "--admin-tls-key", at("s-key.pem", server.KeyPEM), "--admin-client-ca", trust)
+
+	args := []string{"status", "--admin", address, "--admin-tls-ca", trust}
+	shell{}.run(t.Context(), args...).want(t, exitDenied, "It takes only clients whose certificate")
+	shell{}.run(t.Context(), append(args, "--admin-tls-cert", at("c.pem", client.ChainPEM), "--admin-tls-key", at("c-key.pem", client.KeyPEM))...).
+		want(t, exitOK, "revision 0, ready")
+	shell{}.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(dir, "own.sock")).want(t, exitOK, "revision 0, ready")
+}
