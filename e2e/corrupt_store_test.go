@@ -4,10 +4,14 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestCorruptStoreIsRefusedAndLeftAlone(t *testing.T) {
@@ -15,6 +19,15 @@ func TestCorruptStoreIsRefusedAndLeftAlone(t *testing.T) {
 	g := startGateway(t)
 	a := newAuthority(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), listener("web", protocolHTTP, ""))
+	for i := range 20 { // so much that no part of the file is unused
+		many := make([]proto.Message, 0, 50)
+		for j := range cap(many) {
+			r := forward(fmt.Sprintf("r-%d-%d", i, j), "web", fmt.Sprintf("/%d/%d/", i, j), "")
+			r.Action = &adminv1.Route_Respond{Respond: &adminv1.Respond{Body: strings.Repeat("x", 500)}}
+			many = append(many, r)
+		}
+		g.apply(many...)
+	}
 	g.stop()
 	good, err := os.ReadFile(storeFile(t, g.dir))
 	if err != nil {

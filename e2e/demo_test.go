@@ -15,7 +15,7 @@ func TestDemoOnce(t *testing.T) {
 	if r.code != 0 {
 		t.Fatalf("drawbridge demo --once: %s", r)
 	}
-	for _, want := range []string{"curl", "grpcurl", "200"} {
+	for _, want := range []string{"$ curl http://127.0.0.1:", "web-1: your client certificate is", "web-2: your client certificate is", "echo: your client certificate is"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("it does not show %q: %s", want, r)
 		}

@@ -35,7 +35,9 @@ func program(t testing.TB) string {
 	t.Helper()
 	built.Do(func() {
 		if given := os.Getenv("DRAWBRIDGE_BINARY"); given != "" {
-			built.path, built.err = filepath.Abs(given)
+			if built.path = given; !filepath.IsAbs(given) {
+				built.err = fmt.Errorf("DRAWBRIDGE_BINARY is %q, and must be an absolute path", given)
+			}
 			return
 		}
 		if built.dir, built.err = os.MkdirTemp("", "drawbridge-e2e-"); built.err != nil {

@@ -77,14 +77,14 @@ func (n *nginx) render(config nginxConfig, module string) string {
 	// One process: what is killed at the end of a test is all of it.
 	fmt.Fprintf(&b, "daemon off;\nmaster_process off;\npid %s/pid;\nerror_log stderr info;\nevents {}\n", n.dir)
 	if config.http != nil {
-		b.WriteString("http {\n  access_log off;\n  keepalive_timeout 60s;\n")
+		b.WriteString("http {\n  access_log off;\n  ssl_protocols TLSv1.2 TLSv1.3;\n  keepalive_timeout 60s;\n")
 		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 			fmt.Fprintf(&b, "  %s_temp_path %s/%s;\n", kind, n.dir, kind)
 		}
 		fmt.Fprintf(&b, "%s\n}\n", config.http(n))
 	}
 	if config.stream != nil {
-		fmt.Fprintf(&b, "stream {\n  access_log off;\n%s\n}\n", config.stream(n))
+		fmt.Fprintf(&b, "stream {\n  access_log off;\n  ssl_protocols TLSv1.2 TLSv1.3;\n%s\n}\n", config.stream(n))
 	}
 	return b.String()
 }

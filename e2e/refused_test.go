@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -181,32 +182,30 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 }
 
 // expectReason checks that the status and the log tell why an upstream's only
-// endpoint could not be used.
+// endpoint could not be used. A client may see the end of its connection a
+// moment before that.
 func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) {
 	t.Helper()
-	e := g.upstream(name).GetEndpoints()[0]
-	if e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN {
-		t.Errorf("%s: health is %v", name, e.GetHealth())
+	var e *adminv1.EndpointStatus
+	eventually(t, name+" is down for "+reason.String(), func() bool {
+		e = g.upstream(name).GetEndpoints()[0]
+		return e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN && e.GetLastFailure().GetReason() == reason
+	})
+	if e.GetLastFailure().GetMessage() == "" || e.GetLastFailure().GetTime() == nil {
+		t.Errorf("%s: last failure is %v", name, e.GetLastFailure())
 	}
-	if e.GetLastFailure().GetReason() != reason || e.GetLastFailure().GetMessage() == "" || e.GetLastFailure().GetTime() == nil {
-		t.Errorf("%s: last failure is %v, want %v", name, e.GetLastFailure(), reason)
-	}
-	counted := uint64(0)
-	for _, f := range e.GetFailures() {
-		if f.GetReason() == reason {
-			counted = f.GetCount()
-		}
-	}
-	if counted == 0 {
+	if !slices.ContainsFunc(e.GetFailures(), func(f *adminv1.FailureCount) bool { return f.GetReason() == reason && f.GetCount() > 0 }) {
 		t.Errorf("%s: failures are %v, want one of %v", name, e.GetFailures(), reason)
 	}
 	word := strings.TrimPrefix(reason.String(), "REASON_")
-	for line := range strings.Lines(g.out.String()) {
-		if strings.Contains(line, `"`+name+`"`) && strings.Contains(line, word) {
-			return
+	eventually(t, name+" has a line in the log with "+word, func() bool {
+		for line := range strings.Lines(g.out.String()) {
+			if strings.Contains(line, `"`+name+`"`) && strings.Contains(line, word) {
+				return true
+			}
 		}
-	}
-	t.Errorf("%s: no line of the log tells %s", name, word)
+		return false
+	})
 }
 
 func intermediate(t *testing.T, ca *pki.CA) *pki.CA {

@@ -164,12 +164,17 @@ func dialTLS(t testing.TB, address string, config *tls.Config) *tls.Conn {
 // exchange sends text, ends its stream and returns all of the answer.
 func exchange(t testing.TB, address, text string) (string, error) {
 	t.Helper()
-	conn := dial(t, address)
+	// A connection that is reset at once may be so before dialing has ended.
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return "", err
+	}
 	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(conn, text); err != nil {
 		return "", err
 	}
-	if err := conn.CloseWrite(); err != nil {
+	if err := closeWrite(conn); err != nil {
 		return "", err
 	}
 	answer, err := io.ReadAll(conn)
