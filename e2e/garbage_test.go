@@ -4,11 +4,14 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,11 +20,20 @@ import (
 
 func TestGarbageOnEveryPort(t *testing.T) {
 	t.Parallel()
+	for _, format := range []string{"json", "text"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			throwGarbage(t, format)
+		})
+	}
+}
+
+func throwGarbage(t *testing.T, logFormat string) {
 	a := newAuthority(t)
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 	rude := serveConns(t, nil, func(conn net.Conn) { _, _ = io.WriteString(conn, "220 this is not TLS\r\n") })
-	g, ops := startGatewayWithOps(t)
+	g, ops := startGatewayWithOps(t, "--log-format", logFormat)
 	g.serveBoth(a, web, raw)
 	for _, protocol := range []adminv1.Protocol{protocolHTTP, protocolTCP} {
 		l := listener(strings.ToLower(protocol.String()[9:])+"-tls", protocol, "raw")
@@ -61,14 +73,21 @@ func TestGarbageOnEveryPort(t *testing.T) {
 	for _, l := range g.getStatus().GetListeners() {
 		ports[l.GetName()] = "tcp " + l.GetBoundAddress()
 	}
+	inside := &tls.Config{RootCAs: pool(a.ca), ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, a.client)}, NextProtos: []string{"http/1.1"}}
 	t.Run("ports", func(t *testing.T) {
 		for name, port := range ports {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				network, address, _ := strings.Cut(port, " ")
 				for what, data := range garbage {
-					if err := throw(network, address, data); err != nil {
+					if err := throw(network, address, data, nil); err != nil {
 						t.Errorf("%s: %v", what, err)
+					}
+					if !strings.HasSuffix(name, "-tls") {
+						continue
+					}
+					if err := throw(network, address, data, inside); err != nil {
+						t.Errorf("%s, within TLS: %v", what, err)
 					}
 				}
 			})
@@ -93,16 +112,26 @@ func TestGarbageOnEveryPort(t *testing.T) {
 	})
 }
 
-// throw sends bytes, ends its stream, and reads whatever comes until the
-// gateway closes. Only a gateway that is not there, or that never closes, is an
-// error.
-func throw(network, address string, data []byte) error {
+// throw sends bytes, within TLS if there is a config, ends its stream, and reads
+// whatever comes until the gateway closes. Only a gateway that is not there, or
+// that never closes, is an error.
+func throw(network, address string, data []byte, config *tls.Config) error {
 	conn, err := net.DialTimeout(network, address, patience)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return nil // it was closed before dialing had ended
+	}
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
+	if config != nil {
+		secure := tls.Client(conn, config)
+		if err := secure.Handshake(); err != nil {
+			return err
+		}
+		conn = secure
+	}
 	go func() { // an echo must be read while it is provoked
 		_, _ = conn.Write(data)
 		_ = closeWrite(conn)
