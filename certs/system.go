@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/x509"
 	"errors"
 	"os"
 	"path/filepath"
@@ -62,7 +63,7 @@ func SystemTrustBundle() (*TrustBundle, error) {
 // Unlike ParseTrustBundle it passes over what it cannot use, as every other
 // program on the machine does with these files.
 func readRoots(paths ...string) *TrustBundle {
-	var b TrustBundle
+	var unique []*x509.Certificate
 	seen := make(map[string]bool)
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
@@ -72,12 +73,12 @@ func readRoots(paths ...string) *TrustBundle {
 		for _, c := range looseCertificates(text) {
 			if !seen[string(c.Raw)] {
 				seen[string(c.Raw)] = true
-				b.certs = append(b.certs, c)
+				unique = append(unique, c)
 			}
 		}
 	}
-	if len(b.certs) == 0 {
+	if len(unique) == 0 {
 		return nil
 	}
-	return &b
+	return newTrustBundle(unique)
 }

@@ -12,6 +12,13 @@ import (
 // bundle, or a self-signed server certificate.
 type TrustBundle struct {
 	certs []*x509.Certificate // without duplicates, in the order of the text
+	pool  *x509.CertPool      // of certs; shared by all who verify against this bundle alone
+}
+
+func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
+	b := &TrustBundle{certs: certs}
+	b.pool = pool([]*TrustBundle{b})
+	return b
 }
 
 // ParseTrustBundle parses a bundle in PEM. The error is Faults, with the whole
@@ -33,7 +40,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 		bad.add("", "%v", err)
 		return nil, bad
 	}
-	b := &TrustBundle{}
+	var unique []*x509.Certificate
 	seen := make(map[string]bool)
 	live := false
 	for i, c := range certs {
@@ -45,7 +52,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 		live = live || !now.After(c.NotAfter)
 		if !seen[string(c.Raw)] {
 			seen[string(c.Raw)] = true
-			b.certs = append(b.certs, c)
+			unique = append(unique, c)
 		}
 	}
 	if len(bad) == 0 && !live {
@@ -55,7 +62,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	if len(bad) > 0 {
 		return nil, bad
 	}
-	return b, nil
+	return newTrustBundle(unique), nil
 }
 
 // isSelfSigned reports whether a certificate's own key signed it. The check of
@@ -102,6 +109,9 @@ func (b *TrustBundle) Equal(other *TrustBundle) bool {
 
 // pool returns the union of bundles.
 func pool(bundles []*TrustBundle) *x509.CertPool {
+	if len(bundles) == 1 && bundles[0].pool != nil {
+		return bundles[0].pool
+	}
 	p := x509.NewCertPool()
 	for _, b := range bundles {
 		for _, c := range b.certs {
