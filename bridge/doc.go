@@ -1,0 +1,13 @@
+// Package bridge holds what carries bytes and requests from listeners to TLS
+// upstreams. It knows no gRPC and no proto: its packages take small option
+// structs that gateway/snapshot fills.
+//
+//   - socket is one connected socket, read without holding a buffer while it blocks.
+//   - upstream is a group of endpoints: balancing, dialing, TLS, what became of it.
+//   - route matches a connection or request to what should happen to it.
+//   - l4 serves TCP listeners and owns the splice.
+//   - l7 serves HTTP listeners.
+//
+// A table or upstream is immutable once built. A change builds new ones, and
+// connections that began with the old ones end with them.
+package bridge
