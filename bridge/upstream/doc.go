@@ -1,0 +1,9 @@
+// Package upstream knows the endpoints that serve the same thing: it chooses
+// among them, dials them over TLS or plaintext, and keeps what became of it
+// for the status.
+//
+// An Upstream is immutable but for its counters, holds no connection of its
+// own and has nothing to close: who dialled a connection owns it. The session
+// store of each certs.Client lives and dies with its Upstream, so a session
+// never outlives the revision it was made under.
+package upstream

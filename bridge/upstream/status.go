@@ -1,0 +1,167 @@
+package upstream
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// Health is what the last attempt to connect to an endpoint came to.
+type Health int32
+
+const (
+	Unknown Health = iota // none was made
+	Up
+	Down
+)
+
+func (h Health) String() string {
+	switch h {
+	case Up:
+		return "up"
+	case Down:
+		return "down"
+	}
+	return "unknown"
+}
+
+// EndpointStatus is what became of one endpoint since its Upstream was made.
+type EndpointStatus struct {
+	Network, Address string
+	Backup, Draining bool
+
+	Health Health
+	Open   uint64 // connections open now, those still shaking hands included
+	Made   uint64 // connections handed to a caller
+
+	Requests                          uint64 // as counted by NoteRequest
+	HandshakesFull, HandshakesResumed uint64
+	Connects, Handshakes              Timing // attempts, failed ones included
+	Failures                          map[certs.Reason]uint64
+	LastFailure                       *Failure    // nil: none
+	PeerCertificate                   *certs.Info // last presented and accepted; nil: none
+}
+
+// A Failure is an attempt to connect that failed.
+type Failure struct {
+	Reason  certs.Reason
+	Message string // printable, at most about 500 bytes
+	Time    time.Time
+}
+
+// Timing is how often something was done and how long that took in all.
+type Timing struct {
+	Count uint64
+	Total time.Duration
+}
+
+func (e *Endpoint) status() EndpointStatus {
+	s := EndpointStatus{
+		Network:           e.Network(),
+		Address:           e.Address(),
+		Backup:            e.options.Backup,
+		Draining:          e.options.Draining,
+		Health:            Health(e.health.Load()),
+		Open:              uint64(max(e.open.Load(), 0)),
+		Made:              e.made.Load(),
+		Requests:          e.requests.Load(),
+		HandshakesFull:    e.full.Load(),
+		HandshakesResumed: e.resumed.Load(),
+		Connects:          e.connects.load(),
+		Handshakes:        e.shakes.load(),
+	}
+	s.Failures, s.LastFailure = e.failures.load()
+	if chain := e.presented.Load(); chain != nil && len(*chain) > 0 {
+		info := certs.Describe(*chain)
+		s.PeerCertificate = &info
+	}
+	return s
+}
+
+type timing struct {
+	count, nanoseconds atomic.Uint64
+}
+
+func (t *timing) add(d time.Duration) {
+	t.count.Add(1)
+	t.nanoseconds.Add(uint64(d))
+}
+
+func (t *timing) load() Timing {
+	return Timing{Count: t.count.Load(), Total: time.Duration(t.nanoseconds.Load())}
+}
+
+// failures counts an endpoint's failures by reason, and says which are to be
+// logged: an endpoint that is down under load fails thousands of times a
+// second, always for the same reason.
+type failures struct {
+	mu       sync.Mutex
+	byReason map[certs.Reason]*failureCount
+	last     *Failure // immutable
+}
+
+type failureCount struct {
+	total, unlogged uint64
+	logged          time.Time
+}
+
+// logEvery is the least time between two log lines for the same reason.
+const logEvery = 10 * time.Second
+
+// add counts a failure. If it is to be logged, suppressed is how many were not
+// logged since the last that was.
+func (f *failures) add(r certs.Reason, message string) (suppressed uint64, log bool) {
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = &Failure{Reason: r, Message: message, Time: now}
+	c := f.byReason[r]
+	if c == nil {
+		if f.byReason == nil {
+			f.byReason = make(map[certs.Reason]*failureCount)
+		}
+		c = &failureCount{}
+		f.byReason[r] = c
+	}
+	c.total++
+	if !c.logged.IsZero() && now.Sub(c.logged) < logEvery {
+		c.unlogged++
+		return 0, false
+	}
+	suppressed, c.unlogged, c.logged = c.unlogged, 0, now
+	return suppressed, true
+}
+
+func (f *failures) load() (map[certs.Reason]uint64, *Failure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	counts := make(map[certs.Reason]uint64, len(f.byReason))
+	for r, c := range f.byReason {
+		counts[r] = c.total
+	}
+	return counts, f.last
+}
+
+// printable returns an error's text bounded and with control characters
+// escaped: parts of it may have been chosen by the peer.
+func printable(text string) string {
+	const most = 500
+	var b strings.Builder
+	for _, r := range text {
+		if b.Len() >= most {
+			b.WriteString("…")
+			break
+		}
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+	}
+	return b.String()
+}

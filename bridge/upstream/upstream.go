@@ -1,0 +1,202 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// ErrNoEndpoint reports that an upstream has no endpoint that takes new
+// connections: it has none, or all are draining.
+var ErrNoEndpoint = errors.New("no endpoint takes new connections")
+
+// A Purpose says what a connection is for, and so which TLS settings it is
+// made with: they differ in the protocols offered by ALPN.
+type Purpose int
+
+const (
+	Stream Purpose = iota // bytes of an L4 bridge
+	HTTP                  // requests
+)
+
+// Options describe an Upstream. Every zero field is useful but Name.
+type Options struct {
+	Name      string
+	Endpoints []EndpointOptions
+
+	ConnectTimeout   time.Duration // for TCP, name resolution included; 0: 5s
+	HandshakeTimeout time.Duration // for TLS; 0: 10s
+
+	Logger hclog.Logger // nil discards
+}
+
+// EndpointOptions describe one Endpoint.
+type EndpointOptions struct {
+	Network, Address string // "tcp" and host:port, or "unix" and a path
+	Weight           int    // share relative to the others'; 0: 1
+	Backup           bool   // tried only after every endpoint that is not
+	Draining         bool   // takes no new connections
+
+	// The TLS settings for each purpose, of this endpoint alone.
+	// Nil: plaintext.
+	Stream, HTTP *certs.Client
+}
+
+// An Upstream is a group of endpoints that serve the same thing. All methods
+// may be called concurrently.
+type Upstream struct {
+	name      string
+	endpoints []*Endpoint // as configured
+
+	primaries, backups *balancer
+	only               []*Endpoint // the answer of Order when there is but one
+}
+
+// New returns the Upstream that o describes. It dials nothing.
+func New(o Options) *Upstream {
+	log := o.Logger
+	if log == nil {
+		log = hclog.NewNullLogger()
+	}
+	log = log.With("upstream", o.Name)
+	u := &Upstream{name: o.Name}
+	var primaries, backups []*Endpoint
+	for _, eo := range o.Endpoints {
+		e := &Endpoint{
+			upstream:         o.Name,
+			options:          eo,
+			connectTimeout:   cmp.Or(o.ConnectTimeout, 5*time.Second),
+			handshakeTimeout: cmp.Or(o.HandshakeTimeout, 10*time.Second),
+			log:              log,
+		}
+		u.endpoints = append(u.endpoints, e)
+		switch {
+		case eo.Draining:
+		case eo.Backup:
+			backups = append(backups, e)
+		default:
+			primaries = append(primaries, e)
+		}
+	}
+	u.primaries, u.backups = newBalancer(primaries), newBalancer(backups)
+	if len(primaries)+len(backups) == 1 {
+		u.only = slices.Concat(primaries, backups)
+	}
+	return u
+}
+
+// Name returns the upstream's name.
+func (u *Upstream) Name() string { return u.name }
+
+// Order returns the endpoints to try for one connection, best first. The
+// first is the choice of smooth weighted round robin, the others follow in the
+// order in which they are due, backups last. Draining ones are left out. The
+// caller must not modify the slice.
+func (u *Upstream) Order() []*Endpoint {
+	if u.only != nil {
+		return u.only
+	}
+	order := make([]*Endpoint, 0, len(u.primaries.shares)+len(u.backups.shares))
+	order = u.primaries.next(order)
+	return u.backups.next(order)
+}
+
+// Dial connects to the first endpoint of Order that can be connected to. Each
+// endpoint is given its own connect and handshake timeouts; ctx bounds all.
+//
+// The connection is a *tls.Conn whose handshake is complete, or, to a
+// plaintext endpoint, a *socket.Socket. The caller owns and closes it, and it
+// does not depend on ctx any more. The error is a *DialError, several of them
+// joined, or ErrNoEndpoint.
+func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, error) {
+	var errs []error
+	for _, e := range u.Order() {
+		conn, err := e.Dial(ctx, p)
+		if err == nil {
+			return conn, e, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	switch len(errs) {
+	case 0:
+		return nil, nil, ErrNoEndpoint
+	case 1:
+		return nil, nil, errs[0]
+	}
+	return nil, nil, errors.Join(errs...)
+}
+
+// Status tells what became of each endpoint, in the order configured.
+func (u *Upstream) Status() []EndpointStatus {
+	all := make([]EndpointStatus, len(u.endpoints))
+	for i, e := range u.endpoints {
+		all[i] = e.status()
+	}
+	return all
+}
+
+// A balancer orders endpoints by smooth weighted round robin, as nginx does:
+// each time every endpoint gains its weight, and the one that has most is
+// chosen and pays the total. So weights 5, 1, 1 give a a b a c a a rather than
+// five in a row.
+type balancer struct {
+	mu     sync.Mutex
+	shares []share
+	total  int
+}
+
+type share struct {
+	endpoint        *Endpoint
+	weight, current int
+}
+
+func newBalancer(endpoints []*Endpoint) *balancer {
+	b := &balancer{}
+	for _, e := range endpoints {
+		weight := max(e.options.Weight, 1)
+		b.shares = append(b.shares, share{endpoint: e, weight: weight})
+		b.total += weight
+	}
+	return b
+}
+
+// next appends the balancer's endpoints to order: the chosen one, then the
+// others, those first that are due next.
+func (b *balancer) next(order []*Endpoint) []*Endpoint {
+	if len(b.shares) == 0 {
+		return order
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	best := 0
+	for i := range b.shares {
+		b.shares[i].current += b.shares[i].weight
+		if b.shares[i].current > b.shares[best].current {
+			best = i
+		}
+	}
+	chosen := &b.shares[best]
+	order = append(order, chosen.endpoint)
+
+	rest := len(order)
+	for i := range b.shares {
+		if i != best {
+			order = append(order, b.shares[i].endpoint)
+			b.shares[i].endpoint.due = b.shares[i].current
+		}
+	}
+	slices.SortStableFunc(order[rest:], func(x, y *Endpoint) int { return cmp.Compare(y.due, x.due) })
+	chosen.current -= b.total
+	return order
+}
