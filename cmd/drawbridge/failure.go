@@ -113,6 +113,9 @@ func rpcFailure(err error, name fieldNamer) error {
 			total, _ = strconv.Atoi(d.GetMetadata()["faults"])
 		}
 	}
+	if st.Code() == codes.Canceled {
+		f.summary = "interrupted before the gateway answered"
+	}
 	f.summarise(total)
 	return f
 }

@@ -43,6 +43,9 @@ func (d *decoder) message(m protoreflect.Message, n *yaml.Node, path string) {
 		field := join(path, key.Value)
 		fd := fieldNamed(desc, key.Value)
 		if fd == nil {
+			if len(key.Value) > longestShown {
+				field = join(path, fmt.Sprintf("(a name of %d bytes)", len(key.Value)))
+			}
 			d.unknownField(desc, key, field)
 			continue
 		}
@@ -282,8 +285,11 @@ func isNested(fd protoreflect.FieldDescriptor) bool {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// describe says what n is. A scalar is shown only where it is short: a long
-// one in the wrong place may be a key.
+// longestShown is how long a name or a value may be to be repeated in a fault.
+// A longer one in the wrong place may be a line of a key.
+const longestShown = 40
+
+// describe says what n is.
 func describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -292,7 +298,7 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	case isNull(n):
 		return "nothing"
-	case len(n.Value) > 40 || strings.Contains(n.Value, "\n"):
+	case len(n.Value) > longestShown || strings.Contains(n.Value, "\n"):
 		return "a text of " + strconv.Itoa(len(n.Value)) + " bytes"
 	case n.ShortTag() == "!!str":
 		return quote(n.Value)

@@ -68,9 +68,13 @@ func (fs Faults) Error() string {
 	return b.String()
 }
 
-// bounded makes text from a file fit for one line of a report.
+// bounded makes text from a file fit for one line of a report, and keeps out
+// of it what may be a key that stands in the wrong place.
 func bounded(s string) string {
 	const most = 120
+	if strings.Contains(s, "PRIVATE KEY") {
+		return "(left out: it holds key material)"
+	}
 	if len(s) > most {
 		cut := most
 		for cut > 0 && !utf8.RuneStart(s[cut]) {

@@ -178,11 +178,19 @@ func TestFaultsOfJSONSyntaxNameTheLine(t *testing.T) {
 	}
 }
 
-func TestALongValueIsNotRepeated(t *testing.T) {
+func TestWhatMayBeAKeyIsNotRepeated(t *testing.T) {
 	secret := strings.Repeat("secret", 20)
-	_, err := parse("kind: Certificate\nname: a\npem: " + secret)
-	if err == nil || strings.Contains(err.Error(), "secretsecret") || !strings.Contains(err.Error(), "a text of 120 bytes") {
-		t.Errorf("got %v", err)
+	for text, want := range map[string]string{
+		"kind: Certificate\nname: a\npem: " + secret:                         "pem: must be a mapping of fields, not a text of 120 bytes",
+		"kind: Certificate\nname: a\n" + secret + ": x":                      "(a name of 120 bytes): no such field",
+		"kind: Certificate\nname: a\npem: -----BEGIN PRIVATE KEY-----":       "pem: must be a mapping of fields, not \"(left out",
+		"kind: Certificate\nname: a\nfiles: {a: 1, |\n  " + secret + "\n}":   "f.yaml",
+		"kind: Certificate\nname: a\n-----BEGIN PRIVATE KEY-----\n" + secret: "f.yaml",
+	} {
+		_, err := parse(text)
+		if err == nil || strings.Contains(err.Error(), "secretsecret") || strings.Contains(err.Error(), "PRIVATE") || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
