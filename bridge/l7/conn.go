@@ -129,7 +129,7 @@ func (s *Server) start(c *conn, t *Table) {
 			c.Close()
 			return
 		}
-		if e.take(nc) {
+		if e.take(s, nc) {
 			return
 		}
 		// It was retired this moment; the next one takes the connection.

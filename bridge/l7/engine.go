@@ -59,6 +59,11 @@ func (s *Server) newHTTPServer(st settings) *http.Server {
 		IdleTimeout:       st.idleTimeout,
 		MaxHeaderBytes:    st.maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed || state == http.StateHijacked {
+				s.work.Done() // what take added; of a connection's states these two are the last
+			}
+		},
 		// What goes wrong here is a client's doing, and any client can do it.
 		ErrorLog:                     s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is routed like the rest
@@ -85,12 +90,15 @@ func (s *Server) retireLocked(e *engine) {
 	}()
 }
 
-// take hands a connection over; false if the engine takes none any more.
-func (e *engine) take(c net.Conn) bool {
+// take hands a connection over; false if the engine takes none any more. Its
+// goroutine is work of s: a caller that is work itself calls this.
+func (e *engine) take(s *Server, c net.Conn) bool {
+	s.work.Add(1)
 	select {
 	case e.conns <- c:
 		return true
 	case <-e.stopped:
+		s.work.Done()
 		return false
 	}
 }

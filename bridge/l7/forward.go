@@ -91,6 +91,10 @@ func rewrite(p *httputil.ProxyRequest) {
 // modifyResponse sees the upstream's response header before the client does.
 func (s *Server) modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request.Context())
+	if len(res.Trailer) > 0 {
+		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
+		res.Header.Del("Content-Length")
+	}
 	x.action.ResponseHeaders.apply(fields(res.Header))
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		res.Body = &upstreamBody{ReadCloser: res.Body, server: s, x: x, ctx: res.Request.Context()}

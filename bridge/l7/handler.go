@@ -161,6 +161,9 @@ type response struct {
 }
 
 func (w *response) WriteHeader(code int) {
+	if code == http.StatusContinue {
+		return // net/http sends its own when the body is first read; two would be one too many
+	}
 	if w.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
 		w.code = code
 	}

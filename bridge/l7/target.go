@@ -37,7 +37,7 @@ func parseTarget(h head) (target, error) {
 		return target{}, errMethod // this is no forward proxy
 	}
 	if _, ok := h.header["Content-Length"]; ok && h.encoded {
-		return target{}, errors.New("both Content-Length and Transfer-Encoding") // RFC 9112, section 6.1
+		return target{}, errors.New("it has both Content-Length and Transfer-Encoding") // RFC 9112, section 6.1
 	}
 	authority, rest, err := splitAbsolute(h)
 	if err != nil {
@@ -50,7 +50,7 @@ func parseTarget(h head) (target, error) {
 	// HTTP/2 may carry a Host beside :authority (RFC 9113, section 8.3.1).
 	for _, host := range h.header["Host"] {
 		if _, other, err := normalAuthority(host); err != nil || other != t.authority {
-			return target{}, errors.New("Host and the target's authority differ")
+			return target{}, errors.New("the target's authority and Host differ")
 		}
 	}
 	path, query, hasQuery := strings.Cut(rest, "?")
@@ -94,7 +94,7 @@ func splitAbsolute(h head) (authority, rest string, err error) {
 		return "", "", err
 	}
 	if inTarget != inHost {
-		return "", "", errors.New("Host and the target's authority differ")
+		return "", "", errors.New("the target's authority and Host differ")
 	}
 	return authority, rest, nil
 }
