@@ -1,0 +1,167 @@
+package l4
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A conn is one client's connection, from accept to close.
+type conn struct {
+	server *Server
+	client *socket.Socket
+	addr   netip.Addr // invalid for a unix-domain socket
+
+	mu     sync.Mutex
+	splice *splice // nil until there is an upstream
+	isCut  bool
+}
+
+// An outcome is what the log says of a connection.
+type outcome struct {
+	route, upstream, endpoint string
+	toUpstream, toClient      uint64
+	how                       ending
+	err                       error
+	reason                    certs.Reason // of err
+}
+
+// Ends of connections that never reached an upstream.
+const (
+	endHandshake  ending = "handshake failed"
+	endNoUpstream ending = "no upstream"
+	endDial       ending = "upstream unreachable"
+)
+
+// serve owns the connection and returns when it is closed.
+func (c *conn) serve(t *Table) {
+	start := time.Now()
+	var o outcome
+	c.bridge(t, &o)
+	log := c.server.log
+	if !log.IsDebug() {
+		return
+	}
+	args := []any{
+		"client", c.name(), "route", o.route, "upstream", o.upstream, "endpoint", o.endpoint,
+		"to_upstream", o.toUpstream, "to_client", o.toClient, "duration", time.Since(start), "ended", string(o.how),
+	}
+	if o.err != nil {
+		args = append(args, "reason", string(o.reason), "error", o.err)
+	}
+	log.Debug("connection closed", args...)
+}
+
+// bridge takes the connection through its life: the client's handshake, the
+// choice of an upstream, the dial and the splice.
+func (c *conn) bridge(t *Table, o *outcome) {
+	s := c.server
+	var client net.Conn = c.client
+	var serverName string
+	if t.TLS != nil {
+		tc := t.TLS.Conn(c.client)
+		if err := c.handshake(tc, t.handshakeTimeout()); err != nil {
+			o.how, o.err, o.reason = endHandshake, err, certs.ClassifyAccept(err)
+			// Not a reset: that could overtake the alert that tells the client why.
+			c.client.Close()
+			return
+		}
+		client, serverName = tc, tc.ConnectionState().ServerName
+	}
+
+	target := t.target(serverName)
+	if target != nil {
+		o.route = target.Route
+	}
+	var u *upstream.Upstream
+	if target != nil {
+		u = target.Upstreams.Pick()
+	}
+	if u == nil {
+		s.count.noUpstream.Add(1)
+		o.how = endNoUpstream
+		c.client.Reset()
+		return
+	}
+	o.upstream = u.Name()
+
+	back, endpoint, err := u.Dial(s.ctx, upstream.Stream)
+	if err != nil {
+		s.count.dialFailures.Add(1)
+		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
+		c.client.Reset()
+		return
+	}
+	o.endpoint = endpoint.Address()
+
+	sp := newSplice(client, back, &s.pool, t.idleTimeout(), t.linger(), &s.count.toUpstream, &s.count.toClient)
+	c.setSplice(sp)
+	o.how, o.err = sp.run()
+	o.reason = certs.Classify(o.err)
+	o.toUpstream, o.toClient = sp.toUpstream.bytes.Load(), sp.toClient.bytes.Load()
+	if err := sp.toClient.failure; o.toClient == 0 && isAlert(err) {
+		// The upstream refused us after our side of the handshake was over,
+		// as TLS 1.3 servers refuse a client certificate. The client's first
+		// bytes are under way by then, so there is no trying elsewhere.
+		o.err, o.reason = err, certs.Classify(err)
+		endpoint.NoteFailure(err)
+	}
+}
+
+// handshake completes the client's TLS handshake in the time given.
+func (c *conn) handshake(tc *tls.Conn, timeout time.Duration) error {
+	_ = c.client.SetDeadline(time.Now().Add(timeout)) // fails only on a closed connection, and then so does all else
+	err := tc.Handshake()                             // cut ends it too
+	_ = c.client.SetDeadline(time.Time{})
+	if err != nil {
+		c.server.count.handshakeFailed(certs.ClassifyAccept(err))
+		return err
+	}
+	if tc.ConnectionState().DidResume {
+		c.server.count.resumed.Add(1)
+	} else {
+		c.server.count.full.Add(1)
+	}
+	return nil
+}
+
+// isAlert reports whether err is an alert that the peer sent.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// setSplice hands the connection to sp, which it may have to cut at once.
+func (c *conn) setSplice(sp *splice) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.splice = sp
+	if c.isCut {
+		sp.cut(endShutdown, nil)
+	}
+}
+
+// cut ends the connection in whatever state it is, without waiting for it.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.isCut = true
+	if c.splice != nil {
+		c.splice.cut(endShutdown, nil)
+	} else {
+		c.client.Reset()
+	}
+}
+
+// name is what the log calls the client.
+func (c *conn) name() string {
+	return cmp.Or(c.client.RemoteAddr().String(), c.client.RemoteAddr().Network())
+}

@@ -1,0 +1,151 @@
+package l4
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// ErrServerClosed is what Serve returns after StopAccepting or Shutdown.
+var ErrServerClosed = errors.New("l4: server closed")
+
+// Options are what a Server needs.
+type Options struct {
+	Listener string // its name, for the log
+
+	// Table returns the table in force now; nil means that connections are
+	// closed. It is called once per connection, so a connection sees exactly
+	// one revision to its end.
+	Table func() *Table
+
+	Logger hclog.Logger // nil discards
+}
+
+// A Server serves the connections of one listener. All methods may be called
+// concurrently.
+type Server struct {
+	table func() *Table
+	log   hclog.Logger
+	pool  socket.Pool
+	count counters
+
+	// ctx ends when connections that are still being made are to be given up.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	stopping chan struct{}  // closed by StopAccepting
+	serving  sync.WaitGroup // one for each connection
+
+	mu        sync.Mutex
+	stopped   bool
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	perClient map[netip.Addr]int
+}
+
+// New returns a Server that is ready to Serve.
+func New(o Options) *Server {
+	log := o.Logger
+	if log == nil {
+		log = hclog.NewNullLogger()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Server{
+		table:     o.Table,
+		log:       log.With("listener", o.Listener),
+		ctx:       ctx,
+		cancel:    cancel,
+		stopping:  make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		conns:     make(map[*conn]struct{}),
+		perClient: make(map[netip.Addr]int),
+	}
+}
+
+// StopAccepting closes the listeners given to Serve and makes Serve return.
+// Connections go on. It cannot be undone.
+func (s *Server) StopAccepting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	s.stopped = true
+	close(s.stopping)
+	for ln := range s.listeners {
+		ln.Close()
+	}
+}
+
+// Shutdown stops accepting and waits until every connection has ended. If ctx
+// ends before that, it cuts those that are left, the ones still being made
+// included, and returns ctx's error once their goroutines have ended.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.StopAccepting()
+	drained := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		s.cancel()
+		return nil
+	default:
+	}
+	select {
+	case <-drained:
+		s.cancel()
+		return nil
+	case <-ctx.Done():
+	}
+	s.cancel()
+	s.mu.Lock()
+	for c := range s.conns {
+		c.cut()
+	}
+	s.mu.Unlock()
+	<-drained
+	return ctx.Err()
+}
+
+// add takes a connection into the Server's care, or returns false: the Server
+// is stopping or a limit of t is reached.
+func (s *Server) add(c *conn, t *Table) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped:
+		return false
+	case t.MaxConnections > 0 && len(s.conns) >= t.MaxConnections,
+		t.MaxPerClient > 0 && c.addr.IsValid() && s.perClient[c.addr] >= t.MaxPerClient:
+		s.count.rejected.Add(1)
+		return false
+	}
+	s.conns[c] = struct{}{}
+	if c.addr.IsValid() {
+		s.perClient[c.addr]++
+	}
+	s.count.open.Add(1)
+	s.serving.Add(1)
+	return true
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if c.addr.IsValid() {
+		if s.perClient[c.addr]--; s.perClient[c.addr] == 0 {
+			delete(s.perClient, c.addr)
+		}
+	}
+	s.count.open.Add(-1)
+	s.serving.Done()
+}

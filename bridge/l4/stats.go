@@ -1,0 +1,64 @@
+package l4
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// Stats are what a Server has counted since it was made. The byte counts are
+// exact and rise while connections are open.
+type Stats struct {
+	Open         uint64 // connections open now
+	Accepted     uint64
+	Rejected     uint64 // for a limit
+	NoUpstream   uint64 // closed because neither a route nor a default took them
+	DialFailures uint64 // closed because no endpoint could be connected to
+
+	BytesToUpstream, BytesToClient uint64
+
+	// The clients' TLS handshakes.
+	HandshakesFull, HandshakesResumed uint64
+	HandshakeFailures                 map[certs.Reason]uint64
+}
+
+type counters struct {
+	open                                         atomic.Int64
+	accepted, rejected, noUpstream, dialFailures atomic.Uint64
+	toUpstream, toClient                         atomic.Uint64
+	full, resumed                                atomic.Uint64
+
+	mu       sync.Mutex
+	failures map[certs.Reason]uint64
+}
+
+func (c *counters) handshakeFailed(r certs.Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failures == nil {
+		c.failures = make(map[certs.Reason]uint64)
+	}
+	c.failures[r]++
+}
+
+// Stats returns the counts now.
+func (s *Server) Stats() Stats {
+	c := &s.count
+	c.mu.Lock()
+	failures := maps.Clone(c.failures)
+	c.mu.Unlock()
+	return Stats{
+		Open:              uint64(c.open.Load()),
+		Accepted:          c.accepted.Load(),
+		Rejected:          c.rejected.Load(),
+		NoUpstream:        c.noUpstream.Load(),
+		DialFailures:      c.dialFailures.Load(),
+		BytesToUpstream:   c.toUpstream.Load(),
+		BytesToClient:     c.toClient.Load(),
+		HandshakesFull:    c.full.Load(),
+		HandshakesResumed: c.resumed.Load(),
+		HandshakeFailures: failures,
+	}
+}

@@ -1,0 +1,61 @@
+package l4
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A Table is what a listener does with its connections in one revision. It is
+// immutable. The zero Table accepts plaintext and closes every connection, for
+// want of an upstream.
+type Table struct {
+	TLS *certs.Server // nil: plaintext
+
+	// Routes are matched by the host name that the client asked for by SNI.
+	// Nil matches nothing.
+	Routes *route.Table[*Target]
+
+	// Default takes what no route matches. Nil: such connections are closed.
+	Default *Target
+
+	MaxConnections int // open at once; 0: no limit
+	MaxPerClient   int // open at once from one IP address; 0: no limit
+
+	HandshakeTimeout time.Duration // for the client's TLS handshake; 0: 10s
+
+	// IdleTimeout is how long a connection may go without a byte in either
+	// direction, and how long a side may leave what it is sent unread. 0: 1h.
+	IdleTimeout time.Duration
+
+	// Linger is how long, once one side has ended its stream, the other may
+	// stay silent. 0: 60s. It is at most IdleTimeout.
+	Linger time.Duration
+}
+
+// A Target is where a connection goes.
+type Target struct {
+	Route     string // for the log; "" if no route chose it
+	Upstreams *upstream.Split[*upstream.Upstream]
+}
+
+func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
+func (t *Table) idleTimeout() time.Duration      { return cmp.Or(t.IdleTimeout, time.Hour) }
+func (t *Table) linger() time.Duration           { return cmp.Or(t.Linger, time.Minute) }
+
+// target returns where a client that asked for serverName goes; nil: nowhere.
+func (t *Table) target(serverName string) *Target {
+	// A name that is none cannot be any route's, so it is left empty and only
+	// a route that asks for no host takes it.
+	host, err := route.NormalizeHost(serverName)
+	if err != nil {
+		host = ""
+	}
+	if target, ok := t.Routes.Match(route.Request{Host: host}); ok {
+		return target
+	}
+	return t.Default
+}
