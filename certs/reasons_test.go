@@ -16,6 +16,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -390,5 +392,25 @@ func TestClassifyKnowsOnlyRemoteAlerts(t *testing.T) {
 	remote := &net.OpError{Op: "remote error", Err: tls.AlertError(116)}
 	if got := certs.Classify(remote); got != certs.ReasonClientCertificateRequired {
 		t.Errorf("remote alert: %s", got)
+	}
+}
+
+// The reasons are one list, in the API and here.
+func TestReasonsAreThoseOfTheAPI(t *testing.T) {
+	find := func(file, pattern string) []string {
+		text, err := os.ReadFile(filepath.FromSlash(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
+			names = append(names, m[1])
+		}
+		return names
+	}
+	api := find("../proto/drawbridge/admin/v1/reason.proto", `(?m)^\s*REASON_(\w+) = [1-9]`)
+	here := find("reason.go", `Reason = "(\w+)"`)
+	if len(api) == 0 || !slices.Equal(api, here) {
+		t.Errorf("the API has %v, here are %v", api, here)
 	}
 }

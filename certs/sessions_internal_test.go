@@ -12,8 +12,10 @@ func TestSessions(t *testing.T) {
 	}
 	old := new(tls.ClientSessionState)
 	s.put(old, tls.VersionTLS12)
-	if s.take() != old || s.take() != old {
-		t.Error("a session of TLS 1.2 is not kept")
+	for range 2 {
+		if s.take() != old {
+			t.Error("a session of TLS 1.2 is not kept")
+		}
 	}
 	var tickets []*tls.ClientSessionState
 	for range maxSessions + 2 {

@@ -75,13 +75,6 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) *VerifyError {
 func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions, err error) *VerifyError {
 	leaf := certs[0]
 	reason := verifyReason(err)
-	if reason == ReasonUnknownCA {
-		// crypto/x509 passes over an intermediate that is not valid now and
-		// then knows no issuer, which would send people after the wrong CA.
-		if c, r := invalidNow(certs[1:], opts.CurrentTime); c != nil && chainsWithout(leaf, opts, c) {
-			return &VerifyError{Reason: r, Err: err, Detail: validityDetail("the intermediate "+describeName(c), c, opts.CurrentTime)}
-		}
-	}
 	e := &VerifyError{Reason: reason, Err: err}
 	switch reason {
 	case ReasonUnknownCA:
@@ -122,32 +115,6 @@ func (v *verifier) verifyName(leaf *x509.Certificate) *VerifyError {
 		Err:    err,
 		Detail: fmt.Sprintf("the certificate is for %s, not for %q", have, printable(v.name, 260)),
 	}
-}
-
-// invalidNow returns the first certificate that has expired or is not valid
-// yet, and which of the two.
-func invalidNow(certs []*x509.Certificate, now time.Time) (*x509.Certificate, Reason) {
-	for _, c := range certs {
-		switch {
-		case now.After(c.NotAfter):
-			return c, ReasonExpired
-		case now.Before(c.NotBefore):
-			return c, ReasonNotYetValid
-		}
-	}
-	return nil, ""
-}
-
-// chainsWithout reports whether the leaf would verify at a time when c was
-// valid. It only explains a failure; nothing is trusted because of it.
-func chainsWithout(leaf *x509.Certificate, opts x509.VerifyOptions, c *x509.Certificate) bool {
-	for _, at := range []time.Time{c.NotAfter, c.NotBefore} {
-		opts.CurrentTime = at
-		if _, err := leaf.Verify(opts); err == nil {
-			return true
-		}
-	}
-	return false
 }
 
 func validityDetail(what string, c *x509.Certificate, now time.Time) string {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -286,4 +287,63 @@ func parseTrust(t testing.TB, text []byte) *certs.TrustBundle {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// The issuer that is named is the one that is missing, not that of the leaf.
+func TestUnknownCANamesTheMissingIssuer(t *testing.T) {
+	root := certstest.NewCA(t)
+	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, root.Intermediate(t).Server(t, "upstream.test"))}})
+	c := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}})
+	_, err := connect(t, c, s.addr)
+	wantReason(t, err, certs.ReasonUnknownCA)
+	if want := `issued by "` + root.Certificate().Subject.String() + `"`; !strings.Contains(err.Error(), want) {
+		t.Errorf("error %q does not say %q", err, want)
+	}
+}
+
+// While a CA renews its intermediate, servers send the old and the new one: any
+// chain that verifies will do.
+func TestAnExpiredCertificateBesideAGoodChain(t *testing.T) {
+	root := certstest.NewCA(t)
+	now := time.Now()
+	old := intermediate(t, root, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	server := certstest.TLS(t, root.Intermediate(t).Server(t, "upstream.test"))
+	server.Certificate = [][]byte{server.Certificate[0], old.Certificate().Raw, server.Certificate[1]}
+	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{server}})
+	c := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{root.Trust(t)}})
+	if _, err := connect(t, c, s.addr); err != nil {
+		t.Error(err)
+	}
+}
+
+// A leaf without a subject is called by its names.
+func TestALeafWithoutASubject(t *testing.T) {
+	server := selfSigned(t, func(c *x509.Certificate) { c.Subject = pkix.Name{} })
+	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{server}})
+	c := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}})
+	_, err := connect(t, c, s.addr)
+	wantReason(t, err, certs.ReasonUnknownCA)
+	if !strings.Contains(err.Error(), `"DNS:upstream.test"`) {
+		t.Errorf("error %q", err)
+	}
+}
+
+// A server that keeps hundreds of certificates of one name for us to try gets
+// no more of our time than x509 allows it.
+func TestManyIntermediatesOfOneName(t *testing.T) {
+	root, stranger := certstest.NewCA(t), certstest.NewCA(t)
+	server := certstest.TLS(t, root.Intermediate(t).Server(t, "upstream.test"))
+	for range 150 {
+		server.Certificate = append(server.Certificate, stranger.Intermediate(t).Certificate().Raw)
+	}
+	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{server}})
+	c := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}})
+	_, err := connect(t, c, s.addr)
+	if err == nil {
+		t.Fatal("it was trusted")
+	}
+	if r := certs.Classify(err); r != certs.ReasonUnknownCA && r != certs.ReasonBadCertificate {
+		t.Errorf("reason %s", r)
+	}
+	checkText(t, err.Error())
 }
