@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -14,12 +15,16 @@ import (
 // has changed, on disk or in traffic. It is safe for concurrent use; edits are
 // applied one after the other.
 func (g *Gateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
-	result, err := g.apply(ctx, e)
+	return g.applyWith(ctx, g.compiler, e)
+}
+
+func (g *Gateway) applyWith(ctx context.Context, c snapshot.Compiler, e store.Edit) (*store.Result, error) {
+	result, err := g.apply(ctx, c, e)
 	g.countApply(e, result, err)
 	return result, err
 }
 
-func (g *Gateway) apply(ctx context.Context, e store.Edit) (*store.Result, error) {
+func (g *Gateway) apply(ctx context.Context, compiler snapshot.Compiler, e store.Edit) (*store.Result, error) {
 	g.writer.Lock()
 	defer g.writer.Unlock()
 	// Whoever waited for the lock may have given up, and must not be surprised.
@@ -33,7 +38,7 @@ func (g *Gateway) apply(ctx context.Context, e store.Edit) (*store.Result, error
 	live := g.live.Load()
 	var bad invalid.List
 	draft := live.State().Edit(e, &bad)
-	next := g.compiler.Compile(live, draft, &bad)
+	next := compiler.Compile(live, draft, &bad)
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
@@ -107,5 +112,7 @@ func (g *Gateway) Reload(ctx context.Context) (*store.Result, error) {
 			e.Puts = append(e.Puts, store.Put{Resource: r})
 		}
 	}
-	return g.Apply(ctx, e)
+	compiler := g.compiler
+	compiler.RereadSystem = true
+	return g.applyWith(ctx, compiler, e)
 }

@@ -48,6 +48,7 @@ type running struct {
 	configure string // as the resource has it
 	socket    *lease
 	from      *running // whose socket it is until commit; nil: its own
+	remember  func()   // makes its present table the one it drains by
 	server    server
 	tcp       *l4.Server // one of the two is server
 	http      *l7.Server
@@ -99,6 +100,11 @@ func (l *listeners) prepare(next *snapshot.Snapshot, tolerate func(name string) 
 		}
 		todo = append(todo, want)
 	}
+	for _, have := range l.running {
+		if !p.kept[have.name] {
+			have.remember()
+		}
+	}
 	for _, want := range todo {
 		socket, from, err := l.bind(want, p.kept)
 		if err != nil {
@@ -118,7 +124,13 @@ func (l *listeners) prepare(next *snapshot.Snapshot, tolerate func(name string) 
 }
 
 func (r *running) serves(want *snapshot.Listener) bool {
-	return r.protocol == want.Protocol && r.network == want.Network && r.address == want.Address
+	return r.protocol == want.Protocol && r.holds(want)
+}
+
+// holds reports whether the socket is bound to the address, be it that the
+// kernel chose the port.
+func (r *running) holds(want *snapshot.Listener) bool {
+	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address)
 }
 
 // bind returns a socket for the listener. One that is bound already, for a
@@ -126,7 +138,7 @@ func (r *running) serves(want *snapshot.Listener) bool {
 // too: no client is refused in between.
 func (l *listeners) bind(want *snapshot.Listener, kept map[string]bool) (socket *lease, from *running, err error) {
 	for _, have := range l.running {
-		if !kept[have.name] && have.network == want.Network && have.address == want.Address && !strings.HasSuffix(want.Address, ":0") {
+		if !kept[have.name] && have.holds(want) && !strings.HasSuffix(want.Address, ":0") {
 			return have.socket.next(), have, nil
 		}
 	}
@@ -172,38 +184,32 @@ func bindCause(err error) error {
 func (l *listeners) build(want *snapshot.Listener, socket *lease) *running {
 	r := &running{name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configure: want.Configured, socket: socket}
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
-		r.http = l7.New(l7.Options{
-			Listener: want.Name,
-			Table:    lastly(func() *l7.Table { return l.live.Load().HTTP(want.Name) }),
-			Logger:   l.log,
-		})
-		r.server = r.http
+		table := &table[l7.Table]{now: func() *l7.Table { return l.live.Load().HTTP(want.Name) }}
+		r.http = l7.New(l7.Options{Listener: want.Name, Table: table.get, Logger: l.log})
+		r.server, r.remember = r.http, table.remember
 		return r
 	}
-	r.tcp = l4.New(l4.Options{
-		Listener: want.Name,
-		Table:    lastly(func() *l4.Table { return l.live.Load().TCP(want.Name) }),
-		Logger:   l.log,
-	})
-	r.server = r.tcp
+	table := &table[l4.Table]{now: func() *l4.Table { return l.live.Load().TCP(want.Name) }}
+	r.tcp = l4.New(l4.Options{Listener: want.Name, Table: table.get, Logger: l.log})
+	r.server, r.remember = r.tcp, table.remember
 	return r
 }
 
-// lastly returns a function that answers as table does, and once that answers
-// nil, because the listener is gone, as it did last: requests on the connections
-// that still drain are served by what they began with.
-func lastly[T any](table func() *T) func() *T {
-	var last atomic.Pointer[T]
-	return func() *T {
-		now := table()
-		if now == nil {
-			return last.Load()
-		}
-		if last.Load() != now {
-			last.Store(now)
-		}
+// A table is what a listener serves by: what is live under its name and, once
+// nothing is, what it remembers. A connection accepted in the moment of the
+// change, and requests on connections that drain, are served by that.
+type table[T any] struct {
+	now  func() *T
+	last atomic.Pointer[T]
+}
+
+func (t *table[T]) remember() { t.last.Store(t.now()) }
+
+func (t *table[T]) get() *T {
+	if now := t.now(); now != nil {
 		return now
 	}
+	return t.last.Load()
 }
 
 // commit serves what was prepared, and drains what is no longer wanted. It must
@@ -213,7 +219,8 @@ func (l *listeners) commit(p *prepared) {
 	defer l.mu.Unlock()
 	old := maps.Clone(l.running)
 	for name := range p.kept {
-		l.running[name].configure = l.live.Load().Listener(name).Configured
+		now := l.live.Load().Listener(name)
+		l.running[name].configure, l.running[name].address = now.Configured, now.Address
 		delete(old, name)
 	}
 	passing := map[*running]bool{}
@@ -240,7 +247,8 @@ func (l *listeners) commit(p *prepared) {
 
 func (l *listeners) serve(r *running) {
 	l.serves.Go(func() {
-		if err := r.server.Serve(r.socket); err != nil && !errors.Is(err, l4.ErrServerClosed) && !errors.Is(err, l7.ErrServerClosed) {
+		err := r.server.Serve(r.socket)
+		if !errors.Is(err, l4.ErrServerClosed) && !errors.Is(err, l7.ErrServerClosed) && !r.socket.passed.Load() {
 			l.log.Error("listener failed", "listener", r.name, "error", err)
 		}
 	})

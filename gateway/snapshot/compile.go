@@ -19,6 +19,10 @@ import (
 type Compiler struct {
 	// Logger is handed to what is built. Nil discards.
 	Logger hclog.Logger
+
+	// RereadSystem reads the system's roots again even if nothing that uses
+	// them has changed.
+	RereadSystem bool
 }
 
 // Compile builds what the draft makes live after prev. Faults and warnings go to
@@ -43,11 +47,13 @@ type job struct {
 	state   *store.State
 	bad     *invalid.List
 	lenient bool // nothing is a fault: what cannot be built is down
-	log     hclog.Logger
+
+	rereadSystem bool
+	log          hclog.Logger
 }
 
 func (c Compiler) compile(j *job) *Snapshot {
-	j.log = c.Logger
+	j.log, j.rereadSystem = c.Logger, c.RereadSystem
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -21,6 +22,7 @@ type Snapshot struct {
 	certificates map[string]*certificate
 	upstreams    map[string]*liveUpstream
 	listeners    map[string]*Listener
+	system       *certs.TrustBundle // the system's roots; nil if nobody asked for them
 	problems     []Problem
 	standing     []invalid.Warning
 }

@@ -78,7 +78,9 @@ func pemCertificate(name string, i *pki.Issued) *adminv1.Certificate {
 		CertificateChain: string(i.ChainPEM), PrivateKey: string(i.KeyPEM)}}}
 }
 
-func (w *world) client(name string) *adminv1.Certificate { return pemCertificate(name, w.ca.Client(w.t, name)) }
+func (w *world) client(name string) *adminv1.Certificate {
+	return pemCertificate(name, w.ca.Client(w.t, name))
+}
 func (w *world) server(name string) *adminv1.Certificate {
 	return pemCertificate(name, w.ca.Server(w.t, "localhost"))
 }

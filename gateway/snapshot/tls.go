@@ -124,3 +124,24 @@ func (s *scope) useTrust(p invalid.Path, names []string) []*certs.TrustBundle {
 	}
 	return out
 }
+
+// systemTrust returns the system's roots, which are read once for all upstreams
+// that name no trust bundle, and again with Compiler.RereadSystem.
+func (s *scope) systemTrust(p invalid.Path) []*certs.TrustBundle {
+	j := s.job
+	if j.next.system == nil && !j.rereadSystem {
+		j.next.system = j.prev.system
+	}
+	if j.next.system == nil {
+		trust, err := certs.SystemTrustBundle()
+		if err != nil {
+			s.Add(p, "must name a trust bundle: %v", err)
+			return nil
+		}
+		if trust.Equal(j.prev.system) {
+			trust = j.prev.system
+		}
+		j.next.system = trust
+	}
+	return []*certs.TrustBundle{j.next.system}
+}

@@ -43,6 +43,9 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		}
 		next.uses.trust = s.useTrust("tls.trust_bundles", t.GetTrustBundles())
 	}
+	if msg.GetPlaintext() == nil && len(msg.GetTls().GetTrustBundles()) == 0 {
+		next.uses.trust = s.systemTrust("tls.trust_bundles")
+	}
 	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
 		next.live, next.back, next.notes = prev.live, prev.back, prev.notes
 		s.reuse(next.notes)
