@@ -38,7 +38,10 @@ type connector struct {
 
 func (c *cli) connectFlags(flags *pflag.FlagSet) *connector {
 	o := &connector{}
-	socket := "unix:" + filepath.Join(c.defaultDataDir(), "admin.sock")
+	socket := ""
+	if dir := c.defaultDataDir(); dir != "" {
+		socket = "unix:" + filepath.Join(dir, "admin.sock")
+	}
 	flags.StringVar(&o.admin, "admin", socket, "where the gateway's admin service is: unix:`PATH` or HOST:PORT")
 	flags.StringVar(&o.ca, "admin-tls-ca", "", "PEM `file` of the CA that the gateway's certificate leads to (HOST:PORT only; default: the system's)")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the client certificate to present (HOST:PORT only)")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -69,7 +70,7 @@ type running struct {
 func start(t *testing.T, env map[string]string, args ...string) *running {
 	t.Helper()
 	r := &running{out: newWatched(), log: newWatched()}
-	c := &cli{program: "drawbridge", in: strings.NewReader(""), out: r.out, err: r.log, lookupEnv: func(name string) (string, bool) {
+	c := &cli{program: "drawbridge", uid: os.Geteuid(), in: strings.NewReader(""), out: r.out, err: r.log, lookupEnv: func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
 	}}

@@ -16,6 +16,6 @@ func main() {
 	// its usual effect: the process ends at once.
 	context.AfterFunc(ctx, stop)
 
-	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv, program: os.Args[0]}
+	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv, uid: os.Geteuid(), program: os.Args[0]}
 	os.Exit(c.run(ctx, os.Args[1:]))
 }

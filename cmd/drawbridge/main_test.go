@@ -31,7 +31,7 @@ type shell struct {
 
 func (s shell) run(ctx context.Context, args ...string) result {
 	var out, err bytes.Buffer
-	c := &cli{program: "drawbridge", in: strings.NewReader(s.in), out: &out, err: &err, lookupEnv: func(name string) (string, bool) {
+	c := &cli{program: "drawbridge", uid: os.Geteuid(), in: strings.NewReader(s.in), out: &out, err: &err, lookupEnv: func(name string) (string, bool) {
 		v, ok := s.env[name]
 		return v, ok
 	}}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,6 +16,7 @@ type cli struct {
 	in        io.Reader
 	out, err  io.Writer
 	lookupEnv func(string) (string, bool)
+	uid       int    // effective user
 	program   string // how it was called, for commands to be pasted
 }
 
@@ -144,14 +144,17 @@ func (c *cli) readEnv(flags *pflag.FlagSet) error {
 }
 
 // defaultDataDir is where a gateway keeps its state unless told otherwise, and
-// so where its admin socket is looked for.
+// so where its admin socket is looked for. Empty: there is no such place.
 func (c *cli) defaultDataDir() string {
-	if os.Geteuid() == 0 {
+	if c.uid == 0 {
 		return "/var/lib/drawbridge"
 	}
 	if dir, _ := c.lookupEnv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "drawbridge")
 	}
 	home, _ := c.lookupEnv("HOME")
+	if home == "" {
+		return ""
+	}
 	return filepath.Join(home, ".local", "state", "drawbridge")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,19 +75,25 @@ func TestFlagsAreReadFromTheEnvironmentToo(t *testing.T) {
 }
 
 func TestTheDefaultDataDirectory(t *testing.T) {
-	if os.Geteuid() == 0 {
-		c := &cli{lookupEnv: os.LookupEnv}
-		if got := c.defaultDataDir(); got != "/var/lib/drawbridge" {
-			t.Errorf("root's is %s", got)
-		}
-		return
-	}
-	for _, tt := range []struct{ state, want string }{{"/state", "/state/drawbridge"}, {"relative", "/home/u/.local/state/drawbridge"}, {"", "/home/u/.local/state/drawbridge"}} {
-		env := map[string]string{"XDG_STATE_HOME": tt.state, "HOME": "/home/u"}
-		c := &cli{lookupEnv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
+	for _, tt := range []struct {
+		uid               int
+		state, home, want string
+	}{
+		{0, "/state", "/root", "/var/lib/drawbridge"},
+		{1, "/state", "/home/u", "/state/drawbridge"},
+		{1, "relative", "/home/u", "/home/u/.local/state/drawbridge"},
+		{1, "", "/home/u", "/home/u/.local/state/drawbridge"},
+		{1, "", "", ""},
+	} {
+		env := map[string]string{"XDG_STATE_HOME": tt.state, "HOME": tt.home}
+		c := &cli{uid: tt.uid, lookupEnv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
 		if got := c.defaultDataDir(); got != tt.want {
-			t.Errorf("got %s, want %s", got, tt.want)
+			t.Errorf("got %q, want %q", got, tt.want)
 		}
+	}
+	nowhere := &cli{uid: 1, in: strings.NewReader(""), out: io.Discard, err: io.Discard, lookupEnv: func(string) (string, bool) { return "", false }}
+	if code := nowhere.run(t.Context(), []string{"status"}); code != exitUsage {
+		t.Errorf("with nowhere to look, status exits with %d", code)
 	}
 }
 
