@@ -226,21 +226,6 @@ func TestLingerEndsTheSilenceAfterAHalfClose(t *testing.T) {
 	}
 }
 
-// What is sent renews the time that is left after a half-close.
-func TestLingerIsRenewed(t *testing.T) {
-	p := newPKI(t)
-	b := combination{"tcp", "tcp", 0, 0}.connect(t, p, l4.Table{Linger: 2 * time.Second})
-	b.client.closeWrite()
-	b.upstream.wantEnd(t, "", clean)
-	begin := time.Now()
-	for n := 0; n < 10 || time.Since(begin) < 3*time.Second; n++ {
-		b.upstream.send(t, "x")
-		b.client.want(t, "x")
-	}
-	b.upstream.closeWrite()
-	b.client.wantEnd(t, "", clean)
-}
-
 func TestIdleConnectionIsCut(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{0, tls.VersionTLS13} {
