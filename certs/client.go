@@ -31,7 +31,8 @@ type ClientOptions struct {
 	// none.
 	Certificate *Certificate
 	// Trust is what the server's chain may lead to. Empty means the
-	// system's roots.
+	// system's roots, which are then read by each NewClient: whoever makes
+	// many Clients had better name one SystemTrustBundle.
 	Trust []*TrustBundle
 	// Verification is what is done with the server's certificate.
 	Verification Verification

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"strings"
 	"time"
@@ -46,8 +47,8 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 	}
 	c := chain[0]
 	info := Info{
-		Subject:           printable(c.Subject.String(), maxText),
-		Issuer:            printable(c.Issuer.String(), maxText),
+		Subject:           printable(nameText(c.RawSubject, c.Subject), maxText),
+		Issuer:            printable(nameText(c.RawIssuer, c.Issuer), maxText),
 		Serial:            fmt.Sprintf("%x", c.SerialNumber),
 		SHA256Fingerprint: fingerprint(c),
 		NotBefore:         c.NotBefore,
@@ -145,11 +146,21 @@ func usableAs(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 // describeName returns a certificate's subject, or its first names if it has
 // none, quoted.
 func describeName(c *x509.Certificate) string {
-	if s := c.Subject.String(); s != "" {
+	if s := nameText(c.RawSubject, c.Subject); s != "" {
 		return `"` + printable(s, 150) + `"`
 	}
 	names, _ := altNames(c, maxNames+1)
 	return `"` + nameList(names) + `"`
+}
+
+// nameText returns a distinguished name as RFC 4514 has it. The time that
+// pkix.Name takes grows with the square of the number of its parts, so a name
+// that only an attacker would make is not written out.
+func nameText(raw []byte, name pkix.Name) string {
+	if len(raw) > 32<<10 {
+		return fmt.Sprintf("(a name of %d bytes)", len(raw))
+	}
+	return name.String()
 }
 
 func keyType(public any) string {

@@ -1,7 +1,5 @@
 package certs
 
-import "fmt"
-
 // A Reason names why a connection, a handshake or a check failed. Its text is
 // that of the API's enum without its prefix. The zero Reason is no failure.
 type Reason string
@@ -64,7 +62,7 @@ type HandshakeError struct {
 
 // Error returns the cause's text, bounded and escaped.
 func (e *HandshakeError) Error() string {
-	return fmt.Sprintf("tls handshake: %s", printable(e.Err.Error(), maxText))
+	return "tls handshake: " + ErrorText(e.Err)
 }
 
 // Unwrap returns the cause.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -261,7 +262,7 @@ func TestClassifyAccept(t *testing.T) {
 		{"the client wants another suite", func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}
 		}, certs.ReasonNoCommonCipher},
-		{"the client wants another protocol", func(c *tls.Config) { c.NextProtos = []string{"\x1b[31m\nx"} }, certs.ReasonALPNMismatch},
+		{"the client wants another protocol", func(c *tls.Config) { c.NextProtos = slices.Repeat([]string{"\x1b[31m\nx"}, 2000) }, certs.ReasonALPNMismatch},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := &tls.Config{ServerName: "a.test", RootCAs: ca.Pool(), NextProtos: []string{"h2"}}
@@ -269,6 +270,11 @@ func TestClassifyAccept(t *testing.T) {
 			_, at, _ := reach(t, s, config)
 			if got := certs.ClassifyAccept(at.err); got != c.want {
 				t.Errorf("reason %q, want %q: %v", got, c.want, at.err)
+			}
+			text := certs.ErrorText(at.err)
+			checkText(t, text)
+			if (text == "") != (at.err == nil) {
+				t.Errorf("text %q of error %v", text, at.err)
 			}
 		})
 	}

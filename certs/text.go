@@ -51,6 +51,17 @@ func printable(s string, limit int) string {
 	return b.String()
 }
 
+// ErrorText returns the text of an error of a TLS connection, fit for a log:
+// bounded and escaped. The errors of crypto/tls are neither; one of them quotes
+// all the protocols that a client offered, up to 64 KiB. A nil error has no
+// text.
+func ErrorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return printable(err.Error(), maxText)
+}
+
 // plain reports whether s is printable ASCII without a backslash.
 func plain(s string) bool {
 	for i := range len(s) {

@@ -46,7 +46,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	for i, c := range certs {
 		if !c.IsCA && !isSelfSigned(c) {
 			bad.add(fmt.Sprintf("[%d]", i), "%s is not a CA certificate: want that of its issuer, %q",
-				describeName(c), printable(c.Issuer.String(), 150))
+				describeName(c), printable(nameText(c.RawIssuer, c.Issuer), 150))
 			continue
 		}
 		live = live || !now.After(c.NotAfter)

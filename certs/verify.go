@@ -137,7 +137,7 @@ func lastIssuer(certs []*x509.Certificate) string {
 			}
 		}
 	}
-	return last.Issuer.String()
+	return nameText(last.RawIssuer, last.Issuer)
 }
 
 // verifyReason classifies what crypto/x509 returned.

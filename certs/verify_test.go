@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,9 @@ func TestHostileCertificatesAreBoundedInErrors(t *testing.T) {
 	}{
 		{"many names", func(c *x509.Certificate) { c.DNSNames = names }, true, certs.ReasonNameMismatch},
 		{"a hostile subject", func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: hostile} }, false, certs.ReasonUnknownCA},
+		{"a subject of 2,000 parts", func(c *x509.Certificate) {
+			c.Subject = pkix.Name{OrganizationalUnit: slices.Repeat([]string{"unit of the attacker"}, 2000)}
+		}, false, certs.ReasonUnknownCA},
 		{"a long address", func(c *x509.Certificate) {
 			c.DNSNames, c.EmailAddresses = nil, []string{strings.Repeat("a", 10000) + "@attacker.test"}
 		}, true, certs.ReasonNameMismatch},
