@@ -68,8 +68,15 @@ func (k *keyType) Set(s string) error {
 // A lifetime is a flag for a duration in which days can be written.
 type lifetime time.Duration
 
-func (l *lifetime) String() string { return time.Duration(*l).String() }
-func (l *lifetime) Type() string   { return "duration" }
+func (l *lifetime) Type() string { return "duration" }
+
+// String is empty for the default, which each flag's help tells.
+func (l *lifetime) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
 
 func (l *lifetime) Set(s string) error {
 	d, err := time.ParseDuration(s)

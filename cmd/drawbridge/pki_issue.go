@@ -34,6 +34,7 @@ for a server, one without for a client. Both flags together make it fit both.`,
 	dir := dirFlag(cmd.Flags())
 	cmd.Flags().StringSliceVar(&options.DNSNames, "dns", nil, "DNS `name`; may be repeated")
 	cmd.Flags().IPSliceVar(&options.IPs, "ip", nil, "IP `address`; may be repeated")
+	cmd.Flags().Lookup("ip").DefValue = "" // help would show []
 	cmd.Flags().StringSliceVar(&options.URIs, "uri", nil, "`URI`; may be repeated")
 	cmd.Flags().BoolVar(&server, "server", false, "for a server")
 	cmd.Flags().BoolVar(&client, "client", false, "for a client")

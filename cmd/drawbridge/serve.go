@@ -62,15 +62,15 @@ func newServe(c *cli) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.dataDir, "data-dir", c.defaultDataDir(), "`directory` of the gateway's state")
 	flags.StringVar(&o.admin, "admin", "", "unix:`PATH` of the admin service's socket, mode 0600 (default unix:DATA-DIR/admin.sock)")
-	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too; needs the three files below")
+	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too, with mutual TLS; needs the three files of --admin-tls-cert, --admin-tls-key and --admin-client-ca")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
 	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
 	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must lead to")
 	flags.StringVar(&o.config, "config", "", "`file` or directory to be applied at start and on SIGHUP")
 	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
 	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
-	flags.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
-	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
+	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may go on after a stop, or after their listener was removed")
 	return cmd
 }
