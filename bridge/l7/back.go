@@ -117,8 +117,8 @@ func (b *Back) newPool(e *upstream.Endpoint) *pool {
 		requests.SetUnencryptedHTTP2(true)
 	}
 	p := &pool{
-		requests: b.newTransport(dialer{e, upstream.HTTP, b.options.TLS && b.options.Protocol == HTTP2, false}, requests),
-		upgrades: b.newTransport(dialer{e, upgradePurpose(b.options), false, true}, upgrades),
+		requests: b.newTransport(dialer{endpoint: e, purpose: upstream.HTTP, tls: b.options.TLS, want2: b.options.TLS && b.options.Protocol == HTTP2}, requests),
+		upgrades: b.newTransport(dialer{endpoint: e, purpose: upgradePurpose(b.options), tls: b.options.TLS, refuse2: true}, upgrades),
 	}
 	p.upgrades.DisableKeepAlives = true
 	return p
@@ -137,15 +137,16 @@ func upgradePurpose(o BackOptions) upstream.Purpose {
 func (b *Back) newTransport(d dialer, protocols http.Protocols) *http.Transport {
 	maxIdle := cmp.Or(b.options.MaxIdle, 128)
 	return &http.Transport{
-		DialContext:           d.dial,
-		DialTLSContext:        d.dial,
-		Protocols:             &protocols,
-		DisableCompression:    true, // the body is the client's and the upstream's business
-		MaxIdleConns:          maxIdle,
-		MaxIdleConnsPerHost:   maxIdle,
-		IdleConnTimeout:       cmp.Or(b.options.IdleTimeout, time.Minute),
-		ExpectContinueTimeout: time.Second,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		DialContext:            d.dial,
+		DialTLSContext:         d.dial,
+		Protocols:              &protocols,
+		DisableCompression:     true, // the body is the client's and the upstream's business
+		MaxIdleConns:           maxIdle,
+		MaxIdleConnsPerHost:    maxIdle,
+		IdleConnTimeout:        cmp.Or(b.options.IdleTimeout, time.Minute),
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 1 << 20,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
 }
 
@@ -160,6 +161,7 @@ var errDials = errors.New("connections die before they carry a request")
 type dialer struct {
 	endpoint *upstream.Endpoint
 	purpose  upstream.Purpose
+	tls      bool // TLS must be spoken
 	want2    bool // HTTP/2 must be negotiated
 	refuse2  bool // HTTP/2 must not be
 }
@@ -173,26 +175,33 @@ func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if tc, ok := c.(*tls.Conn); ok {
-		if x != nil {
-			x.dialled.Store(tc)
-		}
-		is2 := tc.ConnectionState().NegotiatedProtocol == "h2"
-		if is2 != d.want2 && (d.want2 || d.refuse2) {
-			c.Close()
-			return nil, d.mismatch(is2)
-		}
+	tc, ok := c.(*tls.Conn)
+	if ok && x != nil {
+		x.dialled.Store(tc)
+	}
+	if err := d.check(tc); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("endpoint %s: %w", d.endpoint.Address(), err)
 	}
 	return c, nil
 }
 
-func (d dialer) mismatch(is2 bool) error {
-	detail := "the upstream did not negotiate HTTP/2 (h2 by ALPN)"
-	if is2 {
-		detail = "the upstream negotiated HTTP/2 (h2 by ALPN) for an upgrade, which HTTP/1.1 alone has"
+// check reports what a connection lacks. tc is nil for plaintext, which
+// net/http would take for TLS that somebody else has seen to.
+func (d dialer) check(tc *tls.Conn) error {
+	if (tc != nil) != d.tls {
+		return &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
 	}
-	err := &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: detail}
-	return fmt.Errorf("endpoint %s: %w", d.endpoint.Address(), err)
+	if tc == nil {
+		return nil
+	}
+	switch is2 := tc.ConnectionState().NegotiatedProtocol == "h2"; {
+	case d.want2 && !is2:
+		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream did not negotiate HTTP/2 (h2 by ALPN)"}
+	case d.refuse2 && is2:
+		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream negotiated HTTP/2 (h2 by ALPN) for an upgrade, which HTTP/1.1 alone has"}
+	}
+	return nil
 }
 
 // refusal returns why a connection that was dialled for a request is dead, if

@@ -52,14 +52,15 @@ func (s *Server) forward(x *exchange, r *http.Request) {
 	x.cancel = cancel
 	x.w.giveUp = func() { cancel(nil) }
 	r = r.WithContext(ctx)
-	fields(r.Header).cleanRequest(r.ProtoMajor == 1)
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+	if r.ContentLength != 0 {
+		x.body = &clientBody{ReadCloser: r.Body}
+		r.Body = x.body
+	}
+	if x.body != nil && r.ProtoMajor == 1 {
 		control := http.NewResponseController(x.w)
 		// The upstream may answer before it has read the body, and go on
 		// reading: net/http would read what remains of it instead of us.
 		_ = control.EnableFullDuplex() // cannot fail: this is HTTP/1
-		x.body = &clientBody{ReadCloser: r.Body}
-		r.Body = x.body
 		defer func() {
 			// net/http waits for the rest of the body before it closes.
 			if !x.body.ended.Load() && x.w.code != http.StatusSwitchingProtocols {
@@ -94,6 +95,9 @@ func (s *Server) modifyResponse(res *http.Response) error {
 	if len(res.Trailer) > 0 {
 		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
 		res.Header.Del("Content-Length")
+	}
+	if _, ok := res.Header["Content-Type"]; !ok {
+		x.w.Header()["Content-Type"] = nil // or net/http guesses one
 	}
 	x.action.ResponseHeaders.apply(fields(res.Header))
 	if res.StatusCode != http.StatusSwitchingProtocols {

@@ -184,6 +184,9 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 				fmt.Fprint(c, "220 smtp\r\n\r\n")
 			}))
 		}, 502, "14", certs.ReasonOther},
+		{"plaintext where TLS is wanted", func(w *world) *Back {
+			return w.backWith(HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
+		}, 502, "14", certs.ReasonLocalConfig},
 		{"HTTP/2 wanted", func(w *world) *Back { return w.withProtos(HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
 	} {
 		t.Run(c.name, func(t *testing.T) {

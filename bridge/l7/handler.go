@@ -111,6 +111,8 @@ func (s *Server) serve(x *exchange, r *http.Request) {
 		return
 	}
 	x.client = hostOf(r.RemoteAddr)
+	// Before it is matched, so that no condition holds for what is not sent on.
+	header.cleanRequest(r.ProtoMajor == 1)
 	x.action = table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Header: r.Header.Values})
 	switch a := x.action; {
 	case a == nil:

@@ -46,6 +46,8 @@ func TestResponsesLoseHopByHopFields(t *testing.T) {
 			name, value, _ := strings.Cut(f, ": ")
 			rw.Header().Set(name, value)
 		}
+		rw.Header()["Content-Type"] = nil
+		fmt.Fprint(rw, "<html>")
 	}))))
 	res, err := w.browser().Get("http://" + address)
 	if err != nil {
@@ -56,6 +58,9 @@ func TestResponsesLoseHopByHopFields(t *testing.T) {
 		if v, ok := res.Header[name]; ok {
 			t.Errorf("%s: %q", name, v)
 		}
+	}
+	if _, ok := res.Header["Content-Type"]; ok {
+		t.Errorf("a Content-Type was made up: %v", res.Header)
 	}
 	if res.Header.Get("Kept") != "1" {
 		t.Errorf("%v", res.Header)
@@ -203,5 +208,25 @@ func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
 	}
 	if _, err := io.Copy(io.Discard, c.r); err != nil {
 		t.Errorf("not closed: %v", err)
+	}
+}
+
+// A condition on a header holds for what the upstream is sent, not for what
+// the client claims.
+func TestConditionsDoNotHoldForFieldsThatAreRemoved(t *testing.T) {
+	w := newWorld(t)
+	yes := &Action{Respond: &Respond{Code: 200}}
+	_, address := w.gateway(fixed(&Table{Routes: w.routes(
+		route.Rule[*Action]{Name: "origin", Headers: []route.Header{{Name: "X-Forwarded-For"}}, Value: yes},
+		route.Rule[*Action]{Name: "listed", Headers: []route.Header{{Name: "X-Listed"}}, Value: yes},
+		route.Rule[*Action]{Name: "plain", Headers: []route.Header{{Name: "X-Plain"}}, Value: yes},
+	)}))
+	for field, code := range map[string]int{"X-Forwarded-For: 10.0.0.1": 404, "X-Listed: 1": 404, "x-plain: 1": 200} {
+		c := w.dial(address)
+		c.send("GET / HTTP/1.1", "Host: a", "Connection: X-Listed", field)
+		if res, _ := c.answer(t, "GET"); res.StatusCode != code {
+			t.Errorf("%s: %d, want %d", field, res.StatusCode, code)
+		}
+		c.Close()
 	}
 }
