@@ -61,11 +61,6 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 		return err
 	}
 	defer ups.stop()
-	files, err := writeDemoFiles(dir, ups)
-	if err != nil {
-		return err
-	}
-
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: c.err})
 	gw, err := gateway.Open(gateway.Options{
 		DataDir:      filepath.Join(dir, "data"),
@@ -77,7 +72,8 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := applyDemo(ctx, gw, files, log); err != nil {
+	files, err := configureDemo(ctx, gw, dir, ups, log)
+	if err != nil {
 		return errors.Join(err, gw.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -99,12 +95,25 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 	return errors.Join(err, <-ended)
 }
 
-func applyDemo(ctx context.Context, gw *gateway.Gateway, files *demoFiles, log hclog.Logger) error {
-	m, err := manifest.Load(nil, files.config)
-	if err != nil {
-		return err
+// configureDemo writes the demo's files to dir and makes gw what they say.
+func configureDemo(ctx context.Context, gw *gateway.Gateway, dir string, ups *demoUpstreams, log hclog.Logger) (*demoFiles, error) {
+	web, echo := friendly("8080"), friendly("7000")
+	for {
+		files, err := writeDemoFiles(dir, ups, web, echo)
+		if err != nil {
+			return nil, err
+		}
+		m, err := manifest.Load(nil, files.config)
+		if err != nil {
+			return nil, err
+		}
+		err = applyWhole(ctx, gw, m, "demo", log)
+		if err != nil && asFailure(err).code == exitConflict && web+echo != anyPort+anyPort {
+			web, echo = anyPort, anyPort // someone else was quicker
+			continue
+		}
+		return files, err
 	}
-	return applyWhole(ctx, gw, m, "demo", log)
 }
 
 func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, files *demoFiles, ups *demoUpstreams, once bool) error {

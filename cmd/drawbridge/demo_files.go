@@ -81,8 +81,9 @@ name: gateway
 files: {certificatePath: pki/gateway-2.pem, privateKeyPath: pki/gateway-2-key.pem}
 `
 
-// writeDemoFiles writes the configurations into dir.
-func writeDemoFiles(dir string, ups *demoUpstreams) (*demoFiles, error) {
+// writeDemoFiles writes the configurations into dir, with listeners at web and
+// echo.
+func writeDemoFiles(dir string, ups *demoUpstreams, web, echo string) (*demoFiles, error) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	files := &demoFiles{config: at("demo.yaml"), route: at("route.yaml"), rotate: at("rotate.yaml"), routeJSON: at("route.json"), rotateJSON: at("rotate.json")}
 	type object map[string]any
@@ -107,7 +108,7 @@ func writeDemoFiles(dir string, ups *demoUpstreams) (*demoFiles, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf(demoConfig, ups.web1.address, ups.web2.address, ups.echo.address, friendly("8080"), friendly("7000"))
+	config := fmt.Sprintf(demoConfig, ups.web1.address, ups.web2.address, ups.echo.address, web, echo)
 	for path, text := range map[string]string{
 		files.config: config, files.route: demoRoute, files.rotate: demoRotate,
 		files.routeJSON: string(route), files.rotateJSON: string(rotate),
@@ -119,13 +120,16 @@ func writeDemoFiles(dir string, ups *demoUpstreams) (*demoFiles, error) {
 	return files, nil
 }
 
+// anyPort lets the kernel choose a port.
+const anyPort = "127.0.0.1:0"
+
 // friendly returns a loopback address with the port if it is free, or else one
 // that lets the kernel choose.
 func friendly(port string) string {
 	address := net.JoinHostPort("127.0.0.1", port)
 	lis, err := net.Listen("tcp", address)
 	if err != nil {
-		return "127.0.0.1:0"
+		return anyPort
 	}
 	lis.Close()
 	return address

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,16 +117,14 @@ func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {
 	server, client := ca.Server(t), ca.Client(t, "operator")
 	at := func(name string, text []byte) string { return writeFile(t, dir, name, string(text)) }
 	trust := at("ca.pem", ca.TrustPEM())
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := lis.Addr().String()
-	lis.Close()
-	serve(t, "--admin", "unix:"+filepath.Join(dir, "own.sock"), "--admin-tcp", address,
+	r, _ := serve(t, "--admin", "unix:"+filepath.Join(dir, "own.sock"), "--admin-tcp", "127.0.0.1:0",
 		"--admin-tls-cert", at("s.pem", server.ChainPEM), "--admin-tls-key", at("s-key.pem", server.KeyPEM), "--admin-client-ca", trust)
 
-	args := []string{"status", "--admin", address, "--admin-tls-ca", trust}
+	address := regexp.MustCompile(`admin API up: address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(r.log.String())
+	if address == nil {
+		t.Fatalf("no address in the log:\n%s", r.log)
+	}
+	args := []string{"status", "--admin", address[1], "--admin-tls-ca", trust}
 	shell{}.run(t.Context(), args...).want(t, exitDenied, "It takes only clients whose certificate")
 	shell{}.run(t.Context(), append(args, "--admin-tls-cert", at("c.pem", client.ChainPEM), "--admin-tls-key", at("c-key.pem", client.KeyPEM))...).
 		want(t, exitOK, "revision 0, ready")
