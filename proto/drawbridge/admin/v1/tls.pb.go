@@ -149,8 +149,8 @@ const (
 	Verification_VERIFICATION_UNSPECIFIED Verification = 0
 	// Chain, name, validity, key usage and depth must all verify. The default.
 	Verification_VERIFICATION_FULL Verification = 1
-	// Everything is checked, and what would have failed is logged and counted
-	// with its reason, but the connection is let through.
+	// Everything is checked, and what would have failed is logged with its
+	// reason, but the connection is let through.
 	Verification_VERIFICATION_REPORT_ONLY Verification = 2
 	// Nothing is checked. Anyone on the path can be the upstream.
 	Verification_VERIFICATION_INSECURE_SKIP Verification = 3
