@@ -117,8 +117,7 @@ func (s *Server) forwardFailed(x *exchange, r *http.Request, err error) {
 	switch {
 	case errors.Is(context.Cause(ctx), errDeadline):
 		a, err = gatewayTimeout, errDeadline
-	case ctx.Err() != nil && s.ctx.Err() == nil:
-		x.w.unsent = statusClientGone
+	case ctx.Err() != nil: // or Shutdown has given up waiting
 		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
 		panic(http.ErrAbortHandler)
 	case x.body != nil && x.body.broken.Load():

@@ -70,9 +70,13 @@ func (s *Server) finish(x *exchange, r *http.Request, p any) {
 	}
 	code, elapsed := x.w.code, time.Since(x.start)
 	if code == 0 {
-		code = cmp.Or(x.w.unsent, http.StatusOK)
-		if p != nil {
+		code = http.StatusOK
+		switch p {
+		case nil:
+		case http.ErrAbortHandler:
 			code = statusClientGone
+		default:
+			code = http.StatusInternalServerError
 		}
 	}
 	s.counters.requestDone(code, elapsed)
@@ -98,7 +102,7 @@ func (s *Server) serve(x *exchange, r *http.Request) {
 	header := fields(r.Header)
 	var err error
 	x.target, err = parseTarget(head{
-		method: r.Method, target: r.RequestURI, authority: r.Host, header: header, encoded: len(r.TransferEncoding) > 0,
+		method: r.Method, target: r.RequestURI, authority: r.Host, header: header, encoded: len(r.TransferEncoding) > 0, length: r.ContentLength,
 	})
 	if err != nil {
 		a := badRequest
@@ -158,7 +162,6 @@ func hostOf(address string) string {
 type response struct {
 	http.ResponseWriter
 	code   int    // 0: the response has not begun
-	unsent int    // counted in place of code if no response begins
 	giveUp func() // ends an upgraded connection
 }
 

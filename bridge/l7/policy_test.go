@@ -26,7 +26,7 @@ func TestParseTarget(t *testing.T) {
 		{head{method: "GET", target: "HTTPS://a", authority: "a"}, target{"a", "a", "/", ""}},
 		{head{method: "GET", target: "http://a?y", authority: "a"}, target{"a", "a", "/", "?y"}},
 		{head{method: "GET", target: "/", authority: "a", header: fields{"Host": {"A."}}}, target{"a", "a", "/", ""}},
-		{head{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}}, target{"a", "a", "/", ""}},
+		{head{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}, length: 1}, target{"a", "a", "/", ""}},
 	} {
 		if got, err := parseTarget(c.h); err != nil || got != c.want {
 			t.Errorf("%+v: %+v, %v; want %+v", c.h, got, err, c.want)
@@ -58,7 +58,12 @@ func TestParseTarget(t *testing.T) {
 		{method: "GET", target: "/a?b c", authority: "a"},
 		{method: "GET", target: "/", authority: "a", header: fields{"Host": {"b"}}},
 		{method: "GET", target: "/", authority: "a", header: fields{"Host": {"a", "b"}}},
-		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}, encoded: true},
+		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}, length: 1, encoded: true},
+		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}},
+		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1", "1"}}, length: 1},
+		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"+1"}}, length: 1},
+		{method: "GET / HTTP/1.1", target: "/", authority: "a"},
+		{method: "", target: "/", authority: "a"},
 	} {
 		if got, err := parseTarget(h); err == nil {
 			t.Errorf("%+v is taken for %+v", h, got)

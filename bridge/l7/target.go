@@ -3,6 +3,7 @@ package l7
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
@@ -17,7 +18,8 @@ type head struct {
 	target    string // the request target, with its query (RFC 9112, section 3.2)
 	authority string // Host or :authority
 	header    fields
-	encoded   bool // a Transfer-Encoding was given
+	encoded   bool  // a Transfer-Encoding was given
+	length    int64 // of the body as it is framed; -1: not known
 }
 
 // A target is what a request asks for, in the form that is both matched and
@@ -36,8 +38,11 @@ func parseTarget(h head) (target, error) {
 	if h.method == "CONNECT" {
 		return target{}, errMethod // this is no forward proxy
 	}
-	if _, ok := h.header["Content-Length"]; ok && h.encoded {
-		return target{}, errors.New("it has both Content-Length and Transfer-Encoding") // RFC 9112, section 6.1
+	if h.method == "" || strings.ContainsFunc(h.method, func(c rune) bool { return !isTokenByte(c) }) {
+		return target{}, errors.New("its method is no token")
+	}
+	if err := checkLength(h); err != nil {
+		return target{}, err
 	}
 	authority, rest, err := splitAbsolute(h)
 	if err != nil {
@@ -67,6 +72,24 @@ func parseTarget(h head) (target, error) {
 		return target{}, errors.New(`"*" is a target of OPTIONS alone`)
 	}
 	return t, nil
+}
+
+// checkLength refuses a body whose length is said in two ways (RFC 9112,
+// section 6.1; RFC 9113, section 8.1.1).
+func checkLength(h head) error {
+	lengths, ok := h.header["Content-Length"]
+	switch {
+	case !ok:
+		return nil
+	case h.encoded:
+		return errors.New("it has both Content-Length and Transfer-Encoding")
+	case len(lengths) != 1:
+		return errors.New("it has more than one Content-Length")
+	}
+	if n, err := strconv.ParseUint(lengths[0], 10, 63); err != nil || int64(n) != h.length {
+		return errors.New("its Content-Length is not that of its body")
+	}
+	return nil
 }
 
 // splitAbsolute takes the authority out of a target in absolute form (RFC

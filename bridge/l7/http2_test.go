@@ -1,0 +1,95 @@
+package l7
+
+import (
+	"bytes"
+	"crypto/tls"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// ask sends one HTTP/2 request, field by field, on a connection of its own and
+// returns its status, or "" if the stream or the connection was refused.
+func ask(t *testing.T, w *world, address string, header ...string) string {
+	t.Helper()
+	c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte(http2.ClientPreface)); err != nil {
+		t.Fatal(err)
+	}
+	f := http2.NewFramer(c, c)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	var block bytes.Buffer
+	e := hpack.NewEncoder(&block)
+	for _, h := range header {
+		i := strings.Index(h[1:], ": ") + 1
+		_ = e.WriteField(hpack.HeaderField{Name: h[:i], Value: h[i+2:]})
+	}
+	_ = f.WriteSettings()
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return ""
+		}
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			return frame.PseudoValue("status")
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			return ""
+		case *http2.SettingsFrame:
+			if n, ok := frame.Value(http2.SettingMaxConcurrentStreams); ok && n != 250 {
+				t.Errorf("%d concurrent streams", n)
+			}
+		}
+	}
+}
+
+// What HTTP/2 can say and HTTP/1.1 would read as something else never reaches
+// an upstream.
+func TestHTTP2RequestsThatMeanAnotherInHTTP1AreRefused(t *testing.T) {
+	w := newWorld(t)
+	var reached atomic.Int64
+	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))))}))
+	get := []string{":method: GET", ":scheme: https", ":path: /", ":authority: a"}
+	if got := ask(t, w, address, get...); got != "200" || reached.Load() != 1 {
+		t.Fatalf("a good request: %q, %d reached the upstream", got, reached.Load())
+	}
+	for _, header := range [][]string{
+		append(get, "transfer-encoding: chunked"),
+		append(get, "connection: close"),
+		append(get, "upgrade: h2c"),
+		append(get, "te: gzip"),
+		append(get, "x: a\r\nHost: b"),
+		append(get, "X-Upper: a"),
+		append(get, "x y: a"),
+		append(get, "content-length: 5"),
+		append(get, "host: b"),
+		{":method: GET", ":scheme: https", ":path: /", ":authority: a,b"},
+		{":method: GET", ":scheme: https", ":path: /", ":authority: user@a"},
+		{":method: GET", ":scheme: https", ":path: /", ":authority: a/b"},
+		{":method: GET", ":scheme: https", ":path: /"},
+		{":method: GET", ":scheme: https", ":path: /?a HTTP/1.1\r\nX: y", ":authority: a"},
+		{":method: GET", ":scheme: https", ":path: /?a HTTP/1.1", ":authority: a"},
+		{":method: GET", ":scheme: https", ":path: /a/../..", ":authority: a"},
+		{":method: GET", ":scheme: https", ":path: *", ":authority: a"},
+		{":method: GET / HTTP/1.1", ":scheme: https", ":path: /", ":authority: a"},
+		{":method: CONNECT", ":authority: a:443"},
+	} {
+		if got := ask(t, w, address, header...); got != "" && got != "400" && got != "405" {
+			t.Errorf("%q: %s", header, got)
+		}
+	}
+	if n := reached.Load(); n != 1 {
+		t.Errorf("%d of them reached the upstream", n-1)
+	}
+}
