@@ -178,10 +178,11 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 	h := &handshake{client: c}
 	tc := tls.Client(conn, h.config())
 	if err := h.run(ctx, conn, tc); err != nil {
-		if h.resumed {
-			// What was resumed does not pass today's checks, and no other
-			// session of that server would: the next handshake is full and
-			// sees what the server presents now.
+		if h.offered && !timedOut(err) && !errors.Is(err, context.Canceled) {
+			// Either what was resumed does not pass today's checks, or the
+			// server chokes on what it does not know. No other session would
+			// do better: the next handshake is full, and sees what the
+			// server presents now.
 			c.sessions.drop()
 		}
 		return nil, &HandshakeError{Reason: h.reason(err), Err: err}
@@ -195,9 +196,9 @@ type handshake struct {
 	client *Client
 
 	version   uint16 // negotiated; 0 until the server's certificate was verified
-	resumed   bool
-	requested bool // the server asked for a client certificate
-	sent      bool // and one was sent
+	offered   bool   // a session to resume
+	requested bool   // the server asked for a client certificate
+	sent      bool   // and one was sent
 }
 
 // config is made for each connection: it refers to the handshake, and so can
@@ -273,7 +274,7 @@ func (h *handshake) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, 
 
 // verify is tls.Config.VerifyConnection.
 func (h *handshake) verify(state tls.ConnectionState) error {
-	h.version, h.resumed = state.Version, state.DidResume
+	h.version = state.Version
 	o := &h.client.o
 	if o.RequireALPN && len(o.NextProtos) > 0 && state.NegotiatedProtocol == "" {
 		return &VerifyError{
@@ -303,7 +304,8 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 // here are for the one endpoint.
 func (h *handshake) Get(string) (*tls.ClientSessionState, bool) {
 	cs := h.client.sessions.take()
-	return cs, cs != nil
+	h.offered = cs != nil
+	return cs, h.offered
 }
 
 // Put implements tls.ClientSessionCache. For TLS 1.3 it is called by whoever

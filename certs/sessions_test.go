@@ -3,9 +3,11 @@ package certs_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,6 +290,40 @@ func TestARefusedResumptionIsFollowedByAFullHandshake(t *testing.T) {
 	if state, err := connect(t, client, s); err != nil || state.DidResume {
 		t.Errorf("resumed %v, error %v", state.DidResume, err)
 	}
+}
+
+// A server that cannot bear a ticket, as one behind a balancer may, costs one
+// connection and not one for each ticket.
+func TestSessionsAreDroppedWhenOneFails(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		server, o := mutual(t, certstest.NewCA(t))
+		o.MaxVersion = version
+		var broken atomic.Bool
+		server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			if broken.Load() {
+				return nil, errors.New("out of order")
+			}
+			return nil, nil
+		}
+		addr, c := serveAtOnce(t, server), newClient(t, o)
+		var conns []*tls.Conn
+		for range 3 { // leaves three tickets
+			conns = append(conns, open(t, c, addr))
+		}
+		for _, conn := range conns {
+			io.ReadFull(conn, make([]byte, 1))
+			conn.Close()
+		}
+		broken.Store(true)
+		_, err := connect(t, c, addr)
+		wantReason(t, err, certs.ReasonOther)
+		broken.Store(false)
+		for i := range 2 {
+			if state, err := connect(t, c, addr); err != nil || state.DidResume != (i > 0) {
+				t.Errorf("connection %d: resumed %v, error %v", i, state.DidResume, err)
+			}
+		}
+	})
 }
 
 func TestSessionsAreBounded(t *testing.T) {
