@@ -1,0 +1,71 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+)
+
+// crypto/tls checks clients before we do. Should it ever let one through, as it
+// once did on resumption (CVE-2025-68121), our own check stands by itself.
+func TestServerVerifiesWhateverCryptoTLSDid(t *testing.T) {
+	issue := func(usage pki.Usage) (*pki.CA, *pki.Issued) {
+		ca, err := pki.NewRoot(pki.CAOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued, err := ca.Issue(pki.LeafOptions{Usage: usage, CommonName: "c", DNSNames: []string{"c.test"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ca, issued
+	}
+	ca, client := issue(pki.Client)
+	_, stranger := issue(pki.Client)
+	wrong, err := ca.Issue(pki.LeafOptions{Usage: pki.Server, DNSNames: []string{"c.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := ParseTrustBundle(ca.RootPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ParseCertificate(wrong.ChainPEM, wrong.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		auth ClientAuth
+		peer *pki.Issued
+		want Reason
+	}{
+		{"a good client", ClientAuthRequired, client, ""},
+		{"a stranger", ClientAuthRequired, stranger, ReasonUnknownCA},
+		{"a stranger, optional", ClientAuthOptional, stranger, ReasonUnknownCA},
+		{"a server's certificate", ClientAuthRequired, wrong, ReasonWrongKeyUsage},
+		{"nobody", ClientAuthRequired, nil, ReasonClientCertificateRequired},
+		{"nobody, optional", ClientAuthOptional, nil, ""},
+		{"a stranger, not asked", ClientAuthNone, stranger, ""},
+	} {
+		o := ServerOptions{Certificates: []*Certificate{cert}, ClientAuth: c.auth}
+		if c.auth != ClientAuthNone {
+			o.ClientTrust = []*TrustBundle{trust}
+		}
+		s, err := NewServer(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, resumed := range []bool{false, true} {
+			state := tls.ConnectionState{DidResume: resumed}
+			if c.peer != nil {
+				state.PeerCertificates = []*x509.Certificate{c.peer.Leaf}
+			}
+			if got := ClassifyAccept(s.verify(state)); got != c.want {
+				t.Errorf("%s, resumed %v: reason %q, want %q", c.name, resumed, got, c.want)
+			}
+		}
+	}
+}
