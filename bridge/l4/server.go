@@ -88,6 +88,7 @@ func (s *Server) StopAccepting() {
 // included, and returns ctx's error once their goroutines have ended.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.StopAccepting()
+	defer s.cancel()
 	drained := make(chan struct{})
 	go func() {
 		s.serving.Wait()
@@ -95,23 +96,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-drained:
-		s.cancel()
-		return nil
-	default:
-	}
-	select {
-	case <-drained:
-		s.cancel()
 		return nil
 	case <-ctx.Done():
 	}
 	s.cancel()
 	s.mu.Lock()
+	left := len(s.conns)
 	for c := range s.conns {
 		c.cut()
 	}
 	s.mu.Unlock()
 	<-drained
+	if left == 0 {
+		return nil
+	}
 	return ctx.Err()
 }
 

@@ -179,9 +179,7 @@ func TestLateRefusalOfTheClientCertificate(t *testing.T) {
 			o.Certificate = test.cert
 			u := group(over(t, ln, o))
 			g := serve(t, &l4.Table{Default: to(u)})
-			c := g.dial(t, nil)
-			c.Write([]byte("hello"))
-			c.wantEnd(t, "", reset)
+			g.wantRefused(t)
 			g.Shutdown(t.Context())
 			if s := u.Status()[0]; s.Failures[test.reason] != 1 || s.Health != upstream.Down {
 				t.Errorf("status %+v", s)
@@ -343,6 +341,14 @@ func TestShutdownCuts(t *testing.T) {
 				t.Errorf("%d still open", s.Open)
 			}
 		})
+	}
+}
+
+func TestShutdownOfNothingIsClean(t *testing.T) {
+	for range 100 {
+		if err := l4.New(l4.Options{}).Shutdown(cancelled()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -231,7 +231,9 @@ func (d *direction) fill() error {
 	if err == io.EOF && d.from.tls != nil {
 		return errTruncated // after a close_notify nothing is waited for
 	}
-	if err == io.EOF && !d.from.ending.Load() && d.from.sock.WasReset() {
+	// Whether the other direction is ending its stream is asked last: what
+	// WasReset saw may be that end, acknowledged in the meantime.
+	if err == io.EOF && d.from.sock.WasReset() && !d.from.ending.Load() {
 		return syscall.ECONNRESET // which a write to this side was told of
 	}
 	return err

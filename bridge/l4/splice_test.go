@@ -211,6 +211,38 @@ func TestAnswerOfAnUpstreamThatStopsReading(t *testing.T) {
 	b.gate.Shutdown(t.Context())
 }
 
+// What an upstream says after it has stopped reading still arrives.
+func TestUpstreamThatOnlySpeaks(t *testing.T) {
+	p := newPKI(t)
+	b := combination{"tcp", "unix", 0, 0}.connect(t, p, l4.Table{})
+	b.upstream.raw.Conn.(*net.UnixConn).CloseRead()
+	b.client.send(t, "nobody hears this")
+	for range 100 { // by when it has been refused
+		b.upstream.send(t, "w")
+		b.client.want(t, "w")
+	}
+	b.upstream.closeWrite()
+	b.client.wantEnd(t, "", clean)
+	b.wantCounts(t, 0, 100)
+}
+
+// The kernel tells of a reset once. If the write that was under way is told,
+// the reader sees what looks like a clean end, and must not pass it on.
+func TestResetDuringAWriteIsNotPassedOnAsClean(t *testing.T) {
+	p := newPKI(t)
+	for range 20 {
+		b := combination{"tcp", "tcp", 0, 0}.connect(t, p, l4.Table{})
+		b.client.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+		for chunk := make([]byte, 1<<20); ; { // until every buffer on the way is full
+			if _, err := b.client.Write(chunk); err != nil {
+				break
+			}
+		}
+		b.upstream.reset()
+		b.client.wantEnd(t, "", reset)
+	}
+}
+
 func TestLingerEndsTheSilenceAfterAHalfClose(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{0, tls.VersionTLS13} {
