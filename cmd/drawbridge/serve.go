@@ -177,7 +177,8 @@ func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.L
 		if m, err = loadWhole(config); err == nil {
 			err = applyWhole(ctx, gw, m, "SIGHUP", log)
 		}
-	} else {
+	}
+	if err == nil { // also what no file names: the system's roots, and whatever is down
 		_, err = gw.Reload(ctx)
 		err = applyFailure(err, func(path string) string { return path })
 	}
