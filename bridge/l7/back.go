@@ -117,7 +117,7 @@ func (b *Back) newPool(e *upstream.Endpoint) *pool {
 		requests.SetUnencryptedHTTP2(true)
 	}
 	p := &pool{
-		requests: b.newTransport(dialer{endpoint: e, purpose: upstream.HTTP, tls: b.options.TLS, want2: b.options.TLS && b.options.Protocol == HTTP2}, requests),
+		requests: b.newTransport(dialer{endpoint: e, purpose: upstream.HTTP, tls: b.options.TLS, want2: b.options.TLS && b.options.Protocol == HTTP2, refuse2: b.options.Protocol == HTTP1}, requests),
 		upgrades: b.newTransport(dialer{endpoint: e, purpose: upgradePurpose(b.options), tls: b.options.TLS, refuse2: true}, upgrades),
 	}
 	p.upgrades.DisableKeepAlives = true
@@ -199,7 +199,7 @@ func (d dialer) check(tc *tls.Conn) error {
 	case d.want2 && !is2:
 		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream did not negotiate HTTP/2 (h2 by ALPN)"}
 	case d.refuse2 && is2:
-		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream negotiated HTTP/2 (h2 by ALPN) for an upgrade, which HTTP/1.1 alone has"}
+		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream negotiated HTTP/2 (h2 by ALPN) where HTTP/1.1 is needed; do not offer h2"}
 	}
 	return nil
 }

@@ -187,6 +187,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 		{"plaintext where TLS is wanted", func(w *world) *Back {
 			return w.backWith(HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
 		}, 502, "14", certs.ReasonLocalConfig},
+		{"HTTP/1.1 wanted", func(w *world) *Back { return w.withProtos(HTTP1, []string{"h2", "http/1.1"}, w.server(echo, "h2")) }, 502, "14", certs.ReasonALPNMismatch},
 		{"HTTP/2 wanted", func(w *world) *Back { return w.withProtos(HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
 	} {
 		t.Run(c.name, func(t *testing.T) {
