@@ -171,7 +171,11 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 				return protoreflect.ValueOfEnum(ev.Number()), ""
 			}
 		}
-		return v, "one of " + strings.Join(enumNames(fd.Enum()), ", ")
+		want := "one of " + strings.Join(enumNames(fd.Enum()), ", ")
+		if fd.Enum().FullName() == tlsVersionName && strings.HasPrefix(strings.ToUpper(n.Value), "SSL") {
+			want += ", because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and never spoken"
+		}
+		return v, want
 	case protoreflect.MessageKind: // isNested left only these two
 		if fd.Message().FullName() == timestampName {
 			var t timestamppb.Timestamp
@@ -222,10 +226,17 @@ func unsigned(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Val
 }
 
 // enumValue finds a value by its name, with or without the enum's prefix, in
-// any case: PROTOCOL_HTTP, HTTP, http; TLS_VERSION_1_2, 1.2. Numbers are not
-// taken: 2 as a version of HTTP would be HTTP_PROTOCOL_1_1.
+// any case: PROTOCOL_HTTP, HTTP, http; TLS_VERSION_1_2, 1.2, and as nginx and
+// OpenSSL write it, TLSv1.2. Numbers are not taken: 2 as a version of HTTP would
+// be HTTP_PROTOCOL_1_1.
 func enumValue(enum protoreflect.EnumDescriptor, text string) protoreflect.EnumValueDescriptor {
 	name := strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(text))
+	if enum.FullName() == tlsVersionName {
+		if name == "TLSV1" {
+			name = "TLSV1_0"
+		}
+		name = strings.TrimPrefix(name, "TLSV")
+	}
 	if ev := enum.Values().ByName(protoreflect.Name(name)); ev != nil {
 		return ev
 	}
@@ -274,8 +285,9 @@ func fieldNamed(desc protoreflect.MessageDescriptor, name string) protoreflect.F
 }
 
 const (
-	durationName  = "google.protobuf.Duration"
-	timestampName = "google.protobuf.Timestamp"
+	durationName   = "google.protobuf.Duration"
+	timestampName  = "google.protobuf.Timestamp"
+	tlsVersionName = "drawbridge.admin.v1.TlsVersion"
 )
 
 // isNested tells whether fd holds messages that are mappings in JSON.

@@ -74,7 +74,7 @@ upstream: payments
 			"kind: upstream\ntls: {verify_depth: 1, minVersion: TLS_VERSION_1_2}",
 			[]string{`upstream { tls { verify_depth: 1 min_version: TLS_VERSION_1_2 } }`}},
 		"enums without their prefix": {
-			"kind: upstream\ntls: {verification: report_only, minVersion: 1.2, max_version: \"1.3\"}\nhttp: {protocol: 2, host: UPSTREAM}",
+			"kind: upstream\ntls: {verification: report_only, minVersion: TLSv1.2, max_version: \"1.3\"}\nhttp: {protocol: 2, host: UPSTREAM}",
 			[]string{`upstream { tls { verification: VERIFICATION_REPORT_ONLY min_version: TLS_VERSION_1_2 max_version: TLS_VERSION_1_3 }
 				http { protocol: HTTP_PROTOCOL_2 host: HOST_HEADER_UPSTREAM } }`}},
 		"durations of protojson and of Go": {
@@ -112,6 +112,11 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 	}{
 		"unknown field, near": {"kind: Listener\nname: web\nadress: x",
 			[]string{"f.yaml:3: document 1 (Listener web): adress: no such field; did you mean address?"}},
+		"a broken protocol": {"kind: Upstream\nname: old\ntls: {minVersion: SSLv3, maxVersion: TLSv1.4}",
+			[]string{
+				`f.yaml:3: document 1 (Upstream old): tls.minVersion: must be one of 1_0, 1_1, 1_2, 1_3, because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and never spoken, not "SSLv3"`,
+				`f.yaml:3: document 1 (Upstream old): tls.maxVersion: must be one of 1_0, 1_1, 1_2, 1_3, not "TLSv1.4"`,
+			}},
 		"unknown field, far": {"kind: Listener\nname: web\nlimits: {zzz: 1}",
 			[]string{"f.yaml:3: document 1 (Listener web): limits.zzz: no such field; ListenerLimits has connections, connectionsPerClient"}},
 		"every fault of every document": {"kind: Listener\nname: web\nprotocol: GOPHER\ntls:\n---\nkind: Upstream\nname: up\nendpoints:\n- address: 7\n- weight: -1\n- weight: 4294967296\n- backup: on\n",
