@@ -57,18 +57,26 @@ func (s *Server) forward(x *exchange, r *http.Request) {
 		r.Body = x.body
 	}
 	if x.body != nil && r.ProtoMajor == 1 {
-		control := http.NewResponseController(x.w)
 		// The upstream may answer before it has read the body, and go on
 		// reading: net/http would read what remains of it instead of us.
-		_ = control.EnableFullDuplex() // cannot fail: this is HTTP/1
-		defer func() {
-			// net/http waits for the rest of the body before it closes.
-			if !x.body.ended.Load() && x.w.code != http.StatusSwitchingProtocols {
-				_ = control.SetReadDeadline(time.Now().Add(abandonTime)) // fails only if the client left
-			}
-		}()
+		_ = http.NewResponseController(x.w).EnableFullDuplex() // cannot fail: this is HTTP/1
+		defer x.abandonBody()
 	}
 	s.proxy.ServeHTTP(x.w, r)
+}
+
+// abandonBody bounds the wait for the rest of a request's body that nobody
+// needs, for its exchange is over: net/http waits for it, on both sides, before
+// it goes on.
+func (x *exchange) abandonBody() {
+	if x.body == nil || x.body.ended.Load() || x.w.code == http.StatusSwitchingProtocols {
+		return
+	}
+	if x.protoMajor == 1 {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(abandonTime)) // fails only if the client left
+		return
+	}
+	_ = x.body.ReadCloser.Close() // ends a Read in progress; it cannot fail
 }
 
 // rewrite makes the outgoing request. ReverseProxy has taken out the hop-by-hop
@@ -259,6 +267,9 @@ func (b *upstreamBody) Read(p []byte) (int, error) {
 }
 
 func (b *upstreamBody) Close() error {
+	// The upstream has said all it has to say. An HTTP/2 body's Close waits
+	// for the request's to be sent, so that must not wait for the client.
+	b.x.abandonBody()
 	err := b.ReadCloser.Close()
 	if b.x.back.retired.Load() {
 		b.x.back.closeIdle()

@@ -18,14 +18,15 @@ import (
 
 // An exchange is one request and what became of it.
 type exchange struct {
-	start  time.Time
-	target target
-	action *Action
-	client string
-	tls    bool
-	w      *response
-	body   *clientBody
-	cancel context.CancelCauseFunc // of the request's context
+	start      time.Time
+	target     target
+	action     *Action
+	client     string
+	tls        bool
+	protoMajor int // the client's version of HTTP
+	w          *response
+	body       *clientBody
+	cancel     context.CancelCauseFunc // of the request's context
 
 	// Set while it is forwarded, by the goroutine that serves the request.
 	back     *Back
@@ -50,7 +51,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.work.Done()
-	x := &exchange{start: time.Now(), tls: r.TLS != nil, w: &response{ResponseWriter: w}}
+	x := &exchange{start: time.Now(), tls: r.TLS != nil, protoMajor: r.ProtoMajor, w: &response{ResponseWriter: w}}
 	s.counters.inFlight.Add(1)
 	defer func() {
 		p := recover()

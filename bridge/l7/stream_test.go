@@ -259,3 +259,31 @@ func TestATunnelEndsSomeTimeAfterOneOfItsSides(t *testing.T) {
 		tun.Close()
 	})
 }
+
+// An upstream that has said all it has to say ends the exchange, however much
+// the client still means to send.
+func TestAnUpstreamMayAnswerBeforeTheBodyEnds(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor == 1 {
+					_ = http.NewResponseController(rw).EnableFullDuplex()
+				}
+				_, _ = io.ReadFull(r.Body, make([]byte, 5))
+				fmt.Fprint(rw, "enough")
+			}), "h2", "http/1.1")))
+			_, address := w.gateway(fixed(table))
+			in, out := io.Pipe()
+			defer out.Close()
+			go func() { _, _ = out.Write([]byte("hello")) }()
+			res, err := w.browser().Post(scheme+"://"+address, "text/plain", in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if b, err := io.ReadAll(res.Body); string(b) != "enough" || err != nil {
+				t.Errorf("%q, %v", b, err)
+			}
+		})
+	}
+}
