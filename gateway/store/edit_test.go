@@ -15,15 +15,9 @@ import (
 
 const (
 	kListener    = adminv1.Kind_KIND_LISTENER
-	kRoute       = adminv1.Kind_KIND_ROUTE
 	kUpstream    = adminv1.Kind_KIND_UPSTREAM
 	kCertificate = adminv1.Kind_KIND_CERTIFICATE
 	kTrustBundle = adminv1.Kind_KIND_TRUST_BUNDLE
-
-	created   = adminv1.ChangeAction_CHANGE_ACTION_CREATED
-	updated   = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
-	unchanged = adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
-	deleted   = adminv1.ChangeAction_CHANGE_ACTION_DELETED
 )
 
 func put(rs ...Resource) []Put {
