@@ -6,10 +6,8 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -31,18 +29,9 @@ func TestAdminOverTCPNeedsAClientCertificate(t *testing.T) {
 	clientFile := writeFile(t, filepath.Join(dir, "client.pem"), a.client.ChainPEM)
 	clientKeyFile := writeFile(t, filepath.Join(dir, "client.key"), a.client.KeyPEM)
 
-	var g *gateway
-	var address string
-	for range 5 {
-		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-		g = launch(t, filepath.Join(shortDir(t), "data"), "--admin-tcp", address,
-			"--admin-tls-cert", certFile, "--admin-tls-key", keyFile, "--admin-client-ca", caFile)
-		eventually(t, "the admin service accepts connections", func() bool { return g.done() || accepts(address) })
-		if !g.done() {
-			break
-		}
-	}
-	g.awaitReady()
+	_, address := launchOn(t, func(address string) []string {
+		return []string{"--admin-tcp", address, "--admin-tls-cert", certFile, "--admin-tls-key", keyFile, "--admin-client-ca", caFile}
+	})
 
 	ask := func(creds credentials.TransportCredentials) error {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)

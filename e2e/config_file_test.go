@@ -71,9 +71,7 @@ respond: {body: %s}`
 		_, body := get(t, web+"/fixed/")
 		return body == "second"
 	})
-	if g.listener("extra") != nil {
-		t.Error("what the file does not name is still there")
-	}
+	eventually(t, "what the file does not name is gone", func() bool { return g.listener("extra") == nil })
 	expect("after SIGHUP", "/", 200, "backend")
 
 	// Each wrong file is refused, by what is wrong in it, and changes nothing.

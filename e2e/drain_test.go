@@ -7,10 +7,7 @@ package e2e
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -20,20 +17,7 @@ import (
 // and returns their address.
 func startGatewayWithOps(t *testing.T, args ...string) (*gateway, string) {
 	t.Helper()
-	for range 5 {
-		ops := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-		g := launch(t, shortDir(t)+"/data", append(args, "--ops", ops)...)
-		eventually(t, "the probes are served", func() bool { return g.done() || accepts(ops) })
-		if !g.done() {
-			g.awaitReady()
-			return g, ops
-		}
-		if !strings.Contains(g.out.String(), "address already in use") {
-			t.Fatalf("the gateway ended: %v\n%s", g.err, tail(g.out.String()))
-		}
-	}
-	t.Fatal("no free port in five attempts")
-	return nil, ""
+	return launchOn(t, func(ops string) []string { return append(args, "--ops", ops) })
 }
 
 func TestSIGTERMDrains(t *testing.T) {

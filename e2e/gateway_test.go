@@ -82,15 +82,40 @@ func dialAdmin(t testing.TB, target string, creds credentials.TransportCredentia
 // awaitReady waits until the gateway serves what it has stored.
 func (g *gateway) awaitReady() {
 	g.t.Helper()
+	if !g.becomesReady() {
+		g.t.Fatalf("the gateway ended: %v\n%s", g.err, tail(g.out.String()))
+	}
+}
+
+// becomesReady waits until the gateway is ready or has ended.
+func (g *gateway) becomesReady() bool {
+	g.t.Helper()
 	eventually(g.t, "the gateway is ready", func() bool {
-		if g.done() {
-			g.t.Fatalf("the gateway ended: %v\n%s", g.err, tail(g.out.String()))
-		}
-		ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(g.t.Context(), time.Second)
 		defer cancel()
-		resp, err := g.health.Check(ctx, &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true))
-		return err == nil && resp.GetStatus() == healthv1.HealthCheckResponse_SERVING
+		resp, err := g.health.Check(ctx, &healthv1.HealthCheckRequest{}, grpc.WaitForReady(!g.done()))
+		return g.done() || err == nil && resp.GetStatus() == healthv1.HealthCheckResponse_SERVING
 	})
+	return !g.done()
+}
+
+// launchOn starts a gateway that needs an address which it cannot let the
+// kernel choose: flags gets one. Where it was taken by somebody else meanwhile,
+// another is tried.
+func launchOn(t testing.TB, flags func(address string) []string) (*gateway, string) {
+	t.Helper()
+	for range 5 {
+		address := freeAddresses(t, 1)[0]
+		g := launch(t, filepath.Join(shortDir(t), "data"), flags(address)...)
+		if g.becomesReady() {
+			return g, address
+		}
+		if !g.out.contains("address already in use") {
+			t.Fatalf("the gateway ended: %v\n%s", g.err, tail(g.out.String()))
+		}
+	}
+	t.Fatal("no free port in five attempts")
+	return nil, ""
 }
 
 // restart starts the program again on the same data directory. The present
@@ -119,7 +144,13 @@ func (g *gateway) inspect() {
 		}
 	}
 	if g.t.Failed() {
-		g.t.Logf("the gateway's log:\n%s", tail(log))
+		var changes strings.Builder // reads are what tests do while they wait
+		for line := range strings.Lines(log) {
+			if !strings.Contains(line, `"@message":"read"`) {
+				changes.WriteString(line)
+			}
+		}
+		g.t.Logf("the gateway's log:\n%s", tail(changes.String()))
 	}
 }
 

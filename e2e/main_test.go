@@ -62,13 +62,21 @@ const patience = 30 * time.Second
 // eventually waits until ok reports true, asking again ever less often.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
+	if !comesTrue(ok) {
+		t.Fatalf("waited %v in vain: %s", patience, what)
+	}
+}
+
+// comesTrue is eventually for tests that have more to say when it does not.
+func comesTrue(ok func() bool) bool {
 	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
+			return false
 		}
 		time.Sleep(pause)
 	}
+	return true
 }
 
 // patient returns a context that ends with the test or when patience does.
@@ -230,7 +238,7 @@ func commandInput(t testing.TB, stdin, name string, args ...string) result {
 
 // tail returns the last lines of a long text.
 func tail(s string) string {
-	const most = 6000
+	const most = 20_000
 	if len(s) <= most {
 		return s
 	}

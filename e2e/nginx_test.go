@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -16,8 +14,8 @@ import (
 // An nginx is a running nginx of one process.
 type nginx struct {
 	*process
-	dir   string
-	ports []int
+	dir       string
+	addresses []string
 }
 
 // An nginxConfig is what a test wants of an nginx.
@@ -39,21 +37,14 @@ func startNginx(t testing.TB, config nginxConfig) *nginx {
 	}
 	// A port that was free may be taken by the time nginx binds it.
 	for range 5 {
-		n := &nginx{dir: shortDir(t)}
-		for range config.ports {
-			n.ports = append(n.ports, freePort(t))
-		}
+		n := &nginx{dir: shortDir(t), addresses: freeAddresses(t, config.ports)}
 		for name, data := range config.files {
 			writeFile(t, filepath.Join(n.dir, name), data)
 		}
 		conf := writeFile(t, filepath.Join(n.dir, "nginx.conf"), []byte(n.render(config, module)))
 		n.process = start(t, nginxPath, "-p", n.dir, "-c", conf, "-e", "stderr")
-		up := false
-		eventually(t, "nginx accepts connections", func() bool {
-			up = n.up()
-			return up || n.done()
-		})
-		if up {
+		eventually(t, "nginx accepts connections", func() bool { return n.up() || n.done() || n.collided() })
+		if !n.done() && !n.collided() {
 			t.Cleanup(func() {
 				if t.Failed() {
 					t.Logf("nginx's log:\n%s", tail(n.out.String()))
@@ -61,9 +52,10 @@ func startNginx(t testing.TB, config nginxConfig) *nginx {
 			})
 			return n
 		}
-		if !n.out.contains("Address already in use") {
+		if !n.collided() {
 			t.Fatalf("nginx ended: %v\n%s", n.err, tail(n.out.String()))
 		}
+		n.kill()
 	}
 	t.Fatal("nginx found its ports taken, five times")
 	return nil
@@ -112,19 +104,15 @@ func streamModule(t testing.TB, nginxPath string) string {
 	return path
 }
 
-func (n *nginx) up() bool {
-	for i := range n.ports {
-		if !accepts(n.address(i)) {
-			return false
-		}
-	}
-	return true
-}
+// up reports whether nginx has bound its sockets, which is when it says so.
+func (n *nginx) up() bool { return n.out.contains("event method") }
+
+// collided reports whether somebody else has one of its ports; nginx tries on
+// for a while before it gives up.
+func (n *nginx) collided() bool { return n.out.contains("Address already in use") }
 
 // address is where the nginx listens.
-func (n *nginx) address(i int) string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.ports[i]))
-}
+func (n *nginx) address(i int) string { return n.addresses[i] }
 
 // file is the path of one of its files.
 func (n *nginx) file(name string) string { return filepath.Join(n.dir, name) }

@@ -236,26 +236,21 @@ func readBody(resp *http.Response) (string, error) {
 	return string(body), err
 }
 
-// freePort returns a port that was free a moment ago, for programs that cannot
-// let the kernel choose. Its users try again when it was taken meanwhile.
-func freePort(t testing.TB) int {
+// freeAddresses returns addresses that were free a moment ago, for programs
+// that cannot let the kernel choose. Whoever uses them tries again when one was
+// taken meanwhile.
+func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var addresses []string
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // only once all are chosen, so that each is another
+		addresses = append(addresses, ln.Addr().String())
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
-// accepts reports whether something listens at the address.
-func accepts(address string) bool {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close()
-	return true
+	return addresses
 }
 
 // refuses reports whether nothing listens at the address.
