@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"io"
+	"maps"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+var (
+	shownMetric  = regexp.MustCompile(`(?m)^# TYPE (drawbridge_\w+) (\w+)$`)
+	listedMetric = regexp.MustCompile("(?m)^\\| `(drawbridge_\\w+)` \\| (\\w+) \\|")
+)
+
+func TestTheMetricsShownAreTheMetricsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := typesOf(listedMetric, string(page))
+	shown := typesOf(shownMetric, everyMetric(t))
+	for _, name := range slices.Sorted(maps.Keys(shown)) {
+		if listed[name] != shown[name] {
+			t.Errorf("%s is a %s, and docs/metrics.md lists it as %q", name, shown[name], listed[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
+		if shown[name] == "" {
+			t.Errorf("docs/metrics.md lists %s, which /metrics does not show", name)
+		}
+	}
+}
+
+// typesOf returns the names that pattern finds in text, and the type of each.
+func typesOf(pattern *regexp.Regexp, text string) map[string]string {
+	types := map[string]string{}
+	for _, m := range pattern.FindAllStringSubmatch(text, -1) {
+		types[m[1]] = m[2]
+	}
+	return types
+}
+
+// everyMetric returns /metrics of a gateway to which everything has happened
+// that is counted.
+func everyMetric(t *testing.T) string {
+	ca := certstest.NewCA(t)
+	front := ca.Server(t, "front.example")
+	g := start(t, "")
+	tls := tcpListener("tls", "127.0.0.1:0")
+	tls.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
+	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tls, httpListener("http", "127.0.0.1:0"),
+		&adminv1.Certificate{Name: "front", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+			CertificateChain: string(front.ChainPEM), PrivateKey: string(front.KeyPEM)}}})...)
+
+	get(t, "http://"+g.address("http")+"/") // nobody listens at the upstream
+	failHandshake(t, g.address("tls"))
+	callAdmin(t, g.AdminAddress())
+	_, text := get(t, "http://"+g.OpsAddress()+"/metrics")
+	return text
+}
+
+// failHandshake sends what is no TLS, and waits until it has been refused.
+func failHandshake(t *testing.T, address string) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(deadline))
+	io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
+	io.Copy(io.Discard, c)
+}
+
+func callAdmin(t *testing.T, address string) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := adminv1.NewStatusServiceClient(conn).GetStatus(t.Context(), &adminv1.GetStatusRequest{}); err != nil {
+		t.Fatal(err)
+	}
+}
