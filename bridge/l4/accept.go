@@ -1,11 +1,8 @@
 package l4
 
 import (
-	"errors"
 	"net"
 	"net/netip"
-	"syscall"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
@@ -21,31 +18,12 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	defer s.removeListener(ln)
 
-	var pause backoff
-	for {
-		raw, err := ln.Accept()
-		if err != nil {
-			select {
-			case <-s.stopping:
-				return ErrServerClosed
-			default:
-			}
-			if !passing(err) {
-				return err
-			}
-			wait, warn := pause.next(time.Now())
-			if warn {
-				s.log.Warn("cannot accept connections for now", "error", err)
-			}
-			select {
-			case <-time.After(wait):
-			case <-s.stopping:
-				return ErrServerClosed
-			}
-			continue
-		}
-		pause.reset()
-		s.take(raw)
+	err := socket.Accept(ln, s.stopping, s.log, s.take)
+	select {
+	case <-s.stopping:
+		return ErrServerClosed
+	default:
+		return err
 	}
 }
 
@@ -89,33 +67,3 @@ func clientAddr(conn net.Conn) netip.Addr {
 	}
 	return netip.Addr{}
 }
-
-// passing reports whether accepting may work again later: the process or the
-// machine is out of descriptors or memory, or the client was gone already.
-func passing(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// A backoff says how long to wait after an accept that failed: twice as long
-// each time, from 5ms to 1s.
-type backoff struct {
-	wait   time.Duration
-	warned time.Time
-}
-
-// next returns the time to wait, and whether it is time to warn (at most every
-// ten seconds).
-func (b *backoff) next(now time.Time) (wait time.Duration, warn bool) {
-	b.wait = min(max(2*b.wait, 5*time.Millisecond), time.Second)
-	if warn = b.warned.IsZero() || now.Sub(b.warned) >= 10*time.Second; warn {
-		b.warned = now
-	}
-	return b.wait, warn
-}
-
-func (b *backoff) reset() { b.wait = 0 }

@@ -6,10 +6,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"syscall"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
 // ErrServerClosed is what Serve returns after Shutdown or StopAccepting.
@@ -38,7 +38,10 @@ type Server struct {
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting
 	cancel context.CancelFunc
 
+	stopping chan struct{} // closed with stopped
+
 	mu        sync.Mutex
+	stopped   bool // no listener is accepted from any more
 	closing   bool // Shutdown was called: no connection is taken any more
 	forced    bool // Shutdown gave up waiting: nothing is begun any more
 	listeners map[net.Listener]bool
@@ -67,6 +70,7 @@ func New(o Options) *Server {
 		perClient: make(map[string]int),
 		engines:   make(map[*engine]bool),
 		drained:   make(chan struct{}),
+		stopping:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.proxy = s.newProxy()
@@ -78,7 +82,7 @@ func New(o Options) *Server {
 // called for several listeners.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
-	if s.closing {
+	if s.stopped {
 		s.mu.Unlock()
 		ln.Close()
 		return ErrServerClosed
@@ -89,48 +93,17 @@ func (s *Server) Serve(ln net.Listener) error {
 	defer s.work.Done()
 	defer ln.Close()
 
-	var pause time.Duration
-	for {
-		raw, err := ln.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			s.accept(raw)
-		case s.stopped(ln):
-			return ErrServerClosed
-		case isPassing(err):
-			// Out of descriptors, mostly. The backlog keeps what comes, so
-			// trying again at once would only burn the processor.
-			if pause = min(max(2*pause, 5*time.Millisecond), time.Second); pause == 5*time.Millisecond {
-				s.log.Warn("accept failed, trying again", "error", err)
-			}
-			select {
-			case <-time.After(pause):
-			case <-s.ctx.Done():
-			}
-		default:
-			return err
-		}
+	err := socket.Accept(ln, s.stopping, s.log, s.accept)
+	select {
+	case <-s.stopping:
+		return ErrServerClosed
+	default:
+		return err
 	}
 }
 
-// isPassing reports whether Accept may work again.
-func isPassing(err error) bool {
-	for _, errno := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *Server) stopped(ln net.Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.listeners[ln]
-}
-
-// StopAccepting closes every listener given to Serve. Connections go on.
+// StopAccepting closes every listener given to Serve, for good. Connections go
+// on.
 func (s *Server) StopAccepting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,6 +111,11 @@ func (s *Server) StopAccepting() {
 }
 
 func (s *Server) stopAcceptingLocked() {
+	if s.stopped {
+		return
+	}
+	s.stopped = true
+	close(s.stopping)
 	for ln := range s.listeners {
 		delete(s.listeners, ln)
 		ln.Close()
