@@ -4,6 +4,12 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,12 +31,55 @@ func TestDemoOnce(t *testing.T) {
 	}
 }
 
-func TestDemoRunsUntilInterrupted(t *testing.T) {
+// The commands that the demonstration prints are for pasting, so here they are.
+func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 	t.Parallel()
 	p := start(t, program(t), "demo")
-	eventually(t, "the demonstration shows its commands", func() bool { return p.done() || p.out.contains("grpcurl") })
+	eventually(t, "the demonstration shows its commands", func() bool { return p.done() || p.out.contains("Ctrl-C") })
+	_, commands, _ := strings.Cut(p.out.String(), "Try it from another terminal:")
+	commands, _, _ = strings.Cut(commands, "Ctrl-C")
+
+	var script strings.Builder
+	ran := map[string]int{}
+	for line := range strings.Lines(commands) {
+		line = strings.TrimSpace(line)
+		word, _, _ := strings.Cut(line, " ")
+		switch name := filepath.Base(word); {
+		case line == "" || word == "#":
+			continue
+		case name == "echo": // piped to nc, which may be any of several programs
+			continue
+		case name == "grpcurl":
+			line = strings.Replace(line, word, grpcurlPath(t), 1)
+			fallthrough
+		default:
+			ran[name]++
+		}
+		fmt.Fprintln(&script, line)
+	}
+	if ran["curl"] < 3 || ran["drawbridge"] < 4 || ran["grpcurl"] < 3 {
+		t.Fatalf("it shows %v:\n%s", ran, p.out)
+	}
+	need(t, "curl")
+	r := command(t, "sh", "-eux", "-c", script.String())
+	if r.code != 0 {
+		t.Errorf("pasted: %s", r)
+	}
+	serials := map[string]bool{}
+	for _, m := range regexp.MustCompile(`serial ([0-9a-f]+)`).FindAllStringSubmatch(r.stdout, -1) {
+		serials[m[1]] = true
+	}
+	if len(serials) != 2 {
+		t.Errorf("the upstreams saw the serials %v, want one before the rotation and one after:\n%s", serials, r)
+	}
 	p.signal(syscall.SIGINT)
 	if code := p.wait(); code != 0 {
 		t.Errorf("exit code %d after an interrupt:\n%s", code, tail(p.out.String()))
+	}
+	if _, dir, ok := strings.Cut(p.out.String(), "removes "); ok {
+		dir, _, _ = strings.Cut(dir, "\n")
+		if _, err := os.Stat(strings.TrimSuffix(dir, ".")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it leaves %s behind: %v", dir, err)
+		}
 	}
 }

@@ -118,15 +118,20 @@ func (g *gateway) grpcurl(method, request string) string {
 
 func (g *gateway) grpcurlRaw(request string, args ...string) result {
 	g.t.Helper()
-	path := os.Getenv("GRPCURL")
-	if path == "" {
-		path = need(g.t, "grpcurl")
-	}
 	flags := []string{"-plaintext", "-unix"}
 	if request != "" {
 		flags = append(flags, "-d", "@")
 	}
-	return commandInput(g.t, request, path, append(append(flags, g.socket), args...)...)
+	return commandInput(g.t, request, grpcurlPath(g.t), append(append(flags, g.socket), args...)...)
+}
+
+// grpcurlPath is where the Makefile has put it, or else where the system has it.
+func grpcurlPath(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("GRPCURL"); path != "" {
+		return path
+	}
+	return need(t, "grpcurl")
 }
 
 // quote writes text as a JSON string.

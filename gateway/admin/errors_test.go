@@ -70,8 +70,8 @@ func TestTenThousandFaultsReachAClientWithASmallHeaderLimit(t *testing.T) {
 	defer conn.Close()
 	for _, name := range []string{"Bad Name", strings.Repeat("ü", 200), strings.Repeat("\x00%", 100)} {
 		req := &adminv1.ApplyRequest{}
-		for range 10_000 {
-			req.Resources = append(req.Resources, asResource(upstream(name)))
+		for i := range 10_000 { // each a name of its own: the same twice is a fault too
+			req.Resources = append(req.Resources, asResource(upstream(fmt.Sprint(name, i))))
 		}
 		_, err := adminv1.NewAdminServiceClient(conn).Apply(t.Context(), req)
 		wantCode(t, err, codes.InvalidArgument)
