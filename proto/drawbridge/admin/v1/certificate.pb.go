@@ -41,6 +41,7 @@ type Certificate struct {
 	//
 	//	*Certificate_Pem
 	//	*Certificate_Files
+	//	*Certificate_Pkcs12
 	Source isCertificate_Source `protobuf_oneof:"source"`
 	// Output only: what the leaf says of itself.
 	Info          *CertificateInfo `protobuf:"bytes,7,opt,name=info,proto3" json:"info,omitempty"`
@@ -131,6 +132,15 @@ func (x *Certificate) GetFiles() *CertificateFiles {
 	return nil
 }
 
+func (x *Certificate) GetPkcs12() *CertificatePkcs12 {
+	if x != nil {
+		if x, ok := x.Source.(*Certificate_Pkcs12); ok {
+			return x.Pkcs12
+		}
+	}
+	return nil
+}
+
 func (x *Certificate) GetInfo() *CertificateInfo {
 	if x != nil {
 		return x.Info
@@ -152,19 +162,28 @@ type Certificate_Files struct {
 	Files *CertificateFiles `protobuf:"bytes,6,opt,name=files,proto3,oneof"`
 }
 
+type Certificate_Pkcs12 struct {
+	// A PKCS#12 archive.
+	Pkcs12 *CertificatePkcs12 `protobuf:"bytes,8,opt,name=pkcs12,proto3,oneof"`
+}
+
 func (*Certificate_Pem) isCertificate_Source() {}
 
 func (*Certificate_Files) isCertificate_Source() {}
+
+func (*Certificate_Pkcs12) isCertificate_Source() {}
 
 // A certificate as PEM text.
 type CertificatePem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The leaf, then its intermediates.
 	CertificateChain string `protobuf:"bytes,1,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
-	// The private key: PKCS#8, PKCS#1 or SEC1, not encrypted. It goes in and
+	// The private key: PKCS#8, PKCS#1 or SEC1, encrypted or not. It goes in and
 	// never comes out. Left out in a write to an existing certificate: the key
 	// that is stored, if it still fits the chain.
-	PrivateKey    string `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	PrivateKey string `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	// What the private key is encrypted with, if it is. It never comes out.
+	Passphrase    string `protobuf:"bytes,3,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,21 +232,89 @@ func (x *CertificatePem) GetPrivateKey() string {
 	return ""
 }
 
-// A certificate in files. They are read when the resource is written, when the
-// gateway starts, and on SIGHUP; what cannot be read then changes nothing.
+func (x *CertificatePem) GetPassphrase() string {
+	if x != nil {
+		return x.Passphrase
+	}
+	return ""
+}
+
+// A certificate and its key as PKCS#12 (RFC 7292).
+type CertificatePkcs12 struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The archive. As it holds the key, it never comes out. Left out in a write
+	// to an existing certificate: the archive that is stored.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// What the archive is encrypted with. It never comes out.
+	Passphrase    string `protobuf:"bytes,2,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificatePkcs12) Reset() {
+	*x = CertificatePkcs12{}
+	mi := &file_drawbridge_admin_v1_certificate_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificatePkcs12) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificatePkcs12) ProtoMessage() {}
+
+func (x *CertificatePkcs12) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_certificate_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificatePkcs12.ProtoReflect.Descriptor instead.
+func (*CertificatePkcs12) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_certificate_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CertificatePkcs12) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *CertificatePkcs12) GetPassphrase() string {
+	if x != nil {
+		return x.Passphrase
+	}
+	return ""
+}
+
+// A certificate in files, which are watched: once a pair of them that fits is in
+// place, it is live. What cannot be read, or does not fit, leaves what was live
+// as it is and is an event. Files are read only below the gateway's file roots.
 type CertificateFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Absolute path of the chain in PEM.
+	// Absolute path of the chain in PEM or DER, or of a PKCS#12 archive.
 	CertificatePath string `protobuf:"bytes,1,opt,name=certificate_path,json=certificatePath,proto3" json:"certificate_path,omitempty"`
-	// Absolute path of the private key in PEM.
+	// Absolute path of the private key in PEM or DER. Left out if the chain's
+	// file holds it too.
 	PrivateKeyPath string `protobuf:"bytes,2,opt,name=private_key_path,json=privateKeyPath,proto3" json:"private_key_path,omitempty"`
+	// Absolute path of a file that holds the passphrase; a line break at its end
+	// is not part of it.
+	PassphrasePath string `protobuf:"bytes,3,opt,name=passphrase_path,json=passphrasePath,proto3" json:"passphrase_path,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CertificateFiles) Reset() {
 	*x = CertificateFiles{}
-	mi := &file_drawbridge_admin_v1_certificate_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_certificate_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +326,7 @@ func (x *CertificateFiles) String() string {
 func (*CertificateFiles) ProtoMessage() {}
 
 func (x *CertificateFiles) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_certificate_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_certificate_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +339,7 @@ func (x *CertificateFiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateFiles.ProtoReflect.Descriptor instead.
 func (*CertificateFiles) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_certificate_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_certificate_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CertificateFiles) GetCertificatePath() string {
@@ -269,30 +356,47 @@ func (x *CertificateFiles) GetPrivateKeyPath() string {
 	return ""
 }
 
+func (x *CertificateFiles) GetPassphrasePath() string {
+	if x != nil {
+		return x.PassphrasePath
+	}
+	return ""
+}
+
 var File_drawbridge_admin_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"%drawbridge/admin/v1/certificate.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\"\x8e\x03\n" +
+	"%drawbridge/admin/v1/certificate.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\"\xd0\x03\n" +
 	"\vCertificate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x06labels\x18\x02 \x03(\v2,.drawbridge.admin.v1.Certificate.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x127\n" +
 	"\x03pem\x18\x05 \x01(\v2#.drawbridge.admin.v1.CertificatePemH\x00R\x03pem\x12=\n" +
-	"\x05files\x18\x06 \x01(\v2%.drawbridge.admin.v1.CertificateFilesH\x00R\x05files\x128\n" +
+	"\x05files\x18\x06 \x01(\v2%.drawbridge.admin.v1.CertificateFilesH\x00R\x05files\x12@\n" +
+	"\x06pkcs12\x18\b \x01(\v2&.drawbridge.admin.v1.CertificatePkcs12H\x00R\x06pkcs12\x128\n" +
 	"\x04info\x18\a \x01(\v2$.drawbridge.admin.v1.CertificateInfoR\x04info\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06source\"^\n" +
+	"\x06source\"~\n" +
 	"\x0eCertificatePem\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x01(\tR\x10certificateChain\x12\x1f\n" +
 	"\vprivate_key\x18\x02 \x01(\tR\n" +
-	"privateKey\"g\n" +
+	"privateKey\x12\x1e\n" +
+	"\n" +
+	"passphrase\x18\x03 \x01(\tR\n" +
+	"passphrase\"G\n" +
+	"\x11CertificatePkcs12\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1e\n" +
+	"\n" +
+	"passphrase\x18\x02 \x01(\tR\n" +
+	"passphrase\"\x90\x01\n" +
 	"\x10CertificateFiles\x12)\n" +
 	"\x10certificate_path\x18\x01 \x01(\tR\x0fcertificatePath\x12(\n" +
-	"\x10private_key_path\x18\x02 \x01(\tR\x0eprivateKeyPathBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x10private_key_path\x18\x02 \x01(\tR\x0eprivateKeyPath\x12'\n" +
+	"\x0fpassphrase_path\x18\x03 \x01(\tR\x0epassphrasePathBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_certificate_proto_rawDescOnce sync.Once
@@ -306,24 +410,26 @@ func file_drawbridge_admin_v1_certificate_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_certificate_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_certificate_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_drawbridge_admin_v1_certificate_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_drawbridge_admin_v1_certificate_proto_goTypes = []any{
-	(*Certificate)(nil),      // 0: drawbridge.admin.v1.Certificate
-	(*CertificatePem)(nil),   // 1: drawbridge.admin.v1.CertificatePem
-	(*CertificateFiles)(nil), // 2: drawbridge.admin.v1.CertificateFiles
-	nil,                      // 3: drawbridge.admin.v1.Certificate.LabelsEntry
-	(*CertificateInfo)(nil),  // 4: drawbridge.admin.v1.CertificateInfo
+	(*Certificate)(nil),       // 0: drawbridge.admin.v1.Certificate
+	(*CertificatePem)(nil),    // 1: drawbridge.admin.v1.CertificatePem
+	(*CertificatePkcs12)(nil), // 2: drawbridge.admin.v1.CertificatePkcs12
+	(*CertificateFiles)(nil),  // 3: drawbridge.admin.v1.CertificateFiles
+	nil,                       // 4: drawbridge.admin.v1.Certificate.LabelsEntry
+	(*CertificateInfo)(nil),   // 5: drawbridge.admin.v1.CertificateInfo
 }
 var file_drawbridge_admin_v1_certificate_proto_depIdxs = []int32{
-	3, // 0: drawbridge.admin.v1.Certificate.labels:type_name -> drawbridge.admin.v1.Certificate.LabelsEntry
+	4, // 0: drawbridge.admin.v1.Certificate.labels:type_name -> drawbridge.admin.v1.Certificate.LabelsEntry
 	1, // 1: drawbridge.admin.v1.Certificate.pem:type_name -> drawbridge.admin.v1.CertificatePem
-	2, // 2: drawbridge.admin.v1.Certificate.files:type_name -> drawbridge.admin.v1.CertificateFiles
-	4, // 3: drawbridge.admin.v1.Certificate.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3, // 2: drawbridge.admin.v1.Certificate.files:type_name -> drawbridge.admin.v1.CertificateFiles
+	2, // 3: drawbridge.admin.v1.Certificate.pkcs12:type_name -> drawbridge.admin.v1.CertificatePkcs12
+	5, // 4: drawbridge.admin.v1.Certificate.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_certificate_proto_init() }
@@ -335,6 +441,7 @@ func file_drawbridge_admin_v1_certificate_proto_init() {
 	file_drawbridge_admin_v1_certificate_proto_msgTypes[0].OneofWrappers = []any{
 		(*Certificate_Pem)(nil),
 		(*Certificate_Files)(nil),
+		(*Certificate_Pkcs12)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -342,7 +449,7 @@ func file_drawbridge_admin_v1_certificate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_certificate_proto_rawDesc), len(file_drawbridge_admin_v1_certificate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -86,6 +86,59 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{0}
 }
 
+// How many endpoints of each affected upstream must shake hands.
+type RequireProbe int32
+
+const (
+	// None; nothing is probed.
+	RequireProbe_REQUIRE_PROBE_UNSPECIFIED RequireProbe = 0
+	// At least one.
+	RequireProbe_REQUIRE_PROBE_ANY RequireProbe = 1
+	// Every one.
+	RequireProbe_REQUIRE_PROBE_ALL RequireProbe = 2
+)
+
+// Enum value maps for RequireProbe.
+var (
+	RequireProbe_name = map[int32]string{
+		0: "REQUIRE_PROBE_UNSPECIFIED",
+		1: "REQUIRE_PROBE_ANY",
+		2: "REQUIRE_PROBE_ALL",
+	}
+	RequireProbe_value = map[string]int32{
+		"REQUIRE_PROBE_UNSPECIFIED": 0,
+		"REQUIRE_PROBE_ANY":         1,
+		"REQUIRE_PROBE_ALL":         2,
+	}
+)
+
+func (x RequireProbe) Enum() *RequireProbe {
+	p := new(RequireProbe)
+	*p = x
+	return p
+}
+
+func (x RequireProbe) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RequireProbe) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_config_proto_enumTypes[1].Descriptor()
+}
+
+func (RequireProbe) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[1]
+}
+
+func (x RequireProbe) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RequireProbe.Descriptor instead.
+func (RequireProbe) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
 // What happened to a resource.
 type ChangeAction int32
 
@@ -131,11 +184,11 @@ func (x ChangeAction) String() string {
 }
 
 func (ChangeAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_config_proto_enumTypes[1].Descriptor()
+	return file_drawbridge_admin_v1_config_proto_enumTypes[2].Descriptor()
 }
 
 func (ChangeAction) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_config_proto_enumTypes[1]
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[2]
 }
 
 func (x ChangeAction) Number() protoreflect.EnumNumber {
@@ -144,7 +197,7 @@ func (x ChangeAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeAction.Descriptor instead.
 func (ChangeAction) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
 // A resource of any kind.
@@ -347,7 +400,11 @@ type WriteOptions struct {
 	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Why the change is made: logged with the revision and shown to watchers.
 	// At most 1024 bytes.
-	Comment       string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Refuse the write (FAILED_PRECONDITION, with the answers as details) unless
+	// the endpoints of every upstream it affects shake hands with the new
+	// settings. Endpoints that are draining are left out.
+	RequireProbe  RequireProbe `protobuf:"varint,3,opt,name=require_probe,json=requireProbe,proto3,enum=drawbridge.admin.v1.RequireProbe" json:"require_probe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +451,13 @@ func (x *WriteOptions) GetComment() string {
 		return x.Comment
 	}
 	return ""
+}
+
+func (x *WriteOptions) GetRequireProbe() RequireProbe {
+	if x != nil {
+		return x.RequireProbe
+	}
+	return RequireProbe_REQUIRE_PROBE_UNSPECIFIED
 }
 
 // One resource's part in a change.
@@ -595,10 +659,11 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x04kind\"P\n" +
 	"\vResourceRef\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"A\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x89\x01\n" +
 	"\fWriteOptions\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x18\n" +
-	"\acomment\x18\x02 \x01(\tR\acomment\"\x8e\x01\n" +
+	"\acomment\x18\x02 \x01(\tR\acomment\x12F\n" +
+	"\rrequire_probe\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.RequireProbeR\frequireProbe\"\x8e\x01\n" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
@@ -617,7 +682,11 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"KIND_ROUTE\x10\x02\x12\x11\n" +
 	"\rKIND_UPSTREAM\x10\x03\x12\x14\n" +
 	"\x10KIND_CERTIFICATE\x10\x04\x12\x15\n" +
-	"\x11KIND_TRUST_BUNDLE\x10\x05*\x9b\x01\n" +
+	"\x11KIND_TRUST_BUNDLE\x10\x05*[\n" +
+	"\fRequireProbe\x12\x1d\n" +
+	"\x19REQUIRE_PROBE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11REQUIRE_PROBE_ANY\x10\x01\x12\x15\n" +
+	"\x11REQUIRE_PROBE_ALL\x10\x02*\x9b\x01\n" +
 	"\fChangeAction\x12\x1d\n" +
 	"\x19CHANGE_ACTION_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
@@ -637,39 +706,41 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_config_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(Kind)(0),              // 0: drawbridge.admin.v1.Kind
-	(ChangeAction)(0),      // 1: drawbridge.admin.v1.ChangeAction
-	(*Resource)(nil),       // 2: drawbridge.admin.v1.Resource
-	(*ResourceRef)(nil),    // 3: drawbridge.admin.v1.ResourceRef
-	(*WriteOptions)(nil),   // 4: drawbridge.admin.v1.WriteOptions
-	(*ResourceChange)(nil), // 5: drawbridge.admin.v1.ResourceChange
-	(*Warning)(nil),        // 6: drawbridge.admin.v1.Warning
-	(*Change)(nil),         // 7: drawbridge.admin.v1.Change
-	(*Listener)(nil),       // 8: drawbridge.admin.v1.Listener
-	(*Route)(nil),          // 9: drawbridge.admin.v1.Route
-	(*Upstream)(nil),       // 10: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),    // 11: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),    // 12: drawbridge.admin.v1.TrustBundle
+	(RequireProbe)(0),      // 1: drawbridge.admin.v1.RequireProbe
+	(ChangeAction)(0),      // 2: drawbridge.admin.v1.ChangeAction
+	(*Resource)(nil),       // 3: drawbridge.admin.v1.Resource
+	(*ResourceRef)(nil),    // 4: drawbridge.admin.v1.ResourceRef
+	(*WriteOptions)(nil),   // 5: drawbridge.admin.v1.WriteOptions
+	(*ResourceChange)(nil), // 6: drawbridge.admin.v1.ResourceChange
+	(*Warning)(nil),        // 7: drawbridge.admin.v1.Warning
+	(*Change)(nil),         // 8: drawbridge.admin.v1.Change
+	(*Listener)(nil),       // 9: drawbridge.admin.v1.Listener
+	(*Route)(nil),          // 10: drawbridge.admin.v1.Route
+	(*Upstream)(nil),       // 11: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),    // 12: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),    // 13: drawbridge.admin.v1.TrustBundle
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	8,  // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	9,  // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	10, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	11, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	12, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	9,  // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	10, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	11, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	12, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	13, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
-	0,  // 6: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 7: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	5,  // 8: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	6,  // 9: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
+	0,  // 7: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
+	2,  // 8: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
+	6,  // 9: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	7,  // 10: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -694,7 +765,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,

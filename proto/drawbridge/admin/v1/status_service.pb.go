@@ -137,6 +137,209 @@ func (EndpointHealth) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{1}
 }
 
+// Why a handshake was full rather than a resumption.
+type FullHandshakeReason int32
+
+const (
+	// Not used.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_UNSPECIFIED FullHandshakeReason = 0
+	// The endpoint has not given a ticket yet.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_NO_TICKET FullHandshakeReason = 1
+	// The ticket was too old.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_EXPIRED FullHandshakeReason = 2
+	// Every ticket was in use already.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_USED_UP FullHandshakeReason = 3
+	// The certificate, trust or names changed, and tickets were dropped.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED FullHandshakeReason = 4
+	// The endpoint refused the ticket.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_REFUSED FullHandshakeReason = 5
+	// session_reuse is off.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_REUSE_OFF FullHandshakeReason = 6
+	// Tickets were dropped by FlushSessions.
+	FullHandshakeReason_FULL_HANDSHAKE_REASON_FLUSHED FullHandshakeReason = 7
+)
+
+// Enum value maps for FullHandshakeReason.
+var (
+	FullHandshakeReason_name = map[int32]string{
+		0: "FULL_HANDSHAKE_REASON_UNSPECIFIED",
+		1: "FULL_HANDSHAKE_REASON_NO_TICKET",
+		2: "FULL_HANDSHAKE_REASON_EXPIRED",
+		3: "FULL_HANDSHAKE_REASON_USED_UP",
+		4: "FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED",
+		5: "FULL_HANDSHAKE_REASON_REFUSED",
+		6: "FULL_HANDSHAKE_REASON_REUSE_OFF",
+		7: "FULL_HANDSHAKE_REASON_FLUSHED",
+	}
+	FullHandshakeReason_value = map[string]int32{
+		"FULL_HANDSHAKE_REASON_UNSPECIFIED":         0,
+		"FULL_HANDSHAKE_REASON_NO_TICKET":           1,
+		"FULL_HANDSHAKE_REASON_EXPIRED":             2,
+		"FULL_HANDSHAKE_REASON_USED_UP":             3,
+		"FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED": 4,
+		"FULL_HANDSHAKE_REASON_REFUSED":             5,
+		"FULL_HANDSHAKE_REASON_REUSE_OFF":           6,
+		"FULL_HANDSHAKE_REASON_FLUSHED":             7,
+	}
+)
+
+func (x FullHandshakeReason) Enum() *FullHandshakeReason {
+	p := new(FullHandshakeReason)
+	*p = x
+	return p
+}
+
+func (x FullHandshakeReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FullHandshakeReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_status_service_proto_enumTypes[2].Descriptor()
+}
+
+func (FullHandshakeReason) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_status_service_proto_enumTypes[2]
+}
+
+func (x FullHandshakeReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FullHandshakeReason.Descriptor instead.
+func (FullHandshakeReason) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{2}
+}
+
+// How a certificate is used.
+type CertificateUse int32
+
+const (
+	// Not used.
+	CertificateUse_CERTIFICATE_USE_UNSPECIFIED CertificateUse = 0
+	// A Certificate resource.
+	CertificateUse_CERTIFICATE_USE_OWN CertificateUse = 1
+	// A CA of a trust bundle.
+	CertificateUse_CERTIFICATE_USE_TRUST CertificateUse = 2
+	// Presented by an upstream's endpoint.
+	CertificateUse_CERTIFICATE_USE_UPSTREAM CertificateUse = 3
+	// A revocation list of a trust bundle: not_after is its next update.
+	CertificateUse_CERTIFICATE_USE_CRL CertificateUse = 4
+)
+
+// Enum value maps for CertificateUse.
+var (
+	CertificateUse_name = map[int32]string{
+		0: "CERTIFICATE_USE_UNSPECIFIED",
+		1: "CERTIFICATE_USE_OWN",
+		2: "CERTIFICATE_USE_TRUST",
+		3: "CERTIFICATE_USE_UPSTREAM",
+		4: "CERTIFICATE_USE_CRL",
+	}
+	CertificateUse_value = map[string]int32{
+		"CERTIFICATE_USE_UNSPECIFIED": 0,
+		"CERTIFICATE_USE_OWN":         1,
+		"CERTIFICATE_USE_TRUST":       2,
+		"CERTIFICATE_USE_UPSTREAM":    3,
+		"CERTIFICATE_USE_CRL":         4,
+	}
+)
+
+func (x CertificateUse) Enum() *CertificateUse {
+	p := new(CertificateUse)
+	*p = x
+	return p
+}
+
+func (x CertificateUse) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CertificateUse) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_status_service_proto_enumTypes[3].Descriptor()
+}
+
+func (CertificateUse) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_status_service_proto_enumTypes[3]
+}
+
+func (x CertificateUse) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CertificateUse.Descriptor instead.
+func (CertificateUse) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
+}
+
+// What happened.
+type EventType int32
+
+const (
+	// Not used.
+	EventType_EVENT_TYPE_UNSPECIFIED EventType = 0
+	// An endpoint's health changed.
+	EventType_EVENT_TYPE_ENDPOINT_HEALTH EventType = 1
+	// Connections to an endpoint failed.
+	EventType_EVENT_TYPE_HANDSHAKE_FAILURE EventType = 2
+	// A certificate or revocation list is near its end, or past it.
+	EventType_EVENT_TYPE_EXPIRY EventType = 3
+	// A revision was applied.
+	EventType_EVENT_TYPE_APPLIED EventType = 4
+	// A watched file changed and was taken up.
+	EventType_EVENT_TYPE_FILE_LOADED EventType = 5
+	// A watched file changed and cannot be used; what was live stays.
+	EventType_EVENT_TYPE_FILE_REFUSED EventType = 6
+)
+
+// Enum value maps for EventType.
+var (
+	EventType_name = map[int32]string{
+		0: "EVENT_TYPE_UNSPECIFIED",
+		1: "EVENT_TYPE_ENDPOINT_HEALTH",
+		2: "EVENT_TYPE_HANDSHAKE_FAILURE",
+		3: "EVENT_TYPE_EXPIRY",
+		4: "EVENT_TYPE_APPLIED",
+		5: "EVENT_TYPE_FILE_LOADED",
+		6: "EVENT_TYPE_FILE_REFUSED",
+	}
+	EventType_value = map[string]int32{
+		"EVENT_TYPE_UNSPECIFIED":       0,
+		"EVENT_TYPE_ENDPOINT_HEALTH":   1,
+		"EVENT_TYPE_HANDSHAKE_FAILURE": 2,
+		"EVENT_TYPE_EXPIRY":            3,
+		"EVENT_TYPE_APPLIED":           4,
+		"EVENT_TYPE_FILE_LOADED":       5,
+		"EVENT_TYPE_FILE_REFUSED":      6,
+	}
+)
+
+func (x EventType) Enum() *EventType {
+	p := new(EventType)
+	*p = x
+	return p
+}
+
+func (x EventType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventType) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_status_service_proto_enumTypes[4].Descriptor()
+}
+
+func (EventType) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_status_service_proto_enumTypes[4]
+}
+
+func (x EventType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventType.Descriptor instead.
+func (EventType) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
+}
+
 // Asks for the status.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -639,9 +842,11 @@ type UpstreamStatus struct {
 	// Its endpoints as configured.
 	Endpoints []*EndpointStatus `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Why it takes no traffic, if its settings could not be made live.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The connections open to it, by client certificate.
+	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *UpstreamStatus) Reset() {
@@ -695,6 +900,13 @@ func (x *UpstreamStatus) GetReason() string {
 	return ""
 }
 
+func (x *UpstreamStatus) GetConnectionsByCertificate() []*CertificateConnections {
+	if x != nil {
+		return x.ConnectionsByCertificate
+	}
+	return nil
+}
+
 // An endpoint now. Counts are since its upstream was last changed.
 type EndpointStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -721,7 +933,11 @@ type EndpointStatus struct {
 	// It is a backup.
 	Backup bool `protobuf:"varint,11,opt,name=backup,proto3" json:"backup,omitempty"`
 	// It takes no new connections.
-	Draining      bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The full handshakes by why they were full.
+	FullHandshakes []*FullHandshakes `protobuf:"bytes,13,rep,name=full_handshakes,json=fullHandshakes,proto3" json:"full_handshakes,omitempty"`
+	// What verification would have refused under VERIFICATION_REPORT_ONLY.
+	Reported      []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +1056,468 @@ func (x *EndpointStatus) GetDraining() bool {
 	return false
 }
 
+func (x *EndpointStatus) GetFullHandshakes() []*FullHandshakes {
+	if x != nil {
+		return x.FullHandshakes
+	}
+	return nil
+}
+
+func (x *EndpointStatus) GetReported() []*FailureCount {
+	if x != nil {
+		return x.Reported
+	}
+	return nil
+}
+
+// Full handshakes of one reason.
+type FullHandshakes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why.
+	Reason FullHandshakeReason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.FullHandshakeReason" json:"reason,omitempty"`
+	// How many.
+	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FullHandshakes) Reset() {
+	*x = FullHandshakes{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FullHandshakes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FullHandshakes) ProtoMessage() {}
+
+func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
+func (*FullHandshakes) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FullHandshakes) GetReason() FullHandshakeReason {
+	if x != nil {
+		return x.Reason
+	}
+	return FullHandshakeReason_FULL_HANDSHAKE_REASON_UNSPECIFIED
+}
+
+func (x *FullHandshakes) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// Connections that were made with one client certificate.
+type CertificateConnections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 fingerprint of the client certificate; empty for none.
+	Sha256Fingerprint string `protobuf:"bytes,1,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
+	// Connections open now, also those of earlier revisions of the upstream.
+	Connections   uint64 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateConnections) Reset() {
+	*x = CertificateConnections{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateConnections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateConnections) ProtoMessage() {}
+
+func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
+func (*CertificateConnections) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CertificateConnections) GetSha256Fingerprint() string {
+	if x != nil {
+		return x.Sha256Fingerprint
+	}
+	return ""
+}
+
+func (x *CertificateConnections) GetConnections() uint64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+// Asks for the certificates in use.
+type StatusServiceListCertificatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusServiceListCertificatesRequest) Reset() {
+	*x = StatusServiceListCertificatesRequest{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusServiceListCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusServiceListCertificatesRequest) ProtoMessage() {}
+
+func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusServiceListCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*StatusServiceListCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+}
+
+// The certificates in use.
+type StatusServiceListCertificatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Soonest to expire first.
+	Certificates  []*CertificateInUse `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusServiceListCertificatesResponse) Reset() {
+	*x = StatusServiceListCertificatesResponse{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusServiceListCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusServiceListCertificatesResponse) ProtoMessage() {}
+
+func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusServiceListCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*StatusServiceListCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StatusServiceListCertificatesResponse) GetCertificates() []*CertificateInUse {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// A certificate in use.
+type CertificateInUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it is used.
+	Use CertificateUse `protobuf:"varint,1,opt,name=use,proto3,enum=drawbridge.admin.v1.CertificateUse" json:"use,omitempty"`
+	// The name of the certificate, trust bundle or upstream.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The endpoint's address, for CERTIFICATE_USE_UPSTREAM.
+	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// What it says of itself.
+	Info *CertificateInfo `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`
+	// Whole days until it expires; negative once it has.
+	DaysLeft int32 `protobuf:"zigzag32,5,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
+	// Listeners and upstreams that use it: "listener web", "upstream payments".
+	UsedBy        []string `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateInUse) Reset() {
+	*x = CertificateInUse{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateInUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateInUse) ProtoMessage() {}
+
+func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
+func (*CertificateInUse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CertificateInUse) GetUse() CertificateUse {
+	if x != nil {
+		return x.Use
+	}
+	return CertificateUse_CERTIFICATE_USE_UNSPECIFIED
+}
+
+func (x *CertificateInUse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CertificateInUse) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *CertificateInUse) GetInfo() *CertificateInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *CertificateInUse) GetDaysLeft() int32 {
+	if x != nil {
+		return x.DaysLeft
+	}
+	return 0
+}
+
+func (x *CertificateInUse) GetUsedBy() []string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
+// Asks to be told of events.
+type WatchEventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+}
+
+// An event.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What kind.
+	Type EventType `protobuf:"varint,2,opt,name=type,proto3,enum=drawbridge.admin.v1.EventType" json:"type,omitempty"`
+	// The kind of the resource it is about.
+	Kind Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
+	// The name of that resource.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// The endpoint's address, if it is about one.
+	Endpoint string `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The endpoint's health now, for EVENT_TYPE_ENDPOINT_HEALTH.
+	Health EndpointHealth `protobuf:"varint,6,opt,name=health,proto3,enum=drawbridge.admin.v1.EndpointHealth" json:"health,omitempty"`
+	// Why, if something failed.
+	Reason Reason `protobuf:"varint,7,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
+	// In words.
+	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	// How often it happened since it was last told.
+	Count uint64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
+	// The revision, for EVENT_TYPE_APPLIED and EVENT_TYPE_FILE_LOADED.
+	Revision      uint64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetType() EventType {
+	if x != nil {
+		return x.Type
+	}
+	return EventType_EVENT_TYPE_UNSPECIFIED
+}
+
+func (x *WatchEventsResponse) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
+func (x *WatchEventsResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WatchEventsResponse) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *WatchEventsResponse) GetHealth() EndpointHealth {
+	if x != nil {
+		return x.Health
+	}
+	return EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED
+}
+
+func (x *WatchEventsResponse) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *WatchEventsResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *WatchEventsResponse) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *WatchEventsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // How often something failed.
 type FailureCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -853,7 +1531,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1543,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1556,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -910,7 +1588,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1600,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1613,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -997,11 +1675,12 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\rtrust_bundles\x18\x05 \x01(\rR\ftrustBundles\"#\n" +
 	"!StatusServiceListUpstreamsRequest\"g\n" +
 	"\"StatusServiceListUpstreamsResponse\x12A\n" +
-	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\"\x7f\n" +
+	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\"\xea\x01\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa8\x04\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12i\n" +
+	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\"\xb5\x05\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
@@ -1015,7 +1694,38 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\vcertificate\x18\n" +
 	" \x01(\v2$.drawbridge.admin.v1.CertificateInfoR\vcertificate\x12\x16\n" +
 	"\x06backup\x18\v \x01(\bR\x06backup\x12\x1a\n" +
-	"\bdraining\x18\f \x01(\bR\bdraining\"Y\n" +
+	"\bdraining\x18\f \x01(\bR\bdraining\x12L\n" +
+	"\x0ffull_handshakes\x18\r \x03(\v2#.drawbridge.admin.v1.FullHandshakesR\x0efullHandshakes\x12=\n" +
+	"\breported\x18\x0e \x03(\v2!.drawbridge.admin.v1.FailureCountR\breported\"h\n" +
+	"\x0eFullHandshakes\x12@\n" +
+	"\x06reason\x18\x01 \x01(\x0e2(.drawbridge.admin.v1.FullHandshakeReasonR\x06reason\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"i\n" +
+	"\x16CertificateConnections\x12-\n" +
+	"\x12sha256_fingerprint\x18\x01 \x01(\tR\x11sha256Fingerprint\x12 \n" +
+	"\vconnections\x18\x02 \x01(\x04R\vconnections\"&\n" +
+	"$StatusServiceListCertificatesRequest\"r\n" +
+	"%StatusServiceListCertificatesResponse\x12I\n" +
+	"\fcertificates\x18\x01 \x03(\v2%.drawbridge.admin.v1.CertificateInUseR\fcertificates\"\xe9\x01\n" +
+	"\x10CertificateInUse\x125\n" +
+	"\x03use\x18\x01 \x01(\x0e2#.drawbridge.admin.v1.CertificateUseR\x03use\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
+	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x128\n" +
+	"\x04info\x18\x04 \x01(\v2$.drawbridge.admin.v1.CertificateInfoR\x04info\x12\x1b\n" +
+	"\tdays_left\x18\x05 \x01(\x11R\bdaysLeft\x12\x17\n" +
+	"\aused_by\x18\x06 \x03(\tR\x06usedBy\"\x14\n" +
+	"\x12WatchEventsRequest\"\x96\x03\n" +
+	"\x13WatchEventsResponse\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x122\n" +
+	"\x04type\x18\x02 \x01(\x0e2\x1e.drawbridge.admin.v1.EventTypeR\x04type\x12-\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n" +
+	"\bendpoint\x18\x05 \x01(\tR\bendpoint\x12;\n" +
+	"\x06health\x18\x06 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x123\n" +
+	"\x06reason\x18\a \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\b \x01(\tR\amessage\x12\x14\n" +
+	"\x05count\x18\t \x01(\x04R\x05count\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x04R\brevision\"Y\n" +
 	"\fFailureCount\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"\x8c\x01\n" +
@@ -1032,10 +1742,35 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x1bENDPOINT_HEALTH_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ENDPOINT_HEALTH_UNKNOWN\x10\x01\x12\x16\n" +
 	"\x12ENDPOINT_HEALTH_UP\x10\x02\x12\x18\n" +
-	"\x14ENDPOINT_HEALTH_DOWN\x10\x032\xee\x01\n" +
+	"\x14ENDPOINT_HEALTH_DOWN\x10\x03*\xc1\x02\n" +
+	"\x13FullHandshakeReason\x12%\n" +
+	"!FULL_HANDSHAKE_REASON_UNSPECIFIED\x10\x00\x12#\n" +
+	"\x1fFULL_HANDSHAKE_REASON_NO_TICKET\x10\x01\x12!\n" +
+	"\x1dFULL_HANDSHAKE_REASON_EXPIRED\x10\x02\x12!\n" +
+	"\x1dFULL_HANDSHAKE_REASON_USED_UP\x10\x03\x12-\n" +
+	")FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED\x10\x04\x12!\n" +
+	"\x1dFULL_HANDSHAKE_REASON_REFUSED\x10\x05\x12#\n" +
+	"\x1fFULL_HANDSHAKE_REASON_REUSE_OFF\x10\x06\x12!\n" +
+	"\x1dFULL_HANDSHAKE_REASON_FLUSHED\x10\a*\x9c\x01\n" +
+	"\x0eCertificateUse\x12\x1f\n" +
+	"\x1bCERTIFICATE_USE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CERTIFICATE_USE_OWN\x10\x01\x12\x19\n" +
+	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
+	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
+	"\x13CERTIFICATE_USE_CRL\x10\x04*\xd1\x01\n" +
+	"\tEventType\x12\x1a\n" +
+	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
+	"\x1cEVENT_TYPE_HANDSHAKE_FAILURE\x10\x02\x12\x15\n" +
+	"\x11EVENT_TYPE_EXPIRY\x10\x03\x12\x16\n" +
+	"\x12EVENT_TYPE_APPLIED\x10\x04\x12\x1a\n" +
+	"\x16EVENT_TYPE_FILE_LOADED\x10\x05\x12\x1b\n" +
+	"\x17EVENT_TYPE_FILE_REFUSED\x10\x062\xde\x03\n" +
 	"\rStatusService\x12Z\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\x12\x80\x01\n" +
-	"\rListUpstreams\x126.drawbridge.admin.v1.StatusServiceListUpstreamsRequest\x1a7.drawbridge.admin.v1.StatusServiceListUpstreamsResponseBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\rListUpstreams\x126.drawbridge.admin.v1.StatusServiceListUpstreamsRequest\x1a7.drawbridge.admin.v1.StatusServiceListUpstreamsResponse\x12\x89\x01\n" +
+	"\x10ListCertificates\x129.drawbridge.admin.v1.StatusServiceListCertificatesRequest\x1a:.drawbridge.admin.v1.StatusServiceListCertificatesResponse\x12b\n" +
+	"\vWatchEvents\x12'.drawbridge.admin.v1.WatchEventsRequest\x1a(.drawbridge.admin.v1.WatchEventsResponse0\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_status_service_proto_rawDescOnce sync.Once
@@ -1049,58 +1784,84 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
-	(ListenerState)(0),                         // 0: drawbridge.admin.v1.ListenerState
-	(EndpointHealth)(0),                        // 1: drawbridge.admin.v1.EndpointHealth
-	(*GetStatusRequest)(nil),                   // 2: drawbridge.admin.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),                  // 3: drawbridge.admin.v1.GetStatusResponse
-	(*ListenerStatus)(nil),                     // 4: drawbridge.admin.v1.ListenerStatus
-	(*Problem)(nil),                            // 5: drawbridge.admin.v1.Problem
-	(*ResourceCounts)(nil),                     // 6: drawbridge.admin.v1.ResourceCounts
-	(*StatusServiceListUpstreamsRequest)(nil),  // 7: drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	(*StatusServiceListUpstreamsResponse)(nil), // 8: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	(*UpstreamStatus)(nil),                     // 9: drawbridge.admin.v1.UpstreamStatus
-	(*EndpointStatus)(nil),                     // 10: drawbridge.admin.v1.EndpointStatus
-	(*FailureCount)(nil),                       // 11: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                        // 12: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),              // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                // 14: google.protobuf.Duration
-	(*Warning)(nil),                            // 15: drawbridge.admin.v1.Warning
-	(Protocol)(0),                              // 16: drawbridge.admin.v1.Protocol
-	(Kind)(0),                                  // 17: drawbridge.admin.v1.Kind
-	(*CertificateInfo)(nil),                    // 18: drawbridge.admin.v1.CertificateInfo
-	(Reason)(0),                                // 19: drawbridge.admin.v1.Reason
+	(ListenerState)(0),                            // 0: drawbridge.admin.v1.ListenerState
+	(EndpointHealth)(0),                           // 1: drawbridge.admin.v1.EndpointHealth
+	(FullHandshakeReason)(0),                      // 2: drawbridge.admin.v1.FullHandshakeReason
+	(CertificateUse)(0),                           // 3: drawbridge.admin.v1.CertificateUse
+	(EventType)(0),                                // 4: drawbridge.admin.v1.EventType
+	(*GetStatusRequest)(nil),                      // 5: drawbridge.admin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                     // 6: drawbridge.admin.v1.GetStatusResponse
+	(*ListenerStatus)(nil),                        // 7: drawbridge.admin.v1.ListenerStatus
+	(*Problem)(nil),                               // 8: drawbridge.admin.v1.Problem
+	(*ResourceCounts)(nil),                        // 9: drawbridge.admin.v1.ResourceCounts
+	(*StatusServiceListUpstreamsRequest)(nil),     // 10: drawbridge.admin.v1.StatusServiceListUpstreamsRequest
+	(*StatusServiceListUpstreamsResponse)(nil),    // 11: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
+	(*UpstreamStatus)(nil),                        // 12: drawbridge.admin.v1.UpstreamStatus
+	(*EndpointStatus)(nil),                        // 13: drawbridge.admin.v1.EndpointStatus
+	(*FullHandshakes)(nil),                        // 14: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),                // 15: drawbridge.admin.v1.CertificateConnections
+	(*StatusServiceListCertificatesRequest)(nil),  // 16: drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	(*StatusServiceListCertificatesResponse)(nil), // 17: drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	(*CertificateInUse)(nil),                      // 18: drawbridge.admin.v1.CertificateInUse
+	(*WatchEventsRequest)(nil),                    // 19: drawbridge.admin.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                   // 20: drawbridge.admin.v1.WatchEventsResponse
+	(*FailureCount)(nil),                          // 21: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                           // 22: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),                 // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                   // 24: google.protobuf.Duration
+	(*Warning)(nil),                               // 25: drawbridge.admin.v1.Warning
+	(Protocol)(0),                                 // 26: drawbridge.admin.v1.Protocol
+	(Kind)(0),                                     // 27: drawbridge.admin.v1.Kind
+	(*CertificateInfo)(nil),                       // 28: drawbridge.admin.v1.CertificateInfo
+	(Reason)(0),                                   // 29: drawbridge.admin.v1.Reason
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	13, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	14, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
-	4,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
-	5,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
-	6,  // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	15, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	23, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	24, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	7,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
+	8,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
+	9,  // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
+	25, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	0,  // 6: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	16, // 7: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	17, // 8: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	9,  // 9: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	10, // 10: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	1,  // 11: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	11, // 12: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	12, // 13: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	18, // 14: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	19, // 15: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	19, // 16: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	13, // 17: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
-	2,  // 18: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	7,  // 19: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	3,  // 20: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	8,  // 21: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	20, // [20:22] is the sub-list for method output_type
-	18, // [18:20] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	26, // 7: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	27, // 8: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	12, // 9: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	13, // 10: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	15, // 11: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	1,  // 12: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	21, // 13: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	22, // 14: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	28, // 15: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	14, // 16: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	21, // 17: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	2,  // 18: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	18, // 19: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 20: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	28, // 21: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	23, // 22: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 23: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
+	27, // 24: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 25: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	29, // 26: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
+	29, // 27: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	29, // 28: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	23, // 29: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
+	5,  // 30: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	10, // 31: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
+	16, // 32: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	19, // 33: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 34: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	11, // 35: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
+	17, // 36: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	20, // 37: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
+	34, // [34:38] is the sub-list for method output_type
+	30, // [30:34] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -1117,8 +1878,8 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   11,
+			NumEnums:      5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

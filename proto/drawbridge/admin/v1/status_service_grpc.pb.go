@@ -19,8 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	StatusService_GetStatus_FullMethodName     = "/drawbridge.admin.v1.StatusService/GetStatus"
-	StatusService_ListUpstreams_FullMethodName = "/drawbridge.admin.v1.StatusService/ListUpstreams"
+	StatusService_GetStatus_FullMethodName        = "/drawbridge.admin.v1.StatusService/GetStatus"
+	StatusService_ListUpstreams_FullMethodName    = "/drawbridge.admin.v1.StatusService/ListUpstreams"
+	StatusService_ListCertificates_FullMethodName = "/drawbridge.admin.v1.StatusService/ListCertificates"
+	StatusService_WatchEvents_FullMethodName      = "/drawbridge.admin.v1.StatusService/WatchEvents"
 )
 
 // StatusServiceClient is the client API for StatusService service.
@@ -33,6 +35,13 @@ type StatusServiceClient interface {
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Every upstream, with what happened at each of its endpoints.
 	ListUpstreams(ctx context.Context, in *StatusServiceListUpstreamsRequest, opts ...grpc.CallOption) (*StatusServiceListUpstreamsResponse, error)
+	// Every certificate in use, by days left: our own, trust bundles' CAs, and
+	// those that upstreams presented.
+	ListCertificates(ctx context.Context, in *StatusServiceListCertificatesRequest, opts ...grpc.CallOption) (*StatusServiceListCertificatesResponse, error)
+	// Streams what happens from now on: health changes, handshake failures (each
+	// cause once in a while, with a count), certificates near expiry, files, and
+	// revisions. A client that reads too slowly is ended with RESOURCE_EXHAUSTED.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 }
 
 type statusServiceClient struct {
@@ -63,6 +72,35 @@ func (c *statusServiceClient) ListUpstreams(ctx context.Context, in *StatusServi
 	return out, nil
 }
 
+func (c *statusServiceClient) ListCertificates(ctx context.Context, in *StatusServiceListCertificatesRequest, opts ...grpc.CallOption) (*StatusServiceListCertificatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StatusServiceListCertificatesResponse)
+	err := c.cc.Invoke(ctx, StatusService_ListCertificates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *statusServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StatusService_ServiceDesc.Streams[0], StatusService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StatusService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 // StatusServiceServer is the server API for StatusService service.
 // All implementations must embed UnimplementedStatusServiceServer
 // for forward compatibility.
@@ -73,6 +111,13 @@ type StatusServiceServer interface {
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Every upstream, with what happened at each of its endpoints.
 	ListUpstreams(context.Context, *StatusServiceListUpstreamsRequest) (*StatusServiceListUpstreamsResponse, error)
+	// Every certificate in use, by days left: our own, trust bundles' CAs, and
+	// those that upstreams presented.
+	ListCertificates(context.Context, *StatusServiceListCertificatesRequest) (*StatusServiceListCertificatesResponse, error)
+	// Streams what happens from now on: health changes, handshake failures (each
+	// cause once in a while, with a count), certificates near expiry, files, and
+	// revisions. A client that reads too slowly is ended with RESOURCE_EXHAUSTED.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	mustEmbedUnimplementedStatusServiceServer()
 }
 
@@ -88,6 +133,12 @@ func (UnimplementedStatusServiceServer) GetStatus(context.Context, *GetStatusReq
 }
 func (UnimplementedStatusServiceServer) ListUpstreams(context.Context, *StatusServiceListUpstreamsRequest) (*StatusServiceListUpstreamsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListUpstreams not implemented")
+}
+func (UnimplementedStatusServiceServer) ListCertificates(context.Context, *StatusServiceListCertificatesRequest) (*StatusServiceListCertificatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCertificates not implemented")
+}
+func (UnimplementedStatusServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedStatusServiceServer) mustEmbedUnimplementedStatusServiceServer() {}
 func (UnimplementedStatusServiceServer) testEmbeddedByValue()                       {}
@@ -146,6 +197,35 @@ func _StatusService_ListUpstreams_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StatusService_ListCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StatusServiceListCertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StatusServiceServer).ListCertificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StatusService_ListCertificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StatusServiceServer).ListCertificates(ctx, req.(*StatusServiceListCertificatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StatusService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StatusServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StatusService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 // StatusService_ServiceDesc is the grpc.ServiceDesc for StatusService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -161,7 +241,17 @@ var StatusService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListUpstreams",
 			Handler:    _StatusService_ListUpstreams_Handler,
 		},
+		{
+			MethodName: "ListCertificates",
+			Handler:    _StatusService_ListCertificates_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _StatusService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "drawbridge/admin/v1/status_service.proto",
 }

@@ -199,6 +199,171 @@ func (Verification) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{2}
 }
 
+// Where the name sent as SNI comes from.
+type ServerNameSource int32
+
+const (
+	// The same as SERVER_NAME_SOURCE_FIXED.
+	ServerNameSource_SERVER_NAME_SOURCE_UNSPECIFIED ServerNameSource = 0
+	// From server_name, or else the endpoint's host name.
+	ServerNameSource_SERVER_NAME_SOURCE_FIXED ServerNameSource = 1
+	// The HTTP request's host, or the SNI of the client of a TCP listener with
+	// TLS. What has neither is refused. The certificate is verified for that name
+	// unless verify_name or subject_alt_names is set.
+	ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST ServerNameSource = 2
+	// No SNI is sent, as nginx does by default. The certificate is verified in
+	// full all the same, for verify_name, server_name or the endpoint's host.
+	ServerNameSource_SERVER_NAME_SOURCE_NONE ServerNameSource = 3
+)
+
+// Enum value maps for ServerNameSource.
+var (
+	ServerNameSource_name = map[int32]string{
+		0: "SERVER_NAME_SOURCE_UNSPECIFIED",
+		1: "SERVER_NAME_SOURCE_FIXED",
+		2: "SERVER_NAME_SOURCE_FROM_HOST",
+		3: "SERVER_NAME_SOURCE_NONE",
+	}
+	ServerNameSource_value = map[string]int32{
+		"SERVER_NAME_SOURCE_UNSPECIFIED": 0,
+		"SERVER_NAME_SOURCE_FIXED":       1,
+		"SERVER_NAME_SOURCE_FROM_HOST":   2,
+		"SERVER_NAME_SOURCE_NONE":        3,
+	}
+)
+
+func (x ServerNameSource) Enum() *ServerNameSource {
+	p := new(ServerNameSource)
+	*p = x
+	return p
+}
+
+func (x ServerNameSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServerNameSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[3].Descriptor()
+}
+
+func (ServerNameSource) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[3]
+}
+
+func (x ServerNameSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServerNameSource.Descriptor instead.
+func (ServerNameSource) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
+}
+
+// What is allowed of a certificate but likely to surprise.
+type CertificateFinding int32
+
+const (
+	// Not used.
+	CertificateFinding_CERTIFICATE_FINDING_UNSPECIFIED CertificateFinding = 0
+	// The chain was out of order; it is sent in order.
+	CertificateFinding_CERTIFICATE_FINDING_ORDER_MENDED CertificateFinding = 1
+	// The chain's next issuer is missing.
+	CertificateFinding_CERTIFICATE_FINDING_MISSING_INTERMEDIATE CertificateFinding = 2
+	// There is no subject alternative name.
+	CertificateFinding_CERTIFICATE_FINDING_NO_SAN CertificateFinding = 3
+	// The key is too short.
+	CertificateFinding_CERTIFICATE_FINDING_WEAK_KEY CertificateFinding = 4
+	// The signature rests on a broken hash.
+	CertificateFinding_CERTIFICATE_FINDING_WEAK_SIGNATURE CertificateFinding = 5
+	// It expires within 30 days.
+	CertificateFinding_CERTIFICATE_FINDING_NEAR_EXPIRY CertificateFinding = 6
+	// It has expired.
+	CertificateFinding_CERTIFICATE_FINDING_EXPIRED CertificateFinding = 7
+	// It is not valid yet.
+	CertificateFinding_CERTIFICATE_FINDING_NOT_YET_VALID CertificateFinding = 8
+	// It is valid for longer than public CAs issue for (398 days).
+	CertificateFinding_CERTIFICATE_FINDING_LONG_LIFETIME CertificateFinding = 9
+	// It may not be used as a client's, but is.
+	CertificateFinding_CERTIFICATE_FINDING_NO_CLIENT_AUTH CertificateFinding = 10
+	// It may not be used as a server's, but is.
+	CertificateFinding_CERTIFICATE_FINDING_NO_SERVER_AUTH CertificateFinding = 11
+	// The leaf is a CA's certificate.
+	CertificateFinding_CERTIFICATE_FINDING_CA_AS_LEAF CertificateFinding = 12
+	// A certificate is in the chain or bundle twice.
+	CertificateFinding_CERTIFICATE_FINDING_DUPLICATE CertificateFinding = 13
+	// The chain holds a certificate that does not belong to it.
+	CertificateFinding_CERTIFICATE_FINDING_STRANGER CertificateFinding = 14
+	// It is not a CA's and vouches for nothing but itself.
+	CertificateFinding_CERTIFICATE_FINDING_NOT_A_CA CertificateFinding = 15
+)
+
+// Enum value maps for CertificateFinding.
+var (
+	CertificateFinding_name = map[int32]string{
+		0:  "CERTIFICATE_FINDING_UNSPECIFIED",
+		1:  "CERTIFICATE_FINDING_ORDER_MENDED",
+		2:  "CERTIFICATE_FINDING_MISSING_INTERMEDIATE",
+		3:  "CERTIFICATE_FINDING_NO_SAN",
+		4:  "CERTIFICATE_FINDING_WEAK_KEY",
+		5:  "CERTIFICATE_FINDING_WEAK_SIGNATURE",
+		6:  "CERTIFICATE_FINDING_NEAR_EXPIRY",
+		7:  "CERTIFICATE_FINDING_EXPIRED",
+		8:  "CERTIFICATE_FINDING_NOT_YET_VALID",
+		9:  "CERTIFICATE_FINDING_LONG_LIFETIME",
+		10: "CERTIFICATE_FINDING_NO_CLIENT_AUTH",
+		11: "CERTIFICATE_FINDING_NO_SERVER_AUTH",
+		12: "CERTIFICATE_FINDING_CA_AS_LEAF",
+		13: "CERTIFICATE_FINDING_DUPLICATE",
+		14: "CERTIFICATE_FINDING_STRANGER",
+		15: "CERTIFICATE_FINDING_NOT_A_CA",
+	}
+	CertificateFinding_value = map[string]int32{
+		"CERTIFICATE_FINDING_UNSPECIFIED":          0,
+		"CERTIFICATE_FINDING_ORDER_MENDED":         1,
+		"CERTIFICATE_FINDING_MISSING_INTERMEDIATE": 2,
+		"CERTIFICATE_FINDING_NO_SAN":               3,
+		"CERTIFICATE_FINDING_WEAK_KEY":             4,
+		"CERTIFICATE_FINDING_WEAK_SIGNATURE":       5,
+		"CERTIFICATE_FINDING_NEAR_EXPIRY":          6,
+		"CERTIFICATE_FINDING_EXPIRED":              7,
+		"CERTIFICATE_FINDING_NOT_YET_VALID":        8,
+		"CERTIFICATE_FINDING_LONG_LIFETIME":        9,
+		"CERTIFICATE_FINDING_NO_CLIENT_AUTH":       10,
+		"CERTIFICATE_FINDING_NO_SERVER_AUTH":       11,
+		"CERTIFICATE_FINDING_CA_AS_LEAF":           12,
+		"CERTIFICATE_FINDING_DUPLICATE":            13,
+		"CERTIFICATE_FINDING_STRANGER":             14,
+		"CERTIFICATE_FINDING_NOT_A_CA":             15,
+	}
+)
+
+func (x CertificateFinding) Enum() *CertificateFinding {
+	p := new(CertificateFinding)
+	*p = x
+	return p
+}
+
+func (x CertificateFinding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CertificateFinding) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[4].Descriptor()
+}
+
+func (CertificateFinding) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[4]
+}
+
+func (x CertificateFinding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CertificateFinding.Descriptor instead.
+func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
+}
+
 // TLS towards clients.
 type ServerTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -229,9 +394,12 @@ type ServerTls struct {
 	Groups []string `protobuf:"bytes,8,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Protocols offered by ALPN (RFC 7301), best first. Default: on an HTTP
 	// listener h2 and http/1.1, on a TCP listener none.
-	Alpn          []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Alpn []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
+	// Names one of which a client's certificate must have, written as in
+	// UpstreamTls.subject_alt_names. Default: any certificate that verifies.
+	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *ServerTls) Reset() {
@@ -327,6 +495,13 @@ func (x *ServerTls) GetAlpn() []string {
 	return nil
 }
 
+func (x *ServerTls) GetClientSubjectAltNames() []string {
+	if x != nil {
+		return x.ClientSubjectAltNames
+	}
+	return nil
+}
+
 // TLS towards an upstream's endpoints. Every field may be left out: what
 // remains is TLS 1.2 or 1.3 with full verification against the system's roots.
 type UpstreamTls struct {
@@ -366,7 +541,17 @@ type UpstreamTls struct {
 	// Resume TLS sessions instead of a full handshake for each connection
 	// (nginx: proxy_ssl_session_reuse). Sessions are kept per endpoint and never
 	// shared with another upstream or an earlier revision. Default: on.
-	SessionReuse  *bool `protobuf:"varint,12,opt,name=session_reuse,json=sessionReuse,proto3,oneof" json:"session_reuse,omitempty"`
+	SessionReuse *bool `protobuf:"varint,12,opt,name=session_reuse,json=sessionReuse,proto3,oneof" json:"session_reuse,omitempty"`
+	// Where the name sent as SNI comes from. Default: FIXED.
+	ServerNameSource ServerNameSource `protobuf:"varint,13,opt,name=server_name_source,json=serverNameSource,proto3,enum=drawbridge.admin.v1.ServerNameSource" json:"server_name_source,omitempty"`
+	// Names one of which the certificate must have, exactly: "DNS:a.example",
+	// "URI:spiffe://corp/pay", "IP:10.0.0.1", "email:ops@corp.example". In place
+	// of verify_name: where these are set, no other name is verified.
+	SubjectAltNames []string `protobuf:"bytes,14,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
+	// Base64 of the SHA-256 of a public key (RFC 7469 section 2.4); at least one
+	// certificate of the verified chain must have one of them. In addition to the
+	// chain, never instead.
+	SpkiPins      []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +670,27 @@ func (x *UpstreamTls) GetSessionReuse() bool {
 	return false
 }
 
+func (x *UpstreamTls) GetServerNameSource() ServerNameSource {
+	if x != nil {
+		return x.ServerNameSource
+	}
+	return ServerNameSource_SERVER_NAME_SOURCE_UNSPECIFIED
+}
+
+func (x *UpstreamTls) GetSubjectAltNames() []string {
+	if x != nil {
+		return x.SubjectAltNames
+	}
+	return nil
+}
+
+func (x *UpstreamTls) GetSpkiPins() []string {
+	if x != nil {
+		return x.SpkiPins
+	}
+	return nil
+}
+
 // What a certificate says of itself. Output only.
 type CertificateInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -510,7 +716,9 @@ type CertificateInfo struct {
 	// Certificates in the chain, the leaf included.
 	ChainLength uint32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
 	// What is allowed but likely to surprise: near expiry, no SAN, a weak key….
-	Warnings      []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The same as warnings, as words for programs.
+	Findings      []CertificateFinding `protobuf:"varint,12,rep,packed,name=findings,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,11 +830,18 @@ func (x *CertificateInfo) GetWarnings() []string {
 	return nil
 }
 
+func (x *CertificateInfo) GetFindings() []CertificateFinding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
 var File_drawbridge_admin_v1_tls_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x03\n" +
+	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x03\n" +
 	"\tServerTls\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x12,\n" +
 	"\x12reject_unknown_sni\x18\x02 \x01(\bR\x10rejectUnknownSni\x12@\n" +
@@ -639,7 +854,9 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"maxVersion\x12#\n" +
 	"\rcipher_suites\x18\a \x03(\tR\fcipherSuites\x12\x16\n" +
 	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
-	"\x04alpn\x18\t \x03(\tR\x04alpn\"\xa7\x04\n" +
+	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
+	"\x18client_subject_alt_names\x18\n" +
+	" \x03(\tR\x15clientSubjectAltNames\"\xc5\x05\n" +
 	"\vUpstreamTls\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
@@ -657,9 +874,12 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x06groups\x18\n" +
 	" \x03(\tR\x06groups\x12\x12\n" +
 	"\x04alpn\x18\v \x03(\tR\x04alpn\x12(\n" +
-	"\rsession_reuse\x18\f \x01(\bH\x01R\fsessionReuse\x88\x01\x01B\x0f\n" +
+	"\rsession_reuse\x18\f \x01(\bH\x01R\fsessionReuse\x88\x01\x01\x12S\n" +
+	"\x12server_name_source\x18\r \x01(\x0e2%.drawbridge.admin.v1.ServerNameSourceR\x10serverNameSource\x12*\n" +
+	"\x11subject_alt_names\x18\x0e \x03(\tR\x0fsubjectAltNames\x12\x1b\n" +
+	"\tspki_pins\x18\x0f \x03(\tR\bspkiPinsB\x0f\n" +
 	"\r_verify_depthB\x10\n" +
-	"\x0e_session_reuse\"\x8b\x03\n" +
+	"\x0e_session_reuse\"\xd0\x03\n" +
 	"\x0fCertificateInfo\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
 	"\x04sans\x18\x02 \x03(\tR\x04sans\x12\x16\n" +
@@ -674,7 +894,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"key_usages\x18\t \x03(\tR\tkeyUsages\x12!\n" +
 	"\fchain_length\x18\n" +
 	" \x01(\rR\vchainLength\x12\x1a\n" +
-	"\bwarnings\x18\v \x03(\tR\bwarnings*}\n" +
+	"\bwarnings\x18\v \x03(\tR\bwarnings\x12C\n" +
+	"\bfindings\x18\f \x03(\x0e2'.drawbridge.admin.v1.CertificateFindingR\bfindings*}\n" +
 	"\n" +
 	"TlsVersion\x12\x1b\n" +
 	"\x17TLS_VERSION_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -692,7 +913,30 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x18VERIFICATION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VERIFICATION_FULL\x10\x01\x12\x1c\n" +
 	"\x18VERIFICATION_REPORT_ONLY\x10\x02\x12\x1e\n" +
-	"\x1aVERIFICATION_INSECURE_SKIP\x10\x03BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1aVERIFICATION_INSECURE_SKIP\x10\x03*\x93\x01\n" +
+	"\x10ServerNameSource\x12\"\n" +
+	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
+	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xe6\x04\n" +
+	"\x12CertificateFinding\x12#\n" +
+	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
+	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +
+	"(CERTIFICATE_FINDING_MISSING_INTERMEDIATE\x10\x02\x12\x1e\n" +
+	"\x1aCERTIFICATE_FINDING_NO_SAN\x10\x03\x12 \n" +
+	"\x1cCERTIFICATE_FINDING_WEAK_KEY\x10\x04\x12&\n" +
+	"\"CERTIFICATE_FINDING_WEAK_SIGNATURE\x10\x05\x12#\n" +
+	"\x1fCERTIFICATE_FINDING_NEAR_EXPIRY\x10\x06\x12\x1f\n" +
+	"\x1bCERTIFICATE_FINDING_EXPIRED\x10\a\x12%\n" +
+	"!CERTIFICATE_FINDING_NOT_YET_VALID\x10\b\x12%\n" +
+	"!CERTIFICATE_FINDING_LONG_LIFETIME\x10\t\x12&\n" +
+	"\"CERTIFICATE_FINDING_NO_CLIENT_AUTH\x10\n" +
+	"\x12&\n" +
+	"\"CERTIFICATE_FINDING_NO_SERVER_AUTH\x10\v\x12\"\n" +
+	"\x1eCERTIFICATE_FINDING_CA_AS_LEAF\x10\f\x12!\n" +
+	"\x1dCERTIFICATE_FINDING_DUPLICATE\x10\r\x12 \n" +
+	"\x1cCERTIFICATE_FINDING_STRANGER\x10\x0e\x12 \n" +
+	"\x1cCERTIFICATE_FINDING_NOT_A_CA\x10\x0fBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_tls_proto_rawDescOnce sync.Once
@@ -706,31 +950,35 @@ func file_drawbridge_admin_v1_tls_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_tls_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(TlsVersion)(0),               // 0: drawbridge.admin.v1.TlsVersion
 	(ClientAuth)(0),               // 1: drawbridge.admin.v1.ClientAuth
 	(Verification)(0),             // 2: drawbridge.admin.v1.Verification
-	(*ServerTls)(nil),             // 3: drawbridge.admin.v1.ServerTls
-	(*UpstreamTls)(nil),           // 4: drawbridge.admin.v1.UpstreamTls
-	(*CertificateInfo)(nil),       // 5: drawbridge.admin.v1.CertificateInfo
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(ServerNameSource)(0),         // 3: drawbridge.admin.v1.ServerNameSource
+	(CertificateFinding)(0),       // 4: drawbridge.admin.v1.CertificateFinding
+	(*ServerTls)(nil),             // 5: drawbridge.admin.v1.ServerTls
+	(*UpstreamTls)(nil),           // 6: drawbridge.admin.v1.UpstreamTls
+	(*CertificateInfo)(nil),       // 7: drawbridge.admin.v1.CertificateInfo
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
-	1, // 0: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
-	0, // 1: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0, // 2: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	2, // 3: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
-	0, // 4: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0, // 5: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	6, // 6: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	6, // 7: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	1,  // 0: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	0,  // 1: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 2: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	2,  // 3: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
+	0,  // 4: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 5: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	3,  // 6: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
+	8,  // 7: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	8,  // 8: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 9: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
@@ -744,7 +992,7 @@ func file_drawbridge_admin_v1_tls_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_tls_proto_rawDesc), len(file_drawbridge_admin_v1_tls_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      5,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,

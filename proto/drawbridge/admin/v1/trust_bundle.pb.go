@@ -9,6 +9,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -43,7 +44,12 @@ type TrustBundle struct {
 	//	*TrustBundle_System
 	Source isTrustBundle_Source `protobuf_oneof:"source"`
 	// Output only: what is in it. For the system's roots only a count.
-	Info          *TrustBundleInfo `protobuf:"bytes,8,opt,name=info,proto3" json:"info,omitempty"`
+	Info *TrustBundleInfo `protobuf:"bytes,8,opt,name=info,proto3" json:"info,omitempty"`
+	// Certificate revocation lists. Where there are any, every certificate of a
+	// chain but its anchor needs one from its issuer that is in date: a missing
+	// or outdated one fails the verification (CRL_EXPIRED), as with nginx and
+	// OpenSSL.
+	Crls          []*Crl `protobuf:"bytes,9,rep,name=crls,proto3" json:"crls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,6 +153,13 @@ func (x *TrustBundle) GetInfo() *TrustBundleInfo {
 	return nil
 }
 
+func (x *TrustBundle) GetCrls() []*Crl {
+	if x != nil {
+		return x.Crls
+	}
+	return nil
+}
+
 type isTrustBundle_Source interface {
 	isTrustBundle_Source()
 }
@@ -157,9 +170,8 @@ type TrustBundle_Pem struct {
 }
 
 type TrustBundle_File struct {
-	// Absolute path of a PEM file on the gateway's machine. It is read when
-	// the resource is written, when the gateway starts, and on SIGHUP; what
-	// cannot be read then changes nothing.
+	// Absolute path of a PEM or DER file on the gateway's machine. It is
+	// watched, as the files of a certificate are.
 	File string `protobuf:"bytes,6,opt,name=file,proto3,oneof"`
 }
 
@@ -174,6 +186,177 @@ func (*TrustBundle_File) isTrustBundle_Source() {}
 
 func (*TrustBundle_System) isTrustBundle_Source() {}
 
+// A certificate revocation list (RFC 5280 section 5). Exactly one field.
+type Crl struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it comes from.
+	//
+	// Types that are valid to be assigned to Source:
+	//
+	//	*Crl_Pem
+	//	*Crl_File
+	Source        isCrl_Source `protobuf_oneof:"source"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Crl) Reset() {
+	*x = Crl{}
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Crl) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Crl) ProtoMessage() {}
+
+func (x *Crl) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Crl.ProtoReflect.Descriptor instead.
+func (*Crl) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Crl) GetSource() isCrl_Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Crl) GetPem() string {
+	if x != nil {
+		if x, ok := x.Source.(*Crl_Pem); ok {
+			return x.Pem
+		}
+	}
+	return ""
+}
+
+func (x *Crl) GetFile() string {
+	if x != nil {
+		if x, ok := x.Source.(*Crl_File); ok {
+			return x.File
+		}
+	}
+	return ""
+}
+
+type isCrl_Source interface {
+	isCrl_Source()
+}
+
+type Crl_Pem struct {
+	// One or more lists as PEM text.
+	Pem string `protobuf:"bytes,1,opt,name=pem,proto3,oneof"`
+}
+
+type Crl_File struct {
+	// Absolute path of a PEM or DER file on the gateway's machine. It is
+	// watched.
+	File string `protobuf:"bytes,2,opt,name=file,proto3,oneof"`
+}
+
+func (*Crl_Pem) isCrl_Source() {}
+
+func (*Crl_File) isCrl_Source() {}
+
+// What a revocation list says of itself. Output only.
+type CrlInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The issuer's distinguished name.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// When it was made.
+	ThisUpdate *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=this_update,json=thisUpdate,proto3" json:"this_update,omitempty"`
+	// When the next one is due. After that it revokes nothing any more, and
+	// verification fails.
+	NextUpdate *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=next_update,json=nextUpdate,proto3" json:"next_update,omitempty"`
+	// How many certificates it revokes.
+	Revoked uint32 `protobuf:"varint,4,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	// What is likely to surprise: outdated, no CA of the bundle signed it.
+	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CrlInfo) Reset() {
+	*x = CrlInfo{}
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CrlInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CrlInfo) ProtoMessage() {}
+
+func (x *CrlInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CrlInfo.ProtoReflect.Descriptor instead.
+func (*CrlInfo) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CrlInfo) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *CrlInfo) GetThisUpdate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ThisUpdate
+	}
+	return nil
+}
+
+func (x *CrlInfo) GetNextUpdate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextUpdate
+	}
+	return nil
+}
+
+func (x *CrlInfo) GetRevoked() uint32 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
+func (x *CrlInfo) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // The roots of the gateway's operating system.
 type SystemRoots struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -183,7 +366,7 @@ type SystemRoots struct {
 
 func (x *SystemRoots) Reset() {
 	*x = SystemRoots{}
-	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +378,7 @@ func (x *SystemRoots) String() string {
 func (*SystemRoots) ProtoMessage() {}
 
 func (x *SystemRoots) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +391,7 @@ func (x *SystemRoots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemRoots.ProtoReflect.Descriptor instead.
 func (*SystemRoots) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{3}
 }
 
 // What a trust bundle holds. Output only.
@@ -217,14 +400,16 @@ type TrustBundleInfo struct {
 	// Each CA certificate; at most 100 are listed.
 	Certificates []*CertificateInfo `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// How many there are.
-	Count         uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Each revocation list.
+	Crls          []*CrlInfo `protobuf:"bytes,3,rep,name=crls,proto3" json:"crls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TrustBundleInfo) Reset() {
 	*x = TrustBundleInfo{}
-	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +421,7 @@ func (x *TrustBundleInfo) String() string {
 func (*TrustBundleInfo) ProtoMessage() {}
 
 func (x *TrustBundleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +434,7 @@ func (x *TrustBundleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundleInfo.ProtoReflect.Descriptor instead.
 func (*TrustBundleInfo) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TrustBundleInfo) GetCertificates() []*CertificateInfo {
@@ -266,11 +451,18 @@ func (x *TrustBundleInfo) GetCount() uint32 {
 	return 0
 }
 
+func (x *TrustBundleInfo) GetCrls() []*CrlInfo {
+	if x != nil {
+		return x.Crls
+	}
+	return nil
+}
+
 var File_drawbridge_admin_v1_trust_bundle_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_trust_bundle_proto_rawDesc = "" +
 	"\n" +
-	"&drawbridge/admin/v1/trust_bundle.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\"\xfc\x02\n" +
+	"&drawbridge/admin/v1/trust_bundle.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x03\n" +
 	"\vTrustBundle\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x06labels\x18\x02 \x03(\v2,.drawbridge.admin.v1.TrustBundle.LabelsEntryR\x06labels\x12\x12\n" +
@@ -279,15 +471,29 @@ const file_drawbridge_admin_v1_trust_bundle_proto_rawDesc = "" +
 	"\x03pem\x18\x05 \x01(\tH\x00R\x03pem\x12\x14\n" +
 	"\x04file\x18\x06 \x01(\tH\x00R\x04file\x12:\n" +
 	"\x06system\x18\a \x01(\v2 .drawbridge.admin.v1.SystemRootsH\x00R\x06system\x128\n" +
-	"\x04info\x18\b \x01(\v2$.drawbridge.admin.v1.TrustBundleInfoR\x04info\x1a9\n" +
+	"\x04info\x18\b \x01(\v2$.drawbridge.admin.v1.TrustBundleInfoR\x04info\x12,\n" +
+	"\x04crls\x18\t \x03(\v2\x18.drawbridge.admin.v1.CrlR\x04crls\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06source\"\r\n" +
-	"\vSystemRoots\"q\n" +
+	"\x06source\"9\n" +
+	"\x03Crl\x12\x12\n" +
+	"\x03pem\x18\x01 \x01(\tH\x00R\x03pem\x12\x14\n" +
+	"\x04file\x18\x02 \x01(\tH\x00R\x04fileB\b\n" +
+	"\x06source\"\xd1\x01\n" +
+	"\aCrlInfo\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12;\n" +
+	"\vthis_update\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"thisUpdate\x12;\n" +
+	"\vnext_update\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"nextUpdate\x12\x18\n" +
+	"\arevoked\x18\x04 \x01(\rR\arevoked\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\r\n" +
+	"\vSystemRoots\"\xa3\x01\n" +
 	"\x0fTrustBundleInfo\x12H\n" +
 	"\fcertificates\x18\x01 \x03(\v2$.drawbridge.admin.v1.CertificateInfoR\fcertificates\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\rR\x05countBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x05count\x18\x02 \x01(\rR\x05count\x120\n" +
+	"\x04crls\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.CrlInfoR\x04crlsBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_trust_bundle_proto_rawDescOnce sync.Once
@@ -301,24 +507,31 @@ func file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_trust_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_drawbridge_admin_v1_trust_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_drawbridge_admin_v1_trust_bundle_proto_goTypes = []any{
-	(*TrustBundle)(nil),     // 0: drawbridge.admin.v1.TrustBundle
-	(*SystemRoots)(nil),     // 1: drawbridge.admin.v1.SystemRoots
-	(*TrustBundleInfo)(nil), // 2: drawbridge.admin.v1.TrustBundleInfo
-	nil,                     // 3: drawbridge.admin.v1.TrustBundle.LabelsEntry
-	(*CertificateInfo)(nil), // 4: drawbridge.admin.v1.CertificateInfo
+	(*TrustBundle)(nil),           // 0: drawbridge.admin.v1.TrustBundle
+	(*Crl)(nil),                   // 1: drawbridge.admin.v1.Crl
+	(*CrlInfo)(nil),               // 2: drawbridge.admin.v1.CrlInfo
+	(*SystemRoots)(nil),           // 3: drawbridge.admin.v1.SystemRoots
+	(*TrustBundleInfo)(nil),       // 4: drawbridge.admin.v1.TrustBundleInfo
+	nil,                           // 5: drawbridge.admin.v1.TrustBundle.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*CertificateInfo)(nil),       // 7: drawbridge.admin.v1.CertificateInfo
 }
 var file_drawbridge_admin_v1_trust_bundle_proto_depIdxs = []int32{
-	3, // 0: drawbridge.admin.v1.TrustBundle.labels:type_name -> drawbridge.admin.v1.TrustBundle.LabelsEntry
-	1, // 1: drawbridge.admin.v1.TrustBundle.system:type_name -> drawbridge.admin.v1.SystemRoots
-	2, // 2: drawbridge.admin.v1.TrustBundle.info:type_name -> drawbridge.admin.v1.TrustBundleInfo
-	4, // 3: drawbridge.admin.v1.TrustBundleInfo.certificates:type_name -> drawbridge.admin.v1.CertificateInfo
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 0: drawbridge.admin.v1.TrustBundle.labels:type_name -> drawbridge.admin.v1.TrustBundle.LabelsEntry
+	3, // 1: drawbridge.admin.v1.TrustBundle.system:type_name -> drawbridge.admin.v1.SystemRoots
+	4, // 2: drawbridge.admin.v1.TrustBundle.info:type_name -> drawbridge.admin.v1.TrustBundleInfo
+	1, // 3: drawbridge.admin.v1.TrustBundle.crls:type_name -> drawbridge.admin.v1.Crl
+	6, // 4: drawbridge.admin.v1.CrlInfo.this_update:type_name -> google.protobuf.Timestamp
+	6, // 5: drawbridge.admin.v1.CrlInfo.next_update:type_name -> google.protobuf.Timestamp
+	7, // 6: drawbridge.admin.v1.TrustBundleInfo.certificates:type_name -> drawbridge.admin.v1.CertificateInfo
+	2, // 7: drawbridge.admin.v1.TrustBundleInfo.crls:type_name -> drawbridge.admin.v1.CrlInfo
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_trust_bundle_proto_init() }
@@ -332,13 +545,17 @@ func file_drawbridge_admin_v1_trust_bundle_proto_init() {
 		(*TrustBundle_File)(nil),
 		(*TrustBundle_System)(nil),
 	}
+	file_drawbridge_admin_v1_trust_bundle_proto_msgTypes[1].OneofWrappers = []any{
+		(*Crl_Pem)(nil),
+		(*Crl_File)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_trust_bundle_proto_rawDesc), len(file_drawbridge_admin_v1_trust_bundle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

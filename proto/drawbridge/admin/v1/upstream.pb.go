@@ -410,7 +410,10 @@ type Pool struct {
 	// Most idle connections kept. Default: 128.
 	MaxIdle uint32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3" json:"max_idle,omitempty"`
 	// How long one is kept idle. Default: 60s.
-	IdleTimeout   *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	IdleTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	// How old one may be and still take a request, so that an identity that was
+	// rotated fades out by itself. Default: no limit.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +458,13 @@ func (x *Pool) GetMaxIdle() uint32 {
 func (x *Pool) GetIdleTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.IdleTimeout
+	}
+	return nil
+}
+
+func (x *Pool) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
 	}
 	return nil
 }
@@ -595,10 +605,11 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
 	"\x06backup\x18\x03 \x01(\bR\x06backup\x12\x1a\n" +
 	"\bdraining\x18\x04 \x01(\bR\bdraining\"\v\n" +
-	"\tPlaintext\"_\n" +
+	"\tPlaintext\"\x93\x01\n" +
 	"\x04Pool\x12\x19\n" +
 	"\bmax_idle\x18\x01 \x01(\rR\amaxIdle\x12<\n" +
-	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\"\x80\x01\n" +
+	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x122\n" +
+	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x80\x01\n" +
 	"\x10UpstreamTimeouts\x123\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
 	"\thandshake\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thandshake\"\x82\x01\n" +
@@ -652,15 +663,16 @@ var file_drawbridge_admin_v1_upstream_proto_depIdxs = []int32{
 	6,  // 5: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
 	7,  // 6: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
 	10, // 7: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
-	10, // 8: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
-	10, // 9: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
-	0,  // 10: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
-	1,  // 11: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 8: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
+	10, // 9: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
+	10, // 10: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
+	0,  // 11: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
+	1,  // 12: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_upstream_proto_init() }
