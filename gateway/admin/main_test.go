@@ -30,13 +30,14 @@ type fakeGateway struct {
 	mu       sync.Mutex
 	state    *store.State
 	watchers map[chan store.Update]bool
+	events   map[chan *adminv1.WatchEventsResponse]bool
 	backlog  int // of a watcher
 
 	before func(context.Context, store.Edit) // called by Apply first; may panic or block
 }
 
 func newFake() *fakeGateway {
-	return &fakeGateway{state: &store.State{}, watchers: map[chan store.Update]bool{}, backlog: 16}
+	return &fakeGateway{state: &store.State{}, watchers: map[chan store.Update]bool{}, events: map[chan *adminv1.WatchEventsResponse]bool{}, backlog: 16}
 }
 
 func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
@@ -108,6 +109,31 @@ func (g *fakeGateway) Status() *adminv1.GetStatusResponse {
 
 func (g *fakeGateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 	return []*adminv1.UpstreamStatus{{Name: "payments"}}
+}
+
+func (g *fakeGateway) Certificates() []*adminv1.CertificateInUse {
+	return []*adminv1.CertificateInUse{{Use: adminv1.CertificateUse_CERTIFICATE_USE_OWN, Name: "client", DaysLeft: 3}}
+}
+
+func (g *fakeGateway) WatchEvents() (<-chan *adminv1.WatchEventsResponse, func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ch := make(chan *adminv1.WatchEventsResponse, g.backlog)
+	g.events[ch] = true
+	return ch, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.events, ch)
+	}
+}
+
+// happen tells everyone who watches events.
+func (g *fakeGateway) happen(e *adminv1.WatchEventsResponse) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for ch := range g.events {
+		ch <- e
+	}
 }
 
 // A logBuffer may be read while it is written.

@@ -48,6 +48,8 @@ func accessTo(fullMethod string) access {
 		adminv1.AdminService_WatchConfig_FullMethodName,
 		adminv1.StatusService_GetStatus_FullMethodName,
 		adminv1.StatusService_ListUpstreams_FullMethodName,
+		adminv1.StatusService_ListCertificates_FullMethodName,
+		adminv1.StatusService_WatchEvents_FullMethodName,
 		grpc_health_v1.Health_Check_FullMethodName,
 		grpc_health_v1.Health_List_FullMethodName,
 		grpc_health_v1.Health_Watch_FullMethodName,

@@ -50,6 +50,15 @@ type Gateway interface {
 	// messages.
 	Status() *adminv1.GetStatusResponse
 	UpstreamStatuses() []*adminv1.UpstreamStatus
+
+	// Certificates returns every certificate in use, soonest to expire first.
+	// The caller owns the messages.
+	Certificates() []*adminv1.CertificateInUse
+
+	// WatchEvents returns what happens from now on. The channel is closed when
+	// its reader is too slow or the gateway stops; the messages are shared and
+	// must not be modified. The caller calls stop when it is done.
+	WatchEvents() (events <-chan *adminv1.WatchEventsResponse, stop func())
 }
 
 // Options configure a Server.

@@ -104,3 +104,31 @@ func TestAWatchThatItsClientEndsIsForgotten(t *testing.T) {
 		t.Error("a closed watch still receives")
 	}
 }
+
+func TestEventsAreStreamedFromTheHeaderOn(t *testing.T) {
+	r := start(t)
+	w, err := adminv1.NewStatusServiceClient(r.conn).WatchEvents(t.Context(), &adminv1.WatchEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Header(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3) {
+		r.gateway.happen(&adminv1.WatchEventsResponse{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: i})
+	}
+	for i := range uint64(3) {
+		e, err := w.Recv()
+		if err != nil || e.GetRevision() != i {
+			t.Fatalf("event %d: %v, %v", i, e, err)
+		}
+	}
+}
+
+func TestListCertificatesAnswersWhatTheGatewaySays(t *testing.T) {
+	r := start(t)
+	got, err := adminv1.NewStatusServiceClient(r.conn).ListCertificates(t.Context(), &adminv1.StatusServiceListCertificatesRequest{})
+	if err != nil || len(got.GetCertificates()) != 1 || got.GetCertificates()[0].GetDaysLeft() != 3 {
+		t.Errorf("%v, %v", got, err)
+	}
+}

@@ -282,6 +282,21 @@ func TestEveryNameFieldOfTheAPIIsAReference(t *testing.T) {
 	}
 }
 
+func TestUsersNamesEachReferrerOnce(t *testing.T) {
+	l := listener("web", "a")
+	l.Tls = &adminv1.ServerTls{Certificates: []string{"c"}, ClientTrustBundles: []string{"t", "t"}}
+	s, err := Restore(1, []Resource{l, upstream("a"), &adminv1.Certificate{Name: "c"}, &adminv1.TrustBundle{Name: "t"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := s.Users()
+	for _, used := range []Ref{{kUpstream, "a"}, {kCertificate, "c"}, {kTrustBundle, "t"}} {
+		if got := users[used]; len(got) != 1 || got[0] != (Ref{kListener, "web"}) {
+			t.Errorf("%v is used by %v", used, got)
+		}
+	}
+}
+
 func TestRestoreGivesBackTheState(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("b"), upstream("a"), listener("web", "a"))}).State()
 	r, err := Restore(s.Revision(), s.All())

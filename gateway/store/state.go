@@ -88,3 +88,18 @@ func (s *State) All() []Resource {
 
 // Len returns how many resources of a kind there are.
 func (s *State) Len(kind adminv1.Kind) int { return len(s.List(kind)) }
+
+// Users returns who refers to each resource that is referred to, in the order
+// of All.
+func (s *State) Users() map[Ref][]Ref {
+	users := map[Ref][]Ref{}
+	for _, r := range s.All() {
+		from := RefOf(r)
+		for _, u := range uses(r) {
+			if known := users[u.ref]; len(known) == 0 || known[len(known)-1] != from {
+				users[u.ref] = append(known, from)
+			}
+		}
+	}
+	return users
+}
