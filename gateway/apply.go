@@ -71,7 +71,8 @@ func (g *Gateway) apply(ctx context.Context, compiler snapshot.Compiler, e store
 	g.listeners.commit(sockets)
 	live.Retire(next)
 	if draft.Changed() {
-		g.announce(store.Update{State: draft.State(), Changes: changed(draft), Comment: e.Comment})
+		g.updates.announce(store.Update{State: draft.State(), Changes: changed(draft), Comment: e.Comment})
+		g.applied(draft.State().Revision(), len(changed(draft)), e.Comment)
 	}
 	return result, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // Options configure a Gateway. Every zero field but DataDir is useful.
@@ -71,8 +72,9 @@ type Gateway struct {
 
 	live      atomic.Pointer[snapshot.Snapshot]
 	listeners *listeners
-	watchers
-	ready atomic.Bool
+	updates   broadcast[store.Update]
+	events    broadcast[*adminv1.WatchEventsResponse]
+	ready     atomic.Bool
 
 	admin        *admin.Server
 	adminSockets []net.Listener
@@ -162,6 +164,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() { g.metrics.run(ticking) })
+	serving.Go(func() { g.watchExpiry(ticking) })
 
 	g.setReady(true)
 	g.log.Info("ready", "version", g.version, "revision", g.live.Load().State().Revision())
@@ -214,7 +217,8 @@ func (g *Gateway) stopServing() {
 	if err := g.admin.Shutdown(ctx); err != nil {
 		g.log.Warn("admin calls cut off", "error", err)
 	}
-	g.watchers.close()
+	g.updates.close()
+	g.events.close()
 	if g.ops != nil {
 		g.ops.shutdown(ctx)
 	}

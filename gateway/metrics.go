@@ -145,15 +145,29 @@ func (p *publisher) publish() {
 	p.last = next
 
 	now := time.Now()
-	for name, leaf := range snap.Leaves() {
-		p.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(leaf.NotAfter.Sub(now).Seconds()), []metrics.Label{label("certificate", name)})
-	}
+	p.publishExpiry(now)
 	p.SetGauge([]string{"gateway", "revision"}, float32(snap.State().Revision()))
 	p.SetGauge([]string{"gateway", "problems"}, float32(len(p.gateway.problems(snap))))
 	p.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
 	p.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.gateway.started).Seconds()))
 	for _, k := range store.Kinds() {
 		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", store.KindName(k))})
+	}
+}
+
+// publishExpiry publishes how long what expires is still good. Of a trust
+// bundle's several CAs, as of its revocation lists, the first to expire counts.
+func (p *publisher) publishExpiry(now time.Time) {
+	type key struct{ use, name, endpoint string }
+	seen := map[key]bool{}
+	for _, c := range p.gateway.Certificates() { // soonest first
+		k := key{useName(c.GetUse()), c.GetName(), c.GetEndpoint()}
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		p.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(c.GetInfo().GetNotAfter().AsTime().Sub(now).Seconds()),
+			[]metrics.Label{label("use", k.use), label("name", k.name), label("endpoint", k.endpoint)})
 	}
 }
 

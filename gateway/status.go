@@ -76,12 +76,8 @@ var healths = map[upstream.Health]adminv1.EndpointHealth{
 }
 
 func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
-	address := e.Address
-	if e.Network == "unix" {
-		address = "unix:" + address
-	}
 	s := &adminv1.EndpointStatus{
-		Address:           address,
+		Address:           endpointAddress(e),
 		Health:            healths[e.Health],
 		Connections:       e.Open,
 		ConnectionsMade:   e.Made,
@@ -101,6 +97,14 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		s.Certificate = snapshot.CertificateInfo(*e.PeerCertificate)
 	}
 	return s
+}
+
+// endpointAddress writes an endpoint's address as the API does.
+func endpointAddress(e upstream.EndpointStatus) string {
+	if e.Network == "unix" {
+		return "unix:" + e.Address
+	}
+	return e.Address
 }
 
 // reason returns the API's form of a reason.

@@ -9,58 +9,59 @@ import (
 // watchBuffer is how many updates a watcher may be behind before it is ended.
 const watchBuffer = 256
 
-// watchers hands each update to everyone who watches. A slow watcher is ended
-// rather than waited for: a write must not depend on who reads of it.
-type watchers struct {
+// A broadcast hands each value to everyone who watches. A slow watcher is ended
+// rather than waited for: what happens must not depend on who reads of it. The
+// zero value is ready; its methods may be called concurrently.
+type broadcast[T any] struct {
 	mu     sync.Mutex
-	all    map[chan store.Update]struct{}
+	all    map[chan T]struct{}
 	closed bool
 }
 
-// announce hands on an update. It never blocks.
-func (w *watchers) announce(u store.Update) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for c := range w.all {
+// announce hands on a value. It never blocks.
+func (b *broadcast[T]) announce(v T) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.all {
 		select {
-		case c <- u:
+		case c <- v:
 		default:
-			delete(w.all, c)
+			delete(b.all, c)
 			close(c)
 		}
 	}
 }
 
-func (w *watchers) add() chan store.Update {
-	c := make(chan store.Update, watchBuffer)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
+func (b *broadcast[T]) add() chan T {
+	c := make(chan T, watchBuffer)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
 		close(c)
 		return c
 	}
-	if w.all == nil {
-		w.all = map[chan store.Update]struct{}{}
+	if b.all == nil {
+		b.all = map[chan T]struct{}{}
 	}
-	w.all[c] = struct{}{}
+	b.all[c] = struct{}{}
 	return c
 }
 
-func (w *watchers) remove(c chan store.Update) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.all, c)
+func (b *broadcast[T]) remove(c chan T) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.all, c)
 }
 
 // close ends every watcher, and those to come.
-func (w *watchers) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-	for c := range w.all {
+func (b *broadcast[T]) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for c := range b.all {
 		close(c)
 	}
-	w.all = nil
+	b.all = nil
 }
 
 // Watch returns the live state and a channel of every update after it, in
@@ -70,6 +71,6 @@ func (g *Gateway) Watch() (now *store.State, updates <-chan store.Update, stop f
 	// Under the writer's lock no update falls between the state and the channel.
 	g.writer.Lock()
 	defer g.writer.Unlock()
-	c := g.watchers.add()
-	return g.live.Load().State(), c, func() { g.watchers.remove(c) }
+	c := g.updates.add()
+	return g.live.Load().State(), c, func() { g.updates.remove(c) }
 }

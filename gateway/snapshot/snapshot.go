@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"cmp"
-	"crypto/x509"
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
@@ -125,13 +124,25 @@ func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
 	return refs
 }
 
-// Leaves returns the leaf of every certificate that is up, by the certificate's
-// name. It must not be modified.
-func (s *Snapshot) Leaves() map[string]*x509.Certificate {
-	out := make(map[string]*x509.Certificate, len(s.certificates))
+// Certificates returns the certificate of every Certificate that is up, by its
+// name.
+func (s *Snapshot) Certificates() map[string]*certs.Certificate {
+	out := make(map[string]*certs.Certificate, len(s.certificates))
 	for name, c := range s.certificates {
 		if c.live != nil {
-			out[name] = c.live.Leaf()
+			out[name] = c.live
+		}
+	}
+	return out
+}
+
+// TrustBundles returns every trust bundle that is up and not the system's, by
+// its name.
+func (s *Snapshot) TrustBundles() map[string]*certs.TrustBundle {
+	out := make(map[string]*certs.TrustBundle, len(s.bundles))
+	for name, b := range s.bundles {
+		if b.trust != nil && b.msg.GetSystem() == nil {
+			out[name] = b.trust
 		}
 	}
 	return out

@@ -1,0 +1,37 @@
+package gateway
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// event tells everyone who watches events. It takes the message over, and never
+// blocks.
+func (g *Gateway) event(e *adminv1.WatchEventsResponse) {
+	e.Time = timestamppb.New(time.Now())
+	g.events.announce(e)
+}
+
+// WatchEvents returns a channel of what happens from now on. It is closed when
+// its reader is too slow and when the gateway stops. The messages are shared and
+// must not be modified. The caller must call stop when it is done.
+func (g *Gateway) WatchEvents() (events <-chan *adminv1.WatchEventsResponse, stop func()) {
+	c := g.events.add()
+	return c, func() { g.events.remove(c) }
+}
+
+// applied tells of a revision.
+func (g *Gateway) applied(revision uint64, changes int, comment string) {
+	message := fmt.Sprintf("%d resources changed", changes)
+	if changes == 1 {
+		message = "1 resource changed"
+	}
+	if comment != "" {
+		message += ": " + comment
+	}
+	g.event(&adminv1.WatchEventsResponse{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Message: message, Revision: revision, Count: 1})
+}

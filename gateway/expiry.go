@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// expiryDays are the days before its end at which a certificate is an event,
+// and 0 for the end itself.
+var expiryDays = []int{30, 14, 7, 1, 0}
+
+// lookAtExpiry is how often certificates are looked at, besides after each
+// change: those of upstreams come and go with no change of ours.
+const lookAtExpiry = time.Hour
+
+// expiry remembers what was told of each certificate, so that it is told once.
+// It belongs to one goroutine.
+type expiry struct {
+	told map[string]int // the least of expiryDays that was told
+}
+
+// watchExpiry tells of certificates near their end, until ctx ends.
+func (g *Gateway) watchExpiry(ctx context.Context) {
+	updates := g.updates.add()
+	defer func() { g.updates.remove(updates) }()
+	tick := time.NewTicker(lookAtExpiry)
+	defer tick.Stop()
+	var e expiry
+	for {
+		for _, event := range e.due(g.Certificates(), time.Now()) {
+			g.log.Warn("certificate near its end", "use", strings.ToLower(event.GetKind().String()), "name", event.GetName(), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
+			g.event(event)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case _, ok := <-updates:
+			if !ok { // behind by more than the buffer; ctx ends before the gateway closes it
+				updates = g.updates.add()
+			}
+		}
+	}
+}
+
+// due returns an event for each certificate that has come nearer to its end than
+// was told of it.
+func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []*adminv1.WatchEventsResponse {
+	told := map[string]int{}
+	var out []*adminv1.WatchEventsResponse
+	for _, c := range certificates {
+		key := fmt.Sprintf("%d/%s/%s/%s/%v", c.GetUse(), c.GetName(), c.GetEndpoint(), c.GetInfo().GetSha256Fingerprint(), c.GetInfo().GetNotAfter())
+		left := c.GetInfo().GetNotAfter().AsTime().Sub(now)
+		level := -1
+		for _, days := range expiryDays {
+			if left <= time.Duration(days)*24*time.Hour {
+				level = days
+			}
+		}
+		before, known := e.told[key]
+		switch {
+		case level < 0:
+			continue
+		case known && before <= level:
+			told[key] = before
+			continue
+		}
+		told[key] = level
+		out = append(out, expiryEvent(c, left))
+	}
+	e.told = told
+	return out
+}
+
+var useKinds = map[adminv1.CertificateUse]adminv1.Kind{
+	adminv1.CertificateUse_CERTIFICATE_USE_OWN:      adminv1.Kind_KIND_CERTIFICATE,
+	adminv1.CertificateUse_CERTIFICATE_USE_TRUST:    adminv1.Kind_KIND_TRUST_BUNDLE,
+	adminv1.CertificateUse_CERTIFICATE_USE_CRL:      adminv1.Kind_KIND_TRUST_BUNDLE,
+	adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM: adminv1.Kind_KIND_UPSTREAM,
+}
+
+func expiryEvent(c *adminv1.CertificateInUse, left time.Duration) *adminv1.WatchEventsResponse {
+	event := &adminv1.WatchEventsResponse{
+		Type: adminv1.EventType_EVENT_TYPE_EXPIRY, Kind: useKinds[c.GetUse()], Name: c.GetName(), Endpoint: c.GetEndpoint(), Count: 1,
+	}
+	end := c.GetInfo().GetNotAfter().AsTime().UTC().Format(time.RFC3339)
+	what, verb, past := c.GetInfo().GetSubject(), "expires", "expired"
+	if c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
+		verb, past = "is due for its next update", "was due for its next update"
+	}
+	if left <= 0 {
+		event.Message = fmt.Sprintf("%s %s on %s", what, past, end)
+		event.Reason = adminv1.Reason_REASON_EXPIRED
+		if c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
+			event.Reason = adminv1.Reason_REASON_CRL_EXPIRED
+		}
+	} else {
+		event.Message = fmt.Sprintf("%s %s on %s, in %d days", what, verb, end, int(left/(24*time.Hour)))
+	}
+	return event
+}
