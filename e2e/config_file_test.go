@@ -107,6 +107,17 @@ respond: {body: %s}`
 
 func TestSIGHUPReadsFilesAgain(t *testing.T) {
 	t.Parallel()
+	for _, how := range []string{"of --config", "of apply"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			rotateFiles(t, how == "of --config")
+		})
+	}
+}
+
+// rotateFiles changes the files of a certificate that came by --config, or else
+// over the admin service, and tells the gateway.
+func rotateFiles(t *testing.T, byConfig bool) {
 	a := newAuthority(t)
 	n := startNginx(t, nginxConfig{
 		ports: 1,
@@ -139,10 +150,32 @@ address: 127.0.0.1:0
 protocol: PROTOCOL_HTTP
 upstream: web
 `, ca, cert, key, n.address(0), serverName))
-	g := startGateway(t, "--config", file)
+	var g *gateway
+	if byConfig {
+		g = startGateway(t, "--config", file)
+	} else {
+		g = startGateway(t)
+		if r := g.cli("apply", "-f", file); r.code != 0 {
+			t.Fatalf("drawbridge apply: %s", r)
+		}
+	}
 	if _, serial := get(t, "http://"+g.address("web")+"/"); !sameSerial(serial, a.client) {
 		t.Fatalf("nginx saw %q", serial)
 	}
+	// Files that are as they were change nothing, and touch nothing.
+	before, made := g.getStatus().GetRevision(), g.upstream("web").GetEndpoints()[0].GetConnectionsMade()
+	for i := 0; byConfig && i < 3; i++ { // only that leaves a line to wait for
+		said := strings.Count(g.out.String(), "configuration applied")
+		g.signal(syscall.SIGHUP)
+		eventually(t, "the log tells that the file was applied", func() bool { return strings.Count(g.out.String(), "configuration applied") > said })
+	}
+	if now := g.getStatus().GetRevision(); now != before {
+		t.Errorf("with nothing changed the revision went from %d to %d", before, now)
+	}
+	if now := g.upstream("web").GetEndpoints()[0].GetConnectionsMade(); now != made {
+		t.Errorf("with nothing changed the upstream was replaced: it has made %d connections, and had %d", now, made)
+	}
+
 	next := clientCert(t, a.ca, "next")
 	writeFile(t, cert, next.ChainPEM)
 	writeFile(t, key, next.KeyPEM)

@@ -57,7 +57,7 @@ func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 		}
 		fmt.Fprintln(&script, line)
 	}
-	if ran["curl"] < 3 || ran["drawbridge"] < 4 || ran["grpcurl"] < 3 {
+	if ran["curl"] < 3 || ran[filepath.Base(program(t))] < 4 || ran["grpcurl"] < 3 {
 		t.Fatalf("it shows %v:\n%s", ran, p.out)
 	}
 	need(t, "curl")

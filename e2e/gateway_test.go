@@ -47,18 +47,38 @@ func startGatewayOn(t testing.TB, dir string, args ...string) *gateway {
 	return g
 }
 
+// startGatewayWithin starts a gateway on a new data directory under a limit of
+// the shell's ulimit, such as "-n 100", and waits until it is ready.
+func startGatewayWithin(t testing.TB, limit string) *gateway {
+	t.Helper()
+	g := newGateway(t, filepath.Join(shortDir(t), "data"))
+	g.run("sh", append([]string{"-c", "ulimit " + limit + ` && exec "$@"`, "sh", program(t)}, g.serveArgs()...)...)
+	g.awaitReady()
+	return g
+}
+
 // launch starts the program and does not wait for anything.
 func launch(t testing.TB, dir string, args ...string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, dir: dir, socket: filepath.Join(filepath.Dir(dir), "admin.sock"), args: args}
-	g.process = start(t, program(t), g.serveArgs()...)
+	g := newGateway(t, dir, args...)
+	g.run(program(t), g.serveArgs()...)
+	return g
+}
+
+func newGateway(t testing.TB, dir string, args ...string) *gateway {
+	return &gateway{t: t, dir: dir, socket: filepath.Join(filepath.Dir(dir), "admin.sock"), args: args}
+}
+
+func (g *gateway) run(name string, args ...string) {
+	t := g.t
+	t.Helper()
+	g.process = start(t, name, args...)
 	t.Cleanup(g.inspect)
 
 	conn := dialAdmin(t, "unix:"+g.socket, insecure.NewCredentials())
 	g.admin = adminv1.NewAdminServiceClient(conn)
 	g.status = adminv1.NewStatusServiceClient(conn)
 	g.health = healthv1.NewHealthClient(conn)
-	return g
 }
 
 func (g *gateway) serveArgs() []string {

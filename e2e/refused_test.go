@@ -112,11 +112,7 @@ func TestServerThatRefusesOurCertificateIsReported(t *testing.T) {
 			listener("http-"+c.name, protocolHTTP, "http-"+c.name), listener("tcp-"+c.name, protocolTCP, "tcp-"+c.name),
 		)
 		t.Run(c.name, func(t *testing.T) {
-			expectLateRefusal(t, g, "http-"+c.name, c.reason)
-			if answer, _ := exchange(t, g.address("tcp-"+c.name), "reached"); answer != "" {
-				t.Errorf("TCP: the client got %q", answer)
-			}
-			expectReason(t, g, "tcp-"+c.name, c.reason)
+			expectRefusal(t, g, "http-"+c.name, "tcp-"+c.name, c.reason)
 		})
 	}
 }
@@ -152,7 +148,10 @@ func TestOpenSSLServerThatRequiresACertificateIsReported(t *testing.T) {
 	if code, body := get(t, "http://"+g.address("with")+"/"); code != 200 || !strings.Contains(body, "Client certificate") {
 		t.Errorf("with a certificate: %d %q", code, body)
 	}
-	expectLateRefusal(t, g, "without", adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED)
+	if code, body := get(t, "http://"+g.address("without")+"/"); code != 502 {
+		t.Errorf("without a certificate: %d %q", code, body)
+	}
+	expectReason(t, g, "without", adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED)
 }
 
 // expectRefusal sends through an HTTP and a TCP listener, each named like its
@@ -178,21 +177,6 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 	}
 	expectReason(t, g, web, reason)
 	expectReason(t, g, raw, reason)
-}
-
-// expectLateRefusal is the HTTP half of that for a server that looks at our
-// certificate only when our handshake is over. Its reset may overtake its
-// alert, and then PEER_CLOSED is all that can be known of that connection; so
-// others are made until one tells.
-func expectLateRefusal(t *testing.T, g *gateway, name string, reason adminv1.Reason) {
-	t.Helper()
-	eventually(t, name+" is down for "+reason.String(), func() bool {
-		if code, body := get(t, "http://"+g.address(name)+"/"); code != 502 {
-			t.Fatalf("%s: %d %q", name, code, body)
-		}
-		return g.upstream(name).GetEndpoints()[0].GetLastFailure().GetReason() == reason
-	})
-	expectReason(t, g, name, reason)
 }
 
 // expectReason checks that the status and the log tell why an upstream's only

@@ -134,7 +134,7 @@ func Open(o Options) (_ *Gateway, err error) {
 			return nil, err
 		}
 	}
-	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Metrics})
+	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.process})
 	g.restore(db.State())
 	return g, nil
 }

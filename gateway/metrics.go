@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +35,12 @@ const forgetAfter = 10 * time.Minute
 // A publisher turns what the hot paths count in atomics into metrics: on a tick,
 // and whenever /metrics is read.
 type publisher struct {
-	*metrics.Metrics
+	*metrics.Metrics // of live objects; each is forgotten some time after it is gone
+
+	// process has what is counted as it happens and belongs to the process: its
+	// counters stay however long nothing happens.
+	process *metrics.Metrics
+
 	gateway  *Gateway
 	registry *prometheus.Registry
 	statsd   *metrics.StatsdSink // nil: none
@@ -45,26 +52,36 @@ type publisher struct {
 func newPublisher(g *Gateway, statsd string) (*publisher, error) {
 	p := &publisher{gateway: g, registry: prometheus.NewRegistry(), last: map[any]map[string]float64{}}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	prom, err := prometheussink.NewPrometheusSinkFrom(prometheussink.PrometheusOpts{Expiration: forgetAfter, Registerer: p.registry})
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	var sink metrics.MetricSink = prom
 	if statsd != "" {
 		if _, err := net.ResolveUDPAddr("udp", statsd); err != nil {
 			return nil, fmt.Errorf("statsd address %q: it must be host:port: %w", statsd, err)
 		}
+		var err error
 		if p.statsd, err = metrics.NewStatsdSink(statsd); err != nil {
 			return nil, fmt.Errorf("statsd: %w", err)
 		}
-		sink = metrics.FanoutSink{prom, p.statsd}
+	}
+	var err, processErr error
+	p.Metrics, err = p.newMetrics("live", forgetAfter)
+	p.process, processErr = p.newMetrics("process", 0)
+	return p, errors.Join(err, processErr)
+}
+
+// newMetrics returns metrics that are forgotten once they were not published
+// for so long; 0: never.
+func (p *publisher) newMetrics(name string, forget time.Duration) (*metrics.Metrics, error) {
+	prom, err := prometheussink.NewPrometheusSinkFrom(prometheussink.PrometheusOpts{Name: name, Expiration: forget, Registerer: p.registry})
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	sinks := metrics.FanoutSink{prom}
+	if p.statsd != nil {
+		sinks = append(sinks, p.statsd)
 	}
 	config := metrics.DefaultConfig("drawbridge")
 	config.EnableHostname = false
 	config.EnableRuntimeMetrics = false // the Go collector has them, and its goroutine never ends
-	config.TimerGranularity = time.Second
-	p.Metrics, err = metrics.New(config, sink)
-	return p, err
+	return metrics.New(config, sinks)
 }
 
 func (p *publisher) close() {
@@ -151,7 +168,7 @@ func (p *publisher) publish() {
 	p.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
 	p.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.gateway.started).Seconds()))
 	for _, k := range store.Kinds() {
-		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", store.KindName(k))})
+		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", strings.ReplaceAll(store.KindName(k), " ", "_"))})
 	}
 }
 
@@ -248,5 +265,5 @@ func (g *Gateway) countApply(e store.Edit, result *store.Result, err error) {
 				"warnings", len(result.Warnings), "comment", e.Comment)
 		}
 	}
-	g.metrics.IncrCounterWithLabels([]string{"gateway", "applies"}, 1, []metrics.Label{label("result", outcome)})
+	g.metrics.process.IncrCounterWithLabels([]string{"gateway", "applies"}, 1, []metrics.Label{label("result", outcome)})
 }

@@ -29,7 +29,6 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // take starts serving a connection, or closes it at once.
 func (s *Server) take(raw net.Conn) {
-	s.count.accepted.Add(1)
 	c := &conn{server: s, client: socket.New(raw, nil), addr: clientAddr(raw)}
 	t := s.table()
 	if t == nil || !s.add(c, t) {

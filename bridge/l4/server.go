@@ -126,6 +126,7 @@ func (s *Server) add(c *conn, t *Table) bool {
 		s.count.rejected.Add(1)
 		return false
 	}
+	s.count.accepted.Add(1)
 	s.conns[c] = struct{}{}
 	if c.addr.IsValid() {
 		s.perClient[c.addr]++

@@ -256,7 +256,7 @@ func TestLimits(t *testing.T) {
 		a.wantEnd(t, "", clean)
 		eventually(t, "a's place is free", func() bool { return g.Stats().Open == 1 })
 		g.dial(t, nil).echoed(t, "c")
-		if s := g.Stats(); s.Rejected != 1 || s.Accepted != 4 {
+		if s := g.Stats(); s.Rejected != 1 || s.Accepted != 3 {
 			t.Errorf("%+v", s)
 		}
 	})

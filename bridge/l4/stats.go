@@ -12,8 +12,8 @@ import (
 // exact and rise while connections are open.
 type Stats struct {
 	Open         uint64 // connections open now
-	Accepted     uint64
-	Rejected     uint64 // for a limit
+	Accepted     uint64 // taken
+	Rejected     uint64 // closed as they came, over a limit
 	NoUpstream   uint64 // closed because neither a route nor a default took them
 	DialFailures uint64 // closed because no endpoint could be connected to
 

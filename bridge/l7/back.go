@@ -208,8 +208,7 @@ func (d dialer) check(tc *tls.Conn) error {
 // that says more than err does. With TLS 1.3 an upstream judges our certificate
 // when the handshake is over for us; its alert is then read by whichever of
 // net/http's goroutines comes first, and not always part of what it returns. A
-// tls.Conn keeps the alert and gives it to every later Read. (If net/http has
-// closed it on a failed write before the alert was read, the alert is lost.)
+// tls.Conn keeps the alert and gives it to every later Read.
 func (x *exchange) refusal(err error) error {
 	tc := x.dialled.Load()
 	if tc == nil || !saysDead(err) {

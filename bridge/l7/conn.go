@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -19,6 +21,10 @@ type conn struct {
 	client      string // IP address; "" where there is none
 	handshaking bool   // guarded by server.mu
 	closed      sync.Once
+
+	// stall is how long the client may take nothing of what it is sent.
+	stall    time.Duration
+	deadline atomic.Bool // whoever writes has set one of their own
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -28,9 +34,22 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
+	if !c.deadline.Load() {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.stall)) // fails only on a closed connection, and then so does Write
+	}
 	n, err := c.Conn.Write(p)
 	c.server.counters.toClient.Add(uint64(n))
 	return n, err
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	c.deadline.Store(!t.IsZero())
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.deadline.Store(!t.IsZero())
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // Close closes the connection, and the Server forgets it.
@@ -55,7 +74,7 @@ func (s *Server) accept(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	c := &conn{Conn: raw, server: s, client: clientAddress(raw.RemoteAddr()), handshaking: table.TLS != nil}
+	c := &conn{Conn: raw, server: s, client: clientAddress(raw.RemoteAddr()), handshaking: table.TLS != nil, stall: table.settings().idleTimeout}
 	if !s.track(c, table) {
 		raw.Close()
 		return

@@ -20,6 +20,10 @@ import (
 // errDeadline is the cause of a context whose Forward.Timeout ran out.
 var errDeadline = errors.New("the upstream's response header did not come in time")
 
+// errStatus is what a response fails with whose status code is none (RFC 9110,
+// section 15): net/http reads it, and panics when it is to write it.
+var errStatus = errors.New("the upstream's status code is below 100")
+
 // abandonTime is how long a client may go on sending a body that nobody reads
 // any more, once its response is complete.
 const abandonTime = 5 * time.Second
@@ -53,13 +57,15 @@ func (s *Server) forward(x *exchange, r *http.Request) {
 	x.w.giveUp = func() { cancel(nil) }
 	r = r.WithContext(ctx)
 	if r.ContentLength != 0 {
-		x.body = &clientBody{ReadCloser: r.Body}
-		r.Body = x.body
+		x.body = &clientBody{ReadCloser: r.Body, trailer: fields(r.Trailer), rules: &x.action.RequestHeaders, idle: x.idle}
+		x.body.trailer.cleanTrailer(x.body.rules) // these were only announced
+		x.w.body, r.Body = x.body, x.body
 	}
 	if x.body != nil && r.ProtoMajor == 1 {
+		x.body.http1 = http.NewResponseController(x.w)
 		// The upstream may answer before it has read the body, and go on
 		// reading: net/http would read what remains of it instead of us.
-		_ = http.NewResponseController(x.w).EnableFullDuplex() // cannot fail: this is HTTP/1
+		_ = x.body.http1.EnableFullDuplex() // cannot fail: this is HTTP/1
 		defer x.abandonBody()
 	}
 	s.proxy.ServeHTTP(x.w, r)
@@ -72,8 +78,13 @@ func (x *exchange) abandonBody() {
 	if x.body == nil || x.body.ended.Load() || x.w.code == http.StatusSwitchingProtocols {
 		return
 	}
-	if x.protoMajor == 1 {
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(abandonTime)) // fails only if the client left
+	x.body.abandoned.Store(true)
+	if x.body.http1 != nil {
+		wait := abandonTime
+		if x.body.broken.Load() {
+			wait = 0 // there is no rest
+		}
+		_ = x.body.http1.SetReadDeadline(time.Now().Add(wait)) // fails only if the client left
 		return
 	}
 	_ = x.body.ReadCloser.Close() // ends a Read in progress; it cannot fail
@@ -100,6 +111,9 @@ func rewrite(p *httputil.ProxyRequest) {
 // modifyResponse sees the upstream's response header before the client does.
 func (s *Server) modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request.Context())
+	if res.StatusCode < 100 {
+		return errStatus
+	}
 	if len(res.Trailer) > 0 {
 		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
 		res.Header.Del("Content-Length")
@@ -125,6 +139,10 @@ func (s *Server) forwardFailed(x *exchange, r *http.Request, err error) {
 	switch {
 	case errors.Is(context.Cause(ctx), errDeadline):
 		a, err = gatewayTimeout, errDeadline
+	case x.body != nil && x.body.late.Load(): // for which net/http ends ctx as well
+		s.log.Debug("client stopped sending its request's body", "client", x.client, "upstream", name)
+		s.answer(x, r, requestTimeout)
+		return
 	case ctx.Err() != nil: // or Shutdown has given up waiting
 		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
 		panic(http.ErrAbortHandler)

@@ -18,15 +18,15 @@ import (
 
 // An exchange is one request and what became of it.
 type exchange struct {
-	start      time.Time
-	target     target
-	action     *Action
-	client     string
-	tls        bool
-	protoMajor int // the client's version of HTTP
-	w          *response
-	body       *clientBody
-	cancel     context.CancelCauseFunc // of the request's context
+	start  time.Time
+	target target
+	action *Action
+	client string
+	tls    bool
+	w      *response
+	idle   time.Duration // see Table.IdleTimeout
+	body   *clientBody
+	cancel context.CancelCauseFunc // of the request's context
 
 	// Set while it is forwarded, by the goroutine that serves the request.
 	back     *Back
@@ -51,7 +51,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.work.Done()
-	x := &exchange{start: time.Now(), tls: r.TLS != nil, protoMajor: r.ProtoMajor, w: &response{ResponseWriter: w}}
+	x := &exchange{start: time.Now(), tls: r.TLS != nil, w: &response{ResponseWriter: w}}
 	s.counters.inFlight.Add(1)
 	defer func() {
 		p := recover()
@@ -100,6 +100,7 @@ func (s *Server) serve(x *exchange, r *http.Request) {
 		s.answer(x, r, serviceUnavailable)
 		return
 	}
+	x.idle = table.settings().idleTimeout
 	header := fields(r.Header)
 	var err error
 	x.target, err = parseTarget(head{
@@ -162,8 +163,9 @@ func hostOf(address string) string {
 // A response remembers how a request was answered.
 type response struct {
 	http.ResponseWriter
-	code   int    // 0: the response has not begun
-	giveUp func() // ends an upgraded connection
+	code   int         // 0: the response has not begun
+	body   *clientBody // of a request that is forwarded, if it has one
+	giveUp func()      // ends an upgraded connection
 }
 
 func (w *response) WriteHeader(code int) {
@@ -172,6 +174,11 @@ func (w *response) WriteHeader(code int) {
 	}
 	if w.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
 		w.code = code
+		if w.body != nil && w.body.http1 != nil && code >= 200 && !w.body.ended.Load() {
+			// What follows may be the rest of a body whose framing is broken,
+			// or was never looked at: it must not be taken for a request.
+			w.Header().Set("Connection", "close")
+		}
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
@@ -197,19 +204,38 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // A clientBody is a request's body that remembers whether its end was read,
-// and whether the client broke it off.
+// and whether the client broke it off or stopped sending it.
 type clientBody struct {
 	io.ReadCloser
-	ended  atomic.Bool
-	broken atomic.Bool
+	trailer fields                   // the request's, filled in as the body ends
+	rules   *HeaderRules             // for the request's header
+	http1   *http.ResponseController // nil for HTTP/2
+	idle    time.Duration            // how long the client may send nothing (HTTP/1)
+
+	ended     atomic.Bool
+	broken    atomic.Bool
+	late      atomic.Bool // broken, because it took too long
+	abandoned atomic.Bool // nobody needs the rest
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
+	var deadline time.Time
+	if b.http1 != nil && !b.ended.Load() && !b.abandoned.Load() {
+		deadline = time.Now().Add(b.idle)
+		_ = b.http1.SetReadDeadline(deadline) // fails only if the client left, and then so does Read
+	}
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case err == io.EOF:
-		b.ended.Store(true)
+		if !b.ended.Swap(true) && b.http1 != nil {
+			_ = b.http1.SetReadDeadline(time.Time{}) // net/http goes on reading
+		}
+		b.trailer.cleanTrailer(b.rules)
 	case err != nil:
+		// Not by err, of which net/http makes another one in places.
+		if !deadline.IsZero() && !time.Now().Before(deadline) {
+			b.late.Store(true)
+		}
 		b.broken.Store(true)
 	}
 	return n, err

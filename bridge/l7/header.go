@@ -67,6 +67,23 @@ func (h fields) removeHopByHop() {
 	}
 }
 
+// cleanTrailer removes from a request's trailer what a trailer cannot say (RFC
+// 9110, section 6.5.1), what only the gateway may say, and what its rules
+// decide on: an upstream may take a trailer's fields for the header's.
+func (h fields) cleanTrailer(rules *HeaderRules) {
+	for name := range h {
+		if isForwarding(name) || isFraming(name) || name == "Proxy" {
+			delete(h, name)
+		}
+	}
+	for _, name := range rules.Remove {
+		delete(h, textproto.CanonicalMIMEHeaderKey(name))
+	}
+	for _, f := range rules.Set {
+		delete(h, textproto.CanonicalMIMEHeaderKey(f.Name))
+	}
+}
+
 // isForwarding reports whether a field tells an upstream where a request came
 // from. Servers that turn names into variables cannot tell X_Forwarded_For from
 // X-Forwarded-For, so they are taken for the same.

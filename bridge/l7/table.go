@@ -24,9 +24,14 @@ type Table struct {
 	MaxPerClient   int // open at once from one IP address; 0: no limit
 
 	HandshakeTimeout  time.Duration // for the client's TLS handshake; 0: 10s
-	IdleTimeout       time.Duration // for a kept-alive connection without a request; 0: 75s
 	HeaderReadTimeout time.Duration // for a request's header (HTTP/1); 0: 10s
-	MaxHeaderBytes    int           // most bytes of a request's header; 0: 65536
+
+	// IdleTimeout is how long a kept-alive connection may be without a
+	// request, how long a client may send nothing of a body it has begun
+	// (HTTP/1), and how long it may take nothing of what it is sent. 0: 75s.
+	IdleTimeout time.Duration
+
+	MaxHeaderBytes int // most bytes of a request's header; 0: 65536
 }
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }

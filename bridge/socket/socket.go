@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -37,6 +38,8 @@ type Socket struct {
 
 	closed  sync.Once
 	onClose func()
+
+	unheard atomic.Bool // HearFirst was called and nothing was read since
 
 	// Below: nil and zero until Stream, then used by the reading goroutine alone.
 	pool  *Pool
@@ -99,6 +102,23 @@ func (s *Socket) CloseWrite() error {
 		return c.CloseWrite()
 	}
 	return errors.ErrUnsupported
+}
+
+// HearFirst makes a Write that fails because the peer has gone succeed, until
+// something was read. A peer that refuses what it has heard says so, closes, and
+// answers what comes then with a reset. Whoever writes meanwhile would be told of
+// the reset and might close s, and what the peer said would never be read. This
+// way it is Read that tells of the end, after what the peer said. After Stream
+// writes fail as ever.
+func (s *Socket) HearFirst() { s.unheard.Store(true) }
+
+// Write is net.Conn's but for HearFirst.
+func (s *Socket) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	if err != nil && s.unheard.Load() && s.pool == nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return len(p), nil
+	}
+	return n, err
 }
 
 // Stream changes how s is read: Fill waits and takes bytes in, Read gives them
@@ -188,7 +208,11 @@ func (s *Socket) Release() {
 // and fails with ErrWouldBlock when nothing is left.
 func (s *Socket) Read(p []byte) (int, error) {
 	if s.pool == nil {
-		return s.Conn.Read(p)
+		n, err := s.Conn.Read(p)
+		if n > 0 {
+			s.unheard.Store(false)
+		}
+		return n, err
 	}
 	if len(s.taken) == 0 {
 		return 0, ErrWouldBlock

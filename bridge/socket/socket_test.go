@@ -177,6 +177,49 @@ func TestWasReset(t *testing.T) {
 	})
 }
 
+func TestHearFirst(t *testing.T) {
+	// leave says something and goes, with bytes unread: s is reset.
+	leave := func(s *socket.Socket, peer net.Conn) {
+		t.Helper()
+		if _, err := s.Write([]byte("unread")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := peer.Write([]byte("no")); err != nil {
+			t.Fatal(err)
+		}
+		peer.Close()
+	}
+	writeUntilItFails := func(s *socket.Socket, tries int) (err error) {
+		for ; tries > 0 && err == nil; tries-- {
+			_, err = s.Write([]byte("more"))
+		}
+		return err
+	}
+
+	s, peer := pair(t, "tcp")
+	leave(s, peer)
+	if err := writeUntilItFails(s, 1000); err == nil {
+		t.Fatal("writing to a peer that has gone does not fail")
+	}
+
+	s, peer = pair(t, "tcp")
+	s.HearFirst()
+	leave(s, peer)
+	if err := writeUntilItFails(s, 1000); err != nil {
+		t.Errorf("before anything was read Write fails with %v", err)
+	}
+	got := make([]byte, 10)
+	if n, err := s.Read(got); err != nil || string(got[:n]) != "no" {
+		t.Errorf("Read gives %q, %v", got[:n], err)
+	}
+	if n, err := s.Read(got); err == nil {
+		t.Errorf("then Read gives %q and no error", got[:n])
+	}
+	if err := writeUntilItFails(s, 1000); err == nil {
+		t.Error("once something was read Write does not fail")
+	}
+}
+
 func TestOfFindsTheSocketBeneath(t *testing.T) {
 	a, b := net.Pipe()
 	defer b.Close()

@@ -91,6 +91,8 @@ func (e *Endpoint) Dial(ctx context.Context, p Purpose) (net.Conn, error) {
 		sock.Close()
 		return nil, e.failed(ctx, "tls", elapsed, err)
 	}
+	// With TLS 1.3 the upstream judges our certificate only now.
+	sock.HearFirst()
 	state := conn.ConnectionState()
 	if state.DidResume {
 		e.resumed.Add(1)

@@ -183,6 +183,7 @@ func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.L
 		err = applyFailure(err, func(path string) string { return path })
 	}
 	if err == nil {
+		log.Info("SIGHUP: read again", "revision", gw.State().Revision())
 		return
 	}
 	f := asFailure(err)

@@ -285,8 +285,9 @@ type ListenerTimeouts struct {
 	// For the client's TLS handshake. Default: 10s.
 	Handshake *durationpb.Duration `protobuf:"bytes,1,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	// TCP: a connection without a byte in either direction for so long is
-	// closed; default 1h. HTTP: a kept-alive connection without a request;
-	// default 75s.
+	// closed; default 1h. HTTP: a kept-alive connection without a request, a
+	// request's body of which nothing comes (HTTP/1), and a client that takes
+	// nothing of what it is sent; default 75s.
 	Idle *durationpb.Duration `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
 	// HTTP: for a request's header. Default: 10s.
 	HeaderRead    *durationpb.Duration `protobuf:"bytes,3,opt,name=header_read,json=headerRead,proto3" json:"header_read,omitempty"`

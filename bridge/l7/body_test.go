@@ -1,0 +1,174 @@
+package l7
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// requests counts what reaches an upstream, by path.
+func requests(seen chan<- string) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		seen <- r.URL.Path
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+}
+
+func TestWhatFollowsABrokenBodyIsNoRequest(t *testing.T) {
+	for name, body := range map[string]string{
+		"no size":               "zz\r\n",
+		"no line end after it":  "5\r\nhelloXX",
+		"a line feed in it":     "5;\nx\r\nhello\r\n",
+		"a size that overflows": "fffffffffffffffff\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			seen := make(chan string, 10)
+			_, address := w.plain(w.back(HTTP1, w.server(requests(seen))))
+			c := w.dial(address)
+			fmt.Fprintf(c, "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%sGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", body)
+			if res, _ := c.answer(t, "POST"); res.StatusCode != 400 || !res.Close {
+				t.Errorf("%d, close %v", res.StatusCode, res.Close)
+			}
+			if rest, err := io.ReadAll(c.r); len(rest) > 0 || err != nil {
+				t.Errorf("more was answered: %q, %v", rest, err)
+			}
+			for len(seen) > 0 {
+				if path := <-seen; path != "/first" {
+					t.Errorf("%s reached the upstream", path)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatFollowsABodyThatWasNotReadIsNoRequest(t *testing.T) {
+	w := newWorld(t)
+	seen := make(chan string, 10)
+	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		seen <- r.URL.Path
+		fmt.Fprint(c, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	})))
+	c := w.dial(address)
+	c.send("POST /first HTTP/1.1", "Host: a", "Transfer-Encoding: chunked")
+	if res, _ := c.answer(t, "POST"); res.StatusCode != 403 || !res.Close {
+		t.Errorf("%d, close %v", res.StatusCode, res.Close)
+	}
+	fmt.Fprint(c, "zz\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+	if rest, _ := io.ReadAll(c.r); len(rest) > 0 {
+		t.Errorf("more was answered: %q", rest)
+	}
+	if path := <-seen; path != "/first" || len(seen) > 0 {
+		t.Errorf("%s and %d more reached the upstream", path, len(seen))
+	}
+}
+
+func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), IdleTimeout: patience}))
+	c := w.dial(address)
+	for _, body := range []string{"Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
+		for range 20 {
+			fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
+			if res, b := c.answer(t, "POST"); res.StatusCode != 200 || res.Close || !strings.HasSuffix(b, ": hello") {
+				t.Fatalf("%d, close %v, %q", res.StatusCode, res.Close, b)
+			}
+		}
+	}
+}
+
+func TestABodyThatStallsIsNotWaitedForForEver(t *testing.T) {
+	for _, body := range []string{"Content-Length: 5\r\n\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"} {
+		w := newWorld(t)
+		_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), IdleTimeout: 50 * time.Millisecond}))
+		c := w.dial(address)
+		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
+		if res, b := c.answer(t, "POST"); res.StatusCode != 408 || b != "request timeout\n" {
+			t.Errorf("%q: %d %q", body, res.StatusCode, b)
+		}
+		if _, err := io.Copy(io.Discard, c.r); err != nil {
+			t.Errorf("not closed: %v", err)
+		}
+	}
+}
+
+func TestAResponseNobodyReadsIsNotWaitedForForEver(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		ended := make(chan struct{})
+		table.Default = to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			defer close(ended)
+			for {
+				if _, err := rw.Write(make([]byte, 1<<20)); err != nil {
+					return
+				}
+			}
+		}))))
+		table.IdleTimeout = 50 * time.Millisecond
+		s, address := w.gateway(fixed(table))
+		res, err := w.browser().Get(scheme + "://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.ProtoMajor == 2 {
+			t.Skip("the window of HTTP/2 is the client's own affair; its connection answers pings")
+		}
+		<-ended
+		eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
+	})
+}
+
+func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			got := make(chan []string, 1)
+			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				var names []string
+				for name := range r.Trailer {
+					names = append(names, name)
+				}
+				slices.Sort(names)
+				got <- names
+			}), "h2", "http/1.1")))
+			table.Default.RequestHeaders = HeaderRules{Remove: []string{"x-role"}, Set: []Field{{"X-Tenant", "a"}}}
+			_, address := w.gateway(fixed(table))
+			r, _ := http.NewRequest("POST", scheme+"://"+address, io.MultiReader(strings.NewReader("body")))
+			r.Trailer = http.Header{"Sum": {"1"}, "X-Forwarded-For": {"6.6.6.6"}, "Forwarded": {"for=6.6.6.6"}, "X_forwarded_host": {"x"}, "X-Role": {"admin"}, "X-Tenant": {"b"}}
+			res, err := w.browser().Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if names := <-got; !slices.Equal(names, []string{"Sum"}) {
+				t.Errorf("%v arrived", names)
+			}
+		})
+	}
+}
+
+func TestAStatusCodeThatIsNoneIsABadGateway(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			fmt.Fprint(c, "HTTP/1.1 000 None\r\nContent-Length: 0\r\n\r\n")
+		}
+	})))
+	if code, body := w.get(w.browser(), "http://"+address); code != 502 || body != "bad gateway\n" {
+		t.Errorf("%d %q", code, body)
+	}
+	if strings.Contains(w.log.String(), "panic") {
+		t.Error(w.log.String())
+	}
+}
