@@ -38,7 +38,7 @@ func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 		ref := store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: u.Name}
 		for _, e := range u.Live.Status() {
 			if e.PeerCertificate != nil {
-				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, ref, endpointAddress(e), snapshot.CertificateInfo(*e.PeerCertificate), []string{ref.String()})
+				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, ref, endpointAddress(e), snapshot.CertificateInfo(*e.PeerCertificate), names([]store.Ref{ref}))
 			}
 		}
 	}

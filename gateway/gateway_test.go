@@ -381,7 +381,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		`drawbridge_gateway_revision 1`,
 		`drawbridge_gateway_applies{result="applied"} 1`,
 		`drawbridge_gateway_resources{kind="trust_bundle"} 1`,
-		`drawbridge_certs_expires_in_seconds{certificate="client"}`,
+		`drawbridge_certs_expires_in_seconds{endpoint="",name="client",use="own"}`,
 		`drawbridge_upstream_up{endpoint="127.0.0.1:`,
 		`result="resumed",upstream="up"} 2`,
 	}

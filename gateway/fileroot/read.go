@@ -1,0 +1,126 @@
+package fileroot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Roots are the directories below which files are read. They are absolute, and
+// need not exist yet. The zero value lets nothing be read.
+type Roots []string
+
+var (
+	// ErrOutside is the answer to every path that ends outside of the roots,
+	// whatever is there.
+	ErrOutside = errors.New("it is not below any of the gateway's file roots")
+
+	// ErrChanging reports that files were written to all the while.
+	ErrChanging = errors.New("it is just being written: it changed each time it was read")
+)
+
+// MaxBytes is the most that is read of a file. Larger ones are refused.
+const MaxBytes = 16 << 20
+
+// maxReads is how often files are read until two reads agree.
+const maxReads = 6
+
+// A File is what reading a file came to. If Err is not nil, there is no content.
+// The text of Err holds neither the path nor anything of the content.
+type File struct {
+	Content []byte
+	Err     error
+}
+
+func (f File) equal(g File) bool {
+	if f.Err != nil || g.Err != nil {
+		return f.Err != nil && g.Err != nil && f.Err.Error() == g.Err.Error()
+	}
+	return bytes.Equal(f.Content, g.Content)
+}
+
+// ReadAll reads files that belong together as they are at one moment, in the
+// order of paths: it reads them until two reads in a row are the same. Else a
+// certificate that is replaced while it is read could be paired with the key of
+// its successor. If they do not come to rest, all of them fail with ErrChanging.
+func (r Roots) ReadAll(paths ...string) []File {
+	var last []File
+	for n := range maxReads {
+		now := make([]File, len(paths))
+		same := n > 0
+		for i, p := range paths {
+			now[i].Content, now[i].Err = r.read(p)
+			same = same && now[i].equal(last[i])
+		}
+		if same {
+			return now
+		}
+		last = now
+	}
+	for i := range last {
+		last[i] = File{Err: ErrChanging}
+	}
+	return last
+}
+
+// read returns the content of a regular file.
+func (r Roots) read(path string) ([]byte, error) {
+	w := r.walk(path)
+	if w.err != nil {
+		return nil, w.err
+	}
+	// Before it is opened, which alone makes some devices act.
+	if !w.info.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
+	// The way that was walked may be another one by now. This opens nothing
+	// outside of the root all the same.
+	root, err := os.OpenRoot(w.root)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer root.Close()
+	below, err := filepath.Rel(w.root, w.end)
+	if err != nil {
+		return nil, ErrOutside
+	}
+	// Without O_NONBLOCK, opening a FIFO would wait for its writer, and every
+	// later write to the gateway with it.
+	f, err := root.OpenFile(below, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, cause(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
+	content, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err != nil {
+		return nil, cause(err)
+	}
+	if len(content) > MaxBytes {
+		return nil, fmt.Errorf("it is larger than %d bytes", MaxBytes)
+	}
+	return content, nil
+}
+
+var errNotRegular = errors.New("it is not a regular file")
+
+// cause strips the operation and the path: whoever asked knows both, and the
+// path may be another one than was asked for.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package fileroot
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// maxLinks is how many symbolic links a path may lead through, as in Linux.
+const maxLinks = 40
+
+// A way is where a path leads, and by what.
+type way struct {
+	end  string // the path without links
+	root string // the root it is below, without links
+	info fs.FileInfo
+
+	// err is why it leads nowhere, or not to where it may; then the fields above
+	// are not set.
+	err error
+
+	// steps are the names of which a change may change where the path leads,
+	// each in a directory that was there.
+	steps []string
+}
+
+// Trace returns the names on the way of a path, links and directories alike,
+// whose change may change where it leads or what is there: each is an absolute
+// path whose directory has no links in it. Of what lies outside of the roots
+// there are only the links by which the path gets to a root.
+func (r Roots) Trace(path string) []string { return r.walk(path).steps }
+
+// walk follows a path as the kernel would.
+func (r Roots) walk(path string) way {
+	if !filepath.IsAbs(path) {
+		return way{err: ErrOutside}
+	}
+	path = filepath.Clean(path)
+	var w way
+	var links []string // steps outside of the roots
+	roots, missing := r.resolve()
+	at, rest := "/", parts(path)
+	for followed := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == ".." {
+			at = filepath.Dir(at) // at has no links: this is what the kernel does
+			continue
+		}
+		next := filepath.Join(at, name)
+		inside := rootOf(roots, next) != "" || slices.Contains(missing, next)
+		if inside {
+			w.steps = append(w.steps, next)
+		}
+		info, err := os.Lstat(next)
+		if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			var target string
+			if target, err = os.Readlink(next); err == nil {
+				if followed++; followed > maxLinks {
+					err = syscall.ELOOP
+				} else {
+					if !inside {
+						links = append(links, next)
+					}
+					if filepath.IsAbs(target) {
+						at = "/"
+					}
+					rest = append(parts(target), rest...)
+					continue
+				}
+			}
+		}
+		if err != nil {
+			w.err = ErrOutside
+			if inside || rootOf(missing, path) != "" {
+				w.err = cause(err)
+			}
+			return w
+		}
+		at, w.info = next, info
+	}
+	root := rootOf(roots, at)
+	if root == "" {
+		return way{err: ErrOutside, steps: w.steps}
+	}
+	w.end, w.root, w.steps = at, root, append(links, w.steps...)
+	return w
+}
+
+// resolve returns the roots without links, and apart those that are not there.
+func (r Roots) resolve() (there, missing []string) {
+	for _, root := range r {
+		if real, err := filepath.EvalSymlinks(root); err == nil {
+			there = append(there, real)
+		} else {
+			missing = append(missing, filepath.Clean(root))
+		}
+	}
+	return there, missing
+}
+
+// rootOf returns the root that path is or is below; empty if there is none.
+func rootOf(roots []string, path string) string {
+	for _, root := range roots {
+		below, ok := strings.CutPrefix(path, root)
+		if ok && (below == "" || below[0] == '/' || root == "/") {
+			return root
+		}
+	}
+	return ""
+}
+
+// parts returns the names that a path is made of.
+func parts(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(p string) bool { return p == "" || p == "." })
+}
