@@ -59,6 +59,7 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"DER for a chain", der.Bytes, key, inChain, "-inform DER"},
 		{"a key for a chain", key, key, inChain, "private key"},
 		{"a key in the chain", join(chain, key), key, inChain, "private key"},
+		{"half a key in the chain", join(chain, key[:100]), key, inChain, "damaged PEM block, of a private key"},
 		{"a request for a chain", block("CERTIFICATE REQUEST", der.Bytes), key, inChain, "signed by a CA"},
 		{"a damaged end", join(chain, damaged), key, inChain, "damaged PEM block"},
 		{"a damaged first block", damaged, key, inChain, "damaged PEM block"},

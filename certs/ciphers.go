@@ -70,6 +70,12 @@ func (p *cipherParser) entry(entry string) {
 	if len(orders) == 0 {
 		p.bad.add(p.field, "is empty: want the name of a cipher suite")
 	}
+	// It may be a private key that was pasted into the wrong field. Quoted in
+	// parts, as below, nobody could tell any more that it is one.
+	if strings.Contains(entry, "-----") || strings.Contains(strings.TrimSpace(entry), "\n") {
+		p.bad.add(p.field, "is PEM or other text of several lines: want the name of a cipher suite")
+		return
+	}
 	for _, text := range orders {
 		p.order(text)
 	}

@@ -116,6 +116,8 @@ func TestParseCipherSuitesRefuses(t *testing.T) {
 		{"TLS_AES_128_GCM_SHA256|TLS_CHACHA20_POLY1305_SHA256", "", "set min_version to TLS 1.3"},
 		{"\x1b[31m\n", "[0]", `\x1b`},
 		{strings.Repeat("HIGH:", 3000), "[0]", "longer than"},
+		{"-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\n+AgEG\n-----END PRIVATE KEY-----\n", "[0]", "several lines"},
+		{"MIGHAgEAMBMGByqGSM49\n+AgEG\n", "[0]", "several lines"},
 	} {
 		t.Run(c.list[:min(len(c.list), 30)], func(t *testing.T) {
 			ids, _, err := certs.ParseCipherSuites(strings.Split(c.list, "|"))
@@ -126,6 +128,9 @@ func TestParseCipherSuitesRefuses(t *testing.T) {
 				t.Errorf("problem %q does not say %q", f.Problem, c.say)
 			}
 			checkText(t, err.Error())
+			if strings.Contains(err.Error(), "MIGH") {
+				t.Errorf("%q holds a key", err)
+			}
 		})
 	}
 	t.Run("every fault at once", func(t *testing.T) {

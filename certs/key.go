@@ -17,7 +17,9 @@ import (
 var errEncryptedKey = errors.New("is encrypted: decrypt it first, for example with `openssl pkey -in key.pem -out plain.pem`")
 
 // parseKey reads the one private key in PEM text: PKCS#8, PKCS#1 or SEC1. Its
-// errors never quote the text, nor what a decoder said of it.
+// errors never quote the text, nor what a decoder said of it, and they do not
+// spell the type of a PEM block of keys: text with that in it is taken for a key,
+// and kept out of answers and logs.
 func parseKey(text []byte) (crypto.Signer, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, errors.New("is empty: want a private key in PEM")
@@ -39,7 +41,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		case strings.Contains(block.Type, "PUBLIC KEY"):
 			return nil, errors.New("holds a public key: want the private key")
 		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, errors.New(`holds a PEM block that is no private key: want "PRIVATE KEY", "RSA PRIVATE KEY" or "EC PRIVATE KEY"`)
+			return nil, errors.New("holds a PEM block that is no private key: want one of PKCS#8, PKCS#1 or SEC1")
 		case key != nil:
 			return nil, errors.New("holds more than one private key")
 		}
@@ -49,7 +51,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		}
 	}
 	if key == nil {
-		return nil, errors.New("holds no private key in PEM: want text that begins with -----BEGIN PRIVATE KEY-----")
+		return nil, errors.New("holds no private key in PEM, as `openssl genpkey` writes it")
 	}
 	return key, nil
 }

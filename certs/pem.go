@@ -43,6 +43,10 @@ func parseCertificates(text []byte, limit int) ([]*x509.Certificate, error) {
 			break
 		}
 		rest = next
+		if strings.Contains(block.Type, "PRIVATE KEY") {
+			// Not by its type: see parseKey.
+			return nil, errors.New("holds a private key: want only certificates, and keep the key out of here")
+		}
 		if block.Type != certificatePEM {
 			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), certificatePEM, pemAdvice(block.Type))
 		}
@@ -91,6 +95,8 @@ func checkBetween(text []byte) error {
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)
 		switch {
+		case bytes.HasPrefix(line, []byte("-----")) && bytes.Contains(line, []byte("PRIVATE KEY")):
+			return errors.New("there is a damaged PEM block, of a private key: want only certificates, and keep the key out of here")
 		case bytes.HasPrefix(line, []byte("-----")):
 			return fmt.Errorf("there is a damaged PEM block at %q", printable(string(line), 60))
 		case isBase64Line(line):
@@ -116,8 +122,6 @@ func isBase64Line(line []byte) bool {
 // pemAdvice says what to do with a block of a type that was not wanted.
 func pemAdvice(blockType string) string {
 	switch {
-	case strings.Contains(blockType, "PRIVATE KEY"):
-		return ", and keep a private key out of here"
 	case blockType == "TRUSTED CERTIFICATE":
 		return "; `openssl x509` rewrites OpenSSL's own form"
 	case blockType == "PKCS7":

@@ -108,9 +108,9 @@ func (l *listeners) prepare(next *snapshot.Snapshot, tolerate func(name string) 
 	for _, want := range todo {
 		socket, from, err := l.bind(want, p.kept)
 		if err != nil {
-			problem := fmt.Sprintf("cannot be listened on: %v", bindCause(err))
+			problem := fmt.Sprintf("%s cannot be listened on: %v", want.Configured, bindCause(err))
 			if tolerate(want.Name) {
-				p.down[want.Name] = "address " + want.Configured + " " + problem
+				p.down[want.Name] = problem
 			} else {
 				fault(want.Name, problem)
 			}
