@@ -32,13 +32,14 @@ var mayImport = map[string][]string{
 	"bridge/l7":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 
 	"gateway/invalid":    {},
+	"gateway/fileroot":   {},
 	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
-		"bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
+		"gateway/fileroot", "bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
 	"gateway/admin": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
-		"proto/drawbridge/admin/v1", "bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
+		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/l4", "bridge/l7", "bridge/upstream", "bridge/route", "certs"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},

@@ -75,7 +75,7 @@ func (r Roots) read(path string) ([]byte, error) {
 		return nil, w.err
 	}
 	// Before it is opened, which alone makes some devices act.
-	if !w.info.Mode().IsRegular() {
+	if w.info == nil || !w.info.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
 	// The way that was walked may be another one by now. This opens nothing

@@ -14,9 +14,9 @@ const maxLinks = 40
 
 // A way is where a path leads, and by what.
 type way struct {
-	end  string // the path without links
-	root string // the root it is below, without links
-	info fs.FileInfo
+	end  string      // the path without links
+	root string      // the root it is below, without links
+	info fs.FileInfo // nil: a directory
 
 	// err is why it leads nowhere, or not to where it may; then the fields above
 	// are not set.
@@ -47,7 +47,7 @@ func (r Roots) walk(path string) way {
 		name := rest[0]
 		rest = rest[1:]
 		if name == ".." {
-			at = filepath.Dir(at) // at has no links: this is what the kernel does
+			at, w.info = filepath.Dir(at), nil // at has no links: this is what the kernel does
 			continue
 		}
 		next := filepath.Join(at, name)
@@ -74,11 +74,10 @@ func (r Roots) walk(path string) way {
 			}
 		}
 		if err != nil {
-			w.err = ErrOutside
-			if inside || rootOf(missing, path) != "" {
-				w.err = cause(err)
+			if !inside && rootOf(missing, path) == "" {
+				return way{err: ErrOutside, steps: w.steps}
 			}
-			return w
+			return way{err: cause(err), steps: append(links, w.steps...)}
 		}
 		at, w.info = next, info
 	}
