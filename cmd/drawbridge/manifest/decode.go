@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -138,11 +139,28 @@ func (d *decoder) scalar(fd protoreflect.FieldDescriptor, n *yaml.Node, path str
 		return protoreflect.Value{}, false
 	}
 	v, want := scalarValue(fd, n)
-	if want == "" {
+	switch {
+	case want == "":
 		return v, true
+	case isSecret(fd):
+		d.fault(n, path, "must be %s", want)
+	default:
+		d.fault(n, path, "must be %s, not %s", want, describe(n))
 	}
-	d.fault(n, path, "must be %s, not %s", want, describe(n))
 	return v, false
+}
+
+// isSecret tells of fields whose values are not repeated, however short and
+// wrong they are.
+func isSecret(fd protoreflect.FieldDescriptor) bool {
+	switch fd.FullName() {
+	case "drawbridge.admin.v1.CertificatePem.private_key",
+		"drawbridge.admin.v1.CertificatePem.passphrase",
+		"drawbridge.admin.v1.CertificatePkcs12.data",
+		"drawbridge.admin.v1.CertificatePkcs12.passphrase":
+		return true
+	}
+	return false
 }
 
 // scalarValue returns the value of n, or what n would have to be.
@@ -153,6 +171,8 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 		switch {
 		case scalar && tag == "!!str":
 			return protoreflect.ValueOfString(n.Value), ""
+		case isSecret(fd):
+			return v, "a string, in quotes"
 		case scalar:
 			return v, "a string (written " + strconv.Quote(bounded(n.Value)) + ")"
 		}
@@ -163,6 +183,13 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 			return protoreflect.ValueOfBool(b), ""
 		}
 		return v, "true or false"
+	case protoreflect.BytesKind:
+		if scalar && (tag == "!!str" || tag == "!!binary") {
+			if data, ok := fromBase64(n.Value); ok {
+				return protoreflect.ValueOfBytes(data), ""
+			}
+		}
+		return v, "base64"
 	case protoreflect.Uint32Kind, protoreflect.Uint64Kind:
 		return unsigned(fd, n)
 	case protoreflect.EnumKind:
@@ -223,6 +250,17 @@ func unsigned(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Val
 		return protoreflect.ValueOfUint32(uint32(u)), ""
 	}
 	return v, want
+}
+
+// fromBase64 understands what protojson does, and lines as base64(1) makes them.
+func fromBase64(text string) ([]byte, bool) {
+	text = strings.TrimRight(strings.Join(strings.Fields(text), ""), "=")
+	encoding := base64.RawStdEncoding
+	if strings.ContainsAny(text, "-_") {
+		encoding = base64.RawURLEncoding
+	}
+	data, err := encoding.DecodeString(text)
+	return data, err == nil
 }
 
 // enumValue finds a value by its name, with or without the enum's prefix, in

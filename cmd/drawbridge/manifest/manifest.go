@@ -150,9 +150,15 @@ func makeAbsolute(r *adminv1.Resource, dir string) {
 	if files := r.GetCertificate().GetFiles(); files != nil {
 		abs(&files.CertificatePath)
 		abs(&files.PrivateKeyPath)
+		abs(&files.PassphrasePath)
 	}
 	if file, ok := r.GetTrustBundle().GetSource().(*adminv1.TrustBundle_File); ok {
 		abs(&file.File)
+	}
+	for _, crl := range r.GetTrustBundle().GetCrls() {
+		if file, ok := crl.GetSource().(*adminv1.Crl_File); ok {
+			abs(&file.File)
+		}
 	}
 }
 

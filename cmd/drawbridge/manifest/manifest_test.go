@@ -149,7 +149,7 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 		"duration":                       {"kind: Listener\ntimeouts: {idle: 30}", []string{"f.yaml:2: document 1 (Listener): timeouts.idle: must be a duration such as 30s, 1.5s or 2m, not 30"}},
 		"YAML syntax":                    {"kind: Listener\n---\nkind: x: y", []string{"f.yaml:3: document 2: mapping values are not allowed"}},
 		"alias to itself":                {"kind: Upstream\nlabels: &a {x: *a}", []string{"f.yaml:2: document 1: nested more than 64 levels deep"}},
-		"unknown alias":                  {"kind: *x", []string{"f.yaml: document 1: unknown anchor 'x' referenced"}},
+		"unknown alias":                  {"kind: *x", []string{"f.yaml: document 1: an alias (*) of what is no anchor"}},
 		"mapping as key":                 {"{a: 1}: 2", []string{"f.yaml:1: document 1: a field's name must be a word, not a mapping"}},
 		"merge of a word":                {"kind: Listener\n<<: x", []string{`f.yaml:2: document 1: <<: must be a mapping to merge, not "x"`}},
 		"control characters are escaped": {"kind: \"a\\e[31m\\n\"", []string{`f.yaml:1: document 1: kind: "a\x1b[31m\n" is not a kind`}},
@@ -197,6 +197,44 @@ func TestWhatMayBeAKeyIsNotRepeated(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+func TestNoSecretIsRepeatedHoweverShort(t *testing.T) {
+	for text, want := range map[string]string{
+		"pem: {passphrase: 4711}":            "f.yaml:3: document 1 (Certificate a): pem.passphrase: must be a string, in quotes",
+		"pem: {passphrase: [4711]}":          "pem.passphrase: must be a string, in quotes",
+		"pem: {passphrase: !4711 x}":         "pem.passphrase: must be a string, in quotes",
+		"pem: {privateKey: 4711}":            "pem.privateKey: must be a string, in quotes",
+		"pkcs12: {passphrase: 4711}":         "pkcs12.passphrase: must be a string, in quotes",
+		"pkcs12: {data: \"4711 not it\"}":    "pkcs12.data: must be base64",
+		"pkcs12: {data: 4711}":               "pkcs12.data: must be base64",
+		"pem: {passphrase: *4711}":           "must be in quotes",
+		"pkcs12: {passphrase: \"a\\q4711\"}": "unknown escape character",
+	} {
+		_, err := parse("kind: Certificate\nname: a\n" + text)
+		if err == nil || strings.Contains(err.Error(), "4711") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
+
+func TestAnArchiveIsBase64(t *testing.T) {
+	for _, text := range []string{
+		`pkcs12: {data: "+/+/+/8="}`, `pkcs12: {data: -_-_-_8}`, `pkcs12: {data: !!binary "+/+/+/8="}`,
+		"pkcs12:\n  data: |\n    +/+/\n    +/8=\n",
+	} {
+		same(t, "kind: Certificate\nname: a\n"+text, `certificate { name: "a" pkcs12 { data: "\373\377\277\373\377" } }`)
+	}
+	same(t, `{"kind": "Certificate", "name": "a", "pkcs12": {"data": "", "passphrase": "x"}}`, `certificate { name: "a" pkcs12 { passphrase: "x" } }`)
+}
+
+func TestEveryPathStartsAtItsFile(t *testing.T) {
+	same(t, "kind: Certificate\nname: a\nfiles: {certificatePath: a.p12, passphrasePath: ../pass}\n---\n"+
+		"kind: Certificate\nname: b\nfiles: {certificatePath: /b.pem, privateKeyPath: sub/b.key}\n---\n"+
+		"kind: TrustBundle\nname: t\nfile: ca.pem\ncrls: [{file: one.crl}, {pem: inline}, {file: /two.crl}]",
+		`certificate { name: "a" files { certificate_path: "/etc/db/a.p12" passphrase_path: "/etc/pass" } }`,
+		`certificate { name: "b" files { certificate_path: "/b.pem" private_key_path: "/etc/db/sub/b.key" } }`,
+		`trust_bundle { name: "t" file: "/etc/db/ca.pem" crls { file: "/etc/db/one.crl" } crls { pem: "inline" } crls { file: "/two.crl" } }`)
 }
 
 func TestHostileFilesAreBounded(t *testing.T) {

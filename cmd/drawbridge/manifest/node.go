@@ -103,6 +103,10 @@ var lineInError = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?((?s:.*))$`)
 func splitLine(err error) (line int, text string) {
 	m := lineInError.FindStringSubmatch(err.Error())
 	line, _ = strconv.Atoi(m[1])
+	if strings.HasPrefix(m[2], "unknown anchor") {
+		// The parser repeats the word, which may be a passphrase.
+		return line, "an alias (*) of what is no anchor; a text that begins with * must be in quotes"
+	}
 	return line, bounded(m[2])
 }
 
