@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -163,7 +164,7 @@ func (d *Draft) put(p Put, in func(adminv1.Kind) map[string]Resource, bad *inval
 	action := adminv1.ChangeAction_CHANGE_ACTION_CREATED
 	if present != nil {
 		action = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
-		keepPrivateKey(r, present)
+		keepSecrets(r, present)
 		setOutput(r, present.GetEtag(), present.GetRevision())
 		if proto.Equal(r, present) {
 			action = adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
@@ -332,13 +333,23 @@ func checkLabels(p Put, bad *invalid.List) {
 	}
 }
 
-// keepPrivateKey lets a certificate that was read, and so has no key, be
-// written back: a key that is left out is the stored one. Whether it fits the
-// chain is checked with everything else about the certificate.
-func keepPrivateKey(r, present Resource) {
+// keepSecrets lets a certificate that was read, and so has no key, be written
+// back: a key or archive that is left out is the stored one, and with it its
+// passphrase. Whether it fits the chain is checked with everything else about
+// the certificate.
+func keepSecrets(r, present Resource) {
 	next, ok := r.(*adminv1.Certificate)
-	if ok && next.GetPem() != nil && next.GetPem().GetPrivateKey() == "" {
-		next.GetPem().PrivateKey = present.(*adminv1.Certificate).GetPem().GetPrivateKey()
+	if !ok {
+		return
+	}
+	stored := present.(*adminv1.Certificate)
+	if to, from := next.GetPem(), stored.GetPem(); to != nil && from != nil && to.GetPrivateKey() == "" {
+		to.PrivateKey = from.GetPrivateKey()
+		to.Passphrase = cmp.Or(to.GetPassphrase(), from.GetPassphrase())
+	}
+	if to, from := next.GetPkcs12(), stored.GetPkcs12(); to != nil && from != nil && len(to.GetData()) == 0 {
+		to.Data = from.GetData()
+		to.Passphrase = cmp.Or(to.GetPassphrase(), from.GetPassphrase())
 	}
 }
 

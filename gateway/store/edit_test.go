@@ -226,6 +226,35 @@ func TestACertificateReadWithoutItsKeyKeepsIt(t *testing.T) {
 	}
 }
 
+func TestWhatIsSecretOfACertificateIsKeptTogether(t *testing.T) {
+	pem := func(key, passphrase string) *adminv1.Certificate {
+		return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: "chain", PrivateKey: key, Passphrase: passphrase}}}
+	}
+	pkcs12 := func(data, passphrase string) *adminv1.Certificate {
+		return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: []byte(data), Passphrase: passphrase}}}
+	}
+	for _, tt := range []struct {
+		what                string
+		stored, write, want *adminv1.Certificate
+	}{
+		{"nothing but the chain", pem("key", "pass"), pem("", ""), pem("key", "pass")},
+		{"another passphrase for the stored key", pem("key", "pass"), pem("", "new"), pem("key", "new")},
+		{"another key, which is not encrypted", pem("key", "pass"), pem("key2", ""), pem("key2", "")},
+		{"nothing of an archive", pkcs12("archive", "pass"), pkcs12("", ""), pkcs12("archive", "pass")},
+		{"another passphrase for the stored archive", pkcs12("archive", "pass"), pkcs12("", "new"), pkcs12("archive", "new")},
+		{"another archive, with an empty passphrase", pkcs12("archive", "pass"), pkcs12("archive2", ""), pkcs12("archive2", "")},
+		{"an archive in place of PEM", pem("key", "pass"), pkcs12("", ""), pkcs12("", "")},
+		{"PEM in place of an archive", pkcs12("archive", "pass"), pem("", ""), pem("", "")},
+	} {
+		s := edit(t, new(State), Edit{Puts: put(tt.stored)}).State()
+		got := proto.Clone(edit(t, s, Edit{Puts: put(tt.write)}).State().Get(kCertificate, "c")).(*adminv1.Certificate)
+		got.Etag, got.Revision = "", 0
+		if !proto.Equal(got, tt.want) {
+			t.Errorf("%s: %v", tt.what, got)
+		}
+	}
+}
+
 func TestTouchTurnsUnchangedIntoUpdated(t *testing.T) {
 	file := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_File{File: "/ca.pem"}}
 	s := edit(t, new(State), Edit{Puts: put(file, upstream("app"))}).State()
