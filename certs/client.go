@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -41,9 +42,21 @@ type ClientOptions struct {
 	VerifyDepth *uint32
 	// ServerName is sent as SNI. Empty, or an IP address, sends none.
 	ServerName string
+	// NoServerName sends no SNI, whatever ServerName is. The certificate is
+	// verified all the same.
+	NoServerName bool
+	// FromHost takes the name from each handshake instead of from ServerName:
+	// see HandshakeAs.
+	FromHost bool
 	// VerifyName is the DNS name or IP address that the certificate must be
-	// for. Empty means ServerName.
+	// for. Empty means ServerName, or the handshake's host.
 	VerifyName string
+	// SubjectAltNames are names one of which the certificate must have, to
+	// the letter. Where there are any they stand in place of VerifyName.
+	SubjectAltNames []SAN
+	// Pins are SHA-256 digests of public keys, one of which must be in the
+	// verified chain, in addition to all else. Empty means any key.
+	Pins [][32]byte
 	// MinVersion and MaxVersion are of crypto/tls. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
 	// CipherSuites are for TLS 1.2 and below. Empty means Go's secure list.
@@ -54,6 +67,11 @@ type ClientOptions struct {
 	NextProtos []string
 	// NoSessionReuse makes every handshake a full one.
 	NoSessionReuse bool
+	// Replaces is the Client that this one stands in for after a change of
+	// certificate, trust or names. Nothing is taken from it but whether it had
+	// sessions, so that handshakes until the first ticket are counted as
+	// CREDENTIALS_CHANGED; it is not kept. It may be nil.
+	Replaces *Client
 	// RequireALPN refuses a server that selects none of NextProtos. It means
 	// nothing if there are none.
 	RequireALPN bool
@@ -70,35 +88,36 @@ type ClientOptions struct {
 // use, and needs no closing.
 type Client struct {
 	o        ClientOptions
+	given    ClientOptions // without the defaults
 	verifier verifier
-	sessions sessions
+	hosts    *hosts
+	counters counters
 }
 
 // NewClient checks the options. The error is Faults with the fields of the API:
 // verify_name, trust_bundles, min_version, alpn and the like.
 func NewClient(o ClientOptions) (*Client, error) {
 	var bad Faults
+	c := &Client{given: o, hosts: newHosts(o.Replaces)}
+	c.given.Replaces = nil
+	o.Replaces = nil
 	o.MinVersion, o.MaxVersion = checkVersions(&bad, o.MinVersion, o.MaxVersion)
 	checkNextProtos(&bad, o.NextProtos)
-	if o.VerifyName == "" {
-		o.VerifyName = o.ServerName
-	}
-	if o.Verification < VerifyFull || o.Verification > VerifyInsecureSkip {
-		bad.add("verification", "is of no known kind")
-	}
-	if o.VerifyName == "" && o.Verification != VerifyInsecureSkip {
-		bad.add("verify_name", "there is no name to verify: set it, or server_name")
-	}
+	checkNames(&bad, &o)
 	if o.Time == nil {
 		o.Time = time.Now
 	}
-	c := &Client{o: o}
+	c.o = o
 	if o.Verification != VerifyInsecureSkip {
+		trust := clientTrust(&bad, o.Trust)
+		c.given.Trust = trust
 		c.verifier = verifier{
-			roots: clientRoots(&bad, o.Trust),
+			trust: trust,
+			roots: checkTrust(&bad, "trust_bundles", trust),
 			usage: x509.ExtKeyUsageServerAuth,
 			depth: o.VerifyDepth,
-			name:  o.VerifyName,
+			sans:  o.SubjectAltNames,
+			pins:  o.Pins,
 			now:   o.Time,
 		}
 	}
@@ -108,21 +127,71 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-func clientRoots(bad *Faults, trust []*TrustBundle) *x509.CertPool {
-	if len(trust) == 0 {
-		system, err := SystemTrustBundle()
-		if err != nil {
-			bad.add("trust_bundles", "none is named, and %v", err)
-			return nil
-		}
-		trust = []*TrustBundle{system}
+// checkNames sees to it that there is a name to verify.
+func checkNames(bad *Faults, o *ClientOptions) {
+	if o.FromHost && o.NoServerName {
+		bad.add("server_name_source", "a name cannot both come from the host and not be sent")
 	}
-	return checkTrust(bad, "trust_bundles", trust)
+	if o.VerifyName == "" && !o.FromHost {
+		o.VerifyName = o.ServerName
+	}
+	if o.Verification < VerifyFull || o.Verification > VerifyInsecureSkip {
+		bad.add("verification", "is of no known kind")
+	}
+	if o.VerifyName == "" && !o.FromHost && len(o.SubjectAltNames) == 0 && o.Verification != VerifyInsecureSkip {
+		bad.add("verify_name", "there is no name to verify: set it, or server_name")
+	}
+}
+
+// clientTrust returns the system's roots where no trust is named.
+func clientTrust(bad *Faults, trust []*TrustBundle) []*TrustBundle {
+	if len(trust) > 0 {
+		return trust
+	}
+	system, err := SystemTrustBundle()
+	if err != nil {
+		bad.add("trust_bundles", "none is named, and %v", err)
+		return nil
+	}
+	return []*TrustBundle{system}
+}
+
+// Options returns the options that the Client was made with, to make another
+// with one of them changed. Trust is what the system's roots were found to be
+// if none was named; Replaces is nil.
+func (c *Client) Options() ClientOptions {
+	o := c.given
+	o.Trust = slices.Clone(o.Trust)
+	o.SubjectAltNames = slices.Clone(o.SubjectAltNames)
+	o.Pins = slices.Clone(o.Pins)
+	o.CipherSuites = slices.Clone(o.CipherSuites)
+	o.Groups = slices.Clone(o.Groups)
+	o.NextProtos = slices.Clone(o.NextProtos)
+	return o
+}
+
+// Certificate returns what is presented to a server that asks, or nil.
+func (c *Client) Certificate() *Certificate { return c.o.Certificate }
+
+// SessionStats returns what was counted so far. The maps are the caller's.
+func (c *Client) SessionStats() SessionStats { return c.counters.snapshot() }
+
+// Flush forgets all sessions, and those too that connections made so far have
+// yet to bring: the next handshakes are full. It returns how many there were.
+func (c *Client) Flush() int {
+	n := 0
+	for _, h := range c.hosts.all() {
+		n += h.flush()
+	}
+	return n
 }
 
 // checkTrust returns the pool of trust, which may not be empty: a nil or empty
 // bundle is never taken for "anybody".
 func checkTrust(bad *Faults, field string, trust []*TrustBundle) *x509.CertPool {
+	if len(trust) == 0 {
+		return nil // told of already
+	}
 	for i, b := range trust {
 		if b == nil || b.Count() == 0 {
 			bad.add(fmt.Sprintf("%s[%d]", field, i), "holds no certificate")
@@ -170,12 +239,30 @@ func checkNextProtos(bad *Faults, protos []string) {
 	}
 }
 
-// Handshake shakes hands over conn and returns the TLS connection on it. It
-// ends when ctx does. On error, which is a *HandshakeError, conn is still the
-// caller's to close, and of no further use. Until it returns Handshake owns
-// conn's deadlines; it leaves none set.
+// Handshake is HandshakeAs without a host.
 func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
-	h := &handshake{client: c}
+	return c.HandshakeAs(ctx, conn, "")
+}
+
+// HandshakeAs shakes hands over conn and returns the TLS connection on it. It
+// ends when ctx does. On error, which is a *HandshakeError, conn is still the
+// caller's to close, and of no further use. Until it returns HandshakeAs owns
+// conn's deadlines; it leaves none set.
+//
+// With ClientOptions.FromHost, host is the DNS name or IP address that the
+// connection is for. It is sent as SNI, and the certificate must be for it
+// unless VerifyName or SubjectAltNames is set; without one the handshake fails
+// (LOCAL_CONFIG). Sessions of one host are not resumed for another. Without
+// FromHost host means nothing.
+func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
+	h, err := c.handshake(host)
+	if err != nil {
+		return nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}
+	}
+	if !c.o.NoSessionReuse {
+		h.sessions = c.hosts.of(h.host)
+		h.generation = h.sessions.generation()
+	}
 	tc := tls.Client(conn, h.config())
 	if err := h.run(ctx, conn, tc); err != nil {
 		if h.offered && !timedOut(err) && !errors.Is(err, context.Canceled) {
@@ -183,167 +270,10 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 			// server chokes on what it does not know. No other session would
 			// do better: the next handshake is full, and sees what the
 			// server presents now.
-			c.sessions.drop()
+			h.sessions.drop(FullRefused)
 		}
 		return nil, &HandshakeError{Reason: h.reason(err), Err: err}
 	}
+	c.counters.count(h.full(tc.ConnectionState().DidResume))
 	return tc, nil
-}
-
-// A handshake is one connection's. It is the connection's session cache too,
-// because a session is kept by the version it was made with.
-type handshake struct {
-	client *Client
-
-	version   uint16 // negotiated; 0 until the server's certificate was verified
-	offered   bool   // a session to resume
-	requested bool   // the server asked for a client certificate
-	sent      bool   // and one was sent
-}
-
-// config is made for each connection: it refers to the handshake, and so can
-// never be cloned from, or leak into, another's.
-func (h *handshake) config() *tls.Config {
-	o := &h.client.o
-	config := &tls.Config{
-		ServerName:           o.ServerName,
-		MinVersion:           o.MinVersion,
-		MaxVersion:           o.MaxVersion,
-		CipherSuites:         o.CipherSuites,
-		CurvePreferences:     o.Groups,
-		NextProtos:           o.NextProtos,
-		GetClientCertificate: h.certificate,
-		Time:                 o.Time,
-		// crypto/tls can only verify the name that it also sends, and not at
-		// all on every resumption. All checks are in VerifyConnection, which
-		// runs on every connection.
-		InsecureSkipVerify: true,
-		VerifyConnection:   h.verify,
-		// Records of full size from the start: this is a relay.
-		DynamicRecordSizingDisabled: true,
-	}
-	if len(o.CipherSuites) == 0 {
-		config.CipherSuites = nil // to crypto/tls an empty list is no suite at all
-	}
-	if o.NoSessionReuse {
-		config.SessionTicketsDisabled = true
-	} else {
-		config.ClientSessionCache = h
-	}
-	return config
-}
-
-// run shakes hands until ctx ends. It does not give ctx to crypto/tls, which
-// would close conn at the end of it and start a goroutine for each handshake.
-func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	interrupted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(interrupted)
-		conn.SetDeadline(time.Unix(1, 0))
-	})
-	err := tc.Handshake()
-	if !stop() {
-		<-interrupted
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	return conn.SetDeadline(time.Time{})
-}
-
-// certificate is tls.Config.GetClientCertificate. What we have is sent whatever
-// CAs the server names, as OpenSSL does: a server that refuses it says more
-// than one that was sent none.
-func (h *handshake) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	h.requested = true
-	if cert := h.client.o.Certificate; cert != nil {
-		h.sent = true
-		return &cert.tls, nil
-	}
-	return new(tls.Certificate), nil
-}
-
-// verify is tls.Config.VerifyConnection.
-func (h *handshake) verify(state tls.ConnectionState) error {
-	h.version = state.Version
-	o := &h.client.o
-	if o.RequireALPN && len(o.NextProtos) > 0 && state.NegotiatedProtocol == "" {
-		return &VerifyError{
-			Reason: ReasonALPNMismatch,
-			Detail: "the server selected none of the protocols offered by ALPN: " + nameList(o.NextProtos),
-		}
-	}
-	if o.Verification == VerifyInsecureSkip {
-		return nil
-	}
-	failures := h.client.verifier.verify(state.PeerCertificates)
-	if len(failures) == 0 {
-		return nil
-	}
-	if o.Verification != VerifyReportOnly {
-		return failures[0]
-	}
-	if o.Report != nil {
-		for _, f := range failures {
-			o.Report(f)
-		}
-	}
-	return nil
-}
-
-// Get implements tls.ClientSessionCache. The key is of no use: all the sessions
-// here are for the one endpoint.
-func (h *handshake) Get(string) (*tls.ClientSessionState, bool) {
-	cs := h.client.sessions.take()
-	h.offered = cs != nil
-	return cs, h.offered
-}
-
-// Put implements tls.ClientSessionCache. For TLS 1.3 it is called by whoever
-// reads from the connection, when a ticket arrives.
-func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
-	if cs == nil { // a session that was offered turned out to be unusable
-		h.client.sessions.forget()
-		return
-	}
-	h.client.sessions.put(cs, h.version)
-}
-
-// reason classifies err with what only this handshake knows.
-func (h *handshake) reason(err error) Reason {
-	if timedOut(err) {
-		return ReasonHandshakeTimeout
-	}
-	if alert, ok := remoteAlert(err); ok {
-		switch {
-		case alert == alertHandshakeFailure && h.requested && !h.sent,
-			isCertificateAlert(alert) && h.requested && !h.sent:
-			// TLS 1.2 has no alert for it, so each library sends its own.
-			return ReasonClientCertificateRequired
-		case alert == alertHandshakeFailure && h.sent:
-			return ReasonClientCertificateRejected
-		case alert == alertHandshakeFailure && h.client.groupsAreToBlame():
-			return ReasonNoCommonGroup
-		}
-	}
-	if errors.Is(err, context.Canceled) {
-		return ReasonOther // it was us who gave up
-	}
-	return Classify(err)
-}
-
-// groupsAreToBlame reports whether a server that found nothing in common most
-// likely missed a group rather than a cipher suite: the suites of TLS 1.3 are
-// the same everywhere, and suites that were not chosen are the usual ones.
-func (c *Client) groupsAreToBlame() bool {
-	return c.o.MinVersion == tls.VersionTLS13 || len(c.o.Groups) > 0 && len(c.o.CipherSuites) == 0
 }

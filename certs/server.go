@@ -39,6 +39,9 @@ type ServerOptions struct {
 	// unless ClientAuth is ClientAuthNone; the system's roots are never
 	// meant.
 	ClientTrust []*TrustBundle
+	// ClientSubjectAltNames are names one of which a client's certificate
+	// must have, to the letter. Empty means any name.
+	ClientSubjectAltNames []SAN
 	// MinVersion and MaxVersion are of crypto/tls. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
 	// CipherSuites are for TLS 1.2 and below. Empty means Go's secure list.
@@ -110,15 +113,21 @@ func NewServer(o ServerOptions) (*Server, error) {
 			bad.add("client_trust_bundles", "there must be one that client certificates lead to")
 		} else {
 			s.verifier = verifier{
-				roots: checkTrust(&bad, "client_trust_bundles", o.ClientTrust),
-				usage: x509.ExtKeyUsageClientAuth,
-				now:   o.Time,
+				trust:   o.ClientTrust,
+				roots:   checkTrust(&bad, "client_trust_bundles", o.ClientTrust),
+				usage:   x509.ExtKeyUsageClientAuth,
+				sans:    o.ClientSubjectAltNames,
+				anyName: true,
+				now:     o.Time,
 			}
 			// For the names of the CAs in our request, and the right alert:
 			// crypto/tls sends the same one for whatever VerifyConnection
 			// refuses. What counts is verify.
 			s.config.ClientCAs = s.verifier.roots
 		}
+	}
+	if len(o.ClientSubjectAltNames) > 0 && s.config.ClientAuth == tls.NoClientCert {
+		bad.add("client_subject_alt_names", "there are names, but client_auth asks for no certificate")
 	}
 	if err := bad.err(); err != nil {
 		return nil, err
@@ -179,8 +188,10 @@ func sameNames(a, b *x509.Certificate) bool {
 // refuses a trailing dot itself.
 func serverName(sni string) string { return strings.ToLower(sni) }
 
-// knows reports whether a client may shake hands under this SNI.
-func (s *Server) knows(name string) bool {
+// Knows reports whether a client may shake hands under this SNI, or ask for
+// this host on a connection made under another: it is false only with
+// RejectUnknownSNI, and a name that fits no certificate or is empty.
+func (s *Server) Knows(name string) bool {
 	if !s.reject {
 		return true
 	}
@@ -212,7 +223,7 @@ func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.Sessio
 	}
 	name := serverName(state.ServerName)
 	for _, extra := range session.Extra {
-		if bytes.Equal(extra, []byte(sessionTag+name)) && s.knows(name) {
+		if bytes.Equal(extra, []byte(sessionTag+name)) && s.Knows(name) {
 			return session, nil
 		}
 	}
@@ -231,7 +242,7 @@ func (s *Server) verify(state tls.ConnectionState) error {
 		}
 		return &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}
 	}
-	if failures := s.verifier.verify(state.PeerCertificates); len(failures) > 0 {
+	if failures := s.verifier.verify(state.PeerCertificates, ""); len(failures) > 0 {
 		return failures[0]
 	}
 	return nil

@@ -1,18 +1,26 @@
 package certs
 
 import (
+	"container/list"
 	"crypto/tls"
 	"sync"
 )
 
-// maxSessions bounds how many TLS 1.3 tickets one Client keeps. A burst of
-// connections takes one each, and each connection brings one or two back.
-const maxSessions = 16
+const (
+	// maxSessions bounds how many TLS 1.3 tickets are kept for one name. A
+	// burst of connections takes one each, and each connection brings one or
+	// two back.
+	maxSessions = 16
+	// maxHosts bounds the names under which one Client keeps sessions. There
+	// is more than one only with ClientOptions.FromHost, where the names are
+	// whatever requests ask for.
+	maxHosts = 256
+)
 
-// sessions keeps what one Client may resume. It is never shared, so whatever
-// the Client's identity, trust and names are, a session in it was made with
-// them. The LRU of crypto/tls would not do: it keeps one ticket for a name, and
-// hands the same one to every connection.
+// sessions keeps what one Client may resume under one name. It is never shared,
+// so whatever the Client's identity, trust and names are, a session in it was
+// made with them. The LRU of crypto/tls would not do: it keeps one ticket for a
+// name, and hands the same one to every connection.
 type sessions struct {
 	mu sync.Mutex
 	// tickets are of TLS 1.3, the newest last. Each is given out once: RFC
@@ -22,26 +30,47 @@ type sessions struct {
 	// last is the newest session of TLS 1.2, which may be used again and
 	// again (RFC 5077).
 	last *tls.ClientSessionState
+	// none is why there is no session, when there is none.
+	none FullReason
+	// flushes counts calls of flush, so that a ticket is not kept that
+	// arrives after one on a connection made before it.
+	flushes uint64
 }
 
-// take returns a session to offer, or nil.
-func (s *sessions) take() *tls.ClientSessionState {
+// take returns a session to offer, or nil and why there is none. What has been
+// given out is put back with flushes.
+func (s *sessions) take() (cs *tls.ClientSessionState, none FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.tickets); n > 0 {
 		t := s.tickets[n-1]
 		s.tickets[n-1] = nil
 		s.tickets = s.tickets[:n-1]
-		return t
+		return t, ""
 	}
-	return s.last
+	if s.last != nil {
+		return s.last, ""
+	}
+	return nil, s.none
 }
 
-// put keeps a session that was made with the given version of TLS. The oldest
-// ticket goes when there are too many.
-func (s *sessions) put(cs *tls.ClientSessionState, version uint16) {
+// generation returns what put wants to know of when a connection began.
+func (s *sessions) generation() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.flushes
+}
+
+// put keeps a session that was made with the given version of TLS, unless there
+// was a flush since the connection began. The oldest ticket goes when there are
+// too many.
+func (s *sessions) put(cs *tls.ClientSessionState, version uint16, generation uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if generation != s.flushes {
+		return
+	}
+	s.none = FullUsedUp
 	if version < tls.VersionTLS13 {
 		s.last = cs
 		return
@@ -53,18 +82,111 @@ func (s *sessions) put(cs *tls.ClientSessionState, version uint16) {
 	s.tickets = append(s.tickets, cs)
 }
 
-// drop forgets every session.
-func (s *sessions) drop() {
+// drop forgets every session, and why.
+func (s *sessions) drop(why FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.empty(why)
+}
+
+// flush forgets every session, those too that connections made so far have yet
+// to bring, and returns how many there were.
+func (s *sessions) flush() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flushes++
+	return s.empty(FullFlushed)
+}
+
+// empty is called with mu held. A store that never had a session stays one.
+func (s *sessions) empty(why FullReason) int {
+	n := len(s.tickets)
+	if s.last != nil {
+		n++
+	}
 	clear(s.tickets)
 	s.tickets, s.last = s.tickets[:0], nil
+	if s.none != FullNoTicket && s.none != FullCredentialsChanged {
+		s.none = why
+	}
+	return n
 }
 
 // forget forgets the session of TLS 1.2, which would otherwise be offered
-// again.
+// again: crypto/tls has found that it, or the ticket just taken, is too old.
 func (s *sessions) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = nil
+	if len(s.tickets) == 0 {
+		s.none = FullExpired
+	}
+}
+
+// had reports whether a session has been kept, or one of the Client before.
+func (s *sessions) had() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.none != FullNoTicket
+}
+
+// hosts is the sessions of one Client by name: a session made under one name is
+// never offered under another (RFC 8446, section 4.6.1). The names longest
+// unused are forgotten.
+type hosts struct {
+	// changed are the names of which the Client before this one had sessions.
+	changed map[string]bool
+
+	mu     sync.Mutex
+	byName map[string]*list.Element // of *host
+	recent *list.List               // the most recently used first
+}
+
+type host struct {
+	name string
+	sessions
+}
+
+func newHosts(before *Client) *hosts {
+	h := &hosts{byName: make(map[string]*list.Element), recent: list.New(), changed: make(map[string]bool)}
+	if before != nil {
+		for _, old := range before.hosts.all() {
+			if old.had() {
+				h.changed[old.name] = true
+			}
+		}
+	}
+	return h
+}
+
+// of returns the sessions of a name.
+func (h *hosts) of(name string) *sessions {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e := h.byName[name]; e != nil {
+		h.recent.MoveToFront(e)
+		return &e.Value.(*host).sessions
+	}
+	if h.recent.Len() == maxHosts {
+		oldest := h.recent.Back()
+		delete(h.byName, oldest.Value.(*host).name)
+		h.recent.Remove(oldest)
+	}
+	fresh := &host{name: name}
+	fresh.none = FullNoTicket
+	if h.changed[name] {
+		fresh.none = FullCredentialsChanged
+	}
+	h.byName[name] = h.recent.PushFront(fresh)
+	return &fresh.sessions
+}
+
+func (h *hosts) all() []*host {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*host, 0, h.recent.Len())
+	for e := h.recent.Front(); e != nil; e = e.Next() {
+		all = append(all, e.Value.(*host))
+	}
+	return all
 }

@@ -2,50 +2,60 @@ package certs
 
 import (
 	"crypto/tls"
+	"fmt"
 	"testing"
 )
 
 func TestSessions(t *testing.T) {
-	var s sessions
-	if s.take() != nil {
-		t.Fatal("something in an empty store")
-	}
-	old := new(tls.ClientSessionState)
-	s.put(old, tls.VersionTLS12)
-	for range 2 {
-		if s.take() != old {
-			t.Error("a session of TLS 1.2 is not kept")
+	s := sessions{none: FullNoTicket}
+	check := func(want *tls.ClientSessionState, why FullReason) {
+		t.Helper()
+		if got, none := s.take(); got != want || none != why {
+			t.Errorf("got %p and %q, want %p and %q", got, none, want, why)
 		}
+	}
+	check(nil, FullNoTicket)
+	s.drop(FullRefused)
+	check(nil, FullNoTicket) // there was nothing to refuse
+	old := new(tls.ClientSessionState)
+	s.put(old, tls.VersionTLS12, 0)
+	for range 2 {
+		check(old, "")
 	}
 	var tickets []*tls.ClientSessionState
 	for range maxSessions + 2 {
 		tickets = append(tickets, new(tls.ClientSessionState))
-		s.put(tickets[len(tickets)-1], tls.VersionTLS13)
+		s.put(tickets[len(tickets)-1], tls.VersionTLS13, 0)
 	}
 	for i := len(tickets) - 1; i >= 2; i-- {
-		if s.take() != tickets[i] {
-			t.Fatalf("ticket %d was not the next", i)
-		}
+		check(tickets[i], "")
 	}
-	if s.take() != old {
-		t.Error("a ticket was left, or the session of TLS 1.2 is gone")
-	}
+	check(old, "")
 	s.forget()
-	if s.take() != nil {
-		t.Error("the session was not forgotten")
+	check(nil, FullExpired)
+	s.put(old, tls.VersionTLS13, 0)
+	check(old, "")
+	check(nil, FullUsedUp)
+	s.put(old, tls.VersionTLS12, 0)
+	s.put(old, tls.VersionTLS13, 0)
+	s.drop(FullRefused)
+	check(nil, FullRefused)
+	s.put(old, tls.VersionTLS12, 0)
+	s.put(old, tls.VersionTLS13, 0)
+	if n := s.flush(); n != 2 {
+		t.Errorf("%d sessions were flushed", n)
 	}
-	s.put(old, tls.VersionTLS12)
-	s.put(old, tls.VersionTLS13)
-	s.drop()
-	if s.take() != nil {
-		t.Error("the sessions were not dropped")
-	}
+	check(nil, FullFlushed)
+	s.put(old, tls.VersionTLS13, 0) // of a connection made before the flush
+	check(nil, FullFlushed)
+	s.put(old, tls.VersionTLS13, s.generation())
+	check(old, "")
 }
 
 // A session that crypto/tls found unusable is not offered again, and the
 // tickets beside it are not lost.
 func TestUnusableSessionsAreForgotten(t *testing.T) {
-	h := &handshake{client: new(Client), version: tls.VersionTLS12}
+	h := &handshake{client: new(Client), version: tls.VersionTLS12, sessions: new(sessions)}
 	h.Put("", new(tls.ClientSessionState))
 	ticket := new(tls.ClientSessionState)
 	h.version = tls.VersionTLS13
@@ -59,13 +69,41 @@ func TestUnusableSessionsAreForgotten(t *testing.T) {
 	}
 }
 
+// The names are whatever requests ask for: only the latest are remembered, and
+// with them what the Client before this one had.
+func TestHostsAreBounded(t *testing.T) {
+	first := &Client{hosts: newHosts(nil)}
+	for i := range 2 * maxHosts {
+		s := first.hosts.of(fmt.Sprint(i))
+		if i%2 == 0 {
+			s.put(new(tls.ClientSessionState), tls.VersionTLS13, 0)
+		}
+		first.hosts.of("0") // is always in use
+	}
+	if n := len(first.hosts.all()); n != maxHosts || len(first.hosts.byName) != maxHosts {
+		t.Errorf("%d names are kept, %d are known", n, len(first.hosts.byName))
+	}
+	next := newHosts(first)
+	for name, want := range map[string]FullReason{
+		"0":                          FullCredentialsChanged,
+		fmt.Sprint(2*maxHosts - 2):   FullCredentialsChanged,
+		fmt.Sprint(2*maxHosts - 1):   FullNoTicket,
+		"2":                          FullNoTicket, // long forgotten
+		"a name that is asked later": FullNoTicket,
+	} {
+		if _, got := next.of(name).take(); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 func BenchmarkSessions(b *testing.B) {
 	var s sessions
 	cs := new(tls.ClientSessionState)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			s.put(cs, tls.VersionTLS13)
+			s.put(cs, tls.VersionTLS13, 0)
 			s.take()
 		}
 	})

@@ -28,8 +28,23 @@ var (
 // SystemTrustBundle reads the roots of the operating system: the file named by
 // SSL_CERT_FILE and the directories named by SSL_CERT_DIR, as OpenSSL has it,
 // or else the usual places. Each call reads them anew. It fails if there are
-// none, because nothing could then be verified.
-func SystemTrustBundle() (*TrustBundle, error) {
+// none, because nothing could then be verified. The revocation lists are as in
+// a TrustSource; what is wrong with them is Faults.
+func SystemTrustBundle(crls ...CRLSource) (*TrustBundle, error) {
+	var bad Faults
+	lists := parseCRLSources(&bad, crls)
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	b, err := systemRoots()
+	if err != nil {
+		return nil, err
+	}
+	b.crls = lists
+	return b, nil
+}
+
+func systemRoots() (*TrustBundle, error) {
 	files, dirs := systemRootFiles, systemRootDirs
 	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
 		files = []string{f}

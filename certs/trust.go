@@ -13,6 +13,7 @@ import (
 type TrustBundle struct {
 	certs []*x509.Certificate // without duplicates, in the order of the text
 	pool  *x509.CertPool      // of certs; shared by all who verify against this bundle alone
+	crls  *crlSet             // nil: revocation is not checked
 }
 
 func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
@@ -21,8 +22,59 @@ func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
 	return b
 }
 
-// ParseTrustBundle parses a bundle in PEM. The error is Faults, with the whole
-// ("") or the number of a certificate ("[2]", counted from zero) as field.
+// A TrustSource is what a trust bundle is made of.
+type TrustSource struct {
+	// Field is the field of the faults about Certificates: "pem", "file".
+	Field string
+	// Certificates are in PEM or DER.
+	Certificates []byte
+	// CRLs are revocation lists. Where there are any, every certificate of a
+	// chain but its anchor needs one, from its issuer and in date.
+	CRLs []CRLSource
+}
+
+// NewTrustBundle parses a bundle and its revocation lists. The error is Faults,
+// with the fields of the source. The certificates are judged as by
+// ParseTrustBundle. A list that cannot be used is a fault, for it would
+// otherwise revoke nothing in silence; one that is outdated is not, because the
+// next one may be on its way: until it comes what needs it fails.
+func NewTrustBundle(s TrustSource) (*TrustBundle, error) {
+	var bad Faults
+	b, err := parseTrustBundle(s.Certificates, time.Now())
+	if err != nil {
+		for _, f := range err.(Faults) {
+			bad.add(s.Field+f.Field, "%s", f.Problem)
+		}
+	}
+	crls := parseCRLSources(&bad, s.CRLs)
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	b.crls = crls
+	return b, nil
+}
+
+// parseCRLSources returns nil if there are no sources.
+func parseCRLSources(bad *Faults, sources []CRLSource) *crlSet {
+	if len(sources) == 0 {
+		return nil
+	}
+	var all []*crl
+	for _, s := range sources {
+		lists, err := parseCRLs(s.Data)
+		if err != nil {
+			bad.add(s.Field, "%v", err)
+		}
+		if all = append(all, lists...); len(all) > maxCRLs {
+			bad.add(s.Field, "is one too many: a bundle holds at most %d revocation lists", maxCRLs)
+			return nil
+		}
+	}
+	return newCRLSet(all)
+}
+
+// ParseTrustBundle parses a bundle in PEM or DER. The error is Faults, with the
+// whole ("") or the number of a certificate ("[2]", counted from zero) as field.
 //
 // Every certificate must be a CA's or be self-signed. The latter is how a
 // single server with a self-signed certificate is trusted; such a certificate
@@ -35,7 +87,7 @@ func ParseTrustBundle(text []byte) (*TrustBundle, error) {
 
 func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	var bad Faults
-	certs, err := parseCertificates(text, maxTrustedCAs)
+	certs, err := parseTrusted(text)
 	if err != nil {
 		bad.add("", "%v", err)
 		return nil, bad
@@ -65,6 +117,24 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	return newTrustBundle(unique), nil
 }
 
+// parseTrusted reads certificates in PEM, or in DER one after another.
+func parseTrusted(data []byte) ([]*x509.Certificate, error) {
+	if len(data) == 0 || data[0] != derSequence {
+		return parseCertificates(data, maxTrustedCAs)
+	}
+	if len(data) > maxPEMBytes {
+		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
+	}
+	certs, err := x509.ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be parsed as certificates in DER: %s", printable(err.Error(), 200))
+	}
+	if len(certs) > maxTrustedCAs {
+		return nil, fmt.Errorf("holds more than %d certificates", maxTrustedCAs)
+	}
+	return certs, nil
+}
+
 // isSelfSigned reports whether a certificate's own key signed it. The check of
 // x509.Certificate.CheckSignatureFrom would ask for a CA.
 func isSelfSigned(c *x509.Certificate) bool {
@@ -86,8 +156,29 @@ func (b *TrustBundle) Infos() []Info {
 // Count returns how many certificates there are.
 func (b *TrustBundle) Count() int { return len(b.certs) }
 
-// Equal reports whether both hold the same certificates, in whatever order. A
-// nil bundle equals only a nil bundle.
+// Certificates returns the certificates, in the order of the text. They must not
+// be modified.
+func (b *TrustBundle) Certificates() []*x509.Certificate { return slices.Clone(b.certs) }
+
+// CRLInfos describes each revocation list as of now, in the order of the
+// sources.
+func (b *TrustBundle) CRLInfos() []CRLInfo {
+	if b.crls == nil {
+		return nil
+	}
+	now := time.Now()
+	infos := make([]CRLInfo, len(b.crls.lists))
+	for i, l := range b.crls.lists {
+		infos[i] = l.info(b.certs, now)
+	}
+	return infos
+}
+
+// holds reports whether a certificate is one of the bundle's.
+func (b *TrustBundle) holds(c *x509.Certificate) bool { return slices.ContainsFunc(b.certs, c.Equal) }
+
+// Equal reports whether both hold the same certificates and revocation lists, in
+// whatever order. A nil bundle equals only a nil bundle.
 func (b *TrustBundle) Equal(other *TrustBundle) bool {
 	if b == nil || other == nil {
 		return b == other
@@ -104,7 +195,7 @@ func (b *TrustBundle) Equal(other *TrustBundle) bool {
 			return false
 		}
 	}
-	return true
+	return b.crls.equal(other.crls)
 }
 
 // pool returns the union of bundles.

@@ -12,33 +12,34 @@ import (
 // by which this package trusts anybody, and it runs on every connection, the
 // resumed ones too.
 type verifier struct {
-	roots *x509.CertPool // never nil: nil would mean the system's to crypto/x509
-	usage x509.ExtKeyUsage
-	depth *uint32 // intermediates allowed; nil: no limit
-	name  string  // DNS name or IP address; empty: not checked
-	now   func() time.Time
+	trust   []*TrustBundle
+	roots   *x509.CertPool // of trust; never nil: nil would mean the system's to crypto/x509
+	usage   x509.ExtKeyUsage
+	depth   *uint32    // intermediates allowed; nil: no limit
+	sans    []SAN      // one of which there must be; nil: the name given to verify
+	pins    [][32]byte // one of which must be in the chain; nil: any key
+	anyName bool       // without sans no name is asked for: a client may be anybody
+	now     func() time.Time
 }
 
 // verify returns every check that certs fails, the gravest first; none means
-// that the peer is trusted.
-func (v *verifier) verify(certs []*x509.Certificate) []*VerifyError {
+// that the peer is trusted. The name is a DNS name or an IP address.
+func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError {
 	if len(certs) == 0 {
 		return []*VerifyError{{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}}
 	}
-	var failures []*VerifyError
-	if e := v.verifyChain(certs); e != nil {
-		failures = append(failures, e)
-	}
-	if e := v.verifyName(certs[0]); e != nil {
+	failures := v.verifyChain(certs)
+	if e := v.verifyName(certs[0], name); e != nil {
 		failures = append(failures, e)
 	}
 	return failures
 }
 
 // verifyChain looks for a chain from the leaf to a trust anchor that is valid
-// now, for this use and within the depth. Any one will do: a peer that is
-// cross-signed may have a short chain and a long one.
-func (v *verifier) verifyChain(certs []*x509.Certificate) *VerifyError {
+// now, for this use, within the depth, not revoked and with a pinned key. Any
+// one will do: a peer that is cross-signed may have a short chain and a long
+// one. If none does, what it returns is of the one that fails least.
+func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 	leaf := certs[0]
 	opts := x509.VerifyOptions{
 		Roots:         v.roots,
@@ -51,24 +52,48 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) *VerifyError {
 	}
 	chains, err := leaf.Verify(opts)
 	if err != nil {
-		return v.chainError(certs, opts, err)
+		return []*VerifyError{v.chainError(certs, opts, err)}
 	}
-	if v.depth == nil {
-		return nil
-	}
-	shortest := len(chains[0])
-	for _, chain := range chains {
-		shortest = min(shortest, len(chain))
-	}
-	// As OpenSSL counts: the leaf and the trust anchor are free. A leaf that
-	// is its own anchor makes a chain of one.
-	if between := max(shortest-2, 0); uint32(between) > *v.depth {
-		return &VerifyError{
-			Reason: ReasonDepthExceeded,
-			Detail: fmt.Sprintf("the chain of %s has %s, and the verify depth allows %d", describeName(leaf), count(between, "intermediate"), *v.depth),
+	var least []*VerifyError
+	shortest := 0
+	for i, chain := range chains {
+		failures := v.checkChain(chain, opts.CurrentTime)
+		if len(failures) == 0 {
+			return nil
+		}
+		if i == 0 || len(failures) < len(least) || len(failures) == len(least) && len(chain) < shortest {
+			least, shortest = failures, len(chain)
 		}
 	}
-	return nil
+	return least
+}
+
+// checkChain returns what is wrong with a chain whose signatures, times and
+// uses are right.
+func (v *verifier) checkChain(chain []*x509.Certificate, now time.Time) (failures []*VerifyError) {
+	if e := checkRevocation(v.trust, chain, now); e != nil {
+		failures = append(failures, e)
+	}
+	if e := v.checkDepth(chain); e != nil {
+		failures = append(failures, e)
+	}
+	if e := checkPins(v.pins, chain); e != nil {
+		failures = append(failures, e)
+	}
+	return failures
+}
+
+// checkDepth counts as OpenSSL does: the leaf and the trust anchor are free. A
+// leaf that is its own anchor makes a chain of one.
+func (v *verifier) checkDepth(chain []*x509.Certificate) *VerifyError {
+	between := max(len(chain)-2, 0)
+	if v.depth == nil || uint32(between) <= *v.depth {
+		return nil
+	}
+	return &VerifyError{
+		Reason: ReasonDepthExceeded,
+		Detail: fmt.Sprintf("the chain of %s has %s, and the verify depth allows %d", describeName(chain[0]), count(between, "intermediate"), *v.depth),
+	}
 }
 
 // chainError says why no chain was found.
@@ -96,25 +121,45 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 	return e
 }
 
-func (v *verifier) verifyName(leaf *x509.Certificate) *VerifyError {
-	if v.name == "" {
+func (v *verifier) verifyName(leaf *x509.Certificate, name string) *VerifyError {
+	e := &VerifyError{Reason: ReasonNameMismatch}
+	var want string
+	switch {
+	case len(v.sans) > 0:
+		for _, s := range v.sans {
+			if s.in(leaf) {
+				return nil
+			}
+		}
+		want = sanList(v.sans)
+	case name != "":
+		// Not err's text is shown: it may hold every one of a hostile
+		// certificate's names.
+		if e.Err = leaf.VerifyHostname(name); e.Err == nil {
+			return nil
+		}
+		want = `"` + printable(name, 260) + `"`
+	case v.anyName:
 		return nil
+	default: // no name must never mean any name
+		return &VerifyError{Reason: ReasonLocalConfig, Detail: "there is no name to verify"}
 	}
-	err := leaf.VerifyHostname(v.name)
-	if err == nil {
-		return nil
-	}
-	// Not err's text: it may hold every one of a hostile certificate's names.
 	names, total := altNames(leaf, maxNames)
 	have := nameList(names)
 	if total > len(names) {
 		have += fmt.Sprintf(" and %d more", total-len(names))
 	}
-	return &VerifyError{
-		Reason: ReasonNameMismatch,
-		Err:    err,
-		Detail: fmt.Sprintf("the certificate is for %s, not for %q", have, printable(v.name, 260)),
+	e.Detail = fmt.Sprintf("the certificate is for %s, not for %s", have, want)
+	return e
+}
+
+// sanList returns the names for a sentence.
+func sanList(sans []SAN) string {
+	names := make([]string, len(sans))
+	for i, s := range sans {
+		names[i] = s.String()
 	}
+	return nameList(names)
 }
 
 func validityDetail(what string, c *x509.Certificate, now time.Time) string {

@@ -1,0 +1,304 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const (
+	maxCRLBytes = 64 << 20 // of one source; 100,000 entries are about 7 MB of PEM
+	maxCRLs     = 1000     // in one bundle
+	maxIssuers  = 64       // whose signature on one list is remembered
+	crlPEM      = "X509 CRL"
+)
+
+// A CRLSource is where revocation lists of a trust bundle come from.
+type CRLSource struct {
+	// Field is the field of the faults about it: "crls[0].pem".
+	Field string
+	// Data is one or more lists in PEM, or one in DER.
+	Data []byte
+}
+
+// CRLInfo is what a revocation list says of itself, fit to be shown.
+type CRLInfo struct {
+	Issuer                 string
+	ThisUpdate, NextUpdate time.Time
+	// Revoked is how many certificates it lists.
+	Revoked int
+	// Warnings are what is allowed but likely to surprise.
+	Warnings []string
+}
+
+// A crl is a revocation list (RFC 5280, section 5). Only its signatures, once
+// checked, are remembered; everything else is immutable.
+type crl struct {
+	list  *x509.RevocationList // without its entries
+	scope crlScope
+	// revoked holds the serial numbers. Its keys have no pointers in them, so
+	// that the garbage collector has nothing to do with 100,000 of them.
+	revoked map[serial]struct{}
+
+	mu     sync.Mutex
+	signed map[[32]byte]bool // by the SHA-256 of the issuer's certificate
+}
+
+// A serial is a certificate's serial number: a length and the contents of the
+// DER integer, or for one that is longer than the 20 bytes which RFC 5280
+// allows, 255 and a digest.
+type serial [21]byte
+
+func serialOf(contents []byte) (s serial) {
+	if len(contents) > len(s)-1 {
+		sum := sha256.Sum256(contents)
+		s[0] = 255
+		copy(s[1:], sum[:])
+		return s
+	}
+	s[0] = byte(len(contents))
+	copy(s[1:], contents)
+	return s
+}
+
+// parseCRLs reads one or more lists in PEM, or one in DER.
+func parseCRLs(data []byte) ([]*crl, error) {
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, errors.New("is empty: want a revocation list in PEM or DER")
+	case len(data) > maxCRLBytes:
+		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxCRLBytes)
+	case data[0] == derSequence:
+		l, err := parseCRL(data)
+		if err != nil {
+			return nil, err
+		}
+		return []*crl{l}, nil
+	}
+	var lists []*crl
+	for rest := data; ; {
+		block, next := pem.Decode(rest)
+		between := rest
+		if block != nil {
+			between = beforeBlock(rest[:len(rest)-len(next)], block.Type)
+		}
+		if err := checkBetween(between); err != nil {
+			return nil, fmt.Errorf("after %s: %w", count(len(lists), "revocation list"), err)
+		}
+		if block == nil {
+			break
+		}
+		rest = next
+		if block.Type != crlPEM {
+			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), crlPEM, pemAdvice(block.Type))
+		}
+		if len(lists) == maxCRLs {
+			return nil, fmt.Errorf("holds more than %d revocation lists", maxCRLs)
+		}
+		l, err := parseCRL(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("revocation list %d %w", len(lists)+1, err)
+		}
+		lists = append(lists, l)
+	}
+	if len(lists) == 0 {
+		return nil, errors.New("holds no PEM block: want text that begins with -----BEGIN X509 CRL-----")
+	}
+	return lists, nil
+}
+
+// derSequence is the first byte of every certificate and list in DER.
+const derSequence = 0x30
+
+var errMalformedCRL = errors.New("is malformed: it is no CertificateList of RFC 5280")
+
+// crlExtensions is the tag of a list's extensions.
+var crlExtensions = asn1.Tag(0).Constructed().ContextSpecific()
+
+// parseCRL parses one list in DER. crypto/x509 parses all but the entries, of
+// which it would keep some 300 bytes each.
+func parseCRL(der []byte) (*crl, error) {
+	input := cryptobyte.String(der)
+	var outer, signed, revoked cryptobyte.String
+	if !input.ReadASN1(&outer, asn1.SEQUENCE) || !input.Empty() || !outer.ReadASN1Element(&signed, asn1.SEQUENCE) {
+		return nil, errMalformedCRL
+	}
+	tbs := signed
+	if !tbs.ReadASN1(&tbs, asn1.SEQUENCE) {
+		return nil, errMalformedCRL
+	}
+	head := tbs
+	v1 := !tbs.PeekASN1Tag(asn1.INTEGER)
+	if !v1 && !tbs.SkipASN1(asn1.INTEGER) || !tbs.SkipASN1(asn1.SEQUENCE) || !tbs.SkipASN1(asn1.SEQUENCE) || !skipTime(&tbs) {
+		return nil, errMalformedCRL
+	}
+	if !skipTime(&tbs) {
+		return nil, errors.New("does not say when the next one is due (nextUpdate, RFC 5280 section 5.1.2.5)")
+	}
+	head = head[:len(head)-len(tbs)]
+	if !tbs.ReadOptionalASN1(&revoked, nil, asn1.SEQUENCE) {
+		return nil, errMalformedCRL
+	}
+	if rest := tbs; !rest.SkipOptionalASN1(crlExtensions) || !rest.Empty() || v1 && !tbs.Empty() {
+		return nil, errMalformedCRL
+	}
+	list, err := parseWithoutEntries(v1, head, tbs, outer)
+	if err != nil {
+		return nil, err
+	}
+	l := &crl{list: list, signed: make(map[[32]byte]bool)}
+	if l.scope, err = parseScope(list.Extensions); err != nil {
+		return nil, err
+	}
+	if l.revoked, err = parseEntries(revoked); err != nil {
+		return nil, err
+	}
+	list.Raw, list.RawTBSRevocationList = nil, bytes.Clone(signed)
+	return l, nil
+}
+
+// parseWithoutEntries has crypto/x509 parse a list that has the same head and
+// extensions, and no entries. A list of version 1, as `openssl ca` makes where
+// it is told of no extensions, is given the version that crypto/x509 wants.
+func parseWithoutEntries(v1 bool, head, extensions, signature []byte) (*x509.RevocationList, error) {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			if v1 {
+				b.AddASN1Int64(1)
+			}
+			b.AddBytes(head)
+			b.AddBytes(extensions)
+		})
+		b.AddBytes(signature)
+	})
+	der, err := b.Bytes()
+	if err != nil {
+		return nil, errMalformedCRL
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be parsed: %s", printable(err.Error(), 200))
+	}
+	return list, nil
+}
+
+func skipTime(s *cryptobyte.String) bool {
+	return s.PeekASN1Tag(asn1.UTCTime) && s.SkipASN1(asn1.UTCTime) ||
+		s.PeekASN1Tag(asn1.GeneralizedTime) && s.SkipASN1(asn1.GeneralizedTime)
+}
+
+// parseEntries returns the serial numbers of the entries.
+func parseEntries(entries cryptobyte.String) (map[serial]struct{}, error) {
+	n := 0
+	for rest := entries; !rest.Empty(); n++ {
+		if !rest.SkipASN1(asn1.SEQUENCE) {
+			return nil, errMalformedCRL
+		}
+	}
+	revoked := make(map[serial]struct{}, n)
+	for !entries.Empty() {
+		var entry, number, extensions cryptobyte.String
+		if !entries.ReadASN1(&entry, asn1.SEQUENCE) || !entry.ReadASN1(&number, asn1.INTEGER) || !isMinimal(number) ||
+			!skipTime(&entry) || !entry.ReadOptionalASN1(&extensions, nil, asn1.SEQUENCE) || !entry.Empty() {
+			return nil, errMalformedCRL
+		}
+		if err := checkEntryExtensions(extensions); err != nil {
+			return nil, err
+		}
+		revoked[serialOf(number)] = struct{}{}
+	}
+	return revoked, nil
+}
+
+// isMinimal reports whether an integer is encoded as DER wants it. One that is
+// not would never be found again.
+func isMinimal(n []byte) bool {
+	switch {
+	case len(n) == 0:
+		return false
+	case len(n) == 1:
+		return true
+	}
+	return !(n[0] == 0 && n[1] < 0x80 || n[0] == 0xff && n[1] >= 0x80)
+}
+
+// signedBy reports whether a certificate's key, which must be allowed to, has
+// signed the list. The answer is remembered: a long list takes milliseconds.
+func (l *crl) signedBy(issuer *x509.Certificate) bool {
+	key := sha256.Sum256(issuer.Raw)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	good, known := l.signed[key]
+	if !known {
+		if len(l.signed) == maxIssuers {
+			clear(l.signed)
+		}
+		good = l.list.CheckSignatureFrom(issuer) == nil
+		l.signed[key] = good
+	}
+	return good
+}
+
+// lists reports whether a serial number is revoked.
+func (l *crl) lists(number *big.Int) bool {
+	var b cryptobyte.Builder
+	b.AddASN1BigInt(number)
+	der, err := b.Bytes()
+	if err != nil {
+		return true // it is no number at all: nothing is known of it
+	}
+	var contents cryptobyte.String
+	if s := cryptobyte.String(der); !s.ReadASN1(&contents, asn1.INTEGER) {
+		return true
+	}
+	_, revoked := l.revoked[serialOf(contents)]
+	return revoked
+}
+
+// inDate reports whether the list counts at a time.
+func (l *crl) inDate(now time.Time) bool {
+	return !now.Before(l.list.ThisUpdate) && !now.After(l.list.NextUpdate)
+}
+
+func (l *crl) issuer() string {
+	return printable(nameText(l.list.RawIssuer, l.list.Issuer), maxText)
+}
+
+// info describes the list beside the certificates of its bundle.
+func (l *crl) info(certs []*x509.Certificate, now time.Time) CRLInfo {
+	info := CRLInfo{
+		Issuer:     l.issuer(),
+		ThisUpdate: l.list.ThisUpdate,
+		NextUpdate: l.list.NextUpdate,
+		Revoked:    len(l.revoked),
+	}
+	add := func(format string, args ...any) { info.Warnings = append(info.Warnings, fmt.Sprintf(format, args...)) }
+	switch {
+	case now.After(l.list.NextUpdate):
+		add("it is outdated: the next one was due on %s; what needs it fails", l.list.NextUpdate.UTC().Format(time.RFC3339))
+	case now.Before(l.list.ThisUpdate):
+		add("it is of the future: it counts from %s, and until then what needs it fails", l.list.ThisUpdate.UTC().Format(time.RFC3339))
+	}
+	named := slices.DeleteFunc(slices.Clone(certs), func(c *x509.Certificate) bool { return string(c.RawSubject) != string(l.list.RawIssuer) })
+	switch {
+	case len(named) == 0:
+		add("no certificate of the bundle is its issuer's: it counts for what an intermediate issued that peers send")
+	case !slices.ContainsFunc(named, l.signedBy):
+		add("it was not signed by the key of %s, which has its issuer's name: it does not count for what that issued", describeName(named[0]))
+	}
+	if s := l.scope.String(); s != "" {
+		add("it is only for %s", s)
+	}
+	return info
+}

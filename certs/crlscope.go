@@ -1,0 +1,192 @@
+package certs
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	encoding "encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// A crlScope is which of its issuer's certificates a list is about, as the
+// extension issuingDistributionPoint has it (RFC 5280, section 5.2.5). The zero
+// crlScope is all of them.
+type crlScope struct {
+	onlyLeaves, onlyCAs bool
+	// points are URIs, one of which a certificate must name as where its list
+	// is to be had; nil: it need not.
+	points []string
+}
+
+func (s crlScope) covers(c *x509.Certificate) bool {
+	if s.onlyLeaves && c.IsCA || s.onlyCAs && !c.IsCA {
+		return false
+	}
+	return s.points == nil || slices.ContainsFunc(s.points, func(p string) bool { return slices.Contains(c.CRLDistributionPoints, p) })
+}
+
+// String says what is covered, and nothing if everything is.
+func (s crlScope) String() string {
+	var parts []string
+	if s.onlyLeaves {
+		parts = append(parts, "certificates of end entities")
+	}
+	if s.onlyCAs {
+		parts = append(parts, "certificates of CAs")
+	}
+	if s.points != nil {
+		parts = append(parts, "certificates with the distribution point "+nameList(s.points))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// The last numbers of the extensions' identifiers, which all begin with
+// 2.5.29 (RFC 5280, section 4.2).
+const (
+	extIssuerAltName       = 18
+	extCRLNumber           = 20
+	extReason              = 21
+	extHoldInstruction     = 23
+	extInvalidityDate      = 24
+	extDeltaCRLIndicator   = 27
+	extDistributionPoint   = 28
+	extCertificateIssuer   = 29
+	extAuthorityKeyID      = 35
+	extFreshestCRL         = 46
+	maxDistributionPoints  = 100
+	indirectCRL            = "is an indirect one, which also revokes what others issued: want one from each issuer (RFC 5280 section 5.2.5)"
+	unknownExtension       = "has the critical extension %s, which is not understood: it must not be used (RFC 5280 section 5.2)"
+	unknownEntryExtension  = "has an entry with a critical extension that is not understood: it must not be used (RFC 5280 section 5.3)"
+	malformedScope         = "has a malformed issuingDistributionPoint (RFC 5280 section 5.2.5)"
+	onlySomeReasons        = "is only about some reasons for revocation: want one that is about all (RFC 5280 section 5.2.5)"
+	onlyAttributes         = "is about attribute certificates, which TLS does not use"
+	deltaCRL               = "is a delta, which only tells what changed since another one: want the complete one (RFC 5280 section 5.2.4)"
+	pointsWithoutURI       = "is for a distribution point that is no URI, which cannot be compared with what is in the certificates"
+	tooManyDistributionURI = "is for more than 100 distribution points"
+)
+
+// certificateExtension returns the last number of an identifier that begins
+// with 2.5.29, or -1.
+func certificateExtension(id encoding.ObjectIdentifier) int {
+	if len(id) == 4 && id[0] == 2 && id[1] == 5 && id[2] == 29 {
+		return id[3]
+	}
+	return -1
+}
+
+// parseScope refuses the lists that cannot be judged by.
+func parseScope(extensions []pkix.Extension) (crlScope, error) {
+	var scope crlScope
+	for _, e := range extensions {
+		var err error
+		switch certificateExtension(e.Id) {
+		case extDeltaCRLIndicator:
+			err = errors.New(deltaCRL)
+		case extDistributionPoint:
+			scope, err = parseDistributionPoint(e.Value)
+		case extIssuerAltName, extCRLNumber, extAuthorityKeyID, extFreshestCRL:
+		default:
+			if e.Critical {
+				err = fmt.Errorf(unknownExtension, printable(e.Id.String(), 100))
+			}
+		}
+		if err != nil {
+			return crlScope{}, err
+		}
+	}
+	return scope, nil
+}
+
+func parseDistributionPoint(der []byte) (scope crlScope, err error) {
+	input := cryptobyte.String(der)
+	var idp, point cryptobyte.String
+	var hasPoint, attributes, indirect bool
+	tag := func(n uint8) asn1.Tag { return asn1.Tag(n).ContextSpecific() }
+	if !input.ReadASN1(&idp, asn1.SEQUENCE) || !input.Empty() ||
+		!idp.ReadOptionalASN1(&point, &hasPoint, tag(0).Constructed()) ||
+		!readFlag(&idp, tag(1), &scope.onlyLeaves) ||
+		!readFlag(&idp, tag(2), &scope.onlyCAs) {
+		return scope, errors.New(malformedScope)
+	}
+	if idp.PeekASN1Tag(tag(3)) {
+		return scope, errors.New(onlySomeReasons)
+	}
+	if !readFlag(&idp, tag(4), &indirect) || !readFlag(&idp, tag(5), &attributes) || !idp.Empty() {
+		return scope, errors.New(malformedScope)
+	}
+	switch {
+	case indirect:
+		return scope, errors.New(indirectCRL)
+	case attributes:
+		return scope, errors.New(onlyAttributes)
+	case hasPoint:
+		scope.points, err = parsePoints(point)
+	}
+	return scope, err
+}
+
+// readFlag reads a BOOLEAN DEFAULT FALSE under a tag of its own.
+func readFlag(s *cryptobyte.String, tag asn1.Tag, out *bool) bool {
+	var value cryptobyte.String
+	var present bool
+	if !s.ReadOptionalASN1(&value, &present, tag) {
+		return false
+	}
+	*out = present && len(value) == 1 && value[0] != 0
+	return !present || len(value) == 1
+}
+
+// parsePoints returns the URIs of a DistributionPointName.
+func parsePoints(point cryptobyte.String) ([]string, error) {
+	var names cryptobyte.String
+	if !point.ReadASN1(&names, asn1.Tag(0).Constructed().ContextSpecific()) || !point.Empty() {
+		return nil, errors.New(pointsWithoutURI)
+	}
+	var points []string
+	for !names.Empty() {
+		var name cryptobyte.String
+		var tag asn1.Tag
+		if !names.ReadAnyASN1(&name, &tag) {
+			return nil, errors.New(malformedScope)
+		}
+		if tag != asn1.Tag(6).ContextSpecific() {
+			continue
+		}
+		if len(points) == maxDistributionPoints {
+			return nil, errors.New(tooManyDistributionURI)
+		}
+		points = append(points, string(name))
+	}
+	if points == nil {
+		return nil, errors.New(pointsWithoutURI)
+	}
+	return points, nil
+}
+
+// checkEntryExtensions refuses what would give an entry another meaning.
+func checkEntryExtensions(extensions cryptobyte.String) error {
+	for !extensions.Empty() {
+		var e cryptobyte.String
+		var id encoding.ObjectIdentifier
+		var critical bool
+		if !extensions.ReadASN1(&e, asn1.SEQUENCE) || !e.ReadASN1ObjectIdentifier(&id) ||
+			e.PeekASN1Tag(asn1.BOOLEAN) && !e.ReadASN1Boolean(&critical) || !e.SkipASN1(asn1.OCTET_STRING) || !e.Empty() {
+			return errMalformedCRL
+		}
+		switch certificateExtension(id) {
+		case extCertificateIssuer:
+			return errors.New(indirectCRL)
+		case extReason, extHoldInstruction, extInvalidityDate:
+		default:
+			if critical {
+				return errors.New(unknownEntryExtension)
+			}
+		}
+	}
+	return nil
+}

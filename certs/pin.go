@@ -1,0 +1,90 @@
+package certs
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxPins bounds how many pins one verification compares.
+const maxPins = 100
+
+// ParsePins reads SHA-256 digests of public keys (of the SubjectPublicKeyInfo,
+// RFC 7469 section 2.4) in base64, with or without "sha256/" before them as
+// curl has it. The error is Faults with the fields "[0]", "[1]"….
+func ParsePins(pins []string) ([][32]byte, error) {
+	var bad Faults
+	if len(pins) > maxPins {
+		bad.add("", "holds %d pins: at most %d are compared", len(pins), maxPins)
+		return nil, bad
+	}
+	var sums [][32]byte
+	for i, pin := range pins {
+		sum, problem := parsePin(pin)
+		if problem != "" {
+			bad.add(fmt.Sprintf("[%d]", i), "%s", problem)
+			continue
+		}
+		sums = append(sums, sum)
+	}
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	return sums, nil
+}
+
+func parsePin(pin string) (sum [32]byte, problem string) {
+	const want = "want the base64 of a SHA-256, 44 characters"
+	text := strings.TrimPrefix(strings.TrimPrefix(pin, "sha256//"), "sha256/")
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	switch {
+	case text == "":
+		return sum, "is empty: " + want
+	case err == nil && len(raw) == len(sum):
+		return [32]byte(raw), ""
+	case isHexSum(text):
+		return sum, fmt.Sprintf("is in hexadecimal: %s; of these bytes it is %s", want, base64OfHex(text))
+	case err == nil:
+		return sum, fmt.Sprintf("%q holds %d bytes: %s", printable(pin, 60), len(raw), want)
+	}
+	return sum, fmt.Sprintf("%q is not base64: %s", printable(pin, 60), want)
+}
+
+// isHexSum is true of what openssl prints, with colons or without.
+func isHexSum(text string) bool {
+	raw, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	return err == nil && len(raw) == sha256.Size
+}
+
+func base64OfHex(text string) string {
+	raw, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	if err != nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(raw)
+}
+
+// pinOf returns what a pin on a certificate's key would be.
+func pinOf(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// checkPins returns nil if a key of the chain is among the pins.
+func checkPins(pins [][32]byte, chain []*x509.Certificate) *VerifyError {
+	if len(pins) == 0 {
+		return nil
+	}
+	for _, c := range chain {
+		if slices.Contains(pins, pinOf(c)) {
+			return nil
+		}
+	}
+	leaf := pinOf(chain[0])
+	return &VerifyError{
+		Reason: ReasonPinMismatch,
+		Detail: fmt.Sprintf("no key in the chain of %s is pinned: its own would be %s",
+			describeName(chain[0]), base64.StdEncoding.EncodeToString(leaf[:])),
+	}
+}
