@@ -1,10 +1,14 @@
 package certs
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
 )
 
 // A Certificate is a leaf, its intermediates and its private key: what a
@@ -13,50 +17,134 @@ type Certificate struct {
 	chain       []*x509.Certificate // the leaf first, in order
 	tls         tls.Certificate
 	fingerprint string
-	notes       []string // what parsing mended or found odd
+	notes       []note // what parsing mended or found odd
 }
 
-// ParseCertificate parses and checks a chain and its private key, both in PEM.
-// The error is Faults, with the fields certificate_chain and private_key.
+// A CertificateSource is what a Certificate is made of: either a Chain with its
+// Key, each in PEM or DER, or a PKCS12 archive with both.
+type CertificateSource struct {
+	Chain, Key []byte
+
+	// KeyInChain allows Chain to hold more than the chain: the private key in
+	// PEM, which is taken if Key is empty and else passed over, and Key to hold
+	// certificates, which are passed over; or Chain, with an empty Key, to be a
+	// PKCS#12 archive. It is for files. Text that will be shown again must not
+	// be allowed to hold a key.
+	KeyInChain bool
+
+	PKCS12 []byte
+
+	// Passphrase is what the key or the archive is encrypted with. Nil is none.
+	Passphrase []byte
+}
+
+// NewCertificate parses and checks a certificate. The error is Faults, with the
+// fields certificate_chain, private_key, passphrase and pkcs12; what is wrong
+// with a key in Chain, or with a Chain that is an archive, is the fault of
+// certificate_chain. No fault tells anything of a key or a passphrase but its
+// kind.
+//
+// A key may be in PKCS#8, PKCS#1 or SEC1; encrypted with PBES2 or, in PEM, in
+// the old way of OpenSSL; of RSA, ECDSA or Ed25519. The time and the memory
+// that a hostile file can take to decrypt are bounded.
 //
 // The key must be that of the leaf. The leaf is the one certificate that the
 // key fits, wherever it stands; intermediates in the wrong order are put right
 // and certificates that do not belong to the chain are left out, each with a
 // warning in Info, because peers differ in what they forgive. A certificate
 // that has expired is accepted, with a warning: it is what the operator has.
-func ParseCertificate(chainPEM, keyPEM []byte) (*Certificate, error) {
+func NewCertificate(src CertificateSource) (*Certificate, error) {
 	var bad Faults
-	certs, err := parseCertificates(chainPEM, maxChain)
-	if err != nil {
-		bad.add("certificate_chain", "%v", err)
+	if len(src.Passphrase) > maxPassphrase {
+		bad.add("passphrase", "is too long: at most %d bytes are read", maxPassphrase)
+		return nil, bad
 	}
-	key, err := parseKey(keyPEM)
-	if err != nil {
-		bad.add("private_key", "%v", err)
+	var certs []*x509.Certificate
+	var key crypto.Signer
+	var encrypted bool
+	var err error
+	keyField := "private_key"
+	switch inChain := src.KeyInChain && len(src.Key) == 0; {
+	case len(src.PKCS12) > 0:
+		if len(src.Chain) > 0 || len(src.Key) > 0 {
+			bad.add("pkcs12", "comes with a chain or a key of its own: want one or the other")
+			break
+		}
+		keyField = "pkcs12"
+		certs, key, err = parsePKCS12(src.PKCS12, src.Passphrase)
+		encrypted = true // what checks the archive counts
+		bad.addSecret(keyField, err)
+	case inChain && isPKCS12(src.Chain):
+		keyField = "certificate_chain"
+		certs, key, err = parsePKCS12(src.Chain, src.Passphrase)
+		encrypted = true
+		bad.addSecret(keyField, err)
+	default:
+		if certs, err = parseChain(src.Chain, maxChain, src.KeyInChain); err != nil {
+			bad.add("certificate_chain", "%v", err)
+		}
+		text := src.Key
+		if inChain {
+			text = src.Chain
+		}
+		switch {
+		case inChain && (err != nil || isDER(src.Chain)):
+			if err == nil {
+				bad.add("private_key", "is missing: a chain in DER cannot hold it too")
+			}
+		default:
+			key, encrypted, err = parseKey(text, src.Passphrase, src.KeyInChain)
+			if inChain && !errors.Is(err, errNoKey) {
+				keyField = "certificate_chain"
+			}
+			bad.addSecret(keyField, err)
+		}
 	}
 	if len(bad) > 0 {
 		return nil, bad
 	}
+	return newCertificate(certs, key, keyField, len(src.Passphrase) > 0 && !encrypted)
+}
 
-	leaf := -1
-	for i, c := range certs {
-		if isKeyOf(c, key) {
-			leaf = i
-			break
-		}
-	}
+// ParseCertificate is NewCertificate of a chain and a private key that is not
+// encrypted.
+func ParseCertificate(chain, key []byte) (*Certificate, error) {
+	return NewCertificate(CertificateSource{Chain: chain, Key: key})
+}
+
+// newCertificate puts together what was parsed. certs has at least one, in
+// whatever order.
+func newCertificate(certs []*x509.Certificate, key crypto.Signer, keyField string, unneeded bool) (*Certificate, error) {
+	leaf := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(c, key) })
 	if leaf < 0 {
-		bad.add("private_key", "is not the key of the certificate %s (its key is %s, this one is %s)",
+		problem := fmt.Sprintf("is not the key of the certificate %s (its key is %s, this one is %s)",
 			describeName(certs[0]), keyType(certs[0].PublicKey), keyType(key.Public()))
-		return nil, bad
+		if keyField != "private_key" {
+			problem = "holds a private key that " + problem
+		}
+		return nil, Faults{{keyField, problem}}
 	}
 	chain, notes := orderChain(certs, leaf)
+	if unneeded {
+		notes = append(notes, note{FindingUnneededPassphrase, "a passphrase is given, but the private key is not encrypted: whoever can read it can use it"})
+	}
 	c := &Certificate{chain: chain, notes: notes, fingerprint: fingerprint(chain[0])}
 	c.tls = tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, x := range chain {
 		c.tls.Certificate = append(c.tls.Certificate, x.Raw)
 	}
 	return c, nil
+}
+
+// addSecret adds what is wrong with a key, at field unless the passphrase is at
+// fault. A nil error adds nothing.
+func (f *Faults) addSecret(field string, err error) {
+	var wrong passphraseError
+	if errors.As(err, &wrong) {
+		f.add("passphrase", "%v", err)
+	} else if err != nil {
+		f.add(field, "%v", err)
+	}
 }
 
 // KeyMatches reports whether both parse and the key is that of the leaf.
@@ -69,9 +157,11 @@ func KeyMatches(chainPEM, keyPEM []byte) bool {
 func (c *Certificate) Info() Info {
 	info := Describe(c.chain)
 	if c.chain[0].IsCA {
-		info.Warnings = append(info.Warnings, "it is a CA's certificate, which has no business in a handshake: some peers refuse it")
+		info.warn(FindingCAAsLeaf, "it is a CA's certificate, which has no business in a handshake: some peers refuse it")
 	}
-	info.Warnings = append(info.Warnings, c.notes...)
+	for _, n := range c.notes {
+		info.warn(n.finding, "%s", n.text)
+	}
 	return info
 }
 
@@ -97,10 +187,12 @@ func fingerprint(c *x509.Certificate) string {
 // orderChain returns the chain that starts with certs[leaf], each certificate
 // followed by its issuer as RFC 5246 section 7.4.2 wants it, and a note of
 // everything that was not so in certs.
-func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate, notes []string) {
+func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate, notes []note) {
 	used := make([]bool, len(certs))
 	chain, used[leaf] = append(chain, certs[leaf]), true
-	for last := certs[leaf]; !isSelfSigned(last); {
+	sorted, at := true, leaf
+	last := certs[leaf]
+	for !isSelfSigned(last) {
 		next := -1
 		for i, c := range certs {
 			if !used[i] && issued(c, last) {
@@ -111,25 +203,31 @@ func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate,
 		if next < 0 {
 			break
 		}
+		sorted, at = sorted && next > at, next
 		last, used[next] = certs[next], true
 		chain = append(chain, last)
 	}
+	if !sorted || slices.Contains(used[:leaf], true) {
+		notes = append(notes, note{FindingOrderMended, "the chain was not in order; it is sent leaf first, each certificate followed by its issuer"})
+	}
+	gap := false
 	for i, c := range certs {
-		if used[i] {
-			continue
+		switch {
+		case used[i]:
+		case slices.ContainsFunc(chain, c.Equal):
+			notes = append(notes, note{FindingDuplicate, "the chain holds " + describeName(c) + " twice; it is sent once"})
+		default:
+			notes = append(notes, note{FindingStranger, "the chain holds " + describeName(c) + ", which does not belong to it; it is not sent"})
+			gap = gap || c.IsCA
 		}
-		if c.Equal(certs[leaf]) {
-			notes = append(notes, "the chain holds the leaf twice; it is sent once")
-			continue
-		}
-		notes = append(notes, "the chain holds "+describeName(c)+", which does not belong to it; it is not sent")
 	}
-	sorted := true
-	for i, c := range chain {
-		sorted = sorted && c == certs[i]
-	}
-	if !sorted && len(notes) == 0 {
-		notes = append(notes, "the chain was not in order; it is sent leaf first, each certificate followed by its issuer")
+	// Whether the last issuer is a root, which need not be sent, is not written
+	// in a certificate. It is none where another CA's certificate came along and
+	// does not fit, and where a leaf says where to fetch its issuer from: CAs
+	// that do so issue from intermediates.
+	if !isSelfIssued(last) && (gap || len(chain) == 1 && len(last.IssuingCertificateURL) > 0) {
+		notes = append(notes, note{FindingMissingIntermediate, fmt.Sprintf("the chain ends with %s; the certificate of its issuer %q is missing, and peers that do not have it refuse the chain",
+			describeName(last), printable(nameText(last.RawIssuer, last.Issuer), 150))})
 	}
 	return chain, notes
 }

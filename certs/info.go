@@ -11,10 +11,6 @@ import (
 	"time"
 )
 
-// nearExpiry is how long before its end a certificate is warned of. It is what
-// ACME clients renew at.
-const nearExpiry = 30 * 24 * time.Hour
-
 // Info is what a certificate says of itself, fit to be shown: every text is
 // bounded and escaped.
 type Info struct {
@@ -33,8 +29,10 @@ type Info struct {
 	KeyUsages []string
 	// ChainLength counts the certificates, the leaf included.
 	ChainLength int
-	// Warnings are what is allowed but likely to surprise.
+	// Warnings are what is allowed but likely to surprise, a sentence each, and
+	// Findings are the same as words, in the same order.
 	Warnings []string
+	Findings []Finding
 }
 
 // Describe describes the first certificate of a chain as of now. An empty chain
@@ -61,9 +59,9 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 	for _, n := range names {
 		info.SANs = append(info.SANs, printable(n, 260))
 	}
-	info.Warnings = warnings(chain, now)
+	info.examine(chain, now)
 	if total > len(names) {
-		info.Warnings = append(info.Warnings, fmt.Sprintf("it has %d names, of which %d are listed", total, len(names)))
+		info.warn(FindingManyNames, "it has %d names, of which %d are listed", total, len(names))
 	}
 	return info
 }
@@ -89,46 +87,6 @@ func altNames(c *x509.Certificate, limit int) (names []string, total int) {
 		add("email:", n)
 	}
 	return names, len(c.DNSNames) + len(c.IPAddresses) + len(c.URIs) + len(c.EmailAddresses)
-}
-
-// warnings are about a leaf, except that what would make any certificate of
-// the chain unusable is looked for in all of them.
-func warnings(chain []*x509.Certificate, now time.Time) []string {
-	leaf := chain[0]
-	var w []string
-	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
-
-	for i, c := range chain {
-		who := "it"
-		if i > 0 {
-			who = "its intermediate " + describeName(c)
-		}
-		day := c.NotAfter.UTC().Format(time.DateOnly)
-		switch left := c.NotAfter.Sub(now); {
-		case left < 0:
-			add("%s expired on %s", who, day)
-		case now.Before(c.NotBefore):
-			add("%s is not valid before %s", who, c.NotBefore.UTC().Format(time.RFC3339))
-		case left < nearExpiry:
-			add("%s expires on %s, in %s", who, day, count(int(left/(24*time.Hour)), "day"))
-		}
-		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
-			add("%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", who, k.N.BitLen())
-		}
-		switch c.SignatureAlgorithm {
-		case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
-			if !isSelfIssued(c) { // nobody checks a root's own signature
-				add("%s is signed with %s, which peers refuse", who, c.SignatureAlgorithm)
-			}
-		}
-	}
-	if leaf.IsCA {
-		return w // what follows is about end entities
-	}
-	if _, total := altNames(leaf, 0); total == 0 && usableAs(leaf, x509.ExtKeyUsageServerAuth) {
-		add("it has no subject alternative name: no client will take it for a server, whatever its common name")
-	}
-	return w
 }
 
 func usableAs(c *x509.Certificate, usage x509.ExtKeyUsage) bool {

@@ -1,10 +1,10 @@
 package certs
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -13,22 +13,39 @@ import (
 	"strings"
 )
 
-// errEncryptedKey is what an encrypted key is refused with.
-var errEncryptedKey = errors.New("is encrypted: decrypt it first, for example with `openssl pkey -in key.pem -out plain.pem`")
+const (
+	// maxKeyBytes bounds the DER of one private key: an RSA key of 8192 bits has
+	// under 5 KiB. To check a larger one takes time that grows with its cube.
+	maxKeyBytes   = 8 << 10
+	maxPassphrase = 4 << 10
+)
 
-// parseKey reads the one private key in PEM text: PKCS#8, PKCS#1 or SEC1. Its
-// errors never quote the text, nor what a decoder said of it, and they do not
-// spell the type of a PEM block of keys: text with that in it is taken for a key,
-// and kept out of answers and logs.
-func parseKey(text []byte) (crypto.Signer, error) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return nil, errors.New("is empty: want a private key in PEM")
+var (
+	errNoKey      = errors.New("holds no private key in PEM, as `openssl genpkey` writes it")
+	errDamagedKey = errors.New("cannot be parsed: the key is damaged or of a kind that is not supported; want ECDSA, RSA or Ed25519")
+	errKeyKind    = errors.New("is of a kind that TLS has no use for: want ECDSA, RSA or Ed25519")
+)
+
+// A passphraseError is a fault of a passphrase, not of what it is for.
+type passphraseError string
+
+func (e passphraseError) Error() string { return string(e) }
+
+// parseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM or
+// DER, encrypted or not. It reports whether the key was encrypted. With others,
+// blocks of certificates and parameters are passed over. Its errors never quote
+// the data, nor what a decoder said of it, and they do not spell the type of a
+// PEM block of keys: text with that in it is taken for a key, and kept out of
+// answers and logs.
+func parseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypted bool, err error) {
+	data, err = readable(data, "a private key in PEM or DER")
+	if err != nil {
+		return nil, false, err
 	}
-	if len(text) > maxPEMBytes {
-		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(text), maxPEMBytes)
+	if isDER(data) {
+		return parseKeyDER(data, passphrase)
 	}
-	var key crypto.Signer
-	for rest := text; ; {
+	for rest := data; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
@@ -36,46 +53,114 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		switch {
 		case block.Type == "EC PARAMETERS": // openssl ecparam -genkey writes it before the key
 			continue
+		case others && isOther(block.Type):
+			continue
 		case block.Type == certificatePEM:
-			return nil, errors.New("holds a certificate: want only the private key")
+			return nil, false, errors.New("holds a certificate: want only the private key")
 		case strings.Contains(block.Type, "PUBLIC KEY"):
-			return nil, errors.New("holds a public key: want the private key")
-		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, errors.New("holds a PEM block that is no private key: want one of PKCS#8, PKCS#1 or SEC1")
+			return nil, false, errors.New("holds a public key: want the private key")
+		case !isKeyPEM(block.Type):
+			return nil, false, errors.New("holds a PEM block that is no private key: want one of PKCS#8, PKCS#1 or SEC1")
 		case key != nil:
-			return nil, errors.New("holds more than one private key")
+			return nil, false, errors.New("holds more than one private key")
 		}
-		var err error
-		if key, err = parseKeyBlock(block); err != nil {
-			return nil, err
+		if key, encrypted, err = parseKeyBlock(block, passphrase); err != nil {
+			return nil, false, err
 		}
 	}
 	if key == nil {
-		return nil, errors.New("holds no private key in PEM, as `openssl genpkey` writes it")
+		return nil, false, errNoKey
 	}
-	return key, nil
+	return key, encrypted, nil
 }
 
-func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
+// isKeyPEM reports whether a block of this type is some kind of private key.
+func isKeyPEM(blockType string) bool { return strings.HasSuffix(blockType, "PRIVATE KEY") }
+
+// isOther reports whether a block of this type is usual beside a key.
+func isOther(blockType string) bool {
+	return blockType == certificatePEM || blockType == "DH PARAMETERS"
+}
+
+func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
+	der := block.Bytes
 	// RFC 1421 headers say so in the old form of OpenSSL.
-	if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
-		return nil, errEncryptedKey
+	if strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+		if err := needPassphrase(passphrase); err != nil {
+			return nil, true, err
+		}
+		//lint:ignore SA1019 weak as it is, operators have keys in this form, and it is for them to say where they keep them
+		der, err = x509.DecryptPEMBlock(block, passphrase)
+		if errors.Is(err, x509.IncorrectPasswordError) {
+			return nil, true, errWrongPassphrase
+		}
+		if err != nil {
+			return nil, true, errEncryption
+		}
+		if key, err = parsePlainKey(der); errors.Is(err, errDamagedKey) {
+			err = errWrongPassphrase // one wrong passphrase in 256 gives a right padding
+		}
+		return key, true, err
 	}
-	var key any
-	var err error
 	switch block.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	default:
-		return nil, errors.New("is of a kind that TLS has no use for: want ECDSA, RSA or Ed25519")
+	case "ENCRYPTED PRIVATE KEY", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY":
+		return parseKeyDER(der, passphrase)
 	}
+	return nil, false, errKeyKind
+}
+
+// parseKeyDER reads a key by its form, whatever it is labelled: programs label
+// PKCS#1 as PKCS#8 and the other way round.
+func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
+	switch {
+	case isPKCS12(der):
+		return nil, false, errors.New("is a PKCS#12 archive: want only the private key")
+	case isCertificate(der):
+		return nil, false, errors.New("holds a certificate: want only the private key")
+	}
+	info := parseEncryptedKey(der)
+	if info == nil {
+		key, err = parsePlainKey(der)
+		return key, false, err
+	}
+	if err := needPassphrase(passphrase); err != nil {
+		return nil, true, err
+	}
+	plain, err := info.decrypt(passphrase)
 	if err != nil {
-		return nil, errors.New("cannot be parsed: the key is damaged or of a kind that is not supported; want ECDSA, RSA or Ed25519")
+		return nil, true, err
 	}
+	if key, err = parsePlainKey(plain); errors.Is(err, errDamagedKey) {
+		err = errWrongPassphrase
+	}
+	return key, true, err
+}
+
+func needPassphrase(passphrase []byte) error {
+	if len(passphrase) == 0 {
+		return passphraseError("is missing: the private key is encrypted")
+	}
+	return nil
+}
+
+func parsePlainKey(der []byte) (crypto.Signer, error) {
+	if len(der) > maxKeyBytes {
+		return nil, fmt.Errorf("is a key of %d bytes: at most %d are read", len(der), maxKeyBytes)
+	}
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		return checkKey(key)
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return checkKey(key)
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return checkKey(key)
+	}
+	return nil, errDamagedKey
+}
+
+// checkKey returns a key that TLS can sign with.
+func checkKey(key any) (crypto.Signer, error) {
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
 		if n := k.N.BitLen(); n < 1024 || n > 8192 {
@@ -83,11 +168,14 @@ func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
 		}
 		return k, nil
 	case *ecdsa.PrivateKey:
+		if k.Curve == elliptic.P224() {
+			return nil, errors.New("is an ECDSA key on P-224, which TLS has no use for: want P-256, P-384 or P-521")
+		}
 		return k, nil
 	case ed25519.PrivateKey:
 		return k, nil
 	}
-	return nil, errors.New("is of a kind that TLS has no use for: want ECDSA, RSA or Ed25519")
+	return nil, errKeyKind
 }
 
 // isKeyOf reports whether key is the private half of the certificate's key.

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -14,23 +15,33 @@ const (
 	maxPEMBytes    = 4 << 20
 	maxChain       = 16
 	maxTrustedCAs  = 5000
+	maxRSABits     = 16 << 10
 	certificatePEM = "CERTIFICATE"
 )
 
-// parseCertificates reads PEM text that holds nothing but certificates. Text
-// around the blocks is allowed, as RFC 7468 section 2 has it and as the files
-// of curl and `openssl x509 -text` have it; what looks like a damaged block is
-// not, because it would otherwise be left out in silence.
-func parseCertificates(text []byte, limit int) ([]*x509.Certificate, error) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return nil, errors.New("is empty: want certificates in PEM")
+var errKeyInChain = errors.New("holds a private key: want only certificates, and keep the key out of here")
+
+// parseCertificates reads certificates in DER, or PEM text that holds nothing
+// but certificates. Text around the blocks is allowed, as RFC 7468 section 2
+// has it and as the files of curl and `openssl x509 -text` have it; what looks
+// like a damaged block is not, because it would otherwise be left out in
+// silence.
+func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
+	return parseChain(data, limit, false)
+}
+
+// parseChain is parseCertificates, and with others passes over the blocks that
+// are usual in a file that holds a chain and its key.
+func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error) {
+	data, err := readable(data, "certificates in PEM or DER")
+	if err != nil {
+		return nil, err
 	}
-	if len(text) > maxPEMBytes {
-		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(text), maxPEMBytes)
+	if isDER(data) {
+		return parseCertificatesDER(data, limit)
 	}
 	var certs []*x509.Certificate
-	rest := text
-	for {
+	for rest := data; ; {
 		block, next := pem.Decode(rest)
 		between := rest
 		if block != nil {
@@ -43,9 +54,12 @@ func parseCertificates(text []byte, limit int) ([]*x509.Certificate, error) {
 			break
 		}
 		rest = next
+		if others && (isOther(block.Type) || isKeyPEM(block.Type) || block.Type == "EC PARAMETERS") {
+			continue
+		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {
 			// Not by its type: see parseKey.
-			return nil, errors.New("holds a private key: want only certificates, and keep the key out of here")
+			return nil, errKeyInChain
 		}
 		if block.Type != certificatePEM {
 			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), certificatePEM, pemAdvice(block.Type))
@@ -53,16 +67,49 @@ func parseCertificates(text []byte, limit int) ([]*x509.Certificate, error) {
 		if len(certs) == limit {
 			return nil, fmt.Errorf("holds more than %d certificates", limit)
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		c, err := parseOne(block.Bytes, len(certs)+1)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d cannot be parsed: %s", len(certs)+1, printable(err.Error(), 200))
+			return nil, err
 		}
 		certs = append(certs, c)
 	}
-	if len(certs) == 0 {
+	if len(certs) == 0 && !pemBegins(data) {
 		return nil, errors.New("holds no PEM block: want text that begins with -----BEGIN CERTIFICATE-----")
 	}
+	if len(certs) == 0 {
+		return nil, errors.New("holds no certificate")
+	}
 	return certs, nil
+}
+
+// pemBegins reports whether there is a PEM block in text.
+func pemBegins(text []byte) bool {
+	block, _ := pem.Decode(text)
+	return block != nil
+}
+
+// checkPublicKey refuses a key that takes longer to verify with than a peer may
+// make us work.
+func checkPublicKey(c *x509.Certificate) error {
+	if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
+		return fmt.Errorf("has an RSA key of %d bits: at most %d are verified with", k.N.BitLen(), maxRSABits)
+	}
+	return nil
+}
+
+// readable returns data without the mark that some editors put before text, if
+// it is neither empty nor too long to be read. want says what should be there.
+func readable(data []byte, want string) ([]byte, error) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, errors.New("is empty: want " + want)
+	case len(data) > maxPEMBytes:
+		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
+	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
+		return nil, errors.New("is text in UTF-16: save it as UTF-8")
+	}
+	return data, nil
 }
 
 // looseCertificates returns the certificates in text that can be parsed.
@@ -90,7 +137,7 @@ func beforeBlock(consumed []byte, blockType string) []byte {
 // was damaged.
 func checkBetween(text []byte) error {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		return errors.New("there is binary data: want PEM, which `openssl x509 -inform DER` makes of DER")
+		return errors.New("there is binary data: want PEM text alone, or DER alone")
 	}
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)

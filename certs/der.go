@@ -1,0 +1,106 @@
+package certs
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+)
+
+var (
+	oidData       = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
+	oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+)
+
+// isDER reports whether data is ASN.1 rather than text: a SEQUENCE whose length
+// takes more than one byte, as everything but a small key has it, or that
+// begins with an INTEGER, as keys do. Neither is printable.
+func isDER(data []byte) bool {
+	return len(data) > 2 && data[0] == 0x30 && (data[1] >= 0x80 || data[2] == asn1.TagInteger)
+}
+
+// isPKCS12 reports whether der is, or begins like, a PFX of RFC 7292.
+func isPKCS12(der []byte) bool {
+	var version, next asn1.RawValue
+	inner := derContent(der)
+	rest, err := asn1.Unmarshal(inner, &version)
+	if err != nil || version.Tag != asn1.TagInteger || len(version.Bytes) != 1 || version.Bytes[0] != 3 {
+		return false
+	}
+	if len(rest) > 2 && rest[0] == 0x30 && rest[1] == 0x80 {
+		return true // BER
+	}
+	if _, err := asn1.Unmarshal(rest, &next); err != nil || next.Tag != asn1.TagSequence {
+		return false
+	}
+	var content asn1.ObjectIdentifier
+	_, err = asn1.Unmarshal(next.Bytes, &content)
+	return err == nil && (content.Equal(oidData) || content.Equal(oidSignedData))
+}
+
+// isPKCS7 reports whether der is a ContentInfo of RFC 5652.
+func isPKCS7(der []byte) bool {
+	var content asn1.ObjectIdentifier
+	_, err := asn1.Unmarshal(derContent(der), &content)
+	return err == nil && content.Equal(oidSignedData)
+}
+
+func isCertificate(der []byte) bool {
+	_, err := x509.ParseCertificate(der)
+	return err == nil
+}
+
+// derContent returns what a SEQUENCE in DER, or one of BER with indefinite
+// length, begins with.
+func derContent(der []byte) []byte {
+	if len(der) > 2 && der[0] == 0x30 && der[1] == 0x80 {
+		return der[2:]
+	}
+	var outer asn1.RawValue
+	if _, err := asn1.Unmarshal(der, &outer); err != nil || outer.Tag != asn1.TagSequence || !outer.IsCompound {
+		return nil
+	}
+	return outer.Bytes
+}
+
+// parseCertificatesDER reads certificates in DER, one after the other.
+func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
+	switch {
+	case isPKCS12(data):
+		return nil, errors.New("is a PKCS#12 archive: want certificates in PEM or DER")
+	case isPKCS7(data):
+		return nil, errors.New("is PKCS#7: `openssl pkcs7 -inform DER -print_certs` takes the certificates out")
+	}
+	if _, err := parsePlainKey(data); err == nil || parseEncryptedKey(data) != nil {
+		return nil, errKeyInChain
+	}
+	var certs []*x509.Certificate
+	for rest := data; len(rest) > 0; {
+		var one asn1.RawValue
+		after, err := asn1.Unmarshal(rest, &one)
+		if err != nil {
+			return nil, fmt.Errorf("after %s: there is neither PEM nor DER", count(len(certs), "certificate"))
+		}
+		if len(certs) == limit {
+			return nil, fmt.Errorf("holds more than %d certificates", limit)
+		}
+		c, err := parseOne(one.FullBytes, len(certs)+1)
+		if err != nil {
+			return nil, err
+		}
+		certs, rest = append(certs, c), after
+	}
+	return certs, nil
+}
+
+// parseOne parses the certificate with the given number in a list.
+func parseOne(der []byte, number int) (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %d cannot be parsed: %s", number, printable(err.Error(), 200))
+	}
+	if err := checkPublicKey(c); err != nil {
+		return nil, fmt.Errorf("certificate %d %w", number, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,158 @@
+package certs
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// A Finding is what is allowed of a certificate but likely to surprise, as a
+// word for programs. Each comes with a sentence for people.
+type Finding string
+
+// The findings. Those of how a certificate is used come from UseFindings.
+const (
+	FindingOrderMended         Finding = "ORDER_MENDED"
+	FindingMissingIntermediate Finding = "MISSING_INTERMEDIATE"
+	FindingNoSAN               Finding = "NO_SAN"
+	FindingWeakKey             Finding = "WEAK_KEY"
+	FindingWeakSignature       Finding = "WEAK_SIGNATURE"
+	FindingNearExpiry          Finding = "NEAR_EXPIRY"
+	FindingExpired             Finding = "EXPIRED"
+	FindingNotYetValid         Finding = "NOT_YET_VALID"
+	FindingLongLifetime        Finding = "LONG_LIFETIME"
+	FindingNoClientAuth        Finding = "NO_CLIENT_AUTH"
+	FindingNoServerAuth        Finding = "NO_SERVER_AUTH"
+	FindingCAAsLeaf            Finding = "CA_AS_LEAF"
+	FindingDuplicate           Finding = "DUPLICATE"
+	FindingStranger            Finding = "STRANGER"
+	FindingNotACA              Finding = "NOT_A_CA"
+	// FindingUnneededPassphrase: a passphrase came with a key that is not
+	// encrypted.
+	FindingUnneededPassphrase Finding = "UNNEEDED_PASSPHRASE"
+	// FindingManyNames: it has more names than an Info lists.
+	FindingManyNames Finding = "MANY_NAMES"
+)
+
+const (
+	// nearExpiry is how long before its end a certificate is warned of. It is
+	// what ACME clients renew at.
+	nearExpiry = 30 * 24 * time.Hour
+	// longLifetime is the most that browsers take from public CAs.
+	longLifetime = 398 * 24 * time.Hour
+)
+
+// Use is what a certificate is presented as.
+type Use int
+
+const (
+	AsClient Use = iota // by an upstream's client
+	AsServer            // by a TLS listener
+)
+
+// UseFindings returns what is likely to surprise of the certificate when it is
+// used so, beyond what Info warns of whatever the use: the findings, and for
+// each its sentence.
+func (c *Certificate) UseFindings(u Use) (findings []Finding, warnings []string) {
+	add := func(f Finding, format string, args ...any) {
+		findings, warnings = append(findings, f), append(warnings, fmt.Sprintf(format, args...))
+	}
+	finding, usage, role, peers := FindingNoClientAuth, x509.ExtKeyUsageClientAuth, "a client's", "servers"
+	if u == AsServer {
+		finding, usage, role, peers = FindingNoServerAuth, x509.ExtKeyUsageServerAuth, "a server's", "clients"
+	}
+	leaf := c.chain[0]
+	for i, x := range c.chain {
+		if i > 0 && isSelfIssued(x) {
+			break // nobody looks at a root's own usages
+		}
+		if !usableAs(x, usage) {
+			add(finding, "%s may not be used as %s, as it is here: its extended key usages are %s, without %s; %s refuse it",
+				who(c.chain, i), role, usageList(x), extKeyUsageNames[usage], peers)
+		}
+	}
+	signs := leaf.KeyUsage == 0 || leaf.KeyUsage&x509.KeyUsageDigitalSignature != 0
+	if !signs {
+		add(finding, "it may not be used as %s under TLS 1.3, nor with ECDHE: its key usages lack digitalSignature", role)
+	}
+	if _, total := altNames(leaf, 0); u == AsServer && total == 0 && (leaf.IsCA || !usableAs(leaf, usage)) {
+		add(FindingNoSAN, noSAN) // Info has said so of every other certificate
+	}
+	return findings, warnings
+}
+
+const noSAN = "it has no subject alternative name: no client will take it for a server, whatever its common name"
+
+// LeadsTo reports whether the chain leads to a certificate of one of the
+// bundles: holds it, or holds one that it issued. Validity is not looked at:
+// this is about whose certificate it is.
+func (c *Certificate) LeadsTo(bundles ...*TrustBundle) bool {
+	for _, b := range bundles {
+		for _, anchor := range b.certs {
+			for _, x := range c.chain {
+				if x.Equal(anchor) || issued(anchor, x) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// A note is a finding and its sentence.
+type note struct {
+	finding Finding
+	text    string
+}
+
+// warn adds a finding and its sentence, which keeps both lists parallel.
+func (i *Info) warn(f Finding, format string, args ...any) {
+	i.Findings = append(i.Findings, f)
+	i.Warnings = append(i.Warnings, fmt.Sprintf(format, args...))
+}
+
+// examine warns of a leaf, except that what would make any certificate of the
+// chain unusable is looked for in all of them.
+func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
+	for i, c := range chain {
+		who := who(chain, i)
+		day := c.NotAfter.UTC().Format(time.DateOnly)
+		switch left := c.NotAfter.Sub(now); {
+		case left < 0:
+			info.warn(FindingExpired, "%s expired on %s", who, day)
+		case now.Before(c.NotBefore):
+			info.warn(FindingNotYetValid, "%s is not valid before %s", who, c.NotBefore.UTC().Format(time.RFC3339))
+		case left < nearExpiry:
+			info.warn(FindingNearExpiry, "%s expires on %s, in %s", who, day, count(int(left/(24*time.Hour)), "day"))
+		}
+		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
+			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", who, k.N.BitLen())
+		}
+		switch c.SignatureAlgorithm {
+		case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+			if !isSelfIssued(c) { // nobody checks a root's own signature
+				info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", who, c.SignatureAlgorithm)
+			}
+		}
+	}
+	leaf := chain[0]
+	if leaf.IsCA || !usableAs(leaf, x509.ExtKeyUsageServerAuth) {
+		return // what follows is about servers
+	}
+	if _, total := altNames(leaf, 0); total == 0 {
+		info.warn(FindingNoSAN, noSAN)
+	}
+	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > longLifetime {
+		info.warn(FindingLongLifetime, "it is valid for %s, longer than the %d that public CAs issue for and browsers take",
+			count(int(life/(24*time.Hour)), "day"), int(longLifetime/(24*time.Hour)))
+	}
+}
+
+// who names a certificate of a chain in a sentence.
+func who(chain []*x509.Certificate, i int) string {
+	if i == 0 {
+		return "it"
+	}
+	return "its intermediate " + describeName(chain[i])
+}

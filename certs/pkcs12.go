@@ -1,0 +1,369 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+const pkcs12Rewrite = "`openssl pkcs12 -in old.p12 -nodes | openssl pkcs12 -export -out new.p12` rewrites it (with -legacy for an old one)"
+
+var (
+	errPKCS12Damaged    = errors.New("cannot be parsed: want a PKCS#12 archive in DER")
+	errPKCS12BER        = errors.New("is in BER, not in DER: " + pkcs12Rewrite)
+	errPKCS12Derivation = errors.New("asks for more rounds to derive keys from its passphrase than are done for it: `openssl pkcs12 -export -iter 100000` writes a sound number")
+	errPKCS12Passphrase = passphraseError("is not the one that the archive is encrypted with")
+	errPKCS12Hidden     = errors.New("holds a private key among the encrypted certificates: " + pkcs12Rewrite)
+	errPKCS12NoMAC      = errors.New("has a passphrase but nothing that it could be checked with (no MAC): " + pkcs12Rewrite)
+)
+
+// The parts of RFC 7292 that say what decrypting an archive will cost, and in
+// which form. Decrypting is the library's.
+type (
+	pfx struct {
+		Version  int
+		AuthSafe contentInfo
+		MAC      macData `asn1:"optional"`
+	}
+	contentInfo struct {
+		Type    asn1.ObjectIdentifier
+		Content asn1.RawValue `asn1:"tag:0,explicit,optional"`
+	}
+	macData struct {
+		MAC struct {
+			Algorithm pkix.AlgorithmIdentifier
+			Digest    []byte
+		}
+		Salt       []byte
+		Iterations int `asn1:"optional,default:1"`
+	}
+	encryptedData struct {
+		Version int
+		Info    struct {
+			Type      asn1.ObjectIdentifier
+			Algorithm pkix.AlgorithmIdentifier
+			Content   []byte `asn1:"tag:0,optional"`
+		}
+	}
+	safeBag struct {
+		ID         asn1.ObjectIdentifier
+		Value      asn1.RawValue `asn1:"tag:0,explicit"`
+		Attributes asn1.RawValue `asn1:"set,optional"`
+	}
+)
+
+var (
+	oidEncryptedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 6}
+	oidKeyBag        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 1}
+	oidShroudedBag   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
+	oidPBMAC1        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}
+	oidPKCS12PBE     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1} // and below
+)
+
+// parsePKCS12 returns the certificates of an archive, at least one, and its one
+// key. An empty passphrase is one that archives may have.
+func parsePKCS12(data, passphrase []byte) ([]*x509.Certificate, crypto.Signer, error) {
+	if len(data) > maxPEMBytes {
+		return nil, nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
+	}
+	if !utf8.Valid(passphrase) {
+		return nil, nil, passphraseError("is not in UTF-8")
+	}
+	for _, r := range string(passphrase) {
+		if r > 0xffff {
+			return nil, nil, passphraseError("has characters that PKCS#12 has no way to write")
+		}
+	}
+	archive, err := inspectPKCS12(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, safe := range archive.encrypted {
+		if err := checkEncryptedSafe(safe, passphrase); err != nil {
+			return nil, nil, explainPKCS12(err, passphrase)
+		}
+	}
+	key, leaf, others, err := pkcs12.DecodeChain(data, string(passphrase))
+	if err != nil {
+		return nil, nil, explainPKCS12(err, passphrase)
+	}
+	certs := append([]*x509.Certificate{leaf}, others...)
+	if len(certs) > maxChain {
+		return nil, nil, fmt.Errorf("holds more than %d certificates", maxChain)
+	}
+	for i, c := range certs {
+		if err := checkPublicKey(c); err != nil {
+			return nil, nil, fmt.Errorf("certificate %d %w", i+1, err)
+		}
+	}
+	signer, err := checkKey(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("holds a private key that %w", err)
+	}
+	return certs, signer, nil
+}
+
+// A pkcs12Archive is what can be seen of an archive without its passphrase.
+type pkcs12Archive struct {
+	encrypted []contentInfo
+}
+
+// inspectPKCS12 refuses what would cost too much to decrypt, and what the
+// library would not say clearly.
+func inspectPKCS12(data []byte) (*pkcs12Archive, error) {
+	var outer pfx
+	if !unmarshalAll(data, &outer) {
+		if len(data) > 1 && data[0] == 0x30 && data[1] == 0x80 && isPKCS12(data) {
+			return nil, errPKCS12BER
+		}
+		return nil, errPKCS12Damaged
+	}
+	switch {
+	case outer.AuthSafe.Type.Equal(oidSignedData):
+		return nil, errors.New("is signed with a key and not with a passphrase, which is not supported: " + pkcs12Rewrite)
+	case outer.Version != 3 || !outer.AuthSafe.Type.Equal(oidData):
+		return nil, errPKCS12Damaged
+	}
+	var content []byte
+	if !unmarshalAll(outer.AuthSafe.Content.Bytes, &content) {
+		return nil, errPKCS12Damaged
+	}
+	if len(content) > 1 && content[0] == 0x30 && content[1] == 0x80 {
+		return nil, errPKCS12BER
+	}
+	var safes []contentInfo
+	if !unmarshalAll(content, &safes) {
+		return nil, errPKCS12Damaged
+	}
+
+	cost := new(derivation)
+	if len(outer.MAC.MAC.Algorithm.Algorithm) > 0 {
+		cost.mac(&outer.MAC)
+	}
+	archive, keys := new(pkcs12Archive), 0
+	for _, safe := range safes {
+		switch {
+		case safe.Type.Equal(oidEncryptedData):
+			var d encryptedData
+			if !unmarshalAll(safe.Content.Bytes, &d) {
+				return nil, errPKCS12Damaged
+			}
+			cost.pbe(d.Info.Algorithm)
+			cost.pbe(d.Info.Algorithm) // once to look, once to take
+			archive.encrypted = append(archive.encrypted, safe)
+		case safe.Type.Equal(oidData):
+			var inner []byte
+			var bags []safeBag
+			if !unmarshalAll(safe.Content.Bytes, &inner) || !unmarshalAll(inner, &bags) {
+				return nil, errPKCS12Damaged
+			}
+			for _, bag := range bags {
+				if !bag.ID.Equal(oidKeyBag) && !bag.ID.Equal(oidShroudedBag) {
+					continue
+				}
+				if len(bag.Value.Bytes) > maxKeyBytes {
+					return nil, fmt.Errorf("holds a key of %d bytes: at most %d are read", len(bag.Value.Bytes), maxKeyBytes)
+				}
+				keys++
+				if k := parseEncryptedKey(bag.Value.Bytes); k != nil {
+					cost.pbe(k.Algorithm)
+				}
+			}
+		default:
+			return nil, errPKCS12Damaged
+		}
+	}
+	switch {
+	case cost.damaged:
+		return nil, errPKCS12Damaged
+	case cost.total > maxDerivation:
+		return nil, errPKCS12Derivation
+	case len(safes) > 2:
+		return nil, fmt.Errorf("has %d parts, of which one of keys and one of certificates are read: %s", len(safes), pkcs12Rewrite)
+	case keys > 1:
+		return nil, errors.New("holds more than one private key: want the one of the certificate")
+	}
+	return archive, nil
+}
+
+// A derivation adds up what deriving keys will cost, in rounds of HMAC.
+type derivation struct {
+	total   int
+	damaged bool
+}
+
+func (d *derivation) add(rounds, times int) {
+	// Each is bounded by itself, so that the sum cannot overflow.
+	d.total += min(max(rounds, 0), maxDerivation+1) * times
+	d.total = min(d.total, maxDerivation+1)
+}
+
+func (d *derivation) mac(m *macData) {
+	if !m.MAC.Algorithm.Algorithm.Equal(oidPBMAC1) {
+		d.add(m.Iterations, 1)
+		return
+	}
+	var params struct{ KDF, MAC pkix.AlgorithmIdentifier }
+	if !unmarshalAll(m.MAC.Algorithm.Parameters.FullBytes, &params) {
+		d.damaged = true
+		return
+	}
+	d.pbkdf2(params.KDF, 4) // a key of 64 bytes at most
+}
+
+// pbe counts an algorithm of the library's. It refuses others.
+func (d *derivation) pbe(a pkix.AlgorithmIdentifier) {
+	switch n := len(oidPKCS12PBE); {
+	case a.Algorithm.Equal(oidPBES2):
+		var params pbes2Params
+		if !unmarshalAll(a.Parameters.FullBytes, &params) {
+			d.damaged = true
+			return
+		}
+		d.pbkdf2(params.KDF, 2) // a key of 32 bytes at most
+	case len(a.Algorithm) > n && a.Algorithm[:n].Equal(oidPKCS12PBE):
+		var params struct {
+			Salt       []byte
+			Iterations int
+		}
+		d.damaged = d.damaged || !unmarshalAll(a.Parameters.FullBytes, &params)
+		d.add(params.Iterations, 2) // three hashes, each about half of an HMAC
+	}
+}
+
+func (d *derivation) pbkdf2(kdf pkix.AlgorithmIdentifier, blocks int) {
+	var params pbkdf2Params
+	if !kdf.Algorithm.Equal(oidPBKDF2) || !unmarshalAll(kdf.Parameters.FullBytes, &params) {
+		d.damaged = !kdf.Algorithm.Equal(oidScrypt) || d.damaged
+		return
+	}
+	if _, size := hmacHash(params.PRF.Algorithm); size >= sha256.Size {
+		blocks = (blocks + 1) / 2
+	}
+	d.add(params.Iterations, blocks)
+}
+
+// checkEncryptedSafe refuses an encrypted part that holds a key. Such a key has
+// an encryption of its own inside, whose cost could not be looked at before the
+// library does the work. To find out, the library is given the part after a key
+// of ours: it refuses a second key before it decrypts it.
+func checkEncryptedSafe(safe contentInfo, passphrase []byte) error {
+	ours, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		return err
+	}
+	probe, err := probePKCS12(ours, safe, passphrase)
+	if err != nil {
+		return err
+	}
+	_, _, _, err = pkcs12.DecodeChain(probe, string(passphrase))
+	return err
+}
+
+// probePKCS12 returns an archive of two parts: a key in the clear, and safe. Its
+// MAC is right and cheap.
+func probePKCS12(key []byte, safe contentInfo, passphrase []byte) ([]byte, error) {
+	encrypted, err := asn1.Marshal(safe)
+	if err != nil {
+		return nil, err
+	}
+	explicit := cbasn1.Tag(0).Constructed().ContextSpecific()
+	var content cryptobyte.Builder
+	content.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidData)
+			b.AddASN1(explicit, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+							b.AddASN1ObjectIdentifier(oidKeyBag)
+							b.AddASN1(explicit, func(b *cryptobyte.Builder) { b.AddBytes(key) })
+						})
+					})
+				})
+			})
+		})
+		b.AddBytes(encrypted)
+	})
+	authSafe, err := content.Bytes()
+	if err != nil {
+		return nil, err
+	}
+
+	// PBMAC1 (RFC 9579) with a single round, because everything that it needs is
+	// in the standard library.
+	salt := []byte("drawbridge")
+	macKey, err := pbkdf2.Key(sha256.New, string(passphrase), salt, 1, sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, macKey)
+	mac.Write(authSafe)
+	hmacSHA256 := func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidHMACSHA256) }
+	var out cryptobyte.Builder
+	out.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(3)
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidData)
+			b.AddASN1(explicit, func(b *cryptobyte.Builder) { b.AddASN1OctetString(authSafe) })
+		})
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { // MacData
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { // DigestInfo
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { // AlgorithmIdentifier
+					b.AddASN1ObjectIdentifier(oidPBMAC1)
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+							b.AddASN1ObjectIdentifier(oidPBKDF2)
+							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+								b.AddASN1OctetString(salt)
+								b.AddASN1Int64(1)
+								b.AddASN1Int64(sha256.Size)
+								b.AddASN1(cbasn1.SEQUENCE, hmacSHA256)
+							})
+						})
+						b.AddASN1(cbasn1.SEQUENCE, hmacSHA256)
+					})
+				})
+				b.AddASN1OctetString(mac.Sum(nil))
+			})
+			b.AddASN1OctetString(salt) // unused with PBMAC1, but not optional
+		})
+	})
+	return out.Bytes()
+}
+
+// explainPKCS12 says what the library means. Its own words may quote what it
+// decrypted.
+func explainPKCS12(err error, passphrase []byte) error {
+	var unsupported pkcs12.NotImplementedError
+	switch {
+	case errors.As(err, &unsupported):
+		return fmt.Errorf("is of a form that is not supported (%s): %s", printable(string(unsupported), 100), pkcs12Rewrite)
+	case err.Error() == "pkcs12: expected exactly one key bag":
+		return errPKCS12Hidden
+	case err.Error() == "pkcs12: certificate missing":
+		return errors.New("holds no certificate")
+	case err.Error() == "pkcs12: private key missing":
+		return errors.New("holds no private key")
+	case err.Error() == "pkcs12: no MAC in data":
+		return errPKCS12NoMAC
+	case errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption):
+		if len(passphrase) == 0 {
+			return passphraseError("is missing: the archive is encrypted")
+		}
+		return errPKCS12Passphrase
+	}
+	return errors.New("cannot be read: it is damaged, or its private key is of a kind that is not supported; want ECDSA, RSA or Ed25519")
+}
