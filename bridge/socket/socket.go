@@ -36,8 +36,10 @@ func (wouldBlock) Temporary() bool { return true }
 type Socket struct {
 	net.Conn
 
-	closed  sync.Once
-	onClose func()
+
+	mu      sync.Mutex
+	closed  bool
+	onClose []func() // nil once closed
 
 	unheard atomic.Bool // HearFirst was called and nothing was read since
 
@@ -51,10 +53,27 @@ type Socket struct {
 	err   error
 }
 
-// New returns a Socket that owns conn. onClose, if not nil, is called once,
-// when the Socket is closed or reset.
+// New returns a Socket that owns conn. onClose, if not nil, is as for OnClose.
 func New(conn net.Conn, onClose func()) *Socket {
-	return &Socket{Conn: conn, onClose: onClose}
+	s := &Socket{Conn: conn}
+	if onClose != nil {
+		s.onClose = append(s.onClose, onClose)
+	}
+	return s
+}
+
+// OnClose has f called once, when the Socket is closed or reset: now, if it is
+// already.
+func (s *Socket) OnClose(f func()) {
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		s.onClose = append(s.onClose, f)
+	}
+	s.mu.Unlock()
+	if closed {
+		f()
+	}
 }
 
 // Of returns the Socket that is conn or lies beneath it; nil if there is none.
@@ -76,7 +95,7 @@ func Of(conn net.Conn) *Socket {
 // Close closes the connection. Bytes already written are still delivered.
 func (s *Socket) Close() error {
 	err := s.Conn.Close()
-	s.closed.Do(s.tellClosed)
+	s.tellClosed()
 	return err
 }
 
@@ -91,8 +110,12 @@ func (s *Socket) Reset() {
 }
 
 func (s *Socket) tellClosed() {
-	if s.onClose != nil {
-		s.onClose()
+	s.mu.Lock()
+	told := s.onClose
+	s.closed, s.onClose = true, nil
+	s.mu.Unlock()
+	for _, f := range told {
+		f()
 	}
 }
 

@@ -56,11 +56,11 @@ func listen(t *testing.T, network string, handle func(net.Conn)) net.Addr {
 
 // echoTLS echoes over TLS.
 func echoTLS(config *tls.Config) func(net.Conn) {
-	return func(conn net.Conn) {
-		c := tls.Server(conn, config)
-		io.Copy(c, c)
-	}
+	return func(conn net.Conn) { echoOn(tls.Server(conn, config)) }
 }
+
+// echoOn gives back what it is sent.
+func echoOn(c net.Conn) { io.Copy(c, c) }
 
 // refused returns an address where nothing listens.
 func refused(t *testing.T) string {

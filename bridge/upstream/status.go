@@ -41,7 +41,9 @@ type EndpointStatus struct {
 
 	Requests                          uint64 // as counted by NoteRequest
 	HandshakesFull, HandshakesResumed uint64
-	Connects, Handshakes              Timing // attempts, failed ones included
+	Full                              map[certs.FullReason]uint64 // why handshakes were full
+	Reported                          map[certs.Reason]uint64     // what VerifyReportOnly let pass
+	Connects, Handshakes              Timing                      // attempts, failed ones included
 	Failures                          map[certs.Reason]uint64
 	LastFailure                       *Failure    // nil: none
 	PeerCertificate                   *certs.Info // last presented and accepted; nil: none
@@ -66,7 +68,7 @@ func (e *Endpoint) status() EndpointStatus {
 		Address:           e.Address(),
 		Backup:            e.options.Backup,
 		Draining:          e.options.Draining,
-		Health:            Health(e.health.Load()),
+		Health:            e.health.load(),
 		Open:              uint64(max(e.open.Load(), 0)),
 		Made:              e.made.Load(),
 		Requests:          e.requests.Load(),
@@ -74,6 +76,17 @@ func (e *Endpoint) status() EndpointStatus {
 		HandshakesResumed: e.resumed.Load(),
 		Connects:          e.connects.load(),
 		Handshakes:        e.shakes.load(),
+		Full:              make(map[certs.FullReason]uint64),
+		Reported:          make(map[certs.Reason]uint64),
+	}
+	for _, c := range e.clients() {
+		stats := c.SessionStats()
+		for reason, n := range stats.Full {
+			s.Full[reason] += n
+		}
+		for reason, n := range stats.Reported {
+			s.Reported[reason] += n
+		}
 	}
 	s.Failures, s.LastFailure = e.failures.load()
 	if chain := e.presented.Load(); chain != nil && len(*chain) > 0 {
@@ -97,7 +110,7 @@ func (t *timing) load() Timing {
 }
 
 // failures counts an endpoint's failures by reason, and says which are to be
-// logged: an endpoint that is down under load fails thousands of times a
+// logged and told: an endpoint that is down under load fails thousands of times a
 // second, always for the same reason.
 type failures struct {
 	mu       sync.Mutex
@@ -106,20 +119,18 @@ type failures struct {
 }
 
 type failureCount struct {
-	total, unlogged uint64
-	logged          time.Time
+	total, untold uint64
+	told          time.Time
 }
 
-// logEvery is the least time between two log lines for the same reason.
-const logEvery = 10 * time.Second
-
-// add counts a failure. If it is to be logged, suppressed is how many were not
-// logged since the last that was.
-func (f *failures) add(r certs.Reason, message string) (suppressed uint64, log bool) {
+// add counts a failure. If it is due to be logged and told, suppressed is how
+// many for the same reason were not since the last that was.
+func (f *failures) add(r certs.Reason, message string) (failure *Failure, suppressed uint64, due bool) {
 	now := time.Now()
+	failure = &Failure{Reason: r, Message: message, Time: now}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last = &Failure{Reason: r, Message: message, Time: now}
+	f.last = failure
 	c := f.byReason[r]
 	if c == nil {
 		if f.byReason == nil {
@@ -129,12 +140,12 @@ func (f *failures) add(r certs.Reason, message string) (suppressed uint64, log b
 		f.byReason[r] = c
 	}
 	c.total++
-	if !c.logged.IsZero() && now.Sub(c.logged) < logEvery {
-		c.unlogged++
-		return 0, false
+	if !c.told.IsZero() && now.Sub(c.told) < tellEvery {
+		c.untold++
+		return failure, 0, false
 	}
-	suppressed, c.unlogged, c.logged = c.unlogged, 0, now
-	return suppressed, true
+	suppressed, c.untold, c.told = c.untold, 0, now
+	return failure, suppressed, true
 }
 
 func (f *failures) load() (map[certs.Reason]uint64, *Failure) {

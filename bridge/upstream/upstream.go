@@ -35,6 +35,14 @@ type Options struct {
 	ConnectTimeout   time.Duration // for TCP, name resolution included; 0: 5s
 	HandshakeTimeout time.Duration // for TLS; 0: 10s
 
+	// Tracker is that of the upstream's name, which other revisions of it
+	// share. Nil: its connections are not tracked.
+	Tracker *Tracker
+
+	// Observer is told what happens to endpoints, from the goroutine that
+	// dials. It must not block. Nil: nobody is told.
+	Observer func(Event)
+
 	Logger hclog.Logger // nil discards
 }
 
@@ -76,6 +84,11 @@ func New(o Options) *Upstream {
 			connectTimeout:   cmp.Or(o.ConnectTimeout, 5*time.Second),
 			handshakeTimeout: cmp.Or(o.HandshakeTimeout, 10*time.Second),
 			log:              log,
+			tracker:          o.Tracker,
+			observer:         o.Observer,
+		}
+		for _, c := range e.clients() {
+			e.fromHost = e.fromHost || c.Options().FromHost
 		}
 		u.endpoints = append(u.endpoints, e)
 		switch {
@@ -109,17 +122,41 @@ func (u *Upstream) Order() []*Endpoint {
 	return u.backups.next(order)
 }
 
-// Dial connects to the first endpoint of Order that can be connected to. Each
+// FromHost reports whether the server name that an endpoint is asked for is that
+// of the host given to DialAs, so that a connection serves no other host.
+func (u *Upstream) FromHost() bool {
+	return slices.ContainsFunc(u.endpoints, func(e *Endpoint) bool { return e.fromHost })
+}
+
+// Flush forgets every TLS session with the endpoints, so that the next
+// handshakes are full. It returns how many there were.
+func (u *Upstream) Flush() int {
+	n := 0
+	for _, e := range u.endpoints {
+		for _, c := range e.clients() {
+			n += c.Flush()
+		}
+	}
+	return n
+}
+
+// Dial is DialAs for a client that did not say which host it wants.
+func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, error) {
+	return u.DialAs(ctx, p, "")
+}
+
+// DialAs connects to the first endpoint of Order that can be connected to. Each
 // endpoint is given its own connect and handshake timeouts; ctx bounds all.
+// Host is as Endpoint.DialAs has it.
 //
 // The connection is a *tls.Conn whose handshake is complete, or, to a
 // plaintext endpoint, a *socket.Socket. The caller owns and closes it, and it
 // does not depend on ctx any more. The error is a *DialError, several of them
 // joined, or ErrNoEndpoint.
-func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, error) {
+func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	var errs []error
 	for _, e := range u.Order() {
-		conn, err := e.Dial(ctx, p)
+		conn, err := e.DialAs(ctx, p, host)
 		if err == nil {
 			return conn, e, nil
 		}

@@ -100,7 +100,7 @@ func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fie
 		_, err := fmt.Fprintf(c.out, "Nothing to change: revision %d is live and has it all.\n", change.GetRevision())
 		return err
 	}
-	if err := t.write(c.out); err != nil {
+	if err := c.table(t); err != nil {
 		return err
 	}
 	also := ""

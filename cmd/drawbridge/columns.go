@@ -191,8 +191,11 @@ func certificateTable(resources []*adminv1.Resource, now time.Time) *table {
 	for _, r := range resources {
 		crt := r.GetCertificate()
 		info, source := crt.GetInfo(), "pem"
-		if crt.GetFiles() != nil {
+		switch crt.GetSource().(type) {
+		case *adminv1.Certificate_Files:
 			source = "files"
+		case *adminv1.Certificate_Pkcs12:
+			source = "pkcs12"
 		}
 		t.add(crt.GetName(), info.GetSubject(), few(info.GetSans()), daysLeft(info, now), info.GetKeyType(), source, shortFingerprint(info))
 	}
@@ -200,7 +203,7 @@ func certificateTable(resources []*adminv1.Resource, now time.Time) *table {
 }
 
 func trustBundleTable(resources []*adminv1.Resource, now time.Time) *table {
-	t := &table{header: []string{"NAME", "SOURCE", "CAS", "SUBJECTS", "DAYS LEFT"}}
+	t := &table{header: []string{"NAME", "SOURCE", "CAS", "SUBJECTS", "DAYS LEFT", "CRLS"}}
 	for _, r := range resources {
 		b := r.GetTrustBundle()
 		source := "pem"
@@ -218,9 +221,28 @@ func trustBundleTable(resources []*adminv1.Resource, now time.Time) *table {
 				first = info
 			}
 		}
-		t.add(b.GetName(), source, fmt.Sprint(b.GetInfo().GetCount()), few(subjects), daysLeft(first, now))
+		t.add(b.GetName(), source, fmt.Sprint(b.GetInfo().GetCount()), few(subjects), daysLeft(first, now), revocationLists(b.GetInfo().GetCrls(), now))
 	}
 	return t
+}
+
+// revocationLists counts them, and tells of the first that is due: "2, next
+// update in 6 days".
+func revocationLists(crls []*adminv1.CrlInfo, now time.Time) string {
+	var first time.Time
+	for _, crl := range crls {
+		if due := crl.GetNextUpdate().AsTime(); first.IsZero() || due.Before(first) {
+			first = due
+		}
+	}
+	switch left := first.Sub(now); {
+	case len(crls) == 0:
+		return ""
+	case left < 0:
+		return fmt.Sprintf("%d, OUTDATED", len(crls))
+	default:
+		return fmt.Sprintf("%d, next update in %s", len(crls), count(int(left/(24*time.Hour)), "day"))
+	}
 }
 
 // daysLeft is the number of whole days until info's certificate expires.

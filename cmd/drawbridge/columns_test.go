@@ -94,10 +94,14 @@ func TestDaysLeftAreCountedToTheFirstExpiry(t *testing.T) {
 	}
 	bundle := &adminv1.TrustBundle{Name: "b", Source: &adminv1.TrustBundle_System{}, Info: &adminv1.TrustBundleInfo{
 		Count: 2, Certificates: []*adminv1.CertificateInfo{info("CN=a", 100*24*time.Hour), info("CN=b", 36*time.Hour)}}}
-	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1")
+	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|")
+	bundle.Info.Crls = []*adminv1.CrlInfo{{NextUpdate: timestamppb.New(now.Add(50 * time.Hour))}, {NextUpdate: timestamppb.New(now.Add(25 * time.Hour))}}
+	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, next update in 1 day")
+	bundle.Info.Crls[0].NextUpdate = timestamppb.New(now.Add(-time.Second))
+	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, OUTDATED")
 	expired := &adminv1.Certificate{Name: "c", Info: info("CN=c", -time.Second)}
-	check(t, certificateTable([]*adminv1.Resource{asResource(expired), asResource(&adminv1.Certificate{Name: "d"})}, now),
-		"c|CN=c||expired||pem|abcd", "d|||||pem|")
+	check(t, certificateTable([]*adminv1.Resource{asResource(expired), asResource(&adminv1.Certificate{Name: "d", Source: &adminv1.Certificate_Pkcs12{}})}, now),
+		"c|CN=c||expired||pem|abcd", "d|||||pkcs12|")
 }
 
 func TestStatusTellsWhatIsDownAndWhy(t *testing.T) {
@@ -112,7 +116,7 @@ func TestStatusTellsWhatIsDownAndWhy(t *testing.T) {
 		upstreams { name: "idle" reason: "no trust" endpoints { address: "b:1" health: ENDPOINT_HEALTH_UNKNOWN } }`).GetUpstreams()
 	ups[0].Endpoints[0].LastFailure.Time = timestamppb.New(time.Now().Add(time.Hour)) // a clock that is ahead
 	var out bytes.Buffer
-	if err := writeStatus(&out, st, ups); err != nil {
+	if err := writeStatus(&out, false, st, ups); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

@@ -147,5 +147,5 @@ func (c *cli) showResources(ctx context.Context, cl *client, f format, kind admi
 	if err != nil {
 		return err
 	}
-	return t.write(c.out)
+	return c.table(t)
 }

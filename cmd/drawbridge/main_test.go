@@ -59,6 +59,56 @@ type fakeAdmin struct {
 	get   func(*adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error)
 	list  func(*adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error)
 	watch func(grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error
+
+	status      fakeStatus
+	diagnostics fakeDiagnostics
+}
+
+type fakeStatus struct {
+	adminv1.UnimplementedStatusServiceServer
+	upstreams    *adminv1.StatusServiceListUpstreamsResponse
+	certificates *adminv1.StatusServiceListCertificatesResponse
+	events       func(grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error
+}
+
+func (f fakeStatus) GetStatus(context.Context, *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
+	return &adminv1.GetStatusResponse{Version: "fake"}, nil
+}
+
+func (f fakeStatus) ListUpstreams(context.Context, *adminv1.StatusServiceListUpstreamsRequest) (*adminv1.StatusServiceListUpstreamsResponse, error) {
+	return f.upstreams, nil
+}
+
+func (f fakeStatus) ListCertificates(context.Context, *adminv1.StatusServiceListCertificatesRequest) (*adminv1.StatusServiceListCertificatesResponse, error) {
+	return f.certificates, nil
+}
+
+func (f fakeStatus) WatchEvents(_ *adminv1.WatchEventsRequest, s grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error {
+	return f.events(s)
+}
+
+type fakeDiagnostics struct {
+	adminv1.UnimplementedDiagnosticsServiceServer
+	probe   func(*adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error)
+	explain func(*adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error)
+	flush   func(*adminv1.FlushSessionsRequest) (*adminv1.FlushSessionsResponse, error)
+	drain   func(*adminv1.DrainConnectionsRequest) (*adminv1.DrainConnectionsResponse, error)
+}
+
+func (f fakeDiagnostics) ProbeUpstream(_ context.Context, r *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
+	return f.probe(r)
+}
+
+func (f fakeDiagnostics) ExplainRoute(_ context.Context, r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
+	return f.explain(r)
+}
+
+func (f fakeDiagnostics) FlushSessions(_ context.Context, r *adminv1.FlushSessionsRequest) (*adminv1.FlushSessionsResponse, error) {
+	return f.flush(r)
+}
+
+func (f fakeDiagnostics) DrainConnections(_ context.Context, r *adminv1.DrainConnectionsRequest) (*adminv1.DrainConnectionsResponse, error) {
+	return f.drain(r)
 }
 
 func (f fakeAdmin) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
@@ -93,6 +143,8 @@ func serveOn(t *testing.T, f fakeAdmin, lis net.Listener, opts ...grpc.ServerOpt
 	t.Helper()
 	srv := grpc.NewServer(opts...)
 	adminv1.RegisterAdminServiceServer(srv, f)
+	adminv1.RegisterStatusServiceServer(srv, f.status)
+	adminv1.RegisterDiagnosticsServiceServer(srv, f.diagnostics)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
 	t.Cleanup(func() {

@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -82,23 +83,41 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-func (t *table) write(w io.Writer) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	for _, row := range append([][]string{t.header}, t.rows...) {
+// write writes the rows, columns as wide as their widest cell. Spaces are
+// counted before colours are added, which no terminal gives a width.
+func (t *table) write(w io.Writer, p paint) error {
+	const gap = 3
+	all := append([][]string{t.header}, t.rows...)
+	widths := make([]int, len(t.header))
+	for _, row := range all {
 		for i, cell := range row {
-			cell = printable(cell)
-			if cell == "" {
+			if cell = printable(cell); cell == "" {
 				cell = "-"
 			}
-			if i > 0 {
-				fmt.Fprint(tw, "\t")
-			}
-			fmt.Fprint(tw, cell)
+			row[i] = cell
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
-		fmt.Fprintln(tw)
 	}
-	return tw.Flush()
+	var out bytes.Buffer
+	for n, row := range all {
+		for i, cell := range row {
+			space := widths[i] + gap - utf8.RuneCountInString(cell)
+			if n > 0 {
+				cell = p.cell(t.header[i], cell)
+			}
+			out.WriteString(cell)
+			if i < len(row)-1 {
+				out.WriteString(strings.Repeat(" ", space))
+			}
+		}
+		out.WriteByte('\n')
+	}
+	_, err := w.Write(out.Bytes())
+	return err
 }
+
+// table writes t to the standard output.
+func (c *cli) table(t *table) error { return t.write(c.out, c.paint(c.out)) }
 
 // printable takes from text what would end a line or move the cursor. Parts of
 // it may come from a peer.
@@ -116,11 +135,10 @@ func printable(text string) string {
 
 // word returns an enum's value as people read it: PROTOCOL_HTTP is HTTP.
 func word(v protoreflect.Enum) string {
-	ev := v.Descriptor().Values().ByNumber(v.Number())
-	if ev == nil {
-		return fmt.Sprint(v.Number())
+	if v.Number() == 0 {
+		return "UNSPECIFIED"
 	}
-	return strings.TrimPrefix(string(ev.Name()), manifest.EnumPrefix(v.Descriptor()))
+	return enumWord(v.Descriptor(), v.Number())
 }
 
 func lower(v protoreflect.Enum) string { return strings.ToLower(word(v)) }

@@ -32,12 +32,12 @@ certificate in it says. Private keys are not read.`,
 		if len(args) == 1 {
 			return showFile(c.out, args[0])
 		}
-		return showDir(c.out, *dir)
+		return c.showDir(*dir)
 	}
 	return cmd
 }
 
-func showDir(w io.Writer, dir string) error {
+func (c *cli) showDir(dir string) error {
 	entries, err := pki.List(dir)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func showDir(w io.Writer, dir string) error {
 		}
 		t.add(file, info.Subject, few(info.SANs), purpose(e.Chain[0]), daysLeft(shown, time.Now()), info.KeyType, shortFingerprint(shown))
 	}
-	return t.write(w)
+	return c.table(t)
 }
 
 // purpose says what a certificate is for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -80,6 +81,12 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
+	// net/http tells some of what it dislikes about upstreams to the standard
+	// logger alone, with what they sent.
+	log.SetFlags(0)
+	log.SetOutput(opts.Logger.Named("go").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
+	defer log.SetOutput(os.Stderr)
+	defer log.SetFlags(log.LstdFlags)
 	// Before anything is opened: a SIGHUP that comes early must not be fatal.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -129,4 +130,13 @@ func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {
 	shell{}.run(t.Context(), append(args, "--admin-tls-cert", at("c.pem", client.ChainPEM), "--admin-tls-key", at("c-key.pem", client.KeyPEM))...).
 		want(t, exitOK, "revision 0, ready")
 	shell{}.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(dir, "own.sock")).want(t, exitOK, "revision 0, ready")
+}
+
+func TestTheStandardLoggerGoesTheWayOfTheLog(t *testing.T) {
+	r, _ := serve(t, "--log-format", "json", "--log-level", "debug")
+	log.Print("Unsolicited response \"\x1b[31m\"\nof an upstream")
+	r.log.until(t, `"@message":"Unsolicited response \"\u001b[31m\"\nof an upstream"`, 1)
+	if code := r.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
 }

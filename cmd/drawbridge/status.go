@@ -15,18 +15,33 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
+const statusLong = `Status shows what is true of the running gateway now: its listeners with the
+addresses they are bound to, its upstreams' endpoints with their handshakes (and
+why each full one was not a resumption) and the last failure of each, connections
+by client certificate where they were not all made with the same, what
+verification would have refused under REPORT_ONLY, and every resource that could
+not be made live, with the reason.
+
+With --certificates it shows instead every certificate in use, the soonest to
+expire first: our own, the CAs and revocation lists of trust bundles, and those
+that upstreams' endpoints presented. (What was put and applied is shown by
+"get certificates".)
+
+-o json and yaml hold the answers of StatusService: {"status": …, "upstreams": […]},
+or with --certificates {"certificates": […]}.`
+
 func newStatus(c *cli) *cobra.Command {
+	var certificates bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is live: listeners, upstreams, and whatever is down and why",
-		Long: `Status shows what is true of the running gateway now: its listeners with the
-addresses they are bound to, its upstreams' endpoints with the last failure of
-each, and every resource that could not be made live, with the reason.
-
--o json and yaml hold the answers of StatusService: {"status": …, "upstreams": […]}.`,
-		Example: "  drawbridge status\n  drawbridge status -o json | jq .status.problems",
-		Args:    cobra.NoArgs,
+		Long:  statusLong,
+		Example: `  drawbridge status
+  drawbridge status --certificates
+  drawbridge status -o json | jq .status.problems`,
+		Args: cobra.NoArgs,
 	}
+	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, those of upstreams and CAs too")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -35,6 +50,9 @@ each, and every resource that could not be made live, with the reason.
 			return err
 		}
 		defer cl.Close()
+		if certificates {
+			return cl.failure(c.showCertificates(cmd.Context(), cl, *output), nil)
+		}
 		st, err := cl.status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{})
 		if err != nil {
 			return cl.failure(err, nil)
@@ -58,7 +76,7 @@ each, and every resource that could not be made live, with the reason.
 			_, err = c.out.Write(yaml)
 			return err
 		}
-		return writeStatus(c.out, st, ups.GetUpstreams())
+		return writeStatus(c.out, c.paint(c.out), st, ups.GetUpstreams())
 	}
 	return cmd
 }
@@ -82,43 +100,28 @@ func writeStatusJSON(w io.Writer, st *adminv1.GetStatusResponse, ups *adminv1.St
 	}{status, upstreams})
 }
 
-func writeStatus(w io.Writer, st *adminv1.GetStatusResponse, ups []*adminv1.UpstreamStatus) error {
-	ready := "ready"
+func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adminv1.UpstreamStatus) error {
+	ready := p.good("ready")
 	if !st.GetReady() {
-		ready = "NOT READY"
+		ready = p.bad("NOT READY")
 	}
 	n := st.GetCounts()
 	fmt.Fprintf(w, "Drawbridge %s, revision %d, %s, up %v\n", printable(st.GetVersion()), st.GetRevision(), ready, st.GetUptime().AsDuration().Truncate(time.Second))
 	fmt.Fprintf(w, "%s, %s, %s, %s, %s\n", count(int(n.GetListeners()), "listener"), count(int(n.GetRoutes()), "route"),
 		count(int(n.GetUpstreams()), "upstream"), count(int(n.GetCertificates()), "certificate"), count(int(n.GetTrustBundles()), "trust bundle"))
 
-	if len(st.GetListeners()) > 0 {
-		t := &table{header: []string{"LISTENER", "PROTOCOL", "ADDRESS", "STATE", "OPEN", "ACCEPTED"}}
-		for _, l := range st.GetListeners() {
-			address := l.GetBoundAddress()
-			if address == "" {
-				address = l.GetAddress()
-			}
-			t.add(l.GetName(), word(l.GetProtocol()), address, listenerState(l), fmt.Sprint(l.GetConnections()), fmt.Sprint(l.GetAccepted()))
-		}
-		fmt.Fprintln(w)
-		if err := t.write(w); err != nil {
-			return err
-		}
+	problems := &table{header: []string{"DOWN", "NAME", "REASON"}}
+	for _, p := range st.GetProblems() {
+		problems.add(kindLabel(p.GetKind()), p.GetName(), p.GetReason())
 	}
-	if len(ups) > 0 {
-		fmt.Fprintln(w)
-		if err := endpointTable(ups, time.Now()).write(w); err != nil {
-			return err
-		}
-	}
-	if len(st.GetProblems()) > 0 {
-		t := &table{header: []string{"DOWN", "NAME", "REASON"}}
-		for _, p := range st.GetProblems() {
-			t.add(kindLabel(p.GetKind()), p.GetName(), p.GetReason())
+	for _, t := range []*table{
+		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), reportedTable(ups), identityTable(ups), problems,
+	} {
+		if len(t.rows) == 0 {
+			continue
 		}
 		fmt.Fprintln(w)
-		if err := t.write(w); err != nil {
+		if err := t.write(w, p); err != nil {
 			return err
 		}
 	}
@@ -127,6 +130,18 @@ func writeStatus(w io.Writer, st *adminv1.GetStatusResponse, ups []*adminv1.Upst
 		showWarnings(w, st.GetWarnings(), nil)
 	}
 	return nil
+}
+
+func boundTable(listeners []*adminv1.ListenerStatus) *table {
+	t := &table{header: []string{"LISTENER", "PROTOCOL", "ADDRESS", "STATE", "OPEN", "ACCEPTED"}}
+	for _, l := range listeners {
+		address := l.GetBoundAddress()
+		if address == "" {
+			address = l.GetAddress()
+		}
+		t.add(l.GetName(), word(l.GetProtocol()), address, listenerState(l), fmt.Sprint(l.GetConnections()), fmt.Sprint(l.GetAccepted()))
+	}
+	return t
 }
 
 func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
@@ -147,7 +162,53 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 				health += ", draining"
 			}
 			t.add(u.GetName(), e.GetAddress(), health, fmt.Sprint(e.GetConnections()), fmt.Sprint(e.GetConnectionsMade()), fmt.Sprint(e.GetRequests()),
-				fmt.Sprintf("%d full, %d resumed", e.GetHandshakesFull(), e.GetHandshakesResumed()), presented(e.GetCertificate(), now), lastFailure(u, e, now))
+				handshakes(e), presented(e.GetCertificate(), now), lastFailure(u, e, now))
+		}
+	}
+	return t
+}
+
+// handshakes counts them, the full ones by why they were: "5 full (3 NO_TICKET,
+// 2 REFUSED), 7 resumed".
+func handshakes(e *adminv1.EndpointStatus) string {
+	var why []string
+	for _, f := range e.GetFullHandshakes() {
+		why = append(why, fmt.Sprintf("%d %s", f.GetCount(), word(f.GetReason())))
+	}
+	full := fmt.Sprintf("%d full", e.GetHandshakesFull())
+	if len(why) > 0 {
+		full += " (" + strings.Join(why, ", ") + ")"
+	}
+	return fmt.Sprintf("%s, %d resumed", full, e.GetHandshakesResumed())
+}
+
+// reportedTable has what VERIFICATION_REPORT_ONLY let through.
+func reportedTable(ups []*adminv1.UpstreamStatus) *table {
+	t := &table{header: []string{"NOT REFUSED", "ENDPOINT", "REASON", "COUNT"}}
+	for _, u := range ups {
+		for _, e := range u.GetEndpoints() {
+			for _, f := range e.GetReported() {
+				t.add(u.GetName(), e.GetAddress(), word(f.GetReason()), fmt.Sprint(f.GetCount()))
+			}
+		}
+	}
+	return t
+}
+
+// identityTable has the upstreams whose open connections were not all made with
+// the same client certificate, as while one is rotated.
+func identityTable(ups []*adminv1.UpstreamStatus) *table {
+	t := &table{header: []string{"UPSTREAM", "OPEN", "MADE WITH CLIENT CERTIFICATE"}}
+	for _, u := range ups {
+		if len(u.GetConnectionsByCertificate()) < 2 {
+			continue
+		}
+		for _, n := range u.GetConnectionsByCertificate() {
+			fingerprint := n.GetSha256Fingerprint()
+			if fingerprint == "" {
+				fingerprint = "none"
+			}
+			t.add(u.GetName(), fmt.Sprint(n.GetConnections()), fingerprint)
 		}
 	}
 	return t

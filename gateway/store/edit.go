@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -99,6 +100,8 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 	}
 	if len(e.Comment) > MaxComment {
 		bad.Add("options.comment", "has %d bytes; at most %d are allowed", len(e.Comment), MaxComment)
+	} else if holdsKey(e.Comment) {
+		bad.Add("options.comment", "holds a private key, and would be logged and shown")
 	}
 
 	edited := map[adminv1.Kind]map[string]Resource{}
@@ -325,13 +328,19 @@ func checkLabels(p Put, bad *invalid.List) {
 		bad.Add(at, "has %d entries; at most %d are allowed", len(labels), MaxLabels)
 	}
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		if k == "" || len(k) > MaxLabelBytes {
+		if holdsKey(k) || holdsKey(labels[k]) {
+			bad.Add(at, "hold a private key, and would be shown to everyone")
+		} else if k == "" || len(k) > MaxLabelBytes {
 			bad.Add(at, "has a key of %d bytes; it must have 1 to %d", len(k), MaxLabelBytes)
 		} else if n := len(labels[k]); n > MaxLabelBytes {
 			bad.Add(at.Key(k), "has %d bytes; at most %d are allowed", n, MaxLabelBytes)
 		}
 	}
 }
+
+// holdsKey reports whether free text holds a private key in PEM. It goes where
+// it was not meant to, and free text comes out again.
+func holdsKey(s string) bool { return strings.Contains(s, "PRIVATE KEY-----") }
 
 // keepSecrets lets a certificate that was read, and so has no key, be written
 // back: a key or archive that is left out is the stored one, and with it its

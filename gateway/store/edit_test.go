@@ -127,6 +127,24 @@ func TestPruneDeletesWhatIsNotNamed(t *testing.T) {
 	}
 }
 
+func TestFreeTextHoldsNoKey(t *testing.T) {
+	key := "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE"
+	inValue, inKey := upstream("v"), upstream("k")
+	inValue.Labels = map[string]string{"k": key}
+	inKey.Labels = map[string]string{key: "v"}
+	err := faults(t, new(State), Edit{Puts: put(inValue, inKey), Comment: "for " + key})
+	var got []string
+	for _, f := range err.Faults {
+		got = append(got, string(f.Field))
+	}
+	if want := []string{"options.comment", "resources[0].labels", "resources[1].labels"}; !slices.Equal(got, want) {
+		t.Errorf("faults at %q, want %q", got, want)
+	}
+	if strings.Contains(err.Error(), "MHcC") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestEveryFaultIsReportedWithItsPath(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("app"), listener("web", "app"))}).State()
 	stale := upstream("app")

@@ -78,7 +78,9 @@ func Open(dir string) (*Store, error) {
 }
 
 func (s *Store) open(path string) error {
-	switch _, err := os.Stat(path); {
+	switch info, err := os.Stat(path); {
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file: move it away", path)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := create(path); err != nil {
 			return fmt.Errorf("create %s: %w", path, err)

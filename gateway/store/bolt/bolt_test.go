@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -149,6 +150,42 @@ func TestWiderModesAreRefused(t *testing.T) {
 		os.Chmod(path, before.Mode())
 	}
 	open(t, dir)
+}
+
+func TestWhatIsNoFileIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	os.Chmod(dir, 0o700)
+	refused := func(say string) {
+		t.Helper()
+		s, err := Open(dir)
+		if s != nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), say) || strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%v", err)
+		}
+	}
+	db, lock := filepath.Join(dir, fileName), filepath.Join(dir, lockName)
+	if err := os.Mkdir(db, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refused("not a regular file")
+	os.Remove(db)
+	if err := unix.Mkfifo(db, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("not a regular file")
+	os.Remove(db)
+	os.Remove(lock)
+
+	other := filepath.Join(t.TempDir(), "other")
+	if err := errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Symlink(other, lock)); err != nil {
+		t.Fatal(err)
+	}
+	refused("lock")
+	if content, err := os.ReadFile(other); string(content) != "precious" {
+		t.Errorf("what the lock led to is now %q, %v", content, err)
+	}
 }
 
 func TestFilesAreForTheirOwnerOnly(t *testing.T) {

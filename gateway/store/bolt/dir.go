@@ -62,7 +62,8 @@ func checkMode(path string, most fs.FileMode) error {
 // takeLock returns the locked file; closing it, or the death of the process,
 // frees the lock.
 func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	// What a link leads to would be overwritten.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}

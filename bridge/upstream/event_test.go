@@ -1,0 +1,158 @@
+package upstream_test
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A witness is an observer that remembers what it was told.
+type witness struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (w *witness) observe(e upstream.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	reason := certs.Reason("-")
+	if e.Failure != nil {
+		reason = e.Failure.Reason
+	}
+	kind := map[upstream.EventKind]string{upstream.HealthChanged: "health", upstream.Failed: "failed"}[e.Kind]
+	w.told = append(w.told, fmt.Sprintf("%s %s %s %d", kind, e.Health, reason, e.Count))
+}
+
+// take returns what was told since it was last called.
+func (w *witness) take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	told := w.told
+	w.told = nil
+	return told
+}
+
+func (w *witness) want(t *testing.T, when string, want ...string) {
+	t.Helper()
+	if got := w.take(); !slices.Equal(got, want) {
+		t.Errorf("%s: told %q, want %q", when, got, want)
+	}
+}
+
+func TestObserverIsToldOfFailuresAndHealth(t *testing.T) {
+	var w witness
+	gone := refused(t)
+	u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint(gone, 1)}})
+	for range 100 {
+		if _, _, err := u.Dial(t.Context(), upstream.Stream); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	w.want(t, "while nobody listens", "health down CONNECT_REFUSED 0", "failed down CONNECT_REFUSED 1")
+	ln, err := net.Listen("tcp", gone)
+	if err != nil {
+		t.Skip("the port was taken meanwhile")
+	}
+	defer ln.Close()
+	for range 3 {
+		conn, _, err := u.Dial(t.Context(), upstream.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	w.want(t, "when somebody does", "health up - 0")
+}
+
+func TestFailuresAreToldTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w witness
+		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1), endpoint("b:1", 1)}})
+		a, b := u.Order()[0], u.Order()[0]
+		for range 1000 {
+			a.NoteFailure(syscall.ECONNREFUSED)
+			a.NoteFailure(syscall.ECONNRESET)
+		}
+		w.want(t, "at first", "health down CONNECT_REFUSED 0", "failed down CONNECT_REFUSED 1", "failed down PEER_CLOSED 1")
+		b.NoteFailure(syscall.ECONNREFUSED)
+		w.want(t, "another endpoint", "health down CONNECT_REFUSED 0", "failed down CONNECT_REFUSED 1")
+		time.Sleep(10*time.Second - 1)
+		a.NoteFailure(syscall.ECONNREFUSED)
+		w.want(t, "before the time")
+		time.Sleep(1)
+		a.NoteFailure(syscall.ECONNREFUSED)
+		w.want(t, "at the time", "failed down CONNECT_REFUSED 1001")
+	})
+}
+
+// An endpoint that flaps is told of a few times, and at last as it is.
+func TestFlappingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w witness
+		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
+		e := u.Order()[0]
+		for range 1000 {
+			e.NoteFailure(syscall.ECONNREFUSED)
+			e.NoteReply()
+		}
+		changes := 0
+		for _, s := range w.take() {
+			if strings.HasPrefix(s, "health") {
+				changes++
+			}
+		}
+		if changes != 6 {
+			t.Errorf("told of %d changes", changes)
+		}
+		e.NoteFailure(syscall.ECONNRESET)
+		w.want(t, "still too soon", "failed down PEER_CLOSED 1")
+		time.Sleep(10 * time.Second)
+		e.NoteFailure(syscall.ECONNRESET)
+		w.want(t, "later", "health down PEER_CLOSED 0", "failed down PEER_CLOSED 1")
+	})
+}
+
+// A TLS 1.3 server refuses our certificate after the handshake: that it
+// completes does not make the endpoint come up again.
+func TestAHandshakeDoesNotUndoALateFailure(t *testing.T) {
+	var w witness
+	addr := listen(t, "tcp", func(c net.Conn) {})
+	u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint(addr.String(), 1)}})
+	refusal := &certs.VerifyError{Reason: certs.ReasonClientCertificateRejected}
+	for range 3 {
+		conn, e, err := u.Dial(t.Context(), upstream.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		e.NoteFailure(refusal)
+	}
+	w.want(t, "refused thrice", "health up - 0", "health down CLIENT_CERTIFICATE_REJECTED 0", "failed down CLIENT_CERTIFICATE_REJECTED 1")
+	if s := only(t, u); s.Health != upstream.Down || s.Made != 3 {
+		t.Errorf("%+v", s)
+	}
+	u.Order()[0].NoteReply()
+	w.want(t, "once it answered", "health up - 0")
+}
+
+// The observer may look at the upstream it is told of.
+func TestObserverHoldsNothingUp(t *testing.T) {
+	var u *upstream.Upstream
+	var seen upstream.Health
+	u = upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}, Observer: func(upstream.Event) {
+		seen = u.Status()[0].Health
+	}})
+	u.Order()[0].NoteFailure(syscall.ECONNREFUSED)
+	if seen != upstream.Down {
+		t.Errorf("it saw %v", seen)
+	}
+}

@@ -1,0 +1,76 @@
+package upstream
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// connection adds a connection to t and returns whether it is open.
+func (t *Tracker) connection(fingerprint string, retire func()) (c *tracked, isOpen func() bool) {
+	near, far := net.Pipe()
+	var closed atomic.Bool
+	c = &tracked{fingerprint: fingerprint, retire: retire}
+	c.sock = socket.New(near, func() { t.remove(c); far.Close(); closed.Store(true) })
+	t.add(c)
+	return c, func() bool { synctest.Wait(); return !closed.Load() }
+}
+
+func TestDrainCutsWhatIsOpenWhenThePeriodEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker := NewTracker()
+		retired, others := 0, 0
+		_, idle := tracker.connection("a", func() { retired++ })
+		busy, busyOpen := tracker.connection("a", nil)
+		_, other := tracker.connection("b", func() { others++ })
+		_, none := tracker.connection("", nil)
+
+		if n := tracker.Drain("a", false, time.Minute); n != 2 || retired != 1 || others != 0 {
+			t.Fatalf("drains %d, told %d and %d of others", n, retired, others)
+		}
+		_, late := tracker.connection("a", nil) // made after: not meant
+		time.Sleep(time.Minute - time.Second)
+		if !idle() || !busyOpen() {
+			t.Error("cut before its time")
+		}
+		busy.sock.Close() // and so it has nothing more to be cut for
+		if busy.cut.Stop() {
+			t.Error("the timer of a connection that is closed still runs")
+		}
+		time.Sleep(time.Second)
+		if idle() || !other() || !none() || !late() {
+			t.Errorf("after the period: drained %v; left alone %v %v %v", idle(), other(), none(), late())
+		}
+		if n := tracker.Drain("", false, 0); n != 1 || none() || !other() {
+			t.Errorf("without a certificate: %d, open %v, other %v", n, none(), other())
+		}
+		if n := tracker.Drain("", true, 0); n != 2 || other() || late() {
+			t.Errorf("all: %d, open %v %v", n, other(), late())
+		}
+		if counts := tracker.Counts(); len(counts) != 0 || len(tracker.open) != 0 {
+			t.Errorf("left: %v", counts)
+		}
+	})
+}
+
+func TestDrainedAgainKeepsTheEarlierEnd(t *testing.T) {
+	for _, periods := range [][]time.Duration{{time.Minute, time.Hour}, {time.Hour, time.Minute}, {time.Minute, time.Minute}} {
+		synctest.Test(t, func(t *testing.T) {
+			tracker := NewTracker()
+			_, open := tracker.connection("a", nil)
+			for _, p := range periods {
+				tracker.Drain("a", false, p)
+			}
+			time.Sleep(time.Minute - 1)
+			before := open()
+			time.Sleep(1)
+			if after := open(); !before || after {
+				t.Errorf("%v: open %v, then %v", periods, before, after)
+			}
+		})
+	}
+}

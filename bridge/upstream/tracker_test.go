@@ -1,0 +1,139 @@
+package upstream_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A mutual is a server that demands client certificates, echoes, and tells of
+// each connection who the client is.
+type mutual struct {
+	ca    *certstest.CA
+	addr  string
+	names chan string
+}
+
+func newMutual(t *testing.T) *mutual {
+	m := &mutual{ca: certstest.NewCA(t), names: make(chan string, 100)}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{certstest.TLS(t, m.ca.Server(t, "up.test"))},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    m.ca.Pool(),
+	}
+	m.addr = listen(t, "tcp", func(conn net.Conn) {
+		c := tls.Server(conn, config)
+		if c.Handshake() == nil {
+			m.names <- c.ConnectionState().PeerCertificates[0].Subject.CommonName
+			io.Copy(c, c)
+		}
+	}).String()
+	return m
+}
+
+// revision returns an upstream to m with a client certificate, and its
+// fingerprint.
+func (m *mutual) revision(t *testing.T, tracker *upstream.Tracker, identity *certs.Certificate) *upstream.Upstream {
+	t.Helper()
+	o := certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{m.ca.Trust(t)}, Certificate: identity}
+	return upstream.New(upstream.Options{Name: "up", Tracker: tracker, Endpoints: []upstream.EndpointOptions{
+		{Network: "tcp", Address: m.addr, Stream: newClient(t, o), HTTP: newClient(t, o)},
+	}})
+}
+
+func dial(t *testing.T, u *upstream.Upstream, p upstream.Purpose) net.Conn {
+	t.Helper()
+	conn, _, err := u.Dial(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	exchange(t, conn)
+	return conn
+}
+
+func TestTrackerCountsByCertificateOverRevisions(t *testing.T) {
+	m := newMutual(t)
+	before, after := certstest.Certificate(t, m.ca.Client(t, "before")), certstest.Certificate(t, m.ca.Client(t, "after"))
+	tracker := upstream.NewTracker()
+	first := m.revision(t, tracker, before)
+	a, b := dial(t, first, upstream.Stream), dial(t, first, upstream.HTTP)
+	c := dial(t, m.revision(t, tracker, after), upstream.Stream)
+	plain := upstream.New(upstream.Options{Name: "up", Tracker: tracker, Endpoints: []upstream.EndpointOptions{
+		endpoint(listen(t, "tcp", func(c net.Conn) { io.Copy(c, c) }).String(), 1),
+	}})
+	d := dial(t, plain, upstream.HTTP)
+	for i, want := range []map[string]int{
+		{before.Fingerprint(): 2, after.Fingerprint(): 1, "": 1},
+		{before.Fingerprint(): 1, after.Fingerprint(): 1, "": 1},
+		{after.Fingerprint(): 1, "": 1},
+		{"": 1},
+		{},
+	} {
+		if got := tracker.Counts(); !maps.Equal(got, want) {
+			t.Errorf("with %d closed: %v, want %v", i, got, want)
+		}
+		if i < 4 {
+			[]net.Conn{a, b, c, d}[i].Close()
+		}
+	}
+}
+
+func TestFailedHandshakesAreNotTrackedForLong(t *testing.T) {
+	m := newMutual(t)
+	tracker := upstream.NewTracker()
+	u := upstream.New(upstream.Options{Name: "up", Tracker: tracker, Endpoints: []upstream.EndpointOptions{
+		{Network: "tcp", Address: m.addr, Stream: newClient(t, certs.ClientOptions{ServerName: "other.test", Trust: []*certs.TrustBundle{m.ca.Trust(t)}})},
+	}})
+	if _, _, err := u.Dial(t.Context(), upstream.Stream); err == nil {
+		t.Fatal("no error")
+	}
+	if counts := tracker.Counts(); len(counts) != 0 {
+		t.Errorf("%v", counts)
+	}
+}
+
+func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
+	m := newMutual(t)
+	before, after := certstest.Certificate(t, m.ca.Client(t, "before")), certstest.Certificate(t, m.ca.Client(t, "after"))
+	tracker := upstream.NewTracker()
+	old, now := m.revision(t, tracker, before), m.revision(t, tracker, after)
+	a, c := dial(t, old, upstream.Stream), dial(t, now, upstream.Stream)
+	retired := make(chan struct{}, 10)
+	b, err := old.Order()[0].DialPooled(t.Context(), upstream.HTTP, "", func() { retired <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+
+	if n := tracker.Drain("0000", false, 0); n != 0 {
+		t.Errorf("an unknown certificate: %d", n)
+	}
+	if n := tracker.Drain(before.Fingerprint(), false, time.Hour); n != 2 {
+		t.Errorf("drains %d, want 2", n)
+	}
+	<-retired // which Drain has waited for
+	exchange(t, a)
+	exchange(t, b)
+	if n := tracker.Drain(before.Fingerprint(), false, 0); n != 2 {
+		t.Errorf("drains %d, want the same 2", n)
+	}
+	for _, conn := range []net.Conn{a, b} {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a drained connection reads %v", err)
+		}
+	}
+	exchange(t, c)
+	if got := tracker.Counts(); !maps.Equal(got, map[string]int{after.Fingerprint(): 1}) {
+		t.Errorf("left: %v", got)
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const rotating = `upstreams { name: "u"
+	endpoints { address: "a:1" health: ENDPOINT_HEALTH_UP handshakes_full: 5 handshakes_resumed: 7
+		full_handshakes { reason: FULL_HANDSHAKE_REASON_NO_TICKET count: 3 } full_handshakes { reason: FULL_HANDSHAKE_REASON_REFUSED count: 2 }
+		reported { reason: REASON_NAME_MISMATCH count: 9 } }
+	connections_by_certificate { sha256_fingerprint: "aa11" connections: 4 } connections_by_certificate { connections: 1 } }
+upstreams { name: "settled" endpoints { address: "b:1" } connections_by_certificate { sha256_fingerprint: "aa11" connections: 2 } }`
+
+func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
+	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, rotating)
+	rows := rows(endpointTable(ups.GetUpstreams(), time.Now()))
+	if want := "|5 full (3 NO_TICKET, 2 REFUSED), 7 resumed|"; !strings.Contains(rows[0], want) {
+		t.Errorf("no %s in %s", want, rows[0])
+	}
+	if want := "|0 full, 0 resumed|"; !strings.Contains(rows[1], want) {
+		t.Errorf("no %s in %s", want, rows[1])
+	}
+	check(t, reportedTable(ups.GetUpstreams()), "u|a:1|NAME_MISMATCH|9")
+	check(t, identityTable(ups.GetUpstreams()), "u|4|aa11", "u|1|none")
+
+	sh := serveFake(t, fakeAdmin{status: fakeStatus{upstreams: ups}})
+	sh.run(t.Context(), "status").want(t, exitOK, "NOT REFUSED   ENDPOINT   REASON          COUNT\nu             a:1        NAME_MISMATCH   9\n",
+		"UPSTREAM   OPEN   MADE WITH CLIENT CERTIFICATE\nu          4      aa11\nu          1      none\n")
+	sh.run(t.Context(), "status", "-o", "json").want(t, exitOK, `"fullHandshakes"`, `"connectionsByCertificate"`)
+}
+
+func TestCertificatesInUseAreShownByDaysLeft(t *testing.T) {
+	list := text(t, &adminv1.StatusServiceListCertificatesResponse{}, `
+		certificates { use: CERTIFICATE_USE_UPSTREAM name: "u" endpoint: "a:1" days_left: -2 used_by: "upstream u"
+			info { sans: "DNS:a" sans: "DNS:b" not_after { seconds: 1893456000 } sha256_fingerprint: "00112233445566778899" findings: CERTIFICATE_FINDING_EXPIRED findings: CERTIFICATE_FINDING_WEAK_KEY } }
+		certificates { use: CERTIFICATE_USE_OWN name: "client" days_left: 6 info { subject: "CN=c" } used_by: "listener web" used_by: "upstream u" }
+		certificates { use: CERTIFICATE_USE_CRL name: "corp" days_left: 40 info { issuer: "CN=ca" } }`)
+	sh := serveFake(t, fakeAdmin{status: fakeStatus{certificates: list}})
+	sh.run(t.Context(), "status", "--certificates").want(t, exitOK,
+		"DAYS LEFT   UNTIL        USE        NAME     SUBJECT       USED BY                    SHA-256            FINDINGS\n"+
+			"expired     2030-01-01   upstream   u a:1    DNS:a,DNS:b   upstream u                 0011223344556677   EXPIRED,WEAK_KEY\n"+
+			"6           -            own        client   CN=c          listener web, upstream u   -                  -\n"+
+			"40          -            crl        corp     CN=ca         -                          -                  -\n")
+	var answer struct {
+		Certificates []struct{ DaysLeft int }
+	}
+	r := sh.run(t.Context(), "status", "--certificates", "-o", "json")
+	if err := json.Unmarshal([]byte(r.out), &answer); err != nil || len(answer.Certificates) != 3 || answer.Certificates[0].DaysLeft != -2 {
+		t.Errorf("%v in %s", err, r.out)
+	}
+
+	none := serveFake(t, fakeAdmin{status: fakeStatus{certificates: &adminv1.StatusServiceListCertificatesResponse{}}})
+	none.run(t.Context(), "status", "--certificates").want(t, exitOK, "No certificates in use.")
+}
+
+func TestColoursDoNotMoveColumns(t *testing.T) {
+	tb := &table{header: []string{"HEALTH", "DAYS LEFT", "REASON"}}
+	tb.add("up", "expired", "EXPIRED")
+	tb.add("1 up, 1 down", "6", "")
+	tb.add("not tried", "29", "\x1b[2J")
+	tb.add("ümlaut", "300", "x")
+	var plain, coloured bytes.Buffer
+	if err := tb.write(&plain, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := tb.write(&coloured, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\x1b[32mup\x1b[0m   ", "\x1b[31m1 up, 1 down\x1b[0m   ", "\x1b[31mexpired\x1b[0m", "\x1b[33m6\x1b[0m ", "\x1b[33m29\x1b[0m ", "   300         ", "\uFFFD[2J"} {
+		if !strings.Contains(coloured.String(), want) {
+			t.Errorf("no %q in %q", want, coloured.String())
+		}
+	}
+	stripped := coloured.String()
+	for _, code := range []string{"32", "31", "33", "0"} {
+		stripped = strings.ReplaceAll(stripped, "\x1b["+code+"m", "")
+	}
+	if stripped != plain.String() {
+		t.Errorf("coloured\n%s\nplain\n%s", stripped, plain.String())
+	}
+	if !strings.Contains(plain.String(), "\nümlaut         300         x\n") {
+		t.Errorf("got\n%s", plain.String())
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+)
+
+// wordsJSON returns m as JSON with protojson's names, but an enum's values as
+// people read them ("NAME_MISMATCH"; "" for the unspecified one), and with
+// every field but messages that are not set, so that a script need not tell
+// "left out" from "empty". m must hold no maps.
+func wordsJSON(m proto.Message) ([]byte, error) {
+	var out bytes.Buffer
+	if err := writeWords(&out, m.ProtoReflect()); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func writeWords(out *bytes.Buffer, m protoreflect.Message) error {
+	if isWellKnown(m.Descriptor()) { // a string in JSON
+		text, err := protojson.Marshal(m.Interface())
+		out.Write(text)
+		return err
+	}
+	out.WriteByte('{')
+	first := true
+	for i := range m.Descriptor().Fields().Len() {
+		fd := m.Descriptor().Fields().Get(i)
+		if fd.HasPresence() && !m.Has(fd) {
+			continue
+		}
+		if !first {
+			out.WriteByte(',')
+		}
+		first = false
+		fmt.Fprintf(out, "%q:", fd.JSONName())
+		if err := writeField(out, fd, m.Get(fd)); err != nil {
+			return err
+		}
+	}
+	out.WriteByte('}')
+	return nil
+}
+
+func writeField(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protoreflect.Value) error {
+	if !fd.IsList() {
+		return writeValue(out, fd, v)
+	}
+	out.WriteByte('[')
+	for i := range v.List().Len() {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		if err := writeValue(out, fd, v.List().Get(i)); err != nil {
+			return err
+		}
+	}
+	out.WriteByte(']')
+	return nil
+}
+
+func writeValue(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protoreflect.Value) error {
+	var value any
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		return writeWords(out, v.Message())
+	case protoreflect.EnumKind:
+		value = enumWord(fd.Enum(), v.Enum())
+	case protoreflect.Uint64Kind: // as protojson: a number in JSON may lose digits
+		value = fmt.Sprint(v.Uint())
+	default:
+		value = v.Interface()
+	}
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(value); err != nil {
+		return err
+	}
+	out.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n")))
+	return nil
+}
+
+// enumWord is word for a value that need not have a name; "" for zero.
+func enumWord(enum protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
+	ev := enum.Values().ByNumber(n)
+	switch {
+	case n == 0:
+		return ""
+	case ev == nil:
+		return fmt.Sprint(n)
+	}
+	return string(ev.Name())[len(manifest.EnumPrefix(enum)):]
+}
+
+func isWellKnown(desc protoreflect.MessageDescriptor) bool {
+	return desc.ParentFile().Package() == "google.protobuf"
+}
+
+// showWords writes m as wordsJSON has it.
+func showWords(w io.Writer, f format, m proto.Message) error {
+	text, err := wordsJSON(m)
+	if err != nil {
+		return err
+	}
+	if f == formatYAML {
+		yaml, err := manifest.YAMLFromJSON(text)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(yaml)
+		return err
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	_, err = w.Write(out.Bytes())
+	return err
+}
