@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -77,7 +78,13 @@ func (c *conn) bridge(t *Table, o *outcome) {
 		client, serverName = tc, tc.ConnectionState().ServerName
 	}
 
-	target := t.target(serverName)
+	// A name that is none cannot be any route's or upstream's, so it is left
+	// empty and only a route that asks for no host takes it.
+	host, err := route.NormalizeHost(serverName)
+	if err != nil {
+		host = ""
+	}
+	target := t.target(host)
 	if target != nil {
 		o.route = target.Route
 	}
@@ -93,7 +100,7 @@ func (c *conn) bridge(t *Table, o *outcome) {
 	}
 	o.upstream = u.Name()
 
-	back, endpoint, err := u.Dial(s.ctx, upstream.Stream)
+	back, endpoint, err := u.DialAs(s.ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
 		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
@@ -103,6 +110,7 @@ func (c *conn) bridge(t *Table, o *outcome) {
 	o.endpoint = endpoint.Address()
 
 	sp := newSplice(client, back, &s.pool, t.idleTimeout(), t.linger(), &s.count.toUpstream, &s.count.toClient)
+	sp.toClient.first = endpoint.NoteReply
 	c.setSplice(sp)
 	o.how, o.err = sp.run()
 	o.reason = certs.Classify(o.err)

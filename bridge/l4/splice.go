@@ -21,6 +21,7 @@ const (
 	endIdle     ending = "idle"
 	endLinger   ending = "linger"
 	endShutdown ending = "shutdown"
+	endDrained  ending = "drained" // the upstream's side was closed by its Tracker
 
 	endClientReset       ending = "client reset"
 	endClientTruncated   ending = "client truncated" // TLS without close_notify
@@ -78,6 +79,8 @@ func (s *side) write(p []byte) (int, error) {
 // called names err, which reading from the side or writing to it failed with.
 func (s *side) called(err error) ending {
 	switch {
+	case errors.Is(err, net.ErrClosed):
+		return endDrained // whoever else closes it notes why first
 	case errors.Is(err, errTruncated):
 		return s.truncated
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
@@ -110,7 +113,8 @@ type direction struct {
 	bytes    atomic.Uint64  // delivered
 	total    *atomic.Uint64 // the server's, likewise
 
-	failure error // of reading; may be looked at when run has returned
+	first   func() // called as the first bytes are delivered; may be nil
+	failure error  // of reading; may be looked at when run has returned
 
 	// activity grows with everything that happens, and is odd while a write is
 	// under way. So one timer can watch it, and no read or write sets one.
@@ -270,7 +274,9 @@ func (d *direction) deliver(p []byte) error {
 	d.activity.Add(1)
 	n, err := d.to.write(p)
 	d.activity.Add(1)
-	d.bytes.Add(uint64(n))
+	if d.bytes.Add(uint64(n)) == uint64(n) && d.first != nil {
+		d.first()
+	}
 	d.total.Add(uint64(n))
 	return err
 }

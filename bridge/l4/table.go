@@ -46,14 +46,8 @@ func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTime
 func (t *Table) idleTimeout() time.Duration      { return cmp.Or(t.IdleTimeout, time.Hour) }
 func (t *Table) linger() time.Duration           { return cmp.Or(t.Linger, time.Minute) }
 
-// target returns where a client that asked for serverName goes; nil: nowhere.
-func (t *Table) target(serverName string) *Target {
-	// A name that is none cannot be any route's, so it is left empty and only
-	// a route that asks for no host takes it.
-	host, err := route.NormalizeHost(serverName)
-	if err != nil {
-		host = ""
-	}
+// target returns where a client that asked for host goes; nil: nowhere.
+func (t *Table) target(host string) *Target {
 	if target, ok := t.Routes.Match(route.Request{Host: host}); ok {
 		return target
 	}

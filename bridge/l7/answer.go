@@ -25,6 +25,7 @@ var (
 	notFound           = answer{404, "no route\n", 12}
 	methodNotAllowed   = answer{405, "method not allowed\n", 12}
 	requestTimeout     = answer{408, "request timeout\n", 4}
+	misdirected        = answer{421, "misdirected request\n", 2}
 	badGateway         = answer{502, "bad gateway\n", 14}
 	serviceUnavailable = answer{503, "service unavailable\n", 14}
 	gatewayTimeout     = answer{504, "gateway timeout\n", 4}

@@ -2,20 +2,10 @@ package l7
 
 import (
 	"cmp"
-	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A Protocol is a choice of HTTP version.
@@ -42,46 +32,55 @@ type BackOptions struct {
 
 	MaxIdle     int           // most idle connections kept per endpoint; 0: 128
 	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
+
+	// MaxAge is how long after it was made a connection takes further
+	// requests; it is closed when those it has are answered. 0: no limit.
+	MaxAge time.Duration
 }
 
 // A Back carries requests to one upstream, and keeps connections to its
 // endpoints for further requests. It never shares a connection with another
-// Back.
+// Back, nor between hosts if the upstream takes the server name from the
+// request.
 type Back struct {
-	options   BackOptions
-	endpoints map[*upstream.Endpoint]*pool
-	retired   atomic.Bool
-}
+	options BackOptions
 
-// A pool has the connections to one endpoint.
-type pool struct {
-	requests *http.Transport
-	// upgrades are HTTP/1.1's alone, so they need connections on which the
-	// upstream could not choose HTTP/2. None is kept.
-	upgrades *http.Transport
+	endpoints map[*upstream.Endpoint]*pool // nil if each host has its own
+	hosts     *hostPools                   // nil if not
 }
 
 // NewBack returns a Back. It holds nothing until requests are carried; after
 // that it should be Retired when no more are sent.
 func NewBack(o BackOptions) *Back {
-	b := &Back{options: o, endpoints: make(map[*upstream.Endpoint]*pool)}
+	b := &Back{options: o}
+	if o.Upstream.FromHost() {
+		b.hosts = newHostPools(b)
+		return b
+	}
+	b.endpoints = make(map[*upstream.Endpoint]*pool)
 	for _, e := range o.Upstream.Order() {
-		b.endpoints[e] = b.newPool(e)
+		b.endpoints[e] = b.newPool(e, "")
 	}
 	return b
 }
 
 // Retire closes idle connections, and lets each other one be closed after the
-// request it carries. A request that still comes is served.
+// requests it carries. A request that still comes is served.
 func (b *Back) Retire() {
-	b.retired.Store(true)
-	b.closeIdle()
+	if b.hosts != nil {
+		b.hosts.retire()
+	}
+	for _, p := range b.endpoints {
+		p.retire()
+	}
 }
 
-func (b *Back) closeIdle() {
-	for _, p := range b.endpoints {
-		p.requests.CloseIdleConnections()
+// pool returns the connections to an endpoint for a request's host.
+func (b *Back) pool(e *upstream.Endpoint, host string) *pool {
+	if b.hosts != nil {
+		return b.hosts.pool(e, host)
 	}
+	return b.endpoints[e]
 }
 
 func (b *Back) scheme() string {
@@ -102,26 +101,36 @@ func (b *Back) host(e *upstream.Endpoint) string {
 	return cmp.Or(b.options.Host, e.Address())
 }
 
-func (b *Back) newPool(e *upstream.Endpoint) *pool {
-	var requests, upgrades http.Protocols
-	upgrades.SetHTTP1(true)
-	switch {
-	case b.options.Protocol == HTTP1 || b.options.Protocol == Auto && !b.options.TLS:
-		requests.SetHTTP1(true)
-	case b.options.Protocol == Auto:
-		requests.SetHTTP1(true)
-		requests.SetHTTP2(true)
-	case b.options.TLS:
-		requests.SetHTTP2(true)
-	default:
-		requests.SetUnencryptedHTTP2(true)
-	}
-	p := &pool{
-		requests: b.newTransport(dialer{endpoint: e, purpose: upstream.HTTP, tls: b.options.TLS, want2: b.options.TLS && b.options.Protocol == HTTP2, refuse2: b.options.Protocol == HTTP1}, requests),
-		upgrades: b.newTransport(dialer{endpoint: e, purpose: upgradePurpose(b.options), tls: b.options.TLS, refuse2: true}, upgrades),
-	}
+func (b *Back) newPool(e *upstream.Endpoint, host string) *pool {
+	p := &pool{back: b, endpoint: e, host: host}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	p.upgrades = b.newTransport(&dialer{pool: p, purpose: upgradePurpose(b.options), refuse2: true}, protocols)
 	p.upgrades.DisableKeepAlives = true
 	return p
+}
+
+// newRequests returns the transport of a generation.
+func (b *Back) newRequests(g *generation) *http.Transport {
+	var protocols http.Protocols
+	switch {
+	case b.options.Protocol == HTTP1 || b.options.Protocol == Auto && !b.options.TLS:
+		protocols.SetHTTP1(true)
+	case b.options.Protocol == Auto:
+		protocols.SetHTTP1(true)
+		protocols.SetHTTP2(true)
+	case b.options.TLS:
+		protocols.SetHTTP2(true)
+	default:
+		protocols.SetUnencryptedHTTP2(true)
+	}
+	return b.newTransport(&dialer{
+		pool:       g.pool,
+		generation: g,
+		purpose:    upstream.HTTP,
+		want2:      b.options.TLS && b.options.Protocol == HTTP2,
+		refuse2:    b.options.Protocol == HTTP1,
+	}, protocols)
 }
 
 // upgradePurpose returns which of an endpoint's TLS settings lead to HTTP/1.1:
@@ -134,7 +143,7 @@ func upgradePurpose(o BackOptions) upstream.Purpose {
 	return upstream.Stream
 }
 
-func (b *Back) newTransport(d dialer, protocols http.Protocols) *http.Transport {
+func (b *Back) newTransport(d *dialer, protocols http.Protocols) *http.Transport {
 	maxIdle := cmp.Or(b.options.MaxIdle, 128)
 	return &http.Transport{
 		DialContext:            d.dial,
@@ -148,92 +157,4 @@ func (b *Back) newTransport(d dialer, protocols http.Protocols) *http.Transport 
 		MaxResponseHeaderBytes: 1 << 20,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
-}
-
-// maxDials bounds the connections made for one request. net/http dials again
-// when a new HTTP/2 connection dies before it carried anything, without an
-// end: as often as an upstream refuses our certificate.
-const maxDials = 4
-
-var errDials = errors.New("connections die before they carry a request")
-
-// A dialer makes a transport's connections.
-type dialer struct {
-	endpoint *upstream.Endpoint
-	purpose  upstream.Purpose
-	tls      bool // TLS must be spoken
-	want2    bool // HTTP/2 must be negotiated
-	refuse2  bool // HTTP/2 must not be
-}
-
-func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	x := exchangeOf(ctx)
-	if x != nil && x.dials.Add(1) > maxDials {
-		return nil, errDials
-	}
-	c, err := d.endpoint.Dial(ctx, d.purpose)
-	if err != nil {
-		return nil, err
-	}
-	tc, ok := c.(*tls.Conn)
-	if ok && x != nil {
-		x.dialled.Store(tc)
-	}
-	if err := d.check(tc); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("endpoint %s: %w", d.endpoint.Address(), err)
-	}
-	return c, nil
-}
-
-// check reports what a connection lacks. tc is nil for plaintext, which
-// net/http would take for TLS that somebody else has seen to.
-func (d dialer) check(tc *tls.Conn) error {
-	if (tc != nil) != d.tls {
-		return &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
-	}
-	if tc == nil {
-		return nil
-	}
-	switch is2 := tc.ConnectionState().NegotiatedProtocol == "h2"; {
-	case d.want2 && !is2:
-		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream did not negotiate HTTP/2 (h2 by ALPN)"}
-	case d.refuse2 && is2:
-		return &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream negotiated HTTP/2 (h2 by ALPN) where HTTP/1.1 is needed; do not offer h2"}
-	}
-	return nil
-}
-
-// refusal returns why a connection that was dialled for a request is dead, if
-// that says more than err does. With TLS 1.3 an upstream judges our certificate
-// when the handshake is over for us; its alert is then read by whichever of
-// net/http's goroutines comes first, and not always part of what it returns. A
-// tls.Conn keeps the alert and gives it to every later Read.
-func (x *exchange) refusal(err error) error {
-	tc := x.dialled.Load()
-	if tc == nil || !saysDead(err) {
-		return err
-	}
-	_ = tc.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // fails only if it is closed, which is as good
-	if _, late := tc.Read(make([]byte, 1)); late != nil {
-		switch certs.Classify(late) {
-		case certs.ReasonOther, certs.ReasonPeerClosed, certs.ReasonHandshakeTimeout, certs.ReasonConnectTimeout:
-		default:
-			return late
-		}
-	}
-	return err
-}
-
-// saysDead reports whether an error means that its connection is of no use to
-// anybody, so that it may be read from.
-func saysDead(err error) bool {
-	for _, dead := range []error{errDials, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF} {
-		if errors.Is(err, dead) {
-			return true
-		}
-	}
-	// net/http exports no error for a connection that failed as it was new.
-	return strings.Contains(err.Error(), "http2: client conn could not be established") ||
-		strings.Contains(err.Error(), "http2: client conn is closed")
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,7 @@ func (s *Server) forward(x *exchange, r *http.Request) {
 	defer cancel(nil)
 	x.cancel = cancel
 	x.w.giveUp = func() { cancel(nil) }
+	defer x.leave()
 	r = r.WithContext(ctx)
 	if r.ContentLength != 0 {
 		x.body = &clientBody{ReadCloser: r.Body, trailer: fields(r.Trailer), rules: &x.action.RequestHeaders, idle: x.idle}
@@ -179,9 +181,6 @@ func (carrier) RoundTrip(out *http.Request) (*http.Response, error) {
 		timer := time.AfterFunc(d, func() { x.cancel(errDeadline) })
 		defer timer.Stop()
 	}
-	if x.back.retired.Load() {
-		out.Close = true // nobody will ask for it again
-	}
 	err := upstream.ErrNoEndpoint
 	for _, e := range x.back.options.Upstream.Order() {
 		var res *http.Response
@@ -209,14 +208,10 @@ func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response
 	x.endpoint = e.Address()
 	x.dials.Store(0)
 	x.dialled.Store(nil)
-	pool := x.back.endpoints[e]
-	transport := pool.requests
-	if len(out.Header["Upgrade"]) > 0 {
-		transport = pool.upgrades
-	}
-	res, err := transport.RoundTrip(try)
+	res, err := x.transport(out, e).RoundTrip(try)
 	if err == nil {
 		e.NoteRequest()
+		e.NoteReply()
 		return res, nil
 	}
 	if isUnsent(err) && body.touched.Load() {
@@ -230,6 +225,26 @@ func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response
 		}
 	}
 	return nil, err
+}
+
+// transport returns what carries a request to an endpoint. Unless it is an
+// upgrade, the exchange enters a generation of connections.
+func (x *exchange) transport(out *http.Request, e *upstream.Endpoint) *http.Transport {
+	x.leave()
+	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"))
+	if len(out.Header["Upgrade"]) > 0 {
+		return pool.upgrades
+	}
+	x.generation = pool.enter()
+	return x.generation.requests
+}
+
+// leave leaves the generation that the exchange entered, if it has.
+func (x *exchange) leave() {
+	if x.generation != nil {
+		x.generation.leave()
+		x.generation = nil
+	}
 }
 
 // isUnsent reports whether nothing of a request can have reached an upstream.
@@ -265,8 +280,7 @@ func (b *tryBody) Close() error {
 	return nil // ReverseProxy closes the body itself
 }
 
-// An upstreamBody is a response's body that says when the upstream broke it
-// off, and lets a replaced upstream's connection go.
+// An upstreamBody is a response's body that says when the upstream broke it off.
 type upstreamBody struct {
 	io.ReadCloser
 	server *Server
@@ -288,11 +302,7 @@ func (b *upstreamBody) Close() error {
 	// The upstream has said all it has to say. An HTTP/2 body's Close waits
 	// for the request's to be sent, so that must not wait for the client.
 	b.x.abandonBody()
-	err := b.ReadCloser.Close()
-	if b.x.back.retired.Load() {
-		b.x.back.closeIdle()
-	}
-	return err
+	return b.ReadCloser.Close()
 }
 
 // buffers lends ReverseProxy its copy buffers.

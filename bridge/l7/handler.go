@@ -29,8 +29,9 @@ type exchange struct {
 	cancel context.CancelCauseFunc // of the request's context
 
 	// Set while it is forwarded, by the goroutine that serves the request.
-	back     *Back
-	endpoint string
+	back       *Back
+	endpoint   string
+	generation *generation // of connections, of which one carries it; nil: none
 
 	// Of connections dialled for it at the present endpoint: how many, and the
 	// last with TLS.
@@ -117,6 +118,12 @@ func (s *Server) serve(x *exchange, r *http.Request) {
 		return
 	}
 	x.client = hostOf(r.RemoteAddr)
+	if r.TLS != nil && table.TLS != nil && !table.TLS.Knows(x.target.host) {
+		// Over a connection whose SNI was known, and which a client may use
+		// for other names of its certificate (RFC 9110, section 7.4).
+		s.answer(x, r, misdirected)
+		return
+	}
 	// Before it is matched, so that no condition holds for what is not sent on.
 	header.cleanRequest(r.ProtoMajor == 1)
 	x.action = table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Header: r.Header.Values})
