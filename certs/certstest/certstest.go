@@ -72,6 +72,20 @@ func (ca *CA) Leaf(t testing.TB, o pki.LeafOptions) *pki.Issued {
 	return issued
 }
 
+// CRL returns a revocation list of ca, in date, that revokes what is given.
+func (ca *CA) CRL(t testing.TB, revoked ...*x509.Certificate) []byte {
+	t.Helper()
+	var o pki.CRLOptions
+	for _, c := range revoked {
+		o.Revoked = append(o.Revoked, c.SerialNumber)
+	}
+	text, err := ca.CA.CRL(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 // TrustPEM returns the root: what peers are to trust.
 func (ca *CA) TrustPEM() []byte { return ca.RootPEM() }
 
@@ -79,6 +93,20 @@ func (ca *CA) TrustPEM() []byte { return ca.RootPEM() }
 func (ca *CA) Trust(t testing.TB) *certs.TrustBundle {
 	t.Helper()
 	b, err := certs.ParseTrustBundle(ca.RootPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TrustCRLs returns the root and revocation lists as a trust bundle.
+func (ca *CA) TrustCRLs(t testing.TB, crls ...[]byte) *certs.TrustBundle {
+	t.Helper()
+	s := certs.TrustSource{Field: "pem", Certificates: ca.RootPEM()}
+	for _, text := range crls {
+		s.CRLs = append(s.CRLs, certs.CRLSource{Field: "crls", Data: text})
+	}
+	b, err := certs.NewTrustBundle(s)
 	if err != nil {
 		t.Fatal(err)
 	}
