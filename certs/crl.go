@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +79,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 		return nil, errors.New("is empty: want a revocation list in PEM or DER")
 	case len(data) > maxCRLBytes:
 		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxCRLBytes)
-	case data[0] == derSequence:
+	case isDER(data):
 		l, err := parseCRL(data)
 		if err != nil {
 			return nil, err
@@ -99,6 +100,9 @@ func parseCRLs(data []byte) ([]*crl, error) {
 			break
 		}
 		rest = next
+		if strings.Contains(block.Type, "PRIVATE KEY") {
+			return nil, errors.New("holds a private key: want only revocation lists, and keep the key out of here")
+		}
 		if block.Type != crlPEM {
 			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), crlPEM, pemAdvice(block.Type))
 		}
@@ -116,9 +120,6 @@ func parseCRLs(data []byte) ([]*crl, error) {
 	}
 	return lists, nil
 }
-
-// derSequence is the first byte of every certificate and list in DER.
-const derSequence = 0x30
 
 var errMalformedCRL = errors.New("is malformed: it is no CertificateList of RFC 5280")
 

@@ -87,7 +87,7 @@ func ParseTrustBundle(text []byte) (*TrustBundle, error) {
 
 func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	var bad Faults
-	certs, err := parseTrusted(text)
+	certs, err := parseCertificates(text, maxTrustedCAs)
 	if err != nil {
 		bad.add("", "%v", err)
 		return nil, bad
@@ -117,24 +117,6 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	return newTrustBundle(unique), nil
 }
 
-// parseTrusted reads certificates in PEM, or in DER one after another.
-func parseTrusted(data []byte) ([]*x509.Certificate, error) {
-	if len(data) == 0 || data[0] != derSequence {
-		return parseCertificates(data, maxTrustedCAs)
-	}
-	if len(data) > maxPEMBytes {
-		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
-	}
-	certs, err := x509.ParseCertificates(data)
-	if err != nil {
-		return nil, fmt.Errorf("cannot be parsed as certificates in DER: %s", printable(err.Error(), 200))
-	}
-	if len(certs) > maxTrustedCAs {
-		return nil, fmt.Errorf("holds more than %d certificates", maxTrustedCAs)
-	}
-	return certs, nil
-}
-
 // isSelfSigned reports whether a certificate's own key signed it. The check of
 // x509.Certificate.CheckSignatureFrom would ask for a CA.
 func isSelfSigned(c *x509.Certificate) bool {
@@ -147,7 +129,7 @@ func (b *TrustBundle) Infos() []Info {
 	for i, c := range b.certs {
 		infos[i] = Describe(b.certs[i : i+1])
 		if !c.IsCA {
-			infos[i].Warnings = append(infos[i].Warnings, "it is not a CA: it vouches for nothing but itself")
+			infos[i].warn(FindingNotACA, "it is not a CA: it vouches for nothing but itself")
 		}
 	}
 	return infos
