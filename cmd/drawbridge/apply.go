@@ -15,6 +15,10 @@ const applyLong = `Apply makes the running gateway's configuration what the file
 in one revision, or nothing. Resources that the files do not name stay as they
 are, unless --prune is given.
 
+With --require-probe the gateway first shakes hands with the endpoints of every
+upstream that the change affects, with the new settings; unless any (or all) of
+each upstream's endpoints do, nothing is changed and the probes are shown.
+
 A file is YAML or JSON: documents, each a kind and the resource's fields. What
 is not a field is refused. Relative paths in a file start at that file.
 
@@ -27,7 +31,24 @@ is not a field is refused. Relative paths in a file start at that file.
   name: payments
   address: 127.0.0.1:8080
   protocol: HTTP
-  upstream: payments`
+  upstream: payments
+
+Key material is given in one of three ways. What is inline comes back from no
+command; "files" are on the gateway's machine, below its --file-root directories,
+and watched; a PKCS#12 archive is base64 in "pkcs12", or a file like any other:
+
+  kind: Certificate
+  name: client
+  files: {certificatePath: client.p12, passphrasePath: client.pass}
+  ---
+  kind: Certificate
+  name: front
+  pkcs12: {data: MIIKXAIBAzCC..., passphrase: "..."}
+  ---
+  kind: TrustBundle
+  name: corp
+  file: corp-ca.pem
+  crls: [{file: corp.crl}]`
 
 func newApply(c *cli) *cobra.Command {
 	var (
@@ -41,6 +62,7 @@ func newApply(c *cli) *cobra.Command {
 		Long:  applyLong,
 		Example: `  drawbridge apply -f drawbridge.yaml
   drawbridge apply -f base.yaml -f site/ --prune --dry-run
+  drawbridge apply -f payments.yaml --require-probe any
   drawbridge get all -o yaml | sed s/8080/9090/ | drawbridge apply -f -`,
 		Args: cobra.NoArgs,
 	}
@@ -48,6 +70,7 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and show what would change, but change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
+	require := requireProbeFlag(cmd)
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -71,7 +94,7 @@ func newApply(c *cli) *cobra.Command {
 		answer, err := cl.Apply(cmd.Context(), &adminv1.ApplyRequest{
 			Resources: m.Resources(),
 			Prune:     prune,
-			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment},
+			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)},
 		})
 		if err != nil {
 			return cl.failure(err, inManifest(m))

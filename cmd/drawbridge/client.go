@@ -53,9 +53,10 @@ func (c *cli) connectFlags(flags *pflag.FlagSet) *connector {
 // A client is a connection to a gateway. Who dials closes.
 type client struct {
 	adminv1.AdminServiceClient
-	status adminv1.StatusServiceClient
-	conn   *grpc.ClientConn
-	target string
+	status      adminv1.StatusServiceClient
+	diagnostics adminv1.DiagnosticsServiceClient
+	conn        *grpc.ClientConn
+	target      string
 	// anonymous: over TCP without a client certificate.
 	anonymous bool
 	// dialError is the last error of a TCP or unix connection. It is a
@@ -110,6 +111,7 @@ func (o *connector) dial() (*client, error) {
 	cl.conn = conn
 	cl.AdminServiceClient = adminv1.NewAdminServiceClient(conn)
 	cl.status = adminv1.NewStatusServiceClient(conn)
+	cl.diagnostics = adminv1.NewDiagnosticsServiceClient(conn)
 	return cl, nil
 }
 

@@ -27,6 +27,7 @@ KIND is one of ` + kindWords() + `.`,
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would be deleted, but change nothing")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
+	require := requireProbeFlag(cmd)
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = c.completeKindAndName(conn)
@@ -35,7 +36,7 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return err
 		}
-		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment}}
+		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)}}
 		for _, name := range args[1:] {
 			req.Deletes = append(req.Deletes, &adminv1.ResourceRef{Kind: kind, Name: name})
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // Exit codes, as --help documents them.
@@ -31,7 +33,8 @@ const (
 type failure struct {
 	code    int
 	summary string
-	faults  []string // one line each; may be empty
+	faults  []string               // one line each; may be empty
+	probes  []*adminv1.ProbeResult // what --require-probe found
 }
 
 func (f *failure) Error() string {
@@ -40,9 +43,14 @@ func (f *failure) Error() string {
 
 // print writes the faults first, so that the summary is what stands above the
 // next prompt.
-func (f *failure) print(w io.Writer) {
+func (f *failure) print(w io.Writer, p paint) {
 	for _, line := range f.faults {
 		fmt.Fprintln(w, line)
+	}
+	if len(f.probes) > 0 {
+		// Nothing is left to do with an error of writing an error.
+		_ = writeProbe(w, p, f.probes, time.Now())
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, "Error:", f.summary)
 }
@@ -55,7 +63,7 @@ func asFailure(err error) *failure {
 		return f
 	}
 	if faults, ok := errors.AsType[manifest.Faults](err); ok {
-		return &failure{exitInvalid, count(len(faults), "fault") + " in the configuration; nothing was changed", strings.Split(faults.Error(), "\n")}
+		return &failure{code: exitInvalid, summary: count(len(faults), "fault") + " in the configuration; nothing was changed", faults: strings.Split(faults.Error(), "\n")}
 	}
 	return &failure{code: exitFailure, summary: err.Error()}
 }
@@ -109,6 +117,8 @@ func rpcFailure(err error, name fieldNamer) error {
 			for _, v := range d.GetViolations() {
 				add(v.GetSubject(), v.GetDescription())
 			}
+		case *adminv1.ProbeUpstreamResponse:
+			f.probes = append(f.probes, d.GetResults()...)
 		case *errdetails.ErrorInfo: // counts also what did not fit the answer
 			total, _ = strconv.Atoi(d.GetMetadata()["faults"])
 		}

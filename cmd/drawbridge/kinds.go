@@ -119,24 +119,77 @@ func (c *cli) completeKindAndName(o *connector, extra ...string) cobra.Completio
 			return words, cobra.ShellCompDirectiveNoFileComp
 		}
 		kind, err := manifest.ParseKind(args[0])
-		if err != nil || c.readEnv(cmd.Flags()) != nil {
+		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		cl, err := o.dial()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		defer cl.Close()
-		resources, err := cl.listResources(cmd.Context(), kind)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		var names []string
-		for _, r := range resources {
-			names = append(names, nameOf(r))
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
+		return c.complete(cmd, o, func(cl *client) ([]string, error) { return cl.names(cmd.Context(), kind) })
 	}
+}
+
+// completeName completes the only argument: the name of a resource.
+func (c *cli) completeName(o *connector, kind adminv1.Kind) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.complete(cmd, o, func(cl *client) ([]string, error) { return cl.names(cmd.Context(), kind) })
+	}
+}
+
+// completeFlag completes a flag of cmd with what words reads of the upstream
+// that is named by the only argument.
+func (c *cli) completeFlag(cmd *cobra.Command, o *connector, flag string, words func(*adminv1.UpstreamStatus) []string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) != 1 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.complete(cmd, o, func(cl *client) ([]string, error) {
+			u, err := cl.upstreamStatus(cmd.Context(), args[0])
+			return words(u), err
+		})
+	})
+	if err != nil {
+		panic(err) // there is no such flag: a mistake of ours
+	}
+}
+
+// complete asks the running gateway for words.
+func (c *cli) complete(cmd *cobra.Command, o *connector, words func(*client) ([]string, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if c.readEnv(cmd.Flags()) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	cl, err := o.dial()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer cl.Close()
+	found, err := words(cl)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// names lists the resources of a kind.
+func (cl *client) names(ctx context.Context, kind adminv1.Kind) ([]string, error) {
+	resources, err := cl.listResources(ctx, kind)
+	var names []string
+	for _, r := range resources {
+		names = append(names, nameOf(r))
+	}
+	return names, err
+}
+
+// upstreamStatus returns the state of an upstream; nil if there is none of that
+// name.
+func (cl *client) upstreamStatus(ctx context.Context, name string) (*adminv1.UpstreamStatus, error) {
+	all, err := cl.status.ListUpstreams(ctx, &adminv1.StatusServiceListUpstreamsRequest{})
+	for _, u := range all.GetUpstreams() {
+		if u.GetName() == name {
+			return u, err
+		}
+	}
+	return nil, err
 }
 
 func nameOf(r *adminv1.Resource) string {

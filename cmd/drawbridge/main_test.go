@@ -60,6 +60,9 @@ type fakeAdmin struct {
 	list  func(*adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error)
 	watch func(grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error
 
+	upstreams []*adminv1.Upstream
+	listeners []*adminv1.Listener
+
 	status      fakeStatus
 	diagnostics fakeDiagnostics
 }
@@ -121,6 +124,14 @@ func (f fakeAdmin) GetListener(_ context.Context, r *adminv1.GetListenerRequest)
 
 func (f fakeAdmin) ListRoutes(_ context.Context, r *adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error) {
 	return f.list(r)
+}
+
+func (f fakeAdmin) ListUpstreams(context.Context, *adminv1.ListUpstreamsRequest) (*adminv1.ListUpstreamsResponse, error) {
+	return &adminv1.ListUpstreamsResponse{Upstreams: f.upstreams}, nil
+}
+
+func (f fakeAdmin) ListListeners(context.Context, *adminv1.ListListenersRequest) (*adminv1.ListListenersResponse, error) {
+	return &adminv1.ListListenersResponse{Listeners: f.listeners}, nil
 }
 
 func (f fakeAdmin) WatchConfig(_ *adminv1.WatchConfigRequest, s grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {

@@ -29,7 +29,8 @@ DRAWBRIDGE_ADMIN_TLS_CA. A flag on the command line wins.
 
 Exit codes:
   0  done
-  1  failed for another reason
+  1  failed for another reason; probe: an endpoint did not shake hands;
+     explain: the request would be refused
   2  the command line is wrong
   3  the input is wrong: a file, a resource (INVALID_ARGUMENT)
   4  no such resource (NOT_FOUND)
@@ -43,7 +44,7 @@ func newRoot(c *cli) *cobra.Command {
 		Use:           "drawbridge",
 		Short:         "A TLS bridging gateway, changed while it runs",
 		Long:          rootLong,
-		Example:       "  drawbridge demo\n  drawbridge serve --config drawbridge.yaml\n  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners",
+		Example:       "  drawbridge demo\n  drawbridge serve --config drawbridge.yaml\n  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners\n  drawbridge probe payments",
 		SilenceErrors: true, // run reports them, once
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -58,6 +59,7 @@ func newRoot(c *cli) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "gateway", Title: "Run a gateway:"},
 		&cobra.Group{ID: "client", Title: "Talk to a running gateway:"},
+		&cobra.Group{ID: "why", Title: "Find out why, and act on it:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -68,6 +70,7 @@ func newRoot(c *cli) *cobra.Command {
 	}
 	add("gateway", newServe(c), newDemo(c))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
+	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c))
 	add("other", newPKI(c), newVersion(c))
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
@@ -104,7 +107,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		// is about the command line.
 		f.code = exitUsage
 	}
-	f.print(c.err)
+	f.print(c.err, c.paint(c.err))
 	if f.code == exitUsage {
 		fmt.Fprintf(c.err, "See '%s --help'.\n", cmd.CommandPath())
 	}

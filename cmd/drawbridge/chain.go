@@ -1,0 +1,195 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A chainView is a chain as an endpoint presented it, put in order, with what
+// is wrong at the certificate that it is about.
+type chainView struct {
+	certs     []*adminv1.CertificateInfo
+	path      []int            // indices into certs: the leaf, its issuer, that one's issuer, …
+	strangers []int            // presented, but not of the path
+	issuer    string           // of the last of the path, if it was not presented
+	faults    map[int][]string // by index; at missing: of the issuer that was not presented
+	now       time.Time
+}
+
+const missing = -1
+
+// viewChain orders the chain of r and finds where its fault is.
+func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
+	v := &chainView{certs: r.GetChain(), faults: make(map[int][]string), now: now}
+	if len(v.certs) == 0 {
+		return v
+	}
+	v.path = []int{0}
+	for {
+		last := v.certs[v.path[len(v.path)-1]]
+		if last.GetIssuer() == last.GetSubject() {
+			break // vouches for itself
+		}
+		next := slices.IndexFunc(v.certs, func(c *adminv1.CertificateInfo) bool {
+			return c.GetSubject() == last.GetIssuer() && !slices.Contains(v.path, slices.Index(v.certs, c))
+		})
+		if next < 0 {
+			v.issuer = last.GetIssuer()
+			break
+		}
+		v.path = append(v.path, next)
+	}
+	for i, c := range v.certs {
+		if !slices.Contains(v.path, i) {
+			v.strangers = append(v.strangers, i)
+		}
+		switch {
+		case c.GetNotAfter() != nil && c.GetNotAfter().AsTime().Before(now):
+			v.faults[i] = []string{"expired " + ago(now.Sub(c.GetNotAfter().AsTime()))}
+		case c.GetNotBefore() != nil && c.GetNotBefore().AsTime().After(now):
+			v.faults[i] = []string{"is not valid before " + c.GetNotBefore().AsTime().Format(time.RFC3339)}
+		}
+	}
+	if at, what := v.blame(r); what != "" {
+		v.faults[at] = append(v.faults[at], what)
+	}
+	return v
+}
+
+// blame says which certificate a failure is about, and what of it. Empty: none
+// of them, or time, which each certificate tells for itself.
+func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
+	top := v.path[len(v.path)-1]
+	switch r.GetReason() {
+	case adminv1.Reason_REASON_NAME_MISMATCH:
+		return 0, "is not for " + r.GetVerifyName()
+	case adminv1.Reason_REASON_UNKNOWN_CA:
+		if v.issuer != "" {
+			return missing, "neither presented nor trusted"
+		}
+		return top, "is not trusted"
+	case adminv1.Reason_REASON_DEPTH_EXCEEDED:
+		if len(v.path) > 1 {
+			return v.path[1], "more intermediates than tls.verify_depth allows"
+		}
+	case adminv1.Reason_REASON_WRONG_KEY_USAGE:
+		return 0, "may not be used by a server"
+	case adminv1.Reason_REASON_REVOKED:
+		return v.named(r), "is revoked"
+	case adminv1.Reason_REASON_CRL_EXPIRED:
+		return v.named(r), "no revocation list of its issuer is in date"
+	case adminv1.Reason_REASON_PIN_MISMATCH:
+		return 0, "neither its key nor one above it is pinned"
+	case adminv1.Reason_REASON_BAD_CERTIFICATE:
+		return v.named(r), "is malformed, or its signature is wrong"
+	case adminv1.Reason_REASON_EXPIRED, adminv1.Reason_REASON_NOT_YET_VALID:
+		// The gateway's clock may differ from ours.
+		if len(v.faults) == 0 {
+			return v.named(r), word(r.GetReason()) + " by the gateway's clock"
+		}
+	}
+	return 0, ""
+}
+
+// named returns the certificate whose serial number or subject the explanation
+// names, or the leaf.
+func (v *chainView) named(r *adminv1.ProbeResult) int {
+	for _, field := range []func(*adminv1.CertificateInfo) string{(*adminv1.CertificateInfo).GetSerial, (*adminv1.CertificateInfo).GetSubject} {
+		for i, c := range v.certs {
+			if text := field(c); text != "" && strings.Contains(r.GetExplanation(), text) {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+// write draws the chain from its anchor down to the leaf.
+func (v *chainView) write(w io.Writer, p paint, indent string) {
+	nodes := slices.Clone(v.path)
+	if v.issuer != "" {
+		nodes = append(nodes, missing)
+	}
+	slices.Reverse(nodes)
+	for level, i := range nodes {
+		branch, below := indent, indent
+		if level > 0 {
+			branch += strings.Repeat("   ", level-1) + p.faint("└─ ")
+			below += strings.Repeat("   ", level)
+		}
+		if level < len(nodes)-1 {
+			below += p.faint("│  ")
+		} else {
+			below += "   "
+		}
+		v.writeNode(w, p, i, branch, below)
+	}
+	for _, i := range v.strangers {
+		v.writeNode(w, p, i, indent+p.doubt("also presented: "), indent+"   ")
+	}
+}
+
+func (v *chainView) writeNode(w io.Writer, p paint, i int, branch, below string) {
+	if i == missing {
+		note := p.faint("  (not presented)")
+		for _, fault := range v.faults[i] {
+			note = "  " + p.bad("✗ "+fault)
+		}
+		fmt.Fprintf(w, "%s%s%s\n", branch, printable(v.issuer), note)
+		return
+	}
+	c := v.certs[i]
+	subject := c.GetSubject()
+	if subject == "" {
+		subject = "(no subject)"
+	}
+	var facts []string
+	if c.GetKeyType() != "" {
+		facts = append(facts, c.GetKeyType())
+	}
+	if c.GetNotAfter() != nil {
+		until := "until " + c.GetNotAfter().AsTime().Format("2006-01-02")
+		if left := daysLeft(c, v.now); left != "expired" {
+			until += fmt.Sprintf(" (%s days)", left)
+		}
+		facts = append(facts, until)
+	}
+	line := branch + p.strong(printable(subject))
+	if len(facts) > 0 {
+		line += "  " + p.faint(printable(strings.Join(facts, ", ")))
+	}
+	fmt.Fprintln(w, line)
+	if i == 0 && len(c.GetSans()) > 0 {
+		fmt.Fprintf(w, "%s%s\n", below, printable(some(c.GetSans(), 8)))
+	}
+	for _, fault := range v.faults[i] {
+		fmt.Fprintf(w, "%s%s\n", below, p.bad(printable("✗ "+fault)))
+	}
+	for _, warning := range c.GetWarnings() {
+		fmt.Fprintf(w, "%s%s\n", below, p.doubt(printable("! "+warning)))
+	}
+}
+
+// some joins at most so many values, and counts those beyond.
+func some(values []string, most int) string {
+	if len(values) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(values[:most], ", "), len(values)-most)
+	}
+	return strings.Join(values, ", ")
+}
+
+// ago is how long ago something was, in its largest unit.
+func ago(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days ago", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours ago", d/time.Hour)
+	}
+	return d.Truncate(time.Second).String() + " ago"
+}

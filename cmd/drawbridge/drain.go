@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const drainLong = `Drain closes the connections that the gateway has to an upstream, over a period:
+an HTTP connection takes no further request and is closed once those it has are
+over (HTTP/2: GOAWAY), at the latest when the period ends; a TCP connection is
+closed when the period ends. New connections are made all the while. The command
+does not wait for it.
+
+With --fingerprint only connections that were made with that client certificate
+are closed: after a rotation, those of the old one. "status" shows which there
+are; the first digits, at least 8, are enough.`
+
+func newDrain(c *cli) *cobra.Command {
+	var fingerprint string
+	var period time.Duration
+	cmd := &cobra.Command{
+		Use:   "drain UPSTREAM",
+		Short: "Close an upstream's connections politely, or those of one client certificate",
+		Long:  drainLong,
+		Example: `  drawbridge drain payments
+  drawbridge drain payments --fingerprint 3f9a01c2 --period 5m`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only connections made with the client certificate of this SHA-256 `fingerprint`")
+	cmd.Flags().DurationVar(&period, "period", 30*time.Second, "how long they may take")
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
+	c.completeFlag(cmd, conn, "fingerprint", fingerprints)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if period <= 0 {
+			return usageError("--period: must be more than 0s")
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		whole, err := cl.wholeFingerprint(cmd.Context(), args[0], fingerprint)
+		if err != nil {
+			return cl.failure(err, nil)
+		}
+		answer, err := cl.diagnostics.DrainConnections(cmd.Context(), &adminv1.DrainConnectionsRequest{
+			Upstream: args[0], Sha256Fingerprint: whole, Period: durationpb.New(period),
+		})
+		if err != nil {
+			return cl.failure(err, unsaid)
+		}
+		if *output != formatTable {
+			return showWords(c.out, *output, answer)
+		}
+		_, err = fmt.Fprintf(c.out, "%s to %s will be closed within %v.\n", count(int(answer.GetConnections()), "connection"), args[0], period)
+		return err
+	}
+	return cmd
+}
+
+// wholeFingerprint returns the fingerprint that text begins, among those of the
+// connections to an upstream. Empty stands for empty.
+func (cl *client) wholeFingerprint(ctx context.Context, upstream, text string) (string, error) {
+	const whole, least = 64, 8 // hexadecimal digits
+	digits := strings.ToLower(strings.ReplaceAll(text, ":", ""))
+	if digits == "" && text == "" {
+		return "", nil
+	}
+	if _, err := hex.DecodeString(digits + strings.Repeat("0", len(digits)%2)); err != nil || len(digits) < least || len(digits) > whole {
+		return "", usageError(fmt.Sprintf("--fingerprint: must be the %d hexadecimal digits of a SHA-256, or the first of them, at least %d", whole, least))
+	}
+	if len(digits) == whole {
+		return digits, nil
+	}
+	u, err := cl.upstreamStatus(ctx, upstream)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, f := range fingerprints(u) {
+		if strings.HasPrefix(f, digits) {
+			found = append(found, f)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", &failure{code: exitNotFound, summary: fmt.Sprintf("no connection to %s was made with a client certificate whose fingerprint begins with %s", upstream, digits)}
+	case 1:
+		return found[0], nil
+	}
+	return "", usageError("--fingerprint: " + digits + " begins several: " + strings.Join(found, ", "))
+}
+
+// fingerprints returns those of the client certificates that connections to an
+// upstream were made with.
+func fingerprints(u *adminv1.UpstreamStatus) []string {
+	var out []string
+	for _, n := range u.GetConnectionsByCertificate() {
+		if n.GetSha256Fingerprint() != "" {
+			out = append(out, n.GetSha256Fingerprint())
+		}
+	}
+	return out
+}
+
+func newFlushSessions(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "flush-sessions UPSTREAM",
+		Short: "Forget an upstream's TLS sessions, so that its next handshakes are full",
+		Long: `Flush-sessions lets the gateway forget the TLS sessions that it could resume with
+an upstream's endpoints. Connections go on; the next handshakes are full, and
+"status" counts them as FLUSHED.`,
+		Example: "  drawbridge flush-sessions payments",
+		Args:    cobra.ExactArgs(1),
+	}
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		answer, err := cl.diagnostics.FlushSessions(cmd.Context(), &adminv1.FlushSessionsRequest{Upstream: args[0]})
+		if err != nil {
+			return cl.failure(err, unsaid)
+		}
+		if *output != formatTable {
+			return showWords(c.out, *output, answer)
+		}
+		_, err = fmt.Fprintf(c.out, "%s with %s forgotten.\n", count(int(answer.GetFlushed()), "session"), args[0])
+		return err
+	}
+	return cmd
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const explainLong = `Explain tells where a request or connection at a listener would go, and how:
+the route that matches and why, the upstreams with their shares, and for each
+endpoint the name that would be sent as SNI, the names that would be verified and
+the client certificate that would be presented. Nothing is sent.
+
+On an HTTP listener a request is described by --host, --path, --method and
+--header, on a TCP listener a connection by --sni.
+
+The exit code is 1 if the request would be refused, or all that it could go to is
+down.`
+
+func newExplain(c *cli) *cobra.Command {
+	req := &adminv1.ExplainRouteRequest{}
+	var headers []string
+	cmd := &cobra.Command{
+		Use:   "explain LISTENER",
+		Short: "Tell where a request would go, and why",
+		Long:  explainLong,
+		Example: `  drawbridge explain web --host pay.example.com --path /v2/orders
+  drawbridge explain web --method POST --header "X-Canary: yes"
+  drawbridge explain databases --sni orders.db.example.com -o json`,
+		Args: cobra.ExactArgs(1),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&req.Host, "host", "", "the request's `host`")
+	flags.StringVar(&req.Path, "path", "", "the request's `path` (default /)")
+	flags.StringVar(&req.Method, "method", "", "the request's `method` (default GET)")
+	flags.StringArrayVarP(&headers, "header", "H", nil, "a `header` of the request, \"Name: value\"; may be repeated")
+	flags.StringVar(&req.Sni, "sni", "", "the `name` that the client sends as SNI")
+	output := formatFlag(cmd)
+	conn := c.connectFlags(flags)
+	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_LISTENER)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req.Listener = args[0]
+		var err error
+		if req.Headers, err = parseHeaders(headers); err != nil {
+			return err
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		answer, err := cl.diagnostics.ExplainRoute(cmd.Context(), req)
+		if err != nil {
+			return cl.failure(err, nil)
+		}
+		if *output != formatTable {
+			err = showWords(c.out, *output, answer)
+		} else {
+			err = writeExplanation(c.out, c.paint(c.out), req, answer)
+		}
+		if err != nil {
+			return err
+		}
+		return explainFailure(answer)
+	}
+	return cmd
+}
+
+// parseHeaders takes "Name: value" apart. A header that is given twice would be
+// two fields in a request, and routes look at each: only one can be asked about.
+func parseHeaders(lines []string) (map[string]string, error) {
+	headers := make(map[string]string)
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, ":")
+		name = strings.TrimSpace(name)
+		if !ok || name == "" {
+			return nil, usageError(`--header: must be "Name: value"`)
+		}
+		for have := range headers {
+			if strings.EqualFold(have, name) {
+				return nil, usageError("--header: " + printable(name) + " is given twice")
+			}
+		}
+		headers[name] = strings.TrimSpace(value)
+	}
+	return headers, nil
+}
+
+func explainFailure(answer *adminv1.ExplainRouteResponse) error {
+	if answer.GetAction() == "refuse" {
+		return &failure{code: exitFailure, summary: "it would be refused"}
+	}
+	down := 0
+	for _, u := range answer.GetUpstreams() {
+		if u.GetReason() != "" {
+			down++
+		}
+	}
+	if down > 0 && down == len(answer.GetUpstreams()) {
+		return &failure{code: exitFailure, summary: "all that it could go to is down"}
+	}
+	return nil
+}
+
+// writeExplanation writes an answer for reading.
+func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, answer *adminv1.ExplainRouteResponse) error {
+	var out bytes.Buffer
+	action := answer.GetAction()
+	if answer.GetCode() != 0 {
+		action += fmt.Sprintf(" %d", answer.GetCode())
+	}
+	if answer.GetAction() == "refuse" {
+		action = p.bad(printable(action))
+	} else {
+		action = p.good(printable(action))
+	}
+	by := "by no route"
+	if answer.GetRoute() != "" {
+		by = "by route " + p.strong(printable(answer.GetRoute()))
+	}
+	fmt.Fprintf(&out, "%s  %s\n", action, by)
+	fmt.Fprintf(&out, "  %s\n", printable(answer.GetWhy()))
+	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() {
+		fmt.Fprintf(&out, "  %s %s\n", p.faint("read as"), printable(as))
+	}
+	for _, u := range answer.GetUpstreams() {
+		writeExplainedUpstream(&out, p, u)
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpstream) {
+	fmt.Fprintf(out, "\n%s  %.4g%%\n", p.strong("upstream "+printable(u.GetName())), u.GetPercent())
+	if u.GetReason() != "" {
+		fmt.Fprintf(out, "  %s\n", p.bad(printable("down: "+u.GetReason())))
+	}
+	fact := func(name, value string) {
+		fmt.Fprintf(out, "  %s %s\n", p.faint(pad(name, 18)), printable(value))
+	}
+	tls := false
+	for _, e := range u.GetEndpoints() {
+		tls = tls || e.GetTls()
+	}
+	if tls {
+		certificate := u.GetCertificate()
+		switch {
+		case certificate == "":
+			certificate = "none"
+		case u.GetSha256Fingerprint() != "":
+			certificate += " (SHA-256 " + u.GetSha256Fingerprint() + ")"
+		}
+		fact("client certificate", certificate)
+		trust := strings.Join(u.GetTrustBundles(), ", ")
+		if trust == "" {
+			trust = "the system's roots"
+		}
+		fact("trust", trust)
+		verification := word(u.GetVerification())
+		if u.GetVerification() == adminv1.Verification_VERIFICATION_UNSPECIFIED {
+			verification = word(adminv1.Verification_VERIFICATION_FULL) // the same
+		}
+		fact("verification", verification)
+	}
+	for _, e := range u.GetEndpoints() {
+		var notes []string
+		if !e.GetTls() {
+			notes = append(notes, "plaintext")
+		} else {
+			sni := e.GetServerName()
+			if sni == "" {
+				sni = "none"
+			}
+			notes = append(notes, "SNI "+sni)
+			if len(e.GetVerifyNames()) > 0 {
+				notes = append(notes, "verified for "+strings.Join(e.GetVerifyNames(), " or "))
+			}
+		}
+		if e.GetBackup() {
+			notes = append(notes, "backup")
+		}
+		if e.GetDraining() {
+			notes = append(notes, "draining")
+		}
+		fmt.Fprintf(out, "  %s  %s\n", p.strong(printable(e.GetAddress())), printable(strings.Join(notes, ", ")))
+	}
+}

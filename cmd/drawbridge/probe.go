@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const probeLong = `Probe lets the running gateway dial an upstream's endpoints and shake hands with
+them, with exactly the upstream's settings, and explains what came of it: why it
+failed and which field to set to what, the chain that the endpoint presented with
+what is wrong marked in it, what was negotiated, and how long it took. If a
+handshake fails, it may be tried again with one setting changed, to find out why.
+Nothing is changed, and no traffic goes there for it.
+
+UPSTREAM is one that was put or applied. With -f it is read from a file instead
+and not applied: a document of kind Upstream, which may refer to certificates and
+trust bundles that the gateway has. If the file holds several upstreams, name one.
+
+With -o json or yaml, "results" has per endpoint "outcome" (OK or FAILED),
+"reason" (NAME_MISMATCH, ...; empty if there is none), "explanation",
+"suggestion" and all that was seen; every field is there, also an empty one.
+
+The exit code is 0 only if every endpoint shook hands.`
+
+func newProbe(c *cli) *cobra.Command {
+	var file, endpoint, host string
+	cmd := &cobra.Command{
+		Use:   "probe UPSTREAM | probe -f FILE [UPSTREAM]",
+		Short: "Shake hands with an upstream's endpoints and explain what came of it",
+		Long:  probeLong,
+		Example: `  drawbridge probe payments
+  drawbridge probe payments --endpoint 10.0.0.1:443
+  drawbridge probe -f payments.yaml
+  drawbridge probe payments -o json | jq -r '.results[] | .endpoint + " " + .reason'`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "`FILE` that holds the upstream, which is not applied; - for standard input")
+	cmd.Flags().StringVar(&endpoint, "endpoint", "", "probe only the endpoint with this `ADDRESS`")
+	cmd.Flags().StringVar(&host, "host", "", "`name` that a request or client would bring, for an upstream whose serverNameSource is FROM_HOST")
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
+	c.completeFlag(cmd, conn, "endpoint", func(u *adminv1.UpstreamStatus) []string {
+		var addresses []string
+		for _, e := range u.GetEndpoints() {
+			addresses = append(addresses, e.GetAddress())
+		}
+		return addresses
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req := &adminv1.ProbeUpstreamRequest{Endpoint: endpoint, Host: host}
+		name := strings.Join(args, "")
+		var fields fieldNamer = unsaid
+		switch {
+		case file != "":
+			m, err := manifest.Load(c.in, file)
+			if err != nil {
+				return err
+			}
+			i, err := upstreamIn(m, file, name)
+			if err != nil {
+				return err
+			}
+			req.Target = &adminv1.ProbeUpstreamRequest_Upstream{Upstream: m.Documents[i].Resource.GetUpstream()}
+			fields = func(path string) string {
+				return inManifest(m)(fmt.Sprintf("resources[%d].%s", i, path))
+			}
+		case name != "":
+			req.Target = &adminv1.ProbeUpstreamRequest_Name{Name: name}
+		default:
+			return usageError("nothing to probe: name an upstream, or a file with -f")
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		answer, err := cl.diagnostics.ProbeUpstream(cmd.Context(), req)
+		if err != nil {
+			return cl.failure(err, fields)
+		}
+		if *output != formatTable {
+			err = showWords(c.out, *output, answer)
+		} else {
+			err = writeProbe(c.out, c.paint(c.out), answer.GetResults(), time.Now())
+		}
+		if err != nil {
+			return err
+		}
+		return probeFailure(answer.GetResults())
+	}
+	return cmd
+}
+
+// upstreamIn returns the index of the document that is the upstream called
+// name, or the only upstream if name is empty.
+func upstreamIn(m *manifest.Manifest, file, name string) (int, error) {
+	found := -1
+	var names []string
+	for i, doc := range m.Documents {
+		u := doc.Resource.GetUpstream()
+		if u == nil {
+			continue
+		}
+		names = append(names, u.GetName())
+		if name == "" || name == u.GetName() {
+			found = i
+		}
+	}
+	switch {
+	case found < 0 && name != "":
+		return 0, &failure{code: exitNotFound, summary: fmt.Sprintf("%s holds no upstream %q", file, name)}
+	case found < 0:
+		return 0, &failure{code: exitInvalid, summary: file + " holds no upstream"}
+	case name == "" && len(names) > 1:
+		return 0, usageError(fmt.Sprintf("%s holds several upstreams; name one of %s", file, strings.Join(names, ", ")))
+	}
+	return found, nil
+}
+
+// probeFailure is nil if every endpoint shook hands, and there is one.
+func probeFailure(results []*adminv1.ProbeResult) error {
+	failed := 0
+	for _, r := range results {
+		if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK {
+			failed++
+		}
+	}
+	switch {
+	case len(results) == 0:
+		return &failure{code: exitFailure, summary: "no endpoint was probed"}
+	case failed > 0:
+		return &failure{code: exitFailure, summary: fmt.Sprintf("%d of %s failed", failed, count(len(results), "endpoint"))}
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A requireProbe is how many endpoints must shake hands before a write is made.
+type requireProbe adminv1.RequireProbe
+
+// String, Set and Type make a requireProbe a flag.
+func (r *requireProbe) String() string {
+	if *r == 0 {
+		return ""
+	}
+	return lower(adminv1.RequireProbe(*r))
+}
+
+func (r *requireProbe) Set(s string) error {
+	switch strings.ToLower(s) {
+	case "any":
+		*r = requireProbe(adminv1.RequireProbe_REQUIRE_PROBE_ANY)
+	case "all":
+		*r = requireProbe(adminv1.RequireProbe_REQUIRE_PROBE_ALL)
+	default:
+		return fmt.Errorf("must be any or all")
+	}
+	return nil
+}
+
+func (r *requireProbe) Type() string { return "any|all" }
+
+// requireProbeFlag adds --require-probe to a command that writes.
+func requireProbeFlag(cmd *cobra.Command) *requireProbe {
+	var r requireProbe
+	cmd.Flags().Var(&r, "require-probe", "refuse the change unless any or all endpoints of each upstream it affects shake hands with the new settings")
+	if err := cmd.RegisterFlagCompletionFunc("require-probe", cobra.FixedCompletions([]string{"any", "all"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag: a mistake of ours
+	}
+	return &r
+}
