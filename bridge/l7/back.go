@@ -33,8 +33,9 @@ type BackOptions struct {
 	MaxIdle     int           // most idle connections kept per endpoint; 0: 128
 	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
 
-	// MaxAge is how long after it was made a connection takes further
-	// requests; it is closed when those it has are answered. 0: no limit.
+	// MaxAge is for how long, at most, a connection takes further requests; it
+	// is closed when those it has are answered. Those to an endpoint go
+	// together, when the first of them is that old. 0: no limit.
 	MaxAge time.Duration
 }
 

@@ -347,4 +347,3 @@ func TestSessionsDoNotSurviveARotation(t *testing.T) {
 		eventually(t, "all are closed", func() bool { return maps.Equal(r.tracker.Counts(), want) })
 	}
 }
-

@@ -36,7 +36,6 @@ func (wouldBlock) Temporary() bool { return true }
 type Socket struct {
 	net.Conn
 
-
 	mu      sync.Mutex
 	closed  bool
 	onClose []func() // nil once closed

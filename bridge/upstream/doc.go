@@ -3,7 +3,9 @@
 // for the status.
 //
 // An Upstream is immutable but for its counters, holds no connection of its
-// own and has nothing to close: who dialled a connection owns it. The session
-// store of each certs.Client lives and dies with its Upstream, so a session
-// never outlives the revision it was made under.
+// own and has nothing to close: who dialled a connection owns it. A Tracker,
+// which the revisions of an upstream share, knows them all the same, so that
+// they can be counted and drained by the identity they were made with. The
+// session store of each certs.Client lives and dies with its Upstream, so a
+// session never outlives the revision it was made under.
 package upstream

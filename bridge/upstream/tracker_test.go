@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -135,5 +136,39 @@ func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
 	exchange(t, c)
 	if got := tracker.Counts(); !maps.Equal(got, map[string]int{after.Fingerprint(): 1}) {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// Connections come and go while others are counted and drained.
+func TestTrackerUnderConcurrency(t *testing.T) {
+	tracker := upstream.NewTracker()
+	addr := listen(t, "tcp", func(c net.Conn) { io.Copy(c, c) })
+	u := upstream.New(upstream.Options{Name: "up", Tracker: tracker, Endpoints: []upstream.EndpointOptions{endpoint(addr.String(), 1)}})
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 100 {
+				conn, _, err := u.Dial(t.Context(), upstream.Stream)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = conn.Write([]byte("x")) // it may have been cut
+				_, _ = conn.Read(make([]byte, 1))
+				conn.Close()
+			}
+		})
+	}
+	for _, period := range []time.Duration{0, time.Hour, time.Millisecond} {
+		all.Go(func() {
+			for range 100 {
+				tracker.Drain("", false, period)
+				tracker.Counts()
+			}
+		})
+	}
+	all.Wait()
+	if counts := tracker.Counts(); len(counts) != 0 || only(t, u).Open != 0 {
+		t.Errorf("left: %v", counts)
 	}
 }
