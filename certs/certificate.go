@@ -71,13 +71,11 @@ func NewCertificate(src CertificateSource) (*Certificate, error) {
 			break
 		}
 		keyField = "pkcs12"
-		certs, key, err = parsePKCS12(src.PKCS12, src.Passphrase)
-		encrypted = true // what checks the archive counts
+		certs, key, encrypted, err = parsePKCS12(src.PKCS12, src.Passphrase)
 		bad.addSecret(keyField, err)
 	case inChain && isPKCS12(src.Chain):
 		keyField = "certificate_chain"
-		certs, key, err = parsePKCS12(src.Chain, src.Passphrase)
-		encrypted = true
+		certs, key, encrypted, err = parsePKCS12(src.Chain, src.Passphrase)
 		bad.addSecret(keyField, err)
 	default:
 		if certs, err = parseChain(src.Chain, maxChain, src.KeyInChain); err != nil {
@@ -168,6 +166,9 @@ func (c *Certificate) Info() Info {
 // Leaf returns the leaf. It must not be modified.
 func (c *Certificate) Leaf() *x509.Certificate { return c.chain[0] }
 
+// Chain returns what is presented, the leaf first. It must not be modified.
+func (c *Certificate) Chain() []*x509.Certificate { return c.chain }
+
 // Fingerprint returns the SHA-256 of the leaf's DER encoding in lower-case
 // hexadecimal.
 func (c *Certificate) Fingerprint() string { return c.fingerprint }
@@ -210,7 +211,7 @@ func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate,
 	if !sorted || slices.Contains(used[:leaf], true) {
 		notes = append(notes, note{FindingOrderMended, "the chain was not in order; it is sent leaf first, each certificate followed by its issuer"})
 	}
-	gap := false
+	left := false
 	for i, c := range certs {
 		switch {
 		case used[i]:
@@ -218,14 +219,13 @@ func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate,
 			notes = append(notes, note{FindingDuplicate, "the chain holds " + describeName(c) + " twice; it is sent once"})
 		default:
 			notes = append(notes, note{FindingStranger, "the chain holds " + describeName(c) + ", which does not belong to it; it is not sent"})
-			gap = gap || c.IsCA
+			left = left || c.IsCA
 		}
 	}
-	// Whether the last issuer is a root, which need not be sent, is not written
-	// in a certificate. It is none where another CA's certificate came along and
-	// does not fit, and where a leaf says where to fetch its issuer from: CAs
-	// that do so issue from intermediates.
-	if !isSelfIssued(last) && (gap || len(chain) == 1 && len(last.IssuingCertificateURL) > 0) {
+	if isSelfIssued(last) {
+		return chain, notes
+	}
+	if left || lacksIntermediate(last, len(chain) == 1) {
 		notes = append(notes, note{FindingMissingIntermediate, fmt.Sprintf("the chain ends with %s; the certificate of its issuer %q is missing, and peers that do not have it refuse the chain",
 			describeName(last), printable(nameText(last.RawIssuer, last.Issuer), 150))})
 	}

@@ -175,7 +175,7 @@ func TestChainIsPutInOrder(t *testing.T) {
 		{"leaf twice", join(l, l, i2, i1), 3, "\"CN=a.test\" twice"},
 		{"a stranger", join(l, stranger, i2, i1), 3, "does not belong"},
 		{"a gap", join(l, i1), 1, "does not belong"},
-		{"only the leaf", l, 1, ""},
+		{"only the leaf", l, 1, "test intermediate of TestChainIsPutInOrder\" is missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parsed, err := certs.ParseCertificate(c.chain, issued.KeyPEM)

@@ -13,10 +13,10 @@ var (
 )
 
 // isDER reports whether data is ASN.1 rather than text: a SEQUENCE whose length
-// takes more than one byte, as everything but a small key has it, or that
-// begins with an INTEGER, as keys do. Neither is printable.
+// takes more than one byte, as that of everything but a small key does, or that
+// begins with an INTEGER, as keys do, or that is of exactly its length.
 func isDER(data []byte) bool {
-	return len(data) > 2 && data[0] == 0x30 && (data[1] >= 0x80 || data[2] == asn1.TagInteger)
+	return len(data) > 2 && data[0] == 0x30 && (data[1] >= 0x80 || data[2] == asn1.TagInteger || int(data[1]) == len(data)-2)
 }
 
 // isPKCS12 reports whether der is, or begins like, a PFX of RFC 7292.

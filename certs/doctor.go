@@ -3,9 +3,14 @@ package certs
 import (
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
+	"math/big"
+	"strings"
 	"time"
 )
+
+var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 
 // A Finding is what is allowed of a certificate but likely to surprise, as a
 // word for programs. Each comes with a sentence for people.
@@ -155,4 +160,43 @@ func who(chain []*x509.Certificate, i int) string {
 		return "it"
 	}
 	return "its intermediate " + describeName(chain[i])
+}
+
+// lacksIntermediate reports whether the issuer of the last certificate of a
+// chain is likely to be an intermediate, which should have been sent, and not a
+// root, which need not be. No certificate says so of its issuer outright.
+func lacksIntermediate(last *x509.Certificate, isLeaf bool) bool {
+	if above := issuersIssuer(last); above != nil {
+		return string(above) != string(last.RawIssuer)
+	}
+	name := strings.ToLower(last.Issuer.CommonName)
+	for _, word := range []string{"intermediate", "issuing", "subordinate"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	// CAs that say where a leaf's issuer is to be fetched from issue from
+	// intermediates; those that everybody trusts must.
+	return isLeaf && len(last.IssuingCertificateURL) > 0
+}
+
+// issuersIssuer returns the name of the one who issued the issuer's certificate,
+// or nil: it is in an authority key identifier (RFC 5280 section 4.2.1.1) that
+// names the issuer's certificate, as Easy-RSA and many a configuration of
+// OpenSSL write it.
+func issuersIssuer(c *x509.Certificate) []byte {
+	for _, e := range c.Extensions {
+		if !e.Id.Equal(oidAuthorityKeyID) {
+			continue
+		}
+		var id struct {
+			KeyID  []byte          `asn1:"optional,tag:0"`
+			Issuer []asn1.RawValue `asn1:"optional,tag:1"`
+			Serial *big.Int        `asn1:"optional,tag:2"`
+		}
+		if unmarshalAll(e.Value, &id) && len(id.Issuer) == 1 && id.Issuer[0].Class == asn1.ClassContextSpecific && id.Issuer[0].Tag == 4 {
+			return id.Issuer[0].Bytes // a directoryName
+		}
+	}
+	return nil
 }

@@ -54,7 +54,7 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 			break
 		}
 		rest = next
-		if others && (isOther(block.Type) || isKeyPEM(block.Type) || block.Type == "EC PARAMETERS") {
+		if others && block.Type != certificatePEM && (isOther(block.Type) || isKeyPEM(block.Type) || block.Type == "EC PARAMETERS") {
 			continue
 		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {

@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -26,7 +27,7 @@ var (
 	errPKCS12Derivation = errors.New("asks for more rounds to derive keys from its passphrase than are done for it: `openssl pkcs12 -export -iter 100000` writes a sound number")
 	errPKCS12Passphrase = passphraseError("is not the one that the archive is encrypted with")
 	errPKCS12Hidden     = errors.New("holds a private key among the encrypted certificates: " + pkcs12Rewrite)
-	errPKCS12NoMAC      = errors.New("has a passphrase but nothing that it could be checked with (no MAC): " + pkcs12Rewrite)
+	errPKCS12NoMAC      = errors.New("has nothing to check the passphrase with (no MAC): " + pkcs12Rewrite)
 )
 
 // The parts of RFC 7292 that say what decrypting an archive will cost, and in
@@ -73,129 +74,137 @@ var (
 )
 
 // parsePKCS12 returns the certificates of an archive, at least one, and its one
-// key. An empty passphrase is one that archives may have.
-func parsePKCS12(data, passphrase []byte) ([]*x509.Certificate, crypto.Signer, error) {
+// key, and whether anything in it is encrypted or signed with a passphrase. An
+// empty passphrase is one that archives may have.
+func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto.Signer, protected bool, err error) {
 	if len(data) > maxPEMBytes {
-		return nil, nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
+		return nil, nil, false, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
 	}
 	if !utf8.Valid(passphrase) {
-		return nil, nil, passphraseError("is not in UTF-8")
+		return nil, nil, false, passphraseError("is not in UTF-8")
 	}
 	for _, r := range string(passphrase) {
 		if r > 0xffff {
-			return nil, nil, passphraseError("has characters that PKCS#12 has no way to write")
+			return nil, nil, false, passphraseError("has characters that PKCS#12 has no way to write")
 		}
 	}
-	archive, err := inspectPKCS12(data)
+	encrypted, protected, err := inspectPKCS12(data)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
-	for _, safe := range archive.encrypted {
+	if !protected {
+		passphrase = nil
+	}
+	for _, safe := range encrypted {
 		if err := checkEncryptedSafe(safe, passphrase); err != nil {
-			return nil, nil, explainPKCS12(err, passphrase)
+			return nil, nil, false, explainPKCS12(err, passphrase)
 		}
 	}
-	key, leaf, others, err := pkcs12.DecodeChain(data, string(passphrase))
+	anyKey, leaf, others, err := pkcs12.DecodeChain(data, string(passphrase))
 	if err != nil {
-		return nil, nil, explainPKCS12(err, passphrase)
+		return nil, nil, false, explainPKCS12(err, passphrase)
 	}
-	certs := append([]*x509.Certificate{leaf}, others...)
+	certs = append([]*x509.Certificate{leaf}, others...)
 	if len(certs) > maxChain {
-		return nil, nil, fmt.Errorf("holds more than %d certificates", maxChain)
+		return nil, nil, false, fmt.Errorf("holds more than %d certificates", maxChain)
 	}
 	for i, c := range certs {
 		if err := checkPublicKey(c); err != nil {
-			return nil, nil, fmt.Errorf("certificate %d %w", i+1, err)
+			return nil, nil, false, fmt.Errorf("certificate %d %w", i+1, err)
 		}
 	}
-	signer, err := checkKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("holds a private key that %w", err)
+	if key, err = checkKey(anyKey); err != nil {
+		return nil, nil, false, fmt.Errorf("holds a private key that %w", err)
 	}
-	return certs, signer, nil
-}
-
-// A pkcs12Archive is what can be seen of an archive without its passphrase.
-type pkcs12Archive struct {
-	encrypted []contentInfo
+	return certs, key, protected, nil
 }
 
 // inspectPKCS12 refuses what would cost too much to decrypt, and what the
-// library would not say clearly.
-func inspectPKCS12(data []byte) (*pkcs12Archive, error) {
+// library would not say clearly, and returns the encrypted parts, and whether a
+// passphrase has a use.
+func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) {
 	var outer pfx
 	if !unmarshalAll(data, &outer) {
 		if len(data) > 1 && data[0] == 0x30 && data[1] == 0x80 && isPKCS12(data) {
-			return nil, errPKCS12BER
+			return nil, false, errPKCS12BER
 		}
-		return nil, errPKCS12Damaged
+		return nil, false, errPKCS12Damaged
 	}
 	switch {
 	case outer.AuthSafe.Type.Equal(oidSignedData):
-		return nil, errors.New("is signed with a key and not with a passphrase, which is not supported: " + pkcs12Rewrite)
+		return nil, false, errors.New("is signed with a key and not with a passphrase, which is not supported: " + pkcs12Rewrite)
 	case outer.Version != 3 || !outer.AuthSafe.Type.Equal(oidData):
-		return nil, errPKCS12Damaged
+		return nil, false, errPKCS12Damaged
 	}
 	var content []byte
 	if !unmarshalAll(outer.AuthSafe.Content.Bytes, &content) {
-		return nil, errPKCS12Damaged
+		return nil, false, errPKCS12Damaged
 	}
 	if len(content) > 1 && content[0] == 0x30 && content[1] == 0x80 {
-		return nil, errPKCS12BER
+		return nil, false, errPKCS12BER
 	}
-	var safes []contentInfo
+	var safes []asn1.RawValue
 	if !unmarshalAll(content, &safes) {
-		return nil, errPKCS12Damaged
+		return nil, false, errPKCS12Damaged
 	}
 
 	cost := new(derivation)
 	if len(outer.MAC.MAC.Algorithm.Algorithm) > 0 {
 		cost.mac(&outer.MAC)
+		protected = true
 	}
-	archive, keys := new(pkcs12Archive), 0
-	for _, safe := range safes {
+	keys := 0
+	for _, raw := range safes {
+		var safe contentInfo
 		switch {
+		case !unmarshalAll(raw.FullBytes, &safe):
+			return nil, false, errPKCS12Damaged
 		case safe.Type.Equal(oidEncryptedData):
 			var d encryptedData
 			if !unmarshalAll(safe.Content.Bytes, &d) {
-				return nil, errPKCS12Damaged
+				return nil, false, errPKCS12Damaged
 			}
 			cost.pbe(d.Info.Algorithm)
 			cost.pbe(d.Info.Algorithm) // once to look, once to take
-			archive.encrypted = append(archive.encrypted, safe)
+			encrypted, protected = append(encrypted, raw.FullBytes), true
 		case safe.Type.Equal(oidData):
 			var inner []byte
 			var bags []safeBag
 			if !unmarshalAll(safe.Content.Bytes, &inner) || !unmarshalAll(inner, &bags) {
-				return nil, errPKCS12Damaged
+				return nil, false, errPKCS12Damaged
 			}
 			for _, bag := range bags {
 				if !bag.ID.Equal(oidKeyBag) && !bag.ID.Equal(oidShroudedBag) {
 					continue
 				}
 				if len(bag.Value.Bytes) > maxKeyBytes {
-					return nil, fmt.Errorf("holds a key of %d bytes: at most %d are read", len(bag.Value.Bytes), maxKeyBytes)
+					return nil, false, fmt.Errorf("holds a key of %d bytes: at most %d are read", len(bag.Value.Bytes), maxKeyBytes)
 				}
 				keys++
-				if k := parseEncryptedKey(bag.Value.Bytes); k != nil {
+				if bag.ID.Equal(oidShroudedBag) {
+					k := parseEncryptedKey(bag.Value.Bytes)
+					if k == nil {
+						return nil, false, errPKCS12Damaged
+					}
 					cost.pbe(k.Algorithm)
+					protected = true
 				}
 			}
 		default:
-			return nil, errPKCS12Damaged
+			return nil, false, errPKCS12Damaged
 		}
 	}
 	switch {
 	case cost.damaged:
-		return nil, errPKCS12Damaged
+		return nil, false, errPKCS12Damaged
 	case cost.total > maxDerivation:
-		return nil, errPKCS12Derivation
+		return nil, false, errPKCS12Derivation
 	case len(safes) > 2:
-		return nil, fmt.Errorf("has %d parts, of which one of keys and one of certificates are read: %s", len(safes), pkcs12Rewrite)
+		return nil, false, fmt.Errorf("has %d parts, of which one of keys and one of certificates are read: %s", len(safes), pkcs12Rewrite)
 	case keys > 1:
-		return nil, errors.New("holds more than one private key: want the one of the certificate")
+		return nil, false, errors.New("holds more than one private key: want the one of the certificate")
 	}
-	return archive, nil
+	return encrypted, protected, nil
 }
 
 // A derivation adds up what deriving keys will cost, in rounds of HMAC.
@@ -259,7 +268,7 @@ func (d *derivation) pbkdf2(kdf pkix.AlgorithmIdentifier, blocks int) {
 // an encryption of its own inside, whose cost could not be looked at before the
 // library does the work. To find out, the library is given the part after a key
 // of ours: it refuses a second key before it decrypts it.
-func checkEncryptedSafe(safe contentInfo, passphrase []byte) error {
+func checkEncryptedSafe(safe, passphrase []byte) error {
 	ours, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		return err
@@ -274,11 +283,7 @@ func checkEncryptedSafe(safe contentInfo, passphrase []byte) error {
 
 // probePKCS12 returns an archive of two parts: a key in the clear, and safe. Its
 // MAC is right and cheap.
-func probePKCS12(key []byte, safe contentInfo, passphrase []byte) ([]byte, error) {
-	encrypted, err := asn1.Marshal(safe)
-	if err != nil {
-		return nil, err
-	}
+func probePKCS12(key, safe, passphrase []byte) ([]byte, error) {
 	explicit := cbasn1.Tag(0).Constructed().ContextSpecific()
 	var content cryptobyte.Builder
 	content.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -295,7 +300,7 @@ func probePKCS12(key []byte, safe contentInfo, passphrase []byte) ([]byte, error
 				})
 			})
 		})
-		b.AddBytes(encrypted)
+		b.AddBytes(safe)
 	})
 	authSafe, err := content.Bytes()
 	if err != nil {
@@ -359,6 +364,11 @@ func explainPKCS12(err error, passphrase []byte) error {
 		return errors.New("holds no private key")
 	case err.Error() == "pkcs12: no MAC in data":
 		return errPKCS12NoMAC
+	case strings.HasPrefix(err.Error(), "pkcs12: error decrypting PKCS#8 shrouded key bag"):
+		if strings.HasSuffix(err.Error(), " is not supported") {
+			return errors.New("holds a private key that is encrypted in a way that is not supported: " + pkcs12Rewrite)
+		}
+		return passphraseError("does not decrypt the private key in the archive")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption):
 		if len(passphrase) == 0 {
 			return passphraseError("is missing: the archive is encrypted")
