@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -13,17 +16,27 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
+const watchLong = `Watch shows the present revision and then, until it is interrupted, each change
+of the configuration as it becomes live and each event: endpoints that come up
+or go down, handshakes that fail and why, certificates near their end, files that
+changed.
+
+-o json writes a line for each, -o yaml a document. A change is a
+WatchConfigResponse of AdminService: the first holds every resource, each further
+one those that were created or updated. An event is {"event": {...}}: a
+WatchEventsResponse of StatusService whose "type", "reason" and further words
+are without the prefix of their enum ("HANDSHAKE_FAILURE", "UNKNOWN_CA"). That a
+revision was applied is told as a change alone.`
+
 func newWatch(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Show the present revision, then each change as it is made",
-		Long: `Watch shows the present revision and then, until it is interrupted, each change
-of the configuration as it becomes live.
-
--o json writes one WatchConfigResponse a line, -o yaml one a document; the first
-holds every resource, each further one those that were created or updated.`,
-		Example: "  drawbridge watch\n  drawbridge watch -o json | jq -c '{revision, changes}'",
-		Args:    cobra.NoArgs,
+		Short: "Show the present revision, then each change and event as it happens",
+		Long:  watchLong,
+		Example: `  drawbridge watch
+  drawbridge watch -o json | jq -c 'select(.event) | .event | {type, name, endpoint, reason}'
+  drawbridge watch -o json | jq -c 'select(.revision) | {revision, changes}'`,
+		Args: cobra.NoArgs,
 	}
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
@@ -33,19 +46,11 @@ holds every resource, each further one those that were created or updated.`,
 			return err
 		}
 		defer cl.Close()
-		stream, err := cl.WatchConfig(cmd.Context(), &adminv1.WatchConfigRequest{})
-		for first := true; err == nil; first = false {
-			var update *adminv1.WatchConfigResponse
-			if update, err = stream.Recv(); err == nil {
-				if err := writeUpdate(c.out, *output, update, first); err != nil {
-					return err
-				}
-			}
-		}
-		if cmd.Context().Err() != nil {
+		err = cl.watch(cmd.Context(), watchWriter{w: c.out, paint: c.paint(c.out), format: *output})
+		switch {
+		case cmd.Context().Err() != nil:
 			return nil // interrupted, which is how this ends
-		}
-		if err == io.EOF {
+		case errors.Is(err, io.EOF):
 			return &failure{code: exitUnavailable, summary: "the gateway ended the stream"}
 		}
 		return cl.failure(err, nil)
@@ -53,41 +58,178 @@ holds every resource, each further one those that were created or updated.`,
 	return cmd
 }
 
-func writeUpdate(w io.Writer, f format, u *adminv1.WatchConfigResponse, first bool) error {
-	switch f {
-	case formatJSON:
+// watch writes changes and events until one of their streams ends, and returns
+// why it did.
+func (cl *client) watch(ctx context.Context, w watchWriter) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+
+	// The events first: once their header is there, none that comes after the
+	// present revision is missed.
+	events, err := cl.status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
+	if err != nil {
+		return err
+	}
+	if _, err := events.Header(); err != nil {
+		return err
+	}
+	updates, err := cl.WatchConfig(ctx, &adminv1.WatchConfigRequest{})
+	if err != nil {
+		return err
+	}
+	first, err := updates.Recv()
+	if err != nil {
+		return err
+	}
+	if err := w.present(first); err != nil {
+		return err
+	}
+
+	lines, ended := make(chan func() error), make(chan error, 2)
+	reading.Go(func() {
+		ended <- relay(ctx, updates.Recv, lines, w.update)
+	})
+	reading.Go(func() {
+		ended <- relay(ctx, events.Recv, lines, w.event)
+	})
+	for {
+		select {
+		case write := <-lines:
+			if err := write(); err != nil {
+				return err
+			}
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// relay hands each message of a stream over to be written, until the stream
+// ends.
+func relay[M any](ctx context.Context, recv func() (M, error), lines chan<- func() error, write func(M) error) error {
+	for {
+		m, err := recv()
+		if err != nil {
+			return err
+		}
+		select {
+		case lines <- func() error { return write(m) }:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// A watchWriter writes changes and events as they come: a line each, aligned to
+// nothing that is later.
+type watchWriter struct {
+	w      io.Writer
+	paint  paint
+	format format
+}
+
+// present writes the revision that is live when the watch begins.
+func (w watchWriter) present(u *adminv1.WatchConfigResponse) error {
+	if w.format != formatTable {
+		return w.update(u)
+	}
+	_, err := fmt.Fprintf(w.w, "revision %-6d %s\n", u.GetRevision(), count(len(u.GetResources()), "resource"))
+	return err
+}
+
+// update writes a change of the configuration.
+func (w watchWriter) update(u *adminv1.WatchConfigResponse) error {
+	if w.format != formatTable {
 		text, err := protojson.Marshal(u)
 		if err != nil {
 			return err
 		}
-		var line bytes.Buffer
-		if err := json.Compact(&line, text); err != nil {
-			return err
-		}
-		line.WriteByte('\n')
-		_, err = w.Write(line.Bytes())
-		return err
-	case formatYAML:
-		text, err := manifest.MarshalYAML(u)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(w, "---\n%s", text)
-		return err
-	}
-	// Lines come one at a time, so nothing can be aligned to what is later.
-	if first {
-		_, err := fmt.Fprintf(w, "revision %-6d %s\n", u.GetRevision(), count(len(u.GetResources()), "resource"))
-		return err
+		return w.document(text)
 	}
 	comment := ""
 	if u.GetComment() != "" {
-		comment = "   # " + printable(u.GetComment())
+		comment = "   " + w.paint.faint("# "+printable(u.GetComment()))
 	}
 	var lines bytes.Buffer
 	for _, ch := range u.GetChanges() {
 		fmt.Fprintf(&lines, "revision %-6d %-8s %s %s%s\n", u.GetRevision(), lower(ch.GetAction()), manifest.KindName(ch.GetKind()), printable(ch.GetName()), comment)
 	}
-	_, err := w.Write(lines.Bytes())
+	_, err := w.w.Write(lines.Bytes())
 	return err
+}
+
+// event writes an event, unless update tells of the same.
+func (w watchWriter) event(e *adminv1.WatchEventsResponse) error {
+	if e.GetType() == adminv1.EventType_EVENT_TYPE_APPLIED {
+		return nil
+	}
+	if w.format != formatTable {
+		text, err := wordsJSON(e)
+		if err != nil {
+			return err
+		}
+		return w.document(fmt.Appendf(nil, `{"event":%s}`, text))
+	}
+	_, err := io.WriteString(w.w, eventLine(w.paint, e)+"\n")
+	return err
+}
+
+// document writes JSON as a line, or as a document of YAML.
+func (w watchWriter) document(text []byte) error {
+	var out bytes.Buffer
+	if w.format == formatYAML {
+		yaml, err := manifest.YAMLFromJSON(text)
+		if err != nil {
+			return err
+		}
+		out.WriteString("---\n")
+		out.Write(yaml)
+	} else {
+		if err := json.Compact(&out, text); err != nil {
+			return err
+		}
+		out.WriteByte('\n')
+	}
+	_, err := w.w.Write(out.Bytes())
+	return err
+}
+
+// eventLine returns an event for reading: when, what kind, what about, and why.
+func eventLine(p paint, e *adminv1.WatchEventsResponse) string {
+	colour := p.doubt
+	what := lower(e.GetType())
+	switch e.GetType() {
+	case adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH:
+		what = lower(e.GetHealth())
+		if e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
+			colour = p.good
+		} else {
+			colour = p.bad
+		}
+	case adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE:
+		what, colour = "failed", p.bad
+	case adminv1.EventType_EVENT_TYPE_FILE_LOADED:
+		what, colour = "loaded", p.good
+	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:
+		what, colour = "refused", p.bad
+	}
+	line := e.GetTime().AsTime().Local().Format("01-02 15:04:05") + "  " + colour(pad(what, 8))
+	if e.GetName() != "" {
+		line += " " + manifest.KindName(e.GetKind()) + " " + printable(e.GetName())
+	}
+	if e.GetEndpoint() != "" {
+		line += " " + printable(e.GetEndpoint())
+	}
+	if e.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
+		line += " " + colour(word(e.GetReason()))
+	}
+	if e.GetMessage() != "" {
+		line += ": " + printable(e.GetMessage())
+	}
+	if e.GetCount() > 1 {
+		line += p.faint(fmt.Sprintf(" (%d times)", e.GetCount()))
+	}
+	return line
 }

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestEventsAreALineEach(t *testing.T) {
+	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.Local)
+	for in, want := range map[string]string{
+		`type: EVENT_TYPE_ENDPOINT_HEALTH kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" health: ENDPOINT_HEALTH_DOWN reason: REASON_UNKNOWN_CA message: "no\nCA" count: 1`: "01-02 03:04:05  <31down    > Upstream pay a:1 <31UNKNOWN_CA>: no CA",
+		`type: EVENT_TYPE_ENDPOINT_HEALTH kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" health: ENDPOINT_HEALTH_UP`:                                                        "01-02 03:04:05  <32up      > Upstream pay a:1",
+		`type: EVENT_TYPE_HANDSHAKE_FAILURE kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" reason: REASON_NOT_TLS count: 7`:                                                 "01-02 03:04:05  <31failed  > Upstream pay a:1 <31NOT_TLS><2 (7 times)>",
+		`type: EVENT_TYPE_EXPIRY kind: KIND_TRUST_BUNDLE name: "corp" message: "expires in 6 days"`:                                                                          "01-02 03:04:05  <33expiry  > TrustBundle corp: expires in 6 days",
+		`type: EVENT_TYPE_FILE_LOADED kind: KIND_CERTIFICATE name: "c" revision: 3`:                                                                                          "01-02 03:04:05  <32loaded  > Certificate c",
+		`type: EVENT_TYPE_FILE_REFUSED kind: KIND_CERTIFICATE name: "c" message: "the key does not fit"`:                                                                     "01-02 03:04:05  <31refused > Certificate c: the key does not fit",
+		`type: 99`: "01-02 03:04:05  <3399      >",
+	} {
+		e := text(t, &adminv1.WatchEventsResponse{}, in)
+		e.Time = timestamppb.New(at)
+		coloured := strings.NewReplacer("\x1b[0m", ">", "\x1b[2m", "<2", "\x1b[31m", "<31", "\x1b[32m", "<32", "\x1b[33m", "<33").Replace(eventLine(true, e))
+		if coloured != want {
+			t.Errorf("got  %s\nwant %s", coloured, want)
+		}
+		if plain := eventLine(false, e); strings.Contains(plain, "\x1b") {
+			t.Errorf("an escape sequence without a terminal: %q", plain)
+		}
+	}
+}
+
+// A feed is a gateway whose changes and events a test makes.
+type feed struct {
+	changes chan *adminv1.WatchConfigResponse
+	events  chan *adminv1.WatchEventsResponse
+	end     chan error // ends the stream of events
+	sh      shell
+}
+
+func newFeed(t *testing.T) *feed {
+	f := &feed{changes: make(chan *adminv1.WatchConfigResponse), events: make(chan *adminv1.WatchEventsResponse), end: make(chan error)}
+	f.sh = serveFake(t, fakeAdmin{
+		watch: func(s grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {
+			for {
+				select {
+				case u := <-f.changes:
+					if err := s.Send(u); err != nil {
+						return err
+					}
+				case <-s.Context().Done():
+					return nil
+				}
+			}
+		},
+		status: fakeStatus{events: func(s grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error {
+			if err := s.SendHeader(nil); err != nil {
+				return err
+			}
+			for {
+				select {
+				case e := <-f.events:
+					if err := s.Send(e); err != nil {
+						return err
+					}
+				case err := <-f.end:
+					return err
+				case <-s.Context().Done():
+					return nil
+				}
+			}
+		}},
+	})
+	return f
+}
+
+func TestChangesAndEventsAreWatchedTogether(t *testing.T) {
+	for _, tt := range []struct{ output, start, event, change string }{
+		{"table", "revision 4      0 resources\n", "failed   Upstream pay EXPIRED (2 times)\n", "revision 5      deleted  Route old   # why\n"},
+		{"json", `{"revision":"4"}` + "\n", `{"event":{"time":"2030-01-01T00:00:00Z","type":"HANDSHAKE_FAILURE","kind":"UPSTREAM","name":"pay","endpoint":"","health":"","reason":"EXPIRED","message":"","count":"2","revision":"0"}}` + "\n", `"action":"CHANGE_ACTION_DELETED"`},
+		{"yaml", "---\nrevision: \"4\"\n", "---\nevent:\n  time: \"2030-01-01T00:00:00Z\"\n  type: HANDSHAKE_FAILURE\n", "---\nrevision: \"5\"\n"},
+	} {
+		f := newFeed(t)
+		w := start(t, f.sh.env, "watch", "-o", tt.output)
+		f.changes <- &adminv1.WatchConfigResponse{Revision: 4}
+		w.out.until(t, tt.start, 1)
+		f.events <- text(t, &adminv1.WatchEventsResponse{}, `time { seconds: 1893456000 } type: EVENT_TYPE_HANDSHAKE_FAILURE kind: KIND_UPSTREAM name: "pay" reason: REASON_EXPIRED count: 2`)
+		w.out.until(t, tt.event, 1)
+		f.events <- &adminv1.WatchEventsResponse{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: 5, Message: "told twice"}
+		f.changes <- text(t, &adminv1.WatchConfigResponse{}, `revision: 5 comment: "why" changes { kind: KIND_ROUTE name: "old" action: CHANGE_ACTION_DELETED }`)
+		w.out.until(t, tt.change, 1)
+		if strings.Contains(w.out.String(), "told twice") {
+			t.Errorf("a change is told as an event too:\n%s", w.out)
+		}
+		if tt.output == "json" {
+			for line := range strings.Lines(w.out.String()) {
+				if !json.Valid([]byte(line)) {
+					t.Errorf("not JSON: %s", line)
+				}
+			}
+		}
+		if code := w.stop(); code != exitOK {
+			t.Errorf("interrupted, watch exits with %d: %s", code, w.log)
+		}
+	}
+}
+
+func TestAWatchEndsWithEitherStream(t *testing.T) {
+	for end, want := range map[error]struct {
+		code int
+		log  string
+	}{
+		nil: {exitUnavailable, "Error: the gateway ended the stream\n"},
+		status.Error(codes.ResourceExhausted, "too slow"): {exitFailure, "Error: too slow\n"},
+	} {
+		f := newFeed(t)
+		w := start(t, f.sh.env, "watch")
+		f.changes <- &adminv1.WatchConfigResponse{}
+		w.out.until(t, "revision 0", 1)
+		f.end <- end
+		w.log.until(t, want.log, 1)
+		if code := w.stop(); code != want.code {
+			t.Errorf("%v: watch exits with %d", end, code)
+		}
+	}
+}
+
+func TestWhatCannotBeWrittenEndsTheWatch(t *testing.T) {
+	w := watchWriter{w: full{}, format: formatJSON}
+	if err := w.event(&adminv1.WatchEventsResponse{}); err == nil {
+		t.Error("an event that was not written is no error")
+	}
+	var out bytes.Buffer
+	w.w, w.format = &out, formatTable
+	if err := w.update(&adminv1.WatchConfigResponse{Revision: 2}); err != nil || out.Len() != 0 {
+		t.Errorf("%v; wrote %s", err, out.String())
+	}
+}
+
+// full is a disk without space.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, bytes.ErrTooLarge }
