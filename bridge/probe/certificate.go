@@ -1,0 +1,260 @@
+package probe
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// reach is how many certificates of a chain are looked at.
+const reach = maxShown
+
+// top returns the last certificate that can be reached from the leaf by the
+// names of issuers. Signatures are not looked at: an endpoint could have us
+// check thousands.
+func top(chain []*x509.Certificate) *x509.Certificate {
+	chain = chain[:min(len(chain), reach)]
+	last := chain[0]
+	for range chain {
+		i := slices.IndexFunc(chain, func(c *x509.Certificate) bool {
+			return c != last && string(c.RawSubject) == string(last.RawIssuer)
+		})
+		if i < 0 || selfIssued(last) {
+			break
+		}
+		last = chain[i]
+	}
+	return last
+}
+
+func selfIssued(c *x509.Certificate) bool { return string(c.RawSubject) == string(c.RawIssuer) }
+
+// explainUnknownCA says where the chain ends and what it lacks: an
+// intermediate that the endpoint should send, or a CA that is not trusted.
+func (t *trial) explainUnknownCA() diagnosis {
+	leaf := t.leaf()
+	if leaf == nil {
+		return say("the chain of %s leads to no CA that is trusted: %s", t.where(), t.detail())
+	}
+	last := top(t.seen.Chain)
+	var d diagnosis
+	switch {
+	case selfIssued(leaf):
+		d = say("%s presented the certificate %s, which is self-signed and not among those trusted", t.where(), subject(leaf)).
+			advise("if it is the upstream's, put it in a trust bundle and name that in tls.trust_bundles")
+	case selfIssued(last):
+		d = say("the chain of %s leads to the root %s, which is not among the CAs trusted", subject(leaf), subject(last)).
+			advise("if it is to be trusted, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last))
+	case t.trusts(last.RawIssuer):
+		d = say("%s was issued by %s; a CA of that name is trusted, but its key has not signed it", subject(last), issuer(last)).
+			advise("if the CA has a new key, put its new certificate in the trust bundle named in tls.trust_bundles")
+	default:
+		d = say("%s presented %s, which leads no further than to %s: it did not send the certificate of the issuer, %s, which is not among the CAs trusted either",
+			t.where(), certificateCount(len(t.seen.Chain)), subject(last), issuer(last)).
+			advise("if %s is an intermediate, have the upstream send its certificate after its own; if it is a CA to be trusted, put its certificate in a trust bundle and name that in tls.trust_bundles", issuer(last))
+		if len(last.IssuingCertificateURL) > 0 {
+			d.facts += " (to be had from " + escape(last.IssuingCertificateURL[0]) + ")"
+		}
+	}
+	if name := t.knownTo(); name != "" {
+		d.facts += fmt.Sprintf("; the trust bundle %q trusts it", name)
+		d = d.advise("set tls.trust_bundles to %s", values(name))
+	}
+	return d
+}
+
+func certificateCount(n int) string {
+	if n == 1 {
+		return "one certificate"
+	}
+	return fmt.Sprintf("%d certificates", n)
+}
+
+// trusts reports whether a CA of the name is trusted.
+func (t *trial) trusts(name []byte) bool {
+	for _, b := range t.options.Trust {
+		for _, c := range b.Certificates() {
+			if string(c.RawSubject) == string(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// knownTo returns the first of the known bundles that the chain leads to.
+func (t *trial) knownTo() string {
+	for _, b := range t.target.Known {
+		if !slices.Contains(t.options.Trust, b.Trust) && len(t.chains(b.Trust)) > 0 {
+			return b.Name
+		}
+	}
+	return ""
+}
+
+// chains returns the chains to trust that are valid now, for a server.
+func (t *trial) chains(trust ...*certs.TrustBundle) [][]*x509.Certificate {
+	presented := t.seen.Chain[:min(len(t.seen.Chain), reach)]
+	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: t.now()}
+	for _, b := range trust {
+		for _, c := range b.Certificates() {
+			o.Roots.AddCert(c)
+		}
+	}
+	for _, c := range presented[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	found, err := presented[0].Verify(o)
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+// skew is how wrong a clock may well be: a time zone, taken for another.
+const skew = 25 * time.Hour
+
+// explainValidity says what the clocks say, and whether ours is likely wrong.
+func (t *trial) explainValidity() diagnosis {
+	now := t.now()
+	var bad *x509.Certificate
+	var presented []*x509.Certificate
+	if t.seen != nil {
+		presented = t.seen.Chain[:min(len(t.seen.Chain), reach)]
+	}
+	early := t.reason == certs.ReasonNotYetValid
+	outside := func(c *x509.Certificate) bool {
+		if early {
+			return now.Before(c.NotBefore)
+		}
+		return now.After(c.NotAfter)
+	}
+	for _, c := range presented {
+		if outside(c) {
+			bad = c
+			break
+		}
+	}
+	// Neither the endpoint nor the chain of trust has anything to do with our
+	// own certificates: if they are out of date too, the clock is.
+	ours := 0
+	for _, b := range t.options.Trust {
+		for _, c := range b.Certificates() {
+			if outside(c) {
+				ours++
+			}
+		}
+	}
+	if c := t.options.Certificate; c != nil && outside(c.Leaf()) {
+		ours++
+	}
+	if bad == nil {
+		return say("%s (this machine's clock says %s)", t.detail(), stamp(now)).advise("renew the CA's certificate in the trust bundle named in tls.trust_bundles")
+	}
+	who := subject(bad)
+	if bad == presented[0] {
+		who += " of " + t.where()
+	}
+	if early {
+		ahead := bad.NotBefore.Sub(now)
+		d := say("the certificate %s is not valid before %s, which is in %s by this machine's clock (%s)", who, stamp(bad.NotBefore), span(ahead), stamp(now))
+		if ours > 0 || ahead < skew {
+			d.facts += "; that clock may be slow"
+			return d.advise("set this machine's clock right if it is slow; otherwise wait, or have the upstream present a certificate that is valid now")
+		}
+		return d.advise("have the upstream present a certificate that is valid now")
+	}
+	ago := now.Sub(bad.NotAfter)
+	d := say("the certificate %s expired on %s, %s ago by this machine's clock (%s)", who, stamp(bad.NotAfter), span(ago), stamp(now))
+	if ours > 0 || ago < skew {
+		d.facts += "; that clock may be fast"
+		return d.advise("renew the certificate, or set this machine's clock right if it is fast")
+	}
+	if bad != presented[0] {
+		return d.advise("have the upstream send the renewed certificate of its intermediate %s", subject(bad))
+	}
+	return d.advise("renew the certificate of the upstream")
+}
+
+// explainName says whom the certificate is for and whom we wanted.
+func (t *trial) explainName() diagnosis {
+	leaf := t.leaf()
+	if leaf == nil {
+		return say("%s", t.detail())
+	}
+	have, want := sans(leaf), list(t.verified())
+	if len(have) == 0 {
+		return say("the certificate %s of %s has no subject alternative name, only a common name, which is not looked at (RFC 9525); we verify %s", subject(leaf), t.where(), want).
+			advise("have the certificate issued again with %s as subject alternative name", want)
+	}
+	d := say("the certificate is for %s; we verify %s", list(have), want)
+	if len(t.options.SubjectAltNames) > 0 {
+		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
+	}
+	name, field := have[0], "tls.verify_name"
+	if i := slices.IndexFunc(have, isDNSName); i >= 0 {
+		name = have[i]
+	} else if _, err := netip.ParseAddr(name); err != nil {
+		if wild := slices.IndexFunc(have, func(n string) bool { return strings.HasPrefix(n, "*.") }); wild >= 0 {
+			return d.advise("set tls.verify_name to the upstream's name, which %s must cover", have[wild])
+		}
+		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
+	}
+	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName {
+		field = "tls.server_name" // and it is then sent, too
+	}
+	return d.advise("set %s to %q if that is the upstream", field, name)
+}
+
+// kinded returns a certificate's first name with its kind.
+func kinded(c *x509.Certificate) string {
+	return certs.Describe([]*x509.Certificate{c}).SANs[0]
+}
+
+func isDNSName(n string) bool {
+	if n == "" || strings.ContainsAny(n, "*:/@\\ ") {
+		return false
+	}
+	_, err := netip.ParseAddr(n)
+	return err != nil
+}
+
+// explainChain is for what else is wrong with the certificates.
+func (t *trial) explainChain() diagnosis {
+	d := say("%s", t.detail())
+	leaf := t.leaf()
+	if leaf == nil {
+		return d
+	}
+	switch t.reason {
+	case certs.ReasonDepthExceeded:
+		if found := t.chains(t.options.Trust...); len(found) > 0 {
+			shortest := slices.MinFunc(found, func(a, b []*x509.Certificate) int { return len(a) - len(b) })
+			return d.advise("set tls.verify_depth to %d, or leave it out", max(len(shortest)-2, 0))
+		}
+		return d.advise("set tls.verify_depth to more, or leave it out")
+	case certs.ReasonWrongKeyUsage:
+		return d.advise("have the certificate %s issued again with the extended key usage serverAuth", subject(leaf))
+	case certs.ReasonRevoked:
+		return d.advise("have the upstream present another certificate: this one, with the serial number %s, is not to be trusted any more", certs.Describe(t.seen.Chain).Serial)
+	case certs.ReasonCRLExpired:
+		return d.advise("put the CA's present revocation list in crls of the trust bundle named in tls.trust_bundles")
+	case certs.ReasonPinMismatch:
+		d.facts = fmt.Sprintf("%s; the key of %s has the pin %s", d.facts, subject(leaf), pin(leaf))
+		return d.advise("if the upstream has a new key, set tls.spki_pins to %s", values(pin(leaf)))
+	}
+	return d.advise("have the upstream present a certificate that is well-formed and correctly signed")
+}
+
+// pin returns the pin of a certificate's key (RFC 7469, section 2.4).
+func pin(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}

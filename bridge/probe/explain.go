@@ -1,0 +1,236 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A diagnosis says what the facts are and what to do about them.
+type diagnosis struct{ facts, advice string }
+
+func say(format string, args ...any) diagnosis {
+	return diagnosis{facts: fmt.Sprintf(format, args...)}
+}
+
+func (d diagnosis) advise(format string, args ...any) diagnosis {
+	d.advice = fmt.Sprintf(format, args...)
+	return d
+}
+
+// explain explains one trial from what it saw itself.
+func (t *trial) explain() diagnosis {
+	switch t.reason {
+	case "":
+		return t.explainSuccess()
+	case certs.ReasonConnectRefused, certs.ReasonConnectTimeout, certs.ReasonUnreachable, certs.ReasonDNSFailure:
+		return t.explainDial()
+	case certs.ReasonHandshakeTimeout, certs.ReasonPeerClosed:
+		return t.explainSilence()
+	case certs.ReasonNotTLS:
+		return t.explainPlaintext()
+	case certs.ReasonUnknownCA:
+		return t.explainUnknownCA()
+	case certs.ReasonExpired, certs.ReasonNotYetValid:
+		return t.explainValidity()
+	case certs.ReasonNameMismatch:
+		return t.explainName()
+	case certs.ReasonDepthExceeded, certs.ReasonWrongKeyUsage, certs.ReasonBadCertificate, certs.ReasonRevoked,
+		certs.ReasonCRLExpired, certs.ReasonPinMismatch:
+		return t.explainChain()
+	case certs.ReasonProtocolVersion, certs.ReasonNoCommonCipher, certs.ReasonNoCommonGroup,
+		certs.ReasonUnrecognizedName, certs.ReasonALPNMismatch:
+		return t.explainNegotiation()
+	case certs.ReasonClientCertificateRequired, certs.ReasonClientCertificateRejected:
+		return t.explainClientCertificate()
+	case certs.ReasonLocalConfig:
+		return say("the settings cannot be used: %s", t.detail()).advise("change the setting that is named")
+	}
+	if errors.Is(t.err, context.Canceled) {
+		return say("the probe was broken off")
+	}
+	if t.connected {
+		return say("the handshake with %s failed: %s", t.where(), t.detail()).advise("look into the log of the upstream for this connection")
+	}
+	return say("%s could not be connected to: %s", t.where(), t.detail())
+}
+
+// where returns the endpoint, and the address connected to if that is another.
+func (t *trial) where() string {
+	at := t.target.Address
+	if t.target.Network == "unix" {
+		return "unix:" + at
+	}
+	if t.remote != "" && t.remote != at {
+		return at + " (" + t.remote + ")"
+	}
+	return at
+}
+
+func (t *trial) address() string { return t.target.Field + ".address" }
+
+func (t *trial) explainDial() diagnosis {
+	host, _, _ := net.SplitHostPort(t.target.Address)
+	switch t.reason {
+	case certs.ReasonConnectRefused:
+		if t.target.Network == "unix" {
+			return say("nobody listens on the socket %s: %s", t.target.Address, cause(t.err)).
+				advise("start the upstream, or set %s to the socket that it listens on", t.address())
+		}
+		return say("nothing listens at %s: it refused the connection", t.where()).
+			advise("start the upstream, or set %s to the address that it listens on", t.address())
+	case certs.ReasonConnectTimeout:
+		return say("%s did not answer %s", t.where(), t.within(t.waited.connect, "timeouts.connect")).
+			advise("look for a firewall that drops packets in between, correct %s, or set timeouts.connect to more than %v", t.address(), t.waited.connect)
+	case certs.ReasonDNSFailure:
+		what := certs.ErrorText(t.err)
+		if e, ok := errors.AsType[*net.DNSError](t.err); ok {
+			what = escape(e.Err)
+			if e.Server != "" {
+				what += " (asked " + escape(e.Server) + ")"
+			}
+		}
+		return say("the host name %s does not resolve: %s", quote(host, 260), what).
+			advise("correct the host in %s, or this machine's name resolution", t.address())
+	}
+	return say("there is no route to %s: %s", t.where(), cause(t.err)).
+		advise("correct %s, or this machine's routes", t.address())
+}
+
+// within says how long was waited: the setting's time or, if that is more than
+// a probe takes, until the probe ended.
+func (t *trial) within(d time.Duration, setting string) string {
+	if t.cutShort {
+		return fmt.Sprintf("before the probe ended, which waits for less than the %v of %s", d, setting)
+	}
+	return fmt.Sprintf("within %v (%s)", d, setting)
+}
+
+// cause returns what the kernel said.
+func cause(err error) string {
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		return e.Err.Error()
+	}
+	return certs.ErrorText(err)
+}
+
+// explainSilence is for endpoints that ended the handshake without an alert, or
+// did not end it.
+func (t *trial) explainSilence() diagnosis {
+	stage := "before it had said anything"
+	if t.said > 0 {
+		stage = fmt.Sprintf("after %d bytes of the handshake", t.said)
+	}
+	if t.seen != nil && t.seen.Requested {
+		stage += ", having asked for a client certificate"
+	}
+	if t.reason == certs.ReasonHandshakeTimeout {
+		d := say("%s took the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.waited.handshake, "timeouts.handshake"))
+		if t.said == 0 {
+			d.facts += " and said nothing: it may be overloaded, or wait for something other than TLS"
+			return d.advise("see that TLS is spoken at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.waited.handshake)
+		}
+		d.facts += fmt.Sprintf(", stopping %s", stage)
+		return d.advise("set timeouts.handshake to more than %v if the upstream is only slow", t.waited.handshake)
+	}
+	how := "closed"
+	if !errors.Is(t.err, io.EOF) && !errors.Is(t.err, io.ErrUnexpectedEOF) {
+		how = "reset"
+	}
+	d := say("%s %s the connection during the TLS handshake, %s and without an alert", t.where(), how, stage)
+	if t.seen != nil && t.seen.Requested && !t.seen.Sent {
+		return d.advise("set tls.certificate: the upstream asked for a client certificate and was sent none")
+	}
+	return d.advise("see that TLS is spoken at %s (if not, set plaintext in place of tls), and look into the log of the upstream", t.address())
+}
+
+// explainPlaintext quotes what an endpoint answered that speaks no TLS.
+func (t *trial) explainPlaintext() diagnosis {
+	protocol := ""
+	heard := string(t.heard)
+	for _, p := range []struct{ prefix, name string }{
+		{"HTTP/", "HTTP"}, {"SSH-", "SSH"}, {"220", "SMTP or FTP"}, {"+OK", "POP3"}, {"* OK", "IMAP"}, {"-ERR", "Redis"}, {"RFB ", "VNC"},
+	} {
+		if strings.HasPrefix(heard, p.prefix) {
+			protocol = p.name
+			break
+		}
+	}
+	line, _, _ := strings.Cut(heard, "\n")
+	line = strings.TrimRight(line, "\r")
+	d := say("%s does not speak TLS: it answered %s", t.where(), quote(line, 120))
+	switch protocol {
+	case "HTTP":
+		d.facts += ", which is HTTP in plaintext"
+	case "":
+	default:
+		d.facts += ", as " + protocol + " does"
+	}
+	return d.advise("set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext in place of tls", t.address())
+}
+
+// explainSuccess also says what was not checked, or was let through.
+func (t *trial) explainSuccess() diagnosis {
+	if t.target.Client == nil {
+		return say("%s took the connection; the upstream is plaintext, so no TLS was tried", t.where())
+	}
+	s := t.seen.State
+	d := say("%s shook hands: %s, %s", t.where(), tlsVersion(s.Version), suiteName(s.CipherSuite))
+	if s.CurveID != 0 {
+		d.facts += ", " + GroupName(s.CurveID)
+	}
+	leaf := t.leaf()
+	switch {
+	case t.options.Verification == certs.VerifyInsecureSkip:
+		d.facts += "; its certificate was not verified (tls.verification is VERIFICATION_INSECURE_SKIP)"
+		return d.advise("set tls.verification to VERIFICATION_FULL: as it is, whoever answers at the address is taken for the upstream")
+	case len(t.seen.Failures) > 0:
+		var what []string
+		for _, e := range t.seen.Failures {
+			what = append(what, e.Detail)
+		}
+		d.facts += "; VERIFICATION_REPORT_ONLY let through what VERIFICATION_FULL refuses: " + list(what)
+		would := *t
+		would.fail(t.seen.Failures[0])
+		d.advice = would.explain().advice
+		return d
+	case leaf != nil:
+		d.facts += fmt.Sprintf("; its certificate %s is valid for %s until %s", subject(leaf), list(t.verified()), stamp(leaf.NotAfter))
+	}
+	return d
+}
+
+// verified returns the names that were verified.
+func (t *trial) verified() []string {
+	if t.seen == nil {
+		return nil
+	}
+	var out []string
+	for _, n := range t.seen.VerifyNames {
+		out = append(out, escape(n))
+	}
+	return out
+}
+
+// withHelp adds what was found to help.
+func (t *trial) withHelp(d diagnosis, v *variation) diagnosis {
+	if v.result.reason == "" {
+		d.facts += fmt.Sprintf("; with %s it shakes hands", v.change)
+	} else {
+		d.facts += fmt.Sprintf("; with %s it gets further, to %s", v.change, v.result.reason)
+	}
+	if v.advice != nil {
+		d.advice = v.advice(v.result)
+	} else {
+		field, value, _ := strings.Cut(v.change, ": ")
+		d = d.advise("set %s to %s", field, value)
+	}
+	return d
+}

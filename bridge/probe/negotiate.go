@@ -1,0 +1,138 @@
+package probe
+
+import (
+	"cmp"
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+func tlsVersion(v uint16) string { return tls.VersionName(v) }
+
+func suiteName(id uint16) string { return tls.CipherSuiteName(id) }
+
+// versions returns the lowest and highest version offered.
+func versions(o certs.ClientOptions) (lowest, highest uint16) {
+	lowest, highest = cmp.Or(o.MinVersion, tls.VersionTLS12), cmp.Or(o.MaxVersion, tls.VersionTLS13)
+	return min(lowest, highest), highest
+}
+
+// explainNegotiation says what we offered: what the endpoint would have taken
+// only a further handshake can tell.
+func (t *trial) explainNegotiation() diagnosis {
+	o, said := t.options, t.detail()
+	switch t.reason {
+	case certs.ReasonProtocolVersion:
+		lowest, highest := versions(o)
+		offer := fmt.Sprintf("%s to %s", tlsVersion(lowest), tlsVersion(highest))
+		if lowest == highest {
+			offer = "only " + tlsVersion(lowest)
+		}
+		return say("%s speaks no version of TLS that we allow, which is %s (%s)", t.where(), offer, said).
+			advise("set tls.min_version and tls.max_version so that they include a version that the upstream speaks")
+	case certs.ReasonNoCommonCipher:
+		offer := "Go's secure list"
+		if len(o.CipherSuites) > 0 {
+			offer = list(suiteNames(o.CipherSuites))
+		}
+		return say("%s found no cipher suite in what we offer, which is %s (%s)", t.where(), offer, said).
+			advise("add a suite that the upstream has to tls.cipher_suites")
+	case certs.ReasonNoCommonGroup:
+		offer := "Go's list"
+		if len(o.Groups) > 0 {
+			offer = list(groupNames(o.Groups))
+		}
+		return say("%s found no key-exchange group in what we offer, which is %s (%s)", t.where(), offer, said).
+			advise("add a group that the upstream has to tls.groups")
+	case certs.ReasonUnrecognizedName:
+		if t.sni() == "" {
+			return say("%s wants a server name, and we sent no SNI (%s)", t.where(), said).
+				advise("set tls.server_name to a name that the upstream knows")
+		}
+		return say("%s does not know the server name %q that we sent as SNI (%s)", t.where(), t.sni(), said).
+			advise("set tls.server_name to a name that the upstream knows")
+	}
+	return say("%s speaks none of the protocols that we offer by ALPN, which are %s (%s)", t.where(), escape(list(o.NextProtos)), said).
+		advise("set tls.alpn to what the upstream speaks")
+}
+
+func suiteNames(ids []uint16) []string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = suiteName(id)
+	}
+	return names
+}
+
+// sni returns the name that was sent, escaped.
+func (t *trial) sni() string {
+	if t.seen == nil {
+		return ""
+	}
+	return escape(t.seen.ServerName)
+}
+
+// explainClientCertificate says what the endpoint asked for and was sent.
+func (t *trial) explainClientCertificate() diagnosis {
+	var accepts []string
+	if t.seen != nil {
+		accepts = t.seen.AcceptableCAs
+	}
+	from := "; it does not say from which CAs"
+	if len(accepts) > 0 {
+		from = "; it takes those of " + quoted(accepts)
+	}
+	own := t.options.Certificate
+	if own == nil {
+		d := say("%s requires a client certificate, and tls.certificate names none%s (%s)", t.where(), from, t.detail())
+		if len(accepts) > 0 {
+			return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
+		}
+		return d.advise("set tls.certificate to the name of a certificate that the upstream accepts")
+	}
+	info, leaf := own.Info(), own.Leaf()
+	d := say("%s refused our client certificate %s, issued by %s%s (%s)", t.where(), subject(leaf), issuer(leaf), from, t.detail())
+	now := t.now()
+	switch {
+	case now.After(leaf.NotAfter):
+		d.facts += fmt.Sprintf("; ours expired on %s", stamp(leaf.NotAfter))
+		return d.advise("set tls.certificate to a certificate that is valid, or renew this one")
+	case now.Before(leaf.NotBefore):
+		d.facts += fmt.Sprintf("; ours is not valid before %s", stamp(leaf.NotBefore))
+		return d.advise("set tls.certificate to a certificate that is valid")
+	case mayNotBeClient(info.KeyUsages):
+		d.facts += "; ours may not be used by a client (extended key usage clientAuth is missing)"
+		return d.advise("set tls.certificate to a certificate with the extended key usage clientAuth")
+	case len(accepts) > 0 && !t.accepted(accepts):
+		d.facts += "; ours is of none of them"
+		return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
+	}
+	return d.advise("set tls.certificate to a certificate that the upstream accepts; its log says what it has against this one")
+}
+
+// accepted reports whether one of those that our chain names as issuer is
+// among the CAs.
+func (t *trial) accepted(cas []string) bool {
+	for _, c := range t.options.Certificate.Chain() {
+		if slices.Contains(cas, strings.Trim(issuer(c), `"`)) {
+			return true
+		}
+	}
+	return false
+}
+
+func mayNotBeClient(usages []string) bool {
+	extended := slices.ContainsFunc(usages, func(u string) bool { return strings.HasSuffix(u, "Auth") })
+	return extended && !slices.Contains(usages, "clientAuth")
+}
+
+func quoted(names []string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = `"` + n + `"`
+	}
+	return list(out)
+}

@@ -1,0 +1,536 @@
+package probe_test
+
+import (
+	"crypto/tls"
+	"encoding/base64"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/probe"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+)
+
+// Each case is a real handshake between ends that would get along but for what
+// the case changes.
+func TestAFailedHandshakeIsExplained(t *testing.T) {
+	ca, other := certstest.NewCA(t), rootNamed(t, "another root")
+	between := ca.Intermediate(t)
+	hour, day := time.Hour, 24*time.Hour
+	now := time.Now()
+	names := []string{"upstream.test"}
+	leaf := func(from *certstest.CA, o pki.LeafOptions) tls.Certificate { return certstest.TLS(t, from.Leaf(t, o)) }
+
+	type peers struct {
+		server *tls.Config
+		client *certs.ClientOptions
+		target *probe.Target
+	}
+	cases := []struct {
+		name          string
+		change        func(t *testing.T, p peers)
+		reason        certs.Reason
+		facts, advice []string
+		only          uint16 // version; 0 for both
+	}{
+		{
+			name: "nothing changed", change: func(*testing.T, peers) {},
+			facts: []string{"shook hands", "upstream.test"},
+		},
+		{
+			name:   "a CA that is not trusted",
+			change: func(t *testing.T, p peers) { p.client.Trust = []*certs.TrustBundle{other.Trust(t)} },
+			reason: certs.ReasonUnknownCA,
+			facts:  []string{"CN=upstream.test", "CN=test root of TestAFailedHandshake"},
+			advice: []string{"tls.trust_bundles", "CN=test root of"},
+		},
+		{
+			name:   "a CA that has a new key",
+			change: func(t *testing.T, p peers) { p.client.Trust = []*certs.TrustBundle{certstest.NewCA(t).Trust(t)} },
+			reason: certs.ReasonUnknownCA,
+			facts:  []string{"CN=test root of TestAFailedHandshake", "a CA of that name is trusted"},
+			advice: []string{"new key", "tls.trust_bundles"},
+		},
+		{
+			name: "a CA that another trust bundle has",
+			change: func(t *testing.T, p peers) {
+				p.client.Trust = []*certs.TrustBundle{other.Trust(t)}
+				p.target.Known = []probe.Bundle{{Name: "wrong", Trust: other.Trust(t)}, {Name: "corp", Trust: ca.Trust(t)}}
+			},
+			reason: certs.ReasonUnknownCA,
+			facts:  []string{`the trust bundle "corp" trusts it`},
+			advice: []string{`set tls.trust_bundles to ["corp"]`},
+		},
+		{
+			name: "an intermediate that is not sent",
+			change: func(t *testing.T, p peers) {
+				cert := leaf(between, pki.LeafOptions{DNSNames: names})
+				cert.Certificate = cert.Certificate[:1]
+				p.server.Certificates[0] = cert
+			},
+			reason: certs.ReasonUnknownCA,
+			facts:  []string{"one certificate", "CN=upstream.test", "CN=test intermediate of TestAFailedHan"},
+			advice: []string{"have the upstream send", "CN=test intermediate of"},
+		},
+		{
+			name: "a root that is sent and not trusted",
+			change: func(t *testing.T, p peers) {
+				cert := leaf(other, pki.LeafOptions{DNSNames: names})
+				cert.Certificate = append(cert.Certificate, other.Root().Certificate().Raw)
+				p.server.Certificates[0] = cert
+			},
+			reason: certs.ReasonUnknownCA,
+			facts:  []string{"leads to the root", "CN=another root"},
+			advice: []string{"tls.trust_bundles"},
+		},
+		{
+			name: "expired long ago",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: names, NotBefore: now.Add(-9 * day), NotAfter: now.Add(-3*day - hour)})
+			},
+			reason: certs.ReasonExpired,
+			facts:  []string{"CN=upstream.test", "3 days ago", now.Add(-3*day - hour).UTC().Format("2006-01-02"), "this machine's clock"},
+			advice: []string{"renew the certificate"},
+		},
+		{
+			name: "expired just now",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: names, NotBefore: now.Add(-2 * hour), NotAfter: now.Add(-hour - time.Minute)})
+			},
+			reason: certs.ReasonExpired,
+			facts:  []string{"61 minutes ago", "clock may be fast"},
+			advice: []string{"this machine's clock"},
+		},
+		{
+			name: "an expired intermediate",
+			change: func(t *testing.T, p peers) {
+				below, err := ca.NewIntermediate(pki.CAOptions{CommonName: "old intermediate", NotBefore: now.Add(-9 * day), NotAfter: now.Add(-4 * day)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.server.Certificates[0] = leaf(&certstest.CA{CA: below}, pki.LeafOptions{DNSNames: names, NotAfter: now.Add(hour)})
+			},
+			reason: certs.ReasonExpired,
+			facts:  []string{"CN=old intermediate", "4 days ago"},
+			advice: []string{"intermediate", "CN=old intermediate"},
+		},
+		{
+			name: "not valid yet, for an hour",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: names, NotBefore: now.Add(3*hour + time.Minute), NotAfter: now.Add(day)})
+			},
+			reason: certs.ReasonNotYetValid,
+			facts:  []string{"not valid before", "in 3 hours", "clock may be slow"},
+			advice: []string{"this machine's clock"},
+		},
+		{
+			name: "not valid yet, for days",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: names, NotBefore: now.Add(4*day + hour), NotAfter: now.Add(9 * day)})
+			},
+			reason: certs.ReasonNotYetValid,
+			facts:  []string{"in 4 days"},
+			advice: []string{"valid now"},
+		},
+		{
+			name: "not valid yet, and neither is what we trust",
+			change: func(t *testing.T, p peers) {
+				p.client.Time = func() time.Time { return now.Add(-400 * day) }
+			},
+			reason: certs.ReasonNotYetValid,
+			facts:  []string{"399 days", "clock may be slow"},
+			advice: []string{"this machine's clock"},
+		},
+		{
+			name: "another name",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: []string{"a.example", "b.example"}})
+			},
+			reason: certs.ReasonNameMismatch,
+			facts:  []string{"the certificate is for a.example, b.example; we verify upstream.test"},
+			advice: []string{`set tls.verify_name to "a.example"`},
+		},
+		{
+			name: "another name, where an address is verified",
+			change: func(t *testing.T, p peers) {
+				p.client.ServerName = "127.0.0.1"
+			},
+			reason: certs.ReasonNameMismatch,
+			facts:  []string{"is for upstream.test; we verify 127.0.0.1"},
+			advice: []string{`set tls.server_name to "upstream.test"`},
+		},
+		{
+			name: "a SPIFFE ID only",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{CommonName: "pay", URIs: []string{"spiffe://corp/pay"}})
+			},
+			reason: certs.ReasonNameMismatch,
+			facts:  []string{"URI:spiffe://corp/pay", "upstream.test"},
+			advice: []string{`set tls.subject_alt_names to ["URI:spiffe://corp/pay"]`},
+		},
+		{
+			name: "a wildcard only",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: []string{"*.example.com"}})
+			},
+			reason: certs.ReasonNameMismatch,
+			facts:  []string{"is for *.example.com"},
+			advice: []string{"tls.verify_name", "*.example.com"},
+		},
+		{
+			name: "none of the names asked for",
+			change: func(t *testing.T, p peers) {
+				p.client.SubjectAltNames = []certs.SAN{{Kind: certs.SANURI, Value: "spiffe://corp/pay"}}
+			},
+			reason: certs.ReasonNameMismatch,
+			facts:  []string{"upstream.test", "URI:spiffe://corp/pay"},
+			advice: []string{`set tls.subject_alt_names to ["DNS:upstream.test"]`},
+		},
+		{
+			name: "too deep",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(between, pki.LeafOptions{DNSNames: names})
+				p.client.VerifyDepth = new(uint32)
+			},
+			reason: certs.ReasonDepthExceeded,
+			facts:  []string{"1 intermediate", "allows 0"},
+			advice: []string{"set tls.verify_depth to 1"},
+		},
+		{
+			name: "a certificate for clients",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{Usage: pki.Client, DNSNames: names})
+			},
+			reason: certs.ReasonWrongKeyUsage,
+			facts:  []string{"CN=upstream.test", "clientAuth"},
+			advice: []string{"serverAuth"},
+		},
+		{
+			name:   "a key that is not pinned",
+			change: func(_ *testing.T, p peers) { p.client.Pins = [][32]byte{{1, 2, 3}} },
+			reason: certs.ReasonPinMismatch,
+			facts:  []string{"CN=upstream.test"},
+			advice: []string{"tls.spki_pins"},
+		},
+		{
+			name:   "no client certificate",
+			change: func(_ *testing.T, p peers) { p.client.Certificate = nil },
+			reason: certs.ReasonClientCertificateRequired,
+			facts:  []string{"requires a client certificate", "CN=test root of TestAFailedHandshake"},
+			advice: []string{"set tls.certificate", "CN=test root of"},
+		},
+		{
+			name: "a client certificate of another CA",
+			change: func(t *testing.T, p peers) {
+				p.client.Certificate = certstest.Certificate(t, other.Client(t, "stranger"))
+			},
+			reason: certs.ReasonClientCertificateRejected,
+			facts:  []string{"CN=stranger", "it takes those of", "ours is of none of them"},
+			advice: []string{"set tls.certificate", "CN=test root of"},
+		},
+		{
+			name: "an expired client certificate",
+			change: func(t *testing.T, p peers) {
+				p.client.Certificate = certstest.Certificate(t, ca.Leaf(t, pki.LeafOptions{
+					Usage: pki.Client, CommonName: "late", NotBefore: now.Add(-2 * day), NotAfter: now.Add(-day)}))
+			},
+			reason: certs.ReasonClientCertificateRejected,
+			facts:  []string{"CN=late", "ours expired on"},
+			advice: []string{"renew"},
+		},
+		{
+			name: "a server's certificate as client certificate",
+			change: func(t *testing.T, p peers) {
+				p.client.Certificate = certstest.Certificate(t, ca.Server(t, "me.test"))
+			},
+			reason: certs.ReasonClientCertificateRejected,
+			facts:  []string{"CN=me.test", "clientAuth"},
+			advice: []string{"clientAuth"},
+		},
+		{
+			name: "a server that knows no such name",
+			change: func(t *testing.T, p peers) {
+				byDefault := leaf(ca, pki.LeafOptions{DNSNames: []string{"known.test"}})
+				p.server.Certificates = nil
+				p.server.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+					if h.ServerName != "" {
+						return nil, nil // answered with unrecognized_name
+					}
+					return &byDefault, nil
+				}
+			},
+			reason: certs.ReasonUnrecognizedName,
+			facts:  []string{"upstream.test", "SNI"},
+			advice: []string{`set tls.server_name to "known.test"`},
+		},
+		{
+			name: "a server that is too old",
+			change: func(_ *testing.T, p peers) {
+				p.client.MinVersion, p.client.MaxVersion = tls.VersionTLS12, tls.VersionTLS13
+				p.server.MaxVersion = tls.VersionTLS10
+			},
+			reason: certs.ReasonProtocolVersion,
+			facts:  []string{"TLS 1.2 to TLS 1.3", "with tls.min_version: TLS_VERSION_1_0 it shakes hands"},
+			advice: []string{"set tls.min_version to TLS_VERSION_1_0", "RFC 8996"},
+		},
+		{
+			name:   "a server that is too new",
+			change: func(_ *testing.T, p peers) { p.server.MinVersion = tls.VersionTLS13 },
+			reason: certs.ReasonProtocolVersion, only: tls.VersionTLS12,
+			facts:  []string{"only TLS 1.2"},
+			advice: []string{"set tls.max_version to TLS_VERSION_1_3"},
+		},
+		{
+			name: "no cipher suite in common",
+			change: func(_ *testing.T, p peers) {
+				p.client.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}
+				p.server.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+			},
+			reason: certs.ReasonNoCommonCipher, only: tls.VersionTLS12,
+			facts:  []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "the default it shakes hands"},
+			advice: []string{`add ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"] to tls.cipher_suites`},
+		},
+		{
+			name: "only weak cipher suites",
+			change: func(_ *testing.T, p peers) {
+				p.server.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
+			},
+			reason: certs.ReasonNoCommonCipher, only: tls.VersionTLS12,
+			facts:  []string{"Go's secure list", "it shakes hands"},
+			advice: []string{"TLS_ECDHE_ECDSA_WITH_RC4_128_SHA", "weak"},
+		},
+		{
+			name: "no group in common",
+			change: func(_ *testing.T, p peers) {
+				p.client.Groups = []tls.CurveID{tls.CurveP521}
+				p.server.CurvePreferences = []tls.CurveID{tls.X25519}
+			},
+			reason: certs.ReasonNoCommonGroup,
+			facts:  []string{"P-521", "with tls.groups: the default it shakes hands"},
+			advice: []string{`set tls.groups to ["P-521", "X25519"]`},
+		},
+		{
+			name: "no protocol in common",
+			change: func(_ *testing.T, p peers) {
+				p.client.NextProtos, p.server.NextProtos = []string{"h2"}, []string{"http/1.1"}
+			},
+			reason: certs.ReasonALPNMismatch,
+			facts:  []string{"h2", "with tls.alpn: http/1.1 it shakes hands"},
+			advice: []string{`set tls.alpn to ["http/1.1"]`},
+		},
+		{
+			name: "no protocol that anybody could guess",
+			change: func(_ *testing.T, p peers) {
+				p.client.NextProtos, p.server.NextProtos = []string{"h2", "http/1.1"}, []string{"smtp"}
+			},
+			reason: certs.ReasonALPNMismatch,
+			facts:  []string{"h2, http/1.1", "with tls.alpn: none it shakes hands"},
+			advice: []string{"tls.alpn"},
+		},
+		{
+			name: "no HTTP/2 where it is needed",
+			change: func(_ *testing.T, p peers) {
+				p.client.NextProtos, p.client.RequireALPN = []string{"h2"}, true
+				p.server.NextProtos = []string{"http/1.1"}
+			},
+			reason: certs.ReasonALPNMismatch,
+			advice: []string{"set http.protocol to HTTP_PROTOCOL_1_1"},
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				if c.only != 0 && c.only != version {
+					continue
+				}
+				t.Run(tls.VersionName(version), func(t *testing.T) {
+					server, o := mutual(t, ca)
+					o.MinVersion, o.MaxVersion = version, version
+					target := probe.Target{Network: "tcp", Field: "endpoints[0]"}
+					c.change(t, peers{server, &o, &target})
+					target.Address, target.Client = serveTLS(t, server), client(t, o)
+					r := runTarget(t, target)
+					want(t, r, c.reason, c.facts, c.advice)
+					if r.OK() != (c.reason == "") {
+						t.Errorf("OK is %v", r.OK())
+					}
+				})
+			}
+		})
+	}
+}
+
+// rootNamed makes a root with a name of its own, which another of the same test
+// cannot be taken for.
+func rootNamed(t *testing.T, name string) *certstest.CA {
+	t.Helper()
+	ca, err := pki.NewRoot(pki.CAOptions{CommonName: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &certstest.CA{CA: ca}
+}
+
+func TestWhatASuccessfulProbeSaw(t *testing.T) {
+	ca := certstest.NewCA(t)
+	between := ca.Intermediate(t)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			server, o := mutual(t, ca)
+			server.Certificates[0] = certstest.TLS(t, between.Server(t, "upstream.test", "spiffe://corp/pay"))
+			server.MaxVersion = version
+			server.NextProtos, o.NextProtos = []string{"h2"}, []string{"h2", "http/1.1"}
+			addr := serveTLS(t, server)
+			r := run(t, addr, o)
+			want(t, r, "", []string{tls.VersionName(version), "CN=upstream.test"}, nil)
+			if r.Suggestion != "" {
+				t.Errorf("a suggestion: %s", r.Suggestion)
+			}
+			if r.Version != version || r.CipherSuite == 0 || r.Group == 0 || r.ALPN != "h2" {
+				t.Errorf("negotiated %x %x %v %q", r.Version, r.CipherSuite, r.Group, r.ALPN)
+			}
+			if len(r.Chain) != 2 || r.Chain[0].SANs[1] != "URI:spiffe://corp/pay" || !strings.HasPrefix(r.Chain[1].Subject, "CN=test intermediate of") {
+				t.Errorf("chain %+v", r.Chain)
+			}
+			if !r.ResumptionOffered || !r.ClientRequested || !r.ClientSent {
+				t.Errorf("resumption %v, requested %v, sent %v", r.ResumptionOffered, r.ClientRequested, r.ClientSent)
+			}
+			if len(r.AcceptableCAs) != 1 || !strings.HasPrefix(r.AcceptableCAs[0], "CN=test root of") {
+				t.Errorf("acceptable CAs %q", r.AcceptableCAs)
+			}
+			if r.RemoteAddress != addr || r.ServerName != "upstream.test" || len(r.VerifyNames) != 1 || r.VerifyNames[0] != "upstream.test" {
+				t.Errorf("address %s, names %q %q", r.RemoteAddress, r.ServerName, r.VerifyNames)
+			}
+			if r.Connect <= 0 || r.Handshake <= 0 || r.DNS != 0 || len(r.Attempts) != 0 {
+				t.Errorf("timings %v %v %v, attempts %v", r.DNS, r.Connect, r.Handshake, r.Attempts)
+			}
+		})
+	}
+}
+
+func TestWhatIsNotVerifiedIsSaid(t *testing.T) {
+	ca, other := certstest.NewCA(t), certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	addr := serveTLS(t, server)
+
+	o.Verification = certs.VerifyInsecureSkip
+	r := run(t, addr, o)
+	want(t, r, "", []string{"not verified", "it shakes hands"}, []string{"VERIFICATION_FULL"})
+	if len(r.Attempts) != 1 || r.Attempts[0] != (probe.Attempt{Change: "tls.verification: VERIFICATION_FULL"}) {
+		t.Errorf("attempts %v", r.Attempts)
+	}
+
+	o.Trust = []*certs.TrustBundle{other.Trust(t)}
+	r = run(t, addr, o)
+	want(t, r, "", []string{"not verified"}, []string{"VERIFICATION_FULL"})
+	if len(r.Attempts) != 1 || r.Attempts[0].Reason != certs.ReasonUnknownCA {
+		t.Errorf("attempts %v", r.Attempts)
+	}
+
+	o.Verification = certs.VerifyReportOnly
+	o.Report = func(*certs.VerifyError) { t.Error("the traffic's report was told of a probe") }
+	want(t, run(t, addr, o), "", []string{"REPORT_ONLY let through", "CN=test root of"}, []string{"tls.trust_bundles"})
+}
+
+func TestAPinIsToldThatWouldFit(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	o.Pins = [][32]byte{{1}}
+	addr := serveTLS(t, server)
+	_, text, ok := strings.Cut(run(t, addr, o).Suggestion, `["`)
+	text, _, ok2 := strings.Cut(text, `"]`)
+	pin, err := base64.StdEncoding.DecodeString(text)
+	if !ok || !ok2 || err != nil || len(pin) != 32 {
+		t.Fatalf("no pin in the suggestion: %q", text)
+	}
+	o.Pins = [][32]byte{[32]byte(pin)}
+	want(t, run(t, addr, o), "", nil, nil)
+}
+
+func TestANameComesFromTheHostOrIsNotSent(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	right := server.Certificates[0]
+	wrong := certstest.TLS(t, ca.Server(t, "stopgap.test"))
+	server.Certificates, server.GetCertificate = nil, func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if h.ServerName == "upstream.test" {
+			return &right, nil
+		}
+		return &wrong, nil
+	}
+	addr := serveTLS(t, server)
+
+	// Without SNI the server presents a stopgap; with it, the right one.
+	o.NoServerName = true
+	r := run(t, addr, o)
+	want(t, r, certs.ReasonNameMismatch, []string{"stopgap.test", "we verify upstream.test", "it shakes hands"},
+		[]string{"tls.server_name_source to SERVER_NAME_SOURCE_FIXED", "tls.server_name to upstream.test"})
+	if r.ServerName != "" {
+		t.Errorf("sent %q", r.ServerName)
+	}
+
+	o.NoServerName, o.FromHost, o.ServerName = false, true, ""
+	r = run(t, addr, o, func(p *probe.Target) { p.Host = "upstream.test" })
+	want(t, r, "", nil, nil)
+	if r.ServerName != "upstream.test" || len(r.VerifyNames) != 1 || r.VerifyNames[0] != "upstream.test" {
+		t.Errorf("sent %q, verified %q", r.ServerName, r.VerifyNames)
+	}
+	want(t, run(t, addr, o, func(p *probe.Target) { p.Host = "other.test" }), certs.ReasonNameMismatch, []string{"we verify other.test"}, nil)
+	want(t, run(t, addr, o), certs.ReasonLocalConfig, nil, nil)
+}
+
+// A middlebox that reads only the first packet of a ClientHello drops those
+// with a post-quantum key share, which take two.
+func TestAPostQuantumGroupIsFoundOut(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	addr := serve(t, listen(t), func(c net.Conn) {
+		choosy := server.Clone()
+		choosy.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			for _, g := range h.SupportedCurves {
+				if g == tls.X25519MLKEM768 {
+					c.Close()
+				}
+			}
+			return nil, nil
+		}
+		if tc := tls.Server(c, choosy); tc.Handshake() == nil {
+			tc.Read(make([]byte, 1))
+			tc.Close()
+		}
+	})
+	r := run(t, addr, o)
+	want(t, r, certs.ReasonPeerClosed, []string{"closed the connection", "with tls.groups: X25519, P-256, P-384, P-521 it shakes hands"},
+		[]string{`set tls.groups to ["X25519", "P-256", "P-384", "P-521"]`, "post-quantum"})
+	if len(r.Attempts) != 1 || r.Attempts[0].Reason != "" {
+		t.Errorf("attempts %v", r.Attempts)
+	}
+}
+
+func TestAVersionThatMakesAServerFallOverIsFoundOut(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	addr := serve(t, listen(t), func(c net.Conn) {
+		choosy := server.Clone()
+		choosy.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			for _, v := range h.SupportedVersions {
+				if v == tls.VersionTLS13 {
+					c.Close()
+				}
+			}
+			return nil, nil
+		}
+		if tc := tls.Server(c, choosy); tc.Handshake() == nil {
+			tc.Read(make([]byte, 1))
+			tc.Close()
+		}
+	})
+	r := run(t, addr, o)
+	want(t, r, certs.ReasonPeerClosed, []string{"it shakes hands"}, []string{"set tls.max_version to TLS_VERSION_1_2"})
+	if n := len(r.Attempts); n == 0 || r.Attempts[n-1] != (probe.Attempt{Change: "tls.max_version: TLS_VERSION_1_2"}) {
+		t.Errorf("attempts %v", r.Attempts)
+	}
+}

@@ -1,0 +1,161 @@
+package probe
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http/httptrace"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// waits are how long each step may take.
+type waits struct{ connect, handshake time.Duration }
+
+// A trial is one connection to the target, and what came of it.
+type trial struct {
+	target  *Target
+	options certs.ClientOptions // of the TLS settings
+	waited  waits
+
+	err    error // nil if it did what traffic needs
+	reason certs.Reason
+
+	cutShort  bool // by the end of the whole probe
+	connected bool
+	remote    string
+	seen      *certs.Observation // nil if no handshake was begun
+	heard     []byte             // what the endpoint said first
+	said      int                // bytes it said in all
+
+	dns, connect, handshake time.Duration
+}
+
+// try makes one connection with the options o.
+func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial {
+	out := &trial{target: t, options: o, waited: w}
+	whole := ctx
+	defer func() { out.cutShort = whole.Err() != nil }()
+	raw, err := out.dial(ctx)
+	if err != nil {
+		return out.fail(err)
+	}
+	defer raw.Close()
+	if t.Client == nil {
+		return out
+	}
+	client, err := certs.NewClient(o)
+	if err != nil {
+		return out.fail(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.handshake)
+	defer cancel()
+	conn := &recorder{Conn: raw}
+	out.seen, err = client.Observe(ctx, conn, t.Host)
+	if out.seen != nil {
+		out.handshake = out.seen.Elapsed
+		if out.seen.Conn != nil {
+			defer out.seen.Conn.Close()
+		}
+		if err == nil {
+			err = out.seen.Alert
+		}
+	}
+	out.heard, out.said = conn.first, conn.total
+	if err == nil {
+		return out
+	}
+	out.fail(err)
+	if out.reason == certs.ReasonNotTLS {
+		out.heard = conn.listen()
+	}
+	return out
+}
+
+func (t *trial) fail(err error) *trial {
+	t.err, t.reason = err, certs.Classify(err)
+	return t
+}
+
+// dial connects as traffic does, and takes the time of each step.
+func (t *trial) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.waited.connect)
+	defer cancel()
+	start := time.Now()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSDone: func(httptrace.DNSDoneInfo) { t.dns = time.Since(start) },
+	})
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, t.target.Network, t.target.Address)
+	if t.connect = time.Since(start) - t.dns; err != nil {
+		return nil, err
+	}
+	t.connected, t.remote = true, raw.RemoteAddr().String()
+	if t.target.Network == "unix" {
+		t.remote = "unix:" + t.target.Address
+	}
+	return raw, nil
+}
+
+// leaf returns the certificate presented; nil if there was none.
+func (t *trial) leaf() *x509.Certificate {
+	if t.seen == nil || len(t.seen.Chain) == 0 {
+		return nil
+	}
+	return t.seen.Chain[0]
+}
+
+func (t *trial) now() time.Time {
+	if t.options.Time != nil {
+		return t.options.Time()
+	}
+	return time.Now()
+}
+
+// detail returns what our own checks said, or else the error's text.
+func (t *trial) detail() string {
+	var v *certs.VerifyError
+	if errors.As(t.err, &v) {
+		return v.Detail
+	}
+	var h *certs.HandshakeError
+	if errors.As(t.err, &h) {
+		return certs.ErrorText(h.Err)
+	}
+	return certs.ErrorText(t.err)
+}
+
+// maxHeard is how much is kept of what an endpoint says in plaintext.
+const maxHeard = 512
+
+// listenTime is how long an endpoint that speaks no TLS is listened to.
+const listenTime = 250 * time.Millisecond
+
+// A recorder keeps the first bytes read.
+type recorder struct {
+	net.Conn
+	first []byte
+	total int
+}
+
+func (r *recorder) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.total += n
+	r.first = append(r.first, p[:min(n, maxHeard-len(r.first))]...)
+	return n, err
+}
+
+// listen returns the first bytes, and of those to come as many as come soon: a
+// TLS client stops at the fifth.
+func (r *recorder) listen() []byte {
+	r.SetReadDeadline(time.Now().Add(listenTime))
+	buf := make([]byte, maxHeard)
+	for len(r.first) < maxHeard {
+		if _, err := r.Read(buf[:maxHeard-len(r.first)]); err != nil {
+			break
+		}
+	}
+	return r.first
+}
