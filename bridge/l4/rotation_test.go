@@ -229,6 +229,35 @@ func TestRotationOfTrustUnderTraffic(t *testing.T) {
 	}
 }
 
+// One server would resume any of these sessions, whoever they were made for.
+func TestSessionsNeverCrossUpstreamsThatShareAnAddress(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			p := newPKI(t)
+			config := p.server(t, "a.test", "b.test")
+			config.ClientAuth, config.ClientCAs, config.MaxVersion = tls.RequireAndVerifyClientCert, p.ca.Pool(), version
+			w := newWitness(t, config)
+			gates := map[shake]*gate{}
+			for _, s := range []shake{{name: "a.test", client: "x"}, {name: "a.test", client: "y"}, {name: "b.test", client: "x"}} {
+				o := p.upstream(t, s.name)
+				o.Certificate = certstest.Certificate(t, p.ca.Client(t, s.client))
+				gates[s] = serve(t, &l4.Table{Default: to(group(over(t, w.ln, o)))})
+			}
+			for i := range 3 {
+				for want, g := range gates {
+					c := g.dial(t, nil)
+					c.echoed(t, "x")
+					c.Close()
+					want.resumed = i > 0
+					if got := <-w.seen; got != want {
+						t.Errorf("round %d: the upstream saw %+v, want %+v", i, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestServerNameFromTheClientsSNI(t *testing.T) {
 	p := newPKI(t)
 	w := newWitness(t, p.server(t, "a.test", "b.test"))

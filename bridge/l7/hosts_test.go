@@ -10,9 +10,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -187,6 +189,40 @@ func TestPoolsOfHostsAreBounded(t *testing.T) {
 	if !first.retired || !back.pool(e, "new").retired || len(back.hosts.pools) != maxHostPools {
 		t.Error("a retired Back keeps new pools")
 	}
+}
+
+// A dial may end when nobody waits for it any more.
+func TestAGenerationThatHasEndedTakesNoConnection(t *testing.T) {
+	w := newWorld(t)
+	back := w.back(HTTP1, w.closed())
+	g := back.pool(back.options.Upstream.Order()[0], "").enter()
+	near, far := net.Pipe()
+	defer far.Close()
+	first := socket.New(near, nil)
+	defer first.Close()
+	g.retire()
+	if !g.add(first) {
+		t.Error("it is refused what its request may still need")
+	}
+	g.leave()
+	if _, err := first.Write([]byte("x")); err == nil {
+		t.Error("a connection outlives its generation")
+	}
+	if g.add(first) {
+		t.Error("it takes another connection")
+	}
+}
+
+func TestAPeerThatReadsNothingHoldsUpNoGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		closed := false
+		hangUp(socket.New(near, func() { closed = true }), true)
+		if !closed {
+			t.Error("it is open")
+		}
+	})
 }
 
 // A listener that refuses unknown names refuses them in Host as well, however
