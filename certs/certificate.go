@@ -59,49 +59,11 @@ func NewCertificate(src CertificateSource) (*Certificate, error) {
 		bad.add("passphrase", "is too long: at most %d bytes are read", maxPassphrase)
 		return nil, bad
 	}
-	var certs []*x509.Certificate
-	var key crypto.Signer
-	var encrypted bool
-	var err error
-	keyField := "private_key"
-	switch inChain := src.KeyInChain && len(src.Key) == 0; {
-	case len(src.PKCS12) > 0:
-		if len(src.Chain) > 0 || len(src.Key) > 0 {
-			bad.add("pkcs12", "comes with a chain or a key of its own: want one or the other")
-			break
-		}
-		keyField = "pkcs12"
-		certs, key, encrypted, err = parsePKCS12(src.PKCS12, src.Passphrase)
-		bad.addSecret(keyField, err)
-	case inChain && isPKCS12(src.Chain):
-		keyField = "certificate_chain"
-		certs, key, encrypted, err = parsePKCS12(src.Chain, src.Passphrase)
-		bad.addSecret(keyField, err)
-	default:
-		if certs, err = parseChain(src.Chain, maxChain, src.KeyInChain); err != nil {
-			bad.add("certificate_chain", "%v", err)
-		}
-		text := src.Key
-		if inChain {
-			text = src.Chain
-		}
-		switch {
-		case inChain && (err != nil || isDER(src.Chain)):
-			if err == nil {
-				bad.add("private_key", "is missing: a chain in DER cannot hold it too")
-			}
-		default:
-			key, encrypted, err = parseKey(text, src.Passphrase, src.KeyInChain)
-			if inChain && !errors.Is(err, errNoKey) {
-				keyField = "certificate_chain"
-			}
-			bad.addSecret(keyField, err)
-		}
-	}
+	m := src.parse(&bad)
 	if len(bad) > 0 {
 		return nil, bad
 	}
-	return newCertificate(certs, key, keyField, len(src.Passphrase) > 0 && !encrypted)
+	return newCertificate(m, len(src.Passphrase) > 0)
 }
 
 // ParseCertificate is NewCertificate of a chain and a private key that is not
@@ -110,20 +72,80 @@ func ParseCertificate(chain, key []byte) (*Certificate, error) {
 	return NewCertificate(CertificateSource{Chain: chain, Key: key})
 }
 
-// newCertificate puts together what was parsed. certs has at least one, in
-// whatever order.
-func newCertificate(certs []*x509.Certificate, key crypto.Signer, keyField string, unneeded bool) (*Certificate, error) {
+// A material is what a source holds, not yet put together.
+type material struct {
+	certs    []*x509.Certificate // at least one, in whatever order
+	key      crypto.Signer
+	keyField string // where the key was
+	// encrypted: a passphrase was of use.
+	encrypted bool
+}
+
+func (s *CertificateSource) parse(bad *Faults) material {
+	switch {
+	case len(s.PKCS12) > 0 && (len(s.Chain) > 0 || len(s.Key) > 0):
+		bad.add("pkcs12", "comes with a chain or a key of its own: want one or the other")
+		return material{}
+	case len(s.PKCS12) > 0:
+		return parseArchive(s.PKCS12, s.Passphrase, "pkcs12", bad)
+	case s.KeyInChain && len(s.Key) == 0:
+		return s.parseFile(bad)
+	}
+	m := material{keyField: "private_key"}
+	var err error
+	if m.certs, err = parseChain(s.Chain, maxChain, s.KeyInChain); err != nil {
+		bad.add("certificate_chain", "%v", err)
+	}
+	m.key, m.encrypted, err = parseKey(s.Key, s.Passphrase, s.KeyInChain)
+	bad.addSecret(m.keyField, err)
+	return m
+}
+
+// parseFile takes all from Chain.
+func (s *CertificateSource) parseFile(bad *Faults) material {
+	m := material{keyField: "certificate_chain"}
+	if isPKCS12(s.Chain) {
+		return parseArchive(s.Chain, s.Passphrase, m.keyField, bad)
+	}
+	var err error
+	if m.certs, err = parseChain(s.Chain, maxChain, true); err != nil {
+		bad.add(m.keyField, "%v", err)
+		return m
+	}
+	if isDER(s.Chain) {
+		bad.add("private_key", "is missing: a chain in DER does not hold it")
+		return m
+	}
+	m.key, m.encrypted, err = parseKey(s.Chain, s.Passphrase, true)
+	if errors.Is(err, errNoKey) {
+		bad.add("private_key", "is missing: the chain does not hold it either")
+		return m
+	}
+	bad.addSecret(m.keyField, err)
+	return m
+}
+
+func parseArchive(data, passphrase []byte, field string, bad *Faults) material {
+	m := material{keyField: field}
+	var err error
+	m.certs, m.key, m.encrypted, err = parsePKCS12(data, passphrase)
+	bad.addSecret(field, err)
+	return m
+}
+
+func newCertificate(m material, passphrase bool) (*Certificate, error) {
+	certs, key := m.certs, m.key
 	leaf := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(c, key) })
 	if leaf < 0 {
 		problem := fmt.Sprintf("is not the key of the certificate %s (its key is %s, this one is %s)",
 			describeName(certs[0]), keyType(certs[0].PublicKey), keyType(key.Public()))
-		if keyField != "private_key" {
+		if m.keyField != "private_key" {
 			problem = "holds a private key that " + problem
 		}
-		return nil, Faults{{keyField, problem}}
+		return nil, Faults{{m.keyField, problem}}
 	}
 	chain, notes := orderChain(certs, leaf)
-	if unneeded {
+	if passphrase && !m.encrypted {
 		notes = append(notes, note{FindingUnneededPassphrase, "a passphrase is given, but the private key is not encrypted: whoever can read it can use it"})
 	}
 	c := &Certificate{chain: chain, notes: notes, fingerprint: fingerprint(chain[0])}

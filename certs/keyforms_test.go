@@ -186,7 +186,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 		{"encrypted", source{Chain: join(leaf, mid, encrypted), Passphrase: []byte("pw")}, "", ""},
 		{"the same file for both", source{Chain: join(leaf, mid, key), Key: join(leaf, mid, key)}, "", ""},
 		{"encrypted, without a passphrase", source{Chain: join(leaf, mid, encrypted)}, "passphrase", "is missing"},
-		{"no key", source{Chain: join(leaf, mid)}, "private_key", "no private key"},
+		{"no key", source{Chain: join(leaf, mid)}, "private_key", "is missing"},
 		{"no key, and DER", source{Chain: derOf(leaf)}, "private_key", "is missing"},
 		{"no certificate", source{Chain: key}, "certificate_chain", "holds no certificate"},
 		{"two keys", source{Chain: join(leaf, key, mid, other.KeyPEM)}, "certificate_chain", "more than one"},
