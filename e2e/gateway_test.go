@@ -27,9 +27,10 @@ type gateway struct {
 	socket string // admin socket
 	args   []string
 
-	admin  adminv1.AdminServiceClient
-	status adminv1.StatusServiceClient
-	health healthv1.HealthClient
+	admin       adminv1.AdminServiceClient
+	status      adminv1.StatusServiceClient
+	diagnostics adminv1.DiagnosticsServiceClient
+	health      healthv1.HealthClient
 }
 
 // startGateway starts the program on a new data directory and waits until it is
@@ -78,6 +79,7 @@ func (g *gateway) run(name string, args ...string) {
 	conn := dialAdmin(t, "unix:"+g.socket, insecure.NewCredentials())
 	g.admin = adminv1.NewAdminServiceClient(conn)
 	g.status = adminv1.NewStatusServiceClient(conn)
+	g.diagnostics = adminv1.NewDiagnosticsServiceClient(conn)
 	g.health = healthv1.NewHealthClient(conn)
 }
 

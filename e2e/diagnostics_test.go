@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// probe probes a stored upstream of one endpoint.
+func (g *gateway) probe(upstream string) *adminv1.ProbeResult {
+	g.t.Helper()
+	resp, err := g.diagnostics.ProbeUpstream(patient(g.t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: upstream}})
+	if err != nil {
+		g.t.Fatalf("ProbeUpstream %s: %v", upstream, err)
+	}
+	if len(resp.GetResults()) != 1 {
+		g.t.Fatalf("ProbeUpstream %s: %d results", upstream, len(resp.GetResults()))
+	}
+	return resp.GetResults()[0]
+}
+
+// expectProbe checks what a probe comes to, and that it names the facts.
+func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reason, facts, advice []string) {
+	t.Helper()
+	r := g.probe(upstream)
+	outcome := adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED
+	if reason == adminv1.Reason_REASON_UNSPECIFIED {
+		outcome = adminv1.ProbeOutcome_PROBE_OUTCOME_OK
+	}
+	if r.GetOutcome() != outcome || r.GetReason() != reason {
+		t.Errorf("a probe of %s came to %v, %v, want %v: %s", upstream, r.GetOutcome(), r.GetReason(), reason, r.GetExplanation())
+		return
+	}
+	for _, fact := range facts {
+		if !strings.Contains(r.GetExplanation(), fact) {
+			t.Errorf("%s: the explanation does not name %q: %s", upstream, fact, r.GetExplanation())
+		}
+	}
+	for _, what := range advice {
+		if !strings.Contains(r.GetSuggestion(), what) {
+			t.Errorf("%s: the suggestion does not say %q: %s", upstream, what, r.GetSuggestion())
+		}
+	}
+}
+
+// expectProbeCommand checks what the command line says of the same, and its
+// exit code.
+func expectProbeCommand(t testing.TB, g *gateway, upstream string, reason adminv1.Reason) {
+	t.Helper()
+	r := g.cli("probe", upstream, "-o", "json")
+	var answer struct {
+		Results []struct{ Outcome, Reason, Explanation, Suggestion string }
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &answer); err != nil || len(answer.Results) != 1 {
+		t.Fatalf("drawbridge probe %s: %v: %s", upstream, err, r)
+	}
+	got := answer.Results[0]
+	if reason == adminv1.Reason_REASON_UNSPECIFIED {
+		if r.code != 0 || got.Outcome != "OK" || got.Reason != "" || got.Explanation == "" {
+			t.Errorf("drawbridge probe %s: %s", upstream, r)
+		}
+		return
+	}
+	if r.code == 0 || got.Outcome != "FAILED" || got.Reason != word(reason) || got.Explanation == "" {
+		t.Errorf("drawbridge probe %s: want %s: %s", upstream, word(reason), r)
+	}
+}
+
+// word is a reason as the command line, the log and metrics spell it.
+func word(reason adminv1.Reason) string { return strings.TrimPrefix(reason.String(), "REASON_") }
+
+// crl is a revocation list of ca that revokes what is given.
+func crl(t testing.TB, ca *pki.CA, revoked ...*pki.Issued) []byte {
+	t.Helper()
+	return crlWith(t, ca, pki.CRLOptions{}, revoked...)
+}
+
+func crlWith(t testing.TB, ca *pki.CA, o pki.CRLOptions, revoked ...*pki.Issued) []byte {
+	t.Helper()
+	for _, r := range revoked {
+		o.Revoked = append(o.Revoked, r.Leaf.SerialNumber)
+	}
+	list, err := ca.CRL(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// withCRLs adds revocation lists to a bundle.
+func withCRLs(bundle *adminv1.TrustBundle, lists ...[]byte) *adminv1.TrustBundle {
+	for _, l := range lists {
+		bundle.Crls = append(bundle.Crls, &adminv1.Crl{Source: &adminv1.Crl_Pem{Pem: string(l)}})
+	}
+	return bundle
+}
+
+// full returns how many full handshakes of a reason an upstream's only endpoint
+// has seen.
+func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) uint64 {
+	g.t.Helper()
+	all := g.upstream(name).GetEndpoints()[0].GetFullHandshakes()
+	i := slices.IndexFunc(all, func(f *adminv1.FullHandshakes) bool { return f.GetReason() == reason })
+	if i < 0 {
+		return 0
+	}
+	return all[i].GetCount()
+}
