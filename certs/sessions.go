@@ -149,11 +149,19 @@ type host struct {
 
 func newHosts(before *Client) *hosts {
 	h := &hosts{byName: make(map[string]*list.Element), recent: list.New(), changed: make(map[string]bool)}
-	if before != nil {
-		for _, old := range before.hosts.all() {
-			if old.had() {
-				h.changed[old.name] = true
-			}
+	if before == nil {
+		return h
+	}
+	asked := make(map[string]bool)
+	for _, old := range before.hosts.all() {
+		asked[old.name] = true
+		if old.had() {
+			h.changed[old.name] = true
+		}
+	}
+	for name := range before.hosts.changed { // and nobody has asked for it since
+		if !asked[name] && len(h.changed) < maxHosts {
+			h.changed[name] = true
 		}
 	}
 	return h
