@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -33,6 +34,9 @@ func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 		for _, ca := range b.Infos() {
 			add(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, ref, "", snapshot.CertificateInfo(ca), names(users[ref]))
 		}
+		for _, crl := range b.CRLInfos() {
+			add(adminv1.CertificateUse_CERTIFICATE_USE_CRL, ref, "", crlAsInfo(crl), names(users[ref]))
+		}
 	}
 	for _, u := range snap.Upstreams() {
 		ref := store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: u.Name}
@@ -49,6 +53,14 @@ func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 		)
 	})
 	return out
+}
+
+// crlAsInfo describes a revocation list as far as a certificate's description
+// has the words.
+func crlAsInfo(c certs.CRLInfo) *adminv1.CertificateInfo {
+	return snapshot.CertificateInfo(certs.Info{
+		Subject: "revocation list of " + c.Issuer, Issuer: c.Issuer, NotBefore: c.ThisUpdate, NotAfter: c.NextUpdate, Warnings: c.Warnings,
+	})
 }
 
 // daysLeft returns the whole days until t, rounded down: -1 on the day after.

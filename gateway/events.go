@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -22,6 +23,21 @@ func (g *Gateway) event(e *adminv1.WatchEventsResponse) {
 func (g *Gateway) WatchEvents() (events <-chan *adminv1.WatchEventsResponse, stop func()) {
 	c := g.events.add()
 	return c, func() { g.events.remove(c) }
+}
+
+// observe tells of what happens at the endpoints of upstreams.
+func (g *Gateway) observe(e upstream.Event) {
+	out := &adminv1.WatchEventsResponse{
+		Type: adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH, Kind: adminv1.Kind_KIND_UPSTREAM, Name: e.Upstream, Endpoint: e.Endpoint,
+		Health: healths[e.Health], Count: 1,
+	}
+	if e.Kind == upstream.Failed {
+		out.Type, out.Count = adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE, e.Count
+	}
+	if e.Failure != nil {
+		out.Reason, out.Message = reason(e.Failure.Reason), e.Failure.Message
+	}
+	g.event(out)
 }
 
 // applied tells of a revision.

@@ -61,6 +61,12 @@ func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 	var out []*adminv1.UpstreamStatus
 	for _, u := range g.live.Load().Upstreams() {
 		s := &adminv1.UpstreamStatus{Name: u.Name, Reason: u.Reason}
+		open := u.Tracker.Counts()
+		for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
+			s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{
+				Sha256Fingerprint: fingerprint, Connections: uint64(open[fingerprint]),
+			})
+		}
 		for _, e := range u.Live.Status() {
 			s.Endpoints = append(s.Endpoints, endpointStatus(e))
 		}
@@ -87,8 +93,11 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		Backup:            e.Backup,
 		Draining:          e.Draining,
 	}
-	for _, r := range slices.Sorted(maps.Keys(e.Failures)) {
-		s.Failures = append(s.Failures, &adminv1.FailureCount{Reason: reason(r), Count: e.Failures[r]})
+	s.Failures, s.Reported = failureCounts(e.Failures), failureCounts(e.Reported)
+	for _, why := range slices.Sorted(maps.Keys(e.Full)) {
+		s.FullHandshakes = append(s.FullHandshakes, &adminv1.FullHandshakes{
+			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: e.Full[why],
+		})
 	}
 	if f := e.LastFailure; f != nil {
 		s.LastFailure = &adminv1.LastFailure{Reason: reason(f.Reason), Message: f.Message, Time: timestamppb.New(f.Time)}
@@ -97,6 +106,14 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		s.Certificate = snapshot.CertificateInfo(*e.PeerCertificate)
 	}
 	return s
+}
+
+func failureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
+	var out []*adminv1.FailureCount
+	for _, r := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, &adminv1.FailureCount{Reason: reason(r), Count: counts[r]})
+	}
+	return out
 }
 
 // endpointAddress writes an endpoint's address as the API does.

@@ -180,11 +180,27 @@ func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
 	if enum(s, "tls.client_auth", t.GetClientAuth(), adminv1.ClientAuth_name) {
 		auth = clientAuths[t.GetClientAuth()]
 	}
+	sans, err := certs.ParseSANs(t.GetClientSubjectAltNames())
+	if err != nil {
+		s.addFaults("tls.client_subject_alt_names", err)
+	}
+	if auth == certs.ClientAuthNone && len(sans) > 0 {
+		s.Add("tls.client_subject_alt_names", "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the names out")
+	}
 	switch {
 	case auth == certs.ClientAuthNone && len(t.GetClientTrustBundles()) > 0:
 		s.Add("tls.client_trust_bundles", "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the bundles out")
 	case auth != certs.ClientAuthNone && len(t.GetClientTrustBundles()) == 0:
 		s.Add("tls.client_trust_bundles", "must name at least one trust bundle, because client_auth asks for certificates")
+	}
+	for i, c := range l.uses.certificates {
+		if c == nil {
+			continue
+		}
+		_, warnings := c.UseFindings(certs.AsServer)
+		for _, w := range warnings {
+			s.Warn(invalid.Path("tls.certificates").Index(i), "certificate %q: %s", t.GetCertificates()[i], w)
+		}
 	}
 	if s.Len() > 0 || l.tls != nil || slices.Contains(l.uses.certificates, nil) {
 		return
@@ -194,11 +210,13 @@ func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
 		RejectUnknownSNI: t.GetRejectUnknownSni(),
 		ClientAuth:       auth,
 		ClientTrust:      l.uses.trust,
-		MinVersion:       settings.minVersion,
-		MaxVersion:       settings.maxVersion,
-		CipherSuites:     settings.cipherSuites,
-		Groups:           settings.groups,
-		NextProtos:       settings.alpn,
+
+		ClientSubjectAltNames: sans,
+		MinVersion:            settings.minVersion,
+		MaxVersion:            settings.maxVersion,
+		CipherSuites:          settings.cipherSuites,
+		Groups:                settings.groups,
+		NextProtos:            settings.alpn,
 	})
 	if err != nil {
 		s.addFaults("tls", err)

@@ -15,13 +15,19 @@ import (
 // A liveUpstream is an Upstream resource and what became of it. While it is
 // down, live is an upstream without endpoints: traffic for it is refused.
 type liveUpstream struct {
-	msg   *adminv1.Upstream
-	uses  upstreamUses
-	live  *upstream.Upstream
-	back  *l7.Back
-	down  string
-	notes notes
+	msg     *adminv1.Upstream
+	uses    upstreamUses
+	live    *upstream.Upstream
+	back    *l7.Back
+	tracker *upstream.Tracker // the same in every revision
+	clients map[string]endpointClients
+	down    string
+	notes   notes
 }
+
+// endpointClients is the TLS of one endpoint, nil for plaintext: for streams and
+// for HTTP, two because they differ in ALPN and share no sessions.
+type endpointClients struct{ stream, http *certs.Client }
 
 // upstreamUses is the live objects that an upstream is built from.
 type upstreamUses struct {
@@ -36,7 +42,10 @@ func (u upstreamUses) equal(v upstreamUses) bool {
 func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	s := j.scope(msg)
 	prev := j.prev.upstreams[msg.GetName()]
-	next := &liveUpstream{msg: msg}
+	next := &liveUpstream{msg: msg, tracker: upstream.NewTracker(), clients: map[string]endpointClients{}}
+	if prev != nil {
+		next.tracker = prev.tracker
+	}
 	if t := msg.GetTls(); t != nil {
 		if t.GetCertificate() != "" {
 			next.uses.certificate = s.useCertificate("tls.certificate", t.GetCertificate())
@@ -47,12 +56,12 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		next.uses.trust = s.systemTrust("tls.trust_bundles")
 	}
 	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
-		next.live, next.back, next.notes = prev.live, prev.back, prev.notes
+		next.live, next.back, next.clients, next.notes = prev.live, prev.back, prev.clients, prev.notes
 		s.reuse(next.notes)
 		s.close()
 		return next
 	}
-	s.buildUpstream(next)
+	s.buildUpstream(next, prev)
 	next.notes = s.notes()
 	if next.down = s.close(); next.down != "" {
 		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
@@ -61,18 +70,21 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	return next
 }
 
-func (s *scope) buildUpstream(u *liveUpstream) {
+func (s *scope) buildUpstream(u, prev *liveUpstream) {
 	msg := u.msg
 	o := upstream.Options{
 		Name:             msg.GetName(),
 		ConnectTimeout:   s.duration("timeouts.connect", msg.GetTimeouts().GetConnect()),
 		HandshakeTimeout: s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake()),
 		Logger:           s.job.log,
+		Tracker:          u.tracker,
+		Observer:         s.job.observer,
 	}
 	back := l7.BackOptions{
 		TLS:         msg.GetPlaintext() == nil,
 		MaxIdle:     s.limit("pool.max_idle", msg.GetPool().GetMaxIdle(), 100_000),
 		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
+		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),
 	}
 	if enum(s, "http.protocol", msg.GetHttp().GetProtocol(), adminv1.HttpProtocol_name) {
 		back.Protocol = httpProtocols[msg.GetHttp().GetProtocol()]
@@ -109,7 +121,12 @@ func (s *scope) buildUpstream(u *liveUpstream) {
 			Draining: e.GetDraining(),
 		}
 		if settings != nil {
-			eo.Stream, eo.HTTP = s.clients(at, *settings, host, back.Protocol)
+			var before endpointClients
+			if prev != nil {
+				before = prev.clients[addr]
+			}
+			u.clients[addr] = s.clients(at, *settings, host, back.Protocol, before)
+			eo.Stream, eo.HTTP = u.clients[addr].stream, u.clients[addr].http
 		}
 		o.Endpoints = append(o.Endpoints, eo)
 	}
@@ -125,6 +142,35 @@ var httpProtocols = map[adminv1.HttpProtocol]l7.Protocol{
 	adminv1.HttpProtocol_HTTP_PROTOCOL_AUTO: l7.Auto,
 	adminv1.HttpProtocol_HTTP_PROTOCOL_1_1:  l7.HTTP1,
 	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    l7.HTTP2,
+}
+
+// names checks which names are sent and verified.
+func (s *scope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
+	var err error
+	if o.SubjectAltNames, err = certs.ParseSANs(t.GetSubjectAltNames()); err != nil {
+		s.addFaults("tls.subject_alt_names", err)
+	}
+	if o.Pins, err = certs.ParsePins(t.GetSpkiPins()); err != nil {
+		s.addFaults("tls.spki_pins", err)
+	}
+	if len(o.SubjectAltNames) > 0 && t.GetVerifyName() != "" {
+		s.Add("tls.verify_name", "must be left out where subject_alt_names is set: the certificate must have one of those")
+	}
+	if !enum(s, "tls.server_name_source", t.GetServerNameSource(), adminv1.ServerNameSource_name) {
+		return
+	}
+	switch t.GetServerNameSource() {
+	case adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST:
+		o.FromHost = true
+		if t.GetServerName() != "" {
+			s.Add("tls.server_name", "must be left out: server_name_source takes it from the client's host")
+		}
+	case adminv1.ServerNameSource_SERVER_NAME_SOURCE_NONE:
+		o.NoServerName = true
+	}
+	if t.GetVerification() == adminv1.Verification_VERIFICATION_INSECURE_SKIP && (len(o.Pins) > 0 || len(o.SubjectAltNames) > 0) {
+		s.Add("tls.verification", "must not be VERIFICATION_INSECURE_SKIP where spki_pins or subject_alt_names is set: nothing would check them")
+	}
 }
 
 // alpn returns what is offered by default.
@@ -154,6 +200,7 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		NextProtos:     settings.alpn,
 		NoSessionReuse: t != nil && t.SessionReuse != nil && !t.GetSessionReuse(),
 	}
+	s.names(o, t)
 	if t != nil && t.VerifyDepth != nil {
 		depth := t.GetVerifyDepth()
 		s.limit("tls.verify_depth", depth, 100)
@@ -163,7 +210,7 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		at   invalid.Path
 		name string
 	}{{"tls.server_name", t.GetServerName()}, {"tls.verify_name", t.GetVerifyName()}} {
-		if n.name != "" && !isHost(n.name) {
+		if n.name != "" && !IsHost(n.name) {
 			s.Add(n.at, "is %q; it must be a DNS name or an IP address, without a port", n.name)
 		}
 	}
@@ -184,30 +231,30 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 			s.warnStanding("tls.verification", "is VERIFICATION_INSECURE_SKIP: whoever answers at the address is taken for the upstream")
 		}
 	}
-	if c := u.uses.certificate; c != nil && !usableAsClient(c) {
-		s.Warn("tls.certificate", "certificate %q does not have the clientAuth key usage: an upstream that checks will refuse it", t.GetCertificate())
+	if c := u.uses.certificate; c != nil {
+		_, warnings := c.UseFindings(certs.AsClient)
+		for _, w := range warnings {
+			s.Warn("tls.certificate", "certificate %q: %s", t.GetCertificate(), w)
+		}
+		if len(t.GetTrustBundles()) > 0 && !c.LeadsTo(u.uses.trust...) {
+			s.Warn("tls.certificate", "certificate %q leads to no CA of trust_bundles: an upstream that trusts only those will refuse it", t.GetCertificate())
+		}
 	}
 	return o
 }
 
-func usableAsClient(c *certs.Certificate) bool {
-	usages := c.Info().KeyUsages
-	extended := slices.ContainsFunc(usages, func(u string) bool { return strings.HasSuffix(u, "Auth") })
-	return !extended || slices.Contains(usages, "clientAuth")
-}
-
-// clients returns the TLS settings of one endpoint, for streams and for HTTP:
-// two, for they differ in ALPN, and sessions are not shared between them.
-func (s *scope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol l7.Protocol) (stream, http *certs.Client) {
-	if o.ServerName == "" {
+// clients returns the TLS of one endpoint, in place of what it had before.
+func (s *scope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol l7.Protocol, before endpointClients) (c endpointClients) {
+	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host
 	}
-	if o.VerifyName == "" && o.ServerName == "" && o.Verification != certs.VerifyInsecureSkip {
+	named := o.VerifyName != "" || o.ServerName != "" || o.FromHost || len(o.SubjectAltNames) > 0
+	if !named && o.Verification != certs.VerifyInsecureSkip {
 		s.Add("tls.server_name", "must be set, because %s has no host name to verify", at)
-		return nil, nil
+		return c
 	}
 	if s.Len() > 0 {
-		return nil, nil
+		return c
 	}
 	httpOptions := o
 	if len(o.NextProtos) == 0 {
@@ -216,15 +263,16 @@ func (s *scope) clients(at invalid.Path, o certs.ClientOptions, host string, pro
 	httpOptions.RequireALPN = protocol == l7.HTTP2
 	if httpOptions.RequireALPN && !slices.Contains(httpOptions.NextProtos, "h2") {
 		s.Add("tls.alpn", "must offer h2, because http.protocol is HTTP_PROTOCOL_2")
-		return nil, nil
+		return c
 	}
+	o.Replaces, httpOptions.Replaces = before.stream, before.http
 	var err error
-	if stream, err = certs.NewClient(o); err != nil {
+	if c.stream, err = certs.NewClient(o); err != nil {
 		s.addFaults("tls", err)
-		return nil, nil
+		return endpointClients{}
 	}
-	if http, err = certs.NewClient(httpOptions); err != nil {
+	if c.http, err = certs.NewClient(httpOptions); err != nil {
 		s.addFaults("tls", err)
 	}
-	return stream, http
+	return c
 }

@@ -149,8 +149,8 @@ const (
 	Verification_VERIFICATION_UNSPECIFIED Verification = 0
 	// Chain, name, validity, key usage and depth must all verify. The default.
 	Verification_VERIFICATION_FULL Verification = 1
-	// Everything is checked, and what would have failed is logged with its
-	// reason, but the connection is let through.
+	// Everything is checked, and what would have failed is logged and counted
+	// with its reason, but the connection is let through.
 	Verification_VERIFICATION_REPORT_ONLY Verification = 2
 	// Nothing is checked. Anyone on the path can be the upstream.
 	Verification_VERIFICATION_INSECURE_SKIP Verification = 3
@@ -295,6 +295,10 @@ const (
 	CertificateFinding_CERTIFICATE_FINDING_STRANGER CertificateFinding = 14
 	// It is not a CA's and vouches for nothing but itself.
 	CertificateFinding_CERTIFICATE_FINDING_NOT_A_CA CertificateFinding = 15
+	// A passphrase came with a key that is not encrypted.
+	CertificateFinding_CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE CertificateFinding = 16
+	// It has more names than are listed.
+	CertificateFinding_CERTIFICATE_FINDING_MANY_NAMES CertificateFinding = 17
 )
 
 // Enum value maps for CertificateFinding.
@@ -316,6 +320,8 @@ var (
 		13: "CERTIFICATE_FINDING_DUPLICATE",
 		14: "CERTIFICATE_FINDING_STRANGER",
 		15: "CERTIFICATE_FINDING_NOT_A_CA",
+		16: "CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE",
+		17: "CERTIFICATE_FINDING_MANY_NAMES",
 	}
 	CertificateFinding_value = map[string]int32{
 		"CERTIFICATE_FINDING_UNSPECIFIED":          0,
@@ -334,6 +340,8 @@ var (
 		"CERTIFICATE_FINDING_DUPLICATE":            13,
 		"CERTIFICATE_FINDING_STRANGER":             14,
 		"CERTIFICATE_FINDING_NOT_A_CA":             15,
+		"CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE":  16,
+		"CERTIFICATE_FINDING_MANY_NAMES":           17,
 	}
 )
 
@@ -918,7 +926,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
 	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
-	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xe6\x04\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xb7\x05\n" +
 	"\x12CertificateFinding\x12#\n" +
 	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
 	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +
@@ -936,7 +944,9 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eCERTIFICATE_FINDING_CA_AS_LEAF\x10\f\x12!\n" +
 	"\x1dCERTIFICATE_FINDING_DUPLICATE\x10\r\x12 \n" +
 	"\x1cCERTIFICATE_FINDING_STRANGER\x10\x0e\x12 \n" +
-	"\x1cCERTIFICATE_FINDING_NOT_A_CA\x10\x0fBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1cCERTIFICATE_FINDING_NOT_A_CA\x10\x0f\x12+\n" +
+	"'CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE\x10\x10\x12\"\n" +
+	"\x1eCERTIFICATE_FINDING_MANY_NAMES\x10\x11BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_tls_proto_rawDescOnce sync.Once
