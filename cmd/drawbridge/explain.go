@@ -125,7 +125,7 @@ func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, an
 	}
 	fmt.Fprintf(&out, "%s  %s\n", action, by)
 	fmt.Fprintf(&out, "  %s\n", printable(answer.GetWhy()))
-	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() {
+	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // normalised, or a default
 		fmt.Fprintf(&out, "  %s %s\n", p.faint("read as"), printable(as))
 	}
 	for _, u := range answer.GetUpstreams() {

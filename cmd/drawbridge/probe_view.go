@@ -54,7 +54,7 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 			fact("negotiated", negotiated(r))
 			fact("sessions", map[bool]string{true: "a ticket was given", false: "no ticket was given"}[r.GetResumptionOffered()])
 		}
-		fact("client cert", clientCertificate(r))
+		fact("client cert", clientCertificate(r, shookHands))
 		fact("accepted CAs", some(r.GetAcceptableCas(), 5))
 	}
 	fact("timings", timings(r.GetTimings()))
@@ -100,14 +100,18 @@ func negotiated(r *adminv1.ProbeResult) string {
 	return strings.Join(parts, ", ")
 }
 
-func clientCertificate(r *adminv1.ProbeResult) string {
+// clientCertificate tells what became of it. A handshake that we broke off had
+// not come to that question yet.
+func clientCertificate(r *adminv1.ProbeResult, shookHands bool) string {
 	switch {
 	case r.GetClientCertificateSent():
 		return "asked for, ours was sent"
 	case r.GetClientCertificateRequested():
 		return "asked for, none was sent"
+	case shookHands:
+		return "not asked for"
 	}
-	return "not asked for"
+	return ""
 }
 
 // timings names the steps that took place: "dns 1.2ms, connect 300µs".

@@ -169,11 +169,15 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 }
 
 // handshakes counts them, the full ones by why they were: "5 full (3 NO_TICKET,
-// 2 REFUSED), 7 resumed".
+// 2 REFUSED), 7 resumed", "1 full (NO_TICKET), 0 resumed".
 func handshakes(e *adminv1.EndpointStatus) string {
 	var why []string
 	for _, f := range e.GetFullHandshakes() {
-		why = append(why, fmt.Sprintf("%d %s", f.GetCount(), word(f.GetReason())))
+		reason := word(f.GetReason())
+		if f.GetCount() != e.GetHandshakesFull() {
+			reason = fmt.Sprintf("%d %s", f.GetCount(), reason)
+		}
+		why = append(why, reason)
 	}
 	full := fmt.Sprintf("%d full", e.GetHandshakesFull())
 	if len(why) > 0 {

@@ -15,7 +15,7 @@ const rotating = `upstreams { name: "u"
 		full_handshakes { reason: FULL_HANDSHAKE_REASON_NO_TICKET count: 3 } full_handshakes { reason: FULL_HANDSHAKE_REASON_REFUSED count: 2 }
 		reported { reason: REASON_NAME_MISMATCH count: 9 } }
 	connections_by_certificate { sha256_fingerprint: "aa11" connections: 4 } connections_by_certificate { connections: 1 } }
-upstreams { name: "settled" endpoints { address: "b:1" } connections_by_certificate { sha256_fingerprint: "aa11" connections: 2 } }`
+upstreams { name: "settled" endpoints { address: "b:1" handshakes_full: 2 full_handshakes { reason: FULL_HANDSHAKE_REASON_FLUSHED count: 2 } } endpoints { address: "c:1" } connections_by_certificate { sha256_fingerprint: "aa11" connections: 2 } }`
 
 func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
 	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, rotating)
@@ -23,8 +23,11 @@ func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
 	if want := "|5 full (3 NO_TICKET, 2 REFUSED), 7 resumed|"; !strings.Contains(rows[0], want) {
 		t.Errorf("no %s in %s", want, rows[0])
 	}
-	if want := "|0 full, 0 resumed|"; !strings.Contains(rows[1], want) {
+	if want := "|2 full (FLUSHED), 0 resumed|"; !strings.Contains(rows[1], want) {
 		t.Errorf("no %s in %s", want, rows[1])
+	}
+	if want := "|0 full, 0 resumed|"; !strings.Contains(rows[2], want) {
+		t.Errorf("no %s in %s", want, rows[2])
 	}
 	check(t, reportedTable(ups.GetUpstreams()), "u|a:1|NAME_MISMATCH|9")
 	check(t, identityTable(ups.GetUpstreams()), "u|4|aa11", "u|1|none")
