@@ -70,6 +70,7 @@ func (g *Gateway) apply(ctx context.Context, compiler snapshot.Compiler, e store
 	g.live.Store(next)
 	g.listeners.commit(sockets)
 	live.Retire(next)
+	g.files.filesChanged()
 	if draft.Changed() {
 		g.updates.announce(store.Update{State: draft.State(), Changes: changed(draft), Comment: e.Comment})
 		g.applied(draft.State().Revision(), len(changed(draft)), e.Comment)
@@ -104,12 +105,12 @@ func (g *Gateway) Reload(ctx context.Context) (*store.Result, error) {
 	state := g.live.Load().State()
 	e := store.Edit{Comment: "files read again"}
 	for _, r := range state.List(adminv1.Kind_KIND_TRUST_BUNDLE) {
-		if r.(*adminv1.TrustBundle).GetPem() == "" {
+		if b := r.(*adminv1.TrustBundle); b.GetSystem() != nil || len(snapshot.FilePaths(b)) > 0 {
 			e.Puts = append(e.Puts, store.Put{Resource: r})
 		}
 	}
 	for _, r := range state.List(adminv1.Kind_KIND_CERTIFICATE) {
-		if r.(*adminv1.Certificate).GetFiles() != nil {
+		if len(snapshot.FilePaths(r)) > 0 {
 			e.Puts = append(e.Puts, store.Put{Resource: r})
 		}
 	}

@@ -33,6 +33,11 @@ type Options struct {
 	// AdminTCP, if not nil, serves the admin API over TCP too, with mutual TLS.
 	AdminTCP *admin.TCPOptions
 
+	// FileRoots are the directories below which certificates, trust bundles and
+	// revocation lists are read from files; links may lead into them, but not
+	// out. Nil: DataDir and /etc/drawbridge.
+	FileRoots []string
+
 	// Ops is the address of /healthz, /readyz, /metrics and, on loopback,
 	// /debug/pprof. Empty: none.
 	Ops string
@@ -72,6 +77,7 @@ type Gateway struct {
 
 	live      atomic.Pointer[snapshot.Snapshot]
 	listeners *listeners
+	files     *fileWatcher
 	updates   broadcast[store.Update]
 	events    broadcast[*adminv1.WatchEventsResponse]
 	ready     atomic.Bool
@@ -110,6 +116,10 @@ func Open(o Options) (_ *Gateway, err error) {
 	g.store = db
 	undo = append(undo, func() { db.Close() })
 
+	if g.compiler.FileRoots, err = fileRoots(o); err != nil {
+		return nil, err
+	}
+	g.files = newFileWatcher(g, log.Named("files"))
 	if g.metrics, err = newPublisher(g, o.Statsd); err != nil {
 		return nil, err
 	}
@@ -165,6 +175,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() { g.metrics.run(ticking) })
 	serving.Go(func() { g.watchExpiry(ticking) })
+	watching, stopWatching := context.WithCancel(ctx)
+	serving.Go(func() { g.files.run(watching) })
 
 	g.setReady(true)
 	g.log.Info("ready", "version", g.version, "revision", g.live.Load().State().Revision())
@@ -174,6 +186,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case err = <-failed:
 		g.log.Error("stopping", "error", err)
 	}
+	stopWatching()
 	g.drain()
 	stopTicking()
 	g.stopServing()

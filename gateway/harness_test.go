@@ -64,7 +64,7 @@ func start(t *testing.T, dir string, change ...func(*Options)) *testGateway {
 	}
 	g := &testGateway{t: t, dir: dir, log: &lockedBuffer{}}
 	o := Options{
-		DataDir: dir, Ops: "127.0.0.1:0", DrainTimeout: 5 * time.Second, Version: "test",
+		DataDir: dir, FileRoots: []string{os.TempDir()}, Ops: "127.0.0.1:0", DrainTimeout: 5 * time.Second, Version: "test",
 		AdminSocket: filepath.Join(shortDir(t), "admin.sock"),
 		Logger:      hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: g.log, JSONFormat: true}),
 	}

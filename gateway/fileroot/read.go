@@ -25,7 +25,7 @@ var (
 )
 
 // MaxBytes is the most that is read of a file. Larger ones are refused.
-const MaxBytes = 16 << 20
+const MaxBytes = 64 << 20
 
 // maxReads is how often files are read until two reads agree.
 const maxReads = 6

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -19,6 +20,9 @@ import (
 type Compiler struct {
 	// Logger is handed to what is built. Nil discards.
 	Logger hclog.Logger
+
+	// FileRoots are the directories below which files are read. Nil: none is.
+	FileRoots fileroot.Roots
 
 	// RereadSystem reads the system's roots again even if nothing that uses
 	// them has changed.
@@ -48,12 +52,13 @@ type job struct {
 	bad     *invalid.List
 	lenient bool // nothing is a fault: what cannot be built is down
 
+	roots        fileroot.Roots
 	rereadSystem bool
 	log          hclog.Logger
 }
 
 func (c Compiler) compile(j *job) *Snapshot {
-	j.log, j.rereadSystem = c.Logger, c.RereadSystem
+	j.log, j.rereadSystem, j.roots = c.Logger, c.RereadSystem, c.FileRoots
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

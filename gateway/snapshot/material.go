@@ -1,14 +1,8 @@
 package snapshot
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"syscall"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -19,7 +13,7 @@ import (
 type certificate struct {
 	msg    *adminv1.Certificate
 	live   *certs.Certificate // nil while down
-	digest [sha256.Size]byte  // of what was parsed
+	digest Digest             // of the files it was parsed from
 	down   string
 	notes  notes
 }
@@ -28,41 +22,29 @@ func (j *job) certificate(msg *adminv1.Certificate) *certificate {
 	s := j.scope(msg)
 	prev := j.prev.certificates[msg.GetName()]
 	next := &certificate{msg: msg}
+	files := filesOf(msg)
 	reusable := prev != nil && prev.live != nil && sameInputs(prev.msg, msg)
-	if reusable && (msg.GetFiles() == nil || !s.written()) {
+	if reusable && (len(files) == 0 || !s.written()) {
 		next.live, next.digest, next.notes = prev.live, prev.digest, prev.notes
 		s.reuse(next.notes)
 		s.close()
 		return next
 	}
 
-	var chain, key []byte
-	var chainAt, keyAt invalid.Path
-	switch src := msg.GetSource().(type) {
-	case *adminv1.Certificate_Pem:
-		chain, key = []byte(src.Pem.GetCertificateChain()), []byte(src.Pem.GetPrivateKey())
-		chainAt, keyAt = "pem.certificate_chain", "pem.private_key"
-	case *adminv1.Certificate_Files:
-		chainAt, keyAt = "files.certificate_path", "files.private_key_path"
-		chain = s.readFile(chainAt, src.Files.GetCertificatePath())
-		key = s.readFile(keyAt, src.Files.GetPrivateKeyPath())
-	default:
-		s.Add("pem", "pem or files must be set")
-	}
+	var read map[invalid.Path][]byte
+	read, next.digest = s.readFiles(files)
+	src, at := s.certificateSource(msg, read)
 	if s.Len() == 0 {
-		next.digest = digest(chain, key)
 		if reusable && next.digest == prev.digest {
 			next.live = prev.live // the files were read again and are the same
-		} else if live, err := certs.ParseCertificate(chain, key); err != nil {
-			s.addCertificateFaults(chainAt, keyAt, err)
+			s.reuse(prev.notes)
+		} else if live, err := certs.NewCertificate(src); err != nil {
+			s.addCertificateFaults(at, err)
 		} else {
 			next.live = live
 			for _, w := range live.Info().Warnings {
-				s.Warn(chainAt, "%s", w)
+				s.Warn(at[chainField], "%s", w)
 			}
-		}
-		if next.live != nil && reusable && next.live == prev.live {
-			s.reuse(prev.notes)
 		}
 	}
 	next.notes = s.notes()
@@ -70,64 +52,84 @@ func (j *job) certificate(msg *adminv1.Certificate) *certificate {
 	return next
 }
 
+// The fields of the faults of certs.NewCertificate.
+const (
+	chainField      = "certificate_chain"
+	keyField        = "private_key"
+	pkcs12Field     = "pkcs12"
+	passphraseField = "passphrase"
+)
+
+// certificateSource returns what a certificate is parsed from, and where in the
+// message each part of it stands.
+func (s *scope) certificateSource(msg *adminv1.Certificate, read map[invalid.Path][]byte) (src certs.CertificateSource, at map[string]invalid.Path) {
+	switch from := msg.GetSource().(type) {
+	case *adminv1.Certificate_Pem:
+		at = map[string]invalid.Path{chainField: "pem.certificate_chain", keyField: "pem.private_key", passphraseField: "pem.passphrase"}
+		src.Chain, src.Key = []byte(from.Pem.GetCertificateChain()), []byte(from.Pem.GetPrivateKey())
+		src.Passphrase = []byte(from.Pem.GetPassphrase())
+	case *adminv1.Certificate_Pkcs12:
+		at = map[string]invalid.Path{chainField: "pkcs12.data", pkcs12Field: "pkcs12.data", passphraseField: "pkcs12.passphrase"}
+		src.PKCS12, src.Passphrase = from.Pkcs12.GetData(), []byte(from.Pkcs12.GetPassphrase())
+		if len(src.PKCS12) == 0 {
+			s.Add(at[pkcs12Field], "must be set")
+		}
+	case *adminv1.Certificate_Files:
+		at = map[string]invalid.Path{chainField: "files.certificate_path", keyField: "files.private_key_path", passphraseField: "files.passphrase_path"}
+		src.Chain, src.Key, src.KeyInChain = read[at[chainField]], read[at[keyField]], true
+		src.Passphrase = trimLineBreak(read[at[passphraseField]])
+	default:
+		s.Add("pem", "pem, pkcs12 or files must be set")
+	}
+	return src, at
+}
+
+// trimLineBreak takes off the line break that editors and echo put at the end.
+func trimLineBreak(b []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+}
+
 // addCertificateFaults says faults at the fields that the parts came from.
-func (s *scope) addCertificateFaults(chainAt, keyAt invalid.Path, err error) {
+func (s *scope) addCertificateFaults(at map[string]invalid.Path, err error) {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {
-		s.Add(chainAt, "%v", err)
+		s.Add(at[chainField], "%v", err)
 		return
 	}
 	for _, f := range faults {
-		if f.Field == "private_key" {
-			s.Add(keyAt, "%s", f.Problem)
-		} else {
-			s.Add(chainAt, "%s", f.Problem)
+		field, ok := at[f.Field]
+		if !ok {
+			field = at[chainField]
 		}
+		s.Add(field, "%s", f.Problem)
 	}
 }
 
 // A bundle is a TrustBundle resource and what became of it.
 type bundle struct {
-	msg   *adminv1.TrustBundle
-	trust *certs.TrustBundle // nil while down
-	down  string
-	notes notes
+	msg    *adminv1.TrustBundle
+	trust  *certs.TrustBundle // nil while down
+	digest Digest             // of the files it was parsed from
+	down   string
+	notes  notes
 }
 
 func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
 	s := j.scope(msg)
 	prev := j.prev.bundles[msg.GetName()]
 	next := &bundle{msg: msg}
+	files := filesOf(msg)
 	reusable := prev != nil && prev.trust != nil && sameInputs(prev.msg, msg)
-	_, inline := msg.GetSource().(*adminv1.TrustBundle_Pem)
-	if reusable && (inline || !s.written()) {
-		next.trust, next.notes = prev.trust, prev.notes
+	if reusable && (len(files) == 0 && msg.GetSystem() == nil || !s.written()) {
+		next.trust, next.digest, next.notes = prev.trust, prev.digest, prev.notes
 		s.reuse(next.notes)
 		s.close()
 		return next
 	}
 
-	var trust *certs.TrustBundle
-	var err error
-	switch src := msg.GetSource().(type) {
-	case *adminv1.TrustBundle_Pem:
-		if trust, err = certs.ParseTrustBundle([]byte(src.Pem)); err != nil {
-			s.addFaults("pem", err)
-		}
-	case *adminv1.TrustBundle_File:
-		if content := s.readFile("file", src.File); s.Len() == 0 {
-			if trust, err = certs.ParseTrustBundle(content); err != nil {
-				s.addFaults("file", err)
-			}
-		}
-	case *adminv1.TrustBundle_System:
-		if trust, err = certs.SystemTrustBundle(); err != nil {
-			s.addFaults("system", err)
-		}
-	default:
-		s.Add("pem", "pem, file or system must be set")
-	}
-	if err == nil && trust != nil {
+	var read map[invalid.Path][]byte
+	read, next.digest = s.readFiles(files)
+	if trust := s.trust(msg, read); trust != nil {
 		next.trust = trust
 		if reusable && prev.trust.Equal(trust) {
 			next.trust = prev.trust
@@ -138,66 +140,83 @@ func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
 	return next
 }
 
-// maxFile is the most that is read of a file of certificates.
-const maxFile = 16 << 20
-
-// readFile returns the content of a file. What is wrong is said of the field p,
-// in words that tell nothing of the content.
-func (s *scope) readFile(p invalid.Path, path string) []byte {
-	if path == "" {
-		s.Add(p, "must be set")
+// trust parses a bundle. It returns nil if there are faults.
+func (s *scope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
+	src := certs.TrustSource{CRLs: s.crls(msg, read)}
+	switch from := msg.GetSource().(type) {
+	case *adminv1.TrustBundle_Pem:
+		src.Field, src.Certificates = "pem", []byte(from.Pem)
+	case *adminv1.TrustBundle_File:
+		src.Field, src.Certificates = "file", read["file"]
+	case *adminv1.TrustBundle_System:
+		src.Field = "system"
+	default:
+		s.Add("pem", "pem, file or system must be set")
+	}
+	if s.Len() > 0 {
 		return nil
 	}
-	if !filepath.IsAbs(path) {
-		s.Add(p, "is %q; it must be an absolute path on the gateway's machine", path)
+	var trust *certs.TrustBundle
+	var err error
+	if msg.GetSystem() != nil {
+		trust, err = certs.SystemTrustBundle(src.CRLs...)
+	} else {
+		trust, err = certs.NewTrustBundle(src)
+	}
+	var faults certs.Faults
+	switch {
+	case errors.As(err, &faults):
+		s.addFaults("", faults)
+		return nil
+	case err != nil:
+		s.Add(invalid.Path(src.Field), "%v", err)
 		return nil
 	}
-	content, err := readRegular(path)
-	if err != nil {
-		s.Add(p, "%s cannot be read: %v", path, err)
-	}
-	return content
+	s.warnOfTrust(invalid.Path(src.Field), msg, trust)
+	return trust
 }
 
-func readRegular(path string) ([]byte, error) {
-	// Without O_NONBLOCK, opening a FIFO would wait for its writer, and every
-	// later write to the gateway with it.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, cause(err)
+// crls returns the revocation lists of a bundle.
+func (s *scope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []certs.CRLSource {
+	var out []certs.CRLSource
+	for i, c := range msg.GetCrls() {
+		switch from := c.GetSource().(type) {
+		case *adminv1.Crl_Pem:
+			out = append(out, certs.CRLSource{Field: string(crlAt(i).Field("pem")), Data: []byte(from.Pem)})
+		case *adminv1.Crl_File:
+			at := crlAt(i).Field("file")
+			out = append(out, certs.CRLSource{Field: string(at), Data: read[at]})
+		default:
+			s.Add(crlAt(i), "pem or file must be set")
+		}
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, cause(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, cause(err)
-	}
-	if len(content) > maxFile {
-		return nil, fmt.Errorf("it is larger than %d bytes", maxFile)
-	}
-	return content, nil
+	return out
 }
 
-// cause strips the operation and path, which the message has already.
-func cause(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
+// warnOfTrust says what is odd about a bundle, a little of it if there is much.
+func (s *scope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
+	said := 0
+	say := func(p invalid.Path, subject, warning string) {
+		if said++; said <= maxTrustWarnings {
+			s.Warn(p, "%s: %s", subject, warning)
+		}
 	}
-	return err
+	if msg.GetSystem() == nil { // those of the system are nobody's here to mend
+		for _, ca := range trust.Infos() {
+			for _, w := range ca.Warnings {
+				say(at, ca.Subject, w)
+			}
+		}
+	}
+	for _, l := range trust.CRLInfos() {
+		for _, w := range l.Warnings {
+			say("crls", l.Issuer, w)
+		}
+	}
+	if said > maxTrustWarnings {
+		s.Warn(at, "and %d warnings more; the resource's info lists them", said-maxTrustWarnings)
+	}
 }
 
-func digest(parts ...[]byte) [sha256.Size]byte {
-	h := sha256.New()
-	for _, p := range parts {
-		fmt.Fprintf(h, "%d:", len(p))
-		h.Write(p)
-	}
-	return [sha256.Size]byte(h.Sum(nil))
-}
+// maxTrustWarnings bounds what an answer says of one bundle.
+const maxTrustWarnings = 20

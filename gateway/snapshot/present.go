@@ -12,18 +12,20 @@ import (
 // maxListed is the most CAs of a bundle that are described one by one.
 const maxListed = 100
 
-// Present returns a copy of a resource that is fit to be shown: the private key
-// is out, and what its certificates say of themselves is in, if the snapshot
-// holds it.
+// Present returns a copy of a resource that is fit to be shown: private keys,
+// passphrases and archives that hold keys are out, and what its certificates say
+// of themselves is in, if the snapshot holds it.
 func (s *Snapshot) Present(r store.Resource) store.Resource {
 	switch r := r.(type) {
 	case *adminv1.Certificate:
-		// The key is taken out of the source before anything is copied: no copy
-		// of it may come to be.
+		// What may be seen is picked out before anything is copied: no copy of
+		// the rest may come to be, and no field that is added later may slip by.
 		shown := &adminv1.Certificate{Name: r.Name, Labels: r.Labels, Etag: r.Etag, Revision: r.Revision}
 		switch src := r.Source.(type) {
 		case *adminv1.Certificate_Pem:
 			shown.Source = &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: src.Pem.GetCertificateChain()}}
+		case *adminv1.Certificate_Pkcs12:
+			shown.Source = &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{}}
 		case *adminv1.Certificate_Files:
 			shown.Source = src
 		}
@@ -44,6 +46,12 @@ func (s *Snapshot) Present(r store.Resource) store.Resource {
 
 func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {
 	info := &adminv1.TrustBundleInfo{Count: uint32(b.trust.Count())}
+	for _, l := range b.trust.CRLInfos() {
+		info.Crls = append(info.Crls, &adminv1.CrlInfo{
+			Issuer: l.Issuer, ThisUpdate: timestamppb.New(l.ThisUpdate), NextUpdate: timestamppb.New(l.NextUpdate),
+			Revoked: uint32(l.Revoked), Warnings: l.Warnings,
+		})
+	}
 	if b.msg.GetSystem() != nil {
 		return info
 	}
@@ -58,7 +66,7 @@ func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {
 
 // CertificateInfo returns the API's form of a description.
 func CertificateInfo(i certs.Info) *adminv1.CertificateInfo {
-	return &adminv1.CertificateInfo{
+	info := &adminv1.CertificateInfo{
 		Subject:           i.Subject,
 		Sans:              i.SANs,
 		Issuer:            i.Issuer,
@@ -71,4 +79,8 @@ func CertificateInfo(i certs.Info) *adminv1.CertificateInfo {
 		ChainLength:       uint32(i.ChainLength),
 		Warnings:          i.Warnings,
 	}
+	for _, f := range i.Findings {
+		info.Findings = append(info.Findings, adminv1.CertificateFinding(adminv1.CertificateFinding_value["CERTIFICATE_FINDING_"+string(f)]))
+	}
+	return info
 }

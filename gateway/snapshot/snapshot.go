@@ -1,9 +1,6 @@
 package snapshot
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -102,26 +99,6 @@ func (s *Snapshot) Retire(next *Snapshot) {
 			u.back.Retire()
 		}
 	}
-}
-
-// Reloaded returns the resources whose messages are as in prev but whose files
-// are not.
-func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
-	var refs []store.Ref
-	for name, b := range s.bundles {
-		if p := prev.bundles[name]; p != nil && p.trust != b.trust && sameInputs(p.msg, b.msg) {
-			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name})
-		}
-	}
-	for name, c := range s.certificates {
-		if p := prev.certificates[name]; p != nil && p.live != c.live && sameInputs(p.msg, c.msg) {
-			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name})
-		}
-	}
-	slices.SortFunc(refs, func(a, b store.Ref) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-	})
-	return refs
 }
 
 // Certificates returns the certificate of every Certificate that is up, by its

@@ -1,0 +1,461 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// greeter starts a TLS server that requires client certificates. It says the
+// common name of the client's, and then sends back what it gets.
+func greeter(t *testing.T, ca *certstest.CA) string {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.example"))}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, func(c net.Conn) {
+		s := c.(*tls.Conn)
+		if s.Handshake() != nil {
+			return
+		}
+		fmt.Fprintln(s, s.ConnectionState().PeerCertificates[0].Subject.CommonName)
+		io.Copy(s, s)
+		s.CloseWrite()
+	})
+	return l.Addr().String()
+}
+
+// identity returns the name of the client certificate that a new connection
+// through the listener is made with.
+func (g *testGateway) identity(listener string) string {
+	g.t.Helper()
+	c := dial(g.t, g.address(listener))
+	defer c.Close()
+	name, err := c.r.ReadString('\n')
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return strings.TrimSpace(name)
+}
+
+// fromFiles returns the bridge to endpoint whose client certificate comes from
+// a pair of files.
+func fromFiles(t *testing.T, ca *certstest.CA, endpoint, chain, key string) []store.Resource {
+	t.Helper()
+	rs := bridgeTo(t, ca, endpoint)
+	rs[1] = &adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: chain, PrivateKeyPath: key}}}
+	return append(rs, tcpListener("l", "127.0.0.1:0"))
+}
+
+// writeFile puts content in place as `cp` does: what was there is overwritten.
+func writeFile(t *testing.T, path string, content []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// replaceFile puts content in place at once, by a rename.
+func replaceFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	writeFile(t, path+".new", content)
+	rename(t, path+".new", path)
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func symlink(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A fileEvents is what a gateway tells of files.
+type fileEvents struct {
+	t    *testing.T
+	from <-chan *adminv1.WatchEventsResponse
+}
+
+func (g *testGateway) fileEvents() *fileEvents {
+	events, stop := g.WatchEvents()
+	g.t.Cleanup(stop)
+	return &fileEvents{g.t, events}
+}
+
+// next returns the next event about files.
+func (e *fileEvents) next() *adminv1.WatchEventsResponse {
+	e.t.Helper()
+	timeout := time.After(deadline)
+	for {
+		select {
+		case got, ok := <-e.from:
+			if !ok {
+				e.t.Fatal("the events ended")
+			}
+			if got.GetType() == adminv1.EventType_EVENT_TYPE_FILE_LOADED || got.GetType() == adminv1.EventType_EVENT_TYPE_FILE_REFUSED {
+				return got
+			}
+		case <-timeout:
+			e.t.Fatal("no event about a file came")
+		}
+	}
+}
+
+// loaded waits until the files of a resource are taken up.
+func (e *fileEvents) loaded(name string) *adminv1.WatchEventsResponse {
+	e.t.Helper()
+	for {
+		got := e.next()
+		if got.GetType() == adminv1.EventType_EVENT_TYPE_FILE_LOADED && got.GetName() == name {
+			return got
+		}
+	}
+}
+
+func TestARotationThroughFilesIsUsedByTheNextHandshakeAndDropsNoConnection(t *testing.T) {
+	ca, dir := certstest.NewCA(t), t.TempDir()
+	one := ca.Client(t, "one")
+	chain, key := writeFile(t, filepath.Join(dir, "tls.crt"), one.ChainPEM), writeFile(t, filepath.Join(dir, "tls.key"), one.KeyPEM)
+	g := start(t, "")
+	g.put(fromFiles(t, ca, greeter(t, ca), chain, key)...)
+	events := g.fileEvents()
+	_, updates, stop := g.Watch()
+	defer stop()
+	var streams []*stream
+	for range 10 {
+		s := dial(t, g.address("l"))
+		if name, _ := s.r.ReadString('\n'); name != "one\n" {
+			t.Fatalf("the client is %q", name)
+		}
+		streams = append(streams, s)
+	}
+
+	for i := range 3 {
+		name := fmt.Sprintf("rotated-%d", i)
+		next := ca.Client(t, name)
+		replaceFile(t, chain, next.ChainPEM)
+		replaceFile(t, key, next.KeyPEM)
+		e := events.loaded("client")
+		if got := g.identity("l"); got != name {
+			t.Errorf("the next connection is made as %q, not %q", got, name)
+		}
+		if u := <-updates; u.State.Revision() != e.GetRevision() || !strings.HasPrefix(u.Comment, "file changed: "+chain+", "+key) || len(u.Changes) != 1 {
+			t.Errorf("%+v; event %v", u, e)
+		}
+		for _, s := range streams {
+			s.echo(t, "still there")
+		}
+	}
+}
+
+func TestFilesAreTakenUpHoweverTheyArePutInPlace(t *testing.T) {
+	ca := certstest.NewCA(t)
+	upstream := greeter(t, ca)
+	// A layout is where the pair is, and how another takes its place.
+	for _, layout := range []struct {
+		name  string
+		paths func(dir string) (chain, key string)
+		put   func(t *testing.T, dir string, n int, i *pki.Issued)
+	}{
+		{"overwritten", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
+			chain, key := flat(dir)
+			writeFile(t, chain, i.ChainPEM)
+			writeFile(t, key, i.KeyPEM)
+		}},
+		{"the key first", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
+			chain, key := flat(dir)
+			writeFile(t, key, i.KeyPEM)
+			writeFile(t, chain, i.ChainPEM)
+		}},
+		{"an editor that keeps the old file", flat, func(t *testing.T, dir string, n int, i *pki.Issued) {
+			for path, content := range pair(dir, i) {
+				if n > 0 {
+					rename(t, path, path+"~")
+				}
+				writeFile(t, path, content)
+			}
+		}},
+		{"removed and made anew", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
+			for path, content := range pair(dir, i) {
+				os.Remove(path)
+				writeFile(t, path, content)
+			}
+		}},
+		{"a Kubernetes volume", flat, func(t *testing.T, dir string, n int, i *pki.Issued) {
+			version := fmt.Sprintf("..2026_%d", n)
+			if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for path, content := range pair(filepath.Join(dir, version), i) {
+				writeFile(t, path, content)
+				if n == 0 {
+					symlink(t, filepath.Join("..data", filepath.Base(path)), filepath.Join(dir, filepath.Base(path)))
+				}
+			}
+			symlink(t, version, filepath.Join(dir, "..data_tmp"))
+			rename(t, filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data"))
+			if n > 0 {
+				os.RemoveAll(filepath.Join(dir, fmt.Sprintf("..2026_%d", n-1)))
+			}
+		}},
+		{"links to an archive, as certbot has them", flat, func(t *testing.T, dir string, n int, i *pki.Issued) {
+			archive := filepath.Join(dir, "archive")
+			os.Mkdir(archive, 0o700)
+			for path, content := range pair(dir, i) {
+				target := filepath.Join(archive, fmt.Sprint(n, filepath.Base(path)))
+				writeFile(t, target, content)
+				os.Remove(path)
+				symlink(t, target, path)
+			}
+		}},
+		{"the whole directory", nested, func(t *testing.T, dir string, n int, i *pki.Issued) {
+			next, live := filepath.Join(dir, "next"), filepath.Join(dir, "live")
+			if err := os.Mkdir(next, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for path, content := range pair(next, i) {
+				writeFile(t, path, content)
+			}
+			if n > 0 {
+				rename(t, live, filepath.Join(dir, fmt.Sprint("old", n)))
+			}
+			rename(t, next, live)
+		}},
+	} {
+		t.Run(layout.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			chain, key := layout.paths(dir)
+			layout.put(t, dir, 0, ca.Client(t, "v0"))
+			g := start(t, "")
+			g.put(fromFiles(t, ca, upstream, chain, key)...)
+			events := g.fileEvents()
+			for n := 1; n <= 2; n++ { // the second time as well: it must still be watched
+				name := fmt.Sprintf("v%d", n)
+				layout.put(t, dir, n, ca.Client(t, name))
+				events.loaded("client")
+				if got := g.identity("l"); got != name {
+					t.Errorf("after change %d the next connection is made as %q", n, got)
+				}
+			}
+		})
+	}
+}
+
+func flat(dir string) (chain, key string) {
+	return filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+}
+
+func nested(dir string) (chain, key string) { return flat(filepath.Join(dir, "live")) }
+
+// pair returns the files of an issued certificate in dir.
+func pair(dir string, i *pki.Issued) map[string][]byte {
+	chain, key := flat(dir)
+	return map[string][]byte{chain: i.ChainPEM, key: i.KeyPEM}
+}
+
+func TestWhatCannotBeUsedIsToldOnceAndLeavesTheOldInPlace(t *testing.T) {
+	ca := certstest.NewCA(t)
+	upstream := greeter(t, ca)
+	other := ca.Client(t, "other")
+	for what, tt := range map[string]struct {
+		spoil func(t *testing.T, chain, key string)
+		want  string // in the event
+	}{
+		"half written": {func(t *testing.T, chain, _ string) {
+			replaceFile(t, chain, other.ChainPEM[:len(other.ChainPEM)/2])
+		}, "files.certificate_path: "},
+		"empty":         {func(t *testing.T, chain, _ string) { replaceFile(t, chain, nil) }, "files.certificate_path: is empty"},
+		"missing":       {func(t *testing.T, _, key string) { os.Remove(key) }, "no such file"},
+		"mismatched":    {func(t *testing.T, chain, _ string) { replaceFile(t, chain, other.ChainPEM) }, "is not the key of the certificate"},
+		"of wrong type": {func(t *testing.T, _, key string) { replaceFile(t, key, ca.TrustPEM()) }, "files.private_key_path: "},
+		"huge": {func(t *testing.T, chain, _ string) {
+			writeFile(t, chain+".new", nil)
+			if err := os.Truncate(chain+".new", fileroot.MaxBytes+1); err != nil {
+				t.Fatal(err)
+			}
+			rename(t, chain+".new", chain)
+		}, "larger than"},
+		"a FIFO": {func(t *testing.T, chain, _ string) {
+			if err := syscall.Mkfifo(chain+".new", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			rename(t, chain+".new", chain)
+		}, "not a regular file"},
+		"a directory": {func(t *testing.T, chain, _ string) {
+			os.Remove(chain)
+			if err := os.Mkdir(chain, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, "not a regular file"},
+		"a link out of the roots": {func(t *testing.T, chain, _ string) {
+			symlink(t, "/etc/hostname", chain+".new")
+			rename(t, chain+".new", chain)
+		}, "leads to no file below the directories"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			chain, key := flat(dir)
+			one := ca.Client(t, "one")
+			for path, content := range pair(dir, one) {
+				writeFile(t, path, content)
+			}
+			g := start(t, "")
+			g.put(fromFiles(t, ca, upstream, chain, key)...)
+			events := g.fileEvents()
+			held := dial(t, g.address("l"))
+			held.r.ReadString('\n')
+
+			tt.spoil(t, chain, key)
+			e := events.next()
+			first := e.GetMessage()
+			if e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_REFUSED || e.GetKind() != adminv1.Kind_KIND_CERTIFICATE || e.GetName() != "client" || !strings.Contains(e.GetMessage(), tt.want) {
+				t.Errorf("%v", e)
+			}
+			if strings.Contains(e.GetMessage()+g.log.String(), "PRIVATE KEY---") {
+				t.Error("a key was told of")
+			}
+			if got := g.identity("l"); got != "one" || g.State().Revision() != 1 {
+				t.Errorf("the next connection is made as %q at revision %d", got, g.State().Revision())
+			}
+			// A look at the same again tells nothing new.
+			now := time.Now()
+			if err := os.Chtimes(dir, now, now); err != nil {
+				t.Fatal(err)
+			}
+			replaceFile(t, filepath.Join(dir, "bystander"), []byte("x"))
+
+			os.RemoveAll(chain)
+			two := ca.Client(t, "two")
+			writeFile(t, chain+".new", two.ChainPEM)
+			replaceFile(t, key, two.KeyPEM)
+			rename(t, chain+".new", chain)
+			for e := events.next(); e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_LOADED; e = events.next() {
+				if e.GetMessage() == first {
+					t.Errorf("told twice: %v", e)
+				}
+			}
+			if got := g.identity("l"); got != "two" {
+				t.Errorf("the next connection is made as %q", got)
+			}
+			held.echo(t, "still there")
+		})
+	}
+}
+
+func TestAStormOfTheSameMistakeIsToldOnce(t *testing.T) {
+	ca, dir := certstest.NewCA(t), t.TempDir()
+	chain, key := flat(dir)
+	for path, content := range pair(dir, ca.Client(t, "one")) {
+		writeFile(t, path, content)
+	}
+	g := start(t, "")
+	g.put(fromFiles(t, ca, greeter(t, ca), chain, key)...)
+	events := g.fileEvents()
+	other := ca.Client(t, "other")
+	for range 500 {
+		replaceFile(t, chain, other.ChainPEM)
+	}
+	if e := events.next(); e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_REFUSED {
+		t.Fatalf("%v", e)
+	}
+	for range 500 {
+		replaceFile(t, chain, other.ChainPEM)
+	}
+	replaceFile(t, key, other.KeyPEM)
+	if e := events.next(); e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_LOADED || e.GetRevision() != 2 {
+		t.Errorf("%v", e)
+	}
+}
+
+func TestOneBadFileHoldsUpNoOther(t *testing.T) {
+	ca, dir := certstest.NewCA(t), t.TempDir()
+	g := start(t, "")
+	var rs []store.Resource
+	for _, name := range []string{"a", "b", "c"} {
+		rs = append(rs, &adminv1.TrustBundle{Name: name, Source: &adminv1.TrustBundle_File{File: writeFile(t, filepath.Join(dir, name+".pem"), ca.TrustPEM())}})
+	}
+	g.put(rs...)
+	events := g.fileEvents()
+	// All three at once: the directory is exchanged.
+	exchange := t.TempDir()
+	other := certstest.NewCA(t).TrustPEM()
+	writeFile(t, filepath.Join(exchange, "a.pem"), other)
+	writeFile(t, filepath.Join(exchange, "b.pem"), []byte("-----BEGIN"))
+	writeFile(t, filepath.Join(exchange, "c.pem"), other)
+	rename(t, dir, dir+".old")
+	rename(t, exchange, dir)
+
+	var told []string
+	for range 3 {
+		e := events.next()
+		told = append(told, fmt.Sprintf("%s %v %d", e.GetName(), e.GetType(), e.GetRevision()))
+	}
+	slices.Sort(told)
+	want := []string{"a EVENT_TYPE_FILE_LOADED 2", "b EVENT_TYPE_FILE_REFUSED 0", "c EVENT_TYPE_FILE_LOADED 2"}
+	if !slices.Equal(told, want) {
+		t.Errorf("%v, want %v", told, want)
+	}
+}
+
+func TestAFileThatIsGoneAtStartLeavesItsUsersDownUntilItIsBack(t *testing.T) {
+	ca, dir := certstest.NewCA(t), t.TempDir()
+	chain, key := flat(dir)
+	one := ca.Client(t, "one")
+	for path, content := range pair(dir, one) {
+		writeFile(t, path, content)
+	}
+	g := start(t, "")
+	g.put(fromFiles(t, ca, greeter(t, ca), chain, key)...)
+	g.stop()
+	os.Remove(key)
+
+	g = start(t, g.dir)
+	problems := map[string]string{}
+	for _, p := range g.Status().GetProblems() {
+		problems[p.GetName()] = p.GetReason()
+	}
+	if len(problems) != 2 || !strings.Contains(problems["client"], "no such file") || !strings.Contains(problems["up"], `certificate "client" is down`) {
+		t.Errorf("%v", problems)
+	}
+	if c, err := net.Dial("tcp", g.address("l")); err == nil { // else it was reset at once
+		if rest, _ := io.ReadAll(c); len(rest) > 0 {
+			t.Errorf("traffic went on: %q", rest)
+		}
+		c.Close()
+	}
+	events := g.fileEvents()
+	replaceFile(t, key, one.KeyPEM)
+	events.loaded("client")
+	if got := g.identity("l"); got != "one" {
+		t.Errorf("the next connection is made as %q", got)
+	}
+	if p := g.Status().GetProblems(); len(p) != 0 {
+		t.Errorf("still down: %v", p)
+	}
+}

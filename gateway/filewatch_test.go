@@ -1,0 +1,162 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A look is when resources were looked at, and which.
+type look struct {
+	after time.Duration
+	names string
+}
+
+// watchWithout runs a watcher on a system that has no watches left, in a bubble
+// of testing/synctest. It returns the looks so far.
+func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]store.Ref) (w *fileWatcher, looks func() []look) {
+	var seen []look
+	began := time.Now()
+	w = &fileWatcher{
+		roots: roots, files: files, log: hclog.NewNullLogger(), wake: make(chan struct{}, 1), failed: map[string]bool{},
+		take: func(_ context.Context, refs []store.Ref) {
+			l := look{after: time.Since(began)}
+			for _, r := range refs {
+				l.names += r.Name
+			}
+			seen = append(seen, l)
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); w.loop(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return w, func() []look { synctest.Wait(); return slices.Clone(seen) }
+}
+
+func bundleRef(name string) []store.Ref {
+	return []store.Ref{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}}
+}
+
+func TestFilesThatCannotBeWatchedAreLookedAtOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
+		_, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
+		time.Sleep(2*filePoll + fileWait)
+		want := []look{{fileQuiet, "ab"}, {filePoll + fileQuiet, "ab"}, {2*filePoll + fileQuiet, "ab"}}
+		if got := looks(); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+func TestAPathThatIsNewIsLookedAtAndTheOthersAreNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := map[string][]store.Ref{"/a.pem": bundleRef("a")}
+		w, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
+		time.Sleep(time.Second)
+		looks()
+		w.filesChanged() // an edit that has nothing to do with files
+		time.Sleep(time.Second)
+		looks()
+		files = map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
+		w.filesChanged()
+		time.Sleep(time.Second)
+		want := []look{{fileQuiet, "a"}, {2*time.Second + fileQuiet, "b"}}
+		if got := looks(); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+func TestFilesThatAreNeverLeftAloneAreLookedAtAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		w, looks := watchWithout(t, nil, func() map[string][]store.Ref {
+			n++ // every time another path
+			return map[string][]store.Ref{fmt.Sprintf("/%d.pem", n): bundleRef("a")}
+		})
+		for range 100 {
+			w.filesChanged()
+			time.Sleep(fileQuiet / 4)
+		}
+		got := looks()
+		if len(got) < 2 || len(got) > 4 || got[0].after != fileWait {
+			t.Errorf("5 s of changes were looked at %v", got)
+		}
+	})
+}
+
+// Directories that are on the way to no file any more are let go, or a system
+// would run out of watches.
+func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := func(d string) string { return filepath.Join(dir, d, "ca.pem") }
+	for _, d := range []string{"a", "b"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, path(d), nil)
+	}
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drained := make(chan struct{})
+	go func() { // it goes on only while its events are read
+		defer close(drained)
+		for range notify.Events {
+		}
+	}()
+	defer func() { notify.Close(); <-drained }()
+	files := map[string][]store.Ref{path("a"): bundleRef("a"), path("b"): bundleRef("b"), filepath.Join(dir, "c", "not-yet.pem"): bundleRef("c")}
+	w := &fileWatcher{
+		roots: fileroot.Roots{dir}, files: func() map[string][]store.Ref { return files },
+		log: hclog.NewNullLogger(), notify: notify, failed: map[string]bool{},
+	}
+	expect := func(unseen []store.Ref, names string, dirs ...string) {
+		t.Helper()
+		got := map[string]bool{}
+		for _, r := range unseen {
+			got[r.Name] = true
+		}
+		if s := strings.Join(slices.Sorted(maps.Keys(got)), ""); s != names {
+			t.Errorf("unseen are %q, want %q", s, names)
+		}
+		if watched := slices.Sorted(slices.Values(notify.WatchList())); !slices.Equal(watched, dirs) {
+			t.Errorf("watched are %v, want %v", watched, dirs)
+		}
+	}
+	up := filepath.Dir(dir)
+	expect(w.follow(), "abc", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
+	expect(w.follow(), "", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
+	delete(files, path("b"))
+	expect(w.follow(), "", up, dir, filepath.Dir(path("a")))
+	if err := os.Mkdir(filepath.Join(dir, "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	expect(w.follow(), "c", up, dir, filepath.Dir(path("a")), filepath.Join(dir, "c"))
+	if err := os.RemoveAll(filepath.Dir(path("a"))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the watch of a directory that is gone is gone", func() bool { return len(notify.WatchList()) == 3 })
+	clear(files)
+	expect(w.follow(), "")
+}

@@ -1,0 +1,169 @@
+package snapshot
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Digest stands for the content of every file that a resource comes from. The
+// zero value is that of none.
+type Digest [sha256.Size]byte
+
+// Files returns every path that the desired state names, and the resources that
+// come from it, in the order of kinds and names.
+func (s *Snapshot) Files() map[string][]store.Ref {
+	out := map[string][]store.Ref{}
+	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {
+		for _, r := range s.State().List(k) {
+			for _, f := range filesOf(r) {
+				if refs := out[f.path]; len(refs) == 0 || refs[len(refs)-1] != store.RefOf(r) {
+					out[f.path] = append(refs, store.RefOf(r))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// FileDigest returns the digest of the files that the resource is live with:
+// zero if it is down, or comes from none.
+func (s *Snapshot) FileDigest(ref store.Ref) Digest {
+	switch ref.Kind {
+	case adminv1.Kind_KIND_CERTIFICATE:
+		if c := s.certificates[ref.Name]; c != nil && c.live != nil {
+			return c.digest
+		}
+	case adminv1.Kind_KIND_TRUST_BUNDLE:
+		if b := s.bundles[ref.Name]; b != nil && b.trust != nil {
+			return b.digest
+		}
+	}
+	return Digest{}
+}
+
+// FileDigest reads the files that the resource comes from now. Files that
+// cannot be read have a digest too, which differs by the reason why not.
+func (c Compiler) FileDigest(r store.Resource) Digest {
+	return digest(c.FileRoots.ReadAll(paths(filesOf(r))...))
+}
+
+// FilePaths returns the paths of the files that the resource comes from.
+func FilePaths(r store.Resource) []string { return paths(filesOf(r)) }
+
+// A file is a field that holds a path.
+type file struct {
+	at   invalid.Path
+	path string
+}
+
+// filesOf returns the files that the resource comes from.
+func filesOf(r store.Resource) []file {
+	var out []file
+	add := func(at invalid.Path, path string) { out = append(out, file{at, path}) }
+	switch r := r.(type) {
+	case *adminv1.Certificate:
+		f := r.GetFiles()
+		if f == nil {
+			break
+		}
+		add("files.certificate_path", f.GetCertificatePath())
+		if f.GetPrivateKeyPath() != "" {
+			add("files.private_key_path", f.GetPrivateKeyPath())
+		}
+		if f.GetPassphrasePath() != "" {
+			add("files.passphrase_path", f.GetPassphrasePath())
+		}
+	case *adminv1.TrustBundle:
+		if src, ok := r.GetSource().(*adminv1.TrustBundle_File); ok {
+			add("file", src.File)
+		}
+		for i, c := range r.GetCrls() {
+			if src, ok := c.GetSource().(*adminv1.Crl_File); ok {
+				add(crlAt(i).Field("file"), src.File)
+			}
+		}
+	}
+	return out
+}
+
+func crlAt(i int) invalid.Path { return invalid.Path("crls").Index(i) }
+
+func paths(files []file) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		out[i] = f.path
+	}
+	return out
+}
+
+// readFiles returns the contents of files, all as they are at one moment, by
+// their fields. What is wrong is said of the field, in words that tell nothing
+// of the content.
+func (s *scope) readFiles(files []file) (map[invalid.Path][]byte, Digest) {
+	read := s.job.roots.ReadAll(paths(files)...)
+	contents := make(map[invalid.Path][]byte, len(files))
+	for i, f := range files {
+		err := read[i].Err
+		switch {
+		case f.path == "":
+			s.Add(f.at, "must be set")
+		case strings.ContainsFunc(f.path, unicode.IsControl): // what was to be inline
+			s.Add(f.at, "has line breaks or other control characters; it must be the path of a file")
+		case !filepath.IsAbs(f.path):
+			s.Add(f.at, "is %.200q; it must be an absolute path on the gateway's machine", f.path)
+		case errors.Is(err, fileroot.ErrOutside):
+			s.Add(f.at, "leads to no file below the directories that the gateway may read (--file-root)")
+		case err != nil:
+			s.Add(f.at, "%.200s cannot be read: %v", f.path, err)
+		}
+		contents[f.at] = read[i].Content
+	}
+	return contents, digest(read)
+}
+
+func digest(files []fileroot.File) Digest {
+	if len(files) == 0 {
+		return Digest{}
+	}
+	h := sha256.New()
+	for _, f := range files {
+		if f.Err != nil {
+			fmt.Fprintf(h, "error %q ", f.Err.Error())
+			continue
+		}
+		fmt.Fprintf(h, "%d:", len(f.Content))
+		h.Write(f.Content)
+	}
+	return Digest(h.Sum(nil))
+}
+
+// Reloaded returns the resources whose messages are as in prev but whose files
+// are not.
+func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
+	var refs []store.Ref
+	for name, b := range s.bundles {
+		if p := prev.bundles[name]; p != nil && p.trust != b.trust && sameInputs(p.msg, b.msg) {
+			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name})
+		}
+	}
+	for name, c := range s.certificates {
+		if p := prev.certificates[name]; p != nil && p.live != c.live && sameInputs(p.msg, c.msg) {
+			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name})
+		}
+	}
+	slices.SortFunc(refs, func(a, b store.Ref) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return refs
+}
