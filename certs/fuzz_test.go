@@ -1,11 +1,14 @@
 package certs_test
 
 import (
+	"bytes"
 	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -48,10 +51,116 @@ func FuzzParseCertificate(f *testing.F) {
 			}
 			return
 		}
-		if info := c.Info(); info.ChainLength < 1 || len(info.SHA256Fingerprint) != 64 || c.Leaf() == nil {
-			t.Errorf("info %+v", info)
+		checkDescribed(t, c)
+	})
+}
+
+// FuzzEncryptedKey is about keys in DER and PEM, encrypted or not, whose
+// passphrase is right or wrong.
+func FuzzEncryptedKey(f *testing.F) {
+	issued := certstest.NewCA(f).Server(f, "a.test")
+	chain := issued.ChainPEM
+	for _, args := range []string{
+		"pkcs8 -topk8 -passout pass:pw -iter 1", "pkcs8 -topk8 -passout pass:pw -iter 1 -outform DER", "pkcs8 -topk8 -v2 des3 -passout pass:pw -iter 1",
+		"pkcs8 -topk8 -scrypt -scrypt_N 2 -passout pass:pw -outform DER", "ec -aes128 -passout pass:pw", "ec -outform DER", "pkey -outform DER",
+		"pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:pw",
+	} {
+		f.Add(openssl(f, issued.KeyPEM, args), "pw")
+		f.Add(openssl(f, issued.KeyPEM, args), "wrong")
+	}
+	f.Add([]byte("0\x80"), "")
+	f.Fuzz(func(t *testing.T, key []byte, passphrase string) {
+		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: key, Passphrase: []byte(passphrase)})
+		checkFaults(t, err)
+		checkTellsNothing(t, err, key, []byte(passphrase))
+	})
+}
+
+// FuzzCertificateFile is about files that may hold anything.
+func FuzzCertificateFile(f *testing.F) {
+	ca := certstest.NewCA(f)
+	issued := ca.Intermediate(f).Server(f, "a.test")
+	f.Add(join(issued.KeyPEM, issued.ChainPEM), "")
+	f.Add(join(issued.ChainPEM, openssl(f, issued.KeyPEM, "pkcs8 -topk8 -passout pass:pw -iter 1")), "pw")
+	f.Add(join(issued.Leaf.Raw, ca.Certificate().Raw), "")
+	f.Add(issued.Leaf.Raw, "")
+	f.Add([]byte("\xef\xbb\xbf-----BEGIN DH PARAMETERS-----\n-----END DH PARAMETERS-----\n"), "")
+	f.Add(archive(f, issued, "pw", "-iter 1"), "pw")
+	f.Fuzz(func(t *testing.T, file []byte, passphrase string) {
+		c, err := certs.NewCertificate(certs.CertificateSource{Chain: file, KeyInChain: true, Passphrase: []byte(passphrase)})
+		checkFaults(t, err)
+		checkTellsNothing(t, err, file, []byte(passphrase))
+		if err == nil {
+			checkDescribed(t, c)
 		}
 	})
+}
+
+func FuzzPKCS12(f *testing.F) {
+	issued := certstest.NewCA(f).Intermediate(f).Server(f, "a.test")
+	for _, args := range []string{"-iter 1", "-legacy -noiter -nomaciter", "-certpbe NONE -keypbe NONE", "-nomac -iter 1", "-iter 1 -macalg sha512"} {
+		f.Add(archive(f, issued, "pw", args), "pw")
+		f.Add(archive(f, issued, "", args), "")
+	}
+	modern, err := pkcs12.Modern2026.WithIterations(1).Encode(certstest.TLS(f, issued).PrivateKey, issued.Leaf, nil, "pw")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(modern, "pw")
+	f.Add([]byte("0\x80\x02\x01\x030\x80"), "")
+	f.Fuzz(func(t *testing.T, data []byte, passphrase string) {
+		if len(data) == 0 {
+			return
+		}
+		c, err := certs.NewCertificate(certs.CertificateSource{PKCS12: data, Passphrase: []byte(passphrase)})
+		checkFaults(t, err)
+		checkTellsNothing(t, err, data, []byte(passphrase))
+		if err == nil {
+			checkDescribed(t, c)
+		}
+	})
+}
+
+// checkTellsNothing fails the test if an error holds a part of a key or an
+// archive, in PEM or DER, or a passphrase that is not a word of the sentence by
+// chance.
+func checkTellsNothing(t *testing.T, err error, key, passphrase []byte) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	text := err.Error()
+	if len(passphrase) >= 12 && strings.Contains(text, string(passphrase)) && !bytes.Contains(key, passphrase) {
+		t.Error("the error holds the passphrase")
+	}
+	for rest := key; ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		if b.Type == "CERTIFICATE" || !strings.Contains(b.Type, "PRIVATE KEY") {
+			continue
+		}
+		checkSecrets(t, text, pem.EncodeToMemory(b))
+		if len(b.Bytes) > 20 && strings.Contains(text, string(b.Bytes[8:20])) {
+			t.Error("the error holds the key")
+		}
+	}
+	if strings.Contains(text, "PRIVATE KEY") {
+		t.Errorf("the error spells a PEM block of keys: %s", text)
+	}
+}
+
+func checkDescribed(t *testing.T, c *certs.Certificate) {
+	t.Helper()
+	if info := c.Info(); info.ChainLength < 1 || len(info.SHA256Fingerprint) != 64 || c.Leaf() == nil || len(info.Warnings) != len(info.Findings) {
+		t.Errorf("info %+v", info)
+	}
+	for _, u := range []certs.Use{certs.AsClient, certs.AsServer} {
+		if f, w := c.UseFindings(u); len(f) != len(w) {
+			t.Errorf("findings %v, warnings %q", f, w)
+		}
+	}
 }
 
 func FuzzParseTrustBundle(f *testing.F) {
