@@ -96,17 +96,16 @@ func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
 	return 0, ""
 }
 
-// named returns the certificate whose serial number or subject the explanation
-// names, or the leaf.
+// named returns the certificate whose subject the explanation names first, in
+// quotes, or the leaf.
 func (v *chainView) named(r *adminv1.ProbeResult) int {
-	for _, field := range []func(*adminv1.CertificateInfo) string{(*adminv1.CertificateInfo).GetSerial, (*adminv1.CertificateInfo).GetSubject} {
-		for i, c := range v.certs {
-			if text := field(c); text != "" && strings.Contains(r.GetExplanation(), text) {
-				return i
-			}
+	found, first := 0, len(r.GetExplanation())
+	for i, c := range v.certs {
+		if at := strings.Index(r.GetExplanation(), `"`+c.GetSubject()+`"`); at >= 0 && at < first {
+			found, first = i, at
 		}
 	}
-	return 0
+	return found
 }
 
 // write draws the chain from its anchor down to the leaf.

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	leaf   = `chain { subject: "CN=leaf" issuer: "CN=mid" serial: "0a1b" }`
-	middle = `chain { subject: "CN=mid" issuer: "CN=root" serial: "0c2d" }`
+	leaf   = `chain { subject: "CN=leaf" issuer: "CN=mid" }`
+	middle = `chain { subject: "CN=mid" issuer: "CN=root" }`
 	root   = `chain { subject: "CN=root" issuer: "CN=root" }`
 )
 
 func TestWhatIsWrongIsMarkedWhereItIs(t *testing.T) {
-	expired := strings.Replace(middle, "serial", "not_after { seconds: 1893283200 } serial", 1)
+	expired := strings.Replace(middle, "issuer", "not_after { seconds: 1893283200 } issuer", 1)
 	early := strings.Replace(root, "issuer", "not_before { seconds: 1893542400 } issuer", 1)
 	for _, tt := range []struct {
 		reason, chain, explanation, want string
@@ -28,9 +28,10 @@ func TestWhatIsWrongIsMarkedWhereItIs(t *testing.T) {
 		{"DEPTH_EXCEEDED", leaf + middle + root, "", "CN=mid: more intermediates than tls.verify_depth allows"},
 		{"DEPTH_EXCEEDED", leaf, "", ""},
 		{"WRONG_KEY_USAGE", leaf, "", "CN=leaf: may not be used by a server"},
-		{"REVOKED", leaf + middle, "certificate 0c2d was revoked", "CN=mid: is revoked"},
+		{"REVOKED", leaf + middle, `the certificate "CN=mid", serial 0c2d, was revoked by "CN=root"`, "CN=mid: is revoked"},
 		{"REVOKED", leaf + middle, "", "CN=leaf: is revoked"},
-		{"CRL_EXPIRED", leaf + middle, "no list for CN=mid", "CN=mid: no revocation list of its issuer is in date"},
+		{"REVOKED", leaf + middle, `"CN=middle"`, "CN=leaf: is revoked"},
+		{"CRL_EXPIRED", leaf + middle, `whether "CN=mid" is revoked is unknown: the list of "CN=root" ended`, "CN=mid: no revocation list of its issuer is in date"},
 		{"PIN_MISMATCH", leaf, "", "CN=leaf: neither its key nor one above it is pinned"},
 		{"BAD_CERTIFICATE", leaf, "", "CN=leaf: is malformed, or its signature is wrong"},
 		{"EXPIRED", leaf + expired + root, "", "CN=mid: expired 2 days ago"},

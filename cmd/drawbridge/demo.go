@@ -65,6 +65,7 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 	gw, err := gateway.Open(gateway.Options{
 		DataDir:      filepath.Join(dir, "data"),
 		AdminSocket:  filepath.Join(dir, "admin.sock"),
+		FileRoots:    []string{dir},
 		DrainTimeout: 2 * time.Second,
 		Version:      programVersion(),
 		Logger:       log,

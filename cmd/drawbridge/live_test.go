@@ -86,11 +86,11 @@ func start(t *testing.T, env map[string]string, args ...string) *running {
 }
 
 // serve starts a gateway on a new data directory and returns it with a shell
-// that talks to it.
+// that talks to it. It reads files from any temporary directory.
 func serve(t *testing.T, args ...string) (*running, shell) {
 	t.Helper()
 	dir := filepath.Join(tempDir(t), "data")
-	r := start(t, nil, append([]string{"serve", "--data-dir", dir, "--drain-timeout", "1s"}, args...)...)
+	r := start(t, nil, append([]string{"serve", "--data-dir", dir, "--file-root", os.TempDir(), "--drain-timeout", "1s"}, args...)...)
 	r.log.until(t, "ready", 1)
 	return r, shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:" + filepath.Join(dir, "admin.sock")}}
 }

@@ -33,7 +33,12 @@ With --config the gateway is made to be what the file (or the directory of
 files) says, at start and on SIGHUP: as one apply with --prune, so that what the
 file does not name is deleted. A file that is wrong changes nothing: at start
 the program ends with every fault, on SIGHUP it logs them and goes on. SIGHUP
-also reads the files of certificates and trust bundles again.`
+also reads the files of certificates and trust bundles again.
+
+Files of certificates, trust bundles and revocation lists are watched, and are
+read only below the directories of --file-root, or else the data directory, that
+of --config and /etc/drawbridge: whoever may put a certificate cannot have the
+gateway read whatever else it may read.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -41,6 +46,7 @@ type serveOptions struct {
 	admin, adminTCP     string
 	cert, key, clientCA string
 	config              string
+	fileRoots           []string
 	ops, statsd         string
 	logLevel, logFormat string
 	drain               time.Duration
@@ -68,6 +74,7 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
 	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must lead to")
 	flags.StringVar(&o.config, "config", "", "`file` or directory to be applied at start and on SIGHUP")
+	flags.StringArrayVar(&o.fileRoots, "file-root", nil, "`directory` below which files of certificates, trust bundles and revocation lists are read; may be repeated (default: the data directory, that of --config, /etc/drawbridge)")
 	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
 	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
 	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
@@ -173,7 +180,28 @@ func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
 		}
 		o.config = abs
 	}
+	for _, dir := range o.fileRoots {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return opts, usageError(fmt.Sprintf("--file-root %q: must be a directory", dir))
+		}
+	}
+	opts.FileRoots = o.fileRoots
+	if len(o.fileRoots) == 0 {
+		opts.FileRoots = o.defaultFileRoots()
+	}
 	return opts, nil
+}
+
+// defaultFileRoots is where files are read when nothing is said.
+func (o *serveOptions) defaultFileRoots() []string {
+	roots := []string{o.dataDir, "/etc/drawbridge"}
+	if o.config == "" {
+		return roots
+	}
+	if info, err := os.Stat(o.config); err == nil && info.IsDir() {
+		return append(roots, o.config)
+	}
+	return append(roots, filepath.Dir(o.config))
 }
 
 // reload does what SIGHUP asks for. It has nobody to return an error to.

@@ -23,6 +23,8 @@ func TestFlagsOfServeAreChecked(t *testing.T) {
 		{"--admin-tcp 127.0.0.1:0 --admin-tls-cert c --admin-tls-key k", "needs --admin-tls-cert, --admin-tls-key and --admin-client-ca"},
 		{"--admin-client-ca ca", "go with --admin-tcp"},
 		{"--config -", "--config must be a file"},
+		{"--file-root /etc --file-root /nowhere", `--file-root "/nowhere": must be a directory`},
+		{"--file-root=", `--file-root "": must be a directory`},
 	} {
 		args := append([]string{"serve", "--data-dir", filepath.Join(t.TempDir(), "d")}, strings.Fields(tt.args)...)
 		shell{}.run(t.Context(), args...).want(t, exitUsage, tt.want)
@@ -110,6 +112,57 @@ func TestSIGHUPReadsFilesOfCertificatesAgain(t *testing.T) {
 	}
 	r.log.until(t, "SIGHUP changed nothing", 1)
 	sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway-2")
+}
+
+func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
+	data, outside := filepath.Join(tempDir(t), "data"), filepath.Dir(site(t))
+	config := filepath.Join(outside, "site.yaml")
+	serve := func(args ...string) (*running, shell) {
+		r := start(t, nil, append([]string{"serve", "--data-dir", data}, args...)...)
+		r.log.until(t, "ready", 1)
+		return r, shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:" + filepath.Join(data, "admin.sock")}}
+	}
+
+	// By default: not wherever a command happens to be.
+	r, sh := serve()
+	refused := sh.run(t.Context(), "apply", "-f", config)
+	refused.want(t, exitInvalid, "document 1 (TrustBundle corp): file: ", "document 2 (Certificate client): files.certificatePath: ")
+	absent := strings.ReplaceAll(readFile(t, config), "client.pem", "nothing.pem")
+	again := sh.run(t.Context(), "apply", "-f", writeFile(t, outside, "absent.yaml", absent))
+	if tells := strings.ReplaceAll(strings.ReplaceAll(again.err, "absent.yaml", "site.yaml"), "nothing.pem", "client.pem"); tells != refused.err {
+		t.Errorf("whether a file exists can be told:\n%s%s", refused.err, again.err)
+	}
+	r.stop()
+
+	// Where --config is, be it a file or a directory; and where it is said.
+	for _, args := range [][]string{{"--config", config}, {"--config", dirOnly(t, config)}, {"--config", config, "--file-root", outside}} {
+		r, sh = serve(args...)
+		sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway")
+		r.stop()
+	}
+	// What is said replaces the default.
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", config, "--file-root", t.TempDir()).
+		want(t, exitInvalid, "document 2 (Certificate client): files.certificatePath: ")
+}
+
+// dirOnly returns a directory with the files of path's and path alone of its
+// configurations.
+func dirOnly(t *testing.T, path string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{filepath.Base(path), "ca.pem", "client.pem", "client-key.pem"} {
+		writeFile(t, dir, name, readFile(t, filepath.Join(filepath.Dir(path), name)))
+	}
+	return dir
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {
