@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -110,3 +111,6 @@ func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) uint64 {
 	}
 	return all[i].GetCount()
 }
+
+// outdated describes a revocation list that was due an hour ago.
+var outdated = pki.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)}

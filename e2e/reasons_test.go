@@ -264,7 +264,7 @@ func TestEveryReasonOfAHandshake(t *testing.T) {
 		certificate("client", a.client), certificate("stranger", stranger),
 		trustBundle("ca", a.ca), trustBundle("other", other),
 		withCRLs(trustBundle("with-crl", a.ca), crl(t, a.ca, listed)),
-		withCRLs(trustBundle("old-crl", a.ca), crlWith(t, a.ca, pki.CRLOptions{ThisUpdate: now.Add(-48 * hour), NextUpdate: now.Add(-hour)})),
+		withCRLs(trustBundle("old-crl", a.ca), crlWith(t, a.ca, outdated)),
 	)
 	for _, c := range cases {
 		for _, v := range bothVersions {

@@ -1,0 +1,187 @@
+// What happens is told to whoever watches: an upstream that fails, once and
+// with a count however often it is tried, and that it works again; revisions;
+// certificates near their end; files taken up.
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// An eventStream is a client of WatchEvents.
+type eventStream struct {
+	t      testing.TB
+	stream grpc.ServerStreamingClient[adminv1.WatchEventsResponse]
+	all    []*adminv1.WatchEventsResponse
+}
+
+// watchEvents watches from now on: what happens after it has returned is seen.
+func (g *gateway) watchEvents() *eventStream {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*patience)
+	g.t.Cleanup(cancel)
+	stream, err := g.status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil { // sent once it watches
+		g.t.Fatal(err)
+	}
+	return &eventStream{t: g.t, stream: stream}
+}
+
+// await returns the next event of a type.
+func (s *eventStream) await(kind adminv1.EventType) *adminv1.WatchEventsResponse {
+	s.t.Helper()
+	for {
+		e, err := s.stream.Recv()
+		if err != nil {
+			s.t.Fatalf("waiting for %v: %v; seen so far: %v", kind, err, s.all)
+		}
+		s.all = append(s.all, e)
+		if e.GetTime() == nil {
+			s.t.Errorf("an event without a time: %v", e)
+		}
+		if e.GetType() == kind {
+			return e
+		}
+	}
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	a, other := newAuthority(t), newAuthority(t)
+	raw := serveConns(t, a.serverConfig(t), echo)
+	g := startGateway(t)
+	events := g.watchEvents()
+	_, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{
+		Resources: wrap(t, []proto.Message{
+			trustBundle("ca", other.ca), certificate("client", a.client), upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"),
+		}),
+		Options: &adminv1.WriteOptions{Comment: "ticket 4711"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := events.await(adminv1.EventType_EVENT_TYPE_APPLIED); e.GetRevision() != g.getStatus().GetRevision() || !strings.Contains(e.GetMessage(), "ticket 4711") {
+		t.Errorf("the revision is told as %v", e)
+	}
+
+	// Many failures of one cause are one event, and a count.
+	const tries = 40
+	for range tries {
+		if answer, _ := exchange(t, g.address("raw"), "hello"); answer != "" {
+			t.Fatalf("the client got %q", answer)
+		}
+	}
+	expectReason(t, g, "raw", adminv1.Reason_REASON_UNKNOWN_CA)
+	failed := events.await(adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE)
+	if failed.GetKind() != adminv1.Kind_KIND_UPSTREAM || failed.GetName() != "raw" || failed.GetEndpoint() != raw ||
+		failed.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || failed.GetMessage() == "" || failed.GetCount() == 0 {
+		t.Errorf("the failure is told as %v", failed)
+	}
+	g.apply(trustBundle("ca", a.ca))
+	if answer, err := exchange(t, g.address("raw"), "hello"); answer != "hello" || err != nil {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	for e := failed; e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP; {
+		e = events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
+		if e.GetName() != "raw" || e.GetEndpoint() != raw {
+			t.Errorf("the endpoint's health is told as %v", e)
+		}
+	}
+	count := func(kind adminv1.EventType) (n int) {
+		for _, e := range events.all {
+			if e.GetType() == kind {
+				n++
+			}
+		}
+		return n
+	}
+	// Slow machines may need longer than the time in which failures are one.
+	if n := count(adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE); n == 0 || n > tries/4 {
+		t.Errorf("%d failures were told of in %d events", tries, n)
+	}
+	if n := count(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH); n < 2 || n > 3 {
+		t.Errorf("down and up were told of in %d events: %v", n, events.all)
+	}
+}
+
+// What is near its end, or past it, is told of once for each step, and stands in
+// the list by days left.
+func TestExpiryIsTold(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	soon := func(usage pki.Usage, name string, in time.Duration) *pki.Issued {
+		return issue(t, a.ca, pki.LeafOptions{CommonName: name, DNSNames: []string{serverName}, Usage: usage, NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(in)})
+	}
+	config := a.serverConfig(t)
+	config.Certificates[0] = keyPair(t, soon(pki.Server, "upstream soon", 6*24*time.Hour+time.Hour))
+	raw := serveConns(t, config, echo)
+
+	g, ops := startGatewayWithOps(t)
+	events := g.watchEvents()
+	g.apply(
+		certificate("client", soon(pki.Client, "client soon", 20*24*time.Hour+time.Hour)),
+		certificate("past", soon(pki.Client, "client past", -time.Hour)),
+		certificate("fresh", a.client),
+		withCRLs(trustBundle("ca", a.ca), crlWith(t, a.ca, pki.CRLOptions{NextUpdate: time.Now().Add(12 * time.Hour)})),
+		upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"),
+	)
+	if answer, err := exchange(t, g.address("raw"), "hello"); answer != "hello" || err != nil {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	told := map[string]int{}
+	for len(told) < 3 {
+		e := events.await(adminv1.EventType_EVENT_TYPE_EXPIRY)
+		if e.GetMessage() == "" {
+			t.Errorf("an event without words: %v", e)
+		}
+		told[fmt.Sprintf("%v %s", e.GetKind(), e.GetName())]++
+	}
+	if told["KIND_CERTIFICATE client"] != 1 || told["KIND_CERTIFICATE past"] != 1 || told["KIND_TRUST_BUNDLE ca"] != 1 {
+		t.Errorf("told of %v", told)
+	}
+
+	list, err := g.status.ListCertificates(patient(t), &adminv1.StatusServiceListCertificatesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range list.GetCertificates() {
+		got = append(got, fmt.Sprintf("%s %s %d", strings.TrimPrefix(c.GetUse().String(), "CERTIFICATE_USE_"), c.GetName(), c.GetDaysLeft()))
+	}
+	want := []string{"OWN past -1", "CRL ca 0", "UPSTREAM raw 6", "OWN client 20", "OWN fresh 364", "TRUST ca 3649"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the certificates in use are %q, want %q", got, want)
+	}
+	for _, c := range list.GetCertificates() {
+		if c.GetName() == "raw" && c.GetEndpoint() != raw {
+			t.Errorf("the upstream's certificate is of %q", c.GetEndpoint())
+		}
+		if c.GetName() == "client" && !slices.Contains(c.GetUsedBy(), "upstream raw") {
+			t.Errorf("the client's certificate is used by %q", c.GetUsedBy())
+		}
+	}
+	_, metrics := get(t, "http://"+ops+"/metrics")
+	for _, use := range []string{"own", "trust", "upstream", "crl"} {
+		if !strings.Contains(metrics, `use="`+use+`"`) {
+			t.Errorf("no metric of seconds left has use=%q", use)
+		}
+	}
+	r := g.cli("get", "certificates", "-o", "json")
+	if r.code != 0 || !json.Valid([]byte(r.stdout)) || !strings.Contains(r.stdout, "past") {
+		t.Errorf("drawbridge get certificates: %s", r)
+	}
+}
