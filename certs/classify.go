@@ -198,6 +198,7 @@ var texts = []struct {
 	{"failed to parse certificate from server", ReasonBadCertificate},
 	{"failed to parse client certificate", ReasonBadCertificate},
 	{"sent certificate containing RSA key larger", ReasonBadCertificate},
+	{"exceeds maximum of 262144 bytes", ReasonBadCertificate}, // the bound of a Certificate message alone
 	{"unsupported type of public key", ReasonBadCertificate},
 	{"unsupported public key of type", ReasonBadCertificate},
 	{"invalid signature by the", ReasonBadCertificate},
