@@ -25,25 +25,63 @@ func (g *Gateway) applyWith(ctx context.Context, c snapshot.Compiler, e store.Ed
 }
 
 func (g *Gateway) apply(ctx context.Context, compiler snapshot.Compiler, e store.Edit) (*store.Result, error) {
-	g.writer.Lock()
-	defer g.writer.Unlock()
-	// Whoever waited for the lock may have given up, and must not be surprised.
-	if err := ctx.Err(); err != nil {
-		return nil, invalid.Errorf(invalid.Unavailable, "", "the request ended while it waited for another write: %v", err)
+	if e.RequireProbe != adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED {
+		return g.applyProbed(ctx, compiler, e)
 	}
-	if g.closing {
-		return nil, invalid.Errorf(invalid.Unavailable, "", "the gateway is shutting down")
-	}
-
-	live := g.live.Load()
-	var bad invalid.List
-	draft := live.State().Edit(e, &bad)
-	next := compiler.Compile(live, draft, &bad)
-	if err := bad.Err(); err != nil {
+	if err := g.lock(ctx); err != nil {
 		return nil, err
 	}
-	draft.Touch(next.Reloaded(live)...)
+	defer g.writer.Unlock()
+	p, err := g.plan(compiler, e)
+	if err != nil {
+		return nil, err
+	}
+	return g.carryOut(p)
+}
 
+// lock takes the writer's lock. Without an error the caller must unlock it.
+func (g *Gateway) lock(ctx context.Context) error {
+	g.writer.Lock()
+	var err error
+	switch {
+	case ctx.Err() != nil:
+		// Whoever waited for the lock may have given up, and must not be surprised.
+		err = invalid.Errorf(invalid.Unavailable, "", "the request ended while it waited for another write: %v", ctx.Err())
+	case g.closing:
+		err = invalid.Errorf(invalid.Unavailable, "", "the gateway is shutting down")
+	default:
+		return nil
+	}
+	g.writer.Unlock()
+	return err
+}
+
+// A plan is an edit and what it would make live.
+type plan struct {
+	edit  store.Edit
+	live  *snapshot.Snapshot // that it was made for
+	next  *snapshot.Snapshot
+	draft *store.Draft
+	bad   *invalid.List // without faults so far
+}
+
+// plan drafts and compiles. It changes nothing, and needs no lock as long as the
+// plan is carried out only while what it was made for is live.
+func (g *Gateway) plan(compiler snapshot.Compiler, e store.Edit) (*plan, error) {
+	p := &plan{edit: e, live: g.live.Load(), bad: new(invalid.List)}
+	p.draft = p.live.State().Edit(e, p.bad)
+	p.next = compiler.Compile(p.live, p.draft, p.bad)
+	if err := p.bad.Err(); err != nil {
+		return nil, err
+	}
+	p.draft.Touch(p.next.Reloaded(p.live)...)
+	return p, nil
+}
+
+// carryOut makes a plan durable and live. The caller holds the writer's lock,
+// and what the plan was made for is live.
+func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
+	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
 	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
 	sockets := g.listeners.prepare(next,
 		func(name string) bool { return g.listeners.isDown(name) && !draft.Puts(ref(name)) },

@@ -97,6 +97,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	}
 	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.compiler.Logger = log.Named("bridge")
+	g.compiler.Observer = g.observe
 	g.live.Store(new(snapshot.Snapshot))
 	g.listeners = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
 

@@ -23,7 +23,7 @@ type trial struct {
 	err    error // nil if it did what traffic needs
 	reason certs.Reason
 
-	cutShort  bool // by the end of the whole probe
+	cutShort  bool // the whole probe ends before the last step may
 	connected bool
 	remote    string
 	seen      *certs.Observation // nil if no handshake was begun
@@ -36,8 +36,6 @@ type trial struct {
 // try makes one connection with the options o.
 func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial {
 	out := &trial{target: t, options: o, waited: w}
-	whole := ctx
-	defer func() { out.cutShort = whole.Err() != nil }()
 	raw, err := out.dial(ctx)
 	if err != nil {
 		return out.fail(err)
@@ -50,6 +48,7 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 	if err != nil {
 		return out.fail(err)
 	}
+	out.cutShort = endsWithin(ctx, w.handshake)
 	ctx, cancel := context.WithTimeout(ctx, w.handshake)
 	defer cancel()
 	conn := &recorder{Conn: raw}
@@ -81,6 +80,7 @@ func (t *trial) fail(err error) *trial {
 
 // dial connects as traffic does, and takes the time of each step.
 func (t *trial) dial(ctx context.Context) (net.Conn, error) {
+	t.cutShort = endsWithin(ctx, t.waited.connect)
 	ctx, cancel := context.WithTimeout(ctx, t.waited.connect)
 	defer cancel()
 	start := time.Now()
@@ -97,6 +97,12 @@ func (t *trial) dial(ctx context.Context) (net.Conn, error) {
 		t.remote = "unix:" + t.target.Address
 	}
 	return raw, nil
+}
+
+// endsWithin reports whether ctx ends before d has passed.
+func endsWithin(ctx context.Context, d time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < d
 }
 
 // leaf returns the certificate presented; nil if there was none.

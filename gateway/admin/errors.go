@@ -42,6 +42,8 @@ func answers(c invalid.Class) (codes.Code, string) {
 		return codes.Aborted, "STALE"
 	case invalid.InUse:
 		return codes.FailedPrecondition, "IN_USE"
+	case invalid.Unproven:
+		return codes.FailedPrecondition, "PROBE_FAILED"
 	case invalid.Exhausted:
 		return codes.ResourceExhausted, "LIMIT_REACHED"
 	case invalid.Unavailable:
@@ -100,10 +102,14 @@ func faultStatus(e *invalid.Error) *status.Status {
 		Metadata: map[string]string{"faults": strconv.Itoa(len(e.Faults))},
 	}
 	message := faultMessage(e.Faults)
+	most := maxStatus
+	if len(e.Details) > 0 {
+		most /= 2 // they need room too
+	}
 	for n := min(len(e.Faults), 256); ; n = n * 7 / 8 {
 		st := detailed(code, message, info, faultDetail(code, reason, e.Faults, n))
-		if n == 0 || wireSize(st) <= maxStatus {
-			return st
+		if n == 0 || wireSize(st) <= most {
+			return withDetails(st, e.Details)
 		}
 	}
 }

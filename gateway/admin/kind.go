@@ -63,6 +63,9 @@ func (s adminService) remove(ctx context.Context, k adminv1.Kind, name, etag str
 
 // write carries an edit out as o says.
 func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteOptions) (*store.Result, *adminv1.Change, error) {
+	if !e.DryRun { // else it is not well-formed, and no probe could make it so
+		e.RequireProbe = o.GetRequireProbe()
+	}
 	e.DryRun, e.Comment = e.DryRun || o.GetDryRun(), o.GetComment()
 	res, err := s.gateway.Apply(ctx, e)
 	if err != nil {

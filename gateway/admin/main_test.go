@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/armon/go-metrics"
 	"github.com/hashicorp/go-hclog"
@@ -33,7 +34,8 @@ type fakeGateway struct {
 	events   map[chan *adminv1.WatchEventsResponse]bool
 	backlog  int // of a watcher
 
-	before func(context.Context, store.Edit) // called by Apply first; may panic or block
+	before  func(context.Context, store.Edit) // called by Apply first; may panic or block
+	drained string                            // what DrainConnections was called with last
 }
 
 func newFake() *fakeGateway {
@@ -136,6 +138,41 @@ func (g *fakeGateway) happen(e *adminv1.WatchEventsResponse) {
 	}
 }
 
+func (g *fakeGateway) Probe(_ context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
+	if err := g.known("name", req.GetName()); err != nil {
+		return nil, err
+	}
+	return &adminv1.ProbeUpstreamResponse{Results: []*adminv1.ProbeResult{{Endpoint: req.GetEndpoint()}}}, nil
+}
+
+func (g *fakeGateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
+	return &adminv1.ExplainRouteResponse{Action: "forward", Host: req.GetHost()}, nil
+}
+
+func (g *fakeGateway) FlushSessions(upstream string) (int, error) {
+	if err := g.known("upstream", upstream); err != nil {
+		return 0, err
+	}
+	return 7, nil
+}
+
+func (g *fakeGateway) DrainConnections(upstream, fingerprint string, period time.Duration) (int, error) {
+	if err := g.known("upstream", upstream); err != nil {
+		return 0, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.drained = fmt.Sprintf("%s %q %v", upstream, fingerprint, period)
+	return 3, nil
+}
+
+func (g *fakeGateway) known(path invalid.Path, upstream string) error {
+	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, upstream) == nil {
+		return invalid.Errorf(invalid.NotFound, path, "there is no upstream %q", upstream)
+	}
+	return nil
+}
+
 // A logBuffer may be read while it is written.
 type logBuffer struct {
 	mu  sync.Mutex
@@ -165,6 +202,7 @@ type running struct {
 	conn    *grpc.ClientConn
 	admin   adminv1.AdminServiceClient
 	status  adminv1.StatusServiceClient
+	why     adminv1.DiagnosticsServiceClient
 }
 
 func start(t *testing.T) *running {
@@ -191,6 +229,7 @@ func start(t *testing.T) *running {
 	r.conn = dial(t, r.socket)
 	r.admin = adminv1.NewAdminServiceClient(r.conn)
 	r.status = adminv1.NewStatusServiceClient(r.conn)
+	r.why = adminv1.NewDiagnosticsServiceClient(r.conn)
 	t.Cleanup(func() {
 		r.conn.Close()
 		if err := r.Shutdown(context.Background()); err != nil {

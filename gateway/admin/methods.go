@@ -8,7 +8,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// An access is what a method does to the desired state.
+// An access is what a method does to the desired state or to traffic.
 type access int
 
 const (
@@ -31,7 +31,9 @@ func accessTo(fullMethod string) access {
 		adminv1.AdminService_DeleteCertificate_FullMethodName,
 		adminv1.AdminService_PutTrustBundle_FullMethodName,
 		adminv1.AdminService_DeleteTrustBundle_FullMethodName,
-		adminv1.AdminService_Apply_FullMethodName:
+		adminv1.AdminService_Apply_FullMethodName,
+		adminv1.DiagnosticsService_FlushSessions_FullMethodName,
+		adminv1.DiagnosticsService_DrainConnections_FullMethodName:
 		return write
 
 	case adminv1.AdminService_GetListener_FullMethodName,
@@ -50,6 +52,8 @@ func accessTo(fullMethod string) access {
 		adminv1.StatusService_ListUpstreams_FullMethodName,
 		adminv1.StatusService_ListCertificates_FullMethodName,
 		adminv1.StatusService_WatchEvents_FullMethodName,
+		adminv1.DiagnosticsService_ProbeUpstream_FullMethodName,
+		adminv1.DiagnosticsService_ExplainRoute_FullMethodName,
 		grpc_health_v1.Health_Check_FullMethodName,
 		grpc_health_v1.Health_List_FullMethodName,
 		grpc_health_v1.Health_Watch_FullMethodName,

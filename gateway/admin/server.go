@@ -59,6 +59,16 @@ type Gateway interface {
 	// its reader is too slow or the gateway stops; the messages are shared and
 	// must not be modified. The caller calls stop when it is done.
 	WatchEvents() (events <-chan *adminv1.WatchEventsResponse, stop func())
+
+	// Probe and Explain answer requests of DiagnosticsService. FlushSessions
+	// returns how many sessions of the upstream were forgotten, and
+	// DrainConnections how many of its connections will be closed: those made
+	// with the client certificate of the fingerprint, or all if it is "".
+	// Their errors are *invalid.Error.
+	Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error)
+	Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error)
+	FlushSessions(upstream string) (int, error)
+	DrainConnections(upstream, fingerprint string, period time.Duration) (int, error)
 }
 
 // Options configure a Server.
@@ -118,6 +128,7 @@ func New(o Options) *Server {
 	)
 	adminv1.RegisterAdminServiceServer(s.grpc, adminService{Server: s})
 	adminv1.RegisterStatusServiceServer(s.grpc, statusService{Server: s})
+	adminv1.RegisterDiagnosticsServiceServer(s.grpc, diagnosticsService{Server: s})
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc) // v1 and v1alpha
 	s.SetServing(true)
@@ -145,6 +156,7 @@ func (s *Server) SetServing(serving bool) {
 		"",
 		adminv1.AdminService_ServiceDesc.ServiceName,
 		adminv1.StatusService_ServiceDesc.ServiceName,
+		adminv1.DiagnosticsService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, status)
 	}

@@ -20,6 +20,9 @@ const (
 	// InUse: the state does not allow it now: a resource is still referred to,
 	// an address is taken.
 	InUse
+	// Unproven: the request is fine, but what it makes live was tried and does
+	// not work.
+	Unproven
 	// Exhausted: a limit on sizes or counts is reached.
 	Exhausted
 	// Unavailable: the request is fine, but cannot be carried out for a reason
@@ -94,6 +97,10 @@ func (l *List) Err() error {
 // An Error is everything that is wrong with a request.
 type Error struct {
 	Faults []Fault // never empty
+
+	// Details are messages of the API that tell more than the faults, for
+	// programs. They may be cut short on the way to who made the request.
+	Details []any
 }
 
 // Errorf returns an Error of one fault.

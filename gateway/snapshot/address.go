@@ -79,8 +79,8 @@ func isHostName(s string) bool {
 	return err != nil
 }
 
-// isHost reports whether s is a DNS name or an IP address.
-func isHost(s string) bool {
+// IsHost reports whether s is a DNS name or an IP address.
+func IsHost(s string) bool {
 	if _, err := netip.ParseAddr(s); err == nil {
 		return true
 	}
@@ -104,7 +104,7 @@ func dialAddress(address string) (network, addr, host, problem string) {
 	if n, ok := parsePort(port); !ok || n == 0 {
 		return "", "", "", fmt.Sprintf("has the port %q; it must be a number from 1 to 65535", port)
 	}
-	if !isHost(host) {
+	if !IsHost(host) {
 		return "", "", "", fmt.Sprintf("has the host %q; it must be a DNS name or an IP address (IPv6 in brackets)", host)
 	}
 	return "tcp", address, strings.TrimSuffix(host, "."), ""

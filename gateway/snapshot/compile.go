@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -20,6 +21,10 @@ import (
 type Compiler struct {
 	// Logger is handed to what is built. Nil discards.
 	Logger hclog.Logger
+
+	// Observer is told of what happens at endpoints. It must not block. Nil:
+	// nobody is.
+	Observer func(upstream.Event)
 
 	// FileRoots are the directories below which files are read. Nil: none is.
 	FileRoots fileroot.Roots
@@ -54,15 +59,21 @@ type job struct {
 
 	roots        fileroot.Roots
 	rereadSystem bool
+	observer     func(upstream.Event)
 	log          hclog.Logger
 }
 
-func (c Compiler) compile(j *job) *Snapshot {
-	j.log, j.rereadSystem, j.roots = c.Logger, c.RereadSystem, c.FileRoots
+// configure hands the job what the compiler was given.
+func (c Compiler) configure(j *job) *job {
+	j.log, j.rereadSystem, j.observer, j.roots = c.Logger, c.RereadSystem, c.Observer, c.FileRoots
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}
-	j.next = &Snapshot{
+	return j
+}
+
+func (c Compiler) compile(j *job) *Snapshot {
+	c.configure(j).next = &Snapshot{
 		state:        j.state,
 		bundles:      map[string]*bundle{},
 		certificates: map[string]*certificate{},

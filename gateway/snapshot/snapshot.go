@@ -79,6 +79,18 @@ type Upstream struct {
 	Name   string
 	Reason string // why it is down; empty if it is up
 	Live   *upstream.Upstream
+
+	// Tracker knows its connections, those of earlier revisions too.
+	Tracker *upstream.Tracker
+}
+
+// Upstream returns the upstream of the name; false if there is none.
+func (s *Snapshot) Upstream(name string) (Upstream, bool) {
+	u := s.upstreams[name]
+	if u == nil {
+		return Upstream{}, false
+	}
+	return Upstream{name, u.down, u.live, u.tracker}, true
 }
 
 // Upstreams returns the upstreams in the order of their names.
@@ -86,7 +98,7 @@ func (s *Snapshot) Upstreams() []Upstream {
 	var out []Upstream
 	for _, r := range s.State().List(adminv1.Kind_KIND_UPSTREAM) {
 		u := s.upstreams[r.GetName()]
-		out = append(out, Upstream{r.GetName(), u.down, u.live})
+		out = append(out, Upstream{r.GetName(), u.down, u.live, u.tracker})
 	}
 	return out
 }

@@ -40,6 +40,10 @@ type Edit struct {
 	// DryRun checks and answers, and changes nothing.
 	DryRun bool
 
+	// RequireProbe is how many endpoints of each upstream that the edit changes
+	// must shake hands with the new settings.
+	RequireProbe adminv1.RequireProbe
+
 	// Comment says why. It is logged and shown to watchers.
 	Comment string
 }
@@ -102,6 +106,10 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 		bad.Add("options.comment", "has %d bytes; at most %d are allowed", len(e.Comment), MaxComment)
 	} else if holdsKey(e.Comment) {
 		bad.Add("options.comment", "holds a private key, and would be logged and shown")
+	}
+
+	if _, ok := adminv1.RequireProbe_name[int32(e.RequireProbe)]; !ok {
+		bad.Add("options.require_probe", "is %d, which this version does not know", int32(e.RequireProbe))
 	}
 
 	edited := map[adminv1.Kind]map[string]Resource{}

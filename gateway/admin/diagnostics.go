@@ -1,0 +1,73 @@
+package admin
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// diagnosticsService implements DiagnosticsService.
+type diagnosticsService struct {
+	*Server
+	adminv1.UnsafeDiagnosticsServiceServer
+}
+
+func (s diagnosticsService) ProbeUpstream(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
+	return s.gateway.Probe(ctx, req)
+}
+
+func (s diagnosticsService) ExplainRoute(_ context.Context, req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
+	return s.gateway.Explain(req)
+}
+
+func (s diagnosticsService) FlushSessions(_ context.Context, req *adminv1.FlushSessionsRequest) (*adminv1.FlushSessionsResponse, error) {
+	n, err := s.gateway.FlushSessions(req.GetUpstream())
+	return &adminv1.FlushSessionsResponse{Flushed: uint32(n)}, err
+}
+
+const (
+	defaultDrain = 30 * time.Second
+	maxDrain     = 24 * time.Hour
+)
+
+func (s diagnosticsService) DrainConnections(_ context.Context, req *adminv1.DrainConnectionsRequest) (*adminv1.DrainConnectionsResponse, error) {
+	var bad invalid.List
+	fingerprint := parseFingerprint(req.GetSha256Fingerprint(), &bad)
+	period := drainPeriod(req.GetPeriod(), &bad)
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	n, err := s.gateway.DrainConnections(req.GetUpstream(), fingerprint, period)
+	return &adminv1.DrainConnectionsResponse{Connections: uint32(n)}, err
+}
+
+func drainPeriod(d *durationpb.Duration, bad *invalid.List) time.Duration {
+	if d == nil {
+		return defaultDrain
+	}
+	if d.CheckValid() != nil {
+		bad.Add("period", "is not a valid duration; write seconds, such as \"30s\"")
+		return 0
+	}
+	period := d.AsDuration()
+	if period < 0 || period > maxDrain {
+		bad.Add("period", "is %v; it must be from 0 to 24h", period)
+	}
+	return period
+}
+
+// parseFingerprint returns a fingerprint as it is kept: in lower case and
+// without the colons that openssl writes. "" stays what it is.
+func parseFingerprint(s string, bad *invalid.List) string {
+	plain := strings.ToLower(strings.ReplaceAll(s, ":", ""))
+	if raw, err := hex.DecodeString(plain); plain != "" && (err != nil || len(raw) != 32) {
+		bad.Add("sha256_fingerprint", "must be a SHA-256 in hexadecimal: 64 digits, with or without colons")
+	}
+	return plain
+}

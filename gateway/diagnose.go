@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/probe"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const (
+	maxProbes = 32               // endpoints probed at once for one request
+	probeTime = 20 * time.Second // for all endpoints of one request
+)
+
+// unnamed is the name of an upstream that is probed in full and has none. It is
+// never applied.
+const unnamed = "upstream-without-a-name"
+
+// Probe shakes hands with the endpoints that the request asks for. The error is
+// an *invalid.Error: whatever is wrong with the request, or with an upstream
+// that it holds in full. What is wrong with endpoints is in the answer.
+func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
+	snap := g.live.Load()
+	var bad invalid.List
+	name := req.GetName()
+	switch target := req.GetTarget().(type) {
+	case *adminv1.ProbeUpstreamRequest_Upstream:
+		name, snap = g.draftUpstream(snap, target.Upstream, &bad)
+	case *adminv1.ProbeUpstreamRequest_Name:
+		if snap.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
+			bad.AddClass(invalid.NotFound, "name", "there is no upstream %.80q", name)
+		}
+	default:
+		bad.Add("name", "name or upstream must be set")
+	}
+	if !snapshot.IsHost(req.GetHost()) && req.GetHost() != "" {
+		bad.Add("host", "is %.260q; it must be a DNS name or an IP address, without a port", req.GetHost())
+	}
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	endpoints := snap.Endpoints(name, req.GetHost())
+	if req.GetEndpoint() != "" {
+		var err error
+		if endpoints, err = only(req.GetEndpoint(), name, endpoints); err != nil {
+			return nil, err
+		}
+	}
+	return probeAll(ctx, endpoints), nil
+}
+
+// draftUpstream returns what would be live were the upstream applied, and the
+// upstream's name there.
+func (g *Gateway) draftUpstream(live *snapshot.Snapshot, u *adminv1.Upstream, bad *invalid.List) (string, *snapshot.Snapshot) {
+	if u == nil {
+		bad.Add("upstream", "must be set")
+		return "", live
+	}
+	u = proto.Clone(u).(*adminv1.Upstream)
+	u.Etag = "" // nothing is written, so nothing can be overwritten
+	if u.Name == "" {
+		u.Name = unnamed
+	}
+	draft := live.State().Edit(store.Edit{Puts: []store.Put{{Path: "upstream", Resource: u}}}, bad)
+	return u.Name, g.compiler.WithUpstream(live, draft, u.Name, bad)
+}
+
+// only returns the one endpoint with the address.
+func only(address, name string, endpoints []snapshot.Endpoint) ([]snapshot.Endpoint, error) {
+	var known []string
+	for _, e := range endpoints {
+		if e.Address == address {
+			return []snapshot.Endpoint{e}, nil
+		}
+		known = append(known, e.Address)
+	}
+	return nil, invalid.Errorf(invalid.NotFound, "endpoint", "upstream %q has no endpoint %.260q; it has %.1000s", name, address, strings.Join(known, ", "))
+}
+
+// probeAll probes endpoints side by side and returns when all are done.
+func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstreamResponse {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	out := &adminv1.ProbeUpstreamResponse{Results: make([]*adminv1.ProbeResult, len(endpoints))}
+	slots := make(chan struct{}, maxProbes)
+	var wg sync.WaitGroup
+	for i, e := range endpoints {
+		select {
+		case slots <- struct{}{}:
+			wg.Go(func() {
+				out.Results[i] = probeOne(ctx, e)
+				<-slots
+			})
+		case <-ctx.Done():
+			out.Results[i] = &adminv1.ProbeResult{
+				Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_OTHER,
+				Explanation: fmt.Sprintf("it was not probed: %d endpoints took longer than the %v that a probe has", len(endpoints), probeTime),
+				Suggestion:  "probe it alone, by its address",
+			}
+		}
+	}
+	wg.Wait()
+	return out
+}
+
+func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
+	if e.Down != "" {
+		return &adminv1.ProbeResult{
+			Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG,
+			Explanation: "the upstream is down and takes no traffic, so nothing was sent: " + e.Down,
+			Suggestion:  "correct what is named, and put it again",
+		}
+	}
+	return probeResult(e.Address, probe.Run(ctx, e.Target))
+}
+
+// probeResult returns the API's form of a result.
+func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
+	out := &adminv1.ProbeResult{
+		Endpoint:                   address,
+		Outcome:                    outcome(r.Reason),
+		Reason:                     failure(r.Reason),
+		Explanation:                r.Explanation,
+		Suggestion:                 r.Suggestion,
+		Version:                    tlsVersions[r.Version],
+		Alpn:                       r.ALPN,
+		ResumptionOffered:          r.ResumptionOffered,
+		ClientCertificateRequested: r.ClientRequested,
+		ClientCertificateSent:      r.ClientSent,
+		AcceptableCas:              r.AcceptableCAs,
+		ServerName:                 r.ServerName,
+		VerifyName:                 strings.Join(r.VerifyNames, ", "),
+		RemoteAddress:              r.RemoteAddress,
+		Timings:                    &adminv1.ProbeTimings{},
+	}
+	if r.CipherSuite != 0 {
+		out.CipherSuite = tls.CipherSuiteName(r.CipherSuite)
+	}
+	if r.Group != 0 {
+		out.Group = probe.GroupName(r.Group)
+	}
+	for _, c := range r.Chain {
+		out.Chain = append(out.Chain, snapshot.CertificateInfo(c))
+	}
+	for _, step := range []struct {
+		took time.Duration
+		at   **durationpb.Duration
+	}{{r.DNS, &out.Timings.Dns}, {r.Connect, &out.Timings.Connect}, {r.Handshake, &out.Timings.Handshake}} {
+		if step.took > 0 {
+			*step.at = durationpb.New(step.took)
+		}
+	}
+	for _, a := range r.Attempts {
+		out.Attempts = append(out.Attempts, &adminv1.ProbeAttempt{Change: a.Change, Outcome: outcome(a.Reason), Reason: failure(a.Reason)})
+	}
+	return out
+}
+
+var tlsVersions = map[uint16]adminv1.TlsVersion{
+	tls.VersionTLS10: adminv1.TlsVersion_TLS_VERSION_1_0,
+	tls.VersionTLS11: adminv1.TlsVersion_TLS_VERSION_1_1,
+	tls.VersionTLS12: adminv1.TlsVersion_TLS_VERSION_1_2,
+	tls.VersionTLS13: adminv1.TlsVersion_TLS_VERSION_1_3,
+}
+
+func outcome(r certs.Reason) adminv1.ProbeOutcome {
+	if r == "" {
+		return adminv1.ProbeOutcome_PROBE_OUTCOME_OK
+	}
+	return adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED
+}
+
+// failure returns the API's form of a reason, which may be none.
+func failure(r certs.Reason) adminv1.Reason {
+	if r == "" {
+		return adminv1.Reason_REASON_UNSPECIFIED
+	}
+	return reason(r)
+}
+
+// Explain tells where a request would go, sending nothing. The error is an
+// *invalid.Error.
+func (g *Gateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
+	var bad invalid.List
+	out := g.live.Load().Explain(req, &bad)
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// FlushSessions forgets the TLS sessions with an upstream's endpoints, and
+// returns how many there were. The error is an *invalid.Error.
+func (g *Gateway) FlushSessions(name string) (int, error) {
+	u, ok := g.live.Load().Upstream(name)
+	if !ok {
+		return 0, invalid.Errorf(invalid.NotFound, "upstream", "there is no upstream %.80q", name)
+	}
+	n := u.Live.Flush()
+	g.log.Info("sessions flushed", "upstream", name, "sessions", n)
+	return n, nil
+}
+
+// DrainConnections lets go of the connections to an upstream that were made with
+// the client certificate of the fingerprint, or of all if that is empty. It
+// returns how many there are and does not wait. The error is an *invalid.Error.
+func (g *Gateway) DrainConnections(name, fingerprint string, period time.Duration) (int, error) {
+	u, ok := g.live.Load().Upstream(name)
+	if !ok {
+		return 0, invalid.Errorf(invalid.NotFound, "upstream", "there is no upstream %.80q", name)
+	}
+	n := u.Tracker.Drain(fingerprint, fingerprint == "", period)
+	g.log.Info("connections draining", "upstream", name, "certificate", fingerprint, "connections", n, "period", period)
+	return n, nil
+}

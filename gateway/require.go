@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// maxPlans is how often an edit is planned and probed while others change what
+// it was planned for.
+const maxPlans = 3
+
+// applyProbed carries an edit out if the endpoints of the upstreams that it
+// changes shake hands with the new settings. What was probed is what is then
+// made live, or nothing is. The writer's lock is not held while endpoints are
+// waited for: other edits may come first, and this one is then planned anew.
+func (g *Gateway) applyProbed(ctx context.Context, compiler snapshot.Compiler, e store.Edit) (*store.Result, error) {
+	for range maxPlans {
+		p, err := g.plan(compiler, e)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.prove(ctx); err != nil {
+			return nil, err
+		}
+		result, done, err := g.carryOutIfLive(ctx, p)
+		if done || err != nil {
+			return result, err
+		}
+	}
+	return nil, invalid.Errorf(invalid.Conflict, "options.require_probe",
+		"the configuration was changed %d times while the upstreams were probed: try again", maxPlans)
+}
+
+// carryOutIfLive carries a plan out unless what it was made for is live no more.
+func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Result, done bool, err error) {
+	if err := g.lock(ctx); err != nil {
+		return nil, false, err
+	}
+	defer g.writer.Unlock()
+	if g.live.Load() != p.live {
+		return nil, false, nil
+	}
+	result, err = g.carryOut(p)
+	return result, true, err
+}
+
+// prove probes the upstreams that the plan changes. Draining endpoints are left
+// out. The error has a fault for each endpoint that failed, and for each
+// upstream that has too few the answers of all of its endpoints as a detail.
+func (p *plan) prove(ctx context.Context) error {
+	type probed struct {
+		name      string
+		endpoints []snapshot.Endpoint
+	}
+	var upstreams []probed
+	var all []snapshot.Endpoint
+	for _, name := range p.next.Changed(p.live) {
+		takes := slices.DeleteFunc(p.next.Endpoints(name, ""), func(e snapshot.Endpoint) bool { return e.Draining })
+		upstreams = append(upstreams, probed{name, takes})
+		all = append(all, takes...)
+	}
+	results := probeAll(ctx, all).Results
+	if err := ctx.Err(); err != nil {
+		return invalid.Errorf(invalid.Unavailable, "", "the request ended while upstreams were probed: %v", err)
+	}
+	refusal := &invalid.Error{}
+	for _, u := range upstreams {
+		answer := &adminv1.ProbeUpstreamResponse{Results: results[:len(u.endpoints)]}
+		results = results[len(u.endpoints):]
+		at := p.draft.Path(store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: u.name})
+		faults := tooFew(p.edit.RequireProbe, at, u.endpoints, answer)
+		if len(faults) > 0 {
+			refusal.Faults = append(refusal.Faults, faults...)
+			refusal.Details = append(refusal.Details, answer)
+		}
+	}
+	if len(refusal.Faults) > 0 {
+		return refusal
+	}
+	return nil
+}
+
+// tooFew returns why the endpoints at a path do not do; none if they do.
+func tooFew(required adminv1.RequireProbe, at invalid.Path, endpoints []snapshot.Endpoint, answer *adminv1.ProbeUpstreamResponse) []invalid.Fault {
+	var faults []invalid.Fault
+	for i, r := range answer.GetResults() {
+		if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK {
+			faults = append(faults, invalid.Fault{
+				Class: invalid.Unproven, Field: at.Join(endpoints[i].Target.Field),
+				Message: strings.TrimPrefix(r.GetReason().String(), "REASON_") + ": " + r.GetExplanation(),
+			})
+		}
+	}
+	if required == adminv1.RequireProbe_REQUIRE_PROBE_ANY {
+		if len(endpoints) == 0 {
+			return []invalid.Fault{{Class: invalid.Unproven, Field: at.Field("endpoints"), Message: "all are draining, so that none can be probed"}}
+		}
+		if len(faults) < len(endpoints) {
+			return nil
+		}
+	}
+	return faults
+}

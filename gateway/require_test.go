@@ -1,0 +1,294 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const (
+	probeAny   = adminv1.RequireProbe_REQUIRE_PROBE_ANY
+	probeEvery = adminv1.RequireProbe_REQUIRE_PROBE_ALL
+)
+
+// wantRefusal checks that a write was refused for what probes came to, and
+// returns their answers.
+func wantRefusal(t *testing.T, err error, fields ...string) []*adminv1.ProbeUpstreamResponse {
+	t.Helper()
+	wantFaults(t, err, invalid.Unproven, fields...)
+	var refusal *invalid.Error
+	var answers []*adminv1.ProbeUpstreamResponse
+	if errors.As(err, &refusal) {
+		for _, d := range refusal.Details {
+			answers = append(answers, d.(*adminv1.ProbeUpstreamResponse))
+		}
+	}
+	return answers
+}
+
+func TestAWriteCanRequireThatEndpointsShakeHands(t *testing.T) {
+	ca := certstest.NewCA(t)
+	good := echo(t, ca, ca.Server(t, "up.example"))
+	bad := echo(t, ca, ca.Server(t, "other.example"))
+	for _, c := range []struct {
+		name      string
+		endpoints []*adminv1.Endpoint
+		required  adminv1.RequireProbe
+		refused   []string // fields
+	}{
+		{"all, and all do", []*adminv1.Endpoint{{Address: good}}, probeEvery, nil},
+		{"all, and one does not", []*adminv1.Endpoint{{Address: good}, {Address: bad}}, probeEvery, []string{"resources[2].endpoints[1]"}},
+		{"any, and one does", []*adminv1.Endpoint{{Address: bad}, {Address: good}}, probeAny, nil},
+		{"any, and none does", []*adminv1.Endpoint{{Address: bad}, {Address: "127.0.0.1:1"}}, probeAny, []string{"resources[2].endpoints[0]", "resources[2].endpoints[1]"}},
+		{"all, and a draining one does not", []*adminv1.Endpoint{{Address: good}, {Address: bad, Draining: true}}, probeEvery, nil},
+		{"all, and a backup does not", []*adminv1.Endpoint{{Address: good}, {Address: bad, Backup: true}}, probeEvery, []string{"resources[2].endpoints[1]"}},
+		{"any, and all are draining", []*adminv1.Endpoint{{Address: good, Draining: true}}, probeAny, []string{"resources[2].endpoints"}},
+		{"none", []*adminv1.Endpoint{{Address: bad}}, 0, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := start(t, "")
+			resources := bridgeTo(t, ca, "")
+			resources[2].(*adminv1.Upstream).Endpoints = c.endpoints
+			edit := store.Edit{Puts: puts(resources...), RequireProbe: c.required}
+			for _, dryRun := range []bool{true, false} {
+				edit.DryRun = dryRun
+				_, err := g.Apply(t.Context(), edit)
+				if c.refused == nil {
+					if err != nil {
+						t.Fatalf("dry run %v: %v", dryRun, err)
+					}
+					continue
+				}
+				answers := wantRefusal(t, err, c.refused...)
+				if len(answers) != 1 {
+					t.Fatalf("%d answers", len(answers))
+				}
+				if c.name != "any, and all are draining" && len(answers[0].GetResults()) != len(c.endpoints) {
+					t.Errorf("answers %v", answers)
+				}
+			}
+			if got := g.State().Get(adminv1.Kind_KIND_UPSTREAM, "up") != nil; got != (c.refused == nil) {
+				t.Errorf("it is there: %v", got)
+			}
+		})
+	}
+}
+
+// A change of what an upstream uses is a change of the upstream; what is not
+// changed is not probed.
+func TestOnlyWhatAWriteChangesIsProbed(t *testing.T) {
+	ca, other := certstest.NewCA(t), certstest.NewCA(t)
+	var dialled atomic.Int32
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, func(net.Conn) { dialled.Add(1) })
+	g := start(t, "")
+	resources := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))
+	g.put(append(resources, &adminv1.Upstream{Name: "untouched", Endpoints: []*adminv1.Endpoint{{Address: l.Addr().String()}}})...)
+
+	// The upstream is not in the request: the bundle that it trusts is.
+	swap := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(other.TrustPEM())}}
+	_, err = g.Apply(t.Context(), store.Edit{Puts: puts(swap), RequireProbe: probeAny})
+	answers := wantRefusal(t, err, `upstream["up"].endpoints[0]`)
+	if len(answers) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_UNKNOWN_CA {
+		t.Errorf("answers %v", answers)
+	}
+	// As is a client certificate that the upstream refuses.
+	stranger := other.Client(t, "stranger")
+	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: probeEvery, Puts: puts(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{
+		Pem: &adminv1.CertificatePem{CertificateChain: string(stranger.ChainPEM), PrivateKey: string(stranger.KeyPEM)}}})})
+	answers = wantRefusal(t, err, `upstream["up"].endpoints[0]`)
+	if len(answers) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED {
+		t.Errorf("answers %v", answers)
+	}
+	// Labels and listeners change no upstream.
+	up := resources[2].(*adminv1.Upstream)
+	up.Labels = map[string]string{"a": "b"}
+	if _, err := g.Apply(t.Context(), store.Edit{Puts: puts(up, tcpListener("tcp", "127.0.0.1:0")), RequireProbe: probeEvery}); err != nil {
+		t.Error(err)
+	}
+	if _, err := g.Apply(t.Context(), store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "untouched"}}, RequireProbe: probeEvery}); err != nil {
+		t.Error(err)
+	}
+	if dialled.Load() != 0 {
+		t.Error("the upstream that nobody touched was dialled")
+	}
+	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: 9})
+	wantFaults(t, err, invalid.Argument, "options.require_probe")
+}
+
+// plain is an upstream that is connected to only.
+func plain(name, address string) *adminv1.Upstream {
+	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+}
+
+// While one write waits for its endpoints, another is applied.
+func TestWritesDoNotWaitForEndpoints(t *testing.T) {
+	ca := certstest.NewCA(t)
+	arrived := make(chan struct{}, 1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, func(c net.Conn) {
+		arrived <- struct{}{}
+		io.Copy(io.Discard, c) // and says nothing
+	})
+	g := start(t, "")
+	g.put(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(ca.TrustPEM())}})
+	slow := &adminv1.Upstream{Name: "slow", Endpoints: []*adminv1.Endpoint{{Address: l.Addr().String()}},
+		Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{TrustBundles: []string{"corp"}}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := g.Apply(ctx, store.Edit{Puts: puts(slow), RequireProbe: probeEvery})
+		failed <- err
+	}()
+	<-arrived
+	g.put(plain("quick", "127.0.0.1:1")) // it does not wait
+	cancel()
+	wantFaults(t, <-failed, invalid.Unavailable, "")
+	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "slow") != nil {
+		t.Error("it was applied")
+	}
+}
+
+func TestAWriteIsPlannedAnewForWhatBecameLiveMeanwhile(t *testing.T) {
+	ca := certstest.NewCA(t)
+	issued := ca.Server(t, "up.example")
+	gate := newGate(t, echo(t, ca, issued))
+	g := start(t, "")
+	resources := bridgeTo(t, ca, gate.address)
+	g.put(resources[:2]...)
+
+	// One interruption: the second plan is carried out, on top of the other edit.
+	done := make(chan error, 1)
+	edit := store.Edit{Puts: puts(resources[2]), RequireProbe: probeEvery}
+	apply := func() {
+		_, err := g.Apply(t.Context(), edit)
+		done <- err
+	}
+	go apply()
+	<-gate.arrived
+	g.put(plain("between", "127.0.0.1:1"))
+	gate.open <- struct{}{}
+	<-gate.arrived // planned and probed again
+	gate.open <- struct{}{}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"up", "between"} {
+		if g.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
+			t.Errorf("%s is not there", name)
+		}
+	}
+
+	// One interruption too many: it gives up, and nothing has changed.
+	resources[2].(*adminv1.Upstream).GetTls().ServerName = "up.example"
+	go apply()
+	for i := range maxPlans {
+		<-gate.arrived
+		g.put(plain(fmt.Sprintf("between-%d", i), "127.0.0.1:1"))
+		gate.open <- struct{}{}
+	}
+	err := <-done
+	wantFaults(t, err, invalid.Conflict, "options.require_probe")
+	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "up").(*adminv1.Upstream).GetTls().GetServerName() != "" {
+		t.Error("it was applied")
+	}
+
+	// An etag or a reference that went stale while it waited is found out.
+	edit.Puts[0].Resource.(*adminv1.Upstream).GetTls().VerifyDepth = new(uint32)
+	go apply()
+	<-gate.arrived
+	g.apply(store.Edit{Puts: puts(&adminv1.Certificate{Name: "unused", Source: resources[1].(*adminv1.Certificate).Source}),
+		Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"}}})
+	g.apply(store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: "corp"}}})
+	gate.open <- struct{}{}
+	err = <-done
+	var faults *invalid.Error
+	if !errors.As(err, &faults) || !slices.ContainsFunc(faults.Faults, func(f invalid.Fault) bool {
+		return strings.HasSuffix(string(f.Field), "tls.trust_bundles[0]")
+	}) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A gate lets connections through to an address one by one.
+type gate struct {
+	address       string
+	arrived, open chan struct{}
+}
+
+func newGate(t *testing.T, to string) *gate {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{address: l.Addr().String(), arrived: make(chan struct{}), open: make(chan struct{})}
+	serve(t, l, func(c net.Conn) {
+		g.arrived <- struct{}{}
+		<-g.open
+		back, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { io.Copy(back, c); back.(*net.TCPConn).CloseWrite() })
+		io.Copy(c, back)
+		c.(*net.TCPConn).CloseWrite()
+		wg.Wait()
+		back.Close()
+	})
+	return g
+}
+
+// Many writers at once, of which each requires a probe: whoever is told that
+// his write was applied finds it applied.
+func TestConcurrentWritersThatRequireProbes(t *testing.T) {
+	ca := certstest.NewCA(t)
+	g := start(t, "")
+	resources := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))
+	g.put(resources[:2]...)
+	var wg sync.WaitGroup
+	var applied atomic.Int32
+	for i := range 8 {
+		wg.Go(func() {
+			u := &adminv1.Upstream{Name: fmt.Sprintf("up-%d", i), Endpoints: resources[2].(*adminv1.Upstream).Endpoints, Transport: resources[2].(*adminv1.Upstream).Transport}
+			_, err := g.Apply(context.Background(), store.Edit{Puts: puts(u), RequireProbe: probeEvery})
+			var faults *invalid.Error
+			switch there := g.State().Get(adminv1.Kind_KIND_UPSTREAM, u.Name) != nil; {
+			case err == nil:
+				applied.Add(1)
+				if !there {
+					t.Errorf("%s was applied and is not there", u.Name)
+				}
+			case errors.As(err, &faults) && faults.Worst() == invalid.Conflict:
+				if there {
+					t.Errorf("%s was refused and is there", u.Name)
+				}
+			default:
+				t.Errorf("%s: %v", u.Name, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := g.State().Len(adminv1.Kind_KIND_UPSTREAM); n != int(applied.Load()) || n == 0 {
+		t.Errorf("%d are there, %d were applied", n, applied.Load())
+	}
+}

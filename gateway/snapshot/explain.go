@@ -1,0 +1,337 @@
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// What happens to traffic, as the API says it.
+const (
+	actionForward  = "forward"
+	actionRedirect = "redirect"
+	actionRespond  = "respond"
+	actionRefuse   = "refuse"
+)
+
+// maxTold is how many routes are named that also match, or do not.
+const maxTold = 5
+
+// Explain tells where a request or connection would go, and why, by the tables
+// that traffic goes by. What is wrong with the question goes to bad.
+func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *adminv1.ExplainRouteResponse {
+	l := s.listeners[q.GetListener()]
+	switch {
+	case q.GetListener() == "":
+		bad.Add("listener", "must be set")
+		return nil
+	case l == nil:
+		bad.AddClass(invalid.NotFound, "listener", "there is no listener %.80q", q.GetListener())
+		return nil
+	}
+	if l.msg.GetTls() == nil && q.GetSni() != "" {
+		bad.Add("sni", "must be left out: listener %q is plaintext", l.Name)
+	}
+	if l.Protocol != adminv1.Protocol_PROTOCOL_HTTP {
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{{"host", q.GetHost() != ""}, {"path", q.GetPath() != ""}, {"method", q.GetMethod() != ""}, {"headers", len(q.GetHeaders()) > 0}} {
+			if f.set {
+				bad.Add(invalid.Path(f.name), "must be left out: listener %q carries connections, not requests", l.Name)
+			}
+		}
+	}
+	for name := range q.GetHeaders() {
+		if l7.CheckFieldName(name) != nil {
+			bad.Add(invalid.Path("headers").Key(name), "is no header's name")
+		}
+	}
+	if bad.Len() > 0 {
+		return nil
+	}
+	if l.Down != "" {
+		return refused(0, "the listener is down: %s", l.Down)
+	}
+	if l.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
+		return s.explainHTTP(l, q)
+	}
+	return s.explainTCP(l, q)
+}
+
+func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse {
+	return &adminv1.ExplainRouteResponse{Action: actionRefuse, Code: uint32(code), Why: fmt.Sprintf(format, args...)}
+}
+
+func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
+	if l.tls != nil && !l.tls.Knows(q.GetSni()) {
+		return unknownSNI(q.GetSni())
+	}
+	// As bridge/l4 has it: what is no name matches only what asks for none.
+	host, err := route.NormalizeHost(q.GetSni())
+	if err != nil {
+		host = ""
+	}
+	ask := route.Request{Host: host}
+	var name string
+	if t, ok := l.tcp.Routes.Match(ask); ok {
+		name = t.Route
+	} else if l.tcp.Default == nil {
+		out := refused(0, "%s, and the listener has no upstream of its own", l.whyNot(ask))
+		out.Host = host
+		return out
+	}
+	out := s.chosen(l, name, ask, host)
+	out.Host = host
+	return out
+}
+
+func unknownSNI(sni string) *adminv1.ExplainRouteResponse {
+	if sni == "" {
+		return refused(0, "the client sends no SNI, and tls.reject_unknown_sni refuses the handshake (alert unrecognized_name)")
+	}
+	return refused(0, "the SNI %.260q fits no certificate of the listener, and tls.reject_unknown_sni refuses the handshake (alert unrecognized_name)", sni)
+}
+
+func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
+	host := cmp.Or(q.GetHost(), q.GetSni(), l.ownHost())
+	if l.tls != nil {
+		// A client of HTTP sends the host as SNI unless it is an address.
+		sni := q.GetSni()
+		if name, err := route.NormalizeHost(host); sni == "" && err == nil && isHostName(name) {
+			sni = name
+		}
+		if !l.tls.Knows(sni) {
+			return unknownSNI(sni)
+		}
+	}
+	header := http.Header{}
+	for name, value := range q.GetHeaders() {
+		header.Add(name, value)
+	}
+	// Before Resolve, which takes out what is never matched.
+	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), Header: header})
+	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Header: header.Values}
+	var out *adminv1.ExplainRouteResponse
+	switch {
+	case r.Err != nil:
+		out = refused(r.Code, "the request is refused before it is matched: %v", r.Err)
+	case r.Code == http.StatusMisdirectedRequest:
+		out = refused(r.Code, "the host fits no certificate of the listener, whose tls.reject_unknown_sni is set")
+	case r.Action == nil:
+		out = refused(r.Code, "%s, and the listener has no upstream of its own", l.whyNot(ask))
+	default:
+		out = s.chosen(l, r.Action.Route, ask, r.Host)
+	}
+	out.Host, out.Path = r.Host, r.Path
+	return out
+}
+
+// ownHost returns what a client calls the listener that only knows its address.
+func (l *Listener) ownHost() string {
+	if host, port, err := net.SplitHostPort(l.Address); err == nil && l.Network == "tcp" && host != "" {
+		return net.JoinHostPort(host, port)
+	}
+	return "localhost"
+}
+
+// chosen explains what the route does that was chosen; "" is the listener's own
+// upstream.
+func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host string) *adminv1.ExplainRouteResponse {
+	if name == "" {
+		return &adminv1.ExplainRouteResponse{
+			Action: actionForward, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
+			Upstreams: []*adminv1.ExplainedUpstream{s.explainUpstream(l.msg.GetUpstream(), 100, l.Protocol, host)},
+		}
+	}
+	i := slices.IndexFunc(l.uses.routes, func(r *liveRoute) bool { return r.msg.GetName() == name })
+	msg := l.uses.routes[i].msg
+	out := &adminv1.ExplainRouteResponse{Route: name, Why: l.why(msg, ask)}
+	switch {
+	case msg.GetRedirect() != nil:
+		out.Action, out.Code = actionRedirect, cmp.Or(msg.GetRedirect().GetCode(), http.StatusFound)
+	case msg.GetRespond() != nil:
+		out.Action, out.Code = actionRespond, cmp.Or(msg.GetRespond().GetCode(), http.StatusOK)
+	default:
+		out.Action = actionForward
+		all := msg.GetForward().GetUpstreams()
+		var sum uint64
+		for _, u := range all {
+			sum += uint64(u.GetWeight())
+		}
+		for _, u := range all {
+			share := 100.0 // the only one takes all, whatever its weight
+			if len(all) > 1 {
+				share = 100 * float64(u.GetWeight()) / float64(sum)
+			}
+			if share > 0 {
+				out.Upstreams = append(out.Upstreams, s.explainUpstream(u.GetName(), share, l.Protocol, host))
+			}
+		}
+	}
+	return out
+}
+
+func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Protocol, host string) *adminv1.ExplainedUpstream {
+	u := s.upstreams[name]
+	t := u.msg.GetTls()
+	out := &adminv1.ExplainedUpstream{
+		Name: name, Percent: percent, Reason: u.down,
+		Certificate: t.GetCertificate(), TrustBundles: t.GetTrustBundles(),
+	}
+	if u.msg.GetPlaintext() == nil {
+		out.Verification = cmp.Or(t.GetVerification(), adminv1.Verification_VERIFICATION_FULL)
+	}
+	if c := u.uses.certificate; c != nil {
+		out.Sha256Fingerprint = c.Fingerprint()
+	}
+	for _, e := range u.msg.GetEndpoints() {
+		to := &adminv1.ExplainedEndpoint{Address: e.GetAddress(), Backup: e.GetBackup(), Draining: e.GetDraining(), Tls: u.msg.GetPlaintext() == nil}
+		_, addr, _, _ := dialAddress(e.GetAddress())
+		clients := u.clients[addr]
+		client := clients.http
+		if p == adminv1.Protocol_PROTOCOL_TCP {
+			client = clients.stream
+		}
+		if client != nil {
+			to.ServerName, to.VerifyNames = namesOf(client.Options(), host)
+		}
+		out.Endpoints = append(out.Endpoints, to)
+	}
+	return out
+}
+
+// namesOf returns the name that is sent as SNI, and those that are verified.
+func namesOf(o certs.ClientOptions, host string) (sni string, verify []string) {
+	name := o.ServerName
+	if o.FromHost {
+		name = strings.Trim(host, "[]")
+	}
+	if _, err := netip.ParseAddr(name); err != nil && !o.NoServerName {
+		sni = name
+	}
+	switch {
+	case o.Verification == certs.VerifyInsecureSkip:
+	case len(o.SubjectAltNames) > 0:
+		for _, n := range o.SubjectAltNames {
+			verify = append(verify, n.String())
+		}
+	case o.VerifyName != "":
+		verify = []string{o.VerifyName}
+	case name != "":
+		verify = []string{name}
+	}
+	return sni, verify
+}
+
+// why says which of a route's conditions hold, and what it won over.
+func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
+	held := conditions(msg, ask)
+	text := fmt.Sprintf("route %q matches: it asks for nothing", msg.GetName())
+	if len(held) > 0 {
+		var parts []string
+		for _, c := range held {
+			parts = append(parts, c.text)
+		}
+		text = fmt.Sprintf("route %q matches: %s", msg.GetName(), strings.Join(parts, ", "))
+	}
+	var also []string
+	for _, r := range l.uses.routes {
+		if r.msg != msg && len(also) <= maxTold && firstMiss(r.msg, ask) == "" {
+			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
+		}
+	}
+	switch {
+	case len(also) > maxTold:
+		text += fmt.Sprintf("; it is more specific than %s and others, which match too", strings.Join(also[:maxTold], ", "))
+	case len(also) == 1:
+		text += fmt.Sprintf("; it is more specific than %s, which matches too", also[0])
+	case len(also) > 1:
+		text += fmt.Sprintf("; it is more specific than %s, which match too", strings.Join(also, ", "))
+	}
+	return text
+}
+
+// whyNot says of the first routes which condition does not hold.
+func (l *Listener) whyNot(ask route.Request) string {
+	if len(l.uses.routes) == 0 {
+		return "the listener has no routes"
+	}
+	var misses []string
+	for i, r := range l.uses.routes {
+		if i == maxTold {
+			misses = append(misses, fmt.Sprintf("and %d more", len(l.uses.routes)-i))
+			break
+		}
+		misses = append(misses, fmt.Sprintf("not %q: %s", r.msg.GetName(), firstMiss(r.msg, ask)))
+	}
+	return "no route matches (" + strings.Join(misses, "; ") + ")"
+}
+
+func firstMiss(msg *adminv1.Route, ask route.Request) string {
+	for _, c := range conditions(msg, ask) {
+		if !c.holds {
+			return c.text
+		}
+	}
+	return ""
+}
+
+// A condition is one of a route's, and whether it holds.
+type condition struct {
+	holds bool
+	text  string
+}
+
+// conditions returns each condition of a route. Each is asked of a table that
+// has it alone, so that it means here what it means to traffic.
+func conditions(msg *adminv1.Route, ask route.Request) []condition {
+	whole := rule(msg, struct{}{})
+	var out []condition
+	add := func(r route.Rule[struct{}], is, isNot string) {
+		t, err := route.New([]route.Rule[struct{}]{r})
+		if err != nil {
+			return // a route that is live has no such
+		}
+		_, ok := t.Match(ask)
+		text := is
+		if !ok {
+			text = isNot
+		}
+		out = append(out, condition{ok, text})
+	}
+	if hosts := whole.Hosts; len(hosts) > 0 {
+		all := bounded(hosts)
+		add(route.Rule[struct{}]{Hosts: hosts}, fmt.Sprintf("the host %q is of %s", ask.Host, all), fmt.Sprintf("the host %q is not of %s", ask.Host, all))
+	}
+	if p := whole.Path; p.Kind != route.PathNone {
+		is := map[route.PathKind]string{route.PathExact: "is", route.PathPrefix: "begins with", route.PathRegex: "fits the expression"}[p.Kind]
+		isNot := map[route.PathKind]string{route.PathExact: "is not", route.PathPrefix: "does not begin with", route.PathRegex: "does not fit the expression"}[p.Kind]
+		add(route.Rule[struct{}]{Path: p}, fmt.Sprintf("the path %.200q %s %.200q", ask.Path, is, p.Value), fmt.Sprintf("the path %.200q %s %.200q", ask.Path, isNot, p.Value))
+	}
+	if m := whole.Methods; len(m) > 0 {
+		add(route.Rule[struct{}]{Methods: m}, fmt.Sprintf("the method %.40q is of %s", ask.Method, bounded(m)), fmt.Sprintf("the method %.40q is not of %s", ask.Method, bounded(m)))
+	}
+	for _, h := range whole.Headers {
+		add(route.Rule[struct{}]{Headers: []route.Header{h}}, fmt.Sprintf("the header %.100s is there", h), fmt.Sprintf("the header %.100s is not there", h))
+	}
+	return out
+}
+
+// bounded lists the first of names.
+func bounded(names []string) string {
+	if len(names) <= maxTold {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxTold], ", "), len(names)-maxTold)
+}
