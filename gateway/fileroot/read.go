@@ -51,10 +51,10 @@ func (f File) equal(g File) bool {
 func (r Roots) ReadAll(paths ...string) []File {
 	var last []File
 	for n := range maxReads {
-		now := make([]File, len(paths))
+		now, roots := make([]File, len(paths)), r.resolve()
 		same := n > 0
-		for i, p := range paths {
-			now[i].Content, now[i].Err = r.read(p)
+		for i, path := range paths {
+			now[i].Content, now[i].Err = roots.read(path)
 			same = same && now[i].equal(last[i])
 		}
 		if same {
@@ -69,8 +69,8 @@ func (r Roots) ReadAll(paths ...string) []File {
 }
 
 // read returns the content of a regular file.
-func (r Roots) read(path string) ([]byte, error) {
-	w := r.walk(path)
+func (p places) read(path string) ([]byte, error) {
+	w := p.walk(path)
 	if w.err != nil {
 		return nil, w.err
 	}
@@ -103,17 +103,23 @@ func (r Roots) read(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
-	content, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
+	if info.Size() > MaxBytes {
+		return nil, errTooLarge
+	}
+	content := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
+	if _, err := content.ReadFrom(io.LimitReader(f, MaxBytes+1)); err != nil {
 		return nil, cause(err)
 	}
-	if len(content) > MaxBytes {
-		return nil, fmt.Errorf("it is larger than %d bytes", MaxBytes)
+	if content.Len() > MaxBytes { // it grows, or lies about its size as those in /proc do
+		return nil, errTooLarge
 	}
-	return content, nil
+	return content.Bytes(), nil
 }
 
-var errNotRegular = errors.New("it is not a regular file")
+var (
+	errNotRegular = errors.New("it is not a regular file")
+	errTooLarge   = fmt.Errorf("it is larger than %d bytes", MaxBytes)
+)
 
 // cause strips the operation and the path: whoever asked knows both, and the
 // path may be another one than was asked for.

@@ -31,17 +31,34 @@ type way struct {
 // whose change may change where it leads or what is there: each is an absolute
 // path whose directory has no links in it. Of what lies outside of the roots
 // there are only the links by which the path gets to a root.
-func (r Roots) Trace(path string) []string { return r.walk(path).steps }
+func (r Roots) Trace(path string) []string { return r.resolve().walk(path).steps }
+
+// places are roots as they are now.
+type places struct {
+	there   []string // without links
+	missing []string // roots that are not there
+}
+
+func (r Roots) resolve() places {
+	var p places
+	for _, root := range r {
+		if real, err := filepath.EvalSymlinks(root); err == nil {
+			p.there = append(p.there, real)
+		} else {
+			p.missing = append(p.missing, filepath.Clean(root))
+		}
+	}
+	return p
+}
 
 // walk follows a path as the kernel would.
-func (r Roots) walk(path string) way {
+func (p places) walk(path string) way {
 	if !filepath.IsAbs(path) {
 		return way{err: ErrOutside}
 	}
 	path = filepath.Clean(path)
 	var w way
 	var links []string // steps outside of the roots
-	roots, missing := r.resolve()
 	at, rest := "/", parts(path)
 	for followed := 0; len(rest) > 0; {
 		name := rest[0]
@@ -51,7 +68,7 @@ func (r Roots) walk(path string) way {
 			continue
 		}
 		next := filepath.Join(at, name)
-		inside := rootOf(roots, next) != "" || slices.Contains(missing, next)
+		inside := rootOf(p.there, next) != "" || slices.Contains(p.missing, next)
 		if inside {
 			w.steps = append(w.steps, next)
 		}
@@ -74,31 +91,19 @@ func (r Roots) walk(path string) way {
 			}
 		}
 		if err != nil {
-			if !inside && rootOf(missing, path) == "" {
+			if !inside && rootOf(p.missing, path) == "" {
 				return way{err: ErrOutside, steps: w.steps}
 			}
 			return way{err: cause(err), steps: append(links, w.steps...)}
 		}
 		at, w.info = next, info
 	}
-	root := rootOf(roots, at)
+	root := rootOf(p.there, at)
 	if root == "" {
 		return way{err: ErrOutside, steps: w.steps}
 	}
 	w.end, w.root, w.steps = at, root, append(links, w.steps...)
 	return w
-}
-
-// resolve returns the roots without links, and apart those that are not there.
-func (r Roots) resolve() (there, missing []string) {
-	for _, root := range r {
-		if real, err := filepath.EvalSymlinks(root); err == nil {
-			there = append(there, real)
-		} else {
-			missing = append(missing, filepath.Clean(root))
-		}
-	}
-	return there, missing
 }
 
 // rootOf returns the root that path is or is below; empty if there is none.
@@ -114,5 +119,5 @@ func rootOf(roots []string, path string) string {
 
 // parts returns the names that a path is made of.
 func parts(path string) []string {
-	return slices.DeleteFunc(strings.Split(path, "/"), func(p string) bool { return p == "" || p == "." })
+	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
 }
