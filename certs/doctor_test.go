@@ -189,6 +189,15 @@ func TestFindings(t *testing.T) {
 		info := b.Infos()[0]
 		wantFindings(t, info.Findings, info.Warnings, certs.FindingNotACA)
 	})
+	t.Run("a CA twice in a bundle", func(t *testing.T) {
+		b, err := certs.ParseTrustBundle(join(root.pem(), middle.pem(), root.pem(), root.pem()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		infos := b.Infos()
+		wantFindings(t, infos[0].Findings, infos[0].Warnings, certs.FindingDuplicate)
+		wantFindings(t, infos[1].Findings, infos[1].Warnings)
+	})
 	t.Run("a missing issuer is named", func(t *testing.T) {
 		info := leaf.parse(t, leaf, lower, root).Info()
 		if w := strings.Join(info.Warnings, " "); !strings.Contains(w, `ends with "CN=lower"`) || !strings.Contains(w, `issuer "CN=middle"`) {

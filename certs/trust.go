@@ -11,9 +11,10 @@ import (
 // is a trust anchor by itself: a root, an intermediate whose root is not in the
 // bundle, or a self-signed server certificate.
 type TrustBundle struct {
-	certs []*x509.Certificate // without duplicates, in the order of the text
-	pool  *x509.CertPool      // of certs; shared by all who verify against this bundle alone
-	crls  *crlSet             // nil: revocation is not checked
+	certs []*x509.Certificate        // without duplicates, in the order of the text
+	pool  *x509.CertPool             // of certs; shared by all who verify against this bundle alone
+	crls  *crlSet                    // nil: revocation is not checked
+	twice map[*x509.Certificate]bool // of certs, what the text had more than once
 }
 
 func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
@@ -93,7 +94,8 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 		return nil, bad
 	}
 	var unique []*x509.Certificate
-	seen := make(map[string]bool)
+	seen := make(map[string]*x509.Certificate)
+	twice := make(map[*x509.Certificate]bool)
 	live := false
 	for i, c := range certs {
 		if !c.IsCA && !isSelfSigned(c) {
@@ -102,10 +104,12 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 			continue
 		}
 		live = live || !now.After(c.NotAfter)
-		if !seen[string(c.Raw)] {
-			seen[string(c.Raw)] = true
-			unique = append(unique, c)
+		if first := seen[string(c.Raw)]; first != nil {
+			twice[first] = true
+			continue
 		}
+		seen[string(c.Raw)] = c
+		unique = append(unique, c)
 	}
 	if len(bad) == 0 && !live {
 		last := slices.MaxFunc(certs, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
@@ -114,7 +118,9 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	if len(bad) > 0 {
 		return nil, bad
 	}
-	return newTrustBundle(unique), nil
+	b := newTrustBundle(unique)
+	b.twice = twice
+	return b, nil
 }
 
 // isSelfSigned reports whether a certificate's own key signed it. The check of
@@ -130,6 +136,9 @@ func (b *TrustBundle) Infos() []Info {
 		infos[i] = Describe(b.certs[i : i+1])
 		if !c.IsCA {
 			infos[i].warn(FindingNotACA, "it is not a CA: it vouches for nothing but itself")
+		}
+		if b.twice[c] {
+			infos[i].warn(FindingDuplicate, "the bundle holds it more than once")
 		}
 	}
 	return infos

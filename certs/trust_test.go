@@ -71,7 +71,7 @@ func TestParseTrustBundleAccepts(t *testing.T) {
 	}{
 		{"one", a.CertPEM(), 1, ""},
 		{"two", join(a.CertPEM(), b.CertPEM()), 2, ""},
-		{"the same twice", join(a.CertPEM(), a.CertPEM()), 1, ""},
+		{"the same twice", join(a.CertPEM(), a.CertPEM()), 1, "more than once"},
 		{"an intermediate", a.Intermediate(t).CertPEM(), 1, ""},
 		{"an expired one beside another", join(old.CertPEM(), a.CertPEM()), 2, "it expired"},
 		{"a self-signed server", block("CERTIFICATE", self.Certificate[0]), 1, "vouches for nothing but itself"},
