@@ -151,6 +151,9 @@ func (p *publisher) publish() {
 		}
 	})
 	for _, u := range snap.Upstreams() {
+		if u.Unverified != "" {
+			p.SetGaugeWithLabels([]string{"upstream", "unverified"}, 1, []metrics.Label{label("upstream", u.Name), label("verification", u.Unverified)})
+		}
 		for i, e := range u.Live.Status() {
 			type endpoint struct {
 				u *upstream.Upstream
@@ -229,8 +232,14 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	o.counter([]string{"upstream", "requests"}, float64(e.Requests))
 	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesFull), label("result", "full"))
 	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesResumed), label("result", "resumed"))
+	for why, n := range e.Full {
+		o.counter([]string{"upstream", "full_handshakes"}, float64(n), label("reason", string(why)))
+	}
 	for r, n := range e.Failures {
 		o.counter([]string{"upstream", "failures"}, float64(n), label("reason", string(r)))
+	}
+	for r, n := range e.Reported {
+		o.counter([]string{"upstream", "reported"}, float64(n), label("reason", string(r)))
 	}
 	for phase, t := range map[string]upstream.Timing{"tcp": e.Connects, "tls": e.Handshakes} {
 		o.counter([]string{"upstream", "dials"}, float64(t.Count), label("phase", phase))

@@ -62,6 +62,17 @@ func everyMetric(t *testing.T) string {
 		&adminv1.Certificate{Name: "front", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
 			CertificateChain: string(front.ChainPEM), PrivateKey: string(front.KeyPEM)}}})...)
 
+	// An upstream that another CA vouches for, and that is let through.
+	foreign := certstest.NewCA(t)
+	lax := tcpListener("lax", "127.0.0.1:0")
+	lax.Upstream = "lax"
+	g.put(lax, &adminv1.Upstream{Name: "lax", Endpoints: []*adminv1.Endpoint{{Address: echo(t, ca, foreign.Server(t, "up.example"))}},
+		Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"corp"}, VerifyName: "up.example",
+			Verification: adminv1.Verification_VERIFICATION_REPORT_ONLY}}})
+	c := dial(t, g.address("lax"))
+	c.echo(t, "let through")
+	c.Close()
+
 	get(t, "http://"+g.address("http")+"/") // nobody listens at the upstream
 	failHandshake(t, g.address("tls"))
 	callAdmin(t, g.AdminAddress())

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"strings"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -82,6 +84,19 @@ type Upstream struct {
 
 	// Tracker knows its connections, those of earlier revisions too.
 	Tracker *upstream.Tracker
+
+	// Unverified is "report_only" or "insecure_skip" where whatever certificate
+	// its endpoints present is let through.
+	Unverified string
+}
+
+func (u *liveUpstream) public() Upstream {
+	out := Upstream{Name: u.msg.GetName(), Reason: u.down, Live: u.live, Tracker: u.tracker}
+	switch v := u.msg.GetTls().GetVerification(); v {
+	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
+		out.Unverified = strings.ToLower(strings.TrimPrefix(v.String(), "VERIFICATION_"))
+	}
+	return out
 }
 
 // Upstream returns the upstream of the name; false if there is none.
@@ -90,15 +105,14 @@ func (s *Snapshot) Upstream(name string) (Upstream, bool) {
 	if u == nil {
 		return Upstream{}, false
 	}
-	return Upstream{name, u.down, u.live, u.tracker}, true
+	return u.public(), true
 }
 
 // Upstreams returns the upstreams in the order of their names.
 func (s *Snapshot) Upstreams() []Upstream {
 	var out []Upstream
 	for _, r := range s.State().List(adminv1.Kind_KIND_UPSTREAM) {
-		u := s.upstreams[r.GetName()]
-		out = append(out, Upstream{r.GetName(), u.down, u.live, u.tracker})
+		out = append(out, s.upstreams[r.GetName()].public())
 	}
 	return out
 }
