@@ -65,8 +65,8 @@ func FuzzEncryptedKey(f *testing.F) {
 		"pkcs8 -topk8 -scrypt -scrypt_N 2 -passout pass:pw -outform DER", "ec -aes128 -passout pass:pw", "ec -outform DER", "pkey -outform DER",
 		"pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:pw",
 	} {
-		f.Add(openssl(f, issued.KeyPEM, args), "pw")
-		f.Add(openssl(f, issued.KeyPEM, args), "wrong")
+		f.Add(byOpenSSL(f, issued.KeyPEM, args), "pw")
+		f.Add(byOpenSSL(f, issued.KeyPEM, args), "wrong")
 	}
 	f.Add([]byte("0\x80"), "")
 	f.Fuzz(func(t *testing.T, key []byte, passphrase string) {
@@ -81,7 +81,7 @@ func FuzzCertificateFile(f *testing.F) {
 	ca := certstest.NewCA(f)
 	issued := ca.Intermediate(f).Server(f, "a.test")
 	f.Add(join(issued.KeyPEM, issued.ChainPEM), "")
-	f.Add(join(issued.ChainPEM, openssl(f, issued.KeyPEM, "pkcs8 -topk8 -passout pass:pw -iter 1")), "pw")
+	f.Add(join(issued.ChainPEM, byOpenSSL(f, issued.KeyPEM, "pkcs8 -topk8 -passout pass:pw -iter 1")), "pw")
 	f.Add(join(issued.Leaf.Raw, ca.Certificate().Raw), "")
 	f.Add(issued.Leaf.Raw, "")
 	f.Add([]byte("\xef\xbb\xbf-----BEGIN DH PARAMETERS-----\n-----END DH PARAMETERS-----\n"), "")

@@ -31,7 +31,7 @@ func run(t testing.TB, input []byte, name string, args ...string) []byte {
 	return out
 }
 
-func openssl(t testing.TB, input []byte, args string) []byte {
+func byOpenSSL(t testing.TB, input []byte, args string) []byte {
 	t.Helper()
 	return run(t, input, "openssl", strings.Fields(args)...)
 }
@@ -43,7 +43,7 @@ func selfSignedBy(t testing.TB, key []byte) []byte {
 	if err := os.WriteFile(file, key, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return openssl(t, nil, "req -x509 -new -key "+file+" -subj /CN=a.test -days 100 -addext subjectAltName=DNS:a.test -addext basicConstraints=CA:FALSE")
+	return byOpenSSL(t, nil, "req -x509 -new -key "+file+" -subj /CN=a.test -days 100 -addext subjectAltName=DNS:a.test -addext basicConstraints=CA:FALSE")
 }
 
 const secret = "correct horse"
@@ -85,7 +85,7 @@ func TestKeysOfOpenSSL(t *testing.T) {
 		{"old PEM SEC1", "ec -aes128 -passout pass:PASS", true, "P-256 P-384 P-521"},
 	}
 	for _, k := range keys {
-		pkcs8 := openssl(t, nil, k.generate)
+		pkcs8 := byOpenSSL(t, nil, k.generate)
 		chain := selfSignedBy(t, pkcs8)
 		der, _ := pem.Decode(chain)
 		for _, f := range forms {
@@ -132,14 +132,14 @@ func TestKeysOfOpenSSL(t *testing.T) {
 // What is encrypted in a way that nobody should use is refused with the command
 // that mends it.
 func TestKeysEncryptedAsNobodyShould(t *testing.T) {
-	pkcs8 := openssl(t, nil, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256")
+	pkcs8 := byOpenSSL(t, nil, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256")
 	chain := selfSignedBy(t, pkcs8)
 	for _, form := range []string{
 		"pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:x",
 		"pkcs8 -topk8 -v2 camellia-256-cbc -passout pass:x",
 		"ec -camellia256 -passout pass:x",
 	} {
-		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: openssl(t, pkcs8, form), Passphrase: []byte("x")})
+		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: byOpenSSL(t, pkcs8, form), Passphrase: []byte("x")})
 		if p := wantFault(t, err, "private_key").Problem; !strings.Contains(p, "openssl pkcs8 -topk8") {
 			t.Errorf("%s: %s", form, p)
 		}
@@ -155,7 +155,7 @@ func TestKeysThatTLSHasNoUseFor(t *testing.T) {
 		{"genpkey -algorithm X25519", "want ECDSA, RSA or Ed25519"},
 		{"genrsa -traditional 512", "1024 to 8192"},
 	} {
-		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: openssl(t, nil, c.generate)})
+		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: byOpenSSL(t, nil, c.generate)})
 		if p := wantFault(t, err, "private_key").Problem; !strings.Contains(p, c.say) {
 			t.Errorf("%s: %s", c.generate, p)
 		}
@@ -169,7 +169,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 	other := root.Server(t, "b.test")
 	leaf, mid := splitPEM(t, issued.ChainPEM)
 	key := issued.KeyPEM
-	encrypted := openssl(t, key, "pkcs8 -topk8 -passout pass:"+"pw")
+	encrypted := byOpenSSL(t, key, "pkcs8 -topk8 -passout pass:"+"pw")
 	parameters := block("EC PARAMETERS", []byte{6, 0})
 	dh := block("DH PARAMETERS", []byte("x"))
 	type source = certs.CertificateSource
@@ -269,7 +269,7 @@ func TestChainInDER(t *testing.T) {
 		say   string
 	}{
 		"too many":         {bytes.Repeat(derOf(leaf), 17), "more than 16"},
-		"PKCS#7":           {openssl(t, leaf, "crl2pkcs7 -nocrl -certfile /dev/stdin -outform DER"), "openssl pkcs7"},
+		"PKCS#7":           {byOpenSSL(t, leaf, "crl2pkcs7 -nocrl -certfile /dev/stdin -outform DER"), "openssl pkcs7"},
 		"half":             {derOf(leaf)[:200], "neither PEM nor DER"},
 		"another sequence": {join([]byte{0x30, 0x81, 0x80}, bytes.Repeat([]byte{5, 0}, 64)), "cannot be parsed"},
 	} {
