@@ -97,9 +97,7 @@ func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encr
 		if err != nil {
 			return nil, true, errEncryption
 		}
-		if key, err = parsePlainKey(der); errors.Is(err, errDamagedKey) {
-			err = errWrongPassphrase // one wrong passphrase in 256 gives a right padding
-		}
+		key, err = parseDecrypted(der)
 		return key, true, err
 	}
 	switch block.Type {
@@ -130,10 +128,18 @@ func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err
 	if err != nil {
 		return nil, true, err
 	}
-	if key, err = parsePlainKey(plain); errors.Is(err, errDamagedKey) {
-		err = errWrongPassphrase
-	}
+	key, err = parseDecrypted(plain)
 	return key, true, err
+}
+
+// parseDecrypted tells a key that cannot be used from garbage: one wrong
+// passphrase in 256 gives a right padding.
+func parseDecrypted(der []byte) (crypto.Signer, error) {
+	key, err := parsePlainKey(der)
+	if errors.Is(err, errDamagedKey) && len(derContent(der)) == 0 {
+		return nil, errWrongPassphrase
+	}
+	return key, err
 }
 
 func needPassphrase(passphrase []byte) error {

@@ -155,9 +155,12 @@ func TestKeysThatTLSHasNoUseFor(t *testing.T) {
 		{"genpkey -algorithm X25519", "want ECDSA, RSA or Ed25519"},
 		{"genrsa -traditional 512", "1024 to 8192"},
 	} {
-		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: byOpenSSL(t, nil, c.generate)})
-		if p := wantFault(t, err, "private_key").Problem; !strings.Contains(p, c.say) {
-			t.Errorf("%s: %s", c.generate, p)
+		plain := byOpenSSL(t, nil, c.generate)
+		for _, key := range [][]byte{plain, byOpenSSL(t, plain, "pkcs8 -topk8 -passout pass:pw")} {
+			_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: key, Passphrase: []byte("pw")})
+			if p := wantFault(t, err, "private_key").Problem; !strings.Contains(p, c.say) {
+				t.Errorf("%s: %s", c.generate, p)
+			}
 		}
 	}
 }

@@ -198,6 +198,36 @@ func TestPKCS12ThatCostsTooMuch(t *testing.T) {
 	}
 }
 
+// Some programs write only the inside in BER, and Windows can sign with a key.
+func TestPKCS12OfOtherForms(t *testing.T) {
+	archive := func(contentType asn1.ObjectIdentifier, content []byte) []byte {
+		var out cryptobyte.Builder
+		out.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1Int64(3)
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(contentType)
+				b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) { b.AddASN1OctetString(content) })
+			})
+		})
+		return out.BytesOrPanic()
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+		say  string
+	}{
+		{"BER inside", archive(oidData, []byte{0x30, 0x80, 0, 0}), "in BER"},
+		{"signed", archive(oidSignedData, nil), "signed with a key"},
+		{"of another kind", archive(oidEncryptedData, nil), "cannot be parsed"},
+		{"empty", archive(oidData, []byte{0x30, 0}), "not supported"},
+		{"with rubbish inside", archive(oidData, []byte("x")), "cannot be parsed"},
+	} {
+		if _, _, _, err := parsePKCS12(c.data, nil); err == nil || !strings.Contains(err.Error(), c.say) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 // BenchmarkCostliest is the most that a file can ask for.
 func BenchmarkCostliest(b *testing.B) {
 	aes256 := algorithm(b, oidAES256CBC, make([]byte, aes.BlockSize))
