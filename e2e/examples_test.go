@@ -30,7 +30,7 @@ func TestExamplesApply(t *testing.T) {
 	} {
 		writeFile(t, filepath.Join(dir, name), data)
 	}
-	g := startGateway(t)
+	g := startGateway(t, "--file-root", dir)
 	for _, file := range files {
 		example, err := os.ReadFile(file)
 		if err != nil {

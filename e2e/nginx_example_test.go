@@ -60,7 +60,7 @@ func TestNginxGuideExample(t *testing.T) {
 	}
 	file := writeFile(t, filepath.Join(dir, "bridge.yaml"), []byte(text))
 
-	g := startGateway(t)
+	g := startGateway(t, "--file-root", dir)
 	if r := g.cli("apply", "-f", file); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "HIGH:!aNULL:!MD5") {
 		t.Fatalf("drawbridge apply, which should warn of what the cipher string became: %s", r)
 	}

@@ -55,7 +55,7 @@ func TestCertificateCommandsOfTheNginxPage(t *testing.T) {
   }`, n.address(0), dir)
 				},
 			})
-			g := startGateway(t)
+			g := startGateway(t, "--file-root", dir)
 			g.apply(
 				&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: filepath.Join(dir, "ca.pem")}},
 				&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{

@@ -22,7 +22,8 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	a := newAuthority(t)
 	second := clientCert(t, a.ca, "second")
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
-	g, ops := startGatewayWithOps(t)
+	dir := t.TempDir()
+	g, ops := startGatewayWithOps(t, "--file-root", dir)
 
 	var seen strings.Builder
 	note := func(m proto.Message, err error) {
@@ -67,7 +68,6 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	if err := put(certificate("client", second), false); err != nil {
 		t.Error(err)
 	}
-	dir := t.TempDir()
 	certFile := writeFile(t, filepath.Join(dir, "c.pem"), a.client.ChainPEM)
 	keyFile := writeFile(t, filepath.Join(dir, "c.key"), a.client.KeyPEM)
 	files := &adminv1.Certificate{Name: "files", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: certFile, PrivateKeyPath: keyFile}}}

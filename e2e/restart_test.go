@@ -52,7 +52,7 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 	dir := t.TempDir()
 	caFile := writeFile(t, filepath.Join(dir, "ca.pem"), a.ca.RootPEM())
 
-	g := startGateway(t)
+	g := startGateway(t, "--file-root", dir)
 	g.serveBoth(a, web, web)
 	// A port that will be taken, and a file that will be gone.
 	fixed := listener("fixed", protocolHTTP, "web")
