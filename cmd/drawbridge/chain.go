@@ -70,7 +70,7 @@ func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
 		return 0, "is not for " + r.GetVerifyName()
 	case adminv1.Reason_REASON_UNKNOWN_CA:
 		if v.issuer != "" {
-			return missing, "neither presented nor trusted"
+			return missing, "not presented, and not among the CAs that are trusted"
 		}
 		return top, "is not trusted"
 	case adminv1.Reason_REASON_DEPTH_EXCEEDED:

@@ -22,8 +22,8 @@ func TestWhatIsWrongIsMarkedWhereItIs(t *testing.T) {
 		reason, chain, explanation, want string
 	}{
 		{"NAME_MISMATCH", leaf + middle, "", "CN=leaf: is not for pay.example"},
-		{"UNKNOWN_CA", leaf + middle, "", "CN=root (not presented): neither presented nor trusted"},
-		{"UNKNOWN_CA", leaf + root, "", "CN=mid (not presented): neither presented nor trusted"},
+		{"UNKNOWN_CA", leaf + middle, "", "CN=root (not presented): not presented, and not among the CAs that are trusted"},
+		{"UNKNOWN_CA", leaf + root, "", "CN=mid (not presented): not presented, and not among the CAs that are trusted"},
 		{"UNKNOWN_CA", leaf + middle + root, "", "CN=root: is not trusted"},
 		{"DEPTH_EXCEEDED", leaf + middle + root, "", "CN=mid: more intermediates than tls.verify_depth allows"},
 		{"DEPTH_EXCEEDED", leaf, "", ""},

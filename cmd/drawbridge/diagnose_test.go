@@ -17,6 +17,8 @@ func TestARequestIsExplained(t *testing.T) {
 		upstreams { name: "payments" percent: 66.6666667 certificate: "client" sha256_fingerprint: "aa11" verification: VERIFICATION_REPORT_ONLY
 			endpoints { address: "10.0.0.1:443" tls: true server_name: "pay.internal" verify_names: "DNS:a" verify_names: "URI:b" }
 			endpoints { address: "10.0.0.2:443" tls: true backup: true draining: true } }
+		upstreams { name: "skip" verification: VERIFICATION_INSECURE_SKIP endpoints { address: "c:1" tls: true } }
+		upstreams { name: "default" endpoints { address: "d:1" tls: true } }
 		upstreams { name: "plain" percent: 33.3333333 reason: "no \033[1mfile" endpoints { address: "unix:/run/x" } }`)
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
 		if r.GetListener() != "web" || r.GetHost() != "PAY.example:80" || r.GetMethod() != "POST" || len(r.GetHeaders()) != 2 || r.GetHeaders()["X-A"] != "b: c" || r.GetHeaders()["X-Empty"] != "" || r.GetSni() != "s" {
@@ -39,7 +41,7 @@ func TestARequestIsExplained(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Action != "forward" || got.Upstreams[0].Verification != "REPORT_ONLY" || got.Upstreams[0].Percent != 66.6666667 {
 		t.Errorf("%v in %s", err, r.out)
 	}
-	answer.Upstreams = answer.Upstreams[1:]
+	answer.Upstreams = answer.Upstreams[3:]
 	sh.run(t.Context(), append(args, "X-A: b: c")...).want(t, exitFailure, "all that it could go to is down")
 }
 

@@ -156,16 +156,18 @@ func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpst
 			certificate += " (SHA-256 " + u.GetSha256Fingerprint() + ")"
 		}
 		fact("client certificate", certificate)
-		trust := strings.Join(u.GetTrustBundles(), ", ")
-		if trust == "" {
-			trust = "the system's roots"
+		verification := u.GetVerification()
+		if verification == adminv1.Verification_VERIFICATION_UNSPECIFIED {
+			verification = adminv1.Verification_VERIFICATION_FULL // the same
 		}
-		fact("trust", trust)
-		verification := word(u.GetVerification())
-		if u.GetVerification() == adminv1.Verification_VERIFICATION_UNSPECIFIED {
-			verification = word(adminv1.Verification_VERIFICATION_FULL) // the same
+		if verification != adminv1.Verification_VERIFICATION_INSECURE_SKIP {
+			trust := strings.Join(u.GetTrustBundles(), ", ")
+			if trust == "" {
+				trust = "the system's roots"
+			}
+			fact("trust", trust)
 		}
-		fact("verification", verification)
+		fact("verification", word(verification))
 	}
 	for _, e := range u.GetEndpoints() {
 		var notes []string

@@ -49,7 +49,7 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 			sni = "none sent"
 		}
 		fact("SNI", sni)
-		fact("verified for", r.GetVerifyName())
+		fact("verify name", r.GetVerifyName())
 		if shookHands {
 			fact("negotiated", negotiated(r))
 			fact("sessions", map[bool]string{true: "a ticket was given", false: "no ticket was given"}[r.GetResumptionOffered()])
@@ -64,7 +64,7 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 		viewChain(r, now).write(w, p, "    ")
 	}
 	if len(r.GetAttempts()) > 0 {
-		fmt.Fprintf(w, "  %s\n", p.faint("tried to find out why"))
+		fmt.Fprintf(w, "  %s\n", p.faint("also tried"))
 		width := 0
 		for _, a := range r.GetAttempts() {
 			width = max(width, utf8.RuneCountInString(printable(a.GetChange())))
