@@ -1,9 +1,11 @@
 // A private key goes in and never comes out: not in an answer, not in the log
 // at its most talkative, not in what the command line prints, not in an error.
+// Neither does a passphrase, nor an archive with a key in it.
 
 package e2e
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -21,6 +23,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	second := clientCert(t, a.ca, "second")
+	const passphrase = "correct-horse-battery-staple"
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
 	dir := t.TempDir()
 	g, ops := startGatewayWithOps(t, "--file-root", dir)
@@ -73,6 +76,33 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	files := &adminv1.Certificate{Name: "files", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: certFile, PrivateKeyPath: keyFile}}}
 	if err := put(files, false); err != nil {
 		t.Error(err)
+	}
+
+	// Passphrases and archives, right and wrong, of sources of every kind.
+	locked, p12 := encryptedKey(t, second, passphrase), archive(t, second, passphrase)
+	pkcs12 := func(data []byte, with string) *adminv1.Certificate {
+		return &adminv1.Certificate{Name: "locked", Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: data, Passphrase: with}}}
+	}
+	encrypted := certificate("locked", &pki.Issued{ChainPEM: second.ChainPEM, KeyPEM: locked})
+	encrypted.GetPem().Passphrase = passphrase
+	watchedFiles := &adminv1.Certificate{Name: "locked", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{
+		CertificatePath: writeFile(t, filepath.Join(dir, "locked.p12"), p12), PassphrasePath: writeFile(t, filepath.Join(dir, "pass"), []byte(passphrase))}}}
+	for _, c := range []*adminv1.Certificate{encrypted, pkcs12(p12, passphrase), watchedFiles} {
+		if err := put(c, false); err != nil {
+			t.Error(err)
+		}
+		got, err := g.admin.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: "locked"})
+		note(got, err)
+	}
+	events := g.watchEvents()
+	writeFile(t, filepath.Join(dir, "pass"), []byte("not "+passphrase))
+	note(events.await(adminv1.EventType_EVENT_TYPE_FILE_REFUSED), nil)
+	wrong := certificate("wrong", &pki.Issued{ChainPEM: second.ChainPEM, KeyPEM: locked})
+	wrong.GetPem().Passphrase = "not " + passphrase
+	for _, c := range []*adminv1.Certificate{wrong, pkcs12(p12, "not "+passphrase), pkcs12(p12[:len(p12)/2], passphrase)} {
+		if err := put(c, true); err == nil {
+			t.Error("a wrong passphrase was accepted")
+		}
 	}
 
 	// Keys where they do not belong, and keys that are wrong.
@@ -130,6 +160,11 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		t.Errorf("too little was seen for this test to mean anything: %d bytes", len(seen.String()))
 	}
 	expectNoKey(t, seen.String(), a.client, a.server, second)
+	for what, secret := range map[string]string{"a passphrase": passphrase, "an archive": base64.StdEncoding.EncodeToString(p12)[:60], "an encrypted key": strings.Split(string(locked), "\n")[2]} {
+		if strings.Contains(seen.String(), secret) {
+			t.Errorf("%s came out", what)
+		}
+	}
 }
 
 // expectNoKey checks that a text holds no private key, in whatever wrapping.
