@@ -46,11 +46,7 @@ func inUseTable(certificates []*adminv1.CertificateInUse) *table {
 		case subject == "":
 			subject = few(info.GetSans())
 		}
-		var findings []string
-		for _, f := range info.GetFindings() {
-			findings = append(findings, word(f))
-		}
-		t.add(left, until, lower(crt.GetUse()), name, subject, strings.Join(crt.GetUsedBy(), ", "), shortFingerprint(info), strings.Join(findings, ","))
+		t.add(left, until, lower(crt.GetUse()), name, subject, strings.Join(crt.GetUsedBy(), ", "), shortFingerprint(info), findings(info))
 	}
 	return t
 }

@@ -187,7 +187,7 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 }
 
 func certificateTable(resources []*adminv1.Resource, now time.Time) *table {
-	t := &table{header: []string{"NAME", "SUBJECT", "SANS", "DAYS LEFT", "KEY", "SOURCE", "SHA-256"}}
+	t := &table{header: []string{"NAME", "SUBJECT", "SANS", "DAYS LEFT", "KEY", "SOURCE", "SHA-256", "FINDINGS"}}
 	for _, r := range resources {
 		crt := r.GetCertificate()
 		info, source := crt.GetInfo(), "pem"
@@ -197,7 +197,7 @@ func certificateTable(resources []*adminv1.Resource, now time.Time) *table {
 		case *adminv1.Certificate_Pkcs12:
 			source = "pkcs12"
 		}
-		t.add(crt.GetName(), info.GetSubject(), few(info.GetSans()), daysLeft(info, now), info.GetKeyType(), source, shortFingerprint(info))
+		t.add(crt.GetName(), info.GetSubject(), few(info.GetSans()), daysLeft(info, now), info.GetKeyType(), source, shortFingerprint(info), findings(info))
 	}
 	return t
 }
@@ -261,6 +261,15 @@ func daysLeft(info *adminv1.CertificateInfo, now time.Time) string {
 func shortFingerprint(info *adminv1.CertificateInfo) string {
 	f := strings.ToLower(strings.ReplaceAll(info.GetSha256Fingerprint(), ":", ""))
 	return f[:min(16, len(f))]
+}
+
+// findings are what the gateway found worth a warning.
+func findings(info *adminv1.CertificateInfo) string {
+	var words []string
+	for _, f := range info.GetFindings() {
+		words = append(words, word(f))
+	}
+	return strings.Join(words, ",")
 }
 
 // kindLabel is the kind in running text: "trust bundle".

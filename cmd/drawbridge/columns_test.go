@@ -100,8 +100,9 @@ func TestDaysLeftAreCountedToTheFirstExpiry(t *testing.T) {
 	bundle.Info.Crls[0].NextUpdate = timestamppb.New(now.Add(-time.Second))
 	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, OUTDATED")
 	expired := &adminv1.Certificate{Name: "c", Info: info("CN=c", -time.Second)}
+	expired.Info.Findings = []adminv1.CertificateFinding{adminv1.CertificateFinding_CERTIFICATE_FINDING_EXPIRED, adminv1.CertificateFinding_CERTIFICATE_FINDING_NO_SAN}
 	check(t, certificateTable([]*adminv1.Resource{asResource(expired), asResource(&adminv1.Certificate{Name: "d", Source: &adminv1.Certificate_Pkcs12{}})}, now),
-		"c|CN=c||expired||pem|abcd", "d|||||pkcs12|")
+		"c|CN=c||expired||pem|abcd|EXPIRED,NO_SAN", "d|||||pkcs12||")
 }
 
 func TestStatusTellsWhatIsDownAndWhy(t *testing.T) {

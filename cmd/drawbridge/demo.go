@@ -119,7 +119,7 @@ func configureDemo(ctx context.Context, gw *gateway.Gateway, dir string, ups *de
 
 func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, files *demoFiles, ups *demoUpstreams, once bool) error {
 	web, echo := boundTo(gw, "web"), boundTo(gw, "echo")
-	bold := c.bold()
+	bold := c.paint(c.out).strong
 	fmt.Fprintf(c.out, `%s: a CA, three upstream servers that demand a client certificate, and a gateway.
 
   plaintext               gateway           TLS, with the gateway's client certificate
@@ -152,6 +152,7 @@ func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, fil
 		{"the same requests", "curl http://" + web + "/\n" + nc},
 		{"see what is configured, and how it does", "export DRAWBRIDGE_ADMIN=unix:" + socket + "\n" +
 			c.program + " get all\n" + c.program + " status"},
+		{"see what the upstreams present, and what is negotiated", c.program + " probe web\n" + c.program + " status --certificates"},
 		{"add a route while traffic flows", c.program + " apply -f " + files.route + "\ncurl http://" + web + "/hello"},
 		{"rotate the client certificate: the upstreams see a new serial", c.program + " apply -f " + files.rotate + "\ncurl http://" + web + "/"},
 		{"the same over plain gRPC", "grpcurl -plaintext -unix " + socket + " list drawbridge.admin.v1.AdminService\n" +
@@ -214,17 +215,4 @@ func echoed(ctx context.Context, address, line string) (string, error) {
 		err = fmt.Errorf("%q came back for %q", answer, line)
 	}
 	return string(answer), err
-}
-
-// bold returns a function that emphasises text on a terminal, and leaves it as
-// it is anywhere else.
-func (c *cli) bold() func(string) string {
-	if f, ok := c.out.(*os.File); ok {
-		info, err := f.Stat()
-		_, plain := c.lookupEnv("NO_COLOR")
-		if err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain {
-			return func(s string) string { return "\x1b[1m" + s + "\x1b[0m" }
-		}
-	}
-	return func(s string) string { return s }
 }

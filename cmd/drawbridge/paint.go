@@ -57,7 +57,7 @@ func (p paint) cell(header, cell string) string {
 		case len(cell) == 1 && cell != "-", len(cell) == 2 && cell < "30":
 			return p.doubt(cell)
 		}
-	case "REASON", "LAST FAILURE":
+	case "REASON", "LAST FAILURE", "FINDINGS":
 		if cell != "-" {
 			return p.doubt(cell)
 		}
