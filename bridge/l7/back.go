@@ -117,7 +117,7 @@ func (b *Back) newPool(e *upstream.Endpoint) *pool {
 		requests.SetUnencryptedHTTP2(true)
 	}
 	p := &pool{
-		requests: b.newTransport(dialer{endpoint: e, purpose: upstream.HTTP, tls: b.options.TLS, want2: b.options.TLS && b.options.Protocol == HTTP2, refuse2: b.options.Protocol == HTTP1}, requests),
+		requests: b.newTransport(dialer{endpoint: e, purpose: upstream.HTTP, tls: b.options.TLS, want2: b.options.TLS && b.options.Protocol == HTTP2, refuse2: b.options.Protocol == HTTP1, keep: requests.HTTP1()}, requests),
 		upgrades: b.newTransport(dialer{endpoint: e, purpose: upgradePurpose(b.options), tls: b.options.TLS, refuse2: true}, upgrades),
 	}
 	p.upgrades.DisableKeepAlives = true
@@ -164,6 +164,7 @@ type dialer struct {
 	tls      bool // TLS must be spoken
 	want2    bool // HTTP/2 must be negotiated
 	refuse2  bool // HTTP/2 must not be
+	keep     bool // connections are kept for further requests
 }
 
 func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -182,6 +183,9 @@ func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if err := d.check(tc); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("endpoint %s: %w", d.endpoint.Address(), err)
+	}
+	if d.keep && (tc == nil || tc.ConnectionState().NegotiatedProtocol != "h2") {
+		return &kept{Conn: c}, nil // to net/http what is no *tls.Conn speaks HTTP/1
 	}
 	return c, nil
 }
