@@ -55,6 +55,9 @@ func (d *dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		c.Close()
 		return nil, errEnded
 	}
+	if d.generation != nil && d.pool.back.options.Protocol != HTTP2 && (tc == nil || tc.ConnectionState().NegotiatedProtocol != "h2") {
+		return &kept{Conn: c}, nil // to net/http what is no *tls.Conn speaks HTTP/1
+	}
 	return c, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"strings"
@@ -24,6 +25,15 @@ var errDeadline = errors.New("the upstream's response header did not come in tim
 // errStatus is what a response fails with whose status code is none (RFC 9110,
 // section 15): net/http reads it, and panics when it is to write it.
 var errStatus = errors.New("the upstream's status code is below 100")
+
+// errUpgrade is what an upgrade fails with that the client did not ask for.
+var errUpgrade = errors.New("the upstream changed to a protocol that it was not asked for")
+
+// isUpgradeTo reports whether a response to an upgrade is to what was asked for.
+func isUpgradeTo(response, request fields) bool {
+	return len(request["Upgrade"]) == 1 && len(response["Upgrade"]) == 1 && hasToken(response["Connection"], "upgrade") &&
+		strings.EqualFold(response["Upgrade"][0], request["Upgrade"][0])
+}
 
 // abandonTime is how long a client may go on sending a body that nobody reads
 // any more, once its response is complete.
@@ -116,6 +126,9 @@ func (s *Server) modifyResponse(res *http.Response) error {
 	if res.StatusCode < 100 {
 		return errStatus
 	}
+	if res.StatusCode == http.StatusSwitchingProtocols && !isUpgradeTo(fields(res.Header), fields(res.Request.Header)) {
+		return errUpgrade // ReverseProxy would see it too, and leave the connection open
+	}
 	if len(res.Trailer) > 0 {
 		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
 		res.Header.Del("Content-Length")
@@ -197,7 +210,7 @@ func (carrier) RoundTrip(out *http.Request) (*http.Response, error) {
 
 // send sends a request to one endpoint.
 func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response, error) {
-	try := out.WithContext(out.Context())
+	try := out.WithContext(httptrace.WithClientTrace(out.Context(), x.trace()))
 	if host := x.back.host(e); host != "" {
 		try.Host = host
 	}
@@ -208,7 +221,13 @@ func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response
 	x.endpoint = e.Address()
 	x.dials.Store(0)
 	x.dialled.Store(nil)
+	x.kept.Store(nil)
 	res, err := x.transport(out, e).RoundTrip(try)
+	if err == nil && x.unasked() {
+		x.kept.Load().Close()
+		res.Body.Close()
+		err = errUnasked
+	}
 	if err == nil {
 		e.NoteRequest()
 		e.NoteReply()

@@ -37,6 +37,7 @@ type exchange struct {
 	// last with TLS.
 	dials   atomic.Int32
 	dialled atomic.Pointer[tls.Conn]
+	kept    atomic.Pointer[kept] // the connection that it is sent on, if that is one
 }
 
 type exchangeKey struct{}

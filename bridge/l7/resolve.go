@@ -3,6 +3,7 @@ package l7
 import (
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
@@ -28,7 +29,11 @@ func (t *Table) Resolve(q Question) Resolution {
 	if header == nil {
 		header = fields{}
 	}
-	at, err := parseTarget(head{method: q.Method, target: q.Target, authority: q.Host, header: header})
+	var length int64
+	if given := header["Content-Length"]; len(given) == 1 {
+		length, _ = strconv.ParseInt(given[0], 10, 64) // the body that it would have
+	}
+	at, err := parseTarget(head{method: q.Method, target: q.Target, authority: q.Host, header: header, length: length})
 	if err != nil {
 		code := badRequest.code
 		if errors.Is(err, errMethod) {

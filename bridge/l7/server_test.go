@@ -70,8 +70,10 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 	if n := wrong.Load(); n != 0 {
 		t.Errorf("%d requests failed", n)
 	}
-	if n := s.Stats().Accepted; n != 5 {
-		t.Errorf("%d connections for 5 clients: a swap closed some", n)
+	// A client may dial anew where the connection is not yet back in its pool,
+	// but 200 swaps that close connections would show.
+	if n := s.Stats().Accepted; n > 20 {
+		t.Errorf("%d connections for 5 clients: swaps close them", n)
 	}
 }
 

@@ -128,6 +128,10 @@ func TestAnEndpointThatCannotBeReached(t *testing.T) {
 	r = run(t, "no-such-host.invalid:443", o)
 	want(t, r, certs.ReasonDNSFailure, []string{"no-such-host.invalid", "does not resolve"}, []string{"endpoints[0].address"})
 
+	// TCP has no multicast, and so no route to where there is nothing else.
+	r = run(t, "224.0.0.1:443", o)
+	want(t, r, certs.ReasonUnreachable, []string{"no route to 224.0.0.1:443", "network is unreachable"}, []string{"endpoints[0].address"})
+
 	// The deadline has passed before the kernel could have answered.
 	r = run(t, "192.0.2.1:443", o, func(p *probe.Target) { p.ConnectTimeout = time.Nanosecond })
 	want(t, r, certs.ReasonConnectTimeout, []string{"192.0.2.1:443", "timeouts.connect"}, []string{"timeouts.connect"})

@@ -2,7 +2,11 @@ package probe_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
+	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -216,6 +220,48 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"tls.spki_pins"},
 		},
 		{
+			name: "a revoked certificate",
+			change: func(t *testing.T, p peers) {
+				issued := ca.Leaf(t, pki.LeafOptions{DNSNames: names})
+				p.server.Certificates[0] = certstest.TLS(t, issued)
+				p.client.Trust = []*certs.TrustBundle{withCRL(t, ca, pki.CRLOptions{Revoked: []*big.Int{issued.Leaf.SerialNumber}})}
+			},
+			reason: certs.ReasonRevoked,
+			facts:  []string{"CN=upstream.test", "revoked"},
+			advice: []string{"another certificate", "serial number"},
+		},
+		{
+			name: "a revocation list that is out of date",
+			change: func(t *testing.T, p peers) {
+				p.client.Trust = []*certs.TrustBundle{withCRL(t, ca, pki.CRLOptions{ThisUpdate: now.Add(-2 * day), NextUpdate: now.Add(-day)})}
+			},
+			reason: certs.ReasonCRLExpired,
+			facts:  []string{"revocation list", "CN=test root of", now.Add(-day).UTC().Format("2006-01-02")},
+			advice: []string{"crls", "tls.trust_bundles"},
+		},
+		{
+			name: "an intermediate whose revocation list is missing",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = leaf(between, pki.LeafOptions{DNSNames: names})
+				p.client.Trust = []*certs.TrustBundle{withCRL(t, ca, pki.CRLOptions{})}
+			},
+			reason: certs.ReasonCRLExpired,
+			facts:  []string{"CN=test intermediate of"},
+			advice: []string{"crls"},
+		},
+		{
+			name: "a critical extension that nobody knows",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = selfSigned(t, &x509.Certificate{
+					Subject: pkix.Name{CommonName: "odd"}, DNSNames: names,
+					ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}},
+				})
+			},
+			reason: certs.ReasonBadCertificate,
+			facts:  []string{"CN=odd", "extension"},
+			advice: []string{"well-formed"},
+		},
+		{
 			name:   "no client certificate",
 			change: func(_ *testing.T, p peers) { p.client.Certificate = nil },
 			reason: certs.ReasonClientCertificateRequired,
@@ -361,6 +407,20 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withCRL returns trust in ca with a revocation list of it.
+func withCRL(t *testing.T, ca *certstest.CA, o pki.CRLOptions) *certs.TrustBundle {
+	t.Helper()
+	list, err := ca.CA.CRL(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := certs.NewTrustBundle(certs.TrustSource{Certificates: ca.TrustPEM(), CRLs: []certs.CRLSource{{Data: list}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // rootNamed makes a root with a name of its own, which another of the same test

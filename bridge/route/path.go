@@ -199,8 +199,15 @@ func CheckPath(p Path) error {
 	return fmt.Errorf("unknown kind %d", p.Kind)
 }
 
+// maxRegexPrograms bounds what all expressions of a table compile to: they are
+// tried one after the other, and all of them are held in memory.
+const maxRegexPrograms = 200_000
+
 // regex is an expression for a whole path.
-type regex struct{ *regexp.Regexp }
+type regex struct {
+	*regexp.Regexp
+	size int // instructions
+}
 
 func compileRegex(expr string) (*regex, error) {
 	switch {
@@ -231,5 +238,5 @@ func compileRegex(expr string) (*regex, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
 	}
-	return &regex{re}, nil
+	return &regex{re, len(prog.Inst)}, nil
 }

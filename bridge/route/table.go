@@ -40,6 +40,7 @@ type bucket[T any] struct {
 func New[T any](rules []Rule[T]) (*Table[T], error) {
 	t := &Table[T]{exact: map[string]*bucket[T]{}, wildcard: map[string]*bucket[T]{}}
 	var errs Errors
+	programs := 0
 	taken := conflicts{owners: map[string]int{}, told: map[[2]int]bool{}}
 	for i := range rules {
 		r := &rules[i]
@@ -47,6 +48,13 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 		if len(bad) > 0 {
 			errs = append(errs, bad...)
 			continue
+		}
+		if e.regex != nil {
+			before := programs
+			if programs += e.regex.size; before <= maxRegexPrograms && programs > maxRegexPrograms {
+				errs = append(errs, &RuleError{Rule: r.Name, Field: "path", Err: fmt.Errorf(
+					"the regular expressions of all rules together are too large (more than %d instructions); use prefixes, or repeat less", maxRegexPrograms)})
+			}
 		}
 		for _, host := range hosts {
 			errs = taken.claim(errs, i, host, r.Path, e.methods, e.headers, func(j int) string { return rules[j].Name })

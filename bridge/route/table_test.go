@@ -11,6 +11,21 @@ import (
 	"testing"
 )
 
+func TestExpressionsAreBoundedTogether(t *testing.T) {
+	var rules []Rule[int]
+	for i := range 200 {
+		rules = append(rules, Rule[int]{Name: fmt.Sprint(i), Path: Path{PathRegex, fmt.Sprintf("/(a|b|c){1,400}%d", i)}})
+	}
+	if _, err := New(rules[:20]); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(rules)
+	var re *RuleError
+	if !errors.As(err, &re) || re.Field != "path" || !strings.Contains(err.Error(), "together") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+}
+
 func mustTable(t testing.TB, rules ...Rule[string]) *Table[string] {
 	t.Helper()
 	for i := range rules {

@@ -3,6 +3,7 @@ package admin
 import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -27,6 +28,9 @@ var cuts = []func(*adminv1.ProbeUpstreamResponse){
 	func(a *adminv1.ProbeUpstreamResponse) { a.Results = first(a.Results, 2) },
 }
 
+// maxAnswers is how many answers there is ever room for.
+const maxAnswers = 64
+
 func each(cut func(*adminv1.ProbeResult)) func(*adminv1.ProbeUpstreamResponse) {
 	return func(a *adminv1.ProbeUpstreamResponse) {
 		for _, r := range a.Results {
@@ -41,7 +45,7 @@ func first[T any](s []T, n int) []T { return s[:min(len(s), n)] }
 // endpoints, then fewer details.
 func withDetails(st *status.Status, details []any) *status.Status {
 	var answers []*adminv1.ProbeUpstreamResponse
-	for _, d := range details {
+	for _, d := range first(details, maxAnswers) {
 		if a, ok := d.(*adminv1.ProbeUpstreamResponse); ok {
 			answers = append(answers, proto.Clone(a).(*adminv1.ProbeUpstreamResponse))
 		}
@@ -64,12 +68,13 @@ func withDetails(st *status.Status, details []any) *status.Status {
 }
 
 func withAnswers(st *status.Status, answers []*adminv1.ProbeUpstreamResponse) *status.Status {
-	for _, a := range answers {
-		more, err := st.WithDetails(a)
-		if err != nil {
-			return st // the code and the message matter most
-		}
-		st = more
+	details := make([]protoadapt.MessageV1, len(answers))
+	for i, a := range answers {
+		details[i] = a
 	}
-	return st
+	full, err := st.WithDetails(details...)
+	if err != nil {
+		return st // the code and the message matter most
+	}
+	return full
 }

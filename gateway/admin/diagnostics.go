@@ -66,7 +66,7 @@ func drainPeriod(d *durationpb.Duration, bad *invalid.List) time.Duration {
 // without the colons that openssl writes. "" stays what it is.
 func parseFingerprint(s string, bad *invalid.List) string {
 	plain := strings.ToLower(strings.ReplaceAll(s, ":", ""))
-	if raw, err := hex.DecodeString(plain); plain != "" && (err != nil || len(raw) != 32) {
+	if raw, err := hex.DecodeString(plain); s != "" && (err != nil || len(raw) != 32) {
 		bad.Add("sha256_fingerprint", "must be a SHA-256 in hexadecimal: 64 digits, with or without colons")
 	}
 	return plain

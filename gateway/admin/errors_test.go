@@ -28,6 +28,7 @@ func TestEachClassHasItsCodeAndDetail(t *testing.T) {
 		{invalid.NotFound, codes.NotFound, "NOT_FOUND", `field_violations:{field:"a.b" description:"must be so"}`},
 		{invalid.Conflict, codes.Aborted, "STALE", `field_violations:{field:"a.b" description:"must be so"}`},
 		{invalid.InUse, codes.FailedPrecondition, "IN_USE", `violations:{type:"IN_USE" subject:"a.b" description:"must be so"}`},
+		{invalid.Unproven, codes.FailedPrecondition, "PROBE_FAILED", `violations:{type:"PROBE_FAILED" subject:"a.b" description:"must be so"}`},
 		{invalid.Exhausted, codes.ResourceExhausted, "LIMIT_REACHED", `violations:{subject:"a.b" description:"must be so"}`},
 		{invalid.Unavailable, codes.Unavailable, "UNAVAILABLE", `field_violations:{field:"a.b" description:"must be so"}`},
 	} {

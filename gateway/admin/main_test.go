@@ -35,6 +35,7 @@ type fakeGateway struct {
 	backlog  int // of a watcher
 
 	before  func(context.Context, store.Edit) // called by Apply first; may panic or block
+	refusal *invalid.Error                    // what Apply returns instead
 	drained string                            // what DrainConnections was called with last
 }
 
@@ -48,6 +49,9 @@ func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, e
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if g.refusal != nil {
+		return nil, g.refusal
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -53,7 +55,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 		}
 	}
 	for name := range q.GetHeaders() {
-		if l7.CheckFieldName(name) != nil {
+		if !httpguts.ValidHeaderFieldName(name) {
 			bad.Add(invalid.Path("headers").Key(name), "is no header's name")
 		}
 	}

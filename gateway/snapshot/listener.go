@@ -137,7 +137,7 @@ func (s *scope) buildListener(l *Listener) {
 		l.tcp = &l4.Table{
 			TLS: l.tls, MaxConnections: maxConns, MaxPerClient: maxPerClient,
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
-			Routes: s.job.tcpRoutes(l),
+			Routes: s.tcpRoutes(l),
 		}
 		if u := l.uses.upstream; u != nil {
 			l.tcp.Default = &l4.Target{Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
@@ -149,7 +149,7 @@ func (s *scope) buildListener(l *Listener) {
 		l.http = &l7.Table{
 			TLS: l.tls, MaxConnections: maxConns, MaxPerClient: maxPerClient,
 			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader),
-			Routes: s.job.httpRoutes(l),
+			Routes: s.httpRoutes(l),
 		}
 		if u := l.uses.upstream; u != nil {
 			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*l7.Back]{{Value: u.back, Weight: 1}})}}

@@ -235,6 +235,15 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of f
 	_, err := route.New(rules)
 	for _, e := range unwrap(err) {
 		var c *route.ConflictError
+		var r *route.RuleError
+		if errors.As(e, &r) {
+			// What is wrong with a rule alone was found before; this is wrong
+			// with all of them together.
+			if s := of(r.Rule); s.Len() == 0 {
+				s.Add(invalid.Path("match").Field(r.Field), "%v", r.Err)
+			}
+			continue
+		}
 		if !errors.As(e, &c) || known[c.Rules] {
 			continue
 		}
@@ -275,9 +284,8 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 	return r
 }
 
-// tcpRoutes returns a TCP listener's table; nil if it has no routes or one of
-// them is wrong, which is reported elsewhere.
-func (j *job) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
+// tcpRoutes returns a TCP listener's table; nil if it has no routes.
+func (s *scope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 	rules := make([]route.Rule[*l4.Target], 0, len(l.uses.routes))
 	for _, r := range l.uses.routes {
 		rules = append(rules, rule(r.msg, &l4.Target{
@@ -285,25 +293,27 @@ func (j *job) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 			Upstreams: upstream.NewSplit(split(r, func(u *liveUpstream) *upstream.Upstream { return u.live })),
 		}))
 	}
-	return table(rules)
+	return table(s, rules)
 }
 
 // httpRoutes returns an HTTP listener's table, as tcpRoutes.
-func (j *job) httpRoutes(l *Listener) *route.Table[*l7.Action] {
+func (s *scope) httpRoutes(l *Listener) *route.Table[*l7.Action] {
 	rules := make([]route.Rule[*l7.Action], 0, len(l.uses.routes))
 	for _, r := range l.uses.routes {
-		rules = append(rules, rule(r.msg, j.action(r)))
+		rules = append(rules, rule(r.msg, s.job.action(r)))
 	}
-	return table(rules)
+	return table(s, rules)
 }
 
-func table[T any](rules []route.Rule[T]) *route.Table[T] {
+func table[T any](s *scope, rules []route.Rule[T]) *route.Table[T] {
 	if len(rules) == 0 {
 		return nil
 	}
 	t, err := route.New(rules)
-	if err != nil {
-		return nil
+	if err != nil && s.job.bad.Len() == 0 && s.Len() == 0 {
+		// The routes' own checks have missed it. Without a table their traffic
+		// would go where it is not meant to.
+		s.Add("", "its routes cannot be served: %v", err)
 	}
 	return t
 }

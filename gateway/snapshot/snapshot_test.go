@@ -272,6 +272,19 @@ func TestRoutesThatCannotBeToldApartAreRefusedWhereTheyAreWritten(t *testing.T) 
 	w.put(forward("a", prefix("/v2/x"), "web", "u"))
 }
 
+func TestExpressionsThatAreTooLargeTogetherAreRefused(t *testing.T) {
+	w := newWorld(t)
+	rs := []store.Resource{tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u")}
+	for i := range 60 {
+		m := &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Regex{Regex: fmt.Sprintf("/(a|b|c){1,900}%d", i)}}}
+		rs = append(rs, forward(fmt.Sprintf("r%d", i), m, "web", "u"))
+	}
+	faults := w.refused(rs...)
+	if len(faults) != 1 || !strings.HasSuffix(string(faults[0].Field), ".match.path") || !strings.Contains(faults[0].Message, "together") {
+		t.Errorf("%v", faults)
+	}
+}
+
 func TestARouteMustFitItsListeners(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("u", nil), listener("plain", "127.0.0.1:1", tcp, "u"), listener("web", "127.0.0.1:2", httpP, "u"))

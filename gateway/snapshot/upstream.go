@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -223,8 +226,13 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 			o.Verification = certs.VerifyReportOnly
 			s.warnStanding("tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is let through")
 			log := s.job.log.With("upstream", u.msg.GetName())
+			var told sync.Map // reasons; every handshake would flood the log
 			o.Report = func(err *certs.VerifyError) {
-				log.Warn("certificate would have been refused", "reason", string(err.Reason), "error", err.Error())
+				level := hclog.Warn
+				if _, known := told.LoadOrStore(err.Reason, true); known {
+					level = hclog.Debug
+				}
+				log.Log(level, "certificate would have been refused", "reason", string(err.Reason), "error", err.Error())
 			}
 		case adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 			o.Verification = certs.VerifyInsecureSkip

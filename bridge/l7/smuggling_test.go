@@ -1,0 +1,183 @@
+package l7
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+// Each of these is sent with a request for /next right behind it. It must be
+// one request upstream with this body, followed by /next, or none at all and
+// the end of the connection.
+func TestOneRequestInIsOneRequestOut(t *testing.T) {
+	const refused = "refused"
+	for _, c := range []struct{ name, lines, body string }{
+		{"a length", "Content-Length: 5\r\n\r\nhello", "hello"},
+		{"a length said twice alike", "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", "hello"},
+		{"chunks", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello"},
+		{"chunks with extensions", "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0;c\r\n\r\n", "hello"},
+		{"chunks with leading zeros", "Transfer-Encoding: chunked\r\n\r\n0005\r\nhello\r\n0\r\n\r\n", "hello"},
+		{"chunks and a length", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""},
+		{"a length and chunks", "Transfer-Encoding: chunked\r\nContent-Length: 50\r\n\r\n0\r\n\r\n", ""},
+		{"a folded field", "X: a\r\n Content-Length: 5\r\n\r\n", ""},
+		{"bare line feeds", "X: a\nContent-Length: 5\n\nhello", "hello"},
+		{"a length of variants", "Content_Length: 5\r\nX-Content-Length: 5\r\n\r\n", ""},
+		{"two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", refused},
+		{"a list of lengths", "Content-Length: 5, 5\r\n\r\nhello", refused},
+		{"a length with a sign", "Content-Length: +5\r\n\r\nhello", refused},
+		{"a length in hexadecimal", "Content-Length: 0x5\r\n\r\nhello", refused},
+		{"a negative length", "Content-Length: -5\r\n\r\nhello", refused},
+		{"a blank before the colon", "Content-Length : 5\r\n\r\nhello", refused},
+		{"a bare carriage return", "X: a\rContent-Length: 5\r\n\r\nhello", refused},
+		{"a NUL", "X: a\x00\r\nContent-Length: 5\r\n\r\nhello", refused},
+		{"two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", refused},
+		{"a coding that is not known", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", refused},
+		{"a coding behind a tabulator of another kind", "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n", refused},
+		{"identity", "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello", refused},
+		{"a size in hexadecimal", "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", refused},
+		{"a size with a sign", "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", refused},
+		{"a line feed in an extension", "Transfer-Encoding: chunked\r\n\r\n5;\na\r\nhello\r\n0\r\n\r\n", refused},
+		{"line feeds around chunks", "Transfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", refused},
+		{"a chunk that is too long", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n", refused},
+		{"another host", "Host: b\r\n\r\n", refused},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			seen := make(chan string, 10)
+			_, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				b, err := io.ReadAll(r.Body)
+				if err == nil {
+					seen <- r.Method + " " + r.URL.Path + " " + string(b)
+				}
+			}))))
+			wire := w.dial(address)
+			fmt.Fprintf(wire, "POST /first HTTP/1.1\r\nHost: a\r\n%sGET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", c.lines)
+			answers, _ := io.ReadAll(wire.r)
+			var got []string
+			for len(seen) > 0 {
+				got = append(got, <-seen)
+			}
+			want, code := []string{"POST /first " + c.body, "GET /next "}, "200"
+			if c.body == refused {
+				want, code = nil, "400 501"
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the upstream got %q, want %q", got, want)
+			}
+			if n := bytes.Count(answers, []byte("HTTP/1.1 ")); n != max(len(want), 1) || !strings.Contains(code, string(answers[9:12])) {
+				t.Errorf("answered %q", answers)
+			}
+		})
+	}
+}
+
+func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
+	for name, response := range map[string]string{
+		"a second response":           "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON",
+		"a body where there is none":  "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nPOISON",
+		"two lengths":                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 8\r\n\r\nokPOISON",
+		"a length and chunks":         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nPOISON",
+		"another protocol, not asked": "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nPOISON",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+				r := bufio.NewReader(c)
+				for {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					if req.URL.Path == "/bad" {
+						fmt.Fprint(c, response)
+					} else {
+						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+					}
+				}
+			})))
+			for range 5 {
+				if res, err := w.browser().Get("http://" + address + "/bad"); err == nil {
+					b, _ := io.ReadAll(res.Body)
+					res.Body.Close()
+					if strings.Contains(string(b), "POISON") {
+						t.Errorf("%q", b)
+					}
+				}
+				// 502 if it was on the connection before the rest was seen.
+				code, body := w.get(w.browser(), "http://"+address+"/good")
+				if got := fmt.Sprint(code, body); got != "200good" && got != "502bad gateway\n" {
+					t.Errorf("%q", got)
+				}
+			}
+		})
+	}
+}
+
+func TestAFrameSizeOfNothingIsABadGateway(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		_ = http2.NewFramer(c, c).WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 0})
+		_, _ = io.Copy(io.Discard, c)
+	})))
+	res, err := w.browser().Post("http://"+address, "text/plain", strings.NewReader(strings.Repeat("x", 100000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 502 {
+		t.Errorf("%d", res.StatusCode)
+	}
+}
+
+// silent is a connection that reads and writes what it is asked to.
+type silent struct{ net.Conn }
+
+func (silent) Read(p []byte) (int, error)  { return len(p), nil }
+func (silent) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestAResponseThatWasThereBeforeItsRequestIsNone(t *testing.T) {
+	for _, c := range []struct {
+		events  string // w: write, r: read, f: the first byte of the response
+		unasked bool
+	}{
+		{"wrf", false},
+		{"wwrrf", false},
+		{"wrfrrww", false},
+		{"wf", true},   // it came along with the response before
+		{"wfr", true},  // and its rest comes now
+		{"rwf", true},  // it came while nobody asked
+		{"rwrf", true}, // and another one after that
+		{"rf", true},
+	} {
+		k, x := &kept{Conn: silent{}}, new(exchange)
+		for range 2 { // a connection is used again
+			trace := x.trace()
+			trace.GotConn(httptrace.GotConnInfo{Conn: k})
+			for _, e := range c.events {
+				switch e {
+				case 'w':
+					_, _ = k.Write([]byte("x"))
+				case 'r':
+					_, _ = k.Read(make([]byte, 1))
+				case 'f':
+					trace.GotFirstResponseByte()
+				}
+			}
+			if x.unasked() != c.unasked {
+				t.Errorf("%s: unasked %v", c.events, x.unasked())
+			}
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package probe
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// verifying tries what VERIFICATION_FULL would come to, where nothing is
+// verified.
+func (t *trial) verifying() []variation {
+	if t.options.Verification != certs.VerifyInsecureSkip {
+		return nil
+	}
+	return []variation{{
+		change: "tls.verification: VERIFICATION_FULL",
+		apply:  func(o *certs.ClientOptions) { o.Verification = certs.VerifyFull },
+	}}
+}
+
+// classic are the groups that are older than the post-quantum ones, whose
+// ClientHello takes more than one packet: some endpoints and middleboxes read
+// only the first.
+var classic = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+
+func isClassic(id tls.CurveID) bool { return slices.Contains(classic, id) }
+
+func (t *trial) classicGroups() []variation {
+	groups := classic
+	if offered := t.options.Groups; len(offered) > 0 {
+		groups = slices.DeleteFunc(slices.Clone(offered), func(id tls.CurveID) bool { return !isClassic(id) })
+		if len(groups) == len(offered) || len(groups) == 0 {
+			return nil
+		}
+	}
+	return []variation{{
+		change: "tls.groups: " + strings.Join(groupNames(groups), ", "),
+		apply:  func(o *certs.ClientOptions) { o.Groups = groups },
+		advice: func(*trial) string {
+			return fmt.Sprintf("set tls.groups to %s: the upstream, or something on the way, does not cope with the post-quantum groups", values(groupNames(groups)...))
+		},
+	}}
+}
+
+func (t *trial) moreGroups() []variation {
+	offered := t.options.Groups
+	if len(offered) == 0 {
+		return nil
+	}
+	return []variation{{
+		change: "tls.groups: the default",
+		apply:  func(o *certs.ClientOptions) { o.Groups = nil },
+		advice: func(r *trial) string {
+			if r.seen == nil || r.seen.State.CurveID == 0 {
+				return "leave tls.groups out"
+			}
+			return "set tls.groups to " + values(groupNames(append(slices.Clone(offered), r.seen.State.CurveID))...)
+		},
+	}}
+}
+
+func (t *trial) moreSuites() []variation {
+	lowest, _ := versions(t.options)
+	if lowest >= tls.VersionTLS13 {
+		return nil // whose suites cannot be chosen
+	}
+	offered := t.options.CipherSuites
+	var every []uint16
+	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		every = append(every, s.ID)
+	}
+	advice := func(r *trial) string {
+		if r.seen == nil || r.seen.State.CipherSuite == 0 {
+			return "leave tls.cipher_suites out, or add a suite that the upstream has"
+		}
+		chosen := r.seen.State.CipherSuite
+		if len(offered) == 0 && !isWeak(chosen) {
+			return "leave tls.cipher_suites out"
+		}
+		text := "add " + values(suiteName(chosen)) + " to tls.cipher_suites"
+		if isWeak(chosen) {
+			text += ", though it is weak: better have the upstream speak another"
+		}
+		return text
+	}
+	var out []variation
+	if len(offered) > 0 {
+		out = append(out, variation{change: "tls.cipher_suites: the default", apply: func(o *certs.ClientOptions) { o.CipherSuites = nil }, advice: advice})
+	}
+	return append(out, variation{change: "tls.cipher_suites: every suite, weak ones too", apply: func(o *certs.ClientOptions) { o.CipherSuites = every }, advice: advice})
+}
+
+func isWeak(id uint16) bool {
+	return slices.ContainsFunc(tls.InsecureCipherSuites(), func(s *tls.CipherSuite) bool { return s.ID == id })
+}
+
+// lowerVersion tries TLS 1.2, for endpoints that a ClientHello of TLS 1.3 makes
+// fall over.
+func (t *trial) lowerVersion() []variation {
+	lowest, highest := versions(t.options)
+	if highest <= tls.VersionTLS12 || lowest > tls.VersionTLS12 {
+		return nil
+	}
+	return []variation{setMax(tls.VersionTLS12)}
+}
+
+func setMax(v uint16) variation {
+	return variation{
+		change: "tls.max_version: " + versionValue(v),
+		apply:  func(o *certs.ClientOptions) { o.MaxVersion = v },
+	}
+}
+
+func setMin(v uint16) variation {
+	return variation{
+		change: "tls.min_version: " + versionValue(v),
+		apply:  func(o *certs.ClientOptions) { o.MinVersion = v },
+		advice: func(r *trial) string {
+			if r.seen != nil && r.seen.State.HandshakeComplete {
+				v = r.seen.State.Version
+			}
+			text := "set tls.min_version to " + versionValue(v)
+			if v < tls.VersionTLS12 {
+				text += ", though RFC 8996 deprecates it: better have the upstream speak TLS 1.2 or 1.3"
+			}
+			return text
+		},
+	}
+}
+
+func (t *trial) otherVersions() []variation {
+	lowest, highest := versions(t.options)
+	var out []variation
+	if highest < tls.VersionTLS13 {
+		out = append(out, setMax(tls.VersionTLS13))
+	}
+	for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS11, tls.VersionTLS10} {
+		if v < lowest {
+			out = append(out, setMin(v))
+		}
+	}
+	return out
+}
+
+// otherName tries SNI where none was sent, and none where one was.
+func (t *trial) otherName() []variation {
+	var out []variation
+	sent := t.sni()
+	wanted := ""
+	for _, n := range []string{t.options.VerifyName, t.options.ServerName, t.target.Host} {
+		if wanted == "" && isDNSName(n) {
+			wanted = n
+		}
+	}
+	if wanted != "" && wanted != sent {
+		v := variation{
+			change: "tls.server_name: " + wanted,
+			apply:  func(o *certs.ClientOptions) { o.NoServerName, o.FromHost, o.ServerName = false, false, wanted },
+		}
+		if t.options.NoServerName {
+			v.advice = func(*trial) string {
+				return "set tls.server_name_source to SERVER_NAME_SOURCE_FIXED and tls.server_name to " + wanted
+			}
+		}
+		out = append(out, v)
+	}
+	if sent != "" {
+		verify := t.verifyName()
+		out = append(out, variation{
+			change: "tls.server_name_source: SERVER_NAME_SOURCE_NONE",
+			apply: func(o *certs.ClientOptions) {
+				o.NoServerName, o.FromHost = true, false
+				if o.VerifyName == "" {
+					o.VerifyName = verify
+				}
+			},
+			advice: func(r *trial) string {
+				text := "set tls.server_name_source to SERVER_NAME_SOURCE_NONE"
+				if leaf := r.leaf(); leaf != nil && t.reason == certs.ReasonUnrecognizedName {
+					if names := sans(leaf); len(names) > 0 && isDNSName(names[0]) {
+						text = fmt.Sprintf("set tls.server_name to %q, which is whom it presents a certificate for to clients that send no SNI", names[0])
+					}
+				}
+				return text
+			},
+		})
+	}
+	return out
+}
+
+// verifyName returns the one name that was verified; "" if there is none or
+// names are given by kind.
+func (t *trial) verifyName() string {
+	if t.seen == nil || len(t.seen.VerifyNames) != 1 || len(t.options.SubjectAltNames) > 0 {
+		return ""
+	}
+	return t.seen.VerifyNames[0]
+}
+
+// otherProtocols tries other protocols by ALPN, and none.
+func (t *trial) otherProtocols() []variation {
+	offered := t.options.NextProtos
+	if len(offered) == 0 {
+		return nil
+	}
+	var out []variation
+	for _, p := range []string{"http/1.1", "h2"} {
+		if t.reason == certs.ReasonALPNMismatch && !slices.Contains(offered, p) {
+			v := variation{
+				change: "tls.alpn: " + p,
+				apply:  func(o *certs.ClientOptions) { o.NextProtos = []string{p} },
+				advice: func(*trial) string { return "set tls.alpn to " + values(p) },
+			}
+			if t.options.RequireALPN && p == "http/1.1" {
+				v.advice = func(*trial) string { return "set http.protocol to HTTP_PROTOCOL_1_1, and leave tls.alpn out" }
+			}
+			out = append(out, v)
+		}
+	}
+	return append(out, variation{
+		change: "tls.alpn: none",
+		apply:  func(o *certs.ClientOptions) { o.NextProtos, o.RequireALPN = nil, false },
+		advice: func(*trial) string {
+			return "set tls.alpn to what the upstream speaks: it takes connections that offer no protocol by ALPN"
+		},
+	})
+}
