@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -49,4 +50,90 @@ func inUseTable(certificates []*adminv1.CertificateInUse) *table {
 		t.add(left, until, lower(crt.GetUse()), name, subject, strings.Join(crt.GetUsedBy(), ", "), shortFingerprint(info), findings(info))
 	}
 	return t
+}
+
+func certificateTable(resources []*adminv1.Resource, now time.Time) *table {
+	t := &table{header: []string{"NAME", "SUBJECT", "SANS", "DAYS LEFT", "KEY", "SOURCE", "SHA-256", "FINDINGS"}}
+	for _, r := range resources {
+		crt := r.GetCertificate()
+		info, source := crt.GetInfo(), "pem"
+		switch crt.GetSource().(type) {
+		case *adminv1.Certificate_Files:
+			source = "files"
+		case *adminv1.Certificate_Pkcs12:
+			source = "pkcs12"
+		}
+		t.add(crt.GetName(), info.GetSubject(), few(info.GetSans()), daysLeft(info, now), info.GetKeyType(), source, shortFingerprint(info), findings(info))
+	}
+	return t
+}
+
+func trustBundleTable(resources []*adminv1.Resource, now time.Time) *table {
+	t := &table{header: []string{"NAME", "SOURCE", "CAS", "SUBJECTS", "DAYS LEFT", "CRLS"}}
+	for _, r := range resources {
+		b := r.GetTrustBundle()
+		source := "pem"
+		switch s := b.GetSource().(type) {
+		case *adminv1.TrustBundle_File:
+			source = s.File
+		case *adminv1.TrustBundle_System:
+			source = "system"
+		}
+		var subjects []string
+		var first *adminv1.CertificateInfo // to expire
+		for _, info := range b.GetInfo().GetCertificates() {
+			subjects = append(subjects, info.GetSubject())
+			if first == nil || info.GetNotAfter().AsTime().Before(first.GetNotAfter().AsTime()) {
+				first = info
+			}
+		}
+		t.add(b.GetName(), source, fmt.Sprint(b.GetInfo().GetCount()), few(subjects), daysLeft(first, now), revocationLists(b.GetInfo().GetCrls(), now))
+	}
+	return t
+}
+
+// revocationLists counts them, and tells of the first that is due: "2, next
+// update in 6 days".
+func revocationLists(crls []*adminv1.CrlInfo, now time.Time) string {
+	var first time.Time
+	for _, crl := range crls {
+		if due := crl.GetNextUpdate().AsTime(); first.IsZero() || due.Before(first) {
+			first = due
+		}
+	}
+	switch left := first.Sub(now); {
+	case len(crls) == 0:
+		return ""
+	case left < 0:
+		return fmt.Sprintf("%d, OUTDATED", len(crls))
+	default:
+		return fmt.Sprintf("%d, next update in %s", len(crls), count(int(left/(24*time.Hour)), "day"))
+	}
+}
+
+// daysLeft is the number of whole days until info's certificate expires.
+func daysLeft(info *adminv1.CertificateInfo, now time.Time) string {
+	if info.GetNotAfter() == nil {
+		return ""
+	}
+	left := info.GetNotAfter().AsTime().Sub(now)
+	if left < 0 {
+		return "expired"
+	}
+	return fmt.Sprint(int(left / (24 * time.Hour)))
+}
+
+// shortFingerprint is enough of a fingerprint to tell two by eye.
+func shortFingerprint(info *adminv1.CertificateInfo) string {
+	f := strings.ToLower(strings.ReplaceAll(info.GetSha256Fingerprint(), ":", ""))
+	return f[:min(16, len(f))]
+}
+
+// findings are what the gateway found worth a warning.
+func findings(info *adminv1.CertificateInfo) string {
+	var words []string
+	for _, f := range info.GetFindings() {
+		words = append(words, word(f))
+	}
+	return strings.Join(words, ",")
 }
