@@ -83,8 +83,14 @@ func (g *Gateway) plan(compiler snapshot.Compiler, e store.Edit) (*plan, error) 
 func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
 	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
+	// What takes no traffic anyhow may go on not to, for another reason even: a
+	// listener whose certificate is back may find its port taken.
+	wasDown := func(name string) bool {
+		l := live.Listener(name)
+		return l != nil && l.Down != "" || g.listeners.isDown(name)
+	}
 	sockets := g.listeners.prepare(next,
-		func(name string) bool { return g.listeners.isDown(name) && !draft.Puts(ref(name)) },
+		func(name string) bool { return wasDown(name) && !draft.Puts(ref(name)) },
 		func(name, problem string) {
 			bad.AddClass(invalid.InUse, draft.Path(ref(name)).Field("address"), "%s", problem)
 		})
