@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -114,3 +116,9 @@ func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) uint64 {
 
 // outdated describes a revocation list that was due an hour ago.
 var outdated = pki.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)}
+
+// fingerprint is what the API calls a certificate's sha256_fingerprint.
+func fingerprint(issued *pki.Issued) string {
+	sum := sha256.Sum256(issued.Leaf.Raw)
+	return hex.EncodeToString(sum[:])
+}
