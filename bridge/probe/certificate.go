@@ -243,11 +243,10 @@ func (t *trial) explainChain() diagnosis {
 	case certs.ReasonWrongKeyUsage:
 		return d.advise("have the certificate %s issued again with the extended key usage serverAuth", subject(leaf))
 	case certs.ReasonRevoked:
-		return d.advise("have the upstream present another certificate: this one, with the serial number %s, is not to be trusted any more", certs.Describe(t.seen.Chain).Serial)
+		return d.advise("have the upstream present a chain of which nothing is revoked")
 	case certs.ReasonCRLExpired:
 		return d.advise("put the CA's present revocation list in crls of the trust bundle named in tls.trust_bundles")
 	case certs.ReasonPinMismatch:
-		d.facts = fmt.Sprintf("%s; the key of %s has the pin %s", d.facts, subject(leaf), pin(leaf))
 		return d.advise("if the upstream has a new key, set tls.spki_pins to %s", values(pin(leaf)))
 	}
 	return d.advise("have the upstream present a certificate that is well-formed and correctly signed")

@@ -219,18 +219,26 @@ func (t *trial) verified() []string {
 	return out
 }
 
-// withHelp adds what was found to help.
-func (t *trial) withHelp(d diagnosis, v *variation) diagnosis {
-	if v.result.reason == "" {
+// learn adds what a variation has told.
+func (t *trial) learn(d diagnosis, v *variation) diagnosis {
+	switch {
+	case v.result.reason == "":
 		d.facts += fmt.Sprintf("; with %s it shakes hands", v.change)
-	} else {
+	case t.reason == "":
+		stricter := v.result.explain()
+		d.facts += fmt.Sprintf("; %s would refuse it: %s", v.change, stricter.facts)
+		return d.advise("%s; then set %s", stricter.advice, v.setting())
+	default:
 		d.facts += fmt.Sprintf("; with %s it gets further, to %s", v.change, v.result.reason)
 	}
 	if v.advice != nil {
-		d.advice = v.advice(v.result)
-	} else {
-		field, value, _ := strings.Cut(v.change, ": ")
-		d = d.advise("set %s to %s", field, value)
+		return d.advise("%s", v.advice(v.result))
 	}
-	return d
+	return d.advise("set %s", v.setting())
+}
+
+// setting is the change as something to do.
+func (v *variation) setting() string {
+	field, value, _ := strings.Cut(v.change, ": ")
+	return field + " to " + value
 }

@@ -92,12 +92,11 @@ func Run(ctx context.Context, t Target) *Result {
 	first := t.try(ctx, o, waits{t.ConnectTimeout, t.HandshakeTimeout})
 	r := first.result()
 	d := first.explain()
-	var helped *variation
 	if ctx.Err() == nil {
-		r.Attempts, helped = first.retry(ctx)
-	}
-	if helped != nil {
-		d = first.withHelp(d, helped)
+		attempts, telling := first.retry(ctx)
+		if r.Attempts = attempts; telling != nil {
+			d = first.learn(d, telling)
+		}
 	}
 	r.Explanation, r.Suggestion = d.facts, d.advice
 	return r

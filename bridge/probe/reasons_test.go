@@ -228,7 +228,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			},
 			reason: certs.ReasonRevoked,
 			facts:  []string{"CN=upstream.test", "revoked"},
-			advice: []string{"another certificate", "serial number"},
+			advice: []string{"nothing is revoked"},
 		},
 		{
 			name: "a revocation list that is out of date",
@@ -485,7 +485,7 @@ func TestWhatIsNotVerifiedIsSaid(t *testing.T) {
 
 	o.Trust = []*certs.TrustBundle{other.Trust(t)}
 	r = run(t, addr, o)
-	want(t, r, "", []string{"not verified"}, []string{"VERIFICATION_FULL"})
+	want(t, r, "", []string{"not verified", "would refuse it: ", "CN=test root of"}, []string{"tls.trust_bundles", "VERIFICATION_FULL"})
 	if len(r.Attempts) != 1 || r.Attempts[0].Reason != certs.ReasonUnknownCA {
 		t.Errorf("attempts %v", r.Attempts)
 	}

@@ -16,9 +16,9 @@ type variation struct {
 	result *trial
 }
 
-// retry tries variations of the settings until one helps. It returns every
-// attempt, and the variation that helped.
-func (t *trial) retry(ctx context.Context) (attempts []Attempt, helped *variation) {
+// retry tries variations of the settings until one tells something. It returns
+// every attempt, and that variation.
+func (t *trial) retry(ctx context.Context) (attempts []Attempt, telling *variation) {
 	if t.target.Client == nil || !t.connected {
 		return nil, nil
 	}
@@ -35,7 +35,7 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, helped *variatio
 			break // what it came to says nothing
 		}
 		attempts = append(attempts, Attempt{Change: v.change, Reason: v.result.reason})
-		if t.helpedBy(v.result) {
+		if t.reason == "" || t.helpedBy(v.result) {
 			return attempts, v
 		}
 	}

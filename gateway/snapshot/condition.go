@@ -1,0 +1,114 @@
+package snapshot
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// maxTold is how many routes, or values of a condition, a sentence names.
+const maxTold = 5
+
+// why says which of a route's conditions hold, and what it won over.
+func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
+	held := conditions(msg, ask)
+	text := fmt.Sprintf("route %q matches: it asks for nothing", msg.GetName())
+	if len(held) > 0 {
+		var parts []string
+		for _, c := range held {
+			parts = append(parts, c.text)
+		}
+		text = fmt.Sprintf("route %q matches: %s", msg.GetName(), strings.Join(parts, ", "))
+	}
+	var also []string
+	for _, r := range l.uses.routes {
+		if r.msg != msg && len(also) <= maxTold && firstMiss(r.msg, ask) == "" {
+			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
+		}
+	}
+	switch {
+	case len(also) > maxTold:
+		text += fmt.Sprintf("; it is more specific than %s and others, which match too", strings.Join(also[:maxTold], ", "))
+	case len(also) == 1:
+		text += fmt.Sprintf("; it is more specific than %s, which matches too", also[0])
+	case len(also) > 1:
+		text += fmt.Sprintf("; it is more specific than %s, which match too", strings.Join(also, ", "))
+	}
+	return text
+}
+
+// whyNot says of the first routes which condition does not hold.
+func (l *Listener) whyNot(ask route.Request) string {
+	if len(l.uses.routes) == 0 {
+		return "the listener has no routes"
+	}
+	var misses []string
+	for i, r := range l.uses.routes {
+		if i == maxTold {
+			misses = append(misses, fmt.Sprintf("and %d more", len(l.uses.routes)-i))
+			break
+		}
+		misses = append(misses, fmt.Sprintf("not %q: %s", r.msg.GetName(), firstMiss(r.msg, ask)))
+	}
+	return "no route matches (" + strings.Join(misses, "; ") + ")"
+}
+
+func firstMiss(msg *adminv1.Route, ask route.Request) string {
+	for _, c := range conditions(msg, ask) {
+		if !c.holds {
+			return c.text
+		}
+	}
+	return ""
+}
+
+// A condition is one of a route's, and whether it holds.
+type condition struct {
+	holds bool
+	text  string
+}
+
+// conditions returns each condition of a route. Each is asked of a table that
+// has it alone, so that it means here what it means to traffic.
+func conditions(msg *adminv1.Route, ask route.Request) []condition {
+	whole := rule(msg, struct{}{})
+	var out []condition
+	add := func(r route.Rule[struct{}], is, isNot string) {
+		t, err := route.New([]route.Rule[struct{}]{r})
+		if err != nil {
+			return // a route that is live has no such
+		}
+		_, ok := t.Match(ask)
+		text := is
+		if !ok {
+			text = isNot
+		}
+		out = append(out, condition{ok, text})
+	}
+	if hosts := whole.Hosts; len(hosts) > 0 {
+		all := bounded(hosts)
+		add(route.Rule[struct{}]{Hosts: hosts}, fmt.Sprintf("the host %q is of %s", ask.Host, all), fmt.Sprintf("the host %q is not of %s", ask.Host, all))
+	}
+	if p := whole.Path; p.Kind != route.PathNone {
+		is := map[route.PathKind]string{route.PathExact: "is", route.PathPrefix: "begins with", route.PathRegex: "fits the expression"}[p.Kind]
+		isNot := map[route.PathKind]string{route.PathExact: "is not", route.PathPrefix: "does not begin with", route.PathRegex: "does not fit the expression"}[p.Kind]
+		add(route.Rule[struct{}]{Path: p}, fmt.Sprintf("the path %.200q %s %.200q", ask.Path, is, p.Value), fmt.Sprintf("the path %.200q %s %.200q", ask.Path, isNot, p.Value))
+	}
+	if m := whole.Methods; len(m) > 0 {
+		add(route.Rule[struct{}]{Methods: m}, fmt.Sprintf("the method %.40q is of %s", ask.Method, bounded(m)), fmt.Sprintf("the method %.40q is not of %s", ask.Method, bounded(m)))
+	}
+	for _, h := range whole.Headers {
+		add(route.Rule[struct{}]{Headers: []route.Header{h}}, fmt.Sprintf("the header %.100s is there", h), fmt.Sprintf("the header %.100s is not there", h))
+	}
+	return out
+}
+
+// bounded lists the first of names.
+func bounded(names []string) string {
+	if len(names) <= maxTold {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxTold], ", "), len(names)-maxTold)
+}
