@@ -122,7 +122,7 @@ func (w *fileWatcher) loop(ctx context.Context) {
 				suspect(w.follow()...)
 			}
 		case e := <-events:
-			suspect(w.steps[e.Name]...)
+			suspect(w.steps[filepath.Clean(e.Name)]...) // it has two slashes if it is in /
 		case err := <-failures:
 			w.log.Debug("changes of files may have been missed", "error", err)
 			suspect(w.all()...)
@@ -181,7 +181,7 @@ func (w *fileWatcher) follow() (unseen []store.Ref) {
 		}
 		if err := w.notify.Add(dir); err != nil {
 			if !w.failed[dir] {
-				w.log.Warn("a directory cannot be watched; its files are looked at from time to time", "directory", dir, "interval", filePoll.String(), "error", err)
+				w.log.Warn("a directory cannot be watched; what changes in it is noticed later", "directory", dir, "interval", filePoll.String(), "error", err)
 			}
 			w.failed[dir] = true
 			continue
