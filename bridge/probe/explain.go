@@ -204,7 +204,7 @@ func (t *trial) explainSuccess() diagnosis {
 	case leaf != nil:
 		d.facts += fmt.Sprintf("; its certificate %s is valid for %s until %s", subject(leaf), list(t.verified()), stamp(leaf.NotAfter))
 	}
-	return d
+	return t.doubtClientCertificate(d)
 }
 
 // verified returns the names that were verified.

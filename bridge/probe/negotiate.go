@@ -113,6 +113,25 @@ func (t *trial) explainClientCertificate() diagnosis {
 	return d.advise("set tls.certificate to a certificate that the upstream accepts; its log says what it has against this one")
 }
 
+// doubtClientCertificate is for servers that shake hands with anybody and refuse
+// requests later, as nginx does.
+func (t *trial) doubtClientCertificate(d diagnosis) diagnosis {
+	seen := t.seen
+	from := ""
+	if len(seen.AcceptableCAs) > 0 {
+		from = " of " + quoted(seen.AcceptableCAs)
+	}
+	switch {
+	case seen.Requested && !seen.Sent:
+		d.facts += "; it asked for a client certificate" + from + " and was sent none, which may have it refuse requests"
+		return d.advise("if it refuses requests, set tls.certificate to the name of a certificate%s", from)
+	case seen.Sent && from != "" && !t.accepted(seen.AcceptableCAs):
+		d.facts += "; it asked for a client certificate" + from + ", and ours is of none of them, which may have it refuse requests"
+		return d.advise("if it refuses requests, set tls.certificate to the name of a certificate%s", from)
+	}
+	return d
+}
+
 // accepted reports whether one of those that our chain names as issuer is
 // among the CAs.
 func (t *trial) accepted(cas []string) bool {

@@ -495,6 +495,34 @@ func TestWhatIsNotVerifiedIsSaid(t *testing.T) {
 	want(t, run(t, addr, o), "", []string{"REPORT_ONLY let through", "CN=test root of"}, []string{"tls.trust_bundles"})
 }
 
+// Some servers shake hands with anybody, and refuse requests later.
+func TestAClientCertificateThatMayBeMissedIsSaid(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	server.ClientAuth = tls.RequestClientCert
+	addr := serveTLS(t, server)
+	want(t, run(t, addr, o), "", []string{"shook hands"}, nil)
+	o.Certificate = certstest.Certificate(t, rootNamed(t, "another root").Client(t, "stranger"))
+	want(t, run(t, addr, o), "", []string{"shook hands", "asked for a client certificate", "CN=test root of", "ours is of none of them"}, []string{"tls.certificate", "CN=test root of"})
+	o.Certificate = nil
+	want(t, run(t, addr, o), "", []string{"shook hands", "asked for a client certificate", "was sent none"}, []string{"tls.certificate", "CN=test root of"})
+}
+
+func TestAHostNameIsResolved(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, o := mutual(t, ca)
+	addr := serveTLS(t, server)
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, "localhost:"+port, o)
+	want(t, r, "", []string{"localhost:" + port + " (" + addr + ")"}, nil)
+	if r.DNS <= 0 || r.Connect <= 0 || r.RemoteAddress != addr {
+		t.Errorf("dns %v, connect %v, address %s", r.DNS, r.Connect, r.RemoteAddress)
+	}
+}
+
 func TestAPinIsToldThatWouldFit(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, o := mutual(t, ca)

@@ -64,8 +64,8 @@ func values(names ...string) string {
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
-// sans returns what a certificate is for, host names and addresses without
-// their kind; more is how many are not in the list.
+// sans returns what a certificate is for, at most 100 names: host names and
+// addresses without their kind.
 func sans(c *x509.Certificate) []string {
 	var out []string
 	for _, n := range certs.Describe([]*x509.Certificate{c}).SANs {
