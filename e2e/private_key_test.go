@@ -1,6 +1,6 @@
-// A private key goes in and never comes out: not in an answer, not in the log
-// at its most talkative, not in what the command line prints, not in an error.
-// Neither does a passphrase, nor an archive with a key in it.
+// A private key or passphrase goes in and never comes out: not in an answer, not
+// in the log at its most talkative, not in what the command line prints, not in
+// an error, a probe or an event. Neither does an archive that holds a key.
 
 package e2e
 
@@ -14,6 +14,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -22,8 +23,9 @@ import (
 func TestPrivateKeysNeverComeOut(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	second := clientCert(t, a.ca, "second")
+	second, archived, locked := clientCert(t, a.ca, "second"), clientCert(t, a.ca, "archived"), clientCert(t, a.ca, "locked")
 	const passphrase = "correct-horse-battery-staple"
+	p12, encrypted := archive(t, archived, passphrase), encryptedKey(t, locked, passphrase)
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
 	dir := t.TempDir()
 	g, ops := startGatewayWithOps(t, "--file-root", dir)
@@ -42,6 +44,9 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	events := g.watchEvents()
+	following := start(t, program(t), "watch", "-o", "json", "--admin", "unix:"+g.socket)
+	eventually(t, "drawbridge watch prints", func() bool { return following.out.contains("{") })
 	watched := func(until uint64) {
 		t.Helper()
 		for {
@@ -78,30 +83,32 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Passphrases and archives, right and wrong, of sources of every kind.
-	locked, p12 := encryptedKey(t, second, passphrase), archive(t, second, passphrase)
-	pkcs12 := func(data []byte, with string) *adminv1.Certificate {
-		return &adminv1.Certificate{Name: "locked", Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: data, Passphrase: with}}}
+	// Archives and encrypted keys, inline and in files.
+	inArchive := func(name string, data []byte, passphrase string) *adminv1.Certificate {
+		return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: data, Passphrase: passphrase}}}
 	}
-	encrypted := certificate("locked", &pki.Issued{ChainPEM: second.ChainPEM, KeyPEM: locked})
-	encrypted.GetPem().Passphrase = passphrase
-	watchedFiles := &adminv1.Certificate{Name: "locked", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{
-		CertificatePath: writeFile(t, filepath.Join(dir, "locked.p12"), p12), PassphrasePath: writeFile(t, filepath.Join(dir, "pass"), []byte(passphrase))}}}
-	for _, c := range []*adminv1.Certificate{encrypted, pkcs12(p12, passphrase), watchedFiles} {
-		if err := put(c, false); err != nil {
-			t.Error(err)
-		}
-		got, err := g.admin.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: "locked"})
-		note(got, err)
+	withPassphrase := func(name, chain, key, passphrase string) *adminv1.Certificate {
+		return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: chain, PrivateKey: key, Passphrase: passphrase}}}
 	}
-	events := g.watchEvents()
-	writeFile(t, filepath.Join(dir, "pass"), []byte("not "+passphrase))
-	note(events.await(adminv1.EventType_EVENT_TYPE_FILE_REFUSED), nil)
-	wrong := certificate("wrong", &pki.Issued{ChainPEM: second.ChainPEM, KeyPEM: locked})
-	wrong.GetPem().Passphrase = "not " + passphrase
-	for _, c := range []*adminv1.Certificate{wrong, pkcs12(p12, "not "+passphrase), pkcs12(p12[:len(p12)/2], passphrase)} {
-		if err := put(c, true); err == nil {
-			t.Error("a wrong passphrase was accepted")
+	inFiles := func(name, chain, key, passphrase string) *adminv1.Certificate {
+		return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: chain, PrivateKeyPath: key, PassphrasePath: passphrase}}}
+	}
+	archiveFile := writeFile(t, filepath.Join(dir, "a.p12"), p12)
+	lockedFile := writeFile(t, filepath.Join(dir, "l.key"), encrypted)
+	lockedChain := writeFile(t, filepath.Join(dir, "l.pem"), locked.ChainPEM)
+	passphraseFile := writeFile(t, filepath.Join(dir, "passphrase"), []byte(passphrase+"\n"))
+	for _, c := range []*adminv1.Certificate{
+		inArchive("archived", p12, passphrase),
+		withPassphrase("locked", string(locked.ChainPEM), string(encrypted), passphrase),
+		inFiles("archived-file", archiveFile, "", passphraseFile),
+		inFiles("locked-file", lockedChain, lockedFile, passphraseFile),
+		inArchive("archived", nil, ""), // as it is stored
+		withPassphrase("locked", string(locked.ChainPEM), "", ""),
+	} {
+		for _, dryRun := range []bool{true, false} {
+			if err := put(c, dryRun); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 
@@ -114,7 +121,20 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		"behind rubbish":   certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: append([]byte("rubbish "), key...)}),
 		"as the name":      certificate(key, a.client),
 		"beside its chain": certificate("wrong", &pki.Issued{ChainPEM: append([]byte(key), a.client.ChainPEM...), KeyPEM: a.client.KeyPEM}),
-		"as a path":        {Name: "wrong", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: key, PrivateKeyPath: key}}},
+		"as a path":        inFiles("wrong", key, key, key),
+		"as a passphrase":  inArchive("wrong", p12, key),
+		"as an archive":    inArchive("wrong", []byte(key), passphrase),
+
+		"with a wrong passphrase":       withPassphrase("wrong", string(locked.ChainPEM), string(encrypted), passphrase+"!"),
+		"without its passphrase":        withPassphrase("wrong", string(locked.ChainPEM), string(encrypted), ""),
+		"of another, encrypted":         withPassphrase("wrong", string(second.ChainPEM), string(encrypted), passphrase),
+		"in an archive, not its phrase": inArchive("wrong", p12, passphrase+"!"),
+		"in an archive cut off":         inArchive("wrong", p12[:len(p12)/2], passphrase),
+		"in a file, no passphrase":      inFiles("wrong", lockedChain, lockedFile, ""),
+		"in a file, not its passphrase": inFiles("wrong", lockedChain, lockedFile, certFile),
+		"in place of its passphrase":    inFiles("wrong", lockedChain, passphraseFile, lockedFile),
+		"behind a path of a passphrase": inFiles("wrong", archiveFile, "", "/"+passphrase),
+		"named as a passphrase":         inArchive(passphrase, p12, passphrase+"!"),
 	} {
 		if err := put(c, true); err == nil {
 			t.Errorf("a key %s was accepted", what)
@@ -127,6 +147,48 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		note(m, err)
 	}
 
+	// What tells why, of what works and what does not.
+	stranger := clientCert(t, newCA(t, "another root"), "stranger")
+	note(g.apply(certificate("stranger", stranger),
+		upstream("refused", &adminv1.UpstreamTls{Certificate: "stranger", TrustBundles: []string{"ca"}, ServerName: serverName}, web), listener("refused", protocolHTTP, "refused")), nil)
+	_, _ = get(t, "http://"+g.address("refused")+"/")
+	for _, name := range []string{"web", "refused", "nobody"} {
+		m, err := g.diagnostics.ProbeUpstream(ctx, &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: name}})
+		note(m, err)
+	}
+	for _, of := range []string{"client", "stranger", "locked", "archived", "archived-file", "wrong", key} {
+		settings := a.settings()
+		settings.Certificate = of
+		m, err := g.diagnostics.ProbeUpstream(ctx, &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Upstream{Upstream: upstream("other", settings, web)}})
+		note(m, err)
+	}
+	required, err := g.admin.PutCertificate(ctx, &adminv1.PutCertificateRequest{
+		Certificate: certificate("client", stranger), Options: &adminv1.WriteOptions{RequireProbe: adminv1.RequireProbe_REQUIRE_PROBE_ALL},
+	})
+	if err == nil {
+		t.Error("a certificate that the upstream rejects was accepted")
+	}
+	note(required, err)
+	if err != nil {
+		note(status.Convert(err).Proto(), nil)
+	}
+	explained, err := g.diagnostics.ExplainRoute(ctx, &adminv1.ExplainRouteRequest{Listener: "web"})
+	note(explained, err)
+
+	// Files that turn into what they should not be.
+	writeFile(t, certFile, a.client.KeyPEM)
+	writeFile(t, lockedChain, []byte(passphrase))
+	writeFile(t, passphraseFile, encrypted)
+	for refused := map[string]bool{}; len(refused) < 3; {
+		refused[events.await(adminv1.EventType_EVENT_TYPE_FILE_REFUSED).GetName()] = true
+	}
+	writeFile(t, certFile, a.client.ChainPEM)
+	writeFile(t, lockedChain, locked.ChainPEM)
+	writeFile(t, passphraseFile, []byte(passphrase))
+	for _, e := range events.all {
+		note(e, nil)
+	}
+
 	_, _ = get(t, "http://"+g.address("web")+"/")
 	watched(g.getStatus().GetRevision())
 	one, err := g.admin.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: "client"})
@@ -135,6 +197,8 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	note(list, err)
 	all, err := g.admin.GetConfig(ctx, &adminv1.GetConfigRequest{})
 	note(all, err)
+	used, err := g.status.ListCertificates(ctx, &adminv1.StatusServiceListCertificatesRequest{})
+	note(used, err)
 	ups, err := g.status.ListUpstreams(ctx, &adminv1.StatusServiceListUpstreamsRequest{})
 	note(ups, err)
 	note(g.getStatus(), nil)
@@ -142,7 +206,12 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	config := writeFile(t, filepath.Join(dir, "bridge.yaml"), []byte("kind: Certificate\nname: client\nfiles: {certificatePath: c.pem, privateKeyPath: c.key}\n"))
 	inline := writeFile(t, filepath.Join(dir, "inline.yaml"), fmt.Appendf(nil,
 		"kind: Certificate\nname: inline\npem: {certificateChain: %s, privateKey: %s, privateKye: %s}\n", quote(a.server.ChainPEM), quote(a.client.KeyPEM), quote(a.client.KeyPEM)))
+	inlineArchive := writeFile(t, filepath.Join(dir, "archive.yaml"), fmt.Appendf(nil,
+		"kind: Certificate\nname: inline\npkcs12: {data: %q, passphrase: %s, passphrasePath: %s}\n", base64.StdEncoding.EncodeToString(p12), passphrase, passphrase))
 	for _, args := range [][]string{
+		{"probe", "web"}, {"probe", "web", "-o", "json"}, {"probe", "refused"}, {"probe", "refused", "-o", "yaml"}, {"explain", "web"}, {"explain", "web", "-o", "json"},
+		{"get", "certificate", "archived", "-o", "yaml"}, {"get", "certificate", "locked", "-o", "json"}, {"get", "certificate", "locked-file"},
+		{"status", "-o", "json"}, {"apply", "-f", inlineArchive}, {"apply", "-f", archiveFile}, {"apply", "-f", lockedFile}, {"drain", "web"},
 		{"get", "certificates"}, {"get", "certificates", "-o", "json"}, {"get", "certificates", "-o", "yaml"}, {"get", "certificate", "client", "-o", "yaml"},
 		{"status"}, {"apply", "--dry-run", "-f", config}, {"apply", "-f", config}, {"apply", "-f", inline}, {"apply", "-f", keyFile}, {"get", "certificate", "client"},
 	} {
@@ -154,13 +223,15 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		_, _ = io.WriteString(&seen, body)
 	}
 	g.stop()
+	following.wait()
+	seen.WriteString(following.out.String())
 	seen.WriteString(g.out.String())
 
 	if len(seen.String()) < 10_000 || !strings.Contains(seen.String(), "BEGIN CERTIFICATE") {
 		t.Errorf("too little was seen for this test to mean anything: %d bytes", len(seen.String()))
 	}
-	expectNoKey(t, seen.String(), a.client, a.server, second)
-	for what, secret := range map[string]string{"a passphrase": passphrase, "an archive": base64.StdEncoding.EncodeToString(p12)[:60], "an encrypted key": strings.Split(string(locked), "\n")[2]} {
+	expectNoKey(t, seen.String(), a.client, a.server, second, archived, locked, stranger)
+	for what, secret := range map[string]string{"a passphrase": passphrase, "an archive": base64.StdEncoding.EncodeToString(p12)[:60], "an encrypted key": strings.Split(string(encrypted), "\n")[2]} {
 		if strings.Contains(seen.String(), secret) {
 			t.Errorf("%s came out", what)
 		}
