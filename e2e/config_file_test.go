@@ -154,7 +154,7 @@ upstream: web
 	if byConfig {
 		g = startGateway(t, "--config", file)
 	} else {
-		g = startGateway(t)
+		g = startGateway(t, "--file-root", dir)
 		if r := g.cli("apply", "-f", file); r.code != 0 {
 			t.Fatalf("drawbridge apply: %s", r)
 		}
