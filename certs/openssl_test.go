@@ -19,48 +19,13 @@ import (
 
 // OpenSSL's server sends two tickets for each connection and takes each once.
 func TestClientResumesWithOpenSSL(t *testing.T) {
-	path, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("no openssl here")
-	}
 	ca := certstest.NewCA(t)
-	server, dir := ca.Server(t, "upstream.test"), t.TempDir()
-	file := func(name string, text []byte) string {
-		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
+	server, file := ca.Server(t, "upstream.test"), fileMaker(t)
 	for _, version := range []string{"-tls1_2", "-tls1_3"} {
 		t.Run(version, func(t *testing.T) {
-			// -accept 0 takes a free port, and prints it.
-			cmd := exec.Command(path, "s_server", "-accept", "127.0.0.1:0", version, "-naccept", "4", "-rev",
+			addr := sServer(t, version, "-naccept", "4", "-rev",
 				"-cert", file("cert.pem", server.ChainPEM), "-key", file("key.pem", server.KeyPEM),
 				"-CAfile", file("ca.pem", ca.TrustPEM()), "-Verify", "1", "-verify_return_error")
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer cmd.Wait()
-			defer cmd.Process.Kill()
-			lines := bufio.NewScanner(out)
-			addr := ""
-			for addr == "" && lines.Scan() {
-				if rest, ok := strings.CutPrefix(lines.Text(), "ACCEPT "); ok {
-					addr = strings.TrimSpace(rest)
-				}
-			}
-			if _, _, err := net.SplitHostPort(addr); err != nil {
-				t.Fatalf("openssl listens at %q: %v", addr, err)
-			}
-			drained := make(chan struct{})
-			go func() { defer close(drained); io.Copy(io.Discard, out) }()
-			defer func() { cmd.Process.Kill(); <-drained }()
-
 			client := newClient(t, certs.ClientOptions{
 				Certificate: certstest.Certificate(t, ca.Client(t, "client-a")),
 				Trust:       []*certs.TrustBundle{ca.Trust(t)}, ServerName: "upstream.test",
@@ -72,6 +37,55 @@ func TestClientResumesWithOpenSSL(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// sServer runs `openssl s_server` until the test ends, and returns its address.
+func sServer(t *testing.T, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl here")
+	}
+	// -accept 0 takes a free port, and prints it.
+	cmd := exec.Command(path, append([]string{"s_server", "-accept", "127.0.0.1:0"}, args...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	drained := make(chan struct{})
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-drained
+		cmd.Wait()
+	})
+	lines := bufio.NewScanner(out)
+	addr := ""
+	for addr == "" && lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), "ACCEPT "); ok {
+			addr = strings.TrimSpace(rest)
+		}
+	}
+	go func() { defer close(drained); io.Copy(io.Discard, out) }()
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		t.Fatalf("openssl listens at %q: %v", addr, err)
+	}
+	return addr
+}
+
+// fileMaker returns a function that writes files and returns their paths.
+func fileMaker(t *testing.T) func(name string, text []byte) string {
+	dir := t.TempDir()
+	return func(name string, text []byte) string {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
 	}
 }
 
