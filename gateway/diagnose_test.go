@@ -184,6 +184,32 @@ func TestAnUpstreamThatIsDownIsNotDialled(t *testing.T) {
 	}
 }
 
+func TestAListenerThatCouldNotBeBoundIsExplainedAsDown(t *testing.T) {
+	ca := certstest.NewCA(t)
+	g := start(t, "")
+	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tcpListener("tcp", "127.0.0.1:0"))...)
+	ask := &adminv1.ExplainRouteRequest{Listener: "tcp"}
+	if out, err := g.Explain(ask); err != nil || out.GetAction() != "forward" || out.GetUpstreams()[0].GetName() != "up" {
+		t.Errorf("%v, %v", out, err)
+	}
+	address := g.address("tcp")
+	g.put(tcpListener("tcp", address))
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	g = start(t, g.dir)
+	if out, err := g.Explain(ask); err != nil || out.GetAction() != "refuse" || !strings.Contains(out.GetWhy(), "the listener is down") || !strings.Contains(out.GetWhy(), address) {
+		t.Errorf("%v, %v", out, err)
+	}
+	_, err = g.Explain(&adminv1.ExplainRouteRequest{Listener: "none"})
+	wantFaults(t, err, invalid.NotFound, "listener")
+}
+
 // Endpoints are probed side by side, but not too many at once.
 func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 	ca := certstest.NewCA(t)

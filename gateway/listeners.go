@@ -345,8 +345,12 @@ func (l *listeners) each(f func(*running)) {
 }
 
 // isDown reports whether the listener's socket could not be bound.
-func (l *listeners) isDown(name string) bool {
+func (l *listeners) isDown(name string) bool { return l.downReason(name) != "" }
+
+// downReason returns why the listener's socket could not be bound, "" if it
+// could.
+func (l *listeners) downReason(name string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.down[name] != ""
+	return l.down[name]
 }

@@ -51,7 +51,8 @@ func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Re
 }
 
 // prove probes the upstreams that the plan changes. Draining endpoints are left
-// out. The error has a fault for each endpoint that failed, and for each
+// out. Where the server name comes from the request, that of a route to the
+// upstream is asked for. The error has a fault for each endpoint that failed, and for each
 // upstream that has too few the answers of all of its endpoints as a detail.
 func (p *plan) prove(ctx context.Context) error {
 	type probed struct {
@@ -61,7 +62,7 @@ func (p *plan) prove(ctx context.Context) error {
 	var upstreams []probed
 	var all []snapshot.Endpoint
 	for _, name := range p.next.Changed(p.live) {
-		takes := slices.DeleteFunc(p.next.Endpoints(name, ""), func(e snapshot.Endpoint) bool { return e.Draining })
+		takes := slices.DeleteFunc(p.next.Endpoints(name, p.next.RequestHost(name)), func(e snapshot.Endpoint) bool { return e.Draining })
 		upstreams = append(upstreams, probed{name, takes})
 		all = append(all, takes...)
 	}

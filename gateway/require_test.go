@@ -136,6 +136,25 @@ func plain(name, address string) *adminv1.Upstream {
 	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
 }
 
+// Where the name comes from the request, the one that a route has is asked for.
+func TestARequestsNameIsProbedByTheRoutesHost(t *testing.T) {
+	ca := certstest.NewCA(t)
+	g := start(t, "")
+	resources := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))
+	settings := resources[2].(*adminv1.Upstream).GetTls()
+	settings.VerifyName, settings.ServerNameSource = "", adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
+	_, err := g.Apply(t.Context(), store.Edit{Puts: puts(resources...), RequireProbe: probeEvery})
+	if a := wantRefusal(t, err, "resources[2].endpoints[0]"); len(a) != 1 || a[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_NAME_MISMATCH {
+		t.Errorf("answers %v", a)
+	}
+	web := httpListener("web", "127.0.0.1:0")
+	web.Upstream = ""
+	g.apply(store.Edit{RequireProbe: probeEvery, Puts: puts(append(resources, web, &adminv1.Route{
+		Name: "up", Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Hosts: []string{"*.example", "up.example"}},
+		Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: "up", Weight: 1}}}},
+	})...)})
+}
+
 // While one write waits for its endpoints, another is applied.
 func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 	ca := certstest.NewCA(t)

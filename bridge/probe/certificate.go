@@ -5,9 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -89,10 +87,23 @@ func (t *trial) trusts(name []byte) bool {
 	return false
 }
 
+// maxTried is how many bundles a chain is tried against: an endpoint chooses
+// how costly its signatures are to check.
+const maxTried = 10
+
 // knownTo returns the first of the known bundles that the chain leads to.
 func (t *trial) knownTo() string {
+	issuers := map[string]bool{}
+	for _, c := range t.seen.Chain[:min(len(t.seen.Chain), reach)] {
+		issuers[string(c.RawIssuer)], issuers[string(c.RawSubject)] = true, true
+	}
+	tried := 0
 	for _, b := range t.target.Known {
-		if !slices.Contains(t.options.Trust, b.Trust) && len(t.chains(b.Trust)) > 0 {
+		mayIssue := func(c *x509.Certificate) bool { return issuers[string(c.RawSubject)] }
+		if tried == maxTried || slices.Contains(t.options.Trust, b.Trust) || !slices.ContainsFunc(b.Trust.Certificates(), mayIssue) {
+			continue
+		}
+		if tried++; len(t.chains(b.Trust)) > 0 {
 			return b.Name
 		}
 	}
@@ -181,49 +192,6 @@ func (t *trial) explainValidity() diagnosis {
 		return d.advise("have the upstream send the renewed certificate of its intermediate %s", subject(bad))
 	}
 	return d.advise("renew the certificate of the upstream")
-}
-
-// explainName says whom the certificate is for and whom we wanted.
-func (t *trial) explainName() diagnosis {
-	leaf := t.leaf()
-	if leaf == nil {
-		return say("%s", t.detail())
-	}
-	have, want := sans(leaf), list(t.verified())
-	if len(have) == 0 {
-		return say("the certificate %s of %s has no subject alternative name, only a common name, which is not looked at (RFC 9525); we verify %s", subject(leaf), t.where(), want).
-			advise("have the certificate issued again with %s as subject alternative name", want)
-	}
-	d := say("the certificate is for %s; we verify %s", list(have), want)
-	if len(t.options.SubjectAltNames) > 0 {
-		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
-	}
-	name, field := have[0], "tls.verify_name"
-	if i := slices.IndexFunc(have, isDNSName); i >= 0 {
-		name = have[i]
-	} else if _, err := netip.ParseAddr(name); err != nil {
-		if wild := slices.IndexFunc(have, func(n string) bool { return strings.HasPrefix(n, "*.") }); wild >= 0 {
-			return d.advise("set tls.verify_name to the upstream's name, which %s must cover", have[wild])
-		}
-		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
-	}
-	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && t.options.VerifyName == "" {
-		field = "tls.server_name" // and it is then sent, too
-	}
-	return d.advise("set %s to %q if that is the upstream", field, name)
-}
-
-// kinded returns a certificate's first name with its kind.
-func kinded(c *x509.Certificate) string {
-	return certs.Describe([]*x509.Certificate{c}).SANs[0]
-}
-
-func isDNSName(n string) bool {
-	if n == "" || strings.ContainsAny(n, "*:/@\\ ") {
-		return false
-	}
-	_, err := netip.ParseAddr(n)
-	return err != nil
 }
 
 // explainChain is for what else is wrong with the certificates.

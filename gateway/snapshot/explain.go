@@ -20,10 +20,10 @@ import (
 
 // What happens to traffic, as the API says it.
 const (
-	actionForward  = "forward"
-	actionRedirect = "redirect"
-	actionRespond  = "respond"
-	actionRefuse   = "refuse"
+	ActionForward  = "forward"
+	ActionRedirect = "redirect"
+	ActionRespond  = "respond"
+	ActionRefuse   = "refuse"
 )
 
 // Explain tells where a request or connection would go, and why, by the tables
@@ -69,7 +69,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 }
 
 func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse {
-	return &adminv1.ExplainRouteResponse{Action: actionRefuse, Code: uint32(code), Why: fmt.Sprintf(format, args...)}
+	return &adminv1.ExplainRouteResponse{Action: ActionRefuse, Code: uint32(code), Why: fmt.Sprintf(format, args...)}
 }
 
 func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
@@ -149,7 +149,7 @@ func (l *Listener) ownHost() string {
 func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host string) *adminv1.ExplainRouteResponse {
 	if name == "" {
 		return &adminv1.ExplainRouteResponse{
-			Action: actionForward, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
+			Action: ActionForward, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
 			Upstreams: []*adminv1.ExplainedUpstream{s.explainUpstream(l.msg.GetUpstream(), 100, l.Protocol, host)},
 		}
 	}
@@ -158,11 +158,11 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 	out := &adminv1.ExplainRouteResponse{Route: name, Why: l.why(msg, ask)}
 	switch {
 	case msg.GetRedirect() != nil:
-		out.Action, out.Code = actionRedirect, cmp.Or(msg.GetRedirect().GetCode(), http.StatusFound)
+		out.Action, out.Code = ActionRedirect, cmp.Or(msg.GetRedirect().GetCode(), http.StatusFound)
 	case msg.GetRespond() != nil:
-		out.Action, out.Code = actionRespond, cmp.Or(msg.GetRespond().GetCode(), http.StatusOK)
+		out.Action, out.Code = ActionRespond, cmp.Or(msg.GetRespond().GetCode(), http.StatusOK)
 	default:
-		out.Action = actionForward
+		out.Action = ActionForward
 		all := msg.GetForward().GetUpstreams()
 		var sum uint64
 		for _, u := range all {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/probe"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -72,13 +73,32 @@ func (s *Snapshot) onlyStreams(name string) bool {
 	return tcp && !http
 }
 
+// RequestHost returns a host that requests for the upstream may have: the first
+// that a route to it names in full. "" if there is none.
+func (s *Snapshot) RequestHost(name string) string {
+	for _, r := range s.State().List(adminv1.Kind_KIND_ROUTE) {
+		msg := r.(*adminv1.Route)
+		if !forwardsTo(msg, name) {
+			continue
+		}
+		for _, h := range msg.GetMatch().GetHosts() {
+			if host, err := route.NormalizeHost(h); err == nil && IsHost(host) {
+				return host
+			}
+		}
+	}
+	return ""
+}
+
+func forwardsTo(msg *adminv1.Route, name string) bool {
+	return slices.ContainsFunc(msg.GetForward().GetUpstreams(), func(w *adminv1.WeightedUpstream) bool { return w.GetName() == name })
+}
+
 func (l *Listener) leadsTo(name string) bool {
 	if l.msg.GetUpstream() == name {
 		return true
 	}
-	return slices.ContainsFunc(l.uses.routes, func(r *liveRoute) bool {
-		return slices.ContainsFunc(r.msg.GetForward().GetUpstreams(), func(w *adminv1.WeightedUpstream) bool { return w.GetName() == name })
-	})
+	return slices.ContainsFunc(l.uses.routes, func(r *liveRoute) bool { return forwardsTo(r.msg, name) })
 }
 
 func (s *Snapshot) knownBundles() []probe.Bundle {
