@@ -58,7 +58,7 @@ func TestMetrics(t *testing.T) {
 		})
 	}
 	_, body := get(t, "http://"+ops+"/metrics")
-	if !strings.Contains(body, `expires_in_seconds{certificate="client"}`) {
+	if !strings.Contains(body, `expires_in_seconds{endpoint="",name="client",use="own"}`) {
 		t.Error("nothing tells when the certificate expires")
 	}
 
