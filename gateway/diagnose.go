@@ -112,7 +112,25 @@ func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.Probe
 		}
 	}
 	wg.Wait()
+	fit(out, maxAnswer)
 	return out
+}
+
+// maxAnswer is the most bytes of an answer. Clients of gRPC take 4 MiB.
+const maxAnswer = 3 << 20
+
+// fit leaves out what makes an answer larger than most: certificates, which
+// endpoints can make as large as they like.
+func fit(out *adminv1.ProbeUpstreamResponse, most int) {
+	for _, keep := range []int{1, 0} {
+		if proto.Size(out) <= most {
+			return
+		}
+		for _, r := range out.Results {
+			r.Chain = r.Chain[:min(len(r.Chain), keep)]
+			r.AcceptableCas = r.AcceptableCas[:min(len(r.AcceptableCas), 5*keep)]
+		}
+	}
 }
 
 func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
