@@ -46,28 +46,32 @@ func (s crlScope) String() string {
 }
 
 // The last numbers of the extensions' identifiers, which all begin with
-// 2.5.29 (RFC 5280, section 4.2).
+// 2.5.29 (RFC 5280, sections 5.2 and 5.3).
 const (
-	extIssuerAltName       = 18
-	extCRLNumber           = 20
-	extReason              = 21
-	extHoldInstruction     = 23
-	extInvalidityDate      = 24
-	extDeltaCRLIndicator   = 27
-	extDistributionPoint   = 28
-	extCertificateIssuer   = 29
-	extAuthorityKeyID      = 35
-	extFreshestCRL         = 46
-	maxDistributionPoints  = 100
-	indirectCRL            = "is an indirect one, which also revokes what others issued: want one from each issuer (RFC 5280 section 5.2.5)"
-	unknownExtension       = "has the critical extension %s, which is not understood: it must not be used (RFC 5280 section 5.2)"
-	unknownEntryExtension  = "has an entry with a critical extension that is not understood: it must not be used (RFC 5280 section 5.3)"
-	malformedScope         = "has a malformed issuingDistributionPoint (RFC 5280 section 5.2.5)"
-	onlySomeReasons        = "is only about some reasons for revocation: want one that is about all (RFC 5280 section 5.2.5)"
-	onlyAttributes         = "is about attribute certificates, which TLS does not use"
-	deltaCRL               = "is a delta, which only tells what changed since another one: want the complete one (RFC 5280 section 5.2.4)"
-	pointsWithoutURI       = "is for a distribution point that is no URI, which cannot be compared with what is in the certificates"
-	tooManyDistributionURI = "is for more than 100 distribution points"
+	extIssuerAltName     = 18
+	extCRLNumber         = 20
+	extReason            = 21
+	extHoldInstruction   = 23
+	extInvalidityDate    = 24
+	extDeltaCRLIndicator = 27
+	extDistributionPoint = 28
+	extCertificateIssuer = 29
+	extAuthorityKeyID    = 35
+	extFreshestCRL       = 46
+)
+
+const maxDistributionPoints = 100
+
+// Why a list cannot be judged by.
+var (
+	errDeltaCRL       = errors.New("is a delta, which only tells what changed since another one: want the complete one (RFC 5280 section 5.2.4)")
+	errIndirectCRL    = errors.New("is an indirect one, which also revokes what others issued: want one from each issuer (RFC 5280 section 5.2.5)")
+	errSomeReasons    = errors.New("is only about some reasons for revocation: want one that is about all (RFC 5280 section 5.2.5)")
+	errAttributes     = errors.New("is about attribute certificates, which TLS does not use")
+	errMalformedScope = errors.New("has a malformed issuingDistributionPoint (RFC 5280 section 5.2.5)")
+	errNoURI          = errors.New("is for a distribution point that is no URI, which cannot be compared with what is in the certificates")
+	errManyURIs       = fmt.Errorf("is for more than %d distribution points", maxDistributionPoints)
+	errUnknownEntry   = errors.New("has an entry with a critical extension that is not understood: it must not be used (RFC 5280 section 5.3)")
 )
 
 // certificateExtension returns the last number of an identifier that begins
@@ -86,13 +90,13 @@ func parseScope(extensions []pkix.Extension) (crlScope, error) {
 		var err error
 		switch certificateExtension(e.Id) {
 		case extDeltaCRLIndicator:
-			err = errors.New(deltaCRL)
+			err = errDeltaCRL
 		case extDistributionPoint:
 			scope, err = parseDistributionPoint(e.Value)
 		case extIssuerAltName, extCRLNumber, extAuthorityKeyID, extFreshestCRL:
 		default:
 			if e.Critical {
-				err = fmt.Errorf(unknownExtension, printable(e.Id.String(), 100))
+				err = fmt.Errorf("has the critical extension %s, which is not understood: it must not be used (RFC 5280 section 5.2)", printable(e.Id.String(), 100))
 			}
 		}
 		if err != nil {
@@ -111,19 +115,19 @@ func parseDistributionPoint(der []byte) (scope crlScope, err error) {
 		!idp.ReadOptionalASN1(&point, &hasPoint, tag(0).Constructed()) ||
 		!readFlag(&idp, tag(1), &scope.onlyLeaves) ||
 		!readFlag(&idp, tag(2), &scope.onlyCAs) {
-		return scope, errors.New(malformedScope)
+		return scope, errMalformedScope
 	}
 	if idp.PeekASN1Tag(tag(3)) {
-		return scope, errors.New(onlySomeReasons)
+		return scope, errSomeReasons
 	}
 	if !readFlag(&idp, tag(4), &indirect) || !readFlag(&idp, tag(5), &attributes) || !idp.Empty() {
-		return scope, errors.New(malformedScope)
+		return scope, errMalformedScope
 	}
 	switch {
 	case indirect:
-		return scope, errors.New(indirectCRL)
+		return scope, errIndirectCRL
 	case attributes:
-		return scope, errors.New(onlyAttributes)
+		return scope, errAttributes
 	case hasPoint:
 		scope.points, err = parsePoints(point)
 	}
@@ -145,25 +149,25 @@ func readFlag(s *cryptobyte.String, tag asn1.Tag, out *bool) bool {
 func parsePoints(point cryptobyte.String) ([]string, error) {
 	var names cryptobyte.String
 	if !point.ReadASN1(&names, asn1.Tag(0).Constructed().ContextSpecific()) || !point.Empty() {
-		return nil, errors.New(pointsWithoutURI)
+		return nil, errNoURI
 	}
 	var points []string
 	for !names.Empty() {
 		var name cryptobyte.String
 		var tag asn1.Tag
 		if !names.ReadAnyASN1(&name, &tag) {
-			return nil, errors.New(malformedScope)
+			return nil, errMalformedScope
 		}
 		if tag != asn1.Tag(6).ContextSpecific() {
 			continue
 		}
 		if len(points) == maxDistributionPoints {
-			return nil, errors.New(tooManyDistributionURI)
+			return nil, errManyURIs
 		}
 		points = append(points, string(name))
 	}
 	if points == nil {
-		return nil, errors.New(pointsWithoutURI)
+		return nil, errNoURI
 	}
 	return points, nil
 }
@@ -180,11 +184,11 @@ func checkEntryExtensions(extensions cryptobyte.String) error {
 		}
 		switch certificateExtension(id) {
 		case extCertificateIssuer:
-			return errors.New(indirectCRL)
+			return errIndirectCRL
 		case extReason, extHoldInstruction, extInvalidityDate:
 		default:
 			if critical {
-				return errors.New(unknownEntryExtension)
+				return errUnknownEntry
 			}
 		}
 	}

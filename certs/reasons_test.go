@@ -101,6 +101,35 @@ func TestHandshakeReasons(t *testing.T) {
 			want: certs.ReasonWrongKeyUsage, detail: "only for clientAuth",
 		},
 		{
+			name: "revoked",
+			change: func(t *testing.T, p peers) {
+				issued := ca.Server(t, names...)
+				p.server.Certificates[0] = certstest.TLS(t, issued)
+				p.client.Trust = []*certs.TrustBundle{ca.TrustCRLs(t, ca.CRL(t, issued.Leaf))}
+			},
+			want: certs.ReasonRevoked, detail: "was revoked by",
+		},
+		{
+			name: "no revocation list of the issuer",
+			change: func(t *testing.T, p peers) {
+				p.client.Trust = []*certs.TrustBundle{ca.TrustCRLs(t, ca.Intermediate(t).CRL(t))}
+			},
+			want: certs.ReasonCRLExpired, detail: "none of its issuer",
+		},
+		{
+			name:   "a key that is not pinned",
+			change: func(_ *testing.T, p peers) { p.client.Pins = [][32]byte{{1}} },
+			want:   certs.ReasonPinMismatch, detail: "is pinned",
+		},
+		{
+			name: "a chain that is too long",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = certstest.TLS(t, ca.Intermediate(t).Server(t, names...))
+				p.client.VerifyDepth = new(uint32)
+			},
+			want: certs.ReasonDepthExceeded, detail: "1 intermediate",
+		},
+		{
 			name: "a critical extension nobody knows",
 			change: func(t *testing.T, p peers) {
 				p.server.Certificates[0] = selfSigned(t, func(c *x509.Certificate) {
