@@ -84,6 +84,11 @@ func TestAnEndpointThatEndsOrSaysNothing(t *testing.T) {
 	}{
 		{"closes", func(c *net.TCPConn) { c.Read(make([]byte, 4096)); c.CloseWrite(); io.Copy(io.Discard, c) }, nil,
 			certs.ReasonPeerClosed, []string{"closed the connection", "before it had said anything"}, []string{"endpoints[0].address"}},
+		{"fails of itself", func(c *net.TCPConn) {
+			c.Read(make([]byte, 4096))
+			c.Write([]byte{21, 3, 3, 0, 2, 2, 80}) // internal_error
+			io.Copy(io.Discard, c)
+		}, nil, certs.ReasonOther, []string{"internal error"}, []string{"log of the upstream"}},
 		{"resets", func(c *net.TCPConn) { c.Read(make([]byte, 1)); c.SetLinger(0) }, nil,
 			certs.ReasonPeerClosed, []string{"reset the connection"}, []string{"log of the upstream"}},
 		{"sends half a record", func(c *net.TCPConn) {
@@ -235,13 +240,24 @@ func TestAHostileCertificateIsBounded(t *testing.T) {
 
 func selfSigned(t *testing.T, template *x509.Certificate) tls.Certificate {
 	t.Helper()
+	return issuedBy(t, "", template)
+}
+
+// issuedBy makes a certificate that a CA of the name signed which nobody has;
+// without a name, one that signed itself.
+func issuedBy(t *testing.T, ca string, template *x509.Certificate) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template.SerialNumber = big.NewInt(1)
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	parent := template
+	if ca != "" {
+		parent = &x509.Certificate{Subject: pkix.Name{CommonName: ca}}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}

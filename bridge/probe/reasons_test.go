@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
+	"errors"
 	"math/big"
 	"testing"
 	"time"
@@ -294,6 +296,73 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"clientAuth"},
 		},
 		{
+			name: "a client certificate that is not valid yet",
+			change: func(t *testing.T, p peers) {
+				p.client.Certificate = certstest.Certificate(t, ca.Leaf(t, pki.LeafOptions{
+					Usage: pki.Client, CommonName: "early", NotBefore: now.Add(day), NotAfter: now.Add(2 * day)}))
+			},
+			reason: certs.ReasonClientCertificateRejected,
+			facts:  []string{"CN=early", "ours is not valid before"},
+			advice: []string{"valid"},
+		},
+		{
+			name: "a client certificate that is refused without a word",
+			change: func(_ *testing.T, p peers) {
+				p.server.ClientAuth, p.server.ClientCAs = tls.RequireAnyClientCert, nil
+				p.server.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return errors.New("no") }
+			},
+			reason: certs.ReasonClientCertificateRejected,
+			facts:  []string{"CN=bridge", "does not say from which CAs"},
+			advice: []string{"its log"},
+		},
+		{
+			name: "a client certificate that nobody says the CA of",
+			change: func(_ *testing.T, p peers) {
+				p.client.Certificate = nil
+				p.server.ClientAuth, p.server.ClientCAs = tls.RequireAnyClientCert, nil
+			},
+			reason: certs.ReasonClientCertificateRequired,
+			facts:  []string{"does not say from which CAs"},
+			advice: []string{"tls.certificate"},
+		},
+		{
+			name: "a common name and no other",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = selfSigned(t, &x509.Certificate{Subject: pkix.Name{CommonName: "upstream.test"}})
+				p.client.Trust = []*certs.TrustBundle{trust(t, p.server.Certificates[0].Certificate[0])}
+			},
+			reason: certs.ReasonNameMismatch,
+			facts:  []string{"CN=upstream.test", "no subject alternative name", "RFC 9525"},
+			advice: []string{"issued again with upstream.test"},
+		},
+		{
+			name: "an issuer whose certificate is to be had elsewhere",
+			change: func(t *testing.T, p peers) {
+				p.server.Certificates[0] = issuedBy(t, "far intermediate", &x509.Certificate{
+					Subject: pkix.Name{CommonName: "near leaf"}, DNSNames: names, IssuingCertificateURL: []string{"http://ca.example/far.crt"}})
+			},
+			reason: certs.ReasonUnknownCA,
+			facts:  []string{"CN=far intermediate", "http://ca.example/far.crt"},
+			advice: []string{"CN=far intermediate"},
+		},
+		{
+			name: "a server that wants a name",
+			change: func(t *testing.T, p peers) {
+				cert := p.server.Certificates[0]
+				p.client.NoServerName = true
+				p.server.Certificates = nil
+				p.server.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+					if h.ServerName == "" {
+						return nil, nil
+					}
+					return &cert, nil
+				}
+			},
+			reason: certs.ReasonUnrecognizedName,
+			facts:  []string{"we sent no SNI", "with tls.server_name: upstream.test it shakes hands"},
+			advice: []string{"SERVER_NAME_SOURCE_FIXED", "tls.server_name to upstream.test"},
+		},
+		{
 			name: "a server that knows no such name",
 			change: func(t *testing.T, p peers) {
 				byDefault := leaf(ca, pki.LeafOptions{DNSNames: []string{"known.test"}})
@@ -414,6 +483,16 @@ func withCRL(t *testing.T, ca *certstest.CA, o pki.CRLOptions) *certs.TrustBundl
 		t.Fatal(err)
 	}
 	b, err := certs.NewTrustBundle(certs.TrustSource{Certificates: ca.TrustPEM(), CRLs: []certs.CRLSource{{Data: list}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// trust returns a bundle of one certificate.
+func trust(t *testing.T, der []byte) *certs.TrustBundle {
+	t.Helper()
+	b, err := certs.ParseTrustBundle(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	if err != nil {
 		t.Fatal(err)
 	}
