@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"math/big"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -349,4 +351,52 @@ func TestSerialNumbers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A list that is replaced makes a new Client or Server: no session made under
+// the old one is resumed under the new one, and what it revokes is refused.
+func TestSessionsEndWithTheirRevocationLists(t *testing.T) {
+	ca := certstest.NewCA(t)
+	front, client := ca.Server(t, "front.test"), ca.Client(t, "c")
+	clean := ca.TrustCRLs(t, ca.CRL(t))
+	bothVersions(t, func(t *testing.T, version uint16) {
+		so := certs.ServerOptions{
+			Certificates: []*certs.Certificate{certstest.Certificate(t, front)}, MaxVersion: version,
+			ClientAuth: certs.ClientAuthRequired, ClientTrust: []*certs.TrustBundle{clean},
+		}
+		co := certs.ClientOptions{
+			ServerName: "front.test", Trust: []*certs.TrustBundle{clean}, Certificate: certstest.Certificate(t, client),
+		}
+		var now atomic.Pointer[certs.Server]
+		now.Store(newServer(t, so))
+		s := serve(t, func(raw net.Conn) *tls.Conn { return now.Load().Conn(raw) })
+		first := newClient(t, co)
+		step := func(c *certs.Client, resumed bool, ours, theirs certs.Reason) {
+			t.Helper()
+			_, err := connect(t, c, s.addr)
+			at := <-s.shaken
+			if certs.Classify(err) != ours || certs.ClassifyAccept(at.err) != theirs || at.state.DidResume != resumed {
+				t.Errorf("resumed %v, errors %v and %v", at.state.DidResume, err, at.err)
+			}
+		}
+		step(first, false, "", "")
+		step(first, true, "", "")
+
+		so.ClientTrust = []*certs.TrustBundle{ca.TrustCRLs(t, ca.CRL(t, ca.Client(t, "another").Leaf))}
+		now.Store(newServer(t, so))
+		step(first, false, "", "") // the listener's list changed
+		step(first, true, "", "")
+
+		co.Replaces, co.Trust = first, so.ClientTrust
+		second := newClient(t, co)
+		step(second, false, "", "") // the upstream's did
+		wantStats(t, second, 0, full{certs.FullCredentialsChanged: 1})
+
+		so.ClientTrust = []*certs.TrustBundle{ca.TrustCRLs(t, ca.CRL(t, client.Leaf))}
+		now.Store(newServer(t, so))
+		step(second, false, certs.ReasonClientCertificateRejected, certs.ReasonRevoked)
+
+		co.Replaces, co.Trust = second, []*certs.TrustBundle{ca.TrustCRLs(t, ca.CRL(t, front.Leaf))}
+		step(newClient(t, co), false, certs.ReasonRevoked, certs.ReasonBadCertificate)
+	})
 }
