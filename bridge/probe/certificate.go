@@ -153,19 +153,13 @@ func (t *trial) explainValidity() diagnosis {
 			break
 		}
 	}
-	// Neither the endpoint nor the chain of trust has anything to do with our
-	// own certificates: if they are out of date too, the clock is.
-	ours := 0
+	// If all that we trust is out of date just the same, our clock is wrong.
+	// One of many means nothing: bundles keep old CAs.
+	var anchors []*x509.Certificate
 	for _, b := range t.options.Trust {
-		for _, c := range b.Certificates() {
-			if outside(c) {
-				ours++
-			}
-		}
+		anchors = append(anchors, b.Certificates()...)
 	}
-	if c := t.options.Certificate; c != nil && outside(c.Leaf()) {
-		ours++
-	}
+	ours := len(anchors) > 0 && !slices.ContainsFunc(anchors, func(c *x509.Certificate) bool { return !outside(c) })
 	if bad == nil {
 		return say("%s (this machine's clock says %s)", t.detail(), stamp(now)).advise("renew the CA's certificate in the trust bundle named in tls.trust_bundles")
 	}
@@ -176,7 +170,7 @@ func (t *trial) explainValidity() diagnosis {
 	if early {
 		ahead := bad.NotBefore.Sub(now)
 		d := say("the certificate %s is not valid before %s, which is in %s by this machine's clock (%s)", who, stamp(bad.NotBefore), span(ahead), stamp(now))
-		if ours > 0 || ahead < skew {
+		if ours || ahead < skew {
 			d.facts += "; that clock may be slow"
 			return d.advise("set this machine's clock right if it is slow; otherwise wait, or have the upstream present a certificate that is valid now")
 		}
@@ -184,7 +178,7 @@ func (t *trial) explainValidity() diagnosis {
 	}
 	ago := now.Sub(bad.NotAfter)
 	d := say("the certificate %s expired on %s, %s ago by this machine's clock (%s)", who, stamp(bad.NotAfter), span(ago), stamp(now))
-	if ours > 0 || ago < skew {
+	if ours || ago < skew {
 		d.facts += "; that clock may be fast"
 		return d.advise("renew the certificate, or set this machine's clock right if it is fast")
 	}

@@ -99,6 +99,15 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"renew the certificate"},
 		},
 		{
+			name: "expired long before the clock, and so is what we trust",
+			change: func(t *testing.T, p peers) {
+				p.client.Time = func() time.Time { return now.Add(40 * 365 * day) }
+			},
+			reason: certs.ReasonExpired,
+			facts:  []string{"CN=upstream.test", "days ago", "clock may be fast"},
+			advice: []string{"this machine's clock"},
+		},
+		{
 			name: "expired just now",
 			change: func(t *testing.T, p peers) {
 				p.server.Certificates[0] = leaf(ca, pki.LeafOptions{DNSNames: names, NotBefore: now.Add(-2 * hour), NotAfter: now.Add(-hour - time.Minute)})
