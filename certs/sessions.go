@@ -15,6 +15,9 @@ const (
 	// is more than one only with ClientOptions.FromHost, where the names are
 	// whatever requests ask for.
 	maxHosts = 256
+	// maxTicket bounds a ticket, which may be 64 KiB long. Those that hold a
+	// client's whole chain have a few.
+	maxTicket = 16 << 10
 )
 
 // sessions keeps what one Client may resume under one name. It is never shared,
@@ -61,10 +64,13 @@ func (s *sessions) generation() uint64 {
 	return s.flushes
 }
 
-// put keeps a session that was made with the given version of TLS, unless there
-// was a flush since the connection began. The oldest ticket goes when there are
-// too many.
+// put keeps a session that was made with the given version of TLS, unless its
+// ticket is too long or there was a flush since the connection began. The oldest
+// ticket goes when there are too many.
 func (s *sessions) put(cs *tls.ClientSessionState, version uint16, generation uint64) {
+	if ticket, _, err := cs.ResumptionState(); err != nil || len(ticket) > maxTicket {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if generation != s.flushes {

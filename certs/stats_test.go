@@ -57,6 +57,32 @@ func TestFullNoTicketEver(t *testing.T) {
 	})
 }
 
+// A ticket may be 64 KiB long: such a server would have us keep them by the
+// hundred.
+func TestLongTicketsAreNotKept(t *testing.T) {
+	for _, c := range []struct {
+		extra   int
+		resumed uint64
+		full    full
+	}{
+		{8 << 10, 1, full{certs.FullNoTicket: 1}},
+		{20 << 10, 0, full{certs.FullNoTicket: 2}},
+	} {
+		bothVersions(t, func(t *testing.T, version uint16) {
+			server, o := mutual(t, certstest.NewCA(t))
+			o.MaxVersion = version
+			server.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+				session.Extra = append(session.Extra, make([]byte, c.extra))
+				return server.EncryptTicket(state, session)
+			}
+			server.UnwrapSession = server.DecryptTicket
+			s, client := serveConfig(t, server), newClient(t, o)
+			times(t, 2, client, s.addr)
+			wantStats(t, client, c.resumed, c.full)
+		})
+	}
+}
+
 func TestFullReuseOff(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
