@@ -118,3 +118,34 @@ func TestALinkThatIsTurnedOutwardsIsRefused(t *testing.T) {
 		t.Errorf("what was live: %d %q", code, body)
 	}
 }
+
+// Roots that are others after a restart leave what is outside of them down.
+func TestFilesThatTheRootsLeaveOutAreDown(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	before, after := t.TempDir(), t.TempDir()
+	path := writeFile(t, filepath.Join(before, "ca.pem"), a.ca.RootPEM())
+	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	g := startGateway(t, "--file-root", before)
+	g.apply(
+		&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: path}}, certificate("client", a.client),
+		upstream("web", a.settings(), web), listener("web", protocolHTTP, "web"),
+	)
+	if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "reached" {
+		t.Fatalf("%d %q", code, body)
+	}
+	g.stop()
+	g = startGatewayOn(t, g.dir, "--file-root", after)
+	if code, body := get(t, "http://"+g.address("web")+"/"); code != 503 {
+		t.Errorf("without its CA: %d %q", code, body)
+	}
+	problems := g.getStatus().GetProblems()
+	if len(problems) == 0 || !strings.Contains(problems[0].GetReason(), "--file-root") || g.upstream("web").GetReason() == "" {
+		t.Errorf("problems are %v, the upstream is %v", problems, g.upstream("web"))
+	}
+	// Roots that are no directories are refused outright.
+	r := command(t, program(t), "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--file-root", path)
+	if r.code == 0 || !strings.Contains(r.stderr, "--file-root") {
+		t.Errorf("a root that is a file: %s", r)
+	}
+}

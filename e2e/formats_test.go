@@ -116,7 +116,7 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 		return openssl(t, append(args, "-in", key)...)
 	}
 
-	for _, c := range []struct {
+	cases := []struct {
 		name  string
 		build func(issued *pki.Issued) func(name string) *adminv1.Certificate
 		key   func(name string) *pki.Issued
@@ -156,7 +156,8 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 		{"pkcs12-old", func(i *pki.Issued) func(string) *adminv1.Certificate {
 			return p12(archive(t, i, passphrase, "-legacy"))
 		}, rsa},
-	} {
+	}
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			issued := c.key(c.name)
 			settings := &adminv1.UpstreamTls{Certificate: c.name, TrustBundles: []string{"ca"}, ServerName: serverName}
@@ -182,6 +183,12 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 			t.Errorf("%v, %v", resp, err)
 		}
 	})
+	// What is stored holds all that is needed to open it again.
+	g.stop()
+	g = g.restart()
+	for _, c := range cases {
+		expectSeen(t, g, c.name, root, c.name)
+	}
 }
 
 // expectSeen checks that the upstream behind a TLS listener sees the common name
