@@ -172,8 +172,8 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 	if code != 502 || strings.Contains(strings.ToLower(body), "certificate") || len(body) > 100 {
 		t.Errorf("HTTP: %d %q, want 502 and a short body that tells nothing", code, body)
 	}
-	if answer != "" {
-		t.Errorf("TCP: the client got %q", answer)
+	if answer != "" || err == nil {
+		t.Errorf("TCP: the client got %q, %v, want a connection that is reset", answer, err)
 	}
 	expectReason(t, g, web, reason)
 	expectReason(t, g, raw, reason)
