@@ -272,7 +272,7 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 			// server presents now.
 			h.sessions.drop(FullRefused)
 		}
-		return nil, &HandshakeError{Reason: h.reason(err), Err: err}
+		return nil, &HandshakeError{Reason: h.reason(err), Err: err, Refused: h.refused[:min(len(h.refused), maxRefused)]}
 	}
 	c.counters.count(h.full(tc.ConnectionState().DidResume))
 	return tc, nil

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -29,6 +30,8 @@ type handshake struct {
 	none      FullReason // why there was no session to offer
 	requested bool       // the server asked for a client certificate
 	sent      bool       // and one was sent
+
+	refused []*x509.Certificate // the server's, if verification failed
 }
 
 var errNoHost = errors.New("there is no host to take the server's name from: the request has none, or the client sent no SNI")
@@ -172,6 +175,7 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 	case len(failures) == 0:
 		return nil
 	case o.Verification != VerifyReportOnly:
+		h.refused = state.PeerCertificates
 		return failures[0]
 	case h.seen != nil:
 		return nil

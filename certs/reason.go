@@ -1,5 +1,7 @@
 package certs
 
+import "crypto/x509"
+
 // A Reason names why a connection, a handshake or a check failed. Its text is
 // that of the API's enum without its prefix. The zero Reason is no failure.
 type Reason string
@@ -51,6 +53,9 @@ func (e *VerifyError) Error() string { return e.Detail }
 // Unwrap returns what crypto/x509 said.
 func (e *VerifyError) Unwrap() error { return e.Err }
 
+// maxRefused bounds the certificates of a refused chain that are kept.
+const maxRefused = 20
+
 // A HandshakeError is what Client.Handshake returns. It carries the reason that
 // was found with the knowledge of that handshake, such as whether the peer had
 // asked for a client certificate.
@@ -58,6 +63,10 @@ type HandshakeError struct {
 	Reason Reason
 	// Err is the cause. It is never nil.
 	Err error
+	// Refused is the chain that was refused, the leaf first, if the peer
+	// presented one and it was: at most maxRefused certificates, which nobody
+	// vouches for.
+	Refused []*x509.Certificate
 }
 
 // Error returns the cause's text, bounded and escaped.

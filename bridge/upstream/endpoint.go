@@ -104,8 +104,14 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 	if err != nil {
 		// Not a reset: that could overtake the alert that tells the peer why.
 		sock.Close()
+		var he *certs.HandshakeError
+		if errors.As(err, &he) && len(he.Refused) > 0 {
+			e.presented.Store(&he.Refused)
+		}
 		return nil, e.failed(ctx, "tls", elapsed, err)
 	}
+	// With TLS 1.3 the upstream judges our certificate only now.
+	sock.HearFirst()
 	state := conn.ConnectionState()
 	if state.DidResume {
 		e.resumed.Add(1)

@@ -244,6 +244,10 @@ func TestDialFailuresSayWhereAndWhy(t *testing.T) {
 				s.LastFailure == nil || s.LastFailure.Reason != test.reason || s.LastFailure.Message == "" {
 				t.Errorf("status %+v", s)
 			}
+			refused := test.reason == certs.ReasonUnknownCA || test.reason == certs.ReasonNameMismatch
+			if (s.PeerCertificate != nil) != refused || refused && s.PeerCertificate.SANs[0] != "DNS:up.test" {
+				t.Errorf("presented: %+v", s.PeerCertificate)
+			}
 			if line := log.String(); strings.Count(line, "\n") != 1 || !strings.Contains(line, string(test.reason)) || !strings.Contains(line, address) {
 				t.Errorf("logged %q", line)
 			}
@@ -357,6 +361,38 @@ func TestLateFailureIsCounted(t *testing.T) {
 	}
 	if m := s.LastFailure.Message; len(m) > 600 || strings.ContainsAny(m, "\x1b\n") {
 		t.Errorf("message %q", m)
+	}
+}
+
+// With TLS 1.3 an upstream judges our certificate when the handshake is over for
+// us: what it says is read, however often it is written to once it has gone.
+func TestWhatAnUpstreamSaysBeforeItGoesIsHeard(t *testing.T) {
+	ca := certstest.NewCA(t)
+	config := &tls.Config{
+		Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}, MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	}
+	gone := make(chan struct{})
+	addr := listen(t, "tcp", func(conn net.Conn) {
+		_ = tls.Server(conn, config).Handshake()
+		conn.Close()
+		close(gone)
+	})
+	c := newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}})
+	u := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: addr.String(), HTTP: c}}})
+	conn, _, err := u.Dial(t.Context(), upstream.HTTP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	<-gone
+	for range 1000 {
+		if _, err := conn.Write([]byte("more")); err != nil {
+			t.Fatalf("before anything was read Write fails with %v", err)
+		}
+	}
+	if _, err := conn.Read(make([]byte, 1)); certs.Classify(err) != certs.ReasonClientCertificateRequired {
+		t.Errorf("Read: %v, want that a certificate is required", err)
 	}
 }
 

@@ -46,7 +46,7 @@ type EndpointStatus struct {
 	Connects, Handshakes              Timing                      // attempts, failed ones included
 	Failures                          map[certs.Reason]uint64
 	LastFailure                       *Failure    // nil: none
-	PeerCertificate                   *certs.Info // last presented and accepted; nil: none
+	PeerCertificate                   *certs.Info // last presented, be it that it was refused; nil: none
 }
 
 // A Failure is an attempt to connect that failed.

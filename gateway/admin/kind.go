@@ -77,7 +77,10 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 		change.Revision = s.gateway.State().Revision()
 	}
 	for _, w := range res.Warnings {
-		change.Warnings = append(change.Warnings, &adminv1.Warning{Field: tell(string(w.Field), maxField), Message: tell(w.Message, maxMessageText)})
+		change.Warnings = append(change.Warnings, &adminv1.Warning{
+			Field: tell(string(w.Field), maxField), Message: tell(w.Message, maxMessageText),
+			Finding: adminv1.CertificateFinding(adminv1.CertificateFinding_value["CERTIFICATE_FINDING_"+w.Code]),
+		})
 	}
 	return res, change, nil
 }

@@ -48,6 +48,7 @@ func (f Fault) String() string {
 type Warning struct {
 	Field   Path
 	Message string
+	Code    string // a word for programs, such as "NO_SAN"; may be empty
 }
 
 // A List gathers faults and warnings. The zero value is empty and ready.
@@ -70,6 +71,9 @@ func (l *List) AddClass(c Class, p Path, format string, args ...any) {
 func (l *List) Warn(p Path, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{Field: p, Message: fmt.Sprintf(format, args...)})
 }
+
+// Warned adds a warning.
+func (l *List) Warned(w Warning) { l.warnings = append(l.warnings, w) }
 
 // Merge adds everything that other holds.
 func (l *List) Merge(other *List) {

@@ -148,7 +148,7 @@ func (s *scope) notes() notes { return notes{s.Warnings(), s.standing} }
 // reuse says the notes of an object that stays live.
 func (s *scope) reuse(n notes) {
 	for _, w := range n.warnings {
-		s.Warn(w.Field, "%s", w.Message)
+		s.Warned(w)
 	}
 	s.standing = n.standing
 }
@@ -167,7 +167,8 @@ func (s *scope) close() (down string) {
 	}
 	if s.written() {
 		for _, w := range s.Warnings() {
-			s.job.bad.Warn(path.Join(string(w.Field)), "%s", w.Message)
+			w.Field = path.Join(string(w.Field))
+			s.job.bad.Warned(w)
 		}
 	}
 	for _, w := range s.standing {

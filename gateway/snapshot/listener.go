@@ -194,12 +194,8 @@ func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
 		s.Add("tls.client_trust_bundles", "must name at least one trust bundle, because client_auth asks for certificates")
 	}
 	for i, c := range l.uses.certificates {
-		if c == nil {
-			continue
-		}
-		_, warnings := c.UseFindings(certs.AsServer)
-		for _, w := range warnings {
-			s.Warn(invalid.Path("tls.certificates").Index(i), "certificate %q: %s", t.GetCertificates()[i], w)
+		if c != nil {
+			s.warnUse(invalid.Path("tls.certificates").Index(i), t.GetCertificates()[i], c, certs.AsServer)
 		}
 	}
 	if s.Len() > 0 || l.tls != nil || slices.Contains(l.uses.certificates, nil) {

@@ -42,8 +42,9 @@ func (j *job) certificate(msg *adminv1.Certificate) *certificate {
 			s.addCertificateFaults(at, err)
 		} else {
 			next.live = live
-			for _, w := range live.Info().Warnings {
-				s.Warn(at[chainField], "%s", w)
+			info := live.Info()
+			for i, w := range info.Warnings {
+				s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: string(info.Findings[i])})
 			}
 		}
 	}
@@ -196,21 +197,21 @@ func (s *scope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []c
 // warnOfTrust says what is odd about a bundle, a little of it if there is much.
 func (s *scope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
 	said := 0
-	say := func(p invalid.Path, subject, warning string) {
+	say := func(p invalid.Path, subject, warning string, code certs.Finding) {
 		if said++; said <= maxTrustWarnings {
-			s.Warn(p, "%s: %s", subject, warning)
+			s.Warned(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: string(code)})
 		}
 	}
 	if msg.GetSystem() == nil { // those of the system are nobody's here to mend
 		for _, ca := range trust.Infos() {
-			for _, w := range ca.Warnings {
-				say(at, ca.Subject, w)
+			for i, w := range ca.Warnings {
+				say(at, ca.Subject, w, ca.Findings[i])
 			}
 		}
 	}
 	for _, l := range trust.CRLInfos() {
 		for _, w := range l.Warnings {
-			say("crls", l.Issuer, w)
+			say("crls", l.Issuer, w, "")
 		}
 	}
 	if said > maxTrustWarnings {

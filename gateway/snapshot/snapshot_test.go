@@ -312,6 +312,9 @@ func TestWarningsSayWhatMayNotBeMeant(t *testing.T) {
 	warnings := w.put(w.server("server"), tlsUpstream("u", &adminv1.UpstreamTls{
 		Certificate: "server", ServerName: "10.0.0.1", MinVersion: adminv1.TlsVersion_TLS_VERSION_1_0,
 		CipherSuites: []string{"HIGH:!aNULL:!MD5"}, Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}))
+	if i := slices.IndexFunc(warnings, func(w invalid.Warning) bool { return w.Field == "r1.tls.certificate" }); i < 0 || warnings[i].Code != "NO_CLIENT_AUTH" {
+		t.Errorf("no typed warning of the certificate's use in %v", warnings)
+	}
 	for _, want := range []string{"r1.tls.certificate", "r1.tls.server_name", "r1.tls.min_version", "r1.tls.cipher_suites", "r1.tls.verification"} {
 		if !slices.ContainsFunc(warnings, func(w invalid.Warning) bool { return string(w.Field) == want }) {
 			t.Errorf("no warning at %s in %v", want, warnings)

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"crypto/tls"
+	"fmt"
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -101,6 +102,14 @@ func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
 		s.Add(p, "certificate %q is down: %s", name, c.down)
 	}
 	return c.live
+}
+
+// warnUse warns of what is likely to surprise of a certificate used so.
+func (s *scope) warnUse(p invalid.Path, name string, c *certs.Certificate, u certs.Use) {
+	findings, warnings := c.UseFindings(u)
+	for i, w := range warnings {
+		s.Warned(invalid.Warning{Field: p, Message: fmt.Sprintf("certificate %q: %s", name, w), Code: string(findings[i])})
+	}
 }
 
 // useTrust returns the live trust bundles of the names.

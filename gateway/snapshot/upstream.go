@@ -240,10 +240,7 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		}
 	}
 	if c := u.uses.certificate; c != nil {
-		_, warnings := c.UseFindings(certs.AsClient)
-		for _, w := range warnings {
-			s.Warn("tls.certificate", "certificate %q: %s", t.GetCertificate(), w)
-		}
+		s.warnUse("tls.certificate", t.GetCertificate(), c, certs.AsClient)
 		if len(t.GetTrustBundles()) > 0 && !c.LeadsTo(u.uses.trust...) {
 			s.Warn("tls.certificate", "certificate %q leads to no CA of trust_bundles: an upstream that trusts only those will refuse it", t.GetCertificate())
 		}

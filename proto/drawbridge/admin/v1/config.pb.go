@@ -530,7 +530,9 @@ type Warning struct {
 	// Path of the field in the request, such as "upstream.tls.min_version".
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
 	// What it is.
-	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The same as a word for programs, where it is about a certificate.
+	Finding       CertificateFinding `protobuf:"varint,3,opt,name=finding,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"finding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +579,13 @@ func (x *Warning) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Warning) GetFinding() CertificateFinding {
+	if x != nil {
+		return x.Finding
+	}
+	return CertificateFinding_CERTIFICATE_FINDING_UNSPECIFIED
 }
 
 // What a write did. An answer with a change means that it is durable and live
@@ -649,7 +658,7 @@ var File_drawbridge_admin_v1_config_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/config.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\xcd\x02\n" +
+	" drawbridge/admin/v1/config.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\xcd\x02\n" +
 	"\bResource\x12;\n" +
 	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerH\x00R\blistener\x122\n" +
 	"\x05route\x18\x02 \x01(\v2\x1a.drawbridge.admin.v1.RouteH\x00R\x05route\x12;\n" +
@@ -667,10 +676,11 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
-	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\"9\n" +
+	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\"|\n" +
 	"\aWarning\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x9d\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
+	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\"\x9d\x01\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
@@ -709,20 +719,21 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
-	(Kind)(0),              // 0: drawbridge.admin.v1.Kind
-	(RequireProbe)(0),      // 1: drawbridge.admin.v1.RequireProbe
-	(ChangeAction)(0),      // 2: drawbridge.admin.v1.ChangeAction
-	(*Resource)(nil),       // 3: drawbridge.admin.v1.Resource
-	(*ResourceRef)(nil),    // 4: drawbridge.admin.v1.ResourceRef
-	(*WriteOptions)(nil),   // 5: drawbridge.admin.v1.WriteOptions
-	(*ResourceChange)(nil), // 6: drawbridge.admin.v1.ResourceChange
-	(*Warning)(nil),        // 7: drawbridge.admin.v1.Warning
-	(*Change)(nil),         // 8: drawbridge.admin.v1.Change
-	(*Listener)(nil),       // 9: drawbridge.admin.v1.Listener
-	(*Route)(nil),          // 10: drawbridge.admin.v1.Route
-	(*Upstream)(nil),       // 11: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),    // 12: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),    // 13: drawbridge.admin.v1.TrustBundle
+	(Kind)(0),               // 0: drawbridge.admin.v1.Kind
+	(RequireProbe)(0),       // 1: drawbridge.admin.v1.RequireProbe
+	(ChangeAction)(0),       // 2: drawbridge.admin.v1.ChangeAction
+	(*Resource)(nil),        // 3: drawbridge.admin.v1.Resource
+	(*ResourceRef)(nil),     // 4: drawbridge.admin.v1.ResourceRef
+	(*WriteOptions)(nil),    // 5: drawbridge.admin.v1.WriteOptions
+	(*ResourceChange)(nil),  // 6: drawbridge.admin.v1.ResourceChange
+	(*Warning)(nil),         // 7: drawbridge.admin.v1.Warning
+	(*Change)(nil),          // 8: drawbridge.admin.v1.Change
+	(*Listener)(nil),        // 9: drawbridge.admin.v1.Listener
+	(*Route)(nil),           // 10: drawbridge.admin.v1.Route
+	(*Upstream)(nil),        // 11: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),     // 12: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),     // 13: drawbridge.admin.v1.TrustBundle
+	(CertificateFinding)(0), // 14: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
 	9,  // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
@@ -734,13 +745,14 @@ var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
 	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
 	0,  // 7: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
 	2,  // 8: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	6,  // 9: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	7,  // 10: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	14, // 9: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	6,  // 10: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	7,  // 11: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -751,6 +763,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 	file_drawbridge_admin_v1_certificate_proto_init()
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_route_proto_init()
+	file_drawbridge_admin_v1_tls_proto_init()
 	file_drawbridge_admin_v1_trust_bundle_proto_init()
 	file_drawbridge_admin_v1_upstream_proto_init()
 	file_drawbridge_admin_v1_config_proto_msgTypes[0].OneofWrappers = []any{
