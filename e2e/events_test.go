@@ -10,12 +10,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -183,5 +186,70 @@ func TestExpiryIsTold(t *testing.T) {
 	r := g.cli("get", "certificates", "-o", "json")
 	if r.code != 0 || !json.Valid([]byte(r.stdout)) || !strings.Contains(r.stdout, "past") {
 		t.Errorf("drawbridge get certificates: %s", r)
+	}
+}
+
+// Who reads too slowly is ended, and holds up nobody.
+func TestASlowWatcherIsEnded(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	slow, quick := g.watchEvents(), g.watchEvents()
+	// What a client takes without reading is some hundred kilobytes.
+	comment := strings.Repeat("x", 1000)
+	var revision uint64
+	for i := range 600 {
+		resp, err := g.admin.PutUpstream(patient(t), &adminv1.PutUpstreamRequest{
+			Upstream: plainUpstream("up", fmt.Sprintf("127.0.0.1:%d", i+1)), Options: &adminv1.WriteOptions{Comment: comment},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		revision = resp.GetChange().GetRevision()
+		if e := quick.await(adminv1.EventType_EVENT_TYPE_APPLIED); e.GetRevision() != revision {
+			t.Fatalf("revision %d is told as %v", revision, e)
+		}
+	}
+	for {
+		if _, err := slow.stream.Recv(); err != nil {
+			if status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("the slow watcher is ended with %v", err)
+			}
+			return
+		}
+	}
+}
+
+func TestWatchCommand(t *testing.T) {
+	t.Parallel()
+	a, other := newAuthority(t), newAuthority(t)
+	raw := serveConns(t, a.serverConfig(t), echo)
+	g := startGateway(t)
+	table := start(t, program(t), "watch", "--admin", "unix:"+g.socket)
+	lines := start(t, program(t), "watch", "-o", "json", "--admin", "unix:"+g.socket)
+	eventually(t, "drawbridge watch shows the present revision", func() bool { return lines.out.contains("\n") && table.out.contains("\n") })
+	g.apply(trustBundle("ca", other.ca), certificate("client", a.client), upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"))
+	// It may have begun to watch events only after the first of them.
+	eventually(t, "drawbridge watch tells of a failure", func() bool {
+		g.apply(upstream("raw", a.settings(), raw))
+		g.apply(withCRLs(trustBundle("ca", other.ca), crl(t, other.ca)))
+		_, _ = exchange(t, g.address("raw"), "hello")
+		return lines.out.contains("UNKNOWN_CA") && table.out.contains("UNKNOWN_CA")
+	})
+	if out := table.out.String(); strings.Contains(out, "\x1b") || !strings.Contains(out, raw) {
+		t.Errorf("for reading it prints:\n%s", out)
+	}
+	for line := range strings.Lines(lines.out.String()) {
+		if !strings.HasSuffix(line, "\n") {
+			continue // it is being written
+		}
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not JSON: %s", line)
+		}
+	}
+	for _, p := range []*process{table, lines} {
+		p.signal(syscall.SIGINT)
+		if code := p.wait(); code != 0 {
+			t.Errorf("interrupted it returns %d:\n%s", code, p.out)
+		}
 	}
 }

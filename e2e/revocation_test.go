@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
@@ -77,6 +78,16 @@ func TestRevocationFailsClosed(t *testing.T) {
 				}
 				_ = conn.Close()
 			}
+		}
+		if c.want != good {
+			eventually(t, "the log tells why the client of front-"+c.name+" is refused", func() bool {
+				for line := range strings.Lines(g.out.String()) {
+					if strings.Contains(line, `"front-`+c.name+`"`) && strings.Contains(line, `"`+word(c.want)+`"`) {
+						return true
+					}
+				}
+				return false
+			})
 		}
 	}
 }
