@@ -86,22 +86,30 @@ func (d *dialer) check(tc *tls.Conn) error {
 	return nil
 }
 
-// refusal returns why a connection that was dialled for a request is dead, if
-// that says more than err does. With TLS 1.3 an upstream judges our certificate
-// when the handshake is over for us; its alert is then read by whichever of
-// net/http's goroutines comes first, and not always part of what it returns. A
-// tls.Conn keeps the alert and gives it to every later Read.
+// refusal returns why the connections of a request are dead, if that says more
+// than err does. With TLS 1.3 an upstream judges our certificate when the
+// handshake is over for us; its alert is then read by whichever of net/http's
+// goroutines comes first, and not always part of what it returns. A tls.Conn
+// keeps the alert and gives it to every later Read.
 func (x *exchange) refusal(err error) error {
-	tc := x.dialled.Load()
-	if tc == nil || !saysDead(err) {
+	if !saysDead(err) {
 		return err
 	}
-	_ = tc.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // fails only if it is closed, which is as good
-	if _, late := tc.Read(make([]byte, 1)); late != nil {
-		switch certs.Classify(late) {
-		case certs.ReasonOther, certs.ReasonPeerClosed, certs.ReasonHandshakeTimeout, certs.ReasonConnectTimeout:
-		default:
-			return late
+	conns := []*tls.Conn{x.dialled.Load()}
+	if shared := x.shared.Load(); shared != conns[0] && sharedIsDead(err) {
+		conns = append(conns, shared)
+	}
+	for _, tc := range conns {
+		if tc == nil {
+			continue
+		}
+		_ = tc.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // fails only if it is closed, which is as good
+		if _, late := tc.Read(make([]byte, 1)); late != nil {
+			switch certs.Classify(late) {
+			case certs.ReasonOther, certs.ReasonPeerClosed, certs.ReasonHandshakeTimeout, certs.ReasonConnectTimeout:
+			default:
+				return late
+			}
 		}
 	}
 	return err
@@ -115,7 +123,14 @@ func saysDead(err error) bool {
 			return true
 		}
 	}
-	// net/http exports no error for a connection that failed as it was new.
-	return strings.Contains(err.Error(), "http2: client conn could not be established") ||
-		strings.Contains(err.Error(), "http2: client conn is closed")
+	return sharedIsDead(err) || strings.Contains(err.Error(), "http2: client conn is closed")
+}
+
+// sharedIsDead reports whether err means that the HTTP/2 connection a request
+// was given, which may have been dialled for another, died before it carried
+// anything. net/http exports no errors for that.
+func sharedIsDead(err error) bool {
+	return errors.Is(err, errDials) ||
+		strings.Contains(err.Error(), "http2: client conn could not be established") ||
+		strings.Contains(err.Error(), "http2: client connection force closed")
 }

@@ -222,6 +222,7 @@ func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response
 	x.dials.Store(0)
 	x.dialled.Store(nil)
 	x.kept.Store(nil)
+	x.shared.Store(nil)
 	res, err := x.transport(out, e).RoundTrip(try)
 	if err == nil && x.unasked() {
 		x.kept.Load().Close()

@@ -37,7 +37,8 @@ type exchange struct {
 	// last with TLS.
 	dials   atomic.Int32
 	dialled atomic.Pointer[tls.Conn]
-	kept    atomic.Pointer[kept] // the connection that it is sent on, if that is one
+	kept    atomic.Pointer[kept]     // the connection that it is sent on, if that is one
+	shared  atomic.Pointer[tls.Conn] // the last it was given, with HTTP/2 over TLS
 }
 
 type exchangeKey struct{}

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http/httptrace"
@@ -52,6 +53,8 @@ func (x *exchange) trace() *httptrace.ClientTrace {
 				k.phase.Store(keptTaken)
 			}
 			x.kept.Store(k)
+			tc, _ := info.Conn.(*tls.Conn)
+			x.shared.Store(tc)
 		},
 		GotFirstResponseByte: func() {
 			if k := x.kept.Load(); k != nil && k.phase.Load() != keptAnswer {
