@@ -137,8 +137,10 @@ func newCertificate(m material, passphrase bool) (*Certificate, error) {
 	certs, key := m.certs, m.key
 	leaf := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(c, key) })
 	if leaf < 0 {
-		problem := fmt.Sprintf("is not the key of the certificate %s (its key is %s, this one is %s)",
-			describeName(certs[0]), keyType(certs[0].PublicKey), keyType(key.Public()))
+		problem := "is not the key of the certificate " + describeName(certs[0])
+		if want, have := keyType(certs[0].PublicKey), keyType(key.Public()); want != have {
+			problem += fmt.Sprintf(" (its key is %s, this one is %s)", want, have)
+		}
 		if m.keyField != "private_key" {
 			problem = "holds a private key that " + problem
 		}

@@ -113,13 +113,14 @@ func TestInsecureSkipIsWarnedOf(t *testing.T) {
 			return strings.Contains(metrics, sample+"\n")
 		}
 	}
-	eventually(t, "a metric says so", says(`drawbridge_upstream_unverified{upstream="raw",verification="insecure_skip"} 1`))
+	eventually(t, "a metric says so", says(`drawbridge_upstream_unverified{upstream="raw"} 1`))
 	eventually(t, "another counts it", says(`drawbridge_gateway_warnings 1`))
 	g.apply(trustBundle("ca", a.ca), upstream("raw", a.settings(), raw))
 	if w := g.getStatus().GetWarnings(); about(w) {
 		t.Errorf("once it is verified the status warns of %v", w)
 	}
 	eventually(t, "no metric counts it any more", says(`drawbridge_gateway_warnings 0`))
+	eventually(t, "nor says so", says(`drawbridge_upstream_unverified{upstream="raw"} 0`))
 }
 
 func TestNamesAndPinsThatFit(t *testing.T) {

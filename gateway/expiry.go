@@ -3,9 +3,9 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -32,7 +32,7 @@ func (g *Gateway) watchExpiry(ctx context.Context) {
 	var e expiry
 	for {
 		for _, event := range e.due(g.Certificates(), time.Now()) {
-			g.log.Warn("certificate near its end", "use", strings.ToLower(event.GetKind().String()), "name", event.GetName(), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
+			g.log.Warn("certificate near its end", "resource", store.KindName(event.GetKind())+" "+event.GetName(), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
 			g.event(event)
 		}
 		select {
@@ -57,7 +57,7 @@ func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []
 		left := c.GetInfo().GetNotAfter().AsTime().Sub(now)
 		level := -1
 		for _, days := range expiryDays {
-			if left <= time.Duration(days)*24*time.Hour {
+			if left <= time.Duration(days)*24*time.Hour && !always(c, days) {
 				level = days
 			}
 		}
@@ -74,6 +74,13 @@ func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []
 	}
 	e.told = told
 	return out
+}
+
+// always reports whether a revocation list is nearer to its end than that for
+// most of its life: one that is made anew each week is no event each week.
+func always(c *adminv1.CertificateInUse, days int) bool {
+	life := c.GetInfo().GetNotAfter().AsTime().Sub(c.GetInfo().GetNotBefore().AsTime())
+	return c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL && 2*time.Duration(days)*24*time.Hour > life
 }
 
 var useKinds = map[adminv1.CertificateUse]adminv1.Kind{

@@ -151,9 +151,11 @@ func (p *publisher) publish() {
 		}
 	})
 	for _, u := range snap.Upstreams() {
-		if u.Unverified != "" {
-			p.SetGaugeWithLabels([]string{"upstream", "unverified"}, 1, []metrics.Label{label("upstream", u.Name), label("verification", u.Unverified)})
+		unverified := float32(0)
+		if u.Unverified {
+			unverified = 1
 		}
+		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
 		for i, e := range u.Live.Status() {
 			type endpoint struct {
 				u *upstream.Upstream

@@ -209,7 +209,7 @@ func (t *trial) explainChain() diagnosis {
 	case certs.ReasonCRLExpired:
 		return d.advise("put the CA's present revocation list in crls of the trust bundle named in tls.trust_bundles")
 	case certs.ReasonPinMismatch:
-		return d.advise("if the upstream has a new key, set tls.spki_pins to %s", values(pin(leaf)))
+		return d.advise("if the upstream has a new key, add it to tls.spki_pins: %s", values(pin(leaf)))
 	}
 	return d.advise("have the upstream present a certificate that is well-formed and correctly signed")
 }

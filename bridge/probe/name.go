@@ -33,7 +33,7 @@ func (t *trial) explainName() diagnosis {
 		}
 		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
 	}
-	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && t.options.VerifyName == "" {
+	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && !t.options.FromHost && t.options.VerifyName == "" {
 		field = "tls.server_name" // and it is then sent, too
 	}
 	return d.advise("set %s to %q if that is the upstream", field, name)

@@ -139,6 +139,7 @@ func (s *scope) buildListener(l *Listener) {
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
 			Routes: s.tcpRoutes(l),
 		}
+		s.warnOfNames(l)
 		if u := l.uses.upstream; u != nil {
 			l.tcp.Default = &l4.Target{Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
 		}
@@ -158,6 +159,25 @@ func (s *scope) buildListener(l *Listener) {
 		s.Add("protocol", "must be set: PROTOCOL_TCP or PROTOCOL_HTTP")
 	default:
 		enum(s, "protocol", msg.GetProtocol(), adminv1.Protocol_name)
+	}
+}
+
+// warnOfNames warns of upstreams that take their server name from the client's
+// SNI, where no client sends one.
+func (s *scope) warnOfNames(l *Listener) {
+	if l.msg.GetTls() != nil {
+		return
+	}
+	warn := func(p invalid.Path, u *liveUpstream) {
+		if u != nil && u.msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
+			s.Warn(p, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is refused", u.msg.GetName())
+		}
+	}
+	warn("upstream", l.uses.upstream)
+	for _, r := range l.uses.routes {
+		for _, u := range r.upstreams {
+			warn("tls", u)
+		}
 	}
 }
 

@@ -1,8 +1,6 @@
 package snapshot
 
 import (
-	"strings"
-
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -85,16 +83,16 @@ type Upstream struct {
 	// Tracker knows its connections, those of earlier revisions too.
 	Tracker *upstream.Tracker
 
-	// Unverified is "report_only" or "insecure_skip" where whatever certificate
-	// its endpoints present is let through.
-	Unverified string
+	// Unverified says that whatever certificate its endpoints present is let
+	// through.
+	Unverified bool
 }
 
 func (u *liveUpstream) public() Upstream {
 	out := Upstream{Name: u.msg.GetName(), Reason: u.down, Live: u.live, Tracker: u.tracker}
-	switch v := u.msg.GetTls().GetVerification(); v {
+	switch u.msg.GetTls().GetVerification() {
 	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
-		out.Unverified = strings.ToLower(strings.TrimPrefix(v.String(), "VERIFICATION_"))
+		out.Unverified = true
 	}
 	return out
 }

@@ -272,6 +272,15 @@ func TestRoutesThatCannotBeToldApartAreRefusedWhereTheyAreWritten(t *testing.T) 
 	w.put(forward("a", prefix("/v2/x"), "web", "u"))
 }
 
+func TestAPlaintextListenerHasNoNameToTakeFromTheClient(t *testing.T) {
+	w := newWorld(t)
+	fromHost := &adminv1.UpstreamTls{ServerNameSource: adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST}
+	warnings := w.put(tlsUpstream("u", fromHost), listener("tcp", "127.0.0.1:1", tcp, "u"), listener("http", "127.0.0.1:2", httpP, "u"))
+	if len(warnings) != 1 || warnings[0].Field != "r1.upstream" || !strings.Contains(warnings[0].Message, "SNI") {
+		t.Errorf("%v", warnings)
+	}
+}
+
 func TestExpressionsThatAreTooLargeTogetherAreRefused(t *testing.T) {
 	w := newWorld(t)
 	rs := []store.Resource{tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u")}

@@ -404,7 +404,8 @@ func (*Plaintext) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
 }
 
-// Connections kept for further HTTP requests, per endpoint.
+// Connections kept for further HTTP requests, per endpoint; with
+// SERVER_NAME_SOURCE_FROM_HOST per endpoint and host, for at most 512 hosts.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most idle connections kept. Default: 128.
