@@ -57,7 +57,7 @@ func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []
 		left := c.GetInfo().GetNotAfter().AsTime().Sub(now)
 		level := -1
 		for _, days := range expiryDays {
-			if left <= time.Duration(days)*24*time.Hour && !always(c, days) {
+			if left <= time.Duration(days)*24*time.Hour {
 				level = days
 			}
 		}
@@ -74,13 +74,6 @@ func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []
 	}
 	e.told = told
 	return out
-}
-
-// always reports whether a revocation list is nearer to its end than that for
-// most of its life: one that is made anew each week is no event each week.
-func always(c *adminv1.CertificateInUse, days int) bool {
-	life := c.GetInfo().GetNotAfter().AsTime().Sub(c.GetInfo().GetNotBefore().AsTime())
-	return c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL && 2*time.Duration(days)*24*time.Hour > life
 }
 
 var useKinds = map[adminv1.CertificateUse]adminv1.Kind{

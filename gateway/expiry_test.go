@@ -47,25 +47,6 @@ func TestEachThresholdIsToldOnce(t *testing.T) {
 	}
 }
 
-func TestARevocationListThatIsMadeEachWeekIsNoEventEachWeek(t *testing.T) {
-	end := time.Date(2030, 6, 8, 0, 0, 0, 0, time.UTC)
-	crl := []*adminv1.CertificateInUse{{
-		Use: adminv1.CertificateUse_CERTIFICATE_USE_CRL, Name: "corp",
-		Info: &adminv1.CertificateInfo{NotBefore: timestamppb.New(end.AddDate(0, 0, -7)), NotAfter: timestamppb.New(end)},
-	}}
-	var e expiry
-	for daysBefore, want := range map[int]int{6: 0, 2: 0} {
-		if events := e.due(crl, end.AddDate(0, 0, -daysBefore)); len(events) != want {
-			t.Errorf("%d days before: %v", daysBefore, events)
-		}
-	}
-	for _, daysBefore := range []int{1, 0} {
-		if events := e.due(crl, end.AddDate(0, 0, -daysBefore)); len(events) != 1 {
-			t.Errorf("%d days before: %v", daysBefore, events)
-		}
-	}
-}
-
 func TestDaysLeftAreWholeDaysRoundedDown(t *testing.T) {
 	now := time.Date(2030, 6, 1, 12, 0, 0, 0, time.UTC)
 	for left, want := range map[time.Duration]int32{
