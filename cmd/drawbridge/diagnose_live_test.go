@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -145,12 +146,18 @@ func get(t *testing.T, sh shell) {
 	if err := json.Unmarshal([]byte(r.out), &st); err != nil || len(st.Status.Listeners) != 1 {
 		t.Fatalf("%v in %s", err, r.out)
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: new(net.Dialer).DialContext}
+	// The client stays until the end of the test: one that leaves as it is
+	// answered takes the connection to the upstream with it.
+	transport := &http.Transport{DialContext: new(net.Dialer).DialContext}
+	t.Cleanup(transport.CloseIdleConnections)
 	resp, err := (&http.Client{Transport: transport}).Get("http://" + st.Status.Listeners[0].BoundAddress + "/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestSecretsOfEverySourceStayInside(t *testing.T) {
