@@ -169,12 +169,6 @@ func (f *Faults) addSecret(field string, err error) {
 	}
 }
 
-// KeyMatches reports whether both parse and the key is that of the leaf.
-func KeyMatches(chainPEM, keyPEM []byte) bool {
-	_, err := ParseCertificate(chainPEM, keyPEM)
-	return err == nil
-}
-
 // Info describes the leaf and warns of what is likely to surprise.
 func (c *Certificate) Info() Info {
 	info := Describe(c.chain)

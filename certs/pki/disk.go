@@ -112,9 +112,6 @@ func Load(dir string) (*CA, error) {
 	return ca, nil
 }
 
-// Open is Load.
-func Open(dir string) (*CA, error) { return Load(dir) }
-
 func loadCA(dir, name string, parent *CA) (*CA, error) {
 	path := filepath.Join(dir, name+certSuffix)
 	text, err := os.ReadFile(path)

@@ -22,20 +22,7 @@ const (
 	Both
 )
 
-// ParseUsage returns the usage named "server", "client" or "both".
-func ParseUsage(name string) (Usage, error) {
-	switch strings.ToLower(name) {
-	case "server":
-		return Server, nil
-	case "client":
-		return Client, nil
-	case "both":
-		return Both, nil
-	}
-	return 0, fmt.Errorf("unknown usage %q: want server, client or both", name)
-}
-
-// String returns the name that ParseUsage accepts.
+// String returns the name: server, client or both.
 func (u Usage) String() string {
 	switch u {
 	case Server:

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -94,14 +95,14 @@ func TestDaysLeftAreCountedToTheFirstExpiry(t *testing.T) {
 	}
 	bundle := &adminv1.TrustBundle{Name: "b", Source: &adminv1.TrustBundle_System{}, Info: &adminv1.TrustBundleInfo{
 		Count: 2, Certificates: []*adminv1.CertificateInfo{info("CN=a", 100*24*time.Hour), info("CN=b", 36*time.Hour)}}}
-	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|")
+	check(t, trustBundleTable([]*adminv1.Resource{store.Wrap(bundle)}, now), "b|system|2|CN=a,CN=b|1|")
 	bundle.Info.Crls = []*adminv1.CrlInfo{{NextUpdate: timestamppb.New(now.Add(50 * time.Hour))}, {NextUpdate: timestamppb.New(now.Add(25 * time.Hour))}}
-	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, next update in 1 day")
+	check(t, trustBundleTable([]*adminv1.Resource{store.Wrap(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, next update in 1 day")
 	bundle.Info.Crls[0].NextUpdate = timestamppb.New(now.Add(-time.Second))
-	check(t, trustBundleTable([]*adminv1.Resource{asResource(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, OUTDATED")
+	check(t, trustBundleTable([]*adminv1.Resource{store.Wrap(bundle)}, now), "b|system|2|CN=a,CN=b|1|2, OUTDATED")
 	expired := &adminv1.Certificate{Name: "c", Info: info("CN=c", -time.Second)}
 	expired.Info.Findings = []adminv1.CertificateFinding{adminv1.CertificateFinding_CERTIFICATE_FINDING_EXPIRED, adminv1.CertificateFinding_CERTIFICATE_FINDING_NO_SAN}
-	check(t, certificateTable([]*adminv1.Resource{asResource(expired), asResource(&adminv1.Certificate{Name: "d", Source: &adminv1.Certificate_Pkcs12{}})}, now),
+	check(t, certificateTable([]*adminv1.Resource{store.Wrap(expired), store.Wrap(&adminv1.Certificate{Name: "d", Source: &adminv1.Certificate_Pkcs12{}})}, now),
 		"c|CN=c||expired||pem|abcd|EXPIRED,NO_SAN", "d|||||pkcs12||")
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -16,19 +17,19 @@ func (cl *client) getResource(ctx context.Context, kind adminv1.Kind, name strin
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:
 		a, err := cl.GetListener(ctx, &adminv1.GetListenerRequest{Name: name})
-		return asResource(a.GetListener()), err
+		return store.Wrap(a.GetListener()), err
 	case adminv1.Kind_KIND_ROUTE:
 		a, err := cl.GetRoute(ctx, &adminv1.GetRouteRequest{Name: name})
-		return asResource(a.GetRoute()), err
+		return store.Wrap(a.GetRoute()), err
 	case adminv1.Kind_KIND_UPSTREAM:
 		a, err := cl.GetUpstream(ctx, &adminv1.GetUpstreamRequest{Name: name})
-		return asResource(a.GetUpstream()), err
+		return store.Wrap(a.GetUpstream()), err
 	case adminv1.Kind_KIND_CERTIFICATE:
 		a, err := cl.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: name})
-		return asResource(a.GetCertificate()), err
+		return store.Wrap(a.GetCertificate()), err
 	default:
 		a, err := cl.GetTrustBundle(ctx, &adminv1.GetTrustBundleRequest{Name: name})
-		return asResource(a.GetTrustBundle()), err
+		return store.Wrap(a.GetTrustBundle()), err
 	}
 }
 
@@ -63,7 +64,7 @@ func (cl *client) listResources(ctx context.Context, kind adminv1.Kind) ([]*admi
 	}
 }
 
-func pages[T any](page func(token string) ([]T, string, error)) ([]*adminv1.Resource, error) {
+func pages[T store.Resource](page func(token string) ([]T, string, error)) ([]*adminv1.Resource, error) {
 	var all []*adminv1.Resource
 	for token := ""; ; {
 		some, next, err := page(token)
@@ -71,31 +72,13 @@ func pages[T any](page func(token string) ([]T, string, error)) ([]*adminv1.Reso
 			return nil, err
 		}
 		for _, r := range some {
-			all = append(all, asResource(r))
+			all = append(all, store.Wrap(r))
 		}
 		if next == "" {
 			return all, nil
 		}
 		token = next
 	}
-}
-
-// asResource wraps a *adminv1.Listener, Route, Upstream, Certificate or
-// TrustBundle.
-func asResource(r any) *adminv1.Resource {
-	switch r := r.(type) {
-	case *adminv1.Listener:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Listener{Listener: r}}
-	case *adminv1.Route:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Route{Route: r}}
-	case *adminv1.Upstream:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: r}}
-	case *adminv1.Certificate:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: r}}
-	case *adminv1.TrustBundle:
-		return &adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r}}
-	}
-	return nil
 }
 
 // parseKind is manifest.ParseKind for an argument of the command line.

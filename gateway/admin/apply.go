@@ -75,20 +75,3 @@ func resourceIn(res *adminv1.Resource) (field string, r store.Resource) {
 	}
 	return "", nil
 }
-
-// asResource wraps r for an answer that holds resources of any kind.
-func asResource(r store.Resource) *adminv1.Resource {
-	switch r := r.(type) {
-	case *adminv1.Listener:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Listener{Listener: r}}
-	case *adminv1.Route:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Route{Route: r}}
-	case *adminv1.Upstream:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: r}}
-	case *adminv1.Certificate:
-		return &adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: r}}
-	case *adminv1.TrustBundle:
-		return &adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r}}
-	}
-	return nil
-}

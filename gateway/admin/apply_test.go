@@ -11,14 +11,15 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 func TestApplyMakesOneRevisionInAnyOrder(t *testing.T) {
 	r := start(t)
 	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{
-		asResource(listener("web", "payments")), // refers to what comes after it
-		asResource(upstream("payments")),
+		store.Wrap(listener("web", "payments")), // refers to what comes after it
+		store.Wrap(upstream("payments")),
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -42,10 +43,10 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
 		Resources: []*adminv1.Resource{
-			asResource(upstream("good")),
+			store.Wrap(upstream("good")),
 			{}, // holds nothing
-			asResource(listener("web", "missing")),
-			asResource(upstream("Bad Name")),
+			store.Wrap(listener("web", "missing")),
+			store.Wrap(upstream("Bad Name")),
 			{Kind: &adminv1.Resource_Route{}}, // holds a route that is not there
 		},
 		Deletes: []*adminv1.ResourceRef{{Name: "x"}, {Kind: adminv1.Kind_KIND_ROUTE, Name: "gone"}, {Kind: 99, Name: "y"}},
@@ -76,7 +77,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 func TestAnApplyWithAnEmptyResourceChangesNothingEvenIfTheRestIsGood(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
-		Resources: []*adminv1.Resource{asResource(upstream("good")), {}}, Prune: true,
+		Resources: []*adminv1.Resource{store.Wrap(upstream("good")), {}}, Prune: true,
 	})
 	wantCode(t, err, codes.InvalidArgument)
 	v := detail[*errdetails.BadRequest](t, err).GetFieldViolations()
@@ -91,7 +92,7 @@ func TestAnApplyWithAnEmptyResourceChangesNothingEvenIfTheRestIsGood(t *testing.
 func TestPruneDeletesWhatIsNotNamed(t *testing.T) {
 	r := start(t)
 	putUpstreams(t, r, 3)
-	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{asResource(upstream("u-0001"))}, Prune: true})
+	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("u-0001"))}, Prune: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestAStaleExpectedRevisionAborts(t *testing.T) {
 	r := start(t)
 	putUpstreams(t, r, 1)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
-		Resources: []*adminv1.Resource{asResource(upstream("late"))}, ExpectedRevision: proto.Uint64(0),
+		Resources: []*adminv1.Resource{store.Wrap(upstream("late"))}, ExpectedRevision: proto.Uint64(0),
 	})
 	wantCode(t, err, codes.Aborted)
 	if v := detail[*errdetails.BadRequest](t, err).GetFieldViolations(); v[0].GetField() != "expected_revision" {
@@ -120,9 +121,9 @@ func TestAStaleExpectedRevisionAborts(t *testing.T) {
 func TestGetConfigHoldsEverythingInOrder(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{
-		asResource(listener("web", "b")), asResource(upstream("b")), asResource(upstream("a")),
-		asResource(&adminv1.Route{Name: "r", Listeners: []string{"web"}}), asResource(&adminv1.TrustBundle{Name: "corp"}),
-		asResource(&adminv1.Certificate{Name: "client"}),
+		store.Wrap(listener("web", "b")), store.Wrap(upstream("b")), store.Wrap(upstream("a")),
+		store.Wrap(&adminv1.Route{Name: "r", Listeners: []string{"web"}}), store.Wrap(&adminv1.TrustBundle{Name: "corp"}),
+		store.Wrap(&adminv1.Certificate{Name: "client"}),
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func (s adminService) everything(state *store.State) []*adminv1.Resource {
 	all := state.All()
 	shown := make([]*adminv1.Resource, len(all))
 	for i, r := range all {
-		shown[i] = asResource(s.gateway.Present(r))
+		shown[i] = store.Wrap(s.gateway.Present(r))
 	}
 	return shown
 }
@@ -44,7 +44,7 @@ func (s adminService) step(u store.Update) *adminv1.WatchConfigResponse {
 	for _, c := range u.Changes {
 		switch c.Action {
 		case adminv1.ChangeAction_CHANGE_ACTION_CREATED, adminv1.ChangeAction_CHANGE_ACTION_UPDATED:
-			m.Resources = append(m.Resources, asResource(s.gateway.Present(u.State.Get(c.Kind, c.Name))))
+			m.Resources = append(m.Resources, store.Wrap(s.gateway.Present(u.State.Get(c.Kind, c.Name))))
 		}
 	}
 	return m

@@ -96,11 +96,11 @@ func TestWritesHandOnWhatTheyRequire(t *testing.T) {
 	if _, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("a"), Options: options}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{asResource(upstream("a"))}, Options: options}); err != nil {
+	if _, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("a"))}, Options: options}); err != nil {
 		t.Fatal(err)
 	}
 	// What is not well-formed is not applied whatever a probe says.
-	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{{}, asResource(upstream("a"))}, Options: options})
+	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{{}, store.Wrap(upstream("a"))}, Options: options})
 	wantCode(t, err, codes.InvalidArgument)
 	_, err = r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("a"), Options: &adminv1.WriteOptions{RequireProbe: 9}})
 	wantCode(t, err, codes.InvalidArgument)

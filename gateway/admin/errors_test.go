@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -72,7 +73,7 @@ func TestTenThousandFaultsReachAClientWithASmallHeaderLimit(t *testing.T) {
 	for _, name := range []string{"Bad Name", strings.Repeat("ü", 200), strings.Repeat("\x00%", 100)} {
 		req := &adminv1.ApplyRequest{}
 		for i := range 10_000 { // each a name of its own: the same twice is a fault too
-			req.Resources = append(req.Resources, asResource(upstream(fmt.Sprint(name, i))))
+			req.Resources = append(req.Resources, store.Wrap(upstream(fmt.Sprint(name, i))))
 		}
 		_, err := adminv1.NewAdminServiceClient(conn).Apply(t.Context(), req)
 		wantCode(t, err, codes.InvalidArgument)

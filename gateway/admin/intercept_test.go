@@ -149,7 +149,7 @@ func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	}
 	see(r.admin.PutCertificate(ctx, &adminv1.PutCertificateRequest{Certificate: cert("client")}))
 	see(watch.Recv())
-	see(r.admin.Apply(ctx, &adminv1.ApplyRequest{Resources: []*adminv1.Resource{asResource(cert("server"))}}))
+	see(r.admin.Apply(ctx, &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(cert("server"))}}))
 	see(watch.Recv())
 	see(r.admin.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: "client"}))
 	see(r.admin.ListCertificates(ctx, &adminv1.ListCertificatesRequest{}))

@@ -289,7 +289,7 @@ func putUpstreams(t *testing.T, r *running, n int) {
 	t.Helper()
 	req := &adminv1.ApplyRequest{}
 	for i := range n {
-		req.Resources = append(req.Resources, asResource(upstream(fmt.Sprintf("u-%04d", i))))
+		req.Resources = append(req.Resources, store.Wrap(upstream(fmt.Sprintf("u-%04d", i))))
 	}
 	if _, err := r.admin.Apply(t.Context(), req); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -35,7 +36,7 @@ func TestAWatchStartsWithEverythingAndGoesOnWithChanges(t *testing.T) {
 		t.Errorf("first message = %v", first)
 	}
 	_, err = r.admin.Apply(ctx, &adminv1.ApplyRequest{
-		Resources: []*adminv1.Resource{asResource(upstream("new"))},
+		Resources: []*adminv1.Resource{store.Wrap(upstream("new"))},
 		Deletes:   []*adminv1.ResourceRef{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u-0000"}},
 		Options:   &adminv1.WriteOptions{Comment: "because"},
 	})

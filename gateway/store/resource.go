@@ -87,6 +87,23 @@ func New(k adminv1.Kind) Resource {
 	panic(fmt.Sprintf("store: %v is no kind", k))
 }
 
+// Wrap returns r as the message that holds a resource of any kind.
+func Wrap(r Resource) *adminv1.Resource {
+	switch r := r.(type) {
+	case *adminv1.Listener:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Listener{Listener: r}}
+	case *adminv1.Route:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Route{Route: r}}
+	case *adminv1.Upstream:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: r}}
+	case *adminv1.Certificate:
+		return &adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: r}}
+	case *adminv1.TrustBundle:
+		return &adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r}}
+	}
+	panic(fmt.Sprintf("store: %T is no resource", r))
+}
+
 // setOutput sets the output-only fields of r, which the caller owns.
 func setOutput(r Resource, etag string, revision uint64) {
 	switch r := r.(type) {
