@@ -1,0 +1,121 @@
+package message
+
+import "strings"
+
+// The classes of a byte: what it may stand in.
+const (
+	tokenByte     = 1 << iota // RFC 9110, section 5.6.2
+	targetByte                // a request target: visible ASCII but "#"
+	authorityByte             // a host with its port: RFC 3986, section 3.2, but the comma
+)
+
+// classes is a constant.
+var classes = func() (t [256]uint8) {
+	for i := range t {
+		c := byte(i)
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if alphanumeric || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 {
+			t[i] |= tokenByte
+		}
+		if '!' <= c && c <= '~' && c != '#' {
+			t[i] |= targetByte
+		}
+		if alphanumeric || strings.IndexByte("-._~%!$&'()*+;=:[]", c) >= 0 {
+			t[i] |= authorityByte
+		}
+	}
+	return t
+}()
+
+// IsTokenByte reports whether c may stand in a token, such as a method or the
+// name of a field (RFC 9110, section 5.6.2).
+func IsTokenByte(c byte) bool { return classes[c]&tokenByte != 0 }
+
+// IsToken reports whether s is a token.
+func IsToken(s string) bool { return s != "" && all(s, tokenByte) }
+
+// IsTarget reports whether s has only what a request target in origin form can
+// have, and begins with a slash. Browsers leave some characters unescaped that
+// RFC 3986 would have escaped, such as brackets and bars in a query; they are
+// let through, for they have one reading. Control characters, blanks, "#" and
+// what is not ASCII are not.
+func IsTarget(s string) bool { return s != "" && s[0] == '/' && all(s, targetByte) }
+
+// IsAuthority reports whether s has only what a host with its port can have
+// (RFC 9110, section 7.2): in particular no user, no path and no second host
+// behind a comma. Whether the host is a good one is for who looks it up.
+func IsAuthority(s string) bool {
+	return s != "" && s[0] != ':' && all(s, authorityByte)
+}
+
+func all(s string, class uint8) bool {
+	for i := 0; i < len(s); i++ {
+		if classes[s[i]]&class == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// IsValue reports whether s can be a field's value: no control character but
+// the tabulator, and no blank at either end (RFC 9110, section 5.5).
+func IsValue(s string) bool {
+	if s == "" {
+		return true
+	}
+	return ControlByte(s) < 0 && !isBlank(s[0]) && !isBlank(s[len(s)-1])
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// ControlByte returns where in s the first control character is, the tabulator
+// not being one, or -1. It looks at eight bytes at once, for it sees every byte
+// that passes the gateway in a head.
+func ControlByte(s string) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		p := s[i : i+8]
+		x := uint64(p[0]) | uint64(p[1])<<8 | uint64(p[2])<<16 | uint64(p[3])<<24 |
+			uint64(p[4])<<32 | uint64(p[5])<<40 | uint64(p[6])<<48 | uint64(p[7])<<56
+		del := x ^ ones*0x7f
+		// A high bit is set for a byte below 0x20, or one that is 0x7f; at
+		// times for one that follows such a byte, and never else.
+		if ((x-ones*0x20)&^x|(del-ones)&^del)&highs != 0 {
+			for j := range 8 {
+				if isControl(p[j]) {
+					return i + j
+				}
+			}
+		}
+	}
+	for ; i < len(s); i++ {
+		if isControl(s[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+// EqualFold reports whether a and b are the same but for the case of ASCII
+// letters. Unlike strings.EqualFold it takes no other letters for them.
+func EqualFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		if a[i] != b[i] && lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c | 0x20
+	}
+	return c
+}

@@ -1,0 +1,162 @@
+package message
+
+import (
+	"iter"
+	"strings"
+)
+
+// A Field is a header or trailer field. HTTP/1 keeps the case in which its name
+// came; HTTP/2's are lower case.
+type Field struct{ Name, Value string }
+
+// Fields are the fields of a head or trailer in the order in which they came,
+// a name as often as it came. Names compare without case. None of the methods
+// allocates, but Add and Set where there is no room.
+type Fields []Field
+
+// Get returns the value of the first field with a name.
+func (f Fields) Get(name string) (value string, ok bool) {
+	for i := range f {
+		if EqualFold(f[i].Name, name) {
+			return f[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// Has reports whether there is a field with a name.
+func (f Fields) Has(name string) bool {
+	_, ok := f.Get(name)
+	return ok
+}
+
+// Count returns how many fields have a name.
+func (f Fields) Count(name string) (n int) {
+	for i := range f {
+		if EqualFold(f[i].Name, name) {
+			n++
+		}
+	}
+	return n
+}
+
+// Values yields the value of each field with a name.
+func (f Fields) Values(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range f {
+			if EqualFold(f[i].Name, name) && !yield(f[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// Add adds a field at the end.
+func (f *Fields) Add(name, value string) { *f = append(*f, Field{name, value}) }
+
+// Set makes value the one value of a name: in the place of its first field, or
+// at the end.
+func (f *Fields) Set(name, value string) {
+	for i := range *f {
+		if EqualFold((*f)[i].Name, name) {
+			(*f)[i].Value = value
+			rest := (*f)[i+1:]
+			*f = (*f)[:i+1+len(removed(rest, name))]
+			return
+		}
+	}
+	f.Add(name, value)
+}
+
+// Remove removes every field with a name. The others keep their order.
+func (f *Fields) Remove(name string) { *f = removed(*f, name) }
+
+func removed(f Fields, name string) Fields {
+	kept := f[:0]
+	for i := range f {
+		if !EqualFold(f[i].Name, name) {
+			kept = append(kept, f[i])
+		}
+	}
+	return kept
+}
+
+// RemoveFunc removes every field for which remove returns true. The others keep
+// their order.
+func (f *Fields) RemoveFunc(remove func(Field) bool) {
+	kept := (*f)[:0]
+	for i := range *f {
+		if !remove((*f)[i]) {
+			kept = append(kept, (*f)[i])
+		}
+	}
+	*f = kept
+}
+
+// Elements yields the elements of every field with a name, as if they were one
+// comma-separated list (RFC 9110, section 5.6.1), without the blanks around
+// them. Empty elements are left out.
+func (f Fields) Elements(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range f {
+			if !EqualFold(f[i].Name, name) {
+				continue
+			}
+			for e := range Elements(f[i].Value) {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// HasToken reports whether a list-valued field has an element, in any case. A
+// protocol's version ("websocket/13") or a parameter ("trailers;q=1") is no
+// part of the token.
+func (f Fields) HasToken(name, token string) bool {
+	for e := range f.Elements(name) {
+		if EqualFold(bare(e), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// bare returns a list's element without a version or parameters.
+func bare(element string) string {
+	if i := strings.IndexAny(element, ";/"); i >= 0 {
+		return trim(element[:i])
+	}
+	return element
+}
+
+// Elements yields the elements of a comma-separated list, without the blanks
+// around them. Empty ones are left out. Commas in quoted strings separate too,
+// so it serves lists of tokens only.
+func Elements(list string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for list != "" {
+			e := list
+			if i := strings.IndexByte(list, ','); i >= 0 {
+				e, list = list[:i], list[i+1:]
+			} else {
+				list = ""
+			}
+			if e = trim(e); e != "" && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// trim takes optional whitespace (RFC 9110, section 5.6.3) off both ends.
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
