@@ -103,7 +103,15 @@ type peer struct {
 
 type rawConn struct {
 	net.Conn
-	eof atomic.Bool
+	eof     atomic.Bool
+	records atomic.Pointer[recordLayer] // nil: what is written is sent as it is
+}
+
+func (c *rawConn) Write(p []byte) (int, error) {
+	if r := c.records.Load(); r != nil {
+		return r.Write(p)
+	}
+	return c.Conn.Write(p)
 }
 
 func (c *rawConn) Read(p []byte) (int, error) {
@@ -203,6 +211,14 @@ func (p *peer) closeWrite() error {
 		return c.CloseWrite()
 	}
 	return p.raw.Conn.(interface{ CloseWrite() error }).CloseWrite()
+}
+
+// shake shakes hands, if the peer speaks TLS.
+func (p *peer) shake() error {
+	if c, ok := p.Conn.(*tls.Conn); ok {
+		return c.Handshake()
+	}
+	return nil
 }
 
 // reset ends the connection with a TCP reset.

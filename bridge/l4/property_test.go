@@ -1,141 +1,111 @@
 package l4_test
 
 import (
-	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"sync"
+	"os"
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 )
 
-// A script is what one side of a connection does.
-type script struct {
-	payload []byte
-	chunks  rand.Source
-	after   bool // ends its stream only after the other side has
-	reset   bool // ends it with a reset
-}
-
-// A sight is what one side saw of the other.
-type sight struct {
-	got []byte
-	how string
-}
-
-// play carries out a script, then reads to the end and closes.
-func (s script) play(p *peer) sight {
-	defer p.raw.Conn.Close()
-	var seen sight
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		seen.got, seen.how = p.readAll()
-	}()
-	rng := rand.New(s.chunks)
-	var err error
-	for rest := s.payload; len(rest) > 0 && err == nil; {
-		n := min(len(rest), 1+rng.IntN(1+rng.IntN(100_000)))
-		_, err = p.Write(rest[:n])
-		rest = rest[n:]
-	}
-	if s.after {
-		<-read
-	}
-	switch {
-	case err != nil:
-	case s.reset:
-		p.reset()
-	default:
-		err = p.closeWrite()
-	}
-	<-read
-	if err != nil && !s.reset {
-		// The kernel tells of a reset once, here to the writer; the reader may
-		// have seen an end as of a stream.
-		seen.how = reset
-	}
-	return seen
-}
-
-// playBoth plays two scripts against each other.
-func playBoth(a, b *peer, x, y script) (sight, sight) {
-	var first, second sight
-	var wg sync.WaitGroup
-	wg.Go(func() { first = x.play(a) })
-	wg.Go(func() { second = y.play(b) })
-	wg.Wait()
-	return first, second
-}
-
-// scripts returns two scripts that come to an end.
-func scripts(seed uint64) (x, y script) {
-	rng := rand.New(rand.NewPCG(seed, 1))
-	make := func(n uint64) script {
-		size := rng.IntN(3)
-		p := make([]byte, []int{0, rng.IntN(1000), rng.IntN(400_000)}[size])
-		for i := range p {
-			p[i] = byte(rng.Uint32())
+// seeds returns the seeds to try: those of DRAWBRIDGE_SEEDS, "first,count", or
+// else always the same. A test that fails says which seed failed.
+func seeds(t *testing.T, count uint64) (first, end uint64) {
+	if of := os.Getenv("DRAWBRIDGE_SEEDS"); of != "" {
+		if _, err := fmt.Sscanf(of, "%d,%d", &first, &count); err != nil {
+			t.Fatalf("DRAWBRIDGE_SEEDS=%s: %v", of, err)
 		}
-		return script{payload: p, chunks: rand.NewPCG(seed, n), reset: rng.IntN(4) == 0}
 	}
-	x, y = make(2), make(3)
-	switch rng.IntN(3) {
-	case 0:
-		x.after = true
-	case 1:
-		y.after = true
-	}
-	return x, y
+	return first, first + count
 }
 
-// Whatever two sides do to each other, they see the same through the gate as
-// on a direct connection: the same bytes, and the same kind of end.
+// draw returns a combination and what goes on over it.
+func draw(seed uint64) (combination, menu) {
+	rng := rand.New(rand.NewPCG(seed, 4))
+	networks := [][2]string{{"tcp", "tcp"}, {"tcp", "tcp"}, {"unix", "tcp"}, {"tcp", "unix"}, {"unix", "unix"}}[rng.IntN(5)]
+	versions := []uint16{0, tls.VersionTLS12, tls.VersionTLS13, tls.VersionTLS13}
+	c := combination{networks[0], networks[1], versions[rng.IntN(4)], versions[rng.IntN(4)]}
+	return c, menu{
+		largest:     []int{1000, 100_000, 1 << 20, 8 << 20}[rng.IntN(4)],
+		incomplete:  networks == [2]string{"tcp", "tcp"}, // unix-domain sockets have no reset
+		truncatable: [2]bool{c.clientTLS != 0, c.upstreamTLS != 0},
+	}
+}
+
+// Whatever two sides do to each other, in whatever order, they see the same
+// through the gate as on a direct connection: the same bytes, and the same kind
+// of end. DRAWBRIDGE_SEEDS=first,count tries others.
 func TestGateIsLikeADirectConnection(t *testing.T) {
 	p := newPKI(t)
-	direct := listen(t, "tcp")
-	variants := []combination{
-		{"tcp", "tcp", 0, 0},
-		{"tcp", "tcp", 0, tls.VersionTLS13},
-		{"tcp", "tcp", tls.VersionTLS12, 0},
-		{"tcp", "tcp", tls.VersionTLS13, tls.VersionTLS12},
-	}
-	for seed := range uint64(60) {
-		x, y := scripts(seed)
-		raw, err := net.Dial("tcp", direct.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		near, far := playBoth(newPeer(raw, nil), accept(t, direct, nil), x, y)
-		c := variants[seed%uint64(len(variants))]
+	first, end := seeds(t, 120)
+	for seed := first; seed < end; seed++ {
+		c, m := draw(seed)
 		t.Run(fmt.Sprintf("seed %d, %v", seed, c), func(t *testing.T) {
-			x, y := scripts(seed)
+			talk := converse(seed, m)
+			client, upstream := connectDirectly(t, p, m)
+			direct := talk.playBoth(client, upstream)
+
+			talk = converse(seed, m)
 			b := c.connect(t, p, l4.Table{})
-			bridgedNear, bridgedFar := playBoth(b.client, b.upstream, x, y)
-			compare(t, "the client", x, y, near, bridgedNear)
-			compare(t, "the upstream", y, x, far, bridgedFar)
+			rng := rand.New(rand.NewPCG(seed, 5))
+			for _, x := range []struct {
+				*peer
+				*secrets
+				isClient bool
+			}{{b.client, b.clientSecrets, true}, {b.upstream, b.upstreamSecrets, false}} {
+				most, pad := []int{talk.records(x.isClient), 1 << 14}[rng.IntN(2)], []int{0, 1 << 10, 1 << 14}[rng.IntN(3)]
+				x.resealed(t, x.secrets, x.isClient, rand.New(rand.NewPCG(seed, 6)), most, pad)
+			}
+			bridged := talk.playBoth(b.client, b.upstream)
+			for side, who := range []string{"the client", "the upstream"} {
+				if wrong := talk.check(side, direct[side]); wrong != "" {
+					t.Errorf("directly, %s %s", who, wrong)
+				}
+				if wrong := talk.check(side, bridged[side]); wrong != "" {
+					t.Errorf("%s %s", who, wrong)
+				}
+			}
+			if !t.Failed() && talk.sides[0].ends == clean && talk.sides[1].ends == clean {
+				b.wantCounts(t, len(talk.sides[0].payload), len(talk.sides[1].payload))
+			}
 		})
 	}
 }
 
-// compare holds what one side saw against what it saw without the gate.
-func compare(t *testing.T, who string, own, others script, direct, bridged sight) {
-	t.Helper()
-	if own.reset {
-		return // who resets sees its own doing
+// records returns the size of the smallest records that a side's script can be
+// cut into without there being too many of them.
+func (c *conversation) records(isClient bool) int {
+	side := 1
+	if isClient {
+		side = 0
 	}
-	if direct.how != bridged.how {
-		t.Errorf("%s saw a %s end, directly a %s one", who, bridged.how, direct.how)
+	return 1 + len(c.sides[side].payload)/1000
+}
+
+// connectDirectly connects two peers, by TLS if one of them is to be able to
+// truncate a stream.
+func connectDirectly(t *testing.T, p pki, m menu) (*peer, *peer) {
+	ln := listen(t, "tcp")
+	var clientTLS, upstreamTLS *tls.Config
+	if m.truncatable[0] || m.truncatable[1] {
+		clientTLS, upstreamTLS = p.client("direct.test"), p.server(t, "direct.test")
 	}
-	if bridged.how == clean && !bytes.Equal(bridged.got, others.payload) {
-		t.Errorf("%s got %d bytes and a clean end, want %d", who, len(bridged.got), len(others.payload))
+	raw, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if !bytes.HasPrefix(others.payload, bridged.got) {
-		t.Errorf("%s got bytes that were not sent", who)
+	t.Cleanup(func() { raw.Close() })
+	near, far := newPeer(raw, client(clientTLS)), accept(t, ln, upstreamTLS)
+	shaken := make(chan error, 1)
+	go func() { shaken <- near.shake() }()
+	if err := errors.Join(far.shake(), <-shaken); err != nil {
+		t.Fatal(err)
 	}
+	return near, far
 }
 
 // Much goes both ways at once, byte for byte.
@@ -148,19 +118,18 @@ func TestBigTransfers(t *testing.T) {
 	} {
 		t.Run(c.String(), func(t *testing.T) {
 			b := c.connect(t, p, l4.Table{})
-			payload := func(n uint64) []byte {
-				whole := make([]byte, size)
-				rand.NewChaCha8([32]byte{byte(n)}).Read(whole)
-				return whole
+			talk := &conversation{broken: make(chan struct{})}
+			for side := range talk.sides {
+				s := script{ends: clean, seed: uint64(side), chunk: 100_000, payload: make([]byte, size)}
+				fill(s.payload, s.seed)
+				s.parts = []*part{{to: size}, {to: size, end: true}}
+				talk.sides[side] = s
 			}
-			x := script{payload: payload(1), chunks: rand.NewPCG(1, 1)}
-			y := script{payload: payload(2), chunks: rand.NewPCG(2, 2)}
-			near, far := playBoth(b.client, b.upstream, x, y)
-			if near.how != clean || !bytes.Equal(near.got, y.payload) {
-				t.Errorf("the client got %d bytes and a %s end", len(near.got), near.how)
-			}
-			if far.how != clean || !bytes.Equal(far.got, x.payload) {
-				t.Errorf("the upstream got %d bytes and a %s end", len(far.got), far.how)
+			sights := talk.playBoth(b.client, b.upstream)
+			for side, seen := range sights {
+				if wrong := talk.check(side, seen); wrong != "" {
+					t.Errorf("side %d %s", side, wrong)
+				}
 			}
 			b.wantCounts(t, size, size)
 		})

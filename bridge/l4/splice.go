@@ -138,6 +138,7 @@ func newSplice(client, upstream net.Conn, pool *socket.Pool, idle, linger time.D
 		x.side.sock = socket.Of(x.conn)
 		x.side.tls, _ = x.conn.(*tls.Conn)
 		x.side.sock.Stream(pool)
+		x.side.sock.Relay()
 	}
 	s.toUpstream.from, s.toUpstream.to, s.toUpstream.total = &s.client, &s.upstream, toUpstream
 	s.toClient.from, s.toClient.to, s.toClient.total = &s.upstream, &s.client, toClient

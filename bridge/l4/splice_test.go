@@ -31,6 +31,8 @@ func (c combination) String() string {
 type bridge struct {
 	gate             *gate
 	client, upstream *peer
+
+	clientSecrets, upstreamSecrets *secrets
 }
 
 // connect makes a connection of combination c through a new gate.
@@ -51,19 +53,13 @@ func (c combination) connect(t *testing.T, p pki, table l4.Table) *bridge {
 	}
 	table.Default = to(group(endpoint))
 	b := &bridge{gate: open(t, c.clientNetwork, l4.Options{Table: func() *l4.Table { return &table }})}
+	b.clientSecrets, b.upstreamSecrets = secretly(clientTLS), secretly(upstreamTLS)
 	b.client = b.gate.dial(t, clientTLS)
 	shaken := make(chan error, 1)
-	go func() {
-		if tc, ok := b.client.Conn.(*tls.Conn); ok {
-			shaken <- tc.Handshake()
-		}
-		close(shaken)
-	}()
+	go func() { shaken <- b.client.shake() }()
 	b.upstream = accept(t, ln, upstreamTLS)
-	if tc, ok := b.upstream.Conn.(*tls.Conn); ok {
-		if err := tc.Handshake(); err != nil {
-			t.Fatal(err)
-		}
+	if err := b.upstream.shake(); err != nil {
+		t.Fatal(err)
 	}
 	if err := <-shaken; err != nil {
 		t.Fatal(err)

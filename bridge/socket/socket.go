@@ -1,6 +1,7 @@
 // Package socket is one connected socket as the bridge needs it: it can be
-// reset, it tells once when it is closed, and it can be read without holding a
-// buffer while the peer is silent.
+// reset, it tells once when it is closed, it can be read without holding a
+// buffer while the peer is silent (Stream), and it can send many writes with
+// one system call (Gather).
 //
 // Whoever made a Socket owns it and closes it. What was layered on it, such as
 // a *tls.Conn, is abandoned with it.
@@ -9,30 +10,18 @@ package socket
 import (
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
-// ErrWouldBlock is what Read fails with after Stream when nothing that Fill
-// took in is left. It is a temporary net.Error, so that crypto/tls keeps what
-// it has of a record and can be asked again.
-var ErrWouldBlock error = wouldBlock{}
-
-type wouldBlock struct{}
-
-func (wouldBlock) Error() string   { return "socket: nothing to read yet" }
-func (wouldBlock) Timeout() bool   { return true }
-func (wouldBlock) Temporary() bool { return true }
-
 // A Socket is a connected TCP or unix-domain socket. It starts as an ordinary
-// net.Conn; Stream makes it one that is read in two steps.
+// net.Conn; Stream makes it one that is read in two steps, Gather one that is
+// written in two.
 //
 // One goroutine may read while another writes, and Close and Reset may be
-// called at any time.
+// called at any time. A *tls.Conn on top serves two goroutines likewise.
 type Socket struct {
 	net.Conn
 
@@ -42,14 +31,10 @@ type Socket struct {
 
 	unheard atomic.Bool // HearFirst was called and nothing was read since
 
-	// Below: nil and zero until Stream, then used by the reading goroutine alone.
-	pool  *Pool
-	raw   syscall.RawConn // nil: not a kernel socket, so reads hold a buffer
-	try   func(fd uintptr) bool
-	buf   *[]byte // nil unless something was taken in
-	taken []byte  // the part of *buf not consumed yet
-	n     int
-	err   error
+	relay bool // of Relay
+
+	in  stream
+	out gather
 }
 
 // New returns a Socket that owns conn. onClose, if not nil, is as for OnClose.
@@ -91,8 +76,14 @@ func Of(conn net.Conn) *Socket {
 	}
 }
 
-// Close closes the connection. Bytes already written are still delivered.
+// Close closes the connection. Bytes already sent are still delivered; of those
+// that Gather holds back, what can be sent without waiting.
 func (s *Socket) Close() error {
+	s.sendLast()
+	return s.close()
+}
+
+func (s *Socket) close() error {
 	err := s.Conn.Close()
 	s.tellClosed()
 	return err
@@ -105,7 +96,7 @@ func (s *Socket) Reset() {
 	if c, ok := s.Conn.(interface{ SetLinger(int) error }); ok {
 		_ = c.SetLinger(0) // fails only on a connection that is gone already
 	}
-	_ = s.Close()
+	_ = s.close()
 }
 
 func (s *Socket) tellClosed() {
@@ -120,6 +111,9 @@ func (s *Socket) tellClosed() {
 
 // CloseWrite ends the stream towards the peer; reading goes on.
 func (s *Socket) CloseWrite() error {
+	if err := s.Flush(); err != nil {
+		return err
+	}
 	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
@@ -130,118 +124,25 @@ func (s *Socket) CloseWrite() error {
 // something was read. A peer that refuses what it has heard says so, closes, and
 // answers what comes then with a reset. Whoever writes meanwhile would be told of
 // the reset and might close s, and what the peer said would never be read. This
-// way it is Read that tells of the end, after what the peer said. After Stream
+// way it is reading that tells of the end, after what the peer said. After Relay
 // writes fail as ever.
 func (s *Socket) HearFirst() { s.unheard.Store(true) }
 
-// Write is net.Conn's but for HearFirst.
-func (s *Socket) Write(p []byte) (int, error) {
-	n, err := s.Conn.Write(p)
-	if err != nil && s.unheard.Load() && s.pool == nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
-		return len(p), nil
-	}
-	return n, err
+// Relay says that from here on s is one end of a splice, which reads what comes
+// whatever becomes of its writes. Write deadlines are ignored: crypto/tls sets
+// one of 5s around its close_notify, which would cut off a slow reader with a
+// full window. Whoever calls Relay bounds a stalled write himself, by closing s.
+//
+// It must be called before s is shared between goroutines.
+func (s *Socket) Relay() {
+	s.unheard.Store(false)
+	s.relay = true
 }
 
-// Stream changes how s is read: Fill waits and takes bytes in, Read gives them
-// out and never blocks. Buffers come from pool and are held only from a Fill
-// until what it took in is consumed.
-//
-// From here on write deadlines are ignored. crypto/tls sets one of 5s around
-// its close_notify, which would cut off a slow reader with a full window;
-// whoever calls Stream bounds a stalled write himself, by closing s.
-//
-// It must be called before s is shared between goroutines, and once.
-func (s *Socket) Stream(pool *Pool) {
-	s.pool = pool
-	s.try = s.tryRead
-	if c, ok := s.Conn.(syscall.Conn); ok {
-		if raw, err := c.SyscallConn(); err == nil {
-			s.raw = raw
-		}
-	}
-}
-
-// SetWriteDeadline is net.Conn's until Stream, and nothing from then on.
+// SetWriteDeadline is net.Conn's until Relay, and nothing from then on.
 func (s *Socket) SetWriteDeadline(t time.Time) error {
-	if s.pool != nil {
+	if s.relay {
 		return nil
 	}
 	return s.Conn.SetWriteDeadline(t)
-}
-
-// Fill waits until there are bytes to Read. At the end of the peer's stream
-// it returns io.EOF. It may be called only after Stream, and reads nothing
-// while bytes of an earlier Fill are left.
-func (s *Socket) Fill() error {
-	if len(s.taken) > 0 {
-		return nil
-	}
-	if s.raw == nil {
-		s.buf = s.pool.Get()
-		s.n, s.err = s.Conn.Read(*s.buf)
-	} else if err := s.raw.Read(s.try); err != nil {
-		s.Release()
-		return err
-	}
-	if s.n > 0 { // an error that came with bytes comes again without them
-		s.taken = (*s.buf)[:s.n]
-		return nil
-	}
-	s.Release()
-	if s.err == nil {
-		return io.EOF
-	}
-	return s.err
-}
-
-// tryRead reads without blocking. The runtime calls it again when fd may have
-// become readable. The attempt itself has to read: the readiness of an
-// edge-triggered poller is forgotten when a wait begins.
-func (s *Socket) tryRead(fd uintptr) bool {
-	s.buf = s.pool.Get()
-	for {
-		s.n, s.err = syscall.Read(int(fd), *s.buf)
-		if s.err != syscall.EINTR {
-			break
-		}
-	}
-	if s.err == syscall.EAGAIN {
-		s.Release()
-		return false
-	}
-	return true
-}
-
-// Taken returns what Fill took in and nobody has consumed. It is valid until
-// the next Read or Release.
-func (s *Socket) Taken() []byte { return s.taken }
-
-// Release consumes all that Fill took in and gives its buffer back.
-func (s *Socket) Release() {
-	s.taken = nil
-	if s.buf != nil {
-		s.pool.Put(s.buf)
-		s.buf = nil
-	}
-}
-
-// Read is net.Conn's until Stream. From then on it consumes what Fill took in
-// and fails with ErrWouldBlock when nothing is left.
-func (s *Socket) Read(p []byte) (int, error) {
-	if s.pool == nil {
-		n, err := s.Conn.Read(p)
-		if n > 0 {
-			s.unheard.Store(false)
-		}
-		return n, err
-	}
-	if len(s.taken) == 0 {
-		return 0, ErrWouldBlock
-	}
-	n := copy(p, s.taken)
-	if s.taken = s.taken[n:]; len(s.taken) == 0 {
-		s.Release()
-	}
-	return n, nil
 }

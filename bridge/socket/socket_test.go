@@ -243,17 +243,17 @@ func TestOfFindsTheSocketBeneath(t *testing.T) {
 	}
 }
 
-// crypto/tls gives close_notify five seconds; after Stream that must not end
+// crypto/tls gives close_notify five seconds; after Relay that must not end
 // what a slow reader is still owed.
-func TestWriteDeadlinesEndWithStream(t *testing.T) {
+func TestWriteDeadlinesEndWithRelay(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	past := time.Unix(1, 0)
 	s.SetWriteDeadline(past)
 	if _, err := s.Write([]byte("x")); err == nil {
-		t.Fatal("a deadline before Stream had no effect")
+		t.Fatal("a deadline before Relay had no effect")
 	}
 	s.SetWriteDeadline(time.Time{})
-	s.Stream(new(socket.Pool))
+	s.Relay()
 	s.SetWriteDeadline(past)
 	if _, err := s.Write([]byte("x")); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,153 @@
+package socket
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// A gather holds what was written and not sent yet. crypto/tls writes each
+// record by itself, and a TLS connection is written to by its reader too, who
+// answers a KeyUpdate: hence the lock.
+type gather struct {
+	mu   sync.Mutex
+	pool *Pool   // nil until Gather
+	buf  *[]byte // nil when nothing is held
+	n    int
+	err  error // what sending failed with, for good
+}
+
+// Gather makes Write hold back what it is given, records of a *tls.Conn on top
+// for one, until Flush sends it all with one system call. What is held is
+// bounded: when it comes to much, Write sends it, and so may block. A buffer
+// from pool is held only while there is something to send.
+//
+// Close sends what it can without waiting, such as a last close_notify;
+// CloseWrite sends all.
+//
+// It must be called before s is shared between goroutines. Calling it again
+// changes nothing.
+func (s *Socket) Gather(pool *Pool) {
+	if s.out.pool == nil {
+		s.out.pool = pool
+	}
+}
+
+// Flush sends what Write has held back. It may be called by any goroutine, and
+// with nothing held it does nothing. When sending has failed once, Flush and
+// Write always fail.
+func (s *Socket) Flush() error {
+	if s.out.pool == nil {
+		return nil
+	}
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return s.flushLocked()
+}
+
+// Held returns how many bytes wait to be flushed.
+func (s *Socket) Held() int {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return s.out.n
+}
+
+func (s *Socket) flushLocked() error {
+	if s.out.n == 0 || s.out.err != nil {
+		s.dropLocked()
+		return s.out.err
+	}
+	_, err := s.send((*s.out.buf)[:s.out.n])
+	s.out.err = err
+	s.dropLocked()
+	return err
+}
+
+// dropLocked forgets what is held.
+func (s *Socket) dropLocked() {
+	if s.out.buf != nil {
+		s.out.pool.put(s.out.buf)
+		s.out.buf, s.out.n = nil, 0
+	}
+}
+
+// Write is net.Conn's but for HearFirst and Gather.
+func (s *Socket) Write(p []byte) (int, error) {
+	if s.out.pool == nil {
+		return s.send(p)
+	}
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	if s.out.err != nil {
+		return 0, s.out.err
+	}
+	if err := s.roomLocked(len(p)); err != nil {
+		return 0, err
+	}
+	if s.out.buf == nil { // too much to hold
+		n, err := s.send(p)
+		s.out.err = err
+		return n, err
+	}
+	s.out.n += copy((*s.out.buf)[s.out.n:], p)
+	return len(p), nil
+}
+
+// roomLocked sees to it that n more bytes can be held, if need be by sending
+// what is held. Without a buffer afterwards n is too much to be held at all.
+func (s *Socket) roomLocked(n int) error {
+	have := 0
+	if s.out.buf != nil {
+		have = len(*s.out.buf)
+	}
+	switch {
+	case s.out.n+n <= have:
+	case s.out.n+n > bulkSize:
+		if err := s.flushLocked(); err != nil {
+			return err
+		}
+		if n <= BufferSize {
+			s.out.buf = s.out.pool.getBulk() // it has just been needed
+		}
+	case s.out.n+n > BufferSize:
+		bulk := s.out.pool.getBulk()
+		if s.out.buf != nil {
+			copy(*bulk, (*s.out.buf)[:s.out.n])
+			s.out.pool.put(s.out.buf)
+		}
+		s.out.buf = bulk
+	default:
+		s.out.buf = s.out.pool.Get()
+	}
+	return nil
+}
+
+// send writes p to the connection, as HearFirst says.
+func (s *Socket) send(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	if err != nil && s.unheard.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return len(p), nil
+	}
+	return n, err
+}
+
+// sendLast sends what is held as far as that needs no wait: s is being closed.
+// A write that is under way in another goroutine is let be; closing ends it.
+func (s *Socket) sendLast() {
+	if s.out.pool == nil || !s.out.mu.TryLock() {
+		return
+	}
+	defer s.out.mu.Unlock()
+	if s.out.n > 0 && s.out.err == nil {
+		if c, ok := s.Conn.(syscall.Conn); ok {
+			if raw, err := c.SyscallConn(); err == nil {
+				// Control and not Write: crypto/tls leaves a write deadline
+				// behind that has passed.
+				_ = raw.Control(func(fd uintptr) { _, _ = syscall.Write(int(fd), (*s.out.buf)[:s.out.n]) })
+			}
+		}
+	}
+	s.dropLocked()
+	s.out.err = net.ErrClosed
+}

@@ -1,0 +1,165 @@
+package socket
+
+import (
+	"io"
+	"syscall"
+)
+
+// ErrWouldBlock is what Read fails with after Stream when nothing that Fill
+// took in is left. It is a temporary net.Error, so that crypto/tls keeps what
+// it has of a record and can be asked again.
+var ErrWouldBlock error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "socket: nothing to read yet" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+// A stream is the reading half of a Socket after Stream. The reading goroutine
+// alone uses it.
+type stream struct {
+	pool  *Pool           // nil until Stream
+	raw   syscall.RawConn // nil: not a kernel socket, so reads hold a buffer
+	wait  func(fd uintptr) bool
+	look  func(fd uintptr)
+	buf   *[]byte // nil unless something was taken in
+	taken []byte  // the part of *buf not consumed yet
+	full  bool    // the last read filled its buffer: more is likely to follow
+	n     int
+	err   error
+}
+
+// Stream changes how s is read: Fill waits and takes bytes in, many records at
+// a time if they are there, and Read gives them out and never blocks. Buffers
+// come from pool and are held only from a Fill until what it took in is
+// consumed: none while nothing comes. So whoever reads, directly or through a
+// *tls.Conn on top, reads until ErrWouldBlock, lets go of the buffers of his
+// own, and calls Fill.
+//
+// It must be called before s is shared between goroutines. Calling it again
+// changes nothing.
+func (s *Socket) Stream(pool *Pool) {
+	if s.in.pool != nil {
+		return
+	}
+	s.in.pool = pool
+	s.in.wait, s.in.look = s.tryRead, func(fd uintptr) { s.tryRead(fd) }
+	if c, ok := s.Conn.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			s.in.raw = raw
+		}
+	}
+}
+
+// Fill waits until there are bytes to Read. At the end of the peer's stream
+// it returns io.EOF. It may be called only after Stream, and reads nothing
+// while bytes of an earlier Fill are left. A read deadline that passes ends
+// it, and what comes later is still there for the next Fill.
+func (s *Socket) Fill() error {
+	if len(s.in.taken) > 0 {
+		return nil
+	}
+	if s.in.raw == nil {
+		s.in.buf = s.in.pool.Get()
+		s.in.n, s.in.err = s.Conn.Read(*s.in.buf)
+	} else if err := s.in.raw.Read(s.in.wait); err != nil {
+		s.Release()
+		return err
+	}
+	return s.filled()
+}
+
+// TryFill is Fill without the wait: with nothing there it fails with
+// ErrWouldBlock. So it tells whether a connection that has been idle is still
+// alive, and loses nothing of what may have come meanwhile: with ErrWouldBlock
+// it is; with nil something came, which over TLS may be a ticket that
+// tls.Conn.Read answers with ErrWouldBlock, having nothing to give out; with
+// anything else the connection is over. A connection that is no kernel socket
+// always fails with ErrWouldBlock.
+func (s *Socket) TryFill() error {
+	if len(s.in.taken) > 0 {
+		return nil
+	}
+	if s.in.raw == nil {
+		return ErrWouldBlock
+	}
+	if err := s.in.raw.Control(s.in.look); err != nil {
+		return err
+	}
+	if s.in.err == syscall.EAGAIN {
+		return ErrWouldBlock
+	}
+	return s.filled()
+}
+
+// filled looks at what a read came to.
+func (s *Socket) filled() error {
+	s.in.full = s.in.n == len(*s.in.buf)
+	if s.in.n > 0 { // an error that came with bytes comes again without them
+		s.in.taken = (*s.in.buf)[:s.in.n]
+		s.unheard.Store(false)
+		return nil
+	}
+	s.Release()
+	if s.in.err == nil {
+		return io.EOF
+	}
+	return s.in.err
+}
+
+// tryRead reads without blocking. The runtime calls it again when fd may have
+// become readable. The attempt itself has to read: the readiness of an
+// edge-triggered poller is forgotten when a wait begins.
+func (s *Socket) tryRead(fd uintptr) bool {
+	if s.in.full {
+		s.in.buf = s.in.pool.getBulk()
+	} else {
+		s.in.buf = s.in.pool.Get()
+	}
+	for {
+		s.in.n, s.in.err = syscall.Read(int(fd), *s.in.buf)
+		if s.in.err != syscall.EINTR {
+			break
+		}
+	}
+	if s.in.err == syscall.EAGAIN {
+		s.Release()
+		s.in.full = false
+		return false
+	}
+	return true
+}
+
+// Taken returns what Fill took in and nobody has consumed. It is valid until
+// the next Read or Release.
+func (s *Socket) Taken() []byte { return s.in.taken }
+
+// Release consumes all that Fill took in and gives its buffer back.
+func (s *Socket) Release() {
+	s.in.taken = nil
+	if s.in.buf != nil {
+		s.in.pool.put(s.in.buf)
+		s.in.buf = nil
+	}
+}
+
+// Read is net.Conn's until Stream. From then on it consumes what Fill took in
+// and fails with ErrWouldBlock when nothing is left.
+func (s *Socket) Read(p []byte) (int, error) {
+	if s.in.pool == nil {
+		n, err := s.Conn.Read(p)
+		if n > 0 {
+			s.unheard.Store(false)
+		}
+		return n, err
+	}
+	if len(s.in.taken) == 0 {
+		return 0, ErrWouldBlock
+	}
+	n := copy(p, s.in.taken)
+	if s.in.taken = s.in.taken[n:]; len(s.in.taken) == 0 {
+		s.Release()
+	}
+	return n, nil
+}
