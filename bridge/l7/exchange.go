@@ -7,10 +7,10 @@ import "github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 //
 // Framing is the fronts' and backs' own. What they are given has no field that
 // frames a message or belongs to one connection (Content-Length,
-// Transfer-Encoding, Connection, Keep-Alive, Trailer and so on), but for the
-// Content-Length of a response to HEAD or of a 304, which describes a body that
-// is not there and is passed on as it is. They write their own from Length:
-// 0 or more is the body's length, -1 a body that ends when it ends.
+// Transfer-Encoding, Connection, Keep-Alive, TE, Upgrade and so on). They write
+// their own: from Length, of which 0 or more is the body's length and -1 a body
+// that ends when it ends, from Declared in an answer to HEAD and in a 304, and
+// from Upgrade and Trailers.
 
 // A front is the client's half of an exchange.
 //
@@ -19,7 +19,7 @@ import "github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 // called by any, any time.
 type front interface {
 	// Read waits for bytes of the request's body and returns them: a view that
-	// is valid until the next Read. At the body's end it returns io.EOF. Any
+	// is valid until the next Read or Buffered. At the body's end it returns io.EOF. Any
 	// other error is the end of the body too, and it is not whole:
 	// os.ErrDeadlineExceeded if the client was too slow, an *http1.Error if
 	// what it sent is no body, anything else if the client has gone.

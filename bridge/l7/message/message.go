@@ -28,6 +28,11 @@ type Request struct {
 	// only at its end.
 	Length int64
 
+	// What policy passes on of the connection's fields, once they are out of
+	// Fields: each version has its own way to say so, or none.
+	Upgrade  string // protocols that HTTP/1.1 is to change to; "" none
+	Trailers bool   // the client takes trailers (TE: trailers)
+
 	Major, Minor int // version of the protocol
 }
 
@@ -41,6 +46,12 @@ type Response struct {
 	// at its end. It is 0 where no body can follow (1xx, 204, 304, and any
 	// answer to HEAD), whatever a Content-Length says.
 	Length int64
+
+	// Declared is what Content-Length says in an answer to HEAD and in a 304,
+	// where no body follows; -1 if there is none. It matters there alone.
+	Declared int64
+
+	Upgrade string // of a 101: the protocol that follows
 }
 
 // HasBody reports whether a body follows the head, perhaps an empty one of
