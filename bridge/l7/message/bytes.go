@@ -4,9 +4,9 @@ import "strings"
 
 // The classes of a byte: what it may stand in.
 const (
-	tokenByte     = 1 << iota // RFC 9110, section 5.6.2
-	targetByte                // a request target: visible ASCII but "#"
-	authorityByte             // a host with its port: RFC 3986, section 3.2, but the comma
+	tokenByte  = 1 << iota // RFC 9110, section 5.6.2
+	targetByte             // a request target: visible ASCII but "#"
+	hostByte               // a host's name: RFC 3986, section 3.2.2, but the comma
 )
 
 // classes is a constant.
@@ -20,8 +20,8 @@ var classes = func() (t [256]uint8) {
 		if '!' <= c && c <= '~' && c != '#' {
 			t[i] |= targetByte
 		}
-		if alphanumeric || strings.IndexByte("-._~%!$&'()*+;=:[]", c) >= 0 {
-			t[i] |= authorityByte
+		if alphanumeric || strings.IndexByte("-._~%!$&'()*+;=", c) >= 0 {
+			t[i] |= hostByte
 		}
 	}
 	return t
@@ -41,11 +41,32 @@ func IsToken(s string) bool { return s != "" && all(s, tokenByte) }
 // what is not ASCII are not.
 func IsTarget(s string) bool { return s != "" && s[0] == '/' && all(s, targetByte) }
 
-// IsAuthority reports whether s has only what a host with its port can have
-// (RFC 9110, section 7.2): in particular no user, no path and no second host
-// behind a comma. Whether the host is a good one is for who looks it up.
+// IsAuthority reports whether s can be a host with or without a port (RFC 9110,
+// section 7.2): in particular it has no user, no path and no second host behind
+// a comma. Whether the host is a good one is for who looks it up.
 func IsAuthority(s string) bool {
-	return s != "" && s[0] != ':' && all(s, authorityByte)
+	i := 0
+	if s != "" && s[0] == '[' {
+		if i = strings.IndexByte(s, ']') + 1; i < len("[::]") || strings.Trim(s[1:i-1], "0123456789abcdefABCDEF:.") != "" {
+			return false
+		}
+	} else {
+		for i < len(s) && classes[s[i]]&hostByte != 0 {
+			i++
+		}
+	}
+	if i == 0 || i == len(s) {
+		return i > 0
+	}
+	if s[i] != ':' || len(s)-i > len(":65535") {
+		return false
+	}
+	for _, c := range []byte(s[i+1:]) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 func all(s string, class uint8) bool {

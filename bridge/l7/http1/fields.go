@@ -1,0 +1,230 @@
+package http1
+
+import (
+	"math"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// framing is what the fields of a head say of its message and its connection.
+type framing struct {
+	host             string
+	hosts            int
+	length           int64 // of Content-Length; -1: none
+	coded            bool  // a Transfer-Encoding was given
+	chunked          bool  // and chunked is among its codings
+	otherCodings     bool  // and others are
+	afterChunked     bool  // after it, or something is that is no coding
+	close, keepAlive bool  // connection options
+	upgrade          bool  // a connection option
+	upgrades         bool  // Upgrade was given
+	expected         bool  // Expect was given
+}
+
+// parseFields appends the fields of a section, which begins with the first line
+// after the start line and is complete with its empty line, and notes what they
+// say. Host, if it is to be taken out, is not among them.
+func (f *framing) parseFields(s string, l *Limits, fields message.Fields, takeHost bool) (message.Fields, error) {
+	f.length = -1
+	room := l.fields()
+	for {
+		name, value, rest, err := cutField(s)
+		if err != nil || rest == "" {
+			return fields, err
+		}
+		s = rest
+		if room--; room < 0 {
+			return fields, errFieldCount
+		}
+		// By length first: nearly every name is told from these by it alone.
+		switch len(name) {
+		case len("Host"):
+			if takeHost && message.EqualFold(name, "Host") {
+				f.host = value
+				f.hosts++
+				continue
+			}
+		case len("Expect"):
+			f.expected = f.expected || message.EqualFold(name, "Expect")
+		case len("Upgrade"):
+			f.upgrades = f.upgrades || value != "" && message.EqualFold(name, "Upgrade")
+		case len("Connection"):
+			if message.EqualFold(name, "Connection") {
+				err = f.connection(value)
+			}
+		case len("Content-Length"):
+			if message.EqualFold(name, "Content-Length") {
+				err = f.contentLength(value)
+			}
+		case len("Transfer-Encoding"):
+			if message.EqualFold(name, "Transfer-Encoding") {
+				f.transferEncoding(value)
+			}
+		}
+		if err != nil {
+			return fields, err
+		}
+		fields = append(fields, message.Field{Name: name, Value: value})
+	}
+}
+
+// cutField cuts the first line off a section of fields. At the empty line that
+// ends the section, rest is "".
+func cutField(s string) (name, value, rest string, err error) {
+	i := 0
+	for i < len(s) && message.IsTokenByte(s[i]) {
+		i++
+	}
+	if i == 0 || i == len(s) || s[i] != ':' {
+		return "", "", "", noField(s, i)
+	}
+	name, s = s[:i], s[i+1:]
+	// A value ends at the first control character, which can only be that of
+	// the line's end.
+	i = message.ControlByte(s)
+	if i < 0 || i+2 > len(s) || s[i] != '\r' || s[i+1] != '\n' {
+		return "", "", "", badControl(s, i)
+	}
+	value, rest = s[:i], s[i+2:]
+	if rest == "" {
+		return "", "", "", errNoEnd
+	}
+	for value != "" && (value[0] == ' ' || value[0] == '\t') {
+		value = value[1:]
+	}
+	for value != "" && (value[len(value)-1] == ' ' || value[len(value)-1] == '\t') {
+		value = value[:len(value)-1]
+	}
+	return name, value, rest, nil
+}
+
+// noField says what is wrong with a line whose name ends at i without a colon:
+// nothing if it is the empty line that ends the section.
+func noField(s string, i int) error {
+	switch {
+	case i == len(s):
+		return errNoEnd
+	case i == 0 && s == "\r\n":
+		return nil
+	case i == 0 && (s[0] == ' ' || s[0] == '\t'):
+		// RFC 9112, section 5.2, would also let us put blanks in its place.
+		// That makes another message of it than its sender's next hop saw.
+		return errFold
+	case i == 0 && s[0] == ':':
+		return errNoName
+	case s[i] == ' ' || s[i] == '\t':
+		return errColonBlank
+	case s[i] == '\n':
+		return errBareLF
+	case s[i] == '\r' && i+1 < len(s) && s[i+1] == '\n':
+		return errNoColon
+	case s[i] == '\r':
+		return errBareCR
+	}
+	return errName
+}
+
+// badControl says what is wrong with a value whose first control character, at
+// i, is not that of the line's end.
+func badControl(s string, i int) error {
+	switch {
+	case i < 0 || s[i] == '\r' && i+1 == len(s):
+		return errNoEnd
+	case s[i] == '\n':
+		return errBareLF
+	case s[i] == '\r':
+		return errBareCR
+	}
+	return errControl
+}
+
+// connection notes connection options (RFC 9112, section 9.3).
+func (f *framing) connection(value string) error {
+	for option := range message.Elements(value) {
+		switch {
+		case message.EqualFold(option, "close"):
+			f.close = true
+		case message.EqualFold(option, "keep-alive"):
+			f.keepAlive = true
+		case message.EqualFold(option, "upgrade"):
+			f.upgrade = true
+		case !message.IsToken(option):
+			return errConnection
+		}
+	}
+	return nil
+}
+
+// contentLength notes a Content-Length. RFC 9112, section 6.3, would let us
+// take "5, 5" or two fields with "5" for 5; an upstream might take the first,
+// the last, or both. Leading zeros, which the grammar has, some read as octal.
+func (f *framing) contentLength(value string) error {
+	if f.length >= 0 {
+		return errLengths
+	}
+	if value == "" || value[0] == '0' && len(value) > 1 {
+		return errLength
+	}
+	n := int64(0)
+	for i := 0; i < len(value); i++ {
+		c := value[i] - '0'
+		if c > 9 {
+			return errLength
+		}
+		if n > (math.MaxInt64-int64(c))/10 {
+			n = math.MaxInt64 // and on, for what follows may be no digit
+			continue
+		}
+		n = n*10 + int64(c)
+	}
+	if n == math.MaxInt64 {
+		return errLengthSize
+	}
+	f.length = n
+	return nil
+}
+
+// transferEncoding notes the codings of a Transfer-Encoding, several of which
+// are one list. Its empty elements, which RFC 9110 would have ignored, are
+// taken for a coding that is none.
+func (f *framing) transferEncoding(value string) {
+	if f.coded = true; !f.chunked && message.EqualFold(value, "chunked") {
+		f.chunked = true
+		return
+	}
+	others := false
+	for coding := range message.Elements(value) {
+		f.afterChunked = f.afterChunked || f.chunked
+		if message.EqualFold(coding, "chunked") {
+			f.chunked = true
+		} else {
+			others = true
+		}
+	}
+	f.otherCodings = f.otherCodings || others
+	f.afterChunked = f.afterChunked || !others
+}
+
+// check refuses framing that is ambiguous. What does not end in chunked has no
+// end that is known, which is 400 (RFC 9112, section 6.3); what does, but has
+// other codings before it, is coded as we do not know, which is 501 (section
+// 6.1).
+func (f *framing) check(minor int, l *Limits) error {
+	switch {
+	case f.coded && f.length >= 0:
+		return errLengthCoding
+	case f.coded && minor == 0:
+		return errCodingVersion
+	case f.coded && (!f.chunked || f.afterChunked):
+		return errCoding
+	case f.otherCodings:
+		return errCodingUnknown
+	case f.length >= 0 && !l.body(f.length):
+		return errBodySize
+	}
+	return nil
+}
+
+// closes reports whether the connection ends with the message (RFC 9112,
+// section 9.3).
+func (f *framing) closes(minor int) bool { return f.close || minor == 0 && !f.keepAlive }

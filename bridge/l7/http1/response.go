@@ -1,0 +1,98 @@
+package http1
+
+import "github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+
+// A Response is the head of a response, and how its message is framed.
+type Response struct {
+	message.Response
+
+	Minor      int   // of its version, HTTP/1.0 or HTTP/1.1
+	Declared   int64 // Content-Length as given, -1 if it was not: of HEAD and 304 too
+	Chunked    bool  // the body is in chunks: a Chunked reads it
+	UntilClose bool  // the body ends with the connection, and with TLS only by close_notify
+	Switched   bool  // 101, or 2xx to CONNECT: what follows is another protocol
+	Close      bool  // the connection is not to be used for another request
+}
+
+// ParseResponse parses a complete head, as ResponseEnd found it, of a response
+// to a request with a method, into a Response, of which it overwrites
+// everything and uses the room that Fields has. The result holds substrings of
+// head. After an error r is not to be used, nor is the connection.
+//
+// Of a 101 it is seen that it is one; whether it was asked for is the caller's
+// to compare.
+func ParseResponse(head, method string, l *Limits, r *Response) error {
+	*r = Response{Response: message.Response{Fields: r.Fields[:0]}}
+	rest, err := r.statusLine(head)
+	if err != nil {
+		return err
+	}
+	var f framing
+	if r.Fields, err = f.parseFields(rest, l, r.Fields, false); err != nil {
+		return inResponse(err)
+	}
+	if err := f.check(r.Minor, l); err != nil {
+		return inResponse(err)
+	}
+	r.Declared, r.Close = f.length, f.closes(r.Minor)
+	return r.frame(method, &f)
+}
+
+// statusLine parses the first line (RFC 9112, section 4). The blank after the
+// status code has to be there even if no reason is.
+func (r *Response) statusLine(head string) (rest string, err error) {
+	const like = "HTTP/1.1 200 "
+	if len(head) < len(like) || head[:5] != like[:5] {
+		return "", errStatusLine
+	}
+	if v := head[5:8]; v != "1.1" && v != "1.0" {
+		return "", errStatusVersion
+	}
+	c := head[9:12]
+	if head[8] != ' ' || head[12] != ' ' || !isDigit(c[0]) || !isDigit(c[1]) || !isDigit(c[2]) {
+		return "", errStatusLine
+	}
+	r.Minor = int(head[7] - '0')
+	r.Status = int(c[0]-'0')*100 + int(c[1]-'0')*10 + int(c[2]-'0')
+	if r.Status < 100 || r.Status > 599 {
+		return "", errStatus
+	}
+	head = head[len(like):]
+	i := message.ControlByte(head)
+	if i < 0 || i+2 > len(head) || head[i:i+2] != "\r\n" {
+		return "", inResponse(badLine(head, errReason))
+	}
+	r.Reason = head[:i]
+	return head[i+2:], nil
+}
+
+// frame decides where the body ends (RFC 9112, section 6.3).
+func (r *Response) frame(method string, f *framing) error {
+	switch s := r.Status; {
+	case s < 200 && r.Minor == 0:
+		return errInterimVersion
+	case s < 200 || s == 204:
+		// Neither field may be there (RFC 9112, section 6.1; RFC 9110, section
+		// 8.6). A length of 0 often is, and says what is so; any other, or
+		// chunks, might be sent, and be taken for the next response.
+		if f.coded || f.length > 0 {
+			return errBodiless
+		}
+		if s == 101 {
+			if !f.upgrade || !f.upgrades {
+				return errSwitch
+			}
+			r.Switched, r.Close, r.Length = true, true, -1
+		}
+	case method == "CONNECT" && s < 300:
+		r.Switched, r.Close, r.Length = true, true, -1
+	case method == "HEAD" || s == 304:
+	case f.chunked:
+		r.Chunked, r.Length = true, -1
+	case f.length >= 0:
+		r.Length = f.length
+	default:
+		r.UntilClose, r.Close, r.Length = true, true, -1
+	}
+	return nil
+}
