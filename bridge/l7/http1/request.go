@@ -10,10 +10,10 @@ import (
 type Request struct {
 	message.Request
 
-	Chunked  bool // the body is in chunks: a Chunked reads it
-	Close    bool // the connection ends with this exchange
-	Upgrade  bool // asks for another protocol, which Upgrade in Fields names
-	Continue bool // the client waits for 100 (Continue) before it sends the body
+	Chunked   bool // the body is in chunks: a Chunked reads it
+	Close     bool // the connection ends with this exchange
+	Upgrading bool // asks for another protocol, which Upgrade in Fields names
+	Continue  bool // the client waits for 100 (Continue) before it sends the body
 }
 
 // ParseRequest parses a complete head, as RequestEnd found it, into a Request,
@@ -42,7 +42,7 @@ func ParseRequest(head string, l *Limits, r *Request) error {
 	}
 	r.Close = f.closes(r.Minor)
 	// HTTP/1.0 has neither (RFC 9110, sections 7.8 and 10.1.1).
-	r.Upgrade = f.upgrade && f.upgrades && r.Minor == 1
+	r.Upgrading = f.upgrade && f.upgrades && r.Minor == 1
 	if f.expected {
 		for e := range r.Fields.Elements("Expect") {
 			if !message.EqualFold(e, "100-continue") {

@@ -6,12 +6,11 @@ import "github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 type Response struct {
 	message.Response
 
-	Minor      int   // of its version, HTTP/1.0 or HTTP/1.1
-	Declared   int64 // Content-Length as given, -1 if it was not: of HEAD and 304 too
-	Chunked    bool  // the body is in chunks: a Chunked reads it
-	UntilClose bool  // the body ends with the connection, and with TLS only by close_notify
-	Switched   bool  // 101, or 2xx to CONNECT: what follows is another protocol
-	Close      bool  // the connection is not to be used for another request
+	Minor      int  // of its version, HTTP/1.0 or HTTP/1.1
+	Chunked    bool // the body is in chunks: a Chunked reads it
+	UntilClose bool // the body ends with the connection, and with TLS only by close_notify
+	Switched   bool // 101, or 2xx to CONNECT: what follows is another protocol
+	Close      bool // the connection is not to be used for another request
 }
 
 // ParseResponse parses a complete head, as ResponseEnd found it, of a response
