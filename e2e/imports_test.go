@@ -30,9 +30,10 @@ var mayImport = map[string][]string{
 	"bridge/upstream": {"bridge/socket", "certs"},
 	"bridge/probe":    {"certs"},
 	"bridge/l4":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
-	"bridge/l7": {"bridge/l7/http1", "bridge/l7/message",
+	"bridge/l7": {"bridge/l7/http1", "bridge/l7/http2", "bridge/l7/message",
 		"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 	"bridge/l7/http1":   {"bridge/l7/message"},
+	"bridge/l7/http2":   {"bridge/l7/message"},
 	"bridge/l7/message": {},
 
 	"gateway/invalid":    {},

@@ -1,0 +1,352 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	h2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	maxFrame       = 16 << 10        // the largest payload that either side sends (RFC 9113, section 4.2)
+	maxWindow      = 1<<31 - 1       // section 6.9.1
+	firstWindow    = 65535           // section 6.9.2; of each stream, to begin with
+	largestWindow  = 1 << 20         // what a stream's grows to, if its reader keeps up
+	maxGrowth      = 4 << 20         // by how much a connection's streams may have grown, together
+	connWindow     = 16 << 20        // the connection's
+	presumed       = 100             // streams that a server is thought to allow before it says
+	remembered     = 64              // streams that were reset, of which more may still come
+	lingerTime     = time.Second / 2 // for the peer to read why it was shown the door
+	lastWriteTime  = time.Second     // for the last that is sent
+	headerTable    = 4096            // HPACK's dynamic tables
+	maxContinued   = 64              // CONTINUATION frames of one block
+	maxUnsentReply = 1 << 20         // bytes not sent yet with which the peer is still answered
+)
+
+var (
+	errStalled = errors.New("the peer took nothing for too long")
+	errDead    = errors.New("the peer did not answer a ping")
+)
+
+// A conn is what both roles of a connection have in common.
+//
+// One goroutine reads (frames.go). Whoever sends appends frames to out, and
+// while there are some one goroutine writes them (send.go).
+type conn struct {
+	nc      net.Conn
+	o       Options
+	server  *ServerConn // this or client is nil
+	client  *ClientConn
+	workers sync.WaitGroup // goroutines but the one that reads
+
+	// Of the reading goroutine alone.
+	in         *reader
+	framer     *h2.Framer // its writing half is used under mu
+	decoder    *hpack.Decoder
+	block      block
+	unacked    int   // SETTINGS that the peer has not acknowledged
+	recvWindow int64 // what the peer may still send
+	settled    atomic.Bool
+	inData     atomic.Bool // a frame is being waited for that has bytes of a body
+
+	mu      sync.Mutex
+	err     *Error // why the connection is at its end; nil: it is not
+	streams map[uint32]*stream
+	lastID  uint32             // the latest stream's
+	resets  [remembered]uint32 // the latest streams that this side reset
+	reset   int                // how many it reset
+
+	out        []byte // frames to be sent
+	outNumber  uint64 // how many outs were sent before it
+	spare      []byte // out's other buffer
+	flushing   bool   // a goroutine sends, or is about to
+	flushed    sync.Cond
+	flushFunc  func() // c.flush
+	writing    int64  // since when a write has been going on; 0: none is
+	encoder    *encoder
+	sendWindow int64
+	forTurn    turns // streams that wait for their turn to send of a body
+	forRoom    turns // streams that wait for room in out
+	peer       peerSettings
+
+	grown     int   // by how much streams' windows have grown
+	blocked   int   // streams with a Write that waits
+	pinged    int64 // when; 0: never
+	idleSince int64
+	unused    budget // streams that came to nothing
+	controls  budget
+	timer     *time.Timer
+	closed    bool // nothing is sent any more
+}
+
+// peerSettings are what the peer said that it allows (section 6.5.2).
+type peerSettings struct {
+	maxStreams      int
+	window          int64 // of each stream, to begin with
+	maxFrame        int
+	maxHeaderBytes  int64
+	extendedConnect bool
+}
+
+// An ended stream is one of whose end its owner is yet to be told, when c.mu is
+// no longer held.
+type ended struct {
+	stream *stream
+	err    error
+}
+
+func (c *conn) init(nc net.Conn, early []byte, o Options) {
+	c.nc = nc
+	c.o = o.withDefaults()
+	c.streams = make(map[uint32]*stream)
+	c.in = newReader(nc, early)
+	c.framer = h2.NewFramer((*outWriter)(c), c.in)
+	c.framer.SetMaxReadFrameSize(maxFrame)
+	c.framer.SetReuseFrames()
+	c.block.maxBytes, c.block.maxFields = c.o.MaxHeaderBytes, c.o.MaxFields
+	c.decoder = hpack.NewDecoder(headerTable, func(f hpack.HeaderField) {
+		if !c.block.add(f) {
+			c.decoder.SetEmitEnabled(false)
+		}
+	})
+	c.decoder.SetMaxStringLength(2 * c.o.MaxHeaderBytes)
+	c.recvWindow = firstWindow
+	c.outNumber = 1
+	c.flushed.L = &c.mu
+	c.flushFunc = c.flush
+	c.encoder = newEncoder()
+	c.sendWindow = firstWindow
+	c.peer = peerSettings{maxStreams: presumed, window: firstWindow, maxFrame: maxFrame, maxHeaderBytes: 1 << 62}
+	c.idleSince = c.now()
+	c.unused, c.controls = newUnused(), newControls()
+}
+
+// greet queues this side's settings, and makes the connection's window large.
+// It is called before anything else is sent.
+func (c *conn) greet(settings ...h2.Setting) {
+	settings = append(settings, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: uint32(c.o.MaxHeaderBytes)})
+	_ = c.framer.WriteSettings(settings...)
+	_ = c.framer.WriteWindowUpdate(0, connWindow-firstWindow)
+	c.recvWindow = connWindow
+	c.unacked = 1
+}
+
+func (c *conn) now() int64 { return c.in.now() }
+
+// run reads until the connection is at its end, tells the peer so and closes
+// it. It returns nil if that was as it should be. What preface reads, if it is
+// not nil, comes first.
+func (c *conn) run(preface func() *Error) error {
+	c.mu.Lock()
+	c.kickLocked()
+	c.timer = time.AfterFunc(c.tickPeriod(), c.tick)
+	c.mu.Unlock()
+
+	var err *Error
+	if preface != nil {
+		err = preface()
+	}
+	if err == nil {
+		err = c.readFrames()
+	}
+	c.mu.Lock()
+	clean := err.Err == io.EOF && len(c.streams) == 0 && c.settled.Load()
+	gone := c.failLocked(err)
+	err = c.err // that of whoever was first
+	c.mu.Unlock()
+	c.tell(gone)
+	c.close(err)
+	c.workers.Wait()
+	if clean || errors.Is(err.Err, errClosed) || errors.Is(err.Err, errIdle) || errors.Is(err.Err, errRetired) {
+		return nil
+	}
+	return err
+}
+
+// failLocked puts the connection at its end, if it is not: its streams fail,
+// and the peer is told why if this side ends it. The caller must tell of what
+// is returned. c.mu is held.
+func (c *conn) failLocked(err *Error) (gone []ended) {
+	if c.err != nil {
+		return nil
+	}
+	c.err = err
+	err.Connection = true
+	for _, s := range c.streams {
+		e := *err
+		e.Unprocessed = s.client != nil && s.unsentLocked()
+		gone = append(gone, ended{s, &e})
+		s.failLocked(&e)
+	}
+	if c.client != nil {
+		c.out = c.out[:0] // requests in it were said to be unprocessed
+	}
+	if err.mayBeTold() {
+		last := c.lastID
+		if c.client != nil {
+			last = 0 // servers open no streams
+		}
+		_ = c.framer.WriteGoAway(last, err.Code, []byte(err.Reason))
+		c.kickLocked()
+	}
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // the reader shall see to the rest
+	return gone
+}
+
+// fail ends the connection. c.mu is not held.
+func (c *conn) fail(err *Error) {
+	c.mu.Lock()
+	gone := c.failLocked(err)
+	c.mu.Unlock()
+	c.tell(gone)
+}
+
+// Close ends the connection and all its streams at once. Serve or Run returns
+// when that is done. It may be called repeatedly, by any goroutine.
+func (c *conn) Close() {
+	c.fail(&Error{Err: errClosed})
+	c.nc.Close()
+}
+
+// tell tells their owners of streams that have ended. c.mu is not held.
+func (c *conn) tell(gone []ended) {
+	for _, e := range gone {
+		if e.stream.server != nil {
+			e.stream.server.tellGone(e.err)
+		}
+	}
+	if c.client != nil && gone != nil {
+		c.client.changed()
+	}
+}
+
+// close sends what is left and closes the connection.
+func (c *conn) close(err *Error) {
+	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTime))
+	c.mu.Lock()
+	for c.flushing {
+		c.flushed.Wait()
+	}
+	c.closed = true
+	c.timer.Stop()
+	c.mu.Unlock()
+	if c.server != nil && err.mayBeTold() {
+		// Were it closed with bytes unread, the peer would hear of a reset and
+		// might never read the GOAWAY.
+		if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
+			_ = h.CloseWrite()
+		}
+		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+		_ = c.in.discard(256 << 10)
+	}
+	c.nc.Close()
+	c.in.release()
+	if c.client != nil {
+		c.client.changed()
+	}
+}
+
+// tickPeriod returns how often tick runs.
+func (c *conn) tickPeriod() time.Duration {
+	shortest := min(c.o.HeaderTimeout, c.o.IdleTimeout, c.o.StallTimeout, c.o.PingInterval, c.o.PingTimeout)
+	if c.o.MaxAge > 0 {
+		shortest = min(shortest, c.o.MaxAge)
+	}
+	return min(max(shortest/4, 10*time.Millisecond), 5*time.Second)
+}
+
+// tick looks whether a deadline has passed. All are looked at from time to time
+// rather than each having its timer: they are set for every frame and hardly
+// ever pass.
+func (c *conn) tick() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.timer.Reset(c.tickPeriod())
+	var gone []ended
+	var dead error
+	if c.err == nil {
+		gone, dead = c.tickLocked(c.now())
+	}
+	c.mu.Unlock()
+	c.tell(gone)
+	if dead != nil {
+		c.fail(&Error{Err: dead})
+		c.nc.Close() // nothing gets through to the peer
+	}
+}
+
+func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
+	past := func(since int64, d time.Duration) bool { return now-since > int64(d) }
+	begun, last := c.in.begun.Load(), c.in.last.Load()
+	patience := c.o.HeaderTimeout
+	if c.inData.Load() {
+		patience = c.o.StallTimeout
+	}
+	switch {
+	case c.writing != 0 && past(c.writing, c.o.StallTimeout):
+		return nil, errStalled
+	case c.pinged > last && past(c.pinged, c.o.PingTimeout):
+		return nil, errDead
+	case !c.settled.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, patience):
+		return c.failLocked(broken(h2.ErrCodeNo, "what it began did not come in time")), nil
+	case c.idleLocked() && past(c.idleSince, c.o.IdleTimeout):
+		return c.failLocked(&Error{Err: errIdle}), nil
+	case c.pinged <= last && past(last, c.o.PingInterval):
+		c.pinged = now
+		_ = c.framer.WritePing(false, [8]byte{})
+		c.kickLocked()
+	}
+	if c.blocked > 0 {
+		for _, s := range c.streams {
+			if s.blockedSince != 0 && past(s.blockedSince, c.o.StallTimeout) {
+				gone = append(gone, s.resetLocked(h2.ErrCodeCancel, &Error{Code: h2.ErrCodeCancel, Reason: "the peer kept its window shut for too long"}))
+			}
+		}
+	}
+	if c.server != nil {
+		return append(gone, c.server.tickLocked(now)...), nil
+	}
+	return append(gone, c.client.tickLocked(now)...), nil
+}
+
+// idleLocked reports whether the connection has nothing to do. c.mu is held.
+func (c *conn) idleLocked() bool {
+	return len(c.streams) == 0 && (c.server == nil || c.server.running == 0) && (c.client == nil || c.client.open == 0)
+}
+
+// restLocked is for when a stream has ended: if it was the last, the connection
+// is idle, or at its end. c.mu is held.
+func (c *conn) restLocked() {
+	if !c.idleLocked() {
+		return
+	}
+	c.idleSince = c.now()
+	if c.server != nil && c.server.drained() || c.client != nil && c.client.retired {
+		c.failLocked(&Error{Err: errRetired}) // there is no stream to tell of
+	}
+}
+
+// rememberLocked remembers a stream that this side reset: the peer may have
+// sent more of it before it knew. c.mu is held.
+func (c *conn) rememberLocked(id uint32) {
+	c.resets[c.reset%remembered] = id
+	c.reset++
+}
+
+// wasResetLocked reports whether this side reset a stream lately. c.mu is held.
+func (c *conn) wasResetLocked(id uint32) bool {
+	for _, r := range c.resets {
+		if r == id {
+			return true
+		}
+	}
+	return false
+}

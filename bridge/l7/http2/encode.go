@@ -1,0 +1,167 @@
+package http2
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// An encoder turns heads into header blocks.
+type encoder struct {
+	hpack *hpack.Encoder
+	buf   bytesWriter
+	size  int // of the section being encoded, as section 6.5.2 counts
+}
+
+// A bytesWriter collects what is written.
+type bytesWriter struct{ b []byte }
+
+func (w *bytesWriter) Write(p []byte) (int, error) {
+	w.b = append(w.b, p...)
+	return len(p), nil
+}
+
+func newEncoder() *encoder {
+	e := &encoder{}
+	e.hpack = hpack.NewEncoder(&e.buf)
+	return e
+}
+
+func (e *encoder) begin() {
+	const keep = 16 << 10
+	if cap(e.buf.b) > keep {
+		e.buf.b = nil
+	}
+	e.buf.b, e.size = e.buf.b[:0], 0
+}
+
+// field encodes one field.
+func (e *encoder) field(name, value string) {
+	f := hpack.HeaderField{Name: name, Value: value, Sensitive: !indexed(name, value)}
+	e.size += int(f.Size())
+	_ = e.hpack.WriteField(f) // buf takes everything
+}
+
+// fields encodes the fields of a message but those that frame it: what has no
+// place in HTTP/2, and a Content-Length unless it describes a body that is not
+// there.
+func (e *encoder) fields(fields message.Fields, describes bool) {
+	for i := range fields {
+		name := lowerName(fields[i].Name)
+		switch name {
+		case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade", "http2-settings", "host":
+			continue
+		case "te":
+			if fields[i].Value != "trailers" {
+				continue
+			}
+		case "content-length":
+			if !describes {
+				continue
+			}
+		}
+		e.field(name, fields[i].Value)
+	}
+}
+
+// request encodes a request's head.
+func (e *encoder) request(r *message.Request, end bool) {
+	e.begin()
+	e.field(":method", r.Method)
+	if r.Method != "CONNECT" || r.Protocol != "" {
+		e.field(":scheme", r.Scheme)
+		e.field(":path", r.Target)
+	}
+	e.field(":authority", r.Authority)
+	if r.Protocol != "" {
+		e.field(":protocol", r.Protocol)
+	}
+	e.fields(r.Fields, false)
+	switch {
+	case r.Length > 0:
+		e.field("content-length", strconv.FormatInt(r.Length, 10))
+	case r.Length == 0 && (r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH"):
+		e.field("content-length", "0") // RFC 9110, section 8.6
+	}
+}
+
+// response encodes a response's head; head tells that it answers a HEAD.
+func (e *encoder) response(r *message.Response, head bool) {
+	e.begin()
+	e.field(":status", statusText(r.Status))
+	bodyless := head || r.Status == 304
+	e.fields(r.Fields, bodyless)
+	if r.Length >= 0 && !bodyless && r.Status >= 200 && r.Status != 204 {
+		e.field("content-length", strconv.FormatInt(r.Length, 10))
+	}
+}
+
+// trailer encodes a trailer.
+func (e *encoder) trailer(fields message.Fields) {
+	e.begin()
+	e.fields(fields, false)
+}
+
+// statusText returns the three digits of a status.
+func statusText(status int) string {
+	if status == 200 {
+		return "200"
+	}
+	return strconv.Itoa(status)
+}
+
+// indexed reports whether a field goes into the peer's dynamic table. Secrets
+// do not, for connections are shared: whoever guesses one could see by its size
+// that it is there (RFC 7541, section 7.1). Nor does what hardly ever comes
+// again, for it would push out what does.
+func indexed(name, value string) bool {
+	switch name {
+	case "authorization", "proxy-authorization", "cookie", "set-cookie":
+		return false
+	case "content-length", "etag", "last-modified", "if-none-match", "if-modified-since", "age", "range", "content-range",
+		"grpc-timeout", "traceparent", "x-request-id", "location":
+		return false
+	case ":path":
+		return strings.IndexByte(value, '?') < 0
+	case ":status":
+		return true
+	}
+	return len(name)+len(value) <= 512
+}
+
+// lowerName returns a field's name as HTTP/2 writes it.
+func lowerName(name string) string {
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; 'A' <= c && c <= 'Z' {
+			if lower, ok := lowerNames[name]; ok {
+				return lower
+			}
+			return strings.ToLower(name)
+		}
+	}
+	return name
+}
+
+// lowerNames has the names that are sent most, so that they need no memory. It
+// is a constant.
+var lowerNames = func() map[string]string {
+	names := []string{
+		"Accept", "Accept-Encoding", "Accept-Language", "Accept-Ranges", "Access-Control-Allow-Origin", "Age", "Allow",
+		"Authorization", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length",
+		"Content-Location", "Content-Range", "Content-Security-Policy", "Content-Type", "Cookie", "Date", "ETag", "Etag",
+		"Expires", "From", "Forwarded", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since",
+		"Last-Modified", "Link", "Location", "Origin", "Pragma", "Priority", "Range", "Referer", "Referrer-Policy", "Retry-After",
+		"Server", "Set-Cookie", "Strict-Transport-Security", "TE", "Te", "Upgrade-Insecure-Requests", "User-Agent", "Vary", "Via",
+		"Www-Authenticate", "WWW-Authenticate", "X-Content-Type-Options", "X-Forwarded-For", "X-Forwarded-Host",
+		"X-Forwarded-Proto", "X-Frame-Options", "X-Powered-By", "X-Real-Ip", "X-Real-IP", "X-Request-Id", "X-Requested-With",
+		"X-Client-Cert",
+	}
+	m := make(map[string]string, len(names))
+	for _, name := range names {
+		m[name] = strings.ToLower(name)
+	}
+	return m
+}()

@@ -1,0 +1,135 @@
+package http2
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	smallRead = 2 << 10
+	largeRead = 32 << 10
+)
+
+// largeReads are buffers of connections on which much arrives.
+var largeReads = sync.Pool{New: func() any { return new([largeRead]byte) }}
+
+// A reader buffers what arrives. A connection on which little does keeps a
+// small buffer; one whose reads fill it takes a large one, until they do not.
+type reader struct {
+	nc    net.Conn
+	buf   []byte // small or large[:]
+	small []byte
+	large *[largeRead]byte // nil unless in use
+	r, w  int
+	fast  bool // the last read filled the buffer
+
+	err   error     // of the connection, once it failed
+	start time.Time // what times count from
+
+	// last is when something last arrived, and begun since when a frame or a
+	// header block has been waited for whose beginning is there; 0: none.
+	last, begun atomic.Int64
+	inFrame     bool // of begun; used by the reading goroutine alone
+}
+
+func newReader(nc net.Conn, early []byte) *reader {
+	b := &reader{nc: nc, small: make([]byte, max(smallRead, len(early))), start: time.Now()}
+	b.buf = b.small
+	b.w = copy(b.buf, early)
+	return b
+}
+
+func (b *reader) buffered() int { return b.w - b.r }
+
+// view returns the next n bytes, which are in the buffer. They are valid until
+// the next call that reads.
+func (b *reader) view(n int) []byte {
+	p := b.buf[b.r : b.r+n]
+	b.r += n
+	return p
+}
+
+// Read reads as io.Reader's does.
+func (b *reader) Read(p []byte) (int, error) {
+	if b.r == b.w {
+		if len(p) >= len(b.buf) && len(p) >= largeRead/2 {
+			return b.receive(p) // as much as the buffer would take
+		}
+		if err := b.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.buf[b.r:b.w])
+	b.r += n
+	b.inFrame = true
+	return n, nil
+}
+
+// fill reads into the empty buffer.
+func (b *reader) fill() error {
+	switch {
+	case b.fast && b.large == nil:
+		b.large = largeReads.Get().(*[largeRead]byte)
+		b.buf = b.large[:]
+	case !b.fast && b.large != nil:
+		b.release()
+	}
+	b.r, b.w = 0, 0
+	n, err := b.receive(b.buf)
+	b.w = n
+	b.fast = n == len(b.buf) || b.large != nil && n > smallRead
+	return err
+}
+
+func (b *reader) receive(p []byte) (int, error) {
+	if b.inFrame && b.begun.Load() == 0 {
+		b.begun.Store(b.now())
+	}
+	n, err := b.nc.Read(p)
+	if n > 0 {
+		b.last.Store(b.now())
+		return n, nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	b.err = err
+	return 0, err
+}
+
+// discard reads n bytes and forgets them.
+func (b *reader) discard(n int) error {
+	for n > 0 {
+		if b.r == b.w {
+			if err := b.fill(); err != nil {
+				return err
+			}
+		}
+		k := min(n, b.buffered())
+		b.r += k
+		n -= k
+	}
+	return nil
+}
+
+// frameEnded says that what began has arrived whole.
+func (b *reader) frameEnded() {
+	b.inFrame = false
+	if b.begun.Load() != 0 {
+		b.begun.Store(0)
+	}
+}
+
+// release gives the large buffer back.
+func (b *reader) release() {
+	if b.large != nil {
+		largeReads.Put(b.large)
+		b.large, b.buf = nil, b.small
+		b.r, b.w = 0, 0
+	}
+}
+
+func (b *reader) now() int64 { return int64(time.Since(b.start)) }

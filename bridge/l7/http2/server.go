@@ -1,0 +1,287 @@
+package http2
+
+import (
+	"io"
+	"net"
+	"time"
+
+	h2 "golang.org/x/net/http2"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// A ServerConn is a client's connection.
+type ServerConn struct {
+	conn
+	handler func(*ServerStream)
+	running int // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
+
+	// Of a shutdown, guarded by mu.
+	draining  int64 // since when it has been going on; 0: it is not
+	announced bool  // which streams are the last
+}
+
+// drainPing is what the ping behind the first GOAWAY of a shutdown carries.
+var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
+
+// drainPatience is how long its answer is waited for.
+const drainPatience = time.Second
+
+// NewServerConn returns a ServerConn that owns nc; early is what was already
+// read from it. Serve must be called.
+func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
+	c := &ServerConn{}
+	c.init(nc, early, o)
+	c.server = c
+	settings := []h2.Setting{{ID: h2.SettingMaxConcurrentStreams, Val: uint32(c.o.MaxStreams)}}
+	if o.ExtendedConnect {
+		settings = append(settings, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
+	}
+	c.greet(settings...)
+	return c
+}
+
+// Serve serves the connection until it is at its end, and calls handler on a
+// goroutine of its own for each stream. It returns when the connection is
+// closed and every handler has returned; nil if the connection ended as it
+// should.
+//
+// The exchange is over when handler returns. A stream that was not ended by
+// then is reset; a client that is still sending when all was answered is told
+// that it need not.
+func (c *ServerConn) Serve(handler func(*ServerStream)) error {
+	c.handler = handler
+	return c.run(c.readPreface)
+}
+
+// Shutdown lets streams come to their end and then closes the connection: the
+// client is told to open no more, and those that it opened before it knew are
+// served. Serve returns when that is done. It may be called repeatedly, by any
+// goroutine.
+func (c *ServerConn) Shutdown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining != 0 || c.err != nil {
+		return
+	}
+	c.draining = max(c.now(), 1)
+	_ = c.framer.WriteGoAway(maxWindow, h2.ErrCodeNo, nil)
+	_ = c.framer.WritePing(false, drainPing)
+	c.kickLocked()
+}
+
+// goAwayLocked is the second half of a shutdown: the client has had the time to
+// learn of it, so what it has opened by now is all that is served.
+func (c *ServerConn) goAwayLocked() {
+	if c.draining == 0 || c.announced || c.err != nil {
+		return
+	}
+	c.announced = true
+	_ = c.framer.WriteGoAway(c.lastID, h2.ErrCodeNo, nil)
+	c.kickLocked()
+	c.restLocked()
+}
+
+// drained reports whether the connection ends with its last stream.
+func (c *ServerConn) drained() bool { return c.announced }
+
+func (c *ServerConn) tickLocked(now int64) []ended {
+	if c.draining != 0 && now-c.draining > int64(drainPatience) {
+		c.goAwayLocked()
+	}
+	return nil
+}
+
+// readPreface reads what a client's connection begins with.
+func (c *ServerConn) readPreface() *Error {
+	var p [len(h2.ClientPreface)]byte
+	if _, err := io.ReadFull(c.in, p[:]); err != nil {
+		return c.readError(err)
+	}
+	if string(p[:]) != h2.ClientPreface {
+		return broken(h2.ErrCodeProtocol, "no preface")
+	}
+	return nil
+}
+
+// onHeaders takes the block as a request's head or trailer.
+func (c *ServerConn) onHeaders(id uint32, end bool) *Error {
+	c.mu.Lock()
+	c.controls.earn(4)
+	s := c.streams[id]
+	var why, fatal *Error
+	var start *ServerStream
+	switch {
+	case s != nil && s.recvEnd:
+		why = &Error{Code: h2.ErrCodeStreamClosed, Reason: "HEADERS behind the end of the stream"}
+	case s != nil:
+		why = s.onTrailerLocked(end)
+	case id%2 == 0:
+		fatal = broken(h2.ErrCodeProtocol, "a stream with an even number")
+	case id <= c.lastID && c.wasResetLocked(id):
+		fatal = c.uselessLocked(1)
+	case id <= c.lastID:
+		fatal = broken(h2.ErrCodeStreamClosed, "HEADERS on a closed stream")
+	case c.announced || c.err != nil:
+		c.resetLocked(id, h2.ErrCodeRefusedStream) // not lastID: it was never taken
+	default:
+		c.lastID = id
+		start, why = c.openLocked(id, end)
+	}
+	var gone ended
+	if why != nil {
+		gone, fatal = c.refuseLocked(id, why)
+	}
+	c.mu.Unlock()
+	if why != nil {
+		c.refused(gone, why)
+	}
+	if start != nil {
+		go c.handle(start)
+	}
+	return fatal
+}
+
+// openLocked opens a stream, or says why it does not.
+func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
+	// Streams of which the client knows that they are over may still have
+	// handlers that do not.
+	if len(c.streams) >= c.o.MaxStreams || c.running >= 2*c.o.MaxStreams {
+		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "more streams than are allowed"}
+	}
+	if c.block.tooLarge && c.block.fault == "" {
+		c.encoder.response(&message.Response{Status: 431}, false)
+		c.blockLocked(id, true)
+		return nil, &Error{Code: h2.ErrCodeNo, Reason: "a head larger than is allowed"}
+	}
+	s := &ServerStream{}
+	if fault := c.block.request(&s.request, end, c.o.ExtendedConnect); fault != "" {
+		return nil, malformed(fault)
+	}
+	s.init(&c.conn, id)
+	s.server = s
+	s.recvEnd = end
+	s.left = s.request.Length
+	c.streams[id] = &s.stream
+	c.running++
+	c.workers.Add(1)
+	return s, nil
+}
+
+// handle lets the handler serve a stream, and sees to it that it ends.
+func (c *ServerConn) handle(s *ServerStream) {
+	defer c.workers.Done()
+	c.handler(s)
+	s.Notify(nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	code := h2.ErrCodeInternal
+	if s.sendEnd {
+		code = h2.ErrCodeNo // section 8.1: all is answered, whatever else was to be sent
+	}
+	s.resetLocked(code, errOver)
+	s.overLocked(errOver)
+	c.running--
+	c.restLocked()
+}
+
+// A ServerStream is a request of a client's, and its response.
+//
+// One goroutine at a time may call Read, Buffered, Whole and Trailer, and
+// another at the same time Inform, Respond, Write, Flush and End. Refuse, Abort
+// and Notify may be called by any, any time.
+type ServerStream struct {
+	stream
+	request message.Request
+
+	// Guarded by the connection's mu.
+	gone    func(error) // see Notify
+	goneFor error       // why the client has gone; nil: it has not
+	telling bool        // gone is being called
+}
+
+// Request returns the request's head. It is the caller's until its handler
+// returns.
+func (s *ServerStream) Request() *message.Request { return &s.request }
+
+// Refuse ends the reading: the rest of the body is not wanted. A Read that waits
+// returns an error, and so does every later one that is not io.EOF already.
+func (s *ServerStream) Refuse() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.recvEnd && !s.queue.waiting() {
+		return
+	}
+	s.refused = true
+	s.queue.drop()
+	s.readable.Broadcast()
+}
+
+// Inform sends an interim response at once.
+func (s *ServerStream) Inform(r *message.Response) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if err := s.awaitRoomLocked(); err != nil {
+		return err
+	}
+	s.c.encoder.response(r, true)
+	s.c.blockLocked(s.id, false)
+	s.c.kickLocked()
+	return nil
+}
+
+// Respond begins the final response; with end it is complete, and sent at once.
+// Else it may wait for Flush or End.
+func (s *ServerStream) Respond(r *message.Response, end bool) error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := s.awaitRoomLocked(); err != nil {
+		return err
+	}
+	c.encoder.response(r, s.request.Method == "HEAD")
+	s.lastFrame, s.lastOut = len(c.out), c.outNumber
+	c.blockLocked(s.id, end)
+	c.controls.earn(4)
+	if end {
+		s.sentLocked()
+		return nil
+	}
+	s.sendLeft = r.Length
+	return nil
+}
+
+// Notify has gone called, from any goroutine and at most once, if the client
+// goes before the handler returns: it resets the stream, or its connection
+// ends. It is called at once if the client has gone already. Nil takes it back:
+// when Notify(nil) returns, gone is not running and will not be called.
+func (s *ServerStream) Notify(gone func(cause error)) {
+	s.c.mu.Lock()
+	s.gone = gone
+	for gone == nil && s.telling {
+		s.readable.Wait()
+	}
+	cause := s.goneFor
+	s.c.mu.Unlock()
+	if gone != nil && cause != nil {
+		s.tellGone(cause)
+	}
+}
+
+// tellGone calls what Notify was given, once.
+func (s *ServerStream) tellGone(cause error) {
+	s.c.mu.Lock()
+	s.goneFor = cause
+	gone := s.gone
+	s.gone = nil
+	s.telling = gone != nil
+	s.c.mu.Unlock()
+	if gone == nil {
+		return
+	}
+	gone(cause)
+	s.c.mu.Lock()
+	s.telling = false
+	s.readable.Broadcast()
+	s.c.mu.Unlock()
+}

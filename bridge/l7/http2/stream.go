@@ -1,0 +1,365 @@
+package http2
+
+import (
+	"io"
+	"sync"
+
+	h2 "golang.org/x/net/http2"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// A stream is what both roles of a stream have in common. All of it is guarded
+// by the connection's mu.
+type stream struct {
+	c      *conn
+	id     uint32        // 0: none yet (client)
+	server *ServerStream // this or client is nil
+	client *ClientStream
+
+	closed bool  // it is none of the connection's any more
+	err    error // why nothing can be sent; nil: it can
+
+	// What comes in.
+	readable sync.Cond
+	queue    queue
+	viewed   int            // bytes of the view that Read returned last
+	recvEnd  bool           // the peer has sent all it will
+	readErr  error          // why it is not whole
+	refused  bool           // nobody wants the rest
+	left     int64          // of the body as its length was declared; -1: it was not
+	window   int            // what the peer may still send
+	size     int            // of the window, when all of it is given back
+	owed     int            // of the window: taken on, and not yet given back
+	trailer  message.Fields // once recvEnd
+
+	// What goes out.
+	writable     sync.Cond
+	sendWindow   int64
+	sendEnd      bool   // all is sent, or in out
+	sendLeft     int64  // of the body as its length was declared; -1: it was not
+	lastFrame    int    // where in out the stream's latest frame begins,
+	lastOut      uint64 // if out is still this one
+	blockedSince int64  // when a Write began to wait; 0: none does
+	waitsIn      *turns
+	behind       *stream // in waitsIn
+}
+
+func (s *stream) init(c *conn, id uint32) {
+	s.c, s.id = c, id
+	s.readable.L, s.writable.L = &c.mu, &c.mu
+	s.left, s.sendLeft = -1, -1
+	s.window, s.size = firstWindow, firstWindow
+	s.sendWindow = c.peer.window
+}
+
+// Read waits for bytes of the body and returns them: a view that is valid until
+// the next Read, by which the peer may send as many more. At the end of the
+// body it returns io.EOF; any other error means that the body is not whole.
+func (s *stream) Read() ([]byte, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.giveBackLocked(s.viewed)
+	s.viewed = 0
+	for {
+		switch {
+		case s.readErr != nil:
+			return nil, s.readErr
+		case s.refused:
+			return nil, errRefused
+		}
+		if p := s.queue.next(); p != nil {
+			s.viewed = len(p)
+			return p, nil
+		}
+		if s.recvEnd {
+			return nil, io.EOF
+		}
+		s.readable.Wait()
+	}
+}
+
+// Buffered reports whether Read would return without waiting.
+func (s *stream) Buffered() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.recvEnd || s.readErr != nil || s.refused || s.queue.waiting()
+}
+
+// Whole reports whether all of the body is there: no Read will wait.
+func (s *stream) Whole() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.recvEnd
+}
+
+// Trailer returns the trailer fields, once Read has returned io.EOF.
+func (s *stream) Trailer() message.Fields {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.trailer
+}
+
+// giveBackLocked gives the peer n bytes of the stream's window back, a good
+// part of it at a time. If the reader has kept up, the window grows.
+func (s *stream) giveBackLocked(n int) {
+	if n == 0 || s.recvEnd || s.closed || s.refused {
+		return
+	}
+	s.owed += n
+	if s.owed < s.size/2 {
+		return
+	}
+	c := s.c
+	increment := s.owed
+	if s.size < largestWindow && c.grown+s.size <= maxGrowth && !s.queue.waiting() {
+		increment += s.size
+		c.grown += s.size
+		s.size *= 2
+	}
+	s.owed = 0
+	s.window += increment
+	_ = c.framer.WriteWindowUpdate(s.id, uint32(increment))
+	c.kickLocked()
+}
+
+// Write sends bytes of the body. They are the caller's again when it returns,
+// and may wait for Flush or End. It blocks while the peer takes nothing.
+func (s *stream) Write(p []byte) error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.sendLeft >= 0 && int64(len(p)) > s.sendLeft && s.err == nil {
+		return s.brokenLengthLocked()
+	}
+	defer s.unblockedLocked()
+	for len(p) > 0 {
+		if err := s.awaitTurnLocked(); err != nil {
+			return err
+		}
+		n := min(len(p), c.peer.maxFrame, int(s.sendWindow), int(c.sendWindow))
+		s.lastFrame, s.lastOut = len(c.out), c.outNumber
+		c.dataLocked(s.id, p[:n], false)
+		p = p[n:]
+		s.sendWindow -= int64(n)
+		c.sendWindow -= int64(n)
+		if s.sendLeft >= 0 {
+			s.sendLeft -= int64(n)
+		}
+		c.controls.earn(worth(n))
+		if len(c.out) >= outLimit {
+			c.kickLocked()
+		}
+		c.forTurn.wake()
+	}
+	return nil
+}
+
+// awaitTurnLocked waits until a frame of the body may be sent. Streams that are
+// not held up by their own window take turns, a frame each.
+func (s *stream) awaitTurnLocked() error {
+	c := s.c
+	for {
+		switch {
+		case s.err != nil || s.sendEnd:
+			s.leaveTurns()
+			c.forTurn.wake()
+			return s.sendErrLocked()
+		case s.sendWindow <= 0:
+			s.leaveTurns()
+			c.forTurn.wake()
+		case len(c.out) >= outLimit || c.sendWindow <= 0 || c.forTurn.head != nil && c.forTurn.head != s:
+			c.forTurn.join(s)
+		default:
+			s.leaveTurns()
+			return nil
+		}
+		s.waitLocked()
+	}
+}
+
+// awaitRoomLocked waits until a head or trailer may be sent.
+func (s *stream) awaitRoomLocked() error {
+	c := s.c
+	defer s.unblockedLocked()
+	for {
+		switch {
+		case s.err != nil || s.sendEnd:
+			s.leaveTurns()
+			return s.sendErrLocked()
+		case len(c.out) >= outLimit:
+			c.forRoom.join(s)
+		default:
+			s.leaveTurns()
+			return nil
+		}
+		s.waitLocked()
+	}
+}
+
+func (s *stream) waitLocked() {
+	if s.blockedSince == 0 {
+		s.blockedSince = max(s.c.now(), 1)
+		s.c.blocked++
+	}
+	s.c.kickLocked()
+	s.writable.Wait()
+}
+
+func (s *stream) unblockedLocked() {
+	if s.blockedSince != 0 {
+		s.blockedSince = 0
+		s.c.blocked--
+	}
+}
+
+func (s *stream) sendErrLocked() error {
+	if s.err != nil {
+		return s.err
+	}
+	return errOver
+}
+
+// Flush sends whatever still waits.
+func (s *stream) Flush() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.kickLocked()
+	return s.err
+}
+
+// End completes the body, and sends everything.
+func (s *stream) End(trailer message.Fields) error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := s.awaitRoomLocked(); err != nil {
+		return err
+	}
+	switch {
+	case s.sendLeft > 0:
+		return s.brokenLengthLocked()
+	case len(trailer) > 0:
+		c.encoder.trailer(trailer)
+		c.blockLocked(s.id, true)
+	case s.lastOut == c.outNumber:
+		c.out[s.lastFrame+4] |= byte(h2.FlagDataEndStream) // HEADERS' is the same
+	default:
+		c.dataLocked(s.id, nil, true)
+	}
+	s.sentLocked()
+	return nil
+}
+
+// sentLocked is for when the last of a message is in out.
+func (s *stream) sentLocked() {
+	s.sendEnd = true
+	s.c.kickLocked()
+	s.closeLocked()
+}
+
+// brokenLengthLocked resets a stream whose body is not as long as its head said.
+func (s *stream) brokenLengthLocked() error {
+	err := &Error{Code: h2.ErrCodeInternal, Reason: "the body that was sent is not of the length that was said"}
+	s.resetLocked(err.Code, err)
+	return err
+}
+
+// endedLocked is for when the peer has sent its last. It returns what is wrong
+// if that came too early.
+func (s *stream) endedLocked() *Error {
+	if s.left > 0 {
+		return malformed("a body shorter than its Content-Length")
+	}
+	s.recvEnd = true
+	s.readable.Broadcast()
+	s.closeLocked()
+	return nil
+}
+
+// closeLocked closes the stream if both sides have sent their last.
+func (s *stream) closeLocked() {
+	if s.recvEnd && s.sendEnd && !s.closed {
+		s.c.unused.earn(1)
+		s.removeLocked()
+	}
+}
+
+// removeLocked takes the stream out of the connection.
+func (s *stream) removeLocked() {
+	c := s.c
+	s.closed = true
+	c.grown -= s.size - firstWindow
+	delete(c.streams, s.id)
+	if s.client != nil {
+		c.client.open--
+	}
+	c.restLocked()
+}
+
+// failLocked ends the stream because of err: whatever call is waiting returns.
+// A response that has come whole is still good.
+func (s *stream) failLocked(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+	if s.readErr == nil && !(s.client != nil && s.recvEnd) {
+		s.readErr = err
+		s.queue.drop()
+	}
+	if !s.closed {
+		s.removeLocked()
+	}
+	s.leaveTurns()
+	s.c.forTurn.wake()
+	s.readable.Broadcast()
+	s.writable.Broadcast()
+}
+
+// resetLocked resets the stream, unless it is closed.
+func (s *stream) resetLocked(code h2.ErrCode, err error) ended {
+	if !s.closed {
+		if s.id != 0 {
+			s.c.resetLocked(s.id, code)
+		}
+		s.failLocked(err)
+	}
+	return ended{s, err}
+}
+
+// resetLocked queues a RST_STREAM.
+func (c *conn) resetLocked(id uint32, code h2.ErrCode) {
+	_ = c.framer.WriteRSTStream(id, code)
+	c.rememberLocked(id)
+	c.kickLocked()
+}
+
+// unsentLocked reports whether nothing of the stream was ever sent.
+func (s *stream) unsentLocked() bool {
+	return s.id == 0 || s.client.headOut == s.c.outNumber
+}
+
+// Abort ends the stream so that what was sent of it never looks complete.
+// Whatever call is waiting returns cause. It may be called by any goroutine,
+// any time.
+func (s *stream) Abort(cause error) {
+	if cause == nil {
+		cause = errOver
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.resetLocked(codeOf(cause, s.server != nil), cause)
+	s.overLocked(cause)
+}
+
+// overLocked ends whatever can still be done with the stream.
+func (s *stream) overLocked(cause error) {
+	if s.err == nil {
+		s.err = cause
+	}
+	if s.readErr == nil {
+		s.readErr = cause
+		s.queue.drop()
+		s.readable.Broadcast()
+	}
+}
