@@ -74,6 +74,9 @@ func (r *Request) requestLine(head string, l *Limits) (target, rest string, err 
 	}
 	target, head = head[:i], head[i+1:]
 	if at := message.ControlByte(target); at >= 0 {
+		if strings.HasPrefix(target[at:], "\r\n") {
+			return "", "", errRequestLine // no second blank in the line
+		}
 		return "", "", badLine(target[at:], errTargetBytes)
 	}
 	if len(target) > l.target() {
