@@ -281,7 +281,7 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 		}
 		length = 0
 	}
-	*r = message.Response{Status: status, Fields: b.take(), Length: length}
+	*r = message.Response{Status: status, Fields: b.take(), Length: length, Declared: b.length}
 	return ""
 }
 

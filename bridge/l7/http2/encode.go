@@ -13,7 +13,6 @@ import (
 type encoder struct {
 	hpack *hpack.Encoder
 	buf   bytesWriter
-	size  int // of the section being encoded, as section 6.5.2 counts
 }
 
 // A bytesWriter collects what is written.
@@ -35,35 +34,26 @@ func (e *encoder) begin() {
 	if cap(e.buf.b) > keep {
 		e.buf.b = nil
 	}
-	e.buf.b, e.size = e.buf.b[:0], 0
+	e.buf.b = e.buf.b[:0]
 }
 
 // field encodes one field.
 func (e *encoder) field(name, value string) {
 	f := hpack.HeaderField{Name: name, Value: value, Sensitive: !indexed(name, value)}
-	e.size += int(f.Size())
 	_ = e.hpack.WriteField(f) // buf takes everything
 }
 
-// fields encodes the fields of a message but those that frame it: what has no
-// place in HTTP/2, and a Content-Length unless it describes a body that is not
-// there.
-func (e *encoder) fields(fields message.Fields, describes bool) {
+// fields encodes the fields of a message, but any that frame it or belong to a
+// connection of another version: policy has taken them out, and one that it
+// forgot would make the message malformed.
+func (e *encoder) fields(fields message.Fields) {
 	for i := range fields {
 		name := lowerName(fields[i].Name)
 		switch name {
-		case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade", "http2-settings", "host":
-			continue
-		case "te":
-			if fields[i].Value != "trailers" {
-				continue
-			}
-		case "content-length":
-			if !describes {
-				continue
-			}
+		case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade", "http2-settings", "te", "host", "content-length":
+		default:
+			e.field(name, fields[i].Value)
 		}
-		e.field(name, fields[i].Value)
 	}
 }
 
@@ -79,10 +69,13 @@ func (e *encoder) request(r *message.Request, end bool) {
 	if r.Protocol != "" {
 		e.field(":protocol", r.Protocol)
 	}
-	e.fields(r.Fields, false)
+	e.fields(r.Fields)
+	if r.Trailers {
+		e.field("te", "trailers")
+	}
 	switch {
 	case r.Length > 0:
-		e.field("content-length", strconv.FormatInt(r.Length, 10))
+		e.length(r.Length)
 	case r.Length == 0 && (r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH"):
 		e.field("content-length", "0") // RFC 9110, section 8.6
 	}
@@ -92,17 +85,25 @@ func (e *encoder) request(r *message.Request, end bool) {
 func (e *encoder) response(r *message.Response, head bool) {
 	e.begin()
 	e.field(":status", statusText(r.Status))
-	bodyless := head || r.Status == 304
-	e.fields(r.Fields, bodyless)
-	if r.Length >= 0 && !bodyless && r.Status >= 200 && r.Status != 204 {
-		e.field("content-length", strconv.FormatInt(r.Length, 10))
+	e.fields(r.Fields)
+	length := r.Length
+	switch {
+	case r.Status < 200, r.Status == 204:
+		return // they have none (RFC 9110, section 8.6)
+	case head, r.Status == 304:
+		length = r.Declared
+	}
+	if length >= 0 {
+		e.length(length)
 	}
 }
+
+func (e *encoder) length(n int64) { e.field("content-length", strconv.FormatInt(n, 10)) }
 
 // trailer encodes a trailer.
 func (e *encoder) trailer(fields message.Fields) {
 	e.begin()
-	e.fields(fields, false)
+	e.fields(fields)
 }
 
 // statusText returns the three digits of a status.
