@@ -16,7 +16,7 @@ func (e *Error) Error() string { return fmt.Sprintf("%s (%s)", e.Reason, e.Secti
 // ErrPreface is returned for the first line of an HTTP/2 connection (RFC 9113,
 // section 3.4), for a server that goes on with HTTP/2 if it is the first on its
 // connection. To any other it is an *Error as the others, with status 505.
-var ErrPreface error = &Error{505, "RFC 9113 3.4", "this is the beginning of an HTTP/2 connection"}
+var ErrPreface error = errPreface
 
 // The refusals. Each is in docs/http.md as it is here; a test compares them.
 var (
@@ -36,6 +36,7 @@ var (
 	errControl    = &Error{400, "RFC 9110 5.5", "a control character in a field's value"}
 
 	// Request lines.
+	errPreface      = &Error{505, "RFC 9113 3.4", "this is the beginning of an HTTP/2 connection"}
 	errRequestLine  = &Error{400, "RFC 9112 3", "a request line that is not method, target and version"}
 	errMethod       = &Error{400, "RFC 9112 3.1", "a method that is no token"}
 	errMethodSize   = &Error{501, "RFC 9112 3", "a method that is too long"}

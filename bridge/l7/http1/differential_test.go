@@ -1,0 +1,246 @@
+package http1
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// Every message of this package's tables, and every one that its fuzzers find,
+// is given to net/http's parser as well. Where the outcomes differ these tables
+// have the reason. A row that no message of the tables needs fails the tests,
+// so the rows say what is so.
+
+// stricter are our refusals of what net/http accepts.
+var stricter = map[string]string{
+	errBareLF.Reason:         "RFC 9112 2.2: a line may be taken to end there, and net/http does",
+	errBareCR.Reason:         "RFC 9112 2.2: net/http takes any number of them before a line feed for one",
+	errFold.Reason:           "RFC 9112 5.2: it may be refused, or read with blanks in its place, as net/http does",
+	errMethodSize.Reason:     "RFC 9112 3: no such method is served by anything",
+	errRequestLine.Reason:    "RFC 9112 3: net/http has a CONNECT to nothing",
+	errVersion.Reason:        "RFC 9110 15.6.6: net/http refuses some of them in its server, and takes HTTP/1.2 for 1.1 as RFC 9110 2.5 says",
+	errPreface.Reason:        "RFC 9113 3.4: net/http's parser takes it for a request, and its server looks again",
+	errColonBlank.Reason:     "RFC 9112 5.1: net/http takes the blank for a part of the name, and its server refuses that",
+	errTarget.Reason:         "RFC 9112 3.2: net/http has any scheme, authority form and a user in a target",
+	errTargetBytes.Reason:    "RFC 9112 3.2: net/http has what is not ASCII in a target",
+	errFragment.Reason:       "RFC 9112 3.2: net/http takes it for a part of the path",
+	errAsterisk.Reason:       "RFC 9112 3.2.4: net/http has it for any method",
+	errConnect.Reason:        "RFC 9112 3.2.3: net/http has a path, any host, and no port",
+	errNoHost.Reason:         "RFC 9112 3.2: net/http has it in its server",
+	errHost.Reason:           "RFC 9110 7.2: net/http has a looser rule, in its server",
+	errHostDiffer.Reason:     "RFC 9112 3.2.2: Host is to be ignored then, and net/http does; what stands behind might not",
+	errExpect.Reason:         "RFC 9110 10.1.1: net/http has it in its server",
+	errConnection.Reason:     "RFC 9110 7.6.1: net/http reads the options that it knows",
+	errLength.Reason:         "RFC 9112 6.3: leading zeros, which the grammar has, some read as octal",
+	errLengths.Reason:        "RFC 9112 6.3: several that are the same may be read as one, and net/http does",
+	errLengthSize.Reason:     "RFC 9110 8.6: 2^63-1 itself, which no counter that adds to it can hold",
+	errLengthCoding.Reason:   "RFC 9112 6.1: Transfer-Encoding overrides Content-Length, or the message is refused",
+	errCodingVersion.Reason:  "RFC 9112 6.1: framing that is faulty; net/http ignores Transfer-Encoding in HTTP/1.0",
+	errBodySize.Reason:       "RFC 9110 15.5.14: a limit, which net/http leaves to its handlers",
+	errStatusLine.Reason:     "RFC 9112 4: net/http has no blank after the code, and several before it",
+	errStatus.Reason:         "RFC 9110 15: net/http has any three digits",
+	errStatusVersion.Reason:  "RFC 9112 2.3: net/http has any version",
+	errReason.Reason:         "RFC 9112 4: net/http does not look at the reason",
+	errBodiless.Reason:       "RFC 9110 8.6, RFC 9112 6.1: net/http takes it to have no body, and closes the connection",
+	errSwitch.Reason:         "RFC 9110 15.2.2: net/http has it in its transport",
+	errInterimVersion.Reason: "RFC 9110 15.2: net/http has interim responses in HTTP/1.0",
+}
+
+// laxer are parts of net/http's refusals of what we accept.
+var laxer = map[string]string{
+	`invalid URL escape`:        "RFC 3986 2.1: paths are brought into their one form by package route, which refuses that",
+	`bad trailer key`:           "RFC 9110 6.6.2: Trailer is a hint; it is the trailer itself that is checked",
+	`malformed HTTP request ""`: "RFC 9112 2.2: an empty line before a request should be ignored; we ignore one",
+}
+
+// otherwise are the messages that both accept, and read differently.
+var otherwise = []struct {
+	why     string
+	applies func(we, they string) bool
+}{
+	{"the chunks of a 304, which would be those of a 200, net/http notes; we say that no body follows",
+		func(we, they string) bool {
+			return strings.HasPrefix(we, "304") && we == strings.Replace(they, "chunked=true", "chunked=false", 1)
+		}},
+	{"after 101 there is no other response: net/http says so in its transport",
+		func(we, they string) bool {
+			return strings.HasPrefix(we, "101") && we == strings.Replace(they, "length=0 chunked=false close=false", "length=-1 chunked=false close=true", 1)
+		}},
+}
+
+// An outcome is what became of a message, written so that it can be compared.
+func outcome(first string, length int64, chunked, closes bool, fields []string) string {
+	slices.SortStableFunc(fields, func(a, b string) int {
+		x, _, _ := strings.Cut(a, ":")
+		y, _, _ := strings.Cut(b, ":")
+		return strings.Compare(x, y)
+	})
+	return fmt.Sprintf("%s length=%d chunked=%v close=%v %q", first, length, chunked, closes, fields)
+}
+
+// ourFields and theirFields are what is compared of a header. net/http takes
+// out what it has read (Host, Trailer, Transfer-Encoding, "Connection: close" of
+// a response) and may put in Cache-Control.
+func ourFields(f message.Fields) (all []string) {
+	for _, f := range f {
+		if name := textproto.CanonicalMIMEHeaderKey(f.Name); compared(name) {
+			all = append(all, name+": "+f.Value)
+		}
+	}
+	return all
+}
+
+func compared(name string) bool {
+	return !slices.Contains([]string{"Transfer-Encoding", "Trailer", "Host", "Connection", "Cache-Control"}, name)
+}
+
+func theirFields(h http.Header) (all []string) {
+	for name, values := range h {
+		if compared(name) {
+			for _, v := range values {
+				all = append(all, name+": "+v)
+			}
+		}
+	}
+	return all
+}
+
+func ourRequest(in string) (string, error) {
+	r, err := readRequest(in, Limits{Head: 1 << 20, Target: 1 << 20, Fields: 1 << 20, Body: 1 << 40})
+	if err != nil {
+		return "", err
+	}
+	target := r.Target
+	if r.Method == "CONNECT" {
+		target = r.Authority
+	}
+	return outcome(r.Method+" "+target+" "+strings.ToLower(r.Authority), r.Length, r.Chunked, r.Close, ourFields(r.Fields)), nil
+}
+
+func theirRequest(in string) (string, error) {
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(in)))
+	if err != nil {
+		return "", err
+	}
+	target := r.RequestURI
+	if r.URL.Scheme != "" {
+		_, target, _ = strings.Cut(target, "://")
+		_, rest, _ := strings.Cut(target, r.URL.Host)
+		if target = rest; target == "" && r.Method == "OPTIONS" {
+			target = "*"
+		} else if target == "" || target[0] == '?' {
+			target = "/" + target
+		}
+	}
+	return outcome(r.Method+" "+target+" "+strings.ToLower(r.Host), r.ContentLength, len(r.TransferEncoding) > 0, r.Close, theirFields(r.Header)), nil
+}
+
+func ourResponse(in string) (string, error) {
+	r, err := readResponse(in, "GET", Limits{Head: 1 << 20, Fields: 1 << 20, Body: 1 << 40})
+	if err != nil {
+		return "", err
+	}
+	return outcome(fmt.Sprint(r.Status, " ", r.Reason), r.Length, r.Chunked, r.Close, ourFields(r.Fields)), nil
+}
+
+func theirResponse(in string) (string, error) {
+	r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(in)), nil)
+	if err != nil {
+		return "", err
+	}
+	return outcome(r.Status, r.ContentLength, len(r.TransferEncoding) > 0, r.Close, theirFields(r.Header)), nil
+}
+
+// explain returns the row that says why two parsers differ on a message, "" if
+// they do not, or an error if there is none.
+func explain(in string, ours func(string) (string, error), theirs func(string) (string, error)) (row string, err error) {
+	we, err := ours(in)
+	if err == errUnfinished {
+		return "", nil // net/http takes the end of what it reads for an end of the head
+	}
+	they, theirErr := theirs(in)
+	var e *Error
+	switch {
+	case err != nil && theirErr != nil, err == nil && theirErr == nil && we == they:
+		return "", nil
+	case errors.As(err, &e):
+		if stricter[e.Reason] == "" {
+			return "", fmt.Errorf("we refuse: %v; they: %s", e, they)
+		}
+		return e.Reason, nil
+	case theirErr != nil:
+		for row := range laxer {
+			if strings.Contains(theirErr.Error(), row) {
+				return row, nil
+			}
+		}
+		return "", fmt.Errorf("they refuse: %v; we: %s", theirErr, we)
+	}
+	for _, o := range otherwise {
+		if o.applies(we, they) {
+			return o.why, nil
+		}
+	}
+	return "", fmt.Errorf("we:   %s\nthey: %s", we, they)
+}
+
+func TestDifferencesFromNetHTTPAreExplained(t *testing.T) {
+	used := map[string]bool{}
+	try := func(in string, ours func(string) (string, error), theirs func(string) (string, error)) {
+		row, err := explain(in, ours, theirs)
+		if err != nil {
+			t.Errorf("%.300q\n%v", in, err)
+		}
+		used[row] = true
+	}
+	for _, in := range requestSeeds() {
+		try(in, ourRequest, theirRequest)
+	}
+	for _, in := range responseSeeds() {
+		try(in, ourResponse, theirResponse)
+	}
+	for row := range stricter {
+		if !used[row] {
+			t.Errorf("we are not stricter in this: %s", row)
+		}
+	}
+	for row := range laxer {
+		if !used[row] {
+			t.Errorf("we are not laxer in this: %s", row)
+		}
+	}
+	for _, o := range otherwise {
+		if !used[o.why] {
+			t.Errorf("we do not read this otherwise: %s", o.why)
+		}
+	}
+}
+
+func FuzzRequestsAgainstNetHTTP(f *testing.F) {
+	for _, in := range requestSeeds() {
+		f.Add(in)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		if _, err := explain(in, ourRequest, theirRequest); err != nil {
+			t.Errorf("%q\n%v", in, err)
+		}
+	})
+}
+
+func FuzzResponsesAgainstNetHTTP(f *testing.F) {
+	for _, in := range responseSeeds() {
+		f.Add(in)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		if _, err := explain(in, ourResponse, theirResponse); err != nil {
+			t.Errorf("%q\n%v", in, err)
+		}
+	})
+}
