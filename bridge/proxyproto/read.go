@@ -1,0 +1,128 @@
+package proxyproto
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	pires "github.com/pires/go-proxyproto"
+)
+
+// MaxHeader is the length of the longest header that is taken. Version 1 has
+// 107 bytes at most; with version 2 most of it is for extensions, which are
+// skipped.
+const MaxHeader = 4096
+
+const (
+	maxV1 = 107
+	minV1 = len("PROXY UNKNOWN\r\n")
+	minV2 = 16 // without addresses
+)
+
+// ErrNoHeader reports a connection that does not begin with a header.
+var ErrNoHeader = errors.New("the connection does not begin with a PROXY protocol header")
+
+// errTooLong reports a header that may have been going on for ever.
+var errTooLong = errors.New("the PROXY protocol header is too long")
+
+// An Announced is what a header says.
+type Announced struct {
+	// Source is the client's address and Destination the one that it
+	// connected to. Both are nil if the header names nobody: then the sender
+	// speaks for itself (LOCAL), or does not know (UNKNOWN), and the addresses
+	// are those of the connection.
+	Source, Destination net.Addr
+}
+
+// Read reads the header that r begins with, and not a byte more. The caller
+// bounds how long that takes. An error leaves r of no use: whatever follows
+// would be taken for something else than it is.
+func Read(r io.Reader) (Announced, error) {
+	// No header is shorter than this, of either version.
+	b := make([]byte, minV1, 2*maxV1)
+	if n, err := io.ReadFull(r, b); err != nil {
+		// What has come tells whether it was one at all.
+		if !begins(b[:n]) {
+			err = ErrNoHeader
+		}
+		return Announced{}, err
+	}
+	var err error
+	switch {
+	case bytes.HasPrefix(b, pires.SIGV2):
+		b, err = readV2(r, b)
+	case bytes.HasPrefix(b, pires.SIGV1):
+		b, err = readV1(r, b)
+	default:
+		err = ErrNoHeader
+	}
+	if err != nil {
+		return Announced{}, err
+	}
+	return parse(b)
+}
+
+// begins reports whether b may be the beginning of a header.
+func begins(b []byte) bool {
+	for _, signature := range [][]byte{pires.SIGV1, pires.SIGV2} {
+		n := min(len(b), len(signature))
+		if bytes.Equal(b[:n], signature[:n]) {
+			return true
+		}
+	}
+	return false
+}
+
+// readV1 reads on to the end of the line: byte by byte, because what follows
+// it is not ours.
+func readV1(r io.Reader, b []byte) ([]byte, error) {
+	for !bytes.HasSuffix(b, []byte("\r\n")) {
+		if len(b) == maxV1 {
+			return nil, errTooLong
+		}
+		n := len(b)
+		b = append(b, 0)
+		if _, err := io.ReadFull(r, b[n:]); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// readV2 reads on to the end of the header, whose length it says itself.
+func readV2(r io.Reader, b []byte) ([]byte, error) {
+	b = append(b, 0)
+	if _, err := io.ReadFull(r, b[minV2-1:]); err != nil {
+		return nil, err
+	}
+	length := int(binary.BigEndian.Uint16(b[minV2-2:]))
+	if minV2+length > MaxHeader {
+		return nil, errTooLong
+	}
+	b = append(b, make([]byte, length)...)
+	_, err := io.ReadFull(r, b[minV2:])
+	return b, err
+}
+
+// parse parses a whole header.
+func parse(b []byte) (Announced, error) {
+	rest := bufio.NewReader(bytes.NewReader(b))
+	h, err := pires.Read(rest)
+	if err != nil {
+		return Announced{}, fmt.Errorf("the PROXY protocol header is malformed: %w", err)
+	}
+	if left, _ := io.Copy(io.Discard, rest); left > 0 {
+		return Announced{}, errors.New("the PROXY protocol header is malformed: it ends before its length does")
+	}
+	if h.Command.IsLocal() || h.TransportProtocol.IsUnspec() {
+		return Announced{}, nil
+	}
+	if !h.TransportProtocol.IsStream() {
+		return Announced{}, errors.New("the PROXY protocol header is for a datagram")
+	}
+	return Announced{h.SourceAddr, h.DestinationAddr}, nil
+}
