@@ -146,11 +146,11 @@ func FuzzChunked(f *testing.F) {
 	})
 }
 
-const token = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
+const aToken = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
 
 var (
-	sizeLine  = regexp.MustCompile("^([0-9A-Fa-f]{1,16})(?:;" + token + "(?:=(?:" + token + `|"(?:[\t -!#-\[\]-~\x{80}-\x{ff}]|\\[\t -~\x{80}-\x{ff}])*"))?)*` + "\r\n")
-	fieldLine = regexp.MustCompile("^(" + token + "):[ \t]*([\t -~\\x{80}-\\x{ff}]*?)[ \t]*\r\n")
+	sizeLine  = regexp.MustCompile("^([0-9A-Fa-f]{1,16})(?:;" + aToken + "(?:=(?:" + aToken + `|"(?:[\t -!#-\[\]-~\x{80}-\x{ff}]|\\[\t -~\x{80}-\x{ff}])*"))?)*` + "\r\n")
+	fieldLine = regexp.MustCompile("^(" + aToken + "):[ \t]*([\t -~\\x{80}-\\x{ff}]*?)[ \t]*\r\n")
 	framed    = regexp.MustCompile("(?i)^(content-length|transfer-encoding|connection|keep-alive|proxy-connection|http2-settings|upgrade|te|trailer|host)$")
 )
 

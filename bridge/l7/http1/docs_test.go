@@ -1,0 +1,56 @@
+package http1
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+)
+
+// docs/http.md has a row for each refusal of error.go, with its status, its rule
+// and its words, and no other.
+func TestTheDocumentationHasEveryRefusal(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "error.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inCode := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		lit, ok := n.(*ast.CompositeLit)
+		if !ok || len(lit.Elts) != 3 {
+			return true
+		}
+		var parts [3]string
+		for i, e := range lit.Elts {
+			b, ok := e.(*ast.BasicLit)
+			if !ok {
+				return true
+			}
+			if parts[i], err = strconv.Unquote(b.Value); err != nil {
+				parts[i] = b.Value // the status
+			}
+		}
+		inCode[fmt.Sprintf("| %s | %s | %s |", parts[0], parts[1], parts[2])] = true
+		return true
+	})
+	if len(inCode) < 50 {
+		t.Fatalf("error.go has only %d refusals", len(inCode))
+	}
+	page, err := os.ReadFile("../../../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range regexp.MustCompile(`(?m)^\| [0-9]{3} \|.*$`).FindAllString(string(page), -1) {
+		if !inCode[row] {
+			t.Errorf("docs/http.md has %s", row)
+		}
+		delete(inCode, row)
+	}
+	for row := range inCode {
+		t.Errorf("docs/http.md has not %s", row)
+	}
+}
