@@ -19,7 +19,7 @@ var ErrHeadTooLarge = errors.New("http2: the head is larger than the server take
 
 const (
 	lastStream = 1<<30 - 1 // after which a connection is retired, long before its numbers are used up
-	maxInterim = 32        // interim responses that wait to be received
+	maxInterim = 64        // interim responses to one request
 )
 
 // A ClientConn is a connection to an upstream.
@@ -186,6 +186,7 @@ type ClientStream struct {
 
 	// Guarded by the connection's mu.
 	heads    []message.Response // that wait to be received
+	interim  int                // heads of interim responses that have come
 	answered bool               // the final head has come
 	isHead   bool               // the request is a HEAD
 	headOut  uint64             // of which out the request's head is
@@ -259,8 +260,10 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 	if fault := b.response(&r, end, s.isHead); fault != "" {
 		return malformed(fault)
 	}
-	if r.Interim() && len(s.heads) >= maxInterim {
-		return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "too many interim responses"}
+	if r.Interim() {
+		if s.interim++; s.interim > maxInterim {
+			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "too many interim responses"}
+		}
 	}
 	s.heads = append(s.heads, r)
 	s.readable.Broadcast()
