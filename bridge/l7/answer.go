@@ -3,6 +3,8 @@ package l7
 import (
 	"strconv"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
 // statusClientGone is what is counted for a request whose client left before
@@ -31,26 +33,51 @@ var (
 	gatewayTimeout     = answer{504, "gateway timeout\n", 4}
 )
 
-// write fills in the header of the answer and returns its status and body, for a client of gRPC, which
-// takes a status in the header of a 200 ("Trailers-Only"), or of plain HTTP.
-func (a answer) write(h fields, grpc bool) (code int, body string) {
-	if grpc {
-		h["Content-Type"] = []string{"application/grpc"}
-		h["Grpc-Status"] = []string{strconv.Itoa(a.grpc)}
-		h["Grpc-Message"] = []string{strings.TrimSuffix(a.body, "\n")}
-		return 200, ""
+// refusals are the answers to requests that are refused before they are
+// routed, by status code, where it is not 400.
+var refusals = map[int]answer{
+	408: requestTimeout,
+	413: {413, "content too large\n", 8},
+	414: {414, "URI too long\n", 13},
+	417: {417, "expectation failed\n", 13},
+	431: {431, "request header fields too large\n", 8},
+	501: {501, "not implemented\n", 12},
+	505: {505, "HTTP version not supported\n", 13},
+}
+
+// refusal returns the answer for a status code.
+func refusal(code int) answer {
+	if a, ok := refusals[code]; ok {
+		return a
 	}
-	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
-	return a.code, a.body
+	return badRequest
+}
+
+// write makes r the head of the answer and returns its body, for a client of
+// gRPC, which takes a status in the header of a 200 ("Trailers-Only"), or of
+// plain HTTP. For an answer without a body there is none.
+func (a answer) write(r *message.Response, grpc bool) (body string) {
+	*r = message.Response{Status: a.code, Fields: r.Fields[:0], Declared: -1}
+	if grpc {
+		r.Status = 200
+		r.Fields.Add("Content-Type", "application/grpc")
+		r.Fields.Add("Grpc-Status", strconv.Itoa(a.grpc))
+		r.Fields.Add("Grpc-Message", strings.TrimSuffix(a.body, "\n"))
+		return ""
+	}
+	r.Fields.Add("Content-Type", "text/plain; charset=utf-8")
+	r.Fields.Add("X-Content-Type-Options", "nosniff")
+	r.Length = int64(len(a.body))
+	return a.body
 }
 
 // isGRPC reports whether a request is a gRPC call.
-func isGRPC(h fields) bool {
-	values := h["Content-Type"]
-	if len(values) != 1 {
+func isGRPC(f message.Fields) bool {
+	given, _ := f.Get("Content-Type")
+	const kind = "application/grpc"
+	if len(given) < len(kind) || !message.EqualFold(given[:len(kind)], kind) || f.Count("Content-Type") > 1 {
 		return false
 	}
-	rest, ok := strings.CutPrefix(strings.ToLower(values[0]), "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+	rest := given[len(kind):]
+	return rest == "" || rest[0] == '+' || rest[0] == ';'
 }

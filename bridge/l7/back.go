@@ -2,9 +2,9 @@ package l7
 
 import (
 	"cmp"
-	"net/http"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -34,8 +34,7 @@ type BackOptions struct {
 	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
 
 	// MaxAge is for how long, at most, a connection takes further requests; it
-	// is closed when those it has are answered. Those to an endpoint go
-	// together, when the first of them is that old. 0: no limit.
+	// is closed when those it has are answered. 0: no limit.
 	MaxAge time.Duration
 }
 
@@ -48,6 +47,10 @@ type Back struct {
 
 	endpoints map[*upstream.Endpoint]*pool // nil if each host has its own
 	hosts     *hostPools                   // nil if not
+
+	// What connections use again.
+	buffers  socket.Pool
+	chunkeds chunkeds
 }
 
 // NewBack returns a Back. It holds nothing until requests are carried; after
@@ -103,36 +106,10 @@ func (b *Back) host(e *upstream.Endpoint) string {
 }
 
 func (b *Back) newPool(e *upstream.Endpoint, host string) *pool {
-	p := &pool{back: b, endpoint: e, host: host}
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	p.upgrades = b.newTransport(&dialer{pool: p, purpose: upgradePurpose(b.options), refuse2: true}, protocols)
-	p.upgrades.DisableKeepAlives = true
-	return p
+	return &pool{back: b, endpoint: e, host: host}
 }
 
-// newRequests returns the transport of a generation.
-func (b *Back) newRequests(g *generation) *http.Transport {
-	var protocols http.Protocols
-	switch {
-	case b.options.Protocol == HTTP1 || b.options.Protocol == Auto && !b.options.TLS:
-		protocols.SetHTTP1(true)
-	case b.options.Protocol == Auto:
-		protocols.SetHTTP1(true)
-		protocols.SetHTTP2(true)
-	case b.options.TLS:
-		protocols.SetHTTP2(true)
-	default:
-		protocols.SetUnencryptedHTTP2(true)
-	}
-	return b.newTransport(&dialer{
-		pool:       g.pool,
-		generation: g,
-		purpose:    upstream.HTTP,
-		want2:      b.options.TLS && b.options.Protocol == HTTP2,
-		refuse2:    b.options.Protocol == HTTP1,
-	}, protocols)
-}
+func (b *Back) maxIdle() int { return cmp.Or(b.options.MaxIdle, 128) }
 
 // upgradePurpose returns which of an endpoint's TLS settings lead to HTTP/1.1:
 // those for streams, which offer nothing by ALPN of themselves, unless those
@@ -142,20 +119,4 @@ func upgradePurpose(o BackOptions) upstream.Purpose {
 		return upstream.HTTP
 	}
 	return upstream.Stream
-}
-
-func (b *Back) newTransport(d *dialer, protocols http.Protocols) *http.Transport {
-	maxIdle := cmp.Or(b.options.MaxIdle, 128)
-	return &http.Transport{
-		DialContext:            d.dial,
-		DialTLSContext:         d.dial,
-		Protocols:              &protocols,
-		DisableCompression:     true, // the body is the client's and the upstream's business
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        cmp.Or(b.options.IdleTimeout, time.Minute),
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 1 << 20,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-	}
 }

@@ -8,8 +8,10 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -17,15 +19,30 @@ import (
 // the Server's until it is closed, whoever reads from it.
 type conn struct {
 	net.Conn
-	server      *Server
-	client      string // IP address; "" where there is none
-	handshaking bool   // guarded by server.mu
-	closed      sync.Once
+	server *Server
+	client string // IP address; "" where there is none
+	tls    bool
+	closed sync.Once
 
-	// stall is how long the client may take nothing of what it is sent.
-	stall    time.Duration
-	deadline atomic.Bool // whoever writes has set one of their own
+	state atomic.Int32 // see rest
+
+	// Times of the server's clock; 0: none.
+	deadline atomic.Int64 // when a read that waits has waited too long
+	writing  atomic.Int64 // when the write that is under way began
+	stall    atomic.Int64 // how long a write may take
+	asked    atomic.Int64 // when an exchange began to wait for its upstream
+
+	mu   sync.Mutex
+	gone func(cause error) // called when the client has gone; nil: nobody waits
+	end  func()            // tells the client to bring no more requests; nil: nobody is to be told
 }
+
+// What a conn is about.
+const (
+	resting int32 = iota // no request has begun on it: it may be closed
+	busy
+	finished // closed by Shutdown
+)
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -34,22 +51,28 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	if !c.deadline.Load() {
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.stall)) // fails only on a closed connection, and then so does Write
-	}
+	c.writing.Store(c.server.clock.now.Load())
 	n, err := c.Conn.Write(p)
+	c.writing.Store(0)
 	c.server.counters.toClient.Add(uint64(n))
 	return n, err
 }
 
-func (c *conn) SetDeadline(t time.Time) error {
-	c.deadline.Store(!t.IsZero())
-	return c.Conn.SetDeadline(t)
+// SyscallConn gives access to the socket, of which not every connection has
+// one.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.deadline.Store(!t.IsZero())
-	return c.Conn.SetWriteDeadline(t)
+// SetLinger is *net.TCPConn's.
+func (c *conn) SetLinger(seconds int) error {
+	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		return l.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
 }
 
 // Close closes the connection, and the Server forgets it.
@@ -67,6 +90,94 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+// rest says that no request is under way, so that Shutdown may close c. It
+// reports false if c is to be closed now.
+func (c *conn) rest() bool {
+	c.state.Store(resting)
+	return !c.server.stops.Load() || !c.state.CompareAndSwap(resting, finished)
+}
+
+// wake says that a request begins. It reports false if c is closed.
+func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
+
+// finish closes c if no request is under way, and else lets its engine know
+// that none may follow.
+func (c *conn) finish() {
+	if c.state.CompareAndSwap(resting, finished) {
+		c.Close()
+		return
+	}
+	c.mu.Lock()
+	end := c.end
+	c.mu.Unlock()
+	if end != nil {
+		end()
+	}
+}
+
+// onEnd has end called when the client is to bring no more requests: now, if
+// Shutdown was called already.
+func (c *conn) onEnd(end func()) {
+	c.mu.Lock()
+	c.end = end
+	c.mu.Unlock()
+	if c.server.stops.Load() {
+		end()
+	}
+}
+
+// notify makes gone what is called when the client goes; nil: nothing, and when
+// it returns nothing is being called.
+func (c *conn) notify(gone func(cause error)) {
+	c.mu.Lock()
+	c.gone = gone
+	c.mu.Unlock()
+	if gone == nil {
+		c.asked.Store(0)
+	} else {
+		c.asked.Store(c.server.clock.now.Load())
+	}
+}
+
+// cut closes c, whatever goes on.
+func (c *conn) cut(cause error) {
+	c.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone != nil {
+		c.gone(cause)
+		c.gone = nil
+	}
+}
+
+var (
+	errClientGone  = errors.New("the client has gone")
+	errClientStuck = errors.New("the client takes nothing of what it is sent")
+)
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// due reports whether check has something to do.
+func (c *conn) due(now int64) bool {
+	d, w, a := c.deadline.Load(), c.writing.Load(), c.asked.Load()
+	return d != 0 && now > d || w != 0 && now-w > c.stall.Load() || a != 0 && now > a
+}
+
+// check enforces c's limits.
+func (c *conn) check(now int64) {
+	if d := c.deadline.Load(); d != 0 && now > d {
+		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
+	}
+	if w := c.writing.Load(); w != 0 && now-w > c.stall.Load() {
+		_ = c.SetLinger(0) // what is not sent is not worth keeping
+		c.cut(errClientStuck)
+	}
+	if a := c.asked.Load(); a != 0 && now > a && hungUp(c) {
+		c.cut(errClientGone)
+	}
+}
+
 // accept takes a connection over, or closes it.
 func (s *Server) accept(raw net.Conn) {
 	table := s.options.Table()
@@ -74,7 +185,8 @@ func (s *Server) accept(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	c := &conn{Conn: raw, server: s, client: clientAddress(raw.RemoteAddr()), handshaking: table.TLS != nil, stall: table.settings().idleTimeout}
+	c := &conn{Conn: raw, server: s, client: clientAddress(raw.RemoteAddr())}
+	c.adopt(table.settings())
 	if !s.track(c, table) {
 		raw.Close()
 		return
@@ -83,6 +195,12 @@ func (s *Server) accept(raw net.Conn) {
 		defer s.work.Done()
 		s.start(c, table)
 	}()
+}
+
+// adopt makes settings those of c.
+func (c *conn) adopt(st settings) {
+	c.stall.Store(int64(st.idleTimeout))
+	c.server.clock.keep(min(st.idleTimeout, st.headerReadTimeout))
 }
 
 // track makes c one of the Server's connections, and begins the work of
@@ -103,6 +221,7 @@ func (s *Server) track(c *conn, t *Table) bool {
 	if c.client != "" {
 		s.perClient[c.client]++
 	}
+	s.startClockLocked()
 	s.counters.accepted.Add(1)
 	s.counters.open.Add(1)
 	s.work.Add(1)
@@ -124,34 +243,43 @@ func (s *Server) forget(c *conn) {
 	}
 }
 
-// start finishes the client's TLS handshake and hands the connection to an
-// engine, or closes it.
+// start finishes the client's TLS handshake and serves the connection, or
+// closes it. The handshake's goroutine ends with it: the stack that it needs is
+// many times what waiting for a request takes.
 func (s *Server) start(c *conn, t *Table) {
-	var nc net.Conn = c
-	if t.TLS != nil {
-		tc := t.TLS.Conn(c)
-		if err := s.handshake(tc, t); err != nil {
-			c.Close()
-			reason := certs.ClassifyAccept(err)
-			s.counters.handshakeFailed(reason)
-			s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))
-			return
-		}
-		s.mu.Lock()
-		c.handshaking = false
-		s.mu.Unlock()
-		nc = tc
+	sock := socket.New(c, nil)
+	if t.TLS == nil {
+		s.serveConn(c, sock, nil, t.settings())
+		return
 	}
-	for {
-		e := s.engineFor(t.settings())
-		if e == nil {
-			c.Close()
-			return
+	c.tls = true
+	tc := t.TLS.Conn(sock)
+	if err := s.handshake(tc, t); err != nil {
+		c.Close()
+		reason := certs.ClassifyAccept(err)
+		s.counters.handshakeFailed(reason)
+		s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))
+		return
+	}
+	s.work.Add(1) // this goroutine is work too, so nobody waits in vain
+	go func() {
+		defer s.work.Done()
+		s.serveConn(c, sock, tc, t.settings())
+	}()
+}
+
+// serveConn serves a connection until it ends; tc is nil for plaintext.
+func (s *Server) serveConn(c *conn, sock *socket.Socket, tc *tls.Conn, st settings) {
+	if tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
+		if c.wake() {
+			s.serveHTTP2(c, newSteady(tc, sock, &s.buffers), nil, st)
 		}
-		if e.take(s, nc) {
-			return
-		}
-		// It was retired this moment; the next one takes the connection.
+		return
+	}
+	f := newFront1(s, c, sock, tc, st)
+	f.serve()
+	if f.early != nil {
+		s.serveHTTP2(c, newSteady(sock, sock, &s.buffers), f.early, st)
 	}
 }
 

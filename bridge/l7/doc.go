@@ -2,9 +2,12 @@
 // client's TLS handshake where the listener has TLS, and answers each request
 // or carries it to an upstream.
 //
-// HTTP itself is net/http's, on both sides. What is decided about a request
-// is not: its target (target.go), its header (header.go) and what a failure is
-// answered with (answer.go) know only small types of this package.
+// A request is an exchange between a front, the client's half, and a back, the
+// upstream's; any front meets any back (exchange.go). HTTP/1.1's are here
+// (front1.go, back1.go), over the codec of bridge/l7/http1, HTTP/2's are streams
+// of bridge/l7/http2. What is decided about a request, its target (target.go),
+// its header (header.go) and what a failure is answered with (answer.go), knows
+// neither.
 //
 // A Server owns its connections from accept until they are closed, those that
 // were upgraded included. A Back owns the connections to one upstream that wait

@@ -3,330 +3,323 @@ package l7
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
-	"net/http/httptrace"
-	"net/http/httputil"
-	"net/url"
+	"fmt"
+	"os"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// errDeadline is the cause of a context whose Forward.Timeout ran out.
-var errDeadline = errors.New("the upstream's response header did not come in time")
+var (
+	// errDeadline ends an exchange whose Forward.Timeout ran out.
+	errDeadline = errors.New("the upstream's response header did not come in time")
 
-// errStatus is what a response fails with whose status code is none (RFC 9110,
-// section 15): net/http reads it, and panics when it is to write it.
-var errStatus = errors.New("the upstream's status code is below 100")
+	// errUpgrade is what an upgrade fails with that the client did not ask for.
+	errUpgrade = errors.New("the upstream changed to a protocol that it was not asked for")
 
-// errUpgrade is what an upgrade fails with that the client did not ask for.
-var errUpgrade = errors.New("the upstream changed to a protocol that it was not asked for")
+	// errInterims bounds what an upstream may say before it answers.
+	errInterims = errors.New("the upstream sent too many interim responses")
+)
 
-// isUpgradeTo reports whether a response to an upgrade is to what was asked for.
-func isUpgradeTo(response, request fields) bool {
-	return len(request["Upgrade"]) == 1 && len(response["Upgrade"]) == 1 && hasToken(response["Connection"], "upgrade") &&
-		strings.EqualFold(response["Upgrade"][0], request["Upgrade"][0])
-}
+// A bodyError ends an exchange whose request's body broke off.
+type bodyError struct{ err error }
 
-// abandonTime is how long a client may go on sending a body that nobody reads
-// any more, once its response is complete.
-const abandonTime = 5 * time.Second
+func (e *bodyError) Error() string { return "the request's body: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
 
-// newProxy returns the handler of requests that are forwarded; their context
-// has the exchange.
-func (s *Server) newProxy() http.Handler {
-	return &httputil.ReverseProxy{
-		Rewrite:        rewrite,
-		Transport:      carrier{},
-		FlushInterval:  -1, // what the upstream sends goes on at once
-		BufferPool:     &buffers{},
-		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
-		ModifyResponse: s.modifyResponse,
-		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
-			s.forwardFailed(exchangeOf(r.Context()), r, err)
-		},
-	}
-}
-
-// forward carries a request to the upstream and the response back.
-func (s *Server) forward(x *exchange, r *http.Request) {
+// forward carries the request to an upstream and the response back.
+func (x *exchange) forward() {
 	x.back = x.action.Forward.Backs.Pick()
 	if x.back == nil {
-		s.forwardFailed(x, r, upstream.ErrNoEndpoint)
+		x.failed(upstream.ErrNoEndpoint)
 		return
 	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), exchangeKey{}, x))
-	defer cancel(nil)
-	x.cancel = cancel
-	x.w.giveUp = func() { cancel(nil) }
-	defer x.leave()
-	r = r.WithContext(ctx)
-	if r.ContentLength != 0 {
-		x.body = &clientBody{ReadCloser: r.Body, trailer: fields(r.Trailer), rules: &x.action.RequestHeaders, idle: x.idle}
-		x.body.trailer.cleanTrailer(x.body.rules) // these were only announced
-		x.w.body, r.Body = x.body, x.body
+	r := x.request
+	setForwarding(&r.Fields, x.client, x.target.authority, x.tls)
+	x.action.RequestHeaders.apply(&r.Fields)
+	cleanAnnouncement(r, &x.action.RequestHeaders)
+	r.Target = x.target.request(r.Target)
+	if x.expects {
+		r.Fields.Add("Expect", "100-continue")
+		x.proceed = make(chan struct{})
 	}
-	if x.body != nil && r.ProtoMajor == 1 {
-		x.body.http1 = http.NewResponseController(x.w)
-		// The upstream may answer before it has read the body, and go on
-		// reading: net/http would read what remains of it instead of us.
-		_ = x.body.http1.EnableFullDuplex() // cannot fail: this is HTTP/1
-		defer x.abandonBody()
+	x.startTimer(x.action.Forward.Timeout)
+	x.front.Notify(x.gone)
+	b, err := x.carry()
+	if err == nil {
+		x.relay(b)
 	}
-	s.proxy.ServeHTTP(x.w, r)
+	x.front.Notify(nil)
+	x.stopTimer()
+	if err != nil {
+		x.failed(err)
+	}
 }
 
-// abandonBody bounds the wait for the rest of a request's body that nobody
-// needs, for its exchange is over: net/http waits for it, on both sides, before
-// it goes on.
-func (x *exchange) abandonBody() {
-	if x.body == nil || x.body.ended.Load() || x.w.code == http.StatusSwitchingProtocols {
-		return
-	}
-	x.body.abandoned.Store(true)
-	if x.body.http1 != nil {
-		wait := abandonTime
-		if x.body.broken.Load() {
-			wait = 0 // there is no rest
-		}
-		_ = x.body.http1.SetReadDeadline(time.Now().Add(wait)) // fails only if the client left
-		return
-	}
-	_ = x.body.ReadCloser.Close() // ends a Read in progress; it cannot fail
-}
-
-// rewrite makes the outgoing request. ReverseProxy has taken out the hop-by-hop
-// fields, and put back those of an upgrade.
-func rewrite(p *httputil.ProxyRequest) {
-	x := exchangeOf(p.In.Context())
-	out := p.Out
-	// Opaque is sent as it is: the path that was matched, in its one form.
-	out.URL = &url.URL{Scheme: x.back.scheme(), Host: "upstream", Opaque: x.target.path}
-	if x.target.query != "" {
-		out.URL.RawQuery, out.URL.ForceQuery = x.target.query[1:], true
-	}
-	out.Host = x.target.authority
-	// The same map, not a copy: trailers are filled in as the body ends.
-	out.Trailer = p.In.Trailer
-	header := fields(out.Header)
-	header.setForwarding(x.client, x.target.authority, x.tls)
-	x.action.RequestHeaders.apply(header)
-}
-
-// modifyResponse sees the upstream's response header before the client does.
-func (s *Server) modifyResponse(res *http.Response) error {
-	x := exchangeOf(res.Request.Context())
-	if res.StatusCode < 100 {
-		return errStatus
-	}
-	if res.StatusCode == http.StatusSwitchingProtocols && !isUpgradeTo(fields(res.Header), fields(res.Request.Header)) {
-		return errUpgrade // ReverseProxy would see it too, and leave the connection open
-	}
-	if len(res.Trailer) > 0 {
-		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
-		res.Header.Del("Content-Length")
-	}
-	if _, ok := res.Header["Content-Type"]; !ok {
-		x.w.Header()["Content-Type"] = nil // or net/http guesses one
-	}
-	x.action.ResponseHeaders.apply(fields(res.Header))
-	if res.StatusCode != http.StatusSwitchingProtocols {
-		res.Body = &upstreamBody{ReadCloser: res.Body, server: s, x: x, ctx: res.Request.Context()}
-	}
-	return nil
-}
-
-// forwardFailed answers a request that came to nothing upstream, and says why
-// where it matters.
-func (s *Server) forwardFailed(x *exchange, r *http.Request, err error) {
-	ctx := r.Context()
-	a, name := badGateway, ""
-	if x.back != nil {
-		name = x.back.options.Upstream.Name()
-	}
-	switch {
-	case errors.Is(context.Cause(ctx), errDeadline):
-		a, err = gatewayTimeout, errDeadline
-	case x.body != nil && x.body.late.Load(): // for which net/http ends ctx as well
-		s.log.Debug("client stopped sending its request's body", "client", x.client, "upstream", name)
-		s.answer(x, r, requestTimeout)
-		return
-	case ctx.Err() != nil: // or Shutdown has given up waiting
-		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
-		panic(http.ErrAbortHandler)
-	case x.body != nil && x.body.broken.Load():
-		s.log.Debug("client broke off its request's body", "client", x.client, "upstream", name)
-		s.answer(x, r, badRequest)
-		return
-	case errors.Is(err, upstream.ErrNoEndpoint):
-		a = serviceUnavailable
-	}
-	s.logFailure(x, name, a.code, err)
-	s.answer(x, r, a)
-}
-
-// logFailure warns about an upstream's failure, unless the same was said a
-// moment ago.
-func (s *Server) logFailure(x *exchange, name string, code int, err error) {
-	reason := certs.Classify(err)
-	suppressed, log := s.failures.due(name, reason, time.Now())
-	if !log {
-		return
-	}
-	s.log.Warn("request failed", "route", x.action.Route, "upstream", name, "endpoint", x.endpoint,
-		"code", code, "reason", string(reason), "error", printable(err), "suppressed", suppressed)
-}
-
-// A carrier sends a forwarded request to the first endpoint that can be
-// connected to.
-type carrier struct{}
-
-func (carrier) RoundTrip(out *http.Request) (*http.Response, error) {
-	x := exchangeOf(out.Context())
-	if d := x.action.Forward.Timeout; d > 0 {
-		timer := time.AfterFunc(d, func() { x.cancel(errDeadline) })
-		defer timer.Stop()
-	}
-	err := upstream.ErrNoEndpoint
+// carry sends the request to the first endpoint that can be connected to, and
+// returns what its response is read from.
+func (x *exchange) carry() (back, error) {
+	err := error(upstream.ErrNoEndpoint)
 	for _, e := range x.back.options.Upstream.Order() {
-		var res *http.Response
-		res, err = x.send(out, e)
-		if err == nil {
-			return res, nil
+		var b back
+		if b, err = x.try(e); err == nil {
+			return b, nil
 		}
-		if !isUnsent(err) || out.Context().Err() != nil {
+		if !isUnsent(err) || x.touched.Load() || x.ended() {
 			break
 		}
 	}
 	return nil, err
 }
 
-// send sends a request to one endpoint.
-func (x *exchange) send(out *http.Request, e *upstream.Endpoint) (*http.Response, error) {
-	try := out.WithContext(httptrace.WithClientTrace(out.Context(), x.trace()))
+// maxTries bounds how often a request is sent to one endpoint again because
+// the connection it was given turned out to be closed.
+const maxTries = 3
+
+// try sends the request to one endpoint. A request that failed before the
+// upstream can have seen it, or that may be repeated, on a connection that was
+// used before, is sent once more on another.
+func (x *exchange) try(e *upstream.Endpoint) (back, error) {
+	x.endpoint = e
+	x.request.Scheme, x.request.Authority = x.back.scheme(), x.target.authority
 	if host := x.back.host(e); host != "" {
-		try.Host = host
+		x.request.Authority = host
 	}
-	body := &tryBody{ReadCloser: out.Body}
-	if out.Body != nil && out.Body != http.NoBody {
-		try.Body = body
-	}
-	x.endpoint = e.Address()
-	x.dials.Store(0)
-	x.dialled.Store(nil)
-	x.kept.Store(nil)
-	x.shared.Store(nil)
-	res, err := x.transport(out, e).RoundTrip(try)
-	if err == nil && x.unasked() {
-		x.kept.Load().Close()
-		res.Body.Close()
-		err = errUnasked
-	}
-	if err == nil {
-		e.NoteRequest()
-		e.NoteReply()
-		return res, nil
-	}
-	if isUnsent(err) && body.touched.Load() {
-		err = errTouched{err}
-	}
-	if !isUnsent(err) {
-		e.NoteRequest()
-		if out.Context().Err() == nil && (x.body == nil || !x.body.broken.Load()) {
-			err = x.refusal(err)
-			e.NoteFailure(err)
-		}
-	}
-	return nil, err
-}
-
-// transport returns what carries a request to an endpoint. Unless it is an
-// upgrade, the exchange enters a generation of connections.
-func (x *exchange) transport(out *http.Request, e *upstream.Endpoint) *http.Transport {
-	x.leave()
 	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"))
-	if len(out.Header["Upgrade"]) > 0 {
-		return pool.upgrades
+	for tries := 1; ; tries++ {
+		b, reused, err := pool.get(x, tries == maxTries)
+		if err != nil {
+			if !isUnsent(err) {
+				x.blame(err)
+			}
+			return nil, err
+		}
+		if err = x.send(b); err == nil {
+			err = x.receive(b)
+		}
+		if err == nil {
+			e.NoteRequest()
+			return b, nil
+		}
+		x.drop(b, err)
+		if x.ended() {
+			return nil, err
+		}
+		if unwritable(err) {
+			return nil, err
+		}
+		if tries < maxTries && !x.touched.Load() && x.repeatable(err, reused) {
+			continue
+		}
+		x.blame(err)
+		return nil, err
 	}
-	x.generation = pool.enter()
-	return x.generation.requests
 }
 
-// leave leaves the generation that the exchange entered, if it has.
-func (x *exchange) leave() {
-	if x.generation != nil {
-		x.generation.leave()
-		x.generation = nil
+// blame notes a failure that is the endpoint's.
+func (x *exchange) blame(err error) {
+	if !x.ended() {
+		x.endpoint.NoteRequest()
+		x.endpoint.NoteFailure(err)
 	}
 }
 
-// isUnsent reports whether nothing of a request can have reached an upstream.
+// repeatable reports whether a request that failed may be sent again: nobody
+// has seen it, or its connection was closed while it was idle, and the method
+// does no harm twice (RFC 9110, section 9.2.2).
+func (x *exchange) repeatable(err error, reused bool) bool {
+	if errors.Is(err, http2.ErrUnprocessed) {
+		return true
+	}
+	if !reused || !errors.Is(err, errNoResponse) {
+		return false
+	}
+	switch x.request.Method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return x.request.Length == 0
+	}
+	return false
+}
+
+// isUnsent reports whether nothing of a request can have reached an endpoint,
+// so that another may be tried.
 func isUnsent(err error) bool {
 	var dial *upstream.DialError
-	var touched errTouched
-	return errors.As(err, &dial) && !errors.As(err, &touched)
+	return errors.As(err, &dial)
 }
 
-// errTouched is a failure to connect for a request whose body was begun on
-// another connection, so that nobody can begin it again.
-type errTouched struct{ error }
-
-func (e errTouched) Unwrap() error { return e.error }
-
-// A tryBody is a request's body for one endpoint. The transport closes it when
-// it cannot connect, which must not close the body for the next.
-type tryBody struct {
-	io.ReadCloser
-	touched, closed atomic.Bool
-}
-
-func (b *tryBody) Read(p []byte) (int, error) {
-	if b.closed.Load() {
-		return 0, http.ErrBodyReadAfterClose
+// failed answers a request that came to nothing upstream, and says why where it
+// matters.
+func (x *exchange) failed(err error) {
+	s, name := x.server, ""
+	if x.back != nil {
+		name = x.back.options.Upstream.Name()
 	}
-	b.touched.Store(true)
-	return b.ReadCloser.Read(p)
-}
-
-func (b *tryBody) Close() error {
-	b.closed.Store(true)
-	return nil // ReverseProxy closes the body itself
-}
-
-// An upstreamBody is a response's body that says when the upstream broke it off.
-type upstreamBody struct {
-	io.ReadCloser
-	server *Server
-	x      *exchange
-	ctx    context.Context
-	failed bool
-}
-
-func (b *upstreamBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && !b.failed && b.ctx.Err() == nil {
-		b.failed = true
-		b.server.logFailure(b.x, b.x.back.options.Upstream.Name(), b.x.w.code, err)
+	x.mu.Lock()
+	cause := x.cause
+	x.mu.Unlock()
+	var body *bodyError
+	switch {
+	case errors.As(cause, &body):
+		x.badBody(body.err, name)
+		return
+	case errors.Is(cause, errDeadline):
+		x.logFailure(name, gatewayTimeout.code, errDeadline)
+		x.refuse(gatewayTimeout)
+		return
+	case cause != nil: // or Shutdown has given up waiting
+		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
+		x.abort(cause)
+		return
+	case unwritable(err):
+		s.log.Debug("request refused", "client", x.client, "error", printable(err))
+		if errors.Is(err, http2.ErrHeadTooLarge) {
+			x.refuse(refusal(431))
+		} else {
+			x.refuse(badRequest)
+		}
+		return
 	}
-	return n, err
+	a := badGateway
+	if errors.Is(err, upstream.ErrNoEndpoint) {
+		a = serviceUnavailable
+	}
+	x.logFailure(name, a.code, err)
+	x.refuse(a)
 }
 
-func (b *upstreamBody) Close() error {
-	// The upstream has said all it has to say. An HTTP/2 body's Close waits
-	// for the request's to be sent, so that must not wait for the client.
-	b.x.abandonBody()
-	return b.ReadCloser.Close()
+// badBody answers a request whose body the client did not send as it should.
+func (x *exchange) badBody(err error, name string) {
+	var malformed *http1.Error
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.server.log.Debug("client stopped sending its request's body", "client", x.client, "upstream", name)
+		x.refuse(requestTimeout)
+	case errors.As(err, &malformed):
+		x.server.log.Debug("request's body refused", "client", x.client, "upstream", name, "error", printable(err))
+		x.refuse(refusal(malformed.Status))
+	default:
+		x.server.log.Debug("client broke off its request's body", "client", x.client, "upstream", name)
+		x.abort(err)
+	}
 }
 
-// buffers lends ReverseProxy its copy buffers.
-type buffers struct{ pool socket.Pool }
+// refuse answers instead of the upstream.
+func (x *exchange) refuse(a answer) {
+	x.front.Refuse()
+	x.answer(a)
+}
 
-func (b *buffers) Get() []byte  { return *b.pool.Get() }
-func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
+// logFailure warns about an upstream's failure, unless the same was said a
+// moment ago.
+func (x *exchange) logFailure(name string, code int, err error) {
+	s, reason := x.server, certs.Classify(err)
+	suppressed, log := s.failures.due(name, reason, time.Now())
+	if !log {
+		return
+	}
+	endpoint := ""
+	if x.endpoint != nil {
+		endpoint = x.endpoint.Address()
+	}
+	s.log.Warn("request failed", "route", x.action.Route, "upstream", name, "endpoint", endpoint,
+		"code", code, "reason", string(reason), "error", printable(err), "suppressed", suppressed)
+}
+
+// startTimer bounds the wait for the response's head; 0: it is not bounded.
+func (x *exchange) startTimer(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	x.mu.Lock()
+	x.deadline = x.start.Add(d)
+	x.mu.Unlock()
+	if x.timer == nil {
+		x.timer = time.AfterFunc(d, x.expire)
+	} else {
+		x.timer.Reset(d)
+	}
+}
+
+func (x *exchange) stopTimer() {
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+}
+
+// expired is called by the timer: of this exchange, or late, of one before.
+func (x *exchange) expired() {
+	x.mu.Lock()
+	due := !x.deadline.IsZero() && !x.headed && !time.Now().Before(x.deadline)
+	x.mu.Unlock()
+	if due {
+		x.fail(errDeadline)
+	}
+}
+
+// fail ends the exchange before its time. It may be called by any goroutine.
+func (x *exchange) fail(cause error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cause == nil {
+		x.cause = cause
+	}
+	if x.cancel != nil {
+		x.cancel()
+	}
+	if x.live != nil {
+		x.live.Abort(cause)
+	}
+}
+
+// ended reports whether fail was called.
+func (x *exchange) ended() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cause != nil
+}
+
+// attach makes b what carries the exchange, unless that has failed.
+func (x *exchange) attach(b back) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cause != nil {
+		return x.cause
+	}
+	x.live = b
+	return nil
+}
+
+// detach says that b is not to be aborted any more.
+func (x *exchange) detach() {
+	x.mu.Lock()
+	x.live = nil
+	x.mu.Unlock()
+}
+
+// context returns a context for dialing that ends when the exchange fails. The
+// caller must call done.
+func (x *exchange) context() (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(x.server.ctx)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cancel = cancel
+	if x.cause != nil {
+		cancel()
+	}
+	return ctx, func() {
+		x.mu.Lock()
+		x.cancel = nil
+		x.mu.Unlock()
+		cancel()
+	}
+}
+
+// atEndpoint says which endpoint an error is about.
+func atEndpoint(e *upstream.Endpoint, err error) error {
+	return fmt.Errorf("endpoint %s: %w", e.Address(), err)
+}

@@ -1,251 +1,264 @@
 package l7
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
-	"io"
-	"net"
-	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// An exchange is one request and what became of it.
+// An exchange is one request and what became of it. It is carried between a
+// front and a back, and knows neither's protocol.
 type exchange struct {
-	start  time.Time
-	target target
-	action *Action
-	client string
-	tls    bool
-	w      *response
-	idle   time.Duration // see Table.IdleTimeout
-	body   *clientBody
-	cancel context.CancelCauseFunc // of the request's context
+	server   *Server
+	front    front
+	request  *message.Request // the front's; policy changes it in place
+	response message.Response // the final one, as far as there is one
 
-	// Set while it is forwarded, by the goroutine that serves the request.
-	back       *Back
-	endpoint   string
-	generation *generation // of connections, of which one carries it; nil: none
+	start   time.Time
+	client  string // IP address; "" where there is none
+	tls     bool
+	table   *Table
+	target  target
+	action  *Action
+	match   matcher
+	lookup  func(name string) []string // match.values, made once
+	grpc    bool                       // the client takes a gRPC status
+	expects bool                       // the client waits for 100 (Continue)
+	code    int                        // of the final response; 0: not begun
+	aborted bool
 
-	// Of connections dialled for it at the present endpoint: how many, and the
-	// last with TLS.
-	dials   atomic.Int32
-	dialled atomic.Pointer[tls.Conn]
-	kept    atomic.Pointer[kept]     // the connection that it is sent on, if that is one
-	shared  atomic.Pointer[tls.Conn] // the last it was given, with HTTP/2 over TLS
+	// Of a request that is forwarded.
+	back      *Back
+	endpoint  *upstream.Endpoint
+	timer     *time.Timer       // bounds the wait for the response's head; reused
+	expire    func()            // what it calls
+	gone      func(cause error) // what the front calls
+	sending   sync.WaitGroup    // of the goroutine that sends the body, if there is one
+	uploading bool              // there is one
+	released  bool              // proceed is closed
+	touched   atomic.Bool       // some of the body was taken from the front
+	read      atomic.Bool       // all of it
+	over      atomic.Bool       // the rest of the body was refused
+	sent      atomic.Bool       // the request went upstream to its end
+
+	mu       sync.Mutex
+	live     back               // what carries it now; nil: nothing
+	cancel   context.CancelFunc // ends a dial for it; nil: none
+	cause    error              // what ended it before its time; nil: nothing
+	deadline time.Time          // of timer; zero: none
+	proceed  chan struct{}      // closed when the body is to be sent; nil: at once
+	informed bool               // 100 (Continue) was sent
+	headed   bool               // the final head is there
 }
 
-type exchangeKey struct{}
+// exchanges lends exchanges, whose parts are used again.
+type exchanges struct{ pool sync.Pool }
 
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+func (p *exchanges) get(s *Server) *exchange {
+	x, ok := p.pool.Get().(*exchange)
+	if !ok {
+		x = &exchange{server: s}
+		x.lookup, x.gone, x.expire = x.match.values, x.fail, x.expired
+	}
 	return x
 }
 
-// serveHTTP serves one request of any connection.
-func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if !s.begin() {
-		panic(http.ErrAbortHandler)
+// put takes back an exchange that is over: nothing refers to it any more.
+func (p *exchanges) put(x *exchange) {
+	fields, found := x.response.Fields, x.match.found
+	clear(fields[:cap(fields)])
+	clear(found[:cap(found)])
+	*x = exchange{
+		server: x.server, lookup: x.lookup, gone: x.gone, expire: x.expire, timer: x.timer,
+		response: message.Response{Fields: fields[:0]}, match: matcher{found: found[:0]},
 	}
-	defer s.work.Done()
-	x := &exchange{start: time.Now(), tls: r.TLS != nil, w: &response{ResponseWriter: w}}
-	s.counters.inFlight.Add(1)
-	defer func() {
-		p := recover()
-		s.finish(x, r, p)
-		if p != nil {
-			panic(http.ErrAbortHandler)
-		}
-	}()
-	s.serve(x, r)
+	p.pool.Put(x)
 }
 
-// finish counts and logs a request. p is what its handler panicked with.
-func (s *Server) finish(x *exchange, r *http.Request, p any) {
-	s.counters.inFlight.Add(-1)
-	if p != nil && p != http.ErrAbortHandler {
-		s.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
-	}
-	code, elapsed := x.w.code, time.Since(x.start)
-	if code == 0 {
-		code = http.StatusOK
-		switch p {
-		case nil:
-		case http.ErrAbortHandler:
-			code = statusClientGone
-		default:
-			code = http.StatusInternalServerError
+// handle serves one request of a client, whoever brings it: it is answered, or
+// its front aborted, when handle returns.
+func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
+	x := s.begin(f, r, c)
+	x.table = table
+	panicked := true
+	defer func() {
+		if panicked {
+			s.log.Error("panic while serving a request", "panic", recover(), "stack", string(debug.Stack()))
+			f.Abort(errPanic)
+			x.finish(true)
+			return // x is never used again: who knows what refers to it
 		}
+		x.finish(false)
+		s.exchanges.put(x)
+	}()
+	x.serve()
+	panicked = false
+}
+
+// begin returns the exchange of a request.
+func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
+	x := s.exchanges.get(s)
+	x.front, x.request, x.client, x.tls = f, r, c.client, c.tls
+	x.start = time.Now()
+	s.counters.inFlight.Add(1)
+	return x
+}
+
+// refuse answers a request that could not be read.
+func (s *Server) refuse(f front, r *message.Request, c *conn, a answer) {
+	x := s.begin(f, r, c)
+	x.answer(a)
+	x.finish(false)
+	s.exchanges.put(x)
+}
+
+var errPanic = errors.New("panic while serving the request")
+
+// finish counts and logs a request.
+func (x *exchange) finish(panicked bool) {
+	s := x.server
+	s.counters.inFlight.Add(-1)
+	code, elapsed := x.code, time.Since(x.start)
+	switch {
+	case code != 0:
+	case panicked:
+		code = 500
+	default:
+		code = statusClientGone
 	}
 	s.counters.requestDone(code, elapsed)
 	if s.log.IsDebug() {
-		route, upstream := "", ""
-		if x.action != nil {
-			route = x.action.Route
-		}
-		if x.back != nil {
-			upstream = x.back.options.Upstream.Name()
-		}
-		s.log.Debug("request", "client", x.client, "method", bounded(r.Method), "host", bounded(x.target.host), "path", bounded(x.target.path),
-			"protocol", r.Proto, "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", x.endpoint, "aborted", p != nil)
+		x.log(code, elapsed, panicked)
 	}
 }
 
-func (s *Server) serve(x *exchange, r *http.Request) {
-	table := s.options.Table()
-	if table == nil {
-		s.answer(x, r, serviceUnavailable)
+func (x *exchange) log(code int, elapsed time.Duration, panicked bool) {
+	route, upstream, endpoint := "", "", ""
+	if x.action != nil {
+		route = x.action.Route
+	}
+	if x.back != nil {
+		upstream = x.back.options.Upstream.Name()
+	}
+	if x.endpoint != nil {
+		endpoint = x.endpoint.Address()
+	}
+	x.server.log.Debug("request", "client", x.client, "method", bounded(x.request.Method), "host", bounded(x.target.host), "path", bounded(x.target.path),
+		"protocol", protocolName(x.request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "aborted", x.aborted || panicked)
+}
+
+func protocolName(r *message.Request) string {
+	switch {
+	case r.Major == 2:
+		return "HTTP/2.0"
+	case r.Minor == 0:
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
+}
+
+// serve decides what happens to the request, and lets it.
+func (x *exchange) serve() {
+	r := x.request
+	x.grpc = isGRPC(r.Fields)
+	if x.table == nil {
+		x.answer(serviceUnavailable)
 		return
 	}
-	x.idle = table.settings().idleTimeout
-	header := fields(r.Header)
 	var err error
-	x.target, err = parseTarget(head{
-		method: r.Method, target: r.RequestURI, authority: r.Host, header: header, encoded: len(r.TransferEncoding) > 0, length: r.ContentLength,
-	})
+	x.target, err = parseTarget(r)
 	if err != nil {
 		a := badRequest
 		if errors.Is(err, errMethod) {
 			a = methodNotAllowed
 		}
-		s.log.Debug("request refused", "client", r.RemoteAddr, "error", printable(err))
-		x.w.Header().Set("Connection", "close") // what else it sent is not to be trusted
-		s.answer(x, r, a)
+		x.server.log.Debug("request refused", "client", x.client, "error", printable(err))
+		x.answer(a)
 		return
 	}
-	x.client = hostOf(r.RemoteAddr)
-	if r.TLS != nil && table.TLS != nil && !table.TLS.Knows(x.target.host) {
+	if x.tls && x.table.TLS != nil && !x.table.TLS.Knows(x.target.host) {
 		// Over a connection whose SNI was known, and which a client may use
 		// for other names of its certificate (RFC 9110, section 7.4).
-		s.answer(x, r, misdirected)
+		x.answer(misdirected)
 		return
 	}
 	// Before it is matched, so that no condition holds for what is not sent on.
-	header.cleanRequest(r.ProtoMajor == 1)
-	x.action = table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Header: r.Header.Values})
+	x.expects = cleanRequest(r)
+	x.match.fields = &r.Fields
+	x.action = x.table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Header: x.lookup})
 	switch a := x.action; {
 	case a == nil:
-		s.answer(x, r, notFound)
+		x.answer(notFound)
 	case a.Redirect != nil:
-		h := x.w.Header()
-		h.Set("Location", a.Redirect.location(x.target, x.tls))
-		a.ResponseHeaders.apply(fields(h))
-		x.w.WriteHeader(cmp.Or(a.Redirect.Code, http.StatusFound))
+		x.response = message.Response{Status: cmp.Or(a.Redirect.Code, 302), Fields: x.response.Fields[:0], Declared: -1}
+		x.response.Fields.Add("Location", a.Redirect.location(x.target, x.tls))
+		a.ResponseHeaders.apply(&x.response.Fields)
+		x.respond("")
 	case a.Respond != nil:
-		h := x.w.Header()
-		h.Set("Content-Type", cmp.Or(a.Respond.ContentType, "text/plain; charset=utf-8"))
-		a.ResponseHeaders.apply(fields(h))
-		x.w.WriteHeader(cmp.Or(a.Respond.Code, http.StatusOK))
-		_, _ = io.WriteString(x.w, a.Respond.Body) // fails only if the client left, or for a code without a body
+		x.response = message.Response{Status: cmp.Or(a.Respond.Code, 200), Fields: x.response.Fields[:0], Declared: -1}
+		x.response.Fields.Add("Content-Type", cmp.Or(a.Respond.ContentType, "text/plain; charset=utf-8"))
+		a.ResponseHeaders.apply(&x.response.Fields)
+		x.respond(a.Respond.Body)
 	case a.Forward != nil:
-		s.forward(x, r)
+		x.forward()
 	default:
-		s.answer(x, r, notFound)
+		x.answer(notFound)
 	}
 }
 
 // answer answers with an error of the gateway's own.
-func (s *Server) answer(x *exchange, r *http.Request, a answer) {
-	if x.w.code != 0 {
-		return // too late: the response has begun
+func (x *exchange) answer(a answer) {
+	if x.code == 0 { // else it is too late: the response has begun
+		x.respond(a.write(&x.response, x.grpc))
 	}
-	code, body := a.write(fields(x.w.Header()), isGRPC(fields(r.Header)))
-	x.w.WriteHeader(code)
-	_, _ = io.WriteString(x.w, body) // fails only if the client left
 }
 
-// hostOf returns the address's host without a port; "" if it has none.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil || net.ParseIP(host) == nil {
-		return ""
+// A sparer has a body that need not be read to go on after it.
+type sparer interface{ Spare() }
+
+// respond sends x.response with a body.
+func (x *exchange) respond(body string) {
+	r := &x.response
+	if f, ok := x.front.(sparer); ok && !x.uploading {
+		f.Spare()
 	}
-	return host
-}
-
-// A response remembers how a request was answered.
-type response struct {
-	http.ResponseWriter
-	code   int         // 0: the response has not begun
-	body   *clientBody // of a request that is forwarded, if it has one
-	giveUp func()      // ends an upgraded connection
-}
-
-func (w *response) WriteHeader(code int) {
-	if code == http.StatusContinue {
-		return // net/http sends its own when the body is first read; two would be one too many
-	}
-	if w.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
-		w.code = code
-		if w.body != nil && w.body.http1 != nil && code >= 200 && !w.body.ended.Load() {
-			// What follows may be the rest of a body whose framing is broken,
-			// or was never looked at: it must not be taken for a request.
-			w.Header().Set("Connection", "close")
-		}
-	}
-	w.ResponseWriter.WriteHeader(code)
-}
-
-func (w *response) Write(p []byte) (int, error) {
-	if w.code == 0 {
-		w.code = http.StatusOK
-	}
-	return w.ResponseWriter.Write(p)
-}
-
-// Unwrap gives http.ResponseController what response does not do itself.
-func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Hijack hands over the connection of an upgraded request as a tunnel.
-func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	nc, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	w.code = http.StatusSwitchingProtocols
-	return newTunnel(nc, rw.Reader, w.giveUp), rw, nil
-}
-
-// A clientBody is a request's body that remembers whether its end was read,
-// and whether the client broke it off or stopped sending it.
-type clientBody struct {
-	io.ReadCloser
-	trailer fields                   // the request's, filled in as the body ends
-	rules   *HeaderRules             // for the request's header
-	http1   *http.ResponseController // nil for HTTP/2
-	idle    time.Duration            // how long the client may send nothing (HTTP/1)
-
-	ended     atomic.Bool
-	broken    atomic.Bool
-	late      atomic.Bool // broken, because it took too long
-	abandoned atomic.Bool // nobody needs the rest
-}
-
-func (b *clientBody) Read(p []byte) (int, error) {
-	var deadline time.Time
-	if b.http1 != nil && !b.ended.Load() && !b.abandoned.Load() {
-		deadline = time.Now().Add(b.idle)
-		_ = b.http1.SetReadDeadline(deadline) // fails only if the client left, and then so does Read
-	}
-	n, err := b.ReadCloser.Read(p)
 	switch {
-	case err == io.EOF:
-		if !b.ended.Swap(true) && b.http1 != nil {
-			_ = b.http1.SetReadDeadline(time.Time{}) // net/http goes on reading
-		}
-		b.trailer.cleanTrailer(b.rules)
-	case err != nil:
-		// Not by err, of which net/http makes another one in places.
-		if !deadline.IsZero() && !time.Now().Before(deadline) {
-			b.late.Store(true)
-		}
-		b.broken.Store(true)
+	case r.Status == 204:
+		body = ""
+	case x.request.Method == "HEAD" || r.Status == 304:
+		r.Declared, body = int64(len(body)), ""
 	}
-	return n, err
+	r.Length = int64(len(body))
+	x.code = r.Status
+	x.dated()
+	err := x.front.Respond(r, body == "")
+	if err == nil && body != "" {
+		if err = x.front.Write([]byte(body)); err == nil {
+			err = x.front.End(nil)
+		}
+	}
+	if err != nil { // the client has gone
+		x.abort(err)
+	}
+}
+
+// dated sees to it that the response has a Date (RFC 9110, section 6.6.1).
+func (x *exchange) dated() {
+	if !x.response.Fields.Has("Date") {
+		x.response.Fields.Add("Date", x.server.clock.date())
+	}
+}
+
+// abort ends the exchange without a response, or in the middle of one.
+func (x *exchange) abort(cause error) {
+	x.aborted = true
+	x.front.Abort(cause)
 }

@@ -2,85 +2,139 @@ package l7
 
 import (
 	"fmt"
-	"net/textproto"
-	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// fields are a header's fields by canonical name.
-type fields map[string][]string
-
-// hopByHop are the fields that belong to one connection (RFC 9110, section
-// 7.6.1), and some that proxies must not pass on either.
-var hopByHop = []string{
-	"Connection",
-	"Http2-Settings",
-	"Keep-Alive",
-	"Proxy-Authenticate",
-	"Proxy-Authorization",
-	"Proxy-Connection",
-	"Te",
-	"Trailer",
-	"Transfer-Encoding",
-	"Upgrade",
+// isHopByHop reports whether a field belongs to one connection (RFC 9110,
+// section 7.6.1), frames a message, or is one that proxies must not pass on
+// either.
+func isHopByHop(name string) bool {
+	switch len(name) {
+	case len("TE"):
+		return message.EqualFold(name, "TE")
+	case len("Upgrade"):
+		return message.EqualFold(name, "Upgrade")
+	case len("Connection"):
+		return message.EqualFold(name, "Connection") || message.EqualFold(name, "Keep-Alive")
+	case len("Content-Length"):
+		return message.EqualFold(name, "Content-Length") || message.EqualFold(name, "HTTP2-Settings")
+	case len("Proxy-Connection"):
+		return message.EqualFold(name, "Proxy-Connection")
+	case len("Transfer-Encoding"):
+		return message.EqualFold(name, "Transfer-Encoding")
+	case len("Proxy-Authenticate"):
+		return message.EqualFold(name, "Proxy-Authenticate")
+	case len("Proxy-Authorization"):
+		return message.EqualFold(name, "Proxy-Authorization")
+	}
+	return false
 }
 
-// cleanRequest removes from a client's header what is the connection's own and
-// what only the gateway may say, before the gateway adds its own: a field that
-// the client names in Connection is gone by then, and cannot take ours along.
-//
-// What remains of the connection's fields is "Te: trailers", and Upgrade with
-// its Connection if upgrades is set, as HTTP/1.1 alone has them. An upgrade to
-// HTTP/2 is never passed on: the requests that follow would pass unrouted.
-func (h fields) cleanRequest(upgrades bool) {
-	upgrade, trailers := "", hasToken(h["Te"], "trailers")
-	if upgrades && hasToken(h["Connection"], "upgrade") && len(h["Upgrade"]) == 1 {
-		upgrade = h["Upgrade"][0]
-	}
-	h.removeHopByHop()
-	for name := range h {
-		if isForwarding(name) {
-			delete(h, name)
-		}
-	}
-	delete(h, "Proxy") // CGI programs would take it for the variable HTTP_PROXY
-	delete(h, "Host")
-	if trailers {
-		h["Te"] = []string{"trailers"}
-	}
-	if upgrade != "" && !hasToken([]string{upgrade}, "h2c") && !hasToken([]string{upgrade}, "h2") {
-		h["Connection"] = []string{"Upgrade"}
-		h["Upgrade"] = []string{upgrade}
-	}
+// isFraming reports whether a field frames a message or belongs to one
+// connection, so that no rule can change it.
+func isFraming(name string) bool {
+	return isHopByHop(name) || message.EqualFold(name, "Host") || message.EqualFold(name, "Expect") || message.EqualFold(name, "Trailer")
 }
 
 // removeHopByHop removes the fields that belong to the connection: those that
 // always do, and those that Connection names.
-func (h fields) removeHopByHop() {
-	for _, list := range h["Connection"] {
-		for name := range strings.SplitSeq(list, ",") {
-			delete(h, textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name)))
+func removeHopByHop(f *message.Fields) {
+	// What Connection names first, for then Connection itself goes. Most often
+	// it names nothing but options.
+	for i := 0; i < len(*f); i++ {
+		if !message.EqualFold((*f)[i].Name, "Connection") {
+			continue
+		}
+		list := (*f)[i].Value
+		(*f)[i].Value = "" // so that one that names itself is not met twice
+		before := len(*f)
+		for name := range message.Elements(list) {
+			if !isHopByHop(name) && !message.EqualFold(name, "close") {
+				f.Remove(name)
+			}
+		}
+		if len(*f) != before {
+			i = -1 // what is left may be anywhere
 		}
 	}
-	for _, name := range hopByHop {
-		delete(h, name)
+	f.RemoveFunc(func(f message.Field) bool { return isHopByHop(f.Name) })
+}
+
+// cleanRequest takes out of a client's request what is the connection's own and
+// what only the gateway may say, before the gateway adds its own: a field that
+// the client names in Connection is gone by then, and cannot take ours along.
+// What is passed on of the connection's fields is in r.Upgrade and r.Trailers.
+//
+// An upgrade to HTTP/2 is never passed on: the requests that follow would pass
+// unrouted. Nor is one of a request with a body, behind which nobody knows what
+// speaks which protocol. It reports whether the client waits for 100 (Continue).
+func cleanRequest(r *message.Request) (expects bool) {
+	r.Upgrade, r.Trailers = "", r.Fields.HasToken("TE", "trailers")
+	http11 := r.Major == 1 && r.Minor >= 1
+	if http11 && !r.HasBody() && r.Fields.HasToken("Connection", "upgrade") && r.Fields.Count("Upgrade") == 1 {
+		r.Upgrade, _ = r.Fields.Get("Upgrade")
+		if r.Fields.HasToken("Upgrade", "h2c") || r.Fields.HasToken("Upgrade", "h2") {
+			r.Upgrade = ""
+		}
 	}
+	expects = r.Length != 0 && (http11 || r.Major > 1) && r.Fields.HasToken("Expect", "100-continue")
+	removeHopByHop(&r.Fields)
+	r.Fields.RemoveFunc(isClaim)
+	return expects
+}
+
+// isClaim reports whether a field says what only the gateway may say to an
+// upstream.
+func isClaim(f message.Field) bool {
+	if f.Name == "" {
+		return true
+	}
+	switch f.Name[0] | 0x20 {
+	case 'x', 'f':
+		return isForwarding(f.Name)
+	case 'p':
+		return message.EqualFold(f.Name, "Proxy") // CGI programs would take it for the variable HTTP_PROXY
+	case 'h':
+		return message.EqualFold(f.Name, "Host")
+	case 'e':
+		return message.EqualFold(f.Name, "Expect")
+	}
+	return false
 }
 
 // cleanTrailer removes from a request's trailer what a trailer cannot say (RFC
 // 9110, section 6.5.1), what only the gateway may say, and what its rules
 // decide on: an upstream may take a trailer's fields for the header's.
-func (h fields) cleanTrailer(rules *HeaderRules) {
-	for name := range h {
-		if isForwarding(name) || isFraming(name) || name == "Proxy" {
-			delete(h, name)
+func cleanTrailer(trailer message.Fields, rules *HeaderRules) message.Fields {
+	trailer.RemoveFunc(func(f message.Field) bool {
+		return isClaim(f) || isFraming(f.Name) || rules.decides(f.Name)
+	})
+	return trailer
+}
+
+// cleanAnnouncement removes from what a request says of its trailer what
+// cleanTrailer will remove from the trailer, for some servers take an announced
+// field for one that came.
+func cleanAnnouncement(r *message.Request, rules *HeaderRules) {
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if !message.EqualFold(f.Name, "Trailer") {
+			continue
 		}
+		var kept []string
+		for name := range message.Elements(f.Value) {
+			if !isClaim(message.Field{Name: name}) && !isFraming(name) && !rules.decides(name) {
+				kept = append(kept, name)
+			}
+		}
+		f.Value = strings.Join(kept, ", ")
 	}
-	for _, name := range rules.Remove {
-		delete(h, textproto.CanonicalMIMEHeaderKey(name))
-	}
-	for _, f := range rules.Set {
-		delete(h, textproto.CanonicalMIMEHeaderKey(f.Name))
+	if r.Fields.Has("Trailer") {
+		r.Fields.RemoveFunc(func(f message.Field) bool {
+			return message.EqualFold(f.Name, "Trailer") && (f.Value == "" || r.Length == 0)
+		})
 	}
 }
 
@@ -88,25 +142,47 @@ func (h fields) cleanTrailer(rules *HeaderRules) {
 // from. Servers that turn names into variables cannot tell X_Forwarded_For from
 // X-Forwarded-For, so they are taken for the same.
 func isForwarding(name string) bool {
-	if name == "" || name[0]|0x20 != 'x' && name[0]|0x20 != 'f' {
+	return hasPrefixFold(name, "x-forwarded-") || equalDashed(name, "x-forwarded") ||
+		equalDashed(name, "forwarded") || equalDashed(name, "x-real-ip")
+}
+
+func hasPrefixFold(name, prefix string) bool {
+	return len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix)
+}
+
+// equalDashed compares a name with one in lower case, and takes an underscore
+// for a dash.
+func equalDashed(name, lower string) bool {
+	if len(name) != len(lower) {
 		return false
 	}
-	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
-	return strings.HasPrefix(name, "x-forwarded-") || name == "x-forwarded" || name == "forwarded" || name == "x-real-ip"
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		case c == '_':
+			c = '-'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // setForwarding adds what the gateway knows of a request's origin. client is
 // an IP address, or "" where clients have none.
-func (h fields) setForwarding(client, authority string, tls bool) {
+func setForwarding(f *message.Fields, client, authority string, tls bool) {
 	proto := "http"
 	if tls {
 		proto = "https"
 	}
 	if client != "" {
-		h["X-Forwarded-For"] = []string{client}
+		f.Add("X-Forwarded-For", client)
 	}
-	h["X-Forwarded-Host"] = []string{authority}
-	h["X-Forwarded-Proto"] = []string{proto}
+	f.Add("X-Forwarded-Host", authority)
+	f.Add("X-Forwarded-Proto", proto)
 }
 
 // HeaderRules are changes to a header, made in this order: remove, set, add.
@@ -116,39 +192,48 @@ type HeaderRules struct {
 }
 
 // A Field is a header field.
-type Field struct{ Name, Value string }
+type Field = message.Field
 
 // apply makes the changes. Names that CheckFieldName refuses are skipped.
-func (r *HeaderRules) apply(h fields) {
+func (r *HeaderRules) apply(f *message.Fields) {
 	for _, name := range r.Remove {
-		if name = textproto.CanonicalMIMEHeaderKey(name); !isFraming(name) {
-			delete(h, name)
+		if !isFraming(name) {
+			f.Remove(name)
 		}
 	}
-	for _, f := range r.Set {
-		if name := textproto.CanonicalMIMEHeaderKey(f.Name); !isFraming(name) {
-			h[name] = []string{f.Value}
+	for _, set := range r.Set {
+		if !isFraming(set.Name) {
+			f.Set(set.Name, set.Value)
 		}
 	}
-	for _, f := range r.Add {
-		if name := textproto.CanonicalMIMEHeaderKey(f.Name); !isFraming(name) {
-			h[name] = append(slices.Clip(h[name]), f.Value)
+	for _, add := range r.Add {
+		if !isFraming(add.Name) {
+			f.Add(add.Name, add.Value)
 		}
 	}
 }
 
-// isFraming reports whether a field, by canonical name, frames a message or
-// belongs to one connection.
-func isFraming(name string) bool {
-	return name == "Host" || name == "Content-Length" || name == "Expect" || slices.Contains(hopByHop, name)
+// decides reports whether the rules remove or set a field.
+func (r *HeaderRules) decides(name string) bool {
+	for _, removed := range r.Remove {
+		if message.EqualFold(name, removed) {
+			return true
+		}
+	}
+	for _, set := range r.Set {
+		if message.EqualFold(name, set.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // CheckFieldName reports why a header rule cannot name a field.
 func CheckFieldName(name string) error {
-	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !isTokenByte(c) }) {
+	if !message.IsToken(name) {
 		return fmt.Errorf("%.100q is not a header's name; write one such as X-Tenant", name)
 	}
-	if isFraming(textproto.CanonicalMIMEHeaderKey(name)) {
+	if isFraming(name) {
 		return fmt.Errorf("%s frames the message or belongs to one connection, and cannot be changed", name)
 	}
 	return nil
@@ -157,32 +242,11 @@ func CheckFieldName(name string) error {
 // CheckFieldValue reports why a header rule cannot have a value. The error
 // does not show it.
 func CheckFieldValue(value string) error {
-	if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+	if message.ControlByte(value) >= 0 {
 		return fmt.Errorf("a header's value cannot have line breaks or other control characters")
 	}
 	if strings.Trim(value, " \t") != value {
 		return fmt.Errorf("a header's value cannot begin or end with a space")
 	}
 	return nil
-}
-
-func isTokenByte(c rune) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", c)
-}
-
-// hasToken reports whether one of the comma-separated lists has a token, in
-// any case. A protocol's version ("websocket/13") or a parameter ("trailers;q=1")
-// is no part of the token.
-func hasToken(lists []string, token string) bool {
-	for _, list := range lists {
-		for item := range strings.SplitSeq(list, ",") {
-			if i := strings.IndexAny(item, ";/"); i >= 0 {
-				item = item[:i]
-			}
-			if strings.EqualFold(textproto.TrimString(item), token) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -23,7 +23,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// net/http's test servers sleep a while before they close a connection.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // patience bounds waits for what must happen; none is ever waited out.
 const patience = 20 * time.Second

@@ -10,11 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -162,7 +160,6 @@ func TestPoolsOfHostsAreBounded(t *testing.T) {
 	back := w.fromHost(HTTP1, nil)
 	e := back.options.Upstream.Order()[0]
 	first, second := back.pool(e, "first"), back.pool(e, "second")
-	g := second.enter()
 	for i := range maxHostPools - 2 {
 		back.pool(e, fmt.Sprint(i))
 	}
@@ -173,15 +170,9 @@ func TestPoolsOfHostsAreBounded(t *testing.T) {
 	if n := len(back.hosts.pools); n != maxHostPools || back.hosts.recent.Len() != n {
 		t.Errorf("%d pools, %d in order", n, back.hosts.recent.Len())
 	}
-	if !second.retired || !g.retired || first.retired {
+	if !second.retired || first.retired {
 		t.Error("it was not the least recently used that went")
 	}
-	if late := second.enter(); late == g || !late.retired {
-		t.Error("a request that comes late joins what was retired")
-	} else {
-		late.leave()
-	}
-	g.leave()
 	if back.pool(e, "first") != first || back.pool(e, "second") == second {
 		t.Error("what went came back, or what stayed did not")
 	}
@@ -189,40 +180,6 @@ func TestPoolsOfHostsAreBounded(t *testing.T) {
 	if !first.retired || !back.pool(e, "new").retired || len(back.hosts.pools) != maxHostPools {
 		t.Error("a retired Back keeps new pools")
 	}
-}
-
-// A dial may end when nobody waits for it any more.
-func TestAGenerationThatHasEndedTakesNoConnection(t *testing.T) {
-	w := newWorld(t)
-	back := w.back(HTTP1, w.closed())
-	g := back.pool(back.options.Upstream.Order()[0], "").enter()
-	near, far := net.Pipe()
-	defer far.Close()
-	first := socket.New(near, nil)
-	defer first.Close()
-	g.retire()
-	if !g.add(first) {
-		t.Error("it is refused what its request may still need")
-	}
-	g.leave()
-	if _, err := first.Write([]byte("x")); err == nil {
-		t.Error("a connection outlives its generation")
-	}
-	if g.add(first) {
-		t.Error("it takes another connection")
-	}
-}
-
-func TestAPeerThatReadsNothingHoldsUpNoGoodbye(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		near, far := net.Pipe()
-		defer far.Close()
-		closed := false
-		hangUp(socket.New(near, func() { closed = true }), true)
-		if !closed {
-			t.Error("it is open")
-		}
-	})
 }
 
 // A listener that refuses unknown names refuses them in Host as well, however

@@ -1,72 +1,80 @@
 package l7
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 func TestParseTarget(t *testing.T) {
 	for _, c := range []struct {
-		h    head
+		r    message.Request
 		want target
 	}{
-		{head{method: "GET", target: "/", authority: "a"}, target{"a", "a", "/", ""}},
-		{head{method: "GET", target: "/a//b/%2e%2e/c?x=%2e%2e", authority: "A.Example.:8443"}, target{"a.example", "a.example:8443", "/a/c", "?x=%2e%2e"}},
-		{head{method: "GET", target: "/?", authority: "a:"}, target{"a", "a", "/", "?"}},
-		{head{method: "GET", target: "/?a?b", authority: "[::0:1]:80"}, target{"[::1]", "[::1]:80", "/", "?a?b"}},
-		{head{method: "GET", target: "/", authority: "[::1]"}, target{"[::1]", "[::1]", "/", ""}},
-		{head{method: "OPTIONS", target: "*", authority: "a"}, target{"a", "a", "*", ""}},
-		{head{method: "GET", target: "http://a.example/x?y", authority: "A.example"}, target{"a.example", "a.example", "/x", "?y"}},
-		{head{method: "GET", target: "HTTPS://a", authority: "a"}, target{"a", "a", "/", ""}},
-		{head{method: "GET", target: "http://a?y", authority: "a"}, target{"a", "a", "/", "?y"}},
-		{head{method: "GET", target: "/", authority: "a", header: fields{"Host": {"A."}}}, target{"a", "a", "/", ""}},
-		{head{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}, length: 1}, target{"a", "a", "/", ""}},
+		{message.Request{Method: "GET", Target: "/", Authority: "a"}, target{"a", "a", "/", ""}},
+		{message.Request{Method: "GET", Target: "/a//b/%2e%2e/c?x=%2e%2e", Authority: "A.Example.:8443"}, target{"a.example", "a.example:8443", "/a/c", "?x=%2e%2e"}},
+		{message.Request{Method: "GET", Target: "/?", Authority: "a:"}, target{"a", "a", "/", "?"}},
+		{message.Request{Method: "GET", Target: "/?a?b", Authority: "[::0:1]:80"}, target{"[::1]", "[::1]:80", "/", "?a?b"}},
+		{message.Request{Method: "GET", Target: "/", Authority: "[::1]"}, target{"[::1]", "[::1]", "/", ""}},
+		{message.Request{Method: "OPTIONS", Target: "*", Authority: "a"}, target{"a", "a", "*", ""}},
+		{message.Request{Method: "GET", Target: "/", Authority: "a", Fields: fields("host: A.")}, target{"a", "a", "/", ""}},
 	} {
-		if got, err := parseTarget(c.h); err != nil || got != c.want {
-			t.Errorf("%+v: %+v, %v; want %+v", c.h, got, err, c.want)
+		if got, err := parseTarget(&c.r); err != nil || got != c.want {
+			t.Errorf("%+v: %+v, %v; want %+v", c.r, got, err, c.want)
 		}
 	}
-	for _, h := range []head{
-		{method: "CONNECT", target: "a:443", authority: "a:443"},
-		{method: "GET", target: "/"},
-		{method: "GET", target: "/", authority: "a b"},
-		{method: "GET", target: "/", authority: "a,b"},
-		{method: "GET", target: "/", authority: "user@a"},
-		{method: "GET", target: "/", authority: "a:x"},
-		{method: "GET", target: "", authority: "a"},
-		{method: "GET", target: "a", authority: "a"},
-		{method: "GET", target: "*", authority: "a"},
-		{method: "OPTIONS", target: "*?x", authority: "a"},
-		{method: "PRI", target: "*", authority: "a"},
-		{method: "GET", target: "ftp://a/", authority: "a"},
-		{method: "GET", target: "http://b/", authority: "a"},
-		{method: "GET", target: "http://a:81/", authority: "a"},
-		{method: "GET", target: "http://user@a/", authority: "a"},
-		{method: "GET", target: "http://a#x", authority: "a"},
-		{method: "GET", target: "/..", authority: "a"},
-		{method: "GET", target: "/a/..%2fb", authority: "a"},
-		{method: "GET", target: "/a\\b", authority: "a"},
-		{method: "GET", target: "/%00", authority: "a"},
-		{method: "GET", target: "/a#b", authority: "a"},
-		{method: "GET", target: "/a?b#c", authority: "a"},
-		{method: "GET", target: "/a?b c", authority: "a"},
-		{method: "GET", target: "/", authority: "a", header: fields{"Host": {"b"}}},
-		{method: "GET", target: "/", authority: "a", header: fields{"Host": {"a", "b"}}},
-		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}, length: 1, encoded: true},
-		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1"}}},
-		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"1", "1"}}, length: 1},
-		{method: "POST", target: "/", authority: "a", header: fields{"Content-Length": {"+1"}}, length: 1},
-		{method: "GET / HTTP/1.1", target: "/", authority: "a"},
-		{method: "", target: "/", authority: "a"},
+	for _, r := range []message.Request{
+		{Method: "CONNECT", Target: "a:443", Authority: "a:443"},
+		{Method: "GET", Target: "/"},
+		{Method: "GET", Target: "/", Authority: "a b"},
+		{Method: "GET", Target: "/", Authority: "a,b"},
+		{Method: "GET", Target: "/", Authority: "user@a"},
+		{Method: "GET", Target: "/", Authority: "a:x"},
+		{Method: "GET", Target: "", Authority: "a"},
+		{Method: "GET", Target: "a", Authority: "a"},
+		{Method: "GET", Target: "*", Authority: "a"},
+		{Method: "OPTIONS", Target: "*?x", Authority: "a"},
+		{Method: "PRI", Target: "*", Authority: "a"},
+		{Method: "GET", Target: "http://a/", Authority: "a"},
+		{Method: "GET", Target: "/..", Authority: "a"},
+		{Method: "GET", Target: "/a/..%2fb", Authority: "a"},
+		{Method: "GET", Target: "/a\\b", Authority: "a"},
+		{Method: "GET", Target: "/%00", Authority: "a"},
+		{Method: "GET", Target: "/a#b", Authority: "a"},
+		{Method: "GET", Target: "/a?b#c", Authority: "a"},
+		{Method: "GET", Target: "/a?b c", Authority: "a"},
+		{Method: "GET", Target: "/", Authority: "a", Fields: fields("Host: b")},
+		{Method: "GET", Target: "/", Authority: "a", Fields: fields("Host: a", "host: b")},
+		{Method: "GET / HTTP/1.1", Target: "/", Authority: "a"},
+		{Method: "", Target: "/", Authority: "a"},
 	} {
-		if got, err := parseTarget(h); err == nil {
-			t.Errorf("%+v is taken for %+v", h, got)
+		if got, err := parseTarget(&r); err == nil {
+			t.Errorf("%+v is taken for %+v", r, got)
+		}
+	}
+}
+
+func TestAbsoluteTargets(t *testing.T) {
+	for _, c := range []struct{ target, host, authority, rest string }{
+		{"http://a.example/x?y", "A.example", "a.example", "/x?y"},
+		{"HTTPS://a", "a", "a", "/"},
+		{"http://a?y", "a", "a", "/?y"},
+		{"/x", "a", "a", "/x"},
+		{"*", "a", "a", "*"},
+		{"ftp://a/", "a", "", ""},
+		{"http://b/", "a", "", ""},
+		{"http://a:81/", "a", "", ""},
+		{"http://user@a/", "a", "", ""},
+		{"http://a#x", "a", "", ""},
+	} {
+		authority, rest, err := splitAbsolute(c.target, c.host)
+		if authority != c.authority || rest != c.rest || (err == nil) != (c.rest != "") {
+			t.Errorf("%s: %q %q, %v", c.target, authority, rest, err)
 		}
 	}
 }
@@ -75,15 +83,25 @@ func FuzzParseTarget(f *testing.F) {
 	f.Add("GET", "/a/../b?c", "A.example:80")
 	f.Add("GET", "http://a/", "a")
 	f.Fuzz(func(t *testing.T, method, requestTarget, authority string) {
-		once, err := parseTarget(head{method: method, target: requestTarget, authority: authority})
+		once, err := parseTarget(&message.Request{Method: method, Target: requestTarget, Authority: authority})
 		if err != nil {
 			return
 		}
-		twice, err := parseTarget(head{method: method, target: once.path + once.query, authority: once.authority})
+		twice, err := parseTarget(&message.Request{Method: method, Target: once.request(requestTarget), Authority: once.authority})
 		if err != nil || twice != once {
 			t.Errorf("forwarded as %+v, which is read as %+v, %v", once, twice, err)
 		}
 	})
+}
+
+// fields makes fields of lines.
+func fields(lines ...string) message.Fields {
+	var f message.Fields
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ": ")
+		f.Add(name, value)
+	}
+	return f
 }
 
 // Whatever a client says about where its request came from, and however it
@@ -93,64 +111,65 @@ func TestForwardingFieldsCannotBeForged(t *testing.T) {
 		"X-Forwarded-For", "X_forwarded_for", "X-Forwarded_for", "x-forwarded-for", "X-FORWARDED-FOR", "X-Forwarded-Host", "X_Forwarded_Host",
 		"X-Forwarded-Proto", "X_Forwarded_Proto", "X-Forwarded-Port", "X-Forwarded-Client-Cert", "X-Forwarded", "Forwarded", "forwarded", "X-Real-Ip", "X_Real_IP",
 	} {
-		h := fields{name: {"forged", "forged"}, "X-Other": {"kept"}, "Connection": {"X-Forwarded-For, x-forwarded-host", "X-FORWARDED-PROTO"}}
-		h.cleanRequest(true)
-		h.setForwarding("10.1.2.3", "a.example:80", true)
-		want := fields{"X-Other": {"kept"}, "X-Forwarded-For": {"10.1.2.3"}, "X-Forwarded-Host": {"a.example:80"}, "X-Forwarded-Proto": {"https"}}
-		if !equal(h, want) {
-			t.Errorf("%s: %v", name, h)
+		r := message.Request{Fields: fields(name+": forged", name+": forged", "X-Other: kept", "Connection: X-Forwarded-For, x-forwarded-host", "Connection: X-FORWARDED-PROTO")}
+		cleanRequest(&r)
+		setForwarding(&r.Fields, "10.1.2.3", "a.example:80", true)
+		want := fields("X-Other: kept", "X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example:80", "X-Forwarded-Proto: https")
+		if !slices.Equal(r.Fields, want) {
+			t.Errorf("%s: %v", name, r.Fields)
 		}
 	}
-	h := fields{"X-Forwarded-For": {"forged"}}
-	h.cleanRequest(true)
-	h.setForwarding("", "a", false)
-	if !equal(h, fields{"X-Forwarded-Host": {"a"}, "X-Forwarded-Proto": {"http"}}) {
-		t.Errorf("without a client address: %v", h)
+	r := message.Request{Fields: fields("X-Forwarded-For: forged")}
+	cleanRequest(&r)
+	setForwarding(&r.Fields, "", "a", false)
+	if !slices.Equal(r.Fields, fields("X-Forwarded-Host: a", "X-Forwarded-Proto: http")) {
+		t.Errorf("without a client address: %v", r.Fields)
 	}
 }
-
-func equal(a, b fields) bool { return maps.EqualFunc(a, b, slices.Equal) }
 
 func TestCleanRequest(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		upgrades bool
-		in, want fields
+		minor    int // of HTTP/1; -1: HTTP/2
+		in, want message.Fields
+		upgrade  string
+		trailers bool
 	}{
-		{"hop by hop", true, fields{"Connection": {"close, X-Mine"}, "X-Mine": {"1"}, "Keep-Alive": {"1"}, "Proxy-Connection": {"x"}, "Proxy-Authorization": {"x"},
-			"Te": {"gzip"}, "Trailer": {"X"}, "Transfer-Encoding": {"chunked"}, "Upgrade": {"x"}, "Http2-Settings": {"x"}, "Proxy": {"x"}, "Host": {"x"}, "A": {"1"}}, fields{"A": {"1"}}},
-		{"te", true, fields{"Te": {"gzip, Trailers;q=0.5"}, "Connection": {"te"}}, fields{"Te": {"trailers"}}},
-		{"websocket", true, fields{"Connection": {"keep-alive, Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Key": {"x"}},
-			fields{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Key": {"x"}}},
-		{"other", true, fields{"Connection": {"upgrade"}, "Upgrade": {"TLS/1.0"}}, fields{"Connection": {"Upgrade"}, "Upgrade": {"TLS/1.0"}}},
-		{"h2c", true, fields{"Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {"h2c"}, "Http2-Settings": {"x"}}, fields{}},
-		{"hidden h2c", true, fields{"Connection": {"Upgrade"}, "Upgrade": {"websocket, H2C"}}, fields{}},
-		{"h2", true, fields{"Connection": {"Upgrade"}, "Upgrade": {"h2"}}, fields{}},
-		{"two", true, fields{"Connection": {"Upgrade"}, "Upgrade": {"websocket", "h2c"}}, fields{}},
-		{"not asked for", true, fields{"Upgrade": {"websocket"}}, fields{}},
-		{"HTTP/2", false, fields{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, fields{}},
+		{"hop by hop", 1, fields("Connection: close, X-Mine", "X-Mine: 1", "Keep-Alive: 1", "Proxy-Connection: x", "Proxy-Authorization: x",
+			"TE: gzip", "Trailer: X", "Transfer-Encoding: chunked", "Upgrade: x", "Http2-Settings: x", "Proxy: x", "Host: x", "Expect: 100-continue", "A: 1"), fields("Trailer: X", "A: 1"), "", false},
+		{"named in several lists, and a list itself", 1, fields("A: 1", "Connection: B, connection", "B: 1", "connection: c ,,b", "C: 1", "Connection: D", "D: 1", "E: 1"), fields("A: 1", "E: 1"), "", false},
+		{"te", 1, fields("Te: gzip, Trailers;q=0.5", "Connection: te"), nil, "", true},
+		{"websocket", 1, fields("Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-Websocket-Key: x"), fields("Sec-Websocket-Key: x"), "websocket", false},
+		{"other", 1, fields("Connection: upgrade", "Upgrade: TLS/1.0"), nil, "TLS/1.0", false},
+		{"h2c", 1, fields("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "Http2-Settings: x"), nil, "", false},
+		{"hidden h2c", 1, fields("Connection: Upgrade", "Upgrade: websocket, H2C"), nil, "", false},
+		{"h2", 1, fields("Connection: Upgrade", "Upgrade: h2"), nil, "", false},
+		{"two", 1, fields("Connection: Upgrade", "Upgrade: websocket", "Upgrade: h2c"), nil, "", false},
+		{"not asked for", 1, fields("Upgrade: websocket"), nil, "", false},
+		{"HTTP/1.0", 0, fields("Connection: Upgrade", "Upgrade: websocket"), nil, "", false},
+		{"HTTP/2", -1, fields("connection: upgrade", "upgrade: websocket"), nil, "", false},
 	} {
-		c.in.cleanRequest(c.upgrades)
-		if !equal(c.in, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, c.in, c.want)
+		r := message.Request{Major: 1, Minor: c.minor, Fields: c.in}
+		if c.minor < 0 {
+			r.Major, r.Minor = 2, 0
+		}
+		cleanRequest(&r)
+		if !slices.Equal(r.Fields, c.want) || r.Upgrade != c.upgrade || r.Trailers != c.trailers {
+			t.Errorf("%s: %v, upgrade %q, trailers %v; want %v", c.name, r.Fields, r.Upgrade, r.Trailers, c.want)
 		}
 	}
 }
 
 func TestHeaderRules(t *testing.T) {
-	h := fields{"A": {"1"}, "B": {"1"}, "C": {"1"}, "Host": {"h"}, "Content-Length": {"3"}}
-	shared := h["C"]
+	h := fields("A: 1", "B: 1", "C: 1", "Host: h", "Content-Length: 3")
 	r := HeaderRules{
 		Remove: []string{"a", "content-length"},
-		Set:    []Field{{"b", "2"}, {"Host", "x"}, {"d", "4"}},
-		Add:    []Field{{"c", "3"}, {"a", "5"}, {"Transfer-Encoding", "x"}, {"d", "5"}},
+		Set:    fields("b: 2", "Host: x", "d: 4"),
+		Add:    fields("c: 3", "a: 5", "Transfer-Encoding: x", "d: 5"),
 	}
-	r.apply(h)
-	if want := (fields{"A": {"5"}, "B": {"2"}, "C": {"1", "3"}, "D": {"4", "5"}, "Host": {"h"}, "Content-Length": {"3"}}); !equal(h, want) {
+	r.apply(&h)
+	if want := fields("B: 2", "C: 1", "Host: h", "Content-Length: 3", "d: 4", "c: 3", "a: 5", "d: 5"); !slices.Equal(h, want) {
 		t.Errorf("%v, want %v", h, want)
-	}
-	if len(shared) != 1 {
-		t.Errorf("changed in place: %v", shared)
 	}
 }
 
@@ -172,13 +191,13 @@ func TestCheckField(t *testing.T) {
 
 func TestAnswersForGRPC(t *testing.T) {
 	for content, want := range map[string]bool{"application/grpc": true, "application/grpc+proto": true, "Application/GRPC; x=y": true, "application/grpc-web": false, "text/plain": false} {
-		if isGRPC(fields{"Content-Type": {content}}) != want {
+		if isGRPC(fields("content-type: "+content)) != want {
 			t.Errorf("%s", content)
 		}
 	}
-	h := fields{}
-	if code, body := gatewayTimeout.write(h, true); code != 200 || body != "" || h["Grpc-Status"][0] != "4" || h["Grpc-Message"][0] != "gateway timeout" {
-		t.Errorf("%d %q %v", code, body, h)
+	var r message.Response
+	if body := gatewayTimeout.write(&r, true); r.Status != 200 || body != "" || !slices.Equal(r.Fields, fields("Content-Type: application/grpc", "Grpc-Status: 4", "Grpc-Message: gateway timeout")) {
+		t.Errorf("%q %+v", body, r)
 	}
 }
 

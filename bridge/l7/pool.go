@@ -1,15 +1,18 @@
 package l7
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
-	"io"
+	"errors"
 	"net"
-	"net/http"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A pool has the connections to one endpoint, for one host if the upstream
@@ -19,167 +22,306 @@ type pool struct {
 	endpoint *upstream.Endpoint
 	host     string // what connections are dialled for; "" if all hosts share them
 
-	// upgrades are HTTP/1.1's alone, so they need connections on which the
-	// upstream could not choose HTTP/2. None is kept.
-	upgrades *http.Transport
-
 	mu      sync.Mutex
-	retired bool        // a generation serves but one request
-	current *generation // nil: the next request begins one
+	retired bool     // no connection is kept
+	users   int      // exchanges that use the pool
+	idle    []*conn1 // the one used last is the last
+	sweeper *time.Timer
+	sweeps  bool // sweeper is set
+	sharing sharing
 }
 
-// A generation is the connections that a pool made in one span of time. A
-// request that entered it is carried by one of them. Once it is retired no
-// request enters, and its connections are closed as they become idle: net/http
-// knows no other way to keep one connection, of those it has, from carrying
-// another request.
-type generation struct {
-	pool     *pool
-	requests *http.Transport
-	age      *time.Timer // retires it; nil: never
-
-	// Guarded by pool.mu.
-	inFlight int
-	retired  bool
-	conns    map[net.Conn]bool // those open; true: HTTP/2. Nil once it has ended.
+// get returns what is to carry an exchange: a connection that was used before,
+// unless fresh, or a new one, or a stream of one that is shared.
+func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
+	p.enter()
+	if b, reused, err = p.find(x, fresh); err != nil {
+		p.leave()
+	}
+	return b, reused, err
 }
 
-// enter returns the generation that is to carry a request, which must leave it.
-func (p *pool) enter() *generation {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	g := p.current
-	if g == nil {
-		g = &generation{pool: p, conns: make(map[net.Conn]bool)}
-		g.requests = p.back.newRequests(g)
-		if p.retired {
-			g.retired = true
-		} else {
-			p.current = g
-			if d := p.back.options.MaxAge; d > 0 {
-				g.age = time.AfterFunc(d, g.retire)
-			}
+func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
+	if x.request.Upgrade != "" {
+		c, err := p.dial(x, true)
+		return c, false, err
+	}
+	if p.mayShare() {
+		ctx, done := x.context()
+		stream, err := p.share(ctx)
+		done()
+		if stream != nil || err != nil {
+			return shared{stream, p}, false, err
 		}
 	}
-	g.inFlight++
-	return g
+	if !fresh {
+		if c := p.take(); c != nil {
+			return c, true, nil
+		}
+	}
+	c, err := p.dial(x, false)
+	if err == errChanged {
+		return p.find(x, fresh)
+	}
+	return c, false, err
 }
 
-// retire lets the generation there is end, and any later one after its request.
+// A shared is a stream, which uses its pool until Done.
+type shared struct {
+	*http2.ClientStream
+	pool *pool
+}
+
+// Done is the back's.
+func (s shared) Done() {
+	s.ClientStream.Done()
+	s.pool.leave()
+}
+
+// take returns an idle connection that is alive; nil if there is none.
+func (p *pool) take() *conn1 {
+	for {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		c.idle = false
+		p.mu.Unlock()
+		if c.alive() {
+			return c
+		}
+		c.close()
+	}
+}
+
+// dial makes a connection of HTTP/1.1 for an exchange.
+func (p *pool) dial(x *exchange, upgrade bool) (*conn1, error) {
+	ctx, done := x.context()
+	defer done()
+	c, c2 := newConn1(p), &conn2{pool: p}
+	purpose, retire := upstream.HTTP, func() { c.retire(); c2.retire() }
+	if upgrade {
+		// It has no end of its own to wait for, and needs an upstream that
+		// cannot choose HTTP/2.
+		purpose, retire = upgradePurpose(p.back.options), nil
+		c.retired = true
+	}
+	type result struct {
+		nc  net.Conn
+		err error
+	}
+	// On a goroutine of its own: the stack that a handshake needs is many
+	// times what a request takes, and would stay with the client's.
+	made := make(chan result, 1)
+	go func() {
+		nc, err := p.connect(ctx, purpose, retire)
+		made <- result{nc, err}
+	}()
+	r := <-made
+	if r.err != nil {
+		return nil, r.err
+	}
+	tc, secure := r.nc.(*tls.Conn)
+	switch is2 := secure && tc.ConnectionState().NegotiatedProtocol == "h2"; {
+	case is2 && (upgrade || p.back.options.Protocol == HTTP1):
+		r.nc.Close()
+		return nil, atEndpoint(p.endpoint, errNotHTTP1)
+	case is2:
+		c2.carry(r.nc)
+		p.learn(nil, 2, c2)
+		return nil, errChanged
+	}
+	c.carry(r.nc)
+	return c, nil
+}
+
+var (
+	errNotHTTP1 = &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream negotiated HTTP/2 (h2 by ALPN) where HTTP/1.1 is needed; do not offer h2"}
+
+	// errChanged says that the endpoint has come to choose HTTP/2.
+	errChanged = errors.New("the upstream negotiated HTTP/2, which it did not before")
+)
+
+// connect connects to the endpoint, and sees to it that what was negotiated is
+// what is wanted.
+func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func()) (net.Conn, error) {
+	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
+	if err != nil {
+		return nil, err
+	}
+	tc, _ := nc.(*tls.Conn)
+	switch o := &p.back.options; {
+	case (tc != nil) != o.TLS:
+		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
+	case tc != nil && o.Protocol == HTTP2 && purpose == upstream.HTTP && !p.speaks2(nc):
+		err = &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream did not negotiate HTTP/2 (h2 by ALPN)"}
+	}
+	if err != nil {
+		nc.Close()
+		return nil, atEndpoint(p.endpoint, err)
+	}
+	return nc, nil
+}
+
+// put takes back a connection that is clean.
+func (p *pool) put(c *conn1) {
+	p.add(c)
+	p.leave()
+}
+
+// add keeps a connection for the next exchange, if it may be kept.
+func (p *pool) add(c *conn1) {
+	now := time.Now()
+	maxAge := p.back.options.MaxAge
+	p.mu.Lock()
+	keep := !p.retired && !c.retired && len(p.idle) < p.back.maxIdle() && (maxAge <= 0 || now.Sub(c.made) < maxAge)
+	if keep {
+		c.idle, c.since = true, now
+		p.idle = append(p.idle, c)
+		p.sweepLocked(now)
+	}
+	p.mu.Unlock()
+	if !keep {
+		c.close()
+	}
+}
+
+// lost says that a connection was not clean.
+func (p *pool) lost(c *conn1) {
+	c.sock.Close()
+	p.leave()
+}
+
+// enter and leave count the exchanges that use the pool.
+func (p *pool) enter() {
+	p.mu.Lock()
+	p.users++
+	p.mu.Unlock()
+}
+
+func (p *pool) leave() {
+	p.mu.Lock()
+	p.users--
+	p.mu.Unlock()
+	p.tidy()
+}
+
+// tidy drops a pool of one host that has nothing: most likely the upstream does
+// not serve the host.
+func (p *pool) tidy() {
+	if p.back.hosts == nil {
+		return
+	}
+	p.mu.Lock()
+	empty := p.users == 0 && len(p.idle) == 0 && len(p.sharing.dials) == 0
+	p.mu.Unlock()
+	if empty {
+		p.back.hosts.drop(p)
+	}
+}
+
+// retire lets the connections go when what they carry is over.
 func (p *pool) retire() {
 	p.mu.Lock()
 	p.retired = true
-	g := p.current
+	idle := p.idle
+	p.idle = nil
+	for _, c := range idle {
+		c.idle = false
+	}
+	if p.sweeper != nil {
+		p.sweeper.Stop()
+	}
+	p.sweeps = false
+	shared := slices.Clone(p.sharing.conns)
 	p.mu.Unlock()
-	if g != nil {
-		g.retire()
+	for _, c := range idle {
+		c.close()
+	}
+	for _, c := range shared {
+		c.retire()
 	}
 }
 
-// leave says that a request and its response are over.
-func (g *generation) leave() {
-	p := g.pool
+// retire lets c go when what it carries is over.
+func (c *conn1) retire() {
+	p := c.pool
 	p.mu.Lock()
-	g.inFlight--
-	empty := g.inFlight == 0 && len(g.conns) == 0
+	c.retired = true
+	was := c.idle
+	if was {
+		c.idle = false
+		i := slices.Index(p.idle, c)
+		p.idle = slices.Delete(p.idle, i, i+1)
+	}
 	p.mu.Unlock()
-	g.tidy()
-	if empty && p.back.hosts != nil {
-		p.back.hosts.drop(p) // most likely a host that the upstream does not serve
+	if was {
+		c.close()
+		p.tidy()
 	}
 }
 
-// retire lets the generation carry the requests that it has, and then end.
-func (g *generation) retire() {
-	p := g.pool
-	p.mu.Lock()
-	if g.age != nil {
-		g.age.Stop()
-	}
-	g.retired = true
-	if p.current == g {
-		p.current = nil
-	}
-	p.mu.Unlock()
-	g.tidy()
-}
+// lookEvery is how often idle connections are looked at, whether their peer has
+// closed them.
+const lookEvery = time.Second
 
-// tidy closes what a retired generation does not need any more.
-func (g *generation) tidy() {
-	p := g.pool
-	p.mu.Lock()
-	if !g.retired {
-		p.mu.Unlock()
+// sweepLocked sees to it that idle connections are let go in time. p.mu is held.
+func (p *pool) sweepLocked(now time.Time) {
+	if p.sweeps || len(p.idle) == 0 {
 		return
 	}
-	if g.inFlight > 0 {
-		idle := g.mayHaveIdle()
-		p.mu.Unlock()
-		if idle {
-			g.requests.CloseIdleConnections()
+	p.sweeps = true
+	next := now.Add(lookEvery)
+	for _, c := range p.idle {
+		if end := p.end(c); end.Before(next) {
+			next = end
 		}
-		return
 	}
-	left := g.conns
-	g.conns = nil // and so none is added
+	wait := max(next.Sub(now), time.Millisecond)
+	if p.sweeper == nil {
+		p.sweeper = time.AfterFunc(wait, p.sweep)
+	} else {
+		p.sweeper.Reset(wait)
+	}
+}
+
+// end returns when an idle connection is to be closed.
+func (p *pool) end(c *conn1) time.Time {
+	end := c.since.Add(cmp.Or(p.back.options.IdleTimeout, time.Minute))
+	if d := p.back.options.MaxAge; d > 0 && c.made.Add(d).Before(end) {
+		return c.made.Add(d)
+	}
+	return end
+}
+
+// sweep closes the idle connections whose time has come, and those that their
+// peer has closed.
+func (p *pool) sweep() {
+	var closed []*conn1
+	now := time.Now()
+	p.mu.Lock()
+	kept := p.idle[:0]
+	for _, c := range p.idle {
+		if now.Before(p.end(c)) && c.alive() {
+			kept = append(kept, c)
+		} else {
+			c.idle = false
+			closed = append(closed, c)
+		}
+	}
+	clear(p.idle[len(kept):])
+	p.idle, p.sweeps = kept, false
+	p.sweepLocked(now)
 	p.mu.Unlock()
-	for c, http2 := range left {
-		hangUp(c, http2)
+	for _, c := range closed {
+		c.close()
 	}
-	g.requests.CloseIdleConnections()
-}
-
-// mayHaveIdle reports whether a connection may be idle although requests are
-// in flight. The one HTTP/2 connection that they share is not; to close it as
-// idle, between two of its streams, would only make net/http dial again. p.mu
-// is held.
-func (g *generation) mayHaveIdle() bool {
-	if len(g.conns) != 1 {
-		return true
+	if len(closed) > 0 {
+		p.tidy()
 	}
-	for _, http2 := range g.conns {
-		return !http2
-	}
-	return false
-}
-
-// add makes c one of the generation's until it is closed. It fails if the
-// generation has ended: then nobody waits for c.
-func (g *generation) add(c net.Conn) bool {
-	http2 := g.pool.back.options.Protocol == HTTP2
-	if tc, ok := c.(*tls.Conn); ok {
-		http2 = tc.ConnectionState().NegotiatedProtocol == "h2"
-	}
-	g.pool.mu.Lock()
-	ended := g.conns == nil
-	if !ended {
-		g.conns[c] = http2
-	}
-	g.pool.mu.Unlock()
-	if ended {
-		return false
-	}
-	socket.Of(c).OnClose(func() {
-		g.pool.mu.Lock()
-		defer g.pool.mu.Unlock()
-		delete(g.conns, c)
-	})
-	return true
-}
-
-// goAway is a GOAWAY frame (RFC 9113, section 6.8) of a client that took no
-// pushed stream and has met no error. net/http sends none.
-const goAway = "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-
-// hangUp closes a connection that carries nothing, having said so.
-func hangUp(c net.Conn, http2 bool) {
-	if http2 {
-		// It is idle, so there is room for it, unless the peer is stuck.
-		_ = c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // fails only if it is closed
-		if _, err := io.WriteString(c, goAway); err != nil {
-			socket.Of(c).Reset()
-			return
-		}
-	}
-	c.Close()
 }

@@ -2,16 +2,16 @@ package l7
 
 import (
 	"errors"
-	"net/http"
 	"strconv"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
 // A Question is a request's head that nobody sent.
 type Question struct {
-	Method, Host, Target string      // Target as on the wire: "/path?query"
-	Header               http.Header // in canonical names; it is modified
+	Method, Host, Target string              // Target as on the wire: "/path?query"
+	Header               map[string][]string // values by name
 }
 
 // A Resolution is what would become of a request.
@@ -25,15 +25,13 @@ type Resolution struct {
 // Resolve says what a request would meet with, by the same rules and in the
 // same order as one that is served. Nothing is sent or counted.
 func (t *Table) Resolve(q Question) Resolution {
-	header := fields(q.Header)
-	if header == nil {
-		header = fields{}
+	r := message.Request{Method: q.Method, Major: 1, Minor: 1}
+	for name, values := range q.Header {
+		for _, v := range values {
+			r.Fields.Add(name, v)
+		}
 	}
-	var length int64
-	if given := header["Content-Length"]; len(given) == 1 {
-		length, _ = strconv.ParseInt(given[0], 10, 64) // the body that it would have
-	}
-	at, err := parseTarget(head{method: q.Method, target: q.Target, authority: q.Host, header: header, length: length})
+	at, err := t.resolve(&r, q)
 	if err != nil {
 		code := badRequest.code
 		if errors.Is(err, errMethod) {
@@ -46,10 +44,55 @@ func (t *Table) Resolve(q Question) Resolution {
 		out.Code = misdirected.code
 		return out
 	}
-	header.cleanRequest(true)
-	out.Action = t.action(route.Request{Host: at.host, Path: at.path, Method: q.Method, Header: http.Header(header).Values})
+	cleanRequest(&r)
+	m := matcher{fields: &r.Fields}
+	out.Action = t.action(route.Request{Host: at.host, Path: at.path, Method: r.Method, Header: m.values})
 	if a := out.Action; a == nil || a.Redirect == nil && a.Respond == nil && a.Forward == nil {
 		out.Action, out.Code = nil, notFound.code
 	}
 	return out
+}
+
+// resolve makes r the request that q is about.
+func (t *Table) resolve(r *message.Request, q Question) (target, error) {
+	if q.Method == "CONNECT" {
+		return target{}, errMethod
+	}
+	lengths := 0
+	for given := range r.Fields.Values("Content-Length") {
+		lengths++
+		if _, err := strconv.ParseUint(given, 10, 63); err != nil {
+			return target{}, errors.New("its Content-Length is none")
+		}
+	}
+	switch {
+	case lengths > 1:
+		return target{}, errors.New("it has more than one Content-Length")
+	case lengths > 0 && r.Fields.Has("Transfer-Encoding"):
+		return target{}, errors.New("it has both Content-Length and Transfer-Encoding")
+	}
+	var err error
+	if r.Authority, r.Target, err = splitAbsolute(q.Target, q.Host); err != nil {
+		return target{}, err
+	}
+	return parseTarget(r)
+}
+
+// A matcher gives conditions on header fields what they are about, without
+// allocating in steady state.
+type matcher struct {
+	fields *message.Fields
+	found  []string
+}
+
+// values returns the values of the fields with a name. They are valid until
+// the next call.
+func (m *matcher) values(name string) []string {
+	m.found = m.found[:0]
+	for i := range *m.fields {
+		if message.EqualFold((*m.fields)[i].Name, name) {
+			m.found = append(m.found, (*m.fields)[i].Value)
+		}
+	}
+	return m.found
 }

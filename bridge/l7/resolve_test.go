@@ -46,7 +46,7 @@ func TestResolveSaysWhatARequestMeetsWith(t *testing.T) {
 			}
 			defer conn.Close()
 			fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\n", c.q.Method, c.q.Target, c.q.Host)
-			c.q.Header.Write(conn)
+			http.Header(c.q.Header).Write(conn)
 			fmt.Fprint(conn, "\r\n")
 			var code int
 			if _, err := fmt.Fscanf(conn, "HTTP/1.1 %d", &code); err != nil {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -32,8 +33,14 @@ type Server struct {
 	options  Options
 	log      hclog.Logger
 	failures failureLog
-	proxy    http.Handler
 	counters counters
+	clock    clock
+
+	// What connections and requests use again.
+	buffers   socket.Pool
+	requests  pooled[request1]
+	chunkeds  chunkeds
+	exchanges exchanges
 
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting
 	cancel context.CancelFunc
@@ -43,16 +50,15 @@ type Server struct {
 	mu        sync.Mutex
 	stopped   bool // no listener is accepted from any more
 	closing   bool // Shutdown was called: no connection is taken any more
-	forced    bool // Shutdown gave up waiting: nothing is begun any more
 	listeners map[net.Listener]bool
 	conns     map[*conn]bool
 	perClient map[string]int
-	engines   map[*engine]bool
-	current   *engine       // takes new connections; nil before the first
 	drained   chan struct{} // closed when closing and without connections
 
-	// work counts the goroutines of this package and the requests in flight.
-	// It is added to only under mu and while !forced, and waited for after.
+	stops atomic.Bool // closing, for who does not hold mu
+
+	// work counts the goroutines of the listeners and the connections. It is
+	// added to under mu while !closing, or by one of them.
 	work sync.WaitGroup
 }
 
@@ -68,12 +74,12 @@ func New(o Options) *Server {
 		listeners: make(map[net.Listener]bool),
 		conns:     make(map[*conn]bool),
 		perClient: make(map[string]int),
-		engines:   make(map[*engine]bool),
 		drained:   make(chan struct{}),
 		stopping:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.proxy = s.newProxy()
+	s.clock.began = time.Now()
+	s.clock.tick.Store(int64(maxTick))
 	return s
 }
 
@@ -131,21 +137,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.closing
 	s.closing = true
+	s.stops.Store(true)
 	s.stopAcceptingLocked()
-	for c := range s.conns {
-		if c.handshaking {
-			c.Conn.Close() // no request has begun on it
-		}
-	}
-	if first {
-		for e := range s.engines {
-			s.retireLocked(e)
-		}
-		if len(s.conns) == 0 {
-			close(s.drained)
-		}
+	if first && len(s.conns) == 0 {
+		close(s.drained)
 	}
 	s.mu.Unlock()
+	for _, c := range s.open() {
+		c.finish()
+	}
 
 	var err error
 	select {
@@ -154,36 +154,25 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = ctx.Err()
 	}
 
+	s.cancel()
+	for _, c := range s.open() {
+		c.cut(errShutdown)
+	}
+	s.work.Wait()
+	s.stopClock()
+	return err
+}
+
+// errShutdown ends what Shutdown does not wait for any more.
+var errShutdown = errors.New("the server shuts down")
+
+// open returns the connections that are open.
+func (s *Server) open() []*conn {
 	s.mu.Lock()
-	s.forced = true
+	defer s.mu.Unlock()
 	conns := make([]*conn, 0, len(s.conns))
 	for c := range s.conns {
 		conns = append(conns, c)
 	}
-	engines := make([]*engine, 0, len(s.engines))
-	for e := range s.engines {
-		engines = append(engines, e)
-	}
-	s.mu.Unlock()
-	s.cancel()
-	for _, c := range conns {
-		c.Close()
-	}
-	for _, e := range engines {
-		e.http.Close()
-	}
-	s.work.Wait()
-	return err
-}
-
-// begin enters a piece of work that Shutdown waits for; the caller must call
-// s.work.Done at its end. It fails once Shutdown has given up waiting.
-func (s *Server) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.forced {
-		return false
-	}
-	s.work.Add(1)
-	return true
+	return conns
 }

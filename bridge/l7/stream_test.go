@@ -11,10 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/coder/websocket"
 )
@@ -224,39 +221,6 @@ func TestBrokenResponsesAreBrokenForTheClientToo(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 		eventually(t, "it is logged", func() bool { return strings.Contains(w.log.String(), "request failed") })
-	})
-}
-
-func TestATunnelEndsSomeTimeAfterOneOfItsSides(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		here, there := net.Pipe()
-		var gaveUp atomic.Int32
-		tun := newTunnel(here, bufio.NewReader(strings.NewReader("")), func() { gaveUp.Add(1) })
-		go func() {
-			_, _ = there.Write([]byte("x"))
-			_, _ = io.Copy(io.Discard, there)
-		}()
-		time.Sleep(10 * lingerTime)
-		if _, err := tun.Read(make([]byte, 1)); err != nil || gaveUp.Load() != 0 {
-			t.Fatalf("open: %v, gave up %d times", err, gaveUp.Load())
-		}
-		tun.linger(true)
-		for range 3 { // bytes still move
-			time.Sleep(lingerTime - time.Second)
-			if _, err := tun.Write([]byte("y")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		synctest.Wait()
-		if gaveUp.Load() != 0 {
-			t.Error("gave up while bytes moved")
-		}
-		time.Sleep(lingerTime)
-		synctest.Wait()
-		if gaveUp.Load() != 1 {
-			t.Errorf("gave up %d times", gaveUp.Load())
-		}
-		tun.Close()
 	})
 }
 

@@ -36,8 +36,8 @@ type Table struct {
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
 
-// settings are those that a connection is served under for as long as it
-// lives. Everything else in a Table takes effect on the next request.
+// settings are those that hold from the beginning of a request on, before it is
+// routed.
 type settings struct {
 	idleTimeout       time.Duration
 	headerReadTimeout time.Duration
@@ -45,6 +45,9 @@ type settings struct {
 }
 
 func (t *Table) settings() settings {
+	if t == nil {
+		t = &Table{}
+	}
 	return settings{
 		idleTimeout:       cmp.Or(t.IdleTimeout, 75*time.Second),
 		headerReadTimeout: cmp.Or(t.HeaderReadTimeout, 10*time.Second),

@@ -3,24 +3,14 @@ package l7
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
 // errMethod reports a method that a gateway does not serve.
 var errMethod = errors.New("method not allowed")
-
-// A head is a request's head as it came, whichever protocol brought it.
-type head struct {
-	method    string
-	target    string // the request target, with its query (RFC 9112, section 3.2)
-	authority string // Host or :authority
-	header    fields
-	encoded   bool  // a Transfer-Encoding was given
-	length    int64 // of the body as it is framed; -1: not known
-}
 
 // A target is what a request asks for, in the form that is both matched and
 // forwarded.
@@ -34,72 +24,62 @@ type target struct {
 // parseTarget returns the target of a request, or why it must not be served:
 // errMethod, or an error that means 400. It refuses whatever the upstream
 // might read as another request than was routed.
-func parseTarget(h head) (target, error) {
-	if h.method == "CONNECT" {
+func parseTarget(r *message.Request) (target, error) {
+	if r.Method == "CONNECT" && r.Protocol == "" {
 		return target{}, errMethod // this is no forward proxy
 	}
-	if h.method == "" || strings.ContainsFunc(h.method, func(c rune) bool { return !isTokenByte(c) }) {
+	if !message.IsToken(r.Method) {
 		return target{}, errors.New("its method is no token")
 	}
-	if err := checkLength(h); err != nil {
-		return target{}, err
-	}
-	authority, rest, err := splitAbsolute(h)
-	if err != nil {
-		return target{}, err
-	}
 	var t target
-	if t.host, t.authority, err = normalAuthority(authority); err != nil {
+	var err error
+	if t.host, t.authority, err = normalAuthority(r.Authority); err != nil {
 		return target{}, err
 	}
 	// HTTP/2 may carry a Host beside :authority (RFC 9113, section 8.3.1).
-	for _, host := range h.header["Host"] {
-		if _, other, err := normalAuthority(host); err != nil || other != t.authority {
+	for i := range r.Fields {
+		if !message.EqualFold(r.Fields[i].Name, "Host") {
+			continue
+		}
+		if _, other, err := normalAuthority(r.Fields[i].Value); err != nil || other != t.authority {
 			return target{}, errors.New("the target's authority and Host differ")
 		}
 	}
-	path, query, hasQuery := strings.Cut(rest, "?")
+	path, query, hasQuery := strings.Cut(r.Target, "?")
 	if hasQuery {
-		t.query = "?" + query
-		if i := strings.IndexFunc(query, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '#' }); i >= 0 {
-			return target{}, errors.New("the query has a character that none has")
+		t.query = r.Target[len(path):]
+		for i := range len(query) {
+			if c := query[i]; c <= ' ' || c == 0x7f || c == '#' {
+				return target{}, errors.New("the query has a character that none has")
+			}
 		}
 	}
 	if t.path, err = route.NormalizePath(path); err != nil {
 		return target{}, err
 	}
-	if t.path == "*" && (h.method != "OPTIONS" || hasQuery) {
+	if t.path == "*" && (r.Method != "OPTIONS" || hasQuery) {
 		return target{}, errors.New(`"*" is a target of OPTIONS alone`)
 	}
 	return t, nil
 }
 
-// checkLength refuses a body whose length is said in two ways (RFC 9112,
-// section 6.1; RFC 9113, section 8.1.1).
-func checkLength(h head) error {
-	lengths, ok := h.header["Content-Length"]
-	switch {
-	case !ok:
-		return nil
-	case h.encoded:
-		return errors.New("it has both Content-Length and Transfer-Encoding")
-	case len(lengths) != 1:
-		return errors.New("it has more than one Content-Length")
+// request returns the target as a request line has it. given is the target as
+// it came, which it most often is again.
+func (t *target) request(given string) string {
+	if len(given) == len(t.path)+len(t.query) && given[:len(t.path)] == t.path {
+		return given
 	}
-	if n, err := strconv.ParseUint(lengths[0], 10, 63); err != nil || int64(n) != h.length {
-		return errors.New("its Content-Length is not that of its body")
-	}
-	return nil
+	return t.path + t.query
 }
 
 // splitAbsolute takes the authority out of a target in absolute form (RFC
 // 9112, section 3.2.2), where Host must be the same.
-func splitAbsolute(h head) (authority, rest string, err error) {
-	if h.target == "" || h.target[0] == '/' || h.target == "*" {
-		return h.authority, h.target, nil
+func splitAbsolute(given, host string) (authority, rest string, err error) {
+	if given == "" || given[0] == '/' || given == "*" {
+		return host, given, nil
 	}
-	scheme, rest, ok := strings.Cut(h.target, "://")
-	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+	scheme, rest, ok := strings.Cut(given, "://")
+	if !ok || !message.EqualFold(scheme, "http") && !message.EqualFold(scheme, "https") {
 		return "", "", errors.New("the target is neither a path nor an http address")
 	}
 	authority = rest
@@ -112,7 +92,7 @@ func splitAbsolute(h head) (authority, rest string, err error) {
 		rest = "/" + rest
 	}
 	_, inTarget, err1 := normalAuthority(authority)
-	_, inHost, err2 := normalAuthority(h.authority)
+	_, inHost, err2 := normalAuthority(host)
 	if err := errors.Join(err1, err2); err != nil {
 		return "", "", err
 	}
@@ -130,8 +110,12 @@ func normalAuthority(authority string) (host, normal string, err error) {
 	}
 	// NormalizeHost has seen to it that what follows the last colon outside
 	// of brackets is a port.
-	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') && i+1 < len(authority) {
-		return host, host + authority[i:], nil
+	i := strings.LastIndexByte(authority, ':')
+	switch {
+	case i <= strings.LastIndexByte(authority, ']') || i+1 == len(authority):
+		return host, host, nil
+	case authority[:i] == host:
+		return host, authority, nil
 	}
-	return host, host, nil
+	return host, host + authority[i:], nil
 }

@@ -1,87 +1,124 @@
 package l7
 
 import (
-	"bufio"
-	"net"
-	"sync"
+	"io"
+	"sync/atomic"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
 // lingerTime is how long, once one side of an upgraded connection has ended its
 // stream, the other may stay silent.
 const lingerTime = time.Minute
 
-// A tunnel is the client's side of an upgraded connection. It hands out first
-// what the client sent right behind its request, and it does not let a
-// connection of which one side has ended wait for the other for ever.
-type tunnel struct {
-	net.Conn
-	early *bufio.Reader // nil once it is empty; used by the reading goroutine alone
+// tunnel carries bytes both ways after the upstream has changed to the protocol
+// that the client asked for.
+func (x *exchange) tunnel(b back) {
+	if x.response.Status == 101 && !isUpgradeTo(&x.response, x.request) {
+		x.drop(b, errUpgrade)
+		x.failed(errUpgrade)
+		return
+	}
+	removeHopByHop(&x.response.Fields)
+	x.action.ResponseHeaders.apply(&x.response.Fields)
+	x.dated()
+	x.code = x.response.Status
+	if err := x.front.Respond(&x.response, false); err != nil {
+		x.drop(b, err)
+		x.abort(err)
+		return
+	}
+	t := newTunnel(func() { x.fail(errOver) })
+	x.uploading = true
+	x.sending.Add(1)
+	go func() {
+		defer x.sending.Done()
+		if !t.carry(x.front, b) {
+			x.fail(errOver) // what the upstream was sent is not all there was
+		}
+	}()
+	if !t.carry(b, x.front) {
+		x.abort(errOver) // and so the client
+	}
+	x.sending.Wait()
+	t.stop()
+	x.drop(b, errOver)
+}
 
-	mu     sync.Mutex
-	timer  *time.Timer // nil until one side ended
-	giveUp func()
+// isUpgradeTo reports whether a response is to the upgrade that was asked for.
+func isUpgradeTo(r *message.Response, asked *message.Request) bool {
+	given, ok := r.Fields.Get("Upgrade")
+	if !ok || asked.Upgrade == "" || r.Fields.Count("Upgrade") > 1 || !message.EqualFold(given, asked.Upgrade) {
+		return false
+	}
+	r.Upgrade = given
+	return true
+}
+
+// A tunnel does not let a connection of which one side has ended wait for the
+// other for ever.
+type tunnel struct {
+	moved atomic.Uint64 // counts what moves
+	half  atomic.Bool   // one side has ended
+	timer *time.Timer
+}
+
+// A source and a sink are what the directions of a tunnel have of fronts and
+// backs.
+type source interface {
+	Read() ([]byte, error)
+	Buffered() bool
+}
+
+type sink interface {
+	Write(p []byte) error
+	Flush() error
+	End(trailer message.Fields) error
 }
 
 // newTunnel returns a tunnel. giveUp must end both sides.
-func newTunnel(c net.Conn, early *bufio.Reader, giveUp func()) *tunnel {
-	t := &tunnel{Conn: c, giveUp: giveUp}
-	if early.Buffered() > 0 {
-		t.early = early
-	}
+func newTunnel(giveUp func()) *tunnel {
+	t := &tunnel{}
+	seen, quiet := uint64(0), false
+	t.timer = time.AfterFunc(lingerTime/2, func() {
+		moved := t.moved.Load()
+		switch {
+		case moved != seen || !t.half.Load():
+			seen, quiet = moved, false
+		case quiet:
+			giveUp()
+			return
+		default:
+			quiet = true
+		}
+		t.timer.Reset(lingerTime / 2)
+	})
 	return t
 }
 
-func (t *tunnel) Read(p []byte) (int, error) {
-	if t.early != nil {
-		n, err := t.early.Read(p[:min(len(p), t.early.Buffered())])
-		if t.early.Buffered() == 0 {
-			t.early = nil
+func (t *tunnel) stop() { t.timer.Stop() }
+
+// carry carries one direction until its stream ends, and passes the end on. It
+// reports false if the stream broke off. A side that takes no more ends the
+// direction too, but not the other, in which it may still say something.
+func (t *tunnel) carry(from source, to sink) bool {
+	defer t.half.Store(true)
+	for {
+		if !from.Buffered() && to.Flush() != nil {
+			return true
 		}
-		return n, err
-	}
-	n, err := t.Conn.Read(p)
-	if err != nil {
-		t.linger(true) // the client ended
-	} else {
-		t.linger(false)
-	}
-	return n, err
-}
-
-func (t *tunnel) Write(p []byte) (int, error) {
-	t.linger(false)
-	return t.Conn.Write(p)
-}
-
-// CloseWrite tells the client that the upstream ended.
-func (t *tunnel) CloseWrite() error {
-	t.linger(true)
-	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return t.Conn.Close()
-}
-
-// Close closes the client's side.
-func (t *tunnel) Close() error {
-	t.mu.Lock()
-	if t.timer != nil {
-		t.timer.Stop()
-	}
-	t.mu.Unlock()
-	return t.Conn.Close()
-}
-
-// linger starts the wait for the other side, or, as a byte has moved, starts
-// one that runs anew.
-func (t *tunnel) linger(begin bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case t.timer != nil:
-		t.timer.Reset(lingerTime)
-	case begin:
-		t.timer = time.AfterFunc(lingerTime, t.giveUp)
+		p, err := from.Read()
+		t.moved.Add(1)
+		if err == io.EOF {
+			_ = to.End(nil) // fails only if that side is gone: then reading from it ends
+			return true
+		}
+		if err != nil {
+			return false
+		}
+		if to.Write(p) != nil {
+			return true
+		}
 	}
 }

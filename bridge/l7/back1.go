@@ -1,0 +1,268 @@
+package l7
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// A conn1 is a connection of HTTP/1.1 to an endpoint: the back of one exchange
+// after the other. In between it holds no buffer, and nobody reads from it.
+type conn1 struct {
+	pool *pool
+	nc   net.Conn // TLS, or sock
+	sock *socket.Socket
+	in   inflow
+	out  outflow
+	made time.Time // when it was connected
+
+	// Guarded by pool.mu.
+	idle    bool // in pool.idle
+	retired bool // takes no further request
+	since   time.Time
+
+	// Of the exchange.
+	request  request // what of it the response depends on
+	scan     http1.Scan
+	response http1.Response
+	body     body
+	framed   http1.Body
+	left     int64       // of a sized body
+	sent     bool        // the request is complete
+	heard    bool        // some of the response came
+	final    bool        // its final head came
+	aborted  atomic.Bool // or broken
+	switched atomic.Bool // another protocol follows
+	ended    atomic.Bool // and this side has ended its stream
+}
+
+// request is what the framing of a response depends on.
+type request struct{ method string }
+
+// errNoResponse is what an exchange fails with whose connection ended before
+// any byte of a response.
+var errNoResponse = errors.New("the connection ended before a response began")
+
+// A silence is errNoResponse and why the connection ended.
+type silence struct{ err error }
+
+func (e *silence) Error() string   { return errNoResponse.Error() + ": " + e.err.Error() }
+func (e *silence) Unwrap() []error { return []error{errNoResponse, e.err} }
+
+// newConn1 returns a connection that was just made.
+func newConn1(p *pool) *conn1 { return &conn1{pool: p, made: time.Now()} }
+
+// carry makes nc the connection.
+func (c *conn1) carry(nc net.Conn) {
+	buffers := &c.pool.back.buffers
+	tc, _ := nc.(*tls.Conn)
+	c.nc, c.sock = nc, socket.Of(nc)
+	c.in = newInflow(c.sock, tc, buffers, nil)
+	c.out = newOutflow(nc, c.sock, buffers)
+}
+
+// reset makes c ready for an exchange.
+func (c *conn1) reset() {
+	c.request, c.body = request{}, body{}
+	c.framed, c.left = http1.NoBody, 0
+	c.sent, c.heard, c.final = false, false, false
+}
+
+// Send is the back's.
+func (c *conn1) Send(r *message.Request, end bool) error {
+	c.request.method = r.Method
+	framing := http1.Framing{Upgrade: r.Upgrade, Trailers: r.Trailers}
+	switch {
+	case !end && r.Length >= 0:
+		framing.Body, framing.Length = http1.Sized, r.Length
+	case !end:
+		framing.Body = http1.InChunks
+	case r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
+		framing.Body = http1.Sized // of nothing: they are expected to have one
+	}
+	b, err := http1.AppendRequest(c.out.begin(), r, framing)
+	c.out.keep(b)
+	if err != nil {
+		return err
+	}
+	c.framed, c.left = framing.Body, framing.Length
+	if !end {
+		return nil
+	}
+	c.sent = true
+	return c.out.flush()
+}
+
+// Write is the back's.
+func (c *conn1) Write(p []byte) error {
+	switch c.framed {
+	case http1.Sized:
+		if c.left -= int64(len(p)); c.left < 0 {
+			return errLength
+		}
+	case http1.InChunks:
+		return c.out.writeChunk(p)
+	}
+	return c.out.write(p)
+}
+
+// Flush is the back's.
+func (c *conn1) Flush() error { return c.out.flush() }
+
+// End is the back's.
+func (c *conn1) End(trailer message.Fields) error {
+	switch c.framed {
+	case http1.Sized:
+		if c.left != 0 {
+			return errLength
+		}
+	case http1.InChunks:
+		b, err := http1.AppendLastChunk(c.out.begin(), trailer)
+		c.out.keep(b)
+		if err != nil {
+			return err
+		}
+	case http1.NoBody: // of an upgrade
+		if err := c.out.flush(); err != nil {
+			return err
+		}
+		err := c.closeWrite()
+		c.ended.Store(err == nil)
+		return err
+	}
+	if err := c.out.flush(); err != nil {
+		return err
+	}
+	c.sent = true
+	return nil
+}
+
+// closeWrite ends the stream towards the upstream; reading goes on.
+func (c *conn1) closeWrite() error {
+	if c.in.tls != nil {
+		if err := c.in.tls.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return c.sock.CloseWrite()
+}
+
+// responseLimits are those of an upstream's responses.
+var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20}
+
+// Receive is the back's.
+func (c *conn1) Receive(into *message.Response) error {
+	for {
+		n, err := c.scan.ResponseEnd(c.in.unread, &responseLimits)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return c.parse(n, into)
+		}
+		if err := c.in.more(); err != nil {
+			if !c.heard {
+				return &silence{err}
+			}
+			return err
+		}
+		c.heard = true
+	}
+}
+
+// parse takes the head that the next n bytes are.
+func (c *conn1) parse(n int, into *message.Response) error {
+	r := &c.response
+	r.Fields = into.Fields // the slice is the exchange's, and outlives c
+	err := http1.ParseResponse(string(c.in.unread[:n]), c.request.method, &responseLimits, r)
+	into.Fields = r.Fields
+	if err != nil {
+		return err
+	}
+	c.in.consume(n)
+	*into = r.Response
+	into.Declared = r.Declared
+	if into.Interim() {
+		return nil
+	}
+	c.final = true
+	if r.Switched {
+		c.body = body{kind: endless}
+		c.framed = http1.NoBody
+		c.switched.Store(true)
+		c.sock.Relay()
+		return nil
+	}
+	c.body.start(r.Length, r.Chunked, &responseLimits, &c.pool.back.chunkeds)
+	return nil
+}
+
+// Read is the back's.
+func (c *conn1) Read() ([]byte, error) {
+	for {
+		p, err := c.body.next(&c.in)
+		if len(p) > 0 || err != nil {
+			return p, err
+		}
+		if err := c.in.more(); err != nil {
+			switch {
+			case err != io.EOF:
+				return nil, err
+			case c.body.kind != endless:
+				return nil, io.ErrUnexpectedEOF
+			}
+			c.body.ended = true
+		}
+	}
+}
+
+// Buffered is the back's.
+func (c *conn1) Buffered() bool { return c.body.ready(&c.in) }
+
+// Trailer is the back's.
+func (c *conn1) Trailer() message.Fields { return c.body.trailer() }
+
+// Abort is the back's.
+func (c *conn1) Abort(error) {
+	if !c.aborted.Swap(true) {
+		if c.switched.Load() && !c.ended.Load() {
+			c.sock.Reset() // nothing else would say that what it was sent is not all
+		} else {
+			c.sock.Close()
+		}
+	}
+}
+
+// Done is the back's.
+func (c *conn1) Done() {
+	clean := c.sent && c.final && c.body.ended && c.body.err == nil && !c.response.Close &&
+		!c.aborted.Load() && c.out.err == nil && len(c.in.unread) == 0
+	c.body.free(&c.pool.back.chunkeds)
+	c.response = http1.Response{}
+	c.in.release()
+	c.out.drop()
+	if !clean {
+		c.in.drop()
+		c.pool.lost(c)
+		return
+	}
+	c.reset()
+	c.pool.put(c)
+}
+
+// alive reports whether a connection that was idle can be used: nothing has
+// come that nobody asked for, and it was not closed.
+func (c *conn1) alive() bool { return c.in.quiet() }
+
+// close closes a connection that carries nothing.
+func (c *conn1) close() {
+	c.in.drop()
+	c.nc.Close()
+}

@@ -1,0 +1,315 @@
+package l7
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// A front1 serves a client's connection of HTTP/1.x: one request after the
+// other, by one goroutine. It is the front of each exchange in turn. While it
+// waits for the next request it holds nothing that a request needs.
+type front1 struct {
+	server *Server
+	conn   *conn
+	sock   *socket.Socket
+	tls    *tls.Conn // nil: plaintext
+	nc     net.Conn  // tls, or sock
+	in     inflow
+	out    outflow
+
+	table    *Table // of the request
+	settings settings
+	request  *request1 // nil between requests
+	body     body
+	whole    atomic.Bool // all of the body arrived and was taken
+	refused  atomic.Bool // the rest of the body is not wanted
+	aborted  atomic.Bool
+	waited   time.Duration // for the body
+	taken    int64         // bytes of the body
+
+	// Of the response.
+	keep   bool // the connection takes another request
+	begun  bool // a final head was written
+	ended  bool // and everything after it
+	framed http1.Body
+	left   int64 // of a sized body
+
+	early []byte // the beginning of a connection that is HTTP/2's after all; else nil
+}
+
+// A request1 is what a request needs on its way through a front1.
+type request1 struct {
+	http1.Request
+	scan http1.Scan
+}
+
+var (
+	errRefused = errors.New("the rest of the body is not wanted")
+	errAborted = errors.New("the response was aborted")
+	errLength  = errors.New("the response's body is not as long as its head said")
+)
+
+func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st settings) *front1 {
+	f := &front1{server: s, conn: c, sock: sock, tls: tc, nc: sock, settings: st}
+	if tc != nil {
+		f.nc = tc
+	}
+	sock.Relay() // the clock bounds writes, and crypto/tls's deadlines would cut off a last one
+	f.in = newInflow(sock, tc, &s.buffers, &s.counters.fromClient)
+	f.out = newOutflow(f.nc, sock, &s.buffers)
+	return f
+}
+
+// serve serves the connection until it ends.
+func (f *front1) serve() {
+	defer f.close()
+	for first := true; f.await(first) && f.one(first); first = false {
+	}
+	if f.ended && !f.aborted.Load() {
+		f.linger()
+	}
+}
+
+// close closes what is left of the connection.
+func (f *front1) close() {
+	if p := recover(); p != nil {
+		f.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
+	}
+	f.in.drop()
+	f.out.drop()
+	if f.early == nil {
+		f.sock.Close()
+	}
+}
+
+// await waits for a request to begin. It reports false if none comes.
+func (f *front1) await(first bool) bool {
+	if len(f.in.unread) > 0 {
+		return true // it was sent along with the one before
+	}
+	if !f.conn.rest() {
+		return false
+	}
+	d := f.settings.idleTimeout
+	if first {
+		d = f.settings.headerReadTimeout
+	}
+	err := f.wait(d)
+	return f.conn.wake() && err == nil
+}
+
+// adopt makes st the settings that the connection is served under.
+func (f *front1) adopt(st settings) {
+	if f.settings != st {
+		f.settings = st
+		f.conn.adopt(st)
+	}
+}
+
+// one serves one request, and reports whether another may follow.
+func (f *front1) one(first bool) bool {
+	f.table = f.server.options.Table()
+	f.adopt(f.table.settings())
+	f.request = f.server.requests.get()
+	f.keep, f.begun, f.ended, f.waited, f.taken = false, false, false, 0, 0
+	f.whole.Store(false)
+	f.refused.Store(false)
+	defer f.over()
+	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: maxFields}
+	if err := f.head(&limits); err != nil {
+		if err == http1.ErrPreface && first && f.tls == nil {
+			f.early = bytes.Clone(f.in.unread)
+		} else {
+			f.badHead(err)
+		}
+		return false
+	}
+	r := f.request
+	f.body.start(r.Length, r.Chunked, &limits, &f.server.chunkeds)
+	f.whole.Store(f.body.ended)
+	f.server.handle(f, &r.Request.Request, f.conn, f.table)
+	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
+}
+
+// maxFields bounds the fields of a head: each costs every hop some work.
+const maxFields = 1000
+
+// over gives back what the request needed.
+func (f *front1) over() {
+	f.body.free(&f.server.chunkeds)
+	fields := f.request.Fields
+	clear(fields[:cap(fields)])
+	*f.request = request1{Request: http1.Request{Request: message.Request{Fields: fields[:0]}}}
+	f.server.requests.put(f.request)
+	f.request, f.table = nil, nil
+	f.in.release()
+}
+
+// head reads and parses the head of a request.
+func (f *front1) head(limits *http1.Limits) error {
+	r, begun := f.request, f.server.clock.now.Load()
+	for {
+		n, err := r.scan.RequestEnd(f.in.unread, limits)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			// The one string that everything of the head is part of.
+			if err := http1.ParseRequest(string(f.in.unread[:n]), limits, &r.Request); err != nil {
+				return err
+			}
+			f.in.consume(n)
+			return nil
+		}
+		// The time for all of it runs from its first byte.
+		spent := time.Duration(f.server.clock.now.Load() - begun)
+		if err := f.wait(max(f.settings.headerReadTimeout-spent, 1)); err != nil {
+			return err
+		}
+	}
+}
+
+// badHead answers a request that cannot be read, if there is anybody to answer.
+func (f *front1) badHead(err error) {
+	var refused *http1.Error
+	status := 0
+	switch {
+	case errors.As(err, &refused):
+		status = refused.Status
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		status = requestTimeout.code
+	default:
+		return // the client has gone
+	}
+	f.server.log.Debug("request refused", "client", f.conn.client, "error", printable(err))
+	f.request.Request = http1.Request{Request: message.Request{Fields: f.request.Fields[:0], Major: 1, Minor: 1}}
+	f.body = body{err: err} // nobody knows where the next request begins
+	f.server.refuse(f, &f.request.Request.Request, f.conn, refusal(status))
+}
+
+// wait waits for more from the client, for as long as d; 0: for ever.
+func (f *front1) wait(d time.Duration) error {
+	clock := &f.server.clock
+	until := clock.after(d)
+	f.conn.deadline.Store(until)
+	for {
+		err := f.in.more()
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || f.refused.Load() || until != 0 && clock.now.Load() > until {
+			f.conn.deadline.Store(0)
+			return err
+		}
+		// It was meant for an earlier wait, which ended at the same moment.
+		_ = f.conn.Conn.SetReadDeadline(time.Time{}) // fails only if it is closed, and then so does reading
+	}
+}
+
+// minRate is how many bytes of a request's body a client is to send in a
+// second, as long as somebody waits for them, once idleTimeout is used up: one
+// that sends a byte now and then does not hold on to an upstream for ever.
+const minRate = 500
+
+// Read is the front's.
+func (f *front1) Read() ([]byte, error) {
+	for {
+		p, err := f.body.next(&f.in)
+		if f.body.ended {
+			f.whole.Store(true)
+		}
+		if len(p) > 0 || err != nil {
+			f.taken += int64(len(p))
+			return p, err
+		}
+		if f.refused.Load() {
+			return nil, errRefused
+		}
+		if err := f.more(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// more waits for more of the body.
+func (f *front1) more() error {
+	if f.body.kind == endless { // what follows an upgrade
+		err := f.wait(0)
+		if err == io.EOF {
+			f.body.ended = true
+			return nil
+		}
+		return err
+	}
+	left := f.settings.idleTimeout - f.waited + time.Duration(f.taken)*time.Second/minRate
+	if left <= 0 {
+		return os.ErrDeadlineExceeded
+	}
+	begun := f.server.clock.now.Load()
+	err := f.wait(min(left, f.settings.idleTimeout))
+	f.waited += time.Duration(f.server.clock.now.Load() - begun)
+	switch {
+	case f.refused.Load():
+		return errRefused
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Buffered is the front's.
+func (f *front1) Buffered() bool {
+	ready := f.body.ready(&f.in)
+	if f.body.ended {
+		f.whole.Store(true)
+	}
+	return ready
+}
+
+// Trailer is the front's.
+func (f *front1) Trailer() message.Fields { return f.body.trailer() }
+
+// Refuse is the front's.
+func (f *front1) Refuse() {
+	if !f.whole.Load() {
+		f.refused.Store(true)
+		_ = f.conn.Conn.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+	}
+}
+
+// Whole reports whether the rest of the body is here already, and little.
+func (f *front1) Whole() bool {
+	b := &f.body
+	switch {
+	case b.ended:
+		return true
+	case b.kind == sized:
+		return b.left <= int64(len(f.in.unread)) && b.left <= maxInline
+	}
+	return false
+}
+
+// maxInline is how much of a body is sent by the goroutine that then reads the
+// response. A fresh socket takes so much without blocking.
+const maxInline = 8 << 10
+
+// Spare takes what little there is left of a body that nobody reads, so that
+// the connection can be kept. Nobody else may be reading.
+func (f *front1) Spare() {
+	if f.Whole() && f.body.kind == sized {
+		f.in.consume(int(f.body.left))
+		f.body.left, f.body.ended = 0, true
+		f.whole.Store(true)
+	}
+}
+
+// Notify is the front's.
+func (f *front1) Notify(gone func(cause error)) { f.conn.notify(gone) }

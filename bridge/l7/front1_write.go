@@ -1,0 +1,173 @@
+package l7
+
+import (
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// Inform is the front's. HTTP/1.0 has no interim responses.
+func (f *front1) Inform(r *message.Response) error {
+	if f.request.Minor == 0 {
+		return nil
+	}
+	b, err := http1.AppendResponse(f.out.begin(), r, http1.Framing{})
+	f.out.keep(b)
+	if err != nil {
+		return err
+	}
+	return f.Flush()
+}
+
+// Respond is the front's.
+func (f *front1) Respond(r *message.Response, end bool) error {
+	if f.aborted.Load() {
+		return errAborted
+	}
+	// What follows a body that was not read may be the rest of it, or broken:
+	// it must not be taken for a request.
+	f.keep = f.whole.Load() && !f.request.Close && !f.server.stops.Load()
+	framing := f.framing(r)
+	if framing.Upgrade == "" {
+		framing.Close = !f.keep
+		framing.KeepAlive = f.keep && f.request.Minor == 0
+	}
+	b, err := http1.AppendResponse(f.out.begin(), r, framing)
+	f.out.keep(b)
+	if err != nil {
+		return err
+	}
+	f.begun = true
+	f.framed, f.left = framing.Body, framing.Length
+	if !end {
+		return nil
+	}
+	f.ended = true
+	return f.Flush()
+}
+
+// framing decides how the response says where its body ends.
+func (f *front1) framing(r *message.Response) http1.Framing {
+	switch {
+	case r.Status == 101:
+		f.keep = false
+		f.body = body{kind: endless} // what follows is another protocol
+		f.conn.asked.Store(0)        // in which an end may be half of one
+		return http1.Framing{Upgrade: r.Upgrade}
+	case r.Status == 204:
+		return http1.Framing{}
+	case f.request.Method == "HEAD" || r.Status == 304:
+		if r.Declared >= 0 {
+			return http1.Framing{Body: http1.Sized, Length: r.Declared}
+		}
+		return http1.Framing{}
+	case r.Length >= 0:
+		return http1.Framing{Body: http1.Sized, Length: r.Length}
+	case f.request.Minor == 0:
+		f.keep = false
+		return http1.Framing{Body: http1.UntilClose}
+	}
+	return http1.Framing{Body: http1.InChunks}
+}
+
+// Write is the front's.
+func (f *front1) Write(p []byte) error {
+	if f.aborted.Load() {
+		return errAborted
+	}
+	switch f.framed {
+	case http1.Sized:
+		if f.left -= int64(len(p)); f.left < 0 {
+			return errLength
+		}
+	case http1.InChunks:
+		return f.out.writeChunk(p)
+	}
+	return f.out.write(p)
+}
+
+// Flush is the front's.
+func (f *front1) Flush() error {
+	if f.aborted.Load() {
+		return errAborted
+	}
+	return f.out.flush()
+}
+
+// End is the front's.
+func (f *front1) End(trailer message.Fields) error {
+	switch f.framed {
+	case http1.Sized:
+		if f.left != 0 {
+			return errLength
+		}
+	case http1.InChunks:
+		b, err := http1.AppendLastChunk(f.out.begin(), trailer)
+		f.out.keep(b)
+		if err != nil {
+			return err
+		}
+	case http1.NoBody: // of an upgrade
+		if err := f.Flush(); err != nil {
+			return err
+		}
+		f.ended = true
+		return f.closeWrite()
+	}
+	f.ended = true
+	return f.Flush()
+}
+
+// closeWrite ends the stream towards the client; reading goes on.
+func (f *front1) closeWrite() error {
+	if f.tls != nil {
+		if err := f.tls.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return f.sock.CloseWrite()
+}
+
+// Abort is the front's. The client sees a response that is cut off: where its
+// framing would not say so, and where nothing of it was sent, by a reset.
+func (f *front1) Abort(error) {
+	if f.aborted.Swap(true) {
+		return
+	}
+	if f.begun && (f.framed == http1.Sized || f.framed == http1.InChunks) {
+		f.conn.Close()
+		return
+	}
+	f.sock.Reset()
+}
+
+// lingerBytes bounds how much is read of what nobody wants.
+const lingerBytes = 64 << 20
+
+// linger closes the connection so that the client has the response: to close it
+// with something unread would be to reset it, and the reset might overtake the
+// response. So what the client still sends is read for some time.
+func (f *front1) linger() {
+	if f.whole.Load() && len(f.in.unread) == 0 {
+		f.nc.Close()
+		return
+	}
+	if f.body.kind != endless && f.closeWrite() != nil || !f.conn.rest() {
+		return
+	}
+	f.in.drop()
+	f.refused.Store(false)
+	_ = f.conn.Conn.SetReadDeadline(time.Now().Add(abandonTime)) // fails only if it is closed, and then so does Fill
+	for n := 0; n < lingerBytes; {
+		if f.sock.Fill() != nil {
+			return
+		}
+		n += len(f.sock.Taken())
+		f.sock.Release()
+	}
+}
+
+// abandonTime is how long a client may go on sending a body that nobody reads
+// any more, once its response is complete.
+const abandonTime = 5 * time.Second

@@ -1,0 +1,43 @@
+package l7
+
+import (
+	"net"
+	"runtime/debug"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+)
+
+// maxStreams is how many requests a client may have under way on a connection.
+const maxStreams = 250
+
+// serveHTTP2 serves a client's connection of HTTP/2 until it ends; early is
+// what was already read from it.
+func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
+	h := http2.NewServerConn(nc, early, http2.Options{
+		MaxStreams:     maxStreams,
+		MaxHeaderBytes: st.maxHeaderBytes,
+		MaxFields:      maxFields,
+		HeaderTimeout:  st.headerReadTimeout,
+		IdleTimeout:    st.idleTimeout,
+		StallTimeout:   st.idleTimeout,
+		Refused: func(err *http2.Error) {
+			s.log.Debug("request refused", "client", c.client, "error", printable(err))
+		},
+	})
+	c.onEnd(h.Shutdown)
+	if err := h.Serve(func(stream *http2.ServerStream) { s.serveStream(c, stream) }); err != nil {
+		s.log.Debug("client's connection ended", "client", c.client, "error", printable(err))
+	}
+	c.Close()
+}
+
+// serveStream serves one request.
+func (s *Server) serveStream(c *conn, stream *http2.ServerStream) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
+			stream.Abort(errPanic)
+		}
+	}()
+	s.handle(stream, stream.Request(), c, s.options.Table())
+}

@@ -1,0 +1,102 @@
+package l7
+
+import (
+	"net"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// An outflow is what is sent on a connection. It gathers what is small, so that
+// a head and a small body leave with one system call, and holds a buffer only
+// while there is something to send. One goroutine at a time uses it.
+type outflow struct {
+	conn net.Conn // sock, or TLS on top of it
+	sock *socket.Socket
+	pool *socket.Pool
+
+	buf  *[]byte // nil if nothing is held
+	held []byte  // what is not sent yet; in *buf unless it is larger
+	err  error   // of sending, for good
+}
+
+// direct is the least size of what is sent without being copied first.
+const direct = 8 << 10
+
+func newOutflow(conn net.Conn, sock *socket.Socket, pool *socket.Pool) outflow {
+	if conn != net.Conn(sock) {
+		sock.Gather(pool) // the records of one write
+	}
+	return outflow{conn: conn, sock: sock, pool: pool}
+}
+
+// begin returns what is held, to append to; keep takes what came of it.
+func (o *outflow) begin() []byte {
+	if o.buf == nil {
+		o.buf = o.pool.Get()
+		o.held = (*o.buf)[:0]
+	}
+	return o.held
+}
+
+func (o *outflow) keep(held []byte) { o.held = held }
+
+// write sends p, or holds it until flush.
+func (o *outflow) write(p []byte) error {
+	if o.err != nil {
+		return o.err
+	}
+	if len(p) < direct && len(o.held)+len(p) <= socket.BufferSize {
+		o.held = append(o.begin(), p...)
+		return nil
+	}
+	if o.push(); o.err == nil {
+		_, o.err = o.conn.Write(p)
+	}
+	return o.err
+}
+
+// flush sends everything that is held.
+func (o *outflow) flush() error {
+	o.push()
+	if o.err == nil {
+		o.err = o.sock.Flush()
+	}
+	return o.err
+}
+
+// push writes what is held to the connection.
+func (o *outflow) push() {
+	if len(o.held) > 0 && o.err == nil {
+		_, o.err = o.conn.Write(o.held)
+	}
+	o.drop()
+}
+
+// drop forgets what is held.
+func (o *outflow) drop() {
+	if o.buf != nil {
+		o.pool.Put(o.buf)
+		o.buf, o.held = nil, nil
+	}
+}
+
+// writeChunk sends p as a chunk, or holds it until flush.
+func (o *outflow) writeChunk(p []byte) error {
+	if len(p) == 0 || o.err != nil {
+		return o.err
+	}
+	if len(p) < direct && len(o.held)+len(p)+maxChunkLine <= socket.BufferSize {
+		o.keep(http1.AppendChunk(o.begin(), p))
+		return nil
+	}
+	o.keep(http1.AppendChunkSize(o.begin(), len(p)))
+	if err := o.write(p); err != nil {
+		return err
+	}
+	o.keep(append(o.begin(), http1.ChunkEnd...))
+	return nil
+}
+
+// maxChunkLine is more bytes than a chunk has besides its data.
+const maxChunkLine = 32

@@ -1,0 +1,288 @@
+package l7
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"net"
+	"slices"
+	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// A sharing is the part of a pool whose connections are HTTP/2's, which many
+// requests share. All of it is guarded by the pool's mu.
+type sharing struct {
+	version  int        // of HTTP, that the endpoint chose last; 0: it is not known
+	conns    []*conn2   // that may take further requests
+	dials    []*dialing // under way
+	waiting  int        // exchanges that wait for a stream
+	freed    chan struct{}
+	capacity int // how many streams a connection is thought to take
+}
+
+// A conn2 is a connection of HTTP/2 to an endpoint.
+type conn2 struct {
+	pool *pool
+
+	mu      sync.Mutex
+	http    *http2.ClientConn // nil until it is connected
+	retired bool
+}
+
+// A dialing is a connection that is being made, for several exchanges.
+type dialing struct {
+	cancel  context.CancelFunc
+	waiters int // guarded by the pool's mu
+	done    chan struct{}
+	err     error // once done
+}
+
+// presumedStreams is how many streams a connection is thought to take before
+// its peer has said.
+const presumedStreams = 100
+
+// mayShare reports whether the endpoint may have to be spoken to in HTTP/2.
+func (p *pool) mayShare() bool {
+	switch o := &p.back.options; {
+	case o.Protocol == HTTP1 || o.Protocol == Auto && !o.TLS:
+		return false
+	case o.Protocol == HTTP2:
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sharing.version != 1
+}
+
+// share returns a stream for an exchange: of a connection that there is, or of
+// one that is made for all who wait. It returns none if the endpoint chooses
+// HTTP/1.1.
+func (p *pool) share(ctx context.Context) (*http2.ClientStream, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.sharing
+	for {
+		if stream := p.openLocked(); stream != nil {
+			return stream, nil
+		}
+		if s.version == 1 && p.back.options.Protocol != HTTP2 {
+			return nil, nil
+		}
+		d := p.dialingLocked()
+		if s.freed == nil {
+			s.freed = make(chan struct{})
+		}
+		freed := s.freed
+		d.waiters++
+		s.waiting++
+		p.mu.Unlock()
+		select {
+		case <-d.done:
+		case <-freed:
+		case <-ctx.Done():
+		}
+		p.mu.Lock()
+		d.waiters--
+		s.waiting--
+		if ctx.Err() != nil {
+			if d.waiters == 0 {
+				d.cancel() // nobody else waits for it
+			}
+			return nil, ctx.Err()
+		}
+		select {
+		case <-d.done:
+			if d.err != nil {
+				return nil, d.err
+			}
+		default:
+		}
+	}
+}
+
+// openLocked opens a stream on a connection that has room for one. p.mu is held.
+func (p *pool) openLocked() *http2.ClientStream {
+	for _, c := range p.sharing.conns {
+		if stream := c.http.Open(); stream != nil {
+			if p.retired {
+				go c.retire() // with those that waited for it
+			}
+			return stream
+		}
+	}
+	return nil
+}
+
+// dialingLocked returns a connection that is being made and will have room for
+// one more exchange. p.mu is held.
+func (p *pool) dialingLocked() *dialing {
+	s := &p.sharing
+	room := cmp.Or(s.capacity, presumedStreams)
+	if s.version == 0 && p.back.options.Protocol != HTTP2 {
+		room = 1 << 30 // who knows whether it is HTTP/2 at all: wait and see
+	}
+	for _, d := range s.dials {
+		if d.waiters < room {
+			return d
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &dialing{cancel: cancel, done: make(chan struct{})}
+	s.dials = append(s.dials, d)
+	go p.dialShared(ctx, d)
+	return d
+}
+
+// dialShared makes a connection, and keeps it for whoever comes.
+func (p *pool) dialShared(ctx context.Context, d *dialing) {
+	defer d.cancel()
+	c1, c2 := newConn1(p), &conn2{pool: p}
+	nc, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() })
+	if err == nil && !p.speaks2(nc) {
+		p.learn(d, 1, nil)
+		c1.carry(nc)
+		p.add(c1)
+		close(d.done)
+		return
+	}
+	if err == nil {
+		c2.carry(nc)
+		p.learn(d, 2, c2)
+	} else {
+		p.learn(d, 0, nil)
+	}
+	d.err = err
+	close(d.done)
+	p.mu.Lock()
+	unwanted := p.retired && d.waiters == 0
+	p.mu.Unlock()
+	if unwanted {
+		c2.retire()
+	}
+}
+
+// speaks2 reports whether a connection's protocol is HTTP/2.
+func (p *pool) speaks2(nc net.Conn) bool {
+	if tc, ok := nc.(*tls.Conn); ok {
+		return tc.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	return p.back.options.Protocol == HTTP2
+}
+
+// learn ends a dialing, which led to a version (0: to nothing) and, if that is
+// 2, to a connection.
+func (p *pool) learn(d *dialing, version int, c *conn2) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.sharing
+	s.dials = slices.DeleteFunc(s.dials, func(other *dialing) bool { return other == d })
+	if version != 0 {
+		s.version = version
+	}
+	if c != nil {
+		s.conns = append(s.conns, c)
+	}
+}
+
+// changed is called when a connection may have room, or has none any more for
+// good.
+func (p *pool) changed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.sharing
+	if s.waiting > 0 && s.freed != nil {
+		close(s.freed)
+		s.freed = nil
+	}
+	s.conns = slices.DeleteFunc(s.conns, func(c *conn2) bool { return !c.http.Takes() })
+}
+
+// carry makes nc the connection.
+func (c *conn2) carry(nc net.Conn) {
+	o := &c.pool.back.options
+	h := http2.NewClientConn(newSteady(nc, nil, &c.pool.back.buffers), http2.Options{
+		MaxHeaderBytes: responseLimits.Head,
+		MaxFields:      responseLimits.Fields,
+		IdleTimeout:    o.IdleTimeout,
+		MaxAge:         o.MaxAge,
+		Changed:        c.pool.changed,
+	})
+	c.mu.Lock()
+	c.http = h
+	retired := c.retired
+	c.mu.Unlock()
+	c.pool.enter()
+	go func() {
+		defer c.pool.leave()
+		_ = h.Run() // its streams tell of its failure
+	}()
+	if retired {
+		h.Retire()
+	}
+}
+
+// retire lets c go when the requests that it has are over.
+func (c *conn2) retire() {
+	c.mu.Lock()
+	c.retired = true
+	h := c.http
+	c.mu.Unlock()
+	if h != nil {
+		h.Retire()
+	}
+}
+
+// A steady is a connection for an engine that reads it as any net.Conn and
+// writes it in large pieces: with TLS each leaves with one system call.
+type steady struct {
+	net.Conn
+	sock *socket.Socket
+	tls  bool
+}
+
+// newSteady returns nc as a steady, which lies on sock; nil: on its own.
+func newSteady(nc net.Conn, sock *socket.Socket, pool *socket.Pool) *steady {
+	if sock == nil {
+		sock = socket.Of(nc)
+	}
+	_, secure := nc.(*tls.Conn)
+	if secure {
+		sock.Gather(pool)
+	}
+	return &steady{nc, sock, secure}
+}
+
+// Read is net.Conn's, whether the socket is read as a stream already or not.
+func (s *steady) Read(p []byte) (int, error) {
+	for {
+		n, err := s.Conn.Read(p)
+		if err != socket.ErrWouldBlock {
+			return n, err
+		}
+		if err := s.sock.Fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (s *steady) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	if err == nil && s.tls {
+		err = s.sock.Flush()
+	}
+	return n, err
+}
+
+// CloseWrite ends the stream towards the peer.
+func (s *steady) CloseWrite() error {
+	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		if err := h.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return s.sock.CloseWrite()
+}

@@ -1,0 +1,323 @@
+package l7
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// continueTime is how long an upstream may take to say whether it wants the
+// body of a request whose client waits to be told so.
+const continueTime = time.Second
+
+// maxInterims bounds how many interim responses precede a final one.
+const maxInterims = 32
+
+// errOver ends what still runs of an exchange whose response is complete.
+var errOver = errors.New("the exchange is over")
+
+// send sends the request to b, or begins to.
+func (x *exchange) send(b back) error {
+	if err := x.attach(b); err != nil {
+		return err
+	}
+	r := x.request
+	if !r.HasBody() {
+		x.read.Store(true)
+		if err := b.Send(r, true); err != nil {
+			return x.orAnswer(b, err)
+		}
+		x.sent.Store(true)
+		return nil
+	}
+	if err := b.Send(r, false); err != nil {
+		return x.orAnswer(b, err)
+	}
+	if x.proceed == nil && x.whole(b) {
+		x.upload(b)
+		return nil
+	}
+	if x.proceed != nil {
+		if err := b.Flush(); err != nil {
+			return x.orAnswer(b, err)
+		}
+	}
+	// From here on nobody can begin the body again.
+	x.touched.Store(true)
+	x.uploading = true
+	x.sending.Add(1)
+	go x.uploadAside(b)
+	return nil
+}
+
+// uploadAside carries the request's body while the response is read.
+func (x *exchange) uploadAside(b back) {
+	defer x.sending.Done()
+	if x.mayUpload() {
+		x.upload(b)
+	}
+}
+
+// orAnswer decides on a request that could not be written: the upstream may
+// have answered before it closed the connection, and then its answer says why.
+// What could not be written at all is not its affair.
+func (x *exchange) orAnswer(b back, err error) error {
+	if unwritable(err) || errors.Is(err, http2.ErrUnprocessed) {
+		return err
+	}
+	return nil // receive tells
+}
+
+// unwritable reports whether an error says that the back's version of HTTP
+// cannot say what the request says, so that nothing of it was sent.
+func unwritable(err error) bool {
+	var e *http1.WriteError
+	return errors.As(err, &e) || errors.Is(err, http2.ErrHeadTooLarge) || errors.Is(err, http2.ErrNoExtendedConnect)
+}
+
+// A whole tells that a body need not be waited for.
+type whole interface {
+	// Whole reports that Read will not wait until it returns io.EOF, and
+	// that there is not much to be read.
+	Whole() bool
+}
+
+// whole reports whether the request's body can be sent by the goroutine that
+// then reads the response: neither reading nor writing it blocks.
+func (x *exchange) whole(b back) bool {
+	f, ok := x.front.(whole)
+	if !ok || !f.Whole() {
+		return false
+	}
+	_, ok = b.(*conn1) // which has room for it: nothing else waits to be sent
+	return ok
+}
+
+// mayUpload waits until the upstream wants the body, if the client does. It
+// reports false if the final response came first.
+func (x *exchange) mayUpload() bool {
+	if x.proceed == nil {
+		return true
+	}
+	timer := time.NewTimer(continueTime)
+	defer timer.Stop()
+	select {
+	case <-x.proceed:
+	case <-timer.C:
+	}
+	return x.goAhead()
+}
+
+// goAhead tells the client to send its body, unless it was told, or the final
+// response is there. It reports whether it is to be read.
+func (x *exchange) goAhead() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.informed && !x.headed && x.cause == nil {
+		x.informed = true
+		// It fails only if the client left: reading from it tells.
+		_ = x.front.Inform(&message.Response{Status: 100})
+	}
+	return x.informed
+}
+
+// upload carries the request's body.
+func (x *exchange) upload(b back) {
+	for {
+		if !x.front.Buffered() && b.Flush() != nil {
+			break
+		}
+		p, err := x.front.Read()
+		switch {
+		case err == io.EOF:
+			x.read.Store(true)
+			if b.End(cleanTrailer(x.front.Trailer(), &x.action.RequestHeaders)) == nil {
+				x.sent.Store(true)
+			}
+			return
+		case err != nil && x.over.Load():
+			return // it was refused
+		case err != nil:
+			x.fail(&bodyError{err})
+			return
+		}
+		x.touched.Store(true)
+		if b.Write(p) != nil {
+			break
+		}
+	}
+	// The upstream takes no more. What it has to say to that comes, or why
+	// nothing does, when the response is read.
+}
+
+// receive waits for the head of the final response.
+func (x *exchange) receive(b back) error {
+	for range maxInterims {
+		if err := b.Receive(&x.response); err != nil {
+			return err
+		}
+		x.endpoint.NoteReply()
+		if !x.response.Interim() {
+			return nil
+		}
+		x.interim()
+	}
+	return errInterims
+}
+
+// interim passes on an interim response.
+func (x *exchange) interim() {
+	if x.response.Status == 100 {
+		// To a client that did not ask it would be one too many.
+		if x.proceed != nil {
+			x.goAhead()
+			x.release()
+		}
+		return
+	}
+	removeHopByHop(&x.response.Fields)
+	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
+}
+
+// head says that the final head is there: the wait for it is over.
+func (x *exchange) head() {
+	x.mu.Lock()
+	x.headed = true
+	x.mu.Unlock()
+	x.release()
+}
+
+// release lets a body go that waits for the upstream to want it, or to have
+// answered.
+func (x *exchange) release() {
+	if x.proceed != nil && !x.released {
+		x.released = true
+		close(x.proceed)
+	}
+}
+
+// relay passes on the final response, of which b has given the head.
+func (x *exchange) relay(b back) {
+	x.head()
+	x.stopTimer()
+	r := &x.response
+	if r.Status == 101 || x.request.Protocol != "" && r.Status < 300 {
+		x.tunnel(b)
+		return
+	}
+	if r.Length > 0 && r.Fields.Has("Trailer") {
+		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
+		r.Length = -1
+	}
+	removeHopByHop(&r.Fields)
+	x.action.ResponseHeaders.apply(&r.Fields)
+	x.dated()
+	x.code = r.Status
+	end := r.Length == 0
+	if end {
+		x.settle(b)
+	}
+	if err := x.front.Respond(r, end); err != nil {
+		if !end {
+			x.drop(b, err)
+		}
+		x.abort(err)
+		return
+	}
+	if !end {
+		x.download(b)
+	}
+}
+
+// download carries the response's body.
+func (x *exchange) download(b back) {
+	for {
+		if !b.Buffered() {
+			if err := x.front.Flush(); err != nil {
+				x.drop(b, err)
+				x.abort(err)
+				return
+			}
+		}
+		p, err := b.Read()
+		switch {
+		case err == io.EOF:
+			x.complete(b)
+			return
+		case err != nil:
+			if !x.ended() {
+				x.logFailure(x.back.options.Upstream.Name(), x.code, err)
+				_ = x.front.Flush() // as far as it came
+			}
+			x.drop(b, err)
+			x.abort(err)
+			return
+		}
+		if err := x.front.Write(p); err != nil {
+			x.drop(b, err)
+			x.abort(err)
+			return
+		}
+	}
+}
+
+// complete ends the response, of which b has given everything.
+func (x *exchange) complete(b back) {
+	trailer := b.Trailer()
+	trailer.RemoveFunc(func(f message.Field) bool { return isFraming(f.Name) })
+	if !x.read.Load() {
+		// The client first, which may send on for a while.
+		if err := x.front.End(trailer); err != nil {
+			x.abort(err)
+		}
+		x.settle(b)
+		return
+	}
+	if len(trailer) > 0 { // which are b's until Done
+		if err := x.front.End(trailer); err != nil {
+			x.abort(err)
+		}
+		x.settle(b)
+		return
+	}
+	x.settle(b) // before the client is written to, so that the next request may have it
+	if err := x.front.End(nil); err != nil {
+		x.abort(err)
+	}
+}
+
+// settle gives b back, whose response was read to its end.
+func (x *exchange) settle(b back) {
+	if !x.sent.Load() {
+		if x.read.Load() {
+			// All of the request is on its way, and most likely there.
+			stuck := time.AfterFunc(time.Second, func() { x.fail(errOver) })
+			x.sending.Wait()
+			stuck.Stop()
+		}
+		if !x.sent.Load() {
+			x.drop(b, errOver)
+			return
+		}
+	}
+	x.sending.Wait()
+	x.detach()
+	b.Done()
+}
+
+// drop ends what is left of the exchange with b.
+func (x *exchange) drop(b back, cause error) {
+	b.Abort(cause)
+	if x.uploading {
+		x.over.Store(true)
+		x.front.Refuse()
+		x.head()
+		x.sending.Wait()
+	}
+	x.detach()
+	b.Done()
+}
