@@ -1,0 +1,44 @@
+package load
+
+import (
+	"context"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/wire"
+)
+
+// Churn makes a connection, sends size bytes there and back and closes it, so
+// many at a time. Its unit is the connection; what it records is the time from
+// the first packet to the first byte that came back.
+func Churn(atATime, size int) Func {
+	return func(ctx context.Context, target Target, m *Meter) {
+		header := wire.AppendHeader(nil, wire.Echo, 0)
+		each(ctx, m, atATime, func(i int) error {
+			r := m.recorder()
+			msg := newMessage(i, size)
+			for first := true; ctx.Err() == nil; first = false {
+				start := time.Now()
+				if err := churnOnce(ctx, target, msg, header); err != nil {
+					return err // one that failed is enough to fail the row
+				}
+				r.record(time.Since(start))
+				m.add(1)
+				if first {
+					m.workerReady()
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func churnOnce(ctx context.Context, target Target, msg *message, header []byte) error {
+	c, err := target.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	// A message is answered by one record, and so its last byte comes with its
+	// first.
+	return msg.roundTripAfter(c, header[:len(header):len(header)])
+}
