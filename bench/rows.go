@@ -30,8 +30,9 @@ type work struct {
 	// atBackend counts the bytes that arrive there as the units of work.
 	atBackend bool
 
-	// idle is a number of connections that hold still.
-	idle int
+	// idle is a number of connections that hold still, made by idler.
+	idle  int
+	idler load.Idler
 }
 
 // A unit is what a row's figure is per, and how the figure is written.
@@ -106,11 +107,11 @@ var rows = []row{
 	},
 	{
 		name: "idle-2000", title: "2,000 connections that have each exchanged 64 bytes, after 5 s of silence",
-		work: work{idle: 2000}, unit: perIdle, quick: true,
+		work: work{idle: 2000, idler: load.IdleEcho}, unit: perIdle, quick: true,
 	},
 	{
 		name: "idle-4000", title: "4,000 connections that have each exchanged 64 bytes, after 5 s of silence",
-		work: work{idle: 4000}, unit: perIdle,
+		work: work{idle: 4000, idler: load.IdleEcho}, unit: perIdle,
 		targets: []target{{main1, "", 20}, against("haproxy", 1)},
 	},
 	{
@@ -118,6 +119,28 @@ var rows = []row{
 		service: proxy.Service{ListenTLS: true},
 		work:    work{load: load.Down(4), workers: 4}, unit: perGiB, quick: true,
 		targets: []target{against("nginx", 0.75)},
+	},
+	{
+		name: "http-small", title: "64 keep-alive connections, GET of 1 KiB, HTTP/1.1 in, HTTPS/1.1 to the backend",
+		service: proxy.Service{HTTP: true},
+		work:    work{load: load.HTTP(64, 1<<10, load.Requests), workers: 64}, unit: perRequest, quick: true,
+		targets: []target{against("nginx", 1.15)},
+	},
+	{
+		name: "http-bulk", title: "8 keep-alive connections, GET of 10 MiB",
+		service: proxy.Service{HTTP: true},
+		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB, quick: true,
+		targets: []target{against("nginx", 0.75)},
+	},
+	{
+		name: "http-small-tls", title: "http-small with a TLS listener",
+		service: proxy.Service{HTTP: true, ListenTLS: true},
+		work:    work{load: load.HTTP(64, 1<<10, load.Requests), workers: 64}, unit: perRequest,
+	},
+	{
+		name: "http-bulk-tls", title: "http-bulk with a TLS listener",
+		service: proxy.Service{HTTP: true, ListenTLS: true},
+		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB,
 	},
 }
 

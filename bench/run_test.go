@@ -36,7 +36,7 @@ func TestEveryKindOfWorkIsMeasuredAndVerified(t *testing.T) {
 		row{name: "echo", work: work{load: load.Echo(8, 64), workers: 8}, unit: perMessage},
 		row{name: "churn", work: work{load: load.Churn(4, 64), workers: 4}, unit: perConnection},
 		row{name: "bridge", service: proxy.Service{ListenTLS: true}, work: work{load: load.Down(2), workers: 2}, unit: perGiB},
-		row{name: "idle", work: work{idle: 20}, unit: perIdle},
+		row{name: "idle", work: work{idle: 20, idler: load.IdleEcho}, unit: perIdle},
 	)
 	r, err := o.run(t.Context(), io.Discard)
 	if err != nil {

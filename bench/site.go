@@ -41,7 +41,11 @@ type site struct {
 }
 
 func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
-	b, err := backend.Start(k.BackendTLS())
+	serve := backend.Start
+	if row.service.HTTP {
+		serve = backend.StartHTTP
+	}
+	b, err := serve(k.BackendTLS())
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +189,7 @@ func (s *site) weigh(ctx context.Context) (got sample, err error) {
 	if err != nil {
 		return got, err
 	}
-	check, closeAll, err := load.Idle(ctx, s.target(), n)
+	check, closeAll, err := load.Idle(ctx, s.target(), n, s.row.work.idler)
 	if err != nil {
 		return got, err
 	}

@@ -43,13 +43,8 @@ func (r *run) writeText(out io.Writer) {
 func (r *run) writeRow(out io.Writer, w row, res result) {
 	fmt.Fprintf(out, "\n%s: %s\n", w.name, w.title)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	head := []string{"  proxy", w.unit.name, w.unit.rate, "p50 ms", "p99 ms", "resumed", r.Subject + " beside it", "p50 beside it", "target"}
-	fmt.Fprintln(t, strings.Join(head, "\t"))
-	for _, l := range r.lines(w, res) {
-		fmt.Fprintln(t, strings.Join([]string{
-			"  " + l.proxy, short(l.figure), short(l.rate), short(l.p50), short(l.p99), percent(l.resumed),
-			ratioText(l.ratio), ratioText(l.p50Ratio), verdictText(l.verdicts),
-		}, "\t"))
+	for _, cells := range r.table(w, res) {
+		fmt.Fprintln(t, "  "+strings.Join(cells, "\t"))
 	}
 	_ = t.Flush()
 	for _, name := range slices.Sorted(maps.Keys(res.Skipped)) {
@@ -58,6 +53,32 @@ func (r *run) writeRow(out io.Writer, w row, res result) {
 	for _, f := range res.Faults {
 		fmt.Fprintf(out, "  FAILED: %s\n", f)
 	}
+}
+
+// table returns a heading and a line for each proxy, without the columns in
+// which nobody has anything.
+func (r *run) table(w row, res result) [][]string {
+	all := [][]string{{"proxy", w.unit.name, w.unit.rate, "p50 ms", "p99 ms", "resumed", r.Subject + " beside it", "p50 beside it", "target"}}
+	for _, l := range r.lines(w, res) {
+		all = append(all, []string{
+			l.proxy, short(l.figure), short(l.rate), short(l.p50), short(l.p99), percent(l.resumed),
+			ratioText(l.ratio), ratioText(l.p50Ratio), verdictText(l.verdicts),
+		})
+	}
+	out := make([][]string, len(all))
+	for column := range all[0] {
+		empty := true
+		for _, cells := range all[1:] {
+			empty = empty && (cells[column] == "-" || cells[column] == "")
+		}
+		if empty {
+			continue
+		}
+		for i, cells := range all {
+			out[i] = append(out[i], cells[column])
+		}
+	}
+	return out
 }
 
 // short writes a number with three digits or more, "-" if there is none.

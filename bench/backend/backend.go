@@ -1,6 +1,6 @@
 // Package backend is the server behind the proxies: TLS with a client
-// certificate, and one small protocol (package wire) by which a connection is
-// echoed, filled or emptied.
+// certificate, and above it HTTP, or one small protocol (package wire) by which a
+// connection is echoed, filled or emptied.
 //
 // What it receives it checks. It runs in the process of the load generator: the
 // proxies alone are measured.
@@ -27,8 +27,9 @@ type Backend struct {
 	// should have.
 	Mismatched atomic.Int64
 
-	listener net.Listener
-	config   *tls.Config
+	listener  net.Listener
+	config    *tls.Config
+	closeHTTP func() error // nil without HTTP
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
@@ -59,6 +60,9 @@ func (b *Backend) Close() error {
 	}
 	b.mu.Unlock()
 	err := b.listener.Close()
+	if b.closeHTTP != nil {
+		err = b.closeHTTP()
+	}
 	b.wg.Wait()
 	return err
 }

@@ -3,17 +3,41 @@ package load
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
 )
 
-// Idle makes n connections that have each sent 64 bytes there and back, and
-// then hold still. close ends them; until then each still has to work, which
-// check finds out.
-func Idle(ctx context.Context, target Target, n int) (check func() error, close func(), err error) {
+// An Idler makes a connection that has been used once. use uses it once more.
+type Idler func(ctx context.Context, target Target) (use func() error, close func(), err error)
+
+// IdleEcho is an Idler over bytes: 64 go there and back.
+func IdleEcho(ctx context.Context, target Target) (use func() error, close func(), err error) {
+	c, err := echoConn(ctx, target)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() error { return newMessage(0, 64).roundTrip(c) }, func() { _ = c.Close() }, nil
+}
+
+// IdleHTTP is an Idler of HTTP/1.1: a GET of 1 KiB.
+func IdleHTTP(ctx context.Context, target Target) (use func() error, close func(), err error) {
+	c, err := newHTTPConn(ctx, target, 1<<10)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.buf = nil // a thousand of them are not what is weighed, but need not be there
+	return func() error {
+		c.buf = make([]byte, 8<<10)
+		return c.get(func(int) {})
+	}, c.close, nil
+}
+
+// Idle makes n connections that then hold still. close ends them; until then
+// each still has to work, which check finds out.
+func Idle(ctx context.Context, target Target, n int, idler Idler) (check func() error, close func(), err error) {
 	var mu sync.Mutex
 	var errs []error
-	var conns []net.Conn
+	var uses []func() error
+	var closes []func()
 	var wg sync.WaitGroup
 	work := make(chan struct{}, n)
 	for range n {
@@ -27,22 +51,22 @@ func Idle(ctx context.Context, target Target, n int) (check func() error, close 
 				default:
 					return
 				}
-				c, err := echoConn(ctx, target)
+				use, end, err := idler(ctx, target)
 				mu.Lock()
 				if err != nil {
 					errs = append(errs, err)
 					mu.Unlock()
 					return
 				}
-				conns = append(conns, c)
+				uses, closes = append(uses, use), append(closes, end)
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
 	close = func() {
-		for _, c := range conns {
-			_ = c.Close()
+		for _, end := range closes {
+			end()
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -50,8 +74,8 @@ func Idle(ctx context.Context, target Target, n int) (check func() error, close 
 		return nil, nil, err
 	}
 	check = func() error {
-		for i, c := range conns {
-			if err := newMessage(i, 64).roundTrip(c); err != nil {
+		for _, use := range uses {
+			if err := use(); err != nil {
 				return err
 			}
 		}
