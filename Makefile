@@ -5,6 +5,7 @@
 
 GO       ?= go
 FUZZTIME ?= 20s
+STRESS   ?= 4000,3m
 BENCH    ?= .
 
 TOOLS    := $(CURDIR)/.bin
@@ -95,6 +96,10 @@ peers:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(PEER_PACKAGES) >/dev/null 2>&1; then \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEER_PACKAGES); } \
 			|| echo "not every peer could be installed"; fi
+
+.PHONY: stress
+stress: ## Hold STRESS connections at once, for so long (default: 4000,3m)
+	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (default: 20s)
