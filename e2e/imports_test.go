@@ -29,8 +29,9 @@ var mayImport = map[string][]string{
 	"bridge/socket":   {},
 	"bridge/upstream": {"bridge/socket", "certs"},
 	"bridge/probe":    {"certs"},
-	"bridge/l4":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
-	"bridge/l7":       {"bridge/upstream", "bridge/route", "bridge/socket", "certs"},
+	"bridge/splice":   {"bridge/socket"},
+	"bridge/l4":       {"bridge/upstream", "bridge/route", "bridge/socket", "bridge/splice", "certs"},
+	"bridge/l7":       {"bridge/upstream", "bridge/route", "bridge/socket", "bridge/splice", "certs"},
 
 	"gateway/invalid":    {},
 	"gateway/fileroot":   {},
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 		"gateway/fileroot", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "certs"},
 	"gateway/admin": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
-		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "certs"},
+		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "certs"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},

@@ -99,8 +99,6 @@ func Open(o Options) (_ *Gateway, err error) {
 	g.compiler.Logger = log.Named("bridge")
 	g.compiler.Observer = g.observe
 	g.live.Store(new(snapshot.Snapshot))
-	g.listeners = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
-
 	// What is opened is closed again in the opposite order if a later step fails.
 	var undo []func()
 	defer func() {
@@ -110,6 +108,11 @@ func Open(o Options) (_ *Gateway, err error) {
 			}
 		}
 	}()
+	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, g.listeners.shutdown)
 	db, err := bolt.Open(o.DataDir)
 	if err != nil {
 		return nil, err
