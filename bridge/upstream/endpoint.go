@@ -44,6 +44,8 @@ type Endpoint struct {
 
 	due int // a balancer's; guarded by its lock
 
+	warm *warmPool // nil: none is kept
+
 	health           health
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
 	open             atomic.Int64
@@ -166,6 +168,9 @@ func (e *Endpoint) NoteReply() {
 }
 
 func (e *Endpoint) up() {
+	if e.health.load() == Down {
+		defer e.warm.signal()
+	}
 	e.health.set(Up, func() { e.tell(Event{Kind: HealthChanged, Health: Up}) })
 }
 
@@ -174,6 +179,7 @@ func (e *Endpoint) note(f *DialError) {
 	failure, suppressed, due := e.failures.add(f.Reason, message)
 	if !e.blamesHost(f.Reason) {
 		e.health.set(Down, func() { e.tell(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
+		e.warm.signal()
 	}
 	if due {
 		e.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),
