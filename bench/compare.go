@@ -14,6 +14,7 @@ type line struct {
 	// p50 and p99 are medians, in milliseconds; 0 where there are none.
 	p50, p99 float64
 	resumed  float64
+	more     map[string]float64 // medians of what else there is
 	// ratio is the subject's figure beside this proxy's, p50Ratio that of the
 	// latency. Those of the subject itself have no pairs.
 	ratio, p50Ratio stats.Ratio
@@ -22,8 +23,8 @@ type line struct {
 
 // A verdict is a target with what came of it.
 type verdict struct {
-	text string // "≤ 0.70 × nginx"
-	met  bool
+	text, measured string // "≤ 0.70", "0.65 (0.60-0.71)"
+	met            bool
 }
 
 func (v verdict) String() string {
@@ -44,11 +45,15 @@ func (r *run) lines(w row, res result) []line {
 		}
 		l := line{
 			proxy:   p.Name,
+			more:    map[string]float64{},
 			figure:  stats.Median(column(samples, figureOf)) * w.unit.scale,
 			rate:    stats.Median(column(samples, rateOf)) / w.unit.per,
 			p50:     stats.Median(column(samples, p50Of)) * 1e3,
 			p99:     stats.Median(column(samples, p99Of)) * 1e3,
 			resumed: stats.Median(column(samples, func(s sample) float64 { return s.Resumed })),
+		}
+		for name := range samples[0].More {
+			l.more[name] = stats.Median(column(samples, func(s sample) float64 { return s.More[name] }))
 		}
 		if p.Name != r.Subject {
 			l.ratio = stats.Ratios(column(ours, figureOf), column(samples, figureOf))
@@ -66,11 +71,11 @@ func verdicts(w row, l line, subject bool) []verdict {
 	for _, t := range w.targets {
 		switch {
 		case t.peer == "" && subject:
-			out = append(out, verdict{fmt.Sprintf("≤ %g %s", t.most, w.unit.name), l.figure <= t.most})
+			out = append(out, verdict{fmt.Sprintf("≤ %g %s", t.most, w.unit.name), short(l.figure), l.figure <= t.most})
 		case t.peer == l.proxy && t.figure == median && l.p50Ratio.Pairs > 0:
-			out = append(out, verdict{fmt.Sprintf("p50 ≤ %.2f", t.most), l.p50Ratio.Median <= t.most})
+			out = append(out, verdict{fmt.Sprintf("p50 ≤ %.2f", t.most), ratioText(l.p50Ratio), l.p50Ratio.Median <= t.most})
 		case t.peer == l.proxy && t.figure == main1 && l.ratio.Pairs > 0:
-			out = append(out, verdict{fmt.Sprintf("≤ %.2f", t.most), l.ratio.Median <= t.most})
+			out = append(out, verdict{fmt.Sprintf("≤ %.2f", t.most), ratioText(l.ratio), l.ratio.Median <= t.most})
 		}
 	}
 	return out

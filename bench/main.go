@@ -16,6 +16,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
 		exit(proxy.ServeIOCopy(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == renderCommand {
+		exit(render(os.Args[2:]))
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	exit(bench(ctx, os.Args[1:]))

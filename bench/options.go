@@ -19,17 +19,15 @@ type options struct {
 	subject []proxy.Kind // drawbridge binaries; the last is what is compared
 	peers   []proxy.Kind
 	pairs   int
+	warmUp  time.Duration // how long a load runs before it is measured
 	length  time.Duration // of one measurement
 	silence time.Duration // before idle connections are weighed
 	json    string
 	args    []string
 }
 
-// warmUp is how long a load runs before it is measured.
-const warmUp = 400 * time.Millisecond
-
 func parseOptions(args []string) (*options, error) {
-	o := &options{args: args}
+	o := &options{args: args, warmUp: 400 * time.Millisecond}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	rowList := flags.String("rows", "", "`rows` to run, separated by commas; * at the end stands for anything (default all: "+strings.Join(rowNames(), ",")+")")
 	peerList := flags.String("peers", "nginx,haproxy,stunnel,iocopy", "`peers` to compare with, separated by commas")

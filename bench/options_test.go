@@ -60,7 +60,13 @@ func TestRowsHaveNamesOfTheirOwnAndOneKindOfWork(t *testing.T) {
 			t.Errorf("the name %q is another row's, or no name", r.name)
 		}
 		seen[r.name] = true
-		if (r.work.load != nil) == (r.work.idle > 0) || r.work.load != nil && r.work.workers == 0 {
+		kinds := 0
+		for _, kind := range []bool{r.work.load != nil && r.work.workers > 0, r.work.idle > 0 && r.work.idler != nil, r.work.config > 0} {
+			if kind {
+				kinds++
+			}
+		}
+		if kinds != 1 {
 			t.Errorf("%s has not one kind of work", r.name)
 		}
 	}

@@ -16,6 +16,10 @@ type row struct {
 	// work is what is measured; exactly one of its fields is set.
 	work work
 	unit unit
+	// group is the group that a row belongs to, and size the number in which it
+	// differs from the others. Most rows have none.
+	group string
+	size  int
 	// quick rows are part of the short form.
 	quick bool
 	// targets are what Drawbridge wants to be, beside whom.
@@ -33,6 +37,10 @@ type work struct {
 	// idle is a number of connections that hold still, made by idler.
 	idle  int
 	idler load.Idler
+
+	// config is a number of upstreams and of routes to them that a gateway is
+	// given, and then changed and asked for.
+	config int
 }
 
 // A unit is what a row's figure is per, and how the figure is written.
@@ -90,19 +98,19 @@ var rows = []row{
 	},
 	{
 		name: "churn-resumed", title: "new connection, 64 bytes there and back, close; 16 at a time; sessions resumed where the proxy can",
-		work: work{load: load.Churn(16, 64), workers: 16}, unit: perConnection, quick: true,
+		work: work{load: load.Churn(16, 64, 0), workers: 16}, unit: perConnection, quick: true,
 		targets: []target{against("nginx", 1.15)},
 	},
 	{
 		name: "churn-full", title: "the same with a full handshake for every connection",
 		service: proxy.Service{NoResumption: true},
-		work:    work{load: load.Churn(16, 64), workers: 16}, unit: perConnection, quick: true,
+		work:    work{load: load.Churn(16, 64, 0), workers: 16}, unit: perConnection, quick: true,
 		targets: []target{against("nginx", 1.3)},
 	},
 	{
-		name: "churn-warm", title: "the same with pool.warm in Drawbridge; what counts is the time to the first byte",
+		name: "churn-warm", title: "400 new connections a second, 64 bytes there and back, close; with pool.warm in Drawbridge",
 		service: proxy.Service{Warm: 64},
-		work:    work{load: load.Churn(16, 64), workers: 16}, unit: perConnection, quick: true,
+		work:    work{load: load.Churn(16, 64, 400), workers: 16}, unit: perConnection, quick: true,
 		targets: []target{{median, "nginx", 0.5}},
 	},
 	{
@@ -142,6 +150,8 @@ var rows = []row{
 		service: proxy.Service{HTTP: true, ListenTLS: true},
 		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB,
 	},
+	growConns(1), growConns(100), growConns(4000),
+	growConfig(10), growConfig(1000), growConfig(10000),
 }
 
 // selectRows returns the rows that a comma-separated list names, in their own

@@ -25,7 +25,7 @@ func tiny(t *testing.T, rows ...row) *options {
 	}
 	return &options{
 		rows: rows, subject: []proxy.Kind{proxy.IOCopy{Program: self}},
-		pairs: 2, length: 20 * time.Millisecond, silence: time.Millisecond,
+		pairs: 2, warmUp: time.Millisecond, length: 20 * time.Millisecond, silence: time.Millisecond,
 	}
 }
 
@@ -34,8 +34,9 @@ func TestEveryKindOfWorkIsMeasuredAndVerified(t *testing.T) {
 		row{name: "down", work: work{load: load.Down(2), workers: 2}, unit: perGiB},
 		row{name: "up", work: work{load: load.Up(2), workers: 2, atBackend: true}, unit: perGiB},
 		row{name: "echo", work: work{load: load.Echo(8, 64), workers: 8}, unit: perMessage},
-		row{name: "churn", work: work{load: load.Churn(4, 64), workers: 4}, unit: perConnection},
+		row{name: "churn", work: work{load: load.Churn(4, 64, 0), workers: 4}, unit: perConnection},
 		row{name: "bridge", service: proxy.Service{ListenTLS: true}, work: work{load: load.Down(2), workers: 2}, unit: perGiB},
+		row{name: "paced", work: work{load: load.Churn(4, 64, 1000), workers: 4}, unit: perConnection},
 		row{name: "idle", work: work{idle: 20, idler: load.IdleEcho}, unit: perIdle},
 	)
 	r, err := o.run(t.Context(), io.Discard)
@@ -70,6 +71,35 @@ func TestEveryKindOfWorkIsMeasuredAndVerified(t *testing.T) {
 	var back run
 	if err := json.Unmarshal(data, &back); err != nil || len(back.Rows) != len(r.Rows) {
 		t.Errorf("the JSON has %d rows, %v; want %d", len(back.Rows), err, len(r.Rows))
+	}
+}
+
+// overBytes lets a tunnel be given HTTP, which it carries as bytes.
+type overBytes struct{ proxy.IOCopy }
+
+func (overBytes) Cannot(proxy.Service) string { return "" }
+
+func TestHTTPIsMeasuredAndVerified(t *testing.T) {
+	o := tiny(t,
+		row{name: "small", service: proxy.Service{HTTP: true}, work: work{load: load.HTTP(4, 1<<10, load.Requests), workers: 4}, unit: perRequest},
+		row{name: "bulk", service: proxy.Service{HTTP: true, ListenTLS: true}, work: work{load: load.HTTP(2, 1<<20, load.Bytes), workers: 2}, unit: perGiB},
+		row{name: "hosts", service: proxy.Service{HTTP: true}, work: work{load: load.HTTPHosts(2, 100, load.Requests, []string{"a.test", "b.test"}), workers: 2}, unit: perRequest},
+		row{name: "idle", service: proxy.Service{HTTP: true}, work: work{idle: 10, idler: load.IdleHTTP}, unit: perIdle},
+	)
+	o.subject[0] = overBytes{o.subject[0].(proxy.IOCopy)}
+	r, err := o.run(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.failed(); err != nil {
+		t.Fatal(err)
+	}
+	for _, res := range r.Rows {
+		for _, s := range res.Samples["iocopy"] {
+			if s.Units == 0 {
+				t.Errorf("%s: no units in %+v", res.Row, s)
+			}
+		}
 	}
 }
 
@@ -112,7 +142,7 @@ func corrupting(ctx context.Context, t *testing.T, target load.Target) load.Targ
 }
 
 func TestAWrongByteFailsTheRow(t *testing.T) {
-	for name, drive := range map[string]load.Func{"down": load.Down(1), "echo": load.Echo(1, 64), "churn": load.Churn(1, 64)} {
+	for name, drive := range map[string]load.Func{"down": load.Down(1), "echo": load.Echo(1, 64), "churn": load.Churn(1, 64, 0)} {
 		o := tiny(t, row{name: name, work: work{workers: 1, load: func(ctx context.Context, target load.Target, m *load.Meter) {
 			drive(ctx, corrupting(ctx, t, target), m)
 		}}, unit: perMessage})

@@ -28,6 +28,8 @@ type sample struct {
 	// Resumed is the share of the handshakes with the backend that were
 	// resumed.
 	Resumed float64 `json:"resumed,omitempty"`
+	// More is what else a row measures, by the name of its column.
+	More map[string]float64 `json:"more,omitempty"`
 }
 
 // A site is one proxy at work on one row, with a backend of its own.
@@ -81,7 +83,7 @@ func (s *site) target() load.Target {
 
 // measure takes one turn.
 func (s *site) measure(ctx context.Context) (sample, error) {
-	if s.row.work.idle > 0 {
+	if s.row.work.idle > 0 || s.row.work.config > 0 {
 		// What a process once held it may keep: only a new one can be weighed.
 		s.stop()
 	}
@@ -94,10 +96,13 @@ func (s *site) measure(ctx context.Context) (sample, error) {
 	before := s.backend.Mismatched.Load()
 	var got sample
 	var err error
-	if s.row.work.idle > 0 {
+	switch w := s.row.work; {
+	case w.idle > 0:
 		got, err = s.weigh(ctx)
-	} else {
-		got, err = s.drive(ctx)
+	case w.config > 0:
+		got, err = s.grow(ctx)
+	default:
+		got, err = s.drive(ctx, w.load, w.workers)
 	}
 	if n := s.backend.Mismatched.Load() - before; n > 0 {
 		err = errors.Join(err, fmt.Errorf("the backend received wrong bytes on %d connections", n))
@@ -115,14 +120,14 @@ func (s *site) measure(ctx context.Context) (sample, error) {
 const readyTimeout = 60 * time.Second
 
 // drive runs the load for a while and measures its middle.
-func (s *site) drive(ctx context.Context) (got sample, err error) {
+func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sample, err error) {
 	loadCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	m := load.NewMeter(s.row.work.workers)
+	m := load.NewMeter(workers)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.row.work.load(loadCtx, s.target(), m)
+		drive(loadCtx, s.target(), m)
 	}()
 	finish := func() error { // no goroutine of the load outlives its turn
 		cancel()
@@ -141,7 +146,7 @@ func (s *site) drive(ctx context.Context) (got sample, err error) {
 	case <-time.After(readyTimeout):
 		return got, errors.Join(fmt.Errorf("not every connection was made in %v", readyTimeout), finish())
 	}
-	if err := pause(ctx, warmUp); err != nil {
+	if err := pause(ctx, s.options.warmUp); err != nil {
 		return got, errors.Join(err, finish())
 	}
 

@@ -31,13 +31,7 @@ func (r *run) writeText(out io.Writer) {
 	for _, m := range r.Missing {
 		fmt.Fprintf(out, "left out: %s\n", m)
 	}
-	for _, res := range r.Rows {
-		i := slices.IndexFunc(rows, func(w row) bool { return w.name == res.Row })
-		if i < 0 {
-			continue // of another version of this program
-		}
-		r.writeRow(out, rows[i], res)
-	}
+	r.each(func(w row, res result) { r.writeRow(out, w, res) })
 }
 
 func (r *run) writeRow(out io.Writer, w row, res result) {
@@ -58,12 +52,14 @@ func (r *run) writeRow(out io.Writer, w row, res result) {
 // table returns a heading and a line for each proxy, without the columns in
 // which nobody has anything.
 func (r *run) table(w row, res result) [][]string {
-	all := [][]string{{"proxy", w.unit.name, w.unit.rate, "p50 ms", "p99 ms", "resumed", r.Subject + " beside it", "p50 beside it", "target"}}
+	all := [][]string{slices.Concat([]string{"proxy", w.unit.name, w.unit.rate, "p50 ms", "p99 ms", "resumed"}, growColumns,
+		[]string{r.Subject + " beside it", "p50 beside it", "target"})}
 	for _, l := range r.lines(w, res) {
-		all = append(all, []string{
-			l.proxy, short(l.figure), short(l.rate), short(l.p50), short(l.p99), percent(l.resumed),
-			ratioText(l.ratio), ratioText(l.p50Ratio), verdictText(l.verdicts),
-		})
+		cells := []string{l.proxy, short(l.figure), short(l.rate), short(l.p50), short(l.p99), percent(l.resumed)}
+		for _, name := range growColumns {
+			cells = append(cells, short(l.more[name]))
+		}
+		all = append(all, append(cells, ratioText(l.ratio), ratioText(l.p50Ratio), verdictText(l.verdicts)))
 	}
 	out := make([][]string, len(all))
 	for column := range all[0] {

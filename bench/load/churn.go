@@ -10,12 +10,18 @@ import (
 // Churn makes a connection, sends size bytes there and back and closes it, so
 // many at a time. Its unit is the connection; what it records is the time from
 // the first packet to the first byte that came back.
-func Churn(atATime, size int) Func {
+//
+// Without perSecond the next one follows at once. Then the machine is busy, and
+// a latency says no more than the throughput does; with it, so many are begun
+// each second.
+func Churn(atATime, size, perSecond int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		header := wire.AppendHeader(nil, wire.Echo, 0)
 		each(ctx, m, atATime, func(i int) error {
 			r := m.recorder()
 			msg := newMessage(i, size)
+			pace := newPace(i, atATime, perSecond)
+			defer pace.stop()
 			for first := true; ctx.Err() == nil; first = false {
 				start := time.Now()
 				if err := churnOnce(ctx, target, msg, header); err != nil {
@@ -26,6 +32,7 @@ func Churn(atATime, size int) Func {
 				if first {
 					m.workerReady()
 				}
+				pace.wait(ctx)
 			}
 			return nil
 		})
@@ -41,4 +48,32 @@ func churnOnce(ctx context.Context, target Target, msg *message, header []byte) 
 	// A message is answered by one record, and so its last byte comes with its
 	// first.
 	return msg.roundTripAfter(c, header[:len(header):len(header)])
+}
+
+// A pace says when a worker's turn comes.
+type pace struct{ ticks *time.Ticker }
+
+// newPace spreads the turns of all workers evenly.
+func newPace(worker, workers, perSecond int) pace {
+	if perSecond == 0 {
+		return pace{}
+	}
+	time.Sleep(time.Second * time.Duration(worker) / time.Duration(perSecond))
+	return pace{time.NewTicker(time.Second * time.Duration(workers) / time.Duration(perSecond))}
+}
+
+func (p pace) wait(ctx context.Context) {
+	if p.ticks == nil {
+		return
+	}
+	select {
+	case <-p.ticks.C:
+	case <-ctx.Done():
+	}
+}
+
+func (p pace) stop() {
+	if p.ticks != nil {
+		p.ticks.Stop()
+	}
 }

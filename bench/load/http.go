@@ -28,11 +28,17 @@ const (
 // HTTP/1.1. Each asks for other bytes, so that answers that were swapped are
 // found out. What it records is the time to the last byte.
 func HTTP(conns int, size uint64, unit Count) Func {
+	return HTTPHosts(conns, size, unit, []string{"bench.test"})
+}
+
+// HTTPHosts is HTTP for one of several hosts in each request, at random. Their
+// names must be of the same length.
+func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		slots := make(chan struct{}, 32) // as in Echo
 		each(ctx, m, conns, func(int) error {
 			slots <- struct{}{}
-			c, err := newHTTPConn(ctx, target, size)
+			c, err := newHTTPConn(ctx, target, size, hosts)
 			<-slots
 			if err != nil {
 				return err
@@ -65,19 +71,23 @@ type httpConn struct {
 	size    uint64
 	request []byte
 	seedAt  int // where in request the 16 digits of the seed are
+	hosts   []string
+	hostAt  int // where in request the host is
 	buf     []byte
 }
 
 // newHTTPConn returns a connection on which one request has been answered.
-func newHTTPConn(ctx context.Context, target Target, size uint64) (*httpConn, error) {
+func newHTTPConn(ctx context.Context, target Target, size uint64, hosts []string) (*httpConn, error) {
 	conn, err := target.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &httpConn{conn: conn, size: size, buf: make([]byte, min(4<<10+size, 128<<10))}
+	c := &httpConn{conn: conn, size: size, hosts: hosts, buf: make([]byte, min(4<<10+size, 128<<10))}
 	c.request = fmt.Appendf(nil, "GET /bytes/%d/", size)
 	c.seedAt = len(c.request)
-	c.request = append(c.request, "0123456789abcdef HTTP/1.1\r\nHost: bench.test\r\n\r\n"...)
+	c.request = append(c.request, "0123456789abcdef HTTP/1.1\r\nHost: "...)
+	c.hostAt = len(c.request)
+	c.request = append(c.request, hosts[0]+"\r\n\r\n"...)
 	if err := c.get(func(int) {}); err != nil {
 		c.close()
 		return nil, err
@@ -93,6 +103,7 @@ func (c *httpConn) get(count func(int)) error {
 	// Hexadecimal of a fixed width: the top bit is set.
 	seed := rand.Uint64() | 1<<63
 	strconv.AppendUint(c.request[:c.seedAt], seed, 16)
+	copy(c.request[c.hostAt:], c.hosts[rand.IntN(len(c.hosts))])
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}

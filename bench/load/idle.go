@@ -20,7 +20,7 @@ func IdleEcho(ctx context.Context, target Target) (use func() error, close func(
 
 // IdleHTTP is an Idler of HTTP/1.1: a GET of 1 KiB.
 func IdleHTTP(ctx context.Context, target Target) (use func() error, close func(), err error) {
-	c, err := newHTTPConn(ctx, target, 1<<10)
+	c, err := newHTTPConn(ctx, target, 1<<10, []string{"bench.test"})
 	if err != nil {
 		return nil, nil, err
 	}

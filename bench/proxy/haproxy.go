@@ -20,7 +20,12 @@ func (HAProxy) Version(ctx context.Context) (string, error) {
 }
 
 // Cannot implements Kind.
-func (HAProxy) Cannot(Service) string { return "" }
+func (HAProxy) Cannot(s Service) string {
+	if s.Admin {
+		return noAdmin
+	}
+	return ""
+}
 
 func (HAProxy) command(w work) (command, error) {
 	path, err := lookPath("haproxy")

@@ -37,6 +37,8 @@ func (IOCopy) Version(context.Context) (string, error) {
 // Cannot implements Kind.
 func (IOCopy) Cannot(s Service) string {
 	switch {
+	case s.Admin:
+		return noAdmin
 	case s.HTTP:
 		return "speaks no HTTP"
 	}

@@ -32,11 +32,16 @@ func (Nginx) Version(ctx context.Context) (string, error) {
 	if !strings.Contains(out, "--with-stream ") && streamModule() == "" {
 		return "", fmt.Errorf("nginx has no stream module (Debian: libnginx-mod-stream)")
 	}
-	return firstLine(out), nil
+	return strings.TrimPrefix(firstLine(out), "nginx version: "), nil
 }
 
 // Cannot implements Kind.
-func (Nginx) Cannot(Service) string { return "" }
+func (Nginx) Cannot(s Service) string {
+	if s.Admin {
+		return noAdmin
+	}
+	return ""
+}
 
 func (Nginx) command(w work) (command, error) {
 	path, err := lookPath("nginx")
@@ -122,6 +127,9 @@ events { worker_connections 8192; }
     proxy_set_header Connection "";
     proxy_set_header Host $host;
     proxy_max_temp_file_size 0;
+    proxy_buffer_size 16k;
+    proxy_buffers 16 32k;
+    proxy_busy_buffers_size 64k;
     %[4]s
     }
   }

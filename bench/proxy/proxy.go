@@ -26,7 +26,13 @@ type Service struct {
 	// Warm is how many connections are kept ready for further clients, where
 	// the proxy knows such a thing. 0: none.
 	Warm int
+	// Admin makes it one whose configuration is changed over Drawbridge's
+	// admin service while it runs: only Drawbridge is that.
+	Admin bool
 }
+
+// noAdmin is why a peer cannot be such a service.
+const noAdmin = "has no such admin service"
 
 // A Kind is a program that may be compared.
 type Kind interface {
@@ -128,6 +134,9 @@ func (r *Running) Stop() {
 	r.process.stop()
 	_ = os.RemoveAll(r.dir)
 }
+
+// AdminSocket is where Drawbridge's admin service is.
+func (r *Running) AdminSocket() string { return filepath.Join(r.dir, "data", "admin.sock") }
 
 // Log returns what the proxy wrote.
 func (r *Running) Log() string { return r.process.log() }

@@ -30,6 +30,8 @@ func stunnel() string {
 // Cannot implements Kind.
 func (Stunnel) Cannot(s Service) string {
 	switch {
+	case s.Admin:
+		return noAdmin
 	case s.HTTP:
 		return "speaks no HTTP"
 	case s.ListenTLS:
