@@ -265,7 +265,9 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 		h.resume(c.hosts.of(h.host))
 	}
 	tc := tls.Client(conn, h.config())
-	if err := h.run(ctx, conn, tc); err != nil {
+	err = h.run(ctx, conn, tc)
+	h.session = nil // which tc would keep as long as it lives
+	if err != nil {
 		if h.offered && !timedOut(err) && !errors.Is(err, context.Canceled) {
 			// Either what was resumed does not pass today's checks, or the
 			// server chokes on what it does not know. No other session would
