@@ -5,6 +5,7 @@
 
 GO       ?= go
 FUZZTIME ?= 20s
+STRESS   ?= 4000,3m
 BENCH    ?= .
 
 TOOLS    := $(CURDIR)/.bin
@@ -28,7 +29,7 @@ GRPCURL            := $(TOOLS)/.grpcurl-$(GRPCURL_VERSION)
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Run a whole bridge on this machine until Ctrl-C
@@ -44,6 +45,7 @@ test: unit e2e ## Run every test: unit tests, then e2e
 .PHONY: unit
 unit: ## Run the unit tests under the race detector
 	$(GO) test -race $(PACKAGES)
+	$(GO) -C bench test -race ./...
 
 .PHONY: e2e
 e2e: build $(GRPCURL) ## Run the built binary against real servers
@@ -54,6 +56,8 @@ lint: $(BUF) $(STATICCHECK) ## Check formatting, vet, staticcheck and buf lint
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: not formatted:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOLS)/staticcheck ./...
+	$(GO) -C bench vet ./...
+	cd bench && $(TOOLS)/staticcheck ./...
 	$(TOOLS)/buf lint
 	$(TOOLS)/buf format --diff --exit-code
 
@@ -69,6 +73,33 @@ checkgenerate: generate ## Fail if the generated code is not what is committed
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH (default: all)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PACKAGES)
+
+# What bench-peers is given: make bench-peers ROWS='bulk*,reqresp' PEERS=nginx PAIRS=3 SECONDS=2 JSON=out.json
+# bench/README.md says what there is. DRAWBRIDGE names other binaries.
+BENCH_OPTIONS = -drawbridge '$(or $(DRAWBRIDGE),$(BINARY))' \
+	$(if $(ROWS),-rows '$(ROWS)') $(if $(PEERS),-peers '$(PEERS)') $(if $(PAIRS),-pairs '$(PAIRS)') \
+	$(if $(SECONDS),-seconds '$(SECONDS)') $(if $(SILENCE),-silence '$(SILENCE)') $(if $(JSON),-json '$(abspath $(JSON))')
+
+.PHONY: bench-peers
+bench-peers: build peers ## Give nginx, haproxy and others the same work, side by side
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	$(CURDIR)/bin/bench $(if $(QUICK),-quick) $(BENCH_OPTIONS)
+
+.PHONY: bench-peers-quick
+bench-peers-quick: ## The same in less than two minutes
+	$(MAKE) bench-peers QUICK=1
+
+# Peers that are not here are left out of the comparison, and named.
+PEER_PACKAGES := nginx libnginx-mod-stream haproxy stunnel4 wrk nghttp2-client
+.PHONY: peers
+peers:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(PEER_PACKAGES) >/dev/null 2>&1; then \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEER_PACKAGES); } \
+			|| echo "not every peer could be installed"; fi
+
+.PHONY: stress
+stress: ## Hold STRESS connections at once, for so long (default: 4000,3m)
+	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (default: 20s)

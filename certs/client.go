@@ -90,6 +90,7 @@ type Client struct {
 	o        ClientOptions
 	given    ClientOptions // without the defaults
 	verifier verifier
+	groups   []tls.CurveID // that may be offered, as inOrder has them
 	hosts    *hosts
 	counters counters
 }
@@ -108,6 +109,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		o.Time = time.Now
 	}
 	c.o = o
+	c.groups = inOrder(o.Groups)
 	if o.Verification != VerifyInsecureSkip {
 		trust := clientTrust(&bad, o.Trust)
 		c.given.Trust = trust
@@ -260,11 +262,12 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 		return nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}
 	}
 	if !c.o.NoSessionReuse {
-		h.sessions = c.hosts.of(h.host)
-		h.generation = h.sessions.generation()
+		h.resume(c.hosts.of(h.host))
 	}
 	tc := tls.Client(conn, h.config())
-	if err := h.run(ctx, conn, tc); err != nil {
+	err = h.run(ctx, conn, tc)
+	h.session = nil // which tc would keep as long as it lives
+	if err != nil {
 		if h.offered && !timedOut(err) && !errors.Is(err, context.Canceled) {
 			// Either what was resumed does not pass today's checks, or the
 			// server chokes on what it does not know. No other session would
@@ -272,7 +275,13 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 			// server presents now.
 			h.sessions.drop(FullRefused)
 		}
-		return nil, &HandshakeError{Reason: h.reason(err), Err: err, Refused: h.refused[:min(len(h.refused), maxRefused)]}
+		_, alerted := remoteAlert(err)
+		return nil, &HandshakeError{
+			Reason:  h.reason(err),
+			Err:     err,
+			Refused: h.refused[:min(len(h.refused), maxRefused)],
+			Narrow:  h.narrowed != nil && h.version == 0 && alerted,
+		}
 	}
 	c.counters.count(h.full(tc.ConnectionState().DidResume))
 	return tc, nil

@@ -3,11 +3,13 @@ package certs
 import (
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// groupNames are the key-exchange groups that crypto/tls has, each by its usual
-// name and then by others that OpenSSL, nginx and the registry of IANA know.
+// groupNames are the key-exchange groups that crypto/tls has, the one that it
+// prefers first, each by its usual name and then by others that OpenSSL, nginx
+// and the registry of IANA know.
 var groupNames = []struct {
 	id    tls.CurveID
 	names []string
@@ -63,4 +65,25 @@ func allGroupNames() string {
 		names = append(names, g.names[0])
 	}
 	return strings.Join(names, ", ")
+}
+
+// inOrder returns the groups that are allowed, every one if none is named, in
+// the order that crypto/tls has: it makes a key share for the first.
+func inOrder(allowed []tls.CurveID) []tls.CurveID {
+	var ordered []tls.CurveID
+	for _, g := range groupNames {
+		if len(allowed) == 0 || slices.Contains(allowed, g.id) {
+			ordered = append(ordered, g.id)
+		}
+	}
+	return ordered
+}
+
+// groupsFrom returns those groups of ordered that are left when the server is
+// known to choose the one given, or nil if that leaves out none.
+func groupsFrom(ordered []tls.CurveID, chosen tls.CurveID) []tls.CurveID {
+	if i := slices.Index(ordered, chosen); i > 0 {
+		return ordered[i:len(ordered):len(ordered)]
+	}
+	return nil
 }

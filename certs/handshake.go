@@ -16,20 +16,24 @@ import (
 // because a session is kept by the version it was made with.
 type handshake struct {
 	client     *Client
-	host       string       // from HandshakeAs; empty without FromHost
-	serverName string       // sent as SNI; empty, or an IP address, sends none
-	verifyName string       // empty: subject alternative names are asked for
-	sessions   *sessions    // nil: none is resumed
-	generation uint64       // of the sessions when the handshake began
-	seen       *Observation // nil unless this is Observe's
-	raw        net.Conn     // while Observe waits for a ticket
+	host       string        // from HandshakeAs; empty without FromHost
+	serverName string        // sent as SNI; empty, or an IP address, sends none
+	verifyName string        // empty: subject alternative names are asked for
+	sessions   *sessions     // nil: none is resumed
+	generation uint64        // of the sessions when the handshake began
+	session    *session      // to offer; nil: none
+	asked      time.Time     // when the server last had the choice of every group, as far as is known
+	narrowed   []tls.CurveID // the groups that are offered; nil: all that are allowed
+	seen       *Observation  // nil unless this is Observe's
+	raw        net.Conn      // while Observe waits for a ticket
 
-	version   uint16     // negotiated; 0 until the server's certificate was verified
-	offered   bool       // a session to resume
-	unusable  bool       // that session was too old to be sent, or the handshake failed with it
-	none      FullReason // why there was no session to offer
-	requested bool       // the server asked for a client certificate
-	sent      bool       // and one was sent
+	version   uint16      // negotiated; 0 until the server's certificate was verified
+	group     tls.CurveID // likewise
+	offered   bool        // a session to resume
+	unusable  bool        // that session was too old to be sent, or the handshake failed with it
+	none      FullReason  // why there was no session to offer
+	requested bool        // the server asked for a client certificate
+	sent      bool        // and one was sent
 
 	refused []*x509.Certificate // the server's, if verification failed
 }
@@ -59,6 +63,25 @@ func (c *Client) handshake(host string) (*handshake, error) {
 		h.verifyName = ""
 	}
 	return h, nil
+}
+
+// resume takes a session to offer, and goes by what is known of the server by
+// it: crypto/tls makes a key share for the group that it likes best, and that of
+// ML-KEM is among the dearest parts of a resumption. A server that had the choice
+// of it and took another group would do so again, so it is not offered what it
+// passed over. One that has changed its mind is noticed, for it is asked again
+// after askAgain, and at once when anything is not as it was.
+func (h *handshake) resume(s *sessions) {
+	h.sessions = s
+	h.session, h.generation, h.none = s.take()
+	now := h.client.o.Time()
+	h.asked = now
+	if h.session == nil || !h.session.knows(now) {
+		return
+	}
+	if h.narrowed = groupsFrom(h.client.groups, h.session.group); h.narrowed != nil {
+		h.asked = h.session.asked
+	}
 }
 
 // hostName returns a host in the form that sessions are kept under. It is given
@@ -105,6 +128,9 @@ func (h *handshake) config() *tls.Config {
 		config.SessionTicketsDisabled = true
 	} else {
 		config.ClientSessionCache = h
+	}
+	if h.narrowed != nil {
+		config.CurvePreferences = h.narrowed
 	}
 	return config
 }
@@ -153,7 +179,13 @@ func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certific
 
 // verify is tls.Config.VerifyConnection.
 func (h *handshake) verify(state tls.ConnectionState) error {
-	h.version = state.Version
+	h.version, h.group = state.Version, state.CurveID
+	if state.Version < tls.VersionTLS13 {
+		h.group = tls.X25519 // the first that there is in TLS 1.2
+	}
+	if h.narrowed != nil && (!state.DidResume || state.HelloRetryRequest) {
+		h.asked = time.Time{}
+	}
 	o := &h.client.o
 	if h.seen != nil {
 		h.seen.present(state.PeerCertificates)
@@ -192,13 +224,11 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 // Get implements tls.ClientSessionCache. The key is of no use: all the sessions
 // here are for the one endpoint and name.
 func (h *handshake) Get(string) (*tls.ClientSessionState, bool) {
-	if h.sessions == nil {
+	if h.session == nil {
 		return nil, false
 	}
-	var cs *tls.ClientSessionState
-	cs, h.none = h.sessions.take()
-	h.offered = cs != nil
-	return cs, h.offered
+	h.offered = true
+	return h.session.state, true
 }
 
 // Put implements tls.ClientSessionCache. For TLS 1.3 it is called by whoever
@@ -211,7 +241,7 @@ func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
 		h.unusable = true
 		h.sessions.forget()
 	default:
-		h.sessions.put(cs, h.version, h.generation)
+		h.sessions.put(&session{cs, h.version, h.group, h.asked}, h.generation)
 	}
 }
 

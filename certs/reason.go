@@ -67,6 +67,10 @@ type HandshakeError struct {
 	// presented one and it was: at most maxRefused certificates, which nobody
 	// vouches for.
 	Refused []*x509.Certificate
+	// Narrow reports that the peer refused an offer without those key-exchange
+	// groups that it used not to choose. The next handshake offers all that are
+	// allowed, and so is worth trying at once, on another connection.
+	Narrow bool
 }
 
 // Error returns the cause's text, bounded and escaped.

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"crypto/tls"
 	"sync"
+	"time"
 )
 
 const (
@@ -18,7 +19,28 @@ const (
 	// maxTicket bounds a ticket, which may be 64 KiB long. Those that hold a
 	// client's whole chain have a few.
 	maxTicket = 16 << 10
+	// askAgain is for how long what a server chose of all groups is taken to be
+	// what it would choose again.
+	askAgain = 5 * time.Minute
 )
+
+// A session is what a server gave to be resumed, and what is known of the server
+// by it.
+type session struct {
+	state   *tls.ClientSessionState
+	version uint16
+	// group is the key-exchange group of the connection that brought it.
+	group tls.CurveID
+	// asked is when the server last had the choice of every group, on that
+	// connection or on one that led to it by resumptions alone. Zero: it has to
+	// be asked anew.
+	asked time.Time
+}
+
+// knows reports whether at now the server's choice of a group is known.
+func (s *session) knows(now time.Time) bool {
+	return !s.asked.IsZero() && !now.Before(s.asked) && now.Sub(s.asked) < askAgain
+}
 
 // sessions keeps what one Client may resume under one name. It is never shared,
 // so whatever the Client's identity, trust and names are, a session in it was
@@ -29,10 +51,10 @@ type sessions struct {
 	// tickets are of TLS 1.3, the newest last. Each is given out once: RFC
 	// 8446 appendix C.4, so that connections cannot be linked by it, and
 	// because servers such as OpenSSL's take each but once.
-	tickets []*tls.ClientSessionState
+	tickets []*session
 	// last is the newest session of TLS 1.2, which may be used again and
 	// again (RFC 5077).
-	last *tls.ClientSessionState
+	last *session
 	// none is why there is no session, when there is none.
 	none FullReason
 	// flushes counts calls of flush, so that a ticket is not kept that
@@ -40,35 +62,27 @@ type sessions struct {
 	flushes uint64
 }
 
-// take returns a session to offer, or nil and why there is none. What has been
-// given out is put back with flushes.
-func (s *sessions) take() (cs *tls.ClientSessionState, none FullReason) {
+// take returns a session to offer, or nil and why there is none, and what put
+// wants to know of when a connection began.
+func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.tickets); n > 0 {
 		t := s.tickets[n-1]
 		s.tickets[n-1] = nil
 		s.tickets = s.tickets[:n-1]
-		return t, ""
+		return t, s.flushes, ""
 	}
 	if s.last != nil {
-		return s.last, ""
+		return s.last, s.flushes, ""
 	}
-	return nil, s.none
+	return nil, s.flushes, s.none
 }
 
-// generation returns what put wants to know of when a connection began.
-func (s *sessions) generation() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.flushes
-}
-
-// put keeps a session that was made with the given version of TLS, unless its
-// ticket is too long or there was a flush since the connection began. The oldest
-// ticket goes when there are too many.
-func (s *sessions) put(cs *tls.ClientSessionState, version uint16, generation uint64) {
-	if ticket, _, err := cs.ResumptionState(); err != nil || len(ticket) > maxTicket {
+// put keeps a session unless its ticket is too long or there was a flush since
+// the connection began. The oldest ticket goes when there are too many.
+func (s *sessions) put(fresh *session, generation uint64) {
+	if ticket, _, err := fresh.state.ResumptionState(); err != nil || len(ticket) > maxTicket {
 		return
 	}
 	s.mu.Lock()
@@ -77,15 +91,15 @@ func (s *sessions) put(cs *tls.ClientSessionState, version uint16, generation ui
 		return
 	}
 	s.none = FullUsedUp
-	if version < tls.VersionTLS13 {
-		s.last = cs
+	if fresh.version < tls.VersionTLS13 {
+		s.last = fresh
 		return
 	}
 	if len(s.tickets) == maxSessions {
 		copy(s.tickets, s.tickets[1:])
 		s.tickets = s.tickets[:maxSessions-1]
 	}
-	s.tickets = append(s.tickets, cs)
+	s.tickets = append(s.tickets, fresh)
 }
 
 // drop forgets every session, and why.

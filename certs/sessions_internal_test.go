@@ -10,7 +10,12 @@ func TestSessions(t *testing.T) {
 	s := sessions{none: FullNoTicket}
 	check := func(want *tls.ClientSessionState, why FullReason) {
 		t.Helper()
-		if got, none := s.take(); got != want || none != why {
+		var got *tls.ClientSessionState
+		taken, _, none := s.take()
+		if taken != nil {
+			got = taken.state
+		}
+		if got != want || none != why {
 			t.Errorf("got %p and %q, want %p and %q", got, none, want, why)
 		}
 	}
@@ -18,14 +23,14 @@ func TestSessions(t *testing.T) {
 	s.drop(FullRefused)
 	check(nil, FullNoTicket) // there was nothing to refuse
 	old := new(tls.ClientSessionState)
-	s.put(old, tls.VersionTLS12, 0)
+	s.put(&session{state: old, version: tls.VersionTLS12}, 0)
 	for range 2 {
 		check(old, "")
 	}
 	var tickets []*tls.ClientSessionState
 	for range maxSessions + 2 {
 		tickets = append(tickets, new(tls.ClientSessionState))
-		s.put(tickets[len(tickets)-1], tls.VersionTLS13, 0)
+		s.put(&session{state: tickets[len(tickets)-1], version: tls.VersionTLS13}, 0)
 	}
 	for i := len(tickets) - 1; i >= 2; i-- {
 		check(tickets[i], "")
@@ -33,38 +38,38 @@ func TestSessions(t *testing.T) {
 	check(old, "")
 	s.forget()
 	check(nil, FullExpired)
-	s.put(old, tls.VersionTLS13, 0)
+	s.put(&session{state: old, version: tls.VersionTLS13}, 0)
 	check(old, "")
 	check(nil, FullUsedUp)
-	s.put(old, tls.VersionTLS12, 0)
-	s.put(old, tls.VersionTLS13, 0)
+	s.put(&session{state: old, version: tls.VersionTLS12}, 0)
+	s.put(&session{state: old, version: tls.VersionTLS13}, 0)
 	s.drop(FullRefused)
 	check(nil, FullRefused)
-	s.put(old, tls.VersionTLS12, 0)
-	s.put(old, tls.VersionTLS13, 0)
+	s.put(&session{state: old, version: tls.VersionTLS12}, 0)
+	s.put(&session{state: old, version: tls.VersionTLS13}, 0)
 	if n := s.flush(); n != 2 {
 		t.Errorf("%d sessions were flushed", n)
 	}
 	check(nil, FullFlushed)
-	s.put(old, tls.VersionTLS13, 0) // of a connection made before the flush
+	s.put(&session{state: old, version: tls.VersionTLS13}, 0) // of a connection made before the flush
 	check(nil, FullFlushed)
-	s.put(old, tls.VersionTLS13, s.generation())
+	s.put(&session{state: old, version: tls.VersionTLS13}, s.flushes)
 	check(old, "")
 }
 
 // A session that crypto/tls found unusable is not offered again, and the
 // tickets beside it are not lost.
 func TestUnusableSessionsAreForgotten(t *testing.T) {
-	h := &handshake{client: new(Client), version: tls.VersionTLS12, sessions: new(sessions)}
+	h := &handshake{version: tls.VersionTLS12, sessions: new(sessions)}
 	h.Put("", new(tls.ClientSessionState))
 	ticket := new(tls.ClientSessionState)
 	h.version = tls.VersionTLS13
 	h.Put("", ticket)
 	h.Put("", nil)
-	if got, ok := h.Get("any"); !ok || got != ticket {
+	if got, _, _ := h.sessions.take(); got == nil || got.state != ticket {
 		t.Error("the ticket is gone")
 	}
-	if got, ok := h.Get("any"); ok || got != nil {
+	if got, _, _ := h.sessions.take(); got != nil {
 		t.Error("the session is still there")
 	}
 }
@@ -76,7 +81,7 @@ func TestHostsAreBounded(t *testing.T) {
 	for i := range 2 * maxHosts {
 		s := first.hosts.of(fmt.Sprint(i))
 		if i%2 == 0 {
-			s.put(new(tls.ClientSessionState), tls.VersionTLS13, 0)
+			s.put(&session{state: new(tls.ClientSessionState), version: tls.VersionTLS13}, 0)
 		}
 		first.hosts.of("0") // is always in use
 	}
@@ -91,7 +96,7 @@ func TestHostsAreBounded(t *testing.T) {
 		"2":                          FullNoTicket, // long forgotten
 		"a name that is asked later": FullNoTicket,
 	} {
-		if _, got := next.of(name).take(); got != want {
+		if _, _, got := next.of(name).take(); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
@@ -103,7 +108,7 @@ func BenchmarkSessions(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			s.put(cs, tls.VersionTLS13, 0)
+			s.put(&session{state: cs, version: tls.VersionTLS13}, 0)
 			s.take()
 		}
 	})

@@ -20,6 +20,8 @@ type verifier struct {
 	pins    [][32]byte // one of which must be in the chain; nil: any key
 	anyName bool       // without sans no name is asked for: a client may be anybody
 	now     func() time.Time
+
+	verified verified // chains that passed
 }
 
 // verify returns every check that certs fails, the gravest first; none means
@@ -40,11 +42,14 @@ func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError
 // one will do: a peer that is cross-signed may have a short chain and a long
 // one. If none does, what it returns is of the one that fails least.
 func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
-	leaf := certs[0]
+	leaf, now, key := certs[0], v.now(), chainKey(certs)
+	if v.verified.passes(key, now) {
+		return nil
+	}
 	opts := x509.VerifyOptions{
 		Roots:         v.roots,
 		Intermediates: x509.NewCertPool(),
-		CurrentTime:   v.now(),
+		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{v.usage},
 	}
 	for _, c := range certs[1:] {
@@ -57,8 +62,9 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 	var least []*VerifyError
 	shortest := 0
 	for i, chain := range chains {
-		failures := v.checkChain(chain, opts.CurrentTime)
+		failures := v.checkChain(chain, now)
 		if len(failures) == 0 {
+			v.verified.add(key, v.lasts(chain, now))
 			return nil
 		}
 		if i == 0 || len(failures) < len(least) || len(failures) == len(least) && len(chain) < shortest {

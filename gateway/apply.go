@@ -114,6 +114,7 @@ func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 	g.live.Store(next)
 	g.listeners.commit(sockets)
 	live.Retire(next)
+	next.Start()
 	g.files.filesChanged()
 	if draft.Changed() {
 		g.updates.announce(store.Update{State: draft.State(), Changes: changed(draft), Comment: e.Comment})
@@ -139,6 +140,7 @@ func (g *Gateway) restore(state *store.State) {
 	sockets := g.listeners.prepare(next, func(string) bool { return true }, nil)
 	g.live.Store(next)
 	g.listeners.commit(sockets)
+	next.Start()
 	g.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+len(sockets.down))
 }
 

@@ -88,6 +88,10 @@ type Gateway struct {
 	metrics      *publisher
 }
 
+// maxFilling is how many connections are made ahead of need at once: as a gateway
+// starts, those who wait for a handshake of their own come first.
+const maxFilling = 16
+
 // Open takes the data directory, makes the stored state live as far as it can
 // be, and binds the admin sockets. The caller must call Run or Close.
 func Open(o Options) (_ *Gateway, err error) {
@@ -98,9 +102,8 @@ func Open(o Options) (_ *Gateway, err error) {
 	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.compiler.Logger = log.Named("bridge")
 	g.compiler.Observer = g.observe
+	g.compiler.Filling = make(chan struct{}, maxFilling)
 	g.live.Store(new(snapshot.Snapshot))
-	g.listeners = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
-
 	// What is opened is closed again in the opposite order if a later step fails.
 	var undo []func()
 	defer func() {
@@ -110,6 +113,11 @@ func Open(o Options) (_ *Gateway, err error) {
 			}
 		}
 	}()
+	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, g.listeners.shutdown)
 	db, err := bolt.Open(o.DataDir)
 	if err != nil {
 		return nil, err
@@ -218,6 +226,7 @@ func (g *Gateway) drain() {
 	g.writer.Lock()
 	g.closing = true
 	g.writer.Unlock()
+	g.live.Load().Cool() // nobody comes any more
 	g.listeners.shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))
 }

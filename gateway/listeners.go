@@ -18,6 +18,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -29,6 +30,8 @@ type listeners struct {
 	live  *atomic.Pointer[snapshot.Snapshot]
 	drain time.Duration // for the connections of what is removed
 	log   hclog.Logger
+
+	splices *splice.Engine // of all TCP listeners
 
 	mu       sync.Mutex
 	running  map[string]*running
@@ -59,13 +62,17 @@ type server interface {
 	Shutdown(context.Context) error
 }
 
-func newListeners(live *atomic.Pointer[snapshot.Snapshot], drain time.Duration, log hclog.Logger) *listeners {
+func newListeners(live *atomic.Pointer[snapshot.Snapshot], drain time.Duration, log hclog.Logger) (*listeners, error) {
+	splices, err := splice.New(0)
+	if err != nil {
+		return nil, err
+	}
 	return &listeners{
-		live: live, drain: drain, log: log,
+		live: live, drain: drain, log: log, splices: splices,
 		running:  map[string]*running{},
 		draining: map[*running]struct{}{},
 		down:     map[string]string{},
-	}
+	}, nil
 }
 
 // prepared is a set of bound sockets, on which nothing is served yet.
@@ -190,7 +197,7 @@ func (l *listeners) build(want *snapshot.Listener, socket *lease) *running {
 		return r
 	}
 	table := &table[l4.Table]{now: func() *l4.Table { return l.live.Load().TCP(want.Name) }}
-	r.tcp = l4.New(l4.Options{Listener: want.Name, Table: table.get, Logger: l.log})
+	r.tcp = l4.New(l4.Options{Listener: want.Name, Table: table.get, Splices: l.splices, Logger: l.log})
 	r.server, r.remember = r.tcp, table.remember
 	return r
 }
@@ -284,6 +291,7 @@ func (l *listeners) shutdown() {
 	l.mu.Unlock()
 	l.drains.Wait()
 	l.serves.Wait()
+	l.splices.Close()
 }
 
 // status returns the state of every listener of the snapshot and of those that

@@ -247,6 +247,13 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 		o.counter([]string{"upstream", "dials"}, float64(t.Count), label("phase", phase))
 		o.counter([]string{"upstream", "dial", "seconds"}, t.Total.Seconds(), label("phase", phase))
 	}
+	if w := e.Warm; w != nil {
+		o.gauge([]string{"upstream", "warm", "ready"}, float64(w.Ready))
+		o.counter([]string{"upstream", "warm", "used"}, float64(w.Used))
+		o.counter([]string{"upstream", "warm", "missed"}, float64(w.Missed))
+		o.counter([]string{"upstream", "warm", "expired"}, float64(w.Expired))
+		o.counter([]string{"upstream", "warm", "closed"}, float64(w.Closed))
+	}
 	health := 0.0
 	if e.Health == upstream.Up {
 		health = 1

@@ -66,7 +66,7 @@ func everyMetric(t *testing.T) string {
 	foreign := certstest.NewCA(t)
 	lax := tcpListener("lax", "127.0.0.1:0")
 	lax.Upstream = "lax"
-	g.put(lax, &adminv1.Upstream{Name: "lax", Endpoints: []*adminv1.Endpoint{{Address: echo(t, ca, foreign.Server(t, "up.example"))}},
+	g.put(lax, &adminv1.Upstream{Name: "lax", Pool: &adminv1.Pool{Warm: 1}, Endpoints: []*adminv1.Endpoint{{Address: echo(t, ca, foreign.Server(t, "up.example"))}},
 		Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"corp"}, VerifyName: "up.example",
 			Verification: adminv1.Verification_VERIFICATION_REPORT_ONLY}}})
 	c := dial(t, g.address("lax"))

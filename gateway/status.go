@@ -99,6 +99,11 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: e.Full[why],
 		})
 	}
+	if w := e.Warm; w != nil {
+		s.Warm = &adminv1.WarmConnections{
+			Size: uint32(w.Size), Ready: uint32(w.Ready), Used: w.Used, Missed: w.Missed, Expired: w.Expired, Closed: w.Closed,
+		}
+	}
 	if f := e.LastFailure; f != nil {
 		s.LastFailure = &adminv1.LastFailure{Reason: reason(f.Reason), Message: f.Message, Time: timestamppb.New(f.Time)}
 	}

@@ -3,11 +3,12 @@ package l4
 import (
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// Serve accepts connections from ln and serves each on its own goroutine. It
+// Serve accepts connections from ln and serves each. It
 // owns ln, and closes it before it returns: ErrServerClosed after
 // StopAccepting or Shutdown, else the error that accepting failed with. It
 // does not wait for connections; Shutdown does.
@@ -29,17 +30,14 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // take starts serving a connection, or closes it at once.
 func (s *Server) take(raw net.Conn) {
-	c := &conn{server: s, client: socket.New(raw, nil), addr: clientAddr(raw)}
+	c := &conn{server: s, client: socket.New(raw, nil), addr: clientAddr(raw), start: time.Now()}
 	t := s.table()
 	if t == nil || !s.add(c, t) {
 		// A reset leaves no TIME_WAIT behind, of which a flood would make many.
 		c.client.Reset()
 		return
 	}
-	go func() {
-		defer s.remove(c)
-		c.serve(t)
-	}()
+	go c.serve(t) // which ends, and its stack with it, when the bytes flow
 }
 
 func (s *Server) addListener(ln net.Listener) bool {

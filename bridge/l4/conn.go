@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -20,40 +21,57 @@ type conn struct {
 	server *Server
 	client *socket.Socket
 	addr   netip.Addr // invalid for a unix-domain socket
+	start  time.Time
+
+	// Of whoever serves the connection now: its goroutine while it is made,
+	// then the splice.
+	endpoint *upstream.Endpoint
+	outcome  outcome
 
 	mu     sync.Mutex
-	splice *splice // nil until there is an upstream
+	splice *splice.Splice // nil until there is an upstream
 	isCut  bool
 }
 
 // An outcome is what the log says of a connection.
 type outcome struct {
-	route, upstream, endpoint string
-	toUpstream, toClient      uint64
-	how                       ending
-	err                       error
-	reason                    certs.Reason // of err
+	route, upstream      string
+	toUpstream, toClient uint64
+	how                  splice.Ending
+	err                  error
+	reason               certs.Reason // of err
 }
 
 // Ends of connections that never reached an upstream.
 const (
-	endHandshake  ending = "handshake failed"
-	endNoUpstream ending = "no upstream"
-	endDial       ending = "upstream unreachable"
+	endHandshake  splice.Ending = "handshake failed"
+	endNoUpstream splice.Ending = "no upstream"
+	endDial       splice.Ending = "upstream unreachable"
 )
 
-// serve owns the connection and returns when it is closed.
+// serve makes the connection: it returns when a splice carries its bytes, or
+// when it is closed.
 func (c *conn) serve(t *Table) {
-	start := time.Now()
-	var o outcome
-	c.bridge(t, &o)
+	if !c.bridge(t) {
+		c.finish()
+	}
+}
+
+// finish logs what became of the connection, which is closed.
+func (c *conn) finish() {
+	defer c.server.remove(c)
 	log := c.server.log
 	if !log.IsDebug() {
 		return
 	}
+	o := &c.outcome
+	endpoint := ""
+	if c.endpoint != nil {
+		endpoint = c.endpoint.Address()
+	}
 	args := []any{
-		"client", c.name(), "route", o.route, "upstream", o.upstream, "endpoint", o.endpoint,
-		"to_upstream", o.toUpstream, "to_client", o.toClient, "duration", time.Since(start), "ended", string(o.how),
+		"client", c.name(), "route", o.route, "upstream", o.upstream, "endpoint", endpoint,
+		"to_upstream", o.toUpstream, "to_client", o.toClient, "duration", time.Since(c.start), "ended", string(o.how),
 	}
 	if o.err != nil {
 		args = append(args, "reason", string(o.reason), "error", o.err)
@@ -62,9 +80,10 @@ func (c *conn) serve(t *Table) {
 }
 
 // bridge takes the connection through its life: the client's handshake, the
-// choice of an upstream, the dial and the splice.
-func (c *conn) bridge(t *Table, o *outcome) {
-	s := c.server
+// choice of an upstream, the dial and the splice, to which it hands it over. It
+// returns false if it did not come to that.
+func (c *conn) bridge(t *Table) bool {
+	s, o := c.server, &c.outcome
 	var client net.Conn = c.client
 	var serverName string
 	if t.TLS != nil {
@@ -73,7 +92,7 @@ func (c *conn) bridge(t *Table, o *outcome) {
 			o.how, o.err, o.reason = endHandshake, err, certs.ClassifyAccept(err)
 			// Not a reset: that could overtake the alert that tells the client why.
 			c.client.Close()
-			return
+			return false
 		}
 		client, serverName = tc, tc.ConnectionState().ServerName
 	}
@@ -96,7 +115,7 @@ func (c *conn) bridge(t *Table, o *outcome) {
 		s.count.noUpstream.Add(1)
 		o.how = endNoUpstream
 		c.client.Reset()
-		return
+		return false
 	}
 	o.upstream = u.Name()
 
@@ -105,23 +124,48 @@ func (c *conn) bridge(t *Table, o *outcome) {
 		s.count.dialFailures.Add(1)
 		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
 		c.client.Reset()
-		return
+		return false
 	}
-	o.endpoint = endpoint.Address()
+	engine, err := s.engine()
+	if err != nil {
+		o.how, o.err, o.reason = splice.ClientFailed, err, certs.Classify(err)
+		socket.Of(back).Reset()
+		c.client.Reset()
+		return false
+	}
+	c.endpoint = endpoint
+	c.setSplice(engine.Start(client, back, splice.Options{
+		Idle: t.idleTimeout(), Linger: t.linger(),
+		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
+		FirstReply: endpoint.NoteReply,
+		Done:       c.spliced,
+	}))
+	return true
+}
 
-	sp := newSplice(client, back, &s.pool, t.idleTimeout(), t.linger(), &s.count.toUpstream, &s.count.toClient)
-	sp.toClient.first = endpoint.NoteReply
-	c.setSplice(sp)
-	o.how, o.err = sp.run()
-	o.reason = certs.Classify(o.err)
-	o.toUpstream, o.toClient = sp.toUpstream.bytes.Load(), sp.toClient.bytes.Load()
-	if err := sp.toClient.failure; o.toClient == 0 && isAlert(err) {
+// spliced is told what became of the splice. It must not block.
+func (c *conn) spliced(r splice.Result) {
+	o := &c.outcome
+	o.how, o.err = r.How, r.Cause
+	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient
+	refused := r.ToClient == 0 && isAlert(r.UpstreamErr)
+	if refused {
 		// The upstream refused us after our side of the handshake was over,
 		// as TLS 1.3 servers refuse a client certificate. The client's first
 		// bytes are under way by then, so there is no trying elsewhere.
-		o.err, o.reason = err, certs.Classify(err)
-		endpoint.NoteFailure(err)
+		o.err = r.UpstreamErr
 	}
+	o.reason = certs.Classify(o.err)
+	if !refused && !c.server.log.IsDebug() {
+		c.finish()
+		return
+	}
+	go func() { // as logging may block
+		if refused {
+			c.endpoint.NoteFailure(o.err)
+		}
+		c.finish()
+	}()
 }
 
 // handshake completes the client's TLS handshake in the time given.
@@ -148,12 +192,12 @@ func isAlert(err error) bool {
 }
 
 // setSplice hands the connection to sp, which it may have to cut at once.
-func (c *conn) setSplice(sp *splice) {
+func (c *conn) setSplice(sp *splice.Splice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.splice = sp
 	if c.isCut {
-		sp.cut(endShutdown, nil)
+		sp.Cut(splice.Shutdown, nil)
 	}
 }
 
@@ -163,7 +207,7 @@ func (c *conn) cut() {
 	defer c.mu.Unlock()
 	c.isCut = true
 	if c.splice != nil {
-		c.splice.cut(endShutdown, nil)
+		c.splice.Cut(splice.Shutdown, nil)
 	} else {
 		c.client.Reset()
 	}

@@ -252,7 +252,7 @@ func (p *peer) how(err error) string {
 		return clean
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return truncated
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
 		return reset
 	}
 	return failed

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
 // ErrServerClosed is what Serve returns after StopAccepting or Shutdown.
@@ -24,6 +24,10 @@ type Options struct {
 	// one revision to its end.
 	Table func() *Table
 
+	// Splices carries the connections' bytes. It is its owner's to close, after
+	// Shutdown. Nil: the Server has one of its own.
+	Splices *splice.Engine
+
 	Logger hclog.Logger // nil discards
 }
 
@@ -32,7 +36,6 @@ type Options struct {
 type Server struct {
 	table func() *Table
 	log   hclog.Logger
-	pool  socket.Pool
 	count counters
 
 	// ctx ends when connections that are still being made are to be given up.
@@ -44,6 +47,8 @@ type Server struct {
 
 	mu        sync.Mutex
 	stopped   bool
+	splices   *splice.Engine // nil until there is one
+	own       bool           // it is the Server's
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	perClient map[netip.Addr]int
@@ -59,6 +64,7 @@ func New(o Options) *Server {
 	return &Server{
 		table:     o.Table,
 		log:       log.With("listener", o.Listener),
+		splices:   o.Splices,
 		ctx:       ctx,
 		cancel:    cancel,
 		stopping:  make(chan struct{}),
@@ -88,6 +94,7 @@ func (s *Server) StopAccepting() {
 // included, and returns ctx's error once their goroutines have ended.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.StopAccepting()
+	defer s.closeEngine() // when nothing is left
 	defer s.cancel()
 	drained := make(chan struct{})
 	go func() {
@@ -111,6 +118,35 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	return ctx.Err()
+}
+
+// engine returns what carries bytes. The Server's own is made when it is needed
+// first.
+func (s *Server) engine() (*splice.Engine, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.splices == nil {
+		e, err := splice.New(0)
+		if err != nil {
+			return nil, err
+		}
+		s.splices, s.own = e, true
+	}
+	return s.splices, nil
+}
+
+// closeEngine closes the Server's own.
+func (s *Server) closeEngine() {
+	s.mu.Lock()
+	e := s.splices
+	if !s.own {
+		e = nil
+	}
+	s.own = false
+	s.mu.Unlock()
+	if e != nil {
+		e.Close()
+	}
 }
 
 // add takes a connection into the Server's care, or returns false: the Server

@@ -145,13 +145,19 @@ func (c *conn1) End(trailer message.Fields) error {
 }
 
 // closeWrite ends the stream towards the upstream; reading goes on.
-func (c *conn1) closeWrite() error {
-	if c.in.tls != nil {
-		if err := c.in.tls.CloseWrite(); err != nil {
+func (c *conn1) closeWrite() error { return closeWrite(c.sock, c.in.tls) }
+
+// closeWrite ends the stream of a connection, of TLS if tc is not nil.
+func closeWrite(sock *socket.Socket, tc *tls.Conn) error {
+	if tc != nil {
+		if err := tc.CloseWrite(); err != nil {
 			return err
 		}
+		// crypto/tls lets every later write fail by a deadline that has passed,
+		// and so would what it has just written, which is yet to be flushed.
+		_ = sock.SetWriteDeadline(time.Time{}) // fails only if it is closed, and then so does Flush
 	}
-	return c.sock.CloseWrite()
+	return sock.CloseWrite()
 }
 
 // responseLimits are those of an upstream's responses.
@@ -197,7 +203,6 @@ func (c *conn1) parse(n int, into *message.Response) error {
 		c.body = body{kind: endless}
 		c.framed = http1.NoBody
 		c.switched.Store(true)
-		c.sock.Relay()
 		return nil
 	}
 	c.body.start(r.Length, r.Chunked, &responseLimits, &c.pool.back.chunkeds)

@@ -65,7 +65,6 @@ func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st setting
 	if tc != nil {
 		f.nc = tc
 	}
-	sock.Relay() // the clock bounds writes, and crypto/tls's deadlines would cut off a last one
 	f.in = newInflow(sock, tc, &s.buffers, &s.counters.fromClient)
 	f.out = newOutflow(f.nc, sock, &s.buffers)
 	return f

@@ -120,14 +120,7 @@ func (f *front1) End(trailer message.Fields) error {
 }
 
 // closeWrite ends the stream towards the client; reading goes on.
-func (f *front1) closeWrite() error {
-	if f.tls != nil {
-		if err := f.tls.CloseWrite(); err != nil {
-			return err
-		}
-	}
-	return f.sock.CloseWrite()
-}
+func (f *front1) closeWrite() error { return closeWrite(f.sock, f.tls) }
 
 // Abort is the front's. The client sees a response that is cut off: where its
 // framing would not say so, and where nothing of it was sent, by a reset.

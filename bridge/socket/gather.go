@@ -74,6 +74,9 @@ func (s *Socket) dropLocked() {
 
 // Write is net.Conn's but for HearFirst and Gather.
 func (s *Socket) Write(p []byte) (int, error) {
+	if s.carrier != nil {
+		return s.carrier.Write(p)
+	}
 	if s.out.pool == nil {
 		return s.send(p)
 	}

@@ -26,15 +26,17 @@ type Socket struct {
 	net.Conn
 
 	mu      sync.Mutex
+	closing bool // Close or Reset was called: it is too late for HandOver
 	closed  bool
 	onClose []func() // nil once closed
 
 	unheard atomic.Bool // HearFirst was called and nothing was read since
 
-	relay bool // of Relay
-
 	in  stream
 	out gather
+
+	// carrier moves the bytes after HandOver; nil before. Set under mu.
+	carrier Carrier
 }
 
 // New returns a Socket that owns conn. onClose, if not nil, is as for OnClose.
@@ -79,8 +81,20 @@ func Of(conn net.Conn) *Socket {
 // Close closes the connection. Bytes already sent are still delivered; of those
 // that Gather holds back, what can be sent without waiting.
 func (s *Socket) Close() error {
+	if c := s.beginClose(); c != nil {
+		c.Close(false)
+		return nil
+	}
 	s.sendLast()
 	return s.close()
+}
+
+// beginClose returns the Carrier whose it is to close s, nil if s closes itself.
+func (s *Socket) beginClose() Carrier {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	return s.carrier
 }
 
 func (s *Socket) close() error {
@@ -93,6 +107,10 @@ func (s *Socket) close() error {
 // complete one: with a TCP reset, dropping what was not delivered yet. A
 // unix-domain socket has no reset, so there the peer sees a plain end.
 func (s *Socket) Reset() {
+	if c := s.beginClose(); c != nil {
+		c.Close(true)
+		return
+	}
 	if c, ok := s.Conn.(interface{ SetLinger(int) error }); ok {
 		_ = c.SetLinger(0) // fails only on a connection that is gone already
 	}
@@ -124,24 +142,12 @@ func (s *Socket) CloseWrite() error {
 // something was read. A peer that refuses what it has heard says so, closes, and
 // answers what comes then with a reset. Whoever writes meanwhile would be told of
 // the reset and might close s, and what the peer said would never be read. This
-// way it is reading that tells of the end, after what the peer said. After Relay
-// writes fail as ever.
+// way it is reading that tells of the end, after what the peer said.
 func (s *Socket) HearFirst() { s.unheard.Store(true) }
 
-// Relay says that from here on s is one end of a splice, which reads what comes
-// whatever becomes of its writes. Write deadlines are ignored: crypto/tls sets
-// one of 5s around its close_notify, which would cut off a slow reader with a
-// full window. Whoever calls Relay bounds a stalled write himself, by closing s.
-//
-// It must be called before s is shared between goroutines.
-func (s *Socket) Relay() {
-	s.unheard.Store(false)
-	s.relay = true
-}
-
-// SetWriteDeadline is net.Conn's until Relay, and nothing from then on.
+// SetWriteDeadline is net.Conn's until HandOver, and nothing from then on.
 func (s *Socket) SetWriteDeadline(t time.Time) error {
-	if s.relay {
+	if s.carrier != nil {
 		return nil
 	}
 	return s.Conn.SetWriteDeadline(t)

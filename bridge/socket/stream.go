@@ -147,6 +147,9 @@ func (s *Socket) Release() {
 // Read is net.Conn's until Stream. From then on it consumes what Fill took in
 // and fails with ErrWouldBlock when nothing is left.
 func (s *Socket) Read(p []byte) (int, error) {
+	if s.carrier != nil {
+		return s.carrier.Read(p)
+	}
 	if s.in.pool == nil {
 		n, err := s.Conn.Read(p)
 		if n > 0 {

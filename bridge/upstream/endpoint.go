@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -45,6 +43,8 @@ type Endpoint struct {
 	observer func(Event) // nil: nobody is told
 
 	due int // a balancer's; guarded by its lock
+
+	warm *warmPool // nil: none is kept
 
 	health           health
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
@@ -82,43 +82,15 @@ func (e *Endpoint) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
 	client := e.client(p)
 	if e.fromHost && client != nil && host == "" {
-		return nil, e.failed(ctx, "tls", 0, errNoHost)
+		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
 	}
-	start := time.Now()
-	raw, err := e.connect(ctx)
-	elapsed := time.Since(start)
-	e.connects.add(elapsed)
-	if err != nil {
-		return nil, e.failed(ctx, e.Network(), elapsed, err)
+	conn, failure := e.dial(ctx, client, host, retire)
+	if failure != nil && isNarrow(failure.Err) {
+		conn, failure = e.dial(ctx, client, host, retire)
 	}
-	sock := e.own(raw, client, retire)
-	if client == nil {
-		e.succeeded()
-		return sock, nil
+	if failure != nil {
+		return nil, e.failed(ctx, failure)
 	}
-
-	start = time.Now()
-	conn, err := e.handshake(ctx, client, sock, host)
-	elapsed = time.Since(start)
-	e.shakes.add(elapsed)
-	if err != nil {
-		// Not a reset: that could overtake the alert that tells the peer why.
-		sock.Close()
-		var he *certs.HandshakeError
-		if errors.As(err, &he) && len(he.Refused) > 0 {
-			e.presented.Store(&he.Refused)
-		}
-		return nil, e.failed(ctx, "tls", elapsed, err)
-	}
-	// With TLS 1.3 the upstream judges our certificate only now.
-	sock.HearFirst()
-	state := conn.ConnectionState()
-	if state.DidResume {
-		e.resumed.Add(1)
-	} else {
-		e.full.Add(1)
-	}
-	e.presented.Store(&state.PeerCertificates)
 	e.succeeded()
 	return conn, nil
 }
@@ -151,36 +123,6 @@ func (e *Endpoint) clients() []*certs.Client {
 	return []*certs.Client{stream, http}
 }
 
-// own returns raw as a Socket that is counted until it is closed.
-func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
-	c := &tracked{retire: retire}
-	if client != nil {
-		if identity := client.Certificate(); identity != nil {
-			c.fingerprint = identity.Fingerprint()
-		}
-	}
-	e.open.Add(1)
-	c.sock = socket.New(raw, func() {
-		e.tracker.remove(c)
-		e.open.Add(-1)
-	})
-	e.tracker.add(c)
-	return c.sock
-}
-
-func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
-	defer cancel()
-	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
-	return d.DialContext(ctx, e.options.Network, e.options.Address)
-}
-
-func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.handshakeTimeout)
-	defer cancel()
-	return c.HandshakeAs(ctx, sock, host)
-}
-
 func (e *Endpoint) succeeded() {
 	e.made.Add(1)
 	if !e.late.Load() {
@@ -188,8 +130,8 @@ func (e *Endpoint) succeeded() {
 	}
 }
 
-func (e *Endpoint) failed(ctx context.Context, phase string, elapsed time.Duration, err error) error {
-	failure := &DialError{
+func (e *Endpoint) failure(phase string, elapsed time.Duration, err error) *DialError {
+	return &DialError{
 		Upstream: e.upstream,
 		Endpoint: e.Address(),
 		Phase:    phase,
@@ -197,6 +139,9 @@ func (e *Endpoint) failed(ctx context.Context, phase string, elapsed time.Durati
 		Elapsed:  elapsed,
 		Err:      err,
 	}
+}
+
+func (e *Endpoint) failed(ctx context.Context, failure *DialError) error {
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		e.note(failure)
 	}
@@ -210,13 +155,7 @@ func (e *Endpoint) failed(ctx context.Context, phase string, elapsed time.Durati
 // does not show that the endpoint is up: NoteReply does.
 func (e *Endpoint) NoteFailure(err error) {
 	e.late.Store(true)
-	e.note(&DialError{
-		Upstream: e.upstream,
-		Endpoint: e.Address(),
-		Phase:    "tls",
-		Reason:   certs.Classify(err),
-		Err:      err,
-	})
+	e.note(e.failure("tls", 0, err))
 }
 
 // NoteReply says that the endpoint has sent something over a connection, and
@@ -229,6 +168,9 @@ func (e *Endpoint) NoteReply() {
 }
 
 func (e *Endpoint) up() {
+	if e.health.load() == Down {
+		defer e.warm.signal()
+	}
 	e.health.set(Up, func() { e.tell(Event{Kind: HealthChanged, Health: Up}) })
 }
 
@@ -237,6 +179,7 @@ func (e *Endpoint) note(f *DialError) {
 	failure, suppressed, due := e.failures.add(f.Reason, message)
 	if !e.blamesHost(f.Reason) {
 		e.health.set(Down, func() { e.tell(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
+		e.warm.signal()
 	}
 	if due {
 		e.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),

@@ -25,7 +25,7 @@ import (
 )
 
 // listen serves handle for each connection until the test ends.
-func listen(t *testing.T, network string, handle func(net.Conn)) net.Addr {
+func listen(t testing.TB, network string, handle func(net.Conn)) net.Addr {
 	t.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
@@ -73,7 +73,7 @@ func refused(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func newClient(t *testing.T, o certs.ClientOptions) *certs.Client {
+func newClient(t testing.TB, o certs.ClientOptions) *certs.Client {
 	t.Helper()
 	c, err := certs.NewClient(o)
 	if err != nil {

@@ -36,8 +36,8 @@ type EndpointStatus struct {
 	Backup, Draining bool
 
 	Health Health
-	Open   uint64 // connections open now, those still shaking hands included
-	Made   uint64 // connections handed to a caller
+	Open   uint64 // connections open now, warm ones and those still shaking hands included
+	Made   uint64 // connections made, warm ones included
 
 	Requests                          uint64 // as counted by NoteRequest
 	HandshakesFull, HandshakesResumed uint64
@@ -47,6 +47,17 @@ type EndpointStatus struct {
 	Failures                          map[certs.Reason]uint64
 	LastFailure                       *Failure    // nil: none
 	PeerCertificate                   *certs.Info // last presented, be it that it was refused; nil: none
+	Warm                              *Warm       // nil: none is kept
+}
+
+// Warm is what became of the connections that are kept ready to an endpoint.
+type Warm struct {
+	Size, Ready uint64 // how many are to be kept, and are
+
+	Used    uint64 // given out
+	Missed  uint64 // asked for while none was ready
+	Expired uint64 // closed unused, because of their age
+	Closed  uint64 // closed unused by the peer, or that spoke first
 }
 
 // A Failure is an attempt to connect that failed.
@@ -89,6 +100,7 @@ func (e *Endpoint) status() EndpointStatus {
 		}
 	}
 	s.Failures, s.LastFailure = e.failures.load()
+	s.Warm = e.warm.status()
 	if chain := e.presented.Load(); chain != nil && len(*chain) > 0 {
 		info := certs.Describe(*chain)
 		s.PeerCertificate = &info

@@ -35,6 +35,20 @@ type Options struct {
 	ConnectTimeout   time.Duration // for TCP, name resolution included; 0: 5s
 	HandshakeTimeout time.Duration // for TLS; 0: 10s
 
+	// Warm is how many TLS connections of the purpose Stream are kept ready to
+	// each endpoint that takes new connections, once Start was called: their
+	// handshakes are over, and DialAs gives them out. It is ignored where there is
+	// nothing to make ready: for plaintext, and where the server name comes with
+	// each client. 0: none. The upstream must be one whose clients speak first.
+	Warm int
+
+	// WarmAge is how long a connection is kept ready. 0: 50s.
+	WarmAge time.Duration
+
+	// Filling has room for as many connections as are made ready at once by all
+	// the Upstreams that share it. Nil: each endpoint has a bound of its own.
+	Filling chan struct{}
+
 	// Tracker is that of the upstream's name, which other revisions of it
 	// share. Nil: its connections are not tracked.
 	Tracker *Tracker
@@ -90,6 +104,9 @@ func New(o Options) *Upstream {
 		for _, c := range e.clients() {
 			e.fromHost = e.fromHost || c.Options().FromHost
 		}
+		if o.Warm > 0 && eo.Stream != nil && !eo.Draining && !e.fromHost {
+			e.keepWarm(o)
+		}
 		u.endpoints = append(u.endpoints, e)
 		switch {
 		case eo.Draining:
@@ -140,22 +157,49 @@ func (u *Upstream) Flush() int {
 	return n
 }
 
+// Start begins to keep warm connections, if Options ask for any. It is called
+// when u has come to take traffic: before, nothing is dialled. The caller must
+// call Retire in the end. Calling Start again changes nothing.
+func (u *Upstream) Start() {
+	for _, e := range u.endpoints {
+		e.warm.start()
+	}
+}
+
+// Retire closes the connections that are kept warm, for good, and returns when
+// what Start began has ended. Whoever still calls Dial gets new connections.
+func (u *Upstream) Retire() {
+	for _, e := range u.endpoints {
+		e.warm.end()
+	}
+	for _, e := range u.endpoints {
+		e.warm.wait()
+	}
+}
+
 // Dial is DialAs for a client that did not say which host it wants.
 func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, error) {
 	return u.DialAs(ctx, p, "")
 }
 
-// DialAs connects to the first endpoint of Order that can be connected to. Each
+// DialAs connects to the first endpoint of Order that can be connected to, which
+// for a Stream may be by giving out a connection that was kept warm. Each
 // endpoint is given its own connect and handshake timeouts; ctx bounds all.
 // Host is as Endpoint.DialAs has it.
 //
 // The connection is a *tls.Conn whose handshake is complete, or, to a
 // plaintext endpoint, a *socket.Socket. The caller owns and closes it, and it
-// does not depend on ctx any more. The error is a *DialError, several of them
-// joined, or ErrNoEndpoint.
+// does not depend on ctx any more. If it was warm its Socket is read as
+// Socket.Stream has it: whoever asks for a Stream had better call that in any
+// case. The error is a *DialError, several of them joined, or ErrNoEndpoint.
 func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	var errs []error
 	for _, e := range u.Order() {
+		if p == Stream {
+			if conn := e.warm.take(); conn != nil {
+				return conn, e, nil
+			}
+		}
 		conn, err := e.DialAs(ctx, p, host)
 		if err == nil {
 			return conn, e, nil

@@ -17,10 +17,11 @@ import (
 
 const statusLong = `Status shows what is true of the running gateway now: its listeners with the
 addresses they are bound to, its upstreams' endpoints with their handshakes (and
-why each full one was not a resumption) and the last failure of each, connections
-by client certificate where they were not all made with the same, what
-verification would have refused under REPORT_ONLY, and every resource that could
-not be made live, with the reason.
+why each full one was not a resumption) and the last failure of each, the
+connections kept warm where pool.warm asks for any, connections by client
+certificate where they were not all made with the same, what verification would
+have refused under REPORT_ONLY, and every resource that could not be made live,
+with the reason.
 
 With --certificates it shows instead every certificate in use, the soonest to
 expire first: our own, the CAs and revocation lists of trust bundles, and those
@@ -115,7 +116,7 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 		problems.add(kindLabel(p.GetKind()), p.GetName(), p.GetReason())
 	}
 	for _, t := range []*table{
-		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), reportedTable(ups), identityTable(ups), problems,
+		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), warmTable(ups), reportedTable(ups), identityTable(ups), problems,
 	} {
 		if len(t.rows) == 0 {
 			continue
@@ -184,6 +185,20 @@ func handshakes(e *adminv1.EndpointStatus) string {
 		full += " (" + strings.Join(why, ", ") + ")"
 	}
 	return fmt.Sprintf("%s, %d resumed", full, e.GetHandshakesResumed())
+}
+
+// warmTable has the connections that are kept ready.
+func warmTable(ups []*adminv1.UpstreamStatus) *table {
+	t := &table{header: []string{"UPSTREAM", "ENDPOINT", "WARM", "USED", "MISSED", "EXPIRED", "CLOSED"}}
+	for _, u := range ups {
+		for _, e := range u.GetEndpoints() {
+			if w := e.GetWarm(); w != nil {
+				t.add(u.GetName(), e.GetAddress(), fmt.Sprintf("%d of %d", w.GetReady(), w.GetSize()),
+					fmt.Sprint(w.GetUsed()), fmt.Sprint(w.GetMissed()), fmt.Sprint(w.GetExpired()), fmt.Sprint(w.GetClosed()))
+			}
+		}
+	}
+	return t
 }
 
 // reportedTable has what VERIFICATION_REPORT_ONLY let through.

@@ -26,6 +26,10 @@ type Compiler struct {
 	// nobody is.
 	Observer func(upstream.Event)
 
+	// Filling is shared by the upstreams that are built, as upstream.Options has
+	// it. It may be nil.
+	Filling chan struct{}
+
 	// FileRoots are the directories below which files are read. Nil: none is.
 	FileRoots fileroot.Roots
 
@@ -60,12 +64,13 @@ type job struct {
 	roots        fileroot.Roots
 	rereadSystem bool
 	observer     func(upstream.Event)
+	filling      chan struct{}
 	log          hclog.Logger
 }
 
 // configure hands the job what the compiler was given.
 func (c Compiler) configure(j *job) *job {
-	j.log, j.rereadSystem, j.observer, j.roots = c.Logger, c.RereadSystem, c.Observer, c.FileRoots
+	j.log, j.rereadSystem, j.observer, j.roots, j.filling = c.Logger, c.RereadSystem, c.Observer, c.FileRoots, c.Filling
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

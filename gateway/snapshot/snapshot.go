@@ -115,13 +115,30 @@ func (s *Snapshot) Upstreams() []Upstream {
 	return out
 }
 
-// Retire closes the idle connections of every upstream that next does not use.
-// Connections and requests under way go on.
+// Start has every upstream keep connections warm that is to, if it does not
+// already. It is called once the snapshot is live; until then nothing is
+// dialled. Retire ends it.
+func (s *Snapshot) Start() {
+	for _, u := range s.upstreams {
+		u.live.Start()
+	}
+}
+
+// Retire closes the idle and the warm connections of every upstream that next
+// does not use. Connections and requests under way go on.
 func (s *Snapshot) Retire(next *Snapshot) {
 	for name, u := range s.upstreams {
 		if n := next.upstreams[name]; n == nil || n.back != u.back {
+			u.live.Retire()
 			u.back.Retire()
 		}
+	}
+}
+
+// Cool closes the warm connections of every upstream, for good.
+func (s *Snapshot) Cool() {
+	for _, u := range s.upstreams {
+		u.live.Retire()
 	}
 }
 

@@ -1,10 +1,12 @@
 package snapshot
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -82,6 +84,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Logger:           s.job.log,
 		Tracker:          u.tracker,
 		Observer:         s.job.observer,
+		Filling:          s.job.filling,
 	}
 	back := l7.BackOptions{
 		TLS:         msg.GetPlaintext() == nil,
@@ -89,6 +92,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
 		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),
 	}
+	o.Warm, o.WarmAge = s.warm(msg, back.IdleTimeout, back.MaxAge)
 	if enum(s, "http.protocol", msg.GetHttp().GetProtocol(), adminv1.HttpProtocol_name) {
 		back.Protocol = httpProtocols[msg.GetHttp().GetProtocol()]
 	}
@@ -139,6 +143,35 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 	u.live = upstream.New(o)
 	back.Upstream = u.live
 	u.back = l7.NewBack(back)
+}
+
+// warm returns how many connections are kept ready, and for how long.
+func (s *scope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Duration) (n int, age time.Duration) {
+	n = s.limit("pool.warm", msg.GetPool().GetWarm(), 1000)
+	if n == 0 {
+		return 0, 0
+	}
+	switch {
+	case msg.GetPlaintext() != nil:
+		s.Add("pool.warm", "must be left out with plaintext: there is no TLS handshake to be made ahead of need")
+	case msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST:
+		s.Add("pool.warm", "must be left out where tls.server_name_source is SERVER_NAME_SOURCE_FROM_HOST: which host a client will ask for is not known ahead")
+	case msg.GetTcp().GetServerSpeaksFirst():
+		s.Add("pool.warm", "must be left out where tcp.server_speaks_first is set: what the server says at once is for the client that it is said to")
+	}
+	for _, limit := range []struct {
+		at invalid.Path
+		d  time.Duration
+	}{{"pool.idle_timeout", idleTimeout}, {"pool.max_age", maxAge}} {
+		if limit.d > 0 && limit.d < time.Second {
+			s.Add(limit.at, "is %v; where pool.warm is set it must be at least 1s, or connections would be made only to be closed", limit.d)
+		}
+	}
+	age = cmp.Or(idleTimeout, 50*time.Second)
+	if maxAge > 0 {
+		age = min(age, maxAge)
+	}
+	return n, age
 }
 
 var httpProtocols = map[adminv1.HttpProtocol]l7.Protocol{

@@ -937,7 +937,10 @@ type EndpointStatus struct {
 	// The full handshakes by why they were full.
 	FullHandshakes []*FullHandshakes `protobuf:"bytes,13,rep,name=full_handshakes,json=fullHandshakes,proto3" json:"full_handshakes,omitempty"`
 	// What verification would have refused under VERIFICATION_REPORT_ONLY.
-	Reported      []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
+	Reported []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
+	// The connections kept warm; absent where pool.warm asks for none, and at an
+	// endpoint that is draining.
+	Warm          *WarmConnections `protobuf:"bytes,15,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1070,6 +1073,106 @@ func (x *EndpointStatus) GetReported() []*FailureCount {
 	return nil
 }
 
+func (x *EndpointStatus) GetWarm() *WarmConnections {
+	if x != nil {
+		return x.Warm
+	}
+	return nil
+}
+
+// The connections that are kept ready to an endpoint. They are among those
+// that EndpointStatus counts.
+type WarmConnections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many are to be kept: pool.warm.
+	Size uint32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	// How many are ready now.
+	Ready uint32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Those that were given to a client.
+	Used uint64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	// Clients for whom none was ready, and a connection had to be made.
+	Missed uint64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Those that were closed unused because of pool.idle_timeout or
+	// pool.max_age.
+	Expired uint64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
+	// Those that the server closed unused, or spoke on before any client did.
+	Closed        uint64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmConnections) Reset() {
+	*x = WarmConnections{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmConnections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmConnections) ProtoMessage() {}
+
+func (x *WarmConnections) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmConnections.ProtoReflect.Descriptor instead.
+func (*WarmConnections) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WarmConnections) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *WarmConnections) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *WarmConnections) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *WarmConnections) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *WarmConnections) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *WarmConnections) GetClosed() uint64 {
+	if x != nil {
+		return x.Closed
+	}
+	return 0
+}
+
 // Full handshakes of one reason.
 type FullHandshakes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1083,7 +1186,7 @@ type FullHandshakes struct {
 
 func (x *FullHandshakes) Reset() {
 	*x = FullHandshakes{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1198,7 @@ func (x *FullHandshakes) String() string {
 func (*FullHandshakes) ProtoMessage() {}
 
 func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1211,7 @@ func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
 func (*FullHandshakes) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FullHandshakes) GetReason() FullHandshakeReason {
@@ -1138,7 +1241,7 @@ type CertificateConnections struct {
 
 func (x *CertificateConnections) Reset() {
 	*x = CertificateConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1253,7 @@ func (x *CertificateConnections) String() string {
 func (*CertificateConnections) ProtoMessage() {}
 
 func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1266,7 @@ func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
 func (*CertificateConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CertificateConnections) GetSha256Fingerprint() string {
@@ -1189,7 +1292,7 @@ type StatusServiceListCertificatesRequest struct {
 
 func (x *StatusServiceListCertificatesRequest) Reset() {
 	*x = StatusServiceListCertificatesRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1304,7 @@ func (x *StatusServiceListCertificatesRequest) String() string {
 func (*StatusServiceListCertificatesRequest) ProtoMessage() {}
 
 func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1317,7 @@ func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use StatusServiceListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*StatusServiceListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
 // The certificates in use.
@@ -1228,7 +1331,7 @@ type StatusServiceListCertificatesResponse struct {
 
 func (x *StatusServiceListCertificatesResponse) Reset() {
 	*x = StatusServiceListCertificatesResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1343,7 @@ func (x *StatusServiceListCertificatesResponse) String() string {
 func (*StatusServiceListCertificatesResponse) ProtoMessage() {}
 
 func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1356,7 @@ func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Mess
 
 // Deprecated: Use StatusServiceListCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*StatusServiceListCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusServiceListCertificatesResponse) GetCertificates() []*CertificateInUse {
@@ -1284,7 +1387,7 @@ type CertificateInUse struct {
 
 func (x *CertificateInUse) Reset() {
 	*x = CertificateInUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1399,7 @@ func (x *CertificateInUse) String() string {
 func (*CertificateInUse) ProtoMessage() {}
 
 func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1412,7 @@ func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
 func (*CertificateInUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CertificateInUse) GetUse() CertificateUse {
@@ -1363,7 +1466,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1478,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1491,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
 // An event.
@@ -1420,7 +1523,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1535,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1548,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -1531,7 +1634,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1646,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1659,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -1588,7 +1691,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1703,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1716,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -1680,7 +1783,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12i\n" +
-	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\"\xb5\x05\n" +
+	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\"\xef\x05\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
@@ -1696,7 +1799,15 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x06backup\x18\v \x01(\bR\x06backup\x12\x1a\n" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12L\n" +
 	"\x0ffull_handshakes\x18\r \x03(\v2#.drawbridge.admin.v1.FullHandshakesR\x0efullHandshakes\x12=\n" +
-	"\breported\x18\x0e \x03(\v2!.drawbridge.admin.v1.FailureCountR\breported\"h\n" +
+	"\breported\x18\x0e \x03(\v2!.drawbridge.admin.v1.FailureCountR\breported\x128\n" +
+	"\x04warm\x18\x0f \x01(\v2$.drawbridge.admin.v1.WarmConnectionsR\x04warm\"\x99\x01\n" +
+	"\x0fWarmConnections\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\rR\x04size\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\rR\x05ready\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\x12\x16\n" +
+	"\x06missed\x18\x04 \x01(\x04R\x06missed\x12\x18\n" +
+	"\aexpired\x18\x05 \x01(\x04R\aexpired\x12\x16\n" +
+	"\x06closed\x18\x06 \x01(\x04R\x06closed\"h\n" +
 	"\x0eFullHandshakes\x12@\n" +
 	"\x06reason\x18\x01 \x01(\x0e2(.drawbridge.admin.v1.FullHandshakeReasonR\x06reason\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"i\n" +
@@ -1785,7 +1896,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                            // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                           // 1: drawbridge.admin.v1.EndpointHealth
@@ -1801,67 +1912,69 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*StatusServiceListUpstreamsResponse)(nil),    // 11: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
 	(*UpstreamStatus)(nil),                        // 12: drawbridge.admin.v1.UpstreamStatus
 	(*EndpointStatus)(nil),                        // 13: drawbridge.admin.v1.EndpointStatus
-	(*FullHandshakes)(nil),                        // 14: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),                // 15: drawbridge.admin.v1.CertificateConnections
-	(*StatusServiceListCertificatesRequest)(nil),  // 16: drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	(*StatusServiceListCertificatesResponse)(nil), // 17: drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	(*CertificateInUse)(nil),                      // 18: drawbridge.admin.v1.CertificateInUse
-	(*WatchEventsRequest)(nil),                    // 19: drawbridge.admin.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                   // 20: drawbridge.admin.v1.WatchEventsResponse
-	(*FailureCount)(nil),                          // 21: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                           // 22: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),                 // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 24: google.protobuf.Duration
-	(*Warning)(nil),                               // 25: drawbridge.admin.v1.Warning
-	(Protocol)(0),                                 // 26: drawbridge.admin.v1.Protocol
-	(Kind)(0),                                     // 27: drawbridge.admin.v1.Kind
-	(*CertificateInfo)(nil),                       // 28: drawbridge.admin.v1.CertificateInfo
-	(Reason)(0),                                   // 29: drawbridge.admin.v1.Reason
+	(*WarmConnections)(nil),                       // 14: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                        // 15: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),                // 16: drawbridge.admin.v1.CertificateConnections
+	(*StatusServiceListCertificatesRequest)(nil),  // 17: drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	(*StatusServiceListCertificatesResponse)(nil), // 18: drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	(*CertificateInUse)(nil),                      // 19: drawbridge.admin.v1.CertificateInUse
+	(*WatchEventsRequest)(nil),                    // 20: drawbridge.admin.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                   // 21: drawbridge.admin.v1.WatchEventsResponse
+	(*FailureCount)(nil),                          // 22: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                           // 23: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),                 // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                   // 25: google.protobuf.Duration
+	(*Warning)(nil),                               // 26: drawbridge.admin.v1.Warning
+	(Protocol)(0),                                 // 27: drawbridge.admin.v1.Protocol
+	(Kind)(0),                                     // 28: drawbridge.admin.v1.Kind
+	(*CertificateInfo)(nil),                       // 29: drawbridge.admin.v1.CertificateInfo
+	(Reason)(0),                                   // 30: drawbridge.admin.v1.Reason
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	23, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	24, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	24, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	25, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
 	7,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
 	8,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
 	9,  // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	25, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	26, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	0,  // 6: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	26, // 7: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	27, // 8: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	27, // 7: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	28, // 8: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
 	12, // 9: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
 	13, // 10: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	15, // 11: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	16, // 11: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
 	1,  // 12: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	21, // 13: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	22, // 14: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	28, // 15: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	14, // 16: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	21, // 17: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	2,  // 18: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	18, // 19: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 20: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	28, // 21: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	23, // 22: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 23: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
-	27, // 24: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 25: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	29, // 26: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
-	29, // 27: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	29, // 28: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	23, // 29: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
-	5,  // 30: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	10, // 31: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	16, // 32: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	19, // 33: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 34: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	11, // 35: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	17, // 36: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	20, // 37: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
-	34, // [34:38] is the sub-list for method output_type
-	30, // [30:34] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	22, // 13: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	23, // 14: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	29, // 15: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	15, // 16: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	22, // 17: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	14, // 18: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	2,  // 19: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	19, // 20: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 21: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	29, // 22: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	24, // 23: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 24: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
+	28, // 25: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 26: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	30, // 27: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
+	30, // 28: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	30, // 29: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	24, // 30: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
+	5,  // 31: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	10, // 32: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
+	17, // 33: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	20, // 34: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 35: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	11, // 36: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
+	18, // 37: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	21, // 38: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
+	35, // [35:39] is the sub-list for method output_type
+	31, // [31:35] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -1879,7 +1992,7 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -155,12 +155,15 @@ type Upstream struct {
 	//	*Upstream_Tls
 	//	*Upstream_Plaintext
 	Transport isUpstream_Transport `protobuf_oneof:"transport"`
-	// Connections kept for further HTTP requests.
+	// Connections kept for further HTTP requests, and kept ready for TCP
+	// listeners.
 	Pool *Pool `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Bounds on waiting.
 	Timeouts *UpstreamTimeouts `protobuf:"bytes,9,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
 	// What only HTTP listeners use.
-	Http          *UpstreamHttp `protobuf:"bytes,10,opt,name=http,proto3" json:"http,omitempty"`
+	Http *UpstreamHttp `protobuf:"bytes,10,opt,name=http,proto3" json:"http,omitempty"`
+	// What only TCP listeners use.
+	Tcp           *UpstreamTcp `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +275,13 @@ func (x *Upstream) GetTimeouts() *UpstreamTimeouts {
 func (x *Upstream) GetHttp() *UpstreamHttp {
 	if x != nil {
 		return x.Http
+	}
+	return nil
+}
+
+func (x *Upstream) GetTcp() *UpstreamTcp {
+	if x != nil {
+		return x.Tcp
 	}
 	return nil
 }
@@ -406,15 +416,26 @@ func (*Plaintext) Descriptor() ([]byte, []int) {
 
 // Connections kept for further HTTP requests, per endpoint; with
 // SERVER_NAME_SOURCE_FROM_HOST per endpoint and host, for at most 512 hosts.
+// And connections made ahead of need for TCP listeners, per endpoint.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most idle connections kept. Default: 128.
+	// Most idle connections kept for HTTP requests. Default: 128.
 	MaxIdle uint32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3" json:"max_idle,omitempty"`
-	// How long one is kept idle. Default: 60s.
+	// How long one is kept idle. Default: 60s for HTTP requests, and 50s for
+	// those that are kept warm. A server that closes what has said nothing for
+	// some time should have it at less than that. Where warm is set at least 1s.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	// How old one may be and still take a request, so that an identity that was
-	// rotated fades out by itself. Default: no limit.
-	MaxAge        *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// How old one may be and still be put to use, so that an identity that was
+	// rotated fades out by itself. Default: no limit. Where warm is set at least
+	// 1s.
+	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// How many connections are kept ready to each endpoint for clients of TCP
+	// listeners, their TLS handshakes over: such a client's first byte goes out at
+	// once. What was used is replaced, as is what the server has closed, with
+	// pauses where it keeps doing so. An endpoint that is down or draining has
+	// none. Not for plaintext, nor for SERVER_NAME_SOURCE_FROM_HOST, nor where
+	// the server speaks first. Default: 0, none; at most 1000.
+	Warm          uint32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +491,62 @@ func (x *Pool) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *Pool) GetWarm() uint32 {
+	if x != nil {
+		return x.Warm
+	}
+	return 0
+}
+
+// How bytes are carried to an upstream for TCP listeners.
+type UpstreamTcp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server sends something before the client does, as those of SMTP, IMAP,
+	// FTP, SSH and MySQL do. It is carried in any case, and listeners need to know
+	// nothing of it; but no connections can be kept warm, because what the server
+	// says is for the client that it is said to.
+	ServerSpeaksFirst bool `protobuf:"varint,1,opt,name=server_speaks_first,json=serverSpeaksFirst,proto3" json:"server_speaks_first,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *UpstreamTcp) Reset() {
+	*x = UpstreamTcp{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamTcp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamTcp) ProtoMessage() {}
+
+func (x *UpstreamTcp) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamTcp.ProtoReflect.Descriptor instead.
+func (*UpstreamTcp) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UpstreamTcp) GetServerSpeaksFirst() bool {
+	if x != nil {
+		return x.ServerSpeaksFirst
+	}
+	return false
+}
+
 // Bounds on how long an upstream is waited for.
 type UpstreamTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -483,7 +560,7 @@ type UpstreamTimeouts struct {
 
 func (x *UpstreamTimeouts) Reset() {
 	*x = UpstreamTimeouts{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +572,7 @@ func (x *UpstreamTimeouts) String() string {
 func (*UpstreamTimeouts) ProtoMessage() {}
 
 func (x *UpstreamTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +585,7 @@ func (x *UpstreamTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTimeouts.ProtoReflect.Descriptor instead.
 func (*UpstreamTimeouts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UpstreamTimeouts) GetConnect() *durationpb.Duration {
@@ -538,7 +615,7 @@ type UpstreamHttp struct {
 
 func (x *UpstreamHttp) Reset() {
 	*x = UpstreamHttp{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +627,7 @@ func (x *UpstreamHttp) String() string {
 func (*UpstreamHttp) ProtoMessage() {}
 
 func (x *UpstreamHttp) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +640,7 @@ func (x *UpstreamHttp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamHttp.ProtoReflect.Descriptor instead.
 func (*UpstreamHttp) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpstreamHttp) GetProtocol() HttpProtocol {
@@ -584,7 +661,7 @@ var File_drawbridge_admin_v1_upstream_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb5\x04\n" +
+	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe9\x04\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Upstream.LabelsEntryR\x06labels\x12\x12\n" +
@@ -596,7 +673,8 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x04pool\x18\b \x01(\v2\x19.drawbridge.admin.v1.PoolR\x04pool\x12A\n" +
 	"\btimeouts\x18\t \x01(\v2%.drawbridge.admin.v1.UpstreamTimeoutsR\btimeouts\x125\n" +
 	"\x04http\x18\n" +
-	" \x01(\v2!.drawbridge.admin.v1.UpstreamHttpR\x04http\x1a9\n" +
+	" \x01(\v2!.drawbridge.admin.v1.UpstreamHttpR\x04http\x122\n" +
+	"\x03tcp\x18\v \x01(\v2 .drawbridge.admin.v1.UpstreamTcpR\x03tcp\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -606,11 +684,14 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
 	"\x06backup\x18\x03 \x01(\bR\x06backup\x12\x1a\n" +
 	"\bdraining\x18\x04 \x01(\bR\bdraining\"\v\n" +
-	"\tPlaintext\"\x93\x01\n" +
+	"\tPlaintext\"\xa7\x01\n" +
 	"\x04Pool\x12\x19\n" +
 	"\bmax_idle\x18\x01 \x01(\rR\amaxIdle\x12<\n" +
 	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x122\n" +
-	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x80\x01\n" +
+	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x12\n" +
+	"\x04warm\x18\x04 \x01(\rR\x04warm\"=\n" +
+	"\vUpstreamTcp\x12.\n" +
+	"\x13server_speaks_first\x18\x01 \x01(\bR\x11serverSpeaksFirst\"\x80\x01\n" +
 	"\x10UpstreamTimeouts\x123\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
 	"\thandshake\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thandshake\"\x82\x01\n" +
@@ -641,7 +722,7 @@ func file_drawbridge_admin_v1_upstream_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_drawbridge_admin_v1_upstream_proto_goTypes = []any{
 	(HttpProtocol)(0),           // 0: drawbridge.admin.v1.HttpProtocol
 	(HostHeader)(0),             // 1: drawbridge.admin.v1.HostHeader
@@ -649,31 +730,33 @@ var file_drawbridge_admin_v1_upstream_proto_goTypes = []any{
 	(*Endpoint)(nil),            // 3: drawbridge.admin.v1.Endpoint
 	(*Plaintext)(nil),           // 4: drawbridge.admin.v1.Plaintext
 	(*Pool)(nil),                // 5: drawbridge.admin.v1.Pool
-	(*UpstreamTimeouts)(nil),    // 6: drawbridge.admin.v1.UpstreamTimeouts
-	(*UpstreamHttp)(nil),        // 7: drawbridge.admin.v1.UpstreamHttp
-	nil,                         // 8: drawbridge.admin.v1.Upstream.LabelsEntry
-	(*UpstreamTls)(nil),         // 9: drawbridge.admin.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
+	(*UpstreamTcp)(nil),         // 6: drawbridge.admin.v1.UpstreamTcp
+	(*UpstreamTimeouts)(nil),    // 7: drawbridge.admin.v1.UpstreamTimeouts
+	(*UpstreamHttp)(nil),        // 8: drawbridge.admin.v1.UpstreamHttp
+	nil,                         // 9: drawbridge.admin.v1.Upstream.LabelsEntry
+	(*UpstreamTls)(nil),         // 10: drawbridge.admin.v1.UpstreamTls
+	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_upstream_proto_depIdxs = []int32{
-	8,  // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
+	9,  // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
 	3,  // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
-	9,  // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
+	10, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
 	4,  // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
 	5,  // 4: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
-	6,  // 5: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
-	7,  // 6: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
-	10, // 7: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
-	10, // 8: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
-	10, // 9: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
-	10, // 10: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
-	0,  // 11: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
-	1,  // 12: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	7,  // 5: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
+	8,  // 6: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
+	6,  // 7: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
+	11, // 8: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
+	11, // 9: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
+	11, // 10: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
+	11, // 11: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
+	0,  // 12: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
+	1,  // 13: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_upstream_proto_init() }
@@ -692,7 +775,7 @@ func file_drawbridge_admin_v1_upstream_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_upstream_proto_rawDesc), len(file_drawbridge_admin_v1_upstream_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,69 @@
+package backend
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/wire"
+)
+
+// StartHTTP serves HTTP on a port of loopback that the kernel chooses: HTTP/1.1,
+// and HTTP/2 too if config offers h2. A path
+// /bytes/N/SEED is answered with N bytes of the pattern of that seed.
+func StartHTTP(config *tls.Config) (*Backend, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{listener: l, config: config}
+	config = config.Clone()
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		b.Handshakes.Add(1)
+		if s.DidResume {
+			b.Resumed.Add(1)
+		}
+		return nil
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(slices.Contains(config.NextProtos, "h2"))
+	server := &http.Server{Handler: http.HandlerFunc(b.answer), TLSConfig: config, Protocols: &protocols}
+	b.closeHTTP = server.Close
+	b.wg.Go(func() { _ = server.ServeTLS(l, "", "") })
+	return b, nil
+}
+
+func (b *Backend) answer(w http.ResponseWriter, r *http.Request) {
+	size, seed, ok := parsePath(r.URL.Path)
+	if !ok {
+		b.Mismatched.Add(1)
+		http.Error(w, "no such path", http.StatusNotFound)
+		return
+	}
+	h := w.Header()
+	h["Content-Type"] = octets
+	h["Content-Length"] = []string{strconv.FormatUint(size, 10)}
+	for offset := uint64(0); offset < size; {
+		n := min(size-offset, 64<<10)
+		if _, err := w.Write(wire.At(seed, offset, int(n))); err != nil {
+			return // the client hears of it
+		}
+		offset += n
+	}
+}
+
+// octets is a header's value; it is never modified.
+var octets = []string{"application/octet-stream"}
+
+// parsePath reads /bytes/N/SEED, the seed in hexadecimal.
+func parsePath(path string) (size, seed uint64, ok bool) {
+	path, ok = strings.CutPrefix(path, "/bytes/")
+	n, s, found := strings.Cut(path, "/")
+	size, errSize := strconv.ParseUint(n, 10, 40)
+	seed, errSeed := strconv.ParseUint(s, 16, 64)
+	return size, seed, ok && found && errSize == nil && errSeed == nil
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/chart"
+	"github.com/drawbridge-gateway/drawbridge/bench/load"
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+// A group is rows that differ in one number, drawn as lines over it.
+type group struct {
+	name, title, x, y string
+	// series are the lines through the rows of the given names.
+	series func(r *run, names []string) []chart.Series
+}
+
+var groups = []group{
+	{
+		name: "growth-conns", title: "CPU per message as connections grow", x: "connections", y: perMessage.name,
+		series: func(r *run, names []string) []chart.Series {
+			return r.series(names, func(l line) [3]float64 { return [3]float64{l.figure} })
+		},
+	},
+	{
+		name: "growth-config", title: "Cost as the configuration grows", x: "upstreams and routes", y: "ms, or µs, or MiB",
+		series: func(r *run, names []string) []chart.Series {
+			var out []chart.Series
+			for _, column := range growColumns {
+				for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.more[column]} }) {
+					out = append(out, chart.Series{Name: column, Values: s.Values})
+				}
+			}
+			for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.figure} }) {
+				out = append(out, chart.Series{Name: perRequest.name, Values: s.Values})
+			}
+			return out
+		},
+	},
+}
+
+// group returns the names of a group's rows that were measured, and the number
+// in which each differs.
+func (r *run) group(g group) (names []string, x []float64) {
+	r.each(func(w row, _ result) {
+		if w.group == g.name {
+			names, x = append(names, w.name), append(x, float64(w.size))
+		}
+	})
+	return names, x
+}
+
+// growConns is reqresp with another number of connections.
+func growConns(n int) row {
+	return row{
+		name: fmt.Sprintf("growth-conns-%d", n), group: "growth-conns", size: n,
+		title: plural(n, "connection") + ", 64-byte messages there and back through L4",
+		work:  work{load: load.Echo(n, 64), workers: n}, unit: perMessage,
+	}
+}
+
+// growConfig is http-small to some of n routes.
+func growConfig(n int) row {
+	return row{
+		name: fmt.Sprintf("growth-config-%d", n), group: "growth-config", size: n,
+		title:   fmt.Sprintf("%d upstreams and as many routes: put over gRPC, one changed, GET of 1 KiB from some", n),
+		service: proxy.Service{HTTP: true, Admin: true},
+		work:    work{config: n}, unit: perRequest,
+	}
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,113 @@
+// Package keys makes the PKI of a run: one CA, a backend that demands a client
+// certificate, the proxies' client certificate, and the certificate of their
+// TLS listeners. All keys are ECDSA P-256.
+//
+// Keys live in files below the directory given, because that is how proxies
+// read them, and are gone with it.
+package keys
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+)
+
+const (
+	// BackendName is the name that the backend's certificate is for.
+	BackendName = "backend.bench.test"
+	// ListenerName is the name that the proxies' own certificate is for.
+	ListenerName = "proxy.bench.test"
+)
+
+// A Pair is the files of a certificate and its key.
+type Pair struct {
+	// Chain and Key are PEM files; Bundle is both in one.
+	Chain, Key, Bundle string
+}
+
+// Keys is the PKI of one run. It is immutable.
+type Keys struct {
+	// CA is the file of the root that everybody trusts.
+	CA string
+	// Client is what proxies present to the backend.
+	Client Pair
+	// Listener is what proxies present to clients.
+	Listener Pair
+
+	pool    *x509.CertPool
+	backend tls.Certificate
+}
+
+// New makes a PKI in dir, which must exist.
+func New(dir string) (*Keys, error) {
+	ca, err := pki.NewRoot(pki.CAOptions{CommonName: "bench"})
+	if err != nil {
+		return nil, err
+	}
+	k := &Keys{CA: filepath.Join(dir, "ca.pem"), pool: x509.NewCertPool()}
+	k.pool.AddCert(ca.Certificate())
+	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
+	var errs [4]error
+	errs[0] = os.WriteFile(k.CA, ca.RootPEM(), 0o600)
+	_, k.backend, errs[1] = issue(ca, dir, "backend", pki.LeafOptions{DNSNames: []string{BackendName}, IPs: loopback})
+	k.Client, _, errs[2] = issue(ca, dir, "client", pki.LeafOptions{CommonName: "client", Usage: pki.Client})
+	k.Listener, _, errs[3] = issue(ca, dir, "listener", pki.LeafOptions{DNSNames: []string{ListenerName}, IPs: loopback})
+	return k, errors.Join(errs[:]...)
+}
+
+func issue(ca *pki.CA, dir, name string, o pki.LeafOptions) (Pair, tls.Certificate, error) {
+	p := Pair{
+		Chain:  filepath.Join(dir, name+".pem"),
+		Key:    filepath.Join(dir, name+"-key.pem"),
+		Bundle: filepath.Join(dir, name+"-bundle.pem"),
+	}
+	issued, err := ca.Issue(o)
+	if err != nil {
+		return p, tls.Certificate{}, fmt.Errorf("issue %s: %w", name, err)
+	}
+	for path, data := range map[string][]byte{
+		p.Chain: issued.ChainPEM, p.Key: issued.KeyPEM,
+		p.Bundle: slices.Concat(issued.ChainPEM, issued.KeyPEM),
+	} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return p, tls.Certificate{}, err
+		}
+	}
+	cert, err := tls.X509KeyPair(issued.ChainPEM, issued.KeyPEM)
+	return p, cert, err
+}
+
+// groups is the one key exchange that every proxy speaks, so that all do the
+// same work: without it some would do ML-KEM as well, and others not.
+var groups = []tls.CurveID{tls.X25519}
+
+// BackendTLS returns the settings of the backend, which demands a client
+// certificate. protos are what it speaks above TLS; none is fine.
+func (k *Keys) BackendTLS(protos ...string) *tls.Config {
+	return &tls.Config{
+		Certificates:                []tls.Certificate{k.backend},
+		ClientAuth:                  tls.RequireAndVerifyClientCert,
+		ClientCAs:                   k.pool,
+		CurvePreferences:            groups,
+		NextProtos:                  protos,
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+// ClientTLS returns the settings of a client of a proxy's TLS listener.
+func (k *Keys) ClientTLS(protos ...string) *tls.Config {
+	return &tls.Config{
+		RootCAs:                     k.pool,
+		ServerName:                  ListenerName,
+		CurvePreferences:            groups,
+		NextProtos:                  protos,
+		DynamicRecordSizingDisabled: true,
+	}
+}

@@ -1,0 +1,167 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/wire"
+)
+
+// A Count is what of HTTP is counted as a unit.
+type Count int
+
+const (
+	// Requests are counted.
+	Requests Count = iota
+	// Bytes of bodies are counted.
+	Bytes
+)
+
+// HTTP sends GET after GET for bodies of size bytes on each connection, over
+// HTTP/1.1. Each asks for other bytes, so that answers that were swapped are
+// found out. What it records is the time to the last byte.
+func HTTP(conns int, size uint64, unit Count) Func {
+	return HTTPHosts(conns, size, unit, []string{"bench.test"})
+}
+
+// HTTPHosts is HTTP for one of several hosts in each request, at random. Their
+// names must be of the same length.
+func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
+	return func(ctx context.Context, target Target, m *Meter) {
+		slots := make(chan struct{}, 32) // as in Echo
+		each(ctx, m, conns, func(int) error {
+			slots <- struct{}{}
+			c, err := newHTTPConn(ctx, target, size, hosts)
+			<-slots
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			r := m.recorder()
+			m.workerReady()
+			for {
+				start := time.Now()
+				count := func(int) {}
+				if unit == Bytes {
+					count = m.add
+				}
+				if err := c.get(count); err != nil {
+					return err
+				}
+				r.record(time.Since(start))
+				if unit == Requests {
+					m.add(1)
+				}
+			}
+		})
+	}
+}
+
+// An httpConn is one client of HTTP/1.1. It reads no more of HTTP than it must:
+// what it costs is taken from the proxy.
+type httpConn struct {
+	conn    net.Conn
+	size    uint64
+	request []byte
+	seedAt  int // where in request the 16 digits of the seed are
+	hosts   []string
+	hostAt  int // where in request the host is
+	buf     []byte
+}
+
+// newHTTPConn returns a connection on which one request has been answered.
+func newHTTPConn(ctx context.Context, target Target, size uint64, hosts []string) (*httpConn, error) {
+	conn, err := target.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &httpConn{conn: conn, size: size, hosts: hosts, buf: make([]byte, min(4<<10+size, 128<<10))}
+	c.request = fmt.Appendf(nil, "GET /bytes/%d/", size)
+	c.seedAt = len(c.request)
+	c.request = append(c.request, "0123456789abcdef HTTP/1.1\r\nHost: "...)
+	c.hostAt = len(c.request)
+	c.request = append(c.request, hosts[0]+"\r\n\r\n"...)
+	if err := c.get(func(int) {}); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *httpConn) close() { _ = c.conn.Close() }
+
+// get sends a request and reads its answer. count is told of the body's bytes
+// as they come.
+func (c *httpConn) get(count func(int)) error {
+	// Hexadecimal of a fixed width: the top bit is set.
+	seed := rand.Uint64() | 1<<63
+	strconv.AppendUint(c.request[:c.seedAt], seed, 16)
+	copy(c.request[c.hostAt:], c.hosts[rand.IntN(len(c.hosts))])
+	if _, err := c.conn.Write(c.request); err != nil {
+		return err
+	}
+	have := 0
+	for {
+		n, err := c.conn.Read(c.buf[have:])
+		have += n
+		if end := bytes.Index(c.buf[:have], []byte("\r\n\r\n")); end >= 0 {
+			if err := c.checkHead(c.buf[:end+2]); err != nil {
+				return err
+			}
+			return c.body(seed, c.buf[end+4:have], count)
+		}
+		if err != nil {
+			return err
+		}
+		if have == len(c.buf) {
+			return errors.New("the head of an answer has no end")
+		}
+	}
+}
+
+// checkHead wants a 200 with the body's length.
+func (c *httpConn) checkHead(head []byte) error {
+	status, fields, _ := bytes.Cut(head, []byte("\r\n"))
+	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200")) {
+		return fmt.Errorf("an answer is %.100q", status)
+	}
+	for line := range bytes.Lines(fields) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if len(name) == len("content-length") && bytes.EqualFold(name, []byte("content-length")) {
+			if n, err := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 63); err != nil || n != c.size {
+				return fmt.Errorf("an answer is said to have %.100q bytes, not %d", value, c.size)
+			}
+			return nil
+		}
+	}
+	return errors.New("an answer does not say its length")
+}
+
+// body checks the body, of which have has come already.
+func (c *httpConn) body(seed uint64, have []byte, count func(int)) error {
+	for offset := uint64(0); ; {
+		if offset+uint64(len(have)) > c.size || !wire.Matches(seed, offset, have) {
+			return errMismatch
+		}
+		offset += uint64(len(have))
+		count(len(have))
+		if offset == c.size {
+			return nil
+		}
+		n, err := c.conn.Read(c.buf)
+		have = c.buf[:n]
+		if n == 0 && err != nil {
+			if errors.Is(err, io.EOF) {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+}

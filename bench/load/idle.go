@@ -1,0 +1,85 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// An Idler makes a connection that has been used once. use uses it once more.
+type Idler func(ctx context.Context, target Target) (use func() error, close func(), err error)
+
+// IdleEcho is an Idler over bytes: 64 go there and back.
+func IdleEcho(ctx context.Context, target Target) (use func() error, close func(), err error) {
+	c, err := echoConn(ctx, target)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() error { return newMessage(0, 64).roundTrip(c) }, func() { _ = c.Close() }, nil
+}
+
+// IdleHTTP is an Idler of HTTP/1.1: a GET of 1 KiB.
+func IdleHTTP(ctx context.Context, target Target) (use func() error, close func(), err error) {
+	c, err := newHTTPConn(ctx, target, 1<<10, []string{"bench.test"})
+	if err != nil {
+		return nil, nil, err
+	}
+	c.buf = nil // a thousand of them are not what is weighed, but need not be there
+	return func() error {
+		c.buf = make([]byte, 8<<10)
+		return c.get(func(int) {})
+	}, c.close, nil
+}
+
+// Idle makes n connections that then hold still. close ends them; until then
+// each still has to work, which check finds out.
+func Idle(ctx context.Context, target Target, n int, idler Idler) (check func() error, close func(), err error) {
+	var mu sync.Mutex
+	var errs []error
+	var uses []func() error
+	var closes []func()
+	var wg sync.WaitGroup
+	work := make(chan struct{}, n)
+	for range n {
+		work <- struct{}{}
+	}
+	for range 16 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-work:
+				default:
+					return
+				}
+				use, end, err := idler(ctx, target)
+				mu.Lock()
+				if err != nil {
+					errs = append(errs, err)
+					mu.Unlock()
+					return
+				}
+				uses, closes = append(uses, use), append(closes, end)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	close = func() {
+		for _, end := range closes {
+			end()
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		close()
+		return nil, nil, err
+	}
+	check = func() error {
+		for _, use := range uses {
+			if err := use(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return check, close, nil
+}

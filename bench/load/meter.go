@@ -1,0 +1,110 @@
+package load
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Meter counts what a load does while it is open.
+type Meter struct {
+	// Failed counts connections that broke, Mismatched those that brought
+	// wrong bytes; both always, whether the meter is open or not.
+	Failed, Mismatched atomic.Int64
+
+	open    atomic.Bool
+	units   atomic.Int64
+	pending atomic.Int64
+	ready   chan struct{}
+
+	mu        sync.Mutex
+	first     error
+	recorders []*Recorder
+}
+
+// NewMeter returns a meter for a load that has so many workers to get ready.
+func NewMeter(workers int) *Meter {
+	m := &Meter{ready: make(chan struct{})}
+	m.pending.Store(int64(workers))
+	return m
+}
+
+// Ready is closed when every worker has exchanged its first bytes.
+func (m *Meter) Ready() <-chan struct{} { return m.ready }
+
+// Start opens the meter.
+func (m *Meter) Start() { m.open.Store(true) }
+
+// Units returns the units of work done so far while the meter was open.
+func (m *Meter) Units() int64 { return m.units.Load() }
+
+// Stop closes the meter for good.
+func (m *Meter) Stop() { m.open.Store(false) }
+
+// Err returns the first failure.
+func (m *Meter) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first
+}
+
+// Latencies returns all that was recorded while the meter was open. The load
+// must have ended.
+func (m *Meter) Latencies() []int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []int64
+	for _, r := range m.recorders {
+		all = append(all, r.nanoseconds...)
+	}
+	return all
+}
+
+func (m *Meter) workerReady() {
+	if m.pending.Add(-1) == 0 {
+		close(m.ready)
+	}
+}
+
+func (m *Meter) add(n int) {
+	if m.open.Load() {
+		m.units.Add(int64(n))
+	}
+}
+
+func (m *Meter) fail(err error) {
+	if err == nil {
+		return
+	}
+	if errors.Is(err, errMismatch) {
+		m.Mismatched.Add(1)
+	} else {
+		m.Failed.Add(1)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.first == nil {
+		m.first = err
+	}
+}
+
+// A Recorder keeps the latencies of one worker.
+type Recorder struct {
+	meter       *Meter
+	nanoseconds []int64
+}
+
+func (m *Meter) recorder() *Recorder {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := &Recorder{meter: m}
+	m.recorders = append(m.recorders, r)
+	return r
+}
+
+func (r *Recorder) record(d time.Duration) {
+	if r.meter.open.Load() {
+		r.nanoseconds = append(r.nanoseconds, int64(d))
+	}
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
+		exit(proxy.ServeIOCopy(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == renderCommand {
+		exit(render(os.Args[2:]))
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	exit(bench(ctx, os.Args[1:]))
+}
+
+func exit(err error) {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		os.Exit(0)
+	}
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
+}
+
+// bench runs what args ask for.
+func bench(ctx context.Context, args []string) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	run, err := o.run(ctx, os.Stderr)
+	if run == nil {
+		return err
+	}
+	// What was measured is shown even if a row failed or the run was ended.
+	run.writeText(os.Stdout)
+	if o.json != "" {
+		err = errors.Join(err, run.writeJSON(o.json))
+	}
+	return errors.Join(err, run.failed())
+}

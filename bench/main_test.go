@@ -1,0 +1,18 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+// The tests' own program is the tunnel that they start.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
+		exit(proxy.ServeIOCopy(os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+// options are what a run is asked for.
+type options struct {
+	rows    []row
+	subject []proxy.Kind // drawbridge binaries; the last is what is compared
+	peers   []proxy.Kind
+	pairs   int
+	warmUp  time.Duration // how long a load runs before it is measured
+	length  time.Duration // of one measurement
+	silence time.Duration // before idle connections are weighed
+	json    string
+	args    []string
+}
+
+func parseOptions(args []string) (*options, error) {
+	o := &options{args: args, warmUp: 400 * time.Millisecond}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	rowList := flags.String("rows", "", "`rows` to run, separated by commas; * at the end stands for anything (default all: "+strings.Join(rowNames(), ",")+")")
+	peerList := flags.String("peers", "nginx,haproxy,stunnel,iocopy", "`peers` to compare with, separated by commas")
+	subjects := flags.String("drawbridge", "../bin/drawbridge", "`binary` of Drawbridge, or several as name=path,name=path: the last is compared with the others and the peers")
+	flags.IntVar(&o.pairs, "pairs", 5, "how many `times` each proxy takes its turn")
+	seconds := flags.Float64("seconds", 3, "how many `seconds` one measurement takes")
+	silence := flags.Float64("silence", 5, "how many `seconds` idle connections hold still")
+	flags.StringVar(&o.json, "json", "", "`file` to write every measurement to")
+	quick := flags.Bool("quick", false, "the short form, under two minutes: fewer rows and peers, two pairs of half a second; other options still count")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if *quick {
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range quickly() {
+			if given[name] {
+				continue
+			}
+			if err := flags.Set(name, value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("what is %q? options begin with -", flags.Arg(0))
+	}
+	if o.pairs < 1 || *seconds <= 0 || *silence < 0 {
+		return nil, fmt.Errorf("-pairs and -seconds must be more than 0, and -silence not less")
+	}
+	o.length = time.Duration(*seconds * float64(time.Second))
+	o.silence = time.Duration(*silence * float64(time.Second))
+	var err error
+	if o.rows, err = selectRows(*rowList); err != nil {
+		return nil, err
+	}
+	if o.peers, err = selectPeers(*peerList); err != nil {
+		return nil, err
+	}
+	o.subject, err = parseSubjects(*subjects)
+	return o, err
+}
+
+// quickly is what the short form sets.
+func quickly() map[string]string {
+	var names []string
+	for _, r := range rows {
+		if r.quick {
+			names = append(names, r.name)
+		}
+	}
+	return map[string]string{
+		"rows": strings.Join(names, ","), "peers": "nginx,haproxy,iocopy",
+		"pairs": "2", "seconds": "0.5", "silence": "1",
+	}
+}
+
+// allPeers are the peers there are.
+func allPeers() ([]proxy.Kind, error) {
+	self, err := os.Executable()
+	return []proxy.Kind{proxy.Nginx{}, proxy.HAProxy{}, proxy.Stunnel{}, proxy.IOCopy{Program: self}}, err
+}
+
+func selectPeers(list string) ([]proxy.Kind, error) {
+	all, err := allPeers()
+	if err != nil || list == "" {
+		return nil, err
+	}
+	var names []string
+	for _, k := range all {
+		names = append(names, k.Name())
+	}
+	var out []proxy.Kind
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.Index(names, name)
+		if i < 0 {
+			return nil, unknown("peer", name, names)
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+// parseSubjects reads one path, or name=path,name=path.
+func parseSubjects(list string) ([]proxy.Kind, error) {
+	var out []proxy.Kind
+	for item := range strings.SplitSeq(list, ",") {
+		name, path, named := strings.Cut(item, "=")
+		if !named {
+			name, path = "drawbridge", item
+		}
+		if name == "" || path == "" || slices.ContainsFunc(out, func(k proxy.Kind) bool { return k.Name() == name }) {
+			return nil, fmt.Errorf("-drawbridge %q: must be a path, or name=path,name=path with different names", list)
+		}
+		out = append(out, proxy.Drawbridge{Label: name, Path: path})
+	}
+	return out, nil
+}
+
+func unknown(what, name string, known []string) error {
+	return fmt.Errorf("there is no %s %q; there are %s", what, name, strings.Join(known, ", "))
+}
+
+// run finds out who is here, measures, and returns all that was measured, also
+// if it did not get to the end.
+func (o *options) run(ctx context.Context, progress io.Writer) (*run, error) {
+	r := newRun(o)
+	var kinds []proxy.Kind
+	for _, k := range slices.Concat(o.subject, o.peers) {
+		version, err := k.Version(ctx)
+		if err != nil {
+			if slices.Contains(o.subject, k) {
+				return nil, fmt.Errorf("%w (make build makes bin/drawbridge; -drawbridge names another)", err)
+			}
+			r.Missing = append(r.Missing, fmt.Sprintf("%s: %v", k.Name(), err))
+			continue
+		}
+		r.Proxies = append(r.Proxies, proxyInfo{k.Name(), version})
+		kinds = append(kinds, k)
+	}
+	return r, r.measure(ctx, o, kinds, progress)
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/load"
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+// A row is one kind of work that every proxy is given. To add one, add it to
+// rows: nothing else knows them by name.
+type row struct {
+	name, title string
+	service     proxy.Service
+	// work is what is measured; exactly one of its fields is set.
+	work work
+	unit unit
+	// group is the group that a row belongs to, and size the number in which it
+	// differs from the others. Most rows have none.
+	group string
+	size  int
+	// quick rows are part of the short form.
+	quick bool
+	// targets are what Drawbridge wants to be, beside whom.
+	targets []target
+}
+
+// work is a kind of measurement.
+type work struct {
+	// load is driven for a while, by so many workers.
+	load    load.Func
+	workers int
+	// atBackend counts the bytes that arrive there as the units of work.
+	atBackend bool
+
+	// idle is a number of connections that hold still, made by idler.
+	idle  int
+	idler load.Idler
+
+	// config is a number of upstreams and of routes to them that a gateway is
+	// given, and then changed and asked for.
+	config int
+}
+
+// A unit is what a row's figure is per, and how the figure is written.
+type unit struct {
+	name  string  // "CPU µs/message"
+	scale float64 // a figure of 1 s per unit (or 1 byte) is written as this
+	rate  string  // "messages/s"
+	per   float64 // units of the load in one of the rate's
+}
+
+const gib = 1 << 30
+
+var (
+	perGiB        = unit{"CPU s/GiB", gib, "GiB/s", gib}
+	perMessage    = unit{"CPU µs/message", 1e6, "messages/s", 1}
+	perConnection = unit{"CPU µs/connection", 1e6, "connections/s", 1}
+	perRequest    = unit{"CPU µs/request", 1e6, "requests/s", 1}
+	perIdle       = unit{"KiB/connection", 1.0 / 1024, "", 1}
+)
+
+// A figure is what of a row is compared.
+type figure string
+
+const (
+	main1  figure = "figure" // CPU per unit, or memory per connection
+	median figure = "p50"
+)
+
+// A target is the most that a figure of Drawbridge may be.
+type target struct {
+	figure figure
+	// peer is beside whom, and most times that peer's figure. Without a peer
+	// most is absolute, in the unit of the row.
+	peer string
+	most float64
+}
+
+func against(peer string, most float64) target { return target{main1, peer, most} }
+
+var rows = []row{
+	{
+		name: "bulk-down", title: "4 connections, bytes from the backend to the client through L4",
+		work: work{load: load.Down(4), workers: 4}, unit: perGiB, quick: true,
+		targets: []target{against("nginx", 0.70), against("iocopy", 0.75)},
+	},
+	{
+		name: "bulk-up", title: "4 connections, bytes from the client to the backend through L4",
+		work: work{load: load.Up(4), workers: 4, atBackend: true}, unit: perGiB, quick: true,
+		targets: []target{against("nginx", 0.70), against("iocopy", 0.75)},
+	},
+	{
+		name: "reqresp", title: "64 connections, 64-byte messages there and back through L4",
+		work: work{load: load.Echo(64, 64), workers: 64}, unit: perMessage, quick: true,
+		targets: []target{against("nginx", 0.95)},
+	},
+	{
+		name: "churn-resumed", title: "new connection, 64 bytes there and back, close; 16 at a time; sessions resumed where the proxy can",
+		work: work{load: load.Churn(16, 64, 0), workers: 16}, unit: perConnection, quick: true,
+		targets: []target{against("nginx", 1.15)},
+	},
+	{
+		name: "churn-full", title: "the same with a full handshake for every connection",
+		service: proxy.Service{NoResumption: true},
+		work:    work{load: load.Churn(16, 64, 0), workers: 16}, unit: perConnection, quick: true,
+		targets: []target{against("nginx", 1.3)},
+	},
+	{
+		name: "churn-warm", title: "400 new connections a second, 64 bytes there and back, close; with pool.warm in Drawbridge",
+		service: proxy.Service{Warm: 64},
+		work:    work{load: load.Churn(16, 64, 400), workers: 16}, unit: perConnection, quick: true,
+		targets: []target{{median, "nginx", 0.5}},
+	},
+	{
+		name: "idle-2000", title: "2,000 connections that have each exchanged 64 bytes, after 5 s of silence",
+		work: work{idle: 2000, idler: load.IdleEcho}, unit: perIdle, quick: true,
+	},
+	{
+		name: "idle-4000", title: "4,000 connections that have each exchanged 64 bytes, after 5 s of silence",
+		work: work{idle: 4000, idler: load.IdleEcho}, unit: perIdle,
+		targets: []target{{main1, "", 20}, against("haproxy", 1)},
+	},
+	{
+		name: "bridge-down", title: "bulk-down with a TLS listener: decrypted and encrypted again",
+		service: proxy.Service{ListenTLS: true},
+		work:    work{load: load.Down(4), workers: 4}, unit: perGiB, quick: true,
+		targets: []target{against("nginx", 0.75)},
+	},
+	{
+		name: "http-small", title: "64 keep-alive connections, GET of 1 KiB, HTTP/1.1 in, HTTPS/1.1 to the backend",
+		service: proxy.Service{HTTP: true},
+		work:    work{load: load.HTTP(64, 1<<10, load.Requests), workers: 64}, unit: perRequest, quick: true,
+		targets: []target{against("nginx", 1.15)},
+	},
+	{
+		name: "http-bulk", title: "8 keep-alive connections, GET of 10 MiB",
+		service: proxy.Service{HTTP: true},
+		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB, quick: true,
+		targets: []target{against("nginx", 0.75)},
+	},
+	{
+		name: "http-small-tls", title: "http-small with a TLS listener",
+		service: proxy.Service{HTTP: true, ListenTLS: true},
+		work:    work{load: load.HTTP(64, 1<<10, load.Requests), workers: 64}, unit: perRequest,
+	},
+	{
+		name: "http-bulk-tls", title: "http-bulk with a TLS listener",
+		service: proxy.Service{HTTP: true, ListenTLS: true},
+		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB,
+	},
+	growConns(1), growConns(100), growConns(4000),
+	growConfig(10), growConfig(1000), growConfig(10000),
+}
+
+// selectRows returns the rows that a comma-separated list names, in their own
+// order; a name that ends with * stands for all that begin so. Empty means all.
+func selectRows(list string) ([]row, error) {
+	if list == "" {
+		return rows, nil
+	}
+	chosen := make([]bool, len(rows))
+	for name := range strings.SplitSeq(list, ",") {
+		prefix, open := strings.CutSuffix(name, "*")
+		found := false
+		for i, r := range rows {
+			if r.name == name || open && strings.HasPrefix(r.name, prefix) {
+				chosen[i], found = true, true
+			}
+		}
+		if !found {
+			return nil, unknown("row", name, rowNames())
+		}
+	}
+	var out []row
+	for i, r := range rows {
+		if chosen[i] {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func rowNames() []string {
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.name)
+	}
+	return slices.Clip(names)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/keys"
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+// A run is everything that was measured, as the JSON has it.
+type run struct {
+	Date    time.Time   `json:"date"`
+	Command []string    `json:"command"`
+	Machine machine     `json:"machine"`
+	Subject string      `json:"subject"`
+	Proxies []proxyInfo `json:"proxies"`
+	Missing []string    `json:"missing,omitempty"`
+	Rows    []result    `json:"rows"`
+}
+
+type proxyInfo struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// A result is what came of one row.
+type result struct {
+	Row string `json:"row"`
+	// Samples are each proxy's, in the order in which they took turns.
+	Samples map[string][]sample `json:"samples"`
+	// Skipped says of each proxy that was left out, why.
+	Skipped map[string]string `json:"skipped,omitempty"`
+	// Faults are connections that failed and bytes that were wrong. A row
+	// with any has failed.
+	Faults []string `json:"faults,omitempty"`
+}
+
+func newRun(o *options) *run {
+	return &run{
+		Date:    time.Now().UTC().Truncate(time.Second),
+		Command: o.args,
+		Machine: thisMachine(),
+		Subject: o.subject[len(o.subject)-1].Name(),
+	}
+}
+
+// measure runs every row, and stops early only if ctx ends.
+func (r *run) measure(ctx context.Context, o *options, kinds []proxy.Kind, progress io.Writer) error {
+	dir, err := os.MkdirTemp("", "bench-keys-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	k, err := keys.New(dir)
+	if err != nil {
+		return err
+	}
+	for _, row := range o.rows {
+		res := result{Row: row.name, Samples: map[string][]sample{}, Skipped: map[string]string{}}
+		err := measureRow(ctx, o, row, kinds, k, &res, progress)
+		r.Rows = append(r.Rows, res)
+		if err != nil {
+			return fmt.Errorf("%s: %w", row.name, err)
+		}
+	}
+	return nil
+}
+
+// measureRow lets the proxies take turns. A proxy that fails is left out from
+// then on; only a machine that fails is an error.
+func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k *keys.Keys, res *result, progress io.Writer) error {
+	var sites []*site
+	defer func() {
+		for _, s := range sites {
+			s.close()
+		}
+	}()
+	for _, kind := range kinds {
+		if why := kind.Cannot(row.service); why != "" {
+			res.Skipped[kind.Name()] = why
+			continue
+		}
+		s, err := newSite(kind, k, row, o)
+		if err != nil {
+			return err
+		}
+		sites = append(sites, s)
+	}
+	for turn := range o.pairs {
+		for _, s := range sites {
+			name := s.kind.Name()
+			if _, out := res.Skipped[name]; out {
+				continue
+			}
+			fmt.Fprintf(progress, "%-15s turn %d of %d: %s\n", row.name, turn+1, o.pairs, name)
+			got, err := s.measure(ctx)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				res.Skipped[name] = "failed"
+				res.Faults = append(res.Faults, fmt.Sprintf("%s: %v", name, err))
+				continue
+			}
+			res.Samples[name] = append(res.Samples[name], got)
+		}
+	}
+	return nil
+}
+
+// failed returns the faults of all rows.
+func (r *run) failed() error {
+	var errs []error
+	for _, res := range r.Rows {
+		for _, f := range res.Faults {
+			errs = append(errs, fmt.Errorf("%s FAILED: %s", res.Row, f))
+		}
+	}
+	return errors.Join(errs...)
+}

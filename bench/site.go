@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/backend"
+	"github.com/drawbridge-gateway/drawbridge/bench/keys"
+	"github.com/drawbridge-gateway/drawbridge/bench/load"
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+	"github.com/drawbridge-gateway/drawbridge/bench/stats"
+)
+
+// A sample is one measurement of one proxy.
+type sample struct {
+	// Figure is CPU seconds per unit of work, or bytes per connection.
+	Figure float64 `json:"figure"`
+	// Units, Wall and CPU are what the figure was made of, in seconds.
+	Units float64 `json:"units"`
+	Wall  float64 `json:"wall_seconds,omitempty"`
+	CPU   float64 `json:"cpu_seconds,omitempty"`
+	// P50 and P99 are latencies in seconds, 0 where there are none.
+	P50 float64 `json:"p50_seconds,omitempty"`
+	P99 float64 `json:"p99_seconds,omitempty"`
+	// Resumed is the share of the handshakes with the backend that were
+	// resumed.
+	Resumed float64 `json:"resumed,omitempty"`
+	// More is what else a row measures, by the name of its column.
+	More map[string]float64 `json:"more,omitempty"`
+}
+
+// A site is one proxy at work on one row, with a backend of its own.
+type site struct {
+	kind    proxy.Kind
+	keys    *keys.Keys
+	row     row
+	options *options
+	backend *backend.Backend
+	running *proxy.Running // nil until it is first needed
+}
+
+func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
+	serve := backend.Start
+	if row.service.HTTP {
+		serve = backend.StartHTTP
+	}
+	b, err := serve(k.BackendTLS())
+	if err != nil {
+		return nil, err
+	}
+	return &site{kind: kind, keys: k, row: row, options: o, backend: b}, nil
+}
+
+func (s *site) close() {
+	s.stop()
+	_ = s.backend.Close()
+}
+
+func (s *site) start(ctx context.Context) (err error) {
+	if s.running == nil {
+		s.running, err = proxy.Start(ctx, s.kind, s.keys, s.backend.Address(), s.row.service)
+	}
+	return err
+}
+
+func (s *site) stop() {
+	if s.running != nil {
+		s.running.Stop()
+		s.running = nil
+	}
+}
+
+func (s *site) target() load.Target {
+	t := load.Target{Address: s.running.Address}
+	if s.row.service.ListenTLS {
+		t.TLS = s.keys.ClientTLS()
+	}
+	return t
+}
+
+// measure takes one turn.
+func (s *site) measure(ctx context.Context) (sample, error) {
+	if s.row.work.idle > 0 || s.row.work.config > 0 {
+		// What a process once held it may keep: only a new one can be weighed.
+		s.stop()
+	}
+	if err := s.start(ctx); err != nil {
+		return sample{}, err // with what it said
+	}
+	// A collection in the middle would be this program's, not the proxy's, but
+	// takes CPU from it.
+	runtime.GC()
+	before := s.backend.Mismatched.Load()
+	var got sample
+	var err error
+	switch w := s.row.work; {
+	case w.idle > 0:
+		got, err = s.weigh(ctx)
+	case w.config > 0:
+		got, err = s.grow(ctx)
+	default:
+		got, err = s.drive(ctx, w.load, w.workers)
+	}
+	if n := s.backend.Mismatched.Load() - before; n > 0 {
+		err = errors.Join(err, fmt.Errorf("the backend received wrong bytes on %d connections", n))
+	}
+	if err != nil {
+		if said := s.running.Log(); said != "" {
+			err = fmt.Errorf("%w; it said: %s", err, said)
+		}
+	}
+	return got, err
+}
+
+// readyTimeout bounds how long a load may take until every worker has
+// exchanged its first bytes.
+const readyTimeout = 60 * time.Second
+
+// drive runs the load for a while and measures its middle.
+func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sample, err error) {
+	loadCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m := load.NewMeter(workers)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		drive(loadCtx, s.target(), m)
+	}()
+	finish := func() error { // no goroutine of the load outlives its turn
+		cancel()
+		<-ended
+		if failed, wrong := m.Failed.Load(), m.Mismatched.Load(); failed+wrong > 0 {
+			return fmt.Errorf("%d connections failed, %d brought wrong bytes; the first: %w", failed, wrong, m.Err())
+		}
+		return nil
+	}
+	select {
+	case <-m.Ready():
+	case <-ended:
+		return got, finish()
+	case <-ctx.Done():
+		return got, errors.Join(ctx.Err(), finish())
+	case <-time.After(readyTimeout):
+		return got, errors.Join(fmt.Errorf("not every connection was made in %v", readyTimeout), finish())
+	}
+	if err := pause(ctx, s.options.warmUp); err != nil {
+		return got, errors.Join(err, finish())
+	}
+
+	units := m.Units
+	if s.row.work.atBackend {
+		sofar := s.backend.Received.Load()
+		units = func() int64 { return s.backend.Received.Load() - sofar }
+	}
+	handshakes, resumed := s.backend.Handshakes.Load(), s.backend.Resumed.Load()
+	cpu, errBefore := s.running.Tree.CPU()
+	start := time.Now()
+	m.Start()
+	errPause := pause(ctx, s.options.length)
+	// Something must have come through, and on a busy machine may take longer.
+	for time.Since(start) < readyTimeout && units() == 0 && errPause == nil {
+		errPause = pause(ctx, 10*time.Millisecond)
+	}
+	m.Stop()
+	done := units()
+	wall := time.Since(start)
+	after, errAfter := s.running.Tree.CPU()
+	handshakes, resumed = s.backend.Handshakes.Load()-handshakes, s.backend.Resumed.Load()-resumed
+
+	if err := errors.Join(errBefore, errPause, errAfter, finish()); err != nil {
+		return got, err
+	}
+	if done == 0 {
+		return got, errors.New("nothing came through")
+	}
+	got = sample{Units: float64(done), Wall: wall.Seconds(), CPU: (after - cpu).Seconds()}
+	got.Figure = got.CPU / got.Units
+	latencies := m.Latencies()
+	got.P50 = time.Duration(stats.Quantile(latencies, 0.50)).Seconds()
+	got.P99 = time.Duration(stats.Quantile(latencies, 0.99)).Seconds()
+	if handshakes > 0 {
+		got.Resumed = float64(resumed) / float64(handshakes)
+	}
+	return got, nil
+}
+
+// weigh opens connections and measures what holding them takes.
+func (s *site) weigh(ctx context.Context) (got sample, err error) {
+	n := s.row.work.idle
+	before, err := s.running.Tree.Anon()
+	if err != nil {
+		return got, err
+	}
+	check, closeAll, err := load.Idle(ctx, s.target(), n, s.row.work.idler)
+	if err != nil {
+		return got, err
+	}
+	defer closeAll()
+	if err := pause(ctx, s.options.silence); err != nil {
+		return got, err
+	}
+	after, err := s.running.Tree.Anon()
+	if err != nil {
+		return got, err
+	}
+	if err := check(); err != nil {
+		return got, fmt.Errorf("a connection did not outlive the silence: %w", err)
+	}
+	return sample{Figure: float64(after-before) / float64(n), Units: float64(n)}, nil
+}
+
+// pause waits, and returns early with an error if ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

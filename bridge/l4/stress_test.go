@@ -1,0 +1,252 @@
+package l4_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// load returns how many connections are to be open at once, and for how long:
+// DRAWBRIDGE_STRESS, such as "4000,3m", or a short while.
+func load(t *testing.T) (conns int, long time.Duration) {
+	conns, long = 100, 2*time.Second
+	if of := os.Getenv("DRAWBRIDGE_STRESS"); of != "" {
+		n, d, _ := strings.Cut(of, ",")
+		var err error
+		if long, err = time.ParseDuration(d); err == nil {
+			_, err = fmt.Sscan(n, &conns)
+		}
+		if err != nil {
+			t.Fatalf("DRAWBRIDGE_STRESS=%s: %v", of, err)
+		}
+	}
+	return conns, long
+}
+
+// A stage is a gate on which many conversations go on at once.
+type stage struct {
+	*gate
+	combination
+	upstreams            net.Listener
+	ofClient, ofUpstream *tls.Config // nil: plaintext
+
+	mu    sync.Mutex
+	talks map[uint64]*talk // that the upstream will be asked for, by number
+}
+
+// A talk is a conversation that the upstream takes part in once it is called.
+type talk struct {
+	*conversation
+	number uint64
+	called chan *peer // the upstream's end
+}
+
+func newStage(t *testing.T, p pki, c combination) *stage {
+	s := &stage{combination: c, upstreams: listen(t, c.upstreamNetwork), talks: make(map[uint64]*talk)}
+	endpoint := plain(s.upstreams)
+	// A machine that is busy enough takes its time.
+	table := &l4.Table{HandshakeTimeout: patience}
+	if c.upstreamTLS != 0 {
+		s.ofUpstream = p.server(t, "upstream.test")
+		s.ofUpstream.MaxVersion = c.upstreamTLS
+		s.ofUpstream.SetSessionTicketKeys([][32]byte{{1}}) // which clones have in common
+		endpoint = over(t, s.upstreams, p.upstream(t, "upstream.test"))
+	}
+	if c.clientTLS != 0 {
+		table.TLS = p.listener(t, "gate.test")
+		s.ofClient = p.client("gate.test")
+		s.ofClient.MaxVersion = c.clientTLS
+		s.ofClient.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	}
+	table.Default = to(upstream.New(upstream.Options{
+		Name: "group", Endpoints: []upstream.EndpointOptions{endpoint}, ConnectTimeout: patience, HandshakeTimeout: patience,
+	}))
+	s.gate = open(t, c.clientNetwork, l4.Options{Table: func() *l4.Table { return table }})
+	return s
+}
+
+// told returns a copy of config that tells its secrets; nil for nil.
+func told(config *tls.Config) (*tls.Config, *secrets) {
+	config = config.Clone()
+	return config, secretly(config)
+}
+
+// serveUpstreams accepts connections until the listener is closed, and hands
+// each to whoever waits for the number that it begins with.
+func (s *stage) serveUpstreams(t *testing.T) {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	for {
+		raw, err := s.upstreams.Accept()
+		if err != nil {
+			return
+		}
+		conns.Go(func() {
+			config, secrets := told(s.ofUpstream)
+			p := newPeer(raw, server(config))
+			var number [8]byte
+			if _, err := io.ReadFull(p.Conn, number[:]); err != nil {
+				raw.Close()
+				t.Errorf("an upstream's connection: %v", err)
+				return
+			}
+			s.mu.Lock()
+			talk := s.talks[binary.BigEndian.Uint64(number[:])]
+			s.mu.Unlock()
+			p.resealed(t, secrets, false, rand.New(rand.NewPCG(talk.number, 1)), talk.records(false), 100)
+			talk.called <- p
+		})
+	}
+}
+
+// call makes a connection through the gate, on which the upstream has been told
+// which conversation it is for.
+func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
+	s.mu.Lock()
+	s.talks[talk.number] = talk
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.talks, talk.number)
+	}()
+	raw, err := net.Dial(s.network, s.address)
+	if err != nil {
+		return nil, nil, err
+	}
+	config, secrets := told(s.ofClient)
+	caller = newPeer(raw, client(config))
+	if _, err := caller.Write(binary.BigEndian.AppendUint64(nil, talk.number)); err != nil {
+		raw.Close()
+		return nil, nil, err
+	}
+	caller.resealed(t, secrets, true, rand.New(rand.NewPCG(talk.number, 2)), talk.records(true), 100)
+	select {
+	case called = <-talk.called:
+		return caller, called, nil
+	case <-time.After(patience):
+		raw.Close()
+		return nil, nil, errors.New("the upstream was never called")
+	}
+}
+
+// converse holds conversation number over a new connection. It waits for ready
+// once there is a connection.
+func (s *stage) converse(t *testing.T, number uint64, ready func()) {
+	talk := &talk{number: number, called: make(chan *peer, 1)}
+	talk.conversation = converse(number, menu{
+		largest:     100_000,
+		incomplete:  s.clientNetwork == "tcp" && s.upstreamNetwork == "tcp",
+		truncatable: [2]bool{s.ofClient != nil, s.ofUpstream != nil},
+	})
+	caller, called, err := s.call(t, talk)
+	ready()
+	if err != nil {
+		t.Errorf("conversation %d: %v", number, err)
+		return
+	}
+	for side, seen := range talk.playBoth(caller, called) {
+		if wrong := talk.check(side, seen); wrong != "" {
+			t.Errorf("conversation %d, %v, side %d %s", number, s.combination, side, wrong)
+		}
+	}
+}
+
+// Of very many connections with all kinds of traffic, none sees a byte of
+// another or another end than its own, and nothing is left of them afterwards.
+func TestManyConnectionsAtOnce(t *testing.T) {
+	conns, long := load(t)
+	listen(t, "tcp").Close() // now the runtime has what it needs itself
+	goroutines, descriptors := goleak.IgnoreCurrent(), countDescriptors()
+	p := newPKI(t)
+	stages := []*stage{
+		newStage(t, p, combination{"tcp", "tcp", 0, tls.VersionTLS13}),
+		newStage(t, p, combination{"tcp", "tcp", tls.VersionTLS13, tls.VersionTLS13}),
+		newStage(t, p, combination{"tcp", "tcp", 0, 0}),
+		newStage(t, p, combination{"unix", "tcp", tls.VersionTLS12, tls.VersionTLS12}),
+		newStage(t, p, combination{"tcp", "unix", tls.VersionTLS13, 0}),
+	}
+	var upstreams sync.WaitGroup
+	for _, s := range stages {
+		upstreams.Go(func() { s.serveUpstreams(t) })
+	}
+	var clients, connected sync.WaitGroup
+	connected.Add(conns)
+	open, end := make(chan struct{}), make(chan struct{})
+	for i := range conns {
+		clients.Go(func() {
+			s := stages[i%len(stages)]
+			ready := func() { connected.Done(); <-open } // the first: all are open at once
+			for n := 0; n == 0 || !isClosed(end); n++ {
+				s.converse(t, uint64(n*conns+i), ready)
+				ready = func() {}
+			}
+		})
+	}
+	connected.Wait()
+	total := uint64(0)
+	for _, s := range stages {
+		total += s.Stats().Open
+	}
+	if total != uint64(conns) {
+		t.Errorf("%d connections are open at once, want %d", total, conns)
+	}
+	time.AfterFunc(long, func() { close(end) })
+	close(open)
+	clients.Wait()
+
+	var accepted uint64
+	for _, s := range stages {
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		stats := s.Stats()
+		accepted += stats.Accepted
+		if stats.Open != 0 || stats.Rejected != 0 || stats.DialFailures != 0 || len(stats.HandshakeFailures) != 0 {
+			t.Errorf("%v: %+v", s.combination, stats)
+		}
+	}
+	t.Logf("%d connections", accepted)
+	for _, s := range stages {
+		s.upstreams.Close()
+	}
+	upstreams.Wait()
+	eventually(t, "every descriptor is closed", func() bool { return countDescriptors() <= descriptors })
+	for _, s := range stages { // what open started
+		s.served <- <-s.served
+	}
+	if err := goleak.Find(goroutines); err != nil {
+		t.Error(err)
+	}
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// countDescriptors returns how many descriptors the process has open; 0 where
+// that cannot be told.
+func countDescriptors() int {
+	fds, _ := os.ReadDir("/proc/self/fd")
+	return len(fds)
+}

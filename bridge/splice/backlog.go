@@ -1,0 +1,80 @@
+package splice
+
+import "sync"
+
+// sizes are those of the buffers lent: from a few small records to all that one
+// read can become.
+var sizes = [...]int{4 << 10, 32 << 10, chunk + chunk/4}
+
+// buffers lends buffers.
+type buffers struct {
+	free [len(sizes)]sync.Pool
+}
+
+// get lends one of at least n bytes. Larger ones than the largest size are not
+// lent but made.
+func (b *buffers) get(n int) *[]byte {
+	for i, size := range sizes {
+		if n <= size {
+			if p, ok := b.free[i].Get().(*[]byte); ok {
+				return p
+			}
+			p := make([]byte, size)
+			return &p
+		}
+	}
+	p := make([]byte, n)
+	return &p
+}
+
+func (b *buffers) put(p *[]byte) {
+	for i, size := range sizes {
+		if len(*p) == size {
+			b.free[i].Put(p)
+		}
+	}
+}
+
+// A backlog is what waits to be sent to a side. Only while there is some does
+// it hold a buffer.
+type backlog struct {
+	buf        *[]byte
+	start, end int
+}
+
+func (q *backlog) empty() bool   { return q.start == q.end }
+func (q *backlog) len() int      { return q.end - q.start }
+func (q *backlog) bytes() []byte { return (*q.buf)[q.start:q.end] }
+
+// add appends p.
+func (q *backlog) add(from *buffers, p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if q.buf == nil {
+		q.buf = from.get(len(p))
+	} else if q.end+len(p) > len(*q.buf) {
+		n := q.len()
+		larger := from.get(n + len(p))
+		copy(*larger, q.bytes())
+		from.put(q.buf)
+		q.buf, q.start, q.end = larger, 0, n
+	}
+	q.end += copy((*q.buf)[q.end:], p)
+}
+
+// drop forgets the first n bytes, which were sent.
+func (q *backlog) drop(to *buffers, n int) {
+	q.start += n
+	if q.empty() {
+		q.release(to)
+	}
+}
+
+// release forgets all.
+func (q *backlog) release(to *buffers) {
+	if q.buf != nil {
+		to.put(q.buf)
+	}
+	*q = backlog{}
+}

@@ -1,0 +1,266 @@
+package splice
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+const (
+	// chunk is how much is read at once. A workspace of three of them stays in
+	// a core's cache.
+	chunk = 128 << 10
+
+	// fair is how much a direction may move before others have their turn.
+	fair = 4 * chunk
+
+	// clogged is how much may be queued for a side before it is not read from
+	// either. Reading can queue something: a KeyUpdate wants an answer.
+	clogged = 2 * chunk
+)
+
+// A workspace is what bytes pass through within one turn.
+type workspace struct {
+	in, plain, out []byte
+}
+
+func newWorkspace() *workspace {
+	return &workspace{
+		in: make([]byte, chunk),
+		// With what TLS held back of a record it may be more than was read.
+		plain: make([]byte, chunk+chunk/4),
+		out:   make([]byte, 0, chunk+chunk/4),
+	}
+}
+
+// A direction carries one of a splice's two streams.
+type direction struct {
+	from, to *side
+	back     *direction // the other one
+	moves    *progress
+	bytes    uint64         // delivered
+	total    *atomic.Uint64 // of whoever counts, likewise; may be nil
+
+	unsent  int    // bytes whose records are queued
+	first   func() // called as the first bytes are delivered; may be nil
+	begun   bool
+	eof     bool  // from has ended its stream
+	broken  error // from's stream cannot go on
+	failure error // likewise, for whoever asks
+	over    bool
+}
+
+// turn does all that can be done without waiting, up to a fair amount, and
+// reports whether there is more.
+func (s *Splice) turn(w *workspace) (more bool) {
+	if s.closed {
+		return false
+	}
+	s.unqueue(&s.toUpstream)
+	s.unqueue(&s.toClient)
+	more = s.carry(&s.toUpstream, w)
+	return s.carry(&s.toClient, w) || more
+}
+
+// unqueue sends what is queued for the direction's destination.
+func (s *Splice) unqueue(d *direction) {
+	if s.closed || d.to.queue.empty() {
+		return
+	}
+	n, err := d.to.sendQueued()
+	if err != nil && d.back.broken != nil {
+		d.to.queue.release(&s.engine.buffers) // what it said makes no sense anyway
+		return
+	}
+	if err != nil {
+		s.cannotWrite(d, err)
+		return
+	}
+	if n > 0 && !d.over {
+		if d.to.tls == nil {
+			d.unsent -= n
+			s.delivered(d, n)
+		} else if d.to.queue.empty() {
+			s.delivered(d, d.unsent)
+			d.unsent = 0
+		}
+		if d.to.queue.empty() {
+			d.moves.ended()
+		} else {
+			d.moves.moved()
+		}
+	}
+}
+
+// carry moves a direction's bytes until it has to wait or has had its turn.
+func (s *Splice) carry(d *direction, w *workspace) (more bool) {
+	for moved := 0; !d.over && !s.closed; {
+		switch {
+		case !d.to.queue.empty():
+			return false
+		case d.broken != nil:
+			// What was read is not all that was sent, and nobody may take it
+			// for all. With one stream broken the other has no reader either.
+			s.cutUnlocked(d.from.called(d.broken), d.broken)
+			return false
+		case d.eof:
+			s.passEnd(d)
+			continue
+		case d.from.queue.len() > clogged:
+			return false
+		case d.begun && !d.from.readable:
+			return false
+		case moved >= fair:
+			return true
+		}
+		p := d.from.early
+		if d.begun || (len(p) == 0 && d.from.tls == nil) {
+			n, err := d.from.receive(w.in)
+			if err == syscall.EAGAIN {
+				d.begun = true
+				return false
+			}
+			if err != nil {
+				d.end(err)
+				continue
+			}
+			p = w.in[:n]
+		}
+		d.begun, d.from.early = true, nil
+		d.moves.moved()
+		moved += max(len(p), 1)
+		s.forward(d, p, w)
+	}
+	return false
+}
+
+// end notes what reading from the direction's source ended with.
+func (d *direction) end(err error) {
+	if err == io.EOF {
+		d.eof = true
+	} else {
+		d.broken, d.failure = err, err
+	}
+}
+
+// forward delivers p, which was read from the direction's source, as far as it
+// can be decrypted.
+func (s *Splice) forward(d *direction, p []byte, w *workspace) {
+	if d.from.tls == nil {
+		s.deliver(d, p, w)
+		return
+	}
+	d.from.in = p
+	var err error
+	n := 0
+	for err == nil {
+		if n == len(w.plain) { // more was held back than a record, once
+			w.plain = append(w.plain, make([]byte, chunk)...)
+		}
+		var m int
+		m, err = d.from.tls.Read(w.plain[n:])
+		n += m
+	}
+	if !errors.Is(err, socket.ErrWouldBlock) {
+		d.end(err)
+	}
+	s.unqueue(d.back) // TLS answers a KeyUpdate, and a stream that makes no sense
+	s.deliver(d, w.plain[:n], w)
+}
+
+// deliver sends p to the direction's destination, or queues it.
+func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
+	if len(p) == 0 {
+		return
+	}
+	to := d.to
+	out := p
+	if to.tls != nil {
+		to.out, to.gathering = w.out, true
+		_, err := to.tls.Write(p)
+		out, to.gathering = to.out, false
+		w.out, to.out = out[:0], nil
+		if err != nil {
+			s.cannotWrite(d, err)
+			return
+		}
+	}
+	n, err := to.send(out)
+	if err != nil {
+		s.cannotWrite(d, err)
+		return
+	}
+	switch {
+	case to.queue.empty():
+		s.delivered(d, len(p))
+	case to.tls == nil:
+		s.delivered(d, n)
+		d.unsent = len(p) - n
+		d.moves.began()
+	default:
+		d.unsent = len(p)
+		d.moves.began()
+	}
+}
+
+// delivered counts n bytes.
+func (s *Splice) delivered(d *direction, n int) {
+	if n == 0 {
+		return
+	}
+	if d.bytes == 0 && d.first != nil {
+		d.first()
+	}
+	d.bytes += uint64(n)
+	if d.total != nil {
+		d.total.Add(uint64(n))
+	}
+}
+
+// cannotWrite ends a direction whose destination takes no more. What that said
+// before it went, such as why, may still be waiting to be read, so the other
+// direction goes on to its own end.
+func (s *Splice) cannotWrite(d *direction, err error) {
+	d.to.queue.release(&s.engine.buffers)
+	s.note(d.to.called(err), err)
+	s.over(d)
+}
+
+// passEnd ends the stream towards the direction's destination.
+func (s *Splice) passEnd(d *direction) {
+	if !d.to.ending {
+		if err := d.to.closeWrite(); err != nil {
+			s.cannotWrite(d, err)
+			return
+		}
+		if !d.to.queue.empty() {
+			d.moves.began()
+			return
+		}
+	}
+	d.to.ended = true
+	s.over(d)
+}
+
+// over is called as a direction ends.
+func (s *Splice) over(d *direction) {
+	if d.over {
+		return
+	}
+	d.over = true
+	d.moves.ended()
+	if s.toUpstream.over && s.toClient.over {
+		s.cutUnlocked(Closed, nil)
+		return
+	}
+	s.watch.startLinger()
+}
+
+// cutUnlocked is Cut by whoever carries the bytes, and tells of it afterwards.
+func (s *Splice) cutUnlocked(how Ending, cause error) {
+	s.note(how, cause)
+	s.close()
+}

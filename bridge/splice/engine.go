@@ -1,0 +1,81 @@
+package splice
+
+import (
+	"net"
+	"sync"
+)
+
+// An Engine carries splices. It starts with the first one, and its owner closes
+// it when all have ended. All methods may be called concurrently.
+type Engine struct {
+	loops   []*loop // none: goroutines wait
+	buffers buffers
+	spaces  sync.Pool // of workspaces
+
+	waiting sync.WaitGroup // the goroutines that wait
+}
+
+// New returns an Engine of as many loops as are wanted, or as many as there are
+// processors if that is 0. Where there is no epoll it has none, and nothing can
+// fail.
+func New(loops int) (*Engine, error) {
+	e := &Engine{}
+	return e, e.open(loops)
+}
+
+// Close ends the Engine's goroutines and returns when they have ended. Every
+// splice must have ended.
+func (e *Engine) Close() {
+	for _, l := range e.loops {
+		l.close()
+	}
+	e.waiting.Wait()
+}
+
+// space lends a workspace. It is given back before a wait.
+func (e *Engine) space() *workspace {
+	if w, ok := e.spaces.Get().(*workspace); ok {
+		return w
+	}
+	return newWorkspace()
+}
+
+// A place is where a splice is among what waits for descriptors.
+type place struct {
+	loop *loop // nil: nowhere yet, or goroutines wait
+	slot int32
+	more bool // it is to have another turn without an event
+
+	waits [2]bool // for goroutines: one waits until a side can be written to
+}
+
+// enter has the splice's descriptors waited for.
+func (e *Engine) enter(s *Splice) error {
+	if len(e.loops) == 0 {
+		e.wait(s)
+		return nil
+	}
+	best := e.loops[0]
+	for _, l := range e.loops[1:] {
+		if l.splices.Load() < best.splices.Load() {
+			best = l
+		}
+	}
+	return best.enter(s)
+}
+
+// leave forgets the splice, whose descriptors are about to be closed.
+func (e *Engine) leave(s *Splice) {
+	if s.place.loop != nil {
+		s.place.loop.leave(s)
+	}
+}
+
+// adopt has the side use the connection's descriptor.
+func (x *side) adopt(conn net.Conn) error {
+	_, x.unix = conn.(*net.UnixConn)
+	if len(x.splice.engine.loops) == 0 {
+		return x.useRaw(conn)
+	}
+	return x.useOwn(conn)
+}

@@ -1,0 +1,198 @@
+package splice
+
+import (
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// interest is what a loop is told of, once each time it happens. Of urgent data
+// because a read stops at it, and what follows has been told of already.
+const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+
+// A loop carries its splices by turns.
+type loop struct {
+	epoll   int
+	file    *os.File // of epoll, for the runtime's poller
+	splices atomic.Int64
+	ended   chan struct{}
+
+	mu    sync.Mutex
+	slots []*Splice // by what epoll calls them
+	free  []int32
+
+	// Of the loop's goroutine.
+	engine *Engine
+	more   []*Splice // are to have another turn
+}
+
+func (e *Engine) open(loops int) error {
+	if loops == 0 {
+		loops = runtime.GOMAXPROCS(0)
+	}
+	for range loops {
+		l, err := newLoop(e)
+		if err != nil {
+			e.Close()
+			return err
+		}
+		e.loops = append(e.loops, l)
+		go l.run()
+	}
+	return nil
+}
+
+func newLoop(e *Engine) (*loop, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // so that the runtime waits for it
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &loop{epoll: fd, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), engine: e}, nil
+}
+
+func (l *loop) close() {
+	l.file.Close() // ends the wait
+	<-l.ended
+}
+
+// enter adds a splice. Its lock is held, so that its descriptors are open.
+func (l *loop) enter(s *Splice) error {
+	l.mu.Lock()
+	slot := int32(len(l.slots))
+	if n := len(l.free); n > 0 {
+		slot, l.free = l.free[n-1], l.free[:n-1]
+		l.slots[slot] = s
+	} else {
+		l.slots = append(l.slots, s)
+	}
+	l.mu.Unlock()
+	l.splices.Add(1)
+	s.place.loop, s.place.slot = l, slot
+	for i, x := range []*side{&s.client, &s.upstream} {
+		// A new descriptor is told of at once, as it can be written to.
+		event := unix.EpollEvent{Events: interest, Fd: slot, Pad: int32(i)}
+		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, x.fd, &event); err != nil {
+			return os.NewSyscallError("epoll_ctl", err)
+		}
+	}
+	return nil
+}
+
+// leave forgets a splice. Its slot may be another's when the loop comes to an
+// event of its: that costs a turn for nothing.
+func (l *loop) leave(s *Splice) {
+	l.mu.Lock()
+	l.slots[s.place.slot] = nil
+	l.free = append(l.free, s.place.slot)
+	l.mu.Unlock()
+	l.splices.Add(-1)
+}
+
+// run gives turns until the loop is closed.
+func (l *loop) run() {
+	defer close(l.ended)
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	events := make([]unix.EpollEvent, 128)
+	splices := make([]*Splice, len(events))
+	n := 0
+	poll := func(uintptr) bool {
+		n = epollNow(l.epoll, events)
+		return n != 0
+	}
+	for {
+		if len(l.more) > 0 {
+			n = epollNow(l.epoll, events)
+		} else if raw.Read(poll) != nil {
+			return
+		}
+		if n < 0 {
+			// Not what epoll_wait is known to do; a pause, lest it be all that
+			// the processor does.
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		l.mu.Lock()
+		for i := range n {
+			splices[i] = l.slots[events[i].Fd]
+		}
+		l.mu.Unlock()
+		// Nothing is held while the loop waits.
+		space := l.engine.space()
+		last := len(l.more)
+		for i := range n {
+			if splices[i] != nil {
+				l.give(splices[i], space, events[i].Pad, events[i].Events)
+				splices[i] = nil
+			}
+		}
+		for i := range last {
+			l.give(l.more[i], space, 0, 0)
+		}
+		l.engine.spaces.Put(space)
+		left := copy(l.more, l.more[last:])
+		clear(l.more[left:])
+		l.more = l.more[:left]
+	}
+}
+
+// give gives a splice its turn, on account of what happened to a side.
+func (l *loop) give(s *Splice, space *workspace, which int32, events uint32) {
+	s.mu.Lock()
+	x := &s.client
+	if which == 1 {
+		x = &s.upstream
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
+		x.readable = true
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
+		x.urgent = true
+	}
+	waiting := s.place.more && events != 0
+	more := s.turn(space)
+	if more && !waiting {
+		l.more = append(l.more, s)
+	}
+	s.place.more = more || waiting
+	ended := s.ended()
+	s.mu.Unlock()
+	if ended {
+		s.tell()
+	}
+}
+
+// useOwn gives the side a descriptor of its own and closes conn. The runtime's
+// poller, which knew conn's, would else wake up for all that happens to it. For
+// want of another descriptor conn's is used.
+func (x *side) useOwn(conn net.Conn) error {
+	if err := x.useRaw(conn); err != nil {
+		return err
+	}
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	own := -1
+	if err := raw.Control(func(fd uintptr) { own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return err
+	}
+	if err != nil {
+		return nil
+	}
+	x.fd, x.conn = own, nil
+	_ = conn.Close()
+	return nil
+}

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package splice
+
+import (
+	"errors"
+	"net"
+	"sync/atomic"
+)
+
+// A loop is only where there is epoll.
+type loop struct {
+	splices atomic.Int64
+}
+
+func (e *Engine) open(int) error { return nil }
+
+func (l *loop) close()              {}
+func (l *loop) enter(*Splice) error { return errors.ErrUnsupported }
+func (l *loop) leave(*Splice)       {}
+
+func (x *side) useOwn(net.Conn) error { return errors.ErrUnsupported }

@@ -1,0 +1,88 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// dial makes one attempt to connect. A nil client means plaintext.
+func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
+	start := time.Now()
+	raw, err := e.connect(ctx)
+	elapsed := time.Since(start)
+	e.connects.add(elapsed)
+	if err != nil {
+		return nil, e.failure(e.Network(), elapsed, err)
+	}
+	sock := e.own(raw, client, retire)
+	if client == nil {
+		return sock, nil
+	}
+
+	start = time.Now()
+	conn, err := e.handshake(ctx, client, sock, host)
+	elapsed = time.Since(start)
+	e.shakes.add(elapsed)
+	if err != nil {
+		// Not a reset: that could overtake the alert that tells the peer why.
+		sock.Close()
+		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
+			e.presented.Store(&he.Refused)
+		}
+		return nil, e.failure("tls", elapsed, err)
+	}
+	// With TLS 1.3 the upstream judges our certificate only now.
+	sock.HearFirst()
+	state := conn.ConnectionState()
+	if state.DidResume {
+		e.resumed.Add(1)
+	} else {
+		e.full.Add(1)
+	}
+	chain := state.PeerCertificates // a pointer into state would keep all of it
+	e.presented.Store(&chain)
+	return conn, nil
+}
+
+// isNarrow reports whether another attempt will offer more than the one that
+// failed did.
+func isNarrow(err error) bool {
+	he, ok := errors.AsType[*certs.HandshakeError](err)
+	return ok && he.Narrow
+}
+
+// own returns raw as a Socket that is counted until it is closed.
+func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
+	c := &tracked{retire: retire}
+	if client != nil {
+		if identity := client.Certificate(); identity != nil {
+			c.fingerprint = identity.Fingerprint()
+		}
+	}
+	e.open.Add(1)
+	c.sock = socket.New(raw, func() {
+		e.tracker.remove(c)
+		e.open.Add(-1)
+	})
+	e.tracker.add(c)
+	return c.sock
+}
+
+func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
+	defer cancel()
+	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
+	return d.DialContext(ctx, e.options.Network, e.options.Address)
+}
+
+func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.handshakeTimeout)
+	defer cancel()
+	return c.HandshakeAs(ctx, sock, host)
+}

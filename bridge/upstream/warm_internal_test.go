@@ -1,0 +1,441 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A mock is an endpoint to a warmPool. Its connections are no more than what is
+// said of them.
+type mock struct {
+	*warmPool
+
+	mu       sync.Mutex
+	takes    time.Duration // to dial
+	fails    error         // dialling does, and the endpoint is down then
+	late     bool          // a handshake does not show that it is up
+	isDown   bool
+	dials    int
+	dialling int
+	most     int // dialling at once
+	made     []*mockConn
+	lives    time.Duration // until the peer closes a connection; 0: for ever
+	heard    bool          // what look finds
+	found    []error       // what was lost
+}
+
+type mockConn struct {
+	net.Conn
+	mock   *mock
+	retire func()
+	made   time.Time
+	err    error
+	closed bool
+}
+
+func (c *mockConn) Close() error {
+	c.mock.mu.Lock()
+	defer c.mock.mu.Unlock()
+	c.closed = true
+	return nil
+}
+
+func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
+	m := &mock{warmPool: newWarmPool(size, maxAge, filling), takes: time.Millisecond}
+	m.warmPool.dial = m.dialOne
+	m.warmPool.look = func(conn net.Conn) (bool, error) {
+		c := conn.(*mockConn)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.lives > 0 && time.Since(c.made) >= m.lives {
+			return false, errTruncated
+		}
+		return m.heard, c.err
+	}
+	m.warmPool.down = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isDown }
+	m.warmPool.replied = func() { m.set(func() { m.late, m.isDown = false, false }) }
+	m.warmPool.lost = func(err error) {
+		m.set(func() {
+			m.found = append(m.found, err)
+			if refused(err) {
+				m.late, m.isDown = true, true
+			}
+		})
+	}
+	return m
+}
+
+func (m *mock) dialOne(ctx context.Context, retire func()) (net.Conn, error) {
+	var takes time.Duration
+	m.set(func() {
+		m.dials, m.dialling, takes = m.dials+1, m.dialling+1, m.takes
+		m.most = max(m.most, m.dialling)
+	})
+	defer m.set(func() { m.dialling-- })
+	select {
+	case <-time.After(takes):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fails != nil {
+		m.isDown = true
+		return nil, m.fails
+	}
+	m.isDown = m.isDown && m.late
+	c := &mockConn{mock: m, retire: retire, made: time.Now()}
+	m.made = append(m.made, c)
+	return c, nil
+}
+
+func (m *mock) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+// count waits until nothing is going on, and returns how many connections are
+// ready and how often was dialled since the last count.
+func (m *mock) count() (ready, dials int) {
+	synctest.Wait()
+	m.warmPool.mu.Lock()
+	ready = len(m.ready)
+	m.warmPool.mu.Unlock()
+	m.set(func() { dials, m.dials = m.dials, 0 })
+	return ready, dials
+}
+
+// open returns how many connections are not closed.
+func (m *mock) open() int {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, c := range m.made {
+		if !c.closed {
+			n++
+		}
+	}
+	return n
+}
+
+// within runs a test of a mock in a bubble, and retires it.
+func within(t *testing.T, size int, maxAge time.Duration, test func(*testing.T, *mock)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMock(size, maxAge, nil)
+		test(t, m)
+		m.end()
+		m.wait()
+		for _, c := range m.made {
+			if taken := c.err == errTaken; !c.closed && !taken {
+				t.Errorf("a connection made at %v is left open", c.made)
+			}
+		}
+	})
+}
+
+// errTaken marks what the test has taken.
+var errTaken = errors.New("taken")
+
+func (m *mock) taken() *mockConn {
+	c, _ := m.take().(*mockConn)
+	if c != nil {
+		m.set(func() { c.err = errTaken })
+	}
+	return c
+}
+
+func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
+	within(t, 10, 0, func(t *testing.T, m *mock) {
+		time.Sleep(time.Hour)
+		if _, dials := m.count(); dials != 0 {
+			t.Fatalf("dialled %d times before the start", dials)
+		}
+		m.start()
+		m.start()
+		time.Sleep(10 * time.Millisecond)
+		if ready, dials := m.count(); ready != 10 || dials != 10 || m.most != maxFills {
+			t.Errorf("%d ready, dialled %d times, %d at once", ready, dials, m.most)
+		}
+		first := m.made[0]
+		if c := m.taken(); c != first {
+			t.Error("it was not the oldest that was taken")
+		}
+		time.Sleep(10 * time.Millisecond)
+		if ready, dials := m.count(); ready != 10 || dials != 1 {
+			t.Errorf("after one was taken: %d ready, dialled %d times", ready, dials)
+		}
+		if s := m.status(); *s != (Warm{Size: 10, Ready: 10, Used: 1}) {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestUpstreamsShareABoundOnWarmConnectionsBeingMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		filling := make(chan struct{}, 3)
+		var all []*mock
+		for range 5 {
+			m := newMock(4, 0, filling)
+			m.takes = time.Second
+			all = append(all, m)
+			m.start()
+		}
+		time.Sleep(6*time.Second + time.Second/2) // 20 connections, 3 each second
+		ready := 0
+		for _, m := range all {
+			n, _ := m.count()
+			ready += n
+		}
+		if ready != 18 {
+			t.Errorf("%d are ready", ready)
+		}
+		for _, m := range all {
+			m.end()
+			m.wait()
+			if m.open() != 0 {
+				t.Error("a connection is left open")
+			}
+		}
+	})
+}
+
+func TestWarmConnectionsAreReplacedBeforeTheyAreTooOld(t *testing.T) {
+	const age = 40 * time.Second
+	within(t, 5, age, func(t *testing.T, m *mock) {
+		m.start()
+		for range 1000 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if c := m.taken(); time.Since(c.made) >= age {
+				t.Fatalf("given out %v after it was made", time.Since(c.made))
+			}
+			time.Sleep(59 * time.Second)
+		}
+		s := m.status()
+		if s.Used != 1000 || s.Missed != 0 || s.Closed != 0 || s.Expired < 5*1000 || s.Expired > 8*1000 {
+			t.Errorf("%+v", s)
+		}
+		// Of age, and nobody has come to look yet.
+		m.warmPool.mu.Lock()
+		for _, c := range m.ready {
+			c.end = time.Now()
+		}
+		m.warmPool.mu.Unlock()
+		if m.taken() != nil {
+			t.Error("one was given out that is too old")
+		}
+	})
+}
+
+// Whatever a server does with connections that wait, they are not made anew as
+// fast as it can refuse them.
+func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
+	for name, test := range map[string]struct {
+		set         func(*mock)
+		mostDials   int // in an hour
+		fewestDials int
+	}{
+		"closed at once":     {func(m *mock) { m.lives = time.Nanosecond }, 8 * 75, 8 * 45},
+		"closed after 1s":    {func(m *mock) { m.lives = time.Second }, 8 * 75, 8 * 45},
+		"closed after 10s":   {func(m *mock) { m.lives = 10 * time.Second }, 8 * 75, 8 * 40},
+		"cannot be made":     {func(m *mock) { m.fails = errors.New("refused") }, 150, 100},
+		"takes a minute":     {func(m *mock) { m.fails, m.takes = errors.New("timeout"), time.Minute }, 60, 30},
+		"nothing goes wrong": {func(*mock) {}, 8 * 85, 8 * 70},
+	} {
+		t.Run(name, func(t *testing.T) {
+			within(t, 8, 0, func(t *testing.T, m *mock) {
+				test.set(m)
+				m.start()
+				time.Sleep(time.Hour)
+				if _, dials := m.count(); dials > test.mostDials || dials < test.fewestDials {
+					t.Errorf("dialled %d times in an hour, want %d to %d", dials, test.fewestDials, test.mostDials)
+				}
+			})
+		})
+	}
+}
+
+// A server that closes what waits for a second, and clients who come more often
+// than that: they find warm connections all the same.
+func TestWarmConnectionsThatAreUsedInTimeAreReplacedAtOnce(t *testing.T) {
+	within(t, 4, 0, func(t *testing.T, m *mock) {
+		m.lives = time.Second
+		m.start()
+		time.Sleep(time.Second / 2)
+		for range 1000 {
+			time.Sleep(time.Second / 10)
+			synctest.Wait()
+			m.taken()
+		}
+		if s := m.status(); s.Used < 990 || s.Closed > 20 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
+	within(t, 6, 0, func(t *testing.T, m *mock) {
+		m.start()
+		time.Sleep(time.Second)
+		m.set(func() { m.isDown, m.fails = true, errors.New("refused") })
+		m.signal()
+		if m.taken() != nil {
+			t.Error("a connection to an endpoint that is down was given out")
+		}
+		if ready, _ := m.count(); ready != 0 || m.open() != 0 {
+			t.Errorf("%d ready, %d open", ready, m.open())
+		}
+		time.Sleep(time.Hour)
+		if open := m.open(); m.most > maxFills || open != 0 {
+			t.Errorf("%d dials at once, %d open", m.most, open)
+		}
+		m.count()
+		m.set(func() { m.most = 0 })
+		time.Sleep(10 * time.Minute)
+		if _, dials := m.count(); m.most != 1 || dials < 10 {
+			t.Errorf("while down: %d dials, %d at once", dials, m.most)
+		}
+
+		// Somebody else finds out that it is up.
+		m.set(func() { m.isDown, m.fails = false, nil })
+		m.signal()
+		time.Sleep(2 * time.Second)
+		if ready, _ := m.count(); ready != 6 {
+			t.Errorf("once it was up: %d ready", ready)
+		}
+
+		// And the pool finds it out by itself.
+		m.set(func() { m.isDown, m.fails = true, errors.New("refused") })
+		time.Sleep(time.Hour)
+		m.set(func() { m.fails = nil })
+		time.Sleep(time.Minute)
+		if ready, _ := m.count(); ready != 6 || m.isDown {
+			t.Errorf("by itself: %d ready, down: %v", ready, m.isDown)
+		}
+	})
+}
+
+// Attempts that fail follow each other slowly, however often somebody else's
+// succeed in between.
+func TestAFlappingEndpointIsNotTriedInALoop(t *testing.T) {
+	within(t, 6, 0, func(t *testing.T, m *mock) {
+		m.fails = errors.New("refused")
+		m.start()
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			m.set(func() { m.isDown = false })
+			m.signal()
+		}
+		if _, dials := m.count(); dials > 20*maxFills+1 {
+			t.Errorf("dialled %d times in 10s", dials)
+		}
+	})
+}
+
+// After it has refused us, a server shows only by what it sends that it takes us
+// now.
+func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
+	refusal := &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}
+	within(t, 6, 0, func(t *testing.T, m *mock) {
+		m.start()
+		time.Sleep(time.Second / 2)
+		m.set(func() {
+			for _, c := range m.made {
+				c.err = refusal
+			}
+		})
+		time.Sleep(time.Second)
+		if ready, dials := m.count(); ready != 0 || !m.isDown || len(m.found) != 6 || dials > 7 {
+			t.Fatalf("%d ready, down %v, found %v, dialled %d times", ready, m.isDown, m.found, dials)
+		}
+		time.Sleep(time.Hour)
+		if ready, dials := m.count(); ready != 0 || m.open() > 1 || dials > 150 || dials < 50 {
+			t.Errorf("silent: %d ready, %d open, dialled %d times", ready, m.open(), dials)
+		}
+		m.set(func() { m.heard = true })
+		time.Sleep(time.Minute)
+		if ready, _ := m.count(); ready != 6 || m.isDown {
+			t.Errorf("heard: %d ready, down %v", ready, m.isDown)
+		}
+	})
+}
+
+func TestDrainedConnectionsAreNotWarmAnyMore(t *testing.T) {
+	within(t, 3, 0, func(t *testing.T, m *mock) {
+		m.start()
+		time.Sleep(time.Second)
+		used := m.taken()
+		synctest.Wait()
+		for _, c := range m.made {
+			c.retire()
+		}
+		if used.closed {
+			t.Error("a connection was closed that is in use")
+		}
+		if ready, _ := m.count(); ready != 0 || m.open() != 1 {
+			t.Errorf("%d ready, %d open", ready, m.open())
+		}
+		time.Sleep(3 * time.Second)
+		if ready, _ := m.count(); ready != 3 {
+			t.Errorf("%d ready", ready)
+		}
+	})
+	t.Run("while they are made", func(t *testing.T) {
+		within(t, 1, 0, func(t *testing.T, m *mock) {
+			dial, drained := m.dial, false
+			m.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
+				if !drained {
+					drained = true
+					retire()
+				}
+				return dial(ctx, retire)
+			}
+			m.start()
+			time.Sleep(time.Second)
+			if ready, dials := m.count(); ready != 1 || dials != 2 || m.open() != 1 {
+				t.Errorf("%d ready, dialled %d times, %d open", ready, dials, m.open())
+			}
+		})
+	})
+}
+
+func TestARetiredPoolKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMock(4, 0, nil)
+		m.takes = time.Second
+		m.start()
+		time.Sleep(2500 * time.Millisecond)
+		m.set(func() { m.lives = time.Second })
+		m.signal() // some are ready, and some of them dead
+		time.Sleep(time.Second / 2)
+		m.end()
+		m.wait()
+		m.start()
+		if m.open() != 0 || m.take() != nil {
+			t.Errorf("%d left open", m.open())
+		}
+		m.count()
+		time.Sleep(time.Hour)
+		if _, dials := m.count(); dials != 0 {
+			t.Errorf("dialled %d times", dials)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m := newMock(4, 0, nil)
+		m.end()
+		m.wait()
+		m.start()
+		time.Sleep(time.Hour)
+		if _, dials := m.count(); dials != 0 {
+			t.Errorf("retired before it was started, it dialled %d times", dials)
+		}
+	})
+}

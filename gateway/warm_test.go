@@ -1,0 +1,170 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A guestBook is an echoing TLS server that knows who is connected to it.
+type guestBook struct {
+	address string
+
+	mu    sync.Mutex
+	ever  int
+	names map[net.Conn]string // of those that are open
+}
+
+func newGuestBook(t *testing.T, ca *certstest.CA, issued *pki.Issued) *guestBook {
+	b := &guestBook{names: map[net.Conn]string{}}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{certstest.TLS(t, issued)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.address = l.Addr().String()
+	serve(t, l, func(c net.Conn) {
+		b.mu.Lock()
+		b.ever++
+		b.mu.Unlock()
+		if c.(*tls.Conn).Handshake() != nil {
+			return
+		}
+		b.mu.Lock()
+		b.names[c] = c.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName
+		b.mu.Unlock()
+		io.Copy(c, c)
+		b.mu.Lock()
+		delete(b.names, c)
+		b.mu.Unlock()
+	})
+	return b
+}
+
+// connections returns the names of those that are connected, and how many ever
+// were.
+func (b *guestBook) connections() (names string, ever int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []string
+	for _, n := range b.names {
+		all = append(all, n)
+	}
+	return strings.Join(all, " "), b.ever
+}
+
+// warm returns the warm connections of an upstream of one endpoint.
+func (g *testGateway) warm(name string) *adminv1.WarmConnections {
+	g.t.Helper()
+	for _, u := range g.UpstreamStatuses() {
+		if u.GetName() == name {
+			return u.GetEndpoints()[0].GetWarm()
+		}
+	}
+	g.t.Fatalf("there is no upstream %q", name)
+	return nil
+}
+
+func TestWarmConnectionsFollowWhatIsLive(t *testing.T) {
+	ca := certstest.NewCA(t)
+	up := newGuestBook(t, ca, ca.Server(t, "up.example"))
+	g := start(t, "")
+	resources := append(bridgeTo(t, ca, up.address), tcpListener("db", "127.0.0.1:0"))
+	resources[2].(*adminv1.Upstream).Pool = &adminv1.Pool{Warm: 3}
+	connected := func(want string) {
+		t.Helper()
+		eventually(t, "connected is "+want, func() bool { names, _ := up.connections(); return names == want })
+	}
+
+	// What is not made live dials nobody.
+	g.apply(store.Edit{Puts: puts(resources...), DryRun: true})
+	taken := dial(t, g.OpsAddress()) // an address in use
+	taken.Close()
+	_, err := g.Apply(t.Context(), store.Edit{Puts: puts(append(resources, tcpListener("taken", g.OpsAddress()))...)})
+	if err == nil {
+		t.Fatal("an address in use was bound")
+	}
+	if _, ever := up.connections(); ever != 0 {
+		t.Errorf("%d connections for what was not made live", ever)
+	}
+
+	g.put(resources...)
+	connected("client client client")
+	eventually(t, "all are ready", func() bool { return g.warm("up").GetReady() == 3 })
+	if s := g.warm("up"); s.GetSize() != 3 || s.GetUsed() != 0 || s.GetMissed() != 0 {
+		t.Errorf("%v", s)
+	}
+	client := dial(t, g.address("db"))
+	client.echo(t, "at once")
+	connected("client client client client")
+	eventually(t, "it was replaced", func() bool { return g.warm("up").GetReady() == 3 && g.warm("up").GetUsed() == 1 })
+
+	// Another's revision leaves them alone.
+	_, before := up.connections()
+	other := resources[2].(*adminv1.Upstream)
+	other = proto.Clone(other).(*adminv1.Upstream)
+	other.Name, other.Pool = "other", nil
+	g.put(other)
+	if s := g.warm("up"); s.GetReady() != 3 || s.GetUsed() != 1 {
+		t.Errorf("after an edit of another upstream: %v", s)
+	}
+	if _, ever := up.connections(); ever != before {
+		t.Errorf("%d connections were made for an edit of another upstream", ever-before)
+	}
+	if g.warm("other") != nil {
+		t.Errorf("who asked for none has %v", g.warm("other"))
+	}
+
+	// A rotation replaces them, but not the one that is in use.
+	renewed := ca.Client(t, "renewed")
+	g.put(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+		CertificateChain: string(renewed.ChainPEM), PrivateKey: string(renewed.KeyPEM)}}})
+	eventually(t, "the rotation reached them", func() bool {
+		names, _ := up.connections()
+		return len(names) == len("client renewed renewed renewed") && strings.Count(names, "renewed") == 3
+	})
+	client.echo(t, "still there")
+	eventually(t, "those of the rotation are ready", func() bool { return g.warm("up").GetReady() == 3 })
+
+	// Draining an identity closes those that nobody uses at once.
+	_, before = up.connections()
+	if n, err := g.DrainConnections("up", "", deadline); err != nil || n != 4 {
+		t.Errorf("%d connections drain, %v", n, err)
+	}
+	eventually(t, "they were replaced", func() bool { _, ever := up.connections(); return ever == before+3 && g.warm("up").GetReady() == 3 })
+
+	// Whoever is deleted keeps nothing.
+	g.apply(store.Edit{Deletes: []store.Delete{
+		{Kind: adminv1.Kind_KIND_LISTENER, Name: "db"}, {Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"},
+	}})
+	client.Close()
+	connected("")
+}
+
+func TestAStoppedGatewayHasNoWarmConnections(t *testing.T) {
+	ca := certstest.NewCA(t)
+	up := newGuestBook(t, ca, ca.Server(t, "up.example"))
+	g := start(t, "")
+	resources := append(bridgeTo(t, ca, up.address), tcpListener("db", "127.0.0.1:0"))
+	resources[2].(*adminv1.Upstream).Pool = &adminv1.Pool{Warm: 2}
+	g.put(resources...)
+	eventually(t, "they are ready", func() bool { return g.warm("up").GetReady() == 2 })
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "they are closed", func() bool { names, _ := up.connections(); return names == "" })
+
+	g = start(t, g.dir) // and a restart makes them again
+	eventually(t, "they are ready again", func() bool { return g.warm("up").GetReady() == 2 })
+}
