@@ -68,6 +68,7 @@ type conn struct {
 	flushed    sync.Cond
 	flushFunc  func() // c.flush
 	writing    int64  // since when a write has been going on; 0: none is
+	wrote      int64  // when the latest was over
 	encoder    *encoder
 	sendWindow int64
 	forTurn    turns // streams that wait for their turn to send of a body
@@ -299,7 +300,7 @@ func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 		return c.failLocked(broken(h2.ErrCodeNo, "what it began did not come in time")), nil
 	case c.idleLocked() && past(c.idleSince, c.o.IdleTimeout):
 		return c.failLocked(&Error{Err: errIdle}), nil
-	case c.pinged <= last && past(last, c.o.PingInterval):
+	case c.pinged <= last && c.writing == 0 && past(max(last, c.wrote), c.o.PingInterval):
 		c.pinged = now
 		_ = c.framer.WritePing(false, [8]byte{})
 		c.kickLocked()

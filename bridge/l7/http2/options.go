@@ -28,8 +28,9 @@ type Options struct {
 	// how long the peer may take nothing of what was sent to it. 0: 60s.
 	StallTimeout time.Duration
 
-	// PingInterval is the silence after which the peer is asked whether it is
-	// still there, and PingTimeout how long its answer may take. 0: 30s, 15s.
+	// PingInterval is the silence, of both sides, after which the peer is asked
+	// whether it is still there, and PingTimeout how long its answer may take.
+	// 0: 30s, 15s.
 	PingInterval, PingTimeout time.Duration
 
 	// MaxAge is for how long a client's connection takes further streams; it is

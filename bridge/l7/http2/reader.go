@@ -86,7 +86,7 @@ func (b *reader) fill() error {
 
 func (b *reader) receive(p []byte) (int, error) {
 	if b.inFrame && b.begun.Load() == 0 {
-		b.begun.Store(b.now())
+		b.begun.Store(max(b.now(), 1))
 	}
 	n, err := b.nc.Read(p)
 	if n > 0 {

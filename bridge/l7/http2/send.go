@@ -113,7 +113,7 @@ func (c *conn) flush() {
 		c.mu.Unlock()
 		_, err := c.nc.Write(p)
 		c.mu.Lock()
-		c.writing = 0
+		c.writing, c.wrote = 0, c.now()
 		c.spare = p[:0]
 		if err != nil {
 			gone = c.failLocked(&Error{Err: err})

@@ -1,0 +1,256 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	h2 "golang.org/x/net/http2"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// A shutdown serves what the client asked for before it knew, and refuses
+// nothing that the client could not know to be refused.
+func TestShutdownServesWhatIsOnItsWay(t *testing.T) {
+	release := make(chan struct{})
+	nc, c := serve(t, Options{}, func(s *ServerStream) {
+		<-release
+		echo(s)
+	})
+	r := rawClient(t, nc)
+	r.headers(1, true, simple...)
+	goAway := func() *h2.GoAwayFrame {
+		t.Helper()
+		for {
+			f, err := r.ReadFrame()
+			r.must(err)
+			if g, ok := f.(*h2.GoAwayFrame); ok {
+				return g
+			}
+		}
+	}
+	c.Shutdown()
+	c.Shutdown()
+	if g := goAway(); g.LastStreamID != maxWindow || g.ErrCode != h2.ErrCodeNo {
+		t.Errorf("first %v", g)
+	}
+	r.headers(3, true, simple...) // the client did not know yet
+	r.must(r.WritePing(true, drainPing))
+	if g := goAway(); g.LastStreamID != 3 || g.ErrCode != h2.ErrCodeNo {
+		t.Errorf("second %v", g)
+	}
+	r.headers(5, true, simple...)
+	if got := r.outcome(5); got != "RST REFUSED_STREAM" {
+		t.Errorf("one behind the last: %s", got)
+	}
+	close(release)
+	got := map[uint32]bool{}
+	for len(got) < 2 {
+		f, err := r.next()
+		r.must(err)
+		if f.Header().Flags.Has(h2.FlagDataEndStream) {
+			got[f.Header().StreamID] = true
+		}
+	}
+	for {
+		if _, err := r.ReadFrame(); err != nil {
+			if err != io.EOF {
+				t.Error(err)
+			}
+			return
+		}
+	}
+}
+
+func TestAnIdleConnectionIsShutDownAtOnce(t *testing.T) {
+	c, s := connected(t, Options{}, Options{}, echo)
+	st := c.Open()
+	_ = st.Send(get("/"), true)
+	if _, _, err := receive(st); err != nil {
+		t.Error(err)
+	}
+	st.Done()
+	s.Shutdown()
+	eventually(t, "the client to notice", func() bool { return !c.Takes() && c.Err() != nil })
+}
+
+// A request that the server says it has not looked at may be sent again; any
+// other may not.
+func TestWhatWasNotProcessedIsToldApart(t *testing.T) {
+	c, nc := dial(t, Options{})
+	r := rawServer(t, nc)
+	open := func() *ClientStream {
+		s := c.Open()
+		if err := s.Send(get("/"), true); err != nil {
+			t.Fatal(err)
+		}
+		r.takeRequest()
+		return s
+	}
+	end := func(s *ClientStream) error {
+		_, _, err := receive(s)
+		s.Done()
+		return err
+	}
+	refused, reset, before, behind := open(), open(), open(), open()
+	reserved := c.Open()
+	r.must(r.WriteRSTStream(1, h2.ErrCodeRefusedStream))
+	if err := end(refused); !errors.Is(err, ErrUnprocessed) {
+		t.Errorf("refused: %v", err)
+	}
+	r.must(r.WriteRSTStream(3, h2.ErrCodeInternal))
+	if err := end(reset); err == nil || errors.Is(err, ErrUnprocessed) {
+		t.Errorf("reset: %v", err)
+	}
+	r.must(r.WriteGoAway(maxWindow, h2.ErrCodeNo, nil))
+	r.must(r.WriteGoAway(5, h2.ErrCodeNo, nil))
+	if err := end(behind); !errors.Is(err, ErrUnprocessed) {
+		t.Errorf("behind the last: %v", err)
+	}
+	if err := reserved.Send(get("/"), true); !errors.Is(err, ErrUnprocessed) {
+		t.Errorf("sent after GOAWAY: %v", err)
+	}
+	reserved.Done()
+	if c.Takes() || c.Open() != nil || c.Room() != 0 {
+		t.Error("it takes further requests")
+	}
+	r.headers(5, true, ":status: 200")
+	if err := end(before); err != nil {
+		t.Errorf("before the last: %v", err)
+	}
+	eventually(t, "the end", func() bool { return c.Err() != nil })
+}
+
+// What fails with its connection is told why, and whether it was sent.
+func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
+	mine, theirs := pair(t)
+	broken := &brokenConn{Conn: mine, err: errTest}
+	c := NewClientConn(broken, Options{})
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run() }()
+	s := c.Open()
+	if err := s.Send(get("/"), true); err != nil {
+		t.Fatal(err)
+	}
+	r := newRaw(t, theirs)
+	p := make([]byte, len(h2.ClientPreface))
+	_, err := io.ReadFull(theirs, p)
+	r.must(err)
+	r.takeRequest()
+	broken.broken.Store(true)
+	theirs.Close()
+	if _, _, err := receive(s); !errors.Is(err, errTest) || errors.Is(err, ErrUnprocessed) {
+		t.Errorf("sent: %v", err)
+	}
+	s.Done()
+	if err := <-ran; !errors.Is(err, errTest) {
+		t.Error(err)
+	}
+	if c.Open() != nil {
+		t.Error("it takes further requests")
+	}
+}
+
+// A brokenConn's Read fails with err when it is broken.
+type brokenConn struct {
+	net.Conn
+	err    error
+	broken atomic.Bool
+}
+
+func (c *brokenConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.broken.Load() {
+		return 0, c.err
+	}
+	return n, err
+}
+
+func TestNothingOfARequestWasSentOverADeadConnection(t *testing.T) {
+	mine, theirs := pair(t)
+	c := NewClientConn(mine, Options{})
+	s := c.Open()
+	theirs.Close()
+	_ = c.Run()
+	if err := s.Send(get("/"), true); !errors.Is(err, ErrUnprocessed) || !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	s.Done()
+}
+
+// There are never more streams than the server allows, whenever it says so.
+func TestTheServersLimitOfStreamsIsKept(t *testing.T) {
+	var changes atomic.Int64
+	c, nc := dial(t, Options{MaxStreams: 5, Changed: func() { changes.Add(1) }})
+	r := rawServer(t, nc, h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 2})
+	eventually(t, "the settings", func() bool { return c.Room() == 2 })
+	a, b := c.Open(), c.Open()
+	if a == nil || b == nil || c.Open() != nil || c.Streams() != 2 {
+		t.Error("more than two")
+	}
+	before := changes.Load()
+	a.Done()
+	if changes.Load() == before || c.Room() != 1 {
+		t.Error("nobody is told of the room")
+	}
+	r.must(r.WriteSettings(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 100}))
+	eventually(t, "the settings", func() bool { return c.Room() == 4 })
+	r.must(r.WriteSettings(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 0}))
+	eventually(t, "the settings", func() bool { return c.Room() == 0 })
+	if c.Open() != nil {
+		t.Error("a stream where none is allowed")
+	}
+	b.Done()
+}
+
+func TestExtendedConnectNeedsTheServersConsent(t *testing.T) {
+	connect := &message.Request{Method: "CONNECT", Protocol: "websocket", Scheme: "https", Authority: "a.test", Target: "/chat", Length: -1}
+	c, _ := connected(t, Options{}, Options{}, echo)
+	s := c.Open()
+	if err := s.Send(connect, false); !errors.Is(err, ErrNoExtendedConnect) {
+		t.Error(err)
+	}
+	s.Done()
+
+	c, _ = connected(t, Options{}, Options{ExtendedConnect: true}, echo)
+	eventually(t, "the settings", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.peer.extendedConnect
+	})
+	s = c.Open()
+	defer s.Done()
+	if err := s.Send(connect, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write([]byte("frame")); err != nil || s.Flush() != nil {
+		t.Fatal(err)
+	}
+	var head message.Response
+	if err := s.Receive(&head); err != nil || head.Status != 200 {
+		t.Fatalf("%+v %v", head, err)
+	}
+	if p, err := s.Read(); string(p) != "frame" || err != nil {
+		t.Errorf("%q %v", p, err)
+	}
+	_ = s.End(nil)
+	if p, err := readAll(s); len(p) != 0 || err != nil {
+		t.Errorf("%q %v", p, err)
+	}
+}
+
+func TestAHeadLargerThanTheServerTakesIsNotSent(t *testing.T) {
+	c, nc := dial(t, Options{})
+	rawServer(t, nc, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: 500}, h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 7})
+	eventually(t, "the settings", func() bool { return c.Room() == 7 })
+	s := c.Open()
+	defer s.Done()
+	q := get("/")
+	q.Fields = message.Fields{{Name: "x", Value: string(make([]byte, 500))}}
+	if err := s.Send(q, true); !errors.Is(err, ErrHeadTooLarge) {
+		t.Error(err)
+	}
+}
