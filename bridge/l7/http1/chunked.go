@@ -17,6 +17,7 @@ type Chunked struct {
 	digits int    // of the chunk's size
 	total  int64  // data of all chunks so far
 	extra  int64  // bytes of extensions so far
+	err    error  // what was wrong
 
 	line    int    // where in trailer the line begins that is being read
 	trailer []byte // section, as it comes
@@ -70,8 +71,9 @@ func (c *Chunked) Reset(l *Limits) {
 // However what arrives is split, the data, the errors, and where they come are
 // the same.
 func (c *Chunked) Next(in []byte) (data []byte, n int, err error) {
-	for n < len(in) && c.state != chunkedDone {
-		if c.state == chunkData {
+	for n < len(in) && c.state != chunkedDone && c.err == nil {
+		switch c.state {
+		case chunkData:
 			rest := in[n:]
 			if uint64(len(rest)) >= c.left {
 				rest, c.state = rest[:c.left], chunkDataEnd
@@ -79,27 +81,24 @@ func (c *Chunked) Next(in []byte) (data []byte, n int, err error) {
 			c.left -= uint64(len(rest))
 			c.total += int64(len(rest))
 			return rest, n + len(rest), nil
-		}
-		if c.state == trailerLine {
-			m, err := c.trailerLine(in[n:])
-			if n += m; err != nil {
-				return nil, n, err
+		case trailerLine:
+			var m int
+			m, c.err = c.trailerLine(in[n:])
+			n += m
+		default:
+			if c.err = c.step(in[n]); c.err == nil {
+				n++
 			}
-			continue
 		}
-		if err := c.step(in[n]); err != nil {
-			return nil, n, err
-		}
-		n++
 	}
-	if c.state == chunkedDone {
-		err = io.EOF
+	if c.err == nil && c.state == chunkedDone {
+		return nil, n, io.EOF
 	}
-	return nil, n, err
+	return nil, n, c.err
 }
 
 // Done reports whether the body has ended.
-func (c *Chunked) Done() bool { return c.state == chunkedDone }
+func (c *Chunked) Done() bool { return c.state == chunkedDone && c.err == nil }
 
 // Trailer returns the fields of the trailer once the body has ended. They are
 // valid until Reset; their strings for ever.

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -23,6 +24,9 @@ func decode(l Limits, pieces ...string) (data, rest string, trailer message.Fiel
 				return data, string(buf) + strings.Join(pieces[i+1:], ""), slices.Clone(c.Trailer()), nil
 			}
 			if err != nil {
+				if _, _, again := c.Next([]byte("0\r\n\r\n")); again != err || c.Done() {
+					return data, "", nil, fmt.Errorf("%w, and then %v", err, again)
+				}
 				return data, "", nil, err
 			}
 			if len(buf) == 0 {
