@@ -19,6 +19,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -203,6 +204,7 @@ func publishTCP(o *object, s l4.Stats) {
 	o.counter([]string{"bridge", "conn", "undialed"}, float64(s.DialFailures))
 	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToUpstream), label("direction", "to_upstream"))
 	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToClient), label("direction", "to_client"))
+	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
 
@@ -217,7 +219,14 @@ func publishHTTP(o *object, s l7.Stats) {
 	for code, n := range s.Requests {
 		o.counter([]string{"bridge", "http", "requests"}, float64(n), label("code", strconv.Itoa(code)))
 	}
+	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
+}
+
+func publishUnannounced(o *object, by map[proxyproto.Reason]uint64) {
+	for why, n := range by {
+		o.counter([]string{"bridge", "conn", "unannounced"}, float64(n), label("reason", string(why)))
+	}
 }
 
 func publishHandshakes(o *object, full, resumed uint64, failures map[certs.Reason]uint64) {

@@ -73,15 +73,21 @@ func everyMetric(t *testing.T) string {
 	c.echo(t, "let through")
 	c.Close()
 
+	announced := tcpListener("announced", "127.0.0.1:0")
+	announced.AcceptProxyProtocol = &adminv1.AcceptProxyProtocol{TrustedSources: []string{"127.0.0.1"}}
+	g.put(announced)
+	sendGarbage(t, g.address("announced"))
+
 	get(t, "http://"+g.address("http")+"/") // nobody listens at the upstream
-	failHandshake(t, g.address("tls"))
+	sendGarbage(t, g.address("tls"))
 	callAdmin(t, g.AdminAddress())
 	_, text := get(t, "http://"+g.OpsAddress()+"/metrics")
 	return text
 }
 
-// failHandshake sends what is no TLS, and waits until it has been refused.
-func failHandshake(t *testing.T, address string) {
+// sendGarbage sends what is neither TLS nor a PROXY protocol header, and waits
+// until it has been refused.
+func sendGarbage(t *testing.T, address string) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)

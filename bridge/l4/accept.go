@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -30,8 +31,11 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // take starts serving a connection, or closes it at once.
 func (s *Server) take(raw net.Conn) {
-	c := &conn{server: s, client: socket.New(raw, nil), addr: clientAddr(raw), start: time.Now()}
+	c := &conn{server: s, client: socket.New(raw, nil), start: time.Now()}
 	t := s.table()
+	if t != nil && t.ProxyProtocol == nil {
+		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
+	}
 	if t == nil || !s.add(c, t) {
 		// A reset leaves no TIME_WAIT behind, of which a flood would make many.
 		c.client.Reset()
@@ -56,11 +60,10 @@ func (s *Server) removeListener(ln net.Listener) {
 	delete(s.listeners, ln)
 }
 
-// clientAddr returns the client's IP address; invalid for a unix-domain socket,
-// whose clients are all this machine.
-func clientAddr(conn net.Conn) netip.Addr {
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
+// is notes whose the connection is.
+func (c *conn) is(who proxyproto.Announced) {
+	c.who, c.addr = who, netip.Addr{}
+	if a, ok := who.Source.(*net.TCPAddr); ok {
+		c.addr = a.AddrPort().Addr().Unmap()
 	}
-	return netip.Addr{}
 }

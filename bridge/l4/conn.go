@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -20,8 +21,13 @@ import (
 type conn struct {
 	server *Server
 	client *socket.Socket
-	addr   netip.Addr // invalid for a unix-domain socket
 	start  time.Time
+
+	// Whose it is; nobody's before its PROXY protocol header was read. The
+	// address is invalid for clients of a unix-domain socket, who are all this
+	// machine.
+	who  proxyproto.Announced
+	addr netip.Addr
 
 	// Of whoever serves the connection now: its goroutine while it is made,
 	// then the splice.
@@ -44,6 +50,8 @@ type outcome struct {
 
 // Ends of connections that never reached an upstream.
 const (
+	endHeader     splice.Ending = "no PROXY protocol header"
+	endLimit      splice.Ending = "limit reached"
 	endHandshake  splice.Ending = "handshake failed"
 	endNoUpstream splice.Ending = "no upstream"
 	endDial       splice.Ending = "upstream unreachable"
@@ -84,6 +92,10 @@ func (c *conn) finish() {
 // returns false if it did not come to that.
 func (c *conn) bridge(t *Table) bool {
 	s, o := c.server, &c.outcome
+	if t.ProxyProtocol != nil && !c.accept(t) {
+		c.client.Reset()
+		return false
+	}
 	var client net.Conn = c.client
 	var serverName string
 	if t.TLS != nil {
@@ -119,7 +131,11 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	o.upstream = u.Name()
 
-	back, endpoint, err := u.DialAs(s.ctx, upstream.Stream, host)
+	ctx := s.ctx
+	if u.Announces() {
+		ctx = upstream.Announce(ctx, c.who.Source, c.who.Destination)
+	}
+	back, endpoint, err := u.DialAs(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
 		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
@@ -166,6 +182,21 @@ func (c *conn) spliced(r splice.Result) {
 		}
 		c.finish()
 	}()
+}
+
+// accept reads for whom the connection is, and reports whether it may go on.
+func (c *conn) accept(t *Table) bool {
+	s, o := c.server, &c.outcome
+	who, err := t.ProxyProtocol.Accept(c.client, t.handshakeTimeout())
+	if err != nil {
+		o.how, o.err, o.reason = endHeader, err, certs.Reason(s.count.unannounced.Add(err))
+		return false
+	}
+	if !s.admit(c, who, t) {
+		o.how = endLimit
+		return false
+	}
+	return true
 }
 
 // handshake completes the client's TLS handshake in the time given.
@@ -215,5 +246,9 @@ func (c *conn) cut() {
 
 // name is what the log calls the client.
 func (c *conn) name() string {
-	return cmp.Or(c.client.RemoteAddr().String(), c.client.RemoteAddr().Network())
+	addr := c.who.Source
+	if addr == nil {
+		addr = c.client.RemoteAddr()
+	}
+	return cmp.Or(addr.String(), addr.Network())
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
@@ -169,6 +170,25 @@ func (s *Server) add(c *conn, t *Table) bool {
 	}
 	s.count.open.Add(1)
 	s.serving.Add(1)
+	return true
+}
+
+// admit notes whose a connection turned out to be, or returns false: whoever it
+// is has as many as t allows.
+func (s *Server) admit(c *conn, who proxyproto.Announced, t *Table) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := c.who
+	c.is(who)
+	if !c.addr.IsValid() {
+		return true
+	}
+	if t.MaxPerClient > 0 && s.perClient[c.addr] >= t.MaxPerClient {
+		c.is(before)
+		s.count.rejected.Add(1)
+		return false
+	}
+	s.perClient[c.addr]++
 	return true
 }
 

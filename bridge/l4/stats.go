@@ -5,15 +5,20 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // Stats are what a Server has counted since it was made. The byte counts are
 // exact and rise while connections are open.
 type Stats struct {
-	Open         uint64 // connections open now
-	Accepted     uint64 // taken
-	Rejected     uint64 // closed as they came, over a limit
+	Open     uint64 // connections open now
+	Accepted uint64 // taken
+	Rejected uint64 // closed as they came, over a limit
+
+	// Unannounced are those closed for want of a PROXY protocol header.
+	Unannounced map[proxyproto.Reason]uint64
+
 	NoUpstream   uint64 // closed because neither a route nor a default took them
 	DialFailures uint64 // closed because no endpoint could be connected to
 
@@ -29,6 +34,8 @@ type counters struct {
 	accepted, rejected, noUpstream, dialFailures atomic.Uint64
 	toUpstream, toClient                         atomic.Uint64
 	full, resumed                                atomic.Uint64
+
+	unannounced proxyproto.Refusals
 
 	mu       sync.Mutex
 	failures map[certs.Reason]uint64
@@ -53,6 +60,7 @@ func (s *Server) Stats() Stats {
 		Open:              uint64(c.open.Load()),
 		Accepted:          c.accepted.Load(),
 		Rejected:          c.rejected.Load(),
+		Unannounced:       c.unannounced.Counts(),
 		NoUpstream:        c.noUpstream.Load(),
 		DialFailures:      c.dialFailures.Load(),
 		BytesToUpstream:   c.toUpstream.Load(),

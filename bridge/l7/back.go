@@ -41,11 +41,11 @@ type BackOptions struct {
 // A Back carries requests to one upstream, and keeps connections to its
 // endpoints for further requests. It never shares a connection with another
 // Back, nor between hosts if the upstream takes the server name from the
-// request.
+// request, nor between connections of clients if it announces them.
 type Back struct {
 	options BackOptions
 
-	endpoints map[*upstream.Endpoint]*pool // nil if each host has its own
+	endpoints map[*upstream.Endpoint]*pool // nil if each host or client has its own
 	hosts     *hostPools                   // nil if not
 
 	// What connections use again.
@@ -57,13 +57,13 @@ type Back struct {
 // that it should be Retired when no more are sent.
 func NewBack(o BackOptions) *Back {
 	b := &Back{options: o}
-	if o.Upstream.FromHost() {
+	if o.Upstream.FromHost() || o.Upstream.Announces() {
 		b.hosts = newHostPools(b)
 		return b
 	}
 	b.endpoints = make(map[*upstream.Endpoint]*pool)
 	for _, e := range o.Upstream.Order() {
-		b.endpoints[e] = b.newPool(e, "")
+		b.endpoints[e] = b.newPool(hostPool{endpoint: e})
 	}
 	return b
 }
@@ -79,12 +79,20 @@ func (b *Back) Retire() {
 	}
 }
 
-// pool returns the connections to an endpoint for a request's host.
-func (b *Back) pool(e *upstream.Endpoint, host string) *pool {
-	if b.hosts != nil {
-		return b.hosts.pool(e, host)
+// pool returns the connections to an endpoint for a request's host, which came
+// over c.
+func (b *Back) pool(e *upstream.Endpoint, host string, c *conn) *pool {
+	if b.hosts == nil {
+		return b.endpoints[e]
 	}
-	return b.endpoints[e]
+	key := hostPool{endpoint: e}
+	if b.options.Upstream.FromHost() {
+		key.host = host
+	}
+	if b.options.Upstream.Announces() {
+		key.client = c
+	}
+	return b.hosts.pool(key)
 }
 
 func (b *Back) scheme() string {
@@ -105,8 +113,8 @@ func (b *Back) host(e *upstream.Endpoint) string {
 	return cmp.Or(b.options.Host, e.Address())
 }
 
-func (b *Back) newPool(e *upstream.Endpoint, host string) *pool {
-	return &pool{back: b, endpoint: e, host: host}
+func (b *Back) newPool(key hostPool) *pool {
+	return &pool{back: b, hostPool: key}
 }
 
 func (b *Back) maxIdle() int { return cmp.Or(b.options.MaxIdle, 128) }

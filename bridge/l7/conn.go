@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -20,7 +21,8 @@ import (
 type conn struct {
 	net.Conn
 	server *Server
-	client string // IP address; "" where there is none
+	who    proxyproto.Announced // nobody before its PROXY protocol header was read
+	client string               // IP address; "" where there is none
 	tls    bool
 	closed sync.Once
 
@@ -35,6 +37,8 @@ type conn struct {
 	mu   sync.Mutex
 	gone func(cause error) // called when the client has gone; nil: nobody waits
 	end  func()            // tells the client to bring no more requests; nil: nobody is to be told
+
+	announcedAs ownPools // of connections announced as this one
 }
 
 // What a conn is about.
@@ -78,7 +82,10 @@ func (c *conn) SetLinger(seconds int) error {
 // Close closes the connection, and the Server forgets it.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
-	c.closed.Do(func() { c.server.forget(c) })
+	c.closed.Do(func() {
+		c.server.forget(c)
+		c.announcedAs.end()
+	})
 	return err
 }
 
@@ -185,7 +192,10 @@ func (s *Server) accept(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	c := &conn{Conn: raw, server: s, client: clientAddress(raw.RemoteAddr())}
+	c := &conn{Conn: raw, server: s}
+	if table.ProxyProtocol == nil {
+		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
+	}
 	c.adopt(table.settings())
 	if !s.track(c, table) {
 		raw.Close()
@@ -228,6 +238,35 @@ func (s *Server) track(c *conn, t *Table) bool {
 	return true
 }
 
+// is notes whose the connection is.
+func (c *conn) is(who proxyproto.Announced) {
+	c.who, c.client = who, clientAddress(who.Source)
+}
+
+// announced reads for whom a connection is, and reports whether it may go on.
+func (s *Server) announced(c *conn, t *Table) bool {
+	who, err := t.ProxyProtocol.Accept(c.Conn, t.handshakeTimeout())
+	if err != nil {
+		reason := s.counters.unannounced.Add(err)
+		s.log.Debug("connection refused", "client", c.Conn.RemoteAddr().String(), "reason", string(reason), "error", printable(err))
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.conns[c] {
+		return false // closed meanwhile
+	}
+	if client := clientAddress(who.Source); t.MaxPerClient > 0 && client != "" && s.perClient[client] >= t.MaxPerClient {
+		s.counters.rejected.Add(1)
+		s.log.Debug("connection refused: limit reached", "client", client)
+		return false
+	}
+	if c.is(who); c.client != "" {
+		s.perClient[c.client]++
+	}
+	return true
+}
+
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,6 +286,10 @@ func (s *Server) forget(c *conn) {
 // closes it. The handshake's goroutine ends with it: the stack that it needs is
 // many times what waiting for a request takes.
 func (s *Server) start(c *conn, t *Table) {
+	if t.ProxyProtocol != nil && !s.announced(c, t) {
+		c.Close()
+		return
+	}
 	sock := socket.New(c, nil)
 	if t.TLS == nil {
 		s.serveConn(c, sock, nil, t.settings())

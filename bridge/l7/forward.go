@@ -89,7 +89,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 	if host := x.back.host(e); host != "" {
 		x.request.Authority = host
 	}
-	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"))
+	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"), x.conn)
 	for tries := 1; ; tries++ {
 		b, reused, err := pool.get(x, tries == maxTries)
 		if err != nil {

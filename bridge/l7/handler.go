@@ -23,6 +23,7 @@ type exchange struct {
 	response message.Response // the final one, as far as there is one
 
 	start   time.Time
+	conn    *conn
 	client  string // IP address; "" where there is none
 	tls     bool
 	table   *Table
@@ -106,7 +107,7 @@ func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
 // begin returns the exchange of a request.
 func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
 	x := s.exchanges.get(s)
-	x.front, x.request, x.client, x.tls = f, r, c.client, c.tls
+	x.front, x.request, x.conn, x.client, x.tls = f, r, c, c.client, c.tls
 	x.start = time.Now()
 	s.counters.inFlight.Add(1)
 	return x

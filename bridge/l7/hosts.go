@@ -8,11 +8,12 @@ import (
 )
 
 // maxHostPools bounds how many pools a Back keeps whose upstream takes the
-// server name from the request: anybody can ask for any host.
+// server name from the request, or is told of clients: anybody can ask for any
+// host, and connect many times.
 const maxHostPools = 512
 
-// hostPools are the pools of a Back for each endpoint and host. Those not used
-// for longest go when there are too many.
+// hostPools are the pools of a Back for each endpoint, host and client. Those
+// not used for longest go when there are too many.
 type hostPools struct {
 	back *Back
 
@@ -22,20 +23,22 @@ type hostPools struct {
 	recent  *list.List                 // of *pool, the last used first
 }
 
+// A hostPool says what the connections of a pool are for.
 type hostPool struct {
 	endpoint *upstream.Endpoint
-	host     string
+	host     string // what they are dialled for; "" if all hosts share them
+	client   *conn  // as whose they are announced; nil if all clients share them
 }
 
 func newHostPools(b *Back) *hostPools {
 	return &hostPools{back: b, pools: make(map[hostPool]*list.Element), recent: list.New()}
 }
 
-// pool returns the pool of an endpoint and a host.
-func (h *hostPools) pool(e *upstream.Endpoint, host string) *pool {
-	p, oldest := h.find(hostPool{e, host})
+// pool returns the pool for a key.
+func (h *hostPools) pool(key hostPool) *pool {
+	p, oldest := h.find(key)
 	if oldest != nil {
-		oldest.retire()
+		oldest.leaves()
 	}
 	return p
 }
@@ -48,8 +51,8 @@ func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 		h.recent.MoveToFront(at)
 		return at.Value.(*pool), nil
 	}
-	p = h.back.newPool(key.endpoint, key.host)
-	if h.retired {
+	p = h.back.newPool(key)
+	if h.retired || key.client != nil && !key.client.announcedAs.add(p) {
 		p.retired = true
 		return p, nil
 	}
@@ -66,14 +69,21 @@ func (h *hostPools) drop(p *pool) {
 	h.mu.Lock()
 	h.removeLocked(p)
 	h.mu.Unlock()
+	p.leaves()
+}
+
+// leaves ends a pool that was taken out.
+func (p *pool) leaves() {
 	p.retire()
+	if p.client != nil {
+		p.client.announcedAs.remove(p)
+	}
 }
 
 // removeLocked takes p out, if it is in. h.mu is held.
 func (h *hostPools) removeLocked(p *pool) {
-	key := hostPool{p.endpoint, p.host}
-	if at := h.pools[key]; at != nil && at.Value == p {
-		delete(h.pools, key)
+	if at := h.pools[p.hostPool]; at != nil && at.Value == p {
+		delete(h.pools, p.hostPool)
 		h.recent.Remove(at)
 	}
 }
@@ -89,5 +99,44 @@ func (h *hostPools) retire() {
 	h.mu.Unlock()
 	for _, p := range all {
 		p.retire()
+	}
+}
+
+// ownPools are the pools of connections that were announced as one client's.
+// They end with the client's.
+type ownPools struct {
+	mu    sync.Mutex
+	all   map[*pool]bool
+	ended bool
+}
+
+// add has p end with the others, or returns false: they have ended.
+func (o *ownPools) add(p *pool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return false
+	}
+	if o.all == nil {
+		o.all = make(map[*pool]bool)
+	}
+	o.all[p] = true
+	return true
+}
+
+func (o *ownPools) remove(p *pool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, p)
+}
+
+// end lets the connections of all of them go when what they carry is over.
+func (o *ownPools) end() {
+	o.mu.Lock()
+	all := o.all
+	o.all, o.ended = nil, true
+	o.mu.Unlock()
+	for p := range all {
+		p.back.hosts.drop(p)
 	}
 }

@@ -159,25 +159,25 @@ func TestPoolsOfHostsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	back := w.fromHost(HTTP1, nil)
 	e := back.options.Upstream.Order()[0]
-	first, second := back.pool(e, "first"), back.pool(e, "second")
+	first, second := back.pool(e, "first", nil), back.pool(e, "second", nil)
 	for i := range maxHostPools - 2 {
-		back.pool(e, fmt.Sprint(i))
+		back.pool(e, fmt.Sprint(i), nil)
 	}
-	if back.pool(e, "first") != first {
+	if back.pool(e, "first", nil) != first {
 		t.Error("a pool is not found again")
 	}
-	back.pool(e, "one more")
+	back.pool(e, "one more", nil)
 	if n := len(back.hosts.pools); n != maxHostPools || back.hosts.recent.Len() != n {
 		t.Errorf("%d pools, %d in order", n, back.hosts.recent.Len())
 	}
 	if !second.retired || first.retired {
 		t.Error("it was not the least recently used that went")
 	}
-	if back.pool(e, "first") != first || back.pool(e, "second") == second {
+	if back.pool(e, "first", nil) != first || back.pool(e, "second", nil) == second {
 		t.Error("what went came back, or what stayed did not")
 	}
 	back.Retire()
-	if !first.retired || !back.pool(e, "new").retired || len(back.hosts.pools) != maxHostPools {
+	if !first.retired || !back.pool(e, "new", nil).retired || len(back.hosts.pools) != maxHostPools {
 		t.Error("a retired Back keeps new pools")
 	}
 }

@@ -16,11 +16,11 @@ import (
 )
 
 // A pool has the connections to one endpoint, for one host if the upstream
-// takes its server name from the request.
+// takes its server name from the request, and for one client's connection if the
+// upstream is told of it.
 type pool struct {
-	back     *Back
-	endpoint *upstream.Endpoint
-	host     string // what connections are dialled for; "" if all hosts share them
+	back *Back
+	hostPool
 
 	mu      sync.Mutex
 	retired bool     // no connection is kept
@@ -150,6 +150,9 @@ var (
 // connect connects to the endpoint, and sees to it that what was negotiated is
 // what is wanted.
 func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func()) (net.Conn, error) {
+	if p.client != nil {
+		ctx = upstream.Announce(ctx, p.client.who.Source, p.client.who.Destination)
+	}
 	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -14,6 +15,9 @@ type Stats struct {
 	Open     uint64 // connections open now, upgraded ones included
 	Accepted uint64 // connections taken
 	Rejected uint64 // connections closed as they came, over a limit
+
+	// Unannounced are those closed for want of a PROXY protocol header.
+	Unannounced map[proxyproto.Reason]uint64
 
 	BytesFromClient, BytesToClient uint64 // on the wire, so under TLS
 
@@ -33,6 +37,7 @@ type counters struct {
 	full, resumed             atomic.Uint64
 	nanoseconds               atomic.Uint64
 	codes                     [600]atomic.Uint64
+	unannounced               proxyproto.Refusals
 	mu                        sync.Mutex
 	handshakeFailuresByReason map[certs.Reason]uint64
 }
@@ -61,6 +66,7 @@ func (s *Server) Stats() Stats {
 		Open:              uint64(max(c.open.Load(), 0)),
 		Accepted:          c.accepted.Load(),
 		Rejected:          c.rejected.Load(),
+		Unannounced:       c.unannounced.Counts(),
 		BytesFromClient:   c.fromClient.Load(),
 		BytesToClient:     c.toClient.Load(),
 		HandshakesFull:    c.full.Load(),

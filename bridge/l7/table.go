@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -20,10 +21,17 @@ type Table struct {
 	// Default takes what no route matches. Nil: such requests get 404.
 	Default *Action
 
+	// ProxyProtocol says whose PROXY protocol headers are taken. With it every
+	// connection begins with one, and is the announced client's from then on;
+	// from who is not trusted none is taken at all. Nil: nobody sends any.
+	ProxyProtocol *proxyproto.Trust
+
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit
 
-	HandshakeTimeout  time.Duration // for the client's TLS handshake; 0: 10s
+	// HandshakeTimeout is for the client's TLS handshake, and before it for the
+	// PROXY protocol header. 0: 10s.
+	HandshakeTimeout  time.Duration
 	HeaderReadTimeout time.Duration // for a request's header (HTTP/1); 0: 10s
 
 	// IdleTimeout is how long a kept-alive connection may be without a

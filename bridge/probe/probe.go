@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -26,6 +27,10 @@ type Target struct {
 	// ConnectTimeout bounds name resolution and connection, HandshakeTimeout
 	// the TLS handshake. 0: 5s and 10s.
 	ConnectTimeout, HandshakeTimeout time.Duration
+
+	// ProxyProtocol is the version of the PROXY protocol by which the endpoint is
+	// told that it is us who connect, before TLS.
+	ProxyProtocol proxyproto.Version
 
 	// Known are trust bundles that the settings could name. A chain that leads
 	// to no trusted CA is tried against them.

@@ -41,6 +41,11 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 		return out.fail(err)
 	}
 	defer raw.Close()
+	if header := t.ProxyProtocol.Header(nil, nil); header != nil {
+		if _, err := raw.Write(header); err != nil {
+			return out.fail(err)
+		}
+	}
 	if t.Client == nil {
 		return out
 	}

@@ -23,11 +23,17 @@ const (
 	minV2 = 16 // without addresses
 )
 
-// ErrNoHeader reports a connection that does not begin with a header.
-var ErrNoHeader = errors.New("the connection does not begin with a PROXY protocol header")
+var (
+	// ErrMissing reports a connection that does not begin with a header.
+	ErrMissing = errors.New("the connection does not begin with a PROXY protocol header")
 
-// errTooLong reports a header that may have been going on for ever.
-var errTooLong = errors.New("the PROXY protocol header is too long")
+	// ErrMalformed reports a header that is none, or too long a one.
+	ErrMalformed = errors.New("the PROXY protocol header is malformed")
+
+	errTooLong  = fmt.Errorf("%w: it is too long", ErrMalformed)
+	errLength   = fmt.Errorf("%w: it ends before its length does", ErrMalformed)
+	errDatagram = fmt.Errorf("%w: it is for a datagram", ErrMalformed)
+)
 
 // An Announced is what a header says.
 type Announced struct {
@@ -47,7 +53,7 @@ func Read(r io.Reader) (Announced, error) {
 	if n, err := io.ReadFull(r, b); err != nil {
 		// What has come tells whether it was one at all.
 		if !begins(b[:n]) {
-			err = ErrNoHeader
+			err = ErrMissing
 		}
 		return Announced{}, err
 	}
@@ -58,7 +64,7 @@ func Read(r io.Reader) (Announced, error) {
 	case bytes.HasPrefix(b, pires.SIGV1):
 		b, err = readV1(r, b)
 	default:
-		err = ErrNoHeader
+		err = ErrMissing
 	}
 	if err != nil {
 		return Announced{}, err
@@ -113,16 +119,16 @@ func parse(b []byte) (Announced, error) {
 	rest := bufio.NewReader(bytes.NewReader(b))
 	h, err := pires.Read(rest)
 	if err != nil {
-		return Announced{}, fmt.Errorf("the PROXY protocol header is malformed: %w", err)
+		return Announced{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if left, _ := io.Copy(io.Discard, rest); left > 0 {
-		return Announced{}, errors.New("the PROXY protocol header is malformed: it ends before its length does")
+		return Announced{}, errLength
 	}
 	if h.Command.IsLocal() || h.TransportProtocol.IsUnspec() {
 		return Announced{}, nil
 	}
 	if !h.TransportProtocol.IsStream() {
-		return Announced{}, errors.New("the PROXY protocol header is for a datagram")
+		return Announced{}, errDatagram
 	}
 	return Announced{h.SourceAddr, h.DestinationAddr}, nil
 }

@@ -1,7 +1,6 @@
 package proxyproto
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,19 +16,17 @@ type Trust struct {
 // socket.
 const FromUnix = "unix:"
 
-// A SourceError says which source cannot be one.
-type SourceError struct {
+// A BadSource says which source cannot be one, and why.
+type BadSource struct {
 	Index  int
 	Reason string
 }
 
-func (e *SourceError) Error() string { return fmt.Sprintf("source %d %s", e.Index, e.Reason) }
-
 // NewTrust returns a Trust in sources: IP addresses, prefixes such as
-// "10.0.0.0/8", and FromUnix. The error is made of *SourceErrors.
-func NewTrust(sources []string) (*Trust, error) {
+// "10.0.0.0/8", and FromUnix. It trusts none of those that are bad.
+func NewTrust(sources []string) (*Trust, []BadSource) {
 	t := new(Trust)
-	var bad []error
+	var bad []BadSource
 	for i, s := range sources {
 		if s == FromUnix {
 			t.unix = true
@@ -37,15 +34,12 @@ func NewTrust(sources []string) (*Trust, error) {
 		}
 		p, reason := parseSource(s)
 		if reason != "" {
-			bad = append(bad, &SourceError{i, reason})
+			bad = append(bad, BadSource{i, reason})
 			continue
 		}
 		t.from = append(t.from, p)
 	}
-	if bad != nil {
-		return nil, errors.Join(bad...)
-	}
-	return t, nil
+	return t, bad
 }
 
 func parseSource(s string) (netip.Prefix, string) {

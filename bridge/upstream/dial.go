@@ -21,6 +21,10 @@ func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, 
 		return nil, e.failure(e.Network(), elapsed, err)
 	}
 	sock := e.own(raw, client, retire)
+	if err := e.announce(ctx, sock); err != nil {
+		sock.Close()
+		return nil, e.failure(e.Network(), elapsed, err)
+	}
 	if client == nil {
 		return sock, nil
 	}

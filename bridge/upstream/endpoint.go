@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -39,8 +40,10 @@ type Endpoint struct {
 	log                              hclog.Logger
 
 	fromHost bool // the server name comes with each connection
-	tracker  *Tracker
-	observer func(Event) // nil: nobody is told
+
+	proxyProtocol proxyproto.Version // by which clients are announced
+	tracker       *Tracker
+	observer      func(Event) // nil: nobody is told
 
 	due int // a balancer's; guarded by its lock
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -35,11 +36,15 @@ type Options struct {
 	ConnectTimeout   time.Duration // for TCP, name resolution included; 0: 5s
 	HandshakeTimeout time.Duration // for TLS; 0: 10s
 
+	// ProxyProtocol is by which version of the PROXY protocol the endpoints are
+	// told whose connection each is: see Announce. None: they are not told.
+	ProxyProtocol proxyproto.Version
+
 	// Warm is how many TLS connections of the purpose Stream are kept ready to
 	// each endpoint that takes new connections, once Start was called: their
 	// handshakes are over, and DialAs gives them out. It is ignored where there is
 	// nothing to make ready: for plaintext, and where the server name comes with
-	// each client. 0: none. The upstream must be one whose clients speak first.
+	// each client, or the client is announced. 0: none. The upstream must be one whose clients speak first.
 	Warm int
 
 	// WarmAge is how long a connection is kept ready. 0: 50s.
@@ -77,6 +82,7 @@ type EndpointOptions struct {
 type Upstream struct {
 	name      string
 	endpoints []*Endpoint // as configured
+	announces bool
 
 	primaries, backups *balancer
 	only               []*Endpoint // the answer of Order when there is but one
@@ -89,7 +95,7 @@ func New(o Options) *Upstream {
 		log = hclog.NewNullLogger()
 	}
 	log = log.With("upstream", o.Name)
-	u := &Upstream{name: o.Name}
+	u := &Upstream{name: o.Name, announces: o.ProxyProtocol != proxyproto.None}
 	var primaries, backups []*Endpoint
 	for _, eo := range o.Endpoints {
 		e := &Endpoint{
@@ -98,13 +104,14 @@ func New(o Options) *Upstream {
 			connectTimeout:   cmp.Or(o.ConnectTimeout, 5*time.Second),
 			handshakeTimeout: cmp.Or(o.HandshakeTimeout, 10*time.Second),
 			log:              log,
+			proxyProtocol:    o.ProxyProtocol,
 			tracker:          o.Tracker,
 			observer:         o.Observer,
 		}
 		for _, c := range e.clients() {
 			e.fromHost = e.fromHost || c.Options().FromHost
 		}
-		if o.Warm > 0 && eo.Stream != nil && !eo.Draining && !e.fromHost {
+		if o.Warm > 0 && eo.Stream != nil && !eo.Draining && !e.fromHost && !u.announces {
 			e.keepWarm(o)
 		}
 		u.endpoints = append(u.endpoints, e)

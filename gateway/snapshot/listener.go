@@ -6,6 +6,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -120,6 +121,7 @@ func (s *scope) buildListener(l *Listener) {
 	handshake := s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake())
 	idle := s.duration("timeouts.idle", msg.GetTimeouts().GetIdle())
 	headerRead := s.duration("timeouts.header_read", msg.GetTimeouts().GetHeaderRead())
+	trusted := s.proxies(msg.GetAcceptProxyProtocol())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
 	maxHeader := msg.GetHttp().GetMaxHeaderBytes()
 	if msg.GetHttp() != nil && maxHeader != 0 && (maxHeader < 1024 || maxHeader > 1<<20) {
@@ -135,7 +137,7 @@ func (s *scope) buildListener(l *Listener) {
 			s.Add("timeouts.header_read", "must be left out: the listener's protocol is PROTOCOL_TCP")
 		}
 		l.tcp = &l4.Table{
-			TLS: l.tls, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			TLS: l.tls, ProxyProtocol: trusted, MaxConnections: maxConns, MaxPerClient: maxPerClient,
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
 			Routes: s.tcpRoutes(l),
 		}
@@ -148,7 +150,7 @@ func (s *scope) buildListener(l *Listener) {
 			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
 		}
 		l.http = &l7.Table{
-			TLS: l.tls, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			TLS: l.tls, ProxyProtocol: trusted, MaxConnections: maxConns, MaxPerClient: maxPerClient,
 			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader),
 			Routes: s.httpRoutes(l),
 		}
@@ -160,6 +162,23 @@ func (s *scope) buildListener(l *Listener) {
 	default:
 		enum(s, "protocol", msg.GetProtocol(), adminv1.Protocol_name)
 	}
+}
+
+// proxies returns from whom PROXY protocol headers are taken; nil if clients
+// connect directly.
+func (s *scope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust {
+	const at = invalid.Path("accept_proxy_protocol.trusted_sources")
+	if a == nil {
+		return nil
+	}
+	if len(a.GetTrustedSources()) == 0 {
+		s.Add(at, "must name whose headers are taken: connections of all others are closed")
+	}
+	trust, bad := proxyproto.NewTrust(a.GetTrustedSources())
+	for _, b := range bad {
+		s.Add(at.Index(b.Index), "%s", b.Reason)
+	}
+	return trust
 }
 
 // warnOfNames warns of upstreams that take their server name from the client's

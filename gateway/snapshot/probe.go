@@ -44,6 +44,7 @@ func (s *Snapshot) Endpoints(name, host string) []Endpoint {
 			ConnectTimeout:   u.msg.GetTimeouts().GetConnect().AsDuration(),
 			HandshakeTimeout: u.msg.GetTimeouts().GetHandshake().AsDuration(),
 			Client:           clients.http,
+			ProxyProtocol:    proxyVersions[u.msg.GetSendProxyProtocol()],
 			Known:            known,
 		}
 		if streams {

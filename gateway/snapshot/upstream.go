@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -93,6 +94,9 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),
 	}
 	o.Warm, o.WarmAge = s.warm(msg, back.IdleTimeout, back.MaxAge)
+	if enum(s, "send_proxy_protocol", msg.GetSendProxyProtocol(), adminv1.SendProxyProtocol_name) {
+		o.ProxyProtocol = proxyVersions[msg.GetSendProxyProtocol()]
+	}
 	if enum(s, "http.protocol", msg.GetHttp().GetProtocol(), adminv1.HttpProtocol_name) {
 		back.Protocol = httpProtocols[msg.GetHttp().GetProtocol()]
 	}
@@ -156,6 +160,8 @@ func (s *scope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Duration) (
 		s.Add("pool.warm", "must be left out with plaintext: there is no TLS handshake to be made ahead of need")
 	case msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST:
 		s.Add("pool.warm", "must be left out where tls.server_name_source is SERVER_NAME_SOURCE_FROM_HOST: which host a client will ask for is not known ahead")
+	case proxyVersions[msg.GetSendProxyProtocol()] != proxyproto.None:
+		s.Add("pool.warm", "must be left out where send_proxy_protocol is set: which client a connection will be announced for is not known ahead")
 	case msg.GetTcp().GetServerSpeaksFirst():
 		s.Add("pool.warm", "must be left out where tcp.server_speaks_first is set: what the server says at once is for the client that it is said to")
 	}
@@ -172,6 +178,11 @@ func (s *scope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Duration) (
 		age = min(age, maxAge)
 	}
 	return n, age
+}
+
+var proxyVersions = map[adminv1.SendProxyProtocol]proxyproto.Version{
+	adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V1: proxyproto.V1,
+	adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V2: proxyproto.V2,
 }
 
 var httpProtocols = map[adminv1.HttpProtocol]l7.Protocol{

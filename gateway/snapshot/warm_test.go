@@ -28,6 +28,9 @@ func TestWarmConnectionsAreRefusedWhereTheyCannotWork(t *testing.T) {
 		{"a name that comes with the client", "pool.warm", func(u *adminv1.Upstream) {
 			u.GetTls().ServerName, u.GetTls().ServerNameSource = "", adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 		}},
+		{"a client that is announced", "pool.warm", func(u *adminv1.Upstream) {
+			u.SendProxyProtocol = adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V1
+		}},
 		{"the server speaks first", "pool.warm", func(u *adminv1.Upstream) { u.Tcp = &adminv1.UpstreamTcp{ServerSpeaksFirst: true} }},
 		{"too young to be used", "pool.max_age", func(u *adminv1.Upstream) { u.Pool.MaxAge = durationpb.New(999 * time.Millisecond) }},
 		{"idle for too short", "pool.idle_timeout", func(u *adminv1.Upstream) { u.Pool.IdleTimeout = durationpb.New(time.Millisecond) }},

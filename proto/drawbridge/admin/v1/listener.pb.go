@@ -104,9 +104,13 @@ type Listener struct {
 	// Only with PROTOCOL_TCP.
 	Tcp *TcpOptions `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	// Only with PROTOCOL_HTTP.
-	Http          *HttpOptions `protobuf:"bytes,12,opt,name=http,proto3" json:"http,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Http *HttpOptions `protobuf:"bytes,12,opt,name=http,proto3" json:"http,omitempty"`
+	// Each connection begins with a PROXY protocol header, of version 1 or 2,
+	// from the proxies in front. Left out: clients connect directly, and such a
+	// header is taken for what any client sends.
+	AcceptProxyProtocol *AcceptProxyProtocol `protobuf:"bytes,13,opt,name=accept_proxy_protocol,json=acceptProxyProtocol,proto3" json:"accept_proxy_protocol,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Listener) Reset() {
@@ -223,6 +227,66 @@ func (x *Listener) GetHttp() *HttpOptions {
 	return nil
 }
 
+func (x *Listener) GetAcceptProxyProtocol() *AcceptProxyProtocol {
+	if x != nil {
+		return x.AcceptProxyProtocol
+	}
+	return nil
+}
+
+// Who announces clients by the PROXY protocol. The client that is announced is
+// the client in everything: limits, logs, X-Forwarded-For. Where a proxy speaks
+// for itself (LOCAL) or does not know (UNKNOWN), the client is the proxy. The
+// header comes before TLS, and within timeouts.handshake. A connection without
+// one, or with one that is malformed, is closed; extensions are skipped.
+type AcceptProxyProtocol struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose headers are taken: IP addresses, prefixes such as "10.0.0.0/8", and
+	// "unix:" for whoever connects to a unix-domain socket. At least one. A
+	// connection from anybody else is closed, and nothing of it is read: no client
+	// can get past the proxies, or say for itself who it is.
+	TrustedSources []string `protobuf:"bytes,1,rep,name=trusted_sources,json=trustedSources,proto3" json:"trusted_sources,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AcceptProxyProtocol) Reset() {
+	*x = AcceptProxyProtocol{}
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptProxyProtocol) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptProxyProtocol) ProtoMessage() {}
+
+func (x *AcceptProxyProtocol) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptProxyProtocol.ProtoReflect.Descriptor instead.
+func (*AcceptProxyProtocol) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AcceptProxyProtocol) GetTrustedSources() []string {
+	if x != nil {
+		return x.TrustedSources
+	}
+	return nil
+}
+
 // Bounds on what a listener accepts.
 type ListenerLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -237,7 +301,7 @@ type ListenerLimits struct {
 
 func (x *ListenerLimits) Reset() {
 	*x = ListenerLimits{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +313,7 @@ func (x *ListenerLimits) String() string {
 func (*ListenerLimits) ProtoMessage() {}
 
 func (x *ListenerLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +326,7 @@ func (x *ListenerLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerLimits.ProtoReflect.Descriptor instead.
 func (*ListenerLimits) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListenerLimits) GetConnections() uint32 {
@@ -282,7 +346,8 @@ func (x *ListenerLimits) GetConnectionsPerClient() uint32 {
 // Bounds on how long a listener waits.
 type ListenerTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For the client's TLS handshake. Default: 10s.
+	// For the client's TLS handshake, and before it for its PROXY protocol
+	// header. Default: 10s each.
 	Handshake *durationpb.Duration `protobuf:"bytes,1,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	// TCP: a connection without a byte in either direction for so long is
 	// closed; default 1h. HTTP: a kept-alive connection without a request, a
@@ -297,7 +362,7 @@ type ListenerTimeouts struct {
 
 func (x *ListenerTimeouts) Reset() {
 	*x = ListenerTimeouts{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +374,7 @@ func (x *ListenerTimeouts) String() string {
 func (*ListenerTimeouts) ProtoMessage() {}
 
 func (x *ListenerTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +387,7 @@ func (x *ListenerTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerTimeouts.ProtoReflect.Descriptor instead.
 func (*ListenerTimeouts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListenerTimeouts) GetHandshake() *durationpb.Duration {
@@ -358,7 +423,7 @@ type TcpOptions struct {
 
 func (x *TcpOptions) Reset() {
 	*x = TcpOptions{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +435,7 @@ func (x *TcpOptions) String() string {
 func (*TcpOptions) ProtoMessage() {}
 
 func (x *TcpOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +448,7 @@ func (x *TcpOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpOptions.ProtoReflect.Descriptor instead.
 func (*TcpOptions) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TcpOptions) GetLinger() *durationpb.Duration {
@@ -404,7 +469,7 @@ type HttpOptions struct {
 
 func (x *HttpOptions) Reset() {
 	*x = HttpOptions{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +481,7 @@ func (x *HttpOptions) String() string {
 func (*HttpOptions) ProtoMessage() {}
 
 func (x *HttpOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +494,7 @@ func (x *HttpOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpOptions.ProtoReflect.Descriptor instead.
 func (*HttpOptions) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HttpOptions) GetMaxHeaderBytes() uint32 {
@@ -443,7 +508,7 @@ var File_drawbridge_admin_v1_listener_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd8\x04\n" +
+	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x05\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Listener.LabelsEntryR\x06labels\x12\x12\n" +
@@ -457,10 +522,13 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\btimeouts\x18\n" +
 	" \x01(\v2%.drawbridge.admin.v1.ListenerTimeoutsR\btimeouts\x121\n" +
 	"\x03tcp\x18\v \x01(\v2\x1f.drawbridge.admin.v1.TcpOptionsR\x03tcp\x124\n" +
-	"\x04http\x18\f \x01(\v2 .drawbridge.admin.v1.HttpOptionsR\x04http\x1a9\n" +
+	"\x04http\x18\f \x01(\v2 .drawbridge.admin.v1.HttpOptionsR\x04http\x12\\\n" +
+	"\x15accept_proxy_protocol\x18\r \x01(\v2(.drawbridge.admin.v1.AcceptProxyProtocolR\x13acceptProxyProtocol\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x13AcceptProxyProtocol\x12'\n" +
+	"\x0ftrusted_sources\x18\x01 \x03(\tR\x0etrustedSources\"h\n" +
 	"\x0eListenerLimits\x12 \n" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x124\n" +
 	"\x16connections_per_client\x18\x02 \x01(\rR\x14connectionsPerClient\"\xb6\x01\n" +
@@ -492,35 +560,37 @@ func file_drawbridge_admin_v1_listener_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_drawbridge_admin_v1_listener_proto_goTypes = []any{
 	(Protocol)(0),               // 0: drawbridge.admin.v1.Protocol
 	(*Listener)(nil),            // 1: drawbridge.admin.v1.Listener
-	(*ListenerLimits)(nil),      // 2: drawbridge.admin.v1.ListenerLimits
-	(*ListenerTimeouts)(nil),    // 3: drawbridge.admin.v1.ListenerTimeouts
-	(*TcpOptions)(nil),          // 4: drawbridge.admin.v1.TcpOptions
-	(*HttpOptions)(nil),         // 5: drawbridge.admin.v1.HttpOptions
-	nil,                         // 6: drawbridge.admin.v1.Listener.LabelsEntry
-	(*ServerTls)(nil),           // 7: drawbridge.admin.v1.ServerTls
-	(*durationpb.Duration)(nil), // 8: google.protobuf.Duration
+	(*AcceptProxyProtocol)(nil), // 2: drawbridge.admin.v1.AcceptProxyProtocol
+	(*ListenerLimits)(nil),      // 3: drawbridge.admin.v1.ListenerLimits
+	(*ListenerTimeouts)(nil),    // 4: drawbridge.admin.v1.ListenerTimeouts
+	(*TcpOptions)(nil),          // 5: drawbridge.admin.v1.TcpOptions
+	(*HttpOptions)(nil),         // 6: drawbridge.admin.v1.HttpOptions
+	nil,                         // 7: drawbridge.admin.v1.Listener.LabelsEntry
+	(*ServerTls)(nil),           // 8: drawbridge.admin.v1.ServerTls
+	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_listener_proto_depIdxs = []int32{
-	6,  // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
+	7,  // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
 	0,  // 1: drawbridge.admin.v1.Listener.protocol:type_name -> drawbridge.admin.v1.Protocol
-	7,  // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
-	2,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
-	3,  // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
-	4,  // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
-	5,  // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
-	8,  // 7: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
-	8,  // 8: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
-	8,  // 9: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
-	8,  // 10: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
+	3,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
+	4,  // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
+	5,  // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
+	6,  // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
+	2,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
+	9,  // 8: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
+	9,  // 9: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
+	9,  // 10: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
+	9,  // 11: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_listener_proto_init() }
@@ -535,7 +605,7 @@ func file_drawbridge_admin_v1_listener_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_listener_proto_rawDesc), len(file_drawbridge_admin_v1_listener_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

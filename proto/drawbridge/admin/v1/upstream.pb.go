@@ -22,6 +22,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// A choice of what endpoints are told of the client.
+type SendProxyProtocol int32
+
+const (
+	// The same as SEND_PROXY_PROTOCOL_NONE.
+	SendProxyProtocol_SEND_PROXY_PROTOCOL_UNSPECIFIED SendProxyProtocol = 0
+	// Nothing. The default.
+	SendProxyProtocol_SEND_PROXY_PROTOCOL_NONE SendProxyProtocol = 1
+	// A header of version 1, a line of text. It says UNKNOWN for clients of
+	// unix-domain sockets, and for connections that serve no client.
+	SendProxyProtocol_SEND_PROXY_PROTOCOL_V1 SendProxyProtocol = 2
+	// A header of version 2, binary. It says LOCAL where version 1 says UNKNOWN.
+	SendProxyProtocol_SEND_PROXY_PROTOCOL_V2 SendProxyProtocol = 3
+)
+
+// Enum value maps for SendProxyProtocol.
+var (
+	SendProxyProtocol_name = map[int32]string{
+		0: "SEND_PROXY_PROTOCOL_UNSPECIFIED",
+		1: "SEND_PROXY_PROTOCOL_NONE",
+		2: "SEND_PROXY_PROTOCOL_V1",
+		3: "SEND_PROXY_PROTOCOL_V2",
+	}
+	SendProxyProtocol_value = map[string]int32{
+		"SEND_PROXY_PROTOCOL_UNSPECIFIED": 0,
+		"SEND_PROXY_PROTOCOL_NONE":        1,
+		"SEND_PROXY_PROTOCOL_V1":          2,
+		"SEND_PROXY_PROTOCOL_V2":          3,
+	}
+)
+
+func (x SendProxyProtocol) Enum() *SendProxyProtocol {
+	p := new(SendProxyProtocol)
+	*p = x
+	return p
+}
+
+func (x SendProxyProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SendProxyProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[0].Descriptor()
+}
+
+func (SendProxyProtocol) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[0]
+}
+
+func (x SendProxyProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SendProxyProtocol.Descriptor instead.
+func (SendProxyProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{0}
+}
+
 // A choice of HTTP version.
 type HttpProtocol int32
 
@@ -63,11 +121,11 @@ func (x HttpProtocol) String() string {
 }
 
 func (HttpProtocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_upstream_proto_enumTypes[0].Descriptor()
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[1].Descriptor()
 }
 
 func (HttpProtocol) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[0]
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[1]
 }
 
 func (x HttpProtocol) Number() protoreflect.EnumNumber {
@@ -76,7 +134,7 @@ func (x HttpProtocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HttpProtocol.Descriptor instead.
 func (HttpProtocol) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{0}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
 }
 
 // A choice of Host header.
@@ -116,11 +174,11 @@ func (x HostHeader) String() string {
 }
 
 func (HostHeader) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_upstream_proto_enumTypes[1].Descriptor()
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[2].Descriptor()
 }
 
 func (HostHeader) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[1]
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[2]
 }
 
 func (x HostHeader) Number() protoreflect.EnumNumber {
@@ -129,7 +187,7 @@ func (x HostHeader) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostHeader.Descriptor instead.
 func (HostHeader) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
 }
 
 // An Upstream is a group of endpoints that serve the same thing, and how to
@@ -163,9 +221,13 @@ type Upstream struct {
 	// What only HTTP listeners use.
 	Http *UpstreamHttp `protobuf:"bytes,10,opt,name=http,proto3" json:"http,omitempty"`
 	// What only TCP listeners use.
-	Tcp           *UpstreamTcp `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tcp *UpstreamTcp `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	// Which version of the PROXY protocol tells endpoints whose connection each
+	// is, before TLS. With it a connection serves one connection of a client
+	// alone: HTTP requests of different clients share none, and none is kept warm.
+	SendProxyProtocol SendProxyProtocol `protobuf:"varint,12,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3,enum=drawbridge.admin.v1.SendProxyProtocol" json:"send_proxy_protocol,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Upstream) Reset() {
@@ -284,6 +346,13 @@ func (x *Upstream) GetTcp() *UpstreamTcp {
 		return x.Tcp
 	}
 	return nil
+}
+
+func (x *Upstream) GetSendProxyProtocol() SendProxyProtocol {
+	if x != nil {
+		return x.SendProxyProtocol
+	}
+	return SendProxyProtocol_SEND_PROXY_PROTOCOL_UNSPECIFIED
 }
 
 type isUpstream_Transport interface {
@@ -434,7 +503,8 @@ type Pool struct {
 	// once. What was used is replaced, as is what the server has closed, with
 	// pauses where it keeps doing so. An endpoint that is down or draining has
 	// none. Not for plaintext, nor for SERVER_NAME_SOURCE_FROM_HOST, nor where
-	// the server speaks first. Default: 0, none; at most 1000.
+	// the server speaks first, nor with send_proxy_protocol. Default: 0, none; at
+	// most 1000.
 	Warm          uint32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -661,7 +731,7 @@ var File_drawbridge_admin_v1_upstream_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe9\x04\n" +
+	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc1\x05\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Upstream.LabelsEntryR\x06labels\x12\x12\n" +
@@ -674,7 +744,8 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\btimeouts\x18\t \x01(\v2%.drawbridge.admin.v1.UpstreamTimeoutsR\btimeouts\x125\n" +
 	"\x04http\x18\n" +
 	" \x01(\v2!.drawbridge.admin.v1.UpstreamHttpR\x04http\x122\n" +
-	"\x03tcp\x18\v \x01(\v2 .drawbridge.admin.v1.UpstreamTcpR\x03tcp\x1a9\n" +
+	"\x03tcp\x18\v \x01(\v2 .drawbridge.admin.v1.UpstreamTcpR\x03tcp\x12V\n" +
+	"\x13send_proxy_protocol\x18\f \x01(\x0e2&.drawbridge.admin.v1.SendProxyProtocolR\x11sendProxyProtocol\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -697,7 +768,12 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\thandshake\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thandshake\"\x82\x01\n" +
 	"\fUpstreamHttp\x12=\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2!.drawbridge.admin.v1.HttpProtocolR\bprotocol\x123\n" +
-	"\x04host\x18\x02 \x01(\x0e2\x1f.drawbridge.admin.v1.HostHeaderR\x04host*q\n" +
+	"\x04host\x18\x02 \x01(\x0e2\x1f.drawbridge.admin.v1.HostHeaderR\x04host*\x8e\x01\n" +
+	"\x11SendProxyProtocol\x12#\n" +
+	"\x1fSEND_PROXY_PROTOCOL_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18SEND_PROXY_PROTOCOL_NONE\x10\x01\x12\x1a\n" +
+	"\x16SEND_PROXY_PROTOCOL_V1\x10\x02\x12\x1a\n" +
+	"\x16SEND_PROXY_PROTOCOL_V2\x10\x03*q\n" +
 	"\fHttpProtocol\x12\x1d\n" +
 	"\x19HTTP_PROTOCOL_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12HTTP_PROTOCOL_AUTO\x10\x01\x12\x15\n" +
@@ -721,42 +797,44 @@ func file_drawbridge_admin_v1_upstream_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_drawbridge_admin_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_drawbridge_admin_v1_upstream_proto_goTypes = []any{
-	(HttpProtocol)(0),           // 0: drawbridge.admin.v1.HttpProtocol
-	(HostHeader)(0),             // 1: drawbridge.admin.v1.HostHeader
-	(*Upstream)(nil),            // 2: drawbridge.admin.v1.Upstream
-	(*Endpoint)(nil),            // 3: drawbridge.admin.v1.Endpoint
-	(*Plaintext)(nil),           // 4: drawbridge.admin.v1.Plaintext
-	(*Pool)(nil),                // 5: drawbridge.admin.v1.Pool
-	(*UpstreamTcp)(nil),         // 6: drawbridge.admin.v1.UpstreamTcp
-	(*UpstreamTimeouts)(nil),    // 7: drawbridge.admin.v1.UpstreamTimeouts
-	(*UpstreamHttp)(nil),        // 8: drawbridge.admin.v1.UpstreamHttp
-	nil,                         // 9: drawbridge.admin.v1.Upstream.LabelsEntry
-	(*UpstreamTls)(nil),         // 10: drawbridge.admin.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
+	(SendProxyProtocol)(0),      // 0: drawbridge.admin.v1.SendProxyProtocol
+	(HttpProtocol)(0),           // 1: drawbridge.admin.v1.HttpProtocol
+	(HostHeader)(0),             // 2: drawbridge.admin.v1.HostHeader
+	(*Upstream)(nil),            // 3: drawbridge.admin.v1.Upstream
+	(*Endpoint)(nil),            // 4: drawbridge.admin.v1.Endpoint
+	(*Plaintext)(nil),           // 5: drawbridge.admin.v1.Plaintext
+	(*Pool)(nil),                // 6: drawbridge.admin.v1.Pool
+	(*UpstreamTcp)(nil),         // 7: drawbridge.admin.v1.UpstreamTcp
+	(*UpstreamTimeouts)(nil),    // 8: drawbridge.admin.v1.UpstreamTimeouts
+	(*UpstreamHttp)(nil),        // 9: drawbridge.admin.v1.UpstreamHttp
+	nil,                         // 10: drawbridge.admin.v1.Upstream.LabelsEntry
+	(*UpstreamTls)(nil),         // 11: drawbridge.admin.v1.UpstreamTls
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_upstream_proto_depIdxs = []int32{
-	9,  // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
-	3,  // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
-	10, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
-	4,  // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
-	5,  // 4: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
-	7,  // 5: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
-	8,  // 6: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
-	6,  // 7: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
-	11, // 8: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
-	11, // 9: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
-	11, // 10: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
-	11, // 11: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
-	0,  // 12: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
-	1,  // 13: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
+	4,  // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
+	11, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
+	5,  // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
+	6,  // 4: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
+	8,  // 5: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
+	9,  // 6: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
+	7,  // 7: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
+	0,  // 8: drawbridge.admin.v1.Upstream.send_proxy_protocol:type_name -> drawbridge.admin.v1.SendProxyProtocol
+	12, // 9: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
+	12, // 10: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
+	12, // 11: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
+	12, // 12: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
+	1,  // 13: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
+	2,  // 14: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_upstream_proto_init() }
@@ -774,7 +852,7 @@ func file_drawbridge_admin_v1_upstream_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_upstream_proto_rawDesc), len(file_drawbridge_admin_v1_upstream_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,237 @@
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// An announcedListener is a server's, whose connections begin with a PROXY
+// protocol header.
+type announcedListener struct{ net.Listener }
+
+type announcedConn struct {
+	net.Conn
+	source net.Addr
+}
+
+func (c announcedConn) RemoteAddr() net.Addr { return c.source }
+
+func (l announcedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		who, err := proxyproto.Read(c)
+		if err == nil && who.Source != nil {
+			return announcedConn{c, who.Source}, nil
+		}
+		c.Close()
+	}
+}
+
+// announced starts an HTTPS server that is told of clients, and a Back to it.
+// The server answers with the client and with which of its connections the
+// request came over.
+func (w *world) announced(p Protocol, v proxyproto.Version) (b *Back, open *atomic.Int64) {
+	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+	ln := listen(w)
+	var made atomic.Int64
+	open = new(atomic.Int64)
+	type number struct{}
+	srv := &http.Server{
+		ErrorLog: w.logger(hclog.Trace).StandardLogger(nil),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s for %s on %d", r.RemoteAddr, r.Header.Get("X-Forwarded-For"), r.Context().Value(number{}))
+		}),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, number{}, made.Add(1))
+		},
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			switch s {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed:
+				open.Add(-1)
+			}
+		},
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(tls.NewListener(announcedListener{ln}, w.serverTLS(protos...)))
+	}()
+	w.Cleanup(func() { srv.Close(); <-done })
+	u := upstream.New(upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), ProxyProtocol: v, Endpoints: []upstream.EndpointOptions{
+		{Network: "tcp", Address: ln.Addr().String(), Stream: w.client(), HTTP: w.client(protos...)},
+	}})
+	return w.newBack(BackOptions{Upstream: u, Protocol: p, TLS: true}), open
+}
+
+func (w *world) trust(sources ...string) *proxyproto.Trust {
+	trust, bad := proxyproto.NewTrust(sources)
+	if bad != nil {
+		w.Fatal(bad)
+	}
+	return trust
+}
+
+// Requests of a client's connection go over connections that are announced as
+// its, and that end with it; those of two clients never share one.
+func TestAnnouncedClientsShareNoConnection(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2, Auto} {
+		t.Run(fmt.Sprint(p), func(t *testing.T) {
+			w := newWorld(t)
+			back, open := w.announced(p, proxyproto.V2)
+			_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(back)}))
+			var clients [3]*wire
+			var numbers [3]string
+			for i := range clients {
+				clients[i] = w.dial(address)
+				fmt.Fprintf(clients[i], "PROXY TCP4 192.0.2.%d 198.51.100.2 %d 80\r\n", i/2, 1000+i) // two have one address
+			}
+			for range 3 {
+				for i, c := range clients {
+					c.send("GET / HTTP/1.1", "Host: x")
+					_, body := c.answer(t, "GET")
+					who, number, _ := strings.Cut(body, " on ")
+					if want := fmt.Sprintf("192.0.2.%d:%d for 192.0.2.%d", i/2, 1000+i, i/2); who != want {
+						t.Errorf("%q, want %q", who, want)
+					}
+					if numbers[i] != "" && numbers[i] != number {
+						t.Errorf("client %d came over connections %s and %s", i, numbers[i], number)
+					}
+					numbers[i] = number
+				}
+			}
+			if numbers[0] == numbers[1] || numbers[1] == numbers[2] || numbers[0] == numbers[2] {
+				t.Errorf("clients shared connections: %v", numbers)
+			}
+			clients[0].Close()
+			eventually(t, "its connection upstream is closed", func() bool { return open.Load() == 2 })
+			back.hosts.mu.Lock()
+			n := len(back.hosts.pools)
+			back.hosts.mu.Unlock()
+			if n != 2 {
+				t.Errorf("%d pools are kept", n)
+			}
+		})
+	}
+}
+
+// Clients that nobody announces are announced as who they are.
+func TestDirectClientsAreAnnounced(t *testing.T) {
+	w := newWorld(t)
+	back, _ := w.announced(HTTP1, proxyproto.V1)
+	_, address := w.gateway(fixed(&Table{Default: to(back)}))
+	c := w.dial(address)
+	c.send("GET / HTTP/1.1", "Host: x")
+	if _, body := c.answer(t, "GET"); !strings.HasPrefix(body, c.LocalAddr().String()+" for 127.0.0.1 ") {
+		t.Errorf("%q", body)
+	}
+}
+
+// Nothing is answered that does not begin as it must, and nothing is taken from
+// who is not trusted.
+func TestRequestsNotAnnounced(t *testing.T) {
+	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	for name, test := range map[string]struct {
+		trusted, sent string
+		reason        proxyproto.Reason
+	}{
+		"untrusted":   {"192.0.2.0/24", "PROXY TCP4 192.0.2.1 198.51.100.2 1 2\r\n" + request, proxyproto.Untrusted},
+		"unannounced": {"127.0.0.1", request, proxyproto.Missing},
+		"malformed":   {"127.0.0.1", "PROXY TCP4 me you 1 2\r\n" + request, proxyproto.Malformed},
+		"stalled":     {"127.0.0.1", "PROXY TCP4 ", proxyproto.Timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			table := &Table{ProxyProtocol: w.trust(test.trusted), HandshakeTimeout: time.Hour}
+			if test.reason == proxyproto.Timeout {
+				table.HandshakeTimeout = 50 * time.Millisecond
+			}
+			s, address := w.gateway(fixed(table))
+			c := w.dial(address)
+			io.WriteString(c, test.sent) // may find it closed
+			if got, _ := io.ReadAll(c); len(got) > 0 {
+				t.Errorf("answered %q", got)
+			}
+			eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Open == 0 && st.Unannounced[test.reason] == 1 })
+		})
+	}
+}
+
+func TestLimitPerAnnouncedClient(t *testing.T) {
+	w := newWorld(t)
+	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), MaxPerClient: 1}))
+	as := func(ip string) *wire {
+		c := w.dial(address)
+		fmt.Fprintf(c, "PROXY TCP4 %s 198.51.100.2 1 2\r\n", ip)
+		c.send("GET / HTTP/1.1", "Host: x")
+		return c
+	}
+	one := as("192.0.2.1")
+	one.answer(t, "GET")
+	as("192.0.2.2").answer(t, "GET")
+	if got, _ := io.ReadAll(as("192.0.2.1")); len(got) > 0 {
+		t.Errorf("a second connection was answered %q", got)
+	}
+	one.Close()
+	eventually(t, "its place is free", func() bool { return s.Stats().Open == 1 })
+	as("192.0.2.1").answer(t, "GET")
+}
+
+// A drain does not wait for who has not been announced.
+func TestShutdownClosesWhoIsNotAnnounced(t *testing.T) {
+	w := newWorld(t)
+	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), HandshakeTimeout: time.Hour}))
+	c := w.dial(address)
+	io.WriteString(c, "PROXY ")
+	eventually(t, "it is taken", func() bool { return s.Stats().Open == 1 })
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if got, _ := io.ReadAll(c); len(got) > 0 {
+		t.Errorf("answered %q", got)
+	}
+}
+
+// Clients come and go while their requests are under way.
+func TestAnnouncedClientsThatLeave(t *testing.T) {
+	w := newWorld(t)
+	back, open := w.announced(Auto, proxyproto.V1)
+	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(back)}))
+	var clients sync.WaitGroup
+	for i := range 50 {
+		clients.Go(func() {
+			c := w.dial(address)
+			defer c.Close()
+			fmt.Fprintf(c, "PROXY TCP4 192.0.2.1 198.51.100.2 %d 80\r\n", 1000+i)
+			c.send("GET / HTTP/1.1", "Host: x")
+			if i%2 == 0 {
+				c.answer(t, "GET")
+			}
+		})
+	}
+	clients.Wait()
+	eventually(t, "nothing is left", func() bool { return s.Stats().Open == 0 && open.Load() == 0 })
+	back.hosts.mu.Lock()
+	defer back.hosts.mu.Unlock()
+	if n := len(back.hosts.pools); n != 0 {
+		t.Errorf("%d pools are left", n)
+	}
+}
