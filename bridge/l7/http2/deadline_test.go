@@ -293,6 +293,7 @@ func TestASlowFrameOfABodyIsGivenMoreTime(t *testing.T) {
 			time.Sleep(time.Second)
 			_, _ = r.Conn.Write([]byte("x"))
 		}
+		synctest.Wait()
 		r.Conn.Close()
 		<-served
 		if got := <-read; got != strings.Repeat("x", 30) {

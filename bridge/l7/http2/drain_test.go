@@ -135,10 +135,7 @@ func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
 	if err := s.Send(get("/"), true); err != nil {
 		t.Fatal(err)
 	}
-	r := newRaw(t, theirs)
-	p := make([]byte, len(h2.ClientPreface))
-	_, err := io.ReadFull(theirs, p)
-	r.must(err)
+	r := rawServer(t, theirs)
 	r.takeRequest()
 	broken.broken.Store(true)
 	theirs.Close()
