@@ -1,0 +1,166 @@
+package l7
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+const nextRequest = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+// What arrives upstream of the next request.
+const nextArrives = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+
+// Every request of the corpus is sent to a plaintext listener and to one with
+// TLS, in one piece and byte by byte, with another right behind it. Upstream
+// there is one well-formed request for it, or nothing.
+func TestTheCorpusOfRequests(t *testing.T) {
+	all := readCorpus(t, "requests.txt")
+	for _, how := range []struct {
+		name string
+		tls  bool
+		size int // of a piece; 0: all
+	}{{name: "in one piece"}, {name: "byte by byte", size: 1}, {name: "with TLS", tls: true}} {
+		t.Run(how.name, func(t *testing.T) {
+			w := newWorld(t)
+			up := new(recorder)
+			table := &Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), up.serve)))}
+			if how.tls {
+				table.TLS = w.listenerTLS("http/1.1")
+			}
+			_, address := w.gateway(fixed(table))
+			defer func() {
+				eventually(t, "every connection with half a request is closed", func() bool { return up.unfinished() == 0 })
+			}()
+			for _, c := range all {
+				t.Run(c.name, func(t *testing.T) {
+					conn := w.corpusClient(t, address, how.tls)
+					defer conn.Close()
+					go send(conn, c.sent+nextRequest, how.size)
+					c.checkRequest(t, up, conn)
+				})
+			}
+		})
+	}
+	updateCorpus(t, "requests.txt", all)
+}
+
+// corpusClient connects to a gateway.
+func (w *world) corpusClient(t *testing.T, address string, withTLS bool) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if withTLS {
+		c = tls.Client(c, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+	}
+	return c
+}
+
+// send sends s in pieces. What cannot be sent any more the reader sees.
+func send(c net.Conn, s string, size int) {
+	if size == 0 || len(s) > 5000 {
+		size = len(s)
+	}
+	for s != "" {
+		n := min(size, len(s))
+		if _, err := io.WriteString(c, s[:n]); err != nil {
+			return
+		}
+		s = s[n:]
+	}
+}
+
+// checkRequest compares what became of a request with its verdict.
+func (c *corpusCase) checkRequest(t *testing.T, up *recorder, conn net.Conn) {
+	codes, closed := answers(t, conn)
+	requests, halves := up.take(t)
+	var code string
+	want, wantCodes := []string{}, []string{}
+	verdict := c.verdict
+	if after, ok := strings.CutPrefix(verdict, "served"); ok {
+		wantCodes, want = append(wantCodes, "200"), append(want, c.want)
+		if *update && len(requests) > 0 {
+			c.want, want[0] = requests[0], requests[0]
+		}
+		if verdict = strings.TrimPrefix(after, ", then "); verdict == "" {
+			wantCodes, want = append(wantCodes, "200"), append(want, nextArrives)
+		}
+	}
+	if n, _ := fmt.Sscanf(verdict, "refused %s", &code); n == 1 {
+		wantCodes = append(wantCodes, code)
+	}
+	if n, _ := fmt.Sscanf(verdict, "broken %s", &code); n == 1 {
+		wantCodes = append(wantCodes, code)
+	}
+	for _, half := range halves {
+		// Of a case before this one it may come late.
+		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") {
+			t.Errorf("the upstream got the beginning %q", half)
+		}
+	}
+	if !closed {
+		t.Error("the connection was not closed")
+	}
+	if strings.Join(codes, " ") != strings.Join(wantCodes, " ") {
+		t.Errorf("%q was answered %q, want %q", c.sent, codes, wantCodes)
+	}
+	if strings.Join(requests, "\n---\n") != strings.Join(want, "\n---\n") {
+		t.Errorf("of %q the upstream got\n%s\nwant\n%s", c.sent, escape(">", strings.Join(requests, "")), escape(">", strings.Join(want, "")))
+	}
+}
+
+// answers reads responses until the connection ends, and returns their status
+// codes, without those of interim ones, and whether it was closed as it should.
+func answers(t *testing.T, conn net.Conn) (codes []string, closed bool) {
+	t.Helper()
+	b, err := io.ReadAll(conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after %q: %v", b, err)
+		return nil, false
+	}
+	s := string(b)
+	for s != "" {
+		code, n, err := plainResponse(s)
+		if err != nil {
+			t.Fatalf("answered %q: %v", s, err)
+		}
+		if s = s[n:]; code[0] != '1' {
+			codes = append(codes, code)
+		}
+	}
+	return codes, true
+}
+
+// plainResponse returns the status code and the length of the response that s
+// begins with, which has a length or none.
+func plainResponse(s string) (code string, n int, err error) {
+	head, body, whole := strings.Cut(s, "\r\n\r\n")
+	if !whole || !strings.HasPrefix(head, "HTTP/1.1 ") || len(head) < 12 {
+		return "", 0, errNotWhole
+	}
+	if code, n = head[9:12], len(head)+4; code[0] == '1' {
+		return code, n, nil
+	}
+	length := 0
+	for _, line := range strings.Split(head, "\r\n")[1:] {
+		name, value, _ := strings.Cut(line, ": ")
+		if strings.EqualFold(name, "Content-Length") {
+			if _, err := fmt.Sscan(value, &length); err != nil {
+				return "", 0, err
+			}
+		}
+	}
+	if len(body) < length { // of an answer to HEAD there is none
+		return code, n, nil
+	}
+	return code, n + length, nil
+}
