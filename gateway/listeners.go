@@ -31,7 +31,7 @@ type listeners struct {
 	drain time.Duration // for the connections of what is removed
 	log   hclog.Logger
 
-	splices *splice.Engine // of all TCP listeners
+	splices *splice.Engine // of all listeners
 
 	mu       sync.Mutex
 	running  map[string]*running
@@ -192,7 +192,7 @@ func (l *listeners) build(want *snapshot.Listener, socket *lease) *running {
 	r := &running{name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configure: want.Configured, socket: socket}
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return l.live.Load().HTTP(want.Name) }}
-		r.http = l7.New(l7.Options{Listener: want.Name, Table: table.get, Logger: l.log})
+		r.http = l7.New(l7.Options{Listener: want.Name, Table: table.get, Splices: l.splices, Logger: l.log})
 		r.server, r.remember = r.http, table.remember
 		return r
 	}

@@ -17,14 +17,14 @@ import (
 )
 
 // A conn is a client's connection, below TLS. It counts its bytes, and it is
-// the Server's until it is closed, whoever reads from it.
+// the Server's until its Socket is closed, whoever carries it.
 type conn struct {
 	net.Conn
 	server *Server
+	sock   *socket.Socket       // on top of it, once it is tracked
 	who    proxyproto.Announced // nobody before its PROXY protocol header was read
 	client string               // IP address; "" where there is none
 	tls    bool
-	closed sync.Once
 
 	state atomic.Int32 // see rest
 
@@ -79,16 +79,6 @@ func (c *conn) SetLinger(seconds int) error {
 	return errors.ErrUnsupported
 }
 
-// Close closes the connection, and the Server forgets it.
-func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.closed.Do(func() {
-		c.server.forget(c)
-		c.announcedAs.end()
-	})
-	return err
-}
-
 // CloseWrite ends the stream towards the client; reading goes on.
 func (c *conn) CloseWrite() error {
 	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
@@ -111,7 +101,7 @@ func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
 // that none may follow.
 func (c *conn) finish() {
 	if c.state.CompareAndSwap(resting, finished) {
-		c.Close()
+		c.sock.Close()
 		return
 	}
 	c.mu.Lock()
@@ -148,7 +138,7 @@ func (c *conn) notify(gone func(cause error)) {
 
 // cut closes c, whatever goes on.
 func (c *conn) cut(cause error) {
-	c.Close()
+	c.sock.Close() // whoever carries it by now
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone != nil {
@@ -196,11 +186,16 @@ func (s *Server) accept(raw net.Conn) {
 	if table.ProxyProtocol == nil {
 		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
 	}
+	c.sock = socket.New(c, nil)
 	c.adopt(table.settings())
 	if !s.track(c, table) {
 		raw.Close()
 		return
 	}
+	c.sock.OnClose(func() {
+		s.forget(c)
+		c.announcedAs.end()
+	})
 	go func() {
 		defer s.work.Done()
 		s.start(c, table)
@@ -287,10 +282,10 @@ func (s *Server) forget(c *conn) {
 // many times what waiting for a request takes.
 func (s *Server) start(c *conn, t *Table) {
 	if t.ProxyProtocol != nil && !s.announced(c, t) {
-		c.Close()
+		c.sock.Close()
 		return
 	}
-	sock := socket.New(c, nil)
+	sock := c.sock
 	if t.TLS == nil {
 		s.serveConn(c, sock, nil, t.settings())
 		return
@@ -298,7 +293,7 @@ func (s *Server) start(c *conn, t *Table) {
 	c.tls = true
 	tc := t.TLS.Conn(sock)
 	if err := s.handshake(tc, t); err != nil {
-		c.Close()
+		sock.Close()
 		reason := certs.ClassifyAccept(err)
 		s.counters.handshakeFailed(reason)
 		s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))

@@ -47,6 +47,9 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	return f.Flush()
 }
 
+// Last makes this request the connection's last.
+func (f *front1) Last() { f.request.Close = true }
+
 // framing decides how the response says where its body ends.
 func (f *front1) framing(r *message.Response) http1.Framing {
 	switch {
@@ -129,7 +132,7 @@ func (f *front1) Abort(error) {
 		return
 	}
 	if f.begun && (f.framed == http1.Sized || f.framed == http1.InChunks) {
-		f.conn.Close()
+		f.sock.Close()
 		return
 	}
 	f.sock.Reset()

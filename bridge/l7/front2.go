@@ -28,7 +28,7 @@ func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 	if err := h.Serve(func(stream *http2.ServerStream) { s.serveStream(c, stream) }); err != nil {
 		s.log.Debug("client's connection ended", "client", c.client, "error", printable(err))
 	}
-	c.Close()
+	c.sock.Close()
 }
 
 // serveStream serves one request.

@@ -182,6 +182,9 @@ func (x *exchange) serve() {
 			a = methodNotAllowed
 		}
 		x.server.log.Debug("request refused", "client", x.client, "error", printable(err))
+		if f, ok := x.front.(laster); ok {
+			f.Last()
+		}
 		x.answer(a)
 		return
 	}
@@ -221,6 +224,10 @@ func (x *exchange) answer(a answer) {
 		x.respond(a.write(&x.response, x.grpc))
 	}
 }
+
+// A laster can be told that it is to take no request after this one: who sends
+// what has two readings may have sent another request in it.
+type laster interface{ Last() }
 
 // A sparer has a body that need not be read to go on after it.
 type sparer interface{ Spare() }

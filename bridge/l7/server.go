@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
 // ErrServerClosed is what Serve returns after Shutdown or StopAccepting.
@@ -24,6 +25,9 @@ type Options struct {
 	// for the client's TLS and the limits, and once per request. Nil means
 	// that the listener is gone: connections are closed, requests get 503.
 	Table func() *Table
+
+	// Splices carries upgraded connections. Nil: an Engine of the Server's own.
+	Splices *splice.Engine
 
 	Logger hclog.Logger // nil discards
 }
@@ -54,6 +58,8 @@ type Server struct {
 	conns     map[*conn]bool
 	perClient map[string]int
 	drained   chan struct{} // closed when closing and without connections
+	splices   *splice.Engine
+	own       bool // splices is to be closed with the Server
 
 	stops atomic.Bool // closing, for who does not hold mu
 
@@ -75,6 +81,7 @@ func New(o Options) *Server {
 		conns:     make(map[*conn]bool),
 		perClient: make(map[string]int),
 		drained:   make(chan struct{}),
+		splices:   o.Splices,
 		stopping:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -160,7 +167,37 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.work.Wait()
 	s.stopClock()
+	s.closeEngine()
 	return err
+}
+
+// engine returns what carries upgraded connections. The Server's own is made
+// when it is needed first.
+func (s *Server) engine() (*splice.Engine, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.splices == nil {
+		e, err := splice.New(1)
+		if err != nil {
+			return nil, err
+		}
+		s.splices, s.own = e, true
+	}
+	return s.splices, nil
+}
+
+// closeEngine closes the Server's own.
+func (s *Server) closeEngine() {
+	s.mu.Lock()
+	e := s.splices
+	if !s.own {
+		e = nil
+	}
+	s.own = false
+	s.mu.Unlock()
+	if e != nil {
+		e.Close()
+	}
 }
 
 // errShutdown ends what Shutdown does not wait for any more.

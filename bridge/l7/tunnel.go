@@ -1,11 +1,13 @@
 package l7
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
 // lingerTime is how long, once one side of an upgraded connection has ended its
@@ -29,6 +31,20 @@ func (x *exchange) tunnel(b back) {
 		x.abort(err)
 		return
 	}
+	f, ok1 := x.front.(*front1)
+	c, ok2 := b.(*conn1)
+	if ok1 && ok2 {
+		if err := errors.Join(early(&f.in, &c.out), early(&c.in, &f.out)); err != nil {
+			x.drop(b, err)
+			x.abort(err)
+			return
+		}
+		// An end that was seen already would be seen by nobody else.
+		if f.in.err == nil && c.in.err == nil {
+			x.splice(f, c)
+			return
+		}
+	}
 	t := newTunnel(func() { x.fail(errOver) })
 	x.uploading = true
 	x.sending.Add(1)
@@ -44,6 +60,46 @@ func (x *exchange) tunnel(b back) {
 	x.sending.Wait()
 	t.stop()
 	x.drop(b, errOver)
+}
+
+// upgradedIdle is how long nothing may move on an upgraded connection.
+const upgradedIdle = time.Hour
+
+// splice lets an upgraded connection of HTTP/1.1 on both sides be carried as
+// those of TCP listeners are.
+func (x *exchange) splice(f *front1, c *conn1) {
+	engine, err := x.server.engine()
+	if err != nil {
+		x.drop(c, err)
+		x.abort(err)
+		return
+	}
+	r := engine.Run(f.nc, c.nc, splice.Options{
+		Idle: upgradedIdle, Linger: lingerTime,
+		ToUpstream: &x.server.counters.fromClient, ToClient: &x.server.counters.toClient,
+	})
+	f.aborted.Store(true) // it is closed
+	c.aborted.Store(true)
+	x.detach()
+	c.Done()
+	if x.server.log.IsDebug() {
+		x.server.log.Debug("upgraded connection ended", "client", x.client, "how", string(r.How),
+			"to_upstream", r.ToUpstream, "to_client", r.ToClient)
+	}
+}
+
+// early sends on what came along with the last of HTTP.
+func early(in *inflow, out *outflow) error {
+	for {
+		if err := out.write(in.unread); err != nil {
+			return err
+		}
+		in.consume(len(in.unread))
+		in.release()
+		if got, _ := in.try(); !got { // an error is in.err
+			return out.flush()
+		}
+	}
 }
 
 // isUpgradeTo reports whether a response is to the upgrade that was asked for.
