@@ -5,6 +5,7 @@ import "sync"
 const (
 	smallChunk = 4 << 10
 	largeChunk = maxFrame
+	little     = smallChunk // of a body, that is sent on without much ado
 )
 
 // A chunk is memory for a stream's body that waits to be read: that of one
@@ -91,6 +92,11 @@ func (q *queue) waiting() bool {
 		}
 	}
 	return false
+}
+
+// little reports whether all that waits is in one chunk, and no more than that.
+func (q *queue) little() bool {
+	return q.head == nil || q.head.next == nil && q.head.w-q.head.r <= little
 }
 
 // drop forgets what waits. Chunks of which somebody may have a view are left to

@@ -178,9 +178,9 @@ func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
 
 // A ClientStream is a request to an upstream, and its response.
 //
-// One goroutine at a time may call Send, Write, Flush and End, and another at
-// the same time Receive, Read, Buffered, Whole and Trailer. Abort may be called
-// by any, any time.
+// One goroutine at a time may call Send, Roomy, Write, Flush and End, and
+// another at the same time Receive, Read, Buffered and Trailer. Abort may be
+// called by any, any time.
 type ClientStream struct {
 	stream
 
@@ -266,7 +266,7 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 		}
 	}
 	s.heads = append(s.heads, r)
-	s.readable.Broadcast()
+	s.rouseLater()
 	if r.Interim() {
 		return nil
 	}

@@ -49,8 +49,10 @@ type conn struct {
 	framer     *h2.Framer // its writing half is used under mu
 	decoder    *hpack.Decoder
 	block      block
-	unacked    int   // SETTINGS that the peer has not acknowledged
-	recvWindow int64 // what the peer may still send
+	unacked    int             // SETTINGS that the peer has not acknowledged
+	recvWindow int64           // what the peer may still send
+	arrived    []*stream       // for rouse
+	begun      []*ServerStream // for rouse
 	settled    atomic.Bool
 	inData     atomic.Bool // a frame is being waited for that has bytes of a body
 

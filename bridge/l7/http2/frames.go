@@ -10,7 +10,11 @@ import (
 // readFrames reads and does what frames say until the connection is at its end,
 // and returns why it is.
 func (c *conn) readFrames() *Error {
+	defer c.rouse()
 	for {
+		if !c.in.wholeFrame() {
+			c.rouse() // before it waits
+		}
 		fh, err := c.framer.ReadFrameHeader()
 		if err != nil {
 			return c.readError(err)
@@ -28,6 +32,31 @@ func (c *conn) readFrames() *Error {
 			return end
 		}
 		c.in.frameEnded()
+	}
+}
+
+// rouse wakes those who wait for what has arrived, and starts the handlers of
+// new streams. That is put off until all that came at once has been looked at:
+// a message then finds its head, body and trailer together, and leaves so.
+func (c *conn) rouse() {
+	for _, s := range c.arrived {
+		s.roused = false
+		s.readable.Broadcast()
+	}
+	clear(c.arrived)
+	c.arrived = c.arrived[:0]
+	for _, s := range c.begun {
+		go c.server.handle(s)
+	}
+	clear(c.begun)
+	c.begun = c.begun[:0]
+}
+
+// rouseLater has rouse wake who waits for s.
+func (s *stream) rouseLater() {
+	if !s.roused {
+		s.roused = true
+		s.c.arrived = append(s.c.arrived, s)
 	}
 }
 
@@ -278,7 +307,7 @@ func (s *stream) arrivedLocked(overhead int, end bool) *Error {
 		return nil
 	}
 	s.giveBackLocked(overhead)
-	s.readable.Broadcast()
+	s.rouseLater()
 	if end {
 		return s.endedLocked()
 	}

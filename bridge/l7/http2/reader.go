@@ -44,6 +44,16 @@ func newReader(nc net.Conn, early []byte) *reader {
 
 func (b *reader) buffered() int { return b.w - b.r }
 
+// wholeFrame reports whether the next frame is in the buffer, so that reading it
+// will not wait.
+func (b *reader) wholeFrame() bool {
+	if b.buffered() < frameHeader {
+		return false
+	}
+	p := b.buf[b.r:]
+	return b.buffered() >= frameHeader+int(p[0])<<16+int(p[1])<<8+int(p[2])
+}
+
 // view returns the next n bytes, which are in the buffer. They are valid until
 // the next call that reads.
 func (b *reader) view(n int) []byte {

@@ -137,7 +137,7 @@ func (c *ServerConn) onHeaders(id uint32, end bool) *Error {
 		c.refused(gone, why)
 	}
 	if start != nil {
-		go c.handle(start)
+		c.begun = append(c.begun, start)
 	}
 	return fatal
 }
@@ -203,6 +203,13 @@ type ServerStream struct {
 // Request returns the request's head. It is the caller's until its handler
 // returns.
 func (s *ServerStream) Request() *message.Request { return &s.request }
+
+// Whole reports whether the rest of the body is here already, and little.
+func (s *ServerStream) Whole() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.recvEnd && s.queue.little()
+}
 
 // Refuse ends the reading: the rest of the body is not wanted. A Read that waits
 // returns an error, and so does every later one that is not io.EOF already.

@@ -32,6 +32,7 @@ type stream struct {
 	size     int            // of the window, when all of it is given back
 	owed     int            // of the window: taken on, and not yet given back
 	trailer  message.Fields // once recvEnd
+	roused   bool           // it is in c.arrived; the reading goroutine's
 
 	// What goes out.
 	writable     sync.Cond
@@ -84,13 +85,6 @@ func (s *stream) Buffered() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	return s.recvEnd || s.readErr != nil || s.refused || s.queue.waiting()
-}
-
-// Whole reports whether all of the body is there: no Read will wait.
-func (s *stream) Whole() bool {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	return s.recvEnd
 }
 
 // Trailer returns the trailer fields, once Read has returned io.EOF.
@@ -153,6 +147,15 @@ func (s *stream) Write(p []byte) error {
 		c.forTurn.wake()
 	}
 	return nil
+}
+
+// Roomy reports whether as much as a front calls little can be written without
+// waiting. It may be otherwise by the time that it is written.
+func (s *stream) Roomy() bool {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.sendWindow >= little && c.sendWindow >= little && len(c.out) < outLimit && c.forTurn.head == nil
 }
 
 // awaitTurnLocked waits until a frame of the body may be sent. Streams that are
@@ -272,7 +275,7 @@ func (s *stream) endedLocked() *Error {
 		return malformed("a body shorter than its Content-Length")
 	}
 	s.recvEnd = true
-	s.readable.Broadcast()
+	s.rouseLater()
 	s.closeLocked()
 	return nil
 }
