@@ -93,8 +93,13 @@ func (x *exchange) whole(b back) bool {
 	if !ok || !f.Whole() {
 		return false
 	}
-	_, ok = b.(*conn1) // which has room for it: nothing else waits to be sent
-	return ok
+	switch b := b.(type) {
+	case *conn1:
+		return true // which has room for it: nothing else waits to be sent
+	case *http2.ClientStream:
+		return b.Roomy()
+	}
+	return false
 }
 
 // mayUpload waits until the upstream wants the body, if the client does. It
