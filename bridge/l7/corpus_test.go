@@ -31,6 +31,9 @@ type corpusCase struct {
 	answer        string // <
 	want          string // >
 	line          int    // where it begins in its file
+
+	// The lines of sent and answer, without their ends.
+	sentLines, answerLines []string
 }
 
 var update = flag.Bool("update", false, "write what arrives into the corpora")
@@ -66,8 +69,10 @@ func readCorpus(t testing.TB, name string) []*corpusCase {
 		switch line[0] {
 		case '|':
 			c.sent += text()
+			c.sentLines = append(c.sentLines, strings.TrimSuffix(text(), "\r\n"))
 		case '<':
 			c.answer += text()
+			c.answerLines = append(c.answerLines, strings.TrimSuffix(text(), "\r\n"))
 		case '>':
 			c.want += text()
 		default:

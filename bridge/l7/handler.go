@@ -194,6 +194,10 @@ func (x *exchange) serve() {
 		x.answer(misdirected)
 		return
 	}
+	if r.Major > 1 && expectsOther(r.Fields) {
+		x.answer(refusal(417))
+		return
+	}
 	// Before it is matched, so that no condition holds for what is not sent on.
 	x.expects = cleanRequest(r)
 	x.match.fields = &r.Fields
@@ -223,6 +227,17 @@ func (x *exchange) answer(a answer) {
 	if x.code == 0 { // else it is too late: the response has begun
 		x.respond(a.write(&x.response, x.grpc))
 	}
+}
+
+// expectsOther reports whether a client expects what there is not (RFC 9110,
+// section 10.1.1). In HTTP/1.x this is seen before.
+func expectsOther(f message.Fields) bool {
+	for e := range f.Elements("Expect") {
+		if !message.EqualFold(e, "100-continue") {
+			return true
+		}
+	}
+	return false
 }
 
 // A laster can be told that it is to take no request after this one: who sends

@@ -178,8 +178,12 @@ func isLowerToken(s string) bool {
 	return s != ""
 }
 
-// parseLength parses a Content-Length: digits alone.
+// parseLength parses a Content-Length: digits alone, and no leading zeros, which
+// some read as octal.
 func parseLength(s string) (int64, bool) {
+	if len(s) > 1 && s[0] == '0' {
+		return 0, false
+	}
 	for i := 0; i < len(s); i++ {
 		if s[i] < '0' || s[i] > '9' {
 			return 0, false

@@ -14,7 +14,8 @@ import (
 type ServerConn struct {
 	conn
 	handler func(*ServerStream)
-	running int // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
+	running int  // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
+	crew    crew // whom they are called by
 
 	// Of a shutdown, guarded by mu.
 	draining  int64 // since when it has been going on; 0: it is not
@@ -33,6 +34,7 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	c := &ServerConn{}
 	c.init(nc, early, o)
 	c.server = c
+	c.crew.wanted.L = &c.mu
 	settings := []h2.Setting{{ID: h2.SettingMaxConcurrentStreams, Val: uint32(c.o.MaxStreams)}}
 	if o.ExtendedConnect {
 		settings = append(settings, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
@@ -89,6 +91,7 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 	if c.draining != 0 && now-c.draining > int64(drainPatience) {
 		c.goAwayLocked()
 	}
+	c.crew.dismissLocked()
 	return nil
 }
 
@@ -161,16 +164,18 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	s.init(&c.conn, id)
 	s.server = s
 	s.recvEnd = end
-	s.left = s.request.Length
+	if s.left = s.request.Length; s.left == 0 && !end {
+		// Its body has yet to turn out empty, and until then the request is not
+		// whole: it must not be sent on as one.
+		s.request.Length = -1
+	}
 	c.streams[id] = &s.stream
 	c.running++
-	c.workers.Add(1)
 	return s, nil
 }
 
 // handle lets the handler serve a stream, and sees to it that it ends.
 func (c *ServerConn) handle(s *ServerStream) {
-	defer c.workers.Done()
 	c.handler(s)
 	s.Notify(nil)
 	c.mu.Lock()
