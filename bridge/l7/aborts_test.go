@@ -1,0 +1,250 @@
+package l7
+
+import (
+	"bufio"
+	"crypto/tls"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+)
+
+var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLeaveNothing breaks off; 100000 takes some minutes")
+
+// Exchanges are broken off by either side, at every stage, in every pairing of
+// versions. When they are over there is no goroutine, no descriptor, no request
+// under way and no memory of them. (With -aborts 100000 as the long form.)
+func TestAbortedExchangesLeaveNothing(t *testing.T) {
+	// What is kept for later, such as buffers, is kept by the end of the first.
+	t.Run("first", func(t *testing.T) { abortExchanges(t, *aborts/4) })
+	goroutines, descriptors, heap := usage(t)
+	t.Run("then", func(t *testing.T) { abortExchanges(t, *aborts) })
+	eventually(t, "no goroutine and no descriptor is left", func() bool {
+		g, d, _ := usage(t)
+		return g <= goroutines && d <= descriptors
+	})
+	if _, _, h := usage(t); h > heap+8<<20 {
+		t.Errorf("the heap grew from %d to %d KiB", heap>>10, h>>10)
+	}
+}
+
+// abortExchanges breaks off n exchanges of a gateway, and ends it.
+func abortExchanges(t *testing.T, n int) {
+	w := newWorld(t)
+	table := &Table{Routes: w.routes(
+		route.Rule[*Action]{Name: "one", Hosts: []string{"one"}, Value: to(w.back(HTTP1, w.raw(w.serverTLS(), faultyServer)))},
+		route.Rule[*Action]{Name: "two", Hosts: []string{"two"}, Value: to(w.back(HTTP2, w.server(http.HandlerFunc(faultyHandler), "h2")))},
+	)}
+	s, address := w.gateway(fixed(table))
+	var left atomic.Int64
+	left.Store(int64(n))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				abortOne(address)
+			}
+		})
+	}
+	all.Wait()
+	eventually(t, "no connection and no request is left", func() bool {
+		st := s.Stats()
+		return st.Open == 0 && st.InFlight == 0
+	})
+}
+
+func usage(t *testing.T) (goroutines, descriptors int, heap uint64) {
+	t.Helper()
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil { // Linux alone has it
+		descriptors = len(fds)
+	}
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return runtime.NumGoroutine(), descriptors, m.HeapAlloc
+}
+
+// faults are what an upstream does to a request, by its path.
+var faults = []string{"ok", "never", "big", "endless", "nothing", "half-a-head", "half-a-body", "no-chunk", "reset", "early", "early-and-gone", "switch", "more", "hints"}
+
+// faultyServer is an upstream of HTTP/1.1.
+func faultyServer(c net.Conn) {
+	r := bufio.NewReader(c)
+	gone := func() { _, _ = io.Copy(io.Discard, r) }
+	for {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		fault := strings.TrimPrefix(req.URL.Path, "/")
+		if !strings.HasPrefix(fault, "early") && fault != "reset" && fault != "nothing" {
+			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+				return
+			}
+		}
+		say := func(s string) bool { _, err := io.WriteString(c, s); return err == nil }
+		switch fault {
+		case "ok":
+			if !say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") {
+				return
+			}
+			continue
+		case "hints":
+			if !say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") {
+				return
+			}
+			continue
+		case "big":
+			if !say("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("x", 200000)) {
+				return
+			}
+			continue
+		case "never":
+			gone()
+		case "endless":
+			for say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"); say("1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n"); {
+			}
+		case "half-a-head":
+			say("HTTP/1.1 200 OK\r\nContent-Len")
+		case "half-a-body":
+			say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+		case "no-chunk":
+			say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nx\r\n")
+			gone()
+		case "reset":
+			if tc, ok := c.(*tls.Conn).NetConn().(*net.TCPConn); ok {
+				_ = tc.SetLinger(0)
+				tc.Close()
+			}
+		case "early":
+			say("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+			gone()
+		case "early-and-gone":
+			say("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+		case "switch":
+			say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello")
+			_, _ = io.Copy(c, r)
+		case "more":
+			say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokMORE")
+			gone()
+		}
+		return
+	}
+}
+
+// faultyHandler is an upstream of HTTP/2.
+func faultyHandler(w http.ResponseWriter, r *http.Request) {
+	fault := strings.TrimPrefix(r.URL.Path, "/")
+	flush := func() { _ = http.NewResponseController(w).Flush() }
+	switch fault {
+	case "ok", "more", "switch", "hints":
+		if fault == "hints" {
+			w.WriteHeader(103)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "ok")
+	case "never":
+		<-r.Context().Done()
+	case "big":
+		_, _ = io.WriteString(w, strings.Repeat("x", 200000))
+	case "endless":
+		for {
+			if _, err := io.WriteString(w, strings.Repeat("x", 0x1000)); err != nil {
+				return
+			}
+		}
+	case "half-a-body", "no-chunk", "half-a-head":
+		_, _ = io.WriteString(w, "hello")
+		flush()
+		panic(http.ErrAbortHandler)
+	case "early", "early-and-gone":
+		w.WriteHeader(403)
+		flush()
+	default:
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// abortOne begins an exchange and breaks it off, unless the upstream does.
+func abortOne(address string) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return // the test's own descriptors or ports are at an end for now
+	}
+	defer c.Close()
+	// It leaves when it has seen enough, or at some moment before that.
+	_ = c.SetDeadline(time.Now().Add(rand.N(50 * time.Millisecond)))
+	pick := func(of ...string) string { return of[rand.IntN(len(of))] }
+	host, fault := pick("one", "two"), pick(faults...)
+	if rand.IntN(2) == 0 {
+		_ = c.(*net.TCPConn).SetLinger(0) // Close resets
+	}
+	if rand.IntN(3) == 0 {
+		abortStream(c, host, fault)
+		return
+	}
+	head := " /" + fault + " HTTP/1.1\r\nHost: " + host + "\r\n"
+	send(c, pick(
+		"GET"+head[:rand.IntN(len(head))],
+		"GET"+head+"\r\n",
+		"GET"+head+"\r\n",
+		"GET"+head+"\r\nGET"+head+"\r\nGET"+head,
+		"GET"+head+"Connection: close\r\n\r\n",
+		"GET"+head+"Connection: upgrade\r\nUpgrade: x\r\n\r\nhello",
+		"HEAD"+head+"\r\n",
+		"POST"+head+"Content-Length: 5\r\n\r\nhello",
+		"POST"+head+"Content-Length: 10\r\n\r\nhello",
+		"POST"+head+"Content-Length: 1000000\r\n\r\n"+strings.Repeat("x", 100000),
+		"POST"+head+"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+		"POST"+head+"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		"POST"+head+"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+		"POST"+head+"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nx\r\n",
+		"POST"+head+"Transfer-Encoding: chunked\r\n\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+	), 0)
+	switch rand.IntN(4) {
+	case 0: // gone at once
+	case 1: // gone in the middle, if there is one
+		_, _ = io.ReadFull(c, make([]byte, rand.IntN(50000)+1))
+	case 2: // no more to send
+		_ = c.(*net.TCPConn).CloseWrite()
+		_, _ = io.CopyN(io.Discard, c, 300000)
+	case 3:
+		_, _ = io.ReadFull(c, make([]byte, 1))
+	}
+}
+
+// abortStream does the same with streams of HTTP/2.
+func abortStream(c net.Conn, host, fault string) {
+	p := newFramed(c)
+	for i := range rand.IntN(3) + 1 {
+		id, end := uint32(2*i+1), rand.IntN(2) == 0
+		p.headers(id, []string{":method: POST", ":scheme: http", ":authority: " + host, ":path: /" + fault}, end)
+		if !end {
+			_ = p.framer.WriteData(id, rand.IntN(3) == 0, make([]byte, rand.IntN(10000)))
+		}
+		switch rand.IntN(4) {
+		case 0:
+			_ = p.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+		case 1:
+			_ = p.framer.WriteData(0, false, nil) // the connection's end
+		}
+	}
+	for range rand.IntN(6) {
+		if _, err := p.framer.ReadFrame(); err != nil {
+			return
+		}
+	}
+}
