@@ -197,6 +197,9 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		_ = c.framer.WriteGoAway(last, err.Code, []byte(err.Reason))
 		c.kickLocked()
 	}
+	if c.server != nil {
+		c.server.crew.wanted.Broadcast()
+	}
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // the reader shall see to the rest
 	return gone
 }

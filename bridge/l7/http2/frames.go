@@ -2,7 +2,6 @@ package http2
 
 import (
 	"errors"
-	"io"
 
 	h2 "golang.org/x/net/http2"
 )
@@ -46,7 +45,7 @@ func (c *conn) rouse() {
 	clear(c.arrived)
 	c.arrived = c.arrived[:0]
 	for _, s := range c.begun {
-		go c.server.handle(s)
+		c.server.assign(s)
 	}
 	clear(c.begun)
 	c.begun = c.begun[:0]
@@ -162,158 +161,6 @@ func (c *conn) refused(gone ended, why *Error) {
 	}
 }
 
-// onData reads a DATA frame, the payload straight to where it is to wait.
-func (c *conn) onData(fh h2.FrameHeader) *Error {
-	length := int(fh.Length)
-	n := length
-	if fh.StreamID == 0 {
-		return broken(h2.ErrCodeProtocol, "DATA without a stream")
-	}
-	if c.in.buffered() < length {
-		c.inData.Store(true)
-		defer c.inData.Store(false)
-	}
-	padding := 0
-	if fh.Flags.Has(h2.FlagDataPadded) {
-		if n == 0 {
-			return broken(h2.ErrCodeFrameSize, "a frame that is too short")
-		}
-		var p [1]byte
-		if _, err := io.ReadFull(c.in, p[:]); err != nil {
-			return c.readError(err)
-		}
-		if padding = int(p[0]); padding > n-1 {
-			return broken(h2.ErrCodeProtocol, "padding longer than its frame")
-		}
-		n -= 1 + padding
-	}
-	c.mu.Lock()
-	s, why, end := c.admitLocked(fh, n)
-	var gone ended
-	if why != nil && end == nil {
-		gone, end = c.refuseLocked(fh.StreamID, why)
-	}
-	inPlace := s != nil && n <= smallChunk && n <= c.in.buffered()
-	if inPlace {
-		if n > 0 {
-			s.queue.add(c.in.view(n))
-		}
-		why = s.arrivedLocked(length-n, fh.Flags.Has(h2.FlagDataEndStream))
-		if why != nil {
-			gone, end = c.refuseLocked(fh.StreamID, why)
-		}
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	switch {
-	case end != nil:
-		return end
-	case inPlace:
-		return c.discard(padding)
-	case s == nil || why != nil:
-		return c.discard(n + padding)
-	}
-	chunk := newChunk(n)
-	if _, err := io.ReadFull(c.in, chunk.buf[:n]); err != nil {
-		chunk.free()
-		return c.readError(err)
-	}
-	chunk.w = n
-	if err := c.discard(padding); err != nil {
-		chunk.free()
-		return err
-	}
-	c.mu.Lock()
-	if s.readErr != nil || s.refused {
-		chunk.free()
-	} else {
-		s.queue.push(chunk)
-	}
-	if why = s.arrivedLocked(length-n, fh.Flags.Has(h2.FlagDataEndStream)); why != nil {
-		gone, end = c.refuseLocked(fh.StreamID, why)
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	return end
-}
-
-func (c *conn) discard(n int) *Error {
-	if err := c.in.discard(n); err != nil {
-		return c.readError(err)
-	}
-	return nil
-}
-
-// admitLocked returns the stream that n bytes in a DATA frame are for; nil if
-// nobody wants them. why is the fault of the stream, end the connection's. c.mu
-// is held.
-func (c *conn) admitLocked(fh h2.FrameHeader, n int) (s *stream, why, end *Error) {
-	length := int64(fh.Length)
-	if c.recvWindow -= length; c.recvWindow < 0 {
-		return nil, nil, broken(h2.ErrCodeFlowControl, "more than the connection's window")
-	}
-	if c.recvWindow <= connWindow/2 {
-		_ = c.framer.WriteWindowUpdate(0, uint32(connWindow-c.recvWindow))
-		c.recvWindow = connWindow
-		c.kickLocked()
-	}
-	if n == 0 && !fh.Flags.Has(h2.FlagDataEndStream) {
-		if end = c.uselessLocked(1); end != nil {
-			return nil, nil, end
-		}
-	} else {
-		c.controls.earn(worth(n))
-	}
-	s = c.streams[fh.StreamID]
-	switch {
-	case s == nil && c.neverOpened(fh.StreamID):
-		return nil, nil, broken(h2.ErrCodeProtocol, "DATA on a stream that was never opened")
-	case s == nil && c.wasResetLocked(fh.StreamID):
-		return nil, nil, c.uselessLocked(1)
-	case s == nil:
-		return nil, &Error{Code: h2.ErrCodeStreamClosed, Reason: "DATA on a closed stream"}, nil
-	case s.recvEnd:
-		return nil, &Error{Code: h2.ErrCodeStreamClosed, Reason: "DATA behind the end of the stream"}, nil
-	case s.client != nil && !s.client.answered:
-		return nil, malformed("DATA before the response's head"), nil
-	case length > int64(s.window):
-		return nil, &Error{Code: h2.ErrCodeFlowControl, Reason: "more than the stream's window"}, nil
-	}
-	s.window -= int(length)
-	if s.left >= 0 {
-		if s.left -= int64(n); s.left < 0 {
-			return nil, malformed("a body longer than its Content-Length"), nil
-		}
-	}
-	if s.refused || s.readErr != nil {
-		if fh.Flags.Has(h2.FlagDataEndStream) {
-			s.recvEnd = true
-			s.closeLocked()
-		}
-		return nil, nil, nil
-	}
-	return s, nil, nil
-}
-
-// arrivedLocked is for when the payload of a DATA frame is in the stream's
-// queue. overhead is what of the frame was none of the body's. It returns what
-// is wrong with the stream.
-func (s *stream) arrivedLocked(overhead int, end bool) *Error {
-	if s.closed {
-		return nil
-	}
-	s.giveBackLocked(overhead)
-	s.rouseLater()
-	if end {
-		return s.endedLocked()
-	}
-	return nil
-}
-
 // neverOpened reports whether a stream is idle (section 5.1).
 func (c *conn) neverOpened(id uint32) bool { return id%2 == 0 || id > c.lastID }
 
@@ -381,107 +228,6 @@ func (s *stream) onTrailerLocked(end bool) *Error {
 	}
 	s.trailer = trailer
 	return s.endedLocked()
-}
-
-func (c *conn) onSettings(f *h2.SettingsFrame) *Error {
-	if f.IsAck() {
-		if c.unacked--; c.unacked < 0 {
-			return broken(h2.ErrCodeProtocol, "an acknowledgement of nothing")
-		}
-		return nil
-	}
-	c.mu.Lock()
-	end := c.uselessLocked(1 + f.NumSettings())
-	for i := 0; i < f.NumSettings() && end == nil; i++ {
-		end = c.settingLocked(f.Setting(i))
-	}
-	if end == nil {
-		_ = c.framer.WriteSettingsAck()
-		end = c.repliedLocked()
-	}
-	c.settled.Store(true)
-	c.mu.Unlock()
-	if c.client != nil {
-		c.client.changed()
-	}
-	return end
-}
-
-// repliedLocked is for when what the peer asked for is in out.
-func (c *conn) repliedLocked() *Error {
-	c.kickLocked()
-	if len(c.out) > maxUnsentReply {
-		return broken(h2.ErrCodeEnhanceYourCalm, "too many frames that ask for an answer, and none is taken")
-	}
-	return nil
-}
-
-// settingLocked does what one of the peer's settings says (section 6.5.2).
-func (c *conn) settingLocked(s h2.Setting) *Error {
-	switch s.ID {
-	case h2.SettingHeaderTableSize:
-		c.encoder.hpack.SetMaxDynamicTableSize(s.Val) // or less: headerTable is the most
-	case h2.SettingEnablePush:
-		if s.Val > 1 || s.Val == 1 && c.client != nil {
-			return broken(h2.ErrCodeProtocol, "an ENABLE_PUSH that is not allowed")
-		}
-	case h2.SettingMaxConcurrentStreams:
-		c.peer.maxStreams = int(min(s.Val, maxWindow))
-	case h2.SettingInitialWindowSize:
-		if s.Val > maxWindow {
-			return broken(h2.ErrCodeFlowControl, "an INITIAL_WINDOW_SIZE that is too large")
-		}
-		delta := int64(s.Val) - c.peer.window
-		c.peer.window = int64(s.Val)
-		for _, st := range c.streams {
-			if st.sendWindow += delta; st.sendWindow > maxWindow {
-				return broken(h2.ErrCodeFlowControl, "a window that is too large")
-			}
-			st.writable.Signal()
-		}
-	case h2.SettingMaxFrameSize:
-		if s.Val < maxFrame || s.Val > 1<<24-1 {
-			return broken(h2.ErrCodeProtocol, "a MAX_FRAME_SIZE that is not allowed")
-		}
-		// maxFrame is always allowed, and is enough.
-	case h2.SettingMaxHeaderListSize:
-		c.peer.maxHeaderBytes = int64(s.Val)
-	case h2.SettingEnableConnectProtocol:
-		if s.Val > 1 || s.Val == 0 && c.peer.extendedConnect {
-			return broken(h2.ErrCodeProtocol, "an ENABLE_CONNECT_PROTOCOL that is not allowed")
-		}
-		c.peer.extendedConnect = s.Val == 1
-	}
-	return nil
-}
-
-func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) *Error {
-	c.mu.Lock()
-	end := c.uselessLocked(1)
-	var why *Error
-	var gone ended
-	s := c.streams[f.StreamID]
-	switch {
-	case end != nil:
-	case f.StreamID == 0:
-		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
-			end = broken(h2.ErrCodeFlowControl, "a window that is too large")
-		}
-		c.forTurn.wake()
-	case s != nil:
-		if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
-			why = &Error{Code: h2.ErrCodeFlowControl, Reason: "a window that is too large"}
-			gone, end = c.refuseLocked(f.StreamID, why)
-		}
-		s.writable.Signal()
-	case c.neverOpened(f.StreamID):
-		end = broken(h2.ErrCodeProtocol, "WINDOW_UPDATE on a stream that was never opened")
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	return end
 }
 
 func (c *conn) onReset(f *h2.RSTStreamFrame) *Error {

@@ -1,0 +1,165 @@
+package http2
+
+import (
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// However exchanges are broken off, and by whom, nothing of them is left.
+func TestNothingIsLeftOfAbortedExchanges(t *testing.T) {
+	rounds := 4000
+	if testing.Short() {
+		rounds = 400
+	}
+	const atOnce = 16
+	client, server := connected(t, Options{}, Options{}, func(s *ServerStream) {
+		var gone sync.WaitGroup
+		gone.Add(1)
+		s.Notify(func(error) { gone.Done() })
+		switch s.Request().Target {
+		case "/echo":
+			echo(s)
+		case "/abort":
+			_, _ = s.Read()
+			s.Abort(errTest)
+		case "/half":
+			_ = s.Respond(ok(), false)
+			_ = s.Write(make([]byte, 100))
+			_ = s.Flush()
+			_, _ = s.Read()
+		case "/refuse":
+			s.Refuse()
+			_ = s.Respond(&message.Response{Status: 403, Length: 0}, true)
+		case "/endless":
+			_ = s.Respond(ok(), false)
+			for s.Write(make([]byte, 1000)) == nil {
+			}
+		case "/wait":
+			gone.Wait()
+		}
+	})
+	for _, c := range []*conn{&client.conn, &server.conn} {
+		c.mu.Lock()
+		c.unused = budget{left: 1 << 40, full: 1 << 40} // it is a flood, of course
+		c.mu.Unlock()
+	}
+	targets := []string{"/echo", "/abort", "/half", "/refuse", "/endless", "/wait"}
+	var all sync.WaitGroup
+	for i := range atOnce {
+		all.Go(func() {
+			rnd := rand.New(rand.NewPCG(7, uint64(i)))
+			for range rounds / atOnce {
+				var s *ClientStream
+				eventually(t, "room", func() bool { s = client.Open(); return s != nil || client.Err() != nil })
+				if s == nil {
+					return
+				}
+				target := targets[rnd.IntN(len(targets))]
+				ends := target != "/endless" && target != "/wait"
+				if s.Send(post(target), !ends && rnd.IntN(2) == 0) == nil && ends {
+					_ = s.Write(make([]byte, rnd.IntN(3000)))
+				}
+				switch rnd.IntN(4) {
+				case 0:
+					s.Abort(errTest)
+				case 1:
+					_ = s.Flush()
+					go s.Abort(errTest)
+					_, _, _ = receive(s)
+				case 2:
+					if ends {
+						_ = s.End(nil)
+						_, _, _ = receive(s)
+					}
+				case 3:
+					_ = s.Flush()
+				}
+				s.Done()
+			}
+		})
+	}
+	all.Wait()
+	if err := client.Err(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the handlers to end", func() bool {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		return server.running == 0
+	})
+	for _, c := range []*conn{&client.conn, &server.conn} {
+		c.mu.Lock()
+		if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.forTurn.head != nil || c.forRoom.head != nil {
+			t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.forTurn, c.forRoom)
+		}
+		c.mu.Unlock()
+	}
+	if client.Streams() != 0 {
+		t.Errorf("%d streams are thought to be open", client.Streams())
+	}
+}
+
+// The goroutines that served streams are kept for the next ones, and let go
+// when there are none.
+func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mine, theirs := net.Pipe()
+		server := NewServerConn(theirs, nil, Options{IdleTimeout: time.Hour})
+		served, ran := make(chan error, 1), make(chan error, 1)
+		go func() { served <- server.Serve(echo) }()
+		client := NewClientConn(mine, Options{IdleTimeout: time.Hour})
+		go func() { ran <- client.Run() }()
+		parked := func() int {
+			synctest.Wait()
+			server.mu.Lock()
+			defer server.mu.Unlock()
+			return server.crew.parked
+		}
+		exchange := func(n int) {
+			var streams []*ClientStream
+			for range n {
+				s := client.Open()
+				if err := s.Send(post("/"), false); err != nil {
+					t.Fatal(err)
+				}
+				streams = append(streams, s)
+			}
+			for _, s := range streams {
+				_ = s.End(nil)
+				if _, _, err := receive(s); err != nil {
+					t.Error(err)
+				}
+				s.Done()
+			}
+		}
+		exchange(3)
+		if n := parked(); n != 3 {
+			t.Errorf("%d are kept", n)
+		}
+		exchange(2)
+		if n := parked(); n != 3 {
+			t.Errorf("%d are kept", n)
+		}
+		exchange(maxParked + 5)
+		if n := parked(); n != maxParked {
+			t.Errorf("%d are kept", n)
+		}
+		time.Sleep(20 * time.Second)
+		if n := parked(); n != 0 {
+			t.Errorf("%d are kept for nothing", n)
+		}
+		exchange(3)
+		if n := parked(); n != 3 {
+			t.Errorf("%d are kept", n)
+		}
+		client.Close()
+		<-ran
+		<-served
+	})
+}
