@@ -1,0 +1,181 @@
+package l7
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// upstream2 starts an upstream of HTTP/2 whose streams are served by f.
+func (w *world) upstream2(f func(*http2.ServerStream)) (address string) {
+	return w.raw(w.serverTLS("h2"), func(c net.Conn) {
+		if c.(*tls.Conn).Handshake() == nil {
+			_ = http2.NewServerConn(c, nil, http2.Options{}).Serve(f)
+		}
+	})
+}
+
+// dial2 connects to a gateway with HTTP/2.
+func (w *world) dial2(address string) *http2.ClientConn {
+	w.Helper()
+	nc, err := net.Dial("tcp", address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	c := http2.NewClientConn(nc, http2.Options{})
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = c.Run() }()
+	w.Cleanup(func() { c.Close(); <-ended })
+	return c
+}
+
+// rest reads a body to its end, and says how it ended.
+func rest(s interface{ Read() ([]byte, error) }) string {
+	var body []byte
+	for {
+		p, err := s.Read()
+		body = append(body, p...)
+		var e *http2.Error
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			return string(body) + " end"
+		case errors.As(err, &e) && e.Remote:
+			return string(body) + " " + e.Code.String()
+		default:
+			return string(body) + " " + err.Error()
+		}
+	}
+}
+
+// A stream that carries bytes both ways through the gateway ends right, whoever
+// ends it first and however. Each row begins with "ping" upstream and "pong"
+// back, and the client still sending.
+func TestStreamsEndRightInEveryOrderThroughTheGateway(t *testing.T) {
+	status := message.Fields{{Name: "grpc-status", Value: "5"}}
+	for _, c := range []struct {
+		name     string
+		upstream func(s *http2.ServerStream) // what it does then; nil: it reads on
+		client   func(s *http2.ClientStream) // and then the client, if it is not nil
+		// What the client reads, and its trailer has; what the upstream reads.
+		reads, trailer, upstreamReads string
+	}{
+		{name: "the upstream answers all", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(status) }, reads: "bye end", trailer: "5"},
+		{name: "the upstream answers all without a trailer", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(nil) }, reads: "bye end"},
+		{name: "the upstream fails", upstream: func(s *http2.ServerStream) { s.Abort(io.ErrClosedPipe) }, reads: " INTERNAL_ERROR"},
+		{name: "the upstream cancels", upstream: func(s *http2.ServerStream) { s.Abort(net.ErrClosed) }, reads: " INTERNAL_ERROR"},
+		{name: "the upstream says that it is over and does not end it", upstream: func(*http2.ServerStream) {}, reads: " INTERNAL_ERROR"},
+		{name: "the client half-closes", client: func(s *http2.ClientStream) { _ = s.End(message.Fields{{Name: "x", Value: "y"}}) },
+			reads: "bye end", trailer: "5", upstreamReads: " end"},
+		{name: "the client sends more and half-closes", client: func(s *http2.ClientStream) { _ = s.Write([]byte("more")); _ = s.End(nil) },
+			reads: "bye end", trailer: "5", upstreamReads: "more end"},
+		{name: "the client cancels", client: func(s *http2.ClientStream) { s.Abort(io.ErrClosedPipe) },
+			reads: " io: read/write on closed pipe", upstreamReads: " CANCEL"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			ponged, upstreamRead := make(chan struct{}), make(chan string, 1)
+			_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+				if p, err := s.Read(); string(p) != "ping" || err != nil {
+					t.Errorf("the upstream got %q, %v", p, err)
+				}
+				_ = s.Respond(&message.Response{Status: 200, Length: -1, Declared: -1}, false)
+				_ = s.Write([]byte("pong"))
+				_ = s.Flush()
+				<-ponged
+				if c.upstream != nil {
+					c.upstream(s)
+					return
+				}
+				upstreamRead <- rest(s)
+				_ = s.Write([]byte("bye"))
+				_ = s.End(status)
+			})))
+			client := w.dial2(address)
+			s := client.Open()
+			if err := s.Send(&message.Request{Method: "POST", Scheme: "http", Authority: "a.test", Target: "/", Length: -1, Trailers: true,
+				Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}}}, false); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.Write([]byte("ping"))
+			_ = s.Flush()
+			var head message.Response
+			if err := s.Receive(&head); err != nil || head.Status != 200 {
+				t.Fatalf("%+v %v", head, err)
+			}
+			if p, err := s.Read(); string(p) != "pong" || err != nil {
+				t.Fatalf("%q %v", p, err)
+			}
+			close(ponged)
+			if c.client != nil {
+				c.client(s)
+			}
+			if got := rest(s); got != c.reads {
+				t.Errorf("the client read %q", got)
+			}
+			if got, _ := s.Trailer().Get("grpc-status"); got != c.trailer {
+				t.Errorf("the trailer had %q", got)
+			}
+			if c.upstreamReads != "" {
+				select {
+				case got := <-upstreamRead:
+					if got != c.upstreamReads {
+						t.Errorf("the upstream read %q", got)
+					}
+				case <-time.After(patience):
+					t.Error("the upstream is not told")
+				}
+			}
+			s.Done()
+		})
+	}
+}
+
+// A reader that stalls bounds what the gateway holds of a stream, and other
+// streams of the same connections go on.
+func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
+	const most = 4 << 20
+	w := newWorld(t)
+	sent := make(chan int, 1)
+	_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+		if s.Request().Target != "/stall" {
+			_ = s.Respond(&message.Response{Status: 204}, true)
+			return
+		}
+		_ = s.Respond(&message.Response{Status: 200, Length: -1}, false)
+		n := 0
+		stuck := time.AfterFunc(time.Second, func() { s.Abort(io.ErrNoProgress) })
+		for p := make([]byte, 16<<10); s.Write(p) == nil && n < 2*most; n += len(p) {
+			stuck.Reset(time.Second)
+		}
+		stuck.Stop()
+		sent <- n
+	})))
+	client := w.dial2(address)
+	s := client.Open()
+	defer s.Done()
+	if err := s.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: "/stall"}, true); err != nil {
+		t.Fatal(err)
+	}
+	var head message.Response
+	if err := s.Receive(&head); err != nil {
+		t.Fatal(err)
+	}
+	other := client.Open()
+	if err := other.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: "/"}, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Receive(&head); err != nil || head.Status != 204 {
+		t.Errorf("%+v %v", head, err)
+	}
+	other.Done()
+	if n := <-sent; n >= most {
+		t.Errorf("the upstream was rid of %d bytes that nobody read", n)
+	}
+}
