@@ -203,12 +203,12 @@ func (s *scope) warnOfNames(l *Listener) {
 func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
 	settings := s.tlsSettings(t)
 	if len(settings.alpn) == 0 && l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
-		settings.alpn = alpn(l7.Auto)
+		settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers nothing but that
 	}
 	if l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
 		for i, p := range t.GetAlpn() {
-			if p != "h2" && p != "http/1.1" {
-				s.Add(invalid.Path("tls.alpn").Index(i), "is %q; an HTTP listener speaks h2 and http/1.1", p)
+			if p != "h2" && p != "http/1.1" && p != "http/1.0" {
+				s.Add(invalid.Path("tls.alpn").Index(i), "is %q; an HTTP listener speaks h2, http/1.1 and http/1.0", p)
 			}
 		}
 	}

@@ -401,7 +401,7 @@ type ServerTls struct {
 	// SecP384r1MLKEM1024, X25519, P-256, P-384, P-521. Default: Go's list.
 	Groups []string `protobuf:"bytes,8,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Protocols offered by ALPN (RFC 7301), best first. Default: on an HTTP
-	// listener h2 and http/1.1, on a TCP listener none.
+	// listener h2, http/1.1 and http/1.0, on a TCP listener none.
 	Alpn []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
 	// Names one of which a client's certificate must have, written as in
 	// UpstreamTls.subject_alt_names. Default: any certificate that verifies.
