@@ -19,6 +19,8 @@ PROTOC_GEN_GO_VERSION      := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 STATICCHECK_VERSION        := v0.8.2
 GRPCURL_VERSION            := v1.9.4
+GRPC_INTEROP_VERSION       := v1.85.0
+GHZ_VERSION                := v0.121.0
 
 # One stamp per tool and version: a changed version installs again.
 BUF                := $(TOOLS)/.buf-$(BUF_VERSION)
@@ -26,6 +28,11 @@ PROTOC_GEN_GO      := $(TOOLS)/.protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
 PROTOC_GEN_GO_GRPC := $(TOOLS)/.protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
 STATICCHECK        := $(TOOLS)/.staticcheck-$(STATICCHECK_VERSION)
 GRPCURL            := $(TOOLS)/.grpcurl-$(GRPCURL_VERSION)
+GRPC_INTEROP       := $(TOOLS)/.grpc-interop-$(GRPC_INTEROP_VERSION)
+GHZ                := $(TOOLS)/.ghz-$(GHZ_VERSION)
+# Pinned by files of their own.
+H2SPEC             := $(TOOLS)/h2spec
+WS                 := $(TOOLS)/ws/installed
 
 .PHONY: help
 help: ## Show this help
@@ -48,8 +55,9 @@ unit: ## Run the unit tests under the race detector
 	$(GO) -C bench test -race ./...
 
 .PHONY: e2e
-e2e: build $(GRPCURL) ## Run the built binary against real servers
-	DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl $(GO) test -count=1 -timeout 15m ./e2e
+e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) ## Run the built binary against real servers
+	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
+		$(GO) test -count=1 -timeout 15m ./e2e
 
 .PHONY: lint
 lint: $(BUF) $(STATICCHECK) ## Check formatting, vet, staticcheck and buf lint
@@ -132,3 +140,17 @@ $(STATICCHECK):
 	$(call install,staticcheck,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
 $(GRPCURL):
 	$(call install,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
+$(GHZ):
+	$(call install,ghz,github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION))
+$(GRPC_INTEROP):
+	$(call install,grpc-interop,google.golang.org/grpc/interop/client@$(GRPC_INTEROP_VERSION))
+	mv $(TOOLS)/client $(TOOLS)/grpc-interop-client
+	$(call install,grpc-interop,google.golang.org/grpc/interop/server@$(GRPC_INTEROP_VERSION))
+	mv $(TOOLS)/server $(TOOLS)/grpc-interop-server
+# Its latest version has no go.mod of its own, so one of ours pins what it needs.
+$(H2SPEC): e2e/testdata/h2spec/go.mod e2e/testdata/h2spec/go.sum
+	CGO_ENABLED=0 GOFLAGS= $(GO) -C e2e/testdata/h2spec build -o $@ github.com/summerwind/h2spec/cmd/h2spec
+$(WS): e2e/testdata/ws/package.json e2e/testdata/ws/package-lock.json
+	@if command -v npm >/dev/null; then \
+		mkdir -p $(@D) && cp $^ $(@D) && npm ci --prefix $(@D) --no-audit --no-fund && touch $@; \
+	else echo "without npm the tests of the library ws are left out"; fi

@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -62,7 +63,10 @@ func getFrom(t testing.TB, ip, address string) string {
 	t.Helper()
 	conn := dialFrom(t, ip, address)
 	req, _ := http.NewRequestWithContext(patient(t), http.MethodGet, "http://"+address, nil)
-	transport := &http.Transport{Dial: func(string, string) (net.Conn, error) { return conn, nil }, DisableKeepAlives: true}
+	transport := &http.Transport{
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		DisableKeepAlives: true,
+	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)

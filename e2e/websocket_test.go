@@ -63,6 +63,7 @@ func echoWebSocket(w http.ResponseWriter, r *http.Request) {
 		return // it has answered
 	}
 	defer func() { _ = ws.CloseNow() }()
+	ws.SetReadLimit(-1)
 	for {
 		kind, message, err := ws.Read(r.Context())
 		if err != nil {
