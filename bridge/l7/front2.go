@@ -20,6 +20,8 @@ func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 		HeaderTimeout:  st.headerReadTimeout,
 		IdleTimeout:    st.idleTimeout,
 		StallTimeout:   st.idleTimeout,
+
+		ExtendedConnect: true,
 		Refused: func(err *http2.Error) {
 			s.log.Debug("request refused", "client", c.client, "error", printable(err))
 		},

@@ -33,6 +33,7 @@ type exchange struct {
 	lookup  func(name string) []string // match.values, made once
 	grpc    bool                       // the client takes a gRPC status
 	expects bool                       // the client waits for 100 (Continue)
+	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
 	code    int                        // of the final response; 0: not begun
 	aborted bool
 
@@ -200,6 +201,10 @@ func (x *exchange) serve() {
 	}
 	// Before it is matched, so that no condition holds for what is not sent on.
 	x.expects = cleanRequest(r)
+	if r.Protocol != "" && !x.upgradeOfConnect(r) {
+		x.answer(refusal(501))
+		return
+	}
 	x.match.fields = &r.Fields
 	x.action = x.table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Header: x.lookup})
 	switch a := x.action; {

@@ -210,8 +210,14 @@ func (x *exchange) relay(b back) {
 	x.head()
 	x.stopTimer()
 	r := &x.response
-	if r.Status == 101 || x.request.Protocol != "" && r.Status < 300 {
+	if r.Status == 101 {
 		x.tunnel(b)
+		return
+	}
+	if x.key != "" && r.Status < 300 {
+		// To who asked with CONNECT it would mean that there is a WebSocket.
+		x.drop(b, errUpgrade)
+		x.failed(errUpgrade)
 		return
 	}
 	if r.Length > 0 && r.Fields.Has("Trailer") {

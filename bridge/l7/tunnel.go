@@ -17,7 +17,7 @@ const lingerTime = time.Minute
 // tunnel carries bytes both ways after the upstream has changed to the protocol
 // that the client asked for.
 func (x *exchange) tunnel(b back) {
-	if x.response.Status == 101 && !isUpgradeTo(&x.response, x.request) {
+	if !isUpgradeTo(&x.response, x.request) || x.key != "" && !x.acceptOfUpgrade(&x.response) {
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
 		return
