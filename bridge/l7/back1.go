@@ -35,6 +35,8 @@ type conn1 struct {
 	body     body
 	framed   http1.Body
 	left     int64       // of a sized body
+	used     bool        // it has carried an exchange before
+	asking   bool        // the request, all of which out has, is yet to be sent
 	sent     bool        // the request is complete
 	heard    bool        // some of the response came
 	final    bool        // its final head came
@@ -66,13 +68,14 @@ func (c *conn1) carry(nc net.Conn) {
 	c.nc, c.sock = nc, socket.Of(nc)
 	c.in = newInflow(c.sock, tc, buffers, nil)
 	c.out = newOutflow(nc, c.sock, buffers)
+	c.out.dropped = c.out.drop
 }
 
 // reset makes c ready for an exchange.
 func (c *conn1) reset() {
 	c.request, c.body = request{}, body{}
 	c.framed, c.left = http1.NoBody, 0
-	c.sent, c.heard, c.final = false, false, false
+	c.used, c.asking, c.sent, c.heard, c.final = true, false, false, false, false
 }
 
 // Send is the back's.
@@ -97,6 +100,10 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 		return nil
 	}
 	c.sent = true
+	if c.used {
+		c.asking = true // Receive sends it, having looked whether c is alive
+		return nil
+	}
 	return c.out.flush()
 }
 
@@ -165,6 +172,17 @@ var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20
 
 // Receive is the back's.
 func (c *conn1) Receive(into *message.Response) error {
+	if c.asking {
+		c.asking = false
+		err := c.in.ask(&c.out)
+		if err == nil {
+			err = c.in.more() // what came, decrypted
+		}
+		if err != nil {
+			return &silence{err}
+		}
+		c.heard = true
+	}
 	for {
 		n, err := c.scan.ResponseEnd(c.in.unread, &responseLimits)
 		if err != nil {

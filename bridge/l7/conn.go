@@ -20,6 +20,7 @@ import (
 // the Server's until its Socket is closed, whoever carries it.
 type conn struct {
 	net.Conn
+	direct *socket.Direct // to write to Conn
 	server *Server
 	sock   *socket.Socket       // on top of it, once it is tracked
 	who    proxyproto.Announced // nobody before its PROXY protocol header was read
@@ -56,7 +57,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 func (c *conn) Write(p []byte) (int, error) {
 	c.writing.Store(c.server.clock.now.Load())
-	n, err := c.Conn.Write(p)
+	n, err := c.direct.Write(p)
 	c.writing.Store(0)
 	c.server.counters.toClient.Add(uint64(n))
 	return n, err
@@ -182,7 +183,7 @@ func (s *Server) accept(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	c := &conn{Conn: raw, server: s}
+	c := &conn{Conn: raw, direct: socket.NewDirect(raw), server: s}
 	if table.ProxyProtocol == nil {
 		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
 	}

@@ -18,8 +18,8 @@ var (
 	// errDeadline ends an exchange whose Forward.Timeout ran out.
 	errDeadline = errors.New("the upstream's response header did not come in time")
 
-	// errUpgrade is what an upgrade fails with that the client did not ask for.
-	errUpgrade = errors.New("the upstream changed to a protocol that it was not asked for")
+	// errUpgrade is what an upgrade fails with that is not the one the client asked for.
+	errUpgrade = errors.New("the upstream did not change to the protocol that it was asked for, or changed to another")
 
 	// errInterims bounds what an upstream may say before it answers.
 	errInterims = errors.New("the upstream sent too many interim responses")
@@ -91,7 +91,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 	}
 	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"), x.conn)
 	for tries := 1; ; tries++ {
-		b, reused, err := pool.get(x, tries == maxTries)
+		b, reused, err := pool.get(x, tries >= maxTries)
 		if err != nil {
 			if !isUnsent(err) {
 				x.blame(err)
@@ -132,7 +132,7 @@ func (x *exchange) blame(err error) {
 // has seen it, or its connection was closed while it was idle, and the method
 // does no harm twice (RFC 9110, section 9.2.2).
 func (x *exchange) repeatable(err error, reused bool) bool {
-	if errors.Is(err, http2.ErrUnprocessed) {
+	if errors.Is(err, http2.ErrUnprocessed) || errors.Is(err, errStale) {
 		return true
 	}
 	if !reused || !errors.Is(err, errNoResponse) {

@@ -280,3 +280,8 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintf(w, "%s %s %s %s by %s: %s", r.Proto, r.Method, r.Host, r.RequestURI, peer, b)
 })
+
+// plaintext returns an upstream without TLS.
+func plaintext(address string) *upstream.Upstream {
+	return upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address}}})
+}

@@ -136,16 +136,62 @@ func (in *inflow) grown(n int) {
 // fill waits until something arrives.
 func (in *inflow) fill() error {
 	if err := in.sock.Fill(); err != nil {
-		if err == io.EOF && in.tls != nil {
-			err = io.ErrUnexpectedEOF // no close_notify came
-		}
-		return err
+		return in.ended(err)
 	}
+	in.arrived()
+	return nil
+}
+
+// ended returns what the error of a read means.
+func (in *inflow) ended(err error) error {
+	if err == io.EOF && in.tls != nil {
+		return io.ErrUnexpectedEOF // no close_notify came
+	}
+	return err
+}
+
+// arrived counts what has just arrived.
+func (in *inflow) arrived() {
 	if in.count != nil {
 		in.count.Add(uint64(len(in.sock.Taken())))
 	}
-	return nil
 }
+
+// ask sends what o holds on the same connection, which has been idle, and waits
+// for what comes then. If something came before, or the connection has ended, it
+// fails with errStale, and nothing was sent.
+func (in *inflow) ask(o *outflow) error {
+	if len(in.unread) > 0 || in.err != nil || in.open && !in.quiet() {
+		return errStale
+	}
+	in.release()
+	var err error
+	if in.tls != nil {
+		if o.push(); o.err != nil {
+			return o.err
+		}
+		err = in.sock.Ask(nil, nil)
+	} else {
+		err = in.sock.Ask(o.held, o.dropped)
+	}
+	switch {
+	case err == nil:
+		in.arrived()
+		return nil
+	case !errors.Is(err, socket.ErrUnasked):
+		return in.ended(err)
+	case !in.quiet(): // it may have been a session ticket
+		return errStale
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	return in.fill()
+}
+
+// errStale is what a request fails with, nothing of which was sent, because the
+// connection that it was given turned out to be of no use.
+var errStale = errors.New("the connection was closed while it was idle, or the upstream sent more than the response to an earlier request")
 
 // release gives back the buffer if nothing in it is unread.
 func (in *inflow) release() {

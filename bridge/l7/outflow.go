@@ -15,6 +15,8 @@ type outflow struct {
 	sock *socket.Socket
 	pool *socket.Pool
 
+	dropped func() // drop, if it is made; nil
+
 	buf  *[]byte // nil if nothing is held
 	held []byte  // what is not sent yet; in *buf unless it is larger
 	err  error   // of sending, for good

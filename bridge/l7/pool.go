@@ -55,7 +55,7 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 		}
 	}
 	if !fresh {
-		if c := p.take(); c != nil {
+		if c := p.take(x.request.HasBody()); c != nil {
 			return c, true, nil
 		}
 	}
@@ -78,8 +78,9 @@ func (s shared) Done() {
 	s.pool.leave()
 }
 
-// take returns an idle connection that is alive; nil if there is none.
-func (p *pool) take() *conn1 {
+// take returns an idle connection; nil if there is none. Unless look is set its
+// Receive sees whether it is alive.
+func (p *pool) take(look bool) *conn1 {
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -92,7 +93,7 @@ func (p *pool) take() *conn1 {
 		p.idle = p.idle[:n-1]
 		c.idle = false
 		p.mu.Unlock()
-		if c.alive() {
+		if !look || c.alive() {
 			return c
 		}
 		c.close()

@@ -128,11 +128,23 @@ func (s *Socket) roomLocked(n int) error {
 
 // send writes p to the connection, as HearFirst says.
 func (s *Socket) send(p []byte) (int, error) {
-	n, err := s.Conn.Write(p)
+	n, err := s.write(p)
 	if err != nil && s.unheard.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return len(p), nil
 	}
 	return n, err
+}
+
+// write writes p to the connection.
+func (s *Socket) write(p []byte) (int, error) {
+	switch s.Conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		if s.direct == nil {
+			s.direct = NewDirect(s.Conn)
+		}
+		return s.direct.Write(p)
+	}
+	return s.Conn.Write(p)
 }
 
 // sendLast sends what is held as far as that needs no wait: s is being closed.

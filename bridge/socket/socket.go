@@ -32,8 +32,9 @@ type Socket struct {
 
 	unheard atomic.Bool // HearFirst was called and nothing was read since
 
-	in  stream
-	out gather
+	in     stream
+	out    gather
+	direct *Direct // nil until something is written
 
 	// carrier moves the bytes after HandOver; nil before. Set under mu.
 	carrier Carrier

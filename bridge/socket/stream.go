@@ -28,6 +28,13 @@ type stream struct {
 	full  bool    // the last read filled its buffer: more is likely to follow
 	n     int
 	err   error
+
+	// Of Ask.
+	ask     func(fd uintptr) bool
+	asked   bool   // nothing had come, and what there was to send has been tried
+	request []byte // what is to be sent, or is left of it
+	sent    func() // called when it is
+	drop    func() // dropLocked
 }
 
 // Stream changes how s is read: Fill waits and takes bytes in, many records at
@@ -45,6 +52,7 @@ func (s *Socket) Stream(pool *Pool) {
 	}
 	s.in.pool = pool
 	s.in.wait, s.in.look = s.tryRead, func(fd uintptr) { s.tryRead(fd) }
+	s.in.ask, s.in.drop = s.tryAsk, s.dropLocked
 	if c, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			s.in.raw = raw
@@ -117,12 +125,7 @@ func (s *Socket) tryRead(fd uintptr) bool {
 	} else {
 		s.in.buf = s.in.pool.Get()
 	}
-	for {
-		s.in.n, s.in.err = syscall.Read(int(fd), *s.in.buf)
-		if s.in.err != syscall.EINTR {
-			break
-		}
-	}
+	s.in.n, s.in.err = readNow(fd, *s.in.buf)
 	if s.in.err == syscall.EAGAIN {
 		s.Release()
 		s.in.full = false

@@ -1,0 +1,103 @@
+package socket
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// asking returns a Socket that is read as a stream, and its peer.
+func asking(t *testing.T) (*Socket, net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	near, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(near, nil)
+	s.Stream(&Pool{})
+	t.Cleanup(func() { s.Close(); far.Close() })
+	_ = far.SetDeadline(time.Now().Add(20 * time.Second))
+	return s, far
+}
+
+func TestAskSendsAndWaitsForTheAnswer(t *testing.T) {
+	for _, size := range []int{1, 1000, 16 << 20} { // the last is more than any socket takes at once
+		for _, gathered := range []bool{false, true} {
+			s, far := asking(t)
+			question := bytes.Repeat([]byte("q"), size)
+			if gathered {
+				if size > bulkSize {
+					continue // it would not be held
+				}
+				s.Gather(&Pool{})
+				if _, err := s.Write(question); err != nil {
+					t.Fatal(err)
+				}
+			}
+			go func() {
+				got := make([]byte, size)
+				if _, err := io.ReadFull(far, got); err == nil && bytes.Equal(got, question) {
+					_, _ = far.Write([]byte("answer"))
+				} else {
+					far.Close()
+				}
+			}()
+			sent := false
+			var err error
+			if gathered {
+				err = s.Ask(nil, nil)
+			} else {
+				err = s.Ask(question, func() { sent = true })
+			}
+			if err != nil || string(s.Taken()) != "answer" || sent == gathered || s.Held() != 0 {
+				t.Errorf("%d bytes, gathered %v: %q, %v, sent %v, %d held", size, gathered, s.Taken(), err, sent, s.Held())
+			}
+		}
+	}
+}
+
+func TestAskSendsNothingIfSomethingHasCome(t *testing.T) {
+	s, far := asking(t)
+	if _, err := far.Write([]byte("unasked")); err != nil {
+		t.Fatal(err)
+	}
+	for len(s.Taken()) == 0 { // until it has arrived
+		if err := s.TryFill(); err != nil && err != ErrWouldBlock {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Ask([]byte("question"), nil); !errors.Is(err, ErrUnasked) || string(s.Taken()) != "unasked" {
+		t.Errorf("%v, %q", err, s.Taken())
+	}
+	s.Release()
+	far.Close()
+	for err := ErrWouldBlock; err == ErrWouldBlock; {
+		err = s.TryFill()
+	}
+	if err := s.Ask([]byte("question"), nil); !errors.Is(err, ErrUnasked) || !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+func TestAskEndsWithItsSocket(t *testing.T) {
+	s, far := asking(t)
+	go func() {
+		_, _ = far.Read(make([]byte, 1))
+		s.Close()
+	}()
+	if err := s.Ask([]byte("q"), nil); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}
