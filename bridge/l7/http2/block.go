@@ -255,7 +255,7 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 	if b.pseudo != hasStatus {
 		return "a response without :status, or with another pseudo-header field"
 	}
-	if len(b.code) != 3 || b.code[0] < '1' || b.code[0] > '9' || b.code[1] < '0' || b.code[1] > '9' || b.code[2] < '0' || b.code[2] > '9' {
+	if len(b.code) != 3 || b.code[0] < '1' || b.code[0] > '5' || b.code[1] < '0' || b.code[1] > '9' || b.code[2] < '0' || b.code[2] > '9' {
 		return "a :status that is none"
 	}
 	status := int(b.code[0]-'0')*100 + int(b.code[1]-'0')*10 + int(b.code[2]-'0')

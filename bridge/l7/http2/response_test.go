@@ -53,6 +53,7 @@ func TestWhatIsNoResponseIsRefused(t *testing.T) {
 		{name: "a status of four digits", answer: func(id uint32) { r.headers(id, true, ":status: 2000") }},
 		{name: "a signed status", answer: func(id uint32) { r.headers(id, true, ":status: +20") }},
 		{name: "a status below 100", answer: func(id uint32) { r.headers(id, true, ":status: 099") }},
+		{name: "a status above 599", answer: func(id uint32) { r.headers(id, true, ":status: 600") }},
 		{name: "two statuses", answer: func(id uint32) { r.headers(id, true, ":status: 200", ":status: 200") }},
 		{name: "a status behind a field", answer: func(id uint32) { r.headers(id, true, "x: y", ":status: 200") }},
 		{name: "a request's pseudo-header field", answer: func(id uint32) { r.headers(id, true, ":status: 200", ":path: /") }},
