@@ -84,7 +84,7 @@ func listen(t testing.TB) net.Listener {
 // server starts an HTTPS upstream server that speaks one of protos.
 func (w *world) server(h http.Handler, protos ...string) (address string) {
 	ln := listen(w)
-	srv := &http.Server{Handler: h, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
+	srv := &http.Server{Handler: h, DisableGeneralOptionsHandler: true, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

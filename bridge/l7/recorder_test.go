@@ -16,6 +16,7 @@ import (
 // in their one plain form only, and never repairs one: it answers those, and
 // leaves anything else unanswered.
 type recorder struct {
+	http2    bool // it has serveHTTP2 serve
 	mu       sync.Mutex
 	requests []string // in the order in which they were whole, as plainRequest shows them
 	conns    []*recorded
