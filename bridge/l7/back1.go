@@ -178,6 +178,9 @@ func (c *conn1) Receive(into *message.Response) error {
 		if err == nil {
 			err = c.in.more() // what came, decrypted
 		}
+		if errors.Is(err, errStale) && !c.aborted.Swap(true) {
+			c.sock.Reset() // a mere Close would send the request yet, if it can
+		}
 		if err != nil {
 			return &silence{err}
 		}

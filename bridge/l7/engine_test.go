@@ -1,0 +1,248 @@
+package l7
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		if scheme == "https" {
+			t.Skip("the same above TLS")
+		}
+		table.Default = to(w.back(HTTP1, w.server(echo)))
+		_, address := w.gateway(fixed(table))
+		c := w.dial(address)
+		var all strings.Builder
+		for i := range 100 {
+			if i%3 == 0 {
+				fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", i)
+			} else {
+				fmt.Fprintf(&all, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
+			}
+		}
+		go func() { _, _ = io.WriteString(c, all.String()) }()
+		for i := range 100 {
+			if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, fmt.Sprintf(" /%d by ", i)) {
+				t.Fatalf("answer %d: %d %q", i, res.StatusCode, body)
+			}
+		}
+	})
+}
+
+func TestHTTP10(t *testing.T) {
+	w := newWorld(t)
+	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/streamed" {
+			_ = http.NewResponseController(rw).Flush() // so that no length is known
+		}
+		fmt.Fprint(rw, "hello")
+	})))
+	_, address := w.plain(back)
+	c := w.dial(address)
+	for range 3 {
+		c.send("GET / HTTP/1.0", "Host: a", "Connection: keep-alive")
+		if res, body := c.answer(t, "GET"); res.StatusCode != 200 || body != "hello" || res.Close || res.Header.Get("Connection") != "keep-alive" {
+			t.Fatalf("%d %q %v", res.StatusCode, body, res.Header)
+		}
+	}
+	c.send("GET /streamed HTTP/1.0", "Host: a", "Connection: keep-alive") // its end can only be that of the connection
+	if res, body := c.answer(t, "GET"); body != "hello" || !res.Close || len(res.TransferEncoding) > 0 {
+		t.Errorf("%q %v %v", body, res.Header, res.TransferEncoding)
+	}
+	c = w.dial(address)
+	c.send("GET / HTTP/1.0", "Host: a")
+	if res, body := c.answer(t, "GET"); body != "hello" || !res.Close {
+		t.Errorf("%q %v", body, res.Header)
+	}
+	if _, err := io.Copy(io.Discard, c.r); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.server(echo)))
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	defer tr.CloseIdleConnections()
+	for range 3 {
+		res, err := (&http.Client{Transport: tr}).Post("http://"+address+"/x", "text/plain", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.ProtoMajor != 2 || !strings.HasSuffix(string(body), "/x by gateway: hello") {
+			t.Errorf("%s %q", res.Proto, body)
+		}
+	}
+	if code, _ := w.get(w.browser(), "http://"+address); code != 200 {
+		t.Errorf("HTTP/1.1 beside it: %d", code)
+	}
+}
+
+// An upstream may close a connection at any time that it is idle. No client
+// learns of it.
+func TestConnectionsThatWereClosedWhileIdleAreNotUsed(t *testing.T) {
+	w := newWorld(t)
+	closed := make(chan bool, 1000)
+	back := w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+		c.Close()
+		closed <- true
+	}))
+	_, address := w.plain(back)
+	c := w.dial(address)
+	for i := range 40 {
+		if i%2 == 0 {
+			c.send("GET / HTTP/1.1", "Host: a")
+		} else {
+			fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+		}
+		if res, body := c.answer(t, "GET"); res.StatusCode != 200 || body != "good" {
+			t.Fatalf("%d %q: %s", res.StatusCode, body, w.log.String())
+		}
+		<-closed
+	}
+}
+
+// What an upstream sends of its own accord is nobody's response.
+func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
+	w := newWorld(t)
+	said := make(chan bool, 100)
+	back := w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		r := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")
+			said <- true
+		}
+	}))
+	_, address := w.plain(back)
+	for range 30 {
+		c := w.dial(address)
+		c.send("GET / HTTP/1.1", "Host: a")
+		if _, body := c.answer(t, "GET"); body != "good" {
+			t.Fatalf("%q", body)
+		}
+		<-said
+		c.Close()
+	}
+}
+
+// A client that closes its connection while the upstream is thinking is seen,
+// though nobody reads from it.
+func TestAClientThatHangsUpIsSeen(t *testing.T) {
+	w := newWorld(t)
+	entered, left := make(chan bool, 1), make(chan bool, 1)
+	s, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		entered <- true
+		<-r.Context().Done()
+		left <- true
+	}))))
+	c := w.dial(address)
+	c.send("GET / HTTP/1.1", "Host: a")
+	<-entered
+	c.Close()
+	<-left
+	eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[statusClientGone] == 1 && st.Open == 0 })
+}
+
+// Who comes first waits for what the endpoint chooses, and so one connection of
+// HTTP/2 is made for all; one of HTTP/1.1 holds up nobody.
+func TestFirstRequestsShareAHandshake(t *testing.T) {
+	for _, protos := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}} {
+		w := newWorld(t)
+		var at atomic.Int64
+		all := make(chan bool)
+		back := w.back(Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if at.Add(1) == 20 {
+				close(all) // so all are served at once
+			}
+			<-all
+		}), protos...))
+		_, address := w.plain(back)
+		var clients sync.WaitGroup
+		for range 20 {
+			browser := w.browser()
+			clients.Go(func() {
+				res, err := browser.Get("http://" + address)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				res.Body.Close()
+				if res.StatusCode != 200 {
+					t.Errorf("%d: %s", res.StatusCode, w.log.String())
+				}
+			})
+		}
+		clients.Wait()
+		want := uint64(20)
+		if protos[0] == "h2" {
+			want = 1
+		}
+		if n := back.options.Upstream.Status()[0].Made; n != want {
+			t.Errorf("%v: %d connections", protos, n)
+		}
+	}
+}
+
+// An idle client costs a descriptor, a small stack and little else.
+func TestIdleClientsAreCheap(t *testing.T) {
+	if testing.Short() || raceEnabled() {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	w := newWorld(t)
+	const clients, bound = 1000, 12 << 10
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo)))}))
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		for range 3 { // stacks shrink as they are collected
+			runtime.GC()
+		}
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse + m.StackInuse
+	}
+	warm := w.dial(address)
+	warm.send("GET / HTTP/1.1", "Host: a")
+	warm.answer(t, "GET")
+	before := inUse()
+	conns := make([]net.Conn, clients)
+	buf := make([]byte, 4096)
+	for i := range conns {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 200") {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+		conns[i] = c
+	}
+	each := (inUse() - before) / clients // with the client's own side of it
+	if t.Logf("%d bytes each", each); each > bound {
+		t.Errorf("%d bytes for each idle client, want at most %d", each, bound)
+	}
+}
