@@ -23,6 +23,7 @@ const (
 // apart, and every rule checked that holds for any section.
 type block struct {
 	maxBytes, maxFields int
+	ofServer            bool // what is decoded are responses
 
 	pseudo                                          uint8
 	method, scheme, authority, path, protocol, code string
@@ -41,7 +42,7 @@ type block struct {
 // reset makes b ready for the next section.
 func (b *block) reset() {
 	clear(b.fields)
-	*b = block{maxBytes: b.maxBytes, maxFields: b.maxFields, fields: b.fields[:0], length: -1}
+	*b = block{maxBytes: b.maxBytes, maxFields: b.maxFields, ofServer: b.ofServer, fields: b.fields[:0], length: -1}
 }
 
 // add takes the next field of the section; it is an emit function of
@@ -104,7 +105,15 @@ func (b *block) addRegular(name, value string) (fault string) {
 		return "a field value that has control characters, or blanks at its ends"
 	}
 	switch name {
-	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade", "http2-settings":
+	case "connection", "proxy-connection", "keep-alive", "upgrade":
+		// Section 8.2.2 calls responses malformed too, but some servers of
+		// HTTP/2 send what a program for HTTP/1.1 gave them, net/http's among
+		// them. It frames nothing, so it is enough that it goes no further.
+		if b.ofServer {
+			return ""
+		}
+		return "a field of another version's connections"
+	case "transfer-encoding", "http2-settings":
 		return "a field of another version's connections" // section 8.2.2
 	case "te":
 		if value != "trailers" {

@@ -38,6 +38,7 @@ func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	c := &ClientConn{}
 	c.init(nc, nil, o)
 	c.client = c
+	c.block.ofServer = true
 	c.out = append(c.out, h2.ClientPreface...)
 	c.greet(h2.Setting{ID: h2.SettingEnablePush, Val: 0})
 	return c

@@ -17,7 +17,6 @@ var errTest = errors.New("test")
 // answered "pong", and what the client does when it has that; and what each of
 // them sees then.
 func TestStreamsEndRightInEveryOrder(t *testing.T) {
-	type side struct{ read, written string }
 	see := func(err error) string {
 		var e *Error
 		switch {

@@ -3,7 +3,6 @@ package http2
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	h2 "golang.org/x/net/http2"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
@@ -65,16 +62,30 @@ func TestAnExchangeBetweenBothRoles(t *testing.T) {
 }
 
 // transport returns net/http's client of a connection.
-func transport(t *testing.T, nc net.Conn) *h2.ClientConn {
+func transport(t *testing.T, nc net.Conn) *http.Transport {
 	t.Helper()
-	tr := &h2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) { return nc, nil }}
-	c, err := tr.NewClientConn(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	tr := &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil }}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }
+
+// A single is a listener that has one connection.
+type single struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l *single) Accept() (net.Conn, error) {
+	nc, ok := <-l.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return nc, nil
+}
+func (l *single) Close() error   { return nil }
+func (l *single) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
@@ -99,7 +110,7 @@ func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 	c := transport(t, nc)
 
 	body := strings.Repeat("x", 300_000)
-	req, _ := http.NewRequest("POST", "https://a.test/echo", strings.NewReader(body))
+	req, _ := http.NewRequest("POST", "http://a.test/echo", strings.NewReader(body))
 	resp, err := c.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -114,15 +125,15 @@ func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 		early = append(early, code)
 		return nil
 	}}
-	req, _ = http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "GET", "https://a.test/early", nil)
+	req, _ = http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "GET", "http://a.test/early", nil)
 	if resp, err = c.RoundTrip(req); err != nil || resp.StatusCode != 204 || fmt.Sprint(early) != "[103]" {
 		t.Errorf("%v %v %v", resp, err, early)
 	}
-	req, _ = http.NewRequest("HEAD", "https://a.test/head", nil)
+	req, _ = http.NewRequest("HEAD", "http://a.test/head", nil)
 	if resp, err = c.RoundTrip(req); err != nil || resp.ContentLength != 77 {
 		t.Errorf("%v %v", resp, err)
 	}
-	req, _ = http.NewRequest("GET", "https://a.test/sized", nil)
+	req, _ = http.NewRequest("GET", "http://a.test/sized", nil)
 	if resp, err = c.RoundTrip(req); err != nil || resp.ContentLength != 5 {
 		t.Fatalf("%v %v", resp, err)
 	}
@@ -132,7 +143,7 @@ func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 	// All is answered while the client still sends.
 	pr, pw := io.Pipe()
 	defer pw.Close()
-	req, _ = http.NewRequest("POST", "https://a.test/refuse", pr)
+	req, _ = http.NewRequest("POST", "http://a.test/refuse", pr)
 	if resp, err = c.RoundTrip(req); err != nil || resp.StatusCode != 413 {
 		t.Fatalf("%v %v", resp, err)
 	}
@@ -143,28 +154,32 @@ func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 
 func TestTheClientIsUnderstoodByGosServer(t *testing.T) {
 	c, nc := dial(t, Options{})
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	listener := &single{conns: make(chan net.Conn, 1)}
+	listener.conns <- nc
+	server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/early":
+			w.Header().Set("Link", "</a>")
+			w.WriteHeader(103)
+		case "/abort":
+			_, _ = io.WriteString(w, "half")
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Trailer", "X-End")
+		w.Header().Set("X-Got", fmt.Sprint(r.Method, " ", r.Host, " ", r.ContentLength, " ", r.Header.Get("X-Field"), " ", r.Trailer.Get("x-more"), "."))
+		_, _ = w.Write(body)
+		w.Header().Set("X-End", "yes")
+	})}
 	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		(&h2.Server{}).ServeConn(nc, &h2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch r.URL.Path {
-			case "/early":
-				w.Header().Set("Link", "</a>")
-				w.WriteHeader(103)
-			case "/abort":
-				_, _ = io.WriteString(w, "half")
-				w.(http.Flusher).Flush()
-				panic(http.ErrAbortHandler)
-			}
-			body, _ := io.ReadAll(r.Body)
-			w.Header().Set("Trailer", "X-End")
-			w.Header().Set("X-Got", fmt.Sprint(r.Method, " ", r.Host, " ", r.ContentLength, " ", r.Header.Get("X-Field"), " ", r.Trailer.Get("x-more"), "."))
-			_, _ = w.Write(body)
-			w.Header().Set("X-End", "yes")
-		})})
-	}()
+	go func() { defer close(ended); _ = server.Serve(listener) }()
 	defer func() {
 		c.Close()
+		close(listener.conns) // server.Close waits for Accept to return
+		server.Close()
 		await(t, ended, "net/http's server to end")
 	}()
 	exchange := func(r *message.Request, body string, trailer message.Fields) (resp message.Response, early int, got []byte, err error) {

@@ -172,7 +172,6 @@ type raw struct {
 	*h2.Framer
 	block   bytes.Buffer
 	encoder *hpack.Encoder
-	ignored []h2.Frame
 }
 
 // newRaw returns a peer on nc that has nothing sent.

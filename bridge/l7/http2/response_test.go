@@ -68,8 +68,6 @@ func TestWhatIsNoResponseIsRefused(t *testing.T) {
 		{name: "a line end in a value", answer: func(id uint32) { r.headers(id, true, ":status: 200", "x: a\r\nb") }},
 		{name: "upper case", answer: func(id uint32) { r.headers(id, true, ":status: 200", "X: a") }},
 		{name: "transfer-encoding", answer: func(id uint32) { r.headers(id, false, ":status: 200", "transfer-encoding: chunked") }},
-		{name: "connection", answer: func(id uint32) { r.headers(id, false, ":status: 200", "connection: x") }},
-		{name: "upgrade", answer: func(id uint32) { r.headers(id, false, ":status: 200", "upgrade: h2c") }},
 		{name: "two lengths", answer: func(id uint32) { r.headers(id, false, ":status: 200", "content-length: 1", "content-length: 1") }},
 		{name: "a length without a body", answer: func(id uint32) { r.headers(id, true, ":status: 200", "content-length: 1") }},
 		{name: "a body that is longer", answer: func(id uint32) {
@@ -184,6 +182,22 @@ func sprint(heads []int) string {
 	}
 	b.WriteByte(']')
 	return b.String()
+}
+
+// Some servers send what only connections of HTTP/1.1 know. It goes no further.
+func TestFieldsOfOtherConnectionsAreDroppedFromResponses(t *testing.T) {
+	c, nc := dial(t, Options{})
+	r := rawServer(t, nc)
+	s := c.Open()
+	defer s.Done()
+	if err := s.Send(get("/"), true); err != nil {
+		t.Fatal(err)
+	}
+	r.headers(r.takeRequest(), true, ":status: 426", "connection: Upgrade", "upgrade: websocket", "keep-alive: timeout=5", "proxy-connection: close", "x: y")
+	var head message.Response
+	if err := s.Receive(&head); err != nil || head.Status != 426 || !slices.Equal(head.Fields, message.Fields{{Name: "x", Value: "y"}}) {
+		t.Errorf("%+v %v", head, err)
+	}
 }
 
 func TestWhatAnAnswerToHeadDescribesIsHandedOn(t *testing.T) {
