@@ -11,6 +11,7 @@ import (
 // A group is rows that differ in one number, drawn as lines over it.
 type group struct {
 	name, title, x, y string
+	logY              bool
 	// series are the lines through the rows of the given names.
 	series func(r *run, names []string) []chart.Series
 }
@@ -23,16 +24,16 @@ var groups = []group{
 		},
 	},
 	{
-		name: "growth-config", title: "Cost as the configuration grows", x: "upstreams and routes", y: "ms, or µs, or MiB",
+		name: "growth-config", title: "Cost as the configuration grows", x: "upstreams and routes", y: "ms, or µs, or MiB", logY: true,
 		series: func(r *run, names []string) []chart.Series {
 			var out []chart.Series
 			for _, column := range growColumns {
 				for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.more[column]} }) {
-					out = append(out, chart.Series{Name: column, Values: s.Values})
+					out = append(out, chart.Series{Name: column, Colour: len(out), Values: s.Values})
 				}
 			}
 			for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.figure} }) {
-				out = append(out, chart.Series{Name: perRequest.name, Values: s.Values})
+				out = append(out, chart.Series{Name: perRequest.name, Colour: len(out), Values: s.Values})
 			}
 			return out
 		},

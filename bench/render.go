@@ -214,7 +214,7 @@ func (r *run) draw(dir string) ([]string, error) {
 	for _, g := range groups {
 		if names, x := r.group(g); len(names) > 1 {
 			add(g.name+".svg", func(path string) error {
-				return chart.Lines(path, g.title, g.x, g.y, x, g.series(r, names))
+				return chart.Lines(path, g.title, g.x, g.y, g.logY, x, g.series(r, names))
 			})
 		}
 	}
@@ -228,8 +228,8 @@ var none = [3]float64{math.NaN(), math.NaN(), math.NaN()}
 // A proxy that has none is left out.
 func (r *run) series(names []string, of func(line) [3]float64) []chart.Series {
 	var out []chart.Series
-	for _, p := range r.Proxies {
-		s := chart.Series{Name: p.Name}
+	for i, p := range r.Proxies {
+		s := chart.Series{Name: p.Name, Colour: i}
 		found := false
 		for _, name := range names {
 			v := none
