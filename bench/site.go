@@ -44,10 +44,16 @@ type site struct {
 
 func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
 	serve := backend.Start
-	if row.service.HTTP {
+	var protocols []string
+	switch {
+	case row.service.GRPC:
+		serve = backend.StartGRPC
+	case row.service.UpstreamHTTP2:
+		serve, protocols = backend.StartHTTP, []string{"h2", "http/1.1"}
+	case row.service.HTTP:
 		serve = backend.StartHTTP
 	}
-	b, err := serve(k.BackendTLS())
+	b, err := serve(k.BackendTLS(protocols...))
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +83,9 @@ func (s *site) target() load.Target {
 	t := load.Target{Address: s.running.Address}
 	if s.row.service.ListenTLS {
 		t.TLS = s.keys.ClientTLS()
+		if s.row.service.ClientHTTP2 {
+			t.TLS = s.keys.ClientTLS("h2")
+		}
 	}
 	return t
 }
