@@ -34,6 +34,9 @@ type work struct {
 	// atBackend counts the bytes that arrive there as the units of work.
 	atBackend bool
 
+	// program is run, for as long as a load would be.
+	program *load.Program
+
 	// idle is a number of connections that hold still, made by idler.
 	idle  int
 	idler load.Idler
@@ -162,6 +165,16 @@ var rows = []row{
 		name: "http2-in", title: "8 HTTP/2 connections of 8 requests at a time, GET of 1 KiB, TLS listener, HTTPS/1.1 to the backend",
 		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true},
 		work:    work{load: load.HTTP2(8, 8, 1<<10), workers: 64}, unit: perRequest,
+	},
+	{
+		name: "http-small-wrk", title: "http-small with wrk as the client, which checks no bytes",
+		service: proxy.Service{HTTP: true},
+		work:    work{program: load.Wrk(64)}, unit: perRequest,
+	},
+	{
+		name: "http2-in-h2load", title: "http2-in with h2load as the client, which checks no bytes",
+		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true},
+		work:    work{program: load.H2load(8, 8)}, unit: perRequest,
 	},
 	{
 		name: "http2-out", title: "64 keep-alive connections, GET of 1 KiB, HTTP/1.1 in, HTTP/2 to the backend",
