@@ -105,6 +105,7 @@ func (s *Server) track(c *conn, t *Table) bool {
 	}
 	s.counters.accepted.Add(1)
 	s.counters.open.Add(1)
+	s.options.Descriptors.AddClients(1)
 	s.work.Add(1)
 	return true
 }
@@ -119,6 +120,7 @@ func (s *Server) forget(c *conn) {
 		}
 	}
 	s.counters.open.Add(-1)
+	s.options.Descriptors.AddClients(-1)
 	if s.closing && len(s.conns) == 0 {
 		close(s.drained)
 	}

@@ -24,6 +24,9 @@ type Options struct {
 	// that the listener is gone: connections are closed, requests get 503.
 	Table func() *Table
 
+	// Descriptors counts clients' connections. It may be nil.
+	Descriptors *socket.Descriptors
+
 	Logger hclog.Logger // nil discards
 }
 
