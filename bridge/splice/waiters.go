@@ -42,9 +42,10 @@ func until(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) error, 
 func (e *Engine) give(s *Splice, which int, writable bool) (done bool) {
 	w := e.space()
 	defer e.spaces.Put(w)
+	w.divide(1)
 	s.mu.Lock()
-	if !writable {
-		s.sides()[which].readable = true
+	if x := s.sides()[which]; !writable {
+		x.readable, x.urgent = true, true // the runtime does not say what it is
 	}
 	for s.turn(w) {
 		s.mu.Unlock()
