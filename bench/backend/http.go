@@ -2,6 +2,8 @@ package backend
 
 import (
 	"crypto/tls"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"slices"
@@ -27,7 +29,10 @@ func StartHTTP(config *tls.Config) (*Backend, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc(WebSocketPath, echoMessages)
 	mux.HandleFunc("/", b.answer)
-	server := &http.Server{Handler: mux, TLSConfig: b.counted(config), Protocols: &protocols}
+	server := &http.Server{
+		Handler: mux, TLSConfig: b.counted(config), Protocols: &protocols,
+		ErrorLog: log.New(io.Discard, "", 0), // of connections that proxies gave up
+	}
 	b.closeServer = server.Close
 	b.wg.Go(func() { _ = server.ServeTLS(l, "", "") })
 	return b, nil
