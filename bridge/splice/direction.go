@@ -34,18 +34,19 @@ type workspace struct {
 	in, plain, out []byte
 }
 
-func newWorkspace() *workspace {
+func newWorkspace(size int) *workspace {
 	return &workspace{
-		in: make([]byte, most),
+		fair: size,
+		in:   make([]byte, size),
 		// With what TLS held back of a record it may be more than was read.
-		plain: make([]byte, most+chunk),
-		out:   make([]byte, 0, most+chunk),
+		plain: make([]byte, size+chunk/4),
+		out:   make([]byte, 0, size+chunk/4),
 	}
 }
 
 // divide makes a workspace fair to n connections in full flow.
 func (w *workspace) divide(n int) {
-	w.fair = min(max(round/max(n, 1), chunk), most)
+	w.fair = min(max(round/max(n, 1), chunk), len(w.in))
 }
 
 // A direction carries one of a splice's two streams.
@@ -152,13 +153,16 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 	return false
 }
 
+// flows reports whether the splice is in full flow.
+func (s *Splice) flows() bool { return s.toUpstream.flows || s.toClient.flows }
+
 // appetite returns how much to read at once: what the destination can take, so
 // that little is left if it stops taking.
 func (d *direction) appetite(w *workspace) int {
 	if !d.flows || w.fair <= chunk {
 		return chunk
 	}
-	return min(max(d.to.room(), chunk), w.fair)
+	return min(max(d.to.room(), chunk), w.fair) // which is what w has room for
 }
 
 // end notes what reading from the direction's source ended with.

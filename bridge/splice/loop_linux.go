@@ -130,16 +130,17 @@ func (l *loop) run() {
 		}
 		l.mu.Unlock()
 		// Nothing is held while the loop waits.
-		space := l.engine.space()
-		space.divide(len(l.more))
+		space := l.engine.space(0)
 		for i := range n {
 			if splices[i] != nil {
 				l.happened(splices[i], space, events[i].Pad, events[i].Events)
 				splices[i] = nil
 			}
 		}
+		l.engine.putSpace(space)
 		// One of those in full flow, lest all the others wait for all of them.
 		if len(l.more) > 0 {
+			space := l.engine.space(len(l.more))
 			s := l.more[0]
 			left := copy(l.more, l.more[1:])
 			l.more[left] = nil
@@ -147,8 +148,8 @@ func (l *loop) run() {
 			s.mu.Lock()
 			s.place.more = false
 			l.turn(s, space)
+			l.engine.putSpace(space)
 		}
-		l.engine.spaces.Put(space)
 	}
 }
 
@@ -169,7 +170,7 @@ func (l *loop) happened(s *Splice, space *workspace, which int32, events uint32)
 	switch {
 	case s.place.more:
 		s.mu.Unlock()
-	case s.toUpstream.flows || s.toClient.flows:
+	case s.flows():
 		s.place.more = true
 		l.more = append(l.more, s)
 		s.mu.Unlock()
