@@ -152,6 +152,8 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	case <-m.Ready():
 	case <-ended:
 		return got, finish()
+	case <-m.Broken():
+		return got, finish()
 	case <-ctx.Done():
 		return got, errors.Join(ctx.Err(), finish())
 	case <-time.After(readyTimeout):
