@@ -3,10 +3,12 @@ module github.com/drawbridge-gateway/drawbridge/bench
 go 1.26.6
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/drawbridge-gateway/drawbridge v0.0.0
 	go.uber.org/goleak v1.3.0
 	gonum.org/v1/plot v0.17.0
 	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
 )
 
 require (
@@ -21,7 +23,6 @@ require (
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32bce7e // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 replace github.com/drawbridge-gateway/drawbridge => ../

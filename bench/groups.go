@@ -11,6 +11,7 @@ import (
 // A group is rows that differ in one number, drawn as lines over it.
 type group struct {
 	name, title, x, y string
+	logY              bool
 	// series are the lines through the rows of the given names.
 	series func(r *run, names []string) []chart.Series
 }
@@ -23,16 +24,22 @@ var groups = []group{
 		},
 	},
 	{
-		name: "growth-config", title: "Cost as the configuration grows", x: "upstreams and routes", y: "ms, or µs, or MiB",
+		name: "http-conns", title: "CPU per HTTP request as connections grow", x: "connections", y: perRequest.name,
+		series: func(r *run, names []string) []chart.Series {
+			return r.series(names, func(l line) [3]float64 { return [3]float64{l.figure} })
+		},
+	},
+	{
+		name: "growth-config", title: "Cost as the configuration grows", x: "upstreams and routes", y: "ms, or µs, or MiB", logY: true,
 		series: func(r *run, names []string) []chart.Series {
 			var out []chart.Series
 			for _, column := range growColumns {
 				for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.more[column]} }) {
-					out = append(out, chart.Series{Name: column, Values: s.Values})
+					out = append(out, chart.Series{Name: column, Colour: len(out), Values: s.Values})
 				}
 			}
 			for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.figure} }) {
-				out = append(out, chart.Series{Name: perRequest.name, Values: s.Values})
+				out = append(out, chart.Series{Name: perRequest.name, Colour: len(out), Values: s.Values})
 			}
 			return out
 		},
@@ -56,6 +63,16 @@ func growConns(n int) row {
 		name: fmt.Sprintf("growth-conns-%d", n), group: "growth-conns", size: n,
 		title: plural(n, "connection") + ", 64-byte messages there and back through L4",
 		work:  work{load: load.Echo(n, 64), workers: n}, unit: perMessage,
+	}
+}
+
+// httpConns is http-small with another number of connections.
+func httpConns(n int) row {
+	return row{
+		name: fmt.Sprintf("http-conns-%d", n), group: "http-conns", size: n,
+		title:   plural(n, "keep-alive connection") + ", GET of 1 KiB, HTTP/1.1 in, HTTPS/1.1 to the backend",
+		service: proxy.Service{HTTP: true},
+		work:    work{load: load.HTTP(n, 1<<10, load.Requests), workers: n}, unit: perRequest,
 	}
 }
 

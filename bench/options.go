@@ -41,6 +41,7 @@ func parseOptions(args []string) (*options, error) {
 		return nil, err
 	}
 	if *quick {
+		o.warmUp = 200 * time.Millisecond
 		given := map[string]bool{}
 		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		for name, value := range quickly() {

@@ -61,7 +61,7 @@ func TestRowsHaveNamesOfTheirOwnAndOneKindOfWork(t *testing.T) {
 		}
 		seen[r.name] = true
 		kinds := 0
-		for _, kind := range []bool{r.work.load != nil && r.work.workers > 0, r.work.idle > 0 && r.work.idler != nil, r.work.config > 0} {
+		for _, kind := range []bool{r.work.load != nil && r.work.workers > 0, r.work.idle > 0 && r.work.idler != nil, r.work.config > 0, r.work.program != nil} {
 			if kind {
 				kinds++
 			}

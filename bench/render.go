@@ -59,8 +59,8 @@ func render(args []string) error {
 	return os.WriteFile(filepath.Join(*dir, "RESULTS.md"), text.Bytes(), 0o644)
 }
 
-// merge makes one run of several on one machine. Of a row that is in more than
-// one, the last counts.
+// merge makes one run of several on one machine, with the same peers. Of a row
+// that is in more than one, the last counts.
 func merge(runs []*run) (*run, error) {
 	all := *runs[0]
 	all.Rows, all.Proxies, all.Missing = nil, nil, nil
@@ -72,7 +72,7 @@ func merge(runs []*run) (*run, error) {
 			i := slices.IndexFunc(all.Proxies, func(q proxyInfo) bool { return q.Name == p.Name })
 			if i < 0 {
 				all.Proxies = append(all.Proxies, p)
-			} else if all.Proxies[i] != p {
+			} else if p.Name != all.Subject && all.Proxies[i] != p {
 				return nil, fmt.Errorf("the runs are of different versions of %s", p.Name)
 			}
 		}
@@ -109,11 +109,13 @@ of the pairs, with the least and the greatest; below 1.00 %s used less.
 - built with: %s
 `, r.Subject, r.Machine.CPU, r.Machine.Cores, r.Machine.System, r.Machine.Kernel, r.Machine.Go)
 	for _, p := range r.Proxies {
-		fmt.Fprintf(out, "- %s: %s\n", p.Name, p.Version)
+		if p.Name != r.Subject { // its version is that of each run
+			fmt.Fprintf(out, "- %s: %s\n", p.Name, p.Version)
+		}
 	}
 	fmt.Fprint(out, "\nThe runs, in UTC:\n\n")
 	for _, piece := range runs {
-		fmt.Fprintf(out, "    %s  bench %s\n", piece.Date.Format("2006-01-02 15:04"), quoted(piece.Command))
+		fmt.Fprintf(out, "    %s  %s\n        bench %s\n", piece.Date.Format("2006-01-02 15:04"), piece.subjectVersion(), quoted(piece.Command))
 	}
 	fmt.Fprint(out, "\n## Targets\n\n| row | target | measured | |\n|---|---|---|---|\n")
 	r.each(func(w row, res result) {
@@ -147,6 +149,15 @@ of the pairs, with the least and the greatest; below 1.00 %s used less.
 			fmt.Fprintf(out, "\n**FAILED**: %s\n", f)
 		}
 	})
+}
+
+func (r *run) subjectVersion() string {
+	for _, p := range r.Proxies {
+		if p.Name == r.Subject {
+			return p.Version
+		}
+	}
+	return "unknown"
 }
 
 // quoted is a command line as a shell would take it.
@@ -214,7 +225,7 @@ func (r *run) draw(dir string) ([]string, error) {
 	for _, g := range groups {
 		if names, x := r.group(g); len(names) > 1 {
 			add(g.name+".svg", func(path string) error {
-				return chart.Lines(path, g.title, g.x, g.y, x, g.series(r, names))
+				return chart.Lines(path, g.title, g.x, g.y, g.logY, x, g.series(r, names))
 			})
 		}
 	}
@@ -228,8 +239,8 @@ var none = [3]float64{math.NaN(), math.NaN(), math.NaN()}
 // A proxy that has none is left out.
 func (r *run) series(names []string, of func(line) [3]float64) []chart.Series {
 	var out []chart.Series
-	for _, p := range r.Proxies {
-		s := chart.Series{Name: p.Name}
+	for i, p := range r.Proxies {
+		s := chart.Series{Name: p.Name, Colour: i}
 		found := false
 		for _, name := range names {
 			v := none

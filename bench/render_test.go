@@ -51,7 +51,7 @@ func TestAReportIsMadeOfSeveralRuns(t *testing.T) {
 		"| `bulk-down` | ≤ 0.70 × nginx | 0.60 (0.60-0.60) | met |", // of the later run
 		"| `reqresp` | ≤ 0.95 × nginx | 0.90 (0.90-0.90) | met |",
 		"| `idle-4000` | ≤ 20 KiB/connection | 15.0 | met |",
-		"bench -rows 'bulk*'", "- nginx: nginx 1", "plots/cpu.svg", "plots/idle.svg", "plots/growth-conns.svg",
+		"bench -rows 'bulk*'", "2026-01-02 03:04  drawbridge 1", "- nginx: nginx 1", "plots/cpu.svg", "plots/idle.svg", "plots/growth-conns.svg",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it lacks %q:\n%s", want, text)

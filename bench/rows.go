@@ -34,6 +34,9 @@ type work struct {
 	// atBackend counts the bytes that arrive there as the units of work.
 	atBackend bool
 
+	// program is run, for as long as a load would be.
+	program *load.Program
+
 	// idle is a number of connections that hold still, made by idler.
 	idle  int
 	idler load.Idler
@@ -58,6 +61,7 @@ var (
 	perMessage    = unit{"CPU µs/message", 1e6, "messages/s", 1}
 	perConnection = unit{"CPU µs/connection", 1e6, "connections/s", 1}
 	perRequest    = unit{"CPU µs/request", 1e6, "requests/s", 1}
+	perCall       = unit{"CPU µs/call", 1e6, "calls/s", 1}
 	perIdle       = unit{"KiB/connection", 1.0 / 1024, "", 1}
 )
 
@@ -150,9 +154,57 @@ var rows = []row{
 		service: proxy.Service{HTTP: true, ListenTLS: true},
 		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB,
 	},
+	httpConns(1), httpConns(1000),
+	{
+		name: "http-idle-1000", title: "1,000 keep-alive clients that have each had an answer, after 5 s of silence",
+		service: proxy.Service{HTTP: true},
+		work:    work{idle: 1000, idler: load.IdleHTTP}, unit: perIdle,
+		targets: []target{{main1, "", 12}},
+	},
+	{
+		name: "http2-in", title: "8 HTTP/2 connections of 8 requests at a time, GET of 1 KiB, TLS listener, HTTPS/1.1 to the backend",
+		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true},
+		work:    work{load: load.HTTP2(8, 8, 1<<10), workers: 64}, unit: perRequest,
+	},
+	{
+		name: "http-small-wrk", title: "http-small with wrk as the client, which checks no bytes",
+		service: proxy.Service{HTTP: true},
+		work:    work{program: load.Wrk(64)}, unit: perRequest,
+	},
+	{
+		name: "http2-in-h2load", title: "http2-in with h2load as the client, which checks no bytes",
+		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true},
+		work:    work{program: load.H2load(8, 8)}, unit: perRequest,
+	},
+	{
+		name: "http2-out", title: "64 keep-alive connections, GET of 1 KiB, HTTP/1.1 in, HTTP/2 to the backend",
+		service: proxy.Service{HTTP: true, UpstreamHTTP2: true},
+		work:    work{load: load.HTTP(64, 1<<10, load.Requests), workers: 64}, unit: perRequest,
+	},
+	{
+		name: "http2-both", title: "http2-in with HTTP/2 to the backend too",
+		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true},
+		work:    work{load: load.HTTP2(8, 8, 1<<10), workers: 64}, unit: perRequest,
+	},
+	{
+		name: "grpc-unary", title: "8 connections of 8 calls at a time, 64-byte messages, TLS listener",
+		service: grpcService, work: work{load: load.GRPCUnary(8, 8, 64), workers: 64}, unit: perCall,
+		targets: []target{against("nginx", 1)},
+	},
+	{
+		name: "grpc-stream", title: "8 connections of 8 streams, 64-byte messages there and back, TLS listener",
+		service: grpcService, work: work{load: load.GRPCStream(8, 8, 64), workers: 64}, unit: perMessage,
+	},
+	{
+		name: "websocket", title: "64 WebSocket connections, 64-byte messages there and back",
+		service: proxy.Service{HTTP: true, WebSocket: true},
+		work:    work{load: load.WebSocket(64, 64), workers: 64}, unit: perMessage,
+	},
 	growConns(1), growConns(100), growConns(4000),
 	growConfig(10), growConfig(1000), growConfig(10000),
 }
+
+var grpcService = proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true, GRPC: true}
 
 // selectRows returns the rows that a comma-separated list names, in their own
 // order; a name that ends with * stands for all that begin so. Empty means all.

@@ -81,7 +81,11 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 		}
 	}()
 	for _, kind := range kinds {
-		if why := kind.Cannot(row.service); why != "" {
+		why := kind.Cannot(row.service)
+		if row.work.program != nil && why == "" {
+			why = row.work.program.Missing()
+		}
+		if why != "" {
 			res.Skipped[kind.Name()] = why
 			continue
 		}

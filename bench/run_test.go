@@ -84,6 +84,10 @@ func TestHTTPIsMeasuredAndVerified(t *testing.T) {
 		row{name: "small", service: proxy.Service{HTTP: true}, work: work{load: load.HTTP(4, 1<<10, load.Requests), workers: 4}, unit: perRequest},
 		row{name: "bulk", service: proxy.Service{HTTP: true, ListenTLS: true}, work: work{load: load.HTTP(2, 1<<20, load.Bytes), workers: 2}, unit: perGiB},
 		row{name: "hosts", service: proxy.Service{HTTP: true}, work: work{load: load.HTTPHosts(2, 100, load.Requests, []string{"a.test", "b.test"}), workers: 2}, unit: perRequest},
+		row{name: "http2", service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true}, work: work{load: load.HTTP2(2, 2, 1<<10), workers: 4}, unit: perRequest},
+		row{name: "unary", service: grpcService, work: work{load: load.GRPCUnary(2, 2, 64), workers: 4}, unit: perCall},
+		row{name: "stream", service: grpcService, work: work{load: load.GRPCStream(2, 2, 64), workers: 4}, unit: perMessage},
+		row{name: "websocket", service: proxy.Service{HTTP: true, WebSocket: true}, work: work{load: load.WebSocket(4, 64), workers: 4}, unit: perMessage},
 		row{name: "idle", service: proxy.Service{HTTP: true}, work: work{idle: 10, idler: load.IdleHTTP}, unit: perIdle},
 	)
 	o.subject[0] = overBytes{o.subject[0].(proxy.IOCopy)}

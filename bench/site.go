@@ -44,10 +44,16 @@ type site struct {
 
 func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
 	serve := backend.Start
-	if row.service.HTTP {
+	var protocols []string
+	switch {
+	case row.service.GRPC:
+		serve = backend.StartGRPC
+	case row.service.UpstreamHTTP2:
+		serve, protocols = backend.StartHTTP, []string{"h2", "http/1.1"}
+	case row.service.HTTP:
 		serve = backend.StartHTTP
 	}
-	b, err := serve(k.BackendTLS())
+	b, err := serve(k.BackendTLS(protocols...))
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +83,9 @@ func (s *site) target() load.Target {
 	t := load.Target{Address: s.running.Address}
 	if s.row.service.ListenTLS {
 		t.TLS = s.keys.ClientTLS()
+		if s.row.service.ClientHTTP2 {
+			t.TLS = s.keys.ClientTLS("h2")
+		}
 	}
 	return t
 }
@@ -101,6 +110,8 @@ func (s *site) measure(ctx context.Context) (sample, error) {
 		got, err = s.weigh(ctx)
 	case w.config > 0:
 		got, err = s.grow(ctx)
+	case w.program != nil:
+		got, err = s.run(ctx)
 	default:
 		got, err = s.drive(ctx, w.load, w.workers)
 	}
@@ -140,6 +151,8 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	select {
 	case <-m.Ready():
 	case <-ended:
+		return got, finish()
+	case <-m.Broken():
 		return got, finish()
 	case <-ctx.Done():
 		return got, errors.Join(ctx.Err(), finish())
@@ -184,6 +197,27 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	if handshakes > 0 {
 		got.Resumed = float64(resumed) / float64(handshakes)
 	}
+	return got, nil
+}
+
+// run runs a program and measures the whole of it.
+func (s *site) run(ctx context.Context) (sample, error) {
+	before, errBefore := s.running.Tree.CPU()
+	start := time.Now()
+	did, err := s.row.work.program.Run(ctx, s.target(), s.options.length)
+	wall := time.Since(start)
+	after, errAfter := s.running.Tree.CPU()
+	if err := errors.Join(errBefore, err, errAfter); err != nil {
+		return sample{}, err
+	}
+	if did.Units == 0 {
+		return sample{}, errors.New("nothing came through")
+	}
+	got := sample{
+		Units: float64(did.Units), Wall: wall.Seconds(), CPU: (after - before).Seconds(),
+		P50: did.P50.Seconds(), P99: did.P99.Seconds(),
+	}
+	got.Figure = got.CPU / got.Units
 	return got, nil
 }
 

@@ -97,7 +97,15 @@ func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 	}
 	for _, safe := range encrypted {
 		if err := checkEncryptedSafe(safe, passphrase); err != nil {
-			return nil, nil, false, explainPKCS12(err, passphrase)
+			explained := explainPKCS12(err, passphrase)
+			if explained != errPKCS12Hidden {
+				// One wrong passphrase in 256 decrypts the part, to noise. That it
+				// is wrong shows in the archive's MAC, which is checked before all.
+				if _, _, _, err := pkcs12.DecodeChain(data, string(passphrase)); errors.Is(err, pkcs12.ErrIncorrectPassword) {
+					explained = explainPKCS12(err, passphrase)
+				}
+			}
+			return nil, nil, false, explained
 		}
 	}
 	anyKey, leaf, others, err := pkcs12.DecodeChain(data, string(passphrase))

@@ -3,6 +3,7 @@ package certs_test
 import (
 	"bytes"
 	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,6 +192,21 @@ func TestPKCS12Refused(t *testing.T) {
 			checkFaults(t, err)
 			checkSecrets(t, err.Error(), issued.KeyPEM, []byte(secret))
 		})
+	}
+}
+
+// A passphrase is said to be wrong even where it decrypts a part, to noise, as
+// one in 256 does.
+func TestPKCS12WithEveryWrongPassphrase(t *testing.T) {
+	issued := certstest.NewCA(t).Server(t, "a.test")
+	data, err := pkcs12.Modern2023.WithIterations(1).Encode(certstest.TLS(t, issued).PrivateKey, issued.Leaf, nil, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2000 {
+		wrong := fmt.Appendf(nil, "wrong %d", i)
+		_, err := certs.NewCertificate(certs.CertificateSource{PKCS12: data, Passphrase: wrong})
+		wantFault(t, err, "passphrase")
 	}
 }
 

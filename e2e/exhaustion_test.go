@@ -1,15 +1,15 @@
 // A full disk refuses the write and nothing else; when file descriptors run out
-// clients wait or are closed, and when there are some again all is as before.
+// clients wait, and whoever runs the gateway does not; when there are some again
+// all is as before.
 
 package e2e
 
 import (
 	"fmt"
-	"io"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 	"google.golang.org/grpc/codes"
@@ -67,40 +67,79 @@ func TestFullDiskRefusesTheWriteAlone(t *testing.T) {
 	g.apply(large(acknowledged))
 }
 
+// opsUp is what the log says of --ops with a port that the kernel chose.
+var opsUp = regexp.MustCompile(`"@message":"ops up".*?"address":"([^"]+)"`)
+
 func TestFileDescriptorsRunOut(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	raw := serveConns(t, a.serverConfig(t), echo)
-	g := startGatewayWithin(t, "-n 100")
+	g := startGatewayWithin(t, "-n 100", "--ops", "127.0.0.1:0")
 	g.serveBoth(a, raw, raw)
 	address := g.address("raw")
+	ops := "http://" + opsUp.FindStringSubmatch(g.out.String())[1]
 
 	first := dial(t, address)
 	if err := pingPong(first, "first"); err != nil {
 		t.Fatal(err)
 	}
-	var conns []net.Conn
-	for range 150 {
-		conn, err := net.DialTimeout("tcp", address, patience)
-		if err != nil {
-			continue // the queue of connections not accepted yet is full
-		}
-		conns = append(conns, conn)
-		_, _ = io.WriteString(conn, "one of too many")
+	const flood = 150
+	type answer struct {
+		conn net.Conn
+		err  error
 	}
+	served := make(chan answer, flood)
+	for range flood {
+		conn := dial(t, address) // the kernel's, until the gateway accepts it
+		go func() { served <- answer{conn, pingPong(conn, "one of too many")} }()
+	}
+	eventually(t, "the listener has paused", func() bool { return g.getStatus().GetDescriptors().GetPausedListeners() > 0 })
+
+	// Who is connected goes on, and whoever runs the gateway gets through, on new
+	// connections too.
 	if err := pingPong(first, "still there"); err != nil {
 		t.Errorf("the first of all connections: %v", err)
 	}
-	for _, conn := range conns {
-		_ = conn.Close()
+	for range 10 {
+		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+			if code, body := get(t, ops+path); code != 200 {
+				t.Errorf("%s: %d %q", path, code, body)
+			}
+		}
+		if r := g.cli("status"); r.code != 0 || !strings.Contains(r.stdout, "NOT ACCEPTING") {
+			t.Errorf("status: %v", r)
+		}
+		g.apply(forward("r", "web", "/r", "web")) // a commit
+		g.remove(&adminv1.ResourceRef{Kind: adminv1.Kind_KIND_ROUTE, Name: "r"})
 	}
-	eventually(t, "the next client is served", func() bool {
-		answer, err := exchange(t, address, "next")
-		return err == nil && answer == "next"
-	})
+	g.apply(listener("another", protocolTCP, "raw"))
+	d := g.getStatus().GetDescriptors()
+	if d.GetLimit() != 100 || d.GetClients() < 10 || d.GetClients() > 45 || d.GetPauses() == 0 {
+		t.Errorf("descriptors: %v", d)
+	}
+	if !g.out.contains("no file descriptors for further clients") {
+		t.Error("the log says nothing")
+	}
+
+	// Some leave, others take their places, and each is served: none was accepted
+	// in vain.
+	for i := range flood {
+		a := <-served
+		if a.err != nil {
+			t.Fatalf("client %d: %v", i, a.err)
+		}
+		_ = a.conn.Close()
+	}
 	if err := pingPong(first, "to the end"); err != nil {
 		t.Errorf("the first of all connections: %v", err)
 	}
-	_ = first.SetDeadline(time.Now().Add(patience))
-	g.apply(listener("another", protocolTCP, "raw"))
+	eventually(t, "all listeners accept", func() bool { return g.getStatus().GetDescriptors().GetPausedListeners() == 0 })
+	for _, name := range []string{"raw", "another"} {
+		if answer, err := exchange(t, g.address(name), "next"); err != nil || answer != "next" {
+			t.Errorf("%s: %q, %v", name, answer, err)
+		}
+	}
+	if e := g.upstream("raw").GetEndpoints()[0]; len(e.GetFailures()) != 0 {
+		t.Errorf("failures: %v", e.GetFailures())
+	}
 }

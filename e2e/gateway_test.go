@@ -49,10 +49,11 @@ func startGatewayOn(t testing.TB, dir string, args ...string) *gateway {
 }
 
 // startGatewayWithin starts a gateway on a new data directory under a limit of
-// the shell's ulimit, such as "-n 100", and waits until it is ready.
-func startGatewayWithin(t testing.TB, limit string) *gateway {
+// the shell's ulimit, such as "-n 100", and waits until it is ready. Further
+// arguments go to serve.
+func startGatewayWithin(t testing.TB, limit string, args ...string) *gateway {
 	t.Helper()
-	g := newGateway(t, filepath.Join(shortDir(t), "data"))
+	g := newGateway(t, filepath.Join(shortDir(t), "data"), args...)
 	g.run("sh", append([]string{"-c", "ulimit " + limit + ` && exec "$@"`, "sh", program(t)}, g.serveArgs()...)...)
 	g.awaitReady()
 	return g

@@ -43,10 +43,10 @@ var mayImport = map[string][]string{
 	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
-		"gateway/fileroot", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "certs"},
+		"gateway/fileroot", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 	"gateway/admin": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
-		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "certs"},
+		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},

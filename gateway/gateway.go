@@ -75,12 +75,13 @@ type Gateway struct {
 	store    durable
 	compiler snapshot.Compiler
 
-	live      atomic.Pointer[snapshot.Snapshot]
-	listeners *listeners
-	files     *fileWatcher
-	updates   broadcast[store.Update]
-	events    broadcast[*adminv1.WatchEventsResponse]
-	ready     atomic.Bool
+	live        atomic.Pointer[snapshot.Snapshot]
+	listeners   *listeners
+	descriptors *descriptors
+	files       *fileWatcher
+	updates     broadcast[store.Update]
+	events      broadcast[*adminv1.WatchEventsResponse]
+	ready       atomic.Bool
 
 	admin        *admin.Server
 	adminSockets []net.Listener
@@ -102,6 +103,8 @@ func Open(o Options) (_ *Gateway, err error) {
 	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.compiler.Logger = log.Named("bridge")
 	g.compiler.Observer = g.observe
+	g.descriptors = newDescriptors(g.log)
+	g.compiler.Descriptors = g.descriptors.Descriptors
 	g.compiler.Filling = make(chan struct{}, maxFilling)
 	g.live.Store(new(snapshot.Snapshot))
 	// What is opened is closed again in the opposite order if a later step fails.
@@ -113,7 +116,7 @@ func Open(o Options) (_ *Gateway, err error) {
 			}
 		}
 	}()
-	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), log.Named("bridge"))
+	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), g.descriptors, log.Named("bridge"))
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +157,7 @@ func Open(o Options) (_ *Gateway, err error) {
 		}
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.process})
+	g.descriptors.settle()
 	g.restore(db.State())
 	return g, nil
 }

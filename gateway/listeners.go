@@ -31,7 +31,8 @@ type listeners struct {
 	drain time.Duration // for the connections of what is removed
 	log   hclog.Logger
 
-	splices *splice.Engine // of all listeners
+	splices     *splice.Engine // of all listeners
+	descriptors *descriptors
 
 	mu       sync.Mutex
 	running  map[string]*running
@@ -62,13 +63,13 @@ type server interface {
 	Shutdown(context.Context) error
 }
 
-func newListeners(live *atomic.Pointer[snapshot.Snapshot], drain time.Duration, log hclog.Logger) (*listeners, error) {
+func newListeners(live *atomic.Pointer[snapshot.Snapshot], drain time.Duration, d *descriptors, log hclog.Logger) (*listeners, error) {
 	splices, err := splice.New(0)
 	if err != nil {
 		return nil, err
 	}
 	return &listeners{
-		live: live, drain: drain, log: log, splices: splices,
+		live: live, drain: drain, log: log, splices: splices, descriptors: d,
 		running:  map[string]*running{},
 		draining: map[*running]struct{}{},
 		down:     map[string]string{},
@@ -158,7 +159,7 @@ func (l *listeners) bind(want *snapshot.Listener, kept map[string]bool) (socket 
 	if err != nil {
 		return nil, nil, err
 	}
-	return newLease(bound), nil, nil
+	return newLease(bound, l.descriptors), nil, nil
 }
 
 // removeStale removes the socket file of a process that is dead. Anything else
@@ -192,12 +193,14 @@ func (l *listeners) build(want *snapshot.Listener, socket *lease) *running {
 	r := &running{name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configure: want.Configured, socket: socket}
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return l.live.Load().HTTP(want.Name) }}
-		r.http = l7.New(l7.Options{Listener: want.Name, Table: table.get, Splices: l.splices, Logger: l.log})
+		r.http = l7.New(l7.Options{
+			Listener: want.Name, Table: table.get, Splices: l.splices, Descriptors: l.descriptors.Descriptors, Logger: l.log,
+		})
 		r.server, r.remember = r.http, table.remember
 		return r
 	}
 	table := &table[l4.Table]{now: func() *l4.Table { return l.live.Load().TCP(want.Name) }}
-	r.tcp = l4.New(l4.Options{Listener: want.Name, Table: table.get, Splices: l.splices, Logger: l.log})
+	r.tcp = l4.New(l4.Options{Listener: want.Name, Table: table.get, Splices: l.splices, Descriptors: l.descriptors.Descriptors, Logger: l.log})
 	r.server, r.remember = r.tcp, table.remember
 	return r
 }
@@ -250,6 +253,7 @@ func (l *listeners) commit(p *prepared) {
 		}
 	}
 	l.down = p.down
+	l.descriptors.setListeners(len(l.running) + len(l.draining))
 }
 
 func (l *listeners) serve(r *running) {

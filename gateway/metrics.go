@@ -46,8 +46,9 @@ type publisher struct {
 	registry *prometheus.Registry
 	statsd   *metrics.StatsdSink // nil: none
 
-	mu   sync.Mutex
-	last map[any]map[string]float64 // by live object: what was published of its counters
+	mu     sync.Mutex
+	pauses uint64                     // as published
+	last   map[any]map[string]float64 // by live object: what was published of its counters
 }
 
 func newPublisher(g *Gateway, statsd string) (*publisher, error) {
@@ -172,10 +173,25 @@ func (p *publisher) publish() {
 	p.SetGauge([]string{"gateway", "revision"}, float32(snap.State().Revision()))
 	p.SetGauge([]string{"gateway", "problems"}, float32(len(p.gateway.problems(snap))))
 	p.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
+	p.publishDescriptors()
 	p.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.gateway.started).Seconds()))
 	for _, k := range store.Kinds() {
 		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", strings.ReplaceAll(store.KindName(k), " ", "_"))})
 	}
+}
+
+// publishDescriptors publishes what the process's file descriptors are used for,
+// and who waits for some.
+func (p *publisher) publishDescriptors() {
+	d := p.gateway.descriptors
+	limit, clients, upstreams := d.Usage()
+	for use, n := range map[string]int{"limit": limit, "clients": clients, "upstreams": upstreams} {
+		p.SetGaugeWithLabels([]string{"gateway", "descriptors"}, float32(n), []metrics.Label{label("use", use)})
+	}
+	p.SetGauge([]string{"gateway", "listeners_paused"}, float32(d.paused.Load()))
+	pauses := d.pauses.Load()
+	p.process.IncrCounter([]string{"gateway", "pauses"}, float32(pauses-p.pauses))
+	p.pauses = pauses
 }
 
 // publishExpiry publishes how long what expires is still good. Of a trust

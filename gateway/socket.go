@@ -15,24 +15,31 @@ import (
 // that nobody has accepted yet.
 type lease struct {
 	net.Listener
-	passed  atomic.Bool
-	ended   chan struct{} // closed when Accept has said that the lease is over
-	endOnce sync.Once
+	descriptors *descriptors
+	passed      atomic.Bool
+	ended       chan struct{} // closed when Accept has said that the lease is over
+	endOnce     sync.Once
+	closed      chan struct{} // closed by Close
+	closeOnce   sync.Once
 }
 
 // deadliner is what *net.TCPListener and *net.UnixListener have in common.
 type deadliner interface{ SetDeadline(time.Time) error }
 
-func newLease(socket net.Listener) *lease {
-	return &lease{Listener: socket, ended: make(chan struct{})}
+func newLease(socket net.Listener, d *descriptors) *lease {
+	return &lease{Listener: socket, descriptors: d, ended: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // next returns the lease of the server that follows.
-func (l *lease) next() *lease { return newLease(l.Listener) }
+func (l *lease) next() *lease { return newLease(l.Listener, l.descriptors) }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. While file descriptors are short it waits,
+// and the kernel keeps the clients that come.
 func (l *lease) Accept() (net.Conn, error) {
 	for {
+		if !l.descriptors.await(l) && !l.passed.Load() {
+			return nil, net.ErrClosed
+		}
 		if l.passed.Load() {
 			l.endOnce.Do(func() { close(l.ended) })
 			return nil, net.ErrClosed
@@ -54,6 +61,7 @@ func (l *lease) Close() error {
 	if l.passed.Load() {
 		return nil
 	}
+	l.closeOnce.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
 

@@ -36,6 +36,11 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 			TrustBundles: count(adminv1.Kind_KIND_TRUST_BUNDLE),
 		},
 	}
+	limit, clients, upstreams := g.descriptors.Usage()
+	out.Descriptors = &adminv1.Descriptors{
+		Limit: uint64(limit), Clients: uint64(max(clients, 0)), Upstreams: uint64(max(upstreams, 0)),
+		PausedListeners: uint32(g.descriptors.paused.Load()), Pauses: g.descriptors.pauses.Load(),
+	}
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}

@@ -27,9 +27,9 @@ type Backend struct {
 	// should have.
 	Mismatched atomic.Int64
 
-	listener  net.Listener
-	config    *tls.Config
-	closeHTTP func() error // nil without HTTP
+	listener    net.Listener
+	config      *tls.Config
+	closeServer func() error // of HTTP or gRPC
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
@@ -60,8 +60,8 @@ func (b *Backend) Close() error {
 	}
 	b.mu.Unlock()
 	err := b.listener.Close()
-	if b.closeHTTP != nil {
-		err = b.closeHTTP()
+	if b.closeServer != nil {
+		err = b.closeServer()
 	}
 	b.wg.Wait()
 	return err

@@ -2,6 +2,8 @@ package backend
 
 import (
 	"crypto/tls"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"slices"
@@ -13,13 +15,31 @@ import (
 
 // StartHTTP serves HTTP on a port of loopback that the kernel chooses: HTTP/1.1,
 // and HTTP/2 too if config offers h2. A path
-// /bytes/N/SEED is answered with N bytes of the pattern of that seed.
+// /bytes/N/SEED is answered with N bytes of the pattern of that seed, and
+// WebSocketPath speaks WebSocket.
 func StartHTTP(config *tls.Config) (*Backend, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{listener: l, config: config}
+	b := &Backend{listener: l}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(slices.Contains(config.NextProtos, "h2"))
+	mux := http.NewServeMux()
+	mux.HandleFunc(WebSocketPath, echoMessages)
+	mux.HandleFunc("/", b.answer)
+	server := &http.Server{
+		Handler: mux, TLSConfig: b.counted(config), Protocols: &protocols,
+		ErrorLog: log.New(io.Discard, "", 0), // of connections that proxies gave up
+	}
+	b.closeServer = server.Close
+	b.wg.Go(func() { _ = server.ServeTLS(l, "", "") })
+	return b, nil
+}
+
+// counted is config for a server that does not say when it has shaken hands.
+func (b *Backend) counted(config *tls.Config) *tls.Config {
 	config = config.Clone()
 	config.VerifyConnection = func(s tls.ConnectionState) error {
 		b.Handshakes.Add(1)
@@ -28,13 +48,7 @@ func StartHTTP(config *tls.Config) (*Backend, error) {
 		}
 		return nil
 	}
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(slices.Contains(config.NextProtos, "h2"))
-	server := &http.Server{Handler: http.HandlerFunc(b.answer), TLSConfig: config, Protocols: &protocols}
-	b.closeHTTP = server.Close
-	b.wg.Go(func() { _ = server.ServeTLS(l, "", "") })
-	return b, nil
+	return config
 }
 
 func (b *Backend) answer(w http.ResponseWriter, r *http.Request) {

@@ -15,6 +15,9 @@ import (
 // A Series is what is drawn in one colour.
 type Series struct {
 	Name string
+	// Colour is a number that stands for a colour: the same thing has the
+	// same in every chart.
+	Colour int
 	// Values are one for each group of bars, or for each X of a line. NaN
 	// where there is none.
 	Values []float64
@@ -46,6 +49,7 @@ func newPlot(title, y string) *plot.Plot {
 	p.Title.Text = title
 	p.Y.Label.Text = y
 	p.Legend.Top = true
+	p.Legend.TextStyle.Font.Size = vg.Points(9)
 	p.Legend.ThumbnailWidth = 0.4 * vg.Centimeter
 	return p
 }
@@ -71,7 +75,7 @@ func Bars(path, title, y string, groups []string, series []Series, mark float64)
 			return err
 		}
 		bars.LineStyle.Width = 0
-		bars.Color = colour(i)
+		bars.Color = colour(s.Colour)
 		bars.Offset = barWidth * vg.Length(2*i-len(series)+1) / 2
 		p.Add(bars)
 		p.Legend.Add(s.Name, bars)
@@ -101,15 +105,15 @@ func Bars(path, title, y string, groups []string, series []Series, mark float64)
 	return save(p, max(width, 12*vg.Centimeter), path)
 }
 
-// Lines draws a line for each series over x, with both axes logarithmic.
-func Lines(path, title, xLabel, y string, x []float64, series []Series) error {
+// Lines draws a line for each series over x, which is a logarithmic axis. So is
+// y if logY is set, and else begins at 0.
+func Lines(path, title, xLabel, y string, logY bool, x []float64, series []Series) error {
 	p := newPlot(title, y)
 	p.X.Label.Text = xLabel
-	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Legend.Left = true
 	p.Add(plotter.NewGrid())
-	for i, s := range series {
+	for _, s := range series {
 		var points plotter.XYs
 		for j, v := range s.Values {
 			if v > 0 { // NaN is not
@@ -120,12 +124,18 @@ func Lines(path, title, xLabel, y string, x []float64, series []Series) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
-		line.Color, dots.Color, line.Width = colour(i), colour(i), vg.Points(1.5)
+		line.Color, dots.Color, line.Width = colour(s.Colour), colour(s.Colour), vg.Points(1.5)
 		p.Add(line, dots)
 		p.Legend.Add(s.Name, line, dots)
 	}
-	// Whole powers of ten, else LogTicks may label none.
-	p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(p.Y.Min))), math.Pow(10, math.Ceil(math.Log10(p.Y.Max)))
+	if logY {
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		// Whole powers of ten, else LogTicks may label none, and one more that
+		// leaves room for the legend.
+		p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(p.Y.Min))), math.Pow(10, math.Ceil(math.Log10(p.Y.Max))+1)
+	} else {
+		p.Y.Min, p.Y.Max = 0, 1.4*p.Y.Max
+	}
 	return save(p, 15*vg.Centimeter, path)
 }
 

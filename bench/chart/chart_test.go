@@ -19,7 +19,7 @@ func TestChartsAreSVGThatNamesWhatItShows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = Lines(lines, "growth", "connections", "CPU µs", []float64{1, 100, 4000}, []Series{{Name: "nginx", Values: []float64{24, nan, 30}}})
+	err = Lines(lines, "growth", "connections", "CPU µs", true, []float64{1, 100, 4000}, []Series{{Name: "nginx", Values: []float64{24, nan, 30}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,9 @@ func Echo(conns, size int) Func {
 			defer c.Close()
 			r := m.recorder()
 			msg := newMessage(i, size)
-			m.workerReady()
+			if !m.allReady(ctx) {
+				return nil
+			}
 			for {
 				start := time.Now()
 				if err := msg.roundTrip(c); err != nil {

@@ -45,7 +45,9 @@ func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
 			}
 			defer c.close()
 			r := m.recorder()
-			m.workerReady()
+			if !m.allReady(ctx) {
+				return nil
+			}
 			for {
 				start := time.Now()
 				count := func(int) {}

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ type Meter struct {
 	units   atomic.Int64
 	pending atomic.Int64
 	ready   chan struct{}
+	broken  chan struct{}
 
 	mu        sync.Mutex
 	first     error
@@ -25,13 +27,16 @@ type Meter struct {
 
 // NewMeter returns a meter for a load that has so many workers to get ready.
 func NewMeter(workers int) *Meter {
-	m := &Meter{ready: make(chan struct{})}
+	m := &Meter{ready: make(chan struct{}), broken: make(chan struct{})}
 	m.pending.Store(int64(workers))
 	return m
 }
 
 // Ready is closed when every worker has exchanged its first bytes.
 func (m *Meter) Ready() <-chan struct{} { return m.ready }
+
+// Broken is closed when something has failed.
+func (m *Meter) Broken() <-chan struct{} { return m.broken }
 
 // Start opens the meter.
 func (m *Meter) Start() { m.open.Store(true) }
@@ -67,6 +72,20 @@ func (m *Meter) workerReady() {
 	}
 }
 
+// allReady is workerReady, and returns when every worker is ready: those who
+// are early would else take the machine from those who still connect. It
+// reports whether there is anything to do.
+func (m *Meter) allReady(ctx context.Context) bool {
+	m.workerReady()
+	select {
+	case <-m.ready:
+		return true
+	case <-m.broken:
+	case <-ctx.Done():
+	}
+	return false
+}
+
 func (m *Meter) add(n int) {
 	if m.open.Load() {
 		m.units.Add(int64(n))
@@ -86,6 +105,7 @@ func (m *Meter) fail(err error) {
 	defer m.mu.Unlock()
 	if m.first == nil {
 		m.first = err
+		close(m.broken)
 	}
 }
 

@@ -20,6 +20,10 @@ var services = map[string]Service{
 	"l4-bridge":   {ListenTLS: true},
 	"http":        {HTTP: true},
 	"http-bridge": {HTTP: true, ListenTLS: true},
+	"http2-in":    {HTTP: true, ListenTLS: true, ClientHTTP2: true},
+	"http2-out":   {HTTP: true, UpstreamHTTP2: true},
+	"grpc":        {HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true, GRPC: true},
+	"websocket":   {HTTP: true, WebSocket: true},
 }
 
 func TestConfigurationsAreThoseOfTheGoldenFiles(t *testing.T) {
@@ -66,9 +70,10 @@ func TestEveryPeerVerifiesTheBackend(t *testing.T) {
 		text string
 		must []string
 	}{
-		"nginx":   {nginxConfig(w, ""), []string{"proxy_ssl_verify on;", "proxy_ssl_trusted_certificate /keys/ca.pem;", "proxy_ssl_name " + keys.BackendName}},
-		"haproxy": {haproxyConfig(w), []string{"verify required", "ca-file /keys/ca.pem", "verifyhost " + keys.BackendName}},
-		"stunnel": {stunnelConfig(w), []string{"verifyChain = yes", "CAfile = /keys/ca.pem", "checkHost = " + keys.BackendName}},
+		"nginx for gRPC": {nginxConfig(work{keys: w.keys, service: services["grpc"]}, ""), []string{"grpc_ssl_verify on;", "grpc_ssl_trusted_certificate /keys/ca.pem;", "grpc_ssl_name " + keys.BackendName}},
+		"nginx":          {nginxConfig(w, ""), []string{"proxy_ssl_verify on;", "proxy_ssl_trusted_certificate /keys/ca.pem;", "proxy_ssl_name " + keys.BackendName}},
+		"haproxy":        {haproxyConfig(w), []string{"verify required", "ca-file /keys/ca.pem", "verifyhost " + keys.BackendName}},
+		"stunnel":        {stunnelConfig(w), []string{"verifyChain = yes", "CAfile = /keys/ca.pem", "checkHost = " + keys.BackendName}},
 	} {
 		for _, must := range c.must {
 			if !strings.Contains(c.text, must) {

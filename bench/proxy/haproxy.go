@@ -44,11 +44,17 @@ func haproxyConfig(w work) string {
 	bind := "bind " + w.listen
 	if w.service.ListenTLS {
 		bind += " ssl crt " + w.keys.Listener.Bundle + " ssl-min-ver TLSv1.2"
+		if w.service.ClientHTTP2 {
+			bind += " alpn h2,http/1.1"
+		}
 	}
 	server := fmt.Sprintf("server backend %s ssl verify required ca-file %s crt %s sni str(%s) verifyhost %s ssl-min-ver TLSv1.2",
 		w.backend, w.keys.CA, w.keys.Client.Bundle, keys.BackendName, keys.BackendName)
 	if w.service.NoResumption {
 		server += " no-ssl-reuse"
+	}
+	if w.service.UpstreamHTTP2 {
+		server += " alpn h2"
 	}
 	return fmt.Sprintf(`global
   nbthread 2

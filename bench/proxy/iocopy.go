@@ -51,6 +51,9 @@ func (i IOCopy) command(w work) (command, error) {
 	if w.service.ListenTLS {
 		args = append(args, "-listen-cert", w.keys.Listener.Chain, "-listen-key", w.keys.Listener.Key)
 	}
+	if w.service.ClientHTTP2 {
+		args = append(args, "-protocol", "h2")
+	}
 	return command{i.Program, args}, nil
 }
 
@@ -65,8 +68,13 @@ func ServeIOCopy(args []string) error {
 	name := flags.String("name", "", "`name` to verify")
 	listenCert := flags.String("listen-cert", "", "`file` of the certificate to present; empty for plaintext")
 	listenKey := flags.String("listen-key", "", "`file` of its key")
+	protocol := flags.String("protocol", "", "`protocol` to negotiate by ALPN on both sides")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	var protocols []string
+	if *protocol != "" {
+		protocols = []string{*protocol}
 	}
 	roots, err := os.ReadFile(*ca)
 	if err != nil {
@@ -76,7 +84,7 @@ func ServeIOCopy(args []string) error {
 	if err != nil {
 		return err
 	}
-	config := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}, ServerName: *name}
+	config := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}, ServerName: *name, NextProtos: protocols}
 	if !config.RootCAs.AppendCertsFromPEM(roots) {
 		return errors.New("there is no certificate in the CA's file")
 	}
@@ -89,7 +97,7 @@ func ServeIOCopy(args []string) error {
 		if err != nil {
 			return err
 		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{own}})
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: protocols})
 	}
 	for {
 		client, err := l.Accept()

@@ -37,8 +37,11 @@ func (Nginx) Version(ctx context.Context) (string, error) {
 
 // Cannot implements Kind.
 func (Nginx) Cannot(s Service) string {
-	if s.Admin {
+	switch {
+	case s.Admin:
 		return noAdmin
+	case s.UpstreamHTTP2 && !s.GRPC:
+		return "speaks no HTTP/2 to upstreams before 1.29.4"
 	}
 	return ""
 }
@@ -86,9 +89,16 @@ events { worker_connections 8192; }
     proxy_ssl_session_reuse %s;
     proxy_ssl_protocols TLSv1.2 TLSv1.3;`,
 		w.keys.Client.Chain, w.keys.Client.Key, w.keys.CA, keys.BackendName, reuse)
+	if w.service.GRPC {
+		upstreamTLS = strings.ReplaceAll(upstreamTLS, "proxy_ssl_", "grpc_ssl_")
+	}
 	listen := "listen " + w.listen
 	if w.service.ListenTLS {
-		listen += fmt.Sprintf(` ssl;
+		listen += " ssl"
+		if w.service.ClientHTTP2 {
+			listen += " http2"
+		}
+		listen += fmt.Sprintf(`;
     ssl_certificate %s;
     ssl_certificate_key %s;
     ssl_protocols TLSv1.2 TLSv1.3;
@@ -122,18 +132,31 @@ events { worker_connections 8192; }
   server {
     %[3]s;
     location / {
-    proxy_pass https://backend;
+    %[4]s
+    %[5]s
+    }
+  }
+}
+`, w.dir, w.backend, listen, nginxPass(w.service), upstreamTLS)
+	return b.String()
+}
+
+// nginxPass is how requests go on.
+func nginxPass(s Service) string {
+	if s.GRPC {
+		return "grpc_pass grpcs://backend;"
+	}
+	connection := `proxy_set_header Connection "";`
+	if s.WebSocket {
+		connection = `proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection "upgrade";`
+	}
+	return `proxy_pass https://backend;
     proxy_http_version 1.1;
-    proxy_set_header Connection "";
+    ` + connection + `
     proxy_set_header Host $host;
     proxy_max_temp_file_size 0;
     proxy_buffer_size 16k;
     proxy_buffers 16 32k;
-    proxy_busy_buffers_size 64k;
-    %[4]s
-    }
-  }
-}
-`, w.dir, w.backend, listen, upstreamTLS)
-	return b.String()
+    proxy_busy_buffers_size 64k;`
 }

@@ -21,6 +21,13 @@ type Service struct {
 	HTTP bool
 	// ListenTLS makes it take TLS, not plaintext.
 	ListenTLS bool
+	// ClientHTTP2 makes it offer HTTP/2 on its TLS listener, UpstreamHTTP2
+	// speak HTTP/2 to the backend where the proxy is told which.
+	ClientHTTP2, UpstreamHTTP2 bool
+	// GRPC makes it one for gRPC, with HTTP/2 on both sides.
+	GRPC bool
+	// WebSocket makes it pass upgrades on, where the proxy must be told.
+	WebSocket bool
 	// NoResumption makes every handshake with the backend a full one.
 	NoResumption bool
 	// Warm is how many connections are kept ready for further clients, where

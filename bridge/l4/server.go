@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
@@ -29,15 +30,19 @@ type Options struct {
 	// Shutdown. Nil: the Server has one of its own.
 	Splices *splice.Engine
 
+	// Descriptors counts clients' connections. It may be nil.
+	Descriptors *socket.Descriptors
+
 	Logger hclog.Logger // nil discards
 }
 
 // A Server serves the connections of one listener. All methods may be called
 // concurrently.
 type Server struct {
-	table func() *Table
-	log   hclog.Logger
-	count counters
+	table       func() *Table
+	log         hclog.Logger
+	descriptors *socket.Descriptors // may be nil
+	count       counters
 
 	// ctx ends when connections that are still being made are to be given up.
 	ctx    context.Context
@@ -63,15 +68,16 @@ func New(o Options) *Server {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		table:     o.Table,
-		log:       log.With("listener", o.Listener),
-		splices:   o.Splices,
-		ctx:       ctx,
-		cancel:    cancel,
-		stopping:  make(chan struct{}),
-		listeners: make(map[net.Listener]struct{}),
-		conns:     make(map[*conn]struct{}),
-		perClient: make(map[netip.Addr]int),
+		table:       o.Table,
+		log:         log.With("listener", o.Listener),
+		splices:     o.Splices,
+		descriptors: o.Descriptors,
+		ctx:         ctx,
+		cancel:      cancel,
+		stopping:    make(chan struct{}),
+		listeners:   make(map[net.Listener]struct{}),
+		conns:       make(map[*conn]struct{}),
+		perClient:   make(map[netip.Addr]int),
 	}
 }
 
@@ -169,6 +175,7 @@ func (s *Server) add(c *conn, t *Table) bool {
 		s.perClient[c.addr]++
 	}
 	s.count.open.Add(1)
+	s.descriptors.AddClients(1)
 	s.serving.Add(1)
 	return true
 }
@@ -202,5 +209,6 @@ func (s *Server) remove(c *conn) {
 		}
 	}
 	s.count.open.Add(-1)
+	s.descriptors.AddClients(-1)
 	s.serving.Done()
 }

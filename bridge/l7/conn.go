@@ -230,6 +230,7 @@ func (s *Server) track(c *conn, t *Table) bool {
 	s.startClockLocked()
 	s.counters.accepted.Add(1)
 	s.counters.open.Add(1)
+	s.options.Descriptors.AddClients(1)
 	s.work.Add(1)
 	return true
 }
@@ -273,6 +274,7 @@ func (s *Server) forget(c *conn) {
 		}
 	}
 	s.counters.open.Add(-1)
+	s.options.Descriptors.AddClients(-1)
 	if s.closing && len(s.conns) == 0 {
 		close(s.drained)
 	}

@@ -29,6 +29,9 @@ type Options struct {
 	// Splices carries upgraded connections. Nil: an Engine of the Server's own.
 	Splices *splice.Engine
 
+	// Descriptors counts clients' connections. It may be nil.
+	Descriptors *socket.Descriptors
+
 	Logger hclog.Logger // nil discards
 }
 

@@ -10,12 +10,17 @@ import (
 )
 
 const (
-	// chunk is how much is read at once. A workspace of three of them stays in
-	// a core's cache.
+	// chunk is how much is read at once from a connection that is not in full
+	// flow, and the most that one is left with which stops taking.
 	chunk = 128 << 10
 
-	// fair is how much a direction may move before others have their turn.
-	fair = 4 * chunk
+	// most is how much is read at once from one in full flow. The more, the
+	// fewer times are its peers woken.
+	most = 16 * chunk
+
+	// round is what the connections in full flow move between them, each at
+	// least a chunk, before the first has its turn again.
+	round = 4 * most
 
 	// clogged is how much may be queued for a side before it is not read from
 	// either. Reading can queue something: a KeyUpdate wants an answer.
@@ -24,16 +29,24 @@ const (
 
 // A workspace is what bytes pass through within one turn.
 type workspace struct {
+	fair int // how much may pass in one turn
+
 	in, plain, out []byte
 }
 
-func newWorkspace() *workspace {
+func newWorkspace(size int) *workspace {
 	return &workspace{
-		in: make([]byte, chunk),
+		fair: size,
+		in:   make([]byte, size),
 		// With what TLS held back of a record it may be more than was read.
-		plain: make([]byte, chunk+chunk/4),
-		out:   make([]byte, 0, chunk+chunk/4),
+		plain: make([]byte, size+chunk/4),
+		out:   make([]byte, 0, size+chunk/4),
 	}
+}
+
+// divide makes a workspace fair to n connections in full flow.
+func (w *workspace) divide(n int) {
+	w.fair = min(max(round/max(n, 1), chunk), len(w.in))
 }
 
 // A direction carries one of a splice's two streams.
@@ -47,6 +60,7 @@ type direction struct {
 	unsent  int    // bytes whose records are queued
 	first   func() // called as the first bytes are delivered; may be nil
 	begun   bool
+	flows   bool  // the last read was full: it is in full flow
 	eof     bool  // from has ended its stream
 	broken  error // from's stream cannot go on
 	failure error // likewise, for whoever asks
@@ -113,12 +127,14 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 			return false
 		case d.begun && !d.from.readable:
 			return false
-		case moved >= fair:
+		case moved >= w.fair:
 			return true
 		}
 		p := d.from.early
 		if d.begun || (len(p) == 0 && d.from.tls == nil) {
-			n, err := d.from.receive(w.in)
+			p = w.in[:d.appetite(w)]
+			n, err := d.from.receive(p)
+			d.flows = n == len(p)
 			if err == syscall.EAGAIN {
 				d.begun = true
 				return false
@@ -127,7 +143,7 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 				d.end(err)
 				continue
 			}
-			p = w.in[:n]
+			p = p[:n]
 		}
 		d.begun, d.from.early = true, nil
 		d.moves.moved()
@@ -135,6 +151,18 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 		s.forward(d, p, w)
 	}
 	return false
+}
+
+// flows reports whether the splice is in full flow.
+func (s *Splice) flows() bool { return s.toUpstream.flows || s.toClient.flows }
+
+// appetite returns how much to read at once: what the destination can take, so
+// that little is left if it stops taking.
+func (d *direction) appetite(w *workspace) int {
+	if !d.flows || w.fair <= chunk {
+		return chunk
+	}
+	return min(max(d.to.room(), chunk), w.fair) // which is what w has room for
 }
 
 // end notes what reading from the direction's source ended with.
@@ -164,6 +192,7 @@ func (s *Splice) forward(d *direction, p []byte, w *workspace) {
 		m, err = d.from.tls.Read(w.plain[n:])
 		n += m
 	}
+	d.from.in = nil // it would hold on to the workspace
 	if !errors.Is(err, socket.ErrWouldBlock) {
 		d.end(err)
 	}

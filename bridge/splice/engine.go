@@ -10,7 +10,9 @@ import (
 type Engine struct {
 	loops   []*loop // none: goroutines wait
 	buffers buffers
-	spaces  sync.Pool // of workspaces
+
+	// Workspaces, for connections in full flow and for others.
+	large, small sync.Pool
 
 	waiting sync.WaitGroup // the goroutines that wait
 }
@@ -32,12 +34,27 @@ func (e *Engine) Close() {
 	e.waiting.Wait()
 }
 
-// space lends a workspace. It is given back before a wait.
-func (e *Engine) space() *workspace {
-	if w, ok := e.spaces.Get().(*workspace); ok {
-		return w
+// space lends a workspace, for n connections in full flow or for others. It is
+// given back before a wait.
+func (e *Engine) space(n int) *workspace {
+	from, size := &e.small, chunk
+	if n > 0 {
+		from, size = &e.large, most
 	}
-	return newWorkspace()
+	w, ok := from.Get().(*workspace)
+	if !ok {
+		w = newWorkspace(size)
+	}
+	w.divide(n)
+	return w
+}
+
+func (e *Engine) putSpace(w *workspace) {
+	if len(w.in) == chunk {
+		e.small.Put(w)
+	} else {
+		e.large.Put(w)
+	}
 }
 
 // A place is where a splice is among what waits for descriptors.

@@ -130,26 +130,32 @@ func (l *loop) run() {
 		}
 		l.mu.Unlock()
 		// Nothing is held while the loop waits.
-		space := l.engine.space()
-		last := len(l.more)
+		space := l.engine.space(0)
 		for i := range n {
 			if splices[i] != nil {
-				l.give(splices[i], space, events[i].Pad, events[i].Events)
+				l.happened(splices[i], space, events[i].Pad, events[i].Events)
 				splices[i] = nil
 			}
 		}
-		for i := range last {
-			l.give(l.more[i], space, 0, 0)
+		l.engine.putSpace(space)
+		// One of those in full flow, lest all the others wait for all of them.
+		if len(l.more) > 0 {
+			space := l.engine.space(len(l.more))
+			s := l.more[0]
+			left := copy(l.more, l.more[1:])
+			l.more[left] = nil
+			l.more = l.more[:left]
+			s.mu.Lock()
+			s.place.more = false
+			l.turn(s, space)
+			l.engine.putSpace(space)
 		}
-		l.engine.spaces.Put(space)
-		left := copy(l.more, l.more[last:])
-		clear(l.more[left:])
-		l.more = l.more[:left]
 	}
 }
 
-// give gives a splice its turn, on account of what happened to a side.
-func (l *loop) give(s *Splice, space *workspace, which int32, events uint32) {
+// happened notes what happened to a side of a splice, and gives that its turn,
+// unless it is in full flow: then it waits for it.
+func (l *loop) happened(s *Splice, space *workspace, which int32, events uint32) {
 	s.mu.Lock()
 	x := &s.client
 	if which == 1 {
@@ -161,12 +167,24 @@ func (l *loop) give(s *Splice, space *workspace, which int32, events uint32) {
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
 		x.urgent = true
 	}
-	waiting := s.place.more && events != 0
-	more := s.turn(space)
-	if more && !waiting {
+	switch {
+	case s.place.more:
+		s.mu.Unlock()
+	case s.flows():
+		s.place.more = true
+		l.more = append(l.more, s)
+		s.mu.Unlock()
+	default:
+		l.turn(s, space)
+	}
+}
+
+// turn gives a splice its turn. Its lock is held, and released.
+func (l *loop) turn(s *Splice, space *workspace) {
+	if s.turn(space) {
+		s.place.more = true
 		l.more = append(l.more, s)
 	}
-	s.place.more = more || waiting
 	ended := s.ended()
 	s.mu.Unlock()
 	if ended {

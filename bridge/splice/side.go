@@ -151,7 +151,8 @@ func (x *side) close() {
 		_ = unix.SetsockoptLinger(x.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 	if x.conn != nil {
-		_ = x.conn.Close()
+		// It waits for the goroutines that wait, and they may wait for mu.
+		x.splice.engine.waiting.Go(func() { _ = x.conn.Close() })
 	} else {
 		_ = unix.Close(x.fd)
 	}

@@ -18,3 +18,6 @@ func now(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {
 
 // wasReset always reports false: only Linux tells.
 func wasReset(int) bool { return false }
+
+// room is not known.
+func (x *side) room() int { return 0 }

@@ -40,16 +40,23 @@ func until(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) error, 
 // give gives a splice its turn, as a side may have become readable or writable.
 // It returns whether that need not be waited for any more.
 func (e *Engine) give(s *Splice, which int, writable bool) (done bool) {
-	w := e.space()
-	defer e.spaces.Put(w)
 	s.mu.Lock()
-	if !writable {
-		s.sides()[which].readable = true
+	if x := s.sides()[which]; !writable {
+		x.readable, x.urgent = true, true // the runtime does not say what it is
 	}
-	for s.turn(w) {
-		s.mu.Unlock()
-		runtime.Gosched()
-		s.mu.Lock()
+	for more := true; more; {
+		n := 0
+		if s.flows() {
+			n = 1
+		}
+		w := e.space(n)
+		more = s.turn(w)
+		e.putSpace(w)
+		if more {
+			s.mu.Unlock()
+			runtime.Gosched() // others may wait for mu
+			s.mu.Lock()
+		}
 	}
 	ended := s.ended()
 	done = s.closed

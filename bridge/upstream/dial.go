@@ -61,7 +61,8 @@ func isNarrow(err error) bool {
 	return ok && he.Narrow
 }
 
-// own returns raw as a Socket that is counted until it is closed.
+// own returns what connect returned as a Socket that is counted until it is
+// closed.
 func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
 	c := &tracked{retire: retire}
 	if client != nil {
@@ -73,6 +74,7 @@ func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socke
 	c.sock = socket.New(raw, func() {
 		e.tracker.remove(c)
 		e.open.Add(-1)
+		e.descriptors.ReleaseUpstream()
 	})
 	e.tracker.add(c)
 	return c.sock
@@ -81,8 +83,15 @@ func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socke
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
 	defer cancel()
+	if err := e.descriptors.TakeUpstream(ctx); err != nil {
+		return nil, err
+	}
 	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
-	return d.DialContext(ctx, e.options.Network, e.options.Address)
+	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return d.DialContext(ctx, e.options.Network, e.options.Address) })
+	if err != nil {
+		e.descriptors.ReleaseUpstream()
+	}
+	return conn, err
 }
 
 func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -47,7 +48,8 @@ type Endpoint struct {
 
 	due int // a balancer's; guarded by its lock
 
-	warm *warmPool // nil: none is kept
+	warm        *warmPool           // nil: none is kept
+	descriptors *socket.Descriptors // may be nil
 
 	health           health
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
@@ -180,7 +182,7 @@ func (e *Endpoint) up() {
 func (e *Endpoint) note(f *DialError) {
 	message := printable(f.Err.Error())
 	failure, suppressed, due := e.failures.add(f.Reason, message)
-	if !e.blamesHost(f.Reason) {
+	if !e.blamesHost(f.Reason) && !socket.OutOfDescriptors(f.Err) {
 		e.health.set(Down, func() { e.tell(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
 		e.warm.signal()
 	}

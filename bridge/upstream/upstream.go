@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -53,6 +54,10 @@ type Options struct {
 	// Filling has room for as many connections as are made ready at once by all
 	// the Upstreams that share it. Nil: each endpoint has a bound of its own.
 	Filling chan struct{}
+
+	// Descriptors shares out the process's, connections to upstreams among them.
+	// It may be nil.
+	Descriptors *socket.Descriptors
 
 	// Tracker is that of the upstream's name, which other revisions of it
 	// share. Nil: its connections are not tracked.
@@ -106,6 +111,7 @@ func New(o Options) *Upstream {
 			log:              log,
 			proxyProtocol:    o.ProxyProtocol,
 			tracker:          o.Tracker,
+			descriptors:      o.Descriptors,
 			observer:         o.Observer,
 		}
 		for _, c := range e.clients() {

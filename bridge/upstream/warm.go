@@ -44,6 +44,7 @@ type warmPool struct {
 	dial    func(ctx context.Context, retire func()) (net.Conn, error)
 	look    func(net.Conn) (heard bool, err error) // an error: it is over
 	down    func() bool
+	scarce  func() bool // others need what connections are made of
 	replied func()      // the endpoint has sent something that accepts us
 	lost    func(error) // what look found
 
@@ -101,6 +102,7 @@ func (e *Endpoint) keepWarm(o Options) {
 	}
 	e.warm.look = look
 	e.warm.down = func() bool { return e.health.load() == Down }
+	e.warm.scarce = func() bool { return !e.descriptors.Room() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
 		if refused(err) {

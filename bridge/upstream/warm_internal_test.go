@@ -20,6 +20,7 @@ type mock struct {
 	fails    error         // dialling does, and the endpoint is down then
 	late     bool          // a handshake does not show that it is up
 	isDown   bool
+	isScarce bool
 	dials    int
 	dialling int
 	most     int // dialling at once
@@ -58,6 +59,7 @@ func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
 		return m.heard, c.err
 	}
 	m.warmPool.down = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isDown }
+	m.warmPool.scarce = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isScarce }
 	m.warmPool.replied = func() { m.set(func() { m.late, m.isDown = false, false }) }
 	m.warmPool.lost = func(err error) {
 		m.set(func() {
@@ -404,6 +406,23 @@ func TestDrainedConnectionsAreNotWarmAnyMore(t *testing.T) {
 				t.Errorf("%d ready, dialled %d times, %d open", ready, dials, m.open())
 			}
 		})
+	})
+}
+
+// While clients wait for descriptors, none are taken ahead of need.
+func TestNothingIsMadeWarmWhileDescriptorsAreScarce(t *testing.T) {
+	within(t, 4, 0, func(t *testing.T, m *mock) {
+		m.isScarce = true
+		m.start()
+		time.Sleep(time.Hour)
+		if _, dials := m.count(); dials != 0 {
+			t.Errorf("dialled %d times", dials)
+		}
+		m.set(func() { m.isScarce = false })
+		time.Sleep(2 * time.Second)
+		if ready, _ := m.count(); ready != 4 {
+			t.Errorf("%d ready", ready)
+		}
 	})
 }
 

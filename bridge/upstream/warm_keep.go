@@ -93,6 +93,9 @@ func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Du
 	if until := w.notBefore(down); now.Before(until) {
 		return gone, 0, min(next, until.Sub(now))
 	}
+	if w.scarce() {
+		return gone, 0, min(next, lookFresh)
+	}
 	fill = max(min(want, maxFills-w.making), 0)
 	w.making += fill
 	return gone, fill, next // each that is made signals, so that the rest follows

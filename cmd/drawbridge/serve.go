@@ -94,6 +94,9 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	log.SetOutput(opts.Logger.Named("go").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	defer log.SetOutput(os.Stderr)
 	defer log.SetFlags(log.LstdFlags)
+	if _, set := c.lookupEnv("GOGC"); !set {
+		defer paceCollector()()
+	}
 	// Before anything is opened: a SIGHUP that comes early must not be fatal.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

@@ -111,6 +111,11 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 	fmt.Fprintf(w, "%s, %s, %s, %s, %s\n", count(int(n.GetListeners()), "listener"), count(int(n.GetRoutes()), "route"),
 		count(int(n.GetUpstreams()), "upstream"), count(int(n.GetCertificates()), "certificate"), count(int(n.GetTrustBundles()), "trust bundle"))
 
+	if d := st.GetDescriptors(); d.GetPausedListeners() > 0 {
+		fmt.Fprintf(w, "%s %s: clients have %d of %d file descriptors, upstreams %d, and the rest is kept for other things\n",
+			p.bad("NOT ACCEPTING"), count(int(d.GetPausedListeners()), "listener"), d.GetClients(), d.GetLimit(), d.GetUpstreams())
+	}
+
 	problems := &table{header: []string{"DOWN", "NAME", "REASON"}}
 	for _, p := range st.GetProblems() {
 		problems.add(kindLabel(p.GetKind()), p.GetName(), p.GetReason())

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
@@ -29,6 +30,10 @@ type Compiler struct {
 	// Filling is shared by the upstreams that are built, as upstream.Options has
 	// it. It may be nil.
 	Filling chan struct{}
+
+	// Descriptors is what the upstreams that are built have their connections'
+	// from. It may be nil.
+	Descriptors *socket.Descriptors
 
 	// FileRoots are the directories below which files are read. Nil: none is.
 	FileRoots fileroot.Roots
@@ -65,12 +70,14 @@ type job struct {
 	rereadSystem bool
 	observer     func(upstream.Event)
 	filling      chan struct{}
+	descriptors  *socket.Descriptors
 	log          hclog.Logger
 }
 
 // configure hands the job what the compiler was given.
 func (c Compiler) configure(j *job) *job {
-	j.log, j.rereadSystem, j.observer, j.roots, j.filling = c.Logger, c.RereadSystem, c.Observer, c.FileRoots, c.Filling
+	j.log, j.rereadSystem, j.observer, j.roots = c.Logger, c.RereadSystem, c.Observer, c.FileRoots
+	j.filling, j.descriptors = c.Filling, c.Descriptors
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

@@ -480,25 +480,3 @@ func TestAUnixEndpointNeedsANameToVerify(t *testing.T) {
 	u.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
 	w.put(u)
 }
-
-func BenchmarkOneChangeAmongTenThousand(b *testing.B) {
-	var rs []store.Resource
-	rs = append(rs, listener("web", "127.0.0.1:1", httpP, ""))
-	for i := range 9_999 {
-		u := &adminv1.Upstream{Name: fmt.Sprintf("u%d", i), Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}},
-			Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
-		rs = append(rs, u, forward(fmt.Sprintf("r%d", i), prefix(fmt.Sprintf("/p%d/", i)), "web", u.Name))
-	}
-	var bad invalid.List
-	d := new(store.State).Edit(store.Edit{Puts: puts(rs...)}, &bad)
-	snap := Compiler{}.Compile(new(Snapshot), d, &bad)
-	if err := bad.Err(); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		u := &adminv1.Upstream{Name: "one", Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("127.0.0.1:%d", i%60000+1)}}}
-		d := snap.State().Edit(store.Edit{Puts: puts(u)}, &bad)
-		Compiler{}.Compile(snap, d, &bad)
-	}
-}

@@ -86,6 +86,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Tracker:          u.tracker,
 		Observer:         s.job.observer,
 		Filling:          s.job.filling,
+		Descriptors:      s.job.descriptors,
 	}
 	back := l7.BackOptions{
 		TLS:         msg.GetPlaintext() == nil,

@@ -398,7 +398,9 @@ type GetStatusResponse struct {
 	// How many resources there are.
 	Counts *ResourceCounts `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
 	// What is live but weakens security, such as VERIFICATION_INSECURE_SKIP.
-	Warnings      []*Warning `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Warning `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The process's file descriptors, of which each bridged connection takes two.
+	Descriptors   *Descriptors `protobuf:"bytes,10,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -496,6 +498,97 @@ func (x *GetStatusResponse) GetWarnings() []*Warning {
 	return nil
 }
 
+func (x *GetStatusResponse) GetDescriptors() *Descriptors {
+	if x != nil {
+		return x.Descriptors
+	}
+	return nil
+}
+
+// The process's file descriptors, and who has them.
+type Descriptors struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many the process may have; 0 if that is not known. Some are left to
+	// everything but traffic.
+	Limit uint64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Clients' connections open now.
+	Clients uint64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
+	// Connections to upstreams open now.
+	Upstreams uint64 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// Listeners that accept no clients now, because all descriptors that traffic
+	// may have are in use. Clients wait until others have left.
+	PausedListeners uint32 `protobuf:"varint,4,opt,name=paused_listeners,json=pausedListeners,proto3" json:"paused_listeners,omitempty"`
+	// How often a listener has paused since the start.
+	Pauses        uint64 `protobuf:"varint,5,opt,name=pauses,proto3" json:"pauses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Descriptors) Reset() {
+	*x = Descriptors{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Descriptors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Descriptors) ProtoMessage() {}
+
+func (x *Descriptors) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Descriptors.ProtoReflect.Descriptor instead.
+func (*Descriptors) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Descriptors) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Descriptors) GetClients() uint64 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
+func (x *Descriptors) GetUpstreams() uint64 {
+	if x != nil {
+		return x.Upstreams
+	}
+	return 0
+}
+
+func (x *Descriptors) GetPausedListeners() uint32 {
+	if x != nil {
+		return x.PausedListeners
+	}
+	return 0
+}
+
+func (x *Descriptors) GetPauses() uint64 {
+	if x != nil {
+		return x.Pauses
+	}
+	return 0
+}
+
 // A listener now.
 type ListenerStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -521,7 +614,7 @@ type ListenerStatus struct {
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +626,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +639,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListenerStatus) GetName() string {
@@ -620,7 +713,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +725,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +738,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Problem) GetKind() Kind {
@@ -688,7 +781,7 @@ type ResourceCounts struct {
 
 func (x *ResourceCounts) Reset() {
 	*x = ResourceCounts{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +793,7 @@ func (x *ResourceCounts) String() string {
 func (*ResourceCounts) ProtoMessage() {}
 
 func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +806,7 @@ func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceCounts.ProtoReflect.Descriptor instead.
 func (*ResourceCounts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResourceCounts) GetListeners() uint32 {
@@ -760,7 +853,7 @@ type StatusServiceListUpstreamsRequest struct {
 
 func (x *StatusServiceListUpstreamsRequest) Reset() {
 	*x = StatusServiceListUpstreamsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +865,7 @@ func (x *StatusServiceListUpstreamsRequest) String() string {
 func (*StatusServiceListUpstreamsRequest) ProtoMessage() {}
 
 func (x *StatusServiceListUpstreamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +878,7 @@ func (x *StatusServiceListUpstreamsRequest) ProtoReflect() protoreflect.Message 
 
 // Deprecated: Use StatusServiceListUpstreamsRequest.ProtoReflect.Descriptor instead.
 func (*StatusServiceListUpstreamsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
 }
 
 // Every upstream's state.
@@ -799,7 +892,7 @@ type StatusServiceListUpstreamsResponse struct {
 
 func (x *StatusServiceListUpstreamsResponse) Reset() {
 	*x = StatusServiceListUpstreamsResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +904,7 @@ func (x *StatusServiceListUpstreamsResponse) String() string {
 func (*StatusServiceListUpstreamsResponse) ProtoMessage() {}
 
 func (x *StatusServiceListUpstreamsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +917,7 @@ func (x *StatusServiceListUpstreamsResponse) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use StatusServiceListUpstreamsResponse.ProtoReflect.Descriptor instead.
 func (*StatusServiceListUpstreamsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusServiceListUpstreamsResponse) GetUpstreams() []*UpstreamStatus {
@@ -851,7 +944,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +956,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +969,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -947,7 +1040,7 @@ type EndpointStatus struct {
 
 func (x *EndpointStatus) Reset() {
 	*x = EndpointStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1052,7 @@ func (x *EndpointStatus) String() string {
 func (*EndpointStatus) ProtoMessage() {}
 
 func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1065,7 @@ func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointStatus.ProtoReflect.Descriptor instead.
 func (*EndpointStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EndpointStatus) GetAddress() string {
@@ -1103,7 +1196,7 @@ type WarmConnections struct {
 
 func (x *WarmConnections) Reset() {
 	*x = WarmConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1208,7 @@ func (x *WarmConnections) String() string {
 func (*WarmConnections) ProtoMessage() {}
 
 func (x *WarmConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1221,7 @@ func (x *WarmConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmConnections.ProtoReflect.Descriptor instead.
 func (*WarmConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WarmConnections) GetSize() uint32 {
@@ -1186,7 +1279,7 @@ type FullHandshakes struct {
 
 func (x *FullHandshakes) Reset() {
 	*x = FullHandshakes{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1291,7 @@ func (x *FullHandshakes) String() string {
 func (*FullHandshakes) ProtoMessage() {}
 
 func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1304,7 @@ func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
 func (*FullHandshakes) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FullHandshakes) GetReason() FullHandshakeReason {
@@ -1241,7 +1334,7 @@ type CertificateConnections struct {
 
 func (x *CertificateConnections) Reset() {
 	*x = CertificateConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1346,7 @@ func (x *CertificateConnections) String() string {
 func (*CertificateConnections) ProtoMessage() {}
 
 func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1359,7 @@ func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
 func (*CertificateConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CertificateConnections) GetSha256Fingerprint() string {
@@ -1292,7 +1385,7 @@ type StatusServiceListCertificatesRequest struct {
 
 func (x *StatusServiceListCertificatesRequest) Reset() {
 	*x = StatusServiceListCertificatesRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1397,7 @@ func (x *StatusServiceListCertificatesRequest) String() string {
 func (*StatusServiceListCertificatesRequest) ProtoMessage() {}
 
 func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1410,7 @@ func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use StatusServiceListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*StatusServiceListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
 }
 
 // The certificates in use.
@@ -1331,7 +1424,7 @@ type StatusServiceListCertificatesResponse struct {
 
 func (x *StatusServiceListCertificatesResponse) Reset() {
 	*x = StatusServiceListCertificatesResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1436,7 @@ func (x *StatusServiceListCertificatesResponse) String() string {
 func (*StatusServiceListCertificatesResponse) ProtoMessage() {}
 
 func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1449,7 @@ func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Mess
 
 // Deprecated: Use StatusServiceListCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*StatusServiceListCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusServiceListCertificatesResponse) GetCertificates() []*CertificateInUse {
@@ -1387,7 +1480,7 @@ type CertificateInUse struct {
 
 func (x *CertificateInUse) Reset() {
 	*x = CertificateInUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1492,7 @@ func (x *CertificateInUse) String() string {
 func (*CertificateInUse) ProtoMessage() {}
 
 func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1505,7 @@ func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
 func (*CertificateInUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CertificateInUse) GetUse() CertificateUse {
@@ -1466,7 +1559,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1571,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1584,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 // An event.
@@ -1523,7 +1616,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1628,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1641,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -1634,7 +1727,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1739,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1752,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -1691,7 +1784,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1796,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1809,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -1745,7 +1838,7 @@ var File_drawbridge_admin_v1_status_service_proto protoreflect.FileDescriptor
 const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\n" +
 	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xc1\x03\n" +
+	"\x10GetStatusRequest\"\x85\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -1756,7 +1849,15 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\tlisteners\x18\x06 \x03(\v2#.drawbridge.admin.v1.ListenerStatusR\tlisteners\x128\n" +
 	"\bproblems\x18\a \x03(\v2\x1c.drawbridge.admin.v1.ProblemR\bproblems\x12;\n" +
 	"\x06counts\x18\b \x01(\v2#.drawbridge.admin.v1.ResourceCountsR\x06counts\x128\n" +
-	"\bwarnings\x18\t \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\"\xae\x02\n" +
+	"\bwarnings\x18\t \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x12B\n" +
+	"\vdescriptors\x18\n" +
+	" \x01(\v2 .drawbridge.admin.v1.DescriptorsR\vdescriptors\"\x9e\x01\n" +
+	"\vDescriptors\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x04R\x05limit\x12\x18\n" +
+	"\aclients\x18\x02 \x01(\x04R\aclients\x12\x1c\n" +
+	"\tupstreams\x18\x03 \x01(\x04R\tupstreams\x12)\n" +
+	"\x10paused_listeners\x18\x04 \x01(\rR\x0fpausedListeners\x12\x16\n" +
+	"\x06pauses\x18\x05 \x01(\x04R\x06pauses\"\xae\x02\n" +
 	"\x0eListenerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".drawbridge.admin.v1.ListenerStateR\x05state\x12\x18\n" +
@@ -1896,7 +1997,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                            // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                           // 1: drawbridge.admin.v1.EndpointHealth
@@ -1905,76 +2006,78 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(EventType)(0),                                // 4: drawbridge.admin.v1.EventType
 	(*GetStatusRequest)(nil),                      // 5: drawbridge.admin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),                     // 6: drawbridge.admin.v1.GetStatusResponse
-	(*ListenerStatus)(nil),                        // 7: drawbridge.admin.v1.ListenerStatus
-	(*Problem)(nil),                               // 8: drawbridge.admin.v1.Problem
-	(*ResourceCounts)(nil),                        // 9: drawbridge.admin.v1.ResourceCounts
-	(*StatusServiceListUpstreamsRequest)(nil),     // 10: drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	(*StatusServiceListUpstreamsResponse)(nil),    // 11: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	(*UpstreamStatus)(nil),                        // 12: drawbridge.admin.v1.UpstreamStatus
-	(*EndpointStatus)(nil),                        // 13: drawbridge.admin.v1.EndpointStatus
-	(*WarmConnections)(nil),                       // 14: drawbridge.admin.v1.WarmConnections
-	(*FullHandshakes)(nil),                        // 15: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),                // 16: drawbridge.admin.v1.CertificateConnections
-	(*StatusServiceListCertificatesRequest)(nil),  // 17: drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	(*StatusServiceListCertificatesResponse)(nil), // 18: drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	(*CertificateInUse)(nil),                      // 19: drawbridge.admin.v1.CertificateInUse
-	(*WatchEventsRequest)(nil),                    // 20: drawbridge.admin.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                   // 21: drawbridge.admin.v1.WatchEventsResponse
-	(*FailureCount)(nil),                          // 22: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                           // 23: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),                 // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 25: google.protobuf.Duration
-	(*Warning)(nil),                               // 26: drawbridge.admin.v1.Warning
-	(Protocol)(0),                                 // 27: drawbridge.admin.v1.Protocol
-	(Kind)(0),                                     // 28: drawbridge.admin.v1.Kind
-	(*CertificateInfo)(nil),                       // 29: drawbridge.admin.v1.CertificateInfo
-	(Reason)(0),                                   // 30: drawbridge.admin.v1.Reason
+	(*Descriptors)(nil),                           // 7: drawbridge.admin.v1.Descriptors
+	(*ListenerStatus)(nil),                        // 8: drawbridge.admin.v1.ListenerStatus
+	(*Problem)(nil),                               // 9: drawbridge.admin.v1.Problem
+	(*ResourceCounts)(nil),                        // 10: drawbridge.admin.v1.ResourceCounts
+	(*StatusServiceListUpstreamsRequest)(nil),     // 11: drawbridge.admin.v1.StatusServiceListUpstreamsRequest
+	(*StatusServiceListUpstreamsResponse)(nil),    // 12: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
+	(*UpstreamStatus)(nil),                        // 13: drawbridge.admin.v1.UpstreamStatus
+	(*EndpointStatus)(nil),                        // 14: drawbridge.admin.v1.EndpointStatus
+	(*WarmConnections)(nil),                       // 15: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                        // 16: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),                // 17: drawbridge.admin.v1.CertificateConnections
+	(*StatusServiceListCertificatesRequest)(nil),  // 18: drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	(*StatusServiceListCertificatesResponse)(nil), // 19: drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	(*CertificateInUse)(nil),                      // 20: drawbridge.admin.v1.CertificateInUse
+	(*WatchEventsRequest)(nil),                    // 21: drawbridge.admin.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                   // 22: drawbridge.admin.v1.WatchEventsResponse
+	(*FailureCount)(nil),                          // 23: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                           // 24: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),                 // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                   // 26: google.protobuf.Duration
+	(*Warning)(nil),                               // 27: drawbridge.admin.v1.Warning
+	(Protocol)(0),                                 // 28: drawbridge.admin.v1.Protocol
+	(Kind)(0),                                     // 29: drawbridge.admin.v1.Kind
+	(*CertificateInfo)(nil),                       // 30: drawbridge.admin.v1.CertificateInfo
+	(Reason)(0),                                   // 31: drawbridge.admin.v1.Reason
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	24, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	25, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
-	7,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
-	8,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
-	9,  // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	26, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
-	0,  // 6: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	27, // 7: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	28, // 8: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	12, // 9: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	13, // 10: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	16, // 11: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	1,  // 12: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	22, // 13: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	23, // 14: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	29, // 15: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	15, // 16: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	22, // 17: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	14, // 18: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	2,  // 19: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	19, // 20: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 21: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	29, // 22: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	24, // 23: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 24: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
-	28, // 25: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 26: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	30, // 27: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
-	30, // 28: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	30, // 29: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	24, // 30: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
-	5,  // 31: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	10, // 32: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	17, // 33: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	20, // 34: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 35: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	11, // 36: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	18, // 37: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	21, // 38: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
-	35, // [35:39] is the sub-list for method output_type
-	31, // [31:35] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	25, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	26, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	8,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
+	9,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
+	10, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
+	27, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
+	0,  // 7: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
+	28, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	29, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	13, // 10: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	14, // 11: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	17, // 12: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	1,  // 13: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	23, // 14: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	24, // 15: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	30, // 16: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	16, // 17: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	23, // 18: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	15, // 19: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	2,  // 20: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	20, // 21: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 22: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	30, // 23: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	25, // 24: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 25: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
+	29, // 26: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 27: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	31, // 28: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
+	31, // 29: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	31, // 30: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	25, // 31: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
+	5,  // 32: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	11, // 33: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
+	18, // 34: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	21, // 35: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 36: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	12, // 37: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
+	19, // 38: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	22, // 39: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
+	36, // [36:40] is the sub-list for method output_type
+	32, // [32:36] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -1992,7 +2095,7 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
+)
+
+// drawbridge builds the program that is compared.
+func drawbridge(t *testing.T) proxy.Kind {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "drawbridge")
+	if out, err := exec.Command("go", "-C", "..", "build", "-o", path, "./cmd/drawbridge").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return proxy.Drawbridge{Label: "drawbridge", Path: path}
+}
+
+// Each row, for a moment: the configurations are understood, and what comes
+// back is right. Peers that are not installed are left out, as ever.
+func TestEveryProxyThatIsHereDoesTheWorkOfEveryRow(t *testing.T) {
+	o := &options{subject: []proxy.Kind{drawbridge(t)}, pairs: 1, warmUp: time.Millisecond, length: 20 * time.Millisecond, silence: time.Millisecond}
+	peers, err := allPeers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.peers = peers
+	for _, w := range rows {
+		if w.work.program != nil || w.group != "" && w.size > 100 {
+			continue // takes seconds
+		}
+		if w.work.idle > 0 {
+			w.work.idle = 50
+		}
+		o.rows = append(o.rows, w)
+	}
+	r, err := o.run(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log("left out:", r.Missing)
+	if err := r.failed(); err != nil {
+		t.Error(err)
+	}
+	for _, res := range r.Rows {
+		for _, p := range r.Proxies {
+			if res.Skipped[p.Name] == "" && len(res.Samples[p.Name]) != 1 {
+				t.Errorf("%s: %s has %d samples", res.Row, p.Name, len(res.Samples[p.Name]))
+			}
+		}
+	}
+	if i := slices.IndexFunc(r.Rows, func(res result) bool { return res.Row == "growth-config-10" }); i < 0 || r.Rows[i].Samples["drawbridge"][0].More[applyAll] <= 0 {
+		t.Error("growth-config-10 has not measured an apply")
+	}
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+func TestPercentForLetsASmallHeapGrowToTheFloor(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{
+		{0, 800}, {1, 800}, {3 * mib, 800}, {4 * mib, 700}, {8 * mib, 300}, {15 * mib, 113},
+		{16 * mib, 100}, {17 * mib, 100}, {1 << 40, 100}, {1<<64 - 1, 100},
+	} {
+		if got := percentFor(c.live); got != c.want {
+			t.Errorf("%d bytes: %d, want %d", c.live, got, c.want)
+		}
+	}
+}
+
+func TestCollectorFollowsWhatLives(t *testing.T) {
+	before := debug.SetGCPercent(gcPercent)
+	defer debug.SetGCPercent(before)
+	stop := paceCollector()
+	defer stop()
+	gogc := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	await := func(what string, ok func(percent uint64) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			runtime.GC()
+			metrics.Read(gogc)
+			got := gogc[0].Value.Uint64()
+			if ok(got) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: GOGC is %d", what, got)
+			}
+		}
+	}
+	await("at first", func(p uint64) bool { return p > 200 })
+	ballast := make([]byte, 64<<20)
+	await("with much that lives", func(p uint64) bool { return p == gcPercent })
+	runtime.KeepAlive(ballast)
+	ballast = nil
+	await("with little again", func(p uint64) bool { return p > 200 })
+	stop()
+	if got := debug.SetGCPercent(gcPercent); got != gcPercent {
+		t.Errorf("after the end GOGC is %d", got)
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package gateway
+
+// descriptorLimit returns 0: it is not known.
+func descriptorLimit() int { return 0 }
+
+func openDescriptors() int { return 0 }
