@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -131,6 +132,45 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A connection that is upgraded is announced as well.
+func TestUpgradesAreAnnounced(t *testing.T) {
+	w := newWorld(t)
+	ln := listen(t)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c, err := announcedListener{ln}.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		tc := tls.Server(c, w.serverTLS())
+		if _, err := http.ReadRequest(bufio.NewReader(tc)); err != nil {
+			return
+		}
+		fmt.Fprintf(tc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello %s", c.RemoteAddr())
+		io.Copy(io.Discard, tc)
+	}()
+	u := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V2, Endpoints: []upstream.EndpointOptions{
+		{Network: "tcp", Address: ln.Addr().String(), Stream: w.client(), HTTP: w.client("h2", "http/1.1")},
+	}})
+	_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(w.newBack(BackOptions{Upstream: u, TLS: true}))}))
+	c := w.dial(address)
+	io.WriteString(c, "PROXY TCP4 192.0.2.1 198.51.100.2 12345 80\r\n")
+	c.send("GET / HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: test")
+	res, err := http.ReadResponse(c.r, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", res, err)
+	}
+	want := "hello 192.0.2.1:12345"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c.r, got); err != nil || string(got) != want {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	c.Close()
+	<-served
 }
 
 // Clients that nobody announces are announced as who they are.
