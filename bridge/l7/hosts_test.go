@@ -148,9 +148,11 @@ func TestAHostTheUpstreamIsNotIsRefused(t *testing.T) {
 		if s.Failures[certs.ReasonNameMismatch] != 3 || s.Health != upstream.Up {
 			t.Errorf("%+v", s)
 		}
-		if n := len(back.hosts.pools); n != 1 {
-			t.Errorf("%d pools are kept, want that of a.test alone", n)
-		}
+		eventually(t, "that of a.test alone is kept", func() bool {
+			back.hosts.mu.Lock()
+			defer back.hosts.mu.Unlock()
+			return len(back.hosts.pools) == 1
+		})
 	})
 }
 
