@@ -39,7 +39,10 @@ func ParsePins(pins []string) ([][32]byte, error) {
 
 func parsePin(pin string) (sum [32]byte, problem string) {
 	const want = "want the base64 of a SHA-256, 44 characters"
-	text := strings.TrimPrefix(strings.TrimPrefix(pin, "sha256//"), "sha256/")
+	text, named := strings.CutPrefix(pin, "sha256/")
+	if named && len(text) != base64.StdEncoding.EncodedLen(len(sum)) { // of which a slash may be the first character
+		text = strings.TrimPrefix(text, "/")
+	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
 	switch {
 	case text == "":

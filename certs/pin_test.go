@@ -25,6 +25,10 @@ func TestParsePins(t *testing.T) {
 	if err != nil || len(sums) != 3 || sums[0] != sums[1] || sums[1] != sums[2] || sums[0] != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
 		t.Errorf("%x, %v", sums, err)
 	}
+	slash := base64.StdEncoding.EncodeToString(append([]byte{0xff}, make([]byte, 31)...)) // begins with one
+	if sums, err := certs.ParsePins([]string{slash, "sha256/" + slash, "sha256//" + slash}); err != nil || len(sums) != 3 || sums[0] != sums[1] || sums[1] != sums[2] {
+		t.Errorf("%s: %x, %v", slash, sums, err)
+	}
 	if sums, err := certs.ParsePins(nil); sums != nil || err != nil {
 		t.Errorf("nothing: %v, %v", sums, err)
 	}

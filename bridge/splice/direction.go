@@ -156,6 +156,12 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 // flows reports whether the splice is in full flow.
 func (s *Splice) flows() bool { return s.toUpstream.flows || s.toClient.flows }
 
+// wantsMuch reports whether a turn may move much now, and not only what was
+// left over, as of a connection that hardly takes anything any more.
+func (s *Splice) wantsMuch() bool { return s.toUpstream.wantsMuch() || s.toClient.wantsMuch() }
+
+func (d *direction) wantsMuch() bool { return d.flows && d.from.readable && d.to.queue.empty() }
+
 // appetite returns how much to read at once: what the destination can take, so
 // that little is left if it stops taking.
 func (d *direction) appetite(w *workspace) int {

@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"encoding/binary"
 	"net"
 	"os"
 	"runtime"
@@ -16,9 +17,16 @@ import (
 // because a read stops at it, and what follows has been told of already.
 const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
+// alarm is what a loop's own descriptor, which wakes it, is known by.
+const alarm = -1
+
+// slice is how long a loop may run while other goroutines wait.
+const slice = time.Millisecond
+
 // A loop carries its splices by turns.
 type loop struct {
 	epoll   int
+	alarm   int      // an eventfd
 	file    *os.File // of epoll, for the runtime's poller
 	splices atomic.Int64
 	ended   chan struct{}
@@ -57,12 +65,32 @@ func newLoop(e *Engine) (*loop, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return &loop{epoll: fd, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), engine: e}, nil
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	interest := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: alarm}
+	if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, event, &interest); err != nil {
+		unix.Close(event)
+		unix.Close(fd)
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	return &loop{epoll: fd, alarm: event, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), engine: e}, nil
 }
 
 func (l *loop) close() {
 	l.file.Close() // ends the wait
 	<-l.ended
+	unix.Close(l.alarm)
+}
+
+// wake makes the loop's epoll set ready. Nobody reads what is written: each
+// write is an event, and what they add up to never comes near a limit.
+func (l *loop) wake() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = writeNow(l.alarm, one[:])
 }
 
 // enter adds a splice. Its lock is held, so that its descriptors are open.
@@ -112,11 +140,35 @@ func (l *loop) run() {
 		n = epollNow(l.epoll, events)
 		return n != 0
 	}
+	yielded := false
+	yield := func(uintptr) bool {
+		if yielded = !yielded; yielded {
+			l.wake()
+			return false
+		}
+		n = epollNow(l.epoll, events)
+		return true
+	}
+	var busy time.Time // since when the loop has run without a pause
 	for {
-		if len(l.more) > 0 {
+		switch {
+		case len(l.more) == 0:
+			err = raw.Read(poll)
+			busy = time.Time{}
+		case busy.IsZero():
+			busy = time.Now()
 			n = epollNow(l.epoll, events)
-		} else if raw.Read(poll) != nil {
-			return
+		case time.Since(busy) < slice:
+			n = epollNow(l.epoll, events)
+		default:
+			// The runtime looks for what goroutines wait for, such as those who
+			// accept and shake hands, when there is nothing else to run, and
+			// else every 10ms: so the loop waits, for what has happened already.
+			err = raw.Read(yield)
+			busy = time.Now()
+		}
+		if err != nil {
+			return // closed
 		}
 		if n < 0 {
 			// Not what epoll_wait is known to do; a pause, lest it be all that
@@ -126,7 +178,9 @@ func (l *loop) run() {
 		}
 		l.mu.Lock()
 		for i := range n {
-			splices[i] = l.slots[events[i].Fd]
+			if events[i].Fd != alarm {
+				splices[i] = l.slots[events[i].Fd]
+			}
 		}
 		l.mu.Unlock()
 		// Nothing is held while the loop waits.
@@ -140,13 +194,16 @@ func (l *loop) run() {
 		l.engine.putSpace(space)
 		// One of those in full flow, lest all the others wait for all of them.
 		if len(l.more) > 0 {
-			space := l.engine.space(len(l.more))
-			s := l.more[0]
+			s, flowing := l.more[0], len(l.more)
 			left := copy(l.more, l.more[1:])
 			l.more[left] = nil
 			l.more = l.more[:left]
 			s.mu.Lock()
 			s.place.more = false
+			if !s.wantsMuch() {
+				flowing = 0
+			}
+			space := l.engine.space(flowing)
 			l.turn(s, space)
 			l.engine.putSpace(space)
 		}

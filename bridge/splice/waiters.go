@@ -46,7 +46,7 @@ func (e *Engine) give(s *Splice, which int, writable bool) (done bool) {
 	}
 	for more := true; more; {
 		n := 0
-		if s.flows() {
+		if s.wantsMuch() {
 			n = 1
 		}
 		w := e.space(n)

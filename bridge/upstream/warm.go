@@ -16,8 +16,18 @@ const (
 	// than the minute after which many servers close one that says nothing.
 	warmAge = 50 * time.Second
 
-	// maxFills is how many connections to one endpoint are made ready at once.
-	maxFills = 4
+	// maxFills is how many connections to one endpoint are made ready at once if
+	// more than half are missing, and leisurelyFills if not.
+	maxFills       = 8
+	leisurelyFills = 1
+
+	// lull is how long after a client has come those that were taken are
+	// replaced, unless more than half or mostShort are missing, or one has been
+	// for longestLull: a handshake takes the processor from those who are being
+	// served, and several in a row do so to fewer.
+	lull        = 10 * time.Millisecond
+	longestLull = 50 * time.Millisecond
+	mostShort   = 12
 
 	// freshFor is how long a connection is young, and looked at every
 	// lookFresh: a server that refuses our certificate says so at once. Later it
@@ -53,16 +63,20 @@ type warmPool struct {
 
 	used, missed, expired, closed atomic.Uint64
 
-	mu      sync.Mutex
-	cancel  context.CancelFunc // of run; nil until start
-	ended   chan struct{}      // closed when run has returned
-	stopped bool
-	ready   []*warmConn // the oldest first
-	trial   *warmConn   // made while the endpoint is down: does it accept us?
-	making  int
-	looked  time.Time // when those that are ready were last looked at
-	failing backoff   // connections that could not be made
-	closing backoff   // connections that were made, and closed by the peer
+	mu        sync.Mutex
+	cancel    context.CancelFunc // of run; nil until start
+	ended     chan struct{}      // closed when run has returned
+	stopped   bool
+	ready     []*warmConn // the oldest first
+	trial     *warmConn   // made while the endpoint is down: does it accept us?
+	making    int
+	proven    bool      // one was made
+	refilling bool      // until none is missing any more
+	looked    time.Time // when those that are ready were last looked at
+	taken     time.Time // when the last was
+	short     time.Time // since when some that were taken are missing; zero: none is
+	failing   backoff   // connections that could not be made
+	closing   backoff   // connections that were made, and closed by the peer
 }
 
 // A warmConn is one connection of a warmPool. All is guarded by its lock.
@@ -204,12 +218,17 @@ func (w *warmPool) settle(used, dead bool) {
 	if !used && !dead {
 		return
 	}
+	now := time.Now()
 	w.mu.Lock()
 	if used {
 		w.closing.ease(w.size)
+		w.taken = now
+		if w.short.IsZero() {
+			w.short = now
+		}
 	}
 	if dead {
-		w.closing.strike(time.Now())
+		w.closing.strike(now)
 	}
 	w.mu.Unlock()
 	w.signal()

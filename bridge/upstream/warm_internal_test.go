@@ -113,6 +113,10 @@ func (m *mock) count() (ready, dials int) {
 	return ready, dials
 }
 
+func (m *mock) nowDown() (down bool) { m.set(func() { down = m.isDown }); return down }
+
+func (m *mock) mostAtOnce() (n int) { m.set(func() { n = m.most }); return n }
+
 // open returns how many connections are not closed.
 func (m *mock) open() int {
 	synctest.Wait()
@@ -163,20 +167,82 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 		m.start()
 		m.start()
 		time.Sleep(10 * time.Millisecond)
-		if ready, dials := m.count(); ready != 10 || dials != 10 || m.most != maxFills {
-			t.Errorf("%d ready, dialled %d times, %d at once", ready, dials, m.most)
+		if ready, dials := m.count(); ready != 10 || dials != 10 || m.mostAtOnce() != 8 {
+			t.Errorf("%d ready, dialled %d times, %d at once", ready, dials, m.mostAtOnce())
 		}
 		first := m.made[0]
 		if c := m.taken(); c != first {
 			t.Error("it was not the oldest that was taken")
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(lull / 2) // who took it is being served
+		if ready, dials := m.count(); ready != 9 || dials != 0 {
+			t.Errorf("at once after one was taken: %d ready, dialled %d times", ready, dials)
+		}
+		time.Sleep(lull)
 		if ready, dials := m.count(); ready != 10 || dials != 1 {
 			t.Errorf("after one was taken: %d ready, dialled %d times", ready, dials)
 		}
 		if s := m.status(); *s != (Warm{Size: 10, Ready: 10, Used: 1}) {
 			t.Errorf("%+v", s)
 		}
+	})
+}
+
+// As long as there are plenty, those that were taken are replaced several in a
+// row, and else at once.
+func TestWarmConnectionsAreReplacedWithoutHurryWhileThereArePlenty(t *testing.T) {
+	within(t, 40, 0, func(t *testing.T, m *mock) {
+		m.start()
+		time.Sleep(time.Second)
+		for _, test := range []struct {
+			taken int
+			every time.Duration
+			after time.Duration // then they are replaced
+			most  int           // made at once
+		}{
+			{1, 0, lull, 1},
+			{9, lull / 2, longestLull, 1}, // more and more come
+			{mostShort, 0, 0, 1},
+			{21, 0, 0, maxFills},
+		} {
+			m.count()
+			m.set(func() { m.most = 0 })
+			begin := time.Now()
+			for range test.taken {
+				time.Sleep(test.every)
+				m.taken()
+			}
+			first := time.Duration(0)
+			for ; ; time.Sleep(time.Millisecond) {
+				synctest.Wait()
+				if _, dials := m.count(); dials > 0 {
+					first = time.Since(begin)
+					break
+				}
+			}
+			time.Sleep(time.Second)
+			ready, _ := m.count()
+			if ready != 40 || m.mostAtOnce() != test.most || first < test.after || first > test.after+lull {
+				t.Errorf("%d taken, one every %v: replaced after %v, %d at once, %d ready", test.taken, test.every, first, m.mostAtOnce(), ready)
+			}
+		}
+	})
+}
+
+// Who has never answered is asked by one connection alone.
+func TestTheFirstWarmConnectionIsMadeAlone(t *testing.T) {
+	within(t, 10, 0, func(t *testing.T, m *mock) {
+		m.takes = time.Second
+		m.start()
+		time.Sleep(time.Second / 2)
+		if _, dials := m.count(); dials != 1 {
+			t.Errorf("dialled %d times", dials)
+		}
+		time.Sleep(time.Second)
+		if _, dials := m.count(); dials != maxFills {
+			t.Errorf("then dialled %d times", dials)
+		}
+		time.Sleep(10 * time.Second)
 	})
 }
 
@@ -296,14 +362,14 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 			t.Errorf("%d ready, %d open", ready, m.open())
 		}
 		time.Sleep(time.Hour)
-		if open := m.open(); m.most > maxFills || open != 0 {
-			t.Errorf("%d dials at once, %d open", m.most, open)
+		if open := m.open(); m.mostAtOnce() > maxFills || open != 0 {
+			t.Errorf("%d dials at once, %d open", m.mostAtOnce(), open)
 		}
 		m.count()
 		m.set(func() { m.most = 0 })
 		time.Sleep(10 * time.Minute)
-		if _, dials := m.count(); m.most != 1 || dials < 10 {
-			t.Errorf("while down: %d dials, %d at once", dials, m.most)
+		if _, dials := m.count(); m.mostAtOnce() != 1 || dials < 10 {
+			t.Errorf("while down: %d dials, %d at once", dials, m.mostAtOnce())
 		}
 
 		// Somebody else finds out that it is up.
@@ -319,8 +385,8 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 		time.Sleep(time.Hour)
 		m.set(func() { m.fails = nil })
 		time.Sleep(time.Minute)
-		if ready, _ := m.count(); ready != 6 || m.isDown {
-			t.Errorf("by itself: %d ready, down: %v", ready, m.isDown)
+		if ready, _ := m.count(); ready != 6 || m.nowDown() {
+			t.Errorf("by itself: %d ready, down: %v", ready, m.nowDown())
 		}
 	})
 }
@@ -355,8 +421,8 @@ func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Second)
-		if ready, dials := m.count(); ready != 0 || !m.isDown || len(m.found) != 6 || dials > 7 {
-			t.Fatalf("%d ready, down %v, found %v, dialled %d times", ready, m.isDown, m.found, dials)
+		if ready, dials := m.count(); ready != 0 || !m.nowDown() || len(m.found) != 6 || dials > 7 {
+			t.Fatalf("%d ready, down %v, found %v, dialled %d times", ready, m.nowDown(), m.found, dials)
 		}
 		time.Sleep(time.Hour)
 		if ready, dials := m.count(); ready != 0 || m.open() > 1 || dials > 150 || dials < 50 {
@@ -364,8 +430,8 @@ func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
 		}
 		m.set(func() { m.heard = true })
 		time.Sleep(time.Minute)
-		if ready, _ := m.count(); ready != 6 || m.isDown {
-			t.Errorf("heard: %d ready, down %v", ready, m.isDown)
+		if ready, _ := m.count(); ready != 6 || m.nowDown() {
+			t.Errorf("heard: %d ready, down %v", ready, m.nowDown())
 		}
 	})
 }

@@ -80,25 +80,48 @@ func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Du
 	}
 
 	want := w.size
-	if down {
-		want = 1 // to see whether it is up again
+	if down || !w.proven {
+		want = 1 // to see whether it is up
 	}
 	want -= len(w.ready) + w.making
 	if w.trial != nil {
 		want--
 	}
 	if want <= 0 {
+		w.short, w.refilling = time.Time{}, false
 		return gone, 0, next
 	}
 	if until := w.notBefore(down); now.Before(until) {
 		return gone, 0, min(next, until.Sub(now))
 	}
+	hurry := 2*want > w.size
+	if until := w.afterLull(); !w.refilling && !hurry && want < mostShort && now.Before(until) {
+		return gone, 0, min(next, until.Sub(now))
+	}
 	if w.scarce() {
 		return gone, 0, min(next, lookFresh)
 	}
-	fill = max(min(want, maxFills-w.making), 0)
+	atOnce := leisurelyFills
+	if hurry {
+		atOnce = maxFills
+	}
+	fill = max(min(want, atOnce-w.making), 0)
+	w.refilling = true
 	w.making += fill
 	return gone, fill, next // each that is made signals, so that the rest follows
+}
+
+// afterLull returns when those that were taken are to be replaced if there is no
+// hurry. w.mu is held.
+func (w *warmPool) afterLull() time.Time {
+	if w.short.IsZero() {
+		return time.Time{}
+	}
+	quiet, latest := w.taken.Add(lull), w.short.Add(longestLull)
+	if quiet.Before(latest) {
+		return quiet
+	}
+	return latest
 }
 
 // notBefore returns when the next connection may be made. w.mu is held.
@@ -150,6 +173,7 @@ func (w *warmPool) keep(c *warmConn, conn net.Conn, err error) bool {
 		return false
 	case !w.down():
 		w.failing.clear()
+		w.proven = true
 		w.ready = append(w.ready, c)
 		return true
 	case w.trial == nil:
@@ -269,6 +293,7 @@ func (w *warmPool) accept(c *warmConn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failing.clear()
+	w.proven = true
 	if c.drained {
 		return false
 	}

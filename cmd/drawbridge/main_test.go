@@ -69,12 +69,16 @@ type fakeAdmin struct {
 
 type fakeStatus struct {
 	adminv1.UnimplementedStatusServiceServer
+	status       *adminv1.GetStatusResponse // nil: one that says nothing
 	upstreams    *adminv1.StatusServiceListUpstreamsResponse
 	certificates *adminv1.StatusServiceListCertificatesResponse
 	events       func(grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error
 }
 
 func (f fakeStatus) GetStatus(context.Context, *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
+	if f.status != nil {
+		return f.status, nil
+	}
 	return &adminv1.GetStatusResponse{Version: "fake"}, nil
 }
 

@@ -38,6 +38,16 @@ func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
 	sh.run(t.Context(), "status", "-o", "json").want(t, exitOK, `"fullHandshakes"`, `"connectionsByCertificate"`)
 }
 
+func TestWarmConnectionsAndPausesAreShownWhereThereAreAny(t *testing.T) {
+	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `upstreams { name: "u"
+		endpoints { address: "a:1" warm { size: 8 ready: 7 used: 100 missed: 2 expired: 3 closed: 4 } } endpoints { address: "b:1" draining: true } }`)
+	check(t, warmTable(ups.GetUpstreams()), "u|a:1|7 of 8|100|2|3|4")
+	st := text(t, &adminv1.GetStatusResponse{}, `descriptors { limit: 100 clients: 20 upstreams: 19 paused_listeners: 2 pauses: 5 }`)
+	sh := serveFake(t, fakeAdmin{status: fakeStatus{status: st, upstreams: ups}})
+	sh.run(t.Context(), "status").want(t, exitOK, "UPSTREAM   ENDPOINT   WARM     USED   MISSED   EXPIRED   CLOSED\nu          a:1        7 of 8   100    2        3         4\n",
+		"NOT ACCEPTING 2 listeners: clients have 20 of 100 file descriptors, upstreams 19")
+}
+
 func TestCertificatesInUseAreShownByDaysLeft(t *testing.T) {
 	list := text(t, &adminv1.StatusServiceListCertificatesResponse{}, `
 		certificates { use: CERTIFICATE_USE_UPSTREAM name: "u" endpoint: "a:1" days_left: -2 used_by: "upstream u"
