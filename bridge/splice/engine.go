@@ -90,7 +90,7 @@ func (e *Engine) leave(s *Splice) {
 
 // adopt has the side use the connection's descriptor.
 func (x *side) adopt(conn net.Conn) error {
-	_, x.unix = conn.(*net.UnixConn)
+	x.unix = conn.LocalAddr().Network() == "unix" // whatever it is wrapped in
 	if len(x.splice.engine.loops) == 0 {
 		return x.useRaw(conn)
 	}
