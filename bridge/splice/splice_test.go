@@ -244,7 +244,7 @@ func TestRunWaitsForTheEnd(t *testing.T) {
 		client.far.Write([]byte("x"))
 		client.far.(halfCloser).CloseWrite()
 		upstream.far.(halfCloser).CloseWrite()
-		if r := e.Run(client.near, upstream.near, splice.Options{Idle: time.Hour}); r.How != splice.Closed || r.ToUpstream != 1 {
+		if r := e.Run(client.near, upstream.near, splice.Options{Idle: time.Hour, Linger: time.Hour}); r.How != splice.Closed || r.ToUpstream != 1 {
 			t.Errorf("%+v", r)
 		}
 	})
