@@ -136,7 +136,7 @@ func TestLimits(t *testing.T) {
 
 func TestHandshakesAreBoundedAndCounted(t *testing.T) {
 	w := newWorld(t)
-	s, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("http/1.1"), HandshakeTimeout: 50 * time.Millisecond}))
+	s, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("http/1.1"), HandshakeTimeout: 500 * time.Millisecond}))
 	if _, err := io.Copy(io.Discard, w.dial(address)); err != nil {
 		t.Errorf("silent client: %v", err)
 	}
