@@ -18,6 +18,9 @@ var (
 	// errDeadline ends an exchange whose Forward.Timeout ran out.
 	errDeadline = errors.New("the upstream's response header did not come in time")
 
+	// errTooLong ends one whose Forward.TotalTimeout ran out.
+	errTooLong = errors.New("the response was not over in time")
+
 	// errUpgrade is what an upgrade fails with that is not the one the client asked for.
 	errUpgrade = errors.New("the upstream did not change to the protocol that it was asked for, or changed to another")
 
@@ -47,7 +50,7 @@ func (x *exchange) forward() {
 		r.Fields.Add("Expect", "100-continue")
 		x.proceed = make(chan struct{})
 	}
-	x.startTimer(x.action.Forward.Timeout)
+	x.startTimer(x.action.Forward.Timeout, x.action.Forward.TotalTimeout)
 	x.front.Notify(x.gone)
 	b, err := x.carry()
 	if err == nil {
@@ -167,8 +170,8 @@ func (x *exchange) failed(err error) {
 	case errors.As(cause, &body):
 		x.badBody(body.err, name)
 		return
-	case errors.Is(cause, errDeadline):
-		x.logFailure(name, gatewayTimeout.code, errDeadline)
+	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
+		x.logFailure(name, gatewayTimeout.code, cause)
 		x.refuse(gatewayTimeout)
 		return
 	case cause != nil: // or Shutdown has given up waiting
@@ -230,33 +233,74 @@ func (x *exchange) logFailure(name string, code int, err error) {
 		"code", code, "reason", string(reason), "error", printable(err), "suppressed", suppressed)
 }
 
-// startTimer bounds the wait for the response's head; 0: it is not bounded.
-func (x *exchange) startTimer(d time.Duration) {
-	if d <= 0 {
+// startTimer bounds the wait for the response's head, and for all of it; 0: it is
+// not bounded.
+func (x *exchange) startTimer(head, total time.Duration) {
+	if head <= 0 && total <= 0 {
 		return
 	}
-	x.mu.Lock()
-	x.deadline = x.start.Add(d)
-	x.mu.Unlock()
+	first := head
+	x.timing.Lock()
+	if head > 0 {
+		x.deadline = x.start.Add(head)
+	}
+	if total > 0 {
+		x.last = x.start.Add(total)
+		if head <= 0 || total < head {
+			first = total
+		}
+	}
+	x.timing.Unlock()
+	x.ticking = true
 	if x.timer == nil {
-		x.timer = time.AfterFunc(d, x.expire)
+		x.timer = time.AfterFunc(first, x.expire)
 	} else {
-		x.timer.Reset(d)
+		x.timer.Reset(first)
 	}
 }
 
+// timeHeaded is called when the response's head is there, for whose end alone is
+// waited from then on.
+func (x *exchange) timeHeaded() {
+	if x.last.IsZero() {
+		x.stopTimer()
+	} else if !x.timer.Reset(time.Until(x.last)) {
+		x.loose = true
+	}
+}
+
+// stopTimer sees to it that the timer does nothing from now on: what the front
+// does next is no part of this exchange.
 func (x *exchange) stopTimer() {
-	if x.timer != nil {
-		x.timer.Stop()
+	if !x.ticking {
+		return
+	}
+	x.ticking = false
+	if !x.timer.Stop() {
+		x.loose = true
+		x.timing.Lock()
+		x.deadline, x.last = time.Time{}, time.Time{}
+		x.timing.Unlock()
 	}
 }
 
-// expired is called by the timer: of this exchange, or late, of one before.
+// expired is called by the timer.
 func (x *exchange) expired() {
+	x.timing.Lock()
+	defer x.timing.Unlock()
+	now := time.Now()
 	x.mu.Lock()
-	due := !x.deadline.IsZero() && !x.headed && !time.Now().Before(x.deadline)
+	headed := x.headed
 	x.mu.Unlock()
-	if due {
+	total := !x.last.IsZero() && !now.Before(x.last)
+	head := !x.deadline.IsZero() && !headed && !now.Before(x.deadline)
+	switch {
+	case total:
+		x.fail(errTooLong)
+		if headed {
+			x.front.Abort(errTooLong) // it may be the client that takes its time
+		}
+	case head:
 		x.fail(errDeadline)
 	}
 }

@@ -252,6 +252,61 @@ func (w *world) backWith(p Protocol, c *certs.Client, address string) *Back {
 	})})
 }
 
+// Whoever takes too long, upstream or client, the response is cut off, and never
+// looks complete.
+func TestTotalDeadline(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		for _, scheme := range []string{"http", "https"} {
+			w := newWorld(t)
+			ended := make(chan struct{}, 3)
+			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				defer func() { ended <- struct{}{} }()
+				if r.URL.Path == "/endless" {
+					for err := error(nil); err == nil; {
+						_, err = rw.Write(make([]byte, 64<<10))
+					}
+					return
+				}
+				if r.URL.Path == "/slow" {
+					fmt.Fprint(rw, "so far")
+					_ = http.NewResponseController(rw).Flush()
+				}
+				<-r.Context().Done()
+			}), "h2", "http/1.1"))
+			table := &Table{Default: to(back)}
+			if scheme == "https" {
+				table.TLS = w.listenerTLS("h2", "http/1.1")
+			}
+			table.Default.Forward.TotalTimeout = 300 * time.Millisecond
+			s, address := w.gateway(fixed(table))
+			c := w.browser()
+			t.Cleanup(c.CloseIdleConnections)
+			if code, body := w.get(c, scheme+"://"+address+"/"); code != 504 || body != "gateway timeout\n" {
+				t.Errorf("%v, %s: %d %q", p, scheme, code, body)
+			}
+			<-ended
+			for path, want := range map[string]string{"/slow": "so far", "/endless": ""} {
+				res, err := c.Get(scheme + "://" + address + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if path == "/endless" { // nobody reads it until the upstream is rid of it
+					<-ended
+				}
+				got, err := io.ReadAll(res.Body)
+				if err == nil || want != "" && string(got) != want {
+					t.Errorf("%v, %s: %s ended as complete: %d bytes, %v", p, scheme, path, len(got), err)
+				}
+				res.Body.Close()
+				if path != "/endless" {
+					<-ended
+				}
+			}
+			eventually(t, "nothing is in flight", func() bool { return s.Stats().InFlight == 0 })
+		}
+	}
+}
+
 func TestResponseHeaderDeadline(t *testing.T) {
 	w := newWorld(t)
 	release := make(chan struct{})

@@ -40,7 +40,9 @@ type exchange struct {
 	// Of a request that is forwarded.
 	back      *Back
 	endpoint  *upstream.Endpoint
-	timer     *time.Timer       // bounds the wait for the response's head; reused
+	timer     *time.Timer       // bounds the wait for the response's head, or for all of it; reused
+	ticking   bool              // it is set
+	loose     bool              // a timer may still come to it: it is not used again
 	expire    func()            // what it calls
 	gone      func(cause error) // what the front calls
 	sending   sync.WaitGroup    // of the goroutine that sends the body, if there is one
@@ -51,11 +53,14 @@ type exchange struct {
 	over      atomic.Bool       // the rest of the body was refused
 	sent      atomic.Bool       // the request went upstream to its end
 
+	timing   sync.Mutex // held by the timer
+	deadline time.Time  // for the response's head; zero: none
+	last     time.Time  // for all of it; zero: none
+
 	mu       sync.Mutex
 	live     back               // what carries it now; nil: nothing
 	cancel   context.CancelFunc // ends a dial for it; nil: none
 	cause    error              // what ended it before its time; nil: nothing
-	deadline time.Time          // of timer; zero: none
 	proceed  chan struct{}      // closed when the body is to be sent; nil: at once
 	informed bool               // 100 (Continue) was sent
 	headed   bool               // the final head is there
@@ -75,6 +80,9 @@ func (p *exchanges) get(s *Server) *exchange {
 
 // put takes back an exchange that is over: nothing refers to it any more.
 func (p *exchanges) put(x *exchange) {
+	if x.loose {
+		return
+	}
 	fields, found := x.response.Fields, x.match.found
 	clear(fields[:cap(fields)])
 	clear(found[:cap(found)])

@@ -208,9 +208,11 @@ func (x *exchange) release() {
 // relay passes on the final response, of which b has given the head.
 func (x *exchange) relay(b back) {
 	x.head()
-	x.stopTimer()
+	x.timeHeaded()
 	r := &x.response
 	if r.Status == 101 {
+		x.stopTimer() // it is no response any more
+		x.loose = true
 		x.tunnel(b)
 		return
 	}
@@ -308,7 +310,9 @@ func (x *exchange) settle(b back) {
 			// All of the request is on its way, and most likely there.
 			stuck := time.AfterFunc(time.Second, func() { x.fail(errOver) })
 			x.sending.Wait()
-			stuck.Stop()
+			if !stuck.Stop() {
+				x.loose = true
+			}
 		}
 		if !x.sent.Load() {
 			x.drop(b, errOver)

@@ -91,6 +91,10 @@ type Forward struct {
 	// Timeout is how long the upstream's response header may take, from when
 	// the request is routed. 0: no limit.
 	Timeout time.Duration
+
+	// TotalTimeout is how long all of the exchange may take: until the response
+	// is over, its body included. It ends with an upgrade. 0: no limit.
+	TotalTimeout time.Duration
 }
 
 // Redirect answers with another address, the request's own but for what is set.

@@ -135,6 +135,7 @@ func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	}{
 		{"match.path", m.GetPath() != nil}, {"match.methods", len(m.GetMethods()) > 0}, {"match.headers", len(m.GetHeaders()) > 0},
 		{"redirect", msg.GetRedirect() != nil}, {"respond", msg.GetRespond() != nil}, {"forward.timeout", msg.GetForward().GetTimeout() != nil},
+		{"forward.total_timeout", msg.GetForward().GetTotalTimeout() != nil},
 		{"request_headers", msg.GetRequestHeaders() != nil}, {"response_headers", msg.GetResponseHeaders() != nil},
 	} {
 		if f.set {
@@ -163,6 +164,7 @@ func (s *scope) checkForward(f *adminv1.Forward) {
 		s.Add("forward.upstreams", "must give at least one upstream a weight, for one without takes no traffic")
 	}
 	s.duration("forward.timeout", f.GetTimeout())
+	s.duration("forward.total_timeout", f.GetTotalTimeout())
 }
 
 var redirectCodes = []uint32{301, 302, 303, 307, 308}
@@ -341,6 +343,8 @@ func (j *job) action(r *liveRoute) *l7.Action {
 		a.Forward = &l7.Forward{
 			Backs:   upstream.NewSplit(split(r, func(u *liveUpstream) *l7.Back { return u.back })),
 			Timeout: s.duration("forward.timeout", r.msg.GetForward().GetTimeout()),
+
+			TotalTimeout: s.duration("forward.total_timeout", r.msg.GetForward().GetTotalTimeout()),
 		}
 	case r.msg.GetRedirect() != nil:
 		d := r.msg.GetRedirect()

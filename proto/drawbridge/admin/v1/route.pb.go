@@ -445,7 +445,11 @@ type Forward struct {
 	Upstreams []*WeightedUpstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Until the upstream's response header must have arrived. HTTP only.
 	// Default: no limit but the connection's own.
-	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Until all of the response must have been passed on, its body included. What is
+	// late is cut off, so that the client does not take it for complete. HTTP only;
+	// upgraded connections are not bounded. Default: no limit.
+	TotalTimeout  *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,6 +494,13 @@ func (x *Forward) GetUpstreams() []*WeightedUpstream {
 func (x *Forward) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Forward) GetTotalTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.TotalTimeout
 	}
 	return nil
 }
@@ -844,10 +855,11 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\vHeaderMatch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\x05exact\x18\x02 \x01(\tH\x00R\x05exact\x88\x01\x01B\b\n" +
-	"\x06_exact\"\x83\x01\n" +
+	"\x06_exact\"\xc3\x01\n" +
 	"\aForward\x12C\n" +
 	"\tupstreams\x18\x01 \x03(\v2%.drawbridge.admin.v1.WeightedUpstreamR\tupstreams\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\">\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12>\n" +
+	"\rtotal_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ftotalTimeout\">\n" +
 	"\x10WeightedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\"^\n" +
@@ -907,13 +919,14 @@ var file_drawbridge_admin_v1_route_proto_depIdxs = []int32{
 	3,  // 8: drawbridge.admin.v1.RouteMatch.headers:type_name -> drawbridge.admin.v1.HeaderMatch
 	5,  // 9: drawbridge.admin.v1.Forward.upstreams:type_name -> drawbridge.admin.v1.WeightedUpstream
 	11, // 10: drawbridge.admin.v1.Forward.timeout:type_name -> google.protobuf.Duration
-	9,  // 11: drawbridge.admin.v1.HeaderRules.set:type_name -> drawbridge.admin.v1.HeaderValue
-	9,  // 12: drawbridge.admin.v1.HeaderRules.add:type_name -> drawbridge.admin.v1.HeaderValue
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 11: drawbridge.admin.v1.Forward.total_timeout:type_name -> google.protobuf.Duration
+	9,  // 12: drawbridge.admin.v1.HeaderRules.set:type_name -> drawbridge.admin.v1.HeaderValue
+	9,  // 13: drawbridge.admin.v1.HeaderRules.add:type_name -> drawbridge.admin.v1.HeaderValue
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_route_proto_init() }
