@@ -12,24 +12,12 @@ import (
 // either.
 func isHopByHop(name string) bool {
 	switch len(name) {
-	case len("TE"):
-		return message.EqualFold(name, "TE")
-	case len("Upgrade"):
-		return message.EqualFold(name, "Upgrade")
-	case len("Connection"):
-		return message.EqualFold(name, "Connection") || message.EqualFold(name, "Keep-Alive")
-	case len("Content-Length"):
-		return message.EqualFold(name, "Content-Length") || message.EqualFold(name, "HTTP2-Settings")
-	case len("Proxy-Connection"):
-		return message.EqualFold(name, "Proxy-Connection")
-	case len("Transfer-Encoding"):
-		return message.EqualFold(name, "Transfer-Encoding")
 	case len("Proxy-Authenticate"):
 		return message.EqualFold(name, "Proxy-Authenticate")
 	case len("Proxy-Authorization"):
 		return message.EqualFold(name, "Proxy-Authorization")
 	}
-	return false
+	return message.IsConnectionField(name)
 }
 
 // isFraming reports whether a field frames a message or belongs to one

@@ -303,5 +303,5 @@ func (c *Chunked) parseTrailer() error {
 // inTrailer reports whether a trailer may have a field as far as framing goes
 // (RFC 9110, section 6.5.1). What else has no place there is for policy to drop.
 func inTrailer(name string) bool {
-	return !message.EqualFold(name, "Host") && !message.EqualFold(name, "Trailer") && !connectionField(name)
+	return !message.EqualFold(name, "Host") && !message.EqualFold(name, "Trailer") && !message.IsConnectionField(name)
 }

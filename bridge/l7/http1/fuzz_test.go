@@ -36,7 +36,7 @@ func responseSeeds() (all []string) {
 // canWrite takes out of fields what only a Framing says.
 func canWrite(fields message.Fields) message.Fields {
 	kept := slices.Clone(fields)
-	kept.RemoveFunc(func(f message.Field) bool { return connectionField(f.Name) })
+	kept.RemoveFunc(func(f message.Field) bool { return message.IsConnectionField(f.Name) })
 	return kept
 }
 

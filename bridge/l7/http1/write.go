@@ -166,7 +166,7 @@ func appendFields(b []byte, fields message.Fields, request bool) ([]byte, error)
 		switch {
 		case !message.IsToken(name):
 			return b, errWriteName
-		case connectionField(name) || request && message.EqualFold(name, "Host"):
+		case message.IsConnectionField(name) || request && message.EqualFold(name, "Host"):
 			return b, errWriteFraming
 		case !message.IsValue(value):
 			return b, errWriteValue
@@ -177,26 +177,6 @@ func appendFields(b []byte, fields message.Fields, request bool) ([]byte, error)
 		b = append(b, "\r\n"...)
 	}
 	return b, nil
-}
-
-// connectionField reports whether a field frames a message or belongs to one
-// connection (RFC 9110, section 7.6.1).
-func connectionField(name string) bool {
-	switch len(name) {
-	case len("TE"):
-		return message.EqualFold(name, "TE")
-	case len("Upgrade"):
-		return message.EqualFold(name, "Upgrade")
-	case len("Connection"):
-		return message.EqualFold(name, "Connection") || message.EqualFold(name, "Keep-Alive")
-	case len("Content-Length"):
-		return message.EqualFold(name, "Content-Length") || message.EqualFold(name, "HTTP2-Settings")
-	case len("Proxy-Connection"):
-		return message.EqualFold(name, "Proxy-Connection")
-	case len("Transfer-Encoding"):
-		return message.EqualFold(name, "Transfer-Encoding")
-	}
-	return false
 }
 
 // AppendChunk appends a chunk with data, nothing if there is none: an empty

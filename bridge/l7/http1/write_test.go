@@ -206,7 +206,7 @@ func TestNothingIsAllocatedForARequest(t *testing.T) {
 		if err := ParseResponse(nginx, request.Method, &l, &response); err != nil {
 			t.Fatal(err)
 		}
-		response.Fields.RemoveFunc(func(f message.Field) bool { return connectionField(f.Name) })
+		response.Fields.RemoveFunc(func(f message.Field) bool { return message.IsConnectionField(f.Name) })
 		if _, err := AppendResponse(out, &response.Response, Framing{Body: Sized, Length: response.Length}); err != nil {
 			t.Fatal(err)
 		}

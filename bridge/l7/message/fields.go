@@ -160,3 +160,24 @@ func trim(s string) string {
 	}
 	return s
 }
+
+// IsConnectionField reports whether a field frames a message or belongs to one
+// connection (RFC 9110, section 7.6.1), and so is written by whoever writes the
+// message and never passed on.
+func IsConnectionField(name string) bool {
+	switch len(name) {
+	case len("TE"):
+		return EqualFold(name, "TE")
+	case len("Upgrade"):
+		return EqualFold(name, "Upgrade")
+	case len("Connection"):
+		return EqualFold(name, "Connection") || EqualFold(name, "Keep-Alive")
+	case len("Content-Length"):
+		return EqualFold(name, "Content-Length") || EqualFold(name, "HTTP2-Settings")
+	case len("Proxy-Connection"):
+		return EqualFold(name, "Proxy-Connection")
+	case len("Transfer-Encoding"):
+		return EqualFold(name, "Transfer-Encoding")
+	}
+	return false
+}
