@@ -82,7 +82,7 @@ func (s *Socket) tryAsk(fd uintptr) bool {
 	}
 	s.in.asked = true
 	for len(s.in.request) > 0 {
-		n, err := writeNow(fd, s.in.request)
+		n, err := WriteNow(int(fd), s.in.request)
 		s.in.request = s.in.request[n:]
 		switch {
 		case err == nil:

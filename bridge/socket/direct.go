@@ -46,7 +46,7 @@ func (d *Direct) Write(p []byte) (int, error) {
 // when there may be room for more.
 func (d *Direct) tryWrite(fd uintptr) bool {
 	for d.n < len(d.p) {
-		n, err := writeNow(fd, d.p[d.n:])
+		n, err := WriteNow(int(fd), d.p[d.n:])
 		d.n += n
 		if err == syscall.EAGAIN {
 			return false

@@ -4,19 +4,17 @@ package socket
 
 import "syscall"
 
-// readNow and writeNow read and write without waiting.
+// ReadNow is read(2) on a descriptor that does not block. P must not be empty.
+// The error is a syscall.Errno, EAGAIN if there is nothing yet.
+func ReadNow(fd int, p []byte) (int, error) { return now(syscall.Read, fd, p) }
 
-func readNow(fd uintptr, p []byte) (int, error) {
-	for {
-		if n, err := syscall.Read(int(fd), p); err != syscall.EINTR {
-			return max(n, 0), err
-		}
-	}
-}
+// WriteNow is write(2), likewise.
+func WriteNow(fd int, p []byte) (int, error) { return now(syscall.Write, fd, p) }
 
-func writeNow(fd uintptr, p []byte) (int, error) {
+func now(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {
 	for {
-		if n, err := syscall.Write(int(fd), p); err != syscall.EINTR {
+		n, err := call(fd, p)
+		if err != syscall.EINTR {
 			return max(n, 0), err
 		}
 	}

@@ -125,7 +125,7 @@ func (s *Socket) tryRead(fd uintptr) bool {
 	} else {
 		s.in.buf = s.in.pool.Get()
 	}
-	s.in.n, s.in.err = readNow(fd, *s.in.buf)
+	s.in.n, s.in.err = ReadNow(int(fd), *s.in.buf)
 	if s.in.err == syscall.EAGAIN {
 		s.Release()
 		s.in.full = false

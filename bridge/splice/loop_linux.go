@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
 // interest is what a loop is told of, once each time it happens. Of urgent data
@@ -90,7 +92,7 @@ func (l *loop) close() {
 func (l *loop) wake() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = writeNow(l.alarm, one[:])
+	_, _ = socket.WriteNow(l.alarm, one[:])
 }
 
 // enter adds a splice. Its lock is held, so that its descriptors are open.

@@ -68,7 +68,7 @@ func (x *side) Close(bool) { x.splice.Cut(Drained, net.ErrClosed) }
 // receive reads what there is, at most len(p). With nothing there it fails with
 // EAGAIN. At the end of the stream it returns io.EOF, only if that is clean.
 func (x *side) receive(p []byte) (int, error) {
-	n, err := readNow(x.fd, p)
+	n, err := socket.ReadNow(x.fd, p)
 	switch {
 	case err == syscall.EAGAIN:
 		x.readable, x.urgent = false, false
@@ -84,7 +84,7 @@ func (x *side) receive(p []byte) (int, error) {
 		return n, nil
 	case x.tls != nil:
 		return 0, errTruncated // after a close_notify nothing is read
-	case !x.ending && wasReset(x.fd):
+	case !x.ending && socket.WasReset(x.fd):
 		return 0, syscall.ECONNRESET // which a write to this side was told of
 	}
 	return 0, io.EOF
@@ -95,7 +95,7 @@ func (x *side) receive(p []byte) (int, error) {
 func (x *side) send(p []byte) (int, error) {
 	sent := 0
 	for sent < len(p) {
-		n, err := writeNow(x.fd, p[sent:])
+		n, err := socket.WriteNow(x.fd, p[sent:])
 		sent += n
 		if err == syscall.EAGAIN {
 			x.queue.add(&x.splice.engine.buffers, p[sent:])
@@ -112,7 +112,7 @@ func (x *side) send(p []byte) (int, error) {
 func (x *side) sendQueued() (int, error) {
 	sent := 0
 	for !x.queue.empty() {
-		n, err := writeNow(x.fd, x.queue.bytes())
+		n, err := socket.WriteNow(x.fd, x.queue.bytes())
 		sent += n
 		x.queue.drop(&x.splice.engine.buffers, n)
 		if err == syscall.EAGAIN {
