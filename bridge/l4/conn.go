@@ -142,7 +142,7 @@ func (c *conn) bridge(t *Table) bool {
 		c.client.Reset()
 		return false
 	}
-	engine, err := s.engine()
+	engine, err := s.splices.Engine()
 	if err != nil {
 		o.how, o.err, o.reason = splice.ClientFailed, err, certs.Classify(err)
 		socket.Of(back).Reset()

@@ -39,6 +39,7 @@ type Options struct {
 // A Server serves the connections of one listener. All methods may be called
 // concurrently.
 type Server struct {
+	splices     *splice.Source
 	table       func() *Table
 	log         hclog.Logger
 	descriptors *socket.Descriptors // may be nil
@@ -53,8 +54,6 @@ type Server struct {
 
 	mu        sync.Mutex
 	stopped   bool
-	splices   *splice.Engine // nil until there is one
-	own       bool           // it is the Server's
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	perClient map[netip.Addr]int
@@ -70,7 +69,7 @@ func New(o Options) *Server {
 	return &Server{
 		table:       o.Table,
 		log:         log.With("listener", o.Listener),
-		splices:     o.Splices,
+		splices:     splice.NewSource(o.Splices, 0),
 		descriptors: o.Descriptors,
 		ctx:         ctx,
 		cancel:      cancel,
@@ -101,7 +100,7 @@ func (s *Server) StopAccepting() {
 // included, and returns ctx's error once their goroutines have ended.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.StopAccepting()
-	defer s.closeEngine() // when nothing is left
+	defer s.splices.Close() // when nothing is left
 	defer s.cancel()
 	drained := make(chan struct{})
 	go func() {
@@ -125,35 +124,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	return ctx.Err()
-}
-
-// engine returns what carries bytes. The Server's own is made when it is needed
-// first.
-func (s *Server) engine() (*splice.Engine, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.splices == nil {
-		e, err := splice.New(0)
-		if err != nil {
-			return nil, err
-		}
-		s.splices, s.own = e, true
-	}
-	return s.splices, nil
-}
-
-// closeEngine closes the Server's own.
-func (s *Server) closeEngine() {
-	s.mu.Lock()
-	e := s.splices
-	if !s.own {
-		e = nil
-	}
-	s.own = false
-	s.mu.Unlock()
-	if e != nil {
-		e.Close()
-	}
 }
 
 // add takes a connection into the Server's care, or returns false: the Server

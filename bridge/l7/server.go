@@ -37,6 +37,7 @@ type Options struct {
 
 // A Server serves one HTTP listener.
 type Server struct {
+	splices  *splice.Source // of upgraded connections
 	options  Options
 	log      hclog.Logger
 	failures failureLog
@@ -61,8 +62,6 @@ type Server struct {
 	conns     map[*conn]bool
 	perClient map[string]int
 	drained   chan struct{} // closed when closing and without connections
-	splices   *splice.Engine
-	own       bool // splices is to be closed with the Server
 
 	stops atomic.Bool // closing, for who does not hold mu
 
@@ -84,7 +83,7 @@ func New(o Options) *Server {
 		conns:     make(map[*conn]bool),
 		perClient: make(map[string]int),
 		drained:   make(chan struct{}),
-		splices:   o.Splices,
+		splices:   splice.NewSource(o.Splices, 1),
 		stopping:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -170,37 +169,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.work.Wait()
 	s.stopClock()
-	s.closeEngine()
+	s.splices.Close()
 	return err
-}
-
-// engine returns what carries upgraded connections. The Server's own is made
-// when it is needed first.
-func (s *Server) engine() (*splice.Engine, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.splices == nil {
-		e, err := splice.New(1)
-		if err != nil {
-			return nil, err
-		}
-		s.splices, s.own = e, true
-	}
-	return s.splices, nil
-}
-
-// closeEngine closes the Server's own.
-func (s *Server) closeEngine() {
-	s.mu.Lock()
-	e := s.splices
-	if !s.own {
-		e = nil
-	}
-	s.own = false
-	s.mu.Unlock()
-	if e != nil {
-		e.Close()
-	}
 }
 
 // errShutdown ends what Shutdown does not wait for any more.

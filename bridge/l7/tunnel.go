@@ -68,7 +68,7 @@ const upgradedIdle = time.Hour
 // splice lets an upgraded connection of HTTP/1.1 on both sides be carried as
 // those of TCP listeners are.
 func (x *exchange) splice(f *front1, c *conn1) {
-	engine, err := x.server.engine()
+	engine, err := x.server.splices.Engine()
 	if err != nil {
 		x.drop(c, err)
 		x.abort(err)
