@@ -34,6 +34,13 @@ const (
 	ReasonBadCertificate            Reason = "BAD_CERTIFICATE"
 	ReasonLocalConfig               Reason = "LOCAL_CONFIG"
 	ReasonOther                     Reason = "OTHER"
+
+	// Those of requests and health checks, which no handshake fails for.
+	ReasonNoEndpoint      Reason = "NO_ENDPOINT"
+	ReasonOverloaded      Reason = "OVERLOADED"
+	ReasonCheckFailed     Reason = "CHECK_FAILED"
+	ReasonResponseTimeout Reason = "RESPONSE_TIMEOUT"
+	ReasonResponseBroken  Reason = "RESPONSE_BROKEN"
 )
 
 // A VerifyError says which of our own checks of a peer failed.

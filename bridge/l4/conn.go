@@ -32,6 +32,7 @@ type conn struct {
 	// Of whoever serves the connection now: its goroutine while it is made,
 	// then the splice.
 	endpoint *upstream.Endpoint
+	turn     upstream.Turn
 	outcome  outcome
 
 	mu     sync.Mutex
@@ -68,6 +69,7 @@ func (c *conn) serve(t *Table) {
 // finish logs what became of the connection, which is closed.
 func (c *conn) finish() {
 	defer c.server.remove(c)
+	c.turn.End()
 	log := c.server.log
 	if !log.IsDebug() {
 		return
@@ -135,7 +137,8 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.who.Source, c.who.Destination)
 	}
-	back, endpoint, err := u.DialAs(ctx, upstream.Stream, host)
+	c.turn.Begin(u, upstream.Key{})
+	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
 		o.how, o.err, o.reason = endDial, err, certs.Classify(err)

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,7 @@ func (x *exchange) forward() {
 		x.relay(b)
 	}
 	x.front.Notify(nil)
+	x.turn.End()
 	x.stopTimer()
 	if err != nil {
 		x.failed(err)
@@ -66,17 +68,21 @@ func (x *exchange) forward() {
 // carry sends the request to the first endpoint that can be connected to, and
 // returns what its response is read from.
 func (x *exchange) carry() (back, error) {
-	err := error(upstream.ErrNoEndpoint)
-	for _, e := range x.back.options.Upstream.Order() {
+	x.turn.Begin(x.back.options.Upstream, upstream.Key{})
+	var err error
+	for {
+		e, none := x.turn.Next(x.wait)
+		if none != nil {
+			return nil, cmp.Or(err, none) // why the one before failed, if there was one
+		}
 		var b back
 		if b, err = x.try(e); err == nil {
 			return b, nil
 		}
 		if !isUnsent(err) || x.touched.Load() || x.ended() {
-			break
+			return nil, err
 		}
 	}
-	return nil, err
 }
 
 // maxTries bounds how often a request is sent to one endpoint again because

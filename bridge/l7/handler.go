@@ -39,6 +39,8 @@ type exchange struct {
 
 	// Of a request that is forwarded.
 	back      *Back
+	turn      upstream.Turn                    // through the back's upstream
+	wait      func() (context.Context, func()) // x.context, made once
 	endpoint  *upstream.Endpoint
 	timer     *time.Timer       // bounds the wait for the response's head, or for all of it; reused
 	ticking   bool              // it is set
@@ -73,7 +75,7 @@ func (p *exchanges) get(s *Server) *exchange {
 	x, ok := p.pool.Get().(*exchange)
 	if !ok {
 		x = &exchange{server: s}
-		x.lookup, x.gone, x.expire = x.match.values, x.fail, x.expired
+		x.lookup, x.gone, x.expire, x.wait = x.match.values, x.fail, x.expired, x.context
 	}
 	return x
 }
@@ -87,7 +89,7 @@ func (p *exchanges) put(x *exchange) {
 	clear(fields[:cap(fields)])
 	clear(found[:cap(found)])
 	*x = exchange{
-		server: x.server, lookup: x.lookup, gone: x.gone, expire: x.expire, timer: x.timer,
+		server: x.server, lookup: x.lookup, gone: x.gone, expire: x.expire, wait: x.wait, timer: x.timer,
 		response: message.Response{Fields: fields[:0]}, match: matcher{found: found[:0]},
 	}
 	p.pool.Put(x)
@@ -103,6 +105,7 @@ func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
 		if panicked {
 			s.log.Error("panic while serving a request", "panic", recover(), "stack", string(debug.Stack()))
 			f.Abort(errPanic)
+			x.turn.End()
 			x.finish(true)
 			return // x is never used again: who knows what refers to it
 		}

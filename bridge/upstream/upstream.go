@@ -206,29 +206,10 @@ func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, er
 // Socket.Stream has it: whoever asks for a Stream had better call that in any
 // case. The error is a *DialError, several of them joined, or ErrNoEndpoint.
 func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
-	var errs []error
-	for _, e := range u.Order() {
-		if p == Stream {
-			if conn := e.warm.take(); conn != nil {
-				return conn, e, nil
-			}
-		}
-		conn, err := e.DialAs(ctx, p, host)
-		if err == nil {
-			return conn, e, nil
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	switch len(errs) {
-	case 0:
-		return nil, nil, ErrNoEndpoint
-	case 1:
-		return nil, nil, errs[0]
-	}
-	return nil, nil, errors.Join(errs...)
+	var t Turn
+	t.Begin(u, Key{})
+	defer t.End()
+	return t.Dial(ctx, p, host)
 }
 
 // Status tells what became of each endpoint, in the order configured.

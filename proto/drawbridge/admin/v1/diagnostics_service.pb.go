@@ -671,7 +671,9 @@ type ExplainRouteResponse struct {
 	// The path as it would be matched and forwarded. HTTP only.
 	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
 	// The host as it would be matched.
-	Host          string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
+	Host string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
+	// The path that the upstream would see. HTTP only.
+	UpstreamPath  string `protobuf:"bytes,8,opt,name=upstream_path,json=upstreamPath,proto3" json:"upstream_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,13 @@ func (x *ExplainRouteResponse) GetPath() string {
 func (x *ExplainRouteResponse) GetHost() string {
 	if x != nil {
 		return x.Host
+	}
+	return ""
+}
+
+func (x *ExplainRouteResponse) GetUpstreamPath() string {
+	if x != nil {
+		return x.UpstreamPath
 	}
 	return ""
 }
@@ -1213,7 +1222,7 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x03sni\x18\x06 \x01(\tR\x03sni\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
 	"\x14ExplainRouteResponse\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n" +
@@ -1221,7 +1230,8 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x04code\x18\x04 \x01(\rR\x04code\x12D\n" +
 	"\tupstreams\x18\x05 \x03(\v2&.drawbridge.admin.v1.ExplainedUpstreamR\tupstreams\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x12\n" +
-	"\x04host\x18\a \x01(\tR\x04host\"\xdc\x02\n" +
+	"\x04host\x18\a \x01(\tR\x04host\x12#\n" +
+	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\"\xdc\x02\n" +
 	"\x11ExplainedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12D\n" +

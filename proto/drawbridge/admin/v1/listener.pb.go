@@ -75,6 +75,234 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{0}
 }
 
+// A choice of what is written to the access log.
+type AccessLog int32
+
+const (
+	// The same as ACCESS_LOG_ON.
+	AccessLog_ACCESS_LOG_UNSPECIFIED AccessLog = 0
+	// One record for each request, and on a TCP listener for each connection. The
+	// default.
+	AccessLog_ACCESS_LOG_ON AccessLog = 1
+	// Nothing.
+	AccessLog_ACCESS_LOG_OFF AccessLog = 2
+)
+
+// Enum value maps for AccessLog.
+var (
+	AccessLog_name = map[int32]string{
+		0: "ACCESS_LOG_UNSPECIFIED",
+		1: "ACCESS_LOG_ON",
+		2: "ACCESS_LOG_OFF",
+	}
+	AccessLog_value = map[string]int32{
+		"ACCESS_LOG_UNSPECIFIED": 0,
+		"ACCESS_LOG_ON":          1,
+		"ACCESS_LOG_OFF":         2,
+	}
+)
+
+func (x AccessLog) Enum() *AccessLog {
+	p := new(AccessLog)
+	*p = x
+	return p
+}
+
+func (x AccessLog) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AccessLog) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[1].Descriptor()
+}
+
+func (AccessLog) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[1]
+}
+
+func (x AccessLog) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AccessLog.Descriptor instead.
+func (AccessLog) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+}
+
+// A choice of fields that tell of the client. Whatever the client itself says in
+// any of them is removed before ours are added.
+type Forwarding int32
+
+const (
+	// The same as FORWARDING_X_FORWARDED.
+	Forwarding_FORWARDING_UNSPECIFIED Forwarding = 0
+	// X-Forwarded-For, -Proto, -Host and -Port. The default.
+	Forwarding_FORWARDING_X_FORWARDED Forwarding = 1
+	// Forwarded (RFC 7239).
+	Forwarding_FORWARDING_FORWARDED Forwarding = 2
+	// Both.
+	Forwarding_FORWARDING_BOTH Forwarding = 3
+	// None.
+	Forwarding_FORWARDING_NONE Forwarding = 4
+)
+
+// Enum value maps for Forwarding.
+var (
+	Forwarding_name = map[int32]string{
+		0: "FORWARDING_UNSPECIFIED",
+		1: "FORWARDING_X_FORWARDED",
+		2: "FORWARDING_FORWARDED",
+		3: "FORWARDING_BOTH",
+		4: "FORWARDING_NONE",
+	}
+	Forwarding_value = map[string]int32{
+		"FORWARDING_UNSPECIFIED": 0,
+		"FORWARDING_X_FORWARDED": 1,
+		"FORWARDING_FORWARDED":   2,
+		"FORWARDING_BOTH":        3,
+		"FORWARDING_NONE":        4,
+	}
+)
+
+func (x Forwarding) Enum() *Forwarding {
+	p := new(Forwarding)
+	*p = x
+	return p
+}
+
+func (x Forwarding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Forwarding) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[2].Descriptor()
+}
+
+func (Forwarding) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[2]
+}
+
+func (x Forwarding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Forwarding.Descriptor instead.
+func (Forwarding) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
+}
+
+// A choice of fields that tell of the client's certificate. Whatever clients say in
+// any of them, in whatever spelling, is removed, also where none is added.
+type ClientCertificateFields int32
+
+const (
+	// The same as CLIENT_CERTIFICATE_FIELDS_NONE.
+	ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED ClientCertificateFields = 0
+	// None. The default.
+	ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE ClientCertificateFields = 1
+	// X-Client-Cert-Subject, X-Client-Cert-San, X-Client-Cert-Serial and
+	// X-Client-Cert-Fingerprint (SHA-256).
+	ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY ClientCertificateFields = 2
+	// Client-Cert (RFC 9440): the certificate itself.
+	ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440 ClientCertificateFields = 3
+)
+
+// Enum value maps for ClientCertificateFields.
+var (
+	ClientCertificateFields_name = map[int32]string{
+		0: "CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED",
+		1: "CLIENT_CERTIFICATE_FIELDS_NONE",
+		2: "CLIENT_CERTIFICATE_FIELDS_IDENTITY",
+		3: "CLIENT_CERTIFICATE_FIELDS_RFC9440",
+	}
+	ClientCertificateFields_value = map[string]int32{
+		"CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED": 0,
+		"CLIENT_CERTIFICATE_FIELDS_NONE":        1,
+		"CLIENT_CERTIFICATE_FIELDS_IDENTITY":    2,
+		"CLIENT_CERTIFICATE_FIELDS_RFC9440":     3,
+	}
+)
+
+func (x ClientCertificateFields) Enum() *ClientCertificateFields {
+	p := new(ClientCertificateFields)
+	*p = x
+	return p
+}
+
+func (x ClientCertificateFields) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClientCertificateFields) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[3].Descriptor()
+}
+
+func (ClientCertificateFields) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[3]
+}
+
+func (x ClientCertificateFields) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClientCertificateFields.Descriptor instead.
+func (ClientCertificateFields) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
+}
+
+// A choice of what is done about tracing.
+type TraceContext int32
+
+const (
+	// The same as TRACE_CONTEXT_PASS.
+	TraceContext_TRACE_CONTEXT_UNSPECIFIED TraceContext = 0
+	// What came is passed on, as it came. The default.
+	TraceContext_TRACE_CONTEXT_PASS TraceContext = 1
+	// A request without a good traceparent gets one.
+	TraceContext_TRACE_CONTEXT_MAKE TraceContext = 2
+)
+
+// Enum value maps for TraceContext.
+var (
+	TraceContext_name = map[int32]string{
+		0: "TRACE_CONTEXT_UNSPECIFIED",
+		1: "TRACE_CONTEXT_PASS",
+		2: "TRACE_CONTEXT_MAKE",
+	}
+	TraceContext_value = map[string]int32{
+		"TRACE_CONTEXT_UNSPECIFIED": 0,
+		"TRACE_CONTEXT_PASS":        1,
+		"TRACE_CONTEXT_MAKE":        2,
+	}
+)
+
+func (x TraceContext) Enum() *TraceContext {
+	p := new(TraceContext)
+	*p = x
+	return p
+}
+
+func (x TraceContext) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TraceContext) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[4].Descriptor()
+}
+
+func (TraceContext) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[4]
+}
+
+func (x TraceContext) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TraceContext.Descriptor instead.
+func (TraceContext) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
+}
+
 // A Listener is a socket that clients connect to.
 type Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -109,8 +337,13 @@ type Listener struct {
 	// from the proxies in front. Left out: clients connect directly, and such a
 	// header is taken for what any client sends.
 	AcceptProxyProtocol *AcceptProxyProtocol `protobuf:"bytes,13,opt,name=accept_proxy_protocol,json=acceptProxyProtocol,proto3" json:"accept_proxy_protocol,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Which clients are served at all, by their address.
+	Access *ClientAccess `protobuf:"bytes,14,opt,name=access,proto3" json:"access,omitempty"`
+	// Whether this listener's requests and connections are in the access log, which
+	// `drawbridge serve --access-log` asks for.
+	AccessLog     AccessLog `protobuf:"varint,15,opt,name=access_log,json=accessLog,proto3,enum=drawbridge.admin.v1.AccessLog" json:"access_log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Listener) Reset() {
@@ -234,6 +467,79 @@ func (x *Listener) GetAcceptProxyProtocol() *AcceptProxyProtocol {
 	return nil
 }
 
+func (x *Listener) GetAccess() *ClientAccess {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *Listener) GetAccessLog() AccessLog {
+	if x != nil {
+		return x.AccessLog
+	}
+	return AccessLog_ACCESS_LOG_UNSPECIFIED
+}
+
+// Which clients a listener serves, by their addresses: IP addresses, and prefixes
+// such as "10.0.0.0/8". The client is the one that the PROXY protocol or
+// http.trusted_proxies tell of. A connection of another is closed before anything
+// of it is read, a request of another answered with 403. Clients of unix-domain
+// sockets have no address, and are served.
+type ClientAccess struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only these are served. Empty: all that are not denied.
+	Allow []string `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
+	// These are not, even if they are allowed.
+	Deny          []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientAccess) Reset() {
+	*x = ClientAccess{}
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientAccess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientAccess) ProtoMessage() {}
+
+func (x *ClientAccess) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientAccess.ProtoReflect.Descriptor instead.
+func (*ClientAccess) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ClientAccess) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *ClientAccess) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
 // Who announces clients by the PROXY protocol. The client that is announced is
 // the client in everything: limits, logs, X-Forwarded-For. Where a proxy speaks
 // for itself (LOCAL) or does not know (UNKNOWN), the client is the proxy. The
@@ -252,7 +558,7 @@ type AcceptProxyProtocol struct {
 
 func (x *AcceptProxyProtocol) Reset() {
 	*x = AcceptProxyProtocol{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +570,7 @@ func (x *AcceptProxyProtocol) String() string {
 func (*AcceptProxyProtocol) ProtoMessage() {}
 
 func (x *AcceptProxyProtocol) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +583,7 @@ func (x *AcceptProxyProtocol) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptProxyProtocol.ProtoReflect.Descriptor instead.
 func (*AcceptProxyProtocol) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AcceptProxyProtocol) GetTrustedSources() []string {
@@ -295,13 +601,25 @@ type ListenerLimits struct {
 	Connections uint32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections open at once from one client address. 0: no limit.
 	ConnectionsPerClient uint32 `protobuf:"varint,2,opt,name=connections_per_client,json=connectionsPerClient,proto3" json:"connections_per_client,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Requests served at once; further ones are answered with 503. HTTP only. 0: no
+	// limit.
+	Requests uint32 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Requests served at once for one client address; further ones are answered
+	// with 429. HTTP only. 0: no limit.
+	RequestsPerClient uint32 `protobuf:"varint,4,opt,name=requests_per_client,json=requestsPerClient,proto3" json:"requests_per_client,omitempty"`
+	// How many requests, on a TCP listener connections, are taken in a time from all
+	// clients together. What is too much is answered with 503, or closed.
+	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	// The same from one client address. What is too much is answered with 429, or
+	// closed.
+	RatePerClient *Rate `protobuf:"bytes,6,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenerLimits) Reset() {
 	*x = ListenerLimits{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +631,7 @@ func (x *ListenerLimits) String() string {
 func (*ListenerLimits) ProtoMessage() {}
 
 func (x *ListenerLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +644,7 @@ func (x *ListenerLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerLimits.ProtoReflect.Descriptor instead.
 func (*ListenerLimits) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListenerLimits) GetConnections() uint32 {
@@ -339,6 +657,98 @@ func (x *ListenerLimits) GetConnections() uint32 {
 func (x *ListenerLimits) GetConnectionsPerClient() uint32 {
 	if x != nil {
 		return x.ConnectionsPerClient
+	}
+	return 0
+}
+
+func (x *ListenerLimits) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *ListenerLimits) GetRequestsPerClient() uint32 {
+	if x != nil {
+		return x.RequestsPerClient
+	}
+	return 0
+}
+
+func (x *ListenerLimits) GetRate() *Rate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *ListenerLimits) GetRatePerClient() *Rate {
+	if x != nil {
+		return x.RatePerClient
+	}
+	return nil
+}
+
+// So many in a time, evenly: a token bucket that starts full.
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many in the period. At least 1, at most 1000000.
+	Count uint32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// The period. Default: 1s; at most 1h.
+	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
+	// How many may come at once after a lull. Default: count.
+	Burst         uint32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Rate) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Rate) GetPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *Rate) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
 	}
 	return 0
 }
@@ -362,7 +772,7 @@ type ListenerTimeouts struct {
 
 func (x *ListenerTimeouts) Reset() {
 	*x = ListenerTimeouts{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +784,7 @@ func (x *ListenerTimeouts) String() string {
 func (*ListenerTimeouts) ProtoMessage() {}
 
 func (x *ListenerTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +797,7 @@ func (x *ListenerTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerTimeouts.ProtoReflect.Descriptor instead.
 func (*ListenerTimeouts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListenerTimeouts) GetHandshake() *durationpb.Duration {
@@ -423,7 +833,7 @@ type TcpOptions struct {
 
 func (x *TcpOptions) Reset() {
 	*x = TcpOptions{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +845,7 @@ func (x *TcpOptions) String() string {
 func (*TcpOptions) ProtoMessage() {}
 
 func (x *TcpOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +858,7 @@ func (x *TcpOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpOptions.ProtoReflect.Descriptor instead.
 func (*TcpOptions) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TcpOptions) GetLinger() *durationpb.Duration {
@@ -463,13 +873,41 @@ type HttpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most bytes of a request's header. Default: 65536; at most 1048576.
 	MaxHeaderBytes uint32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3" json:"max_header_bytes,omitempty"`
+	// Most fields of a request's header. Default: 1000; at most 10000.
+	MaxHeaderFields uint32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3" json:"max_header_fields,omitempty"`
+	// Most bytes of a request's body; a longer one is answered with 413, or cut off
+	// once that much has been passed on. Default: no limit.
+	MaxBodyBytes uint64 `protobuf:"varint,3,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	// After so many requests a connection takes no more: HTTP/1.1 says
+	// Connection: close, HTTP/2 GOAWAY. So load spreads again. 0: no limit.
+	MaxRequestsPerConnection uint32 `protobuf:"varint,4,opt,name=max_requests_per_connection,json=maxRequestsPerConnection,proto3" json:"max_requests_per_connection,omitempty"`
+	// The same after so long. Requests under way are finished. Default: no limit.
+	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
+	// Proxies in front whose word on the client is taken: IP addresses, prefixes, and
+	// "unix:" for whoever connects to a unix-domain socket. The client is then the
+	// last address of X-Forwarded-For that is none of theirs, and X-Forwarded-Proto,
+	// -Host and -Port are what the proxy says. From anybody else such fields are
+	// removed. Empty: nobody's word is taken.
+	TrustedProxies []string `protobuf:"bytes,6,rep,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
+	// How upstreams are told of the client. Default: FORWARDING_X_FORWARDED.
+	Forwarding Forwarding `protobuf:"varint,7,opt,name=forwarding,proto3,enum=drawbridge.admin.v1.Forwarding" json:"forwarding,omitempty"`
+	// How upstreams are told of the client's certificate, if it was verified.
+	// Default: they are not.
+	ClientCertificateFields ClientCertificateFields `protobuf:"varint,8,opt,name=client_certificate_fields,json=clientCertificateFields,proto3,enum=drawbridge.admin.v1.ClientCertificateFields" json:"client_certificate_fields,omitempty"`
+	// Whether requests without one get a W3C traceparent. One that came is passed on
+	// in any case.
+	TraceContext TraceContext `protobuf:"varint,9,opt,name=trace_context,json=traceContext,proto3,enum=drawbridge.admin.v1.TraceContext" json:"trace_context,omitempty"`
+	// Name of the field that holds a request's id, such as X-Request-Id: one that came
+	// is passed on if it is plain and short, else one is made; the response has it
+	// too. Empty: there are no ids.
+	RequestIdField string `protobuf:"bytes,10,opt,name=request_id_field,json=requestIdField,proto3" json:"request_id_field,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *HttpOptions) Reset() {
 	*x = HttpOptions{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +919,7 @@ func (x *HttpOptions) String() string {
 func (*HttpOptions) ProtoMessage() {}
 
 func (x *HttpOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +932,7 @@ func (x *HttpOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpOptions.ProtoReflect.Descriptor instead.
 func (*HttpOptions) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HttpOptions) GetMaxHeaderBytes() uint32 {
@@ -504,11 +942,74 @@ func (x *HttpOptions) GetMaxHeaderBytes() uint32 {
 	return 0
 }
 
+func (x *HttpOptions) GetMaxHeaderFields() uint32 {
+	if x != nil {
+		return x.MaxHeaderFields
+	}
+	return 0
+}
+
+func (x *HttpOptions) GetMaxBodyBytes() uint64 {
+	if x != nil {
+		return x.MaxBodyBytes
+	}
+	return 0
+}
+
+func (x *HttpOptions) GetMaxRequestsPerConnection() uint32 {
+	if x != nil {
+		return x.MaxRequestsPerConnection
+	}
+	return 0
+}
+
+func (x *HttpOptions) GetMaxConnectionAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxConnectionAge
+	}
+	return nil
+}
+
+func (x *HttpOptions) GetTrustedProxies() []string {
+	if x != nil {
+		return x.TrustedProxies
+	}
+	return nil
+}
+
+func (x *HttpOptions) GetForwarding() Forwarding {
+	if x != nil {
+		return x.Forwarding
+	}
+	return Forwarding_FORWARDING_UNSPECIFIED
+}
+
+func (x *HttpOptions) GetClientCertificateFields() ClientCertificateFields {
+	if x != nil {
+		return x.ClientCertificateFields
+	}
+	return ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED
+}
+
+func (x *HttpOptions) GetTraceContext() TraceContext {
+	if x != nil {
+		return x.TraceContext
+	}
+	return TraceContext_TRACE_CONTEXT_UNSPECIFIED
+}
+
+func (x *HttpOptions) GetRequestIdField() string {
+	if x != nil {
+		return x.RequestIdField
+	}
+	return ""
+}
+
 var File_drawbridge_admin_v1_listener_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x05\n" +
+	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb0\x06\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Listener.LabelsEntryR\x06labels\x12\x12\n" +
@@ -523,15 +1024,29 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	" \x01(\v2%.drawbridge.admin.v1.ListenerTimeoutsR\btimeouts\x121\n" +
 	"\x03tcp\x18\v \x01(\v2\x1f.drawbridge.admin.v1.TcpOptionsR\x03tcp\x124\n" +
 	"\x04http\x18\f \x01(\v2 .drawbridge.admin.v1.HttpOptionsR\x04http\x12\\\n" +
-	"\x15accept_proxy_protocol\x18\r \x01(\v2(.drawbridge.admin.v1.AcceptProxyProtocolR\x13acceptProxyProtocol\x1a9\n" +
+	"\x15accept_proxy_protocol\x18\r \x01(\v2(.drawbridge.admin.v1.AcceptProxyProtocolR\x13acceptProxyProtocol\x129\n" +
+	"\x06access\x18\x0e \x01(\v2!.drawbridge.admin.v1.ClientAccessR\x06access\x12=\n" +
+	"\n" +
+	"access_log\x18\x0f \x01(\x0e2\x1e.drawbridge.admin.v1.AccessLogR\taccessLog\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"8\n" +
+	"\fClientAccess\x12\x14\n" +
+	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
+	"\x04deny\x18\x02 \x03(\tR\x04deny\">\n" +
 	"\x13AcceptProxyProtocol\x12'\n" +
-	"\x0ftrusted_sources\x18\x01 \x03(\tR\x0etrustedSources\"h\n" +
+	"\x0ftrusted_sources\x18\x01 \x03(\tR\x0etrustedSources\"\xa6\x02\n" +
 	"\x0eListenerLimits\x12 \n" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x124\n" +
-	"\x16connections_per_client\x18\x02 \x01(\rR\x14connectionsPerClient\"\xb6\x01\n" +
+	"\x16connections_per_client\x18\x02 \x01(\rR\x14connectionsPerClient\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\rR\brequests\x12.\n" +
+	"\x13requests_per_client\x18\x04 \x01(\rR\x11requestsPerClient\x12-\n" +
+	"\x04rate\x18\x05 \x01(\v2\x19.drawbridge.admin.v1.RateR\x04rate\x12A\n" +
+	"\x0frate_per_client\x18\x06 \x01(\v2\x19.drawbridge.admin.v1.RateR\rratePerClient\"e\n" +
+	"\x04Rate\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x121\n" +
+	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x14\n" +
+	"\x05burst\x18\x03 \x01(\rR\x05burst\"\xb6\x01\n" +
 	"\x10ListenerTimeouts\x127\n" +
 	"\thandshake\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\thandshake\x12-\n" +
 	"\x04idle\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12:\n" +
@@ -539,13 +1054,45 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"headerRead\"?\n" +
 	"\n" +
 	"TcpOptions\x121\n" +
-	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"7\n" +
+	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\xd7\x04\n" +
 	"\vHttpOptions\x12(\n" +
-	"\x10max_header_bytes\x18\x01 \x01(\rR\x0emaxHeaderBytes*I\n" +
+	"\x10max_header_bytes\x18\x01 \x01(\rR\x0emaxHeaderBytes\x12*\n" +
+	"\x11max_header_fields\x18\x02 \x01(\rR\x0fmaxHeaderFields\x12$\n" +
+	"\x0emax_body_bytes\x18\x03 \x01(\x04R\fmaxBodyBytes\x12=\n" +
+	"\x1bmax_requests_per_connection\x18\x04 \x01(\rR\x18maxRequestsPerConnection\x12G\n" +
+	"\x12max_connection_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10maxConnectionAge\x12'\n" +
+	"\x0ftrusted_proxies\x18\x06 \x03(\tR\x0etrustedProxies\x12?\n" +
+	"\n" +
+	"forwarding\x18\a \x01(\x0e2\x1f.drawbridge.admin.v1.ForwardingR\n" +
+	"forwarding\x12h\n" +
+	"\x19client_certificate_fields\x18\b \x01(\x0e2,.drawbridge.admin.v1.ClientCertificateFieldsR\x17clientCertificateFields\x12F\n" +
+	"\rtrace_context\x18\t \x01(\x0e2!.drawbridge.admin.v1.TraceContextR\ftraceContext\x12(\n" +
+	"\x10request_id_field\x18\n" +
+	" \x01(\tR\x0erequestIdField*I\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x11\n" +
-	"\rPROTOCOL_HTTP\x10\x02BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\rPROTOCOL_HTTP\x10\x02*N\n" +
+	"\tAccessLog\x12\x1a\n" +
+	"\x16ACCESS_LOG_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rACCESS_LOG_ON\x10\x01\x12\x12\n" +
+	"\x0eACCESS_LOG_OFF\x10\x02*\x88\x01\n" +
+	"\n" +
+	"Forwarding\x12\x1a\n" +
+	"\x16FORWARDING_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FORWARDING_X_FORWARDED\x10\x01\x12\x18\n" +
+	"\x14FORWARDING_FORWARDED\x10\x02\x12\x13\n" +
+	"\x0fFORWARDING_BOTH\x10\x03\x12\x13\n" +
+	"\x0fFORWARDING_NONE\x10\x04*\xb7\x01\n" +
+	"\x17ClientCertificateFields\x12)\n" +
+	"%CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED\x10\x00\x12\"\n" +
+	"\x1eCLIENT_CERTIFICATE_FIELDS_NONE\x10\x01\x12&\n" +
+	"\"CLIENT_CERTIFICATE_FIELDS_IDENTITY\x10\x02\x12%\n" +
+	"!CLIENT_CERTIFICATE_FIELDS_RFC9440\x10\x03*]\n" +
+	"\fTraceContext\x12\x1d\n" +
+	"\x19TRACE_CONTEXT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12TRACE_CONTEXT_PASS\x10\x01\x12\x16\n" +
+	"\x12TRACE_CONTEXT_MAKE\x10\x02BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_listener_proto_rawDescOnce sync.Once
@@ -559,38 +1106,53 @@ func file_drawbridge_admin_v1_listener_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_listener_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_drawbridge_admin_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_drawbridge_admin_v1_listener_proto_goTypes = []any{
-	(Protocol)(0),               // 0: drawbridge.admin.v1.Protocol
-	(*Listener)(nil),            // 1: drawbridge.admin.v1.Listener
-	(*AcceptProxyProtocol)(nil), // 2: drawbridge.admin.v1.AcceptProxyProtocol
-	(*ListenerLimits)(nil),      // 3: drawbridge.admin.v1.ListenerLimits
-	(*ListenerTimeouts)(nil),    // 4: drawbridge.admin.v1.ListenerTimeouts
-	(*TcpOptions)(nil),          // 5: drawbridge.admin.v1.TcpOptions
-	(*HttpOptions)(nil),         // 6: drawbridge.admin.v1.HttpOptions
-	nil,                         // 7: drawbridge.admin.v1.Listener.LabelsEntry
-	(*ServerTls)(nil),           // 8: drawbridge.admin.v1.ServerTls
-	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
+	(Protocol)(0),                // 0: drawbridge.admin.v1.Protocol
+	(AccessLog)(0),               // 1: drawbridge.admin.v1.AccessLog
+	(Forwarding)(0),              // 2: drawbridge.admin.v1.Forwarding
+	(ClientCertificateFields)(0), // 3: drawbridge.admin.v1.ClientCertificateFields
+	(TraceContext)(0),            // 4: drawbridge.admin.v1.TraceContext
+	(*Listener)(nil),             // 5: drawbridge.admin.v1.Listener
+	(*ClientAccess)(nil),         // 6: drawbridge.admin.v1.ClientAccess
+	(*AcceptProxyProtocol)(nil),  // 7: drawbridge.admin.v1.AcceptProxyProtocol
+	(*ListenerLimits)(nil),       // 8: drawbridge.admin.v1.ListenerLimits
+	(*Rate)(nil),                 // 9: drawbridge.admin.v1.Rate
+	(*ListenerTimeouts)(nil),     // 10: drawbridge.admin.v1.ListenerTimeouts
+	(*TcpOptions)(nil),           // 11: drawbridge.admin.v1.TcpOptions
+	(*HttpOptions)(nil),          // 12: drawbridge.admin.v1.HttpOptions
+	nil,                          // 13: drawbridge.admin.v1.Listener.LabelsEntry
+	(*ServerTls)(nil),            // 14: drawbridge.admin.v1.ServerTls
+	(*durationpb.Duration)(nil),  // 15: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_listener_proto_depIdxs = []int32{
-	7,  // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
+	13, // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
 	0,  // 1: drawbridge.admin.v1.Listener.protocol:type_name -> drawbridge.admin.v1.Protocol
-	8,  // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
-	3,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
-	4,  // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
-	5,  // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
-	6,  // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
-	2,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
-	9,  // 8: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
-	9,  // 9: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
-	9,  // 10: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
-	9,  // 11: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
+	8,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
+	10, // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
+	11, // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
+	12, // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
+	7,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
+	6,  // 8: drawbridge.admin.v1.Listener.access:type_name -> drawbridge.admin.v1.ClientAccess
+	1,  // 9: drawbridge.admin.v1.Listener.access_log:type_name -> drawbridge.admin.v1.AccessLog
+	9,  // 10: drawbridge.admin.v1.ListenerLimits.rate:type_name -> drawbridge.admin.v1.Rate
+	9,  // 11: drawbridge.admin.v1.ListenerLimits.rate_per_client:type_name -> drawbridge.admin.v1.Rate
+	15, // 12: drawbridge.admin.v1.Rate.period:type_name -> google.protobuf.Duration
+	15, // 13: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
+	15, // 14: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
+	15, // 15: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
+	15, // 16: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
+	15, // 17: drawbridge.admin.v1.HttpOptions.max_connection_age:type_name -> google.protobuf.Duration
+	2,  // 18: drawbridge.admin.v1.HttpOptions.forwarding:type_name -> drawbridge.admin.v1.Forwarding
+	3,  // 19: drawbridge.admin.v1.HttpOptions.client_certificate_fields:type_name -> drawbridge.admin.v1.ClientCertificateFields
+	4,  // 20: drawbridge.admin.v1.HttpOptions.trace_context:type_name -> drawbridge.admin.v1.TraceContext
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_listener_proto_init() }
@@ -604,8 +1166,8 @@ func file_drawbridge_admin_v1_listener_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_listener_proto_rawDesc), len(file_drawbridge_admin_v1_listener_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   7,
+			NumEnums:      5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -80,6 +80,17 @@ const (
 	Reason_REASON_LOCAL_CONFIG Reason = 25
 	// None of the above; the message tells.
 	Reason_REASON_OTHER Reason = 26
+	// No endpoint takes traffic: there is none, or all are draining or not well.
+	Reason_REASON_NO_ENDPOINT Reason = 27
+	// A limit of the upstream is reached, and nothing more may wait, or it has waited
+	// too long.
+	Reason_REASON_OVERLOADED Reason = 28
+	// The endpoint answered a health check, but not as it is to.
+	Reason_REASON_CHECK_FAILED Reason = 29
+	// A response did not come, or not whole, in time.
+	Reason_REASON_RESPONSE_TIMEOUT Reason = 30
+	// The connection ended before a response began or was whole.
+	Reason_REASON_RESPONSE_BROKEN Reason = 31
 )
 
 // Enum value maps for Reason.
@@ -112,6 +123,11 @@ var (
 		24: "REASON_BAD_CERTIFICATE",
 		25: "REASON_LOCAL_CONFIG",
 		26: "REASON_OTHER",
+		27: "REASON_NO_ENDPOINT",
+		28: "REASON_OVERLOADED",
+		29: "REASON_CHECK_FAILED",
+		30: "REASON_RESPONSE_TIMEOUT",
+		31: "REASON_RESPONSE_BROKEN",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -141,6 +157,11 @@ var (
 		"REASON_BAD_CERTIFICATE":             24,
 		"REASON_LOCAL_CONFIG":                25,
 		"REASON_OTHER":                       26,
+		"REASON_NO_ENDPOINT":                 27,
+		"REASON_OVERLOADED":                  28,
+		"REASON_CHECK_FAILED":                29,
+		"REASON_RESPONSE_TIMEOUT":            30,
+		"REASON_RESPONSE_BROKEN":             31,
 	}
 )
 
@@ -175,7 +196,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xd2\x05\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xd3\x06\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -204,7 +225,12 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x14REASON_ALPN_MISMATCH\x10\x17\x12\x1a\n" +
 	"\x16REASON_BAD_CERTIFICATE\x10\x18\x12\x17\n" +
 	"\x13REASON_LOCAL_CONFIG\x10\x19\x12\x10\n" +
-	"\fREASON_OTHER\x10\x1aBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\fREASON_OTHER\x10\x1a\x12\x16\n" +
+	"\x12REASON_NO_ENDPOINT\x10\x1b\x12\x15\n" +
+	"\x11REASON_OVERLOADED\x10\x1c\x12\x17\n" +
+	"\x13REASON_CHECK_FAILED\x10\x1d\x12\x1b\n" +
+	"\x17REASON_RESPONSE_TIMEOUT\x10\x1e\x12\x1a\n" +
+	"\x16REASON_RESPONSE_BROKEN\x10\x1fBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once

@@ -22,6 +22,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What may make a request be tried again.
+type RetryCondition int32
+
+const (
+	// Not allowed.
+	RetryCondition_RETRY_CONDITION_UNSPECIFIED RetryCondition = 0
+	// No connection, or no handshake: the endpoint has seen nothing of the request.
+	RetryCondition_RETRY_CONDITION_CONNECT_FAILURE RetryCondition = 1
+	// The connection ended before the response began.
+	RetryCondition_RETRY_CONDITION_RESET RetryCondition = 2
+	// HTTP/2: the stream was refused, unprocessed (RFC 9113 section 8.7).
+	RetryCondition_RETRY_CONDITION_REFUSED_STREAM RetryCondition = 3
+)
+
+// Enum value maps for RetryCondition.
+var (
+	RetryCondition_name = map[int32]string{
+		0: "RETRY_CONDITION_UNSPECIFIED",
+		1: "RETRY_CONDITION_CONNECT_FAILURE",
+		2: "RETRY_CONDITION_RESET",
+		3: "RETRY_CONDITION_REFUSED_STREAM",
+	}
+	RetryCondition_value = map[string]int32{
+		"RETRY_CONDITION_UNSPECIFIED":     0,
+		"RETRY_CONDITION_CONNECT_FAILURE": 1,
+		"RETRY_CONDITION_RESET":           2,
+		"RETRY_CONDITION_REFUSED_STREAM":  3,
+	}
+)
+
+func (x RetryCondition) Enum() *RetryCondition {
+	p := new(RetryCondition)
+	*p = x
+	return p
+}
+
+func (x RetryCondition) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RetryCondition) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_route_proto_enumTypes[0].Descriptor()
+}
+
+func (RetryCondition) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_route_proto_enumTypes[0]
+}
+
+func (x RetryCondition) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RetryCondition.Descriptor instead.
+func (RetryCondition) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{0}
+}
+
 // A Route sends some of a listener's traffic somewhere. Of the routes that
 // match, the most specific wins: an exact host before a wildcard before none,
 // then an exact path before the longest prefix before a regular expression
@@ -449,7 +506,13 @@ type Forward struct {
 	// Until all of the response must have been passed on, its body included. What is
 	// late is cut off, so that the client does not take it for complete. HTTP only;
 	// upgraded connections are not bounded. Default: no limit.
-	TotalTimeout  *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
+	TotalTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
+	// The path that the upstream sees. HTTP only. Default: the request's.
+	Rewrite *Rewrite `protobuf:"bytes,4,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
+	// Whether, and when, a request is sent again. HTTP only. Default: only where the
+	// upstream cannot have seen it: a connection that could not be made goes on to the
+	// next endpoint, and one found closed is made anew.
+	Retry         *Retry `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -505,6 +568,289 @@ func (x *Forward) GetTotalTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Forward) GetRewrite() *Rewrite {
+	if x != nil {
+		return x.Rewrite
+	}
+	return nil
+}
+
+func (x *Forward) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+// Another path for the upstream. What comes of it is brought into the one normal
+// form again; what has none is answered with 400. The query stays.
+type Rewrite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Rewrite_Prefix
+	//	*Rewrite_Regex
+	//	*Rewrite_Path
+	Kind          isRewrite_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrite) Reset() {
+	*x = Rewrite{}
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrite) ProtoMessage() {}
+
+func (x *Rewrite) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
+func (*Rewrite) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Rewrite) GetKind() isRewrite_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Rewrite) GetPrefix() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Rewrite_Prefix); ok {
+			return x.Prefix
+		}
+	}
+	return ""
+}
+
+func (x *Rewrite) GetRegex() *RegexRewrite {
+	if x != nil {
+		if x, ok := x.Kind.(*Rewrite_Regex); ok {
+			return x.Regex
+		}
+	}
+	return nil
+}
+
+func (x *Rewrite) GetPath() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Rewrite_Path); ok {
+			return x.Path
+		}
+	}
+	return ""
+}
+
+type isRewrite_Kind interface {
+	isRewrite_Kind()
+}
+
+type Rewrite_Prefix struct {
+	// In place of the prefix that match.path asks for: "/v2/" with "/" makes "/x" of
+	// "/v2/x".
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3,oneof"`
+}
+
+type Rewrite_Regex struct {
+	// In place of what an expression matches.
+	Regex *RegexRewrite `protobuf:"bytes,2,opt,name=regex,proto3,oneof"`
+}
+
+type Rewrite_Path struct {
+	// In place of the whole path.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3,oneof"`
+}
+
+func (*Rewrite_Prefix) isRewrite_Kind() {}
+
+func (*Rewrite_Regex) isRewrite_Kind() {}
+
+func (*Rewrite_Path) isRewrite_Kind() {}
+
+// Replaces every match of an expression in the path.
+type RegexRewrite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An RE2 regular expression; at most 1024 bytes. Unlike match.path.regex it may
+	// match a part of the path.
+	Pattern string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// What is put in its place: "$1" or "${name}" is a group, "$$" a dollar sign.
+	Substitution  string `protobuf:"bytes,2,opt,name=substitution,proto3" json:"substitution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegexRewrite) Reset() {
+	*x = RegexRewrite{}
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegexRewrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegexRewrite) ProtoMessage() {}
+
+func (x *RegexRewrite) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegexRewrite.ProtoReflect.Descriptor instead.
+func (*RegexRewrite) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RegexRewrite) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *RegexRewrite) GetSubstitution() string {
+	if x != nil {
+		return x.Substitution
+	}
+	return ""
+}
+
+// When a request that failed is sent again, to another endpoint where there is one.
+// Never once some of the response was passed on.
+type Retry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most tries, the first included. Default: 2; at most 10.
+	Attempts uint32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// What is tried again. Default: all three that need no code.
+	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
+	// Response codes that are tried again, such as 502, 503 and 504; 500 to 599, and
+	// 429.
+	Codes []uint32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
+	// Until a try's response header must have arrived. Running out of it is tried
+	// again. Default: no limit but forward.timeout, which bounds all tries together.
+	PerTryTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
+	// Methods that are tried again though the upstream may have acted on the request,
+	// besides those that are idempotent (RFC 9110 section 9.2.2): such as "POST".
+	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Most bytes of a request's body that are kept to be sent again; a request with a
+	// longer body is not tried again once more than that was sent. Default: 65536; at
+	// most 1048576.
+	MaxBodyBytes uint32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	// The pause before the second try; it doubles for each further one, with jitter.
+	// Default: 25ms; at most 10s.
+	Backoff       *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry) Reset() {
+	*x = Retry{}
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry) ProtoMessage() {}
+
+func (x *Retry) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry.ProtoReflect.Descriptor instead.
+func (*Retry) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Retry) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Retry) GetOn() []RetryCondition {
+	if x != nil {
+		return x.On
+	}
+	return nil
+}
+
+func (x *Retry) GetCodes() []uint32 {
+	if x != nil {
+		return x.Codes
+	}
+	return nil
+}
+
+func (x *Retry) GetPerTryTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PerTryTimeout
+	}
+	return nil
+}
+
+func (x *Retry) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Retry) GetMaxBodyBytes() uint32 {
+	if x != nil {
+		return x.MaxBodyBytes
+	}
+	return 0
+}
+
+func (x *Retry) GetBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
 // An upstream and its share of the traffic.
 type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -519,7 +865,7 @@ type WeightedUpstream struct {
 
 func (x *WeightedUpstream) Reset() {
 	*x = WeightedUpstream{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +877,7 @@ func (x *WeightedUpstream) String() string {
 func (*WeightedUpstream) ProtoMessage() {}
 
 func (x *WeightedUpstream) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +890,7 @@ func (x *WeightedUpstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedUpstream.ProtoReflect.Descriptor instead.
 func (*WeightedUpstream) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WeightedUpstream) GetName() string {
@@ -578,7 +924,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +936,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +949,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Redirect) GetCode() uint32 {
@@ -649,7 +995,7 @@ type Respond struct {
 
 func (x *Respond) Reset() {
 	*x = Respond{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +1007,7 @@ func (x *Respond) String() string {
 func (*Respond) ProtoMessage() {}
 
 func (x *Respond) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +1020,7 @@ func (x *Respond) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Respond.ProtoReflect.Descriptor instead.
 func (*Respond) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Respond) GetCode() uint32 {
@@ -715,7 +1061,7 @@ type HeaderRules struct {
 
 func (x *HeaderRules) Reset() {
 	*x = HeaderRules{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +1073,7 @@ func (x *HeaderRules) String() string {
 func (*HeaderRules) ProtoMessage() {}
 
 func (x *HeaderRules) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +1086,7 @@ func (x *HeaderRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderRules.ProtoReflect.Descriptor instead.
 func (*HeaderRules) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HeaderRules) GetRemove() []string {
@@ -769,7 +1115,12 @@ type HeaderValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its value.
+	// Its value. Variables stand for what is known of the request; one that is not
+	// known is empty: ${client_address}, ${client_port}, ${host}, ${method}, ${path},
+	// ${scheme}, ${sni}, ${listener}, ${route}, ${upstream}, ${request_id},
+	// ${tls_version}, ${tls_cipher_suite}, ${client_certificate_subject},
+	// ${client_certificate_fingerprint}; in a response ${endpoint} besides. "$$" is a
+	// dollar sign.
 	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -777,7 +1128,7 @@ type HeaderValue struct {
 
 func (x *HeaderValue) Reset() {
 	*x = HeaderValue{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +1140,7 @@ func (x *HeaderValue) String() string {
 func (*HeaderValue) ProtoMessage() {}
 
 func (x *HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +1153,7 @@ func (x *HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderValue.ProtoReflect.Descriptor instead.
 func (*HeaderValue) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HeaderValue) GetName() string {
@@ -855,11 +1206,29 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\vHeaderMatch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\x05exact\x18\x02 \x01(\tH\x00R\x05exact\x88\x01\x01B\b\n" +
-	"\x06_exact\"\xc3\x01\n" +
+	"\x06_exact\"\xad\x02\n" +
 	"\aForward\x12C\n" +
 	"\tupstreams\x18\x01 \x03(\v2%.drawbridge.admin.v1.WeightedUpstreamR\tupstreams\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12>\n" +
-	"\rtotal_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ftotalTimeout\">\n" +
+	"\rtotal_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ftotalTimeout\x126\n" +
+	"\arewrite\x18\x04 \x01(\v2\x1c.drawbridge.admin.v1.RewriteR\arewrite\x120\n" +
+	"\x05retry\x18\x05 \x01(\v2\x1a.drawbridge.admin.v1.RetryR\x05retry\"|\n" +
+	"\aRewrite\x12\x18\n" +
+	"\x06prefix\x18\x01 \x01(\tH\x00R\x06prefix\x129\n" +
+	"\x05regex\x18\x02 \x01(\v2!.drawbridge.admin.v1.RegexRewriteH\x00R\x05regex\x12\x14\n" +
+	"\x04path\x18\x03 \x01(\tH\x00R\x04pathB\x06\n" +
+	"\x04kind\"L\n" +
+	"\fRegexRewrite\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\x12\"\n" +
+	"\fsubstitution\x18\x02 \x01(\tR\fsubstitution\"\xa6\x02\n" +
+	"\x05Retry\x12\x1a\n" +
+	"\battempts\x18\x01 \x01(\rR\battempts\x123\n" +
+	"\x02on\x18\x02 \x03(\x0e2#.drawbridge.admin.v1.RetryConditionR\x02on\x12\x14\n" +
+	"\x05codes\x18\x03 \x03(\rR\x05codes\x12A\n" +
+	"\x0fper_try_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12\x18\n" +
+	"\amethods\x18\x05 \x03(\tR\amethods\x12$\n" +
+	"\x0emax_body_bytes\x18\x06 \x01(\rR\fmaxBodyBytes\x123\n" +
+	"\abackoff\x18\a \x01(\v2\x19.google.protobuf.DurationR\abackoff\">\n" +
 	"\x10WeightedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\"^\n" +
@@ -878,7 +1247,12 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\x03add\x18\x03 \x03(\v2 .drawbridge.admin.v1.HeaderValueR\x03add\"7\n" +
 	"\vHeaderValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05valueBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\tR\x05value*\x95\x01\n" +
+	"\x0eRetryCondition\x12\x1f\n" +
+	"\x1bRETRY_CONDITION_UNSPECIFIED\x10\x00\x12#\n" +
+	"\x1fRETRY_CONDITION_CONNECT_FAILURE\x10\x01\x12\x19\n" +
+	"\x15RETRY_CONDITION_RESET\x10\x02\x12\"\n" +
+	"\x1eRETRY_CONDITION_REFUSED_STREAM\x10\x03BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_route_proto_rawDescOnce sync.Once
@@ -892,41 +1266,52 @@ func file_drawbridge_admin_v1_route_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_route_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_drawbridge_admin_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_drawbridge_admin_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_drawbridge_admin_v1_route_proto_goTypes = []any{
-	(*Route)(nil),               // 0: drawbridge.admin.v1.Route
-	(*RouteMatch)(nil),          // 1: drawbridge.admin.v1.RouteMatch
-	(*PathMatch)(nil),           // 2: drawbridge.admin.v1.PathMatch
-	(*HeaderMatch)(nil),         // 3: drawbridge.admin.v1.HeaderMatch
-	(*Forward)(nil),             // 4: drawbridge.admin.v1.Forward
-	(*WeightedUpstream)(nil),    // 5: drawbridge.admin.v1.WeightedUpstream
-	(*Redirect)(nil),            // 6: drawbridge.admin.v1.Redirect
-	(*Respond)(nil),             // 7: drawbridge.admin.v1.Respond
-	(*HeaderRules)(nil),         // 8: drawbridge.admin.v1.HeaderRules
-	(*HeaderValue)(nil),         // 9: drawbridge.admin.v1.HeaderValue
-	nil,                         // 10: drawbridge.admin.v1.Route.LabelsEntry
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
+	(RetryCondition)(0),         // 0: drawbridge.admin.v1.RetryCondition
+	(*Route)(nil),               // 1: drawbridge.admin.v1.Route
+	(*RouteMatch)(nil),          // 2: drawbridge.admin.v1.RouteMatch
+	(*PathMatch)(nil),           // 3: drawbridge.admin.v1.PathMatch
+	(*HeaderMatch)(nil),         // 4: drawbridge.admin.v1.HeaderMatch
+	(*Forward)(nil),             // 5: drawbridge.admin.v1.Forward
+	(*Rewrite)(nil),             // 6: drawbridge.admin.v1.Rewrite
+	(*RegexRewrite)(nil),        // 7: drawbridge.admin.v1.RegexRewrite
+	(*Retry)(nil),               // 8: drawbridge.admin.v1.Retry
+	(*WeightedUpstream)(nil),    // 9: drawbridge.admin.v1.WeightedUpstream
+	(*Redirect)(nil),            // 10: drawbridge.admin.v1.Redirect
+	(*Respond)(nil),             // 11: drawbridge.admin.v1.Respond
+	(*HeaderRules)(nil),         // 12: drawbridge.admin.v1.HeaderRules
+	(*HeaderValue)(nil),         // 13: drawbridge.admin.v1.HeaderValue
+	nil,                         // 14: drawbridge.admin.v1.Route.LabelsEntry
+	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_route_proto_depIdxs = []int32{
-	10, // 0: drawbridge.admin.v1.Route.labels:type_name -> drawbridge.admin.v1.Route.LabelsEntry
-	1,  // 1: drawbridge.admin.v1.Route.match:type_name -> drawbridge.admin.v1.RouteMatch
-	4,  // 2: drawbridge.admin.v1.Route.forward:type_name -> drawbridge.admin.v1.Forward
-	6,  // 3: drawbridge.admin.v1.Route.redirect:type_name -> drawbridge.admin.v1.Redirect
-	7,  // 4: drawbridge.admin.v1.Route.respond:type_name -> drawbridge.admin.v1.Respond
-	8,  // 5: drawbridge.admin.v1.Route.request_headers:type_name -> drawbridge.admin.v1.HeaderRules
-	8,  // 6: drawbridge.admin.v1.Route.response_headers:type_name -> drawbridge.admin.v1.HeaderRules
-	2,  // 7: drawbridge.admin.v1.RouteMatch.path:type_name -> drawbridge.admin.v1.PathMatch
-	3,  // 8: drawbridge.admin.v1.RouteMatch.headers:type_name -> drawbridge.admin.v1.HeaderMatch
-	5,  // 9: drawbridge.admin.v1.Forward.upstreams:type_name -> drawbridge.admin.v1.WeightedUpstream
-	11, // 10: drawbridge.admin.v1.Forward.timeout:type_name -> google.protobuf.Duration
-	11, // 11: drawbridge.admin.v1.Forward.total_timeout:type_name -> google.protobuf.Duration
-	9,  // 12: drawbridge.admin.v1.HeaderRules.set:type_name -> drawbridge.admin.v1.HeaderValue
-	9,  // 13: drawbridge.admin.v1.HeaderRules.add:type_name -> drawbridge.admin.v1.HeaderValue
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	14, // 0: drawbridge.admin.v1.Route.labels:type_name -> drawbridge.admin.v1.Route.LabelsEntry
+	2,  // 1: drawbridge.admin.v1.Route.match:type_name -> drawbridge.admin.v1.RouteMatch
+	5,  // 2: drawbridge.admin.v1.Route.forward:type_name -> drawbridge.admin.v1.Forward
+	10, // 3: drawbridge.admin.v1.Route.redirect:type_name -> drawbridge.admin.v1.Redirect
+	11, // 4: drawbridge.admin.v1.Route.respond:type_name -> drawbridge.admin.v1.Respond
+	12, // 5: drawbridge.admin.v1.Route.request_headers:type_name -> drawbridge.admin.v1.HeaderRules
+	12, // 6: drawbridge.admin.v1.Route.response_headers:type_name -> drawbridge.admin.v1.HeaderRules
+	3,  // 7: drawbridge.admin.v1.RouteMatch.path:type_name -> drawbridge.admin.v1.PathMatch
+	4,  // 8: drawbridge.admin.v1.RouteMatch.headers:type_name -> drawbridge.admin.v1.HeaderMatch
+	9,  // 9: drawbridge.admin.v1.Forward.upstreams:type_name -> drawbridge.admin.v1.WeightedUpstream
+	15, // 10: drawbridge.admin.v1.Forward.timeout:type_name -> google.protobuf.Duration
+	15, // 11: drawbridge.admin.v1.Forward.total_timeout:type_name -> google.protobuf.Duration
+	6,  // 12: drawbridge.admin.v1.Forward.rewrite:type_name -> drawbridge.admin.v1.Rewrite
+	8,  // 13: drawbridge.admin.v1.Forward.retry:type_name -> drawbridge.admin.v1.Retry
+	7,  // 14: drawbridge.admin.v1.Rewrite.regex:type_name -> drawbridge.admin.v1.RegexRewrite
+	0,  // 15: drawbridge.admin.v1.Retry.on:type_name -> drawbridge.admin.v1.RetryCondition
+	15, // 16: drawbridge.admin.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	15, // 17: drawbridge.admin.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	13, // 18: drawbridge.admin.v1.HeaderRules.set:type_name -> drawbridge.admin.v1.HeaderValue
+	13, // 19: drawbridge.admin.v1.HeaderRules.add:type_name -> drawbridge.admin.v1.HeaderValue
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_route_proto_init() }
@@ -945,18 +1330,24 @@ func file_drawbridge_admin_v1_route_proto_init() {
 		(*PathMatch_Regex)(nil),
 	}
 	file_drawbridge_admin_v1_route_proto_msgTypes[3].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_route_proto_msgTypes[5].OneofWrappers = []any{
+		(*Rewrite_Prefix)(nil),
+		(*Rewrite_Regex)(nil),
+		(*Rewrite_Path)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_route_proto_rawDesc), len(file_drawbridge_admin_v1_route_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_drawbridge_admin_v1_route_proto_goTypes,
 		DependencyIndexes: file_drawbridge_admin_v1_route_proto_depIdxs,
+		EnumInfos:         file_drawbridge_admin_v1_route_proto_enumTypes,
 		MessageInfos:      file_drawbridge_admin_v1_route_proto_msgTypes,
 	}.Build()
 	File_drawbridge_admin_v1_route_proto = out.File

@@ -289,6 +289,12 @@ const (
 	EventType_EVENT_TYPE_FILE_LOADED EventType = 5
 	// A watched file changed and cannot be used; what was live stays.
 	EventType_EVENT_TYPE_FILE_REFUSED EventType = 6
+	// An endpoint was ejected by outlier_detection.
+	EventType_EVENT_TYPE_ENDPOINT_EJECTED EventType = 7
+	// An endpoint that was ejected takes traffic again.
+	EventType_EVENT_TYPE_ENDPOINT_RETURNED EventType = 8
+	// The endpoints that DNS has for an upstream changed.
+	EventType_EVENT_TYPE_ENDPOINTS_CHANGED EventType = 9
 )
 
 // Enum value maps for EventType.
@@ -301,6 +307,9 @@ var (
 		4: "EVENT_TYPE_APPLIED",
 		5: "EVENT_TYPE_FILE_LOADED",
 		6: "EVENT_TYPE_FILE_REFUSED",
+		7: "EVENT_TYPE_ENDPOINT_EJECTED",
+		8: "EVENT_TYPE_ENDPOINT_RETURNED",
+		9: "EVENT_TYPE_ENDPOINTS_CHANGED",
 	}
 	EventType_value = map[string]int32{
 		"EVENT_TYPE_UNSPECIFIED":       0,
@@ -310,6 +319,9 @@ var (
 		"EVENT_TYPE_APPLIED":           4,
 		"EVENT_TYPE_FILE_LOADED":       5,
 		"EVENT_TYPE_FILE_REFUSED":      6,
+		"EVENT_TYPE_ENDPOINT_EJECTED":  7,
+		"EVENT_TYPE_ENDPOINT_RETURNED": 8,
+		"EVENT_TYPE_ENDPOINTS_CHANGED": 9,
 	}
 )
 
@@ -938,8 +950,20 @@ type UpstreamStatus struct {
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The connections open to it, by client certificate.
 	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// Requests under way now, on TCP listeners connections.
+	RequestsInFlight uint64 `protobuf:"varint,5,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	// Those that wait until a limit allows them.
+	Pending uint64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Those that a limit has refused.
+	Overloaded uint64 `protobuf:"varint,7,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
+	// Requests that were tried again.
+	Retries uint64 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Those that would have been, had the budget allowed it.
+	RetriesRefused uint64 `protobuf:"varint,9,opt,name=retries_refused,json=retriesRefused,proto3" json:"retries_refused,omitempty"`
+	// Where the endpoints come from DNS.
+	Dns           *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpstreamStatus) Reset() {
@@ -1000,6 +1024,48 @@ func (x *UpstreamStatus) GetConnectionsByCertificate() []*CertificateConnections
 	return nil
 }
 
+func (x *UpstreamStatus) GetRequestsInFlight() uint64 {
+	if x != nil {
+		return x.RequestsInFlight
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetOverloaded() uint64 {
+	if x != nil {
+		return x.Overloaded
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetRetries() uint64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetRetriesRefused() uint64 {
+	if x != nil {
+		return x.RetriesRefused
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetDns() *DnsStatus {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 // An endpoint now. Counts are since its upstream was last changed.
 type EndpointStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1033,7 +1099,22 @@ type EndpointStatus struct {
 	Reported []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
 	// The connections kept warm; absent where pool.warm asks for none, and at an
 	// endpoint that is draining.
-	Warm          *WarmConnections `protobuf:"bytes,15,opt,name=warm,proto3" json:"warm,omitempty"`
+	Warm *WarmConnections `protobuf:"bytes,15,opt,name=warm,proto3" json:"warm,omitempty"`
+	// Whether it takes traffic now: it does not while it is draining, fails its health
+	// check or has not answered the first, or was ejected.
+	Available bool `protobuf:"varint,16,opt,name=available,proto3" json:"available,omitempty"`
+	// Why not, in words.
+	UnavailableReason string `protobuf:"bytes,17,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
+	// Until when it is left alone by outlier_detection; absent: it is not.
+	EjectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejected_until,json=ejectedUntil,proto3" json:"ejected_until,omitempty"`
+	// How often it was.
+	Ejections uint64 `protobuf:"varint,19,opt,name=ejections,proto3" json:"ejections,omitempty"`
+	// The last answer to its health check; absent where there is none.
+	Check *CheckStatus `protobuf:"bytes,20,opt,name=check,proto3" json:"check,omitempty"`
+	// Requests under way now, on TCP listeners connections.
+	RequestsInFlight uint64 `protobuf:"varint,21,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	// Its share relative to the others'.
+	Weight        uint32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1173,6 +1254,228 @@ func (x *EndpointStatus) GetWarm() *WarmConnections {
 	return nil
 }
 
+func (x *EndpointStatus) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *EndpointStatus) GetUnavailableReason() string {
+	if x != nil {
+		return x.UnavailableReason
+	}
+	return ""
+}
+
+func (x *EndpointStatus) GetEjectedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EjectedUntil
+	}
+	return nil
+}
+
+func (x *EndpointStatus) GetEjections() uint64 {
+	if x != nil {
+		return x.Ejections
+	}
+	return 0
+}
+
+func (x *EndpointStatus) GetCheck() *CheckStatus {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+func (x *EndpointStatus) GetRequestsInFlight() uint64 {
+	if x != nil {
+		return x.RequestsInFlight
+	}
+	return 0
+}
+
+func (x *EndpointStatus) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// What a health check came to.
+type CheckStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the endpoint counts as well.
+	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// Whether there was an answer yet.
+	Checked bool `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
+	// When the last check ended.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// How long it took.
+	Duration *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Why it failed; REASON_UNSPECIFIED: it did not.
+	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
+	// What it found, in words.
+	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// Checks made.
+	Checks uint64 `protobuf:"varint,7,opt,name=checks,proto3" json:"checks,omitempty"`
+	// Those of them that failed.
+	Failures      uint64 `protobuf:"varint,8,opt,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStatus) Reset() {
+	*x = CheckStatus{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStatus) ProtoMessage() {}
+
+func (x *CheckStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStatus.ProtoReflect.Descriptor instead.
+func (*CheckStatus) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckStatus) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *CheckStatus) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
+}
+
+func (x *CheckStatus) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *CheckStatus) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *CheckStatus) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *CheckStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *CheckStatus) GetChecks() uint64 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStatus) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+// What DNS says of an upstream's endpoints.
+type DnsStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the present endpoints were last confirmed; absent: never.
+	Resolved *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=resolved,proto3" json:"resolved,omitempty"`
+	// When the name is asked for next.
+	Next *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// Why the last attempt failed; empty: it did not.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsStatus) Reset() {
+	*x = DnsStatus{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsStatus) ProtoMessage() {}
+
+func (x *DnsStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsStatus.ProtoReflect.Descriptor instead.
+func (*DnsStatus) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DnsStatus) GetResolved() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Resolved
+	}
+	return nil
+}
+
+func (x *DnsStatus) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *DnsStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // The connections that are kept ready to an endpoint. They are among those
 // that EndpointStatus counts.
 type WarmConnections struct {
@@ -1196,7 +1499,7 @@ type WarmConnections struct {
 
 func (x *WarmConnections) Reset() {
 	*x = WarmConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1511,7 @@ func (x *WarmConnections) String() string {
 func (*WarmConnections) ProtoMessage() {}
 
 func (x *WarmConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1524,7 @@ func (x *WarmConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmConnections.ProtoReflect.Descriptor instead.
 func (*WarmConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WarmConnections) GetSize() uint32 {
@@ -1279,7 +1582,7 @@ type FullHandshakes struct {
 
 func (x *FullHandshakes) Reset() {
 	*x = FullHandshakes{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1594,7 @@ func (x *FullHandshakes) String() string {
 func (*FullHandshakes) ProtoMessage() {}
 
 func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1607,7 @@ func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
 func (*FullHandshakes) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FullHandshakes) GetReason() FullHandshakeReason {
@@ -1334,7 +1637,7 @@ type CertificateConnections struct {
 
 func (x *CertificateConnections) Reset() {
 	*x = CertificateConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1649,7 @@ func (x *CertificateConnections) String() string {
 func (*CertificateConnections) ProtoMessage() {}
 
 func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1662,7 @@ func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
 func (*CertificateConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CertificateConnections) GetSha256Fingerprint() string {
@@ -1385,7 +1688,7 @@ type StatusServiceListCertificatesRequest struct {
 
 func (x *StatusServiceListCertificatesRequest) Reset() {
 	*x = StatusServiceListCertificatesRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1700,7 @@ func (x *StatusServiceListCertificatesRequest) String() string {
 func (*StatusServiceListCertificatesRequest) ProtoMessage() {}
 
 func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1713,7 @@ func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use StatusServiceListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*StatusServiceListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
 // The certificates in use.
@@ -1424,7 +1727,7 @@ type StatusServiceListCertificatesResponse struct {
 
 func (x *StatusServiceListCertificatesResponse) Reset() {
 	*x = StatusServiceListCertificatesResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1739,7 @@ func (x *StatusServiceListCertificatesResponse) String() string {
 func (*StatusServiceListCertificatesResponse) ProtoMessage() {}
 
 func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1752,7 @@ func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Mess
 
 // Deprecated: Use StatusServiceListCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*StatusServiceListCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StatusServiceListCertificatesResponse) GetCertificates() []*CertificateInUse {
@@ -1480,7 +1783,7 @@ type CertificateInUse struct {
 
 func (x *CertificateInUse) Reset() {
 	*x = CertificateInUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1795,7 @@ func (x *CertificateInUse) String() string {
 func (*CertificateInUse) ProtoMessage() {}
 
 func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1808,7 @@ func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
 func (*CertificateInUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CertificateInUse) GetUse() CertificateUse {
@@ -1559,7 +1862,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1874,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1887,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
 // An event.
@@ -1616,7 +1919,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1931,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1944,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -1727,7 +2030,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2042,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +2055,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -1784,7 +2087,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2099,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2112,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -1879,12 +2182,21 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\rtrust_bundles\x18\x05 \x01(\rR\ftrustBundles\"#\n" +
 	"!StatusServiceListUpstreamsRequest\"g\n" +
 	"\"StatusServiceListUpstreamsResponse\x12A\n" +
-	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\"\xea\x01\n" +
+	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\"\xc7\x03\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12i\n" +
-	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\"\xef\x05\n" +
+	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\x12,\n" +
+	"\x12requests_in_flight\x18\x05 \x01(\x04R\x10requestsInFlight\x12\x18\n" +
+	"\apending\x18\x06 \x01(\x04R\apending\x12\x1e\n" +
+	"\n" +
+	"overloaded\x18\a \x01(\x04R\n" +
+	"overloaded\x12\x18\n" +
+	"\aretries\x18\b \x01(\x04R\aretries\x12'\n" +
+	"\x0fretries_refused\x18\t \x01(\x04R\x0eretriesRefused\x120\n" +
+	"\x03dns\x18\n" +
+	" \x01(\v2\x1e.drawbridge.admin.v1.DnsStatusR\x03dns\"\x99\b\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
@@ -1901,7 +2213,27 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12L\n" +
 	"\x0ffull_handshakes\x18\r \x03(\v2#.drawbridge.admin.v1.FullHandshakesR\x0efullHandshakes\x12=\n" +
 	"\breported\x18\x0e \x03(\v2!.drawbridge.admin.v1.FailureCountR\breported\x128\n" +
-	"\x04warm\x18\x0f \x01(\v2$.drawbridge.admin.v1.WarmConnectionsR\x04warm\"\x99\x01\n" +
+	"\x04warm\x18\x0f \x01(\v2$.drawbridge.admin.v1.WarmConnectionsR\x04warm\x12\x1c\n" +
+	"\tavailable\x18\x10 \x01(\bR\tavailable\x12-\n" +
+	"\x12unavailable_reason\x18\x11 \x01(\tR\x11unavailableReason\x12?\n" +
+	"\rejected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\fejectedUntil\x12\x1c\n" +
+	"\tejections\x18\x13 \x01(\x04R\tejections\x126\n" +
+	"\x05check\x18\x14 \x01(\v2 .drawbridge.admin.v1.CheckStatusR\x05check\x12,\n" +
+	"\x12requests_in_flight\x18\x15 \x01(\x04R\x10requestsInFlight\x12\x16\n" +
+	"\x06weight\x18\x16 \x01(\rR\x06weight\"\xab\x02\n" +
+	"\vCheckStatus\x12\x18\n" +
+	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x18\n" +
+	"\achecked\x18\x02 \x01(\bR\achecked\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\x123\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12\x16\n" +
+	"\x06checks\x18\a \x01(\x04R\x06checks\x12\x1a\n" +
+	"\bfailures\x18\b \x01(\x04R\bfailures\"\x89\x01\n" +
+	"\tDnsStatus\x126\n" +
+	"\bresolved\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bresolved\x12.\n" +
+	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x99\x01\n" +
 	"\x0fWarmConnections\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\rR\x04size\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\rR\x05ready\x12\x12\n" +
@@ -1969,7 +2301,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x13CERTIFICATE_USE_OWN\x10\x01\x12\x19\n" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
-	"\x13CERTIFICATE_USE_CRL\x10\x04*\xd1\x01\n" +
+	"\x13CERTIFICATE_USE_CRL\x10\x04*\xb6\x02\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
@@ -1977,7 +2309,10 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x11EVENT_TYPE_EXPIRY\x10\x03\x12\x16\n" +
 	"\x12EVENT_TYPE_APPLIED\x10\x04\x12\x1a\n" +
 	"\x16EVENT_TYPE_FILE_LOADED\x10\x05\x12\x1b\n" +
-	"\x17EVENT_TYPE_FILE_REFUSED\x10\x062\xde\x03\n" +
+	"\x17EVENT_TYPE_FILE_REFUSED\x10\x06\x12\x1f\n" +
+	"\x1bEVENT_TYPE_ENDPOINT_EJECTED\x10\a\x12 \n" +
+	"\x1cEVENT_TYPE_ENDPOINT_RETURNED\x10\b\x12 \n" +
+	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t2\xde\x03\n" +
 	"\rStatusService\x12Z\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\x12\x80\x01\n" +
 	"\rListUpstreams\x126.drawbridge.admin.v1.StatusServiceListUpstreamsRequest\x1a7.drawbridge.admin.v1.StatusServiceListUpstreamsResponse\x12\x89\x01\n" +
@@ -1997,7 +2332,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                            // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                           // 1: drawbridge.admin.v1.EndpointHealth
@@ -2014,70 +2349,80 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*StatusServiceListUpstreamsResponse)(nil),    // 12: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
 	(*UpstreamStatus)(nil),                        // 13: drawbridge.admin.v1.UpstreamStatus
 	(*EndpointStatus)(nil),                        // 14: drawbridge.admin.v1.EndpointStatus
-	(*WarmConnections)(nil),                       // 15: drawbridge.admin.v1.WarmConnections
-	(*FullHandshakes)(nil),                        // 16: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),                // 17: drawbridge.admin.v1.CertificateConnections
-	(*StatusServiceListCertificatesRequest)(nil),  // 18: drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	(*StatusServiceListCertificatesResponse)(nil), // 19: drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	(*CertificateInUse)(nil),                      // 20: drawbridge.admin.v1.CertificateInUse
-	(*WatchEventsRequest)(nil),                    // 21: drawbridge.admin.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                   // 22: drawbridge.admin.v1.WatchEventsResponse
-	(*FailureCount)(nil),                          // 23: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                           // 24: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),                 // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 26: google.protobuf.Duration
-	(*Warning)(nil),                               // 27: drawbridge.admin.v1.Warning
-	(Protocol)(0),                                 // 28: drawbridge.admin.v1.Protocol
-	(Kind)(0),                                     // 29: drawbridge.admin.v1.Kind
-	(*CertificateInfo)(nil),                       // 30: drawbridge.admin.v1.CertificateInfo
-	(Reason)(0),                                   // 31: drawbridge.admin.v1.Reason
+	(*CheckStatus)(nil),                           // 15: drawbridge.admin.v1.CheckStatus
+	(*DnsStatus)(nil),                             // 16: drawbridge.admin.v1.DnsStatus
+	(*WarmConnections)(nil),                       // 17: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                        // 18: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),                // 19: drawbridge.admin.v1.CertificateConnections
+	(*StatusServiceListCertificatesRequest)(nil),  // 20: drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	(*StatusServiceListCertificatesResponse)(nil), // 21: drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	(*CertificateInUse)(nil),                      // 22: drawbridge.admin.v1.CertificateInUse
+	(*WatchEventsRequest)(nil),                    // 23: drawbridge.admin.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                   // 24: drawbridge.admin.v1.WatchEventsResponse
+	(*FailureCount)(nil),                          // 25: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                           // 26: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),                 // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                   // 28: google.protobuf.Duration
+	(*Warning)(nil),                               // 29: drawbridge.admin.v1.Warning
+	(Protocol)(0),                                 // 30: drawbridge.admin.v1.Protocol
+	(Kind)(0),                                     // 31: drawbridge.admin.v1.Kind
+	(*CertificateInfo)(nil),                       // 32: drawbridge.admin.v1.CertificateInfo
+	(Reason)(0),                                   // 33: drawbridge.admin.v1.Reason
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	25, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	26, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	27, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	28, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
 	8,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
 	9,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
 	10, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	27, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	29, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
 	0,  // 7: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	28, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	29, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	30, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	31, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
 	13, // 10: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
 	14, // 11: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	17, // 12: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	1,  // 13: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	23, // 14: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	24, // 15: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	30, // 16: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	16, // 17: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	23, // 18: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	15, // 19: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	2,  // 20: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	20, // 21: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 22: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	30, // 23: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	25, // 24: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 25: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
-	29, // 26: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 27: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	31, // 28: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
-	31, // 29: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	31, // 30: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	25, // 31: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
-	5,  // 32: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	11, // 33: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	18, // 34: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	21, // 35: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 36: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	12, // 37: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	19, // 38: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	22, // 39: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
-	36, // [36:40] is the sub-list for method output_type
-	32, // [32:36] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	19, // 12: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	16, // 13: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 14: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	25, // 15: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	26, // 16: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	32, // 17: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	18, // 18: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	25, // 19: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	17, // 20: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	27, // 21: drawbridge.admin.v1.EndpointStatus.ejected_until:type_name -> google.protobuf.Timestamp
+	15, // 22: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	27, // 23: drawbridge.admin.v1.CheckStatus.time:type_name -> google.protobuf.Timestamp
+	28, // 24: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	33, // 25: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	27, // 26: drawbridge.admin.v1.DnsStatus.resolved:type_name -> google.protobuf.Timestamp
+	27, // 27: drawbridge.admin.v1.DnsStatus.next:type_name -> google.protobuf.Timestamp
+	2,  // 28: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	22, // 29: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 30: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	32, // 31: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	27, // 32: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 33: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
+	31, // 34: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 35: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	33, // 36: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 37: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 38: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	27, // 39: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
+	5,  // 40: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	11, // 41: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
+	20, // 42: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
+	23, // 43: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 44: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	12, // 45: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
+	21, // 46: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
+	24, // 47: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
+	44, // [44:48] is the sub-list for method output_type
+	40, // [40:44] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -2095,7 +2440,7 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

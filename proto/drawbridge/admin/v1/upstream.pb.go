@@ -22,6 +22,70 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// A way to choose an endpoint. All of them heed weights.
+type BalancingPolicy int32
+
+const (
+	// The same as BALANCING_POLICY_ROUND_ROBIN.
+	BalancingPolicy_BALANCING_POLICY_UNSPECIFIED BalancingPolicy = 0
+	// In turns (nginx: the default), smoothly: 5, 1 and 1 give a a b a c a a. The
+	// default.
+	BalancingPolicy_BALANCING_POLICY_ROUND_ROBIN BalancingPolicy = 1
+	// Of two taken at random the one that has fewer requests, for TCP connections, for
+	// its weight (nginx: random two least_conn).
+	BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS BalancingPolicy = 2
+	// At random.
+	BalancingPolicy_BALANCING_POLICY_RANDOM BalancingPolicy = 3
+	// The same endpoint for the same key, as far as it takes traffic (nginx: hash …
+	// consistent). When one comes or goes, only its share of the keys moves.
+	BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH BalancingPolicy = 4
+)
+
+// Enum value maps for BalancingPolicy.
+var (
+	BalancingPolicy_name = map[int32]string{
+		0: "BALANCING_POLICY_UNSPECIFIED",
+		1: "BALANCING_POLICY_ROUND_ROBIN",
+		2: "BALANCING_POLICY_LEAST_REQUESTS",
+		3: "BALANCING_POLICY_RANDOM",
+		4: "BALANCING_POLICY_CONSISTENT_HASH",
+	}
+	BalancingPolicy_value = map[string]int32{
+		"BALANCING_POLICY_UNSPECIFIED":     0,
+		"BALANCING_POLICY_ROUND_ROBIN":     1,
+		"BALANCING_POLICY_LEAST_REQUESTS":  2,
+		"BALANCING_POLICY_RANDOM":          3,
+		"BALANCING_POLICY_CONSISTENT_HASH": 4,
+	}
+)
+
+func (x BalancingPolicy) Enum() *BalancingPolicy {
+	p := new(BalancingPolicy)
+	*p = x
+	return p
+}
+
+func (x BalancingPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BalancingPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[0].Descriptor()
+}
+
+func (BalancingPolicy) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[0]
+}
+
+func (x BalancingPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BalancingPolicy.Descriptor instead.
+func (BalancingPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{0}
+}
+
 // A choice of what endpoints are told of the client.
 type SendProxyProtocol int32
 
@@ -64,11 +128,11 @@ func (x SendProxyProtocol) String() string {
 }
 
 func (SendProxyProtocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_upstream_proto_enumTypes[0].Descriptor()
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[1].Descriptor()
 }
 
 func (SendProxyProtocol) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[0]
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[1]
 }
 
 func (x SendProxyProtocol) Number() protoreflect.EnumNumber {
@@ -77,7 +141,7 @@ func (x SendProxyProtocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SendProxyProtocol.Descriptor instead.
 func (SendProxyProtocol) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{0}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
 }
 
 // A choice of HTTP version.
@@ -121,11 +185,11 @@ func (x HttpProtocol) String() string {
 }
 
 func (HttpProtocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_upstream_proto_enumTypes[1].Descriptor()
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[2].Descriptor()
 }
 
 func (HttpProtocol) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[1]
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[2]
 }
 
 func (x HttpProtocol) Number() protoreflect.EnumNumber {
@@ -134,7 +198,7 @@ func (x HttpProtocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HttpProtocol.Descriptor instead.
 func (HttpProtocol) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
 }
 
 // A choice of Host header.
@@ -174,11 +238,11 @@ func (x HostHeader) String() string {
 }
 
 func (HostHeader) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_upstream_proto_enumTypes[2].Descriptor()
+	return file_drawbridge_admin_v1_upstream_proto_enumTypes[3].Descriptor()
 }
 
 func (HostHeader) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[2]
+	return &file_drawbridge_admin_v1_upstream_proto_enumTypes[3]
 }
 
 func (x HostHeader) Number() protoreflect.EnumNumber {
@@ -187,7 +251,7 @@ func (x HostHeader) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostHeader.Descriptor instead.
 func (HostHeader) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
 }
 
 // An Upstream is a group of endpoints that serve the same thing, and how to
@@ -203,8 +267,8 @@ type Upstream struct {
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Where to connect. At least one. Traffic is spread over them by weighted
-	// round robin; a connection that cannot be made goes on to the next.
+	// Where to connect; a connection that cannot be made goes on to the next. Either
+	// these, at least one, or dns.
 	Endpoints []*Endpoint `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// How to speak to the endpoints. None set: TLS with every default.
 	//
@@ -212,6 +276,7 @@ type Upstream struct {
 	//
 	//	*Upstream_Tls
 	//	*Upstream_Plaintext
+	//	*Upstream_Passthrough
 	Transport isUpstream_Transport `protobuf_oneof:"transport"`
 	// Connections kept for further HTTP requests, and kept ready for TCP
 	// listeners.
@@ -226,8 +291,20 @@ type Upstream struct {
 	// is, before TLS. With it a connection serves one connection of a client
 	// alone: HTTP requests of different clients share none, and none is kept warm.
 	SendProxyProtocol SendProxyProtocol `protobuf:"varint,12,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3,enum=drawbridge.admin.v1.SendProxyProtocol" json:"send_proxy_protocol,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Where to connect, as DNS says it, now and later. In place of endpoints.
+	Dns *Dns `protobuf:"bytes,13,opt,name=dns,proto3" json:"dns,omitempty"`
+	// Which endpoint is chosen.
+	Balancing *Balancing `protobuf:"bytes,15,opt,name=balancing,proto3" json:"balancing,omitempty"`
+	// Asks endpoints whether they are well. One that is not takes no traffic.
+	// Default: none is asked.
+	HealthCheck *HealthCheck `protobuf:"bytes,16,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	// Learns from traffic which endpoints are not well, and leaves them alone for a
+	// while. Default: it does not.
+	OutlierDetection *OutlierDetection `protobuf:"bytes,17,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
+	// Bounds on what is sent.
+	Limits        *UpstreamLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Upstream) Reset() {
@@ -320,6 +397,15 @@ func (x *Upstream) GetPlaintext() *Plaintext {
 	return nil
 }
 
+func (x *Upstream) GetPassthrough() *Passthrough {
+	if x != nil {
+		if x, ok := x.Transport.(*Upstream_Passthrough); ok {
+			return x.Passthrough
+		}
+	}
+	return nil
+}
+
 func (x *Upstream) GetPool() *Pool {
 	if x != nil {
 		return x.Pool
@@ -355,6 +441,41 @@ func (x *Upstream) GetSendProxyProtocol() SendProxyProtocol {
 	return SendProxyProtocol_SEND_PROXY_PROTOCOL_UNSPECIFIED
 }
 
+func (x *Upstream) GetDns() *Dns {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *Upstream) GetBalancing() *Balancing {
+	if x != nil {
+		return x.Balancing
+	}
+	return nil
+}
+
+func (x *Upstream) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *Upstream) GetOutlierDetection() *OutlierDetection {
+	if x != nil {
+		return x.OutlierDetection
+	}
+	return nil
+}
+
+func (x *Upstream) GetLimits() *UpstreamLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 type isUpstream_Transport interface {
 	isUpstream_Transport()
 }
@@ -369,9 +490,1060 @@ type Upstream_Plaintext struct {
 	Plaintext *Plaintext `protobuf:"bytes,7,opt,name=plaintext,proto3,oneof"`
 }
 
+type Upstream_Passthrough struct {
+	// The client's own TLS, carried as it is and not decrypted. TCP listeners only,
+	// where the client's SNI chooses the route.
+	Passthrough *Passthrough `protobuf:"bytes,14,opt,name=passthrough,proto3,oneof"`
+}
+
 func (*Upstream_Tls) isUpstream_Transport() {}
 
 func (*Upstream_Plaintext) isUpstream_Transport() {}
+
+func (*Upstream_Passthrough) isUpstream_Transport() {}
+
+// Endpoints by DNS. Their names are asked for again in the background, and the last
+// good answer is kept. An address that is new takes traffic without an effect on
+// the others; one that is gone takes no new connections. A name that does not
+// resolve yet is asked for again, with pauses.
+type Dns struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name whose A and AAAA records are the endpoints. It is also the name that is
+	// verified and sent as SNI, unless tls says otherwise. Either this or srv.
+	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The port. Needed with hostname.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// How often the name is asked for. Default: by the records' time to live, but at
+	// least 1s and at most 1h apart.
+	Refresh *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	// The name whose SRV records (RFC 2782) are the endpoints, such as
+	// "_pay._tcp.example.com". Those of the lowest priority number are the endpoints,
+	// all others backups; their weights count. The target's name is verified and sent
+	// as SNI, unless tls says otherwise.
+	Srv string `protobuf:"bytes,4,opt,name=srv,proto3" json:"srv,omitempty"`
+	// Addresses of the DNS servers to ask, "IP" or "IP:port" (nginx: resolver).
+	// Default: those of the system.
+	Servers       []string `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dns) Reset() {
+	*x = Dns{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dns) ProtoMessage() {}
+
+func (x *Dns) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dns.ProtoReflect.Descriptor instead.
+func (*Dns) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Dns) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Dns) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Dns) GetRefresh() *durationpb.Duration {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
+func (x *Dns) GetSrv() string {
+	if x != nil {
+		return x.Srv
+	}
+	return ""
+}
+
+func (x *Dns) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+// How an endpoint is chosen among those that take traffic: the ones that are no
+// backups, or if there are none the backups.
+type Balancing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy.
+	Policy BalancingPolicy `protobuf:"varint,1,opt,name=policy,proto3,enum=drawbridge.admin.v1.BalancingPolicy" json:"policy,omitempty"`
+	// What is hashed. Needed with BALANCING_POLICY_CONSISTENT_HASH, and only there.
+	Hash *HashKey `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// How long the share of an endpoint that has come (back) up grows from a tenth to
+	// its own. Default: it has its own at once.
+	SlowStart     *durationpb.Duration `protobuf:"bytes,3,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Balancing) Reset() {
+	*x = Balancing{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Balancing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Balancing) ProtoMessage() {}
+
+func (x *Balancing) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Balancing.ProtoReflect.Descriptor instead.
+func (*Balancing) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Balancing) GetPolicy() BalancingPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return BalancingPolicy_BALANCING_POLICY_UNSPECIFIED
+}
+
+func (x *Balancing) GetHash() *HashKey {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Balancing) GetSlowStart() *durationpb.Duration {
+	if x != nil {
+		return x.SlowStart
+	}
+	return nil
+}
+
+// What of a client or request is hashed. Where there is no such thing, an endpoint
+// is chosen at random.
+type HashKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*HashKey_ClientAddress
+	//	*HashKey_Header
+	//	*HashKey_Cookie
+	Kind          isHashKey_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashKey) Reset() {
+	*x = HashKey{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashKey) ProtoMessage() {}
+
+func (x *HashKey) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashKey.ProtoReflect.Descriptor instead.
+func (*HashKey) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HashKey) GetKind() isHashKey_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *HashKey) GetClientAddress() *ClientAddressKey {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_ClientAddress); ok {
+			return x.ClientAddress
+		}
+	}
+	return nil
+}
+
+func (x *HashKey) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *HashKey) GetCookie() string {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_Cookie); ok {
+			return x.Cookie
+		}
+	}
+	return ""
+}
+
+type isHashKey_Kind interface {
+	isHashKey_Kind()
+}
+
+type HashKey_ClientAddress struct {
+	// The client's IP address.
+	ClientAddress *ClientAddressKey `protobuf:"bytes,1,opt,name=client_address,json=clientAddress,proto3,oneof"`
+}
+
+type HashKey_Header struct {
+	// The value of a request header. HTTP only.
+	Header string `protobuf:"bytes,2,opt,name=header,proto3,oneof"`
+}
+
+type HashKey_Cookie struct {
+	// The value of a cookie. HTTP only.
+	Cookie string `protobuf:"bytes,3,opt,name=cookie,proto3,oneof"`
+}
+
+func (*HashKey_ClientAddress) isHashKey_Kind() {}
+
+func (*HashKey_Header) isHashKey_Kind() {}
+
+func (*HashKey_Cookie) isHashKey_Kind() {}
+
+// The client's IP address.
+type ClientAddressKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientAddressKey) Reset() {
+	*x = ClientAddressKey{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientAddressKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientAddressKey) ProtoMessage() {}
+
+func (x *ClientAddressKey) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientAddressKey.ProtoReflect.Descriptor instead.
+func (*ClientAddressKey) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
+}
+
+// Asks each endpoint, over the TLS settings of traffic, whether it is well. An
+// endpoint takes no traffic before its first answer.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked. Exactly one.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*HealthCheck_Tcp
+	//	*HealthCheck_Tls
+	//	*HealthCheck_Http
+	//	*HealthCheck_Grpc
+	Kind isHealthCheck_Kind `protobuf_oneof:"kind"`
+	// How often, with jitter of a tenth. Default: 10s; at least 100ms.
+	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
+	// How long an answer may take, connecting included. Default: 5s.
+	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// After how many good answers in a row a bad endpoint is good. Default: 2.
+	HealthyThreshold uint32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
+	// After how many bad answers in a row a good endpoint is bad. Default: 3.
+	UnhealthyThreshold uint32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HealthCheck) GetKind() isHealthCheck_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTcp() *TcpCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Tcp); ok {
+			return x.Tcp
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTls() *TlsCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Tls); ok {
+			return x.Tls
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetHttp() *HttpCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetGrpc() *GrpcCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Grpc); ok {
+			return x.Grpc
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetHealthyThreshold() uint32 {
+	if x != nil {
+		return x.HealthyThreshold
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetUnhealthyThreshold() uint32 {
+	if x != nil {
+		return x.UnhealthyThreshold
+	}
+	return 0
+}
+
+type isHealthCheck_Kind interface {
+	isHealthCheck_Kind()
+}
+
+type HealthCheck_Tcp struct {
+	// A TCP connection, no more.
+	Tcp *TcpCheck `protobuf:"bytes,1,opt,name=tcp,proto3,oneof"`
+}
+
+type HealthCheck_Tls struct {
+	// A connection and its TLS handshake, with all that is verified.
+	Tls *TlsCheck `protobuf:"bytes,2,opt,name=tls,proto3,oneof"`
+}
+
+type HealthCheck_Http struct {
+	// An HTTP request.
+	Http *HttpCheck `protobuf:"bytes,3,opt,name=http,proto3,oneof"`
+}
+
+type HealthCheck_Grpc struct {
+	// The gRPC health checking protocol (grpc.health.v1).
+	Grpc *GrpcCheck `protobuf:"bytes,4,opt,name=grpc,proto3,oneof"`
+}
+
+func (*HealthCheck_Tcp) isHealthCheck_Kind() {}
+
+func (*HealthCheck_Tls) isHealthCheck_Kind() {}
+
+func (*HealthCheck_Http) isHealthCheck_Kind() {}
+
+func (*HealthCheck_Grpc) isHealthCheck_Kind() {}
+
+// Checks that a connection can be made.
+type TcpCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpCheck) Reset() {
+	*x = TcpCheck{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpCheck) ProtoMessage() {}
+
+func (x *TcpCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
+func (*TcpCheck) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{6}
+}
+
+// Checks that a TLS handshake succeeds.
+type TlsCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsCheck) Reset() {
+	*x = TlsCheck{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsCheck) ProtoMessage() {}
+
+func (x *TlsCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsCheck.ProtoReflect.Descriptor instead.
+func (*TlsCheck) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{7}
+}
+
+// Checks an HTTP response.
+type HttpCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request's path, with a query if need be. Default: "/".
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The request's Host. Default: as for requests: the verified name, or the
+	// endpoint's address.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// The request's method: GET or HEAD. Default: GET.
+	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	// The codes that are good. Default: 200 to 299.
+	Codes []*CodeRange `protobuf:"bytes,4,rep,name=codes,proto3" json:"codes,omitempty"`
+	// What the first 64 KiB of the body must contain. Default: anything.
+	BodyContains  string `protobuf:"bytes,5,opt,name=body_contains,json=bodyContains,proto3" json:"body_contains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpCheck) Reset() {
+	*x = HttpCheck{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpCheck) ProtoMessage() {}
+
+func (x *HttpCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
+func (*HttpCheck) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HttpCheck) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetCodes() []*CodeRange {
+	if x != nil {
+		return x.Codes
+	}
+	return nil
+}
+
+func (x *HttpCheck) GetBodyContains() string {
+	if x != nil {
+		return x.BodyContains
+	}
+	return ""
+}
+
+// Status codes from one to another, both included.
+type CodeRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first.
+	From uint32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The last. Default: from.
+	To            uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeRange) Reset() {
+	*x = CodeRange{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeRange) ProtoMessage() {}
+
+func (x *CodeRange) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeRange.ProtoReflect.Descriptor instead.
+func (*CodeRange) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CodeRange) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *CodeRange) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// Checks by grpc.health.v1.Health/Check that the answer is SERVING.
+type GrpcCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service that is asked for. Default: the server as a whole.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrpcCheck) Reset() {
+	*x = GrpcCheck{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrpcCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrpcCheck) ProtoMessage() {}
+
+func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
+func (*GrpcCheck) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GrpcCheck) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// Which endpoints are left alone for a while because of what traffic met with.
+type OutlierDetection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// After how many failures in a row: connections that cannot be made, responses
+	// that do not come or break off, and codes 500 to 599 (for gRPC statuses that mean
+	// the server failed). Default: 5; 0 where error_rate alone is to count.
+	ConsecutiveFailures *uint32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
+	// After how many failed handshakes in a row. Default: the same as
+	// consecutive_failures.
+	ConsecutiveHandshakeFailures *uint32 `protobuf:"varint,2,opt,name=consecutive_handshake_failures,json=consecutiveHandshakeFailures,proto3,oneof" json:"consecutive_handshake_failures,omitempty"`
+	// Handshake failures that count, by reason. Default: all that are the endpoint's.
+	HandshakeReasons []Reason `protobuf:"varint,3,rep,packed,name=handshake_reasons,json=handshakeReasons,proto3,enum=drawbridge.admin.v1.Reason" json:"handshake_reasons,omitempty"`
+	// When the share of failures is too high.
+	ErrorRate *ErrorRate `protobuf:"bytes,4,opt,name=error_rate,json=errorRate,proto3" json:"error_rate,omitempty"`
+	// How long the endpoint is left alone the first time; twice as long each further
+	// time, with jitter, until it was well for as long. Default: 30s.
+	BaseEjection *durationpb.Duration `protobuf:"bytes,5,opt,name=base_ejection,json=baseEjection,proto3" json:"base_ejection,omitempty"`
+	// The longest time. Default: 300s.
+	MaxEjection *durationpb.Duration `protobuf:"bytes,6,opt,name=max_ejection,json=maxEjection,proto3" json:"max_ejection,omitempty"`
+	// Most of the endpoints that are left alone at once, in percent, but one at least
+	// stays. Default: 50.
+	MaxEjectedPercent *uint32 `protobuf:"varint,7,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3,oneof" json:"max_ejected_percent,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *OutlierDetection) Reset() {
+	*x = OutlierDetection{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutlierDetection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutlierDetection) ProtoMessage() {}
+
+func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
+func (*OutlierDetection) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
+	if x != nil && x.ConsecutiveFailures != nil {
+		return *x.ConsecutiveFailures
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetConsecutiveHandshakeFailures() uint32 {
+	if x != nil && x.ConsecutiveHandshakeFailures != nil {
+		return *x.ConsecutiveHandshakeFailures
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetHandshakeReasons() []Reason {
+	if x != nil {
+		return x.HandshakeReasons
+	}
+	return nil
+}
+
+func (x *OutlierDetection) GetErrorRate() *ErrorRate {
+	if x != nil {
+		return x.ErrorRate
+	}
+	return nil
+}
+
+func (x *OutlierDetection) GetBaseEjection() *durationpb.Duration {
+	if x != nil {
+		return x.BaseEjection
+	}
+	return nil
+}
+
+func (x *OutlierDetection) GetMaxEjection() *durationpb.Duration {
+	if x != nil {
+		return x.MaxEjection
+	}
+	return nil
+}
+
+func (x *OutlierDetection) GetMaxEjectedPercent() uint32 {
+	if x != nil && x.MaxEjectedPercent != nil {
+		return *x.MaxEjectedPercent
+	}
+	return 0
+}
+
+// A share of failures.
+type ErrorRate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Failures of all attempts that are too many, in percent, from 1 to 100.
+	Percent uint32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	// The time that is looked at. Default: 10s.
+	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// How many attempts there must have been. Default: 20.
+	MinRequests   uint32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3" json:"min_requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorRate) Reset() {
+	*x = ErrorRate{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorRate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorRate) ProtoMessage() {}
+
+func (x *ErrorRate) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorRate.ProtoReflect.Descriptor instead.
+func (*ErrorRate) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ErrorRate) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *ErrorRate) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *ErrorRate) GetMinRequests() uint32 {
+	if x != nil {
+		return x.MinRequests
+	}
+	return 0
+}
+
+// Bounds on what an upstream is sent. Requests are HTTP requests, and on TCP
+// listeners connections. 0 means no limit.
+type UpstreamLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests under way at once.
+	Requests uint32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Requests under way at once at one endpoint. An endpoint that has so many is not
+	// chosen.
+	RequestsPerEndpoint uint32 `protobuf:"varint,2,opt,name=requests_per_endpoint,json=requestsPerEndpoint,proto3" json:"requests_per_endpoint,omitempty"`
+	// Connections open at once.
+	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	// Connections open at once to one endpoint.
+	ConnectionsPerEndpoint uint32 `protobuf:"varint,4,opt,name=connections_per_endpoint,json=connectionsPerEndpoint,proto3" json:"connections_per_endpoint,omitempty"`
+	// Requests that may wait, in order, until a limit allows them; all others are
+	// answered with 503 at once. Default: none waits.
+	Pending uint32 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	// How long one may wait. Default: 5s.
+	PendingTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=pending_timeout,json=pendingTimeout,proto3" json:"pending_timeout,omitempty"`
+	// How many of the requests under way may be retries, so that they never multiply
+	// an outage. Default: 20 percent, but 3 at least.
+	RetryBudget   *RetryBudget `protobuf:"bytes,7,opt,name=retry_budget,json=retryBudget,proto3" json:"retry_budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamLimits) Reset() {
+	*x = UpstreamLimits{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamLimits) ProtoMessage() {}
+
+func (x *UpstreamLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamLimits.ProtoReflect.Descriptor instead.
+func (*UpstreamLimits) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UpstreamLimits) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *UpstreamLimits) GetRequestsPerEndpoint() uint32 {
+	if x != nil {
+		return x.RequestsPerEndpoint
+	}
+	return 0
+}
+
+func (x *UpstreamLimits) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *UpstreamLimits) GetConnectionsPerEndpoint() uint32 {
+	if x != nil {
+		return x.ConnectionsPerEndpoint
+	}
+	return 0
+}
+
+func (x *UpstreamLimits) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *UpstreamLimits) GetPendingTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PendingTimeout
+	}
+	return nil
+}
+
+func (x *UpstreamLimits) GetRetryBudget() *RetryBudget {
+	if x != nil {
+		return x.RetryBudget
+	}
+	return nil
+}
+
+// A bound on retries under way at once.
+type RetryBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In percent of the requests under way. Default: 20; at most 100.
+	Percent *uint32 `protobuf:"varint,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	// So many are allowed in any case. Default: 3.
+	MinRetries    *uint32 `protobuf:"varint,2,opt,name=min_retries,json=minRetries,proto3,oneof" json:"min_retries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryBudget) Reset() {
+	*x = RetryBudget{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryBudget) ProtoMessage() {}
+
+func (x *RetryBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryBudget.ProtoReflect.Descriptor instead.
+func (*RetryBudget) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RetryBudget) GetPercent() uint32 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+func (x *RetryBudget) GetMinRetries() uint32 {
+	if x != nil && x.MinRetries != nil {
+		return *x.MinRetries
+	}
+	return 0
+}
 
 // One address of an upstream.
 type Endpoint struct {
@@ -390,7 +1562,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +1574,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +1587,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -455,7 +1627,7 @@ type Plaintext struct {
 
 func (x *Plaintext) Reset() {
 	*x = Plaintext{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +1639,7 @@ func (x *Plaintext) String() string {
 func (*Plaintext) ProtoMessage() {}
 
 func (x *Plaintext) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +1652,44 @@ func (x *Plaintext) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plaintext.ProtoReflect.Descriptor instead.
 func (*Plaintext) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{16}
+}
+
+// Carry the client's TLS as it is.
+type Passthrough struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Passthrough) Reset() {
+	*x = Passthrough{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Passthrough) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Passthrough) ProtoMessage() {}
+
+func (x *Passthrough) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Passthrough.ProtoReflect.Descriptor instead.
+func (*Passthrough) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{17}
 }
 
 // Connections kept for further HTTP requests, per endpoint; with
@@ -512,7 +1721,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +1733,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +1746,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Pool) GetMaxIdle() uint32 {
@@ -582,7 +1791,7 @@ type UpstreamTcp struct {
 
 func (x *UpstreamTcp) Reset() {
 	*x = UpstreamTcp{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +1803,7 @@ func (x *UpstreamTcp) String() string {
 func (*UpstreamTcp) ProtoMessage() {}
 
 func (x *UpstreamTcp) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +1816,7 @@ func (x *UpstreamTcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTcp.ProtoReflect.Descriptor instead.
 func (*UpstreamTcp) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpstreamTcp) GetServerSpeaksFirst() bool {
@@ -623,14 +1832,17 @@ type UpstreamTimeouts struct {
 	// For a TCP connection. Default: 5s.
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
 	// For the TLS handshake. Default: 10s.
-	Handshake     *durationpb.Duration `protobuf:"bytes,2,opt,name=handshake,proto3" json:"handshake,omitempty"`
+	Handshake *durationpb.Duration `protobuf:"bytes,2,opt,name=handshake,proto3" json:"handshake,omitempty"`
+	// For the next byte of a response that has begun, and on TCP listeners for a byte
+	// in either direction. Default: no limit but the listener's.
+	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpstreamTimeouts) Reset() {
 	*x = UpstreamTimeouts{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +1854,7 @@ func (x *UpstreamTimeouts) String() string {
 func (*UpstreamTimeouts) ProtoMessage() {}
 
 func (x *UpstreamTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +1867,7 @@ func (x *UpstreamTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTimeouts.ProtoReflect.Descriptor instead.
 func (*UpstreamTimeouts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpstreamTimeouts) GetConnect() *durationpb.Duration {
@@ -668,6 +1880,13 @@ func (x *UpstreamTimeouts) GetConnect() *durationpb.Duration {
 func (x *UpstreamTimeouts) GetHandshake() *durationpb.Duration {
 	if x != nil {
 		return x.Handshake
+	}
+	return nil
+}
+
+func (x *UpstreamTimeouts) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
 	}
 	return nil
 }
@@ -685,7 +1904,7 @@ type UpstreamHttp struct {
 
 func (x *UpstreamHttp) Reset() {
 	*x = UpstreamHttp{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +1916,7 @@ func (x *UpstreamHttp) String() string {
 func (*UpstreamHttp) ProtoMessage() {}
 
 func (x *UpstreamHttp) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +1929,7 @@ func (x *UpstreamHttp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamHttp.ProtoReflect.Descriptor instead.
 func (*UpstreamHttp) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpstreamHttp) GetProtocol() HttpProtocol {
@@ -731,7 +1950,7 @@ var File_drawbridge_admin_v1_upstream_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc1\x05\n" +
+	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc7\b\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Upstream.LabelsEntryR\x06labels\x12\x12\n" +
@@ -739,36 +1958,123 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12;\n" +
 	"\tendpoints\x18\x05 \x03(\v2\x1d.drawbridge.admin.v1.EndpointR\tendpoints\x124\n" +
 	"\x03tls\x18\x06 \x01(\v2 .drawbridge.admin.v1.UpstreamTlsH\x00R\x03tls\x12>\n" +
-	"\tplaintext\x18\a \x01(\v2\x1e.drawbridge.admin.v1.PlaintextH\x00R\tplaintext\x12-\n" +
+	"\tplaintext\x18\a \x01(\v2\x1e.drawbridge.admin.v1.PlaintextH\x00R\tplaintext\x12D\n" +
+	"\vpassthrough\x18\x0e \x01(\v2 .drawbridge.admin.v1.PassthroughH\x00R\vpassthrough\x12-\n" +
 	"\x04pool\x18\b \x01(\v2\x19.drawbridge.admin.v1.PoolR\x04pool\x12A\n" +
 	"\btimeouts\x18\t \x01(\v2%.drawbridge.admin.v1.UpstreamTimeoutsR\btimeouts\x125\n" +
 	"\x04http\x18\n" +
 	" \x01(\v2!.drawbridge.admin.v1.UpstreamHttpR\x04http\x122\n" +
 	"\x03tcp\x18\v \x01(\v2 .drawbridge.admin.v1.UpstreamTcpR\x03tcp\x12V\n" +
-	"\x13send_proxy_protocol\x18\f \x01(\x0e2&.drawbridge.admin.v1.SendProxyProtocolR\x11sendProxyProtocol\x1a9\n" +
+	"\x13send_proxy_protocol\x18\f \x01(\x0e2&.drawbridge.admin.v1.SendProxyProtocolR\x11sendProxyProtocol\x12*\n" +
+	"\x03dns\x18\r \x01(\v2\x18.drawbridge.admin.v1.DnsR\x03dns\x12<\n" +
+	"\tbalancing\x18\x0f \x01(\v2\x1e.drawbridge.admin.v1.BalancingR\tbalancing\x12C\n" +
+	"\fhealth_check\x18\x10 \x01(\v2 .drawbridge.admin.v1.HealthCheckR\vhealthCheck\x12R\n" +
+	"\x11outlier_detection\x18\x11 \x01(\v2%.drawbridge.admin.v1.OutlierDetectionR\x10outlierDetection\x12;\n" +
+	"\x06limits\x18\x12 \x01(\v2#.drawbridge.admin.v1.UpstreamLimitsR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\ttransport\"p\n" +
+	"\ttransport\"\x96\x01\n" +
+	"\x03Dns\x12\x1a\n" +
+	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x123\n" +
+	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\arefresh\x12\x10\n" +
+	"\x03srv\x18\x04 \x01(\tR\x03srv\x12\x18\n" +
+	"\aservers\x18\x05 \x03(\tR\aservers\"\xb5\x01\n" +
+	"\tBalancing\x12<\n" +
+	"\x06policy\x18\x01 \x01(\x0e2$.drawbridge.admin.v1.BalancingPolicyR\x06policy\x120\n" +
+	"\x04hash\x18\x02 \x01(\v2\x1c.drawbridge.admin.v1.HashKeyR\x04hash\x128\n" +
+	"\n" +
+	"slow_start\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tslowStart\"\x95\x01\n" +
+	"\aHashKey\x12N\n" +
+	"\x0eclient_address\x18\x01 \x01(\v2%.drawbridge.admin.v1.ClientAddressKeyH\x00R\rclientAddress\x12\x18\n" +
+	"\x06header\x18\x02 \x01(\tH\x00R\x06header\x12\x18\n" +
+	"\x06cookie\x18\x03 \x01(\tH\x00R\x06cookieB\x06\n" +
+	"\x04kind\"\x12\n" +
+	"\x10ClientAddressKey\"\xb1\x03\n" +
+	"\vHealthCheck\x121\n" +
+	"\x03tcp\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.TcpCheckH\x00R\x03tcp\x121\n" +
+	"\x03tls\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.TlsCheckH\x00R\x03tls\x124\n" +
+	"\x04http\x18\x03 \x01(\v2\x1e.drawbridge.admin.v1.HttpCheckH\x00R\x04http\x124\n" +
+	"\x04grpc\x18\x04 \x01(\v2\x1e.drawbridge.admin.v1.GrpcCheckH\x00R\x04grpc\x125\n" +
+	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12+\n" +
+	"\x11healthy_threshold\x18\a \x01(\rR\x10healthyThreshold\x12/\n" +
+	"\x13unhealthy_threshold\x18\b \x01(\rR\x12unhealthyThresholdB\x06\n" +
+	"\x04kind\"\n" +
+	"\n" +
+	"\bTcpCheck\"\n" +
+	"\n" +
+	"\bTlsCheck\"\xa6\x01\n" +
+	"\tHttpCheck\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x16\n" +
+	"\x06method\x18\x03 \x01(\tR\x06method\x124\n" +
+	"\x05codes\x18\x04 \x03(\v2\x1e.drawbridge.admin.v1.CodeRangeR\x05codes\x12#\n" +
+	"\rbody_contains\x18\x05 \x01(\tR\fbodyContains\"/\n" +
+	"\tCodeRange\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\"%\n" +
+	"\tGrpcCheck\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\xa5\x04\n" +
+	"\x10OutlierDetection\x126\n" +
+	"\x14consecutive_failures\x18\x01 \x01(\rH\x00R\x13consecutiveFailures\x88\x01\x01\x12I\n" +
+	"\x1econsecutive_handshake_failures\x18\x02 \x01(\rH\x01R\x1cconsecutiveHandshakeFailures\x88\x01\x01\x12H\n" +
+	"\x11handshake_reasons\x18\x03 \x03(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x10handshakeReasons\x12=\n" +
+	"\n" +
+	"error_rate\x18\x04 \x01(\v2\x1e.drawbridge.admin.v1.ErrorRateR\terrorRate\x12>\n" +
+	"\rbase_ejection\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fbaseEjection\x12<\n" +
+	"\fmax_ejection\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vmaxEjection\x123\n" +
+	"\x13max_ejected_percent\x18\a \x01(\rH\x02R\x11maxEjectedPercent\x88\x01\x01B\x17\n" +
+	"\x15_consecutive_failuresB!\n" +
+	"\x1f_consecutive_handshake_failuresB\x16\n" +
+	"\x14_max_ejected_percent\"{\n" +
+	"\tErrorRate\x12\x18\n" +
+	"\apercent\x18\x01 \x01(\rR\apercent\x121\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12!\n" +
+	"\fmin_requests\x18\x03 \x01(\rR\vminRequests\"\xdf\x02\n" +
+	"\x0eUpstreamLimits\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\rR\brequests\x122\n" +
+	"\x15requests_per_endpoint\x18\x02 \x01(\rR\x13requestsPerEndpoint\x12 \n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections\x128\n" +
+	"\x18connections_per_endpoint\x18\x04 \x01(\rR\x16connectionsPerEndpoint\x12\x18\n" +
+	"\apending\x18\x05 \x01(\rR\apending\x12B\n" +
+	"\x0fpending_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0ependingTimeout\x12C\n" +
+	"\fretry_budget\x18\a \x01(\v2 .drawbridge.admin.v1.RetryBudgetR\vretryBudget\"n\n" +
+	"\vRetryBudget\x12\x1d\n" +
+	"\apercent\x18\x01 \x01(\rH\x00R\apercent\x88\x01\x01\x12$\n" +
+	"\vmin_retries\x18\x02 \x01(\rH\x01R\n" +
+	"minRetries\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percentB\x0e\n" +
+	"\f_min_retries\"p\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
 	"\x06backup\x18\x03 \x01(\bR\x06backup\x12\x1a\n" +
 	"\bdraining\x18\x04 \x01(\bR\bdraining\"\v\n" +
-	"\tPlaintext\"\xa7\x01\n" +
+	"\tPlaintext\"\r\n" +
+	"\vPassthrough\"\xa7\x01\n" +
 	"\x04Pool\x12\x19\n" +
 	"\bmax_idle\x18\x01 \x01(\rR\amaxIdle\x12<\n" +
 	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x122\n" +
 	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x12\n" +
 	"\x04warm\x18\x04 \x01(\rR\x04warm\"=\n" +
 	"\vUpstreamTcp\x12.\n" +
-	"\x13server_speaks_first\x18\x01 \x01(\bR\x11serverSpeaksFirst\"\x80\x01\n" +
+	"\x13server_speaks_first\x18\x01 \x01(\bR\x11serverSpeaksFirst\"\xaf\x01\n" +
 	"\x10UpstreamTimeouts\x123\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
-	"\thandshake\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thandshake\"\x82\x01\n" +
+	"\thandshake\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thandshake\x12-\n" +
+	"\x04idle\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04idle\"\x82\x01\n" +
 	"\fUpstreamHttp\x12=\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2!.drawbridge.admin.v1.HttpProtocolR\bprotocol\x123\n" +
-	"\x04host\x18\x02 \x01(\x0e2\x1f.drawbridge.admin.v1.HostHeaderR\x04host*\x8e\x01\n" +
+	"\x04host\x18\x02 \x01(\x0e2\x1f.drawbridge.admin.v1.HostHeaderR\x04host*\xbd\x01\n" +
+	"\x0fBalancingPolicy\x12 \n" +
+	"\x1cBALANCING_POLICY_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cBALANCING_POLICY_ROUND_ROBIN\x10\x01\x12#\n" +
+	"\x1fBALANCING_POLICY_LEAST_REQUESTS\x10\x02\x12\x1b\n" +
+	"\x17BALANCING_POLICY_RANDOM\x10\x03\x12$\n" +
+	" BALANCING_POLICY_CONSISTENT_HASH\x10\x04*\x8e\x01\n" +
 	"\x11SendProxyProtocol\x12#\n" +
 	"\x1fSEND_PROXY_PROTOCOL_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SEND_PROXY_PROTOCOL_NONE\x10\x01\x12\x1a\n" +
@@ -797,44 +2103,87 @@ func file_drawbridge_admin_v1_upstream_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_drawbridge_admin_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_drawbridge_admin_v1_upstream_proto_goTypes = []any{
-	(SendProxyProtocol)(0),      // 0: drawbridge.admin.v1.SendProxyProtocol
-	(HttpProtocol)(0),           // 1: drawbridge.admin.v1.HttpProtocol
-	(HostHeader)(0),             // 2: drawbridge.admin.v1.HostHeader
-	(*Upstream)(nil),            // 3: drawbridge.admin.v1.Upstream
-	(*Endpoint)(nil),            // 4: drawbridge.admin.v1.Endpoint
-	(*Plaintext)(nil),           // 5: drawbridge.admin.v1.Plaintext
-	(*Pool)(nil),                // 6: drawbridge.admin.v1.Pool
-	(*UpstreamTcp)(nil),         // 7: drawbridge.admin.v1.UpstreamTcp
-	(*UpstreamTimeouts)(nil),    // 8: drawbridge.admin.v1.UpstreamTimeouts
-	(*UpstreamHttp)(nil),        // 9: drawbridge.admin.v1.UpstreamHttp
-	nil,                         // 10: drawbridge.admin.v1.Upstream.LabelsEntry
-	(*UpstreamTls)(nil),         // 11: drawbridge.admin.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+	(BalancingPolicy)(0),        // 0: drawbridge.admin.v1.BalancingPolicy
+	(SendProxyProtocol)(0),      // 1: drawbridge.admin.v1.SendProxyProtocol
+	(HttpProtocol)(0),           // 2: drawbridge.admin.v1.HttpProtocol
+	(HostHeader)(0),             // 3: drawbridge.admin.v1.HostHeader
+	(*Upstream)(nil),            // 4: drawbridge.admin.v1.Upstream
+	(*Dns)(nil),                 // 5: drawbridge.admin.v1.Dns
+	(*Balancing)(nil),           // 6: drawbridge.admin.v1.Balancing
+	(*HashKey)(nil),             // 7: drawbridge.admin.v1.HashKey
+	(*ClientAddressKey)(nil),    // 8: drawbridge.admin.v1.ClientAddressKey
+	(*HealthCheck)(nil),         // 9: drawbridge.admin.v1.HealthCheck
+	(*TcpCheck)(nil),            // 10: drawbridge.admin.v1.TcpCheck
+	(*TlsCheck)(nil),            // 11: drawbridge.admin.v1.TlsCheck
+	(*HttpCheck)(nil),           // 12: drawbridge.admin.v1.HttpCheck
+	(*CodeRange)(nil),           // 13: drawbridge.admin.v1.CodeRange
+	(*GrpcCheck)(nil),           // 14: drawbridge.admin.v1.GrpcCheck
+	(*OutlierDetection)(nil),    // 15: drawbridge.admin.v1.OutlierDetection
+	(*ErrorRate)(nil),           // 16: drawbridge.admin.v1.ErrorRate
+	(*UpstreamLimits)(nil),      // 17: drawbridge.admin.v1.UpstreamLimits
+	(*RetryBudget)(nil),         // 18: drawbridge.admin.v1.RetryBudget
+	(*Endpoint)(nil),            // 19: drawbridge.admin.v1.Endpoint
+	(*Plaintext)(nil),           // 20: drawbridge.admin.v1.Plaintext
+	(*Passthrough)(nil),         // 21: drawbridge.admin.v1.Passthrough
+	(*Pool)(nil),                // 22: drawbridge.admin.v1.Pool
+	(*UpstreamTcp)(nil),         // 23: drawbridge.admin.v1.UpstreamTcp
+	(*UpstreamTimeouts)(nil),    // 24: drawbridge.admin.v1.UpstreamTimeouts
+	(*UpstreamHttp)(nil),        // 25: drawbridge.admin.v1.UpstreamHttp
+	nil,                         // 26: drawbridge.admin.v1.Upstream.LabelsEntry
+	(*UpstreamTls)(nil),         // 27: drawbridge.admin.v1.UpstreamTls
+	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
+	(Reason)(0),                 // 29: drawbridge.admin.v1.Reason
 }
 var file_drawbridge_admin_v1_upstream_proto_depIdxs = []int32{
-	10, // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
-	4,  // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
-	11, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
-	5,  // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
-	6,  // 4: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
-	8,  // 5: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
-	9,  // 6: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
-	7,  // 7: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
-	0,  // 8: drawbridge.admin.v1.Upstream.send_proxy_protocol:type_name -> drawbridge.admin.v1.SendProxyProtocol
-	12, // 9: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
-	12, // 10: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
-	12, // 11: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
-	12, // 12: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
-	1,  // 13: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
-	2,  // 14: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	26, // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
+	19, // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
+	27, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
+	20, // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
+	21, // 4: drawbridge.admin.v1.Upstream.passthrough:type_name -> drawbridge.admin.v1.Passthrough
+	22, // 5: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
+	24, // 6: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
+	25, // 7: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
+	23, // 8: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
+	1,  // 9: drawbridge.admin.v1.Upstream.send_proxy_protocol:type_name -> drawbridge.admin.v1.SendProxyProtocol
+	5,  // 10: drawbridge.admin.v1.Upstream.dns:type_name -> drawbridge.admin.v1.Dns
+	6,  // 11: drawbridge.admin.v1.Upstream.balancing:type_name -> drawbridge.admin.v1.Balancing
+	9,  // 12: drawbridge.admin.v1.Upstream.health_check:type_name -> drawbridge.admin.v1.HealthCheck
+	15, // 13: drawbridge.admin.v1.Upstream.outlier_detection:type_name -> drawbridge.admin.v1.OutlierDetection
+	17, // 14: drawbridge.admin.v1.Upstream.limits:type_name -> drawbridge.admin.v1.UpstreamLimits
+	28, // 15: drawbridge.admin.v1.Dns.refresh:type_name -> google.protobuf.Duration
+	0,  // 16: drawbridge.admin.v1.Balancing.policy:type_name -> drawbridge.admin.v1.BalancingPolicy
+	7,  // 17: drawbridge.admin.v1.Balancing.hash:type_name -> drawbridge.admin.v1.HashKey
+	28, // 18: drawbridge.admin.v1.Balancing.slow_start:type_name -> google.protobuf.Duration
+	8,  // 19: drawbridge.admin.v1.HashKey.client_address:type_name -> drawbridge.admin.v1.ClientAddressKey
+	10, // 20: drawbridge.admin.v1.HealthCheck.tcp:type_name -> drawbridge.admin.v1.TcpCheck
+	11, // 21: drawbridge.admin.v1.HealthCheck.tls:type_name -> drawbridge.admin.v1.TlsCheck
+	12, // 22: drawbridge.admin.v1.HealthCheck.http:type_name -> drawbridge.admin.v1.HttpCheck
+	14, // 23: drawbridge.admin.v1.HealthCheck.grpc:type_name -> drawbridge.admin.v1.GrpcCheck
+	28, // 24: drawbridge.admin.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	28, // 25: drawbridge.admin.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	13, // 26: drawbridge.admin.v1.HttpCheck.codes:type_name -> drawbridge.admin.v1.CodeRange
+	29, // 27: drawbridge.admin.v1.OutlierDetection.handshake_reasons:type_name -> drawbridge.admin.v1.Reason
+	16, // 28: drawbridge.admin.v1.OutlierDetection.error_rate:type_name -> drawbridge.admin.v1.ErrorRate
+	28, // 29: drawbridge.admin.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
+	28, // 30: drawbridge.admin.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
+	28, // 31: drawbridge.admin.v1.ErrorRate.window:type_name -> google.protobuf.Duration
+	28, // 32: drawbridge.admin.v1.UpstreamLimits.pending_timeout:type_name -> google.protobuf.Duration
+	18, // 33: drawbridge.admin.v1.UpstreamLimits.retry_budget:type_name -> drawbridge.admin.v1.RetryBudget
+	28, // 34: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
+	28, // 35: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
+	28, // 36: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
+	28, // 37: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
+	28, // 38: drawbridge.admin.v1.UpstreamTimeouts.idle:type_name -> google.protobuf.Duration
+	2,  // 39: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
+	3,  // 40: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_upstream_proto_init() }
@@ -842,18 +2191,33 @@ func file_drawbridge_admin_v1_upstream_proto_init() {
 	if File_drawbridge_admin_v1_upstream_proto != nil {
 		return
 	}
+	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
 	file_drawbridge_admin_v1_upstream_proto_msgTypes[0].OneofWrappers = []any{
 		(*Upstream_Tls)(nil),
 		(*Upstream_Plaintext)(nil),
+		(*Upstream_Passthrough)(nil),
 	}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[3].OneofWrappers = []any{
+		(*HashKey_ClientAddress)(nil),
+		(*HashKey_Header)(nil),
+		(*HashKey_Cookie)(nil),
+	}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[5].OneofWrappers = []any{
+		(*HealthCheck_Tcp)(nil),
+		(*HealthCheck_Tls)(nil),
+		(*HealthCheck_Http)(nil),
+		(*HealthCheck_Grpc)(nil),
+	}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[11].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_upstream_proto_rawDesc), len(file_drawbridge_admin_v1_upstream_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   8,
+			NumEnums:      4,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,83 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// A Key is what consistent hashing chooses an endpoint by. The zero Key is that
+// of who has none: any endpoint will do.
+type Key struct {
+	Hash  uint64
+	Known bool
+}
+
+// A Turn is the way of one request, or TCP connection, through an Upstream: which
+// endpoints it has been sent to, and the room it takes there until End.
+//
+// The zero Turn is ready for Begin, and so is one that has ended. It is used by
+// one goroutine at a time.
+type Turn struct {
+	upstream *Upstream
+	key      Key
+	order    []*Endpoint // those that are left, best first
+	at       *Endpoint   // where it is now
+}
+
+// Begin starts the way through u. It must be ended with End.
+func (t *Turn) Begin(u *Upstream, key Key) {
+	*t = Turn{upstream: u, key: key, order: u.Order()}
+}
+
+// Next returns the endpoint to try now: the best of those that take traffic and
+// were not tried, or ErrNoEndpoint if there is none. The endpoint before it is
+// left.
+//
+// Where there must be waiting, until a limit allows another request, wait is
+// asked for what bounds it, and done called when that is over. Nil: nothing is
+// waited for.
+func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
+	if len(t.order) == 0 {
+		return nil, ErrNoEndpoint
+	}
+	t.at, t.order = t.order[0], t.order[1:]
+	return t.at, nil
+}
+
+// End gives back what the Turn holds. Calling it again, or without Begin, does
+// nothing.
+func (t *Turn) End() { *t = Turn{} }
+
+// Dial connects to the first endpoint that can be connected to, as
+// Upstream.DialAs says. The Turn stays there until End.
+func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
+	var errs []error
+	wait := func() (context.Context, func()) { return ctx, func() {} }
+	for {
+		e, err := t.Next(wait)
+		if err != nil && len(errs) == 0 {
+			return nil, nil, err
+		}
+		if err != nil {
+			break
+		}
+		if p == Stream {
+			if conn := e.warm.take(); conn != nil {
+				return conn, e, nil
+			}
+		}
+		conn, err := e.DialAs(ctx, p, host)
+		if err == nil {
+			return conn, e, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(errs) == 1 {
+		return nil, nil, errs[0]
+	}
+	return nil, nil, errors.Join(errs...)
+}
