@@ -91,6 +91,7 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, error) {
 		if ctx.Err() != nil {
 			if d.waiters == 0 {
 				d.cancel() // nobody else waits for it
+				p.releaseLocked()
 			}
 			return nil, ctx.Err()
 		}
@@ -101,6 +102,18 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, error) {
 			}
 		default:
 		}
+	}
+}
+
+// releaseLocked lets go of the connections of a pool that keeps none: they were
+// made for somebody who has left, and nobody else would ever close them. p.mu is
+// held.
+func (p *pool) releaseLocked() {
+	if !p.retired {
+		return
+	}
+	for _, c := range p.sharing.conns {
+		go c.retire() // which takes p.mu in the end
 	}
 }
 
