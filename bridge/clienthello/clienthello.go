@@ -1,0 +1,191 @@
+// Package clienthello reads the message that a TLS connection begins with, for
+// those who must know whom a client asks for before they know who answers.
+//
+// It does no I/O, and what it is given is still to be given to whoever does TLS:
+// nothing is consumed. A Scanner is used by one goroutine.
+package clienthello
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// MaxMessage is the length of the longest ClientHello that is taken, in bytes: as
+// much as crypto/tls takes.
+const MaxMessage = 64 << 10
+
+// MaxStream is how many bytes a ClientHello may take up on the wire. A client that
+// puts one byte in each record would else have six times MaxMessage kept for it.
+const MaxStream = 128 << 10
+
+var (
+	// ErrNotTLS reports a stream that does not begin with TLS.
+	ErrNotTLS = errors.New("the connection does not begin with a TLS handshake")
+
+	// ErrMalformed reports a ClientHello that is none.
+	ErrMalformed = errors.New("malformed ClientHello")
+
+	errTooLong = fmt.Errorf("%w: it is too long", ErrMalformed)
+)
+
+// A Hello is what a ClientHello says.
+type Hello struct {
+	// ServerName is the host name of the server_name extension (RFC 6066,
+	// section 3), as sent; "" if there is none. It is not checked to be a name.
+	ServerName string
+}
+
+// A Scanner finds the ClientHello in a stream that comes in pieces of any size,
+// in any number of records. The zero value is at the beginning of a stream.
+type Scanner struct {
+	header  [recordHeader]byte // of a record
+	n       int                // bytes of header that have come
+	left    int                // bytes of the record that have not
+	seen    int                // bytes of the stream
+	message []byte             // of the handshake, its header included
+}
+
+const (
+	recordHeader    = 5
+	messageHeader   = 4
+	maxRecord       = 16 << 10 // RFC 8446, section 5.1
+	typeHandshake   = 22
+	typeClientHello = 1
+)
+
+// Feed takes the next bytes of the stream. It reports true once the message is
+// whole: then Hello tells what it says, and nothing more is to be fed. Its errors
+// are ErrNotTLS and ErrMalformed, after which the stream is of no use.
+func (s *Scanner) Feed(p []byte) (whole bool, err error) {
+	if s.seen += len(p); s.seen-len(p) > MaxStream {
+		return false, errTooLong
+	}
+	for len(p) > 0 {
+		if s.left == 0 {
+			n := copy(s.header[s.n:], p)
+			s.n, p = s.n+n, p[n:]
+			if err := s.checkHeader(); err != nil || s.n < recordHeader {
+				return false, err
+			}
+			s.n, s.left = 0, int(s.header[3])<<8|int(s.header[4])
+			continue
+		}
+		n := min(s.left, len(p))
+		s.message = append(s.message, p[:n]...)
+		s.left, p = s.left-n, p[n:]
+		if whole, err := s.checkMessage(); whole || err != nil {
+			return whole, err
+		}
+	}
+	return false, nil
+}
+
+// checkHeader checks what has come of a record's header, so that who does not
+// speak TLS is found out by its first byte.
+func (s *Scanner) checkHeader() error {
+	first := len(s.message) == 0
+	switch {
+	case s.n > 0 && s.header[0] != typeHandshake, s.n > 1 && s.header[1] != 3:
+		if first {
+			return ErrNotTLS
+		}
+		return fmt.Errorf("%w: another record in the middle of it", ErrMalformed)
+	case s.n == recordHeader:
+		if length := int(s.header[3])<<8 | int(s.header[4]); length == 0 || length > maxRecord {
+			return fmt.Errorf("%w: a record of %d bytes", ErrMalformed, length)
+		}
+	}
+	return nil
+}
+
+// checkMessage reports whether the message is whole.
+func (s *Scanner) checkMessage() (bool, error) {
+	if s.message[0] != typeClientHello {
+		return false, fmt.Errorf("%w: a handshake message of type %d", ErrMalformed, s.message[0])
+	}
+	if len(s.message) < messageHeader {
+		return false, nil
+	}
+	length := int(s.message[1])<<16 | int(s.message[2])<<8 | int(s.message[3])
+	switch left := messageHeader + length - len(s.message); {
+	case length > MaxMessage:
+		return false, errTooLong
+	case left < 0 || left == 0 && s.left > 0:
+		// A server may answer nothing but a whole flight (RFC 8446, section
+		// 5.1): what follows the message would be for nobody.
+		return false, fmt.Errorf("%w: it is followed by more in its record", ErrMalformed)
+	default:
+		return left == 0, nil
+	}
+}
+
+// Hello parses the message that Feed has found whole.
+func (s *Scanner) Hello() (Hello, error) { return parse(s.message[messageHeader:]) }
+
+const extensionServerName = 0
+
+// parse parses a ClientHello (RFC 8446, section 4.1.2). It is as strict about the
+// server's name as crypto/tls is, which terminates the TLS of other connections of
+// the same listener: a name that one took and the other did not could be two names.
+func parse(message []byte) (Hello, error) {
+	var h Hello
+	in := cryptobyte.String(message)
+	var sessionID, suites, compressions, extensions cryptobyte.String
+	if !in.Skip(2+32) || !in.ReadUint8LengthPrefixed(&sessionID) || len(sessionID) > 32 ||
+		!in.ReadUint16LengthPrefixed(&suites) || len(suites) == 0 || len(suites)%2 != 0 ||
+		!in.ReadUint8LengthPrefixed(&compressions) || len(compressions) == 0 {
+		return h, ErrMalformed
+	}
+	if in.Empty() {
+		return h, nil // without extensions, as up to TLS 1.2 it may be
+	}
+	if !in.ReadUint16LengthPrefixed(&extensions) || !in.Empty() {
+		return h, ErrMalformed
+	}
+	seen := make(map[uint16]bool)
+	for !extensions.Empty() {
+		var kind uint16
+		var data cryptobyte.String
+		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&data) {
+			return h, ErrMalformed
+		}
+		if seen[kind] {
+			return h, fmt.Errorf("%w: extension %d comes twice", ErrMalformed, kind)
+		}
+		seen[kind] = true
+		if kind == extensionServerName {
+			var err error
+			if h.ServerName, err = parseServerName(data); err != nil {
+				return h, err
+			}
+		}
+	}
+	return h, nil
+}
+
+func parseServerName(data cryptobyte.String) (host string, err error) {
+	var names cryptobyte.String
+	if !data.ReadUint16LengthPrefixed(&names) || names.Empty() || !data.Empty() {
+		return "", fmt.Errorf("%w: in server_name", ErrMalformed)
+	}
+	for !names.Empty() {
+		var kind uint8
+		var name cryptobyte.String
+		if !names.ReadUint8(&kind) || !names.ReadUint16LengthPrefixed(&name) || name.Empty() {
+			return "", fmt.Errorf("%w: in server_name", ErrMalformed)
+		}
+		switch {
+		case kind != 0: // there is no other than host_name
+		case host != "":
+			return "", fmt.Errorf("%w: more than one server name", ErrMalformed)
+		case strings.HasSuffix(string(name), "."):
+			return "", fmt.Errorf("%w: a server name with a trailing dot", ErrMalformed)
+		default:
+			host = string(name)
+		}
+	}
+	return host, nil
+}
