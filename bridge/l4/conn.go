@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
-	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -98,11 +97,22 @@ func (c *conn) bridge(t *Table) bool {
 		c.client.Reset()
 		return false
 	}
-	var client net.Conn = c.client
 	var serverName string
-	if t.TLS != nil {
+	deadline := time.Now().Add(t.handshakeTimeout())
+	if t.Peek {
+		hello, err := c.peek(deadline)
+		if err != nil {
+			o.how, o.err, o.reason = endHandshake, err, helloReason(err)
+			s.count.handshakeFailed(o.reason)
+			c.client.Close()
+			return false
+		}
+		serverName = hello.ServerName
+	}
+	var client net.Conn = c.client
+	if t.TLS != nil && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
-		if err := c.handshake(tc, t.handshakeTimeout()); err != nil {
+		if err := c.handshake(tc, deadline); err != nil {
 			o.how, o.err, o.reason = endHandshake, err, certs.ClassifyAccept(err)
 			// Not a reset: that could overtake the alert that tells the client why.
 			c.client.Close()
@@ -111,13 +121,15 @@ func (c *conn) bridge(t *Table) bool {
 		client, serverName = tc, tc.ConnectionState().ServerName
 	}
 
-	// A name that is none cannot be any route's or upstream's, so it is left
-	// empty and only a route that asks for no host takes it.
-	host, err := route.NormalizeHost(serverName)
-	if err != nil {
-		host = ""
-	}
+	host := hostOf(serverName)
 	target := t.target(host)
+	if decrypted := client != c.client; t.Peek && (target == nil || target.Passthrough == decrypted) {
+		if !decrypted {
+			// Whoever speaks TLS is told in TLS that nobody here is called so.
+			c.alert(alertUnrecognizedName)
+		}
+		target = nil // what is decrypted is never sent where TLS is to go
+	}
 	if target != nil {
 		o.route = target.Route
 	}
@@ -128,7 +140,11 @@ func (c *conn) bridge(t *Table) bool {
 	if u == nil {
 		s.count.noUpstream.Add(1)
 		o.how = endNoUpstream
-		c.client.Reset()
+		if t.Peek {
+			c.client.Close() // a reset could overtake the alert
+		} else {
+			c.client.Reset()
+		}
 		return false
 	}
 	o.upstream = u.Name()
@@ -202,10 +218,10 @@ func (c *conn) accept(t *Table) bool {
 	return true
 }
 
-// handshake completes the client's TLS handshake in the time given.
-func (c *conn) handshake(tc *tls.Conn, timeout time.Duration) error {
-	_ = c.client.SetDeadline(time.Now().Add(timeout)) // fails only on a closed connection, and then so does all else
-	err := tc.Handshake()                             // cut ends it too
+// handshake completes the client's TLS handshake before the deadline.
+func (c *conn) handshake(tc *tls.Conn, deadline time.Time) error {
+	_ = c.client.SetDeadline(deadline) // fails only on a closed connection, and then so does all else
+	err := tc.Handshake()              // cut ends it too
 	_ = c.client.SetDeadline(time.Time{})
 	if err != nil {
 		c.server.count.handshakeFailed(certs.ClassifyAccept(err))

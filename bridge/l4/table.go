@@ -16,6 +16,12 @@ import (
 type Table struct {
 	TLS *certs.Server // nil: plaintext
 
+	// Peek has each connection begin with a ClientHello, which is read before
+	// anything else is decided: it must be set where a Target is a Passthrough. A
+	// connection that begins otherwise is closed. If TLS is nil, those that go to
+	// no Passthrough are closed too.
+	Peek bool
+
 	// Routes are matched by the host name that the client asked for by SNI.
 	// Nil matches nothing.
 	Routes *route.Table[*Target]
@@ -31,8 +37,8 @@ type Table struct {
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit
 
-	// HandshakeTimeout is for the client's TLS handshake, and before it for the
-	// PROXY protocol header. 0: 10s.
+	// HandshakeTimeout is for the client's TLS handshake, or its ClientHello, and
+	// before it for the PROXY protocol header. 0: 10s.
 	HandshakeTimeout time.Duration
 
 	// IdleTimeout is how long a connection may go without a byte in either
@@ -48,11 +54,35 @@ type Table struct {
 type Target struct {
 	Route     string // for the log; "" if no route chose it
 	Upstreams *upstream.Split[*upstream.Upstream]
+
+	// Passthrough has the client's TLS carried as it is, not decrypted.
+	Passthrough bool
 }
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
 func (t *Table) idleTimeout() time.Duration      { return cmp.Or(t.IdleTimeout, time.Hour) }
 func (t *Table) linger() time.Duration           { return cmp.Or(t.Linger, time.Minute) }
+
+// Passes reports whether a client that asked for a server name goes where its TLS
+// is not decrypted.
+func (t *Table) Passes(serverName string) bool {
+	if !t.Peek {
+		return false
+	}
+	target := t.target(hostOf(serverName))
+	return target != nil && target.Passthrough
+}
+
+// hostOf returns the host that an SNI asks for. A name that is none cannot be any
+// route's or upstream's, so it is left empty and only a route that asks for no
+// host takes it.
+func hostOf(serverName string) string {
+	host, err := route.NormalizeHost(serverName)
+	if err != nil {
+		return ""
+	}
+	return host
+}
 
 // target returns where a client that asked for host goes; nil: nowhere.
 func (t *Table) target(host string) *Target {

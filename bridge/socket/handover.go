@@ -16,7 +16,7 @@ type Carrier interface {
 }
 
 // HandOver gives the connection beneath s away to whoever calls it, with what
-// Fill took in and nobody has read. What is layered on s, and whoever closes
+// Fill took in, or Unread gave back, and nobody has read. What is layered on s, and whoever closes
 // s, deals with c from here on; deadlines have no meaning any more, such as the
 // 5s that crypto/tls gives a close_notify.
 //
@@ -29,9 +29,11 @@ func (s *Socket) HandOver(c Carrier) (conn net.Conn, taken []byte, err error) {
 	if s.closing {
 		return nil, nil, net.ErrClosed
 	}
+	taken = s.ahead
 	if len(s.in.taken) > 0 {
 		taken = append(taken, s.in.taken...)
 	}
+	s.ahead = nil
 	s.Release()
 	s.carrier = c
 	return s.Conn, taken, nil

@@ -32,6 +32,7 @@ type Socket struct {
 
 	unheard atomic.Bool // HearFirst was called and nothing was read since
 
+	ahead  []byte // was read, and is to be read again; see Unread
 	in     stream
 	out    gather
 	direct *Direct // nil until something is written
@@ -127,6 +128,11 @@ func (s *Socket) tellClosed() {
 		f()
 	}
 }
+
+// Unread has p read again, before anything else, by whoever reads next or takes
+// the connection over. p is the Socket's from then on. Nobody else may be reading,
+// and Stream must not have been called.
+func (s *Socket) Unread(p []byte) { s.ahead = p }
 
 // CloseWrite ends the stream towards the peer; reading goes on.
 func (s *Socket) CloseWrite() error {

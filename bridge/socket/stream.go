@@ -51,6 +51,7 @@ func (s *Socket) Stream(pool *Pool) {
 		return
 	}
 	s.in.pool = pool
+	s.in.taken, s.ahead = s.ahead, nil
 	s.in.wait, s.in.look = s.tryRead, func(fd uintptr) { s.tryRead(fd) }
 	s.in.ask, s.in.drop = s.tryAsk, s.dropLocked
 	if c, ok := s.Conn.(syscall.Conn); ok {
@@ -152,6 +153,11 @@ func (s *Socket) Release() {
 func (s *Socket) Read(p []byte) (int, error) {
 	if s.carrier != nil {
 		return s.carrier.Read(p)
+	}
+	if len(s.ahead) > 0 {
+		n := copy(p, s.ahead)
+		s.ahead = s.ahead[n:]
+		return n, nil
 	}
 	if s.in.pool == nil {
 		n, err := s.Conn.Read(p)

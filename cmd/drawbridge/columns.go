@@ -142,6 +142,8 @@ func upstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamSt
 		switch v := u.GetTls().GetVerification(); {
 		case u.GetPlaintext() != nil:
 			transport, trust = "plaintext", ""
+		case u.GetPassthrough() != nil:
+			transport, trust = "the client's own TLS", ""
 		case v == adminv1.Verification_VERIFICATION_REPORT_ONLY:
 			transport = "tls, verification reported only"
 		case v == adminv1.Verification_VERIFICATION_INSECURE_SKIP:

@@ -171,7 +171,9 @@ func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpst
 	}
 	for _, e := range u.GetEndpoints() {
 		var notes []string
-		if !e.GetTls() {
+		if u.GetPassthrough() {
+			notes = append(notes, "the client's own TLS")
+		} else if !e.GetTls() {
 			notes = append(notes, "plaintext")
 		} else {
 			sni := e.GetServerName()

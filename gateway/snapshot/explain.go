@@ -38,7 +38,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 		bad.AddClass(invalid.NotFound, "listener", "there is no listener %.80q", q.GetListener())
 		return nil
 	}
-	if l.msg.GetTls() == nil && q.GetSni() != "" {
+	if l.msg.GetTls() == nil && !l.peeks() && q.GetSni() != "" {
 		bad.Add("sni", "must be left out: listener %q is plaintext", l.Name)
 	}
 	if l.Protocol != adminv1.Protocol_PROTOCOL_HTTP {
@@ -73,7 +73,7 @@ func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse
 }
 
 func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
-	if l.tls != nil && !l.tls.Knows(q.GetSni()) {
+	if l.tls != nil && !l.tls.Knows(q.GetSni()) && !l.passes(q.GetSni()) {
 		return unknownSNI(q.GetSni())
 	}
 	// As bridge/l4 has it: what is no name matches only what asks for none.
@@ -186,16 +186,16 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 	t := u.msg.GetTls()
 	out := &adminv1.ExplainedUpstream{
 		Name: name, Percent: percent, Reason: u.down,
-		Certificate: t.GetCertificate(), TrustBundles: t.GetTrustBundles(),
+		Certificate: t.GetCertificate(), TrustBundles: t.GetTrustBundles(), Passthrough: u.passes(),
 	}
-	if u.msg.GetPlaintext() == nil {
+	if overTLS(u.msg) {
 		out.Verification = cmp.Or(t.GetVerification(), adminv1.Verification_VERIFICATION_FULL)
 	}
 	if c := u.uses.certificate; c != nil {
 		out.Sha256Fingerprint = c.Fingerprint()
 	}
 	for _, e := range u.msg.GetEndpoints() {
-		to := &adminv1.ExplainedEndpoint{Address: e.GetAddress(), Backup: e.GetBackup(), Draining: e.GetDraining(), Tls: u.msg.GetPlaintext() == nil}
+		to := &adminv1.ExplainedEndpoint{Address: e.GetAddress(), Backup: e.GetBackup(), Draining: e.GetDraining(), Tls: overTLS(u.msg)}
 		_, addr, _, _ := dialAddress(e.GetAddress())
 		clients := u.clients[addr]
 		client := clients.http

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"fmt"
 	"net"
 	"slices"
 
@@ -142,8 +143,9 @@ func (s *scope) buildListener(l *Listener) {
 			Routes: s.tcpRoutes(l),
 		}
 		s.warnOfNames(l)
+		s.checkPeek(l)
 		if u := l.uses.upstream; u != nil {
-			l.tcp.Default = &l4.Target{Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
+			l.tcp.Default = &l4.Target{Passthrough: u.passes(), Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
 		}
 	case adminv1.Protocol_PROTOCOL_HTTP:
 		if msg.GetTcp() != nil {
@@ -154,6 +156,9 @@ func (s *scope) buildListener(l *Listener) {
 			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader),
 			Routes: s.httpRoutes(l),
 		}
+		if l.uses.upstream.passes() {
+			s.Add("upstream", "is %q, which is passthrough: it takes connections as they are, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
+		}
 		if u := l.uses.upstream; u != nil {
 			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*l7.Back]{{Value: u.back, Weight: 1}})}}
 		}
@@ -163,6 +168,43 @@ func (s *scope) buildListener(l *Listener) {
 		enum(s, "protocol", msg.GetProtocol(), adminv1.Protocol_name)
 	}
 }
+
+// passes reports whether u takes the client's own TLS.
+func (u *liveUpstream) passes() bool { return u != nil && u.msg.GetPassthrough() != nil }
+
+// checkPeek sees to it that a listener some of whose connections are carried with
+// their own TLS reads what their clients ask for. Without TLS of its own it can
+// carry no others.
+func (s *scope) checkPeek(l *Listener) {
+	var others []string
+	passes := false
+	note := func(u *liveUpstream, what string) {
+		switch {
+		case u == nil:
+		case u.passes():
+			passes = true
+		default:
+			others = append(others, what)
+		}
+	}
+	note(l.uses.upstream, "its own upstream")
+	for _, r := range l.uses.routes {
+		for _, u := range r.upstreams {
+			note(u, fmt.Sprintf("route %q", r.msg.GetName()))
+		}
+	}
+	l.tcp.Peek = passes
+	if passes && l.msg.GetTls() == nil && len(others) > 0 {
+		s.Add("tls", "must be set, because some of the listener's connections are passed through and some are not (%s): it can decrypt none", bounded(others))
+	}
+}
+
+// peeks reports whether the listener reads what clients ask for before it knows who
+// will answer.
+func (l *Listener) peeks() bool { return l.tcp != nil && l.tcp.Peek }
+
+// passes reports whether a connection with this SNI is carried with its own TLS.
+func (l *Listener) passes(sni string) bool { return l.peeks() && l.tcp.Passes(sni) }
 
 // proxies returns from whom PROXY protocol headers are taken; nil if clients
 // connect directly.

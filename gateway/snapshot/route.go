@@ -27,6 +27,11 @@ func (r *liveRoute) sameLive(o *liveRoute) bool {
 	return r.problem == o.problem && slices.EqualFunc(r.upstreams, o.upstreams, (*liveUpstream).sameLive) && sameInputs(r.msg, o.msg)
 }
 
+// passes reports whether the route's connections are carried with their own TLS.
+func (r *liveRoute) passes() bool {
+	return slices.ContainsFunc(r.upstreams, (*liveUpstream).passes)
+}
+
 // routes checks every route and returns them by listener, in the order of
 // names.
 func (j *job) routes() map[string][]*liveRoute {
@@ -41,7 +46,7 @@ func (j *job) routes() map[string][]*liveRoute {
 		for _, w := range msg.GetForward().GetUpstreams() {
 			lr.upstreams = append(lr.upstreams, j.next.upstreams[w.GetName()])
 		}
-		if j.lenient || s.written() || j.prev.State().Get(s.ref.Kind, s.ref.Name) != r || j.listenersChanged(msg) {
+		if j.lenient || s.written() || j.prev.State().Get(s.ref.Kind, s.ref.Name) != r || j.partnersChanged(msg) {
 			s.checkRoute(msg)
 		}
 		all, scopes = append(all, lr), append(scopes, s)
@@ -64,15 +69,18 @@ func (j *job) routes() map[string][]*liveRoute {
 	return byListener
 }
 
-// listenersChanged reports whether a listener of the route is not the message
-// that it was: what a route may do depends on what its listeners speak.
-func (j *job) listenersChanged(msg *adminv1.Route) bool {
+// partnersChanged reports whether a listener or upstream of the route is not the
+// message that it was: what a route may do depends on what they speak.
+func (j *job) partnersChanged(msg *adminv1.Route) bool {
+	changed := func(k adminv1.Kind, name string) bool { return j.state.Get(k, name) != j.prev.State().Get(k, name) }
 	for _, l := range msg.GetListeners() {
-		if j.state.Get(adminv1.Kind_KIND_LISTENER, l) != j.prev.State().Get(adminv1.Kind_KIND_LISTENER, l) {
+		if changed(adminv1.Kind_KIND_LISTENER, l) {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(msg.GetForward().GetUpstreams(), func(u *adminv1.WeightedUpstream) bool {
+		return changed(adminv1.Kind_KIND_UPSTREAM, u.GetName())
+	})
 }
 
 // tableChanged reports whether a listener's routes are not those it has.
@@ -94,8 +102,11 @@ func (s *scope) checkRoute(msg *adminv1.Route) {
 		if r == nil {
 			continue // reported by the store
 		}
-		if l := r.(*adminv1.Listener); l.GetProtocol() == adminv1.Protocol_PROTOCOL_TCP {
+		switch l := r.(*adminv1.Listener); l.GetProtocol() {
+		case adminv1.Protocol_PROTOCOL_TCP:
 			s.checkTCPRoute(msg, l)
+		case adminv1.Protocol_PROTOCOL_HTTP:
+			s.checkHTTPRoute(msg, l)
 		}
 	}
 	if _, err := route.New([]route.Rule[*liveRoute]{rule[*liveRoute](msg, nil)}); err != nil {
@@ -111,6 +122,9 @@ func (s *scope) checkRoute(msg *adminv1.Route) {
 	switch a := msg.GetAction().(type) {
 	case *adminv1.Route_Forward:
 		s.checkForward(a.Forward)
+		if n := len(s.passthroughs(msg)); n > 0 && n < len(a.Forward.GetUpstreams()) {
+			s.Add("forward.upstreams", "must be all of them passthrough or none: either the client's TLS is decrypted or it is not")
+		}
 	case *adminv1.Route_Redirect:
 		s.checkRedirect(a.Redirect)
 	case *adminv1.Route_Respond:
@@ -126,7 +140,7 @@ func (s *scope) checkRoute(msg *adminv1.Route) {
 func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	const tcp = "must be left out: listener %q is PROTOCOL_TCP"
 	m := msg.GetMatch()
-	if len(m.GetHosts()) > 0 && l.GetTls() == nil {
+	if len(m.GetHosts()) > 0 && l.GetTls() == nil && len(s.passthroughs(msg)) == 0 {
 		s.Add("match.hosts", "needs TLS, for the name is the client's SNI, and listener %q takes plaintext", l.GetName())
 	}
 	for _, f := range []struct {
@@ -142,6 +156,26 @@ func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 			s.Add(f.at, tcp, l.GetName())
 		}
 	}
+}
+
+// checkHTTPRoute refuses what has no meaning for requests.
+func (s *scope) checkHTTPRoute(msg *adminv1.Route, l *adminv1.Listener) {
+	for _, i := range s.passthroughs(msg) {
+		u := msg.GetForward().GetUpstreams()[i]
+		s.Add(invalid.Path("forward.upstreams").Index(i).Field("name"), "is %q, which is passthrough: it takes connections as they are, and listener %q is PROTOCOL_HTTP", u.GetName(), l.GetName())
+	}
+}
+
+// passthroughs returns which of the upstreams that a route forwards to take the
+// client's own TLS.
+func (s *scope) passthroughs(msg *adminv1.Route) (indices []int) {
+	for i, w := range msg.GetForward().GetUpstreams() {
+		u, ok := s.job.state.Get(adminv1.Kind_KIND_UPSTREAM, w.GetName()).(*adminv1.Upstream)
+		if ok && u.GetPassthrough() != nil {
+			indices = append(indices, i)
+		}
+	}
+	return indices
 }
 
 func (s *scope) checkForward(f *adminv1.Forward) {
@@ -293,6 +327,8 @@ func (s *scope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 		rules = append(rules, rule(r.msg, &l4.Target{
 			Route:     r.msg.GetName(),
 			Upstreams: upstream.NewSplit(split(r, func(u *liveUpstream) *upstream.Upstream { return u.live })),
+
+			Passthrough: r.passes(),
 		}))
 	}
 	return table(s, rules)

@@ -58,7 +58,7 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		}
 		next.uses.trust = s.useTrust("tls.trust_bundles", t.GetTrustBundles())
 	}
-	if msg.GetPlaintext() == nil && len(msg.GetTls().GetTrustBundles()) == 0 {
+	if overTLS(msg) && len(msg.GetTls().GetTrustBundles()) == 0 {
 		next.uses.trust = s.systemTrust("tls.trust_bundles")
 	}
 	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
@@ -76,6 +76,30 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	return next
 }
 
+// overTLS reports whether the gateway itself speaks TLS to the endpoints.
+func overTLS(msg *adminv1.Upstream) bool {
+	return msg.GetPlaintext() == nil && msg.GetPassthrough() == nil
+}
+
+// checkPassthrough refuses what has no meaning where the client's TLS is carried as
+// it is: nothing is known of it but the name that the client asks for.
+func (s *scope) checkPassthrough(msg *adminv1.Upstream) {
+	if msg.GetPassthrough() == nil {
+		return
+	}
+	for _, f := range []struct {
+		at  invalid.Path
+		set bool
+	}{
+		{"http", msg.GetHttp() != nil}, {"pool", msg.GetPool() != nil}, {"timeouts.handshake", msg.GetTimeouts().GetHandshake() != nil},
+		{"tcp.server_speaks_first", msg.GetTcp().GetServerSpeaksFirst()},
+	} {
+		if f.set {
+			s.Add(f.at, "must be left out with passthrough: the client's TLS is carried as it is")
+		}
+	}
+}
+
 func (s *scope) buildUpstream(u, prev *liveUpstream) {
 	msg := u.msg
 	o := upstream.Options{
@@ -88,8 +112,9 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
 	}
+	s.checkPassthrough(msg)
 	back := l7.BackOptions{
-		TLS:         msg.GetPlaintext() == nil,
+		TLS:         overTLS(msg),
 		MaxIdle:     s.limit("pool.max_idle", msg.GetPool().GetMaxIdle(), 100_000),
 		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
 		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),

@@ -782,7 +782,9 @@ type ExplainedUpstream struct {
 	// What is checked.
 	Verification Verification `protobuf:"varint,7,opt,name=verification,proto3,enum=drawbridge.admin.v1.Verification" json:"verification,omitempty"`
 	// Why it takes no traffic, if it is down.
-	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether the client's own TLS is carried to it, not decrypted.
+	Passthrough   bool `protobuf:"varint,9,opt,name=passthrough,proto3" json:"passthrough,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -871,6 +873,13 @@ func (x *ExplainedUpstream) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ExplainedUpstream) GetPassthrough() bool {
+	if x != nil {
+		return x.Passthrough
+	}
+	return false
 }
 
 // An endpoint that traffic may go to.
@@ -1231,7 +1240,7 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\tupstreams\x18\x05 \x03(\v2&.drawbridge.admin.v1.ExplainedUpstreamR\tupstreams\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x12\n" +
 	"\x04host\x18\a \x01(\tR\x04host\x12#\n" +
-	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\"\xdc\x02\n" +
+	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\"\xfe\x02\n" +
 	"\x11ExplainedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12D\n" +
@@ -1240,7 +1249,8 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x12sha256_fingerprint\x18\x05 \x01(\tR\x11sha256Fingerprint\x12#\n" +
 	"\rtrust_bundles\x18\x06 \x03(\tR\ftrustBundles\x12E\n" +
 	"\fverification\x18\a \x01(\x0e2!.drawbridge.admin.v1.VerificationR\fverification\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"\xb7\x01\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12 \n" +
+	"\vpassthrough\x18\t \x01(\bR\vpassthrough\"\xb7\x01\n" +
 	"\x11ExplainedEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +

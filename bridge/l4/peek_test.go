@@ -1,0 +1,267 @@
+package l4_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// through returns the Target of a single upstream that takes the client's TLS.
+func through(u *upstream.Upstream) *l4.Target {
+	t := to(u)
+	t.Passthrough = true
+	return t
+}
+
+// bySNI routes each name to its target.
+func bySNI(t *testing.T, targets map[string]*l4.Target) *route.Table[*l4.Target] {
+	t.Helper()
+	var rules []route.Rule[*l4.Target]
+	for host, target := range targets {
+		rules = append(rules, route.Rule[*l4.Target]{Name: host, Hosts: []string{host}, Value: target})
+	}
+	table, err := route.New(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// fragments are ways to send a ClientHello.
+func fragments(name string) map[string]func([]byte) [][]byte {
+	whole := func(r []byte) [][]byte { return [][]byte{r} }
+	bytewise := func(r []byte) (out [][]byte) {
+		for i := range r {
+			out = append(out, r[i:i+1])
+		}
+		return out
+	}
+	return map[string]func([]byte) [][]byte{
+		"whole":                 whole,
+		"segments of a byte":    bytewise,
+		"records of a byte":     func(r []byte) [][]byte { return records(r, 1) },
+		"records of some bytes": func(r []byte) [][]byte { return records(r, 7) },
+		"two records with the name across them": func(r []byte) [][]byte {
+			return records(r, strings.Index(string(r), name)+3-5)
+		},
+		"records of some bytes, byte by byte": func(r []byte) [][]byte {
+			return bytewise(bytes.Join(records(r, 300), nil))
+		},
+	}
+}
+
+// However a hello comes, its name decides, and TLS is the client's and the
+// upstream's own: what the gate has no key for comes through whole.
+func TestPassthroughByName(t *testing.T) {
+	p := newPKI(t)
+	servers := map[string]string{}
+	targets := map[string]*l4.Target{}
+	for _, name := range []string{"a.test", "b.test"} {
+		ln := listen(t, "tcp")
+		echo(t, ln, p.server(t, name))
+		servers[name], targets[name] = ln.Addr().String(), through(group(plain(ln)))
+	}
+	laxer := listen(t, "tcp") // where nobody is to come
+	g := serve(t, &l4.Table{Peek: true, Routes: bySNI(t, targets), Default: through(group(plain(laxer)))})
+	for how, cut := range fragments(".test") {
+		t.Run(how, func(t *testing.T) {
+			for name := range servers {
+				raw, err := net.Dial("tcp", g.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer raw.Close()
+				c := tls.Client(&fragmenter{Conn: raw, cut: cut}, p.client(name))
+				if err := c.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				if leaf := c.ConnectionState().PeerCertificates[0]; leaf.DNSNames[0] != name {
+					t.Errorf("%s is answered by %v", name, leaf.DNSNames)
+				}
+				far := &peer{Conn: c, raw: &rawConn{Conn: raw}}
+				text := strings.Repeat("hello", 100_000)
+				go far.Write([]byte(text))
+				far.want(t, text)
+				c.CloseWrite()
+				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("the end came as %v", err)
+				}
+			}
+		})
+	}
+	if s := g.Stats(); s.HandshakesFull+s.HandshakesResumed != 0 {
+		t.Errorf("the gate shook hands: %+v", s)
+	}
+}
+
+// A hello of several records, as long as crypto/tls makes them.
+func TestPassthroughOfALongHello(t *testing.T) {
+	p := newPKI(t)
+	ln := listen(t, "tcp")
+	echo(t, ln, p.server(t, "a.test"))
+	g := serve(t, &l4.Table{Peek: true, Routes: bySNI(t, map[string]*l4.Target{"a.test": through(group(plain(ln)))})})
+	config := p.client("a.test")
+	for range 150 {
+		config.NextProtos = append(config.NextProtos, strings.Repeat("x", 200))
+	}
+	c := g.dial(t, config)
+	if err := c.shake(); err != nil && !strings.Contains(err.Error(), "no application protocol") {
+		t.Fatal(err)
+	}
+}
+
+// With TLS of its own, a listener decrypts what goes to other upstreams.
+func TestPassthroughBesideTLS(t *testing.T) {
+	p, other := newPKI(t), newPKI(t)
+	passed, bridged := listen(t, "tcp"), listen(t, "tcp")
+	echo(t, passed, other.server(t, "passed.test"))
+	echo(t, bridged, nil)
+	g := serve(t, &l4.Table{Peek: true, TLS: p.listener(t, "bridged.test"), Routes: bySNI(t, map[string]*l4.Target{
+		"passed.test": through(group(plain(passed))), "bridged.test": to(group(plain(bridged))),
+	})})
+	for how, cut := range fragments(".test") {
+		t.Run(how, func(t *testing.T) {
+			for name, trusts := range map[string]pki{"passed.test": other, "bridged.test": p} {
+				raw, err := net.Dial("tcp", g.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer raw.Close()
+				c := tls.Client(&fragmenter{Conn: raw, cut: cut}, trusts.client(name))
+				if err := c.Handshake(); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				far := &peer{Conn: c, raw: &rawConn{Conn: raw}}
+				far.send(t, "hello "+name)
+				far.want(t, "hello "+name)
+			}
+		})
+	}
+	// The sessions of the one are nothing to the other, and a name that leads
+	// nowhere is served by neither.
+	c := g.dial(t, &tls.Config{ServerName: "neither.test", InsecureSkipVerify: true})
+	if err := c.shake(); err != nil {
+		t.Fatal(err) // the listener presents its default certificate
+	}
+	c.wantEnd(t, "", truncated, clean, reset)
+	if s := g.Stats(); s.NoUpstream != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A certificate demanded of some is not got round by asking for another name in
+// a hello that hides the first.
+func TestPassthroughNeverFallsBackToALaxerPlace(t *testing.T) {
+	p := newPKI(t)
+	open, strict := listen(t, "tcp"), listen(t, "tcp")
+	echo(t, open, p.server(t, "open.test"))
+	server := p.server(t, "strict.test")
+	server.ClientAuth, server.ClientCAs = tls.RequireAndVerifyClientCert, p.ca.Pool()
+	echo(t, strict, server)
+	g := serve(t, &l4.Table{Peek: true, HandshakeTimeout: 200 * time.Millisecond, Default: through(group(plain(open))),
+		Routes: bySNI(t, map[string]*l4.Target{"strict.test": through(group(plain(strict)))})})
+	full := hello(t)
+	for name, says := range map[string][]byte{
+		"HTTP":                             []byte("GET / HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
+		"nothing":                          nil,
+		"half of a hello":                  full[:len(full)/2],
+		"a header of a record":             full[:5],
+		"a hello that is followed by more": append(bytes.Clone(full[:3]), append([]byte{byte((len(full) - 4) >> 8), byte(len(full) - 4)}, append(bytes.Clone(full[5:]), 0)...)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := g.dial(t, nil)
+			c.send(t, string(says))
+			if got, how := c.readAll(); len(got) > 0 {
+				t.Errorf("it was answered %q, and a %s end", got, how)
+			}
+		})
+	}
+	for _, u := range []net.Listener{open, strict} {
+		if got := g.Stats().BytesToUpstream; got != 0 {
+			t.Errorf("%d bytes came to %s", got, u.Addr())
+		}
+	}
+	failures := g.Stats().HandshakeFailures
+	if failures[certs.ReasonNotTLS] != 2 || failures[certs.ReasonHandshakeTimeout] != 3 {
+		t.Errorf("%v", failures)
+	}
+}
+
+// Who asks for a name that is nobody's is told so in TLS.
+func TestPassthroughOfAnUnknownName(t *testing.T) {
+	p := newPKI(t)
+	ln := listen(t, "tcp")
+	g := serve(t, &l4.Table{Peek: true, Routes: bySNI(t, map[string]*l4.Target{"a.test": through(group(plain(ln)))})})
+	err := g.dial(t, p.client("b.test")).shake()
+	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("%v", err)
+	}
+	if s := g.Stats(); s.NoUpstream != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// The upstream is told of the client before the client's own bytes.
+func TestPassthroughAnnouncesTheClient(t *testing.T) {
+	p := newPKI(t)
+	ln := listen(t, "tcp")
+	u := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V2, Endpoints: []upstream.EndpointOptions{plain(ln)}})
+	g := serve(t, &l4.Table{Peek: true, Default: through(u)})
+	c := g.dial(t, p.client("a.test"))
+	shaken := make(chan error, 1)
+	go func() { shaken <- c.shake() }()
+	far := accept(t, ln, nil)
+	who, err := proxyproto.Read(far.Conn)
+	if err != nil || who.Source.String() != c.raw.LocalAddr().String() {
+		t.Fatalf("%v, %v", who, err)
+	}
+	secure := tls.Server(far.Conn, p.server(t, "a.test"))
+	if err := secure.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-shaken; err != nil {
+		t.Error(err)
+	}
+}
+
+// While a hello is waited for, a drain does not wait for the rest of it.
+func TestShutdownWhileAHelloIsRead(t *testing.T) {
+	g := serve(t, &l4.Table{Peek: true, HandshakeTimeout: time.Hour, Default: through(group(plain(listen(t, "tcp"))))})
+	c := g.dial(t, nil)
+	c.send(t, string(hello(t)[:100]))
+	eventually(t, "it is taken", func() bool { return g.Stats().Open == 1 })
+	if err := g.Shutdown(cancelled()); err == nil {
+		t.Error("Shutdown says that nothing was cut off")
+	}
+	c.wantEnd(t, "", reset)
+}
+
+// BenchmarkPassthrough connects, shakes hands through the gate and closes.
+func BenchmarkPassthrough(b *testing.B) {
+	p := newPKI(b)
+	ln := listen(b, "tcp")
+	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(b, p.ca.Server(b, "a.test"))}}
+	echo(b, ln, config)
+	g := open(b, "tcp", l4.Options{Table: func() *l4.Table { return &l4.Table{Peek: true, Default: through(group(plain(ln)))} }})
+	client := p.client("a.test")
+	client.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	b.ReportAllocs()
+	for b.Loop() {
+		c := g.dial(b, client)
+		if err := c.shake(); err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+	}
+}

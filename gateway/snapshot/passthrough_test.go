@@ -1,0 +1,80 @@
+package snapshot
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func passthroughUpstream(name string) *adminv1.Upstream {
+	u := tlsUpstream(name, nil)
+	u.Transport = &adminv1.Upstream_Passthrough{Passthrough: &adminv1.Passthrough{}}
+	return u
+}
+
+// hosts is a match of names.
+func hosts(names ...string) *adminv1.RouteMatch { return &adminv1.RouteMatch{Hosts: names} }
+
+func TestPassthroughIsRefusedWhereItHasNoMeaning(t *testing.T) {
+	w := newWorld(t)
+	secure := func(l *adminv1.Listener) *adminv1.Listener {
+		l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}
+		return l
+	}
+	w.put(w.bundle("trust"), w.server("server"), passthroughUpstream("pass"), tlsUpstream("bridge", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}),
+		listener("plain", "127.0.0.1:1", tcp, ""), secure(listener("tls", "127.0.0.1:2", tcp, "bridge")), listener("web", "127.0.0.1:3", httpP, "bridge"),
+		forward("a", hosts("a.test"), "plain", "pass"), forward("b", hosts("b.test"), "tls", "pass"))
+	if l := w.snap.TCP("plain"); !l.Peek || l.TLS != nil {
+		t.Errorf("plain: %+v", l)
+	}
+	if l := w.snap.TCP("tls"); !l.Peek || l.TLS == nil || l.Default.Passthrough {
+		t.Errorf("tls: %+v", l)
+	}
+	odd := passthroughUpstream("odd")
+	odd.Pool, odd.Http = &adminv1.Pool{MaxIdle: 1}, &adminv1.UpstreamHttp{}
+	odd.Timeouts = &adminv1.UpstreamTimeouts{Handshake: durationpb.New(time.Second)}
+	odd.Tcp = &adminv1.UpstreamTcp{ServerSpeaksFirst: true}
+	for name, test := range map[string]struct {
+		puts   []store.Resource
+		fields []invalid.Path
+	}{
+		"settings of what is not done": {[]store.Resource{odd}, []invalid.Path{"r0.http", "r0.pool", "r0.tcp.server_speaks_first", "r0.timeouts.handshake"}},
+		"requests, by a route":         {[]store.Resource{forward("c", nil, "web", "pass")}, []invalid.Path{"r0.forward.upstreams[0].name"}},
+		"requests, by the listener":    {[]store.Resource{listener("web", "127.0.0.1:3", httpP, "pass")}, []invalid.Path{"r0.upstream"}},
+		"a share that is decrypted":    {[]store.Resource{forward("b", hosts("b.test"), "tls", "pass", "bridge")}, []invalid.Path{"r0.forward.upstreams"}},
+		"some of a plaintext listener": {[]store.Resource{listener("plain", "127.0.0.1:1", tcp, "bridge")}, []invalid.Path{"r0.tls"}},
+		"names, with what is decrypted": {[]store.Resource{listener("plain2", "127.0.0.1:4", tcp, "bridge"), forward("d", hosts("d.test"), "plain2", "bridge")},
+			[]invalid.Path{"r1.match.hosts"}},
+		// What was right is wrong once the upstream is another.
+		"an upstream that changes": {[]store.Resource{tlsUpstream("pass", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})},
+			[]invalid.Path{`route["a"].match.hosts`}},
+		"an upstream of requests that changes": {[]store.Resource{passthroughUpstream("bridge")}, []invalid.Path{`listener["web"].upstream`}},
+	} {
+		var fields []invalid.Path
+		for _, f := range w.refused(test.puts...) {
+			fields = append(fields, f.Field)
+		}
+		if slices.Sort(fields); !slices.Equal(fields, test.fields) {
+			t.Errorf("%s: faults at %v, want %v", name, fields, test.fields)
+		}
+	}
+}
+
+func TestExplainPassthrough(t *testing.T) {
+	w := newWorld(t)
+	w.put(passthroughUpstream("pass"), listener("plain", "127.0.0.1:1", tcp, ""), forward("a", hosts("a.test"), "plain", "pass"))
+	var bad invalid.List
+	got := w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "plain", Sni: "a.test"}, &bad)
+	if bad.Len() > 0 || got.GetRoute() != "a" || len(got.GetUpstreams()) != 1 || !got.GetUpstreams()[0].GetPassthrough() || got.GetUpstreams()[0].GetEndpoints()[0].GetTls() {
+		t.Errorf("%v, %v", got, bad.Faults())
+	}
+	if got = w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "plain", Sni: "b.test"}, &bad); got.GetAction() != ActionRefuse {
+		t.Errorf("another name: %v", got)
+	}
+}
