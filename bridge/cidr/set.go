@@ -1,0 +1,98 @@
+package cidr
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// A Set is a set of IP addresses. Nil is the empty set.
+type Set struct {
+	// Sorted, none within another: two prefixes either share nothing or one is
+	// within the other, so the last that begins at or before an address is the
+	// only one that may contain it.
+	prefixes []netip.Prefix
+}
+
+// A Fault says which text is none of a set's, and what would be right.
+type Fault struct {
+	Index  int
+	Reason string
+}
+
+// Parse returns the set of texts: IP addresses, and prefixes such as
+// "10.0.0.0/8". Texts that are neither are in faults, and not in the set.
+func Parse(texts []string) (*Set, []Fault) {
+	var all []netip.Prefix
+	var faults []Fault
+	for i, text := range texts {
+		p, reason := parse(text)
+		if reason != "" {
+			faults = append(faults, Fault{i, reason + `: it must be an IP address, or a prefix such as "10.0.0.0/8"`})
+			continue
+		}
+		all = append(all, p)
+	}
+	return newSet(all), faults
+}
+
+// parse returns the prefix that a text is, or what is wrong with it.
+func parse(text string) (p netip.Prefix, reason string) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), ""
+	}
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return p, fmt.Sprintf("is %.100q", text)
+	case p.Addr().Is4In6():
+		return p, fmt.Sprintf("is %q, an IPv4 prefix that is written as one of IPv6", text)
+	case p != p.Masked():
+		// Somebody who means one address would name all of its neighbours.
+		return p, fmt.Sprintf("is %q, which has bits beyond the prefix (%s, or the address alone?)", text, p.Masked())
+	}
+	return p, ""
+}
+
+func newSet(all []netip.Prefix) *Set {
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits() // the wider first
+	})
+	kept := all[:0]
+	for _, p := range all {
+		if len(kept) == 0 || !kept[len(kept)-1].Contains(p.Addr()) {
+			kept = append(kept, p)
+		}
+	}
+	return &Set{slices.Clip(kept)}
+}
+
+// Has reports whether an address is in the set. One of IPv4 that is written as
+// one of IPv6 is the IPv4 address; a zone makes no difference. The zero Addr is
+// in no set.
+func (s *Set) Has(a netip.Addr) bool {
+	if s == nil || len(s.prefixes) == 0 || !a.IsValid() {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	low, high := 0, len(s.prefixes) // the first that begins behind a is from low to high
+	for low < high {
+		mid := int(uint(low+high) >> 1)
+		if s.prefixes[mid].Addr().Compare(a) <= 0 {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low > 0 && s.prefixes[low-1].Contains(a)
+}
+
+// Everybody reports whether all addresses of IPv4, or all of IPv6, are in the
+// set by one prefix.
+func (s *Set) Everybody() bool {
+	return s != nil && slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Bits() == 0 })
+}
