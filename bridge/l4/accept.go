@@ -36,12 +36,23 @@ func (s *Server) take(raw net.Conn) {
 	if t != nil && t.ProxyProtocol == nil {
 		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
 	}
-	if t == nil || !s.add(c, t) {
+	if t == nil || !s.admits(c, t) || !s.add(c, t) {
 		// A reset leaves no TIME_WAIT behind, of which a flood would make many.
 		c.client.Reset()
 		return
 	}
 	go c.serve(t) // which ends, and its stack with it, when the bytes flow
+}
+
+// admits reports whether t serves whose connection it is; nobody's, before its
+// PROXY protocol header was read, it does.
+func (s *Server) admits(c *conn, t *Table) bool {
+	if t.Access.Serves(c.addr) {
+		return true
+	}
+	s.count.denied.Add(1)
+	s.log.Debug("connection refused: the client has no access", "client", c.name())
+	return false
 }
 
 func (s *Server) addListener(ln net.Listener) bool {

@@ -52,6 +52,7 @@ type outcome struct {
 const (
 	endHeader     splice.Ending = "no PROXY protocol header"
 	endLimit      splice.Ending = "limit reached"
+	endAccess     splice.Ending = "no access"
 	endHandshake  splice.Ending = "handshake failed"
 	endNoUpstream splice.Ending = "no upstream"
 	endDial       splice.Ending = "upstream unreachable"
@@ -213,6 +214,10 @@ func (c *conn) accept(t *Table) bool {
 	}
 	if !s.admit(c, who, t) {
 		o.how = endLimit
+		return false
+	}
+	if !s.admits(c, t) {
+		o.how = endAccess
 		return false
 	}
 	return true

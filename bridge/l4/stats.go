@@ -15,6 +15,7 @@ type Stats struct {
 	Open     uint64 // connections open now
 	Accepted uint64 // taken
 	Rejected uint64 // closed as they came, over a limit
+	Denied   uint64 // closed because Table.Access serves their clients not
 
 	// Unannounced are those closed for want of a PROXY protocol header.
 	Unannounced map[proxyproto.Reason]uint64
@@ -32,6 +33,7 @@ type Stats struct {
 type counters struct {
 	open                                         atomic.Int64
 	accepted, rejected, noUpstream, dialFailures atomic.Uint64
+	denied                                       atomic.Uint64
 	toUpstream, toClient                         atomic.Uint64
 	full, resumed                                atomic.Uint64
 
@@ -60,6 +62,7 @@ func (s *Server) Stats() Stats {
 		Open:              uint64(c.open.Load()),
 		Accepted:          c.accepted.Load(),
 		Rejected:          c.rejected.Load(),
+		Denied:            c.denied.Load(),
 		Unannounced:       c.unannounced.Counts(),
 		NoUpstream:        c.noUpstream.Load(),
 		DialFailures:      c.dialFailures.Load(),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -33,6 +34,10 @@ type Table struct {
 	// connection begins with one, and is the announced client's from then on;
 	// from who is not trusted none is taken at all. Nil: nobody sends any.
 	ProxyProtocol *proxyproto.Trust
+
+	// Access says which clients are served. A connection of another is closed
+	// before anything of it is read but its PROXY protocol header. Nil: all are.
+	Access *cidr.Access
 
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit

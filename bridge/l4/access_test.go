@@ -1,0 +1,93 @@
+package l4_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+)
+
+func addresses(t *testing.T, texts ...string) *cidr.Set {
+	t.Helper()
+	s, faults := cidr.Parse(texts)
+	if faults != nil {
+		t.Fatal(faults)
+	}
+	return s
+}
+
+// Who has no access is closed, and nothing of what he sent is read; who has it
+// is served as ever.
+func TestClientsWithoutAccess(t *testing.T) {
+	upstreams := listen(t, "tcp")
+	echo(t, upstreams, nil)
+	for name, test := range map[string]struct {
+		access *cidr.Access
+		served bool
+	}{
+		"allowed":              {&cidr.Access{Allow: addresses(t, "127.0.0.0/8")}, true},
+		"not allowed":          {&cidr.Access{Allow: addresses(t, "192.0.2.0/24", "::1")}, false},
+		"denied":               {&cidr.Access{Deny: addresses(t, "127.0.0.1")}, false},
+		"others are denied":    {&cidr.Access{Deny: addresses(t, "192.0.2.0/24")}, true},
+		"allowed, then denied": {&cidr.Access{Allow: addresses(t, "0.0.0.0/0"), Deny: addresses(t, "127.0.0.1")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := serve(t, &l4.Table{Access: test.access, Default: to(group(plain(upstreams)))})
+			if test.served {
+				g.dial(t, nil).echoed(t, "hello")
+			} else {
+				g.wantRefused(t)
+			}
+			want := uint64(1)
+			if test.served {
+				want = 0
+			}
+			eventually(t, "it is counted", func() bool { s := g.Stats(); return s.Denied == want && s.Accepted == 1-want && s.Rejected == 0 })
+		})
+	}
+}
+
+// Clients of a unix-domain socket have no address that could be judged.
+func TestUnixClientsHaveAccess(t *testing.T) {
+	upstreams := listen(t, "tcp")
+	echo(t, upstreams, nil)
+	table := &l4.Table{Access: &cidr.Access{Allow: addresses(t, "192.0.2.1"), Deny: addresses(t, "0.0.0.0/0", "::/0")}, Default: to(group(plain(upstreams)))}
+	open(t, "unix", l4.Options{Table: func() *l4.Table { return table }}).dial(t, nil).echoed(t, "hello")
+}
+
+// It is the client who is judged that was announced, not the balancer.
+func TestAnnouncedClientsWithoutAccess(t *testing.T) {
+	upstreams := listen(t, "tcp")
+	echo(t, upstreams, nil)
+	table := &l4.Table{
+		ProxyProtocol: trust(t, "127.0.0.1"), Default: to(group(plain(upstreams))),
+		Access: &cidr.Access{Allow: addresses(t, "192.0.2.0/24"), Deny: addresses(t, "192.0.2.9")},
+	}
+	var log transcript
+	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: log.logger()})
+	for _, test := range []struct {
+		ip     string
+		served bool
+	}{{"192.0.2.1", true}, {"192.0.2.9", false}, {"198.51.100.1", false}} {
+		c := g.dial(t, nil)
+		c.send(t, strings.Replace(announcement, "192.0.2.1", test.ip, 1))
+		if test.served {
+			c.echoed(t, "hello")
+			c.raw.Close()
+			continue
+		}
+		c.wantEnd(t, "", reset)
+	}
+	c := g.dial(t, nil)
+	c.send(t, "PROXY UNKNOWN\r\n") // the balancer itself, which is not of those allowed
+	c.wantEnd(t, "", reset)
+	g.Shutdown(context.Background())
+	if s := g.Stats(); s.Denied != 3 || s.Open != 0 {
+		t.Errorf("%+v", s)
+	}
+	if text := log.String(); strings.Count(text, `"ended":"no access"`) != 3 || !strings.Contains(text, `"client":"192.0.2.9:12345"`) {
+		t.Errorf("log: %s", text)
+	}
+}
