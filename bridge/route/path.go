@@ -203,13 +203,24 @@ func CheckPath(p Path) error {
 // tried one after the other, and all of them are held in memory.
 const maxRegexPrograms = 200_000
 
-// regex is an expression for a whole path.
+// regex is an expression, and what it costs.
 type regex struct {
 	*regexp.Regexp
 	size int // instructions
 }
 
+// compileRegex compiles an expression for a whole path.
 func compileRegex(expr string) (*regex, error) {
+	parsed, err := parseRegex(expr)
+	if err != nil {
+		return nil, err
+	}
+	// The expression is anchored in its parsed form: as text it could close
+	// our group, or quote it away.
+	return boundedRegex(`\A(?:` + parsed.String() + `)\z`)
+}
+
+func parseRegex(expr string) (*syntax.Regexp, error) {
 	switch {
 	case expr == "":
 		return nil, errors.New("the regular expression is empty")
@@ -220,21 +231,23 @@ func compileRegex(expr string) (*regex, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
 	}
-	// The expression is anchored in its parsed form: as text it could close
-	// our group, or quote it away.
-	whole := `\A(?:` + parsed.String() + `)\z`
-	anchored, err := syntax.Parse(whole, syntax.Perl)
+	return parsed, nil
+}
+
+// boundedRegex compiles an expression, unless that comes to too much.
+func boundedRegex(expr string) (*regex, error) {
+	parsed, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
 		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
 	}
-	prog, err := syntax.Compile(anchored.Simplify())
+	prog, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
 		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
 	}
 	if len(prog.Inst) > maxRegexProgram {
 		return nil, fmt.Errorf("the regular expression is too large with its repetitions written out (%d instructions, at most %d); repeat less", len(prog.Inst), maxRegexProgram)
 	}
-	re, err := regexp.Compile(whole)
+	re, err := regexp.Compile(expr)
 	if err != nil {
 		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
 	}

@@ -45,7 +45,14 @@ type Rule[T any] struct {
 	Path    Path
 	Methods []string // any of which, compared with case
 	Headers []Header // all of which
-	Value   T
+
+	// NotScheme is a scheme of which requests do not fulfil the rule: one that
+	// sends to https is not for those that came by it, or it would send them
+	// round in circles. It makes a rule neither more specific nor another. "":
+	// the scheme does not matter.
+	NotScheme string
+
+	Value T
 }
 
 // A RuleError says what is wrong with one rule.
@@ -85,12 +92,16 @@ type entry[T any] struct {
 	name    string
 	methods []string
 	headers []Header // canonical names, sorted
+	scheme  string   // Rule.NotScheme
 	regex   *regex
 	value   T
 }
 
 // matches reports whether the conditions hold that no map answers.
 func (e *entry[T]) matches(r *Request) bool {
+	if e.scheme != "" && e.scheme == r.Scheme {
+		return false
+	}
 	if len(e.methods) > 0 && !slices.Contains(e.methods, r.Method) {
 		return false
 	}

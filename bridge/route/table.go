@@ -12,6 +12,7 @@ type Request struct {
 	Host   string // as NormalizeHost returned it; "" if there is none
 	Path   string // as NormalizePath returned it
 	Method string
+	Scheme string // "http" or "https"; "" if it is not known
 	// Header returns the values of a header field by its canonical name
 	// ("X-Tenant"). Nil means that there are no fields.
 	Header func(name string) []string
@@ -77,7 +78,7 @@ func compile[T any](r *Rule[T]) (e *entry[T], hosts []string, bad Errors) {
 			bad = append(bad, &RuleError{Rule: r.Name, Field: field, Err: err})
 		}
 	}
-	e = &entry[T]{name: r.Name, value: r.Value}
+	e = &entry[T]{name: r.Name, value: r.Value, scheme: r.NotScheme}
 	for i, h := range r.Hosts {
 		pattern, err := normalizePattern(h)
 		fail(fmt.Sprintf("hosts[%d]", i), err)
