@@ -69,7 +69,7 @@ func checkNormal(path string) error {
 // and one on the matches.
 const (
 	maxRewritten = 8 << 10 // bytes of a path that expressions are tried on, and of what comes of it
-	maxMatches   = 100
+	maxMatches   = 32
 )
 
 // RewriteRegex returns a Rewrite that puts a substitution in the place of every
