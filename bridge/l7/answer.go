@@ -24,6 +24,7 @@ type answer struct {
 // deadline, which has a status of its own.
 var (
 	badRequest         = answer{400, "bad request\n", 13}
+	forbidden          = answer{403, "forbidden\n", 7}
 	notFound           = answer{404, "no route\n", 12}
 	methodNotAllowed   = answer{405, "method not allowed\n", 12}
 	requestTimeout     = answer{408, "request timeout\n", 4}

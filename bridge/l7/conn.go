@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,7 +26,11 @@ type conn struct {
 	sock   *socket.Socket       // on top of it, once it is tracked
 	who    proxyproto.Announced // nobody before its PROXY protocol header was read
 	client string               // IP address; "" where there is none
+	addr   netip.Addr           // the same; invalid where there is none
+	port   string               // that the client connected to; "" where there is none
 	tls    bool
+
+	session session // of TLS
 
 	state atomic.Int32 // see rest
 
@@ -186,6 +191,10 @@ func (s *Server) accept(raw net.Conn) {
 	c := &conn{Conn: raw, direct: socket.NewDirect(raw), server: s}
 	if table.ProxyProtocol == nil {
 		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
+		if !s.admits(c, table) {
+			raw.Close()
+			return
+		}
 	}
 	c.sock = socket.New(c, nil)
 	c.adopt(table.settings())
@@ -237,7 +246,24 @@ func (s *Server) track(c *conn, t *Table) bool {
 
 // is notes whose the connection is.
 func (c *conn) is(who proxyproto.Announced) {
-	c.who, c.client = who, clientAddress(who.Source)
+	c.who, c.addr = who, addressOf(who.Source)
+	if c.addr.IsValid() {
+		c.client = c.addr.String()
+	}
+	if to, ok := who.Destination.(*net.TCPAddr); ok {
+		c.port = strconv.Itoa(to.Port)
+	}
+}
+
+// admits reports whether t serves whose connection it is. Of those that a trusted
+// proxy brings each request is judged by itself.
+func (s *Server) admits(c *conn, t *Table) bool {
+	if t.Access.Serves(c.addr) || t.TrustedProxies.Has(c.who.Source) {
+		return true
+	}
+	s.counters.denied.Add(1)
+	s.log.Debug("connection refused: the client has no access", "client", c.client)
+	return false
 }
 
 // announced reads for whom a connection is, and reports whether it may go on.
@@ -248,14 +274,22 @@ func (s *Server) announced(c *conn, t *Table) bool {
 		s.log.Debug("connection refused", "client", c.Conn.RemoteAddr().String(), "reason", string(reason), "error", printable(err))
 		return false
 	}
+	if !s.limited(c, t, who) {
+		return false
+	}
+	return s.admits(c, t)
+}
+
+// limited counts a connection as who's, and reports whether it may go on.
+func (s *Server) limited(c *conn, t *Table, who proxyproto.Announced) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.conns[c] {
 		return false // closed meanwhile
 	}
-	if client := clientAddress(who.Source); t.MaxPerClient > 0 && client != "" && s.perClient[client] >= t.MaxPerClient {
+	if addr := addressOf(who.Source); t.MaxPerClient > 0 && addr.IsValid() && s.perClient[addr.String()] >= t.MaxPerClient {
 		s.counters.rejected.Add(1)
-		s.log.Debug("connection refused: limit reached", "client", client)
+		s.log.Debug("connection refused: limit reached", "client", addr.String())
 		return false
 	}
 	if c.is(who); c.client != "" {
@@ -302,6 +336,7 @@ func (s *Server) start(c *conn, t *Table) {
 		s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))
 		return
 	}
+	c.session = newSession(tc.ConnectionState())
 	s.work.Add(1) // this goroutine is work too, so nobody waits in vain
 	go func() {
 		defer s.work.Done()
@@ -338,15 +373,12 @@ func (s *Server) handshake(tc *tls.Conn, t *Table) error {
 	return nil
 }
 
-// clientAddress returns the IP address of a peer, "" if it has none.
-func clientAddress(addr net.Addr) string {
+// addressOf returns the IP address of a peer; the zero Addr if it has none.
+func addressOf(addr net.Addr) netip.Addr {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
-		return ""
+		return netip.Addr{}
 	}
-	ip, ok := netip.AddrFromSlice(tcp.IP)
-	if !ok {
-		return ""
-	}
-	return ip.Unmap().String()
+	ip, _ := netip.AddrFromSlice(tcp.IP)
+	return ip.Unmap()
 }

@@ -37,16 +37,25 @@ func (e *bodyError) Unwrap() error { return e.err }
 
 // forward carries the request to an upstream and the response back.
 func (x *exchange) forward() {
+	path, err := x.action.Forward.Rewrite.Apply(x.target.path)
+	if err != nil {
+		x.server.log.Debug("request refused", "client", x.client, "route", x.action.Route, "error", "rewritten: "+printable(err))
+		x.answer(badRequest)
+		return
+	}
 	x.back = x.action.Forward.Backs.Pick()
 	if x.back == nil {
 		x.failed(upstream.ErrNoEndpoint)
 		return
 	}
 	r := x.request
-	setForwarding(&r.Fields, x.client, x.target.authority, x.tls)
-	x.action.RequestHeaders.apply(&r.Fields)
-	cleanAnnouncement(r, &x.action.RequestHeaders)
-	r.Target = x.target.request(r.Target)
+	x.setForwarding()
+	x.setCertificate()
+	x.setRequestID()
+	x.makeTrace()
+	x.action.RequestHeaders.applyRequest(x)
+	x.cleanAnnouncement()
+	r.Target = x.target.request(path, r.Target)
 	if x.expects {
 		r.Fields.Add("Expect", "100-continue")
 		x.proceed = make(chan struct{})

@@ -125,7 +125,7 @@ func (f *front1) one(first bool) bool {
 	f.whole.Store(false)
 	f.refused.Store(false)
 	defer f.over()
-	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: maxFields}
+	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: f.settings.maxHeaderFields}
 	if err := f.head(&limits); err != nil {
 		if err == http1.ErrPreface && first && f.tls == nil {
 			f.early = bytes.Clone(f.in.unread)
@@ -140,9 +140,6 @@ func (f *front1) one(first bool) bool {
 	f.server.handle(f, &r.Request.Request, f.conn, f.table)
 	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
 }
-
-// maxFields bounds the fields of a head: each costs every hop some work.
-const maxFields = 1000
 
 // over gives back what the request needed.
 func (f *front1) over() {

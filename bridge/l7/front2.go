@@ -10,13 +10,17 @@ import (
 // maxStreams is how many requests a client may have under way on a connection.
 const maxStreams = 250
 
+// pseudoFields is how many fields a request has in HTTP/2 that are none in
+// HTTP/1.1: :method, :scheme and :path. The :authority is Host there.
+const pseudoFields = 3
+
 // serveHTTP2 serves a client's connection of HTTP/2 until it ends; early is
 // what was already read from it.
 func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 	h := http2.NewServerConn(nc, early, http2.Options{
 		MaxStreams:     maxStreams,
 		MaxHeaderBytes: st.maxHeaderBytes,
-		MaxFields:      maxFields,
+		MaxFields:      st.maxHeaderFields + pseudoFields,
 		HeaderTimeout:  st.headerReadTimeout,
 		IdleTimeout:    st.idleTimeout,
 		StallTimeout:   st.idleTimeout,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -24,8 +25,11 @@ type exchange struct {
 
 	start   time.Time
 	conn    *conn
-	client  string // IP address; "" where there is none
-	tls     bool
+	client  string     // IP address; "" where there is none
+	addr    netip.Addr // the same; invalid where there is none
+	scheme  string     // "http" or "https", by which the client came
+	proxied proxied    // what a trusted proxy in front says of it
+	tls     bool       // the connection is
 	table   *Table
 	target  target
 	action  *Action
@@ -36,6 +40,10 @@ type exchange struct {
 	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
 	code    int                        // of the final response; 0: not begun
 	aborted bool
+
+	requestID string       // "" if the table asks for none
+	hops      []netip.Addr // see followForwarded; reused
+	scratch   []byte       // for what is put together; reused
 
 	// Of a request that is forwarded.
 	back      *Back
@@ -80,6 +88,10 @@ func (p *exchanges) get(s *Server) *exchange {
 	return x
 }
 
+// maxScratch bounds what an exchange keeps for the next, which most likely needs
+// less.
+const maxScratch = 4 << 10
+
 // put takes back an exchange that is over: nothing refers to it any more.
 func (p *exchanges) put(x *exchange) {
 	if x.loose {
@@ -88,9 +100,13 @@ func (p *exchanges) put(x *exchange) {
 	fields, found := x.response.Fields, x.match.found
 	clear(fields[:cap(fields)])
 	clear(found[:cap(found)])
+	if cap(x.scratch) > maxScratch {
+		x.scratch = nil
+	}
 	*x = exchange{
 		server: x.server, lookup: x.lookup, gone: x.gone, expire: x.expire, wait: x.wait, timer: x.timer,
 		response: message.Response{Fields: fields[:0]}, match: matcher{found: found[:0]},
+		hops: x.hops[:0], scratch: x.scratch[:0],
 	}
 	p.pool.Put(x)
 }
@@ -119,7 +135,7 @@ func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
 // begin returns the exchange of a request.
 func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
 	x := s.exchanges.get(s)
-	x.front, x.request, x.conn, x.client, x.tls = f, r, c, c.client, c.tls
+	x.front, x.request, x.conn, x.client, x.addr, x.tls = f, r, c, c.client, c.addr, c.tls
 	x.start = time.Now()
 	s.counters.inFlight.Add(1)
 	return x
@@ -165,7 +181,8 @@ func (x *exchange) log(code int, elapsed time.Duration, panicked bool) {
 		endpoint = x.endpoint.Address()
 	}
 	x.server.log.Debug("request", "client", x.client, "method", bounded(x.request.Method), "host", bounded(x.target.host), "path", bounded(x.target.path),
-		"protocol", protocolName(x.request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "aborted", x.aborted || panicked)
+		"protocol", protocolName(x.request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "aborted", x.aborted || panicked,
+		"request_id", x.requestID, "trace", x.traceID())
 }
 
 func protocolName(r *message.Request) string {
@@ -184,6 +201,13 @@ func (x *exchange) serve() {
 	x.grpc = isGRPC(r.Fields)
 	if x.table == nil {
 		x.answer(serviceUnavailable)
+		return
+	}
+	x.identify()
+	x.nameRequest()
+	if !x.table.Access.Serves(x.addr) {
+		x.server.log.Debug("request refused: the client has no access", "client", x.client)
+		x.answer(forbidden)
 		return
 	}
 	var err error
@@ -216,20 +240,20 @@ func (x *exchange) serve() {
 		x.answer(refusal(501))
 		return
 	}
-	x.match.fields = &r.Fields
-	x.action = x.table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Header: x.lookup})
+	x.match.fields, x.match.scheme = &r.Fields, x.scheme
+	x.action = x.table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Scheme: x.scheme, Header: x.lookup})
 	switch a := x.action; {
 	case a == nil:
 		x.answer(notFound)
 	case a.Redirect != nil:
 		x.response = message.Response{Status: cmp.Or(a.Redirect.Code, 302), Fields: x.response.Fields[:0], Declared: -1}
-		x.response.Fields.Add("Location", a.Redirect.location(x.target, x.tls))
-		a.ResponseHeaders.apply(&x.response.Fields)
+		x.response.Fields.Add("Location", a.Redirect.location(x))
+		x.ruleResponse()
 		x.respond("")
 	case a.Respond != nil:
 		x.response = message.Response{Status: cmp.Or(a.Respond.Code, 200), Fields: x.response.Fields[:0], Declared: -1}
 		x.response.Fields.Add("Content-Type", cmp.Or(a.Respond.ContentType, "text/plain; charset=utf-8"))
-		a.ResponseHeaders.apply(&x.response.Fields)
+		x.ruleResponse()
 		x.respond(a.Respond.Body)
 	case a.Forward != nil:
 		x.forward()
@@ -241,8 +265,17 @@ func (x *exchange) serve() {
 // answer answers with an error of the gateway's own.
 func (x *exchange) answer(a answer) {
 	if x.code == 0 { // else it is too late: the response has begun
-		x.respond(a.write(&x.response, x.grpc))
+		body := a.write(&x.response, x.grpc)
+		x.tellRequestID()
+		x.respond(body)
 	}
+}
+
+// ruleResponse changes a final response that is not the gateway's own error as
+// the route has it.
+func (x *exchange) ruleResponse() {
+	x.tellRequestID()
+	x.action.ResponseHeaders.applyResponse(x)
 }
 
 // expectsOther reports whether a client expects what there is not (RFC 9110,

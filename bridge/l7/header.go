@@ -82,6 +82,8 @@ func isClaim(f message.Field) bool {
 	switch f.Name[0] | 0x20 {
 	case 'x', 'f':
 		return isForwarding(f.Name)
+	case 'c':
+		return equalDashed(f.Name, "client-cert") || equalDashed(f.Name, "client-cert-chain")
 	case 'p':
 		return message.EqualFold(f.Name, "Proxy") // CGI programs would take it for the variable HTTP_PROXY
 	case 'h':
@@ -92,20 +94,19 @@ func isClaim(f message.Field) bool {
 	return false
 }
 
-// cleanTrailer removes from a request's trailer what a trailer cannot say (RFC
+// cleanTrailer removes from the request's trailer what a trailer cannot say (RFC
 // 9110, section 6.5.1), what only the gateway may say, and what its rules
 // decide on: an upstream may take a trailer's fields for the header's.
-func cleanTrailer(trailer message.Fields, rules *HeaderRules) message.Fields {
-	trailer.RemoveFunc(func(f message.Field) bool {
-		return isClaim(f) || isFraming(f.Name) || rules.decides(f.Name)
-	})
+func (x *exchange) cleanTrailer(trailer message.Fields) message.Fields {
+	trailer.RemoveFunc(func(f message.Field) bool { return x.decides(f.Name) })
 	return trailer
 }
 
-// cleanAnnouncement removes from what a request says of its trailer what
+// cleanAnnouncement removes from what the request says of its trailer what
 // cleanTrailer will remove from the trailer, for some servers take an announced
 // field for one that came.
-func cleanAnnouncement(r *message.Request, rules *HeaderRules) {
+func (x *exchange) cleanAnnouncement() {
+	r := x.request
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		if !message.EqualFold(f.Name, "Trailer") {
@@ -113,7 +114,7 @@ func cleanAnnouncement(r *message.Request, rules *HeaderRules) {
 		}
 		var kept []string
 		for name := range message.Elements(f.Value) {
-			if !isClaim(message.Field{Name: name}) && !isFraming(name) && !rules.decides(name) {
+			if !x.decides(name) {
 				kept = append(kept, name)
 			}
 		}
@@ -127,11 +128,11 @@ func cleanAnnouncement(r *message.Request, rules *HeaderRules) {
 }
 
 // isForwarding reports whether a field tells an upstream where a request came
-// from. Servers that turn names into variables cannot tell X_Forwarded_For from
-// X-Forwarded-For, so they are taken for the same.
+// from, or by whose certificate. Servers that turn names into variables cannot
+// tell X_Forwarded_For from X-Forwarded-For, so they are taken for the same.
 func isForwarding(name string) bool {
-	return hasPrefixFold(name, "x-forwarded-") || equalDashed(name, "x-forwarded") ||
-		equalDashed(name, "forwarded") || equalDashed(name, "x-real-ip")
+	return hasPrefixFold(name, "x-forwarded-") || equalDashed(name, "x-forwarded") || equalDashed(name, "forwarded") ||
+		equalDashed(name, "x-real-ip") || hasPrefixFold(name, "x-client-cert")
 }
 
 func hasPrefixFold(name, prefix string) bool {
@@ -146,74 +147,129 @@ func equalDashed(name, lower string) bool {
 	}
 	for i := range len(name) {
 		c := name[i]
-		switch {
-		case 'A' <= c && c <= 'Z':
-			c |= 0x20
-		case c == '_':
-			c = '-'
-		}
-		if c != lower[i] {
+		if dashed(c) != lower[i] {
 			return false
 		}
 	}
 	return true
 }
 
-// setForwarding adds what the gateway knows of a request's origin. client is
-// an IP address, or "" where clients have none.
-func setForwarding(f *message.Fields, client, authority string, tls bool) {
-	proto := "http"
-	if tls {
-		proto = "https"
+// dashed returns a name's byte in the one spelling that equalDashed knows.
+func dashed(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	case c == '_':
+		return '-'
 	}
-	if client != "" {
-		f.Add("X-Forwarded-For", client)
+	return c
+}
+
+// sameSpelled is message.EqualFold, but that it takes an underscore for a dash in
+// both names.
+func sameSpelled(a, b string) bool {
+	if len(a) != len(b) {
+		return false
 	}
-	f.Add("X-Forwarded-Host", authority)
-	f.Add("X-Forwarded-Proto", proto)
+	for i := range len(a) {
+		if a[i] != b[i] && dashed(a[i]) != dashed(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// setSpelled is Fields.Set for what a client sent: none of its own is left in any
+// spelling.
+func setSpelled(f *message.Fields, name, value string) {
+	for i := range *f {
+		if sameSpelled((*f)[i].Name, name) {
+			(*f)[i] = message.Field{Name: name, Value: value}
+			rest := (*f)[i+1:]
+			rest.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) })
+			*f = (*f)[:i+1+len(rest)]
+			return
+		}
+	}
+	f.Add(name, value)
 }
 
 // HeaderRules are changes to a header, made in this order: remove, set, add.
 type HeaderRules struct {
 	Remove   []string
-	Set, Add []Field
+	Set, Add []HeaderValue
 }
 
-// A Field is a header field.
-type Field = message.Field
+// A HeaderValue is a field's name, and its value for each request.
+type HeaderValue struct {
+	Name  string
+	Value Value
+}
 
-// apply makes the changes. Names that CheckFieldName refuses are skipped.
-func (r *HeaderRules) apply(f *message.Fields) {
+// applyRequest makes the changes to what the upstream is sent. What is removed or
+// set is so in every spelling: an upstream that takes X_Tenant for X-Tenant must
+// not find the client's beside ours. Names that CheckFieldName refuses are
+// skipped.
+func (r *HeaderRules) applyRequest(x *exchange) {
+	f := &x.request.Fields
+	for _, name := range r.Remove {
+		if !isFraming(name) {
+			f.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) })
+		}
+	}
+	for i := range r.Set {
+		if set := &r.Set[i]; !isFraming(set.Name) {
+			setSpelled(f, set.Name, set.Value.of(x))
+		}
+	}
+	r.add(f, x)
+}
+
+// applyResponse makes the changes to what the client is sent, as applyRequest.
+func (r *HeaderRules) applyResponse(x *exchange) {
+	f := &x.response.Fields
 	for _, name := range r.Remove {
 		if !isFraming(name) {
 			f.Remove(name)
 		}
 	}
-	for _, set := range r.Set {
-		if !isFraming(set.Name) {
-			f.Set(set.Name, set.Value)
+	for i := range r.Set {
+		if set := &r.Set[i]; !isFraming(set.Name) {
+			f.Set(set.Name, set.Value.of(x))
 		}
 	}
-	for _, add := range r.Add {
-		if !isFraming(add.Name) {
-			f.Add(add.Name, add.Value)
+	r.add(f, x)
+}
+
+func (r *HeaderRules) add(f *message.Fields, x *exchange) {
+	for i := range r.Add {
+		if add := &r.Add[i]; !isFraming(add.Name) {
+			f.Add(add.Name, add.Value.of(x))
 		}
 	}
 }
 
-// decides reports whether the rules remove or set a field.
+// decides reports whether the rules remove or set a field of a request.
 func (r *HeaderRules) decides(name string) bool {
 	for _, removed := range r.Remove {
-		if message.EqualFold(name, removed) {
+		if sameSpelled(name, removed) {
 			return true
 		}
 	}
-	for _, set := range r.Set {
-		if message.EqualFold(name, set.Name) {
+	for i := range r.Set {
+		if sameSpelled(name, r.Set[i].Name) {
 			return true
 		}
 	}
 	return false
+}
+
+// decides reports whether a field of the request says what only the gateway may
+// say, or what a rule of the route, or of the listener, decides on.
+func (x *exchange) decides(name string) bool {
+	return isClaim(message.Field{Name: name}) || isFraming(name) || x.action.RequestHeaders.decides(name) ||
+		x.requestID != "" && sameSpelled(name, x.table.RequestIDField) ||
+		x.table.MakeTrace && isTrace(message.Field{Name: name})
 }
 
 // CheckFieldName reports why a header rule cannot name a field.

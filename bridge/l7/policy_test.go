@@ -87,11 +87,25 @@ func FuzzParseTarget(f *testing.F) {
 		if err != nil {
 			return
 		}
-		twice, err := parseTarget(&message.Request{Method: method, Target: once.request(requestTarget), Authority: once.authority})
+		twice, err := parseTarget(&message.Request{Method: method, Target: once.request(once.path, requestTarget), Authority: once.authority})
 		if err != nil || twice != once {
 			t.Errorf("forwarded as %+v, which is read as %+v, %v", once, twice, err)
 		}
 	})
+}
+
+// values makes header rules of lines.
+func values(lines ...string) []HeaderValue {
+	var out []HeaderValue
+	for _, line := range lines {
+		name, text, _ := strings.Cut(line, ": ")
+		value, err := ParseValue(text, true)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, HeaderValue{name, value})
+	}
+	return out
 }
 
 // fields makes fields of lines.
@@ -102,29 +116,6 @@ func fields(lines ...string) message.Fields {
 		f.Add(name, value)
 	}
 	return f
-}
-
-// Whatever a client says about where its request came from, and however it
-// spells it, an upstream sees the gateway's word alone.
-func TestForwardingFieldsCannotBeForged(t *testing.T) {
-	for _, name := range []string{
-		"X-Forwarded-For", "X_forwarded_for", "X-Forwarded_for", "x-forwarded-for", "X-FORWARDED-FOR", "X-Forwarded-Host", "X_Forwarded_Host",
-		"X-Forwarded-Proto", "X_Forwarded_Proto", "X-Forwarded-Port", "X-Forwarded-Client-Cert", "X-Forwarded", "Forwarded", "forwarded", "X-Real-Ip", "X_Real_IP",
-	} {
-		r := message.Request{Fields: fields(name+": forged", name+": forged", "X-Other: kept", "Connection: X-Forwarded-For, x-forwarded-host", "Connection: X-FORWARDED-PROTO")}
-		cleanRequest(&r)
-		setForwarding(&r.Fields, "10.1.2.3", "a.example:80", true)
-		want := fields("X-Other: kept", "X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example:80", "X-Forwarded-Proto: https")
-		if !slices.Equal(r.Fields, want) {
-			t.Errorf("%s: %v", name, r.Fields)
-		}
-	}
-	r := message.Request{Fields: fields("X-Forwarded-For: forged")}
-	cleanRequest(&r)
-	setForwarding(&r.Fields, "", "a", false)
-	if !slices.Equal(r.Fields, fields("X-Forwarded-Host: a", "X-Forwarded-Proto: http")) {
-		t.Errorf("without a client address: %v", r.Fields)
-	}
 }
 
 func TestCleanRequest(t *testing.T) {
@@ -157,19 +148,6 @@ func TestCleanRequest(t *testing.T) {
 		if !slices.Equal(r.Fields, c.want) || r.Upgrade != c.upgrade || r.Trailers != c.trailers {
 			t.Errorf("%s: %v, upgrade %q, trailers %v; want %v", c.name, r.Fields, r.Upgrade, r.Trailers, c.want)
 		}
-	}
-}
-
-func TestHeaderRules(t *testing.T) {
-	h := fields("A: 1", "B: 1", "C: 1", "Host: h", "Content-Length: 3")
-	r := HeaderRules{
-		Remove: []string{"a", "content-length"},
-		Set:    fields("b: 2", "Host: x", "d: 4"),
-		Add:    fields("c: 3", "a: 5", "Transfer-Encoding: x", "d: 5"),
-	}
-	r.apply(&h)
-	if want := fields("B: 2", "C: 1", "Host: h", "Content-Length: 3", "d: 4", "c: 3", "a: 5", "d: 5"); !slices.Equal(h, want) {
-		t.Errorf("%v, want %v", h, want)
 	}
 }
 

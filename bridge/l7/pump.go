@@ -140,7 +140,7 @@ func (x *exchange) upload(b back) {
 		switch {
 		case err == io.EOF:
 			x.read.Store(true)
-			if b.End(cleanTrailer(x.front.Trailer(), &x.action.RequestHeaders)) == nil {
+			if b.End(x.cleanTrailer(x.front.Trailer())) == nil {
 				x.sent.Store(true)
 			}
 			return
@@ -227,7 +227,7 @@ func (x *exchange) relay(b back) {
 		r.Length = -1
 	}
 	removeHopByHop(&r.Fields)
-	x.action.ResponseHeaders.apply(&r.Fields)
+	x.ruleResponse()
 	x.dated()
 	x.code = r.Status
 	end := r.Length == 0

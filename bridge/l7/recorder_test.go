@@ -148,12 +148,12 @@ func plainRequest(s string, shown *strings.Builder) (n int, method string, err e
 			if chunked = true; f[2] != "chunked" {
 				return 0, "", fmt.Errorf("%w: its coding %q", errNotPlain, f[2])
 			}
-		case "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto":
+		case "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto":
 			continue
 		}
 		shown.WriteString(f[0])
 	}
-	for _, name := range []string{"host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"} {
+	for _, name := range []string{"host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"} {
 		if counts[name] != 1 {
 			return 0, "", fmt.Errorf("%w: it has %s %d times", errNotPlain, name, counts[name])
 		}

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
@@ -16,14 +17,17 @@ type Question struct {
 
 // A Resolution is what would become of a request.
 type Resolution struct {
-	Host, Path string  // as they are matched and forwarded
-	Action     *Action // nil: refused
-	Code       int     // of a refusal: 400, 404, 405 or 421
-	Err        error   // why it is refused with 400 or 405
+	Host, Path   string  // as they are matched
+	UpstreamPath string  // as it is forwarded; "" if it is not
+	Scheme       string  // by which the client came
+	Action       *Action // nil: refused
+	Code         int     // of a refusal: 400, 404, 405 or 421
+	Err          error   // why it is refused with 400 or 405
 }
 
 // Resolve says what a request would meet with, by the same rules and in the
-// same order as one that is served. Nothing is sent or counted.
+// same order as one that is served. X-Forwarded-Proto is believed as if a trusted
+// proxy sent it, where there are any. Nothing is sent or counted.
 func (t *Table) Resolve(q Question) Resolution {
 	r := message.Request{Method: q.Method, Major: 1, Minor: 1}
 	for name, values := range q.Header {
@@ -39,16 +43,27 @@ func (t *Table) Resolve(q Question) Resolution {
 		}
 		return Resolution{Code: code, Err: err}
 	}
-	out := Resolution{Host: at.host, Path: at.path}
+	out := Resolution{Host: at.host, Path: at.path, Scheme: "http"}
+	if t.TLS != nil {
+		out.Scheme = "https"
+	}
+	if t.TrustedProxies != nil {
+		out.Scheme = forwardedScheme(r.Fields, out.Scheme)
+	}
 	if t.TLS != nil && !t.TLS.Knows(at.host) {
 		out.Code = misdirected.code
 		return out
 	}
 	cleanRequest(&r)
-	m := matcher{fields: &r.Fields}
-	out.Action = t.action(route.Request{Host: at.host, Path: at.path, Method: r.Method, Header: m.values})
-	if a := out.Action; a == nil || a.Redirect == nil && a.Respond == nil && a.Forward == nil {
+	m := matcher{fields: &r.Fields, scheme: out.Scheme}
+	out.Action = t.action(route.Request{Host: at.host, Path: at.path, Method: r.Method, Scheme: out.Scheme, Header: m.values})
+	switch a := out.Action; {
+	case a == nil || a.Redirect == nil && a.Respond == nil && a.Forward == nil:
 		out.Action, out.Code = nil, notFound.code
+	case a.Forward != nil && a.Redirect == nil && a.Respond == nil:
+		if out.UpstreamPath, err = a.Forward.Rewrite.Apply(at.path); err != nil {
+			out.Action, out.Code, out.Err = nil, badRequest.code, fmt.Errorf("rewritten by route %s: %w", a.Route, err)
+		}
 	}
 	return out
 }
@@ -82,6 +97,7 @@ func (t *Table) resolve(r *message.Request, q Question) (target, error) {
 // allocating in steady state.
 type matcher struct {
 	fields *message.Fields
+	scheme string
 	found  []string
 }
 
@@ -89,6 +105,12 @@ type matcher struct {
 // the next call.
 func (m *matcher) values(name string) []string {
 	m.found = m.found[:0]
+	if message.EqualFold(name, "X-Forwarded-Proto") {
+		// What clients say in it is gone, and what the gateway says is yet to
+		// come. It is what conditions are about.
+		m.found = append(m.found, m.scheme)
+		return m.found
+	}
 	for i := range *m.fields {
 		if message.EqualFold((*m.fields)[i].Name, name) {
 			m.found = append(m.found, (*m.fields)[i].Value)

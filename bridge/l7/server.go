@@ -49,6 +49,7 @@ type Server struct {
 	requests  pooled[request1]
 	chunkeds  chunkeds
 	exchanges exchanges
+	entropy   entropy
 
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting
 	cancel context.CancelFunc

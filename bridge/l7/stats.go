@@ -15,6 +15,7 @@ type Stats struct {
 	Open     uint64 // connections open now, upgraded ones included
 	Accepted uint64 // connections taken
 	Rejected uint64 // connections closed as they came, over a limit
+	Denied   uint64 // connections closed because Table.Access serves their clients not
 
 	// Unannounced are those closed for want of a PROXY protocol header.
 	Unannounced map[proxyproto.Reason]uint64
@@ -33,6 +34,7 @@ type Stats struct {
 type counters struct {
 	open, inFlight            atomic.Int64
 	accepted, rejected        atomic.Uint64
+	denied                    atomic.Uint64
 	fromClient, toClient      atomic.Uint64
 	full, resumed             atomic.Uint64
 	nanoseconds               atomic.Uint64
@@ -66,6 +68,7 @@ func (s *Server) Stats() Stats {
 		Open:              uint64(max(c.open.Load(), 0)),
 		Accepted:          c.accepted.Load(),
 		Rejected:          c.rejected.Load(),
+		Denied:            c.denied.Load(),
 		Unannounced:       c.unannounced.Counts(),
 		BytesFromClient:   c.fromClient.Load(),
 		BytesToClient:     c.toClient.Load(),

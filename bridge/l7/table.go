@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -26,6 +27,29 @@ type Table struct {
 	// from who is not trusted none is taken at all. Nil: nobody sends any.
 	ProxyProtocol *proxyproto.Trust
 
+	// Access says which clients are served. A connection of another is closed
+	// before anything of it is read but its PROXY protocol header; a request
+	// that a trusted proxy brings for another is answered with 403. Nil: all are.
+	Access *cidr.Access
+
+	// TrustedProxies are believed who the client is, by X-Forwarded-For, and
+	// what it asked for, by X-Forwarded-Proto, -Host and -Port. Nil: nobody is.
+	TrustedProxies *cidr.Peers
+
+	// What upstreams are told. Whatever clients say in any field of these, in
+	// whatever spelling, is removed, also where none is added.
+	Forwarding        Forwarding
+	ClientCertificate ClientCertificateFields
+
+	// MakeTrace begins a trace (W3C Trace Context) for each request that is
+	// part of none.
+	MakeTrace bool
+
+	// RequestIDField is the field that has each request's id, and its
+	// response's. One that came is taken over if it is plain and short. "": none
+	// has one.
+	RequestIDField string
+
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit
 
@@ -39,7 +63,8 @@ type Table struct {
 	// (HTTP/1), and how long it may take nothing of what it is sent. 0: 75s.
 	IdleTimeout time.Duration
 
-	MaxHeaderBytes int // most bytes of a request's header; 0: 65536
+	MaxHeaderBytes  int // most bytes of a request's header; 0: 65536
+	MaxHeaderFields int // most fields of a request's header; 0: 1000
 }
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
@@ -50,6 +75,7 @@ type settings struct {
 	idleTimeout       time.Duration
 	headerReadTimeout time.Duration
 	maxHeaderBytes    int
+	maxHeaderFields   int
 }
 
 func (t *Table) settings() settings {
@@ -60,6 +86,7 @@ func (t *Table) settings() settings {
 		idleTimeout:       cmp.Or(t.IdleTimeout, 75*time.Second),
 		headerReadTimeout: cmp.Or(t.HeaderReadTimeout, 10*time.Second),
 		maxHeaderBytes:    cmp.Or(t.MaxHeaderBytes, 64<<10),
+		maxHeaderFields:   cmp.Or(t.MaxHeaderFields, 1000),
 	}
 }
 
@@ -88,6 +115,9 @@ type Action struct {
 type Forward struct {
 	Backs *upstream.Split[*Back]
 
+	// Rewrite makes the path that the upstream sees. Nil: it is the request's.
+	Rewrite *route.Rewrite
+
 	// Timeout is how long the upstream's response header may take, from when
 	// the request is routed. 0: no limit.
 	Timeout time.Duration
@@ -112,16 +142,15 @@ type Respond struct {
 	ContentType string // "": text/plain; charset=utf-8
 }
 
-// location returns the address that a request is sent to instead.
-func (r *Redirect) location(t target, tls bool) string {
-	scheme, host, path := "http", t.authority, t.path+t.query
-	if tls {
-		scheme = "https"
-	}
+// location returns the address that the request is sent to instead: that of the
+// host that the client asked for, by the scheme that it came by.
+func (r *Redirect) location(x *exchange) string {
+	t, scheme, host := &x.target, x.scheme, x.authority()
 	if r.Scheme != "" && r.Scheme != scheme {
 		// The port that this scheme was asked on is hardly the other's.
-		scheme, host = r.Scheme, t.host
+		scheme, host = r.Scheme, cmp.Or(x.proxied.host, t.host)
 	}
+	path := t.path + t.query
 	if r.Path != "" {
 		path = r.Path
 	}

@@ -63,13 +63,13 @@ func parseTarget(r *message.Request) (target, error) {
 	return t, nil
 }
 
-// request returns the target as a request line has it. given is the target as
-// it came, which it most often is again.
-func (t *target) request(given string) string {
-	if len(given) == len(t.path)+len(t.query) && given[:len(t.path)] == t.path {
+// request returns the target with another path as a request line has it. given is
+// the target as it came, which it most often is again.
+func (t *target) request(path, given string) string {
+	if len(given) == len(path)+len(t.query) && given[:len(path)] == path {
 		return given
 	}
-	return t.path + t.query
+	return path + t.query
 }
 
 // splitAbsolute takes the authority out of a target in absolute form (RFC

@@ -23,7 +23,7 @@ func (x *exchange) tunnel(b back) {
 		return
 	}
 	removeHopByHop(&x.response.Fields)
-	x.action.ResponseHeaders.apply(&x.response.Fields)
+	x.ruleResponse()
 	x.dated()
 	x.code = x.response.Status
 	if err := x.front.Respond(&x.response, false); err != nil {

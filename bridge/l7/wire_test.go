@@ -3,6 +3,7 @@ package l7
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,7 +34,8 @@ func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
 		"Connection: X-Forwarded-For, x-forwarded-host, Secret, HTTP2-Settings, Upgrade", "Secret: 1", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ",
 		"TE: trailers, gzip", "Proxy-Authorization: x", "Keep-Alive: 1", "Cookie: kept", "User-Agent: ")
 	_, body := c.answer(t, "GET")
-	want := "site.example:80 /a\nConnection: TE\nCookie: kept\nTe: trailers\nUser-Agent: \nX-Forwarded-For: 127.0.0.1\nX-Forwarded-Host: site.example:80\nX-Forwarded-Proto: http"
+	_, port, _ := net.SplitHostPort(address)
+	want := "site.example:80 /a\nConnection: TE\nCookie: kept\nTe: trailers\nUser-Agent: \nX-Forwarded-For: 127.0.0.1\nX-Forwarded-Host: site.example:80\nX-Forwarded-Port: " + port + "\nX-Forwarded-Proto: http"
 	if body != want {
 		t.Errorf("got %q\nwant %q", body, want)
 	}

@@ -99,6 +99,9 @@ func conditions(msg *adminv1.Route, ask route.Request) []condition {
 	if m := whole.Methods; len(m) > 0 {
 		add(route.Rule[struct{}]{Methods: m}, fmt.Sprintf("the method %.40q is of %s", ask.Method, bounded(m)), fmt.Sprintf("the method %.40q is not of %s", ask.Method, bounded(m)))
 	}
+	if scheme := whole.NotScheme; scheme != "" {
+		add(route.Rule[struct{}]{NotScheme: scheme}, fmt.Sprintf("the scheme is not %s yet", scheme), fmt.Sprintf("the scheme is %s already", scheme))
+	}
 	for _, h := range whole.Headers {
 		add(route.Rule[struct{}]{Headers: []route.Header{h}}, fmt.Sprintf("the header %.100s is there", h), fmt.Sprintf("the header %.100s is not there", h))
 	}

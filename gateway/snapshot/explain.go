@@ -120,9 +120,12 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 	}
 	// Before Resolve, which takes out what is never matched.
 	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), Header: header})
-	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Header: header.Values}
+	header.Set("X-Forwarded-Proto", r.Scheme) // as conditions are about it
+	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Scheme: r.Scheme, Header: header.Values}
 	var out *adminv1.ExplainRouteResponse
 	switch {
+	case r.Err != nil && r.Path != "":
+		out = refused(r.Code, "the path has no form in which it could be forwarded: %v", r.Err)
 	case r.Err != nil:
 		out = refused(r.Code, "the request is refused before it is matched: %v", r.Err)
 	case r.Code == http.StatusMisdirectedRequest:
@@ -132,7 +135,7 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 	default:
 		out = s.chosen(l, r.Action.Route, ask, r.Host)
 	}
-	out.Host, out.Path = r.Host, r.Path
+	out.Host, out.Path, out.UpstreamPath = r.Host, r.Path, r.UpstreamPath
 	return out
 }
 

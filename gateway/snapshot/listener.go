@@ -123,11 +123,8 @@ func (s *scope) buildListener(l *Listener) {
 	idle := s.duration("timeouts.idle", msg.GetTimeouts().GetIdle())
 	headerRead := s.duration("timeouts.header_read", msg.GetTimeouts().GetHeaderRead())
 	trusted := s.proxies(msg.GetAcceptProxyProtocol())
+	access := s.access(msg.GetAccess())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
-	maxHeader := msg.GetHttp().GetMaxHeaderBytes()
-	if msg.GetHttp() != nil && maxHeader != 0 && (maxHeader < 1024 || maxHeader > 1<<20) {
-		s.Add("http.max_header_bytes", "is %d; it must be from 1024 to 1048576", maxHeader)
-	}
 
 	switch msg.GetProtocol() {
 	case adminv1.Protocol_PROTOCOL_TCP:
@@ -138,7 +135,7 @@ func (s *scope) buildListener(l *Listener) {
 			s.Add("timeouts.header_read", "must be left out: the listener's protocol is PROTOCOL_TCP")
 		}
 		l.tcp = &l4.Table{
-			TLS: l.tls, ProxyProtocol: trusted, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			TLS: l.tls, ProxyProtocol: trusted, Access: access, MaxConnections: maxConns, MaxPerClient: maxPerClient,
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
 			Routes: s.tcpRoutes(l),
 		}
@@ -152,10 +149,11 @@ func (s *scope) buildListener(l *Listener) {
 			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
 		}
 		l.http = &l7.Table{
-			TLS: l.tls, ProxyProtocol: trusted, MaxConnections: maxConns, MaxPerClient: maxPerClient,
-			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader),
+			TLS: l.tls, ProxyProtocol: trusted, Access: access, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead,
 			Routes: s.httpRoutes(l),
 		}
+		s.httpOptions(l.http, msg)
 		if l.uses.upstream.passes() {
 			s.Add("upstream", "is %q, which is passthrough: it takes connections as they are, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
 		}

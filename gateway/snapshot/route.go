@@ -125,6 +125,7 @@ func (s *scope) checkRoute(msg *adminv1.Route) {
 		if n := len(s.passthroughs(msg)); n > 0 && n < len(a.Forward.GetUpstreams()) {
 			s.Add("forward.upstreams", "must be all of them passthrough or none: either the client's TLS is decrypted or it is not")
 		}
+		s.rewrite(msg)
 	case *adminv1.Route_Redirect:
 		s.checkRedirect(a.Redirect)
 	case *adminv1.Route_Respond:
@@ -132,8 +133,8 @@ func (s *scope) checkRoute(msg *adminv1.Route) {
 	default:
 		s.Add("forward", "forward, redirect or respond must be set")
 	}
-	s.headerRules("request_headers", msg.GetRequestHeaders())
-	s.headerRules("response_headers", msg.GetResponseHeaders())
+	s.headerRules("request_headers", msg.GetRequestHeaders(), false)
+	s.headerRules("response_headers", msg.GetResponseHeaders(), true)
 }
 
 // checkTCPRoute refuses what has no meaning for bytes.
@@ -149,7 +150,7 @@ func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	}{
 		{"match.path", m.GetPath() != nil}, {"match.methods", len(m.GetMethods()) > 0}, {"match.headers", len(m.GetHeaders()) > 0},
 		{"redirect", msg.GetRedirect() != nil}, {"respond", msg.GetRespond() != nil}, {"forward.timeout", msg.GetForward().GetTimeout() != nil},
-		{"forward.total_timeout", msg.GetForward().GetTotalTimeout() != nil},
+		{"forward.total_timeout", msg.GetForward().GetTotalTimeout() != nil}, {"forward.rewrite", msg.GetForward().GetRewrite() != nil},
 		{"request_headers", msg.GetRequestHeaders() != nil}, {"response_headers", msg.GetResponseHeaders() != nil},
 	} {
 		if f.set {
@@ -239,19 +240,65 @@ func (s *scope) checkRespond(r *adminv1.Respond) {
 	}
 }
 
-// headerRules checks header rules and returns them as l7 takes them.
-func (s *scope) headerRules(p invalid.Path, h *adminv1.HeaderRules) l7.HeaderRules {
+// rewrite checks how a route changes paths and returns it as l7 takes it; nil: it
+// does not.
+func (s *scope) rewrite(msg *adminv1.Route) *route.Rewrite {
+	const at = invalid.Path("forward.rewrite")
+	r := msg.GetForward().GetRewrite()
+	if r == nil {
+		return nil
+	}
+	switch k := r.GetKind().(type) {
+	case *adminv1.Rewrite_Prefix:
+		matched, ok := msg.GetMatch().GetPath().GetKind().(*adminv1.PathMatch_Prefix)
+		if !ok {
+			s.Add(at.Field("prefix"), "needs match.path.prefix, in whose place it is put")
+			return nil
+		}
+		if route.CheckPath(route.Path{Kind: route.PathPrefix, Value: matched.Prefix}) != nil {
+			return nil // which is reported at match.path
+		}
+		w, err := route.RewritePrefix(matched.Prefix, k.Prefix)
+		if err != nil {
+			s.Add(at.Field("prefix"), "%v", err)
+		}
+		return w
+	case *adminv1.Rewrite_Regex:
+		w, err := route.RewriteRegex(k.Regex.GetPattern(), k.Regex.GetSubstitution())
+		var bad *route.SubstitutionError
+		switch {
+		case errors.As(err, &bad):
+			s.Add(at.Field("regex.substitution"), "%v", err)
+		case err != nil:
+			s.Add(at.Field("regex.pattern"), "%v", err)
+		}
+		return w
+	case *adminv1.Rewrite_Path:
+		w, err := route.RewritePath(k.Path)
+		if err != nil {
+			s.Add(at.Field("path"), "%v", err)
+		}
+		return w
+	}
+	s.Add(at, "prefix, regex or path must be set")
+	return nil
+}
+
+// headerRules checks header rules, of requests or of responses, and returns them
+// as l7 takes them.
+func (s *scope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response bool) l7.HeaderRules {
 	check := func(at invalid.Path, err error) {
 		if err != nil {
 			s.Add(at, "%v", err)
 		}
 	}
-	fields := func(p invalid.Path, in []*adminv1.HeaderValue) []l7.Field {
-		var out []l7.Field
+	fields := func(p invalid.Path, in []*adminv1.HeaderValue) []l7.HeaderValue {
+		var out []l7.HeaderValue
 		for i, v := range in {
 			check(p.Index(i).Field("name"), l7.CheckFieldName(v.GetName()))
-			check(p.Index(i).Field("value"), l7.CheckFieldValue(v.GetValue()))
-			out = append(out, l7.Field{Name: v.GetName(), Value: v.GetValue()})
+			value, err := l7.ParseValue(v.GetValue(), response)
+			check(p.Index(i).Field("value"), err)
+			out = append(out, l7.HeaderValue{Name: v.GetName(), Value: value})
 		}
 		return out
 	}
@@ -317,6 +364,9 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 	for _, h := range m.GetHeaders() {
 		r.Headers = append(r.Headers, route.Header{Name: h.GetName(), Exact: h.Exact})
 	}
+	if d := msg.GetRedirect(); d != nil && d.GetHost() == "" && d.GetPath() == "" {
+		r.NotScheme = d.GetScheme() // to whom it would lead back to where they are
+	}
 	return r
 }
 
@@ -371,13 +421,14 @@ func (j *job) action(r *liveRoute) *l7.Action {
 	s := j.scope(r.msg) // its faults are known already
 	a := &l7.Action{
 		Route:           r.msg.GetName(),
-		RequestHeaders:  s.headerRules("request_headers", r.msg.GetRequestHeaders()),
-		ResponseHeaders: s.headerRules("response_headers", r.msg.GetResponseHeaders()),
+		RequestHeaders:  s.headerRules("request_headers", r.msg.GetRequestHeaders(), false),
+		ResponseHeaders: s.headerRules("response_headers", r.msg.GetResponseHeaders(), true),
 	}
 	switch {
 	case r.msg.GetForward() != nil:
 		a.Forward = &l7.Forward{
 			Backs:   upstream.NewSplit(split(r, func(u *liveUpstream) *l7.Back { return u.back })),
+			Rewrite: s.rewrite(r.msg),
 			Timeout: s.duration("forward.timeout", r.msg.GetForward().GetTimeout()),
 
 			TotalTimeout: s.duration("forward.total_timeout", r.msg.GetForward().GetTotalTimeout()),

@@ -1,0 +1,112 @@
+package l7
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// Whatever a client says about where its request came from and whose certificate
+// it has, and however it spells it, an upstream sees the gateway's word alone:
+// whether the gateway says anything or not.
+func TestForwardingFieldsCannotBeForged(t *testing.T) {
+	for _, name := range []string{
+		"X-Forwarded-For", "X_forwarded_for", "X-Forwarded_for", "x-forwarded-for", "X-FORWARDED-FOR", "X-Forwarded-Host", "X_Forwarded_Host",
+		"X-Forwarded-Proto", "X_Forwarded_Proto", "X-Forwarded-Port", "X-Forwarded-Client-Cert", "X-Forwarded", "Forwarded", "forwarded", "FORWARDED",
+		"X-Real-Ip", "X_Real_IP", "X-Client-Cert", "x-client-cert-subject", "X_Client_Cert_Subject", "X-Client_Cert-San", "X-CLIENT-CERT-FINGERPRINT",
+		"X-Client-Cert-Serial", "X-Client-Cert-Anything", "Client-Cert", "client_cert", "CLIENT-CERT", "Client-Cert-Chain", "Client_Cert_Chain", "client-cert_chain",
+	} {
+		for how, own := range map[Forwarding]message.Fields{
+			TellXForwarded: fields("X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http"),
+			TellForwarded:  fields("Forwarded: for=10.1.2.3;host=a.example;proto=http"),
+			TellNothing:    nil,
+		} {
+			for _, trusted := range []*cidr.Peers{nil, peers(t, "10.1.2.3")} {
+				f := fields(name+": forged", name+": forged", "X-Other: kept", "Connection: X-Forwarded-For, x-forwarded-host, Forwarded", "Connection: X-FORWARDED-PROTO, X-Client-Cert-Subject, client-cert")
+				x := exchangeOf(&Table{Forwarding: how, TrustedProxies: trusted}, "10.1.2.3:1", f)
+				x.identify()
+				cleanRequest(x.request)
+				x.setForwarding()
+				want := append(fields("X-Other: kept"), own...)
+				if trusted != nil && how == TellXForwarded {
+					want[3].Value = "80"
+				}
+				if !slices.Equal(x.request.Fields, want) {
+					t.Errorf("%s: %v, want %v", name, x.request.Fields, want)
+				}
+			}
+		}
+	}
+}
+
+func TestForwarded(t *testing.T) {
+	table := &Table{Forwarding: TellForwarded, TrustedProxies: peers(t, "10.0.0.0/8", "2001:db8::/32", cidr.FromUnix)}
+	for want, c := range map[string]struct {
+		from, host string
+		fields     message.Fields
+	}{
+		"for=192.0.2.1;host=a.example;proto=http":                                    {"192.0.2.1:5", "a.example", nil},
+		`for="[2001:db9::1]";host="a.example:81";proto=http`:                         {"[2001:db9::1]:5", "a.example:81", nil},
+		`for="[2001:db9::1]";host="[::1]";proto=http`:                                {"[2001:db9::1]:5", "[::1]", nil},
+		"host=a.example;proto=http":                                                  {"", "a.example", nil},
+		"for=192.0.2.1;host=b;proto=https, for=10.0.0.1":                             {"10.0.0.1:5", "a.example", fields("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: b")},
+		`for=192.0.2.1;host=a.example;proto=http, for="[2001:db8::2]", for=10.0.0.1`: {"10.0.0.1:5", "a.example", fields("X-Forwarded-For: 6.6.6.6, 192.0.2.1, 2001:db8::2")},
+		"for=192.0.2.1;host=a.example;proto=http, for=10.0.0.2":                      {"", "a.example", fields("X-Forwarded-For: 192.0.2.1, 10.0.0.2")},
+		"for=10.0.0.9;host=a.example;proto=http":                                     {"10.0.0.9:5", "a.example", fields("Forwarded: for=6.6.6.6")}, // it is read from nobody
+	} {
+		x := exchangeOf(table, c.from, c.fields)
+		x.target.host, x.target.authority, _ = normalAuthority(c.host)
+		x.identify()
+		cleanRequest(x.request)
+		x.setForwarding()
+		if got := x.request.Fields; !slices.Equal(got, fields("Forwarded: "+want)) {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
+	x := exchangeOf(&Table{Forwarding: TellBoth}, "192.0.2.1:5", nil)
+	x.identify()
+	x.setForwarding()
+	if want := fields("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http",
+		"Forwarded: for=192.0.2.1;host=a.example;proto=http"); !slices.Equal(x.request.Fields, want) {
+		t.Errorf("both: %v", x.request.Fields)
+	}
+	x = exchangeOf(&Table{}, "", nil)
+	x.identify()
+	x.setForwarding()
+	if want := fields("X-Forwarded-Host: a.example", "X-Forwarded-Proto: http"); !slices.Equal(x.request.Fields, want) {
+		t.Errorf("of a client without an address: %v", x.request.Fields)
+	}
+}
+
+// What every request goes through costs no allocation.
+func TestPolicyOfAPlainRequestAllocatesNothing(t *testing.T) {
+	table := &Table{Access: &cidr.Access{Deny: addresses(t, "192.0.2.0/24", "2001:db8::/32")}, TrustedProxies: peers(t, "192.0.2.1")}
+	given := fields("User-Agent: x", "Accept: */*", "X-Tenant: b", "X_Role: admin", "X-Forwarded-For: 6.6.6.6", "Connection: keep-alive")
+	x := exchangeOf(table, "10.1.2.3:1", make(message.Fields, 0, 20))
+	x.action = &Action{RequestHeaders: HeaderRules{Remove: []string{"X-Role"}, Set: values("X-Tenant: a", "X-From: ${client_address}"), Add: values("X-More: 1")}}
+	if n := testing.AllocsPerRun(100, func() {
+		x.request.Fields = append(x.request.Fields[:0], given...)
+		x.identify()
+		x.nameRequest()
+		if !table.Access.Serves(x.addr) {
+			t.Error("no access")
+		}
+		cleanRequest(x.request)
+		x.setForwarding()
+		x.setCertificate()
+		x.setRequestID()
+		x.makeTrace()
+		x.action.RequestHeaders.applyRequest(x)
+		x.cleanAnnouncement()
+		x.action.ResponseHeaders.applyResponse(x)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	want := fields("User-Agent: x", "Accept: */*", "X-Tenant: a", "X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http",
+		"X-From: 10.1.2.3", "X-More: 1")
+	if !slices.Equal(x.request.Fields, want) {
+		t.Errorf("%v", x.request.Fields)
+	}
+}

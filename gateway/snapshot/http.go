@@ -1,0 +1,86 @@
+package snapshot
+
+import (
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// httpOptions checks what only HTTP listeners have and puts it into the table.
+func (s *scope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
+	o := msg.GetHttp()
+	t.MaxHeaderBytes = int(o.GetMaxHeaderBytes())
+	if n := o.GetMaxHeaderBytes(); n != 0 && (n < 1024 || n > 1<<20) {
+		s.Add("http.max_header_bytes", "is %d; it must be from 1024 to 1048576", n)
+	}
+	t.MaxHeaderFields = s.limit("http.max_header_fields", o.GetMaxHeaderFields(), 10000)
+	t.TrustedProxies = s.trustedProxies(o.GetTrustedProxies())
+	if enum(s, "http.forwarding", o.GetForwarding(), adminv1.Forwarding_name) {
+		t.Forwarding = forwardings[o.GetForwarding()]
+	}
+	if enum(s, "http.client_certificate_fields", o.GetClientCertificateFields(), adminv1.ClientCertificateFields_name) {
+		t.ClientCertificate = certificateFields[o.GetClientCertificateFields()]
+	}
+	if t.ClientCertificate != l7.TellNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
+		s.Add("http.client_certificate_fields", "has no effect while clients are not asked for certificates: set tls.client_auth, or leave it out")
+	}
+	if enum(s, "http.trace_context", o.GetTraceContext(), adminv1.TraceContext_name) {
+		t.MakeTrace = o.GetTraceContext() == adminv1.TraceContext_TRACE_CONTEXT_MAKE
+	}
+	if name := o.GetRequestIdField(); name != "" {
+		if err := l7.CheckRequestIDField(name); err != nil {
+			s.Add("http.request_id_field", "%v", err)
+		}
+		t.RequestIDField = name
+	}
+}
+
+var forwardings = map[adminv1.Forwarding]l7.Forwarding{
+	adminv1.Forwarding_FORWARDING_UNSPECIFIED: l7.TellXForwarded,
+	adminv1.Forwarding_FORWARDING_X_FORWARDED: l7.TellXForwarded,
+	adminv1.Forwarding_FORWARDING_FORWARDED:   l7.TellForwarded,
+	adminv1.Forwarding_FORWARDING_BOTH:        l7.TellBoth,
+	adminv1.Forwarding_FORWARDING_NONE:        l7.TellNothing,
+}
+
+var certificateFields = map[adminv1.ClientCertificateFields]l7.ClientCertificateFields{
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED: l7.TellNoCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE:        l7.TellNoCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY:    l7.TellIdentity,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440:     l7.TellCertificate,
+}
+
+// trustedProxies returns whose word on clients is taken; nil: nobody's.
+func (s *scope) trustedProxies(from []string) *cidr.Peers {
+	const at = invalid.Path("http.trusted_proxies")
+	if len(from) == 0 {
+		return nil
+	}
+	peers, faults := cidr.ParsePeers(from)
+	for _, f := range faults {
+		s.Add(at.Index(f.Index), "%s", f.Reason)
+	}
+	if peers.Everybody() {
+		s.warnStanding(at, "trusts every address: whoever connects says for itself who it is")
+	}
+	return peers
+}
+
+// access returns which clients are served; nil: all.
+func (s *scope) access(a *adminv1.ClientAccess) *cidr.Access {
+	set := func(p invalid.Path, texts []string) *cidr.Set {
+		if len(texts) == 0 {
+			return nil
+		}
+		set, faults := cidr.Parse(texts)
+		for _, f := range faults {
+			s.Add(p.Index(f.Index), "%s", f.Reason)
+		}
+		return set
+	}
+	if len(a.GetAllow())+len(a.GetDeny()) == 0 {
+		return nil
+	}
+	return &cidr.Access{Allow: set("access.allow", a.GetAllow()), Deny: set("access.deny", a.GetDeny())}
+}
