@@ -13,7 +13,7 @@ import (
 )
 
 func TestARequestIsExplained(t *testing.T) {
-	answer := text(t, &adminv1.ExplainRouteResponse{}, `route: "v2" why: "host pay.example and prefix /v2/ match" action: "forward" host: "pay.example" path: "/v2/x"
+	answer := text(t, &adminv1.ExplainRouteResponse{}, `route: "v2" why: "host pay.example and prefix /v2/ match" action: "forward" host: "pay.example" path: "/v2/x" upstream_path: "/x"
 		upstreams { name: "payments" percent: 66.6666667 certificate: "client" sha256_fingerprint: "aa11" verification: VERIFICATION_REPORT_ONLY
 			endpoints { address: "10.0.0.1:443" tls: true server_name: "pay.internal" verify_names: "DNS:a" verify_names: "URI:b" }
 			endpoints { address: "10.0.0.2:443" tls: true backup: true draining: true } }

@@ -128,6 +128,9 @@ func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, an
 	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // normalised, or a default
 		fmt.Fprintf(&out, "  %s %s\n", p.faint("read as"), printable(as))
 	}
+	if path := answer.GetUpstreamPath(); path != "" && path != answer.GetPath() { // rewritten
+		fmt.Fprintf(&out, "  %s %s\n", p.faint("sent as"), printable(path))
+	}
 	for _, u := range answer.GetUpstreams() {
 		writeExplainedUpstream(&out, p, u)
 	}

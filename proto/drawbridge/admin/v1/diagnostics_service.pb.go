@@ -668,11 +668,11 @@ type ExplainRouteResponse struct {
 	Code uint32 `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
 	// The upstreams it may go to, each with its share.
 	Upstreams []*ExplainedUpstream `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// The path as it would be matched and forwarded. HTTP only.
+	// The path as it would be matched. HTTP only.
 	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
 	// The host as it would be matched.
 	Host string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
-	// The path that the upstream would see. HTTP only.
+	// The path that the upstream would see, after forward.rewrite. HTTP only.
 	UpstreamPath  string `protobuf:"bytes,8,opt,name=upstream_path,json=upstreamPath,proto3" json:"upstream_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -440,7 +440,9 @@ func (*PathMatch_Exact) isPathMatch_Kind() {}
 
 func (*PathMatch_Regex) isPathMatch_Kind() {}
 
-// A condition on a request header.
+// A condition on a request header, as it is passed on: what clients say of
+// themselves in X-Forwarded-For and the like is gone by then. X-Forwarded-Proto is
+// "http" or "https", the scheme that the client came by.
 type HeaderMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The header's name, in any case.
@@ -912,7 +914,9 @@ type Redirect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code: 301, 302, 303, 307 or 308. Default: 302.
 	Code uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	// New scheme: "http" or "https". Default: the request's.
+	// New scheme: "http" or "https". Default: the request's. A redirect that changes
+	// nothing else is not for requests that came by it: those go where the next
+	// route that matches sends them.
 	Scheme string `protobuf:"bytes,2,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// New host, with or without a port. Default: the request's.
 	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
@@ -1046,7 +1050,8 @@ func (x *Respond) GetContentType() string {
 
 // Changes to a header, made in this order: remove, set, add. Fields that frame
 // a message or belong to one connection (Host, Content-Length, Connection,
-// Transfer-Encoding, …) cannot be named.
+// Transfer-Encoding, …) cannot be named. What is removed from a request, or set in
+// it, is so in every spelling: X_Tenant is gone with X-Tenant.
 type HeaderRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Fields to take out.
