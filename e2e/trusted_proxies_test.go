@@ -1,0 +1,105 @@
+// Behind an nginx that the listener trusts, the client is the one that nginx tells
+// of: for access, in what the upstream is told, and in redirects to https, which lead
+// nobody round in circles. Who is not trusted is believed nothing.
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestProxiesInFrontAreBelieved(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	tells := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
+		h := r.Header
+		_, _ = fmt.Fprintf(w, "for %s by %s at %s port %s; %s", strings.Join(h.Values("X-Forwarded-For"), "|"), h.Get("X-Forwarded-Proto"), h.Get("X-Forwarded-Host"), h.Get("X-Forwarded-Port"), h.Get("Forwarded"))
+	})
+	front := listener("front", protocolHTTP, "back")
+	front.Http = &adminv1.HttpOptions{TrustedProxies: []string{"127.0.0.2", "127.0.0.1"}, Forwarding: adminv1.Forwarding_FORWARDING_BOTH}
+	front.Access = &adminv1.ClientAccess{Allow: []string{"127.0.0.0/24", "192.0.2.0/24"}, Deny: []string{"127.0.0.66"}}
+	secure := &adminv1.Route{
+		Name: "secure", Listeners: []string{"front"},
+		Action: &adminv1.Route_Redirect{Redirect: &adminv1.Redirect{Code: 308, Scheme: "https"}},
+	}
+	closed := listener("closed", protocolTCP, "back")
+	closed.Access = &adminv1.ClientAccess{Deny: []string{"127.0.0.66"}}
+	g := startGateway(t)
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), upstream("back", a.settings(), tells), front, secure, closed)
+
+	// As is usual: nginx appends to what a client says, and says by which scheme
+	// it came, which is here what the test says.
+	proxy := startNginx(t, nginxConfig{ports: 1, http: func(n *nginx) string {
+		return fmt.Sprintf(`server { listen %s;
+    location / { proxy_pass http://%s; proxy_bind 127.0.0.2; proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $http_x_scheme; } }`, n.address(0), g.address("front"))
+	}})
+	through := func(ip string, lines ...string) (code int, location, body string) {
+		t.Helper()
+		code, location, body, err := askFrom(ip, proxy.address(0), lines...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code, location, body
+	}
+	code, _, body := through("127.0.0.9", "X-Scheme: https")
+	if want := "for 127.0.0.9, 127.0.0.2 by https at shop.example.com port 443; for=127.0.0.9;host=shop.example.com;proto=https, for=127.0.0.2"; code != 200 || body != want {
+		t.Errorf("%d %q, want %q", code, body, want)
+	}
+	if code, to, _ := through("127.0.0.9", "X-Scheme: http"); code != 308 || to != "https://shop.example.com/x?y" {
+		t.Errorf("by http: %d to %q", code, to)
+	}
+	// What the client says of itself stays behind.
+	forged := []string{"X-Scheme: https", "X-Forwarded-For: 192.0.2.1", "X_Forwarded_Host: evil.example", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1"}
+	if code, _, again := through("127.0.0.9", forged...); code != 200 || again != body {
+		t.Errorf("%d %q, want %q", code, again, body)
+	}
+	if code, _, body := through("127.0.0.66", forged...); code != 403 || body != "forbidden\n" {
+		t.Errorf("who has no access: %d %q", code, body)
+	}
+
+	// Who comes directly is who he is.
+	says := []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"}
+	if code, _, _, err := askFrom("127.0.0.9", g.address("front"), says...); code != 308 {
+		t.Errorf("somebody who says that he came by https: %d, %v", code, err)
+	}
+	for _, name := range []string{"front", "closed"} {
+		if code, _, _, err := askFrom("127.0.0.66", g.address(name), says...); err == nil {
+			t.Errorf("%s: who has no access is answered %d", name, code)
+		}
+	}
+	eventually(t, "the log tells of both", func() bool {
+		return strings.Count(g.out.String(), "connection refused: the client has no access") == 2
+	})
+}
+
+// askFrom makes one request, with further fields, from one of this machine's
+// addresses.
+func askFrom(ip, address string, fields ...string) (code int, location, body string, err error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
+	conn, err := d.Dial("tcp", address)
+	if err != nil {
+		return 0, "", "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	lines := append([]string{"GET /x?y HTTP/1.1", "Host: shop.example.com", "Connection: close"}, fields...)
+	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		return 0, "", "", err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, "", "", err
+	}
+	body, err = readBody(resp)
+	return resp.StatusCode, resp.Header.Get("Location"), body, err
+}
