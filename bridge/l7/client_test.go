@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
@@ -301,12 +302,13 @@ func TestClientsWithoutAccess(t *testing.T) {
 		}
 	})
 	t.Run("taken away meanwhile", func(t *testing.T) {
-		table := &Table{Default: respond}
-		_, address := w.gateway(func() *Table { return table })
+		var table atomic.Pointer[Table]
+		table.Store(&Table{Default: respond})
+		_, address := w.gateway(table.Load)
 		conn := w.dial(address)
 		conn.send("GET / HTTP/1.1", "Host: a")
 		conn.answer(t, "GET")
-		table = &Table{Access: &cidr.Access{Deny: addresses(t, "127.0.0.1")}, Default: respond}
+		table.Store(&Table{Access: &cidr.Access{Deny: addresses(t, "127.0.0.1")}, Default: respond})
 		conn.send("GET / HTTP/1.1", "Host: a")
 		if res, _ := conn.answer(t, "GET"); res.StatusCode != 403 {
 			t.Errorf("%d", res.StatusCode)
