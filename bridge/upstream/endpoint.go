@@ -57,6 +57,7 @@ type Endpoint struct {
 	made, requests   atomic.Uint64
 	full, resumed    atomic.Uint64
 	connects, shakes timing
+	latencies        *Latencies                          // of the upstream
 	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
 	failures         failures
 }
