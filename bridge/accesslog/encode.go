@@ -118,15 +118,15 @@ func (l *line) rest(r *Record) {
 	l.millis("upstream_head_ms", r.UpstreamHead)
 	l.millis("first_byte_ms", r.FirstByte)
 
+	l.string("server_name", r.ServerName)
 	if t := r.TLS; t != nil {
 		l.string("tls_version", t.Version)
 		l.string("tls_cipher", t.Suite)
 		l.string("tls_group", t.Group)
 		l.bool("tls_resumed", t.Resumed)
-		l.string("server_name", t.ServerName)
-		l.string("client_subject", r.Certificate.Subject)
-		l.string("client_fingerprint", r.Certificate.Fingerprint)
 	}
+	l.string("client_subject", r.Certificate.Subject)
+	l.string("client_fingerprint", r.Certificate.Fingerprint)
 	if t := r.UpstreamTLS; t != nil {
 		l.string("upstream_tls_version", t.Version)
 		l.string("upstream_tls_cipher", t.Suite)

@@ -3,6 +3,7 @@ package accesslog
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"reflect"
 	"regexp"
 	"strings"
@@ -23,8 +24,9 @@ func whole() *Record {
 		Route: "api", Upstream: "payments", Endpoint: "10.0.0.7:443", UpstreamProtocol: "HTTP/2.0", Attempts: 2, Reused: true, FromClient: 11, ToClient: 1024,
 		Handshake: 1500 * time.Microsecond, Queued: time.Millisecond, Connect: 2 * time.Millisecond, UpstreamHandshake: 3 * time.Millisecond,
 		UpstreamHead: 45 * time.Microsecond, FirstByte: 9 * time.Millisecond,
-		TLS:         &TLS{Version: "TLS 1.3", Suite: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Resumed: true, ServerName: "a.example"},
+		TLS:         &TLS{Version: "TLS 1.3", Suite: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Resumed: true},
 		UpstreamTLS: &TLS{Version: "TLS 1.2", Suite: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
+		ServerName:  "a.example",
 		Certificate: certs.Identity{Subject: "CN=alice,O=Example", Fingerprint: strings.Repeat("ab", 32)},
 	}
 }
@@ -35,7 +37,7 @@ func TestALineOfJSON(t *testing.T) {
 		`"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","host":"a.example","upgrade":"websocket","grpc_status":14,"ended":"upstream reset","reason":"PEER_CLOSED",` +
 		`"route":"api","upstream":"payments","endpoint":"10.0.0.7:443","upstream_protocol":"HTTP/2.0","attempts":2,"upstream_reused":true,"bytes_from_client":11,` +
 		`"duration_ms":1234.567,"handshake_ms":1.500,"queued_ms":1.000,"upstream_connect_ms":2.000,"upstream_handshake_ms":3.000,"upstream_head_ms":0.045,"first_byte_ms":9.000,` +
-		`"tls_version":"TLS 1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","tls_group":"X25519MLKEM768","tls_resumed":true,"server_name":"a.example",` +
+		`"server_name":"a.example","tls_version":"TLS 1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","tls_group":"X25519MLKEM768","tls_resumed":true,` +
 		`"client_subject":"CN=alice,O=Example","client_fingerprint":"abababababababababababababababababababababababababababababababab",` +
 		`"upstream_tls_version":"TLS 1.2","upstream_tls_cipher":"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256","upstream_tls_resumed":false}` + "\n"
 	got := string(JSON.append(nil, whole()))
@@ -52,7 +54,7 @@ func TestALineOfText(t *testing.T) {
 		`request_id=r-1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 host=a.example upgrade=websocket grpc_status=14 ended="upstream reset" reason=PEER_CLOSED ` +
 		`route=api upstream=payments endpoint=10.0.0.7:443 upstream_protocol=HTTP/2.0 attempts=2 upstream_reused=true bytes_from_client=11 ` +
 		`duration_ms=1234.567 handshake_ms=1.500 queued_ms=1.000 upstream_connect_ms=2.000 upstream_handshake_ms=3.000 upstream_head_ms=0.045 first_byte_ms=9.000 ` +
-		`tls_version="TLS 1.3" tls_cipher=TLS_AES_128_GCM_SHA256 tls_group=X25519MLKEM768 tls_resumed=true server_name=a.example ` +
+		`server_name=a.example tls_version="TLS 1.3" tls_cipher=TLS_AES_128_GCM_SHA256 tls_group=X25519MLKEM768 tls_resumed=true ` +
 		`client_subject="CN=alice,O=Example" client_fingerprint=abababababababababababababababababababababababababababababababab ` +
 		`upstream_tls_version="TLS 1.2" upstream_tls_cipher=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 upstream_tls_resumed=false` + "\n"
 	if got := string(Text.append(nil, whole())); got != want {
@@ -91,6 +93,25 @@ func TestEveryFieldIsInTheLine(t *testing.T) {
 			if string(f.append(nil, r)) == line {
 				t.Errorf("format %d does not show %s", f, name)
 			}
+		}
+	}
+}
+
+func TestOfTellsWhoseARecordIs(t *testing.T) {
+	tcp := func(ip string, port int) *net.TCPAddr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: port} }
+	for _, c := range []struct {
+		client, remote net.Addr
+		want           Record
+	}{
+		{tcp("192.0.2.7", 5), tcp("::ffff:192.0.2.7", 5), Record{Client: "192.0.2.7", ClientPort: 5}},
+		{tcp("2001:db8::1", 5), tcp("10.0.0.1", 6), Record{Client: "2001:db8::1", ClientPort: 5, Peer: "10.0.0.1:6"}},
+		{tcp("192.0.2.7", 5), &net.UnixAddr{Net: "unix"}, Record{Client: "192.0.2.7", ClientPort: 5, Peer: "unix:"}},
+		{&net.UnixAddr{Net: "unix"}, &net.UnixAddr{Net: "unix"}, Record{}},
+		{nil, tcp("10.0.0.1", 6), Record{}},
+	} {
+		var r Record
+		if r.Of(c.client, c.remote); r != c.want {
+			t.Errorf("%v over %v: %+v", c.client, c.remote, r)
 		}
 	}
 }

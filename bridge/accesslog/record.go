@@ -1,7 +1,9 @@
 package accesslog
 
 import (
+	"cmp"
 	"crypto/tls"
+	"net"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -72,8 +74,21 @@ type Record struct {
 	UpstreamHead      time.Duration // of a request: from when there was a connection to the response's head
 	FirstByte         time.Duration // of a connection: from its beginning to the upstream's first byte
 
-	TLS, UpstreamTLS *TLS           // nil: plaintext
+	ServerName       string         // that the client asked for by SNI
+	TLS, UpstreamTLS *TLS           // nil: plaintext, or TLS that passed through
 	Certificate      certs.Identity // of the client; zero: it presented none
+}
+
+// Of notes whose the record is: client's, over a connection from remote.
+func (r *Record) Of(client, remote net.Addr) {
+	a, ok := client.(*net.TCPAddr)
+	if !ok {
+		return
+	}
+	r.Client, r.ClientPort = a.AddrPort().Addr().Unmap().String(), uint16(a.Port)
+	if p, ok := remote.(*net.TCPAddr); !ok || p.Port != a.Port || !p.IP.Equal(a.IP) {
+		r.Peer = cmp.Or(remote.String(), noAddress)
+	}
 }
 
 // TLS is what a handshake came to. It is immutable: the records of all requests
@@ -82,16 +97,14 @@ type TLS struct {
 	Version, Suite string
 	Group          string // "" where TLS 1.2 exchanged no keys by one
 	Resumed        bool
-	ServerName     string // asked for by SNI
 }
 
 // Describe describes a connection whose handshake is complete.
 func Describe(state *tls.ConnectionState) *TLS {
 	t := &TLS{
-		Version:    tls.VersionName(state.Version),
-		Suite:      tls.CipherSuiteName(state.CipherSuite),
-		Resumed:    state.DidResume,
-		ServerName: state.ServerName,
+		Version: tls.VersionName(state.Version),
+		Suite:   tls.CipherSuiteName(state.CipherSuite),
+		Resumed: state.DidResume,
 	}
 	if state.CurveID != 0 {
 		t.Group = state.CurveID.String()

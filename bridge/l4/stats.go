@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -27,6 +28,9 @@ type Stats struct {
 	// The clients' TLS handshakes.
 	HandshakesFull, HandshakesResumed uint64
 	HandshakeFailures                 map[certs.Reason]uint64
+
+	Durations  latency.Counts // of connections that have ended
+	FirstBytes latency.Counts // from the beginning of a connection until the upstream's first bytes were delivered
 }
 
 type counters struct {
@@ -34,6 +38,8 @@ type counters struct {
 	accepted, rejected, noUpstream, dialFailures atomic.Uint64
 	toUpstream, toClient                         atomic.Uint64
 	full, resumed                                atomic.Uint64
+
+	durations, firstBytes latency.Histogram
 
 	unannounced proxyproto.Refusals
 
@@ -68,5 +74,7 @@ func (s *Server) Stats() Stats {
 		HandshakesFull:    c.full.Load(),
 		HandshakesResumed: c.resumed.Load(),
 		HandshakeFailures: failures,
+		Durations:         c.durations.Counts(),
+		FirstBytes:        c.firstBytes.Counts(),
 	}
 }
