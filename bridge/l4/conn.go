@@ -173,7 +173,7 @@ func (c *conn) bridge(t *Table) bool {
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
-		o.how, o.err, o.reason = endDial, err, upstream.Reason(err)
+		o.how, o.err, o.reason = endDial, err, upstream.ReasonOf(err)
 		c.client.Reset()
 		return false
 	}

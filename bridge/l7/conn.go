@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -26,6 +27,9 @@ type conn struct {
 	who    proxyproto.Announced // nobody before its PROXY protocol header was read
 	client string               // IP address; "" where there is none
 	tls    bool
+
+	handshake time.Duration     // how long its TLS handshake took
+	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
 	state atomic.Int32 // see rest
 
@@ -295,6 +299,7 @@ func (s *Server) start(c *conn, t *Table) {
 	}
 	c.tls = true
 	tc := t.TLS.Conn(sock)
+	begun := time.Now()
 	if err := s.handshake(tc, t); err != nil {
 		sock.Close()
 		reason := certs.ClassifyAccept(err)
@@ -302,6 +307,7 @@ func (s *Server) start(c *conn, t *Table) {
 		s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))
 		return
 	}
+	c.handshake = time.Since(begun)
 	s.work.Add(1) // this goroutine is work too, so nobody waits in vain
 	go func() {
 		defer s.work.Done()
@@ -311,6 +317,9 @@ func (s *Server) start(c *conn, t *Table) {
 
 // serveConn serves a connection until it ends; tc is nil for plaintext.
 func (s *Server) serveConn(c *conn, sock *socket.Socket, tc *tls.Conn, st settings) {
+	if s.options.AccessLog != nil {
+		c.observe(tc)
+	}
 	if tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
 		if c.wake() {
 			s.serveHTTP2(c, newSteady(tc, sock, &s.buffers), nil, st)

@@ -36,11 +36,12 @@ type exchange struct {
 	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
 	code    int                        // of the final response; 0: not begun
 	aborted bool
+	noted   noted
 
 	// Of a request that is forwarded.
 	back      *Back
 	turn      upstream.Turn                    // through the back's upstream
-	wait      func() (context.Context, func()) // x.context, made once
+	wait      func() (context.Context, func()) // x.queue, made once
 	endpoint  *upstream.Endpoint
 	timer     *time.Timer       // bounds the wait for the response's head, or for all of it; reused
 	ticking   bool              // it is set
@@ -75,7 +76,7 @@ func (p *exchanges) get(s *Server) *exchange {
 	x, ok := p.pool.Get().(*exchange)
 	if !ok {
 		x = &exchange{server: s}
-		x.lookup, x.gone, x.expire, x.wait = x.match.values, x.fail, x.expired, x.context
+		x.lookup, x.gone, x.expire, x.wait = x.match.values, x.fail, x.expired, x.queue
 	}
 	return x
 }
@@ -121,6 +122,9 @@ func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
 	x := s.exchanges.get(s)
 	x.front, x.request, x.conn, x.client, x.tls = f, r, c, c.client, c.tls
 	x.start = time.Now()
+	if s.options.AccessLog != nil {
+		x.noted.userAgent, _ = r.Fields.Get("User-Agent")
+	}
 	s.counters.inFlight.Add(1)
 	return x
 }
@@ -135,7 +139,7 @@ func (s *Server) refuse(f front, r *message.Request, c *conn, a answer) {
 
 var errPanic = errors.New("panic while serving the request")
 
-// finish counts and logs a request.
+// finish logs and counts a request.
 func (x *exchange) finish(panicked bool) {
 	s := x.server
 	s.counters.inFlight.Add(-1)
@@ -147,7 +151,10 @@ func (x *exchange) finish(panicked bool) {
 	default:
 		code = statusClientGone
 	}
-	s.counters.requestDone(code, elapsed)
+	if s.options.AccessLog != nil {
+		x.record(code, elapsed, panicked)
+	}
+	s.counters.requestDone(code, elapsed, x.noted.upgraded)
 	if s.log.IsDebug() {
 		x.log(code, elapsed, panicked)
 	}
@@ -241,6 +248,7 @@ func (x *exchange) serve() {
 // answer answers with an error of the gateway's own.
 func (x *exchange) answer(a answer) {
 	if x.code == 0 { // else it is too late: the response has begun
+		x.noted.grpc = a.grpc
 		x.respond(a.write(&x.response, x.grpc))
 	}
 }
@@ -281,6 +289,7 @@ func (x *exchange) respond(body string) {
 	err := x.front.Respond(r, body == "")
 	if err == nil && body != "" {
 		if err = x.front.Write([]byte(body)); err == nil {
+			x.noted.toClient = uint64(len(body))
 			err = x.front.End(nil)
 		}
 	}

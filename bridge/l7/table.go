@@ -40,6 +40,9 @@ type Table struct {
 	IdleTimeout time.Duration
 
 	MaxHeaderBytes int // most bytes of a request's header; 0: 65536
+
+	// NoAccessLog keeps requests that end out of the access log.
+	NoAccessLog bool
 }
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }

@@ -63,7 +63,7 @@ func (h *Histogram) Counts() Counts {
 }
 
 // Count returns how many were observed.
-func (c *Counts) Count() uint64 {
+func (c Counts) Count() uint64 {
 	var n uint64
 	for _, m := range c.Buckets {
 		n += m

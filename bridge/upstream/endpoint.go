@@ -164,6 +164,15 @@ func (e *Endpoint) NoteFailure(err error) {
 	e.note(e.failure("tls", 0, err))
 }
 
+// NoteBroken counts and logs, for a reason of its own, that no response came over
+// a connection that was there, or not in time.
+func (e *Endpoint) NoteBroken(reason certs.Reason, err error) {
+	f := e.failure("http", 0, err)
+	f.Reason = reason
+	e.late.Store(true)
+	e.note(f)
+}
+
 // NoteReply says that the endpoint has sent something over a connection, and
 // so has accepted it.
 func (e *Endpoint) NoteReply() {

@@ -6,9 +6,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Reason returns the reason of an error that getting to an endpoint failed with.
-// It is certs.Classify's, with what only this package knows.
-func Reason(err error) certs.Reason {
+// ReasonOf returns why a request or connection came to nothing: certs.Classify's
+// reason, with what only this package knows.
+func ReasonOf(err error) certs.Reason {
 	if errors.Is(err, ErrNoEndpoint) {
 		return certs.ReasonNoEndpoint
 	}

@@ -42,7 +42,7 @@ func TestATraceNotesWhatIsDoneToConnect(t *testing.T) {
 			if err == nil {
 				defer conn.Close()
 			}
-			if got := upstream.Reason(err); got != c.reason {
+			if got := upstream.ReasonOf(err); got != c.reason {
 				t.Errorf("the reason of %v is %q, want %q", err, got, c.reason)
 			}
 			last := ""
