@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
@@ -103,9 +105,10 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 		s.reuse(prev.notes)
 		return next
 	}
-	// The TLS server is kept if only the routes changed: with it stay the
-	// session tickets that clients hold.
-	if same && slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
+	// The TLS server is kept if none of its own inputs has changed: with it stay
+	// the session tickets that clients hold.
+	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol && proto.Equal(prev.msg.GetTls(), msg.GetTls()) &&
+		slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
 		next.tls = prev.tls
 	}
 	s.buildListener(next)
@@ -125,6 +128,8 @@ func (s *scope) buildListener(l *Listener) {
 	trusted := s.proxies(msg.GetAcceptProxyProtocol())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
 	maxHeader := msg.GetHttp().GetMaxHeaderBytes()
+	enum(s, "access_log", msg.GetAccessLog(), adminv1.AccessLog_name)
+	silent := msg.GetAccessLog() == adminv1.AccessLog_ACCESS_LOG_OFF
 	if msg.GetHttp() != nil && maxHeader != 0 && (maxHeader < 1024 || maxHeader > 1<<20) {
 		s.Add("http.max_header_bytes", "is %d; it must be from 1024 to 1048576", maxHeader)
 	}
@@ -139,7 +144,7 @@ func (s *scope) buildListener(l *Listener) {
 		}
 		l.tcp = &l4.Table{
 			TLS: l.tls, ProxyProtocol: trusted, MaxConnections: maxConns, MaxPerClient: maxPerClient,
-			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
+			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger, NoAccessLog: silent,
 			Routes: s.tcpRoutes(l),
 		}
 		s.warnOfNames(l)
@@ -153,7 +158,7 @@ func (s *scope) buildListener(l *Listener) {
 		}
 		l.http = &l7.Table{
 			TLS: l.tls, ProxyProtocol: trusted, MaxConnections: maxConns, MaxPerClient: maxPerClient,
-			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader),
+			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, MaxHeaderBytes: int(maxHeader), NoAccessLog: silent,
 			Routes: s.httpRoutes(l),
 		}
 		if l.uses.upstream.passes() {
