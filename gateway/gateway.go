@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -50,10 +52,44 @@ type Options struct {
 	// removed or the gateway stops. 0: 30s.
 	DrainTimeout time.Duration
 
+	// AccessLog is where requests and connections are recorded. The zero value:
+	// nowhere.
+	AccessLog AccessLog
+
 	// Version is what GetStatus answers.
 	Version string
 
 	Logger hclog.Logger // nil discards
+}
+
+// An AccessLog says where requests and connections are recorded, and how. There is
+// none without a File or an Output.
+type AccessLog struct {
+	// File is the path of a file that is appended to. Its directory must exist.
+	File string
+
+	// Output is what is written to if there is no File. It stays the caller's.
+	Output io.Writer
+
+	// Text has records be lines of text, as nginx's are and more. False: they are
+	// JSON.
+	Text bool
+}
+
+// open opens the log; nil if there is none.
+func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
+	if o.File == "" && o.Output == nil {
+		return nil, nil
+	}
+	options := accesslog.Options{Path: o.File, Output: o.Output, Logger: log}
+	if o.Text {
+		options.Format = accesslog.Text
+	}
+	l, err := accesslog.Open(options)
+	if err != nil {
+		return nil, fmt.Errorf("access log: %w", err)
+	}
+	return l, nil
 }
 
 // A durable keeps the desired state. A draft it has committed survives the death
@@ -78,6 +114,7 @@ type Gateway struct {
 	live        atomic.Pointer[snapshot.Snapshot]
 	listeners   *listeners
 	descriptors *descriptors
+	accessLog   *accesslog.Logger // nil: there is none
 	files       *fileWatcher
 	updates     broadcast[store.Update]
 	events      broadcast[*adminv1.WatchEventsResponse]
@@ -116,7 +153,11 @@ func Open(o Options) (_ *Gateway, err error) {
 			}
 		}
 	}()
-	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), g.descriptors, log.Named("bridge"))
+	if g.accessLog, err = o.AccessLog.open(g.log); err != nil {
+		return nil, err
+	}
+	undo = append(undo, g.closeAccessLog)
+	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), g.descriptors, g.accessLog, log.Named("bridge"))
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +292,30 @@ func (g *Gateway) stopServing() {
 	}
 }
 
+// closeAccessLog writes what is left of the access log, in a time.
+func (g *Gateway) closeAccessLog() {
+	if g.accessLog == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := g.accessLog.Close(ctx); err != nil {
+		g.log.Error("the rest of the access log is lost", "error", err)
+	}
+}
+
+// ReopenAccessLog has the access log's file opened anew by its path, for one that
+// was renamed: what is recorded from now on is in the new one. Without a file it
+// does nothing.
+func (g *Gateway) ReopenAccessLog(ctx context.Context) error {
+	if g.accessLog == nil {
+		return nil
+	}
+	return g.accessLog.Reopen(ctx)
+}
+
 func (g *Gateway) release() error {
+	g.closeAccessLog()
 	g.metrics.close()
 	err := g.store.Close()
 	g.log.Info("stopped")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -33,6 +34,7 @@ type listeners struct {
 
 	splices     *splice.Engine // of all listeners
 	descriptors *descriptors
+	accessLog   *accesslog.Logger // nil: there is none
 
 	mu       sync.Mutex
 	running  map[string]*running
@@ -63,13 +65,13 @@ type server interface {
 	Shutdown(context.Context) error
 }
 
-func newListeners(live *atomic.Pointer[snapshot.Snapshot], drain time.Duration, d *descriptors, log hclog.Logger) (*listeners, error) {
+func newListeners(live *atomic.Pointer[snapshot.Snapshot], drain time.Duration, d *descriptors, access *accesslog.Logger, log hclog.Logger) (*listeners, error) {
 	splices, err := splice.New(0)
 	if err != nil {
 		return nil, err
 	}
 	return &listeners{
-		live: live, drain: drain, log: log, splices: splices, descriptors: d,
+		live: live, drain: drain, log: log, splices: splices, descriptors: d, accessLog: access,
 		running:  map[string]*running{},
 		draining: map[*running]struct{}{},
 		down:     map[string]string{},
@@ -194,13 +196,15 @@ func (l *listeners) build(want *snapshot.Listener, socket *lease) *running {
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return l.live.Load().HTTP(want.Name) }}
 		r.http = l7.New(l7.Options{
-			Listener: want.Name, Table: table.get, Splices: l.splices, Descriptors: l.descriptors.Descriptors, Logger: l.log,
+			Listener: want.Name, Table: table.get, Splices: l.splices, Descriptors: l.descriptors.Descriptors, AccessLog: l.accessLog, Logger: l.log,
 		})
 		r.server, r.remember = r.http, table.remember
 		return r
 	}
 	table := &table[l4.Table]{now: func() *l4.Table { return l.live.Load().TCP(want.Name) }}
-	r.tcp = l4.New(l4.Options{Listener: want.Name, Table: table.get, Splices: l.splices, Descriptors: l.descriptors.Descriptors, Logger: l.log})
+	r.tcp = l4.New(l4.Options{
+		Listener: want.Name, Table: table.get, Splices: l.splices, Descriptors: l.descriptors.Descriptors, AccessLog: l.accessLog, Logger: l.log,
+	})
 	r.server, r.remember = r.tcp, table.remember
 	return r
 }

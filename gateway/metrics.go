@@ -17,8 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -46,14 +48,24 @@ type publisher struct {
 	registry *prometheus.Registry
 	statsd   *metrics.StatsdSink // nil: none
 
-	mu     sync.Mutex
-	pauses uint64                     // as published
-	last   map[any]map[string]float64 // by live object: what was published of its counters
+	histograms histograms
+
+	mu        sync.Mutex
+	pauses    uint64            // as published
+	accessLog accesslog.Stats   // likewise
+	last      map[any]published // by live object
+}
+
+// published is what was published of an object's counters and histograms, by their
+// names and labels.
+type published struct {
+	values map[string]float64
+	counts map[string]latency.Counts
 }
 
 func newPublisher(g *Gateway, statsd string) (*publisher, error) {
-	p := &publisher{gateway: g, registry: prometheus.NewRegistry(), last: map[any]map[string]float64{}}
-	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p := &publisher{gateway: g, registry: prometheus.NewRegistry(), last: map[any]published{}}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &p.histograms)
 	if statsd != "" {
 		if _, err := net.ResolveUDPAddr("udp", statsd); err != nil {
 			return nil, fmt.Errorf("statsd address %q: it must be host:port: %w", statsd, err)
@@ -120,8 +132,8 @@ func (p *publisher) handler() http.Handler {
 type object struct {
 	p      *publisher
 	labels []metrics.Label
-	before map[string]float64
-	now    map[string]float64
+	before published
+	now    published
 }
 
 func (o *object) gauge(name []string, v float64) {
@@ -130,17 +142,17 @@ func (o *object) gauge(name []string, v float64) {
 
 func (o *object) counter(name []string, v float64, labels ...metrics.Label) {
 	key := fmt.Sprint(name, labels)
-	o.now[key] = v
-	o.p.IncrCounterWithLabels(name, float32(v-o.before[key]), append(labels, o.labels...))
+	o.now.values[key] = v
+	o.p.IncrCounterWithLabels(name, float32(v-o.before.values[key]), append(labels, o.labels...))
 }
 
 // publish publishes everything.
 func (p *publisher) publish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := map[any]map[string]float64{}
+	next := map[any]published{}
 	object := func(live any, labels ...metrics.Label) *object {
-		next[live] = map[string]float64{}
+		next[live] = published{map[string]float64{}, map[string]latency.Counts{}}
 		return &object{p, labels, p.last[live], next[live]}
 	}
 	snap := p.gateway.live.Load()
@@ -157,6 +169,7 @@ func (p *publisher) publish() {
 		if u.Unverified {
 			unverified = 1
 		}
+		publishLatencies(object(u.Latencies, label("upstream", u.Name)), u.Latencies)
 		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
 		for i, e := range u.Live.Status() {
 			type endpoint struct {
@@ -174,6 +187,7 @@ func (p *publisher) publish() {
 	p.SetGauge([]string{"gateway", "problems"}, float32(len(p.gateway.problems(snap))))
 	p.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
 	p.publishDescriptors()
+	p.publishAccessLog()
 	p.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.gateway.started).Seconds()))
 	for _, k := range store.Kinds() {
 		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", strings.ReplaceAll(store.KindName(k), " ", "_"))})
@@ -192,6 +206,21 @@ func (p *publisher) publishDescriptors() {
 	pauses := d.pauses.Load()
 	p.process.IncrCounter([]string{"gateway", "pauses"}, float32(pauses-p.pauses))
 	p.pauses = pauses
+}
+
+// publishAccessLog publishes what became of the access log's records, if there is
+// one.
+func (p *publisher) publishAccessLog() {
+	log := p.gateway.accessLog
+	if log == nil {
+		return
+	}
+	now := log.Stats()
+	for result, n := range map[string]uint64{"written": now.Written - p.accessLog.Written, "dropped": now.Dropped - p.accessLog.Dropped} {
+		p.process.IncrCounterWithLabels([]string{"access_log", "records"}, float32(n), []metrics.Label{label("result", result)})
+	}
+	p.process.IncrCounter([]string{"access_log", "failed_writes"}, float32(now.Failures-p.accessLog.Failures))
+	p.accessLog = now
 }
 
 // publishExpiry publishes how long what expires is still good. Of a trust
@@ -221,6 +250,8 @@ func publishTCP(o *object, s l4.Stats) {
 	o.counter([]string{"bridge", "conn", "undialed"}, float64(s.DialFailures))
 	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToUpstream), label("direction", "to_upstream"))
 	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToClient), label("direction", "to_client"))
+	o.histogram("bridge_conn_duration_seconds", s.Durations)
+	o.histogram("bridge_conn_first_byte_seconds", s.FirstBytes)
 	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
@@ -236,6 +267,9 @@ func publishHTTP(o *object, s l7.Stats) {
 	o.counter([]string{"bridge", "http", "seconds"}, s.Duration.Seconds())
 	for code, n := range s.Requests {
 		o.counter([]string{"bridge", "http", "requests"}, float64(n), label("code", strconv.Itoa(code)))
+	}
+	for class, durations := range s.Durations {
+		o.histogram("bridge_http_duration_seconds", durations, label("code", strconv.Itoa(class)+"xx"))
 	}
 	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
@@ -253,6 +287,12 @@ func publishHandshakes(o *object, full, resumed uint64, failures map[certs.Reaso
 	for r, n := range failures {
 		o.counter([]string{"bridge", "handshake", "failures"}, float64(n), label("reason", string(r)))
 	}
+}
+
+func publishLatencies(o *object, l *upstream.Latencies) {
+	o.histogram("upstream_dial_duration_seconds", l.Connect.Counts(), label("phase", "tcp"))
+	o.histogram("upstream_dial_duration_seconds", l.Handshake.Counts(), label("phase", "tls"))
+	o.histogram("upstream_response_head_seconds", l.Head.Counts())
 }
 
 func publishEndpoint(o *object, e upstream.EndpointStatus) {

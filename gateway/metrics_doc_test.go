@@ -4,6 +4,8 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -55,7 +57,7 @@ func typesOf(pattern *regexp.Regexp, text string) map[string]string {
 func everyMetric(t *testing.T) string {
 	ca := certstest.NewCA(t)
 	front := ca.Server(t, "front.example")
-	g := start(t, "")
+	g := start(t, "", func(o *Options) { o.AccessLog.Output = io.Discard })
 	tls := tcpListener("tls", "127.0.0.1:0")
 	tls.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tls, httpListener("http", "127.0.0.1:0"),
@@ -79,6 +81,13 @@ func everyMetric(t *testing.T) string {
 	sendGarbage(t, g.address("announced"))
 
 	get(t, "http://"+g.address("http")+"/") // nobody listens at the upstream
+	answering := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+	t.Cleanup(answering.Close)
+	plain := httpListener("plain", "127.0.0.1:0")
+	plain.Upstream = "plain"
+	g.put(plain, &adminv1.Upstream{Name: "plain", Endpoints: []*adminv1.Endpoint{{Address: answering.Listener.Addr().String()}},
+		Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	get(t, "http://"+g.address("plain")+"/")
 	sendGarbage(t, g.address("tls"))
 	callAdmin(t, g.AdminAddress())
 	_, text := get(t, "http://"+g.OpsAddress()+"/metrics")

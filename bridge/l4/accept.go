@@ -32,6 +32,9 @@ func (s *Server) Serve(ln net.Listener) error {
 // take starts serving a connection, or closes it at once.
 func (s *Server) take(raw net.Conn) {
 	c := &conn{server: s, client: socket.New(raw, nil), start: time.Now()}
+	if s.accessLog != nil {
+		c.seen = new(seen)
+	}
 	t := s.table()
 	if t != nil && t.ProxyProtocol == nil {
 		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})

@@ -33,6 +33,7 @@ type conn struct {
 	endpoint *upstream.Endpoint
 	turn     upstream.Turn
 	outcome  outcome
+	seen     *seen // nil: there is no access log
 
 	mu     sync.Mutex
 	splice *splice.Splice // nil until there is an upstream
@@ -66,10 +67,15 @@ func (c *conn) serve(t *Table) {
 	}
 }
 
-// finish logs what became of the connection, which is closed.
+// finish counts and logs what became of the connection, which is closed.
 func (c *conn) finish() {
 	defer c.server.remove(c)
 	c.turn.End()
+	took := time.Since(c.start)
+	c.server.count.durations.Observe(took)
+	if c.seen != nil {
+		c.record(took)
+	}
 	log := c.server.log
 	if !log.IsDebug() {
 		return
@@ -81,7 +87,7 @@ func (c *conn) finish() {
 	}
 	args := []any{
 		"client", c.name(), "route", o.route, "upstream", o.upstream, "endpoint", endpoint,
-		"to_upstream", o.toUpstream, "to_client", o.toClient, "duration", time.Since(c.start), "ended", string(o.how),
+		"to_upstream", o.toUpstream, "to_client", o.toClient, "duration", took, "ended", string(o.how),
 	}
 	if o.err != nil {
 		args = append(args, "reason", string(o.reason), "error", o.err)
@@ -99,7 +105,8 @@ func (c *conn) bridge(t *Table) bool {
 		return false
 	}
 	var serverName string
-	deadline := time.Now().Add(t.handshakeTimeout())
+	begun := time.Now()
+	deadline := begun.Add(t.handshakeTimeout())
 	if t.Peek {
 		hello, err := c.peek(deadline)
 		if err != nil {
@@ -120,8 +127,14 @@ func (c *conn) bridge(t *Table) bool {
 			return false
 		}
 		client, serverName = tc, tc.ConnectionState().ServerName
+		if c.seen != nil {
+			c.seen.handshook(tc, time.Since(begun))
+		}
 	}
 
+	if c.seen != nil {
+		c.seen.serverName = serverName
+	}
 	host := hostOf(serverName)
 	target := t.target(host)
 	if decrypted := client != c.client; t.Peek && (target == nil || target.Passthrough == decrypted) {
@@ -154,11 +167,14 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.who.Source, c.who.Destination)
 	}
+	if c.seen != nil {
+		ctx = upstream.WithTrace(ctx, &c.seen.trace)
+	}
 	c.turn.Begin(u, upstream.Key{})
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
-		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
+		o.how, o.err, o.reason = endDial, err, upstream.ReasonOf(err)
 		c.client.Reset()
 		return false
 	}
@@ -170,13 +186,26 @@ func (c *conn) bridge(t *Table) bool {
 		return false
 	}
 	c.endpoint = endpoint
+	if c.seen != nil {
+		c.seen.connected(back)
+	}
 	c.setSplice(engine.Start(client, back, splice.Options{
 		Idle: t.idleTimeout(), Linger: t.linger(),
 		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
-		FirstReply: endpoint.NoteReply,
+		FirstReply: c.replied,
 		Done:       c.spliced,
 	}))
 	return true
+}
+
+// replied is told that the upstream's first bytes are delivered. It must not block.
+func (c *conn) replied() {
+	took := time.Since(c.start)
+	c.server.count.firstBytes.Observe(took)
+	if c.seen != nil {
+		c.seen.firstByte = took
+	}
+	c.endpoint.NoteReply()
 }
 
 // spliced is told what became of the splice. It must not block.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -19,7 +20,7 @@ var ErrServerClosed = errors.New("l4: server closed")
 
 // Options are what a Server needs.
 type Options struct {
-	Listener string // its name, for the log
+	Listener string // its name, for the logs
 
 	// Table returns the table in force now; nil means that connections are
 	// closed. It is called once per connection, so a connection sees exactly
@@ -33,6 +34,10 @@ type Options struct {
 	// Descriptors counts clients' connections. It may be nil.
 	Descriptors *socket.Descriptors
 
+	// AccessLog is told of each connection when it has ended. It is its owner's to
+	// close, after Shutdown. Nil: nobody is told.
+	AccessLog *accesslog.Logger
+
 	Logger hclog.Logger // nil discards
 }
 
@@ -42,6 +47,8 @@ type Server struct {
 	splices     *splice.Source
 	table       func() *Table
 	log         hclog.Logger
+	listener    string              // its name
+	accessLog   *accesslog.Logger   // may be nil
 	descriptors *socket.Descriptors // may be nil
 	count       counters
 
@@ -70,6 +77,8 @@ func New(o Options) *Server {
 		table:       o.Table,
 		log:         log.With("listener", o.Listener),
 		splices:     splice.NewSource(o.Splices, 0),
+		listener:    o.Listener,
+		accessLog:   o.AccessLog,
 		descriptors: o.Descriptors,
 		ctx:         ctx,
 		cancel:      cancel,

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -28,6 +29,9 @@ type Stats struct {
 	// The clients' TLS handshakes.
 	HandshakesFull, HandshakesResumed uint64
 	HandshakeFailures                 map[certs.Reason]uint64
+
+	Durations  latency.Counts // of connections that have ended
+	FirstBytes latency.Counts // from the beginning of a connection until the upstream's first bytes were delivered
 }
 
 type counters struct {
@@ -36,6 +40,8 @@ type counters struct {
 	denied                                       atomic.Uint64
 	toUpstream, toClient                         atomic.Uint64
 	full, resumed                                atomic.Uint64
+
+	durations, firstBytes latency.Histogram
 
 	unannounced proxyproto.Refusals
 
@@ -71,5 +77,7 @@ func (s *Server) Stats() Stats {
 		HandshakesFull:    c.full.Load(),
 		HandshakesResumed: c.resumed.Load(),
 		HandshakeFailures: failures,
+		Durations:         c.durations.Counts(),
+		FirstBytes:        c.firstBytes.Counts(),
 	}
 }

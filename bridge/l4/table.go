@@ -53,6 +53,9 @@ type Table struct {
 	// Linger is how long, once one side has ended its stream, the other may
 	// stay silent. 0: 60s. It is at most IdleTimeout.
 	Linger time.Duration
+
+	// NoAccessLog keeps connections that end out of the access log.
+	NoAccessLog bool
 }
 
 // A Target is where a connection goes.

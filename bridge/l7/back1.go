@@ -23,6 +23,8 @@ type conn1 struct {
 	out  outflow
 	made time.Time // when it was connected
 
+	making *making // as of carry
+
 	// Guarded by pool.mu.
 	idle    bool // in pool.idle
 	retired bool // takes no further request
@@ -61,8 +63,9 @@ func (e *silence) Unwrap() []error { return []error{errNoResponse, e.err} }
 // newConn1 returns a connection that was just made.
 func newConn1(p *pool) *conn1 { return &conn1{pool: p, made: time.Now()} }
 
-// carry makes nc the connection.
-func (c *conn1) carry(nc net.Conn) {
+// carry makes nc the connection, which was made as m says.
+func (c *conn1) carry(nc net.Conn, m *making) {
+	c.making = m
 	buffers := &c.pool.back.buffers
 	tc, _ := nc.(*tls.Conn)
 	c.nc, c.sock = nc, socket.Of(nc)

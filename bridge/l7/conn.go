@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -30,7 +31,9 @@ type conn struct {
 	port   string               // that the client connected to; "" where there is none
 	tls    bool
 
-	session session // of TLS
+	session   session           // of TLS
+	handshake time.Duration     // how long its TLS handshake took
+	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
 	state atomic.Int32 // see rest
 
@@ -329,6 +332,7 @@ func (s *Server) start(c *conn, t *Table) {
 	}
 	c.tls = true
 	tc := t.TLS.Conn(sock)
+	begun := time.Now()
 	if err := s.handshake(tc, t); err != nil {
 		sock.Close()
 		reason := certs.ClassifyAccept(err)
@@ -337,6 +341,7 @@ func (s *Server) start(c *conn, t *Table) {
 		return
 	}
 	c.session = newSession(tc.ConnectionState())
+	c.handshake = time.Since(begun)
 	s.work.Add(1) // this goroutine is work too, so nobody waits in vain
 	go func() {
 		defer s.work.Done()
@@ -346,6 +351,9 @@ func (s *Server) start(c *conn, t *Table) {
 
 // serveConn serves a connection until it ends; tc is nil for plaintext.
 func (s *Server) serveConn(c *conn, sock *socket.Socket, tc *tls.Conn, st settings) {
+	if s.options.AccessLog != nil {
+		c.observe(tc)
+	}
 	if tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
 		if c.wake() {
 			s.serveHTTP2(c, newSteady(tc, sock, &s.buffers), nil, st)

@@ -142,7 +142,12 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 func (x *exchange) blame(err error) {
 	if !x.ended() {
 		x.endpoint.NoteRequest()
-		x.endpoint.NoteFailure(err)
+		switch reason := reasonOf(err); reason {
+		case certs.ReasonResponseBroken, certs.ReasonResponseTimeout:
+			x.endpoint.NoteBroken(reason, err)
+		default:
+			x.endpoint.NoteFailure(err)
+		}
 	}
 }
 
@@ -235,7 +240,8 @@ func (x *exchange) refuse(a answer) {
 // logFailure warns about an upstream's failure, unless the same was said a
 // moment ago.
 func (x *exchange) logFailure(name string, code int, err error) {
-	s, reason := x.server, certs.Classify(err)
+	s, reason := x.server, reasonOf(err)
+	x.noted.reason = reason
 	suppressed, log := s.failures.due(name, reason, time.Now())
 	if !log {
 		return

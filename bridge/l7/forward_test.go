@@ -172,18 +172,18 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 				_, _ = io.Copy(io.Discard, c)
 			}))
 		}, 502, "14", certs.ReasonNotTLS},
-		{"no endpoint", func(w *world) *Back { return w.back(Auto) }, 503, "14", certs.ReasonOther},
+		{"no endpoint", func(w *world) *Back { return w.back(Auto) }, 503, "14", certs.ReasonNoEndpoint},
 		{"client certificate required, HTTP/1.1", func(w *world) *Back { return w.anonymous(HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
 		{"client certificate required, HTTP/2", func(w *world) *Back { return w.anonymous(HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
 		{"no answer", func(w *world) *Back {
 			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
-		}, 502, "14", certs.ReasonPeerClosed},
+		}, 502, "14", certs.ReasonResponseBroken},
 		{"no HTTP", func(w *world) *Back {
 			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "220 smtp\r\n\r\n")
 			}))
-		}, 502, "14", certs.ReasonOther},
+		}, 502, "14", certs.ReasonResponseBroken},
 		{"plaintext where TLS is wanted", func(w *world) *Back {
 			return w.backWith(HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
 		}, 502, "14", certs.ReasonLocalConfig},
@@ -200,7 +200,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 			}
 			eventually(t, "it is logged", func() bool {
 				// On HTTP/2 the alert that says why is lost when a write fails
-				// before it is read: then the reason is PEER_CLOSED, now and then.
+				// before it is read: then the reason is RESPONSE_BROKEN, now and then.
 				w.get(w.browser(), "http://"+address+"/")
 				return strings.Contains(w.log.String(), "request failed") && strings.Contains(w.log.String(), "reason="+string(c.reason))
 			})

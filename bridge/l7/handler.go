@@ -40,6 +40,7 @@ type exchange struct {
 	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
 	code    int                        // of the final response; 0: not begun
 	aborted bool
+	noted   noted
 
 	requestID string       // "" if the table asks for none
 	hops      []netip.Addr // see followForwarded; reused
@@ -48,7 +49,7 @@ type exchange struct {
 	// Of a request that is forwarded.
 	back      *Back
 	turn      upstream.Turn                    // through the back's upstream
-	wait      func() (context.Context, func()) // x.context, made once
+	wait      func() (context.Context, func()) // x.queue, made once
 	endpoint  *upstream.Endpoint
 	timer     *time.Timer       // bounds the wait for the response's head, or for all of it; reused
 	ticking   bool              // it is set
@@ -83,7 +84,7 @@ func (p *exchanges) get(s *Server) *exchange {
 	x, ok := p.pool.Get().(*exchange)
 	if !ok {
 		x = &exchange{server: s}
-		x.lookup, x.gone, x.expire, x.wait = x.match.values, x.fail, x.expired, x.context
+		x.lookup, x.gone, x.expire, x.wait = x.match.values, x.fail, x.expired, x.queue
 	}
 	return x
 }
@@ -137,6 +138,9 @@ func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
 	x := s.exchanges.get(s)
 	x.front, x.request, x.conn, x.client, x.addr, x.tls = f, r, c, c.client, c.addr, c.tls
 	x.start = time.Now()
+	if s.options.AccessLog != nil {
+		x.noted.userAgent, _ = r.Fields.Get("User-Agent")
+	}
 	s.counters.inFlight.Add(1)
 	return x
 }
@@ -151,7 +155,7 @@ func (s *Server) refuse(f front, r *message.Request, c *conn, a answer) {
 
 var errPanic = errors.New("panic while serving the request")
 
-// finish counts and logs a request.
+// finish logs and counts a request.
 func (x *exchange) finish(panicked bool) {
 	s := x.server
 	s.counters.inFlight.Add(-1)
@@ -163,7 +167,10 @@ func (x *exchange) finish(panicked bool) {
 	default:
 		code = statusClientGone
 	}
-	s.counters.requestDone(code, elapsed)
+	if s.options.AccessLog != nil {
+		x.record(code, elapsed, panicked)
+	}
+	s.counters.requestDone(code, elapsed, x.noted.upgraded)
 	if s.log.IsDebug() {
 		x.log(code, elapsed, panicked)
 	}
@@ -265,6 +272,7 @@ func (x *exchange) serve() {
 // answer answers with an error of the gateway's own.
 func (x *exchange) answer(a answer) {
 	if x.code == 0 { // else it is too late: the response has begun
+		x.noted.grpc = a.grpc
 		body := a.write(&x.response, x.grpc)
 		x.tellRequestID()
 		x.respond(body)
@@ -314,6 +322,7 @@ func (x *exchange) respond(body string) {
 	err := x.front.Respond(r, body == "")
 	if err == nil && body != "" {
 		if err = x.front.Write([]byte(body)); err == nil {
+			x.noted.toClient = uint64(len(body))
 			err = x.front.End(nil)
 		}
 	}

@@ -35,10 +35,13 @@ type pool struct {
 // unless fresh, or a new one, or a stream of one that is shared.
 func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
 	p.enter()
+	asked := x.asks()
 	if b, reused, err = p.find(x, fresh); err != nil {
 		p.leave()
+		return b, reused, err
 	}
-	return b, reused, err
+	x.given(b, reused, asked)
+	return b, reused, nil
 }
 
 func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
@@ -48,10 +51,14 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	}
 	if p.mayShare() {
 		ctx, done := x.context()
-		stream, err := p.share(ctx)
+		stream, m, err := p.share(ctx)
 		done()
-		if stream != nil || err != nil {
-			return shared{stream, p}, false, err
+		if stream != nil {
+			return shared{stream, p, m}, false, nil
+		}
+		if err != nil {
+			x.noted.dialled(m)
+			return nil, false, err
 		}
 	}
 	if !fresh {
@@ -69,7 +76,8 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 // A shared is a stream, which uses its pool until Done.
 type shared struct {
 	*http2.ClientStream
-	pool *pool
+	pool   *pool
+	making *making // of its connection
 }
 
 // Done is the back's.
@@ -114,17 +122,19 @@ func (p *pool) dial(x *exchange, upgrade bool) (*conn1, error) {
 	}
 	type result struct {
 		nc  net.Conn
+		m   *making
 		err error
 	}
 	// On a goroutine of its own: the stack that a handshake needs is many
 	// times what a request takes, and would stay with the client's.
 	made := make(chan result, 1)
 	go func() {
-		nc, err := p.connect(ctx, purpose, retire)
-		made <- result{nc, err}
+		nc, m, err := p.connect(ctx, purpose, retire)
+		made <- result{nc, m, err}
 	}()
 	r := <-made
 	if r.err != nil {
+		x.noted.dialled(r.m)
 		return nil, r.err
 	}
 	tc, secure := r.nc.(*tls.Conn)
@@ -133,11 +143,11 @@ func (p *pool) dial(x *exchange, upgrade bool) (*conn1, error) {
 		r.nc.Close()
 		return nil, atEndpoint(p.endpoint, errNotHTTP1)
 	case is2:
-		c2.carry(r.nc)
+		c2.carry(r.nc, r.m)
 		p.learn(nil, 2, c2)
 		return nil, errChanged
 	}
-	c.carry(r.nc)
+	c.carry(r.nc, r.m)
 	return c, nil
 }
 
@@ -149,16 +159,19 @@ var (
 )
 
 // connect connects to the endpoint, and sees to it that what was negotiated is
-// what is wanted.
-func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func()) (net.Conn, error) {
+// what is wanted. It tells how that went even if it fails.
+func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func()) (net.Conn, *making, error) {
+	var trace upstream.Trace
+	ctx = upstream.WithTrace(ctx, &trace)
 	if p.client != nil {
 		ctx = upstream.Announce(ctx, p.client.who.Source, p.client.who.Destination)
 	}
 	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	if err != nil {
-		return nil, err
+		return nil, newMaking(&trace, nil), err
 	}
 	tc, _ := nc.(*tls.Conn)
+	m := newMaking(&trace, tc)
 	switch o := &p.back.options; {
 	case (tc != nil) != o.TLS:
 		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
@@ -167,9 +180,9 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire fun
 	}
 	if err != nil {
 		nc.Close()
-		return nil, atEndpoint(p.endpoint, err)
+		return nil, m, atEndpoint(p.endpoint, err)
 	}
-	return nc, nil
+	return nc, m, nil
 }
 
 // put takes back a connection that is clean.

@@ -26,7 +26,8 @@ type sharing struct {
 
 // A conn2 is a connection of HTTP/2 to an endpoint.
 type conn2 struct {
-	pool *pool
+	pool   *pool
+	making *making // as of carry
 
 	mu      sync.Mutex
 	http    *http2.ClientConn // nil until it is connected
@@ -38,7 +39,8 @@ type dialing struct {
 	cancel  context.CancelFunc
 	waiters int // guarded by the pool's mu
 	done    chan struct{}
-	err     error // once done
+	making  *making // once done
+	err     error   // likewise
 }
 
 // presumedStreams is how many streams a connection is thought to take before
@@ -60,17 +62,17 @@ func (p *pool) mayShare() bool {
 
 // share returns a stream for an exchange: of a connection that there is, or of
 // one that is made for all who wait. It returns none if the endpoint chooses
-// HTTP/1.1.
-func (p *pool) share(ctx context.Context) (*http2.ClientStream, error) {
+// HTTP/1.1. With it goes how the connection was made, or was tried to be.
+func (p *pool) share(ctx context.Context) (*http2.ClientStream, *making, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.sharing
 	for {
-		if stream := p.openLocked(); stream != nil {
-			return stream, nil
+		if stream, m := p.openLocked(); stream != nil {
+			return stream, m, nil
 		}
 		if s.version == 1 && p.back.options.Protocol != HTTP2 {
-			return nil, nil
+			return nil, nil, nil
 		}
 		d := p.dialingLocked()
 		if s.freed == nil {
@@ -93,12 +95,12 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, error) {
 				d.cancel() // nobody else waits for it
 				p.releaseLocked()
 			}
-			return nil, ctx.Err()
+			return nil, new(making), ctx.Err()
 		}
 		select {
 		case <-d.done:
 			if d.err != nil {
-				return nil, d.err
+				return nil, d.making, d.err
 			}
 		default:
 		}
@@ -118,16 +120,16 @@ func (p *pool) releaseLocked() {
 }
 
 // openLocked opens a stream on a connection that has room for one. p.mu is held.
-func (p *pool) openLocked() *http2.ClientStream {
+func (p *pool) openLocked() (*http2.ClientStream, *making) {
 	for _, c := range p.sharing.conns {
 		if stream := c.http.Open(); stream != nil {
 			if p.retired {
 				go c.retire() // with those that waited for it
 			}
-			return stream
+			return stream, c.making
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // dialingLocked returns a connection that is being made and will have room for
@@ -154,16 +156,17 @@ func (p *pool) dialingLocked() *dialing {
 func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	defer d.cancel()
 	c1, c2 := newConn1(p), &conn2{pool: p}
-	nc, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() })
+	nc, m, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() })
+	d.making = m
 	if err == nil && !p.speaks2(nc) {
 		p.learn(d, 1, nil)
-		c1.carry(nc)
+		c1.carry(nc, m)
 		p.add(c1)
 		close(d.done)
 		return
 	}
 	if err == nil {
-		c2.carry(nc)
+		c2.carry(nc, m)
 		p.learn(d, 2, c2)
 	} else {
 		p.learn(d, 0, nil)
@@ -214,8 +217,9 @@ func (p *pool) changed() {
 	s.conns = slices.DeleteFunc(s.conns, func(c *conn2) bool { return !c.http.Takes() })
 }
 
-// carry makes nc the connection.
-func (c *conn2) carry(nc net.Conn) {
+// carry makes nc the connection, which was made as m says.
+func (c *conn2) carry(nc net.Conn, m *making) {
+	c.making = m
 	o := &c.pool.back.options
 	h := http2.NewClientConn(newSteady(nc, nil, &c.pool.back.buffers), http2.Options{
 		MaxHeaderBytes: responseLimits.Head,

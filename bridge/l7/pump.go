@@ -151,6 +151,7 @@ func (x *exchange) upload(b back) {
 			return
 		}
 		x.touched.Store(true)
+		x.noted.fromClient += uint64(len(p))
 		if b.Write(p) != nil {
 			break
 		}
@@ -167,6 +168,7 @@ func (x *exchange) receive(b back) error {
 		}
 		x.endpoint.NoteReply()
 		if !x.response.Interim() {
+			x.noteHead()
 			return nil
 		}
 		x.interim()
@@ -230,6 +232,7 @@ func (x *exchange) relay(b back) {
 	x.ruleResponse()
 	x.dated()
 	x.code = r.Status
+	x.noteGRPC(r.Fields)
 	end := r.Length == 0
 	if end {
 		x.settle(b)
@@ -275,6 +278,7 @@ func (x *exchange) download(b back) {
 			x.abort(err)
 			return
 		}
+		x.noted.toClient += uint64(len(p))
 	}
 }
 
@@ -282,6 +286,7 @@ func (x *exchange) download(b back) {
 func (x *exchange) complete(b back) {
 	trailer := b.Trailer()
 	trailer.RemoveFunc(func(f message.Field) bool { return isFraming(f.Name) })
+	x.noteGRPC(trailer)
 	if !x.read.Load() {
 		// The client first, which may send on for a while.
 		if err := x.front.End(trailer); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
@@ -19,7 +20,7 @@ var ErrServerClosed = errors.New("l7: server closed")
 
 // Options are a Server's.
 type Options struct {
-	Listener string // its name, for the log
+	Listener string // its name, for the logs
 
 	// Table returns the table in force now. It is called once per connection,
 	// for the client's TLS and the limits, and once per request. Nil means
@@ -31,6 +32,10 @@ type Options struct {
 
 	// Descriptors counts clients' connections. It may be nil.
 	Descriptors *socket.Descriptors
+
+	// AccessLog is told of each request when it is over. It is its owner's to
+	// close, after Shutdown. Nil: nobody is told.
+	AccessLog *accesslog.Logger
 
 	Logger hclog.Logger // nil discards
 }

@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 )
 
 // canned serves an upstream's connections without allocating: it answers each
@@ -34,16 +38,25 @@ func canned(response []byte) func(net.Conn) {
 // What a small request costs in all: client and upstream allocate nothing.
 func BenchmarkSmallRequestAlone(b *testing.B) {
 	response := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n%01024d", 0)
-	for _, secure := range []bool{false, true} {
-		b.Run(map[bool]string{false: "plaintext upstream", true: "TLS upstream"}[secure], func(b *testing.B) {
+	for _, name := range []string{"plaintext upstream", "TLS upstream", "TLS upstream, access log"} {
+		b.Run(name, func(b *testing.B) {
 			w := newWorld(b)
+			secure := name != "plaintext upstream"
+			var log *accesslog.Logger
+			if strings.HasSuffix(name, "access log") {
+				var err error
+				if log, err = accesslog.Open(accesslog.Options{Path: filepath.Join(b.TempDir(), "access.log")}); err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(func() { _ = log.Close(context.Background()) })
+			}
 			var back *Back
 			if secure {
 				back = w.back(HTTP1, w.raw(w.serverTLS(), canned(response)))
 			} else {
 				back = w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, canned(response)))})
 			}
-			s := New(Options{Table: fixed(&Table{Default: to(back)})})
+			s := New(Options{Table: fixed(&Table{Default: to(back)}), AccessLog: log})
 			ln := listen(b)
 			done := make(chan error, 1)
 			go func() { done <- s.Serve(ln) }()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -28,6 +29,10 @@ type Stats struct {
 	InFlight uint64         // requests being served now
 	Requests map[int]uint64 // by status code; 499: the client left unanswered
 	Duration time.Duration  // of all requests together, upgraded ones until their end
+
+	// Durations of requests, by the first digit of their status code; those that
+	// were upgraded are under 1, and end with the connection.
+	Durations [6]latency.Counts
 }
 
 // counters are written by every connection and request.
@@ -37,8 +42,8 @@ type counters struct {
 	denied                    atomic.Uint64
 	fromClient, toClient      atomic.Uint64
 	full, resumed             atomic.Uint64
-	nanoseconds               atomic.Uint64
 	codes                     [600]atomic.Uint64
+	durations                 [6]latency.Histogram
 	unannounced               proxyproto.Refusals
 	mu                        sync.Mutex
 	handshakeFailuresByReason map[certs.Reason]uint64
@@ -53,11 +58,16 @@ func (c *counters) handshakeFailed(reason certs.Reason) {
 	c.handshakeFailuresByReason[reason]++
 }
 
-func (c *counters) requestDone(code int, d time.Duration) {
+func (c *counters) requestDone(code int, d time.Duration, upgraded bool) {
+	class := 0
 	if code > 0 && code < len(c.codes) {
 		c.codes[code].Add(1)
+		class = code / 100
 	}
-	c.nanoseconds.Add(uint64(d))
+	if upgraded {
+		class = 1
+	}
+	c.durations[class].Observe(d)
 }
 
 // Stats returns the present numbers. It takes no lock that traffic waits for
@@ -76,7 +86,10 @@ func (s *Server) Stats() Stats {
 		HandshakesResumed: c.resumed.Load(),
 		InFlight:          uint64(max(c.inFlight.Load(), 0)),
 		Requests:          make(map[int]uint64),
-		Duration:          time.Duration(c.nanoseconds.Load()),
+	}
+	for class := range c.durations {
+		st.Durations[class] = c.durations[class].Counts()
+		st.Duration += st.Durations[class].Total
 	}
 	for code := range c.codes {
 		if n := c.codes[code].Load(); n > 0 {

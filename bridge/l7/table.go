@@ -65,6 +65,8 @@ type Table struct {
 
 	MaxHeaderBytes  int // most bytes of a request's header; 0: 65536
 	MaxHeaderFields int // most fields of a request's header; 0: 1000
+	// NoAccessLog keeps requests that end out of the access log.
+	NoAccessLog bool
 }
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }

@@ -26,6 +26,7 @@ func (x *exchange) tunnel(b back) {
 	x.ruleResponse()
 	x.dated()
 	x.code = x.response.Status
+	x.noted.upgraded = true
 	if err := x.front.Respond(&x.response, false); err != nil {
 		x.drop(b, err)
 		x.abort(err)
@@ -34,7 +35,7 @@ func (x *exchange) tunnel(b back) {
 	f, ok1 := x.front.(*front1)
 	c, ok2 := b.(*conn1)
 	if ok1 && ok2 {
-		if err := errors.Join(early(&f.in, &c.out), early(&c.in, &f.out)); err != nil {
+		if err := errors.Join(early(&f.in, &c.out, &x.noted.fromClient), early(&c.in, &f.out, &x.noted.toClient)); err != nil {
 			x.drop(b, err)
 			x.abort(err)
 			return
@@ -50,11 +51,13 @@ func (x *exchange) tunnel(b back) {
 	x.sending.Add(1)
 	go func() {
 		defer x.sending.Done()
-		if !t.carry(x.front, b) {
+		if !t.carry(x.front, b, &x.noted.fromClient) {
 			x.fail(errOver) // what the upstream was sent is not all there was
 		}
 	}()
-	if !t.carry(b, x.front) {
+	x.noted.ended = string(splice.Closed)
+	if !t.carry(b, x.front, &x.noted.toClient) {
+		x.noted.ended = endCutOff
 		x.abort(errOver) // and so the client
 	}
 	x.sending.Wait()
@@ -78,6 +81,9 @@ func (x *exchange) splice(f *front1, c *conn1) {
 		Idle: upgradedIdle, Linger: lingerTime,
 		ToUpstream: &x.server.counters.fromClient, ToClient: &x.server.counters.toClient,
 	})
+	x.noted.ended = string(r.How)
+	x.noted.fromClient += r.ToUpstream
+	x.noted.toClient += r.ToClient
 	f.aborted.Store(true) // it is closed
 	c.aborted.Store(true)
 	x.detach()
@@ -88,12 +94,13 @@ func (x *exchange) splice(f *front1, c *conn1) {
 	}
 }
 
-// early sends on what came along with the last of HTTP.
-func early(in *inflow, out *outflow) error {
+// early sends on what came along with the last of HTTP, and counts it.
+func early(in *inflow, out *outflow, bytes *uint64) error {
 	for {
 		if err := out.write(in.unread); err != nil {
 			return err
 		}
+		*bytes += uint64(len(in.unread))
 		in.consume(len(in.unread))
 		in.release()
 		if got, _ := in.try(); !got { // an error is in.err
@@ -156,9 +163,9 @@ func newTunnel(giveUp func()) *tunnel {
 func (t *tunnel) stop() { t.timer.Stop() }
 
 // carry carries one direction until its stream ends, and passes the end on. It
-// reports false if the stream broke off. A side that takes no more ends the
+// counts the bytes, and reports false if the stream broke off. A side that takes no more ends the
 // direction too, but not the other, in which it may still say something.
-func (t *tunnel) carry(from source, to sink) bool {
+func (t *tunnel) carry(from source, to sink, bytes *uint64) bool {
 	defer t.half.Store(true)
 	for {
 		if !from.Buffered() && to.Flush() != nil {
@@ -176,5 +183,6 @@ func (t *tunnel) carry(from source, to sink) bool {
 		if to.Write(p) != nil {
 			return true
 		}
+		*bytes += uint64(len(p))
 	}
 }

@@ -13,10 +13,15 @@ import (
 
 // dial makes one attempt to connect. A nil client means plaintext.
 func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
+	trace := traceOf(ctx)
+	trace.Endpoint = e
+	trace.Dials++
 	start := time.Now()
 	raw, err := e.connect(ctx)
 	elapsed := time.Since(start)
 	e.connects.add(elapsed)
+	e.latencies.Connect.Observe(elapsed)
+	trace.Connect += elapsed
 	if err != nil {
 		return nil, e.failure(e.Network(), elapsed, err)
 	}
@@ -33,6 +38,8 @@ func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, 
 	conn, err := e.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
 	e.shakes.add(elapsed)
+	e.latencies.Handshake.Observe(elapsed)
+	trace.Handshake += elapsed
 	if err != nil {
 		// Not a reset: that could overtake the alert that tells the peer why.
 		sock.Close()

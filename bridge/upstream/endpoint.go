@@ -57,6 +57,7 @@ type Endpoint struct {
 	made, requests   atomic.Uint64
 	full, resumed    atomic.Uint64
 	connects, shakes timing
+	latencies        *Latencies                          // of the upstream
 	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
 	failures         failures
 }
@@ -161,6 +162,15 @@ func (e *Endpoint) failed(ctx context.Context, failure *DialError) error {
 func (e *Endpoint) NoteFailure(err error) {
 	e.late.Store(true)
 	e.note(e.failure("tls", 0, err))
+}
+
+// NoteBroken counts and logs, for a reason of its own, that no response came over
+// a connection that was there, or not in time.
+func (e *Endpoint) NoteBroken(reason certs.Reason, err error) {
+	f := e.failure("http", 0, err)
+	f.Reason = reason
+	e.late.Store(true)
+	e.note(f)
 }
 
 // NoteReply says that the endpoint has sent something over a connection, and

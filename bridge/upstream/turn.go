@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 )
 
 // A Key is what consistent hashing chooses an endpoint by. The zero Key is that
@@ -53,7 +54,10 @@ func (t *Turn) End() { *t = Turn{} }
 // Upstream.DialAs says. The Turn stays there until End.
 func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	var errs []error
-	wait := func() (context.Context, func()) { return ctx, func() {} }
+	wait := func() (context.Context, func()) {
+		begun, trace := time.Now(), traceOf(ctx)
+		return ctx, func() { trace.Queued += time.Since(begun) }
+	}
 	for {
 		e, err := t.Next(wait)
 		if err != nil && len(errs) == 0 {

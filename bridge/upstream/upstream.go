@@ -63,6 +63,10 @@ type Options struct {
 	// share. Nil: its connections are not tracked.
 	Tracker *Tracker
 
+	// Latencies is that of the upstream's name, which other revisions of it
+	// share. Nil: the Upstream has one of its own.
+	Latencies *Latencies
+
 	// Observer is told what happens to endpoints, from the goroutine that
 	// dials. It must not block. Nil: nobody is told.
 	Observer func(Event)
@@ -100,6 +104,9 @@ func New(o Options) *Upstream {
 		log = hclog.NewNullLogger()
 	}
 	log = log.With("upstream", o.Name)
+	if o.Latencies == nil {
+		o.Latencies = new(Latencies)
+	}
 	u := &Upstream{name: o.Name, announces: o.ProxyProtocol != proxyproto.None}
 	var primaries, backups []*Endpoint
 	for _, eo := range o.Endpoints {
@@ -111,6 +118,7 @@ func New(o Options) *Upstream {
 			log:              log,
 			proxyProtocol:    o.ProxyProtocol,
 			tracker:          o.Tracker,
+			latencies:        o.Latencies,
 			descriptors:      o.Descriptors,
 			observer:         o.Observer,
 		}

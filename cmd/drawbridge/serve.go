@@ -38,7 +38,11 @@ also reads the files of certificates and trust bundles again.
 Files of certificates, trust bundles and revocation lists are watched, and are
 read only below the directories of --file-root, or else the data directory, that
 of --config and /etc/drawbridge: whoever may put a certificate cannot have the
-gateway read whatever else it may read.`
+gateway read whatever else it may read.
+
+With --access-log there is a record of each request and of each TCP connection,
+when it is over, in a file or on standard output. SIGUSR1 has the file opened
+anew once it was renamed. A listener stays out of it with accessLog: OFF.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -48,6 +52,8 @@ type serveOptions struct {
 	config              string
 	fileRoots           []string
 	ops, statsd         string
+	accessLog           string
+	accessLogFormat     string
 	logLevel, logFormat string
 	drain               time.Duration
 }
@@ -60,6 +66,7 @@ func newServe(c *cli) *cobra.Command {
 		Long:  serveLong,
 		Example: `  drawbridge serve --data-dir /var/lib/drawbridge
   drawbridge serve --config /etc/drawbridge/drawbridge.yaml --ops 127.0.0.1:9090
+  drawbridge serve --access-log /var/log/drawbridge/access.log
   drawbridge serve --admin-tcp :7443 --admin-tls-cert gw.pem --admin-tls-key gw-key.pem --admin-client-ca ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,6 +84,8 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringArrayVar(&o.fileRoots, "file-root", nil, "`directory` below which files of certificates, trust bundles and revocation lists are read; may be repeated (default: the data directory, that of --config, /etc/drawbridge)")
 	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
 	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
+	flags.StringVar(&o.accessLog, "access-log", "", "`file` to record requests and connections in, or stdout (also -) for standard output; its directory must exist (default: they are not recorded)")
+	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins as nginx's combined")
 	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
 	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may go on after a stop, or after their listener was removed")
@@ -98,9 +107,15 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 		defer paceCollector()()
 	}
 	// Before anything is opened: a SIGHUP that comes early must not be fatal.
-	hangup := make(chan os.Signal, 1)
+	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	signal.Notify(reopen, syscall.SIGUSR1)
+	defer signal.Stop(reopen)
+	// Whoever reads what goes to standard output, or error, may stop doing so: that
+	// must not end the gateway.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 
 	var m *manifest.Manifest
 	if o.config != "" {
@@ -127,6 +142,16 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 				return
 			case <-hangup:
 				reload(ctx, gw, o.config, opts.Logger)
+			}
+		}
+	})
+	reloading.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-reopen:
+				reopenAccessLog(ctx, gw, o.accessLog, opts.Logger)
 			}
 		}
 	})
@@ -172,6 +197,9 @@ func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
 		}
 		opts.AdminTCP = &admin.TCPOptions{Address: o.adminTCP, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA}
 	}
+	if err := o.recordTo(&opts.AccessLog, c); err != nil {
+		return opts, err
+	}
 	if o.config == "-" {
 		return opts, usageError("--config must be a file: it is read again on SIGHUP")
 	}
@@ -195,6 +223,30 @@ func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
 	return opts, nil
 }
 
+// recordTo checks the flags of the access log.
+func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
+	switch o.accessLogFormat {
+	case "json":
+	case "text":
+		to.Text = true
+	default:
+		return usageError(fmt.Sprintf("--access-log-format %q: must be json or text", o.accessLogFormat))
+	}
+	switch o.accessLog {
+	case "":
+	case "stdout", "-":
+		to.Output = c.out
+	default:
+		// SIGUSR1 must find it wherever the process may be by then.
+		abs, err := filepath.Abs(o.accessLog)
+		if err != nil {
+			return err
+		}
+		to.File = abs
+	}
+	return nil
+}
+
 // defaultFileRoots is where files are read when nothing is said.
 func (o *serveOptions) defaultFileRoots() []string {
 	roots := []string{o.dataDir, "/etc/drawbridge"}
@@ -205,6 +257,19 @@ func (o *serveOptions) defaultFileRoots() []string {
 		return append(roots, o.config)
 	}
 	return append(roots, filepath.Dir(o.config))
+}
+
+// reopenAccessLog does what SIGUSR1 asks for. It has nobody to return an error to.
+func reopenAccessLog(ctx context.Context, gw *gateway.Gateway, path string, log hclog.Logger) {
+	switch err := gw.ReopenAccessLog(ctx); {
+	case ctx.Err() != nil: // it is closed, or about to be
+	case err != nil:
+		log.Error("SIGUSR1: the access log cannot be opened anew; it goes on as it was", "error", err)
+	case path == "" || path == "stdout" || path == "-":
+		log.Info("SIGUSR1: there is no access log in a file")
+	default:
+		log.Info("SIGUSR1: access log opened anew", "file", path)
+	}
 }
 
 // reload does what SIGHUP asks for. It has nobody to return an error to.

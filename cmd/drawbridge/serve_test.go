@@ -2,6 +2,7 @@ package main
 
 import (
 	"log"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,7 @@ func TestFlagsOfServeAreChecked(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"--log-level loud", `--log-level "loud": must be trace`},
 		{"--log-format xml", `--log-format "xml": must be text or json`},
+		{"--access-log-format xml", `--access-log-format "xml": must be json or text`},
 		{"--drain-timeout 0s", "must be more than 0s"},
 		{"--data-dir=", "--data-dir: must not be empty"},
 		{"--admin 127.0.0.1:1", "must be unix:PATH; --admin-tcp serves over TCP"},
@@ -163,6 +165,60 @@ func readFile(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+func TestTheAccessLogIsOpenedAnewOnSIGUSR1(t *testing.T) {
+	usr1 := func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := writeFile(t, tempDir(t), "web.yaml", "kind: Listener\nname: web\naddress: 127.0.0.1:0\nprotocol: HTTP\n")
+	dir := tempDir(t)
+	path := filepath.Join(dir, "access.log")
+	r, _ := serve(t, "--config", config, "--access-log", path, "--access-log-format", "text")
+	address := regexp.MustCompile(`listener up: .*address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(r.log.String())
+	if address == nil {
+		t.Fatalf("no address in the log:\n%s", r.log)
+	}
+	ask := func(path string) {
+		res, err := http.Get("http://" + address[1] + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		http.DefaultClient.CloseIdleConnections()
+	}
+	ask("/before")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	usr1()
+	r.log.until(t, "SIGUSR1: access log opened anew", 1)
+	ask("/after")
+	if err := os.Rename(dir, dir+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	usr1()
+	r.log.until(t, "SIGUSR1: the access log cannot be opened anew; it goes on as it was", 1)
+	if code := r.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	before, after := readFile(t, path[:len(dir)]+".gone/access.log.1"), readFile(t, dir+".gone/access.log")
+	if !strings.Contains(before+after, `"GET /before HTTP/1.1" 404 9 "-" "Go-http-client/1.1" listener=web`) || !strings.Contains(after, `"GET /after HTTP/1.1" 404`) ||
+		strings.Count(before+after, "\n") != 2 {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+
+	// Without one, SIGUSR1 does no harm.
+	r, _ = serve(t)
+	usr1()
+	r.log.until(t, "SIGUSR1: there is no access log in a file", 1)
+	if code := r.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	shell{}.run(t.Context(), "serve", "--data-dir", filepath.Join(tempDir(t), "d"), "--access-log", filepath.Join(dir, "none", "a")).
+		want(t, exitFailure, "access log: ", "no such file or directory")
 }
 
 func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {

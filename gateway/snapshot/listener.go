@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
@@ -103,9 +105,10 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 		s.reuse(prev.notes)
 		return next
 	}
-	// The TLS server is kept if only the routes changed: with it stay the
-	// session tickets that clients hold.
-	if same && slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
+	// The TLS server is kept if none of its own inputs has changed: with it stay
+	// the session tickets that clients hold.
+	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol && proto.Equal(prev.msg.GetTls(), msg.GetTls()) &&
+		slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
 		next.tls = prev.tls
 	}
 	s.buildListener(next)
@@ -125,6 +128,8 @@ func (s *scope) buildListener(l *Listener) {
 	trusted := s.proxies(msg.GetAcceptProxyProtocol())
 	access := s.access(msg.GetAccess())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
+	enum(s, "access_log", msg.GetAccessLog(), adminv1.AccessLog_name)
+	silent := msg.GetAccessLog() == adminv1.AccessLog_ACCESS_LOG_OFF
 
 	switch msg.GetProtocol() {
 	case adminv1.Protocol_PROTOCOL_TCP:
@@ -136,7 +141,7 @@ func (s *scope) buildListener(l *Listener) {
 		}
 		l.tcp = &l4.Table{
 			TLS: l.tls, ProxyProtocol: trusted, Access: access, MaxConnections: maxConns, MaxPerClient: maxPerClient,
-			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger,
+			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger, NoAccessLog: silent,
 			Routes: s.tcpRoutes(l),
 		}
 		s.warnOfNames(l)
@@ -150,7 +155,7 @@ func (s *scope) buildListener(l *Listener) {
 		}
 		l.http = &l7.Table{
 			TLS: l.tls, ProxyProtocol: trusted, Access: access, MaxConnections: maxConns, MaxPerClient: maxPerClient,
-			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead,
+			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, NoAccessLog: silent,
 			Routes: s.httpRoutes(l),
 		}
 		s.httpOptions(l.http, msg)

@@ -83,13 +83,16 @@ type Upstream struct {
 	// Tracker knows its connections, those of earlier revisions too.
 	Tracker *upstream.Tracker
 
+	// Latencies are those of its endpoints, of earlier revisions too.
+	Latencies *upstream.Latencies
+
 	// Unverified says that whatever certificate its endpoints present is let
 	// through.
 	Unverified bool
 }
 
 func (u *liveUpstream) public() Upstream {
-	out := Upstream{Name: u.msg.GetName(), Reason: u.down, Live: u.live, Tracker: u.tracker}
+	out := Upstream{Name: u.msg.GetName(), Reason: u.down, Live: u.live, Tracker: u.tracker, Latencies: u.times}
 	switch u.msg.GetTls().GetVerification() {
 	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 		out.Unverified = true

@@ -25,7 +25,8 @@ type liveUpstream struct {
 	uses    upstreamUses
 	live    *upstream.Upstream
 	back    *l7.Back
-	tracker *upstream.Tracker // the same in every revision
+	tracker *upstream.Tracker   // the same in every revision
+	times   *upstream.Latencies // likewise
 	clients map[string]endpointClients
 	down    string
 	notes   notes
@@ -48,9 +49,9 @@ func (u upstreamUses) equal(v upstreamUses) bool {
 func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	s := j.scope(msg)
 	prev := j.prev.upstreams[msg.GetName()]
-	next := &liveUpstream{msg: msg, tracker: upstream.NewTracker(), clients: map[string]endpointClients{}}
+	next := &liveUpstream{msg: msg, tracker: upstream.NewTracker(), times: new(upstream.Latencies), clients: map[string]endpointClients{}}
 	if prev != nil {
-		next.tracker = prev.tracker
+		next.tracker, next.times = prev.tracker, prev.times
 	}
 	if t := msg.GetTls(); t != nil {
 		if t.GetCertificate() != "" {
@@ -108,6 +109,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		HandshakeTimeout: s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake()),
 		Logger:           s.job.log,
 		Tracker:          u.tracker,
+		Latencies:        u.times,
 		Observer:         s.job.observer,
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,

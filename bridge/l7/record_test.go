@@ -1,0 +1,509 @@
+package l7
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha1"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A record is one of the access log.
+type record map[string]any
+
+// recorded is gateway with an access log; end lets the connections end, and
+// returns the records of their requests by path.
+func (w *world) recorded(table func() *Table) (s *Server, address string, end func() map[string]record) {
+	w.Helper()
+	var out lockedBuffer
+	log, err := accesslog.Open(accesslog.Options{Output: &out})
+	if err != nil {
+		w.Fatal(err)
+	}
+	ln := listen(w)
+	s = New(Options{Listener: "front", Table: table, AccessLog: log, Logger: w.logger(0)})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ln) }()
+	shut := func() {
+		w.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			w.Errorf("Shutdown: %v", err)
+		}
+		if err := log.Close(ctx); err != nil {
+			w.Errorf("Close: %v", err)
+		}
+	}
+	w.Cleanup(func() { shut(); <-done })
+	return s, ln.Addr().String(), func() map[string]record {
+		w.Helper()
+		shut()
+		all := map[string]record{}
+		for line := range strings.Lines(out.String()) {
+			var r record
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				w.Fatalf("%q: %v", line, err)
+			}
+			path, _ := r["path"].(string)
+			if all[path] != nil {
+				w.Errorf("two records of %q: %v and %v", path, all[path], r)
+			}
+			all[path] = r
+		}
+		return all
+	}
+}
+
+// want checks a record: the fields given by their values (nil: it has none) and
+// those of positive by being more than 0.
+func (r record) want(t *testing.T, want record, positive ...string) {
+	t.Helper()
+	if r == nil {
+		t.Error("there is no record")
+		return
+	}
+	bad := false
+	for key, value := range want {
+		if n, ok := value.(int); ok {
+			value = float64(n)
+		}
+		if got := r[key]; got != value {
+			bad = true
+			t.Errorf("%s is %v, want %v", key, got, value)
+		}
+	}
+	for _, key := range positive {
+		if n, _ := r[key].(float64); n <= 0 {
+			bad = true
+			t.Errorf("%s is %v", key, r[key])
+		}
+	}
+	if bad {
+		t.Logf("the record: %v", r)
+	}
+}
+
+// mutual returns a listener's TLS that demands client certificates.
+func (w *world) mutual(protos ...string) *certs.Server {
+	s, err := certs.NewServer(certs.ServerOptions{
+		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
+		ClientAuth:   certs.ClientAuthRequired, ClientTrust: []*certs.TrustBundle{w.ca.Trust(w)},
+		NextProtos: protos,
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return s
+}
+
+// Mutual TLS on both sides, in either version of HTTP. The second connection of
+// the client is resumed, and finds one to the upstream; so does the second request
+// on it.
+func TestARecordOfARequestOverTLS(t *testing.T) {
+	for _, c := range []struct {
+		proto, protocol string
+		back            Protocol
+		upstream        string
+	}{
+		{"http/1.1", "HTTP/1.1", HTTP1, "HTTP/1.1"}, {"h2", "HTTP/2.0", HTTP1, "HTTP/1.1"},
+		{"http/1.1", "HTTP/1.1", HTTP2, "HTTP/2.0"}, {"h2", "HTTP/2.0", Auto, "HTTP/2.0"},
+	} {
+		t.Run(c.protocol+" to "+c.upstream, func(t *testing.T) {
+			w := newWorld(t)
+			address := w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				fmt.Fprint(rw, "got ", len(b))
+			}), "h2", "http/1.1")
+			action := to(w.back(c.back, address))
+			action.Route = "api"
+			s, front, end := w.recorded(fixed(&Table{TLS: w.mutual(c.proto), Routes: w.routes(route.Rule[*Action]{Name: "api", Value: action})}))
+			alice := w.ca.Client(w, "alice")
+			config := &tls.Config{
+				RootCAs: w.ca.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{certstest.TLS(w, alice)},
+				ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: tls.VersionTLS12,
+			}
+			for _, paths := range [][]string{{"/1"}, {"/2", "/3"}} {
+				transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: c.proto == "h2"}
+				for _, path := range paths {
+					r, _ := http.NewRequest("POST", "https://"+front+path+"?secret=1", strings.NewReader("hello"))
+					r.Host, r.Header = "LOCALHOST:443", http.Header{"User-Agent": {"test\t1"}, "Authorization": {"secret"}, "Cookie": {"secret"}}
+					res, err := transport.RoundTrip(r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					_, _ = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+				transport.CloseIdleConnections()
+			}
+			all := end()
+			for path, r := range all {
+				first := path == "/1"
+				attempts := record{}
+				if first {
+					attempts = record{"upstream_reused": nil}
+				} else {
+					attempts = record{"upstream_reused": true, "upstream_connect_ms": nil, "upstream_handshake_ms": nil}
+				}
+				r.want(t, attempts)
+				r.want(t, record{
+					"kind": "request", "listener": "front", "client": "127.0.0.1", "peer": nil,
+					"method": "POST", "host": "localhost", "path": path, "protocol": c.protocol, "user_agent": "test\t1", "code": 200,
+					"ended": nil, "reason": nil, "upgrade": nil, "grpc_status": nil, "queued_ms": nil,
+					"route": "api", "upstream": "up", "endpoint": address, "upstream_protocol": c.upstream, "attempts": 1,
+					"bytes_from_client": 5, "bytes_to_client": 5,
+					"server_name": "localhost", "client_subject": "CN=alice", "client_fingerprint": certstest.Certificate(w, alice).Fingerprint(),
+					"tls_version": "TLS 1.2", "tls_cipher": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "tls_resumed": !first,
+					"upstream_tls_version": "TLS 1.3", "upstream_tls_cipher": "TLS_AES_128_GCM_SHA256", "upstream_tls_group": "X25519MLKEM768", "upstream_tls_resumed": false,
+				}, "client_port", "duration_ms", "handshake_ms", "upstream_head_ms")
+				if strings.Contains(fmt.Sprint(r), "secret") {
+					t.Errorf("a secret is in %v", r)
+				}
+				if first {
+					r.want(t, nil, "upstream_connect_ms", "upstream_handshake_ms")
+				}
+			}
+			if len(all) != 3 || all["/2"]["client_port"] != all["/3"]["client_port"] || all["/1"]["client_port"] == all["/2"]["client_port"] {
+				t.Errorf("records %v", all)
+			}
+			if n := s.Stats().Durations[2].Count(); n != 3 {
+				t.Errorf("%d requests are counted", n)
+			}
+		})
+	}
+}
+
+// The second connection to the upstream is a resumed one.
+func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
+	w := newWorld(t)
+	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Connection", "close")
+	}))))}))
+	for _, path := range []string{"/1", "/2"} {
+		w.get(w.browser(), "http://"+front+path)
+	}
+	all := end()
+	all["/1"].want(t, record{"upstream_reused": nil, "upstream_tls_resumed": false, "tls_version": nil, "server_name": nil, "client_subject": nil, "handshake_ms": nil})
+	all["/2"].want(t, record{"upstream_reused": nil, "upstream_tls_resumed": true, "upstream_tls_group": "X25519MLKEM768"}, "upstream_handshake_ms")
+}
+
+func TestARecordOfARequestThatFailed(t *testing.T) {
+	other := newWorld(t)
+	for _, c := range []struct {
+		name string
+		back func(w *world) *Back
+		want record
+	}{
+		{"nobody listens", func(w *world) *Back { return w.back(Auto, w.closed()) },
+			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 1, "upstream_tls_version": nil, "upstream_protocol": nil, "upstream_head_ms": nil}},
+		{"nobody listens, twice", func(w *world) *Back { return w.back(HTTP1, w.closed(), w.closed()) },
+			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 2}},
+		{"unknown CA", func(w *world) *Back { return w.back(HTTP1, other.server(echo)) },
+			record{"code": 502, "reason": "UNKNOWN_CA", "attempts": 1}},
+		{"no endpoint", func(w *world) *Back { return w.back(Auto) },
+			record{"code": 503, "reason": "NO_ENDPOINT", "attempts": nil, "endpoint": nil, "upstream": "up"}},
+		{"no response", func(w *world) *Back {
+			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
+		}, record{"code": 502, "reason": "RESPONSE_BROKEN", "upstream_tls_version": "TLS 1.3", "upstream_head_ms": nil, "ended": nil}},
+		{"no response in time", func(w *world) *Back {
+			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
+		}, record{"code": 504, "reason": "RESPONSE_TIMEOUT", "upstream_tls_version": "TLS 1.3", "upstream_head_ms": nil, "ended": nil}},
+		{"half a response", func(w *world) *Back {
+			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+				_, _ = c.Read(make([]byte, 1))
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+			}))
+		}, record{"code": 200, "reason": "RESPONSE_BROKEN", "ended": "cut off", "bytes_to_client": 4}},
+		{"a response that takes too long", func(w *world) *Back {
+			return w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
+				_, _ = c.Read(make([]byte, 1))
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+				_, _ = io.Copy(io.Discard, c)
+			}))})
+		}, record{"code": 200, "reason": "RESPONSE_TIMEOUT", "ended": "cut off", "bytes_to_client": 4}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			action := to(c.back(w))
+			switch c.name {
+			case "no response in time":
+				action.Forward.Timeout = 200 * time.Millisecond
+			case "a response that takes too long":
+				action.Forward.TotalTimeout = time.Second
+			}
+			_, front, end := w.recorded(fixed(&Table{Default: action}))
+			if res, err := w.browser().Get("http://" + front + "/"); err == nil {
+				_, _ = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+			end()["/"].want(t, c.want, "duration_ms")
+		})
+	}
+}
+
+func TestARecordOfWhatTheGatewayAnswersItself(t *testing.T) {
+	w := newWorld(t)
+	exact := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
+	s, front, end := w.recorded(fixed(&Table{Routes: w.routes(
+		route.Rule[*Action]{Name: "hello", Path: exact("/hello"), Value: &Action{Route: "hello", Respond: &Respond{Code: 203, Body: "hello"}}},
+	)}))
+	c := w.dial(front)
+	c.send("GET /hello HTTP/1.1", "Host: a.example", "User-Agent: "+strings.Repeat("x", 5000))
+	c.answer(t, "GET")
+	c.send("GET /none?token=secret HTTP/1.1", "Host: a.example")
+	c.answer(t, "GET")
+	c.send("GET /%zz?token=secret HTTP/1.1", "Host: a.example")
+	c.answer(t, "GET")
+	c.Close()
+	c = w.dial(front)
+	c.send("GARBAGE")
+	c.answer(t, "GET")
+	c.Close()
+	eventually(t, "all are over", func() bool { return s.Stats().Open == 0 })
+	all := end()
+	all["/hello"].want(t, record{"code": 203, "route": "hello", "bytes_to_client": 5, "upstream": nil, "attempts": nil, "user_agent": strings.Repeat("x", 1021) + "…", "reason": nil, "ended": nil})
+	all["/none"].want(t, record{"code": 404, "route": nil, "host": "a.example", "bytes_to_client": 9})
+	all["/%zz"].want(t, record{"code": 400, "host": "a.example", "method": "GET"})
+	all[""].want(t, record{"code": 400, "method": nil, "host": nil, "protocol": "HTTP/1.1"})
+	if len(all) != 4 || strings.Contains(fmt.Sprint(all), "secret") {
+		t.Errorf("records %v", all)
+	}
+	if d := s.Stats().Durations; d[2].Count() != 1 || d[4].Count() != 3 || s.Stats().Duration != d[2].Total+d[4].Total {
+		t.Errorf("durations %+v", d)
+	}
+}
+
+func TestARecordOfAClientThatLeaves(t *testing.T) {
+	w := newWorld(t)
+	arrived := make(chan struct{}, 1)
+	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/middle" {
+			fmt.Fprint(rw, "half")
+			_ = http.NewResponseController(rw).Flush()
+		}
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})))
+	s, front, end := w.recorded(fixed(&Table{Default: to(back)}))
+	for _, path := range []string{"/early", "/middle"} {
+		c := w.dial(front)
+		c.send("GET "+path+" HTTP/1.1", "Host: a.example")
+		<-arrived
+		if path == "/middle" {
+			if _, err := http.ReadResponse(c.r, nil); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.ReadFull(c.r, make([]byte, 4))
+		}
+		_ = c.Conn.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+	}
+	all := end()
+	all["/early"].want(t, record{"code": 499, "ended": "client gone", "reason": nil, "upstream_head_ms": nil, "attempts": 1, "upstream_tls_version": "TLS 1.3"})
+	all["/middle"].want(t, record{"code": 200, "ended": "client gone", "reason": nil, "bytes_to_client": 4}, "upstream_head_ms")
+}
+
+func TestARecordCountsAttempts(t *testing.T) {
+	w := newWorld(t)
+	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(HTTP1, w.closed(), w.server(echo)))}))
+	for _, path := range []string{"/1", "/2"} {
+		w.get(w.browser(), "http://"+front+path)
+	}
+	total := 0.0
+	for _, r := range end() {
+		r.want(t, record{"code": 200, "reason": nil})
+		total += r["attempts"].(float64)
+	}
+	if total != 3 { // one of the two was sent to the closed endpoint first
+		t.Errorf("%v attempts", total)
+	}
+}
+
+// An upgraded connection's record comes at its end, with its bytes.
+func TestARecordOfAnUpgrade(t *testing.T) {
+	w := newWorld(t)
+	back := w.back(HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhi")
+		_, _ = io.ReadFull(c, make([]byte, 4))
+		fmt.Fprint(c, "bye")
+		_ = c.(*tls.Conn).CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	}))
+	for name, secure := range map[string]*certs.Server{"spliced": nil, "spliced from TLS": w.listenerTLS()} {
+		t.Run(name, func(t *testing.T) {
+			s, front, end := w.recorded(fixed(&Table{TLS: secure, Default: to(back)}))
+			c := w.dial(front)
+			if secure != nil {
+				tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+				c = &wire{tc, bufio.NewReader(tc)}
+			}
+			c.send("GET /chat HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: websocket")
+			res, err := http.ReadResponse(c.r, nil)
+			if err != nil || res.StatusCode != 101 {
+				t.Fatal(res, err)
+			}
+			if n := s.Stats().Durations[1].Count(); n != 0 {
+				t.Error("it is counted before it has ended")
+			}
+			fmt.Fprint(c, "ping")
+			if got, err := io.ReadAll(c.r); string(got) != "hibye" || err != nil {
+				t.Errorf("%q, %v", got, err)
+			}
+			if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+				_ = h.CloseWrite()
+			}
+			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+			end()["/chat"].want(t, record{"code": 101, "upgrade": "websocket", "ended": "closed", "reason": nil,
+				"bytes_from_client": 4, "bytes_to_client": 5, "upstream_tls_version": "TLS 1.3"}, "upstream_head_ms", "duration_ms")
+			if n := s.Stats().Durations[1].Count(); n != 1 {
+				t.Errorf("%d upgraded requests are counted", n)
+			}
+		})
+	}
+}
+
+func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
+	w := newWorld(t)
+	s, front, end := w.recorded(fixed(&Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+			base64.StdEncoding.EncodeToString(sum[:]))
+		_, _ = io.Copy(io.Discard, c)
+		fmt.Fprint(c, "bye")
+		_ = c.(*tls.Conn).CloseWrite()
+	})))}))
+	client := w.dial2(front)
+	stream := client.Open()
+	var head message.Response
+	eventually(t, "the gateway's settings", func() bool {
+		err := stream.Send(&message.Request{Method: "CONNECT", Protocol: "websocket", Scheme: "http", Authority: "a.test", Target: "/chat", Length: -1}, false)
+		if err != nil {
+			stream.Done()
+			stream = client.Open()
+		}
+		return err == nil
+	})
+	_ = stream.Flush()
+	if err := stream.Receive(&head); err != nil || head.Status != 200 {
+		t.Fatal(head.Status, err)
+	}
+	_ = stream.Write([]byte("frames"))
+	_ = stream.End(nil)
+	if got := rest(stream); got != "bye end" {
+		t.Errorf("%q", got)
+	}
+	stream.Done()
+	eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+	end()["/chat"].want(t, record{"code": 200, "method": "GET", "protocol": "HTTP/2.0", "upgrade": "websocket", "ended": "closed",
+		"bytes_from_client": 6, "bytes_to_client": 3})
+	if d := s.Stats().Durations; d[1].Count() != 1 || d[2].Count() != 0 {
+		t.Errorf("durations %+v", d)
+	}
+}
+
+// A call of gRPC always has the code 200: its status is what tells.
+func TestARecordOfACallOfGRPC(t *testing.T) {
+	w := newWorld(t)
+	back := w.back(HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/grpc")
+		if r.URL.Path == "/s/TrailersOnly" {
+			rw.Header().Set("Grpc-Status", "5")
+			return
+		}
+		rw.Header().Set("Trailer", "Grpc-Status")
+		fmt.Fprint(rw, "\x00\x00\x00\x00\x00")
+		rw.Header().Set("Grpc-Status", r.Header.Get("X-Status"))
+	}), "h2"))
+	none := to(w.back(HTTP2))
+	_, front, end := w.recorded(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(back), Routes: w.routes(
+		route.Rule[*Action]{Name: "none", Path: route.Path{Kind: route.PathExact, Value: "/s/Unavailable"}, Value: none})}))
+	for path, status := range map[string]string{"/s/OK": "0", "/s/Internal": "13", "/s/TrailersOnly": "", "/s/Unavailable": "", "/s/Odd": "\u200b1"} {
+		r, _ := http.NewRequest("POST", "https://"+front+path, strings.NewReader("\x00\x00\x00\x00\x00"))
+		r.Header = http.Header{"Content-Type": {"application/grpc"}, "X-Status": {status}}
+		res, err := w.browser().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	all := end()
+	for path, want := range map[string]int{"/s/OK": 0, "/s/Internal": 13, "/s/TrailersOnly": 5, "/s/Unavailable": 14} {
+		all[path].want(t, record{"code": 200, "grpc_status": want, "protocol": "HTTP/2.0"})
+	}
+	all["/s/Unavailable"].want(t, record{"reason": "NO_ENDPOINT"})
+}
+
+// The next request on a connection that is open already is in the log, or not, as
+// the table is at its end.
+func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
+	w := newWorld(t)
+	back := to(w.back(HTTP1, w.server(echo)))
+	var table atomic.Pointer[Table]
+	table.Store(&Table{Default: back})
+	s, front, end := w.recorded(table.Load)
+	c := w.dial(front)
+	for i, off := range []bool{false, true, false} {
+		table.Store(&Table{Default: back, NoAccessLog: off})
+		c.send(fmt.Sprintf("GET /%d HTTP/1.1", i), "Host: a.example")
+		if res, _ := c.answer(t, "GET"); res.StatusCode != 200 {
+			t.Fatal(res.Status)
+		}
+		eventually(t, "it is over", func() bool { return s.Stats().Requests[200] == uint64(i+1) })
+	}
+	all := end()
+	if len(all) != 2 || all["/0"] == nil || all["/2"] == nil || all["/0"]["client_port"] != all["/2"]["client_port"] {
+		t.Errorf("records %v", all)
+	}
+}
+
+func TestARecordOfAnAnnouncedClient(t *testing.T) {
+	w := newWorld(t)
+	_, front, end := w.recorded(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1")}))
+	c := w.dial(front)
+	fmt.Fprint(c, "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n")
+	c.send("GET / HTTP/1.1", "Host: a.example")
+	c.answer(t, "GET")
+	end()["/"].want(t, record{"client": "192.0.2.7", "client_port": 4711, "peer": c.LocalAddr().String()})
+}
+
+// How long upstreams take is counted whether there is an access log or not.
+func TestHeadsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		var counted upstream.Latencies
+		back := w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Latencies: &counted,
+			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, "h2", "http/1.1"), HTTP: w.client(map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p])}}})})
+		_, front := w.plain(back)
+		for range 3 {
+			w.get(w.browser(), "http://"+front+"/")
+		}
+		heads, connects, shakes := counted.Head.Counts(), counted.Connect.Counts(), counted.Handshake.Counts()
+		if heads.Count() != 3 || heads.Total <= 0 || connects.Count() != 1 || shakes.Count() != 1 {
+			t.Errorf("%v: heads %+v, connects %+v, handshakes %+v", p, heads, connects, shakes)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Whoever has a name after another goes on counting where that one ended, and
+// what is gone is forgotten in the end.
+func TestHistogramsOutliveTheObjectsThatCount(t *testing.T) {
+	p := &publisher{}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&p.histograms)
+	var last published
+	next := func() *object {
+		o := &object{p: p, labels: nil, before: last, now: published{map[string]float64{}, map[string]latency.Counts{}}}
+		last = o.now
+		return o
+	}
+	publish := func(h *latency.Histogram) {
+		next().histogram("bridge_conn_duration_seconds", h.Counts(), label("listener", "db"))
+	}
+	var first, second latency.Histogram
+	publish(&first)
+	if all, err := registry.Gather(); len(all) != 0 || err != nil {
+		t.Errorf("of nothing there is %v, %v", all, err)
+	}
+	first.Observe(time.Millisecond)
+	publish(&first)
+	first.Observe(3 * time.Millisecond)
+	publish(&first)
+	publish(&first) // without change
+	last = published{}
+	second.Observe(3 * time.Millisecond)
+	second.Observe(time.Hour)
+	publish(&second)
+	all, err := registry.Gather()
+	if len(all) != 1 || len(all[0].GetMetric()) != 1 || err != nil {
+		t.Fatal(all, err)
+	}
+	metric := all[0].GetMetric()[0]
+	h := metric.GetHistogram()
+	within := map[float64]uint64{}
+	for _, b := range h.GetBucket() {
+		within[b.GetUpperBound()] = b.GetCumulativeCount()
+	}
+	if h.GetSampleCount() != 4 || h.GetSampleSum() != 3600.007 || within[0.0005] != 0 || within[0.001] != 1 || within[0.002] != 1 || within[0.004] != 3 || within[65.536] != 3 {
+		t.Errorf("%v", h)
+	}
+	if l := metric.GetLabel(); len(l) != 1 || l[0].GetName() != "listener" || l[0].GetValue() != "db" {
+		t.Errorf("labels %v", l)
+	}
+	for _, series := range p.histograms.series {
+		series.seen = series.seen.Add(-forgetAfter)
+	}
+	if all, err := registry.Gather(); len(all) != 0 || err != nil || len(p.histograms.series) != 0 {
+		t.Errorf("still there: %v, %v", all, err)
+	}
+}
+
+// What passes is in the histograms and in the access log, and a listener that is
+// switched off is no longer in the latter.
+func TestDurationsAndRecords(t *testing.T) {
+	ca := certstest.NewCA(t)
+	path := filepath.Join(t.TempDir(), "access.log")
+	g := start(t, "", func(o *Options) { o.AccessLog.File = path })
+	web := httpListener("web", "127.0.0.1:0")
+	g.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("db", "127.0.0.1:0"), web)...)
+	c := dial(t, g.address("db"))
+	c.echo(t, "hello")
+	c.Close()
+	get(t, "http://"+g.address("web")+"/one") // which the upstream answers with what it was sent, and that is no response
+	web.AccessLog = adminv1.AccessLog_ACCESS_LOG_OFF
+	g.put(web)
+	get(t, "http://"+g.address("web")+"/two")
+
+	eventually(t, "all is over", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
+	_, text := get(t, "http://"+g.OpsAddress()+"/metrics")
+	for _, want := range []string{
+		`drawbridge_bridge_conn_duration_seconds_count{listener="db"} 1`,
+		`drawbridge_bridge_conn_first_byte_seconds_count{listener="db"} 1`,
+		`drawbridge_bridge_conn_first_byte_seconds_bucket{listener="db",le="+Inf"} 1`,
+		`drawbridge_bridge_http_duration_seconds_count{code="5xx",listener="web"} 2`,
+		`drawbridge_upstream_dial_duration_seconds_count{phase="tcp",upstream="up"} 3`,
+		`drawbridge_upstream_dial_duration_seconds_count{phase="tls",upstream="up"} 3`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("there is no %s in\n%s", want, regexp.MustCompile(`(?m)^drawbridge_\w+_count.*$`).FindAllString(text, -1))
+		}
+	}
+	if err := g.stop(); err != nil {
+		t.Error(err)
+	}
+	records, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(strings.TrimSpace(string(records)), "\n"); len(lines) != 2 ||
+		!strings.Contains(lines[0], `"kind":"connection"`) || !strings.Contains(lines[0], `"listener":"db"`) ||
+		!strings.Contains(lines[1], `"path":"/one"`) || !strings.Contains(lines[1], `"reason":"RESPONSE_BROKEN"`) {
+		t.Errorf("the access log:\n%s", records)
+	}
+}
+
+func TestTheAccessLogIsOpenedAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	g := start(t, "", func(o *Options) { o.AccessLog = AccessLog{File: path, Text: true} })
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.ReopenAccessLog(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+	if err := start(t, "").ReopenAccessLog(t.Context()); err != nil {
+		t.Errorf("without one: %v", err)
+	}
+	if _, err := Open(Options{DataDir: t.TempDir(), AccessLog: AccessLog{File: filepath.Join(path, "x")}}); err == nil || !strings.Contains(err.Error(), "access log: ") {
+		t.Errorf("a file that cannot be: %v", err)
+	}
+}
