@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -86,8 +87,7 @@ func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	if err := e.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
 		return nil, err
 	}
-	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
-	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return d.DialContext(ctx, e.options.Network, e.options.Address) })
+	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return resolve.Dial(ctx, e.options.Network, e.options.Address) })
 	if err != nil {
 		e.upstream.options.Descriptors.ReleaseUpstream()
 	}
