@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -36,7 +37,11 @@ type Endpoint struct {
 	options  EndpointOptions
 	fromHost bool // the server name comes with each connection
 
-	due int // a balancer's; guarded by its lock
+	// The share of the traffic, as the next group has it. See setShare.
+	weight atomic.Int64
+	backup atomic.Bool
+
+	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
 
 	warm *warmPool // nil: none is kept
 
@@ -53,6 +58,7 @@ type Endpoint struct {
 // newEndpoint returns an endpoint of u. It is not in u's group yet.
 func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 	e := &Endpoint{upstream: u, options: o}
+	e.setShare(o.Weight, o.Backup)
 	for _, c := range e.clients() {
 		e.fromHost = e.fromHost || c.Options().FromHost
 	}
@@ -70,6 +76,18 @@ func (e *Endpoint) Network() string { return e.options.Network }
 
 // Address returns the endpoint's host:port or path.
 func (e *Endpoint) Address() string { return e.options.Address }
+
+// Authority returns what the endpoint is called in a request's Host: host:port, or
+// a path.
+func (e *Endpoint) Authority() string { return cmp.Or(e.options.Authority, e.options.Address) }
+
+// Backup reports whether the endpoint is tried only after every one that is not a
+// backup, and Draining whether it takes no new connections.
+func (e *Endpoint) Backup() bool   { return e.backup.Load() }
+func (e *Endpoint) Draining() bool { return e.options.Draining || e.Left() }
+
+// Client returns the TLS settings for a purpose; nil: plaintext.
+func (e *Endpoint) Client(p Purpose) *certs.Client { return e.client(p) }
 
 // DialAs connects to the endpoint and, unless it is plaintext, completes the
 // TLS handshake, each within its own timeout and ctx. What comes of it is
@@ -209,10 +227,8 @@ func (e *Endpoint) blamesHost(r certs.Reason) bool {
 }
 
 func (e *Endpoint) tell(event Event) {
-	if observe := e.upstream.options.Observer; observe != nil {
-		event.Upstream, event.Endpoint = e.upstream.Name(), e.Address()
-		observe(event)
-	}
+	event.Endpoint = e.Address()
+	e.upstream.tell(event)
 }
 
 // NoteRequest counts an HTTP request sent to the endpoint.

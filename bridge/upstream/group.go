@@ -21,7 +21,7 @@ func newGroup(endpoints []*Endpoint) *group {
 		g.fromHost = g.fromHost || e.fromHost
 		switch {
 		case e.options.Draining:
-		case e.options.Backup:
+		case e.backup.Load():
 			backups = append(backups, e)
 		default:
 			primaries = append(primaries, e)
