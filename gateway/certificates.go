@@ -41,7 +41,7 @@ func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 	for _, u := range snap.Upstreams() {
 		ref := store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: u.Name}
 		for _, e := range u.Live.Status() {
-			if e.PeerCertificate != nil {
+			if e.PeerCertificate != nil && !e.Left {
 				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, ref, endpointAddress(e), snapshot.CertificateInfo(*e.PeerCertificate), names([]store.Ref{ref}))
 			}
 		}

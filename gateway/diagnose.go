@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +54,7 @@ func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) 
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	endpoints := snap.Endpoints(name, req.GetHost())
+	endpoints := snap.Endpoints(ctx, name, req.GetHost())
 	if req.GetEndpoint() != "" {
 		var err error
 		if endpoints, err = only(req.GetEndpoint(), name, endpoints); err != nil {
@@ -141,7 +144,27 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 			Suggestion:  "correct what is named, and put it again",
 		}
 	}
+	if e.Unresolved != nil {
+		return unresolved(e)
+	}
 	return probeResult(e.Address, probe.Run(ctx, e.Target))
+}
+
+// unresolved is the result of an endpoint that DNS did not tell.
+func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
+	out := &adminv1.ProbeResult{
+		Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: reason(certs.Classify(e.Unresolved)),
+		Explanation: certs.ErrorText(e.Unresolved),
+	}
+	if dns, ok := errors.AsType[*net.DNSError](e.Unresolved); ok {
+		what := certs.ErrorText(errors.New(dns.Err))
+		if dns.Server != "" {
+			what += " (asked " + dns.Server + ")"
+		}
+		out.Explanation = fmt.Sprintf("the name %.260q does not resolve: %s; addresses that were known before stay in use", cmp.Or(dns.Name, e.Address), what)
+		out.Suggestion = fmt.Sprintf("correct %s or dns.servers, or this machine's name resolution", e.Target.AddressField)
+	}
+	return out
 }
 
 // probeResult returns the API's form of a result.

@@ -31,8 +31,11 @@ func (g *Gateway) observe(e upstream.Event) {
 		Type: adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH, Kind: adminv1.Kind_KIND_UPSTREAM, Name: e.Upstream, Endpoint: e.Endpoint,
 		Health: healths[e.Health], Count: 1,
 	}
-	if e.Kind == upstream.Failed {
+	switch e.Kind {
+	case upstream.Failed:
 		out.Type, out.Count = adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE, e.Count
+	case upstream.EndpointsChanged:
+		out.Type, out.Health, out.Message = adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED, adminv1.EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED, e.Message
 	}
 	if e.Failure != nil {
 		out.Reason, out.Message = reason(e.Failure.Reason), e.Failure.Message

@@ -171,12 +171,17 @@ func (p *publisher) publish() {
 		}
 		publishLatencies(object(u.Latencies, label("upstream", u.Name)), u.Latencies)
 		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
-		for i, e := range u.Live.Status() {
-			type endpoint struct {
-				u *upstream.Upstream
-				i int
-			}
-			publishEndpoint(object(endpoint{u.Live, i}, label("upstream", u.Name), label("endpoint", e.Address)), e)
+		if d := u.Live.DNS(); d != nil {
+			publishDNS(object(u.Live, label("upstream", u.Name)), d, len(u.Live.Endpoints()))
+		}
+		endpoints := u.Live.Status()
+		open := map[string]uint64{} // an endpoint that has left may have the address of another
+		for _, e := range endpoints {
+			open[e.Address] += e.Open
+		}
+		for _, e := range endpoints {
+			e.Open = open[e.Address]
+			publishEndpoint(object(e.Of, label("upstream", u.Name), label("endpoint", e.Address)), e)
 		}
 	}
 	p.last = next
@@ -295,6 +300,15 @@ func publishLatencies(o *object, l *upstream.Latencies) {
 	o.histogram("upstream_response_head_seconds", l.Head.Counts())
 }
 
+func publishDNS(o *object, d *upstream.DNSStatus, endpoints int) {
+	o.gauge([]string{"upstream", "dns", "endpoints"}, float64(endpoints))
+	o.counter([]string{"upstream", "dns", "lookups"}, float64(d.Asked-d.Failed), label("result", "ok"))
+	o.counter([]string{"upstream", "dns", "lookups"}, float64(d.Failed), label("result", "failed"))
+	if !d.Resolved.IsZero() {
+		o.gauge([]string{"upstream", "dns", "age_seconds"}, time.Since(d.Resolved).Seconds())
+	}
+}
+
 func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	o.gauge([]string{"upstream", "conn", "open"}, float64(e.Open))
 	o.counter([]string{"upstream", "conn", "made"}, float64(e.Made))
@@ -315,7 +329,9 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 		o.counter([]string{"upstream", "dial", "seconds"}, t.Total.Seconds(), label("phase", phase))
 	}
 	if w := e.Warm; w != nil {
-		o.gauge([]string{"upstream", "warm", "ready"}, float64(w.Ready))
+		if !e.Left {
+			o.gauge([]string{"upstream", "warm", "ready"}, float64(w.Ready))
+		}
 		o.counter([]string{"upstream", "warm", "used"}, float64(w.Used))
 		o.counter([]string{"upstream", "warm", "missed"}, float64(w.Missed))
 		o.counter([]string{"upstream", "warm", "expired"}, float64(w.Expired))
@@ -325,7 +341,7 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	if e.Health == upstream.Up {
 		health = 1
 	}
-	if e.Health != upstream.Unknown {
+	if e.Health != upstream.Unknown && !e.Left {
 		o.gauge([]string{"upstream", "up"}, health)
 	}
 }

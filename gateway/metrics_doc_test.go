@@ -75,6 +75,12 @@ func everyMetric(t *testing.T) string {
 	c.echo(t, "let through")
 	c.Close()
 
+	g.put(&adminv1.Upstream{Name: "named", Dns: &adminv1.Dns{Hostname: "localhost", Port: 1}})
+	eventually(t, "the name resolves", func() bool {
+		named, _ := g.live.Load().Upstream("named")
+		return len(named.Live.Endpoints()) > 0
+	})
+
 	announced := tcpListener("announced", "127.0.0.1:0")
 	announced.AcceptProxyProtocol = &adminv1.AcceptProxyProtocol{TrustedSources: []string{"127.0.0.1"}}
 	g.put(announced)

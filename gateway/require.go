@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -59,12 +60,19 @@ func (p *plan) prove(ctx context.Context) error {
 		name      string
 		endpoints []snapshot.Endpoint
 	}
-	var upstreams []probed
+	var upstreams []*probed
 	var all []snapshot.Endpoint
+	var asking sync.WaitGroup // for the endpoints of those that have them from DNS
 	for _, name := range p.next.Changed(p.live) {
-		takes := slices.DeleteFunc(p.next.Endpoints(name, p.next.RequestHost(name)), func(e snapshot.Endpoint) bool { return e.Draining })
-		upstreams = append(upstreams, probed{name, takes})
-		all = append(all, takes...)
+		u := &probed{name: name}
+		upstreams = append(upstreams, u)
+		asking.Go(func() {
+			u.endpoints = slices.DeleteFunc(p.next.Endpoints(ctx, name, p.next.RequestHost(name)), func(e snapshot.Endpoint) bool { return e.Draining })
+		})
+	}
+	asking.Wait()
+	for _, u := range upstreams {
+		all = append(all, u.endpoints...)
 	}
 	results := probeAll(ctx, all).Results
 	if err := ctx.Err(); err != nil {

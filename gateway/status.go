@@ -72,12 +72,30 @@ func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 				Sha256Fingerprint: fingerprint, Connections: uint64(open[fingerprint]),
 			})
 		}
+		s.Dns = dnsStatus(u.Live.DNS())
 		for _, e := range u.Live.Status() {
+			if e.Left && e.Open == 0 {
+				continue
+			}
 			s.Endpoints = append(s.Endpoints, endpointStatus(e))
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+func dnsStatus(d *upstream.DNSStatus) *adminv1.DnsStatus {
+	if d == nil {
+		return nil
+	}
+	s := &adminv1.DnsStatus{Error: d.Error}
+	if !d.Resolved.IsZero() {
+		s.Resolved = timestamppb.New(d.Resolved)
+	}
+	if !d.Next.IsZero() {
+		s.Next = timestamppb.New(d.Next)
+	}
+	return s
 }
 
 var healths = map[upstream.Health]adminv1.EndpointHealth{

@@ -26,7 +26,7 @@ type BackOptions struct {
 	TLS      bool // the upstream's endpoints speak TLS
 
 	// SendUpstreamHost sends Host in place of the host that the client asked
-	// for; the endpoint's address if Host is "".
+	// for; the endpoint's Authority if Host is "".
 	SendUpstreamHost bool
 	Host             string
 
@@ -45,8 +45,8 @@ type BackOptions struct {
 type Back struct {
 	options BackOptions
 
-	endpoints map[*upstream.Endpoint]*pool // nil if each host or client has its own
-	hosts     *hostPools                   // nil if not
+	endpoints endpointPools
+	hosts     *hostPools // nil unless each host or client has pools of its own: then there are none else
 
 	// What connections use again.
 	buffers  socket.Pool
@@ -59,12 +59,11 @@ func NewBack(o BackOptions) *Back {
 	b := &Back{options: o}
 	if o.Upstream.FromHost() || o.Upstream.Announces() {
 		b.hosts = newHostPools(b)
+		o.Upstream.NotifyLeft(b.hosts.leave)
 		return b
 	}
-	b.endpoints = make(map[*upstream.Endpoint]*pool)
-	for _, e := range o.Upstream.Order() {
-		b.endpoints[e] = b.newPool(hostPool{endpoint: e})
-	}
+	b.endpoints.back = b
+	o.Upstream.NotifyLeft(b.endpoints.leave)
 	return b
 }
 
@@ -73,17 +72,16 @@ func NewBack(o BackOptions) *Back {
 func (b *Back) Retire() {
 	if b.hosts != nil {
 		b.hosts.retire()
+		return
 	}
-	for _, p := range b.endpoints {
-		p.retire()
-	}
+	b.endpoints.retire()
 }
 
 // pool returns the connections to an endpoint for a request's host, which came
 // over c.
 func (b *Back) pool(e *upstream.Endpoint, host string, c *conn) *pool {
 	if b.hosts == nil {
-		return b.endpoints[e]
+		return b.endpoints.pool(e)
 	}
 	key := hostPool{endpoint: e}
 	if b.options.Upstream.FromHost() {
@@ -110,7 +108,7 @@ func (b *Back) host(e *upstream.Endpoint) string {
 	if b.options.Host == "" && e.Network() == "unix" {
 		return "localhost" // a path is no host
 	}
-	return cmp.Or(b.options.Host, e.Address())
+	return cmp.Or(b.options.Host, e.Authority())
 }
 
 func (b *Back) newPool(key hostPool) *pool {

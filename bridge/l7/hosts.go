@@ -52,7 +52,7 @@ func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 		return at.Value.(*pool), nil
 	}
 	p = h.back.newPool(key)
-	if h.retired || key.client != nil && !key.client.announcedAs.add(p) {
+	if h.retired || key.endpoint.Left() || key.client != nil && !key.client.announcedAs.add(p) {
 		p.retired = true
 		return p, nil
 	}
@@ -99,6 +99,23 @@ func (h *hostPools) retire() {
 	h.mu.Unlock()
 	for _, p := range all {
 		p.retire()
+	}
+}
+
+// leave ends the pools of an endpoint that has left the upstream.
+func (h *hostPools) leave(e *upstream.Endpoint) {
+	h.mu.Lock()
+	var all []*pool
+	for key, at := range h.pools {
+		if key.endpoint == e {
+			p := at.Value.(*pool)
+			all = append(all, p)
+			h.removeLocked(p)
+		}
+	}
+	h.mu.Unlock()
+	for _, p := range all {
+		p.leaves()
 	}
 }
 

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,7 @@ func (t *trial) where() string {
 	return at
 }
 
-func (t *trial) address() string { return t.target.Field + ".address" }
+func (t *trial) address() string { return cmp.Or(t.target.AddressField, t.target.Field+".address") }
 
 func (t *trial) explainDial() diagnosis {
 	host, _, _ := net.SplitHostPort(t.target.Address)

@@ -18,6 +18,9 @@ type Target struct {
 	// "endpoints[2]".
 	Field string
 
+	// AddressField is where the address is set; "": in address of Field.
+	AddressField string
+
 	// Client is the TLS settings. Only its options are used. Nil: plaintext.
 	Client *certs.Client
 

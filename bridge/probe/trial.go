@@ -8,6 +8,7 @@ import (
 	"net/http/httptrace"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -92,8 +93,7 @@ func (t *trial) dial(ctx context.Context) (net.Conn, error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSDone: func(httptrace.DNSDoneInfo) { t.dns = time.Since(start) },
 	})
-	var d net.Dialer
-	raw, err := d.DialContext(ctx, t.target.Network, t.target.Address)
+	raw, err := resolve.Dial(ctx, t.target.Network, t.target.Address)
 	if t.connect = time.Since(start) - t.dns; err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -20,7 +21,7 @@ func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, 
 	raw, err := e.connect(ctx)
 	elapsed := time.Since(start)
 	e.connects.add(elapsed)
-	e.latencies.Connect.Observe(elapsed)
+	e.upstream.options.Latencies.Connect.Observe(elapsed)
 	trace.Connect += elapsed
 	if err != nil {
 		return nil, e.failure(e.Network(), elapsed, err)
@@ -38,7 +39,7 @@ func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, 
 	conn, err := e.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
 	e.shakes.add(elapsed)
-	e.latencies.Handshake.Observe(elapsed)
+	e.upstream.options.Latencies.Handshake.Observe(elapsed)
 	trace.Handshake += elapsed
 	if err != nil {
 		// Not a reset: that could overtake the alert that tells the peer why.
@@ -79,30 +80,29 @@ func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socke
 	}
 	e.open.Add(1)
 	c.sock = socket.New(raw, func() {
-		e.tracker.remove(c)
+		e.upstream.options.Tracker.remove(c)
 		e.open.Add(-1)
-		e.descriptors.ReleaseUpstream()
+		e.upstream.options.Descriptors.ReleaseUpstream()
 	})
-	e.tracker.add(c)
+	e.upstream.options.Tracker.add(c)
 	return c.sock
 }
 
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.upstream.options.ConnectTimeout)
 	defer cancel()
-	if err := e.descriptors.TakeUpstream(ctx); err != nil {
+	if err := e.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
 		return nil, err
 	}
-	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
-	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return d.DialContext(ctx, e.options.Network, e.options.Address) })
+	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return resolve.Dial(ctx, e.options.Network, e.options.Address) })
 	if err != nil {
-		e.descriptors.ReleaseUpstream()
+		e.upstream.options.Descriptors.ReleaseUpstream()
 	}
 	return conn, err
 }
 
 func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.upstream.options.HandshakeTimeout)
 	defer cancel()
 	return c.HandshakeAs(ctx, sock, host)
 }

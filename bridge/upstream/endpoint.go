@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -9,9 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -35,21 +33,17 @@ func (e *DialError) Unwrap() error { return e.Err }
 // An Endpoint is one address of an Upstream. All methods may be called
 // concurrently.
 type Endpoint struct {
-	upstream                         string
-	options                          EndpointOptions
-	connectTimeout, handshakeTimeout time.Duration
-	log                              hclog.Logger
-
+	upstream *Upstream
+	options  EndpointOptions
 	fromHost bool // the server name comes with each connection
 
-	proxyProtocol proxyproto.Version // by which clients are announced
-	tracker       *Tracker
-	observer      func(Event) // nil: nobody is told
+	// The share of the traffic, as the next group has it. See setShare.
+	weight atomic.Int64
+	backup atomic.Bool
 
-	due int // a balancer's; guarded by its lock
+	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
 
-	warm        *warmPool           // nil: none is kept
-	descriptors *socket.Descriptors // may be nil
+	warm *warmPool // nil: none is kept
 
 	health           health
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
@@ -57,16 +51,43 @@ type Endpoint struct {
 	made, requests   atomic.Uint64
 	full, resumed    atomic.Uint64
 	connects, shakes timing
-	latencies        *Latencies                          // of the upstream
 	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
 	failures         failures
 }
+
+// newEndpoint returns an endpoint of u. It is not in u's group yet.
+func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
+	e := &Endpoint{upstream: u, options: o}
+	e.setShare(o.Weight, o.Backup)
+	for _, c := range e.clients() {
+		e.fromHost = e.fromHost || c.Options().FromHost
+	}
+	if u.options.Warm > 0 && o.Stream != nil && !o.Draining && !e.fromHost && !u.announces {
+		e.keepWarm()
+	}
+	return e
+}
+
+// takes reports whether the endpoint takes traffic now.
+func (e *Endpoint) takes() bool { return !e.options.Draining }
 
 // Network returns "tcp" or "unix".
 func (e *Endpoint) Network() string { return e.options.Network }
 
 // Address returns the endpoint's host:port or path.
 func (e *Endpoint) Address() string { return e.options.Address }
+
+// Authority returns what the endpoint is called in a request's Host: host:port, or
+// a path.
+func (e *Endpoint) Authority() string { return cmp.Or(e.options.Authority, e.options.Address) }
+
+// Backup reports whether the endpoint is tried only after every one that is not a
+// backup, and Draining whether it takes no new connections.
+func (e *Endpoint) Backup() bool   { return e.backup.Load() }
+func (e *Endpoint) Draining() bool { return e.options.Draining || e.Left() }
+
+// Client returns the TLS settings for a purpose; nil: plaintext.
+func (e *Endpoint) Client(p Purpose) *certs.Client { return e.client(p) }
 
 // DialAs connects to the endpoint and, unless it is plaintext, completes the
 // TLS handshake, each within its own timeout and ctx. What comes of it is
@@ -138,7 +159,7 @@ func (e *Endpoint) succeeded() {
 
 func (e *Endpoint) failure(phase string, elapsed time.Duration, err error) *DialError {
 	return &DialError{
-		Upstream: e.upstream,
+		Upstream: e.upstream.Name(),
 		Endpoint: e.Address(),
 		Phase:    phase,
 		Reason:   certs.Classify(err),
@@ -197,7 +218,7 @@ func (e *Endpoint) note(f *DialError) {
 		e.warm.signal()
 	}
 	if due {
-		e.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),
+		e.upstream.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),
 			"error", message, "elapsed", f.Elapsed, "suppressed", suppressed)
 		e.tell(Event{Kind: Failed, Health: e.health.load(), Failure: failure, Count: suppressed + 1})
 	}
@@ -215,10 +236,8 @@ func (e *Endpoint) blamesHost(r certs.Reason) bool {
 }
 
 func (e *Endpoint) tell(event Event) {
-	if e.observer != nil {
-		event.Upstream, event.Endpoint = e.upstream, e.Address()
-		e.observer(event)
-	}
+	event.Endpoint = e.Address()
+	e.upstream.tell(event)
 }
 
 // NoteRequest counts an HTTP request sent to the endpoint.

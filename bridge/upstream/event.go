@@ -10,8 +10,9 @@ import (
 type EventKind int
 
 const (
-	HealthChanged EventKind = iota
-	Failed                  // an attempt to connect, or a connection just made
+	HealthChanged    EventKind = iota
+	Failed                     // an attempt to connect, or a connection just made
+	EndpointsChanged           // DNS has others; what is about one endpoint is then zero
 )
 
 // An Event is what an Upstream tells its observer. Failures of an endpoint for
@@ -25,6 +26,14 @@ type Event struct {
 	Health  Health   // the endpoint's now
 	Failure *Failure // what failed, or made the endpoint go down; nil when it came up. Not to be modified.
 	Count   uint64   // Failed: how often for this reason since that was last told
+	Message string   // EndpointsChanged: which came and which left; bounded
+}
+
+func (u *Upstream) tell(event Event) {
+	if u.options.Observer != nil {
+		event.Upstream = u.Name()
+		u.options.Observer(event)
+	}
 }
 
 // maxChanges is how many changes of health are told within tellEvery.

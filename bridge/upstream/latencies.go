@@ -17,4 +17,4 @@ type Latencies struct {
 
 // NoteHead counts how long an HTTP request had waited for its response's head
 // when that came.
-func (e *Endpoint) NoteHead(d time.Duration) { e.latencies.Head.Observe(d) }
+func (e *Endpoint) NoteHead(d time.Duration) { e.upstream.options.Latencies.Head.Observe(d) }

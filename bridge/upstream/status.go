@@ -32,8 +32,10 @@ func (h Health) String() string {
 
 // EndpointStatus is what became of one endpoint since its Upstream was made.
 type EndpointStatus struct {
+	Of               *Endpoint
 	Network, Address string
 	Backup, Draining bool
+	Left             bool // as Endpoint.Left; then it is draining too
 
 	Health Health
 	Open   uint64 // connections open now, warm ones and those still shaking hands included
@@ -77,8 +79,10 @@ func (e *Endpoint) status() EndpointStatus {
 	s := EndpointStatus{
 		Network:           e.Network(),
 		Address:           e.Address(),
-		Backup:            e.options.Backup,
-		Draining:          e.options.Draining,
+		Of:                e,
+		Backup:            e.Backup(),
+		Draining:          e.Draining(),
+		Left:              e.Left(),
 		Health:            e.health.load(),
 		Open:              uint64(max(e.open.Load(), 0)),
 		Made:              e.made.Load(),

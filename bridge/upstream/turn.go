@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type Key struct {
 // one goroutine at a time.
 type Turn struct {
 	upstream *Upstream
+	group    *group // whose endpoints order has
 	key      Key
 	order    []*Endpoint // those that are left, best first
 	at       *Endpoint   // where it is now
@@ -28,22 +30,43 @@ type Turn struct {
 
 // Begin starts the way through u. It must be ended with End.
 func (t *Turn) Begin(u *Upstream, key Key) {
-	*t = Turn{upstream: u, key: key, order: u.Order()}
+	g := u.group.Load()
+	*t = Turn{upstream: u, group: g, key: key, order: g.order()}
 }
 
 // Next returns the endpoint to try now: the best of those that take traffic and
 // were not tried, or ErrNoEndpoint if there is none. The endpoint before it is
 // left.
 //
-// Where there must be waiting, until a limit allows another request, wait is
-// asked for what bounds it, and done called when that is over. Nil: nothing is
-// waited for.
+// Where there must be waiting, until a limit allows another request or the first
+// endpoints are known, wait is asked for what bounds it, and done called when that
+// is over. Nil: nothing is waited for.
 func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
+	if len(t.order) == 0 && t.upstream.dns != nil {
+		t.renew(wait)
+	}
 	if len(t.order) == 0 {
+		if t.upstream.dns != nil && len(t.group.endpoints) == 0 {
+			return nil, t.upstream.dns.failure()
+		}
 		return nil, ErrNoEndpoint
 	}
 	t.at, t.order = t.order[0], t.order[1:]
 	return t.at, nil
+}
+
+// renew has the Turn go on to endpoints that there were not when it began.
+func (t *Turn) renew(wait func() (ctx context.Context, done func())) {
+	before := t.group
+	if len(before.endpoints) == 0 {
+		t.upstream.dns.await(wait)
+	}
+	if t.group = t.upstream.group.Load(); t.group == before {
+		return
+	}
+	t.order = slices.DeleteFunc(slices.Clone(t.group.order()), func(e *Endpoint) bool {
+		return slices.Contains(before.endpoints, e) // and so was tried
+	})
 }
 
 // End gives back what the Turn holds. Calling it again, or without Begin, does

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,6 +34,7 @@ const (
 type Options struct {
 	Name      string
 	Endpoints []EndpointOptions
+	DNS       *DNSOptions // in place of Endpoints; nil: those are all, for good
 
 	ConnectTimeout   time.Duration // for TCP, name resolution included; 0: 5s
 	HandshakeTimeout time.Duration // for TLS; 0: 10s
@@ -59,6 +61,10 @@ type Options struct {
 	// It may be nil.
 	Descriptors *socket.Descriptors
 
+	// Replaces is the Upstream that this one stands in for. It is not kept. It may be
+	// nil.
+	Replaces *Upstream
+
 	// Tracker is that of the upstream's name, which other revisions of it
 	// share. Nil: its connections are not tracked.
 	Tracker *Tracker
@@ -77,6 +83,7 @@ type Options struct {
 // EndpointOptions describe one Endpoint.
 type EndpointOptions struct {
 	Network, Address string // "tcp" and host:port, or "unix" and a path
+	Authority        string // what it is called in a request's Host; "": Address
 	Weight           int    // share relative to the others'; 0: 1
 	Backup           bool   // tried only after every endpoint that is not
 	Draining         bool   // takes no new connections
@@ -89,88 +96,62 @@ type EndpointOptions struct {
 // An Upstream is a group of endpoints that serve the same thing. All methods
 // may be called concurrently.
 type Upstream struct {
-	name      string
-	endpoints []*Endpoint // as configured
+	options   Options // with the defaults filled in
+	log       hclog.Logger
 	announces bool
 
-	primaries, backups *balancer
-	only               []*Endpoint // the answer of Order when there is but one
+	group   atomic.Pointer[group] // never nil
+	members membership
+	dns     *discovery // nil: endpoints do not change
 }
 
 // New returns the Upstream that o describes. It dials nothing.
 func New(o Options) *Upstream {
-	log := o.Logger
-	if log == nil {
-		log = hclog.NewNullLogger()
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
 	}
-	log = log.With("upstream", o.Name)
 	if o.Latencies == nil {
 		o.Latencies = new(Latencies)
 	}
-	u := &Upstream{name: o.Name, announces: o.ProxyProtocol != proxyproto.None}
-	var primaries, backups []*Endpoint
-	for _, eo := range o.Endpoints {
-		e := &Endpoint{
-			upstream:         o.Name,
-			options:          eo,
-			connectTimeout:   cmp.Or(o.ConnectTimeout, 5*time.Second),
-			handshakeTimeout: cmp.Or(o.HandshakeTimeout, 10*time.Second),
-			log:              log,
-			proxyProtocol:    o.ProxyProtocol,
-			tracker:          o.Tracker,
-			latencies:        o.Latencies,
-			descriptors:      o.Descriptors,
-			observer:         o.Observer,
-		}
-		for _, c := range e.clients() {
-			e.fromHost = e.fromHost || c.Options().FromHost
-		}
-		if o.Warm > 0 && eo.Stream != nil && !eo.Draining && !e.fromHost && !u.announces {
-			e.keepWarm(o)
-		}
-		u.endpoints = append(u.endpoints, e)
-		switch {
-		case eo.Draining:
-		case eo.Backup:
-			backups = append(backups, e)
-		default:
-			primaries = append(primaries, e)
-		}
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
+	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None}
+	endpoints := make([]*Endpoint, len(o.Endpoints))
+	for i, eo := range o.Endpoints {
+		endpoints[i] = u.newEndpoint(eo)
 	}
-	u.primaries, u.backups = newBalancer(primaries), newBalancer(backups)
-	if len(primaries)+len(backups) == 1 {
-		u.only = slices.Concat(primaries, backups)
+	if o.DNS != nil {
+		u.dns, endpoints = u.discover(*o.DNS)
 	}
+	u.options.DNS, u.options.Replaces = nil, nil // or each revision would keep all those before it
+	u.group.Store(newGroup(endpoints))
 	return u
 }
 
 // Name returns the upstream's name.
-func (u *Upstream) Name() string { return u.name }
+func (u *Upstream) Name() string { return u.options.Name }
+
+// Endpoints returns the endpoints that there are now, as configured. The caller
+// must not modify the slice.
+func (u *Upstream) Endpoints() []*Endpoint { return u.group.Load().endpoints }
 
 // Order returns the endpoints to try for one connection, best first. The
 // first is the choice of smooth weighted round robin, the others follow in the
 // order in which they are due, backups last. Draining ones are left out. The
 // caller must not modify the slice.
-func (u *Upstream) Order() []*Endpoint {
-	if u.only != nil {
-		return u.only
-	}
-	order := make([]*Endpoint, 0, len(u.primaries.shares)+len(u.backups.shares))
-	order = u.primaries.next(order)
-	return u.backups.next(order)
-}
+func (u *Upstream) Order() []*Endpoint { return u.group.Load().order() }
 
 // FromHost reports whether the server name that an endpoint is asked for is that
 // of the host given to DialAs, so that a connection serves no other host.
 func (u *Upstream) FromHost() bool {
-	return slices.ContainsFunc(u.endpoints, func(e *Endpoint) bool { return e.fromHost })
+	return u.group.Load().fromHost || u.dns != nil && u.dns.options.FromHost
 }
 
 // Flush forgets every TLS session with the endpoints, so that the next
 // handshakes are full. It returns how many there were.
 func (u *Upstream) Flush() int {
 	n := 0
-	for _, e := range u.endpoints {
+	for _, e := range u.Endpoints() {
 		for _, c := range e.clients() {
 			n += c.Flush()
 		}
@@ -178,23 +159,39 @@ func (u *Upstream) Flush() int {
 	return n
 }
 
-// Start begins to keep warm connections, if Options ask for any. It is called
-// when u has come to take traffic: before, nothing is dialled. The caller must
-// call Retire in the end. Calling Start again changes nothing.
+// Start begins to keep warm connections, if Options ask for any, and to ask DNS
+// for the endpoints. It is called when u has come to take traffic: before, nothing
+// is dialled or asked. The caller must call Retire in the end. Calling Start again
+// changes nothing.
 func (u *Upstream) Start() {
-	for _, e := range u.endpoints {
-		e.warm.start()
+	u.members.mu.Lock()
+	if !u.members.started && !u.members.retired {
+		u.members.started = true
+		for _, e := range u.Endpoints() {
+			e.start()
+		}
+	}
+	u.members.mu.Unlock()
+	if u.dns != nil {
+		u.dns.start()
 	}
 }
 
 // Retire closes the connections that are kept warm, for good, and returns when
 // what Start began has ended. Whoever still calls Dial gets new connections.
 func (u *Upstream) Retire() {
-	for _, e := range u.endpoints {
-		e.warm.end()
+	u.members.mu.Lock()
+	u.members.retired = true
+	u.members.mu.Unlock()
+	if u.dns != nil {
+		u.dns.stop()
 	}
-	for _, e := range u.endpoints {
-		e.warm.wait()
+	present, gone := u.all()
+	for _, e := range present {
+		e.end()
+	}
+	for _, e := range slices.Concat(present, gone) {
+		e.wait()
 	}
 }
 
@@ -220,14 +217,21 @@ func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 	return t.Dial(ctx, p, host)
 }
 
-// Status tells what became of each endpoint, in the order configured.
+// Status tells what became of each endpoint, in the order configured. After them
+// come those that DNS has no more, for as long as they have connections and a
+// while longer.
 func (u *Upstream) Status() []EndpointStatus {
-	all := make([]EndpointStatus, len(u.endpoints))
-	for i, e := range u.endpoints {
-		all[i] = e.status()
+	present, gone := u.all()
+	var all []EndpointStatus
+	for _, e := range slices.Concat(present, gone) {
+		all = append(all, e.status())
 	}
 	return all
 }
+
+// DNS tells what became of asking for the endpoints; nil if they do not come from
+// DNS.
+func (u *Upstream) DNS() *DNSStatus { return u.dns.status() }
 
 // A balancer orders endpoints by smooth weighted round robin, as nginx does:
 // each time every endpoint gains its weight, and the one that has most is
@@ -236,6 +240,7 @@ func (u *Upstream) Status() []EndpointStatus {
 type balancer struct {
 	mu     sync.Mutex
 	shares []share
+	due    []int // of those that next appends, but the first
 	total  int
 }
 
@@ -247,7 +252,7 @@ type share struct {
 func newBalancer(endpoints []*Endpoint) *balancer {
 	b := &balancer{}
 	for _, e := range endpoints {
-		weight := max(e.options.Weight, 1)
+		weight := int(e.weight.Load())
 		b.shares = append(b.shares, share{endpoint: e, weight: weight})
 		b.total += weight
 	}
@@ -272,14 +277,20 @@ func (b *balancer) next(order []*Endpoint) []*Endpoint {
 	chosen := &b.shares[best]
 	order = append(order, chosen.endpoint)
 
+	// By insertion: there are few, and an endpoint cannot note when it is due, for
+	// it may be in two groups while they change.
 	rest := len(order)
-	for i := range b.shares {
-		if i != best {
-			order = append(order, b.shares[i].endpoint)
-			b.shares[i].endpoint.due = b.shares[i].current
+	b.due = b.due[:0]
+	for i, s := range b.shares {
+		if i == best {
+			continue
+		}
+		order, b.due = append(order, s.endpoint), append(b.due, s.current)
+		for j := len(b.due) - 1; j > 0 && b.due[j] > b.due[j-1]; j-- {
+			b.due[j], b.due[j-1] = b.due[j-1], b.due[j]
+			order[rest+j], order[rest+j-1] = order[rest+j-1], order[rest+j]
 		}
 	}
-	slices.SortStableFunc(order[rest:], func(x, y *Endpoint) int { return cmp.Compare(y.due, x.due) })
 	chosen.current -= b.total
 	return order
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -138,6 +140,9 @@ func upstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamSt
 		for _, e := range u.GetEndpoints() {
 			addresses = append(addresses, e.GetAddress())
 		}
+		if d := u.GetDns(); d != nil {
+			addresses = append(addresses, "by DNS: "+dnsName(d))
+		}
 		transport, trust := "tls", "system"
 		switch v := u.GetTls().GetVerification(); {
 		case u.GetPlaintext() != nil:
@@ -155,6 +160,15 @@ func upstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamSt
 		t.add(u.GetName(), few(addresses), transport, u.GetTls().GetCertificate(), trust, upstreamHealth(now[u.GetName()]))
 	}
 	return t
+}
+
+// dnsName is what endpoints by DNS are asked for: "web.internal:443", or the name
+// of SRV records.
+func dnsName(d *adminv1.Dns) string {
+	if d.GetSrv() != "" {
+		return d.GetSrv()
+	}
+	return net.JoinHostPort(d.GetHostname(), strconv.Itoa(int(d.GetPort())))
 }
 
 // upstreamHealth sums the endpoints up: "2 up, 1 down (UNKNOWN_CA)".

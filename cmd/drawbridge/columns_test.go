@@ -61,6 +61,8 @@ func TestUpstreamsAreShownWithTheirHealth(t *testing.T) {
 		`name: "report" tls { verification: VERIFICATION_REPORT_ONLY }`,
 		`name: "skip" tls { verification: VERIFICATION_INSECURE_SKIP trust_bundles: "x" }`,
 		`name: "broken"`,
+		`name: "named" dns { hostname: "h" port: 1 }`,
+		`name: "service" dns { srv: "_a._tcp.b" }`,
 	} {
 		ups = append(ups, &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: text(t, &adminv1.Upstream{}, in)}})
 	}
@@ -71,7 +73,9 @@ func TestUpstreamsAreShownWithTheirHealth(t *testing.T) {
 		"mixed|a:1,b:1,c:1 +1|tls||x,y|1 up, 1 down (UNKNOWN_CA), 1 not tried",
 		"report||tls, verification reported only||system|",
 		"skip||tls, NOT verified|||",
-		"broken||tls||system|down: trust bundle gone")
+		"broken||tls||system|down: trust bundle gone",
+		"named|by DNS: h:1|tls||system|",
+		"service|by DNS: _a._tcp.b|tls||system|")
 }
 
 func TestRoutesAreShownWithTheirAction(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 const statusLong = `Status shows what is true of the running gateway now: its listeners with the
 addresses they are bound to, its upstreams' endpoints with their handshakes (and
 why each full one was not a resumption) and the last failure of each, the
-connections kept warm where pool.warm asks for any, connections by client
+connections kept warm where pool.warm asks for any, what DNS says where the
+endpoints come from it, connections by client
 certificate where they were not all made with the same, what verification would
 have refused under REPORT_ONLY, and every resource that could not be made live,
 with the reason.
@@ -121,7 +122,7 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 		problems.add(kindLabel(p.GetKind()), p.GetName(), p.GetReason())
 	}
 	for _, t := range []*table{
-		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), warmTable(ups), reportedTable(ups), identityTable(ups), problems,
+		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), dnsTable(ups, time.Now()), warmTable(ups), reportedTable(ups), identityTable(ups), problems,
 	} {
 		if len(t.rows) == 0 {
 			continue
@@ -170,6 +171,32 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 			t.add(u.GetName(), e.GetAddress(), health, fmt.Sprint(e.GetConnections()), fmt.Sprint(e.GetConnectionsMade()), fmt.Sprint(e.GetRequests()),
 				handshakes(e), presented(e.GetCertificate(), now), lastFailure(u, e, now))
 		}
+	}
+	return t
+}
+
+// dnsTable has the upstreams whose endpoints come from DNS.
+func dnsTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
+	t := &table{header: []string{"UPSTREAM", "BY DNS", "CONFIRMED", "ASKED AGAIN", "ERROR"}}
+	for _, u := range ups {
+		d := u.GetDns()
+		if d == nil {
+			continue
+		}
+		n := 0
+		for _, e := range u.GetEndpoints() {
+			if !e.GetDraining() {
+				n++
+			}
+		}
+		confirmed, next := "never", ""
+		if d.GetResolved() != nil {
+			confirmed = fmt.Sprintf("%v ago", max(now.Sub(d.GetResolved().AsTime()), 0).Truncate(time.Second))
+		}
+		if d.GetNext() != nil {
+			next = fmt.Sprintf("in %v", max(d.GetNext().AsTime().Sub(now), 0).Round(time.Second))
+		}
+		t.add(u.GetName(), count(n, "endpoint"), confirmed, next, d.GetError())
 	}
 	return t
 }

@@ -48,6 +48,16 @@ func TestWarmConnectionsAndPausesAreShownWhereThereAreAny(t *testing.T) {
 		"NOT ACCEPTING 2 listeners: clients have 20 of 100 file descriptors, upstreams 19")
 }
 
+func TestWhatDNSSaysIsShownWhereEndpointsComeFromIt(t *testing.T) {
+	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `
+		upstreams { name: "u" dns { resolved { seconds: 990 } next { seconds: 1030 } } endpoints { address: "a:1" } endpoints { address: "b:1" } endpoints { address: "c:1" draining: true } }
+		upstreams { name: "gone" reason: "DNS_FAILURE: no such host" dns { next { seconds: 1001 } error: "no such host" } }
+		upstreams { name: "fixed" endpoints { address: "a:1" } }`)
+	check(t, dnsTable(ups.GetUpstreams(), time.Unix(1000, 0)), "u|2 endpoints|10s ago|in 30s|", "gone|0 endpoints|never|in 1s|no such host")
+	sh := serveFake(t, fakeAdmin{status: fakeStatus{upstreams: ups}})
+	sh.run(t.Context(), "status").want(t, exitOK, "UPSTREAM   BY DNS", "DNS_FAILURE: no such host")
+}
+
 func TestCertificatesInUseAreShownByDaysLeft(t *testing.T) {
 	list := text(t, &adminv1.StatusServiceListCertificatesResponse{}, `
 		certificates { use: CERTIFICATE_USE_UPSTREAM name: "u" endpoint: "a:1" days_left: -2 used_by: "upstream u"

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -188,7 +189,7 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 	u := s.upstreams[name]
 	t := u.msg.GetTls()
 	out := &adminv1.ExplainedUpstream{
-		Name: name, Percent: percent, Reason: u.down,
+		Name: name, Percent: percent, Reason: u.reason(),
 		Certificate: t.GetCertificate(), TrustBundles: t.GetTrustBundles(), Passthrough: u.passes(),
 	}
 	if overTLS(u.msg) {
@@ -196,6 +197,19 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 	}
 	if c := u.uses.certificate; c != nil {
 		out.Sha256Fingerprint = c.Fingerprint()
+	}
+	if u.name != nil {
+		for _, e := range u.live.Endpoints() {
+			to := &adminv1.ExplainedEndpoint{Address: e.Address(), Backup: e.Backup(), Tls: overTLS(u.msg)}
+			purpose := upstream.HTTP
+			if p == adminv1.Protocol_PROTOCOL_TCP {
+				purpose = upstream.Stream
+			}
+			if client := e.Client(purpose); client != nil {
+				to.ServerName, to.VerifyNames = namesOf(client.Options(), host)
+			}
+			out.Endpoints = append(out.Endpoints, to)
+		}
 	}
 	for _, e := range u.msg.GetEndpoints() {
 		to := &adminv1.ExplainedEndpoint{Address: e.GetAddress(), Backup: e.GetBackup(), Draining: e.GetDraining(), Tls: overTLS(u.msg)}

@@ -253,7 +253,7 @@ func TestWhatIsDownIsExplainedAsDown(t *testing.T) {
 	if got := w.explain(&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}); got.GetAction() != "refuse" || !strings.Contains(got.GetWhy(), "the listener is down") {
 		t.Errorf("%v", got)
 	}
-	if e := w.snap.Endpoints("up", ""); len(e) != 1 || e[0].Down == "" {
+	if e := w.snap.Endpoints(t.Context(), "up", ""); len(e) != 1 || e[0].Down == "" {
 		t.Errorf("endpoints %v", e)
 	}
 }
@@ -271,14 +271,14 @@ func TestAnUpstreamOnTopOfASnapshotLeavesItAlone(t *testing.T) {
 		if err := bad.Err(); err != nil {
 			t.Fatal(err)
 		}
-		if e := next.Endpoints(name, ""); len(e) != 1 || e[0].Target.Client == nil || e[0].Target.Host != "up.example" || len(e[0].Target.Known) != 1 {
+		if e := next.Endpoints(t.Context(), name, ""); len(e) != 1 || e[0].Target.Client == nil || e[0].Target.Host != "up.example" || len(e[0].Target.Known) != 1 {
 			t.Errorf("endpoints %v", e)
 		}
 		if len(next.Standing()) != standing+1 || !strings.Contains(string(next.Standing()[standing].Field), name) {
 			t.Errorf("standing %v", next.Standing())
 		}
 	}
-	if len(before.Standing()) != standing || before.Endpoints("one", "") != nil || len(before.Endpoints("insecure", "")) != 1 {
+	if len(before.Standing()) != standing || before.Endpoints(t.Context(), "one", "") != nil || len(before.Endpoints(t.Context(), "insecure", "")) != 1 {
 		t.Error("the snapshot has changed")
 	}
 }

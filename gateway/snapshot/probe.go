@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"cmp"
+	"context"
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/probe"
@@ -15,38 +17,52 @@ type Endpoint struct {
 	Address  string // as the resource has it
 	Draining bool
 	Down     string // why its upstream is down; empty if it is up
-	Target   probe.Target
+
+	// Unresolved is why DNS did not tell an address, and then Address is the name
+	// that was asked for. Nil: this is one.
+	Unresolved error
+
+	Target probe.Target
 }
 
 // maxKnown is how many trust bundles a chain is tried against that leads to no
 // trusted CA.
 const maxKnown = 200
 
-// Endpoints returns the endpoints of an upstream in the order of the resource.
+// Endpoints returns the endpoints of an upstream in the order of the resource;
+// where they come from DNS it asks anew, until ctx ends, and returns those that there
+// are now.
 // They are probed with the settings that HTTP listeners use, unless nothing but
 // TCP listeners lead to it. Host is the name for settings that take it from the
 // request; "" means each endpoint's own. Those of an upstream that is down
 // cannot be probed.
-func (s *Snapshot) Endpoints(name, host string) []Endpoint {
+func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint {
 	u := s.upstreams[name]
 	if u == nil {
 		return nil
 	}
 	streams := s.onlyStreams(name)
 	known := s.knownBundles()
+	common := probe.Target{
+		Host:             host,
+		ConnectTimeout:   u.msg.GetTimeouts().GetConnect().AsDuration(),
+		HandshakeTimeout: u.msg.GetTimeouts().GetHandshake().AsDuration(),
+		ProxyProtocol:    proxyVersions[u.msg.GetSendProxyProtocol()],
+		Known:            known,
+	}
+	if d := u.msg.GetDns(); d != nil {
+		if u.down != "" {
+			return []Endpoint{{Address: cmp.Or(d.GetHostname(), d.GetSrv()), Down: u.down}}
+		}
+		return u.ask(ctx, common, streams)
+	}
 	var out []Endpoint
 	for i, e := range u.msg.GetEndpoints() {
 		network, addr, own, _ := dialAddress(e.GetAddress())
 		clients := u.clients[addr]
-		t := probe.Target{
-			Network: network, Address: addr, Host: host,
-			Field:            string(invalid.Path("endpoints").Index(i)),
-			ConnectTimeout:   u.msg.GetTimeouts().GetConnect().AsDuration(),
-			HandshakeTimeout: u.msg.GetTimeouts().GetHandshake().AsDuration(),
-			Client:           clients.http,
-			ProxyProtocol:    proxyVersions[u.msg.GetSendProxyProtocol()],
-			Known:            known,
-		}
+		t := common
+		t.Network, t.Address, t.Client = network, addr, clients.http
+		t.Field = string(invalid.Path("endpoints").Index(i))
 		if streams {
 			t.Client = clients.stream
 		}

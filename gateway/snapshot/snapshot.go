@@ -77,7 +77,7 @@ func (s *Snapshot) HTTP(name string) *l7.Table {
 // An Upstream is one upstream as it is live.
 type Upstream struct {
 	Name   string
-	Reason string // why it is down; empty if it is up
+	Reason string // why it takes no traffic; empty if it does
 	Live   *upstream.Upstream
 
 	// Tracker knows its connections, those of earlier revisions too.
@@ -92,7 +92,7 @@ type Upstream struct {
 }
 
 func (u *liveUpstream) public() Upstream {
-	out := Upstream{Name: u.msg.GetName(), Reason: u.down, Live: u.live, Tracker: u.tracker, Latencies: u.times}
+	out := Upstream{Name: u.msg.GetName(), Reason: u.reason(), Live: u.live, Tracker: u.tracker, Latencies: u.times}
 	switch u.msg.GetTls().GetVerification() {
 	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 		out.Unverified = true

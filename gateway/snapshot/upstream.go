@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -25,11 +26,17 @@ type liveUpstream struct {
 	uses    upstreamUses
 	live    *upstream.Upstream
 	back    *l7.Back
-	tracker *upstream.Tracker   // the same in every revision
-	times   *upstream.Latencies // likewise
-	clients map[string]endpointClients
+	tracker *upstream.Tracker          // the same in every revision
+	times   *upstream.Latencies        // likewise
+	clients map[string]endpointClients // by address; empty with dns
 	down    string
-	notes   notes
+
+	// With dns: what is asked, which revisions share that ask the same, and what
+	// makes an endpoint of an address.
+	name     *resolve.Name
+	endpoint func(resolve.Address, *upstream.Endpoint) (upstream.EndpointOptions, error)
+
+	notes notes
 }
 
 // endpointClients is the TLS of one endpoint, nil for plaintext: for streams and
@@ -64,6 +71,7 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	}
 	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
 		next.live, next.back, next.clients, next.notes = prev.live, prev.back, prev.clients, prev.notes
+		next.name, next.endpoint = prev.name, prev.endpoint
 		s.reuse(next.notes)
 		s.close()
 		return next
@@ -114,6 +122,9 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
 	}
+	if prev != nil {
+		o.Replaces = prev.live
+	}
 	s.checkPassthrough(msg)
 	back := l7.BackOptions{
 		TLS:         overTLS(msg),
@@ -137,8 +148,13 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		settings = s.clientOptions(u)
 	}
 
-	if len(msg.GetEndpoints()) == 0 {
-		s.Add("endpoints", "must have at least one endpoint")
+	switch {
+	case len(msg.GetEndpoints()) == 0 && msg.GetDns() == nil:
+		s.Add("endpoints", "must have at least one endpoint, unless dns is set")
+	case len(msg.GetEndpoints()) > 0 && msg.GetDns() != nil:
+		s.Add("dns", "must be left out where endpoints is set: it says where the endpoints are in place of it")
+	case msg.GetDns() != nil:
+		o.DNS = s.dns(u, prev, settings, back.Protocol)
 	}
 	seen := map[string]bool{}
 	for i, e := range msg.GetEndpoints() {
@@ -333,22 +349,12 @@ func (s *scope) clients(at invalid.Path, o certs.ClientOptions, host string, pro
 	if s.Len() > 0 {
 		return c
 	}
-	httpOptions := o
-	if len(o.NextProtos) == 0 {
-		httpOptions.NextProtos = alpn(protocol)
-	}
-	httpOptions.RequireALPN = protocol == l7.HTTP2
-	if httpOptions.RequireALPN && !slices.Contains(httpOptions.NextProtos, "h2") {
+	if protocol == l7.HTTP2 && len(o.NextProtos) > 0 && !slices.Contains(o.NextProtos, "h2") {
 		s.Add("tls.alpn", "must offer h2, because http.protocol is HTTP_PROTOCOL_2")
 		return c
 	}
-	o.Replaces, httpOptions.Replaces = before.stream, before.http
-	var err error
-	if c.stream, err = certs.NewClient(o); err != nil {
-		s.addFaults("tls", err)
-		return endpointClients{}
-	}
-	if c.http, err = certs.NewClient(httpOptions); err != nil {
+	c, err := newClients(o, host, protocol, before)
+	if err != nil {
 		s.addFaults("tls", err)
 	}
 	return c

@@ -944,9 +944,11 @@ type UpstreamStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its endpoints as configured.
+	// Its endpoints as configured. With dns: those that there are now, and after them,
+	// as draining, those that are gone and still have connections.
 	Endpoints []*EndpointStatus `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Why it takes no traffic, if its settings could not be made live.
+	// Why it takes no traffic: its settings could not be made live, or DNS has not
+	// told any endpoint ("DNS_FAILURE: …"). Empty if it does.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The connections open to it, by client certificate.
 	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`

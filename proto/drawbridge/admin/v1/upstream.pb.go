@@ -209,7 +209,8 @@ const (
 	HostHeader_HOST_HEADER_UNSPECIFIED HostHeader = 0
 	// What the client sent. The default.
 	HostHeader_HOST_HEADER_CLIENT HostHeader = 1
-	// The upstream's: tls.server_name, or else the endpoint's address.
+	// The upstream's: tls.server_name, or else the endpoint's address; with dns its
+	// name and port.
 	HostHeader_HOST_HEADER_UPSTREAM HostHeader = 2
 )
 
@@ -513,16 +514,18 @@ type Dns struct {
 	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// The port. Needed with hostname.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// How often the name is asked for. Default: by the records' time to live, but at
-	// least 1s and at most 1h apart.
+	// How often the name is asked for, at least 1s apart. Default: by the records'
+	// time to live, but at least 1s and at most 1h apart.
 	Refresh *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
 	// The name whose SRV records (RFC 2782) are the endpoints, such as
 	// "_pay._tcp.example.com". Those of the lowest priority number are the endpoints,
 	// all others backups; their weights count. The target's name is verified and sent
 	// as SNI, unless tls says otherwise.
 	Srv string `protobuf:"bytes,4,opt,name=srv,proto3" json:"srv,omitempty"`
-	// Addresses of the DNS servers to ask, "IP" or "IP:port" (nginx: resolver).
-	// Default: those of the system.
+	// Addresses of the DNS servers to ask, "IP" or "IP:port" (nginx: resolver), of
+	// which the next is asked if one does not answer. No search domain is then
+	// appended; /etc/hosts comes first all the same. Default: those of the system; at
+	// most 16.
 	Servers       []string `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

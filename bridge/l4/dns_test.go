@@ -1,0 +1,125 @@
+package l4_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A moving name has addresses that a test changes.
+type moving struct {
+	mu sync.Mutex
+	at []resolve.Address
+}
+
+func (m *moving) to(listeners ...net.Listener) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = nil
+	for _, ln := range listeners {
+		m.at = append(m.at, resolve.Address{At: netip.MustParseAddrPort(ln.Addr().String()), Name: "up.test", Weight: 1})
+	}
+}
+
+func (m *moving) Last() resolve.Answer { return resolve.Answer{} }
+
+func (m *moving) Ask(context.Context) (resolve.Answer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return resolve.Answer{Addresses: m.at, Time: time.Now()}, nil
+}
+
+func TestEndpointsThatDNSChangesUnderLoad(t *testing.T) {
+	p := newPKI(t)
+	config := p.server(t, "up.test")
+	var servers []net.Listener
+	for range 4 {
+		ln := listen(t, "tcp")
+		echo(t, ln, config)
+		servers = append(servers, ln)
+	}
+	m := &moving{}
+	m.to(servers[0], servers[1])
+	o := p.upstream(t, "up.test")
+	for _, warm := range []int{0, 2} {
+		u := upstream.New(upstream.Options{Name: "moving", Warm: warm, DNS: &upstream.DNSOptions{
+			Resolver: m, Refresh: time.Millisecond,
+			Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (upstream.EndpointOptions, error) {
+				c, err := certs.NewClient(o)
+				return upstream.EndpointOptions{Network: "tcp", Address: a.At.String(), Stream: c}, err
+			},
+		}})
+		g := serve(t, &l4.Table{Default: to(u)})
+		u.Start() // the first clients wait for the first answer
+		long := g.dial(t, nil)
+		long.send(t, "begun before")
+		long.want(t, "begun before")
+
+		var clients sync.WaitGroup
+		var served atomic.Int64
+		done := make(chan struct{})
+		for range 4 {
+			clients.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					default:
+					}
+					if err := echoOnce(g.address); err != nil {
+						t.Error(err)
+						return
+					}
+					served.Add(1)
+				}
+			})
+		}
+		goOn := func() {
+			t.Helper()
+			at := served.Load()
+			eventually(t, "connections are served", func() bool { return served.Load() > at+20 || t.Failed() })
+		}
+		for i := range 10 {
+			m.to(servers[1+i%3], servers[(i+2)%4])
+			goOn()
+		}
+		m.to(servers[3])
+		eventually(t, "one is left", func() bool { return len(u.Endpoints()) == 1 })
+		goOn()
+		close(done)
+		clients.Wait()
+		long.send(t, "and goes on after")
+		long.want(t, "and goes on after")
+		long.closeWrite()
+		long.wantEnd(t, "", clean)
+		u.Retire()
+		eventually(t, "nothing is left open", func() bool {
+			for _, s := range u.Status() {
+				if s.Open > 0 {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
+// echoOnce has a connection of its own echo what it is sent.
+func echoOnce(address string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return roundTrip(c)
+}

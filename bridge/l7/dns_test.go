@@ -1,0 +1,195 @@
+package l7
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A moving name has addresses that a test changes.
+type moving struct {
+	mu sync.Mutex
+	at []resolve.Address
+}
+
+func (m *moving) to(addresses ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = nil
+	for _, a := range addresses {
+		m.at = append(m.at, resolve.Address{At: netip.MustParseAddrPort(a), Name: "localhost", Weight: 1})
+	}
+}
+
+func (m *moving) Last() resolve.Answer { return resolve.Answer{} }
+
+func (m *moving) Ask(context.Context) (resolve.Answer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return resolve.Answer{Addresses: m.at, Time: time.Now()}, nil
+}
+
+// byDNS is a gateway, as one that rotates, whose upstream's endpoints are those
+// of a name.
+func byDNS(w *world, p Protocol, m *moving, o BackOptions, fromHost bool) *rotating {
+	r := newRotating(w, p, "")
+	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+	identity, trust := certstest.Certificate(w, w.ca.Client(w, "gateway")), []*certs.TrustBundle{w.ca.Trust(w)}
+	u := upstream.New(upstream.Options{Name: "up", Tracker: r.tracker, Logger: w.logger(hclog.Warn), DNS: &upstream.DNSOptions{
+		Resolver: m, Refresh: time.Millisecond, FromHost: fromHost,
+		Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (eo upstream.EndpointOptions, err error) {
+			client := certs.ClientOptions{Certificate: identity, Trust: trust, ServerName: a.Name, FromHost: fromHost}
+			if fromHost {
+				client.ServerName = ""
+			}
+			eo = upstream.EndpointOptions{Network: "tcp", Address: a.At.String(), Authority: a.Name + ":443"}
+			if eo.Stream, err = certs.NewClient(client); err == nil {
+				client.NextProtos = protos
+				eo.HTTP, err = certs.NewClient(client)
+			}
+			return eo, err
+		},
+	}})
+	o.Upstream, o.Protocol, o.TLS = u, p, true
+	r.back = w.newBack(o)
+	r.table.Store(&Table{Default: to(r.back)})
+	u.Start()
+	w.Cleanup(u.Retire)
+	return r
+}
+
+// status returns that of the endpoint at the address; none if it is not told of.
+func (r *rotating) status(address string) (s upstream.EndpointStatus) {
+	for _, s = range r.back.options.Upstream.Status() {
+		if s.Address == address {
+			return s
+		}
+	}
+	return upstream.EndpointStatus{}
+}
+
+func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
+	protocols(t, func(t *testing.T, w *world, p Protocol) {
+		var servers []string
+		for range 4 {
+			servers = append(servers, w.server(echo, "h2", "http/1.1"))
+		}
+		for name, fromHost := range map[string]bool{"one name": false, "a name for each host": true} {
+			t.Run(name, func(t *testing.T) {
+				m := &moving{}
+				m.to(servers[0], servers[1])
+				r := byDNS(w, p, m, BackOptions{}, fromHost)
+				stop := r.traffic(4)
+				eventually(t, "there are endpoints", func() bool { return r.status(servers[1]).Of != nil })
+				stays := r.status(servers[1]).Of
+				for i := range 12 {
+					to := []string{servers[1], servers[2+i%2]}
+					if i%3 == 0 {
+						to = append(to, servers[0])
+					}
+					m.to(to...)
+					eventually(t, "requests go to the endpoint that came", func() bool {
+						s := r.status(to[1])
+						return !s.Left && s.Requests > 20 || w.Failed()
+					})
+				}
+				m.to(servers[1])
+				eventually(t, "one is left", func() bool { return len(r.back.options.Upstream.Endpoints()) == 1 })
+				stop()
+				eventually(t, "the connections to the others are closed", func() bool {
+					for _, s := range r.back.options.Upstream.Status() {
+						if s.Left && s.Open > 0 {
+							return false
+						}
+					}
+					return true
+				})
+				if s := r.status(servers[1]); s.Of != stays || len(s.Failures) > 0 {
+					t.Errorf("the one that stayed is another, or failed: %+v", s)
+				}
+			})
+		}
+	})
+}
+
+func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
+	protocols(t, func(t *testing.T, w *world, p Protocol) {
+		server, other := newSlow(), w.server(echo, "h2", "http/1.1")
+		m, address := &moving{}, w.server(server, "h2", "http/1.1")
+		m.to(address)
+		r := byDNS(w, p, m, BackOptions{}, false)
+		_, idle := w.get(w.browser(), r.url) // it waits for the first answer
+		answer := r.begin("/slow")
+		<-server.begun
+		m.to(other)
+		eventually(t, "it has left", func() bool { return r.status(address).Left })
+		if s := r.status(address); s.Open != 1 || !s.Draining {
+			t.Errorf("status %+v", s)
+		}
+		if _, body := w.get(w.browser(), r.url); !strings.Contains(body, "by gateway") {
+			t.Errorf("the next request went to %s", body)
+		}
+		close(server.release)
+		if got := <-answer; got != "200 "+idle {
+			t.Errorf("the request in flight: %q, want its answer on %s", got, idle)
+		}
+		eventually(t, "the connection is closed", func() bool { return r.status(address).Open == 0 })
+	})
+}
+
+// A request that has chosen an endpoint which then leaves is served, and its
+// connection not kept.
+func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
+	for _, fromHost := range []bool{false, true} {
+		w := newWorld(t)
+		m, one, two := &moving{}, w.server(echo, "http/1.1"), w.server(echo, "http/1.1")
+		m.to(one)
+		r := byDNS(w, HTTP1, m, BackOptions{}, fromHost)
+		w.get(w.browser(), r.url)
+		e := r.status(one).Of
+		before := r.back.pool(e, "localhost", nil)
+		if again := r.back.pool(e, "localhost", nil); before != again || before.retired {
+			t.Error("the pool is not that of the endpoint")
+		}
+		m.to(two)
+		eventually(t, "it has left", e.Left)
+		eventually(t, "its pool is retired", func() bool {
+			before.mu.Lock()
+			defer before.mu.Unlock()
+			return before.retired && len(before.idle) == 0
+		})
+		if late := r.back.pool(e, "localhost", nil); late == before || !late.retired {
+			t.Error("the pool keeps connections to an endpoint that left")
+		}
+	}
+}
+
+func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
+	w := newWorld(t)
+	m := &moving{}
+	m.to(w.server(echo, "http/1.1"))
+	r := byDNS(w, HTTP1, m, BackOptions{SendUpstreamHost: true}, false)
+	if _, body := w.get(w.browser(), r.url); !strings.HasPrefix(body, "HTTP/1.1 GET localhost:443 /") {
+		t.Errorf("got %q", body)
+	}
+}
+
+func TestWithoutAnAnswerOfDNSRequestsAreRefused(t *testing.T) {
+	w := newWorld(t)
+	m := &moving{}
+	r := byDNS(w, HTTP1, m, BackOptions{}, false)
+	if code, body := w.get(w.browser(), r.url); code != http.StatusServiceUnavailable || body != "service unavailable\n" {
+		t.Errorf("%d %q", code, body)
+	}
+}

@@ -1,0 +1,82 @@
+package l7
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// endpointPools are the pools of a Back for each endpoint of its upstream, made as
+// requests come to them. Endpoints come and go seldom, and every request looks for
+// a pool: so the map is read without a lock, and copied to be changed.
+type endpointPools struct {
+	back  *Back
+	pools atomic.Pointer[map[*upstream.Endpoint]*pool]
+
+	mu      sync.Mutex // of who changes them
+	retired bool
+}
+
+// pool returns the pool of an endpoint.
+func (p *endpointPools) pool(e *upstream.Endpoint) *pool {
+	if all := p.pools.Load(); all != nil {
+		if of := (*all)[e]; of != nil {
+			return of
+		}
+	}
+	return p.add(e)
+}
+
+func (p *endpointPools) add(e *upstream.Endpoint) *pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.copyLocked()
+	if of := all[e]; of != nil {
+		return of
+	}
+	of, left := p.back.newPool(hostPool{endpoint: e}), e.Left()
+	of.retired = p.retired || left
+	if left {
+		// Whoever chose the endpoint before it left is served, and the connection
+		// then closed. Left is true before leave is called, so that none is kept.
+		return of
+	}
+	all[e] = of
+	p.pools.Store(&all)
+	return of
+}
+
+// copyLocked returns a copy of the pools. p.mu is held.
+func (p *endpointPools) copyLocked() map[*upstream.Endpoint]*pool {
+	if all := p.pools.Load(); all != nil {
+		return maps.Clone(*all)
+	}
+	return make(map[*upstream.Endpoint]*pool)
+}
+
+// leave ends the pool of an endpoint that has left the upstream: idle connections
+// are closed, and the others when the requests that they carry are over.
+func (p *endpointPools) leave(e *upstream.Endpoint) {
+	p.mu.Lock()
+	all := p.copyLocked()
+	of := all[e]
+	delete(all, e)
+	p.pools.Store(&all)
+	p.mu.Unlock()
+	if of != nil {
+		of.retire()
+	}
+}
+
+// retire ends all pools, and those that are still asked for.
+func (p *endpointPools) retire() {
+	p.mu.Lock()
+	p.retired = true
+	all := p.copyLocked()
+	p.mu.Unlock()
+	for _, of := range all {
+		of.retire()
+	}
+}

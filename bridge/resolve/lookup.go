@@ -1,0 +1,168 @@
+package resolve
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// A lookup is one name that is asked for. It belongs to ctx, with which the
+// connections end that it has made: package net would have them wait on.
+type lookup struct {
+	ctx    context.Context
+	server netip.AddrPort // the one to ask; zero: those of the system
+
+	mu    sync.Mutex
+	ttl   time.Duration // the least heard of
+	timed bool          // there is a ttl
+	heard map[string]*heard
+}
+
+// heard is what was answered about one name of those that search domains make of
+// the one asked for.
+type heard struct{ v4, v6, addresses bool }
+
+func (l *lookup) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: l.dial}
+}
+
+// dial is the resolver's way to the server whose address it has from the system.
+func (l *lookup) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := l.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if l.server.IsValid() {
+		address = l.server.String()
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	w := wire{lookup: l, stop: context.AfterFunc(l.ctx, func() { conn.Close() })}
+	if udp, ok := conn.(*net.UDPConn); ok {
+		return &packets{udp, w}, nil
+	}
+	return &stream{Conn: conn, wire: w}, nil
+}
+
+// hear takes in a message from a server.
+func (l *lookup) hear(message []byte, id uint16) {
+	r, ok := readResponse(message, id)
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.timed && (!l.timed || r.ttl < l.ttl) {
+		l.ttl, l.timed = r.ttl, true
+	}
+	name := strings.ToLower(r.name)
+	if l.heard == nil {
+		l.heard = make(map[string]*heard)
+	}
+	h := l.heard[name]
+	if h == nil {
+		h = &heard{}
+		l.heard[name] = h
+	}
+	h.v4 = h.v4 || r.settled && r.kind == dnsmessage.TypeA
+	h.v6 = h.v6 || r.settled && r.kind == dnsmessage.TypeAAAA
+	h.addresses = h.addresses || r.addresses
+}
+
+// whole reports whether it is known of either family which addresses there are.
+// The resolver is content with one, and does not tell why the other is missing.
+func (l *lookup) whole() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.heard {
+		if h.addresses {
+			return h.v4 && h.v6
+		}
+	}
+	return true // from /etc/hosts
+}
+
+// goodFor returns for how long what was heard is good; 0 if nothing says so.
+func (l *lookup) goodFor() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.timed {
+		return 0
+	}
+	return min(max(l.ttl, minTTL), maxTTL)
+}
+
+// A wire is the part of a connection to a server that looks at what passes by.
+type wire struct {
+	lookup *lookup
+	stop   func() bool // from ending with the lookup
+	id     uint16      // of the query sent last
+}
+
+// packets is a wire over UDP: each message is a packet.
+type packets struct {
+	*net.UDPConn
+	wire
+}
+
+func (c *packets) Write(p []byte) (int, error) {
+	if len(p) >= 2 {
+		c.id = binary.BigEndian.Uint16(p)
+	}
+	return c.UDPConn.Write(p)
+}
+
+func (c *packets) Read(p []byte) (int, error) {
+	n, err := c.UDPConn.Read(p)
+	if err == nil {
+		c.lookup.hear(p[:n], c.id)
+	}
+	return n, err
+}
+
+func (c *packets) Close() error {
+	c.stop()
+	return c.UDPConn.Close()
+}
+
+// stream is a wire over TCP: each message comes after its length (RFC 1035,
+// section 4.2.2).
+type stream struct {
+	net.Conn
+	wire
+	got []byte // of the message that comes, with its length: at most 64 KiB
+}
+
+func (c *stream) Write(p []byte) (int, error) {
+	if len(p) >= 4 {
+		c.id = binary.BigEndian.Uint16(p[2:])
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *stream) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.got = append(c.got, p[:n]...)
+	for len(c.got) >= 2 {
+		end := 2 + int(binary.BigEndian.Uint16(c.got))
+		if len(c.got) < end {
+			break
+		}
+		c.lookup.hear(c.got[2:end], c.id)
+		c.got = c.got[end:]
+	}
+	return n, err
+}
+
+func (c *stream) Close() error {
+	c.stop()
+	return c.Conn.Close()
+}

@@ -1,0 +1,60 @@
+package resolve
+
+import (
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// A response is what is read of a DNS response besides what package net makes of
+// it.
+type response struct {
+	name      string // that was asked for
+	kind      dnsmessage.Type
+	settled   bool          // it says what there is, be that nothing
+	addresses bool          // there are some
+	ttl       time.Duration // the least of the answer's records
+	timed     bool          // there is a ttl
+}
+
+// readResponse reads a message that came over a connection on which the query id
+// was sent; false if it is no response to that, or a part of one.
+func readResponse(message []byte, id uint16) (response, bool) {
+	var p dnsmessage.Parser
+	header, err := p.Start(message)
+	if err != nil || !header.Response || header.ID != id || header.Truncated {
+		return response{}, false
+	}
+	q, err := p.Question()
+	if err != nil {
+		return response{}, false
+	}
+	r := response{
+		name:    q.Name.String(),
+		kind:    q.Type,
+		settled: header.RCode == dnsmessage.RCodeSuccess || header.RCode == dnsmessage.RCodeNameError,
+	}
+	if err := p.SkipAllQuestions(); err != nil {
+		return response{}, false
+	}
+	for {
+		h, err := p.AnswerHeader()
+		if err == dnsmessage.ErrSectionDone {
+			return r, true
+		}
+		if err != nil {
+			return response{}, false
+		}
+		ttl := time.Duration(h.TTL) * time.Second
+		if h.TTL > 1<<31-1 {
+			ttl = 0 // RFC 2181, section 8
+		}
+		if !r.timed || ttl < r.ttl {
+			r.ttl, r.timed = ttl, true
+		}
+		r.addresses = r.addresses || h.Type == dnsmessage.TypeA || h.Type == dnsmessage.TypeAAAA
+		if err := p.SkipAnswer(); err != nil {
+			return response{}, false
+		}
+	}
+}
