@@ -62,7 +62,7 @@ func NewBack(o BackOptions) *Back {
 		return b
 	}
 	b.endpoints = make(map[*upstream.Endpoint]*pool)
-	for _, e := range o.Upstream.Order() {
+	for _, e := range o.Upstream.Endpoints() {
 		b.endpoints[e] = b.newPool(hostPool{endpoint: e})
 	}
 	return b

@@ -25,7 +25,7 @@ func (u *Upstream) Announces() bool { return u.announces }
 // begins after it.
 func (e *Endpoint) announce(ctx context.Context, conn net.Conn) error {
 	c, _ := ctx.Value(announced{}).(client)
-	header := e.proxyProtocol.Header(c.source, c.destination)
+	header := e.upstream.options.ProxyProtocol.Header(c.source, c.destination)
 	if header == nil {
 		return nil
 	}

@@ -72,30 +72,30 @@ func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socke
 	}
 	e.open.Add(1)
 	c.sock = socket.New(raw, func() {
-		e.tracker.remove(c)
+		e.upstream.options.Tracker.remove(c)
 		e.open.Add(-1)
-		e.descriptors.ReleaseUpstream()
+		e.upstream.options.Descriptors.ReleaseUpstream()
 	})
-	e.tracker.add(c)
+	e.upstream.options.Tracker.add(c)
 	return c.sock
 }
 
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.upstream.options.ConnectTimeout)
 	defer cancel()
-	if err := e.descriptors.TakeUpstream(ctx); err != nil {
+	if err := e.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
 		return nil, err
 	}
 	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
 	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return d.DialContext(ctx, e.options.Network, e.options.Address) })
 	if err != nil {
-		e.descriptors.ReleaseUpstream()
+		e.upstream.options.Descriptors.ReleaseUpstream()
 	}
 	return conn, err
 }
 
 func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.upstream.options.HandshakeTimeout)
 	defer cancel()
 	return c.HandshakeAs(ctx, sock, host)
 }

@@ -9,9 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -35,21 +32,13 @@ func (e *DialError) Unwrap() error { return e.Err }
 // An Endpoint is one address of an Upstream. All methods may be called
 // concurrently.
 type Endpoint struct {
-	upstream                         string
-	options                          EndpointOptions
-	connectTimeout, handshakeTimeout time.Duration
-	log                              hclog.Logger
-
+	upstream *Upstream
+	options  EndpointOptions
 	fromHost bool // the server name comes with each connection
-
-	proxyProtocol proxyproto.Version // by which clients are announced
-	tracker       *Tracker
-	observer      func(Event) // nil: nobody is told
 
 	due int // a balancer's; guarded by its lock
 
-	warm        *warmPool           // nil: none is kept
-	descriptors *socket.Descriptors // may be nil
+	warm *warmPool // nil: none is kept
 
 	health           health
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
@@ -60,6 +49,21 @@ type Endpoint struct {
 	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
 	failures         failures
 }
+
+// newEndpoint returns an endpoint of u. It is not in u's group yet.
+func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
+	e := &Endpoint{upstream: u, options: o}
+	for _, c := range e.clients() {
+		e.fromHost = e.fromHost || c.Options().FromHost
+	}
+	if u.options.Warm > 0 && o.Stream != nil && !o.Draining && !e.fromHost && !u.announces {
+		e.keepWarm()
+	}
+	return e
+}
+
+// takes reports whether the endpoint takes traffic now.
+func (e *Endpoint) takes() bool { return !e.options.Draining }
 
 // Network returns "tcp" or "unix".
 func (e *Endpoint) Network() string { return e.options.Network }
@@ -137,7 +141,7 @@ func (e *Endpoint) succeeded() {
 
 func (e *Endpoint) failure(phase string, elapsed time.Duration, err error) *DialError {
 	return &DialError{
-		Upstream: e.upstream,
+		Upstream: e.upstream.Name(),
 		Endpoint: e.Address(),
 		Phase:    phase,
 		Reason:   certs.Classify(err),
@@ -187,7 +191,7 @@ func (e *Endpoint) note(f *DialError) {
 		e.warm.signal()
 	}
 	if due {
-		e.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),
+		e.upstream.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),
 			"error", message, "elapsed", f.Elapsed, "suppressed", suppressed)
 		e.tell(Event{Kind: Failed, Health: e.health.load(), Failure: failure, Count: suppressed + 1})
 	}
@@ -205,9 +209,9 @@ func (e *Endpoint) blamesHost(r certs.Reason) bool {
 }
 
 func (e *Endpoint) tell(event Event) {
-	if e.observer != nil {
-		event.Upstream, event.Endpoint = e.upstream, e.Address()
-		e.observer(event)
+	if observe := e.upstream.options.Observer; observe != nil {
+		event.Upstream, event.Endpoint = e.upstream.Name(), e.Address()
+		observe(event)
 	}
 }
 

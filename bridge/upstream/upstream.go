@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -85,84 +86,51 @@ type EndpointOptions struct {
 // An Upstream is a group of endpoints that serve the same thing. All methods
 // may be called concurrently.
 type Upstream struct {
-	name      string
-	endpoints []*Endpoint // as configured
+	options   Options // with the defaults filled in
+	log       hclog.Logger
 	announces bool
 
-	primaries, backups *balancer
-	only               []*Endpoint // the answer of Order when there is but one
+	group atomic.Pointer[group] // never nil
 }
 
 // New returns the Upstream that o describes. It dials nothing.
 func New(o Options) *Upstream {
-	log := o.Logger
-	if log == nil {
-		log = hclog.NewNullLogger()
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
 	}
-	log = log.With("upstream", o.Name)
-	u := &Upstream{name: o.Name, announces: o.ProxyProtocol != proxyproto.None}
-	var primaries, backups []*Endpoint
-	for _, eo := range o.Endpoints {
-		e := &Endpoint{
-			upstream:         o.Name,
-			options:          eo,
-			connectTimeout:   cmp.Or(o.ConnectTimeout, 5*time.Second),
-			handshakeTimeout: cmp.Or(o.HandshakeTimeout, 10*time.Second),
-			log:              log,
-			proxyProtocol:    o.ProxyProtocol,
-			tracker:          o.Tracker,
-			descriptors:      o.Descriptors,
-			observer:         o.Observer,
-		}
-		for _, c := range e.clients() {
-			e.fromHost = e.fromHost || c.Options().FromHost
-		}
-		if o.Warm > 0 && eo.Stream != nil && !eo.Draining && !e.fromHost && !u.announces {
-			e.keepWarm(o)
-		}
-		u.endpoints = append(u.endpoints, e)
-		switch {
-		case eo.Draining:
-		case eo.Backup:
-			backups = append(backups, e)
-		default:
-			primaries = append(primaries, e)
-		}
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
+	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None}
+	endpoints := make([]*Endpoint, len(o.Endpoints))
+	for i, eo := range o.Endpoints {
+		endpoints[i] = u.newEndpoint(eo)
 	}
-	u.primaries, u.backups = newBalancer(primaries), newBalancer(backups)
-	if len(primaries)+len(backups) == 1 {
-		u.only = slices.Concat(primaries, backups)
-	}
+	u.group.Store(newGroup(endpoints))
 	return u
 }
 
 // Name returns the upstream's name.
-func (u *Upstream) Name() string { return u.name }
+func (u *Upstream) Name() string { return u.options.Name }
+
+// Endpoints returns the endpoints that there are now, as configured. The caller
+// must not modify the slice.
+func (u *Upstream) Endpoints() []*Endpoint { return u.group.Load().endpoints }
 
 // Order returns the endpoints to try for one connection, best first. The
 // first is the choice of smooth weighted round robin, the others follow in the
 // order in which they are due, backups last. Draining ones are left out. The
 // caller must not modify the slice.
-func (u *Upstream) Order() []*Endpoint {
-	if u.only != nil {
-		return u.only
-	}
-	order := make([]*Endpoint, 0, len(u.primaries.shares)+len(u.backups.shares))
-	order = u.primaries.next(order)
-	return u.backups.next(order)
-}
+func (u *Upstream) Order() []*Endpoint { return u.group.Load().order() }
 
 // FromHost reports whether the server name that an endpoint is asked for is that
 // of the host given to DialAs, so that a connection serves no other host.
-func (u *Upstream) FromHost() bool {
-	return slices.ContainsFunc(u.endpoints, func(e *Endpoint) bool { return e.fromHost })
-}
+func (u *Upstream) FromHost() bool { return u.group.Load().fromHost }
 
 // Flush forgets every TLS session with the endpoints, so that the next
 // handshakes are full. It returns how many there were.
 func (u *Upstream) Flush() int {
 	n := 0
-	for _, e := range u.endpoints {
+	for _, e := range u.Endpoints() {
 		for _, c := range e.clients() {
 			n += c.Flush()
 		}
@@ -174,7 +142,7 @@ func (u *Upstream) Flush() int {
 // when u has come to take traffic: before, nothing is dialled. The caller must
 // call Retire in the end. Calling Start again changes nothing.
 func (u *Upstream) Start() {
-	for _, e := range u.endpoints {
+	for _, e := range u.Endpoints() {
 		e.warm.start()
 	}
 }
@@ -182,10 +150,11 @@ func (u *Upstream) Start() {
 // Retire closes the connections that are kept warm, for good, and returns when
 // what Start began has ended. Whoever still calls Dial gets new connections.
 func (u *Upstream) Retire() {
-	for _, e := range u.endpoints {
+	endpoints := u.Endpoints()
+	for _, e := range endpoints {
 		e.warm.end()
 	}
-	for _, e := range u.endpoints {
+	for _, e := range endpoints {
 		e.warm.wait()
 	}
 }
@@ -214,8 +183,9 @@ func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 
 // Status tells what became of each endpoint, in the order configured.
 func (u *Upstream) Status() []EndpointStatus {
-	all := make([]EndpointStatus, len(u.endpoints))
-	for i, e := range u.endpoints {
+	endpoints := u.Endpoints()
+	all := make([]EndpointStatus, len(endpoints))
+	for i, e := range endpoints {
 		all[i] = e.status()
 	}
 	return all

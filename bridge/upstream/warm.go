@@ -104,7 +104,8 @@ func newWarmPool(size int, maxAge time.Duration, filling chan struct{}) *warmPoo
 }
 
 // keepWarm gives the endpoint a warmPool.
-func (e *Endpoint) keepWarm(o Options) {
+func (e *Endpoint) keepWarm() {
+	o := &e.upstream.options
 	var buffers socket.Pool
 	e.warm = newWarmPool(o.Warm, o.WarmAge, o.Filling)
 	e.warm.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
@@ -116,13 +117,13 @@ func (e *Endpoint) keepWarm(o Options) {
 	}
 	e.warm.look = look
 	e.warm.down = func() bool { return e.health.load() == Down }
-	e.warm.scarce = func() bool { return !e.descriptors.Room() }
+	e.warm.scarce = func() bool { return !o.Descriptors.Room() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
 		if refused(err) {
 			e.NoteFailure(err)
 		}
-		e.log.Debug("warm connection is over", "endpoint", e.Address(), "error", err)
+		e.upstream.log.Debug("warm connection is over", "endpoint", e.Address(), "error", err)
 	}
 }
 
