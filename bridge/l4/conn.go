@@ -154,11 +154,15 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.who.Source, c.who.Destination)
 	}
-	c.turn.Begin(u, upstream.Key{})
+	var key upstream.Key
+	if u.Hash().ClientAddress {
+		key = upstream.KeyOfAddress(c.addr)
+	}
+	c.turn.Begin(u, key)
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
-		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
+		o.how, o.err, o.reason = endDial, err, upstream.ReasonOf(err)
 		c.client.Reset()
 		return false
 	}

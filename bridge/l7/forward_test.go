@@ -172,7 +172,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 				_, _ = io.Copy(io.Discard, c)
 			}))
 		}, 502, "14", certs.ReasonNotTLS},
-		{"no endpoint", func(w *world) *Back { return w.back(Auto) }, 503, "14", certs.ReasonOther},
+		{"no endpoint", func(w *world) *Back { return w.back(Auto) }, 503, "14", certs.ReasonNoEndpoint},
 		{"client certificate required, HTTP/1.1", func(w *world) *Back { return w.anonymous(HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
 		{"client certificate required, HTTP/2", func(w *world) *Back { return w.anonymous(HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
 		{"no answer", func(w *world) *Back {

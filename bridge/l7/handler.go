@@ -47,6 +47,7 @@ type exchange struct {
 
 	// Of a request that is forwarded.
 	back      *Back
+	hash      upstream.Key                     // what consistent hashing chooses by
 	turn      upstream.Turn                    // through the back's upstream
 	wait      func() (context.Context, func()) // x.context, made once
 	endpoint  *upstream.Endpoint
