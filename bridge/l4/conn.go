@@ -175,7 +175,7 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	c.endpoint = endpoint
 	c.setSplice(engine.Start(client, back, splice.Options{
-		Idle: t.idleTimeout(), Linger: t.linger(),
+		Idle: t.idle(u), Linger: t.linger(),
 		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
 		FirstReply: endpoint.NoteReply,
 		Done:       c.spliced,

@@ -152,3 +152,19 @@ func TestConnectionsOfOneAddressGoToOneEndpoint(t *testing.T) {
 		t.Errorf("without a key connections went to %d endpoints", n)
 	}
 }
+
+// The shorter of the listener's and the upstream's limit ends a connection on
+// which nothing moves.
+func TestUpstreamsIdleTimeout(t *testing.T) {
+	for _, c := range []struct{ listener, upstream time.Duration }{{time.Hour, 50 * time.Millisecond}, {50 * time.Millisecond, time.Hour}} {
+		u := upstream.New(upstream.Options{Name: "group", IdleTimeout: c.upstream, Endpoints: []upstream.EndpointOptions{echoes(t)}})
+		g := serve(t, &l4.Table{Default: to(u), IdleTimeout: c.listener})
+		conn, err := greet(t, g.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%+v: %v, want a reset", c, err)
+		}
+	}
+}
