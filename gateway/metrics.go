@@ -158,6 +158,7 @@ func (p *publisher) publish() {
 			unverified = 1
 		}
 		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
+		publishLoad(object(u.Live, label("upstream", u.Name)), u.Live.Load())
 		for i, e := range u.Live.Status() {
 			type endpoint struct {
 				u *upstream.Upstream
@@ -255,9 +256,15 @@ func publishHandshakes(o *object, full, resumed uint64, failures map[certs.Reaso
 	}
 }
 
+func publishLoad(o *object, l upstream.Load) {
+	o.gauge([]string{"upstream", "pending"}, float64(l.Pending))
+	o.counter([]string{"upstream", "overloaded"}, float64(l.Overloaded))
+}
+
 func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	o.gauge([]string{"upstream", "conn", "open"}, float64(e.Open))
 	o.counter([]string{"upstream", "conn", "made"}, float64(e.Made))
+	o.gauge([]string{"upstream", "in_flight"}, float64(e.InFlight))
 	o.counter([]string{"upstream", "requests"}, float64(e.Requests))
 	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesFull), label("result", "full"))
 	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesResumed), label("result", "resumed"))
