@@ -171,8 +171,10 @@ func (p *publisher) publish() {
 		}
 		publishLatencies(object(u.Latencies, label("upstream", u.Name)), u.Latencies)
 		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
+		live := object(u.Live, label("upstream", u.Name))
+		publishLoad(live, u.Live.Load())
 		if d := u.Live.DNS(); d != nil {
-			publishDNS(object(u.Live, label("upstream", u.Name)), d, len(u.Live.Endpoints()))
+			publishDNS(live, d, len(u.Live.Endpoints()))
 		}
 		endpoints := u.Live.Status()
 		open := map[string]uint64{} // an endpoint that has left may have the address of another
@@ -309,9 +311,15 @@ func publishDNS(o *object, d *upstream.DNSStatus, endpoints int) {
 	}
 }
 
+func publishLoad(o *object, l upstream.Load) {
+	o.gauge([]string{"upstream", "pending"}, float64(l.Pending))
+	o.counter([]string{"upstream", "overloaded"}, float64(l.Overloaded))
+}
+
 func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	o.gauge([]string{"upstream", "conn", "open"}, float64(e.Open))
 	o.counter([]string{"upstream", "conn", "made"}, float64(e.Made))
+	o.gauge([]string{"upstream", "in_flight"}, float64(e.InFlight))
 	o.counter([]string{"upstream", "requests"}, float64(e.Requests))
 	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesFull), label("result", "full"))
 	o.counter([]string{"upstream", "handshakes"}, float64(e.HandshakesResumed), label("result", "resumed"))

@@ -65,7 +65,11 @@ func (g *Gateway) problems(snap *snapshot.Snapshot) []snapshot.Problem {
 func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 	var out []*adminv1.UpstreamStatus
 	for _, u := range g.live.Load().Upstreams() {
-		s := &adminv1.UpstreamStatus{Name: u.Name, Reason: u.Reason}
+		load := u.Live.Load()
+		s := &adminv1.UpstreamStatus{
+			Name: u.Name, Reason: u.Reason,
+			RequestsInFlight: load.InFlight, Pending: load.Pending, Overloaded: load.Overloaded,
+		}
 		open := u.Tracker.Counts()
 		for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
 			s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{
@@ -111,6 +115,8 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		Connections:       e.Open,
 		ConnectionsMade:   e.Made,
 		Requests:          e.Requests,
+		RequestsInFlight:  e.InFlight,
+		Weight:            uint32(e.Weight),
 		HandshakesFull:    e.HandshakesFull,
 		HandshakesResumed: e.HandshakesResumed,
 		Backup:            e.Backup,

@@ -170,7 +170,11 @@ func (c *conn) bridge(t *Table) bool {
 	if c.seen != nil {
 		ctx = upstream.WithTrace(ctx, &c.seen.trace)
 	}
-	c.turn.Begin(u, upstream.Key{})
+	var key upstream.Key
+	if u.Hash().ClientAddress {
+		key = upstream.KeyOfAddress(c.addr)
+	}
+	c.turn.Begin(u, key)
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)
@@ -190,7 +194,7 @@ func (c *conn) bridge(t *Table) bool {
 		c.seen.connected(back)
 	}
 	c.setSplice(engine.Start(client, back, splice.Options{
-		Idle: t.idleTimeout(), Linger: t.linger(),
+		Idle: t.idle(u), Linger: t.linger(),
 		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
 		FirstReply: c.replied,
 		Done:       c.spliced,

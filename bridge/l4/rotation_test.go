@@ -309,7 +309,7 @@ func TestAnAnswerMakesAnEndpointComeUp(t *testing.T) {
 	ln := listen(t, "tcp")
 	u := group(plain(ln))
 	g := serve(t, &l4.Table{Default: to(u)})
-	u.Order()[0].NoteFailure(&certs.VerifyError{Reason: certs.ReasonClientCertificateRejected})
+	u.Endpoints()[0].NoteFailure(&certs.VerifyError{Reason: certs.ReasonClientCertificateRejected})
 	c := g.dial(t, nil)
 	far := accept(t, ln, nil)
 	c.send(t, "question")

@@ -47,7 +47,8 @@ type Table struct {
 	HandshakeTimeout time.Duration
 
 	// IdleTimeout is how long a connection may go without a byte in either
-	// direction, and how long a side may leave what it is sent unread. 0: 1h.
+	// direction, and how long a side may leave what it is sent unread. 0: 1h. The
+	// upstream's own applies if it is shorter.
 	IdleTimeout time.Duration
 
 	// Linger is how long, once one side has ended its stream, the other may
@@ -69,7 +70,16 @@ type Target struct {
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
 func (t *Table) idleTimeout() time.Duration      { return cmp.Or(t.IdleTimeout, time.Hour) }
-func (t *Table) linger() time.Duration           { return cmp.Or(t.Linger, time.Minute) }
+
+// idle returns what holds for a connection to u.
+func (t *Table) idle(u *upstream.Upstream) time.Duration {
+	if own := u.IdleTimeout(); own > 0 {
+		return min(own, t.idleTimeout())
+	}
+	return t.idleTimeout()
+}
+
+func (t *Table) linger() time.Duration { return cmp.Or(t.Linger, time.Minute) }
 
 // Passes reports whether a client that asked for a server name goes where its TLS
 // is not decrypted.

@@ -17,33 +17,36 @@ type answer struct {
 	code int
 	body string
 	grpc int // the gRPC status of the same meaning
+
+	again string // Retry-After: in how many seconds it may be worth another try; "": it is not said
 }
 
 // The answers there are. gRPC statuses are those that gRPC clients would make
 // of the HTTP status (grpc/doc/http-grpc-status-mapping.md), but for the
 // deadline, which has a status of its own.
 var (
-	badRequest         = answer{400, "bad request\n", 13}
-	forbidden          = answer{403, "forbidden\n", 7}
-	notFound           = answer{404, "no route\n", 12}
-	methodNotAllowed   = answer{405, "method not allowed\n", 12}
-	requestTimeout     = answer{408, "request timeout\n", 4}
-	misdirected        = answer{421, "misdirected request\n", 2}
-	badGateway         = answer{502, "bad gateway\n", 14}
-	serviceUnavailable = answer{503, "service unavailable\n", 14}
-	gatewayTimeout     = answer{504, "gateway timeout\n", 4}
+	badRequest         = answer{code: 400, body: "bad request\n", grpc: 13}
+	forbidden          = answer{code: 403, body: "forbidden\n", grpc: 7}
+	notFound           = answer{code: 404, body: "no route\n", grpc: 12}
+	methodNotAllowed   = answer{code: 405, body: "method not allowed\n", grpc: 12}
+	requestTimeout     = answer{code: 408, body: "request timeout\n", grpc: 4}
+	misdirected        = answer{code: 421, body: "misdirected request\n", grpc: 2}
+	badGateway         = answer{code: 502, body: "bad gateway\n", grpc: 14}
+	serviceUnavailable = answer{code: 503, body: "service unavailable\n", grpc: 14}
+	overloaded         = answer{code: 503, body: "service unavailable\n", grpc: 14, again: "1"}
+	gatewayTimeout     = answer{code: 504, body: "gateway timeout\n", grpc: 4}
 )
 
 // refusals are the answers to requests that are refused before they are
 // routed, by status code, where it is not 400.
 var refusals = map[int]answer{
 	408: requestTimeout,
-	413: {413, "content too large\n", 8},
-	414: {414, "URI too long\n", 13},
-	417: {417, "expectation failed\n", 13},
-	431: {431, "request header fields too large\n", 8},
-	501: {501, "not implemented\n", 12},
-	505: {505, "HTTP version not supported\n", 13},
+	413: {code: 413, body: "content too large\n", grpc: 8},
+	414: {code: 414, body: "URI too long\n", grpc: 13},
+	417: {code: 417, body: "expectation failed\n", grpc: 13},
+	431: {code: 431, body: "request header fields too large\n", grpc: 8},
+	501: {code: 501, body: "not implemented\n", grpc: 12},
+	505: {code: 505, body: "HTTP version not supported\n", grpc: 13},
 }
 
 // refusal returns the answer for a status code.
@@ -59,6 +62,9 @@ func refusal(code int) answer {
 // plain HTTP. For an answer without a body there is none.
 func (a answer) write(r *message.Response, grpc bool) (body string) {
 	*r = message.Response{Status: a.code, Fields: r.Fields[:0], Declared: -1}
+	if a.again != "" {
+		r.Fields.Add("Retry-After", a.again)
+	}
 	if grpc {
 		r.Status = 200
 		r.Fields.Add("Content-Type", "application/grpc")

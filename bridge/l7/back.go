@@ -57,6 +57,7 @@ type Back struct {
 // that it should be Retired when no more are sent.
 func NewBack(o BackOptions) *Back {
 	b := &Back{options: o}
+	o.Upstream.LetGo(b.letGo)
 	if o.Upstream.FromHost() || o.Upstream.Announces() {
 		b.hosts = newHostPools(b)
 		o.Upstream.NotifyLeft(b.hosts.leave)

@@ -49,6 +49,7 @@ func (x *exchange) forward() {
 		return
 	}
 	r := x.request
+	x.hash = x.hashKey()
 	x.setForwarding()
 	x.setCertificate()
 	x.setRequestID()
@@ -77,17 +78,25 @@ func (x *exchange) forward() {
 // carry sends the request to the first endpoint that can be connected to, and
 // returns what its response is read from.
 func (x *exchange) carry() (back, error) {
-	x.turn.Begin(x.back.options.Upstream, upstream.Key{})
+	x.turn.Begin(x.back.options.Upstream, x.hash)
+	if x.request.Upgrade != "" {
+		x.turn.Exclusive()
+	}
 	var err error
 	for {
 		e, none := x.turn.Next(x.wait)
 		if none != nil {
 			return nil, cmp.Or(err, none) // why the one before failed, if there was one
 		}
-		var b back
-		if b, err = x.try(e); err == nil {
+		b, failure := x.try(e)
+		switch failure {
+		case nil:
 			return b, nil
+		case upstream.ErrFull:
+			x.turn.Full()
+			continue
 		}
+		err = failure
 		if !isUnsent(err) || x.touched.Load() || x.ended() {
 			return nil, err
 		}
@@ -116,6 +125,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 			}
 			return nil, err
 		}
+		x.turn.Connected()
 		if err = x.send(b); err == nil {
 			err = x.receive(b)
 		}
@@ -172,7 +182,7 @@ func (x *exchange) repeatable(err error, reused bool) bool {
 // so that another may be tried.
 func isUnsent(err error) bool {
 	var dial *upstream.DialError
-	return errors.As(err, &dial)
+	return errors.As(err, &dial) || err == upstream.ErrFull
 }
 
 // failed answers a request that came to nothing upstream, and says why where it
@@ -208,7 +218,10 @@ func (x *exchange) failed(err error) {
 		return
 	}
 	a := badGateway
-	if errors.Is(err, upstream.ErrNoEndpoint) {
+	switch {
+	case errors.Is(err, upstream.ErrOverloaded):
+		a = overloaded
+	case errors.Is(err, upstream.ErrNoEndpoint):
 		a = serviceUnavailable
 	}
 	x.logFailure(name, a.code, err)

@@ -48,6 +48,7 @@ type exchange struct {
 
 	// Of a request that is forwarded.
 	back      *Back
+	hash      upstream.Key                     // what consistent hashing chooses by
 	turn      upstream.Turn                    // through the back's upstream
 	wait      func() (context.Context, func()) // x.queue, made once
 	endpoint  *upstream.Endpoint
@@ -64,7 +65,9 @@ type exchange struct {
 	over      atomic.Bool       // the rest of the body was refused
 	sent      atomic.Bool       // the request went upstream to its end
 
-	timing   sync.Mutex // held by the timer
+	stall stall
+
+	timing   sync.Mutex // held by the timers
 	deadline time.Time  // for the response's head; zero: none
 	last     time.Time  // for all of it; zero: none
 
@@ -85,6 +88,7 @@ func (p *exchanges) get(s *Server) *exchange {
 	if !ok {
 		x = &exchange{server: s}
 		x.lookup, x.gone, x.expire, x.wait = x.match.values, x.fail, x.expired, x.queue
+		x.stall.check = x.stalled
 	}
 	return x
 }
@@ -106,6 +110,7 @@ func (p *exchanges) put(x *exchange) {
 	}
 	*x = exchange{
 		server: x.server, lookup: x.lookup, gone: x.gone, expire: x.expire, wait: x.wait, timer: x.timer,
+		stall:    stall{timer: x.stall.timer, check: x.stall.check},
 		response: message.Response{Fields: fields[:0]}, match: matcher{found: found[:0]},
 		hops: x.hops[:0], scratch: x.scratch[:0],
 	}

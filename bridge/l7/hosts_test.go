@@ -160,7 +160,7 @@ func TestAHostTheUpstreamIsNotIsRefused(t *testing.T) {
 func TestPoolsOfHostsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	back := w.fromHost(HTTP1, nil)
-	e := back.options.Upstream.Order()[0]
+	e := back.options.Upstream.Endpoints()[0]
 	first, second := back.pool(e, "first", nil), back.pool(e, "second", nil)
 	for i := range maxHostPools - 2 {
 		back.pool(e, fmt.Sprint(i), nil)

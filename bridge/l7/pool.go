@@ -26,6 +26,7 @@ type pool struct {
 	retired bool     // no connection is kept
 	users   int      // exchanges that use the pool
 	idle    []*conn1 // the one used last is the last
+	told    int      // how many of them the endpoint was told of
 	sweeper *time.Timer
 	sweeps  bool // sweeper is set
 	sharing sharing
@@ -100,6 +101,7 @@ func (p *pool) take(look bool) *conn1 {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		c.idle = false
+		p.tellLocked()
 		p.mu.Unlock()
 		if !look || c.alive() {
 			return c
@@ -201,6 +203,7 @@ func (p *pool) add(c *conn1) {
 		c.idle, c.since = true, now
 		p.idle = append(p.idle, c)
 		p.sweepLocked(now)
+		p.tellLocked()
 	}
 	p.mu.Unlock()
 	if !keep {
@@ -255,6 +258,7 @@ func (p *pool) retire() {
 		p.sweeper.Stop()
 	}
 	p.sweeps = false
+	p.tellLocked()
 	shared := slices.Clone(p.sharing.conns)
 	p.mu.Unlock()
 	for _, c := range idle {
@@ -275,6 +279,7 @@ func (c *conn1) retire() {
 		c.idle = false
 		i := slices.Index(p.idle, c)
 		p.idle = slices.Delete(p.idle, i, i+1)
+		p.tellLocked()
 	}
 	p.mu.Unlock()
 	if was {
@@ -334,6 +339,7 @@ func (p *pool) sweep() {
 	clear(p.idle[len(kept):])
 	p.idle, p.sweeps = kept, false
 	p.sweepLocked(now)
+	p.tellLocked()
 	p.mu.Unlock()
 	for _, c := range closed {
 		c.close()

@@ -22,6 +22,7 @@ type sharing struct {
 	waiting  int        // exchanges that wait for a stream
 	freed    chan struct{}
 	capacity int // how many streams a connection is thought to take
+	told     int // how many connections with room the endpoint was told of
 }
 
 // A conn2 is a connection of HTTP/2 to an endpoint.
@@ -68,7 +69,9 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, *making, error) 
 	defer p.mu.Unlock()
 	s := &p.sharing
 	for {
-		if stream, m := p.openLocked(); stream != nil {
+		stream, m := p.openLocked()
+		p.tellSharedLocked()
+		if stream != nil {
 			return stream, m, nil
 		}
 		if s.version == 1 && p.back.options.Protocol != HTTP2 {
@@ -81,6 +84,7 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, *making, error) 
 		freed := s.freed
 		d.waiters++
 		s.waiting++
+		p.tellSharedLocked()
 		p.mu.Unlock()
 		select {
 		case <-d.done:
@@ -90,6 +94,7 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, *making, error) 
 		p.mu.Lock()
 		d.waiters--
 		s.waiting--
+		p.tellSharedLocked()
 		if ctx.Err() != nil {
 			if d.waiters == 0 {
 				d.cancel() // nobody else waits for it
@@ -135,11 +140,7 @@ func (p *pool) openLocked() (*http2.ClientStream, *making) {
 // dialingLocked returns a connection that is being made and will have room for
 // one more exchange. p.mu is held.
 func (p *pool) dialingLocked() *dialing {
-	s := &p.sharing
-	room := cmp.Or(s.capacity, presumedStreams)
-	if s.version == 0 && p.back.options.Protocol != HTTP2 {
-		room = 1 << 30 // who knows whether it is HTTP/2 at all: wait and see
-	}
+	s, room := &p.sharing, p.roomLocked()
 	for _, d := range s.dials {
 		if d.waiters < room {
 			return d
@@ -150,6 +151,15 @@ func (p *pool) dialingLocked() *dialing {
 	s.dials = append(s.dials, d)
 	go p.dialShared(ctx, d)
 	return d
+}
+
+// roomLocked returns for how many exchanges a connection that is being made is
+// thought to have room. p.mu is held.
+func (p *pool) roomLocked() int {
+	if p.sharing.version == 0 && p.back.options.Protocol != HTTP2 {
+		return 1 << 30 // who knows whether it is HTTP/2 at all: wait and see
+	}
+	return cmp.Or(p.sharing.capacity, presumedStreams)
 }
 
 // dialShared makes a connection, and keeps it for whoever comes.
@@ -202,6 +212,7 @@ func (p *pool) learn(d *dialing, version int, c *conn2) {
 	if c != nil {
 		s.conns = append(s.conns, c)
 	}
+	p.tellSharedLocked()
 }
 
 // changed is called when a connection may have room, or has none any more for
@@ -215,6 +226,7 @@ func (p *pool) changed() {
 		s.freed = nil
 	}
 	s.conns = slices.DeleteFunc(s.conns, func(c *conn2) bool { return !c.http.Takes() })
+	p.tellSharedLocked()
 }
 
 // carry makes nc the connection, which was made as m says.

@@ -251,21 +251,30 @@ func (x *exchange) relay(b back) {
 
 // download carries the response's body.
 func (x *exchange) download(b back) {
+	defer x.endWatch()
 	for {
-		if !b.Buffered() {
+		waits := !b.Buffered()
+		if waits {
 			if err := x.front.Flush(); err != nil {
 				x.drop(b, err)
 				x.abort(err)
 				return
 			}
+			x.watch()
 		}
 		p, err := b.Read()
+		if waits {
+			x.unwatch()
+		}
 		switch {
 		case err == io.EOF:
 			x.complete(b)
 			return
 		case err != nil:
-			if !x.ended() {
+			if x.stall.found.Load() {
+				err = errStalled
+			}
+			if err == errStalled || !x.ended() {
 				x.logFailure(x.back.options.Upstream.Name(), x.code, err)
 				_ = x.front.Flush() // as far as it came
 			}

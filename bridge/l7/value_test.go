@@ -166,7 +166,7 @@ func TestVariablesThroughTheGateway(t *testing.T) {
 	c := w.dial(address)
 	c.send("PUT /a//%61?q HTTP/1.1", "Host: A.example:80", "Content-Length: 0", "x_who: admin")
 	res, body := c.answer(t, "PUT")
-	endpoint := back.options.Upstream.Order()[0].Address()
+	endpoint := back.options.Upstream.Endpoints()[0].Address()
 	if want := "X-Who: 127.0.0.1 PUT a.example /a/a r up front []"; !strings.Contains(body, want) || strings.Contains(body, "admin") {
 		t.Errorf("%q, want %q", body, want)
 	}

@@ -114,6 +114,28 @@ var errNXDomain = &net.DNSError{Err: "no such host", Name: "web.test", IsNotFoun
 
 func present(u *upstream.Upstream) string { return addresses(u.Endpoints()) }
 
+func addresses(endpoints []*upstream.Endpoint) string {
+	var all []string
+	for _, e := range endpoints {
+		all = append(all, e.Address())
+	}
+	return strings.Join(all, " ")
+}
+
+// rest returns the endpoints that a Turn still goes to.
+func rest(t *testing.T, turn *upstream.Turn) (all []*upstream.Endpoint) {
+	for {
+		e, err := turn.Next(nil)
+		if err != nil {
+			if err != upstream.ErrNoEndpoint {
+				t.Error(err)
+			}
+			return all
+		}
+		all = append(all, e)
+	}
+}
+
 func TestDNSIsAskedAgainWhenItsAnswerIsNoLongerGood(t *testing.T) {
 	for _, test := range []struct {
 		name                  string
@@ -227,9 +249,14 @@ func TestEndpointsThatStayAreTheSame(t *testing.T) {
 		}
 		var turns []string
 		for range 4 {
-			turns = append(turns, addresses(u.Order()))
+			var turn upstream.Turn
+			turn.Begin(u, upstream.Key{})
+			turns = append(turns, addresses(rest(t, &turn)))
+			turn.End()
 		}
-		if want := []string{"10.0.0.2:80 10.0.0.4:80 10.0.0.3:80", "10.0.0.4:80 10.0.0.2:80 10.0.0.3:80"}; !slices.Equal(turns[:2], want) {
+		// The backup is the last, and the others have equal shares.
+		want := []string{"10.0.0.2:80 10.0.0.4:80 10.0.0.3:80", "10.0.0.4:80 10.0.0.2:80 10.0.0.3:80"}
+		if !slices.Equal(turns[:2], want) || !slices.Equal(turns[2:], want) {
 			t.Errorf("turns %q", turns)
 		}
 
@@ -349,21 +376,15 @@ func TestWhoBeganBeforeAllEndpointsWereReplacedGoesOnToTheNewOnes(t *testing.T) 
 		synctest.Wait()
 		var turn upstream.Turn
 		turn.Begin(u, upstream.Key{})
-		n.say("10.0.0.2:80", "10.0.0.3:80")
-		pass(2 * time.Second)
-		var tried []*upstream.Endpoint
-		for {
-			e, err := turn.Next(nil)
-			if err != nil {
-				if err != upstream.ErrNoEndpoint {
-					t.Error(err)
-				}
-				break
-			}
-			tried = append(tried, e)
+		defer turn.End()
+		if e, err := turn.Next(nil); err != nil || e.Address() != "10.0.0.1:80" {
+			t.Fatalf("%v, %v", e, err)
 		}
-		if got := addresses(tried); got != "10.0.0.1:80 10.0.0.2:80 10.0.0.3:80" {
-			t.Errorf("tried %s", got)
+		n.say("10.0.0.1:80", "10.0.0.3:80")
+		pass(2 * time.Second)
+		// What was tried is not tried again, what is gone not at all.
+		if got := addresses(rest(t, &turn)); got != "10.0.0.3:80" {
+			t.Errorf("then tried %s", got)
 		}
 	})
 }

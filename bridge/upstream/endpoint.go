@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -38,10 +40,16 @@ type Endpoint struct {
 	fromHost bool // the server name comes with each connection
 
 	// The share of the traffic, as the next group has it. See setShare.
-	weight atomic.Int64
+	weight atomic.Int64 // at least 1
 	backup atomic.Bool
 
-	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
+	seed  uint64       // of what it bids for slots
+	since atomic.Int64 // when it came up, in time of upstream plus 1; 0: it has its whole share
+	gone  atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
+
+	underWay    quota       // requests
+	connections connections // counted only if a limit asks for it
+	shared      atomic.Int64
 
 	warm *warmPool // nil: none is kept
 
@@ -57,8 +65,9 @@ type Endpoint struct {
 
 // newEndpoint returns an endpoint of u. It is not in u's group yet.
 func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
-	e := &Endpoint{upstream: u, options: o}
+	e := &Endpoint{upstream: u, options: o, seed: xxhash.Sum64String(o.Network + " " + o.Address)}
 	e.setShare(o.Weight, o.Backup)
+	e.underWay.most, e.connections.most = int64(u.options.Limits.RequestsPerEndpoint), u.perEndpoint
 	for _, c := range e.clients() {
 		e.fromHost = e.fromHost || c.Options().FromHost
 	}
@@ -68,8 +77,10 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 	return e
 }
 
-// takes reports whether the endpoint takes traffic now.
-func (e *Endpoint) takes() bool { return !e.options.Draining }
+// takes reports whether the endpoint takes traffic now. It is asked for every
+// choice, also under the queue's lock, and so takes none itself. Whoever changes
+// the answer calls upstream.changed, or cameUp.
+func (e *Endpoint) takes() bool { return !e.Draining() }
 
 // Network returns "tcp" or "unix".
 func (e *Endpoint) Network() string { return e.options.Network }
@@ -93,7 +104,7 @@ func (e *Endpoint) Client(p Purpose) *certs.Client { return e.client(p) }
 // TLS handshake, each within its own timeout and ctx. What comes of it is
 // counted, and a failure is logged, unless ctx was cancelled: then nothing was
 // learnt about the endpoint. The connection is as Upstream.Dial says; the error
-// is a *DialError.
+// is a *DialError, or ErrFull.
 //
 // Host is what the client asked for, a DNS name or an IP address, "" if it did
 // not say. It matters if the upstream takes the server name from it: then
@@ -111,12 +122,24 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 	if e.fromHost && client != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
 	}
+	if err := e.takePlace(true); err != nil {
+		return nil, err
+	}
+	return e.dialCounted(ctx, client, host, retire)
+}
+
+// dialCounted is DialPooled for a connection that takePlace has counted.
+func (e *Endpoint) dialCounted(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, error) {
 	conn, failure := e.dial(ctx, client, host, retire)
 	if failure != nil && isNarrow(failure.Err) {
 		conn, failure = e.dial(ctx, client, host, retire)
 	}
 	if failure != nil {
+		e.givePlace()
 		return nil, e.failed(ctx, failure)
+	}
+	if e.upstream.LimitsConnections() {
+		socket.Of(conn).OnClose(e.givePlace)
 	}
 	e.succeeded()
 	return conn, nil

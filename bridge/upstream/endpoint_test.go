@@ -404,7 +404,7 @@ func TestFailuresOfOneReasonAreLoggedNowAndThen(t *testing.T) {
 			Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)},
 			Logger:    hclog.New(&hclog.LoggerOptions{Output: &log, JSONFormat: true}),
 		})
-		e := u.Order()[0]
+		e := u.Endpoints()[0]
 		for range 1000 {
 			e.NoteFailure(syscall.ECONNREFUSED)
 			e.NoteFailure(syscall.ECONNRESET)

@@ -77,7 +77,7 @@ func TestFailuresAreToldTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w witness
 		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1), endpoint("b:1", 1)}})
-		a, b := u.Order()[0], u.Order()[0]
+		a, b := u.Endpoints()[0], u.Endpoints()[1]
 		for range 1000 {
 			a.NoteFailure(syscall.ECONNREFUSED)
 			a.NoteFailure(syscall.ECONNRESET)
@@ -99,7 +99,7 @@ func TestFlappingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w witness
 		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
-		e := u.Order()[0]
+		e := u.Endpoints()[0]
 		for range 1000 {
 			e.NoteFailure(syscall.ECONNREFUSED)
 			e.NoteReply()
@@ -140,7 +140,7 @@ func TestAHandshakeDoesNotUndoALateFailure(t *testing.T) {
 	if s := only(t, u); s.Health != upstream.Down || s.Made != 3 {
 		t.Errorf("%+v", s)
 	}
-	u.Order()[0].NoteReply()
+	u.Endpoints()[0].NoteReply()
 	w.want(t, "once it answered", "health up - 0")
 }
 
@@ -151,7 +151,7 @@ func TestObserverHoldsNothingUp(t *testing.T) {
 	u = upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}, Observer: func(upstream.Event) {
 		seen = u.Status()[0].Health
 	}})
-	u.Order()[0].NoteFailure(syscall.ECONNREFUSED)
+	u.Endpoints()[0].NoteFailure(syscall.ECONNREFUSED)
 	if seen != upstream.Down {
 		t.Errorf("it saw %v", seen)
 	}

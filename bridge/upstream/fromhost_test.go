@@ -156,7 +156,7 @@ func TestStatusHasWhatReportOnlyLetPass(t *testing.T) {
 	}})
 	for range 2 {
 		for _, p := range []upstream.Purpose{upstream.Stream, upstream.HTTP} {
-			for _, e := range u.Order() {
+			for _, e := range u.Endpoints() {
 				conn, err := e.DialAs(t.Context(), p, "")
 				if err != nil {
 					t.Fatal(err)

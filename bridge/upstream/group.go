@@ -1,7 +1,5 @@
 package upstream
 
-import "slices"
-
 // A group is the endpoints that an Upstream has at one time, with what chooses
 // among them. It is immutable but for the state of the choosing: when endpoints
 // come or go another group takes its place, and those that stay are in both.
@@ -9,12 +7,11 @@ type group struct {
 	endpoints []*Endpoint // as configured
 	fromHost  bool
 
-	primaries, backups *balancer
-	only               []*Endpoint // the answer of order when there is but one
+	primaries, backups *tier // of those that are not draining
 }
 
 // newGroup returns the group of the endpoints given.
-func newGroup(endpoints []*Endpoint) *group {
+func newGroup(p Policy, endpoints []*Endpoint) *group {
 	g := &group{endpoints: endpoints}
 	var primaries, backups []*Endpoint
 	for _, e := range endpoints {
@@ -27,19 +24,25 @@ func newGroup(endpoints []*Endpoint) *group {
 			primaries = append(primaries, e)
 		}
 	}
-	g.primaries, g.backups = newBalancer(primaries), newBalancer(backups)
-	if len(primaries)+len(backups) == 1 {
-		g.only = slices.Concat(primaries, backups)
-	}
+	g.primaries, g.backups = newTier(p, primaries), newTier(p, backups)
 	return g
 }
 
-// order returns the endpoints to try, as Upstream.Order says.
-func (g *group) order() []*Endpoint {
-	if g.only != nil {
-		return g.only
+// pick returns the endpoint that t goes to; nil if it may go to none.
+func (g *group) pick(t *Turn) *Endpoint {
+	if e := g.primaries.pick(t); e != nil {
+		return e
 	}
-	order := make([]*Endpoint, 0, len(g.primaries.shares)+len(g.backups.shares))
-	order = g.primaries.next(order)
-	return g.backups.next(order)
+	return g.backups.pick(t)
+}
+
+// without returns why t has no endpoint: because of a limit alone, or because
+// none is left that takes traffic.
+func (g *group) without(t *Turn) error {
+	for _, e := range g.endpoints {
+		if e.takes() && !t.was(e) {
+			return ErrOverloaded
+		}
+	}
+	return ErrNoEndpoint
 }

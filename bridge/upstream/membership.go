@@ -42,8 +42,13 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 			e.start()
 		}
 	}
-	u.group.Store(newGroup(endpoints))
+	u.group.Store(newGroup(u.options.Policy, endpoints))
 	now := time.Now()
+	for _, e := range endpoints {
+		if len(before) > 0 && !slices.Contains(before, e) {
+			e.cameUp(now) // beside those that have taken traffic
+		}
+	}
 	for _, e := range before {
 		if slices.Contains(endpoints, e) {
 			continue
@@ -52,6 +57,7 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 		e.end()
 		left = append(left, e)
 	}
+	u.changed()
 	m.gone = append(m.gone, left...)
 	m.forget(now)
 	told := slices.Clone(m.left)

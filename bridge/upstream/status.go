@@ -30,6 +30,23 @@ func (h Health) String() string {
 	return "unknown"
 }
 
+// Load is what an Upstream has to do.
+type Load struct {
+	InFlight uint64 // Turns that are at an endpoint now
+	Pending  uint64 // those that wait until a limit allows them
+
+	Overloaded uint64 // those that a limit has refused since the Upstream was made
+}
+
+// Load tells what there is to do.
+func (u *Upstream) Load() Load {
+	return Load{
+		InFlight:   uint64(u.underWay.n.Load()),
+		Pending:    uint64(u.queue.waiting.Load()),
+		Overloaded: u.overloaded.Load(),
+	}
+}
+
 // EndpointStatus is what became of one endpoint since its Upstream was made.
 type EndpointStatus struct {
 	Of               *Endpoint
@@ -40,6 +57,9 @@ type EndpointStatus struct {
 	Health Health
 	Open   uint64 // connections open now, warm ones and those still shaking hands included
 	Made   uint64 // connections made, warm ones included
+
+	InFlight uint64 // Turns that are there now
+	Weight   int    // at least 1
 
 	Requests                          uint64 // as counted by NoteRequest
 	HandshakesFull, HandshakesResumed uint64
@@ -58,7 +78,7 @@ type Warm struct {
 
 	Used    uint64 // given out
 	Missed  uint64 // asked for while none was ready
-	Expired uint64 // closed unused, because of their age
+	Expired uint64 // closed unused, because of their age or because a limit asked for their place
 	Closed  uint64 // closed unused by the peer, or that spoke first
 }
 
@@ -86,6 +106,8 @@ func (e *Endpoint) status() EndpointStatus {
 		Health:            e.health.load(),
 		Open:              uint64(max(e.open.Load(), 0)),
 		Made:              e.made.Load(),
+		InFlight:          uint64(e.underWay.n.Load()),
+		Weight:            int(e.weight.Load()),
 		Requests:          e.requests.Load(),
 		HandshakesFull:    e.full.Load(),
 		HandshakesResumed: e.resumed.Load(),

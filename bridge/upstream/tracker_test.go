@@ -110,7 +110,7 @@ func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
 	old, now := m.revision(t, tracker, before), m.revision(t, tracker, after)
 	a, c := dial(t, old, upstream.Stream), dial(t, now, upstream.Stream)
 	retired := make(chan struct{}, 10)
-	b, err := old.Order()[0].DialPooled(t.Context(), upstream.HTTP, "", func() { retired <- struct{}{} })
+	b, err := old.Endpoints()[0].DialPooled(t.Context(), upstream.HTTP, "", func() { retired <- struct{}{} })
 	if err != nil {
 		t.Fatal(err)
 	}

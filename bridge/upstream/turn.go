@@ -8,12 +8,16 @@ import (
 	"time"
 )
 
-// A Key is what consistent hashing chooses an endpoint by. The zero Key is that
-// of who has none: any endpoint will do.
-type Key struct {
-	Hash  uint64
-	Known bool
-}
+var (
+	// ErrNoEndpoint reports that an upstream has no endpoint that takes traffic
+	// and was not tried.
+	ErrNoEndpoint = errors.New("no endpoint takes new connections")
+
+	// ErrOverloaded reports that every endpoint that could be tried has as much
+	// to do as it may, or the upstream as a whole has, and that there is no
+	// waiting for it, or was in vain.
+	ErrOverloaded = errors.New("a limit of the upstream is reached")
+)
 
 // A Turn is the way of one request, or TCP connection, through an Upstream: which
 // endpoints it has been sent to, and the room it takes there until End.
@@ -21,61 +25,183 @@ type Key struct {
 // The zero Turn is ready for Begin, and so is one that has ended. It is used by
 // one goroutine at a time.
 type Turn struct {
-	upstream *Upstream
-	group    *group // whose endpoints order has
-	key      Key
-	order    []*Endpoint // those that are left, best first
-	at       *Endpoint   // where it is now
+	upstream  *Upstream
+	key       Key
+	exclusive bool // a connection that others use too is of no use to it
+
+	admitted bool      // it is counted at the upstream
+	at       *Endpoint // where it is now; it is counted there too
+	claims   bool      // and so is the connection that it needs there
+
+	tries int                    // endpoints where it was before: these
+	tried [triesKept]*Endpoint   // and
+	more  map[*Endpoint]struct{} // those that there is no room for
+
+	fulls  int           // how often an endpoint had no connection after all, since it last waited
+	ticket uint64        // its place in the queue; 0: it never was in it
+	waited time.Duration // in the queue
 }
+
+// triesKept is how many endpoints a Turn remembers without allocating.
+const triesKept = 8
 
 // Begin starts the way through u. It must be ended with End.
-func (t *Turn) Begin(u *Upstream, key Key) {
-	g := u.group.Load()
-	*t = Turn{upstream: u, group: g, key: key, order: g.order()}
-}
+func (t *Turn) Begin(u *Upstream, key Key) { *t = Turn{upstream: u, key: key} }
 
-// Next returns the endpoint to try now: the best of those that take traffic and
-// were not tried, or ErrNoEndpoint if there is none. The endpoint before it is
-// left.
+// Exclusive says that the connection to be used is for this Turn alone, so that
+// those which Endpoint.NoteShared counts are of no use to it.
+func (t *Turn) Exclusive() { t.exclusive = true }
+
+// Next returns the endpoint to try now: the one that the policy chooses of those
+// that take traffic, were not tried, and have room; of the backups only if there
+// is no other. The endpoint before it is left. Without any it fails with
+// ErrNoEndpoint, or, if it is room alone that is missing, with ErrOverloaded.
 //
-// Where there must be waiting, until a limit allows another request or the first
-// endpoints are known, wait is asked for what bounds it, and done called when that
-// is over. Nil: nothing is waited for.
+// But before that it waits for room, if the upstream's Limits have it wait: then
+// wait is asked for what bounds that, and done called when it is over. Nil:
+// nothing is waited for. If ctx ends, its error is returned. Where the endpoints
+// come from DNS, the first answer is waited for likewise, for as long as a
+// connection may take.
 func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
-	if len(t.order) == 0 && t.upstream.dns != nil {
-		t.renew(wait)
+	u := t.upstream
+	if t.at != nil {
+		t.remember(t.at)
+		t.leave()
 	}
-	if len(t.order) == 0 {
-		if t.upstream.dns != nil && len(t.group.endpoints) == 0 {
-			return nil, t.upstream.dns.failure()
+	if t.fulls > maxFulls {
+		return nil, u.overload()
+	}
+	if u.dns != nil && len(u.Endpoints()) == 0 {
+		u.dns.await(wait)
+	}
+	err := ErrOverloaded
+	if wait == nil || u.queue.waiting.Load() == 0 { // nobody is overtaken
+		if err = t.take(); err != nil {
+			u.changed()
 		}
-		return nil, ErrNoEndpoint
 	}
-	t.at, t.order = t.order[0], t.order[1:]
-	return t.at, nil
+	switch {
+	case err != ErrOverloaded:
+	case wait == nil:
+		err = u.overload()
+	default:
+		err = u.await(t, wait)
+	}
+	if err == ErrNoEndpoint && u.dns != nil && len(u.Endpoints()) == 0 {
+		err = u.dns.failure()
+	}
+	return t.at, err
 }
 
-// renew has the Turn go on to endpoints that there were not when it began.
-func (t *Turn) renew(wait func() (ctx context.Context, done func())) {
-	before := t.group
-	if len(before.endpoints) == 0 {
-		t.upstream.dns.await(wait)
+// Connected says that t has its connection to the endpoint where it is, or its part
+// in one. It matters where the upstream limits connections.
+func (t *Turn) Connected() {
+	if t.claims {
+		t.unclaim()
+		t.upstream.changed()
 	}
-	if t.group = t.upstream.group.Load(); t.group == before {
-		return
+}
+
+// Full says that there was no connection for t at its endpoint, as ErrFull tells:
+// Next may come to it again.
+func (t *Turn) Full() {
+	t.fulls++
+	t.leave()
+}
+
+// maxFulls bounds how often a Turn is sent to endpoints that have no connection
+// for it, whatever is counted there.
+const maxFulls = 16
+
+// take chooses an endpoint and counts t there, without waiting. If it fails, what
+// is counted is as before; it may have been more for a moment, so that others
+// found no room.
+func (t *Turn) take() error {
+	u := t.upstream
+	g := u.group.Load()
+	before := t.admitted
+	for t.admitted || u.underWay.fewer(0) {
+		e := g.pick(t)
+		if e == nil {
+			break
+		}
+		if !t.admitted && !u.underWay.take() {
+			break
+		}
+		t.admitted = true
+		if e.underWay.take() { // else another was faster
+			t.at = e
+			t.claim()
+			return nil
+		}
 	}
-	t.order = slices.DeleteFunc(slices.Clone(t.group.order()), func(e *Endpoint) bool {
-		return slices.Contains(before.endpoints, e) // and so was tried
-	})
+	if !before {
+		t.release()
+	}
+	return g.without(t)
+}
+
+// leave takes back what is counted of t at its endpoint, and lets others have it.
+func (t *Turn) leave() {
+	if t.at != nil {
+		t.unclaim()
+		t.at.underWay.give()
+		t.at = nil
+		t.upstream.changed()
+	}
+}
+
+// release takes back what is counted of t at the upstream.
+func (t *Turn) release() {
+	if t.admitted {
+		t.upstream.underWay.give()
+		t.admitted = false
+	}
+}
+
+// remember notes that an endpoint was tried.
+func (t *Turn) remember(e *Endpoint) {
+	if t.tries < triesKept {
+		t.tried[t.tries] = e
+	} else {
+		if t.more == nil {
+			t.more = make(map[*Endpoint]struct{})
+		}
+		t.more[e] = struct{}{}
+	}
+	t.tries++
+}
+
+// was reports whether an endpoint was tried.
+func (t *Turn) was(e *Endpoint) bool {
+	if t.tries == 0 {
+		return false
+	}
+	if slices.Contains(t.tried[:min(t.tries, triesKept)], e) {
+		return true
+	}
+	_, was := t.more[e]
+	return was
 }
 
 // End gives back what the Turn holds. Calling it again, or without Begin, does
 // nothing.
-func (t *Turn) End() { *t = Turn{} }
+func (t *Turn) End() {
+	if t.at != nil {
+		t.unclaim()
+		t.at.underWay.give()
+	}
+	if t.admitted {
+		t.release()
+		t.upstream.changed()
+	}
+	*t = Turn{}
+}
 
 // Dial connects to the first endpoint that can be connected to, as
 // Upstream.DialAs says. The Turn stays there until End.
 func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
+	t.Exclusive()
 	var errs []error
 	wait := func() (context.Context, func()) {
 		begun, trace := time.Now(), traceOf(ctx)
@@ -91,12 +217,18 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 		}
 		if p == Stream {
 			if conn := e.warm.take(); conn != nil {
+				t.Connected()
 				return conn, e, nil
 			}
 		}
 		conn, err := e.DialAs(ctx, p, host)
 		if err == nil {
+			t.Connected()
 			return conn, e, nil
+		}
+		if err == ErrFull {
+			t.Full()
+			continue
 		}
 		errs = append(errs, err)
 		if ctx.Err() != nil {

@@ -3,10 +3,8 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,10 +14,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
-
-// ErrNoEndpoint reports that an upstream has no endpoint that takes new
-// connections: it has none, or all are draining.
-var ErrNoEndpoint = errors.New("no endpoint takes new connections")
 
 // A Purpose says what a connection is for, and so which TLS settings it is
 // made with: they differ in the protocols offered by ALPN.
@@ -43,6 +37,23 @@ type Options struct {
 	// told whose connection each is: see Announce. None: they are not told.
 	ProxyProtocol proxyproto.Version
 
+	Policy Policy
+	Hash   HashKey // of ConsistentHash: whose Keys those are that Turns begin with
+	Limits Limits
+
+	// SlowStart is how long the share of an endpoint that has come up, or back,
+	// while others took traffic grows from a tenth to its own. 0: it has its own
+	// at once.
+	SlowStart time.Duration
+
+	// Replaces is what took this upstream's traffic until now: endpoints that it
+	// has not are new. Nil: all are, and none begins slowly. It is not kept.
+	Replaces *Upstream
+
+	// IdleTimeout is how long those who carry traffic may wait for the next byte
+	// of it. 0: no limit but their own.
+	IdleTimeout time.Duration
+
 	// Warm is how many TLS connections of the purpose Stream are kept ready to
 	// each endpoint that takes new connections, once Start was called: their
 	// handshakes are over, and DialAs gives them out. It is ignored where there is
@@ -60,10 +71,6 @@ type Options struct {
 	// Descriptors shares out the process's, connections to upstreams among them.
 	// It may be nil.
 	Descriptors *socket.Descriptors
-
-	// Replaces is the Upstream that this one stands in for. It is not kept. It may be
-	// nil.
-	Replaces *Upstream
 
 	// Tracker is that of the upstream's name, which other revisions of it
 	// share. Nil: its connections are not tracked.
@@ -103,6 +110,14 @@ type Upstream struct {
 	group   atomic.Pointer[group] // never nil
 	members membership
 	dns     *discovery // nil: endpoints do not change
+	made    time.Time
+
+	queue       queue
+	underWay    quota
+	connections connections
+	perEndpoint int64 // limit of connections
+	overloaded  atomic.Uint64
+	letGo       func(*Endpoint) bool // see LetGo; nil: nobody keeps idle connections
 }
 
 // New returns the Upstream that o describes. It dials nothing.
@@ -115,7 +130,9 @@ func New(o Options) *Upstream {
 	}
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
-	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None}
+	o.Limits.PendingTimeout = cmp.Or(o.Limits.PendingTimeout, 5*time.Second)
+	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now()}
+	u.underWay.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
 	endpoints := make([]*Endpoint, len(o.Endpoints))
 	for i, eo := range o.Endpoints {
 		endpoints[i] = u.newEndpoint(eo)
@@ -123,8 +140,11 @@ func New(o Options) *Upstream {
 	if o.DNS != nil {
 		u.dns, endpoints = u.discover(*o.DNS)
 	}
+	for _, e := range endpoints {
+		e.follow(o.Replaces)
+	}
 	u.options.DNS, u.options.Replaces = nil, nil // or each revision would keep all those before it
-	u.group.Store(newGroup(endpoints))
+	u.group.Store(newGroup(o.Policy, endpoints))
 	return u
 }
 
@@ -135,11 +155,17 @@ func (u *Upstream) Name() string { return u.options.Name }
 // must not modify the slice.
 func (u *Upstream) Endpoints() []*Endpoint { return u.group.Load().endpoints }
 
-// Order returns the endpoints to try for one connection, best first. The
-// first is the choice of smooth weighted round robin, the others follow in the
-// order in which they are due, backups last. Draining ones are left out. The
-// caller must not modify the slice.
-func (u *Upstream) Order() []*Endpoint { return u.group.Load().order() }
+// Hash returns what the Keys are made of that matter to u; the zero HashKey: none
+// does.
+func (u *Upstream) Hash() HashKey {
+	if u.options.Policy != ConsistentHash {
+		return HashKey{}
+	}
+	return u.options.Hash
+}
+
+// IdleTimeout returns how long the next byte may be waited for; 0: no limit.
+func (u *Upstream) IdleTimeout() time.Duration { return u.options.IdleTimeout }
 
 // FromHost reports whether the server name that an endpoint is asked for is that
 // of the host given to DialAs, so that a connection serves no other host.
@@ -200,7 +226,7 @@ func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, er
 	return u.DialAs(ctx, p, "")
 }
 
-// DialAs connects to the first endpoint of Order that can be connected to, which
+// DialAs connects to the first endpoint of a Turn that can be connected to, which
 // for a Stream may be by giving out a connection that was kept warm. Each
 // endpoint is given its own connect and handshake timeouts; ctx bounds all.
 // Host is as Endpoint.DialAs has it.
@@ -209,7 +235,8 @@ func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, er
 // plaintext endpoint, a *socket.Socket. The caller owns and closes it, and it
 // does not depend on ctx any more. If it was warm its Socket is read as
 // Socket.Stream has it: whoever asks for a Stream had better call that in any
-// case. The error is a *DialError, several of them joined, or ErrNoEndpoint.
+// case. The error is a *DialError, several of them joined, ErrNoEndpoint or
+// ErrOverloaded. The connection does not count as a request.
 func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	var t Turn
 	t.Begin(u, Key{})
@@ -232,65 +259,3 @@ func (u *Upstream) Status() []EndpointStatus {
 // DNS tells what became of asking for the endpoints; nil if they do not come from
 // DNS.
 func (u *Upstream) DNS() *DNSStatus { return u.dns.status() }
-
-// A balancer orders endpoints by smooth weighted round robin, as nginx does:
-// each time every endpoint gains its weight, and the one that has most is
-// chosen and pays the total. So weights 5, 1, 1 give a a b a c a a rather than
-// five in a row.
-type balancer struct {
-	mu     sync.Mutex
-	shares []share
-	due    []int // of those that next appends, but the first
-	total  int
-}
-
-type share struct {
-	endpoint        *Endpoint
-	weight, current int
-}
-
-func newBalancer(endpoints []*Endpoint) *balancer {
-	b := &balancer{}
-	for _, e := range endpoints {
-		weight := int(e.weight.Load())
-		b.shares = append(b.shares, share{endpoint: e, weight: weight})
-		b.total += weight
-	}
-	return b
-}
-
-// next appends the balancer's endpoints to order: the chosen one, then the
-// others, those first that are due next.
-func (b *balancer) next(order []*Endpoint) []*Endpoint {
-	if len(b.shares) == 0 {
-		return order
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	best := 0
-	for i := range b.shares {
-		b.shares[i].current += b.shares[i].weight
-		if b.shares[i].current > b.shares[best].current {
-			best = i
-		}
-	}
-	chosen := &b.shares[best]
-	order = append(order, chosen.endpoint)
-
-	// By insertion: there are few, and an endpoint cannot note when it is due, for
-	// it may be in two groups while they change.
-	rest := len(order)
-	b.due = b.due[:0]
-	for i, s := range b.shares {
-		if i == best {
-			continue
-		}
-		order, b.due = append(order, s.endpoint), append(b.due, s.current)
-		for j := len(b.due) - 1; j > 0 && b.due[j] > b.due[j-1]; j-- {
-			b.due[j], b.due[j-1] = b.due[j-1], b.due[j]
-			order[rest+j], order[rest+j-1] = order[rest+j-1], order[rest+j]
-		}
-	}
-	chosen.current -= b.total
-	return order
-}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -18,43 +17,22 @@ func endpoint(address string, weight int) upstream.EndpointOptions {
 	return upstream.EndpointOptions{Network: "tcp", Address: address, Weight: weight}
 }
 
-func addresses(order []*upstream.Endpoint) string {
+// visits returns where one Turn goes, in order, until it can go nowhere.
+func visits(u *upstream.Upstream) string {
+	var t upstream.Turn
+	t.Begin(u, upstream.Key{})
+	defer t.End()
 	var all []string
-	for _, e := range order {
+	for {
+		e, err := t.Next(nil)
+		if err != nil {
+			return strings.Join(all, " ")
+		}
 		all = append(all, e.Address())
 	}
-	return strings.Join(all, " ")
 }
 
-func TestOrderChoosesBySmoothWeightedRoundRobin(t *testing.T) {
-	for _, test := range []struct {
-		name    string
-		weights []int
-		want    string
-	}{
-		{"equal weights take turns", []int{1, 1, 1}, "a b c a b c"},
-		{"no weight is weight one", []int{0, 1}, "a b a b"},
-		{"a heavy endpoint is not chosen in one go", []int{5, 1, 1}, "a a b a c a a"},
-		{"the sequence repeats", []int{2, 1}, "a b a a b a"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			o := upstream.Options{Name: "u"}
-			for i, w := range test.weights {
-				o.Endpoints = append(o.Endpoints, endpoint(string(rune('a'+i)), w))
-			}
-			u := upstream.New(o)
-			var got []string
-			for range strings.Fields(test.want) {
-				got = append(got, u.Order()[0].Address())
-			}
-			if s := strings.Join(got, " "); s != test.want {
-				t.Errorf("chose %s, want %s", s, test.want)
-			}
-		})
-	}
-}
-
-func TestOrderGoesOnToEveryOtherEndpoint(t *testing.T) {
+func TestTurnGoesOnToEveryOtherEndpoint(t *testing.T) {
 	backup := endpoint("backup", 0)
 	backup.Backup = true
 	draining := endpoint("draining", 0)
@@ -64,12 +42,11 @@ func TestOrderGoesOnToEveryOtherEndpoint(t *testing.T) {
 	for _, test := range []struct {
 		name      string
 		endpoints []upstream.EndpointOptions
-		want      []string // of Order, call by call
+		want      []string // Turn by Turn
 	}{
 		{"nothing from nothing", nil, []string{""}},
 		{"one", []upstream.EndpointOptions{endpoint("a", 1)}, []string{"a", "a"}},
-		{"those due next come first", []upstream.EndpointOptions{endpoint("a", 1), endpoint("b", 1), endpoint("c", 1)},
-			[]string{"a b c", "b c a", "c a b"}},
+		{"each begins with another", []upstream.EndpointOptions{endpoint("a", 1), endpoint("b", 1)}, []string{"a b", "b a", "a b"}},
 		{"backups come last", []upstream.EndpointOptions{backup, endpoint("a", 1), endpoint("b", 1)},
 			[]string{"a b backup", "b a backup"}},
 		{"draining ones never", []upstream.EndpointOptions{draining, endpoint("a", 1), drainingBackup, backup},
@@ -80,40 +57,23 @@ func TestOrderGoesOnToEveryOtherEndpoint(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			u := upstream.New(upstream.Options{Name: "u", Endpoints: test.endpoints})
 			for i, want := range test.want {
-				if got := addresses(u.Order()); got != want {
-					t.Errorf("call %d: %q, want %q", i, got, want)
+				if got := visits(u); got != want {
+					t.Errorf("Turn %d: %q, want %q", i, got, want)
 				}
 			}
 		})
 	}
 }
 
-// However many ask at once, over whole rounds each endpoint is chosen exactly
-// as often as its weight says.
-func TestOrderIsExactUnderConcurrency(t *testing.T) {
-	u := upstream.New(upstream.Options{Name: "u", Endpoints: []upstream.EndpointOptions{
-		endpoint("a", 5), endpoint("b", 2), endpoint("c", 1),
-	}})
-	const goroutines, rounds = 8, 125
-	var mu sync.Mutex
-	chosen := map[string]int{}
-	var wg sync.WaitGroup
-	for range goroutines {
-		wg.Go(func() {
-			for range rounds {
-				order := u.Order()
-				if len(order) != 3 {
-					t.Errorf("order of %d", len(order))
-				}
-				mu.Lock()
-				chosen[order[0].Address()]++
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if chosen["a"] != 625 || chosen["b"] != 250 || chosen["c"] != 125 {
-		t.Errorf("chosen %v, want 5:2:1 of 1000", chosen)
+// However many there are, and by whichever policy, a Turn tries each once.
+func TestTurnTriesEachEndpointOnce(t *testing.T) {
+	for _, p := range policies {
+		u := upstream.New(options(p.Policy, make([]int, 40)))
+		got := strings.Fields(visits(u))
+		slices.Sort(got)
+		if unique := slices.Compact(slices.Clone(got)); len(got) != 40 || len(unique) != 40 {
+			t.Errorf("%s: %d visits, to %d endpoints", p.name, len(got), len(unique))
+		}
 	}
 }
 
@@ -164,22 +124,6 @@ func TestSplitOfFewThings(t *testing.T) {
 	}
 	if v := upstream.NewSplit([]upstream.Weighted[string]{{"a", 1}, {"b", 0}, {"c", 2}}).Values(); !slices.Equal(v, []string{"a", "c"}) {
 		t.Errorf("Values = %v", v)
-	}
-}
-
-func BenchmarkOrder(b *testing.B) {
-	for _, n := range []int{1, 2, 10, 100} {
-		b.Run(fmt.Sprintf("endpoints=%d", n), func(b *testing.B) {
-			o := upstream.Options{Name: "u"}
-			for i := range n {
-				o.Endpoints = append(o.Endpoints, endpoint(fmt.Sprint(i), 1+i%3))
-			}
-			u := upstream.New(o)
-			b.ReportAllocs()
-			for b.Loop() {
-				u.Order()
-			}
-		})
 	}
 }
 

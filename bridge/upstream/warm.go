@@ -54,7 +54,8 @@ type warmPool struct {
 	dial    func(ctx context.Context, retire func()) (net.Conn, error)
 	look    func(net.Conn) (heard bool, err error) // an error: it is over
 	down    func() bool
-	scarce  func() bool // others need what connections are made of
+	scarce  func() bool // others need what connections are made of, or no more may be made
+	idle    func(int)   // so many more are ready; nil: nobody asks
 	replied func()      // the endpoint has sent something that accepts us
 	lost    func(error) // what look found
 
@@ -68,6 +69,7 @@ type warmPool struct {
 	ended     chan struct{}      // closed when run has returned
 	stopped   bool
 	ready     []*warmConn // the oldest first
+	told      int         // how many of them idle was told of
 	trial     *warmConn   // made while the endpoint is down: does it accept us?
 	making    int
 	proven    bool      // one was made
@@ -109,7 +111,10 @@ func (e *Endpoint) keepWarm() {
 	var buffers socket.Pool
 	e.warm = newWarmPool(o.Warm, o.WarmAge, o.Filling)
 	e.warm.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
-		conn, err := e.DialPooled(ctx, Stream, "", retire)
+		if err := e.takePlace(false); err != nil {
+			return nil, err
+		}
+		conn, err := e.dialCounted(ctx, e.client(Stream), "", retire)
 		if err == nil {
 			socket.Of(conn).Stream(&buffers)
 		}
@@ -117,7 +122,12 @@ func (e *Endpoint) keepWarm() {
 	}
 	e.warm.look = look
 	e.warm.down = func() bool { return e.health.load() == Down }
-	e.warm.scarce = func() bool { return !o.Descriptors.Room() }
+	e.warm.scarce = func() bool {
+		return !o.Descriptors.Room() || !e.connections.fewer(0) || !e.upstream.connections.fewer(0)
+	}
+	if e.upstream.LimitsConnections() {
+		e.warm.idle = e.NoteIdle
+	}
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
 		if refused(err) {
@@ -205,6 +215,7 @@ func (w *warmPool) pop(now time.Time) *warmConn {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.tell()
 	for i, c := range w.ready {
 		if now.Before(c.end) {
 			w.ready = slices.Delete(w.ready, i, i+1)
@@ -212,6 +223,34 @@ func (w *warmPool) pop(now time.Time) *warmConn {
 		}
 	}
 	return nil
+}
+
+// tell says how many are ready, if that has changed. mu is held.
+func (w *warmPool) tell() {
+	if more := len(w.ready) - w.told; more != 0 && w.idle != nil {
+		w.told = len(w.ready)
+		w.idle(more)
+	}
+}
+
+// drop closes the oldest of those that are ready, for one that is needed more,
+// and reports whether there was one.
+func (w *warmPool) drop() bool {
+	if w == nil {
+		return false
+	}
+	w.mu.Lock()
+	if len(w.ready) == 0 {
+		w.mu.Unlock()
+		return false
+	}
+	c := w.ready[0]
+	w.ready = slices.Delete(w.ready, 0, 1)
+	w.tell()
+	w.mu.Unlock()
+	w.expired.Add(1)
+	c.Close()
+	return true
 }
 
 // settle notes what a take came to, and has the rest replaced.

@@ -44,6 +44,7 @@ func closeAll(conns []*warmConn) {
 func (w *warmPool) empty() []*warmConn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.tell()
 	all := w.ready
 	if w.trial != nil {
 		all = append(all, w.trial)
@@ -57,6 +58,7 @@ func (w *warmPool) empty() []*warmConn {
 func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.tell()
 	down := w.down()
 	if w.trial != nil && !down {
 		w.ready, w.trial = append(w.ready, w.trial), nil
@@ -160,6 +162,7 @@ func (w *warmPool) fill(ctx context.Context) {
 func (w *warmPool) keep(c *warmConn, conn net.Conn, err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.tell()
 	w.making--
 	now := time.Now()
 	if err != nil {
@@ -196,6 +199,7 @@ func (w *warmPool) drain(c *warmConn) {
 	if w.trial == c {
 		w.trial = nil
 	}
+	w.tell()
 	w.mu.Unlock()
 	if held {
 		c.Close()
@@ -248,6 +252,7 @@ func (w *warmPool) lookAround(now time.Time) {
 func (w *warmPool) lookAtReady(c *warmConn) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.tell()
 	i := slices.Index(w.ready, c)
 	if i < 0 {
 		return nil
@@ -292,6 +297,7 @@ func (w *warmPool) judge(c *warmConn) {
 func (w *warmPool) accept(c *warmConn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.tell()
 	w.failing.clear()
 	w.proven = true
 	if c.drained {

@@ -145,6 +145,7 @@ func (s *scope) buildListener(l *Listener) {
 			Routes: s.tcpRoutes(l),
 		}
 		s.warnOfNames(l)
+		s.warnOfKeys(l)
 		s.checkPeek(l)
 		if u := l.uses.upstream; u != nil {
 			l.tcp.Default = &l4.Target{Passthrough: u.passes(), Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}

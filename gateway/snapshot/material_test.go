@@ -309,7 +309,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	if p := w.snap.Problems(); len(p) != 2 || !strings.Contains(p[0].Reason, "crls[0].file") {
 		t.Errorf("%v", p)
 	}
-	if len(w.snap.upstreams["u"].live.Order()) != 0 {
+	if len(w.snap.upstreams["u"].live.Endpoints()) != 0 {
 		t.Error("an upstream takes traffic whose revocation list is missing")
 	}
 }

@@ -414,7 +414,7 @@ func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
 	if l := w.snap.Listener("front"); l.Down == "" || w.snap.TCP("front") != nil {
 		t.Error("a TLS listener without its certificate is not down")
 	}
-	if len(w.snap.upstreams["u"].live.Order()) != 0 {
+	if len(w.snap.upstreams["u"].live.Endpoints()) != 0 {
 		t.Error("an upstream without its client certificate takes traffic")
 	}
 	if w.snap.HTTP("web") == nil || w.snap.TCP("plain") == nil {
@@ -438,7 +438,7 @@ func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
 	if p := w.snap.Problems(); len(p) != 0 {
 		t.Errorf("still down: %v", p)
 	}
-	if len(w.snap.upstreams["u"].live.Order()) != 1 || w.snap.TCP("front") == nil {
+	if len(w.snap.upstreams["u"].live.Endpoints()) != 1 || w.snap.TCP("front") == nil {
 		t.Error("not up again")
 	}
 }

@@ -115,6 +115,8 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Name:             msg.GetName(),
 		ConnectTimeout:   s.duration("timeouts.connect", msg.GetTimeouts().GetConnect()),
 		HandshakeTimeout: s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake()),
+		IdleTimeout:      s.duration("timeouts.idle", msg.GetTimeouts().GetIdle()),
+		Limits:           s.limits(msg),
 		Logger:           s.job.log,
 		Tracker:          u.tracker,
 		Latencies:        u.times,
@@ -122,10 +124,11 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
 	}
-	if prev != nil {
+	if prev != nil && prev.down == "" {
 		o.Replaces = prev.live
 	}
 	s.checkPassthrough(msg)
+	s.balancing(msg, &o)
 	back := l7.BackOptions{
 		TLS:         overTLS(msg),
 		MaxIdle:     s.limit("pool.max_idle", msg.GetPool().GetMaxIdle(), 100_000),

@@ -1,0 +1,136 @@
+package l7
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// named answers with a name.
+func named(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
+}
+
+// hashing returns a Back to so many endpoints that are chosen by a hash.
+func (w *world) hashing(h upstream.HashKey, endpoints int) *Back {
+	o := upstream.Options{Name: "up", Policy: upstream.ConsistentHash, Hash: h}
+	for i := range endpoints {
+		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{
+			Network: "tcp", Address: w.server(named(strconv.Itoa(i))), Stream: w.client(), HTTP: w.client("http/1.1"),
+		})
+	}
+	return w.newBack(BackOptions{Upstream: upstream.New(o), TLS: true})
+}
+
+// The same value leads to the same endpoint, over whatever version of HTTP it
+// comes, and different ones to all of them.
+func TestRequestsOfOneKeyGoToOneEndpoint(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		upstream.HashKey
+		set func(r *http.Request, value string)
+	}{
+		{"header", upstream.HashKey{Header: "X-Tenant"}, func(r *http.Request, v string) { r.Header.Set("x-tenant", v) }},
+		{"the first header", upstream.HashKey{Header: "X-Tenant"}, func(r *http.Request, v string) { r.Header["X-Tenant"] = []string{v, "other"} }},
+		{"cookie", upstream.HashKey{Cookie: "session"}, func(r *http.Request, v string) {
+			r.AddCookie(&http.Cookie{Name: "Session", Value: "x"})
+			r.AddCookie(&http.Cookie{Name: "session", Value: v})
+			r.AddCookie(&http.Cookie{Name: "z", Value: r.RemoteAddr})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			back := w.hashing(c.HashKey, 4)
+			table := &Table{Default: to(back), TLS: w.listenerTLS("h2", "http/1.1")}
+			_, secure := w.gateway(fixed(table))
+			_, plain := w.plain(back)
+			browser := w.browser()
+			ask := func(url, value string) string {
+				r, _ := http.NewRequest("GET", url, nil)
+				if value != "" {
+					c.set(r, value)
+				}
+				res, err := browser.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				body, _ := io.ReadAll(res.Body)
+				return string(body)
+			}
+			seen, without := map[string]bool{}, map[string]bool{}
+			for i := range 40 {
+				value := "tenant-" + strconv.Itoa(i)
+				first := ask("https://"+secure+"/", value)
+				for _, url := range []string{"https://" + secure + "/a", "http://" + plain + "/b"} {
+					if again := ask(url, value); again != first {
+						t.Errorf("%s went to %s and to %s", value, first, again)
+					}
+				}
+				seen[first] = true
+				without[ask("http://"+plain+"/", "")] = true
+			}
+			if len(seen) != 4 || len(without) != 4 {
+				t.Errorf("40 keys went to %d endpoints, requests without one to %d", len(seen), len(without))
+			}
+		})
+	}
+}
+
+func TestClientsOfOneAddressGoToOneEndpoint(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.hashing(upstream.HashKey{ClientAddress: true}, 4))
+	_, first := w.get(w.browser(), "http://"+address+"/")
+	for range 20 {
+		if _, again := w.get(w.browser(), "http://"+address+"/"); again != first {
+			t.Fatalf("one client went to %s and to %s", first, again)
+		}
+	}
+}
+
+func TestCookie(t *testing.T) {
+	for _, c := range []struct {
+		fields []string
+		want   string
+	}{
+		{nil, ""},
+		{[]string{"session=a"}, "a"},
+		{[]string{"x=1; session=a;y=2"}, "a"},
+		{[]string{"x=1", "session=a"}, "a"},
+		{[]string{"session=a; session=b"}, "a"},
+		{[]string{"session=a=b"}, "a=b"},
+		{[]string{"Session=a; sessions=b; asession=c"}, ""},
+		{[]string{"session"}, ""},
+		{[]string{";;; ; session=a"}, "a"},
+		{[]string{"x=session=a"}, ""},
+		{[]string{"\tsession=a "}, "a"},
+	} {
+		var f message.Fields
+		for _, v := range c.fields {
+			f.Add("cookie", v)
+		}
+		if got := cookie(f, "session"); got != c.want {
+			t.Errorf("%q: %q, want %q", c.fields, got, c.want)
+		}
+	}
+}
+
+func TestHashingDoesNotAllocate(t *testing.T) {
+	w := newWorld(t)
+	for _, h := range []upstream.HashKey{{ClientAddress: true}, {Header: "X-Tenant"}, {Cookie: "session"}} {
+		x := &exchange{back: w.hashing(h, 1), addr: netip.MustParseAddr("192.0.2.1"), request: &message.Request{}}
+		x.request.Fields = message.Fields{{Name: "X-Tenant", Value: "a"}, {Name: "Cookie", Value: "a=1; session=x"}}
+		if !x.hashKey().Known {
+			t.Errorf("%+v: no key", h)
+		}
+		if n := testing.AllocsPerRun(100, func() { x.hashKey() }); n != 0 {
+			t.Errorf("%+v: %v allocations", h, n)
+		}
+	}
+}

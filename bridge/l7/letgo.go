@@ -1,0 +1,108 @@
+package l7
+
+import (
+	"cmp"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// Where an upstream limits its connections, it has to know of those that are open
+// and could be used, or closed for others. All of this does nothing elsewhere.
+
+// tellLocked says how many connections are idle, if that has changed. p.mu is held.
+func (p *pool) tellLocked() {
+	if more := len(p.idle) - p.told; more != 0 {
+		p.told = len(p.idle)
+		p.endpoint.NoteIdle(more)
+	}
+}
+
+// tellSharedLocked says how many connections of HTTP/2 there are, or may come of
+// being made, that take another request. p.mu is held.
+func (p *pool) tellSharedLocked() {
+	if !p.back.options.Upstream.LimitsConnections() {
+		return
+	}
+	s, n := &p.sharing, 0
+	for _, c := range s.conns {
+		if c.http.Room() > 0 {
+			n++
+		}
+	}
+	for _, d := range s.dials {
+		if d.waiters < p.roomLocked() {
+			n++
+		}
+	}
+	more := n - s.told
+	s.told = n
+	p.endpoint.NoteShared(more)
+}
+
+// letGo closes an idle connection to an endpoint, nil: to any, for one that is
+// needed more, and reports whether there was one.
+func (b *Back) letGo(e *upstream.Endpoint) bool {
+	if b.hosts != nil {
+		return b.hosts.letGo(e)
+	}
+	return b.endpoints.letGo(e)
+}
+
+func (p *endpointPools) letGo(e *upstream.Endpoint) bool {
+	all := p.pools.Load()
+	if all == nil {
+		return false
+	}
+	for at, of := range *all {
+		if (e == nil || e == at) && of.letGo() {
+			return true
+		}
+	}
+	return false
+}
+
+// letGo closes an idle connection of those that were not used for longest.
+func (h *hostPools) letGo(e *upstream.Endpoint) bool {
+	h.mu.Lock()
+	var all []*pool
+	for at := h.recent.Back(); at != nil; at = at.Prev() {
+		if p := at.Value.(*pool); e == nil || e == p.endpoint {
+			all = append(all, p)
+		}
+	}
+	h.mu.Unlock()
+	for _, p := range all {
+		if p.letGo() {
+			return true
+		}
+	}
+	return false
+}
+
+// letGo closes the connection that was not used for longest. One of HTTP/2 without
+// requests goes too, but that takes a moment, and so it is not reported.
+func (p *pool) letGo() bool {
+	p.mu.Lock()
+	var unused *conn2
+	for _, c := range p.sharing.conns {
+		if c.http.Streams() == 0 {
+			unused = cmp.Or(unused, c)
+		}
+	}
+	if len(p.idle) == 0 {
+		p.mu.Unlock()
+		if unused != nil {
+			unused.retire()
+		}
+		return false
+	}
+	c := p.idle[0]
+	p.idle[0] = nil
+	p.idle = p.idle[1:]
+	c.idle = false
+	p.tellLocked()
+	p.mu.Unlock()
+	c.close()
+	p.tidy()
+	return true
+}

@@ -1,0 +1,462 @@
+package upstream_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+var policies = []struct {
+	name string
+	upstream.Policy
+}{
+	{"ROUND_ROBIN", upstream.RoundRobin},
+	{"LEAST_REQUESTS", upstream.LeastRequests},
+	{"RANDOM", upstream.Random},
+	{"CONSISTENT_HASH", upstream.ConsistentHash},
+}
+
+// options are those of an upstream with endpoints of the weights given, whose
+// addresses are "0", "1" and so on.
+func options(p upstream.Policy, weights []int) upstream.Options {
+	o := upstream.Options{Name: "u", Policy: p}
+	for i, w := range weights {
+		o.Endpoints = append(o.Endpoints, endpoint(strconv.Itoa(i), w))
+	}
+	return o
+}
+
+// choose returns where a Turn with a key goes first.
+func choose(t testing.TB, u *upstream.Upstream, key upstream.Key) string {
+	var turn upstream.Turn
+	turn.Begin(u, key)
+	defer turn.End()
+	e, err := turn.Next(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Address()
+}
+
+func keyOf(n int) upstream.Key { return upstream.KeyOf("client-" + strconv.Itoa(n)) }
+
+func TestRoundRobinIsSmooth(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		weights []int
+		want    string
+	}{
+		{"equal weights take turns", []int{1, 1, 1}, "0 1 2 0 1 2"},
+		{"no weight is weight one", []int{0, 1}, "0 1 0 1"},
+		{"a heavy endpoint is not chosen in one go", []int{5, 1, 1}, "0 0 1 0 2 0 0"},
+		{"weights count by their ratio", []int{500, 100, 100}, "0 0 1 0 2 0 0"},
+		{"the sequence repeats", []int{2, 1}, "0 1 0 0 1 0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			u := upstream.New(options(upstream.RoundRobin, test.weights))
+			var got []string
+			for range strings.Fields(test.want) {
+				got = append(got, choose(t, u, upstream.Key{}))
+			}
+			if s := strings.Join(got, " "); s != test.want {
+				t.Errorf("chose %s, want %s", s, test.want)
+			}
+		})
+	}
+}
+
+// However many ask at once, over whole rounds each endpoint is chosen exactly
+// as often as its weight says.
+func TestRoundRobinIsExactUnderConcurrency(t *testing.T) {
+	u := upstream.New(options(upstream.RoundRobin, []int{5, 2, 1}))
+	const goroutines, rounds = 8, 125
+	var mu sync.Mutex
+	chosen := map[string]int{}
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range rounds {
+				e := choose(t, u, upstream.Key{})
+				mu.Lock()
+				chosen[e]++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if chosen["0"] != 625 || chosen["1"] != 250 || chosen["2"] != 125 {
+		t.Errorf("chosen %v, want 5:2:1 of 1000", chosen)
+	}
+}
+
+const picks = 100_000
+
+// Every policy spreads 100,000 picks by the weights: round robin to within two,
+// the others to within five standard deviations of chance.
+func TestPoliciesSpreadByWeight(t *testing.T) {
+	many := make([]int, 100)
+	for i := range many {
+		many[i] = 1 + i%4
+	}
+	for _, p := range policies {
+		for _, weights := range [][]int{{1, 1, 1}, {5, 1, 1}, {1, 2, 3, 4}, {65535, 1}, {65535, 65534, 7}, many} {
+			u := upstream.New(options(p.Policy, weights))
+			chosen := make([]int, len(weights))
+			for n := range picks {
+				i, _ := strconv.Atoi(choose(t, u, keyOf(n)))
+				chosen[i]++
+			}
+			total := 0
+			for _, w := range weights {
+				total += w
+			}
+			worst := 0.0 // in standard deviations
+			for i, w := range weights {
+				share := float64(w) / float64(total)
+				want := share * picks
+				deviation := math.Sqrt(want * (1 - share))
+				if p.Policy == upstream.ConsistentHash {
+					// The keys fall as chance has it, and so do the slots.
+					deviation = math.Sqrt(deviation*deviation + picks*picks*share*(1-share)/(1<<16))
+				}
+				off := math.Abs(float64(chosen[i]) - want)
+				if p.Policy == upstream.RoundRobin {
+					// Weights are exact to one part in 65,536.
+					if off > 2+picks/65536.0 {
+						t.Errorf("%s %v: endpoint %d was chosen %d times, want %.1f", p.name, weights, i, chosen[i], want)
+					}
+				} else if off > 5*deviation+1 {
+					t.Errorf("%s %v: endpoint %d was chosen %d times, want %.1f", p.name, weights, i, chosen[i], want)
+				}
+				worst = max(worst, off/deviation)
+			}
+			if len(weights) > 10 {
+				t.Logf("%-15s 100 endpoints of weights 1 to 4: worst is off by %.1f standard deviations of chance", p.name, worst)
+			} else {
+				t.Logf("%-15s weights %v: %v", p.name, weights, chosen)
+			}
+		}
+	}
+}
+
+// Where one of the endpoints may not be chosen, its turns go to the others evenly,
+// by their weights.
+func TestWhatOneMayNotTakeGoesToTheOthersByWeight(t *testing.T) {
+	for _, p := range policies {
+		o := options(p.Policy, []int{4, 1, 2, 3})
+		o.Limits.RequestsPerEndpoint = 1
+		u := upstream.New(o)
+		busy := hold(t, u, "0")
+		chosen := map[string]int{}
+		for n := range picks {
+			chosen[choose(t, u, keyOf(n))]++
+		}
+		busy.End()
+		t.Logf("%-15s weights 1 2 3, and 4 that is busy: %v", p.name, chosen)
+		for i := 1; i <= 3; i++ {
+			if got, want := chosen[strconv.Itoa(i)], picks*i/6; math.Abs(float64(got-want)) > 800 {
+				t.Errorf("%s: endpoint %d was chosen %d times, want about %d", p.name, i, got, want)
+			}
+		}
+	}
+}
+
+// hold returns a Turn that is at an endpoint.
+func hold(t testing.TB, u *upstream.Upstream, address string) *upstream.Turn {
+	turn := new(upstream.Turn)
+	for n := range 10_000 {
+		turn.Begin(u, keyOf(n))
+		if e, err := turn.Next(nil); err == nil && e.Address() == address {
+			return turn
+		}
+		turn.End()
+	}
+	t.Fatalf("endpoint %s is never chosen", address)
+	return nil
+}
+
+// With requests that last, LEAST_REQUESTS keeps endpoints as busy as their
+// weights say, where RANDOM lets a slow one fill up.
+func TestLeastRequestsEvensOutWhatEndpointsHaveToDo(t *testing.T) {
+	for _, p := range []upstream.Policy{upstream.LeastRequests, upstream.Random} {
+		u := upstream.New(options(p, []int{1, 1, 2, 4}))
+		slow := u.Endpoints()[0]
+		// Whenever one begins, the oldest of those that are not at the slow
+		// endpoint ends; there one in twenty does.
+		var held, stuck []*upstream.Turn
+		for n := range 20_000 {
+			turn := new(upstream.Turn)
+			turn.Begin(u, upstream.Key{})
+			e, err := turn.Next(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e == slow {
+				stuck = append(stuck, turn)
+			} else {
+				held = append(held, turn)
+			}
+			if len(held) > 140 {
+				held[0].End()
+				held = held[1:]
+			}
+			if n%20 == 0 && len(stuck) > 0 {
+				stuck[0].End()
+				stuck = stuck[1:]
+			}
+		}
+		var busy []uint64
+		for _, s := range u.Status() {
+			busy = append(busy, s.InFlight)
+		}
+		t.Logf("%v: weights 1 1 2 4, the first one slow: in flight %v", map[upstream.Policy]string{upstream.LeastRequests: "LEAST_REQUESTS", upstream.Random: "RANDOM"}[p], busy)
+		if p == upstream.LeastRequests && (busy[0] > 40 || busy[1] > 40 || busy[3] < 60) {
+			t.Errorf("in flight %v, want about 20 20 40 80", busy)
+		}
+		if p == upstream.Random && busy[0] < 1000 {
+			t.Errorf("in flight %v: the test tells nothing", busy)
+		}
+		for _, turn := range append(held, stuck...) {
+			turn.End()
+		}
+		if l := u.Load(); l.InFlight != 0 {
+			t.Errorf("%d in flight at the end", l.InFlight)
+		}
+	}
+}
+
+// When an endpoint leaves, no key moves but its own; those go to the others by
+// their weights. When it returns, each comes back. The same for any weights.
+func TestConsistentHashMovesFewKeys(t *testing.T) {
+	for _, weights := range [][]int{{1, 1, 1}, {5, 1, 1}, {100, 50, 30, 20}, many(10), many(100), many(1000)} {
+		o := options(upstream.ConsistentHash, weights)
+		all := upstream.New(o)
+		left := o
+		left.Endpoints = o.Endpoints[1:]
+		without := upstream.New(left)
+		moved, others := 0, 0
+		for n := range picks {
+			before, after := choose(t, all, keyOf(n)), choose(t, without, keyOf(n))
+			if before == "0" {
+				moved++
+			} else if before != after {
+				others++
+			}
+		}
+		total := 0
+		for _, w := range weights {
+			total += w
+		}
+		t.Logf("%4d endpoints: one with %5.2f%% of the weight leaves: %5.2f%% of the keys move, %d that were not its own",
+			len(weights), 100*float64(weights[0])/float64(total), 100*float64(moved)/picks, others)
+		if others != 0 {
+			t.Errorf("%d keys moved from endpoints that stayed", others)
+		}
+	}
+}
+
+func many(n int) []int {
+	weights := make([]int, n)
+	for i := range weights {
+		weights[i] = 1
+	}
+	return weights
+}
+
+// A key's second endpoint is the one that it would have if the first had left.
+func TestConsistentHashGoesOnToTheNextOwner(t *testing.T) {
+	o := options(upstream.ConsistentHash, many(20))
+	u := upstream.New(o)
+	for n := range 1000 {
+		var turn upstream.Turn
+		turn.Begin(u, keyOf(n))
+		first, _ := turn.Next(nil)
+		second, err := turn.Next(nil)
+		turn.End()
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := options(upstream.ConsistentHash, nil)
+		for _, e := range o.Endpoints {
+			if e.Address != first.Address() {
+				left.Endpoints = append(left.Endpoints, e)
+			}
+		}
+		if want := choose(t, upstream.New(left), keyOf(n)); second.Address() != want {
+			t.Fatalf("key %d goes on to %s, want %s", n, second.Address(), want)
+		}
+	}
+}
+
+// Two processes find the same endpoint for a key, in whatever order theirs are.
+func TestConsistentHashIsTheSameEverywhere(t *testing.T) {
+	o := options(upstream.ConsistentHash, []int{3, 1, 2, 1, 1, 1, 1, 1, 1, 1})
+	a := upstream.New(o)
+	for i, j := 0, len(o.Endpoints)-1; i < j; i, j = i+1, j-1 {
+		o.Endpoints[i], o.Endpoints[j] = o.Endpoints[j], o.Endpoints[i]
+	}
+	b := upstream.New(o)
+	for n := range 10_000 {
+		if x, y := choose(t, a, keyOf(n)), choose(t, b, keyOf(n)); x != y {
+			t.Fatalf("key %d is of %s and of %s", n, x, y)
+		}
+	}
+	// The hashes are part of what is the same: a change would move every key.
+	if got := choose(t, a, upstream.KeyOf("alice")) + choose(t, a, upstream.KeyOf("bob")) + choose(t, a, upstream.KeyOf("carol")); got != "873" {
+		t.Errorf("alice, bob and carol go to %q", got)
+	}
+}
+
+func TestAnAddressHasOneKey(t *testing.T) {
+	want := upstream.KeyOf("192.0.2.1")
+	for _, a := range []string{"192.0.2.1", "::ffff:192.0.2.1"} {
+		if got := upstream.KeyOfAddress(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s: %v, want %v", a, got, want)
+		}
+	}
+	if upstream.KeyOfAddress(netip.MustParseAddr("fe80::1%eth0")) != upstream.KeyOf("fe80::1") {
+		t.Error("the zone counts")
+	}
+	if upstream.KeyOfAddress(netip.Addr{}).Known {
+		t.Error("no address has a key")
+	}
+}
+
+// Who has no key goes anywhere.
+func TestConsistentHashWithoutAKeyIsRandom(t *testing.T) {
+	u := upstream.New(options(upstream.ConsistentHash, many(4)))
+	chosen := map[string]int{}
+	for range picks {
+		chosen[choose(t, u, upstream.KeyOf(""))]++
+	}
+	for i := range 4 {
+		if n := chosen[strconv.Itoa(i)]; n < 24_000 || n > 26_000 {
+			t.Errorf("chosen %v", chosen)
+		}
+	}
+}
+
+// A request costs no allocation, whichever policy chooses, though eight endpoints
+// are tried.
+func TestTurnDoesNotAllocate(t *testing.T) {
+	wait := func() (context.Context, func()) { return context.Background(), func() {} }
+	for _, p := range policies {
+		for _, limits := range []upstream.Limits{{}, {Requests: 5, RequestsPerEndpoint: 5, Connections: 50, ConnectionsPerEndpoint: 5, Pending: 5}} {
+			o := options(p.Policy, many(20))
+			o.Limits = limits
+			u := upstream.New(o)
+			turn, n := new(upstream.Turn), 0
+			if got := testing.AllocsPerRun(1000, func() {
+				n++
+				turn.Begin(u, upstream.Key{Hash: uint64(n) << 48, Known: true})
+				for range 9 { // the ninth is where it is
+					if _, err := turn.Next(wait); err != nil {
+						t.Fatal(err)
+					}
+				}
+				turn.End()
+			}); got != 0 {
+				t.Errorf("%s: %v allocations", p.name, got)
+			}
+		}
+	}
+}
+
+// What a group of 1,000 endpoints costs to keep.
+func TestMemoryOfAGroup(t *testing.T) {
+	for _, p := range policies {
+		o := options(p.Policy, many(1000))
+		weighted := options(p.Policy, nil)
+		for i := range 1000 {
+			weighted.Endpoints = append(weighted.Endpoints, endpoint(strconv.Itoa(i), 1+i*65))
+		}
+		for name, o := range map[string]upstream.Options{"equal weights": o, "all weights": weighted} {
+			before := heap()
+			u := upstream.New(o)
+			size := (heap() - before) >> 10
+			t.Logf("%-15s 1000 endpoints, %s: %d KiB", p.name, name, size)
+			if size > 2048 {
+				t.Errorf("%d KiB", size)
+			}
+			runtime.KeepAlive(u)
+		}
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// BenchmarkTurn is a request's way through an upstream: Begin, Next, End.
+func BenchmarkTurn(b *testing.B) {
+	for _, p := range policies {
+		for _, n := range []int{3, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/endpoints=%d", p.name, n), func(b *testing.B) {
+				u := upstream.New(options(p.Policy, many(n)))
+				b.ReportAllocs()
+				b.RunParallel(func(pb *testing.PB) {
+					turn, k := new(upstream.Turn), uint64(0)
+					for pb.Next() {
+						k += 0x9E3779B97F4A7C15
+						turn.Begin(u, upstream.Key{Hash: k, Known: true})
+						if _, err := turn.Next(nil); err != nil {
+							b.Fatal(err)
+						}
+						turn.End()
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkTurnPastABusyEndpoint is the same where the first choice has as much to
+// do as it may.
+func BenchmarkTurnPastABusyEndpoint(b *testing.B) {
+	for _, p := range policies {
+		for _, n := range []int{3, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/endpoints=%d", p.name, n), func(b *testing.B) {
+				u := upstream.New(options(p.Policy, many(n)))
+				turn := new(upstream.Turn)
+				b.ReportAllocs()
+				for k := uint64(0); b.Loop(); k += 0x9E3779B97F4A7C15 {
+					turn.Begin(u, upstream.Key{Hash: k, Known: true})
+					for range 2 {
+						if _, err := turn.Next(nil); err != nil {
+							b.Fatal(err)
+						}
+					}
+					turn.End()
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkNew is the making of an upstream, with weights whose order is the
+// longest to find.
+func BenchmarkNew(b *testing.B) {
+	for _, n := range []int{3, 100, 1000} {
+		var weights []int
+		for i := range n {
+			weights = append(weights, 1+i*65)
+		}
+		o := options(upstream.RoundRobin, weights)
+		b.Run(fmt.Sprintf("endpoints=%d", n), func(b *testing.B) {
+			for b.Loop() {
+				upstream.New(o)
+			}
+		})
+	}
+}

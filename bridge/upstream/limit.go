@@ -1,0 +1,186 @@
+package upstream
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// Limits bound what an Upstream is sent. Requests are HTTP requests, or
+// connections of TCP listeners. 0 is no limit.
+//
+// Requests are those that have an endpoint, from Turn.Next to Turn.End.
+// Connections are those of traffic and those kept warm; they count from when
+// they begin to be made until they are closed. Health checks are none: an
+// endpoint that has all it may have is asked all the same.
+type Limits struct {
+	Requests, RequestsPerEndpoint       int
+	Connections, ConnectionsPerEndpoint int
+
+	Pending        int           // most that wait until a limit allows them
+	PendingTimeout time.Duration // how long one may wait in all; 0: 5s
+}
+
+// A quota counts what a limit bounds.
+type quota struct {
+	n    atomic.Int64
+	most int64 // 0: no limit
+}
+
+// take counts one more, or returns false: there are as many as there may be.
+func (q *quota) take() bool {
+	if q.most == 0 {
+		q.n.Add(1)
+		return true
+	}
+	// Adding first and taking back what was too much would have another, who
+	// could go, find it full.
+	for {
+		n := q.n.Load()
+		if n >= q.most {
+			return false
+		}
+		if q.n.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (q *quota) give() { q.n.Add(-1) }
+
+// fewer reports whether less than the limit are left when some are not counted.
+func (q *quota) fewer(but int64) bool { return q.most == 0 || q.n.Load()-but < q.most }
+
+// Connections of one Upstream, or Endpoint.
+type connections struct {
+	quota
+	idle    atomic.Int64 // of them: they carry nothing, and are used or closed when one is needed
+	claimed atomic.Int64 // by Turns that were sent to an endpoint and have none yet
+}
+
+// room reports whether one more may be in use.
+func (c *connections) room() bool { return c.fewer(c.idle.Load() - c.claimed.Load()) }
+
+// ErrFull reports that no connection can be opened without passing a limit, or
+// that all that may be open are in use. Nothing was tried.
+var ErrFull = errors.New("no further connection may be opened")
+
+// LimitsConnections reports whether connections are counted at all, so that it
+// matters what NoteIdle and NoteShared are told.
+func (u *Upstream) LimitsConnections() bool { return u.connections.most+u.perEndpoint > 0 }
+
+// may reports whether t may go to e: it takes traffic, t has not been there, and
+// there is room.
+func (t *Turn) may(e *Endpoint) bool {
+	return e.takes() && !t.was(e) && e.underWay.fewer(0) && t.connects(e)
+}
+
+// connects reports whether t finds a connection to e, or may make one.
+func (t *Turn) connects(e *Endpoint) bool {
+	if !e.upstream.LimitsConnections() {
+		return true
+	}
+	return !t.exclusive && e.shared.Load() > 0 || e.connections.room() && e.upstream.connections.room()
+}
+
+// claim counts t among those that will need a connection to its endpoint, so that
+// others are not sent there for the same one. That they are no more than may be is
+// for takePlace to see to.
+func (t *Turn) claim() {
+	if u := t.upstream; u.LimitsConnections() {
+		t.claims = true
+		t.at.connections.claimed.Add(1)
+		u.connections.claimed.Add(1)
+	}
+}
+
+// unclaim takes that back.
+func (t *Turn) unclaim() {
+	if t.claims {
+		t.claims = false
+		t.at.connections.claimed.Add(-1)
+		t.upstream.connections.claimed.Add(-1)
+	}
+}
+
+// takePlace counts a connection that is about to be made, or returns ErrFull. Where
+// all that may be open are, one that is idle is closed for it, if it may be.
+func (e *Endpoint) takePlace(instead bool) error {
+	u := e.upstream
+	if !u.LimitsConnections() {
+		return nil
+	}
+	const attempts = 3 // another may take the place of what was closed
+	for range attempts {
+		at := e // where there are too many
+		if e.connections.take() {
+			if u.connections.take() {
+				u.changed()
+				return nil
+			}
+			e.connections.give()
+			u.changed()
+			at = nil
+		}
+		if !instead || !u.closeIdle(at) {
+			break
+		}
+	}
+	return ErrFull
+}
+
+// givePlace takes back what takePlace counted.
+func (e *Endpoint) givePlace() {
+	u := e.upstream
+	if !u.LimitsConnections() {
+		return
+	}
+	e.connections.give()
+	u.connections.give()
+	u.changed()
+}
+
+// NoteIdle says that so many more (fewer, if it is negative) of the endpoint's
+// connections are open but not in use. Whoever keeps such must close them when
+// told to: see LetGo.
+func (e *Endpoint) NoteIdle(more int) {
+	u := e.upstream
+	if more == 0 || !u.LimitsConnections() {
+		return
+	}
+	e.connections.idle.Add(int64(more))
+	u.connections.idle.Add(int64(more))
+	u.changed()
+}
+
+// NoteShared says that so many more (fewer) of the endpoint's connections, those
+// being made included, take further requests beside those that they have. It is
+// also called when no more or fewer do, but a request has been given to one.
+func (e *Endpoint) NoteShared(more int) {
+	if !e.upstream.LimitsConnections() {
+		return
+	}
+	e.shared.Add(int64(more))
+	e.upstream.changed()
+}
+
+// LetGo has f called where a connection is needed and no more may be open: it is
+// to close one that is idle, to the endpoint given or, for nil, any, and reports
+// whether it has. It is set before u takes traffic, by who calls NoteIdle.
+func (u *Upstream) LetGo(f func(*Endpoint) bool) { u.letGo = f }
+
+// closeIdle closes an idle connection to an endpoint; nil: to any.
+func (u *Upstream) closeIdle(e *Endpoint) bool {
+	if u.letGo != nil && u.letGo(e) {
+		return true
+	}
+	if e != nil {
+		return e.warm.drop()
+	}
+	for _, e := range u.Endpoints() {
+		if e.warm.drop() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,228 @@
+package upstream_test
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+func echoServer(t testing.TB) upstream.EndpointOptions {
+	return endpoint(listen(t, "tcp", echoOn).String(), 1)
+}
+
+// However many want one, no more connections are open than may be, and each gets
+// its own in the end.
+func TestConnectionsAreLimited(t *testing.T) {
+	const clients, rounds, perEndpoint, inAll = 24, 40, 3, 5
+	for _, l := range []upstream.Limits{
+		{ConnectionsPerEndpoint: perEndpoint}, {Connections: inAll}, {Connections: inAll, ConnectionsPerEndpoint: perEndpoint},
+		{Connections: 1}, {Connections: inAll, Requests: 4},
+	} {
+		l.Pending, l.PendingTimeout = clients, time.Hour
+		u := upstream.New(upstream.Options{Name: "u", Limits: l, Endpoints: []upstream.EndpointOptions{echoServer(t), echoServer(t)}})
+		var total atomic.Int64
+		per := map[*upstream.Endpoint]*atomic.Int64{}
+		for _, e := range u.Endpoints() {
+			per[e] = new(atomic.Int64)
+		}
+		var wg sync.WaitGroup
+		for range clients {
+			wg.Go(func() {
+				for range rounds {
+					var turn upstream.Turn
+					turn.Begin(u, upstream.Key{})
+					conn, e, err := turn.Dial(t.Context(), upstream.Stream, "")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if n := total.Add(1); l.Connections > 0 && n > int64(l.Connections) {
+						t.Errorf("%+v: %d connections", l, n)
+					}
+					if n := per[e].Add(1); l.ConnectionsPerEndpoint > 0 && n > int64(l.ConnectionsPerEndpoint) {
+						t.Errorf("%+v: %d connections to one endpoint", l, n)
+					}
+					exchange(t, conn)
+					total.Add(-1)
+					per[e].Add(-1)
+					conn.Close()
+					turn.End()
+				}
+			})
+		}
+		wg.Wait()
+		made := uint64(0)
+		for _, s := range u.Status() {
+			made += s.Made
+			if s.Open != 0 || s.InFlight != 0 || len(s.Failures) != 0 {
+				t.Errorf("%+v: status %+v", l, s)
+			}
+		}
+		if load := u.Load(); made != clients*rounds || load != (upstream.Load{}) {
+			t.Errorf("%+v: %d connections were made, load %+v", l, made, load)
+		}
+	}
+}
+
+// Without a queue a connection too many is refused, and that is nobody's failure.
+func TestAConnectionTooManyIsRefused(t *testing.T) {
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t), echoServer(t)}})
+	conn, _, err := u.Dial(t.Context(), upstream.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := u.Dial(t.Context(), upstream.Stream); err != upstream.ErrOverloaded {
+		t.Errorf("Dial: %v", err)
+	}
+	for _, e := range u.Endpoints() {
+		if _, err := e.DialAs(t.Context(), upstream.HTTP, ""); err != upstream.ErrFull || upstream.ReasonOf(err) != certs.ReasonOverloaded {
+			t.Errorf("DialAs: %v", err)
+		}
+	}
+	for _, s := range u.Status() {
+		if s.Health == upstream.Down || len(s.Failures) != 0 || s.LastFailure != nil {
+			t.Errorf("status %+v", s)
+		}
+	}
+	conn.Close()
+	conn, _, err = u.Dial(t.Context(), upstream.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+// A connection that could not be made leaves its place to others.
+func TestAFailedConnectionTakesNoPlace(t *testing.T) {
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1, ConnectionsPerEndpoint: 1},
+		Endpoints: []upstream.EndpointOptions{endpoint(refused(t), 1)}})
+	for range 3 {
+		_, _, err := u.Dial(t.Context(), upstream.Stream)
+		var dial *upstream.DialError
+		if !errors.As(err, &dial) || dial.Reason != certs.ReasonConnectRefused {
+			t.Fatalf("Dial: %v", err)
+		}
+	}
+}
+
+// Where all connections that may be open are, one that nobody uses is closed for
+// one that is needed.
+func TestIdleConnectionsGiveWay(t *testing.T) {
+	a, b := echoServer(t), echoServer(t)
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 2}, Endpoints: []upstream.EndpointOptions{a, b}})
+	ea, eb := u.Endpoints()[0], u.Endpoints()[1]
+	var idle []net.Conn
+	u.LetGo(func(e *upstream.Endpoint) bool {
+		if e == eb || len(idle) == 0 {
+			return false
+		}
+		ea.NoteIdle(-1)
+		idle[0].Close()
+		idle = idle[1:]
+		return true
+	})
+	for range 2 {
+		conn, err := ea.DialAs(t.Context(), upstream.HTTP, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, conn)
+	}
+	var turn upstream.Turn
+	turn.Begin(u, upstream.Key{})
+	if _, err := turn.Next(nil); err != upstream.ErrOverloaded {
+		t.Errorf("with both in use: %v", err)
+	}
+	turn.End()
+	ea.NoteIdle(2)
+	conn, err := eb.DialAs(t.Context(), upstream.HTTP, "")
+	if err != nil {
+		t.Fatalf("with both idle: %v", err)
+	}
+	defer conn.Close()
+	if len(idle) != 1 {
+		t.Errorf("%d are idle", len(idle))
+	}
+	for _, c := range idle {
+		c.Close()
+	}
+}
+
+// A connection that others use too is a way in for who may use it, and for no one
+// else.
+func TestSharedConnectionsTakeMoreRequests(t *testing.T) {
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t)}})
+	e := u.Endpoints()[0]
+	conn, err := e.DialAs(t.Context(), upstream.HTTP, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	e.NoteShared(1)
+	shares, alone := begin(u), begin(u)
+	alone.Exclusive()
+	mustNext(t, shares)
+	if _, err := alone.Next(nil); err != upstream.ErrOverloaded {
+		t.Errorf("who needs a connection: %v", err)
+	}
+	e.NoteShared(-1)
+	if _, err := begin(u).Next(nil); err != upstream.ErrOverloaded {
+		t.Errorf("when it takes no more: %v", err)
+	}
+	shares.End()
+	alone.End()
+}
+
+// A Turn that is sent to an endpoint again and again where there is no connection
+// for it is not sent there for ever.
+func TestATurnIsNotSentToAndFroForEver(t *testing.T) {
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1, Pending: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t)}})
+	turn := begin(u)
+	defer turn.End()
+	for range 100 {
+		if _, err := turn.Next(patient(t.Context())); err == upstream.ErrOverloaded {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		turn.Full()
+	}
+	t.Error("it goes on")
+}
+
+// Warm connections count, fill what a limit leaves, and give way.
+func TestWarmConnectionsHeedLimits(t *testing.T) {
+	s := newWarmServer(t, nil)
+	u := warm(t, upstream.Options{Warm: 5, Limits: upstream.Limits{ConnectionsPerEndpoint: 3}}, s)
+	ready(t, u, 3)
+	var conns []net.Conn
+	for range 3 {
+		conn, _, err := u.Dial(t.Context(), upstream.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	if _, _, err := u.Dial(t.Context(), upstream.Stream); err != upstream.ErrOverloaded {
+		t.Errorf("a fourth: %v", err)
+	}
+	if st := only(t, u); st.Open != 3 || st.Health != upstream.Up || len(st.Failures) != 0 {
+		t.Errorf("status %+v", st)
+	}
+	conns[0].Close()
+	ready(t, u, 1)
+	// Requests are not to wait for a warm connection's end.
+	plain, err := u.Endpoints()[0].DialAs(t.Context(), upstream.Stream, "")
+	if err != nil {
+		t.Fatalf("with one that is warm: %v", err)
+	}
+	plain.Close()
+	ready(t, u, 1)
+}

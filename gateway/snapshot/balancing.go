@@ -1,0 +1,123 @@
+package snapshot
+
+import (
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+var policies = map[adminv1.BalancingPolicy]upstream.Policy{
+	adminv1.BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS:  upstream.LeastRequests,
+	adminv1.BalancingPolicy_BALANCING_POLICY_RANDOM:          upstream.Random,
+	adminv1.BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH: upstream.ConsistentHash,
+}
+
+// maxSlowStart bounds how long an endpoint takes less than its share: longer is a
+// mistake of unit.
+const maxSlowStart = time.Hour
+
+// balancing puts into o how an endpoint is chosen.
+func (s *scope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
+	b := msg.GetBalancing()
+	if enum(s, "balancing.policy", b.GetPolicy(), adminv1.BalancingPolicy_name) {
+		o.Policy = policies[b.GetPolicy()]
+	}
+	o.SlowStart = s.duration("balancing.slow_start", b.GetSlowStart())
+	if o.SlowStart > maxSlowStart {
+		s.Add("balancing.slow_start", "is %v; it must be at most %v", o.SlowStart, maxSlowStart)
+	}
+	hashes := b.GetPolicy() == adminv1.BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH
+	switch h := b.GetHash(); {
+	case h == nil && hashes:
+		s.Add("balancing.hash", "must be set where policy is BALANCING_POLICY_CONSISTENT_HASH: client_address, header or cookie")
+	case h != nil && !hashes:
+		s.Add("balancing.hash", "must be left out unless policy is BALANCING_POLICY_CONSISTENT_HASH, for nothing else hashes")
+	case h != nil:
+		o.Hash = s.hashKey(msg, h)
+	}
+}
+
+// hashKey returns what is hashed.
+func (s *scope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k upstream.HashKey) {
+	switch kind := h.GetKind().(type) {
+	case *adminv1.HashKey_ClientAddress:
+		k.ClientAddress = true
+	case *adminv1.HashKey_Header:
+		k.Header = kind.Header
+		if err := l7.CheckHashHeader(k.Header); err != nil {
+			s.Add("balancing.hash.header", "%v", err)
+		}
+	case *adminv1.HashKey_Cookie:
+		k.Cookie = kind.Cookie
+		if err := l7.CheckHashCookie(k.Cookie); err != nil {
+			s.Add("balancing.hash.cookie", "%v", err)
+		}
+	default:
+		s.Add("balancing.hash", "must be client_address, header or cookie")
+	}
+	if msg.GetPassthrough() != nil && !k.ClientAddress {
+		s.Add("balancing.hash", "must be client_address with passthrough: nothing is known of the requests")
+	}
+	return k
+}
+
+// maxLimit bounds limits: more than so many of anything are a mistake.
+const maxLimit = 1_000_000
+
+// limits returns what an upstream may be sent.
+func (s *scope) limits(msg *adminv1.Upstream) upstream.Limits {
+	l := msg.GetLimits()
+	out := upstream.Limits{
+		Requests:               s.limit("limits.requests", l.GetRequests(), maxLimit),
+		RequestsPerEndpoint:    s.limit("limits.requests_per_endpoint", l.GetRequestsPerEndpoint(), maxLimit),
+		Connections:            s.limit("limits.connections", l.GetConnections(), maxLimit),
+		ConnectionsPerEndpoint: s.limit("limits.connections_per_endpoint", l.GetConnectionsPerEndpoint(), maxLimit),
+		Pending:                s.limit("limits.pending", l.GetPending(), maxLimit),
+		PendingTimeout:         s.duration("limits.pending_timeout", l.GetPendingTimeout()),
+	}
+	limited := l.GetRequests() > 0 || l.GetRequestsPerEndpoint() > 0 || l.GetConnections() > 0 || l.GetConnectionsPerEndpoint() > 0
+	if l.GetPending() > 0 && !limited {
+		s.Add("limits.pending", "must be left out where nothing is limited: there is nothing to wait for")
+	}
+	if l.GetPendingTimeout() != nil && l.GetPending() == 0 {
+		s.Add("limits.pending_timeout", "must be left out where pending is: nobody waits")
+	}
+	warm := msg.GetPool().GetWarm()
+	if most := l.GetConnectionsPerEndpoint(); most > 0 && warm > most {
+		s.Add("pool.warm", "is %d; it must be at most limits.connections_per_endpoint, which is %d", warm, most)
+	}
+	if most := l.GetConnections(); most > 0 && warm > most {
+		s.Add("pool.warm", "is %d; it must be at most limits.connections, which is %d", warm, most)
+	}
+	return out
+}
+
+// warnOfKeys warns of upstreams that choose an endpoint by what a TCP connection
+// does not have.
+func (s *scope) warnOfKeys(l *Listener) {
+	told := map[*liveUpstream]bool{}
+	warn := func(u *liveUpstream) {
+		h := u.hash()
+		if told[u] || h.GetHeader() == "" && h.GetCookie() == "" {
+			return
+		}
+		told[u] = true
+		s.Warn("upstream", "upstream %q chooses an endpoint by a request's header or cookie, which the connections of this listener do not have: for them it chooses at random", u.msg.GetName())
+	}
+	warn(l.uses.upstream)
+	for _, r := range l.uses.routes {
+		for _, u := range r.upstreams {
+			warn(u)
+		}
+	}
+}
+
+// hash returns what u chooses an endpoint by, if by anything.
+func (u *liveUpstream) hash() *adminv1.HashKey {
+	if u == nil {
+		return nil
+	}
+	return u.msg.GetBalancing().GetHash()
+}
