@@ -79,12 +79,17 @@ func TestDurationsAndRecords(t *testing.T) {
 	c := dial(t, g.address("db"))
 	c.echo(t, "hello")
 	c.Close()
+	over := func() { // what it has served is in the log by then
+		eventually(t, "all is over", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
+	}
+	over()
 	get(t, "http://"+g.address("web")+"/one") // which the upstream answers with what it was sent, and that is no response
+	over()
 	web.AccessLog = adminv1.AccessLog_ACCESS_LOG_OFF
 	g.put(web)
 	get(t, "http://"+g.address("web")+"/two")
 
-	eventually(t, "all is over", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
+	over()
 	_, text := get(t, "http://"+g.OpsAddress()+"/metrics")
 	for _, want := range []string{
 		`drawbridge_bridge_conn_duration_seconds_count{listener="db"} 1`,

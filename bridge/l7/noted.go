@@ -72,7 +72,7 @@ func (x *exchange) asks() time.Duration {
 // given notes what the exchange was given, which was asked for at some time.
 func (x *exchange) given(b back, reused bool, asked time.Duration) {
 	n := &x.noted
-	if !reused || n.attempts > 1 {
+	if !reused || n.attempts > 1 || n.queued > 0 {
 		n.got = time.Since(x.start)
 	}
 	if x.server.options.AccessLog == nil {
