@@ -29,6 +29,7 @@ var (
 	methodNotAllowed   = answer{405, "method not allowed\n", 12}
 	requestTimeout     = answer{408, "request timeout\n", 4}
 	misdirected        = answer{421, "misdirected request\n", 2}
+	tooManyRequests    = answer{429, "too many requests\n", 14}
 	badGateway         = answer{502, "bad gateway\n", 14}
 	serviceUnavailable = answer{503, "service unavailable\n", 14}
 	gatewayTimeout     = answer{504, "gateway timeout\n", 4}

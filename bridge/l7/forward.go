@@ -219,6 +219,9 @@ func (x *exchange) failed(err error) {
 func (x *exchange) badBody(err error, name string) {
 	var malformed *http1.Error
 	switch {
+	case errors.Is(err, errBodyTooLarge):
+		x.server.log.Debug("request's body refused", "client", x.client, "upstream", name, "error", err)
+		x.refuse(refusal(413))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.server.log.Debug("client stopped sending its request's body", "client", x.client, "upstream", name)
 		x.refuse(requestTimeout)

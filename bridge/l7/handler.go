@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -39,6 +40,7 @@ type exchange struct {
 	expects bool                       // the client waits for 100 (Continue)
 	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
 	code    int                        // of the final response; 0: not begun
+	pass    limit.Pass                 // through the listener's limits
 	aborted bool
 	noted   noted
 
@@ -159,6 +161,7 @@ var errPanic = errors.New("panic while serving the request")
 func (x *exchange) finish(panicked bool) {
 	s := x.server
 	s.counters.inFlight.Add(-1)
+	x.pass.Leave()
 	code, elapsed := x.code, time.Since(x.start)
 	switch {
 	case code != 0:
@@ -245,6 +248,13 @@ func (x *exchange) serve() {
 	x.expects = cleanRequest(r)
 	if r.Protocol != "" && !x.upgradeOfConnect(r) {
 		x.answer(refusal(501))
+		return
+	}
+	if x.limited() {
+		return
+	}
+	if m := x.table.MaxBody; m > 0 && r.Length > m {
+		x.answer(refusal(413))
 		return
 	}
 	x.match.fields, x.match.scheme = &r.Fields, x.scheme

@@ -151,7 +151,10 @@ func (x *exchange) upload(b back) {
 			return
 		}
 		x.touched.Store(true)
-		x.noted.fromClient += uint64(len(p))
+		if x.tooLong(len(p)) {
+			x.fail(&bodyError{errBodyTooLarge})
+			return
+		}
 		if b.Write(p) != nil {
 			break
 		}

@@ -1,0 +1,353 @@
+package l7
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+)
+
+// held is an upstream handler that answers once it is let go.
+type held struct{ arrived, release chan struct{} }
+
+func newHeld() *held { return &held{make(chan struct{}, 100), make(chan struct{})} }
+
+func (h *held) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/held") {
+		h.arrived <- struct{}{}
+		<-h.release
+	}
+	fmt.Fprint(w, "done")
+}
+
+func TestRequestsAtOnceAreLimited(t *testing.T) {
+	for _, c := range []struct {
+		limits limit.Limits
+		kind   limit.Kind
+		code   int
+	}{
+		{limit.Limits{AtOnce: 2}, limit.AtOnce, 503},
+		{limit.Limits{AtOncePerClient: 2}, limit.AtOncePerClient, 429},
+		{limit.Limits{AtOnce: 3, AtOncePerClient: 2}, limit.AtOncePerClient, 429},
+	} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			h := newHeld()
+			table.Default, table.Limits = to(w.back(HTTP1, w.server(h))), c.limits
+			s, address := w.gateway(fixed(table))
+			url, browser := scheme+"://"+address, w.browser()
+			var all sync.WaitGroup
+			for range 2 {
+				all.Go(func() {
+					if code, body := w.get(browser, url+"/held"); code != 200 || body != "done" {
+						t.Errorf("one within the limit: %d %q", code, body)
+					}
+				})
+				<-h.arrived
+			}
+			for range 3 {
+				res, err := browser.Get(url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if want := map[int]string{503: "service unavailable\n", 429: "too many requests\n"}[c.code]; res.StatusCode != c.code || string(body) != want || res.Header.Get("Retry-After") != "1" {
+					t.Errorf("one too many: %d %q %v", res.StatusCode, body, res.Header)
+				}
+			}
+			if status := w.grpc(browser, url); status != "14" {
+				t.Errorf("gRPC status %q", status)
+			}
+			close(h.release)
+			all.Wait()
+			eventually(t, "there is room", func() bool { return s.Stats().InFlight == 0 })
+			for range 5 {
+				if code, _ := w.get(browser, url); code != 200 {
+					t.Errorf("one later: %d", code)
+				}
+			}
+			want := map[limit.Kind]uint64{limit.AtOnce: 0, limit.AtOncePerClient: 0, limit.OfRate: 0, limit.OfRatePerClient: 0}
+			want[c.kind] = 4
+			if st := s.Stats(); !maps.Equal(st.Limited, want) || st.Requests[c.code] != 3 {
+				t.Errorf("counted: %v, %v", st.Limited, st.Requests)
+			}
+		})
+	}
+}
+
+// grpc makes a gRPC call of no kind, and returns the status it is answered with.
+func (w *world) grpc(c *http.Client, url string) string {
+	w.Helper()
+	r, _ := http.NewRequest("POST", url, nil)
+	r.Header.Set("Content-Type", "application/grpc")
+	res, err := c.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	res.Body.Close()
+	return res.Header.Get("Grpc-Status")
+}
+
+func TestRequestsInATimeAreLimited(t *testing.T) {
+	hourly := limit.Rate{Count: 4, Period: time.Hour}
+	for _, c := range []struct {
+		limits limit.Limits
+		code   int
+	}{
+		{limit.Limits{Rate: hourly}, 503},
+		{limit.Limits{RatePerClient: hourly}, 429},
+		{limit.Limits{Rate: hourly, RatePerClient: hourly}, 429},
+	} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			table.Default, table.Limits = to(w.back(HTTP1, w.server(echo))), c.limits
+			_, address := w.gateway(fixed(table))
+			browser := w.browser()
+			for range 4 {
+				if code, _ := w.get(browser, scheme+"://"+address); code != 200 {
+					t.Errorf("one within the limit: %d", code)
+				}
+			}
+			for range 3 {
+				res, err := browser.Get(scheme + "://" + address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if wait, _ := strconv.Atoi(res.Header.Get("Retry-After")); res.StatusCode != c.code || wait < 800 || wait > 900 {
+					t.Errorf("one too many: %d %v", res.StatusCode, res.Header)
+				}
+			}
+		})
+	}
+}
+
+// A client that is not the cause of it goes on.
+func TestAClientThatAsksTooMuchIsNobodyElsesTrouble(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), ProxyProtocol: w.trust("127.0.0.1"),
+		Limits: limit.Limits{RatePerClient: limit.Rate{Count: 2, Period: time.Hour}, Rate: limit.Rate{Count: 5, Period: time.Hour}}}))
+	for _, c := range []struct {
+		client string
+		codes  []int
+	}{
+		{"192.0.2.1", []int{200, 200, 429, 429, 429, 429}},
+		{"192.0.2.1", []int{429}}, // another connection
+		{"2001:db8::1", []int{200}},
+		{"2001:db8::2", []int{200, 429}}, // the same network
+		{"2001:db8:0:1::2", []int{200, 503}},
+	} {
+		conn := w.dial(address)
+		fmt.Fprintf(conn, "PROXY %s %s %s 1 2\r\n", map[bool]string{true: "TCP6", false: "TCP4"}[strings.Contains(c.client, ":")], c.client, c.client)
+		for i, want := range c.codes {
+			conn.send("GET / HTTP/1.1", "Host: a")
+			if res, _ := conn.answer(t, "GET"); res.StatusCode != want || res.Close {
+				t.Errorf("%s, request %d: %d, want %d", c.client, i, res.StatusCode, want)
+			}
+		}
+		conn.Close()
+	}
+}
+
+// What is refused for its size never looks whole to the upstream, and not a byte
+// of what is said to be too large is sent.
+func TestBodiesAreLimited(t *testing.T) {
+	const most = 100_000
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			type seen struct {
+				n   int64
+				err error
+			}
+			got := make(chan seen, 100)
+			table.Default, table.MaxBody = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/at-once" {
+					control := http.NewResponseController(rw)
+					if r.ProtoMajor == 1 {
+						_ = control.EnableFullDuplex()
+					}
+					_ = control.Flush()
+				}
+				n, err := io.Copy(io.Discard, r.Body)
+				got <- seen{n, err}
+				if err != nil {
+					panic(http.ErrAbortHandler)
+				}
+			}), "h2", "http/1.1"))), most
+			s, address := w.gateway(fixed(table))
+			browser := w.browser()
+			post := func(path string, n int, sized bool, kind string) (*http.Response, error) {
+				var body io.Reader = bytes.NewReader(make([]byte, n))
+				if !sized {
+					body = struct{ io.Reader }{body}
+				}
+				r, _ := http.NewRequest("POST", scheme+"://"+address+path, body)
+				r.Header.Set("Content-Type", kind)
+				res, err := browser.Do(r)
+				if err == nil {
+					_, err = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+				return res, err
+			}
+			for _, sized := range []bool{true, false} {
+				for _, n := range []int{0, 1, most - 1, most, most + 1, 10 * most} {
+					name := fmt.Sprintf("%d bytes, sized %v", n, sized)
+					res, err := post("/", n, sized, "text/plain")
+					if n <= most {
+						if err != nil || res.StatusCode != 200 {
+							t.Fatalf("%s: %v, %v", name, res, err)
+						}
+						if g := <-got; g.n != int64(n) || g.err != nil {
+							t.Errorf("%s: the upstream had %d, %v", name, g.n, g.err)
+						}
+						continue
+					}
+					// A client that is still sending may not be listening.
+					if err == nil && res.StatusCode != 413 {
+						t.Errorf("%s: %d", name, res.StatusCode)
+					}
+					if err != nil && scheme == "https" {
+						t.Errorf("%s: %v", name, err)
+					}
+					if !sized {
+						if g := <-got; g.n > most || g.err == nil {
+							t.Errorf("%s: the upstream had %d, %v", name, g.n, g.err)
+						}
+					}
+				}
+			}
+			if res, err := post("/", most+1, true, "application/grpc"); err != nil || res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "8" {
+				t.Errorf("gRPC: %v, %v", res, err)
+			}
+			// Too late for another answer, it breaks off.
+			body, rest := io.Pipe()
+			res, err := browser.Post(scheme+"://"+address+"/at-once", "text/plain", body)
+			if err != nil || res.StatusCode != 200 {
+				t.Fatalf("one answered at once: %v, %v", res, err)
+			}
+			go func() {
+				_, _ = rest.Write(make([]byte, 10*most))
+				rest.Close()
+			}()
+			if _, err := io.Copy(io.Discard, res.Body); err == nil {
+				t.Error("a response that had begun ended as complete")
+			}
+			res.Body.Close()
+			if g := <-got; g.n > most || g.err == nil {
+				t.Errorf("the upstream had %d, %v", g.n, g.err)
+			}
+			if len(got) > 0 {
+				t.Errorf("the upstream had %d requests too many", len(got))
+			}
+			eventually(t, "nothing is in flight", func() bool { return s.Stats().InFlight == 0 })
+		})
+	}
+}
+
+func TestNoBodyIsAskedForThatIsTooLarge(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), MaxBody: 5}))
+	c := w.dial(address)
+	c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 6", "Expect: 100-continue")
+	if res, body := c.answer(t, "POST"); res.StatusCode != 413 || body != "content too large\n" || !res.Close && c.rest() != "" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	c = w.dial(address)
+	fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello!\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+	if res, _ := c.answer(t, "POST"); res.StatusCode != 413 || !res.Close || c.rest() != "" {
+		t.Errorf("%d, close %v", res.StatusCode, res.Close)
+	}
+}
+
+// rest returns what still comes until the connection ends.
+func (c *wire) rest() string {
+	b, _ := io.ReadAll(c.r)
+	return string(b)
+}
+
+func TestAConnectionHasSoManyRequests(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		table.Default, table.MaxRequests = to(w.back(HTTP1, w.server(echo))), 3
+		s, address := w.gateway(fixed(table))
+		browser := w.browser()
+		for i := range 9 {
+			res, err := browser.Get(scheme + "://" + address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if last := i%3 == 2; res.StatusCode != 200 || scheme == "http" && res.Close != last {
+				t.Errorf("request %d: %d, close %v", i, res.StatusCode, res.Close)
+			}
+			if i%3 == 2 { // one of HTTP/2 may have a few more until the client has learnt of it
+				eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
+			}
+		}
+		if n := s.Stats().Accepted; n != 3 {
+			t.Errorf("9 requests on %d connections", n)
+		}
+	})
+}
+
+// A connection that is idle is closed at its age, and one that is not when its
+// requests are over.
+func TestConnectionsHaveAnAge(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		h := newHeld()
+		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(HTTP1, w.server(h))), 300*time.Millisecond, time.Hour
+		s, address := w.gateway(fixed(table))
+		browser, url := w.browser(), scheme+"://"+address
+		w.get(browser, url)
+		eventually(t, "an idle connection is closed", func() bool { return s.Stats().Open == 0 })
+
+		got := make(chan *http.Response)
+		go func() {
+			res, err := browser.Get(url + "/held")
+			if err != nil {
+				t.Error(err)
+				res = &http.Response{Body: http.NoBody}
+			}
+			if body, err := io.ReadAll(res.Body); err != nil || string(body) != "done" {
+				t.Errorf("one that takes long: %q, %v", body, err)
+			}
+			res.Body.Close()
+			got <- res
+		}()
+		<-h.arrived
+		began := s.clock.now.Load()
+		eventually(t, "the connection is old", func() bool { return s.clock.now.Load()-began > int64(400*time.Millisecond) })
+		close(h.release)
+		if res := <-got; scheme == "http" && !res.Close {
+			t.Error("the client is not told that the connection ends")
+		}
+		eventually(t, "it is closed", func() bool { return s.Stats().Open == 0 })
+		if n := s.Stats().Accepted; n != 2 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+func TestAgesDiffer(t *testing.T) {
+	st, ages := settings{maxAge: time.Hour}, map[time.Duration]bool{}
+	for range 1000 {
+		age := st.age()
+		if ages[age] = true; age > time.Hour || age < 54*time.Minute {
+			t.Fatalf("%v", age)
+		}
+	}
+	if len(ages) < 900 {
+		t.Errorf("%d ages of 1000", len(ages))
+	}
+	if (settings{}).age() != 0 {
+		t.Error("without a limit")
+	}
+}
