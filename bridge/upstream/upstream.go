@@ -55,6 +55,9 @@ type Options struct {
 	// the Upstreams that share it. Nil: each endpoint has a bound of its own.
 	Filling chan struct{}
 
+	// RetryBudget bounds retries of HTTP requests. Nil: 20 percent, but 3 at least.
+	RetryBudget *RetryBudget
+
 	// Descriptors shares out the process's, connections to upstreams among them.
 	// It may be nil.
 	Descriptors *socket.Descriptors
@@ -92,6 +95,7 @@ type Upstream struct {
 	name      string
 	endpoints []*Endpoint // as configured
 	announces bool
+	retries   Retries
 
 	primaries, backups *balancer
 	only               []*Endpoint // the answer of Order when there is but one
@@ -108,6 +112,10 @@ func New(o Options) *Upstream {
 		o.Latencies = new(Latencies)
 	}
 	u := &Upstream{name: o.Name, announces: o.ProxyProtocol != proxyproto.None}
+	u.retries.budget = defaultRetryBudget
+	if o.RetryBudget != nil {
+		u.retries.budget = *o.RetryBudget
+	}
 	var primaries, backups []*Endpoint
 	for _, eo := range o.Endpoints {
 		e := &Endpoint{
