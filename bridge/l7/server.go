@@ -57,6 +57,7 @@ type Server struct {
 	chunkeds  chunkeds
 	exchanges exchanges
 	entropy   entropy
+	replays   pooled[replay]
 
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting
 	cancel context.CancelFunc

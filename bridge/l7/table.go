@@ -152,6 +152,11 @@ type Forward struct {
 	// TotalTimeout is how long all of the exchange may take: until the response
 	// is over, its body included. It ends with an upgrade. 0: no limit.
 	TotalTimeout time.Duration
+
+	// Retry says when a request is tried again, all within Timeout. Nil: it is
+	// only if nothing can have seen it, because no connection could be made or
+	// the one that was used turned out to be closed.
+	Retry *Retry
 }
 
 // Redirect answers with another address, the request's own but for what is set.
