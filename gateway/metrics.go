@@ -21,6 +21,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -171,6 +172,7 @@ func (p *publisher) publish() {
 		}
 		publishLatencies(object(u.Latencies, label("upstream", u.Name)), u.Latencies)
 		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
+		publishUpstream(object(u.Live, label("upstream", u.Name)), u.Live)
 		for i, e := range u.Live.Status() {
 			type endpoint struct {
 				u *upstream.Upstream
@@ -252,6 +254,7 @@ func publishTCP(o *object, s l4.Stats) {
 	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToClient), label("direction", "to_client"))
 	o.histogram("bridge_conn_duration_seconds", s.Durations)
 	o.histogram("bridge_conn_first_byte_seconds", s.FirstBytes)
+	publishLimited(o, s.Limited, limit.OfRate, limit.OfRatePerClient)
 	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
@@ -271,8 +274,21 @@ func publishHTTP(o *object, s l7.Stats) {
 	for class, durations := range s.Durations {
 		o.histogram("bridge_http_duration_seconds", durations, label("code", strconv.Itoa(class)+"xx"))
 	}
+	publishLimited(o, s.Limited, limit.AtOnce, limit.AtOncePerClient, limit.OfRate, limit.OfRatePerClient)
 	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
+}
+
+// limitNames are those of the fields of ListenerLimits.
+var limitNames = map[limit.Kind]string{
+	limit.AtOnce: "requests", limit.AtOncePerClient: "requests_per_client",
+	limit.OfRate: "rate", limit.OfRatePerClient: "rate_per_client",
+}
+
+func publishLimited(o *object, counts map[limit.Kind]uint64, kinds ...limit.Kind) {
+	for _, k := range kinds {
+		o.counter([]string{"bridge", "limited"}, float64(counts[k]), label("limit", limitNames[k]))
+	}
 }
 
 func publishUnannounced(o *object, by map[proxyproto.Reason]uint64) {
@@ -293,6 +309,12 @@ func publishLatencies(o *object, l *upstream.Latencies) {
 	o.histogram("upstream_dial_duration_seconds", l.Connect.Counts(), label("phase", "tcp"))
 	o.histogram("upstream_dial_duration_seconds", l.Handshake.Counts(), label("phase", "tls"))
 	o.histogram("upstream_response_head_seconds", l.Head.Counts())
+}
+
+func publishUpstream(o *object, u *upstream.Upstream) {
+	made, refused := u.Retries().Counts()
+	o.counter([]string{"upstream", "retries"}, float64(made), label("result", "made"))
+	o.counter([]string{"upstream", "retries"}, float64(refused), label("result", "refused"))
 }
 
 func publishEndpoint(o *object, e upstream.EndpointStatus) {

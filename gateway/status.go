@@ -66,6 +66,7 @@ func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 	var out []*adminv1.UpstreamStatus
 	for _, u := range g.live.Load().Upstreams() {
 		s := &adminv1.UpstreamStatus{Name: u.Name, Reason: u.Reason}
+		s.Retries, s.RetriesRefused = u.Live.Retries().Counts()
 		open := u.Tracker.Counts()
 		for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
 			s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{

@@ -113,6 +113,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Observer:         s.job.observer,
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
+		RetryBudget:      s.retryBudget(msg.GetLimits().GetRetryBudget()),
 	}
 	s.checkPassthrough(msg)
 	back := l7.BackOptions{
