@@ -21,6 +21,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -172,7 +173,7 @@ func (p *publisher) publish() {
 		publishLatencies(object(u.Latencies, label("upstream", u.Name)), u.Latencies)
 		p.SetGaugeWithLabels([]string{"upstream", "unverified"}, unverified, []metrics.Label{label("upstream", u.Name)})
 		live := object(u.Live, label("upstream", u.Name))
-		publishLoad(live, u.Live.Load())
+		publishUpstream(live, u.Live)
 		if d := u.Live.DNS(); d != nil {
 			publishDNS(live, d, len(u.Live.Endpoints()))
 		}
@@ -259,6 +260,7 @@ func publishTCP(o *object, s l4.Stats) {
 	o.counter([]string{"bridge", "bytes"}, float64(s.BytesToClient), label("direction", "to_client"))
 	o.histogram("bridge_conn_duration_seconds", s.Durations)
 	o.histogram("bridge_conn_first_byte_seconds", s.FirstBytes)
+	publishLimited(o, s.Limited, limit.OfRate, limit.OfRatePerClient)
 	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
@@ -278,8 +280,21 @@ func publishHTTP(o *object, s l7.Stats) {
 	for class, durations := range s.Durations {
 		o.histogram("bridge_http_duration_seconds", durations, label("code", strconv.Itoa(class)+"xx"))
 	}
+	publishLimited(o, s.Limited, limit.AtOnce, limit.AtOncePerClient, limit.OfRate, limit.OfRatePerClient)
 	publishUnannounced(o, s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
+}
+
+// limitNames are those of the fields of ListenerLimits.
+var limitNames = map[limit.Kind]string{
+	limit.AtOnce: "requests", limit.AtOncePerClient: "requests_per_client",
+	limit.OfRate: "rate", limit.OfRatePerClient: "rate_per_client",
+}
+
+func publishLimited(o *object, counts map[limit.Kind]uint64, kinds ...limit.Kind) {
+	for _, k := range kinds {
+		o.counter([]string{"bridge", "limited"}, float64(counts[k]), label("limit", limitNames[k]))
+	}
 }
 
 func publishUnannounced(o *object, by map[proxyproto.Reason]uint64) {
@@ -311,9 +326,13 @@ func publishDNS(o *object, d *upstream.DNSStatus, endpoints int) {
 	}
 }
 
-func publishLoad(o *object, l upstream.Load) {
-	o.gauge([]string{"upstream", "pending"}, float64(l.Pending))
-	o.counter([]string{"upstream", "overloaded"}, float64(l.Overloaded))
+func publishUpstream(o *object, u *upstream.Upstream) {
+	load := u.Load()
+	o.gauge([]string{"upstream", "pending"}, float64(load.Pending))
+	o.counter([]string{"upstream", "overloaded"}, float64(load.Overloaded))
+	made, refused := u.Retries().Counts()
+	o.counter([]string{"upstream", "retries"}, float64(made), label("result", "made"))
+	o.counter([]string{"upstream", "retries"}, float64(refused), label("result", "refused"))
 }
 
 func publishEndpoint(o *object, e upstream.EndpointStatus) {

@@ -70,6 +70,7 @@ func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 			Name: u.Name, Reason: u.Reason,
 			RequestsInFlight: load.InFlight, Pending: load.Pending, Overloaded: load.Overloaded,
 		}
+		s.Retries, s.RetriesRefused = u.Live.Retries().Counts()
 		open := u.Tracker.Counts()
 		for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
 			s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{

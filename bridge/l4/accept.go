@@ -39,7 +39,7 @@ func (s *Server) take(raw net.Conn) {
 	if t != nil && t.ProxyProtocol == nil {
 		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
 	}
-	if t == nil || !s.admits(c, t) || !s.add(c, t) {
+	if t == nil || !s.admits(c, t) || t.ProxyProtocol == nil && !s.inTime(c, t) || !s.add(c, t) {
 		// A reset leaves no TIME_WAIT behind, of which a flood would make many.
 		c.client.Reset()
 		return

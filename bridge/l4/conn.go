@@ -253,6 +253,10 @@ func (c *conn) accept(t *Table) bool {
 		o.how = endAccess
 		return false
 	}
+	if !s.inTime(c, t) {
+		o.how = endLimit
+		return false
+	}
 	return true
 }
 

@@ -6,10 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -50,6 +52,7 @@ type Server struct {
 	listener    string              // its name
 	accessLog   *accesslog.Logger   // may be nil
 	descriptors *socket.Descriptors // may be nil
+	limiter     *limit.Limiter
 	count       counters
 
 	// ctx ends when connections that are still being made are to be given up.
@@ -80,6 +83,7 @@ func New(o Options) *Server {
 		listener:    o.Listener,
 		accessLog:   o.AccessLog,
 		descriptors: o.Descriptors,
+		limiter:     limit.New(),
 		ctx:         ctx,
 		cancel:      cancel,
 		stopping:    make(chan struct{}),
@@ -133,6 +137,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	return ctx.Err()
+}
+
+// inTime reports whether t's rates allow one more connection of c's client.
+func (s *Server) inTime(c *conn, t *Table) bool {
+	if t.Rate.Count == 0 && t.RatePerClient.Count == 0 {
+		return true
+	}
+	var p limit.Pass // of which nothing is to be given back
+	if s.limiter.Enter(&p, c.addr, time.Now(), &limit.Limits{Rate: t.Rate, RatePerClient: t.RatePerClient}).Kind == limit.None {
+		return true
+	}
+	s.count.rejected.Add(1)
+	return false
 }
 
 // add takes a connection into the Server's care, or returns false: the Server

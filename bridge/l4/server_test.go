@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -271,8 +272,46 @@ func TestLimits(t *testing.T) {
 		eventually(t, "a's place is free", func() bool { return g.Stats().Open == 1 })
 		from(t, g, "127.0.0.1").echoed(t, "c")
 	})
+	hourly := func(n int) limit.Rate { return limit.Rate{Count: n, Period: time.Hour} }
+	t.Run("in a time", func(t *testing.T) {
+		g := serve(t, &l4.Table{Default: to(group(plain(ln))), Rate: hourly(2)})
+		for range 2 {
+			g.dial(t, nil).echoed(t, "a")
+		}
+		g.wantRefused(t)
+		g.wantRefused(t)
+		if s := g.Stats(); s.Rejected != 2 || s.Accepted != 2 || s.Limited[limit.OfRate] != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("in a time per client", func(t *testing.T) {
+		g := serve(t, &l4.Table{Default: to(group(plain(ln))), Rate: hourly(3), RatePerClient: hourly(2)})
+		for range 2 {
+			g.dial(t, nil).echoed(t, "a")
+		}
+		for range 3 { // which takes nothing from the others
+			g.wantRefused(t)
+		}
+		from(t, g, "127.0.0.2").echoed(t, "b")
+		if s := g.Stats(); s.Rejected != 3 || s.Accepted != 3 || s.Limited[limit.OfRatePerClient] != 3 || s.Limited[limit.OfRate] != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("in a time per announced client", func(t *testing.T) {
+		g := serve(t, &l4.Table{Default: to(group(plain(ln))), RatePerClient: hourly(1), ProxyProtocol: trust(t, "127.0.0.1")})
+		for i, client := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+			c := g.dial(t, nil)
+			c.send(t, "PROXY TCP4 "+client+" 198.51.100.2 12345 443\r\n")
+			if i < 2 || i == 4 {
+				c.echoed(t, "a")
+			} else {
+				c.wantEnd(t, "", reset)
+			}
+		}
+		eventually(t, "they are counted", func() bool { s := g.Stats(); return s.Rejected == 2 && s.Limited[limit.OfRatePerClient] == 2 })
+	})
 	t.Run("but not per unix client", func(t *testing.T) {
-		table := &l4.Table{Default: to(group(plain(ln))), MaxPerClient: 1}
+		table := &l4.Table{Default: to(group(plain(ln))), MaxPerClient: 1, RatePerClient: hourly(1)}
 		g := open(t, "unix", l4.Options{Table: func() *l4.Table { return table }})
 		for range 3 {
 			g.dial(t, nil).echoed(t, "x")

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -17,6 +18,8 @@ type Stats struct {
 	Accepted uint64 // taken
 	Rejected uint64 // closed as they came, over a limit
 	Denied   uint64 // closed because Table.Access serves their clients not
+
+	Limited map[limit.Kind]uint64 // those rejected because of a rate
 
 	// Unannounced are those closed for want of a PROXY protocol header.
 	Unannounced map[proxyproto.Reason]uint64
@@ -69,6 +72,7 @@ func (s *Server) Stats() Stats {
 		Accepted:          c.accepted.Load(),
 		Rejected:          c.rejected.Load(),
 		Denied:            c.denied.Load(),
+		Limited:           s.limiter.Refused(),
 		Unannounced:       c.unannounced.Counts(),
 		NoUpstream:        c.noUpstream.Load(),
 		DialFailures:      c.dialFailures.Load(),

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -41,6 +42,10 @@ type Table struct {
 
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit
+
+	// Rate is how many connections are taken in a time, RatePerClient how many
+	// of one client; further ones are closed.
+	Rate, RatePerClient limit.Rate
 
 	// HandshakeTimeout is for the client's TLS handshake, or its ClientHello, and
 	// before it for the PROXY protocol header. 0: 10s.

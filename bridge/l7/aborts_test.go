@@ -43,9 +43,16 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 // abortExchanges breaks off n exchanges of a gateway, and ends it.
 func abortExchanges(t *testing.T, n int) {
 	w := newWorld(t)
-	table := &Table{Routes: w.routes(
-		route.Rule[*Action]{Name: "one", Hosts: []string{"one"}, Value: to(w.back(HTTP1, w.raw(w.serverTLS(), faultyServer)))},
-		route.Rule[*Action]{Name: "two", Hosts: []string{"two"}, Value: to(w.back(HTTP2, w.server(http.HandlerFunc(faultyHandler), "h2")))},
+	one, two := w.back(HTTP1, w.raw(w.serverTLS(), faultyServer)), w.back(HTTP2, w.server(http.HandlerFunc(faultyHandler), "h2"))
+	again := func(b *Back) *Action {
+		return retried(b, Retry{Attempts: 3, ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{403},
+			Methods: []string{"POST"}, MaxBody: 50000, PerTry: 10 * time.Millisecond, Backoff: time.Millisecond})
+	}
+	table := &Table{MaxBody: 500_000, Routes: w.routes(
+		route.Rule[*Action]{Name: "one", Hosts: []string{"one"}, Value: to(one)},
+		route.Rule[*Action]{Name: "two", Hosts: []string{"two"}, Value: to(two)},
+		route.Rule[*Action]{Name: "one-again", Hosts: []string{"one-again"}, Value: again(one)},
+		route.Rule[*Action]{Name: "two-again", Hosts: []string{"two-again"}, Value: again(two)},
 	)}
 	s, address := w.gateway(fixed(table))
 	var left atomic.Int64
@@ -63,6 +70,11 @@ func abortExchanges(t *testing.T, n int) {
 		st := s.Stats()
 		return st.Open == 0 && st.InFlight == 0
 	})
+	for _, b := range []*Back{one, two} {
+		if begun, retrying := b.options.Upstream.Retries().UnderWay(); begun != 0 || retrying != 0 {
+			t.Errorf("the budget of retries has %d requests and %d retries", begun, retrying)
+		}
+	}
 }
 
 func usage(t *testing.T) (goroutines, descriptors int, heap uint64) {
@@ -188,7 +200,7 @@ func abortOne(address string) {
 	// It leaves when it has seen enough, or at some moment before that.
 	_ = c.SetDeadline(time.Now().Add(rand.N(50 * time.Millisecond)))
 	pick := func(of ...string) string { return of[rand.IntN(len(of))] }
-	host, fault := pick("one", "two"), pick(faults...)
+	host, fault := pick("one", "two", "one-again", "two-again"), pick(faults...)
 	if rand.IntN(2) == 0 {
 		_ = c.(*net.TCPConn).SetLinger(0) // Close resets
 	}

@@ -31,6 +31,7 @@ var (
 	methodNotAllowed   = answer{code: 405, body: "method not allowed\n", grpc: 12}
 	requestTimeout     = answer{code: 408, body: "request timeout\n", grpc: 4}
 	misdirected        = answer{code: 421, body: "misdirected request\n", grpc: 2}
+	tooManyRequests    = answer{code: 429, body: "too many requests\n", grpc: 14}
 	badGateway         = answer{code: 502, body: "bad gateway\n", grpc: 14}
 	serviceUnavailable = answer{code: 503, body: "service unavailable\n", grpc: 14}
 	overloaded         = answer{code: 503, body: "service unavailable\n", grpc: 14, again: "1"}

@@ -218,7 +218,11 @@ func (s *Server) accept(raw net.Conn) {
 // adopt makes settings those of c.
 func (c *conn) adopt(st settings) {
 	c.stall.Store(int64(st.idleTimeout))
-	c.server.clock.keep(min(st.idleTimeout, st.headerReadTimeout))
+	shortest := min(st.idleTimeout, st.headerReadTimeout)
+	if st.maxAge > 0 {
+		shortest = min(shortest, st.maxAge)
+	}
+	c.server.clock.keep(shortest)
 }
 
 // track makes c one of the Server's connections, and begins the work of

@@ -59,8 +59,14 @@ func (x *exchange) forward() {
 	r.Target = x.target.request(path, r.Target)
 	if x.expects {
 		r.Fields.Add("Expect", "100-continue")
-		x.proceed = make(chan struct{})
 	}
+	if x.retry = x.action.Forward.Retry; r.Upgrade != "" {
+		x.retry = nil
+	}
+	if x.retry != nil && r.HasBody() {
+		x.replay = x.newReplay()
+	}
+	x.enter()
 	x.startTimer(x.action.Forward.Timeout, x.action.Forward.TotalTimeout)
 	x.front.Notify(x.gone)
 	b, err := x.carry()
@@ -68,39 +74,104 @@ func (x *exchange) forward() {
 		x.relay(b)
 	}
 	x.front.Notify(nil)
-	x.turn.End()
+	x.leave()
 	x.stopTimer()
 	if err != nil {
+		x.quit()
 		x.failed(err)
+	}
+	x.replay.free()
+	x.replay = nil
+}
+
+// enter says that the exchange is under way through its upstream.
+func (x *exchange) enter() {
+	x.underWay = true
+	x.back.options.Upstream.Retries().Begin()
+}
+
+// leave gives back what the exchange has of its upstream, if anything.
+func (x *exchange) leave() {
+	x.turn.End()
+	x.endRetries()
+	if x.underWay {
+		x.underWay = false
+		x.back.options.Upstream.Retries().End()
 	}
 }
 
-// carry sends the request to the first endpoint that can be connected to, and
-// returns what its response is read from.
-func (x *exchange) carry() (back, error) {
+// quit ends the uploads that may still be waiting for the client.
+func (x *exchange) quit() {
+	if x.replay != nil && x.uploading {
+		x.over.Store(true)
+		x.front.Refuse()
+		x.release()
+		x.sending.Wait()
+	}
+}
+
+// choose begins the way through the upstream's endpoints.
+func (x *exchange) choose() {
+	x.turn.End()
 	x.turn.Begin(x.back.options.Upstream, x.hash)
 	if x.request.Upgrade != "" {
 		x.turn.Exclusive()
 	}
+}
+
+// chooseAgain begins it again, with another than the last endpoint if there is one,
+// and returns the first.
+func (x *exchange) chooseAgain() (*upstream.Endpoint, error) {
+	last := x.endpoint
+	x.choose()
+	e, err := x.turn.Next(x.wait)
+	if err != nil || e != last {
+		return e, err
+	}
+	if e, err = x.turn.Next(x.wait); err == nil {
+		return e, nil
+	}
+	x.choose()
+	return x.turn.Next(x.wait)
+}
+
+// walk makes a try: it sends the request to the first endpoint that can be
+// connected to, and returns what its response is read from.
+func (x *exchange) walk() (back, error) {
+	x.startTry()
 	var err error
-	for {
+	for begun := x.tries == 1; ; {
 		e, none := x.turn.Next(x.wait)
+		if !begun && errors.Is(none, upstream.ErrNoEndpoint) {
+			// It has been to all of them, in other tries and in this.
+			begun = true
+			e, none = x.chooseAgain()
+		}
 		if none != nil {
-			return nil, cmp.Or(err, none) // why the one before failed, if there was one
+			err = cmp.Or(err, x.failure, none) // why the one before failed, if there was one
+			break
 		}
 		b, failure := x.try(e)
-		switch failure {
-		case nil:
-			return b, nil
-		case upstream.ErrFull:
+		if failure == nil {
+			if !x.endTry() {
+				return b, nil
+			}
+			x.abandon(b, errTryDeadline)
+			return nil, errTryDeadline
+		}
+		if failure == upstream.ErrFull {
 			x.turn.Full()
 			continue
 		}
 		err = failure
-		if !isUnsent(err) || x.touched.Load() || x.ended() {
-			return nil, err
+		if !isUnsent(err) || x.spent() || x.ended() || x.isLate() {
+			break
 		}
 	}
+	if x.endTry() {
+		return nil, errTryDeadline
+	}
+	return nil, err
 }
 
 // maxTries bounds how often a request is sent to one endpoint again because
@@ -120,12 +191,16 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 	for tries := 1; ; tries++ {
 		b, reused, err := pool.get(x, tries >= maxTries)
 		if err != nil {
-			if !isUnsent(err) {
+			switch {
+			case x.isLate():
+				e.NoteBroken(certs.ReasonResponseTimeout, errTryDeadline)
+			case !isUnsent(err):
 				x.blame(err)
 			}
 			return nil, err
 		}
 		x.turn.Connected()
+		x.exposed = true
 		if err = x.send(b); err == nil {
 			err = x.receive(b)
 		}
@@ -133,14 +208,18 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 			e.NoteRequest()
 			return b, nil
 		}
-		x.drop(b, err)
+		x.abandon(b, err)
 		if x.ended() {
 			return nil, err
+		}
+		if x.isLate() {
+			x.blame(errTryDeadline)
+			return nil, errTryDeadline
 		}
 		if unwritable(err) {
 			return nil, err
 		}
-		if tries < maxTries && !x.touched.Load() && x.repeatable(err, reused) {
+		if tries < maxTries && !x.spent() && x.repeatable(err, reused) {
 			continue
 		}
 		x.blame(err)
@@ -166,16 +245,11 @@ func (x *exchange) blame(err error) {
 // does no harm twice (RFC 9110, section 9.2.2).
 func (x *exchange) repeatable(err error, reused bool) bool {
 	if errors.Is(err, http2.ErrUnprocessed) || errors.Is(err, errStale) {
-		return true
+		// A server that refuses streams one by one has too many of them: with
+		// retries, they decide how often it is asked.
+		return x.retry == nil || !isRefusal(err)
 	}
-	if !reused || !errors.Is(err, errNoResponse) {
-		return false
-	}
-	switch x.request.Method {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return x.request.Length == 0
-	}
-	return false
+	return reused && errors.Is(err, errNoResponse) && isIdempotent(x.request.Method) && x.request.Length == 0
 }
 
 // isUnsent reports whether nothing of a request can have reached an endpoint,
@@ -202,6 +276,10 @@ func (x *exchange) failed(err error) {
 		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
 		x.logFailure(name, gatewayTimeout.code, cause)
+		x.refuse(gatewayTimeout)
+		return
+	case cause == nil && err == errTryDeadline:
+		x.logFailure(name, gatewayTimeout.code, err)
 		x.refuse(gatewayTimeout)
 		return
 	case cause != nil: // or Shutdown has given up waiting
@@ -232,6 +310,9 @@ func (x *exchange) failed(err error) {
 func (x *exchange) badBody(err error, name string) {
 	var malformed *http1.Error
 	switch {
+	case errors.Is(err, errBodyTooLarge):
+		x.server.log.Debug("request's body refused", "client", x.client, "upstream", name, "error", err)
+		x.refuse(refusal(413))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.server.log.Debug("client stopped sending its request's body", "client", x.client, "upstream", name)
 		x.refuse(requestTimeout)
@@ -267,78 +348,6 @@ func (x *exchange) logFailure(name string, code int, err error) {
 		"code", code, "reason", string(reason), "error", printable(err), "suppressed", suppressed)
 }
 
-// startTimer bounds the wait for the response's head, and for all of it; 0: it is
-// not bounded.
-func (x *exchange) startTimer(head, total time.Duration) {
-	if head <= 0 && total <= 0 {
-		return
-	}
-	first := head
-	x.timing.Lock()
-	if head > 0 {
-		x.deadline = x.start.Add(head)
-	}
-	if total > 0 {
-		x.last = x.start.Add(total)
-		if head <= 0 || total < head {
-			first = total
-		}
-	}
-	x.timing.Unlock()
-	x.ticking = true
-	if x.timer == nil {
-		x.timer = time.AfterFunc(first, x.expire)
-	} else {
-		x.timer.Reset(first)
-	}
-}
-
-// timeHeaded is called when the response's head is there, for whose end alone is
-// waited from then on.
-func (x *exchange) timeHeaded() {
-	if x.last.IsZero() {
-		x.stopTimer()
-	} else if !x.timer.Reset(time.Until(x.last)) {
-		x.loose = true
-	}
-}
-
-// stopTimer sees to it that the timer does nothing from now on: what the front
-// does next is no part of this exchange.
-func (x *exchange) stopTimer() {
-	if !x.ticking {
-		return
-	}
-	x.ticking = false
-	if !x.timer.Stop() {
-		x.loose = true
-		x.timing.Lock()
-		x.deadline, x.last = time.Time{}, time.Time{}
-		x.timing.Unlock()
-	}
-}
-
-// expired is called by the timer.
-func (x *exchange) expired() {
-	x.timing.Lock()
-	defer x.timing.Unlock()
-	now := time.Now()
-	x.mu.Lock()
-	headed := x.headed
-	x.mu.Unlock()
-	total := !x.last.IsZero() && !now.Before(x.last)
-	head := !x.deadline.IsZero() && !headed && !now.Before(x.deadline)
-	switch {
-	case total:
-		x.fail(errTooLong)
-		if headed {
-			x.front.Abort(errTooLong) // it may be the client that takes its time
-		}
-	case head:
-		x.fail(errDeadline)
-	}
-}
-
 // fail ends the exchange before its time. It may be called by any goroutine.
 func (x *exchange) fail(cause error) {
 	x.mu.Lock()
@@ -365,8 +374,11 @@ func (x *exchange) ended() bool {
 func (x *exchange) attach(b back) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.cause != nil {
+	switch {
+	case x.cause != nil:
 		return x.cause
+	case x.late:
+		return errTryDeadline
 	}
 	x.live = b
 	return nil
@@ -386,7 +398,7 @@ func (x *exchange) context() (ctx context.Context, done func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.cancel = cancel
-	if x.cause != nil {
+	if x.cause != nil || x.late {
 		cancel()
 	}
 	return ctx, func() {

@@ -30,6 +30,9 @@ type front1 struct {
 
 	table    *Table // of the request
 	settings settings
+	began    int64     // when the connection did, by the server's clock
+	age      int64     // how old it may become; 0: as old as it likes
+	requests int       // how many there were
 	request  *request1 // nil between requests
 	body     body
 	whole    atomic.Bool // all of the body arrived and was taken
@@ -61,7 +64,8 @@ var (
 )
 
 func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st settings) *front1 {
-	f := &front1{server: s, conn: c, sock: sock, tls: tc, nc: sock, settings: st}
+	f := &front1{server: s, conn: c, sock: sock, tls: tc, nc: sock, settings: st,
+		began: s.clock.now.Load(), age: int64(st.age())}
 	if tc != nil {
 		f.nc = tc
 	}
@@ -97,12 +101,15 @@ func (f *front1) await(first bool) bool {
 	if len(f.in.unread) > 0 {
 		return true // it was sent along with the one before
 	}
-	if !f.conn.rest() {
-		return false
-	}
 	d := f.settings.idleTimeout
 	if first {
 		d = f.settings.headerReadTimeout
+	}
+	if f.age > 0 {
+		d = min(d, time.Duration(f.began+f.age-f.server.clock.now.Load()))
+	}
+	if d <= 0 || !f.conn.rest() {
+		return false
 	}
 	err := f.wait(d)
 	return f.conn.wake() && err == nil
@@ -111,6 +118,9 @@ func (f *front1) await(first bool) bool {
 // adopt makes st the settings that the connection is served under.
 func (f *front1) adopt(st settings) {
 	if f.settings != st {
+		if f.settings.maxAge != st.maxAge {
+			f.age = int64(st.age())
+		}
 		f.settings = st
 		f.conn.adopt(st)
 	}
@@ -135,6 +145,7 @@ func (f *front1) one(first bool) bool {
 		return false
 	}
 	r := f.request
+	f.requests++
 	f.body.start(r.Length, r.Chunked, &limits, &f.server.chunkeds)
 	f.whole.Store(f.body.ended)
 	f.server.handle(f, &r.Request.Request, f.conn, f.table)

@@ -27,7 +27,7 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	}
 	// What follows a body that was not read may be the rest of it, or broken:
 	// it must not be taken for a request.
-	f.keep = f.whole.Load() && !f.request.Close && !f.server.stops.Load()
+	f.keep = f.whole.Load() && !f.request.Close && !f.server.stops.Load() && !f.last()
 	framing := f.framing(r)
 	if framing.Upgrade == "" {
 		framing.Close = !f.keep
@@ -45,6 +45,13 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	}
 	f.ended = true
 	return f.Flush()
+}
+
+// last reports whether this request is the connection's last, for it has had as
+// many as it may have, or is as old as it may become.
+func (f *front1) last() bool {
+	return f.settings.maxRequests > 0 && f.requests >= f.settings.maxRequests ||
+		f.age > 0 && f.server.clock.now.Load() >= f.began+f.age
 }
 
 // Last makes this request the connection's last.

@@ -24,6 +24,8 @@ func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 		HeaderTimeout:  st.headerReadTimeout,
 		IdleTimeout:    st.idleTimeout,
 		StallTimeout:   st.idleTimeout,
+		MaxAge:         st.age(),
+		MaxRequests:    st.maxRequests,
 
 		ExtendedConnect: true,
 		Refused: func(err *http2.Error) {

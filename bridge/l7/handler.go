@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -39,6 +40,7 @@ type exchange struct {
 	expects bool                       // the client waits for 100 (Continue)
 	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
 	code    int                        // of the final response; 0: not begun
+	pass    limit.Pass                 // through the listener's limits
 	aborted bool
 	noted   noted
 
@@ -52,14 +54,21 @@ type exchange struct {
 	turn      upstream.Turn                    // through the back's upstream
 	wait      func() (context.Context, func()) // x.queue, made once
 	endpoint  *upstream.Endpoint
-	timer     *time.Timer       // bounds the wait for the response's head, or for all of it; reused
-	ticking   bool              // it is set
+	retry     *Retry            // whether it is tried again, and when; nil: not at all
+	replay    *replay           // its body; nil: it has none, or is not tried again
+	tries     int               // how many were begun
+	underWay  bool              // it counts as a request to its upstream
+	retrying  bool              // it has a part of its upstream's budget
+	exposed   bool              // the present try may have been seen by an endpoint
+	hinted    bool              // an interim response was passed on
+	failure   error             // what the try before came to
 	loose     bool              // a timer may still come to it: it is not used again
 	expire    func()            // what it calls
 	gone      func(cause error) // what the front calls
 	sending   sync.WaitGroup    // of the goroutine that sends the body, if there is one
 	uploading bool              // there is one
-	released  bool              // proceed is closed
+	proceed   chan struct{}     // closed when the body is to be sent; nil: at once
+	released  bool              // it is closed
 	touched   atomic.Bool       // some of the body was taken from the front
 	read      atomic.Bool       // all of it
 	over      atomic.Bool       // the rest of the body was refused
@@ -67,17 +76,22 @@ type exchange struct {
 
 	stall stall
 
-	timing   sync.Mutex // held by the timers
-	deadline time.Time  // for the response's head; zero: none
-	last     time.Time  // for all of it; zero: none
+	timing   sync.Mutex  // held by the timers
+	timer    *time.Timer // reused
+	ticking  bool        // it was set for the exchange
+	armed    bool        // and is set, or has fired
+	fired    bool        // as it has
+	deadline time.Time   // for the response's head; zero: none
+	tryEnd   time.Time   // for that of the present try; zero: none
+	last     time.Time   // for all of it; zero: none
 
 	mu       sync.Mutex
 	live     back               // what carries it now; nil: nothing
 	cancel   context.CancelFunc // ends a dial for it; nil: none
 	cause    error              // what ended it before its time; nil: nothing
-	proceed  chan struct{}      // closed when the body is to be sent; nil: at once
 	informed bool               // 100 (Continue) was sent
 	headed   bool               // the final head is there
+	late     bool               // the present try has run out of its time
 }
 
 // exchanges lends exchanges, whose parts are used again.
@@ -127,7 +141,7 @@ func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
 		if panicked {
 			s.log.Error("panic while serving a request", "panic", recover(), "stack", string(debug.Stack()))
 			f.Abort(errPanic)
-			x.turn.End()
+			x.leave()
 			x.finish(true)
 			return // x is never used again: who knows what refers to it
 		}
@@ -164,6 +178,7 @@ var errPanic = errors.New("panic while serving the request")
 func (x *exchange) finish(panicked bool) {
 	s := x.server
 	s.counters.inFlight.Add(-1)
+	x.pass.Leave()
 	code, elapsed := x.code, time.Since(x.start)
 	switch {
 	case code != 0:
@@ -193,7 +208,7 @@ func (x *exchange) log(code int, elapsed time.Duration, panicked bool) {
 		endpoint = x.endpoint.Address()
 	}
 	x.server.log.Debug("request", "client", x.client, "method", bounded(x.request.Method), "host", bounded(x.target.host), "path", bounded(x.target.path),
-		"protocol", protocolName(x.request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "aborted", x.aborted || panicked,
+		"protocol", protocolName(x.request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "tries", x.tries, "aborted", x.aborted || panicked,
 		"request_id", x.requestID, "trace", x.traceID())
 }
 
@@ -250,6 +265,13 @@ func (x *exchange) serve() {
 	x.expects = cleanRequest(r)
 	if r.Protocol != "" && !x.upgradeOfConnect(r) {
 		x.answer(refusal(501))
+		return
+	}
+	if x.limited() {
+		return
+	}
+	if m := x.table.MaxBody; m > 0 && r.Length > m {
+		x.answer(refusal(413))
 		return
 	}
 	x.match.fields, x.match.scheme = &r.Fields, x.scheme

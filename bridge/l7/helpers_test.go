@@ -83,7 +83,11 @@ func listen(t testing.TB) net.Listener {
 
 // server starts an HTTPS upstream server that speaks one of protos.
 func (w *world) server(h http.Handler, protos ...string) (address string) {
-	ln := listen(w)
+	return w.serverOn(listen(w), h, protos...)
+}
+
+// serverOn is server on a listener.
+func (w *world) serverOn(ln net.Listener, h http.Handler, protos ...string) (address string) {
 	srv := &http.Server{Handler: h, DisableGeneralOptionsHandler: true, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
 	done := make(chan struct{})
 	go func() {

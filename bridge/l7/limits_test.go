@@ -1,347 +1,353 @@
 package l7
 
 import (
-	"bufio"
-	"context"
+	"bytes"
 	"fmt"
 	"io"
-	"net"
+	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
-	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
-	"github.com/drawbridge-gateway/drawbridge/certs"
-	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
-// limited returns a Back to TLS endpoints of an upstream with limits.
-func (w *world) limited(p Protocol, l upstream.Limits, addresses ...string) *Back {
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
-	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Limits: l}
-	for _, a := range addresses {
-		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...)})
+// held is an upstream handler that answers once it is let go.
+type held struct{ arrived, release chan struct{} }
+
+func newHeld() *held { return &held{make(chan struct{}, 100), make(chan struct{})} }
+
+func (h *held) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/held") {
+		h.arrived <- struct{}{}
+		<-h.release
 	}
-	return w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: p, TLS: true})
+	fmt.Fprint(w, "done")
 }
 
-// A gate holds requests until it is opened, one by one or for all.
-type gate struct {
-	came chan struct{} // one for each that is held
-	pass chan struct{}
-	open sync.Once
-}
-
-func newGate(t testing.TB) *gate {
-	g := &gate{came: make(chan struct{}, 1000), pass: make(chan struct{})}
-	t.Cleanup(g.all)
-	return g
-}
-
-func (g *gate) all() { g.open.Do(func() { close(g.pass) }) }
-
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g.came <- struct{}{}
-	select {
-	case <-g.pass:
-	case <-r.Context().Done():
-	}
-	fmt.Fprint(w, "ok")
-}
-
-func TestATooFullUpstreamIsAnsweredWith503(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
-		for name, l := range map[string]upstream.Limits{
-			"requests": {Requests: 1}, "requests of an endpoint": {RequestsPerEndpoint: 1},
-			"the queue": {Requests: 1, Pending: 1, PendingTimeout: time.Hour}, "the time in the queue": {Requests: 1, Pending: 9, PendingTimeout: 10 * time.Millisecond},
-		} {
-			t.Run(fmt.Sprintf("%v %s", p, name), func(t *testing.T) {
-				w, g := newWorld(t), newGate(t)
-				back := w.limited(p, l, w.server(g, "h2", "http/1.1"))
-				_, address := w.plain(back)
-				u := back.options.Upstream
-				var others sync.WaitGroup
-				defer others.Wait()
-				defer g.all()
-				hold := func() {
-					others.Go(func() {
-						if code, _ := w.get(w.browser(), "http://"+address+"/"); code != 200 {
-							t.Errorf("one that was there before: %d", code)
-						}
-					})
-				}
-				hold()
-				<-g.came
-				if l.Pending == 1 {
-					hold()
-					eventually(t, "one waits", func() bool { return u.Load().Pending == 1 })
-				}
-				res, err := w.browser().Get("http://" + address + "/")
+func TestRequestsAtOnceAreLimited(t *testing.T) {
+	for _, c := range []struct {
+		limits limit.Limits
+		kind   limit.Kind
+		code   int
+	}{
+		{limit.Limits{AtOnce: 2}, limit.AtOnce, 503},
+		{limit.Limits{AtOncePerClient: 2}, limit.AtOncePerClient, 429},
+		{limit.Limits{AtOnce: 3, AtOncePerClient: 2}, limit.AtOncePerClient, 429},
+	} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			h := newHeld()
+			table.Default, table.Limits = to(w.back(HTTP1, w.server(h))), c.limits
+			s, address := w.gateway(fixed(table))
+			url, browser := scheme+"://"+address, w.browser()
+			var all sync.WaitGroup
+			for range 2 {
+				all.Go(func() {
+					if code, body := w.get(browser, url+"/held"); code != 200 || body != "done" {
+						t.Errorf("one within the limit: %d %q", code, body)
+					}
+				})
+				<-h.arrived
+			}
+			for range 3 {
+				res, err := browser.Get(url)
 				if err != nil {
 					t.Fatal(err)
 				}
 				body, _ := io.ReadAll(res.Body)
 				res.Body.Close()
-				if res.StatusCode != 503 || string(body) != "service unavailable\n" || res.Header.Get("Retry-After") != "1" {
-					t.Errorf("%d %q, Retry-After %q", res.StatusCode, body, res.Header.Get("Retry-After"))
+				if want := map[int]string{503: "service unavailable\n", 429: "too many requests\n"}[c.code]; res.StatusCode != c.code || string(body) != want || res.Header.Get("Retry-After") != "1" {
+					t.Errorf("one too many: %d %q %v", res.StatusCode, body, res.Header)
 				}
-				r, _ := http.NewRequest("POST", "http://"+address+"/pkg.Service/Method", nil)
-				r.Header.Set("Content-Type", "application/grpc")
-				if res, err = w.browser().Do(r); err != nil {
+			}
+			if status := w.grpc(browser, url); status != "14" {
+				t.Errorf("gRPC status %q", status)
+			}
+			close(h.release)
+			all.Wait()
+			eventually(t, "there is room", func() bool { return s.Stats().InFlight == 0 })
+			for range 5 {
+				if code, _ := w.get(browser, url); code != 200 {
+					t.Errorf("one later: %d", code)
+				}
+			}
+			want := map[limit.Kind]uint64{limit.AtOnce: 0, limit.AtOncePerClient: 0, limit.OfRate: 0, limit.OfRatePerClient: 0}
+			want[c.kind] = 4
+			if st := s.Stats(); !maps.Equal(st.Limited, want) || st.Requests[c.code] != 3 {
+				t.Errorf("counted: %v, %v", st.Limited, st.Requests)
+			}
+		})
+	}
+}
+
+// grpc makes a gRPC call of no kind, and returns the status it is answered with.
+func (w *world) grpc(c *http.Client, url string) string {
+	w.Helper()
+	r, _ := http.NewRequest("POST", url, nil)
+	r.Header.Set("Content-Type", "application/grpc")
+	res, err := c.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	res.Body.Close()
+	return res.Header.Get("Grpc-Status")
+}
+
+func TestRequestsInATimeAreLimited(t *testing.T) {
+	hourly := limit.Rate{Count: 4, Period: time.Hour}
+	for _, c := range []struct {
+		limits limit.Limits
+		code   int
+	}{
+		{limit.Limits{Rate: hourly}, 503},
+		{limit.Limits{RatePerClient: hourly}, 429},
+		{limit.Limits{Rate: hourly, RatePerClient: hourly}, 429},
+	} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			table.Default, table.Limits = to(w.back(HTTP1, w.server(echo))), c.limits
+			_, address := w.gateway(fixed(table))
+			browser := w.browser()
+			for range 4 {
+				if code, _ := w.get(browser, scheme+"://"+address); code != 200 {
+					t.Errorf("one within the limit: %d", code)
+				}
+			}
+			for range 3 {
+				res, err := browser.Get(scheme + "://" + address)
+				if err != nil {
 					t.Fatal(err)
 				}
 				res.Body.Close()
-				if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "14" {
-					t.Errorf("gRPC: %d, status %q, want UNAVAILABLE", res.StatusCode, res.Header.Get("Grpc-Status"))
+				if wait, _ := strconv.Atoi(res.Header.Get("Retry-After")); res.StatusCode != c.code || wait < 800 || wait > 900 {
+					t.Errorf("one too many: %d %v", res.StatusCode, res.Header)
 				}
-				if load := u.Load(); load.Overloaded != 2 || load.InFlight != 1 {
-					t.Errorf("load %+v", load)
-				}
-				if log := w.log.String(); !strings.Contains(log, "reason=OVERLOADED") || !strings.Contains(log, "code=503") {
-					t.Errorf("log: %s", log)
-				}
-			})
-		}
-	}
-}
-
-// Requests that wait are served when those before them are over, and whoever leaves
-// the queue is forgotten.
-func TestRequestsWaitForAnEndpoint(t *testing.T) {
-	w, g := newWorld(t), newGate(t)
-	back := w.limited(HTTP2, upstream.Limits{Requests: 2, Pending: 100, PendingTimeout: time.Hour}, w.server(g, "h2"))
-	_, address := w.plain(back)
-	u := back.options.Upstream
-	var all sync.WaitGroup
-	for range 10 {
-		all.Go(func() {
-			if code, body := w.get(w.browser(), "http://"+address+"/"); code != 200 {
-				t.Errorf("%d %q", code, body)
 			}
 		})
 	}
-	eventually(t, "eight wait", func() bool { return u.Load() == upstream.Load{InFlight: 2, Pending: 8} })
-	ctx, cancel := context.WithCancel(t.Context())
-	all.Go(func() {
-		r, _ := http.NewRequestWithContext(ctx, "GET", "http://"+address+"/", nil)
-		if res, err := w.browser().Do(r); err == nil {
-			res.Body.Close()
-			t.Errorf("one that has left got %d", res.StatusCode)
-		}
-	})
-	eventually(t, "nine wait", func() bool { return u.Load().Pending == 9 })
-	cancel()
-	eventually(t, "one has left", func() bool { return u.Load().Pending == 8 })
-	for range 10 {
-		g.pass <- struct{}{}
-	}
-	all.Wait()
-	eventually(t, "all is over", func() bool { return u.Load() == upstream.Load{} })
 }
 
-// A counter of a server's connections, as the server sees them.
-type connCount struct {
-	net.Listener
-	open, most, made atomic.Int64
-}
-
-type countedConn struct {
-	net.Conn
-	of   *connCount
-	once sync.Once
-}
-
-func (l *connCount) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	l.made.Add(1)
-	n := l.open.Add(1)
-	for most := l.most.Load(); n > most && !l.most.CompareAndSwap(most, n); most = l.most.Load() {
-	}
-	return &countedConn{Conn: c, of: l}, nil
-}
-
-func (c *countedConn) Close() error {
-	c.once.Do(func() { c.of.open.Add(-1) })
-	return c.Conn.Close()
-}
-
-// counted starts a server that counts its connections.
-func (w *world) counted(h http.Handler, protos ...string) (address string, count *connCount) {
-	ln := &connCount{Listener: listen(w)}
-	srv := &http.Server{Handler: h, TLSConfig: w.serverTLS(protos...), ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = srv.ServeTLS(ln, "", "")
-	}()
-	w.Cleanup(func() { srv.Close(); <-done })
-	return ln.Addr().String(), ln
-}
-
-// However many requests there are, no more connections are open than may be, each
-// request is answered, and connections are used again.
-func TestRequestsShareFewConnections(t *testing.T) {
+// A client that is not the cause of it goes on.
+func TestAClientThatAsksTooMuchIsNobodyElsesTrouble(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), ProxyProtocol: w.trust("127.0.0.1"),
+		Limits: limit.Limits{RatePerClient: limit.Rate{Count: 2, Period: time.Hour}, Rate: limit.Rate{Count: 5, Period: time.Hour}}}))
 	for _, c := range []struct {
-		name   string
-		back   Protocol
-		server []string
-		body   string
+		client string
+		codes  []int
 	}{
-		{"HTTP/1.1", HTTP1, []string{"http/1.1"}, ""},
-		{"HTTP/1.1, by ALPN", Auto, []string{"http/1.1"}, ""},
-		{"HTTP/2", HTTP2, []string{"h2"}, ""},
-		{"HTTP/2, by ALPN", Auto, []string{"h2", "http/1.1"}, ""},
-		{"HTTP/1.1 with bodies", HTTP1, []string{"http/1.1"}, strings.Repeat("x", 100_000)},
+		{"192.0.2.1", []int{200, 200, 429, 429, 429, 429}},
+		{"192.0.2.1", []int{429}}, // another connection
+		{"2001:db8::1", []int{200}},
+		{"2001:db8::2", []int{200, 429}}, // the same network
+		{"2001:db8:0:1::2", []int{200, 503}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			const clients, requests, connections = 30, 15, 2
-			w := newWorld(t)
-			server, count := w.counted(echo, c.server...)
-			back := w.limited(c.back, upstream.Limits{Connections: connections, Pending: clients, PendingTimeout: time.Hour}, server)
-			_, address := w.plain(back)
-			var all sync.WaitGroup
-			for range clients {
-				browser := w.browser()
-				all.Go(func() {
-					for range requests {
-						res, err := browser.Post("http://"+address+"/", "text/plain", strings.NewReader(c.body))
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						_, err = io.Copy(io.Discard, res.Body)
-						res.Body.Close()
+		conn := w.dial(address)
+		fmt.Fprintf(conn, "PROXY %s %s %s 1 2\r\n", map[bool]string{true: "TCP6", false: "TCP4"}[strings.Contains(c.client, ":")], c.client, c.client)
+		for i, want := range c.codes {
+			conn.send("GET / HTTP/1.1", "Host: a")
+			if res, _ := conn.answer(t, "GET"); res.StatusCode != want || res.Close {
+				t.Errorf("%s, request %d: %d, want %d", c.client, i, res.StatusCode, want)
+			}
+		}
+		conn.Close()
+	}
+}
+
+// What is refused for its size never looks whole to the upstream, and not a byte
+// of what is said to be too large is sent.
+func TestBodiesAreLimited(t *testing.T) {
+	const most = 100_000
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			type seen struct {
+				n   int64
+				err error
+			}
+			got := make(chan seen, 100)
+			table.Default, table.MaxBody = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/at-once" {
+					control := http.NewResponseController(rw)
+					if r.ProtoMajor == 1 {
+						_ = control.EnableFullDuplex()
+					}
+					_ = control.Flush()
+				}
+				n, err := io.Copy(io.Discard, r.Body)
+				got <- seen{n, err}
+				if err != nil {
+					panic(http.ErrAbortHandler)
+				}
+			}), "h2", "http/1.1"))), most
+			s, address := w.gateway(fixed(table))
+			browser := w.browser()
+			post := func(path string, n int, sized bool, kind string) (*http.Response, error) {
+				var body io.Reader = bytes.NewReader(make([]byte, n))
+				if !sized {
+					body = struct{ io.Reader }{body}
+				}
+				r, _ := http.NewRequest("POST", scheme+"://"+address+path, body)
+				r.Header.Set("Content-Type", kind)
+				res, err := browser.Do(r)
+				if err == nil {
+					_, err = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+				return res, err
+			}
+			for _, sized := range []bool{true, false} {
+				for _, n := range []int{0, 1, most - 1, most, most + 1, 10 * most} {
+					name := fmt.Sprintf("%d bytes, sized %v", n, sized)
+					res, err := post("/", n, sized, "text/plain")
+					if n <= most {
 						if err != nil || res.StatusCode != 200 {
-							t.Errorf("%d, %v", res.StatusCode, err)
-							return
+							t.Fatalf("%s: %v, %v", name, res, err)
+						}
+						if g := <-got; g.n != int64(n) || g.err != nil {
+							t.Errorf("%s: the upstream had %d, %v", name, g.n, g.err)
+						}
+						continue
+					}
+					// A client that is still sending may not be listening.
+					if err == nil && res.StatusCode != 413 {
+						t.Errorf("%s: %d", name, res.StatusCode)
+					}
+					if err != nil && scheme == "https" {
+						t.Errorf("%s: %v", name, err)
+					}
+					if !sized {
+						if g := <-got; g.n > most || g.err == nil {
+							t.Errorf("%s: the upstream had %d, %v", name, g.n, g.err)
 						}
 					}
-				})
-			}
-			all.Wait()
-			if count.most.Load() > connections {
-				t.Errorf("%d connections at once", count.most.Load())
-			}
-			t.Logf("%d requests by %d connections, %d at once", clients*requests, count.made.Load(), count.most.Load())
-			eventually(t, "all is over", func() bool { return back.options.Upstream.Load() == upstream.Load{} })
-		})
-	}
-}
-
-// Where all streams of the connections that may be open are in use, requests wait,
-// and go on one after the other.
-func TestRequestsWaitForAStream(t *testing.T) {
-	w, g := newWorld(t), newGate(t)
-	ln := listen(w)
-	srv := &http.Server{Handler: g, TLSConfig: w.serverTLS("h2"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 3}}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
-	w.Cleanup(func() { srv.Close(); <-done })
-
-	back := w.limited(HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
-	_, address := w.plain(back)
-	u := back.options.Upstream
-	var all sync.WaitGroup
-	get := func() {
-		all.Go(func() {
-			if code, body := w.get(w.browser(), "http://"+address+"/"); code != 200 {
-				t.Errorf("%d %q", code, body)
-			}
-		})
-	}
-	get() // tells how many there may be
-	<-g.came
-	g.pass <- struct{}{}
-	all.Wait()
-	for range 12 {
-		get()
-	}
-	eventually(t, "three are served", func() bool { return u.Load() == upstream.Load{InFlight: 3, Pending: 9} })
-	for range 12 {
-		g.pass <- struct{}{}
-	}
-	all.Wait()
-	if s := u.Status()[0]; s.Made != 1 {
-		t.Errorf("%d connections were made", s.Made)
-	}
-}
-
-// An upgrade needs a connection of its own: an idle one gives way to it, one in
-// use does not.
-func TestUpgradesHeedLimitsOfConnections(t *testing.T) {
-	w := newWorld(t)
-	server := w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
-		for {
-			r, err := http.ReadRequest(bufio.NewReader(c))
-			if err != nil {
-				return
-			}
-			if r.Header.Get("Upgrade") != "" {
-				fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n")
-				_, _ = io.Copy(io.Discard, c)
-				return
-			}
-			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		}
-	})
-	back := w.limited(HTTP1, upstream.Limits{Connections: 1}, server)
-	_, address := w.plain(back)
-	if code, _ := w.get(w.browser(), "http://"+address+"/"); code != 200 {
-		t.Fatalf("%d", code)
-	}
-	c := w.dial(address)
-	c.send("GET / HTTP/1.1", "Host: a", "Connection: upgrade", "Upgrade: test")
-	if res, err := http.ReadResponse(c.r, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("with an idle connection: %v %v", res, err)
-	}
-	late := w.dial(address)
-	late.send("GET / HTTP/1.1", "Host: a", "Connection: upgrade", "Upgrade: test")
-	if res, _ := late.answer(t, "GET"); res.StatusCode != 503 {
-		t.Errorf("with one in use: %d", res.StatusCode)
-	}
-	c.Close()
-	eventually(t, "its place is free", func() bool {
-		code, _ := w.get(w.browser(), "http://"+address+"/")
-		return code == 200
-	})
-}
-
-// Connections that are kept for other hosts give way.
-func TestConnectionsOfOtherHostsGiveWay(t *testing.T) {
-	w := newWorld(t)
-	client := func(protos ...string) *certs.Client {
-		c, err := certs.NewClient(certs.ClientOptions{
-			Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")), Trust: []*certs.TrustBundle{w.ca.Trust(w)},
-			FromHost: true, NextProtos: protos,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	for _, p := range []Protocol{HTTP1, HTTP2} {
-		proto := map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p]
-		back := w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
-			Name: "up", Limits: upstream.Limits{ConnectionsPerEndpoint: 1, Pending: 5}, Logger: w.logger(hclog.Warn),
-			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, proto), Stream: client(), HTTP: client(proto)}},
-		})})
-		_, address := w.plain(back)
-		for range 3 {
-			for _, host := range []string{"localhost", "127.0.0.1"} {
-				c := w.dial(address)
-				c.send("GET / HTTP/1.1", "Host: "+host)
-				if res, body := c.answer(t, "GET"); res.StatusCode != 200 {
-					t.Errorf("%s, %s: %d %q", proto, host, res.StatusCode, body)
 				}
 			}
+			if res, err := post("/", most+1, true, "application/grpc"); err != nil || res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "8" {
+				t.Errorf("gRPC: %v, %v", res, err)
+			}
+			// Too late for another answer, it breaks off.
+			body, rest := io.Pipe()
+			res, err := browser.Post(scheme+"://"+address+"/at-once", "text/plain", body)
+			if err != nil || res.StatusCode != 200 {
+				t.Fatalf("one answered at once: %v, %v", res, err)
+			}
+			go func() {
+				_, _ = rest.Write(make([]byte, 10*most))
+				rest.Close()
+			}()
+			if _, err := io.Copy(io.Discard, res.Body); err == nil {
+				t.Error("a response that had begun ended as complete")
+			}
+			res.Body.Close()
+			if g := <-got; g.n > most || g.err == nil {
+				t.Errorf("the upstream had %d, %v", g.n, g.err)
+			}
+			if len(got) > 0 {
+				t.Errorf("the upstream had %d requests too many", len(got))
+			}
+			eventually(t, "nothing is in flight", func() bool { return s.Stats().InFlight == 0 })
+		})
+	}
+}
+
+func TestNoBodyIsAskedForThatIsTooLarge(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), MaxBody: 5}))
+	c := w.dial(address)
+	c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 6", "Expect: 100-continue")
+	if res, body := c.answer(t, "POST"); res.StatusCode != 413 || body != "content too large\n" || !res.Close && c.rest() != "" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	c = w.dial(address)
+	fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello!\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+	if res, _ := c.answer(t, "POST"); res.StatusCode != 413 || !res.Close || c.rest() != "" {
+		t.Errorf("%d, close %v", res.StatusCode, res.Close)
+	}
+}
+
+// rest returns what still comes until the connection ends.
+func (c *wire) rest() string {
+	b, _ := io.ReadAll(c.r)
+	return string(b)
+}
+
+func TestAConnectionHasSoManyRequests(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		table.Default, table.MaxRequests = to(w.back(HTTP1, w.server(echo))), 3
+		s, address := w.gateway(fixed(table))
+		browser := w.browser()
+		for i := range 9 {
+			res, err := browser.Get(scheme + "://" + address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if last := i%3 == 2; res.StatusCode != 200 || scheme == "http" && res.Close != last {
+				t.Errorf("request %d: %d, close %v", i, res.StatusCode, res.Close)
+			}
+			if i%3 == 2 { // one of HTTP/2 may have a few more until the client has learnt of it
+				eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
+			}
 		}
+		if n := s.Stats().Accepted; n != 3 {
+			t.Errorf("9 requests on %d connections", n)
+		}
+	})
+}
+
+// A connection that is idle is closed at its age, and one that is not when its
+// requests are over.
+func TestConnectionsHaveAnAge(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		h := newHeld()
+		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(HTTP1, w.server(h))), 300*time.Millisecond, time.Hour
+		s, address := w.gateway(fixed(table))
+		browser, url := w.browser(), scheme+"://"+address
+		w.get(browser, url)
+		eventually(t, "an idle connection is closed", func() bool { return s.Stats().Open == 0 })
+
+		got := make(chan *http.Response)
+		go func() {
+			res, err := browser.Get(url + "/held")
+			if err != nil {
+				t.Error(err)
+				res = &http.Response{Body: http.NoBody}
+			}
+			if body, err := io.ReadAll(res.Body); err != nil || string(body) != "done" {
+				t.Errorf("one that takes long: %q, %v", body, err)
+			}
+			res.Body.Close()
+			got <- res
+		}()
+		<-h.arrived
+		began := s.clock.now.Load()
+		eventually(t, "the connection is old", func() bool { return s.clock.now.Load()-began > int64(400*time.Millisecond) })
+		close(h.release)
+		if res := <-got; scheme == "http" && !res.Close {
+			t.Error("the client is not told that the connection ends")
+		}
+		eventually(t, "it is closed", func() bool { return s.Stats().Open == 0 })
+		if n := s.Stats().Accepted; n != 2 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+func TestAgesDiffer(t *testing.T) {
+	st, ages := settings{maxAge: time.Hour}, map[time.Duration]bool{}
+	for range 1000 {
+		age := st.age()
+		if ages[age] = true; age > time.Hour || age < 54*time.Minute {
+			t.Fatalf("%v", age)
+		}
+	}
+	if len(ages) < 900 {
+		t.Errorf("%d ages of 1000", len(ages))
+	}
+	if (settings{}).age() != 0 {
+		t.Error("without a limit")
 	}
 }

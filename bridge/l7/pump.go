@@ -26,6 +26,8 @@ func (x *exchange) send(b back) error {
 		return err
 	}
 	r := x.request
+	x.sent.Store(false)
+	x.await()
 	if !r.HasBody() {
 		x.read.Store(true)
 		if err := b.Send(r, true); err != nil {
@@ -37,8 +39,9 @@ func (x *exchange) send(b back) error {
 	if err := b.Send(r, false); err != nil {
 		return x.orAnswer(b, err)
 	}
-	if x.proceed == nil && x.whole(b) {
-		x.upload(b)
+	number, little := x.begin()
+	if x.proceed == nil && little && roomy(b) {
+		x.upload(b, number)
 		return nil
 	}
 	if x.proceed != nil {
@@ -46,19 +49,54 @@ func (x *exchange) send(b back) error {
 			return x.orAnswer(b, err)
 		}
 	}
-	// From here on nobody can begin the body again.
-	x.touched.Store(true)
+	if x.replay == nil {
+		x.touched.Store(true) // from here on nobody can begin the body again
+	}
 	x.uploading = true
 	x.sending.Add(1)
-	go x.uploadAside(b)
+	go x.uploadAside(b, number, x.proceed)
 	return nil
 }
 
-// uploadAside carries the request's body while the response is read.
-func (x *exchange) uploadAside(b back) {
+// await sees to it that the body is not sent before the upstream wants it, if the
+// client waits for that. Once that has been told to send it nobody waits.
+func (x *exchange) await() {
+	if !x.expects {
+		return
+	}
+	x.mu.Lock()
+	informed := x.informed
+	x.mu.Unlock()
+	x.proceed, x.released = nil, false
+	if informed {
+		x.request.Fields.Remove("Expect")
+	} else {
+		x.proceed = make(chan struct{})
+	}
+}
+
+// begin begins an upload of the body, which has a number if it can be sent again.
+// It reports whether neither reading the body nor writing it to a connection with
+// room takes long.
+func (x *exchange) begin() (number int, little bool) {
+	if x.replay == nil || x.replay.uploads == 0 {
+		f, ok := x.front.(whole)
+		little = ok && f.Whole()
+	}
+	if x.replay != nil {
+		var kept bool
+		number, kept = x.replay.begin()
+		little = little || kept
+	}
+	return number, little
+}
+
+// uploadAside carries the request's body while the response is read, once the
+// upstream wants it: that is when proceed is closed, or it is nil.
+func (x *exchange) uploadAside(b back, number int, proceed <-chan struct{}) {
 	defer x.sending.Done()
-	if x.mayUpload() {
-		x.upload(b)
+	if proceed == nil || x.mayUpload(number, proceed) {
+		x.upload(b, number)
 	}
 }
 
@@ -86,13 +124,8 @@ type whole interface {
 	Whole() bool
 }
 
-// whole reports whether the request's body can be sent by the goroutine that
-// then reads the response: neither reading nor writing it blocks.
-func (x *exchange) whole(b back) bool {
-	f, ok := x.front.(whole)
-	if !ok || !f.Whole() {
-		return false
-	}
+// roomy reports whether a little can be written to b without waiting.
+func roomy(b back) bool {
 	switch b := b.(type) {
 	case *conn1:
 		return true // which has room for it: nothing else waits to be sent
@@ -102,17 +135,20 @@ func (x *exchange) whole(b back) bool {
 	return false
 }
 
-// mayUpload waits until the upstream wants the body, if the client does. It
-// reports false if the final response came first.
-func (x *exchange) mayUpload() bool {
-	if x.proceed == nil {
-		return true
-	}
+// mayUpload waits until the upstream wants the body, as the client does. It
+// reports false if the final response came first, or the try ended.
+func (x *exchange) mayUpload(number int, proceed <-chan struct{}) (may bool) {
 	timer := time.NewTimer(continueTime)
 	defer timer.Stop()
 	select {
-	case <-x.proceed:
+	case <-proceed:
 	case <-timer.C:
+	}
+	if r := x.replay; r != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.use(number, func() { may = x.goAhead() })
+		return may
 	}
 	return x.goAhead()
 }
@@ -131,7 +167,11 @@ func (x *exchange) goAhead() bool {
 }
 
 // upload carries the request's body.
-func (x *exchange) upload(b back) {
+func (x *exchange) upload(b back, number int) {
+	if x.replay != nil {
+		x.replay.upload(b, number)
+		return
+	}
 	for {
 		if !x.front.Buffered() && b.Flush() != nil {
 			break
@@ -151,7 +191,10 @@ func (x *exchange) upload(b back) {
 			return
 		}
 		x.touched.Store(true)
-		x.noted.fromClient += uint64(len(p))
+		if x.tooLong(len(p)) {
+			x.fail(&bodyError{errBodyTooLarge})
+			return
+		}
 		if b.Write(p) != nil {
 			break
 		}
@@ -186,6 +229,7 @@ func (x *exchange) interim() {
 		}
 		return
 	}
+	x.hinted = true
 	removeHopByHop(&x.response.Fields)
 	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
 }
@@ -195,6 +239,7 @@ func (x *exchange) head() {
 	x.mu.Lock()
 	x.headed = true
 	x.mu.Unlock()
+	x.replay.stop()
 	x.release()
 }
 

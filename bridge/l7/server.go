@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
@@ -47,6 +48,7 @@ type Server struct {
 	log      hclog.Logger
 	failures failureLog
 	counters counters
+	limiter  *limit.Limiter
 	clock    clock
 
 	// What connections and requests use again.
@@ -55,6 +57,7 @@ type Server struct {
 	chunkeds  chunkeds
 	exchanges exchanges
 	entropy   entropy
+	replays   pooled[replay]
 
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting
 	cancel context.CancelFunc
@@ -91,6 +94,7 @@ func New(o Options) *Server {
 		drained:   make(chan struct{}),
 		splices:   splice.NewSource(o.Splices, 1),
 		stopping:  make(chan struct{}),
+		limiter:   limit.New(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.clock.began = time.Now()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -17,6 +18,8 @@ type Stats struct {
 	Accepted uint64 // connections taken
 	Rejected uint64 // connections closed as they came, over a limit
 	Denied   uint64 // connections closed because Table.Access serves their clients not
+
+	Limited map[limit.Kind]uint64 // requests that were over one of Table.Limits
 
 	// Unannounced are those closed for want of a PROXY protocol header.
 	Unannounced map[proxyproto.Reason]uint64
@@ -79,6 +82,7 @@ func (s *Server) Stats() Stats {
 		Accepted:          c.accepted.Load(),
 		Rejected:          c.rejected.Load(),
 		Denied:            c.denied.Load(),
+		Limited:           s.limiter.Refused(),
 		Unannounced:       c.unannounced.Counts(),
 		BytesFromClient:   c.fromClient.Load(),
 		BytesToClient:     c.toClient.Load(),

@@ -2,9 +2,11 @@ package l7
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -63,8 +65,18 @@ type Table struct {
 	// (HTTP/1), and how long it may take nothing of what it is sent. 0: 75s.
 	IdleTimeout time.Duration
 
-	MaxHeaderBytes  int // most bytes of a request's header; 0: 65536
-	MaxHeaderFields int // most fields of a request's header; 0: 1000
+	MaxHeaderBytes  int   // most bytes of a request's header; 0: 65536
+	MaxHeaderFields int   // most fields of a request's header; 0: 1000
+	MaxBody         int64 // most bytes of a request's body; 0: no limit
+
+	Limits limit.Limits // of requests
+
+	// MaxRequests is how many requests a connection takes, and MaxAge for how
+	// long, a little less for some, so that not all clients come back at once. A
+	// connection of HTTP/2 keeps what was so when it began. 0: no limit.
+	MaxRequests int
+	MaxAge      time.Duration
+
 	// NoAccessLog keeps requests that end out of the access log.
 	NoAccessLog bool
 }
@@ -78,6 +90,8 @@ type settings struct {
 	headerReadTimeout time.Duration
 	maxHeaderBytes    int
 	maxHeaderFields   int
+	maxRequests       int
+	maxAge            time.Duration
 }
 
 func (t *Table) settings() settings {
@@ -89,7 +103,18 @@ func (t *Table) settings() settings {
 		headerReadTimeout: cmp.Or(t.HeaderReadTimeout, 10*time.Second),
 		maxHeaderBytes:    cmp.Or(t.MaxHeaderBytes, 64<<10),
 		maxHeaderFields:   cmp.Or(t.MaxHeaderFields, 1000),
+		maxRequests:       t.MaxRequests,
+		maxAge:            t.MaxAge,
 	}
+}
+
+// age returns how old one connection may become, which is up to a tenth less than
+// for others; 0: as old as it likes.
+func (st settings) age() time.Duration {
+	if st.maxAge <= 0 {
+		return 0
+	}
+	return st.maxAge - rand.N(st.maxAge/10+1)
 }
 
 // action returns what happens to a request; nil: nothing is meant for it.
@@ -127,6 +152,11 @@ type Forward struct {
 	// TotalTimeout is how long all of the exchange may take: until the response
 	// is over, its body included. It ends with an upgrade. 0: no limit.
 	TotalTimeout time.Duration
+
+	// Retry says when a request is tried again, all within Timeout. Nil: it is
+	// only if nothing can have seen it, because no connection could be made or
+	// the one that was used turned out to be closed.
+	Retry *Retry
 }
 
 // Redirect answers with another address, the request's own but for what is set.

@@ -68,6 +68,9 @@ type Options struct {
 	// the Upstreams that share it. Nil: each endpoint has a bound of its own.
 	Filling chan struct{}
 
+	// RetryBudget bounds retries of HTTP requests. Nil: 20 percent, but 3 at least.
+	RetryBudget *RetryBudget
+
 	// Descriptors shares out the process's, connections to upstreams among them.
 	// It may be nil.
 	Descriptors *socket.Descriptors
@@ -106,6 +109,7 @@ type Upstream struct {
 	options   Options // with the defaults filled in
 	log       hclog.Logger
 	announces bool
+	retries   Retries
 
 	group   atomic.Pointer[group] // never nil
 	members membership
@@ -133,6 +137,10 @@ func New(o Options) *Upstream {
 	o.Limits.PendingTimeout = cmp.Or(o.Limits.PendingTimeout, 5*time.Second)
 	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now()}
 	u.underWay.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
+	u.retries.budget = defaultRetryBudget
+	if o.RetryBudget != nil {
+		u.retries.budget = *o.RetryBudget
+	}
 	endpoints := make([]*Endpoint, len(o.Endpoints))
 	for i, eo := range o.Endpoints {
 		endpoints[i] = u.newEndpoint(eo)

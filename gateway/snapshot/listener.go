@@ -120,8 +120,6 @@ func (s *scope) buildListener(l *Listener) {
 	if t := msg.GetTls(); t != nil {
 		s.buildServer(l, t)
 	}
-	maxConns := s.limit("limits.connections", msg.GetLimits().GetConnections(), 1_000_000)
-	maxPerClient := s.limit("limits.connections_per_client", msg.GetLimits().GetConnectionsPerClient(), 1_000_000)
 	handshake := s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake())
 	idle := s.duration("timeouts.idle", msg.GetTimeouts().GetIdle())
 	headerRead := s.duration("timeouts.header_read", msg.GetTimeouts().GetHeaderRead())
@@ -140,10 +138,11 @@ func (s *scope) buildListener(l *Listener) {
 			s.Add("timeouts.header_read", "must be left out: the listener's protocol is PROTOCOL_TCP")
 		}
 		l.tcp = &l4.Table{
-			TLS: l.tls, ProxyProtocol: trusted, Access: access, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			TLS: l.tls, ProxyProtocol: trusted, Access: access,
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger, NoAccessLog: silent,
 			Routes: s.tcpRoutes(l),
 		}
+		s.tcpLimits(l.tcp, msg.GetLimits())
 		s.warnOfNames(l)
 		s.warnOfKeys(l)
 		s.checkPeek(l)
@@ -155,11 +154,12 @@ func (s *scope) buildListener(l *Listener) {
 			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
 		}
 		l.http = &l7.Table{
-			TLS: l.tls, ProxyProtocol: trusted, Access: access, MaxConnections: maxConns, MaxPerClient: maxPerClient,
+			TLS: l.tls, ProxyProtocol: trusted, Access: access,
 			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, NoAccessLog: silent,
 			Routes: s.httpRoutes(l),
 		}
 		s.httpOptions(l.http, msg)
+		s.httpLimits(l.http, msg.GetLimits(), msg.GetHttp())
 		if l.uses.upstream.passes() {
 			s.Add("upstream", "is %q, which is passthrough: it takes connections as they are, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
 		}

@@ -151,6 +151,7 @@ func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 		{"match.path", m.GetPath() != nil}, {"match.methods", len(m.GetMethods()) > 0}, {"match.headers", len(m.GetHeaders()) > 0},
 		{"redirect", msg.GetRedirect() != nil}, {"respond", msg.GetRespond() != nil}, {"forward.timeout", msg.GetForward().GetTimeout() != nil},
 		{"forward.total_timeout", msg.GetForward().GetTotalTimeout() != nil}, {"forward.rewrite", msg.GetForward().GetRewrite() != nil},
+		{"forward.retry", msg.GetForward().GetRetry() != nil},
 		{"request_headers", msg.GetRequestHeaders() != nil}, {"response_headers", msg.GetResponseHeaders() != nil},
 	} {
 		if f.set {
@@ -200,6 +201,7 @@ func (s *scope) checkForward(f *adminv1.Forward) {
 	}
 	s.duration("forward.timeout", f.GetTimeout())
 	s.duration("forward.total_timeout", f.GetTotalTimeout())
+	s.retry(f)
 }
 
 var redirectCodes = []uint32{301, 302, 303, 307, 308}
@@ -432,6 +434,7 @@ func (j *job) action(r *liveRoute) *l7.Action {
 			Timeout: s.duration("forward.timeout", r.msg.GetForward().GetTimeout()),
 
 			TotalTimeout: s.duration("forward.total_timeout", r.msg.GetForward().GetTotalTimeout()),
+			Retry:        s.retry(r.msg.GetForward()),
 		}
 	case r.msg.GetRedirect() != nil:
 		d := r.msg.GetRedirect()

@@ -123,6 +123,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		Observer:         s.job.observer,
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
+		RetryBudget:      s.retryBudget(msg.GetLimits().GetRetryBudget()),
 	}
 	if prev != nil && prev.down == "" {
 		o.Replaces = prev.live

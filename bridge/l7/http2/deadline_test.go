@@ -230,8 +230,13 @@ func TestAServerThatDoesNotGetOnIsLeft(t *testing.T) {
 
 // A client's connection that carries nothing is closed, and so is one that is
 // old, when what it carries is over.
-func TestAnIdleAndAnOldConnectionToAServerIsClosed(t *testing.T) {
-	for name, o := range map[string]Options{"idle": {IdleTimeout: 40 * time.Second}, "old": {MaxAge: 40 * time.Second}} {
+func TestAnIdleAndAnOldConnectionIsClosed(t *testing.T) {
+	for name, both := range map[string][2]Options{
+		"idle":               {{IdleTimeout: 40 * time.Second}, {}},
+		"old":                {{MaxAge: 40 * time.Second}, {}},
+		"old, to the server": {{}, {MaxAge: 40 * time.Second}},
+	} {
+		o := both[0]
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				mine, theirs := net.Pipe()
@@ -240,7 +245,7 @@ func TestAnIdleAndAnOldConnectionToAServerIsClosed(t *testing.T) {
 				client := NewClientConn(mine, o)
 				ran := make(chan error, 1)
 				go func() { ran <- client.Run() }()
-				server := NewServerConn(theirs, nil, Options{})
+				server := NewServerConn(theirs, nil, both[1])
 				served := make(chan error, 1)
 				go func() { served <- server.Serve(echo) }()
 				start := time.Now()
@@ -264,7 +269,7 @@ func TestAnIdleAndAnOldConnectionToAServerIsClosed(t *testing.T) {
 					t.Error(err)
 				}
 				d := time.Since(start)
-				if least := map[string]time.Duration{"idle": 90 * time.Second, "old": 50 * time.Second}[name]; !between(d, least, least+10*time.Second) {
+				if least := map[string]time.Duration{"idle": 90 * time.Second, "old": 50 * time.Second, "old, to the server": 50 * time.Second}[name]; !between(d, least, least+10*time.Second) {
 					t.Errorf("closed after %v", d)
 				}
 				if err := <-served; err != nil {

@@ -65,6 +65,49 @@ func TestShutdownServesWhatIsOnItsWay(t *testing.T) {
 	}
 }
 
+// After its last request a connection is shut down as gracefully.
+func TestAConnectionHasSoManyRequests(t *testing.T) {
+	release := make(chan struct{})
+	nc, _ := serve(t, Options{MaxRequests: 3}, func(s *ServerStream) {
+		<-release
+		echo(s)
+	})
+	r := rawClient(t, nc)
+	for id := uint32(1); id <= 7; id += 2 { // the last was on its way
+		r.headers(id, true, simple...)
+	}
+	var last []uint32
+	for len(last) < 2 {
+		f, err := r.ReadFrame()
+		r.must(err)
+		if g, ok := f.(*h2.GoAwayFrame); ok {
+			if last = append(last, g.LastStreamID); len(last) == 1 {
+				r.must(r.WritePing(true, drainPing))
+			}
+		}
+	}
+	if last[0] != maxWindow || last[1] != 7 {
+		t.Errorf("told to go away behind %v", last)
+	}
+	r.headers(9, true, simple...)
+	if got := r.outcome(9); got != "RST REFUSED_STREAM" {
+		t.Errorf("one behind the last: %s", got)
+	}
+	close(release)
+	for ended := 0; ; {
+		f, err := r.ReadFrame()
+		if err != nil {
+			if err != io.EOF || ended != 4 {
+				t.Errorf("%d requests were answered, and then %v", ended, err)
+			}
+			return
+		}
+		if f.Header().Flags.Has(h2.FlagDataEndStream) && f.Header().Type != h2.FrameSettings {
+			ended++
+		}
+	}
+}
+
 func TestAnIdleConnectionIsShutDownAtOnce(t *testing.T) {
 	c, s := connected(t, Options{}, Options{}, echo)
 	st := c.Open()

@@ -33,9 +33,11 @@ type Options struct {
 	// 0: 30s, 15s.
 	PingInterval, PingTimeout time.Duration
 
-	// MaxAge is for how long a client's connection takes further streams; it is
-	// closed when those it has are over. 0: no limit.
-	MaxAge time.Duration
+	// MaxAge is for how long the connection takes further streams, MaxRequests
+	// after how many a server's takes no more: it is closed when those it has
+	// are over, as by Retire or Shutdown. 0: no limit.
+	MaxAge      time.Duration
+	MaxRequests int
 
 	// ExtendedConnect lets a server's clients use CONNECT with a protocol (RFC
 	// 8441), such as WebSocket's.

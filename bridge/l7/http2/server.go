@@ -16,6 +16,7 @@ type ServerConn struct {
 	handler func(*ServerStream)
 	running int  // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
 	crew    crew // whom they are called by
+	taken   int  // streams, guarded by mu
 
 	// Of a shutdown, guarded by mu.
 	draining  int64 // since when it has been going on; 0: it is not
@@ -63,6 +64,10 @@ func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 func (c *ServerConn) Shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.shutdownLocked()
+}
+
+func (c *ServerConn) shutdownLocked() {
 	if c.draining != 0 || c.err != nil {
 		return
 	}
@@ -88,6 +93,9 @@ func (c *ServerConn) goAwayLocked() {
 func (c *ServerConn) drained() bool { return c.announced }
 
 func (c *ServerConn) tickLocked(now int64) []ended {
+	if c.o.MaxAge > 0 && now > int64(c.o.MaxAge) {
+		c.shutdownLocked()
+	}
 	if c.draining != 0 && now-c.draining > int64(drainPatience) {
 		c.goAwayLocked()
 	}
@@ -171,6 +179,9 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	}
 	c.streams[id] = &s.stream
 	c.running++
+	if c.taken++; c.taken == c.o.MaxRequests {
+		c.shutdownLocked()
+	}
 	return s, nil
 }
 

@@ -604,14 +604,14 @@ type ListenerLimits struct {
 	// Requests served at once; further ones are answered with 503. HTTP only. 0: no
 	// limit.
 	Requests uint32 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Requests served at once for one client address; further ones are answered
-	// with 429. HTTP only. 0: no limit.
+	// Requests served at once for one client address, of IPv6 for its /64; further
+	// ones are answered with 429. HTTP only. 0: no limit.
 	RequestsPerClient uint32 `protobuf:"varint,4,opt,name=requests_per_client,json=requestsPerClient,proto3" json:"requests_per_client,omitempty"`
 	// How many requests, on a TCP listener connections, are taken in a time from all
 	// clients together. What is too much is answered with 503, or closed.
 	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
-	// The same from one client address. What is too much is answered with 429, or
-	// closed.
+	// The same from one client address, of IPv6 from its /64. What is too much is
+	// answered with 429, or closed.
 	RatePerClient *Rate `protobuf:"bytes,6,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -694,9 +694,9 @@ type Rate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many in the period. At least 1, at most 1000000.
 	Count uint32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
-	// The period. Default: 1s; at most 1h.
+	// The period. Default: 1s; at least 1ms, at most 1h.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
-	// How many may come at once after a lull. Default: count.
+	// How many may come at once after a lull. Default: count; at most 1000000.
 	Burst         uint32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -881,7 +881,8 @@ type HttpOptions struct {
 	// After so many requests a connection takes no more: HTTP/1.1 says
 	// Connection: close, HTTP/2 GOAWAY. So load spreads again. 0: no limit.
 	MaxRequestsPerConnection uint32 `protobuf:"varint,4,opt,name=max_requests_per_connection,json=maxRequestsPerConnection,proto3" json:"max_requests_per_connection,omitempty"`
-	// The same after so long. Requests under way are finished. Default: no limit.
+	// The same after so long, up to a tenth less by chance. Requests under way are
+	// finished, and an idle connection is closed. Default: no limit; at least 1s.
 	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
 	// Proxies in front whose word on the client is taken: IP addresses, prefixes, and
 	// "unix:" for whoever connects to a unix-domain socket. The client is then the

@@ -750,15 +750,17 @@ func (x *RegexRewrite) GetSubstitution() string {
 // Never once some of the response was passed on.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most tries, the first included. Default: 2; at most 10.
+	// Most tries, the first included. An endpoint that cannot be connected to is passed
+	// over for the next within a try. Default: 2; at most 10.
 	Attempts uint32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// What is tried again. Default: all three that need no code.
 	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
 	// Response codes that are tried again, such as 502, 503 and 504; 500 to 599, and
-	// 429.
+	// 429. A response that is nothing but the gRPC status UNAVAILABLE counts as 503.
 	Codes []uint32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
-	// Until a try's response header must have arrived. Running out of it is tried
-	// again. Default: no limit but forward.timeout, which bounds all tries together.
+	// Until a try's response header must have arrived; while the rest of the body is
+	// waited for the time does not run out. Running out of it is tried again. Default:
+	// no limit but forward.timeout, which bounds all tries together.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	// Methods that are tried again though the upstream may have acted on the request,
 	// besides those that are idempotent (RFC 9110 section 9.2.2): such as "POST".
@@ -767,8 +769,8 @@ type Retry struct {
 	// longer body is not tried again once more than that was sent. Default: 65536; at
 	// most 1048576.
 	MaxBodyBytes uint32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
-	// The pause before the second try; it doubles for each further one, with jitter.
-	// Default: 25ms; at most 10s.
+	// The pause before the second try; it doubles for each further one up to 10s, and
+	// is up to half shorter by chance. Default: 25ms; at most 10s.
 	Backoff       *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,158 @@
+package l7
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// stuck is an upstream whose first requests are never answered.
+type stuck struct {
+	left    atomic.Int32
+	arrived chan string
+	aborted chan bool
+}
+
+func newStuck(n int) *stuck {
+	s := &stuck{arrived: make(chan string, 100), aborted: make(chan bool, 100)}
+	s.left.Store(int32(n))
+	return s
+}
+
+func (s *stuck) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b, err := io.ReadAll(r.Body)
+	s.arrived <- string(b)
+	if err == nil && s.left.Add(-1) >= 0 {
+		<-r.Context().Done()
+		s.aborted <- true
+		return
+	}
+	fmt.Fprintf(w, "served %s", b)
+}
+
+// A try that takes too long is broken off, and another made of it; the last that
+// does is 504.
+func TestTriesHaveADeadline(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			for _, c := range []struct {
+				method  string
+				stuck   int
+				methods []string
+				code    int
+				tries   int
+			}{
+				{"PUT", 1, nil, 200, 2},
+				{"GET", 2, nil, 504, 2},
+				{"POST", 1, nil, 504, 1}, // nobody knows what came of it
+				{"POST", 1, []string{"POST"}, 200, 2},
+			} {
+				up := newStuck(c.stuck)
+				table := *table
+				table.Default = retried(w.back(p, w.server(up, "h2", "http/1.1")), Retry{PerTry: 300 * time.Millisecond, Methods: c.methods, Backoff: 1})
+				s, address := w.gateway(fixed(&table))
+				var body io.Reader
+				if c.method != "GET" {
+					body = strings.NewReader("hello")
+				}
+				req, _ := http.NewRequest(c.method, scheme+"://"+address, body)
+				res, err := w.browser().Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				want := "served hello"
+				if c.code == 504 {
+					want = "gateway timeout\n"
+				}
+				if res.StatusCode != c.code || string(b) != want || len(up.arrived) != c.tries {
+					t.Errorf("%v: %s, %d stuck: %d %q after %d tries", p, c.method, c.stuck, res.StatusCode, b, len(up.arrived))
+				}
+				for range min(c.stuck, c.tries) {
+					<-up.aborted // the upstream learns that nobody waits any more
+				}
+				eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+			}
+		})
+	}
+}
+
+// All tries together take no longer than the exchange may.
+func TestTriesAreWithinTheDeadlineOfAll(t *testing.T) {
+	w := newWorld(t)
+	up := newStuck(1000)
+	action := retried(w.back(HTTP1, w.server(up)), Retry{Attempts: 10, PerTry: 200 * time.Millisecond, Backoff: 1})
+	action.Forward.Timeout = 300 * time.Millisecond
+	_, address := w.gateway(fixed(&Table{Default: action}))
+	if code, body := w.get(w.browser(), "http://"+address); code != 504 || body != "gateway timeout\n" {
+		t.Errorf("%d %q", code, body)
+	}
+	if n := len(up.arrived); n > 2 {
+		t.Errorf("%d tries", n)
+	}
+	// Whatever time is left for, it is not a pause that is longer.
+	action = retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "busy", 503) }))),
+		Retry{Codes: []int{503}, Backoff: 10 * time.Second})
+	action.Forward.Timeout = 4 * time.Second
+	_, address = w.gateway(fixed(&Table{Default: action}))
+	if code, body := w.get(w.browser(), "http://"+address); code != 503 || body != "busy\n" {
+		t.Errorf("%d %q", code, body)
+	}
+}
+
+// The time of a try is that of the upstream: a response whose head has come may
+// take longer, and so may the client.
+func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		w := newWorld(t)
+		const perTry = 300 * time.Millisecond
+		tries := make(chan bool, 10)
+		action := retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			tries <- true
+			b, _ := io.ReadAll(r.Body)
+			_ = http.NewResponseController(rw).Flush()
+			eventually(t, "longer than a try", longer(2*perTry))
+			fmt.Fprint(rw, string(b))
+		}), "h2", "http/1.1")), Retry{PerTry: perTry, Backoff: 1})
+		_, address := w.gateway(fixed(&Table{Default: action}))
+		c := w.dial(address)
+		c.send("PUT / HTTP/1.1", "Host: a", "Content-Length: 10")
+		fmt.Fprint(c, "hello")
+		eventually(t, "longer than a try", longer(2*perTry))
+		fmt.Fprint(c, "world")
+		if res, body := c.answer(t, "PUT"); res.StatusCode != 200 || body != "helloworld" || len(tries) != 1 {
+			t.Errorf("%v: %d %q after %d tries", p, res.StatusCode, body, len(tries))
+		}
+		c.Close()
+	}
+}
+
+// longer returns what is true after a time.
+func longer(d time.Duration) func() bool {
+	began := time.Now()
+	return func() bool { return time.Since(began) > d }
+}
+
+// An endpoint that does not answer while it is connected to has seen nothing.
+func TestADialIsPartOfATry(t *testing.T) {
+	w := newWorld(t)
+	silent := w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, silent, w.server(echo)), Retry{PerTry: 300 * time.Millisecond, Backoff: 1})}))
+	for range 2 { // round robin begins with either
+		res, err := w.browser().Post("http://"+address, "text/plain", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 200 || !strings.HasSuffix(string(b), "hello") {
+			t.Errorf("%d %q", res.StatusCode, b)
+		}
+	}
+}

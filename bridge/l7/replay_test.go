@@ -1,0 +1,354 @@
+package l7
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A body is sent again as it came, to the byte, if it is within the bound, and not
+// at all if it is longer.
+func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
+	random := make([]byte, 300_000)
+	for i := range random {
+		random[i] = byte(rand.Uint32())
+	}
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			for _, bound := range []int{1, 1000, 8 << 10, 32 << 10, 64 << 10, 200_000} {
+				for _, n := range []int{1, bound - 1, bound, bound + 1} {
+					for _, sized := range []bool{true, false} {
+						f := &faltering{fails: 2}
+						r := everything
+						r.MaxBody, r.Attempts = bound, 3
+						table := *table
+						table.Default = retried(w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
+							if len(f.requests()) == 1 {
+								panic(http.ErrAbortHandler)
+							}
+							http.Error(rw, "", 503)
+						}), "h2", "http/1.1")), r)
+						s, address := w.gateway(fixed(&table))
+						body := random[:n]
+						var from io.Reader = bytes.NewReader(body)
+						if !sized {
+							from = struct{ io.Reader }{from}
+						}
+						req, _ := http.NewRequest("PUT", scheme+"://"+address+"/x", from)
+						if !sized {
+							req.Trailer = http.Header{"X-Sum": {fmt.Sprintf("%x", sha256.Sum256(body))}}
+						}
+						res, err := w.browser().Do(req)
+						if err != nil {
+							t.Fatal(err)
+						}
+						_, _ = io.Copy(io.Discard, res.Body)
+						res.Body.Close()
+						name := fmt.Sprintf("%v: %d bytes of %d, sized %v", p, n, bound, sized)
+						want, tries := 200, 3
+						if n > bound {
+							want, tries = 502, 1
+						}
+						got := f.requests()
+						if res.StatusCode != want || len(got) != tries {
+							t.Errorf("%s: %d after %d tries", name, res.StatusCode, len(got))
+						}
+						for i, r := range got {
+							shown := "PUT /x " + string(body)
+							if !sized {
+								shown += fmt.Sprintf("X-Sum[%x]", sha256.Sum256(body))
+							}
+							if r != shown {
+								t.Errorf("%s: try %d had %d bytes, want %d", name, i, len(r), len(shown))
+							}
+						}
+						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+					}
+				}
+			}
+		})
+	}
+}
+
+// While a client takes its time over its body, tries come and go: each is sent what
+// there is at once, and the last the whole.
+func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			const parts = 5
+			arrived := make(chan string, 10)
+			var tries atomic.Int32
+			r := everything
+			r.Attempts = parts
+			table.Default = retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				try := int(tries.Add(1))
+				all := make([]byte, 0, 100)
+				for len(all) < 5*try { // all that there is so far
+					n, err := r.Body.Read(all[len(all):cap(all)])
+					if all = all[:len(all)+n]; err != nil {
+						t.Errorf("try %d ends after %q: %v", try, all, err)
+						break
+					}
+				}
+				arrived <- string(all)
+				if try < parts {
+					breakOff(rw)
+				}
+				rest, err := io.ReadAll(r.Body)
+				fmt.Fprint(rw, string(all), string(rest), r.Trailer.Get("X-Last"), err)
+			}), "h2", "http/1.1")), r)
+			s, address := w.gateway(fixed(table))
+			var to io.Writer
+			var end func()
+			answered := make(chan string, 1)
+			answer := func(res *http.Response, err error) {
+				if err != nil {
+					answered <- err.Error()
+					return
+				}
+				defer res.Body.Close()
+				b, _ := io.ReadAll(res.Body)
+				answered <- fmt.Sprint(res.StatusCode, " ", string(b))
+			}
+			if scheme == "http" { // Go's client would keep the first part back
+				c := w.dial(address)
+				c.send("POST / HTTP/1.1", "Host: a", "Trailer: X-Last", "Transfer-Encoding: chunked")
+				to = chunks{c}
+				end = func() {
+					fmt.Fprint(c, "0\r\nX-Last: !\r\n\r\n")
+					answer(http.ReadResponse(c.r, nil))
+				}
+			} else {
+				body, pipe := io.Pipe()
+				req, _ := http.NewRequest("POST", scheme+"://"+address, body)
+				req.Trailer = http.Header{"X-Last": {"!"}}
+				to, end = pipe, func() { pipe.Close() }
+				go func() { answer(w.browser().Do(req)) }()
+			}
+			sent := ""
+			for i := range parts {
+				part := fmt.Sprintf("part%d", i)
+				sent += part
+				if _, err := io.WriteString(to, part); err != nil {
+					t.Fatal(err)
+				}
+				if got := <-arrived; got != sent {
+					t.Errorf("%v: try %d had %q, want %q", p, i+1, got, sent)
+				}
+			}
+			end()
+			if got := <-answered; got != "200 "+sent+"!<nil>" {
+				t.Errorf("%v: answered %q", p, got)
+			}
+			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+		})
+	}
+}
+
+// breakOff ends an exchange without a response, and does not wait for the rest of
+// the request.
+func breakOff(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // HTTP/2 needs none
+	panic(http.ErrAbortHandler)
+}
+
+// chunks are sent as they are written.
+type chunks struct{ to io.Writer }
+
+func (c chunks) Write(p []byte) (int, error) {
+	fmt.Fprintf(c.to, "%x\r\n%s\r\n", len(p), p)
+	return len(p), nil
+}
+
+// Nothing is held up because it is kept, and what is kept goes when the response
+// has begun.
+func TestStreamsThatMayBeTriedAgain(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			r := everything
+			r.MaxBody = 1000
+			table.Default = retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				control := http.NewResponseController(rw)
+				_ = control.EnableFullDuplex()
+				_ = control.Flush()
+				buf := make([]byte, 100)
+				for {
+					n, err := r.Body.Read(buf)
+					_, _ = rw.Write(buf[:n])
+					if _ = control.Flush(); err != nil {
+						return
+					}
+				}
+			}), "h2", "http/1.1")), r)
+			_, address := w.gateway(fixed(table))
+			body, to := io.Pipe()
+			res, err := w.browser().Post(scheme+"://"+address, "text/plain", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 100)
+			for i := range 50 { // five times the bound
+				part := fmt.Sprintf("%0100d", i)
+				if _, err := io.WriteString(to, part); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(res.Body, buf); err != nil || string(buf) != part {
+					t.Fatalf("%v: part %d came back as %q, %v", p, i, buf, err)
+				}
+			}
+			to.Close()
+			if rest, err := io.ReadAll(res.Body); len(rest) > 0 || err != nil {
+				t.Errorf("%v: %q, %v", p, rest, err)
+			}
+			res.Body.Close()
+		})
+	}
+}
+
+func TestWhatIsKeptIsForgottenWhenTheResponseBegins(t *testing.T) {
+	s := New(Options{})
+	defer s.Shutdown(t.Context())
+	x := &exchange{server: s, retry: &Retry{}}
+	r := x.newReplay()
+	r.keep([]byte("hello"))
+	if r.stop(); r.kept == nil {
+		t.Error("what is yet to be sent is forgotten")
+	}
+	r.at = len(r.kept)
+	if r.stop(); r.kept != nil || r.lent != nil || r.whole() {
+		t.Errorf("%d bytes are kept", len(r.kept))
+	}
+}
+
+// A client that waits to be asked for its body is asked once, by the first upstream
+// that wants it.
+func TestExpectContinueWithRetries(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		w := newWorld(t)
+		var tries atomic.Int32
+		r := everything
+		r.Attempts = 4
+		_, address := w.gateway(fixed(&Table{Default: retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			switch tries.Add(1) {
+			case 1: // without a look at the body
+				http.Error(rw, "", 503)
+			case 2: // after it
+				_, _ = io.Copy(io.Discard, r.Body)
+				http.Error(rw, "", 503)
+			case 3: // in the middle of it
+				_, _ = r.Body.Read(make([]byte, 2))
+				breakOff(rw)
+			default:
+				b, _ := io.ReadAll(r.Body)
+				fmt.Fprint(rw, r.Header["Expect"], string(b))
+			}
+		}), "h2", "http/1.1")), r)}))
+		c := w.dial(address)
+		c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue")
+		if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" || p == HTTP1 && tries.Load() != 2 {
+			t.Errorf("%v: %q in try %d", p, line, tries.Load())
+		}
+		_, _ = c.r.ReadString('\n')
+		fmt.Fprint(c, "hello")
+		if res, body := c.answer(t, "POST"); res.StatusCode != 200 || body != "[]hello" || tries.Load() != 4 {
+			t.Errorf("%v: %d %q after %d tries", p, res.StatusCode, body, tries.Load())
+		}
+		c.Close()
+	}
+}
+
+// Whoever breaks off its body has none that could be sent again.
+func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
+	w := newWorld(t)
+	tries := make(chan bool, 10)
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		tries <- true
+		_, _ = io.Copy(io.Discard, r.Body)
+		panic(http.ErrAbortHandler)
+	}))), everything)}))
+	c := w.dial(address)
+	fmt.Fprint(c, "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+	<-tries
+	fmt.Fprint(c, "zz\r\n")
+	if res, _ := c.answer(t, "PUT"); res.StatusCode != 400 || !res.Close || len(tries) > 0 {
+		t.Errorf("%d, and %d more tries", res.StatusCode, len(tries))
+	}
+}
+
+// Clients that leave, at any time of it, leave nothing behind.
+func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			f := &faltering{fails: 1000}
+			failed := make(chan bool, 1000)
+			r := everything
+			r.Backoff = 10 * time.Second
+			back := w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
+				http.Error(rw, "", 503)
+				failed <- true
+			}), "h2", "http/1.1"))
+			table.Default = retried(back, r)
+			s, address := w.gateway(fixed(table))
+			for i := range 4 {
+				ctx, cancel := context.WithCancel(t.Context())
+				var body io.Reader
+				if i%2 == 1 {
+					body = strings.NewReader("hello")
+				}
+				req, _ := http.NewRequestWithContext(ctx, "PUT", scheme+"://"+address, body)
+				left := make(chan error)
+				go func() {
+					_, err := w.browser().Do(req)
+					left <- err
+				}()
+				<-failed
+				eventually(t, "the pause", func() bool {
+					_, retrying := back.options.Upstream.Retries().UnderWay()
+					return retrying == 1
+				})
+				cancel()
+				if err := <-left; err == nil {
+					t.Error("there was an answer")
+				}
+				eventually(t, "nothing is left", func() bool {
+					requests, retrying := back.options.Upstream.Retries().UnderWay()
+					return s.Stats().InFlight == 0 && requests == 0 && retrying == 0
+				})
+			}
+			if n := len(f.requests()); n != 4 {
+				t.Errorf("%v: %d tries", p, n)
+			}
+			if got := s.Stats().Requests; got[499] != 4 {
+				t.Errorf("%v: answered %v", p, got)
+			}
+		})
+	}
+}
+
+func TestPausesDoubleAndDiffer(t *testing.T) {
+	r := Retry{Backoff: 100 * time.Millisecond}
+	for tries, most := range []time.Duration{1: 100 * time.Millisecond, 2: 200 * time.Millisecond, 3: 400 * time.Millisecond, 8: maxBackoff, 9: maxBackoff} {
+		if most == 0 {
+			continue
+		}
+		var all []time.Duration
+		for range 1000 {
+			all = append(all, r.pause(tries))
+		}
+		if low, high := slices.Min(all), slices.Max(all); low < most/2 || low > most*6/10 || high > most || high < most*9/10 {
+			t.Errorf("after %d tries from %v to %v, want up to %v", tries, low, high, most)
+		}
+	}
+	if d := (&Retry{}).pause(1); d > 25*time.Millisecond || d < 12*time.Millisecond {
+		t.Errorf("by default %v", d)
+	}
+}

@@ -1,0 +1,100 @@
+package l7
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// An upstream that fails everything is not failed by the retries: they are held to
+// a share of the requests under way.
+func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
+	const clients, each = 50, 15
+	for _, c := range []struct {
+		name    string
+		budget  upstream.RetryBudget
+		pause   time.Duration
+		within  float64 // tries for each request, at most
+		beyond  float64 // and at least
+		outcome func(http.ResponseWriter)
+	}{
+		{"503, within the budget", upstream.RetryBudget{Percent: 20, Least: 3}, 0, 1.35, 1, func(w http.ResponseWriter) { http.Error(w, "busy", 503) }},
+		{"reset, within the budget", upstream.RetryBudget{Percent: 20, Least: 3}, 0, 1.35, 1, func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
+		{"503, without one", upstream.RetryBudget{Percent: 100}, time.Microsecond, 4, 3.9, func(w http.ResponseWriter) { http.Error(w, "busy", 503) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			var tries, most, now atomic.Int64
+			back := w.overPlaintext(c.budget, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				tries.Add(1)
+				for n := now.Add(1); ; {
+					if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+						break
+					}
+				}
+				defer now.Add(-1)
+				<-time.After(20 * time.Millisecond) // the work that comes to nothing
+				c.outcome(rw)
+			}))
+			_, address := w.gateway(fixed(&Table{Default: retried(back, Retry{Attempts: 4, Reset: true, Codes: []int{503}, Backoff: c.pause})}))
+			var all sync.WaitGroup
+			var answered [600]atomic.Int64
+			for range clients {
+				all.Go(func() {
+					conn := w.dial(address)
+					for range each {
+						conn.send("GET / HTTP/1.1", "Host: a")
+						res, err := http.ReadResponse(conn.r, nil)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						_, _ = res.Body.Read(make([]byte, 100))
+						answered[res.StatusCode].Add(1)
+					}
+					conn.Close()
+				})
+			}
+			all.Wait()
+			made, refused := back.options.Upstream.Retries().Counts()
+			ratio := float64(tries.Load()) / (clients * each)
+			t.Logf("%d requests of %d clients made %d tries (%.2f for each), %d at once at most; %d retries, %d more refused",
+				clients*each, clients, tries.Load(), ratio, most.Load(), made, refused)
+			if ratio > c.within || ratio < c.beyond {
+				t.Errorf("%.2f tries for each request, want %v to %v", ratio, c.beyond, c.within)
+			}
+			if n := answered[502].Load() + answered[503].Load(); n != clients*each {
+				t.Errorf("%d of %d requests were answered with their failure", n, clients*each)
+			}
+			if uint64(tries.Load()) != clients*each+made || c.budget.Percent < 100 && refused == 0 {
+				t.Errorf("%d retries and %d refused were counted", made, refused)
+			}
+			eventually(t, "nothing is under way", func() bool {
+				return fmt.Sprint(back.options.Upstream.Retries().UnderWay()) == "0 0"
+			})
+		})
+	}
+}
+
+// overPlaintext returns a Back of an upstream without TLS, whose connections cost
+// little.
+func (w *world) overPlaintext(b upstream.RetryBudget, h http.Handler) *Back {
+	ln := listen(w)
+	srv := &http.Server{Handler: h, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(ln)
+	}()
+	w.Cleanup(func() { srv.Close(); <-done })
+	return w.newBack(BackOptions{Upstream: upstream.New(upstream.Options{
+		Name: "up", RetryBudget: &b, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}},
+	})})
+}

@@ -1,0 +1,73 @@
+package upstream_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+func TestRetriesAreAShareOfTheRequestsUnderWay(t *testing.T) {
+	for _, c := range []struct {
+		budget   *upstream.RetryBudget
+		underWay int
+		want     int
+	}{
+		{nil, 0, 3}, {nil, 1, 3}, {nil, 15, 3}, {nil, 19, 3}, {nil, 20, 4}, {nil, 1000, 200},
+		{&upstream.RetryBudget{Percent: 50}, 1, 0}, {&upstream.RetryBudget{Percent: 50}, 2, 1}, {&upstream.RetryBudget{Percent: 50}, 7, 3},
+		{&upstream.RetryBudget{Percent: 100}, 10, 10},
+		{&upstream.RetryBudget{Least: 5}, 1000, 5},
+		{&upstream.RetryBudget{}, 1000, 0},
+	} {
+		r := upstream.New(upstream.Options{Name: "up", RetryBudget: c.budget}).Retries()
+		for range c.underWay {
+			r.Begin()
+		}
+		n := 0
+		for r.Take() {
+			r.Note()
+			n++
+		}
+		if made, refused := r.Counts(); n != c.want || made != uint64(n) || refused != 1 {
+			t.Errorf("%v, %d under way: %d retries, want %d; counted %d and %d refused", c.budget, c.underWay, n, c.want, made, refused)
+		}
+		if n > 0 {
+			r.Give()
+			if !r.Take() || r.Take() {
+				t.Errorf("%v: what is given back is not that of another", c.budget)
+			}
+		}
+	}
+}
+
+// However many ask at once, no more are under way than may be.
+func TestManyRetriesAtOnce(t *testing.T) {
+	r := upstream.New(upstream.Options{Name: "up"}).Retries()
+	for range 100 {
+		r.Begin()
+	}
+	var all sync.WaitGroup
+	var underWay, took atomic.Int64
+	for range 16 {
+		all.Go(func() {
+			for range 1000 {
+				if r.Take() {
+					took.Add(1)
+					if n := underWay.Add(1); n > 20 {
+						t.Errorf("%d retries under way", n)
+					}
+					underWay.Add(-1)
+					r.Give()
+				}
+			}
+		})
+	}
+	all.Wait()
+	for range 100 {
+		r.End()
+	}
+	if requests, retries := r.UnderWay(); requests != 0 || retries != 0 || took.Load() == 0 {
+		t.Errorf("%d requests and %d retries are left; %d were made", requests, retries, took.Load())
+	}
+}

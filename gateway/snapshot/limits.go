@@ -1,0 +1,73 @@
+package snapshot
+
+import (
+	"cmp"
+	"math"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// maxCount bounds every limit on how many there may be.
+const maxCount = 1_000_000
+
+// tcpLimits gives a TCP listener's table its limits.
+func (s *scope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
+	for _, f := range []struct {
+		name string
+		n    uint32
+	}{{"requests", msg.GetRequests()}, {"requests_per_client", msg.GetRequestsPerClient()}} {
+		if f.n > 0 {
+			s.Add(invalid.Path("limits").Field(f.name), "must be left out: the listener's protocol is PROTOCOL_TCP; its connections are bounded by limits.connections and limits.connections_per_client")
+		}
+	}
+	t.MaxConnections = s.limit("limits.connections", msg.GetConnections(), maxCount)
+	t.MaxPerClient = s.limit("limits.connections_per_client", msg.GetConnectionsPerClient(), maxCount)
+	t.Rate = s.rate("limits.rate", msg.GetRate())
+	t.RatePerClient = s.rate("limits.rate_per_client", msg.GetRatePerClient())
+}
+
+// httpLimits gives an HTTP listener's table its limits.
+func (s *scope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *adminv1.HttpOptions) {
+	t.MaxConnections = s.limit("limits.connections", msg.GetConnections(), maxCount)
+	t.MaxPerClient = s.limit("limits.connections_per_client", msg.GetConnectionsPerClient(), maxCount)
+	t.Limits = limit.Limits{
+		AtOnce:          s.limit("limits.requests", msg.GetRequests(), maxCount),
+		AtOncePerClient: s.limit("limits.requests_per_client", msg.GetRequestsPerClient(), maxCount),
+		Rate:            s.rate("limits.rate", msg.GetRate()),
+		RatePerClient:   s.rate("limits.rate_per_client", msg.GetRatePerClient()),
+	}
+	if n := o.GetMaxBodyBytes(); n > math.MaxInt64 {
+		s.Add("http.max_body_bytes", "is %d; it must be at most %d (leave it out for no limit)", n, int64(math.MaxInt64))
+	} else {
+		t.MaxBody = int64(n)
+	}
+	t.MaxRequests = s.limit("http.max_requests_per_connection", o.GetMaxRequestsPerConnection(), math.MaxInt32)
+	const age = "http.max_connection_age"
+	if t.MaxAge = s.duration(age, o.GetMaxConnectionAge()); t.MaxAge > 0 && t.MaxAge < time.Second {
+		s.Add(age, "is %v; it must be at least 1s, or connections would be made only to be closed", t.MaxAge)
+	}
+}
+
+// rate returns a rate as it is kept to; zero if there is none.
+func (s *scope) rate(p invalid.Path, msg *adminv1.Rate) limit.Rate {
+	if msg == nil {
+		return limit.Rate{}
+	}
+	r := limit.Rate{
+		Count:  s.limit(p.Field("count"), msg.GetCount(), maxCount),
+		Period: cmp.Or(s.duration(p.Field("period"), msg.GetPeriod()), time.Second),
+		Burst:  s.limit(p.Field("burst"), msg.GetBurst(), maxCount),
+	}
+	if msg.GetCount() == 0 {
+		s.Add(p.Field("count"), "must be at least 1")
+	}
+	if r.Period < time.Millisecond || r.Period > time.Hour {
+		s.Add(p.Field("period"), "is %v; it must be from 1ms to 1h", r.Period)
+	}
+	return r
+}

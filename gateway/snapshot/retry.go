@@ -1,0 +1,108 @@
+package snapshot
+
+import (
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// method is a token (RFC 9110, section 5.6.2).
+var method = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$")
+
+// retry checks when requests are tried again, and returns it as l7 takes it; nil
+// if f has no retries.
+func (s *scope) retry(f *adminv1.Forward) *l7.Retry {
+	msg := f.GetRetry()
+	if msg == nil {
+		return nil
+	}
+	const at = invalid.Path("forward.retry")
+	r := &l7.Retry{
+		Attempts: s.limit(at.Field("attempts"), msg.GetAttempts(), 10),
+		PerTry:   s.duration(at.Field("per_try_timeout"), msg.GetPerTryTimeout()),
+		Methods:  msg.GetMethods(),
+		MaxBody:  s.limit(at.Field("max_body_bytes"), msg.GetMaxBodyBytes(), 1<<20),
+		Backoff:  s.duration(at.Field("backoff"), msg.GetBackoff()),
+	}
+	if r.Backoff > 10*time.Second {
+		s.Add(at.Field("backoff"), "is %v; it must be at most 10s", r.Backoff)
+	}
+	for _, all := range []struct {
+		name string
+		d    time.Duration
+	}{{"timeout", f.GetTimeout().AsDuration()}, {"total_timeout", f.GetTotalTimeout().AsDuration()}} {
+		if all.d > 0 && r.PerTry >= all.d {
+			s.Add(at.Field("per_try_timeout"), "is %v; it must be less than forward.%s, which bounds all tries together", r.PerTry, all.name)
+		}
+	}
+	on := msg.GetOn()
+	if len(on) == 0 {
+		on = allConditions
+	}
+	for i, c := range on {
+		at := at.Field("on").Index(i)
+		switch {
+		case slices.Contains(on[:i], c):
+			s.Add(at, "is %v, which is in the list twice", c)
+		case c == adminv1.RetryCondition_RETRY_CONDITION_CONNECT_FAILURE:
+			r.ConnectFailure = true
+		case c == adminv1.RetryCondition_RETRY_CONDITION_RESET:
+			r.Reset = true
+		case c == adminv1.RetryCondition_RETRY_CONDITION_REFUSED_STREAM:
+			r.RefusedStream = true
+		case c == adminv1.RetryCondition_RETRY_CONDITION_UNSPECIFIED:
+			s.Add(at, "must be RETRY_CONDITION_CONNECT_FAILURE, RETRY_CONDITION_RESET or RETRY_CONDITION_REFUSED_STREAM")
+		default:
+			enum(s, at, c, adminv1.RetryCondition_name)
+		}
+	}
+	for i, c := range msg.GetCodes() {
+		at := at.Field("codes").Index(i)
+		switch {
+		case c != 429 && (c < 500 || c > 599):
+			s.Add(at, "is %d; it must be 429, or from 500 to 599", c)
+		case slices.Contains(msg.GetCodes()[:i], c):
+			s.Add(at, "is %d, which is in the list twice", c)
+		}
+		r.Codes = append(r.Codes, int(c))
+	}
+	for i, m := range r.Methods {
+		at := at.Field("methods").Index(i)
+		switch {
+		case !method.MatchString(m):
+			s.Add(at, "is %.100q, which is not a method; write one such as POST", m)
+		case m == "CONNECT":
+			s.Add(at, "is CONNECT, which is never tried again")
+		case slices.Contains(r.Methods[:i], m):
+			s.Add(at, "is %q, which is in the list twice", m)
+		}
+	}
+	return r
+}
+
+var allConditions = []adminv1.RetryCondition{
+	adminv1.RetryCondition_RETRY_CONDITION_CONNECT_FAILURE,
+	adminv1.RetryCondition_RETRY_CONDITION_RESET,
+	adminv1.RetryCondition_RETRY_CONDITION_REFUSED_STREAM,
+}
+
+// retryBudget returns an upstream's budget of retries; nil: the default.
+func (s *scope) retryBudget(msg *adminv1.RetryBudget) *upstream.RetryBudget {
+	if msg == nil {
+		return nil
+	}
+	const at = invalid.Path("limits.retry_budget")
+	b := &upstream.RetryBudget{Percent: 20, Least: 3}
+	if msg.Percent != nil {
+		b.Percent = s.limit(at.Field("percent"), msg.GetPercent(), 100)
+	}
+	if msg.MinRetries != nil {
+		b.Least = s.limit(at.Field("min_retries"), msg.GetMinRetries(), 1_000_000)
+	}
+	return b
+}
