@@ -40,21 +40,21 @@ func (p *pool) tellSharedLocked() {
 }
 
 // letGo closes an idle connection to an endpoint, nil: to any, for one that is
-// needed more, and reports whether there was one.
-func (b *Back) letGo(e *upstream.Endpoint) bool {
+// needed more, but not one of the pool to spare. It reports whether there was one.
+func (b *Back) letGo(e *upstream.Endpoint, spare any) bool {
 	if b.hosts != nil {
-		return b.hosts.letGo(e)
+		return b.hosts.letGo(e, spare)
 	}
-	return b.endpoints.letGo(e)
+	return b.endpoints.letGo(e, spare)
 }
 
-func (p *endpointPools) letGo(e *upstream.Endpoint) bool {
+func (p *endpointPools) letGo(e *upstream.Endpoint, spare any) bool {
 	all := p.pools.Load()
 	if all == nil {
 		return false
 	}
 	for at, of := range *all {
-		if (e == nil || e == at) && of.letGo() {
+		if (e == nil || e == at) && of != spare && of.letGo() {
 			return true
 		}
 	}
@@ -62,11 +62,11 @@ func (p *endpointPools) letGo(e *upstream.Endpoint) bool {
 }
 
 // letGo closes an idle connection of those that were not used for longest.
-func (h *hostPools) letGo(e *upstream.Endpoint) bool {
+func (h *hostPools) letGo(e *upstream.Endpoint, spare any) bool {
 	h.mu.Lock()
 	var all []*pool
 	for at := h.recent.Back(); at != nil; at = at.Prev() {
-		if p := at.Value.(*pool); e == nil || e == p.endpoint {
+		if p := at.Value.(*pool); (e == nil || e == p.endpoint) && p != spare {
 			all = append(all, p)
 		}
 	}

@@ -47,7 +47,7 @@ func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
 
 func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	if x.request.Upgrade != "" {
-		c, err := p.dial(x, true)
+		c, err := p.dial(x, true, nil)
 		return c, false, err
 	}
 	if p.mayShare() {
@@ -62,12 +62,14 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 			return nil, false, err
 		}
 	}
+	var spare any
 	if !fresh {
 		if c := p.take(x.request.HasBody()); c != nil {
 			return c, true, nil
 		}
+		spare = p // if one is idle by now, that is as good
 	}
-	c, err := p.dial(x, false)
+	c, err := p.dial(x, false, spare)
 	if err == errChanged {
 		return p.find(x, fresh)
 	}
@@ -110,8 +112,8 @@ func (p *pool) take(look bool) *conn1 {
 	}
 }
 
-// dial makes a connection of HTTP/1.1 for an exchange.
-func (p *pool) dial(x *exchange, upgrade bool) (*conn1, error) {
+// dial makes a connection of HTTP/1.1 for an exchange. Spare is as connect has it.
+func (p *pool) dial(x *exchange, upgrade bool, spare any) (*conn1, error) {
 	ctx, done := x.context()
 	defer done()
 	c, c2 := newConn1(p), &conn2{pool: p}
@@ -131,7 +133,7 @@ func (p *pool) dial(x *exchange, upgrade bool) (*conn1, error) {
 	// times what a request takes, and would stay with the client's.
 	made := make(chan result, 1)
 	go func() {
-		nc, m, err := p.connect(ctx, purpose, retire)
+		nc, m, err := p.connect(ctx, purpose, retire, spare)
 		made <- result{nc, m, err}
 	}()
 	r := <-made
@@ -161,14 +163,19 @@ var (
 )
 
 // connect connects to the endpoint, and sees to it that what was negotiated is
-// what is wanted. It tells how that went even if it fails.
-func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func()) (net.Conn, *making, error) {
+// what is wanted. It tells how that went even if it fails. Where no further
+// connection may be open, an idle one is closed for it, but not one of the pool to
+// spare.
+func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (net.Conn, *making, error) {
 	var trace upstream.Trace
 	ctx = upstream.WithTrace(ctx, &trace)
 	if p.client != nil {
 		ctx = upstream.Announce(ctx, p.client.who.Source, p.client.who.Destination)
 	}
 	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
+	if err == upstream.ErrFull && p.endpoint.MakeRoom(spare) {
+		nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
+	}
 	if err != nil {
 		return nil, newMaking(&trace, nil), err
 	}

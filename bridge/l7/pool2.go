@@ -166,7 +166,7 @@ func (p *pool) roomLocked() int {
 func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	defer d.cancel()
 	c1, c2 := newConn1(p), &conn2{pool: p}
-	nc, m, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() })
+	nc, m, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() }, p)
 	d.making = m
 	if err == nil && !p.speaks2(nc) {
 		p.learn(d, 1, nil)

@@ -122,7 +122,7 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 	if e.fromHost && client != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
 	}
-	if err := e.takePlace(true); err != nil {
+	if err := e.takePlace(); err != nil {
 		return nil, err
 	}
 	return e.dialCounted(ctx, client, host, retire)

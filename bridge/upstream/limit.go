@@ -103,30 +103,24 @@ func (t *Turn) unclaim() {
 	}
 }
 
-// takePlace counts a connection that is about to be made, or returns ErrFull. Where
-// all that may be open are, one that is idle is closed for it, if it may be.
-func (e *Endpoint) takePlace(instead bool) error {
+// takePlace counts a connection that is about to be made, or returns ErrFull.
+func (e *Endpoint) takePlace() error {
 	u := e.upstream
 	if !u.LimitsConnections() {
 		return nil
 	}
-	const attempts = 3 // another may take the place of what was closed
-	for range attempts {
-		at := e // where there are too many
-		if e.connections.take() {
-			if u.connections.take() {
-				u.changed()
-				return nil
-			}
-			e.connections.give()
-			u.changed()
-			at = nil
-		}
-		if !instead || !u.closeIdle(at) {
-			break
-		}
+	if !e.connections.take() {
+		return ErrFull
 	}
-	return ErrFull
+	all := u.connections.take()
+	if !all {
+		e.connections.give()
+	}
+	u.changed()
+	if !all {
+		return ErrFull
+	}
+	return nil
 }
 
 // givePlace takes back what takePlace counted.
@@ -165,16 +159,23 @@ func (e *Endpoint) NoteShared(more int) {
 }
 
 // LetGo has f called where a connection is needed and no more may be open: it is
-// to close one that is idle, to the endpoint given or, for nil, any, and reports
-// whether it has. It is set before u takes traffic, by who calls NoteIdle.
-func (u *Upstream) LetGo(f func(*Endpoint) bool) { u.letGo = f }
+// to close one that is idle, to the endpoint given or, for nil, any, but not one
+// of who is to be spared, and reports whether it has. It is set before u takes
+// traffic, by who calls NoteIdle.
+func (u *Upstream) LetGo(f func(e *Endpoint, spare any) bool) { u.letGo = f }
 
-// closeIdle closes an idle connection to an endpoint; nil: to any.
-func (u *Upstream) closeIdle(e *Endpoint) bool {
-	if u.letGo != nil && u.letGo(e) {
+// MakeRoom closes an idle connection for one to the endpoint that failed with
+// ErrFull, and reports whether there was one. Spare is whose connections are of
+// no less use; nil: nobody's.
+func (e *Endpoint) MakeRoom(spare any) bool {
+	u, at := e.upstream, e
+	if e.connections.fewer(0) {
+		at = nil // there are too many, but not of the endpoint's
+	}
+	if u.letGo != nil && u.letGo(at, spare) {
 		return true
 	}
-	if e != nil {
+	if at != nil {
 		return e.warm.drop()
 	}
 	for _, e := range u.Endpoints() {

@@ -112,45 +112,55 @@ func TestAFailedConnectionTakesNoPlace(t *testing.T) {
 }
 
 // Where all connections that may be open are, one that nobody uses is closed for
-// one that is needed.
+// one that is needed, unless it is of who needs it.
 func TestIdleConnectionsGiveWay(t *testing.T) {
-	a, b := echoServer(t), echoServer(t)
-	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 2}, Endpoints: []upstream.EndpointOptions{a, b}})
-	ea, eb := u.Endpoints()[0], u.Endpoints()[1]
-	var idle []net.Conn
-	u.LetGo(func(e *upstream.Endpoint) bool {
-		if e == eb || len(idle) == 0 {
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 2}, Endpoints: []upstream.EndpointOptions{echoServer(t), echoServer(t)}})
+	a, b := u.Endpoints()[0], u.Endpoints()[1]
+	owner := new(int)
+	var idle []net.Conn // to a, of the owner
+	u.LetGo(func(e *upstream.Endpoint, spare any) bool {
+		if e == b || len(idle) == 0 || spare == owner {
 			return false
 		}
-		ea.NoteIdle(-1)
+		a.NoteIdle(-1)
 		idle[0].Close()
 		idle = idle[1:]
 		return true
 	})
+	var conns []net.Conn
 	for range 2 {
-		conn, err := ea.DialAs(t.Context(), upstream.HTTP, "")
+		conn, err := a.DialAs(t.Context(), upstream.HTTP, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		idle = append(idle, conn)
+		defer conn.Close()
+		conns = append(conns, conn)
 	}
-	var turn upstream.Turn
-	turn.Begin(u, upstream.Key{})
-	if _, err := turn.Next(nil); err != upstream.ErrOverloaded {
+	if _, _, err := u.Dial(t.Context(), upstream.Stream); err != upstream.ErrOverloaded {
 		t.Errorf("with both in use: %v", err)
 	}
-	turn.End()
-	ea.NoteIdle(2)
-	conn, err := eb.DialAs(t.Context(), upstream.HTTP, "")
-	if err != nil {
-		t.Fatalf("with both idle: %v", err)
+	if b.MakeRoom(nil) {
+		t.Error("there is room, though both are in use")
 	}
-	defer conn.Close()
-	if len(idle) != 1 {
+	idle = conns
+	a.NoteIdle(2)
+	if _, err := b.DialAs(t.Context(), upstream.HTTP, ""); err != upstream.ErrFull || b.MakeRoom(owner) {
+		t.Errorf("one of its own was closed for it: %v", err)
+	}
+	var turns [3]upstream.Turn
+	for i := range turns {
+		turns[i].Begin(u, upstream.Key{})
+		conn, _, err := turns[i].Dial(t.Context(), upstream.Stream, "")
+		if i < 2 && err != nil || i == 2 && err != upstream.ErrOverloaded {
+			t.Errorf("connection %d, with two that were idle: %v", i, err)
+		}
+		if err == nil {
+			defer conn.Close()
+		}
+		turns[i].End()
+	}
+	if len(idle) != 0 {
 		t.Errorf("%d are idle", len(idle))
-	}
-	for _, c := range idle {
-		c.Close()
 	}
 }
 
@@ -219,9 +229,13 @@ func TestWarmConnectionsHeedLimits(t *testing.T) {
 	conns[0].Close()
 	ready(t, u, 1)
 	// Requests are not to wait for a warm connection's end.
-	plain, err := u.Endpoints()[0].DialAs(t.Context(), upstream.Stream, "")
-	if err != nil {
+	e := u.Endpoints()[0]
+	if _, err := e.DialAs(t.Context(), upstream.Stream, ""); err != upstream.ErrFull || !e.MakeRoom(nil) {
 		t.Fatalf("with one that is warm: %v", err)
+	}
+	plain, err := e.DialAs(t.Context(), upstream.Stream, "")
+	if err != nil {
+		t.Fatal(err)
 	}
 	plain.Close()
 	ready(t, u, 1)

@@ -222,6 +222,9 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 			}
 		}
 		conn, err := e.DialAs(ctx, p, host)
+		if err == ErrFull && e.MakeRoom(nil) {
+			conn, err = e.DialAs(ctx, p, host)
+		}
 		if err == nil {
 			t.Connected()
 			return conn, e, nil

@@ -121,7 +121,7 @@ type Upstream struct {
 	connections connections
 	perEndpoint int64 // limit of connections
 	overloaded  atomic.Uint64
-	letGo       func(*Endpoint) bool // see LetGo; nil: nobody keeps idle connections
+	letGo       func(*Endpoint, any) bool // see LetGo; nil: nobody keeps idle connections
 }
 
 // New returns the Upstream that o describes. It dials nothing.

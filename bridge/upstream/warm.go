@@ -111,7 +111,7 @@ func (e *Endpoint) keepWarm() {
 	var buffers socket.Pool
 	e.warm = newWarmPool(o.Warm, o.WarmAge, o.Filling)
 	e.warm.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
-		if err := e.takePlace(false); err != nil {
+		if err := e.takePlace(); err != nil {
 			return nil, err
 		}
 		conn, err := e.dialCounted(ctx, e.client(Stream), "", retire)
