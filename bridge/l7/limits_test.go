@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
@@ -153,6 +154,32 @@ func TestAClientThatAsksTooMuchIsNobodyElsesTrouble(t *testing.T) {
 			}
 		}
 		conn.Close()
+	}
+}
+
+// Behind a proxy that is trusted, the client is whom it says; what its own word is,
+// if anybody asks the gateway itself.
+func TestLimitsOfClientsBehindAProxy(t *testing.T) {
+	w := newWorld(t)
+	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
+	for _, trusted := range []bool{true, false} {
+		table := &Table{Default: to(w.back(HTTP1, w.server(echo))), Limits: limit.Limits{RatePerClient: limit.Rate{Count: 1, Period: time.Hour}}}
+		if trusted {
+			table.TrustedProxies = proxies
+		}
+		_, address := w.gateway(fixed(table))
+		c := w.dial(address)
+		for i, client := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"} {
+			c.send("GET / HTTP/1.1", "Host: a", "X-Forwarded-For: "+client)
+			want := 200
+			if trusted && i == 2 || !trusted && i > 0 {
+				want = 429
+			}
+			if res, _ := c.answer(t, "GET"); res.StatusCode != want {
+				t.Errorf("trusted %v: request %d was answered %d, want %d", trusted, i, res.StatusCode, want)
+			}
+		}
+		c.Close()
 	}
 }
 
