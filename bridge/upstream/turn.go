@@ -38,21 +38,36 @@ func (t *Turn) Begin(u *Upstream, key Key) {
 // were not tried, or ErrNoEndpoint if there is none. The endpoint before it is
 // left.
 //
-// Where there must be waiting, until a limit allows another request or the first
-// endpoints are known, wait is asked for what bounds it, and done called when that
-// is over. Nil: nothing is waited for.
+// Where there must be waiting, until a limit allows another request, the first
+// endpoints are known or one has answered its first health check, wait is asked for
+// what bounds it, and done called when that is over. Nil: nothing is waited for.
 func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
-	if len(t.order) == 0 && t.upstream.dns != nil {
-		t.renew(wait)
+	if e := t.pick(); e != nil {
+		return e, nil
 	}
-	if len(t.order) == 0 {
-		if t.upstream.dns != nil && len(t.group.endpoints) == 0 {
+	if t.upstream.dns != nil {
+		t.renew(wait)
+		if len(t.group.endpoints) == 0 {
 			return nil, t.upstream.dns.failure()
 		}
-		return nil, ErrNoEndpoint
 	}
-	t.at, t.order = t.order[0], t.order[1:]
-	return t.at, nil
+	return t.await(wait)
+}
+
+// pick returns the best of those that are left and take traffic; nil if there is
+// none.
+func (t *Turn) pick() *Endpoint {
+	for i, e := range t.order {
+		if !e.takes() {
+			continue
+		}
+		if i > 0 { // the order of one alone is shared
+			copy(t.order[1:i+1], t.order[:i])
+		}
+		t.at, t.order = e, t.order[1:]
+		return e
+	}
+	return nil
 }
 
 // renew has the Turn go on to endpoints that there were not when it began.
@@ -64,8 +79,9 @@ func (t *Turn) renew(wait func() (ctx context.Context, done func())) {
 	if t.group = t.upstream.group.Load(); t.group == before {
 		return
 	}
+	left := t.order // which took no traffic
 	t.order = slices.DeleteFunc(slices.Clone(t.group.order()), func(e *Endpoint) bool {
-		return slices.Contains(before.endpoints, e) // and so was tried
+		return slices.Contains(before.endpoints, e) && !slices.Contains(left, e) // and so was tried
 	})
 }
 

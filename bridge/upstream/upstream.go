@@ -61,7 +61,17 @@ type Options struct {
 	// It may be nil.
 	Descriptors *socket.Descriptors
 
-	// Replaces is the Upstream that this one stands in for. It is not kept. It may be
+	// Check is how endpoints are asked whether they are well, once Start was
+	// called. Without Ask they are not.
+	Check CheckOptions
+
+	// Outliers say which endpoints are left alone for a while because of what
+	// traffic met with. Nil: none is.
+	Outliers *OutlierOptions
+
+	// Replaces is the Upstream that this one stands in for. What is known of the
+	// endpoints that both have is known of them here too: what they answered to
+	// checks of the same Kind, and that they are ejected. It is not kept. It may be
 	// nil.
 	Replaces *Upstream
 
@@ -99,6 +109,8 @@ type Upstream struct {
 	options   Options // with the defaults filled in
 	log       hclog.Logger
 	announces bool
+	kin       *kin
+	before    map[address]*Endpoint // of the Upstream that this one replaces; nil once New has returned
 
 	group   atomic.Pointer[group] // never nil
 	members membership
@@ -115,7 +127,10 @@ func New(o Options) *Upstream {
 	}
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
-	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None}
+	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, kin: new(kin)}
+	if o.Replaces != nil {
+		u.kin, u.before = o.Replaces.kin, o.Replaces.byAddress()
+	}
 	endpoints := make([]*Endpoint, len(o.Endpoints))
 	for i, eo := range o.Endpoints {
 		endpoints[i] = u.newEndpoint(eo)
@@ -123,7 +138,7 @@ func New(o Options) *Upstream {
 	if o.DNS != nil {
 		u.dns, endpoints = u.discover(*o.DNS)
 	}
-	u.options.DNS, u.options.Replaces = nil, nil // or each revision would keep all those before it
+	u.options.DNS, u.options.Replaces, u.before = nil, nil, nil // or each revision would keep all those before it
 	u.group.Store(newGroup(endpoints))
 	return u
 }
@@ -159,8 +174,8 @@ func (u *Upstream) Flush() int {
 	return n
 }
 
-// Start begins to keep warm connections, if Options ask for any, and to ask DNS
-// for the endpoints. It is called when u has come to take traffic: before, nothing
+// Start begins to check health and to keep warm connections, if Options ask for
+// that, and to ask DNS for the endpoints. It is called when u has come to take traffic: before, nothing
 // is dialled or asked. The caller must call Retire in the end. Calling Start again
 // changes nothing.
 func (u *Upstream) Start() {
@@ -177,8 +192,8 @@ func (u *Upstream) Start() {
 	}
 }
 
-// Retire closes the connections that are kept warm, for good, and returns when
-// what Start began has ended. Whoever still calls Dial gets new connections.
+// Retire ends the checks and closes the connections that are kept warm, for good,
+// and returns when what Start began has ended. Whoever still calls Dial gets new connections.
 func (u *Upstream) Retire() {
 	u.members.mu.Lock()
 	u.members.retired = true

@@ -54,6 +54,7 @@ type warmPool struct {
 	dial    func(ctx context.Context, retire func()) (net.Conn, error)
 	look    func(net.Conn) (heard bool, err error) // an error: it is over
 	down    func() bool
+	barred  func() bool // the endpoint takes no traffic, whether it is down or not
 	scarce  func() bool // others need what connections are made of
 	replied func()      // the endpoint has sent something that accepts us
 	lost    func(error) // what look found
@@ -98,6 +99,7 @@ func newWarmPool(size int, maxAge time.Duration, filling chan struct{}) *warmPoo
 		maxAge:  maxAge,
 		filling: filling,
 		wake:    make(chan struct{}, 1),
+		barred:  func() bool { return false },
 		failing: backoff{first: time.Second, most: 30 * time.Second},
 		closing: backoff{first: time.Second, most: time.Minute},
 	}
@@ -117,6 +119,7 @@ func (e *Endpoint) keepWarm() {
 	}
 	e.warm.look = look
 	e.warm.down = func() bool { return e.health.load() == Down }
+	e.warm.barred = func() bool { return !e.isWell() }
 	e.warm.scarce = func() bool { return !o.Descriptors.Room() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
@@ -200,7 +203,7 @@ func (w *warmPool) take() net.Conn {
 
 // pop takes the oldest connection that may be given out from the ready ones.
 func (w *warmPool) pop(now time.Time) *warmConn {
-	if w.down() {
+	if w.barred() || w.down() {
 		return nil
 	}
 	w.mu.Lock()
