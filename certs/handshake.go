@@ -24,7 +24,7 @@ type handshake struct {
 	session    *session      // to offer; nil: none
 	asked      time.Time     // when the server last had the choice of every group, as far as is known
 	narrowed   []tls.CurveID // the groups that are offered; nil: all that are allowed
-	seen       *Observation  // nil unless this is Observe's
+	seen       *Observation  // nil unless this is Observe's or HandshakeAside's
 	raw        net.Conn      // while Observe waits for a ticket
 
 	version   uint16      // negotiated; 0 until the server's certificate was verified

@@ -86,6 +86,22 @@ func (c *Client) Observe(ctx context.Context, conn net.Conn, host string) (*Obse
 	return seen, nil
 }
 
+// HandshakeAside is HandshakeAs for a connection that is not traffic: it makes a
+// full handshake with exactly the Client's settings, neither takes nor keeps
+// sessions and counts nothing. What VerifyReportOnly lets through is not told.
+func (c *Client) HandshakeAside(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
+	h, err := c.handshake(host)
+	if err != nil {
+		return nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}
+	}
+	h.seen = new(Observation)
+	tc := tls.Client(conn, h.config())
+	if err := h.run(ctx, conn, tc); err != nil {
+		return nil, &HandshakeError{Reason: h.reason(err), Err: err, Refused: h.refused[:min(len(h.refused), maxRefused)]}
+	}
+	return tc, nil
+}
+
 // observe notes the names.
 func (h *handshake) observe(c *Client) {
 	if net.ParseIP(h.serverName) == nil {

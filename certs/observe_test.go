@@ -353,3 +353,44 @@ func TestOptionsAreACopy(t *testing.T) {
 		t.Error("a certificate out of nothing")
 	}
 }
+
+// What is aside is a connection like any other, but for sessions and counts.
+func TestHandshakeAside(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		server, o := mutual(t, certstest.NewCA(t))
+		o.MaxVersion = version
+		addr, c := serveAtOnce(t, server), newClient(t, o)
+		aside := func() {
+			t.Helper()
+			raw, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			raw.SetDeadline(time.Now().Add(10 * time.Second))
+			conn, err := c.HandshakeAside(t.Context(), raw, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil || conn.ConnectionState().DidResume {
+				t.Errorf("the first byte: %v, resumed: %v", err, conn.ConnectionState().DidResume)
+			}
+		}
+		aside()
+		wantStats(t, c, 0, nil)
+		times(t, 1, c, addr)
+		aside()
+		times(t, 1, c, addr) // the session is still there
+		wantStats(t, c, 1, full{certs.FullNoTicket: 1})
+
+		o.VerifyName = "x.test"
+		c = newClient(t, o)
+		raw, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		_, err = c.HandshakeAside(t.Context(), raw, "")
+		wantReason(t, err, certs.ReasonNameMismatch)
+	})
+}

@@ -94,11 +94,16 @@ func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	if err := e.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
 		return nil, err
 	}
-	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return resolve.Dial(ctx, e.options.Network, e.options.Address) })
+	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return e.reach(ctx) })
 	if err != nil {
 		e.upstream.options.Descriptors.ReleaseUpstream()
 	}
 	return conn, err
+}
+
+// reach connects, and takes no descriptor for it.
+func (e *Endpoint) reach(ctx context.Context) (net.Conn, error) {
+	return resolve.Dial(ctx, e.options.Network, e.options.Address)
 }
 
 func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {

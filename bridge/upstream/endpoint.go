@@ -53,7 +53,10 @@ type Endpoint struct {
 
 	warm *warmPool // nil: none is kept
 
-	health           health
+	checker *checker // nil: it is not asked whether it is well
+	outlier *outlier // nil: it is never ejected
+	health  *health  // the checker's, if there is one
+
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
 	open             atomic.Int64
 	made, requests   atomic.Uint64
@@ -65,12 +68,14 @@ type Endpoint struct {
 
 // newEndpoint returns an endpoint of u. It is not in u's group yet.
 func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
-	e := &Endpoint{upstream: u, options: o, seed: xxhash.Sum64String(o.Network + " " + o.Address)}
+	e := &Endpoint{upstream: u, options: o, health: new(health), seed: xxhash.Sum64String(o.Network + " " + o.Address)}
 	e.setShare(o.Weight, o.Backup)
 	e.underWay.most, e.connections.most = int64(u.options.Limits.RequestsPerEndpoint), u.perEndpoint
 	for _, c := range e.clients() {
 		e.fromHost = e.fromHost || c.Options().FromHost
 	}
+	e.watch()
+	e.inherit(u.before[address{o.Network, o.Address}])
 	if u.options.Warm > 0 && o.Stream != nil && !o.Draining && !e.fromHost && !u.announces {
 		e.keepWarm()
 	}
@@ -80,7 +85,7 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 // takes reports whether the endpoint takes traffic now. It is asked for every
 // choice, also under the queue's lock, and so takes none itself. Whoever changes
 // the answer calls upstream.changed, or cameUp.
-func (e *Endpoint) takes() bool { return !e.Draining() }
+func (e *Endpoint) takes() bool { return !e.Draining() && e.isWell() }
 
 // Network returns "tcp" or "unix".
 func (e *Endpoint) Network() string { return e.options.Network }
@@ -125,11 +130,12 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 	if err := e.takePlace(); err != nil {
 		return nil, err
 	}
-	return e.dialCounted(ctx, client, host, retire)
+	return e.dialCounted(ctx, p, host, retire)
 }
 
 // dialCounted is DialPooled for a connection that takePlace has counted.
-func (e *Endpoint) dialCounted(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, error) {
+func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
+	client := e.client(p)
 	conn, failure := e.dial(ctx, client, host, retire)
 	if failure != nil && isNarrow(failure.Err) {
 		conn, failure = e.dial(ctx, client, host, retire)
@@ -141,7 +147,7 @@ func (e *Endpoint) dialCounted(ctx context.Context, client *certs.Client, host s
 	if e.upstream.LimitsConnections() {
 		socket.Of(conn).OnClose(e.givePlace)
 	}
-	e.succeeded()
+	e.succeeded(p)
 	return conn, nil
 }
 
@@ -173,10 +179,15 @@ func (e *Endpoint) clients() []*certs.Client {
 	return []*certs.Client{stream, http}
 }
 
-func (e *Endpoint) succeeded() {
+func (e *Endpoint) succeeded(p Purpose) {
 	e.made.Add(1)
-	if !e.late.Load() {
-		e.up()
+	if e.late.Load() {
+		return
+	}
+	e.up()
+	e.outlier.shook()
+	if p == Stream {
+		e.outlier.good() // of a request, NoteResult tells
 	}
 }
 
@@ -193,7 +204,7 @@ func (e *Endpoint) failure(phase string, elapsed time.Duration, err error) *Dial
 
 func (e *Endpoint) failed(ctx context.Context, failure *DialError) error {
 	if !errors.Is(ctx.Err(), context.Canceled) {
-		e.note(failure)
+		e.note(failure, failure.Phase == "tls")
 	}
 	return failure
 }
@@ -205,7 +216,7 @@ func (e *Endpoint) failed(ctx context.Context, failure *DialError) error {
 // does not show that the endpoint is up: NoteReply does.
 func (e *Endpoint) NoteFailure(err error) {
 	e.late.Store(true)
-	e.note(e.failure("tls", 0, err))
+	e.note(e.failure("tls", 0, err), refused(err))
 }
 
 // NoteBroken counts and logs, for a reason of its own, that no response came over
@@ -214,7 +225,7 @@ func (e *Endpoint) NoteBroken(reason certs.Reason, err error) {
 	f := e.failure("http", 0, err)
 	f.Reason = reason
 	e.late.Store(true)
-	e.note(f)
+	e.note(f, false)
 }
 
 // NoteReply says that the endpoint has sent something over a connection, and
@@ -223,22 +234,44 @@ func (e *Endpoint) NoteReply() {
 	if e.late.Load() {
 		e.late.Store(false)
 		e.up()
+		e.outlier.shook()
+	}
+}
+
+// NoteResult says how a request to the endpoint has ended, unless that is the
+// client's doing or NoteFailure was told: well, or with a failure of the
+// endpoint's. It is cheap.
+func (e *Endpoint) NoteResult(ok bool) {
+	if ok {
+		e.outlier.good()
+	} else {
+		e.outlier.bad(false, nil)
 	}
 }
 
 func (e *Endpoint) up() {
+	if e.checker != nil {
+		return
+	}
 	if e.health.load() == Down {
 		defer e.warm.signal()
 	}
 	e.health.set(Up, func() { e.tell(Event{Kind: HealthChanged, Health: Up}) })
 }
 
-func (e *Endpoint) note(f *DialError) {
+// note counts a failure, be it that the handshake failed, or another. It tells
+// of it, and what it means for the endpoint.
+func (e *Endpoint) note(f *DialError, handshake bool) {
 	message := printable(f.Err.Error())
 	failure, suppressed, due := e.failures.add(f.Reason, message)
 	if !e.blamesHost(f.Reason) && !socket.OutOfDescriptors(f.Err) {
-		e.health.set(Down, func() { e.tell(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
+		if e.checker == nil {
+			e.health.set(Down, func() { e.tell(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
+		}
 		e.warm.signal()
+		if f.Reason != certs.ReasonLocalConfig {
+			e.outlier.bad(handshake, failure)
+		}
 	}
 	if due {
 		e.upstream.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),

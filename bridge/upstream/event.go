@@ -13,6 +13,8 @@ const (
 	HealthChanged    EventKind = iota
 	Failed                     // an attempt to connect, or a connection just made
 	EndpointsChanged           // DNS has others; what is about one endpoint is then zero
+	Ejected                    // it is left alone for a while
+	Returned                   // that is over
 )
 
 // An Event is what an Upstream tells its observer. Failures of an endpoint for
@@ -24,7 +26,7 @@ type Event struct {
 	Kind               EventKind
 
 	Health  Health   // the endpoint's now
-	Failure *Failure // what failed, or made the endpoint go down; nil when it came up. Not to be modified.
+	Failure *Failure // what failed, or made the endpoint go down, or why it was ejected or returned; nil when it came up. Not to be modified.
 	Count   uint64   // Failed: how often for this reason since that was last told
 	Message string   // EndpointsChanged: which came and which left; bounded
 }

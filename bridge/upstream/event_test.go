@@ -25,10 +25,12 @@ func (w *witness) observe(e upstream.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	reason := certs.Reason("-")
-	if e.Failure != nil {
+	if e.Failure != nil && e.Failure.Reason != "" {
 		reason = e.Failure.Reason
 	}
-	kind := map[upstream.EventKind]string{upstream.HealthChanged: "health", upstream.Failed: "failed"}[e.Kind]
+	kind := map[upstream.EventKind]string{
+		upstream.HealthChanged: "health", upstream.Failed: "failed", upstream.Ejected: "ejected", upstream.Returned: "returned",
+	}[e.Kind]
 	w.told = append(w.told, fmt.Sprintf("%s %s %s %d", kind, e.Health, reason, e.Count))
 }
 

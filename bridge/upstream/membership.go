@@ -27,9 +27,22 @@ type membership struct {
 // start has an endpoint begin what it does of itself, end has it end that for good,
 // and wait returns when it has. An endpoint that left takes no new connections but
 // from who has chosen it already; those it has go on.
-func (e *Endpoint) start() { e.warm.start() }
-func (e *Endpoint) end()   { e.warm.end() }
-func (e *Endpoint) wait()  { e.warm.wait() }
+func (e *Endpoint) start() {
+	e.outlier.start()
+	e.checker.start()
+	e.warm.start()
+}
+
+func (e *Endpoint) end() {
+	e.outlier.stop()
+	e.checker.end()
+	e.warm.end()
+}
+
+func (e *Endpoint) wait() {
+	e.checker.wait()
+	e.warm.wait()
+}
 
 // replace makes endpoints the group, and returns those of the one before that are
 // not in it. It is called by one goroutine at a time.

@@ -11,11 +11,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Health is what the last attempt to connect to an endpoint came to.
+// Health is what the health check of an endpoint says or, where there is none,
+// what the last attempt to connect to it came to.
 type Health int32
 
 const (
-	Unknown Health = iota // none was made
+	Unknown Health = iota // none was answered or made
 	Up
 	Down
 )
@@ -53,6 +54,13 @@ type EndpointStatus struct {
 	Network, Address string
 	Backup, Draining bool
 	Left             bool // as Endpoint.Left; then it is draining too
+
+	Available   bool   // it takes traffic
+	Unavailable string // why it does not, in words
+
+	EjectedUntil time.Time // zero: it is not ejected
+	Ejections    uint64
+	Check        *Check // nil: there is no health check
 
 	Health Health
 	Open   uint64 // connections open now, warm ones and those still shaking hands included
@@ -127,6 +135,13 @@ func (e *Endpoint) status() EndpointStatus {
 	}
 	s.Failures, s.LastFailure = e.failures.load()
 	s.Warm = e.warm.status()
+	s.Check = e.checker.status()
+	s.Unavailable = e.unavailable()
+	s.Available = s.Unavailable == ""
+	if e.outlier != nil {
+		s.EjectedUntil, _ = e.ejected()
+		s.Ejections = e.outlier.ejections.Load()
+	}
 	if chain := e.presented.Load(); chain != nil && len(*chain) > 0 {
 		info := certs.Describe(*chain)
 		s.PeerCertificate = &info

@@ -61,7 +61,8 @@ func (t *Turn) Exclusive() { t.exclusive = true }
 // wait is asked for what bounds that, and done called when it is over. Nil:
 // nothing is waited for. If ctx ends, its error is returned. Where the endpoints
 // come from DNS, the first answer is waited for likewise, for as long as a
-// connection may take.
+// connection may take; and where none takes traffic before it has answered its
+// first health check, for as long as that may take.
 func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
 	u := t.upstream
 	if t.at != nil {
@@ -74,6 +75,19 @@ func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, 
 	if u.dns != nil && len(u.Endpoints()) == 0 {
 		u.dns.await(wait)
 	}
+	err := t.next(wait)
+	if err == ErrNoEndpoint {
+		err = t.await(wait)
+	}
+	if err == ErrNoEndpoint && u.dns != nil && len(u.Endpoints()) == 0 {
+		err = u.dns.failure()
+	}
+	return t.at, err
+}
+
+// next is Next of an upstream whose endpoints are known.
+func (t *Turn) next(wait func() (ctx context.Context, done func())) error {
+	u := t.upstream
 	err := ErrOverloaded
 	if wait == nil || u.queue.waiting.Load() == 0 { // nobody is overtaken
 		if err = t.take(); err != nil {
@@ -87,10 +101,7 @@ func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, 
 	default:
 		err = u.await(t, wait)
 	}
-	if err == ErrNoEndpoint && u.dns != nil && len(u.Endpoints()) == 0 {
-		err = u.dns.failure()
-	}
-	return t.at, err
+	return err
 }
 
 // Connected says that t has its connection to the endpoint where it is, or its part

@@ -47,7 +47,9 @@ type Options struct {
 	SlowStart time.Duration
 
 	// Replaces is what took this upstream's traffic until now: endpoints that it
-	// has not are new. Nil: all are, and none begins slowly. It is not kept.
+	// has not are new, and what is known of those that both have is known of them
+	// here too: what they answered to checks of the same Kind, and that they are
+	// ejected. Nil: all are new, and none begins slowly. It is not kept.
 	Replaces *Upstream
 
 	// IdleTimeout is how long those who carry traffic may wait for the next byte
@@ -74,6 +76,14 @@ type Options struct {
 	// Descriptors shares out the process's, connections to upstreams among them.
 	// It may be nil.
 	Descriptors *socket.Descriptors
+
+	// Check is how endpoints are asked whether they are well, once Start was
+	// called. Without Ask they are not.
+	Check CheckOptions
+
+	// Outliers say which endpoints are left alone for a while because of what
+	// traffic met with. Nil: none is.
+	Outliers *OutlierOptions
 
 	// Tracker is that of the upstream's name, which other revisions of it
 	// share. Nil: its connections are not tracked.
@@ -110,6 +120,8 @@ type Upstream struct {
 	log       hclog.Logger
 	announces bool
 	retries   Retries
+	kin       *kin
+	before    map[address]*Endpoint // of the Upstream that this one replaces; nil once New has returned
 
 	group   atomic.Pointer[group] // never nil
 	members membership
@@ -135,11 +147,14 @@ func New(o Options) *Upstream {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
 	o.Limits.PendingTimeout = cmp.Or(o.Limits.PendingTimeout, 5*time.Second)
-	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now()}
+	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now(), kin: new(kin)}
 	u.underWay.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
 	u.retries.budget = defaultRetryBudget
 	if o.RetryBudget != nil {
 		u.retries.budget = *o.RetryBudget
+	}
+	if o.Replaces != nil {
+		u.kin, u.before = o.Replaces.kin, o.Replaces.byAddress()
 	}
 	endpoints := make([]*Endpoint, len(o.Endpoints))
 	for i, eo := range o.Endpoints {
@@ -151,7 +166,7 @@ func New(o Options) *Upstream {
 	for _, e := range endpoints {
 		e.follow(o.Replaces)
 	}
-	u.options.DNS, u.options.Replaces = nil, nil // or each revision would keep all those before it
+	u.options.DNS, u.options.Replaces, u.before = nil, nil, nil // or each revision would keep all those before it
 	u.group.Store(newGroup(o.Policy, endpoints))
 	return u
 }
@@ -193,8 +208,8 @@ func (u *Upstream) Flush() int {
 	return n
 }
 
-// Start begins to keep warm connections, if Options ask for any, and to ask DNS
-// for the endpoints. It is called when u has come to take traffic: before, nothing
+// Start begins to check health and to keep warm connections, if Options ask for
+// that, and to ask DNS for the endpoints. It is called when u has come to take traffic: before, nothing
 // is dialled or asked. The caller must call Retire in the end. Calling Start again
 // changes nothing.
 func (u *Upstream) Start() {
@@ -211,8 +226,8 @@ func (u *Upstream) Start() {
 	}
 }
 
-// Retire closes the connections that are kept warm, for good, and returns when
-// what Start began has ended. Whoever still calls Dial gets new connections.
+// Retire ends the checks and closes the connections that are kept warm, for good,
+// and returns when what Start began has ended. Whoever still calls Dial gets new connections.
 func (u *Upstream) Retire() {
 	u.members.mu.Lock()
 	u.members.retired = true

@@ -54,6 +54,7 @@ type warmPool struct {
 	dial    func(ctx context.Context, retire func()) (net.Conn, error)
 	look    func(net.Conn) (heard bool, err error) // an error: it is over
 	down    func() bool
+	barred  func() bool // the endpoint takes no traffic, whether it is down or not
 	scarce  func() bool // others need what connections are made of, or no more may be made
 	idle    func(int)   // so many more are ready; nil: nobody asks
 	replied func()      // the endpoint has sent something that accepts us
@@ -100,6 +101,7 @@ func newWarmPool(size int, maxAge time.Duration, filling chan struct{}) *warmPoo
 		maxAge:  maxAge,
 		filling: filling,
 		wake:    make(chan struct{}, 1),
+		barred:  func() bool { return false },
 		failing: backoff{first: time.Second, most: 30 * time.Second},
 		closing: backoff{first: time.Second, most: time.Minute},
 	}
@@ -114,7 +116,7 @@ func (e *Endpoint) keepWarm() {
 		if err := e.takePlace(); err != nil {
 			return nil, err
 		}
-		conn, err := e.dialCounted(ctx, e.client(Stream), "", retire)
+		conn, err := e.dialCounted(ctx, Stream, "", retire)
 		if err == nil {
 			socket.Of(conn).Stream(&buffers)
 		}
@@ -128,6 +130,7 @@ func (e *Endpoint) keepWarm() {
 	if e.upstream.LimitsConnections() {
 		e.warm.idle = e.NoteIdle
 	}
+	e.warm.barred = func() bool { return !e.isWell() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
 		if refused(err) {
@@ -210,7 +213,7 @@ func (w *warmPool) take() net.Conn {
 
 // pop takes the oldest connection that may be given out from the ready ones.
 func (w *warmPool) pop(now time.Time) *warmConn {
-	if w.down() {
+	if w.barred() || w.down() {
 		return nil
 	}
 	w.mu.Lock()

@@ -40,11 +40,16 @@ func closeAll(conns []*warmConn) {
 	}
 }
 
-// empty takes all that is left.
+// empty takes all that there is.
 func (w *warmPool) empty() []*warmConn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.tell()
+	return w.emptyLocked()
+}
+
+// emptyLocked takes all that there is. w.mu is held.
+func (w *warmPool) emptyLocked() []*warmConn {
 	all := w.ready
 	if w.trial != nil {
 		all = append(all, w.trial)
@@ -59,6 +64,10 @@ func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Du
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.tell()
+	if w.barred() {
+		w.short, w.refilling = time.Time{}, false
+		return w.emptyLocked(), 0, lookFresh
+	}
 	down := w.down()
 	if w.trial != nil && !down {
 		w.ready, w.trial = append(w.ready, w.trial), nil
@@ -172,7 +181,7 @@ func (w *warmPool) keep(c *warmConn, conn net.Conn, err error) bool {
 	// Ended at different times, they are not all replaced at once.
 	c.Conn, c.made, c.end = conn, now, now.Add(w.maxAge-rand.N(w.maxAge/8+1))
 	switch {
-	case w.stopped || c.drained:
+	case w.stopped || c.drained || w.barred():
 		return false
 	case !w.down():
 		w.failing.clear()

@@ -1,0 +1,80 @@
+package health
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// HTTPOptions describe an HTTP request, and what response is good. Every zero
+// field is useful.
+type HTTPOptions struct {
+	Path   string  // with a query, perhaps; "": "/"
+	Host   string  // with a port, perhaps; "": the name that the endpoint is asked for, or its address
+	Method string  // "": GET
+	Codes  []Codes // that are good; none: 200 to 299
+
+	// Contains is what the first 64 KiB of the body must contain.
+	Contains string
+
+	// PriorKnowledge says that plaintext is HTTP/2. With TLS it is what was
+	// negotiated.
+	PriorKnowledge bool
+}
+
+// Codes are status codes, from one to another.
+type Codes struct{ From, To int }
+
+// HTTP asks by a request.
+func HTTP(o HTTPOptions) Ask {
+	r := &request{
+		method: cmp.Or(o.Method, http.MethodGet), path: cmp.Or(o.Path, "/"), host: o.Host, prior: o.PriorKnowledge,
+		header: http.Header{"User-Agent": {userAgent}, "Accept": {"*/*"}},
+	}
+	if len(o.Codes) == 0 {
+		o.Codes = []Codes{{200, 299}}
+	}
+	return func(ctx context.Context, e *upstream.Endpoint) error { return r.send(ctx, e, o.judge) }
+}
+
+const userAgent = "Drawbridge-Health-Check"
+
+// judge decides on a response.
+func (o *HTTPOptions) judge(resp *http.Response) error {
+	if !slices.ContainsFunc(o.Codes, func(c Codes) bool { return c.From <= resp.StatusCode && resp.StatusCode <= c.To }) {
+		return failed(fmt.Sprintf("it answered %d, which is not %s", resp.StatusCode, o.codes()))
+	}
+	if o.Contains == "" {
+		return nil
+	}
+	// Not all of it: an endpoint may have no end of what it sends.
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if bytes.Contains(body, []byte(o.Contains)) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return failed(fmt.Sprintf("it answered %d, but the first %d bytes of the body do not contain %q", resp.StatusCode, len(body), o.Contains))
+}
+
+// codes returns the good codes for reading: "200 to 299 or 401".
+func (o *HTTPOptions) codes() string {
+	var all []string
+	for _, c := range o.Codes {
+		if c.From == c.To {
+			all = append(all, fmt.Sprint(c.From))
+		} else {
+			all = append(all, fmt.Sprintf("%d to %d", c.From, c.To))
+		}
+	}
+	return strings.Join(all, " or ")
+}
