@@ -34,6 +34,10 @@ func (g *Gateway) observe(e upstream.Event) {
 	switch e.Kind {
 	case upstream.Failed:
 		out.Type, out.Count = adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE, e.Count
+	case upstream.Ejected:
+		out.Type = adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED
+	case upstream.Returned:
+		out.Type = adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED
 	case upstream.EndpointsChanged:
 		out.Type, out.Health, out.Message = adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED, adminv1.EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED, e.Message
 	}

@@ -364,6 +364,18 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 		o.counter([]string{"upstream", "warm", "expired"}, float64(w.Expired))
 		o.counter([]string{"upstream", "warm", "closed"}, float64(w.Closed))
 	}
+	o.counter([]string{"upstream", "ejections"}, float64(e.Ejections))
+	if c := e.Check; c != nil {
+		o.counter([]string{"upstream", "checks"}, float64(c.Checks-c.Failures), label("result", "ok"))
+		o.counter([]string{"upstream", "checks"}, float64(c.Failures), label("result", "failed"))
+	}
+	if !e.Left {
+		available := 0.0
+		if e.Available {
+			available = 1
+		}
+		o.gauge([]string{"upstream", "available"}, available)
+	}
 	health := 0.0
 	if e.Health == upstream.Up {
 		health = 1

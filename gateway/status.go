@@ -118,6 +118,9 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		Requests:          e.Requests,
 		RequestsInFlight:  e.InFlight,
 		Weight:            uint32(e.Weight),
+		Available:         e.Available,
+		UnavailableReason: e.Unavailable,
+		Ejections:         e.Ejections,
 		HandshakesFull:    e.HandshakesFull,
 		HandshakesResumed: e.HandshakesResumed,
 		Backup:            e.Backup,
@@ -132,6 +135,18 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 	if w := e.Warm; w != nil {
 		s.Warm = &adminv1.WarmConnections{
 			Size: uint32(w.Size), Ready: uint32(w.Ready), Used: w.Used, Missed: w.Missed, Expired: w.Expired, Closed: w.Closed,
+		}
+	}
+	if !e.EjectedUntil.IsZero() {
+		s.EjectedUntil = timestamppb.New(e.EjectedUntil)
+	}
+	if c := e.Check; c != nil {
+		s.Check = &adminv1.CheckStatus{Healthy: c.Healthy, Checked: c.Checked, Message: c.Message, Checks: c.Checks, Failures: c.Failures}
+		if c.Reason != "" {
+			s.Check.Reason = reason(c.Reason)
+		}
+		if c.Checked {
+			s.Check.Time, s.Check.Duration = timestamppb.New(c.Time), durationpb.New(c.Duration)
 		}
 	}
 	if f := e.LastFailure; f != nil {

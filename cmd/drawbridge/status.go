@@ -165,8 +165,15 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 			if e.GetBackup() {
 				health += ", backup"
 			}
-			if e.GetDraining() {
+			switch {
+			case e.GetDraining():
 				health += ", draining"
+			case e.GetEjectedUntil() != nil:
+				health += fmt.Sprintf(", ejected for %v", max(e.GetEjectedUntil().AsTime().Sub(now), 0).Round(time.Second))
+			case e.GetCheck() != nil && !e.GetCheck().GetChecked():
+				health = "not checked yet"
+			case e.GetCheck() != nil && !e.GetCheck().GetHealthy() && e.GetCheck().GetReason() != adminv1.Reason_REASON_UNSPECIFIED:
+				health += " (check: " + word(e.GetCheck().GetReason()) + ")"
 			}
 			t.add(u.GetName(), e.GetAddress(), health, fmt.Sprint(e.GetConnections()), fmt.Sprint(e.GetConnectionsMade()), fmt.Sprint(e.GetRequests()),
 				handshakes(e), presented(e.GetCertificate(), now), lastFailure(u, e, now))

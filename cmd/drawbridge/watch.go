@@ -210,6 +210,10 @@ func eventLine(p paint, e *adminv1.WatchEventsResponse) string {
 		}
 	case adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE:
 		what, colour = "failed", p.bad
+	case adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED:
+		what, colour = "ejected", p.bad
+	case adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED:
+		what, colour = "returned", p.good
 	case adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED:
 		what = "changed"
 	case adminv1.EventType_EVENT_TYPE_FILE_LOADED:

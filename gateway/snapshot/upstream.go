@@ -147,6 +147,8 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		back.SendUpstreamHost = msg.GetHttp().GetHost() == adminv1.HostHeader_HOST_HEADER_UPSTREAM
 		back.Host = msg.GetTls().GetServerName()
 	}
+	o.Check = s.healthCheck(msg, back.Protocol)
+	o.Outliers = s.outliers(msg.GetOutlierDetection())
 	var settings *certs.ClientOptions
 	if back.TLS {
 		settings = s.clientOptions(u)
