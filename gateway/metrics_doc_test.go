@@ -75,7 +75,7 @@ func everyMetric(t *testing.T) string {
 	c.echo(t, "let through")
 	c.Close()
 
-	g.put(&adminv1.Upstream{Name: "named", Dns: &adminv1.Dns{Hostname: "localhost", Port: 1}})
+	g.put(&adminv1.Upstream{Name: "named", HealthCheck: &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}}, Dns: &adminv1.Dns{Hostname: "localhost", Port: 1}})
 	eventually(t, "the name resolves", func() bool {
 		named, _ := g.live.Load().Upstream("named")
 		return len(named.Live.Endpoints()) > 0

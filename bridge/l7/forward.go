@@ -275,6 +275,7 @@ func (x *exchange) failed(err error) {
 		x.badBody(body.err, name)
 		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
+		x.judgeLate()
 		x.logFailure(name, gatewayTimeout.code, cause)
 		x.refuse(gatewayTimeout)
 		return

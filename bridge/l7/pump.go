@@ -212,6 +212,7 @@ func (x *exchange) receive(b back) error {
 		x.endpoint.NoteReply()
 		if !x.response.Interim() {
 			x.noteHead()
+			x.judgeHead()
 			return nil
 		}
 		x.interim()
@@ -319,7 +320,7 @@ func (x *exchange) download(b back) {
 			if x.stall.found.Load() {
 				err = errStalled
 			}
-			if err == errStalled || !x.ended() {
+			if x.judgeBroken(err); err == errStalled || !x.ended() {
 				x.logFailure(x.back.options.Upstream.Name(), x.code, err)
 				_ = x.front.Flush() // as far as it came
 			}
@@ -341,6 +342,7 @@ func (x *exchange) complete(b back) {
 	trailer := b.Trailer()
 	trailer.RemoveFunc(func(f message.Field) bool { return isFraming(f.Name) })
 	x.noteGRPC(trailer)
+	x.judgeEnd(trailer)
 	if !x.read.Load() {
 		// The client first, which may send on for a while.
 		if err := x.front.End(trailer); err != nil {

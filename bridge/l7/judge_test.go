@@ -1,0 +1,178 @@
+package l7
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// judgedAt returns a Back to one endpoint that is ejected after three failures in a
+// row, and to a backup.
+func (w *world) judgedAt(p Protocol, address string) *Back {
+	protos := map[Protocol][]string{HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+	spare := w.server(echo, protos...)
+	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Outliers: &upstream.OutlierOptions{Failures: 3, MaxPercent: 50}}
+	for _, a := range []string{address, spare} {
+		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{
+			Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...), Backup: a == spare,
+		})
+	}
+	u := upstream.New(o)
+	w.Cleanup(u.Retire)
+	return w.newBack(BackOptions{Upstream: u, Protocol: p, TLS: true})
+}
+
+func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
+	// Ways to answer, on a connection of net/http's server.
+	code := func(n int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(n) }
+	}
+	call := func(status string, body string) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "application/grpc")
+			if body == "" {
+				rw.Header().Set("Grpc-Status", status)
+				return
+			}
+			io.WriteString(rw, body)
+			http.NewResponseController(rw).Flush() // in HTTP/1.1 only chunks have trailers
+			rw.Header().Set(http.TrailerPrefix+"Grpc-Status", status)
+		}
+	}
+	abort := func(written string) http.HandlerFunc {
+		return func(rw http.ResponseWriter, r *http.Request) {
+			io.WriteString(rw, written)
+			if written != "" {
+				http.NewResponseController(rw).Flush()
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}
+	hang := func(written string) http.HandlerFunc {
+		return func(rw http.ResponseWriter, r *http.Request) {
+			io.WriteString(rw, written)
+			if written != "" {
+				http.NewResponseController(rw).Flush()
+			}
+			<-r.Context().Done()
+		}
+	}
+	// Ways to ask.
+	get := func(w *world, address string) {
+		if res, err := w.browser().Get("http://" + address); err == nil {
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	}
+	callGRPC := func(w *world, address string) {
+		req, _ := http.NewRequest("POST", "http://"+address, strings.NewReader("x"))
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("Te", "trailers")
+		if res, err := w.browser().Do(req); err == nil {
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	}
+	leave := func(after int) func(w *world, address string) {
+		return func(w *world, address string) {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				w.Fatal(err)
+			}
+			defer c.Close()
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			r := bufio.NewReader(c)
+			for range after {
+				if _, err := r.ReadString('\n'); err != nil {
+					w.Error(err)
+				}
+			}
+		}
+	}
+	stall := func(w *world, address string) {
+		c := w.dial(address)
+		fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+		io.Copy(io.Discard, c) // until the gateway has lost patience
+	}
+	for _, test := range []struct {
+		name    string
+		answer  http.HandlerFunc
+		ask     func(w *world, address string)
+		bounds  Forward
+		ejected bool
+	}{
+		{"200", code(200), get, Forward{}, false},
+		{"404", code(404), get, Forward{}, false},
+		{"500", code(500), get, Forward{}, true},
+		{"503 with a body", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "down", 503) }, get, Forward{}, true},
+		{"gRPC OK", call("0", "body"), callGRPC, Forward{}, false},
+		{"gRPC NOT_FOUND", call("5", ""), callGRPC, Forward{}, false},
+		{"gRPC DEADLINE_EXCEEDED, which clients set", call("4", "body"), callGRPC, Forward{}, false},
+		{"gRPC UNIMPLEMENTED", call("12", ""), callGRPC, Forward{}, false},
+		{"gRPC UNAVAILABLE in the header", call("14", ""), callGRPC, Forward{}, true},
+		{"gRPC INTERNAL in the trailer", call("13", "body"), callGRPC, Forward{}, true},
+		{"the status of gRPC in what is none", call("14", ""), get, Forward{}, false},
+		{"no response", abort(""), get, Forward{}, true},
+		{"half a response", abort("half"), get, Forward{}, true},
+		{"no response in time", hang(""), get, Forward{Timeout: 30 * time.Millisecond}, true},
+		{"half a response in time", hang("half"), get, Forward{TotalTimeout: 30 * time.Millisecond}, true},
+		{"clients that leave before it", hang(""), leave(0), Forward{}, false},
+		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false},
+		{"clients that do not send their body in time", func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, stall,
+			Forward{Timeout: 30 * time.Millisecond}, false},
+	} {
+		for name, p := range map[string]Protocol{"HTTP/1.1": HTTP1, "HTTP/2": HTTP2} {
+			t.Run(test.name+" over "+name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				back := w.judgedAt(p, w.server(test.answer, "h2", "http/1.1"))
+				action := to(back)
+				action.Forward.Timeout, action.Forward.TotalTimeout = test.bounds.Timeout, test.bounds.TotalTimeout
+				s, address := w.gateway(fixed(&Table{Default: action}))
+				for i := range 3 {
+					if st := back.options.Upstream.Status()[0]; !st.Available {
+						t.Fatalf("after %d: %s", i, st.Unavailable)
+					}
+					test.ask(w, address)
+					eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })
+				}
+				if st := back.options.Upstream.Status()[0]; st.Available == test.ejected {
+					t.Errorf("available: %v (%s)", st.Available, st.Unavailable)
+				}
+				if test.ejected {
+					if code, _ := w.get(w.browser(), "http://"+address); code != 200 {
+						t.Errorf("the backup answers %d", code)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A success in between begins the count anew, whoever it is told by.
+func TestASuccessBeginsTheCountAnew(t *testing.T) {
+	w := newWorld(t)
+	n := 0
+	back := w.judgedAt(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		if n++; n%3 != 0 {
+			rw.WriteHeader(500)
+		}
+		io.WriteString(rw, "body")
+	}), "http/1.1"))
+	_, address := w.plain(back)
+	for range 12 {
+		w.get(w.browser(), "http://"+address)
+	}
+	if st := back.options.Upstream.Status()[0]; !st.Available {
+		t.Errorf("%s", st.Unavailable)
+	}
+}
