@@ -263,6 +263,9 @@ func (c *conn) tickPeriod() time.Duration {
 	if c.o.MaxAge > 0 {
 		shortest = min(shortest, c.o.MaxAge)
 	}
+	if c.o.BodyTimeout > 0 {
+		shortest = min(shortest, c.o.BodyTimeout)
+	}
 	return min(max(shortest/4, 10*time.Millisecond), 5*time.Second)
 }
 

@@ -17,6 +17,7 @@ type ServerConn struct {
 	running int  // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
 	crew    crew // whom they are called by
 	taken   int  // streams, guarded by mu
+	waiting int  // Reads that wait for a body, guarded by mu
 
 	// Of a shutdown, guarded by mu.
 	draining  int64 // since when it has been going on; 0: it is not
@@ -99,6 +100,7 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 	if c.draining != 0 && now-c.draining > int64(drainPatience) {
 		c.goAwayLocked()
 	}
+	c.lateLocked(now)
 	c.crew.dismissLocked()
 	return nil
 }
@@ -211,6 +213,7 @@ type ServerStream struct {
 	request message.Request
 
 	// Guarded by the connection's mu.
+	pace    pace        // of the body
 	gone    func(error) // see Notify
 	goneFor error       // why the client has gone; nil: it has not
 	telling bool        // gone is being called
@@ -266,6 +269,7 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 	s.lastFrame, s.lastOut = len(c.out), c.outNumber
 	c.blockLocked(s.id, end)
 	c.controls.earn(4)
+	s.pace.free = true
 	if end {
 		s.sentLocked()
 		return nil
