@@ -189,7 +189,7 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 	if c.client != nil {
 		c.out = c.out[:0] // requests in it were said to be unprocessed
 	}
-	if err.mayBeTold() {
+	if err.mayBeTold() && (c.server != nil || c.outNumber > 1) { // a client begins with its preface, or says nothing
 		last := c.lastID
 		if c.client != nil {
 			last = 0 // servers open no streams

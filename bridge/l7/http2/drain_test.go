@@ -294,3 +294,19 @@ func TestAHeadLargerThanTheServerTakesIsNotSent(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A connection that is retired before anything left ends without a word: what is
+// not a preface would be taken for a broken one.
+func TestAConnectionThatIsRetiredAtOnceSaysNothing(t *testing.T) {
+	mine, theirs := pair(t)
+	c := NewClientConn(mine, Options{})
+	c.Retire()
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run() }()
+	if p, err := io.ReadAll(theirs); len(p) > 0 || err != nil {
+		t.Errorf("%q %v", p, err)
+	}
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+}
