@@ -60,6 +60,11 @@ func (x *exchange) forward() {
 	if x.expects {
 		r.Fields.Add("Expect", "100-continue")
 	}
+	total, err := x.bound()
+	if err != nil {
+		x.failed(err)
+		return
+	}
 	if x.retry = x.action.Forward.Retry; r.Upgrade != "" {
 		x.retry = nil
 	}
@@ -67,7 +72,7 @@ func (x *exchange) forward() {
 		x.replay = x.newReplay()
 	}
 	x.enter()
-	x.startTimer(x.action.Forward.Timeout, x.action.Forward.TotalTimeout)
+	x.startTimer(x.action.Forward.Timeout, total)
 	x.front.Notify(x.gone)
 	b, err := x.carry()
 	if err == nil {
@@ -274,6 +279,15 @@ func (x *exchange) failed(err error) {
 	case errors.As(cause, &body):
 		x.badBody(body.err, name)
 		return
+	case cause == errCallDeadline: // as its client knows: nobody else need
+		x.noted.reason = reasonOf(cause)
+		s.log.Debug("call was not answered before its deadline", "client", x.client, "upstream", name)
+		x.refuse(gatewayTimeout)
+		return
+	case err == errCallTimeout:
+		s.log.Debug("request refused", "client", x.client, "error", err)
+		x.refuse(badRequest)
+		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
 		x.logFailure(name, gatewayTimeout.code, cause)
 		x.refuse(gatewayTimeout)
@@ -368,6 +382,13 @@ func (x *exchange) ended() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.cause != nil
+}
+
+// ranOut reports whether the time for all of the exchange did.
+func (x *exchange) ranOut() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cause == errTooLong || x.cause == errCallDeadline
 }
 
 // attach makes b what carries the exchange, unless that has failed.

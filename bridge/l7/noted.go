@@ -123,7 +123,7 @@ func (x *exchange) queue() (ctx context.Context, done func()) {
 
 // reasonOf returns the reason of a request's failure.
 func reasonOf(err error) certs.Reason {
-	if errors.Is(err, errDeadline) || errors.Is(err, errTooLong) || errors.Is(err, errTryDeadline) {
+	if errors.Is(err, errDeadline) || errors.Is(err, errTooLong) || errors.Is(err, errTryDeadline) || errors.Is(err, errCallDeadline) {
 		return certs.ReasonResponseTimeout
 	}
 	reason := upstream.ReasonOf(err)

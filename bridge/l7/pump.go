@@ -278,6 +278,7 @@ func (x *exchange) relay(b back) {
 	x.dated()
 	x.code = r.Status
 	x.noteGRPC(r.Fields)
+	x.answering.Store(x.grpc && isGRPC(r.Fields))
 	end := r.Length == 0
 	if end {
 		x.settle(b)

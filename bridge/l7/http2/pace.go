@@ -12,7 +12,7 @@ import (
 type pace struct {
 	since  int64 // when the wait that goes on began; 0: none does
 	waited int64 // in all waits before that, nanoseconds
-	free   bool  // it may take its time
+	free   bool  // it may take its time: see Patient
 }
 
 // awaitBodyLocked waits until Read has something to return.
@@ -60,7 +60,7 @@ func (c *ServerConn) lateLocked(now int64) {
 		return
 	}
 	for _, s := range c.streams {
-		if !s.bufferedLocked() && s.server.pace.late(now, s.taken, &c.o) {
+		if !s.bufferedLocked() && !s.server.responded && s.server.pace.late(now, s.taken, &c.o) {
 			s.readErr = os.ErrDeadlineExceeded
 			s.queue.drop()
 			s.readable.Broadcast()
