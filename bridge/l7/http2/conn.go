@@ -187,7 +187,8 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		s.failLocked(&e)
 	}
 	if c.client != nil {
-		c.out = c.out[:0] // requests in it were said to be unprocessed
+		c.out = c.out[:0]   // requests in it were said to be unprocessed
+		c.forRoom.wakeAll() // who waits to send one is not among the streams yet
 	}
 	if err.mayBeTold() && (c.server != nil || c.outNumber > 1) { // a client begins with its preface, or says nothing
 		last := c.lastID
