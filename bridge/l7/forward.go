@@ -119,7 +119,7 @@ func (x *exchange) quit() {
 func (x *exchange) choose() {
 	x.turn.End()
 	x.turn.Begin(x.back.options.Upstream, x.hash)
-	if x.request.Upgrade != "" {
+	if x.request.Upgrade != "" && x.back.options.Protocol != HTTP2 {
 		x.turn.Exclusive()
 	}
 }
@@ -284,7 +284,7 @@ func (x *exchange) failed(err error) {
 		s.log.Debug("call was not answered before its deadline", "client", x.client, "upstream", name)
 		x.refuse(gatewayTimeout)
 		return
-	case err == errCallTimeout:
+	case errors.Is(err, errCallTimeout):
 		s.log.Debug("request refused", "client", x.client, "error", err)
 		x.refuse(badRequest)
 		return
@@ -299,6 +299,14 @@ func (x *exchange) failed(err error) {
 	case cause != nil: // or Shutdown has given up waiting
 		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
 		x.abort(cause)
+		return
+	case errors.Is(err, errNoWebSocket):
+		x.logFailure(name, badGateway.code, err)
+		x.refuse(badGateway)
+		return
+	case errors.Is(err, errNoUpgrade):
+		x.logFailure(name, 501, err)
+		x.refuse(refusal(501))
 		return
 	case unwritable(err):
 		s.log.Debug("request refused", "client", x.client, "error", printable(err))

@@ -83,6 +83,8 @@ func (x *exchange) given(b back, reused bool, asked time.Duration) {
 		n.made, n.protocol = b.making, "HTTP/1.1"
 	case shared:
 		n.made, n.protocol = b.making, "HTTP/2.0"
+	case *connecting:
+		n.made, n.protocol = b.making, "HTTP/2.0"
 	default:
 		return
 	}

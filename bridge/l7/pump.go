@@ -114,7 +114,8 @@ func (x *exchange) orAnswer(b back, err error) error {
 // cannot say what the request says, so that nothing of it was sent.
 func unwritable(err error) bool {
 	var e *http1.WriteError
-	return errors.As(err, &e) || errors.Is(err, http2.ErrHeadTooLarge) || errors.Is(err, http2.ErrNoExtendedConnect)
+	return errors.As(err, &e) || errors.Is(err, http2.ErrHeadTooLarge) ||
+		errors.Is(err, errNoUpgrade) || errors.Is(err, errNoWebSocket) || errors.Is(err, errHandshake)
 }
 
 // A whole tells that a body need not be waited for.
