@@ -244,3 +244,17 @@ func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 		s.Done()
 	}
 }
+
+// A little of a body is sent by who then reads the response, whichever version it
+// goes over.
+func TestASmallBodyNeedsNoGoroutine(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.closed()))
+	s := w.dial2(address).Open()
+	defer s.Done()
+	for _, b := range []back{&conn1{}, shared{ClientStream: s}} {
+		if !roomy(b) {
+			t.Errorf("%T: it is sent aside", b)
+		}
+	}
+}

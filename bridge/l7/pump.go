@@ -130,7 +130,7 @@ func roomy(b back) bool {
 	switch b := b.(type) {
 	case *conn1:
 		return true // which has room for it: nothing else waits to be sent
-	case *http2.ClientStream:
+	case shared:
 		return b.Roomy()
 	}
 	return false
