@@ -29,9 +29,12 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	// it must not be taken for a request.
 	f.keep = f.whole.Load() && !f.request.Close && !f.server.stops.Load() && !f.last()
 	framing := f.framing(r)
-	if framing.Upgrade == "" {
+	if r.Status != 101 {
 		framing.Close = !f.keep
 		framing.KeepAlive = f.keep && f.request.Minor == 0
+	}
+	if r.Status == 426 && f.request.Minor > 0 {
+		framing.Upgrade = r.Upgrade
 	}
 	b, err := http1.AppendResponse(f.out.begin(), r, framing)
 	f.out.keep(b)

@@ -274,6 +274,7 @@ func (x *exchange) relay(b back) {
 		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
 		r.Length = -1
 	}
+	r.Upgrade = required(r)
 	removeHopByHop(&r.Fields)
 	x.ruleResponse()
 	x.dated()
