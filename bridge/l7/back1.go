@@ -98,10 +98,11 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	if err != nil {
 		return err
 	}
-	c.framed, c.left = framing.Body, framing.Length
 	if !end {
+		c.framed, c.left = framing.Body, framing.Length
 		return nil
 	}
+	c.framed = http1.NoBody // what is written after all is another protocol's
 	c.sent = true
 	if c.used {
 		c.asking = true // Receive sends it, having looked whether c is alive
@@ -225,7 +226,6 @@ func (c *conn1) parse(n int, into *message.Response) error {
 	c.final = true
 	if r.Switched {
 		c.body = body{kind: endless}
-		c.framed = http1.NoBody
 		c.switched.Store(true)
 		return nil
 	}

@@ -287,7 +287,9 @@ func TestTheServersConsentIsWaitedFor(t *testing.T) {
 		then func(s *ClientStream, nc net.Conn)
 		want bool
 	}{
-		{"given", func(_ *ClientStream, nc net.Conn) { rawServer(t, nc, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1}) }, true},
+		{"given", func(_ *ClientStream, nc net.Conn) {
+			rawServer(t, nc, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
+		}, true},
 		{"not given", func(_ *ClientStream, nc net.Conn) { rawServer(t, nc) }, false},
 		{"the connection ends", func(_ *ClientStream, nc net.Conn) { nc.Close() }, false},
 		{"the stream is given up", func(s *ClientStream, _ net.Conn) { s.Abort(errTest) }, false},
