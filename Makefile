@@ -6,6 +6,7 @@
 GO       ?= go
 FUZZTIME ?= 20s
 STRESS   ?= 4000,3m
+ABORTS   ?= 100000
 BENCH    ?= .
 
 TOOLS    := $(CURDIR)/.bin
@@ -108,6 +109,10 @@ peers:
 .PHONY: stress
 stress: ## Hold STRESS connections at once, for so long (default: 4000,3m)
 	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
+
+.PHONY: aborts
+aborts: ## Break off ABORTS exchanges of HTTP at once, and see what is left (default: 100000)
+	$(GO) test -race -count=1 -timeout 3h -v -run '^TestAbortedExchangesLeaveNothing$$' ./bridge/l7 -aborts $(ABORTS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (default: 20s)

@@ -45,15 +45,21 @@ func TestTheLibraryWSAtBothEnds(t *testing.T) {
 		upstream("go", a.settings(), serveHTTPS(t, a.serverConfig(t), echoWebSocket)),
 		listener("plain", protocolHTTP, "node"), secure, listener("to-go", protocolHTTP, "go"))
 
+	// Through the gateway twice, with HTTP/2 in between.
+	again := upstream("again", a.settings(), g.address("secure"))
+	again.Http = &adminv1.UpstreamHttp{Protocol: adminv1.HttpProtocol_HTTP_PROTOCOL_2}
+	g.apply(again, listener("twice", protocolHTTP, "again"))
+
 	for _, args := range [][]string{
 		{"ws://" + g.address("plain") + "/chat"}, {"wss://" + g.address("secure") + "/chat", files["ca.pem"]}, {"ws://" + g.address("to-go") + "/chat"},
+		{"ws://" + g.address("twice") + "/chat"},
 	} {
 		client := startNode(t, "client.cjs", args...)
 		if code := client.wait(); code != 0 || !client.out.contains("206 messages came back") {
 			t.Errorf("%s: exit code %d\n%s", args[0], code, client.out)
 		}
 	}
-	eventually(t, "the server has heard of both ends", func() bool { return strings.Count(server.out.String(), "closed 4321 enough") == 2 })
+	eventually(t, "the server has heard of both ends", func() bool { return strings.Count(server.out.String(), "closed 4321 enough") == 3 })
 	if server.out.contains("error") {
 		t.Errorf("the server says:\n%s", server.out)
 	}

@@ -70,7 +70,7 @@ func (a answer) write(r *message.Response, grpc bool) (body string) {
 		r.Status = 200
 		r.Fields.Add("Content-Type", "application/grpc")
 		r.Fields.Add("Grpc-Status", strconv.Itoa(a.grpc))
-		r.Fields.Add("Grpc-Message", strings.TrimSuffix(a.body, "\n"))
+		r.Fields.Add("Grpc-Message", a.text())
 		return ""
 	}
 	r.Fields.Add("Content-Type", "text/plain; charset=utf-8")
@@ -79,13 +79,5 @@ func (a answer) write(r *message.Response, grpc bool) (body string) {
 	return a.body
 }
 
-// isGRPC reports whether a request is a gRPC call.
-func isGRPC(f message.Fields) bool {
-	given, _ := f.Get("Content-Type")
-	const kind = "application/grpc"
-	if len(given) < len(kind) || !message.EqualFold(given[:len(kind)], kind) || f.Count("Content-Type") > 1 {
-		return false
-	}
-	rest := given[len(kind):]
-	return rest == "" || rest[0] == '+' || rest[0] == ';'
-}
+// text is the answer in one line.
+func (a answer) text() string { return strings.TrimSuffix(a.body, "\n") }

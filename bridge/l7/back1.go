@@ -35,8 +35,6 @@ type conn1 struct {
 	scan     http1.Scan
 	response http1.Response
 	body     body
-	framed   http1.Body
-	left     int64       // of a sized body
 	used     bool        // it has carried an exchange before
 	asking   bool        // the request, all of which out has, is yet to be sent
 	sent     bool        // the request is complete
@@ -77,7 +75,6 @@ func (c *conn1) carry(nc net.Conn, m *making) {
 // reset makes c ready for an exchange.
 func (c *conn1) reset() {
 	c.request, c.body = request{}, body{}
-	c.framed, c.left = http1.NoBody, 0
 	c.used, c.asking, c.sent, c.heard, c.final = true, false, false, false, false
 }
 
@@ -98,10 +95,11 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	if err != nil {
 		return err
 	}
-	c.framed, c.left = framing.Body, framing.Length
 	if !end {
+		c.out.frame(framing)
 		return nil
 	}
+	c.out.frame(http1.Framing{}) // what is written after all is another protocol's
 	c.sent = true
 	if c.used {
 		c.asking = true // Receive sends it, having looked whether c is alive
@@ -111,63 +109,20 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 }
 
 // Write is the back's.
-func (c *conn1) Write(p []byte) error {
-	switch c.framed {
-	case http1.Sized:
-		if c.left -= int64(len(p)); c.left < 0 {
-			return errLength
-		}
-	case http1.InChunks:
-		return c.out.writeChunk(p)
-	}
-	return c.out.write(p)
-}
+func (c *conn1) Write(p []byte) error { return c.out.writeBody(p) }
 
 // Flush is the back's.
 func (c *conn1) Flush() error { return c.out.flush() }
 
 // End is the back's.
 func (c *conn1) End(trailer message.Fields) error {
-	switch c.framed {
-	case http1.Sized:
-		if c.left != 0 {
-			return errLength
-		}
-	case http1.InChunks:
-		b, err := http1.AppendLastChunk(c.out.begin(), trailer)
-		c.out.keep(b)
-		if err != nil {
-			return err
-		}
-	case http1.NoBody: // of an upgrade
-		if err := c.out.flush(); err != nil {
-			return err
-		}
-		err := c.closeWrite()
+	err := c.out.endBody(trailer)
+	if c.switched.Load() {
 		c.ended.Store(err == nil)
-		return err
+	} else {
+		c.sent = err == nil
 	}
-	if err := c.out.flush(); err != nil {
-		return err
-	}
-	c.sent = true
-	return nil
-}
-
-// closeWrite ends the stream towards the upstream; reading goes on.
-func (c *conn1) closeWrite() error { return closeWrite(c.sock, c.in.tls) }
-
-// closeWrite ends the stream of a connection, of TLS if tc is not nil.
-func closeWrite(sock *socket.Socket, tc *tls.Conn) error {
-	if tc != nil {
-		if err := tc.CloseWrite(); err != nil {
-			return err
-		}
-		// crypto/tls lets every later write fail by a deadline that has passed,
-		// and so would what it has just written, which is yet to be flushed.
-		_ = sock.SetWriteDeadline(time.Time{}) // fails only if it is closed, and then so does Flush
-	}
-	return sock.CloseWrite()
+	return err
 }
 
 // responseLimits are those of an upstream's responses.
@@ -225,7 +180,6 @@ func (c *conn1) parse(n int, into *message.Response) error {
 	c.final = true
 	if r.Switched {
 		c.body = body{kind: endless}
-		c.framed = http1.NoBody
 		c.switched.Store(true)
 		return nil
 	}

@@ -137,9 +137,13 @@ func (x *exchange) expired() {
 	}
 	switch {
 	case passed(x.last):
-		x.fail(errTooLong)
-		if headed {
-			x.front.Abort(errTooLong) // it may be the client that takes its time
+		cause := errTooLong
+		if x.byCall {
+			cause = errCallDeadline
+		}
+		x.fail(cause)
+		if headed && !x.tellDeadline() {
+			x.front.Abort(cause) // it may be the client that takes its time
 		}
 		return
 	case passed(x.deadline):

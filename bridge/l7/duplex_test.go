@@ -179,3 +179,82 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 		t.Errorf("the upstream was rid of %d bytes that nobody read", n)
 	}
 }
+
+// A client of HTTP/2 that stops sending a body is told so. One that has a
+// conversation with the upstream may be silent, and one of gRPC may be so from
+// the beginning: both began to wait before the one that is cut off.
+func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
+	w := newWorld(t)
+	read := make(chan string, 1)
+	_, address := w.gateway(fixed(&Table{IdleTimeout: 50 * time.Millisecond, Default: to(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+		got, head := "", &message.Response{Status: 200, Length: -1}
+		switch s.Request().Target {
+		case "/slow":
+			read <- rest(s)
+			return
+		case "/conversation":
+			_ = s.Respond(head, false)
+			_ = s.Flush()
+			got = rest(s)
+		default:
+			got = rest(s)
+			_ = s.Respond(head, false)
+		}
+		_ = s.Write([]byte(got))
+		_ = s.End(nil)
+	})))}))
+	client := w.dial2(address)
+	open := func(target, kind string) *http2.ClientStream {
+		s := client.Open()
+		if err := s.Send(&message.Request{Method: "POST", Scheme: "http", Authority: "a.test", Target: target, Length: -1,
+			Fields: message.Fields{{Name: "content-type", Value: kind}}}, false); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Write([]byte("so far"))
+		_ = s.Flush()
+		return s
+	}
+	var head message.Response
+	conversation, grpc := open("/conversation", "text/plain"), open("/a.Service/Call", "application/grpc")
+	if err := conversation.Receive(&head); err != nil || head.Status != 200 {
+		t.Fatalf("%+v %v", head, err)
+	}
+	slow := open("/slow", "text/plain")
+	if err := slow.Receive(&head); err != nil || head.Status != 408 {
+		t.Errorf("%+v %v", head, err)
+	}
+	if got := rest(slow); got != "request timeout\n end" {
+		t.Errorf("%q", got)
+	}
+	slow.Done()
+	if got := <-read; got != "so far CANCEL" {
+		t.Errorf("the upstream read %q", got)
+	}
+	for name, s := range map[string]*http2.ClientStream{"the conversation": conversation, "the call": grpc} {
+		_ = s.Write([]byte(", and so good"))
+		_ = s.End(nil)
+		if s == grpc {
+			if err := s.Receive(&head); err != nil || head.Status != 200 {
+				t.Fatalf("%+v %v", head, err)
+			}
+		}
+		if got := rest(s); got != "so far, and so good end end" {
+			t.Errorf("%s: %q", name, got)
+		}
+		s.Done()
+	}
+}
+
+// A little of a body is sent by who then reads the response, whichever version it
+// goes over.
+func TestASmallBodyNeedsNoGoroutine(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.closed()))
+	s := w.dial2(address).Open()
+	defer s.Done()
+	for _, b := range []back{&conn1{}, shared{ClientStream: s}} {
+		if !roomy(b) {
+			t.Errorf("%T: it is sent aside", b)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -149,21 +150,34 @@ func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
 }
 
 // A client that closes its connection while the upstream is thinking is seen,
-// though nobody reads from it.
+// though nobody reads from it: in plaintext, and in any version of TLS.
 func TestAClientThatHangsUpIsSeen(t *testing.T) {
-	w := newWorld(t)
-	entered, left := make(chan bool, 1), make(chan bool, 1)
-	s, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		entered <- true
-		<-r.Context().Done()
-		left <- true
-	}))))
-	c := w.dial(address)
-	c.send("GET / HTTP/1.1", "Host: a")
-	<-entered
-	c.Close()
-	<-left
-	eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[statusClientGone] == 1 && st.Open == 0 })
+	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
+		w := newWorld(t)
+		entered, left := make(chan bool, 1), make(chan bool, 1)
+		table := &Table{Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			entered <- true
+			<-r.Context().Done()
+			left <- true
+		}))))}
+		if version != 0 {
+			table.TLS = w.listenerTLS("http/1.1")
+		}
+		s, address := w.gateway(fixed(table))
+		c := w.dial(address)
+		if version != 0 {
+			c.Conn = tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", MaxVersion: version})
+		}
+		c.send("GET / HTTP/1.1", "Host: a")
+		<-entered
+		c.Close()
+		select {
+		case <-left:
+		case <-time.After(patience):
+			t.Errorf("%s: nobody sees it", tls.VersionName(version))
+		}
+		eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[statusClientGone] == 1 && st.Open == 0 })
+	}
 }
 
 // Who comes first waits for what the endpoint chooses, and so one connection of

@@ -60,6 +60,11 @@ func (x *exchange) forward() {
 	if x.expects {
 		r.Fields.Add("Expect", "100-continue")
 	}
+	total, err := x.bound()
+	if err != nil {
+		x.failed(err)
+		return
+	}
 	if x.retry = x.action.Forward.Retry; r.Upgrade != "" {
 		x.retry = nil
 	}
@@ -67,7 +72,7 @@ func (x *exchange) forward() {
 		x.replay = x.newReplay()
 	}
 	x.enter()
-	x.startTimer(x.action.Forward.Timeout, x.action.Forward.TotalTimeout)
+	x.startTimer(x.action.Forward.Timeout, total)
 	x.front.Notify(x.gone)
 	b, err := x.carry()
 	if err == nil {
@@ -114,7 +119,7 @@ func (x *exchange) quit() {
 func (x *exchange) choose() {
 	x.turn.End()
 	x.turn.Begin(x.back.options.Upstream, x.hash)
-	if x.request.Upgrade != "" {
+	if x.request.Upgrade != "" && x.back.options.Protocol != HTTP2 {
 		x.turn.Exclusive()
 	}
 }
@@ -274,6 +279,15 @@ func (x *exchange) failed(err error) {
 	case errors.As(cause, &body):
 		x.badBody(body.err, name)
 		return
+	case cause == errCallDeadline: // as its client knows: nobody else need
+		x.noted.reason = reasonOf(cause)
+		s.log.Debug("call was not answered before its deadline", "client", x.client, "upstream", name)
+		x.refuse(gatewayTimeout)
+		return
+	case errors.Is(err, errCallTimeout):
+		s.log.Debug("request refused", "client", x.client, "error", err)
+		x.refuse(badRequest)
+		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
 		x.judgeLate()
 		x.logFailure(name, gatewayTimeout.code, cause)
@@ -286,6 +300,14 @@ func (x *exchange) failed(err error) {
 	case cause != nil: // or Shutdown has given up waiting
 		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
 		x.abort(cause)
+		return
+	case errors.Is(err, errNoWebSocket):
+		x.logFailure(name, badGateway.code, err)
+		x.refuse(badGateway)
+		return
+	case errors.Is(err, errNoUpgrade):
+		x.logFailure(name, 501, err)
+		x.refuse(refusal(501))
 		return
 	case unwritable(err):
 		s.log.Debug("request refused", "client", x.client, "error", printable(err))
@@ -369,6 +391,13 @@ func (x *exchange) ended() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.cause != nil
+}
+
+// ranOut reports whether the time for all of the exchange did.
+func (x *exchange) ranOut() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cause == errTooLong || x.cause == errCallDeadline
 }
 
 // attach makes b what carries the exchange, unless that has failed.

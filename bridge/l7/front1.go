@@ -42,11 +42,9 @@ type front1 struct {
 	taken    int64         // bytes of the body
 
 	// Of the response.
-	keep   bool // the connection takes another request
-	begun  bool // a final head was written
-	ended  bool // and everything after it
-	framed http1.Body
-	left   int64 // of a sized body
+	keep    bool        // the connection takes another request
+	ended   bool        // all of it was written
+	telling atomic.Bool // its head was written, which tells where it ends
 
 	early []byte // the beginning of a connection that is HTTP/2's after all; else nil
 }
@@ -60,7 +58,6 @@ type request1 struct {
 var (
 	errRefused = errors.New("the rest of the body is not wanted")
 	errAborted = errors.New("the response was aborted")
-	errLength  = errors.New("the response's body is not as long as its head said")
 )
 
 func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st settings) *front1 {
@@ -131,7 +128,8 @@ func (f *front1) one(first bool) bool {
 	f.table = f.server.options.Table()
 	f.adopt(f.table.settings())
 	f.request = f.server.requests.get()
-	f.keep, f.begun, f.ended, f.waited, f.taken = false, false, false, 0, 0
+	f.keep, f.ended, f.waited, f.taken = false, false, 0, 0
+	f.telling.Store(false)
 	f.whole.Store(false)
 	f.refused.Store(false)
 	defer f.over()

@@ -29,17 +29,20 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	// it must not be taken for a request.
 	f.keep = f.whole.Load() && !f.request.Close && !f.server.stops.Load() && !f.last()
 	framing := f.framing(r)
-	if framing.Upgrade == "" {
+	if r.Status != 101 {
 		framing.Close = !f.keep
 		framing.KeepAlive = f.keep && f.request.Minor == 0
+	}
+	if r.Status == 426 && f.request.Minor > 0 {
+		framing.Upgrade = r.Upgrade
 	}
 	b, err := http1.AppendResponse(f.out.begin(), r, framing)
 	f.out.keep(b)
 	if err != nil {
 		return err
 	}
-	f.begun = true
-	f.framed, f.left = framing.Body, framing.Length
+	f.out.frame(framing)
+	f.telling.Store(framing.Body == http1.Sized || framing.Body == http1.InChunks)
 	if !end {
 		return nil
 	}
@@ -86,15 +89,7 @@ func (f *front1) Write(p []byte) error {
 	if f.aborted.Load() {
 		return errAborted
 	}
-	switch f.framed {
-	case http1.Sized:
-		if f.left -= int64(len(p)); f.left < 0 {
-			return errLength
-		}
-	case http1.InChunks:
-		return f.out.writeChunk(p)
-	}
-	return f.out.write(p)
+	return f.out.writeBody(p)
 }
 
 // Flush is the front's.
@@ -107,30 +102,13 @@ func (f *front1) Flush() error {
 
 // End is the front's.
 func (f *front1) End(trailer message.Fields) error {
-	switch f.framed {
-	case http1.Sized:
-		if f.left != 0 {
-			return errLength
-		}
-	case http1.InChunks:
-		b, err := http1.AppendLastChunk(f.out.begin(), trailer)
-		f.out.keep(b)
-		if err != nil {
-			return err
-		}
-	case http1.NoBody: // of an upgrade
-		if err := f.Flush(); err != nil {
-			return err
-		}
-		f.ended = true
-		return f.closeWrite()
+	if f.aborted.Load() {
+		return errAborted
 	}
-	f.ended = true
-	return f.Flush()
+	err := f.out.endBody(trailer)
+	f.ended = err == nil
+	return err
 }
-
-// closeWrite ends the stream towards the client; reading goes on.
-func (f *front1) closeWrite() error { return closeWrite(f.sock, f.tls) }
 
 // Abort is the front's. The client sees a response that is cut off: where its
 // framing would not say so, and where nothing of it was sent, by a reset.
@@ -138,7 +116,7 @@ func (f *front1) Abort(error) {
 	if f.aborted.Swap(true) {
 		return
 	}
-	if f.begun && (f.framed == http1.Sized || f.framed == http1.InChunks) {
+	if f.telling.Load() {
 		f.sock.Close()
 		return
 	}
@@ -156,7 +134,7 @@ func (f *front1) linger() {
 		f.nc.Close()
 		return
 	}
-	if f.body.kind != endless && f.closeWrite() != nil || !f.conn.rest() {
+	if f.body.kind != endless && f.out.closeWrite() != nil || !f.conn.rest() {
 		return
 	}
 	f.in.drop()

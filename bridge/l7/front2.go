@@ -26,6 +26,8 @@ func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 		StallTimeout:   st.idleTimeout,
 		MaxAge:         st.age(),
 		MaxRequests:    st.maxRequests,
+		BodyTimeout:    st.idleTimeout,
+		MinRate:        minRate,
 
 		ExtendedConnect: true,
 		Refused: func(err *http2.Error) {
@@ -47,5 +49,9 @@ func (s *Server) serveStream(c *conn, stream *http2.ServerStream) {
 			stream.Abort(errPanic)
 		}
 	}()
-	s.handle(stream, stream.Request(), c, s.options.Table())
+	r := stream.Request()
+	if isGRPC(r.Fields) {
+		stream.Patient() // the client of a stream has something to say when it has
+	}
+	s.handle(stream, r, c, s.options.Table())
 }

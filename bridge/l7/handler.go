@@ -14,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // An exchange is one request and what became of it. It is carried between a
@@ -73,6 +74,7 @@ type exchange struct {
 	read      atomic.Bool       // all of it
 	over      atomic.Bool       // the rest of the body was refused
 	sent      atomic.Bool       // the request went upstream to its end
+	answering atomic.Bool       // what is passed on is the response to a gRPC call
 
 	stall stall
 
@@ -84,6 +86,7 @@ type exchange struct {
 	deadline time.Time   // for the response's head; zero: none
 	tryEnd   time.Time   // for that of the present try; zero: none
 	last     time.Time   // for all of it; zero: none
+	byCall   bool        // last is the deadline of a gRPC call
 
 	mu       sync.Mutex
 	live     back               // what carries it now; nil: nothing
@@ -367,6 +370,10 @@ func (x *exchange) dated() {
 
 // abort ends the exchange without a response, or in the middle of one.
 func (x *exchange) abort(cause error) {
+	if x.ranOut() && x.tellDeadline() {
+		x.noted.grpc, x.noted.reason = gatewayTimeout.grpc, certs.ReasonResponseTimeout
+		return
+	}
 	x.aborted = true
 	x.front.Abort(cause)
 }

@@ -185,8 +185,13 @@ func (w *world) listenerTLS(protos ...string) *certs.Server {
 
 // gateway serves a table; later ones are had from table().
 func (w *world) gateway(table func() *Table) (s *Server, address string) {
-	ln := listen(w)
 	s = New(Options{Listener: "front", Table: table, Logger: w.logger(hclog.Debug)})
+	return s, w.serve(s)
+}
+
+// serve has s serve until the test ends.
+func (w *world) serve(s *Server) (address string) {
+	ln := listen(w)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()
 	w.Cleanup(func() {
@@ -197,7 +202,7 @@ func (w *world) gateway(table func() *Table) (s *Server, address string) {
 			w.Errorf("Serve: %v", err)
 		}
 	})
-	return s, ln.Addr().String()
+	return ln.Addr().String()
 }
 
 func fixed(t *Table) func() *Table { return func() *Table { return t } }

@@ -8,8 +8,7 @@ import (
 
 // hungUp reports whether the client has closed its connection, or its half of
 // it. It does not wait, and takes nothing of what arrived. A client that ended
-// its stream after more requests, in plaintext, has not hung up: they are still
-// to be answered.
+// its stream after more requests has not hung up: they are still to be answered.
 func hungUp(c *conn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -24,10 +23,21 @@ func hungUp(c *conn) (gone bool) {
 		if gone = poll[0].Revents&broken != 0; gone || poll[0].Revents&unix.POLLRDHUP == 0 {
 			return
 		}
-		var next [1]byte
+		var next [lastRecord + 1]byte
 		n, _, err := syscall.Recvfrom(int(fd), next[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		const alert = 21 // the record type of TLS whose last is close_notify
-		gone = n <= 0 || err != nil || next[0] == alert
+		gone = n <= 0 || err != nil || c.tls && isLast(next[:n])
 	})
 	return gone || err != nil
+}
+
+// lastRecord is the length of a close_notify in TLS 1.3: a record's header, the
+// alert, its type and the tag.
+const lastRecord = 5 + 2 + 1 + 16
+
+// isLast reports whether the last bytes of a stream of TLS are its close_notify.
+// TLS 1.3 says of every record that it is application data, and hides what it is:
+// but one of two bytes, behind which nothing comes, is no request either.
+func isLast(p []byte) bool {
+	const alert, data = 21, 23 // types of records (RFC 8446, section 5.1)
+	return p[0] == alert || len(p) == lastRecord && p[0] == data && int(p[3])<<8+int(p[4]) == lastRecord-5
 }

@@ -118,12 +118,13 @@ func (in *inflow) room() {
 	}
 	if len(in.unread) < len(*in.own) {
 		in.end = copy(*in.own, in.unread)
-	} else {
-		larger := make([]byte, 2*len(*in.own))
-		in.end = copy(larger, in.unread)
-		in.own = &larger
+		in.unread = (*in.own)[:in.end]
+		return
 	}
-	in.unread = (*in.own)[:in.end]
+	larger := make([]byte, 2*len(*in.own))
+	end := copy(larger, in.unread)
+	in.giveBack()
+	in.own, in.end, in.unread = &larger, end, larger[:end]
 }
 
 // grown says that n bytes were put behind what is unread.

@@ -83,6 +83,8 @@ func (x *exchange) given(b back, reused bool, asked time.Duration) {
 		n.made, n.protocol = b.making, "HTTP/1.1"
 	case shared:
 		n.made, n.protocol = b.making, "HTTP/2.0"
+	case *connecting:
+		n.made, n.protocol = b.making, "HTTP/2.0"
 	default:
 		return
 	}
@@ -123,7 +125,7 @@ func (x *exchange) queue() (ctx context.Context, done func()) {
 
 // reasonOf returns the reason of a request's failure.
 func reasonOf(err error) certs.Reason {
-	if errors.Is(err, errDeadline) || errors.Is(err, errTooLong) || errors.Is(err, errTryDeadline) {
+	if errors.Is(err, errDeadline) || errors.Is(err, errTooLong) || errors.Is(err, errTryDeadline) || errors.Is(err, errCallDeadline) {
 		return certs.ReasonResponseTimeout
 	}
 	reason := upstream.ReasonOf(err)

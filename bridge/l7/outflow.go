@@ -1,9 +1,13 @@
 package l7
 
 import (
+	"crypto/tls"
+	"errors"
 	"net"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -20,7 +24,14 @@ type outflow struct {
 	buf  *[]byte // nil if nothing is held
 	held []byte  // what is not sent yet; in *buf unless it is larger
 	err  error   // of sending, for good
+
+	// Of the body of the message that is being sent.
+	framed http1.Body
+	left   int64 // of a sized one
 }
+
+// errLength is what a body fails with that is not what its head says.
+var errLength = errors.New("the body is not as long as its head said")
 
 // direct is the least size of what is sent without being copied first.
 const direct = 8 << 10
@@ -56,6 +67,58 @@ func (o *outflow) write(p []byte) error {
 		_, o.err = o.conn.Write(p)
 	}
 	return o.err
+}
+
+// frame says how the body that follows is framed; NoBody: it is another protocol's
+// stream.
+func (o *outflow) frame(f http1.Framing) { o.framed, o.left = f.Body, f.Length }
+
+// writeBody sends a part of the body, or holds it until flush.
+func (o *outflow) writeBody(p []byte) error {
+	switch o.framed {
+	case http1.Sized:
+		if o.left -= int64(len(p)); o.left < 0 {
+			return errLength
+		}
+	case http1.InChunks:
+		return o.writeChunk(p)
+	}
+	return o.write(p)
+}
+
+// endBody completes the body, and sends everything.
+func (o *outflow) endBody(trailer message.Fields) error {
+	switch o.framed {
+	case http1.Sized:
+		if o.left != 0 {
+			return errLength
+		}
+	case http1.InChunks:
+		b, err := http1.AppendLastChunk(o.begin(), trailer)
+		o.keep(b)
+		if err != nil {
+			return err
+		}
+	case http1.NoBody:
+		if err := o.flush(); err != nil {
+			return err
+		}
+		return o.closeWrite()
+	}
+	return o.flush()
+}
+
+// closeWrite ends the stream; reading goes on.
+func (o *outflow) closeWrite() error {
+	if tc, ok := o.conn.(*tls.Conn); ok {
+		if err := tc.CloseWrite(); err != nil {
+			return err
+		}
+		// crypto/tls lets every later write fail by a deadline that has passed,
+		// and so would what it has just written, which is yet to be flushed.
+		_ = o.sock.SetWriteDeadline(time.Time{}) // fails only if it is closed, and then so does Flush
+	}
+	return o.sock.CloseWrite()
 }
 
 // flush sends everything that is held.

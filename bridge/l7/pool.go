@@ -47,8 +47,7 @@ func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
 
 func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	if x.request.Upgrade != "" {
-		c, err := p.dial(x, true, nil)
-		return c, false, err
+		return p.findUpgrade(x)
 	}
 	if p.mayShare() {
 		ctx, done := x.context()

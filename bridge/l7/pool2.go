@@ -23,6 +23,8 @@ type sharing struct {
 	freed    chan struct{}
 	capacity int // how many streams a connection is thought to take
 	told     int // how many connections with room the endpoint was told of
+
+	noWebSocket bool // the connection made last takes none
 }
 
 // A conn2 is a connection of HTTP/2 to an endpoint.
@@ -211,6 +213,7 @@ func (p *pool) learn(d *dialing, version int, c *conn2) {
 	}
 	if c != nil {
 		s.conns = append(s.conns, c)
+		s.noWebSocket = false // it has not said yet
 	}
 	p.tellSharedLocked()
 }

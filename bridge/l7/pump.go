@@ -114,7 +114,8 @@ func (x *exchange) orAnswer(b back, err error) error {
 // cannot say what the request says, so that nothing of it was sent.
 func unwritable(err error) bool {
 	var e *http1.WriteError
-	return errors.As(err, &e) || errors.Is(err, http2.ErrHeadTooLarge) || errors.Is(err, http2.ErrNoExtendedConnect)
+	return errors.As(err, &e) || errors.Is(err, http2.ErrHeadTooLarge) ||
+		errors.Is(err, errNoUpgrade) || errors.Is(err, errNoWebSocket) || errors.Is(err, errHandshake)
 }
 
 // A whole tells that a body need not be waited for.
@@ -129,7 +130,7 @@ func roomy(b back) bool {
 	switch b := b.(type) {
 	case *conn1:
 		return true // which has room for it: nothing else waits to be sent
-	case *http2.ClientStream:
+	case shared:
 		return b.Roomy()
 	}
 	return false
@@ -274,11 +275,13 @@ func (x *exchange) relay(b back) {
 		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
 		r.Length = -1
 	}
+	r.Upgrade = required(r)
 	removeHopByHop(&r.Fields)
 	x.ruleResponse()
 	x.dated()
 	x.code = r.Status
 	x.noteGRPC(r.Fields)
+	x.answering.Store(x.grpc && isGRPC(r.Fields))
 	end := r.Length == 0
 	if end {
 		x.settle(b)

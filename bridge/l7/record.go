@@ -60,7 +60,7 @@ func (x *exchange) record(code int, elapsed time.Duration, panicked bool) {
 	cause := x.cause
 	x.mu.Unlock()
 	reason := n.reason
-	if reason == "" && errors.Is(cause, errTooLong) {
+	if reason == "" && (errors.Is(cause, errTooLong) || errors.Is(cause, errCallDeadline)) {
 		reason = certs.ReasonResponseTimeout
 	}
 	r.Reason = string(reason)

@@ -139,3 +139,33 @@ func TestAFrameSizeOfNothingIsABadGateway(t *testing.T) {
 		t.Errorf("%d", res.StatusCode)
 	}
 }
+
+// An upstream that changes to another protocol while it is still sent a body, and
+// nobody asked for it, is refused like any other that does.
+func TestAnUpstreamThatSwitchesInTheMiddleOfABody(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		}
+	})))
+	for range 20 {
+		c := w.dial(address)
+		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for range 100 {
+				if _, err := c.Write(make([]byte, 10000)); err != nil {
+					return
+				}
+			}
+		}()
+		if res, _ := c.answer(t, "POST"); res.StatusCode != 502 {
+			t.Errorf("%d", res.StatusCode)
+		}
+		c.Close()
+		<-sent
+	}
+}

@@ -3,6 +3,7 @@ package l7
 import (
 	"errors"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -117,6 +118,23 @@ func isUpgradeTo(r *message.Response, asked *message.Request) bool {
 	}
 	r.Upgrade = given
 	return true
+}
+
+// required returns the protocols one of which a 426 wants the client to change to
+// (RFC 9110, section 15.5.22), for an Upgrade of our own: those that can be had
+// through a gateway, so not HTTP/2.
+func required(r *message.Response) string {
+	if r.Status != 426 {
+		return ""
+	}
+	var kept []string
+	for e := range r.Fields.Elements("Upgrade") {
+		name, version, versioned := strings.Cut(e, "/")
+		if message.IsToken(name) && (!versioned || message.IsToken(version)) && !message.EqualFold(name, "h2c") && !message.EqualFold(name, "h2") {
+			kept = append(kept, e)
+		}
+	}
+	return strings.Join(kept, ", ")
 }
 
 // A tunnel does not let a connection of which one side has ended wait for the

@@ -15,7 +15,7 @@ import (
 // upgradeOfConnect makes an extended CONNECT the request of HTTP/1.1 that means
 // the same. It reports false if it is for a protocol that there is none for.
 func (x *exchange) upgradeOfConnect(r *message.Request) bool {
-	if !message.EqualFold(r.Protocol, "websocket") {
+	if !isWebSocket(r.Protocol) {
 		return false
 	}
 	var nonce [16]byte
@@ -30,10 +30,17 @@ func (x *exchange) upgradeOfConnect(r *message.Request) bool {
 // has. It reports false if the upstream did not mean it (RFC 6455, section 4.1).
 func (x *exchange) acceptOfUpgrade(r *message.Response) bool {
 	accept, _ := r.Fields.Get("Sec-WebSocket-Accept")
-	if sum := sha1.Sum([]byte(x.key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")); accept != base64.StdEncoding.EncodeToString(sum[:]) {
+	if accept != acceptOf(x.key) {
 		return false
 	}
 	r.Fields.Remove("Sec-WebSocket-Accept")
 	r.Status, r.Upgrade, r.Length = 200, "", -1
 	return true
+}
+
+// acceptOf returns the Sec-WebSocket-Accept that answers a key (RFC 6455, section
+// 4.2.2).
+func acceptOf(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
@@ -66,6 +68,51 @@ func TestResponsesLoseHopByHopFields(t *testing.T) {
 	}
 	if res.Header.Get("Kept") != "1" {
 		t.Errorf("%v", res.Header)
+	}
+}
+
+// A 426 is nothing without the protocols that it asks for. They are told anew, to
+// clients that can do something about them.
+func TestARequiredUpgradeIsTold(t *testing.T) {
+	for _, c := range []struct{ upgrade, version, want, connection string }{
+		{"websocket", "1.1", "websocket", "Upgrade"},
+		{"websocket", "1.0", "", ""},
+		{"TLS/1.2, h2c, websocket", "1.1", "TLS/1.2, websocket", "Upgrade"},
+		{"h2c", "1.1", "", ""},
+		{"x/1, , a b, x/y/z", "1.1", "x/1", "Upgrade"},
+		{"", "1.1", "", ""},
+	} {
+		w := newWorld(t)
+		_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(conn net.Conn) {
+			r := bufio.NewReader(conn)
+			for {
+				if _, err := http.ReadRequest(r); err != nil {
+					return
+				}
+				fmt.Fprintf(conn, "HTTP/1.1 426 Upgrade Required\r\nUpgrade: %s\r\nConnection: upgrade, secret\r\nSecret: 1\r\nContent-Length: 2\r\n\r\nno", c.upgrade)
+			}
+		})))
+		client := w.dial(address)
+		for range 2 { // the connection is kept
+			client.send("GET / HTTP/"+c.version, "Host: a", "Connection: keep-alive")
+			res, body := client.answer(t, "GET")
+			connection := c.connection
+			if c.version == "1.0" {
+				connection = "keep-alive"
+			}
+			if h := res.Header; res.StatusCode != 426 || body != "no" || h.Get("Upgrade") != c.want || h.Get("Connection") != connection || h.Get("Secret") != "" {
+				t.Errorf("%q: %+v %q", c.upgrade, res, body)
+			}
+		}
+		s := w.dial2(address).Open()
+		if err := s.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: "/"}, true); err != nil {
+			t.Fatal(err)
+		}
+		var head message.Response
+		if err := s.Receive(&head); err != nil || head.Status != 426 {
+			t.Errorf("%q over HTTP/2: %+v %v", c.upgrade, head, err)
+		}
+		s.Done()
 	}
 }
 

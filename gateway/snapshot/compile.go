@@ -102,6 +102,7 @@ func (c Compiler) compile(j *job) *Snapshot {
 		j.next.upstreams[r.GetName()] = j.upstream(r.(*adminv1.Upstream))
 	}
 	j.compileListeners()
+	j.warnOfWarm()
 	return j.next
 }
 

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -42,5 +44,48 @@ func TestWarmConnectionsAreRefusedWhereTheyCannotWork(t *testing.T) {
 		}
 		u.Pool.Warm = 0
 		w.put(u) // nothing else is wrong with it
+	}
+}
+
+// Who makes it so is told that nobody takes the connections that are kept.
+func TestWarmConnectionsThatNobodyTakesAreWarnedOf(t *testing.T) {
+	warm := func() *adminv1.Upstream {
+		u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
+		u.Pool = &adminv1.Pool{Warm: 8}
+		return u
+	}
+	cold := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
+	web := func(upstream string) *adminv1.Listener { return listener("web", "127.0.0.1:1", httpP, upstream) }
+	stream := listener("stream", "127.0.0.1:2", tcp, "u")
+	of := &adminv1.Route{Name: "r", Listeners: []string{"web"}, Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{
+		Upstreams: []*adminv1.WeightedUpstream{{Name: "other", Weight: 1}, {Name: "u", Weight: 1}}}}}
+	other := tlsUpstream("other", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
+	for _, test := range []struct {
+		what        string
+		first, then []store.Resource
+		want        []string
+	}{
+		{"all at once", nil, []store.Resource{warm(), web("u")}, []string{"r0.pool.warm"}},
+		{"the upstream", []store.Resource{cold, web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
+		{"the listener", []store.Resource{warm()}, []store.Resource{web("u")}, []string{"r0.upstream"}},
+		{"the route", []store.Resource{warm(), other, web("other")}, []store.Resource{of}, []string{"r0.forward.upstreams[1].name"}},
+		{"something else", []store.Resource{warm(), web("u")}, []store.Resource{other}, nil},
+		{"again", []store.Resource{warm(), web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
+		{"used by nobody yet", nil, []store.Resource{warm()}, nil},
+		{"used by TCP too", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},
+		{"not kept warm", nil, []store.Resource{cold, web("u")}, nil},
+	} {
+		w := newWorld(t)
+		w.put(w.bundle("trust"))
+		if len(test.first) > 0 {
+			w.put(test.first...)
+		}
+		var got []string
+		for _, warning := range w.put(test.then...) {
+			got = append(got, string(warning.Field))
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: warned of %q, want %q", test.what, got, test.want)
+		}
 	}
 }

@@ -179,7 +179,7 @@ func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
 
 // A ClientStream is a request to an upstream, and its response.
 //
-// One goroutine at a time may call Send, Roomy, Write, Flush and End, and
+// One goroutine at a time may call Connects, Send, Roomy, Write, Flush and End, and
 // another at the same time Receive, Read, Buffered and Trailer. Abort may be
 // called by any, any time.
 type ClientStream struct {
@@ -194,6 +194,21 @@ type ClientStream struct {
 	done     bool
 }
 
+// Connects waits for the server's settings, and reports whether it takes a
+// CONNECT with a protocol. It returns at once if the stream was aborted.
+func (s *ClientStream) Connects() bool {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer s.unblockedLocked()
+	for !c.settled.Load() && c.err == nil && s.err == nil {
+		c.forRoom.join(&s.stream)
+		s.waitLocked()
+	}
+	s.leaveTurns()
+	return c.peer.extendedConnect
+}
+
 // Send begins the request; with end it is complete and sent at once. Else it
 // may wait for Flush or End.
 func (s *ClientStream) Send(r *message.Request, end bool) error {
@@ -201,7 +216,7 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case r.Protocol != "" && !c.peer.extendedConnect:
+	case r.Protocol != "" && !c.peer.extendedConnect && c.err == nil:
 		return ErrNoExtendedConnect
 	case c.peer.maxHeaderBytes < 1<<32 && sizeOf(r) > c.peer.maxHeaderBytes:
 		return ErrHeadTooLarge

@@ -187,9 +187,10 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		s.failLocked(&e)
 	}
 	if c.client != nil {
-		c.out = c.out[:0] // requests in it were said to be unprocessed
+		c.out = c.out[:0]   // requests in it were said to be unprocessed
+		c.forRoom.wakeAll() // who waits to send one is not among the streams yet
 	}
-	if err.mayBeTold() {
+	if err.mayBeTold() && (c.server != nil || c.outNumber > 1) { // a client begins with its preface, or says nothing
 		last := c.lastID
 		if c.client != nil {
 			last = 0 // servers open no streams
@@ -262,6 +263,9 @@ func (c *conn) tickPeriod() time.Duration {
 	shortest := min(c.o.HeaderTimeout, c.o.IdleTimeout, c.o.StallTimeout, c.o.PingInterval, c.o.PingTimeout)
 	if c.o.MaxAge > 0 {
 		shortest = min(shortest, c.o.MaxAge)
+	}
+	if c.o.BodyTimeout > 0 {
+		shortest = min(shortest, c.o.BodyTimeout)
 	}
 	return min(max(shortest/4, 10*time.Millisecond), 5*time.Second)
 }

@@ -228,6 +228,39 @@ func TestAServerThatDoesNotGetOnIsLeft(t *testing.T) {
 	}
 }
 
+// A request that waits for room behind others fails with their connection, and
+// may be sent again.
+func TestARequestThatWaitsForRoomFailsWithItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mine, theirs := net.Pipe() // which nobody reads
+		defer theirs.Close()
+		client := NewClientConn(mine, Options{StallTimeout: time.Minute})
+		ran := make(chan error, 1)
+		go func() { ran <- client.Run() }()
+		synctest.Wait()
+		sent := make(chan error, 20)
+		large := post("/")
+		large.Fields = message.Fields{{Name: "x", Value: strings.Repeat("v", 10_000)}}
+		for range cap(sent) {
+			s := client.Open()
+			defer s.Done()
+			go func() { sent <- s.Send(large, true) }()
+		}
+		<-ran
+		waited := 0
+		for range cap(sent) {
+			if err := <-sent; errors.Is(err, ErrUnprocessed) {
+				waited++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if waited == 0 {
+			t.Error("none waited")
+		}
+	})
+}
+
 // A client's connection that carries nothing is closed, and so is one that is
 // old, when what it carries is over.
 func TestAnIdleAndAnOldConnectionIsClosed(t *testing.T) {

@@ -256,13 +256,11 @@ func TestExtendedConnectNeedsTheServersConsent(t *testing.T) {
 	s.Done()
 
 	c, _ = connected(t, Options{}, Options{ExtendedConnect: true}, echo)
-	eventually(t, "the settings", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.peer.extendedConnect
-	})
 	s = c.Open()
 	defer s.Done()
+	if !s.Connects() {
+		t.Error("no consent")
+	}
 	if err := s.Send(connect, false); err != nil {
 		t.Fatal(err)
 	}
@@ -282,6 +280,39 @@ func TestExtendedConnectNeedsTheServersConsent(t *testing.T) {
 	}
 }
 
+// Who waits for the settings is told when there will be none.
+func TestTheServersConsentIsWaitedFor(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		then func(s *ClientStream, nc net.Conn)
+		want bool
+	}{
+		{"given", func(_ *ClientStream, nc net.Conn) {
+			rawServer(t, nc, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
+		}, true},
+		{"not given", func(_ *ClientStream, nc net.Conn) { rawServer(t, nc) }, false},
+		{"the connection ends", func(_ *ClientStream, nc net.Conn) { nc.Close() }, false},
+		{"the stream is given up", func(s *ClientStream, _ net.Conn) { s.Abort(errTest) }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client, nc := dial(t, Options{})
+			s := client.Open()
+			defer s.Done()
+			connects := make(chan bool, 1)
+			go func() { connects <- s.Connects() }()
+			eventually(t, "it waits", func() bool {
+				client.mu.Lock()
+				defer client.mu.Unlock()
+				return client.forRoom.head == &s.stream
+			})
+			c.then(s, nc)
+			if got := <-connects; got != c.want {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
 func TestAHeadLargerThanTheServerTakesIsNotSent(t *testing.T) {
 	c, nc := dial(t, Options{})
 	rawServer(t, nc, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: 500}, h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 7})
@@ -291,6 +322,22 @@ func TestAHeadLargerThanTheServerTakesIsNotSent(t *testing.T) {
 	q := get("/")
 	q.Fields = message.Fields{{Name: "x", Value: string(make([]byte, 500))}}
 	if err := s.Send(q, true); !errors.Is(err, ErrHeadTooLarge) {
+		t.Error(err)
+	}
+}
+
+// A connection that is retired before anything left ends without a word: what is
+// not a preface would be taken for a broken one.
+func TestAConnectionThatIsRetiredAtOnceSaysNothing(t *testing.T) {
+	mine, theirs := pair(t)
+	c := NewClientConn(mine, Options{})
+	c.Retire()
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run() }()
+	if p, err := io.ReadAll(theirs); len(p) > 0 || err != nil {
+		t.Errorf("%q %v", p, err)
+	}
+	if err := <-ran; err != nil {
 		t.Error(err)
 	}
 }

@@ -296,3 +296,65 @@ func TestNotifyTellsOnceAndCanBeTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// A response can be ended where it is, though somebody waits to write more of it.
+func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
+	why := message.Fields{{Name: "x-why", Value: "late"}}
+	client, _ := connected(t, Options{}, Options{}, func(s *ServerStream) {
+		if s.Finish(why) {
+			t.Error("a response that was not begun is said to be finished")
+		}
+		r := ok()
+		if s.Request().Target == "/sized" {
+			r.Length = 1 << 20
+		}
+		if err := s.Respond(r, false); err != nil {
+			t.Error(err)
+		}
+		written := make(chan error, 1)
+		go func() { written <- s.Write(make([]byte, 1<<20)) }()
+		eventually(t, "the write to wait", func() bool {
+			s.c.mu.Lock()
+			defer s.c.mu.Unlock()
+			return s.sendWindow == 0
+		})
+		if r.Length > 0 {
+			if s.Finish(why) {
+				t.Error("a body of another length than said is said to be finished")
+			}
+			s.Abort(errTest)
+			<-written
+			return
+		}
+		if !s.Finish(why) || !s.Finish(nil) {
+			t.Error("it is not finished")
+		}
+		if err := <-written; err == nil {
+			t.Error("more was written")
+		}
+		if err := s.End(nil); err == nil {
+			t.Error("it was ended again")
+		}
+	})
+	for target, want := range map[string]string{"/": "late", "/sized": ""} {
+		s := client.Open()
+		if err := s.Send(post(target), false); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Flush()
+		var head message.Response
+		if err := s.Receive(&head); err != nil && want != "" {
+			t.Error(err)
+		}
+		eventually(t, "the stream to end", func() bool { // Read gives back of it
+			s.c.mu.Lock()
+			defer s.c.mu.Unlock()
+			return s.recvEnd || s.readErr != nil
+		})
+		body, err := readAll(s)
+		if why, _ := s.Trailer().Get("x-why"); why != want || (err == nil) != (want != "") || err == nil && len(body) != firstWindow {
+			t.Errorf("%s: %d bytes, %v, %q", target, len(body), err, why)
+		}
+		s.Done()
+	}
+}

@@ -28,6 +28,16 @@ type Options struct {
 	// how long the peer may take nothing of what was sent to it. 0: 60s.
 	StallTimeout time.Duration
 
+	// BodyTimeout is how long a server's Read may wait for a byte of a request's
+	// body; and all of them together no longer than that, and a second for each
+	// MinRate bytes that have come. Then Read fails with os.ErrDeadlineExceeded,
+	// and the client may still be answered. Once Respond was called it is not
+	// bounded any more: who answers while the client still sends has a
+	// conversation with it, in which either may be silent. BodyTimeout 0: never
+	// bounded. MinRate 0: only each wait is.
+	BodyTimeout time.Duration
+	MinRate     int
+
 	// PingInterval is the silence, of both sides, after which the peer is asked
 	// whether it is still there, and PingTimeout how long its answer may take.
 	// 0: 30s, 15s.

@@ -17,6 +17,7 @@ type ServerConn struct {
 	running int  // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
 	crew    crew // whom they are called by
 	taken   int  // streams, guarded by mu
+	waiting int  // Reads that wait for a body, guarded by mu
 
 	// Of a shutdown, guarded by mu.
 	draining  int64 // since when it has been going on; 0: it is not
@@ -99,6 +100,7 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 	if c.draining != 0 && now-c.draining > int64(drainPatience) {
 		c.goAwayLocked()
 	}
+	c.lateLocked(now)
 	c.crew.dismissLocked()
 	return nil
 }
@@ -204,16 +206,18 @@ func (c *ServerConn) handle(s *ServerStream) {
 // A ServerStream is a request of a client's, and its response.
 //
 // One goroutine at a time may call Read, Buffered, Whole and Trailer, and
-// another at the same time Inform, Respond, Write, Flush and End. Refuse, Abort
-// and Notify may be called by any, any time.
+// another at the same time Inform, Respond, Write, Flush and End. Refuse, Finish,
+// Patient, Abort and Notify may be called by any, any time.
 type ServerStream struct {
 	stream
 	request message.Request
 
 	// Guarded by the connection's mu.
-	gone    func(error) // see Notify
-	goneFor error       // why the client has gone; nil: it has not
-	telling bool        // gone is being called
+	pace      pace        // of the body
+	responded bool        // Respond was called
+	gone      func(error) // see Notify
+	goneFor   error       // why the client has gone; nil: it has not
+	telling   bool        // gone is being called
 }
 
 // Request returns the request's head. It is the caller's until its handler
@@ -266,12 +270,37 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 	s.lastFrame, s.lastOut = len(c.out), c.outNumber
 	c.blockLocked(s.id, end)
 	c.controls.earn(4)
+	s.responded = true
 	if end {
 		s.sentLocked()
 		return nil
 	}
 	s.sendLeft = r.Length
 	return nil
+}
+
+// Finish ends a response in the middle of its body, with a trailer that says why:
+// a Write that waits fails, and so does whatever else would follow. It reports
+// whether the client sees the response end well, by this or already: not if
+// Respond was not called, a body of a declared length is not whole, or the
+// stream was reset.
+func (s *ServerStream) Finish(trailer message.Fields) bool {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case s.err != nil || !s.responded:
+		return false
+	case s.sendEnd:
+		return true
+	case s.sendLeft > 0:
+		return false
+	}
+	c.encoder.trailer(trailer)
+	c.blockLocked(s.id, true)
+	s.sentLocked()
+	s.writable.Broadcast()
+	return true
 }
 
 // Notify has gone called, from any goroutine and at most once, if the client

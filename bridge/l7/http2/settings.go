@@ -19,6 +19,7 @@ func (c *conn) onSettings(f *h2.SettingsFrame) *Error {
 		end = c.repliedLocked()
 	}
 	c.settled.Store(true)
+	c.forRoom.wakeAll() // who waits for the settings is among them
 	c.mu.Unlock()
 	if c.client != nil {
 		c.client.changed()

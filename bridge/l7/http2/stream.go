@@ -31,6 +31,7 @@ type stream struct {
 	window   int            // what the peer may still send
 	size     int            // of the window, when all of it is given back
 	owed     int            // of the window: taken on, and not yet given back
+	taken    int64          // bytes of the body that Read has returned
 	trailer  message.Fields // once recvEnd
 	roused   bool           // it is in c.arrived; the reading goroutine's
 
@@ -62,29 +63,30 @@ func (s *stream) Read() ([]byte, error) {
 	defer s.c.mu.Unlock()
 	s.giveBackLocked(s.viewed)
 	s.viewed = 0
-	for {
-		switch {
-		case s.readErr != nil:
-			return nil, s.readErr
-		case s.refused:
-			return nil, errRefused
-		}
-		if p := s.queue.next(); p != nil {
-			s.viewed = len(p)
-			return p, nil
-		}
-		if s.recvEnd {
-			return nil, io.EOF
-		}
-		s.readable.Wait()
+	s.awaitBodyLocked()
+	switch {
+	case s.readErr != nil:
+		return nil, s.readErr
+	case s.refused:
+		return nil, errRefused
 	}
+	if p := s.queue.next(); p != nil {
+		s.viewed = len(p)
+		s.taken += int64(len(p))
+		return p, nil
+	}
+	return nil, io.EOF
 }
 
 // Buffered reports whether Read would return without waiting.
 func (s *stream) Buffered() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.recvEnd || s.readErr != nil || s.refused || s.queue.waiting()
+	return s.bufferedLocked()
+}
+
+func (s *stream) bufferedLocked() bool {
+	return s.queue.waiting() || s.recvEnd || s.readErr != nil || s.refused
 }
 
 // Trailer returns the trailer fields, once Read has returned io.EOF.

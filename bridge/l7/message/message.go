@@ -51,7 +51,9 @@ type Response struct {
 	// where no body follows; -1 if there is none. It matters there alone.
 	Declared int64
 
-	Upgrade string // of a 101: the protocol that follows
+	// Upgrade is, of a 101, the protocol that follows, and of a 426 those that
+	// the client is to ask for, which HTTP/2 has no way to say.
+	Upgrade string
 }
 
 // HasBody reports whether a body follows the head, perhaps an empty one of

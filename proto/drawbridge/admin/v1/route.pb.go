@@ -506,8 +506,9 @@ type Forward struct {
 	// Default: no limit but the connection's own.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Until all of the response must have been passed on, its body included. What is
-	// late is cut off, so that the client does not take it for complete. HTTP only;
-	// upgraded connections are not bounded. Default: no limit.
+	// late is cut off, so that the client does not take it for complete; a gRPC call
+	// ends with status 4. HTTP only; upgraded connections are not bounded. Default: no
+	// limit but, for a gRPC call, its own.
 	TotalTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	// The path that the upstream sees. HTTP only. Default: the request's.
 	Rewrite *Rewrite `protobuf:"bytes,4,opt,name=rewrite,proto3" json:"rewrite,omitempty"`

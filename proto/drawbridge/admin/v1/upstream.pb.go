@@ -154,7 +154,8 @@ const (
 	HttpProtocol_HTTP_PROTOCOL_AUTO HttpProtocol = 1
 	// HTTP/1.1.
 	HttpProtocol_HTTP_PROTOCOL_1_1 HttpProtocol = 2
-	// HTTP/2; with plaintext by prior knowledge.
+	// HTTP/2; with plaintext by prior knowledge. WebSockets need an upstream whose
+	// settings allow them (RFC 8441); there is no other upgrade.
 	HttpProtocol_HTTP_PROTOCOL_2 HttpProtocol = 3
 )
 

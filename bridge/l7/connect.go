@@ -1,0 +1,129 @@
+package l7
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// The counterpart of websocket.go: an upstream that is spoken to in HTTP/2 is
+// asked for a WebSocket with an extended CONNECT (RFC 8441), and what it says to
+// that is made the response that HTTP/1.1 would have. Everything between the two
+// sees HTTP/1.1.
+
+var (
+	// errNoUpgrade refuses an upgrade that HTTP/2 has no word for.
+	errNoUpgrade = errors.New("the upstream is spoken to in HTTP/2, in which a connection changes to no other protocol but WebSocket")
+
+	// errNoWebSocket refuses a WebSocket that the upstream does not allow.
+	errNoWebSocket = fmt.Errorf("the upstream is spoken to in HTTP/2, and its settings allow no WebSocket (RFC 8441): %w", http2.ErrNoExtendedConnect)
+
+	// errHandshake refuses a request for a WebSocket that is none (RFC 6455,
+	// section 4.2.1). In HTTP/1.1 it is the upstream that sees to it.
+	errHandshake = errors.New("a WebSocket that is asked for without GET, or without one Sec-WebSocket-Key of 16 bytes")
+)
+
+// isWebSocket reports whether an upgrade is to WebSocket.
+func isWebSocket(upgrade string) bool { return message.EqualFold(upgrade, "websocket") }
+
+// findUpgrade is find for a request that asks for another protocol. An endpoint
+// that speaks HTTP/1.1 too is asked in that, on a connection of its own, unless it
+// has said that it takes the request in HTTP/2.
+func (p *pool) findUpgrade(x *exchange) (back, bool, error) {
+	only := p.back.options.Protocol == HTTP2
+	if only || isWebSocket(x.request.Upgrade) && p.mayShare() && p.mayConnect() {
+		stream, m, allowed, err := p.shareConnecting(x)
+		if err != nil {
+			x.noted.dialled(m)
+			return nil, false, err
+		}
+		if stream != nil && (only || allowed) {
+			return &connecting{shared: shared{stream, p, m}}, false, nil
+		}
+		if stream != nil {
+			p.refuses()
+			stream.Done()
+		}
+	}
+	c, err := p.dial(x, true, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	return c, false, nil
+}
+
+// mayConnect reports whether the endpoint may take WebSockets in HTTP/2, as far as
+// it is known: asking one that does not costs a connection that nobody may need.
+func (p *pool) mayConnect() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.sharing.noWebSocket
+}
+
+func (p *pool) refuses() {
+	p.mu.Lock()
+	p.sharing.noWebSocket = true
+	p.mu.Unlock()
+}
+
+// shareConnecting is share, and waits until it is known whether the stream may
+// be a WebSocket.
+func (p *pool) shareConnecting(x *exchange) (stream *http2.ClientStream, m *making, allowed bool, err error) {
+	ctx, done := x.context()
+	defer done()
+	if stream, m, err = p.share(ctx); stream == nil {
+		return nil, m, false, err
+	}
+	stop := context.AfterFunc(ctx, func() { stream.Abort(context.Cause(ctx)) })
+	defer stop()
+	return stream, m, stream.Connects(), nil
+}
+
+// A connecting is a stream of HTTP/2 that is to become a WebSocket.
+type connecting struct {
+	shared
+	accept string // what proves that the upgrade was meant
+}
+
+// Send is the back's. The stream's other side stays open: it is the WebSocket's.
+func (c *connecting) Send(r *message.Request, _ bool) error {
+	if !isWebSocket(r.Upgrade) {
+		return errNoUpgrade
+	}
+	key, _ := r.Fields.Get("Sec-WebSocket-Key")
+	nonce, err := base64.StdEncoding.Strict().DecodeString(key)
+	if err != nil || len(nonce) != 16 || r.Fields.Count("Sec-WebSocket-Key") > 1 || r.Method != "GET" {
+		return errHandshake
+	}
+	c.accept = acceptOf(key)
+	connect := *r // which may be sent again otherwise
+	connect.Method, connect.Protocol, connect.Upgrade, connect.Length = "CONNECT", "websocket", "", -1
+	connect.Fields = make(message.Fields, 0, len(r.Fields))
+	for _, f := range r.Fields {
+		if !message.EqualFold(f.Name, "Sec-WebSocket-Key") {
+			connect.Fields = append(connect.Fields, f)
+		}
+	}
+	if err := c.shared.Send(&connect, false); err != nil {
+		if errors.Is(err, http2.ErrNoExtendedConnect) {
+			return errNoWebSocket
+		}
+		return err
+	}
+	return c.Flush()
+}
+
+// Receive is the back's.
+func (c *connecting) Receive(into *message.Response) error {
+	if err := c.shared.Receive(into); err != nil || into.Status < 200 || into.Status > 299 {
+		return err
+	}
+	into.Status = 101
+	into.Fields.Set("Upgrade", "websocket")
+	into.Fields.Set("Sec-WebSocket-Accept", c.accept)
+	return nil
+}

@@ -1,0 +1,225 @@
+package l7
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+func TestCallTimeoutsAreReadStrictly(t *testing.T) {
+	for given, want := range map[string]time.Duration{
+		"1H": time.Hour, "2M": 2 * time.Minute, "3S": 3 * time.Second, "4m": 4 * time.Millisecond, "5u": 5 * time.Microsecond, "6n": 6,
+		"0n": 0, "00000010S": 10 * time.Second, "99999999n": 99_999_999, "99999999H": math.MaxInt64,
+		"": -1, "S": -1, "1": -1, "10": -1, "1s": -1, "1h": -1, "1 S": -1, " 1S": -1, "1S ": -1, "+1S": -1, "-1S": -1, "1.5S": -1, "0x1S": -1,
+		"123456789S": -1, "1S1": -1, "1SS": -1, "١S": -1, "1S,1S": -1,
+	} {
+		d, ok := parseCallTimeout(given)
+		if !ok {
+			d = -1
+		}
+		if d != want {
+			t.Errorf("%q: %v, want %v", given, d, want)
+		}
+	}
+}
+
+// A grpcCall is what came of a call through a gateway.
+type grpcCall struct {
+	head    message.Response
+	body    string // and how it ended
+	trailer message.Fields
+}
+
+// status is the call's gRPC status, and where it was: in the head or the trailer.
+func (c *grpcCall) status() string {
+	if v, ok := c.head.Fields.Get("grpc-status"); ok {
+		return "head " + v
+	}
+	v, _ := c.trailer.Get("grpc-status")
+	return "trailer " + v
+}
+
+// call makes a call whose client does not end its side.
+func call(t *testing.T, client *http2.ClientConn, target string, fields ...message.Field) *grpcCall {
+	t.Helper()
+	s := client.Open()
+	defer s.Done()
+	fields = append(fields, message.Field{Name: "content-type", Value: "application/grpc+proto"})
+	if err := s.Send(&message.Request{Method: "POST", Scheme: "http", Authority: "a.test", Target: target, Length: -1, Trailers: true, Fields: fields}, false); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Write([]byte("ping"))
+	_ = s.Flush()
+	c := &grpcCall{}
+	if err := s.Receive(&c.head); err != nil {
+		t.Fatal(err)
+	}
+	c.body, c.trailer = rest(s), s.Trailer()
+	return c
+}
+
+func timeout(value string) message.Field { return message.Field{Name: "grpc-timeout", Value: value} }
+
+// A call whose deadline passes ends upstream, and its client gets the status that
+// says so, whether the response had begun or not, and however the client reads it.
+func TestACallEndsAtItsDeadline(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		total    time.Duration                         // the route's
+		timeout  func(d time.Duration) []message.Field // the client's, of about d
+		upstream func(s *http2.ServerStream)
+		head     bool // the status comes instead of a response
+		body     string
+	}{
+		{name: "before the response", head: true, body: " end"},
+		{name: "in the response", body: "pong end", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
+		{name: "while nobody reads the response", body: "much", upstream: func(s *http2.ServerStream) {
+			for s.Write(make([]byte, 16<<10)) == nil {
+			}
+		}},
+		{name: "of the route, which is shorter", total: 1, timeout: func(time.Duration) []message.Field { return []message.Field{timeout("99H")} }, head: true, body: " end"},
+		{name: "of the route, in the response", total: 1, timeout: func(time.Duration) []message.Field { return nil }, body: "pong end",
+			upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
+		{name: "of the call, which is shorter", total: time.Hour, body: "pong end", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			read := make(chan string, 100)
+			back := w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+				if c.upstream != nil {
+					_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}}}, false)
+					_ = s.Flush()
+					c.upstream(s)
+				}
+				given, _ := s.Request().Fields.Get("grpc-timeout")
+				read <- given + " " + rest(s)
+			}))
+			// On a machine that is slow the response may not begin in time: then
+			// there is more of it.
+			for d := 100 * time.Millisecond; ; d *= 2 {
+				action, given := to(back), []message.Field{timeout(fmt.Sprint(d.Milliseconds(), "m"))}
+				if action.Forward.TotalTimeout = c.total; c.total == 1 {
+					action.Forward.TotalTimeout = d
+				}
+				if c.timeout != nil {
+					given = c.timeout(d)
+				}
+				_, address := w.gateway(fixed(&Table{Default: action}))
+				got := call(t, w.dial2(address), "/a.Service/Call", given...)
+				if upstream := <-read; len(given) > 0 && !strings.HasPrefix(upstream, given[0].Value+" ") || !strings.HasSuffix(upstream, " CANCEL") {
+					t.Errorf("the upstream read %q", upstream)
+				}
+				want := "trailer 4"
+				if c.head {
+					want = "head 4"
+				} else if got.status() == "head 4" && d < patience {
+					continue
+				}
+				body := got.body
+				if c.body == "much" && len(body) > 64<<10 && strings.HasSuffix(body, " end") {
+					body = c.body
+				}
+				if got.head.Status != 200 || got.status() != want || body != c.body {
+					t.Errorf("%+v with %s, a body of %d bytes", got.head, got.status(), len(got.body))
+				}
+				return
+			}
+		})
+	}
+}
+
+// What has no deadline, or one that is none, is not taken for one that has.
+func TestCallTimeoutsThatAreNone(t *testing.T) {
+	w := newWorld(t)
+	seen := make(chan string, 100)
+	_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+		seen <- s.Request().Target
+		if s.Request().Target == "/page" {
+			_ = s.Respond(&message.Response{Status: 204}, true)
+			return
+		}
+		_ = s.Respond(&message.Response{Status: 200, Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}, {Name: "grpc-status", Value: "0"}}}, true)
+	})))
+	client := w.dial2(address)
+	for _, c := range []struct {
+		name   string
+		fields []message.Field
+		want   string
+	}{
+		{"none", nil, "head 0"},
+		{"long", []message.Field{timeout("99999999H")}, "head 0"},
+		{"passed already", []message.Field{timeout("0n")}, "head 4"},
+		{"malformed", []message.Field{timeout("1s")}, "head 13"},
+		{"empty", []message.Field{timeout("")}, "head 13"},
+		{"twice", []message.Field{timeout("1H"), timeout("1H")}, "head 13"},
+	} {
+		target := "/" + strings.ReplaceAll(c.name, " ", "-")
+		if got := call(t, client, target, c.fields...); got.status() != c.want {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if c.want == "head 0" {
+			if got := <-seen; got != target {
+				t.Errorf("%q reached the upstream", got)
+			}
+		}
+	}
+	// Elsewhere it means nothing.
+	s := client.Open()
+	defer s.Done()
+	if err := s.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: "/page", Fields: message.Fields{timeout("1s")}}, true); err != nil {
+		t.Fatal(err)
+	}
+	var head message.Response
+	if err := s.Receive(&head); err != nil || head.Status != 204 {
+		t.Errorf("%+v %v", head, err)
+	}
+	if got := <-seen; got != "/page" || len(seen) > 0 {
+		t.Errorf("%q and %d more reached the upstream", got, len(seen))
+	}
+}
+
+// Where no trailer can say it, a response that has begun is cut off: in HTTP/1.1,
+// and where it is none to a call.
+func TestACallThatCannotBeToldOfItsDeadlineIsCutOff(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+		kind := map[string]string{"/page": "text/html", "/call": "application/grpc"}[s.Request().Target]
+		_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "content-type", Value: kind}}}, false)
+		_ = s.Write([]byte("pong"))
+		_ = s.Flush()
+		_ = rest(s)
+	})))
+	client := w.dial2(address)
+	for d := 100 * time.Millisecond; ; d *= 2 {
+		got := call(t, client, "/page", timeout(fmt.Sprint(d.Milliseconds(), "m")))
+		if got.status() == "head 4" && d < patience {
+			continue
+		}
+		if got.status() != "trailer " || got.body != "pong CANCEL" {
+			t.Errorf("%+v", got)
+		}
+		break
+	}
+	for d := 100 * time.Millisecond; ; d *= 2 {
+		c := w.dial(address)
+		c.send("POST /call HTTP/1.1", "Host: a", "Content-Type: application/grpc", fmt.Sprint("Grpc-Timeout: ", d.Milliseconds(), "m"), "Transfer-Encoding: chunked")
+		res, err := http.ReadResponse(c.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Header.Get("Grpc-Status") == "4" && d < patience {
+			continue
+		}
+		if b, err := io.ReadAll(res.Body); string(b) != "pong" || err == nil {
+			t.Errorf("%+v %q %v", res, b, err)
+		}
+		break
+	}
+}
