@@ -136,7 +136,7 @@ func TestAStormOfRetriesIsHeldByTheBudget(t *testing.T) {
 	failing := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
 		<-time.After(10 * time.Millisecond) // of work
-		http.Error(w, "overloaded", 503)
+		http.Error(w, "overloaded", http.StatusServiceUnavailable)
 	})
 	g := startGateway(t)
 	g.apply(

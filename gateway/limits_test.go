@@ -22,7 +22,7 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	var n atomic.Int32
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n.Add(1)%2 == 1 || r.URL.Path == "/fails" {
-			http.Error(w, "busy", 503)
+			http.Error(w, "busy", http.StatusServiceUnavailable)
 		}
 	}))
 	t.Cleanup(up.Close)

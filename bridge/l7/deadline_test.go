@@ -97,7 +97,7 @@ func TestTriesAreWithinTheDeadlineOfAll(t *testing.T) {
 		t.Errorf("%d tries", n)
 	}
 	// Whatever time is left for, it is not a pause that is longer.
-	action = retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "busy", 503) }))),
+	action = retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "busy", http.StatusServiceUnavailable) }))),
 		Retry{Codes: []int{503}, Backoff: 10 * time.Second})
 	action.Forward.Timeout = 4 * time.Second
 	_, address = w.gateway(fixed(&Table{Default: action}))

@@ -35,7 +35,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 							if len(f.requests()) == 1 {
 								panic(http.ErrAbortHandler)
 							}
-							http.Error(rw, "", 503)
+							http.Error(rw, "", http.StatusServiceUnavailable)
 						}), "h2", "http/1.1")), r)
 						s, address := w.gateway(fixed(&table))
 						body := random[:n]
@@ -240,10 +240,10 @@ func TestExpectContinueWithRetries(t *testing.T) {
 		_, address := w.gateway(fixed(&Table{Default: retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			switch tries.Add(1) {
 			case 1: // without a look at the body
-				http.Error(rw, "", 503)
+				http.Error(rw, "", http.StatusServiceUnavailable)
 			case 2: // after it
 				_, _ = io.Copy(io.Discard, r.Body)
-				http.Error(rw, "", 503)
+				http.Error(rw, "", http.StatusServiceUnavailable)
 			case 3: // in the middle of it
 				_, _ = r.Body.Read(make([]byte, 2))
 				breakOff(rw)
@@ -293,7 +293,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 			r := everything
 			r.Backoff = 10 * time.Second
 			back := w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
-				http.Error(rw, "", 503)
+				http.Error(rw, "", http.StatusServiceUnavailable)
 				failed <- true
 			}), "h2", "http/1.1"))
 			table.Default = retried(back, r)

@@ -287,7 +287,7 @@ func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 		for range 3 {
 			f := &faltering{fails: 1}
 			all = append(all, f)
-			addresses = append(addresses, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", 503) }), "h2", "http/1.1"))
+			addresses = append(addresses, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) }), "h2", "http/1.1"))
 		}
 		r := everything
 		r.Attempts = 4
@@ -370,7 +370,7 @@ func TestUpgradesAreNotTriedAgain(t *testing.T) {
 	tries := make(chan bool, 10)
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		tries <- true
-		http.Error(rw, "not now", 503)
+		http.Error(rw, "not now", http.StatusServiceUnavailable)
 	}))), everything)}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a", "Connection: Upgrade", "Upgrade: websocket")
@@ -443,7 +443,7 @@ func TestRetriesOverTheBudget(t *testing.T) {
 	w := newWorld(t)
 	for least, want := range map[int]int{0: 503, 1: 200} {
 		f := &faltering{fails: 1}
-		back := w.budgeted(upstream.RetryBudget{Least: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", 503) })))
+		back := w.budgeted(upstream.RetryBudget{Least: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
 		_, address := w.gateway(fixed(&Table{Default: retried(back, everything)}))
 		for range 3 { // what a retry has taken is given back
 			f.mu.Lock()

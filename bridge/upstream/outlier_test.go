@@ -253,13 +253,12 @@ func TestDialsAreAttempts(t *testing.T) {
 	}
 
 	// A connection is a success to a stream. A request is one when it has ended.
-	good := u.Endpoints()[0]
 	for _, test := range []struct {
 		purpose upstream.Purpose
 		ejected bool
 	}{{upstream.Stream, false}, {upstream.HTTP, true}} {
 		u := judged(upstream.OutlierOptions{Failures: 2}, nil, addr.String(), gone)
-		good = u.Endpoints()[0]
+		good := u.Endpoints()[0]
 		for range 2 {
 			conn, err := good.DialAs(t.Context(), test.purpose, "")
 			if err != nil {
