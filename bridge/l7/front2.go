@@ -38,6 +38,7 @@ func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 	if err := h.Serve(func(stream *http2.ServerStream) { s.serveStream(c, stream) }); err != nil {
 		s.log.Debug("client's connection ended", "client", c.client, "error", printable(err))
 	}
+	c.sock.Release() // what came and is of no use any more
 	c.sock.Close()
 }
 

@@ -3,6 +3,8 @@ package l7
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -92,4 +94,16 @@ func TestHTTP2RequestsThatMeanAnotherInHTTP1AreRefused(t *testing.T) {
 	if n := reached.Load(); n != 1 {
 		t.Errorf("%d of them reached the upstream", n-1)
 	}
+}
+
+// What came of a connection that has ended, and nobody reads, is given back.
+func TestWhatIsLeftOfAConnectionIsGivenBack(t *testing.T) {
+	w := newWorld(t)
+	s := New(Options{Table: fixed(&Table{})})
+	var lent atomic.Int64
+	s.buffers.Count(&lent)
+	c := w.dial(w.serve(s))
+	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+strings.Repeat("no frames", 2000))
+	_, _ = io.Copy(io.Discard, c)
+	eventually(t, "the connection is gone, and no buffer is lent", func() bool { return s.Stats().Open == 0 && lent.Load() == 0 })
 }
