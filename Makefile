@@ -60,6 +60,10 @@ e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) ## Run the built bi
 	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
 		$(GO) test -count=1 -timeout 15m ./e2e
 
+.PHONY: drills
+drills: build ## Run the failure drills and print their figures
+	DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -run 'Drill|StormOfRetries|QueueThatIsFull|AnswerOfDNSChanges' ./e2e
+
 .PHONY: lint
 lint: $(BUF) $(STATICCHECK) ## Check formatting, vet, staticcheck and buf lint
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: not formatted:"; echo "$$unformatted"; exit 1; fi
