@@ -42,7 +42,7 @@ func (g *Gateway) observe(e upstream.Event) {
 		out.Type, out.Health, out.Message = adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED, adminv1.EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED, e.Message
 	}
 	if e.Failure != nil {
-		out.Reason, out.Message = reason(e.Failure.Reason), e.Failure.Message
+		out.Reason, out.Message = failure(e.Failure.Reason), e.Failure.Message
 	}
 	g.event(out)
 }

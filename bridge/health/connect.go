@@ -32,10 +32,10 @@ func TLS(p upstream.Purpose, host string) Ask {
 	}
 }
 
-// ownName returns the host of the endpoint's address, without a port; "" if it is
-// a path.
+// ownName returns the host that the endpoint is called by, without a port; "" if
+// it is a path.
 func ownName(e *upstream.Endpoint) string {
-	host, _, err := net.SplitHostPort(e.Address())
+	host, _, err := net.SplitHostPort(e.Authority())
 	if e.Network() == "unix" || err != nil {
 		return ""
 	}

@@ -22,7 +22,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/health"
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -364,9 +363,9 @@ func TestUnixSockets(t *testing.T) {
 
 // An endpoint that is told of clients is told that a check is nobody's.
 func TestChecksAreAnnouncedAsOurOwn(t *testing.T) {
-	for version, want := range map[proxyproto.Version]string{
-		proxyproto.V1: "PROXY UNKNOWN\r\n",
-		proxyproto.V2: "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+	for want, version := range map[string]func(*upstream.Options){
+		"PROXY UNKNOWN\r\n":                      func(o *upstream.Options) { o.ProxyProtocol = 1 },
+		"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00": func(o *upstream.Options) { o.ProxyProtocol = 2 },
 	} {
 		heard := make(chan string, 2)
 		address := serve(t, "tcp", func(c net.Conn) {
@@ -375,13 +374,13 @@ func TestChecksAreAnnouncedAsOurOwn(t *testing.T) {
 			heard <- string(got)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})
-		u := over(t, "tcp", address, nil, func(o *upstream.Options) { o.ProxyProtocol = version })
+		u := over(t, "tcp", address, nil, version)
 		for _, how := range []health.Ask{health.TCP(), health.HTTP(health.HTTPOptions{})} {
 			if err := ask(t, u, how, 10*time.Second); err != nil {
 				t.Error(err)
 			}
 			if got := <-heard; got != want {
-				t.Errorf("version %v: it heard %q, want %q", version, got, want)
+				t.Errorf("it heard %q, want %q", got, want)
 			}
 		}
 	}

@@ -83,7 +83,7 @@ func (r *request) authority(e *upstream.Endpoint) string {
 	case e.Network() == "unix":
 		return "localhost" // a path is no host
 	}
-	return e.Address()
+	return e.Authority()
 }
 
 // hostName returns a host without its port, and without brackets.

@@ -138,9 +138,12 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 				action := to(back)
 				action.Forward.Timeout, action.Forward.TotalTimeout = test.bounds.Timeout, test.bounds.TotalTimeout
 				s, address := w.gateway(fixed(&Table{Default: action}))
-				for i := range 3 {
-					if st := back.options.Upstream.Status()[0]; !st.Available {
-						t.Fatalf("after %d: %s", i, st.Unavailable)
+				available := func() bool { return back.options.Upstream.Status()[0].Available }
+				// On a slow machine the time may be over before there is a connection,
+				// which says nothing about the response.
+				for i := 0; i < 3 || test.ejected && available() && test.bounds != (Forward{}) && i < 100; i++ {
+					if i < 3 && !available() {
+						t.Fatalf("after %d: %s", i, back.options.Upstream.Status()[0].Unavailable)
 					}
 					test.ask(w, address)
 					eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })

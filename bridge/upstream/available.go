@@ -23,9 +23,9 @@ func (e *Endpoint) isPending() bool { return e.checker != nil && e.health.load()
 // from it.
 func (e *Endpoint) isWell() bool { return !e.isBad() && !e.outlier.isOut() }
 
-// unavailable returns why the endpoint takes no traffic now, in words; "" if it
+// Unavailable returns why the endpoint takes no traffic now, in words; "" if it
 // does.
-func (e *Endpoint) unavailable() string {
+func (e *Endpoint) Unavailable() string {
 	switch {
 	case e.options.Draining:
 		return "draining"

@@ -136,7 +136,7 @@ func (e *Endpoint) status() EndpointStatus {
 	s.Failures, s.LastFailure = e.failures.load()
 	s.Warm = e.warm.status()
 	s.Check = e.checker.status()
-	s.Unavailable = e.unavailable()
+	s.Unavailable = e.Unavailable()
 	s.Available = s.Unavailable == ""
 	if e.outlier != nil {
 		s.EjectedUntil, _ = e.ejected()

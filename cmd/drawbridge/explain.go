@@ -97,7 +97,7 @@ func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 	}
 	down := 0
 	for _, u := range answer.GetUpstreams() {
-		if u.GetReason() != "" {
+		if u.GetReason() != "" || takesNone(u) {
 			down++
 		}
 	}
@@ -105,6 +105,16 @@ func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 		return &failure{code: exitFailure, summary: "all that it could go to is down"}
 	}
 	return nil
+}
+
+// takesNone reports whether no endpoint of an upstream takes traffic.
+func takesNone(u *adminv1.ExplainedUpstream) bool {
+	for _, e := range u.GetEndpoints() {
+		if !e.GetDraining() && e.GetUnavailableReason() == "" {
+			return false
+		}
+	}
+	return len(u.GetEndpoints()) > 0
 }
 
 // writeExplanation writes an answer for reading.
@@ -191,8 +201,11 @@ func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpst
 		if e.GetBackup() {
 			notes = append(notes, "backup")
 		}
-		if e.GetDraining() {
+		switch {
+		case e.GetDraining():
 			notes = append(notes, "draining")
+		case e.GetUnavailableReason() != "":
+			notes = append(notes, "takes no traffic: "+e.GetUnavailableReason())
 		}
 		fmt.Fprintf(out, "  %s  %s\n", p.strong(printable(e.GetAddress())), printable(strings.Join(notes, ", ")))
 	}

@@ -17,12 +17,12 @@ import (
 
 const statusLong = `Status shows what is true of the running gateway now: its listeners with the
 addresses they are bound to, its upstreams' endpoints with their handshakes (and
-why each full one was not a resumption) and the last failure of each, the
-connections kept warm where pool.warm asks for any, what DNS says where the
-endpoints come from it, connections by client
-certificate where they were not all made with the same, what verification would
-have refused under REPORT_ONLY, and every resource that could not be made live,
-with the reason.
+why each full one was not a resumption) and the last failure of each, or why it
+takes no traffic, what health checks came to, the connections kept warm where
+pool.warm asks for any, what DNS says where the endpoints come from it,
+connections by client certificate where they were not all made with the same,
+what verification would have refused under REPORT_ONLY, and every resource that
+could not be made live, with the reason.
 
 With --certificates it shows instead every certificate in use, the soonest to
 expire first: our own, the CAs and revocation lists of trust bundles, and those
@@ -122,7 +122,7 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 		problems.add(kindLabel(p.GetKind()), p.GetName(), p.GetReason())
 	}
 	for _, t := range []*table{
-		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), dnsTable(ups, time.Now()), warmTable(ups), reportedTable(ups), identityTable(ups), problems,
+		boundTable(st.GetListeners()), endpointTable(ups, time.Now()), checkTable(ups, time.Now()), dnsTable(ups, time.Now()), warmTable(ups), reportedTable(ups), identityTable(ups), problems,
 	} {
 		if len(t.rows) == 0 {
 			continue
@@ -226,6 +226,33 @@ func handshakes(e *adminv1.EndpointStatus) string {
 	return fmt.Sprintf("%s, %d resumed", full, e.GetHandshakesResumed())
 }
 
+// checkTable has the endpoints that are asked whether they are well.
+func checkTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
+	t := &table{header: []string{"UPSTREAM", "ENDPOINT", "CHECK", "LAST", "TOOK", "CHECKS", "FAILED"}}
+	for _, u := range ups {
+		for _, e := range u.GetEndpoints() {
+			c := e.GetCheck()
+			if c == nil {
+				continue
+			}
+			state, last, took := "waits for its first", "", ""
+			if c.GetChecked() {
+				last = fmt.Sprintf("%v ago", max(now.Sub(c.GetTime().AsTime()), 0).Truncate(time.Second))
+				took = c.GetDuration().AsDuration().Round(100 * time.Microsecond).String()
+				state = "well"
+				if !c.GetHealthy() {
+					state = "not well"
+				}
+				if c.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
+					state += ", " + word(c.GetReason())
+				}
+			}
+			t.add(u.GetName(), e.GetAddress(), state, last, took, fmt.Sprint(c.GetChecks()), fmt.Sprint(c.GetFailures()))
+		}
+	}
+	return t
+}
+
 // warmTable has the connections that are kept ready.
 func warmTable(ups []*adminv1.UpstreamStatus) *table {
 	t := &table{header: []string{"UPSTREAM", "ENDPOINT", "WARM", "USED", "MISSED", "EXPIRED", "CLOSED"}}
@@ -286,6 +313,9 @@ func presented(info *adminv1.CertificateInfo, now time.Time) string {
 func lastFailure(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus, now time.Time) string {
 	if u.GetReason() != "" {
 		return u.GetReason()
+	}
+	if why := e.GetUnavailableReason(); why != "" && !e.GetDraining() {
+		return why
 	}
 	f := e.GetLastFailure()
 	if f == nil {

@@ -111,3 +111,31 @@ func TestColoursDoNotMoveColumns(t *testing.T) {
 		t.Errorf("got\n%s", plain.String())
 	}
 }
+
+func TestWhatHealthChecksAndEjectionsCameToIsShown(t *testing.T) {
+	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `
+		upstreams { name: "u"
+			endpoints { address: "a:1" health: ENDPOINT_HEALTH_UP available: true check { healthy: true checked: true time { seconds: 998 } duration { nanos: 1234567 } checks: 9 failures: 1 } }
+			endpoints { address: "b:1" health: ENDPOINT_HEALTH_DOWN unavailable_reason: "fails its health check: CHECK_FAILED: it answered 503"
+				check { checked: true time { seconds: 1001 } reason: REASON_CHECK_FAILED checks: 3 failures: 3 } }
+			endpoints { address: "c:1" health: ENDPOINT_HEALTH_UNKNOWN unavailable_reason: "its first health check has not been answered yet" check { } } }
+		upstreams { name: "v"
+			endpoints { address: "d:1" health: ENDPOINT_HEALTH_UP ejected_until { seconds: 1030 } ejections: 1
+				unavailable_reason: "ejected until 1970-01-01T00:17:10Z: 5 failures in a row" last_failure { reason: REASON_PEER_CLOSED message: "EOF" } }
+			endpoints { address: "e:1" health: ENDPOINT_HEALTH_UP draining: true unavailable_reason: "draining" } }`)
+	now := time.Unix(1000, 0)
+	check(t, checkTable(ups.GetUpstreams(), now), "u|a:1|well|2s ago|1.2ms|9|1", "u|b:1|not well, CHECK_FAILED|0s ago|0s|3|3", "u|c:1|waits for its first|||0|0")
+	endpoints := rows(endpointTable(ups.GetUpstreams(), now))
+	for i, want := range []string{
+		"u|a:1|up|", "u|b:1|down (check: CHECK_FAILED)|", "u|c:1|not checked yet|", "v|d:1|up, ejected for 30s|", "v|e:1|up, draining|",
+	} {
+		if !strings.HasPrefix(endpoints[i], want) {
+			t.Errorf("%s does not begin with %s", endpoints[i], want)
+		}
+	}
+	for i, want := range []string{"|", "it answered 503", "has not been answered yet", "5 failures in a row", "|"} {
+		if !strings.HasSuffix(endpoints[i], want) {
+			t.Errorf("%s does not end with %s", endpoints[i], want)
+		}
+	}
+}

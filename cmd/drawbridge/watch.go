@@ -18,8 +18,8 @@ import (
 
 const watchLong = `Watch shows the present revision and then, until it is interrupted, each change
 of the configuration as it becomes live and each event: endpoints that come up
-or go down, handshakes that fail and why, certificates near their end, files that
-changed.
+or go down, are ejected or return, handshakes that fail and why, certificates
+near their end, files that changed.
 
 -o json writes a line for each, -o yaml a document. A change is a
 WatchConfigResponse of AdminService: the first holds every resource, each further

@@ -200,7 +200,7 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 	}
 	if u.name != nil {
 		for _, e := range u.live.Endpoints() {
-			to := &adminv1.ExplainedEndpoint{Address: e.Address(), Backup: e.Backup(), Tls: overTLS(u.msg)}
+			to := &adminv1.ExplainedEndpoint{Address: e.Address(), Backup: e.Backup(), Tls: overTLS(u.msg), UnavailableReason: e.Unavailable()}
 			purpose := upstream.HTTP
 			if p == adminv1.Protocol_PROTOCOL_TCP {
 				purpose = upstream.Stream
@@ -211,9 +211,14 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 			out.Endpoints = append(out.Endpoints, to)
 		}
 	}
+	unavailable := map[string]string{}
+	for _, e := range u.live.Endpoints() {
+		unavailable[e.Address()] = e.Unavailable()
+	}
 	for _, e := range u.msg.GetEndpoints() {
 		to := &adminv1.ExplainedEndpoint{Address: e.GetAddress(), Backup: e.GetBackup(), Draining: e.GetDraining(), Tls: overTLS(u.msg)}
 		_, addr, _, _ := dialAddress(e.GetAddress())
+		to.UnavailableReason = unavailable[addr]
 		clients := u.clients[addr]
 		client := clients.http
 		if p == adminv1.Protocol_PROTOCOL_TCP {

@@ -1,7 +1,11 @@
 package snapshot
 
 import (
-	"cmp"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -10,181 +14,184 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/health"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
-	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 const (
-	minCheckInterval = 100 * time.Millisecond
-	maxThreshold     = 100
-	maxContains      = 1024
+	minInterval  = 100 * time.Millisecond // between two checks of an endpoint
+	maxThreshold = 100                    // of answers in a row
+	maxCodes     = 20                     // ranges of them
+	maxContains  = 1024                   // bytes that are looked for in a body
+	maxCheckPath = 4096
 )
 
-// healthCheck returns how endpoints are asked whether they are well; the zero
-// CheckOptions: they are not.
-func (s *scope) healthCheck(msg *adminv1.Upstream, p l7.Protocol) upstream.CheckOptions {
-	h := msg.GetHealthCheck()
-	if h == nil {
-		return upstream.CheckOptions{}
+// healthCheck returns how the endpoints are asked whether they are well.
+func (s *scope) healthCheck(msg *adminv1.Upstream, p l7.Protocol) (o upstream.CheckOptions) {
+	c := msg.GetHealthCheck()
+	if c == nil {
+		return o
 	}
-	o := upstream.CheckOptions{
-		Ask:       s.ask(msg, h, p),
-		Interval:  s.duration("health_check.interval", h.GetInterval()),
-		Timeout:   s.duration("health_check.timeout", h.GetTimeout()),
-		Healthy:   s.limit("health_check.healthy_threshold", h.GetHealthyThreshold(), maxThreshold),
-		Unhealthy: s.limit("health_check.unhealthy_threshold", h.GetUnhealthyThreshold(), maxThreshold),
+	o.Interval = s.duration("health_check.interval", c.GetInterval())
+	if c.GetInterval() != nil && o.Interval < minInterval && o.Interval > 0 {
+		s.Add("health_check.interval", "is %v; it must be at least %v", o.Interval, minInterval)
 	}
-	if o.Interval > 0 && o.Interval < minCheckInterval {
-		s.Add("health_check.interval", "is %v; it must be at least %v", o.Interval, minCheckInterval)
-	}
-	// What was answered to the same question counts in a new revision.
-	kind, err := proto.MarshalOptions{Deterministic: true}.Marshal(&adminv1.HealthCheck{Kind: h.GetKind()})
-	if err != nil {
-		s.Add("health_check", "%v", err)
-	}
-	o.Kind = string(kind)
-	return o
-}
-
-// ask returns what endpoints are asked.
-func (s *scope) ask(msg *adminv1.Upstream, h *adminv1.HealthCheck, p l7.Protocol) health.Ask {
+	o.Timeout = s.duration("health_check.timeout", c.GetTimeout())
+	o.Healthy = s.limit("health_check.healthy_threshold", c.GetHealthyThreshold(), maxThreshold)
+	o.Unhealthy = s.limit("health_check.unhealthy_threshold", c.GetUnhealthyThreshold(), maxThreshold)
+	o.Kind = kindOf(msg)
 	passes := func(at invalid.Path) {
 		if msg.GetPassthrough() != nil {
-			s.Add(at, "must be left out with passthrough, where the gateway does no TLS of its own: use health_check.tcp")
+			s.Add(at, "must be left out with passthrough, where the gateway does no TLS of its own; tcp checks that a connection can be made")
 		}
 	}
-	switch k := h.GetKind().(type) {
+	switch kind := c.GetKind().(type) {
 	case *adminv1.HealthCheck_Tcp:
-		return health.TCP()
+		o.Ask = health.TCP()
 	case *adminv1.HealthCheck_Tls:
-		if passes("health_check.tls"); msg.GetPlaintext() != nil {
-			s.Add("health_check.tls", "must be left out with plaintext: there is no handshake; use health_check.tcp")
-		}
-		// Streams offer no protocol of themselves, and so are let in by servers of
-		// every kind.
-		purpose := upstream.Stream
-		if p == l7.HTTP2 {
-			purpose = upstream.HTTP
-		}
-		return health.TLS(purpose, "")
+		passes("health_check.tls")
+		o.Ask = s.tlsCheck(msg, p)
 	case *adminv1.HealthCheck_Http:
 		passes("health_check.http")
-		return health.HTTP(s.httpCheck(msg, k.Http, p))
+		o.Ask = s.httpCheck(msg, kind.Http, p)
 	case *adminv1.HealthCheck_Grpc:
 		passes("health_check.grpc")
-		if p == l7.HTTP1 {
-			s.Add("health_check.grpc", "needs HTTP/2, and http.protocol is HTTP_PROTOCOL_1_1")
-		}
-		service := k.Grpc.GetService()
-		if len(service) > 256 || strings.ContainsFunc(service, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-			s.Add("health_check.grpc.service", "is %.100q; it must be a service's name such as \"pay.v1.Payments\"", service)
-		}
-		return health.GRPC(health.GRPCOptions{Service: service})
+		o.Ask = s.grpcCheck(msg, kind.Grpc, p)
+	default:
+		s.Add("health_check", "must be tcp, tls, http or grpc")
 	}
-	s.Add("health_check", "must have tcp, tls, http or grpc: what is asked")
-	return nil
+	return o
 }
 
-func (s *scope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p l7.Protocol) health.HTTPOptions {
+// kindOf returns what tells one question from another, whatever its pace.
+func kindOf(msg *adminv1.Upstream) string {
+	asked := &adminv1.HealthCheck{Kind: msg.GetHealthCheck().GetKind()}
+	text, _ := proto.MarshalOptions{Deterministic: true}.Marshal(asked) // fails only on strings that are not UTF-8, which were refused
+	return fmt.Sprintf("%t %s", overTLS(msg), text)
+}
+
+// tlsCheck returns what asks for a handshake: as TCP listeners make it, for they
+// offer no protocol of themselves, and so are let in by servers of every kind; but
+// where nothing but HTTP/2 will do, that is asked for.
+func (s *scope) tlsCheck(msg *adminv1.Upstream, p l7.Protocol) health.Ask {
+	if msg.GetPlaintext() != nil {
+		s.Add("health_check.tls", "must be left out with plaintext: there is no TLS handshake; tcp checks that a connection can be made")
+	}
+	s.namesForCheck(msg, "health_check.tls", false)
+	if p == l7.HTTP2 {
+		return health.TLS(upstream.HTTP, "")
+	}
+	return health.TLS(upstream.Stream, "")
+}
+
+// namesForCheck sees to it that there is a name to ask for where that comes with
+// each connection: a check comes with none.
+func (s *scope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, mayHaveHost bool) {
+	t := msg.GetTls()
+	if t.GetServerNameSource() != adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
+		return
+	}
+	verified := t.GetVerifyName() != "" || len(t.GetSubjectAltNames()) > 0 ||
+		t.GetVerification() == adminv1.Verification_VERIFICATION_INSECURE_SKIP
+	for i, e := range msg.GetEndpoints() {
+		_, _, host, problem := dialAddress(e.GetAddress())
+		isName := isHostName(host)
+		if problem != "" || e.GetDraining() || isName || host != "" && verified {
+			continue
+		}
+		instead := "tcp checks that a connection can be made, and http has a host"
+		if mayHaveHost {
+			instead = "set host"
+		}
+		s.Add(at, "has no name to ask for: tls.server_name_source takes it from the request, and %s is none; %s", invalid.Path("endpoints").Index(i).Field("address"), instead)
+		return
+	}
+}
+
+// httpCheck returns what asks by a request.
+func (s *scope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p l7.Protocol) health.Ask {
+	at := invalid.Path("health_check.http")
 	o := health.HTTPOptions{
 		Path: c.GetPath(), Host: c.GetHost(), Method: c.GetMethod(), Contains: c.GetBodyContains(),
-		PriorKnowledge: p == l7.HTTP2 && !overTLS(msg),
+		PriorKnowledge: p == l7.HTTP2,
 	}
-	if o.Path != "" && (o.Path[0] != '/' || strings.ContainsFunc(o.Path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' })) {
-		s.Add("health_check.http.path", "is %.100q; it must begin with / and be escaped as in a URL", o.Path)
+	if p := c.GetPath(); p != "" && !isCheckPath(p) {
+		s.Add(at.Field("path"), "is %.200q; it must begin with /, and be as a request's is, with a query if need be and without a fragment", p)
 	}
-	if o.Host != "" {
-		if _, err := route.NormalizeHost(o.Host); err != nil {
-			s.Add("health_check.http.host", "is %.100q; it must be a host name or IP address, with or without a port", o.Host)
+	if h := c.GetHost(); h != "" && !isHostPort(h) {
+		s.Add(at.Field("host"), "is %.260q; it must be a DNS name or an IP address, with a port if need be", h)
+	}
+	switch c.GetMethod() {
+	case "", http.MethodGet:
+	case http.MethodHead:
+		if c.GetBodyContains() != "" {
+			s.Add(at.Field("body_contains"), "must be left out where method is HEAD: such a response has no body")
 		}
+	default:
+		s.Add(at.Field("method"), "is %.40q; it must be GET or HEAD", c.GetMethod())
 	}
-	if o.Method != "" && o.Method != "GET" && o.Method != "HEAD" {
-		s.Add("health_check.http.method", "is %.40q; it must be GET or HEAD", o.Method)
+	if n := len(c.GetBodyContains()); n > maxContains {
+		s.Add(at.Field("body_contains"), "has %d bytes; it may have at most %d", n, maxContains)
 	}
-	switch {
-	case o.Contains != "" && o.Method == "HEAD":
-		s.Add("health_check.http.body_contains", "must be left out where method is HEAD: the response has no body")
-	case len(o.Contains) > maxContains:
-		s.Add("health_check.http.body_contains", "has %d bytes; it must have at most %d", len(o.Contains), maxContains)
+	if n := len(c.GetCodes()); n > maxCodes {
+		s.Add(at.Field("codes"), "are %d ranges; there may be at most %d", n, maxCodes)
 	}
 	for i, r := range c.GetCodes() {
-		to := cmp.Or(r.GetTo(), r.GetFrom())
-		if r.GetFrom() < 200 || r.GetFrom() > 599 || to < r.GetFrom() || to > 599 {
-			s.Add(invalid.Path("health_check.http.codes").Index(i), "is from %d to %d; it must be codes from 200 to 599, the lesser first", r.GetFrom(), r.GetTo())
-			continue
+		from, to := r.GetFrom(), r.GetTo()
+		if to == 0 {
+			to = from
 		}
-		o.Codes = append(o.Codes, health.Codes{From: int(r.GetFrom()), To: int(to)})
+		if from < 200 || to > 599 || to < from {
+			s.Add(at.Field("codes").Index(i), "is %d to %d; it must be from 200 to 599, and from at most to", from, to)
+		}
+		o.Codes = append(o.Codes, health.Codes{From: int(from), To: int(to)})
 	}
-	return o
+	if c.GetHost() == "" {
+		s.namesForCheck(msg, at, true)
+	}
+	return health.HTTP(o)
 }
 
-// notOfHandshakes are the reasons that no handshake fails for.
-var notOfHandshakes = []adminv1.Reason{
-	adminv1.Reason_REASON_UNSPECIFIED, adminv1.Reason_REASON_NO_ENDPOINT, adminv1.Reason_REASON_OVERLOADED, adminv1.Reason_REASON_CHECK_FAILED,
-	adminv1.Reason_REASON_RESPONSE_TIMEOUT, adminv1.Reason_REASON_RESPONSE_BROKEN, adminv1.Reason_REASON_CONNECT_REFUSED,
-	adminv1.Reason_REASON_CONNECT_TIMEOUT, adminv1.Reason_REASON_UNREACHABLE, adminv1.Reason_REASON_DNS_FAILURE,
+// grpcCheck returns what asks by the gRPC health checking protocol.
+func (s *scope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p l7.Protocol) health.Ask {
+	at := invalid.Path("health_check.grpc")
+	if p == l7.HTTP1 {
+		s.Add(at, "must be left out where http.protocol is HTTP_PROTOCOL_1_1: gRPC is HTTP/2")
+	} else if protos := msg.GetTls().GetAlpn(); len(protos) > 0 && !slices.Contains(protos, "h2") {
+		s.Add(at, "needs tls.alpn to offer h2, or none: gRPC is HTTP/2")
+	}
+	if n := c.GetService(); len(n) > 256 || strings.ContainsFunc(n, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		s.Add(at.Field("service"), "is %.100q; it must be a service's name such as \"pay.v1.Payments\"", n)
+	}
+	s.namesForCheck(msg, at, false)
+	return health.GRPC(health.GRPCOptions{Service: c.GetService()})
 }
 
-// outliers returns because of what an endpoint is left alone; nil: of nothing.
-func (s *scope) outliers(d *adminv1.OutlierDetection) *upstream.OutlierOptions {
-	if d == nil {
-		return nil
+// isCheckPath reports whether a path can be asked for as it is.
+func isCheckPath(p string) bool {
+	if !strings.HasPrefix(p, "/") || len(p) > maxCheckPath || strings.Contains(p, "#") {
+		return false
 	}
-	const most = 1_000_000
-	failures := uint32(5)
-	if d.ConsecutiveFailures != nil {
-		failures = d.GetConsecutiveFailures()
-	}
-	handshakes := failures
-	if d.ConsecutiveHandshakeFailures != nil {
-		handshakes = d.GetConsecutiveHandshakeFailures()
-	}
-	o := &upstream.OutlierOptions{
-		Failures:   s.limit("outlier_detection.consecutive_failures", failures, most),
-		Handshakes: s.limit("outlier_detection.consecutive_handshake_failures", handshakes, most),
-		Base:       s.duration("outlier_detection.base_ejection", d.GetBaseEjection()),
-		Most:       s.duration("outlier_detection.max_ejection", d.GetMaxEjection()),
-		MaxPercent: 50,
-	}
-	if d.MaxEjectedPercent != nil {
-		o.MaxPercent = s.percent("outlier_detection.max_ejected_percent", d.GetMaxEjectedPercent())
-	}
-	if base := cmp.Or(o.Base, 30*time.Second); o.Most > 0 && o.Most < base {
-		s.Add("outlier_detection.max_ejection", "is %v; it must be at least base_ejection, %v", o.Most, base)
-	}
-	for i, r := range d.GetHandshakeReasons() {
-		at := invalid.Path("outlier_detection.handshake_reasons").Index(i)
-		if !enum(s, at, r, adminv1.Reason_name) {
-			continue
-		}
-		if slices.Contains(notOfHandshakes, r) {
-			s.Add(at, "is %s, for which no handshake fails", r)
-			continue
-		}
-		o.Reasons = append(o.Reasons, certs.Reason(strings.TrimPrefix(r.String(), "REASON_")))
-	}
-	if rate := d.GetErrorRate(); rate != nil {
-		o.Percent = s.percent("outlier_detection.error_rate.percent", rate.GetPercent())
-		o.MinAttempts = s.limit("outlier_detection.error_rate.min_requests", rate.GetMinRequests(), most)
-		o.Window = s.duration("outlier_detection.error_rate.window", rate.GetWindow())
-		if o.Window > 0 && (o.Window < time.Second || o.Window > time.Hour) {
-			s.Add("outlier_detection.error_rate.window", "is %v; it must be from 1s to 1h", o.Window)
+	for i := range len(p) {
+		if p[i] <= ' ' || p[i] >= 0x7f {
+			return false
 		}
 	}
-	if failures == 0 && handshakes == 0 && d.GetErrorRate() == nil {
-		s.Add("outlier_detection", "must count something: consecutive_failures, consecutive_handshake_failures or error_rate")
-	}
-	return o
+	_, err := url.ParseRequestURI(p)
+	return err == nil
 }
 
-// percent checks a share that must not be none.
-func (s *scope) percent(p invalid.Path, n uint32) int {
-	if n < 1 || n > 100 {
-		s.Add(p, "is %d; it must be from 1 to 100", n)
-		return 0
+// isHostPort reports whether h can be a request's Host.
+func isHostPort(h string) bool {
+	if host, port, err := net.SplitHostPort(h); err == nil {
+		n, ok := parsePort(port)
+		return ok && n > 0 && IsHost(host)
 	}
-	return int(n)
+	if inner, ok := strings.CutPrefix(h, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		ip, err := netip.ParseAddr(inner)
+		return ok && err == nil && ip.Is6()
+	}
+	return IsHost(h) && !strings.Contains(h, ":")
 }

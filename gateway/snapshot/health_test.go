@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/prototext"
@@ -11,55 +12,168 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What of health checks and outlier detection cannot work is refused by its name,
-// all of it at once.
-func TestHealthIsCheckedAsItIsWritten(t *testing.T) {
+// described returns an upstream with fields as text has them.
+func described(t *testing.T, base *adminv1.Upstream, text string) *adminv1.Upstream {
+	t.Helper()
+	u := proto.Clone(base).(*adminv1.Upstream)
+	if err := (prototext.UnmarshalOptions{}).Unmarshal([]byte(text), u); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	proto.Merge(u, base)
+	u.Endpoints = base.GetEndpoints()
+	return u
+}
+
+// checkFaults puts an upstream for each text, and wants faults at the fields named;
+// none: that it is right.
+func checkFaults(t *testing.T, tests []struct{ what, text, fields string }, transports map[string]*adminv1.Upstream) {
 	w := newWorld(t)
 	w.put(w.bundle("trust"))
-	sound := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
-	w.put(sound)
-	for _, test := range []struct {
-		text   string
-		fields []invalid.Path
-	}{
-		{`health_check {}`, []invalid.Path{"health_check"}},
-		{`health_check { tcp {} interval { nanos: 99000000 } healthy_threshold: 101 unhealthy_threshold: 101 timeout {} }`,
-			[]invalid.Path{"health_check.healthy_threshold", "health_check.interval", "health_check.timeout", "health_check.unhealthy_threshold"}},
-		{`plaintext {} health_check { tls {} }`, []invalid.Path{"health_check.tls"}},
-		{`passthrough {} health_check { tls {} }`, []invalid.Path{"health_check.tls"}},
-		{`passthrough {} health_check { http {} }`, []invalid.Path{"health_check.http"}},
-		{`http { protocol: HTTP_PROTOCOL_1_1 } health_check { grpc { service: "a b" } }`, []invalid.Path{"health_check.grpc", "health_check.grpc.service"}},
-		{`health_check { http { path: "x" host: "a b" method: "POST" codes { from: 100 } codes { from: 300 to: 200 } codes { from: 204 } } }`,
-			[]invalid.Path{"health_check.http.codes[0]", "health_check.http.codes[1]", "health_check.http.host", "health_check.http.method", "health_check.http.path"}},
-		{`health_check { http { method: "HEAD" body_contains: "x" } }`, []invalid.Path{"health_check.http.body_contains"}},
-		{`outlier_detection { consecutive_failures: 0 }`, []invalid.Path{"outlier_detection"}},
-		{`outlier_detection { max_ejected_percent: 0 base_ejection { seconds: 60 } max_ejection { seconds: 59 } error_rate { window { nanos: 1 } } handshake_reasons: REASON_OVERLOADED }`,
-			[]invalid.Path{"outlier_detection.error_rate.percent", "outlier_detection.error_rate.window", "outlier_detection.handshake_reasons[0]",
-				"outlier_detection.max_ejected_percent", "outlier_detection.max_ejection"}},
+	for _, test := range tests {
+		t.Run(test.what, func(t *testing.T) {
+			w.t = t
+			kind, text, _ := strings.Cut(test.text, ": ")
+			u := described(t, transports[kind], text)
+			if test.fields == "" {
+				w.put(u)
+				return
+			}
+			var fields []string
+			for _, f := range w.refused(u) {
+				fields = append(fields, strings.TrimPrefix(string(f.Field), "r0."))
+				if f.Message == "" {
+					t.Errorf("%s: no message", f.Field)
+				}
+			}
+			slices.Sort(fields)
+			if got := strings.Join(fields, " "); got != test.fields {
+				t.Errorf("faults at %s, want %s", got, test.fields)
+			}
+		})
+	}
+}
+
+func transports() map[string]*adminv1.Upstream {
+	plain := tlsUpstream("u", nil)
+	plain.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
+	pass := passthroughUpstream("u")
+	secure := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
+	fromHost := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}, ServerNameSource: adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST})
+	addresses := proto.Clone(fromHost).(*adminv1.Upstream)
+	addresses.Endpoints = []*adminv1.Endpoint{{Address: "a.example:443"}, {Address: "10.0.0.1:443"}}
+	verified := proto.Clone(addresses).(*adminv1.Upstream)
+	verified.GetTls().VerifyName = "up.example"
+	socket := proto.Clone(verified).(*adminv1.Upstream)
+	socket.Endpoints = []*adminv1.Endpoint{{Address: "unix:/run/s"}}
+	drained := proto.Clone(fromHost).(*adminv1.Upstream)
+	drained.Endpoints = []*adminv1.Endpoint{{Address: "a.example:443"}, {Address: "10.0.0.1:443", Draining: true}}
+	byDNS := proto.Clone(fromHost).(*adminv1.Upstream)
+	byDNS.Endpoints, byDNS.Dns = nil, &adminv1.Dns{Hostname: "a.example", Port: 443}
+	return map[string]*adminv1.Upstream{
+		"plain": plain, "pass": pass, "tls": secure, "host": fromHost, "host10": addresses, "verified": verified, "socket": socket, "drained": drained, "dns": byDNS,
+	}
+}
+
+func TestHealthChecksAreRefusedWhereTheyCannotWork(t *testing.T) {
+	checkFaults(t, []struct{ what, text, fields string }{
+		{"each kind: TCP", "tls: health_check { tcp {} }", ""},
+		{"TCP in plaintext", "plain: health_check { tcp {} }", ""},
+		{"TCP of what passes through", "pass: health_check { tcp {} }", ""},
+		{"a handshake", "tls: health_check { tls {} }", ""},
+		{"a request", "tls: health_check { http {} }", ""},
+		{"a request in plaintext", "plain: health_check { http {} }", ""},
+		{"a call", "tls: health_check { grpc { service: 'pay' } }", ""},
+		{"a call in plaintext", "plain: health_check { grpc {} }", ""},
+		{"everything of a request", `tls: health_check { http { path: '/well?a=b' host: 'a.example:8443' method: 'GET' codes { from: 200 to: 299 } codes { from: 401 } body_contains: 'ok' }
+			interval { nanos: 100000000 } timeout { seconds: 1 } healthy_threshold: 1 unhealthy_threshold: 100 }`, ""},
+		{"HEAD", "tls: health_check { http { method: 'HEAD' } }", ""},
+		{"an address as host", "tls: health_check { http { host: '[::1]' } }", ""},
+
+		{"nothing is asked", "tls: health_check {}", "health_check"},
+		{"too often, too long, too many", "tls: health_check { tcp {} interval { nanos: 1000000 } timeout {} healthy_threshold: 101 unhealthy_threshold: 101 }",
+			"health_check.healthy_threshold health_check.interval health_check.timeout health_check.unhealthy_threshold"},
+		{"a handshake in plaintext", "plain: health_check { tls {} }", "health_check.tls"},
+		{"a handshake of what passes through", "pass: health_check { tls {} }", "health_check.tls"},
+		{"a request of what passes through", "pass: health_check { http {} }", "health_check.http"},
+		{"a call of what passes through", "pass: health_check { grpc {} }", "health_check.grpc"},
+		{"what no request has", `tls: health_check { http { path: 'well' host: 'a b' method: 'POST' codes { from: 100 } codes { from: 300 to: 200 } codes { from: 200 to: 600 } } }`,
+			"health_check.http.codes[0] health_check.http.codes[1] health_check.http.codes[2] health_check.http.host health_check.http.method health_check.http.path"},
+		{"a fragment", "tls: health_check { http { path: '/#a' } }", "health_check.http.path"},
+		{"a blank", "tls: health_check { http { path: '/a b' } }", "health_check.http.path"},
+		{"a line's end", "tls: health_check { http { path: '/a\\r\\nb' host: 'a\\r\\nb' } }", "health_check.http.host health_check.http.path"},
+		{"a broken escape", "tls: health_check { http { path: '/%zz' } }", "health_check.http.path"},
+		{"the body of what has none", "tls: health_check { http { method: 'HEAD' body_contains: 'ok' } }", "health_check.http.body_contains"},
+		{"a service that is none", "tls: health_check { grpc { service: 'a b' } }", "health_check.grpc.service"},
+		{"a call in HTTP/1.1", "tls: health_check { grpc {} } http { protocol: HTTP_PROTOCOL_1_1 }", "health_check.grpc"},
+		{"a call that is not negotiated", "tls: health_check { grpc {} } tls { alpn: 'http/1.1' }", "health_check.grpc"},
+
+		{"the name of an endpoint", "host: health_check { tls {} }", ""},
+		{"the name of a host", "host10: health_check { http { host: 'a.example' } }", ""},
+		{"a name from DNS", "dns: health_check { grpc {} }", ""},
+		{"a name that is verified in any case", "verified: health_check { tls {} }", ""},
+		{"no name is needed", "host10: health_check { tcp {} }", ""},
+		{"no name, but no traffic", "drained: health_check { tls {} }", ""},
+		{"no name for a handshake", "host10: health_check { tls {} }", "health_check.tls"},
+		{"no name for a request", "host10: health_check { http {} }", "health_check.http"},
+		{"no name for a call", "host10: health_check { grpc {} }", "health_check.grpc"},
+		{"a path is no name", "socket: health_check { tls {} }", "health_check.tls"},
+	}, transports())
+}
+
+func TestOutlierDetectionIsRefusedWhereItHasNoMeaning(t *testing.T) {
+	checkFaults(t, []struct{ what, text, fields string }{
+		{"by default", "tls: outlier_detection {}", ""},
+		{"in plaintext", "plain: outlier_detection { consecutive_failures: 3 }", ""},
+		{"of what passes through", "pass: outlier_detection {}", ""},
+		{"everything", `tls: outlier_detection { consecutive_failures: 3 consecutive_handshake_failures: 2 handshake_reasons: [REASON_EXPIRED, REASON_UNKNOWN_CA]
+			error_rate { percent: 100 window { seconds: 30 } min_requests: 100 } base_ejection { seconds: 1 } max_ejection { seconds: 1 } max_ejected_percent: 100 }`, ""},
+		{"the share alone", "tls: outlier_detection { consecutive_failures: 0 error_rate { percent: 1 } }", ""},
+		{"handshakes alone", "tls: outlier_detection { consecutive_failures: 0 consecutive_handshake_failures: 3 }", ""},
+
+		{"nothing counts", "tls: outlier_detection { consecutive_failures: 0 }", "outlier_detection"},
+		{"handshakes in plaintext", "plain: outlier_detection { consecutive_handshake_failures: 1 handshake_reasons: REASON_EXPIRED }",
+			"outlier_detection.consecutive_handshake_failures outlier_detection.handshake_reasons"},
+		{"handshakes of what passes through", "pass: outlier_detection { consecutive_handshake_failures: 1 }", "outlier_detection.consecutive_handshake_failures"},
+		{"reasons of no handshake", "tls: outlier_detection { handshake_reasons: [REASON_UNSPECIFIED, REASON_CONNECT_REFUSED, REASON_CHECK_FAILED, REASON_EXPIRED, REASON_EXPIRED] }",
+			"outlier_detection.handshake_reasons[0] outlier_detection.handshake_reasons[1] outlier_detection.handshake_reasons[2] outlier_detection.handshake_reasons[4]"},
+		{"a reason that there is not", "tls: outlier_detection { handshake_reasons: 99 }", "outlier_detection.handshake_reasons[0]"},
+		{"reasons that are the host's", "host: outlier_detection { handshake_reasons: [REASON_NAME_MISMATCH, REASON_EXPIRED] }", "outlier_detection.handshake_reasons[0]"},
+		{"out of bounds", `tls: outlier_detection { consecutive_failures: 1000001 consecutive_handshake_failures: 1000001 error_rate { percent: 101 window { nanos: 1 } min_requests: 1000001 } max_ejected_percent: 101 }`,
+			"outlier_detection.consecutive_failures outlier_detection.consecutive_handshake_failures outlier_detection.error_rate.min_requests outlier_detection.error_rate.percent outlier_detection.error_rate.window outlier_detection.max_ejected_percent"},
+		{"no share", "tls: outlier_detection { error_rate {} max_ejected_percent: 0 }", "outlier_detection.error_rate.percent outlier_detection.max_ejected_percent"},
+		{"the first is longer than the longest", "tls: outlier_detection { base_ejection { seconds: 301 } }", "outlier_detection.max_ejection"},
+		{"the same, said", "tls: outlier_detection { base_ejection { seconds: 2 } max_ejection { seconds: 1 } }", "outlier_detection.max_ejection"},
+	}, transports())
+}
+
+// What is known of endpoints goes on over revisions as long as the same is asked.
+func TestTheSameQuestionIsKnownAgain(t *testing.T) {
+	u := transports()["tls"]
+	base := kindOf(described(t, u, "health_check { http { path: '/a' } }"))
+	for text, same := range map[string]bool{
+		"health_check { http { path: '/a' } interval { seconds: 1 } healthy_threshold: 7 }":      true,
+		"health_check { http { path: '/a' } } pool { warm: 3 } tls { verify_name: 'x.example' }": true,
+		"health_check { http { path: '/b' } }":                                                   false,
+		"health_check { http { path: '/a' codes { from: 200 } } }":                               false,
+		"health_check { tcp {} }": false,
 	} {
-		u := proto.Clone(sound).(*adminv1.Upstream)
-		more := &adminv1.Upstream{}
-		if err := prototext.Unmarshal([]byte(test.text), more); err != nil {
-			t.Fatal(err)
-		}
-		if more.Transport != nil {
-			u.Transport = nil
-		}
-		proto.Merge(u, more)
-		var fields []invalid.Path
-		for _, f := range w.refused(u) {
-			fields = append(fields, f.Field)
-		}
-		for i := range test.fields {
-			test.fields[i] = "r0." + test.fields[i]
-		}
-		if slices.Sort(fields); !slices.Equal(fields, test.fields) {
-			t.Errorf("%s: faults at %v, want %v", test.text, fields, test.fields)
+		if got := kindOf(described(t, u, text)) == base; got != same {
+			t.Errorf("%s: the same: %v", text, got)
 		}
 	}
-	// The defaults, as the API has them.
-	u := proto.Clone(sound).(*adminv1.Upstream)
-	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}}
-	u.OutlierDetection = &adminv1.OutlierDetection{}
-	w.put(u)
+	if kindOf(described(t, transports()["plain"], "health_check { http { path: '/a' } }")) == base {
+		t.Error("plaintext is the same as TLS")
+	}
+}
+
+func TestEndpointsThatTakeNoTrafficAreExplained(t *testing.T) {
+	w := newWorld(t)
+	u := described(t, transports()["plain"], "health_check { tcp {} }")
+	u.Endpoints = append(u.Endpoints, &adminv1.Endpoint{Address: "b.example:80", Draining: true})
+	w.put(u, listener("web", "127.0.0.1:1", httpP, "u"))
+	var bad invalid.List
+	endpoints := w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "web"}, &bad).GetUpstreams()[0].GetEndpoints()
+	if endpoints[0].GetUnavailableReason() != "its first health check has not been answered yet" || endpoints[1].GetUnavailableReason() != "draining" {
+		t.Errorf("%v", endpoints)
+	}
 }

@@ -148,7 +148,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		back.Host = msg.GetTls().GetServerName()
 	}
 	o.Check = s.healthCheck(msg, back.Protocol)
-	o.Outliers = s.outliers(msg.GetOutlierDetection())
+	o.Outliers = s.outliers(msg)
 	var settings *certs.ClientOptions
 	if back.TLS {
 		settings = s.clientOptions(u)

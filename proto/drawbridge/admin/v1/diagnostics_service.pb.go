@@ -896,9 +896,12 @@ type ExplainedEndpoint struct {
 	// It is a backup.
 	Backup bool `protobuf:"varint,5,opt,name=backup,proto3" json:"backup,omitempty"`
 	// It takes no new connections.
-	Draining      bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Draining bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Why it takes no traffic now, in words, as EndpointStatus has it; empty if it
+	// does.
+	UnavailableReason string `protobuf:"bytes,7,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ExplainedEndpoint) Reset() {
@@ -971,6 +974,13 @@ func (x *ExplainedEndpoint) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *ExplainedEndpoint) GetUnavailableReason() string {
+	if x != nil {
+		return x.UnavailableReason
+	}
+	return ""
 }
 
 // Asks for sessions to be forgotten.
@@ -1250,7 +1260,7 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\rtrust_bundles\x18\x06 \x03(\tR\ftrustBundles\x12E\n" +
 	"\fverification\x18\a \x01(\x0e2!.drawbridge.admin.v1.VerificationR\fverification\x12\x16\n" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12 \n" +
-	"\vpassthrough\x18\t \x01(\bR\vpassthrough\"\xb7\x01\n" +
+	"\vpassthrough\x18\t \x01(\bR\vpassthrough\"\xe6\x01\n" +
 	"\x11ExplainedEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -1258,7 +1268,8 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\fverify_names\x18\x03 \x03(\tR\vverifyNames\x12\x10\n" +
 	"\x03tls\x18\x04 \x01(\bR\x03tls\x12\x16\n" +
 	"\x06backup\x18\x05 \x01(\bR\x06backup\x12\x1a\n" +
-	"\bdraining\x18\x06 \x01(\bR\bdraining\"2\n" +
+	"\bdraining\x18\x06 \x01(\bR\bdraining\x12-\n" +
+	"\x12unavailable_reason\x18\a \x01(\tR\x11unavailableReason\"2\n" +
 	"\x14FlushSessionsRequest\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\"1\n" +
 	"\x15FlushSessionsResponse\x12\x18\n" +

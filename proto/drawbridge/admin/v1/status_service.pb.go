@@ -80,17 +80,18 @@ func (ListenerState) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{0}
 }
 
-// What the last connection attempt at an endpoint came to.
+// What an endpoint's health check says or, where there is none, what the last
+// connection attempt came to.
 type EndpointHealth int32
 
 const (
 	// Not used.
 	EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED EndpointHealth = 0
-	// None was made yet.
+	// There was none yet.
 	EndpointHealth_ENDPOINT_HEALTH_UNKNOWN EndpointHealth = 1
-	// It succeeded.
+	// It is well, or it succeeded.
 	EndpointHealth_ENDPOINT_HEALTH_UP EndpointHealth = 2
-	// It failed; last_failure tells why.
+	// It is not, or it failed; check or last_failure tells why.
 	EndpointHealth_ENDPOINT_HEALTH_DOWN EndpointHealth = 3
 )
 
@@ -1073,7 +1074,8 @@ type EndpointStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The endpoint's address.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// What the last connection attempt came to.
+	// What its health check says or, without one, what the last connection attempt
+	// came to.
 	Health EndpointHealth `protobuf:"varint,2,opt,name=health,proto3,enum=drawbridge.admin.v1.EndpointHealth" json:"health,omitempty"`
 	// Connections open now.
 	Connections uint64 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`

@@ -1,0 +1,199 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A ward is an HTTPS server that says its name, and whether it is well when it is
+// asked at /well.
+type ward struct {
+	address string
+	sick    atomic.Bool
+	asked   atomic.Int64
+}
+
+func newWard(t *testing.T, ca *certstest.CA, name string) *ward {
+	w := &ward{}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/well" {
+			io.WriteString(rw, name)
+			return
+		}
+		w.asked.Add(1)
+		if w.sick.Load() {
+			rw.WriteHeader(503)
+		}
+	}))
+	s.TLS = &tls.Config{
+		Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.example"))}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	}
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	w.address = s.Listener.Addr().String()
+	return w
+}
+
+// endpoint returns the status of one endpoint of an upstream.
+func (g *testGateway) endpoint(name string, i int) *adminv1.EndpointStatus {
+	g.t.Helper()
+	for _, u := range g.UpstreamStatuses() {
+		if u.GetName() == name {
+			return u.GetEndpoints()[i]
+		}
+	}
+	g.t.Fatalf("there is no upstream %q", name)
+	return nil
+}
+
+func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
+	ca := certstest.NewCA(t)
+	one, two := newWard(t, ca, "one"), newWard(t, ca, "two")
+	g := start(t, "")
+	events, stop := g.WatchEvents()
+	defer stop()
+	resources := append(bridgeTo(t, ca, one.address), httpListener("web", "127.0.0.1:0"))
+	up := resources[2].(*adminv1.Upstream)
+	up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: two.address})
+	up.HealthCheck = &adminv1.HealthCheck{
+		Kind:     &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well"}},
+		Interval: durationpb.New(100 * time.Millisecond), HealthyThreshold: 1, UnhealthyThreshold: 1,
+	}
+
+	// What is not made live asks nobody.
+	g.apply(store.Edit{Puts: puts(resources...), DryRun: true})
+	if n := one.asked.Load(); n != 0 {
+		t.Errorf("asked %d times for a dry run", n)
+	}
+
+	g.put(resources...)
+	url := "http://" + g.address("web") + "/"
+	answers := func() (all map[string]int) {
+		all = map[string]int{}
+		for range 10 {
+			code, body := get(t, url)
+			if code != 200 {
+				body = http.StatusText(code)
+			}
+			all[body]++
+		}
+		return all
+	}
+	if got := answers(); got["one"]+got["two"] != 10 { // the first has waited for an answer
+		t.Errorf("at first: %v", got)
+	}
+	eventually(t, "both are well", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
+
+	one.sick.Store(true)
+	down := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
+	for down.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN {
+		down = nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
+	}
+	if down.GetEndpoint() != one.address || down.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || !strings.Contains(down.GetMessage(), "it answered 503") {
+		t.Errorf("%v", down)
+	}
+	if got := answers(); got["two"] != 10 {
+		t.Errorf("with one sick: %v", got)
+	}
+	s := g.endpoint("up", 0)
+	if s.GetAvailable() || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(s.GetUnavailableReason(), "fails its health check: CHECK_FAILED: it answered 503") {
+		t.Errorf("%v", s)
+	}
+	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetTime() == nil || c.GetDuration().AsDuration() <= 0 {
+		t.Errorf("%v", c)
+	}
+	// Traffic has met with nothing of that.
+	if len(s.GetFailures()) != 0 || s.GetLastFailure() != nil {
+		t.Errorf("%v", s)
+	}
+
+	// A change of something else leaves what is known, and so does a rotation.
+	changed := proto.Clone(up).(*adminv1.Upstream)
+	changed.Endpoints[1].Weight = 5
+	g.put(changed)
+	renewed := ca.Client(t, "renewed")
+	g.put(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+		CertificateChain: string(renewed.ChainPEM), PrivateKey: string(renewed.KeyPEM)}}})
+	if a, b := g.endpoint("up", 0), g.endpoint("up", 1); a.GetAvailable() || !b.GetAvailable() {
+		t.Errorf("after a change: %v, %v", a, b)
+	}
+	if got := answers(); got["two"] != 10 {
+		t.Errorf("after a change: %v", got)
+	}
+
+	two.sick.Store(true)
+	eventually(t, "nobody is well", func() bool { return !g.endpoint("up", 1).GetAvailable() })
+	if got := answers(); got["Service Unavailable"] != 10 {
+		t.Errorf("with both sick: %v", got)
+	}
+	if !strings.Contains(g.log.String(), `"reason":"NO_ENDPOINT"`) {
+		t.Error("the log does not say why")
+	}
+	one.sick.Store(false)
+	eventually(t, "one is well again", func() bool { return g.endpoint("up", 0).GetAvailable() })
+	if got := answers(); got["one"] != 10 {
+		t.Errorf("with one well again: %v", got)
+	}
+
+	// Who is deleted is asked no more.
+	g.apply(store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "web"}, {Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"}}})
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A health check that passes says nothing about the handshakes of traffic.
+func TestHandshakesThatFailEjectWhatPassesItsCheck(t *testing.T) {
+	ca := certstest.NewCA(t)
+	good := newWard(t, ca, "good")
+	foreign := newWard(t, certstest.NewCA(t), "foreign")
+	g := start(t, "")
+	events, stop := g.WatchEvents()
+	defer stop()
+	resources := append(bridgeTo(t, ca, foreign.address), httpListener("web", "127.0.0.1:0"))
+	up := resources[2].(*adminv1.Upstream)
+	up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: good.address})
+	up.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}, Interval: durationpb.New(100 * time.Millisecond)}
+	up.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(3), BaseEjection: durationpb.New(2 * time.Second)}
+	g.put(resources...)
+	url := "http://" + g.address("web") + "/"
+	eventually(t, "both pass their checks", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
+	for range 20 { // each that goes to the foreign one goes on to the good one
+		if code, body := get(t, url); code != 200 || body != "good" {
+			t.Fatalf("%d %s", code, body)
+		}
+	}
+	ejected := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
+	if ejected.GetEndpoint() != foreign.address || ejected.GetKind() != adminv1.Kind_KIND_UPSTREAM || ejected.GetName() != "up" ||
+		ejected.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || !strings.HasPrefix(ejected.GetMessage(), "3 failed handshakes in a row") {
+		t.Errorf("%v", ejected)
+	}
+	s := g.endpoint("up", 0)
+	if s.GetAvailable() || s.GetEjectedUntil() == nil || s.GetEjections() != 1 || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP || !s.GetCheck().GetHealthy() ||
+		!strings.HasPrefix(s.GetUnavailableReason(), "ejected until ") {
+		t.Errorf("%v", s)
+	}
+	returned := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED)
+	if returned.GetEndpoint() != foreign.address || returned.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || returned.GetMessage() == "" {
+		t.Errorf("%v", returned)
+	}
+	if s := g.endpoint("up", 0); !s.GetAvailable() || s.GetEjectedUntil() != nil || s.GetEjections() != 1 {
+		t.Errorf("%v", s)
+	}
+}
