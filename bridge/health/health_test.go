@@ -256,7 +256,7 @@ func TestWhatIsNotWell(t *testing.T) {
 		{"plaintext is spoken", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},
 		{"another code", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), &p.client, "",
 			health.HTTP(health.HTTPOptions{Codes: []health.Codes{{200, 299}, {401, 401}}}), certs.ReasonCheckFailed, "it answered 503, which is not 200 to 299 or 401"},
-		{"a redirect, which nobody follows", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }), &p.client,
+		{"a redirect, which nobody follows", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), &p.client,
 			"http ", nil, certs.ReasonCheckFailed, "it answered 302"},
 		{"another body", serveHTTP(t, p.server, body("down for maintenance")), &p.client, "",
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, `the first 20 bytes of the body do not contain "ok"`},

@@ -113,7 +113,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 		{"200", code(200), get, Forward{}, false},
 		{"404", code(404), get, Forward{}, false},
 		{"500", code(500), get, Forward{}, true},
-		{"503 with a body", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "down", 503) }, get, Forward{}, true},
+		{"503 with a body", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "down", http.StatusServiceUnavailable) }, get, Forward{}, true},
 		{"gRPC OK", call("0", "body"), callGRPC, Forward{}, false},
 		{"gRPC NOT_FOUND", call("5", ""), callGRPC, Forward{}, false},
 		{"gRPC DEADLINE_EXCEEDED, which clients set", call("4", "body"), callGRPC, Forward{}, false},
