@@ -129,6 +129,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false},
 		{"clients that do not send their body in time", func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, stall,
 			Forward{Timeout: 30 * time.Millisecond}, false},
+		{"no response in the time of a try", hang(""), get, Forward{Retry: &Retry{PerTry: 30 * time.Millisecond}}, true},
 	} {
 		for name, p := range map[string]Protocol{"HTTP/1.1": HTTP1, "HTTP/2": HTTP2} {
 			t.Run(test.name+" over "+name, func(t *testing.T) {
@@ -136,7 +137,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 				w := newWorld(t)
 				back := w.judgedAt(p, w.server(test.answer, "h2", "http/1.1"))
 				action := to(back)
-				action.Forward.Timeout, action.Forward.TotalTimeout = test.bounds.Timeout, test.bounds.TotalTimeout
+				action.Forward.Timeout, action.Forward.TotalTimeout, action.Forward.Retry = test.bounds.Timeout, test.bounds.TotalTimeout, test.bounds.Retry
 				s, address := w.gateway(fixed(&Table{Default: action}))
 				available := func() bool { return back.options.Upstream.Status()[0].Available }
 				// On a slow machine the time may be over before there is a connection,
