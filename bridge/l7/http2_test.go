@@ -103,7 +103,7 @@ func TestWhatIsLeftOfAConnectionIsGivenBack(t *testing.T) {
 	var lent atomic.Int64
 	s.buffers.Count(&lent)
 	c := w.dial(w.serve(s))
-	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+strings.Repeat("no frames", 2000))
+	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+strings.Repeat("no frames", 100_000))
 	_, _ = io.Copy(io.Discard, c)
 	eventually(t, "the connection is gone, and no buffer is lent", func() bool { return s.Stats().Open == 0 && lent.Load() == 0 })
 }
