@@ -249,6 +249,7 @@ func TestARecordOfAnAnnouncedClient(t *testing.T) {
 	peer := c.raw.LocalAddr().String()
 	_ = c.closeWrite()
 	c.wantEnd(t, "", clean)
+	eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // else they may change places
 	missing := g.dial(t, nil)
 	missing.send(t, "GET / HTTP/1.1\r\n\r\n")
 	_, _ = io.Copy(io.Discard, missing)
