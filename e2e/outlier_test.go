@@ -1,0 +1,48 @@
+// An nginx of a group that fails what it is asked is left alone for a while: most
+// clients never see that it fails, and it is taken back when its time is over.
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	one, two := startWard(t, a, "one"), startWard(t, a, "two")
+	g := startGateway(t)
+	events := g.watchEvents()
+	web := upstream("web", a.settings(), one.address(0), two.address(0))
+	web.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(3), BaseEjection: durationpb.New(2 * time.Second)}
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), web, listener("web", protocolHTTP, "web"))
+	one.mark("broken", true)
+	clients := newCrowd(t, "http://"+g.address("web")+"/")
+	ejected := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
+	if ejected.GetEndpoint() != one.address(0) || ejected.GetName() != "web" || !strings.HasPrefix(ejected.GetMessage(), "3 failures in a row") {
+		t.Errorf("told as %v", ejected)
+	}
+	e := g.endpoint("web", one.address(0))
+	if e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectedUntil() == nil || !strings.Contains(e.GetUnavailableReason(), "3 failures in a row") {
+		t.Errorf("%v", e)
+	}
+	if out := g.cli("status").String(); !strings.Contains(out, "ejected") {
+		t.Errorf("status shows\n%s", out)
+	}
+	one.mark("broken", false)
+	events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED)
+	// Here it is asked by one client at a time, and so three have seen it fail.
+	if answers := clients.take(); answers["500"] != 3 || answers["two"]+answers["one"]+3 != sum(answers) {
+		t.Errorf("until it returned: %v", answers)
+	}
+	if e := g.endpoint("web", one.address(0)); !e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectedUntil() != nil {
+		t.Errorf("%v", e)
+	}
+	eventually(t, "it answers again", func() bool { return clients.take()["one"] > 0 })
+}
