@@ -154,6 +154,11 @@ var rows = []row{
 		service: proxy.Service{HTTP: true, ListenTLS: true},
 		work:    work{load: load.HTTP(8, 10<<20, load.Bytes), workers: 8}, unit: perGiB,
 	},
+	{
+		name: "http-bulk-up", title: "8 keep-alive connections, POST of 10 MiB, HTTP/1.1 in, HTTPS/1.1 to the backend",
+		service: proxy.Service{HTTP: true},
+		work:    work{load: load.HTTPUp(8, 10<<20), workers: 8, atBackend: true}, unit: perGiB,
+	},
 	httpConns(1), httpConns(1000),
 	{
 		name: "http-idle-1000", title: "1,000 keep-alive clients that have each had an answer, after 5 s of silence",

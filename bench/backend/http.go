@@ -15,8 +15,8 @@ import (
 
 // StartHTTP serves HTTP on a port of loopback that the kernel chooses: HTTP/1.1,
 // and HTTP/2 too if config offers h2. A path
-// /bytes/N/SEED is answered with N bytes of the pattern of that seed, and
-// WebSocketPath speaks WebSocket.
+// /bytes/N/SEED is answered with N bytes of the pattern of that seed, /sink/N/SEED
+// takes them, and WebSocketPath speaks WebSocket.
 func StartHTTP(config *tls.Config) (*Backend, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -28,7 +28,8 @@ func StartHTTP(config *tls.Config) (*Backend, error) {
 	protocols.SetHTTP2(slices.Contains(config.NextProtos, "h2"))
 	mux := http.NewServeMux()
 	mux.HandleFunc(WebSocketPath, echoMessages)
-	mux.HandleFunc("/", b.answer)
+	mux.HandleFunc("/bytes/", b.answer)
+	mux.HandleFunc("/sink/", b.take)
 	server := &http.Server{
 		Handler: mux, TLSConfig: b.counted(config), Protocols: &protocols,
 		ErrorLog: log.New(io.Discard, "", 0), // of connections that proxies gave up
@@ -52,10 +53,8 @@ func (b *Backend) counted(config *tls.Config) *tls.Config {
 }
 
 func (b *Backend) answer(w http.ResponseWriter, r *http.Request) {
-	size, seed, ok := parsePath(r.URL.Path)
+	size, seed, ok := b.asked(w, r, "/bytes/")
 	if !ok {
-		b.Mismatched.Add(1)
-		http.Error(w, "no such path", http.StatusNotFound)
 		return
 	}
 	h := w.Header()
@@ -70,12 +69,43 @@ func (b *Backend) answer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// take takes a body, and answers without one.
+func (b *Backend) take(w http.ResponseWriter, r *http.Request) {
+	size, seed, ok := b.asked(w, r, "/sink/")
+	if !ok {
+		return
+	}
+	buf := make([]byte, 64<<10)
+	for offset := uint64(0); ; {
+		n, err := r.Body.Read(buf)
+		if !wire.Matches(seed, offset, buf[:n]) || err == io.EOF && offset+uint64(n) != size {
+			b.Mismatched.Add(1)
+			http.Error(w, "not what was to come", http.StatusBadRequest)
+			return
+		}
+		offset += uint64(n)
+		b.Received.Add(int64(n))
+		if err != nil {
+			return // at the end, or the client is gone
+		}
+	}
+}
+
+// asked returns what a request is for, and answers one that is for nothing.
+func (b *Backend) asked(w http.ResponseWriter, r *http.Request, prefix string) (size, seed uint64, ok bool) {
+	if size, seed, ok = parsePath(r.URL.Path, prefix); !ok {
+		b.Mismatched.Add(1)
+		http.Error(w, "no such path", http.StatusNotFound)
+	}
+	return size, seed, ok
+}
+
 // octets is a header's value; it is never modified.
 var octets = []string{"application/octet-stream"}
 
-// parsePath reads /bytes/N/SEED, the seed in hexadecimal.
-func parsePath(path string) (size, seed uint64, ok bool) {
-	path, ok = strings.CutPrefix(path, "/bytes/")
+// parsePath reads what follows a prefix: N/SEED, the seed in hexadecimal.
+func parsePath(path, prefix string) (size, seed uint64, ok bool) {
+	path, ok = strings.CutPrefix(path, prefix)
 	n, s, found := strings.Cut(path, "/")
 	size, errSize := strconv.ParseUint(n, 10, 40)
 	seed, errSeed := strconv.ParseUint(s, 16, 64)

@@ -109,6 +109,11 @@ func (c *httpConn) get(count func(int)) error {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
+	return c.answer(seed, count)
+}
+
+// answer reads an answer.
+func (c *httpConn) answer(seed uint64, count func(int)) error {
 	have := 0
 	for {
 		n, err := c.conn.Read(c.buf[have:])

@@ -155,6 +155,8 @@ func nginxPass(s Service) string {
     proxy_http_version 1.1;
     ` + connection + `
     proxy_set_header Host $host;
+    client_max_body_size 0;
+    proxy_request_buffering off;
     proxy_max_temp_file_size 0;
     proxy_buffer_size 16k;
     proxy_buffers 16 32k;

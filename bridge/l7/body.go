@@ -109,9 +109,11 @@ func (b *body) ready(in *inflow) bool {
 			return true
 		}
 		if in.tls != nil && !in.open {
+			in.release() // before a wait, if need be
 			return false
 		}
 		if got, err := in.try(); !got {
+			in.release()
 			return err != nil
 		}
 	}

@@ -71,6 +71,13 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// TryWrite is Direct's.
+func (c *conn) TryWrite(p []byte) (int, error) {
+	n, err := c.direct.TryWrite(p)
+	c.server.counters.toClient.Add(uint64(n))
+	return n, err
+}
+
 // SyscallConn gives access to the socket, of which not every connection has
 // one.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {

@@ -43,15 +43,7 @@ func (in *inflow) more() error {
 		if got, err := in.try(); got || err != nil {
 			return err
 		}
-		if len(in.unread) == 0 {
-			in.release()
-		} else if in.lent {
-			in.own = in.pool.Get()
-			in.end = copy(*in.own, in.unread)
-			in.unread = (*in.own)[:in.end]
-			in.lent = false
-			in.sock.Release()
-		}
+		in.shrink()
 		if err := in.fill(); err != nil {
 			return err
 		}
@@ -86,7 +78,7 @@ func (in *inflow) decrypt() (got bool, err error) {
 	}
 	for {
 		if in.own == nil {
-			in.own = in.pool.Get()
+			in.own = in.pool.LendMuch(in.want())
 		}
 		if !got {
 			in.room()
@@ -111,6 +103,18 @@ func (in *inflow) decrypt() (got bool, err error) {
 	}
 }
 
+// want returns how much room is wanted for what can be decrypted: all of it, if
+// it is much, and what may be left of an earlier record.
+func (in *inflow) want() int {
+	if n := len(in.sock.Taken()); n > socket.BufferSize {
+		return n + maxRecord
+	}
+	return socket.BufferSize
+}
+
+// maxRecord is as much as a record of TLS carries.
+const maxRecord = 16 << 10
+
 // room sees to it that own has room behind what is unread.
 func (in *inflow) room() {
 	if in.end < len(*in.own) {
@@ -118,13 +122,13 @@ func (in *inflow) room() {
 	}
 	if len(in.unread) < len(*in.own) {
 		in.end = copy(*in.own, in.unread)
-		in.unread = (*in.own)[:in.end]
-		return
+	} else {
+		larger := in.pool.Lend(2 * len(*in.own))
+		in.end = copy(*larger, in.unread)
+		in.pool.Put(in.own)
+		in.own = larger
 	}
-	larger := make([]byte, 2*len(*in.own))
-	end := copy(larger, in.unread)
-	in.giveBack()
-	in.own, in.end, in.unread = &larger, end, larger[:end]
+	in.unread = (*in.own)[:in.end]
 }
 
 // grown says that n bytes were put behind what is unread.
@@ -206,6 +210,27 @@ func (in *inflow) release() {
 	in.giveBack()
 }
 
+// shrink is called before a wait: what is unread is held in a buffer no larger
+// than it needs.
+func (in *inflow) shrink() {
+	n := len(in.unread)
+	switch {
+	case n == 0:
+		in.release()
+	case in.lent:
+		in.own = in.pool.Lend(n)
+		in.end = copy(*in.own, in.unread)
+		in.unread = (*in.own)[:n]
+		in.lent = false
+		in.sock.Release()
+	default:
+		if b := in.pool.Shrink(in.own, in.unread); b != in.own {
+			in.own, in.end, in.unread = b, n, (*b)[:n]
+		}
+	}
+	in.sock.Shrink()
+}
+
 // drop gives back every buffer, and with it what is unread.
 func (in *inflow) drop() {
 	in.lent = false
@@ -216,9 +241,7 @@ func (in *inflow) drop() {
 func (in *inflow) giveBack() {
 	in.unread = nil
 	if in.own != nil {
-		if len(*in.own) == socket.BufferSize {
-			in.pool.Put(in.own)
-		}
+		in.pool.Put(in.own)
 		in.own, in.end = nil, 0
 	}
 }

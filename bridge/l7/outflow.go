@@ -17,7 +17,9 @@ import (
 type outflow struct {
 	conn net.Conn // sock, or TLS on top of it
 	sock *socket.Socket
+	tls  bool
 	pool *socket.Pool
+	from *inflow // whose bytes are written, see flow; else nil
 
 	dropped func() // drop, if it is made; nil
 
@@ -37,10 +39,11 @@ var errLength = errors.New("the body is not as long as its head said")
 const direct = 8 << 10
 
 func newOutflow(conn net.Conn, sock *socket.Socket, pool *socket.Pool) outflow {
-	if conn != net.Conn(sock) {
+	secure := conn != net.Conn(sock)
+	if secure {
 		sock.Gather(pool) // the records of one write
 	}
-	return outflow{conn: conn, sock: sock, pool: pool}
+	return outflow{conn: conn, sock: sock, tls: secure, pool: pool}
 }
 
 // begin returns what is held, to append to; keep takes what came of it.
@@ -64,7 +67,7 @@ func (o *outflow) write(p []byte) error {
 		return nil
 	}
 	if o.push(); o.err == nil {
-		_, o.err = o.conn.Write(p)
+		o.err = o.send(p)
 	}
 	return o.err
 }
@@ -121,6 +124,28 @@ func (o *outflow) closeWrite() error {
 	return o.sock.CloseWrite()
 }
 
+// send writes p to the connection. While that takes no more nothing is held but
+// what is left of p.
+func (o *outflow) send(p []byte) error {
+	if o.tls {
+		o.sock.Expect(len(p)) // so that it is Flush that waits
+		_, err := o.conn.Write(p)
+		return err
+	}
+	n, err := o.sock.TryWrite(p)
+	if n == len(p) || err != nil {
+		return err
+	}
+	rest := o.pool.Lend(len(p) - n)
+	defer o.pool.Put(rest)
+	n = copy(*rest, p[n:])
+	if o.from != nil {
+		o.from.shrink() // p with it
+	}
+	_, err = o.conn.Write((*rest)[:n])
+	return err
+}
+
 // flush sends everything that is held.
 func (o *outflow) flush() error {
 	o.push()
@@ -161,6 +186,50 @@ func (o *outflow) writeChunk(p []byte) error {
 	}
 	o.keep(append(o.begin(), http1.ChunkEnd...))
 	return nil
+}
+
+// A flow is what arrives on one connection and is sent on another. As long as
+// both know it, much of it is moved at once, and neither holds much while it
+// waits.
+type flow struct {
+	in  *inflow
+	out *outflow
+}
+
+// flowOf returns the flow from a front to a back or from a back to a front, no
+// flow if one of them is not a connection of its own.
+func flowOf(from, to any) (f flow) {
+	switch from := from.(type) {
+	case *front1:
+		f.in = &from.in
+	case *conn1:
+		f.in = &from.in
+	}
+	switch to := to.(type) {
+	case *front1:
+		f.out = &to.out
+	case *conn1:
+		f.out = &to.out
+	}
+	if f.in == nil || f.out == nil {
+		return flow{}
+	}
+	return f
+}
+
+// begin lets both sides know; end lets them forget.
+func (f flow) begin() {
+	if f.in != nil {
+		f.in.sock.FlowInto(f.out.sock)
+		f.out.from = f.in
+	}
+}
+
+func (f flow) end() {
+	if f.in != nil {
+		f.in.sock.FlowInto(nil)
+		f.out.from = nil
+	}
 }
 
 // maxChunkLine is more bytes than a chunk has besides its data.

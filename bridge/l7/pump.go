@@ -173,6 +173,9 @@ func (x *exchange) upload(b back, number int) {
 		x.replay.upload(b, number)
 		return
 	}
+	f := flowOf(x.front, b)
+	f.begin()
+	defer f.end()
 	for {
 		if !x.front.Buffered() && b.Flush() != nil {
 			break
@@ -301,13 +304,36 @@ func (x *exchange) relay(b back) {
 // download carries the response's body.
 func (x *exchange) download(b back) {
 	defer x.endWatch()
+	readErr, err := x.carryBody(b)
+	switch {
+	case err != nil: // the client's
+	case readErr == io.EOF:
+		x.complete(b)
+		return
+	default:
+		if err = readErr; x.stall.found.Load() {
+			err = errStalled
+		}
+		if x.judgeBroken(err); err == errStalled || !x.ended() {
+			x.logFailure(x.back.options.Upstream.Name(), x.code, err)
+			_ = x.front.Flush() // as far as it came
+		}
+	}
+	x.drop(b, err)
+	x.abort(err)
+}
+
+// carryBody passes on the response's body, until b ends it or the client takes no
+// more of it.
+func (x *exchange) carryBody(b back) (readErr, writeErr error) {
+	f := flowOf(b, x.front)
+	f.begin()
+	defer f.end()
 	for {
 		waits := !b.Buffered()
 		if waits {
 			if err := x.front.Flush(); err != nil {
-				x.drop(b, err)
-				x.abort(err)
-				return
+				return nil, err
 			}
 			x.watch()
 		}
@@ -315,26 +341,11 @@ func (x *exchange) download(b back) {
 		if waits {
 			x.unwatch()
 		}
-		switch {
-		case err == io.EOF:
-			x.complete(b)
-			return
-		case err != nil:
-			if x.stall.found.Load() {
-				err = errStalled
-			}
-			if x.judgeBroken(err); err == errStalled || !x.ended() {
-				x.logFailure(x.back.options.Upstream.Name(), x.code, err)
-				_ = x.front.Flush() // as far as it came
-			}
-			x.drop(b, err)
-			x.abort(err)
-			return
+		if err != nil {
+			return err, nil
 		}
 		if err := x.front.Write(p); err != nil {
-			x.drop(b, err)
-			x.abort(err)
-			return
+			return nil, err
 		}
 		x.noted.toClient += uint64(len(p))
 	}

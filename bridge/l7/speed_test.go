@@ -92,3 +92,52 @@ func BenchmarkSmallRequestAlone(b *testing.B) {
 		})
 	}
 }
+
+// What 4 MiB from a TLS upstream cost in all, to a plaintext client.
+func BenchmarkLargeResponseAlone(b *testing.B) {
+	const size, piece = 4 << 20, 32 << 10
+	chunks := []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+	for range size / piece {
+		chunks = fmt.Appendf(chunks, "%x\r\n%0*d\r\n", piece, piece, 0)
+	}
+	for name, response := range map[string][]byte{
+		"sized":     fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%0*d", size, size, 0),
+		"in chunks": append(chunks, "0\r\n\r\n"...),
+	} {
+		b.Run(name, func(b *testing.B) {
+			w := newWorld(b)
+			s := New(Options{Table: fixed(&Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), canned(response))))})})
+			ln := listen(b)
+			done := make(chan error, 1)
+			go func() { done <- s.Serve(ln) }()
+			b.Cleanup(func() { _ = s.Shutdown(context.Background()); <-done })
+			c := w.dial(ln.Addr().String())
+			_ = c.SetDeadline(time.Time{})
+			buf := make([]byte, 128<<10)
+			get := func() {
+				c.send("GET / HTTP/1.1", "Host: a.example")
+				for n, end := 0, size; n < end; {
+					m, err := c.Conn.Read(buf)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if n == 0 {
+						end = bytes.Index(buf[:m], []byte("\r\n\r\n")) + 4 + size
+						if name == "in chunks" {
+							end += len("8000\r\n\r\n")*size/piece + len("0\r\n\r\n")
+						}
+					}
+					n += m
+				}
+			}
+			get()
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				get()
+			}
+			b.StopTimer()
+			c.Close()
+		})
+	}
+}

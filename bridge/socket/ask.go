@@ -34,6 +34,7 @@ func (s *Socket) Ask(p []byte, sent func()) error {
 		p, sent = (*s.out.buf)[:s.out.n], s.in.drop
 	}
 	s.in.asked, s.in.request, s.in.sent, s.in.err = false, p, sent, nil
+	s.in.last = 0
 	err := s.in.raw.Read(s.in.ask)
 	rest := s.in.request
 	s.in.request = nil

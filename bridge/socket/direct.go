@@ -14,6 +14,7 @@ type Direct struct {
 	p    []byte
 	n    int
 	err  error
+	once bool // not to wait
 }
 
 // NewDirect returns a Direct that writes to conn.
@@ -33,7 +34,20 @@ func (d *Direct) Write(p []byte) (int, error) {
 	if d.raw == nil || len(p) == 0 {
 		return d.conn.Write(p)
 	}
-	d.p, d.n, d.err = p, 0, nil
+	return d.write(p, false)
+}
+
+// TryWrite writes as much as goes without waiting: nothing to what is no kernel
+// socket. That it is not all is no error.
+func (d *Direct) TryWrite(p []byte) (int, error) {
+	if d.raw == nil || len(p) == 0 {
+		return 0, nil
+	}
+	return d.write(p, true)
+}
+
+func (d *Direct) write(p []byte, once bool) (int, error) {
+	d.p, d.n, d.err, d.once = p, 0, nil, once
 	err := d.raw.Write(d.try)
 	d.p = nil
 	if err == nil {
@@ -49,7 +63,7 @@ func (d *Direct) tryWrite(fd uintptr) bool {
 		n, err := WriteNow(int(fd), d.p[d.n:])
 		d.n += n
 		if err == syscall.EAGAIN {
-			return false
+			return d.once
 		}
 		if err != nil {
 			d.err = err

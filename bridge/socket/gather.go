@@ -46,6 +46,20 @@ func (s *Socket) Flush() error {
 	return s.flushLocked()
 }
 
+// Expect says that n bytes are about to be written, to TLS on top of s perhaps:
+// it makes room to hold all of them, if there is a buffer for so many.
+func (s *Socket) Expect(n int) {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	if s.out.pool == nil || s.out.err != nil {
+		return
+	}
+	// With what TLS adds to each record.
+	if n += s.out.n + slack/2; n > s.haveLocked() {
+		s.growLocked(s.out.pool.LendMuch(n))
+	}
+}
+
 // Held returns how many bytes wait to be flushed.
 func (s *Socket) Held() int {
 	s.out.mu.Lock()
@@ -58,7 +72,14 @@ func (s *Socket) flushLocked() error {
 		s.dropLocked()
 		return s.out.err
 	}
-	_, err := s.send((*s.out.buf)[:s.out.n])
+	n, err := s.TryWrite((*s.out.buf)[:s.out.n])
+	if err == nil && n < s.out.n {
+		rest := (*s.out.buf)[n:s.out.n] // the wait may be long
+		if b := s.out.pool.Shrink(s.out.buf, rest); b != s.out.buf {
+			s.out.buf, rest = b, (*b)[:len(rest)]
+		}
+		_, err = s.send(rest)
+	}
 	s.out.err = err
 	s.dropLocked()
 	return err
@@ -67,7 +88,7 @@ func (s *Socket) flushLocked() error {
 // dropLocked forgets what is held.
 func (s *Socket) dropLocked() {
 	if s.out.buf != nil {
-		s.out.pool.put(s.out.buf)
+		s.out.pool.Put(s.out.buf)
 		s.out.buf, s.out.n = nil, 0
 	}
 }
@@ -100,35 +121,57 @@ func (s *Socket) Write(p []byte) (int, error) {
 // roomLocked sees to it that n more bytes can be held, if need be by sending
 // what is held. Without a buffer afterwards n is too much to be held at all.
 func (s *Socket) roomLocked(n int) error {
-	have := 0
-	if s.out.buf != nil {
-		have = len(*s.out.buf)
-	}
-	switch {
-	case s.out.n+n <= have:
-	case s.out.n+n > bulkSize:
+	switch held := s.out.n + n; {
+	case held <= s.haveLocked():
+	case held <= bulkSize:
+		s.growLocked(s.out.pool.Lend(held))
+	default:
 		if err := s.flushLocked(); err != nil {
 			return err
 		}
 		if n <= BufferSize {
-			s.out.buf = s.out.pool.getBulk() // it has just been needed
+			s.out.buf = s.out.pool.Lend(bulkSize) // it has just been needed
 		}
-	case s.out.n+n > BufferSize:
-		bulk := s.out.pool.getBulk()
-		if s.out.buf != nil {
-			copy(*bulk, (*s.out.buf)[:s.out.n])
-			s.out.pool.put(s.out.buf)
-		}
-		s.out.buf = bulk
-	default:
-		s.out.buf = s.out.pool.Get()
 	}
 	return nil
+}
+
+// haveLocked returns the length of the buffer.
+func (s *Socket) haveLocked() int {
+	if s.out.buf == nil {
+		return 0
+	}
+	return len(*s.out.buf)
+}
+
+// growLocked makes buf the buffer if it is the larger one.
+func (s *Socket) growLocked(buf *[]byte) {
+	if len(*buf) <= s.haveLocked() {
+		s.out.pool.Put(buf)
+		return
+	}
+	if s.out.buf != nil {
+		copy(*buf, (*s.out.buf)[:s.out.n])
+		s.out.pool.Put(s.out.buf)
+	}
+	s.out.buf = buf
 }
 
 // send writes p to the connection, as HearFirst says.
 func (s *Socket) send(p []byte) (int, error) {
 	n, err := s.write(p)
+	return s.heard(p, n, err)
+}
+
+// TryWrite sends as much of p as goes without waiting, which may be nothing:
+// that is no error. It is not for a Socket that gathers, or was handed over.
+func (s *Socket) TryWrite(p []byte) (int, error) {
+	n, err := s.tryWrite(p)
+	return s.heard(p, n, err)
+}
+
+// heard returns what a write of p came to, as HearFirst says.
+func (s *Socket) heard(p []byte, n int, err error) (int, error) {
 	if err != nil && s.unheard.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return len(p), nil
 	}
@@ -137,14 +180,32 @@ func (s *Socket) send(p []byte) (int, error) {
 
 // write writes p to the connection.
 func (s *Socket) write(p []byte) (int, error) {
+	if d := s.toDirect(); d != nil {
+		return d.Write(p)
+	}
+	return s.Conn.Write(p)
+}
+
+func (s *Socket) tryWrite(p []byte) (int, error) {
+	if d := s.toDirect(); d != nil {
+		return d.TryWrite(p)
+	}
+	if c, ok := s.Conn.(interface{ TryWrite([]byte) (int, error) }); ok {
+		return c.TryWrite(p)
+	}
+	return 0, nil
+}
+
+// toDirect returns the Direct to write with, nil if the connection is not such.
+func (s *Socket) toDirect() *Direct {
 	switch s.Conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		if s.direct == nil {
 			s.direct = NewDirect(s.Conn)
 		}
-		return s.direct.Write(p)
+		return s.direct
 	}
-	return s.Conn.Write(p)
+	return nil
 }
 
 // sendLast sends what is held as far as that needs no wait: s is being closed.

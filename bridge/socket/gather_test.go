@@ -64,7 +64,7 @@ func TestGatheringIsBounded(t *testing.T) {
 		if n, err := s.Write(p); n != size || err != nil {
 			t.Fatal(n, err)
 		}
-		if s.Held() > 128<<10 {
+		if s.Held() > 160<<10 {
 			t.Fatalf("holds %d", s.Held())
 		}
 	}

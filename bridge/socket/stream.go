@@ -25,9 +25,13 @@ type stream struct {
 	look  func(fd uintptr)
 	buf   *[]byte // nil unless something was taken in
 	taken []byte  // the part of *buf not consumed yet
-	full  bool    // the last read filled its buffer: more is likely to follow
+	last  int     // what the last read brought: likely what the next one will
 	n     int
 	err   error
+
+	into    *Socket          // where it goes; nil: not known
+	measure func(fd uintptr) // sets room; nil until it is needed
+	room    int              // how much into's kernel buffer can take
 
 	// Of Ask.
 	ask     func(fd uintptr) bool
@@ -104,7 +108,7 @@ func (s *Socket) TryFill() error {
 
 // filled looks at what a read came to.
 func (s *Socket) filled() error {
-	s.in.full = s.in.n == len(*s.in.buf)
+	s.in.last = s.in.n
 	if s.in.n > 0 { // an error that came with bytes comes again without them
 		s.in.taken = (*s.in.buf)[:s.in.n]
 		s.unheard.Store(false)
@@ -121,18 +125,37 @@ func (s *Socket) filled() error {
 // become readable. The attempt itself has to read: the readiness of an
 // edge-triggered poller is forgotten when a wait begins.
 func (s *Socket) tryRead(fd uintptr) bool {
-	if s.in.full {
-		s.in.buf = s.in.pool.getBulk()
-	} else {
-		s.in.buf = s.in.pool.Get()
-	}
-	s.in.n, s.in.err = ReadNow(int(fd), *s.in.buf)
+	n := s.appetite()
+	s.in.buf = s.in.pool.LendMuch(n)
+	s.in.n, s.in.err = ReadNow(int(fd), (*s.in.buf)[:min(n, len(*s.in.buf))])
 	if s.in.err == syscall.EAGAIN {
 		s.Release()
-		s.in.full = false
 		return false
 	}
 	return true
+}
+
+// FlowInto says that what is read from s is written to another Socket, whose
+// Stream was called too; nil: that nothing is known of it. While s is in full
+// flow as much is read at once as that has room for: the more, the fewer times
+// are peers woken, and little is left if it stops taking. The reading goroutine
+// calls it.
+func (s *Socket) FlowInto(to *Socket) { s.in.into = to }
+
+// appetite returns how much to read at once.
+func (s *Socket) appetite() int {
+	switch {
+	case s.in.last < BufferSize:
+		return BufferSize
+	case s.in.last < bulkSize || s.in.into == nil || s.in.into.in.raw == nil:
+		return bulkSize
+	}
+	if s.in.measure == nil {
+		s.in.measure = func(fd uintptr) { s.in.room = Room(int(fd)) }
+	}
+	s.in.room = 0
+	_ = s.in.into.in.raw.Control(s.in.measure) // fails only if it is closed, and then so does writing
+	return min(max(s.in.room, bulkSize), flowSize)
 }
 
 // Taken returns what Fill took in and nobody has consumed. It is valid until
@@ -143,8 +166,18 @@ func (s *Socket) Taken() []byte { return s.in.taken }
 func (s *Socket) Release() {
 	s.in.taken = nil
 	if s.in.buf != nil {
-		s.in.pool.put(s.in.buf)
+		s.in.pool.Put(s.in.buf)
 		s.in.buf = nil
+	}
+}
+
+// Shrink is called before a wait for something else: what Fill took in and nobody
+// has consumed is held in a buffer no larger than it needs.
+func (s *Socket) Shrink() {
+	if len(s.in.taken) == 0 {
+		s.Release()
+	} else if b := s.in.pool.Shrink(s.in.buf, s.in.taken); b != s.in.buf {
+		s.in.buf, s.in.taken = b, (*b)[:len(s.in.taken)]
 	}
 }
 

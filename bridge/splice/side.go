@@ -125,6 +125,15 @@ func (x *side) sendQueued() (int, error) {
 	return sent, nil
 }
 
+// room returns how much the kernel can hold of what is sent to the side, 0 if
+// that is not known.
+func (x *side) room() int {
+	if x.unix {
+		return 0
+	}
+	return socket.Room(x.fd)
+}
+
 // closeWrite begins to end the stream towards the side: with close_notify or a
 // FIN. Nothing may be queued. It has ended when nothing is queued again.
 func (x *side) closeWrite() error {

@@ -22,16 +22,3 @@ func epollNow(epoll int, events []unix.EpollEvent) int {
 		return -1
 	}
 }
-
-// room returns how much the kernel can hold of what is sent to the side, 0 if
-// that is not known.
-func (x *side) room() int {
-	var mem [9]uint32 // SK_MEMINFO_*
-	size := uint32(unsafe.Sizeof(mem))
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(x.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 || x.unix {
-		return 0
-	}
-	return int(mem[unix.SK_MEMINFO_SNDBUF]) - int(mem[unix.SK_MEMINFO_WMEM_QUEUED])
-}

@@ -1,0 +1,75 @@
+package l7
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// connected returns both ends of a connection.
+func connected(t *testing.T) (near, far net.Conn) {
+	t.Helper()
+	ln := listen(t)
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err = ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close(); far.Close() })
+	_ = near.SetDeadline(time.Now().Add(patience))
+	_ = far.SetDeadline(time.Now().Add(patience))
+	return near, far
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// A head larger than a buffer may begin in what was read along with the end of
+// a body in full flow: none of it may be lost while the rest is waited for.
+func TestWhatIsUnreadIsKeptWholeByAWait(t *testing.T) {
+	near, far := connected(t)
+	in := newInflow(socket.New(near, nil), nil, new(socket.Pool), nil)
+	defer in.drop()
+	send := func(b []byte) {
+		if _, err := far.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(make([]byte, socket.BufferSize)) // so that the next read is a large one
+	for n := 0; n < socket.BufferSize; {
+		if err := in.more(); err != nil {
+			t.Fatal(err)
+		}
+		n += len(in.unread)
+		in.consume(len(in.unread))
+	}
+	head := randomBytes(300 << 10)
+	send(head[:100<<10])
+	for len(in.unread) < 100<<10 {
+		if err := in.more(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() { _, _ = far.Write(head[100<<10:]) }()
+	for len(in.unread) < len(head) {
+		if err := in.more(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(in.unread, head) {
+		t.Error("what was unread is not what was sent")
+	}
+}

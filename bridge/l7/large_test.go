@@ -1,0 +1,116 @@
+package l7
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// echoWhole sends back a request's body as it comes, in pieces of all sizes.
+var echoWhole = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		_ = http.NewResponseController(rw).EnableFullDuplex()
+	}
+	if r.ContentLength > 0 {
+		rw.Header().Set("Content-Length", fmt.Sprint(r.ContentLength))
+	}
+	buf := make([]byte, 200<<10)
+	for {
+		n, err := r.Body.Read(buf[:rand.IntN(len(buf))+1])
+		if _, werr := rw.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+})
+
+// Much is moved at once while both sides take it, and less when one of them
+// does not: either way every byte arrives.
+func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
+	sent := randomBytes(6 << 20)
+	for name, chunked := range map[string]bool{"sized": false, "in chunks": true} {
+		t.Run(name, func(t *testing.T) {
+			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+				table.Default = to(w.back(HTTP1, w.server(echoWhole)))
+				_, address := w.gateway(fixed(table))
+				for _, buffer := range []int{0, 0, 64 << 10} {
+					c := w.dial(address)
+					if buffer > 0 { // a client that is mostly behind
+						_ = c.Conn.(*net.TCPConn).SetReadBuffer(buffer)
+					}
+					if scheme == "https" {
+						tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+						c.Conn, c.r = tc, bufio.NewReader(tc)
+					}
+					var body io.Reader = bytes.NewReader(sent)
+					if chunked {
+						body = io.MultiReader(body)
+					}
+					r, _ := http.NewRequest("POST", "http://a.example/", body)
+					wrote := make(chan error, 1)
+					go func() { wrote <- r.Write(c.Conn) }()
+					res, got := c.answer(t, "POST")
+					if err := <-wrote; err != nil || res.StatusCode != 200 || got != string(sent) {
+						t.Fatalf("%d, %d of %d bytes, %v", res.StatusCode, len(got), len(sent), err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// There are only so many of the largest buffers: clients who take nothing any
+// more have none of them.
+func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
+	const clients, largest = 70, 64
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		piece := make([]byte, 64<<10)
+		back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			for {
+				if _, err := rw.Write(piece); err != nil {
+					return
+				}
+			}
+		})))
+		table.Default = to(back)
+		s, address := w.gateway(fixed(table))
+		for range clients {
+			c := w.dial(address)
+			_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is stuck
+			if scheme == "https" {
+				c.Conn = tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+			}
+			c.send("GET / HTTP/1.1", "Host: a.example")
+			if _, err := io.ReadFull(c.Conn, make([]byte, 1<<20)); err != nil { // it was in full flow
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "all are stuck, and all the largest buffers are there", func() bool {
+			for _, c := range s.open() {
+				if c.writing.Load() == 0 {
+					return false
+				}
+			}
+			return large(&s.buffers, largest) == largest && large(&back.buffers, largest) == largest
+		})
+	})
+}
+
+// large returns how many of the largest buffers a pool lends, of so many.
+func large(p *socket.Pool, of int) (n int) {
+	for range of {
+		b := p.LendMuch(1 << 20)
+		defer p.Put(b)
+		if len(*b) >= 512<<10 {
+			n++
+		}
+	}
+	return n
+}

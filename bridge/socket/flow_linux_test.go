@@ -1,0 +1,175 @@
+package socket
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// queued waits until at least n bytes have come that nobody has read.
+func queued(t *testing.T, s *Socket, n int) {
+	t.Helper()
+	raw, err := s.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for have := 0; have < n; {
+		if cerr := raw.Control(func(fd uintptr) { have, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); cerr != nil || err != nil {
+			t.Fatal(cerr, err)
+		}
+	}
+}
+
+// fill writes to a Socket until its connection takes no more.
+func fill(t *testing.T, s *Socket) (sent int) {
+	t.Helper()
+	for p := make([]byte, 64<<10); ; {
+		n, err := s.TryWrite(p)
+		if sent += n; err != nil {
+			t.Fatal(err)
+		} else if n == 0 {
+			return sent
+		}
+	}
+}
+
+// In full flow as much is read as the other side has room for.
+func TestHowMuchIsReadAtOnce(t *testing.T) {
+	s, far := asking(t)
+	to, sink := asking(t)
+	_ = s.Conn.(*net.TCPConn).SetReadBuffer(1 << 20)
+	_ = to.Conn.(*net.TCPConn).SetWriteBuffer(1 << 20)
+	go func() { _, _ = far.Write(make([]byte, 4<<20)) }()
+	read := func() int {
+		queued(t, s, 180<<10)
+		if err := s.Fill(); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Release()
+		return len(s.Taken())
+	}
+	for i, want := range []int{BufferSize, bulkSize, bulkSize} { // of the last nobody knows where it goes
+		if n := read(); n != want {
+			t.Fatalf("read %d brought %d bytes, want %d", i, n, want)
+		}
+	}
+	s.FlowInto(to)
+	if n := read(); n <= bulkSize || n > flowSize {
+		t.Errorf("%d bytes are read for a side that has room", n)
+	}
+	sent := fill(t, to)
+	if n := read(); n != bulkSize {
+		t.Errorf("%d bytes are read for a side that takes nothing", n)
+	}
+	if _, err := io.ReadFull(sink, make([]byte, sent)); err != nil {
+		t.Fatal(err)
+	}
+	if n := read(); n <= bulkSize {
+		t.Errorf("%d bytes are read for a side that has room again", n)
+	}
+	s.FlowInto(nil)
+	if n := read(); n != bulkSize {
+		t.Errorf("%d bytes are read when nobody knows where they go", n)
+	}
+}
+
+func TestOnlySoManyLargeBuffersAreLent(t *testing.T) {
+	var p Pool
+	var lent []*[]byte
+	for range maxFlows {
+		lent = append(lent, p.LendMuch(flowSize))
+	}
+	for _, b := range lent {
+		if len(*b) < flowSize {
+			t.Fatalf("a buffer of %d", len(*b))
+		}
+	}
+	if b := p.LendMuch(flowSize); len(*b) != bulkSize+slack {
+		t.Errorf("one more, of %d", len(*b))
+	}
+	for _, n := range []int{1, BufferSize, BufferSize + 1, bulkSize + slack + 1, flowSize + slack, 1 << 20} {
+		b := p.Lend(n) // which does not fail
+		if len(*b) < n {
+			t.Errorf("%d for %d", len(*b), n)
+		}
+		p.Put(b)
+	}
+	p.Put(lent[0])
+	if b := p.LendMuch(flowSize); len(*b) < flowSize {
+		t.Errorf("one that was given back is not lent again")
+	}
+}
+
+func TestABufferShrinksToWhatIsInIt(t *testing.T) {
+	var p Pool
+	for _, test := range []struct{ have, content, want int }{
+		{flowSize, 1, BufferSize},
+		{flowSize, 100 << 10, bulkSize + slack},
+		{bulkSize, 100 << 10, bulkSize + slack},
+		{bulkSize, 1, BufferSize},
+		{BufferSize, 1, BufferSize},
+	} {
+		b := p.LendMuch(test.have)
+		content := (*b)[len(*b)-test.content:]
+		for i := range content {
+			content[i] = byte(i)
+		}
+		want := bytes.Clone(content)
+		got := p.Shrink(b, content)
+		if len(*got) != test.want {
+			t.Errorf("%d with %d bytes in it becomes %d, want %d", test.have, test.content, len(*got), test.want)
+		}
+		if got != b {
+			content = (*got)[:test.content]
+		}
+		if !bytes.Equal(content, want) {
+			t.Errorf("%d: other content", test.have)
+		}
+		p.Put(got)
+	}
+	if n := p.flows.Load(); n != 0 {
+		t.Errorf("%d are still lent", n)
+	}
+}
+
+// All of a large write is held for one system call, but while that cannot be made
+// it is in none of the largest buffers, of which there are only so many.
+func TestAFlushThatWaitsHoldsNoLargeBuffer(t *testing.T) {
+	s, far := asking(t)
+	pool := &Pool{}
+	sent := fill(t, s)
+	s.Gather(pool)
+	p := bytes.Repeat([]byte("x"), flowSize)
+	s.Expect(len(p))
+	if _, err := s.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	if held, large := s.Held(), pool.flows.Load(); held != len(p) || large != 1 {
+		t.Fatalf("%d bytes are held, %d large buffers", held, large)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Flush() }()
+	for until := time.Now().Add(20 * time.Second); pool.flows.Load() > 0; runtime.Gosched() {
+		if time.Now().After(until) {
+			t.Fatal("it holds a large buffer")
+		}
+	}
+	if len(done) > 0 {
+		t.Fatal("it does not wait")
+	}
+	if _, err := io.ReadFull(far, make([]byte, sent)); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(p))
+	if _, err := io.ReadFull(far, got); err != nil || !bytes.Equal(got, p) {
+		t.Fatal("it arrives as something else", err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,21 @@
+package socket
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Room returns how much the kernel can hold of what is sent on a TCP connection,
+// 0 if that is not known. Of other sockets the answer means nothing.
+func Room(fd int) int {
+	var mem [9]uint32 // SK_MEMINFO_*
+	size := uint32(unsafe.Sizeof(mem))
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(mem[unix.SK_MEMINFO_SNDBUF]) - int(mem[unix.SK_MEMINFO_WMEM_QUEUED])
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package socket
+
+// Room is not known.
+func Room(int) int { return 0 }
