@@ -101,14 +101,16 @@ func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
 	var late <-chan time.Time
 	for {
-		change := u.kin.change() // before looking: what changes after it is not missed
+		// Before looking: what changes after it is not missed.
+		change := u.kin.change()
+		pending := slices.ContainsFunc(u.Endpoints(), (*Endpoint).isPending)
 		if err := t.next(wait); err != ErrNoEndpoint {
 			return err
 		}
 		if u.reprieve() {
 			continue
 		}
-		if wait == nil || !slices.ContainsFunc(u.Endpoints(), (*Endpoint).isPending) {
+		if wait == nil || !pending {
 			return ErrNoEndpoint
 		}
 		if late == nil {
