@@ -39,6 +39,9 @@ func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
 	asked := x.asks()
 	if b, reused, err = p.find(x, fresh); err != nil {
 		p.leave()
+		if err == upstream.ErrFull {
+			x.noted.attempts-- // there was none to be had
+		}
 		return b, reused, err
 	}
 	x.given(b, reused, asked)

@@ -332,6 +332,81 @@ func TestARecordCountsAttempts(t *testing.T) {
 	}
 }
 
+// A request that waited until there was room at the endpoint says for how long, and
+// one that could not wait why it was refused.
+func TestARecordOfARequestThatHadToWait(t *testing.T) {
+	for p, protocol := range map[Protocol]string{HTTP1: "HTTP/1.1", HTTP2: "HTTP/2.0"} {
+		t.Run(protocol, func(t *testing.T) {
+			w := newWorld(t)
+			g := newGate(t)
+			srv := &http.Server{Handler: g, TLSConfig: w.serverTLS("h2", "http/1.1"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1}}
+			ln := listen(w)
+			done := make(chan struct{})
+			go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
+			w.Cleanup(func() { g.all(); srv.Close(); <-done })
+			back := w.limited(p, upstream.Limits{Connections: 1, Pending: 1, PendingTimeout: time.Hour}, ln.Addr().String())
+			_, front, end := w.recorded(fixed(&Table{Default: to(back)}))
+			ask := func(path string) *wire {
+				c := w.dial(front)
+				c.send("GET "+path+" HTTP/1.1", "Host: a.example")
+				return c
+			}
+			first := ask("/first")
+			<-g.came
+			second := ask("/second")
+			eventually(t, "it waits", func() bool { return back.options.Upstream.Load().Pending == 1 })
+			third := ask("/third")
+			if res, _ := third.answer(t, "GET"); res.StatusCode != 503 {
+				t.Errorf("too many: %s", res.Status)
+			}
+			g.all()
+			first.answer(t, "GET")
+			second.answer(t, "GET")
+			all := end()
+			all["/first"].want(t, record{"code": 200, "queued_ms": nil, "attempts": 1})
+			all["/second"].want(t, record{"code": 200, "attempts": 1, "upstream_reused": true, "upstream_protocol": protocol, "reason": nil}, "queued_ms", "upstream_head_ms")
+			all["/third"].want(t, record{"code": 503, "attempts": nil, "reason": "OVERLOADED"})
+			if r := all["/second"]; r["queued_ms"].(float64)+r["upstream_head_ms"].(float64) > r["duration_ms"].(float64) {
+				t.Errorf("the wait is counted twice: %v", r)
+			}
+		})
+	}
+}
+
+// That there was neither a stream nor a connection to be had was no attempt.
+func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
+	w := newWorld(t)
+	g := newGate(t)
+	ln := listen(w)
+	srv := &http.Server{Handler: g, TLSConfig: w.serverTLS("h2"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 3}}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
+	w.Cleanup(func() { g.all(); srv.Close(); <-done })
+	back := w.limited(HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
+	_, front, end := w.recorded(fixed(&Table{Default: to(back)}))
+	ask := func(path string) *wire {
+		c := w.dial(front)
+		c.send("GET "+path+" HTTP/1.1", "Host: a.example")
+		return c
+	}
+	before := ask("/before") // which tells how many streams there may be
+	<-g.came
+	g.pass <- struct{}{}
+	before.answer(t, "GET")
+	var waiting []*wire
+	for i := range 12 {
+		waiting = append(waiting, ask(fmt.Sprint("/", i)))
+	}
+	eventually(t, "nine wait", func() bool { return back.options.Upstream.Load().Pending == 9 })
+	g.all()
+	for _, c := range waiting {
+		c.answer(t, "GET")
+	}
+	for _, r := range end() {
+		r.want(t, record{"code": 200, "attempts": 1})
+	}
+}
+
 // An upgraded connection's record comes at its end, with its bytes.
 func TestARecordOfAnUpgrade(t *testing.T) {
 	w := newWorld(t)
