@@ -50,8 +50,11 @@ func TestEndpointsThatDNSChangesUnderLoad(t *testing.T) {
 	m := &moving{}
 	m.to(servers[0], servers[1])
 	o := p.upstream(t, "up.test")
-	for _, warm := range []int{0, 2} {
-		u := upstream.New(upstream.Options{Name: "moving", Warm: warm, DNS: &upstream.DNSOptions{
+	shakes := func(ctx context.Context, e *upstream.Endpoint) error {
+		return e.CheckHandshake(ctx, upstream.Stream, "")
+	}
+	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Ask: shakes}}} {
+		u := upstream.New(upstream.Options{Name: "moving", Warm: more.Warm, Check: more.Check, DNS: &upstream.DNSOptions{
 			Resolver: m, Refresh: time.Millisecond,
 			Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (upstream.EndpointOptions, error) {
 				c, err := certs.NewClient(o)
