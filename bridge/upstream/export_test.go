@@ -12,3 +12,11 @@ func Answer(e *Endpoint, ok bool) {
 	now, changed := e.checker.verdict.note(&e.checker.options, answer)
 	e.judged(now, changed, true, answer)
 }
+
+// EndEjection lets the time of e's ejection be over, if there is one.
+func EndEjection(e *Endpoint) {
+	if e.outlier.isOut() {
+		e.outlier.record.out.Store(1)
+		e.outlier.over()
+	}
+}
