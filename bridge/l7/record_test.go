@@ -351,6 +351,10 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 				c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 				return c
 			}
+			before := ask("/before") // whose response comes after what says how many streams there may be
+			<-g.came
+			g.pass <- struct{}{}
+			before.answer(t, "GET")
 			first := ask("/first")
 			<-g.came
 			second := ask("/second")
