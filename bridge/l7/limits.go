@@ -27,12 +27,8 @@ func (x *exchange) limited() bool {
 	if over.Kind.PerClient() {
 		a = tooManyRequests
 	}
-	body := a.write(&x.response, x.grpc)
-	if !x.grpc {
-		wait := max(int((over.Wait+time.Second-1)/time.Second), 1)
-		x.response.Fields.Add("Retry-After", strconv.Itoa(wait))
-	}
-	x.respond(body)
+	a.again = strconv.Itoa(max(int((over.Wait+time.Second-1)/time.Second), 1))
+	x.answer(a)
 	return true
 }
 
