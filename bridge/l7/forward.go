@@ -71,7 +71,6 @@ func (x *exchange) forward() {
 	if x.retry != nil && r.HasBody() {
 		x.replay = x.newReplay()
 	}
-	x.enter()
 	x.startTimer(x.action.Forward.Timeout, total)
 	x.front.Notify(x.gone)
 	b, err := x.carry()
@@ -89,20 +88,10 @@ func (x *exchange) forward() {
 	x.replay = nil
 }
 
-// enter says that the exchange is under way through its upstream.
-func (x *exchange) enter() {
-	x.underWay = true
-	x.back.options.Upstream.Retries().Begin()
-}
-
 // leave gives back what the exchange has of its upstream, if anything.
 func (x *exchange) leave() {
 	x.turn.End()
 	x.endRetries()
-	if x.underWay {
-		x.underWay = false
-		x.back.options.Upstream.Retries().End()
-	}
 }
 
 // quit ends the uploads that may still be waiting for the client.

@@ -58,7 +58,6 @@ type exchange struct {
 	retry     *Retry            // whether it is tried again, and when; nil: not at all
 	replay    *replay           // its body; nil: it has none, or is not tried again
 	tries     int               // how many were begun
-	underWay  bool              // it counts as a request to its upstream
 	retrying  bool              // it has a part of its upstream's budget
 	exposed   bool              // the present try may have been seen by an endpoint
 	hinted    bool              // an interim response was passed on

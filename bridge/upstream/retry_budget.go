@@ -13,11 +13,11 @@ type RetryBudget struct {
 var defaultRetryBudget = RetryBudget{Percent: 20, Least: 3}
 
 // Retries keeps an upstream's retries to its budget, and counts them. A request is
-// under way from Begin to End, and a retry from Take to Give. All methods may be
-// called concurrently; none takes a lock.
+// under way from its Turn's Next to its End, and a retry from Take to Give. All
+// methods may be called concurrently; none takes a lock.
 type Retries struct {
 	budget   RetryBudget
-	underWay atomic.Int64
+	underWay *quota // the upstream's
 	retrying atomic.Int64
 
 	made, refused atomic.Uint64
@@ -26,18 +26,12 @@ type Retries struct {
 // Retries returns what keeps u's retries to its budget.
 func (u *Upstream) Retries() *Retries { return &u.retries }
 
-// Begin says that a request is under way.
-func (r *Retries) Begin() { r.underWay.Add(1) }
-
-// End says that it is over.
-func (r *Retries) End() { r.underWay.Add(-1) }
-
 // Take reports whether the budget allows one more of the requests under way to be
 // tried again. If so it must Give in the end, however often it is.
 func (r *Retries) Take() bool {
 	for {
 		n := r.retrying.Load()
-		if most := max(r.underWay.Load()*int64(r.budget.Percent)/100, int64(r.budget.Least)); n >= most {
+		if most := max(r.underWay.n.Load()*int64(r.budget.Percent)/100, int64(r.budget.Least)); n >= most {
 			r.refused.Add(1)
 			return false
 		}
@@ -52,7 +46,7 @@ func (r *Retries) Give() { r.retrying.Add(-1) }
 
 // UnderWay returns how many requests are under way, and how many of them as
 // retries.
-func (r *Retries) UnderWay() (requests, retries int64) { return r.underWay.Load(), r.retrying.Load() }
+func (r *Retries) UnderWay() (requests, retries int64) { return r.underWay.n.Load(), r.retrying.Load() }
 
 // Note counts a request that is tried again.
 func (r *Retries) Note() { r.made.Add(1) }

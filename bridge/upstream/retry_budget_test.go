@@ -8,6 +8,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
+// sendRequests has n requests under way until end is called.
+func sendRequests(t *testing.T, u *upstream.Upstream, n int) (end func()) {
+	t.Helper()
+	turns := make([]*upstream.Turn, n)
+	for i := range turns {
+		turns[i] = begin(u)
+		if _, err := turns[i].Next(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		for _, turn := range turns {
+			turn.End()
+		}
+	}
+}
+
 func TestRetriesAreAShareOfTheRequestsUnderWay(t *testing.T) {
 	for _, c := range []struct {
 		budget   *upstream.RetryBudget
@@ -20,10 +37,9 @@ func TestRetriesAreAShareOfTheRequestsUnderWay(t *testing.T) {
 		{&upstream.RetryBudget{Least: 5}, 1000, 5},
 		{&upstream.RetryBudget{}, 1000, 0},
 	} {
-		r := upstream.New(upstream.Options{Name: "up", RetryBudget: c.budget}).Retries()
-		for range c.underWay {
-			r.Begin()
-		}
+		u := upstream.New(upstream.Options{Name: "up", RetryBudget: c.budget, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
+		sendRequests(t, u, c.underWay)
+		r := u.Retries()
 		n := 0
 		for r.Take() {
 			r.Note()
@@ -43,10 +59,8 @@ func TestRetriesAreAShareOfTheRequestsUnderWay(t *testing.T) {
 
 // However many ask at once, no more are under way than may be.
 func TestManyRetriesAtOnce(t *testing.T) {
-	r := upstream.New(upstream.Options{Name: "up"}).Retries()
-	for range 100 {
-		r.Begin()
-	}
+	u := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
+	r, end := u.Retries(), sendRequests(t, u, 100)
 	var all sync.WaitGroup
 	var underWay, took atomic.Int64
 	for range 16 {
@@ -64,9 +78,7 @@ func TestManyRetriesAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for range 100 {
-		r.End()
-	}
+	end()
 	if requests, retries := r.UnderWay(); requests != 0 || retries != 0 || took.Load() == 0 {
 		t.Errorf("%d requests and %d retries are left; %d were made", requests, retries, took.Load())
 	}

@@ -149,7 +149,7 @@ func New(o Options) *Upstream {
 	o.Limits.PendingTimeout = cmp.Or(o.Limits.PendingTimeout, 5*time.Second)
 	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now(), kin: new(kin)}
 	u.underWay.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
-	u.retries.budget = defaultRetryBudget
+	u.retries.underWay, u.retries.budget = &u.underWay, defaultRetryBudget
 	if o.RetryBudget != nil {
 		u.retries.budget = *o.RetryBudget
 	}
