@@ -128,8 +128,12 @@ func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
 				if err := s.Send(post("/"), false); err != nil {
 					t.Fatal(err)
 				}
+				if err := s.Flush(); err != nil {
+					t.Fatal(err)
+				}
 				streams = append(streams, s)
 			}
+			synctest.Wait() // all are being served: none waits until another is over
 			for _, s := range streams {
 				_ = s.End(nil)
 				if _, _, err := receive(s); err != nil {
