@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -103,9 +104,15 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		u := tlsUpstream("u", nil)
 		u.Limits = &adminv1.UpstreamLimits{RetryBudget: c.in}
 		w.put(u)
-		retries := w.snap.upstreams["u"].live.Retries()
+		live := w.snap.upstreams["u"].live
+		retries := live.Retries()
 		for range c.underWay {
-			retries.Begin()
+			var turn upstream.Turn
+			turn.Begin(live, upstream.Key{})
+			if _, err := turn.Next(nil); err != nil {
+				t.Fatal(err)
+			}
+			defer turn.End()
 		}
 		n := 0
 		for retries.Take() {
