@@ -88,7 +88,7 @@ func (c *ClientConn) Room() int {
 }
 
 func (c *ClientConn) roomLocked() int {
-	if c.err != nil || c.retired {
+	if c.err != nil || c.unwritable != nil || c.retired {
 		return 0
 	}
 	return min(c.o.MaxStreams, c.peer.maxStreams) - c.open
@@ -105,7 +105,7 @@ func (c *ClientConn) Streams() int {
 func (c *ClientConn) Takes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err == nil && !c.retired
+	return c.err == nil && c.unwritable == nil && !c.retired
 }
 
 // Err returns why the connection is at its end; nil if it is not.
@@ -228,6 +228,9 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 		err := *c.err
 		err.Unprocessed = true
 		return &err
+	}
+	if c.unwritable != nil {
+		return &Error{Connection: true, Unprocessed: true, Err: c.unwritable}
 	}
 	if c.client.wentAway || c.lastID >= lastStream {
 		return &Error{Code: h2.ErrCodeRefusedStream, Connection: true, Unprocessed: true, Reason: "the connection takes no more"}

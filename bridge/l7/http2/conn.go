@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ const (
 	remembered     = 64              // streams that were reset, of which more may still come
 	lingerTime     = time.Second / 2 // for the peer to read why it was shown the door
 	lastWriteTime  = time.Second     // for the last that is sent
+	lastReadTime   = time.Second     // for the last that is read of a peer that takes no more
 	headerTable    = 4096            // HPACK's dynamic tables
 	maxContinued   = 64              // CONTINUATION frames of one block
 	maxUnsentReply = 1 << 20         // bytes not sent yet with which the peer is still answered
@@ -66,6 +68,7 @@ type conn struct {
 	out        []byte // frames to be sent
 	outNumber  uint64 // how many outs were sent before it
 	spare      []byte // out's other buffer
+	unwritable error  // what a write failed with; nothing is sent any more
 	flushing   bool   // a goroutine sends, or is about to
 	flushed    sync.Cond
 	flushFunc  func() // c.flush
@@ -158,6 +161,9 @@ func (c *conn) run(preface func() *Error) error {
 		err = c.readFrames()
 	}
 	c.mu.Lock()
+	if c.unwritable != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
+		err = &Error{Err: c.unwritable} // it has said nothing
+	}
 	clean := err.Err == io.EOF && len(c.streams) == 0 && c.settled.Load()
 	gone := c.failLocked(err)
 	err = c.err // that of whoever was first

@@ -1,8 +1,11 @@
 package http2
 
 import (
+	"errors"
 	"runtime"
 	"sync"
+	"syscall"
+	"time"
 
 	h2 "golang.org/x/net/http2"
 )
@@ -88,7 +91,7 @@ func (c *conn) blockLocked(id uint32, end bool) {
 
 // kickLocked sees to it that out is sent. c.mu is held.
 func (c *conn) kickLocked() {
-	if c.flushing || len(c.out) == 0 || c.closed {
+	if c.flushing || len(c.out) == 0 || c.closed || c.unwritable != nil {
 		return
 	}
 	c.flushing = true
@@ -116,7 +119,7 @@ func (c *conn) flush() {
 		c.writing, c.wrote = 0, c.now()
 		c.spare = p[:0]
 		if err != nil {
-			gone = c.failLocked(&Error{Err: err})
+			gone = c.unwritableLocked(err)
 			break
 		}
 	}
@@ -129,6 +132,21 @@ func (c *conn) flush() {
 	c.flushed.Broadcast()
 	c.mu.Unlock()
 	c.tell(gone)
+}
+
+// unwritableLocked is for a write that has failed. A server that refuses what it
+// has heard says so and closes, and answers what comes then with a reset: so what
+// is here of its words is read first. What is to be told of is returned, as by
+// failLocked. c.mu is held.
+func (c *conn) unwritableLocked(err error) (gone []ended) {
+	if c.client == nil || c.err != nil || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		return c.failLocked(&Error{Err: err})
+	}
+	c.unwritable = err
+	c.out = c.out[:0]
+	c.forRoom.wakeAll()
+	_ = c.nc.SetReadDeadline(time.Now().Add(lastReadTime)) // fails only if it is closed, and then so does reading
+	return nil
 }
 
 // turns are streams that wait, the one that has waited longest first. A stream

@@ -1,0 +1,83 @@
+package http2
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+
+	h2 "golang.org/x/net/http2"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// A deaf is a connection whose peer is found to have gone by a write, before what
+// it said last is read.
+type deaf struct {
+	net.Conn
+	once  sync.Once
+	found chan struct{} // closed when a write has failed
+	read  func(p []byte) (int, error)
+}
+
+func (d *deaf) Write(p []byte) (int, error) {
+	d.once.Do(func() { close(d.found) })
+	return 0, syscall.EPIPE
+}
+
+func (d *deaf) Read(p []byte) (int, error) {
+	<-d.found
+	return d.read(p)
+}
+
+// ask sends a request over a deaf connection.
+func ask(t *testing.T, read func(*deaf, []byte) (int, error)) (r message.Response, err error) {
+	t.Helper()
+	mine, _ := pair(t)
+	d := &deaf{Conn: mine, found: make(chan struct{})}
+	d.read = func(p []byte) (int, error) { return read(d, p) }
+	c := NewClientConn(d, Options{})
+	s := c.Open()
+	if err := s.Send(get("/"), true); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = c.Run() }()
+	err = s.Receive(&r)
+	if c.Room() > 0 || c.Takes() {
+		t.Error("the connection takes another request")
+	}
+	s.Done()
+	await(t, ended, "Run to return")
+	return r, err
+}
+
+func TestTheReasonOfAPeerThatWentIsHeard(t *testing.T) {
+	refused := errors.New("remote error: tls: certificate required")
+	_, err := ask(t, func(*deaf, []byte) (int, error) { return 0, refused })
+	if !errors.Is(err, refused) {
+		t.Errorf("%v, want what the peer said", err)
+	}
+}
+
+func TestAResponseOfAPeerThatWentIsHeard(t *testing.T) {
+	theirs, far := pair(t)
+	server := newRaw(t, far)
+	server.must(server.WriteSettings())
+	server.headers(1, true, ":status: 403")
+	server.must(server.WriteGoAway(1, h2.ErrCodeNo, nil))
+	far.Close()
+	r, err := ask(t, func(_ *deaf, p []byte) (int, error) { return theirs.Read(p) })
+	if err != nil || r.Status != 403 {
+		t.Errorf("%d, %v", r.Status, err)
+	}
+}
+
+// Somebody has to end it.
+func TestAPeerThatTakesNothingAndSaysNothingIsGone(t *testing.T) {
+	_, err := ask(t, func(d *deaf, p []byte) (int, error) { return d.Conn.Read(p) })
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("%v, want that it could not be written to", err)
+	}
+}
