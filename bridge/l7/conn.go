@@ -15,6 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -42,6 +43,9 @@ type conn struct {
 	writing  atomic.Int64 // when the write that is under way began
 	stall    atomic.Int64 // how long a write may take
 	asked    atomic.Int64 // when an exchange began to wait for its upstream
+	calm     atomic.Int64 // when a goroutine has waited too long for a request to begin
+
+	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
 
 	mu   sync.Mutex
 	gone func(cause error) // called when the client has gone; nil: nobody waits
@@ -173,14 +177,17 @@ var longAgo = time.Unix(1, 0)
 
 // due reports whether check has something to do.
 func (c *conn) due(now int64) bool {
-	d, w, a := c.deadline.Load(), c.writing.Load(), c.asked.Load()
-	return d != 0 && now > d || w != 0 && now-w > c.stall.Load() || a != 0 && now > a
+	d, w, a, q := c.deadline.Load(), c.writing.Load(), c.asked.Load(), c.calm.Load()
+	return d != 0 && now > d || q != 0 && now > q || w != 0 && now-w > c.stall.Load() || a != 0 && now > a
 }
 
 // check enforces c's limits.
 func (c *conn) check(now int64) {
-	if d := c.deadline.Load(); d != 0 && now > d {
+	if d, q := c.deadline.Load(), c.calm.Load(); d != 0 && now > d || q != 0 && now > q {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
+		if p := c.parked.Load(); p != nil {
+			p.Wake()
+		}
 	}
 	if w := c.writing.Load(); w != 0 && now-w > c.stall.Load() {
 		_ = c.SetLinger(0) // what is not sent is not worth keeping
@@ -213,6 +220,9 @@ func (s *Server) accept(raw net.Conn) {
 		return
 	}
 	c.sock.OnClose(func() {
+		if p := c.parked.Load(); p != nil {
+			p.Leave()
+		}
 		s.forget(c)
 		c.announcedAs.end()
 	})
@@ -371,11 +381,7 @@ func (s *Server) serveConn(c *conn, sock *socket.Socket, tc *tls.Conn, st settin
 		}
 		return
 	}
-	f := newFront1(s, c, sock, tc, st)
-	f.serve()
-	if f.early != nil {
-		s.serveHTTP2(c, newSteady(sock, sock, &s.buffers), f.early, st)
-	}
+	newFront1(s, c, sock, tc, st).serve()
 }
 
 func (s *Server) handshake(tc *tls.Conn, t *Table) error {

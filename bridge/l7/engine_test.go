@@ -220,13 +220,13 @@ func TestFirstRequestsShareAHandshake(t *testing.T) {
 	}
 }
 
-// An idle client costs a descriptor, a small stack and little else.
+// An idle client costs a descriptor and what is known of it.
 func TestIdleClientsAreCheap(t *testing.T) {
 	if testing.Short() || raceEnabled() {
 		t.Skip("the race detector's memory is in the sum")
 	}
 	w := newWorld(t)
-	const clients, bound = 1000, 12 << 10
+	const clients, bound = 1000, 5 << 10
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo)))}))
 	inUse := func() uint64 {
 		var m runtime.MemStats

@@ -33,6 +33,9 @@ type front1 struct {
 	began    int64     // when the connection did, by the server's clock
 	age      int64     // how old it may become; 0: as old as it likes
 	requests int       // how many there were
+	rested   int64     // when the wait for the next began; 0: none is under way
+	quick    bool      // the last of these waits was short, and so the next may be
+	stays    bool      // it cannot be parked
 	request  *request1 // nil between requests
 	body     body
 	whole    atomic.Bool // all of the body arrived and was taken
@@ -56,6 +59,8 @@ type request1 struct {
 }
 
 var (
+	errCalm    = errors.New("no request may come for a while")
+	errNoMore  = errors.New("no request is to come")
 	errRefused = errors.New("the rest of the body is not wanted")
 	errAborted = errors.New("the response was aborted")
 )
@@ -71,21 +76,46 @@ func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st setting
 	return f
 }
 
-// serve serves the connection until it ends.
+// serve serves the connection until it ends, or is parked: then f is served again
+// when something comes, which may be at once, and is nothing of the caller's.
 func (f *front1) serve() {
-	defer f.close()
-	for first := true; f.await(first) && f.one(first); first = false {
+	for f.carry() {
+		if f.park() {
+			return
+		}
+		f.stays = true
+	}
+	if f.early != nil {
+		f.server.serveHTTP2(f.conn, newSteady(f.sock, f.sock, &f.server.buffers), f.early, f.settings)
+	}
+}
+
+// carry serves requests until the connection ends, or is to be parked: it reports
+// which.
+func (f *front1) carry() (calm bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
+		}
+		if !calm {
+			f.close()
+		}
+	}()
+	err := f.await()
+	for err == nil && f.one() {
+		err = f.await()
+	}
+	if err == errCalm {
+		return true
 	}
 	if f.ended && !f.aborted.Load() {
 		f.linger()
 	}
+	return false
 }
 
 // close closes what is left of the connection.
 func (f *front1) close() {
-	if p := recover(); p != nil {
-		f.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
-	}
 	f.in.drop()
 	f.out.drop()
 	if f.early == nil {
@@ -93,23 +123,98 @@ func (f *front1) close() {
 	}
 }
 
-// await waits for a request to begin. It reports false if none comes.
-func (f *front1) await(first bool) bool {
+// calmTime is how long a connection waits for a request before it is parked.
+const calmTime = time.Second
+
+// await waits for a request to begin. It fails with errCalm if the connection is
+// to be parked; called again it goes on waiting. With any other error no request
+// comes.
+func (f *front1) await() error {
+	f.refused.Store(false) // as the body was
 	if len(f.in.unread) > 0 {
-		return true // it was sent along with the one before
+		return nil // it was sent along with the one before
 	}
-	d := f.settings.idleTimeout
-	if first {
-		d = f.settings.headerReadTimeout
+	c, clock := f.conn, &f.server.clock
+	got, begins := false, f.rested == 0
+	if begins {
+		d := f.settings.idleTimeout
+		if f.requests == 0 {
+			d = f.settings.headerReadTimeout
+		}
+		f.rested = clock.now.Load()
+		if f.age > 0 {
+			d = min(d, time.Duration(f.began+f.age-f.rested))
+		}
+		if d <= 0 || !c.rest() {
+			return errNoMore
+		}
+		c.deadline.Store(clock.after(d))
 	}
-	if f.age > 0 {
-		d = min(d, time.Duration(f.began+f.age-f.server.clock.now.Load()))
+	var err error
+	if begins && f.requests > 0 && !f.quick && !f.stays {
+		if got, err = f.in.try(); !got && err == nil {
+			f.in.shrink()
+			return errCalm
+		}
 	}
-	if d <= 0 || !f.conn.rest() {
-		return false
+	if !got && err == nil {
+		if !f.stays {
+			c.calm.Store(clock.after(calmTime))
+		}
+		err = f.waitUntil(c.deadline.Load())
+		c.calm.Store(0)
+		if err == errCalm {
+			return err
+		}
 	}
-	err := f.wait(d)
-	return f.conn.wake() && err == nil
+	c.deadline.Store(0)
+	f.quick = f.requests > 0 && clock.now.Load()-f.rested < int64(calmTime)
+	f.rested = 0
+	if !c.wake() {
+		return errNoMore
+	}
+	return err
+}
+
+// park leaves the connection, for which nothing is under way, to a loop, so that
+// it holds neither a goroutine nor its stack while it waits. It reports whether
+// that can be done.
+func (f *front1) park() bool {
+	p := f.conn.parked.Load()
+	if p == nil {
+		engine, err := f.server.splices.Engine()
+		if err != nil {
+			return false
+		}
+		raw, err := f.conn.SyscallConn()
+		if err != nil {
+			return false
+		}
+		if p = engine.Parked(raw, f.resume); p == nil {
+			return false
+		}
+		f.conn.parked.Store(p)
+	}
+	return p.Park() == nil
+}
+
+// resume serves a connection that was parked.
+func (f *front1) resume() {
+	s := f.server
+	s.mu.Lock()
+	closing := s.closing
+	if !closing {
+		s.work.Add(1)
+	}
+	s.mu.Unlock()
+	if closing {
+		f.sock.Close()
+		return
+	}
+	go func() {
+		defer s.work.Done()
+		f.serve()
+	}()
 }
 
 // adopt makes st the settings that the connection is served under.
@@ -124,18 +229,17 @@ func (f *front1) adopt(st settings) {
 }
 
 // one serves one request, and reports whether another may follow.
-func (f *front1) one(first bool) bool {
+func (f *front1) one() bool {
 	f.table = f.server.options.Table()
 	f.adopt(f.table.settings())
 	f.request = f.server.requests.get()
 	f.keep, f.ended, f.waited, f.taken = false, false, 0, 0
 	f.telling.Store(false)
 	f.whole.Store(false)
-	f.refused.Store(false)
 	defer f.over()
 	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: f.settings.maxHeaderFields}
 	if err := f.head(&limits); err != nil {
-		if err == http1.ErrPreface && first && f.tls == nil {
+		if err == http1.ErrPreface && f.requests == 0 && f.tls == nil {
 			f.early = bytes.Clone(f.in.unread)
 		} else {
 			f.badHead(err)
@@ -205,17 +309,27 @@ func (f *front1) badHead(err error) {
 
 // wait waits for more from the client, for as long as d; 0: for ever.
 func (f *front1) wait(d time.Duration) error {
-	clock := &f.server.clock
-	until := clock.after(d)
+	until := f.server.clock.after(d)
 	f.conn.deadline.Store(until)
+	err := f.waitUntil(until)
+	f.conn.deadline.Store(0)
+	return err
+}
+
+// waitUntil is wait until a time of the clock, the connection's deadline; 0: for
+// ever. It fails with errCalm at the time of the connection's calm.
+func (f *front1) waitUntil(until int64) error {
+	clock := &f.server.clock
 	for {
 		err := f.in.more()
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || f.refused.Load() || until != 0 && clock.now.Load() > until {
-			f.conn.deadline.Store(0)
 			return err
 		}
-		// It was meant for an earlier wait, which ended at the same moment.
 		_ = f.conn.Conn.SetReadDeadline(time.Time{}) // fails only if it is closed, and then so does reading
+		if calm := f.conn.calm.Load(); calm != 0 && clock.now.Load() > calm {
+			return errCalm
+		}
+		// Else it was meant for an earlier wait, which ended at the same moment.
 	}
 }
 

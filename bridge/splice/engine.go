@@ -72,13 +72,18 @@ func (e *Engine) enter(s *Splice) error {
 		e.wait(s)
 		return nil
 	}
+	return e.least().enter(s)
+}
+
+// least returns the loop that has the fewest splices. There must be one.
+func (e *Engine) least() *loop {
 	best := e.loops[0]
 	for _, l := range e.loops[1:] {
 		if l.splices.Load() < best.splices.Load() {
 			best = l
 		}
 	}
-	return best.enter(s)
+	return best
 }
 
 // leave forgets the splice, whose descriptors are about to be closed.

@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"os"
@@ -33,13 +34,43 @@ type loop struct {
 	splices atomic.Int64
 	ended   chan struct{}
 
-	mu    sync.Mutex
-	slots []*Splice // by what epoll calls them
-	free  []int32
+	// By what epoll calls them.
+	mu     sync.Mutex
+	table  table[Splice]
+	parked table[Parked]
 
 	// Of the loop's goroutine.
 	engine *Engine
 	more   []*Splice // are to have another turn
+	woken  []*Parked // that something happened to
+}
+
+// What an event is about: a side of a splice, or a connection that is parked.
+const (
+	ofClient int32 = iota
+	ofUpstream
+	ofParked
+)
+
+// A table calls things by small numbers.
+type table[T any] struct {
+	slots []*T
+	free  []int32
+}
+
+func (t *table[T]) add(x *T) int32 {
+	if n := len(t.free); n > 0 {
+		slot := t.free[n-1]
+		t.free, t.slots[slot] = t.free[:n-1], x
+		return slot
+	}
+	t.slots = append(t.slots, x)
+	return int32(len(t.slots) - 1)
+}
+
+func (t *table[T]) remove(slot int32) {
+	t.slots[slot] = nil
+	t.free = append(t.free, slot)
 }
 
 func (e *Engine) open(loops int) error {
@@ -98,13 +129,7 @@ func (l *loop) wake() {
 // enter adds a splice. Its lock is held, so that its descriptors are open.
 func (l *loop) enter(s *Splice) error {
 	l.mu.Lock()
-	slot := int32(len(l.slots))
-	if n := len(l.free); n > 0 {
-		slot, l.free = l.free[n-1], l.free[:n-1]
-		l.slots[slot] = s
-	} else {
-		l.slots = append(l.slots, s)
-	}
+	slot := l.table.add(s)
 	l.mu.Unlock()
 	l.splices.Add(1)
 	s.place.loop, s.place.slot = l, slot
@@ -122,10 +147,42 @@ func (l *loop) enter(s *Splice) error {
 // event of its: that costs a turn for nothing.
 func (l *loop) leave(s *Splice) {
 	l.mu.Lock()
-	l.slots[s.place.slot] = nil
-	l.free = append(l.free, s.place.slot)
+	l.table.remove(s.place.slot)
 	l.mu.Unlock()
 	l.splices.Add(-1)
+}
+
+// park has p told of what happens to it, once.
+func (l *loop) park(p *Parked) error {
+	l.mu.Lock()
+	p.slot = l.parked.add(p)
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: p.slot, Pad: ofParked}
+	l.mu.Unlock()
+	return p.control(unix.EPOLL_CTL_ADD, &event)
+}
+
+// leaveParked forgets p, if it is parked. An event of its that is on the way may
+// wake another one, for nothing.
+func (l *loop) leaveParked(p *Parked) bool {
+	l.mu.Lock()
+	parked := p.slot >= 0
+	if parked {
+		l.parked.remove(p.slot)
+		p.slot = -1
+	}
+	l.mu.Unlock()
+	if parked {
+		_ = p.control(unix.EPOLL_CTL_DEL, nil) // fails only if it is closed, or never was in the set
+	}
+	return parked
+}
+
+// control changes what the loop's set has of p, whose descriptor is open
+// meanwhile.
+func (p *Parked) control(op int, event *unix.EpollEvent) error {
+	var failed error
+	err := p.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(p.loop.epoll, op, int(fd), event) })
+	return cmp.Or(err, os.NewSyscallError("epoll_ctl", failed))
 }
 
 // run gives turns until the loop is closed.
@@ -180,11 +237,16 @@ func (l *loop) run() {
 		}
 		l.mu.Lock()
 		for i := range n {
-			if events[i].Fd != alarm {
-				splices[i] = l.slots[events[i].Fd]
+			switch e := &events[i]; {
+			case e.Fd == alarm:
+			case e.Pad != ofParked:
+				splices[i] = l.table.slots[e.Fd]
+			case l.parked.slots[e.Fd] != nil:
+				l.woken = append(l.woken, l.parked.slots[e.Fd])
 			}
 		}
 		l.mu.Unlock()
+		l.wakeParked()
 		// Nothing is held while the loop waits.
 		space := l.engine.space(0)
 		for i := range n {
@@ -212,12 +274,21 @@ func (l *loop) run() {
 	}
 }
 
+// wakeParked wakes those that something happened to.
+func (l *loop) wakeParked() {
+	for _, p := range l.woken {
+		p.Wake()
+	}
+	clear(l.woken)
+	l.woken = l.woken[:0]
+}
+
 // happened notes what happened to a side of a splice, and gives that its turn,
 // unless it is in full flow: then it waits for it.
 func (l *loop) happened(s *Splice, space *workspace, which int32, events uint32) {
 	s.mu.Lock()
 	x := &s.client
-	if which == 1 {
+	if which == ofUpstream {
 		x = &s.upstream
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {

@@ -19,4 +19,7 @@ func (l *loop) close()              {}
 func (l *loop) enter(*Splice) error { return errors.ErrUnsupported }
 func (l *loop) leave(*Splice)       {}
 
+func (l *loop) park(*Parked) error       { return errors.ErrUnsupported }
+func (l *loop) leaveParked(*Parked) bool { return false }
+
 func (x *side) useOwn(net.Conn) error { return errors.ErrUnsupported }

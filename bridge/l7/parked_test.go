@@ -1,0 +1,158 @@
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+)
+
+// carried returns how many goroutines serve clients of HTTP/1.
+func carried() int {
+	var b strings.Builder
+	_ = pprof.Lookup("goroutine").WriteTo(&b, 2) // into memory
+	return strings.Count(b.String(), "(*front1).serve(")
+}
+
+func allParked() bool { return carried() == 0 }
+
+// canPark skips a test where there is no epoll.
+func canPark(t *testing.T) {
+	t.Helper()
+	e, err := splice.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Parked(nil, nil) == nil {
+		t.Skip("nothing can be parked here")
+	}
+}
+
+func TestIdleClientsHaveNoGoroutine(t *testing.T) {
+	canPark(t)
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
+			w := newWorld(t)
+			table := &Table{Default: to(w.back(HTTP1, w.server(echo)))}
+			if secure {
+				table.TLS = w.listenerTLS("http/1.1")
+			}
+			_, address := w.gateway(fixed(table))
+			var clients []*wire
+			for range 50 {
+				c := w.dial(address)
+				if secure {
+					tc := tls.Client(c.Conn, &tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool()})
+					c.Conn = tc
+					c.r.Reset(tc)
+				}
+				clients = append(clients, c)
+			}
+			for range 3 {
+				for i, c := range clients {
+					c.send(fmt.Sprintf("GET /%d HTTP/1.1", i), "Host: a")
+					if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, fmt.Sprintf("/%d by", i)) {
+						t.Fatalf("%d %q", res.StatusCode, body)
+					}
+				}
+				eventually(t, "every client is parked", allParked)
+			}
+			// A request that comes in pieces wakes once, and is waited for.
+			c := clients[0]
+			for _, piece := range []string{"G", "ET /pieces HTTP/1.1\r\nHo", "st: a\r\n\r\n"} {
+				io.WriteString(c, piece)
+				eventually(t, "it is carried", func() bool { return carried() == 1 })
+			}
+			if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, "/pieces by") {
+				t.Errorf("%d %q", res.StatusCode, body)
+			}
+		})
+	}
+}
+
+// Who has said nothing yet is waited for by a goroutine, but not for ever.
+func TestSilentClientsAreParked(t *testing.T) {
+	canPark(t)
+	w := newWorld(t)
+	_, address := w.plain(w.back(HTTP1, w.server(echo)))
+	c := w.dial(address)
+	eventually(t, "it is carried", func() bool { return carried() == 1 })
+	eventually(t, "it is parked", allParked)
+	for range 3 { // in quick succession, so that it is not parked between
+		c.send("GET / HTTP/1.1", "Host: a")
+		if res, _ := c.answer(t, "GET"); res.StatusCode != 200 {
+			t.Errorf("%d", res.StatusCode)
+		}
+	}
+	eventually(t, "it is parked again", allParked)
+}
+
+func TestParkedClientsAreClosedInTime(t *testing.T) {
+	canPark(t)
+	w := newWorld(t)
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), IdleTimeout: 3 * time.Second}))
+	c := w.dial(address)
+	c.send("GET / HTTP/1.1", "Host: a")
+	c.answer(t, "GET")
+	eventually(t, "it is parked", allParked)
+	if n := s.Stats().Open; n != 1 {
+		t.Fatalf("%d connections open, want 1", n)
+	}
+	if n, err := io.Copy(io.Discard, c.r); n != 0 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	c.Close()
+	eventually(t, "it is forgotten", func() bool { return s.Stats().Open == 0 })
+}
+
+func TestParkedClientsThatGoAreForgotten(t *testing.T) {
+	canPark(t)
+	for name, leave := range map[string]func(c net.Conn){
+		"closed": func(c net.Conn) { c.Close() },
+		"reset":  func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			s, address := w.plain(w.back(HTTP1, w.server(echo)))
+			for range 20 {
+				c := w.dial(address)
+				c.send("GET / HTTP/1.1", "Host: a")
+				c.answer(t, "GET")
+				eventually(t, "it is parked", allParked)
+				leave(c.Conn)
+			}
+			eventually(t, "all are forgotten", func() bool { return s.Stats().Open == 0 })
+		})
+	}
+}
+
+func TestShutdownClosesParkedClients(t *testing.T) {
+	canPark(t)
+	w := newWorld(t)
+	s, address := w.plain(w.back(HTTP1, w.server(echo)))
+	var clients []*wire
+	for range 20 {
+		c := w.dial(address)
+		c.send("GET / HTTP/1.1", "Host: a")
+		c.answer(t, "GET")
+		clients = append(clients, c)
+	}
+	eventually(t, "every client is parked", allParked)
+	go clients[0].send("GET / HTTP/1.1", "Host: a") // as it happens: it is answered, or closed
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	for _, c := range clients[1:] {
+		if n, err := io.Copy(io.Discard, c.r); n != 0 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package splice_test
+
+import (
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+)
+
+// parked returns a connection that is parked, and a channel that says when it is
+// woken.
+func parked(t *testing.T, e *splice.Engine, near net.Conn) (p *splice.Parked, woken chan bool) {
+	t.Helper()
+	woken = make(chan bool, 10)
+	p = e.Parked(rawConn(t, near), func() { woken <- true })
+	if p == nil {
+		t.Skip("nothing can be parked here")
+	}
+	if err := p.Park(); err != nil {
+		t.Fatal(err)
+	}
+	return p, woken
+}
+
+func rawConn(t *testing.T, c net.Conn) syscall.RawConn {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// asleep checks that nobody was woken, when something that happens later has been
+// told of.
+func asleep(t *testing.T, e *splice.Engine, woken chan bool) {
+	t.Helper()
+	c := connect(t, "tcp")
+	_, other := parked(t, e, c.near.Conn)
+	c.far.Close()
+	<-other
+	select {
+	case <-woken:
+		t.Error("woken")
+	default:
+	}
+}
+
+func TestParkedConnectionsAreWoken(t *testing.T) {
+	for name, happens := range map[string]func(net.Conn){
+		"by bytes":   func(c net.Conn) { c.Write([]byte("x")) },
+		"by an end":  func(c net.Conn) { c.(interface{ CloseWrite() error }).CloseWrite() },
+		"by a close": func(c net.Conn) { c.Close() },
+	} {
+		for _, network := range []string{"tcp", "unix"} {
+			t.Run(name+", "+network, func(t *testing.T) {
+				e := newEngine(t, 1)
+				defer e.Close()
+				c := connect(t, network)
+				p, woken := parked(t, e, c.near.Conn)
+				asleep(t, e, woken)
+				happens(c.far)
+				<-woken
+				if p.Leave() {
+					t.Error("it is parked yet")
+				}
+				asleep(t, e, woken) // once is enough
+				if err := p.Park(); err != nil {
+					t.Fatal(err)
+				}
+				<-woken // what came before it was parked is there yet
+			})
+		}
+	}
+	t.Run("by a reset", func(t *testing.T) {
+		e := newEngine(t, 1)
+		defer e.Close()
+		c := connect(t, "tcp")
+		_, woken := parked(t, e, c.near.Conn)
+		c.far.(*net.TCPConn).SetLinger(0)
+		c.far.Close()
+		<-woken
+	})
+}
+
+func TestParkedConnectionsThatLeaveAreNotWoken(t *testing.T) {
+	e := newEngine(t, 1)
+	defer e.Close()
+	c := connect(t, "tcp")
+	p, woken := parked(t, e, c.near.Conn)
+	if !p.Leave() || p.Leave() {
+		t.Error("it was parked once")
+	}
+	c.far.Write([]byte("x"))
+	asleep(t, e, woken)
+	p.Wake() // it is not parked
+	asleep(t, e, woken)
+}
+
+func TestWhatIsClosedCannotBeParked(t *testing.T) {
+	e := newEngine(t, 1)
+	defer e.Close()
+	c := connect(t, "tcp")
+	p, woken := parked(t, e, c.near.Conn)
+	c.near.Close()
+	asleep(t, e, woken)
+	if !p.Leave() {
+		t.Error("closing it is not leaving")
+	}
+	if err := p.Park(); err == nil || p.Leave() {
+		t.Error("it was parked:", err)
+	}
+}
+
+// However the end of a watch and what it watches for come together, somebody has
+// the connection, and one alone.
+func TestOneWakesAParkedConnection(t *testing.T) {
+	e := newEngine(t, 2)
+	defer e.Close()
+	for range 200 {
+		c := connect(t, "tcp")
+		var woken atomic.Int32
+		told := make(chan bool, 1)
+		p := e.Parked(rawConn(t, c.near.Conn), func() { woken.Add(1); told <- true })
+		if p == nil {
+			t.Skip("nothing can be parked here")
+		}
+		go c.far.Write([]byte("x"))
+		if err := p.Park(); err != nil {
+			t.Fatal(err)
+		}
+		want := int32(0)
+		if !p.Leave() {
+			<-told
+			want = 1
+		}
+		c.near.Close()
+		c.far.Close()
+		if n := woken.Load(); n != want {
+			t.Fatalf("woken %d times, want %d", n, want)
+		}
+	}
+}
