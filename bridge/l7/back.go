@@ -30,7 +30,7 @@ type BackOptions struct {
 	SendUpstreamHost bool
 	Host             string
 
-	MaxIdle     int           // most idle connections kept per endpoint; 0: 128
+	MaxIdle     int           // most idle connections kept per endpoint; 0: 1024
 	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
 
 	// MaxAge is for how long, at most, a connection takes further requests; it
@@ -116,7 +116,7 @@ func (b *Back) newPool(key hostPool) *pool {
 	return &pool{back: b, hostPool: key}
 }
 
-func (b *Back) maxIdle() int { return cmp.Or(b.options.MaxIdle, 128) }
+func (b *Back) maxIdle() int { return cmp.Or(b.options.MaxIdle, 1024) }
 
 // upgradePurpose returns which of an endpoint's TLS settings lead to HTTP/1.1:
 // those for streams, which offer nothing by ALPN of themselves, unless those

@@ -297,8 +297,8 @@ func (c *conn1) retire() {
 	}
 }
 
-// lookEvery is how often idle connections are looked at, whether their peer has
-// closed them.
+// lookEvery is how often connections that have been idle for as long are looked
+// at, whether their peer has closed them.
 const lookEvery = time.Second
 
 // sweepLocked sees to it that idle connections are let go in time. p.mu is held.
@@ -338,7 +338,7 @@ func (p *pool) sweep() {
 	p.mu.Lock()
 	kept := p.idle[:0]
 	for _, c := range p.idle {
-		if now.Before(p.end(c)) && c.alive() {
+		if now.Before(p.end(c)) && (now.Sub(c.since) < lookEvery || c.alive()) {
 			kept = append(kept, c)
 		} else {
 			c.idle = false

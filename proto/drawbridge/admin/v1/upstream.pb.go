@@ -1701,7 +1701,7 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 // And connections made ahead of need for TCP listeners, per endpoint.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most idle connections kept for HTTP requests. Default: 128.
+	// Most idle connections kept for HTTP requests. Default: 1024.
 	MaxIdle uint32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3" json:"max_idle,omitempty"`
 	// How long one is kept idle. Default: 60s for HTTP requests, and 50s for
 	// those that are kept warm. A server that closes what has said nothing for
