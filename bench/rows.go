@@ -167,6 +167,16 @@ var rows = []row{
 		targets: []target{{main1, "", 12}},
 	},
 	{
+		name: "http-idle-1000-tls", title: "http-idle-1000 with a TLS listener",
+		service: proxy.Service{HTTP: true, ListenTLS: true},
+		work:    work{idle: 1000, idler: load.IdleHTTP}, unit: perIdle,
+	},
+	{
+		name: "http2-idle-1000", title: "1,000 HTTP/2 clients that have each had an answer, after 5 s of silence; TLS listener",
+		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true},
+		work:    work{idle: 1000, idler: load.IdleHTTP2}, unit: perIdle,
+	},
+	{
 		name: "http2-in", title: "8 HTTP/2 connections of 8 requests at a time, GET of 1 KiB, TLS listener, HTTPS/1.1 to the backend",
 		service: proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true},
 		work:    work{load: load.HTTP2(8, 8, 1<<10), workers: 64}, unit: perRequest,

@@ -17,14 +17,9 @@ import (
 // offer h2.
 func HTTP2(conns, streams int, size uint64) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
-		var protocols http.Protocols
-		protocols.SetHTTP2(true)
 		transports := make([]*http.Transport, conns)
 		for i := range transports {
-			transports[i] = &http.Transport{
-				TLSClientConfig: target.TLS.Clone(), Protocols: &protocols, // which modifies it
-				TLSHandshakeTimeout: dialTimeout, DisableCompression: true,
-			}
+			transports[i] = transport2(target)
 			defer transports[i].CloseIdleConnections()
 		}
 		each(ctx, m, conns*streams, func(i int) error {
@@ -43,6 +38,16 @@ func HTTP2(conns, streams int, size uint64) Func {
 				}
 			}
 		})
+	}
+}
+
+// transport2 returns a client of HTTP/2 alone.
+func transport2(target Target) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	return &http.Transport{
+		TLSClientConfig: target.TLS.Clone(), Protocols: &protocols, // which modifies it
+		TLSHandshakeTimeout: dialTimeout, DisableCompression: true,
 	}
 }
 

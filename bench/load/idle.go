@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 )
 
@@ -29,6 +30,13 @@ func IdleHTTP(ctx context.Context, target Target) (use func() error, close func(
 		c.buf = make([]byte, 8<<10)
 		return c.get(func(int) {})
 	}, c.close, nil
+}
+
+// IdleHTTP2 is an Idler of HTTP/2, as HTTP2 is: a GET of 1 KiB.
+func IdleHTTP2(ctx context.Context, target Target) (use func() error, close func(), err error) {
+	t := transport2(target)
+	use = func() error { return get2(ctx, &http.Client{Transport: t}, target, 1<<10, make([]byte, 8<<10)) }
+	return use, t.CloseIdleConnections, use()
 }
 
 // Idle makes n connections that then hold still. close ends them; until then

@@ -12,4 +12,7 @@
 // sends the records with one system call. What the kernel does not take at once
 // is kept, and nothing more is read from the other side until it is gone.
 // Where there is no epoll, goroutines wait, and do the same things.
+//
+// The loops also watch connections that others serve, while those have nothing to
+// do with them (Parked).
 package splice

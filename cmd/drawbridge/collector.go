@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"time"
 )
 
 const (
@@ -29,26 +30,77 @@ func percentFor(live uint64) int {
 }
 
 // A collector sets how far the heap may grow, anew after each time that the
-// garbage collector has run.
+// garbage collector has run. And it gives back to the system what is not in use
+// when nothing goes on: else a burst of handshakes, or the stacks of many requests
+// at once, would be part of the process for minutes, if little comes after them.
 type collector struct {
 	live []metrics.Sample
 
 	mu      sync.Mutex
 	percent int
 	stopped bool
+	timer   *time.Timer // has it look
+
+	// Of look.
+	heap []metrics.Sample
+	made uint64 // bytes that had been allocated when it looked last
+}
+
+const (
+	// lookEvery is how often a collector looks whether anything goes on.
+	lookEvery = time.Second
+	// quiet is how many bytes are allocated meanwhile if nothing does.
+	quiet = 256 << 10
+	// spare is how much that is not in use is not worth the effort.
+	spare = 2 << 20
+)
+
+func newCollector() *collector {
+	return &collector{
+		live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}},
+		heap: []metrics.Sample{
+			{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+			{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		},
+	}
 }
 
 // paceCollector starts one and returns what ends it: the heap then grows by the
 // default again.
 func paceCollector() (stop func()) {
-	c := &collector{live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}}
+	c := newCollector()
 	c.adjust()
 	c.follow()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer = time.AfterFunc(lookEvery, func() {
+		c.look()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.stopped {
+			c.timer.Reset(lookEvery)
+		}
+	})
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.stopped = true
+		c.timer.Stop()
 		debug.SetGCPercent(gcPercent)
+	}
+}
+
+// look collects garbage and gives memory back if nothing goes on and that is
+// worth it. What is free in between what lives cannot be given back, and does not
+// count.
+func (c *collector) look() {
+	metrics.Read(c.heap)
+	value := func(i int) uint64 { return c.heap[i].Value.Uint64() }
+	live, made, held, free := value(0), value(1), value(2), value(3)
+	idle := made-c.made < quiet
+	c.made = made
+	if idle && max(held, live)-live+free > max(live/4, spare) {
+		debug.FreeOSMemory()
 	}
 }
 

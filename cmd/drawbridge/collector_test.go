@@ -54,3 +54,40 @@ func TestCollectorFollowsWhatLives(t *testing.T) {
 		t.Errorf("after the end GOGC is %d", got)
 	}
 }
+
+// What a burst leaves behind is given back, and once: a collector that found
+// something to do each time it looked would use more than it saves.
+func TestCollectorGivesBackWhatNobodyUses(t *testing.T) {
+	before := debug.SetGCPercent(gcPercent)
+	defer debug.SetGCPercent(before)
+	stop := paceCollector()
+	defer stop()
+	debug.FreeOSMemory()
+	released := []metrics.Sample{{Name: "/memory/classes/heap/released:bytes"}, {Name: "/gc/cycles/forced:gc-cycles"}}
+	const burst = 20 << 20
+	keep := make([][]byte, burst>>10)
+	for i := range keep {
+		keep[i] = make([]byte, 1<<10)
+	}
+	metrics.Read(released)
+	inBurst := released[0].Value.Uint64()
+	clear(keep)
+	deadline := time.Now().Add(30 * time.Second)
+	for released[0].Value.Uint64() < inBurst+burst/2 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes were given back in the burst, and %d since", inBurst, released[0].Value.Uint64()-inBurst)
+		}
+		time.Sleep(time.Millisecond)
+		metrics.Read(released)
+	}
+	c := newCollector()
+	c.look()
+	metrics.Read(released)
+	cycles := released[1].Value.Uint64()
+	for range 10 {
+		c.look()
+	}
+	if metrics.Read(released); released[1].Value.Uint64() != cycles {
+		t.Errorf("collected %d times more, for nothing", released[1].Value.Uint64()-cycles)
+	}
+}
