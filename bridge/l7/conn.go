@@ -185,9 +185,7 @@ func (c *conn) due(now int64) bool {
 func (c *conn) check(now int64) {
 	if d, q := c.deadline.Load(), c.calm.Load(); d != 0 && now > d || q != 0 && now > q {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
-		if p := c.parked.Load(); p != nil {
-			p.Wake()
-		}
+		c.unpark()
 	}
 	if w := c.writing.Load(); w != 0 && now-w > c.stall.Load() {
 		_ = c.SetLinger(0) // what is not sent is not worth keeping
@@ -220,16 +218,11 @@ func (s *Server) accept(raw net.Conn) {
 		return
 	}
 	c.sock.OnClose(func() {
-		if p := c.parked.Load(); p != nil {
-			p.Leave()
-		}
+		c.unpark() // it is to come to its end
 		s.forget(c)
 		c.announcedAs.end()
 	})
-	go func() {
-		defer s.work.Done()
-		s.start(c, table)
-	}()
+	go s.start(c, table)
 }
 
 // adopt makes settings those of c.
@@ -338,50 +331,50 @@ func (s *Server) forget(c *conn) {
 	}
 }
 
-// start finishes the client's TLS handshake and serves the connection, or
-// closes it. The handshake's goroutine ends with it: the stack that it needs is
-// many times what waiting for a request takes.
+// start finishes the client's TLS handshake and has the connection served, or
+// closes it: one of the Server's work. The handshake's goroutine ends with it: the
+// stack that it needs is many times what waiting for a request takes.
 func (s *Server) start(c *conn, t *Table) {
 	if t.ProxyProtocol != nil && !s.announced(c, t) {
 		c.sock.Close()
+		s.work.Done()
 		return
 	}
-	sock := c.sock
 	if t.TLS == nil {
-		s.serveConn(c, sock, nil, t.settings())
+		s.serveConn(c, nil, t.settings())
 		return
 	}
 	c.tls = true
-	tc := t.TLS.Conn(sock)
+	tc := t.TLS.Conn(c.sock)
 	begun := time.Now()
 	if err := s.handshake(tc, t); err != nil {
-		sock.Close()
+		c.sock.Close()
 		reason := certs.ClassifyAccept(err)
 		s.counters.handshakeFailed(reason)
 		s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))
+		s.work.Done()
 		return
 	}
 	c.session = newSession(tc.ConnectionState())
 	c.handshake = time.Since(begun)
-	s.work.Add(1) // this goroutine is work too, so nobody waits in vain
-	go func() {
-		defer s.work.Done()
-		s.serveConn(c, sock, tc, t.settings())
-	}()
+	go s.serveConn(c, tc, t.settings())
 }
 
-// serveConn serves a connection until it ends; tc is nil for plaintext.
-func (s *Server) serveConn(c *conn, sock *socket.Socket, tc *tls.Conn, st settings) {
+// serveConn serves a connection, which is work until it ends; tc is nil for
+// plaintext.
+func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 	if s.options.AccessLog != nil {
 		c.observe(tc)
 	}
 	if tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
-		if c.wake() {
-			s.serveHTTP2(c, newSteady(tc, sock, &s.buffers), nil, st)
+		if !c.wake() {
+			s.work.Done() // closed
+			return
 		}
+		newFront2(s, c, newSteady(tc, c.sock, &s.buffers), nil, st).serve()
 		return
 	}
-	newFront1(s, c, sock, tc, st).serve()
+	newFront1(s, c, c.sock, tc, st).serve()
 }
 
 func (s *Server) handshake(tc *tls.Conn, t *Table) error {
@@ -396,6 +389,36 @@ func (s *Server) handshake(tc *tls.Conn, t *Table) error {
 		s.counters.full.Add(1)
 	}
 	return nil
+}
+
+// park leaves the connection, on which nothing goes on, to a loop, so that it holds
+// neither a goroutine nor its stack: resume is called by another when something
+// comes, or unpark is called. It reports whether that can be done; if so resume may
+// be running already. It is the same each time.
+func (c *conn) park(resume func()) bool {
+	p := c.parked.Load()
+	if p == nil {
+		engine, err := c.server.splices.Engine()
+		if err != nil {
+			return false
+		}
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return false
+		}
+		if p = engine.Parked(raw, func() { go resume() }); p == nil {
+			return false
+		}
+		c.parked.Store(p)
+	}
+	return p.Park() == nil
+}
+
+// unpark has a connection served again that is parked.
+func (c *conn) unpark() {
+	if p := c.parked.Load(); p != nil {
+		p.Wake()
+	}
 }
 
 // addressOf returns the IP address of a peer; the zero Addr if it has none.

@@ -76,18 +76,21 @@ func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st setting
 	return f
 }
 
-// serve serves the connection until it ends, or is parked: then f is served again
-// when something comes, which may be at once, and is nothing of the caller's.
+// serve serves the connection, which is work until it ends. It may be parked
+// before: then f is served again when something comes, which may be at once, and is
+// nothing of the caller's any more.
 func (f *front1) serve() {
 	for f.carry() {
-		if f.park() {
+		if f.conn.park(f.serve) {
 			return
 		}
 		f.stays = true
 	}
 	if f.early != nil {
-		f.server.serveHTTP2(f.conn, newSteady(f.sock, f.sock, &f.server.buffers), f.early, f.settings)
+		newFront2(f.server, f.conn, newSteady(f.sock, f.sock, &f.server.buffers), f.early, f.settings).serve()
+		return
 	}
+	f.server.work.Done()
 }
 
 // carry serves requests until the connection ends, or is to be parked: it reports
@@ -174,47 +177,6 @@ func (f *front1) await() error {
 		return errNoMore
 	}
 	return err
-}
-
-// park leaves the connection, for which nothing is under way, to a loop, so that
-// it holds neither a goroutine nor its stack while it waits. It reports whether
-// that can be done.
-func (f *front1) park() bool {
-	p := f.conn.parked.Load()
-	if p == nil {
-		engine, err := f.server.splices.Engine()
-		if err != nil {
-			return false
-		}
-		raw, err := f.conn.SyscallConn()
-		if err != nil {
-			return false
-		}
-		if p = engine.Parked(raw, f.resume); p == nil {
-			return false
-		}
-		f.conn.parked.Store(p)
-	}
-	return p.Park() == nil
-}
-
-// resume serves a connection that was parked.
-func (f *front1) resume() {
-	s := f.server
-	s.mu.Lock()
-	closing := s.closing
-	if !closing {
-		s.work.Add(1)
-	}
-	s.mu.Unlock()
-	if closing {
-		f.sock.Close()
-		return
-	}
-	go func() {
-		defer s.work.Done()
-		f.serve()
-	}()
 }
 
 // adopt makes st the settings that the connection is served under.

@@ -14,10 +14,18 @@ const maxStreams = 250
 // HTTP/1.1: :method, :scheme and :path. The :authority is Host there.
 const pseudoFields = 3
 
-// serveHTTP2 serves a client's connection of HTTP/2 until it ends; early is
-// what was already read from it.
-func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
-	h := http2.NewServerConn(nc, early, http2.Options{
+// A front2 serves a client's connection of HTTP/2. Each of its streams is the front
+// of an exchange.
+type front2 struct {
+	server *Server
+	conn   *conn
+	http   *http2.ServerConn
+}
+
+// newFront2 returns the front2 of a connection, of which early was read already.
+func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *front2 {
+	f := &front2{server: s, conn: c}
+	f.http = http2.NewServerConn(nc, early, http2.Options{
 		MaxStreams:     maxStreams,
 		MaxHeaderBytes: st.maxHeaderBytes,
 		MaxFields:      st.maxHeaderFields + pseudoFields,
@@ -33,13 +41,32 @@ func (s *Server) serveHTTP2(c *conn, nc net.Conn, early []byte, st settings) {
 		Refused: func(err *http2.Error) {
 			s.log.Debug("request refused", "client", c.client, "error", printable(err))
 		},
+		Wake: c.unpark,
 	})
-	c.onEnd(h.Shutdown)
-	if err := h.Serve(func(stream *http2.ServerStream) { s.serveStream(c, stream) }); err != nil {
+	c.onEnd(f.http.Shutdown)
+	c.parked.Store(nil) // that of a front1, if there was one
+	return f
+}
+
+// serve is front1's.
+func (f *front2) serve() {
+	c, s, h := f.conn, f.server, f.http
+	handler := func(stream *http2.ServerStream) { s.serveStream(c, stream) }
+	err := h.Serve(handler)
+	for ; err == http2.ErrCalm; err = h.Serve(handler) {
+		if c.park(f.serve) {
+			if h.Over() {
+				c.unpark() // that happened before it was parked
+			}
+			return
+		}
+	}
+	if err != nil {
 		s.log.Debug("client's connection ended", "client", c.client, "error", printable(err))
 	}
 	c.sock.Release() // what came and is of no use any more
 	c.sock.Close()
+	s.work.Done()
 }
 
 // serveStream serves one request.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime/pprof"
 	"strings"
 	"testing"
@@ -14,11 +15,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// carried returns how many goroutines serve clients of HTTP/1.
+// carried returns how many goroutines serve clients' connections.
 func carried() int {
 	var b strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&b, 2) // into memory
-	return strings.Count(b.String(), "(*front1).serve(")
+	return strings.Count(b.String(), "(*front1).serve(") + strings.Count(b.String(), "(*front2).serve(")
 }
 
 func allParked() bool { return carried() == 0 }
@@ -154,5 +155,105 @@ func TestShutdownClosesParkedClients(t *testing.T) {
 		if n, err := io.Copy(io.Discard, c.r); n != 0 || err != nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}
+	}
+}
+
+// clients2 returns clients of HTTP/2, each with a connection of its own that has
+// been used.
+func (w *world) clients2(n int, address string) []*http.Client {
+	w.Helper()
+	var clients []*http.Client
+	for range n {
+		c := w.browser()
+		w.echoed2(c, address)
+		clients = append(clients, c)
+	}
+	return clients
+}
+
+func (w *world) echoed2(c *http.Client, address string) {
+	w.Helper()
+	if code, body := w.get(c, "https://"+address+"/x"); code != 200 || !strings.Contains(body, " /x by") {
+		w.Fatalf("%d %q", code, body)
+	}
+}
+
+func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
+	canPark(t)
+	w := newWorld(t)
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
+	clients := w.clients2(20, address)
+	for range 2 {
+		eventually(t, "every client is parked", allParked)
+		for _, c := range clients {
+			w.echoed2(c, address)
+		}
+	}
+	if n := s.Stats().Accepted; n != 20 {
+		t.Errorf("%d connections, want one for each client", n)
+	}
+	eventually(t, "every client is parked", allParked)
+	for _, c := range clients {
+		c.CloseIdleConnections()
+	}
+	eventually(t, "all are forgotten", func() bool { return s.Stats().Open == 0 })
+}
+
+// A client without TLS may have been parked before it said what it speaks.
+func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
+	canPark(t)
+	w := newWorld(t)
+	s, address := w.plain(w.back(HTTP1, w.server(echo)))
+	silent := w.dial(address)
+	eventually(t, "it is carried", func() bool { return carried() == 1 })
+	eventually(t, "it is parked", allParked)
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return silent.Conn, nil }}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	for range 2 {
+		if code, body := w.get(client, "http://"+address+"/x"); code != 200 || !strings.Contains(body, " /x by") {
+			t.Fatalf("%d %q", code, body)
+		}
+		eventually(t, "it is parked", allParked)
+	}
+	if n := s.Stats().Accepted; n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
+	canPark(t)
+	w := newWorld(t)
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 4 * time.Second}))
+	w.clients2(3, address)
+	eventually(t, "every client is parked", allParked)
+	if n := s.Stats().Open; n != 3 {
+		t.Errorf("%d connections open, want 3", n)
+	}
+	eventually(t, "all are closed", func() bool { return s.Stats().Open == 0 })
+}
+
+func TestShutdownClosesParkedClientsOfHTTP2(t *testing.T) {
+	canPark(t)
+	for _, patient := range []bool{true, false} {
+		t.Run(fmt.Sprintf("patient=%v", patient), func(t *testing.T) {
+			w := newWorld(t)
+			s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
+			w.clients2(20, address)
+			eventually(t, "every client is parked", allParked)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			if !patient {
+				cancel()
+			}
+			if err := s.Shutdown(ctx); (err == nil) != patient {
+				t.Error(err)
+			}
+			if n := s.Stats().Open; n != 0 {
+				t.Errorf("%d connections open", n)
+			}
+		})
 	}
 }

@@ -44,6 +44,7 @@ type collector struct {
 	// Of look.
 	heap []metrics.Sample
 	made uint64 // bytes that had been allocated when it looked last
+	left uint64 // bytes that nobody uses and that could not be given back
 }
 
 const (
@@ -53,6 +54,8 @@ const (
 	quiet = 256 << 10
 	// spare is how much that is not in use is not worth the effort.
 	spare = 2 << 20
+	// usualStack is what a goroutine that has done something has.
+	usualStack = 8 << 10
 )
 
 func newCollector() *collector {
@@ -61,6 +64,7 @@ func newCollector() *collector {
 		heap: []metrics.Sample{
 			{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
 			{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+			{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/sched/goroutines:goroutines"},
 		},
 	}
 }
@@ -91,17 +95,26 @@ func paceCollector() (stop func()) {
 }
 
 // look collects garbage and gives memory back if nothing goes on and that is
-// worth it. What is free in between what lives cannot be given back, and does not
-// count.
+// worth it.
 func (c *collector) look() {
+	unused, live, made := c.unused()
+	idle := made-c.made < quiet
+	c.made, c.left = made, min(c.left, unused)
+	if idle && unused-c.left > max(live/4, spare) {
+		debug.FreeOSMemory()
+		c.left, _, _ = c.unused() // in between what is in use: no second attempt would do better
+	}
+}
+
+// unused returns how many bytes nobody uses, as far as the runtime tells; how many
+// lived when the heap was collected last; and how many were ever allocated.
+func (c *collector) unused() (unused, live, made uint64) {
 	metrics.Read(c.heap)
 	value := func(i int) uint64 { return c.heap[i].Value.Uint64() }
-	live, made, held, free := value(0), value(1), value(2), value(3)
-	idle := made-c.made < quiet
-	c.made = made
-	if idle && max(held, live)-live+free > max(live/4, spare) {
-		debug.FreeOSMemory()
-	}
+	live, made, held, free, stacks, goroutines := value(0), value(1), value(2), value(3), value(4), value(5)
+	garbage := max(held, live) - live
+	stacks -= min(stacks, goroutines*usualStack) // what ended goroutines leave counts until the heap is collected
+	return garbage + free + stacks, live, made
 }
 
 // A cycle is never reachable, so that the next time the collector runs it finds

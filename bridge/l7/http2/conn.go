@@ -84,6 +84,7 @@ type conn struct {
 	blocked   int   // streams with a Write that waits
 	pinged    int64 // when; 0: never
 	idleSince int64
+	calm      calm
 	unused    budget // streams that came to nothing
 	controls  budget
 	timer     *time.Timer
@@ -111,6 +112,7 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.o = o.withDefaults()
 	c.streams = make(map[uint32]*stream)
 	c.in = newReader(nc, early)
+	c.in.disturbed = c.disturbed
 	c.framer = h2.NewFramer((*outWriter)(c), c.in)
 	c.framer.SetMaxReadFrameSize(maxFrame)
 	c.framer.SetReuseFrames()
@@ -150,16 +152,28 @@ func (c *conn) now() int64 { return c.in.now() }
 func (c *conn) run(preface func() *Error) error {
 	c.mu.Lock()
 	c.kickLocked()
-	c.timer = time.AfterFunc(c.tickPeriod(), c.tick)
+	c.timer = time.AfterFunc(c.tickPeriodLocked(), c.tick)
 	c.mu.Unlock()
-
-	var err *Error
 	if preface != nil {
-		err = preface()
+		if err := preface(); err != nil {
+			return c.end(err)
+		}
 	}
+	return c.read()
+}
+
+// read is run when the preface was read.
+func (c *conn) read() error {
+	err := c.readFrames()
 	if err == nil {
-		err = c.readFrames()
+		c.in.rest()
+		return ErrCalm
 	}
+	return c.end(err)
+}
+
+// end is run when reading has ended.
+func (c *conn) end(err *Error) error {
 	c.mu.Lock()
 	if c.unwritable != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
 		err = &Error{Err: c.unwritable} // it has said nothing
@@ -208,6 +222,9 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		c.server.crew.wanted.Broadcast()
 	}
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // the reader shall see to the rest
+	if c.calm == left {
+		c.o.Wake()
+	}
 	return gone
 }
 
@@ -264,8 +281,8 @@ func (c *conn) close(err *Error) {
 	}
 }
 
-// tickPeriod returns how often tick runs.
-func (c *conn) tickPeriod() time.Duration {
+// tickPeriodLocked returns when tick is to run next. c.mu is held.
+func (c *conn) tickPeriodLocked() time.Duration {
 	shortest := min(c.o.HeaderTimeout, c.o.IdleTimeout, c.o.StallTimeout, c.o.PingInterval, c.o.PingTimeout)
 	if c.o.MaxAge > 0 {
 		shortest = min(shortest, c.o.MaxAge)
@@ -273,7 +290,11 @@ func (c *conn) tickPeriod() time.Duration {
 	if c.o.BodyTimeout > 0 {
 		shortest = min(shortest, c.o.BodyTimeout)
 	}
-	return min(max(shortest/4, 10*time.Millisecond), 5*time.Second)
+	most := 5 * time.Second
+	if c.o.Wake != nil && c.calm != left {
+		most = calmTime
+	}
+	return min(max(shortest/4, 10*time.Millisecond), most)
 }
 
 // tick looks whether a deadline has passed. All are looked at from time to time
@@ -285,7 +306,7 @@ func (c *conn) tick() {
 		c.mu.Unlock()
 		return
 	}
-	c.timer.Reset(c.tickPeriod())
+	c.timer.Reset(c.tickPeriodLocked())
 	var gone []ended
 	var dead error
 	if c.err == nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // readFrames reads and does what frames say until the connection is at its end,
-// and returns why it is.
+// and returns why it is; nil if the goroutine is to leave.
 func (c *conn) readFrames() *Error {
 	defer c.rouse()
 	for {
@@ -15,6 +15,9 @@ func (c *conn) readFrames() *Error {
 			c.rouse() // before it waits
 		}
 		fh, err := c.framer.ReadFrameHeader()
+		if err == ErrCalm {
+			return nil
+		}
 		if err != nil {
 			return c.readError(err)
 		}

@@ -58,6 +58,12 @@ type Options struct {
 	// that reads the connection and must not block.
 	Refused func(err *Error)
 
+	// Wake, if not nil, lets a server's Serve return ErrCalm, and is called when
+	// Serve is to be called again although nothing has come. It may be called for
+	// nothing, by any goroutine, one in a call of the connection's among them, and
+	// must not block.
+	Wake func()
+
 	// Changed, if not nil, is called when a client's connection may have room
 	// for a stream that it had not, became idle, takes no more streams, or has
 	// closed. It may be called by any goroutine, one that is in Done or Abort

@@ -1,8 +1,10 @@
 package http2
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +27,8 @@ type reader struct {
 	large *[largeRead]byte // nil unless in use
 	r, w  int
 	fast  bool // the last read filled the buffer
+
+	disturbed func(between bool) error // see conn
 
 	err   error     // of the connection, once it failed
 	start time.Time // what times count from
@@ -88,6 +92,10 @@ func (b *reader) fill() error {
 		b.release()
 	}
 	b.r, b.w = 0, 0
+	if b.small == nil {
+		b.small = make([]byte, smallRead)
+		b.buf = b.small
+	}
 	n, err := b.receive(b.buf)
 	b.w = n
 	b.fast = n == len(b.buf) || b.large != nil && n > smallRead
@@ -99,12 +107,20 @@ func (b *reader) receive(p []byte) (int, error) {
 		b.begun.Store(max(b.now(), 1))
 	}
 	n, err := b.nc.Read(p)
-	if n > 0 {
+	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		if err = b.disturbed(!b.inFrame); err != nil {
+			break
+		}
+		n, err = b.nc.Read(p)
+	}
+	switch {
+	case n > 0:
 		b.last.Store(b.now())
 		return n, nil
-	}
-	if err == nil {
+	case err == nil:
 		err = io.ErrNoProgress
+	case err == ErrCalm:
+		return 0, err
 	}
 	b.err = err
 	return 0, err
@@ -140,6 +156,12 @@ func (b *reader) release() {
 		b.large, b.buf = nil, b.small
 		b.r, b.w = 0, 0
 	}
+}
+
+// rest is for when nothing is read for a while: no buffer is held. It is empty.
+func (b *reader) rest() {
+	b.release()
+	b.small, b.buf, b.fast = nil, nil, false
 }
 
 func (b *reader) now() int64 { return int64(time.Since(b.start)) }

@@ -53,9 +53,26 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 // The exchange is over when handler returns. A stream that was not ended by
 // then is reset; a client that is still sending when all was answered is told
 // that it need not.
+//
+// If it returns ErrCalm it is to be called again, by whatever goroutine.
 func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 	c.handler = handler
+	c.mu.Lock()
+	begun := c.timer != nil
+	c.calm = reading
+	c.mu.Unlock()
+	if begun {
+		return c.read()
+	}
 	return c.run(c.readPreface)
+}
+
+// Over reports whether the connection is at its end, which Serve sees to if it has
+// not returned for that yet.
+func (c *ServerConn) Over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil
 }
 
 // Shutdown lets streams come to their end and then closes the connection: the
@@ -102,6 +119,7 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 	}
 	c.lateLocked(now)
 	c.crew.dismissLocked()
+	c.calmLocked(now)
 	return nil
 }
 

@@ -8,8 +8,8 @@ const maxParked = 32
 // A crew are the goroutines that serve a connection's streams. One that has
 // served a stream waits for the next: its stack has grown to what an exchange
 // needs, and growing one is a good part of what a small exchange costs. Those
-// that nothing comes for are let go. All of it is guarded by the connection's
-// mu.
+// that nothing comes for are let go, and the first one at once: many clients have
+// one request. All of it is guarded by the connection's mu.
 type crew struct {
 	streams []*ServerStream // that are yet to be served, each by one of the parked
 	parked  int
@@ -47,7 +47,7 @@ func (c *ServerConn) nextStream() *ServerStream {
 	defer c.mu.Unlock()
 	w := &c.crew
 	for len(w.streams) == 0 {
-		if c.err != nil || w.parked >= maxParked {
+		if c.err != nil || w.parked >= maxParked || c.taken < 2 {
 			return nil
 		}
 		w.parked++
