@@ -81,6 +81,7 @@ func (x *exchange) carry() (back, error) {
 		if b != nil {
 			x.discard(b)
 		}
+		x.turn.Leave() // others may have its place meanwhile
 		if !x.sleep(pause) {
 			x.endRetries()
 			return nil, cmp.Or(err, errDiscarded)

@@ -467,3 +467,23 @@ func (w *world) budgeted(b upstream.RetryBudget, addresses ...string) *Back {
 	}
 	return w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: HTTP1, TLS: true})
 }
+
+func TestThePauseBetweenTriesTakesUpNoEndpoint(t *testing.T) {
+	w := newWorld(t)
+	failed := make(chan bool, 100)
+	back := w.limited(HTTP1, upstream.Limits{RequestsPerEndpoint: 1}, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/fails" {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+			failed <- true
+		}
+	})))
+	_, address := w.gateway(fixed(&Table{Default: retried(back, Retry{Codes: []int{503}, Attempts: 100, Backoff: maxBackoff})}))
+	c := w.dial(address)
+	c.send("GET /fails HTTP/1.1", "Host: a")
+	<-failed
+	other := w.browser()
+	eventually(t, "another request has its turn", func() bool {
+		code, _ := w.get(other, "http://"+address+"/works")
+		return code == 200
+	})
+}

@@ -65,10 +65,7 @@ func (t *Turn) Exclusive() { t.exclusive = true }
 // first health check, for as long as that may take.
 func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
 	u := t.upstream
-	if t.at != nil {
-		t.remember(t.at)
-		t.leave()
-	}
+	t.Leave()
 	if t.fulls > maxFulls {
 		return nil, u.overload()
 	}
@@ -110,6 +107,15 @@ func (t *Turn) Connected() {
 	if t.claims {
 		t.unclaim()
 		t.upstream.changed()
+	}
+}
+
+// Leave leaves the endpoint where the Turn is, which was tried: it is not counted
+// there any more. At the upstream it is.
+func (t *Turn) Leave() {
+	if t.at != nil {
+		t.remember(t.at)
+		t.leave()
 	}
 }
 
