@@ -125,9 +125,18 @@ func TestAStalledReaderStopsTheWriter(t *testing.T) {
 				}
 			}
 			settle(t, counts...)
-			if grown := heap() - before; grown > mostHeap*int64(len(floods)) {
-				t.Errorf("%d KiB are held for each stalled direction", grown>>10/int64(len(floods)))
-			}
+			// What is held while bytes move is more, and on a slow machine some
+			// may yet.
+			var grown int64
+			defer func() {
+				if t.Failed() {
+					t.Logf("%d KiB are held for each stalled direction", grown>>10/int64(len(floods)))
+				}
+			}()
+			eventually(t, "little is held", func() bool {
+				grown = heap() - before
+				return grown <= mostHeap*int64(len(floods))
+			})
 			for _, f := range floods {
 				if n := f.accepted.Load(); n > mostAccepted {
 					t.Errorf("%d MiB were taken that nobody read", n>>20)
