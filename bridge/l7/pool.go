@@ -118,6 +118,7 @@ func (p *pool) take(look bool) *conn1 {
 func (p *pool) dial(x *exchange, upgrade bool, spare any) (*conn1, error) {
 	ctx, done := x.context()
 	defer done()
+	ctx = upstream.WithTurn(ctx, &x.turn)
 	c, c2 := newConn1(p), &conn2{pool: p}
 	purpose, retire := upstream.HTTP, func() { c.retire(); c2.retire() }
 	if upgrade {

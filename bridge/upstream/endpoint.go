@@ -130,6 +130,9 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 	if err := e.takePlace(); err != nil {
 		return nil, err
 	}
+	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
+		t.Connected() // it is counted by its place from here on
+	}
 	return e.dialCounted(ctx, p, host, retire)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
 func echoServer(t testing.TB) upstream.EndpointOptions {
@@ -67,6 +68,36 @@ func TestConnectionsAreLimited(t *testing.T) {
 		if load := u.Load(); made != clients*rounds || load != (upstream.Load{}) {
 			t.Errorf("%+v: %d connections were made, load %+v", l, made, load)
 		}
+	}
+}
+
+// As many can be made at once as may be open: one that is being made counts once.
+func TestAsManyConnectionsAreMadeAsMayBe(t *testing.T) {
+	const most = 8
+	came, gate := make(chan bool, 2*most), make(chan bool)
+	address := listen(t, "tcp", func(net.Conn) { // which shakes no hands
+		came <- true
+		<-gate
+	})
+	e := upstream.EndpointOptions{Network: "tcp", Address: address.String(), Stream: newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}})}
+	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: most}, Endpoints: []upstream.EndpointOptions{e}})
+	var turns sync.WaitGroup
+	for range most {
+		turns.Go(func() {
+			var turn upstream.Turn
+			turn.Begin(u, upstream.Key{})
+			defer turn.End()
+			if _, _, err := turn.Dial(t.Context(), upstream.Stream, ""); err == nil || errors.Is(err, upstream.ErrOverloaded) {
+				t.Errorf("%v, want a handshake that failed", err)
+				came <- false
+			}
+		})
+		<-came
+	}
+	close(gate)
+	turns.Wait()
+	if load := u.Load(); load != (upstream.Load{}) {
+		t.Errorf("load %+v", load)
 	}
 }
 

@@ -101,8 +101,17 @@ func (t *Turn) next(wait func() (ctx context.Context, done func())) error {
 	return err
 }
 
+type turnKey struct{}
+
+// WithTurn returns a context under which a connection is made for t alone, which
+// nobody else uses meanwhile.
+func WithTurn(ctx context.Context, t *Turn) context.Context {
+	return context.WithValue(ctx, turnKey{}, t)
+}
+
 // Connected says that t has its connection to the endpoint where it is, or its part
-// in one. It matters where the upstream limits connections.
+// in one, or that one is being made for it and counted: then WithTurn sees to that.
+// It matters where the upstream limits connections.
 func (t *Turn) Connected() {
 	if t.claims {
 		t.unclaim()
@@ -219,6 +228,7 @@ func (t *Turn) End() {
 // Upstream.DialAs says. The Turn stays there until End.
 func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	t.Exclusive()
+	ctx = WithTurn(ctx, t)
 	var errs []error
 	wait := func() (context.Context, func()) {
 		begun, trace := time.Now(), traceOf(ctx)
@@ -243,7 +253,6 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 			conn, err = e.DialAs(ctx, p, host)
 		}
 		if err == nil {
-			t.Connected()
 			return conn, e, nil
 		}
 		if err == ErrFull {
