@@ -121,6 +121,7 @@ func TestARecordOfAConnectionOverTLS(t *testing.T) {
 		ports = append(ports, c.raw.LocalAddr().(*net.TCPAddr).Port)
 		_ = c.closeWrite()
 		c.wantEnd(t, "", clean)
+		eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // else they may change places
 	}
 	all := end()
 	if len(all) != 2 {
