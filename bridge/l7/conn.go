@@ -371,7 +371,7 @@ func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 			s.work.Done() // closed
 			return
 		}
-		newFront2(s, c, newSteady(tc, c.sock, &s.buffers), nil, st).serve()
+		newFront2(s, c, newSteady(tc, c.sock, &s.buffers, &s.counters.fromClient), nil, st).serve()
 		return
 	}
 	newFront1(s, c, c.sock, tc, st).serve()

@@ -87,7 +87,7 @@ func (f *front1) serve() {
 		f.stays = true
 	}
 	if f.early != nil {
-		newFront2(f.server, f.conn, newSteady(f.sock, f.sock, &f.server.buffers), f.early, f.settings).serve()
+		newFront2(f.server, f.conn, newSteady(f.sock, f.sock, &f.server.buffers, &f.server.counters.fromClient), f.early, f.settings).serve()
 		return
 	}
 	f.server.work.Done()

@@ -2,9 +2,11 @@ package l7
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -106,4 +108,48 @@ func TestWhatIsLeftOfAConnectionIsGivenBack(t *testing.T) {
 	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+strings.Repeat("no frames", 100_000))
 	_, _ = io.Copy(io.Discard, c)
 	eventually(t, "the connection is gone, and no buffer is lent", func() bool { return s.Stats().Open == 0 && lent.Load() == 0 })
+}
+
+// A sentCount counts what is written to a connection.
+type sentCount struct {
+	net.Conn
+	sent atomic.Uint64
+}
+
+func (c *sentCount) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(uint64(n))
+	return n, err
+}
+
+func TestBytesOfHTTP2AreCounted(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
+			w := newWorld(t)
+			table, scheme := &Table{Default: to(w.back(HTTP1, w.server(echo)))}, "http"
+			if secure {
+				table.TLS, scheme = w.listenerTLS("h2"), "https"
+			}
+			s, address := w.gateway(fixed(table))
+			c := &sentCount{Conn: w.dial(address).Conn}
+			var protocols http.Protocols
+			protocols.SetHTTP2(secure)
+			protocols.SetUnencryptedHTTP2(!secure)
+			transport := &http.Transport{
+				Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
+				TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"},
+			}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport}
+			for range 3 {
+				res, err := client.Post(scheme+"://"+address+"/", "text/plain", strings.NewReader(strings.Repeat("x", 50_000)))
+				if err != nil || res.StatusCode != 200 || res.ProtoMajor != 2 {
+					t.Fatal(res, err)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+			eventually(t, "every byte is counted", func() bool { return s.Stats().BytesFromClient == c.sent.Load() })
+		})
+	}
 }
