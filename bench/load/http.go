@@ -102,14 +102,19 @@ func (c *httpConn) close() { _ = c.conn.Close() }
 // get sends a request and reads its answer. count is told of the body's bytes
 // as they come.
 func (c *httpConn) get(count func(int)) error {
-	// Hexadecimal of a fixed width: the top bit is set.
-	seed := rand.Uint64() | 1<<63
-	strconv.AppendUint(c.request[:c.seedAt], seed, 16)
+	seed := c.reseed()
 	copy(c.request[c.hostAt:], c.hosts[rand.IntN(len(c.hosts))])
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
 	return c.answer(seed, count)
+}
+
+// reseed has the request be for the bytes of another seed, and returns that.
+func (c *httpConn) reseed() uint64 {
+	seed := rand.Uint64() | 1<<63 // hexadecimal of a fixed width: the top bit is set
+	strconv.AppendUint(c.request[:c.seedAt], seed, 16)
+	return seed
 }
 
 // answer reads an answer.

@@ -3,8 +3,6 @@ package load
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"strconv"
 
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
@@ -41,8 +39,7 @@ func HTTPUp(conns int, size uint64) Func {
 // post sends a request with a body of size bytes, and reads its answer, which
 // has none. count is told of the body's bytes as they go.
 func (c *httpConn) post(size uint64, count func(int)) error {
-	seed := rand.Uint64() | 1<<63
-	strconv.AppendUint(c.request[:c.seedAt], seed, 16)
+	seed := c.reseed()
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
