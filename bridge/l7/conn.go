@@ -371,10 +371,10 @@ func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 			s.work.Done() // closed
 			return
 		}
-		newFront2(s, c, newSteady(tc, c.sock, &s.buffers, &s.counters.fromClient), nil, st).serve()
+		newFront2(s, c, tc, nil, st).serve()
 		return
 	}
-	newFront1(s, c, c.sock, tc, st).serve()
+	newFront1(s, c, tc, st).serve()
 }
 
 func (s *Server) handshake(tc *tls.Conn, t *Table) error {

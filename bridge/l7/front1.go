@@ -65,14 +65,14 @@ var (
 	errAborted = errors.New("the response was aborted")
 )
 
-func newFront1(s *Server, c *conn, sock *socket.Socket, tc *tls.Conn, st settings) *front1 {
-	f := &front1{server: s, conn: c, sock: sock, tls: tc, nc: sock, settings: st,
+func newFront1(s *Server, c *conn, tc *tls.Conn, st settings) *front1 {
+	f := &front1{server: s, conn: c, sock: c.sock, tls: tc, nc: c.sock, settings: st,
 		began: s.clock.now.Load(), age: int64(st.age())}
 	if tc != nil {
 		f.nc = tc
 	}
-	f.in = newInflow(sock, tc, &s.buffers, &s.counters.fromClient)
-	f.out = newOutflow(f.nc, sock, &s.buffers)
+	f.in = newInflow(f.sock, tc, &s.buffers, &s.counters.fromClient)
+	f.out = newOutflow(f.nc, f.sock, &s.buffers)
 	return f
 }
 
@@ -87,7 +87,7 @@ func (f *front1) serve() {
 		f.stays = true
 	}
 	if f.early != nil {
-		newFront2(f.server, f.conn, newSteady(f.sock, f.sock, &f.server.buffers, &f.server.counters.fromClient), f.early, f.settings).serve()
+		newFront2(f.server, f.conn, f.sock, f.early, f.settings).serve()
 		return
 	}
 	f.server.work.Done()

@@ -22,10 +22,11 @@ type front2 struct {
 	http   *http2.ServerConn
 }
 
-// newFront2 returns the front2 of a connection, of which early was read already.
+// newFront2 returns the front2 of a connection of which early was read already. nc
+// is its Socket, or TLS on top of that.
 func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *front2 {
 	f := &front2{server: s, conn: c}
-	f.http = http2.NewServerConn(nc, early, http2.Options{
+	f.http = http2.NewServerConn(newSteady(nc, &s.buffers, &s.counters.fromClient), early, http2.Options{
 		MaxStreams:     maxStreams,
 		MaxHeaderBytes: st.maxHeaderBytes,
 		MaxFields:      st.maxHeaderFields + pseudoFields,

@@ -237,7 +237,7 @@ func (p *pool) changed() {
 func (c *conn2) carry(nc net.Conn, m *making) {
 	c.making = m
 	o := &c.pool.back.options
-	h := http2.NewClientConn(newSteady(nc, nil, &c.pool.back.buffers, nil), http2.Options{
+	h := http2.NewClientConn(newSteady(nc, &c.pool.back.buffers, nil), http2.Options{
 		MaxHeaderBytes: responseLimits.Head,
 		MaxFields:      responseLimits.Fields,
 		IdleTimeout:    o.IdleTimeout,
@@ -282,11 +282,9 @@ type steady struct {
 	count *atomic.Uint64 // of bytes as they come, so under TLS; nil: not counted
 }
 
-// newSteady returns nc as a steady, which lies on sock; nil: on its own.
-func newSteady(nc net.Conn, sock *socket.Socket, pool *socket.Pool, count *atomic.Uint64) *steady {
-	if sock == nil {
-		sock = socket.Of(nc)
-	}
+// newSteady returns a Socket, or TLS on top of one, as a steady.
+func newSteady(nc net.Conn, pool *socket.Pool, count *atomic.Uint64) *steady {
+	sock := socket.Of(nc)
 	_, secure := nc.(*tls.Conn)
 	if secure {
 		sock.Gather(pool)

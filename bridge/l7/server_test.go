@@ -435,11 +435,7 @@ func BenchmarkSmallRequest(b *testing.B) {
 	s := New(Options{Table: fixed(&Table{Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = rw.Write(make([]byte, 1024))
 	}))))})})
-	ln := listen(b)
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ln) }()
-	b.Cleanup(func() { _ = s.Shutdown(context.Background()); <-done })
-	c := w.dial(ln.Addr().String())
+	c := w.dial(w.serve(s))
 	_ = c.SetDeadline(time.Time{})
 	b.ReportAllocs()
 	for b.Loop() {

@@ -57,11 +57,7 @@ func BenchmarkSmallRequestAlone(b *testing.B) {
 				back = w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, canned(response)))})
 			}
 			s := New(Options{Table: fixed(&Table{Default: to(back)}), AccessLog: log})
-			ln := listen(b)
-			done := make(chan error, 1)
-			go func() { done <- s.Serve(ln) }()
-			b.Cleanup(func() { _ = s.Shutdown(context.Background()); <-done })
-			c := w.dial(ln.Addr().String())
+			c := w.dial(w.serve(s))
 			_ = c.SetDeadline(time.Time{})
 			request := []byte("GET /some/path?query=1 HTTP/1.1\r\nHost: a.example\r\nUser-Agent: x\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n")
 			buf := make([]byte, 4096)
@@ -107,11 +103,7 @@ func BenchmarkLargeResponseAlone(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b)
 			s := New(Options{Table: fixed(&Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), canned(response))))})})
-			ln := listen(b)
-			done := make(chan error, 1)
-			go func() { done <- s.Serve(ln) }()
-			b.Cleanup(func() { _ = s.Shutdown(context.Background()); <-done })
-			c := w.dial(ln.Addr().String())
+			c := w.dial(w.serve(s))
 			_ = c.SetDeadline(time.Time{})
 			buf := make([]byte, 128<<10)
 			get := func() {

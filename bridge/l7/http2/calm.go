@@ -26,7 +26,7 @@ func (c *ServerConn) calmLocked(now int64) {
 		return
 	}
 	c.calm = asked
-	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // fails only if it is closed, and then so does reading
+	_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
 }
 
 // disturbed is for when a deadline has ended a read, between frames or not. It

@@ -30,6 +30,9 @@ const (
 	maxUnsentReply = 1 << 20         // bytes not sent yet with which the peer is still answered
 )
 
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
 var (
 	errStalled = errors.New("the peer took nothing for too long")
 	errDead    = errors.New("the peer did not answer a ping")
@@ -221,7 +224,7 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 	if c.server != nil {
 		c.server.crew.wanted.Broadcast()
 	}
-	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // the reader shall see to the rest
+	_ = c.nc.SetReadDeadline(longAgo) // the reader shall see to the rest
 	if c.calm == left {
 		c.o.Wake()
 	}
