@@ -65,6 +65,7 @@ func (s *shard) enter(p *Pass, now int64, limits *Limits) Refusal {
 		if wait := s.take(p.client, now, limits.RatePerClient); wait > 0 {
 			return Refusal{OfRatePerClient, time.Duration(wait)}
 		}
+		p.rated = true
 	}
 	if limits.AtOncePerClient > 0 {
 		if s.atOnce == nil {
@@ -98,6 +99,16 @@ func (s *shard) take(c client, now int64, r Rate) (wait int64) {
 	k := &s.known[i]
 	k.bucket, wait = k.bucket.take(now, r)
 	return wait
+}
+
+// refund gives back what take took at a client's rate, unless the client was
+// forgotten meanwhile.
+func (s *shard) refund(c client, r Rate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, ok := s.rates[c]; ok {
+		s.known[i].bucket = s.known[i].bucket.refund(r)
+	}
 }
 
 // room returns where there is room for one more client, be it that the one heard

@@ -52,8 +52,9 @@ func New() *Limiter { return &Limiter{began: time.Now(), seed: maphash.MakeSeed(
 type Pass struct {
 	limiter *Limiter
 	client  client
-	atOnce  bool
-	each    bool
+	atOnce  bool // counted among all clients' requests under way
+	each    bool // counted among the client's
+	rated   bool // spent at the client's rate
 }
 
 // A Refusal says which limit something is over. The zero Refusal: none.
@@ -68,32 +69,52 @@ type Refusal struct {
 // none for who has no address: it is the zero Addr. Now must not be before the
 // Limiter was made.
 //
-// The limits of each client come first, so that what is refused for one client's
-// sake takes nothing away from the others.
+// The limits of each client are checked first, so that a request over its own
+// client's limits takes nothing away from other clients. A request that is then
+// over a shared limit spends nothing of its client's rate: the client would else
+// be told 429 for requests that nobody served.
 func (l *Limiter) Enter(p *Pass, address netip.Addr, now time.Time, limits *Limits) (r Refusal) {
 	elapsed := int64(max(now.Sub(l.began), 0))
 	p.limiter = l
 	if (limits.AtOncePerClient > 0 || limits.RatePerClient.Count > 0) && address.IsValid() {
 		p.client = clientOf(address)
 		if r = l.shard(p.client).enter(p, elapsed, limits); r.Kind != None {
-			return l.refuse(p, r)
+			return l.refuse(p, limits, r)
 		}
 	}
 	if limits.AtOnce > 0 {
-		p.atOnce = true
-		if l.atOnce.Add(1) > int64(limits.AtOnce) {
-			return l.refuse(p, Refusal{Kind: AtOnce})
+		if !l.enter(limits.AtOnce) {
+			return l.refuse(p, limits, Refusal{Kind: AtOnce})
 		}
+		p.atOnce = true
 	}
 	if limits.Rate.Count > 0 {
 		if wait := l.rate.take(elapsed, limits.Rate); wait > 0 {
-			return l.refuse(p, Refusal{OfRate, time.Duration(wait)})
+			return l.refuse(p, limits, Refusal{OfRate, time.Duration(wait)})
 		}
 	}
 	return Refusal{}
 }
 
-func (l *Limiter) refuse(p *Pass, r Refusal) Refusal {
+// enter counts one more under way, unless most are. It never counts too many, not
+// even for a moment: a request that is refused must not cost another its place.
+func (l *Limiter) enter(most int) bool {
+	for {
+		n := l.atOnce.Load()
+		if n >= int64(most) {
+			return false
+		}
+		if l.atOnce.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// refuse takes back everything that p counts.
+func (l *Limiter) refuse(p *Pass, limits *Limits, r Refusal) Refusal {
+	if p.rated {
+		l.shard(p.client).refund(p.client, limits.RatePerClient)
+	}
 	p.Leave()
 	l.refused[r.Kind].Add(1)
 	return r

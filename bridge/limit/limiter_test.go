@@ -173,6 +173,42 @@ func TestClientsAreToldApart(t *testing.T) {
 	}
 }
 
+// Each client keeps all of its rate while the shared limits refuse its requests.
+func TestARefusalByASharedLimitSpendsNothingOfTheClients(t *testing.T) {
+	each := Rate{Count: 3, Period: time.Hour}
+	for name, c := range map[string]struct {
+		limits Limits
+		kind   Kind
+	}{
+		"at once": {Limits{AtOnce: 1, AtOncePerClient: 2, RatePerClient: each}, AtOnce},
+		"rate":    {Limits{Rate: Rate{Count: 1, Period: 2 * time.Hour}, AtOncePerClient: 2, RatePerClient: each}, OfRate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := New()
+				var held Pass
+				if r := l.Enter(&held, bob, time.Now(), &c.limits); r.Kind != None {
+					t.Fatalf("the first request: %+v", r)
+				}
+				for range 10 {
+					if r := enter(l, alice, c.limits); r.Kind != c.kind {
+						t.Fatalf("with the shared limit reached: %+v", r)
+					}
+				}
+				held.Leave()
+				shared := c.limits
+				shared.Rate = Rate{}
+				if n := taken(l, alice, shared); n != each.Count {
+					t.Errorf("%d of the client's %d requests are left", n, each.Count)
+				}
+				if r := enter(l, alice, shared); r.Kind != OfRatePerClient || r.Wait != 20*time.Minute {
+					t.Errorf("after these: %+v", r)
+				}
+			})
+		})
+	}
+}
+
 // Whatever addresses clients have, no more than so many are remembered, and it is
 // those heard of least lately that are forgotten.
 func TestAsManyClientsAsThereAreAreRemembered(t *testing.T) {

@@ -34,6 +34,9 @@ func (b bucket) take(now int64, r Rate) (after bucket, wait int64) {
 	return bucket(due + each), 0
 }
 
+// refund returns the bucket after one that was taken is given back.
+func (b bucket) refund(r Rate) bucket { return b - bucket(r.interval()) }
+
 // A sharedBucket is one that several goroutines take from.
 type sharedBucket struct{ state atomic.Int64 }
 
