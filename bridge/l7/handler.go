@@ -179,7 +179,7 @@ var errPanic = errors.New("panic while serving the request")
 // finish logs and counts a request.
 func (x *exchange) finish(panicked bool) {
 	s := x.server
-	s.counters.inFlight.Add(-1)
+	defer s.counters.inFlight.Add(-1) // last: where none is in flight all are counted
 	x.pass.Leave()
 	code, elapsed := x.code, time.Since(x.start)
 	switch {
@@ -348,6 +348,7 @@ func (x *exchange) respond(body string) {
 	r.Length = int64(len(body))
 	x.code = r.Status
 	x.dated()
+	x.pass.Leave() // before the client has the answer, upon which it may send its next request
 	err := x.front.Respond(r, body == "")
 	if err == nil && body != "" {
 		if err = x.front.Write([]byte(body)); err == nil {
@@ -369,6 +370,7 @@ func (x *exchange) dated() {
 
 // abort ends the exchange without a response, or in the middle of one.
 func (x *exchange) abort(cause error) {
+	x.pass.Leave()
 	if x.ranOut() && x.tellDeadline() {
 		x.noted.grpc, x.noted.reason = gatewayTimeout.grpc, certs.ReasonResponseTimeout
 		return

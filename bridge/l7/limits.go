@@ -13,7 +13,7 @@ import (
 var errBodyTooLarge = errors.New("it is larger than the listener takes")
 
 // limited answers a request that is over one of the listener's limits, and
-// reports whether it did. What it counts is given back by finish.
+// reports whether it did. What it counts is given back as the response ends.
 func (x *exchange) limited() bool {
 	limits := &x.table.Limits
 	if *limits == (limit.Limits{}) {

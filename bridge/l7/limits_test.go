@@ -14,6 +14,8 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
 // held is an upstream handler that answers once it is let go.
@@ -79,6 +81,32 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 			want[c.kind] = 4
 			if st := s.Stats(); !maps.Equal(st.Limited, want) || st.Requests[c.code] != 3 {
 				t.Errorf("counted: %v, %v", st.Limited, st.Requests)
+			}
+		})
+	}
+}
+
+// A client that has all of a response may send its next request at once: the one
+// before it does not count any more.
+func TestARequestThatWasAnsweredCountsNoMore(t *testing.T) {
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			back := w.limited(p, upstream.Limits{Requests: 1, RequestsPerEndpoint: 1}, w.server(echo, "h2", "http/1.1"))
+			table.Default, table.Limits = to(back), limit.Limits{AtOnce: 1, AtOncePerClient: 1}
+			table.Routes = w.routes(route.Rule[*Action]{Name: "fixed", Path: route.Path{Kind: route.PathExact, Value: "/fixed"}, Value: &Action{Respond: &Respond{Body: "hello"}}})
+			_, address := w.gateway(fixed(table))
+			browsers := []*http.Client{w.browser(), w.browser()} // connections of their own
+			for i := range 300 {
+				path := []string{"/fixed", "/", "/long"}[i%3]
+				body := strings.NewReader(strings.Repeat("x", i%3*30_000))
+				res, err := browsers[i%2].Post(scheme+"://"+address+path, "text/plain", body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
+					t.Fatalf("request %d: %d, %v", i, res.StatusCode, err)
+				}
+				res.Body.Close()
 			}
 		})
 	}

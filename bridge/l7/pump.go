@@ -288,6 +288,7 @@ func (x *exchange) relay(b back) {
 	end := r.Length == 0
 	if end {
 		x.settle(b)
+		x.uncount()
 	}
 	if err := x.front.Respond(r, end); err != nil {
 		if !end {
@@ -358,7 +359,9 @@ func (x *exchange) complete(b back) {
 	x.noteGRPC(trailer)
 	x.judgeEnd(trailer)
 	if !x.read.Load() {
-		// The client first, which may send on for a while.
+		// The client first, which may send on for a while: its request is not
+		// over upstream.
+		x.pass.Leave()
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
 		}
@@ -366,6 +369,7 @@ func (x *exchange) complete(b back) {
 		return
 	}
 	if len(trailer) > 0 { // which are b's until Done
+		x.uncount()
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
 		}
@@ -373,9 +377,18 @@ func (x *exchange) complete(b back) {
 		return
 	}
 	x.settle(b) // before the client is written to, so that the next request may have it
+	x.uncount()
 	if err := x.front.End(nil); err != nil {
 		x.abort(err)
 	}
+}
+
+// uncount gives back what the limits of the listener and of the upstream count of
+// the exchange. It is called before the client has the end of the response, upon
+// which it may send its next request.
+func (x *exchange) uncount() {
+	x.pass.Leave()
+	x.leave()
 }
 
 // settle gives b back, whose response was read to its end.
