@@ -10,7 +10,7 @@ import (
 type Format uint8
 
 const (
-	// JSON is an object a line. Its keys are those of docs/operations.md.
+	// JSON is an object a line. docs/access-log.md lists its keys.
 	JSON Format = iota
 	// Text begins as nginx's format "combined" does, and goes on with what else
 	// there is as key=value.
