@@ -2,6 +2,8 @@ package l7
 
 import (
 	"cmp"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
@@ -26,7 +28,8 @@ type BackOptions struct {
 	TLS      bool // the upstream's endpoints speak TLS
 
 	// SendUpstreamHost sends Host in place of the host that the client asked
-	// for; the endpoint's Authority if Host is "".
+	// for; the endpoint's Authority if Host is "". Host is a name or an IP
+	// address, with or without a port; brackets around IPv6 are added.
 	SendUpstreamHost bool
 	Host             string
 
@@ -56,6 +59,7 @@ type Back struct {
 // NewBack returns a Back. It holds nothing until requests are carried; after
 // that it should be Retired when no more are sent.
 func NewBack(o BackOptions) *Back {
+	o.Host = asAuthority(o.Host)
 	b := &Back{options: o}
 	o.Upstream.LetGo(b.letGo)
 	if o.Upstream.FromHost() || o.Upstream.Announces() {
@@ -101,15 +105,31 @@ func (b *Back) scheme() string {
 	return "http"
 }
 
-// host returns the Host that an endpoint is sent; "" means the client's.
+// host returns the name of an endpoint as a Host.
 func (b *Back) host(e *upstream.Endpoint) string {
-	if !b.options.SendUpstreamHost {
-		return ""
-	}
 	if b.options.Host == "" && e.Network() == "unix" {
 		return "localhost" // a path is no host
 	}
-	return cmp.Or(b.options.Host, e.Authority())
+	if b.options.Host != "" {
+		return b.options.Host
+	}
+	return asAuthority(e.Authority())
+}
+
+// asAuthority returns a host, with or without a port, as it stands in Host and
+// :authority: IPv6 in brackets, and without a zone, which means something on this
+// machine alone (RFC 6874, section 4).
+func asAuthority(host string) string {
+	if strings.Count(host, ":") < 2 {
+		return host
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+		return "[" + a.WithZone("").String() + "]"
+	}
+	if a, err := netip.ParseAddrPort(host); err == nil && a.Addr().Zone() != "" {
+		return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port()).String()
+	}
+	return host
 }
 
 func (b *Back) newPool(key hostPool) *pool {

@@ -178,8 +178,8 @@ const maxTries = 3
 func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 	x.endpoint = e
 	x.request.Scheme, x.request.Authority = x.back.scheme(), x.target.authority
-	if host := x.back.host(e); host != "" {
-		x.request.Authority = host
+	if x.back.options.SendUpstreamHost || x.request.Authority == "" {
+		x.request.Authority = x.back.host(e)
 	}
 	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"), x.conn)
 	for tries := 1; ; tries++ {
