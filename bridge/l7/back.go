@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -39,6 +41,8 @@ type BackOptions struct {
 	// MaxAge is for how long, at most, a connection takes further requests; it
 	// is closed when those it has are answered. 0: no limit.
 	MaxAge time.Duration
+
+	Logger hclog.Logger // nil discards
 }
 
 // A Back carries requests to one upstream, and keeps connections to its
@@ -60,6 +64,9 @@ type Back struct {
 // that it should be Retired when no more are sent.
 func NewBack(o BackOptions) *Back {
 	o.Host = asAuthority(o.Host)
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
 	b := &Back{options: o}
 	o.Upstream.LetGo(b.letGo)
 	if o.Upstream.FromHost() || o.Upstream.Announces() {

@@ -42,6 +42,9 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 		Refused: func(err *http2.Error) {
 			s.log.Debug("request refused", "client", c.client, "error", printable(err))
 		},
+		Panicked: func(value any, stack []byte) {
+			s.log.Error("panic while serving a client's connection", "client", c.client, "panic", value, "stack", string(stack))
+		},
 		Wake: c.unpark,
 	})
 	c.onEnd(f.http.Shutdown)

@@ -243,6 +243,9 @@ func (c *conn2) carry(nc net.Conn, m *making) {
 		IdleTimeout:    o.IdleTimeout,
 		MaxAge:         o.MaxAge,
 		Changed:        c.pool.changed,
+		Panicked: func(value any, stack []byte) {
+			o.Logger.Error("panic while serving an upstream's connection", "upstream", o.Upstream.Name(), "panic", value, "stack", string(stack))
+		},
 	})
 	c.mu.Lock()
 	c.http = h

@@ -195,7 +195,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		return
 	}
 	u.live = upstream.New(o)
-	back.Upstream = u.live
+	back.Upstream, back.Logger = u.live, s.job.log
 	u.back = l7.NewBack(back)
 }
 

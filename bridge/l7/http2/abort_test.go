@@ -95,8 +95,8 @@ func TestNothingIsLeftOfAbortedExchanges(t *testing.T) {
 	})
 	for _, c := range []*conn{&client.conn, &server.conn} {
 		c.mu.Lock()
-		if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.forTurn.head != nil || c.forRoom.head != nil {
-			t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.forTurn, c.forRoom)
+		if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.turn.head != nil || c.out.room.head != nil {
+			t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.turn, c.out.room)
 		}
 		c.mu.Unlock()
 	}

@@ -21,7 +21,7 @@ const (
 // calmLocked asks the goroutine that reads to leave if nothing goes on. c.mu is
 // held.
 func (c *ServerConn) calmLocked(now int64) {
-	if c.o.Wake == nil || c.calm != reading || c.err != nil || !c.settled.Load() || !c.idleLocked() || c.flushing ||
+	if c.o.Wake == nil || c.calm != reading || c.err != nil || !c.settled.Load() || !c.idleLocked() || c.out.sending ||
 		c.in.begun.Load() != 0 || now-max(c.in.last.Load(), c.idleSince) < int64(calmTime) {
 		return
 	}

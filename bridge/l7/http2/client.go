@@ -39,8 +39,7 @@ func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	c.init(nc, nil, o)
 	c.client = c
 	c.block.ofServer = true
-	c.out = append(c.out, h2.ClientPreface...)
-	c.greet(h2.Setting{ID: h2.SettingEnablePush, Val: 0})
+	c.greet(h2.ClientPreface, h2.Setting{ID: h2.SettingEnablePush, Val: 0})
 	return c
 }
 
@@ -88,7 +87,7 @@ func (c *ClientConn) Room() int {
 }
 
 func (c *ClientConn) roomLocked() int {
-	if c.err != nil || c.unwritable != nil || c.retired {
+	if c.err != nil || c.out.err != nil || c.retired {
 		return 0
 	}
 	return min(c.o.MaxStreams, c.peer.maxStreams) - c.open
@@ -105,7 +104,7 @@ func (c *ClientConn) Streams() int {
 func (c *ClientConn) Takes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err == nil && c.unwritable == nil && !c.retired
+	return c.err == nil && c.out.err == nil && !c.retired
 }
 
 // Err returns why the connection is at its end; nil if it is not.
@@ -190,7 +189,7 @@ type ClientStream struct {
 	interim  int                // heads of interim responses that have come
 	answered bool               // the final head has come
 	isHead   bool               // the request is a HEAD
-	headOut  uint64             // of which out the request's head is
+	head     token              // the request's
 	done     bool
 }
 
@@ -202,7 +201,7 @@ func (s *ClientStream) Connects() bool {
 	defer c.mu.Unlock()
 	defer s.unblockedLocked()
 	for !c.settled.Load() && c.err == nil && s.err == nil {
-		c.forRoom.join(&s.stream)
+		c.out.room.join(&s.stream)
 		s.waitLocked()
 	}
 	s.leaveTurns()
@@ -229,8 +228,8 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 		err.Unprocessed = true
 		return &err
 	}
-	if c.unwritable != nil {
-		return &Error{Connection: true, Unprocessed: true, Err: c.unwritable}
+	if c.out.err != nil {
+		return &Error{Connection: true, Unprocessed: true, Err: c.out.err}
 	}
 	if c.client.wentAway || c.lastID >= lastStream {
 		return &Error{Code: h2.ErrCodeRefusedStream, Connection: true, Unprocessed: true, Reason: "the connection takes no more"}
@@ -248,8 +247,8 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 	s.sendWindow = c.peer.window
 	c.streams[s.id] = &s.stream
 	c.encoder.request(r, end)
-	s.lastFrame, s.lastOut, s.headOut = len(c.out), c.outNumber, c.outNumber
-	c.blockLocked(s.id, end)
+	s.head = c.out.block(s.id, c.encoder.buf.b, end)
+	s.latest = s.head
 	if end {
 		s.sentLocked()
 		return nil

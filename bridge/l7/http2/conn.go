@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	h2 "golang.org/x/net/http2"
@@ -14,20 +16,19 @@ import (
 )
 
 const (
-	maxFrame       = 16 << 10        // the largest payload that either side sends (RFC 9113, section 4.2)
-	maxWindow      = 1<<31 - 1       // section 6.9.1
-	firstWindow    = 65535           // section 6.9.2; of each stream, to begin with
-	largestWindow  = 1 << 20         // what a stream's grows to, if its reader keeps up
-	maxGrowth      = 4 << 20         // by how much a connection's streams may have grown, together
-	connWindow     = 16 << 20        // the connection's
-	presumed       = 100             // streams that a server is thought to allow before it says
-	remembered     = 64              // streams that were reset, of which more may still come
-	lingerTime     = time.Second / 2 // for the peer to read why it was shown the door
-	lastWriteTime  = time.Second     // for the last that is sent
-	lastReadTime   = time.Second     // for the last that is read of a peer that takes no more
-	headerTable    = 4096            // HPACK's dynamic tables
-	maxContinued   = 64              // CONTINUATION frames of one block
-	maxUnsentReply = 1 << 20         // bytes not sent yet with which the peer is still answered
+	maxFrame      = 16 << 10        // the largest payload that either side sends (RFC 9113, section 4.2)
+	maxWindow     = 1<<31 - 1       // section 6.9.1
+	firstWindow   = 65535           // section 6.9.2; of each stream, to begin with
+	largestWindow = 1 << 20         // what a stream's grows to, if its reader keeps up
+	maxGrowth     = 4 << 20         // by how much a connection's streams may have grown, together
+	connWindow    = 16 << 20        // the connection's
+	presumed      = 100             // streams that a server is thought to allow before it says
+	remembered    = 64              // streams that were reset, of which more may still come
+	lingerTime    = time.Second / 2 // for the peer to read why it was shown the door
+	lastWriteTime = time.Second     // for the last that is sent
+	lastReadTime  = time.Second     // for the last that is read of a peer that takes no more
+	headerTable   = 4096            // HPACK's dynamic tables
+	maxContinued  = 64              // CONTINUATION frames of one block
 )
 
 // longAgo is a deadline that has passed.
@@ -36,12 +37,12 @@ var longAgo = time.Unix(1, 0)
 var (
 	errStalled = errors.New("the peer took nothing for too long")
 	errDead    = errors.New("the peer did not answer a ping")
+	errPanic   = errors.New("a panic")
 )
 
 // A conn is what both roles of a connection have in common.
 //
-// One goroutine reads (frames.go). Whoever sends appends frames to out, and
-// while there are some one goroutine writes them (send.go).
+// One goroutine reads (frames.go). Frames are sent through the outbox.
 type conn struct {
 	nc      net.Conn
 	o       Options
@@ -51,7 +52,7 @@ type conn struct {
 
 	// Of the reading goroutine alone.
 	in         *reader
-	framer     *h2.Framer // its writing half is used under mu
+	framer     *h2.Framer // its writing half is not used
 	decoder    *hpack.Decoder
 	block      block
 	unacked    int             // SETTINGS that the peer has not acknowledged
@@ -68,19 +69,9 @@ type conn struct {
 	resets  [remembered]uint32 // the latest streams that this side reset
 	reset   int                // how many it reset
 
-	out        []byte // frames to be sent
-	outNumber  uint64 // how many outs were sent before it
-	spare      []byte // out's other buffer
-	unwritable error  // what a write failed with; nothing is sent any more
-	flushing   bool   // a goroutine sends, or is about to
-	flushed    sync.Cond
-	flushFunc  func() // c.flush
-	writing    int64  // since when a write has been going on; 0: none is
-	wrote      int64  // when the latest was over
+	out        outbox
 	encoder    *encoder
 	sendWindow int64
-	forTurn    turns // streams that wait for their turn to send of a body
-	forRoom    turns // streams that wait for room in out
 	peer       peerSettings
 
 	grown     int   // by how much streams' windows have grown
@@ -91,14 +82,12 @@ type conn struct {
 	unused    budget // streams that came to nothing
 	controls  budget
 	timer     *time.Timer
-	closed    bool // nothing is sent any more
 }
 
 // peerSettings are what the peer said that it allows (section 6.5.2).
 type peerSettings struct {
 	maxStreams      int
 	window          int64 // of each stream, to begin with
-	maxFrame        int
 	maxHeaderBytes  int64
 	extendedConnect bool
 }
@@ -116,7 +105,7 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.streams = make(map[uint32]*stream)
 	c.in = newReader(nc, early)
 	c.in.disturbed = c.disturbed
-	c.framer = h2.NewFramer((*outWriter)(c), c.in)
+	c.framer = h2.NewFramer(nil, c.in)
 	c.framer.SetMaxReadFrameSize(maxFrame)
 	c.framer.SetReuseFrames()
 	c.block.maxBytes, c.block.maxFields = c.o.MaxHeaderBytes, c.o.MaxFields
@@ -127,22 +116,20 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	})
 	c.decoder.SetMaxStringLength(2 * c.o.MaxHeaderBytes)
 	c.recvWindow = firstWindow
-	c.outNumber = 1
-	c.flushed.L = &c.mu
-	c.flushFunc = c.flush
+	c.out.init(nc, &c.mu, &c.workers, c.now)
+	c.out.failed, c.out.tell, c.out.panicked = c.unwritableLocked, c.tell, c.panicked
 	c.encoder = newEncoder()
 	c.sendWindow = firstWindow
-	c.peer = peerSettings{maxStreams: presumed, window: firstWindow, maxFrame: maxFrame, maxHeaderBytes: 1 << 62}
+	c.peer = peerSettings{maxStreams: presumed, window: firstWindow, maxHeaderBytes: 1 << 62}
 	c.idleSince = c.now()
 	c.unused, c.controls = newUnused(), newControls()
 }
 
-// greet queues this side's settings, and makes the connection's window large.
-// It is called before anything else is sent.
-func (c *conn) greet(settings ...h2.Setting) {
+// greet puts this side's settings and a large window for the connection in the
+// outbox. It is called before anything else is put in.
+func (c *conn) greet(preface string, settings ...h2.Setting) {
 	settings = append(settings, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: uint32(c.o.MaxHeaderBytes)})
-	_ = c.framer.WriteSettings(settings...)
-	_ = c.framer.WriteWindowUpdate(0, connWindow-firstWindow)
+	c.out.greet(preface, settings, connWindow-firstWindow)
 	c.recvWindow = connWindow
 	c.unacked = 1
 }
@@ -154,20 +141,15 @@ func (c *conn) now() int64 { return c.in.now() }
 // not nil, comes first.
 func (c *conn) run(preface func() *Error) error {
 	c.mu.Lock()
-	c.kickLocked()
+	c.out.kick()
 	c.timer = time.AfterFunc(c.tickPeriodLocked(), c.tick)
 	c.mu.Unlock()
-	if preface != nil {
-		if err := preface(); err != nil {
-			return c.end(err)
-		}
-	}
-	return c.read()
+	return c.read(preface)
 }
 
-// read is run when the preface was read.
-func (c *conn) read() error {
-	err := c.readFrames()
+// read reads until the connection is at its end, or the goroutine is to leave.
+func (c *conn) read(preface func() *Error) error {
+	err := c.readGuarded(preface)
 	if err == nil {
 		c.in.rest()
 		return ErrCalm
@@ -175,11 +157,28 @@ func (c *conn) read() error {
 	return c.end(err)
 }
 
+// readGuarded reads the preface, if there is one, and frames. A panic ends the
+// connection and not the process.
+func (c *conn) readGuarded(preface func() *Error) (err *Error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+			err = &Error{Err: errPanic}
+		}
+	}()
+	if preface != nil {
+		if err := preface(); err != nil {
+			return err
+		}
+	}
+	return c.readFrames()
+}
+
 // end is run when reading has ended.
 func (c *conn) end(err *Error) error {
 	c.mu.Lock()
-	if c.unwritable != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
-		err = &Error{Err: c.unwritable} // it has said nothing
+	if c.out.err != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
+		err = &Error{Err: c.out.err} // it has said nothing
 	}
 	clean := err.Err == io.EOF && len(c.streams) == 0 && c.settled.Load()
 	gone := c.failLocked(err)
@@ -210,16 +209,16 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		s.failLocked(&e)
 	}
 	if c.client != nil {
-		c.out = c.out[:0]   // requests in it were said to be unprocessed
-		c.forRoom.wakeAll() // who waits to send one is not among the streams yet
+		c.out.drop()         // requests in it were said to be unprocessed
+		c.out.room.wakeAll() // who waits to send one is not among the streams yet
 	}
-	if err.mayBeTold() && (c.server != nil || c.outNumber > 1) { // a client begins with its preface, or says nothing
+	c.out.end()
+	if err.mayBeTold() && (c.server != nil || c.out.begun) { // a client begins with its preface, or says nothing
 		last := c.lastID
 		if c.client != nil {
 			last = 0 // servers open no streams
 		}
-		_ = c.framer.WriteGoAway(last, err.Code, []byte(err.Reason))
-		c.kickLocked()
+		c.out.goAway(last, err.Code, err.Reason)
 	}
 	if c.server != nil {
 		c.server.crew.wanted.Broadcast()
@@ -261,13 +260,8 @@ func (c *conn) tell(gone []ended) {
 // close sends what is left and closes the connection.
 func (c *conn) close(err *Error) {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTime))
-	c.mu.Lock()
-	for c.flushing {
-		c.flushed.Wait()
-	}
-	c.closed = true
+	c.out.close()
 	c.timer.Stop()
-	c.mu.Unlock()
 	if c.server != nil && err.mayBeTold() {
 		// Were it closed with bytes unread, the peer would hear of a reset and
 		// might never read the GOAWAY.
@@ -304,23 +298,31 @@ func (c *conn) tickPeriodLocked() time.Duration {
 // rather than each having its timer: they are set for every frame and hardly
 // ever pass.
 func (c *conn) tick() {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return
-	}
-	c.timer.Reset(c.tickPeriodLocked())
-	var gone []ended
-	var dead error
-	if c.err == nil {
-		gone, dead = c.tickLocked(c.now())
-	}
-	c.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+		}
+	}()
+	gone, dead := c.look()
 	c.tell(gone)
 	if dead != nil {
 		c.fail(&Error{Err: dead})
 		c.nc.Close() // nothing gets through to the peer
 	}
+}
+
+// look is tick with c.mu held. It returns what tick does without.
+func (c *conn) look() (gone []ended, dead error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.closed {
+		return nil, nil
+	}
+	c.timer.Reset(c.tickPeriodLocked())
+	if c.err == nil {
+		gone, dead = c.tickLocked(c.now())
+	}
+	return gone, dead
 }
 
 func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
@@ -331,7 +333,7 @@ func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 		patience = c.o.StallTimeout
 	}
 	switch {
-	case c.writing != 0 && past(c.writing, c.o.StallTimeout):
+	case c.out.writing != 0 && past(c.out.writing, c.o.StallTimeout):
 		return nil, errStalled
 	case c.pinged > last && past(c.pinged, c.o.PingTimeout):
 		return nil, errDead
@@ -339,10 +341,9 @@ func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 		return c.failLocked(broken(h2.ErrCodeNo, "what it began did not come in time")), nil
 	case c.idleLocked() && past(c.idleSince, c.o.IdleTimeout):
 		return c.failLocked(&Error{Err: errIdle}), nil
-	case c.pinged <= last && c.writing == 0 && past(max(last, c.wrote), c.o.PingInterval):
+	case c.pinged <= last && c.out.writing == 0 && past(max(last, c.out.lastWrite), c.o.PingInterval):
 		c.pinged = now
-		_ = c.framer.WritePing(false, [8]byte{})
-		c.kickLocked()
+		c.out.ping([8]byte{})
 	}
 	if c.blocked > 0 {
 		for _, s := range c.streams {
@@ -389,4 +390,41 @@ func (c *conn) wasResetLocked(id uint32) bool {
 		}
 	}
 	return false
+}
+
+// unwritableLocked handles a failed write. A server that refuses what it has
+// received says so and closes, and answers what comes then with a reset: so what
+// it said is read first. Requests that have not left fail at once, for another
+// connection to send. The caller must tell the owners of the streams that are
+// returned. c.mu is held.
+func (c *conn) unwritableLocked(err error) (gone []ended) {
+	if c.client == nil || c.err != nil || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		gone = c.failLocked(&Error{Err: err})
+		c.out.abandon(err)
+		return gone
+	}
+	for _, s := range c.streams {
+		if s.unsentLocked() {
+			e := &Error{Connection: true, Unprocessed: true, Err: err}
+			gone = append(gone, ended{s, e})
+			s.failLocked(e)
+		}
+	}
+	c.out.abandon(err)
+	_ = c.nc.SetReadDeadline(time.Now().Add(lastReadTime)) // fails only if it is closed, and then so does reading
+	return gone
+}
+
+// panicked ends the connection because one of its goroutines panicked. c.mu is
+// not held.
+func (c *conn) panicked(p any) {
+	if c.o.Panicked != nil {
+		c.o.Panicked(p, debug.Stack())
+	}
+	c.fail(&Error{Err: errPanic})
+	c.mu.Lock()
+	c.out.abandon(errPanic)
+	c.out.stopped()
+	c.mu.Unlock()
+	c.nc.Close()
 }

@@ -101,9 +101,8 @@ func (c *conn) admitLocked(fh h2.FrameHeader, n int) (s *stream, why, end *Error
 		return nil, nil, broken(h2.ErrCodeFlowControl, "more than the connection's window")
 	}
 	if c.recvWindow <= connWindow/2 {
-		_ = c.framer.WriteWindowUpdate(0, uint32(connWindow-c.recvWindow))
+		c.out.windowUpdate(0, int(connWindow-c.recvWindow))
 		c.recvWindow = connWindow
-		c.kickLocked()
 	}
 	if n == 0 && !fh.Flags.Has(h2.FlagDataEndStream) {
 		if end = c.uselessLocked(1); end != nil {

@@ -303,7 +303,7 @@ func TestTheServersConsentIsWaitedFor(t *testing.T) {
 			eventually(t, "it waits", func() bool {
 				client.mu.Lock()
 				defer client.mu.Unlock()
-				return client.forRoom.head == &s.stream
+				return client.out.room.head == &s.stream
 			})
 			c.then(s, nc)
 			if got := <-connects; got != c.want {

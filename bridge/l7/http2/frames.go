@@ -14,6 +14,10 @@ func (c *conn) readFrames() *Error {
 		if !c.in.wholeFrame() {
 			c.rouse() // before it waits
 		}
+		if c.out.crowded.Load() {
+			c.rouse()
+			c.out.awaitReplyRoom()
+		}
 		fh, err := c.framer.ReadFrameHeader()
 		if err == ErrCalm {
 			return nil
@@ -272,9 +276,6 @@ func (c *conn) onPing(f *h2.PingFrame) *Error {
 		}
 		return c.uselessLocked(1)
 	}
-	_ = c.framer.WritePing(true, f.Data)
-	if end := c.repliedLocked(); end != nil {
-		return end
-	}
+	c.out.pingAck(f.Data)
 	return c.uselessLocked(1)
 }

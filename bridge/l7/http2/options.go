@@ -58,6 +58,11 @@ type Options struct {
 	// that reads the connection and must not block.
 	Refused func(err *Error)
 
+	// Panicked, if not nil, is called with the value and the stack of a panic in
+	// one of the connection's goroutines, which ends the exchange or the
+	// connection.
+	Panicked func(value any, stack []byte)
+
 	// Wake, if not nil, lets a server's Serve return ErrCalm, and is called when
 	// Serve is to be called again although nothing has come. It may be called for
 	// nothing, by any goroutine, one in a call of the connection's among them, and

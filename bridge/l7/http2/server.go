@@ -3,6 +3,7 @@ package http2
 import (
 	"io"
 	"net"
+	"runtime/debug"
 	"time"
 
 	h2 "golang.org/x/net/http2"
@@ -41,7 +42,7 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	if o.ExtendedConnect {
 		settings = append(settings, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
 	}
-	c.greet(settings...)
+	c.greet("", settings...)
 	return c
 }
 
@@ -62,7 +63,7 @@ func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 	c.calm = reading
 	c.mu.Unlock()
 	if begun {
-		return c.read()
+		return c.read(nil)
 	}
 	return c.run(c.readPreface)
 }
@@ -90,9 +91,8 @@ func (c *ServerConn) shutdownLocked() {
 		return
 	}
 	c.draining = max(c.now(), 1)
-	_ = c.framer.WriteGoAway(maxWindow, h2.ErrCodeNo, nil)
-	_ = c.framer.WritePing(false, drainPing)
-	c.kickLocked()
+	c.out.goAway(maxWindow, h2.ErrCodeNo, "")
+	c.out.ping(drainPing)
 }
 
 // goAwayLocked is the second half of a shutdown: the client has had the time to
@@ -102,8 +102,7 @@ func (c *ServerConn) goAwayLocked() {
 		return
 	}
 	c.announced = true
-	_ = c.framer.WriteGoAway(c.lastID, h2.ErrCodeNo, nil)
-	c.kickLocked()
+	c.out.goAway(c.lastID, h2.ErrCodeNo, "")
 	c.restLocked()
 }
 
@@ -154,7 +153,8 @@ func (c *ServerConn) onHeaders(id uint32, end bool) *Error {
 	case id <= c.lastID:
 		fatal = broken(h2.ErrCodeStreamClosed, "HEADERS on a closed stream")
 	case c.announced || c.err != nil:
-		c.resetLocked(id, h2.ErrCodeRefusedStream) // not lastID: it was never taken
+		// lastID stays: the stream was never taken.
+		why = &Error{Code: h2.ErrCodeRefusedStream, Reason: "a stream opened after the last one was announced"}
 	default:
 		c.lastID = id
 		start, why = c.openLocked(id, end)
@@ -182,7 +182,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	}
 	if c.block.tooLarge && c.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
-		c.blockLocked(id, true)
+		c.out.block(id, c.encoder.buf.b, true)
 		return nil, &Error{Code: h2.ErrCodeNo, Reason: "a head larger than is allowed"}
 	}
 	s := &ServerStream{}
@@ -207,7 +207,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 
 // handle lets the handler serve a stream, and sees to it that it ends.
 func (c *ServerConn) handle(s *ServerStream) {
-	c.handler(s)
+	c.call(s)
 	s.Notify(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -219,6 +219,19 @@ func (c *ServerConn) handle(s *ServerStream) {
 	s.overLocked(errOver)
 	c.running--
 	c.restLocked()
+}
+
+// call calls the handler. A panic ends the stream and not the process.
+func (c *ServerConn) call(s *ServerStream) {
+	defer func() {
+		if p := recover(); p != nil {
+			if c.o.Panicked != nil {
+				c.o.Panicked(p, debug.Stack())
+			}
+			s.Abort(errPanic)
+		}
+	}()
+	c.handler(s)
 }
 
 // A ServerStream is a request of a client's, and its response.
@@ -270,8 +283,8 @@ func (s *ServerStream) Inform(r *message.Response) error {
 		return err
 	}
 	s.c.encoder.response(r, true)
-	s.c.blockLocked(s.id, false)
-	s.c.kickLocked()
+	s.c.out.block(s.id, s.c.encoder.buf.b, false)
+	s.c.out.kick()
 	return nil
 }
 
@@ -285,8 +298,7 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 		return err
 	}
 	c.encoder.response(r, s.request.Method == "HEAD")
-	s.lastFrame, s.lastOut = len(c.out), c.outNumber
-	c.blockLocked(s.id, end)
+	s.latest = c.out.block(s.id, c.encoder.buf.b, end)
 	c.controls.earn(4)
 	s.responded = true
 	if end {
@@ -315,7 +327,7 @@ func (s *ServerStream) Finish(trailer message.Fields) bool {
 		return false
 	}
 	c.encoder.trailer(trailer)
-	c.blockLocked(s.id, true)
+	c.out.block(s.id, c.encoder.buf.b, true)
 	s.sentLocked()
 	s.writable.Broadcast()
 	return true

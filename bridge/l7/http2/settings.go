@@ -15,25 +15,15 @@ func (c *conn) onSettings(f *h2.SettingsFrame) *Error {
 		end = c.settingLocked(f.Setting(i))
 	}
 	if end == nil {
-		_ = c.framer.WriteSettingsAck()
-		end = c.repliedLocked()
+		c.out.settingsAck()
 	}
 	c.settled.Store(true)
-	c.forRoom.wakeAll() // who waits for the settings is among them
+	c.out.room.wakeAll() // who waits for the settings is among them
 	c.mu.Unlock()
 	if c.client != nil {
 		c.client.changed()
 	}
 	return end
-}
-
-// repliedLocked is for when what the peer asked for is in out.
-func (c *conn) repliedLocked() *Error {
-	c.kickLocked()
-	if len(c.out) > maxUnsentReply {
-		return broken(h2.ErrCodeEnhanceYourCalm, "too many frames that ask for an answer, and none is taken")
-	}
-	return nil
 }
 
 // settingLocked does what one of the peer's settings says (section 6.5.2).
@@ -87,7 +77,7 @@ func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) *Error {
 		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
 			end = broken(h2.ErrCodeFlowControl, "a window that is too large")
 		}
-		c.forTurn.wake()
+		c.out.turn.wake()
 	case s != nil:
 		if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
 			why = &Error{Code: h2.ErrCodeFlowControl, Reason: "a window that is too large"}

@@ -38,11 +38,10 @@ type stream struct {
 	// What goes out.
 	writable     sync.Cond
 	sendWindow   int64
-	sendEnd      bool   // all is sent, or in out
-	sendLeft     int64  // of the body as its length was declared; -1: it was not
-	lastFrame    int    // where in out the stream's latest frame begins,
-	lastOut      uint64 // if out is still this one
-	blockedSince int64  // when a Write began to wait; 0: none does
+	sendEnd      bool  // all is sent, or in out
+	sendLeft     int64 // of the body as its length was declared; -1: it was not
+	latest       token // the stream's latest frame
+	blockedSince int64 // when a Write began to wait; 0: none does
 	waitsIn      *turns
 	behind       *stream // in waitsIn
 }
@@ -115,8 +114,7 @@ func (s *stream) giveBackLocked(n int) {
 	}
 	s.owed = 0
 	s.window += increment
-	_ = c.framer.WriteWindowUpdate(s.id, uint32(increment))
-	c.kickLocked()
+	c.out.windowUpdate(s.id, increment)
 }
 
 // Write sends bytes of the body. They are the caller's again when it returns,
@@ -133,9 +131,8 @@ func (s *stream) Write(p []byte) error {
 		if err := s.awaitTurnLocked(); err != nil {
 			return err
 		}
-		n := min(len(p), c.peer.maxFrame, int(s.sendWindow), int(c.sendWindow))
-		s.lastFrame, s.lastOut = len(c.out), c.outNumber
-		c.dataLocked(s.id, p[:n], false)
+		n := min(len(p), maxFrame, int(s.sendWindow), int(c.sendWindow))
+		s.latest = c.out.data(s.id, p[:n], false)
 		p = p[n:]
 		s.sendWindow -= int64(n)
 		c.sendWindow -= int64(n)
@@ -143,10 +140,10 @@ func (s *stream) Write(p []byte) error {
 			s.sendLeft -= int64(n)
 		}
 		c.controls.earn(worth(n))
-		if len(c.out) >= outLimit {
-			c.kickLocked()
+		if c.out.full() {
+			c.out.kick()
 		}
-		c.forTurn.wake()
+		c.out.turn.wake()
 	}
 	return nil
 }
@@ -157,7 +154,7 @@ func (s *stream) Roomy() bool {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return s.sendWindow >= little && c.sendWindow >= little && len(c.out) < outLimit && c.forTurn.head == nil
+	return s.sendWindow >= little && c.sendWindow >= little && !c.out.full() && c.out.turn.head == nil
 }
 
 // awaitTurnLocked waits until a frame of the body may be sent. Streams that are
@@ -166,15 +163,15 @@ func (s *stream) awaitTurnLocked() error {
 	c := s.c
 	for {
 		switch {
-		case s.err != nil || s.sendEnd:
+		case s.sendErrLocked() != nil:
 			s.leaveTurns()
-			c.forTurn.wake()
+			c.out.turn.wake()
 			return s.sendErrLocked()
 		case s.sendWindow <= 0:
 			s.leaveTurns()
-			c.forTurn.wake()
-		case len(c.out) >= outLimit || c.sendWindow <= 0 || c.forTurn.head != nil && c.forTurn.head != s:
-			c.forTurn.join(s)
+			c.out.turn.wake()
+		case c.out.full() || c.sendWindow <= 0 || c.out.turn.head != nil && c.out.turn.head != s:
+			c.out.turn.join(s)
 		default:
 			s.leaveTurns()
 			return nil
@@ -189,11 +186,11 @@ func (s *stream) awaitRoomLocked() error {
 	defer s.unblockedLocked()
 	for {
 		switch {
-		case s.err != nil || s.sendEnd:
+		case s.sendErrLocked() != nil:
 			s.leaveTurns()
 			return s.sendErrLocked()
-		case len(c.out) >= outLimit:
-			c.forRoom.join(s)
+		case c.out.full():
+			c.out.room.join(s)
 		default:
 			s.leaveTurns()
 			return nil
@@ -207,7 +204,7 @@ func (s *stream) waitLocked() {
 		s.blockedSince = max(s.c.now(), 1)
 		s.c.blocked++
 	}
-	s.c.kickLocked()
+	s.c.out.kick()
 	s.writable.Wait()
 }
 
@@ -218,18 +215,24 @@ func (s *stream) unblockedLocked() {
 	}
 }
 
+// sendErrLocked returns why nothing more can be sent; nil: it can.
 func (s *stream) sendErrLocked() error {
-	if s.err != nil {
+	switch {
+	case s.err != nil:
 		return s.err
+	case s.sendEnd:
+		return errOver
+	case s.c.out.err != nil:
+		return &Error{Connection: true, Unprocessed: s.id == 0, Err: s.c.out.err}
 	}
-	return errOver
+	return nil
 }
 
 // Flush sends whatever still waits.
 func (s *stream) Flush() error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.c.kickLocked()
+	s.c.out.kick()
 	return s.err
 }
 
@@ -246,11 +249,9 @@ func (s *stream) End(trailer message.Fields) error {
 		return s.brokenLengthLocked()
 	case len(trailer) > 0:
 		c.encoder.trailer(trailer)
-		c.blockLocked(s.id, true)
-	case s.lastOut == c.outNumber:
-		c.out[s.lastFrame+4] |= byte(h2.FlagDataEndStream) // HEADERS' is the same
-	default:
-		c.dataLocked(s.id, nil, true)
+		s.latest = c.out.block(s.id, c.encoder.buf.b, true)
+	case !c.out.endStream(s.latest):
+		c.out.data(s.id, nil, true)
 	}
 	s.sentLocked()
 	return nil
@@ -259,7 +260,7 @@ func (s *stream) End(trailer message.Fields) error {
 // sentLocked is for when the last of a message is in out.
 func (s *stream) sentLocked() {
 	s.sendEnd = true
-	s.c.kickLocked()
+	s.c.out.kick()
 	s.closeLocked()
 }
 
@@ -316,7 +317,7 @@ func (s *stream) failLocked(err error) {
 		s.removeLocked()
 	}
 	s.leaveTurns()
-	s.c.forTurn.wake()
+	s.c.out.turn.wake()
 	s.readable.Broadcast()
 	s.writable.Broadcast()
 }
@@ -334,14 +335,13 @@ func (s *stream) resetLocked(code h2.ErrCode, err error) ended {
 
 // resetLocked queues a RST_STREAM.
 func (c *conn) resetLocked(id uint32, code h2.ErrCode) {
-	_ = c.framer.WriteRSTStream(id, code)
+	c.out.reset(id, code)
 	c.rememberLocked(id)
-	c.kickLocked()
 }
 
 // unsentLocked reports whether nothing of the stream was ever sent.
 func (s *stream) unsentLocked() bool {
-	return s.id == 0 || s.client.headOut == s.c.outNumber
+	return s.id == 0 || s.c.out.waits(s.client.head)
 }
 
 // Abort ends the stream so that what was sent of it never looks complete.
