@@ -22,6 +22,7 @@ STATICCHECK_VERSION        := v0.8.2
 GRPCURL_VERSION            := v1.9.4
 GRPC_INTEROP_VERSION       := v1.85.0
 GHZ_VERSION                := v0.121.0
+VALE_VERSION               := v3.17.1
 
 # One stamp per tool and version: a changed version installs again.
 BUF                := $(TOOLS)/.buf-$(BUF_VERSION)
@@ -31,6 +32,7 @@ STATICCHECK        := $(TOOLS)/.staticcheck-$(STATICCHECK_VERSION)
 GRPCURL            := $(TOOLS)/.grpcurl-$(GRPCURL_VERSION)
 GRPC_INTEROP       := $(TOOLS)/.grpc-interop-$(GRPC_INTEROP_VERSION)
 GHZ                := $(TOOLS)/.ghz-$(GHZ_VERSION)
+VALE               := $(TOOLS)/.vale-$(VALE_VERSION)
 # Pinned by files of their own.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
@@ -64,8 +66,11 @@ e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) ## Run the built bi
 drills: build ## Run the failure drills and print their figures
 	DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -run 'Drill|StormOfRetries|QueueThatIsFull|AnswerOfDNSChanges' ./e2e
 
+# Pages and comments that follow the house style; the rest of the tree follows.
+PROSE = README.md CONTRIBUTING.md $(filter-out docs/architecture.md,$(wildcard docs/*.md))
+
 .PHONY: lint
-lint: $(BUF) $(STATICCHECK) ## Check formatting, vet, staticcheck and buf lint
+lint: $(BUF) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, buf lint and prose
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: not formatted:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOLS)/staticcheck ./...
@@ -73,6 +78,7 @@ lint: $(BUF) $(STATICCHECK) ## Check formatting, vet, staticcheck and buf lint
 	cd bench && $(TOOLS)/staticcheck ./...
 	$(TOOLS)/buf lint
 	$(TOOLS)/buf format --diff --exit-code
+	$(TOOLS)/vale --output=line $(PROSE)
 
 .PHONY: generate
 generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Generate Go from the .proto files
@@ -151,6 +157,11 @@ $(GRPCURL):
 	$(call install,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
 $(GHZ):
 	$(call install,ghz,github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION))
+# It parses comments with tree-sitter, which is C.
+$(VALE):
+	rm -f $(TOOLS)/.vale-v*
+	GOBIN=$(TOOLS) CGO_ENABLED=1 GOFLAGS= $(GO) install github.com/errata-ai/vale/v3/cmd/vale@$(VALE_VERSION)
+	touch $@
 $(GRPC_INTEROP):
 	$(call install,grpc-interop,google.golang.org/grpc/interop/client@$(GRPC_INTEROP_VERSION))
 	mv $(TOOLS)/client $(TOOLS)/grpc-interop-client

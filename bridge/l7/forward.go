@@ -187,7 +187,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 		if err != nil {
 			switch {
 			case x.isLate():
-				e.NoteUnanswered(certs.ReasonResponseTimeout, errTryDeadline)
+				e.NoteBroken(certs.ReasonResponseTimeout, errTryDeadline)
 			case !isUnsent(err):
 				x.blame(err)
 			}
@@ -227,7 +227,7 @@ func (x *exchange) blame(err error) {
 		x.endpoint.NoteRequest()
 		switch reason := reasonOf(err); reason {
 		case certs.ReasonResponseBroken, certs.ReasonResponseTimeout:
-			x.endpoint.NoteUnanswered(reason, err)
+			x.endpoint.NoteBroken(reason, err)
 		default:
 			x.endpoint.NoteFailure(err)
 		}
@@ -278,7 +278,7 @@ func (x *exchange) failed(err error) {
 		x.refuse(badRequest)
 		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
-		x.judgeLate(cause)
+		x.judgeLate()
 		x.logFailure(name, gatewayTimeout.code, cause)
 		x.refuse(gatewayTimeout)
 		return

@@ -5,12 +5,10 @@ import (
 	"io"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // lingerTime is how long, once one side of an upgraded connection has ended its
@@ -54,17 +52,12 @@ func (x *exchange) tunnel(b back) {
 	x.sending.Add(1)
 	go func() {
 		defer x.sending.Done()
-		if t.carry(x.front, b, &x.noted.fromClient) != nil {
+		if !t.carry(x.front, b, &x.noted.fromClient) {
 			x.fail(errOver) // what the upstream was sent is not all there was
 		}
 	}()
 	x.noted.ended = string(splice.Closed)
-	err := t.carry(b, x.front, &x.noted.toClient)
-	if !x.ended() { // else the client broke off, or a time limit passed
-		x.noted.reason = streamReason(err)
-		x.endpoint.NoteStreamEnd(x.noted.reason, err)
-	}
-	if err != nil {
+	if !t.carry(b, x.front, &x.noted.toClient) {
 		x.noted.ended = endCutOff
 		x.abort(errOver) // and so the client
 	}
@@ -90,8 +83,6 @@ func (x *exchange) splice(f *front1, c *conn1) {
 		ToUpstream: &x.server.counters.fromClient, ToClient: &x.server.counters.toClient,
 	})
 	x.noted.ended = string(r.How)
-	x.noted.reason = r.How.Reason()
-	x.endpoint.NoteStreamEnd(x.noted.reason, r.Cause)
 	x.noted.fromClient += r.ToUpstream
 	x.noted.toClient += r.ToClient
 	f.aborted.Store(true) // it is closed
@@ -189,41 +180,26 @@ func newTunnel(giveUp func()) *tunnel {
 
 func (t *tunnel) stop() { t.timer.Stop() }
 
-// streamReason returns why reading a stream from the upstream failed with err; "" if
-// the stream has ended.
-func streamReason(err error) certs.Reason {
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return certs.ReasonUpstreamTruncated
-	case errors.Is(err, syscall.ECONNRESET):
-		return certs.ReasonUpstreamReset
-	}
-	return certs.ReasonUpstreamFailed
-}
-
 // carry carries one direction until its stream ends, and passes the end on. It
-// counts the bytes, and returns an error if the stream broke off. A side that takes
-// no more ends the direction too, but not the other, in which it may still say
-// something.
-func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
+// counts the bytes, and reports false if the stream broke off. A side that takes no more ends the
+// direction too, but not the other, in which it may still say something.
+func (t *tunnel) carry(from source, to sink, bytes *uint64) bool {
 	defer t.half.Store(true)
 	for {
 		if !from.Buffered() && to.Flush() != nil {
-			return nil
+			return true
 		}
 		p, err := from.Read()
 		t.moved.Add(1)
 		if err == io.EOF {
 			_ = to.End(nil) // fails only if that side is gone: then reading from it ends
-			return nil
+			return true
 		}
 		if err != nil {
-			return err
+			return false
 		}
 		if to.Write(p) != nil {
-			return nil
+			return true
 		}
 		*bytes += uint64(len(p))
 	}

@@ -201,7 +201,7 @@ func (r *Request) absolute(target string, f *framing) error {
 	return r.sameHost(f)
 }
 
-// sameHost refuses a Host that is not the target's. RFC 9112, section 3.2.2,
+// sameHost refuses a Host that differs from the target's. RFC 9112, section 3.2.2,
 // would have us ignore Host; what stands behind us might not.
 func (r *Request) sameHost(f *framing) error {
 	if f.hosts == 1 && !message.EqualFold(f.host, r.Authority) {

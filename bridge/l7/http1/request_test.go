@@ -255,7 +255,7 @@ var refusedRequests = []struct {
 	{"another expectation beside 100-continue", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue, x"), errExpect},
 	{"another expectation in another field", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue", "Expect: y"), errExpect},
 	{"an expectation with a parameter", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue;q=1"), errExpect},
-	{"a connection option that is no token", lines("GET / HTTP/1.1", "Host: a", "Connection: clo se"), errConnection},
+	{"a connection option that is not a token", lines("GET / HTTP/1.1", "Host: a", "Connection: clo se"), errConnection},
 	{"a connection option in quotes", lines("GET / HTTP/1.1", "Host: a", `Connection: "close"`), errConnection},
 }
 

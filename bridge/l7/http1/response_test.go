@@ -84,7 +84,7 @@ var refusedResponses = []struct {
 	{"chunked not last", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, gzip"), errCoding},
 	{"chunked twice", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, chunked"), errCoding},
 	{"another coding before chunked", lines("HTTP/1.1 200 OK", "Transfer-Encoding: gzip, chunked"), errCodingUnknown},
-	{"a connection option that is no token", lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: a b"), errConnection},
+	{"a connection option that is not a token", lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: a b"), errConnection},
 
 	{"204 with a length", lines("HTTP/1.1 204 No Content", "Content-Length: 5"), errBodiless},
 	{"204 with chunks", lines("HTTP/1.1 204 No Content", "Transfer-Encoding: chunked"), errBodiless},
