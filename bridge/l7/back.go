@@ -68,7 +68,7 @@ func NewBack(o BackOptions) *Back {
 		o.Logger = hclog.NewNullLogger()
 	}
 	b := &Back{options: o}
-	o.Upstream.LetGo(b.letGo)
+	o.Upstream.SetEvictIdle(b.letGo)
 	if o.Upstream.FromHost() || o.Upstream.Announces() {
 		b.hosts = newHostPools(b)
 		o.Upstream.NotifyLeft(b.hosts.leave)

@@ -136,7 +136,7 @@ func (e *Endpoint) givePlace() {
 
 // NoteIdle says that so many more (fewer, if it is negative) of the endpoint's
 // connections are open but not in use. Whoever keeps such must close them when
-// told to: see LetGo.
+// told to: see SetEvictIdle.
 func (e *Endpoint) NoteIdle(more int) {
 	u := e.upstream
 	if more == 0 || !u.LimitsConnections() {
@@ -158,11 +158,11 @@ func (e *Endpoint) NoteShared(more int) {
 	e.upstream.changed()
 }
 
-// LetGo has f called where a connection is needed and no more may be open: it is
-// to close one that is idle, to the endpoint given or, for nil, any, but not one
-// of who is to be spared, and reports whether it has. It is set before u takes
-// traffic, by who calls NoteIdle.
-func (u *Upstream) LetGo(f func(e *Endpoint, spare any) bool) { u.letGo = f }
+// SetEvictIdle sets the function that MakeRoom calls when a connection is needed and
+// no more may be open. It closes an idle connection to the endpoint given, or to any
+// endpoint for nil, but none that belongs to spare, and reports whether it closed
+// one. Whoever calls NoteIdle sets it before u takes traffic.
+func (u *Upstream) SetEvictIdle(f func(e *Endpoint, spare any) bool) { u.evictIdle = f }
 
 // MakeRoom closes an idle connection for one to the endpoint that failed with
 // ErrFull, and reports whether there was one. Spare is whose connections are of
@@ -172,7 +172,7 @@ func (e *Endpoint) MakeRoom(spare any) bool {
 	if e.connections.fewer(0) {
 		at = nil // there are too many, but not of the endpoint's
 	}
-	if u.letGo != nil && u.letGo(at, spare) {
+	if u.evictIdle != nil && u.evictIdle(at, spare) {
 		return true
 	}
 	if at != nil {

@@ -149,7 +149,7 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	a, b := u.Endpoints()[0], u.Endpoints()[1]
 	owner := new(int)
 	var idle []net.Conn // to a, of the owner
-	u.LetGo(func(e *upstream.Endpoint, spare any) bool {
+	u.SetEvictIdle(func(e *upstream.Endpoint, spare any) bool {
 		if e == b || len(idle) == 0 || spare == owner {
 			return false
 		}

@@ -133,7 +133,7 @@ type Upstream struct {
 	connections connections
 	perEndpoint int64 // limit of connections
 	overloaded  atomic.Uint64
-	letGo       func(*Endpoint, any) bool // see LetGo; nil: nobody keeps idle connections
+	evictIdle   func(*Endpoint, any) bool // see SetEvictIdle; nil: nobody keeps idle connections
 }
 
 // New returns the Upstream that o describes. It dials nothing.
