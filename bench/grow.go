@@ -59,7 +59,7 @@ func (s *site) grow(ctx context.Context) (sample, error) {
 		for i := range writes {
 			start := time.Now()
 			if _, err := admin.PutUpstream(ctx, &adminv1.PutUpstreamRequest{
-				Upstream: s.upstream(i*n/writes, uint32(2+i)),
+				Upstream: s.upstream(i*n/writes, int32(2+i)),
 				Options:  &adminv1.WriteOptions{DryRun: dry},
 			}); err != nil {
 				return nil, fmt.Errorf("put: %w", err)
@@ -98,7 +98,7 @@ func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 // upstream is the i-th, with all settings of the one that the gateway was
 // started with.
-func (s *site) upstream(i int, weight uint32) *adminv1.Upstream {
+func (s *site) upstream(i int, weight int32) *adminv1.Upstream {
 	return &adminv1.Upstream{
 		Name:      fmt.Sprintf("u%05d", i),
 		Endpoints: []*adminv1.Endpoint{{Address: s.backend.Address(), Weight: weight}},

@@ -104,7 +104,7 @@ func withCRLs(bundle *adminv1.TrustBundle, lists ...[]byte) *adminv1.TrustBundle
 
 // full returns how many full handshakes of a reason an upstream's only endpoint
 // has seen.
-func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) uint64 {
+func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) int64 {
 	g.t.Helper()
 	all := g.upstream(name).GetEndpoints()[0].GetFullHandshakes()
 	i := slices.IndexFunc(all, func(f *adminv1.FullHandshakes) bool { return f.GetReason() == reason })

@@ -22,7 +22,7 @@ import (
 )
 
 // twoHosts returns listeners on a port that two addresses of loopback have free.
-func twoHosts(t testing.TB) (one, two net.Listener, port uint32) {
+func twoHosts(t testing.TB) (one, two net.Listener, port int32) {
 	t.Helper()
 	for range 20 {
 		one, err := net.Listen("tcp", "127.0.0.1:0")
@@ -32,7 +32,7 @@ func twoHosts(t testing.TB) (one, two net.Listener, port uint32) {
 		n := one.Addr().(*net.TCPAddr).Port
 		two, err := net.Listen("tcp", net.JoinHostPort("127.0.0.2", strconv.Itoa(n)))
 		if err == nil {
-			return one, two, uint32(n)
+			return one, two, int32(n)
 		}
 		_ = one.Close()
 	}
@@ -41,7 +41,7 @@ func twoHosts(t testing.TB) (one, two net.Listener, port uint32) {
 }
 
 // byDNS returns an upstream whose endpoints are told by s.
-func byDNS(name string, s *dnstest.Server, port uint32) *adminv1.Upstream {
+func byDNS(name string, s *dnstest.Server, port int32) *adminv1.Upstream {
 	u := upstream(name, &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"ca"}})
 	u.Dns = &adminv1.Dns{Hostname: serverName, Port: port, Servers: []string{s.Addr().String()}}
 	return u
@@ -177,7 +177,7 @@ func TestANameThatDoesNotResolveAtTheStartDoesLater(t *testing.T) {
 	_, port, _ := net.SplitHostPort(serveHTTPS(t, &tls.Config{Certificates: []tls.Certificate{keyPair(t, a.server)}}, says("hello")))
 	n, _ := strconv.Atoi(port)
 	g := startGateway(t)
-	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), byDNS("web", names, uint32(n)), listener("web", protocolHTTP, "web"))
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), byDNS("web", names, int32(n)), listener("web", protocolHTTP, "web"))
 	g = g.restart()
 	if code, body := get(t, "http://"+g.address("web")+"/"); code != 503 || body != "service unavailable\n" {
 		t.Errorf("%d %q", code, body)

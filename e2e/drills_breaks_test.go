@@ -67,7 +67,7 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 	n := 0
 	for _, u := range []string{"one", "two"} {
 		// Nothing is tried again of which the client has some.
-		g.apply(retried("all", "web", "/", u, &adminv1.Retry{Attempts: 5, Codes: []uint32{502}}))
+		g.apply(retried("all", "web", "/", u, &adminv1.Retry{Attempts: 5, Codes: []int32{502}}))
 		for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 			for _, path := range []string{"/sized", "/unsized"} {
 				n++
@@ -181,7 +181,7 @@ func TestDrillEachTenthStreamIsReset(t *testing.T) {
 			config.NextProtos = []string{c.protocol}
 			address := serveConns(t, config, c.handle(&all, &broken))
 			plain, again := upstream("plain", a.settings(), address), upstream("again", a.settings(), address)
-			again.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{MinRetries: proto.Uint32(clients)}}
+			again.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{MinRetries: proto.Int32(clients)}}
 			g := startGateway(t, "--log-level", "warn")
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), plain, again, listener("web", protocolHTTP, ""),
 				forward("plain", "web", "/plain", "plain"),
@@ -200,7 +200,7 @@ func TestDrillEachTenthStreamIsReset(t *testing.T) {
 					name, c.method, share(failed, requests), broken.Load(), all.Load(), s.GetRetries(), s.GetRetriesRefused(), l.quantiles())
 				// Without a policy what was refused is sent once more too, as is what fails on
 				// a connection that was used before; neither counts as a retry.
-				retries, resets := s.GetRetries(), uint64(broken.Load())
+				retries, resets := s.GetRetries(), int64(broken.Load())
 				switch {
 				case name == "plain":
 					if retries > 0 {
@@ -255,7 +255,7 @@ func TestDrillAllEndpointsAreDown(t *testing.T) {
 	}
 	plain, checked, ejecting := upstream("plain", a.settings(), addresses...), upstream("checked", a.settings(), addresses...), upstream("ejecting", a.settings(), addresses...)
 	checked.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(interval), HealthyThreshold: 1}
-	ejecting.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(3), MaxEjectedPercent: proto.Uint32(100)}
+	ejecting.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), MaxEjectedPercent: proto.Int32(100)}
 	g := startGateway(t, "--log-level", "warn")
 	resources := []proto.Message{trustBundle("ca", a.ca), certificate("client", a.client), plain, checked, ejecting, listener("web", protocolHTTP, "")}
 	names := []string{"plain", "checked", "ejecting"}

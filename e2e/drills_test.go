@@ -162,7 +162,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 	}{
 		{name: "no retry", most: clients},
 		{name: "retry", retry: &adminv1.Retry{Attempts: 4}, most: clients},
-		{name: "retry, budget for all", retry: &adminv1.Retry{Attempts: 4}, budget: &adminv1.RetryBudget{MinRetries: proto.Uint32(clients)}},
+		{name: "retry, budget for all", retry: &adminv1.Retry{Attempts: 4}, budget: &adminv1.RetryBudget{MinRetries: proto.Int32(clients)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := newAuthority(t)
@@ -173,7 +173,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 				addresses, kills = append(addresses, address), append(kills, kill)
 			}
 			u := upstream("web", a.settings(), addresses...)
-			u.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(3)}
+			u.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3)}
 			u.Limits = &adminv1.UpstreamLimits{RetryBudget: c.budget}
 			g := startGateway(t, "--log-level", "warn")
 			events := g.watchEvents()
@@ -255,7 +255,7 @@ func TestDrillASlowEndpoint(t *testing.T) {
 	stuck = serveHTTPS(t, a.serverConfig(t), slowly(5*time.Second, answers("stuck")))
 	turns, least, timed := upstream("turns", a.settings(), append(fast, slow)...), upstream("least", a.settings(), append(fast, slow)...), upstream("timed", a.settings(), append(fast, stuck)...)
 	least.Balancing = &adminv1.Balancing{Policy: adminv1.BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS}
-	timed.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{MinRetries: proto.Uint32(clients)}}
+	timed.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{MinRetries: proto.Int32(clients)}}
 	g := startGateway(t, "--log-level", "warn")
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), turns, least, timed, listener("web", protocolHTTP, ""),
 		forward("turns", "web", "/turns", "turns"), forward("least", "web", "/least", "least"),
@@ -296,7 +296,7 @@ func TestDrillAHealthCheckThatPassesWhileHandshakesFail(t *testing.T) {
 	bad := serveHTTPS(t, wrong, answers("bad"))
 	u := upstream("web", a.settings(), bad, serveHTTPS(t, a.serverConfig(t), answers("one")), serveHTTPS(t, a.serverConfig(t), answers("two")))
 	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}, Interval: durationpb.New(100 * time.Millisecond)}
-	u.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(0), ConsecutiveHandshakeFailures: proto.Uint32(4)}
+	u.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(0), ConsecutiveHandshakeFailures: proto.Int32(4)}
 	g := startGateway(t, "--log-level", "warn")
 	events := g.watchEvents()
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u, listener("web", protocolHTTP, "web"))

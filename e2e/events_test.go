@@ -196,7 +196,7 @@ func TestASlowWatcherIsEnded(t *testing.T) {
 	slow, quick := g.watchEvents(), g.watchEvents()
 	// What a client takes without reading is some hundred kilobytes.
 	comment := strings.Repeat("x", 1000)
-	var revision uint64
+	var revision int64
 	for i := range 600 {
 		resp, err := g.admin.PutUpstream(patient(t), &adminv1.PutUpstreamRequest{
 			Upstream: plainUpstream("up", fmt.Sprintf("127.0.0.1:%d", i+1)), Options: &adminv1.WriteOptions{Comment: comment},

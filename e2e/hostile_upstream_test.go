@@ -170,7 +170,7 @@ func TestHostileUpstreams(t *testing.T) {
 		upstream("healthy", a.settings(), healthy), listener("healthy", protocolHTTP, "healthy"),
 	)
 	for _, c := range cases {
-		settings := &adminv1.UpstreamTls{TrustBundles: []string{c.bundle}, ServerName: serverName, VerifyDepth: proto.Uint32(10)}
+		settings := &adminv1.UpstreamTls{TrustBundles: []string{c.bundle}, ServerName: serverName, VerifyDepth: proto.Int32(10)}
 		u := upstream(c.name, settings, c.address)
 		u.Timeouts = &adminv1.UpstreamTimeouts{Handshake: durationpb.New(5 * time.Second)}
 		g.apply(u, listener("http-"+c.name, protocolHTTP, c.name), listener("tcp-"+c.name, protocolTCP, c.name))

@@ -50,11 +50,12 @@ var mayImport = map[string][]string{
 
 	"gateway/invalid":    {},
 	"gateway/fileroot":   {},
+	"gateway/wellformed": {"gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests
 	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
-		"gateway/fileroot", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
-	"gateway/admin": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
+		"gateway/fileroot", "gateway/wellformed", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
+	"gateway/admin": {"gateway/store", "gateway/invalid", "gateway/wellformed", "proto/drawbridge/admin/v1"},
 	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
 		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket",
 		"bridge/accesslog", "bridge/latency", "bridge/limit", "certs"},
@@ -73,7 +74,7 @@ var onlyIn = map[string][]string{
 	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/admin", "gateway/snapshot",
-		"gateway/store", "gateway/store/bolt", "cmd/drawbridge", "cmd/drawbridge/manifest", "e2e"},
+		"gateway/store", "gateway/store/bolt", "gateway/wellformed", "cmd/drawbridge", "cmd/drawbridge/manifest", "e2e"},
 	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
 	"github.com/spf13":      {"cmd/drawbridge"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest"},

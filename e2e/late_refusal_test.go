@@ -56,11 +56,11 @@ func TestLateRefusalsAreNeverTakenForClosedConnections(t *testing.T) {
 			}
 			all.Wait()
 			eventually(t, "every refusal of "+name+" is counted", func() bool {
-				var n uint64
+				var n int64
 				for _, f := range g.upstream(name).GetEndpoints()[0].GetFailures() {
 					n += f.GetCount()
 				}
-				return n >= uint64(each*clients)
+				return n >= int64(each*clients)
 			})
 			if f := g.upstream(name).GetEndpoints()[0].GetFailures(); len(f) != 1 || f[0].GetReason() != want {
 				t.Errorf("%s: failures are %v, want %v alone", name, f, want)

@@ -32,7 +32,7 @@ func TestClientsAreHeldToTheirLimits(t *testing.T) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		fmt.Fprint(w, n)
 	})
-	hourly := func(n uint32) *adminv1.Rate { return &adminv1.Rate{Count: n, Period: durationpb.New(time.Hour)} }
+	hourly := func(n int32) *adminv1.Rate { return &adminv1.Rate{Count: n, Period: durationpb.New(time.Hour)} }
 	web, raw := listener("web", protocolHTTP, "up"), listener("raw", protocolTCP, "raw")
 	web.Limits = &adminv1.ListenerLimits{RatePerClient: hourly(5), Rate: hourly(1000)}
 	web.Http = &adminv1.HttpOptions{MaxBodyBytes: 1000}

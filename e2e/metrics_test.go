@@ -43,7 +43,7 @@ func TestMetrics(t *testing.T) {
 		`drawbridge_upstream_handshakes{endpoint="` + raw + `",result="full",upstream="raw"}`:          "1",
 		`drawbridge_upstream_handshakes{endpoint="` + raw + `",result="resumed",upstream="raw"}`:       "2",
 		`drawbridge_upstream_failures{endpoint="` + raw + `",reason="UNKNOWN_CA",upstream="stranger"}`: "1",
-		`drawbridge_gateway_revision`:                                                                  strconv.FormatUint(g.getStatus().GetRevision(), 10),
+		`drawbridge_gateway_revision`:                                                                  strconv.FormatInt(g.getStatus().GetRevision(), 10),
 		`drawbridge_gateway_applies{result="applied"}`:                                                 "2",
 	} {
 		var last string

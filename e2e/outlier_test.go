@@ -20,7 +20,7 @@ func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
 	g := startGateway(t)
 	events := g.watchEvents()
 	web := upstream("web", a.settings(), one.address(0), two.address(0))
-	web.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(3), BaseEjection: durationpb.New(2 * time.Second)}
+	web.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), BaseEjection: durationpb.New(2 * time.Second)}
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), web, listener("web", protocolHTTP, "web"))
 	one.mark("broken", true)
 	clients := newCrowd(t, "http://"+g.address("web")+"/")

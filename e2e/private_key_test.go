@@ -47,7 +47,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	events := g.watchEvents()
 	following := start(t, program(t), "watch", "-o", "json", "--admin", "unix:"+g.socket)
 	eventually(t, "drawbridge watch prints", func() bool { return following.out.contains("{") })
-	watched := func(until uint64) {
+	watched := func(until int64) {
 		t.Helper()
 		for {
 			m, err := watch.Recv()

@@ -144,7 +144,7 @@ func TestEveryReasonOfAHandshake(t *testing.T) {
 			name: "depth-exceeded",
 			change: func(s *tls.Config, u *adminv1.UpstreamTls) {
 				s.Certificates = []tls.Certificate{leaf(between, pki.LeafOptions{})}
-				u.VerifyDepth = proto.Uint32(0)
+				u.VerifyDepth = proto.Int32(0)
 			},
 			reason: adminv1.Reason_REASON_DEPTH_EXCEEDED,
 			facts:  []string{"1 intermediate", "allows 0"},

@@ -25,9 +25,9 @@ func TestNginxThatDoesNotVerifyIsRefused(t *testing.T) {
 		return a.settings()
 	}
 	shallow := verified()
-	shallow.VerifyDepth = proto.Uint32(1)
+	shallow.VerifyDepth = proto.Int32(1)
 	deepEnough := verified()
-	deepEnough.VerifyDepth = proto.Uint32(2)
+	deepEnough.VerifyDepth = proto.Int32(2)
 	otherName := verified()
 	otherName.VerifyName = "other.example.com"
 

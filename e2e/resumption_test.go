@@ -279,7 +279,7 @@ func TestWhyHandshakesAreFull(t *testing.T) {
 		upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"),
 		upstream("off", once, raw), listener("off", protocolTCP, "off"),
 	)
-	expect := func(name, seen string, reason adminv1.FullHandshakeReason, count uint64) {
+	expect := func(name, seen string, reason adminv1.FullHandshakeReason, count int64) {
 		t.Helper()
 		if got := seenTCP(t, g, name); got != seen {
 			t.Errorf("the upstream saw %q, want %q", got, seen)

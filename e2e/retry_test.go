@@ -56,7 +56,7 @@ func TestABadServerOfAGroupIsNotNoticed(t *testing.T) {
 		},
 	})
 	g := startGateway(t)
-	policy := &adminv1.Retry{Codes: []uint32{429, 503}, Methods: []string{"POST"}, MaxBodyBytes: 100_000, Backoff: durationpb.New(time.Millisecond)}
+	policy := &adminv1.Retry{Codes: []int32{429, 503}, Methods: []string{"POST"}, MaxBodyBytes: 100_000, Backoff: durationpb.New(time.Millisecond)}
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client),
 		upstream("group", a.settings(), good, bad.address(0)),
@@ -141,7 +141,7 @@ func TestAStormOfRetriesIsHeldByTheBudget(t *testing.T) {
 	g := startGateway(t)
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client), upstream("web", a.settings(), failing), listener("web", protocolHTTP, ""),
-		retried("all", "web", "/", "web", &adminv1.Retry{Attempts: 4, Codes: []uint32{503}}),
+		retried("all", "web", "/", "web", &adminv1.Retry{Attempts: 4, Codes: []int32{503}}),
 	)
 	const clients, each = 50, 20
 	url := "http://" + g.address("web")

@@ -261,7 +261,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 		t.Fatal(err)
 	}
 	// Drained are those of the fingerprint, and no other.
-	for name, want := range map[string]uint32{"raw": streams, "web": 1} {
+	for name, want := range map[string]int32{"raw": streams, "web": 1} {
 		resp, err := g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{
 			Upstream: name, Sha256Fingerprint: fp, Period: durationpb.New(time.Millisecond),
 		})
@@ -288,9 +288,9 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 
 // open returns how many connections an upstream has by the fingerprint of the
 // client certificate.
-func (g *gateway) open(name string) map[string]uint64 {
+func (g *gateway) open(name string) map[string]int64 {
 	g.t.Helper()
-	counts := map[string]uint64{}
+	counts := map[string]int64{}
 	for _, c := range g.upstream(name).GetConnectionsByCertificate() {
 		counts[c.GetSha256Fingerprint()] = c.GetConnections()
 	}

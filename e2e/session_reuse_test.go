@@ -45,7 +45,7 @@ func TestSessionsAreResumed(t *testing.T) {
 		highest adminv1.TlsVersion
 		reuse   *bool
 		later   string // what nginx says of every connection but the first
-		resumed uint64
+		resumed int64
 	}{
 		{"tls13", adminv1.TlsVersion_TLS_VERSION_1_3, nil, "TLSv1.3 r SUCCESS", connections - 1},
 		{"tls12", adminv1.TlsVersion_TLS_VERSION_1_2, nil, "TLSv1.2 r SUCCESS", connections - 1},

@@ -99,11 +99,11 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 			g.apply(certificate("a", clientCert(t, a.ca, fmt.Sprint("a ", i))))
 		case 1: // other settings
 			u := upstream("a", &adminv1.UpstreamTls{Certificate: "a", TrustBundles: []string{"ca"}, ServerName: serverName}, other)
-			u.Endpoints[0].Weight = uint32(1 + i)
+			u.Endpoints[0].Weight = int32(1 + i)
 			g.apply(u)
 		case 2: // a listener that comes, changes or goes
 			l := listener("a2", protocolHTTP, "a")
-			l.Limits = &adminv1.ListenerLimits{Connections: uint32(100 + i)}
+			l.Limits = &adminv1.ListenerLimits{Connections: int32(100 + i)}
 			g.apply(l)
 		case 3: // a route, also beside the traffic of b
 			r := forward("a", "a", fmt.Sprintf("/%d/", i), "a")
@@ -135,7 +135,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 	if e := g.upstream("web").GetEndpoints()[0]; e.GetConnections() < sockets || e.GetRequests() < sockets+clients {
 		t.Errorf("upstream of the sockets and requests: %v", e)
 	}
-	for name, want := range map[string]uint64{"raw": streams, "web": sockets + clients} {
+	for name, want := range map[string]int64{"raw": streams, "web": sockets + clients} {
 		if l := g.listener(name); l.GetAccepted() != want || l.GetConnections() != want {
 			t.Errorf("listener %s: %v, want %d connections, all of the beginning", name, l, want)
 		}

@@ -33,7 +33,7 @@ func (g *Gateway) observe(e upstream.Event) {
 	}
 	switch e.Kind {
 	case upstream.Failed:
-		out.Type, out.Count = adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE, e.Count
+		out.Type, out.Count = adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE, int64(e.Count)
 	case upstream.Ejected:
 		out.Type = adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED
 	case upstream.Returned:
@@ -48,7 +48,7 @@ func (g *Gateway) observe(e upstream.Event) {
 }
 
 // applied tells of a revision.
-func (g *Gateway) applied(revision uint64, changes int, comment string) {
+func (g *Gateway) applied(revision int64, changes int, comment string) {
 	message := fmt.Sprintf("%d resources changed", changes)
 	if changes == 1 {
 		message = "1 resource changed"

@@ -38,7 +38,7 @@ func TestEachRevisionIsAnEvent(t *testing.T) {
 	g.apply(e) // changes nothing, and is no event
 	e.Puts[0].Resource.(*adminv1.Upstream).Endpoints[0].Address = "127.0.0.1:2"
 	g.apply(e)
-	for revision := range uint64(2) {
+	for revision := range int64(2) {
 		got := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_APPLIED)
 		if got.GetRevision() != revision+1 || got.GetMessage() != "1 resource changed: a new upstream" || got.GetTime().AsTime().IsZero() {
 			t.Errorf("%v", got)

@@ -55,7 +55,7 @@ func TestARefusedEditLeavesNoTrace(t *testing.T) {
 		"an invalid resource":        {Puts: puts(tcpListener("new", "127.0.0.1:0"), &adminv1.Upstream{Name: "empty"})},
 		"a taken address":            {Puts: puts(tcpListener("new", "127.0.0.1:0"), tcpListener("taken", taken.Addr().String()))},
 		"a delete of what is in use": {Deletes: []store.Delete{{Path: "name", Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"}}},
-		"a stale revision":           {Puts: puts(tcpListener("new", "127.0.0.1:0")), ExpectedRevision: new(uint64)},
+		"a stale revision":           {Puts: puts(tcpListener("new", "127.0.0.1:0")), ExpectedRevision: new(int64)},
 	} {
 		var bad *invalid.Error
 		if _, err := g.Apply(context.Background(), e); !errors.As(err, &bad) {
@@ -293,7 +293,7 @@ func TestASlowWatcherIsEndedAndDelaysNobody(t *testing.T) {
 	for i := range watchBuffer + 2 {
 		g.put(&adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("127.0.0.1:%d", i+1)}}})
 	}
-	seen := uint64(0)
+	seen := int64(0)
 	for u := range slow {
 		if seen++; u.State.Revision() != seen {
 			t.Fatalf("revision %d after %d updates", u.State.Revision(), seen)

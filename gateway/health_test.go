@@ -170,7 +170,7 @@ func TestHandshakesThatFailEjectWhatPassesItsCheck(t *testing.T) {
 	up := resources[2].(*adminv1.Upstream)
 	up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: good.address})
 	up.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}, Interval: durationpb.New(100 * time.Millisecond)}
-	up.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Uint32(3), BaseEjection: durationpb.New(2 * time.Second)}
+	up.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), BaseEjection: durationpb.New(2 * time.Second)}
 	g.put(resources...)
 	url := "http://" + g.address("web") + "/"
 	eventually(t, "both pass their checks", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })

@@ -30,10 +30,10 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: strings.TrimPrefix(up.URL, "http://")}},
 			Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
 	}
-	none := uint32(0)
+	none := int32(0)
 	strict := plain("strict")
 	strict.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{Percent: &none, MinRetries: &none}}
-	hourly := func(n uint32) *adminv1.Rate { return &adminv1.Rate{Count: n, Period: durationpb.New(time.Hour)} }
+	hourly := func(n int32) *adminv1.Rate { return &adminv1.Rate{Count: n, Period: durationpb.New(time.Hour)} }
 	web, raw := httpListener("web", "127.0.0.1:0"), tcpListener("raw", "127.0.0.1:0")
 	web.Upstream, raw.Upstream = "up", "up"
 	web.Limits = &adminv1.ListenerLimits{RatePerClient: hourly(4)}
@@ -41,7 +41,7 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	route := func(path, upstream string) *adminv1.Route {
 		return &adminv1.Route{Name: upstream, Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Prefix{Prefix: path}}},
 			Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: upstream}},
-				Retry: &adminv1.Retry{Codes: []uint32{503}, Backoff: durationpb.New(1)}}}}
+				Retry: &adminv1.Retry{Codes: []int32{503}, Backoff: durationpb.New(1)}}}}
 	}
 	g := start(t, "")
 	g.put(plain("up"), strict, web, raw, route("/again", "up"), route("/fails", "strict"))

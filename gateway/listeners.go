@@ -333,10 +333,10 @@ func (r *running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {
 	}
 	if r.http != nil {
 		stats := r.http.Stats()
-		s.Connections, s.Accepted = uint64(stats.Open), uint64(stats.Accepted)
+		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
 	} else {
 		stats := r.tcp.Stats()
-		s.Connections, s.Accepted = uint64(stats.Open), uint64(stats.Accepted)
+		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
 	}
 	return s
 }

@@ -231,7 +231,7 @@ func TestAWriteIsPlannedAnewForWhatBecameLiveMeanwhile(t *testing.T) {
 	}
 
 	// An etag or a reference that went stale while it waited is found out.
-	edit.Puts[0].Resource.(*adminv1.Upstream).GetTls().VerifyDepth = new(uint32)
+	edit.Puts[0].Resource.(*adminv1.Upstream).GetTls().VerifyDepth = new(int32)
 	go apply()
 	<-gate.arrived
 	g.apply(store.Edit{Puts: puts(&adminv1.Certificate{Name: "unused", Source: resources[1].(*adminv1.Certificate).Source}),

@@ -20,7 +20,7 @@ import (
 func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	snap := g.live.Load()
 	state := snap.State()
-	count := func(k adminv1.Kind) uint32 { return uint32(state.Len(k)) }
+	count := func(k adminv1.Kind) int32 { return int32(state.Len(k)) }
 	out := &adminv1.GetStatusResponse{
 		Version:   g.version,
 		StartTime: timestamppb.New(g.started),
@@ -38,8 +38,8 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	}
 	limit, clients, upstreams := g.descriptors.Usage()
 	out.Descriptors = &adminv1.Descriptors{
-		Limit: uint64(limit), Clients: uint64(max(clients, 0)), Upstreams: uint64(max(upstreams, 0)),
-		PausedListeners: uint32(g.descriptors.paused.Load()), Pauses: g.descriptors.pauses.Load(),
+		Limit: int64(limit), Clients: int64(max(clients, 0)), Upstreams: int64(max(upstreams, 0)),
+		PausedListeners: int32(g.descriptors.paused.Load()), Pauses: int64(g.descriptors.pauses.Load()),
 	}
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
@@ -68,13 +68,14 @@ func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
 		load := u.Live.Load()
 		s := &adminv1.UpstreamStatus{
 			Name: u.Name, Reason: u.Reason,
-			RequestsInFlight: load.InFlight, Pending: load.Pending, Overloaded: load.Overloaded,
+			RequestsInFlight: int64(load.InFlight), Pending: int64(load.Pending), Overloaded: int64(load.Overloaded),
 		}
-		s.Retries, s.RetriesRefused = u.Live.Retries().Counts()
+		made, refused := u.Live.Retries().Counts()
+		s.Retries, s.RetriesRefused = int64(made), int64(refused)
 		open := u.Tracker.Counts()
 		for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
 			s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{
-				Sha256Fingerprint: fingerprint, Connections: uint64(open[fingerprint]),
+				Sha256Fingerprint: fingerprint, Connections: int64(open[fingerprint]),
 			})
 		}
 		s.Dns = dnsStatus(u.Live.DNS())
@@ -113,35 +114,35 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 	s := &adminv1.EndpointStatus{
 		Address:           endpointAddress(e),
 		Health:            healths[e.Health],
-		Connections:       e.Open,
-		ConnectionsMade:   e.Made,
-		Requests:          e.Requests,
-		RequestsInFlight:  e.InFlight,
-		Weight:            uint32(e.Weight),
+		Connections:       int64(e.Open),
+		ConnectionsMade:   int64(e.Made),
+		Requests:          int64(e.Requests),
+		RequestsInFlight:  int64(e.InFlight),
+		Weight:            int32(e.Weight),
 		Available:         e.Available,
 		UnavailableReason: e.Unavailable,
-		Ejections:         e.Ejections,
-		HandshakesFull:    e.HandshakesFull,
-		HandshakesResumed: e.HandshakesResumed,
+		Ejections:         int64(e.Ejections),
+		HandshakesFull:    int64(e.HandshakesFull),
+		HandshakesResumed: int64(e.HandshakesResumed),
 		Backup:            e.Backup,
 		Draining:          e.Draining,
 	}
 	s.Failures, s.Reported = failureCounts(e.Failures), failureCounts(e.Reported)
 	for _, why := range slices.Sorted(maps.Keys(e.Full)) {
 		s.FullHandshakes = append(s.FullHandshakes, &adminv1.FullHandshakes{
-			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: e.Full[why],
+			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: int64(e.Full[why]),
 		})
 	}
 	if w := e.Warm; w != nil {
 		s.Warm = &adminv1.WarmConnections{
-			Size: uint32(w.Size), Ready: uint32(w.Ready), Used: w.Used, Missed: w.Missed, Expired: w.Expired, Closed: w.Closed,
+			Size: int32(w.Size), Ready: int32(w.Ready), Used: int64(w.Used), Missed: int64(w.Missed), Expired: int64(w.Expired), Closed: int64(w.Closed),
 		}
 	}
 	if !e.EjectedUntil.IsZero() {
 		s.EjectedUntil = timestamppb.New(e.EjectedUntil)
 	}
 	if c := e.Check; c != nil {
-		s.Check = &adminv1.CheckStatus{Healthy: c.Healthy, Checked: c.Checked, Message: c.Message, Checks: c.Checks, Failures: c.Failures}
+		s.Check = &adminv1.CheckStatus{Healthy: c.Healthy, Checked: c.Checked, Message: c.Message, Checks: int64(c.Checks), Failures: int64(c.Failures)}
 		if c.Reason != "" {
 			s.Check.Reason = reason(c.Reason)
 		}
@@ -161,7 +162,7 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 func failureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
 	var out []*adminv1.FailureCount
 	for _, r := range slices.Sorted(maps.Keys(counts)) {
-		out = append(out, &adminv1.FailureCount{Reason: reason(r), Count: counts[r]})
+		out = append(out, &adminv1.FailureCount{Reason: reason(r), Count: int64(counts[r])})
 	}
 	return out
 }

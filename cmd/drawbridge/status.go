@@ -321,7 +321,7 @@ func lastFailure(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus, now time.
 	if f == nil {
 		return ""
 	}
-	var total uint64
+	var total int64
 	for _, n := range e.GetFailures() {
 		total += n.GetCount()
 	}

@@ -75,8 +75,8 @@ func writeValue(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protorefle
 		return writeWords(out, v.Message())
 	case protoreflect.EnumKind:
 		value = enumWord(fd.Enum(), v.Enum())
-	case protoreflect.Uint64Kind: // as protojson: a number in JSON may lose digits
-		value = fmt.Sprint(v.Uint())
+	case protoreflect.Int64Kind: // as protojson: a number in JSON may lose digits
+		value = fmt.Sprint(v.Int())
 	default:
 		value = v.Interface()
 	}

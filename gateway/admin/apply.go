@@ -44,14 +44,23 @@ func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
 	return e
 }
 
-// join returns an error of the faults found here and those the gateway found.
+// join returns an error of the faults found here and those the gateway found, of
+// which each field's are reported once.
 func join(faults []invalid.Fault, err error) error {
 	var more *invalid.Error
 	switch {
 	case len(faults) == 0:
 		return err
 	case errors.As(err, &more):
-		faults = append(faults, more.Faults...)
+		here := map[invalid.Path]bool{}
+		for _, f := range faults {
+			here[f.Field] = true
+		}
+		for _, f := range more.Faults {
+			if !here[f.Field] {
+				faults = append(faults, f)
+			}
+		}
 	case err != nil:
 		return err
 	}

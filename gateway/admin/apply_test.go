@@ -110,7 +110,7 @@ func TestAStaleExpectedRevisionAborts(t *testing.T) {
 	r := start(t)
 	putUpstreams(t, r, 1)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
-		Resources: []*adminv1.Resource{store.Wrap(upstream("late"))}, ExpectedRevision: proto.Uint64(0),
+		Resources: []*adminv1.Resource{store.Wrap(upstream("late"))}, ExpectedRevision: proto.Int64(0),
 	})
 	wantCode(t, err, codes.Aborted)
 	if v := detail[*errdetails.BadRequest](t, err).GetFieldViolations(); v[0].GetField() != "expected_revision" {

@@ -28,7 +28,7 @@ func (s diagnosticsService) ExplainRoute(_ context.Context, req *adminv1.Explain
 
 func (s diagnosticsService) FlushSessions(_ context.Context, req *adminv1.FlushSessionsRequest) (*adminv1.FlushSessionsResponse, error) {
 	n, err := s.gateway.FlushSessions(req.GetUpstream())
-	return &adminv1.FlushSessionsResponse{Flushed: uint32(n)}, err
+	return &adminv1.FlushSessionsResponse{Flushed: int32(n)}, err
 }
 
 const (
@@ -44,7 +44,7 @@ func (s diagnosticsService) DrainConnections(_ context.Context, req *adminv1.Dra
 		return nil, err
 	}
 	n, err := s.gateway.DrainConnections(req.GetUpstream(), fingerprint, period)
-	return &adminv1.DrainConnectionsResponse{Connections: uint32(n)}, err
+	return &adminv1.DrainConnectionsResponse{Connections: int32(n)}, err
 }
 
 func drainPeriod(d *durationpb.Duration, bad *invalid.List) time.Duration {

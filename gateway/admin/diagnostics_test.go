@@ -107,7 +107,7 @@ func TestWritesHandOnWhatTheyRequire(t *testing.T) {
 	if v := detail[*errdetails.BadRequest](t, err).GetFieldViolations(); len(v) != 1 || v[0].GetField() != "options.require_probe" {
 		t.Errorf("faults %v", v)
 	}
-	if want := []adminv1.RequireProbe{2, 2, 0, 9}; fmt.Sprint(seen) != fmt.Sprint(want) {
+	if want := []adminv1.RequireProbe{2, 2, 0, 0}; fmt.Sprint(seen) != fmt.Sprint(want) {
 		t.Errorf("required %v, want %v", seen, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -40,7 +41,14 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
 	defer cancel()
 	err = s.recovered(info.FullMethod, func() (err error) {
+		faults := unknownIn(req)
+		if len(faults) > 0 && !onlyCheck(req) {
+			return &invalid.Error{Faults: faults}
+		}
 		resp, err = handler(ctx, req)
+		if err := join(faults, err); err != nil {
+			return err
+		}
 		return err
 	})
 	if err != nil {
@@ -62,7 +70,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	// Returning ends the stream, which fails any Send or Recv the handler is
 	// in; Shutdown waits for it.
 	s.streams.Go(func() {
-		done <- s.recovered(info.FullMethod, func() error { return handler(srv, ss) })
+		done <- s.recovered(info.FullMethod, func() error { return handler(srv, checkedStream{ss}) })
 	})
 	select {
 	case err := <-done:
@@ -70,6 +78,19 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	case <-s.stopping:
 		return errStopping()
 	}
+}
+
+// A checkedStream refuses requests that hold what this version does not know.
+type checkedStream struct{ grpc.ServerStream }
+
+func (s checkedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if faults := unknownIn(m); len(faults) > 0 {
+		return &invalid.Error{Faults: faults}
+	}
+	return nil
 }
 
 // authorise returns nil if the caller is known and the method has a rule.

@@ -42,7 +42,7 @@ func get[R store.Resource](s adminService, name string) (R, error) {
 }
 
 // list reads a page of Rs. It returns the token of the next page, "" for none.
-func list[R store.Resource](s adminService, size uint32, token string) ([]R, string, error) {
+func list[R store.Resource](s adminService, size int32, token string) ([]R, string, error) {
 	var none R
 	page, next, err := pageOf(s.gateway.State(), store.KindOf(none), size, token)
 	if err != nil {

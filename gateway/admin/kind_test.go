@@ -22,7 +22,7 @@ func TestAPutCreatesThenReplacesThenChangesNothing(t *testing.T) {
 		}
 		return res
 	}
-	check := func(res *adminv1.PutUpstreamResponse, revision uint64, action adminv1.ChangeAction) {
+	check := func(res *adminv1.PutUpstreamResponse, revision int64, action adminv1.ChangeAction) {
 		t.Helper()
 		c := res.GetChange()
 		if c.GetRevision() != revision || len(c.GetChanges()) != 1 || c.GetChanges()[0].GetAction() != action ||
@@ -120,7 +120,7 @@ func TestEveryKindIsPutReadListedAndDeleted(t *testing.T) {
 	db, err := r.admin.DeleteTrustBundle(ctx, &adminv1.DeleteTrustBundleRequest{Name: "corp"})
 	must(err)
 	for i, c := range []*adminv1.Change{dr.GetChange(), dl.GetChange(), du.GetChange(), dc.GetChange(), db.GetChange()} {
-		if c.GetRevision() != uint64(6+i) || c.GetChanges()[0].GetAction() != adminv1.ChangeAction_CHANGE_ACTION_DELETED {
+		if c.GetRevision() != int64(6+i) || c.GetChanges()[0].GetAction() != adminv1.ChangeAction_CHANGE_ACTION_DELETED {
 			t.Errorf("delete %d answered %v", i, c)
 		}
 	}
@@ -163,7 +163,7 @@ func TestConcurrentWritesAreEachOneRevision(t *testing.T) {
 	const writers, each = 8, 20
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	seen := map[uint64]bool{}
+	seen := map[int64]bool{}
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {

@@ -25,7 +25,7 @@ const (
 // for, and the token of the next one, "" for none. A token names the last
 // resource of the page before, so that what is added or deleted between two
 // calls neither repeats nor skips any other.
-func pageOf(state *store.State, k adminv1.Kind, size uint32, token string) ([]store.Resource, string, error) {
+func pageOf(state *store.State, k adminv1.Kind, size int32, token string) ([]store.Resource, string, error) {
 	all := state.List(k)
 	if token != "" {
 		last, ok := parseToken(k, token)

@@ -67,7 +67,7 @@ func TestAWatcherThatDoesNotReadIsEndedAndTheOthersGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	last, err := uint64(0), error(nil)
+	last, err := int64(0), error(nil)
 	for err == nil {
 		var m *adminv1.WatchConfigResponse
 		if m, err = w.Recv(); err == nil {
@@ -115,10 +115,10 @@ func TestEventsAreStreamedFromTheHeaderOn(t *testing.T) {
 	if _, err := w.Header(); err != nil {
 		t.Fatal(err)
 	}
-	for i := range uint64(3) {
+	for i := range int64(3) {
 		r.gateway.happen(&adminv1.WatchEventsResponse{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: i})
 	}
-	for i := range uint64(3) {
+	for i := range int64(3) {
 		e, err := w.Recv()
 		if err != nil || e.GetRevision() != i {
 			t.Fatalf("event %d: %v, %v", i, e, err)

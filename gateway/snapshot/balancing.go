@@ -21,7 +21,7 @@ const maxSlowStart = time.Hour
 // balancing puts into o how an endpoint is chosen.
 func (s *scope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
 	b := msg.GetBalancing()
-	if enum(s, "balancing.policy", b.GetPolicy(), adminv1.BalancingPolicy_name) {
+	if enum(b.GetPolicy(), adminv1.BalancingPolicy_name) {
 		o.Policy = policies[b.GetPolicy()]
 	}
 	o.SlowStart = s.duration("balancing.slow_start", b.GetSlowStart())

@@ -15,6 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/wellformed"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -122,8 +123,14 @@ type notes struct {
 	standing []invalid.Warning // to everybody, for as long as it is live
 }
 
+// scope begins the checks of a resource. What was live as it is has been checked
+// before; anything else must hold nothing that this version does not know.
 func (j *job) scope(r store.Resource) *scope {
-	return &scope{job: j, ref: store.RefOf(r)}
+	s := &scope{job: j, ref: store.RefOf(r)}
+	if j.lenient || s.written() || len(j.prev.problems) > 0 && s.wasDown() {
+		wellformed.Check(r.ProtoReflect(), "", nil, &s.List)
+	}
+	return s
 }
 
 // written reports whether the resource is put by the draft.

@@ -70,7 +70,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 }
 
 func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse {
-	return &adminv1.ExplainRouteResponse{Action: ActionRefuse, Code: uint32(code), Why: fmt.Sprintf(format, args...)}
+	return &adminv1.ExplainRouteResponse{Action: ActionRefuse, Code: int32(code), Why: fmt.Sprintf(format, args...)}
 }
 
 func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
@@ -168,9 +168,9 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 	default:
 		out.Action = ActionForward
 		all := msg.GetForward().GetUpstreams()
-		var sum uint64
+		var sum int64
 		for _, u := range all {
-			sum += uint64(u.GetWeight())
+			sum += int64(u.GetWeight())
 		}
 		for _, u := range all {
 			share := 100.0 // the only one takes all, whatever its weight

@@ -32,7 +32,7 @@ func (s *scope) duration(p invalid.Path, d *durationpb.Duration) time.Duration {
 // maxWeight is the largest share that an endpoint or upstream can have.
 const maxWeight = math.MaxUint16
 
-func (s *scope) weight(p invalid.Path, w uint32) int {
+func (s *scope) weight(p invalid.Path, w int32) int {
 	if w > maxWeight {
 		s.Add(p, "is %d; it must be at most %d", w, maxWeight)
 		return 0
@@ -41,7 +41,7 @@ func (s *scope) weight(p invalid.Path, w uint32) int {
 }
 
 // limit checks a count against a bound.
-func (s *scope) limit(p invalid.Path, n, most uint32) int {
+func (s *scope) limit(p invalid.Path, n, most int32) int {
 	if n > most {
 		s.Add(p, "is %d; it must be at most %d", n, most)
 		return 0
@@ -49,15 +49,9 @@ func (s *scope) limit(p invalid.Path, n, most uint32) int {
 	return int(n)
 }
 
-// enum checks that a number is one of the enum's values. Numbers of a newer
-// version of the API must not be taken for the default.
-func enum[E interface {
-	~int32
-	String() string
-}](s *scope, p invalid.Path, v E, names map[int32]string) bool {
-	if _, ok := names[int32(v)]; !ok {
-		s.Add(p, "is %d, which this version does not know", int32(v))
-		return false
-	}
-	return true
+// enum reports whether a number is one of the enum's values. If it is not, the
+// scope has refused it already (wellformed.Check).
+func enum[E ~int32](v E, names map[int32]string) bool {
+	_, ok := names[int32(v)]
+	return ok
 }

@@ -245,8 +245,8 @@ func values(f protoreflect.FieldDescriptor, path string) (all []protoreflect.Val
 		all = append(all, protoreflect.ValueOfString(text))
 	case protoreflect.BoolKind:
 		all = append(all, protoreflect.ValueOfBool(true), protoreflect.ValueOfBool(false))
-	case protoreflect.Uint32Kind:
-		n := uint32(7)
+	case protoreflect.Int32Kind:
+		n := int32(7)
 		switch {
 		case strings.HasSuffix(path, "code"):
 			n = 307
@@ -255,9 +255,9 @@ func values(f protoreflect.FieldDescriptor, path string) (all []protoreflect.Val
 		case strings.HasSuffix(path, "max_header_bytes"):
 			n = 2048
 		}
-		all = append(all, protoreflect.ValueOfUint32(n))
-	case protoreflect.Uint64Kind:
-		all = append(all, protoreflect.ValueOfUint64(7))
+		all = append(all, protoreflect.ValueOfInt32(n))
+	case protoreflect.Int64Kind:
+		all = append(all, protoreflect.ValueOfInt64(7))
 	case protoreflect.EnumKind:
 		for i := range f.Enum().Values().Len() {
 			if v := f.Enum().Values().Get(i); v.Number() > 1 || f.IsList() && v.Number() > 0 {

@@ -16,16 +16,16 @@ func (s *scope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	}
 	t.MaxHeaderFields = s.limit("http.max_header_fields", o.GetMaxHeaderFields(), 10000)
 	t.TrustedProxies = s.trustedProxies(o.GetTrustedProxies())
-	if enum(s, "http.forwarding", o.GetForwarding(), adminv1.Forwarding_name) {
+	if enum(o.GetForwarding(), adminv1.Forwarding_name) {
 		t.Forwarding = forwardings[o.GetForwarding()]
 	}
-	if enum(s, "http.client_certificate_fields", o.GetClientCertificateFields(), adminv1.ClientCertificateFields_name) {
+	if enum(o.GetClientCertificateFields(), adminv1.ClientCertificateFields_name) {
 		t.ClientCertificate = certificateFields[o.GetClientCertificateFields()]
 	}
 	if t.ClientCertificate != l7.TellNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
 		s.Add("http.client_certificate_fields", "has no effect while clients are not asked for certificates: set tls.client_auth, or leave it out")
 	}
-	if enum(s, "http.trace_context", o.GetTraceContext(), adminv1.TraceContext_name) {
+	if enum(o.GetTraceContext(), adminv1.TraceContext_name) {
 		t.MakeTrace = o.GetTraceContext() == adminv1.TraceContext_TRACE_CONTEXT_MAKE
 	}
 	if name := o.GetRequestIdField(); name != "" {

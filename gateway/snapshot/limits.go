@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"cmp"
-	"math"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
@@ -19,7 +18,7 @@ const maxCount = 1_000_000
 func (s *scope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
 	for _, f := range []struct {
 		name string
-		n    uint32
+		n    int32
 	}{{"requests", msg.GetRequests()}, {"requests_per_client", msg.GetRequestsPerClient()}} {
 		if f.n > 0 {
 			s.Add(invalid.Path("limits").Field(f.name), "must be left out: the listener's protocol is PROTOCOL_TCP; its connections are bounded by limits.connections and limits.connections_per_client")
@@ -41,12 +40,8 @@ func (s *scope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *adminv1.
 		Rate:            s.rate("limits.rate", msg.GetRate()),
 		RatePerClient:   s.rate("limits.rate_per_client", msg.GetRatePerClient()),
 	}
-	if n := o.GetMaxBodyBytes(); n > math.MaxInt64 {
-		s.Add("http.max_body_bytes", "is %d; it must be at most %d (leave it out for no limit)", n, int64(math.MaxInt64))
-	} else {
-		t.MaxBody = int64(n)
-	}
-	t.MaxRequests = s.limit("http.max_requests_per_connection", o.GetMaxRequestsPerConnection(), math.MaxInt32)
+	t.MaxBody = o.GetMaxBodyBytes()
+	t.MaxRequests = int(o.GetMaxRequestsPerConnection())
 	const age = "http.max_connection_age"
 	if t.MaxAge = s.duration(age, o.GetMaxConnectionAge()); t.MaxAge > 0 && t.MaxAge < time.Second {
 		s.Add(age, "is %v; it must be at least 1s, or connections would be made only to be closed", t.MaxAge)

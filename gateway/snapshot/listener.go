@@ -126,7 +126,6 @@ func (s *scope) buildListener(l *Listener) {
 	trusted := s.proxies(msg.GetAcceptProxyProtocol())
 	access := s.access(msg.GetAccess())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
-	enum(s, "access_log", msg.GetAccessLog(), adminv1.AccessLog_name)
 	silent := msg.GetAccessLog() == adminv1.AccessLog_ACCESS_LOG_OFF
 
 	switch msg.GetProtocol() {
@@ -168,8 +167,6 @@ func (s *scope) buildListener(l *Listener) {
 		}
 	case adminv1.Protocol_PROTOCOL_UNSPECIFIED:
 		s.Add("protocol", "must be set: PROTOCOL_TCP or PROTOCOL_HTTP")
-	default:
-		enum(s, "protocol", msg.GetProtocol(), adminv1.Protocol_name)
 	}
 }
 
@@ -262,7 +259,7 @@ func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
 		s.Add("tls.certificates", "must name at least one certificate to present to clients")
 	}
 	auth := certs.ClientAuthNone
-	if enum(s, "tls.client_auth", t.GetClientAuth(), adminv1.ClientAuth_name) {
+	if enum(t.GetClientAuth(), adminv1.ClientAuth_name) {
 		auth = clientAuths[t.GetClientAuth()]
 	}
 	sans, err := certs.ParseSANs(t.GetClientSubjectAltNames())

@@ -78,7 +78,7 @@ func (s *scope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstream.Out
 }
 
 // percent checks a share that must not be none.
-func (s *scope) percent(p invalid.Path, n uint32) int {
+func (s *scope) percent(p invalid.Path, n int32) int {
 	if n < 1 || n > 100 {
 		s.Add(p, "is %d; it must be from 1 to 100", n)
 		return 0
@@ -99,7 +99,7 @@ var noHandshakes = []adminv1.Reason{
 func (s *scope) handshakeReasons(msg *adminv1.Upstream, at invalid.Path, reasons []adminv1.Reason) (out []certs.Reason) {
 	fromHost := msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 	for i, r := range reasons {
-		if !enum(s, at.Index(i), r, adminv1.Reason_name) {
+		if !enum(r, adminv1.Reason_name) {
 			continue
 		}
 		switch {

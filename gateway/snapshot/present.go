@@ -45,11 +45,11 @@ func (s *Snapshot) Present(r store.Resource) store.Resource {
 }
 
 func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {
-	info := &adminv1.TrustBundleInfo{Count: uint32(b.trust.Count())}
+	info := &adminv1.TrustBundleInfo{Count: int32(b.trust.Count())}
 	for _, l := range b.trust.CRLInfos() {
 		info.Crls = append(info.Crls, &adminv1.CrlInfo{
 			Issuer: l.Issuer, ThisUpdate: timestamppb.New(l.ThisUpdate), NextUpdate: timestamppb.New(l.NextUpdate),
-			Revoked: uint32(l.Revoked), Warnings: l.Warnings,
+			Revoked: int32(l.Revoked), Warnings: l.Warnings,
 		})
 	}
 	if b.msg.GetSystem() != nil {
@@ -76,7 +76,7 @@ func CertificateInfo(i certs.Info) *adminv1.CertificateInfo {
 		NotAfter:          timestamppb.New(i.NotAfter),
 		KeyType:           i.KeyType,
 		KeyUsages:         i.KeyUsages,
-		ChainLength:       uint32(i.ChainLength),
+		ChainLength:       int32(i.ChainLength),
 		Warnings:          i.Warnings,
 	}
 	for _, f := range i.Findings {

@@ -57,8 +57,6 @@ func (s *scope) retry(f *adminv1.Forward) *l7.Retry {
 			r.RefusedStream = true
 		case c == adminv1.RetryCondition_RETRY_CONDITION_UNSPECIFIED:
 			s.Add(at, "must be RETRY_CONDITION_CONNECT_FAILURE, RETRY_CONDITION_RESET or RETRY_CONDITION_REFUSED_STREAM")
-		default:
-			enum(s, at, c, adminv1.RetryCondition_name)
 		}
 	}
 	for i, c := range msg.GetCodes() {

@@ -42,11 +42,11 @@ func TestRetriesAsTheyAreMadeLive(t *testing.T) {
 		"none":     {nil, nil},
 		"defaults": {&adminv1.Retry{}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true}},
 		"everything": {
-			&adminv1.Retry{Attempts: 10, On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []uint32{429, 500, 599},
+			&adminv1.Retry{Attempts: 10, On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{429, 500, 599},
 				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: 1 << 20, Backoff: durationpb.New(10 * time.Second)},
 			&l7.Retry{Attempts: 10, Reset: true, Codes: []int{429, 500, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
 		},
-		"codes besides": {&adminv1.Retry{Codes: []uint32{503}}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
+		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
 	} {
 		w := newWorld(t)
 		w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), retried(c.in))
@@ -62,7 +62,7 @@ func TestFaultsOfRetries(t *testing.T) {
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), listener("raw", "127.0.0.1:2", tcp, ""))
 	const reset = adminv1.RetryCondition_RETRY_CONDITION_RESET
 	faults := w.refused(retried(&adminv1.Retry{
-		Attempts: 11, On: []adminv1.RetryCondition{reset, 0, reset, 99}, Codes: []uint32{404, 503, 503, 600}, PerTryTimeout: durationpb.New(-1),
+		Attempts: 11, On: []adminv1.RetryCondition{reset, 0, reset, 99}, Codes: []int32{404, 503, 503, 600}, PerTryTimeout: durationpb.New(-1),
 		Methods: []string{"", "a b", "CONNECT", "POST", "POST"}, MaxBodyBytes: 1<<20 + 1, Backoff: durationpb.New(11 * time.Second),
 	}))
 	want := []string{"r0.forward.retry.attempts", "r0.forward.retry.backoff", "r0.forward.retry.codes[0]", "r0.forward.retry.codes[2]", "r0.forward.retry.codes[3]",
@@ -96,9 +96,9 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		"default":      {nil, 100, 20},
 		"default, few": {nil, 1, 3},
 		"none of it":   {&adminv1.RetryBudget{}, 100, 20},
-		"zero":         {&adminv1.RetryBudget{Percent: proto.Uint32(0), MinRetries: proto.Uint32(0)}, 100, 0},
-		"least alone":  {&adminv1.RetryBudget{MinRetries: proto.Uint32(7)}, 10, 7},
-		"percent":      {&adminv1.RetryBudget{Percent: proto.Uint32(50)}, 10, 5},
+		"zero":         {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
+		"least alone":  {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
+		"percent":      {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
 	} {
 		w := newWorld(t)
 		u := tlsUpstream("u", nil)
@@ -123,7 +123,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		}
 	}
 	w, u := newWorld(t), tlsUpstream("u", nil)
-	u.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{Percent: proto.Uint32(101), MinRetries: proto.Uint32(1_000_001)}}
+	u.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{Percent: proto.Int32(101), MinRetries: proto.Int32(1_000_001)}}
 	if got := at(w.refused(u)); !slices.Equal(got, []string{"r0.limits.retry_budget.min_retries", "r0.limits.retry_budget.percent"}) {
 		t.Errorf("faults at %v", got)
 	}
@@ -160,7 +160,7 @@ func TestFaultsOfLimits(t *testing.T) {
 	web := listener("web", "127.0.0.1:1", httpP, "")
 	web.Limits = &adminv1.ListenerLimits{Connections: 1_000_001, ConnectionsPerClient: 1_000_001, Requests: 1_000_001, RequestsPerClient: 1_000_001,
 		Rate: &adminv1.Rate{}, RatePerClient: &adminv1.Rate{Count: 1_000_001, Period: durationpb.New(2 * time.Hour), Burst: 1_000_001}}
-	web.Http = &adminv1.HttpOptions{MaxBodyBytes: 1 << 63, MaxRequestsPerConnection: 1 << 31, MaxConnectionAge: durationpb.New(time.Millisecond)}
+	web.Http = &adminv1.HttpOptions{MaxBodyBytes: -1, MaxRequestsPerConnection: -1, MaxConnectionAge: durationpb.New(time.Millisecond)}
 	raw := listener("raw", "127.0.0.1:2", tcp, "")
 	raw.Limits = &adminv1.ListenerLimits{Requests: 1, RequestsPerClient: 1, Rate: &adminv1.Rate{Count: 1, Period: durationpb.New(time.Microsecond)}}
 	want := []string{"r0.http.max_body_bytes", "r0.http.max_connection_age", "r0.http.max_requests_per_connection",

@@ -185,7 +185,7 @@ func (s *scope) checkForward(f *adminv1.Forward) {
 		s.Add("forward.upstreams", "must name at least one upstream")
 	}
 	seen := map[string]bool{}
-	var sum uint32
+	var sum int32
 	for i, u := range f.GetUpstreams() {
 		at := invalid.Path("forward.upstreams").Index(i)
 		if seen[u.GetName()] {
@@ -204,7 +204,7 @@ func (s *scope) checkForward(f *adminv1.Forward) {
 	s.retry(f)
 }
 
-var redirectCodes = []uint32{301, 302, 303, 307, 308}
+var redirectCodes = []int32{301, 302, 303, 307, 308}
 
 var redirectHost = regexp.MustCompile(`^[^/?#@\s\\]+$`)
 

@@ -186,7 +186,7 @@ func TestFaultsAreGatheredOverEveryResource(t *testing.T) {
 	other := w.ca.Client(t, "other")
 	mismatched := w.client("mismatched")
 	mismatched.GetPem().PrivateKey = string(other.KeyPEM)
-	depth := uint32(1000)
+	depth := int32(1000)
 	badTLS := listener("tls", "127.0.0.1:1", tcp, "")
 	badTLS.Tls = &adminv1.ServerTls{ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, MinVersion: 99}
 	badTLS.Http = &adminv1.HttpOptions{}

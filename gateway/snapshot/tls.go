@@ -74,7 +74,7 @@ func (s *scope) tlsSettings(t commonTLS) tlsSettings {
 }
 
 func (s *scope) tlsVersion(p invalid.Path, v adminv1.TlsVersion) uint16 {
-	if !enum(s, p, v, adminv1.TlsVersion_name) {
+	if !enum(v, adminv1.TlsVersion_name) {
 		return 0
 	}
 	switch v {

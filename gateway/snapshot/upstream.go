@@ -137,13 +137,13 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),
 	}
 	o.Warm, o.WarmAge = s.warm(msg, back.IdleTimeout, back.MaxAge)
-	if enum(s, "send_proxy_protocol", msg.GetSendProxyProtocol(), adminv1.SendProxyProtocol_name) {
+	if enum(msg.GetSendProxyProtocol(), adminv1.SendProxyProtocol_name) {
 		o.ProxyProtocol = proxyVersions[msg.GetSendProxyProtocol()]
 	}
-	if enum(s, "http.protocol", msg.GetHttp().GetProtocol(), adminv1.HttpProtocol_name) {
+	if enum(msg.GetHttp().GetProtocol(), adminv1.HttpProtocol_name) {
 		back.Protocol = httpProtocols[msg.GetHttp().GetProtocol()]
 	}
-	if enum(s, "http.host", msg.GetHttp().GetHost(), adminv1.HostHeader_name) {
+	if enum(msg.GetHttp().GetHost(), adminv1.HostHeader_name) {
 		back.SendUpstreamHost = msg.GetHttp().GetHost() == adminv1.HostHeader_HOST_HEADER_UPSTREAM
 		back.Host = msg.GetTls().GetServerName()
 	}
@@ -253,7 +253,7 @@ func (s *scope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
 	if len(o.SubjectAltNames) > 0 && t.GetVerifyName() != "" {
 		s.Add("tls.verify_name", "must be left out where subject_alt_names is set: the certificate must have one of those")
 	}
-	if !enum(s, "tls.server_name_source", t.GetServerNameSource(), adminv1.ServerNameSource_name) {
+	if !enum(t.GetServerNameSource(), adminv1.ServerNameSource_name) {
 		return
 	}
 	switch t.GetServerNameSource() {
@@ -299,8 +299,7 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 	}
 	s.names(o, t)
 	if t != nil && t.VerifyDepth != nil {
-		depth := t.GetVerifyDepth()
-		s.limit("tls.verify_depth", depth, 100)
+		depth := uint32(s.limit("tls.verify_depth", t.GetVerifyDepth(), 100))
 		o.VerifyDepth = &depth
 	}
 	for _, n := range []struct {
@@ -314,7 +313,7 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 	if _, err := netip.ParseAddr(t.GetServerName()); err == nil {
 		s.Warn("tls.server_name", "is an IP address: it is verified, but never sent as SNI (RFC 6066)")
 	}
-	if enum(s, "tls.verification", t.GetVerification(), adminv1.Verification_name) {
+	if enum(t.GetVerification(), adminv1.Verification_name) {
 		switch t.GetVerification() {
 		case adminv1.Verification_VERIFICATION_REPORT_ONLY:
 			o.Verification = certs.VerifyReportOnly

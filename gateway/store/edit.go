@@ -32,7 +32,7 @@ type Edit struct {
 	Deletes []Delete
 
 	// ExpectedRevision, if not nil, must be the live revision.
-	ExpectedRevision *uint64
+	ExpectedRevision *int64
 
 	// Prune also deletes whatever is not in Puts.
 	Prune bool
@@ -371,12 +371,12 @@ func keepSecrets(r, present Resource) {
 }
 
 // etag returns a short digest of the resource as of the revision.
-func etag(r Resource, revision uint64) string {
+func etag(r Resource, revision int64) string {
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 	if err != nil {
 		panic("store: a message that came over the wire does not marshal: " + err.Error())
 	}
-	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content, revision))
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content, uint64(revision)))
 	return hex.EncodeToString(sum[:8])
 }
 

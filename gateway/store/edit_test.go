@@ -151,7 +151,7 @@ func TestEveryFaultIsReportedWithItsPath(t *testing.T) {
 	stale.Etag = "old"
 	gone := upstream("new")
 	gone.Etag = "old"
-	wrongRevision := uint64(7)
+	wrongRevision := int64(7)
 	long := upstream("labels")
 	long.Labels = map[string]string{"k": strings.Repeat("x", 300), "": "v"}
 

@@ -19,7 +19,7 @@ type Resource interface {
 	GetName() string
 	GetLabels() map[string]string
 	GetEtag() string
-	GetRevision() uint64
+	GetRevision() int64
 }
 
 // A Ref names a resource.
@@ -105,7 +105,7 @@ func Wrap(r Resource) *adminv1.Resource {
 }
 
 // setOutput sets the output-only fields of r, which the caller owns.
-func setOutput(r Resource, etag string, revision uint64) {
+func setOutput(r Resource, etag string, revision int64) {
 	switch r := r.(type) {
 	case *adminv1.Listener:
 		r.Etag, r.Revision = etag, revision

@@ -13,7 +13,7 @@ import (
 // resources it returns are immutable. The zero value is an empty state at
 // revision 0.
 type State struct {
-	revision    uint64
+	revision    int64
 	collections map[adminv1.Kind]*collection
 }
 
@@ -32,7 +32,7 @@ func newCollection(byName map[string]Resource) *collection {
 
 // Restore returns the state that a durable store read back. It takes over the
 // resources. Two of one kind and name are an error.
-func Restore(revision uint64, resources []Resource) (*State, error) {
+func Restore(revision int64, resources []Resource) (*State, error) {
 	byKind := map[adminv1.Kind]map[string]Resource{}
 	for _, r := range resources {
 		ref := RefOf(r)
@@ -55,7 +55,7 @@ func Restore(revision uint64, resources []Resource) (*State, error) {
 
 // Revision returns the revision: 0 before the first change, and one more with
 // each.
-func (s *State) Revision() uint64 { return s.revision }
+func (s *State) Revision() int64 { return s.revision }
 
 // Get returns the resource, or nil if there is none.
 func (s *State) Get(kind adminv1.Kind, name string) Resource {

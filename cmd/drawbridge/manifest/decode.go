@@ -190,8 +190,8 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 			}
 		}
 		return v, "base64"
-	case protoreflect.Uint32Kind, protoreflect.Uint64Kind:
-		return unsigned(fd, n)
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		return number(fd, n)
 	case protoreflect.EnumKind:
 		if scalar {
 			if ev := enumValue(fd.Enum(), n.Value); ev != nil {
@@ -221,35 +221,37 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 	return v, "of a type that files cannot hold"
 }
 
-func unsigned(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, want string) {
+// number reads a whole number. The API has no negative ones.
+func number(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, want string) {
 	bits := 64
-	if fd.Kind() == protoreflect.Uint32Kind {
+	if fd.Kind() == protoreflect.Int32Kind {
 		bits = 32
 	}
-	want = fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<bits-1)
-	var u uint64
-	switch tag := n.ShortTag(); {
-	case n.Kind != yaml.ScalarNode:
+	want = fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<(bits-1)-1)
+	if n.Kind != yaml.ScalarNode {
 		return v, want
-	case tag == "!!int":
-		if n.Decode(&u) != nil {
+	}
+	var i int64
+	switch n.ShortTag() {
+	case "!!int":
+		if n.Decode(&i) != nil {
 			return v, want
 		}
-	case tag == "!!str": // protojson writes 64-bit numbers so
+	case "!!str": // protojson writes 64-bit numbers so
 		var err error
-		if u, err = strconv.ParseUint(n.Value, 10, bits); err != nil {
+		if i, err = strconv.ParseInt(n.Value, 10, bits); err != nil {
 			return v, want
 		}
 	default:
 		return v, want
 	}
 	switch {
-	case bits == 64:
-		return protoreflect.ValueOfUint64(u), ""
-	case u < 1<<32:
-		return protoreflect.ValueOfUint32(uint32(u)), ""
+	case i < 0 || i > int64(1)<<(bits-1)-1:
+		return v, want
+	case bits == 32:
+		return protoreflect.ValueOfInt32(int32(i)), ""
 	}
-	return v, want
+	return protoreflect.ValueOfInt64(i), ""
 }
 
 // fromBase64 understands what protojson does, and lines as base64(1) makes them.

@@ -12,7 +12,7 @@ import (
 )
 
 func tricky() []*adminv1.Resource {
-	depth := uint32(0)
+	depth := int32(0)
 	return []*adminv1.Resource{
 		{Kind: &adminv1.Resource_TrustBundle{TrustBundle: &adminv1.TrustBundle{Name: "123", Source: &adminv1.TrustBundle_Pem{Pem: "-----BEGIN X-----\nabc\n-----END X-----\n"}}}},
 		{Kind: &adminv1.Resource_Upstream{Upstream: &adminv1.Upstream{

@@ -143,7 +143,7 @@ func (s *Store) Commit(d *store.Draft) error {
 		if err := putNumber(meta, sumKey, sum); err != nil {
 			return err
 		}
-		return putNumber(meta, revisionKey, d.State().Revision())
+		return putNumber(meta, revisionKey, uint64(d.State().Revision()))
 	})
 }
 
@@ -232,10 +232,13 @@ func readAll(path string) (state *store.State, err error) {
 	return state, nil
 }
 
-type newerError struct{ found uint64 }
+type newerError struct {
+	found uint64
+	what  string // that this version does not know, beside the format
+}
 
 func (e *newerError) Error() string {
-	return fmt.Sprintf("was written by a newer version of drawbridge (format %d; this one reads %d): run that version", e.found, format)
+	return fmt.Sprintf("was written by a newer version of drawbridge (format %d%s; this one reads format %d): run that version", e.found, e.what, format)
 }
 
 func readTx(tx *bbolt.Tx) (*store.State, error) {
@@ -248,7 +251,20 @@ func readTx(tx *bbolt.Tx) (*store.State, error) {
 		return nil, err
 	}
 	if found != format {
-		return nil, &newerError{found}
+		return nil, &newerError{found: found}
+	}
+	known := map[string]bool{string(metaBucket): true}
+	for _, k := range store.Kinds() {
+		known[k.String()] = true
+	}
+	err = tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+		if !known[string(name)] {
+			return &newerError{found, fmt.Sprintf(" and holds %q", name)}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	revision, err := number(meta, revisionKey)
 	if err != nil {
@@ -284,7 +300,7 @@ func readTx(tx *bbolt.Tx) (*store.State, error) {
 	if sum != wantSum {
 		return nil, errors.New("resources are missing from it")
 	}
-	return store.Restore(revision, all)
+	return store.Restore(int64(revision), all)
 }
 
 func number(b *bbolt.Bucket, key []byte) (uint64, error) {

@@ -277,21 +277,31 @@ func TestEveryFlippedByteIsNoticedOrHarmless(t *testing.T) {
 	}
 }
 
-func TestANewerFormatIsRefused(t *testing.T) {
-	dir := filled(t)
-	db, err := bbolt.Open(filepath.Join(dir, fileName), 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(metaBucket).Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, 2})
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	var corrupt *CorruptError
-	if _, err := Open(dir); err == nil || errors.As(err, &corrupt) || !strings.Contains(err.Error(), "newer version") {
-		t.Errorf("%v", err)
+// What a newer version keeps in a place of its own is as much a part of the state.
+func TestANewerFormatIsRefusedWhole(t *testing.T) {
+	for name, change := range map[string]func(*bbolt.Tx) error{
+		"a newer format": func(tx *bbolt.Tx) error {
+			return tx.Bucket(metaBucket).Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, 2})
+		},
+		"a kind of a newer version": func(tx *bbolt.Tx) error {
+			_, err := tx.CreateBucket([]byte("KIND_POLICY"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filled(t)
+			db, err := bbolt.Open(filepath.Join(dir, fileName), 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(db.Update(change), db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			var corrupt *CorruptError
+			if _, err := Open(dir); err == nil || errors.As(err, &corrupt) || !strings.Contains(err.Error(), "newer version") {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 

@@ -227,7 +227,7 @@ func (x *GetListenerResponse) GetListener() *Listener {
 type ListListenersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most entries to answer with. Default, and at most: 1000.
-	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -264,7 +264,7 @@ func (*ListListenersRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *ListListenersRequest) GetPageSize() uint32 {
+func (x *ListListenersRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -649,7 +649,7 @@ func (x *GetRouteResponse) GetRoute() *Route {
 type ListRoutesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most entries to answer with. Default, and at most: 1000.
-	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -686,7 +686,7 @@ func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *ListRoutesRequest) GetPageSize() uint32 {
+func (x *ListRoutesRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -1071,7 +1071,7 @@ func (x *GetUpstreamResponse) GetUpstream() *Upstream {
 type ListUpstreamsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most entries to answer with. Default, and at most: 1000.
-	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1108,7 +1108,7 @@ func (*ListUpstreamsRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
-func (x *ListUpstreamsRequest) GetPageSize() uint32 {
+func (x *ListUpstreamsRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -1493,7 +1493,7 @@ func (x *GetCertificateResponse) GetCertificate() *Certificate {
 type ListCertificatesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most entries to answer with. Default, and at most: 1000.
-	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1530,7 +1530,7 @@ func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *ListCertificatesRequest) GetPageSize() uint32 {
+func (x *ListCertificatesRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -1915,7 +1915,7 @@ func (x *GetTrustBundleResponse) GetTrustBundle() *TrustBundle {
 type ListTrustBundlesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most entries to answer with. Default, and at most: 1000.
-	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1952,7 +1952,7 @@ func (*ListTrustBundlesRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{36}
 }
 
-func (x *ListTrustBundlesRequest) GetPageSize() uint32 {
+func (x *ListTrustBundlesRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -2139,7 +2139,7 @@ type ApplyRequest struct {
 	// Resources to delete.
 	Deletes []*ResourceRef `protobuf:"bytes,2,rep,name=deletes,proto3" json:"deletes,omitempty"`
 	// If set, the write is refused (ABORTED) unless this is the live revision.
-	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	// Also delete every resource that is not among resources.
 	Prune bool `protobuf:"varint,4,opt,name=prune,proto3" json:"prune,omitempty"`
 	// How to write.
@@ -2192,7 +2192,7 @@ func (x *ApplyRequest) GetDeletes() []*ResourceRef {
 	return nil
 }
 
-func (x *ApplyRequest) GetExpectedRevision() uint64 {
+func (x *ApplyRequest) GetExpectedRevision() int64 {
 	if x != nil && x.ExpectedRevision != nil {
 		return *x.ExpectedRevision
 	}
@@ -2300,7 +2300,7 @@ func (*GetConfigRequest) Descriptor() ([]byte, []int) {
 type GetConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
-	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Every resource: trust bundles, certificates, upstreams, listeners, routes,
 	// each kind in the order of names.
 	Resources     []*Resource `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
@@ -2338,7 +2338,7 @@ func (*GetConfigResponse) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{43}
 }
 
-func (x *GetConfigResponse) GetRevision() uint64 {
+func (x *GetConfigResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -2394,7 +2394,7 @@ func (*WatchConfigRequest) Descriptor() ([]byte, []int) {
 type WatchConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
-	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What happened to each resource that is not as it was. Empty in the first
 	// message.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -2436,7 +2436,7 @@ func (*WatchConfigResponse) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{45}
 }
 
-func (x *WatchConfigResponse) GetRevision() uint64 {
+func (x *WatchConfigResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -2480,7 +2480,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x13GetListenerResponse\x129\n" +
 	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerR\blistener\"R\n" +
 	"\x14ListListenersRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"|\n" +
 	"\x15ListListenersResponse\x12;\n" +
@@ -2503,7 +2503,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x10GetRouteResponse\x120\n" +
 	"\x05route\x18\x01 \x01(\v2\x1a.drawbridge.admin.v1.RouteR\x05route\"O\n" +
 	"\x11ListRoutesRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"p\n" +
 	"\x12ListRoutesResponse\x122\n" +
@@ -2526,7 +2526,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x13GetUpstreamResponse\x129\n" +
 	"\bupstream\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.UpstreamR\bupstream\"R\n" +
 	"\x14ListUpstreamsRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"|\n" +
 	"\x15ListUpstreamsResponse\x12;\n" +
@@ -2549,7 +2549,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x16GetCertificateResponse\x12B\n" +
 	"\vcertificate\x18\x01 \x01(\v2 .drawbridge.admin.v1.CertificateR\vcertificate\"U\n" +
 	"\x17ListCertificatesRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x88\x01\n" +
 	"\x18ListCertificatesResponse\x12D\n" +
@@ -2572,7 +2572,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x16GetTrustBundleResponse\x12C\n" +
 	"\ftrust_bundle\x18\x01 \x01(\v2 .drawbridge.admin.v1.TrustBundleR\vtrustBundle\"U\n" +
 	"\x17ListTrustBundlesRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x89\x01\n" +
 	"\x18ListTrustBundlesResponse\x12E\n" +
@@ -2587,7 +2587,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\fApplyRequest\x12;\n" +
 	"\tresources\x18\x01 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\x12:\n" +
 	"\adeletes\x18\x02 \x03(\v2 .drawbridge.admin.v1.ResourceRefR\adeletes\x120\n" +
-	"\x11expected_revision\x18\x03 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x14\n" +
+	"\x11expected_revision\x18\x03 \x01(\x03H\x00R\x10expectedRevision\x88\x01\x01\x12\x14\n" +
 	"\x05prune\x18\x04 \x01(\bR\x05prune\x12;\n" +
 	"\aoptions\x18\x05 \x01(\v2!.drawbridge.admin.v1.WriteOptionsR\aoptionsB\x14\n" +
 	"\x12_expected_revision\"D\n" +
@@ -2595,11 +2595,11 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\"\x12\n" +
 	"\x10GetConfigRequest\"l\n" +
 	"\x11GetConfigResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\x12;\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\tresources\x18\x02 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\"\x14\n" +
 	"\x12WatchConfigRequest\"\xc7\x01\n" +
 	"\x13WatchConfigResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\x12=\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x12;\n" +
 	"\tresources\x18\x03 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\x12\x18\n" +
 	"\acomment\x18\x04 \x01(\tR\acomment2\xb5\x12\n" +

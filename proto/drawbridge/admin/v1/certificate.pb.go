@@ -34,7 +34,7 @@ type Certificate struct {
 	// refused (ABORTED) unless it is still the present one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
-	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Where it comes from. Exactly one.
 	//
 	// Types that are valid to be assigned to Source:
@@ -100,7 +100,7 @@ func (x *Certificate) GetEtag() string {
 	return ""
 }
 
-func (x *Certificate) GetRevision() uint64 {
+func (x *Certificate) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -372,7 +372,7 @@ const file_drawbridge_admin_v1_certificate_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x06labels\x18\x02 \x03(\v2,.drawbridge.admin.v1.Certificate.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\x127\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x127\n" +
 	"\x03pem\x18\x05 \x01(\v2#.drawbridge.admin.v1.CertificatePemH\x00R\x03pem\x12=\n" +
 	"\x05files\x18\x06 \x01(\v2%.drawbridge.admin.v1.CertificateFilesH\x00R\x05files\x12@\n" +
 	"\x06pkcs12\x18\b \x01(\v2&.drawbridge.admin.v1.CertificatePkcs12H\x00R\x06pkcs12\x128\n" +

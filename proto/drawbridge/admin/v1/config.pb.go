@@ -594,7 +594,7 @@ type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that is live now. A write that changes nothing answers with
 	// the present one.
-	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Each resource of the write, and what happened to it.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// What is allowed but may not be what was meant.
@@ -633,7 +633,7 @@ func (*Change) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *Change) GetRevision() uint64 {
+func (x *Change) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -682,7 +682,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
 	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\"\x9d\x01\n" +
 	"\x06Change\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\x12=\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
 	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings*\x7f\n" +
 	"\x04Kind\x12\x14\n" +

@@ -665,7 +665,7 @@ type ExplainRouteResponse struct {
 	// What happens: "forward", "redirect", "respond", "refuse".
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	// The status code of a redirect, response or refusal. HTTP only.
-	Code uint32 `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
+	Code int32 `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
 	// The upstreams it may go to, each with its share.
 	Upstreams []*ExplainedUpstream `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// The path as it would be matched. HTTP only.
@@ -729,7 +729,7 @@ func (x *ExplainRouteResponse) GetAction() string {
 	return ""
 }
 
-func (x *ExplainRouteResponse) GetCode() uint32 {
+func (x *ExplainRouteResponse) GetCode() int32 {
 	if x != nil {
 		return x.Code
 	}
@@ -1033,7 +1033,7 @@ func (x *FlushSessionsRequest) GetUpstream() string {
 type FlushSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many sessions were forgotten.
-	Flushed       uint32 `protobuf:"varint,1,opt,name=flushed,proto3" json:"flushed,omitempty"`
+	Flushed       int32 `protobuf:"varint,1,opt,name=flushed,proto3" json:"flushed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1068,7 +1068,7 @@ func (*FlushSessionsResponse) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *FlushSessionsResponse) GetFlushed() uint32 {
+func (x *FlushSessionsResponse) GetFlushed() int32 {
 	if x != nil {
 		return x.Flushed
 	}
@@ -1144,7 +1144,7 @@ func (x *DrainConnectionsRequest) GetPeriod() *durationpb.Duration {
 type DrainConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many connections will be closed.
-	Connections   uint32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections   int32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1179,7 +1179,7 @@ func (*DrainConnectionsResponse) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *DrainConnectionsResponse) GetConnections() uint32 {
+func (x *DrainConnectionsResponse) GetConnections() int32 {
 	if x != nil {
 		return x.Connections
 	}
@@ -1246,7 +1246,7 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x12\x12\n" +
-	"\x04code\x18\x04 \x01(\rR\x04code\x12D\n" +
+	"\x04code\x18\x04 \x01(\x05R\x04code\x12D\n" +
 	"\tupstreams\x18\x05 \x03(\v2&.drawbridge.admin.v1.ExplainedUpstreamR\tupstreams\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x12\n" +
 	"\x04host\x18\a \x01(\tR\x04host\x12#\n" +
@@ -1273,13 +1273,13 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x14FlushSessionsRequest\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\"1\n" +
 	"\x15FlushSessionsResponse\x12\x18\n" +
-	"\aflushed\x18\x01 \x01(\rR\aflushed\"\x97\x01\n" +
+	"\aflushed\x18\x01 \x01(\x05R\aflushed\"\x97\x01\n" +
 	"\x17DrainConnectionsRequest\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12-\n" +
 	"\x12sha256_fingerprint\x18\x02 \x01(\tR\x11sha256Fingerprint\x121\n" +
 	"\x06period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06period\"<\n" +
 	"\x18DrainConnectionsResponse\x12 \n" +
-	"\vconnections\x18\x01 \x01(\rR\vconnections*]\n" +
+	"\vconnections\x18\x01 \x01(\x05R\vconnections*]\n" +
 	"\fProbeOutcome\x12\x1d\n" +
 	"\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PROBE_OUTCOME_OK\x10\x01\x12\x18\n" +

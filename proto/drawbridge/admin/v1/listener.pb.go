@@ -314,7 +314,7 @@ type Listener struct {
 	// refused (ABORTED) unless it is still the present one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
-	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Where to listen: "127.0.0.1:8080", "[::1]:8080", ":443" (every address) or
 	// "unix:/run/app.sock". Port 0 lets the kernel choose; GetStatus tells which.
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
@@ -397,7 +397,7 @@ func (x *Listener) GetEtag() string {
 	return ""
 }
 
-func (x *Listener) GetRevision() uint64 {
+func (x *Listener) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -598,15 +598,15 @@ type ListenerLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Connections open at once; further ones are closed as they come. 0: no
 	// limit of its own.
-	Connections uint32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections int32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections open at once from one client address. 0: no limit.
-	ConnectionsPerClient uint32 `protobuf:"varint,2,opt,name=connections_per_client,json=connectionsPerClient,proto3" json:"connections_per_client,omitempty"`
+	ConnectionsPerClient int32 `protobuf:"varint,2,opt,name=connections_per_client,json=connectionsPerClient,proto3" json:"connections_per_client,omitempty"`
 	// Requests served at once; further ones are answered with 503. HTTP only. 0: no
 	// limit.
-	Requests uint32 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	Requests int32 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
 	// Requests served at once for one client address, of IPv6 for its /64; further
 	// ones are answered with 429. HTTP only. 0: no limit.
-	RequestsPerClient uint32 `protobuf:"varint,4,opt,name=requests_per_client,json=requestsPerClient,proto3" json:"requests_per_client,omitempty"`
+	RequestsPerClient int32 `protobuf:"varint,4,opt,name=requests_per_client,json=requestsPerClient,proto3" json:"requests_per_client,omitempty"`
 	// How many requests, on a TCP listener connections, are taken in a time from all
 	// clients together. What is too much is answered with 503, or closed.
 	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
@@ -647,28 +647,28 @@ func (*ListenerLimits) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *ListenerLimits) GetConnections() uint32 {
+func (x *ListenerLimits) GetConnections() int32 {
 	if x != nil {
 		return x.Connections
 	}
 	return 0
 }
 
-func (x *ListenerLimits) GetConnectionsPerClient() uint32 {
+func (x *ListenerLimits) GetConnectionsPerClient() int32 {
 	if x != nil {
 		return x.ConnectionsPerClient
 	}
 	return 0
 }
 
-func (x *ListenerLimits) GetRequests() uint32 {
+func (x *ListenerLimits) GetRequests() int32 {
 	if x != nil {
 		return x.Requests
 	}
 	return 0
 }
 
-func (x *ListenerLimits) GetRequestsPerClient() uint32 {
+func (x *ListenerLimits) GetRequestsPerClient() int32 {
 	if x != nil {
 		return x.RequestsPerClient
 	}
@@ -693,11 +693,11 @@ func (x *ListenerLimits) GetRatePerClient() *Rate {
 type Rate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many in the period. At least 1, at most 1000000.
-	Count uint32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// The period. Default: 1s; at least 1ms, at most 1h.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
 	// How many may come at once after a lull. Default: count; at most 1000000.
-	Burst         uint32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	Burst         int32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -732,7 +732,7 @@ func (*Rate) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *Rate) GetCount() uint32 {
+func (x *Rate) GetCount() int32 {
 	if x != nil {
 		return x.Count
 	}
@@ -746,7 +746,7 @@ func (x *Rate) GetPeriod() *durationpb.Duration {
 	return nil
 }
 
-func (x *Rate) GetBurst() uint32 {
+func (x *Rate) GetBurst() int32 {
 	if x != nil {
 		return x.Burst
 	}
@@ -872,15 +872,15 @@ func (x *TcpOptions) GetLinger() *durationpb.Duration {
 type HttpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most bytes of a request's header. Default: 65536; at most 1048576.
-	MaxHeaderBytes uint32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3" json:"max_header_bytes,omitempty"`
+	MaxHeaderBytes int32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3" json:"max_header_bytes,omitempty"`
 	// Most fields of a request's header. Default: 1000; at most 10000.
-	MaxHeaderFields uint32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3" json:"max_header_fields,omitempty"`
+	MaxHeaderFields int32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3" json:"max_header_fields,omitempty"`
 	// Most bytes of a request's body; a longer one is answered with 413, or cut off
 	// once that much has been passed on. Default: no limit.
-	MaxBodyBytes uint64 `protobuf:"varint,3,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	MaxBodyBytes int64 `protobuf:"varint,3,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
 	// After so many requests a connection takes no more: HTTP/1.1 says
 	// Connection: close, HTTP/2 GOAWAY. So load spreads again. 0: no limit.
-	MaxRequestsPerConnection uint32 `protobuf:"varint,4,opt,name=max_requests_per_connection,json=maxRequestsPerConnection,proto3" json:"max_requests_per_connection,omitempty"`
+	MaxRequestsPerConnection int32 `protobuf:"varint,4,opt,name=max_requests_per_connection,json=maxRequestsPerConnection,proto3" json:"max_requests_per_connection,omitempty"`
 	// The same after so long, up to a tenth less by chance. Requests under way are
 	// finished, and an idle connection is closed. Default: no limit; at least 1s.
 	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
@@ -936,28 +936,28 @@ func (*HttpOptions) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *HttpOptions) GetMaxHeaderBytes() uint32 {
+func (x *HttpOptions) GetMaxHeaderBytes() int32 {
 	if x != nil {
 		return x.MaxHeaderBytes
 	}
 	return 0
 }
 
-func (x *HttpOptions) GetMaxHeaderFields() uint32 {
+func (x *HttpOptions) GetMaxHeaderFields() int32 {
 	if x != nil {
 		return x.MaxHeaderFields
 	}
 	return 0
 }
 
-func (x *HttpOptions) GetMaxBodyBytes() uint64 {
+func (x *HttpOptions) GetMaxBodyBytes() int64 {
 	if x != nil {
 		return x.MaxBodyBytes
 	}
 	return 0
 }
 
-func (x *HttpOptions) GetMaxRequestsPerConnection() uint32 {
+func (x *HttpOptions) GetMaxRequestsPerConnection() int32 {
 	if x != nil {
 		return x.MaxRequestsPerConnection
 	}
@@ -1015,7 +1015,7 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Listener.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x18\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x129\n" +
 	"\bprotocol\x18\x06 \x01(\x0e2\x1d.drawbridge.admin.v1.ProtocolR\bprotocol\x120\n" +
 	"\x03tls\x18\a \x01(\v2\x1e.drawbridge.admin.v1.ServerTlsR\x03tls\x12\x1a\n" +
@@ -1038,16 +1038,16 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\x13AcceptProxyProtocol\x12'\n" +
 	"\x0ftrusted_sources\x18\x01 \x03(\tR\x0etrustedSources\"\xa6\x02\n" +
 	"\x0eListenerLimits\x12 \n" +
-	"\vconnections\x18\x01 \x01(\rR\vconnections\x124\n" +
-	"\x16connections_per_client\x18\x02 \x01(\rR\x14connectionsPerClient\x12\x1a\n" +
-	"\brequests\x18\x03 \x01(\rR\brequests\x12.\n" +
-	"\x13requests_per_client\x18\x04 \x01(\rR\x11requestsPerClient\x12-\n" +
+	"\vconnections\x18\x01 \x01(\x05R\vconnections\x124\n" +
+	"\x16connections_per_client\x18\x02 \x01(\x05R\x14connectionsPerClient\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x05R\brequests\x12.\n" +
+	"\x13requests_per_client\x18\x04 \x01(\x05R\x11requestsPerClient\x12-\n" +
 	"\x04rate\x18\x05 \x01(\v2\x19.drawbridge.admin.v1.RateR\x04rate\x12A\n" +
 	"\x0frate_per_client\x18\x06 \x01(\v2\x19.drawbridge.admin.v1.RateR\rratePerClient\"e\n" +
 	"\x04Rate\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\rR\x05count\x121\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x121\n" +
 	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x14\n" +
-	"\x05burst\x18\x03 \x01(\rR\x05burst\"\xb6\x01\n" +
+	"\x05burst\x18\x03 \x01(\x05R\x05burst\"\xb6\x01\n" +
 	"\x10ListenerTimeouts\x127\n" +
 	"\thandshake\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\thandshake\x12-\n" +
 	"\x04idle\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12:\n" +
@@ -1057,10 +1057,10 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"TcpOptions\x121\n" +
 	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\xd7\x04\n" +
 	"\vHttpOptions\x12(\n" +
-	"\x10max_header_bytes\x18\x01 \x01(\rR\x0emaxHeaderBytes\x12*\n" +
-	"\x11max_header_fields\x18\x02 \x01(\rR\x0fmaxHeaderFields\x12$\n" +
-	"\x0emax_body_bytes\x18\x03 \x01(\x04R\fmaxBodyBytes\x12=\n" +
-	"\x1bmax_requests_per_connection\x18\x04 \x01(\rR\x18maxRequestsPerConnection\x12G\n" +
+	"\x10max_header_bytes\x18\x01 \x01(\x05R\x0emaxHeaderBytes\x12*\n" +
+	"\x11max_header_fields\x18\x02 \x01(\x05R\x0fmaxHeaderFields\x12$\n" +
+	"\x0emax_body_bytes\x18\x03 \x01(\x03R\fmaxBodyBytes\x12=\n" +
+	"\x1bmax_requests_per_connection\x18\x04 \x01(\x05R\x18maxRequestsPerConnection\x12G\n" +
 	"\x12max_connection_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10maxConnectionAge\x12'\n" +
 	"\x0ftrusted_proxies\x18\x06 \x03(\tR\x0etrustedProxies\x12?\n" +
 	"\n" +

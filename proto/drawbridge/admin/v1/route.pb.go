@@ -94,7 +94,7 @@ type Route struct {
 	// refused (ABORTED) unless it is still the present one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
-	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Names of the listeners it belongs to. At least one.
 	Listeners []string `protobuf:"bytes,5,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	// What it matches. Left out: everything.
@@ -166,7 +166,7 @@ func (x *Route) GetEtag() string {
 	return ""
 }
 
-func (x *Route) GetRevision() uint64 {
+func (x *Route) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -753,12 +753,12 @@ type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most tries, the first included. An endpoint that cannot be connected to is passed
 	// over for the next within a try. Default: 2; at most 10.
-	Attempts uint32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Attempts int32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// What is tried again. Default: all three that need no code.
 	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
 	// Response codes that are tried again, such as 502, 503 and 504; 500 to 599, and
 	// 429. A response that is nothing but the gRPC status UNAVAILABLE counts as 503.
-	Codes []uint32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
+	Codes []int32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
 	// Until a try's response header must have arrived; while the rest of the body is
 	// waited for the time does not run out. Running out of it is tried again. Default:
 	// no limit but forward.timeout, which bounds all tries together.
@@ -769,7 +769,7 @@ type Retry struct {
 	// Most bytes of a request's body that are kept to be sent again; a request with a
 	// longer body is not tried again once more than that was sent. Default: 65536; at
 	// most 1048576.
-	MaxBodyBytes uint32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	MaxBodyBytes int32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
 	// The pause before the second try; it doubles for each further one up to 10s, and
 	// is up to half shorter by chance. Default: 25ms; at most 10s.
 	Backoff       *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff,proto3" json:"backoff,omitempty"`
@@ -807,7 +807,7 @@ func (*Retry) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *Retry) GetAttempts() uint32 {
+func (x *Retry) GetAttempts() int32 {
 	if x != nil {
 		return x.Attempts
 	}
@@ -821,7 +821,7 @@ func (x *Retry) GetOn() []RetryCondition {
 	return nil
 }
 
-func (x *Retry) GetCodes() []uint32 {
+func (x *Retry) GetCodes() []int32 {
 	if x != nil {
 		return x.Codes
 	}
@@ -842,7 +842,7 @@ func (x *Retry) GetMethods() []string {
 	return nil
 }
 
-func (x *Retry) GetMaxBodyBytes() uint32 {
+func (x *Retry) GetMaxBodyBytes() int32 {
 	if x != nil {
 		return x.MaxBodyBytes
 	}
@@ -863,7 +863,7 @@ type WeightedUpstream struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share relative to the others'. 0 is 1 where there is only one
 	// upstream, and no traffic where there are several. At most 65535.
-	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight        int32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -905,7 +905,7 @@ func (x *WeightedUpstream) GetName() string {
 	return ""
 }
 
-func (x *WeightedUpstream) GetWeight() uint32 {
+func (x *WeightedUpstream) GetWeight() int32 {
 	if x != nil {
 		return x.Weight
 	}
@@ -916,7 +916,7 @@ func (x *WeightedUpstream) GetWeight() uint32 {
 type Redirect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code: 301, 302, 303, 307 or 308. Default: 302.
-	Code uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// New scheme: "http" or "https". Default: the request's. A redirect that changes
 	// nothing else is not for requests that came by it: those go where the next
 	// route that matches sends them.
@@ -959,7 +959,7 @@ func (*Redirect) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *Redirect) GetCode() uint32 {
+func (x *Redirect) GetCode() int32 {
 	if x != nil {
 		return x.Code
 	}
@@ -991,7 +991,7 @@ func (x *Redirect) GetPath() string {
 type Respond struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code, 200 to 599. Default: 200.
-	Code uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// The body; at most 65536 bytes.
 	Body string `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
 	// The body's Content-Type. Default: text/plain; charset=utf-8.
@@ -1030,7 +1030,7 @@ func (*Respond) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *Respond) GetCode() uint32 {
+func (x *Respond) GetCode() int32 {
 	if x != nil {
 		return x.Code
 	}
@@ -1187,7 +1187,7 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.drawbridge.admin.v1.Route.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1c\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1c\n" +
 	"\tlisteners\x18\x05 \x03(\tR\tlisteners\x125\n" +
 	"\x05match\x18\x06 \x01(\v2\x1f.drawbridge.admin.v1.RouteMatchR\x05match\x128\n" +
 	"\aforward\x18\a \x01(\v2\x1c.drawbridge.admin.v1.ForwardH\x00R\aforward\x12;\n" +
@@ -1230,23 +1230,23 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\"\n" +
 	"\fsubstitution\x18\x02 \x01(\tR\fsubstitution\"\xa6\x02\n" +
 	"\x05Retry\x12\x1a\n" +
-	"\battempts\x18\x01 \x01(\rR\battempts\x123\n" +
+	"\battempts\x18\x01 \x01(\x05R\battempts\x123\n" +
 	"\x02on\x18\x02 \x03(\x0e2#.drawbridge.admin.v1.RetryConditionR\x02on\x12\x14\n" +
-	"\x05codes\x18\x03 \x03(\rR\x05codes\x12A\n" +
+	"\x05codes\x18\x03 \x03(\x05R\x05codes\x12A\n" +
 	"\x0fper_try_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12$\n" +
-	"\x0emax_body_bytes\x18\x06 \x01(\rR\fmaxBodyBytes\x123\n" +
+	"\x0emax_body_bytes\x18\x06 \x01(\x05R\fmaxBodyBytes\x123\n" +
 	"\abackoff\x18\a \x01(\v2\x19.google.protobuf.DurationR\abackoff\">\n" +
 	"\x10WeightedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06weight\x18\x02 \x01(\rR\x06weight\"^\n" +
+	"\x06weight\x18\x02 \x01(\x05R\x06weight\"^\n" +
 	"\bRedirect\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06scheme\x18\x02 \x01(\tR\x06scheme\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\"T\n" +
 	"\aRespond\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\rR\x04code\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\tR\x04body\x12!\n" +
 	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\"\x8d\x01\n" +
 	"\vHeaderRules\x12\x16\n" +

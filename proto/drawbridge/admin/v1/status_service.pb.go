@@ -400,7 +400,7 @@ type GetStatusResponse struct {
 	// How long it has run.
 	Uptime *durationpb.Duration `protobuf:"bytes,3,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// The live revision.
-	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Whether it takes traffic: false before the stored state is live and once
 	// a stop has begun.
 	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
@@ -469,7 +469,7 @@ func (x *GetStatusResponse) GetUptime() *durationpb.Duration {
 	return nil
 }
 
-func (x *GetStatusResponse) GetRevision() uint64 {
+func (x *GetStatusResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -523,16 +523,16 @@ type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many the process may have; 0 if that is not known. Some are left to
 	// everything but traffic.
-	Limit uint64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Clients' connections open now.
-	Clients uint64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
+	Clients int64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Connections to upstreams open now.
-	Upstreams uint64 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
+	Upstreams int64 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Listeners that accept no clients now, because all descriptors that traffic
 	// may have are in use. Clients wait until others have left.
-	PausedListeners uint32 `protobuf:"varint,4,opt,name=paused_listeners,json=pausedListeners,proto3" json:"paused_listeners,omitempty"`
+	PausedListeners int32 `protobuf:"varint,4,opt,name=paused_listeners,json=pausedListeners,proto3" json:"paused_listeners,omitempty"`
 	// How often a listener has paused since the start.
-	Pauses        uint64 `protobuf:"varint,5,opt,name=pauses,proto3" json:"pauses,omitempty"`
+	Pauses        int64 `protobuf:"varint,5,opt,name=pauses,proto3" json:"pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -567,35 +567,35 @@ func (*Descriptors) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Descriptors) GetLimit() uint64 {
+func (x *Descriptors) GetLimit() int64 {
 	if x != nil {
 		return x.Limit
 	}
 	return 0
 }
 
-func (x *Descriptors) GetClients() uint64 {
+func (x *Descriptors) GetClients() int64 {
 	if x != nil {
 		return x.Clients
 	}
 	return 0
 }
 
-func (x *Descriptors) GetUpstreams() uint64 {
+func (x *Descriptors) GetUpstreams() int64 {
 	if x != nil {
 		return x.Upstreams
 	}
 	return 0
 }
 
-func (x *Descriptors) GetPausedListeners() uint32 {
+func (x *Descriptors) GetPausedListeners() int32 {
 	if x != nil {
 		return x.PausedListeners
 	}
 	return 0
 }
 
-func (x *Descriptors) GetPauses() uint64 {
+func (x *Descriptors) GetPauses() int64 {
 	if x != nil {
 		return x.Pauses
 	}
@@ -618,9 +618,9 @@ type ListenerStatus struct {
 	// Why it is down.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Connections open now.
-	Connections uint64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections int64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections accepted since it came up.
-	Accepted      uint64 `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Accepted      int64 `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,14 +697,14 @@ func (x *ListenerStatus) GetReason() string {
 	return ""
 }
 
-func (x *ListenerStatus) GetConnections() uint64 {
+func (x *ListenerStatus) GetConnections() int64 {
 	if x != nil {
 		return x.Connections
 	}
 	return 0
 }
 
-func (x *ListenerStatus) GetAccepted() uint64 {
+func (x *ListenerStatus) GetAccepted() int64 {
 	if x != nil {
 		return x.Accepted
 	}
@@ -779,15 +779,15 @@ func (x *Problem) GetReason() string {
 type ResourceCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Listeners.
-	Listeners uint32 `protobuf:"varint,1,opt,name=listeners,proto3" json:"listeners,omitempty"`
+	Listeners int32 `protobuf:"varint,1,opt,name=listeners,proto3" json:"listeners,omitempty"`
 	// Routes.
-	Routes uint32 `protobuf:"varint,2,opt,name=routes,proto3" json:"routes,omitempty"`
+	Routes int32 `protobuf:"varint,2,opt,name=routes,proto3" json:"routes,omitempty"`
 	// Upstreams.
-	Upstreams uint32 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
+	Upstreams int32 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Certificates.
-	Certificates uint32 `protobuf:"varint,4,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	Certificates int32 `protobuf:"varint,4,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	// Trust bundles.
-	TrustBundles  uint32 `protobuf:"varint,5,opt,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
+	TrustBundles  int32 `protobuf:"varint,5,opt,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -822,35 +822,35 @@ func (*ResourceCounts) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *ResourceCounts) GetListeners() uint32 {
+func (x *ResourceCounts) GetListeners() int32 {
 	if x != nil {
 		return x.Listeners
 	}
 	return 0
 }
 
-func (x *ResourceCounts) GetRoutes() uint32 {
+func (x *ResourceCounts) GetRoutes() int32 {
 	if x != nil {
 		return x.Routes
 	}
 	return 0
 }
 
-func (x *ResourceCounts) GetUpstreams() uint32 {
+func (x *ResourceCounts) GetUpstreams() int32 {
 	if x != nil {
 		return x.Upstreams
 	}
 	return 0
 }
 
-func (x *ResourceCounts) GetCertificates() uint32 {
+func (x *ResourceCounts) GetCertificates() int32 {
 	if x != nil {
 		return x.Certificates
 	}
 	return 0
 }
 
-func (x *ResourceCounts) GetTrustBundles() uint32 {
+func (x *ResourceCounts) GetTrustBundles() int32 {
 	if x != nil {
 		return x.TrustBundles
 	}
@@ -954,15 +954,15 @@ type UpstreamStatus struct {
 	// The connections open to it, by client certificate.
 	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`
 	// Requests under way now, on TCP listeners connections.
-	RequestsInFlight uint64 `protobuf:"varint,5,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	RequestsInFlight int64 `protobuf:"varint,5,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
 	// Those that wait until a limit allows them.
-	Pending uint64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending int64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
 	// Those that a limit has refused.
-	Overloaded uint64 `protobuf:"varint,7,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
+	Overloaded int64 `protobuf:"varint,7,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
 	// Requests that were tried again.
-	Retries uint64 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries int64 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
 	// Those that would have been, had the budget allowed it.
-	RetriesRefused uint64 `protobuf:"varint,9,opt,name=retries_refused,json=retriesRefused,proto3" json:"retries_refused,omitempty"`
+	RetriesRefused int64 `protobuf:"varint,9,opt,name=retries_refused,json=retriesRefused,proto3" json:"retries_refused,omitempty"`
 	// Where the endpoints come from DNS.
 	Dns           *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1027,35 +1027,35 @@ func (x *UpstreamStatus) GetConnectionsByCertificate() []*CertificateConnections
 	return nil
 }
 
-func (x *UpstreamStatus) GetRequestsInFlight() uint64 {
+func (x *UpstreamStatus) GetRequestsInFlight() int64 {
 	if x != nil {
 		return x.RequestsInFlight
 	}
 	return 0
 }
 
-func (x *UpstreamStatus) GetPending() uint64 {
+func (x *UpstreamStatus) GetPending() int64 {
 	if x != nil {
 		return x.Pending
 	}
 	return 0
 }
 
-func (x *UpstreamStatus) GetOverloaded() uint64 {
+func (x *UpstreamStatus) GetOverloaded() int64 {
 	if x != nil {
 		return x.Overloaded
 	}
 	return 0
 }
 
-func (x *UpstreamStatus) GetRetries() uint64 {
+func (x *UpstreamStatus) GetRetries() int64 {
 	if x != nil {
 		return x.Retries
 	}
 	return 0
 }
 
-func (x *UpstreamStatus) GetRetriesRefused() uint64 {
+func (x *UpstreamStatus) GetRetriesRefused() int64 {
 	if x != nil {
 		return x.RetriesRefused
 	}
@@ -1078,15 +1078,15 @@ type EndpointStatus struct {
 	// came to.
 	Health EndpointHealth `protobuf:"varint,2,opt,name=health,proto3,enum=drawbridge.admin.v1.EndpointHealth" json:"health,omitempty"`
 	// Connections open now.
-	Connections uint64 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections int64 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections made.
-	ConnectionsMade uint64 `protobuf:"varint,4,opt,name=connections_made,json=connectionsMade,proto3" json:"connections_made,omitempty"`
+	ConnectionsMade int64 `protobuf:"varint,4,opt,name=connections_made,json=connectionsMade,proto3" json:"connections_made,omitempty"`
 	// HTTP requests sent.
-	Requests uint64 `protobuf:"varint,5,opt,name=requests,proto3" json:"requests,omitempty"`
+	Requests int64 `protobuf:"varint,5,opt,name=requests,proto3" json:"requests,omitempty"`
 	// TLS handshakes made in full.
-	HandshakesFull uint64 `protobuf:"varint,6,opt,name=handshakes_full,json=handshakesFull,proto3" json:"handshakes_full,omitempty"`
+	HandshakesFull int64 `protobuf:"varint,6,opt,name=handshakes_full,json=handshakesFull,proto3" json:"handshakes_full,omitempty"`
 	// TLS handshakes that resumed a session.
-	HandshakesResumed uint64 `protobuf:"varint,7,opt,name=handshakes_resumed,json=handshakesResumed,proto3" json:"handshakes_resumed,omitempty"`
+	HandshakesResumed int64 `protobuf:"varint,7,opt,name=handshakes_resumed,json=handshakesResumed,proto3" json:"handshakes_resumed,omitempty"`
 	// Attempts that failed, by reason.
 	Failures []*FailureCount `protobuf:"bytes,8,rep,name=failures,proto3" json:"failures,omitempty"`
 	// The last attempt that failed.
@@ -1112,13 +1112,13 @@ type EndpointStatus struct {
 	// Until when it is left alone by outlier_detection; absent: it is not.
 	EjectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejected_until,json=ejectedUntil,proto3" json:"ejected_until,omitempty"`
 	// How often it was.
-	Ejections uint64 `protobuf:"varint,19,opt,name=ejections,proto3" json:"ejections,omitempty"`
+	Ejections int64 `protobuf:"varint,19,opt,name=ejections,proto3" json:"ejections,omitempty"`
 	// The last answer to its health check; absent where there is none.
 	Check *CheckStatus `protobuf:"bytes,20,opt,name=check,proto3" json:"check,omitempty"`
 	// Requests under way now, on TCP listeners connections.
-	RequestsInFlight uint64 `protobuf:"varint,21,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	RequestsInFlight int64 `protobuf:"varint,21,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
 	// Its share relative to the others'.
-	Weight        uint32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight        int32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1167,35 +1167,35 @@ func (x *EndpointStatus) GetHealth() EndpointHealth {
 	return EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED
 }
 
-func (x *EndpointStatus) GetConnections() uint64 {
+func (x *EndpointStatus) GetConnections() int64 {
 	if x != nil {
 		return x.Connections
 	}
 	return 0
 }
 
-func (x *EndpointStatus) GetConnectionsMade() uint64 {
+func (x *EndpointStatus) GetConnectionsMade() int64 {
 	if x != nil {
 		return x.ConnectionsMade
 	}
 	return 0
 }
 
-func (x *EndpointStatus) GetRequests() uint64 {
+func (x *EndpointStatus) GetRequests() int64 {
 	if x != nil {
 		return x.Requests
 	}
 	return 0
 }
 
-func (x *EndpointStatus) GetHandshakesFull() uint64 {
+func (x *EndpointStatus) GetHandshakesFull() int64 {
 	if x != nil {
 		return x.HandshakesFull
 	}
 	return 0
 }
 
-func (x *EndpointStatus) GetHandshakesResumed() uint64 {
+func (x *EndpointStatus) GetHandshakesResumed() int64 {
 	if x != nil {
 		return x.HandshakesResumed
 	}
@@ -1279,7 +1279,7 @@ func (x *EndpointStatus) GetEjectedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *EndpointStatus) GetEjections() uint64 {
+func (x *EndpointStatus) GetEjections() int64 {
 	if x != nil {
 		return x.Ejections
 	}
@@ -1293,14 +1293,14 @@ func (x *EndpointStatus) GetCheck() *CheckStatus {
 	return nil
 }
 
-func (x *EndpointStatus) GetRequestsInFlight() uint64 {
+func (x *EndpointStatus) GetRequestsInFlight() int64 {
 	if x != nil {
 		return x.RequestsInFlight
 	}
 	return 0
 }
 
-func (x *EndpointStatus) GetWeight() uint32 {
+func (x *EndpointStatus) GetWeight() int32 {
 	if x != nil {
 		return x.Weight
 	}
@@ -1323,9 +1323,9 @@ type CheckStatus struct {
 	// What it found, in words.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// Checks made.
-	Checks uint64 `protobuf:"varint,7,opt,name=checks,proto3" json:"checks,omitempty"`
+	Checks int64 `protobuf:"varint,7,opt,name=checks,proto3" json:"checks,omitempty"`
 	// Those of them that failed.
-	Failures      uint64 `protobuf:"varint,8,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures      int64 `protobuf:"varint,8,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1402,14 +1402,14 @@ func (x *CheckStatus) GetMessage() string {
 	return ""
 }
 
-func (x *CheckStatus) GetChecks() uint64 {
+func (x *CheckStatus) GetChecks() int64 {
 	if x != nil {
 		return x.Checks
 	}
 	return 0
 }
 
-func (x *CheckStatus) GetFailures() uint64 {
+func (x *CheckStatus) GetFailures() int64 {
 	if x != nil {
 		return x.Failures
 	}
@@ -1485,18 +1485,18 @@ func (x *DnsStatus) GetError() string {
 type WarmConnections struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many are to be kept: pool.warm.
-	Size uint32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	Size int32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
 	// How many are ready now.
-	Ready uint32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	Ready int32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Those that were given to a client.
-	Used uint64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	Used int64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
 	// Clients for whom none was ready, and a connection had to be made.
-	Missed uint64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
+	Missed int64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
 	// Those that were closed unused because of pool.idle_timeout or
 	// pool.max_age.
-	Expired uint64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
+	Expired int64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
 	// Those that the server closed unused, or spoke on before any client did.
-	Closed        uint64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
+	Closed        int64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1531,42 +1531,42 @@ func (*WarmConnections) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *WarmConnections) GetSize() uint32 {
+func (x *WarmConnections) GetSize() int32 {
 	if x != nil {
 		return x.Size
 	}
 	return 0
 }
 
-func (x *WarmConnections) GetReady() uint32 {
+func (x *WarmConnections) GetReady() int32 {
 	if x != nil {
 		return x.Ready
 	}
 	return 0
 }
 
-func (x *WarmConnections) GetUsed() uint64 {
+func (x *WarmConnections) GetUsed() int64 {
 	if x != nil {
 		return x.Used
 	}
 	return 0
 }
 
-func (x *WarmConnections) GetMissed() uint64 {
+func (x *WarmConnections) GetMissed() int64 {
 	if x != nil {
 		return x.Missed
 	}
 	return 0
 }
 
-func (x *WarmConnections) GetExpired() uint64 {
+func (x *WarmConnections) GetExpired() int64 {
 	if x != nil {
 		return x.Expired
 	}
 	return 0
 }
 
-func (x *WarmConnections) GetClosed() uint64 {
+func (x *WarmConnections) GetClosed() int64 {
 	if x != nil {
 		return x.Closed
 	}
@@ -1579,7 +1579,7 @@ type FullHandshakes struct {
 	// Why.
 	Reason FullHandshakeReason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.FullHandshakeReason" json:"reason,omitempty"`
 	// How many.
-	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1621,7 +1621,7 @@ func (x *FullHandshakes) GetReason() FullHandshakeReason {
 	return FullHandshakeReason_FULL_HANDSHAKE_REASON_UNSPECIFIED
 }
 
-func (x *FullHandshakes) GetCount() uint64 {
+func (x *FullHandshakes) GetCount() int64 {
 	if x != nil {
 		return x.Count
 	}
@@ -1634,7 +1634,7 @@ type CertificateConnections struct {
 	// SHA-256 fingerprint of the client certificate; empty for none.
 	Sha256Fingerprint string `protobuf:"bytes,1,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
 	// Connections open now, also those of earlier revisions of the upstream.
-	Connections   uint64 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections   int64 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1676,7 +1676,7 @@ func (x *CertificateConnections) GetSha256Fingerprint() string {
 	return ""
 }
 
-func (x *CertificateConnections) GetConnections() uint64 {
+func (x *CertificateConnections) GetConnections() int64 {
 	if x != nil {
 		return x.Connections
 	}
@@ -1778,7 +1778,7 @@ type CertificateInUse struct {
 	// What it says of itself.
 	Info *CertificateInfo `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`
 	// Whole days until it expires; negative once it has.
-	DaysLeft int32 `protobuf:"zigzag32,5,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
+	DaysLeft int32 `protobuf:"varint,5,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
 	// Listeners and upstreams that use it: "listener web", "upstream payments".
 	UsedBy        []string `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1914,9 +1914,9 @@ type WatchEventsResponse struct {
 	// In words.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	// How often it happened since it was last told.
-	Count uint64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
+	Count int64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
 	// The revision, for EVENT_TYPE_APPLIED and EVENT_TYPE_FILE_LOADED.
-	Revision      uint64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      int64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2007,14 +2007,14 @@ func (x *WatchEventsResponse) GetMessage() string {
 	return ""
 }
 
-func (x *WatchEventsResponse) GetCount() uint64 {
+func (x *WatchEventsResponse) GetCount() int64 {
 	if x != nil {
 		return x.Count
 	}
 	return 0
 }
 
-func (x *WatchEventsResponse) GetRevision() uint64 {
+func (x *WatchEventsResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -2027,7 +2027,7 @@ type FailureCount struct {
 	// Why.
 	Reason Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// How often.
-	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2069,7 +2069,7 @@ func (x *FailureCount) GetReason() Reason {
 	return Reason_REASON_UNSPECIFIED
 }
 
-func (x *FailureCount) GetCount() uint64 {
+func (x *FailureCount) GetCount() int64 {
 	if x != nil {
 		return x.Count
 	}
@@ -2151,7 +2151,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x121\n" +
 	"\x06uptime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06uptime\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x14\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05ready\x18\x05 \x01(\bR\x05ready\x12A\n" +
 	"\tlisteners\x18\x06 \x03(\v2#.drawbridge.admin.v1.ListenerStatusR\tlisteners\x128\n" +
 	"\bproblems\x18\a \x03(\v2\x1c.drawbridge.admin.v1.ProblemR\bproblems\x12;\n" +
@@ -2160,11 +2160,11 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\vdescriptors\x18\n" +
 	" \x01(\v2 .drawbridge.admin.v1.DescriptorsR\vdescriptors\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\x04R\x05limit\x12\x18\n" +
-	"\aclients\x18\x02 \x01(\x04R\aclients\x12\x1c\n" +
-	"\tupstreams\x18\x03 \x01(\x04R\tupstreams\x12)\n" +
-	"\x10paused_listeners\x18\x04 \x01(\rR\x0fpausedListeners\x12\x16\n" +
-	"\x06pauses\x18\x05 \x01(\x04R\x06pauses\"\xae\x02\n" +
+	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
+	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
+	"\tupstreams\x18\x03 \x01(\x03R\tupstreams\x12)\n" +
+	"\x10paused_listeners\x18\x04 \x01(\x05R\x0fpausedListeners\x12\x16\n" +
+	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\xae\x02\n" +
 	"\x0eListenerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".drawbridge.admin.v1.ListenerStateR\x05state\x12\x18\n" +
@@ -2172,18 +2172,18 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\rbound_address\x18\x04 \x01(\tR\fboundAddress\x129\n" +
 	"\bprotocol\x18\x05 \x01(\x0e2\x1d.drawbridge.admin.v1.ProtocolR\bprotocol\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12 \n" +
-	"\vconnections\x18\a \x01(\x04R\vconnections\x12\x1a\n" +
-	"\baccepted\x18\b \x01(\x04R\baccepted\"d\n" +
+	"\vconnections\x18\a \x01(\x03R\vconnections\x12\x1a\n" +
+	"\baccepted\x18\b \x01(\x03R\baccepted\"d\n" +
 	"\aProblem\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xad\x01\n" +
 	"\x0eResourceCounts\x12\x1c\n" +
-	"\tlisteners\x18\x01 \x01(\rR\tlisteners\x12\x16\n" +
-	"\x06routes\x18\x02 \x01(\rR\x06routes\x12\x1c\n" +
-	"\tupstreams\x18\x03 \x01(\rR\tupstreams\x12\"\n" +
-	"\fcertificates\x18\x04 \x01(\rR\fcertificates\x12#\n" +
-	"\rtrust_bundles\x18\x05 \x01(\rR\ftrustBundles\"#\n" +
+	"\tlisteners\x18\x01 \x01(\x05R\tlisteners\x12\x16\n" +
+	"\x06routes\x18\x02 \x01(\x05R\x06routes\x12\x1c\n" +
+	"\tupstreams\x18\x03 \x01(\x05R\tupstreams\x12\"\n" +
+	"\fcertificates\x18\x04 \x01(\x05R\fcertificates\x12#\n" +
+	"\rtrust_bundles\x18\x05 \x01(\x05R\ftrustBundles\"#\n" +
 	"!StatusServiceListUpstreamsRequest\"g\n" +
 	"\"StatusServiceListUpstreamsResponse\x12A\n" +
 	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\"\xc7\x03\n" +
@@ -2192,23 +2192,23 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12i\n" +
 	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\x12,\n" +
-	"\x12requests_in_flight\x18\x05 \x01(\x04R\x10requestsInFlight\x12\x18\n" +
-	"\apending\x18\x06 \x01(\x04R\apending\x12\x1e\n" +
+	"\x12requests_in_flight\x18\x05 \x01(\x03R\x10requestsInFlight\x12\x18\n" +
+	"\apending\x18\x06 \x01(\x03R\apending\x12\x1e\n" +
 	"\n" +
-	"overloaded\x18\a \x01(\x04R\n" +
+	"overloaded\x18\a \x01(\x03R\n" +
 	"overloaded\x12\x18\n" +
-	"\aretries\x18\b \x01(\x04R\aretries\x12'\n" +
-	"\x0fretries_refused\x18\t \x01(\x04R\x0eretriesRefused\x120\n" +
+	"\aretries\x18\b \x01(\x03R\aretries\x12'\n" +
+	"\x0fretries_refused\x18\t \x01(\x03R\x0eretriesRefused\x120\n" +
 	"\x03dns\x18\n" +
 	" \x01(\v2\x1e.drawbridge.admin.v1.DnsStatusR\x03dns\"\x99\b\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
-	"\vconnections\x18\x03 \x01(\x04R\vconnections\x12)\n" +
-	"\x10connections_made\x18\x04 \x01(\x04R\x0fconnectionsMade\x12\x1a\n" +
-	"\brequests\x18\x05 \x01(\x04R\brequests\x12'\n" +
-	"\x0fhandshakes_full\x18\x06 \x01(\x04R\x0ehandshakesFull\x12-\n" +
-	"\x12handshakes_resumed\x18\a \x01(\x04R\x11handshakesResumed\x12=\n" +
+	"\vconnections\x18\x03 \x01(\x03R\vconnections\x12)\n" +
+	"\x10connections_made\x18\x04 \x01(\x03R\x0fconnectionsMade\x12\x1a\n" +
+	"\brequests\x18\x05 \x01(\x03R\brequests\x12'\n" +
+	"\x0fhandshakes_full\x18\x06 \x01(\x03R\x0ehandshakesFull\x12-\n" +
+	"\x12handshakes_resumed\x18\a \x01(\x03R\x11handshakesResumed\x12=\n" +
 	"\bfailures\x18\b \x03(\v2!.drawbridge.admin.v1.FailureCountR\bfailures\x12C\n" +
 	"\flast_failure\x18\t \x01(\v2 .drawbridge.admin.v1.LastFailureR\vlastFailure\x12F\n" +
 	"\vcertificate\x18\n" +
@@ -2221,10 +2221,10 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\tavailable\x18\x10 \x01(\bR\tavailable\x12-\n" +
 	"\x12unavailable_reason\x18\x11 \x01(\tR\x11unavailableReason\x12?\n" +
 	"\rejected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\fejectedUntil\x12\x1c\n" +
-	"\tejections\x18\x13 \x01(\x04R\tejections\x126\n" +
+	"\tejections\x18\x13 \x01(\x03R\tejections\x126\n" +
 	"\x05check\x18\x14 \x01(\v2 .drawbridge.admin.v1.CheckStatusR\x05check\x12,\n" +
-	"\x12requests_in_flight\x18\x15 \x01(\x04R\x10requestsInFlight\x12\x16\n" +
-	"\x06weight\x18\x16 \x01(\rR\x06weight\"\xab\x02\n" +
+	"\x12requests_in_flight\x18\x15 \x01(\x03R\x10requestsInFlight\x12\x16\n" +
+	"\x06weight\x18\x16 \x01(\x05R\x06weight\"\xab\x02\n" +
 	"\vCheckStatus\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x18\n" +
 	"\achecked\x18\x02 \x01(\bR\achecked\x12.\n" +
@@ -2232,25 +2232,25 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\x123\n" +
 	"\x06reason\x18\x05 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\x16\n" +
-	"\x06checks\x18\a \x01(\x04R\x06checks\x12\x1a\n" +
-	"\bfailures\x18\b \x01(\x04R\bfailures\"\x89\x01\n" +
+	"\x06checks\x18\a \x01(\x03R\x06checks\x12\x1a\n" +
+	"\bfailures\x18\b \x01(\x03R\bfailures\"\x89\x01\n" +
 	"\tDnsStatus\x126\n" +
 	"\bresolved\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bresolved\x12.\n" +
 	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"\x99\x01\n" +
 	"\x0fWarmConnections\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\rR\x04size\x12\x14\n" +
-	"\x05ready\x18\x02 \x01(\rR\x05ready\x12\x12\n" +
-	"\x04used\x18\x03 \x01(\x04R\x04used\x12\x16\n" +
-	"\x06missed\x18\x04 \x01(\x04R\x06missed\x12\x18\n" +
-	"\aexpired\x18\x05 \x01(\x04R\aexpired\x12\x16\n" +
-	"\x06closed\x18\x06 \x01(\x04R\x06closed\"h\n" +
+	"\x04size\x18\x01 \x01(\x05R\x04size\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\x05R\x05ready\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x03R\x04used\x12\x16\n" +
+	"\x06missed\x18\x04 \x01(\x03R\x06missed\x12\x18\n" +
+	"\aexpired\x18\x05 \x01(\x03R\aexpired\x12\x16\n" +
+	"\x06closed\x18\x06 \x01(\x03R\x06closed\"h\n" +
 	"\x0eFullHandshakes\x12@\n" +
 	"\x06reason\x18\x01 \x01(\x0e2(.drawbridge.admin.v1.FullHandshakeReasonR\x06reason\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"i\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"i\n" +
 	"\x16CertificateConnections\x12-\n" +
 	"\x12sha256_fingerprint\x18\x01 \x01(\tR\x11sha256Fingerprint\x12 \n" +
-	"\vconnections\x18\x02 \x01(\x04R\vconnections\"&\n" +
+	"\vconnections\x18\x02 \x01(\x03R\vconnections\"&\n" +
 	"$StatusServiceListCertificatesRequest\"r\n" +
 	"%StatusServiceListCertificatesResponse\x12I\n" +
 	"\fcertificates\x18\x01 \x03(\v2%.drawbridge.admin.v1.CertificateInUseR\fcertificates\"\xe9\x01\n" +
@@ -2259,7 +2259,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x128\n" +
 	"\x04info\x18\x04 \x01(\v2$.drawbridge.admin.v1.CertificateInfoR\x04info\x12\x1b\n" +
-	"\tdays_left\x18\x05 \x01(\x11R\bdaysLeft\x12\x17\n" +
+	"\tdays_left\x18\x05 \x01(\x05R\bdaysLeft\x12\x17\n" +
 	"\aused_by\x18\x06 \x03(\tR\x06usedBy\"\x14\n" +
 	"\x12WatchEventsRequest\"\x96\x03\n" +
 	"\x13WatchEventsResponse\x12.\n" +
@@ -2271,12 +2271,12 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x06health\x18\x06 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x123\n" +
 	"\x06reason\x18\a \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\b \x01(\tR\amessage\x12\x14\n" +
-	"\x05count\x18\t \x01(\x04R\x05count\x12\x1a\n" +
+	"\x05count\x18\t \x01(\x03R\x05count\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"Y\n" +
+	" \x01(\x03R\brevision\"Y\n" +
 	"\fFailureCount\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"\x8c\x01\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"\x8c\x01\n" +
 	"\vLastFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +

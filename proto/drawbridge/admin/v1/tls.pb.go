@@ -526,7 +526,7 @@ type UpstreamTls struct {
 	// How many intermediate certificates a chain may have between the leaf and
 	// the trust anchor, as OpenSSL counts them (nginx: proxy_ssl_verify_depth).
 	// 0 allows none. Default: no limit.
-	VerifyDepth *uint32 `protobuf:"varint,4,opt,name=verify_depth,json=verifyDepth,proto3,oneof" json:"verify_depth,omitempty"`
+	VerifyDepth *int32 `protobuf:"varint,4,opt,name=verify_depth,json=verifyDepth,proto3,oneof" json:"verify_depth,omitempty"`
 	// The name sent as SNI (nginx: proxy_ssl_name with proxy_ssl_server_name).
 	// Default: the endpoint's host name. An IP address is never sent as SNI.
 	ServerName string `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
@@ -615,7 +615,7 @@ func (x *UpstreamTls) GetVerification() Verification {
 	return Verification_VERIFICATION_UNSPECIFIED
 }
 
-func (x *UpstreamTls) GetVerifyDepth() uint32 {
+func (x *UpstreamTls) GetVerifyDepth() int32 {
 	if x != nil && x.VerifyDepth != nil {
 		return *x.VerifyDepth
 	}
@@ -722,7 +722,7 @@ type CertificateInfo struct {
 	// Key usages and extended key usages: "digitalSignature", "serverAuth", ….
 	KeyUsages []string `protobuf:"bytes,9,rep,name=key_usages,json=keyUsages,proto3" json:"key_usages,omitempty"`
 	// Certificates in the chain, the leaf included.
-	ChainLength uint32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
+	ChainLength int32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
 	// What is allowed but likely to surprise: near expiry, no SAN, a weak key….
 	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The same as warnings, as words for programs.
@@ -824,7 +824,7 @@ func (x *CertificateInfo) GetKeyUsages() []string {
 	return nil
 }
 
-func (x *CertificateInfo) GetChainLength() uint32 {
+func (x *CertificateInfo) GetChainLength() int32 {
 	if x != nil {
 		return x.ChainLength
 	}
@@ -869,7 +869,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
 	"\fverification\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.VerificationR\fverification\x12&\n" +
-	"\fverify_depth\x18\x04 \x01(\rH\x00R\vverifyDepth\x88\x01\x01\x12\x1f\n" +
+	"\fverify_depth\x18\x04 \x01(\x05H\x00R\vverifyDepth\x88\x01\x01\x12\x1f\n" +
 	"\vserver_name\x18\x05 \x01(\tR\n" +
 	"serverName\x12\x1f\n" +
 	"\vverify_name\x18\x06 \x01(\tR\n" +
@@ -901,7 +901,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\n" +
 	"key_usages\x18\t \x03(\tR\tkeyUsages\x12!\n" +
 	"\fchain_length\x18\n" +
-	" \x01(\rR\vchainLength\x12\x1a\n" +
+	" \x01(\x05R\vchainLength\x12\x1a\n" +
 	"\bwarnings\x18\v \x03(\tR\bwarnings\x12C\n" +
 	"\bfindings\x18\f \x03(\x0e2'.drawbridge.admin.v1.CertificateFindingR\bfindings*}\n" +
 	"\n" +

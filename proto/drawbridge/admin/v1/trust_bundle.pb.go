@@ -34,7 +34,7 @@ type TrustBundle struct {
 	// refused (ABORTED) unless it is still the present one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
-	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Where it comes from. Exactly one.
 	//
 	// Types that are valid to be assigned to Source:
@@ -105,7 +105,7 @@ func (x *TrustBundle) GetEtag() string {
 	return ""
 }
 
-func (x *TrustBundle) GetRevision() uint64 {
+func (x *TrustBundle) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -285,7 +285,7 @@ type CrlInfo struct {
 	// verification fails.
 	NextUpdate *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=next_update,json=nextUpdate,proto3" json:"next_update,omitempty"`
 	// How many certificates it revokes.
-	Revoked uint32 `protobuf:"varint,4,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	Revoked int32 `protobuf:"varint,4,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	// What is likely to surprise: outdated, no CA of the bundle signed it.
 	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -343,7 +343,7 @@ func (x *CrlInfo) GetNextUpdate() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *CrlInfo) GetRevoked() uint32 {
+func (x *CrlInfo) GetRevoked() int32 {
 	if x != nil {
 		return x.Revoked
 	}
@@ -400,7 +400,7 @@ type TrustBundleInfo struct {
 	// Each CA certificate; at most 100 are listed.
 	Certificates []*CertificateInfo `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// How many there are.
-	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// Each revocation list.
 	Crls          []*CrlInfo `protobuf:"bytes,3,rep,name=crls,proto3" json:"crls,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -444,7 +444,7 @@ func (x *TrustBundleInfo) GetCertificates() []*CertificateInfo {
 	return nil
 }
 
-func (x *TrustBundleInfo) GetCount() uint32 {
+func (x *TrustBundleInfo) GetCount() int32 {
 	if x != nil {
 		return x.Count
 	}
@@ -467,7 +467,7 @@ const file_drawbridge_admin_v1_trust_bundle_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x06labels\x18\x02 \x03(\v2,.drawbridge.admin.v1.TrustBundle.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x12\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x12\n" +
 	"\x03pem\x18\x05 \x01(\tH\x00R\x03pem\x12\x14\n" +
 	"\x04file\x18\x06 \x01(\tH\x00R\x04file\x12:\n" +
 	"\x06system\x18\a \x01(\v2 .drawbridge.admin.v1.SystemRootsH\x00R\x06system\x128\n" +
@@ -487,12 +487,12 @@ const file_drawbridge_admin_v1_trust_bundle_proto_rawDesc = "" +
 	"thisUpdate\x12;\n" +
 	"\vnext_update\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"nextUpdate\x12\x18\n" +
-	"\arevoked\x18\x04 \x01(\rR\arevoked\x12\x1a\n" +
+	"\arevoked\x18\x04 \x01(\x05R\arevoked\x12\x1a\n" +
 	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\r\n" +
 	"\vSystemRoots\"\xa3\x01\n" +
 	"\x0fTrustBundleInfo\x12H\n" +
 	"\fcertificates\x18\x01 \x03(\v2$.drawbridge.admin.v1.CertificateInfoR\fcertificates\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\rR\x05count\x120\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x120\n" +
 	"\x04crls\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.CrlInfoR\x04crlsBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (

@@ -268,7 +268,7 @@ type Upstream struct {
 	// refused (ABORTED) unless it is still the present one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
-	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Where to connect; a connection that cannot be made goes on to the next. Either
 	// these, at least one, or dns.
 	Endpoints []*Endpoint `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
@@ -360,7 +360,7 @@ func (x *Upstream) GetEtag() string {
 	return ""
 }
 
-func (x *Upstream) GetRevision() uint64 {
+func (x *Upstream) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -514,7 +514,7 @@ type Dns struct {
 	// verified and sent as SNI, unless tls says otherwise. Either this or srv.
 	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// The port. Needed with hostname.
-	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// How often the name is asked for, at least 1s apart. Default: by the records'
 	// time to live, but at least 1s and at most 1h apart.
 	Refresh *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
@@ -569,7 +569,7 @@ func (x *Dns) GetHostname() string {
 	return ""
 }
 
-func (x *Dns) GetPort() uint32 {
+func (x *Dns) GetPort() int32 {
 	if x != nil {
 		return x.Port
 	}
@@ -823,9 +823,9 @@ type HealthCheck struct {
 	// How long an answer may take, connecting included. Default: 5s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// After how many good answers in a row a bad endpoint is good. Default: 2.
-	HealthyThreshold uint32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
+	HealthyThreshold int32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
 	// After how many bad answers in a row a good endpoint is bad. Default: 3.
-	UnhealthyThreshold uint32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
+	UnhealthyThreshold int32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -917,14 +917,14 @@ func (x *HealthCheck) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
-func (x *HealthCheck) GetHealthyThreshold() uint32 {
+func (x *HealthCheck) GetHealthyThreshold() int32 {
 	if x != nil {
 		return x.HealthyThreshold
 	}
 	return 0
 }
 
-func (x *HealthCheck) GetUnhealthyThreshold() uint32 {
+func (x *HealthCheck) GetUnhealthyThreshold() int32 {
 	if x != nil {
 		return x.UnhealthyThreshold
 	}
@@ -1124,9 +1124,9 @@ func (x *HttpCheck) GetBodyContains() string {
 type CodeRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first.
-	From uint32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	From int32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
 	// The last. Default: from.
-	To            uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	To            int32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1161,14 +1161,14 @@ func (*CodeRange) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *CodeRange) GetFrom() uint32 {
+func (x *CodeRange) GetFrom() int32 {
 	if x != nil {
 		return x.From
 	}
 	return 0
 }
 
-func (x *CodeRange) GetTo() uint32 {
+func (x *CodeRange) GetTo() int32 {
 	if x != nil {
 		return x.To
 	}
@@ -1227,10 +1227,10 @@ type OutlierDetection struct {
 	// After how many failures in a row: connections that cannot be made, responses
 	// that do not come or break off, and codes 500 to 599 (for gRPC statuses that mean
 	// the server failed). Default: 5; 0 where error_rate alone is to count.
-	ConsecutiveFailures *uint32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
+	ConsecutiveFailures *int32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
 	// After how many failed handshakes in a row. Default: the same as
 	// consecutive_failures.
-	ConsecutiveHandshakeFailures *uint32 `protobuf:"varint,2,opt,name=consecutive_handshake_failures,json=consecutiveHandshakeFailures,proto3,oneof" json:"consecutive_handshake_failures,omitempty"`
+	ConsecutiveHandshakeFailures *int32 `protobuf:"varint,2,opt,name=consecutive_handshake_failures,json=consecutiveHandshakeFailures,proto3,oneof" json:"consecutive_handshake_failures,omitempty"`
 	// Handshake failures that count, by reason. Default: all that are the endpoint's.
 	HandshakeReasons []Reason `protobuf:"varint,3,rep,packed,name=handshake_reasons,json=handshakeReasons,proto3,enum=drawbridge.admin.v1.Reason" json:"handshake_reasons,omitempty"`
 	// When the share of failures is too high.
@@ -1242,7 +1242,7 @@ type OutlierDetection struct {
 	MaxEjection *durationpb.Duration `protobuf:"bytes,6,opt,name=max_ejection,json=maxEjection,proto3" json:"max_ejection,omitempty"`
 	// Most of the endpoints that are left alone at once, in percent, but one at least
 	// stays. Default: 50.
-	MaxEjectedPercent *uint32 `protobuf:"varint,7,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3,oneof" json:"max_ejected_percent,omitempty"`
+	MaxEjectedPercent *int32 `protobuf:"varint,7,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3,oneof" json:"max_ejected_percent,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1277,14 +1277,14 @@ func (*OutlierDetection) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
+func (x *OutlierDetection) GetConsecutiveFailures() int32 {
 	if x != nil && x.ConsecutiveFailures != nil {
 		return *x.ConsecutiveFailures
 	}
 	return 0
 }
 
-func (x *OutlierDetection) GetConsecutiveHandshakeFailures() uint32 {
+func (x *OutlierDetection) GetConsecutiveHandshakeFailures() int32 {
 	if x != nil && x.ConsecutiveHandshakeFailures != nil {
 		return *x.ConsecutiveHandshakeFailures
 	}
@@ -1319,7 +1319,7 @@ func (x *OutlierDetection) GetMaxEjection() *durationpb.Duration {
 	return nil
 }
 
-func (x *OutlierDetection) GetMaxEjectedPercent() uint32 {
+func (x *OutlierDetection) GetMaxEjectedPercent() int32 {
 	if x != nil && x.MaxEjectedPercent != nil {
 		return *x.MaxEjectedPercent
 	}
@@ -1330,11 +1330,11 @@ func (x *OutlierDetection) GetMaxEjectedPercent() uint32 {
 type ErrorRate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Failures of all attempts that are too many, in percent, from 1 to 100.
-	Percent uint32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	Percent int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
 	// The time that is looked at. Default: 10s.
 	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
 	// How many attempts there must have been. Default: 20.
-	MinRequests   uint32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3" json:"min_requests,omitempty"`
+	MinRequests   int32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3" json:"min_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1369,7 +1369,7 @@ func (*ErrorRate) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *ErrorRate) GetPercent() uint32 {
+func (x *ErrorRate) GetPercent() int32 {
 	if x != nil {
 		return x.Percent
 	}
@@ -1383,7 +1383,7 @@ func (x *ErrorRate) GetWindow() *durationpb.Duration {
 	return nil
 }
 
-func (x *ErrorRate) GetMinRequests() uint32 {
+func (x *ErrorRate) GetMinRequests() int32 {
 	if x != nil {
 		return x.MinRequests
 	}
@@ -1395,17 +1395,17 @@ func (x *ErrorRate) GetMinRequests() uint32 {
 type UpstreamLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Requests under way at once.
-	Requests uint32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	Requests int32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
 	// Requests under way at once at one endpoint. An endpoint that has so many is not
 	// chosen.
-	RequestsPerEndpoint uint32 `protobuf:"varint,2,opt,name=requests_per_endpoint,json=requestsPerEndpoint,proto3" json:"requests_per_endpoint,omitempty"`
+	RequestsPerEndpoint int32 `protobuf:"varint,2,opt,name=requests_per_endpoint,json=requestsPerEndpoint,proto3" json:"requests_per_endpoint,omitempty"`
 	// Connections open at once.
-	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections int32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections open at once to one endpoint.
-	ConnectionsPerEndpoint uint32 `protobuf:"varint,4,opt,name=connections_per_endpoint,json=connectionsPerEndpoint,proto3" json:"connections_per_endpoint,omitempty"`
+	ConnectionsPerEndpoint int32 `protobuf:"varint,4,opt,name=connections_per_endpoint,json=connectionsPerEndpoint,proto3" json:"connections_per_endpoint,omitempty"`
 	// Requests that may wait, in order, until a limit allows them; all others are
 	// answered with 503 at once. Default: none waits.
-	Pending uint32 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending int32 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	// How long one may wait. Default: 5s.
 	PendingTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=pending_timeout,json=pendingTimeout,proto3" json:"pending_timeout,omitempty"`
 	// How many of the requests under way may be retries, so that they never multiply
@@ -1445,35 +1445,35 @@ func (*UpstreamLimits) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *UpstreamLimits) GetRequests() uint32 {
+func (x *UpstreamLimits) GetRequests() int32 {
 	if x != nil {
 		return x.Requests
 	}
 	return 0
 }
 
-func (x *UpstreamLimits) GetRequestsPerEndpoint() uint32 {
+func (x *UpstreamLimits) GetRequestsPerEndpoint() int32 {
 	if x != nil {
 		return x.RequestsPerEndpoint
 	}
 	return 0
 }
 
-func (x *UpstreamLimits) GetConnections() uint32 {
+func (x *UpstreamLimits) GetConnections() int32 {
 	if x != nil {
 		return x.Connections
 	}
 	return 0
 }
 
-func (x *UpstreamLimits) GetConnectionsPerEndpoint() uint32 {
+func (x *UpstreamLimits) GetConnectionsPerEndpoint() int32 {
 	if x != nil {
 		return x.ConnectionsPerEndpoint
 	}
 	return 0
 }
 
-func (x *UpstreamLimits) GetPending() uint32 {
+func (x *UpstreamLimits) GetPending() int32 {
 	if x != nil {
 		return x.Pending
 	}
@@ -1498,9 +1498,9 @@ func (x *UpstreamLimits) GetRetryBudget() *RetryBudget {
 type RetryBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In percent of the requests under way. Default: 20; at most 100.
-	Percent *uint32 `protobuf:"varint,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	Percent *int32 `protobuf:"varint,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
 	// So many are allowed in any case. Default: 3.
-	MinRetries    *uint32 `protobuf:"varint,2,opt,name=min_retries,json=minRetries,proto3,oneof" json:"min_retries,omitempty"`
+	MinRetries    *int32 `protobuf:"varint,2,opt,name=min_retries,json=minRetries,proto3,oneof" json:"min_retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1535,14 +1535,14 @@ func (*RetryBudget) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *RetryBudget) GetPercent() uint32 {
+func (x *RetryBudget) GetPercent() int32 {
 	if x != nil && x.Percent != nil {
 		return *x.Percent
 	}
 	return 0
 }
 
-func (x *RetryBudget) GetMinRetries() uint32 {
+func (x *RetryBudget) GetMinRetries() int32 {
 	if x != nil && x.MinRetries != nil {
 		return *x.MinRetries
 	}
@@ -1555,7 +1555,7 @@ type Endpoint struct {
 	// "host:port", "[::1]:443" or "unix:/run/app.sock".
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	// Its share of the traffic relative to the others'. 0 is 1. At most 65535.
-	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight int32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Used only when no endpoint that is not a backup can be connected to.
 	Backup bool `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
 	// Takes no new connections; those it has go on.
@@ -1601,7 +1601,7 @@ func (x *Endpoint) GetAddress() string {
 	return ""
 }
 
-func (x *Endpoint) GetWeight() uint32 {
+func (x *Endpoint) GetWeight() int32 {
 	if x != nil {
 		return x.Weight
 	}
@@ -1702,7 +1702,7 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most idle connections kept for HTTP requests. Default: 1024.
-	MaxIdle uint32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3" json:"max_idle,omitempty"`
+	MaxIdle int32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3" json:"max_idle,omitempty"`
 	// How long one is kept idle. Default: 60s for HTTP requests, and 50s for
 	// those that are kept warm. A server that closes what has said nothing for
 	// some time should have it at less than that. Where warm is set at least 1s.
@@ -1718,7 +1718,7 @@ type Pool struct {
 	// none. Not for plaintext, nor for SERVER_NAME_SOURCE_FROM_HOST, nor where
 	// the server speaks first, nor with send_proxy_protocol. Default: 0, none; at
 	// most 1000.
-	Warm          uint32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
+	Warm          int32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1753,7 +1753,7 @@ func (*Pool) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *Pool) GetMaxIdle() uint32 {
+func (x *Pool) GetMaxIdle() int32 {
 	if x != nil {
 		return x.MaxIdle
 	}
@@ -1774,7 +1774,7 @@ func (x *Pool) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
-func (x *Pool) GetWarm() uint32 {
+func (x *Pool) GetWarm() int32 {
 	if x != nil {
 		return x.Warm
 	}
@@ -1959,7 +1959,7 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Upstream.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\x12;\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12;\n" +
 	"\tendpoints\x18\x05 \x03(\v2\x1d.drawbridge.admin.v1.EndpointR\tendpoints\x124\n" +
 	"\x03tls\x18\x06 \x01(\v2 .drawbridge.admin.v1.UpstreamTlsH\x00R\x03tls\x12>\n" +
 	"\tplaintext\x18\a \x01(\v2\x1e.drawbridge.admin.v1.PlaintextH\x00R\tplaintext\x12D\n" +
@@ -1981,7 +1981,7 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\ttransport\"\x96\x01\n" +
 	"\x03Dns\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\x123\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x123\n" +
 	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\arefresh\x12\x10\n" +
 	"\x03srv\x18\x04 \x01(\tR\x03srv\x12\x18\n" +
 	"\aservers\x18\x05 \x03(\tR\aservers\"\xb5\x01\n" +
@@ -2003,8 +2003,8 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x04grpc\x18\x04 \x01(\v2\x1e.drawbridge.admin.v1.GrpcCheckH\x00R\x04grpc\x125\n" +
 	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12+\n" +
-	"\x11healthy_threshold\x18\a \x01(\rR\x10healthyThreshold\x12/\n" +
-	"\x13unhealthy_threshold\x18\b \x01(\rR\x12unhealthyThresholdB\x06\n" +
+	"\x11healthy_threshold\x18\a \x01(\x05R\x10healthyThreshold\x12/\n" +
+	"\x13unhealthy_threshold\x18\b \x01(\x05R\x12unhealthyThresholdB\x06\n" +
 	"\x04kind\"\n" +
 	"\n" +
 	"\bTcpCheck\"\n" +
@@ -2017,53 +2017,53 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x05codes\x18\x04 \x03(\v2\x1e.drawbridge.admin.v1.CodeRangeR\x05codes\x12#\n" +
 	"\rbody_contains\x18\x05 \x01(\tR\fbodyContains\"/\n" +
 	"\tCodeRange\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\rR\x02to\"%\n" +
+	"\x04from\x18\x01 \x01(\x05R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x05R\x02to\"%\n" +
 	"\tGrpcCheck\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"\xa5\x04\n" +
 	"\x10OutlierDetection\x126\n" +
-	"\x14consecutive_failures\x18\x01 \x01(\rH\x00R\x13consecutiveFailures\x88\x01\x01\x12I\n" +
-	"\x1econsecutive_handshake_failures\x18\x02 \x01(\rH\x01R\x1cconsecutiveHandshakeFailures\x88\x01\x01\x12H\n" +
+	"\x14consecutive_failures\x18\x01 \x01(\x05H\x00R\x13consecutiveFailures\x88\x01\x01\x12I\n" +
+	"\x1econsecutive_handshake_failures\x18\x02 \x01(\x05H\x01R\x1cconsecutiveHandshakeFailures\x88\x01\x01\x12H\n" +
 	"\x11handshake_reasons\x18\x03 \x03(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x10handshakeReasons\x12=\n" +
 	"\n" +
 	"error_rate\x18\x04 \x01(\v2\x1e.drawbridge.admin.v1.ErrorRateR\terrorRate\x12>\n" +
 	"\rbase_ejection\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fbaseEjection\x12<\n" +
 	"\fmax_ejection\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vmaxEjection\x123\n" +
-	"\x13max_ejected_percent\x18\a \x01(\rH\x02R\x11maxEjectedPercent\x88\x01\x01B\x17\n" +
+	"\x13max_ejected_percent\x18\a \x01(\x05H\x02R\x11maxEjectedPercent\x88\x01\x01B\x17\n" +
 	"\x15_consecutive_failuresB!\n" +
 	"\x1f_consecutive_handshake_failuresB\x16\n" +
 	"\x14_max_ejected_percent\"{\n" +
 	"\tErrorRate\x12\x18\n" +
-	"\apercent\x18\x01 \x01(\rR\apercent\x121\n" +
+	"\apercent\x18\x01 \x01(\x05R\apercent\x121\n" +
 	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12!\n" +
-	"\fmin_requests\x18\x03 \x01(\rR\vminRequests\"\xdf\x02\n" +
+	"\fmin_requests\x18\x03 \x01(\x05R\vminRequests\"\xdf\x02\n" +
 	"\x0eUpstreamLimits\x12\x1a\n" +
-	"\brequests\x18\x01 \x01(\rR\brequests\x122\n" +
-	"\x15requests_per_endpoint\x18\x02 \x01(\rR\x13requestsPerEndpoint\x12 \n" +
-	"\vconnections\x18\x03 \x01(\rR\vconnections\x128\n" +
-	"\x18connections_per_endpoint\x18\x04 \x01(\rR\x16connectionsPerEndpoint\x12\x18\n" +
-	"\apending\x18\x05 \x01(\rR\apending\x12B\n" +
+	"\brequests\x18\x01 \x01(\x05R\brequests\x122\n" +
+	"\x15requests_per_endpoint\x18\x02 \x01(\x05R\x13requestsPerEndpoint\x12 \n" +
+	"\vconnections\x18\x03 \x01(\x05R\vconnections\x128\n" +
+	"\x18connections_per_endpoint\x18\x04 \x01(\x05R\x16connectionsPerEndpoint\x12\x18\n" +
+	"\apending\x18\x05 \x01(\x05R\apending\x12B\n" +
 	"\x0fpending_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0ependingTimeout\x12C\n" +
 	"\fretry_budget\x18\a \x01(\v2 .drawbridge.admin.v1.RetryBudgetR\vretryBudget\"n\n" +
 	"\vRetryBudget\x12\x1d\n" +
-	"\apercent\x18\x01 \x01(\rH\x00R\apercent\x88\x01\x01\x12$\n" +
-	"\vmin_retries\x18\x02 \x01(\rH\x01R\n" +
+	"\apercent\x18\x01 \x01(\x05H\x00R\apercent\x88\x01\x01\x12$\n" +
+	"\vmin_retries\x18\x02 \x01(\x05H\x01R\n" +
 	"minRetries\x88\x01\x01B\n" +
 	"\n" +
 	"\b_percentB\x0e\n" +
 	"\f_min_retries\"p\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x05R\x06weight\x12\x16\n" +
 	"\x06backup\x18\x03 \x01(\bR\x06backup\x12\x1a\n" +
 	"\bdraining\x18\x04 \x01(\bR\bdraining\"\v\n" +
 	"\tPlaintext\"\r\n" +
 	"\vPassthrough\"\xa7\x01\n" +
 	"\x04Pool\x12\x19\n" +
-	"\bmax_idle\x18\x01 \x01(\rR\amaxIdle\x12<\n" +
+	"\bmax_idle\x18\x01 \x01(\x05R\amaxIdle\x12<\n" +
 	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x122\n" +
 	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x12\n" +
-	"\x04warm\x18\x04 \x01(\rR\x04warm\"=\n" +
+	"\x04warm\x18\x04 \x01(\x05R\x04warm\"=\n" +
 	"\vUpstreamTcp\x12.\n" +
 	"\x13server_speaks_first\x18\x01 \x01(\bR\x11serverSpeaksFirst\"\xaf\x01\n" +
 	"\x10UpstreamTimeouts\x123\n" +

@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// What a newer version has stored, and this one does not know all of, must not be
+// served with the unknown part left out.
+func TestAStoredResourceWithUnknownFieldsIsDown(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	plain := func(name string) *adminv1.Upstream {
+		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+	}
+	newer := plain("newer")
+	newer.Endpoints[0].ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 900, protowire.VarintType), 1))
+	s, err := bolt.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bad invalid.List
+	draft := s.State().Edit(store.Edit{Puts: puts(newer, plain("old"))}, &bad)
+	if err := bad.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(draft); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	g := start(t, dir)
+	problems := g.Status().GetProblems()
+	if len(problems) != 1 || problems[0].GetKind() != adminv1.Kind_KIND_UPSTREAM || problems[0].GetName() != "newer" ||
+		!strings.Contains(problems[0].GetReason(), "endpoints[0].900") {
+		t.Errorf("problems: %v", problems)
+	}
+	// It stays down while others change, and is up once it is put without.
+	g.put(plain("third"))
+	if p := g.Status().GetProblems(); len(p) != 1 {
+		t.Errorf("problems after another write: %v", p)
+	}
+	g.put(plain("newer"))
+	if p := g.Status().GetProblems(); len(p) != 0 {
+		t.Errorf("problems in the end: %v", p)
+	}
+}
