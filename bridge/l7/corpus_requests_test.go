@@ -33,12 +33,14 @@ func TestTheCorpusOfRequests(t *testing.T) {
 		t.Run(how.name, func(t *testing.T) {
 			w := newWorld(t)
 			up := &recorder{http2: how.http2}
-			var table *Table
+			var back *Back
 			if how.http2 {
-				table = &Table{Default: to(w.back(HTTP2, w.server(http.HandlerFunc(up.serveHTTP2), "h2")))}
+				back = w.back(HTTP2, w.server(http.HandlerFunc(up.serveHTTP2), "h2"))
 			} else {
-				table = &Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), up.serve)))}
+				back = w.back(HTTP1, w.raw(w.serverTLS(), up.serve))
 			}
+			back.options.Host = ownName // for requests that name no host
+			table := &Table{Default: to(back)}
 			if how.tls {
 				table.TLS = w.listenerTLS("http/1.1")
 			}

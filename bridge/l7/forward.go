@@ -48,6 +48,10 @@ func (x *exchange) forward() {
 		x.failed(upstream.ErrNoEndpoint)
 		return
 	}
+	if x.target.host == "" && x.back.options.Upstream.FromHost() {
+		x.answer(badRequest) // there is no name to ask the upstream for
+		return
+	}
 	r := x.request
 	x.hash = x.hashKey()
 	x.setForwarding()

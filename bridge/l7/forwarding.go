@@ -25,7 +25,9 @@ func (x *exchange) setForwarding() {
 		if from := x.forwardedFor(); from != "" {
 			f.Add("X-Forwarded-For", from)
 		}
-		f.Add("X-Forwarded-Host", x.authority())
+		if host := x.authority(); host != "" {
+			f.Add("X-Forwarded-Host", host)
+		}
 		if port := x.port(); port != "" {
 			f.Add("X-Forwarded-Port", port)
 		}
@@ -59,8 +61,10 @@ func (x *exchange) forwarded() string {
 	if x.client != "" {
 		b = append(appendNode(append(b, "for="...), x.addr), ';')
 	}
-	b = append(appendQuoted(append(b, "host="...), x.authority()), ";proto="...)
-	b = append(b, x.scheme...)
+	if host := x.authority(); host != "" {
+		b = append(appendQuoted(append(b, "host="...), host), ';')
+	}
+	b = append(append(b, "proto="...), x.scheme...)
 	if x.proxied.chain != "" {
 		for i := len(x.hops) - 2; i >= 0; i-- {
 			b = appendNode(append(b, ", for="...), x.hops[i])

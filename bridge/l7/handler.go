@@ -253,7 +253,7 @@ func (x *exchange) serve() {
 		x.answer(a)
 		return
 	}
-	if x.tls && x.table.TLS != nil && !x.table.TLS.Knows(x.target.host) {
+	if x.tls && x.table.TLS != nil && x.target.host != "" && !x.table.TLS.Knows(x.target.host) {
 		// Over a connection whose SNI was known, and which a client may use
 		// for other names of its certificate (RFC 9110, section 7.4).
 		x.answer(misdirected)
@@ -281,6 +281,8 @@ func (x *exchange) serve() {
 	switch a := x.action; {
 	case a == nil:
 		x.answer(notFound)
+	case a.Redirect != nil && a.Redirect.Host == "" && x.authority() == "":
+		x.answer(badRequest) // there is no host to redirect to
 	case a.Redirect != nil:
 		x.response = message.Response{Status: cmp.Or(a.Redirect.Code, 302), Fields: x.response.Fields[:0], Declared: -1}
 		x.response.Fields.Add("Location", a.Redirect.location(x))

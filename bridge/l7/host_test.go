@@ -1,9 +1,16 @@
 package l7
 
 import (
+	"bufio"
+	"crypto/tls"
+	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
 // Whatever an upstream is called, its name makes a valid Host and :authority.
@@ -35,4 +42,105 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A request of HTTP/1.0 without a Host, as health checkers send it, is served as
+// one for no host in particular, and the upstream is sent its own name.
+func TestHTTP10WithoutAHost(t *testing.T) {
+	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		for _, p := range []Protocol{HTTP1, HTTP2} {
+			server := w.server(seen, "h2", "http/1.1")
+			back := w.back(p, server)
+			elsewhere := to(w.back(HTTP1, w.closed()))
+			path := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
+			table.Default, table.Forwarding = to(back), TellBoth
+			table.Routes = w.routes(
+				route.Rule[*Action]{Name: "host", Hosts: []string{"a.example"}, Value: elsewhere},
+				route.Rule[*Action]{Name: "wildcard", Hosts: []string{"*.example"}, Value: elsewhere},
+				route.Rule[*Action]{Name: "path", Path: path("/status"), Value: &Action{Respond: &Respond{Body: "up"}}},
+				route.Rule[*Action]{Name: "moved", Path: path("/moved"), Value: &Action{Redirect: &Redirect{Path: "/x"}}},
+				route.Rule[*Action]{Name: "moved away", Path: path("/away"), Value: &Action{Redirect: &Redirect{Host: "b.example"}}},
+			)
+			_, address := w.gateway(fixed(table))
+			for _, c := range []struct {
+				line     string
+				code     int
+				body     string
+				location string
+			}{
+				{"GET /x HTTP/1.0", 200, server + " ", ""},
+				{"GET /status HTTP/1.0", 200, "up", ""},
+				{"GET /moved HTTP/1.0", 400, "", ""},
+				{"GET /away HTTP/1.0", 302, "", scheme + "://b.example/away"},
+				{"GET /x HTTP/1.1", 400, "", ""},
+			} {
+				conn := w.dial(address)
+				if scheme == "https" {
+					conn = overTLS(w, conn)
+				}
+				conn.send(c.line)
+				res, body := conn.answer(t, "GET")
+				if res.StatusCode != c.code || !strings.HasPrefix(body, c.body) || res.Header.Get("Location") != c.location {
+					t.Errorf("%s: %d %q %v", c.line, res.StatusCode, body, res.Header)
+				}
+				if strings.Contains(body, "X-Forwarded-Host") || strings.Contains(body, "host=") {
+					t.Errorf("%s: a host is told: %q", c.line, body)
+				}
+				conn.Close()
+			}
+		}
+	})
+}
+
+// overTLS is a client's TLS on a connection.
+func overTLS(w *world, c *wire) *wire {
+	tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+	return &wire{tc, bufio.NewReader(tc)}
+}
+
+// What a trusted proxy says that the client asked for is the host then, but not of
+// conditions.
+func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
+	w := newWorld(t)
+	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
+	_, address := w.gateway(fixed(&Table{TrustedProxies: proxies, Default: &Action{Redirect: &Redirect{Path: "/x"}}}))
+	c := w.dial(address)
+	c.send("GET / HTTP/1.0", "X-Forwarded-Host: a.example:81")
+	if res, _ := c.answer(t, "GET"); res.StatusCode != 302 || res.Header.Get("Location") != "http://a.example:81/x" {
+		t.Errorf("%d %v", res.StatusCode, res.Header)
+	}
+}
+
+// An upstream that takes its server name from the request needs one.
+func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
+	w := newWorld(t)
+	up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{
+		Network: "tcp", Address: w.server(echo), Stream: w.client(), HTTP: fromHost(w),
+	}}})
+	_, address := w.plain(w.newBack(BackOptions{Upstream: up, TLS: true}))
+	for _, c := range []struct {
+		lines []string
+		code  int
+	}{{[]string{"GET / HTTP/1.0"}, 400}, {[]string{"GET / HTTP/1.0", "Host: localhost"}, 200}} {
+		conn := w.dial(address)
+		conn.send(c.lines...)
+		if res, body := conn.answer(t, "GET"); res.StatusCode != c.code {
+			t.Errorf("%q: %d %q", c.lines, res.StatusCode, body)
+		}
+	}
+	if n := up.Status()[0].Requests; n != 1 {
+		t.Errorf("the endpoint counts %d requests", n)
+	}
+}
+
+// fromHost returns a client that takes each handshake's name from the request.
+func fromHost(w *world) *certs.Client {
+	c, err := certs.NewClient(certs.ClientOptions{
+		Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")),
+		Trust:       []*certs.TrustBundle{w.ca.Trust(w)}, FromHost: true, NextProtos: []string{"http/1.1"},
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return c
 }

@@ -15,7 +15,7 @@ var errMethod = errors.New("method not allowed")
 // A target is what a request asks for, in the form that is both matched and
 // forwarded.
 type target struct {
-	host      string // normal, without a port
+	host      string // normal, without a port; "" if an HTTP/1.0 client named none
 	authority string // host, with the port that was given
 	path      string // normal; "*" for OPTIONS alone
 	query     string // as given, with its "?"; "" if there is none
@@ -33,8 +33,10 @@ func parseTarget(r *message.Request) (target, error) {
 	}
 	var t target
 	var err error
-	if t.host, t.authority, err = normalAuthority(r.Authority); err != nil {
-		return target{}, err
+	if !unnamed(r) {
+		if t.host, t.authority, err = normalAuthority(r.Authority); err != nil {
+			return target{}, err
+		}
 	}
 	// HTTP/2 may carry a Host beside :authority (RFC 9113, section 8.3.1).
 	for i := range r.Fields {
@@ -62,6 +64,10 @@ func parseTarget(r *message.Request) (target, error) {
 	}
 	return t, nil
 }
+
+// unnamed reports whether a request names no host, as HTTP/1.0 allows. Health
+// checkers send such requests.
+func unnamed(r *message.Request) bool { return r.Authority == "" && r.Major == 1 && r.Minor == 0 }
 
 // request returns the target with another path as a request line has it. given is
 // the target as it came, which it most often is again.

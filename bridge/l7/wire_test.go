@@ -171,7 +171,7 @@ func TestUnsafeRequestsAreRefused(t *testing.T) {
 	}{
 		{[]string{"CONNECT a:443 HTTP/1.1", "Host: a:443"}, 405},
 		{[]string{"GET / HTTP/1.1"}, 400},
-		{[]string{"GET / HTTP/1.0"}, 400},
+		{[]string{"GET / HTTP/1.0", "Host: "}, 400},
 		{[]string{"GET / HTTP/1.1", "Host: "}, 400},
 		{[]string{"GET / HTTP/1.1", "Host: a", "Host: b"}, 400},
 		{[]string{"GET / HTTP/1.1", "Host: a,b"}, 400},
