@@ -18,6 +18,7 @@ PACKAGES  = $(shell $(GO) list ./... | grep -v '/e2e$$')
 BUF_VERSION                := v1.75.0
 PROTOC_GEN_GO_VERSION      := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+PROTOC_GEN_DOC_VERSION     := v1.5.1
 STATICCHECK_VERSION        := v0.8.2
 GRPCURL_VERSION            := v1.9.4
 GRPC_INTEROP_VERSION       := v1.85.0
@@ -28,6 +29,7 @@ VALE_VERSION               := v3.17.1
 BUF                := $(TOOLS)/.buf-$(BUF_VERSION)
 PROTOC_GEN_GO      := $(TOOLS)/.protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
 PROTOC_GEN_GO_GRPC := $(TOOLS)/.protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
+PROTOC_GEN_DOC     := $(TOOLS)/.protoc-gen-doc-$(PROTOC_GEN_DOC_VERSION)
 STATICCHECK        := $(TOOLS)/.staticcheck-$(STATICCHECK_VERSION)
 GRPCURL            := $(TOOLS)/.grpcurl-$(GRPCURL_VERSION)
 GRPC_INTEROP       := $(TOOLS)/.grpc-interop-$(GRPC_INTEROP_VERSION)
@@ -81,13 +83,14 @@ lint: $(BUF) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, buf l
 	$(TOOLS)/vale --output=line $(PROSE)
 
 .PHONY: generate
-generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Generate Go from the .proto files
+generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_DOC) ## Generate Go and docs/reference from their sources
 	PATH="$(TOOLS):$$PATH" $(TOOLS)/buf generate
+	$(GO) test -count=1 -run '^TestCommandReferenceIsCurrent$$' ./cmd/drawbridge -update-reference
 
 .PHONY: checkgenerate
-checkgenerate: generate ## Fail if the generated code is not what is committed
-	@changed=$$(git status --porcelain -- proto); if [ -n "$$changed" ]; then \
-		echo "generated code differs from what is committed:"; echo "$$changed"; git --no-pager diff -- proto; exit 1; fi
+checkgenerate: generate ## Fail if generated files differ from the committed ones
+	@changed=$$(git status --porcelain -- proto docs/reference); if [ -n "$$changed" ]; then \
+		echo "generated files differ from the committed ones:"; echo "$$changed"; git --no-pager diff -- proto docs/reference; exit 1; fi
 
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH (default: all)
@@ -153,6 +156,8 @@ $(PROTOC_GEN_GO_GRPC):
 	$(call install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION))
 $(STATICCHECK):
 	$(call install,staticcheck,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
+$(PROTOC_GEN_DOC):
+	$(call install,protoc-gen-doc,github.com/pseudomuto/protoc-gen-doc/cmd/protoc-gen-doc@$(PROTOC_GEN_DOC_VERSION))
 $(GRPCURL):
 	$(call install,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
 $(GHZ):
