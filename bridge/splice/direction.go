@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
@@ -29,7 +30,8 @@ const (
 
 // A workspace is what bytes pass through within one turn.
 type workspace struct {
-	fair int // how much may pass in one turn
+	now  time.Duration // of the Engine's clock, as the turn began
+	fair int           // how much may pass in one turn
 
 	in, plain, out []byte
 }
@@ -54,7 +56,7 @@ type direction struct {
 	from, to *side
 	back     *direction // the other one
 	moves    *progress
-	bytes    uint64         // delivered
+	bytes    uint64         // that the kernel took to deliver
 	total    *atomic.Uint64 // of whoever counts, likewise; may be nil
 
 	unsent  int    // bytes whose records are queued
@@ -73,24 +75,28 @@ func (s *Splice) turn(w *workspace) (more bool) {
 	if s.closed {
 		return false
 	}
-	s.unqueue(&s.toUpstream)
-	s.unqueue(&s.toClient)
+	s.unqueue(&s.toUpstream, w.now)
+	s.unqueue(&s.toClient, w.now)
+	if s.closing {
+		s.closeDelivered(w.now)
+		return false
+	}
 	more = s.carry(&s.toUpstream, w)
 	return s.carry(&s.toClient, w) || more
 }
 
 // unqueue sends what is queued for the direction's destination.
-func (s *Splice) unqueue(d *direction) {
+func (s *Splice) unqueue(d *direction, now time.Duration) {
 	if s.closed || d.to.queue.empty() {
 		return
 	}
 	n, err := d.to.sendQueued()
-	if err != nil && d.back.broken != nil {
-		d.to.queue.release(&s.engine.buffers) // what it said makes no sense anyway
+	if err != nil && (s.closing || d.back.broken != nil) {
+		d.to.queue.release(&s.engine.buffers) // how the splice ended is known
 		return
 	}
 	if err != nil {
-		s.cannotWrite(d, err)
+		s.cannotWrite(d, err, now)
 		return
 	}
 	if n > 0 && !d.over {
@@ -101,27 +107,23 @@ func (s *Splice) unqueue(d *direction) {
 			s.delivered(d, d.unsent)
 			d.unsent = 0
 		}
-		if d.to.queue.empty() {
-			d.moves.ended()
-		} else {
-			d.moves.moved()
-		}
+		d.moves.last, d.moves.waits = now, !d.to.queue.empty()
 	}
 }
 
 // carry moves a direction's bytes until it has to wait or has had its turn.
 func (s *Splice) carry(d *direction, w *workspace) (more bool) {
-	for moved := 0; !d.over && !s.closed; {
+	for moved := 0; !d.over && !s.closing && !s.closed; {
 		switch {
+		case d.broken != nil:
+			// What was read is not all that was sent: it is delivered, and then
+			// a reset says so. With one stream broken the other has no reader.
+			s.finish(d.from.called(d.broken), d.broken, w.now)
+			return false
 		case !d.to.queue.empty():
 			return false
-		case d.broken != nil:
-			// What was read is not all that was sent, and nobody may take it
-			// for all. With one stream broken the other has no reader either.
-			s.cutUnlocked(d.from.called(d.broken), d.broken)
-			return false
 		case d.eof:
-			s.passEnd(d)
+			s.passEnd(d, w.now)
 			continue
 		case d.from.queue.len() > clogged:
 			return false
@@ -146,7 +148,7 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 			p = p[:n]
 		}
 		d.begun, d.from.early = true, nil
-		d.moves.moved()
+		d.moves.last = w.now
 		moved += max(len(p), 1)
 		s.forward(d, p, w)
 	}
@@ -202,7 +204,7 @@ func (s *Splice) forward(d *direction, p []byte, w *workspace) {
 	if !errors.Is(err, socket.ErrWouldBlock) {
 		d.end(err)
 	}
-	s.unqueue(d.back) // TLS answers a KeyUpdate, and a stream that makes no sense
+	s.unqueue(d.back, w.now) // TLS answers a KeyUpdate, and a stream that makes no sense
 	s.deliver(d, w.plain[:n], w)
 }
 
@@ -219,13 +221,13 @@ func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
 		out, to.gathering = to.out, false
 		w.out, to.out = out[:0], nil
 		if err != nil {
-			s.cannotWrite(d, err)
+			s.cannotWrite(d, err, w.now)
 			return
 		}
 	}
 	n, err := to.send(out)
 	if err != nil {
-		s.cannotWrite(d, err)
+		s.cannotWrite(d, err, w.now)
 		return
 	}
 	switch {
@@ -234,12 +236,15 @@ func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
 	case to.tls == nil:
 		s.delivered(d, n)
 		d.unsent = len(p) - n
-		d.moves.began()
+		d.waits(w.now)
 	default:
 		d.unsent = len(p)
-		d.moves.began()
+		d.waits(w.now)
 	}
 }
+
+// waits notes that bytes are queued from now on.
+func (d *direction) waits(now time.Duration) { d.moves.last, d.moves.waits = now, true }
 
 // delivered counts n bytes.
 func (s *Splice) delivered(d *direction, n int) {
@@ -258,44 +263,38 @@ func (s *Splice) delivered(d *direction, n int) {
 // cannotWrite ends a direction whose destination takes no more. What that said
 // before it went, such as why, may still be waiting to be read, so the other
 // direction goes on to its own end.
-func (s *Splice) cannotWrite(d *direction, err error) {
+func (s *Splice) cannotWrite(d *direction, err error, now time.Duration) {
 	d.to.queue.release(&s.engine.buffers)
 	s.note(d.to.called(err), err)
-	s.over(d)
+	s.over(d, now)
 }
 
 // passEnd ends the stream towards the direction's destination.
-func (s *Splice) passEnd(d *direction) {
+func (s *Splice) passEnd(d *direction, now time.Duration) {
 	if !d.to.ending {
 		if err := d.to.closeWrite(); err != nil {
-			s.cannotWrite(d, err)
+			s.cannotWrite(d, err, now)
 			return
 		}
 		if !d.to.queue.empty() {
-			d.moves.began()
+			d.waits(now)
 			return
 		}
 	}
 	d.to.ended = true
-	s.over(d)
+	s.over(d, now)
 }
 
 // over is called as a direction ends.
-func (s *Splice) over(d *direction) {
+func (s *Splice) over(d *direction, now time.Duration) {
 	if d.over {
 		return
 	}
 	d.over = true
-	d.moves.ended()
+	d.moves.waits = false
 	if s.toUpstream.over && s.toClient.over {
-		s.cutUnlocked(Closed, nil)
+		s.finish(Closed, nil, now)
 		return
 	}
-	s.watch.startLinger()
-}
-
-// cutUnlocked is Cut by whoever carries the bytes, and tells of it afterwards.
-func (s *Splice) cutUnlocked(how Ending, cause error) {
-	s.note(how, cause)
-	s.close()
+	s.watch.startLinger(now)
 }

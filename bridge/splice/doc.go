@@ -1,9 +1,10 @@
 // Package splice carries bytes both ways between two connections until both
 // have ended their stream. Either may be TLS, decrypted and encrypted here.
 //
-// Every end a peer gives to its stream is given to the other side in the same
-// words: a half-close as a half-close, anything else as a reset. So what a side
-// has read to a clean end is known to be all that the other side sent.
+// Each side's end is forwarded as what it was: a half-close as a half-close,
+// anything else as a reset, so that a stream that ends cleanly is complete. A
+// reset is sent only when the peer has acknowledged everything that was read for
+// it: it would discard what the kernel still holds.
 //
 // An Engine has a few loops, each with a set of descriptors that it waits for
 // (epoll), and a connection belongs to one of them: while nothing moves it has

@@ -3,12 +3,14 @@ package splice
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // An Engine carries splices. It starts with the first one, and its owner closes
 // it when all have ended. All methods may be called concurrently.
 type Engine struct {
-	loops   []*loop // none: goroutines wait
+	began   time.Time // when the clock stood at 0
+	loops   []*loop   // none: goroutines wait
 	buffers buffers
 
 	// Workspaces, for connections in full flow and for others.
@@ -21,9 +23,15 @@ type Engine struct {
 // processors if that is 0. Where there is no epoll it has none, and nothing can
 // fail.
 func New(loops int) (*Engine, error) {
-	e := &Engine{}
+	e := newEngine()
 	return e, e.open(loops)
 }
+
+// newEngine returns an Engine without loops.
+func newEngine() *Engine { return &Engine{began: time.Now()} }
+
+// now returns the time of the Engine's clock.
+func (e *Engine) now() time.Duration { return time.Since(e.began) }
 
 // Close ends the Engine's goroutines and returns when they have ended. Every
 // splice must have ended.
@@ -46,6 +54,7 @@ func (e *Engine) space(n int) *workspace {
 		w = newWorkspace(size)
 	}
 	w.divide(n)
+	w.now = e.now()
 	return w
 }
 

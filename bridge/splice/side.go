@@ -34,6 +34,7 @@ type side struct {
 	out   []byte  // what tls writes while it writes to here; see gathering
 	queue backlog // is to be sent, and the kernel did not take
 
+	gone      bool // nothing that is sent to it can arrive any more
 	gathering bool // tls writes to out, else to queue
 	ending    bool // its stream is being ended, or has been
 	ended     bool // its stream has been ended: all it was sent is complete
@@ -74,6 +75,7 @@ func (x *side) receive(p []byte) (int, error) {
 		x.readable, x.urgent = false, false
 		return 0, err
 	case err != nil:
+		x.gone = true
 		return 0, err
 	case n > 0:
 		// The poller tells of whatever comes later, so that a read that left
@@ -82,10 +84,11 @@ func (x *side) receive(p []byte) (int, error) {
 			x.readable = false
 		}
 		return n, nil
+	case !x.ending && socket.WasReset(x.fd):
+		x.gone = true
+		return 0, syscall.ECONNRESET // which a write to this side was told of
 	case x.tls != nil:
 		return 0, errTruncated // after a close_notify nothing is read
-	case !x.ending && socket.WasReset(x.fd):
-		return 0, syscall.ECONNRESET // which a write to this side was told of
 	}
 	return 0, io.EOF
 }
@@ -102,6 +105,7 @@ func (x *side) send(p []byte) (int, error) {
 			return sent, nil
 		}
 		if err != nil {
+			x.gone = true
 			return sent, err
 		}
 	}
@@ -119,6 +123,7 @@ func (x *side) sendQueued() (int, error) {
 			return sent, nil
 		}
 		if err != nil {
+			x.gone = true
 			return sent, err
 		}
 	}
@@ -139,7 +144,9 @@ func (x *side) room() int {
 func (x *side) closeWrite() error {
 	x.ending = true
 	if x.tls == nil {
-		return unix.Shutdown(x.fd, unix.SHUT_WR)
+		err := unix.Shutdown(x.fd, unix.SHUT_WR)
+		x.gone = err != nil
+		return err
 	}
 	if err := x.tls.CloseWrite(); err != nil {
 		return err

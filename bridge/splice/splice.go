@@ -35,10 +35,12 @@ type Options struct {
 	Idle time.Duration
 
 	// Linger is how long, once one side has ended its stream, the other may
-	// stay silent. It is at most Idle.
+	// stay silent; and how long, once a stream has broken, a side may take
+	// nothing of what is still to be delivered to it. It is at most Idle.
 	Linger time.Duration
 
-	// The counters are added to as bytes are delivered. Nil counts nothing.
+	// The counters are added to as the kernel takes bytes to deliver. Nil counts
+	// nothing.
 	ToUpstream, ToClient *atomic.Uint64
 
 	// FirstReply is called as the upstream's first bytes are delivered, Done
@@ -54,7 +56,7 @@ type Result struct {
 	How   Ending
 	Cause error // of a bad end
 
-	ToUpstream, ToClient uint64 // bytes delivered
+	ToUpstream, ToClient uint64 // bytes that the kernel took to deliver
 
 	// UpstreamErr is what reading from the upstream failed with, whether or
 	// not that was what ended the splice.
@@ -73,10 +75,11 @@ type Splice struct {
 	toUpstream, toClient direction
 	watch                watch
 
-	how    Ending // the first that was noted
-	cause  error
-	closed bool
-	told   bool // that it has ended
+	how     Ending // the first that was noted
+	cause   error
+	closing bool // nothing more is read; what was read is still delivered
+	closed  bool
+	told    bool // that it has ended
 
 	place place // among what waits for its descriptors
 }
@@ -90,7 +93,7 @@ func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 	s.upstream = side{reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
 	s.toUpstream = direction{from: &s.client, to: &s.upstream, back: &s.toClient, moves: &s.watch.toUpstream, total: o.ToUpstream}
 	s.toClient = direction{from: &s.upstream, to: &s.client, back: &s.toUpstream, moves: &s.watch.toClient, total: o.ToClient, first: o.FirstReply}
-	s.watch.idle, s.watch.linger, s.watch.cut = o.Idle, min(o.Linger, o.Idle), s.timeUp
+	s.watch.idle, s.watch.linger = o.Idle, min(o.Linger, o.Idle)
 
 	s.mu.Lock()
 	err := s.client.takeOver(s, client)
@@ -98,7 +101,7 @@ func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 		err = other
 	}
 	if err == nil {
-		s.watch.start()
+		s.watch.start(e.now(), s.look)
 		err = e.enter(s)
 	}
 	if err != nil {
@@ -143,9 +146,6 @@ func (s *Splice) Cut(how Ending, cause error) {
 		go s.tell() // Done may take locks that the caller holds
 	}
 }
-
-// timeUp is called by the watch.
-func (s *Splice) timeUp(how Ending) { s.Cut(how, nil) }
 
 // note says how the splice ended, unless that was said before: what follows
 // the first bad end is its consequence.

@@ -2,6 +2,7 @@ package splice_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // engines calls f for an Engine of each kind: one with loops, and one whose
 // splices are waited for by goroutines, as where there is no epoll.
 func engines(t *testing.T, f func(t *testing.T, e *splice.Engine)) {
-	for name, e := range map[string]*splice.Engine{"loops": newEngine(t, 2), "one loop": newEngine(t, 1), "goroutines": new(splice.Engine)} {
+	for name, e := range map[string]*splice.Engine{"loops": newEngine(t, 2), "one loop": newEngine(t, 1), "goroutines": splice.NewWaiting()} {
 		t.Run(name, func(t *testing.T) {
 			f(t, e)
 			if !t.Failed() { // else it may be that a splice has not ended
@@ -93,7 +94,7 @@ type halfCloser interface {
 // start starts a splice, and returns where its result comes.
 func start(e *splice.Engine, client, upstream net.Conn, o splice.Options) (*splice.Splice, chan splice.Result) {
 	results := make(chan splice.Result, 2)
-	o.Idle, o.Linger = time.Hour, time.Hour
+	o.Idle, o.Linger = time.Hour, cmp.Or(o.Linger, time.Hour)
 	o.Done = func(r splice.Result) { results <- r }
 	return e.Start(client, upstream, o), results
 }

@@ -1,119 +1,126 @@
 package splice
 
-import (
-	"sync"
-	"sync/atomic"
-	"time"
+import "time"
+
+// looks is how many times within a limit the watch looks whether the peers have
+// acknowledged anything. So a limit ends at most one part in that many late.
+const looks = 24
+
+const (
+	// firstPause and lastPause bound the time between two looks at whether a
+	// side that is being closed has everything. Each is twice as long as the one
+	// before.
+	firstPause = time.Millisecond
+	lastPause  = 64 * time.Millisecond
+
+	// settle is how long a peer has had everything before it is sent a reset.
+	// Some systems discard what an application has not read when one arrives.
+	settle = 50 * time.Millisecond
 )
 
-// looks is how often a limit's time is divided to look whether anything
-// happened: a limit is kept to within one part in that many.
-const looks = 8
-
-// A watch bounds how long nothing happens to a splice.
+// A watch bounds how long nothing moves through a splice. A byte moves when it is
+// read, when the kernel takes it, and when the peer acknowledges it. Times are of
+// the Engine's clock. Splice.mu guards a watch.
 type watch struct {
 	idle, linger         time.Duration
-	cut                  func(Ending)
 	toUpstream, toClient progress
 
-	mu    sync.Mutex
-	timer *time.Timer
-	half  bool // one direction is over
-	done  bool // both are
+	timer   *time.Timer
+	looked  time.Duration
+	half    bool // one direction is over
+	closing bool // nothing more is read
+	began   time.Duration
+	pause   time.Duration
+	done    bool
 }
 
-// A progress is what a watch sees of a direction: a number that grows with
-// everything that happens, and is odd while something waits to be sent. So one
-// timer can watch it, and no read or write sets one.
+// A progress is what a watch knows of one direction.
 type progress struct {
-	activity atomic.Uint64
-
-	// Of the watch: the activity last seen, and when it was first seen.
-	seen  uint64
-	since time.Time
+	last        time.Duration // when bytes moved last
+	waits       bool          // bytes are queued: the kernel does not take them
+	undelivered int           // not acknowledged at the last look
 }
 
-// moved says that bytes have moved.
-func (p *progress) moved() { p.activity.Add(2) }
-
-// began says that something waits to be sent, ended that it does no more.
-func (p *progress) began() { p.activity.Store(p.activity.Load()&^1 + 3) }
-func (p *progress) ended() { p.activity.Store(p.activity.Load()&^1 + 2) }
-
-// start starts the one timer.
-func (w *watch) start() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	w.toUpstream.since, w.toClient.since = now, now
-	w.timer = time.AfterFunc(w.idle/looks, w.look)
+// acknowledged notes how many bytes the peer has not acknowledged. That it is more
+// than before is no progress of the peer's: what was written has been noted.
+func (p *progress) acknowledged(now time.Duration, undelivered int) {
+	if undelivered < p.undelivered {
+		p.last = now
+	}
+	p.undelivered = undelivered
 }
 
-// startLinger is called as a direction ends: from now on the other one has
-// less time to stay silent.
-func (w *watch) startLinger() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// start starts the one timer, which calls look.
+func (w *watch) start(now time.Duration, look func()) {
+	w.toUpstream.last, w.toClient.last, w.looked = now, now, now
+	w.timer = time.AfterFunc(w.idle/looks, look)
+}
+
+// startLinger is called when a direction is over: the other one has less time to
+// stay silent from now on.
+func (w *watch) startLinger(now time.Duration) {
 	if w.done || w.half {
 		return
 	}
 	w.half = true
-	now := time.Now()
-	w.toUpstream.since, w.toClient.since = now, now
-	if w.timer.Stop() { // else look is about to run, and sets it
-		w.timer.Reset(w.linger / looks)
-	}
+	w.toUpstream.last, w.toClient.last = now, now
+	w.timer.Reset(w.linger / looks)
+}
+
+// startClosing is called when nothing more is read: from now on the watch looks
+// often, until all is delivered.
+func (w *watch) startClosing(now time.Duration) {
+	w.closing, w.began, w.pause = true, now, firstPause
+	w.timer.Reset(w.pause)
+}
+
+// waitMore has the timer look again at a side that is being closed.
+func (w *watch) waitMore() {
+	w.pause = min(2*w.pause, lastPause)
+	w.timer.Reset(w.pause)
+}
+
+// gaveUp reports whether a direction has delivered nothing for too long since the
+// splice began to close.
+func (w *watch) gaveUp(p *progress, now time.Duration) bool {
+	return w.closing && now-max(p.last, w.began) >= w.linger
 }
 
 func (w *watch) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.done = true
 	if w.timer != nil {
 		w.timer.Stop()
 	}
 }
 
-// look looks whether a limit has been passed. The timer runs it.
-func (w *watch) look() {
-	if how := w.passed(time.Now()); how != "" {
-		w.cut(how)
-	}
-}
+// passed returns which limit has passed, "" if none has: then the timer runs
+// again. It is told how many bytes each side has not acknowledged.
+func (w *watch) passed(now time.Duration, upstream, client int) Ending {
+	moved := max(w.toUpstream.last, w.toClient.last) > w.looked
+	w.toUpstream.acknowledged(now, upstream)
+	w.toClient.acknowledged(now, client)
+	w.looked = now
 
-// passed returns which limit has been passed at now, if one has, and else
-// starts the timer again.
-func (w *watch) passed(now time.Time) Ending {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.done {
-		return ""
+	limit, how := w.idle, Idle
+	if w.half && !w.toUpstream.waits && !w.toClient.waits && w.linger < w.idle {
+		limit, how = w.linger, Linger
 	}
-	up, upWaits := w.toUpstream.look(now)
-	down, downWaits := w.toClient.look(now)
-	quiet, waits := min(up, down), upWaits || downWaits
-	switch {
-	case upWaits && up >= w.idle, downWaits && down >= w.idle:
-		return Idle // a side reads nothing, whatever else goes on
-	case quiet >= w.idle:
-		return Idle
-	case w.half && !waits && quiet >= w.linger:
-		return Linger
+	left := max(w.toUpstream.last, w.toClient.last) + limit - now
+	if left <= 0 {
+		return how
 	}
-	every := w.idle
-	if w.half {
-		every = w.linger
+	for _, p := range []*progress{&w.toUpstream, &w.toClient} {
+		if p.waits { // whatever else moves
+			if left = min(left, p.last+w.idle-now); left <= 0 {
+				return Idle
+			}
+		}
 	}
-	w.timer.Reset(every / looks)
+	// With nothing on its way there is nothing to be acknowledged.
+	pause := limit / 2
+	if moved || upstream > 0 || client > 0 {
+		pause = limit / looks
+	}
+	w.timer.Reset(min(left, pause))
 	return ""
-}
-
-// look returns for how long nothing has happened, as far as looking now and
-// then can tell, and whether something waits to be sent.
-func (p *progress) look(now time.Time) (quiet time.Duration, waits bool) {
-	activity := p.activity.Load()
-	if activity != p.seen {
-		p.seen, p.since = activity, now
-	}
-	return now.Sub(p.since), activity%2 == 1
 }

@@ -6,23 +6,40 @@ import (
 	"time"
 )
 
-// watched returns a watch, in a bubble of its own time, and a channel that says
-// what it cuts.
-func watched(t *testing.T, idle, linger time.Duration) (*watch, chan Ending) {
-	cut := make(chan Ending, 1)
-	w := &watch{idle: idle, linger: linger, cut: func(how Ending) { cut <- how }}
-	w.start()
-	t.Cleanup(w.stop)
-	return w, cut
+// A watched is a watch in a bubble of its own time.
+type watched struct {
+	*watch
+	began            time.Time
+	upstream, client int // not acknowledged
+	cut              chan Ending
 }
 
-// cutWithin checks that it cuts between limit and a little later, and as what.
-func cutWithin(t *testing.T, cut chan Ending, limit time.Duration, how Ending) {
+func watching(t *testing.T, idle, linger time.Duration) *watched {
+	w := &watched{watch: &watch{idle: idle, linger: linger}, began: time.Now(), cut: make(chan Ending, 1)}
+	w.start(0, func() {
+		if how := w.passed(w.now(), w.upstream, w.client); how != "" {
+			w.stop()
+			w.cut <- how
+		}
+	})
+	t.Cleanup(w.stop)
+	return w
+}
+
+func (w *watched) now() time.Duration { return time.Since(w.began) }
+
+func (w *watched) moved(p *progress) { p.last = w.now() }
+
+// waits says that bytes are queued in a direction from now on.
+func (w *watched) waits(p *progress) { p.last, p.waits = w.now(), true }
+
+// cutsWithin checks that it cuts at limit or at most 5 % later, and as what.
+func (w *watched) cutsWithin(t *testing.T, limit time.Duration, how Ending) {
 	t.Helper()
 	begin := time.Now()
-	got := <-cut
-	if passed := time.Since(begin); passed < limit || passed > limit+limit/looks {
-		t.Errorf("cut after %v, want about %v", passed, limit)
+	got := <-w.cut
+	if passed := time.Since(begin); passed < limit || passed > limit+limit/20 {
+		t.Errorf("cut after %v, want %v", passed, limit)
 	}
 	if got != how {
 		t.Errorf("called %q, want %q", got, how)
@@ -30,23 +47,24 @@ func cutWithin(t *testing.T, cut chan Ending, limit time.Duration, how Ending) {
 }
 
 func TestWatchCutsTheIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, cut := watched(t, time.Hour, time.Minute)
-		for range 100 { // a byte in either direction now and then
-			time.Sleep(40 * time.Minute)
-			w.toClient.moved()
-			time.Sleep(40 * time.Minute)
-			w.toUpstream.moved()
-		}
-		time.Sleep(time.Hour / looks) // it looked and saw the last
-		cutWithin(t, cut, 52*time.Minute, Idle)
-	})
+	for _, pause := range []time.Duration{time.Second, time.Minute, 17 * time.Minute, 40 * time.Minute, 59 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			w := watching(t, time.Hour, time.Minute)
+			for range 100 { // a byte in either direction now and then
+				time.Sleep(pause)
+				w.moved(&w.toClient)
+				time.Sleep(pause)
+				w.moved(&w.toUpstream)
+			}
+			w.cutsWithin(t, time.Hour, Idle)
+		})
+	}
 }
 
 func TestWatchCutsAStalledWriteOfABusyConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, cut := watched(t, time.Hour, time.Minute)
-		w.toClient.began() // something waits to be sent, for ever
+		w := watching(t, time.Hour, time.Minute)
+		w.waits(&w.toClient) // for ever
 		stop := make(chan struct{})
 		go func() {
 			for {
@@ -54,61 +72,89 @@ func TestWatchCutsAStalledWriteOfABusyConnection(t *testing.T) {
 				case <-stop:
 					return
 				case <-time.After(time.Second):
-					w.toUpstream.moved()
+					w.moved(&w.toUpstream)
 				}
 			}
 		}()
-		cutWithin(t, cut, time.Hour, Idle)
+		w.cutsWithin(t, time.Hour, Idle)
 		close(stop)
+	})
+}
+
+// What a peer acknowledges of what the kernel holds is progress too.
+func TestWatchSeesWhatIsAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, time.Hour, time.Minute)
+		w.moved(&w.toClient)
+		for w.client = 100; w.client > 40; w.client-- {
+			time.Sleep(20 * time.Minute)
+		}
+		w.cutsWithin(t, time.Hour, Idle)
+	})
+	synctest.Test(t, func(t *testing.T) { // but not that there is more
+		w := watching(t, time.Hour, time.Minute)
+		time.Sleep(30 * time.Minute)
+		w.client = 100
+		w.moved(&w.toClient)
+		w.cutsWithin(t, time.Hour, Idle)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, time.Hour, time.Minute)
+		w.client = 100
+		w.startLinger(0)
+		for range 50 {
+			time.Sleep(20 * time.Second)
+			w.client--
+		}
+		w.cutsWithin(t, time.Minute, Linger)
 	})
 }
 
 func TestWatchLingersAfterAHalfClose(t *testing.T) {
 	t.Run("only so long in silence", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w, cut := watched(t, time.Hour, time.Minute)
+			w := watching(t, time.Hour, time.Minute)
 			time.Sleep(50 * time.Minute) // which do not count against it
-			w.startLinger()
-			cutWithin(t, cut, time.Minute, Linger)
+			w.startLinger(w.now())
+			w.cutsWithin(t, time.Minute, Linger)
 		})
 	})
 	t.Run("renewed by each byte", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w, cut := watched(t, time.Hour, time.Minute)
-			w.startLinger()
+			w := watching(t, time.Hour, time.Minute)
+			w.startLinger(w.now())
 			for range 100 {
 				time.Sleep(50 * time.Second)
-				w.toClient.moved()
+				w.moved(&w.toClient)
 			}
-			time.Sleep(time.Minute / looks)
-			cutWithin(t, cut, 52*time.Second, Linger)
+			w.cutsWithin(t, time.Minute, Linger)
 		})
 	})
 	t.Run("but a slow reader has the idle time", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w, cut := watched(t, time.Hour, time.Minute)
-			w.toClient.began()
-			w.startLinger()
-			cutWithin(t, cut, time.Hour, Idle)
+			w := watching(t, time.Hour, time.Minute)
+			w.startLinger(w.now())
+			w.waits(&w.toClient)
+			w.cutsWithin(t, time.Hour, Idle)
 		})
 	})
 	t.Run("and never longer than idle", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { // as the gateway passes it on
-			w, cut := watched(t, time.Minute, min(time.Hour, time.Minute))
-			w.startLinger()
-			cutWithin(t, cut, time.Minute, Idle)
+			w := watching(t, time.Minute, min(time.Hour, time.Minute))
+			w.startLinger(w.now())
+			w.cutsWithin(t, time.Minute, Idle)
 		})
 	})
 }
 
 func TestWatchStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, cut := watched(t, time.Minute, time.Minute)
-		w.startLinger()
+		w := watching(t, time.Minute, time.Minute)
+		w.startLinger(w.now())
 		w.stop()
 		time.Sleep(24 * time.Hour)
 		select {
-		case <-cut:
+		case <-w.cut:
 			t.Error("cut")
 		default:
 		}

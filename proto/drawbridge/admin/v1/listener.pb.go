@@ -825,7 +825,9 @@ func (x *ListenerTimeouts) GetHeaderRead() *durationpb.Duration {
 type TcpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Once one side has ended its stream, how long the other may stay silent
-	// before the connection is closed. Default: 60s.
+	// before the connection is closed. Also how long a peer may acknowledge
+	// nothing of what is still to be delivered to it after the other side has
+	// broken its stream. Default: 60s.
 	Linger        *durationpb.Duration `protobuf:"bytes,1,opt,name=linger,proto3" json:"linger,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,218 @@
+package splice_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+var allVersions = []uint16{0, tls.VersionTLS12, tls.VersionTLS13}
+
+// An ending is a splice that is about to end: its sender sends to its receiver.
+type ending struct {
+	sender, receiver net.Conn
+	raw              *net.TCPConn // beneath the sender
+	down             bool         // the sender is the upstream
+	delivered        *atomic.Uint64
+	results          chan splice.Result
+}
+
+// endings calls f for each direction, version of the receiver's TLS (0: plaintext)
+// and kind of Engine. The sender speaks TLS if told.
+func endings(t *testing.T, secure bool, linger time.Duration, versions []uint16, f func(t *testing.T, e *ending)) {
+	ca := certstest.NewCA(t)
+	for _, down := range []bool{false, true} {
+		for _, version := range versions {
+			t.Run(fmt.Sprintf("from the upstream %v, to %s", down, tls.VersionName(version)), func(t *testing.T) {
+				engines(t, func(t *testing.T, engine *splice.Engine) {
+					from, to := connect(t, "tcp"), connect(t, "tcp")
+					x := &ending{sender: from.far, receiver: to.far, raw: from.far.(*net.TCPConn), down: down, delivered: new(atomic.Uint64)}
+					var fromNear, toNear net.Conn = from.near, to.near
+					if secure {
+						fromNear, x.sender = from.secure(t, ca, tls.VersionTLS13)
+					}
+					if version != 0 {
+						toNear, x.receiver = to.secure(t, ca, version)
+					}
+					o := splice.Options{ToUpstream: x.delivered, Linger: linger}
+					if down {
+						fromNear, toNear = toNear, fromNear
+						o.ToUpstream, o.ToClient = nil, x.delivered
+					}
+					_, x.results = start(engine, fromNear, toNear, o)
+					f(t, x)
+				})
+			})
+		}
+	}
+}
+
+// called returns what the end of the sender is called.
+func (x *ending) called(client, upstream splice.Ending) splice.Ending {
+	if x.down {
+		return upstream
+	}
+	return client
+}
+
+// wantBrokenOff reads to the end, and expects a reset after all of want.
+func (x *ending) wantBrokenOff(t *testing.T, want []byte) {
+	t.Helper()
+	got, err := io.ReadAll(x.receiver)
+	if !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, want %d", len(got), len(want))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the stream ends with %v, want a reset", err)
+	}
+}
+
+// What came before a stream of TLS broke off without close_notify arrives whole,
+// and does not look whole.
+func TestWhatATruncatedStreamBroughtIsDelivered(t *testing.T) {
+	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18) // 4 MiB
+	endings(t, true, time.Hour, allVersions, func(t *testing.T, x *ending) {
+		go func() {
+			x.sender.Write(sent)
+			x.raw.CloseWrite()
+		}()
+		x.wantBrokenOff(t, sent)
+		want := x.called(splice.ClientTruncated, splice.UpstreamTruncated)
+		if r := wait(t, x.results); r.How != want || max(r.ToUpstream, r.ToClient) != uint64(len(sent)) {
+			t.Errorf("%+v, want %q", r, want)
+		}
+	})
+}
+
+// So does what came before a reset.
+func TestWhatAResetStreamBroughtIsDelivered(t *testing.T) {
+	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<14) // 256 KiB
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %v", secure), func(t *testing.T) {
+			endings(t, secure, time.Hour, allVersions, func(t *testing.T, x *ending) {
+				if _, err := x.sender.Write(sent); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the gateway has all", func() bool { return x.delivered.Load() == uint64(len(sent)) })
+				x.raw.SetLinger(0)
+				x.raw.Close()
+				x.wantBrokenOff(t, sent)
+				want := x.called(splice.ClientReset, splice.UpstreamReset)
+				if r := wait(t, x.results); r.How != want {
+					t.Errorf("%+v, want %q", r, want)
+				}
+			})
+		})
+	}
+}
+
+// What waits to be delivered waits for as long as its receiver takes some of it,
+// and no longer.
+func TestUndeliveredBytesWaitForProgress(t *testing.T) {
+	const linger = 300 * time.Millisecond
+	sent := make([]byte, 1<<20)
+	endings(t, true, linger, []uint16{0}, func(t *testing.T, x *ending) {
+		t.Parallel()
+		go func() {
+			x.sender.Write(sent)
+			x.raw.CloseWrite()
+		}()
+		got := 0
+		for begun, buf := time.Now(), make([]byte, 8<<10); time.Since(begun) < 3*linger; time.Sleep(linger / 20) {
+			n, err := x.receiver.Read(buf)
+			if got += n; err != nil {
+				t.Fatalf("after %d bytes: %v", got, err)
+			}
+		}
+		if r := wait(t, x.results); r.How != x.called(splice.ClientTruncated, splice.UpstreamTruncated) {
+			t.Errorf("%+v", r)
+		}
+		if _, err := io.Copy(io.Discard, x.receiver); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the stream ends with %v, want a reset", err)
+		}
+	})
+}
+
+// An upstream that answers early, ends its stream and resets what comes then does
+// not keep its answer from a client that goes on sending.
+func TestAnEarlyAnswerIsDelivered(t *testing.T) {
+	ca := certstest.NewCA(t)
+	answer := bytes.Repeat([]byte("too large\n"), 1<<15)
+	engines(t, func(t *testing.T, e *splice.Engine) {
+		client, upstream := connect(t, "tcp"), connect(t, "tcp")
+		raw := upstream.far.(*net.TCPConn)
+		near, far := upstream.secure(t, ca, tls.VersionTLS13)
+		var delivered atomic.Uint64
+		_, results := start(e, client.near, near, splice.Options{ToClient: &delivered})
+		client.far.Write([]byte("some"))
+		if _, err := io.ReadFull(far, make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+		client.far.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		for chunk := make([]byte, 1<<20); ; { // until every buffer on the way is full
+			if _, err := client.far.Write(chunk); err != nil {
+				break
+			}
+		}
+		if _, err := far.Write(answer); err != nil {
+			t.Fatal(err)
+		}
+		far.CloseWrite()
+		eventually(t, "the gateway has all", func() bool { return delivered.Load() == uint64(len(answer)) })
+		raw.Close() // with bytes unread, and so a reset
+		got, err := io.ReadAll(client.far)
+		if !bytes.Equal(got, answer) {
+			t.Errorf("got %d bytes of %d, then %v", len(got), len(answer), err)
+		}
+		wait(t, results)
+	})
+}
+
+// What the peers of many splices have sent arrives, whatever its end.
+func TestManyTruncatedStreamsAtOnce(t *testing.T) {
+	ca := certstest.NewCA(t)
+	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18)
+	engines(t, func(t *testing.T, e *splice.Engine) {
+		var all sync.WaitGroup
+		for range 40 {
+			client, upstream := connect(t, "tcp"), connect(t, "tcp")
+			raw := upstream.far.(*net.TCPConn)
+			near, far := upstream.secure(t, ca, tls.VersionTLS13)
+			_, results := start(e, client.near, near, splice.Options{})
+			all.Go(func() {
+				far.Write(sent)
+				raw.Close()
+			})
+			all.Go(func() {
+				got, err := io.ReadAll(client.far)
+				if !bytes.Equal(got, sent) || !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("got %d bytes of %d, then %v", len(got), len(sent), err)
+				}
+				client.far.Close()
+				wait(t, results)
+			})
+		}
+		all.Wait()
+	})
+}
+
+// eventually waits for a condition that nothing signals.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never came true: %s", what)
+		}
+	}
+}
