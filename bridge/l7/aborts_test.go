@@ -22,6 +22,7 @@ import (
 
 	h2 "github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
@@ -103,7 +104,7 @@ func abortExchanges(t *testing.T, n int) {
 	var requests, gone uint64
 	for _, s := range servers {
 		for code, n := range s.Stats().Requests {
-			if requests += n; code == statusClientGone {
+			if requests += n; code == policy.StatusClientGone {
 				gone += n
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
 // requests counts what reaches an upstream, by path.
@@ -142,7 +144,7 @@ func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
 				slices.Sort(names)
 				got <- names
 			}), "h2", "http/1.1")))
-			table.Default.RequestHeaders = HeaderRules{Remove: []string{"x-role"}, Set: values("X-Tenant: a")}
+			table.Default.RequestHeaders = policy.HeaderRules{Remove: []string{"x-role"}, Set: values("X-Tenant: a")}
 			_, address := w.gateway(fixed(table))
 			r, _ := http.NewRequest("POST", scheme+"://"+address, io.MultiReader(strings.NewReader("body")))
 			r.Trailer = http.Header{"Sum": {"1"}, "X-Forwarded-For": {"6.6.6.6"}, "Forwarded": {"for=6.6.6.6"}, "X_forwarded_host": {"x"}, "X-Role": {"admin"}, "X-Tenant": {"b"}}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -27,12 +28,8 @@ type conn struct {
 	server *Server
 	sock   *socket.Socket       // on top of it, once it is tracked
 	who    proxyproto.Announced // nobody before its PROXY protocol header was read
-	client string               // IP address; "" where there is none
-	addr   netip.Addr           // the same; invalid where there is none
-	port   string               // that the client connected to; "" where there is none
-	tls    bool
+	facts  policy.Connection
 
-	session   session           // of TLS
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
@@ -244,14 +241,14 @@ func (s *Server) track(c *conn, t *Table) bool {
 		return false
 	}
 	if t.MaxConnections > 0 && len(s.conns) >= t.MaxConnections ||
-		t.MaxPerClient > 0 && c.client != "" && s.perClient[c.client] >= t.MaxPerClient {
+		t.MaxPerClient > 0 && c.facts.Client != "" && s.perClient[c.facts.Client] >= t.MaxPerClient {
 		s.counters.rejected.Add(1)
-		s.log.Debug("connection refused: limit reached", "client", c.client)
+		s.log.Debug("connection refused: limit reached", "client", c.facts.Client)
 		return false
 	}
 	s.conns[c] = true
-	if c.client != "" {
-		s.perClient[c.client]++
+	if c.facts.Client != "" {
+		s.perClient[c.facts.Client]++
 	}
 	s.startClockLocked()
 	s.counters.accepted.Add(1)
@@ -263,23 +260,23 @@ func (s *Server) track(c *conn, t *Table) bool {
 
 // is notes whose the connection is.
 func (c *conn) is(who proxyproto.Announced) {
-	c.who, c.addr = who, addressOf(who.Source)
-	if c.addr.IsValid() {
-		c.client = c.addr.String()
+	c.who, c.facts.Source, c.facts.Address = who, who.Source, addressOf(who.Source)
+	if c.facts.Address.IsValid() {
+		c.facts.Client = c.facts.Address.String()
 	}
 	if to, ok := who.Destination.(*net.TCPAddr); ok {
-		c.port = strconv.Itoa(to.Port)
+		c.facts.Port = strconv.Itoa(to.Port)
 	}
 }
 
 // admits reports whether t serves whose connection it is. Of those that a trusted
 // proxy brings each request is judged by itself.
 func (s *Server) admits(c *conn, t *Table) bool {
-	if t.Access.Serves(c.addr) || t.TrustedProxies.Has(c.who.Source) {
+	if t.Access.Serves(c.facts.Address) || t.TrustedProxies.Has(c.who.Source) {
 		return true
 	}
 	s.counters.denied.Add(1)
-	s.log.Debug("connection refused: the client has no access", "client", c.client)
+	s.log.Debug("connection refused: the client has no access", "client", c.facts.Client)
 	return false
 }
 
@@ -288,7 +285,7 @@ func (s *Server) announced(c *conn, t *Table) bool {
 	who, err := t.ProxyProtocol.Accept(c.Conn, t.handshakeTimeout())
 	if err != nil {
 		reason := s.counters.unannounced.Add(err)
-		s.log.Debug("connection refused", "client", c.Conn.RemoteAddr().String(), "reason", string(reason), "error", printable(err))
+		s.log.Debug("connection refused", "client", c.Conn.RemoteAddr().String(), "reason", string(reason), "error", policy.Printable(err))
 		return false
 	}
 	if !s.limited(c, t, who) {
@@ -309,8 +306,8 @@ func (s *Server) limited(c *conn, t *Table, who proxyproto.Announced) bool {
 		s.log.Debug("connection refused: limit reached", "client", addr.String())
 		return false
 	}
-	if c.is(who); c.client != "" {
-		s.perClient[c.client]++
+	if c.is(who); c.facts.Client != "" {
+		s.perClient[c.facts.Client]++
 	}
 	return true
 }
@@ -319,9 +316,9 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if c.client != "" {
-		if s.perClient[c.client]--; s.perClient[c.client] == 0 {
-			delete(s.perClient, c.client)
+	if c.facts.Client != "" {
+		if s.perClient[c.facts.Client]--; s.perClient[c.facts.Client] == 0 {
+			delete(s.perClient, c.facts.Client)
 		}
 	}
 	s.counters.open.Add(-1)
@@ -344,18 +341,18 @@ func (s *Server) start(c *conn, t *Table) {
 		s.serveConn(c, nil, t.settings())
 		return
 	}
-	c.tls = true
+	c.facts.TLS = true
 	tc := t.TLS.Conn(c.sock)
 	begun := time.Now()
 	if err := s.handshake(tc, t); err != nil {
 		c.sock.Close()
 		reason := certs.ClassifyAccept(err)
 		s.counters.handshakeFailed(reason)
-		s.log.Debug("client handshake failed", "client", c.client, "reason", string(reason), "error", printable(err))
+		s.log.Debug("client handshake failed", "client", c.facts.Client, "reason", string(reason), "error", policy.Printable(err))
 		s.work.Done()
 		return
 	}
-	c.session = newSession(tc.ConnectionState())
+	c.facts.Session = policy.NewSession(tc.ConnectionState())
 	c.handshake = time.Since(begun)
 	go s.serveConn(c, tc, t.settings())
 }

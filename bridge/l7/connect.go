@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// The counterpart of websocket.go: an upstream that is spoken to in HTTP/2 is
+// The counterpart of policy/websocket.go: an upstream that is spoken to in HTTP/2 is
 // asked for a WebSocket with an extended CONNECT (RFC 8441), and what it says to
 // that is made the response that HTTP/1.1 would have. Everything between the two
 // sees HTTP/1.1.
@@ -27,15 +27,12 @@ var (
 	errHandshake = errors.New("a WebSocket that is asked for without GET, or without one Sec-WebSocket-Key of 16 bytes")
 )
 
-// isWebSocket reports whether an upgrade is to WebSocket.
-func isWebSocket(upgrade string) bool { return message.EqualFold(upgrade, "websocket") }
-
 // findUpgrade is find for a request that asks for another protocol. An endpoint
 // that speaks HTTP/1.1 too is asked in that, on a connection of its own, unless it
 // has said that it takes the request in HTTP/2.
 func (p *pool) findUpgrade(x *exchange) (back, bool, error) {
 	only := p.back.options.Protocol == HTTP2
-	if only || isWebSocket(x.request.Upgrade) && p.mayShare() && p.mayConnect() {
+	if only || message.IsWebSocket(x.facts.Request.Upgrade) && p.mayShare() && p.mayConnect() {
 		stream, m, allowed, err := p.shareConnecting(x)
 		if err != nil {
 			x.noted.dialled(m)
@@ -91,7 +88,7 @@ type connecting struct {
 
 // Send is the back's. The stream's other side stays open: it is the WebSocket's.
 func (c *connecting) Send(r *message.Request, _ bool) error {
-	if !isWebSocket(r.Upgrade) {
+	if !message.IsWebSocket(r.Upgrade) {
 		return errNoUpgrade
 	}
 	key, _ := r.Fields.Get("Sec-WebSocket-Key")
@@ -99,7 +96,7 @@ func (c *connecting) Send(r *message.Request, _ bool) error {
 	if err != nil || len(nonce) != 16 || r.Fields.Count("Sec-WebSocket-Key") > 1 || r.Method != "GET" {
 		return errHandshake
 	}
-	c.accept = acceptOf(key)
+	c.accept = message.WebSocketAccept(key)
 	connect := *r // which may be sent again otherwise
 	connect.Method, connect.Protocol, connect.Upgrade, connect.Length = "CONNECT", "websocket", "", -1
 	connect.Fields = make(message.Fields, 0, len(r.Fields))

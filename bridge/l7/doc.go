@@ -5,9 +5,8 @@
 // A request is an exchange between a front, the client's half, and a back, the
 // upstream's; any front meets any back (exchange.go). HTTP/1.1's are here
 // (front1.go, back1.go), over the codec of bridge/l7/http1, HTTP/2's are streams
-// of bridge/l7/http2. What is decided about a request, its target (target.go),
-// its header (header.go) and what a failure is answered with (answer.go), knows
-// neither.
+// of bridge/l7/http2. What a request and its response say is decided by
+// bridge/l7/policy, which knows neither version.
 //
 // A Server owns its connections from accept until they are closed, those that
 // were upgraded included. A Back owns the connections to one upstream that wait

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
@@ -176,7 +178,7 @@ func TestAClientThatHangsUpIsSeen(t *testing.T) {
 		case <-time.After(patience):
 			t.Errorf("%s: nobody sees it", tls.VersionName(version))
 		}
-		eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[statusClientGone] == 1 && st.Open == 0 })
+		eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[policy.StatusClientGone] == 1 && st.Open == 0 })
 	}
 }
 

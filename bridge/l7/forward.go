@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -37,10 +38,10 @@ func (e *bodyError) Unwrap() error { return e.err }
 
 // forward carries the request to an upstream and the response back.
 func (x *exchange) forward() {
-	path, err := x.action.Forward.Rewrite.Apply(x.target.path)
+	path, err := x.action.Forward.Rewrite.Apply(x.facts.Target.Path)
 	if err != nil {
-		x.server.log.Debug("request refused", "client", x.client, "route", x.action.Route, "error", "rewritten: "+printable(err))
-		x.answer(badRequest)
+		x.server.log.Debug("request refused", "client", x.facts.Client, "route", x.action.Route, "error", "rewritten: "+policy.Printable(err))
+		x.answer(policy.BadRequest)
 		return
 	}
 	x.back = x.action.Forward.Backs.Pick()
@@ -48,19 +49,15 @@ func (x *exchange) forward() {
 		x.failed(upstream.ErrNoEndpoint)
 		return
 	}
-	if x.target.host == "" && x.back.options.Upstream.FromHost() {
-		x.answer(badRequest) // there is no name to ask the upstream for
+	if x.facts.Target.Host == "" && x.back.options.Upstream.FromHost() {
+		x.answer(policy.BadRequest) // there is no name to ask the upstream for
 		return
 	}
-	r := x.request
-	x.hash = x.hashKey()
-	x.setForwarding()
-	x.setCertificate()
-	x.setRequestID()
-	x.makeTrace()
-	x.action.RequestHeaders.applyRequest(x)
-	x.cleanAnnouncement()
-	r.Target = x.target.request(path, r.Target)
+	r := x.facts.Request
+	x.facts.Upstream = x.back.options.Upstream.Name()
+	x.hash = x.facts.HashKey(x.back.options.Upstream.Hash())
+	x.prepareRequest()
+	r.Target = x.facts.Target.WithPath(path, r.Target)
 	if x.expects {
 		r.Fields.Add("Expect", "100-continue")
 	}
@@ -92,6 +89,21 @@ func (x *exchange) forward() {
 	x.replay = nil
 }
 
+// prepareRequest gives the request the header that the upstream is sent.
+func (x *exchange) prepareRequest() {
+	f, t := &x.facts, x.table
+	f.SetForwarding(t.Forwarding)
+	f.SetCertificate(t.ClientCertificate)
+	f.SetRequestID(t.RequestIDField)
+	if t.MakeTrace {
+		policy.BeginTrace(&f.Request.Fields, &x.server.entropy)
+	}
+	rules := &x.action.RequestHeaders
+	rules.ApplyRequest(f)
+	x.protected = policy.Protected{Rules: rules, RequestIDField: t.RequestIDField, Traces: t.MakeTrace}
+	x.protected.CleanAnnouncement(f.Request)
+}
+
 // leave gives back what the exchange has of its upstream, if anything.
 func (x *exchange) leave() {
 	x.turn.End()
@@ -112,7 +124,7 @@ func (x *exchange) quit() {
 func (x *exchange) choose() {
 	x.turn.End()
 	x.turn.Begin(x.back.options.Upstream, x.hash)
-	if x.request.Upgrade != "" && x.back.options.Protocol != HTTP2 {
+	if x.facts.Request.Upgrade != "" && x.back.options.Protocol != HTTP2 {
 		x.turn.Exclusive()
 	}
 }
@@ -180,12 +192,12 @@ const maxTries = 3
 // upstream can have seen it, or that may be repeated, on a connection that was
 // used before, is sent once more on another.
 func (x *exchange) try(e *upstream.Endpoint) (back, error) {
-	x.endpoint = e
-	x.request.Scheme, x.request.Authority = x.back.scheme(), x.target.authority
-	if x.back.options.SendUpstreamHost || x.request.Authority == "" {
-		x.request.Authority = x.back.host(e)
+	x.endpoint, x.facts.Endpoint = e, e.Address()
+	x.facts.Request.Scheme, x.facts.Request.Authority = x.back.scheme(), x.facts.Target.Authority
+	if x.back.options.SendUpstreamHost || x.facts.Request.Authority == "" {
+		x.facts.Request.Authority = x.back.host(e)
 	}
-	pool := x.back.pool(e, strings.Trim(x.target.host, "[]"), x.conn)
+	pool := x.back.pool(e, strings.Trim(x.facts.Target.Host, "[]"), x.conn)
 	for tries := 1; ; tries++ {
 		b, reused, err := pool.get(x, tries >= maxTries)
 		if err != nil {
@@ -247,7 +259,7 @@ func (x *exchange) repeatable(err error, reused bool) bool {
 		// retries, they decide how often it is asked.
 		return x.retry == nil || !isRefusal(err)
 	}
-	return reused && errors.Is(err, errNoResponse) && isIdempotent(x.request.Method) && x.request.Length == 0
+	return reused && errors.Is(err, errNoResponse) && isIdempotent(x.facts.Request.Method) && x.facts.Request.Length == 0
 }
 
 // isUnsent reports whether nothing of a request can have reached an endpoint,
@@ -274,51 +286,51 @@ func (x *exchange) failed(err error) {
 		return
 	case cause == errCallDeadline: // as its client knows: nobody else need
 		x.noted.reason = reasonOf(cause)
-		s.log.Debug("call was not answered before its deadline", "client", x.client, "upstream", name)
-		x.refuse(gatewayTimeout)
+		s.log.Debug("call was not answered before its deadline", "client", x.facts.Client, "upstream", name)
+		x.refuse(policy.GatewayTimeout)
 		return
 	case errors.Is(err, errCallTimeout):
-		s.log.Debug("request refused", "client", x.client, "error", err)
-		x.refuse(badRequest)
+		s.log.Debug("request refused", "client", x.facts.Client, "error", err)
+		x.refuse(policy.BadRequest)
 		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
 		x.judgeLate()
-		x.logFailure(name, gatewayTimeout.code, cause)
-		x.refuse(gatewayTimeout)
+		x.logFailure(name, policy.GatewayTimeout.Code, cause)
+		x.refuse(policy.GatewayTimeout)
 		return
 	case cause == nil && err == errTryDeadline:
-		x.logFailure(name, gatewayTimeout.code, err)
-		x.refuse(gatewayTimeout)
+		x.logFailure(name, policy.GatewayTimeout.Code, err)
+		x.refuse(policy.GatewayTimeout)
 		return
 	case cause != nil: // or Shutdown has given up waiting
-		s.log.Debug("client left before its request was answered", "client", x.client, "upstream", name)
+		s.log.Debug("client left before its request was answered", "client", x.facts.Client, "upstream", name)
 		x.abort(cause)
 		return
 	case errors.Is(err, errNoWebSocket):
-		x.logFailure(name, badGateway.code, err)
-		x.refuse(badGateway)
+		x.logFailure(name, policy.BadGateway.Code, err)
+		x.refuse(policy.BadGateway)
 		return
 	case errors.Is(err, errNoUpgrade):
 		x.logFailure(name, 501, err)
-		x.refuse(refusal(501))
+		x.refuse(policy.Rejection(501))
 		return
 	case unwritable(err):
-		s.log.Debug("request refused", "client", x.client, "error", printable(err))
+		s.log.Debug("request refused", "client", x.facts.Client, "error", policy.Printable(err))
 		if errors.Is(err, http2.ErrHeadTooLarge) {
-			x.refuse(refusal(431))
+			x.refuse(policy.Rejection(431))
 		} else {
-			x.refuse(badRequest)
+			x.refuse(policy.BadRequest)
 		}
 		return
 	}
-	a := badGateway
+	a := policy.BadGateway
 	switch {
 	case errors.Is(err, upstream.ErrOverloaded):
-		a = overloaded
+		a = policy.Overloaded
 	case errors.Is(err, upstream.ErrNoEndpoint):
-		a = serviceUnavailable
+		a = policy.ServiceUnavailable
 	}
-	x.logFailure(name, a.code, err)
+	x.logFailure(name, a.Code, err)
 	x.refuse(a)
 }
 
@@ -327,22 +339,22 @@ func (x *exchange) badBody(err error, name string) {
 	var malformed *http1.Error
 	switch {
 	case errors.Is(err, errBodyTooLarge):
-		x.server.log.Debug("request's body refused", "client", x.client, "upstream", name, "error", err)
-		x.refuse(refusal(413))
+		x.server.log.Debug("request's body refused", "client", x.facts.Client, "upstream", name, "error", err)
+		x.refuse(policy.Rejection(413))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		x.server.log.Debug("client stopped sending its request's body", "client", x.client, "upstream", name)
-		x.refuse(requestTimeout)
+		x.server.log.Debug("client stopped sending its request's body", "client", x.facts.Client, "upstream", name)
+		x.refuse(policy.RequestTimeout)
 	case errors.As(err, &malformed):
-		x.server.log.Debug("request's body refused", "client", x.client, "upstream", name, "error", printable(err))
-		x.refuse(refusal(malformed.Status))
+		x.server.log.Debug("request's body refused", "client", x.facts.Client, "upstream", name, "error", policy.Printable(err))
+		x.refuse(policy.Rejection(malformed.Status))
 	default:
-		x.server.log.Debug("client broke off its request's body", "client", x.client, "upstream", name)
+		x.server.log.Debug("client broke off its request's body", "client", x.facts.Client, "upstream", name)
 		x.abort(err)
 	}
 }
 
 // refuse answers instead of the upstream.
-func (x *exchange) refuse(a answer) {
+func (x *exchange) refuse(a policy.Answer) {
 	x.front.Refuse()
 	x.answer(a)
 }
@@ -361,7 +373,7 @@ func (x *exchange) logFailure(name string, code int, err error) {
 		endpoint = x.endpoint.Address()
 	}
 	s.log.Warn("request failed", "route", x.action.Route, "upstream", name, "endpoint", endpoint,
-		"code", code, "reason", string(reason), "error", printable(err), "suppressed", suppressed)
+		"code", code, "reason", string(reason), "error", policy.Printable(err), "suppressed", suppressed)
 }
 
 // fail ends the exchange before its time. It may be called by any goroutine.

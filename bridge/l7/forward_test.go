@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -96,8 +97,8 @@ func TestActions(t *testing.T) {
 		fmt.Fprint(rw, r.Header["X-A"], r.Header["X-B"], r.Header["X-C"])
 	})))
 	rules := to(back)
-	rules.RequestHeaders = HeaderRules{Remove: []string{"x-a"}, Set: values("x-b: 2"), Add: values("X-C: 3", "X-C: 4", "Host: evil", "Connection: X-B")}
-	rules.ResponseHeaders = HeaderRules{Remove: []string{"server"}, Set: values("X-Gateway: 1")}
+	rules.RequestHeaders = policy.HeaderRules{Remove: []string{"x-a"}, Set: values("x-b: 2"), Add: values("X-C: 3", "X-C: 4", "Host: evil", "Connection: X-B")}
+	rules.ResponseHeaders = policy.HeaderRules{Remove: []string{"server"}, Set: values("X-Gateway: 1")}
 	exact := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
 	_, address := w.gateway(fixed(&Table{Routes: w.routes(
 		route.Rule[*Action]{Name: "redirect", Path: exact("/old"), Value: &Action{Redirect: &Redirect{}}},

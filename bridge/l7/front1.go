@@ -13,6 +13,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -259,14 +260,14 @@ func (f *front1) badHead(err error) {
 	case errors.As(err, &refused):
 		status = refused.Status
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		status = requestTimeout.code
+		status = policy.RequestTimeout.Code
 	default:
 		return // the client has gone
 	}
-	f.server.log.Debug("request refused", "client", f.conn.client, "error", printable(err))
+	f.server.log.Debug("request refused", "client", f.conn.facts.Client, "error", policy.Printable(err))
 	f.request.Request = http1.Request{Request: message.Request{Fields: f.request.Fields[:0], Major: 1, Minor: 1}}
 	f.body = body{err: err} // nobody knows where the next request begins
-	f.server.refuse(f, &f.request.Request.Request, f.conn, refusal(status))
+	f.server.refuse(f, &f.request.Request.Request, f.conn, policy.Rejection(status))
 }
 
 // wait waits for more from the client, for as long as d; 0: for ever.

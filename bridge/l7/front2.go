@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
 // maxStreams is how many requests a client may have under way on a connection.
@@ -40,10 +41,10 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 
 		ExtendedConnect: true,
 		Refused: func(err *http2.Error) {
-			s.log.Debug("request refused", "client", c.client, "error", printable(err))
+			s.log.Debug("request refused", "client", c.facts.Client, "error", policy.Printable(err))
 		},
 		Panicked: func(value any, stack []byte) {
-			s.log.Error("panic while serving a client's connection", "client", c.client, "panic", value, "stack", string(stack))
+			s.log.Error("panic while serving a client's connection", "client", c.facts.Client, "panic", value, "stack", string(stack))
 		},
 		Wake: c.unpark,
 	})
@@ -66,7 +67,7 @@ func (f *front2) serve() {
 		}
 	}
 	if err != nil {
-		s.log.Debug("client's connection ended", "client", c.client, "error", printable(err))
+		s.log.Debug("client's connection ended", "client", c.facts.Client, "error", policy.Printable(err))
 	}
 	c.sock.Release() // what came and is of no use any more
 	c.sock.Close()
@@ -82,7 +83,7 @@ func (s *Server) serveStream(c *conn, stream *http2.ServerStream) {
 		}
 	}()
 	r := stream.Request()
-	if isGRPC(r.Fields) {
+	if policy.IsGRPC(r.Fields) {
 		stream.Patient() // the client of a stream has something to say when it has
 	}
 	s.handle(stream, r, c, s.options.Table())

@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -22,18 +22,12 @@ import (
 type exchange struct {
 	server   *Server
 	front    front
-	request  *message.Request // the front's; policy changes it in place
+	facts    policy.Facts
 	response message.Response // the final one, as far as there is one
 
 	start   time.Time
 	conn    *conn
-	client  string     // IP address; "" where there is none
-	addr    netip.Addr // the same; invalid where there is none
-	scheme  string     // "http" or "https", by which the client came
-	proxied proxied    // what a trusted proxy in front says of it
-	tls     bool       // the connection is
 	table   *Table
-	target  target
 	action  *Action
 	match   matcher
 	lookup  func(name string) []string // match.values, made once
@@ -45,12 +39,9 @@ type exchange struct {
 	aborted bool
 	noted   noted
 
-	requestID string       // "" if the table asks for none
-	hops      []netip.Addr // see followForwarded; reused
-	scratch   []byte       // for what is put together; reused
-
 	// Of a request that is forwarded.
 	back      *Back
+	protected policy.Protected                 // fields that the request's trailer cannot set
 	hash      upstream.Key                     // what consistent hashing chooses by
 	turn      upstream.Turn                    // through the back's upstream
 	wait      func() (context.Context, func()) // x.queue, made once
@@ -109,10 +100,6 @@ func (p *exchanges) get(s *Server) *exchange {
 	return x
 }
 
-// maxScratch bounds what an exchange keeps for the next, which most likely needs
-// less.
-const maxScratch = 4 << 10
-
 // put takes back an exchange that is over: nothing refers to it any more.
 func (p *exchanges) put(x *exchange) {
 	if x.loose {
@@ -121,14 +108,12 @@ func (p *exchanges) put(x *exchange) {
 	fields, found := x.response.Fields, x.match.found
 	clear(fields[:cap(fields)])
 	clear(found[:cap(found)])
-	if cap(x.scratch) > maxScratch {
-		x.scratch = nil
-	}
+	x.facts.Reset()
 	*x = exchange{
 		server: x.server, lookup: x.lookup, gone: x.gone, expire: x.expire, wait: x.wait, timer: x.timer,
 		stall:    stall{timer: x.stall.timer, check: x.stall.check},
 		response: message.Response{Fields: fields[:0]}, match: matcher{found: found[:0]},
-		hops: x.hops[:0], scratch: x.scratch[:0],
+		facts: x.facts,
 	}
 	p.pool.Put(x)
 }
@@ -157,7 +142,9 @@ func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
 // begin returns the exchange of a request.
 func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
 	x := s.exchanges.get(s)
-	x.front, x.request, x.conn, x.client, x.addr, x.tls = f, r, c, c.client, c.addr, c.tls
+	x.front, x.conn = f, c
+	x.facts.Begin(r, &c.facts)
+	x.facts.Listener = s.options.Listener
 	x.start = time.Now()
 	if s.options.AccessLog != nil {
 		x.noted.userAgent, _ = r.Fields.Get("User-Agent")
@@ -167,7 +154,7 @@ func (s *Server) begin(f front, r *message.Request, c *conn) *exchange {
 }
 
 // refuse answers a request that could not be read.
-func (s *Server) refuse(f front, r *message.Request, c *conn, a answer) {
+func (s *Server) refuse(f front, r *message.Request, c *conn, a policy.Answer) {
 	x := s.begin(f, r, c)
 	x.answer(a)
 	x.finish(false)
@@ -187,7 +174,7 @@ func (x *exchange) finish(panicked bool) {
 	case panicked:
 		code = 500
 	default:
-		code = statusClientGone
+		code = policy.StatusClientGone
 	}
 	if s.options.AccessLog != nil {
 		x.record(code, elapsed, panicked)
@@ -209,9 +196,9 @@ func (x *exchange) log(code int, elapsed time.Duration, panicked bool) {
 	if x.endpoint != nil {
 		endpoint = x.endpoint.Address()
 	}
-	x.server.log.Debug("request", "client", x.client, "method", bounded(x.request.Method), "host", bounded(x.target.host), "path", bounded(x.target.path),
-		"protocol", protocolName(x.request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "tries", x.tries, "aborted", x.aborted || panicked,
-		"request_id", x.requestID, "trace", x.traceID())
+	x.server.log.Debug("request", "client", x.facts.Client, "method", policy.Bounded(x.facts.Request.Method), "host", policy.Bounded(x.facts.Target.Host), "path", policy.Bounded(x.facts.Target.Path),
+		"protocol", protocolName(x.facts.Request), "code", code, "elapsed", elapsed, "route", route, "upstream", upstream, "endpoint", endpoint, "tries", x.tries, "aborted", x.aborted || panicked,
+		"request_id", x.facts.RequestID, "trace", policy.TraceID(x.facts.Request.Fields))
 }
 
 func protocolName(r *message.Request) string {
@@ -226,66 +213,73 @@ func protocolName(r *message.Request) string {
 
 // serve decides what happens to the request, and lets it.
 func (x *exchange) serve() {
-	r := x.request
-	x.grpc = isGRPC(r.Fields)
+	r := x.facts.Request
+	x.grpc = policy.IsGRPC(r.Fields)
 	if x.table == nil {
-		x.answer(serviceUnavailable)
+		x.answer(policy.ServiceUnavailable)
 		return
 	}
-	x.identify()
-	x.nameRequest()
-	if !x.table.Access.Serves(x.addr) {
-		x.server.log.Debug("request refused: the client has no access", "client", x.client)
-		x.answer(forbidden)
+	x.facts.Identify(x.table.TrustedProxies)
+	x.facts.AssignRequestID(x.table.RequestIDField, x.start, &x.server.entropy)
+	if !x.table.Access.Serves(x.facts.Address) {
+		x.server.log.Debug("request refused: the client has no access", "client", x.facts.Client)
+		x.answer(policy.Forbidden)
 		return
 	}
 	var err error
-	x.target, err = parseTarget(r)
+	x.facts.Target, err = policy.ParseTarget(r)
 	if err != nil {
-		a := badRequest
-		if errors.Is(err, errMethod) {
-			a = methodNotAllowed
+		a := policy.BadRequest
+		if errors.Is(err, policy.ErrMethod) {
+			a = policy.MethodNotAllowed
 		}
-		x.server.log.Debug("request refused", "client", x.client, "error", printable(err))
+		x.server.log.Debug("request refused", "client", x.facts.Client, "error", policy.Printable(err))
 		if f, ok := x.front.(laster); ok {
 			f.Last()
 		}
 		x.answer(a)
 		return
 	}
-	if x.tls && x.table.TLS != nil && x.target.host != "" && !x.table.TLS.Knows(x.target.host) {
+	if x.conn.facts.TLS && x.table.TLS != nil && x.facts.Target.Host != "" && !x.table.TLS.Knows(x.facts.Target.Host) {
 		// Over a connection whose SNI was known, and which a client may use
 		// for other names of its certificate (RFC 9110, section 7.4).
-		x.answer(misdirected)
+		x.answer(policy.Misdirected)
 		return
 	}
 	if r.Major > 1 && expectsOther(r.Fields) {
-		x.answer(refusal(417))
+		x.answer(policy.Rejection(417))
 		return
 	}
 	// Before it is matched, so that no condition holds for what is not sent on.
-	x.expects = cleanRequest(r)
-	if r.Protocol != "" && !x.upgradeOfConnect(r) {
-		x.answer(refusal(501))
-		return
+	x.expects = policy.CleanRequest(r)
+	if r.Protocol != "" {
+		key, ok := policy.ConnectToUpgrade(r)
+		if !ok {
+			x.answer(policy.Rejection(501))
+			return
+		}
+		x.key = key
 	}
 	if x.limited() {
 		return
 	}
 	if m := x.table.MaxBody; m > 0 && r.Length > m {
-		x.answer(refusal(413))
+		x.answer(policy.Rejection(413))
 		return
 	}
-	x.match.fields, x.match.scheme = &r.Fields, x.scheme
-	x.action = x.table.action(route.Request{Host: x.target.host, Path: x.target.path, Method: r.Method, Scheme: x.scheme, Header: x.lookup})
+	x.match.fields, x.match.scheme = &r.Fields, x.facts.Scheme
+	x.action = x.table.action(route.Request{Host: x.facts.Target.Host, Path: x.facts.Target.Path, Method: r.Method, Scheme: x.facts.Scheme, Header: x.lookup})
+	if x.action != nil {
+		x.facts.Route = x.action.Route
+	}
 	switch a := x.action; {
 	case a == nil:
-		x.answer(notFound)
-	case a.Redirect != nil && a.Redirect.Host == "" && x.authority() == "":
-		x.answer(badRequest) // there is no host to redirect to
+		x.answer(policy.NotFound)
+	case a.Redirect != nil && a.Redirect.Host == "" && x.facts.Authority() == "":
+		x.answer(policy.BadRequest) // there is no host to redirect to
 	case a.Redirect != nil:
 		x.response = message.Response{Status: cmp.Or(a.Redirect.Code, 302), Fields: x.response.Fields[:0], Declared: -1}
-		x.response.Fields.Add("Location", a.Redirect.location(x))
+		x.response.Fields.Add("Location", a.Redirect.location(&x.facts))
 		x.ruleResponse()
 		x.respond("")
 	case a.Respond != nil:
@@ -296,16 +290,16 @@ func (x *exchange) serve() {
 	case a.Forward != nil:
 		x.forward()
 	default:
-		x.answer(notFound)
+		x.answer(policy.NotFound)
 	}
 }
 
 // answer answers with an error of the gateway's own.
-func (x *exchange) answer(a answer) {
+func (x *exchange) answer(a policy.Answer) {
 	if x.code == 0 { // else it is too late: the response has begun
-		x.noted.grpc = a.grpc
-		body := a.write(&x.response, x.grpc)
-		x.tellRequestID()
+		x.noted.grpc = a.GRPC
+		body := a.Write(&x.response, x.grpc)
+		x.returnRequestID()
 		x.respond(body)
 	}
 }
@@ -313,8 +307,13 @@ func (x *exchange) answer(a answer) {
 // ruleResponse changes a final response that is not the gateway's own error as
 // the route has it.
 func (x *exchange) ruleResponse() {
-	x.tellRequestID()
-	x.action.ResponseHeaders.applyResponse(x)
+	x.returnRequestID()
+	x.action.ResponseHeaders.ApplyResponse(&x.response.Fields, &x.facts)
+}
+
+// returnRequestID puts the request's id into the response.
+func (x *exchange) returnRequestID() {
+	x.facts.ReturnRequestID(&x.response.Fields, x.table.requestIDField())
 }
 
 // expectsOther reports whether a client expects what there is not (RFC 9110,
@@ -344,7 +343,7 @@ func (x *exchange) respond(body string) {
 	switch {
 	case r.Status == 204:
 		body = ""
-	case x.request.Method == "HEAD" || r.Status == 304:
+	case x.facts.Request.Method == "HEAD" || r.Status == 304:
 		r.Declared, body = int64(len(body)), ""
 	}
 	r.Length = int64(len(body))
@@ -374,7 +373,7 @@ func (x *exchange) dated() {
 func (x *exchange) abort(cause error) {
 	x.pass.Leave()
 	if x.ranOut() && x.tellDeadline() {
-		x.noted.grpc, x.noted.reason = gatewayTimeout.grpc, certs.ReasonResponseTimeout
+		x.noted.grpc, x.noted.reason = policy.GatewayTimeout.GRPC, certs.ReasonResponseTimeout
 		return
 	}
 	x.aborted = true

@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"testing"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -90,47 +88,6 @@ func TestClientsOfOneAddressGoToOneEndpoint(t *testing.T) {
 	for range 20 {
 		if _, again := w.get(w.browser(), "http://"+address+"/"); again != first {
 			t.Fatalf("one client went to %s and to %s", first, again)
-		}
-	}
-}
-
-func TestCookie(t *testing.T) {
-	for _, c := range []struct {
-		fields []string
-		want   string
-	}{
-		{nil, ""},
-		{[]string{"session=a"}, "a"},
-		{[]string{"x=1; session=a;y=2"}, "a"},
-		{[]string{"x=1", "session=a"}, "a"},
-		{[]string{"session=a; session=b"}, "a"},
-		{[]string{"session=a=b"}, "a=b"},
-		{[]string{"Session=a; sessions=b; asession=c"}, ""},
-		{[]string{"session"}, ""},
-		{[]string{";;; ; session=a"}, "a"},
-		{[]string{"x=session=a"}, ""},
-		{[]string{"\tsession=a "}, "a"},
-	} {
-		var f message.Fields
-		for _, v := range c.fields {
-			f.Add("cookie", v)
-		}
-		if got := cookie(f, "session"); got != c.want {
-			t.Errorf("%q: %q, want %q", c.fields, got, c.want)
-		}
-	}
-}
-
-func TestHashingDoesNotAllocate(t *testing.T) {
-	w := newWorld(t)
-	for _, h := range []upstream.HashKey{{ClientAddress: true}, {Header: "X-Tenant"}, {Cookie: "session"}} {
-		x := &exchange{back: w.hashing(h, 1), addr: netip.MustParseAddr("192.0.2.1"), request: &message.Request{}}
-		x.request.Fields = message.Fields{{Name: "X-Tenant", Value: "a"}, {Name: "Cookie", Value: "a=1; session=x"}}
-		if !x.hashKey().Known {
-			t.Errorf("%+v: no key", h)
-		}
-		if n := testing.AllocsPerRun(100, func() { x.hashKey() }); n != 0 {
-			t.Errorf("%+v: %v allocations", h, n)
 		}
 	}
 }

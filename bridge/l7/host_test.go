@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -53,7 +54,7 @@ func TestHTTP10WithoutAHost(t *testing.T) {
 			back := w.back(p, server)
 			elsewhere := to(w.back(HTTP1, w.closed()))
 			path := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
-			table.Default, table.Forwarding = to(back), TellBoth
+			table.Default, table.Forwarding = to(back), policy.TellBoth
 			table.Routes = w.routes(
 				route.Rule[*Action]{Name: "host", Hosts: []string{"a.example"}, Value: elsewhere},
 				route.Rule[*Action]{Name: "wildcard", Hosts: []string{"*.example"}, Value: elsewhere},

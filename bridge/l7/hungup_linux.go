@@ -25,7 +25,7 @@ func hungUp(c *conn) (gone bool) {
 		}
 		var next [lastRecord + 1]byte
 		n, _, err := syscall.Recvfrom(int(fd), next[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		gone = n <= 0 || err != nil || c.tls && isLast(next[:n])
+		gone = n <= 0 || err != nil || c.facts.TLS && isLast(next[:n])
 	})
 	return gone || err != nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
 // What outlier detection goes by: how each request that was sent to an endpoint has
@@ -18,14 +19,14 @@ func (x *exchange) judgeHead() {
 	case r.Status >= 500:
 		x.endpoint.NoteResult(false)
 	case r.Length == 0 || r.Status == 101:
-		x.endpoint.NoteResult(!x.failedCall(r.Fields))
+		x.endpoint.NoteResult(!x.callFailed(r.Fields))
 	}
 }
 
 // judgeEnd tells the endpoint what its whole response came to.
 func (x *exchange) judgeEnd(trailer message.Fields) {
 	if x.response.Status < 500 {
-		x.endpoint.NoteResult(!x.failedCall(trailer))
+		x.endpoint.NoteResult(!x.callFailed(trailer))
 	}
 }
 
@@ -53,16 +54,6 @@ func (x *exchange) timedOut() bool {
 	return errors.Is(x.cause, errDeadline) || errors.Is(x.cause, errTooLong)
 }
 
-// failedCall reports whether the fields have a gRPC status that says that the server
-// failed: UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS. DEADLINE_EXCEEDED is none of
-// them, for it is the client who sets a call's deadline, nor is UNIMPLEMENTED.
-func (x *exchange) failedCall(f message.Fields) bool {
-	if !x.grpc {
-		return false
-	}
-	switch status, _ := f.Get("Grpc-Status"); status {
-	case "2", "13", "14", "15":
-		return true
-	}
-	return false
-}
+// callFailed reports whether the fields have a gRPC status that says that the server
+// failed.
+func (x *exchange) callFailed(f message.Fields) bool { return x.grpc && policy.ServerFailed(f) }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
@@ -19,15 +20,15 @@ func (x *exchange) limited() bool {
 	if *limits == (limit.Limits{}) {
 		return false
 	}
-	over := x.server.limiter.Enter(&x.pass, x.addr, x.start, limits)
+	over := x.server.limiter.Enter(&x.pass, x.facts.Address, x.start, limits)
 	if over.Kind == limit.None {
 		return false
 	}
-	a := serviceUnavailable
+	a := policy.ServiceUnavailable
 	if over.Kind.PerClient() {
-		a = tooManyRequests
+		a = policy.TooManyRequests
 	}
-	a.again = strconv.Itoa(max(int((over.Wait+time.Second-1)/time.Second), 1))
+	a.RetryAfter = strconv.Itoa(max(int((over.Wait+time.Second-1)/time.Second), 1))
 	x.answer(a)
 	return true
 }

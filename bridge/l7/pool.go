@@ -49,7 +49,7 @@ func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
 }
 
 func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
-	if x.request.Upgrade != "" {
+	if x.facts.Request.Upgrade != "" {
 		return p.findUpgrade(x)
 	}
 	if p.mayShare() {
@@ -66,7 +66,7 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	}
 	var spare any
 	if !fresh {
-		if c := p.take(x.request.HasBody()); c != nil {
+		if c := p.take(x.facts.Request.HasBody()); c != nil {
 			return c, true, nil
 		}
 		spare = p // if one is idle by now, that is as good

@@ -8,6 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
 // continueTime is how long an upstream may take to say whether it wants the
@@ -25,7 +26,7 @@ func (x *exchange) send(b back) error {
 	if err := x.attach(b); err != nil {
 		return err
 	}
-	r := x.request
+	r := x.facts.Request
 	x.sent.Store(false)
 	x.await()
 	if !r.HasBody() {
@@ -69,7 +70,7 @@ func (x *exchange) await() {
 	x.mu.Unlock()
 	x.proceed, x.released = nil, false
 	if informed {
-		x.request.Fields.Remove("Expect")
+		x.facts.Request.Fields.Remove("Expect")
 	} else {
 		x.proceed = make(chan struct{})
 	}
@@ -184,7 +185,7 @@ func (x *exchange) upload(b back, number int) {
 		switch {
 		case err == io.EOF:
 			x.read.Store(true)
-			if b.End(x.cleanTrailer(x.front.Trailer())) == nil {
+			if b.End(x.protected.CleanTrailer(x.front.Trailer())) == nil {
 				x.sent.Store(true)
 			}
 			return
@@ -235,7 +236,7 @@ func (x *exchange) interim() {
 		return
 	}
 	x.hinted = true
-	removeHopByHop(&x.response.Fields)
+	policy.RemoveHopByHop(&x.response.Fields)
 	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
 }
 
@@ -278,13 +279,13 @@ func (x *exchange) relay(b back) {
 		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
 		r.Length = -1
 	}
-	r.Upgrade = required(r)
-	removeHopByHop(&r.Fields)
+	r.Upgrade = policy.RequiredUpgrade(r)
+	policy.RemoveHopByHop(&r.Fields)
 	x.ruleResponse()
 	x.dated()
 	x.code = r.Status
 	x.noteGRPC(r.Fields)
-	x.answering.Store(x.grpc && isGRPC(r.Fields))
+	x.answering.Store(x.grpc && policy.IsGRPC(r.Fields))
 	end := r.Length == 0
 	if end {
 		x.settle(b)
@@ -355,7 +356,7 @@ func (x *exchange) carryBody(b back) (readErr, writeErr error) {
 // complete ends the response, of which b has given everything.
 func (x *exchange) complete(b back) {
 	trailer := b.Trailer()
-	trailer.RemoveFunc(func(f message.Field) bool { return isFraming(f.Name) })
+	trailer.RemoveFunc(func(f message.Field) bool { return policy.IsFraming(f.Name) })
 	x.noteGRPC(trailer)
 	x.judgeEnd(trailer)
 	if !x.read.Load() {

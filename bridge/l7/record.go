@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -18,7 +19,7 @@ func (c *conn) observe(tc *tls.Conn) {
 	if tc != nil {
 		state := tc.ConnectionState()
 		r.TLS, r.ServerName = accesslog.Describe(&state), state.ServerName
-		r.Certificate = c.session.certificate.identity()
+		r.Certificate = c.facts.Session.Identity()
 	}
 	c.record = r
 }
@@ -80,7 +81,7 @@ func (x *exchange) record(code int, elapsed time.Duration, panicked bool) {
 		r.Ended = endClientGone
 	}
 	if n.upgraded {
-		r.Upgrade = x.request.Upgrade
+		r.Upgrade = x.facts.Request.Upgrade
 	}
 	r.FromClient, r.ToClient = n.fromClient, n.toClient
 	s.options.AccessLog.Log(&r)
@@ -88,13 +89,13 @@ func (x *exchange) record(code int, elapsed time.Duration, panicked bool) {
 
 // recordRequest notes what the client asked for.
 func (x *exchange) recordRequest(r *accesslog.Record) {
-	if x.client != x.conn.client { // a proxy in front has told of another
-		r.Peer, r.Client, r.ClientPort = x.conn.RemoteAddr().String(), x.client, 0
+	if x.facts.Client != x.conn.facts.Client { // a proxy in front has told of another
+		r.Peer, r.Client, r.ClientPort = x.conn.RemoteAddr().String(), x.facts.Client, 0
 	}
-	q := x.request
-	r.RequestID, r.TraceID = x.requestID, x.traceID()
+	q := x.facts.Request
+	r.RequestID, r.TraceID = x.facts.RequestID, policy.TraceID(x.facts.Request.Fields)
 	r.Method, r.Protocol, r.UserAgent = q.Method, protocolName(q), x.noted.userAgent
-	r.Host, r.Path = x.target.host, x.target.path
+	r.Host, r.Path = x.facts.Target.Host, x.facts.Target.Path
 	if r.Path == "" { // it was refused before it was looked at, or because of that
 		r.Host = q.Authority[strings.LastIndexByte(q.Authority, '@')+1:] // before it there may be a password
 		if strings.HasPrefix(q.Target, "/") {

@@ -204,7 +204,7 @@ func (r *replay) read(b back, number int) []byte {
 	r.changed.Broadcast()
 	switch {
 	case err == io.EOF:
-		r.ended, r.trailer = true, x.cleanTrailer(x.front.Trailer())
+		r.ended, r.trailer = true, x.protected.CleanTrailer(x.front.Trailer())
 		x.read.Store(true)
 		x.restartTry()
 		return nil

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
@@ -37,60 +38,60 @@ func (t *Table) Resolve(q Question) Resolution {
 	}
 	at, err := t.resolve(&r, q)
 	if err != nil {
-		code := badRequest.code
-		if errors.Is(err, errMethod) {
-			code = methodNotAllowed.code
+		code := policy.BadRequest.Code
+		if errors.Is(err, policy.ErrMethod) {
+			code = policy.MethodNotAllowed.Code
 		}
 		return Resolution{Code: code, Err: err}
 	}
-	out := Resolution{Host: at.host, Path: at.path, Scheme: "http"}
+	out := Resolution{Host: at.Host, Path: at.Path, Scheme: "http"}
 	if t.TLS != nil {
 		out.Scheme = "https"
 	}
 	if t.TrustedProxies != nil {
-		out.Scheme = forwardedScheme(r.Fields, out.Scheme)
+		out.Scheme = policy.ForwardedScheme(r.Fields, out.Scheme)
 	}
-	if t.TLS != nil && !t.TLS.Knows(at.host) {
-		out.Code = misdirected.code
+	if t.TLS != nil && !t.TLS.Knows(at.Host) {
+		out.Code = policy.Misdirected.Code
 		return out
 	}
-	cleanRequest(&r)
+	policy.CleanRequest(&r)
 	m := matcher{fields: &r.Fields, scheme: out.Scheme}
-	out.Action = t.action(route.Request{Host: at.host, Path: at.path, Method: r.Method, Scheme: out.Scheme, Header: m.values})
+	out.Action = t.action(route.Request{Host: at.Host, Path: at.Path, Method: r.Method, Scheme: out.Scheme, Header: m.values})
 	switch a := out.Action; {
 	case a == nil || a.Redirect == nil && a.Respond == nil && a.Forward == nil:
-		out.Action, out.Code = nil, notFound.code
+		out.Action, out.Code = nil, policy.NotFound.Code
 	case a.Forward != nil && a.Redirect == nil && a.Respond == nil:
-		if out.UpstreamPath, err = a.Forward.Rewrite.Apply(at.path); err != nil {
-			out.Action, out.Code, out.Err = nil, badRequest.code, fmt.Errorf("rewritten by route %s: %w", a.Route, err)
+		if out.UpstreamPath, err = a.Forward.Rewrite.Apply(at.Path); err != nil {
+			out.Action, out.Code, out.Err = nil, policy.BadRequest.Code, fmt.Errorf("rewritten by route %s: %w", a.Route, err)
 		}
 	}
 	return out
 }
 
 // resolve makes r the request that q is about.
-func (t *Table) resolve(r *message.Request, q Question) (target, error) {
+func (t *Table) resolve(r *message.Request, q Question) (policy.Target, error) {
 	if q.Method == "CONNECT" {
-		return target{}, errMethod
+		return policy.Target{}, policy.ErrMethod
 	}
 	lengths := 0
 	for given := range r.Fields.Values("Content-Length") {
 		lengths++
 		if _, err := strconv.ParseUint(given, 10, 63); err != nil {
-			return target{}, errors.New("its Content-Length is none")
+			return policy.Target{}, errors.New("its Content-Length is none")
 		}
 	}
 	switch {
 	case lengths > 1:
-		return target{}, errors.New("it has more than one Content-Length")
+		return policy.Target{}, errors.New("it has more than one Content-Length")
 	case lengths > 0 && r.Fields.Has("Transfer-Encoding"):
-		return target{}, errors.New("it has both Content-Length and Transfer-Encoding")
+		return policy.Target{}, errors.New("it has both Content-Length and Transfer-Encoding")
 	}
 	var err error
-	if r.Authority, r.Target, err = splitAbsolute(q.Target, q.Host); err != nil {
-		return target{}, err
+	if r.Authority, r.Target, err = policy.SplitAbsolute(q.Target, q.Host); err != nil {
+		return policy.Target{}, err
 	}
-	return parseTarget(r)
+	return policy.ParseTarget(r)
 }
 
 // A matcher gives conditions on header fields what they are about, without

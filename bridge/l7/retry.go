@@ -100,7 +100,7 @@ func (x *exchange) again(b back, err error) (pause time.Duration, again bool) {
 		return 0, false
 	}
 	wanted, harmless := x.retriable(b, err)
-	if !wanted || !harmless && !r.repeats(x.request.Method) {
+	if !wanted || !harmless && !r.repeats(x.facts.Request.Method) {
 		return 0, false
 	}
 	if pause = r.pause(x.tries); !x.hasTime(pause) || x.spent() {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -56,7 +57,7 @@ type Server struct {
 	requests  pooled[request1]
 	chunkeds  chunkeds
 	exchanges exchanges
-	entropy   entropy
+	entropy   policy.Entropy
 	replays   pooled[replay]
 
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting

@@ -12,10 +12,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
@@ -72,16 +71,16 @@ func TestUpstreamsAreToldOfTheClientsCertificate(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	for _, c := range []struct {
-		kind   ClientCertificateFields
+		kind   policy.ClientCertificateFields
 		issued *pki.Issued
 		want   []string
 	}{
-		{TellNoCertificate, issued, nil},
-		{TellIdentity, issued, identity(issued.Leaf)},
-		{TellIdentity, other, identity(other.Leaf)},
-		{TellIdentity, nil, nil},
-		{TellCertificate, issued, []string{"Client-Cert: :" + base64.StdEncoding.EncodeToString(issued.Leaf.Raw) + ":"}},
-		{TellCertificate, nil, nil},
+		{policy.TellNoCertificate, issued, nil},
+		{policy.TellIdentity, issued, identity(issued.Leaf)},
+		{policy.TellIdentity, other, identity(other.Leaf)},
+		{policy.TellIdentity, nil, nil},
+		{policy.TellCertificate, issued, []string{"Client-Cert: :" + base64.StdEncoding.EncodeToString(issued.Leaf.Raw) + ":"}},
+		{policy.TellCertificate, nil, nil},
 	} {
 		table := &Table{TLS: w.askingTLS(), ClientCertificate: c.kind, Default: to(back)}
 		s, address := w.gateway(fixed(table))
@@ -116,51 +115,9 @@ func TestUpstreamsAreToldOfTheClientsCertificate(t *testing.T) {
 	}
 }
 
-// A client that says nothing else is told of by its certificate on a plaintext
-// listener: nothing is known there.
-func TestNothingIsToldOfCertificatesInPlaintext(t *testing.T) {
-	for _, kind := range []ClientCertificateFields{TellNoCertificate, TellIdentity, TellCertificate} {
-		x := exchangeOf(&Table{ClientCertificate: kind}, "10.0.0.1:1", message.Fields{{Name: "Client_Cert", Value: "x"}, {Name: "X-CLIENT-CERT-SUBJECT", Value: "x"}})
-		cleanRequest(x.request)
-		x.setCertificate()
-		if len(x.request.Fields) > 0 {
-			t.Errorf("%v", x.request.Fields)
-		}
-	}
-}
-
-// What upstreams are told is made once for a connection, whoever asks at once.
-func TestAnIdentityIsMadeOnce(t *testing.T) {
-	w := newWorld(t)
-	c := &clientCertificate{leaf: w.ca.Client(w, "gateway").Leaf}
-	var all sync.WaitGroup
-	for range 8 {
-		all.Go(func() { c.identity(); c.encodedField() })
-	}
-	all.Wait()
-	x := exchangeOf(&Table{ClientCertificate: TellIdentity}, "10.0.0.1:1", make(message.Fields, 0, 8))
-	x.conn.session.certificate = c
-	for _, kind := range []ClientCertificateFields{TellIdentity, TellCertificate} {
-		x.table.ClientCertificate = kind
-		if n := testing.AllocsPerRun(100, func() {
-			x.request.Fields = x.request.Fields[:0]
-			x.setCertificate()
-		}); n != 0 {
-			t.Errorf("kind %d: %v allocations a request", kind, n)
-		}
-		if len(x.request.Fields) == 0 {
-			t.Errorf("kind %d: nothing is told", kind)
-		}
-	}
-	large := &clientCertificate{leaf: &x509.Certificate{Raw: make([]byte, maxEncoded+1)}}
-	if large.encodedField() != "" {
-		t.Error("a certificate that is too large is passed on")
-	}
-}
-
 func TestVariablesOfAConnection(t *testing.T) {
 	w := newWorld(t)
-	rules := HeaderRules{Set: values("X-All: ${tls_version} ${tls_cipher_suite} ${sni} ${scheme} ${client_certificate_subject} ${client_certificate_fingerprint}")}
+	rules := policy.HeaderRules{Set: values("X-All: ${tls_version} ${tls_cipher_suite} ${sni} ${scheme} ${client_certificate_subject} ${client_certificate_fingerprint}")}
 	table := &Table{TLS: w.askingTLS(), Default: &Action{Respond: &Respond{}, ResponseHeaders: rules}}
 	_, address := w.gateway(fixed(table))
 	issued := w.ca.Client(w, "gateway")

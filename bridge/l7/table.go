@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
@@ -40,8 +41,8 @@ type Table struct {
 
 	// What upstreams are told. Whatever clients say in any field of these, in
 	// whatever spelling, is removed, also where none is added.
-	Forwarding        Forwarding
-	ClientCertificate ClientCertificateFields
+	Forwarding        policy.Forwarding
+	ClientCertificate policy.ClientCertificateFields
 
 	// MakeTrace begins a trace (W3C Trace Context) for each request that is
 	// part of none.
@@ -82,6 +83,14 @@ type Table struct {
 }
 
 func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
+
+// requestIDField returns RequestIDField; "" without a table.
+func (t *Table) requestIDField() string {
+	if t == nil {
+		return ""
+	}
+	return t.RequestIDField
+}
 
 // settings are those that hold from the beginning of a request on, before it is
 // routed.
@@ -134,8 +143,8 @@ type Action struct {
 	Redirect *Redirect
 	Respond  *Respond
 
-	RequestHeaders  HeaderRules // for what is forwarded
-	ResponseHeaders HeaderRules // for every response but one of this package's errors
+	RequestHeaders  policy.HeaderRules // for what is forwarded
+	ResponseHeaders policy.HeaderRules // for every response but one of this package's errors
 }
 
 // Forward carries a request to an upstream.
@@ -176,13 +185,13 @@ type Respond struct {
 
 // location returns the address that the request is sent to instead: that of the
 // host that the client asked for, by the scheme that it came by.
-func (r *Redirect) location(x *exchange) string {
-	t, scheme, host := &x.target, x.scheme, x.authority()
+func (r *Redirect) location(f *policy.Facts) string {
+	t, scheme, host := &f.Target, f.Scheme, f.Authority()
 	if r.Scheme != "" && r.Scheme != scheme {
 		// The port that this scheme was asked on is hardly the other's.
-		scheme, host = r.Scheme, cmp.Or(x.proxied.host, t.host)
+		scheme, host = r.Scheme, f.Host()
 	}
-	path := t.path + t.query
+	path := t.Path + t.Query
 	if r.Path != "" {
 		path = r.Path
 	}

@@ -3,11 +3,11 @@ package l7
 import (
 	"errors"
 	"io"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
@@ -18,12 +18,12 @@ const lingerTime = time.Minute
 // tunnel carries bytes both ways after the upstream has changed to the protocol
 // that the client asked for.
 func (x *exchange) tunnel(b back) {
-	if !isUpgradeTo(&x.response, x.request) || x.key != "" && !x.acceptOfUpgrade(&x.response) {
+	if !policy.AcceptUpgrade(&x.response, x.facts.Request) || x.key != "" && !policy.UpgradeToConnect(&x.response, x.key) {
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
 		return
 	}
-	removeHopByHop(&x.response.Fields)
+	policy.RemoveHopByHop(&x.response.Fields)
 	x.ruleResponse()
 	x.dated()
 	x.code = x.response.Status
@@ -90,7 +90,7 @@ func (x *exchange) splice(f *front1, c *conn1) {
 	x.detach()
 	c.Done()
 	if x.server.log.IsDebug() {
-		x.server.log.Debug("upgraded connection ended", "client", x.client, "how", string(r.How),
+		x.server.log.Debug("upgraded connection ended", "client", x.facts.Client, "how", string(r.How),
 			"to_upstream", r.ToUpstream, "to_client", r.ToClient)
 	}
 }
@@ -108,33 +108,6 @@ func early(in *inflow, out *outflow, bytes *uint64) error {
 			return out.flush()
 		}
 	}
-}
-
-// isUpgradeTo reports whether a response is to the upgrade that was asked for.
-func isUpgradeTo(r *message.Response, asked *message.Request) bool {
-	given, ok := r.Fields.Get("Upgrade")
-	if !ok || asked.Upgrade == "" || r.Fields.Count("Upgrade") > 1 || !message.EqualFold(given, asked.Upgrade) {
-		return false
-	}
-	r.Upgrade = given
-	return true
-}
-
-// required returns the protocols one of which a 426 wants the client to change to
-// (RFC 9110, section 15.5.22), for an Upgrade of our own: those that can be had
-// through a gateway, so not HTTP/2.
-func required(r *message.Response) string {
-	if r.Status != 426 {
-		return ""
-	}
-	var kept []string
-	for e := range r.Fields.Elements("Upgrade") {
-		name, version, versioned := strings.Cut(e, "/")
-		if message.IsToken(name) && (!versioned || message.IsToken(version)) && !message.EqualFold(name, "h2c") && !message.EqualFold(name, "h2") {
-			kept = append(kept, e)
-		}
-	}
-	return strings.Join(kept, ", ")
 }
 
 // A tunnel does not let a connection of which one side has ended wait for the

@@ -3,7 +3,7 @@ package snapshot
 import (
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -46,12 +46,12 @@ func (s *scope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k upstream.H
 		k.ClientAddress = true
 	case *adminv1.HashKey_Header:
 		k.Header = kind.Header
-		if err := l7.CheckHashHeader(k.Header); err != nil {
+		if err := policy.CheckHashHeader(k.Header); err != nil {
 			s.Add("balancing.hash.header", "%v", err)
 		}
 	case *adminv1.HashKey_Cookie:
 		k.Cookie = kind.Cookie
-		if err := l7.CheckHashCookie(k.Cookie); err != nil {
+		if err := policy.CheckHashCookie(k.Cookie); err != nil {
 			s.Add("balancing.hash.cookie", "%v", err)
 		}
 	default:

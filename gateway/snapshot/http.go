@@ -3,6 +3,7 @@ package snapshot
 import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -22,33 +23,33 @@ func (s *scope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	if enum(o.GetClientCertificateFields(), adminv1.ClientCertificateFields_name) {
 		t.ClientCertificate = certificateFields[o.GetClientCertificateFields()]
 	}
-	if t.ClientCertificate != l7.TellNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
+	if t.ClientCertificate != policy.TellNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
 		s.Add("http.client_certificate_fields", "has no effect while clients are not asked for certificates: set tls.client_auth, or leave it out")
 	}
 	if enum(o.GetTraceContext(), adminv1.TraceContext_name) {
 		t.MakeTrace = o.GetTraceContext() == adminv1.TraceContext_TRACE_CONTEXT_MAKE
 	}
 	if name := o.GetRequestIdField(); name != "" {
-		if err := l7.CheckRequestIDField(name); err != nil {
+		if err := policy.CheckRequestIDField(name); err != nil {
 			s.Add("http.request_id_field", "%v", err)
 		}
 		t.RequestIDField = name
 	}
 }
 
-var forwardings = map[adminv1.Forwarding]l7.Forwarding{
-	adminv1.Forwarding_FORWARDING_UNSPECIFIED: l7.TellXForwarded,
-	adminv1.Forwarding_FORWARDING_X_FORWARDED: l7.TellXForwarded,
-	adminv1.Forwarding_FORWARDING_FORWARDED:   l7.TellForwarded,
-	adminv1.Forwarding_FORWARDING_BOTH:        l7.TellBoth,
-	adminv1.Forwarding_FORWARDING_NONE:        l7.TellNothing,
+var forwardings = map[adminv1.Forwarding]policy.Forwarding{
+	adminv1.Forwarding_FORWARDING_UNSPECIFIED: policy.TellXForwarded,
+	adminv1.Forwarding_FORWARDING_X_FORWARDED: policy.TellXForwarded,
+	adminv1.Forwarding_FORWARDING_FORWARDED:   policy.TellForwarded,
+	adminv1.Forwarding_FORWARDING_BOTH:        policy.TellBoth,
+	adminv1.Forwarding_FORWARDING_NONE:        policy.TellNothing,
 }
 
-var certificateFields = map[adminv1.ClientCertificateFields]l7.ClientCertificateFields{
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED: l7.TellNoCertificate,
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE:        l7.TellNoCertificate,
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY:    l7.TellIdentity,
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440:     l7.TellCertificate,
+var certificateFields = map[adminv1.ClientCertificateFields]policy.ClientCertificateFields{
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED: policy.TellNoCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE:        policy.TellNoCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY:    policy.TellIdentity,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440:     policy.TellCertificate,
 }
 
 // trustedProxies returns whose word on clients is taken; nil: nobody's.

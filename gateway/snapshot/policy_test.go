@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -166,7 +167,7 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	raw.Access = l.GetAccess()
 	w.put(tlsUpstream("u", nil), w.server("server"), w.bundle("clients"), l, raw, listener("plain", "127.0.0.1:3", httpP, "u"))
 	table := w.snap.HTTP("l")
-	if table.MaxHeaderFields != 7 || table.Forwarding != l7.TellBoth || table.ClientCertificate != l7.TellCertificate || !table.MakeTrace || table.RequestIDField != "X-Request-Id" {
+	if table.MaxHeaderFields != 7 || table.Forwarding != policy.TellBoth || table.ClientCertificate != policy.TellCertificate || !table.MakeTrace || table.RequestIDField != "X-Request-Id" {
 		t.Errorf("%+v", table)
 	}
 	proxy, client := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.1")
@@ -179,17 +180,17 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 		}
 	}
 	plain := w.snap.HTTP("plain")
-	if plain.Access != nil || plain.TrustedProxies != nil || plain.Forwarding != l7.TellXForwarded || plain.ClientCertificate != l7.TellNoCertificate || plain.MakeTrace || plain.RequestIDField != "" {
+	if plain.Access != nil || plain.TrustedProxies != nil || plain.Forwarding != policy.TellXForwarded || plain.ClientCertificate != policy.TellNoCertificate || plain.MakeTrace || plain.RequestIDField != "" {
 		t.Errorf("by default: %+v", plain)
 	}
-	for kind, want := range map[adminv1.Forwarding]l7.Forwarding{
-		adminv1.Forwarding_FORWARDING_X_FORWARDED: l7.TellXForwarded, adminv1.Forwarding_FORWARDING_FORWARDED: l7.TellForwarded,
-		adminv1.Forwarding_FORWARDING_NONE: l7.TellNothing,
+	for kind, want := range map[adminv1.Forwarding]policy.Forwarding{
+		adminv1.Forwarding_FORWARDING_X_FORWARDED: policy.TellXForwarded, adminv1.Forwarding_FORWARDING_FORWARDED: policy.TellForwarded,
+		adminv1.Forwarding_FORWARDING_NONE: policy.TellNothing,
 	} {
 		l := proto.Clone(l).(*adminv1.Listener)
 		l.Http.Forwarding, l.Http.ClientCertificateFields = kind, adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY
 		w.put(l)
-		if table := w.snap.HTTP("l"); table.Forwarding != want || table.ClientCertificate != l7.TellIdentity {
+		if table := w.snap.HTTP("l"); table.Forwarding != want || table.ClientCertificate != policy.TellIdentity {
 			t.Errorf("%v: %+v", kind, table)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -237,7 +238,7 @@ func (s *scope) checkRespond(r *adminv1.Respond) {
 	if n := len(r.GetBody()); n > 65536 {
 		s.Add("respond.body", "has %d bytes; it must have at most 65536", n)
 	}
-	if err := l7.CheckFieldValue(r.GetContentType()); err != nil {
+	if err := policy.CheckFieldValue(r.GetContentType()); err != nil {
 		s.Add("respond.content_type", "%v", err)
 	}
 }
@@ -288,26 +289,26 @@ func (s *scope) rewrite(msg *adminv1.Route) *route.Rewrite {
 
 // headerRules checks header rules, of requests or of responses, and returns them
 // as l7 takes them.
-func (s *scope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response bool) l7.HeaderRules {
+func (s *scope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response bool) policy.HeaderRules {
 	check := func(at invalid.Path, err error) {
 		if err != nil {
 			s.Add(at, "%v", err)
 		}
 	}
-	fields := func(p invalid.Path, in []*adminv1.HeaderValue) []l7.HeaderValue {
-		var out []l7.HeaderValue
+	fields := func(p invalid.Path, in []*adminv1.HeaderValue) []policy.HeaderValue {
+		var out []policy.HeaderValue
 		for i, v := range in {
-			check(p.Index(i).Field("name"), l7.CheckFieldName(v.GetName()))
-			value, err := l7.ParseValue(v.GetValue(), response)
+			check(p.Index(i).Field("name"), policy.CheckFieldName(v.GetName()))
+			value, err := policy.ParseValue(v.GetValue(), response)
 			check(p.Index(i).Field("value"), err)
-			out = append(out, l7.HeaderValue{Name: v.GetName(), Value: value})
+			out = append(out, policy.HeaderValue{Name: v.GetName(), Value: value})
 		}
 		return out
 	}
 	for i, name := range h.GetRemove() {
-		check(p.Field("remove").Index(i), l7.CheckFieldName(name))
+		check(p.Field("remove").Index(i), policy.CheckFieldName(name))
 	}
-	return l7.HeaderRules{Remove: h.GetRemove(), Set: fields(p.Field("set"), h.GetSet()), Add: fields(p.Field("add"), h.GetAdd())}
+	return policy.HeaderRules{Remove: h.GetRemove(), Set: fields(p.Field("set"), h.GetSet()), Add: fields(p.Field("add"), h.GetAdd())}
 }
 
 // checkConflicts finds routes of one listener that cannot be told apart. The

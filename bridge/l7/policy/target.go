@@ -1,4 +1,4 @@
-package l7
+package policy
 
 import (
 	"errors"
@@ -9,33 +9,33 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// errMethod reports a method that a gateway does not serve.
-var errMethod = errors.New("method not allowed")
+// ErrMethod reports a method that a gateway does not serve.
+var ErrMethod = errors.New("method not allowed")
 
-// A target is what a request asks for, in the form that is both matched and
-// forwarded.
-type target struct {
-	host      string // normal, without a port; "" if an HTTP/1.0 client named none
-	authority string // host, with the port that was given
-	path      string // normal; "*" for OPTIONS alone
-	query     string // as given, with its "?"; "" if there is none
+// A Target is what a request asks for, in the normal form that is both matched
+// and forwarded.
+type Target struct {
+	Host      string // without a port; "" if an HTTP/1.0 client named none
+	Authority string // Host, with the port that was given
+	Path      string // "*" only with OPTIONS
+	Query     string // as given, with its "?"; "" if there is none
 }
 
-// parseTarget returns the target of a request, or why it must not be served:
-// errMethod, or an error that means 400. It refuses whatever the upstream
-// might read as another request than was routed.
-func parseTarget(r *message.Request) (target, error) {
+// ParseTarget returns the target of a request, or why the request must not be
+// served: ErrMethod, or an error that means 400. It rejects whatever the upstream
+// might read as another request than the one that was routed.
+func ParseTarget(r *message.Request) (Target, error) {
 	if r.Method == "CONNECT" && r.Protocol == "" {
-		return target{}, errMethod // this is no forward proxy
+		return Target{}, ErrMethod // this is no forward proxy
 	}
 	if !message.IsToken(r.Method) {
-		return target{}, errors.New("its method is no token")
+		return Target{}, errors.New("its method is no token")
 	}
-	var t target
+	var t Target
 	var err error
 	if !unnamed(r) {
-		if t.host, t.authority, err = normalAuthority(r.Authority); err != nil {
-			return target{}, err
+		if t.Host, t.Authority, err = normalAuthority(r.Authority); err != nil {
+			return Target{}, err
 		}
 	}
 	// HTTP/2 may carry a Host beside :authority (RFC 9113, section 8.3.1).
@@ -43,24 +43,24 @@ func parseTarget(r *message.Request) (target, error) {
 		if !message.EqualFold(r.Fields[i].Name, "Host") {
 			continue
 		}
-		if _, other, err := normalAuthority(r.Fields[i].Value); err != nil || other != t.authority {
-			return target{}, errors.New("the target's authority and Host differ")
+		if _, other, err := normalAuthority(r.Fields[i].Value); err != nil || other != t.Authority {
+			return Target{}, errors.New("the target's authority and Host differ")
 		}
 	}
 	path, query, hasQuery := strings.Cut(r.Target, "?")
 	if hasQuery {
-		t.query = r.Target[len(path):]
+		t.Query = r.Target[len(path):]
 		for i := range len(query) {
 			if c := query[i]; c <= ' ' || c == 0x7f || c == '#' {
-				return target{}, errors.New("the query has a character that none has")
+				return Target{}, errors.New("the query has a character that no query may have")
 			}
 		}
 	}
-	if t.path, err = route.NormalizePath(path); err != nil {
-		return target{}, err
+	if t.Path, err = route.NormalizePath(path); err != nil {
+		return Target{}, err
 	}
-	if t.path == "*" && (r.Method != "OPTIONS" || hasQuery) {
-		return target{}, errors.New(`"*" is a target of OPTIONS alone`)
+	if t.Path == "*" && (r.Method != "OPTIONS" || hasQuery) {
+		return Target{}, errors.New(`"*" is a target of OPTIONS alone`)
 	}
 	return t, nil
 }
@@ -69,18 +69,18 @@ func parseTarget(r *message.Request) (target, error) {
 // checkers send such requests.
 func unnamed(r *message.Request) bool { return r.Authority == "" && r.Major == 1 && r.Minor == 0 }
 
-// request returns the target with another path as a request line has it. given is
-// the target as it came, which it most often is again.
-func (t *target) request(path, given string) string {
-	if len(given) == len(path)+len(t.query) && given[:len(path)] == path {
+// WithPath returns the target as a request line has it, with another path. given
+// is the target as it came: it is returned where nothing differs.
+func (t *Target) WithPath(path, given string) string {
+	if len(given) == len(path)+len(t.Query) && given[:len(path)] == path {
 		return given
 	}
-	return path + t.query
+	return path + t.Query
 }
 
-// splitAbsolute takes the authority out of a target in absolute form (RFC
+// SplitAbsolute takes the authority out of a target in absolute form (RFC
 // 9112, section 3.2.2), where Host must be the same.
-func splitAbsolute(given, host string) (authority, rest string, err error) {
+func SplitAbsolute(given, host string) (authority, rest string, err error) {
 	if given == "" || given[0] == '/' || given == "*" {
 		return host, given, nil
 	}

@@ -1,8 +1,9 @@
-package l7
+package policy
 
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
@@ -25,16 +26,16 @@ func TestForwardingFieldsCannotBeForged(t *testing.T) {
 		} {
 			for _, trusted := range []*cidr.Peers{nil, peers(t, "10.1.2.3")} {
 				f := fields(name+": forged", name+": forged", "X-Other: kept", "Connection: X-Forwarded-For, x-forwarded-host, Forwarded", "Connection: X-FORWARDED-PROTO, X-Client-Cert-Subject, client-cert")
-				x := exchangeOf(&Table{Forwarding: how, TrustedProxies: trusted}, "10.1.2.3:1", f)
-				x.identify()
-				cleanRequest(x.request)
-				x.setForwarding()
+				x := factsOf("10.1.2.3:1", f)
+				x.Identify(trusted)
+				CleanRequest(x.Request)
+				x.SetForwarding(how)
 				want := append(fields("X-Other: kept"), own...)
 				if trusted != nil && how == TellXForwarded {
 					want[3].Value = "80"
 				}
-				if !slices.Equal(x.request.Fields, want) {
-					t.Errorf("%s: %v, want %v", name, x.request.Fields, want)
+				if !slices.Equal(x.Request.Fields, want) {
+					t.Errorf("%s: %v, want %v", name, x.Request.Fields, want)
 				}
 			}
 		}
@@ -42,7 +43,7 @@ func TestForwardingFieldsCannotBeForged(t *testing.T) {
 }
 
 func TestForwarded(t *testing.T) {
-	table := &Table{Forwarding: TellForwarded, TrustedProxies: peers(t, "10.0.0.0/8", "2001:db8::/32", cidr.FromUnix)}
+	trusted := peers(t, "10.0.0.0/8", "2001:db8::/32", cidr.FromUnix)
 	for want, c := range map[string]struct {
 		from, host string
 		fields     message.Fields
@@ -56,57 +57,60 @@ func TestForwarded(t *testing.T) {
 		"for=192.0.2.1;host=a.example;proto=http, for=10.0.0.2":                      {"", "a.example", fields("X-Forwarded-For: 192.0.2.1, 10.0.0.2")},
 		"for=10.0.0.9;host=a.example;proto=http":                                     {"10.0.0.9:5", "a.example", fields("Forwarded: for=6.6.6.6")}, // it is read from nobody
 	} {
-		x := exchangeOf(table, c.from, c.fields)
-		x.target.host, x.target.authority, _ = normalAuthority(c.host)
-		x.identify()
-		cleanRequest(x.request)
-		x.setForwarding()
-		if got := x.request.Fields; !slices.Equal(got, fields("Forwarded: "+want)) {
+		x := factsOf(c.from, c.fields)
+		x.Target.Host, x.Target.Authority, _ = normalAuthority(c.host)
+		x.Identify(trusted)
+		CleanRequest(x.Request)
+		x.SetForwarding(TellForwarded)
+		if got := x.Request.Fields; !slices.Equal(got, fields("Forwarded: "+want)) {
 			t.Errorf("%v, want %s", got, want)
 		}
 	}
-	x := exchangeOf(&Table{Forwarding: TellBoth}, "192.0.2.1:5", nil)
-	x.identify()
-	x.setForwarding()
+	x := factsOf("192.0.2.1:5", nil)
+	x.Identify(nil)
+	x.SetForwarding(TellBoth)
 	if want := fields("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http",
-		"Forwarded: for=192.0.2.1;host=a.example;proto=http"); !slices.Equal(x.request.Fields, want) {
-		t.Errorf("both: %v", x.request.Fields)
+		"Forwarded: for=192.0.2.1;host=a.example;proto=http"); !slices.Equal(x.Request.Fields, want) {
+		t.Errorf("both: %v", x.Request.Fields)
 	}
-	x = exchangeOf(&Table{}, "", nil)
-	x.identify()
-	x.setForwarding()
-	if want := fields("X-Forwarded-Host: a.example", "X-Forwarded-Proto: http"); !slices.Equal(x.request.Fields, want) {
-		t.Errorf("of a client without an address: %v", x.request.Fields)
+	x = factsOf("", nil)
+	x.Identify(nil)
+	x.SetForwarding(TellXForwarded)
+	if want := fields("X-Forwarded-Host: a.example", "X-Forwarded-Proto: http"); !slices.Equal(x.Request.Fields, want) {
+		t.Errorf("of a client without an address: %v", x.Request.Fields)
 	}
 }
 
 // What every request goes through costs no allocation.
 func TestPolicyOfAPlainRequestAllocatesNothing(t *testing.T) {
-	table := &Table{Access: &cidr.Access{Deny: addresses(t, "192.0.2.0/24", "2001:db8::/32")}, TrustedProxies: peers(t, "192.0.2.1")}
+	access, trusted := &cidr.Access{Deny: addresses(t, "192.0.2.0/24", "2001:db8::/32")}, peers(t, "192.0.2.1")
 	given := fields("User-Agent: x", "Accept: */*", "X-Tenant: b", "X_Role: admin", "X-Forwarded-For: 6.6.6.6", "Connection: keep-alive")
-	x := exchangeOf(table, "10.1.2.3:1", make(message.Fields, 0, 20))
-	x.action = &Action{RequestHeaders: HeaderRules{Remove: []string{"X-Role"}, Set: values("X-Tenant: a", "X-From: ${client_address}"), Add: values("X-More: 1")}}
+	x := factsOf("10.1.2.3:1", make(message.Fields, 0, 20))
+	rules := HeaderRules{Remove: []string{"X-Role"}, Set: values("X-Tenant: a", "X-From: ${client_address}"), Add: values("X-More: 1")}
+	protected, noRules := Protected{Rules: &rules}, HeaderRules{}
+	var response message.Response
+	var random Entropy
+	start := time.Now()
 	if n := testing.AllocsPerRun(100, func() {
-		x.request.Fields = append(x.request.Fields[:0], given...)
-		x.identify()
-		x.nameRequest()
-		if !table.Access.Serves(x.addr) {
+		x.Request.Fields = append(x.Request.Fields[:0], given...)
+		x.Identify(trusted)
+		x.AssignRequestID("", start, &random)
+		if !access.Serves(x.Address) {
 			t.Error("no access")
 		}
-		cleanRequest(x.request)
-		x.setForwarding()
-		x.setCertificate()
-		x.setRequestID()
-		x.makeTrace()
-		x.action.RequestHeaders.applyRequest(x)
-		x.cleanAnnouncement()
-		x.action.ResponseHeaders.applyResponse(x)
+		CleanRequest(x.Request)
+		x.SetForwarding(TellXForwarded)
+		x.SetCertificate(TellIdentity)
+		x.SetRequestID("")
+		rules.ApplyRequest(x)
+		protected.CleanAnnouncement(x.Request)
+		noRules.ApplyResponse(&response.Fields, x)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	want := fields("User-Agent: x", "Accept: */*", "X-Tenant: a", "X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http",
 		"X-From: 10.1.2.3", "X-More: 1")
-	if !slices.Equal(x.request.Fields, want) {
-		t.Errorf("%v", x.request.Fields)
+	if !slices.Equal(x.Request.Fields, want) {
+		t.Errorf("%v", x.Request.Fields)
 	}
 }

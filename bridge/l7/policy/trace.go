@@ -1,4 +1,4 @@
-package l7
+package policy
 
 import (
 	"encoding/hex"
@@ -15,26 +15,24 @@ const (
 // traceIDLength is how many digits a trace id has.
 const traceIDLength = 32
 
-// makeTrace sees to it that the request has a good traceparent, if the table asks
-// for that. Without one it begins a trace: what came as tracestate belongs to
-// none then, and goes (section 3.3.1).
-func (x *exchange) makeTrace() {
-	if !x.table.MakeTrace || x.traceID() != "" {
+// BeginTrace begins a trace if the request has no valid traceparent. A tracestate
+// that came without one belongs to no trace, and is removed (section 3.3.1).
+func BeginTrace(f *message.Fields, random *Entropy) {
+	if TraceID(*f) != "" {
 		return
 	}
-	f := &x.request.Fields
 	f.RemoveFunc(isTrace)
-	var random [24]byte
-	x.server.entropy.read(random[:])
-	random[0] |= 1 // an id of zeros alone is none
-	random[16] |= 1
+	var id [24]byte
+	random.Read(id[:])
+	id[0] |= 1 // an id of zeros alone is invalid
+	id[16] |= 1
 	const layout = "00-tttttttttttttttttttttttttttttttt-pppppppppppppppp-01"
 	var b [len(layout)]byte
 	copy(b[:], layout)
-	hex.Encode(b[3:], random[:16])
-	hex.Encode(b[3+traceIDLength+1:], random[16:])
-	// Sampled: of what a client's own tracer would begin here, servers that ask
-	// the parent whether to record would else record nothing.
+	hex.Encode(b[3:], id[:16])
+	hex.Encode(b[3+traceIDLength+1:], id[16:])
+	// Sampled: servers that let the parent decide would otherwise record nothing
+	// of a trace that begins here.
 	f.Add(traceparent, string(b[:]))
 }
 
@@ -42,11 +40,11 @@ func isTrace(f message.Field) bool {
 	return message.EqualFold(f.Name, traceparent) || message.EqualFold(f.Name, tracestate)
 }
 
-// traceID returns the id of the trace that the request is part of; "" if it has
-// no good traceparent.
-func (x *exchange) traceID() string {
-	given, ok := x.request.Fields.Get(traceparent)
-	if !ok || !isTraceparent(given) || x.request.Fields.Count(traceparent) > 1 {
+// TraceID returns the id of the trace that a request belongs to; "" if it has no
+// valid traceparent.
+func TraceID(f message.Fields) string {
+	given, ok := f.Get(traceparent)
+	if !ok || !isTraceparent(given) || f.Count(traceparent) > 1 {
 		return ""
 	}
 	return given[3 : 3+traceIDLength]

@@ -1,4 +1,4 @@
-package l7
+package policy
 
 import (
 	"fmt"
@@ -20,15 +20,15 @@ func isHopByHop(name string) bool {
 	return message.IsConnectionField(name)
 }
 
-// isFraming reports whether a field frames a message or belongs to one
+// IsFraming reports whether a field frames a message or belongs to one
 // connection, so that no rule can change it.
-func isFraming(name string) bool {
+func IsFraming(name string) bool {
 	return isHopByHop(name) || message.EqualFold(name, "Host") || message.EqualFold(name, "Expect") || message.EqualFold(name, "Trailer")
 }
 
-// removeHopByHop removes the fields that belong to the connection: those that
+// RemoveHopByHop removes the fields that belong to the connection: those that
 // always do, and those that Connection names.
-func removeHopByHop(f *message.Fields) {
+func RemoveHopByHop(f *message.Fields) {
 	// What Connection names first, for then Connection itself goes. Most often
 	// it names nothing but options.
 	for i := 0; i < len(*f); i++ {
@@ -50,15 +50,16 @@ func removeHopByHop(f *message.Fields) {
 	f.RemoveFunc(func(f message.Field) bool { return isHopByHop(f.Name) })
 }
 
-// cleanRequest takes out of a client's request what is the connection's own and
-// what only the gateway may say, before the gateway adds its own: a field that
-// the client names in Connection is gone by then, and cannot take ours along.
-// What is passed on of the connection's fields is in r.Upgrade and r.Trailers.
+// CleanRequest removes from a client's request the fields of the connection and
+// those that only the gateway may set. The gateway adds its own afterwards, so
+// that a field named in the client's Connection cannot take ours along. What is
+// passed on of the connection's fields ends up in r.Upgrade and r.Trailers.
 //
-// An upgrade to HTTP/2 is never passed on: the requests that follow would pass
-// unrouted. Nor is one of a request with a body, behind which nobody knows what
-// speaks which protocol. It reports whether the client waits for 100 (Continue).
-func cleanRequest(r *message.Request) (expects bool) {
+// An upgrade to HTTP/2 is never passed on: the requests that follow it would not
+// be routed. Nor is the upgrade of a request with a body: after the body it would
+// be unclear which bytes belong to which protocol. CleanRequest reports whether
+// the client waits for 100 (Continue).
+func CleanRequest(r *message.Request) (expects bool) {
 	r.Upgrade, r.Trailers = "", r.Fields.HasToken("TE", "trailers")
 	http11 := r.Major == 1 && r.Minor >= 1
 	if http11 && !r.HasBody() && r.Fields.HasToken("Connection", "upgrade") && r.Fields.Count("Upgrade") == 1 {
@@ -68,13 +69,13 @@ func cleanRequest(r *message.Request) (expects bool) {
 		}
 	}
 	expects = r.Length != 0 && (http11 || r.Major > 1) && r.Fields.HasToken("Expect", "100-continue")
-	removeHopByHop(&r.Fields)
+	RemoveHopByHop(&r.Fields)
 	r.Fields.RemoveFunc(isClaim)
 	return expects
 }
 
-// isClaim reports whether a field says what only the gateway may say to an
-// upstream.
+// isClaim reports whether a field says something that only the gateway may say to
+// an upstream.
 func isClaim(f message.Field) bool {
 	if f.Name == "" {
 		return true
@@ -94,19 +95,33 @@ func isClaim(f message.Field) bool {
 	return false
 }
 
-// cleanTrailer removes from the request's trailer what a trailer cannot say (RFC
-// 9110, section 6.5.1), what only the gateway may say, and what its rules
-// decide on: an upstream may take a trailer's fields for the header's.
-func (x *exchange) cleanTrailer(trailer message.Fields) message.Fields {
-	trailer.RemoveFunc(func(f message.Field) bool { return x.decides(f.Name) })
+// Protected are the fields of a request that its trailer cannot set: those that a
+// trailer never may (RFC 9110, section 6.5.1), those that only the gateway may
+// set, and those that its rules set or remove. Upstreams may merge a trailer into
+// the header.
+type Protected struct {
+	Rules          *HeaderRules
+	RequestIDField string // "": requests have no id
+	Traces         bool   // the gateway begins traces
+}
+
+// has reports whether a field is protected.
+func (p *Protected) has(name string) bool {
+	return isClaim(message.Field{Name: name}) || IsFraming(name) || p.Rules.decides(name) ||
+		p.RequestIDField != "" && sameSpelled(name, p.RequestIDField) ||
+		p.Traces && isTrace(message.Field{Name: name})
+}
+
+// CleanTrailer removes the protected fields from a request's trailer.
+func (p *Protected) CleanTrailer(trailer message.Fields) message.Fields {
+	trailer.RemoveFunc(func(f message.Field) bool { return p.has(f.Name) })
 	return trailer
 }
 
-// cleanAnnouncement removes from what the request says of its trailer what
-// cleanTrailer will remove from the trailer, for some servers take an announced
-// field for one that came.
-func (x *exchange) cleanAnnouncement() {
-	r := x.request
+// CleanAnnouncement removes from a request's Trailer field the names that
+// CleanTrailer will remove from the trailer: some servers treat an announced
+// field as one that came.
+func (p *Protected) CleanAnnouncement(r *message.Request) {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		if !message.EqualFold(f.Name, "Trailer") {
@@ -114,7 +129,7 @@ func (x *exchange) cleanAnnouncement() {
 		}
 		var kept []string
 		for name := range message.Elements(f.Value) {
-			if !x.decides(name) {
+			if !p.has(name) {
 				kept = append(kept, name)
 			}
 		}
@@ -128,8 +143,8 @@ func (x *exchange) cleanAnnouncement() {
 }
 
 // isForwarding reports whether a field tells an upstream where a request came
-// from, or by whose certificate. Servers that turn names into variables cannot
-// tell X_Forwarded_For from X-Forwarded-For, so they are taken for the same.
+// from, or with whose certificate. Servers that turn names into variables cannot
+// tell X_Forwarded_For from X-Forwarded-For, so both spellings count.
 func isForwarding(name string) bool {
 	return hasPrefixFold(name, "x-forwarded-") || equalDashed(name, "x-forwarded") || equalDashed(name, "forwarded") ||
 		equalDashed(name, "x-real-ip") || hasPrefixFold(name, "x-client-cert")
@@ -139,8 +154,8 @@ func hasPrefixFold(name, prefix string) bool {
 	return len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix)
 }
 
-// equalDashed compares a name with one in lower case, and takes an underscore
-// for a dash.
+// equalDashed compares a name with one in lower case; an underscore equals a
+// dash.
 func equalDashed(name, lower string) bool {
 	if len(name) != len(lower) {
 		return false
@@ -154,7 +169,7 @@ func equalDashed(name, lower string) bool {
 	return true
 }
 
-// dashed returns a name's byte in the one spelling that equalDashed knows.
+// dashed returns a byte of a name in lower case, with a dash for an underscore.
 func dashed(c byte) byte {
 	switch {
 	case 'A' <= c && c <= 'Z':
@@ -165,8 +180,7 @@ func dashed(c byte) byte {
 	return c
 }
 
-// sameSpelled is message.EqualFold, but that it takes an underscore for a dash in
-// both names.
+// sameSpelled is message.EqualFold, except that an underscore equals a dash.
 func sameSpelled(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -179,7 +193,7 @@ func sameSpelled(a, b string) bool {
 	return true
 }
 
-// setSpelled is Fields.Set for what a client sent: none of its own is left in any
+// setSpelled is Fields.Set for a client's fields: it leaves none of theirs in any
 // spelling.
 func setSpelled(f *message.Fields, name, value string) {
 	for i := range *f {
@@ -194,7 +208,7 @@ func setSpelled(f *message.Fields, name, value string) {
 	f.Add(name, value)
 }
 
-// HeaderRules are changes to a header, made in this order: remove, set, add.
+// HeaderRules are changes to a header, applied in this order: remove, set, add.
 type HeaderRules struct {
 	Remove   []string
 	Set, Add []HeaderValue
@@ -206,45 +220,43 @@ type HeaderValue struct {
 	Value Value
 }
 
-// applyRequest makes the changes to what the upstream is sent. What is removed or
-// set is so in every spelling: an upstream that takes X_Tenant for X-Tenant must
-// not find the client's beside ours. Names that CheckFieldName refuses are
-// skipped.
-func (r *HeaderRules) applyRequest(x *exchange) {
-	f := &x.request.Fields
+// ApplyRequest changes the request that the upstream is sent. It removes and sets
+// fields in every spelling: an upstream that reads X_Tenant as X-Tenant must not
+// find the client's beside ours. Names that CheckFieldName rejects are skipped.
+func (r *HeaderRules) ApplyRequest(f *Facts) {
+	fields := &f.Request.Fields
 	for _, name := range r.Remove {
-		if !isFraming(name) {
-			f.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) })
+		if !IsFraming(name) {
+			fields.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) })
 		}
 	}
 	for i := range r.Set {
-		if set := &r.Set[i]; !isFraming(set.Name) {
-			setSpelled(f, set.Name, set.Value.of(x))
+		if set := &r.Set[i]; !IsFraming(set.Name) {
+			setSpelled(fields, set.Name, set.Value.Of(f))
 		}
 	}
-	r.add(f, x)
+	r.add(fields, f)
 }
 
-// applyResponse makes the changes to what the client is sent, as applyRequest.
-func (r *HeaderRules) applyResponse(x *exchange) {
-	f := &x.response.Fields
+// ApplyResponse changes the response that the client is sent.
+func (r *HeaderRules) ApplyResponse(fields *message.Fields, f *Facts) {
 	for _, name := range r.Remove {
-		if !isFraming(name) {
-			f.Remove(name)
+		if !IsFraming(name) {
+			fields.Remove(name)
 		}
 	}
 	for i := range r.Set {
-		if set := &r.Set[i]; !isFraming(set.Name) {
-			f.Set(set.Name, set.Value.of(x))
+		if set := &r.Set[i]; !IsFraming(set.Name) {
+			fields.Set(set.Name, set.Value.Of(f))
 		}
 	}
-	r.add(f, x)
+	r.add(fields, f)
 }
 
-func (r *HeaderRules) add(f *message.Fields, x *exchange) {
+func (r *HeaderRules) add(fields *message.Fields, f *Facts) {
 	for i := range r.Add {
-		if add := &r.Add[i]; !isFraming(add.Name) {
-			f.Add(add.Name, add.Value.of(x))
+		if add := &r.Add[i]; !IsFraming(add.Name) {
+			fields.Add(add.Name, add.Value.Of(f))
 		}
 	}
 }
@@ -264,20 +276,12 @@ func (r *HeaderRules) decides(name string) bool {
 	return false
 }
 
-// decides reports whether a field of the request says what only the gateway may
-// say, or what a rule of the route, or of the listener, decides on.
-func (x *exchange) decides(name string) bool {
-	return isClaim(message.Field{Name: name}) || isFraming(name) || x.action.RequestHeaders.decides(name) ||
-		x.requestID != "" && sameSpelled(name, x.table.RequestIDField) ||
-		x.table.MakeTrace && isTrace(message.Field{Name: name})
-}
-
 // CheckFieldName reports why a header rule cannot name a field.
 func CheckFieldName(name string) error {
 	if !message.IsToken(name) {
 		return fmt.Errorf("%.100q is not a header's name; write one such as X-Tenant", name)
 	}
-	if isFraming(name) {
+	if IsFraming(name) {
 		return fmt.Errorf("%s frames the message or belongs to one connection, and cannot be changed", name)
 	}
 	return nil

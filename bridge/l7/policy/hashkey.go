@@ -1,4 +1,4 @@
-package l7
+package policy
 
 import (
 	"fmt"
@@ -8,24 +8,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// hashKey returns what of the request decides on its endpoint, if its upstream
-// hashes anything. A header or cookie that comes several times is its first, one
-// that is empty is none.
-func (x *exchange) hashKey() upstream.Key {
-	switch h := x.back.options.Upstream.Hash(); {
+// HashKey returns the key by which consistent hashing chooses the request's
+// endpoint; the zero Key if the upstream hashes nothing. Of several headers or
+// cookies of one name the first counts; an empty one counts as missing.
+func (f *Facts) HashKey(h upstream.HashKey) upstream.Key {
+	switch {
 	case h.ClientAddress:
-		return upstream.KeyOfAddress(x.addr)
+		return upstream.KeyOfAddress(f.Address)
 	case h.Header != "":
-		value, _ := x.request.Fields.Get(h.Header)
+		value, _ := f.Request.Fields.Get(h.Header)
 		return upstream.KeyOf(value)
 	case h.Cookie != "":
-		return upstream.KeyOf(cookie(x.request.Fields, h.Cookie))
+		return upstream.KeyOf(cookie(f.Request.Fields, h.Cookie))
 	}
 	return upstream.Key{}
 }
 
-// CheckHashHeader reports why endpoints cannot be chosen by a header; nil if they
-// can.
+// CheckHashHeader reports why a header cannot choose endpoints; nil if it can.
 func CheckHashHeader(name string) error {
 	if name != "" && isClaim(message.Field{Name: name}) {
 		return fmt.Errorf("%.100q is not taken from clients, so no request has it when its endpoint is chosen", name)
@@ -33,8 +32,7 @@ func CheckHashHeader(name string) error {
 	return CheckFieldName(name)
 }
 
-// CheckHashCookie reports why endpoints cannot be chosen by a cookie; nil if they
-// can.
+// CheckHashCookie reports why a cookie cannot choose endpoints; nil if it can.
 func CheckHashCookie(name string) error {
 	if !message.IsToken(name) {
 		return fmt.Errorf("%.100q is not a cookie's name; write one such as session", name)
@@ -42,8 +40,8 @@ func CheckHashCookie(name string) error {
 	return nil
 }
 
-// cookie returns the value of a cookie as a client has sent it (RFC 6265, section
-// 5.4), "" if it has sent none. HTTP/2 may bring each in a field of its own.
+// cookie returns the value of a cookie (RFC 6265, section 5.4); "" if the client
+// sent none. HTTP/2 may carry each cookie in a field of its own.
 func cookie(fields message.Fields, name string) string {
 	for i := range fields {
 		if !message.EqualFold(fields[i].Name, "Cookie") {

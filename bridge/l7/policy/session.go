@@ -1,4 +1,4 @@
-package l7
+package policy
 
 import (
 	"crypto/tls"
@@ -10,26 +10,32 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A session is what a client's TLS came to. The zero session is plaintext's.
-type session struct {
+// A Session is what a client's TLS handshake negotiated. The zero Session is
+// plaintext.
+type Session struct {
 	serverName     string // SNI, as the client sent it; "" if it sent none
 	version, suite uint16
-	certificate    *clientCertificate // nil: none that was verified
+	certificate    *clientCertificate // verified; nil: none
 }
 
-// newSession returns the session of a handshake that is over.
-func newSession(state tls.ConnectionState) session {
-	s := session{serverName: state.ServerName, version: state.Version, suite: state.CipherSuite}
-	// A listener asks for no certificate that it does not verify, on resumed
-	// sessions too, so that one that is there is good.
+// NewSession returns the session of a completed handshake.
+func NewSession(state tls.ConnectionState) Session {
+	s := Session{serverName: state.ServerName, version: state.Version, suite: state.CipherSuite}
+	// A listener verifies every certificate that it asks for, on resumed
+	// sessions too, so this one was verified.
 	if len(state.PeerCertificates) > 0 {
 		s.certificate = &clientCertificate{leaf: state.PeerCertificates[0]}
 	}
 	return s
 }
 
-// A clientCertificate is a client's verified certificate. What upstreams are told
-// of it is made once, when the first request of the connection needs it.
+// Identity returns who the client's certificate says that its holder is; the zero
+// Identity if there is no certificate.
+func (s *Session) Identity() certs.Identity { return s.certificate.identity() }
+
+// A clientCertificate is a client's verified certificate. The fields that
+// upstreams are sent are built once, when the first request of the connection
+// needs them.
 type clientCertificate struct {
 	leaf *x509.Certificate
 
@@ -39,7 +45,7 @@ type clientCertificate struct {
 	encoded               string
 }
 
-// identity returns what the certificate says of its holder; of none, nothing.
+// identity returns who the certificate says that its holder is. c may be nil.
 func (c *clientCertificate) identity() certs.Identity {
 	if c == nil {
 		return certs.Identity{}
@@ -58,8 +64,8 @@ func (c *clientCertificate) identity() certs.Identity {
 	return c.id
 }
 
-// maxEncoded bounds a certificate, in DER, that is passed on: there are servers
-// that take no larger header.
+// maxEncoded bounds a certificate, in DER, that is passed on: some servers accept
+// no larger header.
 const maxEncoded = 16 << 10
 
 // encodedField returns the certificate as a byte sequence of a structured field
@@ -73,7 +79,7 @@ func (c *clientCertificate) encodedField() string {
 	return c.encoded
 }
 
-// ClientCertificateFields is a choice of fields that tell an upstream of the
+// ClientCertificateFields chooses the fields that tell an upstream about the
 // client's certificate, if there is one and it was verified.
 type ClientCertificateFields int
 
@@ -84,19 +90,20 @@ const (
 	TellCertificate                           // Client-Cert (RFC 9440)
 )
 
-// setCertificate adds what the upstream is told of the client's certificate.
-func (x *exchange) setCertificate() {
-	c := x.conn.session.certificate
+// SetCertificate adds the fields that tell the upstream about the client's
+// certificate.
+func (f *Facts) SetCertificate(how ClientCertificateFields) {
+	c := f.Connection.Session.certificate
 	if c == nil {
 		return
 	}
-	switch x.table.ClientCertificate {
+	switch how {
 	case TellIdentity:
 		c.identity()
-		x.request.Fields = append(x.request.Fields, c.identityFields...)
+		f.Request.Fields = append(f.Request.Fields, c.identityFields...)
 	case TellCertificate:
 		if value := c.encodedField(); value != "" {
-			x.request.Fields.Add("Client-Cert", value)
+			f.Request.Fields.Add("Client-Cert", value)
 		}
 	}
 }

@@ -1,0 +1,129 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
+	trusting := peers(t, "10.0.0.0/8", "2001:db8::/32", cidr.FromUnix)
+	for name, c := range map[string]struct {
+		trusted *cidr.Peers
+		from    string
+		fields  message.Fields
+		client  string
+		told    string // X-Forwarded-For to the upstream
+		port    string
+	}{
+		"nobody is trusted":            {nil, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1"), "10.0.0.1", "10.0.0.1", "5"},
+		"not from a proxy":             {trusting, "192.0.2.9:5", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.9", "192.0.2.9", "5"},
+		"one proxy":                    {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
+		"what the client said before":  {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 127.0.0.1, 192.0.2.1"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
+		"garbage the client said":      {trusting, "10.0.0.1:5", fields("X-Forwarded-For: <script>, 192.0.2.1"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
+		"a client that says a proxy's": {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 10.0.0.9, 192.0.2.1"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
+		"two proxies":                  {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1, 10.0.0.2"), "192.0.2.1", "192.0.2.1, 10.0.0.2, 10.0.0.1", ""},
+		"in several fields":            {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 6.6.6.6", "A: b", "x-forwarded-for: 192.0.2.1,10.0.0.3", "X-FORWARDED-FOR:  10.0.0.2 "), "192.0.2.1", "192.0.2.1, 10.0.0.3, 10.0.0.2, 10.0.0.1", ""},
+		"empty entries":                {trusting, "10.0.0.1:5", fields("X-Forwarded-For: ,192.0.2.1,, ,10.0.0.2,\t"), "192.0.2.1", "192.0.2.1, 10.0.0.2, 10.0.0.1", ""},
+		"proxies alone":                {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 10.0.0.3, 10.0.0.2"), "10.0.0.3", "10.0.0.3, 10.0.0.2, 10.0.0.1", ""},
+		"nothing is said":              {trusting, "10.0.0.1:5", nil, "10.0.0.1", "10.0.0.1", "5"},
+		"an empty field":               {trusting, "10.0.0.1:5", fields("X-Forwarded-For: "), "10.0.0.1", "10.0.0.1", "5"},
+		"another spelling":             {trusting, "10.0.0.1:5", fields("X_Forwarded_For: 192.0.2.1"), "10.0.0.1", "10.0.0.1", "5"},
+		"garbage":                      {trusting, "10.0.0.1:5", fields("X-Forwarded-For: unknown"), "10.0.0.1", "10.0.0.1", "5"},
+		"garbage behind a proxy":       {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1, what?, 10.0.0.2"), "10.0.0.1", "10.0.0.1", "5"},
+		"a zone":                       {trusting, "10.0.0.1:5", fields("X-Forwarded-For: fe80::1%eth0"), "10.0.0.1", "10.0.0.1", "5"},
+		"a host":                       {trusting, "10.0.0.1:5", fields("X-Forwarded-For: localhost"), "10.0.0.1", "10.0.0.1", "5"},
+		"with a port":                  {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1:4711"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
+		"IPv6":                         {trusting, "[2001:db8::1]:5", fields("X-Forwarded-For: 2001:DB9:0::1, 2001:db8::2"), "2001:db9::1", "2001:db9::1, 2001:db8::2, 2001:db8::1", ""},
+		"IPv6 in brackets":             {trusting, "10.0.0.1:5", fields("X-Forwarded-For: [2001:db9::1]"), "2001:db9::1", "2001:db9::1, 10.0.0.1", ""},
+		"IPv6 with a port":             {trusting, "10.0.0.1:5", fields("X-Forwarded-For: [2001:db9::1]:4711"), "2001:db9::1", "2001:db9::1, 10.0.0.1", ""},
+		"IPv4 in brackets":             {trusting, "10.0.0.1:5", fields("X-Forwarded-For: [192.0.2.1]"), "10.0.0.1", "10.0.0.1", "5"},
+		"IPv4 as IPv6":                 {trusting, "[::ffff:10.0.0.1]:5", fields("X-Forwarded-For: ::ffff:192.0.2.1, ::ffff:10.0.0.2"), "192.0.2.1", "192.0.2.1, 10.0.0.2, 10.0.0.1", ""},
+		"over a unix-domain socket":    {trusting, "", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.1", "192.0.2.1", ""},
+		"unix, nothing is said":        {trusting, "", nil, "", "", ""},
+		"unix, of which none is":       {peers(t, "10.0.0.0/8"), "", fields("X-Forwarded-For: 192.0.2.1"), "", "", ""},
+		"long":                         {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3"), "10.0.0.2", strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3, 10.0.0.1", ""},
+		"too long":                     {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 64) + "10.0.0.3"), "10.0.0.1", "10.0.0.1", "5"},
+		"an endless entry":             {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("1", 10000)), "10.0.0.1", "10.0.0.1", "5"},
+	} {
+		x := factsOf(c.from, c.fields)
+		x.Identify(c.trusted)
+		CleanRequest(x.Request)
+		x.SetForwarding(TellXForwarded)
+		told := slices.Collect(x.Request.Fields.Values("X-Forwarded-For"))
+		if got := strings.Join(told, "|"); x.Client != c.client || got != c.told || x.clientPort() != c.port {
+			t.Errorf("%s: the client is %q, port %q, and the upstream is told %q; want %q, %q, %q", name, x.Client, x.clientPort(), got, c.client, c.port, c.told)
+		}
+		if want, _ := netip.ParseAddr(c.client); x.Address != want {
+			t.Errorf("%s: the client is at %v", name, x.Address)
+		}
+	}
+}
+
+func TestWhatTrustedProxiesSayOfTheRequest(t *testing.T) {
+	trusting := peers(t, "10.0.0.1")
+	for name, c := range map[string]struct {
+		from                string
+		fields              message.Fields
+		scheme, host, port_ string
+	}{
+		"nothing":                 {"10.0.0.1:5", nil, "http", "a.example", "80"},
+		"from somebody":           {"10.0.0.2:5", fields("X-Forwarded-Proto: https", "X-Forwarded-Host: b", "X-Forwarded-Port: 1"), "http", "a.example", "8080"},
+		"https":                   {"10.0.0.1:5", fields("X-Forwarded-Proto: https"), "https", "a.example", "443"},
+		"in another case":         {"10.0.0.1:5", fields("x-forwarded-proto: HTTPS"), "https", "a.example", "443"},
+		"a host":                  {"10.0.0.1:5", fields("X-Forwarded-Host: B.example."), "http", "b.example", "80"},
+		"a host with a port":      {"10.0.0.1:5", fields("X-Forwarded-Host: b.example:81", "X-Forwarded-Proto: https"), "https", "b.example:81", "81"},
+		"a port":                  {"10.0.0.1:5", fields("X-Forwarded-Port: 8443", "X-Forwarded-Proto: https"), "https", "a.example", "8443"},
+		"all":                     {"10.0.0.1:5", fields("X-Forwarded-Port: 8443", "X-Forwarded-Proto: https", "X-Forwarded-Host: [2001:DB8::1]:1"), "https", "[2001:db8::1]:1", "8443"},
+		"two schemes":             {"10.0.0.1:5", fields("X-Forwarded-Proto: https, http"), "http", "a.example", "80"},
+		"two fields":              {"10.0.0.1:5", fields("X-Forwarded-Proto: https", "X-Forwarded-Proto: https"), "http", "a.example", "80"},
+		"another scheme":          {"10.0.0.1:5", fields("X-Forwarded-Proto: wss"), "http", "a.example", "80"},
+		"another spelling":        {"10.0.0.1:5", fields("X_Forwarded_Proto: https", "X-Forwarded_Host: b"), "http", "a.example", "80"},
+		"no host":                 {"10.0.0.1:5", fields("X-Forwarded-Host: b/c"), "http", "a.example", "80"},
+		"a user":                  {"10.0.0.1:5", fields("X-Forwarded-Host: u@b"), "http", "a.example", "80"},
+		"hosts":                   {"10.0.0.1:5", fields("X-Forwarded-Host: b, c"), "http", "a.example", "80"},
+		"an empty host":           {"10.0.0.1:5", fields("X-Forwarded-Host: "), "http", "a.example", "80"},
+		"no port":                 {"10.0.0.1:5", fields("X-Forwarded-Port: 0"), "http", "a.example", "80"},
+		"no port's number":        {"10.0.0.1:5", fields("X-Forwarded-Port: 65536"), "http", "a.example", "80"},
+		"no number":               {"10.0.0.1:5", fields("X-Forwarded-Port: +80"), "http", "a.example", "80"},
+		"a number with a zero":    {"10.0.0.1:5", fields("X-Forwarded-Port: 0443"), "http", "a.example", "80"},
+		"named in Connection too": {"10.0.0.1:5", fields("X-Forwarded-Proto: https", "Connection: X-Forwarded-Proto"), "https", "a.example", "443"},
+	} {
+		x := factsOf(c.from, c.fields)
+		x.Identify(trusting)
+		CleanRequest(x.Request)
+		x.SetForwarding(TellXForwarded)
+		got := x.Request.Fields
+		want := fields("X-Forwarded-For: "+c.from[:8], "X-Forwarded-Host: "+c.host, "X-Forwarded-Port: "+c.port_, "X-Forwarded-Proto: "+c.scheme)
+		if x.Scheme != c.scheme || !slices.Equal(got, want) {
+			t.Errorf("%s: %s, %v; want %v", name, x.Scheme, got, want)
+		}
+	}
+}
+
+func FuzzFollowForwarded(f *testing.F) {
+	f.Add("192.0.2.1, 10.0.0.2", "10.0.0.3")
+	f.Add(",,[::1]:80,", " x")
+	trusted := peers(f, "10.0.0.0/8", "::1")
+	f.Fuzz(func(t *testing.T, one, two string) {
+		x := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: one}, {Name: "X-Forwarded-For", Value: two}})
+		x.Identify(trusted)
+		x.SetForwarding(TellXForwarded)
+		told, _ := x.Request.Fields[2:].Get("X-Forwarded-For")
+		if !strings.HasPrefix(told, x.Client) || !message.IsValue(told) {
+			t.Fatalf("%q is told of %q", told, x.Client)
+		}
+		if len(x.hops) == maxHops {
+			return // with us it is one too many
+		}
+		// What is told leads the next gateway, who trusts us too, to the same client.
+		next := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: told}})
+		if next.Identify(trusted); next.Client != x.Client {
+			t.Fatalf("%q leads to %q, not to %q", told, next.Client, x.Client)
+		}
+	})
+}

@@ -1,0 +1,50 @@
+package policy
+
+import (
+	"crypto/x509"
+	"sync"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A client that says nothing else is told of by its certificate on a plaintext
+// listener: nothing is known there.
+func TestNothingIsToldOfCertificatesInPlaintext(t *testing.T) {
+	for _, kind := range []ClientCertificateFields{TellNoCertificate, TellIdentity, TellCertificate} {
+		x := factsOf("10.0.0.1:1", message.Fields{{Name: "Client_Cert", Value: "x"}, {Name: "X-CLIENT-CERT-SUBJECT", Value: "x"}})
+		CleanRequest(x.Request)
+		x.SetCertificate(kind)
+		if len(x.Request.Fields) > 0 {
+			t.Errorf("%v", x.Request.Fields)
+		}
+	}
+}
+
+// What upstreams are told is made once for a connection, whoever asks at once.
+func TestAnIdentityIsMadeOnce(t *testing.T) {
+	c := &clientCertificate{leaf: certstest.NewCA(t).Client(t, "gateway").Leaf}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() { c.identity(); c.encodedField() })
+	}
+	all.Wait()
+	x := factsOf("10.0.0.1:1", make(message.Fields, 0, 8))
+	x.Connection.Session.certificate = c
+	for _, kind := range []ClientCertificateFields{TellIdentity, TellCertificate} {
+		if n := testing.AllocsPerRun(100, func() {
+			x.Request.Fields = x.Request.Fields[:0]
+			x.SetCertificate(kind)
+		}); n != 0 {
+			t.Errorf("kind %d: %v allocations a request", kind, n)
+		}
+		if len(x.Request.Fields) == 0 {
+			t.Errorf("kind %d: nothing is told", kind)
+		}
+	}
+	large := &clientCertificate{leaf: &x509.Certificate{Raw: make([]byte, maxEncoded+1)}}
+	if large.encodedField() != "" {
+		t.Error("a certificate that is too large is passed on")
+	}
+}
