@@ -46,7 +46,7 @@ func TestNothingIsLeftOfAbortedExchanges(t *testing.T) {
 	})
 	for _, c := range []*conn{&client.conn, &server.conn} {
 		c.mu.Lock()
-		c.unused = budget{left: 1 << 40, full: 1 << 40} // it is a flood, of course
+		c.abuse.budgets[streamsAccount] = budget{left: 1 << 40, full: 1 << 40} // it is a flood, of course
 		c.mu.Unlock()
 	}
 	targets := []string{"/echo", "/abort", "/half", "/refuse", "/endless", "/wait"}

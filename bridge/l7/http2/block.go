@@ -45,6 +45,16 @@ func (b *block) reset() {
 	*b = block{maxBytes: b.maxBytes, maxFields: b.maxFields, ofServer: b.ofServer, fields: b.fields[:0], length: -1}
 }
 
+// release drops what the section was made of, so that an idle connection does not
+// keep the last head that came.
+func (b *block) release() {
+	b.reset()
+	const keep = 32 // fields
+	if cap(b.fields) > keep {
+		b.fields = nil
+	}
+}
+
 // add takes the next field of the section; it is an emit function of
 // hpack.Decoder. It reports whether more are wanted.
 func (b *block) add(f hpack.HeaderField) bool {

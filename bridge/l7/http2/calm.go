@@ -21,12 +21,20 @@ const (
 // calmLocked asks the goroutine that reads to leave if nothing goes on. c.mu is
 // held.
 func (c *ServerConn) calmLocked(now int64) {
-	if c.o.Wake == nil || c.calm != reading || c.err != nil || !c.settled.Load() || !c.idleLocked() || c.out.sending ||
+	if c.o.Wake == nil || c.calm != reading || c.err != nil || !c.in.settled.Load() || !c.idleLocked() || c.out.sending ||
 		c.in.begun.Load() != 0 || now-max(c.in.last.Load(), c.idleSince) < int64(calmTime) {
 		return
 	}
 	c.calm = asked
 	_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+}
+
+// shedLocked interrupts a read that has waited for a while with a large buffer: it
+// goes on with a small one. c.mu is held.
+func (c *conn) shedLocked(now int64) {
+	if c.in.holdsLarge.Load() && c.err == nil && c.out.err == nil && now-c.in.last.Load() > int64(calmTime) {
+		_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+	}
 }
 
 // disturbed is for when a deadline has ended a read, between frames or not. It
@@ -35,10 +43,13 @@ func (c *ServerConn) calmLocked(now int64) {
 func (c *conn) disturbed(between bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil || c.calm != asked {
+	if c.err != nil || c.out.err != nil {
 		return os.ErrDeadlineExceeded
 	}
 	_ = c.nc.SetReadDeadline(time.Time{}) // as above
+	if c.calm == reading {
+		return nil
+	}
 	if !between || !c.idleLocked() {
 		c.calm = reading
 		return nil

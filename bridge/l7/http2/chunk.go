@@ -48,12 +48,35 @@ func (q *queue) room() int {
 	return len(q.tail.buf) - q.tail.w
 }
 
-// add appends a copy of p.
+// add appends a copy of p. It fills the last chunk before it takes another, so
+// that many small frames hold no more than a few large ones.
 func (q *queue) add(p []byte) {
-	if q.room() < len(p) {
+	for {
+		if q.tail != nil {
+			n := copy(q.tail.buf[q.tail.w:], p)
+			q.tail.w += n
+			p = p[n:]
+		}
+		if len(p) == 0 {
+			return
+		}
 		q.push(newChunk(len(p)))
 	}
-	q.tail.w += copy(q.tail.buf[q.tail.w:], p)
+}
+
+// put appends a chunk, which is the queue's from then on. What is in it goes into
+// the last chunk if it fits, or if it is small.
+func (q *queue) put(c *chunk) {
+	if c.w > smallChunk && c.w > q.room() {
+		q.push(c)
+		return
+	}
+	if q.tail == nil {
+		q.push(c)
+		return
+	}
+	q.add(c.buf[:c.w])
+	c.free()
 }
 
 // push appends a chunk, which is the queue's from then on.

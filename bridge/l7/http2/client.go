@@ -38,7 +38,7 @@ func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	c := &ClientConn{}
 	c.init(nc, nil, o)
 	c.client = c
-	c.block.ofServer = true
+	c.in.block.ofServer = true
 	c.greet(h2.ClientPreface, h2.Setting{ID: h2.SettingEnablePush, Val: 0})
 	return c
 }
@@ -130,33 +130,17 @@ func (c *ClientConn) tickLocked(now int64) []ended {
 	return nil
 }
 
-// onHeaders takes the block as a response's head or trailer.
-func (c *ClientConn) onHeaders(id uint32, end bool) *Error {
-	c.mu.Lock()
-	c.controls.earn(4)
-	s := c.streams[id]
-	var why, fatal *Error
-	switch {
-	case s == nil && c.neverOpened(id):
-		fatal = broken(h2.ErrCodeProtocol, "HEADERS on a stream that was never opened")
-	case s == nil:
-		fatal = c.uselessLocked(4) // of one that was reset, and was on its way
-	case s.recvEnd:
-		why = &Error{Code: h2.ErrCodeStreamClosed, Reason: "HEADERS behind the end of the stream"}
-	case s.client.answered:
-		why = s.onTrailerLocked(end)
-	default:
-		why = s.client.onHeadLocked(end)
+// onBlockLocked takes the block as the response's head or trailer.
+func (s *ClientStream) onBlockLocked(end bool) *Error {
+	if s.answered {
+		return s.onTrailerLocked(end)
 	}
-	var gone ended
-	if why != nil {
-		gone, fatal = c.refuseLocked(id, why)
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	return fatal
+	return s.onHeadLocked(end)
+}
+
+// unansweredLocked reports whether nothing of a response has come.
+func (s *stream) unansweredLocked() bool {
+	return s.client != nil && !s.client.answered && s.client.interim == 0
 }
 
 func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
@@ -164,7 +148,7 @@ func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
 	var gone []ended
 	for _, s := range c.streams {
 		if s.id > f.LastStreamID {
-			err := &Error{Code: f.ErrCode, Remote: true, Connection: true, Unprocessed: true}
+			err := &Error{Code: f.ErrCode, Remote: true, Connection: true, Unprocessed: s.unansweredLocked()}
 			s.failLocked(err)
 			gone = append(gone, ended{s, err})
 		}
@@ -200,7 +184,7 @@ func (s *ClientStream) Connects() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer s.unblockedLocked()
-	for !c.settled.Load() && c.err == nil && s.err == nil {
+	for !c.in.settled.Load() && c.err == nil && s.err == nil {
 		c.out.room.join(&s.stream)
 		s.waitLocked()
 	}
@@ -270,7 +254,7 @@ func sizeOf(r *message.Request) int64 {
 
 // onHeadLocked takes the block as a head of the response.
 func (s *ClientStream) onHeadLocked(end bool) *Error {
-	b := &s.c.block
+	b := &s.c.in.block
 	if b.tooLarge {
 		return malformed("a head larger than is allowed")
 	}
@@ -284,7 +268,7 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 		}
 	}
 	s.heads = append(s.heads, r)
-	s.rouseLater()
+	s.notifyLater()
 	if r.Interim() {
 		return nil
 	}

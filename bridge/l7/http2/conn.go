@@ -7,12 +7,10 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	h2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 const (
@@ -50,24 +48,13 @@ type conn struct {
 	client  *ClientConn
 	workers sync.WaitGroup // goroutines but the one that reads
 
-	// Of the reading goroutine alone.
-	in         *reader
-	framer     *h2.Framer // its writing half is not used
-	decoder    *hpack.Decoder
-	block      block
-	unacked    int             // SETTINGS that the peer has not acknowledged
-	recvWindow int64           // what the peer may still send
-	arrived    []*stream       // for rouse
-	begun      []*ServerStream // for rouse
-	settled    atomic.Bool
-	inData     atomic.Bool // a frame is being waited for that has bytes of a body
+	in inbox
 
 	mu      sync.Mutex
 	err     *Error // why the connection is at its end; nil: it is not
 	streams map[uint32]*stream
-	lastID  uint32             // the latest stream's
-	resets  [remembered]uint32 // the latest streams that this side reset
-	reset   int                // how many it reset
+	lastID  uint32 // the latest stream's
+	resets  resetLog
 
 	out        outbox
 	encoder    *encoder
@@ -79,8 +66,7 @@ type conn struct {
 	pinged    int64 // when; 0: never
 	idleSince int64
 	calm      calm
-	unused    budget // streams that came to nothing
-	controls  budget
+	abuse     abuse
 	timer     *time.Timer
 }
 
@@ -103,26 +89,15 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.nc = nc
 	c.o = o.withDefaults()
 	c.streams = make(map[uint32]*stream)
-	c.in = newReader(nc, early)
+	c.in.init(newReader(nc, early), &c.o)
 	c.in.disturbed = c.disturbed
-	c.framer = h2.NewFramer(nil, c.in)
-	c.framer.SetMaxReadFrameSize(maxFrame)
-	c.framer.SetReuseFrames()
-	c.block.maxBytes, c.block.maxFields = c.o.MaxHeaderBytes, c.o.MaxFields
-	c.decoder = hpack.NewDecoder(headerTable, func(f hpack.HeaderField) {
-		if !c.block.add(f) {
-			c.decoder.SetEmitEnabled(false)
-		}
-	})
-	c.decoder.SetMaxStringLength(2 * c.o.MaxHeaderBytes)
-	c.recvWindow = firstWindow
 	c.out.init(nc, &c.mu, &c.workers, c.now)
 	c.out.failed, c.out.tell, c.out.panicked = c.unwritableLocked, c.tell, c.panicked
 	c.encoder = newEncoder()
 	c.sendWindow = firstWindow
 	c.peer = peerSettings{maxStreams: presumed, window: firstWindow, maxHeaderBytes: 1 << 62}
 	c.idleSince = c.now()
-	c.unused, c.controls = newUnused(), newControls()
+	c.abuse = newAbuse(c.now)
 }
 
 // greet puts this side's settings and a large window for the connection in the
@@ -130,8 +105,8 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 func (c *conn) greet(preface string, settings ...h2.Setting) {
 	settings = append(settings, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: uint32(c.o.MaxHeaderBytes)})
 	c.out.greet(preface, settings, connWindow-firstWindow)
-	c.recvWindow = connWindow
-	c.unacked = 1
+	c.in.window = connWindow
+	c.in.unacked = 1
 }
 
 func (c *conn) now() int64 { return c.in.now() }
@@ -151,7 +126,7 @@ func (c *conn) run(preface func() *Error) error {
 func (c *conn) read(preface func() *Error) error {
 	err := c.readGuarded(preface)
 	if err == nil {
-		c.in.rest()
+		c.in.park()
 		return ErrCalm
 	}
 	return c.end(err)
@@ -180,7 +155,7 @@ func (c *conn) end(err *Error) error {
 	if c.out.err != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
 		err = &Error{Err: c.out.err} // it has said nothing
 	}
-	clean := err.Err == io.EOF && len(c.streams) == 0 && c.settled.Load()
+	clean := err.Err == io.EOF && len(c.streams) == 0 && c.in.settled.Load()
 	gone := c.failLocked(err)
 	err = c.err // that of whoever was first
 	c.mu.Unlock()
@@ -328,8 +303,9 @@ func (c *conn) look() (gone []ended, dead error) {
 func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 	past := func(since int64, d time.Duration) bool { return now-since > int64(d) }
 	begun, last := c.in.begun.Load(), c.in.last.Load()
+	c.shedLocked(now)
 	patience := c.o.HeaderTimeout
-	if c.inData.Load() {
+	if c.in.inData.Load() {
 		patience = c.o.StallTimeout
 	}
 	switch {
@@ -337,7 +313,7 @@ func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 		return nil, errStalled
 	case c.pinged > last && past(c.pinged, c.o.PingTimeout):
 		return nil, errDead
-	case !c.settled.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, patience):
+	case !c.in.settled.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, patience):
 		return c.failLocked(broken(h2.ErrCodeNo, "what it began did not come in time")), nil
 	case c.idleLocked() && past(c.idleSince, c.o.IdleTimeout):
 		return c.failLocked(&Error{Err: errIdle}), nil
@@ -370,26 +346,10 @@ func (c *conn) restLocked() {
 		return
 	}
 	c.idleSince = c.now()
+	c.encoder.shed()
 	if c.server != nil && c.server.drained() || c.client != nil && c.client.retired {
 		c.failLocked(&Error{Err: errRetired}) // there is no stream to tell of
 	}
-}
-
-// rememberLocked remembers a stream that this side reset: the peer may have
-// sent more of it before it knew. c.mu is held.
-func (c *conn) rememberLocked(id uint32) {
-	c.resets[c.reset%remembered] = id
-	c.reset++
-}
-
-// wasResetLocked reports whether this side reset a stream lately. c.mu is held.
-func (c *conn) wasResetLocked(id uint32) bool {
-	for _, r := range c.resets {
-		if r == id {
-			return true
-		}
-	}
-	return false
 }
 
 // unwritableLocked handles a failed write. A server that refuses what it has

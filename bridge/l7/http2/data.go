@@ -6,143 +6,161 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// onData reads a DATA frame, the payload straight to where it is to wait.
+// onData reads a DATA frame, a large payload straight to where it is to wait.
 func (c *conn) onData(fh h2.FrameHeader) *Error {
-	length := int(fh.Length)
-	n := length
 	if fh.StreamID == 0 {
 		return broken(h2.ErrCodeProtocol, "DATA without a stream")
 	}
-	if c.in.buffered() < length {
-		c.inData.Store(true)
-		defer c.inData.Store(false)
+	if c.in.buffered() < int(fh.Length) {
+		c.in.inData.Store(true)
+		defer c.in.inData.Store(false)
 	}
-	padding := 0
+	n, padding := int(fh.Length), 0
 	if fh.Flags.Has(h2.FlagDataPadded) {
-		if n == 0 {
-			return broken(h2.ErrCodeFrameSize, "a frame that is too short")
-		}
-		var p [1]byte
-		if _, err := io.ReadFull(c.in, p[:]); err != nil {
-			return c.readError(err)
-		}
-		if padding = int(p[0]); padding > n-1 {
-			return broken(h2.ErrCodeProtocol, "padding longer than its frame")
+		var err *Error
+		if padding, err = c.readPadLength(n); err != nil {
+			return err
 		}
 		n -= 1 + padding
 	}
-	c.mu.Lock()
-	s, why, end := c.admitLocked(fh, n)
-	var gone ended
-	if why != nil && end == nil {
-		gone, end = c.refuseLocked(fh.StreamID, why)
-	}
-	inPlace := s != nil && n <= smallChunk && n <= c.in.buffered()
-	if inPlace {
-		if n > 0 {
-			s.queue.add(c.in.view(n))
-		}
-		why = s.arrivedLocked(length-n, fh.Flags.Has(h2.FlagDataEndStream))
-		if why != nil {
-			gone, end = c.refuseLocked(fh.StreamID, why)
-		}
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	switch {
-	case end != nil:
+	s, unread, o := c.admit(fh, n)
+	if end := c.conclude(o); end != nil {
 		return end
-	case inPlace:
-		return c.discard(padding)
-	case s == nil || why != nil:
-		return c.discard(n + padding)
 	}
-	chunk := newChunk(n)
-	if _, err := io.ReadFull(c.in, chunk.buf[:n]); err != nil {
-		chunk.free()
-		return c.readError(err)
+	if s != nil && unread > 0 {
+		chunk := newChunk(n)
+		if _, err := io.ReadFull(c.in.reader, chunk.buf[:n]); err != nil {
+			chunk.free()
+			return c.readError(err)
+		}
+		chunk.w = n
+		if end := c.conclude(c.queueChunk(s, chunk, fh)); end != nil {
+			return end
+		}
+		unread = 0
 	}
-	chunk.w = n
-	if err := c.discard(padding); err != nil {
-		chunk.free()
-		return err
+	return c.discard(unread + padding)
+}
+
+// readPadLength returns how much padding a frame with n bytes has.
+func (c *conn) readPadLength(n int) (int, *Error) {
+	if n == 0 {
+		return 0, broken(h2.ErrCodeFrameSize, "a frame that is too short")
 	}
-	c.mu.Lock()
-	if s.readErr != nil || s.refused {
-		chunk.free()
-	} else {
-		s.queue.push(chunk)
+	var p [1]byte
+	if _, err := io.ReadFull(c.in.reader, p[:]); err != nil {
+		return 0, c.readError(err)
 	}
-	if why = s.arrivedLocked(length-n, fh.Flags.Has(h2.FlagDataEndStream)); why != nil {
-		gone, end = c.refuseLocked(fh.StreamID, why)
+	if int(p[0]) > n-1 {
+		return 0, broken(h2.ErrCodeProtocol, "padding longer than its frame")
 	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	return end
+	return int(p[0]), nil
 }
 
 func (c *conn) discard(n int) *Error {
+	if n == 0 {
+		return nil
+	}
 	if err := c.in.discard(n); err != nil {
 		return c.readError(err)
 	}
 	return nil
 }
 
-// admitLocked returns the stream that n bytes in a DATA frame are for; nil if
-// nobody wants them. why is the fault of the stream, end the connection's. c.mu
-// is held.
-func (c *conn) admitLocked(fh h2.FrameHeader, n int) (s *stream, why, end *Error) {
-	length := int64(fh.Length)
-	if c.recvWindow -= length; c.recvWindow < 0 {
-		return nil, nil, broken(h2.ErrCodeFlowControl, "more than the connection's window")
+// admit decides on a DATA frame with n bytes of a body. What is small and here
+// already it puts into the stream's queue; unread is how much else is left to be
+// read of those bytes: for the stream that is returned, or for nobody.
+func (c *conn) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o.end = c.takeWindowLocked(int64(fh.Length)); o.end != nil {
+		return nil, n, o
 	}
-	if c.recvWindow <= connWindow/2 {
-		c.out.windowUpdate(0, int(connWindow-c.recvWindow))
-		c.recvWindow = connWindow
+	ends := fh.Flags.Has(h2.FlagDataEndStream)
+	kind := dataFrame
+	if n == 0 && !ends {
+		kind = emptyDataFrame
 	}
-	if n == 0 && !fh.Flags.Has(h2.FlagDataEndStream) {
-		if end = c.uselessLocked(1); end != nil {
-			return nil, nil, end
-		}
-	} else {
-		c.controls.earn(worth(n))
+	s, v, why, end := c.judge(kind, fh.StreamID)
+	if v == process {
+		why = s.admitLocked(int(fh.Length), n)
 	}
-	s = c.streams[fh.StreamID]
 	switch {
-	case s == nil && c.neverOpened(fh.StreamID):
-		return nil, nil, broken(h2.ErrCodeProtocol, "DATA on a stream that was never opened")
-	case s == nil && c.wasResetLocked(fh.StreamID):
-		return nil, nil, c.uselessLocked(1)
-	case s == nil:
-		return nil, &Error{Code: h2.ErrCodeStreamClosed, Reason: "DATA on a closed stream"}, nil
-	case s.recvEnd:
-		return nil, &Error{Code: h2.ErrCodeStreamClosed, Reason: "DATA behind the end of the stream"}, nil
-	case s.client != nil && !s.client.answered:
-		return nil, malformed("DATA before the response's head"), nil
-	case length > int64(s.window):
-		return nil, &Error{Code: h2.ErrCodeFlowControl, Reason: "more than the stream's window"}, nil
-	}
-	s.window -= int(length)
-	if s.left >= 0 {
-		if s.left -= int64(n); s.left < 0 {
-			return nil, malformed("a body longer than its Content-Length"), nil
-		}
-	}
-	if s.refused || s.readErr != nil {
-		if fh.Flags.Has(h2.FlagDataEndStream) {
+	case end != nil:
+		return nil, n, outcome{end: end}
+	case why != nil:
+		return nil, n, c.refuseLocked(fh.StreamID, why)
+	case v != process:
+		return nil, n, o
+	case s.refused || s.readErr != nil:
+		if ends {
 			s.recvEnd = true
 			s.closeLocked()
 		}
-		return nil, nil, nil
+		return nil, n, o
 	}
-	return s, nil, nil
+	if n > 0 {
+		c.abuse.received(n)
+	}
+	if n > smallChunk || n > c.in.buffered() {
+		return s, n, o
+	}
+	if n > 0 {
+		s.queue.add(c.in.view(n))
+	}
+	if why = s.arrivedLocked(int(fh.Length)-n, ends); why != nil {
+		o = c.refuseLocked(fh.StreamID, why)
+	}
+	return nil, 0, o
 }
 
-// arrivedLocked is for when the payload of a DATA frame is in the stream's
+// queueChunk puts what was read of a DATA frame into its stream's queue.
+func (c *conn) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	overhead := int(fh.Length) - chunk.w
+	if s.readErr != nil || s.refused {
+		chunk.free()
+	} else {
+		s.queue.put(chunk)
+	}
+	if why := s.arrivedLocked(overhead, fh.Flags.Has(h2.FlagDataEndStream)); why != nil {
+		return c.refuseLocked(fh.StreamID, why)
+	}
+	return o
+}
+
+// takeWindowLocked takes n bytes off the connection's window, and gives it back.
+func (c *conn) takeWindowLocked(n int64) *Error {
+	if c.in.window -= n; c.in.window < 0 {
+		return broken(h2.ErrCodeFlowControl, "more than the connection's window")
+	}
+	if c.in.window <= connWindow/2 {
+		c.out.windowUpdate(0, int(connWindow-c.in.window))
+		c.in.window = connWindow
+	}
+	return nil
+}
+
+// admitLocked takes a frame of length bytes, of which n are the body's, off the
+// stream's window. It returns what is wrong with the frame.
+func (s *stream) admitLocked(length, n int) *Error {
+	switch {
+	case s.client != nil && !s.client.answered:
+		return malformed("DATA before the response's head")
+	case length > s.window:
+		return &Error{Code: h2.ErrCodeFlowControl, Reason: "more than the stream's window"}
+	}
+	s.window -= length
+	if s.left >= 0 {
+		if s.left -= int64(n); s.left < 0 {
+			return malformed("a body longer than its Content-Length")
+		}
+	}
+	return nil
+}
+
+// arrivedLocked is called when the payload of a DATA frame is in the stream's
 // queue. overhead is what of the frame was none of the body's. It returns what
 // is wrong with the stream.
 func (s *stream) arrivedLocked(overhead int, end bool) *Error {
@@ -150,7 +168,7 @@ func (s *stream) arrivedLocked(overhead int, end bool) *Error {
 		return nil
 	}
 	s.giveBackLocked(overhead)
-	s.rouseLater()
+	s.notifyLater()
 	if end {
 		return s.endedLocked()
 	}

@@ -29,18 +29,52 @@ func newEncoder() *encoder {
 	return e
 }
 
-func (e *encoder) begin() {
-	const keep = 16 << 10
-	if cap(e.buf.b) > keep {
+func (e *encoder) begin() { e.buf.b = e.buf.b[:0] }
+
+// shed drops memory that a large head has left behind.
+func (e *encoder) shed() {
+	if cap(e.buf.b) > smallBuffer {
 		e.buf.b = nil
 	}
-	e.buf.b = e.buf.b[:0]
 }
+
+// largeField is from which size on a field is not given to hpack's encoder, which
+// would keep a buffer of that size.
+const largeField = 1 << 10
 
 // field encodes one field.
 func (e *encoder) field(name, value string) {
+	// A block begins with hpack's encoder, which may have to change its table.
+	if len(name)+len(value) > largeField && len(e.buf.b) > 0 {
+		e.buf.b = append(e.buf.b, 0x10) // a literal that is never indexed, with its name (RFC 7541, section 6.2.3)
+		e.buf.b = appendString(e.buf.b, name)
+		e.buf.b = appendString(e.buf.b, value)
+		return
+	}
 	f := hpack.HeaderField{Name: name, Value: value, Sensitive: !indexed(name, value)}
 	_ = e.hpack.WriteField(f) // buf takes everything
+}
+
+// appendString appends a string literal (RFC 7541, section 5.2).
+func appendString(p []byte, s string) []byte {
+	n := hpack.HuffmanEncodeLength(s)
+	if n >= uint64(len(s)) {
+		return append(appendLength(p, 0, len(s)), s...)
+	}
+	return hpack.AppendHuffmanString(appendLength(p, 0x80, int(n)), s)
+}
+
+// appendLength appends an integer with a prefix of 7 bits (section 5.1).
+func appendLength(p []byte, flag byte, n int) []byte {
+	const most = 1<<7 - 1
+	if n < most {
+		return append(p, flag|byte(n))
+	}
+	p = append(p, flag|most)
+	for n -= most; n >= 0x80; n >>= 7 {
+		p = append(p, 0x80|byte(n))
+	}
+	return append(p, byte(n))
 }
 
 // fields encodes the fields of a message, but any that frame it or belong to a

@@ -142,6 +142,30 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 			}
 			_ = r.WriteRSTStream(1, h2.ErrCodeCancel)
 		}},
+		{"DATA on reset streams that is to pay for PING", func(r *raw, i int) {
+			if i == 0 {
+				r.headersQuietly(1, false, with(simplePost, "connection: close")...)
+			}
+			_ = r.WriteData(1, false, []byte("x"))
+			_ = r.WritePing(false, [8]byte{})
+		}},
+		{"HEADERS on reset streams that are to pay for PING", func(r *raw, i int) {
+			if i == 0 {
+				r.headersQuietly(1, false, with(simplePost, "connection: close")...)
+			}
+			r.headersQuietly(1, true, "x: y")
+			for range 4 {
+				_ = r.WritePing(false, [8]byte{})
+			}
+		}},
+		{"a window that opens by a byte at a time", func(r *raw, i int) {
+			if i == 0 {
+				_ = r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 1})
+				r.headersQuietly(1, true, endless...)
+			}
+			_ = r.WriteWindowUpdate(1, 1)
+			_ = r.WriteWindowUpdate(0, 1)
+		}},
 		{"DATA on closed streams", func(r *raw, i int) {
 			if i == 0 {
 				r.headersQuietly(1, false, simplePost...)
@@ -154,7 +178,14 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 		t.Run("client/"+c.name, func(t *testing.T) {
 			t.Parallel()
 			release := make(chan struct{})
-			nc, _ := serve(t, Options{}, func(s *ServerStream) { <-release })
+			nc, _ := serve(t, Options{}, func(s *ServerStream) {
+				if s.Request().Target == "/endless" {
+					_ = s.Respond(ok(), false)
+					for s.Write(make([]byte, 1000)) == nil {
+					}
+				}
+				<-release
+			})
 			defer close(release)
 			r := rawClient(t, nc)
 			if !strings.Contains(c.name, "CONTINUATION") && c.name != "heads too large" && strings.Contains(c.name, "DATA that") || c.name == "empty DATA" {
@@ -193,6 +224,8 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 		})
 	}
 }
+
+var endless = []string{":method: GET", ":scheme: https", ":path: /endless", ":authority: a.test"}
 
 // headersQuietly is headers for when the connection may be gone.
 func (r *raw) headersQuietly(id uint32, end bool, fields ...string) {
@@ -239,7 +272,7 @@ func TestAStringLongerThanAHeadIsRefused(t *testing.T) {
 	r := rawClient(t, nc)
 	block := append(r.encode(simple...), 0x00, 0x01, 'x')
 	block = hpack.AppendHuffmanString(append(block, 0xff, 0x81, 0x60), strings.Repeat("0", 1000)) // said to be 12,416 bytes
-	r.must(r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndStream: true}))
+	r.must(r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true, EndStream: true}))
 	if got := r.outcome(1); got != "GOAWAY COMPRESSION_ERROR" {
 		t.Error(got)
 	}
@@ -263,8 +296,10 @@ func TestHonestWorkIsNoFlood(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.unused.left != s.unused.full || s.controls.left < s.controls.full/2 {
-		t.Errorf("of the budgets %d and %d are left", s.unused.left, s.controls.left)
+	for a, b := range s.abuse.budgets {
+		if b.left < b.full/2 {
+			t.Errorf("of account %d %d is left", a, b.left)
+		}
 	}
 }
 

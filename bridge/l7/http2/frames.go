@@ -6,88 +6,12 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// readFrames reads and does what frames say until the connection is at its end,
-// and returns why it is; nil if the goroutine is to leave.
-func (c *conn) readFrames() *Error {
-	defer c.rouse()
-	for {
-		if !c.in.wholeFrame() {
-			c.rouse() // before it waits
-		}
-		if c.out.crowded.Load() {
-			c.rouse()
-			c.out.awaitReplyRoom()
-		}
-		fh, err := c.framer.ReadFrameHeader()
-		if err == ErrCalm {
-			return nil
-		}
-		if err != nil {
-			return c.readError(err)
-		}
-		if !c.settled.Load() && (fh.Type != h2.FrameSettings || fh.Flags.Has(h2.FlagSettingsAck)) {
-			return broken(h2.ErrCodeProtocol, "a preface that does not begin with SETTINGS")
-		}
-		var end *Error
-		if fh.Type == h2.FrameData {
-			end = c.onData(fh)
-		} else {
-			end = c.onFrame(fh)
-		}
-		if end != nil {
-			return end
-		}
-		c.in.frameEnded()
-	}
-}
-
-// rouse wakes those who wait for what has arrived, and starts the handlers of
-// new streams. That is put off until all that came at once has been looked at:
-// a message then finds its head, body and trailer together, and leaves so.
-func (c *conn) rouse() {
-	for _, s := range c.arrived {
-		s.roused = false
-		s.readable.Broadcast()
-	}
-	clear(c.arrived)
-	c.arrived = c.arrived[:0]
-	for _, s := range c.begun {
-		c.server.assign(s)
-	}
-	clear(c.begun)
-	c.begun = c.begun[:0]
-}
-
-// rouseLater has rouse wake who waits for s.
-func (s *stream) rouseLater() {
-	if !s.roused {
-		s.roused = true
-		s.c.arrived = append(s.c.arrived, s)
-	}
-}
-
-// readError makes an error of the framer's one of the connection's.
-func (c *conn) readError(err error) *Error {
-	var code h2.ConnectionError
-	switch {
-	case c.in.err != nil:
-		return &Error{Err: c.in.err}
-	case errors.As(err, &code):
-		reason := "a frame that is not allowed here"
-		if d := c.framer.ErrorDetail(); d != nil {
-			reason = d.Error()
-		}
-		return broken(h2.ErrCode(code), reason)
-	case errors.Is(err, h2.ErrFrameTooLarge):
-		return broken(h2.ErrCodeFrameSize, "a frame larger than is allowed")
-	default: // io.ErrUnexpectedEOF, of what is shorter than it should be
-		return broken(h2.ErrCodeFrameSize, "a frame that is too short")
-	}
-}
-
-// onFrame reads and does any frame but DATA.
+// onFrame reads and processes any frame but DATA.
 func (c *conn) onFrame(fh h2.FrameHeader) *Error {
-	f, err := c.framer.ReadFrameForHeader(fh)
+	if fh.Length > smallBuffer {
+		c.in.large = true
+	}
+	f, err := c.in.framer.ReadFrameForHeader(fh)
 	if err != nil {
 		var se h2.StreamError
 		if !errors.As(err, &se) || c.in.err != nil {
@@ -101,127 +25,122 @@ func (c *conn) onFrame(fh h2.FrameHeader) *Error {
 	switch f := f.(type) {
 	case *h2.HeadersFrame:
 		return c.onHeaders(f)
-	case *h2.SettingsFrame:
-		return c.onSettings(f)
-	case *h2.WindowUpdateFrame:
-		return c.onWindowUpdate(f)
 	case *h2.RSTStreamFrame:
-		return c.onReset(f)
-	case *h2.PingFrame:
-		return c.onPing(f)
-	case *h2.GoAwayFrame:
-		if c.client != nil {
-			c.client.onGoAway(f)
-		}
+		return c.conclude(c.onReset(f))
+	case *h2.WindowUpdateFrame:
+		return c.conclude(c.onWindowUpdate(f))
 	case *h2.PriorityFrame:
 		if f.StreamDep == f.StreamID {
 			return c.refuse(f.StreamID, malformed("a stream that depends on itself"))
 		}
+		return c.conclude(c.onPriority(f))
+	case *h2.SettingsFrame:
+		return c.onSettings(f)
+	case *h2.PingFrame:
+		return c.onPing(f)
 	case *h2.PushPromiseFrame:
 		return broken(h2.ErrCodeProtocol, "a promise that was not asked for")
+	case *h2.GoAwayFrame:
+		if c.client != nil {
+			c.client.onGoAway(f)
+		}
+		return c.spend(framesAccount, connFrameCosts[h2.FrameGoAway])
 	}
-	return c.useless(1)
+	return c.spend(framesAccount, unknownFrameCost)
 }
 
-// useless takes the cost of frames that carry nothing off what the peer has.
-func (c *conn) useless(cost int) *Error {
+// spend takes the cost of a frame off what the peer has. c.mu is not held.
+func (c *conn) spend(from account, cost int) *Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.uselessLocked(cost)
+	return c.abuse.spend(from, cost)
 }
 
-func (c *conn) uselessLocked(cost int) *Error {
-	if !c.controls.spend(cost, c.now) {
-		return broken(h2.ErrCodeEnhanceYourCalm, "too many frames that carry nothing")
-	}
-	return nil
-}
-
-// refuse resets a stream, whether there is one or not, for what the peer did.
-func (c *conn) refuse(id uint32, why *Error) *Error {
-	c.mu.Lock()
-	gone, end := c.refuseLocked(id, why)
-	c.mu.Unlock()
-	c.refused(gone, why)
-	return end
-}
-
-// refuseLocked is refuse; refused must follow. c.mu is held.
-func (c *conn) refuseLocked(id uint32, why *Error) (gone ended, end *Error) {
-	if s := c.streams[id]; s != nil {
-		gone = s.resetLocked(why.Code, why)
-	} else {
-		c.resetLocked(id, why.Code)
-	}
-	if !c.unused.spend(1, c.now) {
-		end = broken(h2.ErrCodeEnhanceYourCalm, "too many streams that came to nothing")
-	}
-	return gone, end
-}
-
-func (c *conn) refused(gone ended, why *Error) {
-	if gone.stream != nil {
-		c.tell([]ended{gone})
-	}
-	if c.server != nil && c.o.Refused != nil {
-		c.o.Refused(why)
-	}
-}
-
-// neverOpened reports whether a stream is idle (section 5.1).
-func (c *conn) neverOpened(id uint32) bool { return id%2 == 0 || id > c.lastID }
-
-// readBlock reads the rest of a header block and decodes it into c.block. All
+// readBlock reads the rest of a header block and decodes it into c.in.block. All
 // of it is decoded even if it is too large, so that the next one can be.
 func (c *conn) readBlock(f *h2.HeadersFrame) *Error {
-	c.block.reset()
-	c.decoder.SetEmitEnabled(true)
-	fragment, ended := f.HeaderBlockFragment(), f.HeadersEnded()
-	total := 0
-	for n := 1; ; n++ {
-		if total += len(fragment); total > 2*c.o.MaxHeaderBytes+maxFrame || n > maxContinued {
-			return broken(h2.ErrCodeEnhanceYourCalm, "a header block that is far too large")
-		}
-		if _, err := c.decoder.Write(fragment); err != nil {
-			return broken(h2.ErrCodeCompression, "a header block that cannot be decoded")
-		}
-		if ended {
-			break
-		}
-		fh, err := c.framer.ReadFrameHeader() // sees to it that it is a CONTINUATION
+	c.in.decoder.SetEmitEnabled(true)
+	fragment := f.HeaderBlockFragment()
+	if !f.HeadersEnded() {
+		// The decoder would keep the memory of what it had to put together.
+		defer c.in.forgetFragment()
+		whole, err := c.readContinuations(fragment)
 		if err != nil {
-			return c.readError(err)
+			return err
 		}
-		next, err := c.framer.ReadFrameForHeader(fh)
-		if err != nil {
-			return c.readError(err)
-		}
-		cont, ok := next.(*h2.ContinuationFrame)
-		if !ok {
-			return broken(h2.ErrCodeProtocol, "a header block that is interrupted")
-		}
-		fragment, ended = cont.HeaderBlockFragment(), cont.HeadersEnded()
+		fragment = whole
 	}
-	if c.decoder.Close() != nil {
+	if _, err := c.in.decoder.Write(fragment); err != nil {
+		return broken(h2.ErrCodeCompression, "a header block that cannot be decoded")
+	}
+	if c.in.decoder.Close() != nil {
 		return broken(h2.ErrCodeCompression, "a header block that ends too early")
 	}
 	return nil
 }
 
+// readContinuations returns a header block that begins with first.
+func (c *conn) readContinuations(first []byte) ([]byte, *Error) {
+	block := append(make([]byte, 0, 2*maxFrame), first...)
+	for range maxContinued {
+		fh, err := c.in.framer.ReadFrameHeader() // which checks that it is a CONTINUATION
+		if err != nil {
+			return nil, c.readError(err)
+		}
+		c.in.large = true
+		next, err := c.in.framer.ReadFrameForHeader(fh)
+		if err != nil {
+			return nil, c.readError(err)
+		}
+		cont, ok := next.(*h2.ContinuationFrame)
+		if !ok {
+			return nil, broken(h2.ErrCodeProtocol, "a header block that is interrupted")
+		}
+		block = append(block, cont.HeaderBlockFragment()...)
+		if len(block) > 2*c.o.MaxHeaderBytes+maxFrame {
+			break
+		}
+		if cont.HeadersEnded() {
+			return block, nil
+		}
+	}
+	return nil, broken(h2.ErrCodeEnhanceYourCalm, "a header block that is far too large")
+}
+
+// onHeaders takes a header block as a head or trailer.
 func (c *conn) onHeaders(f *h2.HeadersFrame) *Error {
 	end := f.StreamEnded()
 	dependsOnItself := f.HasPriority() && f.Priority.StreamDep == f.StreamID
 	id := f.StreamID
+	defer c.in.block.release()
 	if err := c.readBlock(f); err != nil {
 		return err
 	}
-	if dependsOnItself && c.block.fault == "" {
-		c.block.fault = "a stream that depends on itself"
+	if dependsOnItself && c.in.block.fault == "" {
+		c.in.block.fault = "a stream that depends on itself"
 	}
-	if c.server != nil {
-		return c.server.onHeaders(id, end)
+	return c.conclude(c.onBlock(id, end))
+}
+
+// onBlock takes the block that was read last as a head or trailer.
+func (c *conn) onBlock(id uint32, end bool) outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, v, why, fatal := c.judge(headersFrame, id)
+	if v == process {
+		if c.server != nil {
+			why = c.server.onBlockLocked(s, id, end)
+		} else {
+			why = s.client.onBlockLocked(end)
+		}
+		if why == nil && (s == nil || !s.refused) {
+			c.abuse.head()
+		}
 	}
-	return c.client.onHeaders(id, end)
+	if why != nil {
+		return c.refuseLocked(id, why)
+	}
+	return outcome{end: fatal}
 }
 
 // onTrailerLocked takes the block as a stream's trailer.
@@ -229,7 +148,7 @@ func (s *stream) onTrailerLocked(end bool) *Error {
 	if !end {
 		return malformed("a second head, or a trailer that does not end the stream")
 	}
-	trailer, fault := s.c.block.trailer()
+	trailer, fault := s.c.in.block.trailer()
 	if fault != "" {
 		return malformed(fault)
 	}
@@ -237,45 +156,66 @@ func (s *stream) onTrailerLocked(end bool) *Error {
 	return s.endedLocked()
 }
 
-func (c *conn) onReset(f *h2.RSTStreamFrame) *Error {
+func (c *conn) onReset(f *h2.RSTStreamFrame) (o outcome) {
 	c.mu.Lock()
-	s := c.streams[f.StreamID]
-	var gone []ended
-	var end *Error
-	switch {
-	case s == nil && c.neverOpened(f.StreamID):
-		end = broken(h2.ErrCodeProtocol, "RST_STREAM on a stream that was never opened")
-	case s == nil:
-		end = c.uselessLocked(1)
-	case s.client != nil && s.recvEnd:
-		err := ErrUnwanted
-		if f.ErrCode != h2.ErrCodeNo {
+	defer c.mu.Unlock()
+	s, v, _, end := c.judge(resetFrame, f.StreamID)
+	o.end = end
+	if s == nil || v != process {
+		return o
+	}
+	var err error
+	if s.client != nil && s.recvEnd { // the response is whole
+		if err = ErrUnwanted; f.ErrCode != h2.ErrCodeNo {
 			err = &Error{Code: f.ErrCode, Remote: true}
 		}
-		s.failLocked(err) // but the response is whole
-		gone = append(gone, ended{s, err})
-	default:
-		err := &Error{Code: f.ErrCode, Remote: true, Unprocessed: f.ErrCode == h2.ErrCodeRefusedStream}
-		s.failLocked(err)
-		gone = append(gone, ended{s, err})
-		if !c.unused.spend(1, c.now) {
-			end = broken(h2.ErrCodeEnhanceYourCalm, "too many streams that came to nothing")
-		}
+	} else {
+		err = &Error{Code: f.ErrCode, Remote: true, Unprocessed: f.ErrCode == h2.ErrCodeRefusedStream && s.unansweredLocked()}
 	}
-	c.mu.Unlock()
-	c.tell(gone)
-	return end
+	s.failLocked(err)
+	o.gone = []ended{{s, err}}
+	return o
+}
+
+func (c *conn) onPriority(f *h2.PriorityFrame) outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _, _, end := c.judge(priorityFrame, f.StreamID)
+	return outcome{end: end}
+}
+
+func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.StreamID == 0 {
+		if end := c.abuse.spend(framesAccount, connFrameCosts[h2.FrameWindowUpdate]); end != nil {
+			return outcome{end: end}
+		}
+		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
+			return outcome{end: broken(h2.ErrCodeFlowControl, "a window that is too large")}
+		}
+		c.out.turn.wake()
+		return outcome{}
+	}
+	s, v, _, end := c.judge(windowFrame, f.StreamID)
+	if s == nil || v != process {
+		return outcome{end: end}
+	}
+	if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
+		return c.refuseLocked(f.StreamID, &Error{Code: h2.ErrCodeFlowControl, Reason: "a window that is too large"})
+	}
+	s.writable.Signal()
+	return outcome{}
 }
 
 func (c *conn) onPing(f *h2.PingFrame) *Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.IsAck() {
-		if c.server != nil && f.Data == drainPing {
-			c.server.goAwayLocked()
-		}
-		return c.uselessLocked(1)
+	switch {
+	case !f.IsAck():
+		c.out.pingAck(f.Data)
+	case c.server != nil && f.Data == drainPing:
+		c.server.goAwayLocked()
 	}
-	c.out.pingAck(f.Data)
-	return c.uselessLocked(1)
+	return c.abuse.spend(framesAccount, connFrameCosts[h2.FramePing])
 }

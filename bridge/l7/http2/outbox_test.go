@@ -149,8 +149,8 @@ func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
 			}
 			await(t, nc.waits, "a write")
 			s.mu.Lock()
-			s.unused = budget{left: 1 << 40, full: 1 << 40} // the bound must not depend on budgets
-			s.controls = budget{left: 1 << 40, full: 1 << 40}
+			s.abuse.budgets[streamsAccount] = budget{left: 1 << 40, full: 1 << 40} // the bound must not depend on budgets
+			s.abuse.budgets[framesAccount] = budget{left: 1 << 40, full: 1 << 40}
 			s.mu.Unlock()
 			sent := make(chan struct{})
 			go func() {

@@ -28,6 +28,8 @@ type reader struct {
 	r, w  int
 	fast  bool // the last read filled the buffer
 
+	holdsLarge atomic.Bool // large is in use, for others to see
+
 	disturbed func(between bool) error // see conn
 
 	err   error     // of the connection, once it failed
@@ -70,7 +72,11 @@ func (b *reader) view(n int) []byte {
 func (b *reader) Read(p []byte) (int, error) {
 	if b.r == b.w {
 		if len(p) >= len(b.buf) && len(p) >= largeRead/2 {
-			return b.receive(p) // as much as the buffer would take
+			n, err := b.receive(p) // as much as the buffer would take
+			for err == errInterrupted {
+				n, err = b.receive(p)
+			}
+			return n, err
 		}
 		if err := b.fill(); err != nil {
 			return 0, err
@@ -84,34 +90,43 @@ func (b *reader) Read(p []byte) (int, error) {
 
 // fill reads into the empty buffer.
 func (b *reader) fill() error {
-	switch {
-	case b.fast && b.large == nil:
-		b.large = largeReads.Get().(*[largeRead]byte)
-		b.buf = b.large[:]
-	case !b.fast && b.large != nil:
-		b.release()
+	for {
+		switch {
+		case b.fast && b.large == nil:
+			b.large = largeReads.Get().(*[largeRead]byte)
+			b.buf = b.large[:]
+			b.holdsLarge.Store(true)
+		case !b.fast && b.large != nil:
+			b.release()
+		}
+		b.r, b.w = 0, 0
+		if b.small == nil {
+			b.small = make([]byte, smallRead)
+			b.buf = b.small
+		}
+		n, err := b.receive(b.buf)
+		if err == errInterrupted {
+			b.fast = false
+			continue
+		}
+		b.w = n
+		b.fast = n == len(b.buf) || b.large != nil && n > smallRead
+		return err
 	}
-	b.r, b.w = 0, 0
-	if b.small == nil {
-		b.small = make([]byte, smallRead)
-		b.buf = b.small
-	}
-	n, err := b.receive(b.buf)
-	b.w = n
-	b.fast = n == len(b.buf) || b.large != nil && n > smallRead
-	return err
 }
+
+// errInterrupted is what receive returns if a read was interrupted that may go on.
+var errInterrupted = errors.New("http2: the read was interrupted")
 
 func (b *reader) receive(p []byte) (int, error) {
 	if b.inFrame && b.begun.Load() == 0 {
 		b.begun.Store(max(b.now(), 1))
 	}
 	n, err := b.nc.Read(p)
-	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		if err = b.disturbed(!b.inFrame); err != nil {
-			break
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		if err = b.disturbed(!b.inFrame); err == nil {
+			return 0, errInterrupted
 		}
-		n, err = b.nc.Read(p)
 	}
 	switch {
 	case n > 0:
@@ -154,6 +169,7 @@ func (b *reader) release() {
 	if b.large != nil {
 		largeReads.Put(b.large)
 		b.large, b.buf = nil, b.small
+		b.holdsLarge.Store(false)
 		b.r, b.w = 0, 0
 	}
 }

@@ -125,7 +125,7 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 // readPreface reads what a client's connection begins with.
 func (c *ServerConn) readPreface() *Error {
 	var p [len(h2.ClientPreface)]byte
-	if _, err := io.ReadFull(c.in, p[:]); err != nil {
+	if _, err := io.ReadFull(c.in.reader, p[:]); err != nil {
 		return c.readError(err)
 	}
 	if string(p[:]) != h2.ClientPreface {
@@ -134,43 +134,18 @@ func (c *ServerConn) readPreface() *Error {
 	return nil
 }
 
-// onHeaders takes the block as a request's head or trailer.
-func (c *ServerConn) onHeaders(id uint32, end bool) *Error {
-	c.mu.Lock()
-	c.controls.earn(4)
-	s := c.streams[id]
-	var why, fatal *Error
-	var start *ServerStream
-	switch {
-	case s != nil && s.recvEnd:
-		why = &Error{Code: h2.ErrCodeStreamClosed, Reason: "HEADERS behind the end of the stream"}
-	case s != nil:
-		why = s.onTrailerLocked(end)
-	case id%2 == 0:
-		fatal = broken(h2.ErrCodeProtocol, "a stream with an even number")
-	case id <= c.lastID && c.wasResetLocked(id):
-		fatal = c.uselessLocked(1)
-	case id <= c.lastID:
-		fatal = broken(h2.ErrCodeStreamClosed, "HEADERS on a closed stream")
-	case c.announced || c.err != nil:
-		// lastID stays: the stream was never taken.
-		why = &Error{Code: h2.ErrCodeRefusedStream, Reason: "a stream opened after the last one was announced"}
-	default:
-		c.lastID = id
-		start, why = c.openLocked(id, end)
+// onBlockLocked takes the block as a request's head, or as the trailer of s if
+// that is not nil.
+func (c *ServerConn) onBlockLocked(s *stream, id uint32, end bool) *Error {
+	if s != nil {
+		return s.onTrailerLocked(end)
 	}
-	var gone ended
-	if why != nil {
-		gone, fatal = c.refuseLocked(id, why)
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
+	c.lastID = id
+	start, why := c.openLocked(id, end)
 	if start != nil {
-		c.begun = append(c.begun, start)
+		c.in.opened = append(c.in.opened, start)
 	}
-	return fatal
+	return why
 }
 
 // openLocked opens a stream, or says why it does not.
@@ -180,13 +155,13 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	if len(c.streams) >= c.o.MaxStreams || c.running >= 2*c.o.MaxStreams {
 		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "more streams than are allowed"}
 	}
-	if c.block.tooLarge && c.block.fault == "" {
+	if c.in.block.tooLarge && c.in.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
 		c.out.block(id, c.encoder.buf.b, true)
 		return nil, &Error{Code: h2.ErrCodeNo, Reason: "a head larger than is allowed"}
 	}
 	s := &ServerStream{}
-	if fault := c.block.request(&s.request, end, c.o.ExtendedConnect); fault != "" {
+	if fault := c.in.block.request(&s.request, end, c.o.ExtendedConnect); fault != "" {
 		return nil, malformed(fault)
 	}
 	s.init(&c.conn, id)
@@ -299,7 +274,7 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 	}
 	c.encoder.response(r, s.request.Method == "HEAD")
 	s.latest = c.out.block(s.id, c.encoder.buf.b, end)
-	c.controls.earn(4)
+	c.abuse.head()
 	s.responded = true
 	if end {
 		s.sentLocked()

@@ -4,26 +4,33 @@ import h2 "golang.org/x/net/http2"
 
 func (c *conn) onSettings(f *h2.SettingsFrame) *Error {
 	if f.IsAck() {
-		if c.unacked--; c.unacked < 0 {
+		if c.in.unacked--; c.in.unacked < 0 {
 			return broken(h2.ErrCodeProtocol, "an acknowledgement of nothing")
 		}
 		return nil
 	}
-	c.mu.Lock()
-	end := c.uselessLocked(1 + f.NumSettings())
-	for i := 0; i < f.NumSettings() && end == nil; i++ {
-		end = c.settingLocked(f.Setting(i))
-	}
-	if end == nil {
-		c.out.settingsAck()
-	}
-	c.settled.Store(true)
-	c.out.room.wakeAll() // who waits for the settings is among them
-	c.mu.Unlock()
+	end := c.applySettings(f)
 	if c.client != nil {
 		c.client.changed()
 	}
 	return end
+}
+
+func (c *conn) applySettings(f *h2.SettingsFrame) *Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if end := c.abuse.spend(framesAccount, connFrameCosts[h2.FrameSettings]+f.NumSettings()); end != nil {
+		return end
+	}
+	for i := range f.NumSettings() {
+		if end := c.settingLocked(f.Setting(i)); end != nil {
+			return end
+		}
+	}
+	c.out.settingsAck()
+	c.in.settled.Store(true)
+	c.out.room.wakeAll() // who waits for the settings is among them
+	return nil
 }
 
 // settingLocked does what one of the peer's settings says (section 6.5.2).
@@ -63,33 +70,4 @@ func (c *conn) settingLocked(s h2.Setting) *Error {
 		c.peer.extendedConnect = s.Val == 1
 	}
 	return nil
-}
-
-func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) *Error {
-	c.mu.Lock()
-	end := c.uselessLocked(1)
-	var why *Error
-	var gone ended
-	s := c.streams[f.StreamID]
-	switch {
-	case end != nil:
-	case f.StreamID == 0:
-		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
-			end = broken(h2.ErrCodeFlowControl, "a window that is too large")
-		}
-		c.out.turn.wake()
-	case s != nil:
-		if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
-			why = &Error{Code: h2.ErrCodeFlowControl, Reason: "a window that is too large"}
-			gone, end = c.refuseLocked(f.StreamID, why)
-		}
-		s.writable.Signal()
-	case c.neverOpened(f.StreamID):
-		end = broken(h2.ErrCodeProtocol, "WINDOW_UPDATE on a stream that was never opened")
-	}
-	c.mu.Unlock()
-	if why != nil {
-		c.refused(gone, why)
-	}
-	return end
 }

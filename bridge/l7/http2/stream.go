@@ -33,7 +33,7 @@ type stream struct {
 	owed     int            // of the window: taken on, and not yet given back
 	taken    int64          // bytes of the body that Read has returned
 	trailer  message.Fields // once recvEnd
-	roused   bool           // it is in c.arrived; the reading goroutine's
+	notified bool           // it is in c.in.arrived; the reading goroutine's
 
 	// What goes out.
 	writable     sync.Cond
@@ -131,7 +131,8 @@ func (s *stream) Write(p []byte) error {
 		if err := s.awaitTurnLocked(); err != nil {
 			return err
 		}
-		n := min(len(p), maxFrame, int(s.sendWindow), int(c.sendWindow))
+		whole := min(len(p), maxFrame)
+		n := min(whole, int(s.sendWindow), int(c.sendWindow))
 		s.latest = c.out.data(s.id, p[:n], false)
 		p = p[n:]
 		s.sendWindow -= int64(n)
@@ -139,7 +140,7 @@ func (s *stream) Write(p []byte) error {
 		if s.sendLeft >= 0 {
 			s.sendLeft -= int64(n)
 		}
-		c.controls.earn(worth(n))
+		c.abuse.sent(n, n < whole)
 		if c.out.full() {
 			c.out.kick()
 		}
@@ -278,7 +279,7 @@ func (s *stream) endedLocked() *Error {
 		return malformed("a body shorter than its Content-Length")
 	}
 	s.recvEnd = true
-	s.rouseLater()
+	s.notifyLater()
 	s.closeLocked()
 	return nil
 }
@@ -286,7 +287,7 @@ func (s *stream) endedLocked() *Error {
 // closeLocked closes the stream if both sides have sent their last.
 func (s *stream) closeLocked() {
 	if s.recvEnd && s.sendEnd && !s.closed {
-		s.c.unused.earn(1)
+		s.c.abuse.completed()
 		s.removeLocked()
 	}
 }
@@ -336,7 +337,7 @@ func (s *stream) resetLocked(code h2.ErrCode, err error) ended {
 // resetLocked queues a RST_STREAM.
 func (c *conn) resetLocked(id uint32, code h2.ErrCode) {
 	c.out.reset(id, code)
-	c.rememberLocked(id)
+	c.resets.add(id)
 }
 
 // unsentLocked reports whether nothing of the stream was ever sent.
