@@ -56,8 +56,11 @@ var mayImport = map[string][]string{
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/wellformed", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
-	"gateway/admin": {"gateway/store", "gateway/invalid", "gateway/wellformed", "proto/drawbridge/admin/v1"},
-	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/invalid",
+	"gateway/unixsocket": {},
+	"gateway/listeners": {"gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/socket", "bridge/splice",
+		"proto/drawbridge/admin/v1"},
+	"gateway/admin": {"gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "proto/drawbridge/admin/v1"},
+	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid",
 		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket",
 		"bridge/accesslog", "bridge/latency", "bridge/limit", "certs"},
 

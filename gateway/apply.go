@@ -87,32 +87,32 @@ func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 	// listener whose certificate is back may find its port taken.
 	wasDown := func(name string) bool {
 		l := live.Listener(name)
-		return l != nil && l.Down != "" || g.listeners.isDown(name)
+		return l != nil && l.Down != "" || g.listeners.DownReason(name) != ""
 	}
-	sockets := g.listeners.prepare(next,
+	sockets := g.listeners.Prepare(next,
 		func(name string) bool { return wasDown(name) && !draft.Puts(ref(name)) },
 		func(name, problem string) {
 			bad.AddClass(invalid.InUse, draft.Path(ref(name)).Field("address"), "%s", problem)
 		})
 	if err := bad.Err(); err != nil {
-		sockets.discard()
+		sockets.Discard()
 		return nil, err
 	}
 	result := &store.Result{State: draft.State(), Changes: draft.Changes(), Warnings: bad.Warnings()}
 	if e.DryRun {
-		sockets.discard()
+		sockets.Discard()
 		return result, nil
 	}
 	if draft.Changed() {
 		if err := g.store.Commit(draft); err != nil {
-			sockets.discard()
+			sockets.Discard()
 			g.log.Error("the store cannot write", "error", err)
 			return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
 		}
 	}
 	// Nothing below can fail.
 	g.live.Store(next)
-	g.listeners.commit(sockets)
+	g.listeners.Commit(sockets, next)
 	live.Retire(next)
 	next.Start()
 	g.files.filesChanged()
@@ -137,11 +137,11 @@ func (g *Gateway) restore(state *store.State) {
 	for _, p := range next.Problems() {
 		g.log.Error("cannot be made live", "resource", p.Ref.String(), "error", p.Reason)
 	}
-	sockets := g.listeners.prepare(next, func(string) bool { return true }, nil)
+	sockets := g.listeners.Prepare(next, func(string) bool { return true }, nil)
 	g.live.Store(next)
-	g.listeners.commit(sockets)
+	g.listeners.Commit(sockets, next)
 	next.Start()
-	g.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+len(sockets.down))
+	g.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
 }
 
 // Reload reads every file that certificates and trust bundles come from again,

@@ -239,7 +239,7 @@ func (g *Gateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRou
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	if why := g.listeners.downReason(req.GetListener()); why != "" {
+	if why := g.listeners.DownReason(req.GetListener()); why != "" {
 		return &adminv1.ExplainRouteResponse{Action: snapshot.ActionRefuse, Why: "the listener is down: " + why}, nil
 	}
 	return out, nil

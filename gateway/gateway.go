@@ -16,9 +16,11 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -112,8 +114,8 @@ type Gateway struct {
 	compiler snapshot.Compiler
 
 	live        atomic.Pointer[snapshot.Snapshot]
-	listeners   *listeners
-	descriptors *descriptors
+	listeners   *listeners.Set
+	descriptors *listeners.Descriptors
 	accessLog   *accesslog.Logger // nil: there is none
 	files       *fileWatcher
 	updates     broadcast[store.Update]
@@ -140,7 +142,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.compiler.Logger = log.Named("bridge")
 	g.compiler.Observer = g.observe
-	g.descriptors = newDescriptors(g.log)
+	g.descriptors = listeners.NewDescriptors(g.log)
 	g.compiler.Descriptors = g.descriptors.Descriptors
 	g.compiler.Filling = make(chan struct{}, maxFilling)
 	g.live.Store(new(snapshot.Snapshot))
@@ -157,11 +159,13 @@ func Open(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	undo = append(undo, g.closeAccessLog)
-	g.listeners, err = newListeners(&g.live, cmp.Or(o.DrainTimeout, 30*time.Second), g.descriptors, g.accessLog, log.Named("bridge"))
+	g.listeners, err = listeners.New(listeners.Options{
+		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: log.Named("bridge"),
+	})
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, g.listeners.shutdown)
+	undo = append(undo, g.listeners.Shutdown)
 	db, err := bolt.Open(o.DataDir)
 	if err != nil {
 		return nil, err
@@ -178,7 +182,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	}
 	undo = append(undo, g.metrics.close)
 
-	socket, err := admin.ListenUnix(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")))
+	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), unixsocket.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +202,7 @@ func Open(o Options) (_ *Gateway, err error) {
 		}
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.process})
-	g.descriptors.settle()
+	g.descriptors.Settle()
 	g.restore(db.State())
 	return g, nil
 }
@@ -211,10 +215,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	failed := make(chan error, len(g.adminSockets)+1)
 	var serving sync.WaitGroup
 	for _, socket := range g.adminSockets {
-		g.log.Info("admin API up", "address", boundAddress(socket.Addr()))
+		g.log.Info("admin API up", "address", listeners.AddressText(socket.Addr()))
 		serving.Go(func() {
 			if err := g.admin.Serve(socket); err != nil {
-				failed <- fmt.Errorf("admin API on %s: %w", boundAddress(socket.Addr()), err)
+				failed <- fmt.Errorf("admin API on %s: %w", listeners.AddressText(socket.Addr()), err)
 			}
 		})
 	}
@@ -272,7 +276,7 @@ func (g *Gateway) drain() {
 	g.closing = true
 	g.writer.Unlock()
 	g.live.Load().Cool() // nobody comes any more
-	g.listeners.shutdown()
+	g.listeners.Shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))
 }
 
@@ -330,7 +334,7 @@ func (g *Gateway) State() *store.State { return g.live.Load().State() }
 func (g *Gateway) Present(r store.Resource) store.Resource { return g.live.Load().Present(r) }
 
 // AdminAddress returns the address of the admin API's unix socket: "unix:/…".
-func (g *Gateway) AdminAddress() string { return boundAddress(g.adminSockets[0].Addr()) }
+func (g *Gateway) AdminAddress() string { return listeners.AddressText(g.adminSockets[0].Addr()) }
 
 // AdminTCPAddress returns the address of the admin API over TCP; empty if it is
 // not served.

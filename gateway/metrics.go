@@ -25,6 +25,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -157,12 +158,12 @@ func (p *publisher) publish() {
 		return &object{p, labels, p.last[live], next[live]}
 	}
 	snap := p.gateway.live.Load()
-	p.gateway.listeners.each(func(r *running) {
-		o := object(r, label("listener", r.name))
-		if r.http != nil {
-			publishHTTP(o, r.http.Stats())
+	p.gateway.listeners.Each(func(r *listeners.Running) {
+		o := object(r, label("listener", r.Name))
+		if r.HTTP != nil {
+			publishHTTP(o, r.HTTP.Stats())
 		} else {
-			publishTCP(o, r.tcp.Stats())
+			publishTCP(o, r.TCP.Stats())
 		}
 	})
 	for _, u := range snap.Upstreams() {
@@ -207,11 +208,11 @@ func (p *publisher) publish() {
 func (p *publisher) publishDescriptors() {
 	d := p.gateway.descriptors
 	limit, clients, upstreams := d.Usage()
+	paused, pauses := d.Paused()
 	for use, n := range map[string]int{"limit": limit, "clients": clients, "upstreams": upstreams} {
 		p.SetGaugeWithLabels([]string{"gateway", "descriptors"}, float32(n), []metrics.Label{label("use", use)})
 	}
-	p.SetGauge([]string{"gateway", "listeners_paused"}, float32(d.paused.Load()))
-	pauses := d.pauses.Load()
+	p.SetGauge([]string{"gateway", "listeners_paused"}, float32(paused))
 	p.process.IncrCounter([]string{"gateway", "pauses"}, float32(pauses-p.pauses))
 	p.pauses = pauses
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 )
 
 // opsServer is plain HTTP for those who run the gateway: health, metrics and,
@@ -25,7 +27,7 @@ type opsServer struct {
 func listenOps(g *Gateway, address string) (*opsServer, error) {
 	socket, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("ops on %s: %w", address, bindCause(err))
+		return nil, fmt.Errorf("ops on %s: %w", address, listeners.Cause(err))
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })

@@ -27,7 +27,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Uptime:    durationpb.New(time.Since(g.started)),
 		Revision:  state.Revision(),
 		Ready:     g.ready.Load(),
-		Listeners: g.listeners.status(snap),
+		Listeners: g.listeners.Status(snap),
 		Counts: &adminv1.ResourceCounts{
 			Listeners:    count(adminv1.Kind_KIND_LISTENER),
 			Routes:       count(adminv1.Kind_KIND_ROUTE),
@@ -37,9 +37,10 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		},
 	}
 	limit, clients, upstreams := g.descriptors.Usage()
+	paused, pauses := g.descriptors.Paused()
 	out.Descriptors = &adminv1.Descriptors{
 		Limit: int64(limit), Clients: int64(max(clients, 0)), Upstreams: int64(max(upstreams, 0)),
-		PausedListeners: int32(g.descriptors.paused.Load()), Pauses: int64(g.descriptors.pauses.Load()),
+		PausedListeners: int32(paused), Pauses: int64(pauses),
 	}
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
@@ -53,10 +54,9 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 // problems returns what could not be compiled, and what could not be bound.
 func (g *Gateway) problems(snap *snapshot.Snapshot) []snapshot.Problem {
 	all := slices.Clone(snap.Problems())
-	g.listeners.mu.Lock()
-	defer g.listeners.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(g.listeners.down)) {
-		all = append(all, snapshot.Problem{Ref: store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name}, Reason: g.listeners.down[name]})
+	down := g.listeners.Down()
+	for _, name := range slices.Sorted(maps.Keys(down)) {
+		all = append(all, snapshot.Problem{Ref: store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name}, Reason: down[name]})
 	}
 	return all
 }

@@ -3,6 +3,6 @@
 // It authenticates and authorises each call, turns requests into edits, states
 // into answers and faults into gRPC statuses, and keeps an audit log. It holds
 // no desired state of its own and is the only package that knows gRPC codes.
-// The listeners that it makes (ListenUnix, ListenTCP) are the only kinds it
-// serves: there is no way to reach it in the clear over a network.
+// It serves unix sockets and what ListenTCP makes, and no other kind: there is no
+// way to reach it in the clear over a network.
 package admin

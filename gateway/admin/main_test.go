@@ -20,6 +20,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -225,7 +226,7 @@ func start(t *testing.T) *running {
 		Logger:  hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: r.log}),
 		Metrics: m,
 	})
-	lis, err := ListenUnix(r.socket)
+	lis, err := unixsocket.Listen(r.socket, unixsocket.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,8 +135,8 @@ func New(o Options) *Server {
 	return s
 }
 
-// Serve answers calls on lis, which must come from ListenUnix or ListenTCP:
-// connections of any other kind are refused. It takes lis over, returns nil
+// Serve answers calls on lis, which must be a unix socket or come from
+// ListenTCP: connections of any other kind are refused. It takes lis over, returns nil
 // after Shutdown, and may be called once per listener.
 func (s *Server) Serve(lis net.Listener) error {
 	if err := s.grpc.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) {

@@ -16,6 +16,7 @@ import (
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -192,7 +193,7 @@ func TestServeAfterShutdownClosesItsListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	lis, err := ListenUnix(path)
+	lis, err := unixsocket.Listen(path, unixsocket.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +201,19 @@ func TestServeAfterShutdownClosesItsListener(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket is still there")
+	}
+}
+
+func TestShutdownRemovesTheSocket(t *testing.T) {
+	r := start(t)
+	if err := r.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	// Shutdown may have been first: Serve then closes the socket as it comes.
+	err := <-r.served
+	r.served <- err
+	if _, err := os.Lstat(r.socket); err == nil {
 		t.Error("the socket is still there")
 	}
 }

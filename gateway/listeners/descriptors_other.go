@@ -1,6 +1,6 @@
 //go:build !linux
 
-package gateway
+package listeners
 
 // descriptorLimit returns 0: it is not known.
 func descriptorLimit() int { return 0 }

@@ -1,4 +1,4 @@
-package gateway
+package listeners
 
 import (
 	"net"
@@ -20,9 +20,9 @@ const (
 	pauseLogEvery = 10 * time.Second
 )
 
-// descriptors is the process's file descriptors, and the listeners that wait for
-// some.
-type descriptors struct {
+// Descriptors shares out the process's file descriptors, and has listeners wait
+// while they are short.
+type Descriptors struct {
 	*socket.Descriptors
 	own int // in use before any listener was bound
 	log hclog.Logger
@@ -34,23 +34,30 @@ type descriptors struct {
 	logged time.Time
 }
 
-func newDescriptors(log hclog.Logger) *descriptors {
-	return &descriptors{Descriptors: socket.NewDescriptors(descriptorLimit), log: log}
+// NewDescriptors returns the descriptors of this process.
+func NewDescriptors(log hclog.Logger) *Descriptors {
+	return &Descriptors{Descriptors: socket.NewDescriptors(descriptorLimit), log: log}
 }
 
-// settle notes what is in use for good. It is called before the first listener
+// Settle notes what is in use for good. It is called before the first listener
 // is bound.
-func (d *descriptors) settle() {
+func (d *Descriptors) Settle() {
 	d.own = openDescriptors()
 	d.SetOthers(d.own)
 }
 
 // setListeners says how many listeners are bound.
-func (d *descriptors) setListeners(n int) { d.SetOthers(d.own + n) }
+func (d *Descriptors) setListeners(n int) { d.SetOthers(d.own + n) }
 
-// await waits until a client may be accepted from l. It returns false if l is
-// over before that.
-func (d *descriptors) await(l *lease) bool {
+// Paused returns how many listeners wait for descriptors now, and how often one
+// has had to.
+func (d *Descriptors) Paused() (now int, ever uint64) {
+	return int(d.paused.Load()), d.pauses.Load()
+}
+
+// await waits until a client may be accepted from l. It returns false if the
+// lease ends before that.
+func (d *Descriptors) await(l *lease) bool {
 	if d.Room() {
 		return true
 	}
@@ -63,18 +70,15 @@ func (d *descriptors) await(l *lease) bool {
 	for !d.Room() {
 		select {
 		case <-tick.C:
-			if l.passed.Load() {
-				return false
-			}
-		case <-l.closed:
+		case <-l.over:
 			return false
 		}
 	}
 	return true
 }
 
-// tell logs that there is no room, now and then.
-func (d *descriptors) tell(listener net.Addr) {
+// tell logs that there is no room, at most once in pauseLogEvery.
+func (d *Descriptors) tell(listener net.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if now := time.Now(); now.Sub(d.logged) >= pauseLogEvery {

@@ -1,20 +1,18 @@
-package admin
+package unixsocket
 
 import (
-	"context"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
-
-	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 func TestTheSocketIsOursAloneAndItsDirectoryToo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	path := filepath.Join(dir, "admin.sock")
-	lis, err := ListenUnix(path)
+	lis, err := Listen(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +43,7 @@ func TestAStaleSocketIsTakenOver(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false) // as when its process is killed
 	dead.Close()
-	lis, err := ListenUnix(path)
+	lis, err := Listen(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,14 +60,20 @@ func TestAStaleSocketIsTakenOver(t *testing.T) {
 }
 
 func TestALiveSocketIsNotTakenOver(t *testing.T) {
-	r := start(t)
-	_, err := ListenUnix(r.socket)
-	if err == nil || !strings.Contains(err.Error(), "another process is serving there") {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	live, err := Listen(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	if _, err := Listen(path, Options{}); err == nil || !strings.Contains(err.Error(), "another process serves this socket") {
 		t.Errorf("err = %v", err)
 	}
-	if _, err := r.status.GetStatus(t.Context(), &adminv1.GetStatusRequest{}); err != nil {
-		t.Errorf("the live one does not answer any more: %v", err)
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("the live one does not answer any more: %v", err)
 	}
+	conn.Close()
 }
 
 func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
@@ -85,8 +89,8 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{file, link, sub} {
-		if lis, err := ListenUnix(path); err == nil || !strings.Contains(err.Error(), "something else than a socket") {
-			t.Errorf("ListenUnix(%s) = %v, %v", path, lis, err)
+		if lis, err := Listen(path, Options{}); err == nil || !strings.Contains(err.Error(), "exists and is not a socket") {
+			t.Errorf("Listen(%s) = %v, %v", path, lis, err)
 		}
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != "precious" {
@@ -99,24 +103,24 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 
 func TestASocketPathThatIsTooLongIsExplained(t *testing.T) {
 	path := filepath.Join(t.TempDir(), strings.Repeat("x", 120))
-	if _, err := ListenUnix(path); err == nil || !strings.Contains(err.Error(), "too long") || !strings.Contains(err.Error(), path) {
+	if _, err := Listen(path, Options{}); err == nil || !strings.Contains(err.Error(), "too long") || !strings.Contains(err.Error(), path) {
 		t.Errorf("err = %v", err)
 	}
-	if _, err := ListenUnix(""); err == nil {
+	if _, err := Listen("", Options{}); err == nil {
 		t.Error("an empty path is taken")
 	}
 }
 
 func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	lis, err := ListenUnix(path)
+	lis, err := Listen(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	other, err := ListenUnix(path) // another process, after somebody's rm
+	other, err := Listen(path, Options{}) // another process, after somebody's rm
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,15 +134,39 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	}
 }
 
-func TestShutdownRemovesTheSocket(t *testing.T) {
-	r := start(t)
-	if err := r.Shutdown(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	// Shutdown may have been first: Serve then closes the socket as it comes.
-	err := <-r.served
-	r.served <- err
-	if _, err := os.Lstat(r.socket); err == nil {
-		t.Error("the socket is still there")
+// A listener's file has the mode and group that are asked for, whatever the
+// umask, and never a wider one on the way.
+func TestModeAndGroupSayWhoMayConnect(t *testing.T) {
+	group := strconv.Itoa(os.Getgid())
+	for name, make := range map[string]func(string, Options) (*Listener, error){"Listen": Listen, "Bind": Bind} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := make(path, Options{Mode: 0o660, Group: group})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mode := func() os.FileMode {
+			info, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return info.Mode().Perm()
+		}
+		if mode() != 0o660 {
+			t.Errorf("%s: mode %o", name, mode())
+		}
+		if err := l.Permit(Options{Mode: 0o606}); err != nil || mode() != 0o606 {
+			t.Errorf("%s: mode %o after Permit, %v", name, mode(), err)
+		}
+		l.Close()
+		if l, err = make(path, Options{}); err != nil || mode() != 0o600 {
+			t.Errorf("%s by default: mode %o, %v", name, mode(), err)
+		}
+		l.Close()
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s: the file is still there", name)
+		}
+		if _, err := make(path, Options{Group: "no-such-group"}); err == nil || !strings.Contains(err.Error(), "does not exist") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -1,0 +1,134 @@
+package listeners
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A beside is a socket bound to an address that overlaps those of sockets which
+// are about to be closed. It does not listen yet: until listen is called the
+// others get every client.
+//
+// SO_REUSEPORT lets them be bound at once. It is set only while that is needed:
+// a second gateway on the same address must be refused, not share its clients.
+type beside struct {
+	*net.TCPListener
+	going []*net.TCPListener
+}
+
+func bindBeside(address string, going []*net.TCPListener) (_ *beside, err error) {
+	b := &beside{going: going}
+	if err := b.share(true); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.share(false)) }()
+	fd, err := bindShared(address, protocolOf(going[0]))
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), address)
+	defer file.Close() // FileListener has a descriptor of its own
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	b.TCPListener = l.(*net.TCPListener)
+	return b, nil
+}
+
+// bindShared returns a socket that is bound to the address with SO_REUSEPORT.
+func bindShared(address string, protocol int) (fd int, err error) {
+	to, err := net.ResolveTCPAddr("tcp", address) // an IP address: nothing is looked up
+	if err != nil {
+		return -1, err
+	}
+	var ip netip.Addr // invalid: every address, as package net has it for 0.0.0.0 too
+	if wildcard := len(to.IP) == 0 || to.IP.IsUnspecified(); !wildcard {
+		ip = to.AddrPort().Addr().Unmap()
+	}
+	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: to.Port})
+	switch {
+	case ip.Is4():
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: to.Port, Addr: ip.As4()}
+	case ip.Is6():
+		zone, _ := net.InterfaceByName(ip.Zone())
+		at := &unix.SockaddrInet6{Port: to.Port, Addr: ip.As16()}
+		if zone != nil {
+			at.ZoneId = uint32(zone.Index)
+		}
+		sa = at
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+	if err != nil && !ip.IsValid() { // no IPv6 on this machine
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: to.Port}
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+	}
+	if err != nil {
+		return -1, err
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
+	)
+	if family == unix.AF_INET6 {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
+	}
+	if err = errors.Join(err, unix.Bind(fd, sa)); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// protocolOf returns what l speaks: TCP, or MPTCP that falls back to it.
+func protocolOf(l *net.TCPListener) int {
+	protocol := unix.IPPROTO_TCP
+	control(l, func(fd int) error {
+		p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		if err == nil {
+			protocol = p
+		}
+		return err
+	})
+	return protocol
+}
+
+// listen starts taking clients. The old sockets still listen.
+func (b *beside) listen() error {
+	return errors.Join(b.share(true), control(b.TCPListener, func(fd int) error { return unix.Listen(fd, maxBacklog) }))
+}
+
+// settle ends the sharing, once the old sockets are closed.
+func (b *beside) settle() { setShared(b.TCPListener, false) }
+
+func (b *beside) share(on bool) error {
+	var errs []error
+	for _, l := range b.going {
+		errs = append(errs, setShared(l, on))
+	}
+	return errors.Join(errs...)
+}
+
+func setShared(l *net.TCPListener, on bool) error {
+	v := 0
+	if on {
+		v = 1
+	}
+	return control(l, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, v) })
+}
+
+func control(l *net.TCPListener, f func(fd int) error) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return errors.Join(raw.Control(func(fd uintptr) { err = f(int(fd)) }), err)
+}
+
+// maxBacklog asks for as much as there is: the kernel takes the least of this
+// and net.core.somaxconn.
+const maxBacklog = 1<<16 - 1

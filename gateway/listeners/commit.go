@@ -1,0 +1,58 @@
+package listeners
+
+import (
+	"maps"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+)
+
+// Commit serves what was prepared, and drains what is no longer wanted. When it
+// returns, nothing is accepted any more for a listener that is gone, and the
+// addresses of those are free. live is the snapshot that was prepared for; it
+// must be live already.
+func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := maps.Clone(s.running)
+	for name := range p.kept {
+		now := live.Listener(name)
+		s.running[name].configured, s.running[name].address = now.Configured, now.Address
+		delete(old, name)
+	}
+	passed := map[*Running]bool{}
+	for _, b := range p.bound {
+		switch {
+		case b.from != nil:
+			b.from.socket.passTo(b.socket)
+			passed[b.from] = true
+		case b.beside != nil:
+			if err := b.beside.listen(); err != nil {
+				s.o.Logger.Error("listener failed", "listener", b.Name, "error", err)
+			}
+		}
+		s.running[b.Name] = b.Running
+		s.serve(b.Running)
+		s.o.Logger.Info("listener up", "listener", b.Name, "address", b.socket.Addr().String())
+	}
+	for name, r := range old {
+		if s.running[name] == r {
+			delete(s.running, name)
+		}
+		if !passed[r] {
+			r.socket.Close()
+		}
+		s.retire(r)
+	}
+	for _, b := range p.bound {
+		if b.beside != nil {
+			b.beside.settle()
+		}
+	}
+	for name, reason := range p.down {
+		if s.down[name] != reason {
+			s.o.Logger.Error("listener down", "listener", name, "error", reason)
+		}
+	}
+	s.down = p.down
+	s.countSockets()
+}

@@ -1,0 +1,185 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Prepared is a set of bound sockets, on which nothing is served yet.
+type Prepared struct {
+	bound []*binding
+	kept  map[string]bool
+	down  map[string]string
+}
+
+// A binding is a listener with the socket that it will serve.
+type binding struct {
+	*Running
+	from   *Running // whose socket it is until Commit; nil: its own
+	beside *beside  // what remains to be done for a socket beside others; nil: nothing
+}
+
+// Discard closes the sockets.
+func (p *Prepared) Discard() {
+	for _, b := range p.bound {
+		if b.from == nil {
+			b.socket.Close()
+		}
+	}
+}
+
+// Down returns how many listeners could not be bound.
+func (p *Prepared) Down() int { return len(p.down) }
+
+// Prepare binds what next needs and is not bound. A socket that cannot be bound
+// is reported through fault, unless tolerate says that its listener may be
+// down. On a fault the caller discards what is returned.
+func (s *Set) Prepare(next *snapshot.Snapshot, tolerate func(name string) bool, fault func(name, problem string)) *Prepared {
+	p := &Prepared{kept: map[string]bool{}, down: map[string]string{}}
+	var todo []*snapshot.Listener
+	for _, want := range next.Listeners() {
+		if want.Down != "" {
+			continue
+		}
+		if have := s.running[want.Name]; have != nil && have.serves(want) {
+			p.kept[want.Name] = true
+			continue
+		}
+		todo = append(todo, want)
+	}
+	for _, have := range s.running {
+		if !p.kept[have.Name] {
+			have.remember()
+		}
+	}
+	for _, want := range todo {
+		b, err := s.bind(want, p.kept)
+		if err == nil {
+			p.bound = append(p.bound, b)
+			continue
+		}
+		problem := fmt.Sprintf("%s cannot be listened on: %v", want.Configured, Cause(err))
+		if tolerate(want.Name) {
+			p.down[want.Name] = problem
+		} else {
+			fault(want.Name, problem)
+		}
+	}
+	return p
+}
+
+func (r *Running) serves(want *snapshot.Listener) bool {
+	return r.protocol == want.Protocol && r.holds(want)
+}
+
+// holds reports whether the socket is bound to the address, be it that the
+// kernel chose the port.
+func (r *Running) holds(want *snapshot.Listener) bool {
+	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address) && !r.socket.isOver()
+}
+
+// bind returns a socket for the listener. One that is bound already, for a
+// listener that next does not keep, is handed over by that one: no client is
+// refused in between.
+func (s *Set) bind(want *snapshot.Listener, kept map[string]bool) (*binding, error) {
+	for _, have := range s.running {
+		if !kept[have.Name] && have.holds(want) && !strings.HasSuffix(want.Address, ":0") {
+			return &binding{Running: s.build(want, have.socket.next()), from: have}, nil
+		}
+	}
+	bound, err := listen(want)
+	if err == nil {
+		return &binding{Running: s.build(want, newLease(bound, s.o.Descriptors))}, nil
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) || want.Network != "tcp" {
+		return nil, err
+	}
+	// Perhaps the address overlaps one that goes with this change, as :8080 and
+	// 127.0.0.1:8080 do. The old socket must stay until nothing can fail any
+	// more, so the new one is bound beside it.
+	var going []*net.TCPListener
+	for _, have := range s.running {
+		if tcp, ok := have.socket.listener.(*net.TCPListener); ok && !kept[have.Name] && samePort(tcp.Addr(), want.Address) {
+			going = append(going, tcp)
+		}
+	}
+	if len(going) == 0 {
+		return nil, err
+	}
+	beside, besideErr := bindBeside(want.Address, going)
+	if besideErr != nil {
+		return nil, err
+	}
+	return &binding{Running: s.build(want, newLease(beside.TCPListener, s.o.Descriptors)), beside: beside}, nil
+}
+
+func listen(want *snapshot.Listener) (listener, error) {
+	if want.Network == "unix" {
+		return unixsocket.Bind(want.Address, unixsocket.Options{})
+	}
+	l, err := net.Listen(want.Network, want.Address)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// samePort reports whether the address has the port of a.
+func samePort(a net.Addr, address string) bool {
+	_, has, _ := net.SplitHostPort(a.String())
+	_, wants, _ := net.SplitHostPort(address)
+	return has == wants
+}
+
+// Cause returns what the kernel said about a socket.
+func Cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
+func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
+	r := &Running{Name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configured: want.Configured, socket: socket}
+	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
+		table := &table[l7.Table]{now: func() *l7.Table { return s.o.Live().HTTP(want.Name) }}
+		r.HTTP = l7.New(l7.Options{
+			Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
+		})
+		r.remember = table.remember
+		return r
+	}
+	table := &table[l4.Table]{now: func() *l4.Table { return s.o.Live().TCP(want.Name) }}
+	r.TCP = l4.New(l4.Options{
+		Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
+	})
+	r.remember = table.remember
+	return r
+}
+
+// A table is what a listener serves by: what is live under its name and, once
+// nothing is, what it remembers. A connection accepted in the moment of the
+// change, and requests on connections that drain, are served by that.
+type table[T any] struct {
+	now  func() *T
+	last atomic.Pointer[T]
+}
+
+func (t *table[T]) remember() { t.last.Store(t.now()) }
+
+func (t *table[T]) get() *T {
+	if now := t.now(); now != nil {
+		return now
+	}
+	return t.last.Load()
+}

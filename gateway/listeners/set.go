@@ -1,0 +1,223 @@
+package listeners
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Options configure a Set. Live and Descriptors are required.
+type Options struct {
+	// Live returns what is live now. It is called once per connection or
+	// request, and must be quick.
+	Live func() *snapshot.Snapshot
+
+	Descriptors *Descriptors
+
+	// Drain is how long the connections of a listener that is gone may go on.
+	// 0: 30s.
+	Drain time.Duration
+
+	AccessLog *accesslog.Logger // nil: none
+	Logger    hclog.Logger      // nil discards
+}
+
+// A Set is the listeners of a gateway. Prepare and Commit belong to the one
+// writer; the other methods may be called concurrently.
+type Set struct {
+	o       Options
+	splices *splice.Engine // of all listeners
+
+	mu       sync.Mutex
+	running  map[string]*Running
+	draining map[*Running]struct{}
+	down     map[string]string // why a socket is not bound or not served
+
+	drains sync.WaitGroup // one for each entry of draining
+	serves sync.WaitGroup // one for each Serve
+}
+
+// A Running is a listener that is bound. One of TCP and HTTP is set.
+type Running struct {
+	Name string
+	TCP  *l4.Server
+	HTTP *l7.Server
+
+	protocol   adminv1.Protocol
+	network    string
+	address    string // as asked for, which tells whether it has moved
+	configured string // as the resource has it
+	socket     *lease
+	remember   func() // makes its present table the one it drains by
+}
+
+// A server is what *l4.Server and *l7.Server have in common.
+type server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}
+
+func (r *Running) server() server {
+	if r.HTTP != nil {
+		return r.HTTP
+	}
+	return r.TCP
+}
+
+// New returns a set without listeners. The caller must call Shutdown.
+func New(o Options) (*Set, error) {
+	o.Drain = cmp.Or(o.Drain, 30*time.Second)
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	splices, err := splice.New(0)
+	if err != nil {
+		return nil, err
+	}
+	return &Set{
+		o: o, splices: splices,
+		running:  map[string]*Running{},
+		draining: map[*Running]struct{}{},
+		down:     map[string]string{},
+	}, nil
+}
+
+func (s *Set) serve(r *Running) {
+	s.serves.Go(func() {
+		err := r.server().Serve(r.socket)
+		r.socket.finish()
+		if r.socket.isOver() || errors.Is(err, l4.ErrServerClosed) || errors.Is(err, l7.ErrServerClosed) {
+			return
+		}
+		s.o.Logger.Error("listener failed", "listener", r.Name, "error", err)
+	})
+}
+
+// retire drains a listener that accepts no more.
+func (s *Set) retire(r *Running) {
+	s.draining[r] = struct{}{}
+	s.drains.Go(func() {
+		<-r.socket.ended // the server has every connection that was accepted
+		ctx, cancel := context.WithTimeout(context.Background(), s.o.Drain)
+		defer cancel()
+		if err := r.server().Shutdown(ctx); err != nil {
+			s.o.Logger.Warn("connections closed at the end of the drain timeout", "listener", r.Name, "error", err)
+		}
+		s.mu.Lock()
+		delete(s.draining, r)
+		s.countSockets()
+		s.mu.Unlock()
+		s.o.Logger.Info("listener gone", "listener", r.Name)
+	})
+}
+
+// countSockets keeps the descriptors of the listeners out of what traffic may
+// have. The caller holds s.mu.
+func (s *Set) countSockets() { s.o.Descriptors.setListeners(len(s.running)) }
+
+// Shutdown drains every listener and waits for the end of all they started.
+func (s *Set) Shutdown() {
+	s.mu.Lock()
+	for name, r := range s.running {
+		delete(s.running, name)
+		r.socket.Close()
+		s.retire(r)
+	}
+	s.mu.Unlock()
+	s.drains.Wait()
+	s.serves.Wait()
+	s.splices.Close()
+}
+
+// Status returns the state of every listener of the snapshot and of those that
+// drain.
+func (s *Set) Status(snap *snapshot.Snapshot) []*adminv1.ListenerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*adminv1.ListenerStatus
+	for _, want := range snap.Listeners() {
+		if r := s.running[want.Name]; r != nil {
+			out = append(out, r.status(adminv1.ListenerState_LISTENER_STATE_UP))
+			continue
+		}
+		out = append(out, &adminv1.ListenerStatus{
+			Name: want.Name, State: adminv1.ListenerState_LISTENER_STATE_DOWN, Address: want.Configured, Protocol: want.Protocol,
+			Reason: cmp.Or(want.Down, s.down[want.Name]),
+		})
+	}
+	var draining []*adminv1.ListenerStatus
+	for r := range s.draining {
+		draining = append(draining, r.status(adminv1.ListenerState_LISTENER_STATE_DRAINING))
+	}
+	slices.SortFunc(draining, func(a, b *adminv1.ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
+	return append(out, draining...)
+}
+
+func (r *Running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {
+	s := &adminv1.ListenerStatus{
+		Name: r.Name, State: state, Address: r.configured, BoundAddress: AddressText(r.socket.Addr()), Protocol: r.protocol,
+	}
+	if r.HTTP != nil {
+		stats := r.HTTP.Stats()
+		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
+	} else {
+		stats := r.TCP.Stats()
+		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
+	}
+	return s
+}
+
+// AddressText writes an address as the API does.
+func AddressText(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return a.String()
+}
+
+// Each calls f for every bound listener, those that drain included.
+func (s *Set) Each(f func(*Running)) {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.running))
+	all = slices.AppendSeq(all, maps.Keys(s.draining))
+	s.mu.Unlock()
+	for _, r := range all {
+		f(r)
+	}
+}
+
+// Draining returns how many listeners that are gone still have connections.
+func (s *Set) Draining() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.draining)
+}
+
+// Down returns why sockets are not bound, by the names of their listeners.
+func (s *Set) Down() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.down)
+}
+
+// DownReason returns why the listener's socket is not bound, "" if it is.
+func (s *Set) DownReason(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down[name]
+}

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// bare returns a TCP listener without an upstream, whose connections are closed.
+func bare(name, address string) *adminv1.Listener {
+	return &adminv1.Listener{Name: name, Address: address, Protocol: adminv1.Protocol_PROTOCOL_TCP}
+}
+
+func deletes(name string) []store.Delete {
+	return []store.Delete{{Kind: adminv1.Kind_KIND_LISTENER, Name: name}}
+}
+
+func connects(address string) bool {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	c, err := net.Dial(network, address)
+	if err == nil {
+		c.Close()
+	}
+	// A connection that leads nowhere is reset; that of a unix socket fails while
+	// its queue is full.
+	return err == nil || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EAGAIN)
+}
+
+// When a delete has been answered, no client is accepted any more, and the address
+// can be taken at once, however busy the listener was.
+func TestAnAcknowledgedDeleteIsDone(t *testing.T) {
+	g := start(t, "")
+	for name, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix:" + filepath.Join(shortDir(t), "l.sock")} {
+		t.Run(name, func(t *testing.T) {
+			g.put(bare("l", address))
+			address := g.address("l")
+			stop := make(chan struct{})
+			var clients sync.WaitGroup
+			for range 4 {
+				clients.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							connects(address)
+						}
+					}
+				})
+			}
+			for range 50 {
+				g.apply(store.Edit{Deletes: deletes("l")})
+				if connects(address) {
+					t.Error("a client connected after the delete was acknowledged")
+				}
+				g.put(bare("l", address))
+				if !connects(address) {
+					t.Error("no client can connect after the put was acknowledged")
+				}
+			}
+			close(stop)
+			clients.Wait()
+		})
+	}
+}
+
+// A listener may move between addresses that overlap, in one write and with
+// clients of the old address still connected.
+func TestAListenerMovesBetweenAddressesThatOverlap(t *testing.T) {
+	g := start(t, "")
+	g.put(bare("l", "127.0.0.1:0"))
+	_, port, _ := net.SplitHostPort(g.address("l"))
+	for _, step := range []struct{ from, to string }{
+		{"127.0.0.1:", ":"}, {":", "127.0.0.1:"}, {"127.0.0.1:", "0.0.0.0:"}, {"0.0.0.0:", "127.0.0.1:"}, {"127.0.0.1:", "[::]:"}, {"[::]:", ":"}, {":", "127.0.0.1:"},
+	} {
+		to := step.to + port
+		g.apply(store.Edit{DryRun: true, Puts: puts(bare("l", to))})
+		if !connects("127.0.0.1:" + port) {
+			t.Errorf("a dry run of a move to %s has shut clients out", to)
+		}
+		g.put(bare("l", to))
+		if got := g.listener("l").GetBoundAddress(); !strings.HasSuffix(got, ":"+port) || g.listener("l").GetState() != adminv1.ListenerState_LISTENER_STATE_UP {
+			t.Errorf("after a move to %s: %v", to, g.listener("l"))
+		}
+		if !connects("127.0.0.1:" + port) {
+			t.Errorf("after a move to %s nobody can connect", to)
+		}
+	}
+	// What the kernel refuses to everyone else stays refused.
+	if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+		l.Close()
+		t.Error("another process can listen on the same address")
+	}
+	// One becomes two, and two become one.
+	g.put(bare("l", ":"+port))
+	g.put(bare("l", "127.0.0.1:"+port), bare("m", "127.0.0.2:"+port))
+	for i := 1; i <= 3; i++ {
+		if address := fmt.Sprintf("127.0.0.%d:%s", i, port); connects(address) != (i < 3) {
+			t.Errorf("%s: connects %v", address, i >= 3)
+		}
+	}
+	g.apply(store.Edit{Puts: puts(bare("l", ":"+port)), Deletes: deletes("m")})
+	if !connects("127.0.0.3:" + port) {
+		t.Error("the wildcard does not take every address")
+	}
+}

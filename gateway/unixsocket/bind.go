@@ -1,0 +1,63 @@
+package unixsocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Bind listens on a unix socket at path, where clients of a listener connect:
+// unlike Listen it makes no directories, and connections report path itself as
+// their local address. The socket of a process that is gone is replaced.
+//
+// The socket is open to its owner only until it has the group and mode of o.
+func Bind(path string, o Options) (_ *Listener, err error) {
+	group, err := lookUpGroup(o.Group)
+	if err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return errors.Join(raw.Control(func(fd uintptr) { err = ownerOnly(fd) }), err)
+	}}
+	l, err := config.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	inner := l.(*net.UnixListener)
+	inner.SetUnlinkOnClose(false)
+	made, err := os.Lstat(path)
+	if err != nil {
+		inner.Close()
+		return nil, err
+	}
+	bound := &Listener{UnixListener: inner, path: path, made: made}
+	if err := permit(path, o.Mode, group); err != nil {
+		bound.Close()
+		return nil, fmt.Errorf("unix socket %s: %w", path, err)
+	}
+	return bound, nil
+}
+
+// removeStale removes the socket file of a process that is dead. Anything else
+// is left, for bind to fail on.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return nil
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+		return nil
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return os.Remove(path)
+	}
+	return nil
+}

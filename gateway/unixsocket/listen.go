@@ -1,0 +1,224 @@
+// Package unixsocket listens on unix sockets that exactly those may connect to
+// who are meant to.
+package unixsocket
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// maxSocketPath is how long the path of a socket may be on every system:
+// sun_path has 104 bytes on some and 108 on Linux, with a NUL at the end.
+const maxSocketPath = 103
+
+// Options say who may connect. The zero value: the owner of the process.
+type Options struct {
+	// Mode is the permissions of the socket's file; connecting needs the right to
+	// write. 0: 0600.
+	Mode fs.FileMode
+
+	// Group owns the file, by its name or number. The process must be a member of
+	// it, or privileged. Empty: the group that the system gives new files.
+	Group string
+}
+
+// Listen listens on a unix socket at path. Missing parent directories are made,
+// with mode 0700. The socket of a process that is gone is taken over; that of a
+// live one is an error, and so is anything at path that is not a socket: it is
+// left as it is.
+//
+// The socket is never open to others, not even for an instant: it is bound in a
+// new directory that only we can enter, given its mode and group there, and then
+// linked to path. (Setting the umask would affect files that the rest of the
+// process makes meanwhile.) Linking also fails, instead of replacing, if another
+// process was faster.
+//
+// Close removes the socket if path still is the one that was made.
+func Listen(path string, o Options) (*Listener, error) {
+	l, err := listen(path, o)
+	if err != nil {
+		return nil, fmt.Errorf("unix socket %s: %w", path, err)
+	}
+	return l, nil
+}
+
+func listen(path string, o Options) (_ *Listener, err error) {
+	if path == "" {
+		return nil, errors.New("the path is empty")
+	}
+	group, err := lookUpGroup(o.Group)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	private, err := os.MkdirTemp(dir, ".s")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(private)
+	bound := filepath.Join(private, "s")
+	if n := max(len(path), len(bound)); n > maxSocketPath {
+		return nil, fmt.Errorf("the path is too long by %d bytes for a unix socket: choose a shorter one", n-maxSocketPath)
+	}
+
+	inner, err := net.ListenUnix("unix", &net.UnixAddr{Name: bound, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	inner.SetUnlinkOnClose(false)
+	defer func() {
+		if err != nil {
+			inner.Close()
+		}
+	}()
+	if err := permit(bound, o.Mode, group); err != nil {
+		return nil, err
+	}
+	made, err := os.Lstat(bound)
+	if err != nil {
+		return nil, err
+	}
+	err = publish(bound, path)
+	if errors.Is(err, fs.ErrExist) {
+		if err := clearStale(path, filepath.Join(private, "old")); err != nil {
+			return nil, err
+		}
+		err = publish(bound, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{UnixListener: inner, path: path, made: made}, nil
+}
+
+// publish makes the socket at from appear at path, where nothing may be.
+func publish(from, path string) error {
+	err := os.Link(from, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// A file system without hard links. Rename would replace what is there.
+	if _, statErr := os.Lstat(path); statErr == nil {
+		return fs.ErrExist
+	}
+	return os.Rename(from, path)
+}
+
+// clearStale removes the socket at path if nobody listens on it. aside is a
+// free path in the same file system.
+func clearStale(path, aside string) error {
+	found, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case found.Mode().Type() != fs.ModeSocket:
+		return errors.New("the path exists and is not a socket: remove it or choose another path")
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return errors.New("another process serves this socket: stop it or choose another path")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		// Such as a full backlog: its owner lives.
+		return fmt.Errorf("a socket exists, and whether a process serves it is unknown: %w", err)
+	}
+	// Between the dial and now another process may have taken the path over.
+	// So it is moved first and looked at then.
+	if err := os.Rename(path, aside); err != nil {
+		return err
+	}
+	moved, err := os.Lstat(aside)
+	if err == nil && !os.SameFile(found, moved) {
+		return errors.Join(errors.New("another process is taking the socket over at the same time"), publish(aside, path))
+	}
+	return err
+}
+
+// A Listener reports and removes the path that its socket was linked to.
+type Listener struct {
+	*net.UnixListener
+	path   string
+	made   os.FileInfo
+	remove sync.Once
+}
+
+// Addr implements net.Listener.
+func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// Close implements net.Listener.
+func (l *Listener) Close() error {
+	l.remove.Do(func() {
+		if l.mine() {
+			os.Remove(l.path)
+		}
+	})
+	return l.UnixListener.Close()
+}
+
+// mine reports whether the file at path is the socket that was made.
+func (l *Listener) mine() bool {
+	now, err := os.Lstat(l.path)
+	return err == nil && os.SameFile(l.made, now)
+}
+
+// Permit changes who may connect from now on.
+func (l *Listener) Permit(o Options) error {
+	group, err := lookUpGroup(o.Group)
+	if err != nil {
+		return err
+	}
+	if !l.mine() {
+		return fmt.Errorf("unix socket %s: another file is in its place", l.path)
+	}
+	return permit(l.path, o.Mode, group)
+}
+
+// noGroup leaves a file's group as it is.
+const noGroup = -1
+
+func lookUpGroup(name string) (int, error) {
+	if name == "" {
+		return noGroup, nil
+	}
+	if id, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(id), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return noGroup, fmt.Errorf("group %q does not exist: use the name or number of a group on this machine", name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// permit sets the group first: the mode must never hold for another group than
+// the one that was meant.
+func permit(path string, mode fs.FileMode, group int) error {
+	if err := os.Lchown(path, -1, group); err != nil && group != noGroup {
+		return fmt.Errorf("group %d cannot own the socket: %w; add the user that runs the gateway to that group", group, cause(err))
+	}
+	return os.Chmod(path, cmp.Or(mode, 0o600))
+}
+
+// cause returns what the kernel said.
+func cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
