@@ -38,6 +38,7 @@ var stricter = map[string]string{
 	errHostDiffer.Reason:     "RFC 9112 3.2.2: Host is to be ignored then, and net/http does; what stands behind might not",
 	errExpect.Reason:         "RFC 9110 10.1.1: net/http has it in its server",
 	errConnection.Reason:     "RFC 9110 7.6.1: net/http reads the options that it knows",
+	errOptions.Reason:        "a bound on work: net/http passes options on, for others to look at",
 	errLength.Reason:         "RFC 9112 6.3: leading zeros, which the grammar has, some read as octal",
 	errLengths.Reason:        "RFC 9112 6.3: several that are the same may be read as one, and net/http does",
 	errLengthSize.Reason:     "RFC 9110 8.6: 2^63-1 itself, which no counter that adds to it can hold",

@@ -56,6 +56,7 @@ var (
 	errHostDiffer = &Error{400, "RFC 9112 3.2.2", "a Host that differs from the target's"}
 	errExpect     = &Error{417, "RFC 9110 10.1.1", "an expectation other than 100-continue"}
 	errConnection = &Error{400, "RFC 9110 7.6.1", "a connection option that is not a token"}
+	errOptions    = &Error{431, "RFC 9110 7.6.1", "too many connection options"}
 
 	// Framing.
 	errLength         = &Error{400, "RFC 9112 6.3", "a Content-Length that is not a plain decimal number"}

@@ -15,8 +15,9 @@ type framing struct {
 	chunked          bool  // and chunked is among its codings
 	otherCodings     bool  // and others are
 	afterChunked     bool  // after it, or something is that is no coding
-	close, keepAlive bool  // connection options
-	upgrade          bool  // a connection option
+	options          int   // connection options
+	close, keepAlive bool  // are among them
+	upgrade          bool  // likewise
 	upgrades         bool  // Upgrade was given
 	expected         bool  // Expect was given
 }
@@ -141,6 +142,9 @@ func badControl(s string, i int) error {
 // connection notes connection options (RFC 9112, section 9.3).
 func (f *framing) connection(value string) error {
 	for option := range message.Elements(value) {
+		if f.options++; f.options > maxOptions {
+			return errOptions
+		}
 		switch {
 		case message.EqualFold(option, "close"):
 			f.close = true

@@ -22,5 +22,9 @@ func (l *Limits) requestLine() int { return maxMethod + len(" ") + l.target() + 
 // body reports whether a body may have n bytes.
 func (l *Limits) body(n int64) bool { return l.Body == 0 || n <= l.Body }
 
+// maxOptions is how many connection options a head may have. Each names fields
+// that every other field is compared with.
+const maxOptions = 32
+
 // maxMethod is more bytes than any registered method has.
 const maxMethod = 32

@@ -256,6 +256,7 @@ var refusedRequests = []struct {
 	{"another expectation in another field", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue", "Expect: y"), errExpect},
 	{"an expectation with a parameter", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue;q=1"), errExpect},
 	{"a connection option that is not a token", lines("GET / HTTP/1.1", "Host: a", "Connection: clo se"), errConnection},
+	{"too many connection options", lines("GET / HTTP/1.1", "Host: a", "Connection: a"+strings.Repeat(", b", 31), "Connection: c"), errOptions},
 	{"a connection option in quotes", lines("GET / HTTP/1.1", "Host: a", `Connection: "close"`), errConnection},
 }
 

@@ -84,6 +84,7 @@ var refusedResponses = []struct {
 	{"chunked not last", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, gzip"), errCoding},
 	{"chunked twice", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, chunked"), errCoding},
 	{"another coding before chunked", lines("HTTP/1.1 200 OK", "Transfer-Encoding: gzip, chunked"), errCodingUnknown},
+	{"too many connection options", lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: a"+strings.Repeat(", b", 32)), errOptions},
 	{"a connection option that is not a token", lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: a b"), errConnection},
 
 	{"204 with a length", lines("HTTP/1.1 204 No Content", "Content-Length: 5"), errBodiless},

@@ -29,25 +29,29 @@ func IsFraming(name string) bool {
 // RemoveHopByHop removes the fields that belong to the connection: those that
 // always do, and those that Connection names.
 func RemoveHopByHop(f *message.Fields) {
-	// What Connection names first, for then Connection itself goes. Most often
-	// it names nothing but options.
-	for i := 0; i < len(*f); i++ {
+	var room [4]string // most often Connection names nothing but options
+	named := room[:0]
+	for i := range *f {
 		if !message.EqualFold((*f)[i].Name, "Connection") {
 			continue
 		}
-		list := (*f)[i].Value
-		(*f)[i].Value = "" // so that one that names itself is not met twice
-		before := len(*f)
-		for name := range message.Elements(list) {
+		for name := range message.Elements((*f)[i].Value) {
 			if !isHopByHop(name) && !message.EqualFold(name, "close") {
-				f.Remove(name)
+				named = append(named, name)
 			}
 		}
-		if len(*f) != before {
-			i = -1 // what is left may be anywhere
-		}
 	}
-	f.RemoveFunc(func(f message.Field) bool { return isHopByHop(f.Name) })
+	f.RemoveFunc(func(f message.Field) bool {
+		if isHopByHop(f.Name) {
+			return true
+		}
+		for _, name := range named {
+			if message.EqualFold(f.Name, name) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // CleanRequest removes from a client's request the fields of the connection and
@@ -127,13 +131,17 @@ func (p *Protected) CleanAnnouncement(r *message.Request) {
 		if !message.EqualFold(f.Name, "Trailer") {
 			continue
 		}
-		var kept []string
+		var kept []byte
 		for name := range message.Elements(f.Value) {
-			if !p.has(name) {
-				kept = append(kept, name)
+			if p.has(name) {
+				continue
 			}
+			if len(kept) > 0 {
+				kept = append(kept, ", "...)
+			}
+			kept = append(kept, name...)
 		}
-		f.Value = strings.Join(kept, ", ")
+		f.Value = string(kept)
 	}
 	if r.Fields.Has("Trailer") {
 		r.Fields.RemoveFunc(func(f message.Field) bool {
