@@ -41,6 +41,14 @@ const (
 	ReasonCheckFailed     Reason = "CHECK_FAILED"
 	ReasonResponseTimeout Reason = "RESPONSE_TIMEOUT"
 	ReasonResponseBroken  Reason = "RESPONSE_BROKEN"
+
+	// Those of a connection that already carried a stream of bytes.
+	ReasonUpstreamReset     Reason = "UPSTREAM_RESET"
+	ReasonUpstreamTruncated Reason = "UPSTREAM_TRUNCATED"
+	ReasonUpstreamFailed    Reason = "UPSTREAM_FAILED"
+	ReasonClientReset       Reason = "CLIENT_RESET"
+	ReasonClientTruncated   Reason = "CLIENT_TRUNCATED"
+	ReasonClientFailed      Reason = "CLIENT_FAILED"
 )
 
 // A VerifyError says which of our own checks of a peer failed.

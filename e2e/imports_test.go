@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"bridge/resolve":     {},
 	"bridge/probe":       {"bridge/proxyproto", "bridge/resolve", "certs"},
 	"bridge/health":      {"bridge/proxyproto", "bridge/upstream", "certs"}, // its tests read headers
-	"bridge/splice":      {"bridge/socket"},
+	"bridge/splice":      {"bridge/socket", "certs"},
 	"bridge/clienthello": {},
 	"bridge/l4": {"bridge/accesslog", "bridge/cidr", "bridge/clienthello", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/route",
 		"bridge/socket", "bridge/splice", "certs"},

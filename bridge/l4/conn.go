@@ -224,14 +224,20 @@ func (c *conn) spliced(r splice.Result) {
 		// bytes are under way by then, so there is no trying elsewhere.
 		o.err = r.UpstreamErr
 	}
-	o.reason = certs.Classify(o.err)
-	if !refused && !c.server.log.IsDebug() {
+	o.reason = r.How.Reason()
+	if refused {
+		o.reason = certs.Classify(o.err)
+	}
+	if o.reason == "" && !c.server.log.IsDebug() {
+		c.endpoint.NoteStreamEnd("", nil)
 		c.finish()
 		return
 	}
 	go func() { // as logging may block
 		if refused {
 			c.endpoint.NoteFailure(o.err)
+		} else {
+			c.endpoint.NoteStreamEnd(o.reason, o.err)
 		}
 		c.finish()
 	}()

@@ -201,8 +201,8 @@ func TestARecordSaysHowAConnectionEnded(t *testing.T) {
 		do   func(client, back *peer)
 		want record
 	}{
-		{"the client resets", func(client, _ *peer) { client.reset() }, record{"ended": "client reset", "reason": "PEER_CLOSED"}},
-		{"the upstream resets", func(_, back *peer) { back.reset() }, record{"ended": "upstream reset", "reason": "PEER_CLOSED"}},
+		{"the client resets", func(client, _ *peer) { client.reset() }, record{"ended": "client reset", "reason": "CLIENT_RESET"}},
+		{"the upstream resets", func(_, back *peer) { back.reset() }, record{"ended": "upstream reset", "reason": "UPSTREAM_RESET"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ln := listen(t, "tcp")

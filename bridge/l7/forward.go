@@ -203,7 +203,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 		if err != nil {
 			switch {
 			case x.isLate():
-				e.NoteBroken(certs.ReasonResponseTimeout, errTryDeadline)
+				e.NoteUnanswered(certs.ReasonResponseTimeout, errTryDeadline)
 			case !isUnsent(err):
 				x.blame(err)
 			}
@@ -243,7 +243,7 @@ func (x *exchange) blame(err error) {
 		x.endpoint.NoteRequest()
 		switch reason := reasonOf(err); reason {
 		case certs.ReasonResponseBroken, certs.ReasonResponseTimeout:
-			x.endpoint.NoteBroken(reason, err)
+			x.endpoint.NoteUnanswered(reason, err)
 		default:
 			x.endpoint.NoteFailure(err)
 		}
@@ -294,7 +294,7 @@ func (x *exchange) failed(err error) {
 		x.refuse(policy.BadRequest)
 		return
 	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
-		x.judgeLate()
+		x.judgeLate(cause)
 		x.logFailure(name, policy.GatewayTimeout.Code, cause)
 		x.refuse(policy.GatewayTimeout)
 		return

@@ -18,7 +18,9 @@ func (x *exchange) judgeHead() {
 	switch r := &x.response; {
 	case r.Status >= 500:
 		x.endpoint.NoteResult(false)
-	case r.Length == 0 || r.Status == 101:
+	case r.Status == 101:
+		x.endpoint.NoteStream()
+	case r.Length == 0:
 		x.endpoint.NoteResult(!x.callFailed(r.Fields))
 	}
 }
@@ -33,25 +35,31 @@ func (x *exchange) judgeEnd(trailer message.Fields) {
 // judgeBroken tells the endpoint that its response was not whole, unless that is the
 // client's doing.
 func (x *exchange) judgeBroken(err error) {
-	if x.response.Status < 500 && (err == errStalled || !x.ended() || x.timedOut() && x.sent.Load()) {
-		x.endpoint.NoteResult(false)
+	if err != errStalled && x.ended() {
+		if err = x.timedOut(); err == nil || !x.sent.Load() {
+			return
+		}
 	}
+	x.endpoint.NoteBroken(reasonOf(err), err, x.response.Status >= 500)
 }
 
 // judgeLate tells the endpoint that it did not answer a request in time, of which it
 // had everything.
-func (x *exchange) judgeLate() {
+func (x *exchange) judgeLate(cause error) {
 	if x.endpoint != nil && x.sent.Load() {
-		x.endpoint.NoteResult(false)
+		x.endpoint.NoteBroken(reasonOf(cause), cause, false)
 	}
 }
 
-// timedOut reports whether the exchange has ended because the upstream took too
-// long.
-func (x *exchange) timedOut() bool {
+// timedOut returns the time limit of the upstream's that has ended the exchange; nil
+// if another cause did, or none.
+func (x *exchange) timedOut() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return errors.Is(x.cause, errDeadline) || errors.Is(x.cause, errTooLong)
+	if errors.Is(x.cause, errDeadline) || errors.Is(x.cause, errTooLong) {
+		return x.cause
+	}
+	return nil
 }
 
 // callFailed reports whether the fields have a gRPC status that says that the server

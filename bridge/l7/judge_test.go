@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // judgedAt returns a Back to one endpoint that is ejected after three failures in a
@@ -109,27 +110,28 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 		ask     func(w *world, address string)
 		bounds  Forward
 		ejected bool
+		counted certs.Reason // as a failure of the endpoint; "" none
 	}{
-		{"200", code(200), get, Forward{}, false},
-		{"404", code(404), get, Forward{}, false},
-		{"500", code(500), get, Forward{}, true},
-		{"503 with a body", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "down", http.StatusServiceUnavailable) }, get, Forward{}, true},
-		{"gRPC OK", call("0", "body"), callGRPC, Forward{}, false},
-		{"gRPC NOT_FOUND", call("5", ""), callGRPC, Forward{}, false},
-		{"gRPC DEADLINE_EXCEEDED, which clients set", call("4", "body"), callGRPC, Forward{}, false},
-		{"gRPC UNIMPLEMENTED", call("12", ""), callGRPC, Forward{}, false},
-		{"gRPC UNAVAILABLE in the header", call("14", ""), callGRPC, Forward{}, true},
-		{"gRPC INTERNAL in the trailer", call("13", "body"), callGRPC, Forward{}, true},
-		{"the status of gRPC in what is none", call("14", ""), get, Forward{}, false},
-		{"no response", abort(""), get, Forward{}, true},
-		{"half a response", abort("half"), get, Forward{}, true},
-		{"no response in time", hang(""), get, Forward{Timeout: 30 * time.Millisecond}, true},
-		{"half a response in time", hang("half"), get, Forward{TotalTimeout: 30 * time.Millisecond}, true},
-		{"clients that leave before it", hang(""), leave(0), Forward{}, false},
-		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false},
+		{"200", code(200), get, Forward{}, false, ""},
+		{"404", code(404), get, Forward{}, false, ""},
+		{"500", code(500), get, Forward{}, true, ""},
+		{"503 with a body", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "down", http.StatusServiceUnavailable) }, get, Forward{}, true, ""},
+		{"gRPC OK", call("0", "body"), callGRPC, Forward{}, false, ""},
+		{"gRPC NOT_FOUND", call("5", ""), callGRPC, Forward{}, false, ""},
+		{"gRPC DEADLINE_EXCEEDED, which clients set", call("4", "body"), callGRPC, Forward{}, false, ""},
+		{"gRPC UNIMPLEMENTED", call("12", ""), callGRPC, Forward{}, false, ""},
+		{"gRPC UNAVAILABLE in the header", call("14", ""), callGRPC, Forward{}, true, ""},
+		{"gRPC INTERNAL in the trailer", call("13", "body"), callGRPC, Forward{}, true, ""},
+		{"the status of gRPC in what is none", call("14", ""), get, Forward{}, false, ""},
+		{"no response", abort(""), get, Forward{}, true, certs.ReasonResponseBroken},
+		{"half a response", abort("half"), get, Forward{}, true, certs.ReasonResponseBroken},
+		{"no response in time", hang(""), get, Forward{Timeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
+		{"half a response in time", hang("half"), get, Forward{TotalTimeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
+		{"clients that leave before it", hang(""), leave(0), Forward{}, false, ""},
+		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false, ""},
 		{"clients that do not send their body in time", func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, stall,
-			Forward{Timeout: 30 * time.Millisecond}, false},
-		{"no response in the time of a try", hang(""), get, Forward{Retry: &Retry{PerTry: 30 * time.Millisecond}}, true},
+			Forward{Timeout: 30 * time.Millisecond}, false, ""},
+		{"no response in the time of a try", hang(""), get, Forward{Retry: &Retry{PerTry: 30 * time.Millisecond}}, true, certs.ReasonResponseTimeout},
 	} {
 		for name, p := range map[string]Protocol{"HTTP/1.1": HTTP1, "HTTP/2": HTTP2} {
 			t.Run(test.name+" over "+name, func(t *testing.T) {
@@ -149,8 +151,12 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 					test.ask(w, address)
 					eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })
 				}
-				if st := back.options.Upstream.Status()[0]; st.Available == test.ejected {
+				st := back.options.Upstream.Status()[0]
+				if st.Available == test.ejected {
 					t.Errorf("available: %v (%s)", st.Available, st.Unavailable)
+				}
+				if test.counted == "" && len(st.Failures) > 0 || test.counted != "" && st.Failures[test.counted] < 3 {
+					t.Errorf("failures of the endpoint: %v, want 3 or more %q", st.Failures, test.counted)
 				}
 				if test.ejected && test.bounds == (Forward{}) {
 					if code, _ := w.get(w.browser(), "http://"+address); code != 200 {

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // lingerTime is how long, once one side of an upgraded connection has ended its
@@ -52,12 +54,17 @@ func (x *exchange) tunnel(b back) {
 	x.sending.Add(1)
 	go func() {
 		defer x.sending.Done()
-		if !t.carry(x.front, b, &x.noted.fromClient) {
+		if t.carry(x.front, b, &x.noted.fromClient) != nil {
 			x.fail(errOver) // what the upstream was sent is not all there was
 		}
 	}()
 	x.noted.ended = string(splice.Closed)
-	if !t.carry(b, x.front, &x.noted.toClient) {
+	err := t.carry(b, x.front, &x.noted.toClient)
+	if !x.ended() { // else the client broke off, or a time limit passed
+		x.noted.reason = streamReason(err)
+		x.endpoint.NoteStreamEnd(x.noted.reason, err)
+	}
+	if err != nil {
 		x.noted.ended = endCutOff
 		x.abort(errOver) // and so the client
 	}
@@ -83,6 +90,8 @@ func (x *exchange) splice(f *front1, c *conn1) {
 		ToUpstream: &x.server.counters.fromClient, ToClient: &x.server.counters.toClient,
 	})
 	x.noted.ended = string(r.How)
+	x.noted.reason = r.How.Reason()
+	x.endpoint.NoteStreamEnd(x.noted.reason, r.Cause)
 	x.noted.fromClient += r.ToUpstream
 	x.noted.toClient += r.ToClient
 	f.aborted.Store(true) // it is closed
@@ -153,26 +162,41 @@ func newTunnel(giveUp func()) *tunnel {
 
 func (t *tunnel) stop() { t.timer.Stop() }
 
+// streamReason returns why reading a stream from the upstream failed with err; "" if
+// the stream has ended.
+func streamReason(err error) certs.Reason {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return certs.ReasonUpstreamTruncated
+	case errors.Is(err, syscall.ECONNRESET):
+		return certs.ReasonUpstreamReset
+	}
+	return certs.ReasonUpstreamFailed
+}
+
 // carry carries one direction until its stream ends, and passes the end on. It
-// counts the bytes, and reports false if the stream broke off. A side that takes no more ends the
-// direction too, but not the other, in which it may still say something.
-func (t *tunnel) carry(from source, to sink, bytes *uint64) bool {
+// counts the bytes, and returns an error if the stream broke off. A side that takes
+// no more ends the direction too, but not the other, in which it may still say
+// something.
+func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
 	defer t.half.Store(true)
 	for {
 		if !from.Buffered() && to.Flush() != nil {
-			return true
+			return nil
 		}
 		p, err := from.Read()
 		t.moved.Add(1)
 		if err == io.EOF {
 			_ = to.End(nil) // fails only if that side is gone: then reading from it ends
-			return true
+			return nil
 		}
 		if err != nil {
-			return false
+			return err
 		}
 		if to.Write(p) != nil {
-			return true
+			return nil
 		}
 		*bytes += uint64(len(p))
 	}

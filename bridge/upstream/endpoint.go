@@ -58,6 +58,7 @@ type Endpoint struct {
 	health  *health  // the checker's, if there is one
 
 	late             atomic.Bool // the last failure came after a handshake; none has been answered since
+	streamBroke      atomic.Bool // the last stream broke; none has ended well since
 	open             atomic.Int64
 	made, requests   atomic.Uint64
 	full, resumed    atomic.Uint64
@@ -190,7 +191,7 @@ func (e *Endpoint) succeeded(p Purpose) {
 	e.up()
 	e.outlier.shook()
 	if p == Stream {
-		e.outlier.good() // of a request, NoteResult tells
+		e.NoteStream()
 	}
 }
 
@@ -211,93 +212,3 @@ func (e *Endpoint) failed(ctx context.Context, failure *DialError) error {
 	}
 	return failure
 }
-
-// NoteFailure counts and logs a failure that showed only after DialAs had
-// returned a connection. A TLS 1.3 server judges the client's certificate
-// after the client has finished its handshake, so its refusal is what the
-// first read from the connection fails with. From then on a handshake alone
-// does not show that the endpoint is up: NoteReply does.
-func (e *Endpoint) NoteFailure(err error) {
-	e.late.Store(true)
-	e.note(e.failure("tls", 0, err), refused(err))
-}
-
-// NoteBroken counts and logs, for a reason of its own, that no response came over
-// a connection that was there, or not in time.
-func (e *Endpoint) NoteBroken(reason certs.Reason, err error) {
-	f := e.failure("http", 0, err)
-	f.Reason = reason
-	e.late.Store(true)
-	e.note(f, false)
-}
-
-// NoteReply says that the endpoint has sent something over a connection, and
-// so has accepted it.
-func (e *Endpoint) NoteReply() {
-	if e.late.Load() {
-		e.late.Store(false)
-		e.up()
-		e.outlier.shook()
-	}
-}
-
-// NoteResult says how a request to the endpoint has ended, unless that is the
-// client's doing or NoteFailure was told: well, or with a failure of the
-// endpoint's. It is cheap.
-func (e *Endpoint) NoteResult(ok bool) {
-	if ok {
-		e.outlier.good()
-	} else {
-		e.outlier.bad(false, nil)
-	}
-}
-
-func (e *Endpoint) up() {
-	if e.checker != nil {
-		return
-	}
-	if e.health.load() == Down {
-		defer e.warm.signal()
-	}
-	e.health.set(Up, func() { e.tell(Event{Kind: HealthChanged, Health: Up}) })
-}
-
-// note counts a failure, be it that the handshake failed, or another. It tells
-// of it, and what it means for the endpoint.
-func (e *Endpoint) note(f *DialError, handshake bool) {
-	message := printable(f.Err.Error())
-	failure, suppressed, due := e.failures.add(f.Reason, message)
-	if !e.blamesHost(f.Reason) && !socket.OutOfDescriptors(f.Err) {
-		if e.checker == nil {
-			e.health.set(Down, func() { e.tell(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
-		}
-		e.warm.signal()
-		if f.Reason != certs.ReasonLocalConfig {
-			e.outlier.bad(handshake, failure)
-		}
-	}
-	if due {
-		e.upstream.log.Warn("endpoint failed", "endpoint", f.Endpoint, "phase", f.Phase, "reason", string(f.Reason),
-			"error", message, "elapsed", f.Elapsed, "suppressed", suppressed)
-		e.tell(Event{Kind: Failed, Health: e.health.load(), Failure: failure, Count: suppressed + 1})
-	}
-}
-
-// blamesHost reports whether a failure says more about the host that a client
-// asked for than about the endpoint. Clients must not be able to talk an
-// endpoint down.
-func (e *Endpoint) blamesHost(r certs.Reason) bool {
-	switch r {
-	case certs.ReasonNameMismatch, certs.ReasonUnrecognizedName, certs.ReasonLocalConfig:
-		return e.fromHost
-	}
-	return false
-}
-
-func (e *Endpoint) tell(event Event) {
-	event.Endpoint = e.Address()
-	e.upstream.tell(event)
-}
-
-// NoteRequest counts an HTTP request sent to the endpoint.
-func (e *Endpoint) NoteRequest() { e.requests.Add(1) }

@@ -93,6 +93,8 @@ var noHandshakes = []adminv1.Reason{
 	adminv1.Reason_REASON_UNREACHABLE, adminv1.Reason_REASON_DNS_FAILURE, adminv1.Reason_REASON_LOCAL_CONFIG,
 	adminv1.Reason_REASON_NO_ENDPOINT, adminv1.Reason_REASON_OVERLOADED, adminv1.Reason_REASON_CHECK_FAILED,
 	adminv1.Reason_REASON_RESPONSE_TIMEOUT, adminv1.Reason_REASON_RESPONSE_BROKEN,
+	adminv1.Reason_REASON_UPSTREAM_RESET, adminv1.Reason_REASON_UPSTREAM_TRUNCATED, adminv1.Reason_REASON_UPSTREAM_FAILED,
+	adminv1.Reason_REASON_CLIENT_RESET, adminv1.Reason_REASON_CLIENT_TRUNCATED, adminv1.Reason_REASON_CLIENT_FAILED,
 }
 
 // handshakeReasons returns the reasons of handshakes that count.

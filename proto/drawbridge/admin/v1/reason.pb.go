@@ -21,8 +21,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Why a connection could not be made. The same words are used in statuses,
-// logs, events and as metrics labels.
+// Why a connection, a request or a health check failed. The same words are used
+// in statuses, logs, events and as metrics labels.
 type Reason int32
 
 const (
@@ -91,6 +91,20 @@ const (
 	Reason_REASON_RESPONSE_TIMEOUT Reason = 30
 	// The connection ended before a response began or was whole.
 	Reason_REASON_RESPONSE_BROKEN Reason = 31
+	// The upstream reset a connection that was in use.
+	Reason_REASON_UPSTREAM_RESET Reason = 32
+	// The upstream ended TLS without close_notify, so its last bytes may be missing.
+	Reason_REASON_UPSTREAM_TRUNCATED Reason = 33
+	// The connection to the upstream failed in another way while it was in use; the
+	// message tells.
+	Reason_REASON_UPSTREAM_FAILED Reason = 34
+	// The client reset its connection.
+	Reason_REASON_CLIENT_RESET Reason = 35
+	// The client ended TLS without close_notify, so its last bytes may be missing.
+	Reason_REASON_CLIENT_TRUNCATED Reason = 36
+	// The client's connection failed in another way while it was in use; the message
+	// tells.
+	Reason_REASON_CLIENT_FAILED Reason = 37
 )
 
 // Enum value maps for Reason.
@@ -128,6 +142,12 @@ var (
 		29: "REASON_CHECK_FAILED",
 		30: "REASON_RESPONSE_TIMEOUT",
 		31: "REASON_RESPONSE_BROKEN",
+		32: "REASON_UPSTREAM_RESET",
+		33: "REASON_UPSTREAM_TRUNCATED",
+		34: "REASON_UPSTREAM_FAILED",
+		35: "REASON_CLIENT_RESET",
+		36: "REASON_CLIENT_TRUNCATED",
+		37: "REASON_CLIENT_FAILED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -162,6 +182,12 @@ var (
 		"REASON_CHECK_FAILED":                29,
 		"REASON_RESPONSE_TIMEOUT":            30,
 		"REASON_RESPONSE_BROKEN":             31,
+		"REASON_UPSTREAM_RESET":              32,
+		"REASON_UPSTREAM_TRUNCATED":          33,
+		"REASON_UPSTREAM_FAILED":             34,
+		"REASON_CLIENT_RESET":                35,
+		"REASON_CLIENT_TRUNCATED":            36,
+		"REASON_CLIENT_FAILED":               37,
 	}
 )
 
@@ -196,7 +222,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xd3\x06\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xf9\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -230,7 +256,13 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x11REASON_OVERLOADED\x10\x1c\x12\x17\n" +
 	"\x13REASON_CHECK_FAILED\x10\x1d\x12\x1b\n" +
 	"\x17REASON_RESPONSE_TIMEOUT\x10\x1e\x12\x1a\n" +
-	"\x16REASON_RESPONSE_BROKEN\x10\x1fBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x16REASON_RESPONSE_BROKEN\x10\x1f\x12\x19\n" +
+	"\x15REASON_UPSTREAM_RESET\x10 \x12\x1d\n" +
+	"\x19REASON_UPSTREAM_TRUNCATED\x10!\x12\x1a\n" +
+	"\x16REASON_UPSTREAM_FAILED\x10\"\x12\x17\n" +
+	"\x13REASON_CLIENT_RESET\x10#\x12\x1b\n" +
+	"\x17REASON_CLIENT_TRUNCATED\x10$\x12\x18\n" +
+	"\x14REASON_CLIENT_FAILED\x10%BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once

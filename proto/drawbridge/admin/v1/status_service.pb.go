@@ -280,7 +280,8 @@ const (
 	EventType_EVENT_TYPE_UNSPECIFIED EventType = 0
 	// An endpoint's health changed.
 	EventType_EVENT_TYPE_ENDPOINT_HEALTH EventType = 1
-	// Connections to an endpoint failed.
+	// Connections to an endpoint could not be made or broke while in use, or responses
+	// of it did not come, broke off or were too late.
 	EventType_EVENT_TYPE_HANDSHAKE_FAILURE EventType = 2
 	// A certificate or revocation list is near its end, or past it.
 	EventType_EVENT_TYPE_EXPIRY EventType = 3
@@ -1087,9 +1088,10 @@ type EndpointStatus struct {
 	HandshakesFull int64 `protobuf:"varint,6,opt,name=handshakes_full,json=handshakesFull,proto3" json:"handshakes_full,omitempty"`
 	// TLS handshakes that resumed a session.
 	HandshakesResumed int64 `protobuf:"varint,7,opt,name=handshakes_resumed,json=handshakesResumed,proto3" json:"handshakes_resumed,omitempty"`
-	// Attempts that failed, by reason.
+	// Connections that could not be made or broke while in use, and responses that did
+	// not come, broke off or were too late, by reason.
 	Failures []*FailureCount `protobuf:"bytes,8,rep,name=failures,proto3" json:"failures,omitempty"`
-	// The last attempt that failed.
+	// The last of them.
 	LastFailure *LastFailure `protobuf:"bytes,9,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
 	// The certificate that the endpoint last presented.
 	Certificate *CertificateInfo `protobuf:"bytes,10,opt,name=certificate,proto3" json:"certificate,omitempty"`
@@ -2076,7 +2078,7 @@ func (x *FailureCount) GetCount() int64 {
 	return 0
 }
 
-// A failed connection attempt.
+// A failure of an endpoint.
 type LastFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why it failed.

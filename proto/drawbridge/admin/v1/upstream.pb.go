@@ -1225,8 +1225,8 @@ func (x *GrpcCheck) GetService() string {
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// After how many failures in a row: connections that cannot be made, responses
-	// that do not come or break off, and codes 500 to 599 (for gRPC statuses that mean
-	// the server failed). Default: 5; 0 where error_rate alone is to count.
+	// that do not come or break off, TCP connections that the endpoint resets, and
+	// codes 500 to 599 (for gRPC statuses that mean the server failed). Default: 5; 0 where error_rate alone is to count.
 	ConsecutiveFailures *int32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
 	// After how many failed handshakes in a row. Default: the same as
 	// consecutive_failures.

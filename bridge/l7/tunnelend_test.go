@@ -1,0 +1,110 @@
+package l7
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// An upgraded connection that its upstream breaks is a failure of the endpoint, and
+// one that its client breaks is not, whichever versions of HTTP carry it.
+func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T) {
+	const upgrade = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + sampleKey + "\r\n\r\n"
+	reset := func(c net.Conn) {
+		if tc, ok := c.(*tls.Conn); ok {
+			c = tc.NetConn()
+		}
+		_ = c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
+	// Each upstream accepts the upgrade, greets, and ends once its client has said
+	// that the greeting has come: a reset could overtake it.
+	http1Upstream := func(w *world, end func(c net.Conn)) *Back {
+		return w.judgedAt(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+			if _, err := c.Read(make([]byte, 4096)); err != nil {
+				return
+			}
+			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\nhello", sampleAccept)
+			_, _ = c.Read(make([]byte, 5))
+			end(c)
+		}))
+	}
+	http2Upstream := func(w *world, end func(s *http2.ServerStream)) *Back {
+		return w.judgedAt(HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
+			_ = s.Respond(&message.Response{Status: 200, Length: -1}, false)
+			_ = s.Write([]byte("hello"))
+			_ = s.Flush()
+			_, _ = s.Read()
+			end(s)
+		})))
+	}
+	wait := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+	for _, c := range []struct {
+		name    string
+		back    func(w *world) *Back
+		end     func(c net.Conn) // what the client does once it is greeted
+		counted certs.Reason     // for the endpoint; "" nothing
+		ejects  bool
+	}{
+		{"HTTP/1.1 upstream resets", func(w *world) *Back { return http1Upstream(w, reset) }, wait, certs.ReasonUpstreamReset, true},
+		{"HTTP/1.1 upstream truncates", func(w *world) *Back {
+			return http1Upstream(w, func(c net.Conn) { c.(*tls.Conn).NetConn().Close() })
+		}, wait, certs.ReasonUpstreamTruncated, false},
+		{"HTTP/1.1 upstream ends", func(w *world) *Back { return http1Upstream(w, func(net.Conn) {}) }, wait, "", false},
+		{"HTTP/1.1 upstream, client resets", func(w *world) *Back { return http1Upstream(w, wait) }, reset, "", false},
+		{"HTTP/2 upstream resets", func(w *world) *Back {
+			return http2Upstream(w, func(s *http2.ServerStream) { s.Abort(io.ErrClosedPipe) })
+		}, wait, certs.ReasonUpstreamFailed, true},
+		{"HTTP/2 upstream ends", func(w *world) *Back {
+			return http2Upstream(w, func(s *http2.ServerStream) { _ = s.End(nil) })
+		}, wait, "", false},
+		{"HTTP/2 upstream, client resets", func(w *world) *Back {
+			return http2Upstream(w, func(s *http2.ServerStream) { rest(s) })
+		}, reset, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			back := c.back(w)
+			s, address := w.plain(back)
+			for i := range 3 {
+				if st := back.options.Upstream.Status()[0]; !st.Available {
+					t.Fatalf("after %d: %s", i, st.Unavailable)
+				}
+				client := w.dial(address)
+				fmt.Fprint(client, upgrade)
+				res, err := http.ReadResponse(client.r, nil)
+				if err != nil || res.StatusCode != 101 {
+					t.Fatalf("%v, %v", res, err)
+				}
+				hello := make([]byte, 5)
+				if _, err := io.ReadFull(client.r, hello); string(hello) != "hello" {
+					t.Errorf("%q, %v", hello, err)
+				}
+				fmt.Fprint(client, "go on")
+				c.end(client.Conn)
+				client.Close()
+				eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })
+			}
+			want := map[certs.Reason]uint64{}
+			if c.counted != "" {
+				want[c.counted] = 3
+			}
+			st := back.options.Upstream.Status()[0]
+			if !maps.Equal(st.Failures, want) {
+				t.Errorf("failures of the endpoint: %v, want %v", st.Failures, want)
+			}
+			if st.Available == c.ejects {
+				t.Errorf("available: %v (%s)", st.Available, st.Unavailable)
+			}
+		})
+	}
+}

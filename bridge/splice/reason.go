@@ -1,0 +1,23 @@
+package splice
+
+import "github.com/drawbridge-gateway/drawbridge/certs"
+
+// Reason returns the reason of an end that one side's failure caused; "" if no side
+// failed.
+func (e Ending) Reason() certs.Reason {
+	switch e {
+	case ClientReset:
+		return certs.ReasonClientReset
+	case ClientTruncated:
+		return certs.ReasonClientTruncated
+	case ClientFailed:
+		return certs.ReasonClientFailed
+	case UpstreamReset:
+		return certs.ReasonUpstreamReset
+	case UpstreamTruncated:
+		return certs.ReasonUpstreamTruncated
+	case UpstreamFailed:
+		return certs.ReasonUpstreamFailed
+	}
+	return ""
+}
