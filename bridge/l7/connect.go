@@ -33,13 +33,13 @@ var (
 func (p *pool) findUpgrade(x *exchange) (back, bool, error) {
 	only := p.back.options.Protocol == HTTP2
 	if only || message.IsWebSocket(x.facts.Request.Upgrade) && p.mayShare() && p.mayConnect() {
-		stream, m, allowed, err := p.shareConnecting(x)
+		stream, c, m, allowed, err := p.shareConnecting(x)
 		if err != nil {
 			x.noted.dialled(m)
 			return nil, false, err
 		}
 		if stream != nil && (only || allowed) {
-			return &connecting{shared: shared{stream, p, m}}, false, nil
+			return &connecting{shared: shared{stream, c}}, false, nil
 		}
 		if stream != nil {
 			p.refuses()
@@ -69,15 +69,15 @@ func (p *pool) refuses() {
 
 // shareConnecting is share, and waits until it is known whether the stream may
 // be a WebSocket.
-func (p *pool) shareConnecting(x *exchange) (stream *http2.ClientStream, m *making, allowed bool, err error) {
+func (p *pool) shareConnecting(x *exchange) (stream *http2.ClientStream, c *conn2, m *making, allowed bool, err error) {
 	ctx, done := x.context()
 	defer done()
-	if stream, m, err = p.share(ctx); stream == nil {
-		return nil, m, false, err
+	if stream, c, m, err = p.share(ctx, x.refuser); stream == nil {
+		return nil, nil, m, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.Abort(context.Cause(ctx)) })
 	defer stop()
-	return stream, m, stream.Connects(), nil
+	return stream, c, m, stream.Connects(), nil
 }
 
 // A connecting is a stream of HTTP/2 that is to become a WebSocket.

@@ -152,7 +152,7 @@ func (x *exchange) walk() (back, error) {
 	var err error
 	for begun := x.tries == 1; ; {
 		e, none := x.turn.Next(x.wait)
-		if !begun && errors.Is(none, upstream.ErrNoEndpoint) {
+		if (!begun || isRefusal(err)) && errors.Is(none, upstream.ErrNoEndpoint) {
 			// It has been to all of them, in other tries and in this.
 			begun = true
 			e, none = x.chooseAgain()
@@ -174,7 +174,7 @@ func (x *exchange) walk() (back, error) {
 			continue
 		}
 		err = failure
-		if !isUnsent(err) || x.spent() || x.ended() || x.isLate() {
+		if !isUnsent(err) && !x.resends(err) || x.spent() || x.ended() || x.isLate() {
 			break
 		}
 	}
@@ -184,13 +184,24 @@ func (x *exchange) walk() (back, error) {
 	return nil, err
 }
 
-// maxTries bounds how often a request is sent to one endpoint again because
-// the connection it was given turned out to be closed.
-const maxTries = 3
+const (
+	// maxTries bounds how often a request is sent to one endpoint because the
+	// connection that it was given turned out to be closed.
+	maxTries = 3
 
-// try sends the request to one endpoint. A request that failed before the
-// upstream can have seen it, or that may be repeated, on a connection that was
-// used before, is sent once more on another.
+	// maxLeaving bounds how often a request is sent to one endpoint because the
+	// connection that it was given takes no more requests. It may find many such:
+	// servers let a connection have only so many requests.
+	maxLeaving = 8
+
+	// maxRefused bounds how often a request is sent elsewhere because a server
+	// refused its stream.
+	maxRefused = 2
+)
+
+// try sends the request to one endpoint. It sends the request again, on another
+// connection, if the endpoint cannot have processed it, or if the method is
+// idempotent and the connection was closed while it was idle.
 func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 	x.endpoint, x.facts.Endpoint = e, e.Address()
 	x.facts.Request.Scheme, x.facts.Request.Authority = x.back.scheme(), x.facts.Target.Authority
@@ -218,6 +229,9 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 			e.NoteRequest()
 			return b, nil
 		}
+		if c, ok := b.(interface{ carrier() *conn2 }); ok && isRefusal(err) {
+			x.refuser = c.carrier()
+		}
 		x.abandon(b, err)
 		if x.ended() {
 			return nil, err
@@ -229,7 +243,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 		if unwritable(err) {
 			return nil, err
 		}
-		if tries < maxTries && !x.spent() && x.repeatable(err, reused) {
+		if !x.spent() && x.repeatable(err, reused, tries) {
 			continue
 		}
 		x.blame(err)
@@ -250,16 +264,32 @@ func (x *exchange) blame(err error) {
 	}
 }
 
-// repeatable reports whether a request that failed may be sent again: nobody
-// has seen it, or its connection was closed while it was idle, and the method
-// does no harm twice (RFC 9110, section 9.2.2).
-func (x *exchange) repeatable(err error, reused bool) bool {
-	if errors.Is(err, http2.ErrUnprocessed) || errors.Is(err, errStale) {
-		// A server that refuses streams one by one has too many of them: with
-		// retries, they decide how often it is asked.
-		return x.retry == nil || !isRefusal(err)
+// repeatable reports whether a request that failed, which was sent to an endpoint
+// so many times, is to be sent there again: the endpoint has not processed it, or
+// its connection was closed while it was idle, and the method does no harm twice
+// (RFC 9110, section 9.2.2).
+func (x *exchange) repeatable(err error, reused bool, tries int) bool {
+	switch {
+	case isRefusal(err):
+		return false // see resends
+	case errors.Is(err, http2.ErrUnprocessed):
+		return tries < maxLeaving
+	case errors.Is(err, errStale):
+		return tries < maxTries
 	}
-	return reused && errors.Is(err, errNoResponse) && isIdempotent(x.facts.Request.Method) && x.facts.Request.Length == 0
+	return tries < maxTries && reused && errors.Is(err, errNoResponse) && isIdempotent(x.facts.Request.Method) && x.facts.Request.Length == 0
+}
+
+// resends reports whether a request whose stream was refused is to be sent
+// elsewhere: to another endpoint, or on another connection if there is no other
+// endpoint. Servers refuse streams when they have too many, so this is done only a
+// few times. A retry policy for refused streams decides instead, if there is one.
+func (x *exchange) resends(err error) bool {
+	if !isRefusal(err) || x.retry != nil && x.retry.RefusedStream || x.refusals >= maxRefused {
+		return false
+	}
+	x.refusals++
+	return true
 }
 
 // isUnsent reports whether nothing of a request can have reached an endpoint,

@@ -47,8 +47,10 @@ type exchange struct {
 	wait      func() (context.Context, func()) // x.queue, made once
 	endpoint  *upstream.Endpoint
 	retry     *Retry            // whether it is tried again, and when; nil: not at all
-	replay    *replay           // its body; nil: it has none, or is not tried again
+	replay    *replay           // its body; nil: it has none, or cannot be sent again
 	tries     int               // how many were begun
+	refusals  int               // how often it was sent elsewhere after its stream was refused
+	refuser   *conn2            // the connection that refused it last; nil: none
 	retrying  bool              // it has a part of its upstream's budget
 	exposed   bool              // the present try may have been seen by an endpoint
 	hinted    bool              // an interim response was passed on

@@ -82,9 +82,9 @@ func (x *exchange) given(b back, reused bool, asked time.Duration) {
 	case *conn1:
 		n.made, n.protocol = b.making, "HTTP/1.1"
 	case shared:
-		n.made, n.protocol = b.making, "HTTP/2.0"
+		n.made, n.protocol = b.conn.making, "HTTP/2.0"
 	case *connecting:
-		n.made, n.protocol = b.making, "HTTP/2.0"
+		n.made, n.protocol = b.conn.making, "HTTP/2.0"
 	default:
 		return
 	}

@@ -54,10 +54,10 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	}
 	if p.mayShare() {
 		ctx, done := x.context()
-		stream, m, err := p.share(ctx)
+		stream, c, m, err := p.share(ctx, x.refuser)
 		done()
 		if stream != nil {
-			return shared{stream, p, m}, false, nil
+			return shared{stream, c}, false, nil
 		}
 		if err != nil {
 			x.noted.dialled(m)
@@ -78,18 +78,20 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	return c, false, err
 }
 
-// A shared is a stream, which uses its pool until Done.
+// A shared is a stream, which uses the pool of its connection until Done.
 type shared struct {
 	*http2.ClientStream
-	pool   *pool
-	making *making // of its connection
+	conn *conn2
 }
 
 // Done is the back's.
 func (s shared) Done() {
 	s.ClientStream.Done()
-	s.pool.leave()
+	s.conn.pool.leave()
 }
+
+// carrier returns the connection of the stream.
+func (s shared) carrier() *conn2 { return s.conn }
 
 // take returns an idle connection; nil if there is none. Unless look is set its
 // Receive sees whether it is alive.

@@ -64,21 +64,22 @@ func (p *pool) mayShare() bool {
 	return p.sharing.version != 1
 }
 
-// share returns a stream for an exchange: of a connection that there is, or of
-// one that is made for all who wait. It returns none if the endpoint chooses
-// HTTP/1.1. With it goes how the connection was made, or was tried to be.
-func (p *pool) share(ctx context.Context) (*http2.ClientStream, *making, error) {
+// share returns a stream for an exchange, and the connection that it belongs to: one
+// that exists, or one that is made for all exchanges that wait. It avoids refuser,
+// which may be nil, if it can. It returns neither if the endpoint chooses HTTP/1.1.
+// How the connection was made, or failed to be, goes with it.
+func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, *conn2, *making, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.sharing
 	for {
-		stream, m := p.openLocked()
+		stream, c := p.openLocked(refuser)
 		p.tellSharedLocked()
 		if stream != nil {
-			return stream, m, nil
+			return stream, c, c.making, nil
 		}
 		if s.version == 1 && p.back.options.Protocol != HTTP2 {
-			return nil, nil, nil
+			return nil, nil, nil, nil
 		}
 		d := p.dialingLocked()
 		if s.freed == nil {
@@ -103,12 +104,12 @@ func (p *pool) share(ctx context.Context) (*http2.ClientStream, *making, error) 
 				d.cancel() // nobody else waits for it
 				p.releaseLocked()
 			}
-			return nil, new(making), ctx.Err()
+			return nil, nil, new(making), ctx.Err()
 		}
 		select {
 		case <-d.done:
 			if d.err != nil {
-				return nil, d.making, d.err
+				return nil, nil, d.making, d.err
 			}
 		default:
 		}
@@ -127,17 +128,30 @@ func (p *pool) releaseLocked() {
 	}
 }
 
-// openLocked opens a stream on a connection that has room for one. p.mu is held.
-func (p *pool) openLocked() (*http2.ClientStream, *making) {
-	for _, c := range p.sharing.conns {
-		if stream := c.http.Open(); stream != nil {
-			if p.retired {
-				go c.retire() // with those that waited for it
+// openLocked opens a stream on a connection that has room for one. It avoids the
+// connection refuser, which may be nil, unless the pool has others, without room:
+// one more connection would hardly help then. p.mu is held.
+func (p *pool) openLocked(refuser *conn2) (*http2.ClientStream, *conn2) {
+	s := &p.sharing
+	for _, c := range s.conns {
+		if c != refuser {
+			if stream := p.openOnLocked(c); stream != nil {
+				return stream, c
 			}
-			return stream, c.making
 		}
 	}
-	return nil, nil
+	if len(s.conns) < 2 || !slices.Contains(s.conns, refuser) {
+		return nil, nil
+	}
+	return p.openOnLocked(refuser), refuser
+}
+
+func (p *pool) openOnLocked(c *conn2) *http2.ClientStream {
+	stream := c.http.Open()
+	if stream != nil && p.retired {
+		go c.retire() // with those that waited for it
+	}
+	return stream
 }
 
 // dialingLocked returns a connection that is being made and will have room for

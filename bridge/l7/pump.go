@@ -40,6 +40,9 @@ func (x *exchange) send(b back) error {
 	if err := b.Send(r, false); err != nil {
 		return x.orAnswer(b, err)
 	}
+	if x.replay == nil && !x.touched.Load() && disclaims(b) {
+		x.replay = x.newReplay()
+	}
 	number, little := x.begin()
 	if x.proceed == nil && little && roomy(b) {
 		x.upload(b, number)
@@ -135,6 +138,13 @@ func roomy(b back) bool {
 		return b.Roomy()
 	}
 	return false
+}
+
+// disclaims reports whether an upstream may say of a request on b that it has not
+// processed it. Then the request is sent again, so its body has to be kept.
+func disclaims(b back) bool {
+	_, two := b.(shared)
+	return two
 }
 
 // mayUpload waits until the upstream wants the body, as the client does. It

@@ -6,26 +6,29 @@ import (
 	"sync/atomic"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A replay is the body of a request that may be sent again. What has come of it
-// is kept, up to a bound, until the response has begun. Each upload sends it from
-// its beginning, and goes on with what comes then. What comes is sent before
-// anybody waits for more: nothing is held up because it is kept.
+// A replay is the body of a request that may be sent again: because the request
+// has a retry policy, or because an upstream of HTTP/2 may say that it has not
+// processed the request. The part that has come is kept, up to a bound, until the
+// response begins. Each upload sends the body from its beginning, and then sends
+// what else comes, before it waits for more: keeping delays nothing.
 //
-// An upload that ends while it waits for the client leaves that to be seen by the
-// next: what comes is kept for it. So there may be several, of which at most one
-// waits for the client, and only the present one uses its back.
+// A part that exceeds the bound ends the keeping only when the upstream has taken
+// it. While the upstream's window is shut the upload waits with that part in hand,
+// and the body can still be sent again.
+//
+// An upload that ends while it waits for the client leaves the wait to the next
+// upload, for which the part that comes is kept. So there may be several uploads, of
+// which at most one waits for the client, and only the present one uses its back.
 type replay struct {
 	x     *exchange
 	bound int // most bytes that are kept
 
 	mu      sync.Mutex
 	changed sync.Cond
-	kept    []byte
-	lent    *[]byte // of the pool, where kept begins; nil: it does not
-	lost    bool    // more has come than is kept
+	kept    *[]byte // lent by the keeper; nil: nothing is kept
+	lost    bool    // the upstream has taken more than is kept
 	stopped bool    // nothing is to be kept any more
 	ended   bool    // all of the body has come
 	trailer message.Fields
@@ -39,9 +42,15 @@ type replay struct {
 	awaits atomic.Bool // the one that reads has to wait; likewise
 }
 
+// maxResent is how much is kept of a body without a retry policy.
+const maxResent = 64 << 10
+
 func (x *exchange) newReplay() *replay {
 	r := x.server.replays.get()
-	r.x, r.bound = x, x.retry.maxBody()
+	r.x, r.bound = x, maxResent
+	if x.retry != nil {
+		r.bound = x.retry.maxBody()
+	}
 	r.changed.L = &r.mu
 	return r
 }
@@ -65,7 +74,7 @@ func (r *replay) begin() (number int, little bool) {
 	defer r.mu.Unlock()
 	r.uploads++
 	r.present, r.at = r.uploads, 0
-	return r.present, r.ended && len(r.kept) <= maxInline
+	return r.present, r.ended && len(r.content()) <= maxInline
 }
 
 // halt ends the present upload, for the body is to be sent again. It reports
@@ -113,18 +122,31 @@ func (r *replay) stop() {
 
 // tidy forgets what is kept, if nobody needs it. r.mu is held.
 func (r *replay) tidy() {
-	if r.stopped && !r.using.Load() && r.at == len(r.kept) {
-		r.lost = true
-		r.forget()
+	if r.stopped && !r.using.Load() && r.at == len(r.content()) {
+		r.lose()
 	}
+}
+
+// lose ends the keeping. r.mu is held.
+func (r *replay) lose() {
+	r.lost = true
+	r.forget()
 }
 
 // forget drops what is kept, of which nothing is being sent. r.mu is held.
 func (r *replay) forget() {
-	if r.lent != nil {
-		r.x.server.buffers.Put(r.lent)
+	if r.kept != nil {
+		r.x.server.keeper.put(r.kept)
 	}
-	r.kept, r.lent, r.at = nil, nil, 0
+	r.kept, r.at = nil, 0
+}
+
+// content returns what is kept. r.mu is held.
+func (r *replay) content() []byte {
+	if r.kept == nil {
+		return nil
+	}
+	return *r.kept
 }
 
 // patient reports whether it is the client that is waited for, and not the
@@ -146,15 +168,15 @@ func (r *replay) use(number int, f func()) {
 	r.tidy()
 }
 
-// upload is an upload of a number: it carries the body to b.
+// upload is the upload of a number: it carries the body to b.
 func (r *replay) upload(b back, number int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.present == number {
-		p := r.kept[r.at:]
+		p, inHand := r.content()[r.at:], false
 		switch {
 		case len(p) > 0:
-			r.at = len(r.kept)
+			r.at = len(r.content())
 		case r.ended:
 			r.use(number, func() {
 				if b.End(r.trailer) == nil {
@@ -171,22 +193,37 @@ func (r *replay) upload(b back, number int) {
 			}
 			continue
 		default:
-			if p = r.read(b, number); p == nil {
+			if p, inHand = r.read(b, number); p == nil {
 				continue
 			}
 		}
 		ok := false
 		r.use(number, func() { ok = b.Write(p) == nil })
+		if inHand {
+			r.written(p, ok && r.present == number)
+		}
 		if !ok {
 			return // the upstream takes no more; reading from b tells why
 		}
 	}
 }
 
-// read waits for more of the body, and keeps it. It returns what an upload of a
-// number, to b, has to send of it at once; nil: nothing. All that was kept before
-// is sent. r.mu is held, but not while it waits.
-func (r *replay) read(b back, number int) []byte {
+// written is called for a part that was sent without being kept: taken tells that
+// the upstream has it. r.mu is held.
+func (r *replay) written(p []byte, taken bool) {
+	switch {
+	case r.lost:
+	case taken || r.stopped:
+		r.lose()
+	default: // the next upload sends it, from the beginning
+		r.keep(p, true)
+	}
+}
+
+// read waits for more of the body. It returns what an upload of a number, to b,
+// has to send of it at once, and whether that is in hand only, so not kept; nil:
+// nothing. All that was kept before is sent. r.mu is held, but not while it waits.
+func (r *replay) read(b back, number int) (p []byte, inHand bool) {
 	x := r.x
 	r.reading = true
 	r.mu.Unlock()
@@ -207,7 +244,7 @@ func (r *replay) read(b back, number int) []byte {
 		r.ended, r.trailer = true, x.protected.CleanTrailer(x.front.Trailer())
 		x.read.Store(true)
 		x.restartTry()
-		return nil
+		return nil, false
 	case err == nil && x.tooLong(len(p)):
 		err = errBodyTooLarge
 	}
@@ -216,28 +253,31 @@ func (r *replay) read(b back, number int) []byte {
 		if !x.over.Load() { // else the rest was refused
 			x.fail(&bodyError{err})
 		}
-		return nil
+		return nil, false
 	}
 	x.touched.Store(true)
-	if r.present != number { // be it more than the bound: it is for the next
-		r.keep(p)
-		return nil
+	if r.present != number { // even above the bound: it is for the next upload
+		r.keep(p, true)
+		return nil, false
 	}
-	if !r.stopped && !r.lost && len(r.kept)+len(p) <= r.bound {
-		r.keep(p)
-		r.at = len(r.kept)
-		return p
+	if !r.stopped && !r.lost && len(r.content())+len(p) <= r.bound && r.keep(p, false) {
+		r.at = len(r.content())
+		return p, false
 	}
-	r.lost = true
-	r.forget()
-	return p
+	return p, true
 }
 
-// keep keeps bytes. r.mu is held.
-func (r *replay) keep(p []byte) {
-	if r.kept == nil && len(p) <= socket.BufferSize {
-		r.lent = r.x.server.buffers.Get()
-		r.kept = (*r.lent)[:0]
+// keep keeps bytes, unless all the bodies together hold too much; it reports
+// whether it did. Forced, it always does. r.mu is held.
+func (r *replay) keep(p []byte, forced bool) bool {
+	n := len(r.content()) + len(p)
+	if r.kept == nil || n > cap(*r.kept) {
+		b := r.x.server.keeper.grow(r.kept, n, forced)
+		if b == nil {
+			return false
+		}
+		r.kept = b
 	}
-	r.kept = append(r.kept, p...)
+	*r.kept = append(*r.kept, p...)
+	return true
 }

@@ -219,13 +219,13 @@ func TestWhatIsKeptIsForgottenWhenTheResponseBegins(t *testing.T) {
 	defer s.Shutdown(t.Context())
 	x := &exchange{server: s, retry: &Retry{}}
 	r := x.newReplay()
-	r.keep([]byte("hello"))
+	r.keep([]byte("hello"), false)
 	if r.stop(); r.kept == nil {
 		t.Error("what is yet to be sent is forgotten")
 	}
-	r.at = len(r.kept)
-	if r.stop(); r.kept != nil || r.lent != nil || r.whole() {
-		t.Errorf("%d bytes are kept", len(r.kept))
+	r.at = len(r.content())
+	if r.stop(); r.kept != nil || r.whole() || s.keeper.held.Load() != 0 {
+		t.Errorf("%d bytes are kept", len(r.content()))
 	}
 }
 

@@ -186,12 +186,11 @@ func (l *picky) Accept() (net.Conn, error) {
 // where that is asked for, and not where it is not.
 func TestFailuresAreTriedAgain(t *testing.T) {
 	without := map[string]func(r *Retry){
-		"no connection":  func(r *Retry) { r.ConnectFailure = false },
-		"reset":          func(r *Retry) { r.Reset = false },
-		"half a head":    func(r *Retry) { r.Reset = false },
-		"refused stream": func(r *Retry) { r.RefusedStream = false },
-		"503":            func(r *Retry) { r.Codes = []int{502, 504} },
-		"429":            func(r *Retry) { r.Codes = []int{503} },
+		"no connection": func(r *Retry) { r.ConnectFailure = false },
+		"reset":         func(r *Retry) { r.Reset = false },
+		"half a head":   func(r *Retry) { r.Reset = false },
+		"503":           func(r *Retry) { r.Codes = []int{502, 504} },
+		"429":           func(r *Retry) { r.Codes = []int{503} },
 	}
 	answers := map[string]int{"503": 503, "429": 429}
 	for way, build := range ways {
@@ -234,6 +233,13 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				}
 				if code, _ := serve(&with, 4); code != want {
 					t.Errorf("%s, %v: %d after 4 tries that failed, want %d", way, p, code, want)
+				}
+				if way == "refused stream" { // a request that was not processed is sent again in any case
+					with.RefusedStream = false
+					if code, _ := serve(&with, maxRefused); code != 200 || len(f.requests()) != maxRefused+1 {
+						t.Errorf("%v: %d after %q", p, code, f.requests())
+					}
+					return
 				}
 				without[way](&with)
 				if code, _ := serve(&with, 1); code != want {

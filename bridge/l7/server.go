@@ -59,6 +59,7 @@ type Server struct {
 	exchanges exchanges
 	entropy   policy.Entropy
 	replays   pooled[replay]
+	keeper    keeper
 
 	ctx    context.Context // of every request; ends when Shutdown gives up waiting
 	cancel context.CancelFunc

@@ -1,0 +1,64 @@
+package l7
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A keeper lends the buffers in which the bodies of requests are kept until an
+// upstream has taken responsibility for them. It bounds how much they hold
+// together, so that many uploads at once cannot use up the memory.
+//
+// The zero value is ready to use by any number of goroutines.
+type keeper struct {
+	held atomic.Int64 // bytes of buffers that are lent
+	free [len(keptSizes)]sync.Pool
+}
+
+// maxKept is how much the bodies that are kept may hold together.
+const maxKept = 64 << 20
+
+// keptSizes are the sizes of buffers: most bodies are far smaller than the bound.
+var keptSizes = [...]int{2 << 10, 8 << 10, 32 << 10, 128 << 10}
+
+// grow returns a buffer that holds what *b does and has room for n bytes in all.
+// It takes b back, which may be nil. It returns nil, and b stays lent, if too much
+// is lent already; unless forced.
+func (k *keeper) grow(b *[]byte, n int, forced bool) *[]byte {
+	class, size := 0, 0
+	for ; class < len(keptSizes) && keptSizes[class] < n; class++ {
+	}
+	if class < len(keptSizes) {
+		size = keptSizes[class]
+	} else {
+		size = n + n/2
+	}
+	if k.held.Add(int64(size)) > maxKept && !forced {
+		k.held.Add(-int64(size))
+		return nil
+	}
+	var larger *[]byte
+	if class < len(keptSizes) {
+		larger, _ = k.free[class].Get().(*[]byte)
+	}
+	if larger == nil {
+		p := make([]byte, 0, size)
+		larger = &p
+	}
+	*larger = (*larger)[:0]
+	if b != nil {
+		*larger = append(*larger, *b...)
+		k.put(b)
+	}
+	return larger
+}
+
+// put takes a buffer back.
+func (k *keeper) put(b *[]byte) {
+	k.held.Add(-int64(cap(*b)))
+	for class, size := range keptSizes {
+		if cap(*b) == size {
+			k.free[class].Put(b)
+		}
+	}
+}

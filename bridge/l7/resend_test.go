@@ -1,0 +1,232 @@
+package l7
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// A disclaimer is an upstream of HTTP/2 that disclaims the first requests that it
+// is sent, each when so much of its body has come, and answers the others with the
+// length and the sum of their bodies.
+type disclaimer struct {
+	mu       sync.Mutex
+	fails    int
+	after    int  // bytes of the body that come first
+	window   bool // whether it lets more come than the first window
+	goesAway bool // with GOAWAY, not with RST_STREAM
+	leaves   bool // and closes the connection at once
+	seen     int  // requests
+	conns    int
+}
+
+func (d *disclaimer) failing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen++
+	d.fails--
+	return d.fails >= 0
+}
+
+func (d *disclaimer) counts() (conns, seen int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conns, d.seen
+}
+
+// serve serves a connection.
+func (d *disclaimer) serve(c net.Conn) {
+	d.mu.Lock()
+	d.conns++
+	d.mu.Unlock()
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	fr := http2.NewFramer(c, c)
+	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	_ = fr.WriteSettings()
+	type request struct {
+		body  []byte
+		fails bool
+	}
+	requests := make(map[uint32]*request)
+	last := uint32(0)
+	for {
+		frame, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		id, end := frame.Header().StreamID, false
+		switch f := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			if requests[id] == nil {
+				requests[id] = &request{fails: d.failing()}
+			}
+			end = f.StreamEnded()
+		case *http2.DataFrame:
+			n, r := uint32(len(f.Data())), requests[id]
+			if n > 0 {
+				_ = fr.WriteWindowUpdate(0, n)
+			}
+			if r == nil {
+				continue // it was disclaimed
+			}
+			r.body = append(r.body, f.Data()...)
+			if end = f.StreamEnded(); n > 0 && !end && (!r.fails || d.window) {
+				_ = fr.WriteWindowUpdate(id, n)
+			}
+		default:
+			continue
+		}
+		r := requests[id]
+		switch {
+		case r.fails && (len(r.body) >= d.after || end):
+			delete(requests, id)
+			if !d.goesAway {
+				_ = fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+				continue
+			}
+			_ = fr.WriteGoAway(last, http2.ErrCodeNo, nil)
+			if d.leaves {
+				return
+			}
+		case !r.fails && end:
+			last = id
+			var head bytes.Buffer
+			_ = hpack.NewEncoder(&head).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head.Bytes(), EndHeaders: true})
+			_ = fr.WriteData(id, true, fmt.Appendf(nil, "%d %x", len(r.body), sum(r.body)))
+		}
+	}
+}
+
+func sum(p []byte) (n uint64) {
+	for _, b := range p {
+		n = n*31 + uint64(b)
+	}
+	return n
+}
+
+// A request that an upstream of HTTP/2 says it has not processed is sent again,
+// whatever its method and without a retry policy, if the upstream has not taken
+// more of its body than is kept.
+func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
+	random := make([]byte, 1<<20)
+	for i := range random {
+		random[i] = byte(rand.Uint32())
+	}
+	for _, way := range []*disclaimer{
+		{fails: 1},
+		{fails: 2},
+		{fails: 1, goesAway: true},
+		{fails: maxLeaving - 1, goesAway: true},
+		{fails: 1, goesAway: true, leaves: true},
+	} {
+		for _, after := range []int{0, 1, 5000, 60_000} {
+			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+				for _, n := range []int{1, 5000, 60_000, 65_535, 65_536, len(random)} {
+					for _, sized := range []bool{true, false} {
+						d := &disclaimer{fails: way.fails, after: after, goesAway: way.goesAway, leaves: way.leaves}
+						table := *table
+						table.Default = to(w.back(HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
+						s, address := w.gateway(fixed(&table))
+						var from io.Reader = bytes.NewReader(random[:n])
+						if !sized {
+							from = struct{ io.Reader }{from}
+						}
+						res, err := w.browser().Post(scheme+"://"+address, "", from)
+						if err != nil {
+							t.Fatal(err)
+						}
+						body, _ := io.ReadAll(res.Body)
+						res.Body.Close()
+						if want := fmt.Sprintf("%d %x", n, sum(random[:n])); res.StatusCode != 200 || string(body) != want {
+							t.Errorf("%d bytes, sized %v, disclaimed after %d (GOAWAY: %v): %d %q", n, sized, after, way.goesAway, res.StatusCode, body)
+						}
+						conns, seen := d.counts()
+						if seen != way.fails+1 || conns > seen {
+							t.Errorf("%d bytes, disclaimed after %d: sent %d times on %d connections", n, after, seen, conns)
+						}
+						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+					}
+				}
+			})
+		}
+	}
+}
+
+// A request whose body is lost, or that is disclaimed too often, is answered.
+func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		d    *disclaimer
+		body int
+		seen int
+	}{
+		"the upstream took more than is kept": {&disclaimer{fails: 1, window: true, after: 500_000, goesAway: true}, 1 << 20, 1},
+		"each stream is refused":              {&disclaimer{fails: 1000}, 10, 1 + maxRefused},
+		"each connection goes away":           {&disclaimer{fails: 1000, goesAway: true}, 10, maxLeaving},
+	} {
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			d := &disclaimer{fails: c.d.fails, after: c.d.after, window: c.d.window, goesAway: c.d.goesAway}
+			table.Default = to(w.back(HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
+			s, address := w.gateway(fixed(table))
+			res, err := w.browser().Post(scheme+"://"+address, "", bytes.NewReader(make([]byte, c.body)))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			res.Body.Close()
+			if conns, seen := d.counts(); res.StatusCode != http.StatusBadGateway || seen != c.seen {
+				t.Errorf("%s: %d, sent %d times on %d connections", name, res.StatusCode, seen, conns)
+			}
+			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+		})
+	}
+}
+
+// A request whose stream is refused goes to another endpoint, if there is one.
+func TestRefusedRequestsGoElsewhere(t *testing.T) {
+	w := newWorld(t)
+	full, free := &disclaimer{fails: 1000}, &disclaimer{}
+	back := w.back(HTTP2, w.raw(w.serverTLS("h2"), full.serve), w.raw(w.serverTLS("h2"), free.serve))
+	_, address := w.plain(back)
+	for range 10 {
+		res, err := w.browser().Post("http://"+address, "", bytes.NewReader([]byte("hello")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 200 {
+			t.Error(res.StatusCode)
+		}
+	}
+	if _, seen := free.counts(); seen != 10 {
+		t.Errorf("the endpoint that refuses nothing served %d requests", seen)
+	}
+}
+
+// Without memory for it a body is sent as it comes, and not kept.
+func TestBodiesTogetherKeepNoMoreThanTheyMay(t *testing.T) {
+	w := newWorld(t)
+	d := &disclaimer{fails: 1, after: 10}
+	s, address := w.plain(w.back(HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
+	s.keeper.held.Store(maxKept)
+	for _, want := range []int{502, 200} {
+		res, err := w.browser().Post("http://"+address, "", bytes.NewReader(make([]byte, 5000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("answered %d, want %d", res.StatusCode, want)
+		}
+	}
+	eventually(t, "nothing is kept", func() bool { return s.keeper.held.Load() == maxKept })
+}
