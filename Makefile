@@ -92,6 +92,14 @@ checkgenerate: generate ## Fail if generated files differ from the committed one
 	@changed=$$(git status --porcelain -- proto docs/reference); if [ -n "$$changed" ]; then \
 		echo "generated files differ from the committed ones:"; echo "$$changed"; git --no-pager diff -- proto docs/reference; exit 1; fi
 
+# Both need programs that nothing else here needs: graphviz and asciinema from
+# Debian, and svg-term-cli from npm.
+.PHONY: pictures
+pictures: build ## Draw docs/images: the overview, and a recording of the demo
+	dot -Tsvg docs/images/overview.dot | sed '/^<!-- Generated/,/-->$$/d' > docs/images/overview.svg
+	TERM=xterm-256color asciinema rec -q --overwrite --cols 118 --rows 34 -c docs/images/demo.sh bin/demo.cast
+	npx --yes svg-term-cli@2.1.1 --in bin/demo.cast --out docs/images/demo.svg --window --width 118 --height 34 --no-cursor
+
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH (default: all)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PACKAGES)
