@@ -20,15 +20,3 @@ func Announce(ctx context.Context, source, destination net.Addr) context.Context
 // Announces reports whether connections are announced as a client's, so that
 // each serves the client alone that Announce named.
 func (u *Upstream) Announces() bool { return u.announces }
-
-// announce sends what is said of a connection before anything else; TLS too
-// begins after it.
-func (e *Endpoint) announce(ctx context.Context, conn net.Conn) error {
-	c, _ := ctx.Value(announced{}).(client)
-	header := e.upstream.options.ProxyProtocol.Header(c.source, c.destination)
-	if header == nil {
-		return nil
-	}
-	_, err := conn.Write(header) // never waits: nothing else was sent yet
-	return err
-}

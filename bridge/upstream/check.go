@@ -189,12 +189,13 @@ func (c *checker) ask(ctx context.Context) {
 	}
 	again := c.verdict.health.load() != Unknown
 	health, changed := c.verdict.note(&c.options, answer)
-	c.endpoint.judged(health, changed, again, answer)
+	c.judged(health, changed, again, answer)
 }
 
 // judged acts on a verdict that the answer led to, or did not change. Again says
 // that there was one before.
-func (e *Endpoint) judged(now Health, changed, again bool, answer Check) {
+func (c *checker) judged(now Health, changed, again bool, answer Check) {
+	e := c.endpoint
 	event := Event{Kind: HealthChanged, Health: now}
 	if answer.Reason != "" {
 		event.Failure = &Failure{Reason: answer.Reason, Message: answer.Message, Time: answer.Time}

@@ -18,18 +18,18 @@ import (
 
 // CheckConnect connects to the endpoint, and announces the connection as the
 // gateway's own where connections are announced. The caller closes it.
-func (e *Endpoint) CheckConnect(ctx context.Context) (net.Conn, error) {
+func (d *dialer) CheckConnect(ctx context.Context) (net.Conn, error) {
 	begin := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, e.upstream.options.ConnectTimeout)
+	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.ConnectTimeout)
 	defer cancel()
-	raw, err := e.reach(bounded)
+	raw, err := d.reach(bounded)
 	if err != nil {
-		return nil, e.failure(e.Network(), time.Since(begin), err)
+		return nil, d.failure(d.options.Network, time.Since(begin), err)
 	}
 	sock := socket.New(raw, nil)
-	if err := e.announce(ctx, sock); err != nil {
+	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
-		return nil, e.failure(e.Network(), time.Since(begin), err)
+		return nil, d.failure(d.options.Network, time.Since(begin), err)
 	}
 	return sock, nil
 }
@@ -38,18 +38,18 @@ func (e *Endpoint) CheckConnect(ctx context.Context) (net.Conn, error) {
 // a purpose, which it must have. Host is as DialAs has it. With TLS 1.3 a server
 // judges our certificate after the handshake, so its word on that is waited for:
 // for a fifth of a second or so, where it gives no ticket.
-func (e *Endpoint) CheckHandshake(ctx context.Context, p Purpose, host string) error {
-	conn, err := e.CheckConnect(ctx)
+func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) error {
+	conn, err := d.CheckConnect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	client, begin := e.client(p), time.Now()
-	bounded, cancel := context.WithTimeout(ctx, e.upstream.options.HandshakeTimeout)
+	client, begin := d.options.client(p), time.Now()
+	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
 	seen, err := client.Observe(bounded, conn, host)
 	if len(seen.Chain) > 0 {
-		e.presented.Store(&seen.Chain)
+		d.counts.presented.Store(&seen.Chain)
 	}
 	if seen.Conn != nil {
 		defer seen.Conn.Close()
@@ -58,7 +58,7 @@ func (e *Endpoint) CheckHandshake(ctx context.Context, p Purpose, host string) e
 		err = seen.Alert
 	}
 	if err != nil {
-		return e.failure("tls", time.Since(begin), err)
+		return d.failure("tls", time.Since(begin), err)
 	}
 	return nil
 }
@@ -67,39 +67,39 @@ func (e *Endpoint) CheckHandshake(ctx context.Context, p Purpose, host string) e
 // TLS handshake with the settings of a purpose. Host is as DialAs has it. The
 // connection is as DialAs's: a *tls.Conn or a *socket.Socket, which the caller
 // closes.
-func (e *Endpoint) CheckDial(ctx context.Context, p Purpose, host string) (net.Conn, error) {
-	conn, err := e.CheckConnect(ctx)
-	client := e.client(p)
+func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Conn, error) {
+	conn, err := d.CheckConnect(ctx)
+	client := d.options.client(p)
 	if err != nil || client == nil {
 		return conn, err
 	}
 	begin := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, e.upstream.options.HandshakeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
 	tc, err := client.HandshakeAside(bounded, conn, host)
 	if err != nil {
 		conn.Close()
 		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
-			e.presented.Store(&he.Refused)
+			d.counts.presented.Store(&he.Refused)
 		}
-		return nil, e.failure("tls", time.Since(begin), err)
+		return nil, d.failure("tls", time.Since(begin), err)
 	}
 	socket.Of(conn).HearFirst()
-	e.present(tc)
+	d.present(tc)
 	return tc, nil
 }
 
 // present notes what certificate the endpoint has presented.
-func (e *Endpoint) present(conn *tls.Conn) {
+func (d *dialer) present(conn *tls.Conn) {
 	chain := conn.ConnectionState().PeerCertificates // a pointer into the state would keep all of it
-	e.presented.Store(&chain)
+	d.counts.presented.Store(&chain)
 }
 
 // CheckName returns the name that the endpoint's certificate must be for with the
 // settings of a purpose; "" if that comes with each connection, or there is no
 // such name.
-func (e *Endpoint) CheckName(p Purpose) string {
-	client := e.client(p)
+func (d *dialer) CheckName(p Purpose) string {
+	client := d.options.client(p)
 	if client == nil {
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -12,53 +13,77 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
+// A DialError says which endpoint could not be reached, in which phase and
+// after how long.
+type DialError struct {
+	Upstream, Endpoint string
+	Phase              string // "tcp", "unix" or "tls"
+	Reason             certs.Reason
+	Elapsed            time.Duration // of that phase
+	Err                error
+}
+
+func (e *DialError) Error() string {
+	return fmt.Sprintf("upstream %s: %s %s: %v", e.Upstream, e.Phase, e.Endpoint, e.Err)
+}
+
+func (e *DialError) Unwrap() error { return e.Err }
+
+// A dialer makes connections to one endpoint, for traffic and for health checks, and
+// counts them.
+type dialer struct {
+	upstream *Upstream
+	options  EndpointOptions
+	fromHost bool // the server name comes with each connection
+	counts   counters
+}
+
 // dial makes one attempt to connect. A nil client means plaintext.
-func (e *Endpoint) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
+func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
 	trace := traceOf(ctx)
-	trace.Endpoint = e
 	trace.Dials++
 	start := time.Now()
-	raw, err := e.connect(ctx)
+	raw, err := d.connect(ctx)
 	elapsed := time.Since(start)
-	e.connects.add(elapsed)
-	e.upstream.options.Latencies.Connect.Observe(elapsed)
+	d.counts.connects.add(elapsed)
+	d.upstream.options.Latencies.Connect.Observe(elapsed)
 	trace.Connect += elapsed
 	if err != nil {
-		return nil, e.failure(e.Network(), elapsed, err)
+		return nil, d.failure(d.options.Network, elapsed, err)
 	}
-	sock := e.own(raw, client, retire)
-	if err := e.announce(ctx, sock); err != nil {
+	sock := d.own(raw, client, retire)
+	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
-		return nil, e.failure(e.Network(), elapsed, err)
+		return nil, d.failure(d.options.Network, elapsed, err)
 	}
 	if client == nil {
 		return sock, nil
 	}
 
 	start = time.Now()
-	conn, err := e.handshake(ctx, client, sock, host)
+	conn, err := d.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
-	e.shakes.add(elapsed)
-	e.upstream.options.Latencies.Handshake.Observe(elapsed)
+	d.counts.shakes.add(elapsed)
+	d.upstream.options.Latencies.Handshake.Observe(elapsed)
 	trace.Handshake += elapsed
 	if err != nil {
 		// Not a reset: that could overtake the alert that tells the peer why.
 		sock.Close()
 		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
-			e.presented.Store(&he.Refused)
+			d.counts.presented.Store(&he.Refused)
 		}
-		return nil, e.failure("tls", elapsed, err)
+		return nil, d.failure("tls", elapsed, err)
 	}
 	// With TLS 1.3 the upstream judges our certificate only now.
 	sock.HearFirst()
 	state := conn.ConnectionState()
 	if state.DidResume {
-		e.resumed.Add(1)
+		d.counts.resumed.Add(1)
 	} else {
-		e.full.Add(1)
+		d.counts.full.Add(1)
 	}
 	chain := state.PeerCertificates // a pointer into state would keep all of it
-	e.presented.Store(&chain)
+	d.counts.presented.Store(&chain)
 	return conn, nil
 }
 
@@ -71,43 +96,66 @@ func isNarrow(err error) bool {
 
 // own returns what connect returned as a Socket that is counted until it is
 // closed.
-func (e *Endpoint) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
+func (d *dialer) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
 	c := &tracked{retire: retire}
 	if client != nil {
 		if identity := client.Certificate(); identity != nil {
 			c.fingerprint = identity.Fingerprint()
 		}
 	}
-	e.open.Add(1)
+	d.counts.open.Add(1)
 	c.sock = socket.New(raw, func() {
-		e.upstream.options.Tracker.remove(c)
-		e.open.Add(-1)
-		e.upstream.options.Descriptors.ReleaseUpstream()
+		d.upstream.options.Tracker.remove(c)
+		d.counts.open.Add(-1)
+		d.upstream.options.Descriptors.ReleaseUpstream()
 	})
-	e.upstream.options.Tracker.add(c)
+	d.upstream.options.Tracker.add(c)
 	return c.sock
 }
 
-func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.upstream.options.ConnectTimeout)
+func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.ConnectTimeout)
 	defer cancel()
-	if err := e.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
+	if err := d.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
 		return nil, err
 	}
-	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return e.reach(ctx) })
+	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return d.reach(ctx) })
 	if err != nil {
-		e.upstream.options.Descriptors.ReleaseUpstream()
+		d.upstream.options.Descriptors.ReleaseUpstream()
 	}
 	return conn, err
 }
 
 // reach connects, and takes no descriptor for it.
-func (e *Endpoint) reach(ctx context.Context) (net.Conn, error) {
-	return resolve.Dial(ctx, e.options.Network, e.options.Address)
+func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
+	return resolve.Dial(ctx, d.options.Network, d.options.Address)
 }
 
-func (e *Endpoint) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.upstream.options.HandshakeTimeout)
+func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
 	return c.HandshakeAs(ctx, sock, host)
+}
+
+// announce sends what is said of a connection before anything else; TLS too
+// begins after it.
+func (d *dialer) announce(ctx context.Context, conn net.Conn) error {
+	c, _ := ctx.Value(announced{}).(client)
+	header := d.upstream.options.ProxyProtocol.Header(c.source, c.destination)
+	if header == nil {
+		return nil
+	}
+	_, err := conn.Write(header) // never waits: nothing else was sent yet
+	return err
+}
+
+func (d *dialer) failure(phase string, elapsed time.Duration, err error) *DialError {
+	return &DialError{
+		Upstream: d.upstream.Name(),
+		Endpoint: d.options.Address,
+		Phase:    phase,
+		Reason:   certs.Classify(err),
+		Elapsed:  elapsed,
+		Err:      err,
+	}
 }

@@ -3,9 +3,6 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
-	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -16,63 +13,33 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A DialError says which endpoint could not be reached, in which phase and
-// after how long.
-type DialError struct {
-	Upstream, Endpoint string
-	Phase              string // "tcp", "unix" or "tls"
-	Reason             certs.Reason
-	Elapsed            time.Duration // of that phase
-	Err                error
-}
-
-func (e *DialError) Error() string {
-	return fmt.Sprintf("upstream %s: %s %s: %v", e.Upstream, e.Phase, e.Endpoint, e.Err)
-}
-
-func (e *DialError) Unwrap() error { return e.Err }
-
-// An Endpoint is one address of an Upstream. All methods may be called
+// An Endpoint is one address of an Upstream. Its parts each have one job; what
+// concerns several of them is a method of the Endpoint. All methods may be called
 // concurrently.
 type Endpoint struct {
 	upstream *Upstream
-	options  EndpointOptions
-	fromHost bool // the server name comes with each connection
+	dialer
+	trafficShare
+	capacity
+	results
 
-	// The share of the traffic, as the next group has it. See setShare.
-	weight atomic.Int64 // at least 1
-	backup atomic.Bool
+	seed uint64       // of its bids for slots of a consistent hash
+	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
 
-	seed  uint64       // of what it bids for slots
-	since atomic.Int64 // when it came up, in time of upstream plus 1; 0: it has its whole share
-	gone  atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
-
-	underWay    quota       // requests
-	connections connections // counted only if a limit asks for it
-	shared      atomic.Int64
-
-	warm *warmPool // nil: none is kept
-
-	checker *checker // nil: it is not asked whether it is well
-	outlier *outlier // nil: it is never ejected
-	health  *health  // the checker's, if there is one
-
-	late             atomic.Bool // the last failure came after a handshake; none has been answered since
-	streamBroke      atomic.Bool // the last stream broke; none has ended well since
-	open             atomic.Int64
-	made, requests   atomic.Uint64
-	full, resumed    atomic.Uint64
-	connects, shakes timing
-	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
-	failures         failures
+	warm    *warmPool // nil: no connection is kept warm
+	checker *checker  // nil: there is no health check
+	outlier *outlier  // nil: it is never ejected
+	health  *health   // the checker's, if there is one
 }
 
 // newEndpoint returns an endpoint of u. It is not in u's group yet.
 func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
-	e := &Endpoint{upstream: u, options: o, health: new(health), seed: xxhash.Sum64String(o.Network + " " + o.Address)}
+	e := &Endpoint{upstream: u, health: new(health), seed: xxhash.Sum64String(o.Network + " " + o.Address)}
+	e.dialer.upstream, e.dialer.options = u, o
+	e.trafficShare.upstream, e.capacity.upstream, e.results.endpoint = u, u, e
 	e.setShare(o.Weight, o.Backup)
 	e.underWay.most, e.connections.most = int64(u.options.Limits.RequestsPerEndpoint), u.perEndpoint
-	for _, c := range e.clients() {
+	for _, c := range o.clients() {
 		e.fromHost = e.fromHost || c.Options().FromHost
 	}
 	e.watch()
@@ -104,7 +71,7 @@ func (e *Endpoint) Backup() bool   { return e.backup.Load() }
 func (e *Endpoint) Draining() bool { return e.options.Draining || e.Left() }
 
 // Client returns the TLS settings for a purpose; nil: plaintext.
-func (e *Endpoint) Client(p Purpose) *certs.Client { return e.client(p) }
+func (e *Endpoint) Client(p Purpose) *certs.Client { return e.options.client(p) }
 
 // DialAs connects to the endpoint and, unless it is plaintext, completes the
 // TLS handshake, each within its own timeout and ctx. What comes of it is
@@ -124,8 +91,7 @@ func (e *Endpoint) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 // its owner when what it does is done. That may be before DialPooled returns,
 // from any goroutine, and more than once.
 func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
-	client := e.client(p)
-	if e.fromHost && client != nil && host == "" {
+	if e.fromHost && e.Client(p) != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
 	}
 	if err := e.takePlace(); err != nil {
@@ -139,7 +105,8 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 
 // dialCounted is DialPooled for a connection that takePlace has counted.
 func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
-	client := e.client(p)
+	client := e.Client(p)
+	traceOf(ctx).Endpoint = e
 	conn, failure := e.dial(ctx, client, host, retire)
 	if failure != nil && isNarrow(failure.Err) {
 		conn, failure = e.dial(ctx, client, host, retire)
@@ -161,54 +128,60 @@ var errNoHost = &certs.VerifyError{
 	Detail: "the server name is that of the request's host or the client's SNI, and the client sent none",
 }
 
-// client returns the TLS settings for a purpose; nil means plaintext.
-func (e *Endpoint) client(p Purpose) *certs.Client {
-	if p == HTTP {
-		return e.options.HTTP
-	}
-	return e.options.Stream
+// Left reports whether the endpoint is no endpoint of its upstream any more. No
+// connection to it is to be kept.
+func (e *Endpoint) Left() bool { return e.gone.Load() != 0 }
+
+// start has an endpoint begin what it does of itself, end has it end that for good,
+// and wait returns when it has. An endpoint that left takes no new connections but
+// from who has chosen it already; those it has go on.
+func (e *Endpoint) start() {
+	e.outlier.start()
+	e.checker.start()
+	e.warm.start()
 }
 
-// clients returns the TLS settings there are, each once.
-func (e *Endpoint) clients() []*certs.Client {
-	stream, http := e.options.Stream, e.options.HTTP
-	switch {
-	case stream == nil && http == nil:
-		return nil
-	case stream == nil:
-		return []*certs.Client{http}
-	case http == nil || http == stream:
-		return []*certs.Client{stream}
-	}
-	return []*certs.Client{stream, http}
+func (e *Endpoint) end() {
+	e.outlier.stop()
+	e.checker.end()
+	e.warm.end()
 }
 
-func (e *Endpoint) succeeded(p Purpose) {
-	e.made.Add(1)
-	if e.late.Load() {
+func (e *Endpoint) wait() {
+	e.checker.wait()
+	e.warm.wait()
+}
+
+// follow says what took the traffic of e's upstream until now; nil: nothing. There
+// e may have come up a while ago.
+func (e *Endpoint) follow(replaced *Upstream) {
+	period := e.upstream.options.SlowStart
+	if replaced == nil || period == 0 || len(replaced.Endpoints()) == 0 {
 		return
 	}
-	e.up()
-	e.outlier.shook()
-	if p == Stream {
-		e.NoteStream()
+	begun := e.upstream.made
+	for _, before := range replaced.Endpoints() {
+		if before.options.Network != e.options.Network || before.options.Address != e.options.Address || !before.takes() {
+			continue
+		}
+		since := before.since.Load()
+		if since == 0 {
+			return
+		}
+		begun = replaced.made.Add(time.Duration(since - 1))
 	}
+	// Where it came up before its upstream was made, this is less than 0.
+	e.since.Store(int64(begun.Sub(e.upstream.made)) + 1)
 }
 
-func (e *Endpoint) failure(phase string, elapsed time.Duration, err error) *DialError {
-	return &DialError{
-		Upstream: e.upstream.Name(),
-		Endpoint: e.Address(),
-		Phase:    phase,
-		Reason:   certs.Classify(err),
-		Elapsed:  elapsed,
-		Err:      err,
-	}
+func (e *Endpoint) tell(event Event) {
+	event.Endpoint = e.Address()
+	e.upstream.tell(event)
 }
 
-func (e *Endpoint) failed(ctx context.Context, failure *DialError) error {
-	if !errors.Is(ctx.Err(), context.Canceled) {
-		e.note(failure, failure.Phase == "tls")
-	}
-	return failure
-}
+// NoteRequest counts an HTTP request sent to the endpoint.
+func (e *Endpoint) NoteRequest() { e.counts.requests.Add(1) }
+
+// NoteHead counts how long an HTTP request had waited for its response's head
+// when that came.
+func (e *Endpoint) NoteHead(d time.Duration) { e.upstream.options.Latencies.Head.Observe(d) }

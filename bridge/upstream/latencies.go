@@ -1,10 +1,6 @@
 package upstream
 
-import (
-	"time"
-
-	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
-)
+import "github.com/drawbridge-gateway/drawbridge/bridge/latency"
 
 // Latencies counts how long the endpoints of one upstream take, all together. It
 // outlives the Upstreams of single revisions, which share it. The zero value is
@@ -14,7 +10,3 @@ type Latencies struct {
 	Handshake latency.Histogram // of TLS, likewise
 	Head      latency.Histogram // from when a request has a connection to its response's head
 }
-
-// NoteHead counts how long an HTTP request had waited for its response's head
-// when that came.
-func (e *Endpoint) NoteHead(d time.Duration) { e.upstream.options.Latencies.Head.Observe(d) }

@@ -103,18 +103,26 @@ func (t *Turn) unclaim() {
 	}
 }
 
+// A capacity is what an endpoint's limits leave room for.
+type capacity struct {
+	upstream    *Upstream
+	underWay    quota        // requests
+	connections connections  // counted only if a limit asks for it
+	shared      atomic.Int64 // connections that take further requests; see NoteShared
+}
+
 // takePlace counts a connection that is about to be made, or returns ErrFull.
-func (e *Endpoint) takePlace() error {
-	u := e.upstream
+func (c *capacity) takePlace() error {
+	u := c.upstream
 	if !u.LimitsConnections() {
 		return nil
 	}
-	if !e.connections.take() {
+	if !c.connections.take() {
 		return ErrFull
 	}
 	all := u.connections.take()
 	if !all {
-		e.connections.give()
+		c.connections.give()
 	}
 	u.changed()
 	if !all {
@@ -124,12 +132,12 @@ func (e *Endpoint) takePlace() error {
 }
 
 // givePlace takes back what takePlace counted.
-func (e *Endpoint) givePlace() {
-	u := e.upstream
+func (c *capacity) givePlace() {
+	u := c.upstream
 	if !u.LimitsConnections() {
 		return
 	}
-	e.connections.give()
+	c.connections.give()
 	u.connections.give()
 	u.changed()
 }
@@ -137,12 +145,12 @@ func (e *Endpoint) givePlace() {
 // NoteIdle says that so many more (fewer, if it is negative) of the endpoint's
 // connections are open but not in use. Whoever keeps such must close them when
 // told to: see SetEvictIdle.
-func (e *Endpoint) NoteIdle(more int) {
-	u := e.upstream
+func (c *capacity) NoteIdle(more int) {
+	u := c.upstream
 	if more == 0 || !u.LimitsConnections() {
 		return
 	}
-	e.connections.idle.Add(int64(more))
+	c.connections.idle.Add(int64(more))
 	u.connections.idle.Add(int64(more))
 	u.changed()
 }
@@ -150,12 +158,12 @@ func (e *Endpoint) NoteIdle(more int) {
 // NoteShared says that so many more (fewer) of the endpoint's connections, those
 // being made included, take further requests beside those that they have. It is
 // also called when no more or fewer do, but a request has been given to one.
-func (e *Endpoint) NoteShared(more int) {
-	if !e.upstream.LimitsConnections() {
+func (c *capacity) NoteShared(more int) {
+	if !c.upstream.LimitsConnections() {
 		return
 	}
-	e.shared.Add(int64(more))
-	e.upstream.changed()
+	c.shared.Add(int64(more))
+	c.upstream.changed()
 }
 
 // SetEvictIdle sets the function that MakeRoom calls when a connection is needed and

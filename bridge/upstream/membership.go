@@ -24,26 +24,6 @@ type membership struct {
 	left    []func(*Endpoint)
 }
 
-// start has an endpoint begin what it does of itself, end has it end that for good,
-// and wait returns when it has. An endpoint that left takes no new connections but
-// from who has chosen it already; those it has go on.
-func (e *Endpoint) start() {
-	e.outlier.start()
-	e.checker.start()
-	e.warm.start()
-}
-
-func (e *Endpoint) end() {
-	e.outlier.stop()
-	e.checker.end()
-	e.warm.end()
-}
-
-func (e *Endpoint) wait() {
-	e.checker.wait()
-	e.warm.wait()
-}
-
 // replace makes endpoints the group, and returns those of the one before that are
 // not in it. It is called by one goroutine at a time.
 func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
@@ -89,7 +69,7 @@ func (m *membership) forget(now time.Time) {
 	idle := 0
 	for i := len(m.gone) - 1; i >= 0; i-- { // who left last is the last
 		e := m.gone[i]
-		if e.open.Load() > 0 {
+		if e.counts.open.Load() > 0 {
 			continue
 		}
 		if idle++; idle > maxGone || now.Sub(time.Unix(0, e.gone.Load())) >= lingers {
@@ -114,15 +94,4 @@ func (u *Upstream) NotifyLeft(left func(*Endpoint)) {
 	u.members.mu.Lock()
 	defer u.members.mu.Unlock()
 	u.members.left = append(u.members.left, left)
-}
-
-// Left reports whether the endpoint is no endpoint of its upstream any more. No
-// connection to it is to be kept.
-func (e *Endpoint) Left() bool { return e.gone.Load() != 0 }
-
-// setShare gives the endpoint another share of the traffic, in the group that is
-// made next. It reports whether that is another one.
-func (e *Endpoint) setShare(weight int, backup bool) bool {
-	changed := e.weight.Swap(int64(max(weight, 1))) != int64(max(weight, 1))
-	return e.backup.Swap(backup) != backup || changed
 }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/x509"
 	"strconv"
 	"strings"
 	"sync"
@@ -112,19 +113,19 @@ func (e *Endpoint) status() EndpointStatus {
 		Draining:          e.Draining(),
 		Left:              e.Left(),
 		Health:            e.health.load(),
-		Open:              uint64(max(e.open.Load(), 0)),
-		Made:              e.made.Load(),
+		Open:              uint64(max(e.counts.open.Load(), 0)),
+		Made:              e.counts.made.Load(),
 		InFlight:          uint64(e.underWay.n.Load()),
 		Weight:            int(e.weight.Load()),
-		Requests:          e.requests.Load(),
-		HandshakesFull:    e.full.Load(),
-		HandshakesResumed: e.resumed.Load(),
-		Connects:          e.connects.load(),
-		Handshakes:        e.shakes.load(),
+		Requests:          e.counts.requests.Load(),
+		HandshakesFull:    e.counts.full.Load(),
+		HandshakesResumed: e.counts.resumed.Load(),
+		Connects:          e.counts.connects.load(),
+		Handshakes:        e.counts.shakes.load(),
 		Full:              make(map[certs.FullReason]uint64),
 		Reported:          make(map[certs.Reason]uint64),
 	}
-	for _, c := range e.clients() {
+	for _, c := range e.options.clients() {
 		stats := c.SessionStats()
 		for reason, n := range stats.Full {
 			s.Full[reason] += n
@@ -142,11 +143,21 @@ func (e *Endpoint) status() EndpointStatus {
 		s.EjectedUntil, _ = e.ejected()
 		s.Ejections = e.outlier.ejections.Load()
 	}
-	if chain := e.presented.Load(); chain != nil && len(*chain) > 0 {
+	if chain := e.counts.presented.Load(); chain != nil && len(*chain) > 0 {
 		info := certs.Describe(*chain)
 		s.PeerCertificate = &info
 	}
 	return s
+}
+
+// counters count the connections to one endpoint.
+type counters struct {
+	open             atomic.Int64
+	made             atomic.Uint64
+	requests         atomic.Uint64
+	full, resumed    atomic.Uint64 // handshakes
+	connects, shakes timing
+	presented        atomic.Pointer[[]*x509.Certificate] // the leaf first
 }
 
 type timing struct {

@@ -113,6 +113,28 @@ type EndpointOptions struct {
 	Stream, HTTP *certs.Client
 }
 
+// client returns the TLS settings for a purpose; nil means plaintext.
+func (o *EndpointOptions) client(p Purpose) *certs.Client {
+	if p == HTTP {
+		return o.HTTP
+	}
+	return o.Stream
+}
+
+// clients returns the TLS settings there are, each once.
+func (o *EndpointOptions) clients() []*certs.Client {
+	stream, http := o.Stream, o.HTTP
+	switch {
+	case stream == nil && http == nil:
+		return nil
+	case stream == nil:
+		return []*certs.Client{http}
+	case http == nil || http == stream:
+		return []*certs.Client{stream}
+	}
+	return []*certs.Client{stream, http}
+}
+
 // An Upstream is a group of endpoints that serve the same thing. All methods
 // may be called concurrently.
 type Upstream struct {
@@ -201,7 +223,7 @@ func (u *Upstream) FromHost() bool {
 func (u *Upstream) Flush() int {
 	n := 0
 	for _, e := range u.Endpoints() {
-		for _, c := range e.clients() {
+		for _, c := range e.options.clients() {
 			n += c.Flush()
 		}
 	}
