@@ -229,6 +229,28 @@ func TestWarmConnectionsAreReplacedWithoutHurryWhileThereArePlenty(t *testing.T)
 	})
 }
 
+// A connection that is being made is missing still: once more than half are, several
+// are made at once.
+func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
+	within(t, 40, 0, func(t *testing.T, m *mock) {
+		m.start()
+		time.Sleep(time.Second)
+		m.set(func() { m.takes = time.Minute })
+		for range 20 {
+			m.taken()
+		}
+		synctest.Wait() // one is being made, as there are plenty left
+		if m.set(func() { m.most = 0 }); m.dialling != 1 {
+			t.Fatalf("%d are being made", m.dialling)
+		}
+		m.taken()
+		synctest.Wait()
+		if n := m.mostAtOnce(); n != maxFills {
+			t.Errorf("%d are being made with 21 of 40 missing, want %d", n, maxFills)
+		}
+	})
+}
+
 // Who has never answered is asked by one connection alone.
 func TestTheFirstWarmConnectionIsMadeAlone(t *testing.T) {
 	within(t, 10, 0, func(t *testing.T, m *mock) {

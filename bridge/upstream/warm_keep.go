@@ -105,8 +105,9 @@ func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Du
 	if until := w.notBefore(down); now.Before(until) {
 		return gone, 0, min(next, until.Sub(now))
 	}
-	hurry := 2*want > w.size
-	if until := w.afterLull(); !w.refilling && !hurry && want < mostShort && now.Before(until) {
+	missing := want + w.making // one that is being made is missing until it is ready
+	hurry := 2*missing > w.size
+	if until := w.afterLull(); !w.refilling && !hurry && missing < mostShort && now.Before(until) {
 		return gone, 0, min(next, until.Sub(now))
 	}
 	if w.scarce() {
