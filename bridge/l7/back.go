@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -57,7 +58,7 @@ type Back struct {
 
 	// What connections use again.
 	buffers  socket.Pool
-	chunkeds chunkeds
+	decoders wire.Decoders
 }
 
 // NewBack returns a Back. It holds nothing until requests are carried; after

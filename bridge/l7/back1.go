@@ -10,6 +10,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -19,8 +20,8 @@ type conn1 struct {
 	pool *pool
 	nc   net.Conn // TLS, or sock
 	sock *socket.Socket
-	in   inflow
-	out  outflow
+	in   wire.Reader
+	out  wire.Writer
 	made time.Time // when it was connected
 
 	making *making // as of carry
@@ -34,7 +35,7 @@ type conn1 struct {
 	request  request // what of it the response depends on
 	scan     http1.Scan
 	response http1.Response
-	body     body
+	body     wire.Body
 	used     bool        // it has carried an exchange before
 	asking   bool        // the request, all of which out has, is yet to be sent
 	sent     bool        // the request is complete
@@ -67,14 +68,13 @@ func (c *conn1) carry(nc net.Conn, m *making) {
 	buffers := &c.pool.back.buffers
 	tc, _ := nc.(*tls.Conn)
 	c.nc, c.sock = nc, socket.Of(nc)
-	c.in = newInflow(c.sock, tc, buffers, nil)
-	c.out = newOutflow(nc, c.sock, buffers)
-	c.out.dropped = c.out.drop
+	c.in = wire.NewReader(c.sock, tc, buffers, nil)
+	c.out = wire.NewWriter(nc, c.sock, buffers)
 }
 
 // reset makes c ready for an exchange.
 func (c *conn1) reset() {
-	c.request, c.body = request{}, body{}
+	c.request, c.body = request{}, wire.Body{}
 	c.used, c.asking, c.sent, c.heard, c.final = true, false, false, false, false
 }
 
@@ -90,33 +90,33 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	case r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
 		framing.Body = http1.Sized // of nothing: they are expected to have one
 	}
-	b, err := http1.AppendRequest(c.out.begin(), r, framing)
-	c.out.keep(b)
+	b, err := http1.AppendRequest(c.out.Begin(), r, framing)
+	c.out.Keep(b)
 	if err != nil {
 		return err
 	}
 	if !end {
-		c.out.frame(framing)
+		c.out.Frame(framing)
 		return nil
 	}
-	c.out.frame(http1.Framing{}) // what is written after all is another protocol's
+	c.out.Frame(http1.Framing{}) // what is written after all is another protocol's
 	c.sent = true
 	if c.used {
 		c.asking = true // Receive sends it, having looked whether c is alive
 		return nil
 	}
-	return c.out.flush()
+	return c.out.Flush()
 }
 
 // Write is the back's.
-func (c *conn1) Write(p []byte) error { return c.out.writeBody(p) }
+func (c *conn1) Write(p []byte) error { return c.out.WriteBody(p) }
 
 // Flush is the back's.
-func (c *conn1) Flush() error { return c.out.flush() }
+func (c *conn1) Flush() error { return c.out.Flush() }
 
 // End is the back's.
 func (c *conn1) End(trailer message.Fields) error {
-	err := c.out.endBody(trailer)
+	err := c.out.EndBody(trailer)
 	if c.switched.Load() {
 		c.ended.Store(err == nil)
 	} else {
@@ -132,11 +132,11 @@ var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20
 func (c *conn1) Receive(into *message.Response) error {
 	if c.asking {
 		c.asking = false
-		err := c.in.ask(&c.out)
+		err := c.in.Ask(&c.out)
 		if err == nil {
-			err = c.in.more() // what came, decrypted
+			err = c.in.More() // what came, decrypted
 		}
-		if errors.Is(err, errStale) && !c.aborted.Swap(true) {
+		if errors.Is(err, wire.ErrStale) && !c.aborted.Swap(true) {
 			c.sock.Reset() // a mere Close would send the request yet, if it can
 		}
 		if err != nil {
@@ -145,14 +145,14 @@ func (c *conn1) Receive(into *message.Response) error {
 		c.heard = true
 	}
 	for {
-		n, err := c.scan.ResponseEnd(c.in.unread, &responseLimits)
+		n, err := c.scan.ResponseEnd(c.in.Unread(), &responseLimits)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
 			return c.parse(n, into)
 		}
-		if err := c.in.more(); err != nil {
+		if err := c.in.More(); err != nil {
 			if !c.heard {
 				return &silence{err}
 			}
@@ -166,12 +166,12 @@ func (c *conn1) Receive(into *message.Response) error {
 func (c *conn1) parse(n int, into *message.Response) error {
 	r := &c.response
 	r.Fields = into.Fields // the slice is the exchange's, and outlives c
-	err := http1.ParseResponse(string(c.in.unread[:n]), c.request.method, &responseLimits, r)
+	err := http1.ParseResponse(string(c.in.Unread()[:n]), c.request.method, &responseLimits, r)
 	into.Fields = r.Fields
 	if err != nil {
 		return err
 	}
-	c.in.consume(n)
+	c.in.Consume(n)
 	*into = r.Response
 	into.Declared = r.Declared
 	if into.Interim() {
@@ -179,38 +179,38 @@ func (c *conn1) parse(n int, into *message.Response) error {
 	}
 	c.final = true
 	if r.Switched {
-		c.body = body{kind: endless}
+		c.body.StartUntilEnd()
 		c.switched.Store(true)
 		return nil
 	}
-	c.body.start(r.Length, r.Chunked, &responseLimits, &c.pool.back.chunkeds)
+	c.body.Start(r.Length, r.Chunked, &responseLimits, &c.pool.back.decoders)
 	return nil
 }
 
 // Read is the back's.
 func (c *conn1) Read() ([]byte, error) {
 	for {
-		p, err := c.body.next(&c.in)
+		p, err := c.body.Next(&c.in)
 		if len(p) > 0 || err != nil {
 			return p, err
 		}
-		if err := c.in.more(); err != nil {
+		if err := c.in.More(); err != nil {
 			switch {
 			case err != io.EOF:
 				return nil, err
-			case c.body.kind != endless:
+			case !c.body.UntilEnd():
 				return nil, io.ErrUnexpectedEOF
 			}
-			c.body.ended = true
+			c.body.End()
 		}
 	}
 }
 
 // Buffered is the back's.
-func (c *conn1) Buffered() bool { return c.body.ready(&c.in) }
+func (c *conn1) Buffered() bool { return c.body.Ready(&c.in) }
 
 // Trailer is the back's.
-func (c *conn1) Trailer() message.Fields { return c.body.trailer() }
+func (c *conn1) Trailer() message.Fields { return c.body.Trailer() }
 
 // Abort is the back's.
 func (c *conn1) Abort(error) {
@@ -225,14 +225,14 @@ func (c *conn1) Abort(error) {
 
 // Done is the back's.
 func (c *conn1) Done() {
-	clean := c.sent && c.final && c.body.ended && c.body.err == nil && !c.response.Close &&
-		!c.aborted.Load() && c.out.err == nil && len(c.in.unread) == 0
-	c.body.free(&c.pool.back.chunkeds)
+	clean := c.sent && c.final && c.body.Ended() && c.body.Err() == nil && !c.response.Close &&
+		!c.aborted.Load() && c.out.Err() == nil && len(c.in.Unread()) == 0
+	c.body.Free(&c.pool.back.decoders)
 	c.response = http1.Response{}
-	c.in.release()
-	c.out.drop()
+	c.in.Release()
+	c.out.Drop()
 	if !clean {
-		c.in.drop()
+		c.in.Drop()
 		c.pool.lost(c)
 		return
 	}
@@ -240,12 +240,16 @@ func (c *conn1) Done() {
 	c.pool.put(c)
 }
 
+// Reader and Writer are what the back reads and writes its connection with.
+func (c *conn1) Reader() *wire.Reader { return &c.in }
+func (c *conn1) Writer() *wire.Writer { return &c.out }
+
 // alive reports whether a connection that was idle can be used: nothing has
 // come that nobody asked for, and it was not closed.
-func (c *conn1) alive() bool { return c.in.quiet() }
+func (c *conn1) alive() bool { return c.in.Quiet() }
 
 // close closes a connection that carries nothing.
 func (c *conn1) close() {
-	c.in.drop()
+	c.in.Drop()
 	c.nc.Close()
 }

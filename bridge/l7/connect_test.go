@@ -68,7 +68,7 @@ func TestWebSocketsFromHTTP2(t *testing.T) {
 				back = w.back(HTTP2, w.raw(w.serverTLS("h2"), serve))
 			}
 			_, address := w.plain(back)
-			ask := func(path string, after string) (*wire, *http.Response) {
+			ask := func(path string, after string) (*rawConn, *http.Response) {
 				c := w.dial(address)
 				fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n%s", path, sampleKey, after)
 				res, err := http.ReadResponse(c.r, nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -274,7 +275,7 @@ func (x *exchange) repeatable(err error, reused bool, tries int) bool {
 		return false // see resends
 	case errors.Is(err, http2.ErrUnprocessed):
 		return tries < maxLeaving
-	case errors.Is(err, errStale):
+	case errors.Is(err, wire.ErrStale):
 		return tries < maxTries
 	}
 	return tries < maxTries && reused && errors.Is(err, errNoResponse) && isIdempotent(x.facts.Request.Method) && x.facts.Request.Length == 0

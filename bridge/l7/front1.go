@@ -14,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -26,8 +27,8 @@ type front1 struct {
 	sock   *socket.Socket
 	tls    *tls.Conn // nil: plaintext
 	nc     net.Conn  // tls, or sock
-	in     inflow
-	out    outflow
+	in     wire.Reader
+	out    wire.Writer
 
 	table    *Table // of the request
 	settings settings
@@ -38,7 +39,7 @@ type front1 struct {
 	quick    bool      // the last of these waits was short, and so the next may be
 	stays    bool      // it cannot be parked
 	request  *request1 // nil between requests
-	body     body
+	body     wire.Body
 	whole    atomic.Bool // all of the body arrived and was taken
 	refused  atomic.Bool // the rest of the body is not wanted
 	aborted  atomic.Bool
@@ -72,8 +73,8 @@ func newFront1(s *Server, c *conn, tc *tls.Conn, st settings) *front1 {
 	if tc != nil {
 		f.nc = tc
 	}
-	f.in = newInflow(f.sock, tc, &s.buffers, &s.counters.fromClient)
-	f.out = newOutflow(f.nc, f.sock, &s.buffers)
+	f.in = wire.NewReader(f.sock, tc, &s.buffers, &s.counters.fromClient)
+	f.out = wire.NewWriter(f.nc, f.sock, &s.buffers)
 	return f
 }
 
@@ -120,8 +121,8 @@ func (f *front1) carry() (calm bool) {
 
 // close closes what is left of the connection.
 func (f *front1) close() {
-	f.in.drop()
-	f.out.drop()
+	f.in.Drop()
+	f.out.Drop()
 	if f.early == nil {
 		f.sock.Close()
 	}
@@ -135,7 +136,7 @@ const calmTime = time.Second
 // comes.
 func (f *front1) await() error {
 	f.refused.Store(false) // as the body was
-	if len(f.in.unread) > 0 {
+	if len(f.in.Unread()) > 0 {
 		return nil // it was sent along with the one before
 	}
 	c, clock := f.conn, &f.server.clock
@@ -156,8 +157,8 @@ func (f *front1) await() error {
 	}
 	var err error
 	if begins && f.requests > 0 && !f.quick && !f.stays {
-		if got, err = f.in.try(); !got && err == nil {
-			f.in.shrink()
+		if got, err = f.in.Try(); !got && err == nil {
+			f.in.Shrink()
 			return errCalm
 		}
 	}
@@ -203,7 +204,7 @@ func (f *front1) one() bool {
 	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: f.settings.maxHeaderFields}
 	if err := f.head(&limits); err != nil {
 		if err == http1.ErrPreface && f.requests == 0 && f.tls == nil {
-			f.early = bytes.Clone(f.in.unread)
+			f.early = bytes.Clone(f.in.Unread())
 		} else {
 			f.badHead(err)
 		}
@@ -211,37 +212,37 @@ func (f *front1) one() bool {
 	}
 	r := f.request
 	f.requests++
-	f.body.start(r.Length, r.Chunked, &limits, &f.server.chunkeds)
-	f.whole.Store(f.body.ended)
+	f.body.Start(r.Length, r.Chunked, &limits, &f.server.decoders)
+	f.whole.Store(f.body.Ended())
 	f.server.handle(f, &r.Request.Request, f.conn, f.table)
 	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
 }
 
 // over gives back what the request needed.
 func (f *front1) over() {
-	f.body.free(&f.server.chunkeds)
+	f.body.Free(&f.server.decoders)
 	fields := f.request.Fields
 	clear(fields[:cap(fields)])
 	*f.request = request1{Request: http1.Request{Request: message.Request{Fields: fields[:0]}}}
 	f.server.requests.put(f.request)
 	f.request, f.table = nil, nil
-	f.in.release()
+	f.in.Release()
 }
 
 // head reads and parses the head of a request.
 func (f *front1) head(limits *http1.Limits) error {
 	r, begun := f.request, f.server.clock.now.Load()
 	for {
-		n, err := r.scan.RequestEnd(f.in.unread, limits)
+		n, err := r.scan.RequestEnd(f.in.Unread(), limits)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
 			// The one string that everything of the head is part of.
-			if err := http1.ParseRequest(string(f.in.unread[:n]), limits, &r.Request); err != nil {
+			if err := http1.ParseRequest(string(f.in.Unread()[:n]), limits, &r.Request); err != nil {
 				return err
 			}
-			f.in.consume(n)
+			f.in.Consume(n)
 			return nil
 		}
 		// The time for all of it runs from its first byte.
@@ -266,7 +267,7 @@ func (f *front1) badHead(err error) {
 	}
 	f.server.log.Debug("request refused", "client", f.conn.facts.Client, "error", policy.Printable(err))
 	f.request.Request = http1.Request{Request: message.Request{Fields: f.request.Fields[:0], Major: 1, Minor: 1}}
-	f.body = body{err: err} // nobody knows where the next request begins
+	f.body.Fail(err) // nobody knows where the next request begins
 	f.server.refuse(f, &f.request.Request.Request, f.conn, policy.Rejection(status))
 }
 
@@ -284,7 +285,7 @@ func (f *front1) wait(d time.Duration) error {
 func (f *front1) waitUntil(until int64) error {
 	clock := &f.server.clock
 	for {
-		err := f.in.more()
+		err := f.in.More()
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || f.refused.Load() || until != 0 && clock.now.Load() > until {
 			return err
 		}
@@ -304,8 +305,8 @@ const minRate = 500
 // Read is the front's.
 func (f *front1) Read() ([]byte, error) {
 	for {
-		p, err := f.body.next(&f.in)
-		if f.body.ended {
+		p, err := f.body.Next(&f.in)
+		if f.body.Ended() {
 			f.whole.Store(true)
 		}
 		if len(p) > 0 || err != nil {
@@ -323,10 +324,10 @@ func (f *front1) Read() ([]byte, error) {
 
 // more waits for more of the body.
 func (f *front1) more() error {
-	if f.body.kind == endless { // what follows an upgrade
+	if f.body.UntilEnd() { // what follows an upgrade
 		err := f.wait(0)
 		if err == io.EOF {
-			f.body.ended = true
+			f.body.End()
 			return nil
 		}
 		return err
@@ -349,15 +350,15 @@ func (f *front1) more() error {
 
 // Buffered is the front's.
 func (f *front1) Buffered() bool {
-	ready := f.body.ready(&f.in)
-	if f.body.ended {
+	ready := f.body.Ready(&f.in)
+	if f.body.Ended() {
 		f.whole.Store(true)
 	}
 	return ready
 }
 
 // Trailer is the front's.
-func (f *front1) Trailer() message.Fields { return f.body.trailer() }
+func (f *front1) Trailer() message.Fields { return f.body.Trailer() }
 
 // Refuse is the front's.
 func (f *front1) Refuse() {
@@ -369,14 +370,7 @@ func (f *front1) Refuse() {
 
 // Whole reports whether the rest of the body is here already, and little.
 func (f *front1) Whole() bool {
-	b := &f.body
-	switch {
-	case b.ended:
-		return true
-	case b.kind == sized:
-		return b.left <= int64(len(f.in.unread)) && b.left <= maxInline
-	}
-	return false
+	return f.body.Here(&f.in, maxInline)
 }
 
 // maxInline is how much of a body is sent by the goroutine that then reads the
@@ -386,12 +380,15 @@ const maxInline = 8 << 10
 // Spare takes what little there is left of a body that nobody reads, so that
 // the connection can be kept. Nobody else may be reading.
 func (f *front1) Spare() {
-	if f.Whole() && f.body.kind == sized {
-		f.in.consume(int(f.body.left))
-		f.body.left, f.body.ended = 0, true
+	if f.Whole() {
+		f.body.Skip(&f.in)
 		f.whole.Store(true)
 	}
 }
+
+// Reader and Writer are what the front reads and writes its connection with.
+func (f *front1) Reader() *wire.Reader { return &f.in }
+func (f *front1) Writer() *wire.Writer { return &f.out }
 
 // Notify is the front's.
 func (f *front1) Notify(gone func(cause error)) { f.conn.notify(gone) }

@@ -12,8 +12,8 @@ func (f *front1) Inform(r *message.Response) error {
 	if f.request.Minor == 0 {
 		return nil
 	}
-	b, err := http1.AppendResponse(f.out.begin(), r, http1.Framing{})
-	f.out.keep(b)
+	b, err := http1.AppendResponse(f.out.Begin(), r, http1.Framing{})
+	f.out.Keep(b)
 	if err != nil {
 		return err
 	}
@@ -36,12 +36,12 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	if r.Status == 426 && f.request.Minor > 0 {
 		framing.Upgrade = r.Upgrade
 	}
-	b, err := http1.AppendResponse(f.out.begin(), r, framing)
-	f.out.keep(b)
+	b, err := http1.AppendResponse(f.out.Begin(), r, framing)
+	f.out.Keep(b)
 	if err != nil {
 		return err
 	}
-	f.out.frame(framing)
+	f.out.Frame(framing)
 	f.telling.Store(framing.Body == http1.Sized || framing.Body == http1.InChunks)
 	if !end {
 		return nil
@@ -65,8 +65,8 @@ func (f *front1) framing(r *message.Response) http1.Framing {
 	switch {
 	case r.Status == 101:
 		f.keep = false
-		f.body = body{kind: endless} // what follows is another protocol
-		f.conn.asked.Store(0)        // in which an end may be half of one
+		f.body.StartUntilEnd() // what follows is another protocol
+		f.conn.asked.Store(0)  // in which an end may be half of one
 		return http1.Framing{Upgrade: r.Upgrade}
 	case r.Status == 204:
 		return http1.Framing{}
@@ -89,7 +89,7 @@ func (f *front1) Write(p []byte) error {
 	if f.aborted.Load() {
 		return errAborted
 	}
-	return f.out.writeBody(p)
+	return f.out.WriteBody(p)
 }
 
 // Flush is the front's.
@@ -97,7 +97,7 @@ func (f *front1) Flush() error {
 	if f.aborted.Load() {
 		return errAborted
 	}
-	return f.out.flush()
+	return f.out.Flush()
 }
 
 // End is the front's.
@@ -105,7 +105,7 @@ func (f *front1) End(trailer message.Fields) error {
 	if f.aborted.Load() {
 		return errAborted
 	}
-	err := f.out.endBody(trailer)
+	err := f.out.EndBody(trailer)
 	f.ended = err == nil
 	return err
 }
@@ -130,14 +130,14 @@ const lingerBytes = 64 << 20
 // with something unread would be to reset it, and the reset might overtake the
 // response. So what the client still sends is read for some time.
 func (f *front1) linger() {
-	if f.whole.Load() && len(f.in.unread) == 0 {
+	if f.whole.Load() && len(f.in.Unread()) == 0 {
 		f.nc.Close()
 		return
 	}
-	if f.body.kind != endless && f.out.closeWrite() != nil || !f.conn.rest() {
+	if !f.body.UntilEnd() && f.out.CloseWrite() != nil || !f.conn.rest() {
 		return
 	}
-	f.in.drop()
+	f.in.Drop()
 	f.refused.Store(false)
 	_ = f.conn.Conn.SetReadDeadline(time.Now().Add(abandonTime)) // fails only if it is closed, and then so does Fill
 	for n := 0; n < lingerBytes; {

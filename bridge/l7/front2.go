@@ -6,6 +6,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 )
 
 // maxStreams is how many requests a client may have under way on a connection.
@@ -27,7 +28,7 @@ type front2 struct {
 // is its Socket, or TLS on top of that.
 func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *front2 {
 	f := &front2{server: s, conn: c}
-	f.http = http2.NewServerConn(newSteady(nc, &s.buffers, &s.counters.fromClient), early, http2.Options{
+	f.http = http2.NewServerConn(wire.NewStream(nc, &s.buffers, &s.counters.fromClient), early, http2.Options{
 		MaxStreams:     maxStreams,
 		MaxHeaderBytes: st.maxHeaderBytes,
 		MaxFields:      st.maxHeaderFields + pseudoFields,

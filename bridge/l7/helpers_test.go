@@ -234,7 +234,7 @@ func (w *world) get(c *http.Client, url string) (code int, body string) {
 }
 
 // dial connects to a gateway without HTTP.
-func (w *world) dial(address string) *wire {
+func (w *world) dial(address string) *rawConn {
 	w.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
@@ -242,19 +242,19 @@ func (w *world) dial(address string) *wire {
 	}
 	w.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(patience))
-	return &wire{c, bufio.NewReader(c)}
+	return &rawConn{c, bufio.NewReader(c)}
 }
 
-type wire struct {
+type rawConn struct {
 	net.Conn
 	r *bufio.Reader
 }
 
 // send writes a request in which every line ends as HTTP wants it.
-func (c *wire) send(lines ...string) { fmt.Fprint(c, strings.Join(lines, "\r\n")+"\r\n\r\n") }
+func (c *rawConn) send(lines ...string) { fmt.Fprint(c, strings.Join(lines, "\r\n")+"\r\n\r\n") }
 
 // answer reads a response to a request of a method.
-func (c *wire) answer(t testing.TB, method string) (*http.Response, string) {
+func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 	t.Helper()
 	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {

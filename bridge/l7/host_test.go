@@ -94,9 +94,9 @@ func TestHTTP10WithoutAHost(t *testing.T) {
 }
 
 // overTLS is a client's TLS on a connection.
-func overTLS(w *world, c *wire) *wire {
+func overTLS(w *world, c *rawConn) *rawConn {
 	tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
-	return &wire{tc, bufio.NewReader(tc)}
+	return &rawConn{tc, bufio.NewReader(tc)}
 }
 
 // What a trusted proxy says that the client asked for is the host then, but not of

@@ -71,7 +71,7 @@ func (w *world) ask(address, host string, upgrade bool) (code int, answer []stri
 // status asks for a host on a connection, and returns the status.
 func (w *world) status(conn net.Conn, host string) string {
 	w.Helper()
-	c := &wire{conn, bufio.NewReader(conn)}
+	c := &rawConn{conn, bufio.NewReader(conn)}
 	c.send("GET / HTTP/1.1", "Host: "+host)
 	res, _ := c.answer(w, "GET")
 	return fmt.Sprint(res.StatusCode)

@@ -114,3 +114,12 @@ func large(p *socket.Pool, of int) (n int) {
 	}
 	return n
 }
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}

@@ -323,7 +323,7 @@ func TestNoBodyIsAskedForThatIsTooLarge(t *testing.T) {
 }
 
 // rest returns what still comes until the connection ends.
-func (c *wire) rest() string {
+func (c *rawConn) rest() string {
 	b, _ := io.ReadAll(c.r)
 	return string(b)
 }

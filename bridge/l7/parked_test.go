@@ -47,7 +47,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 				table.TLS = w.listenerTLS("http/1.1")
 			}
 			_, address := w.gateway(fixed(table))
-			var clients []*wire
+			var clients []*rawConn
 			for range 50 {
 				c := w.dial(address)
 				if secure {
@@ -139,7 +139,7 @@ func TestShutdownClosesParkedClients(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
 	s, address := w.plain(w.back(HTTP1, w.server(echo)))
-	var clients []*wire
+	var clients []*rawConn
 	for range 20 {
 		c := w.dial(address)
 		c.send("GET / HTTP/1.1", "Host: a")

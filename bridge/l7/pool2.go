@@ -7,10 +7,9 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -251,7 +250,7 @@ func (p *pool) changed() {
 func (c *conn2) carry(nc net.Conn, m *making) {
 	c.making = m
 	o := &c.pool.back.options
-	h := http2.NewClientConn(newSteady(nc, &c.pool.back.buffers, nil), http2.Options{
+	h := http2.NewClientConn(wire.NewStream(nc, &c.pool.back.buffers, nil), http2.Options{
 		MaxHeaderBytes: responseLimits.Head,
 		MaxFields:      responseLimits.Fields,
 		IdleTimeout:    o.IdleTimeout,
@@ -284,61 +283,4 @@ func (c *conn2) retire() {
 	if h != nil {
 		h.Retire()
 	}
-}
-
-// A steady is a connection for an engine that reads it as any net.Conn and
-// writes it in large pieces: with TLS each leaves with one system call.
-//
-// It reads the socket as a stream, for the sake of how that calls the kernel:
-// where an ordinary Read blocks Go's scheduler for more than a moment now and then,
-// its monitor runs all the time, for a tenth of all CPU.
-type steady struct {
-	net.Conn
-	sock  *socket.Socket
-	tls   bool
-	count *atomic.Uint64 // of bytes as they come, so under TLS; nil: not counted
-}
-
-// newSteady returns a Socket, or TLS on top of one, as a steady.
-func newSteady(nc net.Conn, pool *socket.Pool, count *atomic.Uint64) *steady {
-	sock := socket.Of(nc)
-	_, secure := nc.(*tls.Conn)
-	if secure {
-		sock.Gather(pool)
-	}
-	sock.Stream(pool)
-	return &steady{nc, sock, secure, count}
-}
-
-func (s *steady) Read(p []byte) (int, error) {
-	for {
-		n, err := s.Conn.Read(p)
-		if err != socket.ErrWouldBlock {
-			return n, err
-		}
-		if err := s.sock.Fill(); err != nil {
-			return 0, err
-		}
-		if s.count != nil {
-			s.count.Add(uint64(len(s.sock.Taken())))
-		}
-	}
-}
-
-func (s *steady) Write(p []byte) (int, error) {
-	n, err := s.Conn.Write(p)
-	if err == nil && s.tls {
-		err = s.sock.Flush()
-	}
-	return n, err
-}
-
-// CloseWrite ends the stream towards the peer.
-func (s *steady) CloseWrite() error {
-	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		if err := h.CloseWrite(); err != nil {
-			return err
-		}
-	}
-	return s.sock.CloseWrite()
 }

@@ -99,7 +99,7 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 			w := newWorld(t)
 			back, open := w.announced(p, proxyproto.V2)
 			_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(back)}))
-			var clients [3]*wire
+			var clients [3]*rawConn
 			var numbers [3]string
 			for i := range clients {
 				clients[i] = w.dial(address)
@@ -218,7 +218,7 @@ func TestRequestsNotAnnounced(t *testing.T) {
 func TestLimitPerAnnouncedClient(t *testing.T) {
 	w := newWorld(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), MaxPerClient: 1}))
-	as := func(ip string) *wire {
+	as := func(ip string) *rawConn {
 		c := w.dial(address)
 		fmt.Fprintf(c, "PROXY TCP4 %s 198.51.100.2 1 2\r\n", ip)
 		c.send("GET / HTTP/1.1", "Host: x")

@@ -9,6 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 )
 
 // continueTime is how long an upstream may take to say whether it wants the
@@ -122,6 +123,22 @@ func unwritable(err error) bool {
 		errors.Is(err, errNoUpgrade) || errors.Is(err, errNoWebSocket) || errors.Is(err, errHandshake)
 }
 
+// A socketReader is a front or back that reads a socket of its own; a socketWriter
+// writes to one.
+type socketReader interface{ Reader() *wire.Reader }
+type socketWriter interface{ Writer() *wire.Writer }
+
+// flowBetween returns the flow from a front to a back, or from a back to a front.
+// It is the zero Flow if one of them has no socket of its own.
+func flowBetween(from, to any) wire.Flow {
+	in, ok1 := from.(socketReader)
+	out, ok2 := to.(socketWriter)
+	if !ok1 || !ok2 {
+		return wire.Flow{}
+	}
+	return wire.Flow{In: in.Reader(), Out: out.Writer()}
+}
+
 // A whole tells that a body need not be waited for.
 type whole interface {
 	// Whole reports that Read will not wait until it returns io.EOF, and
@@ -184,9 +201,9 @@ func (x *exchange) upload(b back, number int) {
 		x.replay.upload(b, number)
 		return
 	}
-	f := flowOf(x.front, b)
-	f.begin()
-	defer f.end()
+	f := flowBetween(x.front, b)
+	f.Begin()
+	defer f.End()
 	for {
 		if !x.front.Buffered() && b.Flush() != nil {
 			break
@@ -338,9 +355,9 @@ func (x *exchange) download(b back) {
 // carryBody passes on the response's body, until b ends it or the client takes no
 // more of it.
 func (x *exchange) carryBody(b back) (readErr, writeErr error) {
-	f := flowOf(b, x.front)
-	f.begin()
-	defer f.end()
+	f := flowBetween(b, x.front)
+	f.Begin()
+	defer f.End()
 	for {
 		waits := !b.Buffered()
 		if waits {

@@ -346,7 +346,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 			w.Cleanup(func() { g.all(); srv.Close(); <-done })
 			back := w.limited(p, upstream.Limits{Connections: 1, Pending: 1, PendingTimeout: time.Hour}, ln.Addr().String())
 			_, front, end := w.recorded(fixed(&Table{Default: to(back)}))
-			ask := func(path string) *wire {
+			ask := func(path string) *rawConn {
 				c := w.dial(front)
 				c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 				return c
@@ -388,7 +388,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 	w.Cleanup(func() { g.all(); srv.Close(); <-done })
 	back := w.limited(HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
 	_, front, end := w.recorded(fixed(&Table{Default: to(back)}))
-	ask := func(path string) *wire {
+	ask := func(path string) *rawConn {
 		c := w.dial(front)
 		c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 		return c
@@ -397,7 +397,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 	<-g.came
 	g.pass <- struct{}{}
 	before.answer(t, "GET")
-	var waiting []*wire
+	var waiting []*rawConn
 	for i := range 12 {
 		waiting = append(waiting, ask(fmt.Sprint("/", i)))
 	}
@@ -428,7 +428,7 @@ func TestARecordOfAnUpgrade(t *testing.T) {
 			c := w.dial(front)
 			if secure != nil {
 				tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
-				c = &wire{tc, bufio.NewReader(tc)}
+				c = &rawConn{tc, bufio.NewReader(tc)}
 			}
 			c.send("GET /chat HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: websocket")
 			res, err := http.ReadResponse(c.r, nil)

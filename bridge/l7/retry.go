@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 )
 
 // A Retry says when a request is tried again. In a try it is sent to the first
@@ -135,7 +136,7 @@ func (x *exchange) retriable(b back, err error) (wanted, harmless bool) {
 		return true, !x.exposed
 	case isUnsent(err):
 		return r.ConnectFailure, true
-	case errors.Is(err, http2.ErrUnprocessed), errors.Is(err, errStale):
+	case errors.Is(err, http2.ErrUnprocessed), errors.Is(err, wire.ErrStale):
 		return r.RefusedStream, true
 	case isReset(err):
 		return r.Reset, false

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -55,7 +56,7 @@ type Server struct {
 	// What connections and requests use again.
 	buffers   socket.Pool
 	requests  pooled[request1]
-	chunkeds  chunkeds
+	decoders  wire.Decoders
 	exchanges exchanges
 	entropy   policy.Entropy
 	replays   pooled[replay]

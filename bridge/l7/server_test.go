@@ -113,7 +113,7 @@ func TestLimits(t *testing.T) {
 	for _, table := range []*Table{{MaxConnections: 2}, {MaxPerClient: 2}} {
 		s, address := w.gateway(fixed(table))
 		one, two := w.dial(address), w.dial(address)
-		for _, c := range []*wire{one, two} {
+		for _, c := range []*rawConn{one, two} {
 			c.send("GET / HTTP/1.1", "Host: a")
 			c.answer(t, "GET")
 		}

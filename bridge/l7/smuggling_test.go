@@ -58,9 +58,9 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 					seen <- r.Method + " " + r.URL.Path + " " + string(b)
 				}
 			}))))
-			wire := w.dial(address)
-			fmt.Fprintf(wire, "POST /first HTTP/1.1\r\nHost: a\r\n%sGET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", c.lines)
-			answers, _ := io.ReadAll(wire.r)
+			raw := w.dial(address)
+			fmt.Fprintf(raw, "POST /first HTTP/1.1\r\nHost: a\r\n%sGET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", c.lines)
+			answers, _ := io.ReadAll(raw.r)
 			var got []string
 			for len(seen) > 0 {
 				got = append(got, <-seen)

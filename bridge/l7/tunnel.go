@@ -9,6 +9,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -38,13 +39,13 @@ func (x *exchange) tunnel(b back) {
 	f, ok1 := x.front.(*front1)
 	c, ok2 := b.(*conn1)
 	if ok1 && ok2 {
-		if err := errors.Join(early(&f.in, &c.out, &x.noted.fromClient), early(&c.in, &f.out, &x.noted.toClient)); err != nil {
+		if err := errors.Join(wire.Forward(&f.in, &c.out, &x.noted.fromClient), wire.Forward(&c.in, &f.out, &x.noted.toClient)); err != nil {
 			x.drop(b, err)
 			x.abort(err)
 			return
 		}
 		// An end that was seen already would be seen by nobody else.
-		if f.in.err == nil && c.in.err == nil {
+		if f.in.Err() == nil && c.in.Err() == nil {
 			x.splice(f, c)
 			return
 		}
@@ -101,21 +102,6 @@ func (x *exchange) splice(f *front1, c *conn1) {
 	if x.server.log.IsDebug() {
 		x.server.log.Debug("upgraded connection ended", "client", x.facts.Client, "how", string(r.How),
 			"to_upstream", r.ToUpstream, "to_client", r.ToClient)
-	}
-}
-
-// early sends on what came along with the last of HTTP, and counts it.
-func early(in *inflow, out *outflow, bytes *uint64) error {
-	for {
-		if err := out.write(in.unread); err != nil {
-			return err
-		}
-		*bytes += uint64(len(in.unread))
-		in.consume(len(in.unread))
-		in.release()
-		if got, _ := in.try(); !got { // an error is in.err
-			return out.flush()
-		}
 	}
 }
 

@@ -181,12 +181,12 @@ func TestUnsafeRequestsAreRefused(t *testing.T) {
 		{[]string{"GET / HTTP/1.1", "Host: a", "X: " + strings.Repeat("a", 100000)}, 431},
 		{[]string{"POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip, chunked"}, 501},
 	} {
-		wire := w.dial(address)
-		wire.send(c.lines...)
-		if res, _ := wire.answer(t, "GET"); res.StatusCode != c.code {
+		raw := w.dial(address)
+		raw.send(c.lines...)
+		if res, _ := raw.answer(t, "GET"); res.StatusCode != c.code {
 			t.Errorf("%.80q: %d, want %d", c.lines, res.StatusCode, c.code)
 		}
-		wire.Close()
+		raw.Close()
 	}
 }
 

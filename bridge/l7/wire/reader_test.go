@@ -1,4 +1,4 @@
-package l7
+package wire
 
 import (
 	"bytes"
@@ -13,8 +13,12 @@ import (
 // connected returns both ends of a connection.
 func connected(t *testing.T) (near, far net.Conn) {
 	t.Helper()
-	ln := listen(t)
-	far, err := net.Dial("tcp", ln.Addr().String())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err = net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,8 +27,8 @@ func connected(t *testing.T) (near, far net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { near.Close(); far.Close() })
-	_ = near.SetDeadline(time.Now().Add(patience))
-	_ = far.SetDeadline(time.Now().Add(patience))
+	_ = near.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = far.SetDeadline(time.Now().Add(20 * time.Second))
 	return near, far
 }
 
@@ -41,8 +45,8 @@ func randomBytes(n int) []byte {
 // a body in full flow: none of it may be lost while the rest is waited for.
 func TestWhatIsUnreadIsKeptWholeByAWait(t *testing.T) {
 	near, far := connected(t)
-	in := newInflow(socket.New(near, nil), nil, new(socket.Pool), nil)
-	defer in.drop()
+	in := NewReader(socket.New(near, nil), nil, new(socket.Pool), nil)
+	defer in.Drop()
 	send := func(b []byte) {
 		if _, err := far.Write(b); err != nil {
 			t.Fatal(err)
@@ -50,22 +54,22 @@ func TestWhatIsUnreadIsKeptWholeByAWait(t *testing.T) {
 	}
 	send(make([]byte, socket.BufferSize)) // so that the next read is a large one
 	for n := 0; n < socket.BufferSize; {
-		if err := in.more(); err != nil {
+		if err := in.More(); err != nil {
 			t.Fatal(err)
 		}
 		n += len(in.unread)
-		in.consume(len(in.unread))
+		in.Consume(len(in.unread))
 	}
 	head := randomBytes(300 << 10)
 	send(head[:100<<10])
 	for len(in.unread) < 100<<10 {
-		if err := in.more(); err != nil {
+		if err := in.More(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	go func() { _, _ = far.Write(head[100<<10:]) }()
 	for len(in.unread) < len(head) {
-		if err := in.more(); err != nil {
+		if err := in.More(); err != nil {
 			t.Fatal(err)
 		}
 	}

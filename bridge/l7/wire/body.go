@@ -1,0 +1,174 @@
+package wire
+
+import (
+	"io"
+	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// A Body is a message body that arrives on a connection. The zero Body is empty.
+type Body struct {
+	kind  bodyKind
+	left  int64          // bytes of a sized body that were not consumed
+	ended bool           // all of it was consumed
+	err   error          // what is wrong with it
+	ahead []byte         // what Ready has decoded for Next
+	chunk *http1.Chunked // of a chunked body
+}
+
+type bodyKind uint8
+
+const (
+	empty bodyKind = iota
+	sized
+	chunked
+	untilEnd // of the stream
+)
+
+// Decoders lends decoders of chunked bodies. The zero value is ready to use.
+type Decoders struct{ pool sync.Pool }
+
+func (d *Decoders) get() *http1.Chunked {
+	if c, ok := d.pool.Get().(*http1.Chunked); ok {
+		return c
+	}
+	return new(http1.Chunked)
+}
+
+func (d *Decoders) put(c *http1.Chunked) { d.pool.Put(c) }
+
+// Start begins a body of a length, or one in chunks. With a length of -1 it ends
+// with the stream.
+func (b *Body) Start(length int64, inChunks bool, l *http1.Limits, d *Decoders) {
+	*b = Body{}
+	switch {
+	case inChunks:
+		b.kind, b.chunk = chunked, d.get()
+		b.chunk.Reset(l)
+	case length < 0:
+		b.kind = untilEnd
+	case length > 0:
+		b.kind, b.left = sized, length
+	default:
+		b.ended = true
+	}
+}
+
+// StartUntilEnd begins a body that ends with the stream: the bytes of another
+// protocol.
+func (b *Body) StartUntilEnd() { *b = Body{kind: untilEnd} }
+
+// Fail makes err what is wrong with the body: where it ends is not known.
+func (b *Body) Fail(err error) { *b = Body{err: err} }
+
+// UntilEnd reports whether the body ends with the stream.
+func (b *Body) UntilEnd() bool { return b.kind == untilEnd }
+
+// Ended reports whether all of the body was consumed.
+func (b *Body) Ended() bool { return b.ended }
+
+// Err returns what is wrong with the body; nil if nothing is known to be.
+func (b *Body) Err() error { return b.err }
+
+// End ends a body that ends with the stream.
+func (b *Body) End() { b.ended = true }
+
+// Here reports whether all of the body has arrived, and is no more than max bytes
+// that were not consumed.
+func (b *Body) Here(in *Reader, max int64) bool {
+	return b.ended || b.kind == sized && b.left <= int64(len(in.unread)) && b.left <= max
+}
+
+// Skip consumes the rest of a body that is Here.
+func (b *Body) Skip(in *Reader) {
+	if b.kind == sized {
+		in.Consume(int(b.left))
+		b.left, b.ended = 0, true
+	}
+}
+
+// Free returns what the body borrowed.
+func (b *Body) Free(d *Decoders) {
+	if b.chunk != nil {
+		d.put(b.chunk)
+	}
+	*b = Body{ended: b.ended, err: b.err}
+}
+
+// Next returns what has arrived of the body, io.EOF at its end, and nothing if
+// more has to arrive first.
+func (b *Body) Next(in *Reader) (p []byte, err error) {
+	if p = b.ahead; p != nil {
+		b.ahead = nil
+		return p, nil
+	}
+	switch {
+	case b.err != nil:
+		return nil, b.err
+	case b.ended:
+		return nil, io.EOF
+	case len(in.unread) == 0:
+		return nil, nil
+	}
+	switch b.kind {
+	case chunked:
+		return b.nextChunk(in)
+	case sized:
+		p = in.unread[:min(b.left, int64(len(in.unread)))]
+		b.left -= int64(len(p))
+		b.ended = b.left == 0
+	default:
+		p = in.unread
+	}
+	in.Consume(len(p))
+	return p, nil
+}
+
+func (b *Body) nextChunk(in *Reader) (p []byte, err error) {
+	for len(p) == 0 && err == nil && len(in.unread) > 0 {
+		var n int
+		p, n, err = b.chunk.Next(in.unread)
+		in.Consume(n)
+	}
+	b.ended = b.chunk.Done()
+	if err == io.EOF && len(p) > 0 {
+		err = nil
+	}
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return p, err
+}
+
+// Ready reports whether Next would return bytes, the end or an error.
+func (b *Body) Ready(in *Reader) bool {
+	if b.ahead != nil || b.ended || b.err != nil {
+		return true
+	}
+	if len(in.unread) == 0 {
+		if in.err != nil {
+			return true
+		}
+		if in.tls != nil && !in.open {
+			in.Release() // before the wait that may follow
+			return false
+		}
+		if got, err := in.Try(); !got {
+			in.Release()
+			return err != nil
+		}
+	}
+	p, err := b.Next(in)
+	b.ahead = p
+	return len(p) > 0 || err != nil
+}
+
+// Trailer returns the trailer of a chunked body that has ended.
+func (b *Body) Trailer() message.Fields {
+	if b.chunk == nil || !b.ended {
+		return nil
+	}
+	return b.chunk.Trailer()
+}

@@ -1,0 +1,41 @@
+package wire
+
+// A Flow is what arrives on one connection and is sent on another. As long as
+// both sides know of it, they move much at once, and neither holds much while it
+// waits. The zero Flow does nothing.
+type Flow struct {
+	In  *Reader
+	Out *Writer
+}
+
+// Begin tells both sides about the flow.
+func (f Flow) Begin() {
+	if f.In != nil {
+		f.In.sock.FlowInto(f.Out.sock)
+		f.Out.from = f.In
+	}
+}
+
+// End makes both sides forget the flow.
+func (f Flow) End() {
+	if f.In != nil {
+		f.In.sock.FlowInto(nil)
+		f.Out.from = nil
+	}
+}
+
+// Forward sends what has arrived on in to out, as long as more arrives without
+// waiting, and adds the bytes to count. The end of the stream is left in in.Err.
+func Forward(in *Reader, out *Writer, count *uint64) error {
+	for {
+		if err := out.Write(in.unread); err != nil {
+			return err
+		}
+		*count += uint64(len(in.unread))
+		in.Consume(len(in.unread))
+		in.Release()
+		if got, _ := in.Try(); !got { // an error is in in.err
+			return out.Flush()
+		}
+	}
+}

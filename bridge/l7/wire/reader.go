@@ -1,0 +1,286 @@
+package wire
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// A Reader is what arrives on a connection, decrypted. It holds a buffer only
+// while there are bytes that were not consumed: none while it waits for the first
+// byte. One goroutine at a time uses it.
+type Reader struct {
+	sock  *socket.Socket
+	tls   *tls.Conn // nil: plaintext
+	pool  *socket.Pool
+	count *atomic.Uint64 // counts bytes as they arrive, before decryption; nil: not counted
+
+	unread []byte  // what arrived and was not consumed
+	lent   bool    // unread is all of the socket's buffer
+	own    *[]byte // or lies in this one; else nil
+	end    int     // of unread, in own
+	err    error   // comes after unread
+	open   bool    // the last read from tls may have left something
+}
+
+// NewReader returns the Reader of a connection, plaintext if tc is nil. count, if
+// it is not nil, counts the bytes that arrive, before they are decrypted.
+func NewReader(sock *socket.Socket, tc *tls.Conn, pool *socket.Pool, count *atomic.Uint64) Reader {
+	sock.Stream(pool)
+	return Reader{sock: sock, tls: tc, pool: pool, count: count}
+}
+
+// Unread returns what arrived and was not consumed. It is valid until the next
+// call of More, Try, Release, Shrink or Quiet.
+func (in *Reader) Unread() []byte { return in.unread }
+
+// Err returns the error that comes after what is unread, io.EOF at the end of the
+// stream; nil if none is known yet.
+func (in *Reader) Err() error { return in.err }
+
+// Consume drops the first n bytes of what is unread. They stay valid until the
+// next call of More, Try or Release.
+func (in *Reader) Consume(n int) { in.unread = in.unread[n:] }
+
+// More waits until more bytes have arrived. At the end of the stream it returns
+// io.EOF, or io.ErrUnexpectedEOF if TLS ended without close_notify.
+func (in *Reader) More() error {
+	for {
+		if got, err := in.Try(); got || err != nil {
+			return err
+		}
+		in.Shrink()
+		if err := in.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// Try is More without the wait; it reports whether more bytes have arrived.
+func (in *Reader) Try() (got bool, err error) {
+	switch {
+	case in.err != nil:
+		return false, in.err
+	case in.tls != nil:
+		return in.decrypt()
+	case in.lent || len(in.sock.Taken()) == 0:
+		return false, nil
+	case len(in.unread) == 0:
+		in.returnOwn()
+		in.unread, in.lent = in.sock.Taken(), true
+		return true, nil
+	}
+	in.room()
+	n, _ := in.sock.Read((*in.own)[in.end:]) // cannot fail: there is something
+	in.grown(n)
+	return true, nil
+}
+
+// decrypt reads what can be decrypted without waiting, as far as there is room.
+func (in *Reader) decrypt() (got bool, err error) {
+	if len(in.unread) == 0 {
+		in.end = 0
+	}
+	for {
+		if in.own == nil {
+			in.own = in.pool.LendMuch(in.want())
+		}
+		if !got {
+			in.room()
+		}
+		n, err := in.tls.Read((*in.own)[in.end:])
+		if n > 0 {
+			in.grown(n)
+			got = true
+		}
+		in.open = err == nil
+		switch {
+		case err == nil && in.end < len(*in.own):
+		case err == nil || errors.Is(err, socket.ErrWouldBlock):
+			return got, nil
+		default:
+			in.err = err
+			if got {
+				err = nil
+			}
+			return got, err
+		}
+	}
+}
+
+// want returns the size of the buffer to decrypt into: room for all that arrived,
+// if that is much, and for what may be left of an earlier record.
+func (in *Reader) want() int {
+	if n := len(in.sock.Taken()); n > socket.BufferSize {
+		return n + maxRecord
+	}
+	return socket.BufferSize
+}
+
+// maxRecord is the largest payload of a TLS record.
+const maxRecord = 16 << 10
+
+// room makes room in own behind what is unread.
+func (in *Reader) room() {
+	if in.end < len(*in.own) {
+		return
+	}
+	if len(in.unread) < len(*in.own) {
+		in.end = copy(*in.own, in.unread)
+	} else {
+		larger := in.pool.Lend(2 * len(*in.own))
+		in.end = copy(*larger, in.unread)
+		in.pool.Put(in.own)
+		in.own = larger
+	}
+	in.unread = (*in.own)[:in.end]
+}
+
+// grown adds n bytes, which were put behind what is unread, to it.
+func (in *Reader) grown(n int) {
+	begin := in.end - len(in.unread)
+	in.end += n
+	in.unread = (*in.own)[begin:in.end]
+}
+
+// fill waits until something arrives.
+func (in *Reader) fill() error {
+	if err := in.sock.Fill(); err != nil {
+		return in.ended(err)
+	}
+	in.arrived()
+	return nil
+}
+
+// ended translates the error of a read.
+func (in *Reader) ended(err error) error {
+	if err == io.EOF && in.tls != nil {
+		return io.ErrUnexpectedEOF // no close_notify came
+	}
+	return err
+}
+
+// arrived counts what the socket has just read.
+func (in *Reader) arrived() {
+	if in.count != nil {
+		in.count.Add(uint64(len(in.sock.Taken())))
+	}
+}
+
+// Ask sends what w holds on the same connection, which has been idle, and waits
+// for the response to arrive. If something arrived before, or the connection has
+// ended, it sends nothing and fails with ErrStale.
+func (in *Reader) Ask(w *Writer) error {
+	if len(in.unread) > 0 || in.err != nil || in.open && !in.Quiet() {
+		return ErrStale
+	}
+	in.Release()
+	var err error
+	if in.tls != nil {
+		if w.push(); w.err != nil {
+			return w.err
+		}
+		err = in.sock.Ask(nil, nil)
+	} else {
+		if w.dropped == nil {
+			w.dropped = w.Drop
+		}
+		err = in.sock.Ask(w.held, w.dropped)
+	}
+	switch {
+	case err == nil:
+		in.arrived()
+		return nil
+	case !errors.Is(err, socket.ErrUnasked):
+		return in.ended(err)
+	case !in.Quiet(): // it may have been a session ticket
+		return ErrStale
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return in.fill()
+}
+
+// ErrStale reports that the connection for a request could not be used any more.
+// Nothing of the request was sent.
+var ErrStale = errors.New("the connection was closed while it was idle, or the upstream sent more than the response to an earlier request")
+
+// Release returns the buffer to its pool if nothing in it is unread.
+func (in *Reader) Release() {
+	if len(in.unread) > 0 {
+		return
+	}
+	if in.lent {
+		in.lent = false
+		in.sock.Release()
+	}
+	in.returnOwn()
+}
+
+// Shrink moves what is unread into a buffer no larger than it needs. Call it
+// before a wait.
+func (in *Reader) Shrink() {
+	n := len(in.unread)
+	switch {
+	case n == 0:
+		in.Release()
+	case in.lent:
+		in.own = in.pool.Lend(n)
+		in.end = copy(*in.own, in.unread)
+		in.unread = (*in.own)[:n]
+		in.lent = false
+		in.sock.Release()
+	default:
+		if b := in.pool.Shrink(in.own, in.unread); b != in.own {
+			in.own, in.end, in.unread = b, n, (*b)[:n]
+		}
+	}
+	in.sock.Shrink()
+}
+
+// Drop returns every buffer to its pool, and forgets what is unread.
+func (in *Reader) Drop() {
+	in.lent = false
+	in.returnOwn()
+	in.sock.Release()
+}
+
+func (in *Reader) returnOwn() {
+	in.unread = nil
+	if in.own != nil {
+		in.pool.Put(in.own)
+		in.own, in.end = nil, 0
+	}
+}
+
+// Quiet reports whether nothing has arrived that was not consumed and the peer has
+// not ended the stream. It does not wait, and ignores TLS session tickets. If it
+// reports false, what it found is lost and the connection must not be used again.
+func (in *Reader) Quiet() bool {
+	if len(in.unread) > 0 || in.err != nil {
+		return false
+	}
+	if in.open {
+		if got, err := in.decrypt(); got || err != nil {
+			return false
+		}
+	}
+	in.Release()
+	for {
+		err := in.sock.TryFill()
+		if err == socket.ErrWouldBlock {
+			return true
+		}
+		if err != nil || in.tls == nil {
+			return false
+		}
+		if got, err := in.decrypt(); got || err != nil {
+			return false
+		}
+		in.Release()
+	}
+}
