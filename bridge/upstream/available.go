@@ -62,12 +62,13 @@ func (e *Endpoint) changed(again bool) {
 	} else {
 		e.upstream.changed()
 	}
-	e.upstream.kin.announce()
+	e.upstream.coordinator.announce()
 	e.warm.signal()
 }
 
-// A kin is what the revisions of an upstream share.
-type kin struct {
+// A coordinator is what the revisions of an upstream share: one of them at a time
+// decides on an ejection, and all hear of changes.
+type coordinator struct {
 	ejecting sync.Mutex // held to decide on an ejection or to end one
 
 	mu   sync.Mutex
@@ -76,21 +77,21 @@ type kin struct {
 
 // change returns a channel that is closed when an endpoint begins to take
 // traffic, or ends.
-func (k *kin) change() <-chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.news == nil {
-		k.news = make(chan struct{})
+func (c *coordinator) change() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.news == nil {
+		c.news = make(chan struct{})
 	}
-	return k.news
+	return c.news
 }
 
-func (k *kin) announce() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.news != nil {
-		close(k.news)
-		k.news = nil
+func (c *coordinator) announce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.news != nil {
+		close(c.news)
+		c.news = nil
 	}
 }
 
@@ -102,7 +103,7 @@ func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	var late <-chan time.Time
 	for {
 		// Before looking: what changes after it is not missed.
-		change := u.kin.change()
+		change := u.coordinator.change()
 		pending := slices.ContainsFunc(u.Endpoints(), (*Endpoint).isPending)
 		if err := t.next(wait); err != ErrNoEndpoint {
 			return err
@@ -146,8 +147,8 @@ func (u *Upstream) reprieve() bool {
 }
 
 func (u *Upstream) firstOut() *Endpoint {
-	u.kin.ejecting.Lock()
-	defer u.kin.ejecting.Unlock()
+	u.coordinator.ejecting.Lock()
+	defer u.coordinator.ejecting.Unlock()
 	var first *Endpoint
 	for _, e := range u.Endpoints() {
 		switch {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -95,12 +97,9 @@ type checker struct {
 	options  CheckOptions
 	verdict  *verdict
 
-	made, failed atomic.Uint64
+	worker worker
 
-	mu      sync.Mutex
-	cancel  context.CancelFunc // of run; nil until start
-	ended   chan struct{}      // closed when run has returned
-	stopped bool
+	made, failed atomic.Uint64
 }
 
 // start begins to ask, unless that was done before.
@@ -108,44 +107,27 @@ func (c *checker) start() {
 	if c == nil {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stopped || c.cancel != nil {
-		return
+	if ctx, ok := c.worker.begin(); ok {
+		c.worker.run(ctx, c.log(), "health check", c.run)
 	}
-	var ctx context.Context
-	ctx, c.cancel = context.WithCancel(context.Background())
-	c.ended = make(chan struct{})
-	go func() {
-		defer close(c.ended)
-		c.run(ctx)
-	}()
 }
 
-// end has the questions end, for good; wait waits for it.
+func (c *checker) log() hclog.Logger {
+	return c.endpoint.upstream.log.With("endpoint", c.endpoint.Address())
+}
+
+// end ends the questions, for good; wait waits for it.
 func (c *checker) end() {
-	if c == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stopped = true
-	if c.cancel != nil {
-		c.cancel()
+	if c != nil {
+		c.worker.end()
 	}
 }
 
 // wait returns when the goroutine that start began has ended, which is soon
 // after end was called.
 func (c *checker) wait() {
-	if c == nil {
-		return
-	}
-	c.mu.Lock()
-	ended := c.ended
-	c.mu.Unlock()
-	if ended != nil {
-		<-ended
+	if c != nil {
+		c.worker.wait()
 	}
 }
 
@@ -176,7 +158,7 @@ func (c *checker) ask(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
 	begin := time.Now()
-	err := c.options.Ask(limited, c.endpoint)
+	err := c.askProtected(limited)
 	if ctx.Err() != nil || socket.OutOfDescriptors(err) {
 		return // nothing was learnt about the endpoint
 	}
@@ -189,12 +171,21 @@ func (c *checker) ask(ctx context.Context) {
 	}
 	again := c.verdict.health.load() != Unknown
 	health, changed := c.verdict.note(&c.options, answer)
-	c.judged(health, changed, again, answer)
+	c.applyVerdict(health, changed, again, answer)
 }
 
-// judged acts on a verdict that the answer led to, or did not change. Again says
+// askProtected asks once. A panic counts as a bad answer: nothing shows that the
+// endpoint is well.
+func (c *checker) askProtected(ctx context.Context) (err error) {
+	if panicked := protect(c.log(), "health check", func() { err = c.options.Ask(ctx, c.endpoint) }); panicked != nil {
+		return panicked
+	}
+	return err
+}
+
+// applyVerdict acts on a verdict that the answer led to, or did not change. Again says
 // that there was one before.
-func (c *checker) judged(now Health, changed, again bool, answer Check) {
+func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 	e := c.endpoint
 	event := Event{Kind: HealthChanged, Health: now}
 	if answer.Reason != "" {

@@ -65,10 +65,9 @@ type discovery struct {
 
 	first chan struct{} // closed once there is an answer, or there was none
 
+	worker worker
+
 	mu            sync.Mutex
-	cancel        context.CancelFunc // of the goroutine; nil until start
-	ended         chan struct{}      // closed when it has returned
-	stopped       bool
 	known         bool // first is closed
 	next          time.Time
 	err           error // of the last question
@@ -129,7 +128,7 @@ func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (al
 
 // start begins to ask.
 func (d *discovery) start() {
-	ctx, ok := d.begin()
+	ctx, ok := d.worker.begin()
 	if !ok {
 		return
 	}
@@ -143,38 +142,18 @@ func (d *discovery) start() {
 	if !last.Time.IsZero() {
 		d.next = last.Time.Add(d.interval(last))
 	}
-	next := d.next
 	d.mu.Unlock()
-	go func() {
-		defer close(d.ended)
-		d.run(ctx, next)
-	}()
+	d.worker.run(ctx, d.upstream.log, "asking DNS", d.run)
 }
 
-// begin reports whether it is now that start is to do something.
-func (d *discovery) begin() (context.Context, bool) {
+// stop ends the asking, for good, and returns when it has ended.
+func (d *discovery) stop() {
+	d.worker.end()
+	d.worker.wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.stopped || d.cancel != nil {
-		return nil, false
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d.cancel, d.ended = cancel, make(chan struct{})
-	return ctx, true
-}
-
-// stop has the asking end, for good, and returns when it has.
-func (d *discovery) stop() {
-	d.mu.Lock()
-	d.stopped = true
 	d.next = time.Time{}
-	cancel, ended := d.cancel, d.ended
 	d.know() // whoever waits waits in vain
-	d.mu.Unlock()
-	if cancel != nil {
-		cancel()
-		<-ended
-	}
 }
 
 // know lets go on who waits for the first answer. d.mu is held.
@@ -185,8 +164,10 @@ func (d *discovery) know() {
 	}
 }
 
-func (d *discovery) run(ctx context.Context, next time.Time) {
-	timer := time.NewTimer(time.Until(next))
+func (d *discovery) run(ctx context.Context) {
+	d.mu.Lock()
+	timer := time.NewTimer(time.Until(d.next))
+	d.mu.Unlock()
 	defer timer.Stop()
 	for {
 		select {
@@ -194,12 +175,20 @@ func (d *discovery) run(ctx context.Context, next time.Time) {
 			return
 		case <-timer.C:
 		}
-		answer, err := d.options.Resolver.Ask(ctx)
+		answer, err := d.ask(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		timer.Reset(time.Until(d.learn(answer, err)))
 	}
+}
+
+// ask asks once. A panic counts as no answer.
+func (d *discovery) ask(ctx context.Context) (answer resolve.Answer, err error) {
+	if panicked := protect(d.upstream.log, "asking DNS", func() { answer, err = d.options.Resolver.Ask(ctx) }); panicked != nil {
+		return resolve.Answer{}, panicked
+	}
+	return answer, err
 }
 
 // interval returns how long after an answer it is asked for again. The jitter keeps

@@ -10,7 +10,7 @@ func Answer(e *Endpoint, ok bool) {
 		answer.Reason = "CHECK_FAILED"
 	}
 	now, changed := e.checker.verdict.note(&e.checker.options, answer)
-	e.checker.judged(now, changed, true, answer)
+	e.checker.applyVerdict(now, changed, true, answer)
 }
 
 // EndEjection lets the time of e's ejection be over, if there is one.

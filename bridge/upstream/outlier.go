@@ -132,12 +132,12 @@ type outlier struct {
 
 	ejections atomic.Uint64
 
-	// Guarded by kin.ejecting.
+	// Guarded by coordinator.ejecting.
 	stopped bool
 	timer   *time.Timer // ends the ejection; nil: none is known here
 }
 
-func (o *outlier) kin() *kin { return o.endpoint.upstream.kin }
+func (o *outlier) coordinator() *coordinator { return o.endpoint.upstream.coordinator }
 
 // isOut reports whether the endpoint is ejected now.
 func (o *outlier) isOut() bool { return o != nil && o.record.isOut() }
@@ -157,8 +157,8 @@ func (o *outlier) good() {
 	}
 }
 
-// shook is told of a handshake that went well.
-func (o *outlier) shook() {
+// handshakeSucceeded is told of a handshake that went well.
+func (o *outlier) handshakeSucceeded() {
 	if o != nil && o.record.handshakes.Load() != 0 {
 		o.record.handshakes.Store(0)
 	}
@@ -220,8 +220,8 @@ func (o *outlier) eject(why string, failure *Failure) {
 
 // tryEject returns for how long the endpoint is ejected; 0: it is not.
 func (o *outlier) tryEject(why string) time.Duration {
-	o.kin().ejecting.Lock()
-	defer o.kin().ejecting.Unlock()
+	o.coordinator().ejecting.Lock()
+	defer o.coordinator().ejecting.Unlock()
 	if o.stopped || o.record.isOut() {
 		return 0
 	}
@@ -255,10 +255,12 @@ func (o *outlier) mayEject() bool {
 	return others && (out+1)*100 <= all*o.options.MaxPercent
 }
 
-// arm has the ejection end after d. kin.ejecting is held.
+// arm has the ejection end after d. coordinator.ejecting is held.
 func (o *outlier) arm(d time.Duration) {
 	if o.timer == nil {
-		o.timer = time.AfterFunc(d, o.over)
+		o.timer = time.AfterFunc(d, func() {
+			_ = protect(o.endpoint.upstream.log, "ending an ejection", o.over) // which has logged it
+		})
 	} else {
 		o.timer.Reset(d)
 	}
@@ -266,9 +268,9 @@ func (o *outlier) arm(d time.Duration) {
 
 // over ends an ejection whose time has come.
 func (o *outlier) over() {
-	o.kin().ejecting.Lock()
+	o.coordinator().ejecting.Lock()
 	ended := !o.record.isOut() && o.readmit()
-	o.kin().ejecting.Unlock()
+	o.coordinator().ejecting.Unlock()
 	if ended {
 		o.returned("its time is over")
 	}
@@ -279,15 +281,15 @@ func (o *outlier) forgive(why string) {
 	if !o.isOut() {
 		return
 	}
-	o.kin().ejecting.Lock()
+	o.coordinator().ejecting.Lock()
 	ended := o.readmit()
-	o.kin().ejecting.Unlock()
+	o.coordinator().ejecting.Unlock()
 	if ended {
 		o.returned(why)
 	}
 }
 
-// readmit ends an ejection, and reports whether there was one. kin.ejecting is
+// readmit ends an ejection, and reports whether there was one. coordinator.ejecting is
 // held; the caller then calls returned without it.
 func (o *outlier) readmit() bool {
 	if o.stopped || o.record.out.Load() == 0 {
@@ -313,8 +315,8 @@ func (o *outlier) start() {
 	if o == nil || o.record.out.Load() == 0 {
 		return
 	}
-	o.kin().ejecting.Lock()
-	defer o.kin().ejecting.Unlock()
+	o.coordinator().ejecting.Lock()
+	defer o.coordinator().ejecting.Unlock()
 	if out := o.record.out.Load(); out != 0 && !o.stopped && o.timer == nil {
 		o.arm(max(time.Duration(out)-time.Since(o.record.began), 0))
 	}
@@ -325,8 +327,8 @@ func (o *outlier) stop() {
 	if o == nil {
 		return
 	}
-	o.kin().ejecting.Lock()
-	defer o.kin().ejecting.Unlock()
+	o.coordinator().ejecting.Lock()
+	defer o.coordinator().ejecting.Unlock()
 	o.stopped = true
 	if o.timer != nil {
 		o.timer.Stop()

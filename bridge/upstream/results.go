@@ -28,7 +28,7 @@ func (r *results) succeeded(p Purpose) {
 		return
 	}
 	r.up()
-	r.endpoint.outlier.shook()
+	r.endpoint.outlier.handshakeSucceeded()
 	if p == Stream {
 		r.NoteStream()
 	}
@@ -77,7 +77,7 @@ func (r *results) NoteReply() {
 	if r.late.Load() {
 		r.late.Store(false)
 		r.up()
-		r.endpoint.outlier.shook()
+		r.endpoint.outlier.handshakeSucceeded()
 	}
 }
 

@@ -138,12 +138,12 @@ func (o *EndpointOptions) clients() []*certs.Client {
 // An Upstream is a group of endpoints that serve the same thing. All methods
 // may be called concurrently.
 type Upstream struct {
-	options   Options // with the defaults filled in
-	log       hclog.Logger
-	announces bool
-	retries   Retries
-	kin       *kin
-	before    map[address]*Endpoint // of the Upstream that this one replaces; nil once New has returned
+	options     Options // with the defaults filled in
+	log         hclog.Logger
+	announces   bool
+	retries     Retries
+	coordinator *coordinator
+	before      map[address]*Endpoint // of the Upstream that this one replaces; nil once New has returned
 
 	group   atomic.Pointer[group] // never nil
 	members membership
@@ -169,14 +169,14 @@ func New(o Options) *Upstream {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
 	o.Limits.PendingTimeout = cmp.Or(o.Limits.PendingTimeout, 5*time.Second)
-	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now(), kin: new(kin)}
+	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now(), coordinator: new(coordinator)}
 	u.underWay.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
 	u.retries.underWay, u.retries.budget = &u.underWay, defaultRetryBudget
 	if o.RetryBudget != nil {
 		u.retries.budget = *o.RetryBudget
 	}
 	if o.Replaces != nil {
-		u.kin, u.before = o.Replaces.kin, o.Replaces.byAddress()
+		u.coordinator, u.before = o.Replaces.coordinator, o.Replaces.byAddress()
 	}
 	endpoints := make([]*Endpoint, len(o.Endpoints))
 	for i, eo := range o.Endpoints {

@@ -1,0 +1,229 @@
+package upstream
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// run keeps connections ready until ctx ends.
+func (w *warmPool) run(ctx context.Context) {
+	var fills sync.WaitGroup
+	defer fills.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			fills.Wait()
+			closeAll(w.removeAll())
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		w.lookAround(time.Now())
+		gone, fill, next := w.tend(time.Now())
+		closeAll(gone)
+		for range fill {
+			fills.Go(func() { w.fill(ctx) })
+		}
+		timer.Reset(next)
+	}
+}
+
+// closeAll ends the streams of connections as they should be ended.
+func closeAll(conns []*warmConn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+func (w *warmPool) removeAll() []*warmConn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.report(w.idle)
+	return w.empty()
+}
+
+// tend removes the connections that are not to be kept. It returns how many are to
+// be made now, and after what time there may be more to do.
+func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.report(w.idle)
+	if w.barred() {
+		w.enough()
+		return w.empty(), 0, lookFresh
+	}
+	down := w.down()
+	gone, next = w.sweep(now, down)
+	fill, wait := w.plan(now, w.count(), down, w.scarce)
+	return gone, fill, min(next, wait)
+}
+
+// fill makes one connection. It is one of those that plan has counted.
+func (w *warmPool) fill(ctx context.Context) {
+	defer w.signal()
+	c := new(warmConn)
+	conn, err := w.dialOne(ctx, c)
+	if !w.admit(c, conn, err) {
+		conn.Close()
+	}
+}
+
+// dialOne makes a connection as soon as there is a slot for it.
+func (w *warmPool) dialOne(ctx context.Context, c *warmConn) (conn net.Conn, err error) {
+	select {
+	case w.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-w.slots }()
+	if panicked := protect(w.log, "making a warm connection", func() {
+		conn, err = w.dial(ctx, func() { w.drain(c) })
+	}); panicked != nil {
+		return nil, panicked
+	}
+	return conn, err
+}
+
+// admit takes in what dialling came to, and returns false if the connection is
+// not to be kept.
+func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.report(w.idle)
+	w.making--
+	now := time.Now()
+	if err != nil {
+		w.failing.strike(now)
+		return true
+	}
+	// Ended at different times, they are not all replaced at once.
+	c.Conn, c.made, c.end = conn, now, now.Add(w.maxAge-rand.N(w.maxAge/8+1))
+	switch {
+	case w.retired || c.drained || w.barred():
+		return false
+	case !w.down():
+		w.noteMade()
+		w.ready = append(w.ready, c)
+		return true
+	case w.trial == nil:
+		w.trial = c
+		return true
+	}
+	return false
+}
+
+// drain closes a connection that nobody uses yet. One that was given out is its
+// new owner's.
+func (w *warmPool) drain(c *warmConn) {
+	if w.removeDrained(c) {
+		c.Close()
+		w.signal()
+	}
+}
+
+func (w *warmPool) removeDrained(c *warmConn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.report(w.idle)
+	c.drained = true
+	return w.remove(c)
+}
+
+// lookAround looks at all connections, if it is time to, and closes those that
+// are over.
+func (w *warmPool) lookAround(now time.Time) {
+	all, trial := w.due(now)
+	dead := false
+	for _, c := range all {
+		if err := w.lookAtReady(c); err != nil {
+			dead = true
+			w.discard(c, err)
+		}
+	}
+	if dead {
+		w.noteTake(false, true)
+	}
+	if trial != nil && now.Sub(trial.made) >= lookFresh {
+		w.endTrial(trial)
+	}
+}
+
+// due returns the connections to look at, if it is time to.
+func (w *warmPool) due(now time.Time) (all []*warmConn, trial *warmConn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now.Before(w.lookAt()) {
+		return nil, nil
+	}
+	w.looked = now
+	return slices.Clone(w.ready), w.trial
+}
+
+// lookAtReady looks at a connection if nobody has taken it meanwhile, and removes
+// it if it is over. Looking never waits, so the lock is held.
+func (w *warmPool) lookAtReady(c *warmConn) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.report(w.idle)
+	if !slices.Contains(w.ready, c) {
+		return nil
+	}
+	_, err := w.look(c.Conn)
+	if err != nil {
+		w.remove(c)
+	}
+	return err
+}
+
+// endTrial acts on what the connection shows that was made while the endpoint was
+// down because it had refused us after a handshake: only what the endpoint sends says
+// that it accepts us now.
+func (w *warmPool) endTrial(c *warmConn) {
+	there, heard, err := w.lookAtTrial(c)
+	switch {
+	case !there: // it was drained, or the endpoint is up
+	case err != nil:
+		w.discard(c, err)
+	case !heard:
+		c.Close()
+	default:
+		w.replied()
+		if !w.acceptTrial(c) {
+			c.Close()
+		}
+	}
+}
+
+// lookAtTrial removes the connection on trial and looks at it.
+func (w *warmPool) lookAtTrial(c *warmConn) (there, heard bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.trial != c {
+		return false, false, nil
+	}
+	w.trial = nil
+	heard, err = w.look(c.Conn)
+	if err != nil || !heard {
+		w.failing.strike(time.Now())
+	}
+	return true, heard, err
+}
+
+// acceptTrial keeps the connection that was on trial, unless it was drained.
+func (w *warmPool) acceptTrial(c *warmConn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.report(w.idle)
+	w.noteMade()
+	if c.drained {
+		return false
+	}
+	w.ready = append(w.ready, c)
+	return true
+}
