@@ -19,7 +19,7 @@ var policies = map[adminv1.BalancingPolicy]upstream.Policy{
 const maxSlowStart = time.Hour
 
 // balancing puts into o how an endpoint is chosen.
-func (s *scope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
+func (s upstreamScope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
 	b := msg.GetBalancing()
 	if enum(b.GetPolicy(), adminv1.BalancingPolicy_name) {
 		o.Policy = policies[b.GetPolicy()]
@@ -40,7 +40,7 @@ func (s *scope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
 }
 
 // hashKey returns what is hashed.
-func (s *scope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k upstream.HashKey) {
+func (s upstreamScope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k upstream.HashKey) {
 	switch kind := h.GetKind().(type) {
 	case *adminv1.HashKey_ClientAddress:
 		k.ClientAddress = true
@@ -67,7 +67,7 @@ func (s *scope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k upstream.H
 const maxLimit = 1_000_000
 
 // limits returns what an upstream may be sent.
-func (s *scope) limits(msg *adminv1.Upstream) upstream.Limits {
+func (s upstreamScope) limits(msg *adminv1.Upstream) upstream.Limits {
 	l := msg.GetLimits()
 	out := upstream.Limits{
 		Requests:               s.limit("limits.requests", l.GetRequests(), maxLimit),
@@ -96,7 +96,7 @@ func (s *scope) limits(msg *adminv1.Upstream) upstream.Limits {
 
 // warnOfKeys warns of upstreams that choose an endpoint by what a TCP connection
 // does not have.
-func (s *scope) warnOfKeys(l *Listener) {
+func (s listenerScope) warnOfKeys(l *Listener) {
 	told := map[*liveUpstream]bool{}
 	warn := func(u *liveUpstream) {
 		h := u.hash()

@@ -108,13 +108,22 @@ func (c Compiler) compile(j *job) *Snapshot {
 }
 
 // A scope gathers what is wrong with one resource, by paths relative to it, and
-// decides what that means.
+// decides what that means. It resolves references to other resources, and checks what
+// several kinds have in common.
 type scope struct {
 	invalid.List
 	job      *job
 	ref      store.Ref
 	standing []invalid.Warning
 }
+
+// What compiles a resource of each kind, in its scope.
+type (
+	upstreamScope struct{ *scope }
+	listenerScope struct{ *scope }
+	routeScope    struct{ *scope }
+	materialScope struct{ *scope } // certificates and trust bundles
+)
 
 // notes is what is odd about a live object. It is kept with the object, to be
 // said again when the object is reused.

@@ -26,7 +26,7 @@ const (
 
 // dns checks where the endpoints of u come from, if that is DNS. Settings are the
 // TLS settings; nil: there is no TLS.
-func (s *scope) dns(u, prev *liveUpstream, settings *certs.ClientOptions, protocol l7.Protocol) *upstream.DNSOptions {
+func (s upstreamScope) dns(u, prev *liveUpstream, settings *certs.ClientOptions, protocol l7.Protocol) *upstream.DNSOptions {
 	d := u.msg.GetDns()
 	q := s.query(d)
 	refresh := s.duration("dns.refresh", d.GetRefresh())
@@ -66,7 +66,7 @@ func (s *scope) dns(u, prev *liveUpstream, settings *certs.ClientOptions, protoc
 }
 
 // query checks what is asked for.
-func (s *scope) query(d *adminv1.Dns) resolve.Query {
+func (s upstreamScope) query(d *adminv1.Dns) resolve.Query {
 	q := resolve.Query{
 		Host: strings.TrimSuffix(d.GetHostname(), "."), Rooted: strings.HasSuffix(d.GetHostname(), "."),
 		Port: uint16(d.GetPort()), SRV: strings.TrimSuffix(d.GetSrv(), "."),

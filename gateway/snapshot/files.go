@@ -110,7 +110,7 @@ func paths(files []file) []string {
 // readFiles returns the contents of files, all as they are at one moment, by
 // their fields. What is wrong is said of the field, in words that tell nothing
 // of the content.
-func (s *scope) readFiles(files []file) (map[invalid.Path][]byte, Digest) {
+func (s materialScope) readFiles(files []file) (map[invalid.Path][]byte, Digest) {
 	read := s.job.roots.ReadAll(paths(files)...)
 	contents := make(map[invalid.Path][]byte, len(files))
 	for i, f := range files {

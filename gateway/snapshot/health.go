@@ -28,7 +28,7 @@ const (
 )
 
 // healthCheck returns how the endpoints are asked whether they are well.
-func (s *scope) healthCheck(msg *adminv1.Upstream, p l7.Protocol) (o upstream.CheckOptions) {
+func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p l7.Protocol) (o upstream.CheckOptions) {
 	c := msg.GetHealthCheck()
 	if c == nil {
 		return o
@@ -74,7 +74,7 @@ func kindOf(msg *adminv1.Upstream) string {
 // tlsCheck returns what asks for a handshake: as TCP listeners make it, for they
 // offer no protocol of themselves, and so are let in by servers of every kind; but
 // where nothing but HTTP/2 will do, that is asked for.
-func (s *scope) tlsCheck(msg *adminv1.Upstream, p l7.Protocol) health.Ask {
+func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p l7.Protocol) health.Ask {
 	if msg.GetPlaintext() != nil {
 		s.Add("health_check.tls", "must be left out with plaintext: there is no TLS handshake; tcp checks that a connection can be made")
 	}
@@ -87,7 +87,7 @@ func (s *scope) tlsCheck(msg *adminv1.Upstream, p l7.Protocol) health.Ask {
 
 // namesForCheck sees to it that there is a name to ask for where that comes with
 // each connection: a check comes with none.
-func (s *scope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, mayHaveHost bool) {
+func (s upstreamScope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, mayHaveHost bool) {
 	t := msg.GetTls()
 	if t.GetServerNameSource() != adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
 		return
@@ -110,7 +110,7 @@ func (s *scope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, mayHaveHos
 }
 
 // httpCheck returns what asks by a request.
-func (s *scope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p l7.Protocol) health.Ask {
+func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p l7.Protocol) health.Ask {
 	at := invalid.Path("health_check.http")
 	o := health.HTTPOptions{
 		Path: c.GetPath(), Host: c.GetHost(), Method: c.GetMethod(), Contains: c.GetBodyContains(),
@@ -154,7 +154,7 @@ func (s *scope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p l7.Prot
 }
 
 // grpcCheck returns what asks by the gRPC health checking protocol.
-func (s *scope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p l7.Protocol) health.Ask {
+func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p l7.Protocol) health.Ask {
 	at := invalid.Path("health_check.grpc")
 	if p == l7.HTTP1 {
 		s.Add(at, "must be left out where http.protocol is HTTP_PROTOCOL_1_1: gRPC is HTTP/2")

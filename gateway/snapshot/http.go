@@ -9,7 +9,7 @@ import (
 )
 
 // httpOptions checks what only HTTP listeners have and puts it into the table.
-func (s *scope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
+func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	o := msg.GetHttp()
 	t.MaxHeaderBytes = int(o.GetMaxHeaderBytes())
 	if n := o.GetMaxHeaderBytes(); n != 0 && (n < 1024 || n > 1<<20) {
@@ -53,7 +53,7 @@ var certificateFields = map[adminv1.ClientCertificateFields]policy.ClientCertifi
 }
 
 // trustedProxies returns whose word on clients is taken; nil: nobody's.
-func (s *scope) trustedProxies(from []string) *cidr.Peers {
+func (s listenerScope) trustedProxies(from []string) *cidr.Peers {
 	const at = invalid.Path("http.trusted_proxies")
 	if len(from) == 0 {
 		return nil
@@ -69,7 +69,7 @@ func (s *scope) trustedProxies(from []string) *cidr.Peers {
 }
 
 // access returns which clients are served; nil: all.
-func (s *scope) access(a *adminv1.ClientAccess) *cidr.Access {
+func (s listenerScope) access(a *adminv1.ClientAccess) *cidr.Access {
 	set := func(p invalid.Path, texts []string) *cidr.Set {
 		if len(texts) == 0 {
 			return nil

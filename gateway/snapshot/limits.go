@@ -15,7 +15,7 @@ import (
 const maxCount = 1_000_000
 
 // tcpLimits gives a TCP listener's table its limits.
-func (s *scope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
+func (s listenerScope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
 	for _, f := range []struct {
 		name string
 		n    int32
@@ -31,7 +31,7 @@ func (s *scope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
 }
 
 // httpLimits gives an HTTP listener's table its limits.
-func (s *scope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *adminv1.HttpOptions) {
+func (s listenerScope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *adminv1.HttpOptions) {
 	t.MaxConnections = s.limit("limits.connections", msg.GetConnections(), maxCount)
 	t.MaxPerClient = s.limit("limits.connections_per_client", msg.GetConnectionsPerClient(), maxCount)
 	t.Limits = limit.Limits{

@@ -111,11 +111,11 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 		slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
 		next.tls = prev.tls
 	}
-	s.buildListener(next)
+	listenerScope{s}.buildListener(next)
 	return next
 }
 
-func (s *scope) buildListener(l *Listener) {
+func (s listenerScope) buildListener(l *Listener) {
 	msg := l.msg
 	if t := msg.GetTls(); t != nil {
 		s.buildServer(l, t)
@@ -176,7 +176,7 @@ func (u *liveUpstream) passes() bool { return u != nil && u.msg.GetPassthrough()
 // checkPeek sees to it that a listener some of whose connections are carried with
 // their own TLS reads what their clients ask for. Without TLS of its own it can
 // carry no others.
-func (s *scope) checkPeek(l *Listener) {
+func (s listenerScope) checkPeek(l *Listener) {
 	var others []string
 	passes := false
 	note := func(u *liveUpstream, what string) {
@@ -209,7 +209,7 @@ func (l *Listener) passes(sni string) bool { return l.peeks() && l.tcp.Passes(sn
 
 // proxies returns from whom PROXY protocol headers are taken; nil if clients
 // connect directly.
-func (s *scope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust {
+func (s listenerScope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust {
 	const at = invalid.Path("accept_proxy_protocol.trusted_sources")
 	if a == nil {
 		return nil
@@ -226,7 +226,7 @@ func (s *scope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust {
 
 // warnOfNames warns of upstreams that take their server name from the client's
 // SNI, where no client sends one.
-func (s *scope) warnOfNames(l *Listener) {
+func (s listenerScope) warnOfNames(l *Listener) {
 	if l.msg.GetTls() != nil {
 		return
 	}
@@ -243,7 +243,7 @@ func (s *scope) warnOfNames(l *Listener) {
 	}
 }
 
-func (s *scope) buildServer(l *Listener, t *adminv1.ServerTls) {
+func (s listenerScope) buildServer(l *Listener, t *adminv1.ServerTls) {
 	settings := s.tlsSettings(t)
 	if len(settings.alpn) == 0 && l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
 		settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers nothing but that

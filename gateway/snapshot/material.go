@@ -19,7 +19,7 @@ type certificate struct {
 }
 
 func (j *job) certificate(msg *adminv1.Certificate) *certificate {
-	s := j.scope(msg)
+	s := materialScope{j.scope(msg)}
 	prev := j.prev.certificates[msg.GetName()]
 	next := &certificate{msg: msg}
 	files := filesOf(msg)
@@ -63,7 +63,7 @@ const (
 
 // certificateSource returns what a certificate is parsed from, and where in the
 // message each part of it stands.
-func (s *scope) certificateSource(msg *adminv1.Certificate, read map[invalid.Path][]byte) (src certs.CertificateSource, at map[string]invalid.Path) {
+func (s materialScope) certificateSource(msg *adminv1.Certificate, read map[invalid.Path][]byte) (src certs.CertificateSource, at map[string]invalid.Path) {
 	switch from := msg.GetSource().(type) {
 	case *adminv1.Certificate_Pem:
 		at = map[string]invalid.Path{chainField: "pem.certificate_chain", keyField: "pem.private_key", passphraseField: "pem.passphrase"}
@@ -91,7 +91,7 @@ func trimLineBreak(b []byte) []byte {
 }
 
 // addCertificateFaults says faults at the fields that the parts came from.
-func (s *scope) addCertificateFaults(at map[string]invalid.Path, err error) {
+func (s materialScope) addCertificateFaults(at map[string]invalid.Path, err error) {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {
 		s.Add(at[chainField], "%v", err)
@@ -116,7 +116,7 @@ type bundle struct {
 }
 
 func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
-	s := j.scope(msg)
+	s := materialScope{j.scope(msg)}
 	prev := j.prev.bundles[msg.GetName()]
 	next := &bundle{msg: msg}
 	files := filesOf(msg)
@@ -142,7 +142,7 @@ func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
 }
 
 // trust parses a bundle. It returns nil if there are faults.
-func (s *scope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
+func (s materialScope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
 	src := certs.TrustSource{CRLs: s.crls(msg, read)}
 	switch from := msg.GetSource().(type) {
 	case *adminv1.TrustBundle_Pem:
@@ -178,7 +178,7 @@ func (s *scope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *c
 }
 
 // crls returns the revocation lists of a bundle.
-func (s *scope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []certs.CRLSource {
+func (s materialScope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []certs.CRLSource {
 	var out []certs.CRLSource
 	for i, c := range msg.GetCrls() {
 		switch from := c.GetSource().(type) {
@@ -195,7 +195,7 @@ func (s *scope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []c
 }
 
 // warnOfTrust says what is odd about a bundle, a little of it if there is much.
-func (s *scope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
+func (s materialScope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
 	said := 0
 	say := func(p invalid.Path, subject, warning string, code certs.Finding) {
 		if said++; said <= maxTrustWarnings {

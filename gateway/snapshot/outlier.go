@@ -25,7 +25,7 @@ const (
 
 // outliers returns which endpoints are left alone because of what traffic met with;
 // nil: none.
-func (s *scope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions {
+func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions {
 	d := msg.GetOutlierDetection()
 	if d == nil {
 		return nil
@@ -66,7 +66,7 @@ func (s *scope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions {
 }
 
 // errorRate puts into o which share of failures is too high.
-func (s *scope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstream.OutlierOptions) {
+func (s upstreamScope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstream.OutlierOptions) {
 	if r == nil {
 		return
 	}
@@ -98,7 +98,7 @@ var noHandshakes = []adminv1.Reason{
 }
 
 // handshakeReasons returns the reasons of handshakes that count.
-func (s *scope) handshakeReasons(msg *adminv1.Upstream, at invalid.Path, reasons []adminv1.Reason) (out []certs.Reason) {
+func (s upstreamScope) handshakeReasons(msg *adminv1.Upstream, at invalid.Path, reasons []adminv1.Reason) (out []certs.Reason) {
 	fromHost := msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 	for i, r := range reasons {
 		if !enum(r, adminv1.Reason_name) {

@@ -16,7 +16,7 @@ var method = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$")
 
 // retry checks when requests are tried again, and returns it as l7 takes it; nil
 // if f has no retries.
-func (s *scope) retry(f *adminv1.Forward) *l7.Retry {
+func (s routeScope) retry(f *adminv1.Forward) *l7.Retry {
 	msg := f.GetRetry()
 	if msg == nil {
 		return nil
@@ -90,7 +90,7 @@ var allConditions = []adminv1.RetryCondition{
 }
 
 // retryBudget returns an upstream's budget of retries; nil: the default.
-func (s *scope) retryBudget(msg *adminv1.RetryBudget) *upstream.RetryBudget {
+func (s upstreamScope) retryBudget(msg *adminv1.RetryBudget) *upstream.RetryBudget {
 	if msg == nil {
 		return nil
 	}

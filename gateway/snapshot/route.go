@@ -48,7 +48,7 @@ func (j *job) routes() map[string][]*liveRoute {
 			lr.upstreams = append(lr.upstreams, j.next.upstreams[w.GetName()])
 		}
 		if j.lenient || s.written() || j.prev.State().Get(s.ref.Kind, s.ref.Name) != r || j.partnersChanged(msg) {
-			s.checkRoute(msg)
+			routeScope{s}.checkRoute(msg)
 		}
 		all, scopes = append(all, lr), append(scopes, s)
 		for _, l := range msg.GetListeners() {
@@ -90,7 +90,7 @@ func (j *job) tableChanged(listener string, routes []*liveRoute) bool {
 	return prev == nil || !slices.EqualFunc(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
 }
 
-func (s *scope) checkRoute(msg *adminv1.Route) {
+func (s routeScope) checkRoute(msg *adminv1.Route) {
 	if len(msg.GetListeners()) == 0 {
 		s.Add("listeners", "must name at least one listener")
 	}
@@ -139,7 +139,7 @@ func (s *scope) checkRoute(msg *adminv1.Route) {
 }
 
 // checkTCPRoute refuses what has no meaning for bytes.
-func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
+func (s routeScope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	const tcp = "must be left out: listener %q is PROTOCOL_TCP"
 	m := msg.GetMatch()
 	if len(m.GetHosts()) > 0 && l.GetTls() == nil && len(s.passthroughs(msg)) == 0 {
@@ -162,7 +162,7 @@ func (s *scope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 }
 
 // checkHTTPRoute refuses what has no meaning for requests.
-func (s *scope) checkHTTPRoute(msg *adminv1.Route, l *adminv1.Listener) {
+func (s routeScope) checkHTTPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	for _, i := range s.passthroughs(msg) {
 		u := msg.GetForward().GetUpstreams()[i]
 		s.Add(invalid.Path("forward.upstreams").Index(i).Field("name"), "is %q, which is passthrough: it takes connections as they are, and listener %q is PROTOCOL_HTTP", u.GetName(), l.GetName())
@@ -171,7 +171,7 @@ func (s *scope) checkHTTPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 
 // passthroughs returns which of the upstreams that a route forwards to take the
 // client's own TLS.
-func (s *scope) passthroughs(msg *adminv1.Route) (indices []int) {
+func (s routeScope) passthroughs(msg *adminv1.Route) (indices []int) {
 	for i, w := range msg.GetForward().GetUpstreams() {
 		u, ok := s.job.state.Get(adminv1.Kind_KIND_UPSTREAM, w.GetName()).(*adminv1.Upstream)
 		if ok && u.GetPassthrough() != nil {
@@ -181,7 +181,7 @@ func (s *scope) passthroughs(msg *adminv1.Route) (indices []int) {
 	return indices
 }
 
-func (s *scope) checkForward(f *adminv1.Forward) {
+func (s routeScope) checkForward(f *adminv1.Forward) {
 	if len(f.GetUpstreams()) == 0 {
 		s.Add("forward.upstreams", "must name at least one upstream")
 	}
@@ -209,7 +209,7 @@ var redirectCodes = []int32{301, 302, 303, 307, 308}
 
 var redirectHost = regexp.MustCompile(`^[^/?#@\s\\]+$`)
 
-func (s *scope) checkRedirect(r *adminv1.Redirect) {
+func (s routeScope) checkRedirect(r *adminv1.Redirect) {
 	if c := r.GetCode(); c != 0 && !slices.Contains(redirectCodes, c) {
 		s.Add("redirect.code", "is %d; it must be 301, 302, 303, 307 or 308", c)
 	}
@@ -229,7 +229,7 @@ func (s *scope) checkRedirect(r *adminv1.Redirect) {
 	}
 }
 
-func (s *scope) checkRespond(r *adminv1.Respond) {
+func (s routeScope) checkRespond(r *adminv1.Respond) {
 	if c := r.GetCode(); c != 0 && (c < 200 || c > 599) {
 		s.Add("respond.code", "is %d; it must be from 200 to 599", c)
 	} else if (c == http.StatusNoContent || c == http.StatusNotModified) && r.GetBody() != "" {
@@ -245,7 +245,7 @@ func (s *scope) checkRespond(r *adminv1.Respond) {
 
 // rewrite checks how a route changes paths and returns it as l7 takes it; nil: it
 // does not.
-func (s *scope) rewrite(msg *adminv1.Route) *route.Rewrite {
+func (s routeScope) rewrite(msg *adminv1.Route) *route.Rewrite {
 	const at = invalid.Path("forward.rewrite")
 	r := msg.GetForward().GetRewrite()
 	if r == nil {
@@ -289,7 +289,7 @@ func (s *scope) rewrite(msg *adminv1.Route) *route.Rewrite {
 
 // headerRules checks header rules, of requests or of responses, and returns them
 // as l7 takes them.
-func (s *scope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response bool) policy.HeaderRules {
+func (s routeScope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response bool) policy.HeaderRules {
 	check := func(at invalid.Path, err error) {
 		if err != nil {
 			s.Add(at, "%v", err)
@@ -374,7 +374,7 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 }
 
 // tcpRoutes returns a TCP listener's table; nil if it has no routes.
-func (s *scope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
+func (s listenerScope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 	rules := make([]route.Rule[*l4.Target], 0, len(l.uses.routes))
 	for _, r := range l.uses.routes {
 		rules = append(rules, rule(r.msg, &l4.Target{
@@ -384,16 +384,16 @@ func (s *scope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 			Passthrough: r.passes(),
 		}))
 	}
-	return table(s, rules)
+	return table(s.scope, rules)
 }
 
 // httpRoutes returns an HTTP listener's table, as tcpRoutes.
-func (s *scope) httpRoutes(l *Listener) *route.Table[*l7.Action] {
+func (s listenerScope) httpRoutes(l *Listener) *route.Table[*l7.Action] {
 	rules := make([]route.Rule[*l7.Action], 0, len(l.uses.routes))
 	for _, r := range l.uses.routes {
 		rules = append(rules, rule(r.msg, s.job.action(r)))
 	}
-	return table(s, rules)
+	return table(s.scope, rules)
 }
 
 func table[T any](s *scope, rules []route.Rule[T]) *route.Table[T] {
@@ -421,7 +421,7 @@ func split[T any](r *liveRoute, live func(*liveUpstream) T) []upstream.Weighted[
 
 // action returns what a checked route does.
 func (j *job) action(r *liveRoute) *l7.Action {
-	s := j.scope(r.msg) // its faults are known already
+	s := routeScope{j.scope(r.msg)} // its faults are known already
 	a := &l7.Action{
 		Route:           r.msg.GetName(),
 		RequestHeaders:  s.headerRules("request_headers", r.msg.GetRequestHeaders(), false),

@@ -54,7 +54,7 @@ func (u upstreamUses) equal(v upstreamUses) bool {
 }
 
 func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
-	s := j.scope(msg)
+	s := upstreamScope{j.scope(msg)}
 	prev := j.prev.upstreams[msg.GetName()]
 	next := &liveUpstream{msg: msg, tracker: upstream.NewTracker(), times: new(upstream.Latencies), clients: map[string]endpointClients{}}
 	if prev != nil {
@@ -92,7 +92,7 @@ func overTLS(msg *adminv1.Upstream) bool {
 
 // checkPassthrough refuses what has no meaning where the client's TLS is carried as
 // it is: nothing is known of it but the name that the client asks for.
-func (s *scope) checkPassthrough(msg *adminv1.Upstream) {
+func (s upstreamScope) checkPassthrough(msg *adminv1.Upstream) {
 	if msg.GetPassthrough() == nil {
 		return
 	}
@@ -109,7 +109,7 @@ func (s *scope) checkPassthrough(msg *adminv1.Upstream) {
 	}
 }
 
-func (s *scope) buildUpstream(u, prev *liveUpstream) {
+func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	msg := u.msg
 	o := upstream.Options{
 		Name:             msg.GetName(),
@@ -200,7 +200,7 @@ func (s *scope) buildUpstream(u, prev *liveUpstream) {
 }
 
 // warm returns how many connections are kept ready, and for how long.
-func (s *scope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Duration) (n int, age time.Duration) {
+func (s upstreamScope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Duration) (n int, age time.Duration) {
 	n = s.limit("pool.warm", msg.GetPool().GetWarm(), 1000)
 	if n == 0 {
 		return 0, 0
@@ -242,7 +242,7 @@ var httpProtocols = map[adminv1.HttpProtocol]l7.Protocol{
 }
 
 // names checks which names are sent and verified.
-func (s *scope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
+func (s upstreamScope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
 	var err error
 	if o.SubjectAltNames, err = certs.ParseSANs(t.GetSubjectAltNames()); err != nil {
 		s.addFaults("tls.subject_alt_names", err)
@@ -282,7 +282,7 @@ func alpn(p l7.Protocol) []string {
 }
 
 // clientOptions returns the TLS settings that all endpoints share.
-func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
+func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 	t := u.msg.GetTls() // nil: every default
 	settings := s.tlsSettings(t)
 	o := &certs.ClientOptions{
@@ -342,7 +342,7 @@ func (s *scope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 }
 
 // clients returns the TLS of one endpoint, in place of what it had before.
-func (s *scope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol l7.Protocol, before endpointClients) (c endpointClients) {
+func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol l7.Protocol, before endpointClients) (c endpointClients) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host
 	}
