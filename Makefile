@@ -55,9 +55,10 @@ build: ## Build the static release binary, bin/drawbridge
 test: unit e2e ## Run every test: unit tests, then e2e
 
 .PHONY: unit
-unit: ## Run the unit tests under the race detector
+unit: ## Run the unit tests under the race detector, and those of allocations without
 	$(GO) test -race $(PACKAGES)
 	$(GO) -C bench test -race ./...
+	$(GO) test -run Alloc $$(grep -rl --include='*_test.go' 'alloctest\.Want' bridge | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
 .PHONY: e2e
 e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) ## Run the built binary against real servers

@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"certs/certstest": {"certs", "certs/pki"},
 
 	"bridge/resolve/dnstest": {},
+	"bridge/alloctest":       {},
 
 	"bridge/cidr":        {},
 	"bridge/route":       {},
@@ -84,7 +85,7 @@ var onlyIn = map[string][]string{
 	"github.com/spf13":      {"cmd/drawbridge"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest"},
 	"github.com/prometheus": {"gateway"},
-	"testing":               {"certs/certstest", "bridge/resolve/dnstest"},
+	"testing":               {"certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest"},
 }
 
 func TestImportsRunDownward(t *testing.T) {
@@ -117,7 +118,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest"}
+var testHelpers = []string{"bridge/alloctest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest"}
 
 type listedPackage struct {
 	ImportPath                         string

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
 func TestEachDurationIsInTheFirstBucketWhoseBoundItDoesNotPass(t *testing.T) {
@@ -63,9 +65,7 @@ func TestWhatIsObservedIsCounted(t *testing.T) {
 
 func TestNothingIsAllocated(t *testing.T) {
 	var h Histogram
-	if n := testing.AllocsPerRun(100, func() { h.Observe(time.Second) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	alloctest.Want(t, "Observe", 0, func() { h.Observe(time.Second) })
 }
 
 func BenchmarkObserve(b *testing.B) {

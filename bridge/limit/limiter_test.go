@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
 var (
@@ -256,15 +258,13 @@ func TestLimitsCostNoAllocation(t *testing.T) {
 	l, limits, now := New(), Limits{AtOnce: 1 << 30, AtOncePerClient: 1 << 30, Rate: Rate{Count: 1, Burst: 1 << 30}, RatePerClient: Rate{Count: 1, Burst: 1 << 30}}, time.Now()
 	var p Pass
 	l.Enter(&p, alice, now, &limits)
-	if n := testing.AllocsPerRun(1000, func() {
+	alloctest.Want(t, "Enter and Leave", 0, func() {
 		var p Pass
 		if l.Enter(&p, alice, now, &limits).Kind != None {
 			t.Fatal("refused")
 		}
 		p.Leave()
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	})
 	p.Leave()
 }
 

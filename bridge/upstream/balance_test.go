@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -354,7 +355,7 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 			o.Limits = limits
 			u := upstream.New(o)
 			turn, n := new(upstream.Turn), 0
-			if got := testing.AllocsPerRun(1000, func() {
+			alloctest.Want(t, p.name, 0, func() {
 				n++
 				turn.Begin(u, upstream.Key{Hash: uint64(n) << 48, Known: true})
 				for range 9 { // the ninth is where it is
@@ -363,9 +364,7 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 					}
 				}
 				turn.End()
-			}); got != 0 {
-				t.Errorf("%s: %v allocations", p.name, got)
-			}
+			})
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"fmt"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -41,8 +43,6 @@ func TestHashingDoesNotAllocate(t *testing.T) {
 		if !x.HashKey(h).Known {
 			t.Errorf("%+v: no key", h)
 		}
-		if n := testing.AllocsPerRun(100, func() { x.HashKey(h) }); n != 0 {
-			t.Errorf("%+v: %v allocations", h, n)
-		}
+		alloctest.Want(t, fmt.Sprintf("%+v", h), 0, func() { x.HashKey(h) })
 	}
 }

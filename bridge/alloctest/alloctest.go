@@ -1,0 +1,31 @@
+// Package alloctest counts what a function allocates, for tests.
+package alloctest
+
+import (
+	"math"
+	"runtime/debug"
+	"testing"
+)
+
+// Want fails t unless calls of f, which is what, allocate no more than most on
+// average. Under the race detector, where a sync.Pool drops what it is given at random,
+// and with coverage it only calls f.
+//
+// The count is that of the whole process. The collector, which empties pools, does not
+// run meanwhile, and the least of several counts is taken, so that another goroutine
+// does not add to it.
+func Want(t testing.TB, what string, most float64, f func()) {
+	t.Helper()
+	if race || testing.CoverMode() != "" {
+		f()
+		return
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	least := math.Inf(1)
+	for range 5 {
+		if least = min(least, testing.AllocsPerRun(200, f)); least <= most {
+			return
+		}
+	}
+	t.Errorf("%s allocates %v times, want %v at most", what, least, most)
+}
