@@ -87,7 +87,7 @@ func (c *ClientConn) Room() int {
 }
 
 func (c *ClientConn) roomLocked() int {
-	if c.err != nil || c.out.err != nil || c.retired {
+	if c.err != nil || c.out.err != nil || c.retired || c.live.suspect {
 		return 0
 	}
 	return min(c.o.MaxStreams, c.peer.maxStreams) - c.open
@@ -174,6 +174,7 @@ type ClientStream struct {
 	answered bool               // the final head has come
 	isHead   bool               // the request is a HEAD
 	head     token              // the request's
+	sentAt   int64              // when it was put in the outbox
 	done     bool
 }
 
@@ -183,7 +184,6 @@ func (s *ClientStream) Connects() bool {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer s.unblockedLocked()
 	for !c.in.settled.Load() && c.err == nil && s.err == nil {
 		c.out.room.join(&s.stream)
 		s.waitLocked()
@@ -232,7 +232,7 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 	c.streams[s.id] = &s.stream
 	c.encoder.request(r, end)
 	s.head = c.out.block(s.id, c.encoder.buf.b, end)
-	s.latest = s.head
+	s.latest, s.sentAt = s.head, c.now()
 	if end {
 		s.sentLocked()
 		return nil
@@ -315,6 +315,7 @@ func (s *ClientStream) Done() {
 	if s.recvEnd {
 		code = h2.ErrCodeNo // all is answered; the rest of the request is of no use
 	}
+	s.suspectLocked()
 	s.resetLocked(code, errOver)
 	s.overLocked(errOver)
 	c.mu.Unlock()

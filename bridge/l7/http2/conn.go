@@ -14,19 +14,17 @@ import (
 )
 
 const (
-	maxFrame      = 16 << 10        // the largest payload that either side sends (RFC 9113, section 4.2)
-	maxWindow     = 1<<31 - 1       // section 6.9.1
-	firstWindow   = 65535           // section 6.9.2; of each stream, to begin with
-	largestWindow = 1 << 20         // what a stream's grows to, if its reader keeps up
-	maxGrowth     = 4 << 20         // by how much a connection's streams may have grown, together
-	connWindow    = 16 << 20        // the connection's
-	presumed      = 100             // streams that a server is thought to allow before it says
-	remembered    = 64              // streams that were reset, of which more may still come
-	lingerTime    = time.Second / 2 // for the peer to read why it was shown the door
-	lastWriteTime = time.Second     // for the last that is sent
-	lastReadTime  = time.Second     // for the last that is read of a peer that takes no more
-	headerTable   = 4096            // HPACK's dynamic tables
-	maxContinued  = 64              // CONTINUATION frames of one block
+	maxFrame      = 16 << 10    // the largest payload that either side sends (RFC 9113, section 4.2)
+	maxWindow     = 1<<31 - 1   // section 6.9.1
+	firstWindow   = 65535       // section 6.9.2; of each stream, to begin with
+	largestWindow = 1 << 20     // what a stream's grows to, if its reader keeps up
+	maxGrowth     = 4 << 20     // by how much a connection's streams may have grown, together
+	connWindow    = 16 << 20    // the connection's
+	presumed      = 100         // streams that a server is thought to allow before it says
+	remembered    = 64          // streams that were reset, of which more may still come
+	lastReadTime  = time.Second // for the last that is read of a peer that takes no more
+	headerTable   = 4096        // HPACK's dynamic tables
+	maxContinued  = 64          // CONTINUATION frames of one block
 )
 
 // longAgo is a deadline that has passed.
@@ -62,8 +60,9 @@ type conn struct {
 	peer       peerSettings
 
 	grown     int   // by how much streams' windows have grown
-	blocked   int   // streams with a Write that waits
-	pinged    int64 // when; 0: never
+	blocked   int   // streams that wait for the peer to open their window
+	shutSince int64 // since when streams wait for the connection's window; 0: none does
+	live      liveness
 	idleSince int64
 	calm      calm
 	abuse     abuse
@@ -93,6 +92,7 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.in.disturbed = c.disturbed
 	c.out.init(nc, &c.mu, &c.workers, c.now)
 	c.out.failed, c.out.tell, c.out.panicked = c.unwritableLocked, c.tell, c.panicked
+	c.live.delivers, _ = nc.(deliverer)
 	c.encoder = newEncoder()
 	c.sendWindow = firstWindow
 	c.peer = peerSettings{maxStreams: presumed, window: firstWindow, maxHeaderBytes: 1 << 62}
@@ -232,27 +232,6 @@ func (c *conn) tell(gone []ended) {
 	}
 }
 
-// close sends what is left and closes the connection.
-func (c *conn) close(err *Error) {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTime))
-	c.out.close()
-	c.timer.Stop()
-	if c.server != nil && err.mayBeTold() {
-		// Were it closed with bytes unread, the peer would hear of a reset and
-		// might never read the GOAWAY.
-		if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
-			_ = h.CloseWrite()
-		}
-		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-		_ = c.in.discard(256 << 10)
-	}
-	c.nc.Close()
-	c.in.release()
-	if c.client != nil {
-		c.client.changed()
-	}
-}
-
 // tickPeriodLocked returns when tick is to run next. c.mu is held.
 func (c *conn) tickPeriodLocked() time.Duration {
 	shortest := min(c.o.HeaderTimeout, c.o.IdleTimeout, c.o.StallTimeout, c.o.PingInterval, c.o.PingTimeout)
@@ -296,38 +275,29 @@ func (c *conn) look() (gone []ended, dead error) {
 	c.timer.Reset(c.tickPeriodLocked())
 	if c.err == nil {
 		gone, dead = c.tickLocked(c.now())
+	} else {
+		c.endStalledWriteLocked(c.now())
 	}
 	return gone, dead
 }
 
 func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 	past := func(since int64, d time.Duration) bool { return now-since > int64(d) }
-	begun, last := c.in.begun.Load(), c.in.last.Load()
+	if dead = c.liveLocked(now); dead != nil {
+		return nil, dead
+	}
 	c.shedLocked(now)
-	patience := c.o.HeaderTimeout
-	if c.in.inData.Load() {
-		patience = c.o.StallTimeout
+	begun, patience := c.in.begun.Load(), c.o.HeaderTimeout
+	if begun != 0 && c.in.inData.Load() {
+		begun, patience = max(begun, c.in.last.Load()), c.o.StallTimeout // each byte of a body counts
 	}
 	switch {
-	case c.out.writing != 0 && past(c.out.writing, c.o.StallTimeout):
-		return nil, errStalled
-	case c.pinged > last && past(c.pinged, c.o.PingTimeout):
-		return nil, errDead
 	case !c.in.settled.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, patience):
 		return c.failLocked(broken(h2.ErrCodeNo, "what it began did not come in time")), nil
-	case c.idleLocked() && past(c.idleSince, c.o.IdleTimeout):
+	case c.finishedLocked(now):
 		return c.failLocked(&Error{Err: errIdle}), nil
-	case c.pinged <= last && c.out.writing == 0 && past(max(last, c.out.lastWrite), c.o.PingInterval):
-		c.pinged = now
-		c.out.ping([8]byte{})
 	}
-	if c.blocked > 0 {
-		for _, s := range c.streams {
-			if s.blockedSince != 0 && past(s.blockedSince, c.o.StallTimeout) {
-				gone = append(gone, s.resetLocked(h2.ErrCodeCancel, &Error{Code: h2.ErrCodeCancel, Reason: "the peer kept its window shut for too long"}))
-			}
-		}
-	}
+	gone = c.stalledLocked(now)
 	if c.server != nil {
 		return append(gone, c.server.tickLocked(now)...), nil
 	}

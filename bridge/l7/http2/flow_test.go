@@ -307,33 +307,38 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A window that is opened by a byte at a time holds a stream no longer than
-// Options.StallTimeout, and no other one.
+// A window that stays shut holds a stream no longer than Options.StallTimeout, be it
+// the stream's or the connection's.
 func TestAPeerThatKeepsItsWindowShutIsReset(t *testing.T) {
-	wrote := make(chan error, 1)
-	nc, _ := serve(t, Options{StallTimeout: 100e6}, func(s *ServerStream) {
-		_ = s.Respond(ok(), false)
-		wrote <- s.Write(make([]byte, 10<<20))
-	})
-	r := newRaw(t, nc)
-	r.preface()
-	r.must(r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 1}))
-	r.headers(1, true, simple...)
-	for {
-		f, err := r.next()
-		r.must(err)
-		if _, ok := f.(*h2.DataFrame); ok {
-			_ = r.WriteWindowUpdate(1, 1)
-		}
-		if rst, ok := f.(*h2.RSTStreamFrame); ok {
-			if rst.ErrCode != h2.ErrCodeCancel {
-				t.Errorf("%v", rst)
+	for _, which := range []string{"stream", "connection"} {
+		t.Run(which, func(t *testing.T) {
+			wrote := make(chan error, 1)
+			nc, _ := serve(t, Options{StallTimeout: 100e6}, func(s *ServerStream) {
+				_ = s.Respond(ok(), false)
+				wrote <- s.Write(make([]byte, 10<<20))
+			})
+			r := newRaw(t, nc)
+			r.preface()
+			if which == "stream" {
+				r.must(r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 1}))
+			} else {
+				r.must(r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 1 << 20}))
 			}
-			break
-		}
-	}
-	var e *Error
-	if err := <-wrote; !errors.As(err, &e) || e.Connection {
-		t.Errorf("%v", err)
+			r.headers(1, true, simple...)
+			for {
+				f, err := r.next()
+				r.must(err)
+				if rst, ok := f.(*h2.RSTStreamFrame); ok {
+					if rst.ErrCode != h2.ErrCodeCancel {
+						t.Errorf("%v", rst)
+					}
+					break
+				}
+			}
+			var e *Error
+			if err := <-wrote; !errors.As(err, &e) || e.Connection {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }

@@ -74,9 +74,10 @@ func cut(block []byte) (first, rest []byte) {
 }
 
 // reply puts in a frame that is neither a head nor part of a body.
-func (o *outbox) reply(kind h2.FrameType, flags byte, id uint32, payload ...byte) {
-	if _, ok := o.start(kind, flags, id, len(payload)); !ok {
-		return
+func (o *outbox) reply(kind h2.FrameType, flags byte, id uint32, payload ...byte) token {
+	t, ok := o.start(kind, flags, id, len(payload))
+	if !ok {
+		return t
 	}
 	o.buf = append(o.buf, payload...)
 	o.replies += frameHeader + len(payload)
@@ -84,6 +85,7 @@ func (o *outbox) reply(kind h2.FrameType, flags byte, id uint32, payload ...byte
 		o.crowded.Store(true)
 	}
 	o.kick()
+	return t
 }
 
 func (o *outbox) windowUpdate(id uint32, n int) {
@@ -94,9 +96,9 @@ func (o *outbox) reset(id uint32, code h2.ErrCode) {
 	o.reply(h2.FrameRSTStream, 0, id, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
 }
 
-func (o *outbox) ping(data [8]byte)    { o.reply(h2.FramePing, 0, 0, data[:]...) }
-func (o *outbox) pingAck(data [8]byte) { o.reply(h2.FramePing, flagAck, 0, data[:]...) }
-func (o *outbox) settingsAck()         { o.reply(h2.FrameSettings, flagAck, 0) }
+func (o *outbox) ping(data [8]byte) token { return o.reply(h2.FramePing, 0, 0, data[:]...) }
+func (o *outbox) pingAck(data [8]byte)    { o.reply(h2.FramePing, flagAck, 0, data[:]...) }
+func (o *outbox) settingsAck()            { o.reply(h2.FrameSettings, flagAck, 0) }
 
 func (o *outbox) goAway(last uint32, code h2.ErrCode, reason string) {
 	var p []byte

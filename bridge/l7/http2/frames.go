@@ -194,6 +194,9 @@ func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
 			return outcome{end: broken(h2.ErrCodeFlowControl, "a window that is too large")}
 		}
+		if c.sendWindow > 0 {
+			c.shutSince = 0
+		}
 		c.out.turn.wake()
 		return outcome{}
 	}
@@ -209,6 +212,14 @@ func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 }
 
 func (c *conn) onPing(f *h2.PingFrame) *Error {
+	cleared, end := c.takePing(f)
+	if cleared && c.client != nil {
+		c.client.changed() // it has room again
+	}
+	return end
+}
+
+func (c *conn) takePing(f *h2.PingFrame) (cleared bool, end *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -216,6 +227,8 @@ func (c *conn) onPing(f *h2.PingFrame) *Error {
 		c.out.pingAck(f.Data)
 	case c.server != nil && f.Data == drainPing:
 		c.server.goAwayLocked()
+	default:
+		cleared = c.pongLocked(f.Data)
 	}
-	return c.abuse.spend(framesAccount, connFrameCosts[h2.FramePing])
+	return cleared, c.abuse.spend(framesAccount, connFrameCosts[h2.FramePing])
 }

@@ -56,14 +56,15 @@ type outbox struct {
 	turn turns // streams that wait for their turn to send a frame of a body
 	room turns // streams that wait for room for a head or trailer
 
-	err       error // why nothing is sent any more; nil: it is
-	ending    bool  // the connection is ending: the reader must not be held up
-	closed    bool  // nothing is put in any more
-	sending   bool  // the goroutine that writes runs, or is about to
-	changed   sync.Cond
-	sendFunc  func() // o.send
-	writing   int64  // since when a write has been under way; 0: none is
-	lastWrite int64  // when the latest write returned
+	err      error // why nothing is sent any more; nil: it is
+	ending   bool  // the connection is ending: the reader must not be held up
+	closed   bool  // nothing is put in any more
+	sending  bool  // the goroutine that writes runs, or is about to
+	changed  sync.Cond
+	sendFunc func() // o.send
+	writing  int64  // since when a write has been under way; 0: none is
+	bulky    bool   // what is being written has heads or bodies
+	lastBulk int64  // when the latest write of such returned
 }
 
 // A token names a frame in an outbox. The zero token names none.
@@ -158,7 +159,10 @@ func (o *outbox) next(written []byte, err error) (p []byte, gone []ended) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if written != nil {
-		o.writing, o.lastWrite = 0, o.clock()
+		o.writing = 0
+		if o.bulky {
+			o.lastBulk = o.clock()
+		}
 		o.spare = written[:0]
 	}
 	if err != nil && o.err == nil {
@@ -170,6 +174,7 @@ func (o *outbox) next(written []byte, err error) (p []byte, gone []ended) {
 	}
 	p = o.buf
 	o.buf, o.spare = o.spare[:0], nil
+	o.bulky = o.bulk > 0
 	o.emptied()
 	o.begun = true
 	o.writing = max(o.clock(), 1)

@@ -156,6 +156,18 @@ func (b *reader) discard(n int) error {
 	return nil
 }
 
+// drop reads once, and forgets up to n bytes of what is here then.
+func (b *reader) drop(n int) (int, error) {
+	if b.r == b.w {
+		if err := b.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n = min(n, b.buffered())
+	b.r += n
+	return n, nil
+}
+
 // frameEnded says that what began has arrived whole.
 func (b *reader) frameEnded() {
 	b.inFrame = false

@@ -126,7 +126,6 @@ func (s *stream) Write(p []byte) error {
 	if s.sendLeft >= 0 && int64(len(p)) > s.sendLeft && s.err == nil {
 		return s.brokenLengthLocked()
 	}
-	defer s.unblockedLocked()
 	for len(p) > 0 {
 		if err := s.awaitTurnLocked(); err != nil {
 			return err
@@ -159,32 +158,40 @@ func (s *stream) Roomy() bool {
 }
 
 // awaitTurnLocked waits until a frame of the body may be sent. Streams that are
-// not held up by their own window take turns, a frame each.
+// not held up by their own window take turns, a frame each. A time limit counts
+// only while the peer keeps a window shut, and from the last byte that it let
+// through: waiting for others to be served costs a stream nothing.
 func (s *stream) awaitTurnLocked() error {
 	c := s.c
+	defer s.blockLocked(false)
 	for {
+		shut := s.sendWindow <= 0
 		switch {
 		case s.sendErrLocked() != nil:
 			s.leaveTurns()
 			c.out.turn.wake()
 			return s.sendErrLocked()
-		case s.sendWindow <= 0:
+		case shut:
 			s.leaveTurns()
 			c.out.turn.wake()
 		case c.out.full() || c.sendWindow <= 0 || c.out.turn.head != nil && c.out.turn.head != s:
+			if c.sendWindow <= 0 && (c.shutSince == 0 || c.out.turn.head == nil) {
+				c.shutSince = max(c.now(), 1)
+			}
 			c.out.turn.join(s)
 		default:
 			s.leaveTurns()
 			return nil
 		}
-		s.waitLocked()
+		s.blockLocked(shut)
+		c.out.kick()
+		s.writable.Wait()
 	}
 }
 
 // awaitRoomLocked waits until a head or trailer may be sent.
 func (s *stream) awaitRoomLocked() error {
 	c := s.c
-	defer s.unblockedLocked()
 	for {
 		switch {
 		case s.sendErrLocked() != nil:
@@ -201,19 +208,40 @@ func (s *stream) awaitRoomLocked() error {
 }
 
 func (s *stream) waitLocked() {
-	if s.blockedSince == 0 {
-		s.blockedSince = max(s.c.now(), 1)
-		s.c.blocked++
-	}
 	s.c.out.kick()
 	s.writable.Wait()
 }
 
-func (s *stream) unblockedLocked() {
-	if s.blockedSince != 0 {
+// blockLocked says whether the stream waits for the peer to open its window.
+func (s *stream) blockLocked(blocked bool) {
+	switch {
+	case blocked && s.blockedSince == 0:
+		s.blockedSince = max(s.c.now(), 1)
+		s.c.blocked++
+	case !blocked && s.blockedSince != 0:
 		s.blockedSince = 0
 		s.c.blocked--
 	}
+}
+
+// stalledLocked resets the streams whose peer has kept a window shut for too long,
+// their own or the connection's. c.mu is held.
+func (c *conn) stalledLocked(now int64) (gone []ended) {
+	past := func(since int64) bool { return since != 0 && now-since > int64(c.o.StallTimeout) }
+	shut := past(c.shutSince)
+	if c.blocked == 0 && !shut {
+		return nil
+	}
+	for _, s := range c.streams {
+		if past(s.blockedSince) || shut && s.waitsIn == &c.out.turn {
+			why := &Error{Code: h2.ErrCodeCancel, Reason: "the peer kept its window shut for too long"}
+			gone = append(gone, s.resetLocked(why.Code, why))
+		}
+	}
+	if shut {
+		c.shutSince = 0
+	}
+	return gone
 }
 
 // sendErrLocked returns why nothing more can be sent; nil: it can.
@@ -354,6 +382,9 @@ func (s *stream) Abort(cause error) {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
+	if s.client != nil {
+		s.client.suspectLocked()
+	}
 	s.resetLocked(codeOf(cause, s.server != nil), cause)
 	s.overLocked(cause)
 }

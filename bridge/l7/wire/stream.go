@@ -55,6 +55,9 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Delivered tells how the peer takes what was written, as the socket's does.
+func (s *Stream) Delivered() (progress uint64, waiting int) { return s.sock.Delivered() }
+
 // CloseWrite ends the stream towards the peer.
 func (s *Stream) CloseWrite() error {
 	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {

@@ -1,0 +1,14 @@
+package socket
+
+import "golang.org/x/sys/unix"
+
+func delivered(fd int) (progress uint64, waiting int) {
+	waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0, 0
+	}
+	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+		return info.Bytes_acked, waiting
+	}
+	return uint64(waiting), waiting // a unix-domain socket
+}
