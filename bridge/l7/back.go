@@ -54,7 +54,8 @@ type Back struct {
 	options BackOptions
 
 	endpoints endpointPools
-	hosts     *hostPools // nil unless each host or client has pools of its own: then there are none else
+	hosts     *hostPools // pools for one host, or one client's connection
+	perHost   bool       // no others are used
 
 	// What connections use again.
 	buffers  socket.Pool
@@ -68,34 +69,50 @@ func NewBack(o BackOptions) *Back {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	b := &Back{options: o}
+	b := &Back{options: o, perHost: o.Upstream.FromHost() || o.Upstream.Announces()}
+	b.endpoints.back, b.hosts = b, newHostPools(b)
 	o.Upstream.SetEvictIdle(b.letGo)
-	if o.Upstream.FromHost() || o.Upstream.Announces() {
-		b.hosts = newHostPools(b)
-		o.Upstream.NotifyLeft(b.hosts.leave)
-		return b
-	}
-	b.endpoints.back = b
-	o.Upstream.NotifyLeft(b.endpoints.leave)
+	o.Upstream.NotifyLeft(func(e *upstream.Endpoint) {
+		b.hosts.leave(e)
+		b.endpoints.leave(e)
+	})
 	return b
 }
 
 // Retire closes idle connections, and lets each other one be closed after the
 // requests it carries. A request that still comes is served.
 func (b *Back) Retire() {
-	if b.hosts != nil {
-		b.hosts.retire()
-		return
-	}
+	b.hosts.retire()
 	b.endpoints.retire()
 }
 
 // pool returns the connections to an endpoint for a request's host, which came
 // over c.
 func (b *Back) pool(e *upstream.Endpoint, host string, c *conn) *pool {
-	if b.hosts == nil {
+	if !b.perHost {
 		return b.endpoints.pool(e)
 	}
+	return b.hosts.pool(b.key(e, host, c))
+}
+
+// privatePool returns the connections to an endpoint that belong to c alone.
+func (b *Back) privatePool(e *upstream.Endpoint, host string, c *conn) *pool {
+	key := b.key(e, host, c)
+	key.client, key.private = c, true
+	return b.hosts.pool(key)
+}
+
+// singlePool returns a pool for one request, which keeps no connection.
+func (b *Back) singlePool(e *upstream.Endpoint, host string, c *conn) *pool {
+	key := b.key(e, host, c)
+	key.private = true
+	p := b.newPool(key)
+	p.retired = true
+	return p
+}
+
+// key says which connections to an endpoint a request for a host can use.
+func (b *Back) key(e *upstream.Endpoint, host string, c *conn) hostPool {
 	key := hostPool{endpoint: e}
 	if b.options.Upstream.FromHost() {
 		key.host = host
@@ -103,7 +120,7 @@ func (b *Back) pool(e *upstream.Endpoint, host string, c *conn) *pool {
 	if b.options.Upstream.Announces() {
 		key.client = c
 	}
-	return b.hosts.pool(key)
+	return key
 }
 
 func (b *Back) scheme() string {

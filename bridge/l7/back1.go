@@ -24,6 +24,8 @@ type conn1 struct {
 	out  wire.Writer
 	made time.Time // when it was connected
 
+	login bool // its peer has asked for one: see login.go
+
 	making *making // as of carry
 
 	// Guarded by pool.mu.
@@ -226,7 +228,7 @@ func (c *conn1) Abort(error) {
 // Done is the back's.
 func (c *conn1) Done() {
 	clean := c.sent && c.final && c.body.Ended() && c.body.Err() == nil && !c.response.Close &&
-		!c.aborted.Load() && c.out.Err() == nil && len(c.in.Unread()) == 0
+		!c.aborted.Load() && c.out.Err() == nil && len(c.in.Unread()) == 0 && (!c.login || c.pool.private)
 	c.body.Free(&c.pool.back.decoders)
 	c.response = http1.Response{}
 	c.in.Release()

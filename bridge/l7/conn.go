@@ -48,7 +48,8 @@ type conn struct {
 	gone func(cause error) // called when the client has gone; nil: nobody waits
 	end  func()            // tells the client to bring no more requests; nil: nobody is to be told
 
-	announcedAs ownPools // of connections announced as this one
+	announcedAs ownPools // of connections announced as this one, or private to it
+	logins      logins   // nil: none
 }
 
 // What a conn is about.

@@ -46,6 +46,11 @@ func (p *pool) findUpgrade(x *exchange) (back, bool, error) {
 			stream.Done()
 		}
 	}
+	if p.private {
+		if c := p.take(true); c != nil {
+			return c, true, nil // on which the client may be logged in
+		}
+	}
 	c, err := p.dial(x, true, nil)
 	if err != nil {
 		return nil, false, err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
@@ -125,6 +124,7 @@ func (x *exchange) quit() {
 func (x *exchange) choose() {
 	x.turn.End()
 	x.turn.Begin(x.back.options.Upstream, x.hash)
+	x.turn.Prefer(x.conn.logins[x.back])
 	if x.facts.Request.Upgrade != "" && x.back.options.Protocol != HTTP2 {
 		x.turn.Exclusive()
 	}
@@ -209,7 +209,7 @@ func (x *exchange) try(e *upstream.Endpoint) (back, error) {
 	if x.back.options.SendUpstreamHost || x.facts.Request.Authority == "" {
 		x.facts.Request.Authority = x.back.host(e)
 	}
-	pool := x.back.pool(e, strings.Trim(x.facts.Target.Host, "[]"), x.conn)
+	pool := x.pool(e)
 	for tries := 1; ; tries++ {
 		b, reused, err := pool.get(x, tries >= maxTries)
 		if err != nil {

@@ -9,8 +9,12 @@ import (
 
 // maxHostPools bounds how many pools a Back keeps whose upstream takes the
 // server name from the request, or is told of clients: anybody can ask for any
-// host, and connect many times.
-const maxHostPools = 512
+// host, and connect many times. Where only logins have pools of their own
+// maxPrivatePools does: those end with their clients' connections.
+const (
+	maxHostPools    = 512
+	maxPrivatePools = 1 << 16
+)
 
 // hostPools are the pools of a Back for each endpoint, host and client. Those
 // not used for longest go when there are too many.
@@ -27,7 +31,10 @@ type hostPools struct {
 type hostPool struct {
 	endpoint *upstream.Endpoint
 	host     string // what they are dialled for; "" if all hosts share them
-	client   *conn  // as whose they are announced; nil if all clients share them
+	client   *conn  // as whose they are announced, or whose they are; nil if all clients share them
+
+	// private are connections on which the client may log in: see login.go.
+	private bool
 }
 
 func newHostPools(b *Back) *hostPools {
@@ -57,7 +64,11 @@ func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 		return p, nil
 	}
 	h.pools[key] = h.recent.PushFront(p)
-	if h.recent.Len() > maxHostPools {
+	most := maxHostPools
+	if !h.back.perHost {
+		most = maxPrivatePools
+	}
+	if h.recent.Len() > most {
 		oldest = h.recent.Back().Value.(*pool)
 		h.removeLocked(oldest)
 	}
@@ -119,8 +130,8 @@ func (h *hostPools) leave(e *upstream.Endpoint) {
 	}
 }
 
-// ownPools are the pools of connections that were announced as one client's.
-// They end with the client's.
+// ownPools are the pools of connections that were announced as one client's, or are
+// private to it. They end with the client's connection.
 type ownPools struct {
 	mu    sync.Mutex
 	all   map[*pool]bool

@@ -42,10 +42,7 @@ func (p *pool) tellSharedLocked() {
 // letGo closes an idle connection to an endpoint, nil: to any, for one that is
 // needed more, but not one of the pool to spare. It reports whether there was one.
 func (b *Back) letGo(e *upstream.Endpoint, spare any) bool {
-	if b.hosts != nil {
-		return b.hosts.letGo(e, spare)
-	}
-	return b.endpoints.letGo(e, spare)
+	return b.endpoints.letGo(e, spare) || b.hosts.letGo(e, spare)
 }
 
 func (p *endpointPools) letGo(e *upstream.Endpoint, spare any) bool {

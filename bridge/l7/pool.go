@@ -123,11 +123,13 @@ func (p *pool) dial(x *exchange, upgrade bool, spare any) (*conn1, error) {
 	ctx = upstream.WithTurn(ctx, &x.turn)
 	c, c2 := newConn1(p), &conn2{pool: p}
 	purpose, retire := upstream.HTTP, func() { c.retire(); c2.retire() }
+	if upgrade || p.private {
+		// It needs an upstream that cannot choose HTTP/2.
+		purpose = upgradePurpose(p.back.options)
+	}
 	if upgrade {
-		// It has no end of its own to wait for, and needs an upstream that
-		// cannot choose HTTP/2.
-		purpose, retire = upgradePurpose(p.back.options), nil
-		c.retired = true
+		// It has no end of its own to wait for.
+		retire, c.retired = nil, true
 	}
 	type result struct {
 		nc  net.Conn
@@ -148,7 +150,7 @@ func (p *pool) dial(x *exchange, upgrade bool, spare any) (*conn1, error) {
 	}
 	tc, secure := r.nc.(*tls.Conn)
 	switch is2 := secure && tc.ConnectionState().NegotiatedProtocol == "h2"; {
-	case is2 && (upgrade || p.back.options.Protocol == HTTP1):
+	case is2 && (upgrade || p.private || p.back.options.Protocol == HTTP1):
 		r.nc.Close()
 		return nil, atEndpoint(p.endpoint, errNotHTTP1)
 	case is2:
@@ -174,7 +176,7 @@ var (
 func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (net.Conn, *making, error) {
 	var trace upstream.Trace
 	ctx = upstream.WithTrace(ctx, &trace)
-	if p.client != nil {
+	if p.client != nil && p.back.options.Upstream.Announces() {
 		ctx = upstream.Announce(ctx, p.client.who.Source, p.client.who.Destination)
 	}
 	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
@@ -246,8 +248,8 @@ func (p *pool) leave() {
 // tidy drops a pool of one host that has nothing: most likely the upstream does
 // not serve the host.
 func (p *pool) tidy() {
-	if p.back.hosts == nil {
-		return
+	if p.hostPool == (hostPool{endpoint: p.endpoint}) {
+		return // it is kept as long as its endpoint
 	}
 	p.mu.Lock()
 	empty := p.users == 0 && len(p.idle) == 0 && len(p.sharing.dials) == 0

@@ -53,7 +53,7 @@ const presumedStreams = 100
 // mayShare reports whether the endpoint may have to be spoken to in HTTP/2.
 func (p *pool) mayShare() bool {
 	switch o := &p.back.options; {
-	case o.Protocol == HTTP1 || o.Protocol == Auto && !o.TLS:
+	case o.Protocol == HTTP1 || o.Protocol == Auto && (!o.TLS || p.private):
 		return false
 	case o.Protocol == HTTP2:
 		return true

@@ -245,6 +245,7 @@ func (x *exchange) receive(b back) error {
 		if !x.response.Interim() {
 			x.noteHead()
 			x.judgeHead()
+			x.noteLogin(b)
 			return nil
 		}
 		x.interim()

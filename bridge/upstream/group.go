@@ -30,6 +30,9 @@ func newGroup(p Policy, endpoints []*Endpoint) *group {
 
 // pick returns the endpoint that t goes to; nil if it may go to none.
 func (g *group) pick(t *Turn) *Endpoint {
+	if e := t.preferred; e != nil && t.may(e) {
+		return e
+	}
 	if e := g.primaries.pick(t); e != nil {
 		return e
 	}

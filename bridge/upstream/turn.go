@@ -28,6 +28,7 @@ type Turn struct {
 	upstream  *Upstream
 	key       Key
 	exclusive bool // a connection that others use too is of no use to it
+	preferred *Endpoint
 
 	admitted bool      // it is counted at the upstream
 	at       *Endpoint // where it is now; it is counted there too
@@ -51,6 +52,11 @@ func (t *Turn) Begin(u *Upstream, key Key) { *t = Turn{upstream: u, key: key} }
 // Exclusive says that the connection to be used is for this Turn alone, so that
 // those which Endpoint.NoteShared counts are of no use to it.
 func (t *Turn) Exclusive() { t.exclusive = true }
+
+// Prefer makes e the first endpoint that Next returns, if it takes traffic and has
+// room, whatever the policy would choose. Nil: the policy chooses. It does not
+// outlive the next Begin.
+func (t *Turn) Prefer(e *Endpoint) { t.preferred = e }
 
 // Next returns the endpoint to try now: the one that the policy chooses of those
 // that take traffic, were not tried, and have room; of the backups only if there

@@ -55,6 +55,10 @@ func (f *Facts) Reset() {
 	*f = Facts{hops: f.hops[:0], scratch: scratch[:0]}
 }
 
+// FromProxy reports whether the request came on the connection of a trusted proxy,
+// which may carry requests of many users.
+func (f *Facts) FromProxy() bool { return f.claims.trusted }
+
 // Authority returns the host that the client asked for, with its port if it gave
 // one.
 func (f *Facts) Authority() string {
