@@ -297,7 +297,7 @@ func (x *exchange) resends(err error) bool {
 // so that another may be tried.
 func isUnsent(err error) bool {
 	var dial *upstream.DialError
-	return errors.As(err, &dial) || err == upstream.ErrFull
+	return errors.As(err, &dial) || err == upstream.ErrFull || errors.Is(err, errNoStreams)
 }
 
 // failed answers a request that came to nothing upstream, and says why where it

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -80,6 +81,9 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 		if s.version == 1 && p.back.options.Protocol != HTTP2 {
 			return nil, nil, nil, nil
 		}
+		if p.closedLocked() {
+			return nil, nil, new(making), atEndpoint(p.endpoint, errNoStreams)
+		}
 		d := p.dialingLocked()
 		if s.freed == nil {
 			s.freed = make(chan struct{})
@@ -125,6 +129,27 @@ func (p *pool) releaseLocked() {
 	for _, c := range p.sharing.conns {
 		go c.retire() // which takes p.mu in the end
 	}
+}
+
+// errNoStreams reports an upstream that lets no request be sent. A further connection
+// would be of no more use, so none is made.
+var errNoStreams = fmt.Errorf("the upstream allows no requests on its HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS is 0): %w", upstream.ErrOverloaded)
+
+// maxClosed is how many connections without room for any stream are kept to an
+// endpoint. The first may be an old one that the server drains this way.
+const maxClosed = 2
+
+// closedLocked reports whether the endpoint takes no streams, as far as its
+// connections tell. It may change its mind, so they are kept until they have been
+// idle for long. p.mu is held.
+func (p *pool) closedLocked() bool {
+	closed := 0
+	for _, c := range p.sharing.conns {
+		if c.http.Closed() {
+			closed++
+		}
+	}
+	return closed >= maxClosed
 }
 
 // openLocked opens a stream on a connection that has room for one. It avoids the

@@ -100,6 +100,14 @@ func (c *ClientConn) Streams() int {
 	return c.open
 }
 
+// Closed reports whether the server has said that it allows no streams at all. It
+// may allow some later.
+func (c *ClientConn) Closed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil && !c.retired && c.peer.maxStreams == 0
+}
+
 // Takes reports whether the connection may ever take another stream.
 func (c *ClientConn) Takes() bool {
 	c.mu.Lock()
