@@ -38,7 +38,7 @@ type conn1 struct {
 	scan     http1.Scan
 	response http1.Response
 	body     wire.Body
-	used     bool        // it has carried an exchange before
+	used     bool        // it has carried an exchange before, or was idle for a while
 	asking   bool        // the request, all of which out has, is yet to be sent
 	sent     bool        // the request is complete
 	heard    bool        // some of the response came

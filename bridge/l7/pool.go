@@ -67,7 +67,7 @@ func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
 	var spare any
 	if !fresh {
 		if c := p.take(x.facts.Request.HasBody()); c != nil {
-			return c, true, nil
+			return c, c.used, nil
 		}
 		spare = p // if one is idle by now, that is as good
 	}
@@ -93,6 +93,11 @@ func (s shared) Done() {
 // carrier returns the connection of the stream.
 func (s shared) carrier() *conn2 { return s.conn }
 
+// freshTime is how long a connection that has carried nothing counts as new. If it
+// ends in answer to a request it was not closed because it was idle, and the request
+// is not sent again.
+const freshTime = time.Second
+
 // take returns an idle connection; nil if there is none. Unless look is set its
 // Receive sees whether it is alive.
 func (p *pool) take(look bool) *conn1 {
@@ -109,6 +114,9 @@ func (p *pool) take(look bool) *conn1 {
 		c.idle = false
 		p.tellLocked()
 		p.mu.Unlock()
+		if !c.used && time.Since(c.since) > freshTime {
+			c.used = true // it may have been closed meanwhile, as others may
+		}
 		if !look || c.alive() {
 			return c
 		}
