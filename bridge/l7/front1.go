@@ -357,6 +357,18 @@ func (f *front1) Buffered() bool {
 	return ready
 }
 
+// Arrived is an arriver's.
+func (f *front1) Arrived() bool {
+	if len(f.sock.Taken()) > 0 {
+		return true
+	}
+	if f.sock.TryFill() == socket.ErrWouldBlock {
+		return false
+	}
+	f.in.arrived()
+	return true
+}
+
 // Trailer is the front's.
 func (f *front1) Trailer() message.Fields { return f.body.Trailer() }
 

@@ -16,6 +16,9 @@ import (
 // body of a request whose client waits to be told so.
 const continueTime = time.Second
 
+// continueLook is how often it is looked, meanwhile, whether the client waits.
+const continueLook = 20 * time.Millisecond
+
 // maxInterims bounds how many interim responses precede a final one.
 const maxInterims = 32
 
@@ -167,12 +170,7 @@ func disclaims(b back) bool {
 // mayUpload waits until the upstream wants the body, as the client does. It
 // reports false if the final response came first, or the try ended.
 func (x *exchange) mayUpload(number int, proceed <-chan struct{}) (may bool) {
-	timer := time.NewTimer(continueTime)
-	defer timer.Stop()
-	select {
-	case <-proceed:
-	case <-timer.C:
-	}
+	x.awaitWish(proceed)
 	if r := x.replay; r != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -180,6 +178,50 @@ func (x *exchange) mayUpload(number int, proceed <-chan struct{}) (may bool) {
 		return may
 	}
 	return x.goAhead()
+}
+
+// awaitWish waits until proceed is closed, the upstream has had its time, or the
+// client sends its body without being told to.
+func (x *exchange) awaitWish(proceed <-chan struct{}) {
+	ticker := time.NewTicker(continueLook)
+	defer ticker.Stop()
+	for looks := 0; looks < int(continueTime/continueLook); looks++ {
+		if x.impatient() {
+			return
+		}
+		select {
+		case <-proceed:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// impatient reports whether the client sends its body though it said that it would
+// wait. It needs no 100 (Continue) then (RFC 9110, section 10.1.1).
+func (x *exchange) impatient() bool {
+	if r := x.replay; r != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.reading {
+			return true
+		}
+	}
+	f, ok := x.front.(arriver)
+	came := x.front.Buffered() || ok && f.Arrived()
+	if came {
+		x.mu.Lock()
+		x.informed = x.informed || !x.headed && x.cause == nil
+		x.mu.Unlock()
+	}
+	return came
+}
+
+// An arriver is a front that has to look whether anything came.
+type arriver interface {
+	// Arrived reports whether Read would return without waiting, or has at least
+	// something to look at. It is called as Buffered is.
+	Arrived() bool
 }
 
 // goAhead tells the client to send its body, unless it was told, or the final

@@ -1,0 +1,158 @@
+package l7
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// A request that kills its upstream is sent once: its connection was new, and so was
+// not closed because it was idle.
+func TestTheFirstRequestOnAConnectionIsNotRepeated(t *testing.T) {
+	for _, p := range []Protocol{Auto, HTTP1} {
+		w := newWorld(t)
+		var seen atomic.Int32
+		_, address := w.plain(w.back(p, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				seen.Add(1) // and dies of it
+			}
+		})))
+		for range 2 {
+			if code, _ := w.get(w.browser(), "http://"+address); code != 502 {
+				t.Errorf("%v: answered %d", p, code)
+			}
+		}
+		if n := seen.Load(); n != 2 {
+			t.Errorf("%v: two requests were sent %d times", p, n)
+		}
+	}
+}
+
+// A body that comes although its client said that it would wait is sent on at once.
+func TestABodyThatDoesNotWaitIsNotHeldUp(t *testing.T) {
+	for _, retries := range []bool{false, true} {
+		for _, p := range []Protocol{HTTP1, HTTP2} {
+			for _, secure := range []bool{false, true} {
+				for _, late := range []bool{false, true} {
+					w := newWorld(t)
+					table := &Table{}
+					if secure {
+						table.TLS = w.listenerTLS("http/1.1")
+					}
+					arrived := make(chan time.Time, 1)
+					table.Default = to(w.back(p, w.raw(w.serverTLS(map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p]), func(c net.Conn) {
+						// It never says that it wants the body.
+						if p == HTTP2 {
+							(&slowWish{arrived}).serve(c)
+							return
+						}
+						r, err := http.ReadRequest(bufio.NewReader(c))
+						if err != nil {
+							return
+						}
+						_, _ = io.ReadAll(r.Body)
+						arrived <- time.Now()
+						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					})))
+					if retries {
+						table.Default.Forward.Retry = &everything
+					}
+					_, address := w.gateway(fixed(table))
+					c := w.dial(address)
+					if secure {
+						tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+						c = &wire{tc, bufio.NewReader(tc)}
+					}
+					begun := time.Now()
+					head := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+					if late {
+						_, _ = io.WriteString(c, head)
+						_, _ = io.WriteString(c, "hello")
+					} else {
+						_, _ = io.WriteString(c, head+"hello")
+					}
+					if res, _ := c.answer(t, "POST"); res.StatusCode != 200 {
+						t.Errorf("%v: %d", p, res.StatusCode)
+					}
+					if waited := (<-arrived).Sub(begun); waited > continueTime*9/10 {
+						t.Errorf("%v, TLS %v, retries %v, in pieces %v: the body came after %v", p, secure, retries, late, waited)
+					}
+					c.Close()
+				}
+			}
+		}
+	}
+}
+
+// A slowWish is an upstream of HTTP/2 that says nothing before it has all of a body.
+type slowWish struct{ arrived chan time.Time }
+
+func (s *slowWish) serve(c net.Conn) {
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	fr := http2.NewFramer(c, c)
+	_ = fr.WriteSettings()
+	for {
+		frame, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		if f, ok := frame.(*http2.DataFrame); ok && f.StreamEnded() {
+			s.arrived <- time.Now()
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+		}
+	}
+}
+
+// An upstream that allows no streams costs a bounded number of connections.
+func TestAnUpstreamThatAllowsNoStreams(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	conns := 0
+	back := w.back(HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		fr := http2.NewFramer(c, c)
+		fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		mu.Lock()
+		conns++
+		mu.Unlock()
+		_ = fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0})
+		for {
+			frame, err := fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			if f, ok := frame.(*http2.MetaHeadersFrame); ok {
+				_ = fr.WriteRSTStream(f.StreamID, http2.ErrCodeRefusedStream)
+			}
+		}
+	}))
+	s, address := w.plain(back)
+	browser := w.browser()
+	for range 20 {
+		if code, _ := w.get(browser, "http://"+address); code != 503 && code != 502 {
+			t.Errorf("answered %d", code)
+		}
+	}
+	code, _ := w.get(browser, "http://"+address)
+	mu.Lock()
+	n := conns
+	mu.Unlock()
+	if code != 503 || n > maxClosed {
+		t.Errorf("answered %d, over %d connections", code, n)
+	}
+	eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+}
