@@ -33,7 +33,8 @@ type conn struct {
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
-	state atomic.Int32 // see rest
+	state  atomic.Int32 // see rest
+	untold atomic.Bool  // the end of the connection is the end of what is being sent
 
 	// Times of the server's clock; 0: none.
 	deadline atomic.Int64 // when a read that waits has waited too long
@@ -156,7 +157,11 @@ func (c *conn) notify(gone func(cause error)) {
 
 // cut closes c, whatever goes on.
 func (c *conn) cut(cause error) {
-	c.sock.Close() // whoever carries it by now
+	if c.untold.Load() {
+		c.sock.Reset() // a mere end would make what was sent look whole
+	} else {
+		c.sock.Close() // whoever carries it by now
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone != nil {

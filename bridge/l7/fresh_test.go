@@ -71,7 +71,7 @@ func TestABodyThatDoesNotWaitIsNotHeldUp(t *testing.T) {
 					c := w.dial(address)
 					if secure {
 						tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
-						c = &wire{tc, bufio.NewReader(tc)}
+						c = &rawConn{tc, bufio.NewReader(tc)}
 					}
 					begun := time.Now()
 					head := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"

@@ -101,6 +101,7 @@ func (f *front1) carry() (calm bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			f.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
+			f.Abort(errPanic)
 		}
 		if !calm {
 			f.close()
@@ -358,16 +359,7 @@ func (f *front1) Buffered() bool {
 }
 
 // Arrived is an arriver's.
-func (f *front1) Arrived() bool {
-	if len(f.sock.Taken()) > 0 {
-		return true
-	}
-	if f.sock.TryFill() == socket.ErrWouldBlock {
-		return false
-	}
-	f.in.arrived()
-	return true
-}
+func (f *front1) Arrived() bool { return f.in.Arrived() }
 
 // Trailer is the front's.
 func (f *front1) Trailer() message.Fields { return f.body.Trailer() }

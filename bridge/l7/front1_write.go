@@ -42,6 +42,7 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 		return err
 	}
 	f.out.Frame(framing)
+	f.conn.untold.Store(framing.Body == http1.UntilClose || r.Status == 101)
 	f.telling.Store(framing.Body == http1.Sized || framing.Body == http1.InChunks)
 	if !end {
 		return nil
@@ -106,7 +107,9 @@ func (f *front1) End(trailer message.Fields) error {
 		return errAborted
 	}
 	err := f.out.EndBody(trailer)
-	f.ended = err == nil
+	if f.ended = err == nil; f.ended {
+		f.conn.untold.Store(false)
+	}
 	return err
 }
 

@@ -85,6 +85,9 @@ func (s *Socket) tryAsk(fd uintptr) bool {
 	for len(s.in.request) > 0 {
 		n, err := WriteNow(int(fd), s.in.request)
 		s.in.request = s.in.request[n:]
+		if err == syscall.ECONNRESET {
+			s.ends.reset.Store(true)
+		}
 		switch {
 		case err == nil:
 		case err != syscall.EAGAIN && s.unheard.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):

@@ -179,14 +179,20 @@ func (s *Socket) heard(p []byte, n int, err error) (int, error) {
 }
 
 // write writes p to the connection.
-func (s *Socket) write(p []byte) (int, error) {
+func (s *Socket) write(p []byte) (n int, err error) {
+	s.ends.begin()
 	if d := s.toDirect(); d != nil {
-		return d.Write(p)
+		n, err = d.Write(p)
+	} else {
+		n, err = s.Conn.Write(p)
 	}
-	return s.Conn.Write(p)
+	s.ends.end(err)
+	return n, err
 }
 
-func (s *Socket) tryWrite(p []byte) (int, error) {
+func (s *Socket) tryWrite(p []byte) (n int, err error) {
+	s.ends.begin()
+	defer func() { s.ends.end(err) }()
 	if d := s.toDirect(); d != nil {
 		return d.TryWrite(p)
 	}

@@ -35,6 +35,7 @@ type Socket struct {
 	ahead  []byte // was read, and is to be read again; see Unread
 	in     stream
 	out    gather
+	ends   ending
 	direct *Direct // nil until something is written
 
 	// carrier moves the bytes after HandOver; nil before. Set under mu.

@@ -115,6 +115,9 @@ func (s *Socket) filled() error {
 		return nil
 	}
 	s.Release()
+	if s.in.err == nil && s.wasReset() {
+		return syscall.ECONNRESET
+	}
 	if s.in.err == nil {
 		return io.EOF
 	}

@@ -163,6 +163,19 @@ func (in *Reader) ended(err error) error {
 	return err
 }
 
+// Arrived reports whether something has come, or the end, since the last wait. It
+// does not wait. What came may be no more than a part of a record of TLS.
+func (in *Reader) Arrived() bool {
+	if len(in.sock.Taken()) > 0 {
+		return true
+	}
+	if in.sock.TryFill() == socket.ErrWouldBlock {
+		return false
+	}
+	in.arrived()
+	return true
+}
+
 // arrived counts what the socket has just read.
 func (in *Reader) arrived() {
 	if in.count != nil {
