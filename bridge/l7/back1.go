@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -51,6 +52,10 @@ type conn1 struct {
 // request is what the framing of a response depends on.
 type request struct{ method string }
 
+// uploadIdle is how long an upstream may take nothing of a request, unless it has an
+// idle timeout of its own. It is that of HTTP/2's connections.
+const uploadIdle = time.Minute
+
 // errNoResponse is what an exchange fails with whose connection ended before
 // any byte of a response.
 var errNoResponse = errors.New("the connection ended before a response began")
@@ -70,6 +75,7 @@ func (c *conn1) carry(nc net.Conn, m *making) {
 	buffers := &c.pool.back.buffers
 	tc, _ := nc.(*tls.Conn)
 	c.nc, c.sock = nc, socket.Of(nc)
+	c.sock.LimitWait(cmp.Or(c.pool.back.options.Upstream.IdleTimeout(), uploadIdle))
 	c.in = wire.NewReader(c.sock, tc, buffers, nil)
 	c.out = wire.NewWriter(nc, c.sock, buffers)
 }

@@ -52,9 +52,10 @@ func (c *clock) after(d time.Duration) int64 {
 	return c.now.Load() + c.tick.Load() + int64(d)
 }
 
-// keep sees to it that a limit is kept to with some precision.
+// keep sees to it that a limit is kept to within a thirtieth: a connection's deadline
+// is up to two ticks late.
 func (c *clock) keep(d time.Duration) {
-	for want := max(int64(d)/4, int64(time.Millisecond)); ; {
+	for want := max(int64(d)/64, int64(time.Millisecond)); ; {
 		tick := c.tick.Load()
 		if want >= tick || c.tick.CompareAndSwap(tick, want) {
 			return

@@ -38,8 +38,6 @@ type conn struct {
 
 	// Times of the server's clock; 0: none.
 	deadline atomic.Int64 // when a read that waits has waited too long
-	writing  atomic.Int64 // when the write that is under way began
-	stall    atomic.Int64 // how long a write may take
 	asked    atomic.Int64 // when an exchange began to wait for its upstream
 	calm     atomic.Int64 // when a goroutine has waited too long for a request to begin
 
@@ -67,10 +65,12 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	c.writing.Store(c.server.clock.now.Load())
 	n, err := c.direct.Write(p)
-	c.writing.Store(0)
 	c.server.counters.toClient.Add(uint64(n))
+	if err == socket.ErrStuck {
+		_ = c.SetLinger(0) // what is not sent is not worth keeping
+		c.cut(errClientStuck)
+	}
 	return n, err
 }
 
@@ -180,8 +180,8 @@ var longAgo = time.Unix(1, 0)
 
 // due reports whether check has something to do.
 func (c *conn) due(now int64) bool {
-	d, w, a, q := c.deadline.Load(), c.writing.Load(), c.asked.Load(), c.calm.Load()
-	return d != 0 && now > d || q != 0 && now > q || w != 0 && now-w > c.stall.Load() || a != 0 && now > a
+	d, a, q := c.deadline.Load(), c.asked.Load(), c.calm.Load()
+	return d != 0 && now > d || q != 0 && now > q || a != 0 && now > a
 }
 
 // check enforces c's limits.
@@ -189,10 +189,6 @@ func (c *conn) check(now int64) {
 	if d, q := c.deadline.Load(), c.calm.Load(); d != 0 && now > d || q != 0 && now > q {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
 		c.unpark()
-	}
-	if w := c.writing.Load(); w != 0 && now-w > c.stall.Load() {
-		_ = c.SetLinger(0) // what is not sent is not worth keeping
-		c.cut(errClientStuck)
 	}
 	if a := c.asked.Load(); a != 0 && now > a && hungUp(c) {
 		c.cut(errClientGone)
@@ -230,7 +226,7 @@ func (s *Server) accept(raw net.Conn) {
 
 // adopt makes settings those of c.
 func (c *conn) adopt(st settings) {
-	c.stall.Store(int64(st.idleTimeout))
+	c.direct.LimitWait(st.idleTimeout)
 	shortest := min(st.idleTimeout, st.headerReadTimeout)
 	if st.maxAge > 0 {
 		shortest = min(shortest, st.maxAge)

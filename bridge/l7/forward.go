@@ -324,7 +324,7 @@ func (x *exchange) failed(err error) {
 		s.log.Debug("request refused", "client", x.facts.Client, "error", err)
 		x.refuse(policy.BadRequest)
 		return
-	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong):
+	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong), cause == error(errUnread):
 		x.judgeLate(cause)
 		x.logFailure(name, policy.GatewayTimeout.Code, cause)
 		x.refuse(policy.GatewayTimeout)

@@ -94,7 +94,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 		}
 		eventually(t, "all are stuck, and all the largest buffers are there", func() bool {
 			for _, c := range s.open() {
-				if c.writing.Load() == 0 {
+				if !c.direct.Waits() {
 					return false
 				}
 			}

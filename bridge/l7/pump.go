@@ -10,6 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // continueTime is how long an upstream may take to say whether it wants the
@@ -21,6 +23,9 @@ const continueLook = 20 * time.Millisecond
 
 // maxInterims bounds how many interim responses precede a final one.
 const maxInterims = 32
+
+// errUnread ends an exchange whose upstream neither reads the request nor answers.
+var errUnread = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the upstream took nothing of the request in time, and sent no response"}
 
 // errOver ends what still runs of an exchange whose response is complete.
 var errOver = errors.New("the exchange is over")
@@ -247,16 +252,17 @@ func (x *exchange) upload(b back, number int) {
 	f.Begin()
 	defer f.End()
 	for {
-		if !x.front.Buffered() && b.Flush() != nil {
-			break
+		if !x.front.Buffered() {
+			if err := b.Flush(); err != nil {
+				x.notTaken(err)
+				break
+			}
 		}
 		p, err := x.front.Read()
 		switch {
 		case err == io.EOF:
 			x.read.Store(true)
-			if b.End(x.protected.CleanTrailer(x.front.Trailer())) == nil {
-				x.sent.Store(true)
-			}
+			x.endUpload(b, x.protected.CleanTrailer(x.front.Trailer()))
 			return
 		case err != nil && x.over.Load():
 			return // it was refused
@@ -269,12 +275,37 @@ func (x *exchange) upload(b back, number int) {
 			x.fail(&bodyError{errBodyTooLarge})
 			return
 		}
-		if b.Write(p) != nil {
+		if err := b.Write(p); err != nil {
+			x.notTaken(err)
 			break
 		}
 	}
 	// The upstream takes no more. What it has to say to that comes, or why
 	// nothing does, when the response is read.
+}
+
+// endUpload completes the request.
+func (x *exchange) endUpload(b back, trailer message.Fields) {
+	err := b.End(trailer)
+	if err != nil {
+		x.notTaken(err)
+		return
+	}
+	x.sent.Store(true)
+}
+
+// notTaken is called when the upstream takes no more of the body. If it has taken
+// nothing for too long, and has not answered either, there is nothing to wait for.
+func (x *exchange) notTaken(err error) {
+	if !errors.Is(err, socket.ErrStuck) {
+		return
+	}
+	x.mu.Lock()
+	headed := x.headed
+	x.mu.Unlock()
+	if !headed {
+		x.fail(errUnread)
+	}
 }
 
 // receive waits for the head of the final response.

@@ -178,11 +178,7 @@ func (r *replay) upload(b back, number int) {
 		case len(p) > 0:
 			r.at = len(r.content())
 		case r.ended:
-			r.use(number, func() {
-				if b.End(r.trailer) == nil {
-					r.x.sent.Store(true)
-				}
-			})
+			r.use(number, func() { r.x.endUpload(b, r.trailer) })
 			return
 		case r.err != nil:
 			return
@@ -197,12 +193,15 @@ func (r *replay) upload(b back, number int) {
 				continue
 			}
 		}
-		ok := false
-		r.use(number, func() { ok = b.Write(p) == nil })
+		var err error
+		r.use(number, func() { err = b.Write(p) })
 		if inHand {
-			r.written(p, ok && r.present == number)
+			r.written(p, err == nil && r.present == number)
 		}
-		if !ok {
+		if err != nil {
+			if r.present == number {
+				r.x.notTaken(err)
+			}
 			return // the upstream takes no more; reading from b tells why
 		}
 	}

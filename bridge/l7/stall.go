@@ -36,9 +36,9 @@ func (x *exchange) watch() {
 		}
 		x.server.clock.keep(s.limit)
 		if s.timer == nil {
-			s.timer = time.AfterFunc(s.limit/4, s.check)
+			s.timer = time.AfterFunc(s.limit, s.check)
 		} else {
-			s.timer.Reset(s.limit / 4)
+			s.timer.Reset(s.limit)
 		}
 	}
 	s.since.Store(x.server.clock.now.Load())
@@ -69,8 +69,13 @@ func (x *exchange) stalled() {
 	if s.over {
 		return
 	}
-	if since := s.since.Load(); since == 0 || x.server.clock.now.Load()-since < int64(s.limit) {
-		s.timer.Reset(s.limit / 4)
+	since, waited := s.since.Load(), time.Duration(0)
+	if since != 0 {
+		waited = time.Duration(x.server.clock.now.Load() - since)
+	}
+	if waited < s.limit {
+		// A read that begins to wait at once is looked at soon after its time.
+		s.timer.Reset(max(min(s.limit/32, time.Second), s.limit-waited-s.limit/32, time.Millisecond))
 		return
 	}
 	s.found.Store(true)

@@ -3,6 +3,7 @@ package l7
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -50,7 +51,12 @@ func (x *exchange) tunnel(b back) {
 			return
 		}
 	}
-	t := newTunnel(func() { x.fail(errOver) })
+	x.patient(b)
+	var gaveUp atomic.Value
+	t := newTunnel(upgradedIdle, lingerTime, func(how splice.Ending) {
+		gaveUp.Store(string(how))
+		x.fail(errOver)
+	})
 	x.uploading = true
 	x.sending.Add(1)
 	go func() {
@@ -71,7 +77,20 @@ func (x *exchange) tunnel(b back) {
 	}
 	x.sending.Wait()
 	t.stop()
+	if how, ok := gaveUp.Load().(string); ok {
+		x.noted.ended = how
+	}
 	x.drop(b, errOver)
+}
+
+// patient lets writes wait for as long as nothing may move at all.
+func (x *exchange) patient(b back) {
+	if _, ok := x.front.(*front1); ok { // a connection of HTTP/2 carries other streams too
+		x.conn.direct.LimitWait(upgradedIdle)
+	}
+	if c, ok := b.(*conn1); ok {
+		c.sock.LimitWait(upgradedIdle)
+	}
 }
 
 // upgradedIdle is how long nothing may move on an upgraded connection.
@@ -105,12 +124,22 @@ func (x *exchange) splice(f *front1, c *conn1) {
 	}
 }
 
-// A tunnel does not let a connection of which one side has ended wait for the
-// other for ever.
+// A tunnel bounds how long nothing moves on an upgraded connection: for as long as
+// idle, or linger once one side has ended its stream and nothing waits to be sent.
 type tunnel struct {
-	moved atomic.Uint64 // counts what moves
-	half  atomic.Bool   // one side has ended
-	timer *time.Timer
+	idle, linger time.Duration
+
+	moved   atomic.Uint64 // counts what moves
+	sending atomic.Int32  // directions in which something waits to be sent
+	half    atomic.Bool   // one side has ended
+
+	mu       sync.Mutex
+	giveUp   func(how splice.Ending)
+	timer    *time.Timer
+	over     bool
+	seen     uint64 // moved, as of the latest look
+	seenHalf bool
+	since    time.Time // when something had moved last
 }
 
 // A source and a sink are what the directions of a tunnel have of fronts and
@@ -126,27 +155,50 @@ type sink interface {
 	End(trailer message.Fields) error
 }
 
-// newTunnel returns a tunnel. giveUp must end both sides.
-func newTunnel(giveUp func()) *tunnel {
-	t := &tunnel{}
-	seen, quiet := uint64(0), false
-	t.timer = time.AfterFunc(lingerTime/2, func() {
-		moved := t.moved.Load()
-		switch {
-		case moved != seen || !t.half.Load():
-			seen, quiet = moved, false
-		case quiet:
-			giveUp()
-			return
-		default:
-			quiet = true
-		}
-		t.timer.Reset(lingerTime / 2)
-	})
+// newTunnel returns a tunnel. giveUp must end both sides; it is given how the tunnel
+// ended.
+func newTunnel(idle, linger time.Duration, giveUp func(how splice.Ending)) *tunnel {
+	t := &tunnel{idle: idle, linger: linger, giveUp: giveUp, since: time.Now()}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = time.AfterFunc(min(idle, linger)/tunnelLooks, t.look)
 	return t
 }
 
-func (t *tunnel) stop() { t.timer.Stop() }
+// tunnelLooks is how often the shortest limit of a tunnel is divided to look whether
+// it has passed.
+const tunnelLooks = 32
+
+// look looks whether anything has moved.
+func (t *tunnel) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return
+	}
+	now := time.Now()
+	if moved := t.moved.Load(); moved != t.seen || t.half.Load() != t.seenHalf {
+		t.seen, t.seenHalf, t.since = moved, t.half.Load(), now
+	}
+	switch quiet := now.Sub(t.since); {
+	case quiet >= t.idle:
+		t.over = true
+		t.giveUp(splice.Idle)
+	case t.half.Load() && t.sending.Load() == 0 && quiet >= t.linger:
+		t.over = true
+		t.giveUp(splice.Linger)
+	default:
+		t.timer.Reset(min(t.idle, t.linger) / tunnelLooks)
+	}
+}
+
+// stop ends the watch.
+func (t *tunnel) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	t.timer.Stop()
+}
 
 // streamReason returns why reading a stream from the upstream failed with err; "" if
 // the stream has ended.
@@ -169,7 +221,7 @@ func streamReason(err error) certs.Reason {
 func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
 	defer t.half.Store(true)
 	for {
-		if !from.Buffered() && to.Flush() != nil {
+		if !from.Buffered() && !t.send(to.Flush) {
 			return nil
 		}
 		p, err := from.Read()
@@ -181,9 +233,18 @@ func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
 		if err != nil {
 			return err
 		}
-		if to.Write(p) != nil {
+		if !t.send(func() error { return to.Write(p) }) {
 			return nil
 		}
 		*bytes += uint64(len(p))
 	}
+}
+
+// send lets f send something, and reports whether it could.
+func (t *tunnel) send(f func() error) bool {
+	t.sending.Add(1)
+	err := f()
+	t.sending.Add(-1)
+	t.moved.Add(1)
+	return err == nil
 }

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"net"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -15,6 +16,10 @@ type Direct struct {
 	n    int
 	err  error
 	once bool // not to wait
+
+	waits    bool         // the write under way has to wait
+	written  atomic.Int64 // bytes that the kernel took
+	patience patience
 }
 
 // NewDirect returns a Direct that writes to conn.
@@ -53,6 +58,10 @@ func (d *Direct) write(p []byte, once bool) (int, error) {
 	if err == nil {
 		err = d.err
 	}
+	if d.waits {
+		d.waits = false
+		err = d.waited(err)
+	}
 	return d.n, err
 }
 
@@ -62,7 +71,12 @@ func (d *Direct) tryWrite(fd uintptr) bool {
 	for d.n < len(d.p) {
 		n, err := WriteNow(int(fd), d.p[d.n:])
 		d.n += n
+		d.written.Add(int64(n))
 		if err == syscall.EAGAIN {
+			if !d.once && !d.waits {
+				d.waits = true
+				d.wait()
+			}
 			return d.once
 		}
 		if err != nil {

@@ -1,0 +1,211 @@
+package l7
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// slowly reads n bytes with pauses, so slowly that the writer has to wait for many
+// times its limit.
+func slowly(r io.Reader, n int) error {
+	buf := make([]byte, 16<<10)
+	for n > 0 {
+		got, err := r.Read(buf)
+		if n -= got; err != nil && n > 0 {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return nil
+}
+
+const (
+	slowLimit = 400 * time.Millisecond
+	slowBody  = 12 << 20 // more than the kernel holds
+)
+
+// A client that reads slowly, but steadily, gets all of a response; one that reads
+// nothing is cut off.
+func TestSlowClientsAreServedAndStuckOnesAreNot(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		for _, stuck := range []bool{false, true} {
+			t.Run(fmt.Sprintf("TLS %v, stuck %v", secure, stuck), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				table := &Table{IdleTimeout: slowLimit, Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+					_, _ = rw.Write(make([]byte, slowBody))
+				}))))}
+				if secure {
+					table.TLS = w.listenerTLS("http/1.1")
+				}
+				s, address := w.gateway(fixed(table))
+				c := w.dial(address)
+				_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+				if secure {
+					tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+					c = &rawConn{tc, bufio.NewReader(tc)}
+				}
+				c.send("GET / HTTP/1.1", "Host: a")
+				if stuck {
+					eventually(t, "the client is cut off", func() bool { return s.Stats().Open == 0 })
+					if _, err := io.Copy(io.Discard, c); err == nil {
+						t.Error("what was cut off looks whole")
+					}
+					return
+				}
+				begun := time.Now()
+				if err := slowly(c, slowBody); err != nil {
+					t.Errorf("after %v: %v", time.Since(begun), err)
+				}
+			})
+		}
+	}
+}
+
+// So for uploads: an upstream that takes them slowly gets all, and one that takes
+// nothing, and says nothing, costs its client no more than the limit.
+func TestSlowUpstreamsAreServedAndStuckOnesAreNot(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		for _, retries := range []bool{false, true} {
+			for _, stuck := range []bool{false, true} {
+				t.Run(fmt.Sprintf("TLS %v, retries %v, stuck %v", secure, retries, stuck), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t)
+					over := make(chan struct{})
+					defer close(over)
+					serve := func(c net.Conn) {
+						if r, err := http.ReadRequest(bufio.NewReaderSize(c, 100)); err == nil {
+							if stuck {
+								<-over
+								return
+							}
+							if err := slowly(r.Body, slowBody); err == nil {
+								fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+							}
+						}
+					}
+					o := upstream.Options{Name: "up", IdleTimeout: slowLimit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
+					if secure {
+						o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
+						o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
+					} else {
+						o.Endpoints[0].Address = w.raw(nil, serve)
+					}
+					table := &Table{Default: to(w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: HTTP1, TLS: secure}))}
+					if retries {
+						table.Default.Forward.Retry = &Retry{}
+					}
+					_, address := w.gateway(fixed(table))
+					c := w.dial(address)
+					c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
+					sent := make(chan error, 1)
+					go func() {
+						_, err := c.Write(make([]byte, slowBody))
+						sent <- err
+					}()
+					want := 200
+					if stuck {
+						want = 504
+					}
+					if res, _ := c.answer(t, "POST"); res.StatusCode != want {
+						t.Errorf("answered %d, want %d", res.StatusCode, want)
+					}
+					c.Close()
+					<-sent
+				})
+			}
+		}
+	}
+}
+
+// A still is one side of a tunnel on which nothing happens until it is over.
+type still struct {
+	over    chan struct{}
+	stuck   bool // what it is sent waits too
+	ended   bool // it has ended its stream
+	pending atomic.Int32
+}
+
+func (s *still) Read() ([]byte, error) {
+	if s.ended {
+		return nil, io.EOF
+	}
+	if s.pending.Add(-1) >= 0 {
+		return []byte("x"), nil
+	}
+	<-s.over
+	return nil, errors.New("over")
+}
+
+func (s *still) Buffered() bool { return s.pending.Load() > 0 }
+func (s *still) Flush() error   { return nil }
+
+func (s *still) Write([]byte) error {
+	if s.stuck {
+		<-s.over
+		return errors.New("over")
+	}
+	return nil
+}
+
+// An upgraded connection on which nothing moves ends, whichever versions carry it:
+// at its idle limit, or, when one side has ended its stream, at a shorter one.
+func TestTunnelsEndWhenNothingMoves(t *testing.T) {
+	t.Parallel()
+	const short, long = 200 * time.Millisecond, time.Hour
+	for name, c := range map[string]struct {
+		idle, linger time.Duration
+		ended, stuck bool
+		how          splice.Ending
+	}{
+		"nothing moves":             {short, long, false, false, splice.Idle},
+		"one side has ended":        {long, short, true, false, splice.Linger},
+		"a side takes nothing":      {short, long, false, true, splice.Idle},
+		"ended, and takes nothing":  {short * 2, short, true, true, splice.Idle},
+		"ended, idle before linger": {short, long, true, false, splice.Idle},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			over := make(chan struct{})
+			ended := make(chan splice.Ending, 1)
+			begun := time.Now()
+			tunnel := newTunnel(c.idle, c.linger, func(how splice.Ending) {
+				ended <- how
+				close(over)
+			})
+			defer tunnel.stop()
+			client, server := &still{over: over, ended: c.ended}, &still{over: over}
+			if c.stuck {
+				client.stuck = true
+				server.pending.Store(1)
+			}
+			done := make(chan bool, 2)
+			var n, m uint64
+			go func() { _ = tunnel.carry(client, stillSink{server}, &n); done <- true }()
+			go func() { _ = tunnel.carry(server, stillSink{client}, &m); done <- true }()
+			if how := <-ended; how != c.how || time.Since(begun) < short {
+				t.Errorf("ended as %q after %v, want %q", how, time.Since(begun), c.how)
+			}
+			<-done
+			<-done
+		})
+	}
+}
+
+type stillSink struct{ *still }
+
+func (stillSink) End(message.Fields) error { return nil }
