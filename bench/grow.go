@@ -101,7 +101,7 @@ func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 func (s *site) upstream(i int, weight int32) *adminv1.Upstream {
 	return &adminv1.Upstream{
 		Name:      fmt.Sprintf("u%05d", i),
-		Endpoints: []*adminv1.Endpoint{{Address: s.backend.Address(), Weight: weight}},
+		Endpoints: []*adminv1.Endpoint{{Address: s.backend.Address(), Weight: &weight}},
 		Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{
 			Certificate: "client", TrustBundles: []string{"bench"}, ServerName: keys.BackendName,
 		}},

@@ -44,8 +44,8 @@ func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reaso
 		}
 	}
 	for _, what := range advice {
-		if !strings.Contains(r.GetSuggestion(), what) {
-			t.Errorf("%s: the suggestion does not say %q: %s", upstream, what, r.GetSuggestion())
+		if !strings.Contains(r.GetSuggestion().GetText(), what) {
+			t.Errorf("%s: the suggestion does not say %q: %s", upstream, what, r.GetSuggestion().GetText())
 		}
 	}
 }
@@ -56,7 +56,7 @@ func expectProbeCommand(t testing.TB, g *gateway, upstream string, reason adminv
 	t.Helper()
 	r := g.cli("probe", upstream, "-o", "json")
 	var answer struct {
-		Results []struct{ Outcome, Reason, Explanation, Suggestion string }
+		Results []struct{ Outcome, Reason, Explanation string }
 	}
 	if err := json.Unmarshal([]byte(r.stdout), &answer); err != nil || len(answer.Results) != 1 {
 		t.Fatalf("drawbridge probe %s: %v: %s", upstream, err, r)

@@ -183,7 +183,7 @@ func TestANameThatDoesNotResolveAtTheStartDoesLater(t *testing.T) {
 		t.Errorf("%d %q", code, body)
 	}
 	u := g.upstream("web")
-	if len(u.GetEndpoints()) != 0 || !strings.HasPrefix(u.GetReason(), "DNS_FAILURE: ") || !strings.Contains(u.GetDns().GetError(), "no such host") {
+	if len(u.GetEndpoints()) != 0 || u.GetReason() != adminv1.Reason_REASON_DNS_FAILURE || u.GetMessage() == "" || !strings.Contains(u.GetDns().GetError(), "no such host") {
 		t.Errorf("status %v", u)
 	}
 	if r := g.cli("status"); !strings.Contains(r.stdout, "DNS_FAILURE") {

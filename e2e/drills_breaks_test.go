@@ -67,7 +67,7 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 	n := 0
 	for _, u := range []string{"one", "two"} {
 		// Nothing is tried again of which the client has some.
-		g.apply(retried("all", "web", "/", u, &adminv1.Retry{Attempts: 5, Codes: []int32{502}}))
+		g.apply(retried("all", "web", "/", u, &adminv1.Retry{Attempts: new(int32(5)), Codes: []int32{502}}))
 		for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 			for _, path := range []string{"/sized", "/unsized"} {
 				n++
@@ -185,7 +185,7 @@ func TestDrillEachTenthStreamIsReset(t *testing.T) {
 			g := startGateway(t, "--log-level", "warn")
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), plain, again, listener("web", protocolHTTP, ""),
 				forward("plain", "web", "/plain", "plain"),
-				retried("again", "web", "/again", "again", &adminv1.Retry{Attempts: 10, Backoff: durationpb.New(time.Millisecond)}))
+				retried("again", "web", "/again", "again", &adminv1.Retry{Attempts: new(int32(10)), Backoff: durationpb.New(time.Millisecond)}))
 			for _, name := range []string{"plain", "again"} {
 				all.Store(0)
 				broken.Store(0)
@@ -254,13 +254,13 @@ func TestDrillAllEndpointsAreDown(t *testing.T) {
 		addresses, listens = append(addresses, address), append(listens, listen)
 	}
 	plain, checked, ejecting := upstream("plain", a.settings(), addresses...), upstream("checked", a.settings(), addresses...), upstream("ejecting", a.settings(), addresses...)
-	checked.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(interval), HealthyThreshold: 1}
+	checked.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(interval), HealthyThreshold: new(int32(1))}
 	ejecting.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), MaxEjectedPercent: proto.Int32(100)}
 	g := startGateway(t, "--log-level", "warn")
 	resources := []proto.Message{trustBundle("ca", a.ca), certificate("client", a.client), plain, checked, ejecting, listener("web", protocolHTTP, "")}
 	names := []string{"plain", "checked", "ejecting"}
 	for _, name := range names {
-		resources = append(resources, retried(name, "web", "/"+name, name, &adminv1.Retry{Attempts: 3, Backoff: durationpb.New(time.Millisecond)}))
+		resources = append(resources, retried(name, "web", "/"+name, name, &adminv1.Retry{Attempts: new(int32(3)), Backoff: durationpb.New(time.Millisecond)}))
 	}
 	g.apply(resources...)
 	eventually(t, "the checks have answered", func() bool {

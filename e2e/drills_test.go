@@ -161,8 +161,8 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 		most   int // failures seen by clients: what was under way, at the worst, and not tried again
 	}{
 		{name: "no retry", most: clients},
-		{name: "retry", retry: &adminv1.Retry{Attempts: 4}, most: clients},
-		{name: "retry, budget for all", retry: &adminv1.Retry{Attempts: 4}, budget: &adminv1.RetryBudget{MinRetries: proto.Int32(clients)}},
+		{name: "retry", retry: &adminv1.Retry{Attempts: new(int32(4))}, most: clients},
+		{name: "retry, budget for all", retry: &adminv1.Retry{Attempts: new(int32(4))}, budget: &adminv1.RetryBudget{MinRetries: proto.Int32(clients)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := newAuthority(t)
@@ -199,7 +199,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 			var after []time.Duration
 			for len(ejected) < 2 {
 				e := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
-				ejected, after = append(ejected, e.GetEndpoint()), append(after, e.GetTime().AsTime().Sub(died).Round(100*time.Microsecond))
+				ejected, after = append(ejected, e.GetEndpoint()), append(after, e.GetEventTime().AsTime().Sub(died).Round(100*time.Microsecond))
 			}
 			l.enter("ejected")
 			sent("ejected", 1000)
@@ -259,7 +259,7 @@ func TestDrillASlowEndpoint(t *testing.T) {
 	g := startGateway(t, "--log-level", "warn")
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), turns, least, timed, listener("web", protocolHTTP, ""),
 		forward("turns", "web", "/turns", "turns"), forward("least", "web", "/least", "least"),
-		retried("timed", "web", "/timed", "timed", &adminv1.Retry{Attempts: 4, PerTryTimeout: durationpb.New(250 * time.Millisecond), Backoff: durationpb.New(time.Millisecond)}))
+		retried("timed", "web", "/timed", "timed", &adminv1.Retry{Attempts: new(int32(4)), PerTryTimeout: durationpb.New(250 * time.Millisecond), Backoff: durationpb.New(time.Millisecond)}))
 	send := func(name string, requests int) *load {
 		l := gets(t, clients, "http://"+g.address("web")+"/"+name, upTo(int64(requests)))
 		l.run(t, clients)
@@ -310,7 +310,7 @@ func TestDrillAHealthCheckThatPassesWhileHandshakesFail(t *testing.T) {
 	defer running.Wait()
 	defer over.Store(true)
 	e := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
-	took := e.GetTime().AsTime().Sub(begun)
+	took := e.GetEventTime().AsTime().Sub(begun)
 	over.Store(true)
 	running.Wait()
 	all, failed := l.sent("")

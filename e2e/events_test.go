@@ -25,8 +25,8 @@ import (
 // An eventStream is a client of WatchEvents.
 type eventStream struct {
 	t      testing.TB
-	stream grpc.ServerStreamingClient[adminv1.WatchEventsResponse]
-	all    []*adminv1.WatchEventsResponse
+	stream grpc.ServerStreamingClient[adminv1.Event]
+	all    []*adminv1.Event
 }
 
 // watchEvents watches from now on: what happens after it has returned is seen.
@@ -45,7 +45,7 @@ func (g *gateway) watchEvents() *eventStream {
 }
 
 // await returns the next event of a type.
-func (s *eventStream) await(kind adminv1.EventType) *adminv1.WatchEventsResponse {
+func (s *eventStream) await(kind adminv1.EventType) *adminv1.Event {
 	s.t.Helper()
 	for {
 		e, err := s.stream.Recv()
@@ -53,7 +53,7 @@ func (s *eventStream) await(kind adminv1.EventType) *adminv1.WatchEventsResponse
 			s.t.Fatalf("waiting for %v: %v; seen so far: %v", kind, err, s.all)
 		}
 		s.all = append(s.all, e)
-		if e.GetTime() == nil {
+		if e.GetEventTime() == nil {
 			s.t.Errorf("an event without a time: %v", e)
 		}
 		if e.GetType() == kind {
@@ -157,7 +157,7 @@ func TestExpiryIsTold(t *testing.T) {
 		t.Errorf("told of %v", told)
 	}
 
-	list, err := g.status.ListCertificates(patient(t), &adminv1.StatusServiceListCertificatesRequest{})
+	list, err := g.status.ListCertificates(patient(t), &adminv1.ListCertificatesInUseRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,9 @@ func TestExpiryIsTold(t *testing.T) {
 		if c.GetName() == "raw" && c.GetEndpoint() != raw {
 			t.Errorf("the upstream's certificate is of %q", c.GetEndpoint())
 		}
-		if c.GetName() == "client" && !slices.Contains(c.GetUsedBy(), "upstream raw") {
+		if c.GetName() == "client" && !slices.ContainsFunc(c.GetUsedBy(), func(r *adminv1.ResourceRef) bool {
+			return r.GetKind() == adminv1.Kind_KIND_UPSTREAM && r.GetName() == "raw"
+		}) {
 			t.Errorf("the client's certificate is used by %q", c.GetUsedBy())
 		}
 	}
@@ -194,10 +196,10 @@ func TestASlowWatcherIsEnded(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	slow, quick := g.watchEvents(), g.watchEvents()
-	// What a client takes without reading is some hundred kilobytes.
+	// A client takes some hundred kilobytes without reading, and 1024 events are kept.
 	comment := strings.Repeat("x", 1000)
 	var revision int64
-	for i := range 600 {
+	for i := range 1500 {
 		resp, err := g.admin.PutUpstream(patient(t), &adminv1.PutUpstreamRequest{
 			Upstream: plainUpstream("up", fmt.Sprintf("127.0.0.1:%d", i+1)), Options: &adminv1.WriteOptions{Comment: comment},
 		})

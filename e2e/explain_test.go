@@ -39,7 +39,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 	exact := func(p string) *adminv1.PathMatch { return &adminv1.PathMatch{Kind: &adminv1.PathMatch_Exact{Exact: p}} }
 	gone := &adminv1.Route{
 		Name: "gone", Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Path: prefix("/old/")},
-		Action: &adminv1.Route_Respond{Respond: &adminv1.Respond{Code: 410, Body: "gone"}},
+		Action: &adminv1.Route_Respond{Respond: &adminv1.Respond{Code: new(int32(410)), Body: "gone"}},
 	}
 	moved := &adminv1.Route{
 		Name: "moved", Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Path: exact("/moved")},
@@ -75,7 +75,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 			continue
 		}
-		if e.GetRoute() != c.route || e.GetAction() != c.action || e.GetWhy() == "" {
+		if e.GetRoute() != c.route || strings.ToLower(strings.TrimPrefix(e.GetAction().String(), "EXPLAINED_ACTION_")) != c.action || e.GetWhy() == "" {
 			t.Errorf("%s: explained as %v, want %s by %q", what, e, c.action, c.route)
 		}
 		req, err := http.NewRequestWithContext(patient(t), c.method, base+"/", nil)
@@ -92,7 +92,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if e.GetAction() != "forward" {
+		if e.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD {
 			if resp.StatusCode != int(e.GetCode()) {
 				t.Errorf("%s: explained as %s %d, answered with %d", what, e.GetAction(), e.GetCode(), resp.StatusCode)
 			}

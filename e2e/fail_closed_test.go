@@ -286,7 +286,7 @@ func TestBadFilesAtTheStartLeaveWhatUsesThemDown(t *testing.T) {
 		}) {
 			t.Errorf("%s: the status tells of no problem", f.name)
 		}
-		if up := g.upstream("web-" + f.name); f.upstream && up.GetReason() == "" {
+		if up := g.upstream("web-" + f.name); f.upstream && up.GetReason() == adminv1.Reason_REASON_UNSPECIFIED {
 			t.Errorf("%s: the upstream is down for no reason: %v", f.name, up)
 		}
 	}

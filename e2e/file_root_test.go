@@ -140,7 +140,7 @@ func TestFilesThatTheRootsLeaveOutAreDown(t *testing.T) {
 		t.Errorf("without its CA: %d %q", code, body)
 	}
 	problems := g.getStatus().GetProblems()
-	if len(problems) == 0 || !strings.Contains(problems[0].GetReason(), "--file-root") || g.upstream("web").GetReason() == "" {
+	if len(problems) == 0 || !strings.Contains(problems[0].GetReason(), "--file-root") || g.upstream("web").GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG {
 		t.Errorf("problems are %v, the upstream is %v", problems, g.upstream("web"))
 	}
 	// Roots that are no directories are refused outright.

@@ -190,7 +190,11 @@ func (g *gateway) apply(resources ...proto.Message) *adminv1.Change {
 // remove deletes resources in one revision.
 func (g *gateway) remove(refs ...*adminv1.ResourceRef) {
 	g.t.Helper()
-	if _, err := g.admin.Apply(patient(g.t), &adminv1.ApplyRequest{Deletes: refs}); err != nil {
+	req := &adminv1.ApplyRequest{}
+	for _, r := range refs {
+		req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: r.GetKind(), Name: r.GetName()})
+	}
+	if _, err := g.admin.Apply(patient(g.t), req); err != nil {
 		g.t.Fatalf("Apply: %v", err)
 	}
 }
@@ -251,7 +255,7 @@ func (g *gateway) address(name string) string {
 
 func (g *gateway) upstream(name string) *adminv1.UpstreamStatus {
 	g.t.Helper()
-	resp, err := g.status.ListUpstreams(patient(g.t), &adminv1.StatusServiceListUpstreamsRequest{})
+	resp, err := g.status.ListUpstreams(patient(g.t), &adminv1.ListUpstreamStatusesRequest{})
 	if err != nil {
 		g.t.Fatalf("ListUpstreams: %v", err)
 	}

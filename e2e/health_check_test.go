@@ -113,7 +113,7 @@ func (c *crowd) leave() {
 }
 
 // awaitHealth returns the event of an endpoint that has come to a health.
-func (s *eventStream) awaitHealth(endpoint string, h adminv1.EndpointHealth) *adminv1.WatchEventsResponse {
+func (s *eventStream) awaitHealth(endpoint string, h adminv1.EndpointHealth) *adminv1.Event {
 	s.t.Helper()
 	for {
 		e := s.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
@@ -143,12 +143,12 @@ func TestHealthChecksOfNginx(t *testing.T) {
 	web := upstream("web", a.settings(), one.address(0), two.address(0))
 	web.HealthCheck = &adminv1.HealthCheck{
 		Kind:     &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well", BodyContains: "is well"}},
-		Interval: durationpb.New(100 * time.Millisecond), UnhealthyThreshold: 2, HealthyThreshold: 2,
+		Interval: durationpb.New(100 * time.Millisecond), UnhealthyThreshold: new(int32(2)), HealthyThreshold: new(int32(2)),
 	}
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client), web, listener("web", protocolHTTP, ""),
 		&adminv1.Route{Name: "web", Listeners: []string{"web"}, Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{
-			Upstreams: []*adminv1.WeightedUpstream{{Name: "web", Weight: 1}},
+			Upstreams: []*adminv1.WeightedUpstream{{Name: "web", Weight: new(int32(1))}},
 			Retry:     &adminv1.Retry{On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET, adminv1.RetryCondition_RETRY_CONDITION_CONNECT_FAILURE}},
 		}}},
 	)

@@ -204,11 +204,11 @@ func TestHostileUpstreams(t *testing.T) {
 			if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED || c.reasons != nil && !slices.Contains(c.reasons, r.GetReason()) {
 				t.Errorf("%s: the probe came to %v, %v: %.300s", c.name, r.GetOutcome(), r.GetReason(), r.GetExplanation())
 			}
-			if size := proto.Size(r); size > 128<<10 || len(r.GetExplanation()) > 4096 || len(r.GetSuggestion()) > 4096 || len(r.GetChain()) > 20 {
+			if size := proto.Size(r); size > 128<<10 || len(r.GetExplanation()) > 4096 || len(r.GetSuggestion().GetText()) > 4096 || len(r.GetChain()) > 20 {
 				t.Errorf("%s: the probe's answer has %d bytes, %d of explanation, %d of suggestion, %d certificates",
-					c.name, size, len(r.GetExplanation()), len(r.GetSuggestion()), len(r.GetChain()))
+					c.name, size, len(r.GetExplanation()), len(r.GetSuggestion().GetText()), len(r.GetChain()))
 			}
-			for _, text := range []string{r.GetExplanation(), r.GetSuggestion(), fmt.Sprint(r.GetChain())} {
+			for _, text := range []string{r.GetExplanation(), r.GetSuggestion().GetText(), fmt.Sprint(r.GetChain())} {
 				if strings.ContainsAny(text, "\x1b\x07\n") {
 					t.Errorf("%s: text is shown as it came: %.300q", c.name, text)
 				}

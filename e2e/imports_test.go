@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 
 	"gateway/invalid":    {},
 	"gateway/fileroot":   {},
+	"gateway/history":    {},
 	"gateway/wellformed": {"gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests
 	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
@@ -61,8 +62,8 @@ var mayImport = map[string][]string{
 	"gateway/unixsocket": {},
 	"gateway/listeners": {"gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/socket", "bridge/splice",
 		"proto/drawbridge/admin/v1"},
-	"gateway/admin": {"gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "proto/drawbridge/admin/v1"},
-	"gateway": {"gateway/admin", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid",
+	"gateway/admin": {"gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "proto/drawbridge/admin/v1"},
+	"gateway": {"gateway/admin", "gateway/history", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid",
 		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket",
 		"bridge/accesslog", "bridge/latency", "bridge/limit", "certs"},
 

@@ -62,7 +62,7 @@ func TestAcknowledgedWritesSurviveAKill(t *testing.T) {
 				continue
 			}
 			r, err := g.admin.GetRoute(patient(t), &adminv1.GetRouteRequest{Name: fmt.Sprintf("r%d", i)})
-			if err != nil || r.GetRoute().GetRespond().GetBody() != body(i) {
+			if err != nil || r.GetRespond().GetBody() != body(i) {
 				t.Fatalf("round %d: write %d was acknowledged, and now is %v, %v", round, i, r, err)
 			}
 		}

@@ -61,7 +61,7 @@ func TestListenersMove(t *testing.T) {
 	three.Address = g.address("raw")
 	_, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{
 		Resources: wrap(t, []proto.Message{three, routeThree}),
-		Deletes:   []*adminv1.ResourceRef{ref(adminv1.Kind_KIND_LISTENER, "raw")},
+		Deletes:   []*adminv1.ResourceDelete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "raw"}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
 		t.Errorf("told as %v", ejected)
 	}
 	e := g.endpoint("web", one.address(0))
-	if e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectedUntil() == nil || !strings.Contains(e.GetUnavailableReason(), "3 failures in a row") {
+	if e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectionEndTime() == nil || !strings.Contains(e.GetUnavailableReason(), "3 failures in a row") {
 		t.Errorf("%v", e)
 	}
 	if out := g.cli("status").String(); !strings.Contains(out, "ejected") {
@@ -41,7 +41,7 @@ func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
 	if answers := clients.take(); answers["500"] != 3 || answers["two"]+answers["one"]+3 != sum(answers) {
 		t.Errorf("until it returned: %v", answers)
 	}
-	if e := g.endpoint("web", one.address(0)); !e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectedUntil() != nil {
+	if e := g.endpoint("web", one.address(0)); !e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectionEndTime() != nil {
 		t.Errorf("%v", e)
 	}
 	eventually(t, "it answers again", func() bool { return clients.take()["one"] > 0 })

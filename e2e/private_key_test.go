@@ -197,9 +197,9 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	note(list, err)
 	all, err := g.admin.GetConfig(ctx, &adminv1.GetConfigRequest{})
 	note(all, err)
-	used, err := g.status.ListCertificates(ctx, &adminv1.StatusServiceListCertificatesRequest{})
+	used, err := g.status.ListCertificates(ctx, &adminv1.ListCertificatesInUseRequest{})
 	note(used, err)
-	ups, err := g.status.ListUpstreams(ctx, &adminv1.StatusServiceListUpstreamsRequest{})
+	ups, err := g.status.ListUpstreams(ctx, &adminv1.ListUpstreamStatusesRequest{})
 	note(ups, err)
 	note(g.getStatus(), nil)
 

@@ -36,7 +36,7 @@ func TestAProbeTellsWhatItSaw(t *testing.T) {
 		g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u)
 		revision := g.getStatus().GetRevision()
 		r := g.probe("web")
-		if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || r.GetReason() != 0 || r.GetSuggestion() != "" || r.GetExplanation() == "" {
+		if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || r.GetReason() != 0 || r.GetSuggestion().GetText() != "" || r.GetExplanation() == "" {
 			t.Errorf("TLS %s: %v", v.name, r)
 		}
 		if r.GetVersion() != v.ours || r.GetGroup() != "P-256" || !strings.HasPrefix(r.GetCipherSuite(), "TLS_") || r.GetAlpn() != "h2" {

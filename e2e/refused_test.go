@@ -191,7 +191,7 @@ func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) 
 	}) {
 		t.Fatalf("%s: its endpoint is %v, want it down for %v", name, e, reason)
 	}
-	if e.GetLastFailure().GetMessage() == "" || e.GetLastFailure().GetTime() == nil {
+	if e.GetLastFailure().GetMessage() == "" || e.GetLastFailure().GetFailureTime() == nil {
 		t.Errorf("%s: last failure is %v", name, e.GetLastFailure())
 	}
 	if !slices.ContainsFunc(e.GetFailures(), func(f *adminv1.FailureCount) bool { return f.GetReason() == reason && f.GetCount() > 0 }) {

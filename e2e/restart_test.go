@@ -83,7 +83,7 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 	if l := g.listener("fixed"); l.GetState() != adminv1.ListenerState_LISTENER_STATE_DOWN || !strings.Contains(l.GetReason(), "address already in use") {
 		t.Errorf("the listener whose port is taken: %v", l)
 	}
-	if u := g.upstream("of-file"); !strings.Contains(u.GetReason(), caFile) {
+	if u := g.upstream("of-file"); !strings.Contains(u.GetMessage(), caFile) {
 		t.Errorf("the upstream whose trust bundle is gone: %v", u)
 	}
 	problems := map[string]bool{}

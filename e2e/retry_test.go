@@ -56,7 +56,7 @@ func TestABadServerOfAGroupIsNotNoticed(t *testing.T) {
 		},
 	})
 	g := startGateway(t)
-	policy := &adminv1.Retry{Codes: []int32{429, 503}, Methods: []string{"POST"}, MaxBodyBytes: 100_000, Backoff: durationpb.New(time.Millisecond)}
+	policy := &adminv1.Retry{Codes: []int32{429, 503}, Methods: []string{"POST"}, MaxBodyBytes: new(int32(100_000)), Backoff: durationpb.New(time.Millisecond)}
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client),
 		upstream("group", a.settings(), good, bad.address(0)),
@@ -110,7 +110,7 @@ func TestTriesThatTakeTooLong(t *testing.T) {
 	stuck := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	g := startGateway(t)
 	timed := retried("timed", "web", "/timed", "group", &adminv1.Retry{PerTryTimeout: durationpb.New(time.Second)})
-	alone := retried("alone", "web", "/alone", "stuck", &adminv1.Retry{PerTryTimeout: durationpb.New(200 * time.Millisecond), Attempts: 3})
+	alone := retried("alone", "web", "/alone", "stuck", &adminv1.Retry{PerTryTimeout: durationpb.New(200 * time.Millisecond), Attempts: new(int32(3))})
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client),
 		upstream("group", a.settings(), stuck, serveHTTPS(t, a.serverConfig(t), says("good"))), upstream("stuck", a.settings(), stuck),
@@ -141,7 +141,7 @@ func TestAStormOfRetriesIsHeldByTheBudget(t *testing.T) {
 	g := startGateway(t)
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client), upstream("web", a.settings(), failing), listener("web", protocolHTTP, ""),
-		retried("all", "web", "/", "web", &adminv1.Retry{Attempts: 4, Codes: []int32{503}}),
+		retried("all", "web", "/", "web", &adminv1.Retry{Attempts: new(int32(4)), Codes: []int32{503}}),
 	)
 	const clients, each = 50, 20
 	url := "http://" + g.address("web")

@@ -29,7 +29,7 @@ func TestProxiesInFrontAreBelieved(t *testing.T) {
 	front.Access = &adminv1.ClientAccess{Allow: []string{"127.0.0.0/24", "192.0.2.0/24"}, Deny: []string{"127.0.0.66"}}
 	secure := &adminv1.Route{
 		Name: "secure", Listeners: []string{"front"},
-		Action: &adminv1.Route_Redirect{Redirect: &adminv1.Redirect{Code: 308, Scheme: "https"}},
+		Action: &adminv1.Route_Redirect{Redirect: &adminv1.Redirect{Code: new(int32(308)), Scheme: "https"}},
 	}
 	closed := listener("closed", protocolTCP, "back")
 	closed.Access = &adminv1.ClientAccess{Deny: []string{"127.0.0.66"}}

@@ -38,7 +38,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	value := web()
 	value.Balancing = &adminv1.Balancing{Policy: 99}
 	negative := web()
-	negative.Pool = &adminv1.Pool{MaxIdle: -1}
+	negative.Pool = &adminv1.Pool{MaxIdle: new(int32(-1))}
 	both := newer(web()) // and a fault of another kind
 	both.Endpoints[0].Address = "no port"
 

@@ -99,7 +99,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 			g.apply(certificate("a", clientCert(t, a.ca, fmt.Sprint("a ", i))))
 		case 1: // other settings
 			u := upstream("a", &adminv1.UpstreamTls{Certificate: "a", TrustBundles: []string{"ca"}, ServerName: serverName}, other)
-			u.Endpoints[0].Weight = int32(1 + i)
+			u.Endpoints[0].Weight = new(int32(1 + i))
 			g.apply(u)
 		case 2: // a listener that comes, changes or goes
 			l := listener("a2", protocolHTTP, "a")

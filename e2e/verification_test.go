@@ -75,8 +75,8 @@ func TestReportOnlyPassesAndReports(t *testing.T) {
 					}
 					return false
 				})
-				if p := g.probe(u); p.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !strings.Contains(p.GetExplanation(), "VERIFICATION_REPORT_ONLY") || p.GetSuggestion() == "" {
-					t.Errorf("%s: a probe says %v %q %q", u, p.GetOutcome(), p.GetExplanation(), p.GetSuggestion())
+				if p := g.probe(u); p.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !strings.Contains(p.GetExplanation(), "VERIFICATION_REPORT_ONLY") || p.GetSuggestion().GetText() == "" {
+					t.Errorf("%s: a probe says %v %q %q", u, p.GetOutcome(), p.GetExplanation(), p.GetSuggestion().GetText())
 				}
 			}
 		}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -74,7 +73,10 @@ func (g *Gateway) plan(compiler snapshot.Compiler, e store.Edit) (*plan, error) 
 	if err := p.bad.Err(); err != nil {
 		return nil, err
 	}
-	p.draft.Touch(p.next.Reloaded(p.live)...)
+	p.draft.Touch(p.bad, p.next.Reloaded(p.live)...)
+	if err := p.bad.Err(); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -117,17 +119,11 @@ func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 	next.Start()
 	g.files.filesChanged()
 	if draft.Changed() {
-		g.updates.announce(store.Update{State: draft.State(), Changes: changed(draft), Comment: e.Comment})
-		g.applied(draft.State().Revision(), len(changed(draft)), e.Comment)
+		update := draft.Update(e.Comment)
+		g.updates.Append(func(int64) (store.Update, int) { return update, update.Size() })
+		g.applied(update)
 	}
 	return result, nil
-}
-
-// changed returns the changes of a draft without those that are none.
-func changed(d *store.Draft) []store.Change {
-	return slices.DeleteFunc(d.Changes(), func(c store.Change) bool {
-		return c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
-	})
 }
 
 // restore makes the stored state live. What cannot be is down, with its reason

@@ -1,56 +1,101 @@
 package gateway
 
 import (
-	"cmp"
 	"slices"
+	"sort"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Certificates returns every certificate in use, soonest to expire first: our
+// maxUsers is how many users of a certificate are listed.
+const maxUsers = 100
+
+// A certificateInUse is a certificate in use before it is described.
+type certificateInUse struct {
+	admin.CertificateKey
+	ref  store.Ref
+	info func() *adminv1.CertificateInfo
+}
+
+// certificatesInUse returns every certificate in use, soonest to expire first: our
 // own, the CAs and revocation lists of trust bundles, and what the endpoints of
 // upstreams last presented.
-func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
-	snap, now := g.live.Load(), time.Now()
-	users := snap.State().Users()
-	var out []*adminv1.CertificateInUse
-	add := func(use adminv1.CertificateUse, ref store.Ref, endpoint string, info *adminv1.CertificateInfo, usedBy []string) {
-		out = append(out, &adminv1.CertificateInUse{
-			Use: use, Name: ref.Name, Endpoint: endpoint, Info: info, UsedBy: usedBy,
-			DaysLeft: daysLeft(info.GetNotAfter().AsTime(), now),
+func certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
+	var out []certificateInUse
+	add := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint, fingerprint string, end time.Time, info func() *adminv1.CertificateInfo) {
+		out = append(out, certificateInUse{
+			admin.CertificateKey{NotAfter: end.Unix(), Use: use, Name: name, Fingerprint: fingerprint, Endpoint: endpoint},
+			store.Ref{Kind: kind, Name: name}, info,
 		})
 	}
+	own := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint string, i certs.Info) {
+		add(use, kind, name, endpoint, i.SHA256Fingerprint, i.NotAfter, func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(i) })
+	}
 	for name, c := range snap.Certificates() {
-		ref := store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name}
-		add(adminv1.CertificateUse_CERTIFICATE_USE_OWN, ref, "", snapshot.CertificateInfo(c.Info()), names(users[ref]))
+		own(adminv1.CertificateUse_CERTIFICATE_USE_OWN, adminv1.Kind_KIND_CERTIFICATE, name, "", c.Info())
 	}
 	for name, b := range snap.TrustBundles() {
-		ref := store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}
 		for _, ca := range b.Infos() {
-			add(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, ref, "", snapshot.CertificateInfo(ca), names(users[ref]))
+			own(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", ca)
 		}
-		for _, crl := range b.CRLInfos() {
-			add(adminv1.CertificateUse_CERTIFICATE_USE_CRL, ref, "", crlAsInfo(crl), names(users[ref]))
+		for i, crl := range b.CRLInfos() {
+			add(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", strconv.Itoa(i), crl.NextUpdate,
+				func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
 		}
 	}
 	for _, u := range snap.Upstreams() {
-		ref := store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: u.Name}
 		for _, e := range u.Live.Status() {
 			if e.PeerCertificate != nil && !e.Left {
-				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, ref, endpointAddress(e), snapshot.CertificateInfo(*e.PeerCertificate), names([]store.Ref{ref}))
+				own(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, endpointAddress(e), *e.PeerCertificate)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *adminv1.CertificateInUse) int {
-		return cmp.Or(
-			a.GetInfo().GetNotAfter().AsTime().Compare(b.GetInfo().GetNotAfter().AsTime()),
-			cmp.Compare(a.GetUse(), b.GetUse()), cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetEndpoint(), b.GetEndpoint()),
-		)
+	slices.SortFunc(out, func(a, b certificateInUse) int { return a.Compare(b.CertificateKey) })
+	return out
+}
+
+// EachCertificate calls yield with each certificate in use that comes after a key,
+// soonest to expire first, until yield returns false. The messages are yield's.
+func (g *Gateway) EachCertificate(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
+	snap, now := g.live.Load(), time.Now()
+	all := certificatesInUse(snap)
+	if after != nil {
+		all = all[sort.Search(len(all), func(i int) bool { return all[i].Compare(*after) > 0 }):]
+	}
+	users := snap.State().Users()
+	listed := map[store.Ref][]*adminv1.ResourceRef{} // shared by the CAs of a bundle
+	for _, c := range all {
+		by, ok := listed[c.ref]
+		if !ok {
+			by = usedBy(users[c.ref])
+			listed[c.ref] = by
+		}
+		m := &adminv1.CertificateInUse{
+			Use: c.Use, Name: c.Name, Endpoint: c.Endpoint, Info: c.info(), UsedBy: by, UsedByCount: int32(len(users[c.ref])),
+		}
+		if c.Use == adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM {
+			m.UsedBy, m.UsedByCount = usedBy([]store.Ref{c.ref}), 1
+		}
+		m.DaysLeft = daysLeft(m.GetInfo().GetNotAfter().AsTime(), now)
+		if !yield(c.CertificateKey, m) {
+			return
+		}
+	}
+}
+
+// Certificates returns every certificate in use, soonest to expire first.
+func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
+	var out []*adminv1.CertificateInUse
+	g.EachCertificate(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
+		out = append(out, c)
+		return true
 	})
 	return out
 }
@@ -74,11 +119,11 @@ func daysLeft(t, now time.Time) int32 {
 	return int32(days)
 }
 
-// names writes references as people read them: "listener web".
-func names(refs []store.Ref) []string {
-	var out []string
-	for _, r := range refs {
-		out = append(out, store.KindName(r.Kind)+" "+r.Name)
+// usedBy lists the first users.
+func usedBy(refs []store.Ref) []*adminv1.ResourceRef {
+	var out []*adminv1.ResourceRef
+	for _, r := range refs[:min(len(refs), maxUsers)] {
+		out = append(out, &adminv1.ResourceRef{Kind: r.Kind, Name: r.Name})
 	}
 	return out
 }

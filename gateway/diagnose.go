@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -110,7 +111,7 @@ func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.Probe
 			out.Results[i] = &adminv1.ProbeResult{
 				Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_OTHER,
 				Explanation: fmt.Sprintf("it was not probed: %d endpoints took longer than the %v that a probe has", len(endpoints), probeTime),
-				Suggestion:  "probe it alone, by its address",
+				Suggestion:  suggestion("probe it alone, by its address"),
 			}
 		}
 	}
@@ -141,7 +142,7 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 		return &adminv1.ProbeResult{
 			Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG,
 			Explanation: "the upstream is down and takes no traffic, so nothing was sent: " + e.Down,
-			Suggestion:  "correct what is named, and put it again",
+			Suggestion:  suggestion("correct what is named, and put it again"),
 		}
 	}
 	if e.Unresolved != nil {
@@ -162,9 +163,33 @@ func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
 			what += " (asked " + dns.Server + ")"
 		}
 		out.Explanation = fmt.Sprintf("the name %.260q does not resolve: %s; addresses that were known before stay in use", cmp.Or(dns.Name, e.Address), what)
-		out.Suggestion = fmt.Sprintf("correct %s or dns.servers, or this machine's name resolution", e.Target.AddressField)
+		out.Suggestion = &adminv1.Suggestion{
+			Field: e.Target.AddressField,
+			Text:  fmt.Sprintf("correct %s or dns.servers, or this machine's name resolution", e.Target.AddressField),
+		}
 	}
 	return out
+}
+
+// setField and addField are how a suggestion begins that names a field, and what to
+// set it to: to one word, a string in quotes, or a list.
+var (
+	setField = regexp.MustCompile(`\bset ([a-z0-9_.\[\]]+) to ("[^"]*"|\[[^\]]*\]|[A-Z0-9_]+\b)?`)
+	addField = regexp.MustCompile(`^add \[[^\]]*\] to ([a-z0-9_.]+)`)
+)
+
+// suggestion returns the API's form of a suggestion; nil for "".
+func suggestion(text string) *adminv1.Suggestion {
+	if text == "" {
+		return nil
+	}
+	s := &adminv1.Suggestion{Text: text}
+	if m := setField.FindStringSubmatch(text); m != nil {
+		s.Field, s.Value = m[1], strings.Trim(m[2], `"`)
+	} else if m := addField.FindStringSubmatch(text); m != nil {
+		s.Field = m[1]
+	}
+	return s
 }
 
 // probeResult returns the API's form of a result.
@@ -174,7 +199,7 @@ func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
 		Outcome:                    outcome(r.Reason),
 		Reason:                     failure(r.Reason),
 		Explanation:                r.Explanation,
-		Suggestion:                 r.Suggestion,
+		Suggestion:                 suggestion(r.Suggestion),
 		Version:                    tlsVersions[r.Version],
 		Alpn:                       r.ALPN,
 		ResumptionOffered:          r.ResumptionOffered,
@@ -240,7 +265,7 @@ func (g *Gateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRou
 		return nil, err
 	}
 	if why := g.listeners.DownReason(req.GetListener()); why != "" {
-		return &adminv1.ExplainRouteResponse{Action: snapshot.ActionRefuse, Why: "the listener is down: " + why}, nil
+		return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Why: "the listener is down: " + why}, nil
 	}
 	return out, nil
 }

@@ -81,7 +81,7 @@ func TestAStoredUpstreamIsProbed(t *testing.T) {
 			t.Errorf("result %d: %v", i, r)
 		}
 	}
-	if s := results[1].GetSuggestion(); !strings.Contains(s, "endpoints[1].address") {
+	if s := results[1].GetSuggestion(); !strings.Contains(s.GetText(), "endpoints[1].address") {
 		t.Errorf("suggestion %q", s)
 	}
 	r := results[0]
@@ -129,12 +129,12 @@ func TestAnUpstreamThatIsNotAppliedIsProbed(t *testing.T) {
 	u.GetTls().VerifyName = "pay.example"
 	r := g.probe(inFull(u))[0]
 	if r.GetReason() != adminv1.Reason_REASON_NAME_MISMATCH || !strings.Contains(r.GetExplanation(), "for up.example; we verify pay.example") ||
-		!strings.Contains(r.GetSuggestion(), `tls.verify_name to "up.example"`) {
+		!strings.Contains(r.GetSuggestion().GetText(), `tls.verify_name to "up.example"`) {
 		t.Errorf("%v", r)
 	}
 	// The system's roots do not know it; a bundle that is stored does.
 	u.GetTls().TrustBundles, u.GetTls().VerifyName = nil, "up.example"
-	if r := g.probe(inFull(u))[0]; r.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || !strings.Contains(r.GetSuggestion(), `tls.trust_bundles to ["corp"]`) {
+	if r := g.probe(inFull(u))[0]; r.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || !strings.Contains(r.GetSuggestion().GetText(), `tls.trust_bundles to ["corp"]`) {
 		t.Errorf("%v", r)
 	}
 	if g.State().Revision() != revision || len(g.UpstreamStatuses()) != 0 {
@@ -174,7 +174,7 @@ func TestAnUpstreamThatIsDownIsNotDialled(t *testing.T) {
 	writeFile(t, filepath.Join(g.dir, "ca.pem"), []byte("nothing"))
 	g = start(t, g.dir)
 	r := g.probe(byName("up"))[0]
-	if r.GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG || !strings.Contains(r.GetExplanation(), `trust bundle "corp" is down`) || r.GetSuggestion() == "" {
+	if r.GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG || !strings.Contains(r.GetExplanation(), `trust bundle "corp" is down`) || r.GetSuggestion().GetText() == "" {
 		t.Errorf("%v", r)
 	}
 	select {
@@ -189,7 +189,7 @@ func TestAListenerThatCouldNotBeBoundIsExplainedAsDown(t *testing.T) {
 	g := start(t, "")
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tcpListener("tcp", "127.0.0.1:0"))...)
 	ask := &adminv1.ExplainRouteRequest{Listener: "tcp"}
-	if out, err := g.Explain(ask); err != nil || out.GetAction() != "forward" || out.GetUpstreams()[0].GetName() != "up" {
+	if out, err := g.Explain(ask); err != nil || out.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD || out.GetUpstreams()[0].GetName() != "up" {
 		t.Errorf("%v, %v", out, err)
 	}
 	address := g.address("tcp")
@@ -203,7 +203,7 @@ func TestAListenerThatCouldNotBeBoundIsExplainedAsDown(t *testing.T) {
 	}
 	defer taken.Close()
 	g = start(t, g.dir)
-	if out, err := g.Explain(ask); err != nil || out.GetAction() != "refuse" || !strings.Contains(out.GetWhy(), "the listener is down") || !strings.Contains(out.GetWhy(), address) {
+	if out, err := g.Explain(ask); err != nil || out.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE || !strings.Contains(out.GetWhy(), "the listener is down") || !strings.Contains(out.GetWhy(), address) {
 		t.Errorf("%v, %v", out, err)
 	}
 	_, err = g.Explain(&adminv1.ExplainRouteRequest{Listener: "none"})
@@ -354,5 +354,25 @@ func TestNoKeyInAProbe(t *testing.T) {
 	text := protojson.Format(resp) + fmt.Sprint(resp) + g.log.String()
 	if strings.Contains(text, "PRIVATE KEY") || strings.Contains(text, strings.Split(key, "\n")[1]) {
 		t.Error("a key came out")
+	}
+}
+
+func TestSuggestionsNameFieldAndValue(t *testing.T) {
+	for text, want := range map[string][2]string{
+		`set tls.verify_name to "a.example"; or have the certificate issued again`:   {"tls.verify_name", "a.example"},
+		`set tls.trust_bundles to ["corp"]`:                                          {"tls.trust_bundles", `["corp"]`},
+		`set http.protocol to HTTP_PROTOCOL_1_1, and leave tls.alpn out`:             {"http.protocol", "HTTP_PROTOCOL_1_1"},
+		`set tls.verify_depth to 1`:                                                  {"tls.verify_depth", "1"},
+		`start the upstream, or set endpoints[0].address to the address that it has`: {"endpoints[0].address", ""},
+		`add ["TLS_X"] to tls.cipher_suites`:                                         {"tls.cipher_suites", ""},
+		`have the upstream send the intermediate`:                                    {"", ""},
+	} {
+		s := suggestion(text)
+		if got := [2]string{s.GetField(), s.GetValue()}; got != want || s.GetText() != text {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if suggestion("") != nil {
+		t.Error("no text is a suggestion")
 	}
 }

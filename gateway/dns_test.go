@@ -94,7 +94,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 	if got := endpoints(u); got != two+", "+one+" draining" || u.GetEndpoints()[1].GetConnections() != 1 {
 		t.Errorf("endpoints %s", got)
 	}
-	if d := u.GetDns(); d.GetResolved() == nil || !d.GetNext().AsTime().After(d.GetResolved().AsTime()) || d.GetError() != "" {
+	if d := u.GetDns(); d.GetResolveTime() == nil || !d.GetNextResolveTime().AsTime().After(d.GetResolveTime().AsTime()) || d.GetError() != "" {
 		t.Errorf("DNS %v", d)
 	}
 	other := dial(t, g.address("tcp"))
@@ -160,7 +160,7 @@ func TestANameThatDoesNotResolveYetIsNotFatal(t *testing.T) {
 		t.Errorf("%d %q", code, body)
 	}
 	u := g.upstreamStatus()
-	if want := "lookup _up._tcp.example on " + s.Addr().String() + ": no such host"; u.GetDns().GetError() != want || u.GetReason() != "DNS_FAILURE: "+want {
+	if want := "lookup _up._tcp.example on " + s.Addr().String() + ": no such host"; u.GetDns().GetError() != want || u.GetReason() != adminv1.Reason_REASON_DNS_FAILURE || u.GetMessage() != want {
 		t.Errorf("%v", u)
 	}
 	if !strings.Contains(g.log.String(), `"code":503`) || !strings.Contains(g.log.String(), `"reason":"DNS_FAILURE"`) {
@@ -171,7 +171,7 @@ func TestANameThatDoesNotResolveYetIsNotFatal(t *testing.T) {
 	}
 	s.at(echo(t, ca, ca.Server(t, "up.example")))
 	eventually(t, "it resolves", func() bool { return len(g.upstreamStatus().GetEndpoints()) == 1 })
-	if u := g.upstreamStatus(); u.GetReason() != "" {
+	if u := g.upstreamStatus(); u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 		t.Errorf("%v", u)
 	}
 	dial(t, g.address("tcp")).echo(t, "there")
@@ -192,7 +192,7 @@ func TestAProbeAsksDNSAndEachAddress(t *testing.T) {
 		t.Fatalf("answers %v", answers)
 	}
 	if r := answers[0].GetResults()[0]; r.GetEndpoint() != "_up._tcp.example" || !strings.Contains(r.GetExplanation(), "does not resolve: no such host (asked "+s.Addr().String()+")") ||
-		!strings.Contains(r.GetSuggestion(), "dns.srv") {
+		!strings.Contains(r.GetSuggestion().GetText(), "dns.srv") {
 		t.Errorf("%v", r)
 	}
 
@@ -245,7 +245,7 @@ func TestAWriteDoesNotWaitForDNS(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Error("the write waited")
 	}
-	if r := g.upstreamStatus().GetReason(); r != "DNS_FAILURE: there is no answer yet" {
-		t.Errorf("reason %q", r)
+	if u := g.upstreamStatus(); u.GetReason() != adminv1.Reason_REASON_DNS_FAILURE || u.GetMessage() != "DNS has not answered yet" {
+		t.Errorf("%v", u)
 	}
 }

@@ -4,30 +4,27 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // event tells everyone who watches events. It takes the message over, and never
 // blocks.
-func (g *Gateway) event(e *adminv1.WatchEventsResponse) {
-	e.Time = timestamppb.New(time.Now())
-	g.events.announce(e)
-}
-
-// WatchEvents returns a channel of what happens from now on. It is closed when
-// its reader is too slow and when the gateway stops. The messages are shared and
-// must not be modified. The caller must call stop when it is done.
-func (g *Gateway) WatchEvents() (events <-chan *adminv1.WatchEventsResponse, stop func()) {
-	c := g.events.add()
-	return c, func() { g.events.remove(c) }
+func (g *Gateway) event(e *adminv1.Event) {
+	e.EventTime = timestamppb.New(time.Now())
+	g.events.Append(func(sequence int64) (*adminv1.Event, int) {
+		e.Sequence = sequence
+		return e, proto.Size(e)
+	})
 }
 
 // observe tells of what happens at the endpoints of upstreams.
 func (g *Gateway) observe(e upstream.Event) {
-	out := &adminv1.WatchEventsResponse{
+	out := &adminv1.Event{
 		Type: adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH, Kind: adminv1.Kind_KIND_UPSTREAM, Name: e.Upstream, Endpoint: e.Endpoint,
 		Health: healths[e.Health], Count: 1,
 	}
@@ -48,13 +45,13 @@ func (g *Gateway) observe(e upstream.Event) {
 }
 
 // applied tells of a revision.
-func (g *Gateway) applied(revision int64, changes int, comment string) {
-	message := fmt.Sprintf("%d resources changed", changes)
-	if changes == 1 {
+func (g *Gateway) applied(u store.Update) {
+	message := fmt.Sprintf("%d resources changed", len(u.Changes))
+	if len(u.Changes) == 1 {
 		message = "1 resource changed"
 	}
-	if comment != "" {
-		message += ": " + comment
+	if u.Comment != "" {
+		message += ": " + u.Comment
 	}
-	g.event(&adminv1.WatchEventsResponse{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Message: message, Revision: revision, Count: 1})
+	g.event(&adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Message: message, Revision: u.Revision, Count: 1})
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // nextEvent returns the next event of the type.
-func nextEvent(t *testing.T, events <-chan *adminv1.WatchEventsResponse, want adminv1.EventType) *adminv1.WatchEventsResponse {
+func nextEvent(t *testing.T, events <-chan *adminv1.Event, want adminv1.EventType) *adminv1.Event {
 	t.Helper()
 	for end := time.After(deadline); ; {
 		select {
@@ -40,7 +40,7 @@ func TestEachRevisionIsAnEvent(t *testing.T) {
 	g.apply(e)
 	for revision := range int64(2) {
 		got := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_APPLIED)
-		if got.GetRevision() != revision+1 || got.GetMessage() != "1 resource changed: a new upstream" || got.GetTime().AsTime().IsZero() {
+		if got.GetRevision() != revision+1 || got.GetMessage() != "1 resource changed: a new upstream" || got.GetEventTime().AsTime().IsZero() {
 			t.Errorf("%v", got)
 		}
 	}
@@ -72,7 +72,9 @@ func TestCertificatesInUseAreListedBySoonestEnd(t *testing.T) {
 	c.Close()
 	var got []string
 	for _, c := range g.Certificates() {
-		got = append(got, useName(c.GetUse())+" "+c.GetName()+" used by "+strings.Join(c.GetUsedBy(), ","))
+		for _, by := range c.GetUsedBy() {
+			got = append(got, useName(c.GetUse())+" "+c.GetName()+" used by "+store.KindName(by.GetKind())+" "+by.GetName())
+		}
 	}
 	for _, want := range []string{"own client used by upstream up", "trust corp used by upstream up", "upstream up used by upstream up"} {
 		if !strings.Contains(strings.Join(got, "\n"), want) {

@@ -25,12 +25,11 @@ type expiry struct {
 
 // watchExpiry tells of certificates near their end, until ctx ends.
 func (g *Gateway) watchExpiry(ctx context.Context) {
-	updates := g.updates.add()
-	defer func() { g.updates.remove(updates) }()
 	tick := time.NewTicker(lookAtExpiry)
 	defer tick.Stop()
 	var e expiry
 	for {
+		changed := g.updates.Changed()
 		for _, event := range e.due(g.Certificates(), time.Now()) {
 			g.log.Warn("certificate near its end", "resource", store.KindName(event.GetKind())+" "+event.GetName(), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
 			g.event(event)
@@ -39,19 +38,16 @@ func (g *Gateway) watchExpiry(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case _, ok := <-updates:
-			if !ok { // behind by more than the buffer; ctx ends before the gateway closes it
-				updates = g.updates.add()
-			}
+		case <-changed: // ctx ends before the gateway closes the log
 		}
 	}
 }
 
 // due returns an event for each certificate that has come nearer to its end than
 // was told of it.
-func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []*adminv1.WatchEventsResponse {
+func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []*adminv1.Event {
 	told := map[string]int{}
-	var out []*adminv1.WatchEventsResponse
+	var out []*adminv1.Event
 	for _, c := range certificates {
 		key := fmt.Sprintf("%d/%s/%s/%s/%v", c.GetUse(), c.GetName(), c.GetEndpoint(), c.GetInfo().GetSha256Fingerprint(), c.GetInfo().GetNotAfter())
 		left := c.GetInfo().GetNotAfter().AsTime().Sub(now)
@@ -83,8 +79,8 @@ var useKinds = map[adminv1.CertificateUse]adminv1.Kind{
 	adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM: adminv1.Kind_KIND_UPSTREAM,
 }
 
-func expiryEvent(c *adminv1.CertificateInUse, left time.Duration) *adminv1.WatchEventsResponse {
-	event := &adminv1.WatchEventsResponse{
+func expiryEvent(c *adminv1.CertificateInUse, left time.Duration) *adminv1.Event {
+	event := &adminv1.Event{
 		Type: adminv1.EventType_EVENT_TYPE_EXPIRY, Kind: useKinds[c.GetUse()], Name: c.GetName(), Endpoint: c.GetEndpoint(), Count: 1,
 	}
 	end := c.GetInfo().GetNotAfter().AsTime().UTC().Format(time.RFC3339)

@@ -144,7 +144,7 @@ func (t *fileIntake) refuse(c fileChange, why []invalid.Fault) {
 		return
 	}
 	t.refused[c.ref] = c.digest
-	t.gateway.fileEvent(c.ref, &adminv1.WatchEventsResponse{
+	t.gateway.fileEvent(c.ref, &adminv1.Event{
 		Type: adminv1.EventType_EVENT_TYPE_FILE_REFUSED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG, Message: strings.Join(problems, "; "),
 	})
 }
@@ -157,7 +157,7 @@ func (t *fileIntake) loaded(result *store.Result) {
 		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			continue
 		}
-		t.gateway.fileEvent(ref, &adminv1.WatchEventsResponse{
+		t.gateway.fileEvent(ref, &adminv1.Event{
 			Type: adminv1.EventType_EVENT_TYPE_FILE_LOADED, Revision: result.State.Revision(),
 			Message: "now as in " + strings.Join(listed(snapshot.FilePaths(result.State.Get(c.Kind, c.Name)), maxPathsTold), ", "),
 		})
@@ -168,7 +168,7 @@ func (t *fileIntake) loaded(result *store.Result) {
 }
 
 // fileEvent tells of the files of a resource.
-func (g *Gateway) fileEvent(ref store.Ref, e *adminv1.WatchEventsResponse) {
+func (g *Gateway) fileEvent(ref store.Ref, e *adminv1.Event) {
 	if e.Type == adminv1.EventType_EVENT_TYPE_FILE_REFUSED {
 		g.log.Warn("files refused", "resource", ref.String(), "error", e.Message)
 	} else {

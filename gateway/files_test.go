@@ -98,7 +98,7 @@ func symlink(t *testing.T, target, path string) {
 // A fileEvents is what a gateway tells of files.
 type fileEvents struct {
 	t    *testing.T
-	from <-chan *adminv1.WatchEventsResponse
+	from <-chan *adminv1.Event
 }
 
 func (g *testGateway) fileEvents() *fileEvents {
@@ -108,7 +108,7 @@ func (g *testGateway) fileEvents() *fileEvents {
 }
 
 // next returns the next event about files.
-func (e *fileEvents) next() *adminv1.WatchEventsResponse {
+func (e *fileEvents) next() *adminv1.Event {
 	e.t.Helper()
 	timeout := time.After(deadline)
 	for {
@@ -127,7 +127,7 @@ func (e *fileEvents) next() *adminv1.WatchEventsResponse {
 }
 
 // loaded waits until the files of a resource are taken up.
-func (e *fileEvents) loaded(name string) *adminv1.WatchEventsResponse {
+func (e *fileEvents) loaded(name string) *adminv1.Event {
 	e.t.Helper()
 	for {
 		got := e.next()
@@ -164,7 +164,7 @@ func TestARotationThroughFilesIsUsedByTheNextHandshakeAndDropsNoConnection(t *te
 		if got := g.identity("l"); got != name {
 			t.Errorf("the next connection is made as %q, not %q", got, name)
 		}
-		if u := <-updates; u.State.Revision() != e.GetRevision() || !strings.HasPrefix(u.Comment, "file changed: "+chain+", "+key) || len(u.Changes) != 1 {
+		if u := <-updates; u.Revision != e.GetRevision() || !strings.HasPrefix(u.Comment, "file changed: "+chain+", "+key) || len(u.Changes) != 1 {
 			t.Errorf("%+v; event %v", u, e)
 		}
 		for _, s := range streams {
@@ -508,7 +508,7 @@ func TestAChangeThatItsUsersCannotTakeHoldsUpNoOther(t *testing.T) {
 	web := httpListener("web", "127.0.0.1:0")
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), web, &adminv1.Route{
 		Name: "path", Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Prefix{Prefix: "/x"}}},
-		Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: "up", Weight: 1}}}},
+		Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: "up", Weight: new(int32(1))}}}},
 	})...)
 	events := g.fileEvents()
 	fine := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(certstest.NewCA(t).TrustPEM())}}

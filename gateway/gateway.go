@@ -16,6 +16,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -118,8 +119,9 @@ type Gateway struct {
 	descriptors *listeners.Descriptors
 	accessLog   *accesslog.Logger // nil: there is none
 	files       *fileWatcher
-	updates     broadcast[store.Update]
-	events      broadcast[*adminv1.WatchEventsResponse]
+	instance    string // identifies the store
+	updates     *history.Log[store.Update]
+	events      *history.Log[*adminv1.Event]
 	ready       atomic.Bool
 
 	admin        *admin.Server
@@ -140,6 +142,7 @@ func Open(o Options) (_ *Gateway, err error) {
 		log = hclog.NewNullLogger()
 	}
 	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
+	g.events = history.New[*adminv1.Event](keptEvents, keptEventBytes, g.started.UnixMicro())
 	g.compiler.Logger = log.Named("bridge")
 	g.compiler.Observer = g.observe
 	g.descriptors = listeners.NewDescriptors(g.log)
@@ -170,7 +173,8 @@ func Open(o Options) (_ *Gateway, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g.store = db
+	g.store, g.instance = db, db.InstanceID()
+	g.updates = history.New[store.Update](keptUpdates, keptUpdateBytes, db.State().Revision())
 	undo = append(undo, func() { db.Close() })
 
 	if g.compiler.FileRoots, err = fileRoots(o); err != nil {
@@ -289,8 +293,8 @@ func (g *Gateway) stopServing() {
 	if err := g.admin.Shutdown(ctx); err != nil {
 		g.log.Warn("admin calls cut off", "error", err)
 	}
-	g.updates.close()
-	g.events.close()
+	g.updates.Close()
+	g.events.Close()
 	if g.ops != nil {
 		g.ops.shutdown(ctx)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -284,26 +285,15 @@ func TestReloadTakesUpFilesThatChanged(t *testing.T) {
 	}
 }
 
-func TestASlowWatcherIsEndedAndDelaysNobody(t *testing.T) {
+func TestAWatcherThatFallsBehindIsToldSoAndDelaysNobody(t *testing.T) {
 	g := start(t, "")
-	_, slow, stopSlow := g.Watch()
-	defer stopSlow()
-	_, gone, stopGone := g.Watch()
-	stopGone()
-	for i := range watchBuffer + 2 {
+	for i := range keptUpdates + 2 {
 		g.put(&adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("127.0.0.1:%d", i+1)}}})
 	}
-	seen := int64(0)
-	for u := range slow {
-		if seen++; u.State.Revision() != seen {
-			t.Fatalf("revision %d after %d updates", u.State.Revision(), seen)
+	for after, want := range map[int64]error{0: history.ErrBehind, 1: history.ErrBehind, 2: nil, keptUpdates + 2: nil} {
+		if updates, _, err := g.Updates(after); !errors.Is(err, want) || err == nil && after == 2 && updates[0].Revision != 3 {
+			t.Errorf("after %d: %v", after, err)
 		}
-	}
-	if seen != watchBuffer {
-		t.Errorf("%d updates", seen)
-	}
-	if len(gone) != 0 {
-		t.Error("a watcher that stopped was still told")
 	}
 }
 

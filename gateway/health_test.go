@@ -73,7 +73,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: two.address})
 	up.HealthCheck = &adminv1.HealthCheck{
 		Kind:     &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well"}},
-		Interval: durationpb.New(100 * time.Millisecond), HealthyThreshold: 1, UnhealthyThreshold: 1,
+		Interval: durationpb.New(100 * time.Millisecond), HealthyThreshold: new(int32(1)), UnhealthyThreshold: new(int32(1)),
 	}
 
 	// What is not made live asks nobody.
@@ -115,7 +115,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	if s.GetAvailable() || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(s.GetUnavailableReason(), "fails its health check: CHECK_FAILED: it answered 503") {
 		t.Errorf("%v", s)
 	}
-	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetTime() == nil || c.GetDuration().AsDuration() <= 0 {
+	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetCheckTime() == nil || c.GetDuration().AsDuration() <= 0 {
 		t.Errorf("%v", c)
 	}
 	// Traffic has met with nothing of that.
@@ -125,7 +125,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 
 	// A change of something else leaves what is known, and so does a rotation.
 	changed := proto.Clone(up).(*adminv1.Upstream)
-	changed.Endpoints[1].Weight = 5
+	changed.Endpoints[1].Weight = new(int32(5))
 	g.put(changed)
 	renewed := ca.Client(t, "renewed")
 	g.put(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
@@ -185,7 +185,7 @@ func TestHandshakesThatFailEjectWhatPassesItsCheck(t *testing.T) {
 		t.Errorf("%v", ejected)
 	}
 	s := g.endpoint("up", 0)
-	if s.GetAvailable() || s.GetEjectedUntil() == nil || s.GetEjections() != 1 || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP || !s.GetCheck().GetHealthy() ||
+	if s.GetAvailable() || s.GetEjectionEndTime() == nil || s.GetEjections() != 1 || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP || !s.GetCheck().GetHealthy() ||
 		!strings.HasPrefix(s.GetUnavailableReason(), "ejected until ") {
 		t.Errorf("%v", s)
 	}
@@ -193,7 +193,7 @@ func TestHandshakesThatFailEjectWhatPassesItsCheck(t *testing.T) {
 	if returned.GetEndpoint() != foreign.address || returned.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || returned.GetMessage() == "" {
 		t.Errorf("%v", returned)
 	}
-	if s := g.endpoint("up", 0); !s.GetAvailable() || s.GetEjectedUntil() != nil || s.GetEjections() != 1 {
+	if s := g.endpoint("up", 0); !s.GetAvailable() || s.GetEjectionEndTime() != nil || s.GetEjections() != 1 {
 		t.Errorf("%v", s)
 	}
 }

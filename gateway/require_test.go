@@ -151,7 +151,7 @@ func TestARequestsNameIsProbedByTheRoutesHost(t *testing.T) {
 	web.Upstream = ""
 	g.apply(store.Edit{RequireProbe: probeEvery, Puts: puts(append(resources, web, &adminv1.Route{
 		Name: "up", Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Hosts: []string{"*.example", "up.example"}},
-		Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: "up", Weight: 1}}}},
+		Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: "up", Weight: new(int32(1))}}}},
 	})...)})
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -25,7 +26,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Version:   g.version,
 		StartTime: timestamppb.New(g.started),
 		Uptime:    durationpb.New(time.Since(g.started)),
-		Revision:  state.Revision(),
+		Revision:  state.Revision(), InstanceId: g.instance,
 		Ready:     g.ready.Load(),
 		Listeners: g.listeners.Status(snap),
 		Counts: &adminv1.ResourceCounts{
@@ -46,7 +47,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}
 	for _, w := range snap.Standing() {
-		out.Warnings = append(out.Warnings, &adminv1.Warning{Field: string(w.Field), Message: w.Message})
+		out.Warnings = append(out.Warnings, &adminv1.Warning{Field: string(w.Field), Message: w.Message, Code: admin.WarningCode(w.Code)})
 	}
 	return out
 }
@@ -61,33 +62,34 @@ func (g *Gateway) problems(snap *snapshot.Snapshot) []snapshot.Problem {
 	return all
 }
 
-// UpstreamStatuses tells what happened at the endpoints of every upstream.
-func (g *Gateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
-	var out []*adminv1.UpstreamStatus
-	for _, u := range g.live.Load().Upstreams() {
-		load := u.Live.Load()
-		s := &adminv1.UpstreamStatus{
-			Name: u.Name, Reason: u.Reason,
-			RequestsInFlight: int64(load.InFlight), Pending: int64(load.Pending), Overloaded: int64(load.Overloaded),
-		}
-		made, refused := u.Live.Retries().Counts()
-		s.Retries, s.RetriesRefused = int64(made), int64(refused)
-		open := u.Tracker.Counts()
-		for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
-			s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{
-				Sha256Fingerprint: fingerprint, Connections: int64(open[fingerprint]),
-			})
-		}
-		s.Dns = dnsStatus(u.Live.DNS())
-		for _, e := range u.Live.Status() {
-			if e.Left && e.Open == 0 {
-				continue
-			}
-			s.Endpoints = append(s.Endpoints, endpointStatus(e))
-		}
-		out = append(out, s)
+// UpstreamStatus tells what happened at the endpoints of an upstream; nil if it is
+// not live.
+func (g *Gateway) UpstreamStatus(name string) *adminv1.UpstreamStatus {
+	u, ok := g.live.Load().Upstream(name)
+	if !ok {
+		return nil
 	}
-	return out
+	load := u.Live.Load()
+	s := &adminv1.UpstreamStatus{
+		Name: u.Name, Reason: u.Reason, Message: u.Message,
+		RequestsInFlight: int64(load.InFlight), Pending: int64(load.Pending), Overloaded: int64(load.Overloaded),
+	}
+	retries, refused := u.Live.Retries().Counts()
+	s.Retries, s.RetriesRefused = int64(retries), int64(refused)
+	open := u.Tracker.Counts()
+	for _, fingerprint := range slices.Sorted(maps.Keys(open)) {
+		s.ConnectionsByCertificate = append(s.ConnectionsByCertificate, &adminv1.CertificateConnections{
+			Sha256Fingerprint: fingerprint, Connections: int64(open[fingerprint]),
+		})
+	}
+	s.Dns = dnsStatus(u.Live.DNS())
+	for _, e := range u.Live.Status() {
+		if e.Left && e.Open == 0 {
+			continue
+		}
+		s.Endpoints = append(s.Endpoints, endpointStatus(e))
+	}
+	return s
 }
 
 func dnsStatus(d *upstream.DNSStatus) *adminv1.DnsStatus {
@@ -96,10 +98,10 @@ func dnsStatus(d *upstream.DNSStatus) *adminv1.DnsStatus {
 	}
 	s := &adminv1.DnsStatus{Error: d.Error}
 	if !d.Resolved.IsZero() {
-		s.Resolved = timestamppb.New(d.Resolved)
+		s.ResolveTime = timestamppb.New(d.Resolved)
 	}
 	if !d.Next.IsZero() {
-		s.Next = timestamppb.New(d.Next)
+		s.NextResolveTime = timestamppb.New(d.Next)
 	}
 	return s
 }
@@ -139,7 +141,7 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		}
 	}
 	if !e.EjectedUntil.IsZero() {
-		s.EjectedUntil = timestamppb.New(e.EjectedUntil)
+		s.EjectionEndTime = timestamppb.New(e.EjectedUntil)
 	}
 	if c := e.Check; c != nil {
 		s.Check = &adminv1.CheckStatus{Healthy: c.Healthy, Checked: c.Checked, Message: c.Message, Checks: int64(c.Checks), Failures: int64(c.Failures)}
@@ -147,11 +149,11 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 			s.Check.Reason = reason(c.Reason)
 		}
 		if c.Checked {
-			s.Check.Time, s.Check.Duration = timestamppb.New(c.Time), durationpb.New(c.Duration)
+			s.Check.CheckTime, s.Check.Duration = timestamppb.New(c.Time), durationpb.New(c.Duration)
 		}
 	}
 	if f := e.LastFailure; f != nil {
-		s.LastFailure = &adminv1.LastFailure{Reason: reason(f.Reason), Message: f.Message, Time: timestamppb.New(f.Time)}
+		s.LastFailure = &adminv1.LastFailure{Reason: reason(f.Reason), Message: f.Message, FailureTime: timestamppb.New(f.Time)}
 	}
 	if e.PeerCertificate != nil {
 		s.Certificate = snapshot.CertificateInfo(*e.PeerCertificate)

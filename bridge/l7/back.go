@@ -36,7 +36,7 @@ type BackOptions struct {
 	SendUpstreamHost bool
 	Host             string
 
-	MaxIdle     int           // most idle connections kept per endpoint; 0: 1024
+	MaxIdle     int           // most idle connections kept per endpoint; 0: 1024; less than 0: none
 	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
 
 	// MaxAge is for how long, at most, a connection takes further requests; it

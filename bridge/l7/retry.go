@@ -39,7 +39,7 @@ type Retry struct {
 	// the request's body has come from the client. 0: no limit.
 	PerTry time.Duration
 
-	MaxBody int           // most bytes of a body that are kept to be sent again; 0: 65536
+	MaxBody int           // most bytes of a body that are kept to be sent again; 0: 65536; less than 0: none
 	Backoff time.Duration // before the second try, twice as long before each further one; 0: 25ms
 }
 
@@ -47,7 +47,7 @@ type Retry struct {
 const maxBackoff = 10 * time.Second
 
 func (r *Retry) attempts() int { return cmp.Or(r.Attempts, 2) }
-func (r *Retry) maxBody() int  { return cmp.Or(r.MaxBody, 64<<10) }
+func (r *Retry) maxBody() int  { return max(cmp.Or(r.MaxBody, 64<<10), 0) }
 
 // pause returns how long to wait after so many tries: up to half less than for
 // others, so that those that failed together do not come back together.

@@ -54,6 +54,8 @@ func newApply(c *cli) *cobra.Command {
 	var (
 		files         []string
 		dryRun, prune bool
+		createOnly    bool
+		pruneSelector string
 		comment       string
 	)
 	cmd := &cobra.Command{
@@ -69,6 +71,8 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to apply: a file, a directory (its *.yaml, *.yml, *.json) or - for standard input; may be repeated")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and show what would change, but change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
+	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels fit, such as `team=payments`")
+	cmd.Flags().BoolVar(&createOnly, "create-only", false, "refuse to replace a resource by a different one")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
 	require := requireProbeFlag(cmd)
 	output := formatFlag(cmd)
@@ -81,6 +85,9 @@ func newApply(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if pruneSelector != "" && !prune {
+			return usageError("--prune-selector goes with --prune")
+		}
 		if prune {
 			if err := notEmpty(m, strings.Join(files, ", ")); err != nil {
 				return err
@@ -91,11 +98,14 @@ func newApply(c *cli) *cobra.Command {
 			return err
 		}
 		defer cl.Close()
-		answer, err := cl.Apply(cmd.Context(), &adminv1.ApplyRequest{
+		req := &adminv1.ApplyRequest{
 			Resources: m.Resources(),
-			Prune:     prune,
-			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)},
-		})
+			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly},
+		}
+		if prune {
+			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}
+		}
+		answer, err := cl.Apply(cmd.Context(), req)
 		if err != nil {
 			return cl.failure(err, inManifest(m))
 		}

@@ -11,18 +11,18 @@ import (
 
 // showCertificates writes every certificate in use, by days left.
 func (c *cli) showCertificates(ctx context.Context, cl *client, f format) error {
-	answer, err := cl.status.ListCertificates(ctx, &adminv1.StatusServiceListCertificatesRequest{})
+	all, err := cl.certificatesInUse(ctx)
 	if err != nil {
 		return err
 	}
 	if f != formatTable {
-		return writeMessage(c.out, f, answer)
+		return writeMessage(c.out, f, &adminv1.ListCertificatesInUseResponse{Certificates: all})
 	}
-	if len(answer.GetCertificates()) == 0 {
+	if len(all) == 0 {
 		_, err := fmt.Fprintln(c.err, "No certificates in use.")
 		return err
 	}
-	return c.table(inUseTable(answer.GetCertificates()))
+	return c.table(inUseTable(all))
 }
 
 func inUseTable(certificates []*adminv1.CertificateInUse) *table {
@@ -47,9 +47,25 @@ func inUseTable(certificates []*adminv1.CertificateInUse) *table {
 		case subject == "":
 			subject = few(info.GetSans())
 		}
-		t.add(left, until, lower(crt.GetUse()), name, subject, strings.Join(crt.GetUsedBy(), ", "), shortFingerprint(info), findings(info))
+		t.add(left, until, lower(crt.GetUse()), name, subject, usedBy(crt), shortFingerprint(info), findings(info))
 	}
 	return t
+}
+
+// usedBy lists who uses a certificate: "listener web, upstream payments +7".
+func usedBy(crt *adminv1.CertificateInUse) string {
+	const most = 5
+	var out []string
+	for _, r := range crt.GetUsedBy() {
+		if len(out) < most {
+			out = append(out, kindLabel(r.GetKind())+" "+r.GetName())
+		}
+	}
+	text := strings.Join(out, ", ")
+	if more := int(crt.GetUsedByCount()) - len(out); more > 0 {
+		text += fmt.Sprintf(" +%d", more)
+	}
+	return text
 }
 
 func certificateTable(resources []*adminv1.Resource, now time.Time) *table {

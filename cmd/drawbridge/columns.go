@@ -19,17 +19,17 @@ import (
 func resourceTable(ctx context.Context, cl *client, kind adminv1.Kind, resources []*adminv1.Resource) (*table, error) {
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:
-		st, err := cl.status.GetStatus(ctx, &adminv1.GetStatusRequest{})
+		st, err := cl.getStatus(ctx)
 		if err != nil {
 			return nil, err
 		}
 		return listenerTable(resources, st.GetListeners()), nil
 	case adminv1.Kind_KIND_UPSTREAM:
-		st, err := cl.status.ListUpstreams(ctx, &adminv1.StatusServiceListUpstreamsRequest{})
+		st, err := cl.upstreamStatuses(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return upstreamTable(resources, st.GetUpstreams()), nil
+		return upstreamTable(resources, st), nil
 	case adminv1.Kind_KIND_ROUTE:
 		return routeTable(resources), nil
 	case adminv1.Kind_KIND_CERTIFICATE:
@@ -173,8 +173,8 @@ func dnsName(d *adminv1.Dns) string {
 
 // upstreamHealth sums the endpoints up: "2 up, 1 down (UNKNOWN_CA)".
 func upstreamHealth(st *adminv1.UpstreamStatus) string {
-	if st.GetReason() != "" {
-		return "down: " + st.GetReason()
+	if st.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
+		return "down: " + why(st)
 	}
 	var up, down, untried int
 	var why []string

@@ -66,9 +66,9 @@ func TestUpstreamsAreShownWithTheirHealth(t *testing.T) {
 	} {
 		ups = append(ups, &adminv1.Resource{Kind: &adminv1.Resource_Upstream{Upstream: text(t, &adminv1.Upstream{}, in)}})
 	}
-	check(t, upstreamTable(ups, text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `
+	check(t, upstreamTable(ups, text(t, &adminv1.ListUpstreamStatusesResponse{}, `
 		upstreams { name: "mixed" endpoints { health: ENDPOINT_HEALTH_UP } endpoints { health: ENDPOINT_HEALTH_DOWN last_failure { reason: REASON_UNKNOWN_CA } } endpoints { health: ENDPOINT_HEALTH_UNKNOWN } }
-		upstreams { name: "broken" reason: "trust bundle gone" }
+		upstreams { name: "broken" reason: REASON_LOCAL_CONFIG message: "trust bundle gone" }
 	`).GetUpstreams()),
 		"mixed|a:1,b:1,c:1 +1|tls||x,y|1 up, 1 down (UNKNOWN_CA), 1 not tried",
 		"report||tls, verification reported only||system|",
@@ -114,13 +114,13 @@ func TestStatusTellsWhatIsDownAndWhy(t *testing.T) {
 	st := text(t, &adminv1.GetStatusResponse{}, `version: "v1" revision: 7 uptime { seconds: 3725 nanos: 5 } counts { listeners: 1 }
 		problems { kind: KIND_TRUST_BUNDLE name: "corp" reason: "cannot read\nfile" }
 		warnings { field: "upstream.tls" message: "not verified" }`)
-	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `
+	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `
 		upstreams { name: "u" endpoints { address: "a:1" health: ENDPOINT_HEALTH_DOWN draining: true
 			failures { reason: REASON_EXPIRED count: 2 } failures { reason: REASON_OTHER count: 3 } certificate { subject: "CN=x" not_after { seconds: 1 } }
 			last_failure { reason: REASON_EXPIRED message: "it \x1b[31mexpired" } } }
-		upstreams { name: "gone" reason: "no certificate" }
-		upstreams { name: "idle" reason: "no trust" endpoints { address: "b:1" health: ENDPOINT_HEALTH_UNKNOWN } }`).GetUpstreams()
-	ups[0].Endpoints[0].LastFailure.Time = timestamppb.New(time.Now().Add(time.Hour)) // a clock that is ahead
+		upstreams { name: "gone" reason: REASON_LOCAL_CONFIG message: "no certificate" }
+		upstreams { name: "idle" reason: REASON_LOCAL_CONFIG message: "no trust" endpoints { address: "b:1" health: ENDPOINT_HEALTH_UNKNOWN } }`).GetUpstreams()
+	ups[0].Endpoints[0].LastFailure.FailureTime = timestamppb.New(time.Now().Add(time.Hour)) // a clock that is ahead
 	var out bytes.Buffer
 	if err := writeStatus(&out, false, st, ups); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func notEmpty(m *manifest.Manifest, what string) error {
 
 // applyWhole makes gw what m says, and nothing more.
 func applyWhole(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
-	edit := store.Edit{Prune: true, Comment: "configuration file, " + why}
+	edit := store.Edit{Prune: store.PruneAll(), Comment: "configuration file, " + why}
 	for i, r := range m.Resources() {
 		body, ok := manifest.Body(r).(store.Resource)
 		if !ok { // a kind that the manifest knows and the store does not

@@ -38,7 +38,7 @@ KIND is one of ` + kindWords() + `.`,
 		}
 		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)}}
 		for _, name := range args[1:] {
-			req.Deletes = append(req.Deletes, &adminv1.ResourceRef{Kind: kind, Name: name})
+			req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: kind, Name: name})
 		}
 		cl, err := conn.dial()
 		if err != nil {

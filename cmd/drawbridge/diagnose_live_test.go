@@ -77,7 +77,10 @@ func TestARealUpstreamIsProbed(t *testing.T) {
 	r = sh.run(t.Context(), "probe", "pay", "-o", "json")
 	r.want(t, exitFailure, "Error: 1 of 2 endpoints failed\n")
 	var answer struct {
-		Results []struct{ Endpoint, Outcome, Reason, Explanation, Suggestion string }
+		Results []struct {
+			Endpoint, Outcome, Reason, Explanation string
+			Suggestion                             struct{ Field, Value, Text string }
+		}
 	}
 	if err := json.Unmarshal([]byte(r.out), &answer); err != nil || len(answer.Results) != 2 {
 		t.Fatalf("%v in %s", err, r.out)
@@ -86,7 +89,7 @@ func TestARealUpstreamIsProbed(t *testing.T) {
 		t.Errorf("the first is %+v", ok)
 	}
 	failed := answer.Results[1]
-	if failed.Endpoint != bad || failed.Outcome != "FAILED" || failed.Reason != "NAME_MISMATCH" || !strings.Contains(failed.Suggestion, "verify_name") {
+	if failed.Endpoint != bad || failed.Outcome != "FAILED" || failed.Reason != "NAME_MISMATCH" || failed.Suggestion.Field != "tls.verify_name" || failed.Suggestion.Value == "" {
 		t.Errorf("the second is %+v", failed)
 	}
 	for _, fact := range []string{"other.test", "another.test", "pay.test"} {

@@ -13,13 +13,13 @@ import (
 )
 
 func TestARequestIsExplained(t *testing.T) {
-	answer := text(t, &adminv1.ExplainRouteResponse{}, `route: "v2" why: "host pay.example and prefix /v2/ match" action: "forward" host: "pay.example" path: "/v2/x" upstream_path: "/x"
+	answer := text(t, &adminv1.ExplainRouteResponse{}, `route: "v2" why: "host pay.example and prefix /v2/ match" action: EXPLAINED_ACTION_FORWARD host: "pay.example" path: "/v2/x" upstream_path: "/x"
 		upstreams { name: "payments" percent: 66.6666667 certificate: "client" sha256_fingerprint: "aa11" verification: VERIFICATION_REPORT_ONLY
 			endpoints { address: "10.0.0.1:443" tls: true server_name: "pay.internal" verify_names: "DNS:a" verify_names: "URI:b" }
 			endpoints { address: "10.0.0.2:443" tls: true backup: true draining: true } }
 		upstreams { name: "skip" verification: VERIFICATION_INSECURE_SKIP endpoints { address: "c:1" tls: true } }
 		upstreams { name: "default" endpoints { address: "d:1" tls: true } }
-		upstreams { name: "plain" percent: 33.3333333 reason: "no \033[1mfile" endpoints { address: "unix:/run/x" } }`)
+		upstreams { name: "plain" percent: 33.3333333 reason: REASON_LOCAL_CONFIG message: "no \033[1mfile" endpoints { address: "unix:/run/x" } }`)
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
 		if r.GetListener() != "web" || r.GetHost() != "PAY.example:80" || r.GetMethod() != "POST" || len(r.GetHeaders()) != 2 || r.GetHeaders()["X-A"] != "b: c" || r.GetHeaders()["X-Empty"] != "" || r.GetSni() != "s" {
 			t.Errorf("asked for %v", r)
@@ -38,7 +38,7 @@ func TestARequestIsExplained(t *testing.T) {
 			Percent      float64
 		}
 	}
-	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Action != "forward" || got.Upstreams[0].Verification != "REPORT_ONLY" || got.Upstreams[0].Percent != 66.6666667 {
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Action != "FORWARD" || got.Upstreams[0].Verification != "REPORT_ONLY" || got.Upstreams[0].Percent != 66.6666667 {
 		t.Errorf("%v in %s", err, r.out)
 	}
 	answer.Upstreams = answer.Upstreams[3:]
@@ -50,12 +50,12 @@ func TestARefusalIsExplained(t *testing.T) {
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(*adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
 		return answer, nil
 	}}})
-	answer = &adminv1.ExplainRouteResponse{Action: "refuse", Code: 404, Why: "no route matches", Host: "a", Path: "/"}
+	answer = &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Code: 404, Why: "no route matches", Host: "a", Path: "/"}
 	r := sh.run(t.Context(), "explain", "web", "--host", "a", "--path", "/")
 	if want := "refuse 404  by no route\n  no route matches\n"; r.code != exitFailure || r.out != want {
 		t.Errorf("%d\n%s", r.code, r.out)
 	}
-	answer = &adminv1.ExplainRouteResponse{Action: "redirect", Code: 301, Why: "path /old matches", Route: "old"}
+	answer = &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, Code: 301, Why: "path /old matches", Route: "old"}
 	sh.run(t.Context(), "explain", "web").want(t, exitOK, "redirect 301  by route old\n")
 
 	for args, want := range map[string]string{
@@ -77,7 +77,7 @@ func TestConnectionsAreDrainedByFingerprint(t *testing.T) {
 	const old, other = "aabbccdd00000000000000000000000000000000000000000000000000000001", "aabbccdd11110000000000000000000000000000000000000000000000000002"
 	var asked *adminv1.DrainConnectionsRequest
 	sh := serveFake(t, fakeAdmin{
-		status: fakeStatus{upstreams: &adminv1.StatusServiceListUpstreamsResponse{Upstreams: []*adminv1.UpstreamStatus{{Name: "pay",
+		status: fakeStatus{upstreams: &adminv1.ListUpstreamStatusesResponse{Upstreams: []*adminv1.UpstreamStatus{{Name: "pay",
 			ConnectionsByCertificate: []*adminv1.CertificateConnections{{Sha256Fingerprint: old}, {Sha256Fingerprint: other}, {Connections: 1}}}}}},
 		diagnostics: fakeDiagnostics{drain: func(r *adminv1.DrainConnectionsRequest) (*adminv1.DrainConnectionsResponse, error) {
 			if asked = r; r.GetUpstream() == "none" {
@@ -164,7 +164,7 @@ func TestAChangeIsRefusedWithTheProbesThatFailed(t *testing.T) {
 
 func TestUpstreamsListenersAndEndpointsAreCompleted(t *testing.T) {
 	sh := serveFake(t, fakeAdmin{
-		status: fakeStatus{upstreams: &adminv1.StatusServiceListUpstreamsResponse{Upstreams: []*adminv1.UpstreamStatus{
+		status: fakeStatus{upstreams: &adminv1.ListUpstreamStatusesResponse{Upstreams: []*adminv1.UpstreamStatus{
 			{Name: "pay", Endpoints: []*adminv1.EndpointStatus{{Address: "a:1"}, {Address: "b:1"}}}, {Name: "other"}}}},
 		upstreams: []*adminv1.Upstream{{Name: "pay"}, {Name: "other"}}, listeners: []*adminv1.Listener{{Name: "web"}},
 	})

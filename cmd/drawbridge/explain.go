@@ -92,12 +92,12 @@ func parseHeaders(lines []string) (map[string]string, error) {
 }
 
 func explainFailure(answer *adminv1.ExplainRouteResponse) error {
-	if answer.GetAction() == "refuse" {
+	if answer.GetAction() == adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
 		return &failure{code: exitFailure, summary: "it would be refused"}
 	}
 	down := 0
 	for _, u := range answer.GetUpstreams() {
-		if u.GetReason() != "" || takesNone(u) {
+		if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || takesNone(u) {
 			down++
 		}
 	}
@@ -120,11 +120,11 @@ func takesNone(u *adminv1.ExplainedUpstream) bool {
 // writeExplanation writes an answer for reading.
 func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, answer *adminv1.ExplainRouteResponse) error {
 	var out bytes.Buffer
-	action := answer.GetAction()
+	action := lower(answer.GetAction())
 	if answer.GetCode() != 0 {
 		action += fmt.Sprintf(" %d", answer.GetCode())
 	}
-	if answer.GetAction() == "refuse" {
+	if answer.GetAction() == adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
 		action = p.bad(printable(action))
 	} else {
 		action = p.good(printable(action))
@@ -150,8 +150,8 @@ func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, an
 
 func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpstream) {
 	fmt.Fprintf(out, "\n%s  %.4g%%\n", p.strong("upstream "+printable(u.GetName())), u.GetPercent())
-	if u.GetReason() != "" {
-		fmt.Fprintf(out, "  %s\n", p.bad(printable("down: "+u.GetReason())))
+	if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
+		fmt.Fprintf(out, "  %s\n", p.bad(printable("down: "+why(u))))
 	}
 	fact := func(name, value string) {
 		fmt.Fprintf(out, "  %s %s\n", p.faint(pad(name, 18)), printable(value))

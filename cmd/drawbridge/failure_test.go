@@ -34,7 +34,7 @@ func TestAnswersBecomeExitCodes(t *testing.T) {
 		codes.PermissionDenied: exitDenied, codes.Unauthenticated: exitDenied,
 		codes.Internal: exitFailure, codes.ResourceExhausted: exitFailure,
 	} {
-		sh := serveFake(t, fakeAdmin{get: func(*adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error) {
+		sh := serveFake(t, fakeAdmin{get: func(*adminv1.GetListenerRequest) (*adminv1.Listener, error) {
 			return nil, refuse(code, "because\nof this", &errdetails.ErrorInfo{Domain: "drawbridge"})
 		}})
 		sh.run(t.Context(), "get", "listener", "web").want(t, want, "Error: because of this\n")
@@ -119,7 +119,7 @@ func TestAdminOverMutualTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serveOn(t, fakeAdmin{get: func(*adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error) {
+	serveOn(t, fakeAdmin{get: func(*adminv1.GetListenerRequest) (*adminv1.Listener, error) {
 		return nil, status.Error(codes.NotFound, "no such listener")
 	}}, lis, grpc.Creds(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "gateway.test"))},

@@ -24,7 +24,7 @@ func FuzzNothingThatAPeerSaysReachesTheTerminal(f *testing.F) {
 			{Subject: name, Issuer: subject, Serial: said},
 		}
 		result := &adminv1.ProbeResult{
-			Endpoint: name, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason(reason), Explanation: said, Suggestion: said,
+			Endpoint: name, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason(reason), Explanation: said, Suggestion: &adminv1.Suggestion{Field: name, Value: issuer, Text: said},
 			Chain: chain, CipherSuite: said, Group: name, Alpn: said, AcceptableCas: []string{said, subject}, ServerName: name, VerifyName: said,
 			RemoteAddress: said, Version: adminv1.TlsVersion_TLS_VERSION_1_3, Attempts: []*adminv1.ProbeAttempt{{Change: said}},
 		}
@@ -32,13 +32,13 @@ func FuzzNothingThatAPeerSaysReachesTheTerminal(f *testing.F) {
 		if err := writeProbe(&out, false, []*adminv1.ProbeResult{result}, today); err != nil {
 			t.Fatal(err)
 		}
-		answer := &adminv1.ExplainRouteResponse{Route: name, Why: said, Action: issuer, Host: said, Path: name, Upstreams: []*adminv1.ExplainedUpstream{{
-			Name: name, Certificate: said, Sha256Fingerprint: name, TrustBundles: []string{said}, Reason: said,
+		answer := &adminv1.ExplainRouteResponse{Route: name, Why: said, Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Host: said, Path: name, Upstreams: []*adminv1.ExplainedUpstream{{
+			Name: name, Certificate: said, Sha256Fingerprint: name, TrustBundles: []string{said}, Reason: adminv1.Reason(reason), Message: said,
 			Endpoints: []*adminv1.ExplainedEndpoint{{Address: said, ServerName: name, VerifyNames: []string{said}, Tls: true}}}}}
 		if err := writeExplanation(&out, false, &adminv1.ExplainRouteRequest{}, answer); err != nil {
 			t.Fatal(err)
 		}
-		event := eventLine(false, &adminv1.WatchEventsResponse{Name: name, Endpoint: said, Message: issuer, Reason: adminv1.Reason(reason)})
+		event := eventLine(false, &adminv1.Event{Name: name, Endpoint: said, Message: issuer, Reason: adminv1.Reason(reason)})
 		if strings.Contains(event, "\n") {
 			t.Errorf("an event of several lines: %q", event)
 		}

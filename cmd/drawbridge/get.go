@@ -25,9 +25,11 @@ info), so that it can be fed to apply again. Private keys are never shown; a
 certificate that is applied without its key keeps the one it has.`,
 		Example: `  drawbridge get listeners
   drawbridge get upstream payments -o yaml
+  drawbridge get upstreams -l team=payments,zone!=b
   drawbridge get all -o yaml > drawbridge.yaml`,
 		Args: cobra.RangeArgs(1, 2),
 	}
+	selector := cmd.Flags().StringP("selector", "l", "", "only resources whose labels fit: `key=value,key!=value,key in (a,b)`")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -46,6 +48,9 @@ certificate that is applied without its key keeps the one it has.`,
 		} else if len(args) > 1 {
 			err = usageError(word + " takes no NAME")
 		}
+		if err == nil && *selector != "" && (all || len(args) > 1) {
+			err = usageError("--selector goes with a KIND alone")
+		}
 		if err != nil {
 			return err
 		}
@@ -60,7 +65,7 @@ certificate that is applied without its key keeps the one it has.`,
 		case len(args) == 2:
 			err = c.getOne(cmd.Context(), cl, *output, kind, args[1])
 		default:
-			err = c.getKind(cmd.Context(), cl, *output, kind)
+			err = c.getKind(cmd.Context(), cl, *output, kind, *selector)
 		}
 		return cl.failure(err, unsaid)
 	}
@@ -82,8 +87,8 @@ func (c *cli) getOne(ctx context.Context, cl *client, f format, kind adminv1.Kin
 	return c.showResources(ctx, cl, f, kind, []*adminv1.Resource{r})
 }
 
-func (c *cli) getKind(ctx context.Context, cl *client, f format, kind adminv1.Kind) error {
-	resources, err := cl.listResources(ctx, kind)
+func (c *cli) getKind(ctx context.Context, cl *client, f format, kind adminv1.Kind, selector string) error {
+	resources, err := cl.listResources(ctx, kind, selector)
 	if err != nil {
 		return err
 	}
@@ -95,7 +100,7 @@ func (c *cli) getKind(ctx context.Context, cl *client, f format, kind adminv1.Ki
 }
 
 func (c *cli) getAll(ctx context.Context, cl *client, f format) error {
-	config, err := cl.GetConfig(ctx, &adminv1.GetConfigRequest{})
+	config, err := cl.getConfig(ctx)
 	if err != nil {
 		return err
 	}

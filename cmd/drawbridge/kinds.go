@@ -17,68 +17,62 @@ func (cl *client) getResource(ctx context.Context, kind adminv1.Kind, name strin
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:
 		a, err := cl.GetListener(ctx, &adminv1.GetListenerRequest{Name: name})
-		return store.Wrap(a.GetListener()), err
+		return store.Wrap(a), err
 	case adminv1.Kind_KIND_ROUTE:
 		a, err := cl.GetRoute(ctx, &adminv1.GetRouteRequest{Name: name})
-		return store.Wrap(a.GetRoute()), err
+		return store.Wrap(a), err
 	case adminv1.Kind_KIND_UPSTREAM:
 		a, err := cl.GetUpstream(ctx, &adminv1.GetUpstreamRequest{Name: name})
-		return store.Wrap(a.GetUpstream()), err
+		return store.Wrap(a), err
 	case adminv1.Kind_KIND_CERTIFICATE:
 		a, err := cl.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: name})
-		return store.Wrap(a.GetCertificate()), err
+		return store.Wrap(a), err
 	default:
 		a, err := cl.GetTrustBundle(ctx, &adminv1.GetTrustBundleRequest{Name: name})
-		return store.Wrap(a.GetTrustBundle()), err
+		return store.Wrap(a), err
 	}
 }
 
-// listResources reads every resource of a kind, page after page.
-func (cl *client) listResources(ctx context.Context, kind adminv1.Kind) ([]*adminv1.Resource, error) {
+// listResources reads every resource of a kind whose labels a selector fits, page
+// after page.
+func (cl *client) listResources(ctx context.Context, kind adminv1.Kind, selector string) ([]*adminv1.Resource, error) {
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:
-		return pages(func(token string) ([]*adminv1.Listener, string, error) {
-			a, err := cl.ListListeners(ctx, &adminv1.ListListenersRequest{PageToken: token})
+		return wrapped(func(token string) ([]*adminv1.Listener, string, error) {
+			a, err := cl.ListListeners(ctx, &adminv1.ListListenersRequest{PageToken: token, LabelSelector: selector})
 			return a.GetListeners(), a.GetNextPageToken(), err
 		})
 	case adminv1.Kind_KIND_ROUTE:
-		return pages(func(token string) ([]*adminv1.Route, string, error) {
-			a, err := cl.ListRoutes(ctx, &adminv1.ListRoutesRequest{PageToken: token})
+		return wrapped(func(token string) ([]*adminv1.Route, string, error) {
+			a, err := cl.ListRoutes(ctx, &adminv1.ListRoutesRequest{PageToken: token, LabelSelector: selector})
 			return a.GetRoutes(), a.GetNextPageToken(), err
 		})
 	case adminv1.Kind_KIND_UPSTREAM:
-		return pages(func(token string) ([]*adminv1.Upstream, string, error) {
-			a, err := cl.ListUpstreams(ctx, &adminv1.ListUpstreamsRequest{PageToken: token})
+		return wrapped(func(token string) ([]*adminv1.Upstream, string, error) {
+			a, err := cl.ListUpstreams(ctx, &adminv1.ListUpstreamsRequest{PageToken: token, LabelSelector: selector})
 			return a.GetUpstreams(), a.GetNextPageToken(), err
 		})
 	case adminv1.Kind_KIND_CERTIFICATE:
-		return pages(func(token string) ([]*adminv1.Certificate, string, error) {
-			a, err := cl.ListCertificates(ctx, &adminv1.ListCertificatesRequest{PageToken: token})
+		return wrapped(func(token string) ([]*adminv1.Certificate, string, error) {
+			a, err := cl.ListCertificates(ctx, &adminv1.ListCertificatesRequest{PageToken: token, LabelSelector: selector})
 			return a.GetCertificates(), a.GetNextPageToken(), err
 		})
 	default:
-		return pages(func(token string) ([]*adminv1.TrustBundle, string, error) {
-			a, err := cl.ListTrustBundles(ctx, &adminv1.ListTrustBundlesRequest{PageToken: token})
+		return wrapped(func(token string) ([]*adminv1.TrustBundle, string, error) {
+			a, err := cl.ListTrustBundles(ctx, &adminv1.ListTrustBundlesRequest{PageToken: token, LabelSelector: selector})
 			return a.GetTrustBundles(), a.GetNextPageToken(), err
 		})
 	}
 }
 
-func pages[T store.Resource](page func(token string) ([]T, string, error)) ([]*adminv1.Resource, error) {
-	var all []*adminv1.Resource
-	for token := ""; ; {
-		some, next, err := page(token)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range some {
-			all = append(all, store.Wrap(r))
-		}
-		if next == "" {
-			return all, nil
-		}
-		token = next
+// wrapped reads a list of resources, page after page.
+func wrapped[T store.Resource](page func(token string) ([]T, string, error)) ([]*adminv1.Resource, error) {
+	all, err := pages(page)
+	var out []*adminv1.Resource
+	for _, r := range all {
+		out = append(out, store.Wrap(r))
 	}
+	return out, err
 }
 
 // parseKind is manifest.ParseKind for an argument of the command line.
@@ -155,7 +149,7 @@ func (c *cli) complete(cmd *cobra.Command, o *connector, words func(*client) ([]
 
 // names lists the resources of a kind.
 func (cl *client) names(ctx context.Context, kind adminv1.Kind) ([]string, error) {
-	resources, err := cl.listResources(ctx, kind)
+	resources, err := cl.listResources(ctx, kind, "")
 	var names []string
 	for _, r := range resources {
 		names = append(names, nameOf(r))
@@ -166,8 +160,8 @@ func (cl *client) names(ctx context.Context, kind adminv1.Kind) ([]string, error
 // upstreamStatus returns the state of an upstream; nil if there is none of that
 // name.
 func (cl *client) upstreamStatus(ctx context.Context, name string) (*adminv1.UpstreamStatus, error) {
-	all, err := cl.status.ListUpstreams(ctx, &adminv1.StatusServiceListUpstreamsRequest{})
-	for _, u := range all.GetUpstreams() {
+	all, err := cl.upstreamStatuses(ctx)
+	for _, u := range all {
 		if u.GetName() == name {
 			return u, err
 		}

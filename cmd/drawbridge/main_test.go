@@ -56,7 +56,7 @@ func (r result) want(t *testing.T, code int, texts ...string) {
 type fakeAdmin struct {
 	adminv1.UnimplementedAdminServiceServer
 	apply func(*adminv1.ApplyRequest) (*adminv1.ApplyResponse, error)
-	get   func(*adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error)
+	get   func(*adminv1.GetListenerRequest) (*adminv1.Listener, error)
 	list  func(*adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error)
 	watch func(grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error
 
@@ -70,9 +70,9 @@ type fakeAdmin struct {
 type fakeStatus struct {
 	adminv1.UnimplementedStatusServiceServer
 	status       *adminv1.GetStatusResponse // nil: one that says nothing
-	upstreams    *adminv1.StatusServiceListUpstreamsResponse
-	certificates *adminv1.StatusServiceListCertificatesResponse
-	events       func(grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error
+	upstreams    *adminv1.ListUpstreamStatusesResponse
+	certificates *adminv1.ListCertificatesInUseResponse
+	events       func(grpc.ServerStreamingServer[adminv1.Event]) error
 }
 
 func (f fakeStatus) GetStatus(context.Context, *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
@@ -82,15 +82,15 @@ func (f fakeStatus) GetStatus(context.Context, *adminv1.GetStatusRequest) (*admi
 	return &adminv1.GetStatusResponse{Version: "fake"}, nil
 }
 
-func (f fakeStatus) ListUpstreams(context.Context, *adminv1.StatusServiceListUpstreamsRequest) (*adminv1.StatusServiceListUpstreamsResponse, error) {
+func (f fakeStatus) ListUpstreams(context.Context, *adminv1.ListUpstreamStatusesRequest) (*adminv1.ListUpstreamStatusesResponse, error) {
 	return f.upstreams, nil
 }
 
-func (f fakeStatus) ListCertificates(context.Context, *adminv1.StatusServiceListCertificatesRequest) (*adminv1.StatusServiceListCertificatesResponse, error) {
+func (f fakeStatus) ListCertificates(context.Context, *adminv1.ListCertificatesInUseRequest) (*adminv1.ListCertificatesInUseResponse, error) {
 	return f.certificates, nil
 }
 
-func (f fakeStatus) WatchEvents(_ *adminv1.WatchEventsRequest, s grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error {
+func (f fakeStatus) WatchEvents(_ *adminv1.WatchEventsRequest, s grpc.ServerStreamingServer[adminv1.Event]) error {
 	return f.events(s)
 }
 
@@ -122,7 +122,7 @@ func (f fakeAdmin) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.A
 	return f.apply(r)
 }
 
-func (f fakeAdmin) GetListener(_ context.Context, r *adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error) {
+func (f fakeAdmin) GetListener(_ context.Context, r *adminv1.GetListenerRequest) (*adminv1.Listener, error) {
 	return f.get(r)
 }
 

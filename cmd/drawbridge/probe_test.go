@@ -49,7 +49,7 @@ results { endpoint: "pay.example:443" outcome: PROBE_OUTCOME_OK remote_address: 
 	chain { subject: "CN=pay.example" issuer: "CN=issuing" sans: "DNS:pay.example" key_type: "ECDSA P-256" not_after { seconds: 1893888000 } warnings: "expires in 5 days" }
 	chain { subject: "CN=issuing" issuer: "CN=root" key_type: "RSA 2048" not_after { seconds: 1924992000 } } }
 results { endpoint: "10.0.0.2:443" outcome: PROBE_OUTCOME_FAILED reason: REASON_NAME_MISMATCH remote_address: "10.0.0.2:443"
-	explanation: "The certificate is for a.example, b.example; we verify pay.example." suggestion: "tls.verify_name: a.example"
+	explanation: "The certificate is for a.example, b.example; we verify pay.example." suggestion { field: "tls.verify_name" value: "a.example" text: "tls.verify_name: a.example" }
 	server_name: "pay.example" verify_name: "pay.example"
 	chain { subject: "CN=a" issuer: "CN=root" sans: "DNS:a.example" sans: "DNS:b.example" }
 	chain { subject: "CN=other" issuer: "CN=elsewhere" }
@@ -84,19 +84,20 @@ func TestProbeJSONHasWordsPerEndpoint(t *testing.T) {
 	}}})
 	r := sh.run(t.Context(), "probe", "pay", "--endpoint", "e:1", "--host", "h", "-o", "json")
 	r.want(t, exitFailure, `"reason": "NAME_MISMATCH"`, `"explanation": "The certificate is for a.example, b.example; we verify pay.example."`,
-		`"suggestion": "tls.verify_name: a.example"`, `"outcome": "FAILED"`, `"version": "1_3"`, `"handshake": "1.234567890s"`, "Error: 2 of 4 endpoints failed\n")
+		`"field": "tls.verify_name"`, `"value": "a.example"`, `"text": "tls.verify_name: a.example"`, `"outcome": "FAILED"`, `"version": "1_3"`, `"handshake": "1.234567890s"`, "Error: 2 of 4 endpoints failed\n")
 	var results struct {
 		Results []struct {
-			Endpoint, Reason, Suggestion *string
-			ResumptionOffered            *bool
-			AcceptableCas                *[]string
-			Chain                        []struct{ NotAfter string }
+			Endpoint, Reason  *string
+			Suggestion        *struct{ Field, Value, Text string }
+			ResumptionOffered *bool
+			AcceptableCas     *[]string
+			Chain             []struct{ NotAfter string }
 		}
 	}
 	if err := json.Unmarshal([]byte(r.out), &results); err != nil || len(results.Results) != 4 {
 		t.Fatalf("%v in %s", err, r.out)
 	}
-	if got := results.Results[0]; got.Reason == nil || *got.Reason != "" || got.Suggestion == nil || got.ResumptionOffered == nil || !*got.ResumptionOffered || got.Chain[0].NotAfter != "2030-01-06T00:00:00Z" {
+	if got := results.Results[0]; got.Reason == nil || *got.Reason != "" || got.Suggestion != nil || got.ResumptionOffered == nil || !*got.ResumptionOffered || got.Chain[0].NotAfter != "2030-01-06T00:00:00Z" {
 		t.Errorf("the first is %+v", got)
 	}
 	if got := results.Results[3]; got.Reason == nil || got.ResumptionOffered == nil || *got.ResumptionOffered || got.AcceptableCas == nil || len(*got.AcceptableCas) != 0 {

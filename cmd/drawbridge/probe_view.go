@@ -31,8 +31,8 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 	if r.GetExplanation() != "" {
 		fmt.Fprintf(w, "  %s\n", printable(r.GetExplanation()))
 	}
-	if r.GetSuggestion() != "" {
-		fmt.Fprintf(w, "  %s %s\n", p.doubt("→"), p.strong(printable(r.GetSuggestion())))
+	if r.GetSuggestion().GetText() != "" {
+		fmt.Fprintf(w, "  %s %s\n", p.doubt("→"), p.strong(printable(r.GetSuggestion().GetText())))
 	}
 
 	fact := func(name, value string) {

@@ -55,11 +55,11 @@ func newStatus(c *cli) *cobra.Command {
 		if certificates {
 			return cl.failure(c.showCertificates(cmd.Context(), cl, *output), nil)
 		}
-		st, err := cl.status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{})
+		st, err := cl.getStatus(cmd.Context())
 		if err != nil {
 			return cl.failure(err, nil)
 		}
-		ups, err := cl.status.ListUpstreams(cmd.Context(), &adminv1.StatusServiceListUpstreamsRequest{})
+		ups, err := cl.upstreamStatuses(cmd.Context())
 		if err != nil {
 			return cl.failure(err, nil)
 		}
@@ -78,18 +78,18 @@ func newStatus(c *cli) *cobra.Command {
 			_, err = c.out.Write(yaml)
 			return err
 		}
-		return writeStatus(c.out, c.paint(c.out), st, ups.GetUpstreams())
+		return writeStatus(c.out, c.paint(c.out), st, ups)
 	}
 	return cmd
 }
 
-func writeStatusJSON(w io.Writer, st *adminv1.GetStatusResponse, ups *adminv1.StatusServiceListUpstreamsResponse) error {
+func writeStatusJSON(w io.Writer, st *adminv1.GetStatusResponse, ups []*adminv1.UpstreamStatus) error {
 	status, err := protojson.Marshal(st)
 	if err != nil {
 		return err
 	}
-	upstreams := make([]json.RawMessage, 0, len(ups.GetUpstreams()))
-	for _, u := range ups.GetUpstreams() {
+	upstreams := make([]json.RawMessage, 0, len(ups))
+	for _, u := range ups {
 		text, err := protojson.Marshal(u)
 		if err != nil {
 			return err
@@ -154,8 +154,8 @@ func boundTable(listeners []*adminv1.ListenerStatus) *table {
 func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 	t := &table{header: []string{"UPSTREAM", "ENDPOINT", "HEALTH", "OPEN", "MADE", "REQUESTS", "HANDSHAKES", "CERTIFICATE", "LAST FAILURE"}}
 	for _, u := range ups {
-		if u.GetReason() != "" && len(u.GetEndpoints()) == 0 {
-			t.add(u.GetName(), "", "down", "", "", "", "", "", u.GetReason())
+		if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED && len(u.GetEndpoints()) == 0 {
+			t.add(u.GetName(), "", "down", "", "", "", "", "", why(u))
 		}
 		for _, e := range u.GetEndpoints() {
 			health := lower(e.GetHealth())
@@ -168,8 +168,8 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 			switch {
 			case e.GetDraining():
 				health += ", draining"
-			case e.GetEjectedUntil() != nil:
-				health += fmt.Sprintf(", ejected for %v", max(e.GetEjectedUntil().AsTime().Sub(now), 0).Round(time.Second))
+			case e.GetEjectionEndTime() != nil:
+				health += fmt.Sprintf(", ejected for %v", max(e.GetEjectionEndTime().AsTime().Sub(now), 0).Round(time.Second))
 			case e.GetCheck() != nil && !e.GetCheck().GetChecked():
 				health = "not checked yet"
 			case e.GetCheck() != nil && !e.GetCheck().GetHealthy() && e.GetCheck().GetReason() != adminv1.Reason_REASON_UNSPECIFIED:
@@ -197,11 +197,11 @@ func dnsTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 			}
 		}
 		confirmed, next := "never", ""
-		if d.GetResolved() != nil {
-			confirmed = fmt.Sprintf("%v ago", max(now.Sub(d.GetResolved().AsTime()), 0).Truncate(time.Second))
+		if d.GetResolveTime() != nil {
+			confirmed = fmt.Sprintf("%v ago", max(now.Sub(d.GetResolveTime().AsTime()), 0).Truncate(time.Second))
 		}
-		if d.GetNext() != nil {
-			next = fmt.Sprintf("in %v", max(d.GetNext().AsTime().Sub(now), 0).Round(time.Second))
+		if d.GetNextResolveTime() != nil {
+			next = fmt.Sprintf("in %v", max(d.GetNextResolveTime().AsTime().Sub(now), 0).Round(time.Second))
 		}
 		t.add(u.GetName(), count(n, "endpoint"), confirmed, next, d.GetError())
 	}
@@ -237,7 +237,7 @@ func checkTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 			}
 			state, last, took := "waits for its first", "", ""
 			if c.GetChecked() {
-				last = fmt.Sprintf("%v ago", max(now.Sub(c.GetTime().AsTime()), 0).Truncate(time.Second))
+				last = fmt.Sprintf("%v ago", max(now.Sub(c.GetCheckTime().AsTime()), 0).Truncate(time.Second))
 				took = c.GetDuration().AsDuration().Round(100 * time.Microsecond).String()
 				state = "well"
 				if !c.GetHealthy() {
@@ -311,8 +311,8 @@ func presented(info *adminv1.CertificateInfo, now time.Time) string {
 }
 
 func lastFailure(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus, now time.Time) string {
-	if u.GetReason() != "" {
-		return u.GetReason()
+	if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
+		return why(u)
 	}
 	if why := e.GetUnavailableReason(); why != "" && !e.GetDraining() {
 		return why
@@ -325,6 +325,6 @@ func lastFailure(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus, now time.
 	for _, n := range e.GetFailures() {
 		total += n.GetCount()
 	}
-	ago := now.Sub(f.GetTime().AsTime()).Truncate(time.Second)
+	ago := now.Sub(f.GetFailureTime().AsTime()).Truncate(time.Second)
 	return strings.TrimSpace(fmt.Sprintf("%s %v ago (%d in all): %s", word(f.GetReason()), max(ago, 0), total, f.GetMessage()))
 }

@@ -18,7 +18,7 @@ const rotating = `upstreams { name: "u"
 upstreams { name: "settled" endpoints { address: "b:1" handshakes_full: 2 full_handshakes { reason: FULL_HANDSHAKE_REASON_FLUSHED count: 2 } } endpoints { address: "c:1" } connections_by_certificate { sha256_fingerprint: "aa11" connections: 2 } }`
 
 func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
-	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, rotating)
+	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, rotating)
 	rows := rows(endpointTable(ups.GetUpstreams(), time.Now()))
 	if want := "|5 full (3 NO_TICKET, 2 REFUSED), 7 resumed|"; !strings.Contains(rows[0], want) {
 		t.Errorf("no %s in %s", want, rows[0])
@@ -39,7 +39,7 @@ func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
 }
 
 func TestWarmConnectionsAndPausesAreShownWhereThereAreAny(t *testing.T) {
-	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `upstreams { name: "u"
+	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `upstreams { name: "u"
 		endpoints { address: "a:1" warm { size: 8 ready: 7 used: 100 missed: 2 expired: 3 closed: 4 } } endpoints { address: "b:1" draining: true } }`)
 	check(t, warmTable(ups.GetUpstreams()), "u|a:1|7 of 8|100|2|3|4")
 	st := text(t, &adminv1.GetStatusResponse{}, `descriptors { limit: 100 clients: 20 upstreams: 19 paused_listeners: 2 pauses: 5 }`)
@@ -49,9 +49,9 @@ func TestWarmConnectionsAndPausesAreShownWhereThereAreAny(t *testing.T) {
 }
 
 func TestWhatDNSSaysIsShownWhereEndpointsComeFromIt(t *testing.T) {
-	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `
-		upstreams { name: "u" dns { resolved { seconds: 990 } next { seconds: 1030 } } endpoints { address: "a:1" } endpoints { address: "b:1" } endpoints { address: "c:1" draining: true } }
-		upstreams { name: "gone" reason: "DNS_FAILURE: no such host" dns { next { seconds: 1001 } error: "no such host" } }
+	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `
+		upstreams { name: "u" dns { resolve_time { seconds: 990 } next_resolve_time { seconds: 1030 } } endpoints { address: "a:1" } endpoints { address: "b:1" } endpoints { address: "c:1" draining: true } }
+		upstreams { name: "gone" reason: REASON_DNS_FAILURE message: "no such host" dns { next_resolve_time { seconds: 1001 } error: "no such host" } }
 		upstreams { name: "fixed" endpoints { address: "a:1" } }`)
 	check(t, dnsTable(ups.GetUpstreams(), time.Unix(1000, 0)), "u|2 endpoints|10s ago|in 30s|", "gone|0 endpoints|never|in 1s|no such host")
 	sh := serveFake(t, fakeAdmin{status: fakeStatus{upstreams: ups}})
@@ -59,10 +59,10 @@ func TestWhatDNSSaysIsShownWhereEndpointsComeFromIt(t *testing.T) {
 }
 
 func TestCertificatesInUseAreShownByDaysLeft(t *testing.T) {
-	list := text(t, &adminv1.StatusServiceListCertificatesResponse{}, `
-		certificates { use: CERTIFICATE_USE_UPSTREAM name: "u" endpoint: "a:1" days_left: -2 used_by: "upstream u"
+	list := text(t, &adminv1.ListCertificatesInUseResponse{}, `
+		certificates { use: CERTIFICATE_USE_UPSTREAM name: "u" endpoint: "a:1" days_left: -2 used_by { kind: KIND_UPSTREAM name: "u" }
 			info { sans: "DNS:a" sans: "DNS:b" not_after { seconds: 1893456000 } sha256_fingerprint: "00112233445566778899" findings: CERTIFICATE_FINDING_EXPIRED findings: CERTIFICATE_FINDING_WEAK_KEY } }
-		certificates { use: CERTIFICATE_USE_OWN name: "client" days_left: 6 info { subject: "CN=c" } used_by: "listener web" used_by: "upstream u" }
+		certificates { use: CERTIFICATE_USE_OWN name: "client" days_left: 6 info { subject: "CN=c" } used_by { kind: KIND_LISTENER name: "web" } used_by { kind: KIND_UPSTREAM name: "u" } }
 		certificates { use: CERTIFICATE_USE_CRL name: "corp" days_left: 40 info { issuer: "CN=ca" } }`)
 	sh := serveFake(t, fakeAdmin{status: fakeStatus{certificates: list}})
 	sh.run(t.Context(), "status", "--certificates").want(t, exitOK,
@@ -78,7 +78,7 @@ func TestCertificatesInUseAreShownByDaysLeft(t *testing.T) {
 		t.Errorf("%v in %s", err, r.out)
 	}
 
-	none := serveFake(t, fakeAdmin{status: fakeStatus{certificates: &adminv1.StatusServiceListCertificatesResponse{}}})
+	none := serveFake(t, fakeAdmin{status: fakeStatus{certificates: &adminv1.ListCertificatesInUseResponse{}}})
 	none.run(t.Context(), "status", "--certificates").want(t, exitOK, "No certificates in use.")
 }
 
@@ -113,14 +113,14 @@ func TestColoursDoNotMoveColumns(t *testing.T) {
 }
 
 func TestWhatHealthChecksAndEjectionsCameToIsShown(t *testing.T) {
-	ups := text(t, &adminv1.StatusServiceListUpstreamsResponse{}, `
+	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `
 		upstreams { name: "u"
-			endpoints { address: "a:1" health: ENDPOINT_HEALTH_UP available: true check { healthy: true checked: true time { seconds: 998 } duration { nanos: 1234567 } checks: 9 failures: 1 } }
+			endpoints { address: "a:1" health: ENDPOINT_HEALTH_UP available: true check { healthy: true checked: true check_time { seconds: 998 } duration { nanos: 1234567 } checks: 9 failures: 1 } }
 			endpoints { address: "b:1" health: ENDPOINT_HEALTH_DOWN unavailable_reason: "fails its health check: CHECK_FAILED: it answered 503"
-				check { checked: true time { seconds: 1001 } reason: REASON_CHECK_FAILED checks: 3 failures: 3 } }
+				check { checked: true check_time { seconds: 1001 } reason: REASON_CHECK_FAILED checks: 3 failures: 3 } }
 			endpoints { address: "c:1" health: ENDPOINT_HEALTH_UNKNOWN unavailable_reason: "its first health check has not been answered yet" check { } } }
 		upstreams { name: "v"
-			endpoints { address: "d:1" health: ENDPOINT_HEALTH_UP ejected_until { seconds: 1030 } ejections: 1
+			endpoints { address: "d:1" health: ENDPOINT_HEALTH_UP ejection_end_time { seconds: 1030 } ejections: 1
 				unavailable_reason: "ejected until 1970-01-01T00:17:10Z: 5 failures in a row" last_failure { reason: REASON_PEER_CLOSED message: "EOF" } }
 			endpoints { address: "e:1" health: ENDPOINT_HEALTH_UP draining: true unavailable_reason: "draining" } }`)
 	now := time.Unix(1000, 0)

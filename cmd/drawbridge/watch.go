@@ -24,7 +24,7 @@ near their end, files that changed.
 -o json writes a line for each, -o yaml a document. A change is a
 WatchConfigResponse of AdminService: the first holds every resource, each further
 one those that were created or updated. An event is {"event": {...}}: a
-WatchEventsResponse of StatusService whose "type", "reason" and further words
+Event of StatusService whose "type", "reason" and further words
 are without the prefix of their enum ("HANDSHAKE_FAILURE", "UNKNOWN_CA"). That a
 revision was applied is told as a change alone.`
 
@@ -79,7 +79,7 @@ func (cl *client) watch(ctx context.Context, w watchWriter) error {
 	if err != nil {
 		return err
 	}
-	first, err := updates.Recv()
+	first, err := recvWhole(updates.Recv)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (cl *client) watch(ctx context.Context, w watchWriter) error {
 
 	lines, ended := make(chan func() error), make(chan error, 2)
 	reading.Go(func() {
-		ended <- relay(ctx, updates.Recv, lines, w.update)
+		ended <- relay(ctx, func() (*adminv1.WatchConfigResponse, error) { return recvWhole(updates.Recv) }, lines, w.update)
 	})
 	reading.Go(func() {
 		ended <- relay(ctx, events.Recv, lines, w.event)
@@ -161,7 +161,7 @@ func (w watchWriter) update(u *adminv1.WatchConfigResponse) error {
 }
 
 // event writes an event, unless update tells of the same.
-func (w watchWriter) event(e *adminv1.WatchEventsResponse) error {
+func (w watchWriter) event(e *adminv1.Event) error {
 	if e.GetType() == adminv1.EventType_EVENT_TYPE_APPLIED {
 		return nil
 	}
@@ -197,7 +197,7 @@ func (w watchWriter) document(text []byte) error {
 }
 
 // eventLine returns an event for reading: when, what kind, what about, and why.
-func eventLine(p paint, e *adminv1.WatchEventsResponse) string {
+func eventLine(p paint, e *adminv1.Event) string {
 	colour := p.doubt
 	what := lower(e.GetType())
 	switch e.GetType() {
@@ -218,10 +218,12 @@ func eventLine(p paint, e *adminv1.WatchEventsResponse) string {
 		what = "changed"
 	case adminv1.EventType_EVENT_TYPE_FILE_LOADED:
 		what, colour = "loaded", p.good
+	case adminv1.EventType_EVENT_TYPE_MISSED:
+		what = "missed"
 	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:
 		what, colour = "refused", p.bad
 	}
-	line := e.GetTime().AsTime().Local().Format("01-02 15:04:05") + "  " + colour(pad(what, 8))
+	line := e.GetEventTime().AsTime().Local().Format("01-02 15:04:05") + "  " + colour(pad(what, 8))
 	if e.GetName() != "" {
 		line += " " + manifest.KindName(e.GetKind()) + " " + printable(e.GetName())
 	}

@@ -29,8 +29,8 @@ func TestEventsAreALineEach(t *testing.T) {
 		`type: EVENT_TYPE_FILE_REFUSED kind: KIND_CERTIFICATE name: "c" message: "the key does not fit"`:                                                                     "01-02 03:04:05  <31refused > Certificate c: the key does not fit",
 		`type: 99`: "01-02 03:04:05  <3399      >",
 	} {
-		e := text(t, &adminv1.WatchEventsResponse{}, in)
-		e.Time = timestamppb.New(at)
+		e := text(t, &adminv1.Event{}, in)
+		e.EventTime = timestamppb.New(at)
 		coloured := strings.NewReplacer("\x1b[0m", ">", "\x1b[2m", "<2", "\x1b[31m", "<31", "\x1b[32m", "<32", "\x1b[33m", "<33").Replace(eventLine(true, e))
 		if coloured != want {
 			t.Errorf("got  %s\nwant %s", coloured, want)
@@ -44,13 +44,13 @@ func TestEventsAreALineEach(t *testing.T) {
 // A feed is a gateway whose changes and events a test makes.
 type feed struct {
 	changes chan *adminv1.WatchConfigResponse
-	events  chan *adminv1.WatchEventsResponse
+	events  chan *adminv1.Event
 	end     chan error // ends the stream of events
 	sh      shell
 }
 
 func newFeed(t *testing.T) *feed {
-	f := &feed{changes: make(chan *adminv1.WatchConfigResponse), events: make(chan *adminv1.WatchEventsResponse), end: make(chan error)}
+	f := &feed{changes: make(chan *adminv1.WatchConfigResponse), events: make(chan *adminv1.Event), end: make(chan error)}
 	f.sh = serveFake(t, fakeAdmin{
 		watch: func(s grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {
 			for {
@@ -64,7 +64,7 @@ func newFeed(t *testing.T) *feed {
 				}
 			}
 		},
-		status: fakeStatus{events: func(s grpc.ServerStreamingServer[adminv1.WatchEventsResponse]) error {
+		status: fakeStatus{events: func(s grpc.ServerStreamingServer[adminv1.Event]) error {
 			if err := s.SendHeader(nil); err != nil {
 				return err
 			}
@@ -88,17 +88,17 @@ func newFeed(t *testing.T) *feed {
 func TestChangesAndEventsAreWatchedTogether(t *testing.T) {
 	for _, tt := range []struct{ output, start, event, change string }{
 		{"table", "revision 4      0 resources\n", "failed   Upstream pay EXPIRED (2 times)\n", "revision 5      deleted  Route old   # why\n"},
-		{"json", `{"revision":"4"}` + "\n", `{"event":{"time":"2030-01-01T00:00:00Z","type":"HANDSHAKE_FAILURE","kind":"UPSTREAM","name":"pay","endpoint":"","health":"","reason":"EXPIRED","message":"","count":"2","revision":"0"}}` + "\n", `"action":"CHANGE_ACTION_DELETED"`},
-		{"yaml", "---\nrevision: \"4\"\n", "---\nevent:\n  time: \"2030-01-01T00:00:00Z\"\n  type: HANDSHAKE_FAILURE\n", "---\nrevision: \"5\"\n"},
+		{"json", `{"revision":"4","synced":true}` + "\n", `{"event":{"eventTime":"2030-01-01T00:00:00Z","type":"HANDSHAKE_FAILURE","kind":"UPSTREAM","name":"pay","endpoint":"","health":"","reason":"EXPIRED","message":"","count":"2","revision":"0","sequence":"0"}}` + "\n", `"action":"CHANGE_ACTION_DELETED"`},
+		{"yaml", "---\nrevision: \"4\"\n", "---\nevent:\n  eventTime: \"2030-01-01T00:00:00Z\"\n  type: HANDSHAKE_FAILURE\n", "---\nrevision: \"5\"\n"},
 	} {
 		f := newFeed(t)
 		w := start(t, f.sh.env, "watch", "-o", tt.output)
-		f.changes <- &adminv1.WatchConfigResponse{Revision: 4}
+		f.changes <- &adminv1.WatchConfigResponse{Revision: 4, Synced: true}
 		w.out.until(t, tt.start, 1)
-		f.events <- text(t, &adminv1.WatchEventsResponse{}, `time { seconds: 1893456000 } type: EVENT_TYPE_HANDSHAKE_FAILURE kind: KIND_UPSTREAM name: "pay" reason: REASON_EXPIRED count: 2`)
+		f.events <- text(t, &adminv1.Event{}, `event_time { seconds: 1893456000 } type: EVENT_TYPE_HANDSHAKE_FAILURE kind: KIND_UPSTREAM name: "pay" reason: REASON_EXPIRED count: 2`)
 		w.out.until(t, tt.event, 1)
-		f.events <- &adminv1.WatchEventsResponse{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: 5, Message: "told twice"}
-		f.changes <- text(t, &adminv1.WatchConfigResponse{}, `revision: 5 comment: "why" changes { kind: KIND_ROUTE name: "old" action: CHANGE_ACTION_DELETED }`)
+		f.events <- &adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: 5, Message: "told twice"}
+		f.changes <- text(t, &adminv1.WatchConfigResponse{}, `revision: 5 synced: true comment: "why" changes { kind: KIND_ROUTE name: "old" action: CHANGE_ACTION_DELETED }`)
 		w.out.until(t, tt.change, 1)
 		if strings.Contains(w.out.String(), "told twice") {
 			t.Errorf("a change is told as an event too:\n%s", w.out)
@@ -126,7 +126,7 @@ func TestAWatchEndsWithEitherStream(t *testing.T) {
 	} {
 		f := newFeed(t)
 		w := start(t, f.sh.env, "watch")
-		f.changes <- &adminv1.WatchConfigResponse{}
+		f.changes <- &adminv1.WatchConfigResponse{Synced: true}
 		w.out.until(t, "revision 0", 1)
 		f.end <- end
 		w.log.until(t, want.log, 1)
@@ -138,7 +138,7 @@ func TestAWatchEndsWithEitherStream(t *testing.T) {
 
 func TestWhatCannotBeWrittenEndsTheWatch(t *testing.T) {
 	w := watchWriter{w: full{}, format: formatJSON}
-	if err := w.event(&adminv1.WatchEventsResponse{}); err == nil {
+	if err := w.event(&adminv1.Event{}); err == nil {
 		t.Error("an event that was not written is no error")
 	}
 	var out bytes.Buffer

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // wordsJSON returns m as JSON with protojson's names, but an enum's values as
@@ -100,6 +101,17 @@ func enumWord(enum protoreflect.EnumDescriptor, n protoreflect.EnumNumber) strin
 		return fmt.Sprint(n)
 	}
 	return string(ev.Name())[len(manifest.EnumPrefix(enum)):]
+}
+
+// why returns the reason and message of what is down, for reading.
+func why(down interface {
+	GetReason() adminv1.Reason
+	GetMessage() string
+}) string {
+	if down.GetReason() == adminv1.Reason_REASON_LOCAL_CONFIG {
+		return down.GetMessage() // it names what is wrong
+	}
+	return word(down.GetReason()) + ": " + down.GetMessage()
 }
 
 func isWellKnown(desc protoreflect.MessageDescriptor) bool {

@@ -27,7 +27,14 @@ func (s adminService) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*ad
 // editOf returns the edit that req asks for, less what is not well-formed:
 // that goes to bad.
 func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
-	e := store.Edit{ExpectedRevision: req.ExpectedRevision, Prune: req.GetPrune()}
+	e := store.Edit{ExpectedRevision: req.ExpectedRevision}
+	if p := req.GetPrune(); p != nil {
+		labels, err := store.ParseSelector(p.GetLabelSelector())
+		if err != nil {
+			bad.Add("prune.label_selector", "%v", err)
+		}
+		e.Prune = &store.Prune{Kinds: p.GetKinds(), Labels: labels}
+	}
 	for i, res := range req.GetResources() {
 		at := invalid.Path("resources").Index(i)
 		field, r := resourceIn(res)
@@ -39,7 +46,7 @@ func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
 	}
 	for i, d := range req.GetDeletes() {
 		at := invalid.Path("deletes").Index(i)
-		e.Deletes = append(e.Deletes, store.Delete{Path: at, Kind: d.GetKind(), Name: d.GetName()})
+		e.Deletes = append(e.Deletes, store.Delete{Path: at, Kind: d.GetKind(), Name: d.GetName(), Etag: d.GetEtag()})
 	}
 	return e
 }

@@ -28,7 +28,7 @@ func TestApplyMakesOneRevisionInAnyOrder(t *testing.T) {
 		t.Errorf("change = %v", c)
 	}
 	// The other way round: both go at once although one uses the other.
-	res, err = r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Deletes: []*adminv1.ResourceRef{
+	res, err = r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Deletes: []*adminv1.ResourceDelete{
 		{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "payments"}, {Kind: adminv1.Kind_KIND_LISTENER, Name: "web"},
 	}})
 	if err != nil {
@@ -49,7 +49,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 			store.Wrap(upstream("Bad Name")),
 			{Kind: &adminv1.Resource_Route{}}, // holds a route that is not there
 		},
-		Deletes: []*adminv1.ResourceRef{{Name: "x"}, {Kind: adminv1.Kind_KIND_ROUTE, Name: "gone"}, {Kind: 99, Name: "y"}},
+		Deletes: []*adminv1.ResourceDelete{{Name: "x"}, {Kind: adminv1.Kind_KIND_ROUTE, Name: "gone"}, {Kind: 99, Name: "y"}},
 		Options: &adminv1.WriteOptions{Comment: strings.Repeat("x", 1025)},
 	})
 	wantCode(t, err, codes.InvalidArgument)
@@ -77,7 +77,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 func TestAnApplyWithAnEmptyResourceChangesNothingEvenIfTheRestIsGood(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
-		Resources: []*adminv1.Resource{store.Wrap(upstream("good")), {}}, Prune: true,
+		Resources: []*adminv1.Resource{store.Wrap(upstream("good")), {}}, Prune: &adminv1.Prune{Kinds: store.Kinds()},
 	})
 	wantCode(t, err, codes.InvalidArgument)
 	v := detail[*errdetails.BadRequest](t, err).GetFieldViolations()
@@ -92,7 +92,7 @@ func TestAnApplyWithAnEmptyResourceChangesNothingEvenIfTheRestIsGood(t *testing.
 func TestPruneDeletesWhatIsNotNamed(t *testing.T) {
 	r := start(t)
 	putUpstreams(t, r, 3)
-	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("u-0001"))}, Prune: true})
+	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("u-0001"))}, Prune: &adminv1.Prune{Kinds: store.Kinds()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,8 +149,104 @@ func TestStatusIsTheGateways(t *testing.T) {
 	if err != nil || st.GetVersion() != "test" {
 		t.Errorf("GetStatus = %v, %v", st, err)
 	}
-	ups, err := r.status.ListUpstreams(t.Context(), &adminv1.StatusServiceListUpstreamsRequest{})
-	if err != nil || len(ups.GetUpstreams()) != 1 || ups.GetUpstreams()[0].GetName() != "payments" {
+	putUpstreams(t, r, 1)
+	ups, err := r.status.ListUpstreams(t.Context(), &adminv1.ListUpstreamStatusesRequest{})
+	if err != nil || len(ups.GetUpstreams()) != 1 || ups.GetUpstreams()[0].GetName() != "u-0000" {
 		t.Errorf("ListUpstreams = %v, %v", ups, err)
 	}
+}
+
+func TestPruneDeletesOnlyTheKindsAndLabelsItNames(t *testing.T) {
+	r := start(t)
+	labelled := func(name, team string) *adminv1.Resource {
+		u := upstream(name)
+		u.Labels = map[string]string{"team": team}
+		return store.Wrap(u)
+	}
+	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{
+		labelled("pay", "a"), labelled("other", "b"), store.Wrap(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply := func(p *adminv1.Prune) error {
+		_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Prune: p})
+		return err
+	}
+	for want, p := range map[string]*adminv1.Prune{
+		"prune.kinds":          {LabelSelector: "team=a"},
+		"prune.kinds[0]":       {Kinds: []adminv1.Kind{0}},
+		"prune.label_selector": {Kinds: store.Kinds(), LabelSelector: "team"},
+	} {
+		err := apply(p)
+		wantCode(t, err, codes.InvalidArgument)
+		if v := detail[*errdetails.BadRequest](t, err).GetFieldViolations(); len(v) != 1 || v[0].GetField() != want {
+			t.Errorf("%v, want a fault at %s", v, want)
+		}
+	}
+	if err := apply(nil); err != nil || r.gateway.State().Revision() != 1 {
+		t.Errorf("without prune: %v, revision %d", err, r.gateway.State().Revision())
+	}
+	if err := apply(&adminv1.Prune{Kinds: []adminv1.Kind{adminv1.Kind_KIND_UPSTREAM}, LabelSelector: "team in (a, c)"}); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, res := range r.gateway.State().All() {
+		left = append(left, res.GetName())
+	}
+	if !slices.Equal(left, []string{"corp", "other"}) {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestCreateOnlyAndRetriesAfterALostAnswer(t *testing.T) {
+	r := start(t)
+	ctx := t.Context()
+	create := &adminv1.WriteOptions{CreateOnly: true}
+	put := func(u *adminv1.Upstream, o *adminv1.WriteOptions) (*adminv1.Upstream, error) {
+		a, err := r.admin.PutUpstream(ctx, &adminv1.PutUpstreamRequest{Upstream: u, Options: o})
+		return a.GetUpstream(), err
+	}
+	first, err := put(upstream("pay"), create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same again is what a client does whose answer was lost.
+	if again, err := put(upstream("pay"), create); err != nil || again.GetEtag() != first.GetEtag() {
+		t.Errorf("created again: %v, %v", again, err)
+	}
+	other := upstream("pay")
+	other.Labels = map[string]string{"a": "b"}
+	_, err = put(other, create)
+	wantCode(t, err, codes.AlreadyExists)
+	if info := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != "ALREADY_EXISTS" {
+		t.Errorf("%v", info)
+	}
+
+	other.Etag = first.GetEtag()
+	second, err := put(other, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := put(other, nil); err != nil || again.GetEtag() != second.GetEtag() || r.gateway.State().Revision() != 2 {
+		t.Errorf("put again with a stale etag: %v, %v", again, err)
+	}
+	stale := upstream("pay")
+	stale.Etag = first.GetEtag()
+	_, err = put(stale, nil)
+	wantCode(t, err, codes.Aborted)
+
+	remove := func(etag string, revision int64) error {
+		_, err := r.admin.Apply(ctx, &adminv1.ApplyRequest{ExpectedRevision: &revision,
+			Deletes: []*adminv1.ResourceDelete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "pay", Etag: etag}}})
+		return err
+	}
+	wantCode(t, remove(first.GetEtag(), 2), codes.Aborted)
+	wantCode(t, remove(second.GetEtag(), 1), codes.Aborted)
+	for range 2 { // the second time nothing is left to delete, and the revision is another
+		if err := remove(second.GetEtag(), 2); err != nil {
+			t.Error(err)
+		}
+	}
+	wantCode(t, remove("", 3), codes.NotFound)
 }

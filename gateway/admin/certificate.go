@@ -11,13 +11,12 @@ func (s adminService) PutCertificate(ctx context.Context, req *adminv1.PutCertif
 	return &adminv1.PutCertificateResponse{Change: change, Certificate: c}, err
 }
 
-func (s adminService) GetCertificate(_ context.Context, req *adminv1.GetCertificateRequest) (*adminv1.GetCertificateResponse, error) {
-	c, err := get[*adminv1.Certificate](s, req.GetName())
-	return &adminv1.GetCertificateResponse{Certificate: c}, err
+func (s adminService) GetCertificate(_ context.Context, req *adminv1.GetCertificateRequest) (*adminv1.Certificate, error) {
+	return get[*adminv1.Certificate](s, req.GetName())
 }
 
 func (s adminService) ListCertificates(_ context.Context, req *adminv1.ListCertificatesRequest) (*adminv1.ListCertificatesResponse, error) {
-	page, next, err := list[*adminv1.Certificate](s, req.GetPageSize(), req.GetPageToken())
+	page, next, err := list[*adminv1.Certificate](s, req)
 	return &adminv1.ListCertificatesResponse{Certificates: page, NextPageToken: next}, err
 }
 

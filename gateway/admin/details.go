@@ -22,7 +22,10 @@ var cuts = []func(*adminv1.ProbeUpstreamResponse){
 	each(func(r *adminv1.ProbeResult) { r.Chain, r.AcceptableCas, r.Timings = nil, nil, nil }),
 	each(func(r *adminv1.ProbeResult) { r.Attempts = nil }),
 	each(func(r *adminv1.ProbeResult) {
-		r.Explanation, r.Suggestion = tell(r.Explanation, maxFault), tell(r.Suggestion, maxFault)
+		r.Explanation = tell(r.Explanation, maxFault)
+		if s := r.Suggestion; s != nil {
+			s.Value, s.Text = tell(s.Value, maxFault), tell(s.Text, maxFault)
+		}
 	}),
 	func(a *adminv1.ProbeUpstreamResponse) { a.Results = first(a.Results, 8) },
 	func(a *adminv1.ProbeUpstreamResponse) { a.Results = first(a.Results, 2) },

@@ -118,7 +118,7 @@ func answer(n int) *adminv1.ProbeUpstreamResponse {
 	for i := range n {
 		r := &adminv1.ProbeResult{
 			Endpoint: fmt.Sprintf("up-%d.example:443", i), Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_NAME_MISMATCH,
-			Explanation: "the certificate is for a.example; we verify pay.example", Suggestion: `set tls.verify_name to "a.example"`,
+			Explanation: "the certificate is for a.example; we verify pay.example", Suggestion: &adminv1.Suggestion{Field: "tls.verify_name", Value: "a.example", Text: `set tls.verify_name to "a.example"`},
 		}
 		for range 20 {
 			r.Chain = append(r.Chain, &adminv1.CertificateInfo{Subject: strings.Repeat("s", 400), Sans: strings.Fields(strings.Repeat("DNS:a.example ", 100))})
@@ -170,7 +170,7 @@ func TestTheAnswersOfProbesAreCutToFit(t *testing.T) {
 			}
 			for _, a := range answers {
 				for _, r := range a.GetResults() {
-					if r.GetReason() != adminv1.Reason_REASON_NAME_MISMATCH || !strings.Contains(r.GetExplanation(), "pay.example") || r.GetSuggestion() == "" {
+					if r.GetReason() != adminv1.Reason_REASON_NAME_MISMATCH || !strings.Contains(r.GetExplanation(), "pay.example") || r.GetSuggestion().GetText() == "" {
 						t.Errorf("result %v", r)
 					}
 				}
@@ -193,7 +193,7 @@ func TestARefusalReachesTheClient(t *testing.T) {
 	if m := status.Convert(err).Message(); m != "upstream.endpoints[0]: NAME_MISMATCH: the certificate is for a.example" {
 		t.Errorf("message %q", m)
 	}
-	if a := detail[*adminv1.ProbeUpstreamResponse](t, err); a.GetResults()[0].GetSuggestion() != `set tls.verify_name to "a.example"` {
+	if a := detail[*adminv1.ProbeUpstreamResponse](t, err); a.GetResults()[0].GetSuggestion().GetText() != `set tls.verify_name to "a.example"` {
 		t.Errorf("answer %v", a)
 	}
 }

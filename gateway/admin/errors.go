@@ -40,6 +40,8 @@ func answers(c invalid.Class) (codes.Code, string) {
 		return codes.NotFound, "NOT_FOUND"
 	case invalid.Conflict:
 		return codes.Aborted, "STALE"
+	case invalid.Exists:
+		return codes.AlreadyExists, "ALREADY_EXISTS"
 	case invalid.InUse:
 		return codes.FailedPrecondition, "IN_USE"
 	case invalid.Unproven:

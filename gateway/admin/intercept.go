@@ -66,6 +66,11 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err := authorise(ss.Context(), info.FullMethod); err != nil {
 		return err
 	}
+	who, _ := callerOf(ss.Context())
+	if !s.open.enter(who.name) {
+		return statusWith(codes.ResourceExhausted, "TOO_MANY_STREAMS", fmt.Sprintf("the caller has %d streams open, which is all it may have: end one of them", maxStreamsPerCaller)).Err()
+	}
+	defer s.open.leave(who.name)
 	done := make(chan error, 1)
 	// Returning ends the stream, which fails any Send or Recv the handler is
 	// in; Shutdown waits for it.

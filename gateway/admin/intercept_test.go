@@ -75,11 +75,11 @@ func TestWritesAreAuditedAtInfoAndReadsAtDebug(t *testing.T) {
 func TestAMessageAboveTheLimitIsRefused(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.PutTrustBundle(t.Context(), &adminv1.PutTrustBundleRequest{TrustBundle: &adminv1.TrustBundle{
-		Name: "big", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", maxMessage)},
+		Name: "big", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", maxRequest)},
 	}})
 	wantCode(t, err, codes.ResourceExhausted)
 	_, err = r.admin.PutTrustBundle(t.Context(), &adminv1.PutTrustBundleRequest{TrustBundle: &adminv1.TrustBundle{
-		Name: "big", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", maxMessage-1024)},
+		Name: "big", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", store.MaxResourceBytes-1024)},
 	}})
 	if code := status.Code(err); err != nil && code != codes.ResourceExhausted {
 		t.Errorf("just below the limit: %v", err)

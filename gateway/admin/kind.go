@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -42,17 +43,12 @@ func get[R store.Resource](s adminService, name string) (R, error) {
 }
 
 // list reads a page of Rs. It returns the token of the next page, "" for none.
-func list[R store.Resource](s adminService, size int32, token string) ([]R, string, error) {
+func list[R store.Resource](s adminService, req listRequest) ([]R, string, error) {
 	var none R
-	page, next, err := pageOf(s.gateway.State(), store.KindOf(none), size, token)
-	if err != nil {
-		return nil, "", err
-	}
-	shown := make([]R, len(page))
-	for i, r := range page {
-		shown[i] = s.gateway.Present(r).(R)
-	}
-	return shown, next, nil
+	kind := store.KindOf(none)
+	return pageOf(s.gateway.State().List(kind), kind.String(), req, func(r store.Resource) (R, bool) {
+		return s.gateway.Present(r).(R), true
+	})
 }
 
 // remove deletes a resource.
@@ -66,7 +62,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	if !e.DryRun { // else it is not well-formed, and no probe could make it so
 		e.RequireProbe = o.GetRequireProbe()
 	}
-	e.DryRun, e.Comment = e.DryRun || o.GetDryRun(), o.GetComment()
+	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
 	res, err := s.gateway.Apply(ctx, e)
 	if err != nil {
 		return nil, nil, err
@@ -76,13 +72,26 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 		// The result's state is what would be; the answer tells what is.
 		change.Revision = s.gateway.State().Revision()
 	}
-	for _, w := range res.Warnings {
+	for _, w := range first(res.Warnings, maxWarnings) {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
 			Field: tell(string(w.Field), maxField), Message: tell(w.Message, maxMessageText),
-			Finding: adminv1.CertificateFinding(adminv1.CertificateFinding_value["CERTIFICATE_FINDING_"+w.Code]),
+			Code: WarningCode(w.Code), Finding: adminv1.CertificateFinding(adminv1.CertificateFinding_value["CERTIFICATE_FINDING_"+w.Finding]),
+		})
+	}
+	if more := len(res.Warnings) - maxWarnings; more > 0 {
+		change.Warnings = append(change.Warnings, &adminv1.Warning{
+			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("and %d warnings more", more),
 		})
 	}
 	return res, change, nil
+}
+
+// maxWarnings is how many warnings are listed.
+const maxWarnings = 1000
+
+// WarningCode returns the API's form of the code of a warning.
+func WarningCode(code string) adminv1.WarningCode {
+	return adminv1.WarningCode(adminv1.WarningCode_value["WARNING_CODE_"+code])
 }
 
 func changesOf(changes []store.Change) []*adminv1.ResourceChange {

@@ -85,8 +85,8 @@ func TestEveryKindIsPutReadListedAndDeleted(t *testing.T) {
 	must(err)
 	gr, err := r.admin.GetRoute(ctx, &adminv1.GetRouteRequest{Name: "v2"})
 	must(err)
-	if gb.GetTrustBundle().GetSystem() == nil || gc.GetCertificate().GetRevision() != 2 || len(gu.GetUpstream().GetEndpoints()) != 1 ||
-		gl.GetListener().GetUpstream() != "payments" || gr.GetRoute().GetListeners()[0] != "web" {
+	if gb.GetSystem() == nil || gc.GetRevision() != 2 || len(gu.GetEndpoints()) != 1 ||
+		gl.GetUpstream() != "payments" || gr.GetListeners()[0] != "web" {
 		t.Errorf("gets answered with %v, %v, %v, %v, %v", gb, gc, gu, gl, gr)
 	}
 

@@ -11,13 +11,12 @@ func (s adminService) PutListener(ctx context.Context, req *adminv1.PutListenerR
 	return &adminv1.PutListenerResponse{Change: change, Listener: l}, err
 }
 
-func (s adminService) GetListener(_ context.Context, req *adminv1.GetListenerRequest) (*adminv1.GetListenerResponse, error) {
-	l, err := get[*adminv1.Listener](s, req.GetName())
-	return &adminv1.GetListenerResponse{Listener: l}, err
+func (s adminService) GetListener(_ context.Context, req *adminv1.GetListenerRequest) (*adminv1.Listener, error) {
+	return get[*adminv1.Listener](s, req.GetName())
 }
 
 func (s adminService) ListListeners(_ context.Context, req *adminv1.ListListenersRequest) (*adminv1.ListListenersResponse, error) {
-	page, next, err := list[*adminv1.Listener](s, req.GetPageSize(), req.GetPageToken())
+	page, next, err := list[*adminv1.Listener](s, req)
 	return &adminv1.ListListenersResponse{Listeners: page, NextPageToken: next}, err
 }
 

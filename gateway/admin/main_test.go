@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
@@ -29,11 +30,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // A fakeGateway holds real states and edits them for real, but makes nothing
 // live.
 type fakeGateway struct {
-	mu       sync.Mutex
-	state    *store.State
-	watchers map[chan store.Update]bool
-	events   map[chan *adminv1.WatchEventsResponse]bool
-	backlog  int // of a watcher
+	mu      sync.Mutex
+	state   *store.State
+	updates *history.Log[store.Update]
+	events  *history.Log[*adminv1.Event]
 
 	before  func(context.Context, store.Edit) // called by Apply first; may panic or block
 	refusal *invalid.Error                    // what Apply returns instead
@@ -41,7 +41,7 @@ type fakeGateway struct {
 }
 
 func newFake() *fakeGateway {
-	return &fakeGateway{state: &store.State{}, watchers: map[chan store.Update]bool{}, events: map[chan *adminv1.WatchEventsResponse]bool{}, backlog: 16}
+	return &fakeGateway{state: &store.State{}, updates: history.New[store.Update](16, 1<<20, 0), events: history.New[*adminv1.Event](16, 1<<20, 100)}
 }
 
 func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
@@ -66,14 +66,8 @@ func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, e
 		return res, nil
 	}
 	g.state = draft.State()
-	for ch := range g.watchers {
-		select {
-		case ch <- store.Update{State: g.state, Changes: res.Changes, Comment: e.Comment}:
-		default:
-			close(ch)
-			delete(g.watchers, ch)
-		}
-	}
+	u := draft.Update(e.Comment)
+	g.updates.Append(func(int64) (store.Update, int) { return u, u.Size() })
 	return res, nil
 }
 
@@ -92,55 +86,55 @@ func (g *fakeGateway) Present(r store.Resource) store.Resource {
 	return r
 }
 
-func (g *fakeGateway) Watch() (*store.State, <-chan store.Update, func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	ch := make(chan store.Update, g.backlog)
-	g.watchers[ch] = true
-	return g.state, ch, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.watchers, ch)
-	}
+func (g *fakeGateway) InstanceID() string { return "store-1" }
+
+func (g *fakeGateway) Updates(after int64) ([]store.Update, <-chan struct{}, error) {
+	return g.updates.After(after)
 }
 
-func (g *fakeGateway) watching() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.watchers)
+func (g *fakeGateway) Events(after int64) ([]*adminv1.Event, <-chan struct{}, error) {
+	return g.events.After(after)
 }
+
+func (g *fakeGateway) EventBounds() (before, last int64) { return g.events.Bounds() }
 
 func (g *fakeGateway) Status() *adminv1.GetStatusResponse {
-	return &adminv1.GetStatusResponse{Version: "test", Revision: g.State().Revision()}
+	out := &adminv1.GetStatusResponse{Version: "test", Revision: g.State().Revision()}
+	for _, r := range g.State().List(adminv1.Kind_KIND_LISTENER) {
+		out.Listeners = append(out.Listeners, &adminv1.ListenerStatus{Name: r.GetName()})
+	}
+	if n := len(out.Listeners); n > 0 { // the first drains where it was before
+		out.Listeners = append(out.Listeners, &adminv1.ListenerStatus{Name: out.Listeners[0].GetName(), State: adminv1.ListenerState_LISTENER_STATE_DRAINING})
+	}
+	return out
 }
 
-func (g *fakeGateway) UpstreamStatuses() []*adminv1.UpstreamStatus {
-	return []*adminv1.UpstreamStatus{{Name: "payments"}}
+func (g *fakeGateway) UpstreamStatus(name string) *adminv1.UpstreamStatus {
+	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
+		return nil
+	}
+	return &adminv1.UpstreamStatus{Name: name}
 }
 
-func (g *fakeGateway) Certificates() []*adminv1.CertificateInUse {
-	return []*adminv1.CertificateInUse{{Use: adminv1.CertificateUse_CERTIFICATE_USE_OWN, Name: "client", DaysLeft: 3}}
-}
-
-func (g *fakeGateway) WatchEvents() (<-chan *adminv1.WatchEventsResponse, func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	ch := make(chan *adminv1.WatchEventsResponse, g.backlog)
-	g.events[ch] = true
-	return ch, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.events, ch)
+// EachCertificate has as many certificates in use as there are upstreams.
+func (g *fakeGateway) EachCertificate(after *CertificateKey, yield func(CertificateKey, *adminv1.CertificateInUse) bool) {
+	for i, r := range g.State().List(adminv1.Kind_KIND_UPSTREAM) {
+		k := CertificateKey{NotAfter: int64(i), Name: r.GetName(), Endpoint: "unix:/run/a b"}
+		if after != nil && k.Compare(*after) <= 0 {
+			continue
+		}
+		if !yield(k, &adminv1.CertificateInUse{Name: r.GetName(), DaysLeft: int32(i)}) {
+			return
+		}
 	}
 }
 
 // happen tells everyone who watches events.
-func (g *fakeGateway) happen(e *adminv1.WatchEventsResponse) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for ch := range g.events {
-		ch <- e
-	}
+func (g *fakeGateway) happen(e *adminv1.Event) {
+	g.events.Append(func(sequence int64) (*adminv1.Event, int) {
+		e.Sequence = sequence
+		return e, 100
+	})
 }
 
 func (g *fakeGateway) Probe(_ context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
@@ -151,7 +145,7 @@ func (g *fakeGateway) Probe(_ context.Context, req *adminv1.ProbeUpstreamRequest
 }
 
 func (g *fakeGateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
-	return &adminv1.ExplainRouteResponse{Action: "forward", Host: req.GetHost()}, nil
+	return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, Host: req.GetHost()}, nil
 }
 
 func (g *fakeGateway) FlushSessions(upstream string) (int, error) {
@@ -210,7 +204,7 @@ type running struct {
 	why     adminv1.DiagnosticsServiceClient
 }
 
-func start(t *testing.T) *running {
+func start(t *testing.T, change ...func(*Options)) *running {
 	t.Helper()
 	r := &running{gateway: newFake(), log: &logBuffer{}, socket: filepath.Join(t.TempDir(), "admin.sock"), served: make(chan error, 1)}
 	r.sink = metrics.NewInmemSink(1e12, 2e12)
@@ -221,11 +215,15 @@ func start(t *testing.T) *running {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Shutdown)
-	r.Server = New(Options{
+	o := Options{
 		Gateway: r.gateway,
 		Logger:  hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: r.log}),
 		Metrics: m,
-	})
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	r.Server = New(o)
 	lis, err := unixsocket.Listen(r.socket, unixsocket.Options{})
 	if err != nil {
 		t.Fatal(err)

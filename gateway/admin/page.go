@@ -2,9 +2,8 @@ package admin
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"sort"
-	"strconv"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,59 +13,158 @@ import (
 )
 
 const (
-	maxPage = 1000 // resources on a page, also the default
+	maxPage = 1000 // entries on a page, also the default
 
-	// A page also ends before it has this many bytes, unless its first
-	// resource alone has: most gRPC clients refuse messages above 4 MiB.
-	maxPageBytes = 3 << 20
+	// A page also ends before it has this many bytes, unless its first entry alone
+	// has: many gRPC clients refuse messages above 4 MiB, and a call holds its whole
+	// answer in memory.
+	maxPageBytes = 1 << 20
+
+	maxToken = 4 << 10 // bytes of a page token
 )
 
-// pageOf returns the page of the state's resources that size and token ask
-// for, and the token of the next one, "" for none. A token names the last
-// resource of the page before, so that what is added or deleted between two
-// calls neither repeats nor skips any other.
-func pageOf(state *store.State, k adminv1.Kind, size int32, token string) ([]store.Resource, string, error) {
-	all := state.List(k)
-	if token != "" {
-		last, ok := parseToken(k, token)
-		if !ok {
-			return nil, "", invalid.Errorf(invalid.Argument, "page_token", "must be empty or the next_page_token of an answer to the same method")
-		}
-		all = all[sort.Search(len(all), func(i int) bool { return all[i].GetName() > last }):]
-	}
+// A page gathers the entries of an answer until it is full.
+type page struct {
+	entries, bytes, most int
+}
+
+func newPage(size int32) *page {
 	most := maxPage
 	if size > 0 {
-		most = int(min(size, maxPage))
+		most = min(int(size), maxPage)
 	}
-	n, bytes := 0, 0
-	for ; n < len(all) && n < most; n++ {
-		bytes += proto.Size(all[n])
-		if bytes > maxPageBytes && n > 0 {
+	return &page{most: most}
+}
+
+// takes reports whether m is on the page.
+func (p *page) takes(m proto.Message) bool {
+	n := proto.Size(m)
+	if p.entries > 0 && (p.entries == p.most || p.bytes+n > maxPageBytes) {
+		return false
+	}
+	p.entries++
+	p.bytes += n
+	return true
+}
+
+// A token says where a page begins: after an entry, of which K is what the method
+// orders by. It is base64 because clients must not make their own.
+type token[K any] struct {
+	List string // the method and what else the list depends on
+	Last K
+}
+
+// formatToken returns the token of the page after the entry last of a list.
+func formatToken[K any](list string, last K) string {
+	text, err := json.Marshal(token[K]{list, last})
+	if err != nil {
+		panic("admin: a page token does not marshal: " + err.Error())
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+// parseToken returns the entry that a page begins after; nil for the first page.
+func parseToken[K any](list, text string) (*K, error) {
+	if text == "" {
+		return nil, nil
+	}
+	bad := invalid.Errorf(invalid.Argument, "page_token", "must be empty or the next_page_token of an answer to the same request")
+	if len(text) > maxToken {
+		return nil, bad
+	}
+	plain, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, bad
+	}
+	var t token[K]
+	// What a client made up would be formatted otherwise.
+	if json.Unmarshal(plain, &t) != nil || t.List != list || formatToken(list, t.Last) != text {
+		return nil, bad
+	}
+	return &t.Last, nil
+}
+
+// A listRequest asks for a page of resources.
+type listRequest interface {
+	GetPageSize() int32
+	GetPageToken() string
+	GetLabelSelector() string
+}
+
+// pageOf returns the page of resources that req asks for, as show returns them,
+// and the token of the next one, "" for none. A token names the last resource of
+// the page before, so that what is added or deleted between two calls neither
+// repeats nor skips any other. What show returns false for is left out.
+func pageOf[M proto.Message](all []store.Resource, list string, req listRequest, show func(store.Resource) (M, bool)) ([]M, string, error) {
+	selector, err := parseSelector("label_selector", req.GetLabelSelector())
+	if err != nil {
+		return nil, "", err
+	}
+	list += "?" + req.GetLabelSelector()
+	last, err := parseToken[string](list, req.GetPageToken())
+	if err != nil {
+		return nil, "", err
+	}
+	if last != nil {
+		all = all[sort.Search(len(all), func(i int) bool { return all[i].GetName() > *last }):]
+	}
+	p, out, shown := newPage(req.GetPageSize()), []M(nil), ""
+	for _, r := range all {
+		if !selector.Matches(r.GetLabels()) {
+			continue
+		}
+		m, ok := show(r)
+		if !ok {
+			continue
+		}
+		if !p.takes(m) {
+			return out, formatToken(list, shown), nil
+		}
+		out, shown = append(out, m), r.GetName()
+	}
+	return out, "", nil
+}
+
+func parseSelector(p invalid.Path, text string) (store.Selector, error) {
+	s, err := store.ParseSelector(text)
+	if err != nil {
+		return s, invalid.Errorf(invalid.Argument, p, "%v", err)
+	}
+	return s, nil
+}
+
+// A configKey orders the resources of all kinds.
+type configKey struct {
+	Instance string
+	Revision int64
+	Place    int // of the resource among all of the revision
+}
+
+// configPage returns a page of everything, and where the next one begins.
+func (s adminService) configPage(req *adminv1.GetConfigRequest) (*adminv1.GetConfigResponse, error) {
+	const list = "config"
+	last, err := parseToken[configKey](list, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	state := s.gateway.State()
+	at := configKey{Instance: s.gateway.InstanceID(), Revision: state.Revision()}
+	if last != nil {
+		if last.Instance != at.Instance || last.Revision != at.Revision {
+			return nil, invalid.Errorf(invalid.Conflict, "page_token", "is of revision %d, but the live revision is %d: begin again without a page_token, or use WatchConfig", last.Revision, at.Revision)
+		}
+		at = *last
+	}
+	out := &adminv1.GetConfigResponse{Revision: at.Revision, InstanceId: at.Instance}
+	p := newPage(req.GetPageSize())
+	all := state.All()
+	for ; at.Place < len(all); at.Place++ {
+		m := store.Wrap(s.gateway.Present(all[at.Place]))
+		if !p.takes(m) {
+			out.NextPageToken = formatToken(list, at)
 			break
 		}
+		out.Resources = append(out.Resources, m)
 	}
-	if n == len(all) {
-		return all, "", nil
-	}
-	return all[:n], formatToken(k, all[n-1].GetName()), nil
-}
-
-// A token is the kind's number and the name, in base64 because clients must
-// not make their own.
-func formatToken(k adminv1.Kind, last string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(int(k)) + "/" + last))
-}
-
-func parseToken(k adminv1.Kind, token string) (last string, ok bool) {
-	const longest = 100 // encoded; a name has at most 63 bytes
-	if len(token) > longest {
-		return "", false
-	}
-	text, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
-		return "", false
-	}
-	last, ok = strings.CutPrefix(string(text), strconv.Itoa(int(k))+"/")
-	// Go's decoder skips line ends; a token is only what was handed out.
-	return last, ok && last != "" && token == formatToken(k, last)
+	return out, nil
 }

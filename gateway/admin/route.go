@@ -11,13 +11,12 @@ func (s adminService) PutRoute(ctx context.Context, req *adminv1.PutRouteRequest
 	return &adminv1.PutRouteResponse{Change: change, Route: r}, err
 }
 
-func (s adminService) GetRoute(_ context.Context, req *adminv1.GetRouteRequest) (*adminv1.GetRouteResponse, error) {
-	r, err := get[*adminv1.Route](s, req.GetName())
-	return &adminv1.GetRouteResponse{Route: r}, err
+func (s adminService) GetRoute(_ context.Context, req *adminv1.GetRouteRequest) (*adminv1.Route, error) {
+	return get[*adminv1.Route](s, req.GetName())
 }
 
 func (s adminService) ListRoutes(_ context.Context, req *adminv1.ListRoutesRequest) (*adminv1.ListRoutesResponse, error) {
-	page, next, err := list[*adminv1.Route](s, req.GetPageSize(), req.GetPageToken())
+	page, next, err := list[*adminv1.Route](s, req)
 	return &adminv1.ListRoutesResponse{Routes: page, NextPageToken: next}, err
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -20,9 +21,10 @@ import (
 )
 
 const (
-	maxMessage    = 16 << 20 // bytes of a request or a response
-	maxHeaderList = 64 << 10 // bytes of a request's headers, uncompressed
-	maxStreams    = 128      // calls at once on a connection
+	maxRequest    = 128 << 20 // bytes: an Apply of all that may be
+	maxResponse   = 16 << 20  // bytes
+	maxHeaderList = 64 << 10  // bytes of a request's headers, uncompressed
+	maxStreams    = 128       // calls at once on a connection
 	unaryTimeout  = 30 * time.Second
 	connTimeout   = 10 * time.Second // for TLS and HTTP/2 to be set up
 )
@@ -41,24 +43,28 @@ type Gateway interface {
 	// info filled in.
 	Present(r store.Resource) store.Resource
 
-	// Watch returns the state that is live now and every update from it on.
-	// The channel is closed when its reader is too slow or the gateway stops.
-	// The caller calls stop when it is done.
-	Watch() (now *store.State, updates <-chan store.Update, stop func())
+	// InstanceID identifies the store that revisions belong to.
+	InstanceID() string
 
-	// Status and UpstreamStatuses tell what is true now. The caller owns the
+	// Updates returns the steps after a revision, and Events the events after a
+	// sequence number, as history.Log.After does. What they return is shared and
+	// must not be modified.
+	Updates(after int64) ([]store.Update, <-chan struct{}, error)
+	Events(after int64) ([]*adminv1.Event, <-chan struct{}, error)
+
+	// EventBounds returns the sequence number before the oldest event that is
+	// kept, and that of the last event.
+	EventBounds() (before, last int64)
+
+	// Status, with every listener in the order of names, and UpstreamStatus, nil
+	// for an upstream that is not live, tell what is true now. The caller owns the
 	// messages.
 	Status() *adminv1.GetStatusResponse
-	UpstreamStatuses() []*adminv1.UpstreamStatus
+	UpstreamStatus(name string) *adminv1.UpstreamStatus
 
-	// Certificates returns every certificate in use, soonest to expire first.
-	// The caller owns the messages.
-	Certificates() []*adminv1.CertificateInUse
-
-	// WatchEvents returns what happens from now on. The channel is closed when
-	// its reader is too slow or the gateway stops; the messages are shared and
-	// must not be modified. The caller calls stop when it is done.
-	WatchEvents() (events <-chan *adminv1.WatchEventsResponse, stop func())
+	// EachCertificate calls yield with each certificate in use after a key, or all
+	// for nil, soonest to expire first, until it returns false.
+	EachCertificate(after *CertificateKey, yield func(CertificateKey, *adminv1.CertificateInUse) bool)
 
 	// Probe and Explain answer requests of DiagnosticsService. FlushSessions
 	// returns how many sessions of the upstream were forgotten, and
@@ -76,6 +82,10 @@ type Options struct {
 	Gateway Gateway          // required
 	Logger  hclog.Logger     // nil discards
 	Metrics *metrics.Metrics // nil measures nothing
+
+	// SendTimeout is how long a stream's client may take to read a message before
+	// the stream is ended. 0: 30s.
+	SendTimeout time.Duration
 }
 
 // A Server is the admin API. Its methods may be called concurrently.
@@ -85,6 +95,9 @@ type Server struct {
 	metrics *metrics.Metrics
 	grpc    *grpc.Server
 	health  *health.Server
+
+	sendTimeout time.Duration
+	open        streamCounts
 
 	stopOnce sync.Once
 	stopping chan struct{}  // closed when Shutdown begins
@@ -104,14 +117,16 @@ func New(o Options) *Server {
 		metrics:  o.Metrics,
 		health:   health.NewServer(),
 		stopping: make(chan struct{}),
+
+		sendTimeout: cmp.Or(o.SendTimeout, 30*time.Second),
 	}
 	s.grpc = grpc.NewServer(
 		grpc.Creds(&transport{log: s.log}),
 		grpc.InTapHandle(s.tap),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxSendMsgSize(maxResponse),
 		grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(connTimeout),

@@ -89,7 +89,7 @@ func TestReflectionListsTheServicesInBothVersions(t *testing.T) {
 
 func TestShutdownEndsStreamsAtOnce(t *testing.T) {
 	r := start(t)
-	watch := watchConfig(t, r)
+	watch := watchConfig(t, r, &adminv1.WatchConfigRequest{})
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}

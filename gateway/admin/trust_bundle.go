@@ -11,13 +11,12 @@ func (s adminService) PutTrustBundle(ctx context.Context, req *adminv1.PutTrustB
 	return &adminv1.PutTrustBundleResponse{Change: change, TrustBundle: t}, err
 }
 
-func (s adminService) GetTrustBundle(_ context.Context, req *adminv1.GetTrustBundleRequest) (*adminv1.GetTrustBundleResponse, error) {
-	t, err := get[*adminv1.TrustBundle](s, req.GetName())
-	return &adminv1.GetTrustBundleResponse{TrustBundle: t}, err
+func (s adminService) GetTrustBundle(_ context.Context, req *adminv1.GetTrustBundleRequest) (*adminv1.TrustBundle, error) {
+	return get[*adminv1.TrustBundle](s, req.GetName())
 }
 
 func (s adminService) ListTrustBundles(_ context.Context, req *adminv1.ListTrustBundlesRequest) (*adminv1.ListTrustBundlesResponse, error) {
-	page, next, err := list[*adminv1.TrustBundle](s, req.GetPageSize(), req.GetPageToken())
+	page, next, err := list[*adminv1.TrustBundle](s, req)
 	return &adminv1.ListTrustBundlesResponse{TrustBundles: page, NextPageToken: next}, err
 }
 

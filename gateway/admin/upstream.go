@@ -11,13 +11,12 @@ func (s adminService) PutUpstream(ctx context.Context, req *adminv1.PutUpstreamR
 	return &adminv1.PutUpstreamResponse{Change: change, Upstream: u}, err
 }
 
-func (s adminService) GetUpstream(_ context.Context, req *adminv1.GetUpstreamRequest) (*adminv1.GetUpstreamResponse, error) {
-	u, err := get[*adminv1.Upstream](s, req.GetName())
-	return &adminv1.GetUpstreamResponse{Upstream: u}, err
+func (s adminService) GetUpstream(_ context.Context, req *adminv1.GetUpstreamRequest) (*adminv1.Upstream, error) {
+	return get[*adminv1.Upstream](s, req.GetName())
 }
 
 func (s adminService) ListUpstreams(_ context.Context, req *adminv1.ListUpstreamsRequest) (*adminv1.ListUpstreamsResponse, error) {
-	page, next, err := list[*adminv1.Upstream](s, req.GetPageSize(), req.GetPageToken())
+	page, next, err := list[*adminv1.Upstream](s, req)
 	return &adminv1.ListUpstreamsResponse{Upstreams: page, NextPageToken: next}, err
 }
 

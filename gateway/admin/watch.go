@@ -2,67 +2,111 @@ package admin
 
 import (
 	"context"
+	"errors"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 )
 
-// maxUnsent is how many updates may wait for a watcher that does not read.
-const maxUnsent = 64
+// A pace calls what sends a message. While the call takes too long, because the
+// client does not read, the stream is ended.
+type pace func(send func() error) error
 
-// relay calls first and then send with each update, until the stream of the
-// context ends or a call fails. It calls them from a goroutine of its own,
-// because a Send to a client that does not read would otherwise keep it from
-// noticing that the client is too slow, for as long as the client likes.
-func relay[T any](s *Server, ctx context.Context, method string, updates <-chan T, first func() error, send func(T) error) error {
-	next := make(chan T)
-	defer close(next)
-	sent := make(chan error, 1)
-	// It ends when next is closed, or when the caller's return, which ends the
-	// stream, fails its Send.
+// paced calls run in a goroutine of its own, because a Send to a client that does
+// not read keeps its caller for as long as the client likes. It returns once run
+// has, the stream has ended or a message was not read in time.
+func (s *Server) paced(ctx context.Context, method string, run func(pace) error) error {
+	stalled := make(chan struct{})
+	stall := sync.OnceFunc(func() { close(stalled) })
+	done := make(chan error, 1)
+	// Its Send fails when the caller's return ends the stream.
 	s.streams.Go(func() {
-		sent <- s.recovered(method, func() error {
-			if err := first(); err != nil {
-				return err
-			}
-			for u := range next {
-				if err := send(u); err != nil {
-					return err
-				}
-			}
-			return nil
+		done <- s.recovered(method, func() error {
+			return run(func(send func() error) error {
+				timer := time.AfterFunc(s.sendTimeout, stall)
+				defer timer.Stop()
+				return send()
+			})
 		})
 	})
+	select {
+	case err := <-done:
+		return err
+	case <-stalled:
+		return errTooSlow()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
-	var unsent []T
+// follow calls send with each value after a position, which after returns as
+// history.Log.After does; send returns the value's position. It returns when the
+// context ends, a call fails or the client is so slow that values it has not
+// received are no longer kept.
+func follow[T any](s *Server, ctx context.Context, position int64, after func(int64) ([]T, <-chan struct{}, error), send func(T) (int64, error)) error {
 	for {
-		var out chan<- T
-		var oldest T
-		if len(unsent) > 0 {
-			out, oldest = next, unsent[0]
+		values, changed, err := after(position)
+		switch {
+		case errors.Is(err, history.ErrBehind):
+			return errTooSlow()
+		case errors.Is(err, history.ErrClosed):
+			return errStopping()
+		case err != nil:
+			return err
+		}
+		for _, v := range values {
+			if position, err = send(v); err != nil {
+				return err
+			}
+		}
+		if changed == nil {
+			continue
 		}
 		select {
-		case u, ok := <-updates:
-			if !ok || len(unsent) == maxUnsent {
-				return s.watchEnded()
-			}
-			unsent = append(unsent, u)
-		case out <- oldest:
-			unsent = unsent[1:]
-		case err := <-sent:
-			return err
+		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.stopping:
+			return errStopping()
 		}
 	}
 }
 
-// watchEnded returns why a watch ended that neither its client nor an error
-// did end.
-func (s *Server) watchEnded() error {
-	select {
-	case <-s.stopping:
-		return errStopping()
-	default:
-		return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the watch was read too slowly: watch again").Err()
+func errTooSlow() error {
+	return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the watch was read too slowly: watch again from where it left off").Err()
+}
+
+// maxStreamsPerCaller is how many streams a caller may have at once.
+const maxStreamsPerCaller = 64
+
+// streamCounts counts the streams of each caller. The zero value is ready.
+type streamCounts struct {
+	mu sync.Mutex
+	by map[string]int
+}
+
+// enter counts a stream of a caller. It returns false if the caller has all it may
+// have; else the caller of enter calls leave once the stream has ended.
+func (c *streamCounts) enter(caller string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by == nil {
+		c.by = map[string]int{}
+	}
+	if c.by[caller] >= maxStreamsPerCaller {
+		return false
+	}
+	c.by[caller]++
+	return true
+}
+
+func (c *streamCounts) leave(caller string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[caller]--; c.by[caller] == 0 {
+		delete(c.by, caller)
 	}
 }

@@ -17,6 +17,8 @@ const (
 	NotFound
 	// Conflict: the state is no longer what the request expects.
 	Conflict
+	// Exists: what the request would create exists.
+	Exists
 	// InUse: the state does not allow it now: a resource is still referred to,
 	// an address is taken.
 	InUse
@@ -48,7 +50,8 @@ func (f Fault) String() string {
 type Warning struct {
 	Field   Path
 	Message string
-	Code    string // a word for programs, such as "NO_SAN"; may be empty
+	Code    string // what it is about, as WarningCode of the API without its prefix
+	Finding string // of a certificate, such as "NO_SAN"; may be empty
 }
 
 // A List gathers faults and warnings. The zero value is empty and ready.
@@ -67,9 +70,12 @@ func (l *List) AddClass(c Class, p Path, format string, args ...any) {
 	l.faults = append(l.faults, Fault{Class: c, Field: p, Message: fmt.Sprintf(format, args...)})
 }
 
-// Warn adds a warning.
-func (l *List) Warn(p Path, format string, args ...any) {
-	l.warnings = append(l.warnings, Warning{Field: p, Message: fmt.Sprintf(format, args...)})
+// Fault adds a fault.
+func (l *List) Fault(f Fault) { l.faults = append(l.faults, f) }
+
+// Warn adds a warning of a code.
+func (l *List) Warn(code string, p Path, format string, args ...any) {
+	l.warnings = append(l.warnings, Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
 }
 
 // Warned adds a warning.

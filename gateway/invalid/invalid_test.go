@@ -26,11 +26,11 @@ func TestPathsAreSpelledAsInTheProto(t *testing.T) {
 
 func TestAListWithoutFaultsIsNoError(t *testing.T) {
 	var l List
-	l.Warn("a", "odd")
+	l.Warn("NO_EFFECT", "a", "odd")
 	if err := l.Err(); err != nil {
 		t.Fatalf("Err() = %v for warnings only", err)
 	}
-	if w := l.Warnings(); len(w) != 1 || w[0].Message != "odd" {
+	if w := l.Warnings(); len(w) != 1 || w[0].Message != "odd" || w[0].Code != "NO_EFFECT" {
 		t.Fatalf("Warnings() = %v", w)
 	}
 }

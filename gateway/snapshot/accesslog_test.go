@@ -50,7 +50,7 @@ func TestLatenciesBelongToTheNameOfAnUpstream(t *testing.T) {
 	w.put(w.bundle("trust"), u)
 	before, _ := w.snap.Upstream("up")
 	u = proto.Clone(u).(*adminv1.Upstream)
-	u.Pool = &adminv1.Pool{MaxIdle: 3}
+	u.Pool = &adminv1.Pool{MaxIdle: new(int32(3))}
 	w.put(u)
 	if after, _ := w.snap.Upstream("up"); after.Live == before.Live || after.Latencies != before.Latencies || after.Latencies == nil {
 		t.Errorf("before %+v, after %+v", before, after)

@@ -104,7 +104,7 @@ func (s listenerScope) warnOfKeys(l *Listener) {
 			return
 		}
 		told[u] = true
-		s.Warn("upstream", "upstream %q chooses an endpoint by a request's header or cookie, which the connections of this listener do not have: for them it chooses at random", u.msg.GetName())
+		s.Warn(warnNoEffect, "upstream", "upstream %q chooses an endpoint by a request's header or cookie, which the connections of this listener do not have: for them it chooses at random", u.msg.GetName())
 	}
 	warn(l.uses.upstream)
 	for _, r := range l.uses.routes {

@@ -16,7 +16,7 @@ import (
 
 func plainUpstream(name string) *adminv1.Upstream {
 	return &adminv1.Upstream{
-		Name: name, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1", Weight: 3}, {Address: "127.0.0.1:2"}},
+		Name: name, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1", Weight: new(int32(3))}, {Address: "127.0.0.1:2"}},
 		Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}},
 	}
 }
@@ -153,7 +153,7 @@ func TestAnEndpointThatIsAddedBeginsSlowly(t *testing.T) {
 	u.Endpoints = u.Endpoints[:1]
 	w.put(u)
 	u = proto.Clone(u).(*adminv1.Upstream)
-	u.Endpoints = append(u.Endpoints, &adminv1.Endpoint{Address: "127.0.0.1:2", Weight: 3})
+	u.Endpoints = append(u.Endpoints, &adminv1.Endpoint{Address: "127.0.0.1:2", Weight: new(int32(3))})
 	w.put(u)
 	const picks = 10_000
 	n := 0

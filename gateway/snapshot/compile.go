@@ -166,9 +166,9 @@ func (s *scope) home() invalid.Path {
 }
 
 // warnStanding warns of what weakens security for as long as it stands.
-func (s *scope) warnStanding(p invalid.Path, format string, args ...any) {
-	s.Warn(p, format, args...)
-	s.standing = append(s.standing, invalid.Warning{Field: p, Message: fmt.Sprintf(format, args...)})
+func (s *scope) warnStanding(code string, p invalid.Path, format string, args ...any) {
+	s.Warn(code, p, format, args...)
+	s.standing = append(s.standing, invalid.Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
 }
 
 // notes returns the warnings so far.
@@ -201,7 +201,7 @@ func (s *scope) close() (down string) {
 		}
 	}
 	for _, w := range s.standing {
-		s.job.next.standing = append(s.job.next.standing, invalid.Warning{Field: s.home().Join(string(w.Field)), Message: w.Message})
+		s.job.next.standing = append(s.job.next.standing, invalid.Warning{Code: w.Code, Field: s.home().Join(string(w.Field)), Message: w.Message})
 	}
 	return ""
 }

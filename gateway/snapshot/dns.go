@@ -190,12 +190,14 @@ func (u *liveUpstream) ask(ctx context.Context, t probe.Target, streams bool) []
 }
 
 // reason returns why the upstream takes no traffic; "" if it does.
-func (u *liveUpstream) reason() string {
-	if u.down != "" || u.name == nil || len(u.live.Endpoints()) > 0 {
-		return u.down
+func (u *liveUpstream) reason() (adminv1.Reason, string) {
+	switch {
+	case u.down != "":
+		return adminv1.Reason_REASON_LOCAL_CONFIG, u.down
+	case u.name == nil || len(u.live.Endpoints()) > 0:
+		return adminv1.Reason_REASON_UNSPECIFIED, ""
+	case u.live.DNS().Error != "":
+		return adminv1.Reason_REASON_DNS_FAILURE, u.live.DNS().Error
 	}
-	if text := u.live.DNS().Error; text != "" {
-		return "DNS_FAILURE: " + text
-	}
-	return "DNS_FAILURE: there is no answer yet"
+	return adminv1.Reason_REASON_DNS_FAILURE, "DNS has not answered yet"
 }

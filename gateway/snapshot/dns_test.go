@@ -145,7 +145,7 @@ func TestRevisionsThatAskTheSameShareTheAnswer(t *testing.T) {
 	if other := revise(func(u *adminv1.Upstream) { u.Dns.Port = 8443 }); other.name == first.name {
 		t.Error("a revision that asks for something else has its answer")
 	}
-	if up, _ := w.snap.Upstream("u"); up.Reason != "DNS_FAILURE: there is no answer yet" || up.Live.DNS() == nil {
+	if up, _ := w.snap.Upstream("u"); up.Reason != adminv1.Reason_REASON_DNS_FAILURE || up.Message != "DNS has not answered yet" || up.Live.DNS() == nil {
 		t.Errorf("reason %q", up.Reason)
 	}
 }

@@ -21,7 +21,7 @@ func dump(s *Snapshot) string {
 	}
 	for _, u := range s.Upstreams() {
 		live := s.upstreams[u.Name]
-		d.line("upstream", u.Name, u.Reason)
+		d.line("upstream", u.Name, u.Message)
 		d.value(reflect.ValueOf(live.live), 0)
 		d.value(reflect.ValueOf(live.back), 0)
 	}

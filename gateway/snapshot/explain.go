@@ -19,14 +19,6 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What happens to traffic, as the API says it.
-const (
-	ActionForward  = "forward"
-	ActionRedirect = "redirect"
-	ActionRespond  = "respond"
-	ActionRefuse   = "refuse"
-)
-
 // Explain tells where a request or connection would go, and why, by the tables
 // that traffic goes by. What is wrong with the question goes to bad.
 func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *adminv1.ExplainRouteResponse {
@@ -70,7 +62,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 }
 
 func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse {
-	return &adminv1.ExplainRouteResponse{Action: ActionRefuse, Code: int32(code), Why: fmt.Sprintf(format, args...)}
+	return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Code: int32(code), Why: fmt.Sprintf(format, args...)}
 }
 
 func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
@@ -153,7 +145,7 @@ func (l *Listener) ownHost() string {
 func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host string) *adminv1.ExplainRouteResponse {
 	if name == "" {
 		return &adminv1.ExplainRouteResponse{
-			Action: ActionForward, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
+			Action: adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
 			Upstreams: []*adminv1.ExplainedUpstream{s.explainUpstream(l.msg.GetUpstream(), 100, l.Protocol, host)},
 		}
 	}
@@ -162,22 +154,18 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 	out := &adminv1.ExplainRouteResponse{Route: name, Why: l.why(msg, ask)}
 	switch {
 	case msg.GetRedirect() != nil:
-		out.Action, out.Code = ActionRedirect, cmp.Or(msg.GetRedirect().GetCode(), http.StatusFound)
+		out.Action, out.Code = adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, cmp.Or(msg.GetRedirect().GetCode(), http.StatusFound)
 	case msg.GetRespond() != nil:
-		out.Action, out.Code = ActionRespond, cmp.Or(msg.GetRespond().GetCode(), http.StatusOK)
+		out.Action, out.Code = adminv1.ExplainedAction_EXPLAINED_ACTION_RESPOND, cmp.Or(msg.GetRespond().GetCode(), http.StatusOK)
 	default:
-		out.Action = ActionForward
+		out.Action = adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD
 		all := msg.GetForward().GetUpstreams()
 		var sum int64
 		for _, u := range all {
-			sum += int64(u.GetWeight())
+			sum += int64(shareOf(u))
 		}
 		for _, u := range all {
-			share := 100.0 // the only one takes all, whatever its weight
-			if len(all) > 1 {
-				share = 100 * float64(u.GetWeight()) / float64(sum)
-			}
-			if share > 0 {
+			if share := 100 * float64(shareOf(u)) / float64(sum); share > 0 {
 				out.Upstreams = append(out.Upstreams, s.explainUpstream(u.GetName(), share, l.Protocol, host))
 			}
 		}
@@ -188,8 +176,9 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Protocol, host string) *adminv1.ExplainedUpstream {
 	u := s.upstreams[name]
 	t := u.msg.GetTls()
+	why, message := u.reason()
 	out := &adminv1.ExplainedUpstream{
-		Name: name, Percent: percent, Reason: u.reason(),
+		Name: name, Percent: percent, Reason: why, Message: message,
 		Certificate: t.GetCertificate(), TrustBundles: t.GetTrustBundles(), Passthrough: u.passes(),
 	}
 	if overTLS(u.msg) {

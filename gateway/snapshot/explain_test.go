@@ -30,11 +30,16 @@ func redirectTo(name string, m *adminv1.RouteMatch, listener string) *adminv1.Ro
 	return &adminv1.Route{Name: name, Listeners: []string{listener}, Match: m, Action: &adminv1.Route_Redirect{Redirect: &adminv1.Redirect{Scheme: "https"}}}
 }
 
+// does writes an answer as "redirect 302".
+func does(r *adminv1.ExplainRouteResponse) string {
+	return fmt.Sprintf("%s %d", strings.ToLower(strings.TrimPrefix(r.GetAction().String(), "EXPLAINED_ACTION_")), r.GetCode())
+}
+
 func TestARequestsWayIsExplained(t *testing.T) {
 	w := newWorld(t)
 	canary := forward("canary", &adminv1.RouteMatch{Hosts: []string{"pay.example"}, Path: prefix("/v2/").Path,
 		Methods: []string{"GET", "POST"}, Headers: []*adminv1.HeaderMatch{{Name: "x-tenant", Exact: proto.String("a")}}}, "web", "new", "old")
-	canary.GetForward().Upstreams[0].Weight = 3
+	canary.GetForward().Upstreams[0].Weight = new(int32(3))
 	w.put(
 		tlsUpstream("old", nil), tlsUpstream("new", nil), listener("web", "127.0.0.1:8080", httpP, "old"), listener("bare", "127.0.0.1:8081", httpP, ""),
 		canary,
@@ -83,7 +88,7 @@ func TestARequestsWayIsExplained(t *testing.T) {
 			for _, u := range got.GetUpstreams() {
 				goes = append(goes, fmt.Sprintf("%s %g", u.GetName(), u.GetPercent()))
 			}
-			if got.GetRoute() != c.route || fmt.Sprintf("%s %d", got.GetAction(), got.GetCode()) != c.does || strings.Join(goes, ", ") != c.goes ||
+			if got.GetRoute() != c.route || does(got) != c.does || strings.Join(goes, ", ") != c.goes ||
 				got.GetHost() != c.host || got.GetPath() != c.path {
 				t.Errorf("%v", got)
 			}
@@ -124,7 +129,7 @@ func TestAConnectionsWayIsExplained(t *testing.T) {
 		if len(got.GetUpstreams()) == 1 {
 			goes = got.GetUpstreams()[0].GetName()
 		}
-		if got.GetRoute() != c.route || fmt.Sprintf("%s %d", got.GetAction(), got.GetCode()) != c.does || goes != c.goes || !strings.Contains(got.GetWhy(), c.why) {
+		if got.GetRoute() != c.route || does(got) != c.does || goes != c.goes || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%s, %q: %v", c.listener, c.sni, got)
 		}
 	}
@@ -148,7 +153,7 @@ func TestAStrictListenersRefusalsAreExplained(t *testing.T) {
 		{"", "b.example", "refuse 0", "unrecognized_name"},
 	} {
 		got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Sni: c.sni, Host: c.host})
-		if fmt.Sprintf("%s %d", got.GetAction(), got.GetCode()) != c.does || !strings.Contains(got.GetWhy(), c.why) {
+		if does(got) != c.does || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%q, %q: %v", c.sni, c.host, got)
 		}
 	}
@@ -194,7 +199,7 @@ func TestHowAnUpstreamWouldBeSpokenToIsExplained(t *testing.T) {
 			if want == 0 {
 				want = adminv1.Verification_VERIFICATION_FULL
 			}
-			if u.GetCertificate() != "client" || len(u.GetSha256Fingerprint()) != 64 || !slices.Equal(u.GetTrustBundles(), []string{"corp"}) || u.GetVerification() != want || u.GetReason() != "" {
+			if u.GetCertificate() != "client" || len(u.GetSha256Fingerprint()) != 64 || !slices.Equal(u.GetTrustBundles(), []string{"corp"}) || u.GetVerification() != want || u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 				t.Errorf("upstream %v", u)
 			}
 		})
@@ -247,10 +252,10 @@ func TestWhatIsDownIsExplainedAsDown(t *testing.T) {
 	}
 	w.snap = testCompiler().Restore(w.snap.State())
 	got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Host: "a.example"})
-	if got.GetAction() != "forward" || !strings.Contains(got.GetUpstreams()[0].GetReason(), "corp") || got.GetUpstreams()[0].GetEndpoints()[0].GetServerName() != "" {
+	if got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD || got.GetUpstreams()[0].GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG || !strings.Contains(got.GetUpstreams()[0].GetMessage(), "corp") || got.GetUpstreams()[0].GetEndpoints()[0].GetServerName() != "" {
 		t.Errorf("%v", got)
 	}
-	if got := w.explain(&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}); got.GetAction() != "refuse" || !strings.Contains(got.GetWhy(), "the listener is down") {
+	if got := w.explain(&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}); got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE || !strings.Contains(got.GetWhy(), "the listener is down") {
 		t.Errorf("%v", got)
 	}
 	if e := w.snap.Endpoints(t.Context(), "up", ""); len(e) != 1 || e[0].Down == "" {

@@ -32,14 +32,6 @@ func (s *scope) duration(p invalid.Path, d *durationpb.Duration) time.Duration {
 // maxWeight is the largest share that an endpoint or upstream can have.
 const maxWeight = math.MaxUint16
 
-func (s *scope) weight(p invalid.Path, w int32) int {
-	if w > maxWeight {
-		s.Add(p, "is %d; it must be at most %d", w, maxWeight)
-		return 0
-	}
-	return int(w)
-}
-
 // limit checks a count against a bound.
 func (s *scope) limit(p invalid.Path, n, most int32) int {
 	if n > most {
@@ -47,6 +39,29 @@ func (s *scope) limit(p invalid.Path, n, most int32) int {
 		return 0
 	}
 	return int(n)
+}
+
+// count checks a count that is at least 1 where it is set; 0 is its default.
+func (s *scope) count(p invalid.Path, n *int32, most int32) int {
+	if n == nil {
+		return 0
+	}
+	if *n < 1 {
+		s.Add(p, "is %d; it must be at least 1 (leave it out for the default)", *n)
+	}
+	return s.limit(p, *n, most)
+}
+
+// orNone checks a count of which 0 means none. It returns 0, the default, where it
+// is left out, and -1 for none.
+func (s *scope) orNone(p invalid.Path, n *int32, most int32) int {
+	switch {
+	case n == nil:
+		return 0
+	case *n == 0:
+		return -1
+	}
+	return s.limit(p, *n, most)
 }
 
 // enum reports whether a number is one of the enum's values. If it is not, the

@@ -90,7 +90,7 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 			pool { max_idle: 5 idle_timeout { seconds: 20 } max_age { seconds: 100 } warm: 2 }
 			timeouts { connect { seconds: 1 } handshake { seconds: 2 } idle { seconds: 3 } }
 			http { protocol: HTTP_PROTOCOL_1_1 } balancing { slow_start { seconds: 3 } }
-			health_check { http { path: "/x" host: "x.example" codes { from: 200 to: 204 } body_contains: "x" } interval { seconds: 1 } timeout { seconds: 2 } healthy_threshold: 1 unhealthy_threshold: 2 }`), others: listeners[:6]},
+			health_check { http { path: "/x" host: "x.example" codes { first: 200 last: 204 } body_contains: "x" } interval { seconds: 1 } timeout { seconds: 2 } healthy_threshold: 1 unhealthy_threshold: 2 }`), others: listeners[:6]},
 		"an upstream without options": {subject: u(`name: "u" endpoints { address: "a.example:443" }`), others: common[:6], same: []string{"tls = {}"}},
 		"an upstream that hashes a header": {subject: u(`name: "u" endpoints { address: "a.example:443" } plaintext {}
 			balancing { policy: BALANCING_POLICY_CONSISTENT_HASH hash { header: "X-A" } } health_check { grpc { service: "x" } }`), others: common[:6]},

@@ -38,8 +38,8 @@ func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p l7.Protocol) (o upst
 		s.Add("health_check.interval", "is %v; it must be at least %v", o.Interval, minInterval)
 	}
 	o.Timeout = s.duration("health_check.timeout", c.GetTimeout())
-	o.Healthy = s.limit("health_check.healthy_threshold", c.GetHealthyThreshold(), maxThreshold)
-	o.Unhealthy = s.limit("health_check.unhealthy_threshold", c.GetUnhealthyThreshold(), maxThreshold)
+	o.Healthy = s.count("health_check.healthy_threshold", c.HealthyThreshold, maxThreshold)
+	o.Unhealthy = s.count("health_check.unhealthy_threshold", c.UnhealthyThreshold, maxThreshold)
 	o.Kind = kindOf(msg)
 	passes := func(at invalid.Path) {
 		if msg.GetPassthrough() != nil {
@@ -138,12 +138,12 @@ func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p 
 		s.Add(at.Field("codes"), "are %d ranges; there may be at most %d", n, maxCodes)
 	}
 	for i, r := range c.GetCodes() {
-		from, to := r.GetFrom(), r.GetTo()
-		if to == 0 {
-			to = from
+		from, to := r.GetFirst(), r.GetFirst()
+		if r.Last != nil {
+			to = r.GetLast()
 		}
 		if from < 200 || to > 599 || to < from {
-			s.Add(at.Field("codes").Index(i), "is %d to %d; it must be from 200 to 599, and from at most to", from, to)
+			s.Add(at.Field("codes").Index(i), "is %d to %d; it must be from 200 to 599, and first at most last", from, to)
 		}
 		o.Codes = append(o.Codes, health.Codes{From: int(from), To: int(to)})
 	}

@@ -84,7 +84,7 @@ func TestHealthChecksAreRefusedWhereTheyCannotWork(t *testing.T) {
 		{"a request in plaintext", "plain: health_check { http {} }", ""},
 		{"a call", "tls: health_check { grpc { service: 'pay' } }", ""},
 		{"a call in plaintext", "plain: health_check { grpc {} }", ""},
-		{"everything of a request", `tls: health_check { http { path: '/well?a=b' host: 'a.example:8443' method: 'GET' codes { from: 200 to: 299 } codes { from: 401 } body_contains: 'ok' }
+		{"everything of a request", `tls: health_check { http { path: '/well?a=b' host: 'a.example:8443' method: 'GET' codes { first: 200 last: 299 } codes { first: 401 } body_contains: 'ok' }
 			interval { nanos: 100000000 } timeout { seconds: 1 } healthy_threshold: 1 unhealthy_threshold: 100 }`, ""},
 		{"HEAD", "tls: health_check { http { method: 'HEAD' } }", ""},
 		{"an address as host", "tls: health_check { http { host: '[::1]' } }", ""},
@@ -96,7 +96,7 @@ func TestHealthChecksAreRefusedWhereTheyCannotWork(t *testing.T) {
 		{"a handshake of what passes through", "pass: health_check { tls {} }", "health_check.tls"},
 		{"a request of what passes through", "pass: health_check { http {} }", "health_check.http"},
 		{"a call of what passes through", "pass: health_check { grpc {} }", "health_check.grpc"},
-		{"what no request has", `tls: health_check { http { path: 'well' host: 'a b' method: 'POST' codes { from: 100 } codes { from: 300 to: 200 } codes { from: 200 to: 600 } } }`,
+		{"what no request has", `tls: health_check { http { path: 'well' host: 'a b' method: 'POST' codes { first: 100 } codes { first: 300 last: 200 } codes { first: 200 last: 600 } } }`,
 			"health_check.http.codes[0] health_check.http.codes[1] health_check.http.codes[2] health_check.http.host health_check.http.method health_check.http.path"},
 		{"a fragment", "tls: health_check { http { path: '/#a' } }", "health_check.http.path"},
 		{"a blank", "tls: health_check { http { path: '/a b' } }", "health_check.http.path"},
@@ -154,7 +154,7 @@ func TestTheSameQuestionIsKnownAgain(t *testing.T) {
 		"health_check { http { path: '/a' } interval { seconds: 1 } healthy_threshold: 7 }":      true,
 		"health_check { http { path: '/a' } } pool { warm: 3 } tls { verify_name: 'x.example' }": true,
 		"health_check { http { path: '/b' } }":                                                   false,
-		"health_check { http { path: '/a' codes { from: 200 } } }":                               false,
+		"health_check { http { path: '/a' codes { first: 200 } } }":                              false,
 		"health_check { tcp {} }": false,
 	} {
 		if got := kindOf(described(t, u, text)) == base; got != same {

@@ -11,11 +11,13 @@ import (
 // httpOptions checks what only HTTP listeners have and puts it into the table.
 func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	o := msg.GetHttp()
-	t.MaxHeaderBytes = int(o.GetMaxHeaderBytes())
-	if n := o.GetMaxHeaderBytes(); n != 0 && (n < 1024 || n > 1<<20) {
-		s.Add("http.max_header_bytes", "is %d; it must be from 1024 to 1048576", n)
+	if o != nil {
+		t.MaxHeaderBytes = s.count("http.max_header_bytes", o.MaxHeaderBytes, 1<<20)
+		if n := o.GetMaxHeaderBytes(); n > 0 && n < 1024 {
+			s.Add("http.max_header_bytes", "is %d; it must be at least 1024", n)
+		}
+		t.MaxHeaderFields = s.count("http.max_header_fields", o.MaxHeaderFields, 10000)
 	}
-	t.MaxHeaderFields = s.limit("http.max_header_fields", o.GetMaxHeaderFields(), 10000)
 	t.TrustedProxies = s.trustedProxies(o.GetTrustedProxies())
 	if enum(o.GetForwarding(), adminv1.Forwarding_name) {
 		t.Forwarding = forwardings[o.GetForwarding()]
@@ -63,7 +65,7 @@ func (s listenerScope) trustedProxies(from []string) *cidr.Peers {
 		s.Add(at.Index(f.Index), "%s", f.Reason)
 	}
 	if peers.Everybody() {
-		s.warnStanding(at, "trusts every address: whoever connects says for itself who it is")
+		s.warnStanding(warnTrustsEverybody, at, "trusts every address: whoever connects says for itself who it is")
 	}
 	return peers
 }

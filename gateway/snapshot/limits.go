@@ -56,7 +56,7 @@ func (s *scope) rate(p invalid.Path, msg *adminv1.Rate) limit.Rate {
 	r := limit.Rate{
 		Count:  s.limit(p.Field("count"), msg.GetCount(), maxCount),
 		Period: cmp.Or(s.duration(p.Field("period"), msg.GetPeriod()), time.Second),
-		Burst:  s.limit(p.Field("burst"), msg.GetBurst(), maxCount),
+		Burst:  s.count(p.Field("burst"), msg.Burst, maxCount),
 	}
 	if msg.GetCount() == 0 {
 		s.Add(p.Field("count"), "must be at least 1")

@@ -232,7 +232,7 @@ func (s listenerScope) warnOfNames(l *Listener) {
 	}
 	warn := func(p invalid.Path, u *liveUpstream) {
 		if u != nil && u.msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
-			s.Warn(p, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is refused", u.msg.GetName())
+			s.Warn(warnNoEffect, p, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is refused", u.msg.GetName())
 		}
 	}
 	warn("upstream", l.uses.upstream)

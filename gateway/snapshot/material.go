@@ -44,7 +44,7 @@ func (j *job) certificate(msg *adminv1.Certificate) *certificate {
 			next.live = live
 			info := live.Info()
 			for i, w := range info.Warnings {
-				s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: string(info.Findings[i])})
+				s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: warnCertificate, Finding: string(info.Findings[i])})
 			}
 		}
 	}
@@ -199,7 +199,7 @@ func (s materialScope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, tr
 	said := 0
 	say := func(p invalid.Path, subject, warning string, code certs.Finding) {
 		if said++; said <= maxTrustWarnings {
-			s.Warned(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: string(code)})
+			s.Warned(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: warnCertificate, Finding: string(code)})
 		}
 	}
 	if msg.GetSystem() == nil { // those of the system are nobody's here to mend
@@ -215,7 +215,7 @@ func (s materialScope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, tr
 		}
 	}
 	if said > maxTrustWarnings {
-		s.Warn(at, "and %d warnings more; the resource's info lists them", said-maxTrustWarnings)
+		s.Warn(warnMore, at, "and %d warnings more; the resource's info lists them", said-maxTrustWarnings)
 	}
 }
 

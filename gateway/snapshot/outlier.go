@@ -71,7 +71,7 @@ func (s upstreamScope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstr
 		return
 	}
 	o.Percent = s.percent(at.Field("percent"), r.GetPercent())
-	o.MinAttempts = s.limit(at.Field("min_requests"), r.GetMinRequests(), maxAttempts)
+	o.MinAttempts = s.count(at.Field("min_requests"), r.MinRequests, maxAttempts)
 	if o.Window = s.duration(at.Field("window"), r.GetWindow()); o.Window > 0 && (o.Window < minWindow || o.Window > maxWindow) {
 		s.Add(at.Field("window"), "is %v; it must be from %v to %v", o.Window, minWindow, maxWindow)
 	}

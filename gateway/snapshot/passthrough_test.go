@@ -37,7 +37,7 @@ func TestPassthroughIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		t.Errorf("tls: %+v", l)
 	}
 	odd := passthroughUpstream("odd")
-	odd.Pool, odd.Http = &adminv1.Pool{MaxIdle: 1}, &adminv1.UpstreamHttp{}
+	odd.Pool, odd.Http = &adminv1.Pool{MaxIdle: new(int32(1))}, &adminv1.UpstreamHttp{}
 	odd.Timeouts = &adminv1.UpstreamTimeouts{Handshake: durationpb.New(time.Second)}
 	odd.Tcp = &adminv1.UpstreamTcp{ServerSpeaksFirst: true}
 	for name, test := range map[string]struct {
@@ -74,7 +74,7 @@ func TestExplainPassthrough(t *testing.T) {
 	if bad.Len() > 0 || got.GetRoute() != "a" || len(got.GetUpstreams()) != 1 || !got.GetUpstreams()[0].GetPassthrough() || got.GetUpstreams()[0].GetEndpoints()[0].GetTls() {
 		t.Errorf("%v, %v", got, bad.Faults())
 	}
-	if got = w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "plain", Sni: "b.test"}, &bad); got.GetAction() != ActionRefuse {
+	if got = w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "plain", Sni: "b.test"}, &bad); got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
 		t.Errorf("another name: %v", got)
 	}
 }

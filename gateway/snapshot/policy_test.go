@@ -113,8 +113,8 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 		change func(*adminv1.Listener)
 		fields []string
 	}{
-		"fields": {func(l *adminv1.Listener) { l.Http.MaxHeaderFields = 10001 }, []string{"r0.http.max_header_fields"}},
-		"bytes":  {func(l *adminv1.Listener) { l.Http.MaxHeaderBytes = 1023 }, []string{"r0.http.max_header_bytes"}},
+		"fields": {func(l *adminv1.Listener) { l.Http.MaxHeaderFields = new(int32(10001)) }, []string{"r0.http.max_header_fields"}},
+		"bytes":  {func(l *adminv1.Listener) { l.Http.MaxHeaderBytes = new(int32(1023)) }, []string{"r0.http.max_header_bytes"}},
 		"proxies": {func(l *adminv1.Listener) {
 			l.Http.TrustedProxies = []string{"10.0.0.0/8", "lb.example", "unix:", "10.1.2.3/8"}
 		}, []string{"r0.http.trusted_proxies[1]", "r0.http.trusted_proxies[3]"}},
@@ -159,7 +159,7 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL, ClientTrustBundles: []string{"clients"}}
 	l.Access = &adminv1.ClientAccess{Allow: []string{"10.0.0.0/8"}, Deny: []string{"10.0.0.9"}}
 	l.Http = &adminv1.HttpOptions{
-		MaxHeaderFields: 7, TrustedProxies: []string{"192.0.2.1"}, Forwarding: adminv1.Forwarding_FORWARDING_BOTH,
+		MaxHeaderFields: new(int32(7)), TrustedProxies: []string{"192.0.2.1"}, Forwarding: adminv1.Forwarding_FORWARDING_BOTH,
 		ClientCertificateFields: adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440,
 		TraceContext:            adminv1.TraceContext_TRACE_CONTEXT_MAKE, RequestIdField: "X-Request-Id",
 	}
@@ -214,12 +214,12 @@ func TestRewrittenPathsAreExplained(t *testing.T) {
 	parts.GetForward().Rewrite = rewriteRegex("-", "/")
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u"), v2, parts)
 	for path, want := range map[string]string{"/v2/x?y": "/api/x", "/other": "/other"} {
-		if got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Path: path}); got.GetUpstreamPath() != want || got.GetAction() != ActionForward {
+		if got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Path: path}); got.GetUpstreamPath() != want || got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD {
 			t.Errorf("%s: %v", path, got)
 		}
 	}
 	got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Path: "/parts/-..-..-x"})
-	if got.GetAction() != ActionRefuse || got.GetCode() != 400 || got.GetUpstreamPath() != "" || !strings.Contains(got.GetWhy(), "rewritten by route parts") {
+	if got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE || got.GetCode() != 400 || got.GetUpstreamPath() != "" || !strings.Contains(got.GetWhy(), "rewritten by route parts") {
 		t.Errorf("%v", got)
 	}
 }
@@ -240,15 +240,15 @@ func TestRedirectsToTheSchemeThatIsThereAlready(t *testing.T) {
 	https := map[string]string{"X-Forwarded-Proto": "https"}
 	for name, c := range map[string]struct {
 		ask    *adminv1.ExplainRouteRequest
-		action string
+		action adminv1.ExplainedAction
 		why    string
 	}{
-		"plaintext":           {&adminv1.ExplainRouteRequest{Listener: "web"}, ActionRedirect, "the scheme is not https yet"},
-		"who says https":      {&adminv1.ExplainRouteRequest{Listener: "web", Headers: https}, ActionRedirect, "the scheme is not https yet"},
-		"a proxy":             {&adminv1.ExplainRouteRequest{Listener: "front"}, ActionRedirect, ""},
-		"a proxy says https":  {&adminv1.ExplainRouteRequest{Listener: "front", Headers: https}, ActionForward, "the scheme is https already"},
-		"TLS":                 {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}, ActionForward, "the scheme is https already"},
-		"TLS, but a new host": {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "old.example"}, ActionRedirect, "old.example"},
+		"plaintext":           {&adminv1.ExplainRouteRequest{Listener: "web"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "the scheme is not https yet"},
+		"who says https":      {&adminv1.ExplainRouteRequest{Listener: "web", Headers: https}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "the scheme is not https yet"},
+		"a proxy":             {&adminv1.ExplainRouteRequest{Listener: "front"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, ""},
+		"a proxy says https":  {&adminv1.ExplainRouteRequest{Listener: "front", Headers: https}, adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, "the scheme is https already"},
+		"TLS":                 {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}, adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, "the scheme is https already"},
+		"TLS, but a new host": {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "old.example"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "old.example"},
 	} {
 		if got := w.explain(c.ask); got.GetAction() != c.action || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%s: %v", name, got)

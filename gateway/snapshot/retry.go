@@ -23,10 +23,10 @@ func (s routeScope) retry(f *adminv1.Forward) *l7.Retry {
 	}
 	const at = invalid.Path("forward.retry")
 	r := &l7.Retry{
-		Attempts: s.limit(at.Field("attempts"), msg.GetAttempts(), 10),
+		Attempts: s.count(at.Field("attempts"), msg.Attempts, 10),
 		PerTry:   s.duration(at.Field("per_try_timeout"), msg.GetPerTryTimeout()),
 		Methods:  msg.GetMethods(),
-		MaxBody:  s.limit(at.Field("max_body_bytes"), msg.GetMaxBodyBytes(), 1<<20),
+		MaxBody:  s.orNone(at.Field("max_body_bytes"), msg.MaxBodyBytes, 1<<20),
 		Backoff:  s.duration(at.Field("backoff"), msg.GetBackoff()),
 	}
 	if r.Backoff > 10*time.Second {

@@ -42,8 +42,8 @@ func TestRetriesAsTheyAreMadeLive(t *testing.T) {
 		"none":     {nil, nil},
 		"defaults": {&adminv1.Retry{}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true}},
 		"everything": {
-			&adminv1.Retry{Attempts: 10, On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{429, 500, 599},
-				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: 1 << 20, Backoff: durationpb.New(10 * time.Second)},
+			&adminv1.Retry{Attempts: new(int32(10)), On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{429, 500, 599},
+				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: new(int32(1 << 20)), Backoff: durationpb.New(10 * time.Second)},
 			&l7.Retry{Attempts: 10, Reset: true, Codes: []int{429, 500, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
 		},
 		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
@@ -62,8 +62,8 @@ func TestFaultsOfRetries(t *testing.T) {
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), listener("raw", "127.0.0.1:2", tcp, ""))
 	const reset = adminv1.RetryCondition_RETRY_CONDITION_RESET
 	faults := w.refused(retried(&adminv1.Retry{
-		Attempts: 11, On: []adminv1.RetryCondition{reset, 0, reset, 99}, Codes: []int32{404, 503, 503, 600}, PerTryTimeout: durationpb.New(-1),
-		Methods: []string{"", "a b", "CONNECT", "POST", "POST"}, MaxBodyBytes: 1<<20 + 1, Backoff: durationpb.New(11 * time.Second),
+		Attempts: new(int32(11)), On: []adminv1.RetryCondition{reset, 0, reset, 99}, Codes: []int32{404, 503, 503, 600}, PerTryTimeout: durationpb.New(-1),
+		Methods: []string{"", "a b", "CONNECT", "POST", "POST"}, MaxBodyBytes: new(int32(1<<20 + 1)), Backoff: durationpb.New(11 * time.Second),
 	}))
 	want := []string{"r0.forward.retry.attempts", "r0.forward.retry.backoff", "r0.forward.retry.codes[0]", "r0.forward.retry.codes[2]", "r0.forward.retry.codes[3]",
 		"r0.forward.retry.max_body_bytes", "r0.forward.retry.methods[0]", "r0.forward.retry.methods[1]", "r0.forward.retry.methods[2]", "r0.forward.retry.methods[4]",
@@ -132,7 +132,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 func TestLimitsAsTheyAreMadeLive(t *testing.T) {
 	w := newWorld(t)
 	limits := &adminv1.ListenerLimits{Connections: 1, ConnectionsPerClient: 2, Requests: 3, RequestsPerClient: 4,
-		Rate: &adminv1.Rate{Count: 5}, RatePerClient: &adminv1.Rate{Count: 6, Period: durationpb.New(time.Hour), Burst: 7}}
+		Rate: &adminv1.Rate{Count: 5}, RatePerClient: &adminv1.Rate{Count: 6, Period: durationpb.New(time.Hour), Burst: new(int32(7))}}
 	web := listener("web", "127.0.0.1:1", httpP, "u")
 	web.Limits = limits
 	web.Http = &adminv1.HttpOptions{MaxBodyBytes: 8, MaxRequestsPerConnection: 9, MaxConnectionAge: durationpb.New(10 * time.Second)}
@@ -159,7 +159,7 @@ func TestFaultsOfLimits(t *testing.T) {
 	w := newWorld(t)
 	web := listener("web", "127.0.0.1:1", httpP, "")
 	web.Limits = &adminv1.ListenerLimits{Connections: 1_000_001, ConnectionsPerClient: 1_000_001, Requests: 1_000_001, RequestsPerClient: 1_000_001,
-		Rate: &adminv1.Rate{}, RatePerClient: &adminv1.Rate{Count: 1_000_001, Period: durationpb.New(2 * time.Hour), Burst: 1_000_001}}
+		Rate: &adminv1.Rate{}, RatePerClient: &adminv1.Rate{Count: 1_000_001, Period: durationpb.New(2 * time.Hour), Burst: new(int32(1_000_001))}}
 	web.Http = &adminv1.HttpOptions{MaxBodyBytes: -1, MaxRequestsPerConnection: -1, MaxConnectionAge: durationpb.New(time.Millisecond)}
 	raw := listener("raw", "127.0.0.1:2", tcp, "")
 	raw.Limits = &adminv1.ListenerLimits{Requests: 1, RequestsPerClient: 1, Rate: &adminv1.Rate{Count: 1, Period: durationpb.New(time.Microsecond)}}

@@ -181,6 +181,14 @@ func (s routeScope) passthroughs(msg *adminv1.Route) (indices []int) {
 	return indices
 }
 
+// shareOf returns an upstream's share of a route's traffic, relative to the others'.
+func shareOf(u *adminv1.WeightedUpstream) int32 {
+	if u.Weight == nil {
+		return 1
+	}
+	return u.GetWeight()
+}
+
 func (s routeScope) checkForward(f *adminv1.Forward) {
 	if len(f.GetUpstreams()) == 0 {
 		s.Add("forward.upstreams", "must name at least one upstream")
@@ -193,12 +201,12 @@ func (s routeScope) checkForward(f *adminv1.Forward) {
 			s.Add(at.Field("name"), "is %q, which is in the list twice", u.GetName())
 		}
 		seen[u.GetName()] = true
-		if s.weight(at.Field("weight"), u.GetWeight()); u.GetWeight() > 0 {
+		if w := shareOf(u); s.limit(at.Field("weight"), w, maxWeight) > 0 {
 			sum++
 		}
 	}
-	if len(f.GetUpstreams()) > 1 && sum == 0 {
-		s.Add("forward.upstreams", "must give at least one upstream a weight, for one without takes no traffic")
+	if len(f.GetUpstreams()) > 0 && sum == 0 {
+		s.Add("forward.upstreams", "must give at least one upstream a weight, for one of weight 0 takes no traffic")
 	}
 	s.duration("forward.timeout", f.GetTimeout())
 	s.duration("forward.total_timeout", f.GetTotalTimeout())
@@ -210,7 +218,7 @@ var redirectCodes = []int32{301, 302, 303, 307, 308}
 var redirectHost = regexp.MustCompile(`^[^/?#@\s\\]+$`)
 
 func (s routeScope) checkRedirect(r *adminv1.Redirect) {
-	if c := r.GetCode(); c != 0 && !slices.Contains(redirectCodes, c) {
+	if c := r.GetCode(); r.Code != nil && !slices.Contains(redirectCodes, c) {
 		s.Add("redirect.code", "is %d; it must be 301, 302, 303, 307 or 308", c)
 	}
 	if sch := r.GetScheme(); sch != "" && sch != "http" && sch != "https" {
@@ -230,7 +238,7 @@ func (s routeScope) checkRedirect(r *adminv1.Redirect) {
 }
 
 func (s routeScope) checkRespond(r *adminv1.Respond) {
-	if c := r.GetCode(); c != 0 && (c < 200 || c > 599) {
+	if c := r.GetCode(); r.Code != nil && (c < 200 || c > 599) {
 		s.Add("respond.code", "is %d; it must be from 200 to 599", c)
 	} else if (c == http.StatusNoContent || c == http.StatusNotModified) && r.GetBody() != "" {
 		s.Add("respond.body", "must be empty: a response with code %d has none", c)
@@ -413,7 +421,7 @@ func split[T any](r *liveRoute, live func(*liveUpstream) T) []upstream.Weighted[
 	var out []upstream.Weighted[T]
 	for i, w := range r.msg.GetForward().GetUpstreams() {
 		if u := r.upstreams[i]; u != nil {
-			out = append(out, upstream.Weighted[T]{Value: live(u), Weight: int(w.GetWeight())})
+			out = append(out, upstream.Weighted[T]{Value: live(u), Weight: int(shareOf(w))})
 		}
 	}
 	return out

@@ -76,9 +76,12 @@ func (s *Snapshot) HTTP(name string) *l7.Table {
 
 // An Upstream is one upstream as it is live.
 type Upstream struct {
-	Name   string
-	Reason string // why it takes no traffic; empty if it does
-	Live   *upstream.Upstream
+	Name string
+	Live *upstream.Upstream
+
+	// Reason and Message say why it takes no traffic, if it does not.
+	Reason  adminv1.Reason
+	Message string
 
 	// Tracker knows its connections, those of earlier revisions too.
 	Tracker *upstream.Tracker
@@ -92,7 +95,8 @@ type Upstream struct {
 }
 
 func (u *liveUpstream) public() Upstream {
-	out := Upstream{Name: u.msg.GetName(), Reason: u.reason(), Live: u.live, Tracker: u.tracker, Latencies: u.times}
+	why, message := u.reason()
+	out := Upstream{Name: u.msg.GetName(), Reason: why, Message: message, Live: u.live, Tracker: u.tracker, Latencies: u.times}
 	switch u.msg.GetTls().GetVerification() {
 	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 		out.Unverified = true

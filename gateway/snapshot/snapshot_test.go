@@ -104,7 +104,7 @@ func listener(name, address string, p adminv1.Protocol, upstream string) *adminv
 func forward(name string, m *adminv1.RouteMatch, listener string, upstreams ...string) *adminv1.Route {
 	f := &adminv1.Forward{}
 	for _, u := range upstreams {
-		f.Upstreams = append(f.Upstreams, &adminv1.WeightedUpstream{Name: u, Weight: 1})
+		f.Upstreams = append(f.Upstreams, &adminv1.WeightedUpstream{Name: u, Weight: new(int32(1))})
 	}
 	return &adminv1.Route{Name: name, Listeners: []string{listener}, Match: m, Action: &adminv1.Route_Forward{Forward: f}}
 }
@@ -146,7 +146,7 @@ func TestWhatDidNotChangeIsTheSameObject(t *testing.T) {
 	labelled := proto.Clone(a).(*adminv1.Upstream)
 	labelled.Labels = map[string]string{"a": "b"}
 	pooled := proto.Clone(labelled).(*adminv1.Upstream)
-	pooled.Pool = &adminv1.Pool{MaxIdle: 7}
+	pooled.Pool = &adminv1.Pool{MaxIdle: new(int32(7))}
 	for _, step := range []struct {
 		what    string
 		put     []store.Resource
@@ -197,7 +197,7 @@ func TestFaultsAreGatheredOverEveryResource(t *testing.T) {
 		&adminv1.TrustBundle{Name: "file", Source: &adminv1.TrustBundle_File{File: "relative.pem"}},
 		mismatched,
 		&adminv1.Certificate{Name: "files", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: "/does/not/exist", PrivateKeyPath: "/etc"}}},
-		&adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: "nowhere"}, {Address: "h:0"}, {Address: "bad host:1"}, {Address: "h:1", Weight: 70000}, {Address: "h:1"}, {Address: "unix:rel"}},
+		&adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: "nowhere"}, {Address: "h:0"}, {Address: "bad host:1"}, {Address: "h:1", Weight: new(int32(70000))}, {Address: "h:1"}, {Address: "unix:rel"}},
 			Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{
 				MinVersion: adminv1.TlsVersion_TLS_VERSION_1_3, MaxVersion: adminv1.TlsVersion_TLS_VERSION_1_2, CipherSuites: []string{"NOPE"}, Groups: []string{"P-999"},
 				ServerName: "host:443", VerifyDepth: &depth, Verification: 42, Alpn: []string{"", "h2", "h2"}}},
@@ -321,7 +321,7 @@ func TestWarningsSayWhatMayNotBeMeant(t *testing.T) {
 	warnings := w.put(w.server("server"), tlsUpstream("u", &adminv1.UpstreamTls{
 		Certificate: "server", ServerName: "10.0.0.1", MinVersion: adminv1.TlsVersion_TLS_VERSION_1_0,
 		CipherSuites: []string{"HIGH:!aNULL:!MD5"}, Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}))
-	if i := slices.IndexFunc(warnings, func(w invalid.Warning) bool { return w.Field == "r1.tls.certificate" }); i < 0 || warnings[i].Code != "NO_CLIENT_AUTH" {
+	if i := slices.IndexFunc(warnings, func(w invalid.Warning) bool { return w.Field == "r1.tls.certificate" }); i < 0 || warnings[i].Finding != "NO_CLIENT_AUTH" {
 		t.Errorf("no typed warning of the certificate's use in %v", warnings)
 	}
 	for _, want := range []string{"r1.tls.certificate", "r1.tls.server_name", "r1.tls.min_version", "r1.tls.cipher_suites", "r1.tls.verification"} {

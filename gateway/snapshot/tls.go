@@ -51,10 +51,10 @@ func (s *scope) tlsSettings(t commonTLS) tlsSettings {
 		s.addFaults("tls.cipher_suites", err)
 	}
 	for _, w := range warnings {
-		s.Warn("tls.cipher_suites", "%s", w)
+		s.Warn(warnCipherSuites, "tls.cipher_suites", "%s", w)
 	}
 	if len(suites) > 0 && lowest >= tls.VersionTLS13 {
-		s.Warn("tls.cipher_suites", "has no effect: min_version is TLS 1.3, whose suites cannot be chosen")
+		s.Warn(warnNoEffect, "tls.cipher_suites", "has no effect: min_version is TLS 1.3, whose suites cannot be chosen")
 	}
 	out.cipherSuites = suites
 
@@ -79,7 +79,7 @@ func (s *scope) tlsVersion(p invalid.Path, v adminv1.TlsVersion) uint16 {
 	}
 	switch v {
 	case adminv1.TlsVersion_TLS_VERSION_1_0, adminv1.TlsVersion_TLS_VERSION_1_1:
-		s.Warn(p, "allows %s, which RFC 8996 deprecates: its records and signatures rest on MD5 and SHA-1", tls.VersionName(versions[v]))
+		s.Warn(warnDeprecatedTLS, p, "allows %s, which RFC 8996 deprecates: its records and signatures rest on MD5 and SHA-1", tls.VersionName(versions[v]))
 	}
 	return versions[v]
 }
@@ -108,7 +108,7 @@ func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
 func (s *scope) warnUse(p invalid.Path, name string, c *certs.Certificate, u certs.Use) {
 	findings, warnings := c.UseFindings(u)
 	for i, w := range warnings {
-		s.Warned(invalid.Warning{Field: p, Message: fmt.Sprintf("certificate %q: %s", name, w), Code: string(findings[i])})
+		s.Warned(invalid.Warning{Field: p, Message: fmt.Sprintf("certificate %q: %s", name, w), Code: warnCertificate, Finding: string(findings[i])})
 	}
 }
 

@@ -109,6 +109,13 @@ func (s upstreamScope) checkPassthrough(msg *adminv1.Upstream) {
 	}
 }
 
+func maxIdle(msg *adminv1.Upstream) *int32 {
+	if p := msg.GetPool(); p != nil {
+		return p.MaxIdle
+	}
+	return nil
+}
+
 func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	msg := u.msg
 	o := upstream.Options{
@@ -132,7 +139,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	s.balancing(msg, &o)
 	back := l7.BackOptions{
 		TLS:         overTLS(msg),
-		MaxIdle:     s.limit("pool.max_idle", msg.GetPool().GetMaxIdle(), 100_000),
+		MaxIdle:     s.orNone("pool.max_idle", maxIdle(msg), 100_000),
 		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
 		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),
 	}
@@ -177,7 +184,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 		eo := upstream.EndpointOptions{
 			Network:  network,
 			Address:  addr,
-			Weight:   s.weight(at.Field("weight"), e.GetWeight()),
+			Weight:   s.count(at.Field("weight"), e.Weight, maxWeight),
 			Backup:   e.GetBackup(),
 			Draining: e.GetDraining(),
 		}
@@ -311,13 +318,13 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		}
 	}
 	if _, err := netip.ParseAddr(t.GetServerName()); err == nil {
-		s.Warn("tls.server_name", "is an IP address: it is verified, but never sent as SNI (RFC 6066)")
+		s.Warn(warnServerName, "tls.server_name", "is an IP address: it is verified, but never sent as SNI (RFC 6066)")
 	}
 	if enum(t.GetVerification(), adminv1.Verification_name) {
 		switch t.GetVerification() {
 		case adminv1.Verification_VERIFICATION_REPORT_ONLY:
 			o.Verification = certs.VerifyReportOnly
-			s.warnStanding("tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is let through")
+			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is let through")
 			log := s.job.log.With("upstream", u.msg.GetName())
 			var told sync.Map // reasons; every handshake would flood the log
 			o.Report = func(err *certs.VerifyError) {
@@ -329,13 +336,13 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 			}
 		case adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 			o.Verification = certs.VerifyInsecureSkip
-			s.warnStanding("tls.verification", "is VERIFICATION_INSECURE_SKIP: whoever answers at the address is taken for the upstream")
+			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_INSECURE_SKIP: whoever answers at the address is taken for the upstream")
 		}
 	}
 	if c := u.uses.certificate; c != nil {
 		s.warnUse("tls.certificate", t.GetCertificate(), c, certs.AsClient)
 		if len(t.GetTrustBundles()) > 0 && !c.LeadsTo(u.uses.trust...) {
-			s.Warn("tls.certificate", "certificate %q leads to no CA of trust_bundles: an upstream that trusts only those will refuse it", t.GetCertificate())
+			s.Warn(warnClientCertificate, "tls.certificate", "certificate %q leads to no CA of trust_bundles: an upstream that trusts only those will refuse it", t.GetCertificate())
 		}
 	}
 	return o

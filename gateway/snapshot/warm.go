@@ -66,7 +66,7 @@ func (j *job) warnOfWarm() {
 				continue
 			}
 			said[by] = true
-			j.bad.Warned(invalid.Warning{Field: j.draft.Path(by.ref).Join(string(by.at)), Message: fmt.Sprintf(
+			j.bad.Warned(invalid.Warning{Code: warnNoEffect, Field: j.draft.Path(by.ref).Join(string(by.at)), Message: fmt.Sprintf(
 				"upstream %q has pool.warm, which is for TCP listeners, and only HTTP listeners use it: connections are made that nobody takes", u.msg.GetName())})
 			if by.at == "pool.warm" {
 				break // who writes the upstream needs to be told once

@@ -58,7 +58,7 @@ func TestWarmConnectionsThatNobodyTakesAreWarnedOf(t *testing.T) {
 	web := func(upstream string) *adminv1.Listener { return listener("web", "127.0.0.1:1", httpP, upstream) }
 	stream := listener("stream", "127.0.0.1:2", tcp, "u")
 	of := &adminv1.Route{Name: "r", Listeners: []string{"web"}, Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{
-		Upstreams: []*adminv1.WeightedUpstream{{Name: "other", Weight: 1}, {Name: "u", Weight: 1}}}}}
+		Upstreams: []*adminv1.WeightedUpstream{{Name: "other", Weight: new(int32(1))}, {Name: "u", Weight: new(int32(1))}}}}}
 	other := tlsUpstream("other", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 	for _, test := range []struct {
 		what        string

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -23,6 +24,8 @@ const (
 	MaxLabels     = 64     // labels of one resource
 	MaxLabelBytes = 256    // of a label's key, and of its value
 	MaxComment    = 1024   // bytes of an edit's comment
+
+	MaxResourceBytes = 12 << 20 // of a resource as a message, so that it can be read back
 )
 
 // An Edit is what a write asks for. Its parts happen together or not at all,
@@ -34,8 +37,11 @@ type Edit struct {
 	// ExpectedRevision, if not nil, must be the live revision.
 	ExpectedRevision *int64
 
-	// Prune also deletes whatever is not in Puts.
-	Prune bool
+	// Prune says what is deleted that is not in Puts. Nil: nothing.
+	Prune *Prune
+
+	// CreateOnly refuses to replace a resource by a different one.
+	CreateOnly bool
 
 	// DryRun checks and answers, and changes nothing.
 	DryRun bool
@@ -47,6 +53,16 @@ type Edit struct {
 	// Comment says why. It is logged and shown to watchers.
 	Comment string
 }
+
+// A Prune chooses resources, of which those are deleted that an edit does not
+// name.
+type Prune struct {
+	Kinds  []adminv1.Kind // at least one
+	Labels Selector
+}
+
+// PruneAll chooses every resource.
+func PruneAll() *Prune { return &Prune{Kinds: Kinds()} }
 
 // A Put creates or replaces a resource. The edit does not keep Resource.
 type Put struct {
@@ -78,9 +94,34 @@ type Result struct {
 
 // An Update is one step from a revision to the next.
 type Update struct {
-	State   *State
-	Changes []Change // UNCHANGED ones left out
-	Comment string
+	Revision  int64
+	Changes   []Change   // UNCHANGED ones left out
+	Resources []Resource // those that were created or updated, as of the revision
+	Comment   string
+}
+
+// Size returns about how many bytes the update holds.
+func (u Update) Size() int {
+	n := 64*len(u.Changes) + len(u.Comment)
+	for _, r := range u.Resources {
+		n += proto.Size(r)
+	}
+	return n
+}
+
+// Update returns the step that the draft makes.
+func (d *Draft) Update(comment string) Update {
+	u := Update{Revision: d.next.revision, Comment: comment}
+	for _, c := range d.changes {
+		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
+			continue
+		}
+		u.Changes = append(u.Changes, c)
+		if r := d.next.Get(c.Kind, c.Name); r != nil {
+			u.Resources = append(u.Resources, r)
+		}
+	}
+	return u
 }
 
 // A Draft is a state that an edit would make. It belongs to one goroutine.
@@ -90,6 +131,8 @@ type Draft struct {
 	changes []Change
 	at      map[Ref]int // index in changes
 	paths   map[Ref]invalid.Path
+	stale   map[Ref]invalid.Fault // of puts that change nothing, so that it does not matter yet
+	outrun  *invalid.Fault        // the same of the whole edit
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -98,10 +141,7 @@ var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // the draft is then made of what is left, so that further checks can find
 // further faults, and must not be committed.
 func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
-	d := &Draft{base: s, at: map[Ref]int{}, paths: map[Ref]invalid.Path{}}
-	if want := e.ExpectedRevision; want != nil && *want != s.revision {
-		bad.AddClass(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *want, s.revision)
-	}
+	d := &Draft{base: s, at: map[Ref]int{}, paths: map[Ref]invalid.Path{}, stale: map[Ref]invalid.Fault{}}
 	if len(e.Comment) > MaxComment {
 		bad.Add("options.comment", "has %d bytes; at most %d are allowed", len(e.Comment), MaxComment)
 	} else if holdsKey(e.Comment) {
@@ -123,17 +163,19 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 		return edited[k]
 	}
 	for _, p := range e.Puts {
-		d.put(p, in, bad)
+		d.put(p, e.CreateOnly, in, bad)
 	}
 	for _, del := range e.Deletes {
 		d.delete(del, in, bad)
 	}
-	if e.Prune {
-		for _, r := range s.All() {
-			if ref := RefOf(r); !d.names(ref) {
-				delete(in(ref.Kind), ref.Name)
-				d.record(ref, "", adminv1.ChangeAction_CHANGE_ACTION_DELETED)
-			}
+	if e.Prune != nil {
+		d.prune(*e.Prune, in, bad)
+	}
+	if want := e.ExpectedRevision; want != nil && *want != s.revision {
+		d.outrun = &invalid.Fault{Class: invalid.Conflict, Field: "expected_revision",
+			Message: fmt.Sprintf("is %d, but the live revision is %d: read it again and redo the change", *want, s.revision)}
+		if d.Changed() {
+			bad.Fault(*d.outrun)
 		}
 	}
 
@@ -152,7 +194,26 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 	return d
 }
 
-func (d *Draft) put(p Put, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
+// prune deletes what p chooses and the edit does not name.
+func (d *Draft) prune(p Prune, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
+	if len(p.Kinds) == 0 {
+		bad.Add("prune.kinds", "must name at least one kind of resource to prune")
+	}
+	for i, k := range p.Kinds {
+		if !ValidKind(k) {
+			bad.Add(invalid.Path("prune.kinds").Index(i), "must be a kind of resource, such as KIND_LISTENER")
+			continue
+		}
+		for _, r := range d.base.List(k) {
+			if ref := RefOf(r); !d.names(ref) && p.Labels.Matches(r.GetLabels()) {
+				delete(in(k), ref.Name)
+				d.record(ref, "", adminv1.ChangeAction_CHANGE_ACTION_DELETED)
+			}
+		}
+	}
+}
+
+func (d *Draft) put(p Put, createOnly bool, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
 	ref := RefOf(p.Resource)
 	if !p.Resource.ProtoReflect().IsValid() {
 		bad.Add(p.Path, "must be set")
@@ -163,12 +224,15 @@ func (d *Draft) put(p Put, in func(adminv1.Kind) map[string]Resource, bad *inval
 		bad.Add(p.Path.Field("name"), "is %s; it must be 1 to 63 characters of a-z, 0-9 and -, and neither begin nor end with -", quote(ref.Name))
 	}
 	checkLabels(p, bad)
+	if n := proto.Size(p.Resource); n > MaxResourceBytes {
+		bad.AddClass(invalid.Exhausted, p.Path, "has %d bytes; at most %d are allowed", n, MaxResourceBytes)
+	}
 	if d.names(ref) {
 		bad.Add(p.Path.Field("name"), "%v is in the request twice (also at %s)", ref, d.paths[ref])
 		return
 	}
 	present := d.base.Get(ref.Kind, ref.Name)
-	checkEtag(p.Path.Field("etag"), ref, p.Resource.GetEtag(), present, bad)
+	stale := checkEtag(p.Path.Field("etag"), ref, p.Resource.GetEtag(), present)
 
 	r := proto.Clone(p.Resource).(Resource)
 	setOutput(r, "", 0)
@@ -182,8 +246,28 @@ func (d *Draft) put(p Put, in func(adminv1.Kind) map[string]Resource, bad *inval
 			r = present
 		}
 	}
+	switch {
+	case action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED:
+		// The answer to a first try may have been lost: what it asked for is so,
+		// whatever the etag was.
+		if stale != nil {
+			d.stale[ref] = *stale
+		}
+		if createOnly {
+			d.stale[ref] = exists(p.Path, ref)
+		}
+	case createOnly && present != nil:
+		bad.Fault(exists(p.Path, ref))
+	case stale != nil:
+		bad.Fault(*stale)
+	}
 	in(ref.Kind)[ref.Name] = r
 	d.record(ref, p.Path, action)
+}
+
+func exists(p invalid.Path, ref Ref) invalid.Fault {
+	return invalid.Fault{Class: invalid.Exists, Field: p.Field("name"),
+		Message: fmt.Sprintf("%v exists, and options.create_only is set: choose another name, or leave create_only out to replace it", ref)}
 }
 
 func (d *Draft) delete(del Delete, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
@@ -197,11 +281,18 @@ func (d *Draft) delete(del Delete, in func(adminv1.Kind) map[string]Resource, ba
 		return
 	}
 	present := d.base.Get(ref.Kind, ref.Name)
+	if present == nil && del.Etag != "" {
+		// It was there when its etag was read: the answer to a first try was lost.
+		d.record(ref, del.Path, adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED)
+		return
+	}
 	if present == nil {
 		bad.AddClass(invalid.NotFound, del.Path.Field("name"), "there is no %s %s", KindName(ref.Kind), quote(ref.Name))
 		return
 	}
-	checkEtag(del.Path.Field("etag"), ref, del.Etag, present, bad)
+	if stale := checkEtag(del.Path.Field("etag"), ref, del.Etag, present); stale != nil {
+		bad.Fault(*stale)
+	}
 	delete(in(ref.Kind), ref.Name)
 	d.record(ref, del.Path, adminv1.ChangeAction_CHANGE_ACTION_DELETED)
 }
@@ -267,13 +358,18 @@ func (d *Draft) stamp() {
 }
 
 // Touch marks resources of the edit as updated although their messages are as
-// they were, because what they refer to outside the state (a file) is not.
-func (d *Draft) Touch(refs ...Ref) {
+// they were, because what they refer to outside the state (a file) is not. That
+// their etags were stale matters then, and goes to bad.
+func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
+	changed := d.Changed()
 	touched := map[adminv1.Kind]map[string]Resource{}
 	for _, ref := range refs {
 		i, ok := d.at[ref]
 		if !ok || d.changes[i].Action != adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			continue
+		}
+		if stale, ok := d.stale[ref]; ok {
+			bad.Fault(stale)
 		}
 		d.changes[i].Action = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
 		if touched[ref.Kind] == nil {
@@ -283,6 +379,9 @@ func (d *Draft) Touch(refs ...Ref) {
 	}
 	for k, byName := range touched {
 		d.next.collections[k] = newCollection(byName)
+	}
+	if d.outrun != nil && !changed && d.Changed() {
+		bad.Fault(*d.outrun)
 	}
 	d.stamp()
 }
@@ -319,14 +418,19 @@ func (d *Draft) Path(ref Ref) invalid.Path {
 	return invalid.Path(KindName(ref.Kind)).Key(ref.Name)
 }
 
-func checkEtag(p invalid.Path, ref Ref, etag string, present Resource, bad *invalid.List) {
+// checkEtag returns why an etag does not allow a write; nil if it does.
+func checkEtag(p invalid.Path, ref Ref, etag string, present Resource) *invalid.Fault {
+	stale := func(format string, args ...any) *invalid.Fault {
+		return &invalid.Fault{Class: invalid.Conflict, Field: p, Message: fmt.Sprintf(format, args...)}
+	}
 	switch {
 	case etag == "":
 	case present == nil:
-		bad.AddClass(invalid.Conflict, p, "is set, but there is no %v any more: leave it out to create it", ref)
+		return stale("is set, but there is no %v any more: leave it out to create it", ref)
 	case etag != present.GetEtag():
-		bad.AddClass(invalid.Conflict, p, "is not the present one: %v was changed in revision %d; read it again and redo the change", ref, present.GetRevision())
+		return stale("is not the present one: %v was changed in revision %d; read it again and redo the change", ref, present.GetRevision())
 	}
+	return nil
 }
 
 func checkLabels(p Put, bad *invalid.List) {

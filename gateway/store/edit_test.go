@@ -118,7 +118,7 @@ func TestTheCallersMessageIsNotKept(t *testing.T) {
 
 func TestPruneDeletesWhatIsNotNamed(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("a"), upstream("b"), listener("web", "b"))}).State()
-	d := edit(t, s, Edit{Puts: put(upstream("a")), Prune: true})
+	d := edit(t, s, Edit{Puts: put(upstream("a")), Prune: PruneAll()})
 	if got := actions(d); got != "a UNCHANGED, b DELETED, web DELETED" {
 		t.Errorf("changes: %s", got)
 	}
@@ -148,7 +148,7 @@ func TestFreeTextHoldsNoKey(t *testing.T) {
 func TestEveryFaultIsReportedWithItsPath(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("app"), listener("web", "app"))}).State()
 	stale := upstream("app")
-	stale.Etag = "old"
+	stale.Etag, stale.Labels = "old", map[string]string{"a": "b"}
 	gone := upstream("new")
 	gone.Etag = "old"
 	wrongRevision := int64(7)
@@ -216,9 +216,14 @@ func TestEtagsGuardWrites(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("app"))}).State()
 	tag := s.Get(kUpstream, "app").GetEtag()
 	fresh := upstream("app")
-	fresh.Etag, fresh.Pool = tag, &adminv1.Pool{MaxIdle: 3}
+	fresh.Etag, fresh.Pool = tag, &adminv1.Pool{MaxIdle: new(int32(3))}
 	s2 := edit(t, s, Edit{Puts: put(fresh)}).State()
-	if err := faults(t, s2, Edit{Puts: put(fresh)}); err.Worst() != invalid.Conflict {
+	if d := edit(t, s2, Edit{Puts: put(fresh)}); d.Changed() {
+		t.Error("the same again, as after a lost answer, is a change")
+	}
+	other := upstream("app")
+	other.Etag = tag
+	if err := faults(t, s2, Edit{Puts: put(other)}); err.Worst() != invalid.Conflict {
 		t.Errorf("a stale etag is %v", err.Worst())
 	}
 	if err := faults(t, s2, Edit{Deletes: []Delete{{Kind: kUpstream, Name: "app", Etag: tag}}}); err.Worst() != invalid.Conflict {
@@ -278,7 +283,7 @@ func TestTouchTurnsUnchangedIntoUpdated(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(file, upstream("app"))}).State()
 	before := s.Get(kTrustBundle, "corp")
 	d := edit(t, s, Edit{Puts: put(file)})
-	d.Touch(Ref{kTrustBundle, "corp"}, Ref{kUpstream, "app"})
+	d.Touch(new(invalid.List), Ref{kTrustBundle, "corp"}, Ref{kUpstream, "app"})
 	after := d.State().Get(kTrustBundle, "corp")
 	if actions(d) != "corp UPDATED" || d.State().Revision() != 2 || after.GetRevision() != 2 || after.GetEtag() == before.GetEtag() {
 		t.Errorf("%s, revision %d, %v", actions(d), d.State().Revision(), after)

@@ -18,7 +18,7 @@ func tricky() []*adminv1.Resource {
 		{Kind: &adminv1.Resource_Upstream{Upstream: &adminv1.Upstream{
 			Name: "true", Revision: 1 << 60, Etag: "null",
 			Labels:    map[string]string{"<<": "*a", "a: b": " lead\n\ttab\n", "": "~", "d": "2020-01-01", "e": "0x10"},
-			Endpoints: []*adminv1.Endpoint{{Address: "[::1]:1", Weight: 3}},
+			Endpoints: []*adminv1.Endpoint{{Address: "[::1]:1", Weight: new(int32(3))}},
 			Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{VerifyDepth: &depth, MinVersion: adminv1.TlsVersion_TLS_VERSION_1_2}},
 			Timeouts:  &adminv1.UpstreamTimeouts{Connect: durationpb.New(1500e6)},
 		}}},

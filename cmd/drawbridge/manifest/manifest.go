@@ -21,7 +21,7 @@ import (
 
 // MaxSize is the most bytes that a file may have: what a gateway accepts in
 // one message.
-const MaxSize = 16 << 20
+const MaxSize = 128 << 20
 
 // A Source is the content of a file.
 type Source struct {

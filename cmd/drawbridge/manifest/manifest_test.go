@@ -251,7 +251,7 @@ func TestHostileFilesAreBounded(t *testing.T) {
 		"billion laughs": {laughs.String(), "aliases stand for more than 100000 values"},
 		"deep YAML":      {"kind: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "nested more than 64 levels"},
 		"deep JSON":      {`{"kind": ` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "}", "nested more than 64 levels"},
-		"too large":      {strings.Repeat("#", MaxSize+1), "larger than 16 MiB"},
+		"too large":      {strings.Repeat("#", MaxSize+1), "larger than 128 MiB"},
 		"many faults":    {"kind: Listener\n" + strings.Repeat("---\nkind: x\n", 500), "and 400 more"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ var (
 	formatKey   = []byte("format")
 	revisionKey = []byte("revision")
 	sumKey      = []byte("sum")
+	instanceKey = []byte("instance")
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -53,9 +55,10 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 
 // A Store is an open database. Its methods must not be called concurrently.
 type Store struct {
-	lock  *os.File
-	db    *bbolt.DB
-	state *store.State
+	lock     *os.File
+	db       *bbolt.DB
+	state    *store.State
+	instance string
 }
 
 // Open takes the data directory for this process, creates what is missing, and
@@ -101,9 +104,29 @@ func (s *Store) open(path string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
+	if s.instance, err = instanceOf(db); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
+	}
 	s.db, s.state = db, state
 	return nil
 }
+
+// instanceOf returns what identifies the database. One that has nothing yet gets
+// it now.
+func instanceOf(db *bbolt.DB) (id string, err error) {
+	err = db.View(func(tx *bbolt.Tx) error {
+		id = string(tx.Bucket(metaBucket).Get(instanceKey))
+		return nil
+	})
+	if id != "" || err != nil {
+		return id, err
+	}
+	id = rand.Text()
+	return id, db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(instanceKey, []byte(id)) })
+}
+
+// InstanceID identifies the database: its revisions are those of no other.
+func (s *Store) InstanceID() string { return s.instance }
 
 // State returns the state that was read when the store was opened.
 func (s *Store) State() *store.State { return s.state }

@@ -177,66 +177,24 @@ func (x *GetListenerRequest) GetName() string {
 	return ""
 }
 
-// Answers a get.
-type GetListenerResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The listener.
-	Listener      *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetListenerResponse) Reset() {
-	*x = GetListenerResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetListenerResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetListenerResponse) ProtoMessage() {}
-
-func (x *GetListenerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetListenerResponse.ProtoReflect.Descriptor instead.
-func (*GetListenerResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *GetListenerResponse) GetListener() *Listener {
-	if x != nil {
-		return x.Listener
-	}
-	return nil
-}
-
 // Asks for a page of listeners.
 type ListListenersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries to answer with. Default, and at most: 1000.
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the page before. All other fields must be as they were.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
+	// which must hold. A resource without the key has no value that is equal.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListListenersRequest) Reset() {
 	*x = ListListenersRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -248,7 +206,7 @@ func (x *ListListenersRequest) String() string {
 func (*ListListenersRequest) ProtoMessage() {}
 
 func (x *ListListenersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -261,7 +219,7 @@ func (x *ListListenersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListListenersRequest.ProtoReflect.Descriptor instead.
 func (*ListListenersRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListListenersRequest) GetPageSize() int32 {
@@ -274,6 +232,13 @@ func (x *ListListenersRequest) GetPageSize() int32 {
 func (x *ListListenersRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListListenersRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
 	}
 	return ""
 }
@@ -291,7 +256,7 @@ type ListListenersResponse struct {
 
 func (x *ListListenersResponse) Reset() {
 	*x = ListListenersResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +268,7 @@ func (x *ListListenersResponse) String() string {
 func (*ListListenersResponse) ProtoMessage() {}
 
 func (x *ListListenersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +281,7 @@ func (x *ListListenersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListListenersResponse.ProtoReflect.Descriptor instead.
 func (*ListListenersResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListListenersResponse) GetListeners() []*Listener {
@@ -338,7 +303,8 @@ type DeleteListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag.
+	// If set, it must still be the present etag. Deleting with an etag what is
+	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How to write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -348,7 +314,7 @@ type DeleteListenerRequest struct {
 
 func (x *DeleteListenerRequest) Reset() {
 	*x = DeleteListenerRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +326,7 @@ func (x *DeleteListenerRequest) String() string {
 func (*DeleteListenerRequest) ProtoMessage() {}
 
 func (x *DeleteListenerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +339,7 @@ func (x *DeleteListenerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteListenerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteListenerRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DeleteListenerRequest) GetName() string {
@@ -408,7 +374,7 @@ type DeleteListenerResponse struct {
 
 func (x *DeleteListenerResponse) Reset() {
 	*x = DeleteListenerResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +386,7 @@ func (x *DeleteListenerResponse) String() string {
 func (*DeleteListenerResponse) ProtoMessage() {}
 
 func (x *DeleteListenerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +399,7 @@ func (x *DeleteListenerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteListenerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteListenerResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteListenerResponse) GetChange() *Change {
@@ -456,7 +422,7 @@ type PutRouteRequest struct {
 
 func (x *PutRouteRequest) Reset() {
 	*x = PutRouteRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +434,7 @@ func (x *PutRouteRequest) String() string {
 func (*PutRouteRequest) ProtoMessage() {}
 
 func (x *PutRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +447,7 @@ func (x *PutRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRouteRequest.ProtoReflect.Descriptor instead.
 func (*PutRouteRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PutRouteRequest) GetRoute() *Route {
@@ -511,7 +477,7 @@ type PutRouteResponse struct {
 
 func (x *PutRouteResponse) Reset() {
 	*x = PutRouteResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +489,7 @@ func (x *PutRouteResponse) String() string {
 func (*PutRouteResponse) ProtoMessage() {}
 
 func (x *PutRouteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +502,7 @@ func (x *PutRouteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRouteResponse.ProtoReflect.Descriptor instead.
 func (*PutRouteResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PutRouteResponse) GetChange() *Change {
@@ -564,7 +530,7 @@ type GetRouteRequest struct {
 
 func (x *GetRouteRequest) Reset() {
 	*x = GetRouteRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +542,7 @@ func (x *GetRouteRequest) String() string {
 func (*GetRouteRequest) ProtoMessage() {}
 
 func (x *GetRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +555,7 @@ func (x *GetRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRouteRequest.ProtoReflect.Descriptor instead.
 func (*GetRouteRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRouteRequest) GetName() string {
@@ -599,66 +565,24 @@ func (x *GetRouteRequest) GetName() string {
 	return ""
 }
 
-// Answers a get.
-type GetRouteResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The route.
-	Route         *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetRouteResponse) Reset() {
-	*x = GetRouteResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetRouteResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetRouteResponse) ProtoMessage() {}
-
-func (x *GetRouteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetRouteResponse.ProtoReflect.Descriptor instead.
-func (*GetRouteResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *GetRouteResponse) GetRoute() *Route {
-	if x != nil {
-		return x.Route
-	}
-	return nil
-}
-
 // Asks for a page of routes.
 type ListRoutesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries to answer with. Default, and at most: 1000.
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the page before. All other fields must be as they were.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
+	// which must hold. A resource without the key has no value that is equal.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +594,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +607,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRoutesRequest) GetPageSize() int32 {
@@ -696,6 +620,13 @@ func (x *ListRoutesRequest) GetPageSize() int32 {
 func (x *ListRoutesRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListRoutesRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
 	}
 	return ""
 }
@@ -713,7 +644,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +656,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +669,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -760,7 +691,8 @@ type DeleteRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag.
+	// If set, it must still be the present etag. Deleting with an etag what is
+	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How to write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -770,7 +702,7 @@ type DeleteRouteRequest struct {
 
 func (x *DeleteRouteRequest) Reset() {
 	*x = DeleteRouteRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +714,7 @@ func (x *DeleteRouteRequest) String() string {
 func (*DeleteRouteRequest) ProtoMessage() {}
 
 func (x *DeleteRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +727,7 @@ func (x *DeleteRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRouteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRouteRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteRouteRequest) GetName() string {
@@ -830,7 +762,7 @@ type DeleteRouteResponse struct {
 
 func (x *DeleteRouteResponse) Reset() {
 	*x = DeleteRouteResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +774,7 @@ func (x *DeleteRouteResponse) String() string {
 func (*DeleteRouteResponse) ProtoMessage() {}
 
 func (x *DeleteRouteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +787,7 @@ func (x *DeleteRouteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRouteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRouteResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteRouteResponse) GetChange() *Change {
@@ -878,7 +810,7 @@ type PutUpstreamRequest struct {
 
 func (x *PutUpstreamRequest) Reset() {
 	*x = PutUpstreamRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +822,7 @@ func (x *PutUpstreamRequest) String() string {
 func (*PutUpstreamRequest) ProtoMessage() {}
 
 func (x *PutUpstreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +835,7 @@ func (x *PutUpstreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutUpstreamRequest.ProtoReflect.Descriptor instead.
 func (*PutUpstreamRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutUpstreamRequest) GetUpstream() *Upstream {
@@ -933,7 +865,7 @@ type PutUpstreamResponse struct {
 
 func (x *PutUpstreamResponse) Reset() {
 	*x = PutUpstreamResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +877,7 @@ func (x *PutUpstreamResponse) String() string {
 func (*PutUpstreamResponse) ProtoMessage() {}
 
 func (x *PutUpstreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +890,7 @@ func (x *PutUpstreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutUpstreamResponse.ProtoReflect.Descriptor instead.
 func (*PutUpstreamResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutUpstreamResponse) GetChange() *Change {
@@ -986,7 +918,7 @@ type GetUpstreamRequest struct {
 
 func (x *GetUpstreamRequest) Reset() {
 	*x = GetUpstreamRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +930,7 @@ func (x *GetUpstreamRequest) String() string {
 func (*GetUpstreamRequest) ProtoMessage() {}
 
 func (x *GetUpstreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +943,7 @@ func (x *GetUpstreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUpstreamRequest.ProtoReflect.Descriptor instead.
 func (*GetUpstreamRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetUpstreamRequest) GetName() string {
@@ -1021,66 +953,24 @@ func (x *GetUpstreamRequest) GetName() string {
 	return ""
 }
 
-// Answers a get.
-type GetUpstreamResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The upstream.
-	Upstream      *Upstream `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetUpstreamResponse) Reset() {
-	*x = GetUpstreamResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetUpstreamResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetUpstreamResponse) ProtoMessage() {}
-
-func (x *GetUpstreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetUpstreamResponse.ProtoReflect.Descriptor instead.
-func (*GetUpstreamResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *GetUpstreamResponse) GetUpstream() *Upstream {
-	if x != nil {
-		return x.Upstream
-	}
-	return nil
-}
-
 // Asks for a page of upstreams.
 type ListUpstreamsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries to answer with. Default, and at most: 1000.
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the page before. All other fields must be as they were.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
+	// which must hold. A resource without the key has no value that is equal.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListUpstreamsRequest) Reset() {
 	*x = ListUpstreamsRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +982,7 @@ func (x *ListUpstreamsRequest) String() string {
 func (*ListUpstreamsRequest) ProtoMessage() {}
 
 func (x *ListUpstreamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +995,7 @@ func (x *ListUpstreamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamsRequest.ProtoReflect.Descriptor instead.
 func (*ListUpstreamsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListUpstreamsRequest) GetPageSize() int32 {
@@ -1118,6 +1008,13 @@ func (x *ListUpstreamsRequest) GetPageSize() int32 {
 func (x *ListUpstreamsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListUpstreamsRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
 	}
 	return ""
 }
@@ -1135,7 +1032,7 @@ type ListUpstreamsResponse struct {
 
 func (x *ListUpstreamsResponse) Reset() {
 	*x = ListUpstreamsResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1044,7 @@ func (x *ListUpstreamsResponse) String() string {
 func (*ListUpstreamsResponse) ProtoMessage() {}
 
 func (x *ListUpstreamsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1057,7 @@ func (x *ListUpstreamsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamsResponse.ProtoReflect.Descriptor instead.
 func (*ListUpstreamsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListUpstreamsResponse) GetUpstreams() []*Upstream {
@@ -1182,7 +1079,8 @@ type DeleteUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag.
+	// If set, it must still be the present etag. Deleting with an etag what is
+	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How to write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -1192,7 +1090,7 @@ type DeleteUpstreamRequest struct {
 
 func (x *DeleteUpstreamRequest) Reset() {
 	*x = DeleteUpstreamRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1102,7 @@ func (x *DeleteUpstreamRequest) String() string {
 func (*DeleteUpstreamRequest) ProtoMessage() {}
 
 func (x *DeleteUpstreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1115,7 @@ func (x *DeleteUpstreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUpstreamRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUpstreamRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteUpstreamRequest) GetName() string {
@@ -1252,7 +1150,7 @@ type DeleteUpstreamResponse struct {
 
 func (x *DeleteUpstreamResponse) Reset() {
 	*x = DeleteUpstreamResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1162,7 @@ func (x *DeleteUpstreamResponse) String() string {
 func (*DeleteUpstreamResponse) ProtoMessage() {}
 
 func (x *DeleteUpstreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1175,7 @@ func (x *DeleteUpstreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUpstreamResponse.ProtoReflect.Descriptor instead.
 func (*DeleteUpstreamResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteUpstreamResponse) GetChange() *Change {
@@ -1300,7 +1198,7 @@ type PutCertificateRequest struct {
 
 func (x *PutCertificateRequest) Reset() {
 	*x = PutCertificateRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1210,7 @@ func (x *PutCertificateRequest) String() string {
 func (*PutCertificateRequest) ProtoMessage() {}
 
 func (x *PutCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1223,7 @@ func (x *PutCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCertificateRequest.ProtoReflect.Descriptor instead.
 func (*PutCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PutCertificateRequest) GetCertificate() *Certificate {
@@ -1355,7 +1253,7 @@ type PutCertificateResponse struct {
 
 func (x *PutCertificateResponse) Reset() {
 	*x = PutCertificateResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1265,7 @@ func (x *PutCertificateResponse) String() string {
 func (*PutCertificateResponse) ProtoMessage() {}
 
 func (x *PutCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1278,7 @@ func (x *PutCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCertificateResponse.ProtoReflect.Descriptor instead.
 func (*PutCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PutCertificateResponse) GetChange() *Change {
@@ -1408,7 +1306,7 @@ type GetCertificateRequest struct {
 
 func (x *GetCertificateRequest) Reset() {
 	*x = GetCertificateRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[26]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1318,7 @@ func (x *GetCertificateRequest) String() string {
 func (*GetCertificateRequest) ProtoMessage() {}
 
 func (x *GetCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[26]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1331,7 @@ func (x *GetCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificateRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetCertificateRequest) GetName() string {
@@ -1443,66 +1341,24 @@ func (x *GetCertificateRequest) GetName() string {
 	return ""
 }
 
-// Answers a get.
-type GetCertificateResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate.
-	Certificate   *Certificate `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetCertificateResponse) Reset() {
-	*x = GetCertificateResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetCertificateResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetCertificateResponse) ProtoMessage() {}
-
-func (x *GetCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetCertificateResponse.ProtoReflect.Descriptor instead.
-func (*GetCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *GetCertificateResponse) GetCertificate() *Certificate {
-	if x != nil {
-		return x.Certificate
-	}
-	return nil
-}
-
 // Asks for a page of certificates.
 type ListCertificatesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries to answer with. Default, and at most: 1000.
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the page before. All other fields must be as they were.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
+	// which must hold. A resource without the key has no value that is equal.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListCertificatesRequest) Reset() {
 	*x = ListCertificatesRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[28]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1370,7 @@ func (x *ListCertificatesRequest) String() string {
 func (*ListCertificatesRequest) ProtoMessage() {}
 
 func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[28]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1383,7 @@ func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{28}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListCertificatesRequest) GetPageSize() int32 {
@@ -1540,6 +1396,13 @@ func (x *ListCertificatesRequest) GetPageSize() int32 {
 func (x *ListCertificatesRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListCertificatesRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
 	}
 	return ""
 }
@@ -1557,7 +1420,7 @@ type ListCertificatesResponse struct {
 
 func (x *ListCertificatesResponse) Reset() {
 	*x = ListCertificatesResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[29]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1432,7 @@ func (x *ListCertificatesResponse) String() string {
 func (*ListCertificatesResponse) ProtoMessage() {}
 
 func (x *ListCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[29]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1445,7 @@ func (x *ListCertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{29}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListCertificatesResponse) GetCertificates() []*Certificate {
@@ -1604,7 +1467,8 @@ type DeleteCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag.
+	// If set, it must still be the present etag. Deleting with an etag what is
+	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How to write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -1614,7 +1478,7 @@ type DeleteCertificateRequest struct {
 
 func (x *DeleteCertificateRequest) Reset() {
 	*x = DeleteCertificateRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[30]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1490,7 @@ func (x *DeleteCertificateRequest) String() string {
 func (*DeleteCertificateRequest) ProtoMessage() {}
 
 func (x *DeleteCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[30]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1503,7 @@ func (x *DeleteCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCertificateRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{30}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteCertificateRequest) GetName() string {
@@ -1674,7 +1538,7 @@ type DeleteCertificateResponse struct {
 
 func (x *DeleteCertificateResponse) Reset() {
 	*x = DeleteCertificateResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[31]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1550,7 @@ func (x *DeleteCertificateResponse) String() string {
 func (*DeleteCertificateResponse) ProtoMessage() {}
 
 func (x *DeleteCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[31]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1563,7 @@ func (x *DeleteCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCertificateResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{31}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteCertificateResponse) GetChange() *Change {
@@ -1722,7 +1586,7 @@ type PutTrustBundleRequest struct {
 
 func (x *PutTrustBundleRequest) Reset() {
 	*x = PutTrustBundleRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[32]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1598,7 @@ func (x *PutTrustBundleRequest) String() string {
 func (*PutTrustBundleRequest) ProtoMessage() {}
 
 func (x *PutTrustBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[32]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1611,7 @@ func (x *PutTrustBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutTrustBundleRequest.ProtoReflect.Descriptor instead.
 func (*PutTrustBundleRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{32}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PutTrustBundleRequest) GetTrustBundle() *TrustBundle {
@@ -1777,7 +1641,7 @@ type PutTrustBundleResponse struct {
 
 func (x *PutTrustBundleResponse) Reset() {
 	*x = PutTrustBundleResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[33]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1653,7 @@ func (x *PutTrustBundleResponse) String() string {
 func (*PutTrustBundleResponse) ProtoMessage() {}
 
 func (x *PutTrustBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[33]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1666,7 @@ func (x *PutTrustBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutTrustBundleResponse.ProtoReflect.Descriptor instead.
 func (*PutTrustBundleResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{33}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PutTrustBundleResponse) GetChange() *Change {
@@ -1830,7 +1694,7 @@ type GetTrustBundleRequest struct {
 
 func (x *GetTrustBundleRequest) Reset() {
 	*x = GetTrustBundleRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[34]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1706,7 @@ func (x *GetTrustBundleRequest) String() string {
 func (*GetTrustBundleRequest) ProtoMessage() {}
 
 func (x *GetTrustBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[34]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +1719,7 @@ func (x *GetTrustBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustBundleRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{34}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetTrustBundleRequest) GetName() string {
@@ -1865,66 +1729,24 @@ func (x *GetTrustBundleRequest) GetName() string {
 	return ""
 }
 
-// Answers a get.
-type GetTrustBundleResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The trust bundle.
-	TrustBundle   *TrustBundle `protobuf:"bytes,1,opt,name=trust_bundle,json=trustBundle,proto3" json:"trust_bundle,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetTrustBundleResponse) Reset() {
-	*x = GetTrustBundleResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[35]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetTrustBundleResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetTrustBundleResponse) ProtoMessage() {}
-
-func (x *GetTrustBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[35]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetTrustBundleResponse.ProtoReflect.Descriptor instead.
-func (*GetTrustBundleResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{35}
-}
-
-func (x *GetTrustBundleResponse) GetTrustBundle() *TrustBundle {
-	if x != nil {
-		return x.TrustBundle
-	}
-	return nil
-}
-
 // Asks for a page of trust bundles.
 type ListTrustBundlesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries to answer with. Default, and at most: 1000.
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the page before. All other fields must be as they were.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
+	// which must hold. A resource without the key has no value that is equal.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListTrustBundlesRequest) Reset() {
 	*x = ListTrustBundlesRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[36]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +1758,7 @@ func (x *ListTrustBundlesRequest) String() string {
 func (*ListTrustBundlesRequest) ProtoMessage() {}
 
 func (x *ListTrustBundlesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[36]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +1771,7 @@ func (x *ListTrustBundlesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTrustBundlesRequest.ProtoReflect.Descriptor instead.
 func (*ListTrustBundlesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{36}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListTrustBundlesRequest) GetPageSize() int32 {
@@ -1962,6 +1784,13 @@ func (x *ListTrustBundlesRequest) GetPageSize() int32 {
 func (x *ListTrustBundlesRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListTrustBundlesRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
 	}
 	return ""
 }
@@ -1979,7 +1808,7 @@ type ListTrustBundlesResponse struct {
 
 func (x *ListTrustBundlesResponse) Reset() {
 	*x = ListTrustBundlesResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[37]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +1820,7 @@ func (x *ListTrustBundlesResponse) String() string {
 func (*ListTrustBundlesResponse) ProtoMessage() {}
 
 func (x *ListTrustBundlesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[37]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +1833,7 @@ func (x *ListTrustBundlesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTrustBundlesResponse.ProtoReflect.Descriptor instead.
 func (*ListTrustBundlesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{37}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListTrustBundlesResponse) GetTrustBundles() []*TrustBundle {
@@ -2026,7 +1855,8 @@ type DeleteTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag.
+	// If set, it must still be the present etag. Deleting with an etag what is
+	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How to write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -2036,7 +1866,7 @@ type DeleteTrustBundleRequest struct {
 
 func (x *DeleteTrustBundleRequest) Reset() {
 	*x = DeleteTrustBundleRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[38]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +1878,7 @@ func (x *DeleteTrustBundleRequest) String() string {
 func (*DeleteTrustBundleRequest) ProtoMessage() {}
 
 func (x *DeleteTrustBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[38]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +1891,7 @@ func (x *DeleteTrustBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTrustBundleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTrustBundleRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{38}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteTrustBundleRequest) GetName() string {
@@ -2096,7 +1926,7 @@ type DeleteTrustBundleResponse struct {
 
 func (x *DeleteTrustBundleResponse) Reset() {
 	*x = DeleteTrustBundleResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[39]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +1938,7 @@ func (x *DeleteTrustBundleResponse) String() string {
 func (*DeleteTrustBundleResponse) ProtoMessage() {}
 
 func (x *DeleteTrustBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[39]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +1951,7 @@ func (x *DeleteTrustBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTrustBundleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTrustBundleResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{39}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteTrustBundleResponse) GetChange() *Change {
@@ -2137,11 +1967,12 @@ type ApplyRequest struct {
 	// Resources to create or replace.
 	Resources []*Resource `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Resources to delete.
-	Deletes []*ResourceRef `protobuf:"bytes,2,rep,name=deletes,proto3" json:"deletes,omitempty"`
-	// If set, the write is refused (ABORTED) unless this is the live revision.
+	Deletes []*ResourceDelete `protobuf:"bytes,2,rep,name=deletes,proto3" json:"deletes,omitempty"`
+	// If set, the write is refused (ABORTED) unless this is the live revision. A
+	// write that would change nothing is answered all the same.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
-	// Also delete every resource that is not among resources.
-	Prune bool `protobuf:"varint,4,opt,name=prune,proto3" json:"prune,omitempty"`
+	// Also delete what is not among resources. Absent: nothing.
+	Prune *Prune `protobuf:"bytes,4,opt,name=prune,proto3" json:"prune,omitempty"`
 	// How to write.
 	Options       *WriteOptions `protobuf:"bytes,5,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2150,7 +1981,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[40]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +1993,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[40]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2006,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{40}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ApplyRequest) GetResources() []*Resource {
@@ -2185,7 +2016,7 @@ func (x *ApplyRequest) GetResources() []*Resource {
 	return nil
 }
 
-func (x *ApplyRequest) GetDeletes() []*ResourceRef {
+func (x *ApplyRequest) GetDeletes() []*ResourceDelete {
 	if x != nil {
 		return x.Deletes
 	}
@@ -2199,11 +2030,11 @@ func (x *ApplyRequest) GetExpectedRevision() int64 {
 	return 0
 }
 
-func (x *ApplyRequest) GetPrune() bool {
+func (x *ApplyRequest) GetPrune() *Prune {
 	if x != nil {
 		return x.Prune
 	}
-	return false
+	return nil
 }
 
 func (x *ApplyRequest) GetOptions() *WriteOptions {
@@ -2224,7 +2055,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[41]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2067,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[41]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2080,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{41}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ApplyResponse) GetChange() *Change {
@@ -2259,16 +2090,143 @@ func (x *ApplyResponse) GetChange() *Change {
 	return nil
 }
 
-// Asks for everything.
+// A resource to delete.
+type ResourceDelete struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its kind.
+	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
+	// Its name within the kind.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// If set, it must still be the present etag. Deleting with an etag what is
+	// already gone is UNCHANGED.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceDelete) Reset() {
+	*x = ResourceDelete{}
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceDelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceDelete) ProtoMessage() {}
+
+func (x *ResourceDelete) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceDelete.ProtoReflect.Descriptor instead.
+func (*ResourceDelete) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ResourceDelete) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
+func (x *ResourceDelete) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResourceDelete) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Which of the resources that an apply does not name it deletes.
+type Prune struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those of these kinds. At least one: a client never deletes kinds that it does
+	// not know.
+	Kinds []Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=drawbridge.admin.v1.Kind" json:"kinds,omitempty"`
+	// Of those only the ones with these labels, as in the lists. Default: all.
+	LabelSelector string `protobuf:"bytes,2,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Prune) Reset() {
+	*x = Prune{}
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prune) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prune) ProtoMessage() {}
+
+func (x *Prune) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prune.ProtoReflect.Descriptor instead.
+func (*Prune) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Prune) GetKinds() []Kind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *Prune) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
+	}
+	return ""
+}
+
+// Asks for a page of everything.
 type GetConfigRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before. If a write came between, the answer is
+	// ABORTED: begin again. WatchConfig reads one revision whole whatever is written.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[42]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2238,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[42]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,24 +2251,42 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{42}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{39}
 }
 
-// Everything of one revision.
+func (x *GetConfigRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetConfigRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of everything of one revision.
 type GetConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Every resource: trust bundles, certificates, upstreams, listeners, routes,
-	// each kind in the order of names.
-	Resources     []*Resource `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	// The resources: trust bundles, certificates, upstreams, listeners, routes, each
+	// kind in the order of names.
+	Resources []*Resource `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Identifies the store that revision belongs to.
+	InstanceId    string `protobuf:"bytes,4,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[43]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2298,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[43]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2311,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{43}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetConfigResponse) GetRevision() int64 {
@@ -2352,16 +2328,36 @@ func (x *GetConfigResponse) GetResources() []*Resource {
 	return nil
 }
 
+func (x *GetConfigResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *GetConfigResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
 // Asks to be told of changes.
 type WatchConfigRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the client left off: instance_id and revision of the last message with
+	// synced that it received. If the gateway can, it continues from there; else, or
+	// without them, it sends everything.
+	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// See instance_id.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchConfigRequest) Reset() {
 	*x = WatchConfigRequest{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[44]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2369,7 @@ func (x *WatchConfigRequest) String() string {
 func (*WatchConfigRequest) ProtoMessage() {}
 
 func (x *WatchConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[44]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,29 +2382,51 @@ func (x *WatchConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchConfigRequest.ProtoReflect.Descriptor instead.
 func (*WatchConfigRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{44}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{41}
 }
 
-// A revision. The first of a stream holds everything; each further one what
-// changed.
+func (x *WatchConfigRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *WatchConfigRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// A part of the state, or of a change of it. One revision may take several
+// messages, of which the last has synced.
 type WatchConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision.
+	// The revision that this belongs to.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What happened to each resource that is not as it was. Empty in the first
-	// message.
+	// What happened to each resource that is not as it was. Empty while the state is
+	// sent.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// First message: every resource. Later: each that was created or updated.
+	// Resources of the state, or those that were created or updated.
 	Resources []*Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
 	// The comment of the write that made the revision.
-	Comment       string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Identifies the store that revision belongs to. Another store counts its
+	// revisions anew.
+	InstanceId string `protobuf:"bytes,5,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// With this message the client has all of the revision.
+	Synced bool `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
+	// The state follows whole: the client must forget what it has. Set in the first
+	// message of a stream that does not continue an earlier one.
+	Reset_        bool `protobuf:"varint,7,opt,name=reset,proto3" json:"reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchConfigResponse) Reset() {
 	*x = WatchConfigResponse{}
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[45]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2438,7 @@ func (x *WatchConfigResponse) String() string {
 func (*WatchConfigResponse) ProtoMessage() {}
 
 func (x *WatchConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[45]
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2451,7 @@ func (x *WatchConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchConfigResponse.ProtoReflect.Descriptor instead.
 func (*WatchConfigResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{45}
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchConfigResponse) GetRevision() int64 {
@@ -2464,6 +2482,27 @@ func (x *WatchConfigResponse) GetComment() string {
 	return ""
 }
 
+func (x *WatchConfigResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *WatchConfigResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
+func (x *WatchConfigResponse) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
 var File_drawbridge_admin_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
@@ -2476,13 +2515,12 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\x129\n" +
 	"\blistener\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.ListenerR\blistener\"(\n" +
 	"\x12GetListenerRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"P\n" +
-	"\x13GetListenerResponse\x129\n" +
-	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerR\blistener\"R\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"y\n" +
 	"\x14ListListenersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"|\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"|\n" +
 	"\x15ListListenersResponse\x12;\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x1d.drawbridge.admin.v1.ListenerR\tlisteners\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"|\n" +
@@ -2499,13 +2537,12 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\x120\n" +
 	"\x05route\x18\x02 \x01(\v2\x1a.drawbridge.admin.v1.RouteR\x05route\"%\n" +
 	"\x0fGetRouteRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"D\n" +
-	"\x10GetRouteResponse\x120\n" +
-	"\x05route\x18\x01 \x01(\v2\x1a.drawbridge.admin.v1.RouteR\x05route\"O\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"v\n" +
 	"\x11ListRoutesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"p\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"p\n" +
 	"\x12ListRoutesResponse\x122\n" +
 	"\x06routes\x18\x01 \x03(\v2\x1a.drawbridge.admin.v1.RouteR\x06routes\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"y\n" +
@@ -2522,13 +2559,12 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\x129\n" +
 	"\bupstream\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.UpstreamR\bupstream\"(\n" +
 	"\x12GetUpstreamRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"P\n" +
-	"\x13GetUpstreamResponse\x129\n" +
-	"\bupstream\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.UpstreamR\bupstream\"R\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"y\n" +
 	"\x14ListUpstreamsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"|\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"|\n" +
 	"\x15ListUpstreamsResponse\x12;\n" +
 	"\tupstreams\x18\x01 \x03(\v2\x1d.drawbridge.admin.v1.UpstreamR\tupstreams\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"|\n" +
@@ -2545,13 +2581,12 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\x12B\n" +
 	"\vcertificate\x18\x02 \x01(\v2 .drawbridge.admin.v1.CertificateR\vcertificate\"+\n" +
 	"\x15GetCertificateRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\\\n" +
-	"\x16GetCertificateResponse\x12B\n" +
-	"\vcertificate\x18\x01 \x01(\v2 .drawbridge.admin.v1.CertificateR\vcertificate\"U\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"|\n" +
 	"\x17ListCertificatesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x88\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"\x88\x01\n" +
 	"\x18ListCertificatesResponse\x12D\n" +
 	"\fcertificates\x18\x01 \x03(\v2 .drawbridge.admin.v1.CertificateR\fcertificates\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x7f\n" +
@@ -2568,13 +2603,12 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\x12C\n" +
 	"\ftrust_bundle\x18\x02 \x01(\v2 .drawbridge.admin.v1.TrustBundleR\vtrustBundle\"+\n" +
 	"\x15GetTrustBundleRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"]\n" +
-	"\x16GetTrustBundleResponse\x12C\n" +
-	"\ftrust_bundle\x18\x01 \x01(\v2 .drawbridge.admin.v1.TrustBundleR\vtrustBundle\"U\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"|\n" +
 	"\x17ListTrustBundlesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x89\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"\x89\x01\n" +
 	"\x18ListTrustBundlesResponse\x12E\n" +
 	"\rtrust_bundles\x18\x01 \x03(\v2 .drawbridge.admin.v1.TrustBundleR\ftrustBundles\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x7f\n" +
@@ -2583,46 +2617,66 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
 	"\aoptions\x18\x03 \x01(\v2!.drawbridge.admin.v1.WriteOptionsR\aoptions\"P\n" +
 	"\x19DeleteTrustBundleResponse\x123\n" +
-	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\"\xa2\x02\n" +
+	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\"\xc1\x02\n" +
 	"\fApplyRequest\x12;\n" +
-	"\tresources\x18\x01 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\x12:\n" +
-	"\adeletes\x18\x02 \x03(\v2 .drawbridge.admin.v1.ResourceRefR\adeletes\x120\n" +
-	"\x11expected_revision\x18\x03 \x01(\x03H\x00R\x10expectedRevision\x88\x01\x01\x12\x14\n" +
-	"\x05prune\x18\x04 \x01(\bR\x05prune\x12;\n" +
+	"\tresources\x18\x01 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\x12=\n" +
+	"\adeletes\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceDeleteR\adeletes\x120\n" +
+	"\x11expected_revision\x18\x03 \x01(\x03H\x00R\x10expectedRevision\x88\x01\x01\x120\n" +
+	"\x05prune\x18\x04 \x01(\v2\x1a.drawbridge.admin.v1.PruneR\x05prune\x12;\n" +
 	"\aoptions\x18\x05 \x01(\v2!.drawbridge.admin.v1.WriteOptionsR\aoptionsB\x14\n" +
 	"\x12_expected_revision\"D\n" +
 	"\rApplyResponse\x123\n" +
-	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\"\x12\n" +
-	"\x10GetConfigRequest\"l\n" +
+	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\"g\n" +
+	"\x0eResourceDelete\x12-\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"_\n" +
+	"\x05Prune\x12/\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2\x19.drawbridge.admin.v1.KindR\x05kinds\x12%\n" +
+	"\x0elabel_selector\x18\x02 \x01(\tR\rlabelSelector\"N\n" +
+	"\x10GetConfigRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xb5\x01\n" +
 	"\x11GetConfigResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
-	"\tresources\x18\x02 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\"\x14\n" +
-	"\x12WatchConfigRequest\"\xc7\x01\n" +
+	"\tresources\x18\x02 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12\x1f\n" +
+	"\vinstance_id\x18\x04 \x01(\tR\n" +
+	"instanceId\"Q\n" +
+	"\x12WatchConfigRequest\x12\x1f\n" +
+	"\vinstance_id\x18\x01 \x01(\tR\n" +
+	"instanceId\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\x96\x02\n" +
 	"\x13WatchConfigResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x12;\n" +
 	"\tresources\x18\x03 \x03(\v2\x1d.drawbridge.admin.v1.ResourceR\tresources\x12\x18\n" +
-	"\acomment\x18\x04 \x01(\tR\acomment2\xb5\x12\n" +
+	"\acomment\x18\x04 \x01(\tR\acomment\x12\x1f\n" +
+	"\vinstance_id\x18\x05 \x01(\tR\n" +
+	"instanceId\x12\x16\n" +
+	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x14\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset2\xfe\x11\n" +
 	"\fAdminService\x12`\n" +
-	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\x12`\n" +
-	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a(.drawbridge.admin.v1.GetListenerResponse\x12f\n" +
+	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\x12U\n" +
+	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a\x1d.drawbridge.admin.v1.Listener\x12f\n" +
 	"\rListListeners\x12).drawbridge.admin.v1.ListListenersRequest\x1a*.drawbridge.admin.v1.ListListenersResponse\x12i\n" +
 	"\x0eDeleteListener\x12*.drawbridge.admin.v1.DeleteListenerRequest\x1a+.drawbridge.admin.v1.DeleteListenerResponse\x12W\n" +
-	"\bPutRoute\x12$.drawbridge.admin.v1.PutRouteRequest\x1a%.drawbridge.admin.v1.PutRouteResponse\x12W\n" +
-	"\bGetRoute\x12$.drawbridge.admin.v1.GetRouteRequest\x1a%.drawbridge.admin.v1.GetRouteResponse\x12]\n" +
+	"\bPutRoute\x12$.drawbridge.admin.v1.PutRouteRequest\x1a%.drawbridge.admin.v1.PutRouteResponse\x12L\n" +
+	"\bGetRoute\x12$.drawbridge.admin.v1.GetRouteRequest\x1a\x1a.drawbridge.admin.v1.Route\x12]\n" +
 	"\n" +
 	"ListRoutes\x12&.drawbridge.admin.v1.ListRoutesRequest\x1a'.drawbridge.admin.v1.ListRoutesResponse\x12`\n" +
 	"\vDeleteRoute\x12'.drawbridge.admin.v1.DeleteRouteRequest\x1a(.drawbridge.admin.v1.DeleteRouteResponse\x12`\n" +
-	"\vPutUpstream\x12'.drawbridge.admin.v1.PutUpstreamRequest\x1a(.drawbridge.admin.v1.PutUpstreamResponse\x12`\n" +
-	"\vGetUpstream\x12'.drawbridge.admin.v1.GetUpstreamRequest\x1a(.drawbridge.admin.v1.GetUpstreamResponse\x12f\n" +
+	"\vPutUpstream\x12'.drawbridge.admin.v1.PutUpstreamRequest\x1a(.drawbridge.admin.v1.PutUpstreamResponse\x12U\n" +
+	"\vGetUpstream\x12'.drawbridge.admin.v1.GetUpstreamRequest\x1a\x1d.drawbridge.admin.v1.Upstream\x12f\n" +
 	"\rListUpstreams\x12).drawbridge.admin.v1.ListUpstreamsRequest\x1a*.drawbridge.admin.v1.ListUpstreamsResponse\x12i\n" +
 	"\x0eDeleteUpstream\x12*.drawbridge.admin.v1.DeleteUpstreamRequest\x1a+.drawbridge.admin.v1.DeleteUpstreamResponse\x12i\n" +
-	"\x0ePutCertificate\x12*.drawbridge.admin.v1.PutCertificateRequest\x1a+.drawbridge.admin.v1.PutCertificateResponse\x12i\n" +
-	"\x0eGetCertificate\x12*.drawbridge.admin.v1.GetCertificateRequest\x1a+.drawbridge.admin.v1.GetCertificateResponse\x12o\n" +
+	"\x0ePutCertificate\x12*.drawbridge.admin.v1.PutCertificateRequest\x1a+.drawbridge.admin.v1.PutCertificateResponse\x12^\n" +
+	"\x0eGetCertificate\x12*.drawbridge.admin.v1.GetCertificateRequest\x1a .drawbridge.admin.v1.Certificate\x12o\n" +
 	"\x10ListCertificates\x12,.drawbridge.admin.v1.ListCertificatesRequest\x1a-.drawbridge.admin.v1.ListCertificatesResponse\x12r\n" +
 	"\x11DeleteCertificate\x12-.drawbridge.admin.v1.DeleteCertificateRequest\x1a..drawbridge.admin.v1.DeleteCertificateResponse\x12i\n" +
-	"\x0ePutTrustBundle\x12*.drawbridge.admin.v1.PutTrustBundleRequest\x1a+.drawbridge.admin.v1.PutTrustBundleResponse\x12i\n" +
-	"\x0eGetTrustBundle\x12*.drawbridge.admin.v1.GetTrustBundleRequest\x1a+.drawbridge.admin.v1.GetTrustBundleResponse\x12o\n" +
+	"\x0ePutTrustBundle\x12*.drawbridge.admin.v1.PutTrustBundleRequest\x1a+.drawbridge.admin.v1.PutTrustBundleResponse\x12^\n" +
+	"\x0eGetTrustBundle\x12*.drawbridge.admin.v1.GetTrustBundleRequest\x1a .drawbridge.admin.v1.TrustBundle\x12o\n" +
 	"\x10ListTrustBundles\x12,.drawbridge.admin.v1.ListTrustBundlesRequest\x1a-.drawbridge.admin.v1.ListTrustBundlesResponse\x12r\n" +
 	"\x11DeleteTrustBundle\x12-.drawbridge.admin.v1.DeleteTrustBundleRequest\x1a..drawbridge.admin.v1.DeleteTrustBundleResponse\x12N\n" +
 	"\x05Apply\x12!.drawbridge.admin.v1.ApplyRequest\x1a\".drawbridge.admin.v1.ApplyResponse\x12Z\n" +
@@ -2641,164 +2695,159 @@ func file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_drawbridge_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_drawbridge_admin_v1_admin_service_proto_goTypes = []any{
 	(*PutListenerRequest)(nil),        // 0: drawbridge.admin.v1.PutListenerRequest
 	(*PutListenerResponse)(nil),       // 1: drawbridge.admin.v1.PutListenerResponse
 	(*GetListenerRequest)(nil),        // 2: drawbridge.admin.v1.GetListenerRequest
-	(*GetListenerResponse)(nil),       // 3: drawbridge.admin.v1.GetListenerResponse
-	(*ListListenersRequest)(nil),      // 4: drawbridge.admin.v1.ListListenersRequest
-	(*ListListenersResponse)(nil),     // 5: drawbridge.admin.v1.ListListenersResponse
-	(*DeleteListenerRequest)(nil),     // 6: drawbridge.admin.v1.DeleteListenerRequest
-	(*DeleteListenerResponse)(nil),    // 7: drawbridge.admin.v1.DeleteListenerResponse
-	(*PutRouteRequest)(nil),           // 8: drawbridge.admin.v1.PutRouteRequest
-	(*PutRouteResponse)(nil),          // 9: drawbridge.admin.v1.PutRouteResponse
-	(*GetRouteRequest)(nil),           // 10: drawbridge.admin.v1.GetRouteRequest
-	(*GetRouteResponse)(nil),          // 11: drawbridge.admin.v1.GetRouteResponse
-	(*ListRoutesRequest)(nil),         // 12: drawbridge.admin.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),        // 13: drawbridge.admin.v1.ListRoutesResponse
-	(*DeleteRouteRequest)(nil),        // 14: drawbridge.admin.v1.DeleteRouteRequest
-	(*DeleteRouteResponse)(nil),       // 15: drawbridge.admin.v1.DeleteRouteResponse
-	(*PutUpstreamRequest)(nil),        // 16: drawbridge.admin.v1.PutUpstreamRequest
-	(*PutUpstreamResponse)(nil),       // 17: drawbridge.admin.v1.PutUpstreamResponse
-	(*GetUpstreamRequest)(nil),        // 18: drawbridge.admin.v1.GetUpstreamRequest
-	(*GetUpstreamResponse)(nil),       // 19: drawbridge.admin.v1.GetUpstreamResponse
-	(*ListUpstreamsRequest)(nil),      // 20: drawbridge.admin.v1.ListUpstreamsRequest
-	(*ListUpstreamsResponse)(nil),     // 21: drawbridge.admin.v1.ListUpstreamsResponse
-	(*DeleteUpstreamRequest)(nil),     // 22: drawbridge.admin.v1.DeleteUpstreamRequest
-	(*DeleteUpstreamResponse)(nil),    // 23: drawbridge.admin.v1.DeleteUpstreamResponse
-	(*PutCertificateRequest)(nil),     // 24: drawbridge.admin.v1.PutCertificateRequest
-	(*PutCertificateResponse)(nil),    // 25: drawbridge.admin.v1.PutCertificateResponse
-	(*GetCertificateRequest)(nil),     // 26: drawbridge.admin.v1.GetCertificateRequest
-	(*GetCertificateResponse)(nil),    // 27: drawbridge.admin.v1.GetCertificateResponse
-	(*ListCertificatesRequest)(nil),   // 28: drawbridge.admin.v1.ListCertificatesRequest
-	(*ListCertificatesResponse)(nil),  // 29: drawbridge.admin.v1.ListCertificatesResponse
-	(*DeleteCertificateRequest)(nil),  // 30: drawbridge.admin.v1.DeleteCertificateRequest
-	(*DeleteCertificateResponse)(nil), // 31: drawbridge.admin.v1.DeleteCertificateResponse
-	(*PutTrustBundleRequest)(nil),     // 32: drawbridge.admin.v1.PutTrustBundleRequest
-	(*PutTrustBundleResponse)(nil),    // 33: drawbridge.admin.v1.PutTrustBundleResponse
-	(*GetTrustBundleRequest)(nil),     // 34: drawbridge.admin.v1.GetTrustBundleRequest
-	(*GetTrustBundleResponse)(nil),    // 35: drawbridge.admin.v1.GetTrustBundleResponse
-	(*ListTrustBundlesRequest)(nil),   // 36: drawbridge.admin.v1.ListTrustBundlesRequest
-	(*ListTrustBundlesResponse)(nil),  // 37: drawbridge.admin.v1.ListTrustBundlesResponse
-	(*DeleteTrustBundleRequest)(nil),  // 38: drawbridge.admin.v1.DeleteTrustBundleRequest
-	(*DeleteTrustBundleResponse)(nil), // 39: drawbridge.admin.v1.DeleteTrustBundleResponse
-	(*ApplyRequest)(nil),              // 40: drawbridge.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),             // 41: drawbridge.admin.v1.ApplyResponse
-	(*GetConfigRequest)(nil),          // 42: drawbridge.admin.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),         // 43: drawbridge.admin.v1.GetConfigResponse
-	(*WatchConfigRequest)(nil),        // 44: drawbridge.admin.v1.WatchConfigRequest
-	(*WatchConfigResponse)(nil),       // 45: drawbridge.admin.v1.WatchConfigResponse
-	(*Listener)(nil),                  // 46: drawbridge.admin.v1.Listener
-	(*WriteOptions)(nil),              // 47: drawbridge.admin.v1.WriteOptions
-	(*Change)(nil),                    // 48: drawbridge.admin.v1.Change
-	(*Route)(nil),                     // 49: drawbridge.admin.v1.Route
-	(*Upstream)(nil),                  // 50: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),               // 51: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),               // 52: drawbridge.admin.v1.TrustBundle
-	(*Resource)(nil),                  // 53: drawbridge.admin.v1.Resource
-	(*ResourceRef)(nil),               // 54: drawbridge.admin.v1.ResourceRef
-	(*ResourceChange)(nil),            // 55: drawbridge.admin.v1.ResourceChange
+	(*ListListenersRequest)(nil),      // 3: drawbridge.admin.v1.ListListenersRequest
+	(*ListListenersResponse)(nil),     // 4: drawbridge.admin.v1.ListListenersResponse
+	(*DeleteListenerRequest)(nil),     // 5: drawbridge.admin.v1.DeleteListenerRequest
+	(*DeleteListenerResponse)(nil),    // 6: drawbridge.admin.v1.DeleteListenerResponse
+	(*PutRouteRequest)(nil),           // 7: drawbridge.admin.v1.PutRouteRequest
+	(*PutRouteResponse)(nil),          // 8: drawbridge.admin.v1.PutRouteResponse
+	(*GetRouteRequest)(nil),           // 9: drawbridge.admin.v1.GetRouteRequest
+	(*ListRoutesRequest)(nil),         // 10: drawbridge.admin.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),        // 11: drawbridge.admin.v1.ListRoutesResponse
+	(*DeleteRouteRequest)(nil),        // 12: drawbridge.admin.v1.DeleteRouteRequest
+	(*DeleteRouteResponse)(nil),       // 13: drawbridge.admin.v1.DeleteRouteResponse
+	(*PutUpstreamRequest)(nil),        // 14: drawbridge.admin.v1.PutUpstreamRequest
+	(*PutUpstreamResponse)(nil),       // 15: drawbridge.admin.v1.PutUpstreamResponse
+	(*GetUpstreamRequest)(nil),        // 16: drawbridge.admin.v1.GetUpstreamRequest
+	(*ListUpstreamsRequest)(nil),      // 17: drawbridge.admin.v1.ListUpstreamsRequest
+	(*ListUpstreamsResponse)(nil),     // 18: drawbridge.admin.v1.ListUpstreamsResponse
+	(*DeleteUpstreamRequest)(nil),     // 19: drawbridge.admin.v1.DeleteUpstreamRequest
+	(*DeleteUpstreamResponse)(nil),    // 20: drawbridge.admin.v1.DeleteUpstreamResponse
+	(*PutCertificateRequest)(nil),     // 21: drawbridge.admin.v1.PutCertificateRequest
+	(*PutCertificateResponse)(nil),    // 22: drawbridge.admin.v1.PutCertificateResponse
+	(*GetCertificateRequest)(nil),     // 23: drawbridge.admin.v1.GetCertificateRequest
+	(*ListCertificatesRequest)(nil),   // 24: drawbridge.admin.v1.ListCertificatesRequest
+	(*ListCertificatesResponse)(nil),  // 25: drawbridge.admin.v1.ListCertificatesResponse
+	(*DeleteCertificateRequest)(nil),  // 26: drawbridge.admin.v1.DeleteCertificateRequest
+	(*DeleteCertificateResponse)(nil), // 27: drawbridge.admin.v1.DeleteCertificateResponse
+	(*PutTrustBundleRequest)(nil),     // 28: drawbridge.admin.v1.PutTrustBundleRequest
+	(*PutTrustBundleResponse)(nil),    // 29: drawbridge.admin.v1.PutTrustBundleResponse
+	(*GetTrustBundleRequest)(nil),     // 30: drawbridge.admin.v1.GetTrustBundleRequest
+	(*ListTrustBundlesRequest)(nil),   // 31: drawbridge.admin.v1.ListTrustBundlesRequest
+	(*ListTrustBundlesResponse)(nil),  // 32: drawbridge.admin.v1.ListTrustBundlesResponse
+	(*DeleteTrustBundleRequest)(nil),  // 33: drawbridge.admin.v1.DeleteTrustBundleRequest
+	(*DeleteTrustBundleResponse)(nil), // 34: drawbridge.admin.v1.DeleteTrustBundleResponse
+	(*ApplyRequest)(nil),              // 35: drawbridge.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),             // 36: drawbridge.admin.v1.ApplyResponse
+	(*ResourceDelete)(nil),            // 37: drawbridge.admin.v1.ResourceDelete
+	(*Prune)(nil),                     // 38: drawbridge.admin.v1.Prune
+	(*GetConfigRequest)(nil),          // 39: drawbridge.admin.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),         // 40: drawbridge.admin.v1.GetConfigResponse
+	(*WatchConfigRequest)(nil),        // 41: drawbridge.admin.v1.WatchConfigRequest
+	(*WatchConfigResponse)(nil),       // 42: drawbridge.admin.v1.WatchConfigResponse
+	(*Listener)(nil),                  // 43: drawbridge.admin.v1.Listener
+	(*WriteOptions)(nil),              // 44: drawbridge.admin.v1.WriteOptions
+	(*Change)(nil),                    // 45: drawbridge.admin.v1.Change
+	(*Route)(nil),                     // 46: drawbridge.admin.v1.Route
+	(*Upstream)(nil),                  // 47: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),               // 48: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),               // 49: drawbridge.admin.v1.TrustBundle
+	(*Resource)(nil),                  // 50: drawbridge.admin.v1.Resource
+	(Kind)(0),                         // 51: drawbridge.admin.v1.Kind
+	(*ResourceChange)(nil),            // 52: drawbridge.admin.v1.ResourceChange
 }
 var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
-	46, // 0: drawbridge.admin.v1.PutListenerRequest.listener:type_name -> drawbridge.admin.v1.Listener
-	47, // 1: drawbridge.admin.v1.PutListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 2: drawbridge.admin.v1.PutListenerResponse.change:type_name -> drawbridge.admin.v1.Change
-	46, // 3: drawbridge.admin.v1.PutListenerResponse.listener:type_name -> drawbridge.admin.v1.Listener
-	46, // 4: drawbridge.admin.v1.GetListenerResponse.listener:type_name -> drawbridge.admin.v1.Listener
-	46, // 5: drawbridge.admin.v1.ListListenersResponse.listeners:type_name -> drawbridge.admin.v1.Listener
-	47, // 6: drawbridge.admin.v1.DeleteListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 7: drawbridge.admin.v1.DeleteListenerResponse.change:type_name -> drawbridge.admin.v1.Change
-	49, // 8: drawbridge.admin.v1.PutRouteRequest.route:type_name -> drawbridge.admin.v1.Route
-	47, // 9: drawbridge.admin.v1.PutRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 10: drawbridge.admin.v1.PutRouteResponse.change:type_name -> drawbridge.admin.v1.Change
-	49, // 11: drawbridge.admin.v1.PutRouteResponse.route:type_name -> drawbridge.admin.v1.Route
-	49, // 12: drawbridge.admin.v1.GetRouteResponse.route:type_name -> drawbridge.admin.v1.Route
-	49, // 13: drawbridge.admin.v1.ListRoutesResponse.routes:type_name -> drawbridge.admin.v1.Route
-	47, // 14: drawbridge.admin.v1.DeleteRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 15: drawbridge.admin.v1.DeleteRouteResponse.change:type_name -> drawbridge.admin.v1.Change
-	50, // 16: drawbridge.admin.v1.PutUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
-	47, // 17: drawbridge.admin.v1.PutUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 18: drawbridge.admin.v1.PutUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
-	50, // 19: drawbridge.admin.v1.PutUpstreamResponse.upstream:type_name -> drawbridge.admin.v1.Upstream
-	50, // 20: drawbridge.admin.v1.GetUpstreamResponse.upstream:type_name -> drawbridge.admin.v1.Upstream
-	50, // 21: drawbridge.admin.v1.ListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.Upstream
-	47, // 22: drawbridge.admin.v1.DeleteUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 23: drawbridge.admin.v1.DeleteUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
-	51, // 24: drawbridge.admin.v1.PutCertificateRequest.certificate:type_name -> drawbridge.admin.v1.Certificate
-	47, // 25: drawbridge.admin.v1.PutCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 26: drawbridge.admin.v1.PutCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
-	51, // 27: drawbridge.admin.v1.PutCertificateResponse.certificate:type_name -> drawbridge.admin.v1.Certificate
-	51, // 28: drawbridge.admin.v1.GetCertificateResponse.certificate:type_name -> drawbridge.admin.v1.Certificate
-	51, // 29: drawbridge.admin.v1.ListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.Certificate
-	47, // 30: drawbridge.admin.v1.DeleteCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 31: drawbridge.admin.v1.DeleteCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
-	52, // 32: drawbridge.admin.v1.PutTrustBundleRequest.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
-	47, // 33: drawbridge.admin.v1.PutTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 34: drawbridge.admin.v1.PutTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
-	52, // 35: drawbridge.admin.v1.PutTrustBundleResponse.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
-	52, // 36: drawbridge.admin.v1.GetTrustBundleResponse.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
-	52, // 37: drawbridge.admin.v1.ListTrustBundlesResponse.trust_bundles:type_name -> drawbridge.admin.v1.TrustBundle
-	47, // 38: drawbridge.admin.v1.DeleteTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 39: drawbridge.admin.v1.DeleteTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
-	53, // 40: drawbridge.admin.v1.ApplyRequest.resources:type_name -> drawbridge.admin.v1.Resource
-	54, // 41: drawbridge.admin.v1.ApplyRequest.deletes:type_name -> drawbridge.admin.v1.ResourceRef
-	47, // 42: drawbridge.admin.v1.ApplyRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	48, // 43: drawbridge.admin.v1.ApplyResponse.change:type_name -> drawbridge.admin.v1.Change
-	53, // 44: drawbridge.admin.v1.GetConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
-	55, // 45: drawbridge.admin.v1.WatchConfigResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	53, // 46: drawbridge.admin.v1.WatchConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
-	0,  // 47: drawbridge.admin.v1.AdminService.PutListener:input_type -> drawbridge.admin.v1.PutListenerRequest
-	2,  // 48: drawbridge.admin.v1.AdminService.GetListener:input_type -> drawbridge.admin.v1.GetListenerRequest
-	4,  // 49: drawbridge.admin.v1.AdminService.ListListeners:input_type -> drawbridge.admin.v1.ListListenersRequest
-	6,  // 50: drawbridge.admin.v1.AdminService.DeleteListener:input_type -> drawbridge.admin.v1.DeleteListenerRequest
-	8,  // 51: drawbridge.admin.v1.AdminService.PutRoute:input_type -> drawbridge.admin.v1.PutRouteRequest
-	10, // 52: drawbridge.admin.v1.AdminService.GetRoute:input_type -> drawbridge.admin.v1.GetRouteRequest
-	12, // 53: drawbridge.admin.v1.AdminService.ListRoutes:input_type -> drawbridge.admin.v1.ListRoutesRequest
-	14, // 54: drawbridge.admin.v1.AdminService.DeleteRoute:input_type -> drawbridge.admin.v1.DeleteRouteRequest
-	16, // 55: drawbridge.admin.v1.AdminService.PutUpstream:input_type -> drawbridge.admin.v1.PutUpstreamRequest
-	18, // 56: drawbridge.admin.v1.AdminService.GetUpstream:input_type -> drawbridge.admin.v1.GetUpstreamRequest
-	20, // 57: drawbridge.admin.v1.AdminService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamsRequest
-	22, // 58: drawbridge.admin.v1.AdminService.DeleteUpstream:input_type -> drawbridge.admin.v1.DeleteUpstreamRequest
-	24, // 59: drawbridge.admin.v1.AdminService.PutCertificate:input_type -> drawbridge.admin.v1.PutCertificateRequest
-	26, // 60: drawbridge.admin.v1.AdminService.GetCertificate:input_type -> drawbridge.admin.v1.GetCertificateRequest
-	28, // 61: drawbridge.admin.v1.AdminService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesRequest
-	30, // 62: drawbridge.admin.v1.AdminService.DeleteCertificate:input_type -> drawbridge.admin.v1.DeleteCertificateRequest
-	32, // 63: drawbridge.admin.v1.AdminService.PutTrustBundle:input_type -> drawbridge.admin.v1.PutTrustBundleRequest
-	34, // 64: drawbridge.admin.v1.AdminService.GetTrustBundle:input_type -> drawbridge.admin.v1.GetTrustBundleRequest
-	36, // 65: drawbridge.admin.v1.AdminService.ListTrustBundles:input_type -> drawbridge.admin.v1.ListTrustBundlesRequest
-	38, // 66: drawbridge.admin.v1.AdminService.DeleteTrustBundle:input_type -> drawbridge.admin.v1.DeleteTrustBundleRequest
-	40, // 67: drawbridge.admin.v1.AdminService.Apply:input_type -> drawbridge.admin.v1.ApplyRequest
-	42, // 68: drawbridge.admin.v1.AdminService.GetConfig:input_type -> drawbridge.admin.v1.GetConfigRequest
-	44, // 69: drawbridge.admin.v1.AdminService.WatchConfig:input_type -> drawbridge.admin.v1.WatchConfigRequest
-	1,  // 70: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
-	3,  // 71: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.GetListenerResponse
-	5,  // 72: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
-	7,  // 73: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
-	9,  // 74: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
-	11, // 75: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.GetRouteResponse
-	13, // 76: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
-	15, // 77: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
-	17, // 78: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
-	19, // 79: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.GetUpstreamResponse
-	21, // 80: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
-	23, // 81: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
-	25, // 82: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
-	27, // 83: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.GetCertificateResponse
-	29, // 84: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
-	31, // 85: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
-	33, // 86: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
-	35, // 87: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.GetTrustBundleResponse
-	37, // 88: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
-	39, // 89: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
-	41, // 90: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
-	43, // 91: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
-	45, // 92: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
-	70, // [70:93] is the sub-list for method output_type
-	47, // [47:70] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	43, // 0: drawbridge.admin.v1.PutListenerRequest.listener:type_name -> drawbridge.admin.v1.Listener
+	44, // 1: drawbridge.admin.v1.PutListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 2: drawbridge.admin.v1.PutListenerResponse.change:type_name -> drawbridge.admin.v1.Change
+	43, // 3: drawbridge.admin.v1.PutListenerResponse.listener:type_name -> drawbridge.admin.v1.Listener
+	43, // 4: drawbridge.admin.v1.ListListenersResponse.listeners:type_name -> drawbridge.admin.v1.Listener
+	44, // 5: drawbridge.admin.v1.DeleteListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 6: drawbridge.admin.v1.DeleteListenerResponse.change:type_name -> drawbridge.admin.v1.Change
+	46, // 7: drawbridge.admin.v1.PutRouteRequest.route:type_name -> drawbridge.admin.v1.Route
+	44, // 8: drawbridge.admin.v1.PutRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 9: drawbridge.admin.v1.PutRouteResponse.change:type_name -> drawbridge.admin.v1.Change
+	46, // 10: drawbridge.admin.v1.PutRouteResponse.route:type_name -> drawbridge.admin.v1.Route
+	46, // 11: drawbridge.admin.v1.ListRoutesResponse.routes:type_name -> drawbridge.admin.v1.Route
+	44, // 12: drawbridge.admin.v1.DeleteRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 13: drawbridge.admin.v1.DeleteRouteResponse.change:type_name -> drawbridge.admin.v1.Change
+	47, // 14: drawbridge.admin.v1.PutUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
+	44, // 15: drawbridge.admin.v1.PutUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 16: drawbridge.admin.v1.PutUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
+	47, // 17: drawbridge.admin.v1.PutUpstreamResponse.upstream:type_name -> drawbridge.admin.v1.Upstream
+	47, // 18: drawbridge.admin.v1.ListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.Upstream
+	44, // 19: drawbridge.admin.v1.DeleteUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 20: drawbridge.admin.v1.DeleteUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
+	48, // 21: drawbridge.admin.v1.PutCertificateRequest.certificate:type_name -> drawbridge.admin.v1.Certificate
+	44, // 22: drawbridge.admin.v1.PutCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 23: drawbridge.admin.v1.PutCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
+	48, // 24: drawbridge.admin.v1.PutCertificateResponse.certificate:type_name -> drawbridge.admin.v1.Certificate
+	48, // 25: drawbridge.admin.v1.ListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.Certificate
+	44, // 26: drawbridge.admin.v1.DeleteCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 27: drawbridge.admin.v1.DeleteCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
+	49, // 28: drawbridge.admin.v1.PutTrustBundleRequest.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	44, // 29: drawbridge.admin.v1.PutTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 30: drawbridge.admin.v1.PutTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
+	49, // 31: drawbridge.admin.v1.PutTrustBundleResponse.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	49, // 32: drawbridge.admin.v1.ListTrustBundlesResponse.trust_bundles:type_name -> drawbridge.admin.v1.TrustBundle
+	44, // 33: drawbridge.admin.v1.DeleteTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 34: drawbridge.admin.v1.DeleteTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
+	50, // 35: drawbridge.admin.v1.ApplyRequest.resources:type_name -> drawbridge.admin.v1.Resource
+	37, // 36: drawbridge.admin.v1.ApplyRequest.deletes:type_name -> drawbridge.admin.v1.ResourceDelete
+	38, // 37: drawbridge.admin.v1.ApplyRequest.prune:type_name -> drawbridge.admin.v1.Prune
+	44, // 38: drawbridge.admin.v1.ApplyRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	45, // 39: drawbridge.admin.v1.ApplyResponse.change:type_name -> drawbridge.admin.v1.Change
+	51, // 40: drawbridge.admin.v1.ResourceDelete.kind:type_name -> drawbridge.admin.v1.Kind
+	51, // 41: drawbridge.admin.v1.Prune.kinds:type_name -> drawbridge.admin.v1.Kind
+	50, // 42: drawbridge.admin.v1.GetConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
+	52, // 43: drawbridge.admin.v1.WatchConfigResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	50, // 44: drawbridge.admin.v1.WatchConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
+	0,  // 45: drawbridge.admin.v1.AdminService.PutListener:input_type -> drawbridge.admin.v1.PutListenerRequest
+	2,  // 46: drawbridge.admin.v1.AdminService.GetListener:input_type -> drawbridge.admin.v1.GetListenerRequest
+	3,  // 47: drawbridge.admin.v1.AdminService.ListListeners:input_type -> drawbridge.admin.v1.ListListenersRequest
+	5,  // 48: drawbridge.admin.v1.AdminService.DeleteListener:input_type -> drawbridge.admin.v1.DeleteListenerRequest
+	7,  // 49: drawbridge.admin.v1.AdminService.PutRoute:input_type -> drawbridge.admin.v1.PutRouteRequest
+	9,  // 50: drawbridge.admin.v1.AdminService.GetRoute:input_type -> drawbridge.admin.v1.GetRouteRequest
+	10, // 51: drawbridge.admin.v1.AdminService.ListRoutes:input_type -> drawbridge.admin.v1.ListRoutesRequest
+	12, // 52: drawbridge.admin.v1.AdminService.DeleteRoute:input_type -> drawbridge.admin.v1.DeleteRouteRequest
+	14, // 53: drawbridge.admin.v1.AdminService.PutUpstream:input_type -> drawbridge.admin.v1.PutUpstreamRequest
+	16, // 54: drawbridge.admin.v1.AdminService.GetUpstream:input_type -> drawbridge.admin.v1.GetUpstreamRequest
+	17, // 55: drawbridge.admin.v1.AdminService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamsRequest
+	19, // 56: drawbridge.admin.v1.AdminService.DeleteUpstream:input_type -> drawbridge.admin.v1.DeleteUpstreamRequest
+	21, // 57: drawbridge.admin.v1.AdminService.PutCertificate:input_type -> drawbridge.admin.v1.PutCertificateRequest
+	23, // 58: drawbridge.admin.v1.AdminService.GetCertificate:input_type -> drawbridge.admin.v1.GetCertificateRequest
+	24, // 59: drawbridge.admin.v1.AdminService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesRequest
+	26, // 60: drawbridge.admin.v1.AdminService.DeleteCertificate:input_type -> drawbridge.admin.v1.DeleteCertificateRequest
+	28, // 61: drawbridge.admin.v1.AdminService.PutTrustBundle:input_type -> drawbridge.admin.v1.PutTrustBundleRequest
+	30, // 62: drawbridge.admin.v1.AdminService.GetTrustBundle:input_type -> drawbridge.admin.v1.GetTrustBundleRequest
+	31, // 63: drawbridge.admin.v1.AdminService.ListTrustBundles:input_type -> drawbridge.admin.v1.ListTrustBundlesRequest
+	33, // 64: drawbridge.admin.v1.AdminService.DeleteTrustBundle:input_type -> drawbridge.admin.v1.DeleteTrustBundleRequest
+	35, // 65: drawbridge.admin.v1.AdminService.Apply:input_type -> drawbridge.admin.v1.ApplyRequest
+	39, // 66: drawbridge.admin.v1.AdminService.GetConfig:input_type -> drawbridge.admin.v1.GetConfigRequest
+	41, // 67: drawbridge.admin.v1.AdminService.WatchConfig:input_type -> drawbridge.admin.v1.WatchConfigRequest
+	1,  // 68: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
+	43, // 69: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
+	4,  // 70: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
+	6,  // 71: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
+	8,  // 72: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
+	46, // 73: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
+	11, // 74: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
+	13, // 75: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
+	15, // 76: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
+	47, // 77: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
+	18, // 78: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
+	20, // 79: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
+	22, // 80: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
+	48, // 81: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
+	25, // 82: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
+	27, // 83: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
+	29, // 84: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
+	49, // 85: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
+	32, // 86: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
+	34, // 87: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
+	36, // 88: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
+	40, // 89: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
+	42, // 90: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
+	68, // [68:91] is the sub-list for method output_type
+	45, // [45:68] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_admin_service_proto_init() }
@@ -2812,14 +2861,14 @@ func file_drawbridge_admin_v1_admin_service_proto_init() {
 	file_drawbridge_admin_v1_route_proto_init()
 	file_drawbridge_admin_v1_trust_bundle_proto_init()
 	file_drawbridge_admin_v1_upstream_proto_init()
-	file_drawbridge_admin_v1_admin_service_proto_msgTypes[40].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_admin_service_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_admin_service_proto_rawDesc), len(file_drawbridge_admin_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

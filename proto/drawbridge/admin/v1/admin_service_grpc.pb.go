@@ -56,7 +56,7 @@ type AdminServiceClient interface {
 	// Creates or replaces a listener.
 	PutListener(ctx context.Context, in *PutListenerRequest, opts ...grpc.CallOption) (*PutListenerResponse, error)
 	// Reads a listener; NOT_FOUND if there is none of that name.
-	GetListener(ctx context.Context, in *GetListenerRequest, opts ...grpc.CallOption) (*GetListenerResponse, error)
+	GetListener(ctx context.Context, in *GetListenerRequest, opts ...grpc.CallOption) (*Listener, error)
 	// Reads listeners in the order of their names, a page at a time.
 	ListListeners(ctx context.Context, in *ListListenersRequest, opts ...grpc.CallOption) (*ListListenersResponse, error)
 	// Deletes a listener. FAILED_PRECONDITION if something still refers to it.
@@ -64,7 +64,7 @@ type AdminServiceClient interface {
 	// Creates or replaces a route.
 	PutRoute(ctx context.Context, in *PutRouteRequest, opts ...grpc.CallOption) (*PutRouteResponse, error)
 	// Reads a route; NOT_FOUND if there is none of that name.
-	GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*GetRouteResponse, error)
+	GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*Route, error)
 	// Reads routes in the order of their names, a page at a time.
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
 	// Deletes a route. FAILED_PRECONDITION if something still refers to it.
@@ -72,7 +72,7 @@ type AdminServiceClient interface {
 	// Creates or replaces an upstream.
 	PutUpstream(ctx context.Context, in *PutUpstreamRequest, opts ...grpc.CallOption) (*PutUpstreamResponse, error)
 	// Reads an upstream; NOT_FOUND if there is none of that name.
-	GetUpstream(ctx context.Context, in *GetUpstreamRequest, opts ...grpc.CallOption) (*GetUpstreamResponse, error)
+	GetUpstream(ctx context.Context, in *GetUpstreamRequest, opts ...grpc.CallOption) (*Upstream, error)
 	// Reads upstreams in the order of their names, a page at a time.
 	ListUpstreams(ctx context.Context, in *ListUpstreamsRequest, opts ...grpc.CallOption) (*ListUpstreamsResponse, error)
 	// Deletes an upstream. FAILED_PRECONDITION if something still refers to it.
@@ -80,7 +80,7 @@ type AdminServiceClient interface {
 	// Creates or replaces a certificate.
 	PutCertificate(ctx context.Context, in *PutCertificateRequest, opts ...grpc.CallOption) (*PutCertificateResponse, error)
 	// Reads a certificate; NOT_FOUND if there is none of that name.
-	GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*GetCertificateResponse, error)
+	GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*Certificate, error)
 	// Reads certificates in the order of their names, a page at a time.
 	ListCertificates(ctx context.Context, in *ListCertificatesRequest, opts ...grpc.CallOption) (*ListCertificatesResponse, error)
 	// Deletes a certificate. FAILED_PRECONDITION if something still refers to it.
@@ -88,7 +88,7 @@ type AdminServiceClient interface {
 	// Creates or replaces a trust bundle.
 	PutTrustBundle(ctx context.Context, in *PutTrustBundleRequest, opts ...grpc.CallOption) (*PutTrustBundleResponse, error)
 	// Reads a trust bundle; NOT_FOUND if there is none of that name.
-	GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*GetTrustBundleResponse, error)
+	GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*TrustBundle, error)
 	// Reads trust bundles in the order of their names, a page at a time.
 	ListTrustBundles(ctx context.Context, in *ListTrustBundlesRequest, opts ...grpc.CallOption) (*ListTrustBundlesResponse, error)
 	// Deletes a trust bundle. FAILED_PRECONDITION if something still refers to it.
@@ -96,10 +96,12 @@ type AdminServiceClient interface {
 	// Puts and deletes any number of resources in one revision: all or nothing.
 	// Their order does not matter.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
-	// Reads everything of one revision. Private keys are left out.
+	// Reads everything of one revision, a page at a time. Private keys are left out.
 	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
-	// Streams the present revision whole, then each change. Private keys are
-	// left out. A client that reads too slowly is ended with RESOURCE_EXHAUSTED.
+	// Streams the present state in parts, then a message with synced, then each
+	// change. Private keys are left out. A client may have 64 streams, and one that
+	// reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch again from
+	// where it left off.
 	WatchConfig(ctx context.Context, in *WatchConfigRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchConfigResponse], error)
 }
 
@@ -121,9 +123,9 @@ func (c *adminServiceClient) PutListener(ctx context.Context, in *PutListenerReq
 	return out, nil
 }
 
-func (c *adminServiceClient) GetListener(ctx context.Context, in *GetListenerRequest, opts ...grpc.CallOption) (*GetListenerResponse, error) {
+func (c *adminServiceClient) GetListener(ctx context.Context, in *GetListenerRequest, opts ...grpc.CallOption) (*Listener, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetListenerResponse)
+	out := new(Listener)
 	err := c.cc.Invoke(ctx, AdminService_GetListener_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -161,9 +163,9 @@ func (c *adminServiceClient) PutRoute(ctx context.Context, in *PutRouteRequest, 
 	return out, nil
 }
 
-func (c *adminServiceClient) GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*GetRouteResponse, error) {
+func (c *adminServiceClient) GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*Route, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetRouteResponse)
+	out := new(Route)
 	err := c.cc.Invoke(ctx, AdminService_GetRoute_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -201,9 +203,9 @@ func (c *adminServiceClient) PutUpstream(ctx context.Context, in *PutUpstreamReq
 	return out, nil
 }
 
-func (c *adminServiceClient) GetUpstream(ctx context.Context, in *GetUpstreamRequest, opts ...grpc.CallOption) (*GetUpstreamResponse, error) {
+func (c *adminServiceClient) GetUpstream(ctx context.Context, in *GetUpstreamRequest, opts ...grpc.CallOption) (*Upstream, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetUpstreamResponse)
+	out := new(Upstream)
 	err := c.cc.Invoke(ctx, AdminService_GetUpstream_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -241,9 +243,9 @@ func (c *adminServiceClient) PutCertificate(ctx context.Context, in *PutCertific
 	return out, nil
 }
 
-func (c *adminServiceClient) GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*GetCertificateResponse, error) {
+func (c *adminServiceClient) GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*Certificate, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetCertificateResponse)
+	out := new(Certificate)
 	err := c.cc.Invoke(ctx, AdminService_GetCertificate_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -281,9 +283,9 @@ func (c *adminServiceClient) PutTrustBundle(ctx context.Context, in *PutTrustBun
 	return out, nil
 }
 
-func (c *adminServiceClient) GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*GetTrustBundleResponse, error) {
+func (c *adminServiceClient) GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*TrustBundle, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetTrustBundleResponse)
+	out := new(TrustBundle)
 	err := c.cc.Invoke(ctx, AdminService_GetTrustBundle_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -362,7 +364,7 @@ type AdminServiceServer interface {
 	// Creates or replaces a listener.
 	PutListener(context.Context, *PutListenerRequest) (*PutListenerResponse, error)
 	// Reads a listener; NOT_FOUND if there is none of that name.
-	GetListener(context.Context, *GetListenerRequest) (*GetListenerResponse, error)
+	GetListener(context.Context, *GetListenerRequest) (*Listener, error)
 	// Reads listeners in the order of their names, a page at a time.
 	ListListeners(context.Context, *ListListenersRequest) (*ListListenersResponse, error)
 	// Deletes a listener. FAILED_PRECONDITION if something still refers to it.
@@ -370,7 +372,7 @@ type AdminServiceServer interface {
 	// Creates or replaces a route.
 	PutRoute(context.Context, *PutRouteRequest) (*PutRouteResponse, error)
 	// Reads a route; NOT_FOUND if there is none of that name.
-	GetRoute(context.Context, *GetRouteRequest) (*GetRouteResponse, error)
+	GetRoute(context.Context, *GetRouteRequest) (*Route, error)
 	// Reads routes in the order of their names, a page at a time.
 	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
 	// Deletes a route. FAILED_PRECONDITION if something still refers to it.
@@ -378,7 +380,7 @@ type AdminServiceServer interface {
 	// Creates or replaces an upstream.
 	PutUpstream(context.Context, *PutUpstreamRequest) (*PutUpstreamResponse, error)
 	// Reads an upstream; NOT_FOUND if there is none of that name.
-	GetUpstream(context.Context, *GetUpstreamRequest) (*GetUpstreamResponse, error)
+	GetUpstream(context.Context, *GetUpstreamRequest) (*Upstream, error)
 	// Reads upstreams in the order of their names, a page at a time.
 	ListUpstreams(context.Context, *ListUpstreamsRequest) (*ListUpstreamsResponse, error)
 	// Deletes an upstream. FAILED_PRECONDITION if something still refers to it.
@@ -386,7 +388,7 @@ type AdminServiceServer interface {
 	// Creates or replaces a certificate.
 	PutCertificate(context.Context, *PutCertificateRequest) (*PutCertificateResponse, error)
 	// Reads a certificate; NOT_FOUND if there is none of that name.
-	GetCertificate(context.Context, *GetCertificateRequest) (*GetCertificateResponse, error)
+	GetCertificate(context.Context, *GetCertificateRequest) (*Certificate, error)
 	// Reads certificates in the order of their names, a page at a time.
 	ListCertificates(context.Context, *ListCertificatesRequest) (*ListCertificatesResponse, error)
 	// Deletes a certificate. FAILED_PRECONDITION if something still refers to it.
@@ -394,7 +396,7 @@ type AdminServiceServer interface {
 	// Creates or replaces a trust bundle.
 	PutTrustBundle(context.Context, *PutTrustBundleRequest) (*PutTrustBundleResponse, error)
 	// Reads a trust bundle; NOT_FOUND if there is none of that name.
-	GetTrustBundle(context.Context, *GetTrustBundleRequest) (*GetTrustBundleResponse, error)
+	GetTrustBundle(context.Context, *GetTrustBundleRequest) (*TrustBundle, error)
 	// Reads trust bundles in the order of their names, a page at a time.
 	ListTrustBundles(context.Context, *ListTrustBundlesRequest) (*ListTrustBundlesResponse, error)
 	// Deletes a trust bundle. FAILED_PRECONDITION if something still refers to it.
@@ -402,10 +404,12 @@ type AdminServiceServer interface {
 	// Puts and deletes any number of resources in one revision: all or nothing.
 	// Their order does not matter.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
-	// Reads everything of one revision. Private keys are left out.
+	// Reads everything of one revision, a page at a time. Private keys are left out.
 	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
-	// Streams the present revision whole, then each change. Private keys are
-	// left out. A client that reads too slowly is ended with RESOURCE_EXHAUSTED.
+	// Streams the present state in parts, then a message with synced, then each
+	// change. Private keys are left out. A client may have 64 streams, and one that
+	// reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch again from
+	// where it left off.
 	WatchConfig(*WatchConfigRequest, grpc.ServerStreamingServer[WatchConfigResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
@@ -420,7 +424,7 @@ type UnimplementedAdminServiceServer struct{}
 func (UnimplementedAdminServiceServer) PutListener(context.Context, *PutListenerRequest) (*PutListenerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutListener not implemented")
 }
-func (UnimplementedAdminServiceServer) GetListener(context.Context, *GetListenerRequest) (*GetListenerResponse, error) {
+func (UnimplementedAdminServiceServer) GetListener(context.Context, *GetListenerRequest) (*Listener, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetListener not implemented")
 }
 func (UnimplementedAdminServiceServer) ListListeners(context.Context, *ListListenersRequest) (*ListListenersResponse, error) {
@@ -432,7 +436,7 @@ func (UnimplementedAdminServiceServer) DeleteListener(context.Context, *DeleteLi
 func (UnimplementedAdminServiceServer) PutRoute(context.Context, *PutRouteRequest) (*PutRouteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutRoute not implemented")
 }
-func (UnimplementedAdminServiceServer) GetRoute(context.Context, *GetRouteRequest) (*GetRouteResponse, error) {
+func (UnimplementedAdminServiceServer) GetRoute(context.Context, *GetRouteRequest) (*Route, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRoute not implemented")
 }
 func (UnimplementedAdminServiceServer) ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error) {
@@ -444,7 +448,7 @@ func (UnimplementedAdminServiceServer) DeleteRoute(context.Context, *DeleteRoute
 func (UnimplementedAdminServiceServer) PutUpstream(context.Context, *PutUpstreamRequest) (*PutUpstreamResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutUpstream not implemented")
 }
-func (UnimplementedAdminServiceServer) GetUpstream(context.Context, *GetUpstreamRequest) (*GetUpstreamResponse, error) {
+func (UnimplementedAdminServiceServer) GetUpstream(context.Context, *GetUpstreamRequest) (*Upstream, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetUpstream not implemented")
 }
 func (UnimplementedAdminServiceServer) ListUpstreams(context.Context, *ListUpstreamsRequest) (*ListUpstreamsResponse, error) {
@@ -456,7 +460,7 @@ func (UnimplementedAdminServiceServer) DeleteUpstream(context.Context, *DeleteUp
 func (UnimplementedAdminServiceServer) PutCertificate(context.Context, *PutCertificateRequest) (*PutCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutCertificate not implemented")
 }
-func (UnimplementedAdminServiceServer) GetCertificate(context.Context, *GetCertificateRequest) (*GetCertificateResponse, error) {
+func (UnimplementedAdminServiceServer) GetCertificate(context.Context, *GetCertificateRequest) (*Certificate, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCertificate not implemented")
 }
 func (UnimplementedAdminServiceServer) ListCertificates(context.Context, *ListCertificatesRequest) (*ListCertificatesResponse, error) {
@@ -468,7 +472,7 @@ func (UnimplementedAdminServiceServer) DeleteCertificate(context.Context, *Delet
 func (UnimplementedAdminServiceServer) PutTrustBundle(context.Context, *PutTrustBundleRequest) (*PutTrustBundleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutTrustBundle not implemented")
 }
-func (UnimplementedAdminServiceServer) GetTrustBundle(context.Context, *GetTrustBundleRequest) (*GetTrustBundleResponse, error) {
+func (UnimplementedAdminServiceServer) GetTrustBundle(context.Context, *GetTrustBundleRequest) (*TrustBundle, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTrustBundle not implemented")
 }
 func (UnimplementedAdminServiceServer) ListTrustBundles(context.Context, *ListTrustBundlesRequest) (*ListTrustBundlesResponse, error) {

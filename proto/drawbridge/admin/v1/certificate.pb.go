@@ -380,18 +380,18 @@ const file_drawbridge_admin_v1_certificate_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06source\"~\n" +
+	"\x06source\"\x88\x01\n" +
 	"\x0eCertificatePem\x12+\n" +
-	"\x11certificate_chain\x18\x01 \x01(\tR\x10certificateChain\x12\x1f\n" +
-	"\vprivate_key\x18\x02 \x01(\tR\n" +
-	"privateKey\x12\x1e\n" +
+	"\x11certificate_chain\x18\x01 \x01(\tR\x10certificateChain\x12$\n" +
+	"\vprivate_key\x18\x02 \x01(\tB\x03\x80\x01\x01R\n" +
+	"privateKey\x12#\n" +
 	"\n" +
-	"passphrase\x18\x03 \x01(\tR\n" +
-	"passphrase\"G\n" +
-	"\x11CertificatePkcs12\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1e\n" +
+	"passphrase\x18\x03 \x01(\tB\x03\x80\x01\x01R\n" +
+	"passphrase\"Q\n" +
+	"\x11CertificatePkcs12\x12\x17\n" +
+	"\x04data\x18\x01 \x01(\fB\x03\x80\x01\x01R\x04data\x12#\n" +
 	"\n" +
-	"passphrase\x18\x02 \x01(\tR\n" +
+	"passphrase\x18\x02 \x01(\tB\x03\x80\x01\x01R\n" +
 	"passphrase\"\x90\x01\n" +
 	"\x10CertificateFiles\x12)\n" +
 	"\x10certificate_path\x18\x01 \x01(\tR\x0fcertificatePath\x12(\n" +

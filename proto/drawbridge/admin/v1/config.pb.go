@@ -200,6 +200,87 @@ func (ChangeAction) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
+// What a warning is about. Words are added; a client must expect others.
+type WarningCode int32
+
+const (
+	// Not used.
+	WarningCode_WARNING_CODE_UNSPECIFIED WarningCode = 0
+	// A certificate or revocation list is odd; finding tells in what.
+	WarningCode_WARNING_CODE_CERTIFICATE WarningCode = 1
+	// Verification of an upstream's certificate is off, or only reported.
+	WarningCode_WARNING_CODE_VERIFICATION WarningCode = 2
+	// A version of TLS is allowed that is deprecated.
+	WarningCode_WARNING_CODE_DEPRECATED_TLS WarningCode = 3
+	// The cipher suites are not quite what was asked for.
+	WarningCode_WARNING_CODE_CIPHER_SUITES WarningCode = 4
+	// A name is verified but not sent as SNI.
+	WarningCode_WARNING_CODE_SERVER_NAME WarningCode = 5
+	// A client certificate leads to none of the CAs that its upstream is verified by.
+	WarningCode_WARNING_CODE_CLIENT_CERTIFICATE WarningCode = 6
+	// A setting has no effect here, or not the usual one.
+	WarningCode_WARNING_CODE_NO_EFFECT WarningCode = 7
+	// Clients are trusted to say themselves who they are.
+	WarningCode_WARNING_CODE_TRUSTS_EVERYBODY WarningCode = 8
+	// There are more warnings than are listed.
+	WarningCode_WARNING_CODE_MORE WarningCode = 9
+)
+
+// Enum value maps for WarningCode.
+var (
+	WarningCode_name = map[int32]string{
+		0: "WARNING_CODE_UNSPECIFIED",
+		1: "WARNING_CODE_CERTIFICATE",
+		2: "WARNING_CODE_VERIFICATION",
+		3: "WARNING_CODE_DEPRECATED_TLS",
+		4: "WARNING_CODE_CIPHER_SUITES",
+		5: "WARNING_CODE_SERVER_NAME",
+		6: "WARNING_CODE_CLIENT_CERTIFICATE",
+		7: "WARNING_CODE_NO_EFFECT",
+		8: "WARNING_CODE_TRUSTS_EVERYBODY",
+		9: "WARNING_CODE_MORE",
+	}
+	WarningCode_value = map[string]int32{
+		"WARNING_CODE_UNSPECIFIED":        0,
+		"WARNING_CODE_CERTIFICATE":        1,
+		"WARNING_CODE_VERIFICATION":       2,
+		"WARNING_CODE_DEPRECATED_TLS":     3,
+		"WARNING_CODE_CIPHER_SUITES":      4,
+		"WARNING_CODE_SERVER_NAME":        5,
+		"WARNING_CODE_CLIENT_CERTIFICATE": 6,
+		"WARNING_CODE_NO_EFFECT":          7,
+		"WARNING_CODE_TRUSTS_EVERYBODY":   8,
+		"WARNING_CODE_MORE":               9,
+	}
+)
+
+func (x WarningCode) Enum() *WarningCode {
+	p := new(WarningCode)
+	*p = x
+	return p
+}
+
+func (x WarningCode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WarningCode) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_config_proto_enumTypes[3].Descriptor()
+}
+
+func (WarningCode) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[3]
+}
+
+func (x WarningCode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WarningCode.Descriptor instead.
+func (WarningCode) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
+}
+
 // A resource of any kind.
 type Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -404,7 +485,10 @@ type WriteOptions struct {
 	// Refuse the write (FAILED_PRECONDITION, with the answers as details) unless
 	// the endpoints of every upstream it affects shake hands with the new
 	// settings. Endpoints that are draining are left out.
-	RequireProbe  RequireProbe `protobuf:"varint,3,opt,name=require_probe,json=requireProbe,proto3,enum=drawbridge.admin.v1.RequireProbe" json:"require_probe,omitempty"`
+	RequireProbe RequireProbe `protobuf:"varint,3,opt,name=require_probe,json=requireProbe,proto3,enum=drawbridge.admin.v1.RequireProbe" json:"require_probe,omitempty"`
+	// Refuse the write (ALREADY_EXISTS) if it would replace a resource by a different
+	// one.
+	CreateOnly    bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +542,13 @@ func (x *WriteOptions) GetRequireProbe() RequireProbe {
 		return x.RequireProbe
 	}
 	return RequireProbe_REQUIRE_PROBE_UNSPECIFIED
+}
+
+func (x *WriteOptions) GetCreateOnly() bool {
+	if x != nil {
+		return x.CreateOnly
+	}
+	return false
 }
 
 // One resource's part in a change.
@@ -531,8 +622,10 @@ type Warning struct {
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
 	// What it is.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// The same as a word for programs, where it is about a certificate.
-	Finding       CertificateFinding `protobuf:"varint,3,opt,name=finding,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"finding,omitempty"`
+	// What it is, for programs, where it is about a certificate.
+	Finding CertificateFinding `protobuf:"varint,3,opt,name=finding,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"finding,omitempty"`
+	// What it is about, for programs.
+	Code          WarningCode `protobuf:"varint,4,opt,name=code,proto3,enum=drawbridge.admin.v1.WarningCode" json:"code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +679,13 @@ func (x *Warning) GetFinding() CertificateFinding {
 		return x.Finding
 	}
 	return CertificateFinding_CERTIFICATE_FINDING_UNSPECIFIED
+}
+
+func (x *Warning) GetCode() WarningCode {
+	if x != nil {
+		return x.Code
+	}
+	return WarningCode_WARNING_CODE_UNSPECIFIED
 }
 
 // What a write did. An answer with a change means that it is durable and live
@@ -668,19 +768,22 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x04kind\"P\n" +
 	"\vResourceRef\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x89\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xaa\x01\n" +
 	"\fWriteOptions\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x18\n" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12F\n" +
-	"\rrequire_probe\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.RequireProbeR\frequireProbe\"\x8e\x01\n" +
+	"\rrequire_probe\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.RequireProbeR\frequireProbe\x12\x1f\n" +
+	"\vcreate_only\x18\x04 \x01(\bR\n" +
+	"createOnly\"\x8e\x01\n" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
-	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\"|\n" +
+	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\"\xb2\x01\n" +
 	"\aWarning\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
-	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\"\x9d\x01\n" +
+	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\x124\n" +
+	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\x9d\x01\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
@@ -702,7 +805,18 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xc2\x02\n" +
+	"\vWarningCode\x12\x1c\n" +
+	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
+	"\x19WARNING_CODE_VERIFICATION\x10\x02\x12\x1f\n" +
+	"\x1bWARNING_CODE_DEPRECATED_TLS\x10\x03\x12\x1e\n" +
+	"\x1aWARNING_CODE_CIPHER_SUITES\x10\x04\x12\x1c\n" +
+	"\x18WARNING_CODE_SERVER_NAME\x10\x05\x12#\n" +
+	"\x1fWARNING_CODE_CLIENT_CERTIFICATE\x10\x06\x12\x1a\n" +
+	"\x16WARNING_CODE_NO_EFFECT\x10\a\x12!\n" +
+	"\x1dWARNING_CODE_TRUSTS_EVERYBODY\x10\b\x12\x15\n" +
+	"\x11WARNING_CODE_MORE\x10\tBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once
@@ -716,43 +830,45 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_config_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(Kind)(0),               // 0: drawbridge.admin.v1.Kind
 	(RequireProbe)(0),       // 1: drawbridge.admin.v1.RequireProbe
 	(ChangeAction)(0),       // 2: drawbridge.admin.v1.ChangeAction
-	(*Resource)(nil),        // 3: drawbridge.admin.v1.Resource
-	(*ResourceRef)(nil),     // 4: drawbridge.admin.v1.ResourceRef
-	(*WriteOptions)(nil),    // 5: drawbridge.admin.v1.WriteOptions
-	(*ResourceChange)(nil),  // 6: drawbridge.admin.v1.ResourceChange
-	(*Warning)(nil),         // 7: drawbridge.admin.v1.Warning
-	(*Change)(nil),          // 8: drawbridge.admin.v1.Change
-	(*Listener)(nil),        // 9: drawbridge.admin.v1.Listener
-	(*Route)(nil),           // 10: drawbridge.admin.v1.Route
-	(*Upstream)(nil),        // 11: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),     // 12: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),     // 13: drawbridge.admin.v1.TrustBundle
-	(CertificateFinding)(0), // 14: drawbridge.admin.v1.CertificateFinding
+	(WarningCode)(0),        // 3: drawbridge.admin.v1.WarningCode
+	(*Resource)(nil),        // 4: drawbridge.admin.v1.Resource
+	(*ResourceRef)(nil),     // 5: drawbridge.admin.v1.ResourceRef
+	(*WriteOptions)(nil),    // 6: drawbridge.admin.v1.WriteOptions
+	(*ResourceChange)(nil),  // 7: drawbridge.admin.v1.ResourceChange
+	(*Warning)(nil),         // 8: drawbridge.admin.v1.Warning
+	(*Change)(nil),          // 9: drawbridge.admin.v1.Change
+	(*Listener)(nil),        // 10: drawbridge.admin.v1.Listener
+	(*Route)(nil),           // 11: drawbridge.admin.v1.Route
+	(*Upstream)(nil),        // 12: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),     // 13: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),     // 14: drawbridge.admin.v1.TrustBundle
+	(CertificateFinding)(0), // 15: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	9,  // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	10, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	11, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	12, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	13, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	10, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	11, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	12, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	13, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	14, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
 	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
 	0,  // 7: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
 	2,  // 8: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	14, // 9: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
-	6,  // 10: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	7,  // 11: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	15, // 9: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	3,  // 10: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
+	7,  // 11: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	8,  // 12: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -778,7 +894,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,

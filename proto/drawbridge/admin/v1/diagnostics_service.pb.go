@@ -75,6 +75,67 @@ func (ProbeOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What happens to a request or connection.
+type ExplainedAction int32
+
+const (
+	// Not used.
+	ExplainedAction_EXPLAINED_ACTION_UNSPECIFIED ExplainedAction = 0
+	// It is sent to an upstream.
+	ExplainedAction_EXPLAINED_ACTION_FORWARD ExplainedAction = 1
+	// It is answered with a redirect.
+	ExplainedAction_EXPLAINED_ACTION_REDIRECT ExplainedAction = 2
+	// It is answered with a fixed response.
+	ExplainedAction_EXPLAINED_ACTION_RESPOND ExplainedAction = 3
+	// It is refused.
+	ExplainedAction_EXPLAINED_ACTION_REFUSE ExplainedAction = 4
+)
+
+// Enum value maps for ExplainedAction.
+var (
+	ExplainedAction_name = map[int32]string{
+		0: "EXPLAINED_ACTION_UNSPECIFIED",
+		1: "EXPLAINED_ACTION_FORWARD",
+		2: "EXPLAINED_ACTION_REDIRECT",
+		3: "EXPLAINED_ACTION_RESPOND",
+		4: "EXPLAINED_ACTION_REFUSE",
+	}
+	ExplainedAction_value = map[string]int32{
+		"EXPLAINED_ACTION_UNSPECIFIED": 0,
+		"EXPLAINED_ACTION_FORWARD":     1,
+		"EXPLAINED_ACTION_REDIRECT":    2,
+		"EXPLAINED_ACTION_RESPOND":     3,
+		"EXPLAINED_ACTION_REFUSE":      4,
+	}
+)
+
+func (x ExplainedAction) Enum() *ExplainedAction {
+	p := new(ExplainedAction)
+	*p = x
+	return p
+}
+
+func (x ExplainedAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExplainedAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes[1].Descriptor()
+}
+
+func (ExplainedAction) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes[1]
+}
+
+func (x ExplainedAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExplainedAction.Descriptor instead.
+func (ExplainedAction) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{1}
+}
+
 // Asks for a probe.
 type ProbeUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -239,7 +300,7 @@ type ProbeResult struct {
 	// One sentence that names the facts.
 	Explanation string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	// Which field to set to what, if that would help.
-	Suggestion string `protobuf:"bytes,5,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
+	Suggestion *Suggestion `protobuf:"bytes,5,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
 	// The chain as the endpoint presented it, the leaf first; at most 20.
 	Chain []*CertificateInfo `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"`
 	// The TLS version negotiated.
@@ -331,11 +392,11 @@ func (x *ProbeResult) GetExplanation() string {
 	return ""
 }
 
-func (x *ProbeResult) GetSuggestion() string {
+func (x *ProbeResult) GetSuggestion() *Suggestion {
 	if x != nil {
 		return x.Suggestion
 	}
-	return ""
+	return nil
 }
 
 func (x *ProbeResult) GetChain() []*CertificateInfo {
@@ -436,6 +497,71 @@ func (x *ProbeResult) GetRemoteAddress() string {
 	return ""
 }
 
+// A change that would help.
+type Suggestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the field within the upstream, such as "tls.verify_name". Empty where
+	// the change is none of the upstream's.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// The value to set it to. Empty where only text can tell.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The same in a sentence.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Suggestion) Reset() {
+	*x = Suggestion{}
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Suggestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Suggestion) ProtoMessage() {}
+
+func (x *Suggestion) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Suggestion.ProtoReflect.Descriptor instead.
+func (*Suggestion) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Suggestion) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Suggestion) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Suggestion) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // How long the steps of a probe took.
 type ProbeTimings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -451,7 +577,7 @@ type ProbeTimings struct {
 
 func (x *ProbeTimings) Reset() {
 	*x = ProbeTimings{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +589,7 @@ func (x *ProbeTimings) String() string {
 func (*ProbeTimings) ProtoMessage() {}
 
 func (x *ProbeTimings) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +602,7 @@ func (x *ProbeTimings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeTimings.ProtoReflect.Descriptor instead.
 func (*ProbeTimings) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ProbeTimings) GetDns() *durationpb.Duration {
@@ -515,7 +641,7 @@ type ProbeAttempt struct {
 
 func (x *ProbeAttempt) Reset() {
 	*x = ProbeAttempt{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +653,7 @@ func (x *ProbeAttempt) String() string {
 func (*ProbeAttempt) ProtoMessage() {}
 
 func (x *ProbeAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +666,7 @@ func (x *ProbeAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeAttempt.ProtoReflect.Descriptor instead.
 func (*ProbeAttempt) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ProbeAttempt) GetChange() string {
@@ -585,7 +711,7 @@ type ExplainRouteRequest struct {
 
 func (x *ExplainRouteRequest) Reset() {
 	*x = ExplainRouteRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +723,7 @@ func (x *ExplainRouteRequest) String() string {
 func (*ExplainRouteRequest) ProtoMessage() {}
 
 func (x *ExplainRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +736,7 @@ func (x *ExplainRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRouteRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRouteRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExplainRouteRequest) GetListener() string {
@@ -662,8 +788,8 @@ type ExplainRouteResponse struct {
 	Route string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
 	// Why, in a sentence: which conditions held, or that none did.
 	Why string `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
-	// What happens: "forward", "redirect", "respond", "refuse".
-	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// What happens.
+	Action ExplainedAction `protobuf:"varint,3,opt,name=action,proto3,enum=drawbridge.admin.v1.ExplainedAction" json:"action,omitempty"`
 	// The status code of a redirect, response or refusal. HTTP only.
 	Code int32 `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
 	// The upstreams it may go to, each with its share.
@@ -680,7 +806,7 @@ type ExplainRouteResponse struct {
 
 func (x *ExplainRouteResponse) Reset() {
 	*x = ExplainRouteResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +818,7 @@ func (x *ExplainRouteResponse) String() string {
 func (*ExplainRouteResponse) ProtoMessage() {}
 
 func (x *ExplainRouteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +831,7 @@ func (x *ExplainRouteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRouteResponse.ProtoReflect.Descriptor instead.
 func (*ExplainRouteResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExplainRouteResponse) GetRoute() string {
@@ -722,11 +848,11 @@ func (x *ExplainRouteResponse) GetWhy() string {
 	return ""
 }
 
-func (x *ExplainRouteResponse) GetAction() string {
+func (x *ExplainRouteResponse) GetAction() ExplainedAction {
 	if x != nil {
 		return x.Action
 	}
-	return ""
+	return ExplainedAction_EXPLAINED_ACTION_UNSPECIFIED
 }
 
 func (x *ExplainRouteResponse) GetCode() int32 {
@@ -782,16 +908,18 @@ type ExplainedUpstream struct {
 	// What is checked.
 	Verification Verification `protobuf:"varint,7,opt,name=verification,proto3,enum=drawbridge.admin.v1.Verification" json:"verification,omitempty"`
 	// Why it takes no traffic, if it is down.
-	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason Reason `protobuf:"varint,8,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// Whether the client's own TLS is carried to it, not decrypted.
-	Passthrough   bool `protobuf:"varint,9,opt,name=passthrough,proto3" json:"passthrough,omitempty"`
+	Passthrough bool `protobuf:"varint,9,opt,name=passthrough,proto3" json:"passthrough,omitempty"`
+	// The reason in words.
+	Message       string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainedUpstream) Reset() {
 	*x = ExplainedUpstream{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +931,7 @@ func (x *ExplainedUpstream) String() string {
 func (*ExplainedUpstream) ProtoMessage() {}
 
 func (x *ExplainedUpstream) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +944,7 @@ func (x *ExplainedUpstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedUpstream.ProtoReflect.Descriptor instead.
 func (*ExplainedUpstream) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExplainedUpstream) GetName() string {
@@ -868,11 +996,11 @@ func (x *ExplainedUpstream) GetVerification() Verification {
 	return Verification_VERIFICATION_UNSPECIFIED
 }
 
-func (x *ExplainedUpstream) GetReason() string {
+func (x *ExplainedUpstream) GetReason() Reason {
 	if x != nil {
 		return x.Reason
 	}
-	return ""
+	return Reason_REASON_UNSPECIFIED
 }
 
 func (x *ExplainedUpstream) GetPassthrough() bool {
@@ -880,6 +1008,13 @@ func (x *ExplainedUpstream) GetPassthrough() bool {
 		return x.Passthrough
 	}
 	return false
+}
+
+func (x *ExplainedUpstream) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 // An endpoint that traffic may go to.
@@ -906,7 +1041,7 @@ type ExplainedEndpoint struct {
 
 func (x *ExplainedEndpoint) Reset() {
 	*x = ExplainedEndpoint{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1053,7 @@ func (x *ExplainedEndpoint) String() string {
 func (*ExplainedEndpoint) ProtoMessage() {}
 
 func (x *ExplainedEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1066,7 @@ func (x *ExplainedEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedEndpoint.ProtoReflect.Descriptor instead.
 func (*ExplainedEndpoint) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainedEndpoint) GetAddress() string {
@@ -994,7 +1129,7 @@ type FlushSessionsRequest struct {
 
 func (x *FlushSessionsRequest) Reset() {
 	*x = FlushSessionsRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1141,7 @@ func (x *FlushSessionsRequest) String() string {
 func (*FlushSessionsRequest) ProtoMessage() {}
 
 func (x *FlushSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1154,7 @@ func (x *FlushSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushSessionsRequest.ProtoReflect.Descriptor instead.
 func (*FlushSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FlushSessionsRequest) GetUpstream() string {
@@ -1040,7 +1175,7 @@ type FlushSessionsResponse struct {
 
 func (x *FlushSessionsResponse) Reset() {
 	*x = FlushSessionsResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1187,7 @@ func (x *FlushSessionsResponse) String() string {
 func (*FlushSessionsResponse) ProtoMessage() {}
 
 func (x *FlushSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1200,7 @@ func (x *FlushSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushSessionsResponse.ProtoReflect.Descriptor instead.
 func (*FlushSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FlushSessionsResponse) GetFlushed() int32 {
@@ -1091,7 +1226,7 @@ type DrainConnectionsRequest struct {
 
 func (x *DrainConnectionsRequest) Reset() {
 	*x = DrainConnectionsRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1238,7 @@ func (x *DrainConnectionsRequest) String() string {
 func (*DrainConnectionsRequest) ProtoMessage() {}
 
 func (x *DrainConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1251,7 @@ func (x *DrainConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*DrainConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DrainConnectionsRequest) GetUpstream() string {
@@ -1151,7 +1286,7 @@ type DrainConnectionsResponse struct {
 
 func (x *DrainConnectionsResponse) Reset() {
 	*x = DrainConnectionsResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1298,7 @@ func (x *DrainConnectionsResponse) String() string {
 func (*DrainConnectionsResponse) ProtoMessage() {}
 
 func (x *DrainConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1311,7 @@ func (x *DrainConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*DrainConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DrainConnectionsResponse) GetConnections() int32 {
@@ -1198,14 +1333,14 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x04host\x18\x04 \x01(\tR\x04hostB\b\n" +
 	"\x06target\"S\n" +
 	"\x15ProbeUpstreamResponse\x12:\n" +
-	"\aresults\x18\x01 \x03(\v2 .drawbridge.admin.v1.ProbeResultR\aresults\"\xd6\x06\n" +
+	"\aresults\x18\x01 \x03(\v2 .drawbridge.admin.v1.ProbeResultR\aresults\"\xf7\x06\n" +
 	"\vProbeResult\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12;\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2!.drawbridge.admin.v1.ProbeOutcomeR\aoutcome\x123\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12 \n" +
-	"\vexplanation\x18\x04 \x01(\tR\vexplanation\x12\x1e\n" +
+	"\vexplanation\x18\x04 \x01(\tR\vexplanation\x12?\n" +
 	"\n" +
-	"suggestion\x18\x05 \x01(\tR\n" +
+	"suggestion\x18\x05 \x01(\v2\x1f.drawbridge.admin.v1.SuggestionR\n" +
 	"suggestion\x12:\n" +
 	"\x05chain\x18\x06 \x03(\v2$.drawbridge.admin.v1.CertificateInfoR\x05chain\x129\n" +
 	"\aversion\x18\a \x01(\x0e2\x1f.drawbridge.admin.v1.TlsVersionR\aversion\x12!\n" +
@@ -1223,7 +1358,12 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\vverify_name\x18\x11 \x01(\tR\n" +
 	"verifyName\x12=\n" +
 	"\battempts\x18\x12 \x03(\v2!.drawbridge.admin.v1.ProbeAttemptR\battempts\x12%\n" +
-	"\x0eremote_address\x18\x13 \x01(\tR\rremoteAddress\"\xa9\x01\n" +
+	"\x0eremote_address\x18\x13 \x01(\tR\rremoteAddress\"L\n" +
+	"\n" +
+	"Suggestion\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xa9\x01\n" +
 	"\fProbeTimings\x12+\n" +
 	"\x03dns\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03dns\x123\n" +
 	"\aconnect\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
@@ -1241,16 +1381,16 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x03sni\x18\x06 \x01(\tR\x03sni\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x02\n" +
 	"\x14ExplainRouteResponse\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
-	"\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\x12\x12\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12<\n" +
+	"\x06action\x18\x03 \x01(\x0e2$.drawbridge.admin.v1.ExplainedActionR\x06action\x12\x12\n" +
 	"\x04code\x18\x04 \x01(\x05R\x04code\x12D\n" +
 	"\tupstreams\x18\x05 \x03(\v2&.drawbridge.admin.v1.ExplainedUpstreamR\tupstreams\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x12\n" +
 	"\x04host\x18\a \x01(\tR\x04host\x12#\n" +
-	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\"\xfe\x02\n" +
+	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\"\xb5\x03\n" +
 	"\x11ExplainedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12D\n" +
@@ -1258,9 +1398,11 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\vcertificate\x18\x04 \x01(\tR\vcertificate\x12-\n" +
 	"\x12sha256_fingerprint\x18\x05 \x01(\tR\x11sha256Fingerprint\x12#\n" +
 	"\rtrust_bundles\x18\x06 \x03(\tR\ftrustBundles\x12E\n" +
-	"\fverification\x18\a \x01(\x0e2!.drawbridge.admin.v1.VerificationR\fverification\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\x12 \n" +
-	"\vpassthrough\x18\t \x01(\bR\vpassthrough\"\xe6\x01\n" +
+	"\fverification\x18\a \x01(\x0e2!.drawbridge.admin.v1.VerificationR\fverification\x123\n" +
+	"\x06reason\x18\b \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12 \n" +
+	"\vpassthrough\x18\t \x01(\bR\vpassthrough\x12\x18\n" +
+	"\amessage\x18\n" +
+	" \x01(\tR\amessage\"\xe6\x01\n" +
 	"\x11ExplainedEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -1283,7 +1425,13 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\fProbeOutcome\x12\x1d\n" +
 	"\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PROBE_OUTCOME_OK\x10\x01\x12\x18\n" +
-	"\x14PROBE_OUTCOME_FAILED\x10\x022\xba\x03\n" +
+	"\x14PROBE_OUTCOME_FAILED\x10\x02*\xab\x01\n" +
+	"\x0fExplainedAction\x12 \n" +
+	"\x1cEXPLAINED_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18EXPLAINED_ACTION_FORWARD\x10\x01\x12\x1d\n" +
+	"\x19EXPLAINED_ACTION_REDIRECT\x10\x02\x12\x1c\n" +
+	"\x18EXPLAINED_ACTION_RESPOND\x10\x03\x12\x1b\n" +
+	"\x17EXPLAINED_ACTION_REFUSE\x10\x042\xba\x03\n" +
 	"\x12DiagnosticsService\x12f\n" +
 	"\rProbeUpstream\x12).drawbridge.admin.v1.ProbeUpstreamRequest\x1a*.drawbridge.admin.v1.ProbeUpstreamResponse\x12c\n" +
 	"\fExplainRoute\x12(.drawbridge.admin.v1.ExplainRouteRequest\x1a).drawbridge.admin.v1.ExplainRouteResponse\x12f\n" +
@@ -1302,63 +1450,68 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(ProbeOutcome)(0),                // 0: drawbridge.admin.v1.ProbeOutcome
-	(*ProbeUpstreamRequest)(nil),     // 1: drawbridge.admin.v1.ProbeUpstreamRequest
-	(*ProbeUpstreamResponse)(nil),    // 2: drawbridge.admin.v1.ProbeUpstreamResponse
-	(*ProbeResult)(nil),              // 3: drawbridge.admin.v1.ProbeResult
-	(*ProbeTimings)(nil),             // 4: drawbridge.admin.v1.ProbeTimings
-	(*ProbeAttempt)(nil),             // 5: drawbridge.admin.v1.ProbeAttempt
-	(*ExplainRouteRequest)(nil),      // 6: drawbridge.admin.v1.ExplainRouteRequest
-	(*ExplainRouteResponse)(nil),     // 7: drawbridge.admin.v1.ExplainRouteResponse
-	(*ExplainedUpstream)(nil),        // 8: drawbridge.admin.v1.ExplainedUpstream
-	(*ExplainedEndpoint)(nil),        // 9: drawbridge.admin.v1.ExplainedEndpoint
-	(*FlushSessionsRequest)(nil),     // 10: drawbridge.admin.v1.FlushSessionsRequest
-	(*FlushSessionsResponse)(nil),    // 11: drawbridge.admin.v1.FlushSessionsResponse
-	(*DrainConnectionsRequest)(nil),  // 12: drawbridge.admin.v1.DrainConnectionsRequest
-	(*DrainConnectionsResponse)(nil), // 13: drawbridge.admin.v1.DrainConnectionsResponse
-	nil,                              // 14: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
-	(*Upstream)(nil),                 // 15: drawbridge.admin.v1.Upstream
-	(Reason)(0),                      // 16: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),          // 17: drawbridge.admin.v1.CertificateInfo
-	(TlsVersion)(0),                  // 18: drawbridge.admin.v1.TlsVersion
-	(*durationpb.Duration)(nil),      // 19: google.protobuf.Duration
-	(Verification)(0),                // 20: drawbridge.admin.v1.Verification
+	(ExplainedAction)(0),             // 1: drawbridge.admin.v1.ExplainedAction
+	(*ProbeUpstreamRequest)(nil),     // 2: drawbridge.admin.v1.ProbeUpstreamRequest
+	(*ProbeUpstreamResponse)(nil),    // 3: drawbridge.admin.v1.ProbeUpstreamResponse
+	(*ProbeResult)(nil),              // 4: drawbridge.admin.v1.ProbeResult
+	(*Suggestion)(nil),               // 5: drawbridge.admin.v1.Suggestion
+	(*ProbeTimings)(nil),             // 6: drawbridge.admin.v1.ProbeTimings
+	(*ProbeAttempt)(nil),             // 7: drawbridge.admin.v1.ProbeAttempt
+	(*ExplainRouteRequest)(nil),      // 8: drawbridge.admin.v1.ExplainRouteRequest
+	(*ExplainRouteResponse)(nil),     // 9: drawbridge.admin.v1.ExplainRouteResponse
+	(*ExplainedUpstream)(nil),        // 10: drawbridge.admin.v1.ExplainedUpstream
+	(*ExplainedEndpoint)(nil),        // 11: drawbridge.admin.v1.ExplainedEndpoint
+	(*FlushSessionsRequest)(nil),     // 12: drawbridge.admin.v1.FlushSessionsRequest
+	(*FlushSessionsResponse)(nil),    // 13: drawbridge.admin.v1.FlushSessionsResponse
+	(*DrainConnectionsRequest)(nil),  // 14: drawbridge.admin.v1.DrainConnectionsRequest
+	(*DrainConnectionsResponse)(nil), // 15: drawbridge.admin.v1.DrainConnectionsResponse
+	nil,                              // 16: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	(*Upstream)(nil),                 // 17: drawbridge.admin.v1.Upstream
+	(Reason)(0),                      // 18: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),          // 19: drawbridge.admin.v1.CertificateInfo
+	(TlsVersion)(0),                  // 20: drawbridge.admin.v1.TlsVersion
+	(*durationpb.Duration)(nil),      // 21: google.protobuf.Duration
+	(Verification)(0),                // 22: drawbridge.admin.v1.Verification
 }
 var file_drawbridge_admin_v1_diagnostics_service_proto_depIdxs = []int32{
-	15, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
-	3,  // 1: drawbridge.admin.v1.ProbeUpstreamResponse.results:type_name -> drawbridge.admin.v1.ProbeResult
+	17, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
+	4,  // 1: drawbridge.admin.v1.ProbeUpstreamResponse.results:type_name -> drawbridge.admin.v1.ProbeResult
 	0,  // 2: drawbridge.admin.v1.ProbeResult.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	16, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
-	17, // 4: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
-	18, // 5: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
-	4,  // 6: drawbridge.admin.v1.ProbeResult.timings:type_name -> drawbridge.admin.v1.ProbeTimings
-	5,  // 7: drawbridge.admin.v1.ProbeResult.attempts:type_name -> drawbridge.admin.v1.ProbeAttempt
-	19, // 8: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
-	19, // 9: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
-	19, // 10: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
-	0,  // 11: drawbridge.admin.v1.ProbeAttempt.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	16, // 12: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
-	14, // 13: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
-	8,  // 14: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
-	9,  // 15: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
-	20, // 16: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
-	19, // 17: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
-	1,  // 18: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
-	6,  // 19: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
-	10, // 20: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
-	12, // 21: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
-	2,  // 22: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
-	7,  // 23: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
-	11, // 24: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
-	13, // 25: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
-	22, // [22:26] is the sub-list for method output_type
-	18, // [18:22] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	18, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
+	5,  // 4: drawbridge.admin.v1.ProbeResult.suggestion:type_name -> drawbridge.admin.v1.Suggestion
+	19, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
+	20, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
+	6,  // 7: drawbridge.admin.v1.ProbeResult.timings:type_name -> drawbridge.admin.v1.ProbeTimings
+	7,  // 8: drawbridge.admin.v1.ProbeResult.attempts:type_name -> drawbridge.admin.v1.ProbeAttempt
+	21, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
+	21, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
+	21, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
+	0,  // 12: drawbridge.admin.v1.ProbeAttempt.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
+	18, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
+	16, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	1,  // 15: drawbridge.admin.v1.ExplainRouteResponse.action:type_name -> drawbridge.admin.v1.ExplainedAction
+	10, // 16: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
+	11, // 17: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
+	22, // 18: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
+	18, // 19: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
+	21, // 20: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
+	2,  // 21: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
+	8,  // 22: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
+	12, // 23: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
+	14, // 24: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
+	3,  // 25: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
+	9,  // 26: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
+	13, // 27: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
+	15, // 28: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_diagnostics_service_proto_init() }
@@ -1378,8 +1531,8 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc), len(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   14,
+			NumEnums:      2,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -696,8 +696,9 @@ type Rate struct {
 	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// The period. Default: 1s; at least 1ms, at most 1h.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
-	// How many may come at once after a lull. Default: count; at most 1000000.
-	Burst         int32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	// How many may come at once after a lull. Default: count; at least 1, at most
+	// 1000000.
+	Burst         *int32 `protobuf:"varint,3,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -747,8 +748,8 @@ func (x *Rate) GetPeriod() *durationpb.Duration {
 }
 
 func (x *Rate) GetBurst() int32 {
-	if x != nil {
-		return x.Burst
+	if x != nil && x.Burst != nil {
+		return *x.Burst
 	}
 	return 0
 }
@@ -873,10 +874,10 @@ func (x *TcpOptions) GetLinger() *durationpb.Duration {
 // What only HTTP listeners have.
 type HttpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most bytes of a request's header. Default: 65536; at most 1048576.
-	MaxHeaderBytes int32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3" json:"max_header_bytes,omitempty"`
-	// Most fields of a request's header. Default: 1000; at most 10000.
-	MaxHeaderFields int32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3" json:"max_header_fields,omitempty"`
+	// Most bytes of a request's header. Default: 65536; at least 1024, at most 1048576.
+	MaxHeaderBytes *int32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3,oneof" json:"max_header_bytes,omitempty"`
+	// Most fields of a request's header. Default: 1000; at least 1, at most 10000.
+	MaxHeaderFields *int32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3,oneof" json:"max_header_fields,omitempty"`
 	// Most bytes of a request's body; a longer one is answered with 413, or cut off
 	// once that much has been passed on. Default: no limit.
 	MaxBodyBytes int64 `protobuf:"varint,3,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
@@ -939,15 +940,15 @@ func (*HttpOptions) Descriptor() ([]byte, []int) {
 }
 
 func (x *HttpOptions) GetMaxHeaderBytes() int32 {
-	if x != nil {
-		return x.MaxHeaderBytes
+	if x != nil && x.MaxHeaderBytes != nil {
+		return *x.MaxHeaderBytes
 	}
 	return 0
 }
 
 func (x *HttpOptions) GetMaxHeaderFields() int32 {
-	if x != nil {
-		return x.MaxHeaderFields
+	if x != nil && x.MaxHeaderFields != nil {
+		return *x.MaxHeaderFields
 	}
 	return 0
 }
@@ -1045,11 +1046,12 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\brequests\x18\x03 \x01(\x05R\brequests\x12.\n" +
 	"\x13requests_per_client\x18\x04 \x01(\x05R\x11requestsPerClient\x12-\n" +
 	"\x04rate\x18\x05 \x01(\v2\x19.drawbridge.admin.v1.RateR\x04rate\x12A\n" +
-	"\x0frate_per_client\x18\x06 \x01(\v2\x19.drawbridge.admin.v1.RateR\rratePerClient\"e\n" +
+	"\x0frate_per_client\x18\x06 \x01(\v2\x19.drawbridge.admin.v1.RateR\rratePerClient\"t\n" +
 	"\x04Rate\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x05R\x05count\x121\n" +
-	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x14\n" +
-	"\x05burst\x18\x03 \x01(\x05R\x05burst\"\xb6\x01\n" +
+	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x19\n" +
+	"\x05burst\x18\x03 \x01(\x05H\x00R\x05burst\x88\x01\x01B\b\n" +
+	"\x06_burst\"\xb6\x01\n" +
 	"\x10ListenerTimeouts\x127\n" +
 	"\thandshake\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\thandshake\x12-\n" +
 	"\x04idle\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12:\n" +
@@ -1057,10 +1059,10 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"headerRead\"?\n" +
 	"\n" +
 	"TcpOptions\x121\n" +
-	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\xd7\x04\n" +
-	"\vHttpOptions\x12(\n" +
-	"\x10max_header_bytes\x18\x01 \x01(\x05R\x0emaxHeaderBytes\x12*\n" +
-	"\x11max_header_fields\x18\x02 \x01(\x05R\x0fmaxHeaderFields\x12$\n" +
+	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\x8c\x05\n" +
+	"\vHttpOptions\x12-\n" +
+	"\x10max_header_bytes\x18\x01 \x01(\x05H\x00R\x0emaxHeaderBytes\x88\x01\x01\x12/\n" +
+	"\x11max_header_fields\x18\x02 \x01(\x05H\x01R\x0fmaxHeaderFields\x88\x01\x01\x12$\n" +
 	"\x0emax_body_bytes\x18\x03 \x01(\x03R\fmaxBodyBytes\x12=\n" +
 	"\x1bmax_requests_per_connection\x18\x04 \x01(\x05R\x18maxRequestsPerConnection\x12G\n" +
 	"\x12max_connection_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10maxConnectionAge\x12'\n" +
@@ -1071,7 +1073,9 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\x19client_certificate_fields\x18\b \x01(\x0e2,.drawbridge.admin.v1.ClientCertificateFieldsR\x17clientCertificateFields\x12F\n" +
 	"\rtrace_context\x18\t \x01(\x0e2!.drawbridge.admin.v1.TraceContextR\ftraceContext\x12(\n" +
 	"\x10request_id_field\x18\n" +
-	" \x01(\tR\x0erequestIdField*I\n" +
+	" \x01(\tR\x0erequestIdFieldB\x13\n" +
+	"\x11_max_header_bytesB\x14\n" +
+	"\x12_max_header_fields*I\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x11\n" +
@@ -1164,6 +1168,8 @@ func file_drawbridge_admin_v1_listener_proto_init() {
 		return
 	}
 	file_drawbridge_admin_v1_tls_proto_init()
+	file_drawbridge_admin_v1_listener_proto_msgTypes[4].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_listener_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

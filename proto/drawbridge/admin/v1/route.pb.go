@@ -752,8 +752,8 @@ func (x *RegexRewrite) GetSubstitution() string {
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most tries, the first included. An endpoint that cannot be connected to is passed
-	// over for the next within a try. Default: 2; at most 10.
-	Attempts int32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// over for the next within a try. Default: 2; at least 1, at most 10.
+	Attempts *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
 	// What is tried again. Default: all three that need no code.
 	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
 	// Response codes that are tried again, such as 502, 503 and 504; 500 to 599, and
@@ -768,8 +768,9 @@ type Retry struct {
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Most bytes of a request's body that are kept to be sent again; a request with a
 	// longer body is not tried again once more than that was sent. Default: 65536; at
-	// most 1048576.
-	MaxBodyBytes int32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	// most 1048576. With 0 no request with a body is tried again once any of it was
+	// sent.
+	MaxBodyBytes *int32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3,oneof" json:"max_body_bytes,omitempty"`
 	// The pause before the second try; it doubles for each further one up to 10s, and
 	// is up to half shorter by chance. Default: 25ms; at most 10s.
 	Backoff       *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff,proto3" json:"backoff,omitempty"`
@@ -808,8 +809,8 @@ func (*Retry) Descriptor() ([]byte, []int) {
 }
 
 func (x *Retry) GetAttempts() int32 {
-	if x != nil {
-		return x.Attempts
+	if x != nil && x.Attempts != nil {
+		return *x.Attempts
 	}
 	return 0
 }
@@ -843,8 +844,8 @@ func (x *Retry) GetMethods() []string {
 }
 
 func (x *Retry) GetMaxBodyBytes() int32 {
-	if x != nil {
-		return x.MaxBodyBytes
+	if x != nil && x.MaxBodyBytes != nil {
+		return *x.MaxBodyBytes
 	}
 	return 0
 }
@@ -861,9 +862,9 @@ type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its share relative to the others'. 0 is 1 where there is only one
-	// upstream, and no traffic where there are several. At most 65535.
-	Weight        int32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Its share relative to the others'. Default: 1; at most 65535. With 0 it takes no
+	// traffic, and one of the others must.
+	Weight        *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -906,8 +907,8 @@ func (x *WeightedUpstream) GetName() string {
 }
 
 func (x *WeightedUpstream) GetWeight() int32 {
-	if x != nil {
-		return x.Weight
+	if x != nil && x.Weight != nil {
+		return *x.Weight
 	}
 	return 0
 }
@@ -916,7 +917,7 @@ func (x *WeightedUpstream) GetWeight() int32 {
 type Redirect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code: 301, 302, 303, 307 or 308. Default: 302.
-	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Code *int32 `protobuf:"varint,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
 	// New scheme: "http" or "https". Default: the request's. A redirect that changes
 	// nothing else is not for requests that came by it: those go where the next
 	// route that matches sends them.
@@ -960,8 +961,8 @@ func (*Redirect) Descriptor() ([]byte, []int) {
 }
 
 func (x *Redirect) GetCode() int32 {
-	if x != nil {
-		return x.Code
+	if x != nil && x.Code != nil {
+		return *x.Code
 	}
 	return 0
 }
@@ -991,7 +992,7 @@ func (x *Redirect) GetPath() string {
 type Respond struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code, 200 to 599. Default: 200.
-	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Code *int32 `protobuf:"varint,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
 	// The body; at most 65536 bytes.
 	Body string `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
 	// The body's Content-Type. Default: text/plain; charset=utf-8.
@@ -1031,8 +1032,8 @@ func (*Respond) Descriptor() ([]byte, []int) {
 }
 
 func (x *Respond) GetCode() int32 {
-	if x != nil {
-		return x.Code
+	if x != nil && x.Code != nil {
+		return *x.Code
 	}
 	return 0
 }
@@ -1228,27 +1229,32 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\x04kind\"L\n" +
 	"\fRegexRewrite\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\"\n" +
-	"\fsubstitution\x18\x02 \x01(\tR\fsubstitution\"\xa6\x02\n" +
-	"\x05Retry\x12\x1a\n" +
-	"\battempts\x18\x01 \x01(\x05R\battempts\x123\n" +
+	"\fsubstitution\x18\x02 \x01(\tR\fsubstitution\"\xd0\x02\n" +
+	"\x05Retry\x12\x1f\n" +
+	"\battempts\x18\x01 \x01(\x05H\x00R\battempts\x88\x01\x01\x123\n" +
 	"\x02on\x18\x02 \x03(\x0e2#.drawbridge.admin.v1.RetryConditionR\x02on\x12\x14\n" +
 	"\x05codes\x18\x03 \x03(\x05R\x05codes\x12A\n" +
 	"\x0fper_try_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12\x18\n" +
-	"\amethods\x18\x05 \x03(\tR\amethods\x12$\n" +
-	"\x0emax_body_bytes\x18\x06 \x01(\x05R\fmaxBodyBytes\x123\n" +
-	"\abackoff\x18\a \x01(\v2\x19.google.protobuf.DurationR\abackoff\">\n" +
+	"\amethods\x18\x05 \x03(\tR\amethods\x12)\n" +
+	"\x0emax_body_bytes\x18\x06 \x01(\x05H\x01R\fmaxBodyBytes\x88\x01\x01\x123\n" +
+	"\abackoff\x18\a \x01(\v2\x19.google.protobuf.DurationR\abackoffB\v\n" +
+	"\t_attemptsB\x11\n" +
+	"\x0f_max_body_bytes\"N\n" +
 	"\x10WeightedUpstream\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06weight\x18\x02 \x01(\x05R\x06weight\"^\n" +
-	"\bRedirect\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\x06weight\x18\x02 \x01(\x05H\x00R\x06weight\x88\x01\x01B\t\n" +
+	"\a_weight\"l\n" +
+	"\bRedirect\x12\x17\n" +
+	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x16\n" +
 	"\x06scheme\x18\x02 \x01(\tR\x06scheme\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x12\n" +
-	"\x04path\x18\x04 \x01(\tR\x04path\"T\n" +
-	"\aRespond\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04pathB\a\n" +
+	"\x05_code\"b\n" +
+	"\aRespond\x12\x17\n" +
+	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\tR\x04body\x12!\n" +
-	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\"\x8d\x01\n" +
+	"\fcontent_type\x18\x03 \x01(\tR\vcontentTypeB\a\n" +
+	"\x05_code\"\x8d\x01\n" +
 	"\vHeaderRules\x12\x16\n" +
 	"\x06remove\x18\x01 \x03(\tR\x06remove\x122\n" +
 	"\x03set\x18\x02 \x03(\v2 .drawbridge.admin.v1.HeaderValueR\x03set\x122\n" +
@@ -1343,6 +1349,10 @@ func file_drawbridge_admin_v1_route_proto_init() {
 		(*Rewrite_Regex)(nil),
 		(*Rewrite_Path)(nil),
 	}
+	file_drawbridge_admin_v1_route_proto_msgTypes[7].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_route_proto_msgTypes[8].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_route_proto_msgTypes[9].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_route_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -297,21 +297,25 @@ const (
 	EventType_EVENT_TYPE_ENDPOINT_RETURNED EventType = 8
 	// The endpoints that DNS has for an upstream changed.
 	EventType_EVENT_TYPE_ENDPOINTS_CHANGED EventType = 9
+	// Events came before this one and are no longer kept; count tells how many, if
+	// that is known. A watch that resumes begins with it where that is so.
+	EventType_EVENT_TYPE_MISSED EventType = 10
 )
 
 // Enum value maps for EventType.
 var (
 	EventType_name = map[int32]string{
-		0: "EVENT_TYPE_UNSPECIFIED",
-		1: "EVENT_TYPE_ENDPOINT_HEALTH",
-		2: "EVENT_TYPE_HANDSHAKE_FAILURE",
-		3: "EVENT_TYPE_EXPIRY",
-		4: "EVENT_TYPE_APPLIED",
-		5: "EVENT_TYPE_FILE_LOADED",
-		6: "EVENT_TYPE_FILE_REFUSED",
-		7: "EVENT_TYPE_ENDPOINT_EJECTED",
-		8: "EVENT_TYPE_ENDPOINT_RETURNED",
-		9: "EVENT_TYPE_ENDPOINTS_CHANGED",
+		0:  "EVENT_TYPE_UNSPECIFIED",
+		1:  "EVENT_TYPE_ENDPOINT_HEALTH",
+		2:  "EVENT_TYPE_HANDSHAKE_FAILURE",
+		3:  "EVENT_TYPE_EXPIRY",
+		4:  "EVENT_TYPE_APPLIED",
+		5:  "EVENT_TYPE_FILE_LOADED",
+		6:  "EVENT_TYPE_FILE_REFUSED",
+		7:  "EVENT_TYPE_ENDPOINT_EJECTED",
+		8:  "EVENT_TYPE_ENDPOINT_RETURNED",
+		9:  "EVENT_TYPE_ENDPOINTS_CHANGED",
+		10: "EVENT_TYPE_MISSED",
 	}
 	EventType_value = map[string]int32{
 		"EVENT_TYPE_UNSPECIFIED":       0,
@@ -324,6 +328,7 @@ var (
 		"EVENT_TYPE_ENDPOINT_EJECTED":  7,
 		"EVENT_TYPE_ENDPOINT_RETURNED": 8,
 		"EVENT_TYPE_ENDPOINTS_CHANGED": 9,
+		"EVENT_TYPE_MISSED":            10,
 	}
 )
 
@@ -356,7 +361,12 @@ func (EventType) EnumDescriptor() ([]byte, []int) {
 
 // Asks for the status.
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most listeners to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,6 +401,20 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *GetStatusRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetStatusRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // What is true of the process now.
 type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -405,16 +429,25 @@ type GetStatusResponse struct {
 	// Whether it takes traffic: false before the stored state is live and once
 	// a stop has begun.
 	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Every listener, and those still draining.
+	// Listeners, those still draining too, in the order of their names: a page of them.
 	Listeners []*ListenerStatus `protobuf:"bytes,6,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// What is desired but could not be made live, and why.
+	// What is desired but could not be made live, and why; at most 1000 are listed.
 	Problems []*Problem `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"`
 	// How many resources there are.
 	Counts *ResourceCounts `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
-	// What is live but weakens security, such as VERIFICATION_INSECURE_SKIP.
+	// What is live but weakens security, such as VERIFICATION_INSECURE_SKIP; at most
+	// 1000 are listed.
 	Warnings []*Warning `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The process's file descriptors, of which each bridged connection takes two.
-	Descriptors   *Descriptors `protobuf:"bytes,10,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	Descriptors *Descriptors `protobuf:"bytes,10,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	// Token of the next page of listeners; empty on the last one.
+	NextPageToken string `protobuf:"bytes,11,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Identifies the store that revision belongs to.
+	InstanceId string `protobuf:"bytes,12,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// How many problems there are.
+	ProblemCount int32 `protobuf:"varint,13,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
+	// How many warnings there are.
+	WarningCount  int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,6 +550,34 @@ func (x *GetStatusResponse) GetDescriptors() *Descriptors {
 		return x.Descriptors
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetProblemCount() int32 {
+	if x != nil {
+		return x.ProblemCount
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetWarningCount() int32 {
+	if x != nil {
+		return x.WarningCount
+	}
+	return 0
 }
 
 // The process's file descriptors, and who has them.
@@ -859,26 +920,33 @@ func (x *ResourceCounts) GetTrustBundles() int32 {
 }
 
 // Asks for the upstreams' state.
-type StatusServiceListUpstreamsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+type ListUpstreamStatusesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before. All other fields must be as they were.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only upstreams with these labels, as in the lists of AdminService.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StatusServiceListUpstreamsRequest) Reset() {
-	*x = StatusServiceListUpstreamsRequest{}
+func (x *ListUpstreamStatusesRequest) Reset() {
+	*x = ListUpstreamStatusesRequest{}
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StatusServiceListUpstreamsRequest) String() string {
+func (x *ListUpstreamStatusesRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StatusServiceListUpstreamsRequest) ProtoMessage() {}
+func (*ListUpstreamStatusesRequest) ProtoMessage() {}
 
-func (x *StatusServiceListUpstreamsRequest) ProtoReflect() protoreflect.Message {
+func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -890,34 +958,57 @@ func (x *StatusServiceListUpstreamsRequest) ProtoReflect() protoreflect.Message 
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StatusServiceListUpstreamsRequest.ProtoReflect.Descriptor instead.
-func (*StatusServiceListUpstreamsRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListUpstreamStatusesRequest.ProtoReflect.Descriptor instead.
+func (*ListUpstreamStatusesRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
 }
 
-// Every upstream's state.
-type StatusServiceListUpstreamsResponse struct {
+func (x *ListUpstreamStatusesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListUpstreamStatusesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListUpstreamStatusesRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
+	}
+	return ""
+}
+
+// A page of upstreams' states.
+type ListUpstreamStatusesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstreams in the order of their names.
-	Upstreams     []*UpstreamStatus `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	Upstreams []*UpstreamStatus `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StatusServiceListUpstreamsResponse) Reset() {
-	*x = StatusServiceListUpstreamsResponse{}
+func (x *ListUpstreamStatusesResponse) Reset() {
+	*x = ListUpstreamStatusesResponse{}
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StatusServiceListUpstreamsResponse) String() string {
+func (x *ListUpstreamStatusesResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StatusServiceListUpstreamsResponse) ProtoMessage() {}
+func (*ListUpstreamStatusesResponse) ProtoMessage() {}
 
-func (x *StatusServiceListUpstreamsResponse) ProtoReflect() protoreflect.Message {
+func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -929,16 +1020,23 @@ func (x *StatusServiceListUpstreamsResponse) ProtoReflect() protoreflect.Message
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StatusServiceListUpstreamsResponse.ProtoReflect.Descriptor instead.
-func (*StatusServiceListUpstreamsResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListUpstreamStatusesResponse.ProtoReflect.Descriptor instead.
+func (*ListUpstreamStatusesResponse) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *StatusServiceListUpstreamsResponse) GetUpstreams() []*UpstreamStatus {
+func (x *ListUpstreamStatusesResponse) GetUpstreams() []*UpstreamStatus {
 	if x != nil {
 		return x.Upstreams
 	}
 	return nil
+}
+
+func (x *ListUpstreamStatusesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // An upstream now.
@@ -949,9 +1047,9 @@ type UpstreamStatus struct {
 	// Its endpoints as configured. With dns: those that there are now, and after them,
 	// as draining, those that are gone and still have connections.
 	Endpoints []*EndpointStatus `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Why it takes no traffic: its settings could not be made live, or DNS has not
-	// told any endpoint ("DNS_FAILURE: …"). Empty if it does.
-	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why it takes no traffic: its settings could not be made live (LOCAL_CONFIG), or
+	// DNS has not told any endpoint (DNS_FAILURE). REASON_UNSPECIFIED if it does.
+	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// The connections open to it, by client certificate.
 	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`
 	// Requests under way now, on TCP listeners connections.
@@ -965,7 +1063,9 @@ type UpstreamStatus struct {
 	// Those that would have been, had the budget allowed it.
 	RetriesRefused int64 `protobuf:"varint,9,opt,name=retries_refused,json=retriesRefused,proto3" json:"retries_refused,omitempty"`
 	// Where the endpoints come from DNS.
-	Dns           *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
+	Dns *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
+	// The reason in words.
+	Message       string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1014,11 +1114,11 @@ func (x *UpstreamStatus) GetEndpoints() []*EndpointStatus {
 	return nil
 }
 
-func (x *UpstreamStatus) GetReason() string {
+func (x *UpstreamStatus) GetReason() Reason {
 	if x != nil {
 		return x.Reason
 	}
-	return ""
+	return Reason_REASON_UNSPECIFIED
 }
 
 func (x *UpstreamStatus) GetConnectionsByCertificate() []*CertificateConnections {
@@ -1070,6 +1170,13 @@ func (x *UpstreamStatus) GetDns() *DnsStatus {
 	return nil
 }
 
+func (x *UpstreamStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // An endpoint now. Counts are since its upstream was last changed.
 type EndpointStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1112,7 +1219,7 @@ type EndpointStatus struct {
 	// Why not, in words.
 	UnavailableReason string `protobuf:"bytes,17,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
 	// Until when it is left alone by outlier_detection; absent: it is not.
-	EjectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejected_until,json=ejectedUntil,proto3" json:"ejected_until,omitempty"`
+	EjectionEndTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejection_end_time,json=ejectionEndTime,proto3" json:"ejection_end_time,omitempty"`
 	// How often it was.
 	Ejections int64 `protobuf:"varint,19,opt,name=ejections,proto3" json:"ejections,omitempty"`
 	// The last answer to its health check; absent where there is none.
@@ -1274,9 +1381,9 @@ func (x *EndpointStatus) GetUnavailableReason() string {
 	return ""
 }
 
-func (x *EndpointStatus) GetEjectedUntil() *timestamppb.Timestamp {
+func (x *EndpointStatus) GetEjectionEndTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.EjectedUntil
+		return x.EjectionEndTime
 	}
 	return nil
 }
@@ -1317,7 +1424,7 @@ type CheckStatus struct {
 	// Whether there was an answer yet.
 	Checked bool `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
 	// When the last check ended.
-	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	CheckTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
 	// How long it took.
 	Duration *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
 	// Why it failed; REASON_UNSPECIFIED: it did not.
@@ -1376,9 +1483,9 @@ func (x *CheckStatus) GetChecked() bool {
 	return false
 }
 
-func (x *CheckStatus) GetTime() *timestamppb.Timestamp {
+func (x *CheckStatus) GetCheckTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Time
+		return x.CheckTime
 	}
 	return nil
 }
@@ -1422,9 +1529,9 @@ func (x *CheckStatus) GetFailures() int64 {
 type DnsStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the present endpoints were last confirmed; absent: never.
-	Resolved *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=resolved,proto3" json:"resolved,omitempty"`
+	ResolveTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=resolve_time,json=resolveTime,proto3" json:"resolve_time,omitempty"`
 	// When the name is asked for next.
-	Next *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	NextResolveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next_resolve_time,json=nextResolveTime,proto3" json:"next_resolve_time,omitempty"`
 	// Why the last attempt failed; empty: it did not.
 	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1461,16 +1568,16 @@ func (*DnsStatus) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *DnsStatus) GetResolved() *timestamppb.Timestamp {
+func (x *DnsStatus) GetResolveTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Resolved
+		return x.ResolveTime
 	}
 	return nil
 }
 
-func (x *DnsStatus) GetNext() *timestamppb.Timestamp {
+func (x *DnsStatus) GetNextResolveTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Next
+		return x.NextResolveTime
 	}
 	return nil
 }
@@ -1686,26 +1793,31 @@ func (x *CertificateConnections) GetConnections() int64 {
 }
 
 // Asks for the certificates in use.
-type StatusServiceListCertificatesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+type ListCertificatesInUseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
+	// default, and at most: 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StatusServiceListCertificatesRequest) Reset() {
-	*x = StatusServiceListCertificatesRequest{}
+func (x *ListCertificatesInUseRequest) Reset() {
+	*x = ListCertificatesInUseRequest{}
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StatusServiceListCertificatesRequest) String() string {
+func (x *ListCertificatesInUseRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StatusServiceListCertificatesRequest) ProtoMessage() {}
+func (*ListCertificatesInUseRequest) ProtoMessage() {}
 
-func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Message {
+func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1717,34 +1829,50 @@ func (x *StatusServiceListCertificatesRequest) ProtoReflect() protoreflect.Messa
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StatusServiceListCertificatesRequest.ProtoReflect.Descriptor instead.
-func (*StatusServiceListCertificatesRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListCertificatesInUseRequest.ProtoReflect.Descriptor instead.
+func (*ListCertificatesInUseRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
-// The certificates in use.
-type StatusServiceListCertificatesResponse struct {
+func (x *ListCertificatesInUseRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCertificatesInUseRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of the certificates in use.
+type ListCertificatesInUseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Soonest to expire first.
-	Certificates  []*CertificateInUse `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	Certificates []*CertificateInUse `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StatusServiceListCertificatesResponse) Reset() {
-	*x = StatusServiceListCertificatesResponse{}
+func (x *ListCertificatesInUseResponse) Reset() {
+	*x = ListCertificatesInUseResponse{}
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StatusServiceListCertificatesResponse) String() string {
+func (x *ListCertificatesInUseResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StatusServiceListCertificatesResponse) ProtoMessage() {}
+func (*ListCertificatesInUseResponse) ProtoMessage() {}
 
-func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Message {
+func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1756,16 +1884,23 @@ func (x *StatusServiceListCertificatesResponse) ProtoReflect() protoreflect.Mess
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StatusServiceListCertificatesResponse.ProtoReflect.Descriptor instead.
-func (*StatusServiceListCertificatesResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListCertificatesInUseResponse.ProtoReflect.Descriptor instead.
+func (*ListCertificatesInUseResponse) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *StatusServiceListCertificatesResponse) GetCertificates() []*CertificateInUse {
+func (x *ListCertificatesInUseResponse) GetCertificates() []*CertificateInUse {
 	if x != nil {
 		return x.Certificates
 	}
 	return nil
+}
+
+func (x *ListCertificatesInUseResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // A certificate in use.
@@ -1781,8 +1916,10 @@ type CertificateInUse struct {
 	Info *CertificateInfo `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`
 	// Whole days until it expires; negative once it has.
 	DaysLeft int32 `protobuf:"varint,5,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
-	// Listeners and upstreams that use it: "listener web", "upstream payments".
-	UsedBy        []string `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	// Listeners and upstreams that use it; at most 100 are listed.
+	UsedBy []*ResourceRef `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	// How many use it.
+	UsedByCount   int32 `protobuf:"varint,7,opt,name=used_by_count,json=usedByCount,proto3" json:"used_by_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1852,16 +1989,34 @@ func (x *CertificateInUse) GetDaysLeft() int32 {
 	return 0
 }
 
-func (x *CertificateInUse) GetUsedBy() []string {
+func (x *CertificateInUse) GetUsedBy() []*ResourceRef {
 	if x != nil {
 		return x.UsedBy
 	}
 	return nil
 }
 
-// Asks to be told of events.
+func (x *CertificateInUse) GetUsedByCount() int32 {
+	if x != nil {
+		return x.UsedByCount
+	}
+	return 0
+}
+
+// Asks to be told of events. Those that all fields fit are sent.
 type WatchEventsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Begin after the event with this sequence number: the last one that the client
+	// received, or 0 for all that are kept. The last 1024 are kept, but not over a
+	// restart. What is no longer kept is told by one event EVENT_TYPE_MISSED. Default:
+	// begin now.
+	AfterSequence *int64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3,oneof" json:"after_sequence,omitempty"`
+	// Only events of these types. Empty: all.
+	Types []EventType `protobuf:"varint,2,rep,packed,name=types,proto3,enum=drawbridge.admin.v1.EventType" json:"types,omitempty"`
+	// Only events about resources of these kinds. Empty: all.
+	Kinds []Kind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=drawbridge.admin.v1.Kind" json:"kinds,omitempty"`
+	// Only events about resources of these names. Empty: all.
+	Names         []string `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1896,11 +2051,39 @@ func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
-// An event.
-type WatchEventsResponse struct {
+func (x *WatchEventsRequest) GetAfterSequence() int64 {
+	if x != nil && x.AfterSequence != nil {
+		return *x.AfterSequence
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetTypes() []EventType {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetKinds() []Kind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// Something that happened.
+type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
-	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	EventTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// What kind.
 	Type EventType `protobuf:"varint,2,opt,name=type,proto3,enum=drawbridge.admin.v1.EventType" json:"type,omitempty"`
 	// The kind of the resource it is about.
@@ -1918,25 +2101,28 @@ type WatchEventsResponse struct {
 	// How often it happened since it was last told.
 	Count int64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
 	// The revision, for EVENT_TYPE_APPLIED and EVENT_TYPE_FILE_LOADED.
-	Revision      int64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Numbers the events in their order: each one's is greater than that of the one
+	// before, also after a restart as long as the clock is not set back.
+	Sequence      int64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *WatchEventsResponse) Reset() {
-	*x = WatchEventsResponse{}
+func (x *Event) Reset() {
+	*x = Event{}
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *WatchEventsResponse) String() string {
+func (x *Event) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*WatchEventsResponse) ProtoMessage() {}
+func (*Event) ProtoMessage() {}
 
-func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+func (x *Event) ProtoReflect() protoreflect.Message {
 	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1948,77 +2134,84 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
-func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
+func (x *Event) GetEventTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Time
+		return x.EventTime
 	}
 	return nil
 }
 
-func (x *WatchEventsResponse) GetType() EventType {
+func (x *Event) GetType() EventType {
 	if x != nil {
 		return x.Type
 	}
 	return EventType_EVENT_TYPE_UNSPECIFIED
 }
 
-func (x *WatchEventsResponse) GetKind() Kind {
+func (x *Event) GetKind() Kind {
 	if x != nil {
 		return x.Kind
 	}
 	return Kind_KIND_UNSPECIFIED
 }
 
-func (x *WatchEventsResponse) GetName() string {
+func (x *Event) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-func (x *WatchEventsResponse) GetEndpoint() string {
+func (x *Event) GetEndpoint() string {
 	if x != nil {
 		return x.Endpoint
 	}
 	return ""
 }
 
-func (x *WatchEventsResponse) GetHealth() EndpointHealth {
+func (x *Event) GetHealth() EndpointHealth {
 	if x != nil {
 		return x.Health
 	}
 	return EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED
 }
 
-func (x *WatchEventsResponse) GetReason() Reason {
+func (x *Event) GetReason() Reason {
 	if x != nil {
 		return x.Reason
 	}
 	return Reason_REASON_UNSPECIFIED
 }
 
-func (x *WatchEventsResponse) GetMessage() string {
+func (x *Event) GetMessage() string {
 	if x != nil {
 		return x.Message
 	}
 	return ""
 }
 
-func (x *WatchEventsResponse) GetCount() int64 {
+func (x *Event) GetCount() int64 {
 	if x != nil {
 		return x.Count
 	}
 	return 0
 }
 
-func (x *WatchEventsResponse) GetRevision() int64 {
+func (x *Event) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Event) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
 	}
 	return 0
 }
@@ -2086,7 +2279,7 @@ type LastFailure struct {
 	// The error in words.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// When.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	FailureTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=failure_time,json=failureTime,proto3" json:"failure_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2135,9 +2328,9 @@ func (x *LastFailure) GetMessage() string {
 	return ""
 }
 
-func (x *LastFailure) GetTime() *timestamppb.Timestamp {
+func (x *LastFailure) GetFailureTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Time
+		return x.FailureTime
 	}
 	return nil
 }
@@ -2146,8 +2339,11 @@ var File_drawbridge_admin_v1_status_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\n" +
-	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x85\x04\n" +
+	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n" +
+	"\x10GetStatusRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x98\x05\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2160,7 +2356,12 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x06counts\x18\b \x01(\v2#.drawbridge.admin.v1.ResourceCountsR\x06counts\x128\n" +
 	"\bwarnings\x18\t \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x12B\n" +
 	"\vdescriptors\x18\n" +
-	" \x01(\v2 .drawbridge.admin.v1.DescriptorsR\vdescriptors\"\x9e\x01\n" +
+	" \x01(\v2 .drawbridge.admin.v1.DescriptorsR\vdescriptors\x12&\n" +
+	"\x0fnext_page_token\x18\v \x01(\tR\rnextPageToken\x12\x1f\n" +
+	"\vinstance_id\x18\f \x01(\tR\n" +
+	"instanceId\x12#\n" +
+	"\rproblem_count\x18\r \x01(\x05R\fproblemCount\x12#\n" +
+	"\rwarning_count\x18\x0e \x01(\x05R\fwarningCount\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
@@ -2185,14 +2386,19 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x06routes\x18\x02 \x01(\x05R\x06routes\x12\x1c\n" +
 	"\tupstreams\x18\x03 \x01(\x05R\tupstreams\x12\"\n" +
 	"\fcertificates\x18\x04 \x01(\x05R\fcertificates\x12#\n" +
-	"\rtrust_bundles\x18\x05 \x01(\x05R\ftrustBundles\"#\n" +
-	"!StatusServiceListUpstreamsRequest\"g\n" +
-	"\"StatusServiceListUpstreamsResponse\x12A\n" +
-	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\"\xc7\x03\n" +
+	"\rtrust_bundles\x18\x05 \x01(\x05R\ftrustBundles\"\x80\x01\n" +
+	"\x1bListUpstreamStatusesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"\x89\x01\n" +
+	"\x1cListUpstreamStatusesResponse\x12A\n" +
+	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfe\x03\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
-	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12i\n" +
+	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x123\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12i\n" +
 	"\x1aconnections_by_certificate\x18\x04 \x03(\v2+.drawbridge.admin.v1.CertificateConnectionsR\x18connectionsByCertificate\x12,\n" +
 	"\x12requests_in_flight\x18\x05 \x01(\x03R\x10requestsInFlight\x12\x18\n" +
 	"\apending\x18\x06 \x01(\x03R\apending\x12\x1e\n" +
@@ -2202,7 +2408,8 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\aretries\x18\b \x01(\x03R\aretries\x12'\n" +
 	"\x0fretries_refused\x18\t \x01(\x03R\x0eretriesRefused\x120\n" +
 	"\x03dns\x18\n" +
-	" \x01(\v2\x1e.drawbridge.admin.v1.DnsStatusR\x03dns\"\x99\b\n" +
+	" \x01(\v2\x1e.drawbridge.admin.v1.DnsStatusR\x03dns\x12\x18\n" +
+	"\amessage\x18\v \x01(\tR\amessage\"\xa0\b\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
@@ -2221,24 +2428,25 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\breported\x18\x0e \x03(\v2!.drawbridge.admin.v1.FailureCountR\breported\x128\n" +
 	"\x04warm\x18\x0f \x01(\v2$.drawbridge.admin.v1.WarmConnectionsR\x04warm\x12\x1c\n" +
 	"\tavailable\x18\x10 \x01(\bR\tavailable\x12-\n" +
-	"\x12unavailable_reason\x18\x11 \x01(\tR\x11unavailableReason\x12?\n" +
-	"\rejected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\fejectedUntil\x12\x1c\n" +
+	"\x12unavailable_reason\x18\x11 \x01(\tR\x11unavailableReason\x12F\n" +
+	"\x11ejection_end_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0fejectionEndTime\x12\x1c\n" +
 	"\tejections\x18\x13 \x01(\x03R\tejections\x126\n" +
 	"\x05check\x18\x14 \x01(\v2 .drawbridge.admin.v1.CheckStatusR\x05check\x12,\n" +
 	"\x12requests_in_flight\x18\x15 \x01(\x03R\x10requestsInFlight\x12\x16\n" +
-	"\x06weight\x18\x16 \x01(\x05R\x06weight\"\xab\x02\n" +
+	"\x06weight\x18\x16 \x01(\x05R\x06weight\"\xb6\x02\n" +
 	"\vCheckStatus\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x18\n" +
-	"\achecked\x18\x02 \x01(\bR\achecked\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\achecked\x18\x02 \x01(\bR\achecked\x129\n" +
+	"\n" +
+	"check_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\x125\n" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\x123\n" +
 	"\x06reason\x18\x05 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\x16\n" +
 	"\x06checks\x18\a \x01(\x03R\x06checks\x12\x1a\n" +
-	"\bfailures\x18\b \x01(\x03R\bfailures\"\x89\x01\n" +
-	"\tDnsStatus\x126\n" +
-	"\bresolved\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bresolved\x12.\n" +
-	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12\x14\n" +
+	"\bfailures\x18\b \x01(\x03R\bfailures\"\xa8\x01\n" +
+	"\tDnsStatus\x12=\n" +
+	"\fresolve_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vresolveTime\x12F\n" +
+	"\x11next_resolve_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextResolveTime\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"\x99\x01\n" +
 	"\x0fWarmConnections\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x05R\x04size\x12\x14\n" +
@@ -2252,20 +2460,31 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\"i\n" +
 	"\x16CertificateConnections\x12-\n" +
 	"\x12sha256_fingerprint\x18\x01 \x01(\tR\x11sha256Fingerprint\x12 \n" +
-	"\vconnections\x18\x02 \x01(\x03R\vconnections\"&\n" +
-	"$StatusServiceListCertificatesRequest\"r\n" +
-	"%StatusServiceListCertificatesResponse\x12I\n" +
-	"\fcertificates\x18\x01 \x03(\v2%.drawbridge.admin.v1.CertificateInUseR\fcertificates\"\xe9\x01\n" +
+	"\vconnections\x18\x02 \x01(\x03R\vconnections\"Z\n" +
+	"\x1cListCertificatesInUseRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x92\x01\n" +
+	"\x1dListCertificatesInUseResponse\x12I\n" +
+	"\fcertificates\x18\x01 \x03(\v2%.drawbridge.admin.v1.CertificateInUseR\fcertificates\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x02\n" +
 	"\x10CertificateInUse\x125\n" +
 	"\x03use\x18\x01 \x01(\x0e2#.drawbridge.admin.v1.CertificateUseR\x03use\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x128\n" +
 	"\x04info\x18\x04 \x01(\v2$.drawbridge.admin.v1.CertificateInfoR\x04info\x12\x1b\n" +
-	"\tdays_left\x18\x05 \x01(\x05R\bdaysLeft\x12\x17\n" +
-	"\aused_by\x18\x06 \x03(\tR\x06usedBy\"\x14\n" +
-	"\x12WatchEventsRequest\"\x96\x03\n" +
-	"\x13WatchEventsResponse\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x122\n" +
+	"\tdays_left\x18\x05 \x01(\x05R\bdaysLeft\x129\n" +
+	"\aused_by\x18\x06 \x03(\v2 .drawbridge.admin.v1.ResourceRefR\x06usedBy\x12\"\n" +
+	"\rused_by_count\x18\a \x01(\x05R\vusedByCount\"\xd0\x01\n" +
+	"\x12WatchEventsRequest\x12*\n" +
+	"\x0eafter_sequence\x18\x01 \x01(\x03H\x00R\rafterSequence\x88\x01\x01\x124\n" +
+	"\x05types\x18\x02 \x03(\x0e2\x1e.drawbridge.admin.v1.EventTypeR\x05types\x12/\n" +
+	"\x05kinds\x18\x03 \x03(\x0e2\x19.drawbridge.admin.v1.KindR\x05kinds\x12\x14\n" +
+	"\x05names\x18\x04 \x03(\tR\x05namesB\x11\n" +
+	"\x0f_after_sequence\"\xaf\x03\n" +
+	"\x05Event\x129\n" +
+	"\n" +
+	"event_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x122\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1e.drawbridge.admin.v1.EventTypeR\x04type\x12-\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n" +
@@ -2275,14 +2494,15 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\amessage\x18\b \x01(\tR\amessage\x12\x14\n" +
 	"\x05count\x18\t \x01(\x03R\x05count\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x03R\brevision\"Y\n" +
+	" \x01(\x03R\brevision\x12\x1a\n" +
+	"\bsequence\x18\v \x01(\x03R\bsequence\"Y\n" +
 	"\fFailureCount\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x03R\x05count\"\x8c\x01\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"\x9b\x01\n" +
 	"\vLastFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time*|\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12=\n" +
+	"\ffailure_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vfailureTime*|\n" +
 	"\rListenerState\x12\x1e\n" +
 	"\x1aLISTENER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LISTENER_STATE_UP\x10\x01\x12\x17\n" +
@@ -2307,7 +2527,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x13CERTIFICATE_USE_OWN\x10\x01\x12\x19\n" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
-	"\x13CERTIFICATE_USE_CRL\x10\x04*\xb6\x02\n" +
+	"\x13CERTIFICATE_USE_CRL\x10\x04*\xcd\x02\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
@@ -2318,12 +2538,14 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x17EVENT_TYPE_FILE_REFUSED\x10\x06\x12\x1f\n" +
 	"\x1bEVENT_TYPE_ENDPOINT_EJECTED\x10\a\x12 \n" +
 	"\x1cEVENT_TYPE_ENDPOINT_RETURNED\x10\b\x12 \n" +
-	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t2\xde\x03\n" +
+	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t\x12\x15\n" +
+	"\x11EVENT_TYPE_MISSED\x10\n" +
+	"2\xb2\x03\n" +
 	"\rStatusService\x12Z\n" +
-	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\x12\x80\x01\n" +
-	"\rListUpstreams\x126.drawbridge.admin.v1.StatusServiceListUpstreamsRequest\x1a7.drawbridge.admin.v1.StatusServiceListUpstreamsResponse\x12\x89\x01\n" +
-	"\x10ListCertificates\x129.drawbridge.admin.v1.StatusServiceListCertificatesRequest\x1a:.drawbridge.admin.v1.StatusServiceListCertificatesResponse\x12b\n" +
-	"\vWatchEvents\x12'.drawbridge.admin.v1.WatchEventsRequest\x1a(.drawbridge.admin.v1.WatchEventsResponse0\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\x12t\n" +
+	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\x12y\n" +
+	"\x10ListCertificates\x121.drawbridge.admin.v1.ListCertificatesInUseRequest\x1a2.drawbridge.admin.v1.ListCertificatesInUseResponse\x12T\n" +
+	"\vWatchEvents\x12'.drawbridge.admin.v1.WatchEventsRequest\x1a\x1a.drawbridge.admin.v1.Event0\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_status_service_proto_rawDescOnce sync.Once
@@ -2340,40 +2562,41 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
-	(ListenerState)(0),                            // 0: drawbridge.admin.v1.ListenerState
-	(EndpointHealth)(0),                           // 1: drawbridge.admin.v1.EndpointHealth
-	(FullHandshakeReason)(0),                      // 2: drawbridge.admin.v1.FullHandshakeReason
-	(CertificateUse)(0),                           // 3: drawbridge.admin.v1.CertificateUse
-	(EventType)(0),                                // 4: drawbridge.admin.v1.EventType
-	(*GetStatusRequest)(nil),                      // 5: drawbridge.admin.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),                     // 6: drawbridge.admin.v1.GetStatusResponse
-	(*Descriptors)(nil),                           // 7: drawbridge.admin.v1.Descriptors
-	(*ListenerStatus)(nil),                        // 8: drawbridge.admin.v1.ListenerStatus
-	(*Problem)(nil),                               // 9: drawbridge.admin.v1.Problem
-	(*ResourceCounts)(nil),                        // 10: drawbridge.admin.v1.ResourceCounts
-	(*StatusServiceListUpstreamsRequest)(nil),     // 11: drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	(*StatusServiceListUpstreamsResponse)(nil),    // 12: drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	(*UpstreamStatus)(nil),                        // 13: drawbridge.admin.v1.UpstreamStatus
-	(*EndpointStatus)(nil),                        // 14: drawbridge.admin.v1.EndpointStatus
-	(*CheckStatus)(nil),                           // 15: drawbridge.admin.v1.CheckStatus
-	(*DnsStatus)(nil),                             // 16: drawbridge.admin.v1.DnsStatus
-	(*WarmConnections)(nil),                       // 17: drawbridge.admin.v1.WarmConnections
-	(*FullHandshakes)(nil),                        // 18: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),                // 19: drawbridge.admin.v1.CertificateConnections
-	(*StatusServiceListCertificatesRequest)(nil),  // 20: drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	(*StatusServiceListCertificatesResponse)(nil), // 21: drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	(*CertificateInUse)(nil),                      // 22: drawbridge.admin.v1.CertificateInUse
-	(*WatchEventsRequest)(nil),                    // 23: drawbridge.admin.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                   // 24: drawbridge.admin.v1.WatchEventsResponse
-	(*FailureCount)(nil),                          // 25: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                           // 26: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),                 // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 28: google.protobuf.Duration
-	(*Warning)(nil),                               // 29: drawbridge.admin.v1.Warning
-	(Protocol)(0),                                 // 30: drawbridge.admin.v1.Protocol
-	(Kind)(0),                                     // 31: drawbridge.admin.v1.Kind
-	(*CertificateInfo)(nil),                       // 32: drawbridge.admin.v1.CertificateInfo
-	(Reason)(0),                                   // 33: drawbridge.admin.v1.Reason
+	(ListenerState)(0),                    // 0: drawbridge.admin.v1.ListenerState
+	(EndpointHealth)(0),                   // 1: drawbridge.admin.v1.EndpointHealth
+	(FullHandshakeReason)(0),              // 2: drawbridge.admin.v1.FullHandshakeReason
+	(CertificateUse)(0),                   // 3: drawbridge.admin.v1.CertificateUse
+	(EventType)(0),                        // 4: drawbridge.admin.v1.EventType
+	(*GetStatusRequest)(nil),              // 5: drawbridge.admin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),             // 6: drawbridge.admin.v1.GetStatusResponse
+	(*Descriptors)(nil),                   // 7: drawbridge.admin.v1.Descriptors
+	(*ListenerStatus)(nil),                // 8: drawbridge.admin.v1.ListenerStatus
+	(*Problem)(nil),                       // 9: drawbridge.admin.v1.Problem
+	(*ResourceCounts)(nil),                // 10: drawbridge.admin.v1.ResourceCounts
+	(*ListUpstreamStatusesRequest)(nil),   // 11: drawbridge.admin.v1.ListUpstreamStatusesRequest
+	(*ListUpstreamStatusesResponse)(nil),  // 12: drawbridge.admin.v1.ListUpstreamStatusesResponse
+	(*UpstreamStatus)(nil),                // 13: drawbridge.admin.v1.UpstreamStatus
+	(*EndpointStatus)(nil),                // 14: drawbridge.admin.v1.EndpointStatus
+	(*CheckStatus)(nil),                   // 15: drawbridge.admin.v1.CheckStatus
+	(*DnsStatus)(nil),                     // 16: drawbridge.admin.v1.DnsStatus
+	(*WarmConnections)(nil),               // 17: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                // 18: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),        // 19: drawbridge.admin.v1.CertificateConnections
+	(*ListCertificatesInUseRequest)(nil),  // 20: drawbridge.admin.v1.ListCertificatesInUseRequest
+	(*ListCertificatesInUseResponse)(nil), // 21: drawbridge.admin.v1.ListCertificatesInUseResponse
+	(*CertificateInUse)(nil),              // 22: drawbridge.admin.v1.CertificateInUse
+	(*WatchEventsRequest)(nil),            // 23: drawbridge.admin.v1.WatchEventsRequest
+	(*Event)(nil),                         // 24: drawbridge.admin.v1.Event
+	(*FailureCount)(nil),                  // 25: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                   // 26: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),         // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 28: google.protobuf.Duration
+	(*Warning)(nil),                       // 29: drawbridge.admin.v1.Warning
+	(Protocol)(0),                         // 30: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 31: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 32: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 33: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 34: drawbridge.admin.v1.ResourceRef
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	27, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
@@ -2386,49 +2609,53 @@ var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	0,  // 7: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
 	30, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
 	31, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	13, // 10: drawbridge.admin.v1.StatusServiceListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	13, // 10: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
 	14, // 11: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	19, // 12: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	16, // 13: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 14: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	25, // 15: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	26, // 16: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	32, // 17: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	18, // 18: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	25, // 19: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	17, // 20: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	27, // 21: drawbridge.admin.v1.EndpointStatus.ejected_until:type_name -> google.protobuf.Timestamp
-	15, // 22: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	27, // 23: drawbridge.admin.v1.CheckStatus.time:type_name -> google.protobuf.Timestamp
-	28, // 24: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	33, // 25: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	27, // 26: drawbridge.admin.v1.DnsStatus.resolved:type_name -> google.protobuf.Timestamp
-	27, // 27: drawbridge.admin.v1.DnsStatus.next:type_name -> google.protobuf.Timestamp
-	2,  // 28: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	22, // 29: drawbridge.admin.v1.StatusServiceListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 30: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	32, // 31: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	27, // 32: drawbridge.admin.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 33: drawbridge.admin.v1.WatchEventsResponse.type:type_name -> drawbridge.admin.v1.EventType
-	31, // 34: drawbridge.admin.v1.WatchEventsResponse.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 35: drawbridge.admin.v1.WatchEventsResponse.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	33, // 36: drawbridge.admin.v1.WatchEventsResponse.reason:type_name -> drawbridge.admin.v1.Reason
-	33, // 37: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	33, // 38: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	27, // 39: drawbridge.admin.v1.LastFailure.time:type_name -> google.protobuf.Timestamp
-	5,  // 40: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	11, // 41: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.StatusServiceListUpstreamsRequest
-	20, // 42: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.StatusServiceListCertificatesRequest
-	23, // 43: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 44: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	12, // 45: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.StatusServiceListUpstreamsResponse
-	21, // 46: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.StatusServiceListCertificatesResponse
-	24, // 47: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.WatchEventsResponse
-	44, // [44:48] is the sub-list for method output_type
-	40, // [40:44] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	32, // 12: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	19, // 13: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	16, // 14: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 15: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	25, // 16: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	26, // 17: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	33, // 18: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	18, // 19: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	25, // 20: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	17, // 21: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	27, // 22: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	15, // 23: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	27, // 24: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	28, // 25: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	32, // 26: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	27, // 27: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	27, // 28: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 29: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	22, // 30: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 31: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	33, // 32: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	34, // 33: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	4,  // 34: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	31, // 35: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	27, // 36: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 37: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	31, // 38: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 39: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	32, // 40: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	32, // 41: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	32, // 42: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	27, // 43: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 44: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	11, // 45: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	20, // 46: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	23, // 47: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 48: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	12, // 49: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	21, // 50: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	24, // 51: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	48, // [48:52] is the sub-list for method output_type
+	44, // [44:48] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -2440,6 +2667,7 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
+	file_drawbridge_admin_v1_status_service_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

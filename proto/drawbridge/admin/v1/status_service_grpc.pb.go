@@ -33,15 +33,18 @@ const (
 type StatusServiceClient interface {
 	// The process, its listeners, and whatever of the desired state is down.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// Every upstream, with what happened at each of its endpoints.
-	ListUpstreams(ctx context.Context, in *StatusServiceListUpstreamsRequest, opts ...grpc.CallOption) (*StatusServiceListUpstreamsResponse, error)
-	// Every certificate in use, by days left: our own, trust bundles' CAs, and
-	// those that upstreams presented.
-	ListCertificates(ctx context.Context, in *StatusServiceListCertificatesRequest, opts ...grpc.CallOption) (*StatusServiceListCertificatesResponse, error)
-	// Streams what happens from now on: health changes, handshake failures (each
-	// cause once in a while, with a count), certificates near expiry, files, and
-	// revisions. A client that reads too slowly is ended with RESOURCE_EXHAUSTED.
-	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	// Upstreams in the order of their names, with what happened at each of their
+	// endpoints, a page at a time.
+	ListUpstreams(ctx context.Context, in *ListUpstreamStatusesRequest, opts ...grpc.CallOption) (*ListUpstreamStatusesResponse, error)
+	// Every certificate in use, by days left, a page at a time: our own, trust
+	// bundles' CAs, and those that upstreams presented.
+	ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error)
+	// Streams what happens from now on, or from where the client left off: health
+	// changes, handshake failures (each cause once in a while, with a count),
+	// certificates near expiry, files, and revisions. A client may have 64 streams,
+	// and one that reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch
+	// again from where it left off.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 }
 
 type statusServiceClient struct {
@@ -62,9 +65,9 @@ func (c *statusServiceClient) GetStatus(ctx context.Context, in *GetStatusReques
 	return out, nil
 }
 
-func (c *statusServiceClient) ListUpstreams(ctx context.Context, in *StatusServiceListUpstreamsRequest, opts ...grpc.CallOption) (*StatusServiceListUpstreamsResponse, error) {
+func (c *statusServiceClient) ListUpstreams(ctx context.Context, in *ListUpstreamStatusesRequest, opts ...grpc.CallOption) (*ListUpstreamStatusesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StatusServiceListUpstreamsResponse)
+	out := new(ListUpstreamStatusesResponse)
 	err := c.cc.Invoke(ctx, StatusService_ListUpstreams_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -72,9 +75,9 @@ func (c *statusServiceClient) ListUpstreams(ctx context.Context, in *StatusServi
 	return out, nil
 }
 
-func (c *statusServiceClient) ListCertificates(ctx context.Context, in *StatusServiceListCertificatesRequest, opts ...grpc.CallOption) (*StatusServiceListCertificatesResponse, error) {
+func (c *statusServiceClient) ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StatusServiceListCertificatesResponse)
+	out := new(ListCertificatesInUseResponse)
 	err := c.cc.Invoke(ctx, StatusService_ListCertificates_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -82,13 +85,13 @@ func (c *statusServiceClient) ListCertificates(ctx context.Context, in *StatusSe
 	return out, nil
 }
 
-func (c *statusServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+func (c *statusServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &StatusService_ServiceDesc.Streams[0], StatusService_WatchEvents_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[WatchEventsRequest, Event]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -99,7 +102,7 @@ func (c *statusServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRe
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type StatusService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+type StatusService_WatchEventsClient = grpc.ServerStreamingClient[Event]
 
 // StatusServiceServer is the server API for StatusService service.
 // All implementations must embed UnimplementedStatusServiceServer
@@ -109,15 +112,18 @@ type StatusService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsRes
 type StatusServiceServer interface {
 	// The process, its listeners, and whatever of the desired state is down.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// Every upstream, with what happened at each of its endpoints.
-	ListUpstreams(context.Context, *StatusServiceListUpstreamsRequest) (*StatusServiceListUpstreamsResponse, error)
-	// Every certificate in use, by days left: our own, trust bundles' CAs, and
-	// those that upstreams presented.
-	ListCertificates(context.Context, *StatusServiceListCertificatesRequest) (*StatusServiceListCertificatesResponse, error)
-	// Streams what happens from now on: health changes, handshake failures (each
-	// cause once in a while, with a count), certificates near expiry, files, and
-	// revisions. A client that reads too slowly is ended with RESOURCE_EXHAUSTED.
-	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	// Upstreams in the order of their names, with what happened at each of their
+	// endpoints, a page at a time.
+	ListUpstreams(context.Context, *ListUpstreamStatusesRequest) (*ListUpstreamStatusesResponse, error)
+	// Every certificate in use, by days left, a page at a time: our own, trust
+	// bundles' CAs, and those that upstreams presented.
+	ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error)
+	// Streams what happens from now on, or from where the client left off: health
+	// changes, handshake failures (each cause once in a while, with a count),
+	// certificates near expiry, files, and revisions. A client may have 64 streams,
+	// and one that reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch
+	// again from where it left off.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error
 	mustEmbedUnimplementedStatusServiceServer()
 }
 
@@ -131,13 +137,13 @@ type UnimplementedStatusServiceServer struct{}
 func (UnimplementedStatusServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
 }
-func (UnimplementedStatusServiceServer) ListUpstreams(context.Context, *StatusServiceListUpstreamsRequest) (*StatusServiceListUpstreamsResponse, error) {
+func (UnimplementedStatusServiceServer) ListUpstreams(context.Context, *ListUpstreamStatusesRequest) (*ListUpstreamStatusesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListUpstreams not implemented")
 }
-func (UnimplementedStatusServiceServer) ListCertificates(context.Context, *StatusServiceListCertificatesRequest) (*StatusServiceListCertificatesResponse, error) {
+func (UnimplementedStatusServiceServer) ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCertificates not implemented")
 }
-func (UnimplementedStatusServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+func (UnimplementedStatusServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedStatusServiceServer) mustEmbedUnimplementedStatusServiceServer() {}
@@ -180,7 +186,7 @@ func _StatusService_GetStatus_Handler(srv interface{}, ctx context.Context, dec 
 }
 
 func _StatusService_ListUpstreams_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StatusServiceListUpstreamsRequest)
+	in := new(ListUpstreamStatusesRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -192,13 +198,13 @@ func _StatusService_ListUpstreams_Handler(srv interface{}, ctx context.Context, 
 		FullMethod: StatusService_ListUpstreams_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(StatusServiceServer).ListUpstreams(ctx, req.(*StatusServiceListUpstreamsRequest))
+		return srv.(StatusServiceServer).ListUpstreams(ctx, req.(*ListUpstreamStatusesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
 func _StatusService_ListCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StatusServiceListCertificatesRequest)
+	in := new(ListCertificatesInUseRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -210,7 +216,7 @@ func _StatusService_ListCertificates_Handler(srv interface{}, ctx context.Contex
 		FullMethod: StatusService_ListCertificates_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(StatusServiceServer).ListCertificates(ctx, req.(*StatusServiceListCertificatesRequest))
+		return srv.(StatusServiceServer).ListCertificates(ctx, req.(*ListCertificatesInUseRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -220,11 +226,11 @@ func _StatusService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStrea
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(StatusServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+	return srv.(StatusServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, Event]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type StatusService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+type StatusService_WatchEventsServer = grpc.ServerStreamingServer[Event]
 
 // StatusService_ServiceDesc is the grpc.ServiceDesc for StatusService service.
 // It's only intended for direct use with grpc.RegisterService,

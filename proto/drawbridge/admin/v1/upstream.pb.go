@@ -822,10 +822,10 @@ type HealthCheck struct {
 	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
 	// How long an answer may take, connecting included. Default: 5s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// After how many good answers in a row a bad endpoint is good. Default: 2.
-	HealthyThreshold int32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
-	// After how many bad answers in a row a good endpoint is bad. Default: 3.
-	UnhealthyThreshold int32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
+	// After how many good answers in a row a bad endpoint is good. Default: 2; at least 1.
+	HealthyThreshold *int32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3,oneof" json:"healthy_threshold,omitempty"`
+	// After how many bad answers in a row a good endpoint is bad. Default: 3; at least 1.
+	UnhealthyThreshold *int32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3,oneof" json:"unhealthy_threshold,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -918,15 +918,15 @@ func (x *HealthCheck) GetTimeout() *durationpb.Duration {
 }
 
 func (x *HealthCheck) GetHealthyThreshold() int32 {
-	if x != nil {
-		return x.HealthyThreshold
+	if x != nil && x.HealthyThreshold != nil {
+		return *x.HealthyThreshold
 	}
 	return 0
 }
 
 func (x *HealthCheck) GetUnhealthyThreshold() int32 {
-	if x != nil {
-		return x.UnhealthyThreshold
+	if x != nil && x.UnhealthyThreshold != nil {
+		return *x.UnhealthyThreshold
 	}
 	return 0
 }
@@ -1124,9 +1124,9 @@ func (x *HttpCheck) GetBodyContains() string {
 type CodeRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first.
-	From int32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
-	// The last. Default: from.
-	To            int32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	First int32 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// The last. Default: first.
+	Last          *int32 `protobuf:"varint,2,opt,name=last,proto3,oneof" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1161,16 +1161,16 @@ func (*CodeRange) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *CodeRange) GetFrom() int32 {
+func (x *CodeRange) GetFirst() int32 {
 	if x != nil {
-		return x.From
+		return x.First
 	}
 	return 0
 }
 
-func (x *CodeRange) GetTo() int32 {
-	if x != nil {
-		return x.To
+func (x *CodeRange) GetLast() int32 {
+	if x != nil && x.Last != nil {
+		return *x.Last
 	}
 	return 0
 }
@@ -1333,8 +1333,8 @@ type ErrorRate struct {
 	Percent int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
 	// The time that is looked at. Default: 10s.
 	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
-	// How many attempts there must have been. Default: 20.
-	MinRequests   int32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3" json:"min_requests,omitempty"`
+	// How many attempts there must have been. Default: 20; at least 1.
+	MinRequests   *int32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3,oneof" json:"min_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1384,8 +1384,8 @@ func (x *ErrorRate) GetWindow() *durationpb.Duration {
 }
 
 func (x *ErrorRate) GetMinRequests() int32 {
-	if x != nil {
-		return x.MinRequests
+	if x != nil && x.MinRequests != nil {
+		return *x.MinRequests
 	}
 	return 0
 }
@@ -1554,8 +1554,9 @@ type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "host:port", "[::1]:443" or "unix:/run/app.sock".
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// Its share of the traffic relative to the others'. 0 is 1. At most 65535.
-	Weight int32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Its share of the traffic relative to the others'. Default: 1; at least 1, at most
+	// 65535. For no traffic set draining.
+	Weight *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// Used only when no endpoint that is not a backup can be connected to.
 	Backup bool `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
 	// Takes no new connections; those it has go on.
@@ -1602,8 +1603,8 @@ func (x *Endpoint) GetAddress() string {
 }
 
 func (x *Endpoint) GetWeight() int32 {
-	if x != nil {
-		return x.Weight
+	if x != nil && x.Weight != nil {
+		return *x.Weight
 	}
 	return 0
 }
@@ -1701,8 +1702,9 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 // And connections made ahead of need for TCP listeners, per endpoint.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most idle connections kept for HTTP requests. Default: 1024.
-	MaxIdle int32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3" json:"max_idle,omitempty"`
+	// Most idle connections kept for HTTP requests. Default: 1024; 0 keeps none, so
+	// that each request has a connection of its own.
+	MaxIdle *int32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3,oneof" json:"max_idle,omitempty"`
 	// How long one is kept idle. Default: 60s for HTTP requests, and 50s for
 	// those that are kept warm. A server that closes what has said nothing for
 	// some time should have it at less than that. Where warm is set at least 1s.
@@ -1754,8 +1756,8 @@ func (*Pool) Descriptor() ([]byte, []int) {
 }
 
 func (x *Pool) GetMaxIdle() int32 {
-	if x != nil {
-		return x.MaxIdle
+	if x != nil && x.MaxIdle != nil {
+		return *x.MaxIdle
 	}
 	return 0
 }
@@ -1995,17 +1997,19 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x06header\x18\x02 \x01(\tH\x00R\x06header\x12\x18\n" +
 	"\x06cookie\x18\x03 \x01(\tH\x00R\x06cookieB\x06\n" +
 	"\x04kind\"\x12\n" +
-	"\x10ClientAddressKey\"\xb1\x03\n" +
+	"\x10ClientAddressKey\"\xe9\x03\n" +
 	"\vHealthCheck\x121\n" +
 	"\x03tcp\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.TcpCheckH\x00R\x03tcp\x121\n" +
 	"\x03tls\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.TlsCheckH\x00R\x03tls\x124\n" +
 	"\x04http\x18\x03 \x01(\v2\x1e.drawbridge.admin.v1.HttpCheckH\x00R\x04http\x124\n" +
 	"\x04grpc\x18\x04 \x01(\v2\x1e.drawbridge.admin.v1.GrpcCheckH\x00R\x04grpc\x125\n" +
 	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
-	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12+\n" +
-	"\x11healthy_threshold\x18\a \x01(\x05R\x10healthyThreshold\x12/\n" +
-	"\x13unhealthy_threshold\x18\b \x01(\x05R\x12unhealthyThresholdB\x06\n" +
-	"\x04kind\"\n" +
+	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x120\n" +
+	"\x11healthy_threshold\x18\a \x01(\x05H\x01R\x10healthyThreshold\x88\x01\x01\x124\n" +
+	"\x13unhealthy_threshold\x18\b \x01(\x05H\x02R\x12unhealthyThreshold\x88\x01\x01B\x06\n" +
+	"\x04kindB\x14\n" +
+	"\x12_healthy_thresholdB\x16\n" +
+	"\x14_unhealthy_threshold\"\n" +
 	"\n" +
 	"\bTcpCheck\"\n" +
 	"\n" +
@@ -2015,10 +2019,11 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x124\n" +
 	"\x05codes\x18\x04 \x03(\v2\x1e.drawbridge.admin.v1.CodeRangeR\x05codes\x12#\n" +
-	"\rbody_contains\x18\x05 \x01(\tR\fbodyContains\"/\n" +
-	"\tCodeRange\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\x05R\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\x05R\x02to\"%\n" +
+	"\rbody_contains\x18\x05 \x01(\tR\fbodyContains\"C\n" +
+	"\tCodeRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x05R\x05first\x12\x17\n" +
+	"\x04last\x18\x02 \x01(\x05H\x00R\x04last\x88\x01\x01B\a\n" +
+	"\x05_last\"%\n" +
 	"\tGrpcCheck\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"\xa5\x04\n" +
 	"\x10OutlierDetection\x126\n" +
@@ -2032,11 +2037,12 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\x13max_ejected_percent\x18\a \x01(\x05H\x02R\x11maxEjectedPercent\x88\x01\x01B\x17\n" +
 	"\x15_consecutive_failuresB!\n" +
 	"\x1f_consecutive_handshake_failuresB\x16\n" +
-	"\x14_max_ejected_percent\"{\n" +
+	"\x14_max_ejected_percent\"\x91\x01\n" +
 	"\tErrorRate\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x05R\apercent\x121\n" +
-	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12!\n" +
-	"\fmin_requests\x18\x03 \x01(\x05R\vminRequests\"\xdf\x02\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12&\n" +
+	"\fmin_requests\x18\x03 \x01(\x05H\x00R\vminRequests\x88\x01\x01B\x0f\n" +
+	"\r_min_requests\"\xdf\x02\n" +
 	"\x0eUpstreamLimits\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\x05R\brequests\x122\n" +
 	"\x15requests_per_endpoint\x18\x02 \x01(\x05R\x13requestsPerEndpoint\x12 \n" +
@@ -2051,19 +2057,21 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"minRetries\x88\x01\x01B\n" +
 	"\n" +
 	"\b_percentB\x0e\n" +
-	"\f_min_retries\"p\n" +
+	"\f_min_retries\"\x80\x01\n" +
 	"\bEndpoint\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06weight\x18\x02 \x01(\x05R\x06weight\x12\x16\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
+	"\x06weight\x18\x02 \x01(\x05H\x00R\x06weight\x88\x01\x01\x12\x16\n" +
 	"\x06backup\x18\x03 \x01(\bR\x06backup\x12\x1a\n" +
-	"\bdraining\x18\x04 \x01(\bR\bdraining\"\v\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdrainingB\t\n" +
+	"\a_weight\"\v\n" +
 	"\tPlaintext\"\r\n" +
-	"\vPassthrough\"\xa7\x01\n" +
-	"\x04Pool\x12\x19\n" +
-	"\bmax_idle\x18\x01 \x01(\x05R\amaxIdle\x12<\n" +
+	"\vPassthrough\"\xb9\x01\n" +
+	"\x04Pool\x12\x1e\n" +
+	"\bmax_idle\x18\x01 \x01(\x05H\x00R\amaxIdle\x88\x01\x01\x12<\n" +
 	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x122\n" +
 	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x12\n" +
-	"\x04warm\x18\x04 \x01(\x05R\x04warm\"=\n" +
+	"\x04warm\x18\x04 \x01(\x05R\x04warmB\v\n" +
+	"\t_max_idle\"=\n" +
 	"\vUpstreamTcp\x12.\n" +
 	"\x13server_speaks_first\x18\x01 \x01(\bR\x11serverSpeaksFirst\"\xaf\x01\n" +
 	"\x10UpstreamTimeouts\x123\n" +
@@ -2213,8 +2221,12 @@ func file_drawbridge_admin_v1_upstream_proto_init() {
 		(*HealthCheck_Http)(nil),
 		(*HealthCheck_Grpc)(nil),
 	}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[9].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_upstream_proto_msgTypes[11].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[12].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_upstream_proto_msgTypes[14].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[15].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

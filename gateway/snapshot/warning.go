@@ -1,0 +1,14 @@
+package snapshot
+
+// What warnings are about: the values of WarningCode in the API.
+const (
+	warnCertificate       = "CERTIFICATE"
+	warnVerification      = "VERIFICATION"
+	warnDeprecatedTLS     = "DEPRECATED_TLS"
+	warnCipherSuites      = "CIPHER_SUITES"
+	warnServerName        = "SERVER_NAME"
+	warnClientCertificate = "CLIENT_CERTIFICATE"
+	warnNoEffect          = "NO_EFFECT"
+	warnTrustsEverybody   = "TRUSTS_EVERYBODY"
+	warnMore              = "MORE"
+)

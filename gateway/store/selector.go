@@ -1,0 +1,99 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Selector chooses resources by their labels. The zero value chooses all.
+type Selector struct {
+	terms []term
+}
+
+// A term is one condition: the label is, or is not, one of some values.
+type term struct {
+	key    string
+	values []string
+	not    bool
+}
+
+// MaxSelector is the most bytes of a selector.
+const MaxSelector = 4096
+
+// ParseSelector reads "key=value,key!=value,key in (a,b)". Empty text chooses
+// all. The error says what would be right.
+func ParseSelector(text string) (Selector, error) {
+	var s Selector
+	if len(text) > MaxSelector {
+		return s, fmt.Errorf("has %d bytes; at most %d are allowed", len(text), MaxSelector)
+	}
+	if strings.TrimSpace(text) == "" {
+		return s, nil
+	}
+	for _, part := range splitTerms(text) {
+		t, ok := parseTerm(part)
+		if !ok {
+			return Selector{}, fmt.Errorf("holds %q; each term must be key=value, key!=value or key in (a,b), with commas between terms", part)
+		}
+		s.terms = append(s.terms, t)
+	}
+	return s, nil
+}
+
+// splitTerms splits at the commas that are not within parentheses.
+func splitTerms(text string) []string {
+	var parts []string
+	from, within := 0, false
+	for i, c := range text {
+		switch {
+		case c == '(':
+			within = true
+		case c == ')':
+			within = false
+		case c == ',' && !within:
+			parts = append(parts, strings.TrimSpace(text[from:i]))
+			from = i + 1
+		}
+	}
+	return append(parts, strings.TrimSpace(text[from:]))
+}
+
+func parseTerm(text string) (term, bool) {
+	if key, set, ok := strings.Cut(text, " in "); ok && !strings.Contains(key, "=") {
+		set = strings.TrimSpace(set)
+		inner, opened := strings.CutPrefix(set, "(")
+		inner, closed := strings.CutSuffix(inner, ")")
+		t := term{key: strings.TrimSpace(key)}
+		for _, v := range strings.Split(inner, ",") {
+			t.values = append(t.values, strings.TrimSpace(v))
+		}
+		return t, opened && closed && plainKey(t.key) && !strings.ContainsAny(inner, "()")
+	}
+	key, value, ok := strings.Cut(text, "=")
+	key, not := strings.CutSuffix(key, "!")
+	t := term{key: strings.TrimSpace(key), values: []string{strings.TrimSpace(value)}, not: not}
+	return t, ok && plainKey(t.key) && !strings.ContainsAny(value, "=()")
+}
+
+func plainKey(key string) bool { return key != "" && !strings.ContainsAny(key, "!=(), ") }
+
+// Matches reports whether all terms hold for the labels.
+func (s Selector) Matches(labels map[string]string) bool {
+	for _, t := range s.terms {
+		if t.holds(labels) == t.not {
+			return false
+		}
+	}
+	return true
+}
+
+// holds reports whether the label is one of the values.
+func (t term) holds(labels map[string]string) bool {
+	value, ok := labels[t.key]
+	for _, v := range t.values {
+		if ok && v == value {
+			return true
+		}
+	}
+	return false
+}
