@@ -59,7 +59,7 @@ func (f *front2) serve() {
 	c, s, h := f.conn, f.server, f.http
 	handler := func(stream *http2.ServerStream) { s.serveStream(c, stream) }
 	err := h.Serve(handler)
-	for ; err == http2.ErrCalm; err = h.Serve(handler) {
+	for ; err == http2.ErrParked; err = h.Serve(handler) {
 		if c.park(f.serve) {
 			if h.Over() {
 				c.unpark() // that happened before it was parked

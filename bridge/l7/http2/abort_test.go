@@ -119,7 +119,7 @@ func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
 			synctest.Wait()
 			server.mu.Lock()
 			defer server.mu.Unlock()
-			return server.crew.parked
+			return server.workerPool.waiting
 		}
 		exchange := func(n int) {
 			var streams []*ClientStream
@@ -150,8 +150,8 @@ func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
 		if n := parked(); n != 3 {
 			t.Errorf("%d are kept", n)
 		}
-		exchange(maxParked + 5)
-		if n := parked(); n != maxParked {
+		exchange(maxWaiting + 5)
+		if n := parked(); n != maxWaiting {
 			t.Errorf("%d are kept", n)
 		}
 		time.Sleep(20 * time.Second)

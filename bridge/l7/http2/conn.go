@@ -64,7 +64,7 @@ type conn struct {
 	shutSince int64 // since when streams wait for the connection's window; 0: none does
 	live      liveness
 	idleSince int64
-	calm      calm
+	parking   parking
 	abuse     abuse
 	timer     *time.Timer
 }
@@ -88,7 +88,7 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.nc = nc
 	c.o = o.withDefaults()
 	c.streams = make(map[uint32]*stream)
-	c.in.init(newReader(nc, early), &c.o)
+	c.in.init(c, newReader(nc, early))
 	c.in.disturbed = c.disturbed
 	c.out.init(nc, &c.mu, &c.workers, c.now)
 	c.out.failed, c.out.tell, c.out.panicked = c.unwritableLocked, c.tell, c.panicked
@@ -127,7 +127,7 @@ func (c *conn) read(preface func() *Error) error {
 	err := c.readGuarded(preface)
 	if err == nil {
 		c.in.park()
-		return ErrCalm
+		return ErrParked
 	}
 	return c.end(err)
 }
@@ -146,7 +146,7 @@ func (c *conn) readGuarded(preface func() *Error) (err *Error) {
 			return err
 		}
 	}
-	return c.readFrames()
+	return c.in.readFrames()
 }
 
 // end is run when reading has ended.
@@ -196,10 +196,10 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		c.out.goAway(last, err.Code, err.Reason)
 	}
 	if c.server != nil {
-		c.server.crew.wanted.Broadcast()
+		c.server.workerPool.wanted.Broadcast()
 	}
 	_ = c.nc.SetReadDeadline(longAgo) // the reader shall see to the rest
-	if c.calm == left {
+	if c.parking == parked {
 		c.o.Wake()
 	}
 	return gone
@@ -242,8 +242,8 @@ func (c *conn) tickPeriodLocked() time.Duration {
 		shortest = min(shortest, c.o.BodyTimeout)
 	}
 	most := 5 * time.Second
-	if c.o.Wake != nil && c.calm != left {
-		most = calmTime
+	if c.o.Wake != nil && c.parking != parked {
+		most = parkTime
 	}
 	return min(max(shortest/4, 10*time.Millisecond), most)
 }

@@ -7,49 +7,49 @@ import (
 )
 
 // onData reads a DATA frame, a large payload straight to where it is to wait.
-func (c *conn) onData(fh h2.FrameHeader) *Error {
+func (in *inbox) onData(fh h2.FrameHeader) *Error {
 	if fh.StreamID == 0 {
 		return broken(h2.ErrCodeProtocol, "DATA without a stream")
 	}
-	if c.in.buffered() < int(fh.Length) {
-		c.in.inData.Store(true)
-		defer c.in.inData.Store(false)
+	if in.buffered() < int(fh.Length) {
+		in.inData.Store(true)
+		defer in.inData.Store(false)
 	}
 	n, padding := int(fh.Length), 0
 	if fh.Flags.Has(h2.FlagDataPadded) {
 		var err *Error
-		if padding, err = c.readPadLength(n); err != nil {
+		if padding, err = in.readPadLength(n); err != nil {
 			return err
 		}
 		n -= 1 + padding
 	}
-	s, unread, o := c.admit(fh, n)
-	if end := c.conclude(o); end != nil {
+	s, unread, o := in.admit(fh, n)
+	if end := in.conclude(o); end != nil {
 		return end
 	}
 	if s != nil && unread > 0 {
 		chunk := newChunk(n)
-		if _, err := io.ReadFull(c.in.reader, chunk.buf[:n]); err != nil {
+		if _, err := io.ReadFull(in.reader, chunk.buf[:n]); err != nil {
 			chunk.free()
-			return c.readError(err)
+			return in.readError(err)
 		}
 		chunk.w = n
-		if end := c.conclude(c.queueChunk(s, chunk, fh)); end != nil {
+		if end := in.conclude(in.queueChunk(s, chunk, fh)); end != nil {
 			return end
 		}
 		unread = 0
 	}
-	return c.discard(unread + padding)
+	return in.skip(unread + padding)
 }
 
 // readPadLength returns how much padding a frame with n bytes has.
-func (c *conn) readPadLength(n int) (int, *Error) {
+func (in *inbox) readPadLength(n int) (int, *Error) {
 	if n == 0 {
 		return 0, broken(h2.ErrCodeFrameSize, "a frame that is too short")
 	}
 	var p [1]byte
-	if _, err := io.ReadFull(c.in.reader, p[:]); err != nil {
-		return 0, c.readError(err)
+	if _, err := io.ReadFull(in.reader, p[:]); err != nil {
+		return 0, in.readError(err)
 	}
 	if int(p[0]) > n-1 {
 		return 0, broken(h2.ErrCodeProtocol, "padding longer than its frame")
@@ -57,12 +57,12 @@ func (c *conn) readPadLength(n int) (int, *Error) {
 	return int(p[0]), nil
 }
 
-func (c *conn) discard(n int) *Error {
+func (in *inbox) skip(n int) *Error {
 	if n == 0 {
 		return nil
 	}
-	if err := c.in.discard(n); err != nil {
-		return c.readError(err)
+	if err := in.reader.discard(n); err != nil {
+		return in.readError(err)
 	}
 	return nil
 }
@@ -70,10 +70,11 @@ func (c *conn) discard(n int) *Error {
 // admit decides on a DATA frame with n bytes of a body. What is small and here
 // already it puts into the stream's queue; unread is how much else is left to be
 // read of those bytes: for the stream that is returned, or for nobody.
-func (c *conn) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outcome) {
+func (in *inbox) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outcome) {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o.end = c.takeWindowLocked(int64(fh.Length)); o.end != nil {
+	if o.end = in.takeWindowLocked(int64(fh.Length)); o.end != nil {
 		return nil, n, o
 	}
 	ends := fh.Flags.Has(h2.FlagDataEndStream)
@@ -102,11 +103,11 @@ func (c *conn) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outcome
 	if n > 0 {
 		c.abuse.received(n)
 	}
-	if n > smallChunk || n > c.in.buffered() {
+	if n > smallChunk || n > in.buffered() {
 		return s, n, o
 	}
 	if n > 0 {
-		s.queue.add(c.in.view(n))
+		s.queue.add(in.view(n))
 	}
 	if why = s.arrivedLocked(int(fh.Length)-n, ends); why != nil {
 		o = c.refuseLocked(fh.StreamID, why)
@@ -115,7 +116,8 @@ func (c *conn) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outcome
 }
 
 // queueChunk puts what was read of a DATA frame into its stream's queue.
-func (c *conn) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outcome) {
+func (in *inbox) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outcome) {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	overhead := int(fh.Length) - chunk.w
@@ -131,13 +133,14 @@ func (c *conn) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outcome
 }
 
 // takeWindowLocked takes n bytes off the connection's window, and gives it back.
-func (c *conn) takeWindowLocked(n int64) *Error {
-	if c.in.window -= n; c.in.window < 0 {
+func (in *inbox) takeWindowLocked(n int64) *Error {
+	c := in.conn
+	if in.window -= n; in.window < 0 {
 		return broken(h2.ErrCodeFlowControl, "more than the connection's window")
 	}
-	if c.in.window <= connWindow/2 {
-		c.out.windowUpdate(0, int(connWindow-c.in.window))
-		c.in.window = connWindow
+	if in.window <= connWindow/2 {
+		c.out.windowUpdate(0, int(connWindow-in.window))
+		in.window = connWindow
 	}
 	return nil
 }

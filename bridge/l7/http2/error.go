@@ -20,10 +20,10 @@ var ErrUnprocessed = errors.New("http2: the request was not processed")
 // The response is good.
 var ErrUnwanted = errors.New("http2: the rest of the request is not wanted")
 
-// ErrCalm is what Serve returns, if Options.Wake allows it, when nothing goes on:
+// ErrParked is what Serve returns, if Options.Wake allows it, when nothing goes on:
 // there is no stream, and nothing has come for a while. The connection is not at
 // its end: Serve is to be called again when there is something to read.
-var ErrCalm = errors.New("http2: nothing goes on")
+var ErrParked = errors.New("http2: nothing goes on")
 
 var (
 	errClosed  = errors.New("http2: connection closed")

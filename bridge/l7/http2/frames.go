@@ -7,50 +7,52 @@ import (
 )
 
 // onFrame reads and processes any frame but DATA.
-func (c *conn) onFrame(fh h2.FrameHeader) *Error {
+func (in *inbox) onFrame(fh h2.FrameHeader) *Error {
+	c := in.conn
 	if fh.Length > smallBuffer {
-		c.in.large = true
+		in.large = true
 	}
-	f, err := c.in.framer.ReadFrameForHeader(fh)
+	f, err := in.framer.ReadFrameForHeader(fh)
 	if err != nil {
 		var se h2.StreamError
-		if !errors.As(err, &se) || c.in.err != nil {
-			return c.readError(err)
+		if !errors.As(err, &se) || in.err != nil {
+			return in.readError(err)
 		}
 		if fh.Type == h2.FrameHeaders {
 			return broken(se.Code, "a malformed HEADERS frame") // its block is lost
 		}
-		return c.refuse(fh.StreamID, malformed("a malformed frame"))
+		return in.refuse(fh.StreamID, malformed("a malformed frame"))
 	}
 	switch f := f.(type) {
 	case *h2.HeadersFrame:
-		return c.onHeaders(f)
+		return in.onHeaders(f)
 	case *h2.RSTStreamFrame:
-		return c.conclude(c.onReset(f))
+		return in.conclude(in.onReset(f))
 	case *h2.WindowUpdateFrame:
-		return c.conclude(c.onWindowUpdate(f))
+		return in.conclude(in.onWindowUpdate(f))
 	case *h2.PriorityFrame:
 		if f.StreamDep == f.StreamID {
-			return c.refuse(f.StreamID, malformed("a stream that depends on itself"))
+			return in.refuse(f.StreamID, malformed("a stream that depends on itself"))
 		}
-		return c.conclude(c.onPriority(f))
+		return in.conclude(in.onPriority(f))
 	case *h2.SettingsFrame:
-		return c.onSettings(f)
+		return in.onSettings(f)
 	case *h2.PingFrame:
-		return c.onPing(f)
+		return in.onPing(f)
 	case *h2.PushPromiseFrame:
 		return broken(h2.ErrCodeProtocol, "a promise that was not asked for")
 	case *h2.GoAwayFrame:
 		if c.client != nil {
 			c.client.onGoAway(f)
 		}
-		return c.spend(framesAccount, connFrameCosts[h2.FrameGoAway])
+		return in.spend(framesAccount, connFrameCosts[h2.FrameGoAway])
 	}
-	return c.spend(framesAccount, unknownFrameCost)
+	return in.spend(framesAccount, unknownFrameCost)
 }
 
 // spend takes the cost of a frame off what the peer has. c.mu is not held.
-func (c *conn) spend(from account, cost int) *Error {
+func (in *inbox) spend(from account, cost int) *Error {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.abuse.spend(from, cost)
@@ -58,39 +60,40 @@ func (c *conn) spend(from account, cost int) *Error {
 
 // readBlock reads the rest of a header block and decodes it into c.in.block. All
 // of it is decoded even if it is too large, so that the next one can be.
-func (c *conn) readBlock(f *h2.HeadersFrame) *Error {
-	c.in.decoder.SetEmitEnabled(true)
+func (in *inbox) readBlock(f *h2.HeadersFrame) *Error {
+	in.decoder.SetEmitEnabled(true)
 	fragment := f.HeaderBlockFragment()
 	if !f.HeadersEnded() {
 		// The decoder would keep the memory of what it had to put together.
-		defer c.in.forgetFragment()
-		whole, err := c.readContinuations(fragment)
+		defer in.forgetFragment()
+		whole, err := in.readContinuations(fragment)
 		if err != nil {
 			return err
 		}
 		fragment = whole
 	}
-	if _, err := c.in.decoder.Write(fragment); err != nil {
+	if _, err := in.decoder.Write(fragment); err != nil {
 		return broken(h2.ErrCodeCompression, "a header block that cannot be decoded")
 	}
-	if c.in.decoder.Close() != nil {
+	if in.decoder.Close() != nil {
 		return broken(h2.ErrCodeCompression, "a header block that ends too early")
 	}
 	return nil
 }
 
 // readContinuations returns a header block that begins with first.
-func (c *conn) readContinuations(first []byte) ([]byte, *Error) {
+func (in *inbox) readContinuations(first []byte) ([]byte, *Error) {
+	c := in.conn
 	block := append(make([]byte, 0, 2*maxFrame), first...)
 	for range maxContinued {
-		fh, err := c.in.framer.ReadFrameHeader() // which checks that it is a CONTINUATION
+		fh, err := in.framer.ReadFrameHeader() // which checks that it is a CONTINUATION
 		if err != nil {
-			return nil, c.readError(err)
+			return nil, in.readError(err)
 		}
-		c.in.large = true
-		next, err := c.in.framer.ReadFrameForHeader(fh)
+		in.large = true
+		next, err := in.framer.ReadFrameForHeader(fh)
 		if err != nil {
-			return nil, c.readError(err)
+			return nil, in.readError(err)
 		}
 		cont, ok := next.(*h2.ContinuationFrame)
 		if !ok {
@@ -108,22 +111,23 @@ func (c *conn) readContinuations(first []byte) ([]byte, *Error) {
 }
 
 // onHeaders takes a header block as a head or trailer.
-func (c *conn) onHeaders(f *h2.HeadersFrame) *Error {
+func (in *inbox) onHeaders(f *h2.HeadersFrame) *Error {
 	end := f.StreamEnded()
 	dependsOnItself := f.HasPriority() && f.Priority.StreamDep == f.StreamID
 	id := f.StreamID
-	defer c.in.block.release()
-	if err := c.readBlock(f); err != nil {
+	defer in.block.release()
+	if err := in.readBlock(f); err != nil {
 		return err
 	}
-	if dependsOnItself && c.in.block.fault == "" {
-		c.in.block.fault = "a stream that depends on itself"
+	if dependsOnItself && in.block.fault == "" {
+		in.block.fault = "a stream that depends on itself"
 	}
-	return c.conclude(c.onBlock(id, end))
+	return in.conclude(in.onBlock(id, end))
 }
 
 // onBlock takes the block that was read last as a head or trailer.
-func (c *conn) onBlock(id uint32, end bool) outcome {
+func (in *inbox) onBlock(id uint32, end bool) outcome {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, v, why, fatal := c.judge(headersFrame, id)
@@ -137,7 +141,10 @@ func (c *conn) onBlock(id uint32, end bool) outcome {
 			c.abuse.head()
 		}
 	}
-	if why != nil {
+	switch {
+	case why != nil && why.Code == h2.ErrCodeNo: // it was answered
+		return outcome{why: why, end: c.abuse.spend(streamsAccount, 1)}
+	case why != nil:
 		return c.refuseLocked(id, why)
 	}
 	return outcome{end: fatal}
@@ -156,7 +163,8 @@ func (s *stream) onTrailerLocked(end bool) *Error {
 	return s.endedLocked()
 }
 
-func (c *conn) onReset(f *h2.RSTStreamFrame) (o outcome) {
+func (in *inbox) onReset(f *h2.RSTStreamFrame) (o outcome) {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, v, _, end := c.judge(resetFrame, f.StreamID)
@@ -177,14 +185,16 @@ func (c *conn) onReset(f *h2.RSTStreamFrame) (o outcome) {
 	return o
 }
 
-func (c *conn) onPriority(f *h2.PriorityFrame) outcome {
+func (in *inbox) onPriority(f *h2.PriorityFrame) outcome {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, _, _, end := c.judge(priorityFrame, f.StreamID)
 	return outcome{end: end}
 }
 
-func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
+func (in *inbox) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.StreamID == 0 {
@@ -211,15 +221,17 @@ func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 	return outcome{}
 }
 
-func (c *conn) onPing(f *h2.PingFrame) *Error {
-	cleared, end := c.takePing(f)
+func (in *inbox) onPing(f *h2.PingFrame) *Error {
+	c := in.conn
+	cleared, end := in.takePing(f)
 	if cleared && c.client != nil {
 		c.client.changed() // it has room again
 	}
 	return end
 }
 
-func (c *conn) takePing(f *h2.PingFrame) (cleared bool, end *Error) {
+func (in *inbox) takePing(f *h2.PingFrame) (cleared bool, end *Error) {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -10,6 +10,7 @@ import (
 
 // An inbox is what the goroutine that reads a connection has to itself.
 type inbox struct {
+	conn *conn
 	*reader
 	framer  *h2.Framer // its writing half is not used
 	decoder *hpack.Decoder
@@ -25,8 +26,9 @@ type inbox struct {
 	inData  atomic.Bool // a frame is being waited for that has bytes of a body
 }
 
-func (in *inbox) init(r *reader, o *Options) {
-	in.reader = r
+func (in *inbox) init(c *conn, r *reader) {
+	o := &c.o
+	in.conn, in.reader = c, r
 	in.block.maxBytes, in.block.maxFields = o.MaxHeaderBytes, o.MaxFields
 	in.block.reset()
 	in.decoder = hpack.NewDecoder(headerTable, func(f hpack.HeaderField) {
@@ -75,37 +77,38 @@ func (in *inbox) park() {
 
 // readFrames reads and processes frames until the connection is at its end, and
 // returns why it is; nil if the goroutine is to leave.
-func (c *conn) readFrames() *Error {
-	defer c.notifyReaders()
+func (in *inbox) readFrames() *Error {
+	c := in.conn
+	defer in.notifyReaders()
 	for {
-		if !c.in.wholeFrame() { // it may have to wait
-			c.notifyReaders()
-			c.in.shed()
+		if !in.wholeFrame() { // it may have to wait
+			in.notifyReaders()
+			in.shed()
 		}
 		if c.out.crowded.Load() {
-			c.notifyReaders()
+			in.notifyReaders()
 			c.out.awaitReplyRoom()
 		}
-		fh, err := c.in.framer.ReadFrameHeader()
-		if err == ErrCalm {
+		fh, err := in.framer.ReadFrameHeader()
+		if err == ErrParked {
 			return nil
 		}
 		if err != nil {
-			return c.readError(err)
+			return in.readError(err)
 		}
-		if !c.in.settled.Load() && (fh.Type != h2.FrameSettings || fh.Flags.Has(h2.FlagSettingsAck)) {
+		if !in.settled.Load() && (fh.Type != h2.FrameSettings || fh.Flags.Has(h2.FlagSettingsAck)) {
 			return broken(h2.ErrCodeProtocol, "a preface that does not begin with SETTINGS")
 		}
 		var end *Error
 		if fh.Type == h2.FrameData {
-			end = c.onData(fh)
+			end = in.onData(fh)
 		} else {
-			end = c.onFrame(fh)
+			end = in.onFrame(fh)
 		}
 		if end != nil {
 			return end
 		}
-		c.in.frameEnded()
+		in.frameEnded()
 	}
 }
 
@@ -113,18 +116,19 @@ func (c *conn) readFrames() *Error {
 // handlers of new streams. That is put off until all that came at once has been
 // processed: a message then finds its head, body and trailer together, and leaves
 // in one piece.
-func (c *conn) notifyReaders() {
-	for _, s := range c.in.arrived {
+func (in *inbox) notifyReaders() {
+	c := in.conn
+	for _, s := range in.arrived {
 		s.notified = false
 		s.readable.Broadcast()
 	}
-	clear(c.in.arrived)
-	c.in.arrived = c.in.arrived[:0]
-	for _, s := range c.in.opened {
+	clear(in.arrived)
+	in.arrived = in.arrived[:0]
+	for _, s := range in.opened {
 		c.server.assign(s)
 	}
-	clear(c.in.opened)
-	c.in.opened = c.in.opened[:0]
+	clear(in.opened)
+	in.opened = in.opened[:0]
 }
 
 // notifyLater has notifyReaders wake the reader of s.
@@ -136,14 +140,14 @@ func (s *stream) notifyLater() {
 }
 
 // readError makes an error of the framer's one of the connection's.
-func (c *conn) readError(err error) *Error {
+func (in *inbox) readError(err error) *Error {
 	var code h2.ConnectionError
 	switch {
-	case c.in.err != nil:
-		return &Error{Err: c.in.err}
+	case in.err != nil:
+		return &Error{Err: in.err}
 	case errors.As(err, &code):
 		reason := "a frame that is not allowed here"
-		if d := c.in.framer.ErrorDetail(); d != nil {
+		if d := in.framer.ErrorDetail(); d != nil {
 			reason = d.Error()
 		}
 		return broken(h2.ErrCode(code), reason)
@@ -162,7 +166,8 @@ type outcome struct {
 }
 
 // conclude does what is left to be done for a frame. c.mu is not held.
-func (c *conn) conclude(o outcome) *Error {
+func (in *inbox) conclude(o outcome) *Error {
+	c := in.conn
 	if len(o.gone) > 0 {
 		c.tell(o.gone)
 	}
@@ -186,9 +191,10 @@ func (c *conn) refuseLocked(id uint32, why *Error) outcome {
 }
 
 // refuse is refuseLocked without c.mu.
-func (c *conn) refuse(id uint32, why *Error) *Error {
+func (in *inbox) refuse(id uint32, why *Error) *Error {
+	c := in.conn
 	c.mu.Lock()
 	o := c.refuseLocked(id, why)
 	c.mu.Unlock()
-	return c.conclude(o)
+	return in.conclude(o)
 }

@@ -63,7 +63,7 @@ type Options struct {
 	// connection.
 	Panicked func(value any, stack []byte)
 
-	// Wake, if not nil, lets a server's Serve return ErrCalm, and is called when
+	// Wake, if not nil, lets a server's Serve return ErrParked, and is called when
 	// Serve is to be called again although nothing has come. It may be called for
 	// nothing, by any goroutine, one in a call of the connection's among them, and
 	// must not block.

@@ -134,7 +134,7 @@ func (b *reader) receive(p []byte) (int, error) {
 		return n, nil
 	case err == nil:
 		err = io.ErrNoProgress
-	case err == ErrCalm:
+	case err == ErrParked:
 		return 0, err
 	}
 	b.err = err

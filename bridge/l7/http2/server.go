@@ -14,11 +14,13 @@ import (
 // A ServerConn is a client's connection.
 type ServerConn struct {
 	conn
-	handler func(*ServerStream)
-	running int  // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
-	crew    crew // whom they are called by
-	taken   int  // streams, guarded by mu
-	waiting int  // Reads that wait for a body, guarded by mu
+	handler    func(*ServerStream)
+	running    int        // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
+	workerPool workerPool // the goroutines that call it
+	taken      int        // streams, guarded by mu
+	waiting    int        // Reads that wait for a body, guarded by mu
+
+	dismissed int // streams that wait to be reset, guarded by mu
 
 	// Of a shutdown, guarded by mu.
 	draining  int64 // since when it has been going on; 0: it is not
@@ -37,7 +39,7 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	c := &ServerConn{}
 	c.init(nc, early, o)
 	c.server = c
-	c.crew.wanted.L = &c.mu
+	c.workerPool.wanted.L = &c.mu
 	settings := []h2.Setting{{ID: h2.SettingMaxConcurrentStreams, Val: uint32(c.o.MaxStreams)}}
 	if o.ExtendedConnect {
 		settings = append(settings, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
@@ -55,12 +57,12 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 // then is reset; a client that is still sending when all was answered is told
 // that it need not.
 //
-// If it returns ErrCalm it is to be called again, by whatever goroutine.
+// If it returns ErrParked it is to be called again, by whatever goroutine.
 func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 	c.handler = handler
 	c.mu.Lock()
 	begun := c.timer != nil
-	c.calm = reading
+	c.parking = reading
 	c.mu.Unlock()
 	if begun {
 		return c.read(nil)
@@ -117,8 +119,8 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 		c.goAwayLocked()
 	}
 	c.lateLocked(now)
-	c.crew.dismissLocked()
-	c.calmLocked(now)
+	c.workerPool.releaseLocked()
+	c.parkLocked(now)
 	return nil
 }
 
@@ -126,7 +128,7 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 func (c *ServerConn) readPreface() *Error {
 	var p [len(h2.ClientPreface)]byte
 	if _, err := io.ReadFull(c.in.reader, p[:]); err != nil {
-		return c.readError(err)
+		return c.in.readError(err)
 	}
 	if string(p[:]) != h2.ClientPreface {
 		return broken(h2.ErrCodeProtocol, "no preface")
@@ -158,6 +160,14 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	if c.in.block.tooLarge && c.in.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
 		c.out.block(id, c.encoder.buf.b, true)
+		c.out.kick()
+		if !end {
+			s := &ServerStream{}
+			s.init(&c.conn, id)
+			s.server, s.sendEnd = s, true
+			c.streams[id] = &s.stream
+			s.dismissLocked()
+		}
 		return nil, &Error{Code: h2.ErrCodeNo, Reason: "a head larger than is allowed"}
 	}
 	s := &ServerStream{}
@@ -186,13 +196,13 @@ func (c *ServerConn) handle(s *ServerStream) {
 	s.Notify(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	code := h2.ErrCodeInternal
-	if s.sendEnd {
-		code = h2.ErrCodeNo // section 8.1: all is answered, whatever else was to be sent
-	}
-	s.resetLocked(code, errOver)
-	s.overLocked(errOver)
 	c.running--
+	if s.sendEnd && !s.closed { // section 8.1: all is answered, whatever else was to be sent
+		s.dismissLocked()
+	} else {
+		s.resetLocked(h2.ErrCodeInternal, errOver)
+		s.overLocked(errOver)
+	}
 	c.restLocked()
 }
 
@@ -219,7 +229,8 @@ type ServerStream struct {
 	request message.Request
 
 	// Guarded by the connection's mu.
-	pace      pace        // of the body
+	pace      pace // of the body
+	dismissal dismissal
 	responded bool        // Respond was called
 	gone      func(error) // see Notify
 	goneFor   error       // why the client has gone; nil: it has not

@@ -2,39 +2,42 @@ package http2
 
 import h2 "golang.org/x/net/http2"
 
-func (c *conn) onSettings(f *h2.SettingsFrame) *Error {
+func (in *inbox) onSettings(f *h2.SettingsFrame) *Error {
+	c := in.conn
 	if f.IsAck() {
-		if c.in.unacked--; c.in.unacked < 0 {
+		if in.unacked--; in.unacked < 0 {
 			return broken(h2.ErrCodeProtocol, "an acknowledgement of nothing")
 		}
 		return nil
 	}
-	end := c.applySettings(f)
+	end := in.applySettings(f)
 	if c.client != nil {
 		c.client.changed()
 	}
 	return end
 }
 
-func (c *conn) applySettings(f *h2.SettingsFrame) *Error {
+func (in *inbox) applySettings(f *h2.SettingsFrame) *Error {
+	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if end := c.abuse.spend(framesAccount, connFrameCosts[h2.FrameSettings]+f.NumSettings()); end != nil {
 		return end
 	}
 	for i := range f.NumSettings() {
-		if end := c.settingLocked(f.Setting(i)); end != nil {
+		if end := in.settingLocked(f.Setting(i)); end != nil {
 			return end
 		}
 	}
 	c.out.settingsAck()
-	c.in.settled.Store(true)
+	in.settled.Store(true)
 	c.out.room.wakeAll() // who waits for the settings is among them
 	return nil
 }
 
 // settingLocked does what one of the peer's settings says (section 6.5.2).
-func (c *conn) settingLocked(s h2.Setting) *Error {
+func (in *inbox) settingLocked(s h2.Setting) *Error {
+	c := in.conn
 	switch s.ID {
 	case h2.SettingHeaderTableSize:
 		c.encoder.hpack.SetMaxDynamicTableSize(s.Val) // or less: headerTable is the most

@@ -328,6 +328,8 @@ func (s *stream) removeLocked() {
 	delete(c.streams, s.id)
 	if s.client != nil {
 		c.client.open--
+	} else {
+		s.server.endDismissalLocked()
 	}
 	c.restLocked()
 }

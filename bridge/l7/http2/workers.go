@@ -2,30 +2,30 @@ package http2
 
 import "sync"
 
-// maxParked bounds how many goroutines a connection keeps for its next streams.
-const maxParked = 32
+// maxWaiting bounds how many goroutines a connection keeps for its next streams.
+const maxWaiting = 32
 
-// A crew are the goroutines that serve a connection's streams. One that has
+// A workerPool has the goroutines that serve a connection's streams. One that has
 // served a stream waits for the next: its stack has grown to what an exchange
 // needs, and growing one is a good part of what a small exchange costs. Those
-// that nothing comes for are let go, and the first one at once: many clients have
+// that get no stream for a while end, and the first one at once: many clients send
 // one request. All of it is guarded by the connection's mu.
-type crew struct {
-	streams []*ServerStream // that are yet to be served, each by one of the parked
-	parked  int
-	wanted  sync.Cond // there are streams, or some are let go
-	leaving int       // how many of the parked are let go
-	busy    bool      // a stream was begun since the last tick
+type workerPool struct {
+	streams  []*ServerStream // to be served, each by one of the waiting
+	waiting  int
+	wanted   sync.Cond // there are streams, or some of the waiting are to end
+	released int       // how many of the waiting are to end
+	busy     bool      // a stream was begun since the last tick
 }
 
 // assign has a stream served.
 func (c *ServerConn) assign(s *ServerStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.crew.busy, c.crew.leaving = true, 0
-	if c.crew.parked > len(c.crew.streams) {
-		c.crew.streams = append(c.crew.streams, s)
-		c.crew.wanted.Signal()
+	c.workerPool.busy, c.workerPool.released = true, 0
+	if c.workerPool.waiting > len(c.workerPool.streams) {
+		c.workerPool.streams = append(c.workerPool.streams, s)
+		c.workerPool.wanted.Signal()
 		return
 	}
 	c.workers.Add(1)
@@ -45,16 +45,16 @@ func (c *ServerConn) work(s *ServerStream) {
 func (c *ServerConn) nextStream() *ServerStream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := &c.crew
+	w := &c.workerPool
 	for len(w.streams) == 0 {
-		if c.err != nil || w.parked >= maxParked || c.taken < 2 {
+		if c.err != nil || w.waiting >= maxWaiting || c.taken < 2 {
 			return nil
 		}
-		w.parked++
+		w.waiting++
 		w.wanted.Wait()
-		w.parked--
-		if len(w.streams) == 0 && w.leaving > 0 {
-			w.leaving--
+		w.waiting--
+		if len(w.streams) == 0 && w.released > 0 {
+			w.released--
 			return nil
 		}
 	}
@@ -65,10 +65,10 @@ func (c *ServerConn) nextStream() *ServerStream {
 	return s
 }
 
-// dismissLocked lets those go that nothing came for since it was called last.
-func (w *crew) dismissLocked() {
-	if !w.busy && w.parked > 0 {
-		w.leaving = w.parked
+// releaseLocked ends the goroutines that got no stream since it was called last.
+func (w *workerPool) releaseLocked() {
+	if !w.busy && w.waiting > 0 {
+		w.released = w.waiting
 		w.wanted.Broadcast()
 	}
 	w.busy = false

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// calmServer returns the client's end of a connection on which nothing goes on any
+// parkedServer returns the client's end of a connection on which nothing goes on any
 // more, what served it, and a channel that says when it is to be served again.
-func calmServer(t *testing.T, o Options) (*raw, *ServerConn, chan bool) {
+func parkedServer(t *testing.T, o Options) (*raw, *ServerConn, chan bool) {
 	t.Helper()
 	mine, theirs := pair(t)
 	wakes := make(chan bool, 100)
@@ -15,8 +15,8 @@ func calmServer(t *testing.T, o Options) (*raw, *ServerConn, chan bool) {
 	c := NewServerConn(theirs, nil, o)
 	client := rawClient(t, mine)
 	client.headers(1, true, simple...)
-	if err := c.Serve(echo); err != ErrCalm {
-		t.Fatalf("%v, want ErrCalm", err)
+	if err := c.Serve(echo); err != ErrParked {
+		t.Fatalf("%v, want ErrParked", err)
 	}
 	t.Cleanup(func() {
 		c.Close()
@@ -28,13 +28,13 @@ func calmServer(t *testing.T, o Options) (*raw, *ServerConn, chan bool) {
 	return client, c, wakes
 }
 
-func TestACalmConnectionIsServedAgain(t *testing.T) {
+func TestAParkedConnectionIsServedAgain(t *testing.T) {
 	t.Parallel()
-	client, c, wakes := calmServer(t, Options{})
+	client, c, wakes := parkedServer(t, Options{})
 	for id := uint32(3); id < 7; id += 2 {
 		client.headers(id, true, simple...)
-		if err := c.Serve(echo); err != ErrCalm {
-			t.Fatalf("%v, want ErrCalm", err)
+		if err := c.Serve(echo); err != ErrParked {
+			t.Fatalf("%v, want ErrParked", err)
 		}
 		if got := client.outcome(id); got != "200 /  yes" {
 			t.Fatal(got)
@@ -45,7 +45,7 @@ func TestACalmConnectionIsServedAgain(t *testing.T) {
 	}
 }
 
-func TestWhatEndsACalmConnectionWakesIt(t *testing.T) {
+func TestWhatEndsAParkedConnectionWakesIt(t *testing.T) {
 	for name, end := range map[string]func(c *ServerConn){
 		"its idle time": func(*ServerConn) {},
 		"a shutdown":    func(c *ServerConn) { c.Shutdown() },
@@ -57,7 +57,7 @@ func TestWhatEndsACalmConnectionWakesIt(t *testing.T) {
 			if name == "its idle time" {
 				o.IdleTimeout = 3 * time.Second
 			}
-			client, c, wakes := calmServer(t, o)
+			client, c, wakes := parkedServer(t, o)
 			end(c)
 			<-wakes
 			if !c.Over() {

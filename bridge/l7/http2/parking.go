@@ -1,0 +1,59 @@
+package http2
+
+import (
+	"os"
+	"time"
+)
+
+// parkTime is how long a connection must have been idle for the goroutine that
+// reads it to be released.
+const parkTime = time.Second
+
+// A parking is what the goroutine that reads a server's connection does.
+type parking int
+
+const (
+	reading parking = iota
+	leaving         // it was told to leave
+	parked          // Serve has returned ErrParked, or will: nobody reads
+)
+
+// parkLocked tells the goroutine that reads to leave if the connection is idle. c.mu
+// is held.
+func (c *ServerConn) parkLocked(now int64) {
+	if c.o.Wake == nil || c.parking != reading || c.err != nil || !c.in.settled.Load() || !c.idleLocked() || c.out.sending ||
+		c.in.begun.Load() != 0 || now-max(c.in.last.Load(), c.idleSince) < int64(parkTime) {
+		return
+	}
+	c.parking = leaving
+	_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+}
+
+// shedLocked interrupts a read that has waited for a while with a large buffer: it
+// goes on with a small one. c.mu is held.
+func (c *conn) shedLocked(now int64) {
+	if c.in.holdsLarge.Load() && c.err == nil && c.out.err == nil && now-c.in.last.Load() > int64(parkTime) {
+		_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+	}
+}
+
+// disturbed is for when a deadline has ended a read, between frames or not. It
+// returns nil if reading goes on, ErrParked if the goroutine is to leave, and else
+// why the read has failed.
+func (c *conn) disturbed(between bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.out.err != nil {
+		return os.ErrDeadlineExceeded
+	}
+	_ = c.nc.SetReadDeadline(time.Time{}) // as above
+	if c.parking == reading {
+		return nil
+	}
+	if !between || !c.idleLocked() {
+		c.parking = reading
+		return nil
+	}
+	c.parking = parked
+	return ErrParked
+}
