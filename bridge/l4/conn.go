@@ -1,15 +1,12 @@
 package l4
 
 import (
-	"cmp"
-	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -18,15 +15,10 @@ import (
 
 // A conn is one client's connection, from accept to close.
 type conn struct {
+	intake.Conn
 	server *Server
 	client *socket.Socket
 	start  time.Time
-
-	// Whose it is; nobody's before its PROXY protocol header was read. The
-	// address is invalid for clients of a unix-domain socket, who are all this
-	// machine.
-	who  proxyproto.Announced
-	addr netip.Addr
 
 	// Of whoever serves the connection now: its goroutine while it is made,
 	// then the splice.
@@ -49,27 +41,39 @@ type outcome struct {
 	reason               certs.Reason // of err
 }
 
-// Ends of connections that never reached an upstream.
+// Ends of connections that never reached an upstream, but for those of intake.
 const (
-	endHeader     splice.Ending = "no PROXY protocol header"
-	endLimit      splice.Ending = "limit reached"
-	endAccess     splice.Ending = "no access"
-	endHandshake  splice.Ending = "handshake failed"
 	endNoUpstream splice.Ending = "no upstream"
 	endDial       splice.Ending = "upstream unreachable"
+	endPanic      splice.Ending = "internal error"
 )
 
 // serve makes the connection: it returns when a splice carries its bytes, or
 // when it is closed.
 func (c *conn) serve(t *Table) {
-	if !c.bridge(t) {
-		c.finish()
-	}
+	spliced := false
+	defer func() {
+		if p := recover(); p != nil {
+			c.outcome.how = endPanic
+			c.server.intake.Panicked(&c.Conn, p)
+			spliced = c.isSpliced() // then it is finished by the splice's end
+		}
+		if !spliced {
+			c.finish()
+		}
+	}()
+	spliced = c.bridge(t)
+}
+
+// refused notes that the connection was refused.
+func (c *conn) refused(r *intake.Refusal) {
+	c.outcome.how, c.outcome.reason, c.outcome.err = splice.Ending(r.How), r.Reason, r.Err
 }
 
 // finish counts and logs what became of the connection, which is closed.
 func (c *conn) finish() {
-	defer c.server.remove(c)
+	defer c.server.intake.Done()
+	defer c.server.intake.Leave(&c.Conn)
 	c.turn.End()
 	took := time.Since(c.start)
 	c.server.count.durations.Observe(took)
@@ -86,7 +90,7 @@ func (c *conn) finish() {
 		endpoint = c.endpoint.Address()
 	}
 	args := []any{
-		"client", c.name(), "route", o.route, "upstream", o.upstream, "endpoint", endpoint,
+		"client", c.Name(), "route", o.route, "upstream", o.upstream, "endpoint", endpoint,
 		"to_upstream", o.toUpstream, "to_client", o.toClient, "duration", took, "ended", string(o.how),
 	}
 	if o.err != nil {
@@ -100,19 +104,19 @@ func (c *conn) finish() {
 // returns false if it did not come to that.
 func (c *conn) bridge(t *Table) bool {
 	s, o := c.server, &c.outcome
-	if t.ProxyProtocol != nil && !c.accept(t) {
+	rules := t.rules()
+	if r := s.intake.Announce(&c.Conn, &rules); r != nil {
+		c.refused(r)
 		c.client.Reset()
 		return false
 	}
 	var serverName string
 	begun := time.Now()
-	deadline := begun.Add(t.handshakeTimeout())
+	deadline := begun.Add(rules.Timeout())
 	if t.Peek {
 		hello, err := c.peek(deadline)
 		if err != nil {
-			o.how, o.err, o.reason = endHandshake, err, helloReason(err)
-			s.count.handshakeFailed(o.reason)
-			c.client.Close()
+			c.refused(s.intake.Refuse(c.client, helloReason(err), err))
 			return false
 		}
 		serverName = hello.ServerName
@@ -120,10 +124,8 @@ func (c *conn) bridge(t *Table) bool {
 	var client net.Conn = c.client
 	if t.TLS != nil && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
-		if err := c.handshake(tc, deadline); err != nil {
-			o.how, o.err, o.reason = endHandshake, err, certs.ClassifyAccept(err)
-			// Not a reset: that could overtake the alert that tells the client why.
-			c.client.Close()
+		if r := s.intake.Handshake(tc, c.client, deadline); r != nil {
+			c.refused(r)
 			return false
 		}
 		client, serverName = tc, tc.ConnectionState().ServerName
@@ -155,7 +157,7 @@ func (c *conn) bridge(t *Table) bool {
 		s.count.noUpstream.Add(1)
 		o.how = endNoUpstream
 		if t.Peek {
-			c.client.Close() // a reset could overtake the alert
+			c.client.LingerClose() // a reset could overtake the alert
 		} else {
 			c.client.Reset()
 		}
@@ -163,16 +165,16 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	o.upstream = u.Name()
 
-	ctx := s.ctx
+	ctx := s.intake.Context()
 	if u.Announces() {
-		ctx = upstream.Announce(ctx, c.who.Source, c.who.Destination)
+		ctx = upstream.Announce(ctx, c.Who.Source, c.Who.Destination)
 	}
 	if c.seen != nil {
 		ctx = upstream.WithTrace(ctx, &c.seen.trace)
 	}
 	var key upstream.Key
 	if u.Hash().ClientAddress {
-		key = upstream.KeyOfAddress(c.addr)
+		key = upstream.KeyOfAddress(c.Addr)
 	}
 	c.turn.Begin(u, key)
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
@@ -243,46 +245,6 @@ func (c *conn) spliced(r splice.Result) {
 	}()
 }
 
-// accept reads for whom the connection is, and reports whether it may go on.
-func (c *conn) accept(t *Table) bool {
-	s, o := c.server, &c.outcome
-	who, err := t.ProxyProtocol.Accept(c.client, t.handshakeTimeout())
-	if err != nil {
-		o.how, o.err, o.reason = endHeader, err, certs.Reason(s.count.unannounced.Add(err))
-		return false
-	}
-	if !s.admit(c, who, t) {
-		o.how = endLimit
-		return false
-	}
-	if !s.admits(c, t) {
-		o.how = endAccess
-		return false
-	}
-	if !s.inTime(c, t) {
-		o.how = endLimit
-		return false
-	}
-	return true
-}
-
-// handshake completes the client's TLS handshake before the deadline.
-func (c *conn) handshake(tc *tls.Conn, deadline time.Time) error {
-	_ = c.client.SetDeadline(deadline) // fails only on a closed connection, and then so does all else
-	err := tc.Handshake()              // cut ends it too
-	_ = c.client.SetDeadline(time.Time{})
-	if err != nil {
-		c.server.count.handshakeFailed(certs.ClassifyAccept(err))
-		return err
-	}
-	if tc.ConnectionState().DidResume {
-		c.server.count.resumed.Add(1)
-	} else {
-		c.server.count.full.Add(1)
-	}
-	return nil
-}
-
 // isAlert reports whether err is an alert that the peer sent.
 func isAlert(err error) bool {
 	var op *net.OpError
@@ -299,8 +261,18 @@ func (c *conn) setSplice(sp *splice.Splice) {
 	}
 }
 
-// cut ends the connection in whatever state it is, without waiting for it.
-func (c *conn) cut() {
+// isSpliced reports whether a splice owns the connection.
+func (c *conn) isSpliced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.splice != nil
+}
+
+// Drain is the Owner's: a connection goes on until its peers end it.
+func (c *conn) Drain() {}
+
+// Cut is the Owner's: it ends the connection in whatever state it is.
+func (c *conn) Cut(error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.isCut = true
@@ -309,13 +281,4 @@ func (c *conn) cut() {
 	} else {
 		c.client.Reset()
 	}
-}
-
-// name is what the log calls the client.
-func (c *conn) name() string {
-	addr := c.who.Source
-	if addr == nil {
-		addr = c.client.RemoteAddr()
-	}
-	return cmp.Or(addr.String(), addr.Network())
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
@@ -73,8 +74,15 @@ type Target struct {
 	Passthrough bool
 }
 
-func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
-func (t *Table) idleTimeout() time.Duration      { return cmp.Or(t.IdleTimeout, time.Hour) }
+// rules returns those by which connections are taken.
+func (t *Table) rules() intake.Rules {
+	return intake.Rules{
+		ProxyProtocol: t.ProxyProtocol, Access: t.Access, HandshakeTimeout: t.HandshakeTimeout,
+		MaxConnections: t.MaxConnections, MaxPerClient: t.MaxPerClient, Rate: t.Rate, RatePerClient: t.RatePerClient,
+	}
+}
+
+func (t *Table) idleTimeout() time.Duration { return cmp.Or(t.IdleTimeout, time.Hour) }
 
 // idle returns what holds for a connection to u.
 func (t *Table) idle(u *upstream.Upstream) time.Duration {

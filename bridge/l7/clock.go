@@ -1,8 +1,11 @@
 package l7
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 )
 
 // maxTick is how often a Server looks whether a limit has been passed, unless
@@ -19,8 +22,9 @@ type clock struct {
 	text atomic.Pointer[string]
 
 	began   time.Time
-	timer   *time.Timer // guarded by Server.mu; nil until the first connection
-	running bool        // likewise
+	mu      sync.Mutex
+	timer   *time.Timer // nil until the first connection
+	running bool
 }
 
 // date returns the time as a Date field has it (RFC 9110, section 5.6.7).
@@ -63,49 +67,57 @@ func (c *clock) keep(d time.Duration) {
 	}
 }
 
-// startClockLocked sets the clock going. s.mu is held.
-func (s *Server) startClockLocked() {
-	if s.clock.running {
+// startClock sets the clock going. It is called when a connection has begun.
+func (s *Server) startClock() {
+	c := &s.clock
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running {
 		return
 	}
-	s.clock.running = true
-	s.clock.set()
-	every := time.Duration(s.clock.tick.Load())
-	if s.clock.timer == nil {
-		s.clock.timer = time.AfterFunc(every, s.sweep)
+	c.running = true
+	c.set()
+	every := time.Duration(c.tick.Load())
+	if c.timer == nil {
+		c.timer = time.AfterFunc(every, s.sweep)
 	} else {
-		s.clock.timer.Reset(every)
+		c.timer.Reset(every)
 	}
 }
 
 // sweep looks at every connection, and stops the clock when there are none.
 func (s *Server) sweep() {
-	s.mu.Lock()
-	if len(s.conns) == 0 {
-		s.clock.running = false
-		s.mu.Unlock()
-		return
+	for _, c := range s.tick() {
+		c.check(s.clock.now.Load())
 	}
-	s.clock.set()
-	now := s.clock.now.Load()
+}
+
+// tick moves the clock, and returns the connections of which a limit has passed.
+func (s *Server) tick() []*conn {
+	c := &s.clock
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set()
+	now := c.now.Load()
 	var late []*conn
-	for c := range s.conns {
-		if c.due(now) {
+	if s.intake.Walk(func(o intake.Owner) {
+		if c := o.(*conn); c.due(now) {
 			late = append(late, c)
 		}
+	}) == 0 {
+		c.running = false
+		return nil
 	}
-	s.clock.timer.Reset(time.Duration(s.clock.tick.Load()))
-	s.mu.Unlock()
-	for _, c := range late {
-		c.check(now)
-	}
+	c.timer.Reset(time.Duration(c.tick.Load()))
+	return late
 }
 
 // stopClock stops the clock for good: there are no connections any more.
 func (s *Server) stopClock() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.clock.timer != nil {
-		s.clock.timer.Stop()
+	c := &s.clock
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 }

@@ -1,11 +1,9 @@
 package l7
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -13,21 +11,20 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A conn is a client's connection, below TLS. It counts its bytes, and it is
 // the Server's until its Socket is closed, whoever carries it.
 type conn struct {
 	net.Conn
+	intake intake.Conn
 	direct *socket.Direct // to write to Conn
 	server *Server
-	sock   *socket.Socket       // on top of it, once it is tracked
-	who    proxyproto.Announced // nobody before its PROXY protocol header was read
+	sock   *socket.Socket // on top of it
 	facts  policy.Connection
 
 	handshake time.Duration     // how long its TLS handshake took
@@ -69,7 +66,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.server.counters.toClient.Add(uint64(n))
 	if err == socket.ErrStuck {
 		_ = c.SetLinger(0) // what is not sent is not worth keeping
-		c.cut(errClientStuck)
+		c.Cut(errClientStuck)
 	}
 	return n, err
 }
@@ -110,15 +107,15 @@ func (c *conn) CloseWrite() error {
 // reports false if c is to be closed now.
 func (c *conn) rest() bool {
 	c.state.Store(resting)
-	return !c.server.stops.Load() || !c.state.CompareAndSwap(resting, finished)
+	return !c.server.intake.Closing() || !c.state.CompareAndSwap(resting, finished)
 }
 
 // wake says that a request begins. It reports false if c is closed.
 func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
 
-// finish closes c if no request is under way, and else lets its engine know
-// that none may follow.
-func (c *conn) finish() {
+// Drain is the Owner's: it closes c if no request is under way, and else lets its
+// engine know that none may follow.
+func (c *conn) Drain() {
 	if c.state.CompareAndSwap(resting, finished) {
 		c.sock.Close()
 		return
@@ -137,7 +134,7 @@ func (c *conn) onEnd(end func()) {
 	c.mu.Lock()
 	c.end = end
 	c.mu.Unlock()
-	if c.server.stops.Load() {
+	if c.server.intake.Closing() {
 		end()
 	}
 }
@@ -155,8 +152,8 @@ func (c *conn) notify(gone func(cause error)) {
 	}
 }
 
-// cut closes c, whatever goes on.
-func (c *conn) cut(cause error) {
+// Cut is the Owner's: it closes c, whatever goes on.
+func (c *conn) Cut(cause error) {
 	if c.untold.Load() {
 		c.sock.Reset() // a mere end would make what was sent look whole
 	} else {
@@ -191,7 +188,7 @@ func (c *conn) check(now int64) {
 		c.unpark()
 	}
 	if a := c.asked.Load(); a != 0 && now > a && hungUp(c) {
-		c.cut(errClientGone)
+		c.Cut(errClientGone)
 	}
 }
 
@@ -199,26 +196,20 @@ func (c *conn) check(now int64) {
 func (s *Server) accept(raw net.Conn) {
 	table := s.options.Table()
 	if table == nil {
-		raw.Close()
+		socket.New(raw, nil).Reset()
 		return
 	}
 	c := &conn{Conn: raw, direct: socket.NewDirect(raw), server: s}
-	if table.ProxyProtocol == nil {
-		c.is(proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()})
-		if !s.admits(c, table) {
-			raw.Close()
-			return
-		}
-	}
 	c.sock = socket.New(c, nil)
-	c.adopt(table.settings())
-	if !s.track(c, table) {
-		raw.Close()
+	rules := table.rules()
+	if !s.intake.Enter(&c.intake, raw, &rules, c) {
 		return
 	}
+	c.adopt(table.settings())
+	s.startClock()
 	c.sock.OnClose(func() {
 		c.unpark() // it is to come to its end
-		s.forget(c)
+		s.intake.Leave(&c.intake)
 		c.announcedAs.end()
 	})
 	go s.start(c, table)
@@ -234,35 +225,10 @@ func (c *conn) adopt(st settings) {
 	c.server.clock.keep(shortest)
 }
 
-// track makes c one of the Server's connections, and begins the work of
-// starting it, unless a limit is reached or the Server is closing.
-func (s *Server) track(c *conn, t *Table) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return false
-	}
-	if t.MaxConnections > 0 && len(s.conns) >= t.MaxConnections ||
-		t.MaxPerClient > 0 && c.facts.Client != "" && s.perClient[c.facts.Client] >= t.MaxPerClient {
-		s.counters.rejected.Add(1)
-		s.log.Debug("connection refused: limit reached", "client", c.facts.Client)
-		return false
-	}
-	s.conns[c] = true
-	if c.facts.Client != "" {
-		s.perClient[c.facts.Client]++
-	}
-	s.startClockLocked()
-	s.counters.accepted.Add(1)
-	s.counters.open.Add(1)
-	s.options.Descriptors.AddClients(1)
-	s.work.Add(1)
-	return true
-}
-
-// is notes whose the connection is.
-func (c *conn) is(who proxyproto.Announced) {
-	c.who, c.facts.Source, c.facts.Address = who, who.Source, addressOf(who.Source)
+// identify notes whose the connection is.
+func (c *conn) identify() {
+	who := c.intake.Who
+	c.facts.Source, c.facts.Address = who.Source, c.intake.Addr
 	if c.facts.Address.IsValid() {
 		c.facts.Client = c.facts.Address.String()
 	}
@@ -271,123 +237,66 @@ func (c *conn) is(who proxyproto.Announced) {
 	}
 }
 
-// admits reports whether t serves whose connection it is. Of those that a trusted
-// proxy brings each request is judged by itself.
-func (s *Server) admits(c *conn, t *Table) bool {
-	if t.Access.Serves(c.facts.Address) || t.TrustedProxies.Has(c.who.Source) {
-		return true
-	}
-	s.counters.denied.Add(1)
-	s.log.Debug("connection refused: the client has no access", "client", c.facts.Client)
-	return false
-}
-
-// announced reads for whom a connection is, and reports whether it may go on.
-func (s *Server) announced(c *conn, t *Table) bool {
-	who, err := t.ProxyProtocol.Accept(c.Conn, t.handshakeTimeout())
-	if err != nil {
-		reason := s.counters.unannounced.Add(err)
-		s.log.Debug("connection refused", "client", c.Conn.RemoteAddr().String(), "reason", string(reason), "error", policy.Printable(err))
-		return false
-	}
-	if !s.limited(c, t, who) {
-		return false
-	}
-	return s.admits(c, t)
-}
-
-// limited counts a connection as who's, and reports whether it may go on.
-func (s *Server) limited(c *conn, t *Table, who proxyproto.Announced) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.conns[c] {
-		return false // closed meanwhile
-	}
-	if addr := addressOf(who.Source); t.MaxPerClient > 0 && addr.IsValid() && s.perClient[addr.String()] >= t.MaxPerClient {
-		s.counters.rejected.Add(1)
-		s.log.Debug("connection refused: limit reached", "client", addr.String())
-		return false
-	}
-	if c.is(who); c.facts.Client != "" {
-		s.perClient[c.facts.Client]++
-	}
-	return true
-}
-
-func (s *Server) forget(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	if c.facts.Client != "" {
-		if s.perClient[c.facts.Client]--; s.perClient[c.facts.Client] == 0 {
-			delete(s.perClient, c.facts.Client)
-		}
-	}
-	s.counters.open.Add(-1)
-	s.options.Descriptors.AddClients(-1)
-	if s.closing && len(s.conns) == 0 {
-		close(s.drained)
-	}
-}
-
-// start finishes the client's TLS handshake and has the connection served, or
-// closes it: one of the Server's work. The handshake's goroutine ends with it: the
-// stack that it needs is many times what waiting for a request takes.
+// start takes the connection through its PROXY protocol header and TLS handshake
+// and has it served, or closes it: one of the Server's work. The handshake's
+// goroutine ends with it: the stack that it needs is many times what waiting for a
+// request takes.
 func (s *Server) start(c *conn, t *Table) {
-	if t.ProxyProtocol != nil && !s.announced(c, t) {
-		c.sock.Close()
-		s.work.Done()
+	served := false
+	defer func() {
+		if p := recover(); p != nil {
+			s.intake.Panicked(&c.intake, p)
+		}
+		if !served {
+			s.intake.Done()
+		}
+	}()
+	rules := t.rules()
+	if r := s.intake.Announce(&c.intake, &rules); r != nil {
+		s.logRefusal(c, r)
+		c.sock.Reset()
 		return
 	}
+	c.identify()
 	if t.TLS == nil {
+		c.observe(nil)
+		served = true
 		s.serveConn(c, nil, t.settings())
 		return
 	}
 	c.facts.TLS = true
 	tc := t.TLS.Conn(c.sock)
 	begun := time.Now()
-	if err := s.handshake(tc, t); err != nil {
-		c.sock.Close()
-		reason := certs.ClassifyAccept(err)
-		s.counters.handshakeFailed(reason)
-		s.log.Debug("client handshake failed", "client", c.facts.Client, "reason", string(reason), "error", policy.Printable(err))
-		s.work.Done()
+	if r := s.intake.Handshake(tc, c.sock, begun.Add(rules.Timeout())); r != nil {
+		s.logRefusal(c, r)
 		return
 	}
 	c.facts.Session = policy.NewSession(tc.ConnectionState())
 	c.handshake = time.Since(begun)
+	c.observe(tc)
+	served = true
 	go s.serveConn(c, tc, t.settings())
+}
+
+// logRefusal logs why a connection is not served.
+func (s *Server) logRefusal(c *conn, r *intake.Refusal) {
+	if r.Err != nil {
+		s.log.Debug("connection closed", "client", c.intake.Name(), "ended", string(r.How), "reason", string(r.Reason), "error", policy.Printable(r.Err))
+	}
 }
 
 // serveConn serves a connection, which is work until it ends; tc is nil for
 // plaintext.
 func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
-	if s.options.AccessLog != nil {
-		c.observe(tc)
-	}
 	if tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
 		if !c.wake() {
-			s.work.Done() // closed
+			s.intake.Done() // closed
 			return
 		}
 		newFront2(s, c, tc, nil, st).serve()
 		return
 	}
 	newFront1(s, c, tc, st).serve()
-}
-
-func (s *Server) handshake(tc *tls.Conn, t *Table) error {
-	ctx, cancel := context.WithTimeout(s.ctx, t.handshakeTimeout())
-	defer cancel()
-	if err := tc.HandshakeContext(ctx); err != nil {
-		return err
-	}
-	if tc.ConnectionState().DidResume {
-		s.counters.resumed.Add(1)
-	} else {
-		s.counters.full.Add(1)
-	}
-	return nil
 }
 
 // park leaves the connection, on which nothing goes on, to a loop, so that it holds
@@ -418,14 +327,4 @@ func (c *conn) unpark() {
 	if p := c.parked.Load(); p != nil {
 		p.Wake()
 	}
-}
-
-// addressOf returns the IP address of a peer; the zero Addr if it has none.
-func addressOf(addr net.Addr) netip.Addr {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	ip, _ := netip.AddrFromSlice(tcp.IP)
-	return ip.Unmap()
 }

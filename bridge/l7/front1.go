@@ -92,7 +92,7 @@ func (f *front1) serve() {
 		newFront2(f.server, f.conn, f.sock, f.early, f.settings).serve()
 		return
 	}
-	f.server.work.Done()
+	f.server.intake.Done()
 }
 
 // carry serves requests until the connection ends, or is to be parked: it reports

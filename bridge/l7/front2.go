@@ -72,7 +72,7 @@ func (f *front2) serve() {
 	}
 	c.sock.Release() // what came and is of no use any more
 	c.sock.Close()
-	s.work.Done()
+	s.intake.Done()
 }
 
 // serveStream serves one request.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -93,12 +94,9 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 			}
 		}
 		eventually(t, "all are stuck, and all the largest buffers are there", func() bool {
-			for _, c := range s.open() {
-				if !c.direct.Waits() {
-					return false
-				}
-			}
-			return large(&s.buffers, largest) == largest && large(&back.buffers, largest) == largest
+			stuck := true
+			s.intake.Walk(func(o intake.Owner) { stuck = stuck && o.(*conn).direct.Waits() })
+			return stuck && large(&s.buffers, largest) == largest && large(&back.buffers, largest) == largest
 		})
 	})
 }

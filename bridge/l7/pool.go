@@ -185,7 +185,7 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire fun
 	var trace upstream.Trace
 	ctx = upstream.WithTrace(ctx, &trace)
 	if p.client != nil && p.back.options.Upstream.Announces() {
-		ctx = upstream.Announce(ctx, p.client.who.Source, p.client.who.Destination)
+		ctx = upstream.Announce(ctx, p.client.intake.Who.Source, p.client.intake.Who.Destination)
 	}
 	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	if err == upstream.ErrFull && p.endpoint.MakeRoom(spare) {

@@ -7,15 +7,19 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // observe notes what the records of all requests of a connection will have in
-// common. Tc is nil for plaintext.
+// common, if there is an access log. Tc is nil for plaintext.
 func (c *conn) observe(tc *tls.Conn) {
+	if c.server.options.AccessLog == nil {
+		return
+	}
 	r := &accesslog.Record{Kind: accesslog.Request, Listener: c.server.options.Listener, Handshake: c.handshake}
-	r.Of(c.who.Source, c.RemoteAddr())
+	r.Of(c.intake.Who.Source, c.RemoteAddr())
 	if tc != nil {
 		state := tc.ConnectionState()
 		r.TLS, r.ServerName = accesslog.Describe(&state), state.ServerName
@@ -75,7 +79,7 @@ func (x *exchange) record(code int, elapsed time.Duration, panicked bool) {
 	case !x.aborted:
 	case reason != "":
 		r.Ended = endCutOff
-	case errors.Is(cause, errShutdown):
+	case errors.Is(cause, intake.ErrShutdown):
 		r.Ended = endShutdown
 	default:
 		r.Ended = endClientGone

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
@@ -62,24 +61,9 @@ type Server struct {
 	replays   pooled[replay]
 	keeper    keeper
 
-	ctx    context.Context // of every request; ends when Shutdown gives up waiting
-	cancel context.CancelFunc
+	intake *intake.Intake // its work are the goroutines of the connections
 
-	stopping chan struct{} // closed with stopped
-
-	mu        sync.Mutex
-	stopped   bool // no listener is accepted from any more
-	closing   bool // Shutdown was called: no connection is taken any more
-	listeners map[net.Listener]bool
-	conns     map[*conn]bool
-	perClient map[string]int
-	drained   chan struct{} // closed when closing and without connections
-
-	stops atomic.Bool // closing, for who does not hold mu
-
-	// work counts the goroutines of the listeners and the connections. It is
-	// added to under mu while !closing, or by one of them.
-	work sync.WaitGroup
+	ctx context.Context // of every request; ends when Shutdown gives up waiting
 }
 
 // New returns a Server. It must be ended with Shutdown.
@@ -88,18 +72,15 @@ func New(o Options) *Server {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
+	log = log.Named("l7").With("listener", o.Listener)
 	s := &Server{
-		options:   o,
-		log:       log.Named("l7").With("listener", o.Listener),
-		listeners: make(map[net.Listener]bool),
-		conns:     make(map[*conn]bool),
-		perClient: make(map[string]int),
-		drained:   make(chan struct{}),
-		splices:   splice.NewSource(o.Splices, 1),
-		stopping:  make(chan struct{}),
-		limiter:   limit.New(),
+		options: o,
+		log:     log,
+		splices: splice.NewSource(o.Splices, 1),
+		limiter: limit.New(),
+		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log}),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()
 	s.clock.tick.Store(int64(maxTick))
 	return s
@@ -109,46 +90,16 @@ func New(o Options) *Server {
 // StopAccepting; then it returns ErrServerClosed. Connections go on. It may be
 // called for several listeners.
 func (s *Server) Serve(ln net.Listener) error {
-	s.mu.Lock()
-	if s.stopped {
-		s.mu.Unlock()
-		ln.Close()
+	err := s.intake.Serve(ln, s.accept)
+	if err == intake.ErrClosed {
 		return ErrServerClosed
 	}
-	s.listeners[ln] = true
-	s.work.Add(1)
-	s.mu.Unlock()
-	defer s.work.Done()
-	defer ln.Close()
-
-	err := socket.Accept(ln, s.stopping, s.log, s.accept)
-	select {
-	case <-s.stopping:
-		return ErrServerClosed
-	default:
-		return err
-	}
+	return err
 }
 
 // StopAccepting closes every listener given to Serve, for good. Connections go
 // on.
-func (s *Server) StopAccepting() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopAcceptingLocked()
-}
-
-func (s *Server) stopAcceptingLocked() {
-	if s.stopped {
-		return
-	}
-	s.stopped = true
-	close(s.stopping)
-	for ln := range s.listeners {
-		delete(s.listeners, ln)
-		ln.Close()
-	}
-}
+func (s *Server) StopAccepting() { s.intake.StopAccepting() }
 
 // Shutdown stops accepting, lets requests in flight and upgraded connections
 // come to their end, and returns when all are closed. Kept-alive connections
@@ -156,46 +107,8 @@ func (s *Server) stopAcceptingLocked() {
 // whatever is left is cut off, and the error is ctx's. Either way every
 // goroutine of the Server has ended when it returns.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	first := !s.closing
-	s.closing = true
-	s.stops.Store(true)
-	s.stopAcceptingLocked()
-	if first && len(s.conns) == 0 {
-		close(s.drained)
-	}
-	s.mu.Unlock()
-	for _, c := range s.open() {
-		c.finish()
-	}
-
-	var err error
-	select {
-	case <-s.drained:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-
-	s.cancel()
-	for _, c := range s.open() {
-		c.cut(errShutdown)
-	}
-	s.work.Wait()
+	err := s.intake.Shutdown(ctx)
 	s.stopClock()
 	s.splices.Close()
 	return err
-}
-
-// errShutdown ends what Shutdown does not wait for any more.
-var errShutdown = errors.New("the server shuts down")
-
-// open returns the connections that are open.
-func (s *Server) open() []*conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
-	return conns
 }

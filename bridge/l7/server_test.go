@@ -265,7 +265,7 @@ func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	down := make(chan error, 1)
 	go func() { down <- s.Shutdown(ctx) }()
-	eventually(t, "it closes", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.closing })
+	eventually(t, "it closes", func() bool { return s.intake.Closing() })
 	for range 3 { // still served
 		if err := c.Write(t.Context(), websocket.MessageText, []byte("hi")); err != nil {
 			t.Fatal(err)

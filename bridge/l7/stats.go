@@ -1,33 +1,21 @@
 package l7
 
 import (
-	"maps"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // Stats is what a Server has done since it was made.
 type Stats struct {
-	Open     uint64 // connections open now, upgraded ones included
-	Accepted uint64 // connections taken
-	Rejected uint64 // connections closed as they came, over a limit
-	Denied   uint64 // connections closed because Table.Access serves their clients not
+	intake.Stats
 
 	Limited map[limit.Kind]uint64 // requests that were over one of Table.Limits
 
-	// Unannounced are those closed for want of a PROXY protocol header.
-	Unannounced map[proxyproto.Reason]uint64
-
 	BytesFromClient, BytesToClient uint64 // on the wire, so under TLS
-
-	HandshakesFull, HandshakesResumed uint64
-	HandshakeFailures                 map[certs.Reason]uint64
 
 	InFlight uint64         // requests being served now
 	Requests map[int]uint64 // by status code; 499: the client left unanswered
@@ -40,25 +28,10 @@ type Stats struct {
 
 // counters are written by every connection and request.
 type counters struct {
-	open, inFlight            atomic.Int64
-	accepted, rejected        atomic.Uint64
-	denied                    atomic.Uint64
-	fromClient, toClient      atomic.Uint64
-	full, resumed             atomic.Uint64
-	codes                     [600]atomic.Uint64
-	durations                 [6]latency.Histogram
-	unannounced               proxyproto.Refusals
-	mu                        sync.Mutex
-	handshakeFailuresByReason map[certs.Reason]uint64
-}
-
-func (c *counters) handshakeFailed(reason certs.Reason) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.handshakeFailuresByReason == nil {
-		c.handshakeFailuresByReason = make(map[certs.Reason]uint64)
-	}
-	c.handshakeFailuresByReason[reason]++
+	inFlight             atomic.Int64
+	fromClient, toClient atomic.Uint64
+	codes                [600]atomic.Uint64
+	durations            [6]latency.Histogram
 }
 
 func (c *counters) requestDone(code int, d time.Duration, upgraded bool) {
@@ -78,18 +51,12 @@ func (c *counters) requestDone(code int, d time.Duration, upgraded bool) {
 func (s *Server) Stats() Stats {
 	c := &s.counters
 	st := Stats{
-		Open:              uint64(max(c.open.Load(), 0)),
-		Accepted:          c.accepted.Load(),
-		Rejected:          c.rejected.Load(),
-		Denied:            c.denied.Load(),
-		Limited:           s.limiter.Refused(),
-		Unannounced:       c.unannounced.Counts(),
-		BytesFromClient:   c.fromClient.Load(),
-		BytesToClient:     c.toClient.Load(),
-		HandshakesFull:    c.full.Load(),
-		HandshakesResumed: c.resumed.Load(),
-		InFlight:          uint64(max(c.inFlight.Load(), 0)),
-		Requests:          make(map[int]uint64),
+		Stats:           s.intake.Stats(),
+		Limited:         s.limiter.Refused(),
+		BytesFromClient: c.fromClient.Load(),
+		BytesToClient:   c.toClient.Load(),
+		InFlight:        uint64(max(c.inFlight.Load(), 0)),
+		Requests:        make(map[int]uint64),
 	}
 	for class := range c.durations {
 		st.Durations[class] = c.durations[class].Counts()
@@ -100,8 +67,5 @@ func (s *Server) Stats() Stats {
 			st.Requests[code] = n
 		}
 	}
-	c.mu.Lock()
-	st.HandshakeFailures = maps.Clone(c.handshakeFailuresByReason)
-	c.mu.Unlock()
 	return st
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
@@ -82,7 +83,14 @@ type Table struct {
 	NoAccessLog bool
 }
 
-func (t *Table) handshakeTimeout() time.Duration { return cmp.Or(t.HandshakeTimeout, 10*time.Second) }
+// rules returns those by which connections are taken. Each request that a trusted
+// proxy brings is judged by itself.
+func (t *Table) rules() intake.Rules {
+	return intake.Rules{
+		ProxyProtocol: t.ProxyProtocol, Access: t.Access, Proxies: t.TrustedProxies,
+		MaxConnections: t.MaxConnections, MaxPerClient: t.MaxPerClient, HandshakeTimeout: t.HandshakeTimeout,
+	}
+}
 
 // requestIDField returns RequestIDField; "" without a table.
 func (t *Table) requestIDField() string {

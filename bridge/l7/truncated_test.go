@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 )
 
 // A response that ends with its connection, and is cut off by a reset, never looks
@@ -109,9 +111,7 @@ func TestResponsesThatEndWithTheConnection(t *testing.T) {
 				if err == nil {
 					_, _ = head.Body.Read(make([]byte, 1))
 				}
-				for _, c := range s.open() {
-					c.cut(errShutdown)
-				}
+				s.intake.Each(func(o intake.Owner) { o.Cut(intake.ErrShutdown) })
 			}
 			all, err := io.ReadAll(conn.r)
 			if (err == nil && strings.HasSuffix(string(all), "hello") || c.end == nil && err == nil) != c.whole {
