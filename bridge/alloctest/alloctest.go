@@ -1,4 +1,5 @@
-// Package alloctest counts what a function allocates, for tests.
+// Package alloctest measures what a function allocates, and what reading a peer's bytes
+// costs, for tests.
 package alloctest
 
 import (

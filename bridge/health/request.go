@@ -18,9 +18,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// maxHeader bounds the header of a response, and maxBody what is read of its body.
+// maxHeader bounds the header of a response, of which net/http keeps up to 30 bytes for
+// each that is received, and maxBody what is read of its body.
 const (
-	maxHeader = 64 << 10
+	maxHeader = 32 << 10
 	maxBody   = 64 << 10
 )
 

@@ -91,8 +91,12 @@ func race(ctx context.Context, n int, attempt func(context.Context, int) (net.Co
 		started, running = started+1, running+1
 		delay.Reset(attemptDelay)
 		go func() {
-			conn, err := attempt(ctx, i)
-			results <- result{i, conn, err}
+			r := result{i: i}
+			func() {
+				defer catch(&r.err)
+				r.conn, r.err = attempt(ctx, i)
+			}()
+			results <- r
 		}()
 	}
 	var won net.Conn

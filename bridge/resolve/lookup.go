@@ -22,6 +22,7 @@ type lookup struct {
 	ttl   time.Duration // the least heard of
 	timed bool          // there is a ttl
 	heard map[string]*heard
+	err   error // a panic while a message was read
 }
 
 // heard is what was answered about one name of those that search domains make of
@@ -52,11 +53,21 @@ func (l *lookup) dial(ctx context.Context, network, address string) (net.Conn, e
 	return &stream{Conn: conn, wire: w}, nil
 }
 
-// hear takes in a message from a server.
+// hear takes in a message from a server. It is called by goroutines of package net,
+// where nobody would recover a panic.
 func (l *lookup) hear(message []byte, id uint16) {
+	if err := l.takeIn(message, id); err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.err = err
+	}
+}
+
+func (l *lookup) takeIn(message []byte, id uint16) (err error) {
+	defer catch(&err)
 	r, ok := readResponse(message, id)
 	if !ok {
-		return
+		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,6 +86,14 @@ func (l *lookup) hear(message []byte, id uint16) {
 	h.v4 = h.v4 || r.settled && r.kind == dnsmessage.TypeA
 	h.v6 = h.v6 || r.settled && r.kind == dnsmessage.TypeAAAA
 	h.addresses = h.addresses || r.addresses
+	return nil
+}
+
+// panicked returns the panic while a message was read; nil if there was none.
+func (l *lookup) panicked() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
 }
 
 // whole reports whether it is known of either family which addresses there are.

@@ -194,8 +194,9 @@ func (n *Name) lookUpAll(ctx context.Context, targets []target) []found {
 	for i, t := range targets {
 		slots <- struct{}{}
 		wg.Go(func() {
+			defer func() { <-slots }()
+			defer catch(&out[i].err)
 			out[i] = n.lookUp(ctx, t.lookup)
-			<-slots
 		})
 	}
 	wg.Wait()
@@ -273,7 +274,11 @@ func (n *Name) ask(ctx context.Context, do func(*lookup) error) error {
 func doWithin(ctx context.Context, most time.Duration, server netip.AddrPort, do func(*lookup) error) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	err := do(&lookup{ctx: ctx, server: server})
+	l := &lookup{ctx: ctx, server: server}
+	err := do(l)
+	if panicked := l.panicked(); panicked != nil {
+		return panicked
+	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok && server.IsValid() {
 		// The resolver knows only of the system's servers.
 		told := *e

@@ -3,6 +3,7 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -212,6 +213,9 @@ func (d *discovery) learn(a resolve.Answer, err error) time.Time {
 		d.failed++
 		d.pause.strike(now)
 		d.next = d.pause.until
+		if panicked, ok := errors.AsType[*resolve.PanicError](err); ok {
+			log.Error("panic recovered", "in", "asking DNS", "error", panicked.Error(), "stack", string(panicked.Stack))
+		}
 		d.err, d.none = err, fmt.Errorf("%w: %w", ErrNoEndpoint, err)
 		if !failing {
 			log.Warn("DNS does not tell the endpoints: they stay what they are", "reason", string(certs.Classify(err)), "error", printable(err.Error()), "endpoints", len(d.members))

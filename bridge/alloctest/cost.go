@@ -1,0 +1,56 @@
+package alloctest
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+)
+
+// A Bound is what reading a peer's bytes may cost, for each of them. Zero fields are
+// the bounds that hold wherever nothing says otherwise.
+type Bound struct {
+	Memory int           // bytes that are allocated for one received; 0: 8
+	CPU    time.Duration // for one received; 0: 50ns
+	Why    string        // why the bound is another; it must be given then
+}
+
+// overhead is what may be allocated once, however little is received.
+const overhead = 32 << 10
+
+// WantCost fails t unless f, which reads received bytes of a peer, stays within bound.
+// What is allocated is more than what is held at any time, so a bound of the one is one
+// of the other. Processor time is measured for the thread, which a busy machine does
+// not change much, and not under the race detector.
+func WantCost(t testing.TB, received int, b Bound, f func()) {
+	t.Helper()
+	if (b.Memory != 0 || b.CPU != 0) && b.Why == "" {
+		t.Error("a bound of its own needs a reason")
+	}
+	if b.Memory == 0 {
+		b.Memory = 8
+	}
+	if b.CPU == 0 {
+		b.CPU = 50 * time.Nanosecond
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	memory, cpu := int64(1)<<62, time.Duration(1)<<62
+	for range 3 { // the least: other goroutines of the process may add to it
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		begin := threadTime()
+		f()
+		cpu = min(cpu, threadTime()-begin)
+		runtime.ReadMemStats(&after)
+		memory = min(memory, int64(after.TotalAlloc-before.TotalAlloc))
+	}
+	t.Logf("%d bytes received: %.1f allocated and %.1f ns for each", received, float64(memory)/float64(received), float64(cpu)/float64(received))
+	if most := int64(b.Memory)*int64(received) + overhead; memory > most {
+		t.Errorf("%d bytes are allocated for %d received, want %d at most", memory, received, most)
+	}
+	if most := b.CPU * time.Duration(received); !race && cpu > most {
+		t.Errorf("%v of the processor for %d bytes received, want %v at most", cpu, received, most)
+	}
+}

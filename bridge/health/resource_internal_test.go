@@ -1,0 +1,154 @@
+package health
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+)
+
+// A script is a connection over which a peer sends bytes that are known, and more of
+// them if it has no end.
+type script struct {
+	net.Conn
+	head, endless string
+	at, cut, got  int // cut: how many bytes a read returns at most; 0: all that it has room for
+	fail          error
+}
+
+func (s *script) Read(p []byte) (int, error) {
+	if s.cut > 0 {
+		p = p[:min(len(p), s.cut)]
+	}
+	n := copy(p, s.head[min(s.at, len(s.head)):])
+	for s.endless != "" && n < len(p) {
+		off := (s.at + n - len(s.head)) % len(s.endless)
+		n += copy(p[n:], s.endless[off:])
+	}
+	s.at += n
+	s.got += n
+	if n == 0 {
+		if s.fail != nil {
+			return 0, s.fail
+		}
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (s *script) Write(p []byte) (int, error)      { return len(p), nil }
+func (s *script) SetDeadline(time.Time) error      { return nil }
+func (s *script) SetReadDeadline(time.Time) error  { return nil }
+func (s *script) SetWriteDeadline(time.Time) error { return nil }
+
+// ask sends a health check over a script and returns what it came to.
+func (s *script) ask(t testing.TB, judge func(*http.Response) error) error {
+	req, err := http.NewRequestWithContext(context.Background(), "GET", "http://up.test/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return send1(s, req, judge)
+}
+
+// numbered returns n lines, each with another number.
+func numbered(n int, format string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
+}
+
+// Whatever an endpoint sends in answer to a health check, the memory and the time that
+// it costs are bounded by what it sends, and so is how much is read.
+func TestAnAnswerToAHealthCheckCostsWhatItHolds(t *testing.T) {
+	const ok, chunked = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+	contains := HTTPOptions{Contains: "never there", Codes: []Codes{{200, 299}}}
+	fields := alloctest.Bound{Memory: 40, CPU: 100 * time.Nanosecond,
+		Why: "net/http keeps each field in a map, whatever its length; the header is 32 KiB at most"}
+	for _, c := range []struct {
+		name          string
+		head, endless string
+		cut           int
+		bound         alloctest.Bound
+	}{
+		{name: "one long field", head: ok + "A: ", endless: "x"},
+		{name: "short fields without end", head: ok, endless: "A:\r\n", bound: fields},
+		{name: "short fields of many names", head: ok + numbered(9000, "%x:\r\n") + "\r\n", bound: fields},
+		{name: "a status line without end", head: "HTTP/1.1 200 ", endless: "x"},
+		{name: "nothing but spaces", endless: " "},
+		{name: "interim responses without end", endless: "HTTP/1.1 103 Early Hints\r\n\r\n"},
+		{name: "a body without end", head: ok + "\r\n", endless: "body "},
+		{name: "a body that is longer than it says", head: ok + "Content-Length: 5\r\n\r\n", endless: "body "},
+		{name: "chunks of one byte", head: chunked, endless: "1\r\nx\r\n"},
+		{name: "long extensions of chunks", head: chunked, endless: "1;" + strings.Repeat("x", 4000) + "\r\nx\r\n"},
+		{name: "one byte at a time", head: ok + "\r\n", endless: "body ", cut: 1, bound: alloctest.Bound{CPU: 200 * time.Nanosecond,
+			Why: "each byte is a read of its own"}},
+		{name: "trailers without end", head: chunked + "0\r\n", endless: "A: b\r\n", bound: fields},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run := func() *script {
+				s := &script{head: c.head, endless: c.endless, cut: c.cut}
+				if err := s.ask(t, contains.judge); err == nil {
+					t.Error("it is taken for well")
+				}
+				return s
+			}
+			got := run().got
+			if most := 3*maxBody + maxHeader; got > most {
+				t.Errorf("%d bytes are read, want %d at most", got, most)
+			}
+			alloctest.WantCost(t, got, c.bound, func() { run() })
+		})
+	}
+}
+
+// The message of a gRPC answer is read in time that grows with its length.
+func TestAGRPCAnswerCostsWhatItHolds(t *testing.T) {
+	framed := func(message []byte) []byte {
+		return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	}
+	for name, message := range map[string][]byte{
+		"many numbers":      bytes.Repeat([]byte{1 << 3, 2}, maxMessage/2-5),
+		"many empty fields": bytes.Repeat([]byte{2<<3 | 2, 0}, maxMessage/2-5),
+		"long numbers":      bytes.Repeat([]byte{1 << 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, maxMessage/10-1),
+		"a length too long": append(bytes.Repeat([]byte{1 << 3, 2}, 100), 2<<3|2, 0xff, 0xff, 0xff, 0xff, 0x0f),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := framed(message)
+			const times = 100 // one is too little to be measured
+			alloctest.WantCost(t, times*len(p), alloctest.Bound{}, func() {
+				for range times {
+					_, _ = servingStatus(p)
+				}
+			})
+		})
+	}
+}
+
+// Wherever an answer breaks off, and by whatever error, the check fails and says so;
+// nothing panics, and only the whole answer is taken for well.
+func TestAnAnswerThatBreaksOffIsNeverWell(t *testing.T) {
+	whole := "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nT: u\r\n\r\n"
+	judge := (&HTTPOptions{Contains: "ready", Codes: []Codes{{200, 299}}}).judge
+	end := strings.Index(whole, "ready") + len("ready") // what is looked for is there
+	for _, fail := range []error{io.EOF, io.ErrUnexpectedEOF, errors.New("reset")} {
+		for at := range len(whole) + 1 {
+			for _, cut := range []int{0, 1} {
+				s := &script{head: whole[:at], fail: fail, cut: cut}
+				if err := s.ask(t, judge); (err == nil) != (at >= end) {
+					t.Errorf("after %d bytes, %v: %v", at, fail, err)
+				}
+			}
+		}
+	}
+}
