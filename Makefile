@@ -21,6 +21,7 @@ PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 PROTOC_GEN_DOC_VERSION     := v1.5.1
 STATICCHECK_VERSION        := v0.8.2
 GRPCURL_VERSION            := v1.9.4
+API_LINTER_VERSION         := v2.0.0
 GRPC_INTEROP_VERSION       := v1.85.0
 GHZ_VERSION                := v0.121.0
 VALE_VERSION               := v3.17.1
@@ -38,6 +39,8 @@ VALE               := $(TOOLS)/.vale-$(VALE_VERSION)
 # Pinned by files of their own.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
+CONNECT            := $(TOOLS)/connect/installed
+API_LINTER         := $(TOOLS)/.api-linter-$(API_LINTER_VERSION)
 
 .PHONY: help
 help: ## Show this help
@@ -61,8 +64,8 @@ unit: ## Run the unit tests under the race detector, and those of allocations wi
 	$(GO) test -run Alloc $$(grep -rl --include='*_test.go' 'alloctest\.Want' bridge | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
 .PHONY: e2e
-e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) ## Run the built binary against real servers
-	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
+e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run the built binary against real servers
+	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules CONNECT_MODULES=$(TOOLS)/connect/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
 		$(GO) test -count=1 -timeout 15m ./e2e
 
 .PHONY: drills
@@ -73,7 +76,7 @@ drills: build ## Run the failure drills and print their figures
 PROSE = README.md CONTRIBUTING.md $(filter-out docs/architecture.md,$(wildcard docs/*.md))
 
 .PHONY: lint
-lint: $(BUF) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, buf lint and prose
+lint: breaking $(BUF) $(API_LINTER) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, the API and prose
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: not formatted:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOLS)/staticcheck ./...
@@ -81,7 +84,27 @@ lint: $(BUF) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, buf l
 	cd bench && $(TOOLS)/staticcheck ./...
 	$(TOOLS)/buf lint
 	$(TOOLS)/buf format --diff --exit-code
+	cd proto && $(TOOLS)/api-linter --config lint/api-linter.yaml --set-exit-status --output-format summary drawbridge/admin/v1/*.proto
 	$(TOOLS)/vale --output=line $(PROSE)
+
+# The API as it was frozen is in the repository, so that a clone without history
+# can be checked. Where there is history, so is what was added since: against the
+# last commit, and against main.
+.PHONY: breaking
+breaking: $(BUF) ## Fail if a client of the admin API would break
+	$(TOOLS)/buf breaking --against proto/v1.binpb
+	@for ref in HEAD HEAD^ main origin/main; do \
+		git cat-file -e "$$ref:proto/v1.binpb" 2>/dev/null || continue; \
+		base=$$(git merge-base HEAD "$$ref" 2>/dev/null) || continue; \
+		git cat-file -e "$$base:proto/v1.binpb" 2>/dev/null || continue; \
+		rm -rf $(TOOLS)/breaking && mkdir -p $(TOOLS)/breaking && \
+		git archive "$$base" buf.yaml proto | tar -x -C $(TOOLS)/breaking && \
+		$(TOOLS)/buf breaking --against $(TOOLS)/breaking || exit 1; \
+	done; rm -rf $(TOOLS)/breaking
+
+.PHONY: freeze
+freeze: breaking ## Add what is new in the admin API to what may no longer change
+	$(TOOLS)/buf build --exclude-source-info -o proto/v1.binpb
 
 .PHONY: generate
 generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_DOC) ## Generate Go and docs/reference from their sources
@@ -167,6 +190,12 @@ $(STATICCHECK):
 	$(call install,staticcheck,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
 $(PROTOC_GEN_DOC):
 	$(call install,protoc-gen-doc,github.com/pseudomuto/protoc-gen-doc/cmd/protoc-gen-doc@$(PROTOC_GEN_DOC_VERSION))
+# A tool of a module of ours, which pins it: its own module has no list of versions
+# everywhere that it is served from.
+$(API_LINTER): proto/lint/go.mod proto/lint/go.sum
+	rm -f $(TOOLS)/.api-linter-v*
+	CGO_ENABLED=0 GOFLAGS= $(GO) -C proto/lint build -o $(TOOLS)/api-linter github.com/googleapis/api-linter/v2/cmd/api-linter
+	touch $@
 $(GRPCURL):
 	$(call install,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
 $(GHZ):
@@ -188,3 +217,7 @@ $(WS): e2e/testdata/ws/package.json e2e/testdata/ws/package-lock.json
 	@if command -v npm >/dev/null; then \
 		mkdir -p $(@D) && cp $^ $(@D) && npm ci --prefix $(@D) --no-audit --no-fund && touch $@; \
 	else echo "without npm the tests of the library ws are left out"; fi
+$(CONNECT): e2e/testdata/connect/package.json e2e/testdata/connect/package-lock.json
+	@if command -v npm >/dev/null; then \
+		mkdir -p $(@D) && cp $^ $(@D) && (cd $(@D) && npm ci --no-audit --no-fund) && touch $@; \
+	else echo "without npm the tests of the TypeScript client are left out"; fi

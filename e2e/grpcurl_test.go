@@ -118,11 +118,11 @@ func (g *gateway) grpcurl(method, request string) string {
 
 func (g *gateway) grpcurlRaw(request string, args ...string) result {
 	g.t.Helper()
-	flags := []string{"-plaintext", "-unix"}
+	flags := []string{"-plaintext"}
 	if request != "" {
 		flags = append(flags, "-d", "@")
 	}
-	return commandInput(g.t, request, grpcurlPath(g.t), append(append(flags, g.socket), args...)...)
+	return commandInput(g.t, request, grpcurlPath(g.t), append(append(flags, "unix://"+g.socket), args...)...)
 }
 
 // grpcurlPath is where the Makefile has put it, or else where the system has it.

@@ -155,9 +155,9 @@ func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, fil
 		{"see what the upstreams present, and what is negotiated", c.program + " probe web\n" + c.program + " status --certificates"},
 		{"add a route while traffic flows", c.program + " apply -f " + files.route + "\ncurl http://" + web + "/hello"},
 		{"rotate the client certificate: the upstreams see a new serial", c.program + " apply -f " + files.rotate + "\ncurl http://" + web + "/"},
-		{"the same over plain gRPC", "grpcurl -plaintext -unix " + socket + " list drawbridge.admin.v1.AdminService\n" +
-			"grpcurl -plaintext -unix -d @ " + socket + " drawbridge.admin.v1.AdminService/PutRoute < " + files.routeJSON + "\n" +
-			"grpcurl -plaintext -unix -d @ " + socket + " drawbridge.admin.v1.AdminService/PutCertificate < " + files.rotateJSON},
+		{"the same over plain gRPC", "grpcurl -plaintext unix://" + socket + " list drawbridge.admin.v1.AdminService\n" +
+			"grpcurl -plaintext -d @ unix://" + socket + " drawbridge.admin.v1.AdminService/PutRoute < " + files.routeJSON + "\n" +
+			"grpcurl -plaintext -d @ unix://" + socket + " drawbridge.admin.v1.AdminService/PutCertificate < " + files.rotateJSON},
 	} {
 		fmt.Fprintf(c.out, "\n  # %s\n  %s\n", step.what, strings.ReplaceAll(step.commands, "\n", "\n  "))
 	}

