@@ -33,6 +33,9 @@ const (
 	FindingDuplicate           Finding = "DUPLICATE"
 	FindingStranger            Finding = "STRANGER"
 	FindingNotACA              Finding = "NOT_A_CA"
+	// FindingCannotSign: it is a CA in a trust bundle, and no chain through it
+	// can be accepted.
+	FindingCannotSign Finding = "CANNOT_SIGN"
 	// FindingUnneededPassphrase: a passphrase came with a key that is not
 	// encrypted.
 	FindingUnneededPassphrase Finding = "UNNEEDED_PASSPHRASE"
@@ -134,11 +137,8 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
 			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", who, k.N.BitLen())
 		}
-		switch c.SignatureAlgorithm {
-		case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
-			if !isSelfIssued(c) { // nobody checks a root's own signature
-				info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", who, c.SignatureAlgorithm)
-			}
+		if isWeakSignature(c.SignatureAlgorithm) && !isSelfIssued(c) { // a root's own signature is not checked
+			info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", who, c.SignatureAlgorithm)
 		}
 	}
 	leaf := chain[0]
@@ -152,6 +152,14 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 		info.warn(FindingLongLifetime, "it is valid for %s, longer than the %d that public CAs issue for and browsers take",
 			count(int(life/(24*time.Hour)), "day"), int(longLifetime/(24*time.Hour)))
 	}
+}
+
+func isWeakSignature(a x509.SignatureAlgorithm) bool {
+	switch a {
+	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+		return true
+	}
+	return false
 }
 
 // who names a certificate of a chain in a sentence.

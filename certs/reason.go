@@ -57,6 +57,8 @@ type VerifyError struct {
 	// Detail names the facts: what was presented and what was wanted. It is
 	// bounded, and what the peer wrote in it is escaped.
 	Detail string
+	// Fault is the certificate that stopped the chain, if it is known; else nil.
+	Fault *ChainFault
 	// Err is what crypto/x509 said, or nil. Its text may hold whatever the
 	// peer wrote: show Detail, not Err.
 	Err error

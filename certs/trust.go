@@ -134,8 +134,13 @@ func (b *TrustBundle) Infos() []Info {
 	infos := make([]Info, len(b.certs))
 	for i, c := range b.certs {
 		infos[i] = Describe(b.certs[i : i+1])
-		if !c.IsCA {
+		switch {
+		case !isCA(c):
 			infos[i].warn(FindingNotACA, "it is not a CA: it vouches for nothing but itself")
+		case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
+			infos[i].warn(FindingCannotSign, "it may not sign certificates: its key usage lacks keyCertSign, so no certificate it issued is accepted")
+		case c.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm:
+			infos[i].warn(FindingCannotSign, "its key is of a type that is not supported (RSA, ECDSA and Ed25519 are), so no certificate it issued is accepted")
 		}
 		if b.twice[c] {
 			infos[i].warn(FindingDuplicate, "the bundle holds it more than once")

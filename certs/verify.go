@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,6 +57,11 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 		opts.Intermediates.AddCert(c)
 	}
 	chains, err := leaf.Verify(opts)
+	if err == nil {
+		if chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool { return !IssuedByCAs(chain) }); len(chains) == 0 {
+			err = x509.UnknownAuthorityError{Cert: leaf}
+		}
+	}
 	if err != nil {
 		return []*VerifyError{v.chainError(certs, opts, err)}
 	}
@@ -109,7 +115,13 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 	e := &VerifyError{Reason: reason, Err: err}
 	switch reason {
 	case ReasonUnknownCA:
-		e.Detail = fmt.Sprintf("the chain of %s leads to no CA that is trusted: it was issued by %q", describeName(leaf), printable(lastIssuer(certs), 150))
+		e.Fault = issuerFault(certs, v.trust)
+		e.Detail = fmt.Sprintf("the chain of %s leads to no CA that is trusted: ", describeName(leaf))
+		if e.Fault.Detail != "" {
+			e.Detail += e.Fault.Detail
+		} else {
+			e.Detail += fmt.Sprintf("it was issued by %q", printable(lastIssuer(certs), 150))
+		}
 	case ReasonExpired, ReasonNotYetValid:
 		c := leaf
 		if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
@@ -117,12 +129,25 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 		}
 		e.Detail = validityDetail("the certificate "+describeName(c), c, opts.CurrentTime)
 	case ReasonWrongKeyUsage:
-		e.Detail = fmt.Sprintf("the certificate %s may not be used for %s", describeName(leaf), extKeyUsageNames[v.usage])
-		if uses := usageList(leaf); uses != "" {
-			e.Detail += ", only for " + uses
+		if e.Fault = usageFault(byName(certs, v.trust), v.usage); e.Fault != nil {
+			e.Detail = e.Fault.Detail
+		} else {
+			e.Detail = fmt.Sprintf("the chain of %s may not be used for %s", describeName(leaf), extKeyUsageNames[v.usage])
 		}
 	default:
-		e.Detail = fmt.Sprintf("the certificate %s does not verify: %s", describeName(leaf), printable(err.Error(), 200))
+		invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+		_, critical := errors.AsType[x509.UnhandledCriticalExtension](err)
+		switch {
+		case ok && invalid.Reason == x509.CANotAuthorizedForThisName:
+			e.Fault = constraintFault(byName(certs, v.trust), invalid.Detail)
+		case critical:
+			e.Fault = extensionFault(byName(certs, v.trust))
+		}
+		if e.Fault != nil {
+			e.Detail = e.Fault.Detail
+		} else {
+			e.Detail = fmt.Sprintf("the certificate %s does not verify: %s", describeName(leaf), printable(err.Error(), 200))
+		}
 	}
 	return e
 }
@@ -200,8 +225,10 @@ func verifyReason(err error) Reason {
 				return ReasonNotYetValid
 			}
 			return ReasonExpired
-		case x509.IncompatibleUsage, x509.NotAuthorizedToSign:
+		case x509.IncompatibleUsage:
 			return ReasonWrongKeyUsage
+		case x509.NotAuthorizedToSign: // an issuer that is not a CA
+			return ReasonUnknownCA
 		}
 		return ReasonBadCertificate
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -43,16 +44,16 @@ func (t *trial) explainUnknownCA() diagnosis {
 	}
 	last := top(t.seen.Chain)
 	var d diagnosis
+	fault := t.chainFault()
 	switch {
+	case fault != nil && fault.Detail != "":
+		d = t.explainIssuer(fault)
 	case selfIssued(leaf):
 		d = say("%s presented the certificate %s, which is self-signed and not among those trusted", t.where(), subject(leaf)).
 			advise("if it is the upstream's, put it in a trust bundle and name that in tls.trust_bundles")
 	case selfIssued(last):
 		d = say("the chain of %s leads to the root %s, which is not among the CAs trusted", subject(leaf), subject(last)).
 			advise("if it is to be trusted, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last))
-	case t.trusts(last.RawIssuer):
-		d = say("%s was issued by %s; a CA of that name is trusted, but its key has not signed it", subject(last), issuer(last)).
-			advise("if the CA has a new key, put its new certificate in the trust bundle named in tls.trust_bundles")
 	default:
 		d = say("%s presented %s, which leads no further than to %s: it did not send the certificate of the issuer, %s, which is not among the CAs trusted either",
 			t.where(), certificateCount(len(t.seen.Chain)), subject(last), issuer(last)).
@@ -68,23 +69,36 @@ func (t *trial) explainUnknownCA() diagnosis {
 	return d
 }
 
+// chainFault returns the fault of the chain that verification found; nil if it
+// found none.
+func (t *trial) chainFault() *certs.ChainFault {
+	if v, ok := errors.AsType[*certs.VerifyError](t.err); ok {
+		return v.Fault
+	}
+	return nil
+}
+
+// explainIssuer says why the issuer of a certificate does not vouch for it.
+func (t *trial) explainIssuer(f *certs.ChainFault) diagnosis {
+	d := say("%s", f.Detail)
+	switch f.Kind {
+	case certs.IssuerNotCA:
+		return d.advise("have the certificate %s issued by a CA, and put that CA's certificate in a trust bundle named in tls.trust_bundles", subject(f.Cert))
+	case certs.IssuerMayNotSign:
+		return d.advise("have the CA %s reissued with the key usage keyCertSign, and put the new certificate in the trust bundle named in tls.trust_bundles", subject(f.Issuer))
+	case certs.IssuerKeyUnsupported:
+		return d.advise("have the certificate %s issued by a CA with an RSA (rsaEncryption), ECDSA or Ed25519 key", subject(f.Cert))
+	case certs.SignatureWeak, certs.SignatureUnsupported:
+		return d.advise("have the certificate %s reissued with a common signature algorithm, such as ECDSA or RSA with SHA-256", subject(f.Cert))
+	}
+	return d.advise("if the CA has a new key, put its new certificate in the trust bundle named in tls.trust_bundles")
+}
+
 func certificateCount(n int) string {
 	if n == 1 {
 		return "one certificate"
 	}
 	return fmt.Sprintf("%d certificates", n)
-}
-
-// trusts reports whether a CA of the name is trusted.
-func (t *trial) trusts(name []byte) bool {
-	for _, b := range t.options.Trust {
-		for _, c := range b.Certificates() {
-			if string(c.RawSubject) == string(name) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // maxTried is how many bundles a chain is tried against: an endpoint chooses
@@ -126,7 +140,7 @@ func (t *trial) chains(trust ...*certs.TrustBundle) [][]*x509.Certificate {
 	if err != nil {
 		return nil
 	}
-	return found
+	return slices.DeleteFunc(found, func(chain []*x509.Certificate) bool { return !certs.IssuedByCAs(chain) })
 }
 
 // skew is how wrong a clock may well be: a time zone, taken for another.
@@ -203,6 +217,9 @@ func (t *trial) explainChain() diagnosis {
 		}
 		return d.advise("set tls.verify_depth to more, or leave it out")
 	case certs.ReasonWrongKeyUsage:
+		if f := t.chainFault(); f != nil && f.Kind == certs.UsageExcluded && f.Cert != leaf {
+			return d.advise("have the certificate %s issued by a CA that may issue for serverAuth", subject(leaf))
+		}
 		return d.advise("have the certificate %s issued again with the extended key usage serverAuth", subject(leaf))
 	case certs.ReasonRevoked:
 		return d.advise("have the upstream present a chain of which nothing is revoked")
@@ -210,6 +227,16 @@ func (t *trial) explainChain() diagnosis {
 		return d.advise("put the CA's present revocation list in crls of the trust bundle named in tls.trust_bundles")
 	case certs.ReasonPinMismatch:
 		return d.advise("if the upstream has a new key, add it to tls.spki_pins: %s", values(pin(leaf)))
+	}
+	if f := t.chainFault(); f != nil {
+		switch {
+		case f.Kind == certs.NameExcluded:
+			return d.advise("have the certificate %s issued for names that this CA permits, or by another CA", subject(leaf))
+		case f.Kind == certs.ExtensionUnknown && f.Cert != leaf:
+			return d.advise("have the certificate %s issued by a CA without that extension", subject(leaf))
+		case f.Kind == certs.ExtensionUnknown:
+			return d.advise("have the certificate %s reissued without that extension, or with the extension not critical", subject(leaf))
+		}
 	}
 	return d.advise("have the upstream present a certificate that is well-formed and correctly signed")
 }

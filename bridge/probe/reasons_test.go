@@ -267,7 +267,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			},
 			reason: certs.ReasonBadCertificate,
 			facts:  []string{"CN=odd", "extension"},
-			advice: []string{"well-formed"},
+			advice: []string{"reissued without that extension"},
 		},
 		{
 			name:   "no client certificate",

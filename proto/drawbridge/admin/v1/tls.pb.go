@@ -299,6 +299,9 @@ const (
 	CertificateFinding_CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE CertificateFinding = 16
 	// It has more names than are listed.
 	CertificateFinding_CERTIFICATE_FINDING_MANY_NAMES CertificateFinding = 17
+	// It is a CA in a trust bundle that may not sign certificates, or has a key of
+	// an unsupported type: no certificate it issued is accepted.
+	CertificateFinding_CERTIFICATE_FINDING_CANNOT_SIGN CertificateFinding = 18
 )
 
 // Enum value maps for CertificateFinding.
@@ -322,6 +325,7 @@ var (
 		15: "CERTIFICATE_FINDING_NOT_A_CA",
 		16: "CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE",
 		17: "CERTIFICATE_FINDING_MANY_NAMES",
+		18: "CERTIFICATE_FINDING_CANNOT_SIGN",
 	}
 	CertificateFinding_value = map[string]int32{
 		"CERTIFICATE_FINDING_UNSPECIFIED":          0,
@@ -342,6 +346,7 @@ var (
 		"CERTIFICATE_FINDING_NOT_A_CA":             15,
 		"CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE":  16,
 		"CERTIFICATE_FINDING_MANY_NAMES":           17,
+		"CERTIFICATE_FINDING_CANNOT_SIGN":          18,
 	}
 )
 
@@ -926,7 +931,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
 	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
-	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xb7\x05\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xdc\x05\n" +
 	"\x12CertificateFinding\x12#\n" +
 	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
 	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +
@@ -946,7 +951,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1cCERTIFICATE_FINDING_STRANGER\x10\x0e\x12 \n" +
 	"\x1cCERTIFICATE_FINDING_NOT_A_CA\x10\x0f\x12+\n" +
 	"'CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE\x10\x10\x12\"\n" +
-	"\x1eCERTIFICATE_FINDING_MANY_NAMES\x10\x11BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1eCERTIFICATE_FINDING_MANY_NAMES\x10\x11\x12#\n" +
+	"\x1fCERTIFICATE_FINDING_CANNOT_SIGN\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_tls_proto_rawDescOnce sync.Once
