@@ -222,12 +222,16 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 // connFrameCosts are what frames of the connection itself spend of framesAccount.
 // All are processed.
 var connFrameCosts = map[h2.FrameType]int{
-	h2.FrameSettings:     1, // and 1 for each setting; an acknowledgement is free
+	h2.FrameSettings:     1, // and 1 for each setting, see streamsPerCost; an acknowledgement is free
 	h2.FramePing:         1, // an answer to one too
 	h2.FrameGoAway:       1,
 	h2.FrameWindowUpdate: 1,
 	h2.FramePriority:     1,
 }
+
+// streamsPerCost is how many streams, whose windows an INITIAL_WINDOW_SIZE changes,
+// cost 1 more.
+const streamsPerCost = 16
 
 // unknownFrameCost is that of a frame that is none of RFC 9113's.
 const unknownFrameCost = 1

@@ -167,6 +167,45 @@ func TestWhatWasNotProcessedIsToldApart(t *testing.T) {
 	eventually(t, "the end", func() bool { return c.Err() != nil })
 }
 
+// A request whose body has begun to be sent is not processed either, if the server
+// says so; one that the server has begun to answer is.
+func TestWhatWasAnsweredInPartWasProcessed(t *testing.T) {
+	for _, goAway := range []bool{false, true} {
+		for _, answered := range []string{"", "103", "200"} {
+			c, nc := dial(t, Options{})
+			r := rawServer(t, nc)
+			s := c.Open()
+			if err := s.Send(post("/"), false); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Write([]byte("begun")); err != nil || s.Flush() != nil {
+				t.Fatal(err)
+			}
+			r.takeRequest()
+			if answered != "" {
+				r.headers(1, false, ":status: "+answered)
+				var head message.Response
+				if err := s.Receive(&head); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if goAway {
+				r.must(r.WriteGoAway(0, h2.ErrCodeNo, nil))
+			} else {
+				r.must(r.WriteRSTStream(1, h2.ErrCodeRefusedStream))
+			}
+			_, _, err := receive(s)
+			if errors.Is(err, ErrUnprocessed) != (answered == "") {
+				t.Errorf("GOAWAY %v after %q: %v", goAway, answered, err)
+			}
+			if wrote := s.Write([]byte("x")); errors.Is(wrote, ErrUnprocessed) != (answered == "") {
+				t.Errorf("GOAWAY %v after %q: Write returned %v", goAway, answered, wrote)
+			}
+			s.Done()
+		}
+	}
+}
+
 // What fails with its connection is told why, and whether it was sent.
 func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
 	mine, theirs := pair(t)

@@ -51,6 +51,9 @@ func (in *inbox) settingLocked(s h2.Setting) *Error {
 		if s.Val > maxWindow {
 			return broken(h2.ErrCodeFlowControl, "an INITIAL_WINDOW_SIZE that is too large")
 		}
+		if end := c.abuse.spend(framesAccount, len(c.streams)/streamsPerCost); end != nil {
+			return end
+		}
 		delta := int64(s.Val) - c.peer.window
 		c.peer.window = int64(s.Val)
 		for _, st := range c.streams {

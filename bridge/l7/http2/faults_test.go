@@ -1,0 +1,255 @@
+package http2
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// A faultKind is what goes wrong with a read or write.
+type faultKind int
+
+const (
+	noFault    faultKind = iota
+	failFault            // it fails, and the connection is closed
+	cutFault             // it is done in part, and the connection is closed
+	stallFault           // it never returns, but for its deadline or Close
+)
+
+var errInjected = errors.New("injected")
+
+// A faultyConn is a connection of which one read or write goes wrong.
+type faultyConn struct {
+	net.Conn
+	stalled net.Conn // one end of a pipe that nobody reads or writes
+	kind    faultKind
+	at      int64 // which operation, counted from 0
+	ops     atomic.Int64
+}
+
+func newFaultyConn(nc net.Conn, kind faultKind, at int) *faultyConn {
+	stalled, _ := net.Pipe()
+	return &faultyConn{Conn: nc, stalled: stalled, kind: kind, at: int64(at)}
+}
+
+func (f *faultyConn) do(p []byte, op, stalled func([]byte) (int, error)) (int, error) {
+	if f.ops.Add(1)-1 != f.at || f.kind == noFault {
+		return op(p)
+	}
+	switch f.kind {
+	case stallFault:
+		return stalled(p)
+	case cutFault:
+		n, err := op(p[:(len(p)+1)/2])
+		f.Conn.Close()
+		return n, errors.Join(err, errInjected)
+	default:
+		f.Conn.Close()
+		return 0, errInjected
+	}
+}
+
+func (f *faultyConn) Read(p []byte) (int, error)  { return f.do(p, f.Conn.Read, f.stalled.Read) }
+func (f *faultyConn) Write(p []byte) (int, error) { return f.do(p, f.Conn.Write, f.stalled.Write) }
+
+func (f *faultyConn) Close() error {
+	return errors.Join(f.Conn.Close(), f.stalled.Close())
+}
+
+func (f *faultyConn) SetReadDeadline(d time.Time) error {
+	return errors.Join(f.Conn.SetReadDeadline(d), f.stalled.SetReadDeadline(d))
+}
+
+func (f *faultyConn) SetWriteDeadline(d time.Time) error {
+	return errors.Join(f.Conn.SetWriteDeadline(d), f.stalled.SetWriteDeadline(d))
+}
+
+// content is a body of n bytes that is like no other.
+func content(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(i * 7 >> 3)
+	}
+	return p
+}
+
+// A kindOfExchange is one way to use a stream. client returns nil if the exchange
+// looks whole to it.
+type kindOfExchange struct {
+	name   string
+	upload int  // bytes of the request's body
+	known  bool // its length is declared
+	answer int  // bytes of the response's body
+	sized  bool // its length is declared
+	serve  func(s *ServerStream, x *kindOfExchange) error
+	abort  bool // the client gives up in the middle
+}
+
+// serveWhole answers when it has read everything.
+func serveWhole(s *ServerStream, x *kindOfExchange) error {
+	got, err := readAll(s)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, content(x.upload)) {
+		return fmt.Errorf("a request's body of %d bytes looks whole, of %d", len(got), x.upload)
+	}
+	return serveAnswer(s, x)
+}
+
+func serveAnswer(s *ServerStream, x *kindOfExchange) error {
+	r := ok(message.Field{Name: "x", Value: "y"})
+	if x.sized {
+		r.Length = int64(x.answer)
+	}
+	_ = s.Respond(r, false)
+	for p := content(x.answer); len(p) > 0; {
+		n := min(len(p), 10_000)
+		if s.Write(p[:n]) != nil {
+			return nil
+		}
+		p = p[n:]
+	}
+	_ = s.End(message.Fields{{Name: "x-end", Value: "yes"}})
+	return nil
+}
+
+var kindsOfExchange = []kindOfExchange{
+	{name: "unary", upload: 64, answer: 64, serve: serveWhole},
+	{name: "unary of known lengths", upload: 64, known: true, answer: 64, sized: true, serve: serveWhole},
+	{name: "upload", upload: 150_000, answer: 10, serve: serveWhole},
+	{name: "download", answer: 150_000, serve: serveWhole},
+	{name: "download of a known length", answer: 150_000, sized: true, serve: serveWhole},
+	{name: "answered early", upload: 100_000, answer: 10, serve: serveAnswer},
+	{name: "interim responses", answer: 10, serve: func(s *ServerStream, x *kindOfExchange) error {
+		_ = s.Inform(&message.Response{Status: 103})
+		return serveWhole(s, x)
+	}},
+	{name: "echo", upload: 30_000, answer: 30_000, serve: func(s *ServerStream, x *kindOfExchange) error {
+		echo(s)
+		return nil
+	}},
+	{name: "given up", upload: 30_000, answer: 30_000, abort: true, serve: serveWhole},
+}
+
+// ask makes an exchange, and returns nil if it looks whole.
+func (x *kindOfExchange) ask(c *ClientConn) error {
+	s := c.Open()
+	if s == nil {
+		return errors.New("no room")
+	}
+	defer s.Done()
+	r := post("/")
+	if x.known {
+		r.Length = int64(x.upload)
+	}
+	if err := s.Send(r, false); err != nil {
+		return err
+	}
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if s.Write(content(x.upload)) == nil {
+			_ = s.End(nil)
+		}
+	})
+	defer sending.Wait()
+	if x.abort {
+		_ = s.Flush()
+		s.Abort(errTest)
+	}
+	_, body, err := receive(s)
+	if err != nil {
+		s.Abort(err)
+		return err
+	}
+	if want := content(x.answer); !bytes.Equal([]byte(body), want) {
+		return fmt.Errorf("%w: %d bytes of %d", errCutOff, len(body), len(want))
+	}
+	if v, _ := s.Trailer().Get("x-end"); v != "yes" {
+		return fmt.Errorf("%w: no trailer", errCutOff)
+	}
+	return nil
+}
+
+var errCutOff = errors.New("a response that was cut off looks whole")
+
+// run makes exchanges over a connection of which an operation of one side goes
+// wrong. It returns how many operations that side made.
+func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int) (ops int) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		sides := [2]net.Conn{near, far}
+		which := 0
+		if atServer {
+			which = 1
+		}
+		faulty := newFaultyConn(sides[which], kind, at)
+		sides[which] = faulty
+		o := Options{Panicked: func(v any, stack []byte) { t.Errorf("panic: %v\n%s", v, stack) }}
+		server := NewServerConn(sides[1], nil, o)
+		client := NewClientConn(sides[0], o)
+		var running sync.WaitGroup
+		running.Go(func() {
+			_ = server.Serve(func(s *ServerStream) {
+				if err := x.serve(s, x); err != nil && !errors.As(err, new(*Error)) && err != io.EOF {
+					t.Error(err)
+				}
+			})
+		})
+		running.Go(func() { _ = client.Run() })
+		var asking sync.WaitGroup
+		for range 3 {
+			asking.Go(func() {
+				err := x.ask(client)
+				if errors.Is(err, errCutOff) || kind == noFault && (err != nil) != x.abort {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		asking.Wait() // without Close: time limits end what stalls
+		client.Close()
+		server.Close()
+		running.Wait()
+		for _, c := range []*conn{&client.conn, &server.conn} {
+			if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.turn.head != nil || c.out.room.head != nil || c.out.buf != nil {
+				t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.turn, c.out.room)
+			}
+		}
+		ops = int(faulty.ops.Load())
+	})
+	return ops
+}
+
+// Whatever read or write goes wrong, and how: nothing panics or is left over, and
+// nothing that was cut off looks whole.
+func TestFaultsOfTheConnection(t *testing.T) {
+	for i := range kindsOfExchange {
+		x := &kindsOfExchange[i]
+		for _, atServer := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/server=%v", x.name, atServer), func(t *testing.T) {
+				ops := x.run(t, noFault, atServer, 0)
+				step := 1
+				if testing.Short() || raceEnabled {
+					step = max(1, ops/40)
+				}
+				for at := 0; at < ops; at += step {
+					for _, kind := range []faultKind{failFault, cutFault, stallFault} {
+						x.run(t, kind, atServer, at)
+						if t.Failed() {
+							t.Fatalf("fault %d at operation %d of %d", kind, at, ops)
+						}
+					}
+				}
+			})
+		}
+	}
+}
