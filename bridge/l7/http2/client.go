@@ -60,7 +60,7 @@ func (c *ClientConn) Retire() {
 func (c *ClientConn) retireLocked() {
 	if !c.retired {
 		c.retired = true
-		c.restLocked()
+		c.checkIdleLocked()
 	}
 }
 

@@ -89,7 +89,7 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.o = o.withDefaults()
 	c.streams = make(map[uint32]*stream)
 	c.in.init(c, newReader(nc, early))
-	c.in.disturbed = c.disturbed
+	c.in.interrupted = c.interrupted
 	c.out.init(nc, &c.mu, &c.workers, c.now)
 	c.out.failed, c.out.tell, c.out.panicked = c.unwritableLocked, c.tell, c.panicked
 	c.live.delivers, _ = nc.(deliverer)
@@ -309,9 +309,9 @@ func (c *conn) idleLocked() bool {
 	return len(c.streams) == 0 && (c.server == nil || c.server.running == 0) && (c.client == nil || c.client.open == 0)
 }
 
-// restLocked is for when a stream has ended: if it was the last, the connection
+// checkIdleLocked is for when a stream has ended: if it was the last, the connection
 // is idle, or at its end. c.mu is held.
-func (c *conn) restLocked() {
+func (c *conn) checkIdleLocked() {
 	if !c.idleLocked() {
 		return
 	}

@@ -72,7 +72,7 @@ var methodGET = []byte{0x82}
 func (in *inbox) park() {
 	in.large = true
 	in.shed()
-	in.rest()
+	in.dropBuffers()
 }
 
 // readFrames reads and processes frames until the connection is at its end, and

@@ -105,10 +105,16 @@ func TestAWindowThatOpensSlowlyButSteadilyIsEnough(t *testing.T) {
 		_ = s.Write(make([]byte, 2000))
 		_ = s.End(nil)
 	}, func(t *testing.T, r *raw, served <-chan error) {
+		received := make(chan bool, 100) // a frame
+		defer close(received)
 		go func() {
 			r.preface()
 			_ = r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 100})
 			r.headersQuietly(1, true, simple...)
+			for range received {
+				time.Sleep(40 * time.Second)
+				_ = r.WriteWindowUpdate(1, 100)
+			}
 		}()
 		for got := 0; ; {
 			f, err := r.ReadFrame()
@@ -123,7 +129,7 @@ func TestAWindowThatOpensSlowlyButSteadilyIsEnough(t *testing.T) {
 			if got += len(d.Data()); d.StreamEnded() {
 				return
 			}
-			go func() { time.Sleep(40 * time.Second); _ = r.WriteWindowUpdate(1, 100) }()
+			received <- true
 		}
 	})
 }

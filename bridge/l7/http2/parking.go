@@ -37,10 +37,10 @@ func (c *conn) shedLocked(now int64) {
 	}
 }
 
-// disturbed is for when a deadline has ended a read, between frames or not. It
+// interrupted is for when a deadline has ended a read, between frames or not. It
 // returns nil if reading goes on, ErrParked if the goroutine is to leave, and else
 // why the read has failed.
-func (c *conn) disturbed(between bool) error {
+func (c *conn) interrupted(between bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.out.err != nil {

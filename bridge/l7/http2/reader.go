@@ -30,7 +30,7 @@ type reader struct {
 
 	holdsLarge atomic.Bool // large is in use, for others to see
 
-	disturbed func(between bool) error // see conn
+	interrupted func(between bool) error // see conn
 
 	err   error     // of the connection, once it failed
 	start time.Time // what times count from
@@ -124,7 +124,7 @@ func (b *reader) receive(p []byte) (int, error) {
 	}
 	n, err := b.nc.Read(p)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		if err = b.disturbed(!b.inFrame); err == nil {
+		if err = b.interrupted(!b.inFrame); err == nil {
 			return 0, errInterrupted
 		}
 	}
@@ -186,8 +186,8 @@ func (b *reader) release() {
 	}
 }
 
-// rest is for when nothing is read for a while: no buffer is held. It is empty.
-func (b *reader) rest() {
+// dropBuffers releases all buffers, which are empty: nothing is read for a while.
+func (b *reader) dropBuffers() {
 	b.release()
 	b.small, b.buf, b.fast = nil, nil, false
 }

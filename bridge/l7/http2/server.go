@@ -105,7 +105,7 @@ func (c *ServerConn) goAwayLocked() {
 	}
 	c.announced = true
 	c.out.goAway(c.lastID, h2.ErrCodeNo, "")
-	c.restLocked()
+	c.checkIdleLocked()
 }
 
 // drained reports whether the connection ends with its last stream.
@@ -203,7 +203,7 @@ func (c *ServerConn) handle(s *ServerStream) {
 		s.resetLocked(h2.ErrCodeInternal, errOver)
 		s.overLocked(errOver)
 	}
-	c.restLocked()
+	c.checkIdleLocked()
 }
 
 // call calls the handler. A panic ends the stream and not the process.

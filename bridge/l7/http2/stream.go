@@ -331,7 +331,7 @@ func (s *stream) removeLocked() {
 	} else {
 		s.server.endDismissalLocked()
 	}
-	c.restLocked()
+	c.checkIdleLocked()
 }
 
 // failLocked ends the stream because of err: whatever call is waiting returns.

@@ -35,6 +35,11 @@ func (c *ServerConn) assign(s *ServerStream) {
 // work serves s, and then others.
 func (c *ServerConn) work(s *ServerStream) {
 	defer c.workers.Done()
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+		}
+	}()
 	for s != nil {
 		c.handle(s)
 		s = c.nextStream()

@@ -1,0 +1,64 @@
+package l7
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// When a connection to an HTTP/2 upstream is dead, one request finds out: those
+// after it are sent over another connection.
+func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
+	w := newWorld(t)
+	var conns atomic.Int32
+	back := w.back(HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		dead := conns.Add(1) == 1 // once it has answered a request
+		fr := http2.NewFramer(c, c)
+		fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		_ = fr.WriteSettings()
+		for answered := 0; ; {
+			frame, err := fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			if dead && answered > 0 {
+				continue
+			}
+			switch f := frame.(type) {
+			case *http2.MetaHeadersFrame:
+				answered++
+				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte{0x89}, EndHeaders: true, EndStream: true}) // 204
+			case *http2.PingFrame:
+				if !f.IsAck() {
+					_ = fr.WritePing(true, f.Data)
+				}
+			}
+		}
+	}))
+	action := to(back)
+	action.Forward.Timeout = 2 * time.Second
+	_, address := w.gateway(fixed(&Table{Default: action}))
+	browser := w.browser()
+	var got []int
+	for range 5 {
+		code, _ := w.get(browser, "http://"+address)
+		got = append(got, code)
+	}
+	late := 0
+	for _, code := range got[1:] {
+		if code == 504 {
+			late++
+		}
+	}
+	if got[0] != 204 || late != 1 || got[1] != 504 {
+		t.Errorf("answered %v", got)
+	}
+}
