@@ -10,6 +10,7 @@ import (
 )
 
 var (
+	errFlood     = errors.New("the server sends without end before the client has spoken")
 	errSpoke     = errors.New("the server has spoken before the client")
 	errTruncated = errors.New("closed without close_notify")
 )
@@ -21,17 +22,26 @@ var (
 //
 // The connection must be such that its Socket is read as Stream has it.
 func look(conn net.Conn) (heard bool, err error) {
-	tc, sock := conn.(*tls.Conn), socket.Of(conn)
-	for {
+	return takeIn(conn.(*tls.Conn).Read, socket.Of(conn).TryFill)
+}
+
+// maxFillsOfLook bounds how often one look takes in what has come. A server that sends
+// tickets or key updates as fast as they are read would hold up whoever looks, and the
+// pool with them.
+const maxFillsOfLook = 64
+
+// takeIn is look by what reads from TLS and what fills its socket.
+func takeIn(read func([]byte) (int, error), fill func() error) (heard bool, err error) {
+	for range maxFillsOfLook {
 		// First what the handshake has left, or an earlier look of a record.
-		n, err := tc.Read(make([]byte, 1))
+		n, err := read(make([]byte, 1))
 		switch {
 		case n > 0:
 			return heard, errSpoke
 		case !errors.Is(err, socket.ErrWouldBlock):
 			return heard, err // io.EOF: close_notify
 		}
-		switch err := sock.TryFill(); {
+		switch err := fill(); {
 		case errors.Is(err, socket.ErrWouldBlock):
 			return heard, nil
 		case err == io.EOF:
@@ -41,6 +51,7 @@ func look(conn net.Conn) (heard bool, err error) {
 		}
 		heard = true
 	}
+	return heard, errFlood
 }
 
 // refused reports whether err is an alert of the peer: it does not take our

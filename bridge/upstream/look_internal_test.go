@@ -112,6 +112,15 @@ func TestLookTellsWhoIsAlive(t *testing.T) {
 	}
 }
 
+// A server that sends without end what is taken in does not hold up who looks.
+func TestLookEndsWhateverTheServerSends(t *testing.T) {
+	fills := 0
+	heard, err := takeIn(func([]byte) (int, error) { return 0, socket.ErrWouldBlock }, func() error { fills++; return nil })
+	if !heard || err != errFlood || fills != maxFillsOfLook {
+		t.Errorf("heard %v, %v after %d fills", heard, err, fills)
+	}
+}
+
 // Tickets are taken in, in whatever pieces they come, and what the client and
 // the server say to each other afterwards is whole.
 func TestLookTakesInTicketsAndLosesNothing(t *testing.T) {

@@ -1,0 +1,37 @@
+package probe
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+)
+
+// An endless connection gives bytes without end.
+type endless struct{ net.Conn }
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
+func (endless) SetReadDeadline(time.Time) error { return nil }
+
+// Of what an endpoint says no more is kept than is shown, however much it says.
+func TestAProbeKeepsLittleOfWhatItHears(t *testing.T) {
+	const received = 1 << 20
+	alloctest.WantCost(t, received, alloctest.Bound{}, func() {
+		r := &recorder{Conn: endless{}}
+		for p := make([]byte, 4096); r.total < received; {
+			if _, err := r.Read(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if heard := r.listen(); len(heard) != maxHeard || cap(heard) > 2*maxHeard {
+			t.Errorf("%d bytes are kept, in %d", len(heard), cap(heard))
+		}
+	})
+}
