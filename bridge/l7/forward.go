@@ -55,7 +55,11 @@ func (x *exchange) forward() {
 	}
 	r := x.facts.Request
 	x.facts.Upstream = x.back.options.Upstream.Name()
-	x.hash = x.facts.HashKey(x.back.options.Upstream.Hash())
+	hash := x.back.options.Upstream.Hash()
+	x.hash = x.facts.HashKey(hash)
+	if hash.Header != "" {
+		x.spelling.RemoveRespelled(&r.Fields, hash.Header)
+	}
 	x.prepareRequest()
 	r.Target = x.facts.Target.WithPath(path, r.Target)
 	if x.expects {
@@ -100,7 +104,10 @@ func (x *exchange) prepareRequest() {
 	}
 	rules := &x.action.RequestHeaders
 	rules.ApplyRequest(f)
-	x.protected = policy.Protected{Rules: rules, RequestIDField: t.RequestIDField, Traces: t.MakeTrace}
+	x.protected = policy.Protected{
+		Rules: rules, RequestIDField: t.RequestIDField, HashField: x.back.options.Upstream.Hash().Header,
+		Traces: t.MakeTrace, Spelling: &x.spelling,
+	}
 	x.protected.CleanAnnouncement(f.Request)
 }
 

@@ -25,19 +25,20 @@ type exchange struct {
 	facts    policy.Facts
 	response message.Response // the final one, as far as there is one
 
-	start   time.Time
-	conn    *conn
-	table   *Table
-	action  *Action
-	match   matcher
-	lookup  func(name string) []string // match.values, made once
-	grpc    bool                       // the client takes a gRPC status
-	expects bool                       // the client waits for 100 (Continue)
-	key     string                     // of a WebSocket that a client of HTTP/2 asks for; else ""
-	code    int                        // of the final response; 0: not begun
-	pass    limit.Pass                 // through the listener's limits
-	aborted bool
-	noted   noted
+	start    time.Time
+	conn     *conn
+	table    *Table
+	action   *Action
+	match    matcher
+	lookup   func(name string) []string // match.values, made once
+	spelling policy.Spelling
+	grpc     bool       // the client takes a gRPC status
+	expects  bool       // the client waits for 100 (Continue)
+	key      string     // of a WebSocket that a client of HTTP/2 asks for; else ""
+	code     int        // of the final response; 0: not begun
+	pass     limit.Pass // through the listener's limits
+	aborted  bool
+	noted    noted
 
 	// Of a request that is forwarded.
 	back      *Back
@@ -253,7 +254,8 @@ func (x *exchange) serve() {
 		return
 	}
 	// Before it is matched, so that no condition holds for what is not sent on.
-	x.expects = policy.CleanRequest(r)
+	x.spelling = x.table.spelling()
+	x.expects = policy.CleanRequest(r, &x.spelling)
 	if r.Protocol != "" {
 		key, ok := policy.ConnectToUpgrade(r)
 		if !ok {

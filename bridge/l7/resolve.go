@@ -55,7 +55,8 @@ func (t *Table) Resolve(q Question) Resolution {
 		out.Code = policy.Misdirected.Code
 		return out
 	}
-	policy.CleanRequest(&r)
+	spelling := t.spelling()
+	policy.CleanRequest(&r, &spelling)
 	m := matcher{fields: &r.Fields, scheme: out.Scheme}
 	out.Action = t.action(route.Request{Host: at.Host, Path: at.Path, Method: r.Method, Scheme: out.Scheme, Header: m.values})
 	switch a := out.Action; {

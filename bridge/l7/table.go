@@ -45,6 +45,9 @@ type Table struct {
 	Forwarding        policy.Forwarding
 	ClientCertificate policy.ClientCertificateFields
 
+	// UnderscoreFields says what happens to fields whose names have underscores.
+	UnderscoreFields policy.UnderscoreFields
+
 	// MakeTrace begins a trace (W3C Trace Context) for each request that is
 	// part of none.
 	MakeTrace bool
@@ -90,6 +93,11 @@ func (t *Table) rules() intake.Rules {
 		ProxyProtocol: t.ProxyProtocol, Access: t.Access, Proxies: t.TrustedProxies,
 		MaxConnections: t.MaxConnections, MaxPerClient: t.MaxPerClient, HandshakeTimeout: t.HandshakeTimeout,
 	}
+}
+
+// spelling says which of a client's fields are dropped for their names' spelling.
+func (t *Table) spelling() policy.Spelling {
+	return policy.Spelling{Underscores: t.UnderscoreFields, Routing: t.Routes.HeaderNames()}
 }
 
 // requestIDField returns RequestIDField; "" without a table.

@@ -24,6 +24,16 @@ type Table[T any] struct {
 	exact    map[string]*bucket[T] // by host
 	wildcard map[string]*bucket[T] // by the host's parent domain
 	any      *bucket[T]            // rules without hosts; may be nil
+
+	headerNames []string // that rules have conditions on, each once
+}
+
+// HeaderNames returns the names of the fields that rules have conditions on.
+func (t *Table[T]) HeaderNames() []string {
+	if t == nil {
+		return nil
+	}
+	return t.headerNames
 }
 
 // A bucket has the rules of one host pattern.
@@ -64,6 +74,13 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 	}
 	if len(errs) > 0 {
 		return nil, errs
+	}
+	for i := range rules {
+		for _, h := range canonicalHeaders(rules[i].Headers) {
+			if !slices.Contains(t.headerNames, h.Name) {
+				t.headerNames = append(t.headerNames, h.Name)
+			}
+		}
 	}
 	for b := range t.buckets {
 		b.sort()

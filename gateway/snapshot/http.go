@@ -31,6 +31,9 @@ func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	if enum(o.GetTraceContext(), adminv1.TraceContext_name) {
 		t.MakeTrace = o.GetTraceContext() == adminv1.TraceContext_TRACE_CONTEXT_MAKE
 	}
+	if enum(o.GetUnderscoreFields(), adminv1.UnderscoreFields_name) {
+		t.UnderscoreFields = underscoreFields[o.GetUnderscoreFields()]
+	}
 	if name := o.GetRequestIdField(); name != "" {
 		if err := policy.CheckRequestIDField(name); err != nil {
 			s.Add("http.request_id_field", "%v", err)
@@ -45,6 +48,13 @@ var forwardings = map[adminv1.Forwarding]policy.Forwarding{
 	adminv1.Forwarding_FORWARDING_FORWARDED:   policy.TellForwarded,
 	adminv1.Forwarding_FORWARDING_BOTH:        policy.TellBoth,
 	adminv1.Forwarding_FORWARDING_NONE:        policy.TellNothing,
+}
+
+var underscoreFields = map[adminv1.UnderscoreFields]policy.UnderscoreFields{
+	adminv1.UnderscoreFields_UNDERSCORE_FIELDS_UNSPECIFIED:           policy.DropRepeatedMeaning,
+	adminv1.UnderscoreFields_UNDERSCORE_FIELDS_DROP_REPEATED_MEANING: policy.DropRepeatedMeaning,
+	adminv1.UnderscoreFields_UNDERSCORE_FIELDS_KEEP:                  policy.KeepUnderscores,
+	adminv1.UnderscoreFields_UNDERSCORE_FIELDS_DROP_ALL:              policy.DropAllUnderscores,
 }
 
 var certificateFields = map[adminv1.ClientCertificateFields]policy.ClientCertificateFields{

@@ -122,6 +122,7 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 			l.Access = &adminv1.ClientAccess{Allow: []string{"10.0.0.0/8", "unix:"}, Deny: []string{"10.0.0.1/8"}}
 		}, []string{"r0.access.allow[1]", "r0.access.deny[0]"}},
 		"forwarding":             {func(l *adminv1.Listener) { l.Http.Forwarding = 99 }, []string{"r0.http.forwarding"}},
+		"underscores":            {func(l *adminv1.Listener) { l.Http.UnderscoreFields = 99 }, []string{"r0.http.underscore_fields"}},
 		"trace context":          {func(l *adminv1.Listener) { l.Http.TraceContext = 99 }, []string{"r0.http.trace_context"}},
 		"a certificate's fields": {func(l *adminv1.Listener) { l.Http.ClientCertificateFields = 99 }, []string{"r0.http.client_certificate_fields", "r0.http.client_certificate_fields"}},
 		"of a client in plaintext": {func(l *adminv1.Listener) {
@@ -162,12 +163,13 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 		MaxHeaderFields: new(int32(7)), TrustedProxies: []string{"192.0.2.1"}, Forwarding: adminv1.Forwarding_FORWARDING_BOTH,
 		ClientCertificateFields: adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440,
 		TraceContext:            adminv1.TraceContext_TRACE_CONTEXT_MAKE, RequestIdField: "X-Request-Id",
+		UnderscoreFields: adminv1.UnderscoreFields_UNDERSCORE_FIELDS_DROP_ALL,
 	}
 	raw := listener("raw", "127.0.0.1:2", tcp, "u")
 	raw.Access = l.GetAccess()
 	w.put(tlsUpstream("u", nil), w.server("server"), w.bundle("clients"), l, raw, listener("plain", "127.0.0.1:3", httpP, "u"))
 	table := w.snap.HTTP("l")
-	if table.MaxHeaderFields != 7 || table.Forwarding != policy.TellBoth || table.ClientCertificate != policy.TellCertificate || !table.MakeTrace || table.RequestIDField != "X-Request-Id" {
+	if table.MaxHeaderFields != 7 || table.Forwarding != policy.TellBoth || table.ClientCertificate != policy.TellCertificate || !table.MakeTrace || table.UnderscoreFields != policy.DropAllUnderscores || table.RequestIDField != "X-Request-Id" {
 		t.Errorf("%+v", table)
 	}
 	proxy, client := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.1")

@@ -7,6 +7,7 @@ const (
 	tokenByte  = 1 << iota // RFC 9110, section 5.6.2
 	targetByte             // a request target: visible ASCII but "#"
 	hostByte               // a host's name: RFC 3986, section 3.2.2, but the comma
+	plainByte              // a letter, a digit or a hyphen
 )
 
 // classes is a constant.
@@ -23,6 +24,9 @@ var classes = func() (t [256]uint8) {
 		if alphanumeric || strings.IndexByte("-._~%!$&'()*+;=", c) >= 0 {
 			t[i] |= hostByte
 		}
+		if alphanumeric || c == '-' {
+			t[i] |= plainByte
+		}
 	}
 	return t
 }()
@@ -33,6 +37,10 @@ func IsTokenByte(c byte) bool { return classes[c]&tokenByte != 0 }
 
 // IsToken reports whether s is a token.
 func IsToken(s string) bool { return s != "" && all(s, tokenByte) }
+
+// IsPlainName reports whether s has only letters, digits and hyphens, as the names
+// of registered fields do.
+func IsPlainName(s string) bool { return all(s, plainByte) }
 
 // IsTarget reports whether s has only what a request target in origin form can
 // have, and begins with a slash. Browsers leave some characters unescaped that

@@ -52,7 +52,7 @@ func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
 	} {
 		x := factsOf(c.from, c.fields)
 		x.Identify(c.trusted)
-		CleanRequest(x.Request)
+		CleanRequest(x.Request, &Spelling{})
 		x.SetForwarding(TellXForwarded)
 		told := slices.Collect(x.Request.Fields.Values("X-Forwarded-For"))
 		if got := strings.Join(told, "|"); x.Client != c.client || got != c.told || x.clientPort() != c.port {
@@ -95,7 +95,7 @@ func TestWhatTrustedProxiesSayOfTheRequest(t *testing.T) {
 	} {
 		x := factsOf(c.from, c.fields)
 		x.Identify(trusting)
-		CleanRequest(x.Request)
+		CleanRequest(x.Request, &Spelling{})
 		x.SetForwarding(TellXForwarded)
 		got := x.Request.Fields
 		want := fields("X-Forwarded-For: "+c.from[:8], "X-Forwarded-Host: "+c.host, "X-Forwarded-Port: "+c.port_, "X-Forwarded-Proto: "+c.scheme)

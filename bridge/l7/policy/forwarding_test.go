@@ -29,7 +29,7 @@ func TestForwardingFieldsCannotBeForged(t *testing.T) {
 				f := fields(name+": forged", name+": forged", "X-Other: kept", "Connection: X-Forwarded-For, x-forwarded-host, Forwarded", "Connection: X-FORWARDED-PROTO, X-Client-Cert-Subject, client-cert")
 				x := factsOf("10.1.2.3:1", f)
 				x.Identify(trusted)
-				CleanRequest(x.Request)
+				CleanRequest(x.Request, &Spelling{})
 				x.SetForwarding(how)
 				want := append(fields("X-Other: kept"), own...)
 				if trusted != nil && how == TellXForwarded {
@@ -61,7 +61,7 @@ func TestForwarded(t *testing.T) {
 		x := factsOf(c.from, c.fields)
 		x.Target.Host, x.Target.Authority, _ = normalAuthority(c.host)
 		x.Identify(trusted)
-		CleanRequest(x.Request)
+		CleanRequest(x.Request, &Spelling{})
 		x.SetForwarding(TellForwarded)
 		if got := x.Request.Fields; !slices.Equal(got, fields("Forwarded: "+want)) {
 			t.Errorf("%v, want %s", got, want)
@@ -99,7 +99,7 @@ func TestPolicyOfAPlainRequestAllocatesNothing(t *testing.T) {
 		if !access.Serves(x.Address) {
 			t.Error("no access")
 		}
-		CleanRequest(x.Request)
+		CleanRequest(x.Request, &Spelling{})
 		x.SetForwarding(TellXForwarded)
 		x.SetCertificate(TellIdentity)
 		x.SetRequestID("")

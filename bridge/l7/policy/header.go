@@ -63,7 +63,9 @@ func RemoveHopByHop(f *message.Fields) {
 // be routed. Nor is the upgrade of a request with a body: after the body it would
 // be unclear which bytes belong to which protocol. CleanRequest reports whether
 // the client waits for 100 (Continue).
-func CleanRequest(r *message.Request) (expects bool) {
+//
+// Spelling says which fields are dropped because of how their names are spelled.
+func CleanRequest(r *message.Request, spelling *Spelling) (expects bool) {
 	r.Upgrade, r.Trailers = "", r.Fields.HasToken("TE", "trailers")
 	http11 := r.Major == 1 && r.Minor >= 1
 	if http11 && !r.HasBody() && r.Fields.HasToken("Connection", "upgrade") && r.Fields.Count("Upgrade") == 1 {
@@ -74,7 +76,7 @@ func CleanRequest(r *message.Request) (expects bool) {
 	}
 	expects = r.Length != 0 && (http11 || r.Major > 1) && r.Fields.HasToken("Expect", "100-continue")
 	RemoveHopByHop(&r.Fields)
-	r.Fields.RemoveFunc(isClaim)
+	r.Fields.RemoveFunc(func(f message.Field) bool { return isClaim(f) || spelling.drops(f.Name) })
 	return expects
 }
 
@@ -101,18 +103,21 @@ func isClaim(f message.Field) bool {
 
 // Protected are the fields of a request that its trailer cannot set: those that a
 // trailer never may (RFC 9110, section 6.5.1), those that only the gateway may
-// set, and those that its rules set or remove. Upstreams may merge a trailer into
-// the header.
+// set, those that its rules set or remove, and those that decide where it goes.
+// Upstreams may merge a trailer into the header.
 type Protected struct {
 	Rules          *HeaderRules
-	RequestIDField string // "": requests have no id
-	Traces         bool   // the gateway begins traces
+	RequestIDField string    // "": requests have no id
+	HashField      string    // chooses the endpoint; "": none does
+	Traces         bool      // the gateway begins traces
+	Spelling       *Spelling // what the header was cleaned by
 }
 
 // has reports whether a field is protected.
 func (p *Protected) has(name string) bool {
 	return isClaim(message.Field{Name: name}) || IsFraming(name) || p.Rules.decides(name) ||
-		p.RequestIDField != "" && sameSpelled(name, p.RequestIDField) ||
+		p.RequestIDField != "" && sameSpelled(name, p.RequestIDField) || p.HashField != "" && sameSpelled(name, p.HashField) ||
+		p.Spelling.drops(name) || p.Spelling.routes(name) ||
 		p.Traces && isTrace(message.Field{Name: name})
 }
 
@@ -151,69 +156,10 @@ func (p *Protected) CleanAnnouncement(r *message.Request) {
 }
 
 // isForwarding reports whether a field tells an upstream where a request came
-// from, or with whose certificate. Servers that turn names into variables cannot
-// tell X_Forwarded_For from X-Forwarded-For, so both spellings count.
+// from, or with whose certificate. All spellings count.
 func isForwarding(name string) bool {
 	return hasPrefixFold(name, "x-forwarded-") || equalDashed(name, "x-forwarded") || equalDashed(name, "forwarded") ||
 		equalDashed(name, "x-real-ip") || hasPrefixFold(name, "x-client-cert")
-}
-
-func hasPrefixFold(name, prefix string) bool {
-	return len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix)
-}
-
-// equalDashed compares a name with one in lower case; an underscore equals a
-// dash.
-func equalDashed(name, lower string) bool {
-	if len(name) != len(lower) {
-		return false
-	}
-	for i := range len(name) {
-		c := name[i]
-		if dashed(c) != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// dashed returns a byte of a name in lower case, with a dash for an underscore.
-func dashed(c byte) byte {
-	switch {
-	case 'A' <= c && c <= 'Z':
-		return c | 0x20
-	case c == '_':
-		return '-'
-	}
-	return c
-}
-
-// sameSpelled is message.EqualFold, except that an underscore equals a dash.
-func sameSpelled(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if a[i] != b[i] && dashed(a[i]) != dashed(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// setSpelled is Fields.Set for a client's fields: it leaves none of theirs in any
-// spelling.
-func setSpelled(f *message.Fields, name, value string) {
-	for i := range *f {
-		if sameSpelled((*f)[i].Name, name) {
-			(*f)[i] = message.Field{Name: name, Value: value}
-			rest := (*f)[i+1:]
-			rest.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) })
-			*f = (*f)[:i+1+len(rest)]
-			return
-		}
-	}
-	f.Add(name, value)
 }
 
 // HeaderRules are changes to a header, applied in this order: remove, set, add.

@@ -34,7 +34,7 @@ func TestCleanRequest(t *testing.T) {
 		if c.minor < 0 {
 			r.Major, r.Minor = 2, 0
 		}
-		CleanRequest(&r)
+		CleanRequest(&r, &Spelling{})
 		if !slices.Equal(r.Fields, c.want) || r.Upgrade != c.upgrade || r.Trailers != c.trailers {
 			t.Errorf("%s: %v, upgrade %q, trailers %v; want %v", c.name, r.Fields, r.Upgrade, r.Trailers, c.want)
 		}

@@ -16,7 +16,7 @@ import (
 func TestNothingIsToldOfCertificatesInPlaintext(t *testing.T) {
 	for _, kind := range []ClientCertificateFields{TellNoCertificate, TellIdentity, TellCertificate} {
 		x := factsOf("10.0.0.1:1", message.Fields{{Name: "Client_Cert", Value: "x"}, {Name: "X-CLIENT-CERT-SUBJECT", Value: "x"}})
-		CleanRequest(x.Request)
+		CleanRequest(x.Request, &Spelling{})
 		x.SetCertificate(kind)
 		if len(x.Request.Fields) > 0 {
 			t.Errorf("%v", x.Request.Fields)

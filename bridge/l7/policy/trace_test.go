@@ -64,7 +64,7 @@ func TestTracesAreMadeWhereThereIsNone(t *testing.T) {
 		"named for this hop": {fields("traceparent: "+given, "tracestate: a=b", "Connection: traceparent"), false, false},
 	} {
 		x := factsOf("10.0.0.1:1", slices.Clone(c.fields))
-		CleanRequest(x.Request)
+		CleanRequest(x.Request, &Spelling{})
 		BeginTrace(&x.Request.Fields, new(Entropy))
 		got := slices.Collect(x.Request.Fields.Values("traceparent"))
 		switch {

@@ -129,6 +129,68 @@ func (AccessLog) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
 }
 
+// A choice of what happens to a client's fields whose names have underscores, in
+// headers and in trailers. Servers that turn names into variables (CGI, WSGI, PHP)
+// cannot tell Content_Length from Content-Length. Whatever is chosen, no field
+// reaches an upstream that could be taken for one that the gateway sets.
+type UnderscoreFields int32
+
+const (
+	// The same as UNDERSCORE_FIELDS_DROP_REPEATED_MEANING.
+	UnderscoreFields_UNDERSCORE_FIELDS_UNSPECIFIED UnderscoreFields = 0
+	// Drops fields that could be taken for one that frames the message, that belongs
+	// to the connection, or that decides on the route or the endpoint. The default.
+	UnderscoreFields_UNDERSCORE_FIELDS_DROP_REPEATED_MEANING UnderscoreFields = 1
+	// Passes on such fields too. Only for upstreams that tell underscores from
+	// hyphens.
+	UnderscoreFields_UNDERSCORE_FIELDS_KEEP UnderscoreFields = 2
+	// Drops every field whose name has an underscore.
+	UnderscoreFields_UNDERSCORE_FIELDS_DROP_ALL UnderscoreFields = 3
+)
+
+// Enum value maps for UnderscoreFields.
+var (
+	UnderscoreFields_name = map[int32]string{
+		0: "UNDERSCORE_FIELDS_UNSPECIFIED",
+		1: "UNDERSCORE_FIELDS_DROP_REPEATED_MEANING",
+		2: "UNDERSCORE_FIELDS_KEEP",
+		3: "UNDERSCORE_FIELDS_DROP_ALL",
+	}
+	UnderscoreFields_value = map[string]int32{
+		"UNDERSCORE_FIELDS_UNSPECIFIED":           0,
+		"UNDERSCORE_FIELDS_DROP_REPEATED_MEANING": 1,
+		"UNDERSCORE_FIELDS_KEEP":                  2,
+		"UNDERSCORE_FIELDS_DROP_ALL":              3,
+	}
+)
+
+func (x UnderscoreFields) Enum() *UnderscoreFields {
+	p := new(UnderscoreFields)
+	*p = x
+	return p
+}
+
+func (x UnderscoreFields) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UnderscoreFields) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[2].Descriptor()
+}
+
+func (UnderscoreFields) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[2]
+}
+
+func (x UnderscoreFields) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UnderscoreFields.Descriptor instead.
+func (UnderscoreFields) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
+}
+
 // A choice of fields that tell of the client. Whatever the client itself says in
 // any of them is removed before ours are added.
 type Forwarding int32
@@ -175,11 +237,11 @@ func (x Forwarding) String() string {
 }
 
 func (Forwarding) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_listener_proto_enumTypes[2].Descriptor()
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[3].Descriptor()
 }
 
 func (Forwarding) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_listener_proto_enumTypes[2]
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[3]
 }
 
 func (x Forwarding) Number() protoreflect.EnumNumber {
@@ -188,7 +250,7 @@ func (x Forwarding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Forwarding.Descriptor instead.
 func (Forwarding) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
 // A choice of fields that tell of the client's certificate. Whatever clients say in
@@ -234,11 +296,11 @@ func (x ClientCertificateFields) String() string {
 }
 
 func (ClientCertificateFields) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_listener_proto_enumTypes[3].Descriptor()
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[4].Descriptor()
 }
 
 func (ClientCertificateFields) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_listener_proto_enumTypes[3]
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[4]
 }
 
 func (x ClientCertificateFields) Number() protoreflect.EnumNumber {
@@ -247,7 +309,7 @@ func (x ClientCertificateFields) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClientCertificateFields.Descriptor instead.
 func (ClientCertificateFields) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
 }
 
 // A choice of what is done about tracing.
@@ -287,11 +349,11 @@ func (x TraceContext) String() string {
 }
 
 func (TraceContext) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_listener_proto_enumTypes[4].Descriptor()
+	return file_drawbridge_admin_v1_listener_proto_enumTypes[5].Descriptor()
 }
 
 func (TraceContext) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_listener_proto_enumTypes[4]
+	return &file_drawbridge_admin_v1_listener_proto_enumTypes[5]
 }
 
 func (x TraceContext) Number() protoreflect.EnumNumber {
@@ -300,7 +362,7 @@ func (x TraceContext) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TraceContext.Descriptor instead.
 func (TraceContext) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{5}
 }
 
 // A Listener is a socket that clients connect to.
@@ -905,8 +967,11 @@ type HttpOptions struct {
 	// is passed on if it is plain and short, else one is made; the response has it
 	// too. Empty: there are no ids.
 	RequestIdField string `protobuf:"bytes,10,opt,name=request_id_field,json=requestIdField,proto3" json:"request_id_field,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What happens to a client's fields whose names have underscores. Default:
+	// UNDERSCORE_FIELDS_DROP_REPEATED_MEANING.
+	UnderscoreFields UnderscoreFields `protobuf:"varint,11,opt,name=underscore_fields,json=underscoreFields,proto3,enum=drawbridge.admin.v1.UnderscoreFields" json:"underscore_fields,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *HttpOptions) Reset() {
@@ -1009,6 +1074,13 @@ func (x *HttpOptions) GetRequestIdField() string {
 	return ""
 }
 
+func (x *HttpOptions) GetUnderscoreFields() UnderscoreFields {
+	if x != nil {
+		return x.UnderscoreFields
+	}
+	return UnderscoreFields_UNDERSCORE_FIELDS_UNSPECIFIED
+}
+
 var File_drawbridge_admin_v1_listener_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
@@ -1059,7 +1131,7 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"headerRead\"?\n" +
 	"\n" +
 	"TcpOptions\x121\n" +
-	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\x8c\x05\n" +
+	"\x06linger\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\xe0\x05\n" +
 	"\vHttpOptions\x12-\n" +
 	"\x10max_header_bytes\x18\x01 \x01(\x05H\x00R\x0emaxHeaderBytes\x88\x01\x01\x12/\n" +
 	"\x11max_header_fields\x18\x02 \x01(\x05H\x01R\x0fmaxHeaderFields\x88\x01\x01\x12$\n" +
@@ -1073,7 +1145,8 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\x19client_certificate_fields\x18\b \x01(\x0e2,.drawbridge.admin.v1.ClientCertificateFieldsR\x17clientCertificateFields\x12F\n" +
 	"\rtrace_context\x18\t \x01(\x0e2!.drawbridge.admin.v1.TraceContextR\ftraceContext\x12(\n" +
 	"\x10request_id_field\x18\n" +
-	" \x01(\tR\x0erequestIdFieldB\x13\n" +
+	" \x01(\tR\x0erequestIdField\x12R\n" +
+	"\x11underscore_fields\x18\v \x01(\x0e2%.drawbridge.admin.v1.UnderscoreFieldsR\x10underscoreFieldsB\x13\n" +
 	"\x11_max_header_bytesB\x14\n" +
 	"\x12_max_header_fields*I\n" +
 	"\bProtocol\x12\x18\n" +
@@ -1083,7 +1156,12 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\tAccessLog\x12\x1a\n" +
 	"\x16ACCESS_LOG_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rACCESS_LOG_ON\x10\x01\x12\x12\n" +
-	"\x0eACCESS_LOG_OFF\x10\x02*\x88\x01\n" +
+	"\x0eACCESS_LOG_OFF\x10\x02*\x9e\x01\n" +
+	"\x10UnderscoreFields\x12!\n" +
+	"\x1dUNDERSCORE_FIELDS_UNSPECIFIED\x10\x00\x12+\n" +
+	"'UNDERSCORE_FIELDS_DROP_REPEATED_MEANING\x10\x01\x12\x1a\n" +
+	"\x16UNDERSCORE_FIELDS_KEEP\x10\x02\x12\x1e\n" +
+	"\x1aUNDERSCORE_FIELDS_DROP_ALL\x10\x03*\x88\x01\n" +
 	"\n" +
 	"Forwarding\x12\x1a\n" +
 	"\x16FORWARDING_UNSPECIFIED\x10\x00\x12\x1a\n" +
@@ -1113,53 +1191,55 @@ func file_drawbridge_admin_v1_listener_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_listener_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_drawbridge_admin_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_drawbridge_admin_v1_listener_proto_goTypes = []any{
 	(Protocol)(0),                // 0: drawbridge.admin.v1.Protocol
 	(AccessLog)(0),               // 1: drawbridge.admin.v1.AccessLog
-	(Forwarding)(0),              // 2: drawbridge.admin.v1.Forwarding
-	(ClientCertificateFields)(0), // 3: drawbridge.admin.v1.ClientCertificateFields
-	(TraceContext)(0),            // 4: drawbridge.admin.v1.TraceContext
-	(*Listener)(nil),             // 5: drawbridge.admin.v1.Listener
-	(*ClientAccess)(nil),         // 6: drawbridge.admin.v1.ClientAccess
-	(*AcceptProxyProtocol)(nil),  // 7: drawbridge.admin.v1.AcceptProxyProtocol
-	(*ListenerLimits)(nil),       // 8: drawbridge.admin.v1.ListenerLimits
-	(*Rate)(nil),                 // 9: drawbridge.admin.v1.Rate
-	(*ListenerTimeouts)(nil),     // 10: drawbridge.admin.v1.ListenerTimeouts
-	(*TcpOptions)(nil),           // 11: drawbridge.admin.v1.TcpOptions
-	(*HttpOptions)(nil),          // 12: drawbridge.admin.v1.HttpOptions
-	nil,                          // 13: drawbridge.admin.v1.Listener.LabelsEntry
-	(*ServerTls)(nil),            // 14: drawbridge.admin.v1.ServerTls
-	(*durationpb.Duration)(nil),  // 15: google.protobuf.Duration
+	(UnderscoreFields)(0),        // 2: drawbridge.admin.v1.UnderscoreFields
+	(Forwarding)(0),              // 3: drawbridge.admin.v1.Forwarding
+	(ClientCertificateFields)(0), // 4: drawbridge.admin.v1.ClientCertificateFields
+	(TraceContext)(0),            // 5: drawbridge.admin.v1.TraceContext
+	(*Listener)(nil),             // 6: drawbridge.admin.v1.Listener
+	(*ClientAccess)(nil),         // 7: drawbridge.admin.v1.ClientAccess
+	(*AcceptProxyProtocol)(nil),  // 8: drawbridge.admin.v1.AcceptProxyProtocol
+	(*ListenerLimits)(nil),       // 9: drawbridge.admin.v1.ListenerLimits
+	(*Rate)(nil),                 // 10: drawbridge.admin.v1.Rate
+	(*ListenerTimeouts)(nil),     // 11: drawbridge.admin.v1.ListenerTimeouts
+	(*TcpOptions)(nil),           // 12: drawbridge.admin.v1.TcpOptions
+	(*HttpOptions)(nil),          // 13: drawbridge.admin.v1.HttpOptions
+	nil,                          // 14: drawbridge.admin.v1.Listener.LabelsEntry
+	(*ServerTls)(nil),            // 15: drawbridge.admin.v1.ServerTls
+	(*durationpb.Duration)(nil),  // 16: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_listener_proto_depIdxs = []int32{
-	13, // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
+	14, // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
 	0,  // 1: drawbridge.admin.v1.Listener.protocol:type_name -> drawbridge.admin.v1.Protocol
-	14, // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
-	8,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
-	10, // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
-	11, // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
-	12, // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
-	7,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
-	6,  // 8: drawbridge.admin.v1.Listener.access:type_name -> drawbridge.admin.v1.ClientAccess
+	15, // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
+	9,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
+	11, // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
+	12, // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
+	13, // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
+	8,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
+	7,  // 8: drawbridge.admin.v1.Listener.access:type_name -> drawbridge.admin.v1.ClientAccess
 	1,  // 9: drawbridge.admin.v1.Listener.access_log:type_name -> drawbridge.admin.v1.AccessLog
-	9,  // 10: drawbridge.admin.v1.ListenerLimits.rate:type_name -> drawbridge.admin.v1.Rate
-	9,  // 11: drawbridge.admin.v1.ListenerLimits.rate_per_client:type_name -> drawbridge.admin.v1.Rate
-	15, // 12: drawbridge.admin.v1.Rate.period:type_name -> google.protobuf.Duration
-	15, // 13: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
-	15, // 14: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
-	15, // 15: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
-	15, // 16: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
-	15, // 17: drawbridge.admin.v1.HttpOptions.max_connection_age:type_name -> google.protobuf.Duration
-	2,  // 18: drawbridge.admin.v1.HttpOptions.forwarding:type_name -> drawbridge.admin.v1.Forwarding
-	3,  // 19: drawbridge.admin.v1.HttpOptions.client_certificate_fields:type_name -> drawbridge.admin.v1.ClientCertificateFields
-	4,  // 20: drawbridge.admin.v1.HttpOptions.trace_context:type_name -> drawbridge.admin.v1.TraceContext
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 10: drawbridge.admin.v1.ListenerLimits.rate:type_name -> drawbridge.admin.v1.Rate
+	10, // 11: drawbridge.admin.v1.ListenerLimits.rate_per_client:type_name -> drawbridge.admin.v1.Rate
+	16, // 12: drawbridge.admin.v1.Rate.period:type_name -> google.protobuf.Duration
+	16, // 13: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
+	16, // 14: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
+	16, // 15: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
+	16, // 16: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
+	16, // 17: drawbridge.admin.v1.HttpOptions.max_connection_age:type_name -> google.protobuf.Duration
+	3,  // 18: drawbridge.admin.v1.HttpOptions.forwarding:type_name -> drawbridge.admin.v1.Forwarding
+	4,  // 19: drawbridge.admin.v1.HttpOptions.client_certificate_fields:type_name -> drawbridge.admin.v1.ClientCertificateFields
+	5,  // 20: drawbridge.admin.v1.HttpOptions.trace_context:type_name -> drawbridge.admin.v1.TraceContext
+	2,  // 21: drawbridge.admin.v1.HttpOptions.underscore_fields:type_name -> drawbridge.admin.v1.UnderscoreFields
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_listener_proto_init() }
@@ -1175,7 +1255,7 @@ func file_drawbridge_admin_v1_listener_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_listener_proto_rawDesc), len(file_drawbridge_admin_v1_listener_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,142 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// Servers that turn the names of fields into variables, as CGI and WSGI do, cannot
+// tell Content_Length from Content-Length: both become CONTENT_LENGTH. Some make an
+// underscore of every character that is neither letter nor digit. What such a name
+// says would pass all checks here and count behind them.
+
+// UnderscoreFields is a choice of what happens to a client's fields whose names have
+// underscores. Whatever it is, none passes that could be taken for a field that only
+// the gateway, or one of its rules, sets.
+type UnderscoreFields int
+
+// The zero UnderscoreFields is DropRepeatedMeaning.
+const (
+	DropRepeatedMeaning UnderscoreFields = iota // drops what could be taken for a field that frames, routes or identifies
+	KeepUnderscores
+	DropAllUnderscores
+)
+
+// A Spelling says which fields are dropped because of how their names are spelled.
+type Spelling struct {
+	Underscores UnderscoreFields
+	Routing     []string // names of fields that decide on the route
+}
+
+// drops reports whether a field is dropped because of its name's spelling.
+func (s *Spelling) drops(name string) bool {
+	if s.Underscores == KeepUnderscores {
+		return false
+	}
+	for _, routing := range s.Routing {
+		if sameSpelled(name, routing) && !slices.ContainsFunc(s.Routing, func(r string) bool { return message.EqualFold(r, name) }) {
+			return true
+		}
+	}
+	if message.IsPlainName(name) {
+		return false
+	}
+	return s.Underscores == DropAllUnderscores && strings.IndexByte(name, '_') >= 0 || spellsMeaning(name)
+}
+
+// routes reports whether a name, in any spelling, is that of a field that decides on
+// the route.
+func (s *Spelling) routes(name string) bool {
+	return slices.ContainsFunc(s.Routing, func(routing string) bool { return sameSpelled(name, routing) })
+}
+
+// spellsMeaning reports whether a name could be taken for that of a field that
+// frames a message, belongs to the connection, or that the gateway acts upon.
+// isClaim has those that identify.
+func spellsMeaning(name string) bool {
+	switch len(name) {
+	case len("Keep-Alive"):
+		return equalDashed(name, "keep-alive")
+	case len("Content-Type"):
+		return equalDashed(name, "content-type") || equalDashed(name, "grpc-timeout")
+	case len("Content-Length"):
+		return equalDashed(name, "content-length") || equalDashed(name, "http2-settings")
+	case len("Proxy-Connection"):
+		return equalDashed(name, "proxy-connection")
+	case len("Transfer-Encoding"):
+		return equalDashed(name, "transfer-encoding")
+	case len("Proxy-Authenticate"):
+		return equalDashed(name, "proxy-authenticate")
+	case len("Proxy-Authorization"):
+		return equalDashed(name, "proxy-authorization")
+	}
+	return false
+}
+
+// RemoveRespelled removes the fields that could be taken for the one with a name.
+func (s *Spelling) RemoveRespelled(f *message.Fields, name string) {
+	if s.Underscores != KeepUnderscores {
+		f.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) && !message.EqualFold(f.Name, name) })
+	}
+}
+
+func hasPrefixFold(name, prefix string) bool {
+	return len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix)
+}
+
+// equalDashed is sameSpelled for a name in lower case, with dashes.
+func equalDashed(name, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if dashed(c) != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// dashed returns a byte of a name in lower case, with a dash for whatever is
+// neither letter nor digit.
+func dashed(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+		return c
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	}
+	return '-'
+}
+
+// sameSpelled reports whether servers that turn names into variables may take two
+// names for the same.
+func sameSpelled(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if a[i] != b[i] && dashed(a[i]) != dashed(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// setSpelled is Fields.Set for a client's fields: it leaves none of theirs in any
+// spelling.
+func setSpelled(f *message.Fields, name, value string) {
+	for i := range *f {
+		if sameSpelled((*f)[i].Name, name) {
+			(*f)[i] = message.Field{Name: name, Value: value}
+			rest := (*f)[i+1:]
+			rest.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) })
+			*f = (*f)[:i+1+len(rest)]
+			return
+		}
+	}
+	f.Add(name, value)
+}
