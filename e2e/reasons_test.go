@@ -1,7 +1,7 @@
 // Every reason that a handshake can fail for is named alike wherever it is
-// told: at TLS 1.2 and 1.3, over HTTP and TCP, the client gets 502 or a closed
-// connection and not a byte of the upstream's, and the log, the status, a probe
-// and the command line say why, with the facts and the field to set.
+// told: at TLS 1.2 and 1.3, over HTTP and TCP, the client gets 502 (504 for a
+// timeout) or a closed connection and not a byte of the upstream's, and the log, the
+// status, a probe and the command line say why, with the facts and the field to set.
 
 package e2e
 

@@ -169,8 +169,12 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 		}
 		return
 	}
-	if code != 502 || strings.Contains(strings.ToLower(body), "certificate") || len(body) > 100 {
-		t.Errorf("HTTP: %d %q, want 502 and a short body that tells nothing", code, body)
+	want := 502
+	if reason == adminv1.Reason_REASON_HANDSHAKE_TIMEOUT {
+		want = 504
+	}
+	if code != want || strings.Contains(strings.ToLower(body), "certificate") || len(body) > 100 {
+		t.Errorf("HTTP: %d %q, want %d and a short body that tells nothing", code, body, want)
 	}
 	if answer != "" || err == nil {
 		t.Errorf("TCP: the client got %q, %v, want a connection that is reset", answer, err)

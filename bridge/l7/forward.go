@@ -367,9 +367,17 @@ func (x *exchange) failed(err error) {
 		a = policy.Overloaded
 	case errors.Is(err, upstream.ErrNoEndpoint):
 		a = policy.ServiceUnavailable
+	case isTimeout(reasonOf(err)):
+		a = policy.UpstreamTimeout
 	}
 	x.logFailure(name, a.Code, err)
 	x.refuse(a)
+}
+
+// isTimeout reports whether a failure is that the upstream took too long: to be
+// connected to, to shake hands, or to answer.
+func isTimeout(r certs.Reason) bool {
+	return r == certs.ReasonConnectTimeout || r == certs.ReasonHandshakeTimeout || r == certs.ReasonResponseTimeout
 }
 
 // badBody answers a request whose body the client did not send as it should.

@@ -36,6 +36,9 @@ var (
 	ServiceUnavailable = Answer{Code: 503, body: "service unavailable\n", GRPC: 14}
 	Overloaded         = Answer{Code: 503, body: "service unavailable\n", GRPC: 14, RetryAfter: "1"}
 	GatewayTimeout     = Answer{Code: 504, body: "gateway timeout\n", GRPC: 4}
+	// UpstreamTimeout is for timeouts that are not about the request: gRPC clients
+	// know DEADLINE_EXCEEDED as a call's own deadline.
+	UpstreamTimeout = Answer{Code: 504, body: "gateway timeout\n", GRPC: 14}
 )
 
 // rejections are the answers to requests that are rejected before they are

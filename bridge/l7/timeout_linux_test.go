@@ -1,0 +1,71 @@
+package l7
+
+import (
+	"io"
+	"net"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// What takes too long is 504, whichever step it is.
+func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
+	for name, c := range map[string]struct {
+		address func(w *world) string
+		reason  certs.Reason
+	}{
+		"connecting":    {silent, certs.ReasonConnectTimeout},
+		"the handshake": {func(w *world) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, certs.ReasonHandshakeTimeout},
+	} {
+		for _, p := range []Protocol{HTTP1, HTTP2, Auto} {
+			w := newWorld(t)
+			up := upstream.New(upstream.Options{
+				Name: "up", ConnectTimeout: 50 * time.Millisecond, HandshakeTimeout: 50 * time.Millisecond,
+				Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: c.address(w), Stream: w.client(), HTTP: w.client("h2", "http/1.1")}},
+			})
+			_, address := w.plain(w.newBack(BackOptions{Upstream: up, Protocol: p, TLS: true}))
+			browser := w.browser()
+			if code, body := w.get(browser, "http://"+address); code != 504 || body != "gateway timeout\n" {
+				t.Errorf("%s, protocol %d: %d %q", name, p, code, body)
+			}
+			if status := w.grpc(browser, "http://"+address); status != "14" {
+				t.Errorf("%s, protocol %d: gRPC status %q", name, p, status)
+			}
+			if n := up.Status()[0].Failures[c.reason]; n != 2 {
+				t.Errorf("%s, protocol %d: %s was counted %d times", name, p, c.reason, n)
+			}
+		}
+	}
+}
+
+// silent returns an address at which nobody answers: a kernel whose queue of
+// connections is full drops what else comes, as a network does that loses packets.
+func silent(w *world) string {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		w.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		w.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		w.Fatal(err)
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
+	for full := false; !full; {
+		c, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
+		if full = err != nil; !full {
+			w.Cleanup(func() { c.Close() })
+		}
+	}
+	return address
+}
