@@ -177,6 +177,7 @@ func (c *conn) bridge(t *Table) bool {
 		key = upstream.KeyOfAddress(c.Addr)
 	}
 	c.turn.Begin(u, key)
+	c.turn.Bound(target.Attempts)
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
 		s.count.dialFailures.Add(1)

@@ -70,6 +70,9 @@ type Target struct {
 	Route     string // for the log; "" if no route chose it
 	Upstreams *upstream.Split[*upstream.Upstream]
 
+	// Attempts bound how the upstreams' endpoints are tried.
+	Attempts upstream.Attempts
+
 	// Passthrough has the client's TLS carried as it is, not decrypted.
 	Passthrough bool
 }

@@ -29,6 +29,7 @@ type Turn struct {
 	key       Key
 	exclusive bool // a connection that others use too is of no use to it
 	preferred *Endpoint
+	bounds    Attempts
 
 	admitted bool      // it is counted at the upstream
 	at       *Endpoint // where it is now; it is counted there too
@@ -57,6 +58,15 @@ func (t *Turn) Exclusive() { t.exclusive = true }
 // room, whatever the policy would choose. Nil: the policy chooses. It does not
 // outlive the next Begin.
 func (t *Turn) Prefer(e *Endpoint) { t.preferred = e }
+
+// Attempts bound how Turn.Dial tries endpoints. The zero Attempts are no bounds.
+type Attempts struct {
+	Most int           // endpoints that are tried; 0: all
+	Each time.Duration // for connecting to one, with its handshake; 0: the upstream's own timeouts alone
+}
+
+// Bound bounds Dial. It does not outlive the next Begin.
+func (t *Turn) Bound(a Attempts) { t.bounds = a }
 
 // Next returns the endpoint to try now: the one that the policy chooses of those
 // that take traffic, were not tried, and have room; of the backups only if there
@@ -254,9 +264,9 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 				return conn, e, nil
 			}
 		}
-		conn, err := e.DialAs(ctx, p, host)
+		conn, err := t.dial(ctx, e, p, host)
 		if err == ErrFull && e.MakeRoom(nil) {
-			conn, err = e.DialAs(ctx, p, host)
+			conn, err = t.dial(ctx, e, p, host)
 		}
 		if err == nil {
 			return conn, e, nil
@@ -266,7 +276,7 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 			continue
 		}
 		errs = append(errs, err)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || len(errs) == t.bounds.Most {
 			break
 		}
 	}
@@ -274,4 +284,14 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 		return nil, nil, errs[0]
 	}
 	return nil, nil, errors.Join(errs...)
+}
+
+// dial connects to one endpoint within the time for each.
+func (t *Turn) dial(ctx context.Context, e *Endpoint, p Purpose, host string) (net.Conn, error) {
+	if t.bounds.Each > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.bounds.Each)
+		defer cancel()
+	}
+	return e.DialAs(ctx, p, host)
 }

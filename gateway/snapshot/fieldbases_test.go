@@ -84,7 +84,7 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 		"a route of one path":    {subject: r(`name: "r" listeners: "http" match { path { exact: "/x" } headers { name: "X-A" } } forward { upstreams { name: "u" } rewrite { path: "/" } }`), others: listeners},
 		"a redirect":             {subject: r(`name: "r" listeners: "http" redirect { code: 301 scheme: "http" host: "x.example" path: "/x" }`), others: listeners},
 		"a fixed response":       {subject: r(`name: "r" listeners: "http" respond { code: 201 body: "x" content_type: "text/html" }`), others: listeners},
-		"a route of connections": {subject: r(`name: "r" listeners: "tcp" forward { upstreams { name: "u" weight: 1 } upstreams { name: "other" weight: 2 } }`), others: listeners},
+		"a route of connections": {subject: r(`name: "r" listeners: "tcp" forward { upstreams { name: "u" weight: 1 } upstreams { name: "other" weight: 2 } retry { attempts: 3 per_try_timeout { seconds: 1 } } }`), others: listeners},
 
 		"an upstream": {subject: u(`name: "u" ` + endpoints + upstreamTLS + traffic + `
 			pool { max_idle: 5 idle_timeout { seconds: 20 } max_age { seconds: 100 } warm: 2 }

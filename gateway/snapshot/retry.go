@@ -62,8 +62,8 @@ func (s routeScope) retry(f *adminv1.Forward) *l7.Retry {
 	for i, c := range msg.GetCodes() {
 		at := at.Field("codes").Index(i)
 		switch {
-		case c != 429 && (c < 500 || c > 599):
-			s.Add(at, "is %d; it must be 429, or from 500 to 599", c)
+		case c < 200 || c > 599:
+			s.Add(at, "is %d; it must be from 200 to 599", c)
 		case slices.Contains(msg.GetCodes()[:i], c):
 			s.Add(at, "is %d, which is in the list twice", c)
 		}
@@ -81,6 +81,11 @@ func (s routeScope) retry(f *adminv1.Forward) *l7.Retry {
 		}
 	}
 	return r
+}
+
+// attempts returns the bounds of a TCP route's checked retries.
+func attempts(msg *adminv1.Retry) upstream.Attempts {
+	return upstream.Attempts{Most: int(msg.GetAttempts()), Each: msg.GetPerTryTimeout().AsDuration()}
 }
 
 var allConditions = []adminv1.RetryCondition{

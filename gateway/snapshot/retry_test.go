@@ -42,9 +42,9 @@ func TestRetriesAsTheyAreMadeLive(t *testing.T) {
 		"none":     {nil, nil},
 		"defaults": {&adminv1.Retry{}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true}},
 		"everything": {
-			&adminv1.Retry{Attempts: new(int32(10)), On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{429, 500, 599},
+			&adminv1.Retry{Attempts: new(int32(10)), On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{200, 429, 599},
 				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: new(int32(1 << 20)), Backoff: durationpb.New(10 * time.Second)},
-			&l7.Retry{Attempts: 10, Reset: true, Codes: []int{429, 500, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
+			&l7.Retry{Attempts: 10, Reset: true, Codes: []int{200, 429, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
 		},
 		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
 	} {
@@ -62,7 +62,7 @@ func TestFaultsOfRetries(t *testing.T) {
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), listener("raw", "127.0.0.1:2", tcp, ""))
 	const reset = adminv1.RetryCondition_RETRY_CONDITION_RESET
 	faults := w.refused(retried(&adminv1.Retry{
-		Attempts: new(int32(11)), On: []adminv1.RetryCondition{reset, 0, reset, 99}, Codes: []int32{404, 503, 503, 600}, PerTryTimeout: durationpb.New(-1),
+		Attempts: new(int32(11)), On: []adminv1.RetryCondition{reset, 0, reset, 99}, Codes: []int32{199, 503, 503, 600}, PerTryTimeout: durationpb.New(-1),
 		Methods: []string{"", "a b", "CONNECT", "POST", "POST"}, MaxBodyBytes: new(int32(1<<20 + 1)), Backoff: durationpb.New(11 * time.Second),
 	}))
 	want := []string{"r0.forward.retry.attempts", "r0.forward.retry.backoff", "r0.forward.retry.codes[0]", "r0.forward.retry.codes[2]", "r0.forward.retry.codes[3]",
@@ -80,10 +80,36 @@ func TestFaultsOfRetries(t *testing.T) {
 	timed.GetForward().Timeout = durationpb.New(time.Second + 1)
 	w.put(timed)
 
-	bytes := retried(&adminv1.Retry{})
+	bytes := retried(&adminv1.Retry{
+		Attempts: new(int32(11)), On: []adminv1.RetryCondition{reset}, Codes: []int32{503}, PerTryTimeout: durationpb.New(-1),
+		Methods: []string{"POST"}, MaxBodyBytes: new(int32(1)), Backoff: durationpb.New(time.Second),
+	})
 	bytes.Listeners = []string{"raw"}
-	if got := at(w.refused(bytes)); !slices.Equal(got, []string{"r0.forward.retry"}) {
+	if got := at(w.refused(bytes)); !slices.Equal(got, []string{
+		"r0.forward.retry.attempts", "r0.forward.retry.backoff", "r0.forward.retry.codes", "r0.forward.retry.max_body_bytes",
+		"r0.forward.retry.methods", "r0.forward.retry.on", "r0.forward.retry.per_try_timeout",
+	}) {
 		t.Errorf("on a TCP listener: %v", got)
+	}
+}
+
+func TestRetriesOfTCPRoutes(t *testing.T) {
+	for _, c := range []struct {
+		in   *adminv1.Retry
+		want upstream.Attempts
+	}{
+		{nil, upstream.Attempts{}},
+		{&adminv1.Retry{}, upstream.Attempts{}},
+		{&adminv1.Retry{Attempts: new(int32(3)), PerTryTimeout: durationpb.New(time.Second)}, upstream.Attempts{Most: 3, Each: time.Second}},
+	} {
+		w := newWorld(t)
+		r := retried(c.in)
+		r.Listeners = []string{"raw"}
+		w.put(tlsUpstream("u", nil), listener("raw", "127.0.0.1:2", tcp, ""), r)
+		target, ok := w.snap.TCP("raw").Routes.Match(route.Request{})
+		if !ok || target.Attempts != c.want {
+			t.Errorf("%v: %+v", c.in, target)
+		}
 	}
 }
 

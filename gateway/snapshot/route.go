@@ -141,7 +141,7 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 // checkTCPRoute refuses what has no meaning for bytes.
 func (s routeScope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	const tcp = "must be left out: listener %q is PROTOCOL_TCP"
-	m := msg.GetMatch()
+	m, retry := msg.GetMatch(), msg.GetForward().GetRetry()
 	if len(m.GetHosts()) > 0 && l.GetTls() == nil && len(s.passthroughs(msg)) == 0 {
 		s.Add("match.hosts", "needs TLS, for the name is the client's SNI, and listener %q takes plaintext", l.GetName())
 	}
@@ -152,7 +152,9 @@ func (s routeScope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 		{"match.path", m.GetPath() != nil}, {"match.methods", len(m.GetMethods()) > 0}, {"match.headers", len(m.GetHeaders()) > 0},
 		{"redirect", msg.GetRedirect() != nil}, {"respond", msg.GetRespond() != nil}, {"forward.timeout", msg.GetForward().GetTimeout() != nil},
 		{"forward.total_timeout", msg.GetForward().GetTotalTimeout() != nil}, {"forward.rewrite", msg.GetForward().GetRewrite() != nil},
-		{"forward.retry", msg.GetForward().GetRetry() != nil},
+		{"forward.retry.on", len(retry.GetOn()) > 0}, {"forward.retry.codes", len(retry.GetCodes()) > 0},
+		{"forward.retry.methods", len(retry.GetMethods()) > 0}, {"forward.retry.max_body_bytes", retry != nil && retry.MaxBodyBytes != nil},
+		{"forward.retry.backoff", retry.GetBackoff() != nil},
 		{"request_headers", msg.GetRequestHeaders() != nil}, {"response_headers", msg.GetResponseHeaders() != nil},
 	} {
 		if f.set {
@@ -388,6 +390,7 @@ func (s listenerScope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 		rules = append(rules, rule(r.msg, &l4.Target{
 			Route:     r.msg.GetName(),
 			Upstreams: upstream.NewSplit(split(r, func(u *liveUpstream) *upstream.Upstream { return u.live })),
+			Attempts:  attempts(r.msg.GetForward().GetRetry()),
 
 			Passthrough: r.passes(),
 		}))

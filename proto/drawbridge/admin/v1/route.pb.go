@@ -512,9 +512,11 @@ type Forward struct {
 	TotalTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	// The path that the upstream sees. HTTP only. Default: the request's.
 	Rewrite *Rewrite `protobuf:"bytes,4,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
-	// Whether, and when, a request is sent again. HTTP only. Default: only where the
-	// upstream cannot have seen it: a connection that could not be made goes on to the
-	// next endpoint, and one found closed is made anew.
+	// Whether, and when, a request is sent again. Default: only where the upstream
+	// cannot have seen it: a connection that could not be made goes on to the next
+	// endpoint, and one found closed is made anew. Of a TCP listener's route it bounds
+	// how a connection goes from endpoint to endpoint until one can be connected to;
+	// only attempts and per_try_timeout may be set there.
 	Retry         *Retry `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -753,15 +755,19 @@ type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most tries, the first included. An endpoint that cannot be connected to is passed
 	// over for the next within a try. Default: 2; at least 1, at most 10.
+	// TCP: most endpoints that a connection tries. Default: all of them.
 	Attempts *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
 	// What is tried again. Default: all three that need no code.
 	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
-	// Response codes that are tried again, such as 502, 503 and 504; 500 to 599, and
-	// 429. A response that is nothing but the gRPC status UNAVAILABLE counts as 503.
+	// Response codes that are tried again, such as 429, 502, 503 and 504; 200 to 599. A
+	// response that is nothing but the gRPC status UNAVAILABLE counts as 503. A try
+	// costs as much as the request: every response with such a code costs that again.
 	Codes []int32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
 	// Until a try's response header must have arrived; while the rest of the body is
 	// waited for the time does not run out. Running out of it is tried again. Default:
-	// no limit but forward.timeout, which bounds all tries together.
+	// no limit but forward.timeout, which bounds all tries together. TCP: until one
+	// endpoint is connected to and its handshake is over, within the upstream's own
+	// timeouts for both.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	// Methods that are tried again though the upstream may have acted on the request,
 	// besides those that are idempotent (RFC 9110 section 9.2.2): such as "POST".
