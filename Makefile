@@ -155,6 +155,10 @@ peers:
 stress: ## Hold STRESS connections at once, for so long (default: 4000,3m)
 	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
 
+.PHONY: scale
+scale: build ## Apply, read and watch 10,000 resources of each kind
+	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e
+
 .PHONY: aborts
 aborts: ## Break off ABORTS exchanges of HTTP at once, and see what is left (default: 100000)
 	$(GO) test -race -count=1 -timeout 3h -v -run '^TestAbortedExchangesLeaveNothing$$' ./bridge/l7 -aborts $(ABORTS)

@@ -18,13 +18,19 @@ func dieWithParent(cmd *exec.Cmd) {
 // peakMemory returns the most bytes that a process has had in memory.
 func peakMemory(t testing.TB, pid int) int {
 	t.Helper()
+	return memory(t, pid, "VmHWM")
+}
+
+// memory returns a figure of the kernel's about a process, in bytes.
+func memory(t testing.TB, pid int, figure string) int {
+	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(status)) {
 		var kib int
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, figure+": %d kB", &kib); err == nil {
 			return kib << 10
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -153,14 +154,8 @@ func (d *decoder) scalar(fd protoreflect.FieldDescriptor, n *yaml.Node, path str
 // isSecret tells of fields whose values are not repeated, however short and
 // wrong they are.
 func isSecret(fd protoreflect.FieldDescriptor) bool {
-	switch fd.FullName() {
-	case "drawbridge.admin.v1.CertificatePem.private_key",
-		"drawbridge.admin.v1.CertificatePem.passphrase",
-		"drawbridge.admin.v1.CertificatePkcs12.data",
-		"drawbridge.admin.v1.CertificatePkcs12.passphrase":
-		return true
-	}
-	return false
+	options, ok := fd.Options().(*descriptorpb.FieldOptions)
+	return ok && options.GetDebugRedact()
 }
 
 // scalarValue returns the value of n, or what n would have to be.

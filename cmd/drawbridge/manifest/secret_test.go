@@ -1,0 +1,33 @@
+package manifest
+
+import (
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// What holds a key or passphrase is marked debug_redact, so that no debugging
+// output of any client shows it.
+func TestKeysAndPassphrasesAreMarked(t *testing.T) {
+	var marked []string
+	messages := adminv1.File_drawbridge_admin_v1_certificate_proto.Messages()
+	for i := range messages.Len() {
+		fields := messages.Get(i).Fields()
+		for j := range fields.Len() {
+			if isSecret(fields.Get(j)) {
+				marked = append(marked, string(fields.Get(j).FullName()[len("drawbridge.admin.v1."):]))
+			}
+		}
+	}
+	want := []string{"CertificatePem.private_key", "CertificatePem.passphrase", "CertificatePkcs12.data", "CertificatePkcs12.passphrase"}
+	if !slices.Equal(marked, want) {
+		t.Errorf("marked: %q, want %q", marked, want)
+	}
+	var none protoreflect.FieldDescriptor = (&adminv1.Certificate{}).ProtoReflect().Descriptor().Fields().ByName("name")
+	if isSecret(none) {
+		t.Error("a name is a secret")
+	}
+}
