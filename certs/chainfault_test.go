@@ -442,3 +442,17 @@ func directoryConstraint(t *testing.T) []byte {
 	}
 	return value
 }
+
+// Every place agrees about a certificate's subject (RFC 4514, section 2.4).
+func TestSubjectIsTheSameEverywhere(t *testing.T) {
+	template := serverTemplate()
+	template.Subject = pkix.Name{CommonName: "a", Organization: []string{"Super, Inc."}}
+	leaf := mint(t, template, ecdsaKey(t), nil).leaf
+	const want = `CN=a,O=Super\, Inc.`
+	if got := certs.Describe([]*x509.Certificate{leaf}).Subject; got != want {
+		t.Errorf("Describe says %s, want %s", got, want)
+	}
+	if got := certs.Identify(leaf).Subject; got != want {
+		t.Errorf("Identify says %s, want %s", got, want)
+	}
+}

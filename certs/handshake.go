@@ -168,7 +168,7 @@ func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error 
 func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.requested = true
 	if h.seen != nil {
-		h.seen.request(info)
+		h.seen.request(info, h.client.o.Certificate)
 	}
 	if cert := h.client.o.Certificate; cert != nil {
 		h.sent = true

@@ -45,8 +45,8 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 	}
 	c := chain[0]
 	info := Info{
-		Subject:           printable(nameText(c.RawSubject, c.Subject), maxText),
-		Issuer:            printable(nameText(c.RawIssuer, c.Issuer), maxText),
+		Subject:           infoName(c.RawSubject, c.Subject),
+		Issuer:            infoName(c.RawIssuer, c.Issuer),
 		Serial:            fmt.Sprintf("%x", c.SerialNumber),
 		SHA256Fingerprint: fingerprint(c),
 		NotBefore:         c.NotBefore,
@@ -119,6 +119,15 @@ func nameText(raw []byte, name pkix.Name) string {
 		return fmt.Sprintf("(a name of %d bytes)", len(raw))
 	}
 	return name.String()
+}
+
+// infoName returns a distinguished name in the form of an Identity, so that all
+// places agree about a certificate. A name that an Identity leaves out is cut.
+func infoName(raw []byte, name pkix.Name) string {
+	if s := subjectText(raw); s != "" && len(s) <= maxText {
+		return s
+	}
+	return printable(nameText(raw, name), maxText)
 }
 
 func keyType(public any) string {

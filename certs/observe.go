@@ -49,6 +49,11 @@ type Observation struct {
 	// AcceptableCAs are the CAs whose certificates the server asked for, as
 	// distinguished names, bounded and escaped; at most 100.
 	AcceptableCAs []string
+	// MoreAcceptableCAs is how many it named beyond those.
+	MoreAcceptableCAs int
+	// Acceptable reports whether the server named the issuer of a certificate
+	// of ours, among all that it named. It is false if we have none.
+	Acceptable bool
 	// TicketOffered is whether the server gave a session ticket. None is
 	// asked for with NoSessionReuse.
 	TicketOffered bool
@@ -148,10 +153,21 @@ func (o *Observation) present(chain []*x509.Certificate) {
 	o.Chain = slices.Clone(chain[:min(len(chain), maxObserved)])
 }
 
-func (o *Observation) request(info *tls.CertificateRequestInfo) {
-	for _, raw := range info.AcceptableCAs[:min(len(info.AcceptableCAs), maxCAs)] {
+// request notes what the server asked for. ours is nil without a certificate.
+func (o *Observation) request(info *tls.CertificateRequestInfo, ours *Certificate) {
+	shown := min(len(info.AcceptableCAs), maxCAs)
+	for _, raw := range info.AcceptableCAs[:shown] {
 		o.AcceptableCAs = append(o.AcceptableCAs, caName(raw))
 	}
+	o.MoreAcceptableCAs = len(info.AcceptableCAs) - shown
+	if ours == nil {
+		return
+	}
+	issuers := make(map[string]bool)
+	for _, c := range ours.Chain() {
+		issuers[string(c.RawIssuer)] = true
+	}
+	o.Acceptable = slices.ContainsFunc(info.AcceptableCAs, func(raw []byte) bool { return issuers[string(raw)] })
 }
 
 // caName returns a distinguished name that a server sent, which may be

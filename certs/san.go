@@ -146,8 +146,8 @@ func isHostName(s string) bool {
 	return true
 }
 
-// in reports whether a certificate has the name.
-func (s SAN) in(c *x509.Certificate) bool {
+// In reports whether a certificate has the name.
+func (s SAN) In(c *x509.Certificate) bool {
 	switch s.Kind {
 	case SANDNS:
 		for _, name := range c.DNSNames {

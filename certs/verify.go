@@ -158,7 +158,7 @@ func (v *verifier) verifyName(leaf *x509.Certificate, name string) *VerifyError 
 	switch {
 	case len(v.sans) > 0:
 		for _, s := range v.sans {
-			if s.in(leaf) {
+			if s.In(leaf) {
 				return nil
 			}
 		}

@@ -22,16 +22,26 @@ func (t *trial) explainName() diagnosis {
 	}
 	d := say("the certificate is for %s; we verify %s", list(have), want)
 	if len(t.options.SubjectAltNames) > 0 {
-		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
-	}
-	name, field := have[0], "tls.verify_name"
-	if i := slices.IndexFunc(have, isDNSName); i >= 0 {
-		name = have[i]
-	} else if _, err := netip.ParseAddr(name); err != nil {
-		if wild := slices.IndexFunc(have, func(n string) bool { return strings.HasPrefix(n, "*.") }); wild >= 0 {
-			return d.advise("set tls.verify_name to the upstream's name, which %s must cover", have[wild])
+		if exact := exactName(leaf); exact != "" {
+			return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(exact))
 		}
-		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(kinded(leaf)))
+		return d.advise("have the certificate issued again with %s as subject alternative name", want)
+	}
+	// Only a name that would then be verified is advised: an IP address that
+	// was put into a certificate as a DNS name matches nothing, for example.
+	name, field := "", "tls.verify_name"
+	matches := func(n string) bool { return leaf.VerifyHostname(n) == nil }
+	if i := slices.IndexFunc(have, func(n string) bool { return isDNSName(n) && matches(n) }); i >= 0 {
+		name = have[i]
+	} else if i := slices.IndexFunc(have, func(n string) bool { return isAddress(n) && matches(n) }); i >= 0 {
+		name = have[i]
+	} else if wild := slices.IndexFunc(have, func(n string) bool { return strings.HasPrefix(n, "*.") && matches("any"+n[1:]) }); wild >= 0 {
+		return d.advise("set tls.verify_name to the upstream's name, which %s must cover", have[wild])
+	} else if exact := exactName(leaf); exact != "" {
+		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(exact))
+	} else {
+		d.facts += "; none of these is a name that can be verified"
+		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
 	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && !t.options.FromHost && t.options.VerifyName == "" {
 		field = "tls.server_name" // and it is then sent, too
@@ -39,9 +49,20 @@ func (t *trial) explainName() diagnosis {
 	return d.advise("set %s to %q if that is the upstream", field, name)
 }
 
-// kinded returns a certificate's first name with its kind.
-func kinded(c *x509.Certificate) string {
-	return certs.Describe([]*x509.Certificate{c}).SANs[0]
+// exactName returns the first of a certificate's names that
+// tls.subject_alt_names can ask for, with its kind; "" if there is none.
+func exactName(c *x509.Certificate) string {
+	for _, name := range certs.Describe([]*x509.Certificate{c}).SANs {
+		if parsed, err := certs.ParseSANs([]string{name}); err == nil && parsed[0].In(c) {
+			return name
+		}
+	}
+	return ""
+}
+
+func isAddress(n string) bool {
+	_, err := netip.ParseAddr(n)
+	return err == nil
 }
 
 func isDNSName(n string) bool {

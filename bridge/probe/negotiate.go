@@ -84,6 +84,9 @@ func (t *trial) explainClientCertificate() diagnosis {
 	from := "; it does not say from which CAs"
 	if len(accepts) > 0 {
 		from = "; it takes those of " + quoted(accepts)
+		if more := t.seen.MoreAcceptableCAs; more > 0 {
+			from += fmt.Sprintf(", and of %d more CAs", more)
+		}
 	}
 	own := t.options.Certificate
 	if own == nil {
@@ -106,7 +109,7 @@ func (t *trial) explainClientCertificate() diagnosis {
 	case mayNotBeClient(info.KeyUsages):
 		d.facts += "; ours may not be used by a client (extended key usage clientAuth is missing)"
 		return d.advise("set tls.certificate to a certificate with the extended key usage clientAuth")
-	case len(accepts) > 0 && !t.accepted(accepts):
+	case len(accepts) > 0 && !t.seen.Acceptable:
 		d.facts += "; ours is of none of them"
 		return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
 	}
@@ -125,22 +128,11 @@ func (t *trial) doubtClientCertificate(d diagnosis) diagnosis {
 	case seen.Requested && !seen.Sent:
 		d.facts += "; it asked for a client certificate" + from + " and was sent none, which may have it refuse requests"
 		return d.advise("if it refuses requests, set tls.certificate to the name of a certificate%s", from)
-	case seen.Sent && from != "" && !t.accepted(seen.AcceptableCAs):
+	case seen.Sent && from != "" && !seen.Acceptable:
 		d.facts += "; it asked for a client certificate" + from + ", and ours is of none of them, which may have it refuse requests"
 		return d.advise("if it refuses requests, set tls.certificate to the name of a certificate%s", from)
 	}
 	return d
-}
-
-// accepted reports whether one of those that our chain names as issuer is
-// among the CAs.
-func (t *trial) accepted(cas []string) bool {
-	for _, c := range t.options.Certificate.Chain() {
-		if slices.Contains(cas, strings.Trim(issuer(c), `"`)) {
-			return true
-		}
-	}
-	return false
 }
 
 func mayNotBeClient(usages []string) bool {

@@ -1,0 +1,131 @@
+package probe_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// pinnedServer returns a server's certificate with the names that change gives it,
+// and a bundle that trusts it.
+func pinnedServer(t *testing.T, change func(*x509.Certificate)) (tls.Certificate, *certs.TrustBundle) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "backend"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	change(template)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := certs.ParseTrustBundle(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, b
+}
+
+var settingAdvised = regexp.MustCompile(`^set tls\.(verify_name|server_name|subject_alt_names) to \[?("[^"]*")\]?`)
+
+// A suggestion about names that is followed makes the handshake succeed; where
+// no setting can, the suggestion names none.
+func TestFollowedNameSuggestionsSucceed(t *testing.T) {
+	spiffe, err := url.Parse("spiffe://corp.test/pay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*x509.Certificate)
+		helps  bool // a setting can
+	}{
+		{"a DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"backend.test"} }, true},
+		{"a wildcard and a name", func(c *x509.Certificate) { c.DNSNames = []string{"*.other.test", "backend.test"} }, true},
+		{"an address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} }, true},
+		{"a URI", func(c *x509.Certificate) { c.URIs = []*url.URL{spiffe} }, true},
+		{"an address as DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"192.0.2.1"} }, false},
+		{"an address as DNS name, and a name", func(c *x509.Certificate) { c.DNSNames = []string{"192.0.2.1", "backend.test"} }, true},
+		{"a trailing dot", func(c *x509.Certificate) { c.DNSNames = []string{"backend.test."} }, false},
+		{"a partial wildcard", func(c *x509.Certificate) { c.DNSNames = []string{"back*.test"} }, false},
+		{"a bare wildcard", func(c *x509.Certificate) { c.DNSNames = []string{"*"} }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server, trust := pinnedServer(t, tt.change)
+			addr := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{server}})
+			o := certs.ClientOptions{Trust: []*certs.TrustBundle{trust}, ServerName: "wanted.test"}
+			r := run(t, addr, o)
+			if r.Reason != certs.ReasonNameMismatch {
+				t.Fatalf("the reason is %s, want %s", r.Reason, certs.ReasonNameMismatch)
+			}
+			advised := settingAdvised.FindStringSubmatch(r.Suggestion)
+			if advised == nil {
+				if tt.helps {
+					t.Errorf("the suggestion %q names no setting", r.Suggestion)
+				}
+				if strings.HasPrefix(r.Suggestion, "set ") {
+					t.Errorf("the suggestion %q cannot be followed", r.Suggestion)
+				}
+				return
+			}
+			value, err := strconv.Unquote(advised[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch advised[1] {
+			case "verify_name":
+				o.VerifyName = value
+			case "server_name":
+				o.ServerName = value
+			case "subject_alt_names":
+				if o.SubjectAltNames, err = certs.ParseSANs([]string{value}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if again := run(t, addr, o); !again.OK() {
+				t.Errorf("with %q followed it is still %s: %s", r.Suggestion, again.Reason, again.Explanation)
+			}
+		})
+	}
+}
+
+// A server may name more CAs than are shown, and ours among those that are not.
+func TestAcceptableCAsAreAllLookedAt(t *testing.T) {
+	ca := certstest.NewCA(t)
+	server, client := mutual(t, ca)
+	pool := x509.NewCertPool()
+	for i := range 150 {
+		other, _ := pinnedServer(t, func(c *x509.Certificate) {
+			c.Subject.CommonName, c.IsCA, c.BasicConstraintsValid = "other CA "+strconv.Itoa(i), true, true
+		})
+		pool.AddCert(other.Leaf)
+	}
+	pool.AddCert(ca.Root().Certificate())
+	server.ClientCAs, server.ClientAuth = pool, tls.RequestClientCert
+	r := run(t, serveTLS(t, server), client)
+	if !r.OK() || strings.Contains(r.Explanation, "none of them") {
+		t.Errorf("ours is of the last CA that the server named: %s", r.Explanation)
+	}
+}
