@@ -236,10 +236,11 @@ func TestFaultsOfTheConnection(t *testing.T) {
 		x := &kindsOfExchange[i]
 		for _, atServer := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/server=%v", x.name, atServer), func(t *testing.T) {
+				t.Parallel()
 				ops := x.run(t, noFault, atServer, 0)
 				step := 1
 				if testing.Short() || raceEnabled {
-					step = max(1, ops/40)
+					step = max(1, ops/12) // each run costs the race detector much
 				}
 				for at := 0; at < ops; at += step {
 					for _, kind := range []faultKind{failFault, cutFault, stallFault} {
