@@ -3,6 +3,7 @@ package l4
 import (
 	"errors"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -201,6 +202,9 @@ func (c *conn) bridge(t *Table) bool {
 		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
 		FirstReply: c.replied,
 		Done:       c.spliced,
+		Panicked: func(value any, stack []byte) {
+			go s.intake.LogPanic(&c.Conn, value, stack) // as logging may block
+		},
 	}))
 	return true
 }
@@ -232,18 +236,26 @@ func (c *conn) spliced(r splice.Result) {
 		o.reason = certs.Classify(o.err)
 	}
 	if o.reason == "" && !c.server.log.IsDebug() {
-		c.endpoint.NoteStreamEnd("", nil)
-		c.finish()
+		c.ended(refused)
 		return
 	}
-	go func() { // as logging may block
-		if refused {
-			c.endpoint.NoteFailure(o.err)
-		} else {
-			c.endpoint.NoteStreamEnd(o.reason, o.err)
+	go c.ended(refused) // as logging may block
+}
+
+// ended tells the endpoint what became of a connection that was spliced, and
+// finishes it.
+func (c *conn) ended(refused bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.server.intake.LogPanic(&c.Conn, p, debug.Stack())
 		}
-		c.finish()
 	}()
+	defer c.finish()
+	if refused {
+		c.endpoint.NoteFailure(c.outcome.err)
+	} else {
+		c.endpoint.NoteStreamEnd(c.outcome.reason, c.outcome.err)
+	}
 }
 
 // isAlert reports whether err is an alert that the peer sent.

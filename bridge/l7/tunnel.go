@@ -108,6 +108,9 @@ func (x *exchange) splice(f *front1, c *conn1) {
 	r := engine.Run(f.nc, c.nc, splice.Options{
 		Idle: upgradedIdle, Linger: lingerTime,
 		ToUpstream: &x.server.counters.fromClient, ToClient: &x.server.counters.toClient,
+		Panicked: func(value any, stack []byte) {
+			go x.server.intake.LogPanic(&f.conn.intake, value, stack) // as logging may block
+		},
 	})
 	x.noted.ended = string(r.How)
 	x.noted.reason = r.How.Reason()

@@ -33,7 +33,7 @@ func (s *Socket) wasReset() bool {
 	}
 	over := false
 	if s.in.raw != nil {
-		_ = s.in.raw.Control(func(fd uintptr) { over = isOver(int(fd)) }) // fails only if it is closed
+		_ = s.in.raw.Control(func(fd uintptr) { over = WasReset(int(fd)) }) // fails only if it is closed
 	}
 	// A write that was told of the reset may not have noted it yet. None waits for
 	// long: there is no connection any more.

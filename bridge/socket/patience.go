@@ -110,6 +110,6 @@ func (d *Direct) look() {
 // number that changes when it takes something.
 func (d *Direct) progress() (taken int64) {
 	taken = d.written.Load()
-	_ = d.raw.Control(func(fd uintptr) { taken -= int64(unacknowledged(int(fd))) }) // fails only if it is closed
+	_ = d.raw.Control(func(fd uintptr) { taken -= int64(Undelivered(int(fd))) }) // fails only if it is closed
 	return taken
 }

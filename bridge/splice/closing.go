@@ -64,6 +64,16 @@ func (x *side) undelivered() int {
 // look is called by the watch's timer.
 func (s *Splice) look() {
 	s.mu.Lock()
+	s.lookLocked()
+	ended := s.ended()
+	s.mu.Unlock()
+	if ended {
+		s.tell()
+	}
+}
+
+func (s *Splice) lookLocked() {
+	defer s.rescue()
 	now := s.engine.now()
 	switch {
 	case s.closed:
@@ -76,10 +86,5 @@ func (s *Splice) look() {
 			s.note(how, nil)
 			s.close()
 		}
-	}
-	ended := s.ended()
-	s.mu.Unlock()
-	if ended {
-		s.tell()
 	}
 }

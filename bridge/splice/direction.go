@@ -72,6 +72,7 @@ type direction struct {
 // turn does all that can be done without waiting, up to a fair amount, and
 // reports whether there is more.
 func (s *Splice) turn(w *workspace) (more bool) {
+	defer s.rescue()
 	if s.closed {
 		return false
 	}

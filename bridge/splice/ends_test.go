@@ -120,8 +120,8 @@ func TestWhatAResetStreamBroughtIsDelivered(t *testing.T) {
 // What waits to be delivered waits for as long as its receiver takes some of it,
 // and no longer.
 func TestUndeliveredBytesWaitForProgress(t *testing.T) {
-	const linger = 300 * time.Millisecond
-	sent := make([]byte, 1<<20)
+	const linger = time.Second // a window opens in steps that take a slow reader a while
+	sent := make([]byte, 4<<20)
 	endings(t, true, linger, []uint16{0}, func(t *testing.T, x *ending) {
 		t.Parallel()
 		go func() {
@@ -129,7 +129,7 @@ func TestUndeliveredBytesWaitForProgress(t *testing.T) {
 			x.raw.CloseWrite()
 		}()
 		got := 0
-		for begun, buf := time.Now(), make([]byte, 8<<10); time.Since(begun) < 3*linger; time.Sleep(linger / 20) {
+		for begun, buf := time.Now(), make([]byte, 16<<10); time.Since(begun) < linger*3/2; time.Sleep(linger / 100) {
 			n, err := x.receiver.Read(buf)
 			if got += n; err != nil {
 				t.Fatalf("after %d bytes: %v", got, err)

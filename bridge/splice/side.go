@@ -158,7 +158,7 @@ func (x *side) closeWrite() error {
 // close closes the side: with a reset if the stream towards it is incomplete.
 func (x *side) close() {
 	x.queue.release(&x.splice.engine.buffers)
-	x.early, x.in = nil, nil
+	x.early, x.in, x.out = nil, nil, nil
 	if x.fd < 0 {
 		return // it was closed before it could be taken over
 	}

@@ -26,6 +26,8 @@ const (
 	UpstreamReset     Ending = "upstream reset"
 	UpstreamTruncated Ending = "upstream truncated"
 	UpstreamFailed    Ending = "upstream failed"
+
+	Panicked Ending = "internal error" // carrying its bytes, or a callback, panicked
 )
 
 // Options are what a splice goes by. Idle and Linger must be given.
@@ -49,6 +51,11 @@ type Options struct {
 	// so must not block. Nil: nobody is told.
 	FirstReply func()
 	Done       func(Result)
+
+	// Panicked is called when carrying the bytes, or one of the functions above,
+	// has panicked: that ends this splice and no other. It must not block. Nil:
+	// nobody is told.
+	Panicked func(value any, stack []byte)
 }
 
 // A Result is what became of a splice.
@@ -179,6 +186,11 @@ func (s *Splice) ended() bool {
 
 // tell tells whoever wants to know that the splice has ended.
 func (s *Splice) tell() {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p)
+		}
+	}()
 	s.client.sock.Closed()
 	s.upstream.sock.Closed()
 	if s.options.Done != nil {

@@ -1,0 +1,64 @@
+package splice_test
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+)
+
+// A callback that panics ends its splice and no other.
+func TestAPanicEndsOneSplice(t *testing.T) {
+	for name, o := range map[string]splice.Options{
+		"on the first reply": {FirstReply: func() { panic("on purpose") }},
+		"at the end":         {Done: func(splice.Result) { panic("on purpose") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engines(t, func(t *testing.T, e *splice.Engine) {
+				other, otherUpstream := connect(t, "tcp"), connect(t, "tcp")
+				_, results := start(e, other.near, otherUpstream.near, splice.Options{})
+
+				told := make(chan string, 1)
+				o := o
+				o.Panicked = func(value any, stack []byte) { told <- value.(string) + string(stack) }
+				client, upstream := connect(t, "tcp"), connect(t, "tcp")
+				ended := make(chan splice.Result, 1)
+				done := o.Done
+				o.Done = func(r splice.Result) {
+					ended <- r
+					if done != nil {
+						done(r)
+					}
+				}
+				o.Idle, o.Linger = time.Hour, time.Hour
+				e.Start(client.near, upstream.near, o)
+				upstream.far.Write([]byte("x"))
+				if o.FirstReply == nil {
+					upstream.far.(halfCloser).CloseWrite()
+					client.far.(halfCloser).CloseWrite()
+				}
+				if text := <-told; !strings.HasPrefix(text, "on purpose") || !strings.Contains(text, "panic_test.go") {
+					t.Errorf("told of %q", text)
+				}
+				if r := <-ended; o.FirstReply != nil && r.How != splice.Panicked {
+					t.Errorf("%+v", r)
+				}
+				if o.FirstReply != nil {
+					if _, err := io.ReadAll(client.far); err == nil {
+						t.Error("the client sees a clean end")
+					}
+				}
+
+				otherUpstream.far.Write([]byte("y"))
+				if _, err := io.ReadFull(other.far, make([]byte, 1)); err != nil {
+					t.Error(err)
+				}
+				other.far.Close()
+				otherUpstream.far.Close()
+				wait(t, results)
+			})
+		})
+	}
+}
