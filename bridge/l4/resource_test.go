@@ -1,0 +1,102 @@
+package l4_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/clienthello"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+)
+
+// A cost is what a parser of a new connection makes of some input.
+type cost struct {
+	name  string
+	input []byte
+	parse func(input []byte)
+	bound alloctest.Bound
+}
+
+// costs returns inputs that cost as much as any.
+func costs(t *testing.T) []cost {
+	hello := append([]byte{1, 0, 0xff, 0xff}, make([]byte, 0xffff)...) // as long as one may be
+	records := func(size int) (wire []byte) {
+		for rest := hello[:len(hello)-1]; len(rest) > 0; {
+			n := min(size, len(rest))
+			wire = binary.BigEndian.AppendUint16(append(wire, 22, 3, 1), uint16(n))
+			wire, rest = append(wire, rest[:n]...), rest[n:]
+		}
+		return wire
+	}
+	scan := func(chunk int) func([]byte) {
+		return func(input []byte) {
+			s := new(clienthello.Scanner)
+			for len(input) > 0 {
+				n := min(chunk, len(input))
+				if whole, err := s.Feed(input[:n]); err != nil || whole {
+					return
+				}
+				input = input[n:]
+			}
+		}
+	}
+	announce := func(one bool) func([]byte) {
+		return func(input []byte) {
+			var r io.Reader = bytes.NewReader(input)
+			if one {
+				r = iotest.OneByteReader(r)
+			}
+			_, _ = proxyproto.Read(r)
+		}
+	}
+	server := newPKI(t).listener(t, "gate.test")
+	shake := func(input []byte) {
+		_ = server.Conn(&memory{Reader: bytes.NewReader(input)}).Handshake()
+	}
+	v2 := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11"), binary.BigEndian.AppendUint16(nil, 4000)...)
+	v2 = append(v2, make([]byte, 4000)...)
+	v1 := []byte("PROXY TCP6 " + strings.Repeat("ffff:", 7) + "ffff " + strings.Repeat("ffff:", 7) + "fffe 65535 65534\r\n")
+	return []cost{
+		{name: "ClientHello at once", input: records(1 << 14), parse: scan(1 << 17)},
+		{name: "ClientHello byte by byte", input: records(1 << 14), parse: scan(1)},
+		{name: "ClientHello in records of a byte", input: records(1), parse: scan(1 << 17)},
+		{name: "PROXY header of version 2", input: v2, parse: announce(false)},
+		{name: "PROXY header of version 2, byte by byte", input: v2, parse: announce(true)},
+		{name: "PROXY header of version 1", input: v1, parse: announce(true), bound: alloctest.Bound{
+			CPU: 500 * time.Nanosecond, Why: "a header of version 1 has 107 bytes at most, and two addresses are parsed from text"}},
+		{name: "TLS handshake, at once", input: records(1 << 14), parse: shake},
+		{name: "TLS handshake, in small records", input: records(512), parse: shake},
+	}
+}
+
+// A memory is a connection that brings what it holds, and takes everything.
+type memory struct {
+	net.Conn
+	io.Reader
+}
+
+func (m *memory) Read(p []byte) (int, error)       { return m.Reader.Read(p) }
+func (m *memory) Write(p []byte) (int, error)      { return len(p), nil }
+func (m *memory) SetDeadline(time.Time) error      { return nil }
+func (m *memory) SetReadDeadline(time.Time) error  { return nil }
+func (m *memory) SetWriteDeadline(time.Time) error { return nil }
+func (m *memory) Close() error                     { return nil }
+func (m *memory) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (m *memory) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+
+var _ net.Conn = (*memory)(nil)
+
+// What a client sends before it is known costs memory and time in proportion.
+func TestWhatNewConnectionsCost(t *testing.T) {
+	for _, c := range costs(t) {
+		t.Run(c.name, func(t *testing.T) {
+			alloctest.WantCost(t, len(c.input), c.bound, func() { c.parse(c.input) })
+		})
+	}
+}

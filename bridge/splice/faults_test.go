@@ -1,0 +1,240 @@
+package splice_test
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A fault is what a peer does instead of going on.
+type fault int
+
+const (
+	ends   fault = iota // it ends its stream, beneath TLS
+	resets              // it resets the connection
+	stalls              // it does nothing any more, and then goes on
+	dies                // it does nothing any more
+)
+
+func (f fault) String() string { return [...]string{"ends", "resets", "stalls", "dies"}[f] }
+
+var errFault = errors.New("the fault of this test")
+
+// A faulty is a connection that has a fault once so many bytes were written to it,
+// or read from it.
+type faulty struct {
+	*net.TCPConn
+	fault         fault
+	write, read   int // bytes until then; negative: there is no fault
+	wrote         int // in all
+	begun, goesOn chan struct{}
+}
+
+func (c *faulty) happen() error {
+	select {
+	case <-c.begun: // it has happened already
+	default:
+		close(c.begun)
+	}
+	switch c.fault {
+	case ends:
+		c.CloseWrite()
+	case resets:
+		c.SetLinger(0)
+		c.Close()
+	case stalls:
+		<-c.goesOn
+		return nil
+	}
+	return errFault
+}
+
+func (c *faulty) Write(p []byte) (n int, err error) {
+	if c.write >= 0 && len(p) > c.write {
+		n, _ = c.TCPConn.Write(p[:c.write])
+		c.wrote += n
+		p, c.write = p[c.write:], 0
+		if err := c.happen(); err != nil {
+			return n, err
+		}
+		c.write = -1
+	}
+	m, err := c.TCPConn.Write(p)
+	c.wrote += m
+	if c.write > 0 {
+		c.write -= m
+	}
+	return n + m, err
+}
+
+func (c *faulty) Read(p []byte) (int, error) {
+	if c.read == 0 {
+		if err := c.happen(); err != nil {
+			return 0, err
+		}
+		c.read = -1
+	}
+	if c.read > 0 {
+		p = p[:min(len(p), c.read)]
+	}
+	n, err := c.TCPConn.Read(p)
+	if c.read > 0 {
+		c.read -= n
+	}
+	return n, err
+}
+
+// message is sent in small records and in large ones.
+func message() (parts [][]byte) {
+	for i := range 4 {
+		parts = append(parts, bytes.Repeat([]byte{byte('a' + i)}, 100))
+	}
+	return append(parts, bytes.Repeat([]byte("0123456789abcde\n"), 2500))
+}
+
+// A trial is one message through a splice of which one peer is faulty.
+type trial struct {
+	secure, down bool // the faulty peer speaks TLS; it is the upstream
+	fault        fault
+	write, read  int
+}
+
+// run sends a message both ways. It returns what the healthy peer got and how that
+// ended, whether all was sent to it, and how much the faulty peer wrote.
+func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte, end error, whole bool, wrote int) {
+	bad, good := connect(t, "tcp"), connect(t, "tcp")
+	wire := &faulty{TCPConn: bad.far.(*net.TCPConn), fault: x.fault, write: -1, read: -1, begun: make(chan struct{}), goesOn: make(chan struct{})}
+	bad.far = wire
+	var badNear, peer net.Conn = bad.near, wire
+	if x.secure {
+		badNear, peer = bad.secure(t, ca, tls.VersionTLS13)
+	}
+	wire.write, wire.read, wire.wrote = x.write, x.read, 0
+
+	client, upstream := badNear, net.Conn(good.near)
+	if x.down {
+		client, upstream = upstream, client
+	}
+	s, results := start(e, client, upstream, splice.Options{})
+	sent, read := make(chan bool, 1), make(chan struct{})
+	go func() {
+		defer close(read)
+		io.Copy(io.Discard, peer)
+	}()
+	go func() {
+		for _, p := range message() {
+			if _, err := peer.Write(p); err != nil {
+				sent <- false
+				return
+			}
+		}
+		sent <- peer.(halfCloser).CloseWrite() == nil
+	}()
+	goodSent := make(chan error, 1)
+	go func() {
+		var failed error
+		for _, p := range message() {
+			if _, err := good.far.Write(p); err != nil {
+				failed = err
+			}
+		}
+		goodSent <- cmp.Or(failed, good.far.(halfCloser).CloseWrite())
+	}()
+	go func() {
+		select {
+		case <-wire.begun:
+		case <-time.After(time.Minute):
+		}
+		switch x.fault {
+		case stalls:
+			close(wire.goesOn)
+		case dies:
+			s.Cut(splice.Idle, nil)
+		}
+	}()
+	got, end = io.ReadAll(good.far)
+	if end == nil {
+		end = <-goodSent // the kernel tells of a reset only once
+	}
+	select {
+	case whole = <-sent:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the faulty peer does not end")
+	}
+	if x.fault != stalls { // else both have ended their streams
+		wire.Close()
+	}
+	wait(t, results)
+	wire.Close()
+	<-read
+	select {
+	case <-wire.begun:
+	default:
+		close(wire.begun)
+	}
+	return got, end, whole, wire.wrote
+}
+
+// Whatever a peer does at whatever byte of what it sends or reads, the splice ends
+// once, and the other peer takes nothing for whole that is not.
+func TestFaultsAtEachPosition(t *testing.T) {
+	ca := certstest.NewCA(t)
+	want := bytes.Join(message(), nil)
+	engines(t, func(t *testing.T, e *splice.Engine) {
+		var all sync.WaitGroup
+		for _, secure := range []bool{false, true} {
+			for _, down := range []bool{false, true} {
+				_, _, _, wrote := trial{secure: secure, down: down, write: -1, read: -1}.run(t, e, ca)
+				for f := ends; f <= dies; f++ {
+					all.Go(func() {
+						for at := 0; at < wrote; at += step(at) {
+							x := trial{secure: secure, down: down, fault: f, write: at, read: -1}
+							got, end, whole, _ := x.run(t, e, ca)
+							x.check(t, "write", at, got, want, end, whole)
+							x.write, x.read = -1, at
+							got, end, whole, _ = x.run(t, e, ca)
+							x.check(t, "read", at, got, want, end, whole)
+						}
+					})
+				}
+			}
+		}
+		all.Wait()
+	})
+}
+
+// step is small where records are, and large in the middle of much.
+func step(at int) int {
+	switch {
+	case testing.Short():
+		return 4001
+	case at < 520:
+		return 47
+	}
+	return 5003
+}
+
+func (x trial) check(t *testing.T, what string, at int, got, want []byte, end error, whole bool) {
+	t.Helper()
+	name := fmt.Sprintf("TLS %v, down %v: %s at %s %d", x.secure, x.down, x.fault, what, at)
+	if !bytes.HasPrefix(want, got) {
+		t.Errorf("%s: what arrived was not sent", name)
+	}
+	if end != nil || len(got) == len(want) {
+		return
+	}
+	// A plaintext stream that ends looks whole, as it does to the gateway.
+	if x.secure || x.fault != ends {
+		t.Errorf("%s: %d of %d bytes look whole (the peer sent all: %v)", name, len(got), len(want), whole)
+	}
+}
