@@ -39,6 +39,7 @@ func (m *moving) Ask(context.Context) (resolve.Answer, error) {
 }
 
 func TestEndpointsThatDNSChangesUnderLoad(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	config := p.server(t, "up.test")
 	var servers []net.Listener

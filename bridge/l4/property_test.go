@@ -40,6 +40,7 @@ func draw(seed uint64) (combination, menu) {
 // through the gate as on a direct connection: the same bytes, and the same kind
 // of end. DRAWBRIDGE_SEEDS=first,count tries others.
 func TestGateIsLikeADirectConnection(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	first, end := seeds(t, 120)
 	for seed := first; seed < end; seed++ {
@@ -110,6 +111,7 @@ func connectDirectly(t *testing.T, p pki, m menu) (*peer, *peer) {
 
 // Much goes both ways at once, byte for byte.
 func TestBigTransfers(t *testing.T) {
+	t.Parallel()
 	const size = 8 << 20
 	p := newPKI(t)
 	for _, c := range []combination{

@@ -151,6 +151,7 @@ func TestARecordOfAConnectionOverTLS(t *testing.T) {
 }
 
 func TestARecordOfAConnectionThatCameToNothing(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	closed := listen(t, "tcp")
 	closed.Close()

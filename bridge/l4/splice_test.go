@@ -130,6 +130,7 @@ var incomplete = []string{reset, truncated}
 // A TLS stream that is cut off without close_notify is not passed on as a
 // clean end, though crypto/tls reports it as one at a record's border.
 func TestTruncatedStreamIsNotPassedOnAsClean(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, other := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
@@ -225,6 +226,7 @@ func TestUpstreamThatOnlySpeaks(t *testing.T) {
 // The kernel tells of a reset once. If the write that was under way is told,
 // the reader sees what looks like a clean end, and must not pass it on.
 func TestResetDuringAWriteIsNotPassedOnAsClean(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	for range 20 {
 		b := combination{"tcp", "tcp", 0, 0}.connect(t, p, l4.Table{})
@@ -268,6 +270,7 @@ func TestIdleConnectionIsCut(t *testing.T) {
 
 // A side that reads nothing is cut though the other direction is busy.
 func TestStalledWriteIsCut(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	for _, version := range []uint16{0, tls.VersionTLS13} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {

@@ -139,6 +139,7 @@ func TestStalledConnectionsCostLittle(t *testing.T) {
 }
 
 func TestStalledConnectionsAreClosedInTime(t *testing.T) {
+	t.Parallel()
 	const n = 50
 	p := newPKI(t)
 	for _, s := range stalls(t, p) {
@@ -165,6 +166,7 @@ func TestStalledConnectionsAreClosedInTime(t *testing.T) {
 
 // A hello that is sent byte by byte gets no more time than any other.
 func TestASlowHelloGetsNoMoreTime(t *testing.T) {
+	t.Parallel()
 	p := newPKI(t)
 	g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), HandshakeTimeout: 300 * time.Millisecond})
 	whole := hello(t)

@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 // A watched is a watch in a bubble of its own time.
 type watched struct {
 	*watch
+	mu               sync.Mutex // as the Splice's
 	began            time.Time
 	upstream, client int // not acknowledged
 	cut              chan Ending
@@ -16,22 +18,53 @@ type watched struct {
 
 func watching(t *testing.T, idle, linger time.Duration) *watched {
 	w := &watched{watch: &watch{idle: idle, linger: linger}, began: time.Now(), cut: make(chan Ending, 1)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.start(0, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if how := w.passed(w.now(), w.upstream, w.client); how != "" {
 			w.stop()
 			w.cut <- how
 		}
 	})
-	t.Cleanup(w.stop)
+	t.Cleanup(w.end)
 	return w
+}
+
+func (w *watched) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stop()
+}
+
+func (w *watched) lingers() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.startLinger(w.now())
+}
+
+// holds says how much the client has not acknowledged.
+func (w *watched) holds(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.client = n
 }
 
 func (w *watched) now() time.Duration { return time.Since(w.began) }
 
-func (w *watched) moved(p *progress) { p.last = w.now() }
+func (w *watched) moved(p *progress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.last = w.now()
+}
 
 // waits says that bytes are queued in a direction from now on.
-func (w *watched) waits(p *progress) { p.last, p.waits = w.now(), true }
+func (w *watched) waits(p *progress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.last, p.waits = w.now(), true
+}
 
 // cutsWithin checks that it cuts at limit or at most 5 % later, and as what.
 func (w *watched) cutsWithin(t *testing.T, limit time.Duration, how Ending) {
@@ -86,25 +119,27 @@ func TestWatchSeesWhatIsAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
 		w.moved(&w.toClient)
-		for w.client = 100; w.client > 40; w.client-- {
+		for n := 100; n > 40; n-- {
+			w.holds(n)
 			time.Sleep(20 * time.Minute)
 		}
+		w.holds(40)
 		w.cutsWithin(t, time.Hour, Idle)
 	})
 	synctest.Test(t, func(t *testing.T) { // but not that there is more
 		w := watching(t, time.Hour, time.Minute)
 		time.Sleep(30 * time.Minute)
-		w.client = 100
+		w.holds(100)
 		w.moved(&w.toClient)
 		w.cutsWithin(t, time.Hour, Idle)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
-		w.client = 100
-		w.startLinger(0)
-		for range 50 {
+		w.holds(100)
+		w.lingers()
+		for n := range 50 {
 			time.Sleep(20 * time.Second)
-			w.client--
+			w.holds(99 - n)
 		}
 		w.cutsWithin(t, time.Minute, Linger)
 	})
@@ -115,14 +150,14 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
 			time.Sleep(50 * time.Minute) // which do not count against it
-			w.startLinger(w.now())
+			w.lingers()
 			w.cutsWithin(t, time.Minute, Linger)
 		})
 	})
 	t.Run("renewed by each byte", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
-			w.startLinger(w.now())
+			w.lingers()
 			for range 100 {
 				time.Sleep(50 * time.Second)
 				w.moved(&w.toClient)
@@ -133,7 +168,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 	t.Run("but a slow reader has the idle time", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
-			w.startLinger(w.now())
+			w.lingers()
 			w.waits(&w.toClient)
 			w.cutsWithin(t, time.Hour, Idle)
 		})
@@ -141,7 +176,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 	t.Run("and never longer than idle", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { // as the gateway passes it on
 			w := watching(t, time.Minute, min(time.Hour, time.Minute))
-			w.startLinger(w.now())
+			w.lingers()
 			w.cutsWithin(t, time.Minute, Idle)
 		})
 	})
@@ -150,13 +185,33 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 func TestWatchStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Minute, time.Minute)
-		w.startLinger(w.now())
-		w.stop()
+		w.lingers()
+		w.end()
 		time.Sleep(24 * time.Hour)
 		select {
 		case <-w.cut:
 			t.Error("cut")
 		default:
+		}
+	})
+}
+
+// What waits to be delivered waits for as long as its receiver takes some of it.
+func TestWatchGivesUpWithoutProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, time.Hour, time.Minute)
+		w.end() // nobody else looks
+		w.closing, w.watch.began = true, w.now()
+		for n := 10; n > 0; n-- {
+			w.toClient.acknowledged(w.now(), n)
+			time.Sleep(50 * time.Second)
+			if w.gaveUp(&w.toClient, w.now()) {
+				t.Fatal("gave up a receiver that is slow")
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if !w.gaveUp(&w.toClient, w.now()) {
+			t.Error("waits for a receiver that takes nothing")
 		}
 	})
 }
