@@ -219,9 +219,9 @@ func step(at int) int {
 	case testing.Short():
 		return 4001
 	case at < 520:
-		return 47
+		return 97
 	}
-	return 5003
+	return 9001
 }
 
 func (x trial) check(t *testing.T, what string, at int, got, want []byte, end error, whole bool) {
