@@ -111,7 +111,7 @@ type trial struct {
 
 // run sends a message both ways. It returns what the healthy peer got and how that
 // ended, whether all was sent to it, and how much the faulty peer wrote.
-func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte, end error, whole bool, wrote int) {
+func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte, whole bool, wrote int, end error) {
 	bad, good := connect(t, "tcp"), connect(t, "tcp")
 	wire := &faulty{TCPConn: bad.far.(*net.TCPConn), fault: x.fault, write: -1, read: -1, begun: make(chan struct{}), goesOn: make(chan struct{})}
 	bad.far = wire
@@ -182,7 +182,7 @@ func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte
 	default:
 		close(wire.begun)
 	}
-	return got, end, whole, wire.wrote
+	return got, whole, wire.wrote, end
 }
 
 // Whatever a peer does at whatever byte of what it sends or reads, the splice ends
@@ -194,15 +194,15 @@ func TestFaultsAtEachPosition(t *testing.T) {
 		var all sync.WaitGroup
 		for _, secure := range []bool{false, true} {
 			for _, down := range []bool{false, true} {
-				_, _, _, wrote := trial{secure: secure, down: down, write: -1, read: -1}.run(t, e, ca)
+				_, _, wrote, _ := trial{secure: secure, down: down, write: -1, read: -1}.run(t, e, ca)
 				for f := ends; f <= dies; f++ {
 					all.Go(func() {
 						for at := 0; at < wrote; at += step(at) {
 							x := trial{secure: secure, down: down, fault: f, write: at, read: -1}
-							got, end, whole, _ := x.run(t, e, ca)
+							got, whole, _, end := x.run(t, e, ca)
 							x.check(t, "write", at, got, want, end, whole)
 							x.write, x.read = -1, at
-							got, end, whole, _ = x.run(t, e, ca)
+							got, whole, _, end = x.run(t, e, ca)
 							x.check(t, "read", at, got, want, end, whole)
 						}
 					})
