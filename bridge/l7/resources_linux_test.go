@@ -1,0 +1,433 @@
+package l7
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+)
+
+// What a request may cost for each byte of it that is received, unless its row says
+// why it may cost more.
+const (
+	maxPerByte  = 50 // nanoseconds of CPU, of both peers and the gateway
+	maxHeldByte = 8  // bytes held while the upstream has not answered
+)
+
+// A costRow is a request and what it may cost.
+type costRow struct {
+	name   string
+	fields []string // "name: value", without Host
+	target string   // "": /
+	body   string   // as it is in chunks, with the trailer; "": none
+	piece  int      // bytes that are sent at once; 0: all of them
+
+	perByte, held float64 // what it may cost where that is more than for others
+	why           string
+}
+
+// repeated returns n fields of a kind, of which each may have its number.
+func repeated(n int, format string) (all []string) {
+	for i := range n {
+		if strings.Contains(format, "%") {
+			all = append(all, fmt.Sprintf(format, i))
+		} else {
+			all = append(all, format)
+		}
+	}
+	return all
+}
+
+// namedFields returns fields of which many are of the same length and differ in their last
+// letters alone, and a Connection that names 32 others of these.
+func namedFields() []string {
+	const prefix = "A-Name-That-Is-Long-And-The-Same-But-For-Its-Last-Letters-"
+	var list []string
+	for i := range 32 {
+		list = append(list, fmt.Sprintf("%s%04d", prefix, i))
+	}
+	return append([]string{"Connection: " + strings.Join(list, ", ")}, repeated(900, prefix+"9%03d: x")...)
+}
+
+// tinyChunks returns n chunks of one byte with an extension, and a trailer.
+func tinyChunks(n int, extension, trailer string) string {
+	return strings.Repeat("1"+extension+"\r\nA\r\n", n) + "0\r\n" + trailer + "\r\n"
+}
+
+const headBytes = 60_000 // bytes: a header of the default limit has 65536
+
+const slowPath = "segments of a byte or two are normalised one by one, and HTTP/2 sends them compressed"
+
+var costRows = []costRow{
+	{name: "one long value", fields: []string{"X: " + strings.Repeat("v", headBytes)}},
+	{name: "many fields", fields: repeated(900, "X-Field-%d: "+strings.Repeat("v", 50))},
+	{name: "short fields", fields: repeated(990, "a: b"), perByte: 150, held: 16,
+		why: "a field is 32 bytes in memory, and it is one of 1000 at most: 32 KiB for a request"},
+	{name: "the same field", fields: repeated(900, "X: "+strings.Repeat("v", 60))},
+	{name: "long names", fields: repeated(8, "X%d"+strings.Repeat("n", 7000)+": v")},
+	{name: "Connection names fields of the same length", fields: namedFields()},
+	{name: "Connection with empty elements", fields: []string{"Connection: " + strings.Repeat(",", headBytes)}, perByte: 100,
+		why: "each comma is looked at three times: by the parser, for an upgrade, and for what is named"},
+	{name: "Connection in many fields", fields: append(repeated(30, "Connection: X-%d"), repeated(900, "X-Y-%d: "+strings.Repeat("v", 50))...)},
+	{name: "TE", fields: []string{"TE: " + strings.Repeat("a, ", headBytes/3)}},
+	{name: "Upgrade", fields: []string{"Upgrade: " + strings.Repeat("a, ", headBytes/3)}},
+	{name: "an announced trailer", fields: []string{"Trailer: " + strings.Repeat("a,", headBytes/2)}, body: "0\r\n\r\n", perByte: 150,
+		why: "a name is two bytes, and is compared with all those that a trailer may not have"},
+	{name: "cookies", fields: []string{"Cookie: " + strings.Repeat("a=b; ", headBytes/5)}},
+	{name: "cookies in crumbs", fields: repeated(900, "Cookie: c%d="+strings.Repeat("v", 50))},
+	{name: "X-Forwarded-For", fields: []string{"X-Forwarded-For: " + strings.Repeat("127.0.0.1, ", headBytes/11)}},
+	{name: "X-Forwarded-For without entries", fields: []string{"X-Forwarded-For: " + strings.Repeat(",", headBytes)}},
+	{name: "X-Forwarded-For in many fields", fields: repeated(900, "X-Forwarded-For: "+strings.Repeat(" ,", 20))},
+	{name: "Forwarded", fields: []string{"Forwarded: " + strings.Repeat("for=127.0.0.1, ", headBytes/15)}},
+	{name: "request ids", fields: repeated(900, "X-Request-Id: "+strings.Repeat("1", 40))},
+	{name: "traces", fields: repeated(900, "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")},
+	{name: "spellings of framing", fields: repeated(900, "Content_Length: "+strings.Repeat("1", 40))},
+	{name: "spellings of routing", fields: repeated(900, "X_Tenant_%d: "+strings.Repeat("1", 40))},
+	{name: "credentials", fields: repeated(900, "Authorization: "+strings.Repeat("x, ", 15))},
+	{name: "dots in the path", target: strings.Repeat("/a/..", 6000) + "/", perByte: 120, why: slowPath},
+	{name: "escapes in the path", target: "/" + strings.Repeat("%41", 10_000)},
+	{name: "slashes in the path", target: strings.Repeat("/", 30_000), perByte: 120, why: slowPath},
+	{name: "a long query", target: "/?" + strings.Repeat("a=b&", 7_500)},
+	{name: "in small pieces", fields: repeated(900, "X-Field-%d: "+strings.Repeat("v", 50)), piece: 500, perByte: 150,
+		why: "each piece is a system call or two of each peer"},
+	{name: "small chunks", body: tinyChunks(12_000, "", ""), perByte: 100, why: "a chunk of one byte is six bytes, and is a read and a write of the body"},
+	{name: "chunk extensions", body: tinyChunks(300, ";name=value", ""), perByte: 150, why: "as small chunks; and the request is small, as there may be 4 KiB of extensions"},
+	{name: "a trailer", body: tinyChunks(1, "", strings.Repeat("X-Trailer-Field: "+strings.Repeat("v", 50)+"\r\n", 200))},
+	{name: "a trailer of short fields", body: tinyChunks(1, "", strings.Repeat("a: b\r\n", 900)), perByte: 150, held: 24,
+		why: "as short fields"},
+}
+
+// cpu returns how much of it the process has used.
+func cpu(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A costSink is a plaintext upstream that reads requests at little cost, and answers
+// them unless it holds them.
+type costSink struct {
+	arrived chan struct{}
+	mu      sync.Mutex
+	hold    chan struct{} // nil: none are held
+}
+
+// set has it hold requests until release is closed, or hold none if it is nil.
+func (s *costSink) set(release chan struct{}) {
+	s.mu.Lock()
+	s.hold = release
+	s.mu.Unlock()
+}
+
+func (s *costSink) serve(c net.Conn) {
+	buf := make([]byte, 64<<10)
+	for kept, ends := 0, 0; ; {
+		n, err := c.Read(buf[kept:])
+		if err != nil {
+			return
+		}
+		if ends == 0 && kept == 0 {
+			if ends = 1; buf[0] == 'P' {
+				ends = 2 // of the header and of the body
+			}
+		}
+		data := buf[:kept+n]
+		ends -= bytes.Count(data, []byte("\r\n\r\n"))
+		if ends > 0 {
+			kept = copy(buf, data[max(len(data)-3, 0):])
+			continue
+		}
+		kept, ends = 0, 0
+		s.mu.Lock()
+		hold := s.hold
+		s.mu.Unlock()
+		if hold != nil {
+			s.arrived <- struct{}{}
+			<-hold
+		}
+		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"); err != nil {
+			return
+		}
+	}
+}
+
+// A costClient sends a row's request again and again.
+type costClient interface {
+	send()
+	await(t testing.TB)
+	size() int // of a request, in bytes
+}
+
+type costClient1 struct {
+	c       *rawConn
+	request []byte
+	piece   int
+}
+
+func newCostClient1(w *world, address string, row *costRow) costClient {
+	method := "GET"
+	fields := row.fields
+	if row.body != "" {
+		method, fields = "POST", append([]string{"Transfer-Encoding: chunked"}, fields...)
+	}
+	target := row.target
+	if target == "" {
+		target = "/"
+	}
+	request := method + " " + target + " HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n" + row.body
+	piece := row.piece
+	if piece == 0 {
+		piece = len(request)
+	}
+	return &costClient1{w.dial(address), []byte(request), piece}
+}
+
+func (c *costClient1) size() int { return len(c.request) }
+
+func (c *costClient1) send() {
+	for rest := c.request; len(rest) > 0; {
+		n := min(c.piece, len(rest))
+		_, _ = c.c.Write(rest[:n]) // what fails await sees
+		rest = rest[n:]
+	}
+}
+
+func (c *costClient1) await(t testing.TB) {
+	if res, body := c.c.answer(t, "GET"); res.StatusCode != 200 {
+		t.Fatalf("%d %s", res.StatusCode, body)
+	}
+}
+
+type costClient2 struct {
+	*framed
+	head, trailer []byte // nil: no trailer
+	body          bool
+	stream        uint32
+}
+
+// newCostClient2 returns nil if a row is about HTTP/1 alone.
+func newCostClient2(w *world, address string, row *costRow) costClient {
+	method, target := "GET", row.target
+	if target == "" {
+		target = "/"
+	}
+	var trailer []string
+	if row.body != "" {
+		chunks, rest, _ := strings.Cut(row.body, "0\r\n")
+		if len(chunks) > len("1\r\nA\r\n") {
+			return nil
+		}
+		method = "POST"
+		if rest = strings.TrimSuffix(rest, "\r\n"); rest != "" {
+			trailer = strings.Split(strings.TrimSuffix(rest, "\r\n"), "\r\n")
+		}
+	}
+	for _, f := range row.fields {
+		switch name, _, _ := strings.Cut(f, ":"); name {
+		case "Connection", "TE", "Upgrade":
+			return nil
+		}
+	}
+	c := &costClient2{framed: w.framed(w.TB.(*testing.T), address, false), body: method == "POST", stream: 1}
+	c.head = headerBlock(append([]string{":method: " + method, ":scheme: http", ":authority: a", ":path: " + target}, row.fields...))
+	if trailer != nil {
+		c.trailer = headerBlock(trailer)
+	}
+	return c
+}
+
+// headerBlock returns a block of fields that puts none into the table, so that it can
+// be sent again.
+func headerBlock(fields []string) []byte {
+	var b bytes.Buffer
+	e := hpack.NewEncoder(&b)
+	e.SetMaxDynamicTableSize(0)
+	for _, f := range fields {
+		at := 1 + strings.Index(f[1:], ":")
+		_ = e.WriteField(hpack.HeaderField{Name: strings.ToLower(f[:at]), Value: strings.Trim(f[at+1:], " ")}) // a Buffer cannot fail
+	}
+	return b.Bytes()
+}
+
+func (c *costClient2) size() int { return len(c.head) + len(c.trailer) }
+
+func (c *costClient2) send() {
+	c.writeBlock(c.head, !c.body)
+	switch {
+	case c.trailer != nil:
+		c.writeBlock(c.trailer, true)
+	case c.body:
+		_ = c.framer.WriteData(c.stream, true, nil) // what fails await sees
+	}
+	c.stream += 2
+}
+
+func (c *costClient2) writeBlock(b []byte, end bool) {
+	const most = 16384 // of a frame
+	first := b[:min(len(b), most)]
+	b = b[len(first):]
+	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: first, EndStream: end, EndHeaders: len(b) == 0})
+	for len(b) > 0 {
+		n := min(len(b), most)
+		_ = c.framer.WriteContinuation(c.stream, n == len(b), b[:n])
+		b = b[n:]
+	}
+}
+
+// await reads until a stream ends.
+func (c *costClient2) await(t testing.TB) {
+	for {
+		f, err := c.framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := f.(type) {
+		case *http2.HeadersFrame:
+			if !bytes.Contains(f.HeaderBlockFragment(), []byte{0x88}) { // :status 200
+				t.Fatalf("stream %d is not answered with 200", f.StreamID)
+			}
+			if f.StreamEnded() {
+				return
+			}
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			t.Fatalf("%v", f)
+		}
+	}
+}
+
+// costWorld starts a gateway in front of a costSink, with everything on that looks at
+// fields.
+func costWorld(t *testing.T) (w *world, s *costSink, address string) {
+	w, s = newWorld(t), &costSink{arrived: make(chan struct{}, 1000)}
+	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
+	tenant := "1"
+	action := to(w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, s.serve)), Protocol: HTTP1}))
+	action.RequestHeaders = policy.HeaderRules{Remove: []string{"X-Removed"}, Set: values("X-Set: 1")}
+	_, address = w.gateway(fixed(&Table{
+		MaxHeaderBytes: 128 << 10, // HTTP/2 counts 32 bytes more for each field
+		TrustedProxies: proxies, MakeTrace: true, RequestIDField: "X-Request-Id", Forwarding: policy.TellBoth, Default: action,
+		Routes: w.routes(route.Rule[*Action]{Name: "tenant", Headers: []route.Header{{Name: "X-Tenant", Exact: &tenant}}, Value: action}),
+	}))
+	return w, s, address
+}
+
+// costClients makes the clients of a row by version.
+var costClients = map[string]func(w *world, address string, row *costRow) costClient{"HTTP/1": newCostClient1, "HTTP/2": newCostClient2}
+
+func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
+	for _, row := range costRows {
+		if (row.perByte > maxPerByte || row.held > maxHeldByte) != (row.why != "") {
+			t.Errorf("%s: %.0f ns, %.0f bytes held, %q", row.name, row.perByte, row.held, row.why)
+		}
+	}
+}
+
+// Whatever a request's header or trailer looks like, the CPU that it costs is in
+// proportion to its bytes, and little.
+func TestCPUForEachByteOfAHeader(t *testing.T) {
+	w, _, address := costWorld(t)
+	for i := range costRows {
+		row := &costRows[i]
+		for version, newClient := range costClients {
+			c := newClient(w, address, row)
+			if c == nil {
+				continue
+			}
+			most, least := max(row.perByte, maxPerByte), 0.0
+			requests := max(1, 500_000/c.size())
+			if raceEnabled() {
+				requests = 1
+			}
+			// Whatever else runs on the machine adds to the time, so the least
+			// of several runs counts.
+			for run := range 10 {
+				before := cpu(t)
+				for range requests {
+					c.send()
+					c.await(t)
+				}
+				if each := float64(cpu(t)-before) / float64(requests*c.size()); run == 0 || each < least {
+					least = each
+				}
+				if raceEnabled() {
+					break // which costs much more
+				}
+				if run >= 1 && least < most/2 {
+					break
+				}
+			}
+			t.Logf("%s, %s: %.1f ns for each of %d bytes", row.name, version, least, c.size())
+			if least > most && !raceEnabled() {
+				t.Errorf("%s, %s: %.1f ns for each byte, want at most %.0f", row.name, version, least, most)
+			}
+		}
+	}
+}
+
+// A request that waits for its upstream holds memory in proportion to its bytes.
+func TestMemoryForEachByteOfAHeader(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	w, s, address := costWorld(t)
+	inUse := func() float64 {
+		runtime.GC()
+		runtime.GC() // which empties what pools had kept
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	const each = 10
+	for i := range costRows {
+		row := &costRows[i]
+		for version, newClient := range costClients {
+			var clients []costClient
+			for range each {
+				if c := newClient(w, address, row); c != nil {
+					c.send()
+					c.await(t)
+					clients = append(clients, c)
+				}
+			}
+			if clients == nil {
+				continue
+			}
+			release := make(chan struct{})
+			s.set(release)
+			before := inUse()
+			bytes := 0
+			for _, c := range clients {
+				c.send()
+				bytes += c.size()
+			}
+			for range clients {
+				<-s.arrived
+			}
+			held := (inUse() - before) / float64(bytes)
+			s.set(nil)
+			close(release)
+			for _, c := range clients {
+				c.await(t)
+			}
+			t.Logf("%s, %s: %.1f bytes held for each of %d bytes", row.name, version, held, bytes/each)
+			if most := max(row.held, maxHeldByte); held > most {
+				t.Errorf("%s, %s: %.1f bytes held for each byte, want at most %.0f", row.name, version, held, most)
+			}
+		}
+	}
+}
