@@ -54,7 +54,7 @@ func TestHTTP10WithoutAHost(t *testing.T) {
 			back := w.back(p, server)
 			elsewhere := to(w.back(HTTP1, w.closed()))
 			path := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
-			table.Default, table.Forwarding = to(back), policy.TellBoth
+			table := &Table{TLS: table.TLS, Default: to(back), Forwarding: policy.TellBoth}
 			table.Routes = w.routes(
 				route.Rule[*Action]{Name: "host", Hosts: []string{"a.example"}, Value: elsewhere},
 				route.Rule[*Action]{Name: "wildcard", Hosts: []string{"*.example"}, Value: elsewhere},
