@@ -124,6 +124,7 @@ func (x *exchange) stopTimer() {
 
 // expired is called by the timer.
 func (x *exchange) expired() {
+	defer x.guard()
 	x.timing.Lock()
 	defer x.timing.Unlock()
 	x.fired = true

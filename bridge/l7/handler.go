@@ -130,6 +130,7 @@ func (s *Server) handle(f front, r *message.Request, c *conn, table *Table) {
 	defer func() {
 		if panicked {
 			s.log.Error("panic while serving a request", "panic", recover(), "stack", string(debug.Stack()))
+			x.fail(errPanic)
 			f.Abort(errPanic)
 			x.leave()
 			x.finish(true)

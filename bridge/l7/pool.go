@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -181,13 +182,19 @@ var (
 // what is wanted. It tells how that went even if it fails. Where no further
 // connection may be open, an idle one is closed for it, but not one of the pool to
 // spare.
-func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (net.Conn, *making, error) {
+func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (nc net.Conn, m *making, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.back.options.Logger.Error("panic while connecting to an upstream", "upstream", p.back.options.Upstream.Name(), "panic", v, "stack", string(debug.Stack()))
+			nc, m, err = nil, new(making), atEndpoint(p.endpoint, errPanic)
+		}
+	}()
 	var trace upstream.Trace
 	ctx = upstream.WithTrace(ctx, &trace)
 	if p.client != nil && p.back.options.Upstream.Announces() {
 		ctx = upstream.Announce(ctx, p.client.intake.Who.Source, p.client.intake.Who.Destination)
 	}
-	nc, err := p.endpoint.DialPooled(ctx, purpose, p.host, retire)
+	nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	if err == upstream.ErrFull && p.endpoint.MakeRoom(spare) {
 		nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	}
@@ -195,7 +202,7 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire fun
 		return nil, newMaking(&trace, nil), err
 	}
 	tc, _ := nc.(*tls.Conn)
-	m := newMaking(&trace, tc)
+	m = newMaking(&trace, tc)
 	switch o := &p.back.options; {
 	case (tc != nil) != o.TLS:
 		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}

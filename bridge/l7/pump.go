@@ -3,6 +3,7 @@ package l7
 import (
 	"errors"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
@@ -108,8 +109,20 @@ func (x *exchange) begin() (number int, little bool) {
 // upstream wants it: that is when proceed is closed, or it is nil.
 func (x *exchange) uploadAside(b back, number int, proceed <-chan struct{}) {
 	defer x.sending.Done()
+	defer x.guard()
 	if proceed == nil || x.mayUpload(number, proceed) {
 		x.upload(b, number)
+	}
+}
+
+// guard is deferred by each goroutine that serves x besides the one that handles it:
+// a panic ends the exchange, and nothing else.
+func (x *exchange) guard() {
+	if p := recover(); p != nil {
+		x.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
+		x.replay.fail(errPanic)
+		x.fail(errPanic)
+		x.front.Abort(errPanic)
 	}
 }
 

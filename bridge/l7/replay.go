@@ -161,11 +161,41 @@ func (r *replay) use(number int, f func()) {
 	}
 	r.using.Store(true)
 	r.mu.Unlock()
+	defer func() { // in a panic too: the caller unlocks r.mu
+		r.mu.Lock()
+		r.using.Store(false)
+		r.changed.Broadcast()
+		r.tidy()
+	}()
 	f()
+}
+
+// fromClient reads more of the body from the client. r.mu is held, but not meanwhile.
+func (r *replay) fromClient() ([]byte, error) {
+	r.mu.Unlock()
+	defer r.mu.Lock() // in a panic too
+	return r.x.front.Read()
+}
+
+// buffered reports whether fromClient need not wait. r.mu is held, but not meanwhile.
+func (r *replay) buffered() bool {
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	return r.x.front.Buffered()
+}
+
+// fail ends the body, and whatever waits for it, because of err.
+func (r *replay) fail(err error) {
+	if r == nil {
+		return
+	}
 	r.mu.Lock()
-	r.using.Store(false)
+	defer r.mu.Unlock()
+	r.reading = false
+	if r.err == nil {
+		r.err = err
+	}
 	r.changed.Broadcast()
-	r.tidy()
 }
 
 // upload is the upload of a number: it carries the body to b.
@@ -225,16 +255,11 @@ func (r *replay) written(p []byte, taken bool) {
 func (r *replay) read(b back, number int) (p []byte, inHand bool) {
 	x := r.x
 	r.reading = true
-	r.mu.Unlock()
-	here := x.front.Buffered()
-	r.mu.Lock()
-	if !here {
+	if !r.buffered() {
 		r.use(number, func() { _ = b.Flush() })
 		r.awaits.Store(true)
 	}
-	r.mu.Unlock()
-	p, err := x.front.Read()
-	r.mu.Lock()
+	p, err := r.fromClient()
 	r.reading = false
 	r.awaits.Store(false)
 	r.changed.Broadcast()

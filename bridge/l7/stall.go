@@ -63,6 +63,7 @@ func (x *exchange) endWatch() {
 
 // stalled is called by the timer.
 func (x *exchange) stalled() {
+	defer x.guard()
 	x.timing.Lock()
 	defer x.timing.Unlock()
 	s := &x.stall

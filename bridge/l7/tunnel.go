@@ -61,6 +61,7 @@ func (x *exchange) tunnel(b back) {
 	x.sending.Add(1)
 	go func() {
 		defer x.sending.Done()
+		defer x.guard()
 		if t.carry(x.front, b, &x.noted.fromClient) != nil {
 			x.fail(errOver) // what the upstream was sent is not all there was
 		}
