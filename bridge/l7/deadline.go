@@ -4,9 +4,18 @@ import "time"
 
 // The deadlines of an exchange share a timer, which is set to the next of them.
 
-// startTimer bounds the wait for the response's head, and for all of it; 0: it is
-// not bounded.
+// defaultTimeout is how long the response's head may take, without a timeout of the
+// route's, once all of the request was sent. Calls of gRPC have none: a stream may
+// begin with its first message, whenever that is, and their clients set deadlines.
+const defaultTimeout = 5 * time.Minute
+
+// startTimer bounds the wait for the response's head, and for all of it; 0: head is
+// the default, and all of it is not bounded.
 func (x *exchange) startTimer(head, total time.Duration) {
+	x.byDefault = head <= 0
+	if x.byDefault && !x.grpc {
+		head = x.server.responseTimeout
+	}
 	if head <= 0 && total <= 0 {
 		return
 	}
@@ -147,6 +156,7 @@ func (x *exchange) expired() {
 			x.front.Abort(cause) // it may be the client that takes its time
 		}
 		return
+	case passed(x.deadline) && x.byDefault && x.postpone(now):
 	case passed(x.deadline):
 		x.fail(errDeadline)
 		return
@@ -157,6 +167,27 @@ func (x *exchange) expired() {
 		x.failTry()
 	}
 	x.setTimer()
+}
+
+// postpone puts off the default deadline, and reports true, if its time runs from
+// later than the beginning of the request. x.timing is held.
+func (x *exchange) postpone(now time.Time) bool {
+	limit := x.server.responseTimeout
+	if !x.sent.Load() {
+		x.deadline = now.Add(limit / 32) // it runs from when the request is sent
+		return true
+	}
+	left := limit - time.Duration(x.server.clock.now.Load()-x.sentAt.Load())
+	if left > 0 {
+		x.deadline = now.Add(left)
+	}
+	return left > 0
+}
+
+// isSent notes that all of the request was sent.
+func (x *exchange) isSent() {
+	x.sentAt.Store(x.server.clock.now.Load())
+	x.sent.Store(true)
 }
 
 // failTry ends the present try before its time.

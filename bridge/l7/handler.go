@@ -67,19 +67,21 @@ type exchange struct {
 	read      atomic.Bool       // all of it
 	over      atomic.Bool       // the rest of the body was refused
 	sent      atomic.Bool       // the request went upstream to its end
+	sentAt    atomic.Int64      // when, by the server's clock
 	answering atomic.Bool       // what is passed on is the response to a gRPC call
 
 	stall stall
 
-	timing   sync.Mutex  // held by the timers
-	timer    *time.Timer // reused
-	ticking  bool        // it was set for the exchange
-	armed    bool        // and is set, or has fired
-	fired    bool        // as it has
-	deadline time.Time   // for the response's head; zero: none
-	tryEnd   time.Time   // for that of the present try; zero: none
-	last     time.Time   // for all of it; zero: none
-	byCall   bool        // last is the deadline of a gRPC call
+	timing    sync.Mutex  // held by the timers
+	timer     *time.Timer // reused
+	ticking   bool        // it was set for the exchange
+	armed     bool        // and is set, or has fired
+	fired     bool        // as it has
+	deadline  time.Time   // for the response's head; zero: none
+	byDefault bool        // no timeout was set for that
+	tryEnd    time.Time   // for that of the present try; zero: none
+	last      time.Time   // for all of it; zero: none
+	byCall    bool        // last is the deadline of a gRPC call
 
 	mu       sync.Mutex
 	live     back               // what carries it now; nil: nothing

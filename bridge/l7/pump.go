@@ -44,7 +44,7 @@ func (x *exchange) send(b back) error {
 		if err := b.Send(r, true); err != nil {
 			return x.orAnswer(b, err)
 		}
-		x.sent.Store(true)
+		x.isSent()
 		return nil
 	}
 	if err := b.Send(r, false); err != nil {
@@ -304,7 +304,7 @@ func (x *exchange) endUpload(b back, trailer message.Fields) {
 		x.notTaken(err)
 		return
 	}
-	x.sent.Store(true)
+	x.isSent()
 }
 
 // notTaken is called when the upstream takes no more of the body. If it has taken

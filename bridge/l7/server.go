@@ -52,6 +52,8 @@ type Server struct {
 	limiter  *limit.Limiter
 	clock    clock
 
+	responseTimeout time.Duration // defaultTimeout
+
 	// What connections and requests use again.
 	buffers   socket.Pool
 	requests  pooled[request1]
@@ -79,6 +81,8 @@ func New(o Options) *Server {
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
 		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log}),
+
+		responseTimeout: defaultTimeout,
 	}
 	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()

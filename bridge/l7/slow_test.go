@@ -209,3 +209,49 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 type stillSink struct{ *still }
 
 func (stillSink) End(message.Fields) error { return nil }
+
+// Without a timeout of its route a request is not waited for without end. The time
+// runs from when all of it was sent, and not for calls of gRPC.
+func TestResponsesHaveATimeoutByDefault(t *testing.T) {
+	t.Parallel()
+	const limit = 300 * time.Millisecond
+	for _, p := range []Protocol{HTTP1, HTTP2} {
+		w := newWorld(t)
+		over := make(chan struct{})
+		s, address := w.plain(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			switch r.URL.Path {
+			case "/silent":
+				<-over
+			case "/late":
+				<-time.After(2 * limit)
+			}
+		}), "h2", "http/1.1")))
+		s.responseTimeout = limit
+		send := func(path, contentType string, slow time.Duration) int {
+			body, upload := io.Pipe()
+			go func() {
+				time.Sleep(slow)
+				_, _ = io.WriteString(upload, "hello")
+				upload.Close()
+			}()
+			res, err := w.browser().Post("http://"+address+path, contentType, body)
+			if err != nil {
+				t.Error(err)
+				return 0
+			}
+			res.Body.Close()
+			return res.StatusCode
+		}
+		if code := send("/silent", "text/plain", 0); code != 504 {
+			t.Errorf("%v: a silent upstream: %d", p, code)
+		}
+		if code := send("/", "text/plain", 2*limit); code != 200 {
+			t.Errorf("%v: a slow upload: %d", p, code)
+		}
+		if code := send("/late", "application/grpc", 0); code != 200 {
+			t.Errorf("%v: a call of gRPC: %d", p, code)
+		}
+		close(over)
+	}
+}

@@ -171,7 +171,8 @@ type Forward struct {
 	Rewrite *route.Rewrite
 
 	// Timeout is how long the upstream's response header may take, from when
-	// the request is routed. 0: no limit.
+	// the request is routed. 0: five minutes from when all of the request was
+	// sent; gRPC calls have no limit then.
 	Timeout time.Duration
 
 	// TotalTimeout is how long all of the exchange may take: until the response

@@ -32,7 +32,9 @@ const (
 	RetryCondition_RETRY_CONDITION_CONNECT_FAILURE RetryCondition = 1
 	// The connection ended before the response began.
 	RetryCondition_RETRY_CONDITION_RESET RetryCondition = 2
-	// HTTP/2: the stream was refused, unprocessed (RFC 9113 section 8.7).
+	// HTTP/2: the upstream refused the stream without processing the request (RFC 9113
+	// section 8.7). Without this condition the request is sent again twice at most, at
+	// once.
 	RetryCondition_RETRY_CONDITION_REFUSED_STREAM RetryCondition = 3
 )
 
@@ -502,8 +504,10 @@ type Forward struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstreams, each with its share. At least one.
 	Upstreams []*WeightedUpstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// Until the upstream's response header must have arrived. HTTP only.
-	// Default: no limit but the connection's own.
+	// How long the upstream's response header may take, from the arrival of the
+	// request's header. A request that is late is answered with 504. HTTP only.
+	// Default: 5 minutes from when the whole request was sent; gRPC calls have no
+	// limit but their own deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Until all of the response must have been passed on, its body included. What is
 	// late is cut off, so that the client does not take it for complete; a gRPC call
@@ -512,11 +516,14 @@ type Forward struct {
 	TotalTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	// The path that the upstream sees. HTTP only. Default: the request's.
 	Rewrite *Rewrite `protobuf:"bytes,4,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
-	// Whether, and when, a request is sent again. Default: only where the upstream
-	// cannot have seen it: a connection that could not be made goes on to the next
-	// endpoint, and one found closed is made anew. Of a TCP listener's route it bounds
-	// how a connection goes from endpoint to endpoint until one can be connected to;
-	// only attempts and per_try_timeout may be set there.
+	// Whether, and when, a request is sent again. Default: only if the upstream has not
+	// processed it. If a connection cannot be made, the next endpoint is tried; if a
+	// reused connection turns out to be closed, a new one is made. A request that an
+	// HTTP/2 upstream disclaims (GOAWAY, REFUSED_STREAM) is sent again unless the
+	// upstream took more of its body than is kept: 64 KiB of each request, and 64 MiB of
+	// all requests of a listener. Of a TCP listener's route it bounds how a connection
+	// goes from endpoint to endpoint until one can be connected to; only attempts and
+	// per_try_timeout may be set there.
 	Retry         *Retry `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
