@@ -1,0 +1,398 @@
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+
+	"fmt"
+	"hash/crc64"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// Random clients send random requests to random upstreams, in both versions of HTTP,
+// while connections are reset on either side, streams are refused, and requests are
+// tried again. Whatever happens:
+//
+//   - a response that looks whole to its client is, to the byte, what an upstream sent
+//     for that very request;
+//   - an upstream that answers a whole request had the very body that its client sent;
+//   - a request whose method is not idempotent is processed once at most;
+//   - nothing is left when all is over.
+//
+// CHAOS is for how long; `make chaos` sets it.
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	length := 3 * time.Second
+	if text := os.Getenv("CHAOS"); text != "" {
+		var err error
+		if length, err = time.ParseDuration(text); err != nil {
+			t.Fatalf("CHAOS: %v", err)
+		}
+	}
+	w := newWorld(t)
+	c := &chaos{t: t, requests: make(map[string]*chaosRequest), answers: make(map[string]*chaosAnswer)}
+	backs := c.backs(w)
+	var addresses []string
+	var servers []*Server
+	for _, secure := range []bool{false, true} {
+		for i, b := range backs {
+			table := &Table{Default: to(b)}
+			if i%2 == 1 {
+				// Codes are tried again, and every failure, but no method that is not
+				// idempotent.
+				table.Default.Forward.Retry = &Retry{Attempts: 3, ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}, Backoff: time.Millisecond}
+			}
+			scheme := "http"
+			if secure {
+				table.TLS, scheme = w.listenerTLS("h2", "http/1.1"), "https"
+			}
+			s := New(Options{Listener: "front", Table: fixed(table), Logger: w.logger(hclog.Error)})
+			addresses = append(addresses, scheme+"://"+w.serve(s))
+			servers = append(servers, s)
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), length)
+	defer stop()
+	var all sync.WaitGroup
+	for n := range 16 {
+		all.Go(func() { c.client(ctx, w, n, addresses) })
+	}
+	all.Go(func() { c.kill(ctx) })
+	all.Wait()
+	c.judge()
+	for _, s := range servers {
+		eventually(t, "no request is left", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+	}
+	t.Logf("%d requests: %d answered whole, %d by the gateway, %d failed; %d connections were reset", c.sent.Load(), c.whole.Load(), c.refused.Load(), c.failed.Load(), c.killed.Load())
+	if c.whole.Load() == 0 || c.refused.Load()+c.failed.Load() == 0 {
+		t.Error("nothing went well, or nothing failed")
+	}
+}
+
+type chaos struct {
+	t     *testing.T
+	conns chaosConns
+
+	sent, whole, refused, failed, killed atomic.Int64
+
+	mu       sync.Mutex
+	requests map[string]*chaosRequest // by their ids
+	answers  map[string]*chaosAnswer  // by their own
+}
+
+// A chaosRequest is what a client sent.
+type chaosRequest struct {
+	method    string
+	body      uint64 // its sum
+	processed int    // how often an upstream took responsibility for it
+}
+
+// A chaosAnswer is what an upstream meant to send.
+type chaosAnswer struct {
+	request string
+	body    uint64 // its sum
+	length  int
+	broken  bool // it breaks it off
+	trailer bool
+}
+
+var crc = crc64.MakeTable(crc64.ECMA)
+
+func crcOf(p []byte) uint64 { return crc64.Checksum(p, crc) }
+
+// random returns bytes of a random length, short ones more often.
+func random(most int) []byte {
+	p := make([]byte, rand.IntN(1+rand.IntN(1+rand.IntN(most))))
+	for i := range p {
+		p[i] = byte(rand.Uint32())
+	}
+	return p
+}
+
+// process notes that an upstream takes responsibility for a request.
+func (c *chaos) process(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.requests[id]
+	if r == nil {
+		c.t.Errorf("an upstream was sent a request %q that nobody has sent", id)
+		return
+	}
+	r.processed++
+}
+
+// received checks a body of which an upstream has read all.
+func (c *chaos) received(id string, body []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.requests[id]; r != nil && r.body != crcOf(body) {
+		c.t.Errorf("the body of %s %s came changed: %d bytes", r.method, id, len(body))
+	}
+}
+
+// answer makes up an answer to a request.
+func (c *chaos) answer(id string) (name string, body []byte, a *chaosAnswer) {
+	body = random(300_000)
+	a = &chaosAnswer{request: id, body: crcOf(body), length: len(body), broken: rand.IntN(5) == 0, trailer: rand.IntN(3) == 0}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name = strconv.Itoa(len(c.answers))
+	c.answers[name] = a
+	return name, body, a
+}
+
+// judge checks that no request was processed too often.
+func (c *chaos) judge() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, r := range c.requests {
+		if r.processed > 1 && !isIdempotent(r.method) {
+			c.t.Errorf("%s %s was processed %d times", r.method, id, r.processed)
+		}
+	}
+}
+
+// client sends requests until ctx ends.
+func (c *chaos) client(ctx context.Context, w *world, n int, addresses []string) {
+	t := &http.Transport{
+		TLSClientConfig:    &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"},
+		ForceAttemptHTTP2:  n%2 == 0,
+		DisableCompression: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return c.conns.add(conn), nil
+		},
+	}
+	if n%2 == 1 {
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
+	defer t.CloseIdleConnections()
+	browser := &http.Client{Transport: t}
+	methods := []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
+	for i := 0; ctx.Err() == nil; i++ {
+		id := fmt.Sprintf("%d-%d", n, i)
+		r := &chaosRequest{method: methods[rand.IntN(len(methods))]}
+		var body []byte
+		if r.method != "GET" {
+			body = random(300_000)
+		}
+		r.body = crcOf(body)
+		c.mu.Lock()
+		c.requests[id] = r
+		c.mu.Unlock()
+		c.request(ctx, browser, addresses[rand.IntN(len(addresses))], id, r, body)
+	}
+}
+
+// request sends one request, and checks what comes of it.
+func (c *chaos) request(ctx context.Context, browser *http.Client, address, id string, r *chaosRequest, body []byte) {
+	if rand.IntN(20) == 0 { // the client leaves
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(rand.IntN(int(5*time.Millisecond))))
+		defer cancel()
+	}
+	var from io.Reader
+	if len(body) > 0 {
+		from = &pieces{rest: body}
+	}
+	// Without GetBody and with a reader of unknown kind Go's client sends nothing
+	// twice of its own accord that has a body.
+	req, _ := http.NewRequestWithContext(ctx, r.method, address+"/", from)
+	if len(body) > 0 && rand.IntN(2) == 0 {
+		req.ContentLength = int64(len(body))
+	}
+	req.Header.Set("Id", id)
+	c.sent.Add(1)
+	res, err := browser.Do(req)
+	if err != nil {
+		c.failed.Add(1)
+		return
+	}
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.failed.Add(1)
+		return
+	}
+	name := res.Header.Get("Answer")
+	if name == "" {
+		c.refused.Add(1)
+		if res.StatusCode < 400 {
+			c.t.Errorf("%s %s was answered %d by nobody", r.method, id, res.StatusCode)
+		}
+		return
+	}
+	c.whole.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch a := c.answers[name]; {
+	case a == nil || a.request != id:
+		c.t.Errorf("%s %s got the answer of another request", r.method, id)
+	case a.broken:
+		c.t.Errorf("%s %s: %d of %d bytes look whole, whose upstream broke them off", r.method, id, len(got), a.length)
+	case a.length != len(got) || a.body != crcOf(got):
+		c.t.Errorf("%s %s: %d bytes look whole, %d were sent", r.method, id, len(got), a.length)
+	case a.trailer && res.Trailer.Get("Sum") != strconv.FormatUint(a.body, 16):
+		c.t.Errorf("%s %s: the trailer is %v", r.method, id, res.Trailer)
+	}
+}
+
+// pieces are read in random ones.
+type pieces struct{ rest []byte }
+
+func (p *pieces) Read(into []byte) (int, error) {
+	if len(p.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(into[:min(len(into), 1+rand.IntN(20_000))], p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// kill resets connections until ctx ends.
+func (c *chaos) kill(ctx context.Context) {
+	ticker := time.NewTicker(25 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if c.conns.killOne() {
+				c.killed.Add(1)
+			}
+		}
+	}
+}
+
+// chaosConns are the connections that may be reset.
+type chaosConns struct {
+	mu   sync.Mutex
+	open map[*chaosConn]bool
+}
+
+type chaosConn struct {
+	net.Conn
+	of *chaosConns
+}
+
+func (cs *chaosConns) add(conn net.Conn) net.Conn {
+	c := &chaosConn{conn, cs}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.open == nil {
+		cs.open = make(map[*chaosConn]bool)
+	}
+	cs.open[c] = true
+	return c
+}
+
+func (cs *chaosConns) killOne() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	skip := 0
+	if len(cs.open) > 0 {
+		skip = rand.IntN(len(cs.open))
+	}
+	for c := range cs.open {
+		if skip--; skip < 0 {
+			delete(cs.open, c)
+			c.reset()
+			return true
+		}
+	}
+	return false
+}
+
+func (c *chaosConn) reset() {
+	_ = c.Conn.(*net.TCPConn).SetLinger(0)
+	c.Conn.Close()
+}
+
+func (c *chaosConn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (c *chaosConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+
+// A chaosListener's connections may be reset.
+type chaosListener struct {
+	net.Listener
+	conns *chaosConns
+}
+
+func (l *chaosListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.conns.add(conn), nil
+}
+
+// backs returns Backs to upstreams of each kind.
+func (c *chaos) backs(w *world) (all []*Back) {
+	listener := func() *chaosListener { return &chaosListener{listen(w), &c.conns} }
+	secure := func(p Protocol, addresses ...string) {
+		for range 2 { // without and with retries
+			all = append(all, w.back(p, addresses...))
+		}
+	}
+	plain := func() string {
+		ln := listener()
+		srv := &http.Server{Handler: c, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
+		done := make(chan struct{})
+		go func() { defer close(done); _ = srv.Serve(ln) }()
+		w.Cleanup(func() { srv.Close(); <-done })
+		return ln.Addr().String()
+	}
+	for range 2 {
+		all = append(all, w.newBack(BackOptions{Upstream: upstream.New(upstream.Options{Name: "plain", Endpoints: []upstream.EndpointOptions{
+			{Network: "tcp", Address: plain()}, {Network: "tcp", Address: plain()}}})}))
+	}
+	secure(HTTP1, w.serverOn(listener(), c, "http/1.1"))
+	secure(HTTP2, w.serverOn(listener(), c, "h2"), w.serverOn(listener(), c, "h2"))
+	secure(Auto, w.serverOn(listener(), c, "h2", "http/1.1"))
+	ln := listener()
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				defer conn.Close()
+				tc := tls.Server(conn, w.serverTLS("h2"))
+				_ = tc.SetDeadline(time.Now().Add(time.Hour))
+				c.disclaim(tc)
+			})
+		}
+	})
+	w.Cleanup(func() { ln.Close(); c.conns.closeAll(); conns.Wait() })
+	secure(HTTP2, ln.Addr().String())
+	return all
+}
+
+func (cs *chaosConns) closeAll() {
+	for cs.killOne() {
+	}
+}
