@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -22,9 +23,9 @@ const maxKept = 64 << 20
 var keptSizes = [...]int{2 << 10, 8 << 10, 32 << 10, 128 << 10}
 
 // grow returns a buffer that holds what *b does and has room for n bytes in all.
-// It takes b back, which may be nil. It returns nil, and b stays lent, if too much
-// is lent already; unless forced.
-func (k *keeper) grow(b *[]byte, n int, forced bool) *[]byte {
+// It takes b back, which may be nil, but does not lend it again if it is inUse. It
+// returns nil, and b stays lent, if too much is lent already; unless forced.
+func (k *keeper) grow(b *[]byte, n int, forced, inUse bool) *[]byte {
 	class, size := 0, 0
 	for ; class < len(keptSizes) && keptSizes[class] < n; class++ {
 	}
@@ -48,17 +49,20 @@ func (k *keeper) grow(b *[]byte, n int, forced bool) *[]byte {
 	*larger = (*larger)[:0]
 	if b != nil {
 		*larger = append(*larger, *b...)
-		k.put(b)
+		if inUse {
+			k.held.Add(-int64(cap(*b)))
+		} else {
+			k.put(b)
+		}
 	}
 	return larger
 }
 
 // put takes a buffer back.
 func (k *keeper) put(b *[]byte) {
-	k.held.Add(-int64(cap(*b)))
-	for class, size := range keptSizes {
-		if cap(*b) == size {
-			k.free[class].Put(b)
-		}
+	n := cap(*b)
+	k.held.Add(-int64(n))
+	if class := slices.Index(keptSizes[:], n); class >= 0 {
+		k.free[class].Put(b)
 	}
 }

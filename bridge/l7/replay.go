@@ -242,7 +242,7 @@ func (r *replay) upload(b back, number int) {
 func (r *replay) written(p []byte, taken bool) {
 	switch {
 	case r.lost:
-	case taken || r.stopped:
+	case taken: // so it was sent by the present upload, and nobody uses what is kept
 		r.lose()
 	default: // the next upload sends it, from the beginning
 		r.keep(p, true)
@@ -296,7 +296,8 @@ func (r *replay) read(b back, number int) (p []byte, inHand bool) {
 func (r *replay) keep(p []byte, forced bool) bool {
 	n := len(r.content()) + len(p)
 	if r.kept == nil || n > cap(*r.kept) {
-		b := r.x.server.keeper.grow(r.kept, n, forced)
+		// The present upload may be sending what is kept, while one before it reads.
+		b := r.x.server.keeper.grow(r.kept, n, forced, r.using.Load())
 		if b == nil {
 			return false
 		}

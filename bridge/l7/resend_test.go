@@ -230,3 +230,31 @@ func TestBodiesTogetherKeepNoMoreThanTheyMay(t *testing.T) {
 	}
 	eventually(t, "nothing is kept", func() bool { return s.keeper.held.Load() == maxKept })
 }
+
+// What is kept moves to a larger buffer while an upload sends it: the smaller one is
+// not lent to anybody else meanwhile.
+func TestABufferInUseIsNotLentAgain(t *testing.T) {
+	s := New(Options{})
+	defer s.Shutdown(t.Context())
+	x := &exchange{server: s}
+	r := x.newReplay()
+	r.keep([]byte("hello"), false)
+	first, _ := r.begin()
+	sent := r.content()
+	r.mu.Lock()
+	r.use(first, func() {
+		r.mu.Lock()
+		r.keep(make([]byte, 5000), true)
+		r.mu.Unlock()
+		other := x.newReplay()
+		other.keep([]byte("other"), false)
+		if string(sent) != "hello" {
+			t.Errorf("what is being sent became %q", sent)
+		}
+		other.free()
+	})
+	r.mu.Unlock()
+	if r.free(); s.keeper.held.Load() != 0 {
+		t.Errorf("%d bytes are held", s.keeper.held.Load())
+	}
+}
