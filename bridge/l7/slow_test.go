@@ -19,122 +19,79 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// slowly reads n bytes with pauses, so slowly that the writer has to wait for many
-// times its limit.
-func slowly(r io.Reader, n int) error {
-	buf := make([]byte, 16<<10)
-	for n > 0 {
-		got, err := r.Read(buf)
-		if n -= got; err != nil && n > 0 {
-			return err
-		}
-		time.Sleep(4 * time.Millisecond)
-	}
-	return nil
-}
-
 const (
-	slowLimit = time.Second
+	slowLimit = 300 * time.Millisecond
 	slowBody  = 12 << 20 // more than the kernel holds
 )
 
-// A client that reads slowly, but steadily, gets all of a response; one that reads
-// nothing is cut off.
-func TestSlowClientsAreServedAndStuckOnesAreNot(t *testing.T) {
+// A client that reads nothing is cut off.
+func TestStuckClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
-		for _, stuck := range []bool{false, true} {
-			t.Run(fmt.Sprintf("TLS %v, stuck %v", secure, stuck), func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t)
-				table := &Table{IdleTimeout: slowLimit, Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-					_, _ = rw.Write(make([]byte, slowBody))
-				}))))}
-				if secure {
-					table.TLS = w.listenerTLS("http/1.1")
-				}
-				s, address := w.gateway(fixed(table))
-				c := w.dial(address)
-				_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-				if secure {
-					tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
-					c = &rawConn{tc, bufio.NewReader(tc)}
-				}
-				c.send("GET / HTTP/1.1", "Host: a")
-				if stuck {
-					eventually(t, "the request is there", func() bool { return s.Stats().InFlight == 1 })
-					eventually(t, "the client is cut off", func() bool { return s.Stats().Open == 0 })
-					res, err := http.ReadResponse(c.r, nil)
-					if err == nil {
-						_, err = io.Copy(io.Discard, res.Body)
-					}
-					if err == nil {
-						t.Error("what was cut off looks whole")
-					}
-					return
-				}
-				begun := time.Now()
-				if err := slowly(c, slowBody); err != nil {
-					t.Errorf("after %v: %v", time.Since(begun), err)
-				}
-			})
+		w := newWorld(t)
+		table := &Table{IdleTimeout: slowLimit, Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = rw.Write(make([]byte, slowBody))
+		}))))}
+		if secure {
+			table.TLS = w.listenerTLS("http/1.1")
+		}
+		s, address := w.gateway(fixed(table))
+		c := w.dial(address)
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+		if secure {
+			tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+			c = &rawConn{tc, bufio.NewReader(tc)}
+		}
+		c.send("GET / HTTP/1.1", "Host: a")
+		eventually(t, "the client is cut off", func() bool { return s.Stats().Accepted == 1 && s.Stats().Open == 0 })
+		res, err := http.ReadResponse(c.r, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+		}
+		if err == nil {
+			t.Errorf("TLS %v: what was cut off looks whole", secure)
 		}
 	}
 }
 
-// So for uploads: an upstream that takes them slowly gets all, and one that takes
-// nothing, and says nothing, costs its client no more than the limit.
-func TestSlowUpstreamsAreServedAndStuckOnesAreNot(t *testing.T) {
+// An upstream that takes nothing of an upload, and says nothing, costs its client no
+// more than the limit.
+func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
 		for _, retries := range []bool{false, true} {
-			for _, stuck := range []bool{false, true} {
-				t.Run(fmt.Sprintf("TLS %v, retries %v, stuck %v", secure, retries, stuck), func(t *testing.T) {
-					t.Parallel()
-					w := newWorld(t)
-					over := make(chan struct{})
-					defer close(over)
-					serve := func(c net.Conn) {
-						if r, err := http.ReadRequest(bufio.NewReaderSize(c, 100)); err == nil {
-							if stuck {
-								<-over
-								return
-							}
-							if err := slowly(r.Body, slowBody); err == nil {
-								fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-							}
-						}
-					}
-					o := upstream.Options{Name: "up", IdleTimeout: slowLimit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
-					if secure {
-						o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
-						o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
-					} else {
-						o.Endpoints[0].Address = w.raw(nil, serve)
-					}
-					table := &Table{Default: to(w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: HTTP1, TLS: secure}))}
-					if retries {
-						table.Default.Forward.Retry = &Retry{}
-					}
-					_, address := w.gateway(fixed(table))
-					c := w.dial(address)
-					c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
-					sent := make(chan error, 1)
-					go func() {
-						_, err := c.Write(make([]byte, slowBody))
-						sent <- err
-					}()
-					want := 200
-					if stuck {
-						want = 504
-					}
-					if res, _ := c.answer(t, "POST"); res.StatusCode != want {
-						t.Errorf("answered %d, want %d", res.StatusCode, want)
-					}
-					c.Close()
-					<-sent
-				})
+			w := newWorld(t)
+			over := make(chan struct{})
+			serve := func(c net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReaderSize(c, 100)); err == nil {
+					<-over
+				}
 			}
+			o := upstream.Options{Name: "up", IdleTimeout: slowLimit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
+			if secure {
+				o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
+				o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
+			} else {
+				o.Endpoints[0].Address = w.raw(nil, serve)
+			}
+			table := &Table{Default: to(w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: HTTP1, TLS: secure}))}
+			if retries {
+				table.Default.Forward.Retry = &Retry{}
+			}
+			_, address := w.gateway(fixed(table))
+			c := w.dial(address)
+			c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
+			sent := make(chan error, 1)
+			go func() {
+				_, err := c.Write(make([]byte, slowBody))
+				sent <- err
+			}()
+			if res, _ := c.answer(t, "POST"); res.StatusCode != 504 {
+				t.Errorf("TLS %v, retries %v: answered %d", secure, retries, res.StatusCode)
+			}
+			c.Close()
+			<-sent
+			close(over)
 		}
 	}
 }
@@ -221,7 +178,7 @@ func (stillSink) End(message.Fields) error { return nil }
 // runs from when all of it was sent, and not for calls of gRPC.
 func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 	t.Parallel()
-	const limit = 300 * time.Millisecond
+	const limit = 1500 * time.Millisecond // enough for a busy machine to answer
 	for _, p := range []Protocol{HTTP1, HTTP2} {
 		w := newWorld(t)
 		over := make(chan struct{})
@@ -231,7 +188,7 @@ func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 			case "/silent":
 				<-over
 			case "/late":
-				<-time.After(2 * limit)
+				<-time.After(limit * 5 / 4)
 			}
 		}), "h2", "http/1.1"))
 		s := New(Options{Listener: "front", Table: fixed(&Table{Default: to(back)}), Logger: w.logger(hclog.Debug)})
@@ -255,7 +212,7 @@ func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 		if code := send("/silent", "text/plain", 0); code != 504 {
 			t.Errorf("%v: a silent upstream: %d", p, code)
 		}
-		if code := send("/", "text/plain", 2*limit); code != 200 {
+		if code := send("/", "text/plain", limit*5/4); code != 200 {
 			t.Errorf("%v: a slow upload: %d", p, code)
 		}
 		if code := send("/late", "application/grpc", 0); code != 200 {
