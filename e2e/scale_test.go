@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -41,6 +42,19 @@ func padding(bytes int) map[string]string {
 		bytes -= 250
 	}
 	return labels
+}
+
+// patientCli runs the command line for as long as a large state may take.
+func (g *gateway) patientCli(args ...string) result {
+	g.t.Helper()
+	cmd := exec.CommandContext(scaleContext(g.t), program(g.t), append(args, "--admin", "unix:"+g.socket)...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	dieWithParent(cmd)
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		g.t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
 func scaleContext(t testing.TB) context.Context {
@@ -121,12 +135,12 @@ func TestManyLargeCertificates(t *testing.T) {
 	}
 
 	// The command line reads it all, and applies it again.
-	all := g.cli("get", "all", "-o", "json")
+	all := g.patientCli("get", "all", "-o", "json")
 	if all.code != 0 || strings.Count(all.stdout, `"kind": "Certificate"`) != n {
 		t.Fatalf("drawbridge get all: %d certificates, exit code %d: %s", strings.Count(all.stdout, `"kind": "Certificate"`), all.code, all.stderr)
 	}
 	file := writeFile(t, filepath.Join(t.TempDir(), "all.json"), []byte(strings.ReplaceAll(all.stdout, `"l0"`, `"k0"`)))
-	if r := g.cli("apply", "--prune", "-f", file); r.code != 0 || !strings.Contains(r.stdout, "Revision 2 is live") {
+	if r := g.patientCli("apply", "--prune", "-f", file); r.code != 0 || !strings.Contains(r.stdout, "Revision 2 is live") {
 		t.Fatalf("drawbridge apply: %s", tail(r.stdout+r.stderr))
 	}
 	if got := state(); got != n {
@@ -189,7 +203,7 @@ func TestManyBundlesAndUpstreams(t *testing.T) {
 		t.Errorf("ListTrustBundles has %d", got)
 	}
 	for _, args := range [][]string{{"status"}, {"get", "upstreams"}, {"get", "trustbundles"}, {"status", "--certificates"}} {
-		if r := g.cli(args...); r.code != 0 {
+		if r := g.patientCli(args...); r.code != 0 {
 			t.Errorf("drawbridge %s: %s", strings.Join(args, " "), tail(r.stderr))
 		}
 	}

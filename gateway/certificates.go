@@ -61,15 +61,49 @@ func certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
 	return out
 }
 
+// An inUseList is every certificate in use as of a time, and who uses what. It is
+// kept for a while, so that a client that reads page after page does not have the
+// whole gathered and sorted for each of them.
+type inUseList struct {
+	snap  *snapshot.Snapshot
+	all   []certificateInUse
+	users map[store.Ref][]store.Ref
+}
+
+// keepInUse is how long an inUseList is kept.
+const keepInUse = 5 * time.Second
+
+func newInUseList(snap *snapshot.Snapshot) *inUseList {
+	return &inUseList{snap, certificatesInUse(snap), snap.State().Users()}
+}
+
+// certificateList returns the list for a first page, or for a further one the list
+// that the pages before were of, if it is still kept.
+func (g *Gateway) certificateList(further bool) *inUseList {
+	snap := g.live.Load()
+	if kept := g.inUse.Load(); further && kept != nil && kept.snap == snap {
+		return kept
+	}
+	list := newInUseList(snap)
+	if further || len(list.all) > 1000 { // there will be another page
+		g.inUse.Store(list)
+		time.AfterFunc(keepInUse, func() { g.inUse.CompareAndSwap(list, nil) })
+	}
+	return list
+}
+
 // EachCertificate calls yield with each certificate in use that comes after a key,
 // soonest to expire first, until yield returns false. The messages are yield's.
 func (g *Gateway) EachCertificate(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
-	snap, now := g.live.Load(), time.Now()
-	all := certificatesInUse(snap)
+	g.certificateList(after != nil).each(after, yield)
+}
+
+func (list *inUseList) each(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
+	now := time.Now()
+	all, users := list.all, list.users
 	if after != nil {
 		all = all[sort.Search(len(all), func(i int) bool { return all[i].Compare(*after) > 0 }):]
 	}
-	users := snap.State().Users()
 	listed := map[store.Ref][]*adminv1.ResourceRef{} // shared by the CAs of a bundle
 	for _, c := range all {
 		by, ok := listed[c.ref]
@@ -93,7 +127,7 @@ func (g *Gateway) EachCertificate(after *admin.CertificateKey, yield func(admin.
 // Certificates returns every certificate in use, soonest to expire first.
 func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 	var out []*adminv1.CertificateInUse
-	g.EachCertificate(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
+	newInUseList(g.live.Load()).each(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
 		out = append(out, c)
 		return true
 	})

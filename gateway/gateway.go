@@ -122,6 +122,7 @@ type Gateway struct {
 	instance    string // identifies the store
 	updates     *history.Log[store.Update]
 	events      *history.Log[*adminv1.Event]
+	inUse       atomic.Pointer[inUseList]
 	ready       atomic.Bool
 
 	admin        *admin.Server
