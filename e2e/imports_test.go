@@ -64,7 +64,8 @@ var mayImport = map[string][]string{
 	"gateway/listeners": {"gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/socket", "bridge/splice",
 		"proto/drawbridge/admin/v1"},
 	"gateway/admin": {"gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "proto/drawbridge/admin/v1"},
-	"gateway": {"gateway/admin", "gateway/history", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid",
+	"gateway/files": {"gateway/fileroot", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1"},
+	"gateway": {"gateway/admin", "gateway/files", "gateway/history", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid",
 		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket",
 		"bridge/accesslog", "bridge/latency", "bridge/limit", "certs"},
 

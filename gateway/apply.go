@@ -14,28 +14,91 @@ import (
 // has changed, on disk or in traffic. It is safe for concurrent use; edits are
 // applied one after the other.
 func (g *Gateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
-	return g.applyWith(ctx, g.compiler, e)
+	return g.applyRead(ctx, e, nil)
 }
 
-func (g *Gateway) applyWith(ctx context.Context, c snapshot.Compiler, e store.Edit) (*store.Result, error) {
-	result, err := g.apply(ctx, c, e)
+// applyRead is Apply of an edit of which some material was gathered already, or
+// nil.
+func (g *Gateway) applyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+	// A write that has not been committed when the gateway stops never is.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(g.stopping, cancel)()
+	result, err := g.apply(ctx, e, m)
 	g.countApply(e, result, err)
 	return result, err
 }
 
-func (g *Gateway) apply(ctx context.Context, compiler snapshot.Compiler, e store.Edit) (*store.Result, error) {
-	if e.RequireProbe != adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED {
-		return g.applyProbed(ctx, compiler, e)
+// maxPlans is how often an edit is planned and probed while others change what
+// it was planned for.
+const maxPlans = 3
+
+// apply plans without the writer's lock whatever takes time: reading files,
+// decrypting keys, probing endpoints. What it then carries out under the lock is
+// what it has planned, or what it plans again because something else was live by
+// then.
+func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+	probed := e.RequireProbe != adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED
+	for range maxPlans {
+		p, err := g.plan(ctx, e, m)
+		if err != nil {
+			return nil, err
+		}
+		if probed {
+			if err := p.prove(ctx); err != nil {
+				return nil, err
+			}
+		}
+		result, done, err := g.carryOutIfLive(ctx, p)
+		if done || err != nil {
+			return result, err
+		}
+		if !probed { // others are faster: the lock keeps them out
+			return g.planLocked(ctx, e, p.material)
+		}
+		m = nil
 	}
+	return nil, invalid.Errorf(invalid.Conflict, "options.require_probe",
+		"the configuration was changed %d times while the upstreams were probed: try again", maxPlans)
+}
+
+// carryOutIfLive carries a plan out unless what it was made for is live no more.
+func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Result, done bool, err error) {
 	if err := g.lock(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer g.writer.Unlock()
-	p, err := g.plan(compiler, e)
-	if err != nil {
-		return nil, err
+	if g.live.Load() != p.live {
+		return nil, false, nil
 	}
-	return g.carryOut(p)
+	result, err = g.carryOut(ctx, p)
+	return result, true, err
+}
+
+// planLocked plans and carries out under the lock. What turns out to be missing
+// is gathered without it: that another write has put other files or keys in the
+// place of those that were read.
+func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+	for {
+		result, missing, err := func() (*store.Result, snapshot.Needs, error) {
+			if err := g.lock(ctx); err != nil {
+				return nil, snapshot.Needs{}, err
+			}
+			defer g.writer.Unlock()
+			p, missing, err := g.draft(e, m)
+			if err != nil || !missing.None() {
+				return nil, missing, err
+			}
+			result, err := g.carryOut(ctx, p)
+			return result, missing, err
+		}()
+		if err != nil || missing.None() {
+			return result, err
+		}
+		if m, err = g.gather(ctx, g.live.Load(), e, missing); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // lock takes the writer's lock. Without an error the caller must unlock it.
@@ -43,11 +106,11 @@ func (g *Gateway) lock(ctx context.Context) error {
 	g.writer.Lock()
 	var err error
 	switch {
+	case g.closing:
+		err = errStopping()
 	case ctx.Err() != nil:
 		// Whoever waited for the lock may have given up, and must not be surprised.
-		err = invalid.Errorf(invalid.Unavailable, "", "the request ended while it waited for another write: %v", ctx.Err())
-	case g.closing:
-		err = invalid.Errorf(invalid.Unavailable, "", "the gateway is shutting down")
+		err = errEnded(ctx, "while it waited for another write")
 	default:
 		return nil
 	}
@@ -55,34 +118,78 @@ func (g *Gateway) lock(ctx context.Context) error {
 	return err
 }
 
-// A plan is an edit and what it would make live.
-type plan struct {
-	edit  store.Edit
-	live  *snapshot.Snapshot // that it was made for
-	next  *snapshot.Snapshot
-	draft *store.Draft
-	bad   *invalid.List // without faults so far
+func errStopping() error {
+	return invalid.Errorf(invalid.Unavailable, "", "the gateway is shutting down")
 }
 
-// plan drafts and compiles. It changes nothing, and needs no lock as long as the
-// plan is carried out only while what it was made for is live.
-func (g *Gateway) plan(compiler snapshot.Compiler, e store.Edit) (*plan, error) {
-	p := &plan{edit: e, live: g.live.Load(), bad: new(invalid.List)}
+func errEnded(ctx context.Context, when string) error {
+	return invalid.Errorf(invalid.Unavailable, "", "the request ended %s: %v; nothing was changed", when, ctx.Err())
+}
+
+// A plan is an edit and what it would make live.
+type plan struct {
+	edit     store.Edit
+	material *snapshot.Material
+	live     *snapshot.Snapshot // that it was made for
+	next     *snapshot.Snapshot
+	draft    *store.Draft
+	bad      *invalid.List // without faults so far
+}
+
+// plan gathers, drafts and compiles. It changes nothing, and needs no lock as
+// long as the plan is carried out only while what it was made for is live.
+func (g *Gateway) plan(ctx context.Context, e store.Edit, m *snapshot.Material) (*plan, error) {
+	var missing snapshot.Needs
+	for {
+		var err error
+		if m == nil {
+			if m, err = g.gather(ctx, g.live.Load(), e, missing); err != nil {
+				return nil, err
+			}
+		}
+		var p *plan
+		p, missing, err = g.draft(e, m)
+		if err != nil || missing.None() {
+			return p, err
+		}
+		m = nil
+	}
+}
+
+// gather reads what the edit needs, without the lock.
+func (g *Gateway) gather(ctx context.Context, live *snapshot.Snapshot, e store.Edit, also snapshot.Needs) (*snapshot.Material, error) {
+	m, err := g.compiler.Gather(ctx, live, e, also)
+	switch {
+	case err == nil:
+		return m, nil
+	case g.stopping.Err() != nil:
+		return nil, errStopping()
+	}
+	return nil, errEnded(ctx, "while its files and keys were read")
+}
+
+// draft drafts and compiles. It reads no file and parses no key.
+func (g *Gateway) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Needs, error) {
+	p := &plan{edit: e, material: m, live: g.live.Load(), bad: new(invalid.List)}
 	p.draft = p.live.State().Edit(e, p.bad)
-	p.next = compiler.Compile(p.live, p.draft, p.bad)
+	var missing snapshot.Needs
+	p.next, missing = g.compiler.Compile(p.live, p.draft, m, p.bad)
+	if !missing.None() {
+		return nil, missing, nil
+	}
 	if err := p.bad.Err(); err != nil {
-		return nil, err
+		return nil, missing, err
 	}
 	p.draft.Touch(p.bad, p.next.Reloaded(p.live)...)
 	if err := p.bad.Err(); err != nil {
-		return nil, err
+		return nil, missing, err
 	}
-	return p, nil
+	return p, missing, nil
 }
 
 // carryOut makes a plan durable and live. The caller holds the writer's lock,
 // and what the plan was made for is live.
-func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
+func (g *Gateway) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
 	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
 	// What takes no traffic anyhow may go on not to, for another reason even: a
@@ -100,10 +207,17 @@ func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 		sockets.Discard()
 		return nil, err
 	}
-	result := &store.Result{State: draft.State(), Changes: draft.Changes(), Warnings: bad.Warnings()}
+	result := &store.Result{
+		State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Warnings: bad.Warnings(), Present: next.Present,
+	}
 	if e.DryRun {
+		result.Revision = live.State().Revision()
 		sockets.Discard()
 		return result, nil
+	}
+	if ctx.Err() != nil { // the last moment at which nothing has changed
+		sockets.Discard()
+		return nil, errEnded(ctx, "before it was committed")
 	}
 	if draft.Changed() {
 		if err := g.store.Commit(draft); err != nil {
@@ -117,7 +231,7 @@ func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 	g.listeners.Commit(sockets, next)
 	live.Retire(next)
 	next.Start()
-	g.files.filesChanged()
+	g.files.Changed()
 	if draft.Changed() {
 		update := draft.Update(e.Comment)
 		g.updates.Append(func(int64) (store.Update, int) { return update, update.Size() })
@@ -129,7 +243,7 @@ func (g *Gateway) carryOut(p *plan) (*store.Result, error) {
 // restore makes the stored state live. What cannot be is down, with its reason
 // in the status.
 func (g *Gateway) restore(state *store.State) {
-	next := g.compiler.Restore(state)
+	next := g.compiler.Restore(g.stopping, state)
 	for _, p := range next.Problems() {
 		g.log.Error("cannot be made live", "resource", p.Ref.String(), "error", p.Reason)
 	}
@@ -144,19 +258,19 @@ func (g *Gateway) restore(state *store.State) {
 // and the system's roots, as one edit: all of them or, with an error as Apply's,
 // none. It also tries again whatever is down.
 func (g *Gateway) Reload(ctx context.Context) (*store.Result, error) {
-	state := g.live.Load().State()
-	e := store.Edit{Comment: "files read again"}
-	for _, r := range state.List(adminv1.Kind_KIND_TRUST_BUNDLE) {
-		if b := r.(*adminv1.TrustBundle); b.GetSystem() != nil || len(snapshot.FilePaths(b)) > 0 {
-			e.Puts = append(e.Puts, store.Put{Resource: r})
+	return g.Apply(ctx, Rereading(g.State(), store.Edit{Comment: "files read again"}))
+}
+
+// Rereading returns the edit with the files of every resource, and the system's
+// roots, read again as a part of it.
+func Rereading(state *store.State, e store.Edit) store.Edit {
+	e.RereadSystem = true
+	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {
+		for _, r := range state.List(k) {
+			if b, ok := r.(*adminv1.TrustBundle); len(snapshot.FilePaths(r)) > 0 || ok && b.GetSystem() != nil {
+				e.Reread = append(e.Reread, store.RefOf(r))
+			}
 		}
 	}
-	for _, r := range state.List(adminv1.Kind_KIND_CERTIFICATE) {
-		if len(snapshot.FilePaths(r)) > 0 {
-			e.Puts = append(e.Puts, store.Put{Resource: r})
-		}
-	}
-	compiler := g.compiler
-	compiler.RereadSystem = true
-	return g.applyWith(ctx, compiler, e)
+	return e
 }

@@ -41,7 +41,7 @@ func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) 
 	name := req.GetName()
 	switch target := req.GetTarget().(type) {
 	case *adminv1.ProbeUpstreamRequest_Upstream:
-		name, snap = g.draftUpstream(snap, target.Upstream, &bad)
+		name, snap = g.draftUpstream(ctx, snap, target.Upstream, &bad)
 	case *adminv1.ProbeUpstreamRequest_Name:
 		if snap.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
 			bad.AddClass(invalid.NotFound, "name", "there is no upstream %.80q", name)
@@ -67,7 +67,7 @@ func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) 
 
 // draftUpstream returns what would be live were the upstream applied, and the
 // upstream's name there.
-func (g *Gateway) draftUpstream(live *snapshot.Snapshot, u *adminv1.Upstream, bad *invalid.List) (string, *snapshot.Snapshot) {
+func (g *Gateway) draftUpstream(ctx context.Context, live *snapshot.Snapshot, u *adminv1.Upstream, bad *invalid.List) (string, *snapshot.Snapshot) {
 	if u == nil {
 		bad.Add("upstream", "must be set")
 		return "", live
@@ -78,7 +78,7 @@ func (g *Gateway) draftUpstream(live *snapshot.Snapshot, u *adminv1.Upstream, ba
 		u.Name = unnamed
 	}
 	draft := live.State().Edit(store.Edit{Puts: []store.Put{{Path: "upstream", Resource: u}}}, bad)
-	return u.Name, g.compiler.WithUpstream(live, draft, u.Name, bad)
+	return u.Name, g.compiler.WithUpstream(ctx, live, draft, u.Name, bad)
 }
 
 // only returns the one endpoint with the address.

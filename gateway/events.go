@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -42,6 +44,29 @@ func (g *Gateway) observe(e upstream.Event) {
 		out.Reason, out.Message = failure(e.Failure.Reason), e.Failure.Message
 	}
 	g.event(out)
+}
+
+// fileGateway is the gateway as files are read for it.
+type fileGateway struct{ *Gateway }
+
+func (g fileGateway) Live() *snapshot.Snapshot { return g.live.Load() }
+
+func (g fileGateway) Gather(ctx context.Context, e store.Edit) (*snapshot.Material, error) {
+	return g.gather(ctx, g.live.Load(), e, snapshot.Needs{})
+}
+
+func (g fileGateway) ApplyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+	return g.applyRead(ctx, e, m)
+}
+
+func (g fileGateway) FileEvent(ref store.Ref, e *adminv1.Event) {
+	if e.Type == adminv1.EventType_EVENT_TYPE_FILE_REFUSED {
+		g.log.Warn("files refused", "resource", ref.String(), "error", e.Message)
+	} else {
+		g.log.Info("files loaded", "resource", ref.String(), "revision", e.Revision)
+	}
+	e.Kind, e.Name, e.Count = ref.Kind, ref.Name, 1
+	g.event(e)
 }
 
 // applied tells of a revision.

@@ -16,7 +16,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
-	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -500,51 +499,6 @@ func TestAListenerWhoseFileIsBackAndWhosePortIsTakenIsDownForThat(t *testing.T) 
 	}
 }
 
-// What a change does to something else is told of the change that does it, and
-// holds up no other.
-func TestAChangeThatItsUsersCannotTakeHoldsUpNoOther(t *testing.T) {
-	ca := certstest.NewCA(t)
-	g := start(t, "")
-	web := httpListener("web", "127.0.0.1:0")
-	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), web, &adminv1.Route{
-		Name: "path", Listeners: []string{"web"}, Match: &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Prefix{Prefix: "/x"}}},
-		Action: &adminv1.Route_Forward{Forward: &adminv1.Forward{Upstreams: []*adminv1.WeightedUpstream{{Name: "up", Weight: new(int32(1))}}}},
-	})...)
-	events := g.fileEvents()
-	fine := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(certstest.NewCA(t).TrustPEM())}}
-	culprit := tcpListener("web", web.GetAddress()) // a route of its does not go with TCP
-	intake := &fileIntake{gateway: g.Gateway, refused: map[store.Ref]snapshot.Digest{}}
-	changes := []fileChange{{store.RefOf(culprit), culprit, snapshot.Digest{1}}, {store.RefOf(fine), fine, snapshot.Digest{2}}}
-	for range 2 {
-		intake.apply(t.Context(), changes)
-	}
-	if e := events.next(); e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_REFUSED || e.GetName() != "web" || !strings.Contains(e.GetMessage(), `route["path"]`) {
-		t.Errorf("%v", e)
-	}
-	if e := events.next(); e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_LOADED || e.GetName() != "corp" {
-		t.Errorf("%v", e)
-	}
-	if n := strings.Count(g.log.String(), "files refused"); n != 1 {
-		t.Errorf("it was told %d times", n)
-	}
-}
-
-// The writer who was first has read the files.
-func TestAResourceThatWasReplacedMeanwhileIsLeftAlone(t *testing.T) {
-	ca := certstest.NewCA(t)
-	g := start(t, "")
-	file := writeFile(t, filepath.Join(t.TempDir(), "ca.pem"), ca.TrustPEM())
-	b := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_File{File: file}}
-	g.put(b)
-	before := g.State().Get(adminv1.Kind_KIND_TRUST_BUNDLE, "corp")
-	g.put(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(ca.TrustPEM())}})
-	intake := &fileIntake{gateway: g.Gateway, refused: map[store.Ref]snapshot.Digest{}}
-	intake.apply(t.Context(), []fileChange{{store.RefOf(before), before, snapshot.Digest{1}}})
-	if g.State().Revision() != 2 || strings.Contains(g.log.String(), "files refused") || len(intake.refused) != 0 {
-		t.Errorf("revision %d", g.State().Revision())
-	}
-}
-
 func TestAFileRootMustBeADirectorysName(t *testing.T) {
 	if _, err := Open(Options{DataDir: filepath.Join(t.TempDir(), "data"), FileRoots: []string{"/etc", ""}}); err == nil || !strings.Contains(err.Error(), "file root") {
 		t.Errorf("%v", err)
@@ -555,19 +509,5 @@ func TestAFileRootMustBeADirectorysName(t *testing.T) {
 	}
 	if roots, err = fileRoots(Options{DataDir: "data", FileRoots: []string{}}); err != nil || len(roots) != 0 {
 		t.Errorf("no roots became %v, %v", roots, err)
-	}
-}
-
-func TestPathsAreListedAsFarAsTheyFit(t *testing.T) {
-	many := make([]string, 100)
-	for i := range many {
-		many[i] = fmt.Sprintf("/etc/drawbridge/certificates/%02d.pem", i)
-	}
-	got := strings.Join(listed(many, maxPathsTold), ", ")
-	if len(got) > maxPathsTold+20 || !strings.HasPrefix(got, many[0]+", "+many[1]) || !strings.HasSuffix(got, " more") {
-		t.Errorf("%d bytes: %s", len(got), got)
-	}
-	if got := listed(many[:2], maxPathsTold); !slices.Equal(got, many[:2]) {
-		t.Errorf("%v", got)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -63,6 +64,8 @@ type Options struct {
 	Version string
 
 	Logger hclog.Logger // nil discards
+
+	blocking func(context.Context, func()) error // a test's stand-in for a file system that hangs
 }
 
 // An AccessLog says where requests and connections are recorded, and how. There is
@@ -109,8 +112,10 @@ type Gateway struct {
 	log     hclog.Logger
 	started time.Time
 
-	writer   sync.Mutex // held by the one writer; traffic never takes it
-	closing  bool       // guarded by writer
+	writer   sync.Mutex      // held by the one writer; traffic never takes it
+	closing  bool            // guarded by writer
+	stopping context.Context // ends when the gateway stops; writes that are not committed then fail
+	stop     context.CancelFunc
 	store    durable
 	compiler snapshot.Compiler
 
@@ -118,7 +123,7 @@ type Gateway struct {
 	listeners   *listeners.Set
 	descriptors *listeners.Descriptors
 	accessLog   *accesslog.Logger // nil: there is none
-	files       *fileWatcher
+	files       *files.Watcher
 	instance    string // identifies the store
 	updates     *history.Log[store.Update]
 	events      *history.Log[*adminv1.Event]
@@ -144,6 +149,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	}
 	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.events = history.New[*adminv1.Event](keptEvents, keptEventBytes, g.started.UnixMicro())
+	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.compiler.Logger = log.Named("bridge")
 	g.compiler.Observer = g.observe
 	g.descriptors = listeners.NewDescriptors(g.log)
@@ -181,7 +187,11 @@ func Open(o Options) (_ *Gateway, err error) {
 	if g.compiler.FileRoots, err = fileRoots(o); err != nil {
 		return nil, err
 	}
-	g.files = newFileWatcher(g, log.Named("files"))
+	g.compiler.Blocking = o.blocking
+	if g.compiler.Blocking == nil {
+		g.compiler.Blocking = files.NewPool().Do
+	}
+	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
 	if g.metrics, err = newPublisher(g, o.Statsd); err != nil {
 		return nil, err
 	}
@@ -239,7 +249,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	serving.Go(func() { g.metrics.run(ticking) })
 	serving.Go(func() { g.watchExpiry(ticking) })
 	watching, stopWatching := context.WithCancel(ctx)
-	serving.Go(func() { g.files.run(watching) })
+	serving.Go(func() { g.files.Run(watching) })
 
 	g.setReady(true)
 	g.log.Info("ready", "version", g.version, "revision", g.live.Load().State().Revision())
@@ -277,6 +287,7 @@ func (g *Gateway) setReady(ready bool) {
 func (g *Gateway) drain() {
 	g.setReady(false)
 	g.log.Info("draining")
+	g.stop()
 	g.writer.Lock()
 	g.closing = true
 	g.writer.Unlock()

@@ -12,45 +12,6 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxPlans is how often an edit is planned and probed while others change what
-// it was planned for.
-const maxPlans = 3
-
-// applyProbed carries an edit out if the endpoints of the upstreams that it
-// changes shake hands with the new settings. What was probed is what is then
-// made live, or nothing is. The writer's lock is not held while endpoints are
-// waited for: other edits may come first, and this one is then planned anew.
-func (g *Gateway) applyProbed(ctx context.Context, compiler snapshot.Compiler, e store.Edit) (*store.Result, error) {
-	for range maxPlans {
-		p, err := g.plan(compiler, e)
-		if err != nil {
-			return nil, err
-		}
-		if err := p.prove(ctx); err != nil {
-			return nil, err
-		}
-		result, done, err := g.carryOutIfLive(ctx, p)
-		if done || err != nil {
-			return result, err
-		}
-	}
-	return nil, invalid.Errorf(invalid.Conflict, "options.require_probe",
-		"the configuration was changed %d times while the upstreams were probed: try again", maxPlans)
-}
-
-// carryOutIfLive carries a plan out unless what it was made for is live no more.
-func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Result, done bool, err error) {
-	if err := g.lock(ctx); err != nil {
-		return nil, false, err
-	}
-	defer g.writer.Unlock()
-	if g.live.Load() != p.live {
-		return nil, false, nil
-	}
-	result, err = g.carryOut(p)
-	return result, true, err
-}
-
 // prove probes the upstreams that the plan changes. Draining endpoints are left
 // out. Where the server name comes from the request, that of a route to the
 // upstream is asked for. The error has a fault for each endpoint that failed, and for each

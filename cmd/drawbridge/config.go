@@ -30,9 +30,10 @@ func notEmpty(m *manifest.Manifest, what string) error {
 	return &failure{code: exitInvalid, summary: what + " holds no resource; with prune that would delete everything"}
 }
 
-// applyWhole makes gw what m says, and nothing more.
+// applyWhole makes gw what m says, and nothing more. It is one edit, which also
+// reads again every file that m names, and the system's roots.
 func applyWhole(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
-	edit := store.Edit{Prune: store.PruneAll(), Comment: "configuration file, " + why}
+	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + why}
 	for i, r := range m.Resources() {
 		body, ok := manifest.Body(r).(store.Resource)
 		if !ok { // a kind that the manifest knows and the store does not

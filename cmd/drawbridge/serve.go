@@ -275,15 +275,13 @@ func reopenAccessLog(ctx context.Context, gw *gateway.Gateway, path string, log 
 // reload does what SIGHUP asks for. It has nobody to return an error to.
 func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.Logger) {
 	var err error
-	if config != "" {
-		var m *manifest.Manifest
-		if m, err = loadWhole(config); err == nil {
-			err = applyWhole(ctx, gw, m, "SIGHUP", log)
-		}
-	}
-	if err == nil { // also what no file names: the system's roots, and whatever is down
+	if config == "" {
 		_, err = gw.Reload(ctx)
 		err = applyFailure(err, func(path string) string { return path })
+	} else if m, loadErr := loadWhole(config); loadErr != nil {
+		err = loadErr
+	} else {
+		err = applyWhole(ctx, gw, m, "SIGHUP", log)
 	}
 	if err == nil {
 		log.Info("SIGHUP: read again", "revision", gw.State().Revision())

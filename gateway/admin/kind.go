@@ -26,7 +26,7 @@ func put[R store.Resource](ctx context.Context, s adminService, path invalid.Pat
 		return nil, shown, err
 	}
 	if now := res.State.Get(store.KindOf(r), r.GetName()); now != nil {
-		shown = s.gateway.Present(now).(R)
+		shown = res.Present(now).(R)
 	}
 	return change, shown, nil
 }
@@ -67,11 +67,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	if err != nil {
 		return nil, nil, err
 	}
-	change := &adminv1.Change{Revision: res.State.Revision(), Changes: changesOf(res.Changes)}
-	if e.DryRun {
-		// The result's state is what would be; the answer tells what is.
-		change.Revision = s.gateway.State().Revision()
-	}
+	change := &adminv1.Change{Revision: res.Revision, Changes: changesOf(res.Changes)}
 	for _, w := range first(res.Warnings, maxWarnings) {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
 			Field: tell(string(w.Field), maxField), Message: tell(w.Message, maxMessageText),

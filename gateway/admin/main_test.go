@@ -61,7 +61,10 @@ func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, e
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	res := &store.Result{State: draft.State(), Changes: draft.Changes()}
+	res := &store.Result{State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Present: g.Present}
+	if e.DryRun {
+		res.Revision = g.state.Revision()
+	}
 	if e.DryRun || !draft.Changed() {
 		return res, nil
 	}

@@ -32,10 +32,11 @@ func BenchmarkCompile(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("upstreams=%d", n), func(b *testing.B) {
 			var bad invalid.List
-			d := new(store.State).Edit(store.Edit{Puts: puts(many(n)...)}, &bad)
+			e := store.Edit{Puts: puts(many(n)...)}
+			d := new(store.State).Edit(e, &bad)
 			b.ReportAllocs()
 			for b.Loop() {
-				Compiler{}.Compile(new(Snapshot), d, &bad)
+				compile(Compiler{}, new(Snapshot), e, d, &bad)
 			}
 			if err := bad.Err(); err != nil {
 				b.Fatal(err)
@@ -49,15 +50,17 @@ func BenchmarkCompileOneChange(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("upstreams=%d", n), func(b *testing.B) {
 			var bad invalid.List
-			d := new(store.State).Edit(store.Edit{Puts: puts(many(n)...)}, &bad)
-			snap := Compiler{}.Compile(new(Snapshot), d, &bad)
+			e := store.Edit{Puts: puts(many(n)...)}
+			d := new(store.State).Edit(e, &bad)
+			snap := compile(Compiler{}, new(Snapshot), e, d, &bad)
 			if err := bad.Err(); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				d := snap.State().Edit(store.Edit{Puts: puts(plaintext("one", i%60000+1))}, &bad)
-				Compiler{}.Compile(snap, d, &bad)
+				e := store.Edit{Puts: puts(plaintext("one", i%60000+1))}
+				d := snap.State().Edit(e, &bad)
+				compile(Compiler{}, snap, e, d, &bad)
 			}
 		})
 	}

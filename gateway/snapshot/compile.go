@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,23 +40,29 @@ type Compiler struct {
 	// FileRoots are the directories below which files are read. Nil: none is.
 	FileRoots fileroot.Roots
 
-	// RereadSystem reads the system's roots again even if nothing that uses
-	// them has changed.
-	RereadSystem bool
+	// Blocking runs f, which reads files and so may hang for as long as a file
+	// system does, and returns when f has returned or ctx has ended; then with an
+	// error, and f still running. Nil: f is called.
+	Blocking func(ctx context.Context, f func()) error
 }
 
-// Compile builds what the draft makes live after prev. Faults and warnings go to
-// bad; if there are faults, the snapshot must not be used.
+// Compile builds what the draft makes live after prev, of what was gathered for
+// it. It reads no file and parses no key. Faults and warnings go to bad; if there
+// are faults, the snapshot must not be used, and neither if something is missing:
+// then it is to be gathered too.
 //
 // A resource that is down in prev and not put by the draft is tried again, and
 // may stay down. Any other that cannot be built is a fault.
-func (c Compiler) Compile(prev *Snapshot, d *store.Draft, bad *invalid.List) *Snapshot {
-	return c.compile(&job{prev: prev, draft: d, state: d.State(), bad: bad})
+func (c Compiler) Compile(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
+	j := &job{prev: prev, draft: d, state: d.State(), material: m, bad: bad}
+	return c.compile(j), j.needs
 }
 
-// Restore builds what can be made live of a stored state. The rest is down.
-func (c Compiler) Restore(state *store.State) *Snapshot {
-	return c.compile(&job{prev: new(Snapshot), state: state, bad: new(invalid.List), lenient: true})
+// Restore builds what can be made live of a stored state, and reads what that
+// needs. The rest is down.
+func (c Compiler) Restore(ctx context.Context, state *store.State) *Snapshot {
+	m := c.gatherState(ctx, state)
+	return c.compile(&job{prev: new(Snapshot), state: state, material: m, bad: new(invalid.List), lenient: true})
 }
 
 // A job is one compile.
@@ -67,17 +74,18 @@ type job struct {
 	bad     *invalid.List
 	lenient bool // nothing is a fault: what cannot be built is down
 
-	roots        fileroot.Roots
-	rereadSystem bool
-	observer     func(upstream.Event)
-	filling      chan struct{}
-	descriptors  *socket.Descriptors
-	log          hclog.Logger
+	material *Material // what was gathered for it
+	needs    Needs     // what was not
+
+	observer    func(upstream.Event)
+	filling     chan struct{}
+	descriptors *socket.Descriptors
+	log         hclog.Logger
 }
 
 // configure hands the job what the compiler was given.
 func (c Compiler) configure(j *job) *job {
-	j.log, j.rereadSystem, j.observer, j.roots = c.Logger, c.RereadSystem, c.Observer, c.FileRoots
+	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors = c.Filling, c.Descriptors
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
@@ -122,7 +130,6 @@ type (
 	upstreamScope struct{ *scope }
 	listenerScope struct{ *scope }
 	routeScope    struct{ *scope }
-	materialScope struct{ *scope } // certificates and trust bundles
 )
 
 // notes is what is odd about a live object. It is kept with the object, to be
@@ -216,7 +223,9 @@ func (s *scope) reason() string {
 }
 
 // addFaults takes over faults as package certs reports them.
-func (s *scope) addFaults(p invalid.Path, err error) {
+func (s *scope) addFaults(p invalid.Path, err error) { addFaults(&s.List, p, err) }
+
+func addFaults(s *invalid.List, p invalid.Path, err error) {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {
 		s.Add(p, "%v", err)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -250,7 +251,7 @@ func TestWhatIsDownIsExplainedAsDown(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	w.snap = testCompiler().Restore(w.snap.State())
+	w.snap = testCompiler().Restore(context.Background(), w.snap.State())
 	got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Host: "a.example"})
 	if got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD || got.GetUpstreams()[0].GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG || !strings.Contains(got.GetUpstreams()[0].GetMessage(), "corp") || got.GetUpstreams()[0].GetEndpoints()[0].GetServerName() != "" {
 		t.Errorf("%v", got)
@@ -272,7 +273,7 @@ func TestAnUpstreamOnTopOfASnapshotLeavesItAlone(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		var bad invalid.List
 		u := tlsUpstream(name, &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP, TrustBundles: []string{"corp"}})
-		next := testCompiler().WithUpstream(before, before.State().Edit(store.Edit{Puts: puts(u)}, &bad), name, &bad)
+		next := testCompiler().WithUpstream(context.Background(), before, before.State().Edit(store.Edit{Puts: puts(u)}, &bad), name, &bad)
 		if err := bad.Err(); err != nil {
 			t.Fatal(err)
 		}

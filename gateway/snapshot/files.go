@@ -52,12 +52,6 @@ func (s *Snapshot) FileDigest(ref store.Ref) Digest {
 	return Digest{}
 }
 
-// FileDigest reads the files that the resource comes from now. Files that
-// cannot be read have a digest too, which differs by the reason why not.
-func (c Compiler) FileDigest(r store.Resource) Digest {
-	return digest(c.FileRoots.ReadAll(paths(filesOf(r))...))
-}
-
 // FilePaths returns the paths of the files that the resource comes from.
 func FilePaths(r store.Resource) []string { return paths(filesOf(r)) }
 
@@ -107,11 +101,9 @@ func paths(files []file) []string {
 	return out
 }
 
-// readFiles returns the contents of files, all as they are at one moment, by
-// their fields. What is wrong is said of the field, in words that tell nothing
-// of the content.
-func (s materialScope) readFiles(files []file) (map[invalid.Path][]byte, Digest) {
-	read := s.job.roots.ReadAll(paths(files)...)
+// take returns the contents of files that were read, by their fields. What is
+// wrong is said of the field, in words that tell nothing of the content.
+func (s *reading) take(files []file, read []fileroot.File) (map[invalid.Path][]byte, Digest) {
 	contents := make(map[invalid.Path][]byte, len(files))
 	for i, f := range files {
 		err := read[i].Err

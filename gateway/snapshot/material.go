@@ -18,38 +18,35 @@ type certificate struct {
 	notes  notes
 }
 
+// reusable reports whether msg asks for what c is.
+func (c *certificate) reusable(msg *adminv1.Certificate) bool {
+	return c != nil && c.live != nil && sameInputs(c.msg, msg)
+}
+
 func (j *job) certificate(msg *adminv1.Certificate) *certificate {
-	s := materialScope{j.scope(msg)}
+	s := j.scope(msg)
 	prev := j.prev.certificates[msg.GetName()]
 	next := &certificate{msg: msg}
 	files := filesOf(msg)
-	reusable := prev != nil && prev.live != nil && sameInputs(prev.msg, msg)
-	if reusable && (len(files) == 0 || !s.written()) {
+	if prev.reusable(msg) && (len(files) == 0 || !s.written()) {
 		next.live, next.digest, next.notes = prev.live, prev.digest, prev.notes
 		s.reuse(next.notes)
 		s.close()
 		return next
 	}
 
-	var read map[invalid.Path][]byte
-	read, next.digest = s.readFiles(files)
-	src, at := s.certificateSource(msg, read)
-	if s.Len() == 0 {
-		if reusable && next.digest == prev.digest {
-			next.live = prev.live // the files were read again and are the same
-			s.reuse(prev.notes)
-		} else if live, err := certs.NewCertificate(src); err != nil {
-			s.addCertificateFaults(at, err)
-		} else {
-			next.live = live
-			info := live.Info()
-			for i, w := range info.Warnings {
-				s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: warnCertificate, Finding: string(info.Findings[i])})
-			}
+	if m := j.material.certificates[msg.GetName()]; m == nil || !sameInputs(m.msg, msg) {
+		j.need(s.ref)
+	} else {
+		next.live, next.digest = m.live, m.digest
+		if m.digest != (Digest{}) && prev.reusable(msg) && prev.digest == m.digest {
+			next.live = prev.live // another edit has read the same files meanwhile
 		}
+		s.Merge(&m.said)
 	}
-	next.notes = s.notes()
-	next.down = s.close()
+	if next.notes, next.down = s.notes(), s.close(); next.down != "" {
+		next.live = nil
+	}
 	return next
 }
 
@@ -63,7 +60,7 @@ const (
 
 // certificateSource returns what a certificate is parsed from, and where in the
 // message each part of it stands.
-func (s materialScope) certificateSource(msg *adminv1.Certificate, read map[invalid.Path][]byte) (src certs.CertificateSource, at map[string]invalid.Path) {
+func (s *reading) certificateSource(msg *adminv1.Certificate, read map[invalid.Path][]byte) (src certs.CertificateSource, at map[string]invalid.Path) {
 	switch from := msg.GetSource().(type) {
 	case *adminv1.Certificate_Pem:
 		at = map[string]invalid.Path{chainField: "pem.certificate_chain", keyField: "pem.private_key", passphraseField: "pem.passphrase"}
@@ -91,7 +88,7 @@ func trimLineBreak(b []byte) []byte {
 }
 
 // addCertificateFaults says faults at the fields that the parts came from.
-func (s materialScope) addCertificateFaults(at map[string]invalid.Path, err error) {
+func (s *reading) addCertificateFaults(at map[string]invalid.Path, err error) {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {
 		s.Add(at[chainField], "%v", err)
@@ -115,34 +112,40 @@ type bundle struct {
 	notes  notes
 }
 
+// reusable reports whether msg asks for what b is.
+func (b *bundle) reusable(msg *adminv1.TrustBundle) bool {
+	return b != nil && b.trust != nil && sameInputs(b.msg, msg)
+}
+
 func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
-	s := materialScope{j.scope(msg)}
+	s := j.scope(msg)
 	prev := j.prev.bundles[msg.GetName()]
 	next := &bundle{msg: msg}
 	files := filesOf(msg)
-	reusable := prev != nil && prev.trust != nil && sameInputs(prev.msg, msg)
-	if reusable && (len(files) == 0 && msg.GetSystem() == nil || !s.written()) {
+	if prev.reusable(msg) && (len(files) == 0 && msg.GetSystem() == nil || !s.written()) {
 		next.trust, next.digest, next.notes = prev.trust, prev.digest, prev.notes
 		s.reuse(next.notes)
 		s.close()
 		return next
 	}
 
-	var read map[invalid.Path][]byte
-	read, next.digest = s.readFiles(files)
-	if trust := s.trust(msg, read); trust != nil {
-		next.trust = trust
-		if reusable && prev.trust.Equal(trust) {
-			next.trust = prev.trust
+	if m := j.material.bundles[msg.GetName()]; m == nil || !sameInputs(m.msg, msg) {
+		j.need(s.ref)
+	} else {
+		next.trust, next.digest = m.trust, m.digest
+		if m.trust != nil && prev.reusable(msg) && prev.trust.Equal(m.trust) {
+			next.trust = prev.trust // another edit has read the same files meanwhile
 		}
+		s.Merge(&m.said)
 	}
-	next.notes = s.notes()
-	next.down = s.close()
+	if next.notes, next.down = s.notes(), s.close(); next.down != "" {
+		next.trust = nil
+	}
 	return next
 }
 
 // trust parses a bundle. It returns nil if there are faults.
-func (s materialScope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
+func (s *reading) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
 	src := certs.TrustSource{CRLs: s.crls(msg, read)}
 	switch from := msg.GetSource().(type) {
 	case *adminv1.TrustBundle_Pem:
@@ -167,7 +170,7 @@ func (s materialScope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]b
 	var faults certs.Faults
 	switch {
 	case errors.As(err, &faults):
-		s.addFaults("", faults)
+		addFaults(&s.List, "", faults)
 		return nil
 	case err != nil:
 		s.Add(invalid.Path(src.Field), "%v", err)
@@ -178,7 +181,7 @@ func (s materialScope) trust(msg *adminv1.TrustBundle, read map[invalid.Path][]b
 }
 
 // crls returns the revocation lists of a bundle.
-func (s materialScope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []certs.CRLSource {
+func (s *reading) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) []certs.CRLSource {
 	var out []certs.CRLSource
 	for i, c := range msg.GetCrls() {
 		switch from := c.GetSource().(type) {
@@ -195,7 +198,7 @@ func (s materialScope) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]by
 }
 
 // warnOfTrust says what is odd about a bundle, a little of it if there is much.
-func (s materialScope) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
+func (s *reading) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
 	said := 0
 	say := func(p invalid.Path, subject, warning string, code certs.Finding) {
 		if said++; said <= maxTrustWarnings {

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -305,7 +306,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	if err := os.Remove(crl); err != nil {
 		t.Fatal(err)
 	}
-	w.snap = testCompiler().Restore(w.snap.State())
+	w.snap = testCompiler().Restore(context.Background(), w.snap.State())
 	if p := w.snap.Problems(); len(p) != 2 || !strings.Contains(p[0].Reason, "crls[0].file") {
 		t.Errorf("%v", p)
 	}
@@ -341,10 +342,17 @@ func TestFilesNamesEveryPathAndWhoReadsIt(t *testing.T) {
 
 	c := w.snap.State().Get(adminv1.Kind_KIND_CERTIFICATE, "c")
 	ref := store.RefOf(c)
-	if d := testCompiler().FileDigest(c); d != w.snap.FileDigest(ref) || d == (Digest{}) {
+	digest := func(c Compiler) Digest {
+		m, err := c.Gather(t.Context(), w.snap, store.Edit{Reread: []store.Ref{ref}}, Needs{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.FileDigest(ref)
+	}
+	if d := digest(testCompiler()); d != w.snap.FileDigest(ref) || d == (Digest{}) {
 		t.Error("the files are as they are live, and their digest is not")
 	}
-	if (Compiler{}).FileDigest(c) == w.snap.FileDigest(ref) {
+	if digest(Compiler{}) == w.snap.FileDigest(ref) {
 		t.Error("files that may not be read have the digest of those that were")
 	}
 	for _, none := range []store.Ref{{Kind: ref.Kind, Name: "none"}, {Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: "inline"}, {Kind: adminv1.Kind_KIND_ROUTE, Name: "c"}} {
@@ -364,5 +372,28 @@ func TestWhatIsOddAboutABundleIsSaidInTheAnswer(t *testing.T) {
 	}
 	if again := w.put(b); len(again) != len(warnings) {
 		t.Errorf("written again: %v", again)
+	}
+}
+
+// One request can have keys decrypted for some seconds, and no more: each may
+// take as long as a second.
+func TestAnEditThatDecryptsForTooLongIsRefused(t *testing.T) {
+	w := newWorld(t)
+	c := w.client("c")
+	c.GetPem().Passphrase = "unneeded" // what is given one may be encrypted
+	m := &Material{certificates: map[string]*certificateMaterial{}}
+	testCompiler().gather(t.Context(), m, w.snap, c)
+	if said := m.certificates["c"].said.Faults(); len(said) != 0 {
+		t.Errorf("%v", said)
+	}
+	m.deriving = maxDeriving + 1
+	testCompiler().gather(t.Context(), m, w.snap, c)
+	if said := m.certificates["c"].said.Faults(); len(said) != 1 || said[0].Field != "pem.passphrase" {
+		t.Errorf("%v", said)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := testCompiler().Gather(ctx, w.snap, store.Edit{Puts: puts(c)}, Needs{}); err == nil {
+		t.Error("a request that has ended is still worked at")
 	}
 }

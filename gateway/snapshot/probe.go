@@ -144,12 +144,16 @@ func (s *Snapshot) Changed(prev *Snapshot) []string {
 // WithUpstream returns prev with one upstream as the draft puts it, and
 // everything else as it is. It is for looking at, not to be made live. Faults
 // go to bad.
-func (c Compiler) WithUpstream(prev *Snapshot, d *store.Draft, name string, bad *invalid.List) *Snapshot {
+func (c Compiler) WithUpstream(ctx context.Context, prev *Snapshot, d *store.Draft, name string, bad *invalid.List) *Snapshot {
 	next := *prev
 	next.state = d.State()
 	next.upstreams = map[string]*liveUpstream{}
 	next.problems, next.standing = slices.Clip(prev.problems), slices.Clip(prev.standing) // prev's are not to be written to
-	j := c.configure(&job{prev: prev, draft: d, state: next.state, bad: bad})
+	m := new(Material)
+	if prev.system == nil {
+		m.system = c.readSystem(ctx)
+	}
+	j := c.configure(&job{prev: prev, draft: d, state: next.state, material: m, bad: bad})
 	j.next = &next
 	if r := next.state.Get(adminv1.Kind_KIND_UPSTREAM, name); r != nil {
 		next.upstreams[name] = j.upstream(r.(*adminv1.Upstream))

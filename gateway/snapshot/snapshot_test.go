@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -40,7 +41,24 @@ func (w *world) try(e store.Edit) (*Snapshot, *store.Draft, *invalid.List) {
 	w.t.Helper()
 	var bad invalid.List
 	d := w.snap.State().Edit(e, &bad)
-	return testCompiler().Compile(w.snap, d, &bad), d, &bad
+	return compile(testCompiler(), w.snap, e, d, &bad), d, &bad
+}
+
+// compile gathers what the edit needs and compiles.
+func compile(c Compiler, prev *Snapshot, e store.Edit, d *store.Draft, bad *invalid.List) *Snapshot {
+	var missing Needs
+	for {
+		m, err := c.Gather(context.Background(), prev, e, missing)
+		if err != nil {
+			panic(err)
+		}
+		var next *Snapshot
+		if next, missing = c.Compile(prev, d, m, bad); missing.None() {
+			return next
+		}
+		*bad = invalid.List{}
+		d = prev.State().Edit(e, bad)
+	}
 }
 
 // put makes an edit live that must be right, and returns its warnings.
@@ -400,7 +418,7 @@ func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
 		}
 	}
 
-	w.snap = testCompiler().Restore(w.snap.State())
+	w.snap = testCompiler().Restore(context.Background(), w.snap.State())
 	var got []string
 	for _, p := range w.snap.Problems() {
 		got = append(got, p.Ref.String())

@@ -135,22 +135,24 @@ func (s *scope) useTrust(p invalid.Path, names []string) []*certs.TrustBundle {
 }
 
 // systemTrust returns the system's roots, which are read once for all upstreams
-// that name no trust bundle, and again with Compiler.RereadSystem.
+// that name no trust bundle, and again for an edit that asks for it.
 func (s *scope) systemTrust(p invalid.Path) []*certs.TrustBundle {
 	j := s.job
-	if j.next.system == nil && !j.rereadSystem {
-		j.next.system = j.prev.system
-	}
 	if j.next.system == nil {
-		trust, err := certs.SystemTrustBundle()
-		if err != nil {
-			s.Add(p, "must name a trust bundle: %v", err)
+		switch read := j.material.system; {
+		case read == nil && j.prev.system == nil:
+			j.needs.System = true
 			return nil
+		case read == nil:
+			j.next.system = j.prev.system
+		case read.err != nil:
+			s.Add(p, "must name a trust bundle: %v", read.err)
+			return nil
+		case read.trust.Equal(j.prev.system):
+			j.next.system = j.prev.system
+		default:
+			j.next.system = read.trust
 		}
-		if trust.Equal(j.prev.system) {
-			trust = j.prev.system
-		}
-		j.next.system = trust
 	}
 	return []*certs.TrustBundle{j.next.system}
 }

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -40,7 +41,7 @@ func TestTrustThatIsLostClosesWhatNeedsIt(t *testing.T) {
 			} else {
 				write(content)
 			}
-			w.snap = testCompiler().Restore(w.snap.State())
+			w.snap = testCompiler().Restore(context.Background(), w.snap.State())
 			if w.snap.TCP("front") != nil || w.snap.HTTP("web") != nil {
 				t.Error("a listener without its clients' trust is open")
 			}

@@ -34,6 +34,13 @@ type Edit struct {
 	Puts    []Put
 	Deletes []Delete
 
+	// Reread are resources whose files are read again: a part of the edit, although
+	// their messages stay as they are. One that is gone is left out.
+	Reread []Ref
+
+	// RereadSystem has the system's roots read again.
+	RereadSystem bool
+
 	// ExpectedRevision, if not nil, must be the live revision.
 	ExpectedRevision *int64
 
@@ -87,9 +94,14 @@ type Change struct {
 
 // A Result is what an edit did.
 type Result struct {
-	State    *State // live now; with DryRun what would be
+	State    *State // that the edit made: live now, unless others followed; with DryRun what would be
+	Revision int64  // that is live because of it; with DryRun the one that it was checked against
 	Changes  []Change
 	Warnings []invalid.Warning
+
+	// Present returns a copy of a resource of State that is fit to be shown. What
+	// it says of certificates is of those that the edit put, whatever is live.
+	Present func(Resource) Resource
 }
 
 // An Update is one step from a revision to the next.
@@ -176,6 +188,11 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 			Message: fmt.Sprintf("is %d, but the live revision is %d: read it again and redo the change", *want, s.revision)}
 		if d.Changed() {
 			bad.Fault(*d.outrun)
+		}
+	}
+	for _, ref := range e.Reread {
+		if s.Get(ref.Kind, ref.Name) != nil && !d.names(ref) {
+			d.record(ref, "", adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED)
 		}
 	}
 
@@ -453,6 +470,20 @@ func checkLabels(p Put, bad *invalid.List) {
 // holdsKey reports whether free text holds a private key in PEM. It goes where
 // it was not meant to, and free text comes out again.
 func holdsKey(s string) bool { return strings.Contains(s, "PRIVATE KEY-----") }
+
+// Complete returns a resource as a put of it would store it: with the secrets
+// that it leaves out and that are stored. It returns nil if r is not valid.
+func (s *State) Complete(r Resource) Resource {
+	if !r.ProtoReflect().IsValid() {
+		return nil
+	}
+	ref, c := RefOf(r), proto.Clone(r).(Resource)
+	setOutput(c, "", 0)
+	if present := s.Get(ref.Kind, ref.Name); present != nil {
+		keepSecrets(c, present)
+	}
+	return c
+}
 
 // keepSecrets lets a certificate that was read, and so has no key, be written
 // back: a key or archive that is left out is the stored one, and with it its

@@ -1,93 +1,91 @@
-package gateway
+package files
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// fileRoots returns the directories that files may be read below.
-func fileRoots(o Options) (fileroot.Roots, error) {
-	dirs := o.FileRoots
-	if dirs == nil {
-		dirs = []string{o.DataDir, "/etc/drawbridge"}
-	}
-	var roots fileroot.Roots
-	for _, dir := range dirs {
-		if dir == "" {
-			return nil, errors.New("a file root is empty: it must be a directory")
-		}
-		abs, err := filepath.Abs(dir)
-		if err != nil {
-			return nil, fmt.Errorf("file root %s: %w", dir, err)
-		}
-		roots = append(roots, abs)
-	}
-	return roots, nil
+// A Gateway is what files are read for.
+type Gateway interface {
+	// Live returns what is live now.
+	Live() *snapshot.Snapshot
+
+	// Gather reads what an edit needs. It fails if ctx ends first.
+	Gather(ctx context.Context, e store.Edit) (*snapshot.Material, error)
+
+	// ApplyRead makes an edit live, of which the material was gathered already.
+	ApplyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error)
+
+	// FileEvent tells everyone who watches about the files of a resource. It takes
+	// the event over.
+	FileEvent(ref store.Ref, e *adminv1.Event)
 }
 
-// A fileIntake makes what watched files hold live: those that changed as one
-// edit. What cannot be used leaves what is live as it is, and is told of once
-// for each content. It belongs to one goroutine.
-type fileIntake struct {
-	gateway *Gateway
-	refused map[store.Ref]snapshot.Digest // what was told of last
+// An intake makes what watched files hold live: those that changed as one edit.
+// What cannot be used leaves what is live as it is, and is reported once for each
+// content. It belongs to one goroutine.
+type intake struct {
+	gateway Gateway
+	log     hclog.Logger
+	refused map[store.Ref]snapshot.Digest // what was reported last
 }
 
 // take looks at the files of resources, and applies those that are not as they
 // are live.
-func (t *fileIntake) take(ctx context.Context, refs []store.Ref) {
-	snap := t.gateway.live.Load()
-	var changed []fileChange
+func (t *intake) take(ctx context.Context, refs []store.Ref) {
+	snap := t.gateway.Live()
+	m, err := t.gateway.Gather(ctx, store.Edit{Reread: refs})
+	if err != nil {
+		if ctx.Err() == nil {
+			t.log.Warn("changed files cannot be read now", "error", err)
+		}
+		return
+	}
+	var changed []change
 	for _, ref := range refs {
 		r := snap.State().Get(ref.Kind, ref.Name)
-		if r == nil {
+		digest := m.FileDigest(ref)
+		if r == nil || digest == snap.FileDigest(ref) {
 			delete(t.refused, ref)
 			continue
 		}
-		digest := t.gateway.compiler.FileDigest(r)
-		if digest == snap.FileDigest(ref) {
-			delete(t.refused, ref)
-			continue
-		}
-		changed = append(changed, fileChange{ref, r, digest})
+		changed = append(changed, change{ref, r, digest})
 	}
-	t.apply(ctx, changed)
+	t.apply(ctx, changed, m)
 }
 
-// A fileChange is a resource whose files are not as they are live.
-type fileChange struct {
+// A change is a resource whose files are not as they are live.
+type change struct {
 	ref      store.Ref
 	resource store.Resource
 	digest   snapshot.Digest // of the files as they are now
 }
 
-func (c fileChange) path() invalid.Path {
+func (c change) path() invalid.Path {
 	return invalid.Path(store.KindName(c.ref.Kind)).Key(c.ref.Name)
 }
 
 // apply applies all changes that can be. What fails for a reason of the
 // gateway's own is left for the next look.
-func (t *fileIntake) apply(ctx context.Context, changes []fileChange) {
+func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Material) {
 	if len(changes) == 0 || ctx.Err() != nil {
 		return
 	}
-	edit := store.Edit{Comment: fileComment(changes)}
+	edit := store.Edit{Comment: commentOn(changes)}
 	for _, c := range changes {
-		// The resource carries its etag: if it was replaced meanwhile, this put
-		// is refused, and the replacement has read the files itself.
-		edit.Puts = append(edit.Puts, store.Put{Path: c.path(), Resource: c.resource})
+		edit.Reread = append(edit.Reread, c.ref)
 	}
-	result, err := t.gateway.Apply(ctx, edit)
+	result, err := t.gateway.ApplyRead(ctx, edit, m)
 	var faults *invalid.Error
 	switch {
 	case err == nil:
@@ -95,11 +93,11 @@ func (t *fileIntake) apply(ctx context.Context, changes []fileChange) {
 		return
 	case !errors.As(err, &faults) || faults.Worst() == invalid.Unavailable:
 		if ctx.Err() == nil {
-			t.gateway.log.Warn("changed files cannot be taken up now", "error", err)
+			t.log.Warn("changed files cannot be taken up now", "error", err)
 		}
 		return
 	}
-	var fine []fileChange
+	var fine []change
 	for _, c := range changes {
 		if own := faultsOf(c, faults); len(own) > 0 {
 			t.refuse(c, own)
@@ -109,18 +107,18 @@ func (t *fileIntake) apply(ctx context.Context, changes []fileChange) {
 	}
 	switch {
 	case len(fine) < len(changes):
-		t.apply(ctx, fine)
+		t.apply(ctx, fine, m)
 	case len(fine) == 1: // something that uses it does not put up with it
 		t.refuse(fine[0], faults.Faults)
 	default:
 		for i := range fine {
-			t.apply(ctx, fine[i:i+1])
+			t.apply(ctx, fine[i:i+1], m)
 		}
 	}
 }
 
 // faultsOf returns the faults of one resource, with paths relative to it.
-func faultsOf(c fileChange, all *invalid.Error) []invalid.Fault {
+func faultsOf(c change, all *invalid.Error) []invalid.Fault {
 	var own []invalid.Fault
 	for _, f := range all.Faults {
 		if rest, ok := strings.CutPrefix(string(f.Field), string(c.path())+"."); ok {
@@ -131,57 +129,44 @@ func faultsOf(c fileChange, all *invalid.Error) []invalid.Fault {
 	return own
 }
 
-// refuse tells why files are not taken up, unless it was told of the same
-// content before.
-func (t *fileIntake) refuse(c fileChange, why []invalid.Fault) {
+// refuse reports why files are not taken up, unless that of the same content was
+// reported before.
+func (t *intake) refuse(c change, why []invalid.Fault) {
 	var problems []string
 	for _, f := range why {
-		if f.Class != invalid.Conflict { // replaced meanwhile
-			problems = append(problems, f.String())
-		}
+		problems = append(problems, f.String())
 	}
-	if len(problems) == 0 || t.refused[c.ref] == c.digest {
+	if t.refused[c.ref] == c.digest {
 		return
 	}
 	t.refused[c.ref] = c.digest
-	t.gateway.fileEvent(c.ref, &adminv1.Event{
+	t.gateway.FileEvent(c.ref, &adminv1.Event{
 		Type: adminv1.EventType_EVENT_TYPE_FILE_REFUSED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG, Message: strings.Join(problems, "; "),
 	})
 }
 
 // loaded tells what was taken up.
-func (t *fileIntake) loaded(result *store.Result) {
+func (t *intake) loaded(result *store.Result) {
 	for _, c := range result.Changes {
 		ref := store.Ref{Kind: c.Kind, Name: c.Name}
 		delete(t.refused, ref)
 		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			continue
 		}
-		t.gateway.fileEvent(ref, &adminv1.Event{
+		t.gateway.FileEvent(ref, &adminv1.Event{
 			Type: adminv1.EventType_EVENT_TYPE_FILE_LOADED, Revision: result.State.Revision(),
 			Message: "now as in " + strings.Join(listed(snapshot.FilePaths(result.State.Get(c.Kind, c.Name)), maxPathsTold), ", "),
 		})
 	}
 	for _, w := range result.Warnings {
-		t.gateway.log.Warn("file", "field", string(w.Field), "warning", w.Message)
+		t.log.Warn("file", "field", string(w.Field), "warning", w.Message)
 	}
-}
-
-// fileEvent tells of the files of a resource.
-func (g *Gateway) fileEvent(ref store.Ref, e *adminv1.Event) {
-	if e.Type == adminv1.EventType_EVENT_TYPE_FILE_REFUSED {
-		g.log.Warn("files refused", "resource", ref.String(), "error", e.Message)
-	} else {
-		g.log.Info("files loaded", "resource", ref.String(), "revision", e.Revision)
-	}
-	e.Kind, e.Name, e.Count = ref.Kind, ref.Name, 1
-	g.event(e)
 }
 
 // maxPathsTold bounds how many bytes of paths an event or a comment has.
 const maxPathsTold = 800
 
-func fileComment(changes []fileChange) string {
+func commentOn(changes []change) string {
 	var paths []string
 	for _, c := range changes {
 		for _, p := range snapshot.FilePaths(c.resource) {

@@ -1,4 +1,4 @@
-package gateway
+package files
 
 import (
 	"cmp"
@@ -18,22 +18,22 @@ import (
 )
 
 const (
-	// fileQuiet is how long files must be left alone before they are read: who
+	// quiet is how long files must be left alone before they are read: who
 	// writes a certificate and then its key is given the time to.
-	fileQuiet = 200 * time.Millisecond
+	quiet = 200 * time.Millisecond
 
-	// fileWait is the longest that files which are not left alone go unread.
-	fileWait = 2 * time.Second
+	// maxWait is the longest that files which are not left alone go unread.
+	maxWait = 2 * time.Second
 
-	// filePoll is how often files are looked at without being told to. Network
+	// pollEvery is how often files are looked at without being told to. Network
 	// file systems tell of no changes, and a system may run out of watches.
-	filePoll = time.Minute
+	pollEvery = time.Minute
 )
 
-// A fileWatcher notices when files may have changed. It watches the directories
+// A Watcher notices when files may have changed. It watches the directories
 // that the paths lead through, links followed, and not the files: an editor that
 // renames and a volume of Kubernetes put another file in the place of the first.
-type fileWatcher struct {
+type Watcher struct {
 	roots fileroot.Roots
 
 	// files returns every path and the resources that come from it.
@@ -41,6 +41,10 @@ type fileWatcher struct {
 
 	// take is called with the resources whose files may have changed.
 	take func(context.Context, []store.Ref)
+
+	// blocking runs what may hang on a file system. An error says that it has not
+	// ended.
+	blocking func(context.Context, func()) error
 
 	log  hclog.Logger
 	wake chan struct{} // what files returns may have changed
@@ -52,32 +56,36 @@ type fileWatcher struct {
 	failed map[string]bool        // directories that could not be watched
 }
 
-func newFileWatcher(g *Gateway, log hclog.Logger) *fileWatcher {
-	intake := &fileIntake{gateway: g, refused: map[store.Ref]snapshot.Digest{}}
-	return &fileWatcher{
-		roots:  g.compiler.FileRoots,
-		files:  func() map[string][]store.Ref { return g.live.Load().Files() },
-		take:   intake.take,
-		log:    log,
-		wake:   make(chan struct{}, 1),
-		failed: map[string]bool{},
+// NewWatcher returns a watcher of the files that what is live at the gateway
+// comes from. blocking runs what may hang on a file system, as
+// snapshot.Compiler.Blocking does.
+func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, func()) error, log hclog.Logger) *Watcher {
+	t := &intake{gateway: g, log: log, refused: map[store.Ref]snapshot.Digest{}}
+	return &Watcher{
+		roots:    roots,
+		blocking: blocking,
+		files:    func() map[string][]store.Ref { return g.Live().Files() },
+		take:     t.take,
+		log:      log,
+		wake:     make(chan struct{}, 1),
+		failed:   map[string]bool{},
 	}
 }
 
-// filesChanged tells the watcher that other files may be read now. It never
+// Changed tells the watcher that other files may be read now. It never
 // blocks.
-func (w *fileWatcher) filesChanged() {
+func (w *Watcher) Changed() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run watches until ctx ends.
-func (w *fileWatcher) run(ctx context.Context) {
+// Run watches until ctx ends. It returns then even if a file system hangs.
+func (w *Watcher) Run(ctx context.Context) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
-		w.log.Warn("files cannot be watched, and are looked at from time to time", "interval", filePoll.String(), "error", err)
+		w.log.Warn("files cannot be watched, and are looked at from time to time", "interval", pollEvery.String(), "error", err)
 	} else {
 		w.notify = notify
 		defer notify.Close()
@@ -85,13 +93,13 @@ func (w *fileWatcher) run(ctx context.Context) {
 	w.loop(ctx)
 }
 
-func (w *fileWatcher) loop(ctx context.Context) {
+func (w *Watcher) loop(ctx context.Context) {
 	var events chan fsnotify.Event
 	var failures chan error
 	if w.notify != nil {
 		events, failures = w.notify.Events, w.notify.Errors
 	}
-	poll := time.NewTicker(filePoll)
+	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	settled := time.NewTimer(0)
 	settled.Stop()
@@ -109,17 +117,17 @@ func (w *fileWatcher) loop(ctx context.Context) {
 		for _, ref := range refs {
 			suspects[ref] = true
 		}
-		settled.Reset(min(fileQuiet, time.Until(since.Add(fileWait))))
+		settled.Reset(min(quiet, time.Until(since.Add(maxWait))))
 	}
 
-	suspect(w.follow()...)
+	suspect(w.follow(ctx)...)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
 			if !maps.EqualFunc(w.files(), w.known, slices.Equal) {
-				suspect(w.follow()...)
+				suspect(w.follow(ctx)...)
 			}
 		case e := <-events:
 			suspect(w.steps[filepath.Clean(e.Name)]...) // it has two slashes if it is in /
@@ -134,20 +142,20 @@ func (w *fileWatcher) loop(ctx context.Context) {
 			})
 			clear(suspects)
 			w.take(ctx, refs)
-			suspect(w.follow()...) // the paths may lead elsewhere by now
+			suspect(w.follow(ctx)...) // the paths may lead elsewhere by now
 		}
 	}
 }
 
 // all returns every resource that comes from files.
-func (w *fileWatcher) all() []store.Ref {
+func (w *Watcher) all() []store.Ref {
 	return slices.Concat(slices.Collect(maps.Values(w.known))...)
 }
 
 // follow sees where all paths lead now, and watches the directories on the way.
 // It returns the resources that were not watched as they are now: their files
 // may have changed unseen.
-func (w *fileWatcher) follow() (unseen []store.Ref) {
+func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
 	before := w.known
 	w.known, w.steps = w.files(), map[string][]store.Ref{}
 	dirs := map[string]bool{}
@@ -155,7 +163,7 @@ func (w *fileWatcher) follow() (unseen []store.Ref) {
 		if before[path] == nil {
 			unseen = append(unseen, refs...)
 		}
-		for _, step := range w.roots.Trace(path) {
+		for _, step := range w.trace(ctx, path) {
 			w.steps[step] = append(w.steps[step], refs...)
 			dirs[filepath.Dir(step)] = true
 		}
@@ -179,9 +187,9 @@ func (w *fileWatcher) follow() (unseen []store.Ref) {
 		if watched[dir] {
 			continue
 		}
-		if err := w.notify.Add(dir); err != nil {
+		if err := w.add(ctx, dir); err != nil {
 			if !w.failed[dir] {
-				w.log.Warn("a directory cannot be watched; what changes in it is noticed later", "directory", dir, "interval", filePoll.String(), "error", err)
+				w.log.Warn("a directory cannot be watched; what changes in it is noticed later", "directory", dir, "interval", pollEvery.String(), "error", err)
 			}
 			w.failed[dir] = true
 			continue
@@ -195,4 +203,21 @@ func (w *fileWatcher) follow() (unseen []store.Ref) {
 		}
 	}
 	return unseen
+}
+
+// trace returns the names on the way to the file at path.
+func (w *Watcher) trace(ctx context.Context, path string) []string {
+	var steps []string
+	if err := w.blocking(ctx, func() { steps = w.roots.Trace(path) }); err != nil {
+		return nil // looked at again in a minute
+	}
+	return steps
+}
+
+func (w *Watcher) add(ctx context.Context, dir string) error {
+	var failed error
+	if err := w.blocking(ctx, func() { failed = w.notify.Add(dir) }); err != nil {
+		return err
+	}
+	return failed
 }

@@ -1,4 +1,4 @@
-package gateway
+package files
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,11 +15,14 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A look is when resources were looked at, and which.
 type look struct {
@@ -28,11 +32,11 @@ type look struct {
 
 // watchWithout runs a watcher on a system that has no watches left, in a bubble
 // of testing/synctest. It returns the looks so far.
-func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]store.Ref) (w *fileWatcher, looks func() []look) {
+func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]store.Ref) (w *Watcher, looks func() []look) {
 	var seen []look
 	began := time.Now()
-	w = &fileWatcher{
-		roots: roots, files: files, log: hclog.NewNullLogger(), wake: make(chan struct{}, 1), failed: map[string]bool{},
+	w = &Watcher{
+		roots: roots, files: files, blocking: direct, log: hclog.NewNullLogger(), wake: make(chan struct{}, 1), failed: map[string]bool{},
 		take: func(_ context.Context, refs []store.Ref) {
 			l := look{after: time.Since(began)}
 			for _, r := range refs {
@@ -48,6 +52,9 @@ func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]
 	return w, func() []look { synctest.Wait(); return slices.Clone(seen) }
 }
 
+// direct runs f at once.
+func direct(_ context.Context, f func()) error { f(); return nil }
+
 func bundleRef(name string) []store.Ref {
 	return []store.Ref{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}}
 }
@@ -56,8 +63,8 @@ func TestFilesThatCannotBeWatchedAreLookedAtOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		files := map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
 		_, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
-		time.Sleep(2*filePoll + fileWait)
-		want := []look{{fileQuiet, "ab"}, {filePoll + fileQuiet, "ab"}, {2*filePoll + fileQuiet, "ab"}}
+		time.Sleep(2*pollEvery + maxWait)
+		want := []look{{quiet, "ab"}, {pollEvery + quiet, "ab"}, {2*pollEvery + quiet, "ab"}}
 		if got := looks(); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
@@ -70,13 +77,13 @@ func TestAPathThatIsNewIsLookedAtAndTheOthersAreNot(t *testing.T) {
 		w, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
 		time.Sleep(time.Second)
 		looks()
-		w.filesChanged() // an edit that has nothing to do with files
+		w.Changed() // an edit that has nothing to do with files
 		time.Sleep(time.Second)
 		looks()
 		files = map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
-		w.filesChanged()
+		w.Changed()
 		time.Sleep(time.Second)
-		want := []look{{fileQuiet, "a"}, {2*time.Second + fileQuiet, "b"}}
+		want := []look{{quiet, "a"}, {2*time.Second + quiet, "b"}}
 		if got := looks(); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
@@ -91,11 +98,11 @@ func TestFilesThatAreNeverLeftAloneAreLookedAtAllTheSame(t *testing.T) {
 			return map[string][]store.Ref{fmt.Sprintf("/%d.pem", n): bundleRef("a")}
 		})
 		for range 100 {
-			w.filesChanged()
-			time.Sleep(fileQuiet / 4)
+			w.Changed()
+			time.Sleep(quiet / 4)
 		}
 		got := looks()
-		if len(got) < 2 || len(got) > 4 || got[0].after != fileWait {
+		if len(got) < 2 || len(got) > 4 || got[0].after != maxWait {
 			t.Errorf("5 s of changes were looked at %v", got)
 		}
 	})
@@ -113,7 +120,9 @@ func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		writeFile(t, path(d), nil)
+		if err := os.WriteFile(path(d), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -127,8 +136,8 @@ func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
 	}()
 	defer func() { notify.Close(); <-drained }()
 	files := map[string][]store.Ref{path("a"): bundleRef("a"), path("b"): bundleRef("b"), filepath.Join(dir, "c", "not-yet.pem"): bundleRef("c")}
-	w := &fileWatcher{
-		roots: fileroot.Roots{dir}, files: func() map[string][]store.Ref { return files },
+	w := &Watcher{
+		roots: fileroot.Roots{dir}, files: func() map[string][]store.Ref { return files }, blocking: direct,
 		log: hclog.NewNullLogger(), notify: notify, failed: map[string]bool{},
 	}
 	expect := func(unseen []store.Ref, names string, dirs ...string) {
@@ -145,18 +154,20 @@ func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
 		}
 	}
 	up := filepath.Dir(dir)
-	expect(w.follow(), "abc", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
-	expect(w.follow(), "", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
+	expect(w.follow(t.Context()), "abc", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
+	expect(w.follow(t.Context()), "", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
 	delete(files, path("b"))
-	expect(w.follow(), "", up, dir, filepath.Dir(path("a")))
+	expect(w.follow(t.Context()), "", up, dir, filepath.Dir(path("a")))
 	if err := os.Mkdir(filepath.Join(dir, "c"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	expect(w.follow(), "c", up, dir, filepath.Dir(path("a")), filepath.Join(dir, "c"))
+	expect(w.follow(t.Context()), "c", up, dir, filepath.Dir(path("a")), filepath.Join(dir, "c"))
 	if err := os.RemoveAll(filepath.Dir(path("a"))); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the watch of a directory that is gone is gone", func() bool { return len(notify.WatchList()) == 3 })
+	for len(notify.WatchList()) != 3 { // until the watch of a directory that is gone is gone
+		runtime.Gosched()
+	}
 	clear(files)
-	expect(w.follow(), "")
+	expect(w.follow(t.Context()), "")
 }

@@ -1,0 +1,167 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func isUnavailable(err error) bool {
+	var bad *invalid.Error
+	return errors.As(err, &bad) && bad.Worst() == invalid.Unavailable
+}
+
+// While one write waits for a file system that hangs, others go through, and a
+// stop does not wait either.
+func TestAFileSystemThatHangsHoldsUpOnlyWhoReadsIt(t *testing.T) {
+	file := writeFile(t, filepath.Join(t.TempDir(), "ca.pem"), certstest.NewCA(t).TrustPEM())
+	var hangs atomic.Bool
+	reading := make(chan struct{}, 10)
+	g := start(t, "", func(o *Options) {
+		o.blocking = func(ctx context.Context, f func()) error {
+			if !hangs.Load() {
+				f()
+				return nil
+			}
+			reading <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	})
+	hangs.Store(true)
+	fromFile := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_File{File: file}}
+	write := func(ctx context.Context) chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := g.Apply(ctx, store.Edit{Puts: puts(fromFile)})
+			done <- err
+		}()
+		<-reading
+		return done
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := write(ctx), write(context.Background())
+	g.put(bare("l", "127.0.0.1:0")) // would wait for ever behind the lock
+	cancel()
+	if err := <-first; !isUnavailable(err) || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("a write whose client has gone: %v", err)
+	}
+	if err := g.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-second; !isUnavailable(err) || !strings.Contains(err.Error(), "shutting down") {
+		t.Errorf("a write during the stop: %v", err)
+	}
+	if g.State().Revision() != 1 {
+		t.Errorf("revision %d", g.State().Revision())
+	}
+}
+
+// An endsAfter is a context that ends when it has been asked so often whether it
+// has.
+type endsAfter struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (c *endsAfter) Err() error {
+	if c.left.Add(-1) < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Whatever the moment at which the client gives up: the write either fails and
+// changes nothing, or it is done.
+func TestAWriteThatFailedWasNotApplied(t *testing.T) {
+	g := start(t, "")
+	failed := 0
+	for asked := int64(0); ; asked++ {
+		before := g.State().Revision()
+		ctx := &endsAfter{Context: context.Background()}
+		ctx.left.Store(asked)
+		// cancelling contexts of package context are asked through Done; this one
+		// is asked directly, as carryOut and lock do.
+		p, err := g.plan(context.Background(), store.Edit{Puts: puts(bare(fmt.Sprintf("l%d", asked), "127.0.0.1:0"))}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, done, err := g.carryOutIfLive(ctx, p)
+		if changed := g.State().Revision() != before; changed != (err == nil) || changed != done && err == nil {
+			t.Fatalf("asked %d times: changed %v, %v", asked, changed, err)
+		}
+		if err == nil {
+			break
+		}
+		failed++
+	}
+	if failed < 2 { // when it has the lock, and before it commits
+		t.Errorf("the context was asked %d times before the commit", failed)
+	}
+}
+
+// Reloads and the watcher read the same files at the same time, and none of them
+// fails because another was first.
+func TestReloadsAtOnceDoNotFail(t *testing.T) {
+	g := start(t, "")
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	cas := [][]byte{certstest.NewCA(t).TrustPEM(), certstest.NewCA(t).TrustPEM()}
+	writeFile(t, path, cas[0])
+	g.put(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_File{File: path}})
+	for i := range 50 {
+		replaceFile(t, path, cas[(i+1)%2])
+		before := g.State().Revision()
+		var reloads sync.WaitGroup
+		for range 4 {
+			reloads.Go(func() {
+				if _, err := g.Reload(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		reloads.Wait()
+		if now := g.State().Revision(); now != before+1 {
+			t.Fatalf("from revision %d to %d", before, now)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Reload(context.Background()); err == nil {
+		t.Error("a file that is gone was read")
+	}
+}
+
+// The answer describes what was asked, in a dry run too, and not what happens to
+// be live under the same name.
+func TestTheAnswerDescribesWhatWasAsked(t *testing.T) {
+	ca := certstest.NewCA(t)
+	g := start(t, "")
+	certificate := func(name string) *adminv1.Certificate {
+		issued := ca.Client(t, name)
+		return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+			CertificateChain: string(issued.ChainPEM), PrivateKey: string(issued.KeyPEM)}}}
+	}
+	g.put(certificate("first"))
+	for _, dry := range []bool{true, false} {
+		r := g.apply(store.Edit{DryRun: dry, Puts: puts(certificate("second"))})
+		shown := r.Present(r.State.Get(adminv1.Kind_KIND_CERTIFICATE, "c")).(*adminv1.Certificate)
+		if subject := shown.GetInfo().GetSubject(); !strings.Contains(subject, "second") {
+			t.Errorf("dry run %v: the answer describes %s", dry, subject)
+		}
+		if want := int64(2); !dry && r.Revision != want || dry && r.Revision != 1 {
+			t.Errorf("dry run %v: revision %d", dry, r.Revision)
+		}
+	}
+}

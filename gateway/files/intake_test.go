@@ -1,0 +1,115 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A fakeGateway refuses every edit of the resource that one of its users cannot
+// take.
+type fakeGateway struct {
+	culprit string
+	applied [][]string // names of each edit that went through
+	events  []string
+}
+
+func (g *fakeGateway) Live() *snapshot.Snapshot { return new(snapshot.Snapshot) }
+
+func (g *fakeGateway) Gather(context.Context, store.Edit) (*snapshot.Material, error) {
+	return new(snapshot.Material), nil
+}
+
+func (g *fakeGateway) ApplyRead(_ context.Context, e store.Edit, _ *snapshot.Material) (*store.Result, error) {
+	var names []string
+	result := &store.Result{State: new(store.State)}
+	for _, ref := range e.Reread {
+		names = append(names, ref.Name)
+		result.Changes = append(result.Changes, store.Change{Kind: ref.Kind, Name: ref.Name, Action: adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED})
+	}
+	if slices.Contains(names, g.culprit) {
+		return nil, invalid.Errorf(invalid.Argument, `route["path"].listeners[0]`, "does not go with it")
+	}
+	g.applied = append(g.applied, names)
+	return result, nil
+}
+
+func (g *fakeGateway) FileEvent(ref store.Ref, e *adminv1.Event) {
+	g.events = append(g.events, ref.Name+" "+e.GetType().String()+" "+e.GetMessage())
+}
+
+// What a change does to something else is reported of the change that does it,
+// and holds up no other.
+func TestAChangeThatItsUsersCannotTakeHoldsUpNoOther(t *testing.T) {
+	g := &fakeGateway{culprit: "web"}
+	in := &intake{gateway: g, log: hclog.NewNullLogger(), refused: map[store.Ref]snapshot.Digest{}}
+	var changes []change
+	for i, name := range []string{"a", "web", "b"} {
+		b := &adminv1.TrustBundle{Name: name, Source: &adminv1.TrustBundle_File{File: "/" + name}}
+		changes = append(changes, change{store.RefOf(b), b, snapshot.Digest{byte(i + 1)}})
+	}
+	for range 2 {
+		in.apply(t.Context(), changes, new(snapshot.Material))
+	}
+	if got := fmt.Sprint(g.applied); got != "[[a] [b] [a] [b]]" {
+		t.Errorf("applied %s", got)
+	}
+	if len(g.events) != 1 || !strings.HasPrefix(g.events[0], "web EVENT_TYPE_FILE_REFUSED") || !strings.Contains(g.events[0], `route["path"]`) {
+		t.Errorf("events: %q", g.events)
+	}
+}
+
+// A read that hangs holds up whoever waits for it for a time only, and no other
+// read, until as many hang as may.
+func TestAReadThatHangsIsLeftBehind(t *testing.T) {
+	p := &Pool{slots: make(chan struct{}, 2), time: time.Minute}
+	release := make(chan struct{})
+	ended := make(chan struct{}, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 2 {
+		hung := make(chan struct{})
+		go func() { <-hung; cancel() }()
+		if err := p.Do(ctx, func() { close(hung); <-release; ended <- struct{}{} }); !errors.Is(err, context.Canceled) {
+			t.Errorf("a read that hangs: %v", err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+	}
+	p.time = time.Millisecond
+	if err := p.Do(ctx, func() { t.Error("one too many") }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one too many: %v", err)
+	}
+	close(release)
+	<-ended
+	<-ended
+	p.time = time.Minute
+	ran := false
+	if err := p.Do(ctx, func() { ran = true }); err != nil || !ran {
+		t.Errorf("after it: %v", err)
+	}
+	cancel()
+}
+
+func TestPathsAreListedAsFarAsTheyFit(t *testing.T) {
+	many := make([]string, 100)
+	for i := range many {
+		many[i] = fmt.Sprintf("/etc/drawbridge/certificates/%02d.pem", i)
+	}
+	got := strings.Join(listed(many, maxPathsTold), ", ")
+	if len(got) > maxPathsTold+20 || !strings.HasPrefix(got, many[0]+", "+many[1]) || !strings.HasSuffix(got, " more") {
+		t.Errorf("%d bytes: %s", len(got), got)
+	}
+	if got := listed(many[:2], maxPathsTold); !slices.Equal(got, many[:2]) {
+		t.Errorf("%v", got)
+	}
+}

@@ -1,0 +1,256 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Material is what an edit needs from outside of the desired state: the files
+// that its resources name, and the keys and certificates parsed from them and
+// from the messages. It is gathered before anything is locked, because files can
+// hang and keys can take seconds to decrypt, and is part of the edit from then
+// on.
+type Material struct {
+	certificates map[string]*certificateMaterial
+	bundles      map[string]*bundleMaterial
+	system       *systemMaterial // nil: was not read
+
+	deriving time.Duration // spent on keys with a passphrase
+}
+
+type certificateMaterial struct {
+	msg    *adminv1.Certificate // that it was made for
+	live   *certs.Certificate   // nil: said tells why
+	digest Digest
+	said   invalid.List // faults and warnings, by paths within msg
+}
+
+type bundleMaterial struct {
+	msg    *adminv1.TrustBundle
+	trust  *certs.TrustBundle
+	digest Digest
+	said   invalid.List
+}
+
+// systemMaterial is the system's roots, or why there are none.
+type systemMaterial struct {
+	trust *certs.TrustBundle
+	err   error
+}
+
+// Needs is what a compile needs and was not gathered.
+type Needs struct {
+	Refs   []store.Ref
+	System bool // the system's roots
+}
+
+// None reports whether nothing is missing.
+func (n Needs) None() bool { return len(n.Refs) == 0 && !n.System }
+
+// need notes that a resource was not gathered.
+func (j *job) need(ref store.Ref) { j.needs.Refs = append(j.needs.Refs, ref) }
+
+// maxDeriving bounds the time that decrypting keys and archives may take for one
+// edit. One of them takes a second at most.
+const maxDeriving = 10 * time.Second
+
+// Gather reads and parses what the edit needs to follow live, and what a compile
+// has found missing besides. It returns an error if ctx ended before it was done;
+// what is wrong with files and keys is for Compile to report.
+func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also Needs) (*Material, error) {
+	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}}
+	for _, p := range e.Puts {
+		if r := live.State().Complete(p.Resource); r != nil {
+			c.gather(ctx, m, live, r)
+		}
+	}
+	for _, ref := range e.Reread {
+		if r := live.State().Get(ref.Kind, ref.Name); r != nil {
+			c.gather(ctx, m, live, r)
+		}
+	}
+	for _, p := range live.problems { // what is down is tried again
+		if r := live.State().Get(p.Ref.Kind, p.Ref.Name); r != nil && !m.has(p.Ref) {
+			c.gather(ctx, m, live, r)
+		}
+	}
+	for _, ref := range also.Refs {
+		if r := live.State().Get(ref.Kind, ref.Name); r != nil && !m.has(ref) {
+			c.gather(ctx, m, live, r)
+		}
+	}
+	if also.System || e.RereadSystem && live.system != nil {
+		m.system = c.readSystem(ctx)
+	}
+	return m, ctx.Err()
+}
+
+// gatherState reads and parses what a stored state needs.
+func (c Compiler) gatherState(ctx context.Context, state *store.State) *Material {
+	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}, system: c.readSystem(ctx)}
+	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {
+		for _, r := range state.List(k) {
+			m.deriving = 0 // each was let in by an edit of its own
+			c.gather(ctx, m, new(Snapshot), r)
+		}
+	}
+	return m
+}
+
+func (m *Material) has(ref store.Ref) bool {
+	switch ref.Kind {
+	case adminv1.Kind_KIND_CERTIFICATE:
+		return m.certificates[ref.Name] != nil
+	case adminv1.Kind_KIND_TRUST_BUNDLE:
+		return m.bundles[ref.Name] != nil
+	}
+	return false
+}
+
+// FileDigest returns the digest of the files that were gathered for a resource.
+// Files that cannot be read have a digest too, which differs by the reason why
+// not. Zero: nothing was gathered, or it comes from no files.
+func (m *Material) FileDigest(ref store.Ref) Digest {
+	switch ref.Kind {
+	case adminv1.Kind_KIND_CERTIFICATE:
+		if c := m.certificates[ref.Name]; c != nil {
+			return c.digest
+		}
+	case adminv1.Kind_KIND_TRUST_BUNDLE:
+		if b := m.bundles[ref.Name]; b != nil {
+			return b.digest
+		}
+	}
+	return Digest{}
+}
+
+// gather reads and parses what one resource needs that is not live already.
+func (c Compiler) gather(ctx context.Context, m *Material, live *Snapshot, r store.Resource) {
+	if ctx.Err() != nil {
+		return
+	}
+	switch r := r.(type) {
+	case *adminv1.Certificate:
+		prev := live.certificates[r.GetName()]
+		if files := filesOf(r); !prev.reusable(r) || len(files) > 0 {
+			m.certificates[r.GetName()] = c.gatherCertificate(ctx, m, prev, r, files)
+		}
+	case *adminv1.TrustBundle:
+		prev := live.bundles[r.GetName()]
+		if files := filesOf(r); !prev.reusable(r) || len(files) > 0 || r.GetSystem() != nil {
+			m.bundles[r.GetName()] = c.gatherBundle(ctx, prev, r, files)
+		}
+	}
+}
+
+// A reading is one resource's files and keys being read.
+type reading struct{ invalid.List }
+
+func (c Compiler) gatherCertificate(ctx context.Context, m *Material, prev *certificate, msg *adminv1.Certificate, files []file) *certificateMaterial {
+	s, out := new(reading), &certificateMaterial{msg: msg}
+	var read map[invalid.Path][]byte
+	read, out.digest = s.take(files, c.readFiles(ctx, files))
+	src, at := s.certificateSource(msg, read)
+	switch {
+	case s.Len() > 0:
+	case prev.reusable(msg) && out.digest == prev.digest:
+		out.live = prev.live // the files were read again and are the same
+		for _, w := range prev.notes.warnings {
+			s.Warned(w)
+		}
+	case len(src.Passphrase) > 0 && m.deriving > maxDeriving:
+		s.Add(at[passphraseField], "decrypting the keys of this request takes longer than %v: apply the certificates in several requests, or with fewer rounds of key derivation", maxDeriving)
+	default:
+		began := time.Now()
+		live, err := certs.NewCertificate(src)
+		if len(src.Passphrase) > 0 {
+			m.deriving += time.Since(began)
+		}
+		if err != nil {
+			s.addCertificateFaults(at, err)
+			break
+		}
+		out.live = live
+		info := live.Info()
+		for i, w := range info.Warnings {
+			s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: warnCertificate, Finding: string(info.Findings[i])})
+		}
+	}
+	out.said = s.List
+	return out
+}
+
+func (c Compiler) gatherBundle(ctx context.Context, prev *bundle, msg *adminv1.TrustBundle, files []file) *bundleMaterial {
+	s, out := new(reading), &bundleMaterial{msg: msg}
+	var read map[invalid.Path][]byte
+	read, out.digest = s.take(files, c.readFiles(ctx, files))
+	switch {
+	case msg.GetSystem() == nil:
+		out.trust = s.trust(msg, read)
+	case s.Len() == 0:
+		out.trust = c.systemBundle(ctx, s, msg, read)
+	}
+	if out.trust != nil && prev.reusable(msg) && prev.trust.Equal(out.trust) {
+		out.trust = prev.trust
+	}
+	out.said = s.List
+	return out
+}
+
+// systemBundle parses a bundle that is made of the system's roots, which are
+// files too.
+func (c Compiler) systemBundle(ctx context.Context, s *reading, msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
+	own := new(reading) // not s, to which a read that hangs would write later
+	var trust *certs.TrustBundle
+	if err := c.block(ctx, func() { trust = own.trust(msg, read) }); err != nil {
+		s.Add("system", "cannot be read: %v", err)
+		return nil
+	}
+	s.Merge(&own.List)
+	return trust
+}
+
+func (c Compiler) readSystem(ctx context.Context) *systemMaterial {
+	read := new(systemMaterial)
+	if err := c.block(ctx, func() { read.trust, read.err = certs.SystemTrustBundle() }); err != nil {
+		return &systemMaterial{err: fmt.Errorf("the system's roots cannot be read: %w", err)}
+	}
+	return read
+}
+
+// readFiles reads files as they are at one moment.
+func (c Compiler) readFiles(ctx context.Context, files []file) []fileroot.File {
+	if len(files) == 0 {
+		return nil
+	}
+	var read []fileroot.File
+	if err := c.block(ctx, func() { read = c.FileRoots.ReadAll(paths(files)...) }); err != nil {
+		failed := make([]fileroot.File, len(files))
+		for i := range failed {
+			failed[i].Err = err
+		}
+		return failed
+	}
+	return read
+}
+
+// block runs what may hang. After an error nothing that f writes may be read.
+func (c Compiler) block(ctx context.Context, f func()) error {
+	if c.Blocking == nil {
+		f()
+		return nil
+	}
+	err := c.Blocking(ctx, f)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("reading takes too long; the file system may hang")
+	}
+	return err
+}
