@@ -27,7 +27,7 @@ type certificateInUse struct {
 // certificatesInUse returns every certificate in use, soonest to expire first: our
 // own, the CAs and revocation lists of trust bundles, and what the endpoints of
 // upstreams last presented.
-func certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
+func (g *Gateway) certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
 	var out []certificateInUse
 	add := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint, fingerprint string, end time.Time, info func() *adminv1.CertificateInfo) {
 		out = append(out, certificateInUse{
@@ -48,6 +48,16 @@ func certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
 		for i, crl := range b.CRLInfos() {
 			add(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", strconv.Itoa(i), crl.NextUpdate,
 				func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
+		}
+	}
+	if g.adminTCP != nil {
+		const use, kind = adminv1.CertificateUse_CERTIFICATE_USE_ADMIN, adminv1.Kind_KIND_UNSPECIFIED
+		own(use, kind, adminName, "", g.adminTCP.Certificate().Info())
+		for _, ca := range g.adminTCP.Trust().Infos() {
+			own(use, kind, adminName, "", ca)
+		}
+		for i, crl := range g.adminTCP.Trust().CRLInfos() {
+			add(use, kind, adminName, "", strconv.Itoa(i), crl.NextUpdate, func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
 		}
 	}
 	for _, u := range snap.Upstreams() {
@@ -73,8 +83,8 @@ type inUseList struct {
 // keepInUse is how long an inUseList is kept.
 const keepInUse = 5 * time.Second
 
-func newInUseList(snap *snapshot.Snapshot) *inUseList {
-	return &inUseList{snap, certificatesInUse(snap), snap.State().Users()}
+func (g *Gateway) newInUseList(snap *snapshot.Snapshot) *inUseList {
+	return &inUseList{snap, g.certificatesInUse(snap), snap.State().Users()}
 }
 
 // certificateList returns the list for a first page, or for a further one the list
@@ -84,7 +94,7 @@ func (g *Gateway) certificateList(further bool) *inUseList {
 	if kept := g.inUse.Load(); further && kept != nil && kept.snap == snap {
 		return kept
 	}
-	list := newInUseList(snap)
+	list := g.newInUseList(snap)
 	if further || len(list.all) > 1000 { // there will be another page
 		g.inUse.Store(list)
 		time.AfterFunc(keepInUse, func() { g.inUse.CompareAndSwap(list, nil) })
@@ -127,12 +137,16 @@ func (list *inUseList) each(after *admin.CertificateKey, yield func(admin.Certif
 // Certificates returns every certificate in use, soonest to expire first.
 func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 	var out []*adminv1.CertificateInUse
-	newInUseList(g.live.Load()).each(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
+	g.newInUseList(g.live.Load()).each(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
 		out = append(out, c)
 		return true
 	})
 	return out
 }
+
+// adminName stands for the admin service where the names of resources stand. No
+// resource can have it.
+const adminName = "(admin)"
 
 // crlAsInfo describes a revocation list as far as a certificate's description
 // has the words.

@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
+	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -36,6 +37,10 @@ type Options struct {
 	// in DataDir.
 	AdminSocket string
 
+	// AdminAccess says who may connect to that socket. The zero value: the user that
+	// runs the gateway.
+	AdminAccess unixsocket.Options
+
 	// AdminTCP, if not nil, serves the admin API over TCP too, with mutual TLS.
 	AdminTCP *admin.TCPOptions
 
@@ -47,6 +52,13 @@ type Options struct {
 	// Ops is the address of /healthz, /readyz, /metrics and, on loopback,
 	// /debug/pprof. Empty: none.
 	Ops string
+
+	// Ready is what readiness requires besides that the gateway serves.
+	Ready Readiness
+
+	// LogDropped returns how many lines of the log were dropped because whoever
+	// reads it was too slow. Nil: none ever is.
+	LogDropped func() uint64
 
 	// Statsd is the UDP address, host:port, that metrics are sent to as well.
 	// Empty: none.
@@ -130,8 +142,11 @@ type Gateway struct {
 	inUse       atomic.Pointer[inUseList]
 	ready       atomic.Bool
 
+	readiness    Readiness
+	logDropped   func() uint64
 	admin        *admin.Server
 	adminSockets []net.Listener
+	adminTCP     *admin.TCPListener // nil: not served; else also in adminSockets
 	ops          *opsServer
 	metrics      *publisher
 }
@@ -147,7 +162,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	g := &Gateway{version: o.Version, log: log.Named("gateway"), started: time.Now()}
+	g := &Gateway{readiness: o.Ready, logDropped: o.LogDropped, version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.events = history.New[*adminv1.Event](keptEvents, keptEventBytes, g.started.UnixMicro())
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.compiler.Logger = log.Named("bridge")
@@ -197,29 +212,39 @@ func Open(o Options) (_ *Gateway, err error) {
 	}
 	undo = append(undo, g.metrics.close)
 
-	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), unixsocket.Options{})
+	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
 	if err != nil {
 		return nil, err
 	}
-	g.adminSockets = append(g.adminSockets, socket)
+	limits := g.ownLimits(log)
+	g.adminSockets = append(g.adminSockets, guard.New(socket, limits))
 	undo = append(undo, func() { socket.Close() })
 	if o.AdminTCP != nil {
-		socket, err := admin.ListenTCP(*o.AdminTCP)
-		if err != nil {
+		o := *o.AdminTCP
+		o.Limits = limits
+		if g.adminTCP, err = admin.ListenTCP(o); err != nil {
 			return nil, err
 		}
-		g.adminSockets = append(g.adminSockets, socket)
-		undo = append(undo, func() { socket.Close() })
+		g.adminSockets = append(g.adminSockets, g.adminTCP)
+		undo = append(undo, func() { g.adminTCP.Close() })
 	}
 	if o.Ops != "" {
-		if g.ops, err = listenOps(g, o.Ops); err != nil {
+		if g.ops, err = listenOps(g, o.Ops, limits); err != nil {
 			return nil, err
 		}
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.process})
-	g.descriptors.Settle()
+	g.descriptors.Settle(limits.Connections * (len(g.adminSockets) + 1))
 	g.restore(db.State())
 	return g, nil
+}
+
+// ownLimits bounds each of the gateway's own servers. As many descriptors are kept
+// from traffic as they may take.
+func (g *Gateway) ownLimits(log hclog.Logger) guard.Options {
+	limit, _, _ := g.descriptors.Usage()
+	connections, perAddress := guard.Limits(limit)
+	return guard.Options{Connections: connections, PerAddress: perAddress, Logger: log.Named("guard")}
 }
 
 // Run serves until ctx ends, and then stops in order: it is not ready any more,
@@ -248,6 +273,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() { g.metrics.run(ticking) })
 	serving.Go(func() { g.watchExpiry(ticking) })
+	if g.adminTCP != nil {
+		serving.Go(func() { g.watchAdminFiles(ticking) })
+	}
 	watching, stopWatching := context.WithCancel(ctx)
 	serving.Go(func() { g.files.Run(watching) })
 
@@ -355,10 +383,10 @@ func (g *Gateway) AdminAddress() string { return listeners.AddressText(g.adminSo
 // AdminTCPAddress returns the address of the admin API over TCP; empty if it is
 // not served.
 func (g *Gateway) AdminTCPAddress() string {
-	if len(g.adminSockets) < 2 {
+	if g.adminTCP == nil {
 		return ""
 	}
-	return g.adminSockets[1].Addr().String()
+	return g.adminTCP.Addr().String()
 }
 
 // OpsAddress returns the address of /metrics and the rest; empty if they are not

@@ -52,10 +52,11 @@ type publisher struct {
 
 	histograms histograms
 
-	mu        sync.Mutex
-	pauses    uint64            // as published
-	accessLog accesslog.Stats   // likewise
-	last      map[any]published // by live object
+	mu         sync.Mutex
+	pauses     uint64            // as published
+	accessLog  accesslog.Stats   // likewise
+	logDropped uint64            // likewise
+	last       map[any]published // by live object
 }
 
 // published is what was published of an object's counters and histograms, by their
@@ -197,6 +198,7 @@ func (p *publisher) publish() {
 	p.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
 	p.publishDescriptors()
 	p.publishAccessLog()
+	p.publishLog()
 	p.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.gateway.started).Seconds()))
 	for _, k := range store.Kinds() {
 		p.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", strings.ReplaceAll(store.KindName(k), " ", "_"))})
@@ -230,6 +232,16 @@ func (p *publisher) publishAccessLog() {
 	}
 	p.process.IncrCounter([]string{"access_log", "failed_writes"}, float32(now.Failures-p.accessLog.Failures))
 	p.accessLog = now
+}
+
+// publishLog publishes how many lines of the log were dropped.
+func (p *publisher) publishLog() {
+	if p.gateway.logDropped == nil {
+		return
+	}
+	now := p.gateway.logDropped()
+	p.process.IncrCounter([]string{"gateway", "log_dropped"}, float32(now-p.logDropped))
+	p.logDropped = now
 }
 
 // publishExpiry publishes how long what expires is still good. Of a trust

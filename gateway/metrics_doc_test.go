@@ -57,7 +57,10 @@ func typesOf(pattern *regexp.Regexp, text string) map[string]string {
 func everyMetric(t *testing.T) string {
 	ca := certstest.NewCA(t)
 	front := ca.Server(t, "front.example")
-	g := start(t, "", func(o *Options) { o.AccessLog.Output = io.Discard })
+	g := start(t, "", func(o *Options) {
+		o.AccessLog.Output = io.Discard
+		o.LogDropped = func() uint64 { return 0 }
+	})
 	tls := tcpListener("tls", "127.0.0.1:0")
 	tls.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tls, httpListener("http", "127.0.0.1:0"),

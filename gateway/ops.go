@@ -14,17 +14,21 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 )
 
 // opsServer is plain HTTP for those who run the gateway: health, metrics and,
 // on loopback only, profiles.
 type opsServer struct {
-	net.Listener
-	http *http.Server
+	guard *guard.Listener
+	http  *http.Server
 }
 
-func listenOps(g *Gateway, address string) (*opsServer, error) {
+// Addr returns where the server listens.
+func (o *opsServer) Addr() net.Addr { return o.guard.Addr() }
+
+func listenOps(g *Gateway, address string, limits guard.Options) (*opsServer, error) {
 	socket, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("ops on %s: %w", address, listeners.Cause(err))
@@ -32,8 +36,8 @@ func listenOps(g *Gateway, address string) (*opsServer, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !g.ready.Load() {
-			answer(w, http.StatusServiceUnavailable, "not ready")
+		if why := g.notReady(); why != "" {
+			answer(w, http.StatusServiceUnavailable, why)
 			return
 		}
 		answer(w, http.StatusOK, "ready")
@@ -48,12 +52,19 @@ func listenOps(g *Gateway, address string) (*opsServer, error) {
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 		handler = localHost(mux)
 	}
-	return &opsServer{socket, &http.Server{
+	return &opsServer{guard.New(socket, limits), &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      2 * time.Minute, // profiles take as long as they are asked to
 		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          log.New(debugWriter{g.log.Named("ops")}, "", 0),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if c, ok := c.(*guard.Conn); ok {
+				c.Prove(state == http.StateActive) // an idle one makes room
+			}
+		},
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       log.New(debugWriter{g.log.Named("ops")}, "", 0),
 	}}, nil
 }
 
@@ -81,7 +92,7 @@ func localHost(next http.Handler) http.Handler {
 }
 
 func (o *opsServer) serve() error {
-	if err := o.http.Serve(o.Listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := o.http.Serve(o.guard); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -91,7 +102,7 @@ func (o *opsServer) shutdown(ctx context.Context) {
 	if o.http.Shutdown(ctx) != nil {
 		o.http.Close() // a scrape or profile that will not end
 	}
-	o.Listener.Close() // where serve was never called
+	o.guard.Close() // where serve was never called
 }
 
 // debugWriter carries net/http's complaints about clients to the log.

@@ -27,7 +27,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		StartTime: timestamppb.New(g.started),
 		Uptime:    durationpb.New(time.Since(g.started)),
 		Revision:  state.Revision(), InstanceId: g.instance,
-		Ready:     g.ready.Load(),
+		Ready:     g.notReady() == "",
 		Listeners: g.listeners.Status(snap),
 		Counts: &adminv1.ResourceCounts{
 			Listeners:    count(adminv1.Kind_KIND_LISTENER),

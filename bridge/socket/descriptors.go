@@ -41,6 +41,9 @@ func NewDescriptors(limit func() int) *Descriptors {
 // SetOthers says how many descriptors are in use for anything but traffic.
 func (d *Descriptors) SetOthers(n int) { d.others.Store(int64(n)) }
 
+// Others returns how many descriptors are kept for anything but traffic.
+func (d *Descriptors) Others() int { return int(d.others.Load()) }
+
 // spare is what is left free for what comes and goes besides traffic: admin and
 // ops connections, files that are read, names that are resolved, probes.
 func spare(limit int64) int64 { return min(max(limit/16, 32), 1024) }

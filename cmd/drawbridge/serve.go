@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +21,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/gateway"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
 const serveLong = `Serve runs a gateway until SIGTERM or SIGINT: it then takes no more connections,
@@ -52,6 +55,11 @@ type serveOptions struct {
 	config              string
 	fileRoots           []string
 	ops, statsd         string
+	readyRequires       []string
+	socketMode          string
+	socketGroup         string
+	clientCRL           string
+	clientNames         []string
 	accessLog           string
 	accessLogFormat     string
 	logLevel, logFormat string
@@ -81,8 +89,13 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
 	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must lead to")
 	flags.StringVar(&o.config, "config", "", "`file` or directory to be applied at start and on SIGHUP")
+	flags.StringVar(&o.socketMode, "admin-socket-mode", "0600", "`mode` of the admin service's socket, in octal: who may write to it may administer the gateway")
+	flags.StringVar(&o.socketGroup, "admin-socket-group", "", "`group` of the admin service's socket, by name or number (default: that of the process)")
+	flags.StringVar(&o.clientCRL, "admin-client-crl", "", "`file` of revocation lists of the CAs of --admin-client-ca")
+	flags.StringArrayVar(&o.clientNames, "admin-client-name", nil, "subject alternative `name` that callers over TCP must have, such as DNS:ops.example or spiffe://example/ops; may be repeated, any of them is enough (default: any certificate of the CAs)")
 	flags.StringArrayVar(&o.fileRoots, "file-root", nil, "`directory` below which files of certificates, trust bundles and revocation lists are read; may be repeated (default: the data directory, that of --config, /etc/drawbridge)")
 	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
+	flags.StringSliceVar(&o.readyRequires, "ready-requires", []string{"restored"}, "what /readyz, the health service and GetStatus require, comma separated: restored (every stored listener is up or reported as down), listeners (every listener is up), revision (something was ever applied)")
 	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
 	flags.StringVar(&o.accessLog, "access-log", "", "`file` to record requests and connections in, or stdout (also -) for standard output; its directory must exist (default: they are not recorded)")
 	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins as nginx's combined")
@@ -93,7 +106,9 @@ func newServe(c *cli) *cobra.Command {
 }
 
 func (c *cli) serve(ctx context.Context, o *serveOptions) error {
-	opts, err := o.gateway(c)
+	lines := newLogWriter(c.err)
+	defer lines.Close()
+	opts, err := o.gateway(c, lines)
 	if err != nil {
 		return err
 	}
@@ -162,7 +177,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 }
 
 // gateway checks the flags and returns what they ask for.
-func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
+func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error) {
 	opts := gateway.Options{
 		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
 		DrainTimeout: o.drain, Version: programVersion(),
@@ -174,7 +189,8 @@ func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
 	if o.logFormat != "text" && o.logFormat != "json" {
 		return opts, usageError(fmt.Sprintf("--log-format %q: must be text or json", o.logFormat))
 	}
-	opts.Logger = hclog.New(&hclog.LoggerOptions{Level: level, JSONFormat: o.logFormat == "json", Output: c.err})
+	opts.Logger = hclog.New(&hclog.LoggerOptions{Level: level, JSONFormat: o.logFormat == "json", Output: lines})
+	opts.LogDropped = lines.Dropped
 	if o.drain <= 0 {
 		return opts, usageError("--drain-timeout: must be more than 0s")
 	}
@@ -188,14 +204,22 @@ func (o *serveOptions) gateway(c *cli) (gateway.Options, error) {
 			return opts, usageError(fmt.Sprintf("--admin %q: must be unix:PATH; --admin-tcp serves over TCP", o.admin))
 		}
 	}
-	if o.adminTCP == "" && o.cert+o.key+o.clientCA != "" {
-		return opts, usageError("--admin-tls-cert, --admin-tls-key and --admin-client-ca go with --admin-tcp")
+	mode, err := strconv.ParseUint(o.socketMode, 8, 32)
+	if err != nil || mode > 0o777 || mode&0o200 == 0 {
+		return opts, usageError(fmt.Sprintf("--admin-socket-mode %q: must be permissions in octal that let the owner write, such as 0660", o.socketMode))
+	}
+	opts.AdminAccess = unixsocket.Options{Mode: fs.FileMode(mode), Group: o.socketGroup}
+	if opts.Ready, err = gateway.ParseReadiness(o.readyRequires); err != nil {
+		return opts, usageError("--ready-requires " + err.Error())
+	}
+	if o.adminTCP == "" && o.cert+o.key+o.clientCA+o.clientCRL+strings.Join(o.clientNames, "") != "" {
+		return opts, usageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name go with --admin-tcp")
 	}
 	if o.adminTCP != "" {
 		if o.cert == "" || o.key == "" || o.clientCA == "" {
 			return opts, usageError("--admin-tcp needs --admin-tls-cert, --admin-tls-key and --admin-client-ca: the admin service is never served over TCP without mutual TLS")
 		}
-		opts.AdminTCP = &admin.TCPOptions{Address: o.adminTCP, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA}
+		opts.AdminTCP = &admin.TCPOptions{Address: o.adminTCP, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA, ClientCRLFile: o.clientCRL, ClientNames: o.clientNames}
 	}
 	if err := o.recordTo(&opts.AccessLog, c); err != nil {
 		return opts, err
@@ -274,6 +298,7 @@ func reopenAccessLog(ctx context.Context, gw *gateway.Gateway, path string, log 
 
 // reload does what SIGHUP asks for. It has nobody to return an error to.
 func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.Logger) {
+	gw.ReloadAdmin(ctx)
 	var err error
 	if config == "" {
 		_, err = gw.Reload(ctx)

@@ -33,6 +33,8 @@ func errNoMethod() error {
 }
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	s.calls.begin()
+	defer s.calls.end()
 	c := call{s: s, ctx: ctx, method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(req, resp, err) }()
 	if err := authorise(ctx, info.FullMethod); err != nil {
@@ -61,6 +63,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // in: reflection and health calls last as long as their client likes, and
 // would hold up a graceful stop.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	s.calls.begin()
+	defer s.calls.end()
 	c := call{s: s, ctx: ss.Context(), method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(nil, nil, err) }()
 	if err := authorise(ss.Context(), info.FullMethod); err != nil {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -26,7 +27,9 @@ const (
 	maxHeaderList = 64 << 10  // bytes of a request's headers, uncompressed
 	maxStreams    = 128       // calls at once on a connection
 	unaryTimeout  = 30 * time.Second
-	connTimeout   = 10 * time.Second // for TLS and HTTP/2 to be set up
+	connTimeout   = 10 * time.Second       // for TLS and HTTP/2 to be set up
+	refusalEvery  = 10 * time.Second       // between log lines about connections that are refused
+	flushTime     = 250 * time.Millisecond // for the last answers to leave
 )
 
 // A Gateway is what the admin API acts on. All methods may be called
@@ -102,6 +105,7 @@ type Server struct {
 	stopOnce sync.Once
 	stopping chan struct{}  // closed when Shutdown begins
 	streams  sync.WaitGroup // goroutines of streaming calls
+	calls    inFlight
 }
 
 // New returns a server that reports itself as serving. It owns no goroutine
@@ -121,7 +125,7 @@ func New(o Options) *Server {
 		sendTimeout: cmp.Or(o.SendTimeout, 30*time.Second),
 	}
 	s.grpc = grpc.NewServer(
-		grpc.Creds(&transport{log: s.log}),
+		grpc.Creds(&transport{log: s.log, refused: guard.NewLimiter(refusalEvery)}),
 		grpc.InTapHandle(s.tap),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
@@ -192,14 +196,36 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer close(done)
 		s.grpc.GracefulStop()
 	}()
+	// A graceful stop also waits until clients let go of connections that they do
+	// not use, and for those that do not answer a ping. Once every call is
+	// answered, and the answers have had the time to leave, that is for nothing.
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		select {
+		case <-s.calls.none():
+		case <-done:
+			return
+		}
+		flush := time.NewTimer(flushTime)
+		defer flush.Stop()
+		select {
+		case <-flush.C:
+		case <-done:
+		}
+	}()
 	var err error
 	select {
 	case <-done:
+	case <-answered:
+		s.grpc.Stop()
+		<-done
 	case <-ctx.Done():
 		err = ctx.Err()
 		s.grpc.Stop()
 		<-done
 	}
+	<-answered
 	s.streams.Wait()
 	return err
 }

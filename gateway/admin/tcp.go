@@ -1,98 +1,158 @@
 package admin
 
 import (
-	"bytes"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
-	"time"
+	"sync/atomic"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 )
 
-// TCPOptions configure ListenTCP. All fields are required.
+// TCPOptions configure ListenTCP. The first four fields are required.
 type TCPOptions struct {
 	Address      string // "127.0.0.1:9443"
-	CertFile     string // the server's certificate chain in PEM
-	KeyFile      string // its private key in PEM
-	ClientCAFile string // CA certificates in PEM that callers' certificates must lead to
+	CertFile     string // the server's certificate chain, in PEM or DER
+	KeyFile      string // its private key
+	ClientCAFile string // CA certificates that callers' certificates must lead to
+
+	// ClientCRLFile holds revocation lists of those CAs. Empty: nothing is revoked.
+	ClientCRLFile string
+
+	// ClientNames are subject alternative names, one of which a caller's
+	// certificate must have: "DNS:…", "URI:…", "IP:…", "email:…". Empty: any.
+	ClientNames []string
+
+	// Limits bound the connections. The zero value is for one.
+	Limits guard.Options
 }
 
-// ListenTCP listens for TLS (1.2 or later) whose clients present a certificate
-// that leads to one of the CAs. The files are read once. An error names every
-// file that is missing or does not hold what it should.
-func ListenTCP(o TCPOptions) (net.Listener, error) {
-	cert, certErr := loadKeyPair(o.CertFile, o.KeyFile)
-	clients, clientErr := loadClientCAs(o.ClientCAFile, time.Now())
-	if err := errors.Join(certErr, clientErr); err != nil {
+// A TCPListener listens for TLS (1.2 or later) whose clients present a
+// certificate that the verification engine of package certs accepts.
+type TCPListener struct {
+	*guard.Listener
+	o        TCPOptions
+	identity atomic.Pointer[identity]
+}
+
+// An identity is what the files of a TCPListener hold. It is immutable.
+type identity struct {
+	server *certs.Server
+	cert   *certs.Certificate
+	trust  *certs.TrustBundle
+	digest [sha256.Size]byte
+}
+
+// ListenTCP listens. An error names every file that is missing or does not hold
+// what it should.
+func ListenTCP(o TCPOptions) (*TCPListener, error) {
+	now, err := o.load()
+	if err != nil {
 		return nil, fmt.Errorf("admin address %s: %w", o.Address, err)
 	}
 	lis, err := net.Listen("tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("admin address %s: %w", o.Address, err)
 	}
-	return tls.NewListener(lis, &tls.Config{
-		Certificates: []tls.Certificate{cert},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    clients,
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2"},
-		// Every connection presents its certificate anew.
-		SessionTicketsDisabled: true,
-	}), nil
+	o.Limits.Connections = max(o.Limits.Connections, 1)
+	l := &TCPListener{Listener: guard.New(lis, o.Limits), o: o}
+	l.identity.Store(now)
+	return l, nil
 }
 
-// loadKeyPair reads a certificate chain and its key. Its errors say what is
-// wrong in words of our own, because crypto/tls's quote PEM headers.
-func loadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
-	chain, certErr := readFile("certificate", certFile)
-	key, keyErr := readFile("key", keyFile)
-	if err := errors.Join(certErr, keyErr); err != nil {
-		return tls.Certificate{}, err
-	}
-	if _, err := parseCertificates(chain); err != nil {
-		certErr = fmt.Errorf("certificate file %s: %w", certFile, err)
-	}
-	if err := checkKey(key); err != nil {
-		keyErr = fmt.Errorf("key file %s: %w", keyFile, err)
-	}
-	if err := errors.Join(certErr, keyErr); err != nil {
-		return tls.Certificate{}, err
-	}
-	pair, err := tls.X509KeyPair(chain, key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("key file %s: not the key of the certificate in %s: %s", keyFile, certFile, tell(err.Error(), maxFault))
-	}
-	return pair, nil
-}
-
-// loadClientCAs reads the CAs that callers must lead to. Anything in the file
-// that is not one is an error: a bundle that is half read would shut out
-// callers, or let them in, by surprise.
-func loadClientCAs(file string, now time.Time) (*x509.CertPool, error) {
-	text, err := readFile("client CA", file)
+// Accept implements net.Listener. The handshake is not made yet.
+func (l *TCPListener) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	certs, err := parseCertificates(text)
+	return l.identity.Load().server.Conn(raw), nil
+}
+
+// Reload reads the files again, and reports whether they hold something else.
+// On an error everything stays as it was. Connections that are open go on.
+func (l *TCPListener) Reload() (changed bool, err error) {
+	now, err := l.o.load()
 	if err != nil {
-		return nil, fmt.Errorf("client CA file %s: %w", file, err)
+		return false, err
 	}
-	pool, valid := x509.NewCertPool(), false
-	for i, c := range certs {
-		if !c.BasicConstraintsValid || !c.IsCA {
-			return nil, fmt.Errorf("client CA file %s: certificate %d is not a CA's", file, i+1)
+	before := l.identity.Swap(now)
+	if before.digest == now.digest {
+		l.identity.Store(before) // with its session tickets
+		return false, nil
+	}
+	return true, nil
+}
+
+// Certificate returns what callers are shown.
+func (l *TCPListener) Certificate() *certs.Certificate { return l.identity.Load().cert }
+
+// Trust returns what callers' certificates must lead to.
+func (l *TCPListener) Trust() *certs.TrustBundle { return l.identity.Load().trust }
+
+// load reads and checks all files.
+func (o *TCPOptions) load() (*identity, error) {
+	sum := sha256.New()
+	var missing error
+	read := func(what, file string) []byte {
+		text, err := readFile(what, file)
+		if err != nil {
+			missing = errors.Join(missing, err)
 		}
-		valid = valid || now.Before(c.NotAfter)
-		pool.AddCert(c)
+		fmt.Fprintf(sum, "%d:%s", len(text), text)
+		return text
 	}
-	if !valid {
-		return nil, fmt.Errorf("client CA file %s: every certificate in it has expired", file)
+	source := certs.CertificateSource{Chain: read("certificate", o.CertFile), Key: read("key", o.KeyFile), KeyInChain: true}
+	trusted := certs.TrustSource{Field: "ca", Certificates: read("client CA", o.ClientCAFile)}
+	if o.ClientCRLFile != "" {
+		trusted.CRLs = []certs.CRLSource{{Field: "crl", Data: read("client CRL", o.ClientCRLFile)}}
 	}
-	return pool, nil
+	if missing != nil {
+		return nil, missing
+	}
+	cert, certErr := certs.NewCertificate(source)
+	trust, trustErr := certs.NewTrustBundle(trusted)
+	names, nameErr := certs.ParseSANs(o.ClientNames)
+	err := errors.Join(o.explain(certErr), o.explain(trustErr), o.explain(nameErr))
+	if err != nil {
+		return nil, err
+	}
+	server, err := certs.NewServer(certs.ServerOptions{
+		Certificates: []*certs.Certificate{cert}, ClientAuth: certs.ClientAuthRequired, ClientTrust: []*certs.TrustBundle{trust},
+		ClientSubjectAltNames: names, NextProtos: []string{"h2"},
+	})
+	if err != nil {
+		return nil, o.explain(err)
+	}
+	return &identity{server: server, cert: cert, trust: trust, digest: [sha256.Size]byte(sum.Sum(nil))}, nil
+}
+
+// explain says of each fault which file it is in.
+func (o *TCPOptions) explain(err error) error {
+	var faults certs.Faults
+	if !errors.As(err, &faults) {
+		return err
+	}
+	var all error
+	for _, f := range faults {
+		where := "client names"
+		switch field, _, _ := strings.Cut(f.Field, "["); field {
+		case "certificate_chain":
+			where = "certificate file " + o.CertFile
+		case "private_key", "passphrase":
+			where = "key file " + o.KeyFile
+		case "ca":
+			where = "client CA file " + o.ClientCAFile
+		case "crl":
+			where = "client CRL file " + o.ClientCRLFile
+		}
+		all = errors.Join(all, fmt.Errorf("%s: %s", where, tell(f.Problem, maxFault)))
+	}
+	return all
 }
 
 func readFile(what, file string) ([]byte, error) {
@@ -104,49 +164,4 @@ func readFile(what, file string) ([]byte, error) {
 		return nil, fmt.Errorf("%s file: %w", what, err)
 	}
 	return text, nil
-}
-
-// parseCertificates parses a file of nothing but certificates; text around
-// the PEM blocks is comment.
-func parseCertificates(text []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	blocks := bytes.Count(text, []byte("-----BEGIN"))
-	for {
-		var block *pem.Block
-		block, text = pem.Decode(text)
-		if block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, errors.New("it must hold nothing but certificates in PEM")
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %s", len(certs)+1, tell(err.Error(), maxFault))
-		}
-		certs = append(certs, c)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("it holds no certificate in PEM")
-	}
-	if len(certs) != blocks {
-		return nil, fmt.Errorf("%d of its %d PEM blocks are broken", blocks-len(certs), blocks) // pem.Decode skips them
-	}
-	return certs, nil
-}
-
-// checkKey says what is wrong with a file that holds no usable private key.
-func checkKey(text []byte) error {
-	for {
-		var block *pem.Block
-		block, text = pem.Decode(text)
-		switch {
-		case block == nil:
-			return errors.New("it holds no private key in PEM")
-		case strings.HasPrefix(block.Type, "ENCRYPTED") || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
-			return errors.New("its private key is encrypted: decrypt it first")
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil
-		}
-	}
 }

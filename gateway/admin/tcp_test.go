@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -54,6 +55,7 @@ func tcpOptions(t *testing.T, ca *pki.CA) TCPOptions {
 		CertFile:     writeFile(t, "server.pem", server.ChainPEM),
 		KeyFile:      writeFile(t, "server.key", server.KeyPEM),
 		ClientCAFile: writeFile(t, "ca.pem", ca.RootPEM()),
+		Limits:       guard.Options{Connections: 16},
 	}
 }
 
@@ -141,26 +143,114 @@ func TestTCPLetsInVerifiedClientCertificatesOnly(t *testing.T) {
 	}
 }
 
-func TestASessionIsNeverResumed(t *testing.T) {
-	ca := newCA(t)
+// The files are read again, and callers are then judged by what they hold, with
+// a session ticket of before too. Files that are wrong change nothing.
+func TestTheFilesOfTheListenerAreReadAgain(t *testing.T) {
+	ca, next := newCA(t), newCA(t)
 	r := start(t)
-	_, addr := overTCP(t, r, ca)
-	cfg := clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "ops"}))
-	cfg.NextProtos = []string{"h2"}
-	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
-	for range 2 {
-		conn, err := tls.Dial("tcp", addr, cfg)
+	o := tcpOptions(t, ca)
+	lis, err := ListenTCP(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(lis) }()
+	defer func() {
+		r.Shutdown(context.Background())
+		<-served
+	}()
+	sessions := tls.NewLRUClientSessionCache(8)
+	client := issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "ops"})
+	get := func() (serial string, err error) {
+		cfg := clientTLS(t, ca, client)
+		cfg.NextProtos, cfg.ClientSessionCache = []string{"h2"}, sessions
+		conn, err := tls.Dial("tcp", lis.Addr().String(), cfg)
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close()
+		// The server's first frame: by then it has judged the client.
+		if _, err := conn.Read(make([]byte, 9)); err != nil {
+			return "", err
+		}
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
+	}
+	first, err := get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := lis.Reload(); changed || err != nil {
+		t.Errorf("the same files: %v, %v", changed, err)
+	}
+	replace := func(file string, text []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renewed := issue(t, ca, pki.LeafOptions{Usage: pki.Server, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	replace(o.CertFile, renewed.ChainPEM)
+	if _, err := lis.Reload(); err == nil || !strings.Contains(err.Error(), "key file "+o.KeyFile) {
+		t.Errorf("a certificate without its key: %v", err)
+	}
+	if again, err := get(); again != first || err != nil {
+		t.Errorf("after files that are wrong: %s, %v", again, err)
+	}
+	replace(o.KeyFile, renewed.KeyPEM)
+	if changed, err := lis.Reload(); !changed || err != nil {
+		t.Errorf("renewed: %v, %v", changed, err)
+	}
+	if now, err := get(); now == first || err != nil {
+		t.Errorf("still %s, %v", now, err)
+	}
+	replace(o.ClientCAFile, next.RootPEM())
+	if _, err := lis.Reload(); err != nil {
+		t.Error(err)
+	}
+	if _, err := get(); err == nil {
+		t.Error("a client of the CA that is trusted no more is let in")
+	}
+}
+
+func TestACallerMustHaveAnAllowedNameAndNotBeRevoked(t *testing.T) {
+	ca := newCA(t)
+	named := issue(t, ca, pki.LeafOptions{Usage: pki.Client, DNSNames: []string{"ops.example"}})
+	o := tcpOptions(t, ca)
+	o.ClientNames = []string{"DNS:ops.example"}
+	for _, tt := range []struct {
+		client *pki.Issued
+		crl    []byte
+		ok     bool
+	}{
+		{named, nil, true},
+		{issue(t, ca, pki.LeafOptions{Usage: pki.Client, DNSNames: []string{"dev.example"}}), nil, false},
+	} {
+		lis, err := ListenTCP(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The server's first frame: by then any ticket has arrived.
-		if _, err := conn.Read(make([]byte, 9)); err != nil {
+		r := start(t)
+		served := make(chan error, 1)
+		go func() { served <- r.Serve(lis) }()
+		conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, tt.client))))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if conn.ConnectionState().DidResume {
-			t.Error("resumed")
+		_, err = adminv1.NewStatusServiceClient(conn).GetStatus(t.Context(), &adminv1.GetStatusRequest{})
+		if (err == nil) != tt.ok {
+			t.Errorf("let in %v: %v", !tt.ok, err)
 		}
 		conn.Close()
+		r.Shutdown(context.Background())
+		<-served
+	}
+	o.ClientNames = []string{"IP:ops.example"}
+	if _, err := ListenTCP(o); err == nil {
+		t.Error("a name that is no address was accepted")
+	}
+	o.ClientNames, o.ClientCRLFile = nil, o.CertFile
+	if _, err := ListenTCP(o); err == nil || !strings.Contains(err.Error(), "client CRL file "+o.CertFile) {
+		t.Errorf("a revocation list that is none: %v", err)
 	}
 }
 
@@ -205,18 +295,18 @@ func TestListenTCPNeedsThreeGoodFiles(t *testing.T) {
 		{"no client CA is named", func(o *TCPOptions) { o.ClientCAFile = "" }, []string{"a client CA file is needed"}},
 		{"files are missing", func(o *TCPOptions) { o.CertFile, o.ClientCAFile = "/no/cert", "/no/ca" }, []string{"/no/cert", "/no/ca"}},
 		{"the certificate is garbage", func(o *TCPOptions) { o.CertFile = garbage }, []string{"certificate file " + garbage}},
-		{"the key is empty", func(o *TCPOptions) { o.KeyFile = empty }, []string{"key file " + empty + ": it holds no private key in PEM"}},
-		{"the key is another's", func(o *TCPOptions) { o.KeyFile = writeFile(t, "k", leaf.KeyPEM) }, []string{"not the key of the certificate in"}},
+		{"the key is empty", func(o *TCPOptions) { o.KeyFile = empty }, []string{"key file " + empty + ": is missing"}},
+		{"the key is another's", func(o *TCPOptions) { o.KeyFile = writeFile(t, "k", leaf.KeyPEM) }, []string{"is not the key of the certificate"}},
 		{"the key is encrypted", func(o *TCPOptions) {
 			o.KeyFile = writeFile(t, "k", []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"))
-		}, []string{"is encrypted"}},
-		{"the files are swapped", func(o *TCPOptions) { o.CertFile, o.KeyFile = o.KeyFile, o.CertFile }, []string{"nothing but certificates", "holds no private key"}},
-		{"the client CA is empty", func(o *TCPOptions) { o.ClientCAFile = empty }, []string{"client CA file " + empty + ": it holds no certificate"}},
+		}, []string{"key file "}},
+		{"the files are swapped", func(o *TCPOptions) { o.CertFile, o.KeyFile = o.KeyFile, o.CertFile }, []string{"holds no certificate", "key file "}},
+		{"the client CA is empty", func(o *TCPOptions) { o.ClientCAFile = empty }, []string{"client CA file " + empty + ": is empty"}},
 		{"the client CA is garbage", func(o *TCPOptions) { o.ClientCAFile = garbage }, []string{"client CA file " + garbage}},
-		{"the client CA is broken off", func(o *TCPOptions) { o.ClientCAFile = half }, []string{"1 of its 2 PEM blocks are broken"}},
-		{"the client CA is a leaf", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "l", leaf.ChainPEM) }, []string{"is not a CA's"}},
+		{"the client CA is broken off", func(o *TCPOptions) { o.ClientCAFile = half }, []string{"damaged PEM block"}},
+		{"the client CA is a leaf", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "l", leaf.ChainPEM) }, []string{"client CA file ", "is not a CA certificate"}},
 		{"the client CA has expired", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "e", oldCA.RootPEM()) }, []string{"has expired"}},
-		{"the client CA is a key", func(o *TCPOptions) { o.ClientCAFile = o.KeyFile }, []string{"nothing but certificates"}},
+		{"the client CA is a key", func(o *TCPOptions) { o.ClientCAFile = o.KeyFile }, []string{"holds a private key: want only certificates"}},
 		{"the address is wrong", func(o *TCPOptions) { o.Address = "nonsense" }, []string{"nonsense"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 )
 
 // A caller is who is at the other end of a connection.
@@ -34,7 +36,8 @@ func callerOf(ctx context.Context) (who caller, ok bool) {
 // mode says who may connect, and TLS with a verified client certificate; it
 // has no way to let in anything else.
 type transport struct {
-	log hclog.Logger
+	log     hclog.Logger
+	refused *guard.Limiter // of the log lines about those it does not let in
 }
 
 // ServerHandshake establishes who the caller is. gRPC has set the deadline,
@@ -42,7 +45,9 @@ type transport struct {
 func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	who, err := identify(raw)
 	if err != nil {
-		t.log.Info("connection refused", "client", raw.RemoteAddr().String(), "error", tell(err.Error(), maxFault))
+		if left, ok := t.refused.Allow(); ok {
+			t.log.Info("connection refused", "client", raw.RemoteAddr().String(), "error", tell(err.Error(), maxFault), "lines_left_out", left)
+		}
 		return nil, nil, err
 	}
 	return raw, who, nil
@@ -50,6 +55,10 @@ func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 
 func identify(raw net.Conn) (caller, error) {
 	who := caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	if bounded, ok := raw.(*guard.Conn); ok {
+		bounded.Prove(true) // the mode of the socket's file has let it in
+		raw = bounded.NetConn()
+	}
 	switch conn := raw.(type) {
 	case *net.UnixConn:
 		who.name = "unix"
@@ -63,11 +72,14 @@ func identify(raw net.Conn) (caller, error) {
 			return who, err
 		}
 		state := conn.ConnectionState()
-		if len(state.VerifiedChains) == 0 {
+		if len(state.PeerCertificates) == 0 {
 			return who, errors.New("no verified client certificate")
 		}
 		if state.NegotiatedProtocol != "h2" {
 			return who, errors.New("h2 was not negotiated by ALPN")
+		}
+		if bounded, ok := conn.NetConn().(*guard.Conn); ok {
+			bounded.Prove(true)
 		}
 		who.name = "cert:" + tell(state.PeerCertificates[0].Subject.String(), maxField)
 		return who, nil

@@ -39,10 +39,10 @@ func NewDescriptors(log hclog.Logger) *Descriptors {
 	return &Descriptors{Descriptors: socket.NewDescriptors(descriptorLimit), log: log}
 }
 
-// Settle notes what is in use for good. It is called before the first listener
-// is bound.
-func (d *Descriptors) Settle() {
-	d.own = openDescriptors()
+// Settle notes what is in use for good, and sets aside what the gateway's own
+// servers may take. It is called before the first listener is bound.
+func (d *Descriptors) Settle(aside int) {
+	d.own = openDescriptors() + aside
 	d.SetOthers(d.own)
 }
 

@@ -225,6 +225,9 @@ const (
 	CertificateUse_CERTIFICATE_USE_UPSTREAM CertificateUse = 3
 	// A revocation list of a trust bundle: not_after is its next update.
 	CertificateUse_CERTIFICATE_USE_CRL CertificateUse = 4
+	// Of the admin service over TCP: its own certificate, a CA of its clients, or a
+	// revocation list of theirs.
+	CertificateUse_CERTIFICATE_USE_ADMIN CertificateUse = 5
 )
 
 // Enum value maps for CertificateUse.
@@ -235,6 +238,7 @@ var (
 		2: "CERTIFICATE_USE_TRUST",
 		3: "CERTIFICATE_USE_UPSTREAM",
 		4: "CERTIFICATE_USE_CRL",
+		5: "CERTIFICATE_USE_ADMIN",
 	}
 	CertificateUse_value = map[string]int32{
 		"CERTIFICATE_USE_UNSPECIFIED": 0,
@@ -242,6 +246,7 @@ var (
 		"CERTIFICATE_USE_TRUST":       2,
 		"CERTIFICATE_USE_UPSTREAM":    3,
 		"CERTIFICATE_USE_CRL":         4,
+		"CERTIFICATE_USE_ADMIN":       5,
 	}
 )
 
@@ -2521,13 +2526,14 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	")FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED\x10\x04\x12!\n" +
 	"\x1dFULL_HANDSHAKE_REASON_REFUSED\x10\x05\x12#\n" +
 	"\x1fFULL_HANDSHAKE_REASON_REUSE_OFF\x10\x06\x12!\n" +
-	"\x1dFULL_HANDSHAKE_REASON_FLUSHED\x10\a*\x9c\x01\n" +
+	"\x1dFULL_HANDSHAKE_REASON_FLUSHED\x10\a*\xb7\x01\n" +
 	"\x0eCertificateUse\x12\x1f\n" +
 	"\x1bCERTIFICATE_USE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13CERTIFICATE_USE_OWN\x10\x01\x12\x19\n" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
-	"\x13CERTIFICATE_USE_CRL\x10\x04*\xcd\x02\n" +
+	"\x13CERTIFICATE_USE_CRL\x10\x04\x12\x19\n" +
+	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xcd\x02\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +

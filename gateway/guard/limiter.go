@@ -1,0 +1,34 @@
+package guard
+
+import (
+	"sync"
+	"time"
+)
+
+// A Limiter lets one log line through in each interval: what strangers can cause
+// as often as they like must not fill a disk. Its methods may be called
+// concurrently.
+type Limiter struct {
+	every time.Duration
+
+	mu   sync.Mutex
+	last time.Time
+	left int
+}
+
+// NewLimiter returns a limiter that lets the first line through.
+func NewLimiter(every time.Duration) *Limiter { return &Limiter{every: every} }
+
+// Allow reports whether a line may be written, and how many were left out since
+// the last one.
+func (l *Limiter) Allow() (left int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if !l.last.IsZero() && now.Sub(l.last) < l.every {
+		l.left++
+		return 0, false
+	}
+	left, l.left, l.last = l.left, 0, now
+	return left, true
+}

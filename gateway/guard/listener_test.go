@@ -1,0 +1,144 @@
+package guard
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// guarded returns a listener, and what it accepts.
+func guarded(t *testing.T, o Options) (*Listener, chan *Conn) {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := New(inner, o)
+	conns := make(chan *Conn, 100)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns <- c.(*Conn)
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l, conns
+}
+
+// refused connects from an address for which there is no room.
+func refused(t *testing.T, l *Listener, from string) {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", l.Addr().String())
+	if errors.Is(err, syscall.ECONNRESET) {
+		return // it was closed before Dial returned
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ended(t, c)
+}
+
+// dial connects from an address of the loopback network.
+func dial(t *testing.T, l *Listener, from string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// ended waits until the other side has closed the connection.
+func ended(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is still open")
+	}
+}
+
+func TestTheOldestThatHasProvenNothingMakesRoom(t *testing.T) {
+	l, conns := guarded(t, Options{Connections: 3})
+	first := dial(t, l, "127.0.0.1")
+	proven := <-conns
+	proven.Prove(true)
+	second := dial(t, l, "127.0.0.2")
+	<-conns
+	dial(t, l, "127.0.0.3")
+	third := <-conns
+	dial(t, l, "127.0.0.4")
+	<-conns
+	ended(t, second)
+	third.Prove(true)
+	fourth := dial(t, l, "127.0.0.5") // in place of the one before it
+	last := <-conns
+	last.Prove(true)
+	refused(t, l, "127.0.0.6") // all have proven something
+	if l.Open() != 3 {
+		t.Errorf("%d open", l.Open())
+	}
+	proven.Prove(false)
+	dial(t, l, "127.0.0.7")
+	<-conns
+	ended(t, first)
+	last.Close()
+	last.Close()
+	ended(t, fourth)
+	if l.Open() != 2 {
+		t.Errorf("%d open after one was closed, twice", l.Open())
+	}
+}
+
+func TestOneAddressHasNoMoreThanItsShare(t *testing.T) {
+	l, conns := guarded(t, Options{Connections: 10, PerAddress: 2})
+	dial(t, l, "127.0.0.1")
+	dial(t, l, "127.0.0.1")
+	one := <-conns
+	<-conns
+	refused(t, l, "127.0.0.1")
+	dial(t, l, "127.0.0.2")
+	<-conns
+	one.Close()
+	dial(t, l, "127.0.0.1")
+	<-conns
+	if l.Open() != 3 {
+		t.Errorf("%d open", l.Open())
+	}
+}
+
+func TestLimitsLeaveMostDescriptorsToTraffic(t *testing.T) {
+	for descriptors, want := range map[int][2]int{0: {256, 64}, 64: {8, 4}, 1024: {32, 8}, 1 << 20: {256, 64}} {
+		if n, each := Limits(descriptors); n != want[0] || each != want[1] {
+			t.Errorf("of %d: %d and %d, want %v", descriptors, n, each, want)
+		}
+	}
+}
+
+func TestALimiterCountsWhatItLeavesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(time.Minute)
+		for i, want := range []bool{true, false, false} {
+			if _, ok := l.Allow(); ok != want {
+				t.Errorf("line %d: %v", i, ok)
+			}
+		}
+		time.Sleep(time.Minute)
+		if left, ok := l.Allow(); !ok || left != 2 {
+			t.Errorf("a minute later: %d, %v", left, ok)
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A Readiness is what /readyz, the health service and GetStatus.ready require. The
+// zero value requires that the stored state was restored: every listener of it is
+// up, or is reported as down in the log, GetStatus and the metrics. A gateway
+// without any state is ready: it waits for its first write.
+type Readiness struct {
+	// Listeners requires that every listener is up.
+	Listeners bool
+
+	// Revision requires that something was ever applied.
+	Revision bool
+}
+
+// ReadinessNames are what ParseReadiness takes.
+var ReadinessNames = []string{"restored", "listeners", "revision"}
+
+// ParseReadiness returns what a list of ReadinessNames requires.
+func ParseReadiness(names []string) (Readiness, error) {
+	var r Readiness
+	for _, n := range names {
+		switch n {
+		case "restored": // always
+		case "listeners":
+			r.Listeners = true
+		case "revision":
+			r.Revision = true
+		default:
+			return r, fmt.Errorf("%q: must be one of %s", n, strings.Join(ReadinessNames, ", "))
+		}
+	}
+	return r, nil
+}
+
+// maxDownTold is how many listeners a refusal names.
+const maxDownTold = 5
+
+// notReady returns why the gateway is not ready; "" if it is.
+func (g *Gateway) notReady() string {
+	if !g.ready.Load() {
+		return "not ready"
+	}
+	snap := g.live.Load()
+	if g.readiness.Revision && snap.State().Revision() == 0 {
+		return "not ready: nothing was applied yet"
+	}
+	if !g.readiness.Listeners {
+		return ""
+	}
+	down := g.listeners.Down()
+	for _, l := range snap.Listeners() {
+		if l.Down != "" {
+			down[l.Name] = l.Down
+		}
+	}
+	if len(down) == 0 {
+		return ""
+	}
+	names := slices.Sorted(maps.Keys(down))
+	why := fmt.Sprintf("not ready: %d listeners are down: %s", len(names), strings.Join(names[:min(len(names), maxDownTold)], ", "))
+	if len(names) > maxDownTold {
+		why += fmt.Sprintf(" and %d more", len(names)-maxDownTold)
+	}
+	return why
+}
