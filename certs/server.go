@@ -62,6 +62,8 @@ type ServerOptions struct {
 type Server struct {
 	config   *tls.Config
 	certs    []*Certificate
+	names    nameIndex
+	namesake []*Certificate // with the names of the first, which is among them
 	reject   bool
 	verifier verifier
 }
@@ -132,6 +134,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
+	s.names = newNameIndex(o.Certificates)
+	s.namesake = s.names.withNamesOf(o.Certificates[0])
 	return s, nil
 }
 
@@ -143,17 +147,21 @@ func (s *Server) Conn(raw net.Conn) *tls.Conn { return tls.Server(raw, s.config)
 // crypto/tls is told to send unrecognized_name.
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := serverName(hello.ServerName)
-	var fits *Certificate
-	for _, c := range s.certs {
-		if name == "" || !c.Matches(name) {
-			continue
-		}
-		if hello.SupportsCertificate(&c.tls) == nil {
-			return &c.tls, nil
-		}
-		if fits == nil {
-			fits = c
-		}
+	var fits, usable *Certificate
+	if name != "" {
+		s.names.each(name, func(c *Certificate) bool {
+			if hello.SupportsCertificate(&c.tls) == nil {
+				usable = c
+				return false
+			}
+			if fits == nil {
+				fits = c
+			}
+			return true
+		})
+	}
+	if usable != nil {
+		return &usable.tls, nil
 	}
 	if fits != nil { // of no kind the client can use: let crypto/tls say which
 		return &fits.tls, nil
@@ -169,13 +177,12 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 func (s *Server) fallback(hello *tls.ClientHelloInfo) *tls.Certificate {
 	anyName := *hello
 	anyName.ServerName = "" // SupportsCertificate would ask for it
-	first := s.certs[0]
-	for _, c := range s.certs {
-		if sameNames(c.Leaf(), first.Leaf()) && anyName.SupportsCertificate(&c.tls) == nil {
+	for _, c := range s.namesake {
+		if anyName.SupportsCertificate(&c.tls) == nil {
 			return &c.tls
 		}
 	}
-	return &first.tls
+	return &s.certs[0].tls
 }
 
 func sameNames(a, b *x509.Certificate) bool {
@@ -195,12 +202,14 @@ func (s *Server) Knows(name string) bool {
 	if !s.reject {
 		return true
 	}
-	for _, c := range s.certs {
-		if name != "" && c.Matches(name) {
-			return true
-		}
+	known := false
+	if name != "" {
+		s.names.each(strings.ToLower(name), func(*Certificate) bool {
+			known = true
+			return false
+		})
 	}
-	return false
+	return known
 }
 
 // sessionTag begins the entry of ours in a session's Extra.
