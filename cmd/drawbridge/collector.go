@@ -41,9 +41,11 @@ type collector struct {
 	stopped bool
 	timer   *time.Timer // has it look
 
-	// Of look.
+	// Of look, which one goroutine calls at a time.
+	looking sync.Mutex
 	heap []metrics.Sample
 	made uint64 // bytes that had been allocated when it looked last
+	seen uint64 // and when it collected last
 	left uint64 // bytes that nobody uses and that could not be given back
 }
 
@@ -78,6 +80,11 @@ func paceCollector() (stop func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.timer = time.AfterFunc(lookEvery, func() {
+		c.looking.Lock()
+		defer c.looking.Unlock()
+		if c.ended() {
+			return
+		}
 		c.look()
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -87,11 +94,19 @@ func paceCollector() (stop func()) {
 	})
 	return func() {
 		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.stopped = true
 		c.timer.Stop()
+		c.mu.Unlock()
+		c.looking.Lock() // a look that has begun has ended
+		defer c.looking.Unlock()
 		debug.SetGCPercent(gcPercent)
 	}
+}
+
+func (c *collector) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stopped
 }
 
 // look collects garbage and gives memory back if nothing goes on and that is
@@ -100,8 +115,12 @@ func (c *collector) look() {
 	unused, live, made := c.unused()
 	idle := made-c.made < quiet
 	c.made, c.left = made, min(c.left, unused)
-	if idle && unused-c.left > max(live/4, spare) {
+	worth := max(live/4, spare)
+	// What was allocated since it collected last may be unused as well: the runtime
+	// counts it as live if its own collector ran in the middle of a burst.
+	if idle && (unused-c.left > worth || made-c.seen > worth) {
 		debug.FreeOSMemory()
+		c.seen = made
 		c.left, _, _ = c.unused() // in between what is in use: no second attempt would do better
 	}
 }
