@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
-		"gateway/fileroot", "gateway/wellformed", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
+		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 	"gateway/guard":      {},
 	"gateway/unixsocket": {},
 	"gateway/listeners": {"gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/socket", "bridge/splice",

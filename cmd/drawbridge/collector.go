@@ -43,10 +43,10 @@ type collector struct {
 
 	// Of look, which one goroutine calls at a time.
 	looking sync.Mutex
-	heap []metrics.Sample
-	made uint64 // bytes that had been allocated when it looked last
-	seen uint64 // and when it collected last
-	left uint64 // bytes that nobody uses and that could not be given back
+	heap    []metrics.Sample
+	made    uint64 // bytes that had been allocated when it looked last
+	seen    uint64 // and when it collected last
+	left    uint64 // bytes that nobody uses and that could not be given back
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
 // Commit serves what was prepared, and drains what is no longer wanted. When it
@@ -15,8 +16,9 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 	defer s.mu.Unlock()
 	old := maps.Clone(s.running)
 	for name := range p.kept {
-		now := live.Listener(name)
-		s.running[name].configured, s.running[name].address = now.Configured, now.Address
+		r, now := s.running[name], live.Listener(name)
+		r.configured, r.address = now.Configured, now.Address
+		s.permit(r, now.Unix)
 		delete(old, name)
 	}
 	passed := map[*Running]bool{}
@@ -25,6 +27,9 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 		case b.from != nil:
 			b.from.socket.passTo(b.socket)
 			passed[b.from] = true
+			wanted := b.unix
+			b.unix = b.from.unix
+			s.permit(b.Running, wanted)
 		case b.beside != nil:
 			if err := b.beside.listen(); err != nil {
 				s.o.Logger.Error("listener failed", "listener", b.Name, "error", err)
@@ -55,4 +60,18 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 	}
 	s.down = p.down
 	s.countSockets()
+}
+
+// permit changes who may connect to a unix socket that stays. That the group exists
+// was checked before; what can still go wrong is that somebody has removed the file.
+func (s *Set) permit(r *Running, o unixsocket.Options) {
+	l, ok := r.socket.listener.(*unixsocket.Listener)
+	if !ok || r.unix == o {
+		return
+	}
+	if err := l.Permit(o); err != nil {
+		s.o.Logger.Error("the permissions of a socket cannot be changed", "listener", r.Name, "error", err)
+		return
+	}
+	r.unix = o
 }

@@ -125,7 +125,7 @@ func (s *Set) bind(want *snapshot.Listener, kept map[string]bool) (*binding, err
 
 func listen(want *snapshot.Listener) (listener, error) {
 	if want.Network == "unix" {
-		return unixsocket.Bind(want.Address, unixsocket.Options{})
+		return unixsocket.Bind(want.Address, want.Unix)
 	}
 	l, err := net.Listen(want.Network, want.Address)
 	if err != nil {
@@ -150,7 +150,7 @@ func Cause(err error) error {
 }
 
 func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
-	r := &Running{Name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configured: want.Configured, socket: socket}
+	r := &Running{Name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configured: want.Configured, unix: want.Unix, socket: socket}
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return s.o.Live().HTTP(want.Name) }}
 		r.HTTP = l7.New(l7.Options{

@@ -18,6 +18,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -62,6 +63,7 @@ type Running struct {
 	network    string
 	address    string // as asked for, which tells whether it has moved
 	configured string // as the resource has it
+	unix       unixsocket.Options
 	socket     *lease
 	remember   func() // makes its present table the one it drains by
 }

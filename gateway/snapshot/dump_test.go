@@ -15,7 +15,7 @@ import (
 func dump(s *Snapshot) string {
 	d := dumper{seen: map[visit]int{}}
 	for _, l := range s.Listeners() {
-		d.line("listener", l.Name, l.Network, l.Address, l.Down)
+		d.line("listener", l.Name, l.Network, l.Address, l.Down, l.Unix.Mode.String(), l.Unix.Group)
 		d.value(reflect.ValueOf(l.tcp), 0)
 		d.value(reflect.ValueOf(l.http), 0)
 	}

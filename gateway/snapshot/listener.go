@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -23,6 +24,7 @@ type Listener struct {
 	Network, Address string // as package net wants them
 	Configured       string // the address as the resource has it
 	Down             string // why it must not be served; empty if it may
+	Unix             unixsocket.Options
 
 	msg   *adminv1.Listener
 	uses  listenerUses
@@ -101,7 +103,7 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 
 	same := prev != nil && prev.Down == "" && s.Len() == 0 && sameInputs(prev.msg, msg)
 	if same && prev.uses.equal(next.uses) {
-		next.tls, next.tcp, next.http = prev.tls, prev.tcp, prev.http
+		next.tls, next.tcp, next.http, next.Unix = prev.tls, prev.tcp, prev.http, prev.Unix
 		s.reuse(prev.notes)
 		return next
 	}
@@ -126,6 +128,7 @@ func (s listenerScope) buildListener(l *Listener) {
 	trusted := s.proxies(msg.GetAcceptProxyProtocol())
 	access := s.access(msg.GetAccess())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
+	l.Unix = s.unix(l.Network, msg.GetUnix())
 	silent := msg.GetAccessLog() == adminv1.AccessLog_ACCESS_LOG_OFF
 
 	switch msg.GetProtocol() {

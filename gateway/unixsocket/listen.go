@@ -189,6 +189,13 @@ func (l *Listener) Permit(o Options) error {
 	return permit(l.path, o.Mode, group)
 }
 
+// CheckGroup returns an error if the group, by name or number, cannot exist on this
+// machine. "" is fine.
+func CheckGroup(name string) error {
+	_, err := lookUpGroup(name)
+	return err
+}
+
 // noGroup leaves a file's group as it is.
 const noGroup = -1
 

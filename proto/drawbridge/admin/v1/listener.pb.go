@@ -403,7 +403,9 @@ type Listener struct {
 	Access *ClientAccess `protobuf:"bytes,14,opt,name=access,proto3" json:"access,omitempty"`
 	// Whether this listener's requests and connections are in the access log, which
 	// `drawbridge serve --access-log` asks for.
-	AccessLog     AccessLog `protobuf:"varint,15,opt,name=access_log,json=accessLog,proto3,enum=drawbridge.admin.v1.AccessLog" json:"access_log,omitempty"`
+	AccessLog AccessLog `protobuf:"varint,15,opt,name=access_log,json=accessLog,proto3,enum=drawbridge.admin.v1.AccessLog" json:"access_log,omitempty"`
+	// Only with an address of "unix:…". Left out: every default of it.
+	Unix          *UnixOptions `protobuf:"bytes,16,opt,name=unix,proto3" json:"unix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +545,72 @@ func (x *Listener) GetAccessLog() AccessLog {
 	return AccessLog_ACCESS_LOG_UNSPECIFIED
 }
 
+func (x *Listener) GetUnix() *UnixOptions {
+	if x != nil {
+		return x.Unix
+	}
+	return nil
+}
+
+// Who may connect to a unix-domain socket. A change applies at once, and to
+// connections that are made from then on.
+type UnixOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The permissions of the socket's file, in octal: "0660" lets the owner and the
+	// group connect, "0666" everybody who can reach its directory. Left out: "0600",
+	// the user that runs the gateway alone.
+	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// The group of the socket's file, by name or number. The user that runs the
+	// gateway must be a member. Left out: that of the process.
+	Group         string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnixOptions) Reset() {
+	*x = UnixOptions{}
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnixOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnixOptions) ProtoMessage() {}
+
+func (x *UnixOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnixOptions.ProtoReflect.Descriptor instead.
+func (*UnixOptions) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *UnixOptions) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *UnixOptions) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 // Which clients a listener serves, by their addresses: IP addresses, and prefixes
 // such as "10.0.0.0/8". The client is the one that the PROXY protocol or
 // http.trusted_proxies tell of. A connection of another is closed before anything
@@ -560,7 +628,7 @@ type ClientAccess struct {
 
 func (x *ClientAccess) Reset() {
 	*x = ClientAccess{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +640,7 @@ func (x *ClientAccess) String() string {
 func (*ClientAccess) ProtoMessage() {}
 
 func (x *ClientAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +653,7 @@ func (x *ClientAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientAccess.ProtoReflect.Descriptor instead.
 func (*ClientAccess) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ClientAccess) GetAllow() []string {
@@ -620,7 +688,7 @@ type AcceptProxyProtocol struct {
 
 func (x *AcceptProxyProtocol) Reset() {
 	*x = AcceptProxyProtocol{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +700,7 @@ func (x *AcceptProxyProtocol) String() string {
 func (*AcceptProxyProtocol) ProtoMessage() {}
 
 func (x *AcceptProxyProtocol) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +713,7 @@ func (x *AcceptProxyProtocol) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptProxyProtocol.ProtoReflect.Descriptor instead.
 func (*AcceptProxyProtocol) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AcceptProxyProtocol) GetTrustedSources() []string {
@@ -681,7 +749,7 @@ type ListenerLimits struct {
 
 func (x *ListenerLimits) Reset() {
 	*x = ListenerLimits{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +761,7 @@ func (x *ListenerLimits) String() string {
 func (*ListenerLimits) ProtoMessage() {}
 
 func (x *ListenerLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +774,7 @@ func (x *ListenerLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerLimits.ProtoReflect.Descriptor instead.
 func (*ListenerLimits) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListenerLimits) GetConnections() int32 {
@@ -767,7 +835,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +847,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +860,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Rate) GetCount() int32 {
@@ -835,7 +903,7 @@ type ListenerTimeouts struct {
 
 func (x *ListenerTimeouts) Reset() {
 	*x = ListenerTimeouts{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +915,7 @@ func (x *ListenerTimeouts) String() string {
 func (*ListenerTimeouts) ProtoMessage() {}
 
 func (x *ListenerTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +928,7 @@ func (x *ListenerTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerTimeouts.ProtoReflect.Descriptor instead.
 func (*ListenerTimeouts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListenerTimeouts) GetHandshake() *durationpb.Duration {
@@ -898,7 +966,7 @@ type TcpOptions struct {
 
 func (x *TcpOptions) Reset() {
 	*x = TcpOptions{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +978,7 @@ func (x *TcpOptions) String() string {
 func (*TcpOptions) ProtoMessage() {}
 
 func (x *TcpOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +991,7 @@ func (x *TcpOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpOptions.ProtoReflect.Descriptor instead.
 func (*TcpOptions) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TcpOptions) GetLinger() *durationpb.Duration {
@@ -976,7 +1044,7 @@ type HttpOptions struct {
 
 func (x *HttpOptions) Reset() {
 	*x = HttpOptions{}
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1056,7 @@ func (x *HttpOptions) String() string {
 func (*HttpOptions) ProtoMessage() {}
 
 func (x *HttpOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_listener_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1069,7 @@ func (x *HttpOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpOptions.ProtoReflect.Descriptor instead.
 func (*HttpOptions) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HttpOptions) GetMaxHeaderBytes() int32 {
@@ -1085,7 +1153,7 @@ var File_drawbridge_admin_v1_listener_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb0\x06\n" +
+	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe6\x06\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Listener.LabelsEntryR\x06labels\x12\x12\n" +
@@ -1103,10 +1171,14 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\x15accept_proxy_protocol\x18\r \x01(\v2(.drawbridge.admin.v1.AcceptProxyProtocolR\x13acceptProxyProtocol\x129\n" +
 	"\x06access\x18\x0e \x01(\v2!.drawbridge.admin.v1.ClientAccessR\x06access\x12=\n" +
 	"\n" +
-	"access_log\x18\x0f \x01(\x0e2\x1e.drawbridge.admin.v1.AccessLogR\taccessLog\x1a9\n" +
+	"access_log\x18\x0f \x01(\x0e2\x1e.drawbridge.admin.v1.AccessLogR\taccessLog\x124\n" +
+	"\x04unix\x18\x10 \x01(\v2 .drawbridge.admin.v1.UnixOptionsR\x04unix\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"8\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"7\n" +
+	"\vUnixOptions\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\"8\n" +
 	"\fClientAccess\x12\x14\n" +
 	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
 	"\x04deny\x18\x02 \x03(\tR\x04deny\">\n" +
@@ -1192,7 +1264,7 @@ func file_drawbridge_admin_v1_listener_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_drawbridge_admin_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_drawbridge_admin_v1_listener_proto_goTypes = []any{
 	(Protocol)(0),                // 0: drawbridge.admin.v1.Protocol
 	(AccessLog)(0),               // 1: drawbridge.admin.v1.AccessLog
@@ -1201,45 +1273,47 @@ var file_drawbridge_admin_v1_listener_proto_goTypes = []any{
 	(ClientCertificateFields)(0), // 4: drawbridge.admin.v1.ClientCertificateFields
 	(TraceContext)(0),            // 5: drawbridge.admin.v1.TraceContext
 	(*Listener)(nil),             // 6: drawbridge.admin.v1.Listener
-	(*ClientAccess)(nil),         // 7: drawbridge.admin.v1.ClientAccess
-	(*AcceptProxyProtocol)(nil),  // 8: drawbridge.admin.v1.AcceptProxyProtocol
-	(*ListenerLimits)(nil),       // 9: drawbridge.admin.v1.ListenerLimits
-	(*Rate)(nil),                 // 10: drawbridge.admin.v1.Rate
-	(*ListenerTimeouts)(nil),     // 11: drawbridge.admin.v1.ListenerTimeouts
-	(*TcpOptions)(nil),           // 12: drawbridge.admin.v1.TcpOptions
-	(*HttpOptions)(nil),          // 13: drawbridge.admin.v1.HttpOptions
-	nil,                          // 14: drawbridge.admin.v1.Listener.LabelsEntry
-	(*ServerTls)(nil),            // 15: drawbridge.admin.v1.ServerTls
-	(*durationpb.Duration)(nil),  // 16: google.protobuf.Duration
+	(*UnixOptions)(nil),          // 7: drawbridge.admin.v1.UnixOptions
+	(*ClientAccess)(nil),         // 8: drawbridge.admin.v1.ClientAccess
+	(*AcceptProxyProtocol)(nil),  // 9: drawbridge.admin.v1.AcceptProxyProtocol
+	(*ListenerLimits)(nil),       // 10: drawbridge.admin.v1.ListenerLimits
+	(*Rate)(nil),                 // 11: drawbridge.admin.v1.Rate
+	(*ListenerTimeouts)(nil),     // 12: drawbridge.admin.v1.ListenerTimeouts
+	(*TcpOptions)(nil),           // 13: drawbridge.admin.v1.TcpOptions
+	(*HttpOptions)(nil),          // 14: drawbridge.admin.v1.HttpOptions
+	nil,                          // 15: drawbridge.admin.v1.Listener.LabelsEntry
+	(*ServerTls)(nil),            // 16: drawbridge.admin.v1.ServerTls
+	(*durationpb.Duration)(nil),  // 17: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_listener_proto_depIdxs = []int32{
-	14, // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
+	15, // 0: drawbridge.admin.v1.Listener.labels:type_name -> drawbridge.admin.v1.Listener.LabelsEntry
 	0,  // 1: drawbridge.admin.v1.Listener.protocol:type_name -> drawbridge.admin.v1.Protocol
-	15, // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
-	9,  // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
-	11, // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
-	12, // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
-	13, // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
-	8,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
-	7,  // 8: drawbridge.admin.v1.Listener.access:type_name -> drawbridge.admin.v1.ClientAccess
+	16, // 2: drawbridge.admin.v1.Listener.tls:type_name -> drawbridge.admin.v1.ServerTls
+	10, // 3: drawbridge.admin.v1.Listener.limits:type_name -> drawbridge.admin.v1.ListenerLimits
+	12, // 4: drawbridge.admin.v1.Listener.timeouts:type_name -> drawbridge.admin.v1.ListenerTimeouts
+	13, // 5: drawbridge.admin.v1.Listener.tcp:type_name -> drawbridge.admin.v1.TcpOptions
+	14, // 6: drawbridge.admin.v1.Listener.http:type_name -> drawbridge.admin.v1.HttpOptions
+	9,  // 7: drawbridge.admin.v1.Listener.accept_proxy_protocol:type_name -> drawbridge.admin.v1.AcceptProxyProtocol
+	8,  // 8: drawbridge.admin.v1.Listener.access:type_name -> drawbridge.admin.v1.ClientAccess
 	1,  // 9: drawbridge.admin.v1.Listener.access_log:type_name -> drawbridge.admin.v1.AccessLog
-	10, // 10: drawbridge.admin.v1.ListenerLimits.rate:type_name -> drawbridge.admin.v1.Rate
-	10, // 11: drawbridge.admin.v1.ListenerLimits.rate_per_client:type_name -> drawbridge.admin.v1.Rate
-	16, // 12: drawbridge.admin.v1.Rate.period:type_name -> google.protobuf.Duration
-	16, // 13: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
-	16, // 14: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
-	16, // 15: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
-	16, // 16: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
-	16, // 17: drawbridge.admin.v1.HttpOptions.max_connection_age:type_name -> google.protobuf.Duration
-	3,  // 18: drawbridge.admin.v1.HttpOptions.forwarding:type_name -> drawbridge.admin.v1.Forwarding
-	4,  // 19: drawbridge.admin.v1.HttpOptions.client_certificate_fields:type_name -> drawbridge.admin.v1.ClientCertificateFields
-	5,  // 20: drawbridge.admin.v1.HttpOptions.trace_context:type_name -> drawbridge.admin.v1.TraceContext
-	2,  // 21: drawbridge.admin.v1.HttpOptions.underscore_fields:type_name -> drawbridge.admin.v1.UnderscoreFields
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	7,  // 10: drawbridge.admin.v1.Listener.unix:type_name -> drawbridge.admin.v1.UnixOptions
+	11, // 11: drawbridge.admin.v1.ListenerLimits.rate:type_name -> drawbridge.admin.v1.Rate
+	11, // 12: drawbridge.admin.v1.ListenerLimits.rate_per_client:type_name -> drawbridge.admin.v1.Rate
+	17, // 13: drawbridge.admin.v1.Rate.period:type_name -> google.protobuf.Duration
+	17, // 14: drawbridge.admin.v1.ListenerTimeouts.handshake:type_name -> google.protobuf.Duration
+	17, // 15: drawbridge.admin.v1.ListenerTimeouts.idle:type_name -> google.protobuf.Duration
+	17, // 16: drawbridge.admin.v1.ListenerTimeouts.header_read:type_name -> google.protobuf.Duration
+	17, // 17: drawbridge.admin.v1.TcpOptions.linger:type_name -> google.protobuf.Duration
+	17, // 18: drawbridge.admin.v1.HttpOptions.max_connection_age:type_name -> google.protobuf.Duration
+	3,  // 19: drawbridge.admin.v1.HttpOptions.forwarding:type_name -> drawbridge.admin.v1.Forwarding
+	4,  // 20: drawbridge.admin.v1.HttpOptions.client_certificate_fields:type_name -> drawbridge.admin.v1.ClientCertificateFields
+	5,  // 21: drawbridge.admin.v1.HttpOptions.trace_context:type_name -> drawbridge.admin.v1.TraceContext
+	2,  // 22: drawbridge.admin.v1.HttpOptions.underscore_fields:type_name -> drawbridge.admin.v1.UnderscoreFields
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_listener_proto_init() }
@@ -1248,15 +1322,15 @@ func file_drawbridge_admin_v1_listener_proto_init() {
 		return
 	}
 	file_drawbridge_admin_v1_tls_proto_init()
-	file_drawbridge_admin_v1_listener_proto_msgTypes[4].OneofWrappers = []any{}
-	file_drawbridge_admin_v1_listener_proto_msgTypes[7].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_listener_proto_msgTypes[5].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_listener_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_listener_proto_rawDesc), len(file_drawbridge_admin_v1_listener_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
