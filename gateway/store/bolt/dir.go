@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,7 +41,11 @@ func prepareDir(dir string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("data directory: %s is not a directory", dir)
 	}
-	return checkMode(dir, 0o700)
+	if err := checkMode(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w; or, where the directory is a mounted volume, let the gateway make one of its own in it: --data-dir %s",
+			err, filepath.Join(dir, "drawbridge"))
+	}
+	return nil
 }
 
 // checkMode refuses a file that others than its owner can reach, or that
