@@ -79,7 +79,7 @@ func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Re
 // is gathered without it: that another write has put other files or keys in the
 // place of those that were read.
 func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
-	for {
+	for range maxGathers {
 		result, missing, err := func() (*store.Result, snapshot.Needs, error) {
 			if err := g.lock(ctx); err != nil {
 				return nil, snapshot.Needs{}, err
@@ -99,6 +99,7 @@ func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Mate
 			return nil, err
 		}
 	}
+	return nil, errGathers()
 }
 
 // lock takes the writer's lock. Without an error the caller must unlock it.
@@ -140,7 +141,7 @@ type plan struct {
 // long as the plan is carried out only while what it was made for is live.
 func (g *Gateway) plan(ctx context.Context, e store.Edit, m *snapshot.Material) (*plan, error) {
 	var missing snapshot.Needs
-	for {
+	for range maxGathers {
 		var err error
 		if m == nil {
 			if m, err = g.gather(ctx, g.live.Load(), e, missing); err != nil {
@@ -154,6 +155,15 @@ func (g *Gateway) plan(ctx context.Context, e store.Edit, m *snapshot.Material) 
 		}
 		m = nil
 	}
+	return nil, errGathers()
+}
+
+// maxGathers is how often an edit is gathered while others put something else in
+// the place of what was read.
+const maxGathers = 10
+
+func errGathers() error {
+	return invalid.Errorf(invalid.Conflict, "", "the files or keys that the request needs changed %d times while they were read: try again", maxGathers)
 }
 
 // gather reads what the edit needs, without the lock.

@@ -165,3 +165,17 @@ func TestTheAnswerDescribesWhatWasAsked(t *testing.T) {
 		}
 	}
 }
+
+// An edit that names one resource twice is refused, and not gathered for ever.
+func TestACertificatePutTwiceIsRefused(t *testing.T) {
+	ca := certstest.NewCA(t)
+	g := start(t, "")
+	bundle := func(ca *certstest.CA) *adminv1.TrustBundle {
+		return &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(ca.TrustPEM())}}
+	}
+	_, err := g.Apply(t.Context(), store.Edit{Puts: puts(bundle(ca), bundle(certstest.NewCA(t)))})
+	var bad *invalid.Error
+	if !errors.As(err, &bad) || bad.Worst() != invalid.Argument {
+		t.Errorf("%v", err)
+	}
+}

@@ -68,7 +68,8 @@ const maxDeriving = 10 * time.Second
 func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also Needs) (*Material, error) {
 	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}}
 	for _, p := range e.Puts {
-		if r := live.State().Complete(p.Resource); r != nil {
+		// Of two puts of one resource the draft takes the first, and refuses the other.
+		if r := live.State().Complete(p.Resource); r != nil && !m.has(store.RefOf(r)) {
 			c.gather(ctx, m, live, r)
 		}
 	}
