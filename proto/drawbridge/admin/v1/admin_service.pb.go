@@ -21,12 +21,12 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Asks for a listener to be created or replaced.
+// The request to create or replace a listener.
 type PutListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The listener as it should be. What is left out is its default, not what it was.
+	// The complete listener. Absent fields take their defaults, not their old values.
 	Listener *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -76,12 +76,12 @@ func (x *PutListenerRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a put.
+// The response to a put.
 type PutListenerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// The listener as it is now.
+	// The current listener.
 	Listener      *Listener `protobuf:"bytes,2,opt,name=listener,proto3" json:"listener,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -131,7 +131,7 @@ func (x *PutListenerResponse) GetListener() *Listener {
 	return nil
 }
 
-// Asks for a listener.
+// The request for a listener.
 type GetListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -177,16 +177,16 @@ func (x *GetListenerRequest) GetName() string {
 	return ""
 }
 
-// Asks for a page of listeners.
+// The request for a page of listeners.
 type ListListenersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. All other fields must be as they were.
+	// next_page_token of the previous page. All other fields must stay the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
-	// which must hold. A resource without the key has no value that is equal.
+	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
+	// conditions must hold. A resource without the key equals no value.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -243,10 +243,10 @@ func (x *ListListenersRequest) GetLabelSelector() string {
 	return ""
 }
 
-// Answers a list.
+// A page of a list.
 type ListListenersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The listeners in the order of their names.
+	// The listeners, by name.
 	Listeners []*Listener `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -298,15 +298,15 @@ func (x *ListListenersResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for a listener to be deleted.
+// The request to delete a listener.
 type DeleteListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag. Deleting with an etag what is
-	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
+	// If set, it must match the current etag. Deleting with an etag a resource that no
+	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,7 +363,7 @@ func (x *DeleteListenerRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a delete.
+// The response to a delete.
 type DeleteListenerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -409,12 +409,12 @@ func (x *DeleteListenerResponse) GetChange() *Change {
 	return nil
 }
 
-// Asks for a route to be created or replaced.
+// The request to create or replace a route.
 type PutRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The route as it should be. What is left out is its default, not what it was.
+	// The complete route. Absent fields take their defaults, not their old values.
 	Route *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -464,12 +464,12 @@ func (x *PutRouteRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a put.
+// The response to a put.
 type PutRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// The route as it is now.
+	// The current route.
 	Route         *Route `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -519,7 +519,7 @@ func (x *PutRouteResponse) GetRoute() *Route {
 	return nil
 }
 
-// Asks for a route.
+// The request for a route.
 type GetRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -565,16 +565,16 @@ func (x *GetRouteRequest) GetName() string {
 	return ""
 }
 
-// Asks for a page of routes.
+// The request for a page of routes.
 type ListRoutesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. All other fields must be as they were.
+	// next_page_token of the previous page. All other fields must stay the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
-	// which must hold. A resource without the key has no value that is equal.
+	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
+	// conditions must hold. A resource without the key equals no value.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -631,10 +631,10 @@ func (x *ListRoutesRequest) GetLabelSelector() string {
 	return ""
 }
 
-// Answers a list.
+// A page of a list.
 type ListRoutesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The routes in the order of their names.
+	// The routes, by name.
 	Routes []*Route `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -686,15 +686,15 @@ func (x *ListRoutesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for a route to be deleted.
+// The request to delete a route.
 type DeleteRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag. Deleting with an etag what is
-	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
+	// If set, it must match the current etag. Deleting with an etag a resource that no
+	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -751,7 +751,7 @@ func (x *DeleteRouteRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a delete.
+// The response to a delete.
 type DeleteRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -797,12 +797,12 @@ func (x *DeleteRouteResponse) GetChange() *Change {
 	return nil
 }
 
-// Asks for an upstream to be created or replaced.
+// The request to create or replace an upstream.
 type PutUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The upstream as it should be. What is left out is its default, not what it was.
+	// The complete upstream. Absent fields take their defaults, not their old values.
 	Upstream *Upstream `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -852,12 +852,12 @@ func (x *PutUpstreamRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a put.
+// The response to a put.
 type PutUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// The upstream as it is now.
+	// The current upstream.
 	Upstream      *Upstream `protobuf:"bytes,2,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -907,7 +907,7 @@ func (x *PutUpstreamResponse) GetUpstream() *Upstream {
 	return nil
 }
 
-// Asks for an upstream.
+// The request for an upstream.
 type GetUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -953,16 +953,16 @@ func (x *GetUpstreamRequest) GetName() string {
 	return ""
 }
 
-// Asks for a page of upstreams.
+// The request for a page of upstreams.
 type ListUpstreamsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. All other fields must be as they were.
+	// next_page_token of the previous page. All other fields must stay the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
-	// which must hold. A resource without the key has no value that is equal.
+	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
+	// conditions must hold. A resource without the key equals no value.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1019,10 +1019,10 @@ func (x *ListUpstreamsRequest) GetLabelSelector() string {
 	return ""
 }
 
-// Answers a list.
+// A page of a list.
 type ListUpstreamsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The upstreams in the order of their names.
+	// The upstreams, by name.
 	Upstreams []*Upstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1074,15 +1074,15 @@ func (x *ListUpstreamsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for an upstream to be deleted.
+// The request to delete an upstream.
 type DeleteUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag. Deleting with an etag what is
-	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
+	// If set, it must match the current etag. Deleting with an etag a resource that no
+	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1139,7 +1139,7 @@ func (x *DeleteUpstreamRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a delete.
+// The response to a delete.
 type DeleteUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1185,12 +1185,12 @@ func (x *DeleteUpstreamResponse) GetChange() *Change {
 	return nil
 }
 
-// Asks for a certificate to be created or replaced.
+// The request to create or replace a certificate.
 type PutCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate as it should be. What is left out is its default, not what it was.
+	// The complete certificate. Absent fields take their defaults, not their old values.
 	Certificate *Certificate `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1240,12 +1240,12 @@ func (x *PutCertificateRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a put.
+// The response to a put.
 type PutCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// The certificate as it is now.
+	// The current certificate.
 	Certificate   *Certificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1295,7 +1295,7 @@ func (x *PutCertificateResponse) GetCertificate() *Certificate {
 	return nil
 }
 
-// Asks for a certificate.
+// The request for a certificate.
 type GetCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -1341,16 +1341,16 @@ func (x *GetCertificateRequest) GetName() string {
 	return ""
 }
 
-// Asks for a page of certificates.
+// The request for a page of certificates.
 type ListCertificatesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. All other fields must be as they were.
+	// next_page_token of the previous page. All other fields must stay the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
-	// which must hold. A resource without the key has no value that is equal.
+	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
+	// conditions must hold. A resource without the key equals no value.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1407,10 +1407,10 @@ func (x *ListCertificatesRequest) GetLabelSelector() string {
 	return ""
 }
 
-// Answers a list.
+// A page of a list.
 type ListCertificatesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificates in the order of their names.
+	// The certificates, by name.
 	Certificates []*Certificate `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1462,15 +1462,15 @@ func (x *ListCertificatesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for a certificate to be deleted.
+// The request to delete a certificate.
 type DeleteCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag. Deleting with an etag what is
-	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
+	// If set, it must match the current etag. Deleting with an etag a resource that no
+	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1527,7 +1527,7 @@ func (x *DeleteCertificateRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a delete.
+// The response to a delete.
 type DeleteCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1573,12 +1573,12 @@ func (x *DeleteCertificateResponse) GetChange() *Change {
 	return nil
 }
 
-// Asks for a trust bundle to be created or replaced.
+// The request to create or replace a trust bundle.
 type PutTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The trust bundle as it should be. What is left out is its default, not what it was.
+	// The complete trust bundle. Absent fields take their defaults, not their old values.
 	TrustBundle *TrustBundle `protobuf:"bytes,1,opt,name=trust_bundle,json=trustBundle,proto3" json:"trust_bundle,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1628,12 +1628,12 @@ func (x *PutTrustBundleRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a put.
+// The response to a put.
 type PutTrustBundleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// The trust bundle as it is now.
+	// The current trust bundle.
 	TrustBundle   *TrustBundle `protobuf:"bytes,2,opt,name=trust_bundle,json=trustBundle,proto3" json:"trust_bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1683,7 +1683,7 @@ func (x *PutTrustBundleResponse) GetTrustBundle() *TrustBundle {
 	return nil
 }
 
-// Asks for a trust bundle.
+// The request for a trust bundle.
 type GetTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -1729,16 +1729,16 @@ func (x *GetTrustBundleRequest) GetName() string {
 	return ""
 }
 
-// Asks for a page of trust bundles.
+// The request for a page of trust bundles.
 type ListTrustBundlesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. All other fields must be as they were.
+	// next_page_token of the previous page. All other fields must stay the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with these labels: "key=value,key!=value,key in (a,b)", all of
-	// which must hold. A resource without the key has no value that is equal.
+	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
+	// conditions must hold. A resource without the key equals no value.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1795,10 +1795,10 @@ func (x *ListTrustBundlesRequest) GetLabelSelector() string {
 	return ""
 }
 
-// Answers a list.
+// A page of a list.
 type ListTrustBundlesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The trust bundles in the order of their names.
+	// The trust bundles, by name.
 	TrustBundles []*TrustBundle `protobuf:"bytes,1,rep,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1850,15 +1850,15 @@ func (x *ListTrustBundlesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for a trust bundle to be deleted.
+// The request to delete a trust bundle.
 type DeleteTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag. Deleting with an etag what is
-	// already gone is UNCHANGED, so that a retry after a lost answer succeeds.
+	// If set, it must match the current etag. Deleting with an etag a resource that no
+	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1915,7 +1915,7 @@ func (x *DeleteTrustBundleRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers a delete.
+// The response to a delete.
 type DeleteTrustBundleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1961,19 +1961,19 @@ func (x *DeleteTrustBundleResponse) GetChange() *Change {
 	return nil
 }
 
-// Asks for many changes at once.
+// The request for many changes at once.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resources to create or replace.
 	Resources []*Resource `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Resources to delete.
 	Deletes []*ResourceDelete `protobuf:"bytes,2,rep,name=deletes,proto3" json:"deletes,omitempty"`
-	// If set, the write is refused (ABORTED) unless this is the live revision. A
-	// write that would change nothing is answered all the same.
+	// If set, the write is refused (ABORTED) unless this is the live revision. A write
+	// that would change nothing succeeds regardless.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
-	// Also delete what is not among resources. Absent: nothing.
+	// Also delete resources that are not listed. Absent: delete none.
 	Prune *Prune `protobuf:"bytes,4,opt,name=prune,proto3" json:"prune,omitempty"`
-	// How to write.
+	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,5,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2044,7 +2044,7 @@ func (x *ApplyRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// Answers an apply.
+// The response to an apply.
 type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -2097,8 +2097,8 @@ type ResourceDelete struct {
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
 	// Its name within the kind.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must still be the present etag. Deleting with an etag what is
-	// already gone is UNCHANGED.
+	// If set, it must match the current etag. Deleting with an etag a resource that no
+	// longer exists is UNCHANGED.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2155,13 +2155,13 @@ func (x *ResourceDelete) GetEtag() string {
 	return ""
 }
 
-// Which of the resources that an apply does not name it deletes.
+// Which unlisted resources an apply deletes.
 type Prune struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those of these kinds. At least one: a client never deletes kinds that it does
-	// not know.
+	// Of these kinds. At least one, so that a client never deletes kinds it does not
+	// know.
 	Kinds []Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=drawbridge.admin.v1.Kind" json:"kinds,omitempty"`
-	// Of those only the ones with these labels, as in the lists. Default: all.
+	// Only those with matching labels, as in lists. Default: all.
 	LabelSelector string `protobuf:"bytes,2,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2211,14 +2211,14 @@ func (x *Prune) GetLabelSelector() string {
 	return ""
 }
 
-// Asks for a page of everything.
+// The request for a page of everything.
 type GetConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. If a write came between, the answer is
-	// ABORTED: begin again. WatchConfig reads one revision whole whatever is written.
+	// next_page_token of the previous page. After a write in between the answer is
+	// ABORTED: start again. WatchConfig always reads one whole revision.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2268,7 +2268,7 @@ func (x *GetConfigRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of everything of one revision.
+// A page of all resources of one revision.
 type GetConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
@@ -2342,12 +2342,12 @@ func (x *GetConfigResponse) GetInstanceId() string {
 	return ""
 }
 
-// Asks to be told of changes.
+// The request to watch changes.
 type WatchConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the client left off: instance_id and revision of the last message with
-	// synced that it received. If the gateway can, it continues from there; else, or
-	// without them, it sends everything.
+	// Where to resume: instance_id and revision of the last message with synced that the
+	// client received. The gateway continues from there if it can, and otherwise sends
+	// everything.
 	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// See instance_id.
 	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -2405,20 +2405,19 @@ type WatchConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that this belongs to.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What happened to each resource that is not as it was. Empty while the state is
-	// sent.
+	// Each resource that changed, and how. Empty while the state is sent.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Resources of the state, or those that were created or updated.
 	Resources []*Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
 	// The comment of the write that made the revision.
 	Comment string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
-	// Identifies the store that revision belongs to. Another store counts its
-	// revisions anew.
+	// Identifies the store that revision belongs to. Another store has revisions of its
+	// own.
 	InstanceId string `protobuf:"bytes,5,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// With this message the client has all of the revision.
 	Synced bool `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
-	// The state follows whole: the client must forget what it has. Set in the first
-	// message of a stream that does not continue an earlier one.
+	// The whole state follows: the client must discard what it has. Set in the first
+	// message of a stream that does not resume.
 	Reset_        bool `protobuf:"varint,7,opt,name=reset,proto3" json:"reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -48,60 +48,58 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService holds the desired state. A write that is answered with OK is
-// durable and live; one that fails changed nothing. A request that is wrong is
-// refused with INVALID_ARGUMENT and every fault at once (google.rpc.BadRequest),
-// each with its field path.
+// AdminService manages the desired state. A write answered with OK is durable and
+// live; a failed write changed nothing. A faulty request gets INVALID_ARGUMENT with
+// every fault at once (google.rpc.BadRequest), each with its field path.
 type AdminServiceClient interface {
 	// Creates or replaces a listener.
 	PutListener(ctx context.Context, in *PutListenerRequest, opts ...grpc.CallOption) (*PutListenerResponse, error)
-	// Reads a listener; NOT_FOUND if there is none of that name.
+	// Reads a listener; NOT_FOUND if no resource has that name.
 	GetListener(ctx context.Context, in *GetListenerRequest, opts ...grpc.CallOption) (*Listener, error)
-	// Reads listeners in the order of their names, a page at a time.
+	// Lists listeners by name, one page at a time.
 	ListListeners(ctx context.Context, in *ListListenersRequest, opts ...grpc.CallOption) (*ListListenersResponse, error)
-	// Deletes a listener. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a listener. FAILED_PRECONDITION if another resource refers to it.
 	DeleteListener(ctx context.Context, in *DeleteListenerRequest, opts ...grpc.CallOption) (*DeleteListenerResponse, error)
 	// Creates or replaces a route.
 	PutRoute(ctx context.Context, in *PutRouteRequest, opts ...grpc.CallOption) (*PutRouteResponse, error)
-	// Reads a route; NOT_FOUND if there is none of that name.
+	// Reads a route; NOT_FOUND if no resource has that name.
 	GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*Route, error)
-	// Reads routes in the order of their names, a page at a time.
+	// Lists routes by name, one page at a time.
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
-	// Deletes a route. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a route. FAILED_PRECONDITION if another resource refers to it.
 	DeleteRoute(ctx context.Context, in *DeleteRouteRequest, opts ...grpc.CallOption) (*DeleteRouteResponse, error)
 	// Creates or replaces an upstream.
 	PutUpstream(ctx context.Context, in *PutUpstreamRequest, opts ...grpc.CallOption) (*PutUpstreamResponse, error)
-	// Reads an upstream; NOT_FOUND if there is none of that name.
+	// Reads an upstream; NOT_FOUND if no resource has that name.
 	GetUpstream(ctx context.Context, in *GetUpstreamRequest, opts ...grpc.CallOption) (*Upstream, error)
-	// Reads upstreams in the order of their names, a page at a time.
+	// Lists upstreams by name, one page at a time.
 	ListUpstreams(ctx context.Context, in *ListUpstreamsRequest, opts ...grpc.CallOption) (*ListUpstreamsResponse, error)
-	// Deletes an upstream. FAILED_PRECONDITION if something still refers to it.
+	// Deletes an upstream. FAILED_PRECONDITION if another resource refers to it.
 	DeleteUpstream(ctx context.Context, in *DeleteUpstreamRequest, opts ...grpc.CallOption) (*DeleteUpstreamResponse, error)
 	// Creates or replaces a certificate.
 	PutCertificate(ctx context.Context, in *PutCertificateRequest, opts ...grpc.CallOption) (*PutCertificateResponse, error)
-	// Reads a certificate; NOT_FOUND if there is none of that name.
+	// Reads a certificate; NOT_FOUND if no resource has that name.
 	GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*Certificate, error)
-	// Reads certificates in the order of their names, a page at a time.
+	// Lists certificates by name, one page at a time.
 	ListCertificates(ctx context.Context, in *ListCertificatesRequest, opts ...grpc.CallOption) (*ListCertificatesResponse, error)
-	// Deletes a certificate. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a certificate. FAILED_PRECONDITION if another resource refers to it.
 	DeleteCertificate(ctx context.Context, in *DeleteCertificateRequest, opts ...grpc.CallOption) (*DeleteCertificateResponse, error)
 	// Creates or replaces a trust bundle.
 	PutTrustBundle(ctx context.Context, in *PutTrustBundleRequest, opts ...grpc.CallOption) (*PutTrustBundleResponse, error)
-	// Reads a trust bundle; NOT_FOUND if there is none of that name.
+	// Reads a trust bundle; NOT_FOUND if no resource has that name.
 	GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*TrustBundle, error)
-	// Reads trust bundles in the order of their names, a page at a time.
+	// Lists trust bundles by name, one page at a time.
 	ListTrustBundles(ctx context.Context, in *ListTrustBundlesRequest, opts ...grpc.CallOption) (*ListTrustBundlesResponse, error)
-	// Deletes a trust bundle. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a trust bundle. FAILED_PRECONDITION if another resource refers to it.
 	DeleteTrustBundle(ctx context.Context, in *DeleteTrustBundleRequest, opts ...grpc.CallOption) (*DeleteTrustBundleResponse, error)
-	// Puts and deletes any number of resources in one revision: all or nothing.
-	// Their order does not matter.
+	// Puts and deletes any number of resources in one revision, all or nothing. Order
+	// does not matter.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
-	// Reads everything of one revision, a page at a time. Private keys are left out.
+	// Reads all resources of one revision, one page at a time, without private keys.
 	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
-	// Streams the present state in parts, then a message with synced, then each
-	// change. Private keys are left out. A client may have 64 streams, and one that
-	// reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch again from
-	// where it left off.
+	// Streams the current state in parts, then a message with synced, then each change,
+	// without private keys. A client may have 64 streams; another one, or one that is
+	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
 	WatchConfig(ctx context.Context, in *WatchConfigRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchConfigResponse], error)
 }
 
@@ -356,60 +354,58 @@ type AdminService_WatchConfigClient = grpc.ServerStreamingClient[WatchConfigResp
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService holds the desired state. A write that is answered with OK is
-// durable and live; one that fails changed nothing. A request that is wrong is
-// refused with INVALID_ARGUMENT and every fault at once (google.rpc.BadRequest),
-// each with its field path.
+// AdminService manages the desired state. A write answered with OK is durable and
+// live; a failed write changed nothing. A faulty request gets INVALID_ARGUMENT with
+// every fault at once (google.rpc.BadRequest), each with its field path.
 type AdminServiceServer interface {
 	// Creates or replaces a listener.
 	PutListener(context.Context, *PutListenerRequest) (*PutListenerResponse, error)
-	// Reads a listener; NOT_FOUND if there is none of that name.
+	// Reads a listener; NOT_FOUND if no resource has that name.
 	GetListener(context.Context, *GetListenerRequest) (*Listener, error)
-	// Reads listeners in the order of their names, a page at a time.
+	// Lists listeners by name, one page at a time.
 	ListListeners(context.Context, *ListListenersRequest) (*ListListenersResponse, error)
-	// Deletes a listener. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a listener. FAILED_PRECONDITION if another resource refers to it.
 	DeleteListener(context.Context, *DeleteListenerRequest) (*DeleteListenerResponse, error)
 	// Creates or replaces a route.
 	PutRoute(context.Context, *PutRouteRequest) (*PutRouteResponse, error)
-	// Reads a route; NOT_FOUND if there is none of that name.
+	// Reads a route; NOT_FOUND if no resource has that name.
 	GetRoute(context.Context, *GetRouteRequest) (*Route, error)
-	// Reads routes in the order of their names, a page at a time.
+	// Lists routes by name, one page at a time.
 	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
-	// Deletes a route. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a route. FAILED_PRECONDITION if another resource refers to it.
 	DeleteRoute(context.Context, *DeleteRouteRequest) (*DeleteRouteResponse, error)
 	// Creates or replaces an upstream.
 	PutUpstream(context.Context, *PutUpstreamRequest) (*PutUpstreamResponse, error)
-	// Reads an upstream; NOT_FOUND if there is none of that name.
+	// Reads an upstream; NOT_FOUND if no resource has that name.
 	GetUpstream(context.Context, *GetUpstreamRequest) (*Upstream, error)
-	// Reads upstreams in the order of their names, a page at a time.
+	// Lists upstreams by name, one page at a time.
 	ListUpstreams(context.Context, *ListUpstreamsRequest) (*ListUpstreamsResponse, error)
-	// Deletes an upstream. FAILED_PRECONDITION if something still refers to it.
+	// Deletes an upstream. FAILED_PRECONDITION if another resource refers to it.
 	DeleteUpstream(context.Context, *DeleteUpstreamRequest) (*DeleteUpstreamResponse, error)
 	// Creates or replaces a certificate.
 	PutCertificate(context.Context, *PutCertificateRequest) (*PutCertificateResponse, error)
-	// Reads a certificate; NOT_FOUND if there is none of that name.
+	// Reads a certificate; NOT_FOUND if no resource has that name.
 	GetCertificate(context.Context, *GetCertificateRequest) (*Certificate, error)
-	// Reads certificates in the order of their names, a page at a time.
+	// Lists certificates by name, one page at a time.
 	ListCertificates(context.Context, *ListCertificatesRequest) (*ListCertificatesResponse, error)
-	// Deletes a certificate. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a certificate. FAILED_PRECONDITION if another resource refers to it.
 	DeleteCertificate(context.Context, *DeleteCertificateRequest) (*DeleteCertificateResponse, error)
 	// Creates or replaces a trust bundle.
 	PutTrustBundle(context.Context, *PutTrustBundleRequest) (*PutTrustBundleResponse, error)
-	// Reads a trust bundle; NOT_FOUND if there is none of that name.
+	// Reads a trust bundle; NOT_FOUND if no resource has that name.
 	GetTrustBundle(context.Context, *GetTrustBundleRequest) (*TrustBundle, error)
-	// Reads trust bundles in the order of their names, a page at a time.
+	// Lists trust bundles by name, one page at a time.
 	ListTrustBundles(context.Context, *ListTrustBundlesRequest) (*ListTrustBundlesResponse, error)
-	// Deletes a trust bundle. FAILED_PRECONDITION if something still refers to it.
+	// Deletes a trust bundle. FAILED_PRECONDITION if another resource refers to it.
 	DeleteTrustBundle(context.Context, *DeleteTrustBundleRequest) (*DeleteTrustBundleResponse, error)
-	// Puts and deletes any number of resources in one revision: all or nothing.
-	// Their order does not matter.
+	// Puts and deletes any number of resources in one revision, all or nothing. Order
+	// does not matter.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
-	// Reads everything of one revision, a page at a time. Private keys are left out.
+	// Reads all resources of one revision, one page at a time, without private keys.
 	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
-	// Streams the present state in parts, then a message with synced, then each
-	// change. Private keys are left out. A client may have 64 streams, and one that
-	// reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch again from
-	// where it left off.
+	// Streams the current state in parts, then a message with synced, then each change,
+	// without private keys. A client may have 64 streams; another one, or one that is
+	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
 	WatchConfig(*WatchConfigRequest, grpc.ServerStreamingServer[WatchConfigResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }

@@ -21,21 +21,21 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A Certificate is a chain and its private key: what a TLS listener presents
-// to clients, or an upstream to its endpoints. Putting one under a name in use
-// is a rotation: the next handshake uses it, running connections go on.
+// A Certificate is a chain and its private key. A TLS listener presents it to
+// clients, an upstream to its endpoints. Replacing one is a rotation: the next
+// handshake uses it, and open connections continue.
 type Certificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among certificates: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Free to use.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Output: changes whenever the certificate does. Input: if set, the write is
-	// refused (ABORTED) unless it is still the present one.
+	// Output: changes with every change of the certificate. Input: if set, the write is
+	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Where it comes from. Exactly one.
+	// The source. Exactly one.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -43,7 +43,7 @@ type Certificate struct {
 	//	*Certificate_Files
 	//	*Certificate_Pkcs12
 	Source isCertificate_Source `protobuf_oneof:"source"`
-	// Output only: what the leaf says of itself.
+	// Output only: a description of the leaf.
 	Info          *CertificateInfo `protobuf:"bytes,7,opt,name=info,proto3" json:"info,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -178,11 +178,11 @@ type CertificatePem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The leaf, then its intermediates.
 	CertificateChain string `protobuf:"bytes,1,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
-	// The private key: PKCS#8, PKCS#1 or SEC1, encrypted or not. It goes in and
-	// never comes out. Left out in a write to an existing certificate: the key
-	// that is stored, if it still fits the chain.
+	// The private key: PKCS#8, PKCS#1 or SEC1, encrypted or not. It never comes out.
+	// Absent in a write to an existing certificate: the stored key, if it fits the
+	// chain.
 	PrivateKey string `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
-	// What the private key is encrypted with, if it is. It never comes out.
+	// The passphrase of an encrypted private key. It never comes out.
 	Passphrase    string `protobuf:"bytes,3,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -242,10 +242,10 @@ func (x *CertificatePem) GetPassphrase() string {
 // A certificate and its key as PKCS#12 (RFC 7292).
 type CertificatePkcs12 struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The archive. As it holds the key, it never comes out. Left out in a write
-	// to an existing certificate: the archive that is stored.
+	// The archive. It holds the key, so it never comes out. Absent in a write to an
+	// existing certificate: the stored archive.
 	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	// What the archive is encrypted with. It never comes out.
+	// The archive's passphrase. It never comes out.
 	Passphrase    string `protobuf:"bytes,2,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -295,18 +295,17 @@ func (x *CertificatePkcs12) GetPassphrase() string {
 	return ""
 }
 
-// A certificate in files, which are watched: once a pair of them that fits is in
-// place, it is live. What cannot be read, or does not fit, leaves what was live
-// as it is and is an event. Files are read only below the gateway's file roots.
+// A certificate in watched files. A matching pair becomes live as soon as it is in
+// place. Files that cannot be read, or do not match, leave the live certificate in
+// place and cause an event. Files are read only below the gateway's file roots.
 type CertificateFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absolute path of the chain in PEM or DER, or of a PKCS#12 archive.
 	CertificatePath string `protobuf:"bytes,1,opt,name=certificate_path,json=certificatePath,proto3" json:"certificate_path,omitempty"`
-	// Absolute path of the private key in PEM or DER. Left out if the chain's
-	// file holds it too.
+	// Absolute path of the private key in PEM or DER. Absent if the chain's file holds
+	// it.
 	PrivateKeyPath string `protobuf:"bytes,2,opt,name=private_key_path,json=privateKeyPath,proto3" json:"private_key_path,omitempty"`
-	// Absolute path of a file that holds the passphrase; a line break at its end
-	// is not part of it.
+	// Absolute path of a file with the passphrase; a trailing line break is ignored.
 	PassphrasePath string `protobuf:"bytes,3,opt,name=passphrase_path,json=passphrasePath,proto3" json:"passphrase_path,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache

@@ -86,11 +86,11 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{0}
 }
 
-// How many endpoints of each affected upstream must shake hands.
+// How many endpoints of each affected upstream must complete a handshake.
 type RequireProbe int32
 
 const (
-	// None; nothing is probed.
+	// None; no probe is made.
 	RequireProbe_REQUIRE_PROBE_UNSPECIFIED RequireProbe = 0
 	// At least one.
 	RequireProbe_REQUIRE_PROBE_ANY RequireProbe = 1
@@ -145,13 +145,13 @@ type ChangeAction int32
 const (
 	// Not used.
 	ChangeAction_CHANGE_ACTION_UNSPECIFIED ChangeAction = 0
-	// It is new.
+	// It was created.
 	ChangeAction_CHANGE_ACTION_CREATED ChangeAction = 1
-	// It was replaced by something different.
+	// It was replaced by a different one.
 	ChangeAction_CHANGE_ACTION_UPDATED ChangeAction = 2
-	// It was already so.
+	// It already had this content.
 	ChangeAction_CHANGE_ACTION_UNCHANGED ChangeAction = 3
-	// It is gone.
+	// It was deleted.
 	ChangeAction_CHANGE_ACTION_DELETED ChangeAction = 4
 )
 
@@ -200,27 +200,27 @@ func (ChangeAction) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
-// What a warning is about. Words are added; a client must expect others.
+// The topic of a warning. Values may be added: clients must accept unknown ones.
 type WarningCode int32
 
 const (
 	// Not used.
 	WarningCode_WARNING_CODE_UNSPECIFIED WarningCode = 0
-	// A certificate or revocation list is odd; finding tells in what.
+	// A certificate or revocation list is unusual; finding says how.
 	WarningCode_WARNING_CODE_CERTIFICATE WarningCode = 1
 	// Verification of an upstream's certificate is off, or only reported.
 	WarningCode_WARNING_CODE_VERIFICATION WarningCode = 2
-	// A version of TLS is allowed that is deprecated.
+	// A deprecated TLS version is allowed.
 	WarningCode_WARNING_CODE_DEPRECATED_TLS WarningCode = 3
-	// The cipher suites are not quite what was asked for.
+	// The cipher suites differ from the requested ones.
 	WarningCode_WARNING_CODE_CIPHER_SUITES WarningCode = 4
 	// A name is verified but not sent as SNI.
 	WarningCode_WARNING_CODE_SERVER_NAME WarningCode = 5
-	// A client certificate leads to none of the CAs that its upstream is verified by.
+	// A client certificate leads to none of the CAs that verify its upstream.
 	WarningCode_WARNING_CODE_CLIENT_CERTIFICATE WarningCode = 6
-	// A setting has no effect here, or not the usual one.
+	// A setting has no effect here, or an unusual one.
 	WarningCode_WARNING_CODE_NO_EFFECT WarningCode = 7
-	// Clients are trusted to say themselves who they are.
+	// Clients can choose their own identity.
 	WarningCode_WARNING_CODE_TRUSTS_EVERYBODY WarningCode = 8
 	// There are more warnings than are listed.
 	WarningCode_WARNING_CODE_MORE WarningCode = 9
@@ -474,20 +474,20 @@ func (x *ResourceRef) GetName() string {
 	return ""
 }
 
-// What every write takes.
+// The options of every write.
 type WriteOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Check everything, answer what would happen, change nothing.
+	// Check everything and answer what would happen, but change nothing.
 	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Why the change is made: logged with the revision and shown to watchers.
 	// At most 1024 bytes.
 	Comment string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
-	// Refuse the write (FAILED_PRECONDITION, with the answers as details) unless
-	// the endpoints of every upstream it affects shake hands with the new
-	// settings. Endpoints that are draining are left out.
+	// Refuse the write (FAILED_PRECONDITION, with the probe results as details) unless
+	// endpoints of every affected upstream complete a handshake with the new settings.
+	// Draining endpoints are not probed.
 	RequireProbe RequireProbe `protobuf:"varint,3,opt,name=require_probe,json=requireProbe,proto3,enum=drawbridge.admin.v1.RequireProbe" json:"require_probe,omitempty"`
-	// Refuse the write (ALREADY_EXISTS) if it would replace a resource by a different
-	// one.
+	// Refuse the write (ALREADY_EXISTS) if it would replace an existing resource with a
+	// different one.
 	CreateOnly    bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -615,16 +615,16 @@ func (x *ResourceChange) GetAction() ChangeAction {
 	return ChangeAction_CHANGE_ACTION_UNSPECIFIED
 }
 
-// Something that is allowed but may not be what was meant.
+// Something allowed that may not be intended.
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Path of the field in the request, such as "upstream.tls.min_version".
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// What it is.
+	// The warning in words.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// What it is, for programs, where it is about a certificate.
+	// The finding, for programs, if it is about a certificate.
 	Finding CertificateFinding `protobuf:"varint,3,opt,name=finding,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"finding,omitempty"`
-	// What it is about, for programs.
+	// The topic, for programs.
 	Code          WarningCode `protobuf:"varint,4,opt,name=code,proto3,enum=drawbridge.admin.v1.WarningCode" json:"code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -688,16 +688,15 @@ func (x *Warning) GetCode() WarningCode {
 	return WarningCode_WARNING_CODE_UNSPECIFIED
 }
 
-// What a write did. An answer with a change means that it is durable and live
+// The result of a write. An answer with a change means that it is durable and live
 // (or, with dry_run, would be).
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision that is live now. A write that changes nothing answers with
-	// the present one.
+	// The live revision. A write that changes nothing answers with the current one.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Each resource of the write, and what happened to it.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// What is allowed but may not be what was meant.
+	// Warnings about allowed settings that may not be intended.
 	Warnings      []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,15 +22,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a probe of one endpoint came to.
+// The outcome of a probe of one endpoint.
 type ProbeOutcome int32
 
 const (
 	// Not used.
 	ProbeOutcome_PROBE_OUTCOME_UNSPECIFIED ProbeOutcome = 0
-	// It shook hands, or for a plaintext upstream connected.
+	// The handshake succeeded, or for a plaintext upstream the connection.
 	ProbeOutcome_PROBE_OUTCOME_OK ProbeOutcome = 1
-	// It did not.
+	// It failed.
 	ProbeOutcome_PROBE_OUTCOME_FAILED ProbeOutcome = 2
 )
 
@@ -136,7 +136,7 @@ func (ExplainedAction) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{1}
 }
 
-// Asks for a probe.
+// The request for a probe.
 type ProbeUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to probe.
@@ -233,7 +233,7 @@ type ProbeUpstreamRequest_Name struct {
 }
 
 type ProbeUpstreamRequest_Upstream struct {
-	// An upstream in full, which is not applied. It may refer to stored
+	// A complete upstream, which is not applied. It may refer to stored
 	// certificates and trust bundles.
 	Upstream *Upstream `protobuf:"bytes,2,opt,name=upstream,proto3,oneof"`
 }
@@ -242,7 +242,7 @@ func (*ProbeUpstreamRequest_Name) isProbeUpstreamRequest_Target() {}
 
 func (*ProbeUpstreamRequest_Upstream) isProbeUpstreamRequest_Target() {}
 
-// Answers a probe.
+// The response to a probe.
 type ProbeUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Each endpoint, in the order of the upstream.
@@ -288,12 +288,12 @@ func (x *ProbeUpstreamResponse) GetResults() []*ProbeResult {
 	return nil
 }
 
-// What a probe of one endpoint found.
+// The result of a probe of one endpoint.
 type ProbeResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The endpoint's address.
 	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// What it came to.
+	// The outcome.
 	Outcome ProbeOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=drawbridge.admin.v1.ProbeOutcome" json:"outcome,omitempty"`
 	// Why it failed.
 	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
@@ -315,8 +315,7 @@ type ProbeResult struct {
 	ResumptionOffered bool `protobuf:"varint,11,opt,name=resumption_offered,json=resumptionOffered,proto3" json:"resumption_offered,omitempty"`
 	// Whether the endpoint asked for a client certificate.
 	ClientCertificateRequested bool `protobuf:"varint,12,opt,name=client_certificate_requested,json=clientCertificateRequested,proto3" json:"client_certificate_requested,omitempty"`
-	// The CAs that it accepts client certificates of, as distinguished names; at
-	// most 100.
+	// The CAs whose client certificates it accepts, as distinguished names; at most 100.
 	AcceptableCas []string `protobuf:"bytes,13,rep,name=acceptable_cas,json=acceptableCas,proto3" json:"acceptable_cas,omitempty"`
 	// Whether ours was sent.
 	ClientCertificateSent bool `protobuf:"varint,14,opt,name=client_certificate_sent,json=clientCertificateSent,proto3" json:"client_certificate_sent,omitempty"`
@@ -326,7 +325,7 @@ type ProbeResult struct {
 	ServerName string `protobuf:"bytes,16,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// The name verified.
 	VerifyName string `protobuf:"bytes,17,opt,name=verify_name,json=verifyName,proto3" json:"verify_name,omitempty"`
-	// What else was tried to find out why, and what came of it.
+	// The other trials and their results.
 	Attempts []*ProbeAttempt `protobuf:"bytes,18,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// The address connected to.
 	RemoteAddress string `protobuf:"bytes,19,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
@@ -500,10 +499,10 @@ func (x *ProbeResult) GetRemoteAddress() string {
 // A change that would help.
 type Suggestion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path of the field within the upstream, such as "tls.verify_name". Empty where
-	// the change is none of the upstream's.
+	// Path of the field within the upstream, such as "tls.verify_name". Empty if the
+	// change is not in the upstream.
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// The value to set it to. Empty where only text can tell.
+	// The value to set it to. Empty if only text can say.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// The same in a sentence.
 	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
@@ -565,11 +564,11 @@ func (x *Suggestion) GetText() string {
 // How long the steps of a probe took.
 type ProbeTimings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// To resolve the host name.
+	// Resolving the host name.
 	Dns *durationpb.Duration `protobuf:"bytes,1,opt,name=dns,proto3" json:"dns,omitempty"`
-	// To connect.
+	// Connecting.
 	Connect *durationpb.Duration `protobuf:"bytes,2,opt,name=connect,proto3" json:"connect,omitempty"`
-	// To shake hands.
+	// The TLS handshake.
 	Handshake     *durationpb.Duration `protobuf:"bytes,3,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -631,7 +630,7 @@ type ProbeAttempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What was changed, as field and value: "tls.groups: X25519".
 	Change string `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// What it came to.
+	// The outcome.
 	Outcome ProbeOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=drawbridge.admin.v1.ProbeOutcome" json:"outcome,omitempty"`
 	// Why it failed.
 	Reason        Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
@@ -690,7 +689,7 @@ func (x *ProbeAttempt) GetReason() Reason {
 	return Reason_REASON_UNSPECIFIED
 }
 
-// Asks where a request would go.
+// The request to explain a route.
 type ExplainRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The listener's name.
@@ -781,7 +780,7 @@ func (x *ExplainRouteRequest) GetSni() string {
 	return ""
 }
 
-// Answers where a request would go.
+// Where a request would go.
 type ExplainRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The route that matches; empty for the listener's own upstream or nothing.
@@ -897,7 +896,7 @@ type ExplainedUpstream struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share of the traffic, in percent.
 	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	// Its endpoints, and how each would be spoken to.
+	// Its endpoints, and how each would be connected.
 	Endpoints []*ExplainedEndpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Name of the client certificate presented; empty for none.
 	Certificate string `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
@@ -905,7 +904,7 @@ type ExplainedUpstream struct {
 	Sha256Fingerprint string `protobuf:"bytes,5,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
 	// Names of the trust bundles; empty for the system's roots.
 	TrustBundles []string `protobuf:"bytes,6,rep,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
-	// What is checked.
+	// The verification mode.
 	Verification Verification `protobuf:"varint,7,opt,name=verification,proto3,enum=drawbridge.admin.v1.Verification" json:"verification,omitempty"`
 	// Why it takes no traffic, if it is down.
 	Reason Reason `protobuf:"varint,8,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
@@ -1026,14 +1025,13 @@ type ExplainedEndpoint struct {
 	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// The names that would be verified.
 	VerifyNames []string `protobuf:"bytes,3,rep,name=verify_names,json=verifyNames,proto3" json:"verify_names,omitempty"`
-	// Whether TLS is spoken.
+	// Whether it uses TLS.
 	Tls bool `protobuf:"varint,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	// It is a backup.
 	Backup bool `protobuf:"varint,5,opt,name=backup,proto3" json:"backup,omitempty"`
 	// It takes no new connections.
 	Draining bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
-	// Why it takes no traffic now, in words, as EndpointStatus has it; empty if it
-	// does.
+	// Why it takes no traffic now, in words, as in EndpointStatus; empty if it does.
 	UnavailableReason string `protobuf:"bytes,7,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1118,7 +1116,7 @@ func (x *ExplainedEndpoint) GetUnavailableReason() string {
 	return ""
 }
 
-// Asks for sessions to be forgotten.
+// The request to discard sessions.
 type FlushSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
@@ -1164,10 +1162,10 @@ func (x *FlushSessionsRequest) GetUpstream() string {
 	return ""
 }
 
-// Answers a flush.
+// The response to a flush.
 type FlushSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many sessions were forgotten.
+	// How many sessions were discarded.
 	Flushed       int32 `protobuf:"varint,1,opt,name=flushed,proto3" json:"flushed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1210,7 +1208,7 @@ func (x *FlushSessionsResponse) GetFlushed() int32 {
 	return 0
 }
 
-// Asks for connections to be drained.
+// The request to drain connections.
 type DrainConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
@@ -1275,7 +1273,7 @@ func (x *DrainConnectionsRequest) GetPeriod() *durationpb.Duration {
 	return nil
 }
 
-// Answers a drain, which goes on after the answer.
+// The response to a drain, which continues after it.
 type DrainConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many connections will be closed.

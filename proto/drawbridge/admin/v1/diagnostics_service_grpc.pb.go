@@ -29,17 +29,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DiagnosticsService tells why.
+// DiagnosticsService explains failures and routes.
 type DiagnosticsServiceClient interface {
-	// Dials and shakes hands with an upstream's endpoints, with exactly its
-	// settings, and explains what came of it. Nothing is changed.
+	// Makes a TLS handshake with an upstream's endpoints, with exactly its settings, and
+	// explains the result. Changes nothing.
 	ProbeUpstream(ctx context.Context, in *ProbeUpstreamRequest, opts ...grpc.CallOption) (*ProbeUpstreamResponse, error)
-	// Tells where a request or connection would go, and how, sending nothing.
+	// Explains where a request or connection would go, without sending it.
 	ExplainRoute(ctx context.Context, in *ExplainRouteRequest, opts ...grpc.CallOption) (*ExplainRouteResponse, error)
-	// Forgets the TLS sessions of an upstream: its next handshakes are full.
+	// Discards the TLS sessions of an upstream, so that its next handshakes are full.
 	FlushSessions(ctx context.Context, in *FlushSessionsRequest, opts ...grpc.CallOption) (*FlushSessionsResponse, error)
-	// Closes an upstream's connections over a period: HTTP connections once their
-	// requests are over, others when the period ends.
+	// Closes an upstream's connections within a period: HTTP connections when their
+	// requests end, others when the period ends.
 	DrainConnections(ctx context.Context, in *DrainConnectionsRequest, opts ...grpc.CallOption) (*DrainConnectionsResponse, error)
 }
 
@@ -95,17 +95,17 @@ func (c *diagnosticsServiceClient) DrainConnections(ctx context.Context, in *Dra
 // All implementations must embed UnimplementedDiagnosticsServiceServer
 // for forward compatibility.
 //
-// DiagnosticsService tells why.
+// DiagnosticsService explains failures and routes.
 type DiagnosticsServiceServer interface {
-	// Dials and shakes hands with an upstream's endpoints, with exactly its
-	// settings, and explains what came of it. Nothing is changed.
+	// Makes a TLS handshake with an upstream's endpoints, with exactly its settings, and
+	// explains the result. Changes nothing.
 	ProbeUpstream(context.Context, *ProbeUpstreamRequest) (*ProbeUpstreamResponse, error)
-	// Tells where a request or connection would go, and how, sending nothing.
+	// Explains where a request or connection would go, without sending it.
 	ExplainRoute(context.Context, *ExplainRouteRequest) (*ExplainRouteResponse, error)
-	// Forgets the TLS sessions of an upstream: its next handshakes are full.
+	// Discards the TLS sessions of an upstream, so that its next handshakes are full.
 	FlushSessions(context.Context, *FlushSessionsRequest) (*FlushSessionsResponse, error)
-	// Closes an upstream's connections over a period: HTTP connections once their
-	// requests are over, others when the period ends.
+	// Closes an upstream's connections within a period: HTTP connections when their
+	// requests end, others when the period ends.
 	DrainConnections(context.Context, *DrainConnectionsRequest) (*DrainConnectionsResponse, error)
 	mustEmbedUnimplementedDiagnosticsServiceServer()
 }

@@ -28,7 +28,7 @@ type Protocol int32
 const (
 	// Not allowed: a listener must say what it speaks.
 	Protocol_PROTOCOL_UNSPECIFIED Protocol = 0
-	// Bytes, carried as they are.
+	// Bytes, carried unchanged.
 	Protocol_PROTOCOL_TCP Protocol = 1
 	// HTTP/1.1, and HTTP/2 where a client negotiates it by ALPN.
 	Protocol_PROTOCOL_HTTP Protocol = 2
@@ -75,14 +75,13 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{0}
 }
 
-// A choice of what is written to the access log.
+// What is written to the access log.
 type AccessLog int32
 
 const (
 	// The same as ACCESS_LOG_ON.
 	AccessLog_ACCESS_LOG_UNSPECIFIED AccessLog = 0
-	// One record for each request, and on a TCP listener for each connection. The
-	// default.
+	// One record per request, or per connection on a TCP listener. The default.
 	AccessLog_ACCESS_LOG_ON AccessLog = 1
 	// Nothing.
 	AccessLog_ACCESS_LOG_OFF AccessLog = 2
@@ -129,22 +128,22 @@ func (AccessLog) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{1}
 }
 
-// A choice of what happens to a client's fields whose names have underscores, in
-// headers and in trailers. Servers that turn names into variables (CGI, WSGI, PHP)
-// cannot tell Content_Length from Content-Length. Whatever is chosen, no field
-// reaches an upstream that could be taken for one that the gateway sets.
+// What happens to client fields with underscores in their names, in headers and
+// trailers. Servers that turn names into variables (CGI, WSGI, PHP) cannot tell
+// Content_Length from Content-Length. With every choice, a field that could be read
+// as one that the gateway sets never reaches an upstream.
 type UnderscoreFields int32
 
 const (
 	// The same as UNDERSCORE_FIELDS_DROP_REPEATED_MEANING.
 	UnderscoreFields_UNDERSCORE_FIELDS_UNSPECIFIED UnderscoreFields = 0
-	// Drops fields that could be taken for one that frames the message, that belongs
-	// to the connection, or that decides on the route or the endpoint. The default.
+	// Drop fields that could be read as framing, as a connection field, or as a field
+	// that decides on the route or endpoint. The default.
 	UnderscoreFields_UNDERSCORE_FIELDS_DROP_REPEATED_MEANING UnderscoreFields = 1
-	// Passes on such fields too. Only for upstreams that tell underscores from
+	// Forward such fields too. Only for upstreams that distinguish underscores from
 	// hyphens.
 	UnderscoreFields_UNDERSCORE_FIELDS_KEEP UnderscoreFields = 2
-	// Drops every field whose name has an underscore.
+	// Drop every field with an underscore in its name.
 	UnderscoreFields_UNDERSCORE_FIELDS_DROP_ALL UnderscoreFields = 3
 )
 
@@ -191,8 +190,7 @@ func (UnderscoreFields) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
 }
 
-// A choice of fields that tell of the client. Whatever the client itself says in
-// any of them is removed before ours are added.
+// Fields that describe the client. The client's own are always removed first.
 type Forwarding int32
 
 const (
@@ -253,8 +251,8 @@ func (Forwarding) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
-// A choice of fields that tell of the client's certificate. Whatever clients say in
-// any of them, in whatever spelling, is removed, also where none is added.
+// Fields that describe the client's certificate. The client's own are always
+// removed, in any spelling, even if none is added.
 type ClientCertificateFields int32
 
 const (
@@ -312,15 +310,15 @@ func (ClientCertificateFields) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{4}
 }
 
-// A choice of what is done about tracing.
+// What the gateway does about tracing.
 type TraceContext int32
 
 const (
 	// The same as TRACE_CONTEXT_PASS.
 	TraceContext_TRACE_CONTEXT_UNSPECIFIED TraceContext = 0
-	// What came is passed on, as it came. The default.
+	// Forward trace fields unchanged. The default.
 	TraceContext_TRACE_CONTEXT_PASS TraceContext = 1
-	// A request without a good traceparent gets one.
+	// Give a request without a valid traceparent a new one.
 	TraceContext_TRACE_CONTEXT_MAKE TraceContext = 2
 )
 
@@ -372,37 +370,37 @@ type Listener struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Free to use: what a listener is for, who owns it.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Output: changes whenever the listener does. Input: if set, the write is
-	// refused (ABORTED) unless it is still the present one.
+	// Output: changes with every change of the listener. Input: if set, the write is
+	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Where to listen: "127.0.0.1:8080", "[::1]:8080", ":443" (every address) or
-	// "unix:/run/app.sock". Port 0 lets the kernel choose; GetStatus tells which.
+	// "unix:/run/app.sock". With port 0 the kernel chooses; GetStatus shows the port.
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
-	// What clients speak. Needed.
+	// What clients speak. Required.
 	Protocol Protocol `protobuf:"varint,6,opt,name=protocol,proto3,enum=drawbridge.admin.v1.Protocol" json:"protocol,omitempty"`
-	// TLS towards clients. Left out: plaintext.
+	// TLS with clients. Absent: plaintext.
 	Tls *ServerTls `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
-	// Name of the upstream that takes what no route matches. Left out: such a
-	// connection is closed, such a request answered with 404.
+	// Name of the upstream for traffic that no route matches. Absent: such a
+	// connection is closed, and such a request gets 404.
 	Upstream string `protobuf:"bytes,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// Bounds on what is accepted.
+	// Limits on connections and requests.
 	Limits *ListenerLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
-	// Bounds on waiting.
+	// Timeouts.
 	Timeouts *ListenerTimeouts `protobuf:"bytes,10,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
 	// Only with PROTOCOL_TCP.
 	Tcp *TcpOptions `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	// Only with PROTOCOL_HTTP.
 	Http *HttpOptions `protobuf:"bytes,12,opt,name=http,proto3" json:"http,omitempty"`
-	// Each connection begins with a PROXY protocol header, of version 1 or 2,
-	// from the proxies in front. Left out: clients connect directly, and such a
-	// header is taken for what any client sends.
+	// Expect a PROXY protocol header, version 1 or 2, at the start of each
+	// connection. Absent: clients connect directly, and a header is treated as
+	// ordinary data.
 	AcceptProxyProtocol *AcceptProxyProtocol `protobuf:"bytes,13,opt,name=accept_proxy_protocol,json=acceptProxyProtocol,proto3" json:"accept_proxy_protocol,omitempty"`
-	// Which clients are served at all, by their address.
+	// Which clients may use the listener, by address.
 	Access *ClientAccess `protobuf:"bytes,14,opt,name=access,proto3" json:"access,omitempty"`
-	// Whether this listener's requests and connections are in the access log, which
-	// `drawbridge serve --access-log` asks for.
+	// Whether this listener's requests and connections are written to the access log
+	// of `drawbridge serve --access-log`.
 	AccessLog AccessLog `protobuf:"varint,15,opt,name=access_log,json=accessLog,proto3,enum=drawbridge.admin.v1.AccessLog" json:"access_log,omitempty"`
 	// Only with an address of "unix:…". Left out: every default of it.
 	Unix          *UnixOptions `protobuf:"bytes,16,opt,name=unix,proto3" json:"unix,omitempty"`
@@ -611,16 +609,16 @@ func (x *UnixOptions) GetGroup() string {
 	return ""
 }
 
-// Which clients a listener serves, by their addresses: IP addresses, and prefixes
-// such as "10.0.0.0/8". The client is the one that the PROXY protocol or
-// http.trusted_proxies tell of. A connection of another is closed before anything
-// of it is read, a request of another answered with 403. Clients of unix-domain
-// sockets have no address, and are served.
+// Which clients may use a listener: IP addresses, and prefixes such as
+// "10.0.0.0/8". The client's address comes from the PROXY protocol or from
+// http.trusted_proxies where these are set. The connection of any other client is
+// closed before a byte is read; its request gets 403. Clients of unix-domain
+// sockets have no address and are always admitted.
 type ClientAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only these are served. Empty: all that are not denied.
+	// Admit only these. Empty: all that are not denied.
 	Allow []string `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
-	// These are not, even if they are allowed.
+	// Exclude these, even if they are allowed.
 	Deny          []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -670,17 +668,17 @@ func (x *ClientAccess) GetDeny() []string {
 	return nil
 }
 
-// Who announces clients by the PROXY protocol. The client that is announced is
-// the client in everything: limits, logs, X-Forwarded-For. Where a proxy speaks
-// for itself (LOCAL) or does not know (UNKNOWN), the client is the proxy. The
-// header comes before TLS, and within timeouts.handshake. A connection without
-// one, or with one that is malformed, is closed; extensions are skipped.
+// Which proxies may announce clients with the PROXY protocol. The announced client
+// counts as the client everywhere: limits, logs, X-Forwarded-For. For LOCAL and
+// UNKNOWN headers the client is the proxy itself. The header comes before TLS, and
+// within timeouts.handshake. A connection without a header, or with a malformed
+// one, is closed. Extensions (TLVs) are skipped.
 type AcceptProxyProtocol struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whose headers are taken: IP addresses, prefixes such as "10.0.0.0/8", and
-	// "unix:" for whoever connects to a unix-domain socket. At least one. A
-	// connection from anybody else is closed, and nothing of it is read: no client
-	// can get past the proxies, or say for itself who it is.
+	// Trusted proxies: IP addresses, prefixes such as "10.0.0.0/8", and "unix:" for
+	// every process that connects to a unix-domain socket. At least one. A connection
+	// from any other source is closed before a byte is read, so no client can bypass
+	// the proxies or forge its address.
 	TrustedSources []string `protobuf:"bytes,1,rep,name=trusted_sources,json=trustedSources,proto3" json:"trusted_sources,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -723,25 +721,23 @@ func (x *AcceptProxyProtocol) GetTrustedSources() []string {
 	return nil
 }
 
-// Bounds on what a listener accepts.
+// Limits of a listener.
 type ListenerLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Connections open at once; further ones are closed as they come. 0: no
-	// limit of its own.
+	// Most open connections; more are closed on accept. 0: no limit.
 	Connections int32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
-	// Connections open at once from one client address. 0: no limit.
+	// Most open connections from one client address. 0: no limit.
 	ConnectionsPerClient int32 `protobuf:"varint,2,opt,name=connections_per_client,json=connectionsPerClient,proto3" json:"connections_per_client,omitempty"`
-	// Requests served at once; further ones are answered with 503. HTTP only. 0: no
-	// limit.
+	// Most requests in progress; more get 503. HTTP only. 0: no limit.
 	Requests int32 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Requests served at once for one client address, of IPv6 for its /64; further
-	// ones are answered with 429. HTTP only. 0: no limit.
+	// Most requests in progress from one client address (for IPv6, from its /64); more
+	// get 429. HTTP only. 0: no limit.
 	RequestsPerClient int32 `protobuf:"varint,4,opt,name=requests_per_client,json=requestsPerClient,proto3" json:"requests_per_client,omitempty"`
-	// How many requests, on a TCP listener connections, are taken in a time from all
-	// clients together. What is too much is answered with 503, or closed.
+	// Rate of requests (on a TCP listener, connections) from all clients together.
+	// Requests over it get 503; connections are closed.
 	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
-	// The same from one client address, of IPv6 from its /64. What is too much is
-	// answered with 429, or closed.
+	// The same from one client address (for IPv6, from its /64). Requests over it get
+	// 429; connections are closed.
 	RatePerClient *Rate `protobuf:"bytes,6,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -819,14 +815,14 @@ func (x *ListenerLimits) GetRatePerClient() *Rate {
 	return nil
 }
 
-// So many in a time, evenly: a token bucket that starts full.
+// A rate, as a token bucket that starts full.
 type Rate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many in the period. At least 1, at most 1000000.
 	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// The period. Default: 1s; at least 1ms, at most 1h.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
-	// How many may come at once after a lull. Default: count; at least 1, at most
+	// How many may arrive at once after a pause. Default: count; at least 1, at most
 	// 1000000.
 	Burst         *int32 `protobuf:"varint,3,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -884,18 +880,17 @@ func (x *Rate) GetBurst() int32 {
 	return 0
 }
 
-// Bounds on how long a listener waits.
+// Timeouts of a listener.
 type ListenerTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For the client's TLS handshake, and before it for its PROXY protocol
-	// header. Default: 10s each.
+	// For the client's PROXY protocol header, and for its TLS handshake. Default: 10s
+	// each.
 	Handshake *durationpb.Duration `protobuf:"bytes,1,opt,name=handshake,proto3" json:"handshake,omitempty"`
-	// TCP: a connection without a byte in either direction for so long is
-	// closed; default 1h. HTTP: a kept-alive connection without a request, a
-	// request's body of which nothing comes (HTTP/1), and a client that takes
-	// nothing of what it is sent; default 75s.
+	// TCP: closes a connection without a byte in either direction; default 1h. HTTP:
+	// ends an idle keep-alive connection, a request body that stalls (HTTP/1), and a
+	// client that stops reading; default 75s.
 	Idle *durationpb.Duration `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
-	// HTTP: for a request's header. Default: 10s.
+	// HTTP: for a request header to arrive. Default: 10s.
 	HeaderRead    *durationpb.Duration `protobuf:"bytes,3,opt,name=header_read,json=headerRead,proto3" json:"header_read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -952,13 +947,12 @@ func (x *ListenerTimeouts) GetHeaderRead() *durationpb.Duration {
 	return nil
 }
 
-// What only TCP listeners have.
+// Settings of TCP listeners.
 type TcpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Once one side has ended its stream, how long the other may stay silent
-	// before the connection is closed. Also how long a peer may acknowledge
-	// nothing of what is still to be delivered to it after the other side has
-	// broken its stream. Default: 60s.
+	// After one side has closed its stream: how long the other may stay silent before
+	// the connection is closed. After one side has broken its stream: how long the
+	// other may acknowledge nothing of what is still being delivered. Default: 60s.
 	Linger        *durationpb.Duration `protobuf:"bytes,1,opt,name=linger,proto3" json:"linger,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1001,41 +995,41 @@ func (x *TcpOptions) GetLinger() *durationpb.Duration {
 	return nil
 }
 
-// What only HTTP listeners have.
+// Settings of HTTP listeners.
 type HttpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most bytes of a request's header. Default: 65536; at least 1024, at most 1048576.
+	// Most bytes of a request header. Default: 65536; at least 1024, at most 1048576.
 	MaxHeaderBytes *int32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3,oneof" json:"max_header_bytes,omitempty"`
-	// Most fields of a request's header. Default: 1000; at least 1, at most 10000.
+	// Most fields of a request header. Default: 1000; at least 1, at most 10000.
 	MaxHeaderFields *int32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3,oneof" json:"max_header_fields,omitempty"`
-	// Most bytes of a request's body; a longer one is answered with 413, or cut off
-	// once that much has been passed on. Default: no limit.
+	// Most bytes of a request body. A longer one gets 413, or is cut off after that
+	// many bytes were forwarded. Default: no limit.
 	MaxBodyBytes int64 `protobuf:"varint,3,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
-	// After so many requests a connection takes no more: HTTP/1.1 says
-	// Connection: close, HTTP/2 GOAWAY. So load spreads again. 0: no limit.
+	// Most requests of a connection. Then HTTP/1.1 answers Connection: close, and
+	// HTTP/2 GOAWAY, so that clients reconnect and load spreads again. 0: no limit.
 	MaxRequestsPerConnection int32 `protobuf:"varint,4,opt,name=max_requests_per_connection,json=maxRequestsPerConnection,proto3" json:"max_requests_per_connection,omitempty"`
-	// The same after so long, up to a tenth less by chance. Requests under way are
+	// Greatest age of a connection, minus up to 10% at random. Requests in progress are
 	// finished, and an idle connection is closed. Default: no limit; at least 1s.
 	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
-	// Proxies in front whose word on the client is taken: IP addresses, prefixes, and
-	// "unix:" for whoever connects to a unix-domain socket. The client is then the
-	// last address of X-Forwarded-For that is none of theirs, and X-Forwarded-Proto,
-	// -Host and -Port are what the proxy says. From anybody else such fields are
-	// removed. Empty: nobody's word is taken.
+	// Proxies that may say who the client is: IP addresses, prefixes, and "unix:" for
+	// every process that connects to a unix-domain socket. The client is then the last
+	// address of X-Forwarded-For that is not a trusted proxy's, and X-Forwarded-Proto,
+	// -Host and -Port count. From any other source these fields are removed. Empty: no
+	// proxy is trusted.
 	TrustedProxies []string `protobuf:"bytes,6,rep,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
-	// How upstreams are told of the client. Default: FORWARDING_X_FORWARDED.
+	// Which fields describe the client to upstreams. Default: FORWARDING_X_FORWARDED.
 	Forwarding Forwarding `protobuf:"varint,7,opt,name=forwarding,proto3,enum=drawbridge.admin.v1.Forwarding" json:"forwarding,omitempty"`
-	// How upstreams are told of the client's certificate, if it was verified.
-	// Default: they are not.
+	// Which fields describe the client's verified certificate to upstreams. Default:
+	// none.
 	ClientCertificateFields ClientCertificateFields `protobuf:"varint,8,opt,name=client_certificate_fields,json=clientCertificateFields,proto3,enum=drawbridge.admin.v1.ClientCertificateFields" json:"client_certificate_fields,omitempty"`
-	// Whether requests without one get a W3C traceparent. One that came is passed on
-	// in any case.
+	// Whether a request without a W3C traceparent gets one. An existing one is always
+	// forwarded.
 	TraceContext TraceContext `protobuf:"varint,9,opt,name=trace_context,json=traceContext,proto3,enum=drawbridge.admin.v1.TraceContext" json:"trace_context,omitempty"`
-	// Name of the field that holds a request's id, such as X-Request-Id: one that came
-	// is passed on if it is plain and short, else one is made; the response has it
-	// too. Empty: there are no ids.
+	// Name of the field for request ids, such as X-Request-Id. A short, plain id from
+	// the client is kept; otherwise the gateway makes one. The response has it too.
+	// Empty: no ids.
 	RequestIdField string `protobuf:"bytes,10,opt,name=request_id_field,json=requestIdField,proto3" json:"request_id_field,omitempty"`
-	// What happens to a client's fields whose names have underscores. Default:
+	// What happens to client fields with underscores in their names. Default:
 	// UNDERSCORE_FIELDS_DROP_REPEATED_MEANING.
 	UnderscoreFields UnderscoreFields `protobuf:"varint,11,opt,name=underscore_fields,json=underscoreFields,proto3,enum=drawbridge.admin.v1.UnderscoreFields" json:"underscore_fields,omitempty"`
 	unknownFields    protoimpl.UnknownFields

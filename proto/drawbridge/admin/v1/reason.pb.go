@@ -78,12 +78,11 @@ const (
 	Reason_REASON_BAD_CERTIFICATE Reason = 24
 	// Our own configuration is unusable.
 	Reason_REASON_LOCAL_CONFIG Reason = 25
-	// None of the above; the message tells.
+	// None of the above; the message has the details.
 	Reason_REASON_OTHER Reason = 26
-	// No endpoint takes traffic: there is none, or all are draining or not well.
+	// No endpoint takes traffic: none exists, or all are draining or unhealthy.
 	Reason_REASON_NO_ENDPOINT Reason = 27
-	// A limit of the upstream is reached, and nothing more may wait, or it has waited
-	// too long.
+	// A limit of the upstream is reached, and the queue is full or the wait was too long.
 	Reason_REASON_OVERLOADED Reason = 28
 	// The endpoint answered a health check, but not as it is to.
 	Reason_REASON_CHECK_FAILED Reason = 29

@@ -22,19 +22,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What may make a request be tried again.
+// A failure that may be retried.
 type RetryCondition int32
 
 const (
 	// Not allowed.
 	RetryCondition_RETRY_CONDITION_UNSPECIFIED RetryCondition = 0
-	// No connection, or no handshake: the endpoint has seen nothing of the request.
+	// The connection or handshake failed: the endpoint has seen nothing of the request.
 	RetryCondition_RETRY_CONDITION_CONNECT_FAILURE RetryCondition = 1
 	// The connection ended before the response began.
 	RetryCondition_RETRY_CONDITION_RESET RetryCondition = 2
 	// HTTP/2: the upstream refused the stream without processing the request (RFC 9113
-	// section 8.7). Without this condition the request is sent again twice at most, at
-	// once.
+	// section 8.7). Without this condition the request is sent again at once, at most
+	// twice.
 	RetryCondition_RETRY_CONDITION_REFUSED_STREAM RetryCondition = 3
 )
 
@@ -81,27 +81,27 @@ func (RetryCondition) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{0}
 }
 
-// A Route sends some of a listener's traffic somewhere. Of the routes that
-// match, the most specific wins: an exact host before a wildcard before none,
-// then an exact path before the longest prefix before a regular expression
-// before none, then more methods-and-headers conditions before fewer. Two
-// routes of a listener that cannot be told apart are refused.
+// A Route decides what happens to some of a listener's traffic. The most specific
+// matching route wins: an exact host before a wildcard before none, then an exact
+// path before the longest prefix before a regular expression before none, then more
+// conditions on methods and headers before fewer. Two routes of a listener that
+// could match the same traffic equally well are refused.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among routes: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Free to use.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Output: changes whenever the route does. Input: if set, the write is
-	// refused (ABORTED) unless it is still the present one.
+	// Output: changes with every change of the route. Input: if set, the write is
+	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Names of the listeners it belongs to. At least one.
 	Listeners []string `protobuf:"bytes,5,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// What it matches. Left out: everything.
+	// What it matches. Absent: everything.
 	Match *RouteMatch `protobuf:"bytes,6,opt,name=match,proto3" json:"match,omitempty"`
-	// What happens to a match. Exactly one. A TCP listener's routes forward.
+	// The action. Exactly one. A TCP listener's routes can only forward.
 	//
 	// Types that are valid to be assigned to Action:
 	//
@@ -109,9 +109,9 @@ type Route struct {
 	//	*Route_Redirect
 	//	*Route_Respond
 	Action isRoute_Action `protobuf_oneof:"action"`
-	// Changes to the request's header before it is sent on. HTTP only.
+	// Changes to the request header before it is forwarded. HTTP only.
 	RequestHeaders *HeaderRules `protobuf:"bytes,10,opt,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty"`
-	// Changes to the response's header before it is sent back. HTTP only.
+	// Changes to the response header before it is sent to the client. HTTP only.
 	ResponseHeaders *HeaderRules `protobuf:"bytes,11,opt,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -422,12 +422,12 @@ type isPathMatch_Kind interface {
 }
 
 type PathMatch_Prefix struct {
-	// The path begins so: "/v2/". "/v2" also matches "/v2/x", but not "/v2x".
+	// A prefix of whole segments: "/v2" matches "/v2" and "/v2/x", and not "/v2x".
 	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3,oneof"`
 }
 
 type PathMatch_Exact struct {
-	// The path is this.
+	// The exact path.
 	Exact string `protobuf:"bytes,2,opt,name=exact,proto3,oneof"`
 }
 
@@ -442,14 +442,14 @@ func (*PathMatch_Exact) isPathMatch_Kind() {}
 
 func (*PathMatch_Regex) isPathMatch_Kind() {}
 
-// A condition on a request header, as it is passed on: what clients say of
-// themselves in X-Forwarded-For and the like is gone by then. X-Forwarded-Proto is
-// "http" or "https", the scheme that the client came by.
+// A condition on a request header as it will be forwarded: the client's own
+// X-Forwarded-For and similar fields are already removed. X-Forwarded-Proto is "http"
+// or "https", the scheme that the client used.
 type HeaderMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The header's name, in any case.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The value it must have. Left out: the header must be present.
+	// The value it must have. Absent: the header must be present.
 	Exact         *string `protobuf:"bytes,2,opt,name=exact,proto3,oneof" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -499,31 +499,29 @@ func (x *HeaderMatch) GetExact() string {
 	return ""
 }
 
-// Sends traffic to one of some upstreams.
+// Sends traffic to one of several upstreams.
 type Forward struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstreams, each with its share. At least one.
 	Upstreams []*WeightedUpstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// How long the upstream's response header may take, from the arrival of the
-	// request's header. A request that is late is answered with 504. HTTP only.
-	// Default: 5 minutes from when the whole request was sent; gRPC calls have no
-	// limit but their own deadline.
+	// How long the upstream's response header may take, from the arrival of the request
+	// header. Then the client gets 504. HTTP only. Default: 5 minutes from when the
+	// whole request was sent; for gRPC calls only their own deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Until all of the response must have been passed on, its body included. What is
-	// late is cut off, so that the client does not take it for complete; a gRPC call
-	// ends with status 4. HTTP only; upgraded connections are not bounded. Default: no
-	// limit but, for a gRPC call, its own.
+	// How long the whole response may take, its body included. A late response is cut
+	// off, so that the client does not take it for complete; a gRPC call ends with
+	// status 4. HTTP only; upgraded connections are not bounded. Default: none; for
+	// gRPC calls their own deadline.
 	TotalTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	// The path that the upstream sees. HTTP only. Default: the request's.
 	Rewrite *Rewrite `protobuf:"bytes,4,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
-	// Whether, and when, a request is sent again. Default: only if the upstream has not
-	// processed it. If a connection cannot be made, the next endpoint is tried; if a
-	// reused connection turns out to be closed, a new one is made. A request that an
-	// HTTP/2 upstream disclaims (GOAWAY, REFUSED_STREAM) is sent again unless the
-	// upstream took more of its body than is kept: 64 KiB of each request, and 64 MiB of
-	// all requests of a listener. Of a TCP listener's route it bounds how a connection
-	// goes from endpoint to endpoint until one can be connected to; only attempts and
-	// per_try_timeout may be set there.
+	// When a request is sent again. Default: only if the upstream has not processed it.
+	// If a connection cannot be made, the next endpoint is tried; if a reused connection
+	// turns out to be closed, a new one is made. A request that an HTTP/2 upstream did
+	// not process (GOAWAY, REFUSED_STREAM) is sent again unless more of its body was
+	// sent than is kept: 64 KiB per request, and 64 MiB for all requests of a listener.
+	// On a TCP listener, retry bounds how many endpoints a connection tries; only
+	// attempts and per_try_timeout may be set.
 	Retry         *Retry `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -594,8 +592,8 @@ func (x *Forward) GetRetry() *Retry {
 	return nil
 }
 
-// Another path for the upstream. What comes of it is brought into the one normal
-// form again; what has none is answered with 400. The query stays.
+// Another path for the upstream. The result is brought into normal form again; a
+// result without one gets 400. The query stays.
 type Rewrite struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one.
@@ -679,18 +677,18 @@ type isRewrite_Kind interface {
 }
 
 type Rewrite_Prefix struct {
-	// In place of the prefix that match.path asks for: "/v2/" with "/" makes "/x" of
-	// "/v2/x".
+	// Replaces the prefix of match.path: with "/v2/" matched, "/" turns "/v2/x" into
+	// "/x".
 	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3,oneof"`
 }
 
 type Rewrite_Regex struct {
-	// In place of what an expression matches.
+	// Replaces each match of an expression.
 	Regex *RegexRewrite `protobuf:"bytes,2,opt,name=regex,proto3,oneof"`
 }
 
 type Rewrite_Path struct {
-	// In place of the whole path.
+	// Replaces the whole path.
 	Path string `protobuf:"bytes,3,opt,name=path,proto3,oneof"`
 }
 
@@ -706,7 +704,7 @@ type RegexRewrite struct {
 	// An RE2 regular expression; at most 1024 bytes. Unlike match.path.regex it may
 	// match a part of the path.
 	Pattern string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
-	// What is put in its place: "$1" or "${name}" is a group, "$$" a dollar sign.
+	// The replacement: "$1" or "${name}" is a group, "$$" a dollar sign.
 	Substitution  string `protobuf:"bytes,2,opt,name=substitution,proto3" json:"substitution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -756,36 +754,34 @@ func (x *RegexRewrite) GetSubstitution() string {
 	return ""
 }
 
-// When a request that failed is sent again, to another endpoint where there is one.
-// Never once some of the response was passed on.
+// When a failed request is sent again, to another endpoint if there is one. Never
+// after any of the response was forwarded.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most tries, the first included. An endpoint that cannot be connected to is passed
-	// over for the next within a try. Default: 2; at least 1, at most 10.
-	// TCP: most endpoints that a connection tries. Default: all of them.
+	// Most tries, the first included. Within a try, endpoints that cannot be connected
+	// are skipped. Default: 2; at least 1, at most 10.
+	// TCP: most endpoints that a connection tries. Default: all.
 	Attempts *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
-	// What is tried again. Default: all three that need no code.
+	// Which failures are retried. Default: all three.
 	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
-	// Response codes that are tried again, such as 429, 502, 503 and 504; 200 to 599. A
-	// response that is nothing but the gRPC status UNAVAILABLE counts as 503. A try
-	// costs as much as the request: every response with such a code costs that again.
+	// Response codes that are retried, such as 429, 502, 503 and 504; 200 to 599. A
+	// response with only the gRPC status UNAVAILABLE counts as 503. Each retry costs as
+	// much as the request.
 	Codes []int32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
-	// Until a try's response header must have arrived; while the rest of the body is
-	// waited for the time does not run out. Running out of it is tried again. Default:
-	// no limit but forward.timeout, which bounds all tries together. TCP: until one
-	// endpoint is connected to and its handshake is over, within the upstream's own
-	// timeouts for both.
+	// How long one try's response header may take; the clock stands still while the
+	// client's body is awaited. A try that times out is retried. Default: none;
+	// forward.timeout bounds all tries together. TCP: how long connecting to one
+	// endpoint may take, handshake included, within the upstream's own timeouts.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
-	// Methods that are tried again though the upstream may have acted on the request,
-	// besides those that are idempotent (RFC 9110 section 9.2.2): such as "POST".
+	// Methods that may be retried although the upstream may have acted on the request,
+	// such as "POST". Idempotent methods (RFC 9110 section 9.2.2) always may.
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
-	// Most bytes of a request's body that are kept to be sent again; a request with a
-	// longer body is not tried again once more than that was sent. Default: 65536; at
-	// most 1048576. With 0 no request with a body is tried again once any of it was
-	// sent.
+	// Most bytes of a request body kept for a retry. A request with a longer body is not
+	// retried after more than that was sent. Default: 65536; at most 1048576. With 0 no
+	// request is retried after any of its body was sent.
 	MaxBodyBytes *int32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3,oneof" json:"max_body_bytes,omitempty"`
-	// The pause before the second try; it doubles for each further one up to 10s, and
-	// is up to half shorter by chance. Default: 25ms; at most 10s.
+	// The pause before the second try. It doubles for each further one, up to 10s, minus
+	// up to half at random. Default: 25ms; at most 10s.
 	Backoff       *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -875,8 +871,8 @@ type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its share relative to the others'. Default: 1; at most 65535. With 0 it takes no
-	// traffic, and one of the others must.
+	// Its share, relative to the others. Default: 1; at most 65535. With 0 it gets no
+	// traffic; at least one upstream needs a share.
 	Weight        *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -931,9 +927,9 @@ type Redirect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code: 301, 302, 303, 307 or 308. Default: 302.
 	Code *int32 `protobuf:"varint,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
-	// New scheme: "http" or "https". Default: the request's. A redirect that changes
-	// nothing else is not for requests that came by it: those go where the next
-	// route that matches sends them.
+	// New scheme: "http" or "https". Default: the request's. A redirect that changes only
+	// the scheme does not apply to requests that already use it: they go to the next
+	// matching route.
 	Scheme string `protobuf:"bytes,2,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// New host, with or without a port. Default: the request's.
 	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
@@ -1065,17 +1061,17 @@ func (x *Respond) GetContentType() string {
 	return ""
 }
 
-// Changes to a header, made in this order: remove, set, add. Fields that frame
-// a message or belong to one connection (Host, Content-Length, Connection,
-// Transfer-Encoding, …) cannot be named. What is removed from a request, or set in
-// it, is so in every spelling: X_Tenant is gone with X-Tenant.
+// Changes to a header, in this order: remove, set, add. Framing and connection fields
+// (Host, Content-Length, Connection, Transfer-Encoding, …) cannot be named. Removing
+// or setting a request field also removes its other spellings: X_Tenant with
+// X-Tenant.
 type HeaderRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Fields to take out.
+	// Fields to remove.
 	Remove []string `protobuf:"bytes,1,rep,name=remove,proto3" json:"remove,omitempty"`
-	// Fields to set, whatever was there.
+	// Fields to set, replacing existing values.
 	Set []*HeaderValue `protobuf:"bytes,2,rep,name=set,proto3" json:"set,omitempty"`
-	// Fields to add to what is there.
+	// Fields to add beside existing values.
 	Add           []*HeaderValue `protobuf:"bytes,3,rep,name=add,proto3" json:"add,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1137,11 +1133,11 @@ type HeaderValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its value. Variables stand for what is known of the request; one that is not
-	// known is empty: ${client_address}, ${client_port}, ${host}, ${method}, ${path},
+	// Its value. Variables stand for facts about the request; an unknown one is empty:
+	// ${client_address}, ${client_port}, ${host}, ${method}, ${path},
 	// ${scheme}, ${sni}, ${listener}, ${route}, ${upstream}, ${request_id},
 	// ${tls_version}, ${tls_cipher_suite}, ${client_certificate_subject},
-	// ${client_certificate_fingerprint}; in a response ${endpoint} besides. "$$" is a
+	// ${client_certificate_fingerprint}; in a response also ${endpoint}. "$$" is a
 	// dollar sign.
 	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields

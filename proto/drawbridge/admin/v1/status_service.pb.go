@@ -31,9 +31,9 @@ const (
 	ListenerState_LISTENER_STATE_UNSPECIFIED ListenerState = 0
 	// It accepts connections.
 	ListenerState_LISTENER_STATE_UP ListenerState = 1
-	// It does not; reason tells why.
+	// It does not; reason says why.
 	ListenerState_LISTENER_STATE_DOWN ListenerState = 2
-	// It was removed or moved, and its last connections are still served.
+	// It was removed or moved, and still serves its last connections.
 	ListenerState_LISTENER_STATE_DRAINING ListenerState = 3
 )
 
@@ -80,18 +80,18 @@ func (ListenerState) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{0}
 }
 
-// What an endpoint's health check says or, where there is none, what the last
-// connection attempt came to.
+// The result of an endpoint's health check or, without one, of the last connection
+// attempt.
 type EndpointHealth int32
 
 const (
 	// Not used.
 	EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED EndpointHealth = 0
-	// There was none yet.
+	// There is no result yet.
 	EndpointHealth_ENDPOINT_HEALTH_UNKNOWN EndpointHealth = 1
-	// It is well, or it succeeded.
+	// The endpoint is healthy, or the attempt succeeded.
 	EndpointHealth_ENDPOINT_HEALTH_UP EndpointHealth = 2
-	// It is not, or it failed; check or last_failure tells why.
+	// The endpoint is unhealthy, or the attempt failed; check or last_failure says why.
 	EndpointHealth_ENDPOINT_HEALTH_DOWN EndpointHealth = 3
 )
 
@@ -285,25 +285,25 @@ const (
 	EventType_EVENT_TYPE_UNSPECIFIED EventType = 0
 	// An endpoint's health changed.
 	EventType_EVENT_TYPE_ENDPOINT_HEALTH EventType = 1
-	// Connections to an endpoint could not be made or broke while in use, or responses
-	// of it did not come, broke off or were too late.
+	// Connections to an endpoint failed or broke, or its responses were missing, broken or
+	// late.
 	EventType_EVENT_TYPE_HANDSHAKE_FAILURE EventType = 2
 	// A certificate or revocation list is near its end, or past it.
 	EventType_EVENT_TYPE_EXPIRY EventType = 3
 	// A revision was applied.
 	EventType_EVENT_TYPE_APPLIED EventType = 4
-	// A watched file changed and was taken up.
+	// A watched file changed and is live.
 	EventType_EVENT_TYPE_FILE_LOADED EventType = 5
-	// A watched file changed and cannot be used; what was live stays.
+	// A watched file changed and cannot be used; the live content stays.
 	EventType_EVENT_TYPE_FILE_REFUSED EventType = 6
 	// An endpoint was ejected by outlier_detection.
 	EventType_EVENT_TYPE_ENDPOINT_EJECTED EventType = 7
-	// An endpoint that was ejected takes traffic again.
+	// An ejected endpoint takes traffic again.
 	EventType_EVENT_TYPE_ENDPOINT_RETURNED EventType = 8
-	// The endpoints that DNS has for an upstream changed.
+	// DNS returned other endpoints for an upstream.
 	EventType_EVENT_TYPE_ENDPOINTS_CHANGED EventType = 9
-	// Events came before this one and are no longer kept; count tells how many, if
-	// that is known. A watch that resumes begins with it where that is so.
+	// Earlier events are no longer stored; count says how many, if known. A watch that
+	// resumes after them begins with it.
 	EventType_EVENT_TYPE_MISSED EventType = 10
 )
 
@@ -367,10 +367,10 @@ func (EventType) EnumDescriptor() ([]byte, []int) {
 // Asks for the status.
 type GetStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most listeners to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most listeners of the page, which also ends before it reaches 1 MiB. Default, and
+	// at most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
+	// next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -420,7 +420,7 @@ func (x *GetStatusRequest) GetPageToken() string {
 	return ""
 }
 
-// What is true of the process now.
+// The state of the process.
 type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of the program.
@@ -431,16 +431,16 @@ type GetStatusResponse struct {
 	Uptime *durationpb.Duration `protobuf:"bytes,3,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// The live revision.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Whether it takes traffic: false before the stored state is live and once
-	// a stop has begun.
+	// Whether it takes traffic: false before the stored state is live, and after a stop
+	// has begun.
 	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Listeners, those still draining too, in the order of their names: a page of them.
+	// A page of listeners by name, draining ones included.
 	Listeners []*ListenerStatus `protobuf:"bytes,6,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// What is desired but could not be made live, and why; at most 1000 are listed.
+	// Resources that could not be made live, and why; at most 1000 are listed.
 	Problems []*Problem `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"`
-	// How many resources there are.
+	// The number of resources.
 	Counts *ResourceCounts `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
-	// What is live but weakens security, such as VERIFICATION_INSECURE_SKIP; at most
+	// Live settings that weaken security, such as VERIFICATION_INSECURE_SKIP; at most
 	// 1000 are listed.
 	Warnings []*Warning `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The process's file descriptors, of which each bridged connection takes two.
@@ -449,9 +449,9 @@ type GetStatusResponse struct {
 	NextPageToken string `protobuf:"bytes,11,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Identifies the store that revision belongs to.
 	InstanceId string `protobuf:"bytes,12,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// How many problems there are.
+	// The number of problems.
 	ProblemCount int32 `protobuf:"varint,13,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
-	// How many warnings there are.
+	// The number of warnings.
 	WarningCount  int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -585,18 +585,17 @@ func (x *GetStatusResponse) GetWarningCount() int32 {
 	return 0
 }
 
-// The process's file descriptors, and who has them.
+// The process's file descriptors, and their use.
 type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many the process may have; 0 if that is not known. Some are left to
-	// everything but traffic.
+	// The process's limit; 0 if unknown. Some are reserved for everything but traffic.
 	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Clients' connections open now.
+	// Open client connections.
 	Clients int64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
-	// Connections to upstreams open now.
+	// Open connections to upstreams.
 	Upstreams int64 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// Listeners that accept no clients now, because all descriptors that traffic
-	// may have are in use. Clients wait until others have left.
+	// Listeners that do not accept because traffic has used all its descriptors. New
+	// clients wait until others leave.
 	PausedListeners int32 `protobuf:"varint,4,opt,name=paused_listeners,json=pausedListeners,proto3" json:"paused_listeners,omitempty"`
 	// How often a listener has paused since the start.
 	Pauses        int64 `protobuf:"varint,5,opt,name=pauses,proto3" json:"pauses,omitempty"`
@@ -669,7 +668,7 @@ func (x *Descriptors) GetPauses() int64 {
 	return 0
 }
 
-// A listener now.
+// The state of a listener.
 type ListenerStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The listener's name.
@@ -678,13 +677,13 @@ type ListenerStatus struct {
 	State ListenerState `protobuf:"varint,2,opt,name=state,proto3,enum=drawbridge.admin.v1.ListenerState" json:"state,omitempty"`
 	// The address as configured.
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	// The address bound, with the port that the kernel chose.
+	// The bound address, with the port that the kernel chose.
 	BoundAddress string `protobuf:"bytes,4,opt,name=bound_address,json=boundAddress,proto3" json:"bound_address,omitempty"`
 	// What it speaks.
 	Protocol Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=drawbridge.admin.v1.Protocol" json:"protocol,omitempty"`
 	// Why it is down.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Connections open now.
+	// Open connections.
 	Connections int64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections accepted since it came up.
 	Accepted      int64 `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
@@ -778,7 +777,7 @@ func (x *ListenerStatus) GetAccepted() int64 {
 	return 0
 }
 
-// Something desired that could not be made live.
+// A resource that could not be made live.
 type Problem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource's kind.
@@ -842,7 +841,7 @@ func (x *Problem) GetReason() string {
 	return ""
 }
 
-// How many resources of each kind there are.
+// The number of resources of each kind.
 type ResourceCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Listeners.
@@ -927,10 +926,10 @@ func (x *ResourceCounts) GetTrustBundles() int32 {
 // Asks for the upstreams' state.
 type ListUpstreamStatusesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. All other fields must be as they were.
+	// next_page_token of the previous page. All other fields must stay the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only upstreams with these labels, as in the lists of AdminService.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
@@ -992,7 +991,7 @@ func (x *ListUpstreamStatusesRequest) GetLabelSelector() string {
 // A page of upstreams' states.
 type ListUpstreamStatusesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The upstreams in the order of their names.
+	// The upstreams, by name.
 	Upstreams []*UpstreamStatus `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1044,30 +1043,30 @@ func (x *ListUpstreamStatusesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// An upstream now.
+// The state of an upstream.
 type UpstreamStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its endpoints as configured. With dns: those that there are now, and after them,
-	// as draining, those that are gone and still have connections.
+	// Its endpoints as configured. With dns: the current ones, then, as draining, removed
+	// ones that still have connections.
 	Endpoints []*EndpointStatus `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Why it takes no traffic: its settings could not be made live (LOCAL_CONFIG), or
-	// DNS has not told any endpoint (DNS_FAILURE). REASON_UNSPECIFIED if it does.
+	// Why it takes no traffic: its settings could not be made live (LOCAL_CONFIG), or DNS
+	// has returned no endpoint (DNS_FAILURE). REASON_UNSPECIFIED if it does.
 	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// The connections open to it, by client certificate.
 	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`
-	// Requests under way now, on TCP listeners connections.
+	// Requests in progress; a connection of a TCP listener counts as one.
 	RequestsInFlight int64 `protobuf:"varint,5,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
-	// Those that wait until a limit allows them.
+	// Requests that wait until a limit admits them.
 	Pending int64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
-	// Those that a limit has refused.
+	// Requests that a limit refused.
 	Overloaded int64 `protobuf:"varint,7,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
-	// Requests that were tried again.
+	// Retried requests.
 	Retries int64 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
-	// Those that would have been, had the budget allowed it.
+	// Retries that the budget refused.
 	RetriesRefused int64 `protobuf:"varint,9,opt,name=retries_refused,json=retriesRefused,proto3" json:"retries_refused,omitempty"`
-	// Where the endpoints come from DNS.
+	// The state of DNS, if the endpoints come from it.
 	Dns *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
 	// The reason in words.
 	Message       string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
@@ -1182,15 +1181,14 @@ func (x *UpstreamStatus) GetMessage() string {
 	return ""
 }
 
-// An endpoint now. Counts are since its upstream was last changed.
+// The state of an endpoint. Counts start when its upstream last changed.
 type EndpointStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The endpoint's address.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// What its health check says or, without one, what the last connection attempt
-	// came to.
+	// The result of its health check or, without one, of the last connection attempt.
 	Health EndpointHealth `protobuf:"varint,2,opt,name=health,proto3,enum=drawbridge.admin.v1.EndpointHealth" json:"health,omitempty"`
-	// Connections open now.
+	// Open connections.
 	Connections int64 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections made.
 	ConnectionsMade int64 `protobuf:"varint,4,opt,name=connections_made,json=connectionsMade,proto3" json:"connections_made,omitempty"`
@@ -1200,8 +1198,7 @@ type EndpointStatus struct {
 	HandshakesFull int64 `protobuf:"varint,6,opt,name=handshakes_full,json=handshakesFull,proto3" json:"handshakes_full,omitempty"`
 	// TLS handshakes that resumed a session.
 	HandshakesResumed int64 `protobuf:"varint,7,opt,name=handshakes_resumed,json=handshakesResumed,proto3" json:"handshakes_resumed,omitempty"`
-	// Connections that could not be made or broke while in use, and responses that did
-	// not come, broke off or were too late, by reason.
+	// Failed and broken connections, and missing, broken or late responses, by reason.
 	Failures []*FailureCount `protobuf:"bytes,8,rep,name=failures,proto3" json:"failures,omitempty"`
 	// The last of them.
 	LastFailure *LastFailure `protobuf:"bytes,9,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
@@ -1211,27 +1208,26 @@ type EndpointStatus struct {
 	Backup bool `protobuf:"varint,11,opt,name=backup,proto3" json:"backup,omitempty"`
 	// It takes no new connections.
 	Draining bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
-	// The full handshakes by why they were full.
+	// Full handshakes, by the reason why they were full.
 	FullHandshakes []*FullHandshakes `protobuf:"bytes,13,rep,name=full_handshakes,json=fullHandshakes,proto3" json:"full_handshakes,omitempty"`
 	// What verification would have refused under VERIFICATION_REPORT_ONLY.
 	Reported []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
-	// The connections kept warm; absent where pool.warm asks for none, and at an
-	// endpoint that is draining.
+	// Warm connections; absent without pool.warm, and for a draining endpoint.
 	Warm *WarmConnections `protobuf:"bytes,15,opt,name=warm,proto3" json:"warm,omitempty"`
-	// Whether it takes traffic now: it does not while it is draining, fails its health
-	// check or has not answered the first, or was ejected.
+	// Whether it takes traffic: not while it drains, fails its health check, waits for its
+	// first check, or is ejected.
 	Available bool `protobuf:"varint,16,opt,name=available,proto3" json:"available,omitempty"`
 	// Why not, in words.
 	UnavailableReason string `protobuf:"bytes,17,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
-	// Until when it is left alone by outlier_detection; absent: it is not.
+	// When its ejection by outlier_detection ends; absent: it is not ejected.
 	EjectionEndTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejection_end_time,json=ejectionEndTime,proto3" json:"ejection_end_time,omitempty"`
-	// How often it was.
+	// How often it was ejected.
 	Ejections int64 `protobuf:"varint,19,opt,name=ejections,proto3" json:"ejections,omitempty"`
-	// The last answer to its health check; absent where there is none.
+	// The last result of its health check; absent without one.
 	Check *CheckStatus `protobuf:"bytes,20,opt,name=check,proto3" json:"check,omitempty"`
-	// Requests under way now, on TCP listeners connections.
+	// Requests in progress; a connection of a TCP listener counts as one.
 	RequestsInFlight int64 `protobuf:"varint,21,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
-	// Its share relative to the others'.
+	// Its share, relative to the others.
 	Weight        int32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1421,10 +1417,10 @@ func (x *EndpointStatus) GetWeight() int32 {
 	return 0
 }
 
-// What a health check came to.
+// The result of a health check.
 type CheckStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether the endpoint counts as well.
+	// Whether the endpoint counts as healthy.
 	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	// Whether there was an answer yet.
 	Checked bool `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
@@ -1530,12 +1526,12 @@ func (x *CheckStatus) GetFailures() int64 {
 	return 0
 }
 
-// What DNS says of an upstream's endpoints.
+// What DNS says about an upstream's endpoints.
 type DnsStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the present endpoints were last confirmed; absent: never.
+	// When the current endpoints were last confirmed; absent: never.
 	ResolveTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=resolve_time,json=resolveTime,proto3" json:"resolve_time,omitempty"`
-	// When the name is asked for next.
+	// The time of the next lookup.
 	NextResolveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next_resolve_time,json=nextResolveTime,proto3" json:"next_resolve_time,omitempty"`
 	// Why the last attempt failed; empty: it did not.
 	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
@@ -1594,22 +1590,20 @@ func (x *DnsStatus) GetError() string {
 	return ""
 }
 
-// The connections that are kept ready to an endpoint. They are among those
-// that EndpointStatus counts.
+// The warm connections of an endpoint. EndpointStatus counts them too.
 type WarmConnections struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many are to be kept: pool.warm.
+	// The target, pool.warm.
 	Size int32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
 	// How many are ready now.
 	Ready int32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Those that were given to a client.
+	// Connections handed to a client.
 	Used int64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
-	// Clients for whom none was ready, and a connection had to be made.
+	// Clients for whom no connection was ready.
 	Missed int64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
-	// Those that were closed unused because of pool.idle_timeout or
-	// pool.max_age.
+	// Connections closed unused because of pool.idle_timeout or pool.max_age.
 	Expired int64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
-	// Those that the server closed unused, or spoke on before any client did.
+	// Connections that the server closed or wrote to before any client used them.
 	Closed        int64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1800,10 +1794,10 @@ func (x *CertificateConnections) GetConnections() int64 {
 // Asks for the certificates in use.
 type ListCertificatesInUseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most entries to answer with; a page also ends before it has 1 MiB. 0 is the
-	// default, and at most: 1000.
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
+	// next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1917,7 +1911,7 @@ type CertificateInUse struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The endpoint's address, for CERTIFICATE_USE_UPSTREAM.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// What it says of itself.
+	// A description of it.
 	Info *CertificateInfo `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`
 	// Whole days until it expires; negative once it has.
 	DaysLeft int32 `protobuf:"varint,5,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
@@ -2008,13 +2002,13 @@ func (x *CertificateInUse) GetUsedByCount() int32 {
 	return 0
 }
 
-// Asks to be told of events. Those that all fields fit are sent.
+// The request to watch events. Events that match all fields are sent.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Begin after the event with this sequence number: the last one that the client
-	// received, or 0 for all that are kept. The last 1024 are kept, but not over a
-	// restart. What is no longer kept is told by one event EVENT_TYPE_MISSED. Default:
-	// begin now.
+	// Start after the event with this sequence number: the last one that the client
+	// received, or 0 for all stored events. The last 1024 are stored, and none across a
+	// restart. One event EVENT_TYPE_MISSED stands for those no longer stored. Default:
+	// start now.
 	AfterSequence *int64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3,oneof" json:"after_sequence,omitempty"`
 	// Only events of these types. Empty: all.
 	Types []EventType `protobuf:"varint,2,rep,packed,name=types,proto3,enum=drawbridge.admin.v1.EventType" json:"types,omitempty"`
@@ -2084,7 +2078,7 @@ func (x *WatchEventsRequest) GetNames() []string {
 	return nil
 }
 
-// Something that happened.
+// An event.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
@@ -2103,12 +2097,11 @@ type Event struct {
 	Reason Reason `protobuf:"varint,7,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// In words.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
-	// How often it happened since it was last told.
+	// How often it happened since the last such event.
 	Count int64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
 	// The revision, for EVENT_TYPE_APPLIED and EVENT_TYPE_FILE_LOADED.
 	Revision int64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Numbers the events in their order: each one's is greater than that of the one
-	// before, also after a restart as long as the clock is not set back.
+	// Increases with every event, also across a restart unless the clock is set back.
 	Sequence      int64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

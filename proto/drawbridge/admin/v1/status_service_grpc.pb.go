@@ -29,21 +29,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StatusService tells what is true now.
+// StatusService reports the current state.
 type StatusServiceClient interface {
-	// The process, its listeners, and whatever of the desired state is down.
+	// The process, its listeners, and which resources are down.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// Upstreams in the order of their names, with what happened at each of their
-	// endpoints, a page at a time.
+	// Upstreams by name, with the state of each endpoint, one page at a time.
 	ListUpstreams(ctx context.Context, in *ListUpstreamStatusesRequest, opts ...grpc.CallOption) (*ListUpstreamStatusesResponse, error)
-	// Every certificate in use, by days left, a page at a time: our own, trust
-	// bundles' CAs, and those that upstreams presented.
+	// Every certificate in use, by days left, one page at a time: our own, the CAs of
+	// trust bundles, and those that upstreams presented.
 	ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error)
-	// Streams what happens from now on, or from where the client left off: health
-	// changes, handshake failures (each cause once in a while, with a count),
-	// certificates near expiry, files, and revisions. A client may have 64 streams,
-	// and one that reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch
-	// again from where it left off.
+	// Streams events from now on, or from where the client resumes: health changes,
+	// handshake failures (grouped by cause, with a count), certificates near expiry,
+	// files, and revisions. A client may have 64 streams; another one, or one that is
+	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 }
 
@@ -108,21 +106,19 @@ type StatusService_WatchEventsClient = grpc.ServerStreamingClient[Event]
 // All implementations must embed UnimplementedStatusServiceServer
 // for forward compatibility.
 //
-// StatusService tells what is true now.
+// StatusService reports the current state.
 type StatusServiceServer interface {
-	// The process, its listeners, and whatever of the desired state is down.
+	// The process, its listeners, and which resources are down.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// Upstreams in the order of their names, with what happened at each of their
-	// endpoints, a page at a time.
+	// Upstreams by name, with the state of each endpoint, one page at a time.
 	ListUpstreams(context.Context, *ListUpstreamStatusesRequest) (*ListUpstreamStatusesResponse, error)
-	// Every certificate in use, by days left, a page at a time: our own, trust
-	// bundles' CAs, and those that upstreams presented.
+	// Every certificate in use, by days left, one page at a time: our own, the CAs of
+	// trust bundles, and those that upstreams presented.
 	ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error)
-	// Streams what happens from now on, or from where the client left off: health
-	// changes, handshake failures (each cause once in a while, with a count),
-	// certificates near expiry, files, and revisions. A client may have 64 streams,
-	// and one that reads too slowly is ended: both with RESOURCE_EXHAUSTED. It may watch
-	// again from where it left off.
+	// Streams events from now on, or from where the client resumes: health changes,
+	// handshake failures (grouped by cause, with a count), certificates near expiry,
+	// files, and revisions. A client may have 64 streams; another one, or one that is
+	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error
 	mustEmbedUnimplementedStatusServiceServer()
 }

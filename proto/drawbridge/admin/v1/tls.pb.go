@@ -22,16 +22,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A version of the TLS protocol. SSLv2 and SSLv3 do not exist here: no program
-// should speak them (RFC 6176, RFC 7568).
+// A version of the TLS protocol. SSLv2 and SSLv3 are not supported (RFC 6176, RFC
+// 7568).
 type TlsVersion int32
 
 const (
-	// The default of the field that holds it.
+	// The field's default.
 	TlsVersion_TLS_VERSION_UNSPECIFIED TlsVersion = 0
-	// TLS 1.0 (RFC 2246). Deprecated by RFC 8996; the answer warns of it.
+	// TLS 1.0 (RFC 2246). Deprecated by RFC 8996; the answer has a warning.
 	TlsVersion_TLS_VERSION_1_0 TlsVersion = 1
-	// TLS 1.1 (RFC 4346). Deprecated by RFC 8996; the answer warns of it.
+	// TLS 1.1 (RFC 4346). Deprecated by RFC 8996; the answer has a warning.
 	TlsVersion_TLS_VERSION_1_1 TlsVersion = 2
 	// TLS 1.2 (RFC 5246).
 	TlsVersion_TLS_VERSION_1_2 TlsVersion = 3
@@ -90,11 +90,11 @@ type ClientAuth int32
 const (
 	// The same as CLIENT_AUTH_NONE.
 	ClientAuth_CLIENT_AUTH_UNSPECIFIED ClientAuth = 0
-	// No certificate is asked for.
+	// Do not request a certificate.
 	ClientAuth_CLIENT_AUTH_NONE ClientAuth = 1
-	// A certificate is asked for; one that is sent must verify.
+	// Request a certificate; one that is sent must verify.
 	ClientAuth_CLIENT_AUTH_OPTIONAL ClientAuth = 2
-	// A certificate that verifies is required.
+	// Require a certificate that verifies.
 	ClientAuth_CLIENT_AUTH_REQUIRED ClientAuth = 3
 )
 
@@ -141,7 +141,7 @@ func (ClientAuth) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{1}
 }
 
-// What is done with the certificate that an upstream presents.
+// How an upstream's certificate is verified.
 type Verification int32
 
 const (
@@ -149,10 +149,10 @@ const (
 	Verification_VERIFICATION_UNSPECIFIED Verification = 0
 	// Chain, name, validity, key usage and depth must all verify. The default.
 	Verification_VERIFICATION_FULL Verification = 1
-	// Everything is checked, and what would have failed is logged and counted
-	// with its reason, but the connection is let through.
+	// Check everything, log and count each failure with its reason, and let the
+	// connection pass.
 	Verification_VERIFICATION_REPORT_ONLY Verification = 2
-	// Nothing is checked. Anyone on the path can be the upstream.
+	// Check nothing. Anyone on the path can pose as the upstream.
 	Verification_VERIFICATION_INSECURE_SKIP Verification = 3
 )
 
@@ -207,12 +207,12 @@ const (
 	ServerNameSource_SERVER_NAME_SOURCE_UNSPECIFIED ServerNameSource = 0
 	// From server_name, or else the endpoint's host name.
 	ServerNameSource_SERVER_NAME_SOURCE_FIXED ServerNameSource = 1
-	// The HTTP request's host, or the SNI of the client of a TCP listener with
-	// TLS. What has neither is refused. The certificate is verified for that name
+	// The HTTP request's host, or the client's SNI on a TCP listener with TLS.
+	// Traffic without either is refused. The certificate is verified for that name
 	// unless verify_name or subject_alt_names is set.
 	ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST ServerNameSource = 2
-	// No SNI is sent, as nginx does by default. The certificate is verified in
-	// full all the same, for verify_name, server_name or the endpoint's host.
+	// Send no SNI, as nginx does by default. The certificate is still fully
+	// verified, for verify_name, server_name or the endpoint's host.
 	ServerNameSource_SERVER_NAME_SOURCE_NONE ServerNameSource = 3
 )
 
@@ -273,7 +273,7 @@ const (
 	CertificateFinding_CERTIFICATE_FINDING_NO_SAN CertificateFinding = 3
 	// The key is too short.
 	CertificateFinding_CERTIFICATE_FINDING_WEAK_KEY CertificateFinding = 4
-	// The signature rests on a broken hash.
+	// The signature uses a broken hash.
 	CertificateFinding_CERTIFICATE_FINDING_WEAK_SIGNATURE CertificateFinding = 5
 	// It expires within 30 days.
 	CertificateFinding_CERTIFICATE_FINDING_NEAR_EXPIRY CertificateFinding = 6
@@ -283,17 +283,17 @@ const (
 	CertificateFinding_CERTIFICATE_FINDING_NOT_YET_VALID CertificateFinding = 8
 	// It is valid for longer than public CAs issue for (398 days).
 	CertificateFinding_CERTIFICATE_FINDING_LONG_LIFETIME CertificateFinding = 9
-	// It may not be used as a client's, but is.
+	// It is used as a client certificate, which its key usage does not allow.
 	CertificateFinding_CERTIFICATE_FINDING_NO_CLIENT_AUTH CertificateFinding = 10
-	// It may not be used as a server's, but is.
+	// It is used as a server certificate, which its key usage does not allow.
 	CertificateFinding_CERTIFICATE_FINDING_NO_SERVER_AUTH CertificateFinding = 11
-	// The leaf is a CA's certificate.
+	// The leaf is a CA certificate.
 	CertificateFinding_CERTIFICATE_FINDING_CA_AS_LEAF CertificateFinding = 12
 	// A certificate is in the chain or bundle twice.
 	CertificateFinding_CERTIFICATE_FINDING_DUPLICATE CertificateFinding = 13
 	// The chain holds a certificate that does not belong to it.
 	CertificateFinding_CERTIFICATE_FINDING_STRANGER CertificateFinding = 14
-	// It is not a CA's and vouches for nothing but itself.
+	// It is not a CA, so it matches only itself.
 	CertificateFinding_CERTIFICATE_FINDING_NOT_A_CA CertificateFinding = 15
 	// A passphrase came with a key that is not encrypted.
 	CertificateFinding_CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE CertificateFinding = 16
@@ -377,21 +377,21 @@ func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
 }
 
-// TLS towards clients.
+// TLS with clients.
 type ServerTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names of the certificates to present. The one that fits the client's SNI
-	// is chosen; the first is the default. At least one is needed.
+	// Names of the certificates to present. The one that matches the client's SNI is
+	// chosen; the first is the default. At least one.
 	Certificates []string `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
-	// Refuse a handshake whose SNI fits no certificate (alert
-	// unrecognized_name), instead of presenting the default certificate. A
-	// client that sends no SNI is refused too.
+	// Reject a handshake with an SNI that matches no certificate (alert
+	// unrecognized_name), instead of presenting the default certificate. A client
+	// without SNI is rejected too.
 	RejectUnknownSni bool `protobuf:"varint,2,opt,name=reject_unknown_sni,json=rejectUnknownSni,proto3" json:"reject_unknown_sni,omitempty"`
-	// Whether clients need a certificate of their own.
+	// Whether clients need a certificate.
 	ClientAuth ClientAuth `protobuf:"varint,3,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
-	// Names of the trust bundles that client certificates must lead to. Needed
-	// unless client_auth is CLIENT_AUTH_NONE; there is no default, because the
-	// system's roots identify web sites, not clients.
+	// Names of the trust bundles that verify client certificates. Required unless
+	// client_auth is CLIENT_AUTH_NONE. There is no default, because the system's roots
+	// identify web sites, not clients.
 	ClientTrustBundles []string `protobuf:"bytes,4,rep,name=client_trust_bundles,json=clientTrustBundles,proto3" json:"client_trust_bundles,omitempty"`
 	// Lowest version accepted. Default: TLS 1.2.
 	MinVersion TlsVersion `protobuf:"varint,5,opt,name=min_version,json=minVersion,proto3,enum=drawbridge.admin.v1.TlsVersion" json:"min_version,omitempty"`
@@ -408,7 +408,7 @@ type ServerTls struct {
 	// Protocols offered by ALPN (RFC 7301), best first. Default: on an HTTP
 	// listener h2, http/1.1 and http/1.0, on a TCP listener none.
 	Alpn []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
-	// Names one of which a client's certificate must have, written as in
+	// A client's certificate must have at least one of these names, written as in
 	// UpstreamTls.subject_alt_names. Default: any certificate that verifies.
 	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
 	unknownFields         protoimpl.UnknownFields
@@ -515,17 +515,17 @@ func (x *ServerTls) GetClientSubjectAltNames() []string {
 	return nil
 }
 
-// TLS towards an upstream's endpoints. Every field may be left out: what
-// remains is TLS 1.2 or 1.3 with full verification against the system's roots.
+// TLS with an upstream's endpoints. Every field is optional: the default is TLS 1.2
+// or 1.3 with full verification against the system's roots.
 type UpstreamTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the client certificate to present (nginx: proxy_ssl_certificate,
 	// proxy_ssl_certificate_key). Default: none.
 	Certificate string `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// Names of the trust bundles that the upstream's certificate must lead to
-	// (nginx: proxy_ssl_trusted_certificate). Default: the system's roots.
+	// Names of the trust bundles that verify the upstream's certificate (nginx:
+	// proxy_ssl_trusted_certificate). Default: the system's roots.
 	TrustBundles []string `protobuf:"bytes,2,rep,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
-	// What is checked of the upstream's certificate (nginx: proxy_ssl_verify).
+	// How the upstream's certificate is verified (nginx: proxy_ssl_verify).
 	// Default: VERIFICATION_FULL.
 	Verification Verification `protobuf:"varint,3,opt,name=verification,proto3,enum=drawbridge.admin.v1.Verification" json:"verification,omitempty"`
 	// How many intermediate certificates a chain may have between the leaf and
@@ -557,13 +557,12 @@ type UpstreamTls struct {
 	SessionReuse *bool `protobuf:"varint,12,opt,name=session_reuse,json=sessionReuse,proto3,oneof" json:"session_reuse,omitempty"`
 	// Where the name sent as SNI comes from. Default: FIXED.
 	ServerNameSource ServerNameSource `protobuf:"varint,13,opt,name=server_name_source,json=serverNameSource,proto3,enum=drawbridge.admin.v1.ServerNameSource" json:"server_name_source,omitempty"`
-	// Names one of which the certificate must have, exactly: "DNS:a.example",
-	// "URI:spiffe://corp/pay", "IP:10.0.0.1", "email:ops@corp.example". In place
-	// of verify_name: where these are set, no other name is verified.
+	// The certificate must have at least one of these exact names: "DNS:a.example",
+	// "URI:spiffe://corp/pay", "IP:10.0.0.1", "email:ops@corp.example". They replace
+	// verify_name: no other name is verified.
 	SubjectAltNames []string `protobuf:"bytes,14,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
-	// Base64 of the SHA-256 of a public key (RFC 7469 section 2.4); at least one
-	// certificate of the verified chain must have one of them. In addition to the
-	// chain, never instead.
+	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
+	// the verified chain must match. Pins add to the chain check and never replace it.
 	SpkiPins      []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -704,7 +703,7 @@ func (x *UpstreamTls) GetSpkiPins() []string {
 	return nil
 }
 
-// What a certificate says of itself. Output only.
+// A description of a certificate. Output only.
 type CertificateInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Subject's distinguished name (RFC 4514).
@@ -730,7 +729,7 @@ type CertificateInfo struct {
 	ChainLength int32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
 	// What is allowed but likely to surprise: near expiry, no SAN, a weak key….
 	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The same as warnings, as words for programs.
+	// The warnings as typed values, for programs.
 	Findings      []CertificateFinding `protobuf:"varint,12,rep,packed,name=findings,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,20 +22,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A TrustBundle is a set of CA certificates that a peer's certificate may lead
-// to.
+// A TrustBundle is a set of CA certificates that verify peers.
 type TrustBundle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among trust bundles: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Free to use.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Output: changes whenever the bundle does. Input: if set, the write is
-	// refused (ABORTED) unless it is still the present one.
+	// Output: changes with every change of the bundle. Input: if set, the write is
+	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Where it comes from. Exactly one.
+	// The source. Exactly one.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -43,12 +42,11 @@ type TrustBundle struct {
 	//	*TrustBundle_File
 	//	*TrustBundle_System
 	Source isTrustBundle_Source `protobuf_oneof:"source"`
-	// Output only: what is in it. For the system's roots only a count.
+	// Output only: a description of its certificates; for the system's roots, a count.
 	Info *TrustBundleInfo `protobuf:"bytes,8,opt,name=info,proto3" json:"info,omitempty"`
-	// Certificate revocation lists. Where there are any, every certificate of a
-	// chain but its anchor needs one from its issuer that is in date: a missing
-	// or outdated one fails the verification (CRL_EXPIRED), as with nginx and
-	// OpenSSL.
+	// Certificate revocation lists. If there are any, every certificate of a chain
+	// except the anchor needs a current list from its issuer. A missing or outdated
+	// list fails verification (CRL_EXPIRED), as in nginx and OpenSSL.
 	Crls          []*Crl `protobuf:"bytes,9,rep,name=crls,proto3" json:"crls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -189,7 +187,7 @@ func (*TrustBundle_System) isTrustBundle_Source() {}
 // A certificate revocation list (RFC 5280 section 5). Exactly one field.
 type Crl struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where it comes from.
+	// The source.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -274,19 +272,18 @@ func (*Crl_Pem) isCrl_Source() {}
 
 func (*Crl_File) isCrl_Source() {}
 
-// What a revocation list says of itself. Output only.
+// A description of a revocation list. Output only.
 type CrlInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The issuer's distinguished name.
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// When it was made.
+	// Its date of issue.
 	ThisUpdate *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=this_update,json=thisUpdate,proto3" json:"this_update,omitempty"`
-	// When the next one is due. After that it revokes nothing any more, and
-	// verification fails.
+	// When the next list is due. After that, verification fails.
 	NextUpdate *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=next_update,json=nextUpdate,proto3" json:"next_update,omitempty"`
 	// How many certificates it revokes.
 	Revoked int32 `protobuf:"varint,4,opt,name=revoked,proto3" json:"revoked,omitempty"`
-	// What is likely to surprise: outdated, no CA of the bundle signed it.
+	// Warnings: outdated, or not signed by any CA of the bundle.
 	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -394,12 +391,12 @@ func (*SystemRoots) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_trust_bundle_proto_rawDescGZIP(), []int{3}
 }
 
-// What a trust bundle holds. Output only.
+// A description of a trust bundle. Output only.
 type TrustBundleInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Each CA certificate; at most 100 are listed.
 	Certificates []*CertificateInfo `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
-	// How many there are.
+	// The number of CA certificates.
 	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// Each revocation list.
 	Crls          []*CrlInfo `protobuf:"bytes,3,rep,name=crls,proto3" json:"crls,omitempty"`

@@ -22,22 +22,22 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A way to choose an endpoint. All of them heed weights.
+// A way to choose an endpoint. Every policy respects weights.
 type BalancingPolicy int32
 
 const (
 	// The same as BALANCING_POLICY_ROUND_ROBIN.
 	BalancingPolicy_BALANCING_POLICY_UNSPECIFIED BalancingPolicy = 0
-	// In turns (nginx: the default), smoothly: 5, 1 and 1 give a a b a c a a. The
-	// default.
+	// In turn, smoothly: weights 5, 1 and 1 give a a b a c a a. The default, as in
+	// nginx.
 	BalancingPolicy_BALANCING_POLICY_ROUND_ROBIN BalancingPolicy = 1
-	// Of two taken at random the one that has fewer requests, for TCP connections, for
-	// its weight (nginx: random two least_conn).
+	// The less loaded of two random endpoints, relative to weight (nginx: random two
+	// least_conn). A TCP connection counts as a request.
 	BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS BalancingPolicy = 2
 	// At random.
 	BalancingPolicy_BALANCING_POLICY_RANDOM BalancingPolicy = 3
-	// The same endpoint for the same key, as far as it takes traffic (nginx: hash …
-	// consistent). When one comes or goes, only its share of the keys moves.
+	// The same endpoint for the same key while it takes traffic (nginx: hash …
+	// consistent). When an endpoint joins or leaves, only its share of the keys moves.
 	BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH BalancingPolicy = 4
 )
 
@@ -86,7 +86,7 @@ func (BalancingPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{0}
 }
 
-// A choice of what endpoints are told of the client.
+// The PROXY protocol header for endpoints.
 type SendProxyProtocol int32
 
 const (
@@ -94,10 +94,10 @@ const (
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_UNSPECIFIED SendProxyProtocol = 0
 	// Nothing. The default.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_NONE SendProxyProtocol = 1
-	// A header of version 1, a line of text. It says UNKNOWN for clients of
-	// unix-domain sockets, and for connections that serve no client.
+	// Version 1, a line of text. UNKNOWN for clients of unix-domain sockets and for
+	// connections that serve no client.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_V1 SendProxyProtocol = 2
-	// A header of version 2, binary. It says LOCAL where version 1 says UNKNOWN.
+	// Version 2, binary. LOCAL where version 1 says UNKNOWN.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_V2 SendProxyProtocol = 3
 )
 
@@ -144,7 +144,7 @@ func (SendProxyProtocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
 }
 
-// A choice of HTTP version.
+// An HTTP version.
 type HttpProtocol int32
 
 const (
@@ -154,8 +154,8 @@ const (
 	HttpProtocol_HTTP_PROTOCOL_AUTO HttpProtocol = 1
 	// HTTP/1.1.
 	HttpProtocol_HTTP_PROTOCOL_1_1 HttpProtocol = 2
-	// HTTP/2; with plaintext by prior knowledge. WebSockets need an upstream whose
-	// settings allow them (RFC 8441); there is no other upgrade.
+	// HTTP/2; with plaintext, by prior knowledge. WebSockets need an upstream whose
+	// settings allow them (RFC 8441); no other upgrade is possible.
 	HttpProtocol_HTTP_PROTOCOL_2 HttpProtocol = 3
 )
 
@@ -202,15 +202,15 @@ func (HttpProtocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
 }
 
-// A choice of Host header.
+// A Host header.
 type HostHeader int32
 
 const (
 	// The same as HOST_HEADER_CLIENT.
 	HostHeader_HOST_HEADER_UNSPECIFIED HostHeader = 0
-	// What the client sent. The default.
+	// The client's. The default.
 	HostHeader_HOST_HEADER_CLIENT HostHeader = 1
-	// The upstream's: tls.server_name, or else the endpoint's address; with dns its
+	// The upstream's: tls.server_name, or else the endpoint's address; with dns, its
 	// name and port.
 	HostHeader_HOST_HEADER_UPSTREAM HostHeader = 2
 )
@@ -256,23 +256,23 @@ func (HostHeader) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
 }
 
-// An Upstream is a group of endpoints that serve the same thing, and how to
-// speak to them.
+// An Upstream is a group of endpoints that serve the same thing, and the settings
+// for connecting to them.
 type Upstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among upstreams: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Free to use.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Output: changes whenever the upstream does. Input: if set, the write is
-	// refused (ABORTED) unless it is still the present one.
+	// Output: changes with every change of the upstream. Input: if set, the write is
+	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Where to connect; a connection that cannot be made goes on to the next. Either
-	// these, at least one, or dns.
+	// Where to connect. If one cannot be connected, the next is tried. Either at least
+	// one of these, or dns.
 	Endpoints []*Endpoint `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// How to speak to the endpoints. None set: TLS with every default.
+	// How to connect. None set: TLS with every default.
 	//
 	// Types that are valid to be assigned to Transport:
 	//
@@ -280,30 +280,27 @@ type Upstream struct {
 	//	*Upstream_Plaintext
 	//	*Upstream_Passthrough
 	Transport isUpstream_Transport `protobuf_oneof:"transport"`
-	// Connections kept for further HTTP requests, and kept ready for TCP
-	// listeners.
+	// Connections kept for HTTP requests, and kept warm for TCP listeners.
 	Pool *Pool `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`
-	// Bounds on waiting.
+	// Timeouts.
 	Timeouts *UpstreamTimeouts `protobuf:"bytes,9,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
-	// What only HTTP listeners use.
+	// Settings for HTTP listeners.
 	Http *UpstreamHttp `protobuf:"bytes,10,opt,name=http,proto3" json:"http,omitempty"`
-	// What only TCP listeners use.
+	// Settings for TCP listeners.
 	Tcp *UpstreamTcp `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// Which version of the PROXY protocol tells endpoints whose connection each
-	// is, before TLS. With it a connection serves one connection of a client
-	// alone: HTTP requests of different clients share none, and none is kept warm.
+	// Send a PROXY protocol header on each connection, before TLS. A connection then
+	// belongs to one client connection: HTTP requests of different clients share none,
+	// and none is kept warm.
 	SendProxyProtocol SendProxyProtocol `protobuf:"varint,12,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3,enum=drawbridge.admin.v1.SendProxyProtocol" json:"send_proxy_protocol,omitempty"`
-	// Where to connect, as DNS says it, now and later. In place of endpoints.
+	// Endpoints from DNS, instead of endpoints.
 	Dns *Dns `protobuf:"bytes,13,opt,name=dns,proto3" json:"dns,omitempty"`
-	// Which endpoint is chosen.
+	// How an endpoint is chosen.
 	Balancing *Balancing `protobuf:"bytes,15,opt,name=balancing,proto3" json:"balancing,omitempty"`
-	// Asks endpoints whether they are well. One that is not takes no traffic.
-	// Default: none is asked.
+	// Active health check. An endpoint that fails it gets no traffic. Default: none.
 	HealthCheck *HealthCheck `protobuf:"bytes,16,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
-	// Learns from traffic which endpoints are not well, and leaves them alone for a
-	// while. Default: it does not.
+	// Ejects endpoints for a while because of failures in traffic. Default: off.
 	OutlierDetection *OutlierDetection `protobuf:"bytes,17,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
-	// Bounds on what is sent.
+	// Limits on requests and connections.
 	Limits        *UpstreamLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -493,8 +490,8 @@ type Upstream_Plaintext struct {
 }
 
 type Upstream_Passthrough struct {
-	// The client's own TLS, carried as it is and not decrypted. TCP listeners only,
-	// where the client's SNI chooses the route.
+	// The client's own TLS, not decrypted. TCP listeners only; the client's SNI
+	// chooses the route.
 	Passthrough *Passthrough `protobuf:"bytes,14,opt,name=passthrough,proto3,oneof"`
 }
 
@@ -504,29 +501,27 @@ func (*Upstream_Plaintext) isUpstream_Transport() {}
 
 func (*Upstream_Passthrough) isUpstream_Transport() {}
 
-// Endpoints by DNS. Their names are asked for again in the background, and the last
-// good answer is kept. An address that is new takes traffic without an effect on
-// the others; one that is gone takes no new connections. A name that does not
-// resolve yet is asked for again, with pauses.
+// Endpoints from DNS. The name is looked up again in the background, and the last
+// good answer is kept. A new address takes traffic without affecting the others; a
+// removed one gets no new connections. A failed lookup is retried with back-off.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name whose A and AAAA records are the endpoints. It is also the name that is
-	// verified and sent as SNI, unless tls says otherwise. Either this or srv.
+	// The A and AAAA records of this name are the endpoints. It is also the name for
+	// verification and SNI, unless tls says otherwise. Either this or srv.
 	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	// The port. Needed with hostname.
+	// The port. Required with hostname.
 	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// How often the name is asked for, at least 1s apart. Default: by the records'
-	// time to live, but at least 1s and at most 1h apart.
+	// How often to look the name up; at least 1s. Default: the records' TTL, between 1s
+	// and 1h.
 	Refresh *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
-	// The name whose SRV records (RFC 2782) are the endpoints, such as
-	// "_pay._tcp.example.com". Those of the lowest priority number are the endpoints,
-	// all others backups; their weights count. The target's name is verified and sent
-	// as SNI, unless tls says otherwise.
+	// The SRV records (RFC 2782) of this name are the endpoints, such as
+	// "_pay._tcp.example.com". Targets with the lowest priority number are primaries,
+	// all others backups; weights count. The target's name is used for verification
+	// and SNI, unless tls says otherwise.
 	Srv string `protobuf:"bytes,4,opt,name=srv,proto3" json:"srv,omitempty"`
-	// Addresses of the DNS servers to ask, "IP" or "IP:port" (nginx: resolver), of
-	// which the next is asked if one does not answer. No search domain is then
-	// appended; /etc/hosts comes first all the same. Default: those of the system; at
-	// most 16.
+	// Addresses of DNS servers, "IP" or "IP:port" (nginx: resolver), tried in order. No
+	// search domain is then appended; /etc/hosts is still read first. Default: the
+	// system's; at most 16.
 	Servers       []string `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -597,16 +592,16 @@ func (x *Dns) GetServers() []string {
 	return nil
 }
 
-// How an endpoint is chosen among those that take traffic: the ones that are no
-// backups, or if there are none the backups.
+// How an endpoint is chosen among those that take traffic: the primaries, or the
+// backups if no primary does.
 type Balancing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The policy.
 	Policy BalancingPolicy `protobuf:"varint,1,opt,name=policy,proto3,enum=drawbridge.admin.v1.BalancingPolicy" json:"policy,omitempty"`
-	// What is hashed. Needed with BALANCING_POLICY_CONSISTENT_HASH, and only there.
+	// What is hashed. Only, and always, with BALANCING_POLICY_CONSISTENT_HASH.
 	Hash *HashKey `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
-	// How long the share of an endpoint that has come (back) up grows from a tenth to
-	// its own. Default: it has its own at once.
+	// How long a new or recovered endpoint takes to grow from a tenth of its share to
+	// the full share. Default: no slow start.
 	SlowStart     *durationpb.Duration `protobuf:"bytes,3,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -663,8 +658,7 @@ func (x *Balancing) GetSlowStart() *durationpb.Duration {
 	return nil
 }
 
-// What of a client or request is hashed. Where there is no such thing, an endpoint
-// is chosen at random.
+// What is hashed. Without a value the endpoint is chosen at random.
 type HashKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one.
@@ -805,11 +799,11 @@ func (*ClientAddressKey) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
 }
 
-// Asks each endpoint, over the TLS settings of traffic, whether it is well. An
-// endpoint takes no traffic before its first answer.
+// Checks each endpoint with the TLS settings of traffic. An endpoint gets no traffic
+// before its first answer.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is asked. Exactly one.
+	// The kind of check. Exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -818,13 +812,13 @@ type HealthCheck struct {
 	//	*HealthCheck_Http
 	//	*HealthCheck_Grpc
 	Kind isHealthCheck_Kind `protobuf_oneof:"kind"`
-	// How often, with jitter of a tenth. Default: 10s; at least 100ms.
+	// How often, with 10% jitter. Default: 10s; at least 100ms.
 	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an answer may take, connecting included. Default: 5s.
+	// How long a check may take, connecting included. Default: 5s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// After how many good answers in a row a bad endpoint is good. Default: 2; at least 1.
+	// Good answers in a row that make an unhealthy endpoint healthy. Default: 2; at least 1.
 	HealthyThreshold *int32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3,oneof" json:"healthy_threshold,omitempty"`
-	// After how many bad answers in a row a good endpoint is bad. Default: 3; at least 1.
+	// Bad answers in a row that make a healthy endpoint unhealthy. Default: 3; at least 1.
 	UnhealthyThreshold *int32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3,oneof" json:"unhealthy_threshold,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -936,12 +930,12 @@ type isHealthCheck_Kind interface {
 }
 
 type HealthCheck_Tcp struct {
-	// A TCP connection, no more.
+	// Only a TCP connection.
 	Tcp *TcpCheck `protobuf:"bytes,1,opt,name=tcp,proto3,oneof"`
 }
 
 type HealthCheck_Tls struct {
-	// A connection and its TLS handshake, with all that is verified.
+	// A TLS handshake with full verification.
 	Tls *TlsCheck `protobuf:"bytes,2,opt,name=tls,proto3,oneof"`
 }
 
@@ -1040,14 +1034,13 @@ func (*TlsCheck) Descriptor() ([]byte, []int) {
 // Checks an HTTP response.
 type HttpCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The request's path, with a query if need be. Default: "/".
+	// The path, with an optional query. Default: "/".
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// The request's Host. Default: as for requests: the verified name, or the
-	// endpoint's address.
+	// The Host. Default: the verified name, or else the endpoint's address.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	// The request's method: GET or HEAD. Default: GET.
 	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
-	// The codes that are good. Default: 200 to 299.
+	// Status codes that mean healthy. Default: 200 to 299.
 	Codes []*CodeRange `protobuf:"bytes,4,rep,name=codes,proto3" json:"codes,omitempty"`
 	// What the first 64 KiB of the body must contain. Default: anything.
 	BodyContains  string `protobuf:"bytes,5,opt,name=body_contains,json=bodyContains,proto3" json:"body_contains,omitempty"`
@@ -1120,7 +1113,7 @@ func (x *HttpCheck) GetBodyContains() string {
 	return ""
 }
 
-// Status codes from one to another, both included.
+// A range of status codes, both ends included.
 type CodeRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first.
@@ -1178,7 +1171,7 @@ func (x *CodeRange) GetLast() int32 {
 // Checks by grpc.health.v1.Health/Check that the answer is SERVING.
 type GrpcCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The service that is asked for. Default: the server as a whole.
+	// The service to check. Default: the whole server.
 	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1221,27 +1214,26 @@ func (x *GrpcCheck) GetService() string {
 	return ""
 }
 
-// Which endpoints are left alone for a while because of what traffic met with.
+// When endpoints are ejected because of failures in traffic.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// After how many failures in a row: connections that cannot be made, responses
-	// that do not come or break off, TCP connections that the endpoint resets, and
-	// codes 500 to 599 (for gRPC statuses that mean the server failed). Default: 5; 0 where error_rate alone is to count.
+	// Failures in a row that eject: failed connections, missing or broken responses, TCP
+	// connections that the endpoint resets, and codes 500 to 599 (for gRPC, statuses
+	// that mean the server failed). Default: 5; 0 if only error_rate counts.
 	ConsecutiveFailures *int32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
-	// After how many failed handshakes in a row. Default: the same as
-	// consecutive_failures.
+	// Failed handshakes in a row that eject. Default: consecutive_failures.
 	ConsecutiveHandshakeFailures *int32 `protobuf:"varint,2,opt,name=consecutive_handshake_failures,json=consecutiveHandshakeFailures,proto3,oneof" json:"consecutive_handshake_failures,omitempty"`
-	// Handshake failures that count, by reason. Default: all that are the endpoint's.
+	// Which handshake failures count. Default: all that the endpoint causes.
 	HandshakeReasons []Reason `protobuf:"varint,3,rep,packed,name=handshake_reasons,json=handshakeReasons,proto3,enum=drawbridge.admin.v1.Reason" json:"handshake_reasons,omitempty"`
-	// When the share of failures is too high.
+	// Ejects when the share of failures is too high.
 	ErrorRate *ErrorRate `protobuf:"bytes,4,opt,name=error_rate,json=errorRate,proto3" json:"error_rate,omitempty"`
-	// How long the endpoint is left alone the first time; twice as long each further
-	// time, with jitter, until it was well for as long. Default: 30s.
+	// Length of the first ejection; each further one is twice as long, with jitter,
+	// until the endpoint has been healthy for that long. Default: 30s.
 	BaseEjection *durationpb.Duration `protobuf:"bytes,5,opt,name=base_ejection,json=baseEjection,proto3" json:"base_ejection,omitempty"`
-	// The longest time. Default: 300s.
+	// Longest ejection. Default: 300s.
 	MaxEjection *durationpb.Duration `protobuf:"bytes,6,opt,name=max_ejection,json=maxEjection,proto3" json:"max_ejection,omitempty"`
-	// Most of the endpoints that are left alone at once, in percent, but one at least
-	// stays. Default: 50.
+	// Most endpoints ejected at once, in percent; at least one always stays. Default:
+	// 50.
 	MaxEjectedPercent *int32 `protobuf:"varint,7,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3,oneof" json:"max_ejected_percent,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1329,11 +1321,11 @@ func (x *OutlierDetection) GetMaxEjectedPercent() int32 {
 // A share of failures.
 type ErrorRate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Failures of all attempts that are too many, in percent, from 1 to 100.
+	// The share of failures that ejects, in percent, from 1 to 100.
 	Percent int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// The time that is looked at. Default: 10s.
+	// The time window. Default: 10s.
 	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
-	// How many attempts there must have been. Default: 20; at least 1.
+	// Fewest attempts within the window. Default: 20; at least 1.
 	MinRequests   *int32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3,oneof" json:"min_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1390,26 +1382,25 @@ func (x *ErrorRate) GetMinRequests() int32 {
 	return 0
 }
 
-// Bounds on what an upstream is sent. Requests are HTTP requests, and on TCP
-// listeners connections. 0 means no limit.
+// Limits of an upstream. A connection of a TCP listener counts as a request. 0 means
+// no limit.
 type UpstreamLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Requests under way at once.
+	// Most requests in progress.
 	Requests int32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Requests under way at once at one endpoint. An endpoint that has so many is not
-	// chosen.
+	// Most requests in progress at one endpoint. An endpoint at the limit is not chosen.
 	RequestsPerEndpoint int32 `protobuf:"varint,2,opt,name=requests_per_endpoint,json=requestsPerEndpoint,proto3" json:"requests_per_endpoint,omitempty"`
-	// Connections open at once.
+	// Most open connections.
 	Connections int32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
-	// Connections open at once to one endpoint.
+	// Most open connections to one endpoint.
 	ConnectionsPerEndpoint int32 `protobuf:"varint,4,opt,name=connections_per_endpoint,json=connectionsPerEndpoint,proto3" json:"connections_per_endpoint,omitempty"`
-	// Requests that may wait, in order, until a limit allows them; all others are
-	// answered with 503 at once. Default: none waits.
+	// Requests that may queue, first come first served, until a limit admits them; others
+	// get 503 at once. Default: 0.
 	Pending int32 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
-	// How long one may wait. Default: 5s.
+	// How long one may queue. Default: 5s.
 	PendingTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=pending_timeout,json=pendingTimeout,proto3" json:"pending_timeout,omitempty"`
-	// How many of the requests under way may be retries, so that they never multiply
-	// an outage. Default: 20 percent, but 3 at least.
+	// How many of the requests in progress may be retries, so that they never multiply
+	// an outage. Default: 20 percent, and at least 3.
 	RetryBudget   *RetryBudget `protobuf:"bytes,7,opt,name=retry_budget,json=retryBudget,proto3" json:"retry_budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1494,12 +1485,12 @@ func (x *UpstreamLimits) GetRetryBudget() *RetryBudget {
 	return nil
 }
 
-// A bound on retries under way at once.
+// A bound on retries in progress.
 type RetryBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In percent of the requests under way. Default: 20; at most 100.
+	// Percent of the requests in progress. Default: 20; at most 100.
 	Percent *int32 `protobuf:"varint,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
-	// So many are allowed in any case. Default: 3.
+	// Retries always allowed. Default: 3.
 	MinRetries    *int32 `protobuf:"varint,2,opt,name=min_retries,json=minRetries,proto3,oneof" json:"min_retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1554,12 +1545,12 @@ type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "host:port", "[::1]:443" or "unix:/run/app.sock".
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// Its share of the traffic relative to the others'. Default: 1; at least 1, at most
-	// 65535. For no traffic set draining.
+	// Its share of the traffic, relative to the others. Default: 1; at least 1, at most
+	// 65535. To stop traffic, set draining.
 	Weight *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
-	// Used only when no endpoint that is not a backup can be connected to.
+	// Used only if no primary endpoint can be connected.
 	Backup bool `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
-	// Takes no new connections; those it has go on.
+	// Gets no new connections; open ones continue.
 	Draining      bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1623,7 +1614,7 @@ func (x *Endpoint) GetDraining() bool {
 	return false
 }
 
-// Speak to the endpoints without TLS.
+// Connect without TLS.
 type Plaintext struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1660,7 +1651,7 @@ func (*Plaintext) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{16}
 }
 
-// Carry the client's TLS as it is.
+// Carry the client's TLS unchanged.
 type Passthrough struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1697,29 +1688,26 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{17}
 }
 
-// Connections kept for further HTTP requests, per endpoint; with
-// SERVER_NAME_SOURCE_FROM_HOST per endpoint and host, for at most 512 hosts.
-// And connections made ahead of need for TCP listeners, per endpoint.
+// Connections kept for HTTP requests, per endpoint (with
+// SERVER_NAME_SOURCE_FROM_HOST, per endpoint and host, for at most 512 hosts), and
+// connections made in advance for TCP listeners, per endpoint.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most idle connections kept for HTTP requests. Default: 1024; 0 keeps none, so
-	// that each request has a connection of its own.
+	// Most idle connections kept for HTTP requests. Default: 1024; with 0 each request
+	// has its own connection.
 	MaxIdle *int32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3,oneof" json:"max_idle,omitempty"`
-	// How long one is kept idle. Default: 60s for HTTP requests, and 50s for
-	// those that are kept warm. A server that closes what has said nothing for
-	// some time should have it at less than that. Where warm is set at least 1s.
+	// How long an idle connection is kept. Default: 60s for HTTP, 50s for warm ones. Set
+	// it below the time after which the server closes silent connections. With warm,
+	// at least 1s.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	// How old one may be and still be put to use, so that an identity that was
-	// rotated fades out by itself. Default: no limit. Where warm is set at least
-	// 1s.
+	// Greatest age of a connection that is still used, so that a rotated identity fades
+	// out. Default: no limit. With warm, at least 1s.
 	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// How many connections are kept ready to each endpoint for clients of TCP
-	// listeners, their TLS handshakes over: such a client's first byte goes out at
-	// once. What was used is replaced, as is what the server has closed, with
-	// pauses where it keeps doing so. An endpoint that is down or draining has
-	// none. Not for plaintext, nor for SERVER_NAME_SOURCE_FROM_HOST, nor where
-	// the server speaks first, nor with send_proxy_protocol. Default: 0, none; at
-	// most 1000.
+	// TLS connections kept ready per endpoint for clients of TCP listeners, so that a
+	// client's first byte is sent at once. Used and closed ones are replaced, with
+	// back-off. An endpoint that is down or draining has none. Not with plaintext,
+	// SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first or send_proxy_protocol.
+	// Default: 0; at most 1000.
 	Warm          int32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1783,13 +1771,12 @@ func (x *Pool) GetWarm() int32 {
 	return 0
 }
 
-// How bytes are carried to an upstream for TCP listeners.
+// Settings for TCP listeners.
 type UpstreamTcp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The server sends something before the client does, as those of SMTP, IMAP,
-	// FTP, SSH and MySQL do. It is carried in any case, and listeners need to know
-	// nothing of it; but no connections can be kept warm, because what the server
-	// says is for the client that it is said to.
+	// The server sends data before the client does, as SMTP, IMAP, FTP, SSH and MySQL
+	// servers do. The data is carried in any case, but no connection can be kept warm,
+	// because the server's first bytes belong to one client.
 	ServerSpeaksFirst bool `protobuf:"varint,1,opt,name=server_speaks_first,json=serverSpeaksFirst,proto3" json:"server_speaks_first,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1832,15 +1819,15 @@ func (x *UpstreamTcp) GetServerSpeaksFirst() bool {
 	return false
 }
 
-// Bounds on how long an upstream is waited for.
+// Timeouts of an upstream.
 type UpstreamTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For a TCP connection. Default: 5s.
+	// For the TCP connection. Default: 5s.
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
 	// For the TLS handshake. Default: 10s.
 	Handshake *durationpb.Duration `protobuf:"bytes,2,opt,name=handshake,proto3" json:"handshake,omitempty"`
-	// For the next byte of a response that has begun, and on TCP listeners for a byte
-	// in either direction. Default: no limit but the listener's.
+	// For the next byte of a response that has begun; on TCP listeners, for a byte in
+	// either direction. Default: none; only the listener's applies.
 	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1897,12 +1884,12 @@ func (x *UpstreamTimeouts) GetIdle() *durationpb.Duration {
 	return nil
 }
 
-// How HTTP is spoken to an upstream.
+// Settings for HTTP listeners.
 type UpstreamHttp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which version of HTTP.
+	// The HTTP version.
 	Protocol HttpProtocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=drawbridge.admin.v1.HttpProtocol" json:"protocol,omitempty"`
-	// Which Host the upstream sees.
+	// The Host that the upstream sees.
 	Host          HostHeader `protobuf:"varint,2,opt,name=host,proto3,enum=drawbridge.admin.v1.HostHeader" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
