@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	h2 "github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
@@ -56,17 +58,17 @@ func abortExchanges(t *testing.T, n int) {
 	w := newWorld(t)
 	var lent atomic.Int64 // buffers
 	var most int64
-	backs := map[string]*Back{
-		"one":   w.back(HTTP1, w.raw(w.serverTLS(), faultyServer)),
-		"two":   w.back(HTTP2, w.server(http.HandlerFunc(faultyHandler), "h2")),
-		"plain": w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, faultyServer))}),
-		"ws":    w.back(Auto, w.raw(w.serverTLS("h2"), connects(true, faultyStream))),
+	backs := map[string]*backs.Pools{
+		"one":   w.back(backs.HTTP1, w.raw(w.serverTLS(), faultyServer)),
+		"two":   w.back(backs.HTTP2, w.server(http.HandlerFunc(faultyHandler), "h2")),
+		"plain": w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, faultyServer))}),
+		"ws":    w.back(backs.Auto, w.raw(w.serverTLS("h2"), connects(true, faultyStream))),
 	}
 	table := &Table{MaxBody: 500_000}
 	var rules []route.Rule[*Action]
 	for host, back := range backs {
-		back.buffers.Count(&lent)
-		again := retried(back, Retry{Attempts: 3, ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{403},
+		back.Buffers().Count(&lent)
+		again := retried(back, exchange.Retry{Attempts: 3, ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{403},
 			Methods: []string{"POST"}, MaxBody: 50000, PerTry: 10 * time.Millisecond, Backoff: time.Millisecond})
 		rules = append(rules, route.Rule[*Action]{Name: host, Hosts: []string{host}, Value: to(back)},
 			route.Rule[*Action]{Name: host + "-again", Hosts: []string{host + "-again"}, Value: again})
@@ -113,7 +115,7 @@ func abortExchanges(t *testing.T, n int) {
 		}
 	}
 	for host, b := range backs {
-		if begun, retrying := b.options.Upstream.Retries().UnderWay(); begun != 0 || retrying != 0 {
+		if begun, retrying := b.Upstream().Retries().UnderWay(); begun != 0 || retrying != 0 {
 			t.Errorf("%s: the budget of retries has %d requests and %d retries", host, begun, retrying)
 		}
 		b.Retire()

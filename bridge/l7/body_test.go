@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
@@ -32,7 +33,7 @@ func TestWhatFollowsABrokenBodyIsNoRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			seen := make(chan string, 10)
-			_, address := w.plain(w.back(HTTP1, w.server(requests(seen))))
+			_, address := w.plain(w.back(backs.HTTP1, w.server(requests(seen))))
 			c := w.dial(address)
 			fmt.Fprintf(c, "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%sGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", body)
 			if res, _ := c.answer(t, "POST"); res.StatusCode != 400 || !res.Close {
@@ -53,7 +54,7 @@ func TestWhatFollowsABrokenBodyIsNoRequest(t *testing.T) {
 func TestWhatFollowsABodyThatWasNotReadIsNoRequest(t *testing.T) {
 	w := newWorld(t)
 	seen := make(chan string, 10)
-	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			return
@@ -78,7 +79,7 @@ func TestWhatFollowsABodyThatWasNotReadIsNoRequest(t *testing.T) {
 
 func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), IdleTimeout: patience}))
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: patience}))
 	c := w.dial(address)
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
 		for range 20 {
@@ -93,7 +94,7 @@ func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
 func TestABodyThatStallsIsNotWaitedForForEver(t *testing.T) {
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"} {
 		w := newWorld(t)
-		_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), IdleTimeout: 50 * time.Millisecond}))
+		_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 50 * time.Millisecond}))
 		c := w.dial(address)
 		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
 		if res, b := c.answer(t, "POST"); res.StatusCode != 408 || b != "request timeout\n" {
@@ -108,7 +109,7 @@ func TestABodyThatStallsIsNotWaitedForForEver(t *testing.T) {
 func TestAResponseNobodyReadsIsNotWaitedForForEver(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		ended := make(chan struct{})
-		table.Default = to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		table.Default = to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			defer close(ended)
 			for {
 				if _, err := rw.Write(make([]byte, 1<<20)); err != nil {
@@ -132,7 +133,7 @@ func TestAResponseNobodyReadsIsNotWaitedForForEver(t *testing.T) {
 }
 
 func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			got := make(chan []string, 1)
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -162,7 +163,7 @@ func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
 
 func TestAStatusCodeThatIsNoneIsABadGateway(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			fmt.Fprint(c, "HTTP/1.1 000 None\r\nContent-Length: 0\r\n\r\n")
 		}

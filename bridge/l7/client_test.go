@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
@@ -38,11 +39,11 @@ func TestRedirectsToHTTPSBehindAProxy(t *testing.T) {
 	_, address := w.gateway(fixed(&Table{
 		TrustedProxies: peers(t, "127.0.0.1"),
 		Routes:         w.routes(route.Rule[*Action]{Name: "secure", NotScheme: "https", Value: toHTTPS}),
-		Default:        to(w.back(Auto, w.server(seen))),
+		Default:        to(w.back(backs.Auto, w.server(seen))),
 	}))
 	_, untrusting := w.gateway(fixed(&Table{
 		Routes:  w.routes(route.Rule[*Action]{Name: "secure", NotScheme: "https", Value: toHTTPS}),
-		Default: to(w.back(Auto, w.server(seen))),
+		Default: to(w.back(backs.Auto, w.server(seen))),
 	}))
 	for _, c := range []struct {
 		address, fields, location string

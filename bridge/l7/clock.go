@@ -27,8 +27,11 @@ type clock struct {
 	running bool
 }
 
-// date returns the time as a Date field has it (RFC 9110, section 5.6.7).
-func (c *clock) date() string {
+// Now returns the time as of the last tick, in nanoseconds since the clock began.
+func (c *clock) Now() int64 { return c.now.Load() }
+
+// Date returns the time in the form of a Date field (RFC 9110, section 5.6.7).
+func (c *clock) Date() string {
 	if text := c.text.Load(); text != nil {
 		return *text
 	}
@@ -56,9 +59,9 @@ func (c *clock) after(d time.Duration) int64 {
 	return c.now.Load() + c.tick.Load() + int64(d)
 }
 
-// keep sees to it that a limit is kept to within a thirtieth: a connection's deadline
+// KeepWithin makes the clock tick often enough that a limit is kept to within a thirtieth: a connection's deadline
 // is up to two ticks late.
-func (c *clock) keep(d time.Duration) {
+func (c *clock) KeepWithin(d time.Duration) {
 	for want := max(int64(d)/64, int64(time.Millisecond)); ; {
 		tick := c.tick.Load()
 		if want >= tick || c.tick.CompareAndSwap(tick, want) {

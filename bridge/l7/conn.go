@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -25,6 +26,7 @@ type conn struct {
 	direct *socket.Direct // to write to Conn
 	server *Server
 	sock   *socket.Socket // on top of it
+	owned  backs.Client   // its connections to upstreams, and as whom they are announced
 	facts  policy.Connection
 
 	handshake time.Duration     // how long its TLS handshake took
@@ -44,8 +46,7 @@ type conn struct {
 	gone func(cause error) // called when the client has gone; nil: nobody waits
 	end  func()            // tells the client to bring no more requests; nil: nobody is to be told
 
-	announcedAs ownPools // of connections announced as this one, or private to it
-	logins      logins   // nil: none
+	logins logins // nil: none
 }
 
 // What a conn is about.
@@ -210,7 +211,7 @@ func (s *Server) accept(raw net.Conn) {
 	c.sock.OnClose(func() {
 		c.unpark() // it is to come to its end
 		s.intake.Leave(&c.intake)
-		c.announcedAs.end()
+		c.owned.End()
 	})
 	go s.start(c, table)
 }
@@ -222,12 +223,13 @@ func (c *conn) adopt(st settings) {
 	if st.maxAge > 0 {
 		shortest = min(shortest, st.maxAge)
 	}
-	c.server.clock.keep(shortest)
+	c.server.clock.KeepWithin(shortest)
 }
 
-// identify notes whose the connection is.
+// identify records whose the connection is.
 func (c *conn) identify() {
 	who := c.intake.Who
+	c.owned.Announced = who
 	c.facts.Source, c.facts.Address = who.Source, c.intake.Addr
 	if c.facts.Address.IsValid() {
 		c.facts.Client = c.facts.Address.String()

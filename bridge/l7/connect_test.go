@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -63,9 +64,9 @@ func TestWebSocketsFromHTTP2(t *testing.T) {
 				_ = s.Write([]byte("bye"))
 				_ = s.End(nil)
 			})
-			back := w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, serve)), Protocol: HTTP2})
+			back := w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, serve)), Protocol: backs.HTTP2})
 			if secure {
-				back = w.back(HTTP2, w.raw(w.serverTLS("h2"), serve))
+				back = w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), serve))
 			}
 			_, address := w.plain(back)
 			ask := func(path string, after string) (*rawConn, *http.Response) {
@@ -136,17 +137,17 @@ func TestUpgradesThatHTTP2CannotSay(t *testing.T) {
 		{"not allowed", false, "GET", []string{websocket, key}, 502, "its settings allow no WebSocket (RFC 8441)"},
 		{"another protocol", true, "GET", []string{"Upgrade: raw"}, 501, "no other protocol but WebSocket"},
 		{"one of several", true, "GET", []string{"Upgrade: websocket, raw", key}, 501, "no other protocol but WebSocket"},
-		{"no key", true, "GET", []string{websocket}, 400, "without one Sec-WebSocket-Key"},
-		{"two keys", true, "GET", []string{websocket, key, key}, 400, "without one Sec-WebSocket-Key"},
-		{"a short key", true, "GET", []string{websocket, "Sec-WebSocket-Key: c2hvcnQ="}, 400, "without one Sec-WebSocket-Key"},
-		{"a key that is none", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "without one Sec-WebSocket-Key"},
-		{"another method", true, "DELETE", []string{websocket, key}, 400, "without GET"},
+		{"no key", true, "GET", []string{websocket}, 400, "one Sec-WebSocket-Key of 16 bytes"},
+		{"two keys", true, "GET", []string{websocket, key, key}, 400, "one Sec-WebSocket-Key of 16 bytes"},
+		{"a short key", true, "GET", []string{websocket, "Sec-WebSocket-Key: c2hvcnQ="}, 400, "one Sec-WebSocket-Key of 16 bytes"},
+		{"a key that is none", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "one Sec-WebSocket-Key of 16 bytes"},
+		{"another method", true, "DELETE", []string{websocket, key}, 400, "a WebSocket needs GET"},
 		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // a request as any
 		{"none", true, "GET", nil, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			back := w.back(HTTP2, w.raw(w.serverTLS("h2"), connects(c.allow, func(s *http2.ServerStream) {
+			back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(c.allow, func(s *http2.ServerStream) {
 				_ = s.Respond(&message.Response{Status: 200}, true)
 				if c.want != 200 {
 					t.Errorf("the upstream was asked %+v", s.Request())
@@ -161,7 +162,7 @@ func TestUpgradesThatHTTP2CannotSay(t *testing.T) {
 			if log := w.log.String(); !strings.Contains(log, c.log) {
 				t.Errorf("the log says %s", log)
 			}
-			if st := back.options.Upstream.Status()[0]; st.LastFailure != nil {
+			if st := back.Upstream().Status()[0]; st.LastFailure != nil {
 				t.Errorf("it is the endpoint's failure: %+v", st)
 			}
 		})
@@ -174,7 +175,7 @@ func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 	for _, allow := range []bool{true, false} {
 		w := newWorld(t)
 		asked := make(chan string, 1)
-		back := w.back(Auto, w.raw(w.serverTLS("h2", "http/1.1"), func(c net.Conn) {
+		back := w.back(backs.Auto, w.raw(w.serverTLS("h2", "http/1.1"), func(c net.Conn) {
 			if tc := c.(*tls.Conn); tc.Handshake() == nil && tc.ConnectionState().NegotiatedProtocol != "h2" {
 				asked <- "HTTP/1.1"
 				fmt.Fprint(c, "HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -202,7 +203,7 @@ func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 	w := newWorld(t)
 	accepted := make(chan struct{})
-	s, address := w.plain(w.newBack(BackOptions{Protocol: HTTP2, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
+	s, address := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP2, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: w.raw(nil, func(c net.Conn) {
 			close(accepted)
 			_, _ = io.Copy(io.Discard, c) // and says nothing
@@ -219,7 +220,7 @@ func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 // would be in HTTP/1.1.
 func TestWebSocketsFromHTTP2OverHTTP2(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
+	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
 		if s.Request().Protocol != "websocket" || s.Request().Fields.Has("sec-websocket-key") {
 			t.Errorf("the upstream was asked %+v", s.Request())
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -29,7 +30,7 @@ func TestTheCorpusOfHTTP2(t *testing.T) {
 		t.Run(how.name, func(t *testing.T) {
 			w := newWorld(t)
 			up := new(recorder)
-			table := &Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), up.serve)))}
+			table := &Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS(), up.serve)))}
 			if how.tls {
 				table.TLS = w.listenerTLS("h2")
 			}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
 const nextRequest = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -33,13 +35,15 @@ func TestTheCorpusOfRequests(t *testing.T) {
 		t.Run(how.name, func(t *testing.T) {
 			w := newWorld(t)
 			up := &recorder{http2: how.http2}
-			var back *Back
+			var back *backs.Pools
 			if how.http2 {
-				back = w.back(HTTP2, w.server(http.HandlerFunc(up.serveHTTP2), "h2"))
+				back = w.back(backs.HTTP2, w.server(http.HandlerFunc(up.serveHTTP2), "h2"))
 			} else {
-				back = w.back(HTTP1, w.raw(w.serverTLS(), up.serve))
+				back = w.back(backs.HTTP1, w.raw(w.serverTLS(), up.serve))
 			}
-			back.options.Host = ownName // for requests that name no host
+			named := back.Options()
+			named.Host = ownName // for requests that name no host
+			back = w.newBack(named)
 			table := &Table{Default: to(back)}
 			if how.tls {
 				table.TLS = w.listenerTLS("http/1.1")

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
 // A scripted upstream answers a request for /next with the number of its
@@ -78,7 +80,7 @@ func TestTheCorpusOfResponses(t *testing.T) {
 		t.Run(how.name, func(t *testing.T) {
 			w := newWorld(t)
 			up := new(scripted)
-			table := &Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), up.serve)))}
+			table := &Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS(), up.serve)))}
 			if how.tls {
 				table.TLS = w.listenerTLS("http/1.1")
 			}

@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 )
 
 // stuck is an upstream whose first requests are never answered.
@@ -38,7 +41,7 @@ func (s *stuck) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // A try that takes too long is broken off, and another made of it; the last that
 // does is 504.
 func TestTriesHaveADeadline(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			for _, c := range []struct {
 				method  string
@@ -56,7 +59,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 				for perTry := 300 * time.Millisecond; ; perTry *= 2 {
 					up := newStuck(c.stuck)
 					table := *table
-					table.Default = retried(w.back(p, w.server(up, "h2", "http/1.1")), Retry{PerTry: perTry, Methods: c.methods, Backoff: 1})
+					table.Default = retried(w.back(p, w.server(up, "h2", "http/1.1")), exchange.Retry{PerTry: perTry, Methods: c.methods, Backoff: 1})
 					s, address := w.gateway(fixed(&table))
 					var body io.Reader
 					if c.method != "GET" {
@@ -94,7 +97,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 func TestTriesAreWithinTheDeadlineOfAll(t *testing.T) {
 	w := newWorld(t)
 	up := newStuck(1000)
-	action := retried(w.back(HTTP1, w.server(up)), Retry{Attempts: 10, PerTry: 200 * time.Millisecond, Backoff: 1})
+	action := retried(w.back(backs.HTTP1, w.server(up)), exchange.Retry{Attempts: 10, PerTry: 200 * time.Millisecond, Backoff: 1})
 	action.Forward.Timeout = 300 * time.Millisecond
 	_, address := w.gateway(fixed(&Table{Default: action}))
 	if code, body := w.get(w.browser(), "http://"+address); code != 504 || body != "gateway timeout\n" {
@@ -104,8 +107,8 @@ func TestTriesAreWithinTheDeadlineOfAll(t *testing.T) {
 		t.Errorf("%d tries", n)
 	}
 	// Whatever time is left for, it is not a pause that is longer.
-	action = retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "busy", http.StatusServiceUnavailable) }))),
-		Retry{Codes: []int{503}, Backoff: 10 * time.Second})
+	action = retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "busy", http.StatusServiceUnavailable) }))),
+		exchange.Retry{Codes: []int{503}, Backoff: 10 * time.Second})
 	action.Forward.Timeout = 4 * time.Second
 	_, address = w.gateway(fixed(&Table{Default: action}))
 	if code, body := w.get(w.browser(), "http://"+address); code != 503 || body != "busy\n" {
@@ -116,7 +119,7 @@ func TestTriesAreWithinTheDeadlineOfAll(t *testing.T) {
 // The time of a try is that of the upstream: a response whose head has come may
 // take longer, and so may the client.
 func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		const perTry = 300 * time.Millisecond
 		tries := make(chan bool, 10)
@@ -126,7 +129,7 @@ func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
 			_ = http.NewResponseController(rw).Flush()
 			eventually(t, "longer than a try", longer(2*perTry))
 			fmt.Fprint(rw, string(b))
-		}), "h2", "http/1.1")), Retry{PerTry: perTry, Backoff: 1})
+		}), "h2", "http/1.1")), exchange.Retry{PerTry: perTry, Backoff: 1})
 		_, address := w.gateway(fixed(&Table{Default: action}))
 		c := w.dial(address)
 		c.send("PUT / HTTP/1.1", "Host: a", "Content-Length: 10")
@@ -150,7 +153,7 @@ func longer(d time.Duration) func() bool {
 func TestADialIsPartOfATry(t *testing.T) {
 	w := newWorld(t)
 	silent := w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, silent, w.server(echo)), Retry{PerTry: 300 * time.Millisecond, Backoff: 1})}))
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, silent, w.server(echo)), exchange.Retry{PerTry: 300 * time.Millisecond, Backoff: 1})}))
 	for range 2 { // round robin begins with either
 		res, err := w.browser().Post("http://"+address, "text/plain", strings.NewReader("hello"))
 		if err != nil {

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -42,9 +45,9 @@ func (m *moving) Ask(context.Context) (resolve.Answer, error) {
 
 // byDNS is a gateway, as one that rotates, whose upstream's endpoints are those
 // of a name.
-func byDNS(w *world, p Protocol, m *moving, o BackOptions, fromHost bool) *rotating {
+func byDNS(w *world, p backs.Protocol, m *moving, o backs.Options, fromHost bool) *rotating {
 	r := newRotating(w, p, "")
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	identity, trust := certstest.Certificate(w, w.ca.Client(w, "gateway")), []*certs.TrustBundle{w.ca.Trust(w)}
 	u := upstream.New(upstream.Options{Name: "up", Tracker: r.tracker, Logger: w.logger(hclog.Warn), DNS: &upstream.DNSOptions{
 		Resolver: m, Refresh: time.Millisecond, FromHost: fromHost,
@@ -71,7 +74,7 @@ func byDNS(w *world, p Protocol, m *moving, o BackOptions, fromHost bool) *rotat
 
 // status returns that of the endpoint at the address; none if it is not told of.
 func (r *rotating) status(address string) (s upstream.EndpointStatus) {
-	for _, s = range r.back.options.Upstream.Status() {
+	for _, s = range r.back.Upstream().Status() {
 		if s.Address == address {
 			return s
 		}
@@ -80,7 +83,7 @@ func (r *rotating) status(address string) (s upstream.EndpointStatus) {
 }
 
 func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		var servers []string
 		for range 4 {
 			servers = append(servers, w.server(echo, "h2", "http/1.1"))
@@ -89,7 +92,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				m := &moving{}
 				m.to(servers[0], servers[1])
-				r := byDNS(w, p, m, BackOptions{}, fromHost)
+				r := byDNS(w, p, m, backs.Options{}, fromHost)
 				stop := r.traffic(4)
 				eventually(t, "there are endpoints", func() bool { return r.status(servers[1]).Of != nil })
 				stays := r.status(servers[1]).Of
@@ -105,10 +108,10 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 					})
 				}
 				m.to(servers[1])
-				eventually(t, "one is left", func() bool { return len(r.back.options.Upstream.Endpoints()) == 1 })
+				eventually(t, "one is left", func() bool { return len(r.back.Upstream().Endpoints()) == 1 })
 				stop()
 				eventually(t, "the connections to the others are closed", func() bool {
-					for _, s := range r.back.options.Upstream.Status() {
+					for _, s := range r.back.Upstream().Status() {
 						if s.Left && s.Open > 0 {
 							return false
 						}
@@ -124,11 +127,11 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 }
 
 func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		server, other := newSlow(), w.server(echo, "h2", "http/1.1")
 		m, address := &moving{}, w.server(server, "h2", "http/1.1")
 		m.to(address)
-		r := byDNS(w, p, m, BackOptions{}, false)
+		r := byDNS(w, p, m, backs.Options{}, false)
 		_, idle := w.get(w.browser(), r.url) // it waits for the first answer
 		answer := r.begin("/slow")
 		<-server.begun
@@ -155,22 +158,31 @@ func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 		w := newWorld(t)
 		m, one, two := &moving{}, w.server(echo, "http/1.1"), w.server(echo, "http/1.1")
 		m.to(one)
-		r := byDNS(w, HTTP1, m, BackOptions{}, fromHost)
+		r := byDNS(w, backs.HTTP1, m, backs.Options{}, fromHost)
 		w.get(w.browser(), r.url)
 		e := r.status(one).Of
-		before := r.back.pool(e, "localhost", nil)
-		if again := r.back.pool(e, "localhost", nil); before != again || before.retired {
-			t.Error("the pool is not that of the endpoint")
+		if r.back.Kept(e) != 1 {
+			t.Error("the connection is not kept")
 		}
 		m.to(two)
 		eventually(t, "it has left", e.Left)
-		eventually(t, "its pool is retired", func() bool {
-			before.mu.Lock()
-			defer before.mu.Unlock()
-			return before.retired && len(before.idle) == 0
+		eventually(t, "its pool is gone", func() bool { return r.back.Kept(e) == 0 })
+		var turn upstream.Turn
+		turn.Begin(r.back.Upstream(), upstream.Key{})
+		defer turn.End()
+		late, _, err := r.back.Get(e, &backs.Need{
+			Host: "localhost", Client: new(backs.Client), Turn: &turn,
+			Context: func() (context.Context, func()) { return context.Background(), func() {} },
 		})
-		if late := r.back.pool(e, "localhost", nil); late == before || !late.retired {
-			t.Error("the pool keeps connections to an endpoint that left")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var response message.Response
+		if err := errors.Join(late.Send(&message.Request{Method: "HEAD", Target: "/", Authority: "localhost"}, true), late.Receive(&response)); err != nil {
+			t.Fatal(err)
+		}
+		if late.Done(); r.back.Kept(e) != 0 {
+			t.Error("a connection to an endpoint that left is kept")
 		}
 	}
 }
@@ -179,7 +191,7 @@ func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
 	w := newWorld(t)
 	m := &moving{}
 	m.to(w.server(echo, "http/1.1"))
-	r := byDNS(w, HTTP1, m, BackOptions{SendUpstreamHost: true}, false)
+	r := byDNS(w, backs.HTTP1, m, backs.Options{SendUpstreamHost: true}, false)
 	if _, body := w.get(w.browser(), r.url); !strings.HasPrefix(body, "HTTP/1.1 GET localhost:443 /") {
 		t.Errorf("got %q", body)
 	}
@@ -188,7 +200,7 @@ func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
 func TestWithoutAnAnswerOfDNSRequestsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	m := &moving{}
-	r := byDNS(w, HTTP1, m, BackOptions{}, false)
+	r := byDNS(w, backs.HTTP1, m, backs.Options{}, false)
 	if code, body := w.get(w.browser(), r.url); code != http.StatusServiceUnavailable || body != "service unavailable\n" {
 		t.Errorf("%d %q", code, body)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
@@ -81,7 +82,7 @@ func TestStreamsEndRightInEveryOrderThroughTheGateway(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			ponged, upstreamRead := make(chan struct{}), make(chan string, 1)
-			_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+			_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 				if p, err := s.Read(); string(p) != "ping" || err != nil {
 					t.Errorf("the upstream got %q, %v", p, err)
 				}
@@ -143,7 +144,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 	const most = 4 << 20
 	w := newWorld(t)
 	sent := make(chan int, 1)
-	_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		if s.Request().Target != "/stall" {
 			_ = s.Respond(&message.Response{Status: 204}, true)
 			return
@@ -186,7 +187,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 	w := newWorld(t)
 	read := make(chan string, 1)
-	_, address := w.gateway(fixed(&Table{IdleTimeout: 50 * time.Millisecond, Default: to(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+	_, address := w.gateway(fixed(&Table{IdleTimeout: 50 * time.Millisecond, Default: to(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		got, head := "", &message.Response{Status: 200, Length: -1}
 		switch s.Request().Target {
 		case "/slow":
@@ -245,16 +246,13 @@ func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 	}
 }
 
-// A little of a body is sent by who then reads the response, whichever version it
-// goes over.
+// The goroutine that reads the response sends a small body itself.
 func TestASmallBodyNeedsNoGoroutine(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.closed()))
+	_, address := w.plain(w.back(backs.HTTP1, w.closed()))
 	s := w.dial2(address).Open()
 	defer s.Done()
-	for _, b := range []back{&conn1{}, shared{ClientStream: s}} {
-		if !roomy(b) {
-			t.Errorf("%T: it is sent aside", b)
-		}
+	if !s.Roomy() {
+		t.Error("over HTTP/2 it is sent aside")
 	}
 }

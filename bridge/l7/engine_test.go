@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
@@ -22,7 +23,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 		if scheme == "https" {
 			t.Skip("the same above TLS")
 		}
-		table.Default = to(w.back(HTTP1, w.server(echo)))
+		table.Default = to(w.back(backs.HTTP1, w.server(echo)))
 		_, address := w.gateway(fixed(table))
 		c := w.dial(address)
 		var all strings.Builder
@@ -44,7 +45,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 
 func TestHTTP10(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/streamed" {
 			_ = http.NewResponseController(rw).Flush() // so that no length is known
 		}
@@ -74,7 +75,7 @@ func TestHTTP10(t *testing.T) {
 
 func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.server(echo)))
+	_, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	defer tr.CloseIdleConnections()
@@ -99,7 +100,7 @@ func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
 func TestConnectionsThatWereClosedWhileIdleAreNotUsed(t *testing.T) {
 	w := newWorld(t)
 	closed := make(chan bool, 1000)
-	back := w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			return
@@ -128,7 +129,7 @@ func TestConnectionsThatWereClosedWhileIdleAreNotUsed(t *testing.T) {
 func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
 	w := newWorld(t)
 	said := make(chan bool, 100)
-	back := w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r := bufio.NewReader(c)
 		for {
 			if _, err := http.ReadRequest(r); err != nil {
@@ -157,7 +158,7 @@ func TestAClientThatHangsUpIsSeen(t *testing.T) {
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
 		w := newWorld(t)
 		entered, left := make(chan bool, 1), make(chan bool, 1)
-		table := &Table{Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		table := &Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			entered <- true
 			<-r.Context().Done()
 			left <- true
@@ -189,7 +190,7 @@ func TestFirstRequestsShareAHandshake(t *testing.T) {
 		w := newWorld(t)
 		var at atomic.Int64
 		all := make(chan bool)
-		back := w.back(Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if at.Add(1) == 20 {
 				close(all) // so all are served at once
 			}
@@ -216,7 +217,7 @@ func TestFirstRequestsShareAHandshake(t *testing.T) {
 		if protos[0] == "h2" {
 			want = 1
 		}
-		if n := back.options.Upstream.Status()[0].Made; n != want {
+		if n := back.Upstream().Status()[0].Made; n != want {
 			t.Errorf("%v: %d connections", protos, n)
 		}
 	}
@@ -229,7 +230,7 @@ func TestIdleClientsAreCheap(t *testing.T) {
 	}
 	w := newWorld(t)
 	const clients, bound = 1000, 5 << 10
-	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo)))}))
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}))
 	inUse := func() uint64 {
 		var m runtime.MemStats
 		for range 3 { // stacks shrink as they are collected

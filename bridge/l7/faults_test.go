@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -197,10 +198,10 @@ var faultyKinds = []faultyKind{
 // nothing is left of it. FAULTS=all tries each byte; else a few are.
 func TestFaultsAtEveryByte(t *testing.T) {
 	t.Parallel()
-	for _, front := range []Protocol{HTTP1, HTTP2} {
-		for _, back := range []Protocol{HTTP1, HTTP2} {
+	for _, front := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
+		for _, back := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, kind := range faultyKinds {
-				if kind.onlyHTTP1 && back == HTTP2 {
+				if kind.onlyHTTP1 && back == backs.HTTP2 {
 					continue
 				}
 				t.Run(fmt.Sprintf("%v to %v, %s", front, back, kind.name), func(t *testing.T) {
@@ -212,12 +213,12 @@ func TestFaultsAtEveryByte(t *testing.T) {
 	}
 }
 
-func testFaults(t *testing.T, front, back Protocol, kind *faultyKind) {
+func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 	w := newWorld(t)
 	ln := listen(w)
 	srv := &http.Server{ErrorLog: w.logger(hclog.Trace).StandardLogger(nil), Protocols: new(http.Protocols)}
-	srv.Protocols.SetHTTP1(back == HTTP1)
-	srv.Protocols.SetUnencryptedHTTP2(back == HTTP2)
+	srv.Protocols.SetHTTP1(back == backs.HTTP1)
+	srv.Protocols.SetUnencryptedHTTP2(back == backs.HTTP2)
 	srv.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		switch {
@@ -234,7 +235,7 @@ func testFaults(t *testing.T, front, back Protocol, kind *faultyKind) {
 
 	const limit = 100 * time.Millisecond
 	toUpstream := newFaultyRelay(w, ln.Addr().String())
-	b := w.newBack(BackOptions{Protocol: back, Upstream: upstream.New(upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: toUpstream.address()}}})})
+	b := w.newBack(backs.Options{Protocol: back, Upstream: upstream.New(upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: toUpstream.address()}}})})
 	table := &Table{Default: to(b), IdleTimeout: limit, HeaderReadTimeout: limit}
 	table.Default.Forward.Timeout = 2 * limit
 	s := New(Options{Listener: "front", Table: fixed(table), Logger: w.logger(hclog.Error)})
@@ -242,8 +243,8 @@ func testFaults(t *testing.T, front, back Protocol, kind *faultyKind) {
 
 	request := func() (whole bool) {
 		tr := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
-		tr.Protocols.SetHTTP1(front == HTTP1)
-		tr.Protocols.SetUnencryptedHTTP2(front == HTTP2)
+		tr.Protocols.SetHTTP1(front == backs.HTTP1)
+		tr.Protocols.SetUnencryptedHTTP2(front == backs.HTTP2)
 		defer tr.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*limit)
 		defer cancel()
@@ -307,7 +308,7 @@ func testFaults(t *testing.T, front, back Protocol, kind *faultyKind) {
 		t.Error("no fault was noticed")
 	}
 	eventually(t, "a request goes well after the faults", request)
-	eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+	eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 }
 
 // A brokenConn's calls fail from one of them on. It is no kernel socket.
@@ -372,11 +373,11 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 func TestFaultsAtEveryCall(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
-		for _, front := range []Protocol{HTTP1, HTTP2} {
+		for _, front := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			t.Run(fmt.Sprintf("TLS %v, %v", secure, front), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				table := &Table{Default: to(w.back(HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				table := &Table{Default: to(w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 					body, err := io.ReadAll(r.Body)
 					if err != nil {
 						panic(http.ErrAbortHandler)
@@ -412,9 +413,9 @@ func TestFaultsAtEveryCall(t *testing.T) {
 							ln.set(what, left, how)
 							tr := w.browser().Transport.(*http.Transport)
 							tr.Protocols = new(http.Protocols)
-							tr.Protocols.SetHTTP1(front == HTTP1)
-							tr.Protocols.SetHTTP2(front == HTTP2)
-							tr.Protocols.SetUnencryptedHTTP2(front == HTTP2)
+							tr.Protocols.SetHTTP1(front == backs.HTTP1)
+							tr.Protocols.SetHTTP2(front == backs.HTTP2)
+							tr.Protocols.SetUnencryptedHTTP2(front == backs.HTTP2)
 							ctx, cancel := context.WithTimeout(t.Context(), patience)
 							req, _ := http.NewRequestWithContext(ctx, "PUT", scheme+"://"+ln.Addr().String(), struct{ io.Reader }{strings.NewReader(faultyUpload)})
 							res, err := tr.RoundTrip(req)
@@ -430,7 +431,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 						}
 					}
 				}
-				eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+				eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 			})
 		}
 	}
@@ -449,7 +450,7 @@ func TestFaultsOfUpgradedConnections(t *testing.T) {
 		_, _ = io.Copy(c, r)
 	})
 	toUpstream := newFaultyRelay(w, address)
-	s, front := w.plain(w.newBack(BackOptions{Upstream: plaintext(toUpstream.address())}))
+	s, front := w.plain(w.newBack(backs.Options{Upstream: plaintext(toUpstream.address())}))
 	toGateway := newFaultyRelay(w, front)
 	message := []byte(faultyUpload[:500])
 	talk := func() bool {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -19,15 +20,15 @@ import (
 
 func TestRequestsReachUpstreamsOverMutualTLS(t *testing.T) {
 	for _, c := range []struct {
-		protocol Protocol
+		protocol backs.Protocol
 		server   []string
 		proto    string
 	}{
-		{HTTP1, []string{"h2", "http/1.1"}, "HTTP/1.1"},
-		{HTTP2, []string{"h2", "http/1.1"}, "HTTP/2.0"},
-		{Auto, []string{"h2", "http/1.1"}, "HTTP/2.0"},
-		{Auto, []string{"http/1.1"}, "HTTP/1.1"},
-		{Auto, nil, "HTTP/1.1"},
+		{backs.HTTP1, []string{"h2", "http/1.1"}, "HTTP/1.1"},
+		{backs.HTTP2, []string{"h2", "http/1.1"}, "HTTP/2.0"},
+		{backs.Auto, []string{"h2", "http/1.1"}, "HTTP/2.0"},
+		{backs.Auto, []string{"http/1.1"}, "HTTP/1.1"},
+		{backs.Auto, nil, "HTTP/1.1"},
 	} {
 		for _, scheme := range []string{"http", "https"} {
 			t.Run(fmt.Sprint(c.protocol, c.server, scheme), func(t *testing.T) {
@@ -54,7 +55,7 @@ func TestRequestsReachUpstreamsOverMutualTLS(t *testing.T) {
 					}
 				}
 				eventually(t, "requests are counted", func() bool { return s.Stats().Requests[200] == 3 && s.Stats().InFlight == 0 })
-				if st := back.options.Upstream.Status()[0]; st.Requests != 3 || st.Made != 1 {
+				if st := back.Upstream().Status()[0]; st.Requests != 3 || st.Made != 1 {
 					t.Errorf("upstream counts %d requests on %d connections", st.Requests, st.Made)
 				}
 				st := s.Stats()
@@ -70,18 +71,18 @@ func TestRequestsReachUpstreamsOverMutualTLS(t *testing.T) {
 }
 
 func TestPlaintextUpstreams(t *testing.T) {
-	for _, p := range []Protocol{Auto, HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.Auto, backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		ln := listen(t)
 		srv := &http.Server{Handler: echo, Protocols: new(http.Protocols)}
-		srv.Protocols.SetHTTP1(p != HTTP2)
-		srv.Protocols.SetUnencryptedHTTP2(p == HTTP2)
+		srv.Protocols.SetHTTP1(p != backs.HTTP2)
+		srv.Protocols.SetUnencryptedHTTP2(p == backs.HTTP2)
 		go srv.Serve(ln)
 		t.Cleanup(func() { srv.Close() })
 		up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}}})
-		_, address := w.plain(w.newBack(BackOptions{Upstream: up, Protocol: p, SendUpstreamHost: true, Host: "inner.example"}))
+		_, address := w.plain(w.newBack(backs.Options{Upstream: up, Protocol: p, SendUpstreamHost: true, Host: "inner.example"}))
 		want := "HTTP/1.1 GET inner.example / by : "
-		if p == HTTP2 {
+		if p == backs.HTTP2 {
 			want = "HTTP/2.0 GET inner.example / by : "
 		}
 		if code, body := w.get(w.browser(), "http://"+address+"/"); code != 200 || body != want {
@@ -92,7 +93,7 @@ func TestPlaintextUpstreams(t *testing.T) {
 
 func TestActions(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Server", "secret")
 		fmt.Fprint(rw, r.Header["X-A"], r.Header["X-B"], r.Header["X-C"])
 	})))
@@ -141,7 +142,7 @@ func TestConnectFailuresGoOnToTheNextEndpoint(t *testing.T) {
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
 		_, _ = io.Copy(io.Discard, c)
 	})
-	back := w.back(Auto, w.closed(), notTLS, w.server(echo))
+	back := w.back(backs.Auto, w.closed(), notTLS, w.server(echo))
 	_, address := w.plain(back)
 	for range 6 {
 		res, err := w.browser().Post("http://"+address+"/", "text/plain", strings.NewReader(strings.Repeat("x", 100000)))
@@ -160,36 +161,38 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 	other := newWorld(t)
 	for _, c := range []struct {
 		name   string
-		back   func(w *world) *Back
+		back   func(w *world) *backs.Pools
 		code   int
 		grpc   string
 		reason certs.Reason
 	}{
-		{"nobody listens", func(w *world) *Back { return w.back(Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
-		{"unknown CA", func(w *world) *Back { return w.back(Auto, other.server(echo)) }, 502, "14", certs.ReasonUnknownCA},
-		{"early plaintext", func(w *world) *Back {
-			return w.back(Auto, w.raw(nil, func(c net.Conn) {
+		{"nobody listens", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
+		{"unknown CA", func(w *world) *backs.Pools { return w.back(backs.Auto, other.server(echo)) }, 502, "14", certs.ReasonUnknownCA},
+		{"early plaintext", func(w *world) *backs.Pools {
+			return w.back(backs.Auto, w.raw(nil, func(c net.Conn) {
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
 				_, _ = io.Copy(io.Discard, c)
 			}))
 		}, 502, "14", certs.ReasonNotTLS},
-		{"no endpoint", func(w *world) *Back { return w.back(Auto) }, 503, "14", certs.ReasonNoEndpoint},
-		{"client certificate required, HTTP/1.1", func(w *world) *Back { return w.anonymous(HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
-		{"client certificate required, HTTP/2", func(w *world) *Back { return w.anonymous(HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
-		{"no answer", func(w *world) *Back {
-			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
+		{"no endpoint", func(w *world) *backs.Pools { return w.back(backs.Auto) }, 503, "14", certs.ReasonNoEndpoint},
+		{"client certificate required, HTTP/1.1", func(w *world) *backs.Pools { return w.anonymous(backs.HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
+		{"client certificate required, HTTP/2", func(w *world) *backs.Pools { return w.anonymous(backs.HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
+		{"no answer", func(w *world) *backs.Pools {
+			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
 		}, 502, "14", certs.ReasonResponseBroken},
-		{"no HTTP", func(w *world) *Back {
-			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		{"no HTTP", func(w *world) *backs.Pools {
+			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "220 smtp\r\n\r\n")
 			}))
 		}, 502, "14", certs.ReasonResponseBroken},
-		{"plaintext where TLS is wanted", func(w *world) *Back {
-			return w.backWith(HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
+		{"plaintext where TLS is wanted", func(w *world) *backs.Pools {
+			return w.backWith(backs.HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
 		}, 502, "14", certs.ReasonLocalConfig},
-		{"HTTP/1.1 wanted", func(w *world) *Back { return w.withProtos(HTTP1, []string{"h2", "http/1.1"}, w.server(echo, "h2")) }, 502, "14", certs.ReasonALPNMismatch},
-		{"HTTP/2 wanted", func(w *world) *Back { return w.withProtos(HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
+		{"HTTP/1.1 wanted", func(w *world) *backs.Pools {
+			return w.withProtos(backs.HTTP1, []string{"h2", "http/1.1"}, w.server(echo, "h2"))
+		}, 502, "14", certs.ReasonALPNMismatch},
+		{"HTTP/2 wanted", func(w *world) *backs.Pools { return w.withProtos(backs.HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -215,7 +218,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 			if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != c.grpc || res.Header.Get("Content-Type") != "application/grpc" {
 				t.Errorf("gRPC: %d %v", res.StatusCode, res.Header)
 			}
-			if st := back.options.Upstream.Status(); len(st) > 0 && st[0].Failures[c.reason] == 0 {
+			if st := back.Upstream().Status(); len(st) > 0 && st[0].Failures[c.reason] == 0 {
 				t.Errorf("not noted: %v", st[0].Failures)
 			}
 			n := 0
@@ -232,8 +235,8 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 }
 
 // anonymous returns a Back that has no client certificate.
-func (w *world) anonymous(p Protocol, address string) *Back {
-	protos := map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}
+func (w *world) anonymous(p backs.Protocol, address string) *backs.Pools {
+	protos := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}
 	c, err := certs.NewClient(certs.ClientOptions{Trust: []*certs.TrustBundle{w.ca.Trust(w)}, ServerName: "localhost", NextProtos: []string{protos[p]}})
 	if err != nil {
 		w.Fatal(err)
@@ -242,12 +245,12 @@ func (w *world) anonymous(p Protocol, address string) *Back {
 }
 
 // withProtos returns a Back that offers protos.
-func (w *world) withProtos(p Protocol, protos []string, address string) *Back {
+func (w *world) withProtos(p backs.Protocol, protos []string, address string) *backs.Pools {
 	return w.backWith(p, w.client(protos...), address)
 }
 
-func (w *world) backWith(p Protocol, c *certs.Client, address string) *Back {
-	return w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
+func (w *world) backWith(p backs.Protocol, c *certs.Client, address string) *backs.Pools {
+	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
 		Name: "up", Logger: w.logger(hclog.Warn),
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address, Stream: c, HTTP: c}},
 	})})
@@ -256,7 +259,7 @@ func (w *world) backWith(p Protocol, c *certs.Client, address string) *Back {
 // Whoever takes too long, upstream or client, the response is cut off, and never
 // looks complete.
 func TestTotalDeadline(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for _, scheme := range []string{"http", "https"} {
 			w := newWorld(t)
 			ended := make(chan struct{}, 3)
@@ -311,7 +314,7 @@ func TestTotalDeadline(t *testing.T) {
 func TestResponseHeaderDeadline(t *testing.T) {
 	w := newWorld(t)
 	release := make(chan struct{})
-	back := w.back(Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow-body" {
 			_ = http.NewResponseController(rw).Flush()
 		}

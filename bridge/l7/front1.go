@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
@@ -32,13 +34,13 @@ type front1 struct {
 
 	table    *Table // of the request
 	settings settings
-	began    int64     // when the connection did, by the server's clock
-	age      int64     // how old it may become; 0: as old as it likes
-	requests int       // how many there were
-	rested   int64     // when the wait for the next began; 0: none is under way
-	quick    bool      // the last of these waits was short, and so the next may be
-	stays    bool      // it cannot be parked
-	request  *request1 // nil between requests
+	began    int64  // when the connection did, by the server's clock
+	age      int64  // how old it may become; 0: as old as it likes
+	requests int    // how many there were
+	rested   int64  // when the wait for the next began; 0: none is under way
+	quick    bool   // the last of these waits was short, and so the next may be
+	stays    bool   // it cannot be parked
+	request  *head1 // nil between requests
 	body     wire.Body
 	whole    atomic.Bool // all of the body arrived and was taken
 	refused  atomic.Bool // the rest of the body is not wanted
@@ -54,8 +56,20 @@ type front1 struct {
 	early []byte // the beginning of a connection that is HTTP/2's after all; else nil
 }
 
-// A request1 is what a request needs on its way through a front1.
-type request1 struct {
+// headPool lends heads of requests.
+type headPool struct{ pool sync.Pool }
+
+func (p *headPool) get() *head1 {
+	if h, ok := p.pool.Get().(*head1); ok {
+		return h
+	}
+	return new(head1)
+}
+
+func (p *headPool) put(h *head1) { p.pool.Put(h) }
+
+// A head1 is the head of a request of HTTP/1, and where its parsing stands.
+type head1 struct {
 	http1.Request
 	scan http1.Scan
 }
@@ -197,7 +211,7 @@ func (f *front1) adopt(st settings) {
 func (f *front1) one() bool {
 	f.table = f.server.options.Table()
 	f.adopt(f.table.settings())
-	f.request = f.server.requests.get()
+	f.request = f.server.heads.get()
 	f.keep, f.ended, f.waited, f.taken = false, false, 0, 0
 	f.telling.Store(false)
 	f.whole.Store(false)
@@ -224,8 +238,8 @@ func (f *front1) over() {
 	f.body.Free(&f.server.decoders)
 	fields := f.request.Fields
 	clear(fields[:cap(fields)])
-	*f.request = request1{Request: http1.Request{Request: message.Request{Fields: fields[:0]}}}
-	f.server.requests.put(f.request)
+	*f.request = head1{Request: http1.Request{Request: message.Request{Fields: fields[:0]}}}
+	f.server.heads.put(f.request)
 	f.request, f.table = nil, nil
 	f.in.Release()
 }
@@ -374,12 +388,8 @@ func (f *front1) Refuse() {
 
 // Whole reports whether the rest of the body is here already, and little.
 func (f *front1) Whole() bool {
-	return f.body.Here(&f.in, maxInline)
+	return f.body.Here(&f.in, exchange.MaxInline)
 }
-
-// maxInline is how much of a body is sent by the goroutine that then reads the
-// response. A fresh socket takes so much without blocking.
-const maxInline = 8 << 10
 
 // Spare takes what little there is left of a body that nobody reads, so that
 // the connection can be kept. Nobody else may be reading.
@@ -393,6 +403,14 @@ func (f *front1) Spare() {
 // Reader and Writer are what the front reads and writes its connection with.
 func (f *front1) Reader() *wire.Reader { return &f.in }
 func (f *front1) Writer() *wire.Writer { return &f.out }
+
+// LimitWait bounds how long a write waits while the client takes nothing.
+func (f *front1) LimitWait(d time.Duration) { f.conn.direct.LimitWait(d) }
+
+// NetConn returns the connection, and Spliced says that an engine has carried it to
+// its end after an upgrade, and closed it.
+func (f *front1) NetConn() net.Conn { return f.nc }
+func (f *front1) Spliced()          { f.aborted.Store(true) }
 
 // Notify is the front's.
 func (f *front1) Notify(gone func(cause error)) { f.conn.notify(gone) }

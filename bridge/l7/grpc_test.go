@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
@@ -74,7 +75,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			read := make(chan string, 100)
-			back := w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+			back := w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 				if c.upstream != nil {
 					_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}}}, false)
 					_ = s.Flush()
@@ -121,7 +122,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 func TestCallTimeoutsThatAreNone(t *testing.T) {
 	w := newWorld(t)
 	seen := make(chan string, 100)
-	_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		seen <- s.Request().Target
 		if s.Request().Target == "/page" {
 			_ = s.Respond(&message.Response{Status: 204}, true)
@@ -171,7 +172,7 @@ func TestCallTimeoutsThatAreNone(t *testing.T) {
 // and where it is none to a call.
 func TestACallThatCannotBeToldOfItsDeadlineIsCutOff(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP2, w.upstream2(func(s *http2.ServerStream) {
+	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		kind := map[string]string{"/page": "text/html", "/call": "application/grpc"}[s.Request().Target]
 		_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "content-type", Value: kind}}}, false)
 		_ = s.Write([]byte("pong"))

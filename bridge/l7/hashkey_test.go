@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -16,14 +17,14 @@ func named(name string) http.Handler {
 }
 
 // hashing returns a Back to so many endpoints that are chosen by a hash.
-func (w *world) hashing(h upstream.HashKey, endpoints int) *Back {
+func (w *world) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
 	o := upstream.Options{Name: "up", Policy: upstream.ConsistentHash, Hash: h}
 	for i := range endpoints {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{
 			Network: "tcp", Address: w.server(named(strconv.Itoa(i))), Stream: w.client(), HTTP: w.client("http/1.1"),
 		})
 	}
-	return w.newBack(BackOptions{Upstream: upstream.New(o), TLS: true})
+	return w.newBack(backs.Options{Upstream: upstream.New(o), TLS: true})
 }
 
 // The same value leads to the same endpoint, over whatever version of HTTP it

@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -145,23 +146,23 @@ func (w *world) client(protos ...string) *certs.Client {
 }
 
 // back returns a Back to TLS endpoints.
-func (w *world) back(p Protocol, addresses ...string) *Back {
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+func (w *world) back(p backs.Protocol, addresses ...string) *backs.Pools {
+	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn)}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...)})
 	}
-	return w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: p, TLS: true})
+	return w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: p, TLS: true})
 }
 
-func (w *world) newBack(o BackOptions) *Back {
-	b := NewBack(o)
+func (w *world) newBack(o backs.Options) *backs.Pools {
+	b := backs.New(o)
 	w.Cleanup(b.Retire)
 	return b
 }
 
-func to(b *Back) *Action {
-	return &Action{Forward: &Forward{Backs: upstream.NewSplit([]upstream.Weighted[*Back]{{Value: b}})}}
+func to(b *backs.Pools) *Action {
+	return &Action{Forward: &Forward{Backs: upstream.NewSplit([]upstream.Weighted[*backs.Pools]{{Value: b}})}}
 }
 
 func (w *world) routes(rules ...route.Rule[*Action]) *route.Table[*Action] {
@@ -210,7 +211,7 @@ func (w *world) serve(s *Server) (address string) {
 func fixed(t *Table) func() *Table { return func() *Table { return t } }
 
 // plain starts a plaintext gateway in front of one back.
-func (w *world) plain(b *Back) (s *Server, address string) {
+func (w *world) plain(b *backs.Pools) (s *Server, address string) {
 	return w.gateway(fixed(&Table{Default: to(b)}))
 }
 

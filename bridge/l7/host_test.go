@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -31,13 +32,13 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 		{"", "[fe80::1%eth0]:8443", "[fe80::1]:8443"},
 		{"", "inner.example:8443", "inner.example:8443"},
 	} {
-		for _, p := range []Protocol{HTTP1, HTTP2} {
+		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{
 				Network: "tcp", Address: server, Authority: c.authority,
-				Stream: w.client(), HTTP: w.client(map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p]),
+				Stream: w.client(), HTTP: w.client(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]),
 			}}})
-			_, address := w.plain(w.newBack(BackOptions{Upstream: up, Protocol: p, TLS: true, SendUpstreamHost: true, Host: c.name}))
-			want := map[Protocol]string{HTTP1: "HTTP/1.1", HTTP2: "HTTP/2.0"}[p] + " GET " + c.want + " / by gateway: "
+			_, address := w.plain(w.newBack(backs.Options{Upstream: up, Protocol: p, TLS: true, SendUpstreamHost: true, Host: c.name}))
+			want := map[backs.Protocol]string{backs.HTTP1: "HTTP/1.1", backs.HTTP2: "HTTP/2.0"}[p] + " GET " + c.want + " / by gateway: "
 			if code, body := w.get(w.browser(), "http://"+address+"/"); code != 200 || body != want {
 				t.Errorf("name %q, authority %q: %d %q, want %q", c.name, c.authority, code, body, want)
 			}
@@ -49,10 +50,10 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 // one for no host in particular, and the upstream is sent its own name.
 func TestHTTP10WithoutAHost(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-		for _, p := range []Protocol{HTTP1, HTTP2} {
+		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			server := w.server(seen, "h2", "http/1.1")
 			back := w.back(p, server)
-			elsewhere := to(w.back(HTTP1, w.closed()))
+			elsewhere := to(w.back(backs.HTTP1, w.closed()))
 			path := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
 			table := &Table{TLS: table.TLS, Default: to(back), Forwarding: policy.TellBoth}
 			table.Routes = w.routes(
@@ -118,7 +119,7 @@ func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
 	up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{
 		Network: "tcp", Address: w.server(echo), Stream: w.client(), HTTP: fromHost(w),
 	}}})
-	_, address := w.plain(w.newBack(BackOptions{Upstream: up, TLS: true}))
+	_, address := w.plain(w.newBack(backs.Options{Upstream: up, TLS: true}))
 	for _, c := range []struct {
 		lines []string
 		code  int

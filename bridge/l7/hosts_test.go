@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -20,7 +21,7 @@ import (
 
 // fromHost returns a Back that takes the server name from the request's host,
 // and the address of its upstream, which is a.test, b.test and 127.0.0.1.
-func (w *world) fromHost(p Protocol, seen func(tls.ConnectionState)) *Back {
+func (w *world) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *backs.Pools {
 	ln := listen(w)
 	config := w.serverTLS("h2", "http/1.1")
 	config.Certificates = []tls.Certificate{certstest.TLS(w, w.ca.Server(w, "a.test", "b.test", "127.0.0.1"))}
@@ -47,8 +48,8 @@ func (w *world) fromHost(p Protocol, seen func(tls.ConnectionState)) *Back {
 		}
 		return c
 	}
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
-	return w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
+	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
+	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
 		Name: "up", Logger: w.logger(hclog.Warn),
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String(), Stream: client(), HTTP: client(protos...)}},
 	})})
@@ -78,7 +79,7 @@ func (w *world) status(conn net.Conn, host string) string {
 }
 
 func TestServerNameFromTheRequestsHost(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		var mu sync.Mutex
 		resumed := map[string][]bool{}
 		back := w.fromHost(p, func(s tls.ConnectionState) {
@@ -110,7 +111,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 		// HTTP/2 there are none of.
 		for range 2 {
 			for _, name := range []string{"a.test", "b.test"} {
-				if p == HTTP2 {
+				if p == backs.HTTP2 {
 					break
 				}
 				if code, got := w.ask(address, name, true); code != 200 || got[1] != name {
@@ -122,7 +123,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 		defer mu.Unlock()
 		for _, name := range []string{"a.test", "b.test"} {
 			// HTTP/1.1 alone has the same settings for requests and upgrades.
-			want := map[Protocol][]bool{HTTP1: {false, true, true}, Auto: {false, false, true}, HTTP2: {false}}[p]
+			want := map[backs.Protocol][]bool{backs.HTTP1: {false, true, true}, backs.Auto: {false, false, true}, backs.HTTP2: {false}}[p]
 			if !slices.Equal(resumed[name], want) {
 				t.Errorf("%s: resumed %v, want %v", name, resumed[name], want)
 			}
@@ -134,7 +135,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 }
 
 func TestAHostTheUpstreamIsNotIsRefused(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		back := w.fromHost(p, nil)
 		_, address := w.plain(back)
 		if code, _ := w.ask(address, "a.test", false); code != 200 {
@@ -145,51 +146,21 @@ func TestAHostTheUpstreamIsNotIsRefused(t *testing.T) {
 				t.Errorf("%d %q", code, got)
 			}
 		}
-		s := back.options.Upstream.Status()[0]
+		s := back.Upstream().Status()[0]
 		if s.Failures[certs.ReasonNameMismatch] != 3 || s.Health != upstream.Up {
 			t.Errorf("%+v", s)
 		}
 		eventually(t, "that of a.test alone is kept", func() bool {
-			back.hosts.mu.Lock()
-			defer back.hosts.mu.Unlock()
-			return len(back.hosts.pools) == 1
+			return back.Kept(back.Upstream().Endpoints()[0]) == 1
 		})
 	})
-}
-
-// Anybody can ask for any host, so the least recent have to go.
-func TestPoolsOfHostsAreBounded(t *testing.T) {
-	w := newWorld(t)
-	back := w.fromHost(HTTP1, nil)
-	e := back.options.Upstream.Endpoints()[0]
-	first, second := back.pool(e, "first", nil), back.pool(e, "second", nil)
-	for i := range maxHostPools - 2 {
-		back.pool(e, fmt.Sprint(i), nil)
-	}
-	if back.pool(e, "first", nil) != first {
-		t.Error("a pool is not found again")
-	}
-	back.pool(e, "one more", nil)
-	if n := len(back.hosts.pools); n != maxHostPools || back.hosts.recent.Len() != n {
-		t.Errorf("%d pools, %d in order", n, back.hosts.recent.Len())
-	}
-	if !second.retired || first.retired {
-		t.Error("it was not the least recently used that went")
-	}
-	if back.pool(e, "first", nil) != first || back.pool(e, "second", nil) == second {
-		t.Error("what went came back, or what stayed did not")
-	}
-	back.Retire()
-	if !first.retired || !back.pool(e, "new", nil).retired || len(back.hosts.pools) != maxHostPools {
-		t.Error("a retired Back keeps new pools")
-	}
 }
 
 // A listener that refuses unknown names refuses them in Host as well, however
 // they are spelt, so that no host is reached over another's handshake.
 func TestHostsTheListenerDoesNotKnowAreMisdirected(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(Auto, w.server(echo))
+	back := w.back(backs.Auto, w.server(echo))
 	server := func(reject bool) *certs.Server {
 		s, err := certs.NewServer(certs.ServerOptions{
 			Certificates: []*certs.Certificate{

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -63,7 +64,7 @@ func ask(t *testing.T, w *world, address string, header ...string) string {
 func TestHTTP2RequestsThatMeanAnotherInHTTP1AreRefused(t *testing.T) {
 	w := newWorld(t)
 	var reached atomic.Int64
-	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))))}))
+	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))))}))
 	get := []string{":method: GET", ":scheme: https", ":path: /", ":authority: a"}
 	if got := ask(t, w, address, get...); got != "200" || reached.Load() != 1 {
 		t.Fatalf("a good request: %q, %d reached the upstream", got, reached.Load())
@@ -126,7 +127,7 @@ func TestBytesOfHTTP2AreCounted(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			w := newWorld(t)
-			table, scheme := &Table{Default: to(w.back(HTTP1, w.server(echo)))}, "http"
+			table, scheme := &Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}, "http"
 			if secure {
 				table.TLS, scheme = w.listenerTLS("h2"), "https"
 			}

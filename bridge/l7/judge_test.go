@@ -12,14 +12,16 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // judgedAt returns a Back to one endpoint that is ejected after three failures in a
 // row, and to a backup.
-func (w *world) judgedAt(p Protocol, address string) *Back {
-	protos := map[Protocol][]string{HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+func (w *world) judgedAt(p backs.Protocol, address string) *backs.Pools {
+	protos := map[backs.Protocol][]string{backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	spare := w.server(echo, protos...)
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Outliers: &upstream.OutlierOptions{Failures: 3, MaxPercent: 50}}
 	for _, a := range []string{address, spare} {
@@ -29,7 +31,7 @@ func (w *world) judgedAt(p Protocol, address string) *Back {
 	}
 	u := upstream.New(o)
 	w.Cleanup(u.Retire)
-	return w.newBack(BackOptions{Upstream: u, Protocol: p, TLS: true})
+	return w.newBack(backs.Options{Upstream: u, Protocol: p, TLS: true})
 }
 
 func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
@@ -131,9 +133,9 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false, ""},
 		{"clients that do not send their body in time", func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, stall,
 			Forward{Timeout: 30 * time.Millisecond}, false, ""},
-		{"no response in the time of a try", hang(""), get, Forward{Retry: &Retry{PerTry: 30 * time.Millisecond}}, true, certs.ReasonResponseTimeout},
+		{"no response in the time of a try", hang(""), get, Forward{Retry: &exchange.Retry{PerTry: 30 * time.Millisecond}}, true, certs.ReasonResponseTimeout},
 	} {
-		for name, p := range map[string]Protocol{"HTTP/1.1": HTTP1, "HTTP/2": HTTP2} {
+		for name, p := range map[string]backs.Protocol{"HTTP/1.1": backs.HTTP1, "HTTP/2": backs.HTTP2} {
 			t.Run(test.name+" over "+name, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
@@ -141,17 +143,17 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 				action := to(back)
 				action.Forward.Timeout, action.Forward.TotalTimeout, action.Forward.Retry = test.bounds.Timeout, test.bounds.TotalTimeout, test.bounds.Retry
 				s, address := w.gateway(fixed(&Table{Default: action}))
-				available := func() bool { return back.options.Upstream.Status()[0].Available }
+				available := func() bool { return back.Upstream().Status()[0].Available }
 				// On a slow machine the time may be over before there is a connection,
 				// which says nothing about the response.
 				for i := 0; i < 3 || test.ejected && available() && test.bounds != (Forward{}) && i < 100; i++ {
 					if i < 3 && !available() {
-						t.Fatalf("after %d: %s", i, back.options.Upstream.Status()[0].Unavailable)
+						t.Fatalf("after %d: %s", i, back.Upstream().Status()[0].Unavailable)
 					}
 					test.ask(w, address)
 					eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })
 				}
-				st := back.options.Upstream.Status()[0]
+				st := back.Upstream().Status()[0]
 				if st.Available == test.ejected {
 					t.Errorf("available: %v (%s)", st.Available, st.Unavailable)
 				}
@@ -172,7 +174,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 func TestASuccessBeginsTheCountAnew(t *testing.T) {
 	w := newWorld(t)
 	n := 0
-	back := w.judgedAt(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	back := w.judgedAt(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		if n++; n%3 != 0 {
 			rw.WriteHeader(500)
 		}
@@ -182,7 +184,7 @@ func TestASuccessBeginsTheCountAnew(t *testing.T) {
 	for range 12 {
 		w.get(w.browser(), "http://"+address)
 	}
-	if st := back.options.Upstream.Status()[0]; !st.Available {
+	if st := back.Upstream().Status()[0]; !st.Available {
 		t.Errorf("%s", st.Unavailable)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -39,7 +40,7 @@ func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 	for name, chunked := range map[string]bool{"sized": false, "in chunks": true} {
 		t.Run(name, func(t *testing.T) {
 			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-				table.Default = to(w.back(HTTP1, w.server(echoWhole)))
+				table.Default = to(w.back(backs.HTTP1, w.server(echoWhole)))
 				_, address := w.gateway(fixed(table))
 				for _, buffer := range []int{0, 0, 64 << 10} {
 					c := w.dial(address)
@@ -73,7 +74,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 	const clients, largest = 70, 64
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		piece := make([]byte, 64<<10)
-		back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			for {
 				if _, err := rw.Write(piece); err != nil {
 					return
@@ -96,7 +97,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 		eventually(t, "all are stuck, and all the largest buffers are there", func() bool {
 			stuck := true
 			s.intake.Walk(func(o intake.Owner) { stuck = stuck && o.(*conn).direct.Waits() })
-			return stuck && large(&s.buffers, largest) == largest && large(&back.buffers, largest) == largest
+			return stuck && large(&s.buffers, largest) == largest && large(back.Buffers(), largest) == largest
 		})
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -43,7 +44,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 	} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			h := newHeld()
-			table.Default, table.Limits = to(w.back(HTTP1, w.server(h))), c.limits
+			table.Default, table.Limits = to(w.back(backs.HTTP1, w.server(h))), c.limits
 			s, address := w.gateway(fixed(table))
 			url, browser := scheme+"://"+address, w.browser()
 			var all sync.WaitGroup
@@ -89,7 +90,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 // A client that has all of a response may send its next request at once: the one
 // before it does not count any more.
 func TestARequestThatWasAnsweredCountsNoMore(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			back := w.limited(p, upstream.Limits{Requests: 1, RequestsPerEndpoint: 1}, w.server(echo, "h2", "http/1.1"))
 			table.Default, table.Limits = to(back), limit.Limits{AtOnce: 1, AtOncePerClient: 1}
@@ -136,7 +137,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 		{limit.Limits{Rate: hourly, RatePerClient: hourly}, 429},
 	} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-			table.Default, table.Limits = to(w.back(HTTP1, w.server(echo))), c.limits
+			table.Default, table.Limits = to(w.back(backs.HTTP1, w.server(echo))), c.limits
 			_, address := w.gateway(fixed(table))
 			browser := w.browser()
 			for range 4 {
@@ -161,7 +162,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 // A client that is not the cause of it goes on.
 func TestAClientThatAsksTooMuchIsNobodyElsesTrouble(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), ProxyProtocol: w.trust("127.0.0.1"),
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), ProxyProtocol: w.trust("127.0.0.1"),
 		Limits: limit.Limits{RatePerClient: limit.Rate{Count: 2, Period: time.Hour}, Rate: limit.Rate{Count: 5, Period: time.Hour}}}))
 	for _, c := range []struct {
 		client string
@@ -191,7 +192,7 @@ func TestLimitsOfClientsBehindAProxy(t *testing.T) {
 	w := newWorld(t)
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	for _, trusted := range []bool{true, false} {
-		table := &Table{Default: to(w.back(HTTP1, w.server(echo))), Limits: limit.Limits{RatePerClient: limit.Rate{Count: 1, Period: time.Hour}}}
+		table := &Table{Default: to(w.back(backs.HTTP1, w.server(echo))), Limits: limit.Limits{RatePerClient: limit.Rate{Count: 1, Period: time.Hour}}}
 		if trusted {
 			table.TrustedProxies = proxies
 		}
@@ -215,7 +216,7 @@ func TestLimitsOfClientsBehindAProxy(t *testing.T) {
 // of what is said to be too large is sent.
 func TestBodiesAreLimited(t *testing.T) {
 	const most = 100_000
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			type seen struct {
 				n   int64
@@ -309,7 +310,7 @@ func TestBodiesAreLimited(t *testing.T) {
 
 func TestNoBodyIsAskedForThatIsTooLarge(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), MaxBody: 5}))
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), MaxBody: 5}))
 	c := w.dial(address)
 	c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 6", "Expect: 100-continue")
 	if res, body := c.answer(t, "POST"); res.StatusCode != 413 || body != "content too large\n" || !res.Close && c.rest() != "" {
@@ -330,7 +331,7 @@ func (c *rawConn) rest() string {
 
 func TestAConnectionHasSoManyRequests(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-		table.Default, table.MaxRequests = to(w.back(HTTP1, w.server(echo))), 3
+		table.Default, table.MaxRequests = to(w.back(backs.HTTP1, w.server(echo))), 3
 		s, address := w.gateway(fixed(table))
 		browser := w.browser()
 		for i := range 9 {
@@ -358,7 +359,7 @@ func TestAConnectionHasSoManyRequests(t *testing.T) {
 func TestConnectionsHaveAnAge(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		h := newHeld()
-		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(HTTP1, w.server(h))), 300*time.Millisecond, time.Hour
+		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(backs.HTTP1, w.server(h))), 300*time.Millisecond, time.Hour
 		s, address := w.gateway(fixed(table))
 		browser, url := w.browser(), scheme+"://"+address
 		w.get(browser, url)

@@ -1,8 +1,7 @@
 package l7
 
 import (
-	"strings"
-
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -18,51 +17,36 @@ import (
 // that logs in has an upstream connection for itself.
 
 // logins are the endpoints at which a client's connection of HTTP/1 may be logged
-// in. Only the exchange that the connection carries uses them.
-type logins map[*Back]*upstream.Endpoint
+// in. Only the request that the connection carries uses them.
+type logins map[*backs.Pools]*upstream.Endpoint
 
-// pool returns the pool whose connections may carry the exchange to an endpoint.
-func (x *exchange) pool(e *upstream.Endpoint) *pool {
-	host := strings.Trim(x.facts.Target.Host, "[]")
+// login says how the request logs in at an endpoint.
+func (q *request) login(e *upstream.Endpoint) backs.Login {
 	switch {
-	case x.conn.logins[x.back] == nil && !policy.SendsLogin(x.facts.Request.Fields):
-		return x.back.pool(e, host, x.conn)
-	case x.keepsLogin():
-		x.expectLogin(e)
-		return x.back.privatePool(e, host, x.conn)
+	case q.conn.logins[q.pools] == nil && !policy.SendsLogin(q.Facts.Request.Fields):
+		return backs.NoLogin
+	case q.keepsLogin():
+		q.ExpectLogin(e)
+		return backs.ClientLogin
 	}
-	return x.back.singlePool(e, host, x.conn)
+	return backs.RequestLogin
 }
 
 // keepsLogin reports whether the client's connection can be tied to a login.
-func (x *exchange) keepsLogin() bool { return x.facts.Request.Major == 1 && !x.facts.FromProxy() }
+func (q *request) keepsLogin() bool { return q.Facts.Request.Major == 1 && !q.Facts.FromProxy() }
 
-// expectLogin gives the client's connection upstream connections to e of its own,
-// from the next request on.
-func (x *exchange) expectLogin(e *upstream.Endpoint) {
-	if x.conn.logins == nil {
-		x.conn.logins = make(logins)
-	}
-	x.conn.logins[x.back] = e
-}
+// Preferred returns the endpoint at which the client may be logged in; nil if there
+// is none.
+func (q *request) Preferred() *upstream.Endpoint { return q.conn.logins[q.pools] }
 
-// A loginCarrier is a back whose connection may be logged in.
-type loginCarrier interface{ TakesLogin() }
-
-// noteLogin sees to it that nobody else gets a connection on which a login was
-// asked for.
-func (x *exchange) noteLogin(b back) {
-	if !policy.AsksLogin(x.response.Fields) {
+// ExpectLogin gives the client's connection upstream connections to e of its own,
+// from the next request on, if it can be tied to a login.
+func (q *request) ExpectLogin(e *upstream.Endpoint) {
+	if !q.keepsLogin() {
 		return
 	}
-	if c, ok := b.(loginCarrier); ok {
-		c.TakesLogin()
+	if q.conn.logins == nil {
+		q.conn.logins = make(logins)
 	}
-	if x.keepsLogin() {
-		x.expectLogin(x.endpoint)
-	}
+	q.conn.logins[q.pools] = e
 }
-
-// TakesLogin says that the connection's peer asked for a login: nobody but the
-// client that was asked may use it.
-func (c *conn1) TakesLogin() { c.login = true }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -111,14 +112,14 @@ func (c *rawConn) logIn(t testing.TB, scheme, user string) {
 
 // Whoever logs in on its connection is nobody else, and nobody else is it.
 func TestLoginsThatAuthenticateConnections(t *testing.T) {
-	plainBack := func(w *world, address string) *Back {
-		return w.newBack(BackOptions{Upstream: plaintext(address)})
+	plainBack := func(w *world, address string) *backs.Pools {
+		return w.newBack(backs.Options{Upstream: plaintext(address)})
 	}
 	for name, c := range map[string]struct {
 		challenges []string
 		scheme     string
 		protos     []string // of the upstream
-		back       func(w *world, address string) *Back
+		back       func(w *world, address string) *backs.Pools
 	}{
 		"NTLM":                {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, nil},
 		"in another case":     {[]string{"ntlm"}, "ntlm", []string{"http/1.1"}, nil},
@@ -126,11 +127,11 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 		"in one field":        {[]string{`Basic realm="a, b", NTLM, Negotiate`}, "NTLM", []string{"http/1.1"}, nil},
 		"without being asked": {[]string{`Basic realm="a"`}, "NTLM", []string{"http/1.1"}, nil},
 		"plaintext":           {[]string{"NTLM"}, "NTLM", nil, plainBack},
-		"an upstream of either version": {[]string{"NTLM"}, "NTLM", []string{"h2", "http/1.1"}, func(w *world, address string) *Back {
-			return w.back(Auto, address)
+		"an upstream of either version": {[]string{"NTLM"}, "NTLM", []string{"h2", "http/1.1"}, func(w *world, address string) *backs.Pools {
+			return w.back(backs.Auto, address)
 		}},
-		"names from hosts": {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, func(w *world, address string) *Back {
-			return w.newBack(BackOptions{TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
+		"names from hosts": {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, func(w *world, address string) *backs.Pools {
+			return w.newBack(backs.Options{TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
 				{Network: "tcp", Address: address, Stream: fromHost(w), HTTP: fromHost(w)},
 			}})})
 		}},
@@ -139,7 +140,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 			t.Run(name+"/"+listener, func(t *testing.T) {
 				w, d := newWorld(t), &domain{challenges: c.challenges}
 				server := d.serve(w, c.protos...)
-				back := w.back(HTTP1, server)
+				back := w.back(backs.HTTP1, server)
 				if c.back != nil {
 					back = c.back(w, server)
 				}
@@ -186,10 +187,10 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 // its own.
 func TestALoginStaysAtItsEndpoint(t *testing.T) {
 	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
-	back := w.back(HTTP1, d.serve(w, "http/1.1"), d.serve(w, "http/1.1"), d.serve(w, "http/1.1"))
+	back := w.back(backs.HTTP1, d.serve(w, "http/1.1"), d.serve(w, "http/1.1"), d.serve(w, "http/1.1"))
 	_, address := w.plain(back)
 	open := func() (n uint64) {
-		for _, e := range back.options.Upstream.Status() {
+		for _, e := range back.Upstream().Status() {
 			n += uint64(e.Open)
 		}
 		return n
@@ -214,15 +215,15 @@ func TestLoginsOnConnectionsOfManyUsers(t *testing.T) {
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	for name, c := range map[string]struct {
 		listener string
-		protocol Protocol
+		protocol backs.Protocol
 		table    Table
 	}{
-		"HTTP/2, to HTTP/1.1":        {"https", HTTP1, Table{}},
-		"HTTP/2, to HTTP/2":          {"https", HTTP2, Table{}},
-		"HTTP/2, to either":          {"https", Auto, Table{}},
-		"a trusted proxy":            {"http", HTTP1, Table{TrustedProxies: proxies}},
-		"a trusted proxy, to HTTP/2": {"http", HTTP2, Table{TrustedProxies: proxies}},
-		"a trusted proxy, to either": {"http", Auto, Table{TrustedProxies: proxies}},
+		"HTTP/2, to HTTP/1.1":        {"https", backs.HTTP1, Table{}},
+		"HTTP/2, to HTTP/2":          {"https", backs.HTTP2, Table{}},
+		"HTTP/2, to either":          {"https", backs.Auto, Table{}},
+		"a trusted proxy":            {"http", backs.HTTP1, Table{TrustedProxies: proxies}},
+		"a trusted proxy, to HTTP/2": {"http", backs.HTTP2, Table{TrustedProxies: proxies}},
+		"a trusted proxy, to either": {"http", backs.Auto, Table{TrustedProxies: proxies}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, d := newWorld(t), &domain{challenges: []string{"Negotiate"}}
@@ -262,7 +263,7 @@ func TestLoginsOnConnectionsOfManyUsers(t *testing.T) {
 			if n := s.Stats().Accepted; n != 1 {
 				t.Errorf("%d connections of clients", n)
 			}
-			eventually(t, "no connection is kept for a login", func() bool { return back.options.Upstream.Status()[0].Open <= 1 })
+			eventually(t, "no connection is kept for a login", func() bool { return back.Upstream().Status()[0].Open <= 1 })
 		})
 	}
 }
@@ -288,7 +289,7 @@ func TestLoginsWithTheProxyProtocol(t *testing.T) {
 		both.Wait()
 	})
 	up := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V1, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: announced}}})
-	_, address := w.plain(w.newBack(BackOptions{Upstream: up}))
+	_, address := w.plain(w.newBack(backs.Options{Upstream: up}))
 	alice, bob := w.dial(address), w.dial(address)
 	alice.logIn(t, "NTLM", "alice")
 	bob.is(t, "")
@@ -298,7 +299,7 @@ func TestLoginsWithTheProxyProtocol(t *testing.T) {
 // A request body does not keep a login from going on.
 func TestALoginOfAPost(t *testing.T) {
 	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
-	_, address := w.plain(w.back(HTTP1, d.serve(w, "http/1.1")))
+	_, address := w.plain(w.back(backs.HTTP1, d.serve(w, "http/1.1")))
 	c := w.dial(address)
 	for _, step := range []struct{ credentials, want string }{{"NTLM 1", "401"}, {"NTLM 3 alice", "200alice"}} {
 		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\nContent-Length: 5\r\n\r\nhello", step.credentials)

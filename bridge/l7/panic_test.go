@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
@@ -47,7 +48,7 @@ func (f *panickingFront) Abort(cause error) {
 // A panic on the goroutine of an upload ends its exchange, and nothing else.
 func TestAPanicInAnUploadEndsItsExchangeOnly(t *testing.T) {
 	for _, retries := range []bool{false, true} {
-		for _, p := range []Protocol{HTTP1, HTTP2} {
+		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, after := range []int{0, 1} {
 				w := newWorld(t)
 				serve := func(c net.Conn) {
@@ -55,8 +56,8 @@ func TestAPanicInAnUploadEndsItsExchangeOnly(t *testing.T) {
 						_, _ = io.Copy(io.Discard, r.Body)
 					}
 				}
-				var back *Back
-				if p == HTTP2 {
+				var back *backs.Pools
+				if p == backs.HTTP2 {
 					back = w.back(p, w.raw(w.serverTLS("h2"), (&disclaimer{}).serve))
 				} else {
 					back = w.back(p, w.raw(w.serverTLS("http/1.1"), serve))

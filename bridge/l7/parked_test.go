@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
@@ -42,7 +43,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			w := newWorld(t)
-			table := &Table{Default: to(w.back(HTTP1, w.server(echo)))}
+			table := &Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}
 			if secure {
 				table.TLS = w.listenerTLS("http/1.1")
 			}
@@ -83,7 +84,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 func TestSilentClientsAreParked(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.server(echo)))
+	_, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	c := w.dial(address)
 	eventually(t, "it is carried", func() bool { return carried() == 1 })
 	eventually(t, "it is parked", allParked)
@@ -99,7 +100,7 @@ func TestSilentClientsAreParked(t *testing.T) {
 func TestParkedClientsAreClosedInTime(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), IdleTimeout: 3 * time.Second}))
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 3 * time.Second}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a")
 	c.answer(t, "GET")
@@ -122,7 +123,7 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			s, address := w.plain(w.back(HTTP1, w.server(echo)))
+			s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 			for range 20 {
 				c := w.dial(address)
 				c.send("GET / HTTP/1.1", "Host: a")
@@ -138,7 +139,7 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 func TestShutdownClosesParkedClients(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.plain(w.back(HTTP1, w.server(echo)))
+	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	var clients []*rawConn
 	for range 20 {
 		c := w.dial(address)
@@ -181,7 +182,7 @@ func (w *world) echoed2(c *http.Client, address string) {
 func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 	clients := w.clients2(20, address)
 	for range 2 {
 		eventually(t, "every client is parked", allParked)
@@ -203,7 +204,7 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.plain(w.back(HTTP1, w.server(echo)))
+	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	silent := w.dial(address)
 	eventually(t, "it is carried", func() bool { return carried() == 1 })
 	eventually(t, "it is parked", allParked)
@@ -226,7 +227,7 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 4 * time.Second}))
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 4 * time.Second}))
 	w.clients2(3, address)
 	eventually(t, "every client is parked", allParked)
 	if n := s.Stats().Open; n != 3 {
@@ -240,7 +241,7 @@ func TestShutdownClosesParkedClientsOfHTTP2(t *testing.T) {
 	for _, patient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("patient=%v", patient), func(t *testing.T) {
 			w := newWorld(t)
-			s, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
+			s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 			w.clients2(20, address)
 			eventually(t, "every client is parked", allParked)
 			ctx, cancel := context.WithCancel(context.Background())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -48,8 +49,8 @@ func (l announcedListener) Accept() (net.Conn, error) {
 // announced starts an HTTPS server that is told of clients, and a Back to it.
 // The server answers with the client and with which of its connections the
 // request came over.
-func (w *world) announced(p Protocol, v proxyproto.Version) (b *Back, open *atomic.Int64) {
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+func (w *world) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pools, open *atomic.Int64) {
+	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	ln := listen(w)
 	var made atomic.Int64
 	open = new(atomic.Int64)
@@ -80,7 +81,7 @@ func (w *world) announced(p Protocol, v proxyproto.Version) (b *Back, open *atom
 	u := upstream.New(upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), ProxyProtocol: v, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: ln.Addr().String(), Stream: w.client(), HTTP: w.client(protos...)},
 	}})
-	return w.newBack(BackOptions{Upstream: u, Protocol: p, TLS: true}), open
+	return w.newBack(backs.Options{Upstream: u, Protocol: p, TLS: true}), open
 }
 
 func (w *world) trust(sources ...string) *proxyproto.Trust {
@@ -94,7 +95,7 @@ func (w *world) trust(sources ...string) *proxyproto.Trust {
 // Requests of a client's connection go over connections that are announced as
 // its, and that end with it; those of two clients never share one.
 func TestAnnouncedClientsShareNoConnection(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2, Auto} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
 		t.Run(fmt.Sprint(p), func(t *testing.T) {
 			w := newWorld(t)
 			back, open := w.announced(p, proxyproto.V2)
@@ -124,10 +125,7 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 			}
 			clients[0].Close()
 			eventually(t, "its connection upstream is closed", func() bool { return open.Load() == 2 })
-			back.hosts.mu.Lock()
-			n := len(back.hosts.pools)
-			back.hosts.mu.Unlock()
-			if n != 2 {
+			if n := back.Kept(back.Upstream().Endpoints()[0]); n != 2 {
 				t.Errorf("%d pools are kept", n)
 			}
 		})
@@ -156,7 +154,7 @@ func TestUpgradesAreAnnounced(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V2, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: ln.Addr().String(), Stream: w.client(), HTTP: w.client("h2", "http/1.1")},
 	}})
-	_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(w.newBack(BackOptions{Upstream: u, TLS: true}))}))
+	_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(w.newBack(backs.Options{Upstream: u, TLS: true}))}))
 	c := w.dial(address)
 	io.WriteString(c, "PROXY TCP4 192.0.2.1 198.51.100.2 12345 80\r\n")
 	c.send("GET / HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: test")
@@ -176,7 +174,7 @@ func TestUpgradesAreAnnounced(t *testing.T) {
 // Clients that nobody announces are announced as who they are.
 func TestDirectClientsAreAnnounced(t *testing.T) {
 	w := newWorld(t)
-	back, _ := w.announced(HTTP1, proxyproto.V1)
+	back, _ := w.announced(backs.HTTP1, proxyproto.V1)
 	_, address := w.gateway(fixed(&Table{Default: to(back)}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: x")
@@ -253,7 +251,7 @@ func TestShutdownClosesWhoIsNotAnnounced(t *testing.T) {
 // Clients come and go while their requests are under way.
 func TestAnnouncedClientsThatLeave(t *testing.T) {
 	w := newWorld(t)
-	back, open := w.announced(Auto, proxyproto.V1)
+	back, open := w.announced(backs.Auto, proxyproto.V1)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(back)}))
 	var clients sync.WaitGroup
 	for i := range 50 {
@@ -269,9 +267,7 @@ func TestAnnouncedClientsThatLeave(t *testing.T) {
 	}
 	clients.Wait()
 	eventually(t, "nothing is left", func() bool { return s.Stats().Open == 0 && open.Load() == 0 })
-	back.hosts.mu.Lock()
-	defer back.hosts.mu.Unlock()
-	if n := len(back.hosts.pools); n != 0 {
+	if n := back.Kept(back.Upstream().Endpoints()[0]); n != 0 {
 		t.Errorf("%d pools are left", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -19,7 +20,7 @@ func (c *conn) observe(tc *tls.Conn) {
 		return
 	}
 	r := &accesslog.Record{Kind: accesslog.Request, Listener: c.server.options.Listener, Handshake: c.handshake}
-	r.Of(c.intake.Who.Source, c.RemoteAddr())
+	r.Of(c.facts.Source, c.RemoteAddr())
 	if tc != nil {
 		state := tc.ConnectionState()
 		r.TLS, r.ServerName = accesslog.Describe(&state), state.ServerName
@@ -32,40 +33,28 @@ func (c *conn) observe(tc *tls.Conn) {
 const (
 	endClientGone = "client gone"
 	endShutdown   = "shutdown"
-	endCutOff     = "cut off" // the reason says why
 	endPanic      = "panic"
 )
 
 // record writes what became of the exchange to the access log, unless its
 // listener is not to be in it by now.
-func (x *exchange) record(code int, elapsed time.Duration, panicked bool) {
-	s, n := x.server, &x.noted
+func (q *request) record(code int, elapsed time.Duration, panicked bool) {
+	s, n := q.server, &q.Log
 	if t := s.options.Table(); t != nil && t.NoAccessLog {
 		return
 	}
-	r := *x.conn.record
-	r.Start, r.Duration, r.Code = x.start, elapsed, code
-	x.recordRequest(&r)
-	if x.action != nil {
-		r.Route = x.action.Route
+	r := *q.conn.record
+	r.Start, r.Duration, r.Code = q.Start, elapsed, code
+	q.recordRequest(&r)
+	r.Route, r.Upstream, r.Endpoint = q.Facts.Route, q.Facts.Upstream, q.Facts.Endpoint
+	r.Attempts, r.Reused = n.Attempts, n.Reused
+	if n.Dial != nil {
+		r.UpstreamTLS, r.UpstreamProtocol = n.Dial.TLS, n.Protocol
 	}
-	if x.back != nil {
-		r.Upstream = x.back.options.Upstream.Name()
-	}
-	if x.endpoint != nil {
-		r.Endpoint = x.endpoint.Address()
-	}
-	r.Attempts, r.Reused = n.attempts, n.reused
-	if n.made != nil {
-		r.UpstreamTLS, r.UpstreamProtocol = n.made.tls, n.protocol
-	}
-	r.Queued, r.Connect, r.UpstreamHandshake, r.UpstreamHead = n.queued, n.connect, n.handshake, n.head
-	r.GRPC, r.GRPCStatus = x.grpc && x.code != 0, n.grpc
-	x.mu.Lock()
-	cause := x.cause
-	x.mu.Unlock()
-	reason := n.reason
-	if reason == "" && (errors.Is(cause, errTooLong) || errors.Is(cause, errCallDeadline)) {
+	r.Queued, r.Connect, r.UpstreamHandshake, r.UpstreamHead = n.Queued, n.Connect, n.Handshake, n.Head
+	r.GRPC, r.GRPCStatus = q.GRPC && q.Code() != 0, n.Status
+	reason := n.Reason
+	if reason == "" && q.RanOut() {
 		reason = certs.ReasonResponseTimeout
 	}
 	r.Reason = string(reason)
@@ -74,36 +63,36 @@ func (x *exchange) record(code int, elapsed time.Duration, panicked bool) {
 		r.Ended = endPanic // and who knows what the rest is about: it may still be changing
 		s.options.AccessLog.Log(&r)
 		return
-	case n.ended != "":
-		r.Ended = n.ended
-	case !x.aborted:
+	case n.Ended != "":
+		r.Ended = n.Ended
+	case !q.Aborted():
 	case reason != "":
-		r.Ended = endCutOff
-	case errors.Is(cause, intake.ErrShutdown):
+		r.Ended = exchange.EndCutOff
+	case errors.Is(q.Cause(), intake.ErrShutdown):
 		r.Ended = endShutdown
 	default:
 		r.Ended = endClientGone
 	}
-	if n.upgraded {
-		r.Upgrade = x.facts.Request.Upgrade
+	if n.Upgraded {
+		r.Upgrade = q.Facts.Request.Upgrade
 	}
-	r.FromClient, r.ToClient = n.fromClient, n.toClient
+	r.FromClient, r.ToClient = n.FromClient, n.ToClient
 	s.options.AccessLog.Log(&r)
 }
 
 // recordRequest notes what the client asked for.
-func (x *exchange) recordRequest(r *accesslog.Record) {
-	if x.facts.Client != x.conn.facts.Client { // a proxy in front has told of another
-		r.Peer, r.Client, r.ClientPort = x.conn.RemoteAddr().String(), x.facts.Client, 0
+func (q *request) recordRequest(r *accesslog.Record) {
+	if q.Facts.Client != q.conn.facts.Client { // a proxy in front has told of another
+		r.Peer, r.Client, r.ClientPort = q.conn.RemoteAddr().String(), q.Facts.Client, 0
 	}
-	q := x.facts.Request
-	r.RequestID, r.TraceID = x.facts.RequestID, policy.TraceID(x.facts.Request.Fields)
-	r.Method, r.Protocol, r.UserAgent = q.Method, protocolName(q), x.noted.userAgent
-	r.Host, r.Path = x.facts.Target.Host, x.facts.Target.Path
-	if r.Path == "" { // it was refused before it was looked at, or because of that
-		r.Host = q.Authority[strings.LastIndexByte(q.Authority, '@')+1:] // before it there may be a password
-		if strings.HasPrefix(q.Target, "/") {
-			r.Path, _, _ = strings.Cut(q.Target, "?")
+	f, asked := &q.Facts, q.Facts.Request
+	r.RequestID, r.TraceID = f.RequestID, policy.TraceID(asked.Fields)
+	r.Method, r.Protocol, r.UserAgent = asked.Method, protocolName(asked), q.userAgent
+	r.Host, r.Path = f.Target.Host, f.Target.Path
+	if r.Path == "" { // the target was not parsed, or is invalid
+		r.Host = asked.Authority[strings.LastIndexByte(asked.Authority, '@')+1:] // before it there may be a password
+		if strings.HasPrefix(asked.Target, "/") {
+			r.Path, _, _ = strings.Cut(asked.Target, "?")
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -119,11 +120,11 @@ func (w *world) mutual(protos ...string) *certs.Server {
 func TestARecordOfARequestOverTLS(t *testing.T) {
 	for _, c := range []struct {
 		proto, protocol string
-		back            Protocol
+		back            backs.Protocol
 		upstream        string
 	}{
-		{"http/1.1", "HTTP/1.1", HTTP1, "HTTP/1.1"}, {"h2", "HTTP/2.0", HTTP1, "HTTP/1.1"},
-		{"http/1.1", "HTTP/1.1", HTTP2, "HTTP/2.0"}, {"h2", "HTTP/2.0", Auto, "HTTP/2.0"},
+		{"http/1.1", "HTTP/1.1", backs.HTTP1, "HTTP/1.1"}, {"h2", "HTTP/2.0", backs.HTTP1, "HTTP/1.1"},
+		{"http/1.1", "HTTP/1.1", backs.HTTP2, "HTTP/2.0"}, {"h2", "HTTP/2.0", backs.Auto, "HTTP/2.0"},
 	} {
 		t.Run(c.protocol+" to "+c.upstream, func(t *testing.T) {
 			w := newWorld(t)
@@ -188,7 +189,7 @@ func TestARecordOfARequestOverTLS(t *testing.T) {
 // The second connection to the upstream is a resumed one.
 func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
 	w := newWorld(t)
-	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")
 	}))))}))
 	for _, path := range []string{"/1", "/2"} {
@@ -203,31 +204,31 @@ func TestARecordOfARequestThatFailed(t *testing.T) {
 	other := newWorld(t)
 	for _, c := range []struct {
 		name string
-		back func(w *world) *Back
+		back func(w *world) *backs.Pools
 		want record
 	}{
-		{"nobody listens", func(w *world) *Back { return w.back(Auto, w.closed()) },
+		{"nobody listens", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) },
 			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 1, "upstream_tls_version": nil, "upstream_protocol": nil, "upstream_head_ms": nil}},
-		{"nobody listens, twice", func(w *world) *Back { return w.back(HTTP1, w.closed(), w.closed()) },
+		{"nobody listens, twice", func(w *world) *backs.Pools { return w.back(backs.HTTP1, w.closed(), w.closed()) },
 			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 2}},
-		{"unknown CA", func(w *world) *Back { return w.back(HTTP1, other.server(echo)) },
+		{"unknown CA", func(w *world) *backs.Pools { return w.back(backs.HTTP1, other.server(echo)) },
 			record{"code": 502, "reason": "UNKNOWN_CA", "attempts": 1}},
-		{"no endpoint", func(w *world) *Back { return w.back(Auto) },
+		{"no endpoint", func(w *world) *backs.Pools { return w.back(backs.Auto) },
 			record{"code": 503, "reason": "NO_ENDPOINT", "attempts": nil, "endpoint": nil, "upstream": "up"}},
-		{"no response", func(w *world) *Back {
-			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
+		{"no response", func(w *world) *backs.Pools {
+			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
 		}, record{"code": 502, "reason": "RESPONSE_BROKEN", "upstream_tls_version": "TLS 1.3", "upstream_head_ms": nil, "ended": nil}},
-		{"no response in time", func(w *world) *Back {
-			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
+		{"no response in time", func(w *world) *backs.Pools {
+			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
 		}, record{"code": 504, "reason": "RESPONSE_TIMEOUT", "upstream_tls_version": "TLS 1.3", "upstream_head_ms": nil, "ended": nil}},
-		{"half a response", func(w *world) *Back {
-			return w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		{"half a response", func(w *world) *backs.Pools {
+			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 			}))
 		}, record{"code": 200, "reason": "RESPONSE_BROKEN", "ended": "cut off", "bytes_to_client": 4}},
-		{"a response that takes too long", func(w *world) *Back {
-			return w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
+		{"a response that takes too long", func(w *world) *backs.Pools {
+			return w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 				_, _ = io.Copy(io.Discard, c)
@@ -288,7 +289,7 @@ func TestARecordOfWhatTheGatewayAnswersItself(t *testing.T) {
 func TestARecordOfAClientThatLeaves(t *testing.T) {
 	w := newWorld(t)
 	arrived := make(chan struct{}, 1)
-	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/middle" {
 			fmt.Fprint(rw, "half")
 			_ = http.NewResponseController(rw).Flush()
@@ -318,7 +319,7 @@ func TestARecordOfAClientThatLeaves(t *testing.T) {
 
 func TestARecordCountsAttempts(t *testing.T) {
 	w := newWorld(t)
-	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(HTTP1, w.closed(), w.server(echo)))}))
+	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.closed(), w.server(echo)))}))
 	for _, path := range []string{"/1", "/2"} {
 		w.get(w.browser(), "http://"+front+path)
 	}
@@ -335,7 +336,7 @@ func TestARecordCountsAttempts(t *testing.T) {
 // A request that waited until there was room at the endpoint says for how long, and
 // one that could not wait why it was refused.
 func TestARecordOfARequestThatHadToWait(t *testing.T) {
-	for p, protocol := range map[Protocol]string{HTTP1: "HTTP/1.1", HTTP2: "HTTP/2.0"} {
+	for p, protocol := range map[backs.Protocol]string{backs.HTTP1: "HTTP/1.1", backs.HTTP2: "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
 			w := newWorld(t)
 			g := newGate(t)
@@ -358,7 +359,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 			first := ask("/first")
 			<-g.came
 			second := ask("/second")
-			eventually(t, "it waits", func() bool { return back.options.Upstream.Load().Pending == 1 })
+			eventually(t, "it waits", func() bool { return back.Upstream().Load().Pending == 1 })
 			third := ask("/third")
 			if res, _ := third.answer(t, "GET"); res.StatusCode != 503 {
 				t.Errorf("too many: %s", res.Status)
@@ -386,7 +387,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
 	w.Cleanup(func() { g.all(); srv.Close(); <-done })
-	back := w.limited(HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
+	back := w.limited(backs.HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
 	_, front, end := w.recorded(fixed(&Table{Default: to(back)}))
 	ask := func(path string) *rawConn {
 		c := w.dial(front)
@@ -401,7 +402,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 	for i := range 12 {
 		waiting = append(waiting, ask(fmt.Sprint("/", i)))
 	}
-	eventually(t, "nine wait", func() bool { return back.options.Upstream.Load().Pending == 9 })
+	eventually(t, "nine wait", func() bool { return back.Upstream().Load().Pending == 9 })
 	g.all()
 	for _, c := range waiting {
 		c.answer(t, "GET")
@@ -414,7 +415,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 // An upgraded connection's record comes at its end, with its bytes.
 func TestARecordOfAnUpgrade(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+	back := w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
 		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhi")
 		_, _ = io.ReadFull(c, make([]byte, 4))
@@ -457,7 +458,7 @@ func TestARecordOfAnUpgrade(t *testing.T) {
 
 func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
 	w := newWorld(t)
-	s, front, end := w.recorded(fixed(&Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+	s, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			return
@@ -501,7 +502,7 @@ func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
 // A call of gRPC always has the code 200: its status is what tells.
 func TestARecordOfACallOfGRPC(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Content-Type", "application/grpc")
 		if r.URL.Path == "/s/TrailersOnly" {
 			rw.Header().Set("Grpc-Status", "5")
@@ -511,7 +512,7 @@ func TestARecordOfACallOfGRPC(t *testing.T) {
 		fmt.Fprint(rw, "\x00\x00\x00\x00\x00")
 		rw.Header().Set("Grpc-Status", r.Header.Get("X-Status"))
 	}), "h2"))
-	none := to(w.back(HTTP2))
+	none := to(w.back(backs.HTTP2))
 	_, front, end := w.recorded(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(back), Routes: w.routes(
 		route.Rule[*Action]{Name: "none", Path: route.Path{Kind: route.PathExact, Value: "/s/Unavailable"}, Value: none})}))
 	for path, status := range map[string]string{"/s/OK": "0", "/s/Internal": "13", "/s/TrailersOnly": "", "/s/Unavailable": "", "/s/Odd": "\u200b1"} {
@@ -535,7 +536,7 @@ func TestARecordOfACallOfGRPC(t *testing.T) {
 // the table is at its end.
 func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 	w := newWorld(t)
-	back := to(w.back(HTTP1, w.server(echo)))
+	back := to(w.back(backs.HTTP1, w.server(echo)))
 	var table atomic.Pointer[Table]
 	table.Store(&Table{Default: back})
 	s, front, end := w.recorded(table.Load)
@@ -567,7 +568,7 @@ func TestARecordOfAnAnnouncedClient(t *testing.T) {
 // The client is whom a trusted proxy tells of, and the proxy is the peer.
 func TestARecordOfAClientBehindAProxy(t *testing.T) {
 	w := newWorld(t)
-	_, front, end := w.recorded(fixed(&Table{TrustedProxies: peers(t, "127.0.0.1"), RequestIDField: "X-Request-Id", Default: to(w.back(HTTP1, w.server(echo)))}))
+	_, front, end := w.recorded(fixed(&Table{TrustedProxies: peers(t, "127.0.0.1"), RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP1, w.server(echo)))}))
 	c := w.dial(front)
 	c.send("GET / HTTP/1.1", "Host: a.example", "X-Forwarded-For: 192.0.2.7", "X-Request-Id: r-1", "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	c.answer(t, "GET")
@@ -578,10 +579,10 @@ func TestARecordOfAClientBehindAProxy(t *testing.T) {
 // How long upstreams take is counted whether there is an access log or not.
 func TestHeadsAreCounted(t *testing.T) {
 	w := newWorld(t)
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		var counted upstream.Latencies
-		back := w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Latencies: &counted,
-			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, "h2", "http/1.1"), HTTP: w.client(map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p])}}})})
+		back := w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Latencies: &counted,
+			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, "h2", "http/1.1"), HTTP: w.client(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p])}}})})
 		_, front := w.plain(back)
 		for range 3 {
 			w.get(w.browser(), "http://"+front+"/")

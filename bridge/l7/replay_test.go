@@ -8,11 +8,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
 // A body is sent again as it came, to the byte, if it is within the bound, and not
@@ -22,7 +23,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 	for i := range random {
 		random[i] = byte(rand.Uint32())
 	}
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			for _, bound := range []int{1, 1000, 8 << 10, 32 << 10, 64 << 10, 200_000} {
 				for _, n := range []int{1, bound - 1, bound, bound + 1} {
@@ -82,7 +83,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 // While a client takes its time over its body, tries come and go: each is sent what
 // there is at once, and the last the whole.
 func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			const parts = 5
 			arrived := make(chan string, 10)
@@ -172,7 +173,7 @@ func (c chunks) Write(p []byte) (int, error) {
 // Nothing is held up because it is kept, and what is kept goes when the response
 // has begun.
 func TestStreamsThatMayBeTriedAgain(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			r := everything
 			r.MaxBody = 1000
@@ -214,25 +215,10 @@ func TestStreamsThatMayBeTriedAgain(t *testing.T) {
 	}
 }
 
-func TestWhatIsKeptIsForgottenWhenTheResponseBegins(t *testing.T) {
-	s := New(Options{})
-	defer s.Shutdown(t.Context())
-	x := &exchange{server: s, retry: &Retry{}}
-	r := x.newReplay()
-	r.keep([]byte("hello"), false)
-	if r.stop(); r.kept == nil {
-		t.Error("what is yet to be sent is forgotten")
-	}
-	r.at = len(r.content())
-	if r.stop(); r.kept != nil || r.whole() || s.keeper.held.Load() != 0 {
-		t.Errorf("%d bytes are kept", len(r.content()))
-	}
-}
-
 // A client that waits to be asked for its body is asked once, by the first upstream
 // that wants it.
 func TestExpectContinueWithRetries(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		var tries atomic.Int32
 		r := everything
@@ -254,7 +240,7 @@ func TestExpectContinueWithRetries(t *testing.T) {
 		}), "h2", "http/1.1")), r)}))
 		c := w.dial(address)
 		c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue")
-		if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" || p == HTTP1 && tries.Load() != 2 {
+		if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" || p == backs.HTTP1 && tries.Load() != 2 {
 			t.Errorf("%v: %q in try %d", p, line, tries.Load())
 		}
 		_, _ = c.r.ReadString('\n')
@@ -270,7 +256,7 @@ func TestExpectContinueWithRetries(t *testing.T) {
 func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 	w := newWorld(t)
 	tries := make(chan bool, 10)
-	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		tries <- true
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
@@ -286,7 +272,7 @@ func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 
 // Clients that leave, at any time of it, leave nothing behind.
 func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			f := &faltering{fails: 1000}
 			failed := make(chan bool, 1000)
@@ -312,7 +298,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 				}()
 				<-failed
 				eventually(t, "the pause", func() bool {
-					_, retrying := back.options.Upstream.Retries().UnderWay()
+					_, retrying := back.Upstream().Retries().UnderWay()
 					return retrying == 1
 				})
 				cancel()
@@ -320,7 +306,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 					t.Error("there was an answer")
 				}
 				eventually(t, "nothing is left", func() bool {
-					requests, retrying := back.options.Upstream.Retries().UnderWay()
+					requests, retrying := back.Upstream().Retries().UnderWay()
 					return s.Stats().InFlight == 0 && requests == 0 && retrying == 0
 				})
 			}
@@ -331,24 +317,5 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 				t.Errorf("%v: answered %v", p, got)
 			}
 		})
-	}
-}
-
-func TestPausesDoubleAndDiffer(t *testing.T) {
-	r := Retry{Backoff: 100 * time.Millisecond}
-	for tries, most := range []time.Duration{1: 100 * time.Millisecond, 2: 200 * time.Millisecond, 3: 400 * time.Millisecond, 8: maxBackoff, 9: maxBackoff} {
-		if most == 0 {
-			continue
-		}
-		var all []time.Duration
-		for range 1000 {
-			all = append(all, r.pause(tries))
-		}
-		if low, high := slices.Min(all), slices.Max(all); low < most/2 || low > most*6/10 || high > most || high < most*9/10 {
-			t.Errorf("after %d tries from %v to %v, want up to %v", tries, low, high, most)
-		}
-	}
-	if d := (&Retry{}).pause(1); d > 25*time.Millisecond || d < 12*time.Millisecond {
-		t.Errorf("by default %v", d)
 	}
 }

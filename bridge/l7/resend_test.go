@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -127,7 +128,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 		{fails: 1},
 		{fails: 2},
 		{fails: 1, goesAway: true},
-		{fails: maxLeaving - 1, goesAway: true},
+		{fails: 8 - 1, goesAway: true},
 		{fails: 1, goesAway: true, leaves: true},
 	} {
 		for _, after := range []int{0, 1, 5000, 60_000} {
@@ -136,7 +137,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 					for _, sized := range []bool{true, false} {
 						d := &disclaimer{fails: way.fails, after: after, goesAway: way.goesAway, leaves: way.leaves}
 						table := *table
-						table.Default = to(w.back(HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
+						table.Default = to(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 						s, address := w.gateway(fixed(&table))
 						var from io.Reader = bytes.NewReader(random[:n])
 						if !sized {
@@ -155,7 +156,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 						if seen != way.fails+1 || conns > seen {
 							t.Errorf("%d bytes, disclaimed after %d: sent %d times on %d connections", n, after, seen, conns)
 						}
-						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 					}
 				}
 			})
@@ -171,12 +172,12 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 		seen int
 	}{
 		"the upstream took more than is kept": {&disclaimer{fails: 1, window: true, after: 500_000, goesAway: true}, 1 << 20, 1},
-		"each stream is refused":              {&disclaimer{fails: 1000}, 10, 1 + maxRefused},
-		"each connection goes away":           {&disclaimer{fails: 1000, goesAway: true}, 10, maxLeaving},
+		"each stream is refused":              {&disclaimer{fails: 1000}, 10, 1 + 2},
+		"each connection goes away":           {&disclaimer{fails: 1000, goesAway: true}, 10, 8},
 	} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			d := &disclaimer{fails: c.d.fails, after: c.d.after, window: c.d.window, goesAway: c.d.goesAway}
-			table.Default = to(w.back(HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
+			table.Default = to(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 			s, address := w.gateway(fixed(table))
 			res, err := w.browser().Post(scheme+"://"+address, "", bytes.NewReader(make([]byte, c.body)))
 			if err != nil {
@@ -186,7 +187,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 			if conns, seen := d.counts(); res.StatusCode != http.StatusBadGateway || seen != c.seen {
 				t.Errorf("%s: %d, sent %d times on %d connections", name, res.StatusCode, seen, conns)
 			}
-			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.keeper.held.Load() == 0 })
+			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 		})
 	}
 }
@@ -195,7 +196,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 func TestRefusedRequestsGoElsewhere(t *testing.T) {
 	w := newWorld(t)
 	full, free := &disclaimer{fails: 1000}, &disclaimer{}
-	back := w.back(HTTP2, w.raw(w.serverTLS("h2"), full.serve), w.raw(w.serverTLS("h2"), free.serve))
+	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), full.serve), w.raw(w.serverTLS("h2"), free.serve))
 	_, address := w.plain(back)
 	for range 10 {
 		res, err := w.browser().Post("http://"+address, "", bytes.NewReader([]byte("hello")))
@@ -216,8 +217,8 @@ func TestRefusedRequestsGoElsewhere(t *testing.T) {
 func TestBodiesTogetherKeepNoMoreThanTheyMay(t *testing.T) {
 	w := newWorld(t)
 	d := &disclaimer{fails: 1, after: 10}
-	s, address := w.plain(w.back(HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
-	s.keeper.held.Store(maxKept)
+	s, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
+	s.shared.LimitKept(1)
 	for _, want := range []int{502, 200} {
 		res, err := w.browser().Post("http://"+address, "", bytes.NewReader(make([]byte, 5000)))
 		if err != nil {
@@ -228,33 +229,5 @@ func TestBodiesTogetherKeepNoMoreThanTheyMay(t *testing.T) {
 			t.Errorf("answered %d, want %d", res.StatusCode, want)
 		}
 	}
-	eventually(t, "nothing is kept", func() bool { return s.keeper.held.Load() == maxKept })
-}
-
-// What is kept moves to a larger buffer while an upload sends it: the smaller one is
-// not lent to anybody else meanwhile.
-func TestABufferInUseIsNotLentAgain(t *testing.T) {
-	s := New(Options{})
-	defer s.Shutdown(t.Context())
-	x := &exchange{server: s}
-	r := x.newReplay()
-	r.keep([]byte("hello"), false)
-	first, _ := r.begin()
-	sent := r.content()
-	r.mu.Lock()
-	r.use(first, func() {
-		r.mu.Lock()
-		r.keep(make([]byte, 5000), true)
-		r.mu.Unlock()
-		other := x.newReplay()
-		other.keep([]byte("other"), false)
-		if string(sent) != "hello" {
-			t.Errorf("what is being sent became %q", sent)
-		}
-		other.free()
-	})
-	r.mu.Unlock()
-	if r.free(); s.keeper.held.Load() != 0 {
-		t.Errorf("%d bytes are held", s.keeper.held.Load())
-	}
+	eventually(t, "nothing is kept", func() bool { return s.shared.Kept() == 0 })
 }

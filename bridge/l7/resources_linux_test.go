@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
@@ -316,7 +317,7 @@ func costWorld(t *testing.T) (w *world, s *costSink, address string) {
 	w, s = newWorld(t), &costSink{arrived: make(chan struct{}, 1000)}
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	tenant := "1"
-	action := to(w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, s.serve)), Protocol: HTTP1}))
+	action := to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, s.serve)), Protocol: backs.HTTP1}))
 	action.RequestHeaders = policy.HeaderRules{Remove: []string{"X-Removed"}, Set: values("X-Set: 1")}
 	_, address = w.gateway(fixed(&Table{
 		MaxHeaderBytes: 128 << 10, // HTTP/2 counts 32 bytes more for each field

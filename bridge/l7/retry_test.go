@@ -17,18 +17,20 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
 // retried forwards to b, with retries.
-func retried(b *Back, r Retry) *Action {
+func retried(b *backs.Pools, r exchange.Retry) *Action {
 	a := to(b)
 	a.Forward.Retry = &r
 	return a
 }
 
 // everything is tried again, at once.
-var everything = Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{429, 502, 503}, Methods: []string{"POST"}, Backoff: time.Nanosecond}
+var everything = exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{429, 502, 503}, Methods: []string{"POST"}, Backoff: time.Nanosecond}
 
 // A faltering upstream fails its first requests in some way, and serves the others.
 type faltering struct {
@@ -54,8 +56,8 @@ func (f *faltering) requests() []string {
 
 // ways are those in which a request can fail. Each makes a Back whose upstream
 // lets the first n do so.
-var ways = map[string]func(w *world, p Protocol, n int) (*Back, *faltering){
-	"no connection": func(w *world, p Protocol, n int) (*Back, *faltering) {
+var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering){
+	"no connection": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
 		f := &faltering{fails: n}
 		var mu sync.Mutex
 		left := n
@@ -68,12 +70,12 @@ var ways = map[string]func(w *world, p Protocol, n int) (*Back, *faltering){
 		f.fails = 0
 		return w.back(p, w.serverOn(ln, f.handler(nil), "h2", "http/1.1")), f
 	},
-	"reset": func(w *world, p Protocol, n int) (*Back, *faltering) {
+	"reset": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
 		f := &faltering{fails: n}
 		return w.back(p, w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), "h2", "http/1.1")), f
 	},
-	"half a head": func(w *world, p Protocol, n int) (*Back, *faltering) {
-		if p == HTTP2 {
+	"half a head": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
+		if p == backs.HTTP2 {
 			return nil, nil
 		}
 		f := &faltering{fails: n}
@@ -83,8 +85,8 @@ var ways = map[string]func(w *world, p Protocol, n int) (*Back, *faltering){
 			c.Close()
 		}))), f
 	},
-	"refused stream": func(w *world, p Protocol, n int) (*Back, *faltering) {
-		if p == HTTP1 {
+	"refused stream": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
+		if p == backs.HTTP1 {
 			return nil, nil
 		}
 		f := &faltering{fails: n}
@@ -92,8 +94,8 @@ var ways = map[string]func(w *world, p Protocol, n int) (*Back, *faltering){
 			return fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) == nil
 		}))), f
 	},
-	"going away": func(w *world, p Protocol, n int) (*Back, *faltering) {
-		if p == HTTP1 {
+	"going away": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
+		if p == backs.HTTP1 {
 			return nil, nil
 		}
 		f := &faltering{fails: n}
@@ -102,11 +104,11 @@ var ways = map[string]func(w *world, p Protocol, n int) (*Back, *faltering){
 			return false
 		}))), f
 	},
-	"503": func(w *world, p Protocol, n int) (*Back, *faltering) { return falteringWith(w, p, n, 503) },
-	"429": func(w *world, p Protocol, n int) (*Back, *faltering) { return falteringWith(w, p, n, 429) },
+	"503": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) { return falteringWith(w, p, n, 503) },
+	"429": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) { return falteringWith(w, p, n, 429) },
 }
 
-func falteringWith(w *world, p Protocol, n, code int) (*Back, *faltering) {
+func falteringWith(w *world, p backs.Protocol, n, code int) (*backs.Pools, *faltering) {
 	f := &faltering{fails: n}
 	return w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "failed", code) }), "h2", "http/1.1")), f
 }
@@ -185,21 +187,21 @@ func (l *picky) Accept() (net.Conn, error) {
 // Whatever versions client and upstream speak, each way of failing is tried again
 // where that is asked for, and not where it is not.
 func TestFailuresAreTriedAgain(t *testing.T) {
-	without := map[string]func(r *Retry){
-		"no connection": func(r *Retry) { r.ConnectFailure = false },
-		"reset":         func(r *Retry) { r.Reset = false },
-		"half a head":   func(r *Retry) { r.Reset = false },
-		"503":           func(r *Retry) { r.Codes = []int{502, 504} },
-		"429":           func(r *Retry) { r.Codes = []int{503} },
+	without := map[string]func(r *exchange.Retry){
+		"no connection": func(r *exchange.Retry) { r.ConnectFailure = false },
+		"reset":         func(r *exchange.Retry) { r.Reset = false },
+		"half a head":   func(r *exchange.Retry) { r.Reset = false },
+		"503":           func(r *exchange.Retry) { r.Codes = []int{502, 504} },
+		"429":           func(r *exchange.Retry) { r.Codes = []int{503} },
 	}
 	answers := map[string]int{"503": 503, "429": 429}
 	for way, build := range ways {
-		for _, p := range []Protocol{HTTP1, HTTP2} {
+		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 				var action *Action
 				var f *faltering
-				serve := func(r *Retry, n int) (code int, body string) {
-					var back *Back
+				serve := func(r *exchange.Retry, n int) (code int, body string) {
+					var back *backs.Pools
 					if back, f = build(w, p, n); back == nil {
 						t.Skip("there is no such thing in this version")
 					}
@@ -220,7 +222,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				if got := f.requests(); way != "no connection" && len(got) != 4 {
 					t.Errorf("%s, %v: %d requests in 4 tries", way, p, len(got))
 				}
-				made, refused := action.Forward.Backs.Pick().options.Upstream.Retries().Counts()
+				made, refused := action.Forward.Backs.Pick().Upstream().Retries().Counts()
 				if way != "going away" && (made != 3 || refused != 0) {
 					t.Errorf("%s, %v: %d retries counted, %d refused", way, p, made, refused)
 				}
@@ -236,7 +238,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				}
 				if way == "refused stream" { // a request that was not processed is sent again in any case
 					with.RefusedStream = false
-					if code, _ := serve(&with, maxRefused); code != 200 || len(f.requests()) != maxRefused+1 {
+					if code, _ := serve(&with, 2); code != 200 || len(f.requests()) != 2+1 {
 						t.Errorf("%v: %d after %q", p, code, f.requests())
 					}
 					return
@@ -258,7 +260,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 func TestMethodsThatAreTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	for way, build := range ways {
-		for _, p := range []Protocol{HTTP1, HTTP2} {
+		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for method, idempotent := range map[string]bool{"GET": true, "HEAD": true, "OPTIONS": true, "PUT": true, "DELETE": true, "POST": false, "PATCH": false, "get": false} {
 				for _, named := range []bool{false, true} {
 					back, f := build(w, p, 1)
@@ -286,7 +288,7 @@ func TestMethodsThatAreTriedAgain(t *testing.T) {
 }
 
 func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		var all []*faltering
 		var addresses []string
@@ -319,7 +321,7 @@ func TestDeadEndpointsAreNoTries(t *testing.T) {
 	good := w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	r := everything
 	r.ConnectFailure = false
-	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, w.closed(), good, w.closed(), w.closed()), r)}))
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.closed(), good, w.closed(), w.closed()), r)}))
 	for i := range 5 {
 		if code, _ := w.get(w.browser(), "http://"+address); code != 200 {
 			t.Errorf("request %d: %d", i, code)
@@ -330,7 +332,7 @@ func TestDeadEndpointsAreNoTries(t *testing.T) {
 // A response of which something was passed on is the client's, whatever becomes of
 // it.
 func TestNothingIsTriedAgainOnceSomethingWasPassedOn(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			tries, read := make(chan string, 10), make(chan bool, 10)
 			r := everything
@@ -374,7 +376,7 @@ func TestNothingIsTriedAgainOnceSomethingWasPassedOn(t *testing.T) {
 func TestUpgradesAreNotTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	tries := make(chan bool, 10)
-	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		tries <- true
 		http.Error(rw, "not now", http.StatusServiceUnavailable)
 	}))), everything)}))
@@ -392,7 +394,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 		f := &faltering{fails: 2}
 		r := everything
 		r.Attempts = 3
-		_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP2, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
+		_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP2, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "application/grpc")
 			rw.Header().Set("Grpc-Status", status)
 		}), "h2")), r)}))
@@ -405,7 +407,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 
 // A connection whose response was not passed on carries the next try.
 func TestDiscardedResponsesCostNoConnection(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		back, f := falteringWith(w, p, 5, 503)
 		r := everything
@@ -419,7 +421,7 @@ func TestDiscardedResponsesCostNoConnection(t *testing.T) {
 		if res.StatusCode != 200 || len(f.requests()) != 6 {
 			t.Errorf("%v: %d after %d tries", p, res.StatusCode, len(f.requests()))
 		}
-		if st := back.options.Upstream.Status()[0]; st.Made != 1 || st.Requests != 6 {
+		if st := back.Upstream().Status()[0]; st.Made != 1 || st.Requests != 6 {
 			t.Errorf("%v: %d requests on %d connections", p, st.Requests, st.Made)
 		}
 	}
@@ -428,7 +430,7 @@ func TestDiscardedResponsesCostNoConnection(t *testing.T) {
 func TestTheLastFailureIsAnswered(t *testing.T) {
 	w := newWorld(t)
 	f := &faltering{fails: 100}
-	_, address := w.gateway(fixed(&Table{Default: retried(w.back(HTTP1, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
+	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("X-Try", fmt.Sprint(len(f.requests())))
 		rw.WriteHeader(503)
 		fmt.Fprint(rw, "busy")
@@ -459,31 +461,31 @@ func TestRetriesOverTheBudget(t *testing.T) {
 				t.Errorf("with %d: %d, want %d", least, code, want)
 			}
 		}
-		if made, refused := back.options.Upstream.Retries().Counts(); made != uint64(3*least) || refused != uint64(3-3*least) {
+		if made, refused := back.Upstream().Retries().Counts(); made != uint64(3*least) || refused != uint64(3-3*least) {
 			t.Errorf("%d made, %d refused", made, refused)
 		}
 	}
 }
 
 // budgeted returns a Back of HTTP/1.1 with a budget of retries.
-func (w *world) budgeted(b upstream.RetryBudget, addresses ...string) *Back {
+func (w *world) budgeted(b upstream.RetryBudget, addresses ...string) *backs.Pools {
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), RetryBudget: &b}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client("http/1.1")})
 	}
-	return w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: HTTP1, TLS: true})
+	return w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: true})
 }
 
 func TestThePauseBetweenTriesTakesUpNoEndpoint(t *testing.T) {
 	w := newWorld(t)
 	failed := make(chan bool, 100)
-	back := w.limited(HTTP1, upstream.Limits{RequestsPerEndpoint: 1}, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.limited(backs.HTTP1, upstream.Limits{RequestsPerEndpoint: 1}, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/fails" {
 			rw.WriteHeader(http.StatusServiceUnavailable)
 			failed <- true
 		}
 	})))
-	_, address := w.gateway(fixed(&Table{Default: retried(back, Retry{Codes: []int{503}, Attempts: 100, Backoff: maxBackoff})}))
+	_, address := w.gateway(fixed(&Table{Default: retried(back, exchange.Retry{Codes: []int{503}, Attempts: 100, Backoff: 10 * time.Second})}))
 	c := w.dial(address)
 	c.send("GET /fails HTTP/1.1", "Host: a")
 	<-failed

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
@@ -29,7 +30,7 @@ func rewritten(a *Action, name string, w *route.Rewrite) *Action {
 // another. ("": refused.)
 func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 	w := newWorld(t)
-	back := to(w.back(Auto, w.server(echo, "h2", "http/1.1")))
+	back := to(w.back(backs.Auto, w.server(echo, "h2", "http/1.1")))
 	prefix := func(p string) route.Path { return route.Path{Kind: route.PathPrefix, Value: p} }
 	shorter, err := route.RewritePrefix("/api/", "/")
 	mustRewrite(t, shorter, err)

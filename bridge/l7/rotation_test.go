@@ -17,14 +17,15 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/net/http2"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
 // protocols runs a test with each HTTP version towards the upstream.
-func protocols(t *testing.T, f func(t *testing.T, w *world, p Protocol)) {
-	for p, name := range map[Protocol]string{HTTP1: "HTTP1", HTTP2: "HTTP2", Auto: "Auto"} {
+func protocols(t *testing.T, f func(t *testing.T, w *world, p backs.Protocol)) {
+	for p, name := range map[backs.Protocol]string{backs.HTTP1: "HTTP1", backs.HTTP2: "HTTP2", backs.Auto: "Auto"} {
 		t.Run(name, func(t *testing.T) { f(t, newWorld(t), p) })
 	}
 }
@@ -32,16 +33,16 @@ func protocols(t *testing.T, f func(t *testing.T, w *world, p Protocol)) {
 // A rotating gateway serves one upstream, of which there are revisions.
 type rotating struct {
 	*world
-	protocol Protocol
+	protocol backs.Protocol
 	upstream string // its address
 	url      string // the gateway's
 	table    atomic.Pointer[Table]
 	tracker  *upstream.Tracker
-	options  BackOptions
-	back     *Back
+	options  backs.Options
+	back     *backs.Pools
 }
 
-func newRotating(w *world, p Protocol, upstreamAddress string) *rotating {
+func newRotating(w *world, p backs.Protocol, upstreamAddress string) *rotating {
 	r := &rotating{world: w, protocol: p, upstream: upstreamAddress, tracker: upstream.NewTracker()}
 	_, address := w.gateway(r.table.Load)
 	r.url = "http://" + address
@@ -51,7 +52,7 @@ func newRotating(w *world, p Protocol, upstreamAddress string) *rotating {
 // revise makes a revision of the upstream live, as the gateway does.
 func (r *rotating) revise(identity *certs.Certificate) {
 	r.Helper()
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[r.protocol]
+	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[r.protocol]
 	client := func(protos ...string) *certs.Client {
 		c, err := certs.NewClient(certs.ClientOptions{
 			Certificate: identity, Trust: []*certs.TrustBundle{r.ca.Trust(r)}, ServerName: "localhost", NextProtos: protos,
@@ -116,7 +117,7 @@ func (r *rotating) identity(name string) *certs.Certificate {
 }
 
 func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		r := newRotating(w, p, w.server(echo, "h2", "http/1.1"))
 		before, after := r.identity("before"), r.identity("after")
 		r.revise(before)
@@ -124,7 +125,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 		eventually(t, "the old certificate is used", func() bool { return r.tracker.Counts()[before.Fingerprint()] > 0 })
 		for i := range 6 {
 			r.revise([]*certs.Certificate{after, before}[i%2])
-			used := r.back.options.Upstream.Status
+			used := r.back.Upstream().Status
 			eventually(t, "requests go on", func() bool { return used()[0].Requests > 20 })
 		}
 		r.revise(after)
@@ -138,19 +139,19 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 			counts := r.tracker.Counts()
 			return counts[before.Fingerprint()] == 0 && counts[after.Fingerprint()] > 0
 		})
-		if open, n := r.back.options.Upstream.Status()[0].Open, r.tracker.Counts()[after.Fingerprint()]; open != uint64(n) {
+		if open, n := r.back.Upstream().Status()[0].Open, r.tracker.Counts()[after.Fingerprint()]; open != uint64(n) {
 			t.Errorf("%d connections of the last revision, but %d in all", open, n)
 		}
 	})
 }
 
 func TestMaxAgeRetiresConnectionsUnderTraffic(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		r := newRotating(w, p, w.server(echo, "h2", "http/1.1"))
 		r.options.MaxAge = 10 * time.Millisecond
 		r.revise(r.identity("gateway"))
 		stop := r.traffic(8)
-		status := func() upstream.EndpointStatus { return r.back.options.Upstream.Status()[0] }
+		status := func() upstream.EndpointStatus { return r.back.Upstream().Status()[0] }
 		eventually(t, "connections are replaced", func() bool { return status().Made >= 50 || t.Failed() })
 		stop()
 		// Idle ones too, though they might be kept for a minute.
@@ -198,7 +199,7 @@ func (r *rotating) begin(path string) (answer chan string) {
 }
 
 func TestDrainedConnectionsEndWithTheirRequests(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		server := newSlow()
 		r := newRotating(w, p, w.server(server, "h2", "http/1.1"))
 		identity := r.identity("gateway")
@@ -237,7 +238,7 @@ func TestDrainedConnectionsEndWithTheirRequests(t *testing.T) {
 }
 
 func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p Protocol) {
+	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		server := newSlow()
 		r := newRotating(w, p, w.server(server, "h2", "http/1.1"))
 		r.revise(r.identity("gateway"))
@@ -256,7 +257,7 @@ func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
 // An upgraded connection has no end of its own that could be waited for.
 func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 	w := newWorld(t)
-	r := newRotating(w, Auto, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+	r := newRotating(w, backs.Auto, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
 			return
 		}
@@ -288,7 +289,7 @@ func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
 	w := newWorld(t)
 	frames := make(chan string, 100)
-	r := newRotating(w, HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
+	r := newRotating(w, backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
 		}
@@ -327,7 +328,7 @@ func TestSessionsDoNotSurviveARotation(t *testing.T) {
 		w := newWorld(t)
 		config := w.serverTLS("http/1.1")
 		config.MaxVersion = version
-		r := newRotating(w, HTTP1, w.raw(config, func(c net.Conn) {
+		r := newRotating(w, backs.HTTP1, w.raw(config, func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
 				return
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
@@ -47,21 +48,17 @@ type Server struct {
 	splices  *splice.Source // of upgraded connections
 	options  Options
 	log      hclog.Logger
-	failures failureLog
+	shared   exchange.Shared // by the exchanges
 	counters counters
 	limiter  *limit.Limiter
 	clock    clock
 
-	responseTimeout time.Duration // defaultTimeout
-
 	// What connections and requests use again.
-	buffers   socket.Pool
-	requests  pooled[request1]
-	decoders  wire.Decoders
-	exchanges exchanges
-	entropy   policy.Entropy
-	replays   pooled[replay]
-	keeper    keeper
+	buffers  socket.Pool
+	heads    headPool
+	decoders wire.Decoders
+	requests requestPool
+	entropy  policy.Entropy
 
 	intake *intake.Intake // its work are the goroutines of the connections
 
@@ -81,12 +78,14 @@ func New(o Options) *Server {
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
 		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log}),
-
-		responseTimeout: defaultTimeout,
 	}
 	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()
 	s.clock.tick.Store(int64(maxTick))
+	s.shared = exchange.Shared{
+		Context: s.ctx, Log: s.log, Clock: &s.clock, Splices: s.splices, Detailed: o.AccessLog != nil,
+		FromClient: &s.counters.fromClient, ToClient: &s.counters.toClient,
+	}
 	return s
 }
 

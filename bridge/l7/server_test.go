@@ -18,6 +18,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -26,7 +27,7 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 	name := func(n string) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, n) })
 	}
-	a, b := w.back(Auto, w.server(name("a"), "h2")), w.back(HTTP1, w.server(name("b")))
+	a, b := w.back(backs.Auto, w.server(name("a"), "h2")), w.back(backs.HTTP1, w.server(name("b")))
 	var table atomic.Pointer[Table]
 	table.Store(&Table{Default: to(a)})
 	s, address := w.gateway(table.Load)
@@ -56,7 +57,7 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		back := []*Back{a, b}[i%2]
+		back := []*backs.Pools{a, b}[i%2]
 		before := s.Stats().Requests[200]
 		table.Store(&Table{Default: to(back)})
 		eventually(t, "requests go on", func() bool { return s.Stats().Requests[200] > before })
@@ -79,7 +80,7 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 
 func TestSettingsApplyToTheNextRequest(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(HTTP1, w.server(echo))
+	back := w.back(backs.HTTP1, w.server(echo))
 	var table atomic.Pointer[Table]
 	table.Store(&Table{Default: to(back)})
 	s, address := w.gateway(table.Load)
@@ -184,7 +185,7 @@ func TestShutdownLetsRequestsEnd(t *testing.T) {
 	for _, protos := range [][]string{{"http/1.1"}, {"h2"}} {
 		w := newWorld(t)
 		entered, release := make(chan struct{}), make(chan struct{})
-		table := &Table{TLS: w.listenerTLS(protos...), Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		table := &Table{TLS: w.listenerTLS(protos...), Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {
 				fmt.Fprint(rw, "begun ")
 				_ = http.NewResponseController(rw).Flush()
@@ -228,7 +229,7 @@ func TestShutdownLetsRequestsEnd(t *testing.T) {
 
 func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 	w := newWorld(t)
-	s, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	s, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stuck" {
 			<-r.Context().Done()
 			return
@@ -290,7 +291,7 @@ func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 }
 
 func TestARetiredBackServesWhatStillComes(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		release := make(chan struct{})
 		back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -307,7 +308,7 @@ func TestARetiredBackServesWhatStillComes(t *testing.T) {
 		}
 		w.get(w.browser(), "http://"+address)
 		back.Retire()
-		open := func() uint64 { return back.options.Upstream.Status()[0].Open }
+		open := func() uint64 { return back.Upstream().Status()[0].Open }
 		eventually(t, "idle connections are closed", func() bool { return open() == 1 })
 		if code, body := w.get(w.browser(), "http://"+address); code != 200 || body != "done" {
 			t.Errorf("%d %q", code, body)
@@ -317,7 +318,7 @@ func TestARetiredBackServesWhatStillComes(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 		res.Body.Close()
-		if p == HTTP1 {
+		if p == backs.HTTP1 {
 			eventually(t, "every connection is closed", func() bool { return open() == 0 })
 		}
 	}
@@ -325,7 +326,7 @@ func TestARetiredBackServesWhatStillComes(t *testing.T) {
 
 func TestClientsThatLeaveTakeNothingWithThem(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(rw, r.Body)
 		for range n {
 			if _, err := rw.Write(make([]byte, 10000)); err != nil {
@@ -363,8 +364,8 @@ func TestClientsThatLeaveTakeNothingWithThem(t *testing.T) {
 	if strings.Contains(w.log.String(), "[WARN]") {
 		t.Errorf("clients' doing is warned about:\n%s", firstLine(w.log.String(), "[WARN]"))
 	}
-	if back.options.Upstream.Status()[0].Failures != nil && len(back.options.Upstream.Status()[0].Failures) > 0 {
-		t.Errorf("noted against the upstream: %v", back.options.Upstream.Status()[0].Failures)
+	if back.Upstream().Status()[0].Failures != nil && len(back.Upstream().Status()[0].Failures) > 0 {
+		t.Errorf("noted against the upstream: %v", back.Upstream().Status()[0].Failures)
 	}
 }
 
@@ -432,7 +433,7 @@ func TestAPanicIsLoggedAndTheConnectionCutOff(t *testing.T) {
 
 func BenchmarkSmallRequest(b *testing.B) {
 	w := newWorld(b)
-	s := New(Options{Table: fixed(&Table{Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	s := New(Options{Table: fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = rw.Write(make([]byte, 1024))
 	}))))})})
 	c := w.dial(w.serve(s))

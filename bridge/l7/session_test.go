@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -56,7 +57,7 @@ var forged = http.Header{
 
 func TestUpstreamsAreToldOfTheClientsCertificate(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(Auto, w.server(seen, "h2", "http/1.1"))
+	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))
 	issued := w.ca.Leaf(w, pki.LeafOptions{Usage: pki.Client, CommonName: "gateway, of \"Example\"\r\nX-Admin: 1", DNSNames: []string{"a.example"}, URIs: []string{"spiffe://example/a,b"}})
 	other := w.ca.Client(w, "other")
 	identity := func(c *x509.Certificate) []string {

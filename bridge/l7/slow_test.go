@@ -3,19 +3,17 @@ package l7
 import (
 	"bufio"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
-	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -29,7 +27,7 @@ func TestStuckClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
 		w := newWorld(t)
-		table := &Table{IdleTimeout: slowLimit, Default: to(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		table := &Table{IdleTimeout: slowLimit, Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = rw.Write(make([]byte, slowBody))
 		}))))}
 		if secure {
@@ -74,9 +72,9 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 			} else {
 				o.Endpoints[0].Address = w.raw(nil, serve)
 			}
-			table := &Table{Default: to(w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: HTTP1, TLS: secure}))}
+			table := &Table{Default: to(w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: secure}))}
 			if retries {
-				table.Default.Forward.Retry = &Retry{}
+				table.Default.Forward.Retry = &exchange.Retry{}
 			}
 			_, address := w.gateway(fixed(table))
 			c := w.dial(address)
@@ -96,90 +94,12 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A still is one side of a tunnel on which nothing happens until it is over.
-type still struct {
-	over    chan struct{}
-	stuck   bool // what it is sent waits too
-	ended   bool // it has ended its stream
-	pending atomic.Int32
-}
-
-func (s *still) Read() ([]byte, error) {
-	if s.ended {
-		return nil, io.EOF
-	}
-	if s.pending.Add(-1) >= 0 {
-		return []byte("x"), nil
-	}
-	<-s.over
-	return nil, errors.New("over")
-}
-
-func (s *still) Buffered() bool { return s.pending.Load() > 0 }
-func (s *still) Flush() error   { return nil }
-
-func (s *still) Write([]byte) error {
-	if s.stuck {
-		<-s.over
-		return errors.New("over")
-	}
-	return nil
-}
-
-// An upgraded connection on which nothing moves ends, whichever versions carry it:
-// at its idle limit, or, when one side has ended its stream, at a shorter one.
-func TestTunnelsEndWhenNothingMoves(t *testing.T) {
-	t.Parallel()
-	const short, long = 200 * time.Millisecond, time.Hour
-	for name, c := range map[string]struct {
-		idle, linger time.Duration
-		ended, stuck bool
-		how          splice.Ending
-	}{
-		"nothing moves":             {short, long, false, false, splice.Idle},
-		"one side has ended":        {long, short, true, false, splice.Linger},
-		"a side takes nothing":      {short, long, false, true, splice.Idle},
-		"ended, and takes nothing":  {short * 2, short, true, true, splice.Idle},
-		"ended, idle before linger": {short, long, true, false, splice.Idle},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			over := make(chan struct{})
-			ended := make(chan splice.Ending, 1)
-			begun := time.Now()
-			tunnel := newTunnel(c.idle, c.linger, func(how splice.Ending) {
-				ended <- how
-				close(over)
-			})
-			defer tunnel.stop()
-			client, server := &still{over: over, ended: c.ended}, &still{over: over}
-			if c.stuck {
-				client.stuck = true
-				server.pending.Store(1)
-			}
-			done := make(chan bool, 2)
-			var n, m uint64
-			go func() { _ = tunnel.carry(client, stillSink{server}, &n); done <- true }()
-			go func() { _ = tunnel.carry(server, stillSink{client}, &m); done <- true }()
-			if how := <-ended; how != c.how || time.Since(begun) < short {
-				t.Errorf("ended as %q after %v, want %q", how, time.Since(begun), c.how)
-			}
-			<-done
-			<-done
-		})
-	}
-}
-
-type stillSink struct{ *still }
-
-func (stillSink) End(message.Fields) error { return nil }
-
 // Without a timeout of its route a request is not waited for without end. The time
 // runs from when all of it was sent, and not for calls of gRPC.
 func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond // enough for a busy machine to answer
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		over := make(chan struct{})
 		back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -192,7 +112,7 @@ func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 			}
 		}), "h2", "http/1.1"))
 		s := New(Options{Listener: "front", Table: fixed(&Table{Default: to(back)}), Logger: w.logger(hclog.Debug)})
-		s.responseTimeout = limit
+		s.shared.ResponseTimeout = limit
 		address := w.serve(s)
 		send := func(path, contentType string, slow time.Duration) int {
 			body, upload := io.Pipe()

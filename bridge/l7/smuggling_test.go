@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"golang.org/x/net/http2"
 )
 
@@ -52,7 +53,7 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			seen := make(chan string, 10)
-			_, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				b, err := io.ReadAll(r.Body)
 				if err == nil {
 					seen <- r.Method + " " + r.URL.Path + " " + string(b)
@@ -89,7 +90,7 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+			_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				r := bufio.NewReader(c)
 				for {
 					req, err := http.ReadRequest(r)
@@ -123,7 +124,7 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 
 func TestAFrameSizeOfNothingIsABadGateway(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
+	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
 		}
@@ -144,7 +145,7 @@ func TestAFrameSizeOfNothingIsABadGateway(t *testing.T) {
 // nobody asked for it, is refused like any other that does.
 func TestAnUpstreamThatSwitchesInTheMiddleOfABody(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 			_, _ = io.Copy(io.Discard, c)

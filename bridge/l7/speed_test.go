@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
 // canned serves an upstream's connections without allocating: it answers each
@@ -50,11 +51,11 @@ func BenchmarkSmallRequestAlone(b *testing.B) {
 				}
 				b.Cleanup(func() { _ = log.Close(context.Background()) })
 			}
-			var back *Back
+			var back *backs.Pools
 			if secure {
-				back = w.back(HTTP1, w.raw(w.serverTLS(), canned(response)))
+				back = w.back(backs.HTTP1, w.raw(w.serverTLS(), canned(response)))
 			} else {
-				back = w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, canned(response)))})
+				back = w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, canned(response)))})
 			}
 			s := New(Options{Table: fixed(&Table{Default: to(back)}), AccessLog: log})
 			c := w.dial(w.serve(s))
@@ -102,7 +103,7 @@ func BenchmarkLargeResponseAlone(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b)
-			s := New(Options{Table: fixed(&Table{Default: to(w.back(HTTP1, w.raw(w.serverTLS(), canned(response))))})})
+			s := New(Options{Table: fixed(&Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS(), canned(response))))})})
 			c := w.dial(w.serve(s))
 			_ = c.SetDeadline(time.Time{})
 			buf := make([]byte, 128<<10)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -28,9 +29,9 @@ func (w *world) silent(proto, length string) (address string) {
 	}), proto)
 }
 
-func (w *world) impatient(p Protocol, idle time.Duration, address string) *Back {
-	protos := map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}
-	return w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
+func (w *world) impatient(p backs.Protocol, idle time.Duration, address string) *backs.Pools {
+	protos := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}
+	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
 		Name: "up", Logger: w.logger(hclog.Warn), IdleTimeout: idle,
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address, Stream: w.client(), HTTP: w.client(protos[p])}},
 	})})
@@ -39,12 +40,12 @@ func (w *world) impatient(p Protocol, idle time.Duration, address string) *Back 
 // A response of which nothing more comes is cut off, so that no client takes it
 // for complete, and the log says why.
 func TestAResponseThatStallsIsCutOff(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for _, length := range []string{"", "100"} {
 			for _, front := range []string{"HTTP/1.1", "HTTP/2.0"} {
 				t.Run(fmt.Sprintf("from %d to %s, length %q", p, front, length), func(t *testing.T) {
 					w := newWorld(t)
-					back := w.impatient(p, 50*time.Millisecond, w.silent(map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p], length))
+					back := w.impatient(p, 50*time.Millisecond, w.silent(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p], length))
 					table := &Table{Default: to(back)}
 					url := "http://"
 					if front == "HTTP/2.0" {
@@ -61,59 +62,13 @@ func TestAResponseThatStallsIsCutOff(t *testing.T) {
 						t.Errorf("%s: %q, %v", res.Proto, body, err)
 					}
 					eventually(t, "it is logged", func() bool { return strings.Contains(w.log.String(), "reason=RESPONSE_TIMEOUT") })
-					if s := back.options.Upstream.Load(); s.InFlight != 0 {
-						eventually(t, "it is over", func() bool { return back.options.Upstream.Load().InFlight == 0 })
+					if s := back.Upstream().Load(); s.InFlight != 0 {
+						eventually(t, "it is over", func() bool { return back.Upstream().Load().InFlight == 0 })
 					}
 				})
 			}
 		}
 	}
-}
-
-// What counts is that nothing comes: not how long all of it takes, nor how long
-// the client takes.
-func TestWhatCountsAsAStall(t *testing.T) {
-	w := newWorld(t)
-	s := New(Options{Table: fixed(nil)})
-	defer func() { _ = s.Shutdown(t.Context()) }()
-	const idle = time.Hour // no timer fires
-	x := &exchange{server: s, back: w.impatient(HTTP1, idle, "127.0.0.1:1")}
-	x.stall.check = x.stalled
-	defer x.endWatch()
-	pass := func(d time.Duration) {
-		s.clock.now.Add(int64(d))
-		x.stalled()
-	}
-	x.watch()
-	x.unwatch()
-	pass(1)
-	for range 5 { // a body that comes in pieces
-		x.watch()
-		pass(idle * 9 / 10)
-		x.unwatch()
-	}
-	pass(10 * idle) // while the client takes nothing
-	if x.ended() {
-		t.Fatal("it is cut off, though it comes")
-	}
-	x.watch()
-	pass(idle / 2)
-	pass(idle / 2)
-	if !x.ended() || x.cause != errStalled {
-		t.Errorf("it goes on, though nothing comes: %v", x.cause)
-	}
-}
-
-// Without a limit nothing is watched.
-func TestWithoutALimitNothingStalls(t *testing.T) {
-	w := newWorld(t)
-	x := &exchange{server: New(Options{Table: fixed(nil)}), back: w.impatient(HTTP1, 0, "127.0.0.1:1")}
-	defer func() { _ = x.server.Shutdown(t.Context()) }()
-	x.watch()
-	if x.unwatch(); x.stall.timer != nil {
-		t.Error("there is a timer")
-	}
-	x.endWatch()
 }
 
 // The connection of a client whose response was cut off is no use to it any more,
@@ -134,7 +89,7 @@ func TestAfterAStallRequestsAreServed(t *testing.T) {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde")
 		}
 	})
-	back := w.impatient(HTTP1, 20*time.Millisecond, address)
+	back := w.impatient(backs.HTTP1, 20*time.Millisecond, address)
 	_, gateway := w.plain(back)
 	for range 20 {
 		res, err := w.browser().Get("http://" + gateway + "/stall")

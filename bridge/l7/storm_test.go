@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -43,7 +45,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 				<-time.After(20 * time.Millisecond) // the work that comes to nothing
 				c.outcome(rw)
 			}))
-			_, address := w.gateway(fixed(&Table{Default: retried(back, Retry{Attempts: 4, Reset: true, Codes: []int{503}, Backoff: c.pause})}))
+			_, address := w.gateway(fixed(&Table{Default: retried(back, exchange.Retry{Attempts: 4, Reset: true, Codes: []int{503}, Backoff: c.pause})}))
 			var all sync.WaitGroup
 			var answered [600]atomic.Int64
 			for range clients {
@@ -63,7 +65,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 				})
 			}
 			all.Wait()
-			made, refused := back.options.Upstream.Retries().Counts()
+			made, refused := back.Upstream().Retries().Counts()
 			ratio := float64(tries.Load()) / (clients * each)
 			t.Logf("%d requests of %d clients made %d tries (%.2f for each), %d at once at most; %d retries, %d more refused",
 				clients*each, clients, tries.Load(), ratio, most.Load(), made, refused)
@@ -77,7 +79,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 				t.Errorf("%d retries and %d refused were counted", made, refused)
 			}
 			eventually(t, "nothing is under way", func() bool {
-				return fmt.Sprint(back.options.Upstream.Retries().UnderWay()) == "0 0"
+				return fmt.Sprint(back.Upstream().Retries().UnderWay()) == "0 0"
 			})
 		})
 	}
@@ -85,7 +87,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 
 // overPlaintext returns a Back of an upstream without TLS, whose connections cost
 // little.
-func (w *world) overPlaintext(b upstream.RetryBudget, h http.Handler) *Back {
+func (w *world) overPlaintext(b upstream.RetryBudget, h http.Handler) *backs.Pools {
 	ln := listen(w)
 	srv := &http.Server{Handler: h, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
 	done := make(chan struct{})
@@ -94,7 +96,7 @@ func (w *world) overPlaintext(b upstream.RetryBudget, h http.Handler) *Back {
 		_ = srv.Serve(ln)
 	}()
 	w.Cleanup(func() { srv.Close(); <-done })
-	return w.newBack(BackOptions{Upstream: upstream.New(upstream.Options{
+	return w.newBack(backs.Options{Upstream: upstream.New(upstream.Options{
 		Name: "up", RetryBudget: &b, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}},
 	})})
 }

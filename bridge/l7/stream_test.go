@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
 // schemes runs a test on a plaintext and on a TLS listener.
@@ -32,7 +33,7 @@ func schemes(t *testing.T, f func(t *testing.T, w *world, table *Table, scheme s
 // Each side waits for the other's line before it sends its next, so nothing
 // may be held back in between.
 func TestBodiesStreamBothWaysAtOnce(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				control := http.NewResponseController(rw)
@@ -68,7 +69,7 @@ func TestBodiesStreamBothWaysAtOnce(t *testing.T) {
 }
 
 func TestTrailersAndEarlyHints(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				rw.Header().Set("Link", "</x>")
@@ -118,11 +119,11 @@ func TestWebSockets(t *testing.T) {
 			}
 		}
 	})
-	for _, p := range []Protocol{HTTP1, Auto, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.Auto, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			upstream := w.server(chat, "h2", "http/1.1")
-			if p == HTTP2 { // which takes WebSockets, as net/http's does not: another gateway
-				_, upstream = w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(HTTP1, upstream))}))
+			if p == backs.HTTP2 { // which takes WebSockets, as net/http's does not: another gateway
+				_, upstream = w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(backs.HTTP1, upstream))}))
 			}
 			back := w.back(p, upstream)
 			table.Default = to(back)
@@ -152,10 +153,10 @@ func TestWebSockets(t *testing.T) {
 			if err := c.Close(websocket.StatusNormalClosure, "done"); err != nil {
 				t.Errorf("close: %v", err)
 			}
-			kept := map[Protocol]uint64{Auto: 1, HTTP2: 1}[p] // of HTTP/2, for what comes next
+			kept := map[backs.Protocol]uint64{backs.Auto: 1, backs.HTTP2: 1}[p] // of HTTP/2, for what comes next
 			eventually(t, "its connections are closed, and the request is counted", func() bool {
 				st := s.Stats()
-				return st.Open == 0 && st.Requests[101] == 1 && back.options.Upstream.Status()[0].Open == kept
+				return st.Open == 0 && st.Requests[101] == 1 && back.Upstream().Status()[0].Open == kept
 			})
 		})
 	}
@@ -167,7 +168,7 @@ func TestUpgradesCarryHalfCloses(t *testing.T) {
 	for _, first := range []string{"client", "upstream"} {
 		w := newWorld(t)
 		ended := make(chan string, 1)
-		back := w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			r := bufio.NewReader(c)
 			if _, err := http.ReadRequest(r); err != nil {
 				return
@@ -210,7 +211,7 @@ func TestUpgradesCarryHalfCloses(t *testing.T) {
 // A response that the upstream breaks off must not look complete.
 func TestBrokenResponsesAreBrokenForTheClientToo(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-		table.Default = to(w.back(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		table.Default = to(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
 			}
@@ -231,7 +232,7 @@ func TestBrokenResponsesAreBrokenForTheClientToo(t *testing.T) {
 // An upstream that has said all it has to say ends the exchange, however much
 // the client still means to send.
 func TestAnUpstreamMayAnswerBeforeTheBodyEnds(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				if r.ProtoMajor == 1 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -16,7 +17,7 @@ import (
 func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
 	w := newWorld(t)
 	var conns atomic.Int32
-	back := w.back(HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
+	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
 		}

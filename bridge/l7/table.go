@@ -7,6 +7,8 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
@@ -100,14 +102,6 @@ func (t *Table) spelling() policy.Spelling {
 	return policy.Spelling{Underscores: t.UnderscoreFields, Routing: t.Routes.HeaderNames()}
 }
 
-// requestIDField returns RequestIDField; "" without a table.
-func (t *Table) requestIDField() string {
-	if t == nil {
-		return ""
-	}
-	return t.RequestIDField
-}
-
 // settings are those that hold from the beginning of a request on, before it is
 // routed.
 type settings struct {
@@ -165,7 +159,7 @@ type Action struct {
 
 // Forward carries a request to an upstream.
 type Forward struct {
-	Backs *upstream.Split[*Back]
+	Backs *upstream.Split[*backs.Pools]
 
 	// Rewrite makes the path that the upstream sees. Nil: it is the request's.
 	Rewrite *route.Rewrite
@@ -182,7 +176,7 @@ type Forward struct {
 	// Retry says when a request is tried again, all within Timeout. Nil: it is
 	// only if nothing can have seen it, because no connection could be made or
 	// the one that was used turned out to be closed.
-	Retry *Retry
+	Retry *exchange.Retry
 }
 
 // Redirect answers with another address, the request's own but for what is set.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -21,13 +22,13 @@ func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 		"connecting":    {silent, certs.ReasonConnectTimeout},
 		"the handshake": {func(w *world) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, certs.ReasonHandshakeTimeout},
 	} {
-		for _, p := range []Protocol{HTTP1, HTTP2, Auto} {
+		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
 			w := newWorld(t)
 			up := upstream.New(upstream.Options{
 				Name: "up", ConnectTimeout: 50 * time.Millisecond, HandshakeTimeout: 50 * time.Millisecond,
 				Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: c.address(w), Stream: w.client(), HTTP: w.client("h2", "http/1.1")}},
 			})
-			_, address := w.plain(w.newBack(BackOptions{Upstream: up, Protocol: p, TLS: true}))
+			_, address := w.plain(w.newBack(backs.Options{Upstream: up, Protocol: p, TLS: true}))
 			browser := w.browser()
 			if code, body := w.get(browser, "http://"+address); code != 504 || body != "gateway timeout\n" {
 				t.Errorf("%s, protocol %d: %d %q", name, p, code, body)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
@@ -14,13 +15,13 @@ import (
 // Each response has its request's id, whoever answers, and the upstream has seen
 // the same.
 func TestResponsesHaveTheRequestsID(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				rw.Header().Set("X-Request-Id", "the upstream's own")
 				io.WriteString(rw, strings.Join(r.Header.Values("X-Request-Id"), ",")+" "+r.Header.Get("Traceparent"))
 			}), "h2", "http/1.1"))
-			gone := w.back(HTTP1, w.closed())
+			gone := w.back(backs.HTTP1, w.closed())
 			exact := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
 			table.RequestIDField, table.MakeTrace = "X-Request-Id", true
 			table.Routes = w.routes(
@@ -69,7 +70,7 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 func TestCallsHaveTraces(t *testing.T) {
 	w := newWorld(t)
 	told := make(chan string, 1)
-	table := &Table{MakeTrace: true, RequestIDField: "X-Request-Id", Default: to(w.back(HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	table := &Table{MakeTrace: true, RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		told <- r.Header.Get("Traceparent") + " " + strings.Join(slices.Collect(func(yield func(string) bool) {
 			for name := range r.Trailer {
@@ -102,7 +103,7 @@ func isTraceparent(s string) bool { return policy.TraceID(fields("traceparent: "
 // Without MakeTrace a trace is passed on as it came, valid or not, and none begins.
 func TestTracesArePassedOnUnchanged(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.gateway(fixed(&Table{Default: to(w.back(HTTP1, w.server(seen)))}))
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(seen)))}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a.example", "Traceparent: no trace", "Tracestate: a=b")
 	if _, body := c.answer(t, "GET"); !strings.Contains(body, "Traceparent: no trace") || !strings.Contains(body, "Tracestate: a=b") {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
 // A response that ends with its connection, and is cut off by a reset, never looks
@@ -23,7 +24,7 @@ func TestResponsesThatAResetCutsOffDoNotLookWhole(t *testing.T) {
 		if scheme == "https" {
 			table.TLS = w.listenerTLS("h2")
 		}
-		back := w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
+		back := w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
 			r := bufio.NewReader(c)
 			if _, err := http.ReadRequest(r); err != nil {
 				return
@@ -88,11 +89,11 @@ func TestResponsesThatEndWithTheConnection(t *testing.T) {
 				}
 				_, _ = conn.Read(make([]byte, 1))
 			}
-			var back *Back
+			var back *backs.Pools
 			if c.tls {
-				back = w.back(HTTP1, w.raw(w.serverTLS("http/1.1"), serve))
+				back = w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), serve))
 			} else {
-				back = w.newBack(BackOptions{Upstream: plaintext(w.raw(nil, serve))})
+				back = w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, serve))})
 			}
 			table := &Table{Default: to(back)}
 			if secure {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -27,8 +28,8 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 	}
 	// Each upstream accepts the upgrade, greets, and ends once its client has said
 	// that the greeting has come: a reset could overtake it.
-	http1Upstream := func(w *world, end func(c net.Conn)) *Back {
-		return w.judgedAt(HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+	http1Upstream := func(w *world, end func(c net.Conn)) *backs.Pools {
+		return w.judgedAt(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {
 				return
 			}
@@ -37,8 +38,8 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 			end(c)
 		}))
 	}
-	http2Upstream := func(w *world, end func(s *http2.ServerStream)) *Back {
-		return w.judgedAt(HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
+	http2Upstream := func(w *world, end func(s *http2.ServerStream)) *backs.Pools {
+		return w.judgedAt(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
 			_ = s.Respond(&message.Response{Status: 200, Length: -1}, false)
 			_ = s.Write([]byte("hello"))
 			_ = s.Flush()
@@ -49,24 +50,24 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 	wait := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	for _, c := range []struct {
 		name    string
-		back    func(w *world) *Back
+		back    func(w *world) *backs.Pools
 		end     func(c net.Conn) // what the client does once it is greeted
 		counted certs.Reason     // for the endpoint; "" nothing
 		ejects  bool
 	}{
-		{"HTTP/1.1 upstream resets", func(w *world) *Back { return http1Upstream(w, reset) }, wait, certs.ReasonUpstreamReset, true},
-		{"HTTP/1.1 upstream truncates", func(w *world) *Back {
+		{"HTTP/1.1 upstream resets", func(w *world) *backs.Pools { return http1Upstream(w, reset) }, wait, certs.ReasonUpstreamReset, true},
+		{"HTTP/1.1 upstream truncates", func(w *world) *backs.Pools {
 			return http1Upstream(w, func(c net.Conn) { c.(*tls.Conn).NetConn().Close() })
 		}, wait, certs.ReasonUpstreamTruncated, false},
-		{"HTTP/1.1 upstream ends", func(w *world) *Back { return http1Upstream(w, func(net.Conn) {}) }, wait, "", false},
-		{"HTTP/1.1 upstream, client resets", func(w *world) *Back { return http1Upstream(w, wait) }, reset, "", false},
-		{"HTTP/2 upstream resets", func(w *world) *Back {
+		{"HTTP/1.1 upstream ends", func(w *world) *backs.Pools { return http1Upstream(w, func(net.Conn) {}) }, wait, "", false},
+		{"HTTP/1.1 upstream, client resets", func(w *world) *backs.Pools { return http1Upstream(w, wait) }, reset, "", false},
+		{"HTTP/2 upstream resets", func(w *world) *backs.Pools {
 			return http2Upstream(w, func(s *http2.ServerStream) { s.Abort(io.ErrClosedPipe) })
 		}, wait, certs.ReasonUpstreamFailed, true},
-		{"HTTP/2 upstream ends", func(w *world) *Back {
+		{"HTTP/2 upstream ends", func(w *world) *backs.Pools {
 			return http2Upstream(w, func(s *http2.ServerStream) { _ = s.End(nil) })
 		}, wait, "", false},
-		{"HTTP/2 upstream, client resets", func(w *world) *Back {
+		{"HTTP/2 upstream, client resets", func(w *world) *backs.Pools {
 			return http2Upstream(w, func(s *http2.ServerStream) { rest(s) })
 		}, reset, "", false},
 	} {
@@ -76,7 +77,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 			back := c.back(w)
 			s, address := w.plain(back)
 			for i := range 3 {
-				if st := back.options.Upstream.Status()[0]; !st.Available {
+				if st := back.Upstream().Status()[0]; !st.Available {
 					t.Fatalf("after %d: %s", i, st.Unavailable)
 				}
 				client := w.dial(address)
@@ -98,7 +99,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 			if c.counted != "" {
 				want[c.counted] = 3
 			}
-			st := back.options.Upstream.Status()[0]
+			st := back.Upstream().Status()[0]
 			if !maps.Equal(st.Failures, want) {
 				t.Errorf("failures of the endpoint: %v, want %v", st.Failures, want)
 			}

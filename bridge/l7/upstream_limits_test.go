@@ -15,19 +15,20 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
 // limited returns a Back to TLS endpoints of an upstream with limits.
-func (w *world) limited(p Protocol, l upstream.Limits, addresses ...string) *Back {
-	protos := map[Protocol][]string{Auto: {"h2", "http/1.1"}, HTTP1: {"http/1.1"}, HTTP2: {"h2"}}[p]
+func (w *world) limited(p backs.Protocol, l upstream.Limits, addresses ...string) *backs.Pools {
+	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Limits: l}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...)})
 	}
-	return w.newBack(BackOptions{Upstream: upstream.New(o), Protocol: p, TLS: true})
+	return w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: p, TLS: true})
 }
 
 // A gate holds requests until it is opened, one by one or for all.
@@ -55,7 +56,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestATooFullUpstreamIsAnsweredWith503(t *testing.T) {
-	for _, p := range []Protocol{HTTP1, HTTP2} {
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for name, l := range map[string]upstream.Limits{
 			"requests": {Requests: 1}, "requests of an endpoint": {RequestsPerEndpoint: 1},
 			"the queue": {Requests: 1, Pending: 1, PendingTimeout: time.Hour}, "the time in the queue": {Requests: 1, Pending: 9, PendingTimeout: 10 * time.Millisecond},
@@ -64,7 +65,7 @@ func TestATooFullUpstreamIsAnsweredWith503(t *testing.T) {
 				w, g := newWorld(t), newGate(t)
 				back := w.limited(p, l, w.server(g, "h2", "http/1.1"))
 				_, address := w.plain(back)
-				u := back.options.Upstream
+				u := back.Upstream()
 				var others sync.WaitGroup
 				defer others.Wait()
 				defer g.all()
@@ -114,9 +115,9 @@ func TestATooFullUpstreamIsAnsweredWith503(t *testing.T) {
 // the queue is forgotten.
 func TestRequestsWaitForAnEndpoint(t *testing.T) {
 	w, g := newWorld(t), newGate(t)
-	back := w.limited(HTTP2, upstream.Limits{Requests: 2, Pending: 100, PendingTimeout: time.Hour}, w.server(g, "h2"))
+	back := w.limited(backs.HTTP2, upstream.Limits{Requests: 2, Pending: 100, PendingTimeout: time.Hour}, w.server(g, "h2"))
 	_, address := w.plain(back)
-	u := back.options.Upstream
+	u := back.Upstream()
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {
@@ -191,15 +192,15 @@ func (w *world) counted(h http.Handler, protos ...string) (address string, count
 func TestRequestsShareFewConnections(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		back   Protocol
+		back   backs.Protocol
 		server []string
 		body   string
 	}{
-		{"HTTP/1.1", HTTP1, []string{"http/1.1"}, ""},
-		{"HTTP/1.1, by ALPN", Auto, []string{"http/1.1"}, ""},
-		{"HTTP/2", HTTP2, []string{"h2"}, ""},
-		{"HTTP/2, by ALPN", Auto, []string{"h2", "http/1.1"}, ""},
-		{"HTTP/1.1 with bodies", HTTP1, []string{"http/1.1"}, strings.Repeat("x", 100_000)},
+		{"HTTP/1.1", backs.HTTP1, []string{"http/1.1"}, ""},
+		{"HTTP/1.1, by ALPN", backs.Auto, []string{"http/1.1"}, ""},
+		{"HTTP/2", backs.HTTP2, []string{"h2"}, ""},
+		{"HTTP/2, by ALPN", backs.Auto, []string{"h2", "http/1.1"}, ""},
+		{"HTTP/1.1 with bodies", backs.HTTP1, []string{"http/1.1"}, strings.Repeat("x", 100_000)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const clients, requests, connections = 30, 15, 2
@@ -231,7 +232,7 @@ func TestRequestsShareFewConnections(t *testing.T) {
 				t.Errorf("%d connections at once", count.most.Load())
 			}
 			t.Logf("%d requests by %d connections, %d at once", clients*requests, count.made.Load(), count.most.Load())
-			eventually(t, "all is over", func() bool { return back.options.Upstream.Load() == upstream.Load{} })
+			eventually(t, "all is over", func() bool { return back.Upstream().Load() == upstream.Load{} })
 		})
 	}
 }
@@ -246,9 +247,9 @@ func TestRequestsWaitForAStream(t *testing.T) {
 	go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
 	w.Cleanup(func() { srv.Close(); <-done })
 
-	back := w.limited(HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
+	back := w.limited(backs.HTTP2, upstream.Limits{Connections: 1, Pending: 20, PendingTimeout: time.Hour}, ln.Addr().String())
 	_, address := w.plain(back)
-	u := back.options.Upstream
+	u := back.Upstream()
 	var all sync.WaitGroup
 	get := func() {
 		all.Go(func() {
@@ -292,7 +293,7 @@ func TestUpgradesHeedLimitsOfConnections(t *testing.T) {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
 	})
-	back := w.limited(HTTP1, upstream.Limits{Connections: 1}, server)
+	back := w.limited(backs.HTTP1, upstream.Limits{Connections: 1}, server)
 	_, address := w.plain(back)
 	if code, _ := w.get(w.browser(), "http://"+address+"/"); code != 200 {
 		t.Fatalf("%d", code)
@@ -327,9 +328,9 @@ func TestConnectionsOfOtherHostsGiveWay(t *testing.T) {
 		}
 		return c
 	}
-	for _, p := range []Protocol{HTTP1, HTTP2} {
-		proto := map[Protocol]string{HTTP1: "http/1.1", HTTP2: "h2"}[p]
-		back := w.newBack(BackOptions{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
+	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
+		proto := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]
+		back := w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
 			Name: "up", Limits: upstream.Limits{ConnectionsPerEndpoint: 1, Pending: 5}, Logger: w.logger(hclog.Warn),
 			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, proto), Stream: client(), HTTP: client(proto)}},
 		})})

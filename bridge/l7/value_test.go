@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
@@ -13,7 +14,7 @@ import (
 // Rules reach the upstream, and the client, with what is known of each request.
 func TestVariablesThroughTheGateway(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(Auto, w.server(seen, "h2", "http/1.1"))
+	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))
 	a := to(back)
 	a.Route = "r"
 	a.RequestHeaders = policy.HeaderRules{Set: values("X-Who: ${client_address} ${method} ${host} ${path} ${route} ${upstream} ${listener} [${endpoint}]")}
@@ -26,7 +27,7 @@ func TestVariablesThroughTheGateway(t *testing.T) {
 	c := w.dial(address)
 	c.send("PUT /a//%61?q HTTP/1.1", "Host: A.example:80", "Content-Length: 0", "x_who: admin")
 	res, body := c.answer(t, "PUT")
-	endpoint := back.options.Upstream.Endpoints()[0].Address()
+	endpoint := back.Upstream().Endpoints()[0].Address()
 	if want := "X-Who: 127.0.0.1 PUT a.example /a/a r up front []"; !strings.Contains(body, want) || strings.Contains(body, "admin") {
 		t.Errorf("%q, want %q", body, want)
 	}

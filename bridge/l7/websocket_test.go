@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
@@ -19,7 +20,7 @@ import (
 func TestWebSocketsOverHTTP2(t *testing.T) {
 	w := newWorld(t)
 	ended := make(chan string, 1)
-	_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
+	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		in := bufio.NewReader(c)
 		r, err := http.ReadRequest(in)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
@@ -29,11 +30,11 @@ var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 
 func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.server(seen)))
+	_, address := w.plain(w.back(backs.HTTP1, w.server(seen)))
 	c := w.dial(address)
 	c.send("GET /a HTTP/1.1", "Host: Site.Example:80",
 		"X-Forwarded-For: 6.6.6.6", "x_forwarded_for: 6.6.6.6", "X-Forwarded-Proto: https", "X_Forwarded_Host: evil", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6",
-		"Connection: X-Forwarded-For, x-forwarded-host, Secret, HTTP2-Settings, Upgrade", "Secret: 1", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ",
+		"Connection: X-Forwarded-For, x-forwarded-host, Secret, backs.HTTP2-Settings, Upgrade", "Secret: 1", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ",
 		"TE: trailers, gzip", "Proxy-Authorization: x", "Keep-Alive: 1", "Cookie: kept", "User-Agent: ")
 	_, body := c.answer(t, "GET")
 	_, port, _ := net.SplitHostPort(address)
@@ -45,7 +46,7 @@ func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
 
 func TestResponsesLoseHopByHopFields(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		for _, f := range []string{"Connection: Secret", "Secret: 1", "Keep-Alive: timeout=1", "Proxy-Authenticate: x", "Upgrade: h2c", "Kept: 1"} {
 			name, value, _ := strings.Cut(f, ": ")
 			rw.Header().Set(name, value)
@@ -83,7 +84,7 @@ func TestARequiredUpgradeIsTold(t *testing.T) {
 		{"", "1.1", "", ""},
 	} {
 		w := newWorld(t)
-		_, address := w.plain(w.back(HTTP1, w.raw(w.serverTLS(), func(conn net.Conn) {
+		_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(conn net.Conn) {
 			r := bufio.NewReader(conn)
 			for {
 				if _, err := http.ReadRequest(r); err != nil {
@@ -119,7 +120,7 @@ func TestARequiredUpgradeIsTold(t *testing.T) {
 func TestWhatWasMatchedIsForwarded(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.gateway(fixed(&Table{Routes: w.routes(
-		route.Rule[*Action]{Name: "public", Hosts: []string{"a.example"}, Path: route.Path{Kind: route.PathPrefix, Value: "/public"}, Value: to(w.back(HTTP1, w.server(seen)))},
+		route.Rule[*Action]{Name: "public", Hosts: []string{"a.example"}, Path: route.Path{Kind: route.PathPrefix, Value: "/public"}, Value: to(w.back(backs.HTTP1, w.server(seen)))},
 	)}))
 	for target, want := range map[string]string{
 		"/public/x":                                "/public/x",
@@ -164,7 +165,7 @@ func TestWhatWasMatchedIsForwarded(t *testing.T) {
 
 func TestUnsafeRequestsAreRefused(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.server(seen)))
+	_, address := w.plain(w.back(backs.HTTP1, w.server(seen)))
 	for _, c := range []struct {
 		lines []string
 		code  int
@@ -212,7 +213,7 @@ func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
 // on which the body could be taken for a request.
 func TestExpectContinue(t *testing.T) {
 	w := newWorld(t)
-	back := w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refuse" {
 			http.Error(rw, "no", http.StatusForbidden)
 			return
@@ -245,7 +246,7 @@ func TestExpectContinue(t *testing.T) {
 // answered.
 func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.plain(w.back(HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")
 		rw.WriteHeader(http.StatusForbidden)
 	}))))

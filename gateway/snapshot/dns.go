@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/probe"
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -26,7 +26,7 @@ const (
 
 // dns checks where the endpoints of u come from, if that is DNS. Settings are the
 // TLS settings; nil: there is no TLS.
-func (s upstreamScope) dns(u, prev *liveUpstream, settings *certs.ClientOptions, protocol l7.Protocol) *upstream.DNSOptions {
+func (s upstreamScope) dns(u, prev *liveUpstream, settings *certs.ClientOptions, protocol backs.Protocol) *upstream.DNSOptions {
 	d := u.msg.GetDns()
 	q := s.query(d)
 	refresh := s.duration("dns.refresh", d.GetRefresh())
@@ -133,7 +133,7 @@ func domainOf(srv string) string {
 
 // newClients returns the TLS settings of an endpoint whose host is as given, which
 // is what is verified unless they say otherwise.
-func newClients(o certs.ClientOptions, host string, protocol l7.Protocol, before endpointClients) (c endpointClients, err error) {
+func newClients(o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients, err error) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host
 	}
@@ -141,7 +141,7 @@ func newClients(o certs.ClientOptions, host string, protocol l7.Protocol, before
 	if len(o.NextProtos) == 0 {
 		forHTTP.NextProtos = alpn(protocol)
 	}
-	forHTTP.RequireALPN = protocol == l7.HTTP2
+	forHTTP.RequireALPN = protocol == backs.HTTP2
 	o.Replaces, forHTTP.Replaces = before.stream, before.http
 	if c.stream, err = certs.NewClient(o); err != nil {
 		return endpointClients{}, err

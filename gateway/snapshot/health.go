@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/health"
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -28,7 +28,7 @@ const (
 )
 
 // healthCheck returns how the endpoints are asked whether they are well.
-func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p l7.Protocol) (o upstream.CheckOptions) {
+func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p backs.Protocol) (o upstream.CheckOptions) {
 	c := msg.GetHealthCheck()
 	if c == nil {
 		return o
@@ -74,12 +74,12 @@ func kindOf(msg *adminv1.Upstream) string {
 // tlsCheck returns what asks for a handshake: as TCP listeners make it, for they
 // offer no protocol of themselves, and so are let in by servers of every kind; but
 // where nothing but HTTP/2 will do, that is asked for.
-func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p l7.Protocol) health.Ask {
+func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.Ask {
 	if msg.GetPlaintext() != nil {
 		s.Add("health_check.tls", "must be left out with plaintext: there is no TLS handshake; tcp checks that a connection can be made")
 	}
 	s.namesForCheck(msg, "health_check.tls", false)
-	if p == l7.HTTP2 {
+	if p == backs.HTTP2 {
 		return health.TLS(upstream.HTTP, "")
 	}
 	return health.TLS(upstream.Stream, "")
@@ -110,11 +110,11 @@ func (s upstreamScope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, may
 }
 
 // httpCheck returns what asks by a request.
-func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p l7.Protocol) health.Ask {
+func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p backs.Protocol) health.Ask {
 	at := invalid.Path("health_check.http")
 	o := health.HTTPOptions{
 		Path: c.GetPath(), Host: c.GetHost(), Method: c.GetMethod(), Contains: c.GetBodyContains(),
-		PriorKnowledge: p == l7.HTTP2,
+		PriorKnowledge: p == backs.HTTP2,
 	}
 	if p := c.GetPath(); p != "" && !isCheckPath(p) {
 		s.Add(at.Field("path"), "is %.200q; it must begin with /, and be as a request's is, with a query if need be and without a fragment", p)
@@ -154,9 +154,9 @@ func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p 
 }
 
 // grpcCheck returns what asks by the gRPC health checking protocol.
-func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p l7.Protocol) health.Ask {
+func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p backs.Protocol) health.Ask {
 	at := invalid.Path("health_check.grpc")
-	if p == l7.HTTP1 {
+	if p == backs.HTTP1 {
 		s.Add(at, "must be left out where http.protocol is HTTP_PROTOCOL_1_1: gRPC is HTTP/2")
 	} else if protos := msg.GetTls().GetAlpn(); len(protos) > 0 && !slices.Contains(protos, "h2") {
 		s.Add(at, "needs tls.alpn to offer h2, or none: gRPC is HTTP/2")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -166,7 +167,7 @@ func (s listenerScope) buildListener(l *Listener) {
 			s.Add("upstream", "is %q, which is passthrough: it takes connections as they are, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
 		}
 		if u := l.uses.upstream; u != nil {
-			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*l7.Back]{{Value: u.back, Weight: 1}})}}
+			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*backs.Pools]{{Value: u.back, Weight: 1}})}}
 		}
 	case adminv1.Protocol_PROTOCOL_UNSPECIFIED:
 		s.Add("protocol", "must be set: PROTOCOL_TCP or PROTOCOL_HTTP")

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -16,13 +16,13 @@ var method = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$")
 
 // retry checks when requests are tried again, and returns it as l7 takes it; nil
 // if f has no retries.
-func (s routeScope) retry(f *adminv1.Forward) *l7.Retry {
+func (s routeScope) retry(f *adminv1.Forward) *exchange.Retry {
 	msg := f.GetRetry()
 	if msg == nil {
 		return nil
 	}
 	const at = invalid.Path("forward.retry")
-	r := &l7.Retry{
+	r := &exchange.Retry{
 		Attempts: s.count(at.Field("attempts"), msg.Attempts, 10),
 		PerTry:   s.duration(at.Field("per_try_timeout"), msg.GetPerTryTimeout()),
 		Methods:  msg.GetMethods(),

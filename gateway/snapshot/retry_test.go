@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -37,16 +37,16 @@ func retried(r *adminv1.Retry) *adminv1.Route {
 func TestRetriesAsTheyAreMadeLive(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   *adminv1.Retry
-		want *l7.Retry
+		want *exchange.Retry
 	}{
 		"none":     {nil, nil},
-		"defaults": {&adminv1.Retry{}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true}},
+		"defaults": {&adminv1.Retry{}, &exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true}},
 		"everything": {
 			&adminv1.Retry{Attempts: new(int32(10)), On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{200, 429, 599},
 				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: new(int32(1 << 20)), Backoff: durationpb.New(10 * time.Second)},
-			&l7.Retry{Attempts: 10, Reset: true, Codes: []int{200, 429, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
+			&exchange.Retry{Attempts: 10, Reset: true, Codes: []int{200, 429, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
 		},
-		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &l7.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
+		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
 	} {
 		w := newWorld(t)
 		w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), retried(c.in))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -441,7 +442,7 @@ func (j *job) action(r *liveRoute) *l7.Action {
 	switch {
 	case r.msg.GetForward() != nil:
 		a.Forward = &l7.Forward{
-			Backs:   upstream.NewSplit(split(r, func(u *liveUpstream) *l7.Back { return u.back })),
+			Backs:   upstream.NewSplit(split(r, func(u *liveUpstream) *backs.Pools { return u.back })),
 			Rewrite: s.rewrite(r.msg),
 			Timeout: s.duration("forward.timeout", r.msg.GetForward().GetTimeout()),
 

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -25,7 +25,7 @@ type liveUpstream struct {
 	msg     *adminv1.Upstream
 	uses    upstreamUses
 	live    *upstream.Upstream
-	back    *l7.Back
+	back    *backs.Pools
 	tracker *upstream.Tracker          // the same in every revision
 	times   *upstream.Latencies        // likewise
 	clients map[string]endpointClients // by address; empty with dns
@@ -80,7 +80,7 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	next.notes = s.notes()
 	if next.down = s.close(); next.down != "" {
 		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
-		next.back = l7.NewBack(l7.BackOptions{Upstream: next.live})
+		next.back = backs.New(backs.Options{Upstream: next.live})
 	}
 	return next
 }
@@ -137,7 +137,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	}
 	s.checkPassthrough(msg)
 	s.balancing(msg, &o)
-	back := l7.BackOptions{
+	back := backs.Options{
 		TLS:         overTLS(msg),
 		MaxIdle:     s.orNone("pool.max_idle", maxIdle(msg), 100_000),
 		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
@@ -203,7 +203,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	}
 	u.live = upstream.New(o)
 	back.Upstream, back.Logger = u.live, s.job.log
-	u.back = l7.NewBack(back)
+	u.back = backs.New(back)
 }
 
 // warm returns how many connections are kept ready, and for how long.
@@ -242,10 +242,10 @@ var proxyVersions = map[adminv1.SendProxyProtocol]proxyproto.Version{
 	adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V2: proxyproto.V2,
 }
 
-var httpProtocols = map[adminv1.HttpProtocol]l7.Protocol{
-	adminv1.HttpProtocol_HTTP_PROTOCOL_AUTO: l7.Auto,
-	adminv1.HttpProtocol_HTTP_PROTOCOL_1_1:  l7.HTTP1,
-	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    l7.HTTP2,
+var httpProtocols = map[adminv1.HttpProtocol]backs.Protocol{
+	adminv1.HttpProtocol_HTTP_PROTOCOL_AUTO: backs.Auto,
+	adminv1.HttpProtocol_HTTP_PROTOCOL_1_1:  backs.HTTP1,
+	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    backs.HTTP2,
 }
 
 // names checks which names are sent and verified.
@@ -278,11 +278,11 @@ func (s upstreamScope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
 }
 
 // alpn returns what is offered by default.
-func alpn(p l7.Protocol) []string {
+func alpn(p backs.Protocol) []string {
 	switch p {
-	case l7.HTTP1:
+	case backs.HTTP1:
 		return []string{"http/1.1"}
-	case l7.HTTP2:
+	case backs.HTTP2:
 		return []string{"h2"}
 	}
 	return []string{"h2", "http/1.1"}
@@ -349,7 +349,7 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 }
 
 // clients returns the TLS of one endpoint, in place of what it had before.
-func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol l7.Protocol, before endpointClients) (c endpointClients) {
+func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host
 	}
@@ -361,7 +361,7 @@ func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host stri
 	if s.Len() > 0 {
 		return c
 	}
-	if protocol == l7.HTTP2 && len(o.NextProtos) > 0 && !slices.Contains(o.NextProtos, "h2") {
+	if protocol == backs.HTTP2 && len(o.NextProtos) > 0 && !slices.Contains(o.NextProtos, "h2") {
 		s.Add("tls.alpn", "must offer h2, because http.protocol is HTTP_PROTOCOL_2")
 		return c
 	}

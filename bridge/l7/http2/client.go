@@ -15,7 +15,7 @@ var ErrNoExtendedConnect = errors.New("http2: the server takes no extended CONNE
 
 // ErrHeadTooLarge reports a request whose head is larger than the server takes.
 // Nothing was sent.
-var ErrHeadTooLarge = errors.New("http2: the head is larger than the server takes")
+var ErrHeadTooLarge = message.ErrHeadTooLarge
 
 const (
 	lastStream = 1<<30 - 1 // after which a connection is retired, long before its numbers are used up

@@ -7,13 +7,14 @@ import (
 	"os"
 	"strings"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	h2 "golang.org/x/net/http2"
 )
 
 // ErrUnprocessed reports that a request was not acted upon, so that it may be
 // sent again, on another connection, whatever its method: the peer said so, or
 // nothing of it was sent. Errors of a ClientStream match it by errors.Is.
-var ErrUnprocessed = errors.New("http2: the request was not processed")
+var ErrUnprocessed = message.ErrUnprocessed
 
 // ErrUnwanted is what Write and End return when the peer, having sent its whole
 // response, said that it needs no more of the request (RFC 9113, section 8.1).
@@ -80,8 +81,18 @@ func (e *Error) Error() string {
 // Unwrap returns the failure of the connection.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes an error of a request that was not processed match ErrUnprocessed.
-func (e *Error) Is(target error) bool { return target == ErrUnprocessed && e.Unprocessed }
+// Is makes the error match those of package message that say how a request failed.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case message.ErrUnprocessed:
+		return e.Unprocessed
+	case message.ErrStreamRefused:
+		return e.Unprocessed && e.Remote && !e.Connection
+	case message.ErrReset:
+		return e.Remote || e.Err != nil
+	}
+	return false
+}
 
 // mayBeTold reports whether a peer can be sent why the connection ended.
 func (e *Error) mayBeTold() bool {

@@ -218,9 +218,13 @@ func (in *Reader) Ask(w *Writer) error {
 	return in.fill()
 }
 
-// ErrStale reports that the connection for a request could not be used any more.
-// Nothing of the request was sent.
-var ErrStale = errors.New("the connection was closed while it was idle, or the upstream sent more than the response to an earlier request")
+// Errors of connections that were used before. ErrStale reports that nothing of
+// the request was sent; ErrNoResponse, that the connection ended before any byte of
+// a response.
+var (
+	ErrStale      = errors.New("the connection was closed while it was idle, or the upstream sent more than the response to an earlier request")
+	ErrNoResponse = errors.New("the connection ended before a response began")
+)
 
 // Release returns the buffer to its pool if nothing in it is unread.
 func (in *Reader) Release() {

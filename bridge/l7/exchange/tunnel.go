@@ -1,4 +1,4 @@
-package l7
+package exchange
 
 import (
 	"errors"
@@ -19,35 +19,39 @@ import (
 // stream, the other may stay silent.
 const lingerTime = time.Minute
 
+// EndCutOff is the Log.Ended of an upgraded connection that broke off.
+const EndCutOff = "cut off"
+
 // tunnel carries bytes both ways after the upstream has changed to the protocol
 // that the client asked for.
-func (x *exchange) tunnel(b back) {
-	if !policy.AcceptUpgrade(&x.response, x.facts.Request) || x.key != "" && !policy.UpgradeToConnect(&x.response, x.key) {
+func (x *Exchange) tunnel(b Back) {
+	if !policy.AcceptUpgrade(&x.response, x.Facts.Request) || x.WebSocketKey != "" && !policy.UpgradeToConnect(&x.response, x.WebSocketKey) {
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
 		return
 	}
 	policy.RemoveHopByHop(&x.response.Fields)
-	x.ruleResponse()
-	x.dated()
+	x.applyRules()
+	x.addDate()
 	x.code = x.response.Status
-	x.noted.upgraded = true
+	x.Log.Upgraded = true
 	if err := x.front.Respond(&x.response, false); err != nil {
 		x.drop(b, err)
 		x.abort(err)
 		return
 	}
-	f, ok1 := x.front.(*front1)
-	c, ok2 := b.(*conn1)
+	client, ok1 := x.front.(spliceable)
+	server, ok2 := b.(spliceable)
 	if ok1 && ok2 {
-		if err := errors.Join(wire.Forward(&f.in, &c.out, &x.noted.fromClient), wire.Forward(&c.in, &f.out, &x.noted.toClient)); err != nil {
+		if err := errors.Join(wire.Forward(client.Reader(), server.Writer(), &x.Log.FromClient),
+			wire.Forward(server.Reader(), client.Writer(), &x.Log.ToClient)); err != nil {
 			x.drop(b, err)
 			x.abort(err)
 			return
 		}
-		// An end that was seen already would be seen by nobody else.
-		if f.in.Err() == nil && c.in.Err() == nil {
-			x.splice(f, c)
+		// The engine would not see an end that was already read.
+		if client.Reader().Err() == nil && server.Reader().Err() == nil {
+			x.splice(b, client, server)
 			return
 		}
 	}
@@ -55,75 +59,75 @@ func (x *exchange) tunnel(b back) {
 	var gaveUp atomic.Value
 	t := newTunnel(upgradedIdle, lingerTime, func(how splice.Ending) {
 		gaveUp.Store(string(how))
-		x.fail(errOver)
+		x.cancel.fail(errOver)
 	})
-	x.uploading = true
-	x.sending.Add(1)
+	x.upload.started = true
+	x.upload.sending.Add(1)
 	go func() {
-		defer x.sending.Done()
+		defer x.upload.sending.Done()
 		defer x.guard()
-		if t.carry(x.front, b, &x.noted.fromClient) != nil {
-			x.fail(errOver) // what the upstream was sent is not all there was
+		if t.carry(x.front, b, &x.Log.FromClient) != nil {
+			x.cancel.fail(errOver) // what the upstream was sent is not all there was
 		}
 	}()
-	x.noted.ended = string(splice.Closed)
-	err := t.carry(b, x.front, &x.noted.toClient)
-	if !x.ended() { // else the client broke off, or a time limit passed
-		x.noted.reason = streamReason(err)
-		x.endpoint.NoteStreamEnd(x.noted.reason, err)
+	x.Log.Ended = string(splice.Closed)
+	err := t.carry(b, x.front, &x.Log.ToClient)
+	if !x.cancel.failed() { // else the client broke off, or a time limit passed
+		x.Log.Reason = streamReason(err)
+		x.try.endpoint.NoteStreamEnd(x.Log.Reason, err)
 	}
 	if err != nil {
-		x.noted.ended = endCutOff
+		x.Log.Ended = EndCutOff
 		x.abort(errOver) // and so the client
 	}
-	x.sending.Wait()
+	x.upload.sending.Wait()
 	t.stop()
 	if how, ok := gaveUp.Load().(string); ok {
-		x.noted.ended = how
+		x.Log.Ended = how
 	}
 	x.drop(b, errOver)
 }
 
 // patient lets writes wait for as long as nothing may move at all.
-func (x *exchange) patient(b back) {
-	if _, ok := x.front.(*front1); ok { // a connection of HTTP/2 carries other streams too
-		x.conn.direct.LimitWait(upgradedIdle)
-	}
-	if c, ok := b.(*conn1); ok {
-		c.sock.LimitWait(upgradedIdle)
+func (x *Exchange) patient(b Back) {
+	for _, half := range [...]any{x.front, b} {
+		if w, ok := half.(waitLimiter); ok {
+			w.LimitWait(upgradedIdle)
+		}
 	}
 }
 
 // upgradedIdle is how long nothing may move on an upgraded connection.
 const upgradedIdle = time.Hour
 
-// splice lets an upgraded connection of HTTP/1.1 on both sides be carried as
-// those of TCP listeners are.
-func (x *exchange) splice(f *front1, c *conn1) {
-	engine, err := x.server.splices.Engine()
+// splice has the engine of the TCP listeners carry an upgraded connection that is
+// HTTP/1.1 on both sides. server is b.
+func (x *Exchange) splice(b Back, client, server spliceable) {
+	engine, err := x.shared.Splices.Engine()
 	if err != nil {
-		x.drop(c, err)
+		x.drop(b, err)
 		x.abort(err)
 		return
 	}
-	r := engine.Run(f.nc, c.nc, splice.Options{
+	peer := x.Facts.Client
+	r := engine.Run(client.NetConn(), server.NetConn(), splice.Options{
 		Idle: upgradedIdle, Linger: lingerTime,
-		ToUpstream: &x.server.counters.fromClient, ToClient: &x.server.counters.toClient,
+		ToUpstream: x.shared.FromClient, ToClient: x.shared.ToClient,
 		Panicked: func(value any, stack []byte) {
-			go x.server.intake.LogPanic(&f.conn.intake, value, stack) // as logging may block
+			go x.shared.logPanic(peer, value, stack) // as logging may block
 		},
 	})
-	x.noted.ended = string(r.How)
-	x.noted.reason = r.How.Reason()
-	x.endpoint.NoteStreamEnd(x.noted.reason, r.Cause)
-	x.noted.fromClient += r.ToUpstream
-	x.noted.toClient += r.ToClient
-	f.aborted.Store(true) // it is closed
-	c.aborted.Store(true)
-	x.detach()
-	c.Done()
-	if x.server.log.IsDebug() {
-		x.server.log.Debug("upgraded connection ended", "client", x.facts.Client, "how", string(r.How),
+	x.Log.Ended = string(r.How)
+	x.Log.Reason = r.How.Reason()
+	x.try.endpoint.NoteStreamEnd(x.Log.Reason, r.Cause)
+	x.Log.FromClient += r.ToUpstream
+	x.Log.ToClient += r.ToClient
+	client.Spliced()
+	server.Spliced()
+	x.cancel.detach()
+	b.Done()
+	if x.shared.Log.IsDebug() {
+		x.shared.Log.Debug("upgraded connection ended", "client", x.Facts.Client, "how", string(r.How),
 			"to_upstream", r.ToUpstream, "to_client", r.ToClient)
 	}
 }

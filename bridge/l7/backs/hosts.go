@@ -1,4 +1,4 @@
-package l7
+package backs
 
 import (
 	"container/list"
@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// maxHostPools bounds how many pools a Back keeps whose upstream takes the
+// maxHostPools bounds how many pools Pools keep whose upstream takes the
 // server name from the request, or is told of clients: anybody can ask for any
 // host, and connect many times. Where only logins have pools of their own
 // maxPrivatePools does: those end with their clients' connections.
@@ -16,10 +16,10 @@ const (
 	maxPrivatePools = 1 << 16
 )
 
-// hostPools are the pools of a Back for each endpoint, host and client. Those
+// hostPools are the pools of an upstream for each endpoint, host and client. Those
 // not used for longest go when there are too many.
 type hostPools struct {
-	back *Back
+	back *Pools
 
 	mu      sync.Mutex
 	retired bool
@@ -30,14 +30,14 @@ type hostPools struct {
 // A hostPool says what the connections of a pool are for.
 type hostPool struct {
 	endpoint *upstream.Endpoint
-	host     string // what they are dialled for; "" if all hosts share them
-	client   *conn  // as whose they are announced, or whose they are; nil if all clients share them
+	host     string  // what they are dialled for; "" if all hosts share them
+	client   *Client // as whose they are announced, or whose they are; nil if all clients share them
 
-	// private are connections on which the client may log in: see login.go.
+	// private are connections on which the client may log in: see Need.Login.
 	private bool
 }
 
-func newHostPools(b *Back) *hostPools {
+func newHostPools(b *Pools) *hostPools {
 	return &hostPools{back: b, pools: make(map[hostPool]*list.Element), recent: list.New()}
 }
 
@@ -59,7 +59,7 @@ func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 		return at.Value.(*pool), nil
 	}
 	p = h.back.newPool(key)
-	if h.retired || key.endpoint.Left() || key.client != nil && !key.client.announcedAs.add(p) {
+	if h.retired || key.endpoint.Left() || key.client != nil && !key.client.add(p) {
 		p.retired = true
 		return p, nil
 	}
@@ -87,7 +87,7 @@ func (h *hostPools) drop(p *pool) {
 func (p *pool) leaves() {
 	p.retire()
 	if p.client != nil {
-		p.client.announcedAs.remove(p)
+		p.client.remove(p)
 	}
 }
 
@@ -130,41 +130,14 @@ func (h *hostPools) leave(e *upstream.Endpoint) {
 	}
 }
 
-// ownPools are the pools of connections that were announced as one client's, or are
-// private to it. They end with the client's connection.
-type ownPools struct {
-	mu    sync.Mutex
-	all   map[*pool]bool
-	ended bool
-}
-
-// add has p end with the others, or returns false: they have ended.
-func (o *ownPools) add(p *pool) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ended {
-		return false
+// kept returns how many pools there are for an endpoint.
+func (h *hostPools) kept(e *upstream.Endpoint) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key := range h.pools {
+		if key.endpoint == e {
+			n++
+		}
 	}
-	if o.all == nil {
-		o.all = make(map[*pool]bool)
-	}
-	o.all[p] = true
-	return true
-}
-
-func (o *ownPools) remove(p *pool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.all, p)
-}
-
-// end lets the connections of all of them go when what they carry is over.
-func (o *ownPools) end() {
-	o.mu.Lock()
-	all := o.all
-	o.all, o.ended = nil, true
-	o.mu.Unlock()
-	for p := range all {
-		p.back.hosts.drop(p)
-	}
+	return n
 }

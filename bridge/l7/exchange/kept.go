@@ -1,6 +1,7 @@
-package l7
+package exchange
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,10 +14,11 @@ import (
 // The zero value is ready to use by any number of goroutines.
 type keeper struct {
 	held atomic.Int64 // bytes of buffers that are lent
+	most int64        // of held; 0: maxKept
 	free [len(keptSizes)]sync.Pool
 }
 
-// maxKept is how much the bodies that are kept may hold together.
+// maxKept is how much the bodies that are kept may hold together, by default.
 const maxKept = 64 << 20
 
 // keptSizes are the sizes of buffers: most bodies are far smaller than the bound.
@@ -34,7 +36,7 @@ func (k *keeper) grow(b *[]byte, n int, forced, inUse bool) *[]byte {
 	} else {
 		size = n + n/2
 	}
-	if k.held.Add(int64(size)) > maxKept && !forced {
+	if k.held.Add(int64(size)) > cmp.Or(k.most, maxKept) && !forced {
 		k.held.Add(-int64(size))
 		return nil
 	}

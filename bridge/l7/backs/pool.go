@@ -1,16 +1,18 @@
-package l7
+package backs
 
 import (
 	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -20,12 +22,12 @@ import (
 // takes its server name from the request, and for one client's connection if the
 // upstream is told of it.
 type pool struct {
-	back *Back
+	back *Pools
 	hostPool
 
 	mu      sync.Mutex
 	retired bool     // no connection is kept
-	users   int      // exchanges that use the pool
+	users   int      // requests that use the pool
 	idle    []*conn1 // the one used last is the last
 	told    int      // how many of them the endpoint was told of
 	sweeper *time.Timer
@@ -33,50 +35,47 @@ type pool struct {
 	sharing sharing
 }
 
-// get returns what is to carry an exchange: a connection that was used before,
-// unless fresh, or a new one, or a stream of one that is shared.
-func (p *pool) get(x *exchange, fresh bool) (b back, reused bool, err error) {
+// get returns what is to carry a request: a connection that was used before, a new
+// one, or a stream of one that requests share.
+func (p *pool) get(n *Need) (Stream, Given, error) {
 	p.enter()
-	asked := x.asks()
-	if b, reused, err = p.find(x, fresh); err != nil {
+	stream, given, err := p.find(n)
+	if err != nil {
 		p.leave()
-		if err == upstream.ErrFull {
-			x.noted.attempts-- // there was none to be had
-		}
-		return b, reused, err
 	}
-	x.given(b, reused, asked)
-	return b, reused, nil
+	return stream, given, err
 }
 
-func (p *pool) find(x *exchange, fresh bool) (b back, reused bool, err error) {
-	if x.facts.Request.Upgrade != "" {
-		return p.findUpgrade(x)
+func (p *pool) find(n *Need) (Stream, Given, error) {
+	if n.Upgrade != "" {
+		return p.findUpgrade(n)
 	}
 	if p.mayShare() {
-		ctx, done := x.context()
-		stream, c, m, err := p.share(ctx, x.refuser)
+		ctx, done := n.Context()
+		stream, c, dial, err := p.share(ctx, n.avoided())
 		done()
 		if stream != nil {
-			return shared{stream, c}, false, nil
+			return shared{stream, c}, Given{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
 		}
 		if err != nil {
-			x.noted.dialled(m)
-			return nil, false, err
+			return nil, Given{Dial: dial}, err
 		}
 	}
 	var spare any
-	if !fresh {
-		if c := p.take(x.facts.Request.HasBody()); c != nil {
-			return c, c.used, nil
+	if !n.Fresh {
+		if c := p.take(n.HasBody); c != nil {
+			return c, Given{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
 		}
 		spare = p // if one is idle by now, that is as good
 	}
-	c, err := p.dial(x, false, spare)
-	if err == errChanged {
-		return p.find(x, fresh)
+	c, dial, err := p.dial(n, false, spare)
+	switch {
+	case err == errChanged:
+		return p.find(n)
+	case err != nil:
+		return nil, Given{Dial: dial}, err
 	}
-	return c, false, err
+	return c, Given{Protocol: "HTTP/1.1", Dial: dial}, nil
 }
 
 // A shared is a stream, which uses the pool of its connection until Done.
@@ -85,14 +84,14 @@ type shared struct {
 	conn *conn2
 }
 
-// Done is the back's.
+// Done gives the stream back.
 func (s shared) Done() {
 	s.ClientStream.Done()
 	s.conn.pool.leave()
 }
 
-// carrier returns the connection of the stream.
-func (s shared) carrier() *conn2 { return s.conn }
+// Disclaims reports that the upstream may say that it has not processed a request.
+func (s shared) Disclaims() bool { return true }
 
 // freshTime is how long a connection that has carried nothing counts as new. If it
 // ends in answer to a request it was not closed because it was idle, and the request
@@ -125,11 +124,11 @@ func (p *pool) take(look bool) *conn1 {
 	}
 }
 
-// dial makes a connection of HTTP/1.1 for an exchange. Spare is as connect has it.
-func (p *pool) dial(x *exchange, upgrade bool, spare any) (*conn1, error) {
-	ctx, done := x.context()
+// dial makes a connection of HTTP/1.1 for a request. For spare see connect.
+func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, error) {
+	ctx, done := n.Context()
 	defer done()
-	ctx = upstream.WithTurn(ctx, &x.turn)
+	ctx = upstream.WithTurn(ctx, n.Turn)
 	c, c2 := newConn1(p), &conn2{pool: p}
 	purpose, retire := upstream.HTTP, func() { c.retire(); c2.retire() }
 	if upgrade || p.private {
@@ -141,38 +140,39 @@ func (p *pool) dial(x *exchange, upgrade bool, spare any) (*conn1, error) {
 		retire, c.retired = nil, true
 	}
 	type result struct {
-		nc  net.Conn
-		m   *making
-		err error
+		nc   net.Conn
+		dial *accesslog.Dial
+		err  error
 	}
-	// On a goroutine of its own: the stack that a handshake needs is many
-	// times what a request takes, and would stay with the client's.
+	// On a goroutine of its own: a handshake needs a stack many times the size
+	// of a request's, and it would stay with the client's goroutine.
 	made := make(chan result, 1)
 	go func() {
-		nc, m, err := p.connect(ctx, purpose, retire, spare)
-		made <- result{nc, m, err}
+		nc, dial, err := p.connect(ctx, purpose, retire, spare)
+		made <- result{nc, dial, err}
 	}()
 	r := <-made
 	if r.err != nil {
-		x.noted.dialled(r.m)
-		return nil, r.err
+		return nil, r.dial, r.err
 	}
 	tc, secure := r.nc.(*tls.Conn)
 	switch is2 := secure && tc.ConnectionState().NegotiatedProtocol == "h2"; {
 	case is2 && (upgrade || p.private || p.back.options.Protocol == HTTP1):
 		r.nc.Close()
-		return nil, atEndpoint(p.endpoint, errNotHTTP1)
+		return nil, nil, atEndpoint(p.endpoint, errNotHTTP1)
 	case is2:
-		c2.carry(r.nc, r.m)
+		c2.carry(r.nc, r.dial)
 		p.learn(nil, 2, c2)
-		return nil, errChanged
+		return nil, nil, errChanged
 	}
-	c.carry(r.nc, r.m)
-	return c, nil
+	c.carry(r.nc, r.dial)
+	return c, r.dial, nil
 }
 
 var (
 	errNotHTTP1 = &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream negotiated HTTP/2 (h2 by ALPN) where HTTP/1.1 is needed; do not offer h2"}
+
+	errPanic = errors.New("panic while connecting")
 
 	// errChanged says that the endpoint has come to choose HTTP/2.
 	errChanged = errors.New("the upstream negotiated HTTP/2, which it did not before")
@@ -182,27 +182,27 @@ var (
 // what is wanted. It tells how that went even if it fails. Where no further
 // connection may be open, an idle one is closed for it, but not one of the pool to
 // spare.
-func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (nc net.Conn, m *making, err error) {
+func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (nc net.Conn, m *accesslog.Dial, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.back.options.Logger.Error("panic while connecting to an upstream", "upstream", p.back.options.Upstream.Name(), "panic", v, "stack", string(debug.Stack()))
-			nc, m, err = nil, new(making), atEndpoint(p.endpoint, errPanic)
+			nc, m, err = nil, new(accesslog.Dial), atEndpoint(p.endpoint, errPanic)
 		}
 	}()
 	var trace upstream.Trace
 	ctx = upstream.WithTrace(ctx, &trace)
 	if p.client != nil && p.back.options.Upstream.Announces() {
-		ctx = upstream.Announce(ctx, p.client.intake.Who.Source, p.client.intake.Who.Destination)
+		ctx = upstream.Announce(ctx, p.client.Announced.Source, p.client.Announced.Destination)
 	}
 	nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	if err == upstream.ErrFull && p.endpoint.MakeRoom(spare) {
 		nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
 	}
 	if err != nil {
-		return nil, newMaking(&trace, nil), err
+		return nil, newDial(&trace, nil), err
 	}
 	tc, _ := nc.(*tls.Conn)
-	m = newMaking(&trace, tc)
+	m = newDial(&trace, tc)
 	switch o := &p.back.options; {
 	case (tc != nil) != o.TLS:
 		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
@@ -222,7 +222,7 @@ func (p *pool) put(c *conn1) {
 	p.leave()
 }
 
-// add keeps a connection for the next exchange, if it may be kept.
+// add keeps a connection for the next request, if it may be kept.
 func (p *pool) add(c *conn1) {
 	now := time.Now()
 	maxAge := p.back.options.MaxAge
@@ -246,7 +246,7 @@ func (p *pool) lost(c *conn1) {
 	p.leave()
 }
 
-// enter and leave count the exchanges that use the pool.
+// enter and leave count the requests that use the pool.
 func (p *pool) enter() {
 	p.mu.Lock()
 	p.users++
@@ -376,4 +376,9 @@ func (p *pool) sweep() {
 	if len(closed) > 0 {
 		p.tidy()
 	}
+}
+
+// atEndpoint says which endpoint an error is about.
+func atEndpoint(e *upstream.Endpoint, err error) error {
+	return fmt.Errorf("endpoint %s: %w", e.Address(), err)
 }

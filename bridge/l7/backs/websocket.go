@@ -1,11 +1,11 @@
-package l7
+package backs
 
 import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
@@ -15,31 +15,18 @@ import (
 // that is made the response that HTTP/1.1 would have. Everything between the two
 // sees HTTP/1.1.
 
-var (
-	// errNoUpgrade refuses an upgrade that HTTP/2 has no word for.
-	errNoUpgrade = errors.New("the upstream is spoken to in HTTP/2, in which a connection changes to no other protocol but WebSocket")
-
-	// errNoWebSocket refuses a WebSocket that the upstream does not allow.
-	errNoWebSocket = fmt.Errorf("the upstream is spoken to in HTTP/2, and its settings allow no WebSocket (RFC 8441): %w", http2.ErrNoExtendedConnect)
-
-	// errHandshake refuses a request for a WebSocket that is none (RFC 6455,
-	// section 4.2.1). In HTTP/1.1 it is the upstream that sees to it.
-	errHandshake = errors.New("a WebSocket that is asked for without GET, or without one Sec-WebSocket-Key of 16 bytes")
-)
-
 // findUpgrade is find for a request that asks for another protocol. An endpoint
-// that speaks HTTP/1.1 too is asked in that, on a connection of its own, unless it
+// that also speaks HTTP/1.1 is asked in that, on a connection of its own, unless it
 // has said that it takes the request in HTTP/2.
-func (p *pool) findUpgrade(x *exchange) (back, bool, error) {
+func (p *pool) findUpgrade(n *Need) (Stream, Given, error) {
 	only := p.back.options.Protocol == HTTP2
-	if only || message.IsWebSocket(x.facts.Request.Upgrade) && p.mayShare() && p.mayConnect() {
-		stream, c, m, allowed, err := p.shareConnecting(x)
+	if only || message.IsWebSocket(n.Upgrade) && p.mayShare() && p.mayConnect() {
+		stream, c, dial, allowed, err := p.shareConnecting(n)
 		if err != nil {
-			x.noted.dialled(m)
-			return nil, false, err
+			return nil, Given{Dial: dial}, err
 		}
 		if stream != nil && (only || allowed) {
-			return &connecting{shared: shared{stream, c}}, false, nil
+			return &connecting{shared: shared{stream, c}}, Given{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
 		}
 		if stream != nil {
 			p.refuses()
@@ -47,15 +34,15 @@ func (p *pool) findUpgrade(x *exchange) (back, bool, error) {
 		}
 	}
 	if p.private {
-		if c := p.take(true); c != nil {
-			return c, true, nil // on which the client may be logged in
+		if c := p.take(true); c != nil { // on which the client may be logged in
+			return c, Given{Reused: true, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
 		}
 	}
-	c, err := p.dial(x, true, nil)
+	c, dial, err := p.dial(n, true, nil)
 	if err != nil {
-		return nil, false, err
+		return nil, Given{Dial: dial}, err
 	}
-	return c, false, nil
+	return c, Given{Protocol: "HTTP/1.1", Dial: dial}, nil
 }
 
 // mayConnect reports whether the endpoint may take WebSockets in HTTP/2, as far as
@@ -74,10 +61,10 @@ func (p *pool) refuses() {
 
 // shareConnecting is share, and waits until it is known whether the stream may
 // be a WebSocket.
-func (p *pool) shareConnecting(x *exchange) (stream *http2.ClientStream, c *conn2, m *making, allowed bool, err error) {
-	ctx, done := x.context()
+func (p *pool) shareConnecting(n *Need) (stream *http2.ClientStream, c *conn2, m *accesslog.Dial, allowed bool, err error) {
+	ctx, done := n.Context()
 	defer done()
-	if stream, c, m, err = p.share(ctx, x.refuser); stream == nil {
+	if stream, c, m, err = p.share(ctx, n.avoided()); stream == nil {
 		return nil, nil, m, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.Abort(context.Cause(ctx)) })
@@ -91,15 +78,15 @@ type connecting struct {
 	accept string // what proves that the upgrade was meant
 }
 
-// Send is the back's. The stream's other side stays open: it is the WebSocket's.
+// Send sends the request as an extended CONNECT. The stream's other side stays open: it is the WebSocket's.
 func (c *connecting) Send(r *message.Request, _ bool) error {
 	if !message.IsWebSocket(r.Upgrade) {
-		return errNoUpgrade
+		return message.ErrNoUpgrade
 	}
 	key, _ := r.Fields.Get("Sec-WebSocket-Key")
 	nonce, err := base64.StdEncoding.Strict().DecodeString(key)
 	if err != nil || len(nonce) != 16 || r.Fields.Count("Sec-WebSocket-Key") > 1 || r.Method != "GET" {
-		return errHandshake
+		return message.ErrBadHandshake
 	}
 	c.accept = message.WebSocketAccept(key)
 	connect := *r // which may be sent again otherwise
@@ -112,14 +99,14 @@ func (c *connecting) Send(r *message.Request, _ bool) error {
 	}
 	if err := c.shared.Send(&connect, false); err != nil {
 		if errors.Is(err, http2.ErrNoExtendedConnect) {
-			return errNoWebSocket
+			return message.ErrNoWebSocket
 		}
 		return err
 	}
 	return c.Flush()
 }
 
-// Receive is the back's.
+// Receive makes a successful response the one that HTTP/1.1 would have.
 func (c *connecting) Receive(into *message.Response) error {
 	if err := c.shared.Receive(into); err != nil || into.Status < 200 || into.Status > 299 {
 		return err

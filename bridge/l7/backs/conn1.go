@@ -1,4 +1,4 @@
-package l7
+package backs
 
 import (
 	"cmp"
@@ -9,14 +9,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A conn1 is a connection of HTTP/1.1 to an endpoint: the back of one exchange
-// after the other. In between it holds no buffer, and nobody reads from it.
+// A conn1 is a connection of HTTP/1.1 to an endpoint: the Stream of one request
+// after the other. While it is idle it holds no buffer, and no goroutine reads it.
 type conn1 struct {
 	pool *pool
 	nc   net.Conn // TLS, or sock
@@ -25,28 +26,27 @@ type conn1 struct {
 	out  wire.Writer
 	made time.Time // when it was connected
 
-	login bool // its peer has asked for one: see login.go
-
-	making *making // as of carry
+	login    bool            // its peer has asked for a login: see Need.Login
+	dialInfo *accesslog.Dial // set by carry
 
 	// Guarded by pool.mu.
 	idle    bool // in pool.idle
 	retired bool // takes no further request
 	since   time.Time
 
-	// Of the exchange.
-	request  request // what of it the response depends on
+	// Of the request that it carries.
+	request  request // what the framing of the response depends on
 	scan     http1.Scan
 	response http1.Response
 	body     wire.Body
-	used     bool        // it has carried an exchange before, or was idle for a while
-	asking   bool        // the request, all of which out has, is yet to be sent
+	used     bool        // it has carried a request before, or was idle for a while
+	asking   bool        // Receive is to send the request, all of which out holds
 	sent     bool        // the request is complete
-	heard    bool        // some of the response came
-	final    bool        // its final head came
+	heard    bool        // some of the response arrived
+	final    bool        // the final response head arrived
 	aborted  atomic.Bool // or broken
-	switched atomic.Bool // another protocol follows
-	ended    atomic.Bool // and this side has ended its stream
+	switched atomic.Bool // to another protocol
+	ended    atomic.Bool // after switching, this side has ended its stream
 }
 
 // request is what the framing of a response depends on.
@@ -56,22 +56,18 @@ type request struct{ method string }
 // idle timeout of its own. It is that of HTTP/2's connections.
 const uploadIdle = time.Minute
 
-// errNoResponse is what an exchange fails with whose connection ended before
-// any byte of a response.
-var errNoResponse = errors.New("the connection ended before a response began")
-
-// A silence is errNoResponse and why the connection ended.
+// A silence is ErrNoResponse and why the connection ended.
 type silence struct{ err error }
 
-func (e *silence) Error() string   { return errNoResponse.Error() + ": " + e.err.Error() }
-func (e *silence) Unwrap() []error { return []error{errNoResponse, e.err} }
+func (e *silence) Error() string   { return wire.ErrNoResponse.Error() + ": " + e.err.Error() }
+func (e *silence) Unwrap() []error { return []error{wire.ErrNoResponse, e.err} }
 
-// newConn1 returns a connection that was just made.
+// newConn1 returns a connection that is being made.
 func newConn1(p *pool) *conn1 { return &conn1{pool: p, made: time.Now()} }
 
 // carry makes nc the connection, which was made as m says.
-func (c *conn1) carry(nc net.Conn, m *making) {
-	c.making = m
+func (c *conn1) carry(nc net.Conn, m *accesslog.Dial) {
+	c.dialInfo = m
 	buffers := &c.pool.back.buffers
 	tc, _ := nc.(*tls.Conn)
 	c.nc, c.sock = nc, socket.Of(nc)
@@ -80,13 +76,13 @@ func (c *conn1) carry(nc net.Conn, m *making) {
 	c.out = wire.NewWriter(nc, c.sock, buffers)
 }
 
-// reset makes c ready for an exchange.
+// reset makes c ready for another request.
 func (c *conn1) reset() {
 	c.request, c.body = request{}, wire.Body{}
 	c.used, c.asking, c.sent, c.heard, c.final = true, false, false, false, false
 }
 
-// Send is the back's.
+// Send begins the request.
 func (c *conn1) Send(r *message.Request, end bool) error {
 	c.request.method = r.Method
 	framing := http1.Framing{Upgrade: r.Upgrade, Trailers: r.Trailers}
@@ -116,13 +112,13 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	return c.out.Flush()
 }
 
-// Write is the back's.
+// Write sends bytes of the request's body.
 func (c *conn1) Write(p []byte) error { return c.out.WriteBody(p) }
 
-// Flush is the back's.
+// Flush sends what is held.
 func (c *conn1) Flush() error { return c.out.Flush() }
 
-// End is the back's.
+// End completes the request.
 func (c *conn1) End(trailer message.Fields) error {
 	err := c.out.EndBody(trailer)
 	if c.switched.Load() {
@@ -136,7 +132,7 @@ func (c *conn1) End(trailer message.Fields) error {
 // responseLimits are those of an upstream's responses.
 var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20}
 
-// Receive is the back's.
+// Receive waits for the next response head.
 func (c *conn1) Receive(into *message.Response) error {
 	if c.asking {
 		c.asking = false
@@ -173,7 +169,7 @@ func (c *conn1) Receive(into *message.Response) error {
 // parse takes the head that the next n bytes are.
 func (c *conn1) parse(n int, into *message.Response) error {
 	r := &c.response
-	r.Fields = into.Fields // the slice is the exchange's, and outlives c
+	r.Fields = into.Fields // the slice is the caller's, and outlives c
 	err := http1.ParseResponse(string(c.in.Unread()[:n]), c.request.method, &responseLimits, r)
 	into.Fields = r.Fields
 	if err != nil {
@@ -195,7 +191,7 @@ func (c *conn1) parse(n int, into *message.Response) error {
 	return nil
 }
 
-// Read is the back's.
+// Read returns bytes of the response's body.
 func (c *conn1) Read() ([]byte, error) {
 	for {
 		p, err := c.body.Next(&c.in)
@@ -214,13 +210,13 @@ func (c *conn1) Read() ([]byte, error) {
 	}
 }
 
-// Buffered is the back's.
+// Buffered reports whether Read would not wait.
 func (c *conn1) Buffered() bool { return c.body.Ready(&c.in) }
 
-// Trailer is the back's.
+// Trailer returns the response's trailer.
 func (c *conn1) Trailer() message.Fields { return c.body.Trailer() }
 
-// Abort is the back's.
+// Abort breaks the connection off.
 func (c *conn1) Abort(error) {
 	if !c.aborted.Swap(true) {
 		if c.switched.Load() && !c.ended.Load() {
@@ -231,7 +227,7 @@ func (c *conn1) Abort(error) {
 	}
 }
 
-// Done is the back's.
+// Done gives the connection back to its pool, if it is clean.
 func (c *conn1) Done() {
 	clean := c.sent && c.final && c.body.Ended() && c.body.Err() == nil && !c.response.Close &&
 		!c.aborted.Load() && c.out.Err() == nil && len(c.in.Unread()) == 0 && (!c.login || c.pool.private)
@@ -251,6 +247,22 @@ func (c *conn1) Done() {
 // Reader and Writer are what the back reads and writes its connection with.
 func (c *conn1) Reader() *wire.Reader { return &c.in }
 func (c *conn1) Writer() *wire.Writer { return &c.out }
+
+// NetConn returns the connection, and Spliced says that an engine has carried it to
+// its end after an upgrade, and closed it.
+func (c *conn1) NetConn() net.Conn { return c.nc }
+func (c *conn1) Spliced()          { c.aborted.Store(true) }
+
+// TakesLogin says that the connection's peer asked for a login. Only the client that
+// was asked may use the connection from then on.
+func (c *conn1) TakesLogin() { c.login = true }
+
+// LimitWait bounds how long a write waits while the peer takes nothing.
+func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }
+
+// Roomy reports that a little of the body can be sent without waiting: nothing else
+// waits to be sent.
+func (c *conn1) Roomy() bool { return true }
 
 // alive reports whether a connection that was idle can be used: nothing has
 // come that nobody asked for, and it was not closed.

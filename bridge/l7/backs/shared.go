@@ -1,4 +1,4 @@
-package l7
+package backs
 
 import (
 	"cmp"
@@ -9,7 +9,9 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -20,7 +22,7 @@ type sharing struct {
 	version  int        // of HTTP, that the endpoint chose last; 0: it is not known
 	conns    []*conn2   // that may take further requests
 	dials    []*dialing // under way
-	waiting  int        // exchanges that wait for a stream
+	waiting  int        // requests that wait for a stream
 	freed    chan struct{}
 	capacity int // how many streams a connection is thought to take
 	told     int // how many connections with room the endpoint was told of
@@ -30,21 +32,21 @@ type sharing struct {
 
 // A conn2 is a connection of HTTP/2 to an endpoint.
 type conn2 struct {
-	pool   *pool
-	making *making // as of carry
+	pool     *pool
+	dialInfo *accesslog.Dial // as of carry
 
 	mu      sync.Mutex
 	http    *http2.ClientConn // nil until it is connected
 	retired bool
 }
 
-// A dialing is a connection that is being made, for several exchanges.
+// A dialing is a connection that is being made, for several requests.
 type dialing struct {
-	cancel  context.CancelFunc
-	waiters int // guarded by the pool's mu
-	done    chan struct{}
-	making  *making // once done
-	err     error   // likewise
+	cancel   context.CancelFunc
+	waiters  int // guarded by the pool's mu
+	done     chan struct{}
+	dialInfo *accesslog.Dial // once done
+	err      error           // likewise
 }
 
 // presumedStreams is how many streams a connection is thought to take before
@@ -64,11 +66,11 @@ func (p *pool) mayShare() bool {
 	return p.sharing.version != 1
 }
 
-// share returns a stream for an exchange, and the connection that it belongs to: one
-// that exists, or one that is made for all exchanges that wait. It avoids refuser,
+// share returns a stream for a request, and the connection that it belongs to: one
+// that exists, or one that is made for all requests that wait. It avoids refuser,
 // which may be nil, if it can. It returns neither if the endpoint chooses HTTP/1.1.
 // How the connection was made, or failed to be, goes with it.
-func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, *conn2, *making, error) {
+func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.sharing
@@ -76,13 +78,13 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 		stream, c := p.openLocked(refuser)
 		p.tellSharedLocked()
 		if stream != nil {
-			return stream, c, c.making, nil
+			return stream, c, c.dialInfo, nil
 		}
 		if s.version == 1 && p.back.options.Protocol != HTTP2 {
 			return nil, nil, nil, nil
 		}
 		if p.closedLocked() {
-			return nil, nil, new(making), atEndpoint(p.endpoint, errNoStreams)
+			return nil, nil, new(accesslog.Dial), atEndpoint(p.endpoint, errNoStreams)
 		}
 		d := p.dialingLocked()
 		if s.freed == nil {
@@ -107,12 +109,12 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 				d.cancel() // nobody else waits for it
 				p.releaseLocked()
 			}
-			return nil, nil, new(making), ctx.Err()
+			return nil, nil, new(accesslog.Dial), ctx.Err()
 		}
 		select {
 		case <-d.done:
 			if d.err != nil {
-				return nil, nil, d.making, d.err
+				return nil, nil, d.dialInfo, d.err
 			}
 		default:
 		}
@@ -131,9 +133,9 @@ func (p *pool) releaseLocked() {
 	}
 }
 
-// errNoStreams reports an upstream that lets no request be sent. A further connection
+// errNoStreams reports an upstream that allows no request. A further connection
 // would be of no more use, so none is made.
-var errNoStreams = fmt.Errorf("the upstream allows no requests on its HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS is 0): %w", upstream.ErrOverloaded)
+var errNoStreams = fmt.Errorf("%w: %w", message.ErrNoStreams, upstream.ErrOverloaded)
 
 // maxClosed is how many connections without room for any stream are kept to an
 // endpoint. The first may be an old one that the server drains this way.
@@ -179,7 +181,7 @@ func (p *pool) openOnLocked(c *conn2) *http2.ClientStream {
 }
 
 // dialingLocked returns a connection that is being made and will have room for
-// one more exchange. p.mu is held.
+// one more request. p.mu is held.
 func (p *pool) dialingLocked() *dialing {
 	s, room := &p.sharing, p.roomLocked()
 	for _, d := range s.dials {
@@ -194,7 +196,7 @@ func (p *pool) dialingLocked() *dialing {
 	return d
 }
 
-// roomLocked returns for how many exchanges a connection that is being made is
+// roomLocked returns for how many requests a connection that is being made is
 // thought to have room. p.mu is held.
 func (p *pool) roomLocked() int {
 	if p.sharing.version == 0 && p.back.options.Protocol != HTTP2 {
@@ -208,7 +210,7 @@ func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	defer d.cancel()
 	c1, c2 := newConn1(p), &conn2{pool: p}
 	nc, m, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() }, p)
-	d.making = m
+	d.dialInfo = m
 	if err == nil && !p.speaks2(nc) {
 		p.learn(d, 1, nil)
 		c1.carry(nc, m)
@@ -272,8 +274,8 @@ func (p *pool) changed() {
 }
 
 // carry makes nc the connection, which was made as m says.
-func (c *conn2) carry(nc net.Conn, m *making) {
-	c.making = m
+func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
+	c.dialInfo = m
 	o := &c.pool.back.options
 	h := http2.NewClientConn(wire.NewStream(nc, &c.pool.back.buffers, nil), http2.Options{
 		MaxHeaderBytes: responseLimits.Head,

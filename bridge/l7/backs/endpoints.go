@@ -1,4 +1,4 @@
-package l7
+package backs
 
 import (
 	"maps"
@@ -8,11 +8,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// endpointPools are the pools of a Back for each endpoint of its upstream, made as
+// endpointPools are the pools of an upstream for each endpoint of its upstream, made as
 // requests come to them. Endpoints come and go seldom, and every request looks for
 // a pool: so the map is read without a lock, and copied to be changed.
 type endpointPools struct {
-	back  *Back
+	back  *Pools
 	pools atomic.Pointer[map[*upstream.Endpoint]*pool]
 
 	mu      sync.Mutex // of who changes them
@@ -79,4 +79,12 @@ func (p *endpointPools) retire() {
 	for _, of := range all {
 		of.retire()
 	}
+}
+
+// kept returns how many pools there are for an endpoint.
+func (p *endpointPools) kept(e *upstream.Endpoint) int {
+	if all := p.pools.Load(); all != nil && (*all)[e] != nil {
+		return 1
+	}
+	return 0
 }

@@ -1,4 +1,4 @@
-package l7
+package exchange
 
 import (
 	"io"
@@ -22,7 +22,7 @@ import (
 // upload, for which the part that comes is kept. So there may be several uploads, of
 // which at most one waits for the client, and only the present one uses its back.
 type replay struct {
-	x     *exchange
+	x     *Exchange
 	bound int // most bytes that are kept
 
 	mu      sync.Mutex
@@ -45,11 +45,15 @@ type replay struct {
 // maxResent is how much is kept of a body without a retry policy.
 const maxResent = 64 << 10
 
-func (x *exchange) newReplay() *replay {
-	r := x.server.replays.get()
-	r.x, r.bound = x, maxResent
-	if x.retry != nil {
-		r.bound = x.retry.maxBody()
+// newReplay returns a replay for the exchange's request.
+func (u *upload) newReplay() *replay {
+	r, ok := u.x.shared.replays.Get().(*replay)
+	if !ok {
+		r = new(replay)
+	}
+	r.x, r.bound = u.x, maxResent
+	if retry := u.x.try.retry; retry != nil {
+		r.bound = retry.maxBody()
 	}
 	r.changed.L = &r.mu
 	return r
@@ -61,9 +65,9 @@ func (r *replay) free() {
 		return
 	}
 	r.forget()
-	s := r.x.server
+	s := r.x.shared
 	*r = replay{}
-	s.replays.put(r)
+	s.replays.Put(r)
 }
 
 // begin returns the number of a new upload, which is the present one. If there is
@@ -136,7 +140,7 @@ func (r *replay) lose() {
 // forget drops what is kept, of which nothing is being sent. r.mu is held.
 func (r *replay) forget() {
 	if r.kept != nil {
-		r.x.server.keeper.put(r.kept)
+		r.x.shared.keeper.put(r.kept)
 	}
 	r.kept, r.at = nil, 0
 }
@@ -199,7 +203,7 @@ func (r *replay) fail(err error) {
 }
 
 // upload is the upload of a number: it carries the body to b.
-func (r *replay) upload(b back, number int) {
+func (r *replay) upload(b Back, number int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.present == number {
@@ -208,7 +212,7 @@ func (r *replay) upload(b back, number int) {
 		case len(p) > 0:
 			r.at = len(r.content())
 		case r.ended:
-			r.use(number, func() { r.x.endUpload(b, r.trailer) })
+			r.use(number, func() { r.x.upload.end(b, r.trailer) })
 			return
 		case r.err != nil:
 			return
@@ -230,7 +234,7 @@ func (r *replay) upload(b back, number int) {
 		}
 		if err != nil {
 			if r.present == number {
-				r.x.notTaken(err)
+				r.x.upload.notTaken(err)
 			}
 			return // the upstream takes no more; reading from b tells why
 		}
@@ -252,7 +256,7 @@ func (r *replay) written(p []byte, taken bool) {
 // read waits for more of the body. It returns what an upload of a number, to b,
 // has to send of it at once, and whether that is in hand only, so not kept; nil:
 // nothing. All that was kept before is sent. r.mu is held, but not while it waits.
-func (r *replay) read(b back, number int) (p []byte, inHand bool) {
+func (r *replay) read(b Back, number int) (p []byte, inHand bool) {
 	x := r.x
 	r.reading = true
 	if !r.buffered() {
@@ -265,21 +269,21 @@ func (r *replay) read(b back, number int) (p []byte, inHand bool) {
 	r.changed.Broadcast()
 	switch {
 	case err == io.EOF:
-		r.ended, r.trailer = true, x.protected.CleanTrailer(x.front.Trailer())
-		x.read.Store(true)
-		x.restartTry()
+		r.ended, r.trailer = true, x.Rules.Protected.CleanTrailer(x.front.Trailer())
+		x.upload.read.Store(true)
+		x.deadlines.restartTry()
 		return nil, false
-	case err == nil && x.tooLong(len(p)):
+	case err == nil && x.upload.tooLong(len(p)):
 		err = errBodyTooLarge
 	}
 	if err != nil {
 		r.err = err
-		if !x.over.Load() { // else the rest was refused
-			x.fail(&bodyError{err})
+		if !x.upload.refused.Load() { // else the rest was refused
+			x.cancel.fail(&bodyError{err})
 		}
 		return nil, false
 	}
-	x.touched.Store(true)
+	x.upload.touched.Store(true)
 	if r.present != number { // even above the bound: it is for the next upload
 		r.keep(p, true)
 		return nil, false
@@ -297,7 +301,7 @@ func (r *replay) keep(p []byte, forced bool) bool {
 	n := len(r.content()) + len(p)
 	if r.kept == nil || n > cap(*r.kept) {
 		// The present upload may be sending what is kept, while one before it reads.
-		b := r.x.server.keeper.grow(r.kept, n, forced, r.using.Load())
+		b := r.x.shared.keeper.grow(r.kept, n, forced, r.using.Load())
 		if b == nil {
 			return false
 		}

@@ -1,4 +1,4 @@
-package l7
+package exchange
 
 import (
 	"context"
@@ -23,40 +23,33 @@ var (
 	errCallTimeout = errors.New("a grpc-timeout that is not up to 8 digits and a unit, or more than one")
 )
 
-// bound returns how long all of the exchange may take: what the route says, or
-// until the deadline of the call if that is less. 0: it is not bounded.
-func (x *exchange) bound() (time.Duration, error) {
-	total, fields := x.action.Forward.TotalTimeout, &x.facts.Request.Fields
-	if !x.grpc {
+// totalTime returns how long the whole exchange may take: what the route says, or
+// until the deadline of the call if that is sooner. 0: there is no limit.
+func (x *Exchange) totalTime(total time.Duration) (time.Duration, error) {
+	if !x.GRPC {
 		return total, nil
 	}
-	d, given, ok := policy.CallTimeout(*fields)
+	d, given, ok := policy.CallTimeout(x.Facts.Request.Fields)
 	switch {
 	case !given:
 		return total, nil
 	case !ok:
 		return 0, errCallTimeout
-	case d == 0: // so say clients whose deadline has passed
-		x.fail(errCallDeadline)
+	case d == 0: // clients whose deadline has passed say so
+		x.cancel.fail(errCallDeadline)
 		return 0, errCallDeadline
 	case total <= 0 || d < total:
-		total, x.byCall = d, true
+		total, x.deadlines.byCall = d, true
 	}
 	return total, nil
-}
-
-// A finisher can end a response in the middle of its body so that the client
-// knows why. Only HTTP/2's can: elsewhere a gRPC client sees a broken response.
-type finisher interface {
-	Finish(trailer message.Fields) bool
 }
 
 // tellDeadline ends the response to a call, whose deadline or time has passed
 // after it began, with the status that says so. It reports false if it is no
 // such response. Any goroutine may call it.
-func (x *exchange) tellDeadline() bool {
+func (x *Exchange) tellDeadline() bool {
 	f, ok := x.front.(finisher)
-	return ok && x.answering.Load() && f.Finish(message.Fields{
+	return ok && x.relaysCall.Load() && f.Finish(message.Fields{
 		{Name: "grpc-status", Value: strconv.Itoa(policy.GatewayTimeout.GRPC)},
 		{Name: "grpc-message", Value: policy.GatewayTimeout.Text()},
 	})

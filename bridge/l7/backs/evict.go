@@ -1,4 +1,4 @@
-package l7
+package backs
 
 import (
 	"cmp"
@@ -39,27 +39,27 @@ func (p *pool) tellSharedLocked() {
 	p.endpoint.NoteShared(more)
 }
 
-// letGo closes an idle connection to an endpoint, nil: to any, for one that is
+// evictIdle closes an idle connection to an endpoint, nil: to any, for one that is
 // needed more, but not one of the pool to spare. It reports whether there was one.
-func (b *Back) letGo(e *upstream.Endpoint, spare any) bool {
-	return b.endpoints.letGo(e, spare) || b.hosts.letGo(e, spare)
+func (b *Pools) evictIdle(e *upstream.Endpoint, spare any) bool {
+	return b.endpoints.evictIdle(e, spare) || b.hosts.evictIdle(e, spare)
 }
 
-func (p *endpointPools) letGo(e *upstream.Endpoint, spare any) bool {
+func (p *endpointPools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	all := p.pools.Load()
 	if all == nil {
 		return false
 	}
 	for at, of := range *all {
-		if (e == nil || e == at) && of != spare && of.letGo() {
+		if (e == nil || e == at) && of != spare && of.evictIdle() {
 			return true
 		}
 	}
 	return false
 }
 
-// letGo closes an idle connection of those that were not used for longest.
-func (h *hostPools) letGo(e *upstream.Endpoint, spare any) bool {
+// evictIdle closes an idle connection of those that were not used for longest.
+func (h *hostPools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	h.mu.Lock()
 	var all []*pool
 	for at := h.recent.Back(); at != nil; at = at.Prev() {
@@ -69,16 +69,16 @@ func (h *hostPools) letGo(e *upstream.Endpoint, spare any) bool {
 	}
 	h.mu.Unlock()
 	for _, p := range all {
-		if p.letGo() {
+		if p.evictIdle() {
 			return true
 		}
 	}
 	return false
 }
 
-// letGo closes the connection that was not used for longest. One of HTTP/2 without
+// evictIdle closes the connection that was not used for longest. One of HTTP/2 without
 // requests goes too, but that takes a moment, and so it is not reported.
-func (p *pool) letGo() bool {
+func (p *pool) evictIdle() bool {
 	p.mu.Lock()
 	var unused *conn2
 	for _, c := range p.sharing.conns {

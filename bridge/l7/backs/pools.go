@@ -1,4 +1,4 @@
-package l7
+package backs
 
 import (
 	"cmp"
@@ -24,8 +24,8 @@ const (
 	HTTP2                 // HTTP/2; by prior knowledge with plaintext
 )
 
-// BackOptions are a Back's.
-type BackOptions struct {
+// Options configure Pools.
+type Options struct {
 	Upstream *upstream.Upstream
 	Protocol Protocol
 	TLS      bool // the upstream's endpoints speak TLS
@@ -46,32 +46,32 @@ type BackOptions struct {
 	Logger hclog.Logger // nil discards
 }
 
-// A Back carries requests to one upstream, and keeps connections to its
-// endpoints for further requests. It never shares a connection with another
-// Back, nor between hosts if the upstream takes the server name from the
-// request, nor between connections of clients if it announces them.
-type Back struct {
-	options BackOptions
+// Pools are the connections to the endpoints of one upstream. They keep idle ones
+// for further requests. They never share a connection with other Pools, nor
+// between hosts if the upstream takes the server name from the request, nor
+// between clients' connections if the upstream is told about them.
+type Pools struct {
+	options Options
 
 	endpoints endpointPools
 	hosts     *hostPools // pools for one host, or one client's connection
 	perHost   bool       // no others are used
 
-	// What connections use again.
+	// Shared by the connections.
 	buffers  socket.Pool
 	decoders wire.Decoders
 }
 
-// NewBack returns a Back. It holds nothing until requests are carried; after
-// that it should be Retired when no more are sent.
-func NewBack(o BackOptions) *Back {
+// New returns Pools. They hold nothing until the first Get; after that they must
+// be retired when no more requests are sent.
+func New(o Options) *Pools {
 	o.Host = asAuthority(o.Host)
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	b := &Back{options: o, perHost: o.Upstream.FromHost() || o.Upstream.Announces()}
+	b := &Pools{options: o, perHost: o.Upstream.FromHost() || o.Upstream.Announces()}
 	b.endpoints.back, b.hosts = b, newHostPools(b)
-	o.Upstream.SetEvictIdle(b.letGo)
+	o.Upstream.SetEvictIdle(b.evictIdle)
 	o.Upstream.NotifyLeft(func(e *upstream.Endpoint) {
 		b.hosts.leave(e)
 		b.endpoints.leave(e)
@@ -79,40 +79,63 @@ func NewBack(o BackOptions) *Back {
 	return b
 }
 
-// Retire closes idle connections, and lets each other one be closed after the
-// requests it carries. A request that still comes is served.
-func (b *Back) Retire() {
+// Upstream returns the upstream that the connections lead to.
+func (b *Pools) Upstream() *upstream.Upstream { return b.options.Upstream }
+
+// Options returns what New was given.
+func (b *Pools) Options() Options { return b.options }
+
+// Buffers returns the pool that connections take their buffers from.
+func (b *Pools) Buffers() *socket.Pool { return &b.buffers }
+
+// Kept returns how many pools there are for an endpoint: one, or one for each host
+// or client. An endpoint that has left the upstream has none.
+func (b *Pools) Kept(e *upstream.Endpoint) int { return b.endpoints.kept(e) + b.hosts.kept(e) }
+
+// Retire closes idle connections. Every other connection is closed after the
+// requests that it carries. A request that still comes is served.
+func (b *Pools) Retire() {
 	b.hosts.retire()
 	b.endpoints.retire()
 }
 
-// pool returns the connections to an endpoint for a request's host, which came
-// over c.
-func (b *Back) pool(e *upstream.Endpoint, host string, c *conn) *pool {
+// Address returns the scheme and authority that a request to an endpoint has, given
+// the authority that the client asked for.
+func (b *Pools) Address(e *upstream.Endpoint, asked string) (scheme, authority string) {
+	if b.options.SendUpstreamHost || asked == "" {
+		return b.scheme(), b.host(e)
+	}
+	return b.scheme(), asked
+}
+
+// Get returns a Stream to an endpoint for a request, and how it was come by, which
+// is told even if Get fails.
+func (b *Pools) Get(e *upstream.Endpoint, n *Need) (Stream, Given, error) {
+	return b.pool(e, n).get(n)
+}
+
+// pool returns the connections to an endpoint that a request can use.
+func (b *Pools) pool(e *upstream.Endpoint, n *Need) *pool {
+	switch n.Login {
+	case ClientLogin:
+		key := b.key(e, n.Host, n.Client)
+		key.client, key.private = n.Client, true
+		return b.hosts.pool(key)
+	case RequestLogin:
+		key := b.key(e, n.Host, n.Client)
+		key.private = true
+		p := b.newPool(key)
+		p.retired = true // it keeps no connection
+		return p
+	}
 	if !b.perHost {
 		return b.endpoints.pool(e)
 	}
-	return b.hosts.pool(b.key(e, host, c))
-}
-
-// privatePool returns the connections to an endpoint that belong to c alone.
-func (b *Back) privatePool(e *upstream.Endpoint, host string, c *conn) *pool {
-	key := b.key(e, host, c)
-	key.client, key.private = c, true
-	return b.hosts.pool(key)
-}
-
-// singlePool returns a pool for one request, which keeps no connection.
-func (b *Back) singlePool(e *upstream.Endpoint, host string, c *conn) *pool {
-	key := b.key(e, host, c)
-	key.private = true
-	p := b.newPool(key)
-	p.retired = true
-	return p
+	return b.hosts.pool(b.key(e, n.Host, n.Client))
 }
 
 // key says which connections to an endpoint a request for a host can use.
-func (b *Back) key(e *upstream.Endpoint, host string, c *conn) hostPool {
+func (b *Pools) key(e *upstream.Endpoint, host string, c *Client) hostPool {
 	key := hostPool{endpoint: e}
 	if b.options.Upstream.FromHost() {
 		key.host = host
@@ -123,7 +146,8 @@ func (b *Back) key(e *upstream.Endpoint, host string, c *conn) hostPool {
 	return key
 }
 
-func (b *Back) scheme() string {
+// scheme returns the scheme of the requests that the upstream is sent.
+func (b *Pools) scheme() string {
 	if b.options.TLS {
 		return "https"
 	}
@@ -131,7 +155,7 @@ func (b *Back) scheme() string {
 }
 
 // host returns the name of an endpoint as a Host.
-func (b *Back) host(e *upstream.Endpoint) string {
+func (b *Pools) host(e *upstream.Endpoint) string {
 	if b.options.Host == "" && e.Network() == "unix" {
 		return "localhost" // a path is no host
 	}
@@ -157,16 +181,20 @@ func asAuthority(host string) string {
 	return host
 }
 
-func (b *Back) newPool(key hostPool) *pool {
+func (b *Pools) newPool(key hostPool) *pool {
 	return &pool{back: b, hostPool: key}
 }
 
-func (b *Back) maxIdle() int { return cmp.Or(b.options.MaxIdle, 1024) }
+func (b *Pools) maxIdle() int { return cmp.Or(b.options.MaxIdle, 1024) }
+
+// SharesUpgrades reports whether upgraded requests share connections with others:
+// that is so where every request is sent over HTTP/2.
+func (b *Pools) SharesUpgrades() bool { return b.options.Protocol == HTTP2 }
 
 // upgradePurpose returns which of an endpoint's TLS settings lead to HTTP/1.1:
 // those for streams, which offer nothing by ALPN of themselves, unless those
 // for HTTP offer HTTP/1.1 alone.
-func upgradePurpose(o BackOptions) upstream.Purpose {
+func upgradePurpose(o Options) upstream.Purpose {
 	if o.Protocol == HTTP1 {
 		return upstream.HTTP
 	}

@@ -1,0 +1,141 @@
+package backs
+
+import (
+	"context"
+	"crypto/tls"
+	"sync"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// A Need is what a request needs of a connection.
+type Need struct {
+	Host    string         // that the client asked for, without brackets or port
+	Client  *Client        // the client's connection
+	Turn    *upstream.Turn // the request's way through the upstream
+	Upgrade string         // the protocol that the request asks for; "" if none
+	HasBody bool
+	Fresh   bool // the connection must not have been used before
+
+	// Avoid is the Given.Carrier of the connection that refused the request's
+	// last stream: another one is taken if there is one. Nil: none has.
+	Avoid any
+
+	// Login says whether the request logs in on its connection.
+	Login Login
+
+	// Context returns a context that ends when the request does. The caller
+	// must call done.
+	Context func() (ctx context.Context, done func())
+}
+
+// A Login says who uses the connection of a request that logs in with a scheme that
+// authenticates the connection (NTLM, Negotiate). Whoever uses it later is served as
+// the same user.
+type Login int
+
+// The zero Login is that of a request that does not log in.
+const (
+	NoLogin      Login = iota
+	ClientLogin        // the client's connection alone, until it ends
+	RequestLogin       // the request alone: its connection is not kept
+)
+
+// avoided returns the connection to avoid; nil if there is none.
+func (n *Need) avoided() *conn2 {
+	c, _ := n.Avoid.(*conn2)
+	return c
+}
+
+// A Stream carries one request to an endpoint and its response back: a connection
+// of HTTP/1.1, or a stream of HTTP/2.
+//
+// One goroutine at a time may call Send, Write, Flush and End, and another at the
+// same time Receive, Read, Buffered and Trailer. Abort may be called by any
+// goroutine, at any time until Done.
+type Stream interface {
+	message.BodyReader // of the response's body
+	message.BodyWriter // of the request's body
+
+	// Send begins the request. With end it is complete and is sent at once, and
+	// neither Write nor End follows. Otherwise it may wait for Flush or End.
+	Send(r *message.Request, end bool) error
+
+	// Receive waits for the next response head: each interim one, then the final
+	// one. What it fills in is valid until Done.
+	Receive(into *message.Response) error
+
+	// Abort ends the request. Calls that wait return an error.
+	Abort(cause error)
+
+	// Done gives the Stream back. No other call is running, and none follows. Its
+	// connection is used again only if it is provably clean: the request was sent
+	// to its end and the response read to its own.
+	Done()
+}
+
+// Given says how a Stream was come by.
+type Given struct {
+	Reused   bool            // its connection carried requests before
+	Protocol string          // "HTTP/1.1" or "HTTP/2.0"
+	Dial     *accesslog.Dial // how its connection was made, or could not be; nil: none was tried
+	Carrier  any             // identifies a connection of HTTP/2, for Need.Avoid; else nil
+}
+
+// newDial returns the Dial of a connection, tc or plaintext, whose dial was
+// recorded in t.
+func newDial(t *upstream.Trace, tc *tls.Conn) *accesslog.Dial {
+	m := &accesslog.Dial{At: time.Now(), Connect: t.Connect, Handshake: t.Handshake}
+	if tc != nil {
+		state := tc.ConnectionState()
+		m.TLS = accesslog.Describe(&state)
+	}
+	return m
+}
+
+// A Client is a client's connection, as far as connections to upstreams belong to
+// it alone: those that are announced as the client's. They end with it.
+type Client struct {
+	Announced proxyproto.Announced // the addresses that upstreams are told
+
+	mu    sync.Mutex
+	pools map[*pool]bool
+	ended bool
+}
+
+// add makes p one of the client's pools. It reports false if the client's
+// connection has ended.
+func (c *Client) add(p *pool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return false
+	}
+	if c.pools == nil {
+		c.pools = make(map[*pool]bool)
+	}
+	c.pools[p] = true
+	return true
+}
+
+func (c *Client) remove(p *pool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pools, p)
+}
+
+// End closes the connections that belong to the client, once what they carry is
+// over.
+func (c *Client) End() {
+	c.mu.Lock()
+	pools := c.pools
+	c.pools, c.ended = nil, true
+	c.mu.Unlock()
+	for p := range pools {
+		p.back.hosts.drop(p)
+	}
+}

@@ -1,0 +1,400 @@
+package exchange
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// attempts are the tries that an exchange makes to have its request answered, each
+// of which may lead to several endpoints.
+type attempts struct {
+	x        *Exchange
+	wait     func() (context.Context, func()) // queue, made once
+	upstream Upstream                         // nil: the request is not forwarded
+	hash     upstream.Key                     // by which consistent hashing chooses
+	turn     upstream.Turn                    // through the upstream
+	endpoint *upstream.Endpoint               // of the present try, or the last
+	retry    *Retry                           // when to try again; nil: not at all
+	avoid    any                              // the connection that refused the request last; nil: none did
+
+	count    int   // how many tries were begun
+	refusals int   // how often the request was sent elsewhere after its stream was refused
+	budgeted bool  // the exchange holds a part of its upstream's retry budget
+	exposed  bool  // an endpoint may have seen the present try
+	informed bool  // an interim response was passed on
+	failure  error // of the try before
+}
+
+func (t *attempts) init(x *Exchange) { t.x, t.wait = x, t.queue }
+
+func (t *attempts) reset() { *t = attempts{x: t.x, wait: t.wait} }
+
+// begin begins a try, with a deadline of its own if there is one.
+func (t *attempts) begin() {
+	t.count++
+	t.exposed = false
+	if t.retry != nil && t.retry.PerTry > 0 {
+		t.x.deadlines.startTry(t.retry.PerTry)
+	}
+}
+
+// end ends the try, and reports whether it ran out of its time.
+func (t *attempts) end() (late bool) {
+	if t.retry == nil || t.retry.PerTry <= 0 {
+		return false
+	}
+	t.x.deadlines.endTry()
+	return t.x.cancel.endTry()
+}
+
+// leave gives back what the exchange has of its upstream, if anything.
+func (t *attempts) leave() {
+	t.turn.End()
+	t.endRetries()
+}
+
+// choose begins the way through the upstream's endpoints.
+func (t *attempts) choose() {
+	t.turn.End()
+	t.turn.Begin(t.upstream.Upstream(), t.hash)
+	t.turn.Prefer(t.upstream.Preferred())
+	if t.x.Facts.Request.Upgrade != "" && !t.upstream.SharesUpgrades() {
+		t.turn.Exclusive()
+	}
+}
+
+// chooseAgain begins it again, with another than the last endpoint if there is one,
+// and returns the first.
+func (t *attempts) chooseAgain() (*upstream.Endpoint, error) {
+	last := t.endpoint
+	t.choose()
+	e, err := t.turn.Next(t.wait)
+	if err != nil || e != last {
+		return e, err
+	}
+	if e, err = t.turn.Next(t.wait); err == nil {
+		return e, nil
+	}
+	t.choose()
+	return t.turn.Next(t.wait)
+}
+
+// walk makes a try: it sends the request to the first endpoint that can be
+// connected to, and returns what its response is read from.
+func (t *attempts) walk() (Back, error) {
+	t.begin()
+	var err error
+	for begun := t.count == 1; ; {
+		e, none := t.turn.Next(t.wait)
+		if (!begun || isRefusal(err)) && errors.Is(none, upstream.ErrNoEndpoint) {
+			// It has been to all of them, in other tries and in this.
+			begun = true
+			e, none = t.chooseAgain()
+		}
+		if none != nil {
+			err = cmp.Or(err, t.failure, none) // why the one before failed, if there was one
+			break
+		}
+		b, failure := t.send(e)
+		if failure == nil {
+			if !t.end() {
+				return b, nil
+			}
+			t.abandon(b, errTryDeadline)
+			return nil, errTryDeadline
+		}
+		if failure == upstream.ErrFull {
+			t.turn.Full()
+			continue
+		}
+		err = failure
+		if !isUnsent(err) && !t.resends(err) || t.x.upload.spent() || t.x.cancel.failed() || t.x.cancel.tryLate() {
+			break
+		}
+	}
+	if t.end() {
+		return nil, errTryDeadline
+	}
+	return nil, err
+}
+
+const (
+	// maxTries bounds how often a request is sent to one endpoint because the
+	// connection that it was given turned out to be closed.
+	maxTries = 3
+
+	// maxLeaving bounds how often a request is sent to one endpoint because the
+	// connection that it was given takes no more requests. It may find many such:
+	// servers let a connection have only so many requests.
+	maxLeaving = 8
+
+	// maxRefused bounds how often a request is sent elsewhere because a server
+	// refused its stream.
+	maxRefused = 2
+)
+
+// send sends the request to one endpoint, and waits for the response's head. It
+// sends the request again, on another connection, if the endpoint cannot have
+// processed it, or if the method is idempotent and the connection was closed while
+// it was idle.
+func (t *attempts) send(e *upstream.Endpoint) (Back, error) {
+	x := t.x
+	t.endpoint, x.Facts.Endpoint = e, e.Address()
+	for tries := 1; ; tries++ {
+		b, given, err := t.connect(e, tries >= maxTries)
+		if err != nil {
+			switch {
+			case x.cancel.tryLate():
+				e.NoteUnanswered(certs.ReasonResponseTimeout, errTryDeadline)
+			case !isUnsent(err):
+				t.blame(err)
+			}
+			return nil, err
+		}
+		t.turn.Connected()
+		t.exposed = true
+		if err = x.upload.send(b); err == nil {
+			err = x.receive(b)
+		}
+		if err == nil {
+			e.NoteRequest()
+			return b, nil
+		}
+		if isRefusal(err) {
+			t.avoid = given.Carrier
+		}
+		t.abandon(b, err)
+		switch {
+		case x.cancel.failed():
+			return nil, err
+		case x.cancel.tryLate():
+			t.blame(errTryDeadline)
+			return nil, errTryDeadline
+		case unwritable(err):
+			return nil, err
+		case !x.upload.spent() && t.repeatable(err, given.Reused, tries):
+			continue
+		}
+		t.blame(err)
+		return nil, err
+	}
+}
+
+// connect returns what is to carry the request to an endpoint.
+func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (Back, Given, error) {
+	log := &t.x.Log
+	log.Attempts++
+	asked := t.sinceStart()
+	b, given, err := t.upstream.Connect(e, Need{Turn: &t.turn, Fresh: fresh, Avoid: t.avoid, Context: t.x.cancel.dialContext})
+	switch {
+	case err == nil:
+		t.connected(&given, asked)
+		return b, given, nil
+	case err == upstream.ErrFull:
+		log.Attempts-- // there was no connection to be had
+	}
+	if given.Dial != nil {
+		log.dialled(given.Dial)
+	}
+	return b, given, err
+}
+
+// blame records a failure that is the endpoint's.
+func (t *attempts) blame(err error) {
+	if !t.x.cancel.failed() {
+		t.endpoint.NoteRequest()
+		switch reason := reasonOf(err); reason {
+		case certs.ReasonResponseBroken, certs.ReasonResponseTimeout:
+			t.endpoint.NoteUnanswered(reason, err)
+		default:
+			t.endpoint.NoteFailure(err)
+		}
+	}
+}
+
+// repeatable reports whether a request that failed, which was sent to an endpoint
+// so many times, is to be sent there again: the endpoint has not processed it, or
+// its connection was closed while it was idle, and the method does no harm twice
+// (RFC 9110, section 9.2.2).
+func (t *attempts) repeatable(err error, reused bool, tries int) bool {
+	switch {
+	case isRefusal(err):
+		return false // see resends
+	case errors.Is(err, message.ErrUnprocessed):
+		return tries < maxLeaving
+	case errors.Is(err, wire.ErrStale):
+		return tries < maxTries
+	}
+	return tries < maxTries && reused && errors.Is(err, wire.ErrNoResponse) && isIdempotent(t.x.Facts.Request.Method) && t.x.Facts.Request.Length == 0
+}
+
+// resends reports whether a request whose stream was refused is to be sent
+// elsewhere: to another endpoint, or on another connection if there is no other
+// endpoint. Servers refuse streams when they have too many, so this is done only a
+// few times. A retry policy for refused streams decides instead, if there is one.
+func (t *attempts) resends(err error) bool {
+	if !isRefusal(err) || t.retry != nil && t.retry.RefusedStream || t.refusals >= maxRefused {
+		return false
+	}
+	t.refusals++
+	return true
+}
+
+// carry sends the request until there is a response to be passed on, and returns
+// what that is read from.
+func (t *attempts) carry() (Back, error) {
+	t.choose()
+	for {
+		b, err := t.walk()
+		pause, again := t.again(b, err)
+		if !again {
+			t.endRetries()
+			return b, err
+		}
+		if b != nil {
+			t.discard(b)
+		}
+		t.turn.Leave() // others may have its place meanwhile
+		if !t.sleep(pause) {
+			t.endRetries()
+			return nil, cmp.Or(err, errDiscarded)
+		}
+		t.failure = err
+		t.upstream.Upstream().Retries().Note()
+	}
+}
+
+// again decides whether a try that came to err, or to the response whose head b
+// has given, is followed by another after a pause. If it is, the upload of the
+// body was halted.
+func (t *attempts) again(b Back, err error) (pause time.Duration, again bool) {
+	r := t.retry
+	if r == nil || t.count >= r.attempts() || t.informed || t.x.cancel.failed() {
+		return 0, false
+	}
+	wanted, harmless := t.retriable(b, err)
+	if !wanted || !harmless && !r.repeats(t.x.Facts.Request.Method) {
+		return 0, false
+	}
+	if pause = r.pause(t.count); !t.x.deadlines.hasTime(pause) || t.x.upload.spent() {
+		return 0, false
+	}
+	if !t.budgeted {
+		if !t.upstream.Upstream().Retries().Take() {
+			return 0, false
+		}
+		t.budgeted = true
+	}
+	return pause, t.x.upload.replay == nil || t.x.upload.replay.halt()
+}
+
+// endRetries gives back what the budget has for the exchange.
+func (t *attempts) endRetries() {
+	if t.budgeted {
+		t.budgeted = false
+		t.upstream.Upstream().Retries().Give()
+	}
+}
+
+// retriable reports whether what a try came to is to be tried again, and whether
+// that is so whatever the method, because the upstream has not acted upon the
+// request.
+func (t *attempts) retriable(b Back, err error) (wanted, harmless bool) {
+	r := t.retry
+	switch {
+	case b != nil:
+		return slices.Contains(r.Codes, t.outcome()), false
+	case err == errTryDeadline:
+		return true, !t.exposed
+	case isUnsent(err):
+		return r.ConnectFailure, true
+	case errors.Is(err, message.ErrUnprocessed), errors.Is(err, wire.ErrStale):
+		return r.RefusedStream, true
+	case isReset(err):
+		return r.Reset, false
+	}
+	return false, false
+}
+
+// outcome returns the response's code, for gRPC that of what it means.
+func (t *attempts) outcome() int {
+	if r := &t.x.response; t.x.GRPC && r.Status == 200 && r.Length == 0 {
+		if status, _ := r.Fields.Get("Grpc-Status"); status == "14" {
+			return 503
+		}
+	}
+	return t.x.response.Status
+}
+
+// maxDiscard is how much of a response that is not passed on is read for its
+// connection to be kept.
+const maxDiscard = 64 << 10
+
+// discard ends a try whose response is not passed on. If all of it is here its
+// connection is kept.
+func (t *attempts) discard(b Back) {
+	clean := false
+	for n := 0; t.x.upload.sent.Load() && n < maxDiscard && b.Buffered(); {
+		p, err := b.Read()
+		if clean = err == io.EOF; err != nil {
+			break
+		}
+		n += len(p)
+	}
+	if !clean {
+		t.abandon(b, errDiscarded)
+		return
+	}
+	if t.x.upload.replay != nil {
+		t.x.upload.replay.leave()
+	}
+	t.x.cancel.detach()
+	b.Done()
+}
+
+// abandon ends what is left of a try with b, so that the request can be sent
+// again, if that is possible at all.
+func (t *attempts) abandon(b Back, cause error) {
+	if t.x.upload.replay == nil {
+		t.x.drop(b, cause)
+		return
+	}
+	b.Abort(cause)
+	t.x.upload.release()
+	t.x.upload.replay.leave()
+	t.x.cancel.detach()
+	b.Done()
+}
+
+// sleep waits for a time, and reports false if the exchange ended before.
+func (t *attempts) sleep(d time.Duration) bool {
+	ctx, done := t.x.cancel.context()
+	defer done()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return !t.x.cancel.failed()
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// queue returns a context for the wait for an endpoint, which is timed.
+func (t *attempts) queue() (ctx context.Context, done func()) {
+	begun := time.Now()
+	ctx, over := t.x.cancel.context()
+	return ctx, func() {
+		over()
+		t.x.Log.Queued += time.Since(begun)
+	}
+}

@@ -1,0 +1,155 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// A canceller ends an exchange, or one of its tries, before its time. Any goroutine
+// may use it: the front when the client leaves, a timer, an upload.
+type canceller struct {
+	parent context.Context
+
+	// fail and context as values, made once.
+	onGone      func(cause error)
+	dialContext func() (ctx context.Context, done func())
+
+	mu              sync.Mutex
+	live            Back               // what carries the exchange; nil: nothing
+	dial            context.CancelFunc // ends a wait for a connection; nil: none is under way
+	cause           error              // what ended the exchange; nil: nothing
+	continued       bool               // 100 (Continue) was sent
+	responseStarted bool               // the final response's head came
+	tryTimedOut     bool
+}
+
+func (c *canceller) init(parent context.Context) {
+	c.parent, c.onGone, c.dialContext = parent, c.fail, c.context
+}
+
+func (c *canceller) reset() {
+	c.live, c.dial, c.cause = nil, nil, nil
+	c.continued, c.responseStarted, c.tryTimedOut = false, false, false
+}
+
+// fail ends the exchange.
+func (c *canceller) fail(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.stopLocked(cause)
+}
+
+// failTry ends the present try.
+func (c *canceller) failTry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tryTimedOut = true
+	c.stopLocked(errTryDeadline)
+}
+
+// stopLocked ends what is under way. c.mu is held.
+func (c *canceller) stopLocked(cause error) {
+	if c.dial != nil {
+		c.dial()
+	}
+	if c.live != nil {
+		c.live.Abort(cause)
+	}
+}
+
+// reason returns what ended the exchange; nil if nothing did.
+func (c *canceller) reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// failed reports whether the exchange was ended.
+func (c *canceller) failed() bool { return c.reason() != nil }
+
+// ranOut reports whether the time for the whole exchange ran out.
+func (c *canceller) ranOut() bool {
+	cause := c.reason()
+	return cause == errTooLong || cause == errCallDeadline
+}
+
+// upstreamLate returns the limit on the upstream's time that ended the exchange;
+// nil if none did.
+func (c *canceller) upstreamLate() error {
+	if cause := c.reason(); errors.Is(cause, errDeadline) || errors.Is(cause, errTooLong) {
+		return cause
+	}
+	return nil
+}
+
+// tryLate reports whether the present try ran out of its time.
+func (c *canceller) tryLate() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tryTimedOut
+}
+
+// endTry ends the present try, and reports whether it ran out of its time.
+func (c *canceller) endTry() (late bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	late, c.tryTimedOut = c.tryTimedOut, false
+	return late
+}
+
+// start says that the final response's head came.
+func (c *canceller) start() {
+	c.mu.Lock()
+	c.responseStarted = true
+	c.mu.Unlock()
+}
+
+// started reports whether the final response's head came.
+func (c *canceller) started() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.responseStarted
+}
+
+// attach makes b what carries the exchange, unless that was ended.
+func (c *canceller) attach(b Back) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.cause != nil:
+		return c.cause
+	case c.tryTimedOut:
+		return errTryDeadline
+	}
+	c.live = b
+	return nil
+}
+
+// detach says that b must not be aborted any more.
+func (c *canceller) detach() {
+	c.mu.Lock()
+	c.live = nil
+	c.mu.Unlock()
+}
+
+// context returns a context for waiting for a connection. It ends when the exchange
+// or the try does. The caller must call done.
+func (c *canceller) context() (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(c.parent)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dial = cancel
+	if c.cause != nil || c.tryTimedOut {
+		cancel()
+	}
+	return ctx, func() {
+		c.mu.Lock()
+		c.dial = nil
+		c.mu.Unlock()
+		cancel()
+	}
+}

@@ -1,0 +1,180 @@
+package exchange
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+)
+
+// Shared is what the exchanges of one listener share.
+type Shared struct {
+	Context context.Context // ends when the listener stops waiting for requests
+	Log     hclog.Logger
+	Clock   Clock
+	Splices *splice.Source // carries upgraded connections
+
+	// FromClient and ToClient count the bytes of spliced connections.
+	FromClient, ToClient *atomic.Uint64
+
+	// ResponseTimeout bounds the wait for a response's head where a Plan sets no
+	// Timeout, from when all of the request was sent. gRPC calls have none: a
+	// stream may begin with its first message, whenever that is, and their clients
+	// set deadlines. 0: five minutes.
+	ResponseTimeout time.Duration
+
+	// Detailed records how connections to endpoints were made, for an access log.
+	Detailed bool
+
+	failures failureLog
+	keeper   keeper
+	replays  sync.Pool // of *replay
+}
+
+// responseTimeout is ResponseTimeout, or its default.
+func (s *Shared) responseTimeout() time.Duration { return cmp.Or(s.ResponseTimeout, 5*time.Minute) }
+
+// logPanic logs a panic while a client was served.
+func (s *Shared) logPanic(client string, value any, stack []byte) {
+	s.Log.Error("panic while serving a request", "client", client, "panic", value, "stack", string(stack))
+}
+
+// ErrPanic ends an exchange in which the gateway's own code panicked.
+var ErrPanic = errors.New("panic while serving the request")
+
+// guard is deferred by each goroutine that serves x besides the one that handles it:
+// a panic ends the exchange, and nothing else.
+func (x *Exchange) guard() {
+	if p := recover(); p != nil {
+		x.shared.logPanic(x.Facts.Client, p, debug.Stack())
+		x.upload.replay.fail(ErrPanic)
+		x.cancel.fail(ErrPanic)
+		x.front.Abort(ErrPanic)
+	}
+}
+
+// LimitKept bounds how many bytes the bodies may hold together that are kept to be
+// sent again; by default 64 MiB. It is called before the first exchange.
+func (s *Shared) LimitKept(most int64) { s.keeper.most = most }
+
+// Kept returns how many bytes the bodies hold that are kept to be sent again.
+func (s *Shared) Kept() int64 { return s.keeper.held.Load() }
+
+// A Clock tells the time without asking the kernel.
+type Clock interface {
+	Now() int64               // nanoseconds; only differences mean anything
+	Date() string             // as the Date field has it
+	KeepWithin(time.Duration) // makes the clock precise enough for a limit
+}
+
+// Rules are what a route and its listener want of an exchange.
+type Rules struct {
+	Response       *policy.HeaderRules // for every response but the gateway's own errors
+	Protected      policy.Protected    // fields that the request's trailer cannot set
+	RequestIDField string              // of the response; "": none
+	MaxBody        int64               // most bytes of the request's body; 0: no limit
+}
+
+// An Exchange is one request and what becomes of it. It is carried between a Front
+// and a Back, and knows the protocol of neither.
+//
+// Begin readies it for a request. It is used again for the next one if Reset
+// reports that nothing refers to it any more.
+type Exchange struct {
+	Facts policy.Facts // about the request
+	Rules Rules
+	Start time.Time
+	Log   Log // for the access log and the histograms
+
+	GRPC            bool   // the client takes a gRPC status
+	ExpectsContinue bool   // the client waits for 100 (Continue)
+	WebSocketKey    string // of a WebSocket that an HTTP/2 client asks for; else ""
+
+	// Uncount gives back what the listener's limits count for the request. It is
+	// called before the client has the end of the response, upon which it may
+	// send its next request.
+	Uncount func()
+
+	shared       *Shared
+	front        Front
+	response     message.Response // the final one, once it has begun
+	code         int              // of the final response; 0: it has not begun
+	aborted      bool
+	relaysCall   atomic.Bool // the response that is passed on is a gRPC call's
+	timerPending bool        // a timer may still run: the exchange is not used again
+
+	cancel    canceller
+	deadlines deadlines
+	stall     stall
+	upload    upload
+	try       attempts
+}
+
+// Init readies a new Exchange. It is called once.
+func (x *Exchange) Init(s *Shared) {
+	x.shared = s
+	x.cancel.init(s.Context)
+	x.deadlines.init(x)
+	x.stall.init(x)
+	x.upload.x = x
+	x.try.init(x)
+}
+
+// Begin begins the exchange of a request that f brought.
+func (x *Exchange) Begin(f Front, r *message.Request, c *policy.Connection) {
+	x.front = f
+	x.Facts.Begin(r, c)
+	x.Start = time.Now()
+}
+
+// Reset forgets the request, which is over, but for what the next one uses again.
+// It reports false if a timer may still refer to the exchange.
+func (x *Exchange) Reset() bool {
+	if x.timerPending || x.deadlines.pending || x.stall.pending {
+		return false
+	}
+	fields := x.response.Fields
+	clear(fields[:cap(fields)])
+	x.response = message.Response{Fields: fields[:0]}
+	x.Facts.Reset()
+	x.Rules, x.Log, x.Start = Rules{}, Log{}, time.Time{}
+	x.GRPC, x.ExpectsContinue, x.WebSocketKey = false, false, ""
+	x.front, x.code, x.aborted = nil, 0, false
+	x.relaysCall.Store(false)
+	x.cancel.reset()
+	x.deadlines.reset()
+	x.stall.reset()
+	x.upload.reset()
+	x.try.reset()
+	return true
+}
+
+// Leave ends what the exchange still has of its upstream, after a panic.
+func (x *Exchange) Leave() { x.try.leave() }
+
+// Cancel ends the exchange because of cause.
+func (x *Exchange) Cancel(cause error) { x.cancel.fail(cause) }
+
+// Code returns the status code of the final response; 0 if it did not begin.
+func (x *Exchange) Code() int { return x.code }
+
+// Aborted reports whether the client did not get a whole response.
+func (x *Exchange) Aborted() bool { return x.aborted }
+
+// Cause returns what ended the exchange before its time; nil if nothing did.
+func (x *Exchange) Cause() error { return x.cancel.reason() }
+
+// RanOut reports whether the time for the whole exchange ran out.
+func (x *Exchange) RanOut() bool { return x.cancel.ranOut() }
+
+// Tries returns how many tries were begun.
+func (x *Exchange) Tries() int { return x.try.count }

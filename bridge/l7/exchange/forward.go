@@ -1,0 +1,185 @@
+package exchange
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http1"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+var (
+	// errDeadline ends an exchange whose Forward.Timeout ran out.
+	errDeadline = errors.New("the upstream's response header did not come in time")
+
+	// errTooLong ends one whose Forward.TotalTimeout ran out.
+	errTooLong = errors.New("the response was not over in time")
+
+	// errUpgrade is what an upgrade fails with that is not the one the client asked for.
+	errUpgrade = errors.New("the upstream did not change to the protocol that it was asked for, or changed to another")
+
+	// errInterims bounds what an upstream may say before it answers.
+	errInterims = errors.New("the upstream sent too many interim responses")
+)
+
+// A Plan is how a request is forwarded.
+type Plan struct {
+	Upstream Upstream // nil: there is none
+	Hash     upstream.Key
+
+	// Timeout bounds the wait for the response's head, TotalTimeout the whole
+	// exchange. 0: Shared.ResponseTimeout, and no limit.
+	Timeout, TotalTimeout time.Duration
+
+	Retry *Retry // nil: only what no endpoint can have seen is sent again
+}
+
+// Forward carries the request to an upstream and the response back.
+func (x *Exchange) Forward(p Plan) {
+	if x.try.upstream = p.Upstream; p.Upstream == nil {
+		x.failed(upstream.ErrNoEndpoint)
+		return
+	}
+	r := x.Facts.Request
+	x.try.hash = p.Hash
+	if x.ExpectsContinue {
+		r.Fields.Add("Expect", "100-continue")
+	}
+	total, err := x.totalTime(p.TotalTimeout)
+	if err != nil {
+		x.failed(err)
+		return
+	}
+	if x.try.retry = p.Retry; r.Upgrade != "" {
+		x.try.retry = nil
+	}
+	if x.try.retry != nil && r.HasBody() {
+		x.upload.replay = x.upload.newReplay()
+	}
+	x.deadlines.start(p.Timeout, total)
+	x.front.Notify(x.cancel.onGone)
+	b, err := x.try.carry()
+	if err == nil {
+		x.relay(b)
+	}
+	x.front.Notify(nil)
+	x.try.leave()
+	x.deadlines.stop()
+	if err != nil {
+		x.upload.quit()
+		x.failed(err)
+	}
+	x.upload.replay.free()
+	x.upload.replay = nil
+}
+
+// failed answers a request that came to nothing upstream, and says why where it
+// matters.
+func (x *Exchange) failed(err error) {
+	log, name := x.shared.Log, ""
+	if x.try.upstream != nil {
+		name = x.try.upstream.Upstream().Name()
+	}
+	cause := x.cancel.reason()
+	var body *bodyError
+	switch {
+	case errors.As(cause, &body):
+		x.badBody(body.err, name)
+		return
+	case cause == errCallDeadline: // as its client knows: nobody else need
+		x.Log.Reason = reasonOf(cause)
+		log.Debug("call was not answered before its deadline", "client", x.Facts.Client, "upstream", name)
+		x.refuse(policy.GatewayTimeout)
+		return
+	case errors.Is(err, errCallTimeout):
+		log.Debug("request refused", "client", x.Facts.Client, "error", err)
+		x.refuse(policy.BadRequest)
+		return
+	case errors.Is(cause, errDeadline), errors.Is(cause, errTooLong), cause == error(errUnread):
+		x.try.reportLate(cause)
+		x.logFailure(name, policy.GatewayTimeout.Code, cause)
+		x.refuse(policy.GatewayTimeout)
+		return
+	case cause == nil && err == errTryDeadline:
+		x.logFailure(name, policy.GatewayTimeout.Code, err)
+		x.refuse(policy.GatewayTimeout)
+		return
+	case cause != nil: // or Shutdown has given up waiting
+		log.Debug("client left before its request was answered", "client", x.Facts.Client, "upstream", name)
+		x.abort(cause)
+		return
+	case errors.Is(err, message.ErrNoWebSocket):
+		x.logFailure(name, policy.BadGateway.Code, err)
+		x.refuse(policy.BadGateway)
+		return
+	case errors.Is(err, message.ErrNoUpgrade):
+		x.logFailure(name, 501, err)
+		x.refuse(policy.Rejection(501))
+		return
+	case unwritable(err):
+		log.Debug("request refused", "client", x.Facts.Client, "error", policy.Printable(err))
+		if errors.Is(err, message.ErrHeadTooLarge) {
+			x.refuse(policy.Rejection(431))
+		} else {
+			x.refuse(policy.BadRequest)
+		}
+		return
+	}
+	a := policy.BadGateway
+	switch {
+	case errors.Is(err, upstream.ErrOverloaded):
+		a = policy.Overloaded
+	case errors.Is(err, upstream.ErrNoEndpoint):
+		a = policy.ServiceUnavailable
+	case isTimeout(reasonOf(err)):
+		a = policy.UpstreamTimeout
+	}
+	x.logFailure(name, a.Code, err)
+	x.refuse(a)
+}
+
+// isTimeout reports whether a failure is that the upstream took too long: to be
+// connected to, to shake hands, or to answer.
+func isTimeout(r certs.Reason) bool {
+	return r == certs.ReasonConnectTimeout || r == certs.ReasonHandshakeTimeout || r == certs.ReasonResponseTimeout
+}
+
+// badBody answers a request whose body the client did not send as it should.
+func (x *Exchange) badBody(err error, name string) {
+	var malformed *http1.Error
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		x.shared.Log.Debug("request's body refused", "client", x.Facts.Client, "upstream", name, "error", err)
+		x.refuse(policy.Rejection(413))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.shared.Log.Debug("client stopped sending its request's body", "client", x.Facts.Client, "upstream", name)
+		x.refuse(policy.RequestTimeout)
+	case errors.As(err, &malformed):
+		x.shared.Log.Debug("request's body refused", "client", x.Facts.Client, "upstream", name, "error", policy.Printable(err))
+		x.refuse(policy.Rejection(malformed.Status))
+	default:
+		x.shared.Log.Debug("client broke off its request's body", "client", x.Facts.Client, "upstream", name)
+		x.abort(err)
+	}
+}
+
+// logFailure warns about an upstream's failure, unless the same was said a
+// moment ago.
+func (x *Exchange) logFailure(name string, code int, err error) {
+	reason := reasonOf(err)
+	x.Log.Reason = reason
+	suppressed, due := x.shared.failures.due(name, reason, time.Now())
+	if !due {
+		return
+	}
+	endpoint := ""
+	if x.try.endpoint != nil {
+		endpoint = x.try.endpoint.Address()
+	}
+	x.shared.Log.Warn("request failed", "route", x.Facts.Route, "upstream", name, "endpoint", endpoint,
+		"code", code, "reason", string(reason), "error", policy.Printable(err), "suppressed", suppressed)
+}

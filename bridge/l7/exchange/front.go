@@ -1,0 +1,118 @@
+package exchange
+
+import (
+	"context"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// An exchange is one request and its response, carried between a front and a
+// back. It knows neither's protocol: any front meets any back.
+//
+// Framing is the fronts' and backs' own. What they are given has no field that
+// frames a message or belongs to one connection (Content-Length,
+// Transfer-Encoding, Connection, Keep-Alive, TE, Upgrade and so on). They write
+// their own: from Length, of which 0 or more is the body's length and -1 a body
+// that ends when it ends, from Declared in an answer to HEAD and in a 304, and
+// from Upgrade and Trailers.
+
+// A Front is the client's half of an exchange.
+//
+// One goroutine at a time may call Read, Buffered and Trailer, and another at the
+// same time Inform, Respond, Write, Flush and End. Refuse, Abort and Notify may be
+// called by any goroutine, at any time.
+type Front interface {
+	// BodyReader is the request's body. Read fails with os.ErrDeadlineExceeded if
+	// the client was too slow, with an *http1.Error if what it sent is no valid
+	// body, and with anything else if the client has gone.
+	message.BodyReader
+	message.BodyWriter // of the response's body
+
+	// Refuse ends the reading: the rest of the body is not wanted. A Read that
+	// waits returns an error, and so does every later one that would not return
+	// io.EOF. The response may still be written. It may be called repeatedly.
+	Refuse()
+
+	// Inform sends an interim response (1xx but 101), at once.
+	Inform(r *message.Response) error
+
+	// Respond begins the final response. With end it is complete, and neither
+	// Write nor End follows. Otherwise it may wait for Flush or End.
+	Respond(r *message.Response, end bool) error
+
+	// Abort ends the exchange so that what was sent of the response never looks
+	// complete. Calls that wait return an error.
+	Abort(cause error)
+
+	// Notify has gone called, from any goroutine and at most once, if the client
+	// goes before the exchange is over; at once if it has gone already. Nil takes
+	// it back: when Notify(nil) returns, gone is not running and will not be
+	// called.
+	Notify(gone func(cause error))
+}
+
+// A Back is the upstream's half of an exchange: a connection of HTTP/1.1, or a
+// stream of HTTP/2.
+//
+// One goroutine at a time may call Send, Write, Flush and End, and another at the
+// same time Receive, Read, Buffered and Trailer. Abort may be called by any
+// goroutine, at any time until Done.
+type Back interface {
+	message.BodyReader // of the response's body
+	message.BodyWriter // of the request's body
+
+	// Send begins the request. With end it is complete and is sent at once, and
+	// neither Write nor End follows. Otherwise it may wait for Flush or End.
+	Send(r *message.Request, end bool) error
+
+	// Receive waits for the next response head: each interim one, then the final
+	// one. What it fills in is valid until Done.
+	Receive(into *message.Response) error
+
+	// Abort ends the exchange upstream. Calls that wait return an error. A request
+	// that fails so is not the endpoint's failure.
+	Abort(cause error)
+
+	// Done gives the Back up. No other call is running, and none follows.
+	Done()
+}
+
+// An Upstream connects an exchange's request to the endpoints of an upstream.
+type Upstream interface {
+	Upstream() *upstream.Upstream
+
+	// SharesUpgrades reports whether an upgraded request shares its connection
+	// with others.
+	SharesUpgrades() bool
+
+	// Preferred returns the endpoint that the request should go to if it can; nil:
+	// none in particular.
+	Preferred() *upstream.Endpoint
+
+	// ExpectLogin says that an endpoint asked the client for a login that
+	// authenticates the connection instead of the request alone.
+	ExpectLogin(e *upstream.Endpoint)
+
+	// Connect returns a Back to an endpoint, and how it was come by, which is
+	// told even if Connect fails. It makes the request's Scheme and Authority
+	// those that the endpoint is sent.
+	Connect(e *upstream.Endpoint, n Need) (Back, Given, error)
+}
+
+// A Need is what an exchange needs of a connection.
+type Need struct {
+	Turn    *upstream.Turn // through the upstream
+	Fresh   bool           // the connection must not have been used before
+	Avoid   any            // the Given.Carrier that refused the request last; nil: none did
+	Context func() (ctx context.Context, done func())
+}
+
+// Given says how a Back was come by.
+type Given struct {
+	Reused   bool            // its connection carried requests before
+	Protocol string          // "HTTP/1.1" or "HTTP/2.0"
+	Dial     *accesslog.Dial // how its connection was made, or could not be; nil: none was tried
+	Carrier  any             // identifies a connection of HTTP/2, for Need.Avoid; else nil
+}

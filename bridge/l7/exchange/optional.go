@@ -1,0 +1,96 @@
+package exchange
+
+import (
+	"net"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
+)
+
+// Fronts and backs have some of these methods beyond their interface. The exchange
+// takes a faster way, or says more to a client, where they do.
+
+// A socketReader reads from a socket of its own.
+type socketReader interface{ Reader() *wire.Reader }
+
+// A socketWriter writes to a socket of its own.
+type socketWriter interface{ Writer() *wire.Writer }
+
+// flowBetween returns the flow from a front to a back, or from a back to a front.
+// It is the zero Flow if one of them has no socket of its own.
+func flowBetween(from, to any) wire.Flow {
+	in, ok1 := from.(socketReader)
+	out, ok2 := to.(socketWriter)
+	if !ok1 || !ok2 {
+		return wire.Flow{}
+	}
+	return wire.Flow{In: in.Reader(), Out: out.Writer()}
+}
+
+// A spliceable can leave its connection, after an upgrade, to the engine that
+// carries the bytes of TCP listeners.
+type spliceable interface {
+	socketReader
+	socketWriter
+
+	// NetConn returns the connection: a socket, or TLS on top of it.
+	NetConn() net.Conn
+
+	// Spliced says that the engine has carried the connection to its end, and
+	// closed it.
+	Spliced()
+}
+
+// A waitLimiter has a connection of its own, and can bound how long a write to it
+// waits while the peer takes nothing. A stream cannot: its connection carries others.
+type waitLimiter interface{ LimitWait(d time.Duration) }
+
+// A whole front knows how much of a body is still to come.
+type whole interface {
+	// Whole reports that Read will not wait until it returns io.EOF, and that
+	// there is not much to be read.
+	Whole() bool
+}
+
+// An arriver front has to look whether anything has come.
+type arriver interface {
+	// Arrived reports whether Read would return without waiting, or has at least
+	// something to look at. It is called as Buffered is.
+	Arrived() bool
+}
+
+// A loginCarrier is a back whose connection may be logged in: see
+// Upstream.ExpectLogin.
+type loginCarrier interface{ TakesLogin() }
+
+// A roomy back can say that a little of the body can be written without waiting.
+type roomy interface{ Roomy() bool }
+
+func hasRoom(b Back) bool {
+	r, ok := b.(roomy)
+	return ok && r.Roomy()
+}
+
+// A disclaiming back is one whose upstream may say that it has not processed a
+// request. Then the request is sent again, so its body has to be kept.
+type disclaiming interface{ Disclaims() bool }
+
+func disclaims(b Back) bool {
+	d, ok := b.(disclaiming)
+	return ok && d.Disclaims()
+}
+
+// A lastable front can end its connection after this request. A client that sends a
+// request with two readings may have hidden another request in it.
+type lastable interface{ Last() }
+
+// A sparer front can skip what little is left of a body that nobody reads, and so
+// keep its connection.
+type sparer interface{ Spare() }
+
+// A finisher front can end a response in the middle of its body so that the client
+// knows why. Only HTTP/2's can: elsewhere a gRPC client sees a broken response.
+type finisher interface {
+	Finish(trailer message.Fields) bool
+}

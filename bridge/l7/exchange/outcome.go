@@ -1,0 +1,52 @@
+package exchange
+
+import (
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+)
+
+// Outlier detection judges endpoints by how each request that was sent to them ended,
+// which is reported once. A request that ends before there is a response is reported
+// as a failure of the endpoint (blame). What a client causes, by leaving, or by
+// sending or reading too slowly, is not reported.
+
+// reportHead reports the head of a response, if nothing follows it or it is a failure.
+func (t *attempts) reportHead() {
+	switch r := &t.x.response; {
+	case r.Status >= 500:
+		t.endpoint.NoteResult(false)
+	case r.Status == 101:
+		t.endpoint.NoteStream()
+	case r.Length == 0:
+		t.endpoint.NoteResult(!t.callFailed(r.Fields))
+	}
+}
+
+// reportEnd reports how a whole response ended.
+func (t *attempts) reportEnd(trailer message.Fields) {
+	if t.x.response.Status < 500 {
+		t.endpoint.NoteResult(!t.callFailed(trailer))
+	}
+}
+
+// reportBroken reports a response that broke off, unless the client caused that.
+func (t *attempts) reportBroken(err error) {
+	if err != errStalled && t.x.cancel.failed() {
+		if err = t.x.cancel.upstreamLate(); err == nil || !t.x.upload.sent.Load() {
+			return
+		}
+	}
+	t.endpoint.NoteBroken(reasonOf(err), err, t.x.response.Status >= 500)
+}
+
+// reportLate reports that an endpoint that had the whole request did not answer in
+// time.
+func (t *attempts) reportLate(cause error) {
+	if t.endpoint != nil && t.x.upload.sent.Load() {
+		t.endpoint.NoteBroken(reasonOf(cause), cause, false)
+	}
+}
+
+// callFailed reports whether the fields have a gRPC status that says that the server
+// failed.
+func (t *attempts) callFailed(f message.Fields) bool { return t.x.GRPC && policy.ServerFailed(f) }

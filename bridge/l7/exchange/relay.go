@@ -1,0 +1,241 @@
+package exchange
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+)
+
+// maxInterims bounds how many interim responses precede a final one.
+const maxInterims = 32
+
+// errOver ends what still runs of an exchange whose response is complete.
+var errOver = errors.New("the exchange is over")
+
+// receive waits for the head of the final response.
+func (x *Exchange) receive(b Back) error {
+	for range maxInterims {
+		if err := b.Receive(&x.response); err != nil {
+			return err
+		}
+		x.try.endpoint.NoteReply()
+		if !x.response.Interim() {
+			x.try.recordHead()
+			x.try.reportHead()
+			x.try.protectLogin(b)
+			return nil
+		}
+		x.interim()
+	}
+	return errInterims
+}
+
+// protectLogin sees to it that no other client gets a connection on which the
+// upstream asked for a login that authenticates the connection.
+func (t *attempts) protectLogin(b Back) {
+	if !policy.AsksLogin(t.x.response.Fields) {
+		return
+	}
+	if c, ok := b.(loginCarrier); ok {
+		c.TakesLogin()
+	}
+	t.upstream.ExpectLogin(t.endpoint)
+}
+
+// interim passes on an interim response.
+func (x *Exchange) interim() {
+	if x.response.Status == 100 {
+		// To a client that did not ask it would be one too many.
+		if x.upload.proceed != nil {
+			x.upload.sendContinue()
+			x.upload.release()
+		}
+		return
+	}
+	x.try.informed = true
+	policy.RemoveHopByHop(&x.response.Fields)
+	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
+}
+
+// head says that the final head is there: the wait for it is over.
+func (x *Exchange) head() {
+	x.cancel.start()
+	x.upload.replay.stop()
+	x.upload.release()
+}
+
+// relay passes on the final response, of which b has given the head.
+func (x *Exchange) relay(b Back) {
+	x.head()
+	x.deadlines.responseStarted()
+	r := &x.response
+	if r.Status == 101 {
+		x.deadlines.stop() // it is no response any more
+		x.timerPending = true
+		x.tunnel(b)
+		return
+	}
+	if x.WebSocketKey != "" && r.Status < 300 {
+		// To who asked with CONNECT it would mean that there is a WebSocket.
+		x.drop(b, errUpgrade)
+		x.failed(errUpgrade)
+		return
+	}
+	if r.Length > 0 && r.Fields.Has("Trailer") {
+		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
+		r.Length = -1
+	}
+	r.Upgrade = policy.RequiredUpgrade(r)
+	policy.RemoveHopByHop(&r.Fields)
+	x.applyRules()
+	x.addDate()
+	x.code = r.Status
+	x.recordStatus(r.Fields)
+	x.relaysCall.Store(x.GRPC && policy.IsGRPC(r.Fields))
+	end := r.Length == 0
+	if end {
+		x.settle(b)
+		x.uncount()
+	}
+	if err := x.front.Respond(r, end); err != nil {
+		if !end {
+			x.drop(b, err)
+		}
+		x.abort(err)
+		return
+	}
+	if !end {
+		x.download(b)
+	}
+}
+
+// download carries the response's body.
+func (x *Exchange) download(b Back) {
+	defer x.stall.end()
+	readErr, err := x.carryBody(b)
+	switch {
+	case err != nil: // the client's
+	case readErr == io.EOF:
+		x.complete(b)
+		return
+	default:
+		if err = readErr; x.stall.found.Load() {
+			err = errStalled
+		}
+		if x.try.reportBroken(err); err == errStalled || !x.cancel.failed() {
+			x.logFailure(x.try.upstream.Upstream().Name(), x.code, err)
+			_ = x.front.Flush() // as far as it came
+		}
+	}
+	x.drop(b, err)
+	x.abort(err)
+}
+
+// carryBody passes on the response's body, until b ends it or the client takes no
+// more of it.
+func (x *Exchange) carryBody(b Back) (readErr, writeErr error) {
+	f := flowBetween(b, x.front)
+	f.Begin()
+	defer f.End()
+	for {
+		waits := !b.Buffered()
+		if waits {
+			if err := x.front.Flush(); err != nil {
+				return nil, err
+			}
+			x.stall.watch()
+		}
+		p, err := b.Read()
+		if waits {
+			x.stall.unwatch()
+		}
+		if err != nil {
+			return err, nil
+		}
+		if err := x.front.Write(p); err != nil {
+			return nil, err
+		}
+		x.Log.ToClient += uint64(len(p))
+	}
+}
+
+// complete ends the response, of which b has given everything.
+func (x *Exchange) complete(b Back) {
+	trailer := b.Trailer()
+	trailer.RemoveFunc(func(f message.Field) bool { return policy.IsFraming(f.Name) })
+	x.recordStatus(trailer)
+	x.try.reportEnd(trailer)
+	if !x.upload.read.Load() {
+		// The client first, which may send on for a while: its request is not
+		// over upstream.
+		x.uncountClient()
+		if err := x.front.End(trailer); err != nil {
+			x.abort(err)
+		}
+		x.settle(b)
+		return
+	}
+	if len(trailer) > 0 { // which are b's until Done
+		x.uncount()
+		if err := x.front.End(trailer); err != nil {
+			x.abort(err)
+		}
+		x.settle(b)
+		return
+	}
+	x.settle(b) // before the client is written to, so that the next request may have it
+	x.uncount()
+	if err := x.front.End(nil); err != nil {
+		x.abort(err)
+	}
+}
+
+// uncount gives back what the limits of the listener and of the upstream count of
+// the exchange. It is called before the client has the end of the response, upon
+// which it may send its next request.
+func (x *Exchange) uncount() {
+	x.uncountClient()
+	x.try.leave()
+}
+
+func (x *Exchange) uncountClient() {
+	if x.Uncount != nil {
+		x.Uncount()
+	}
+}
+
+// settle gives b back, whose response was read to its end.
+func (x *Exchange) settle(b Back) {
+	if !x.upload.sent.Load() {
+		if x.upload.read.Load() {
+			// All of the request is on its way, and most likely there.
+			stuck := time.AfterFunc(time.Second, func() { x.cancel.fail(errOver) })
+			x.upload.sending.Wait()
+			if !stuck.Stop() {
+				x.timerPending = true
+			}
+		}
+		if !x.upload.sent.Load() {
+			x.drop(b, errOver)
+			return
+		}
+	}
+	x.upload.sending.Wait()
+	x.cancel.detach()
+	b.Done()
+}
+
+// drop ends what is left of the exchange with b.
+func (x *Exchange) drop(b Back, cause error) {
+	b.Abort(cause)
+	if x.upload.started {
+		x.upload.refuse()
+		x.head()
+		x.upload.sending.Wait()
+	}
+	x.cancel.detach()
+	b.Done()
+}

@@ -1,0 +1,45 @@
+package exchange
+
+import "testing"
+
+func TestWhatIsKeptIsForgottenWhenTheResponseBegins(t *testing.T) {
+	var s Shared
+	x := newExchange(t, &s, nil)
+	x.try.retry = &Retry{}
+	r := x.upload.newReplay()
+	r.keep([]byte("hello"), false)
+	if r.stop(); r.kept == nil {
+		t.Error("what is yet to be sent is forgotten")
+	}
+	r.at = len(r.content())
+	if r.stop(); r.kept != nil || r.whole() || s.Kept() != 0 {
+		t.Errorf("%d bytes are kept", len(r.content()))
+	}
+}
+
+// What is kept moves to a larger buffer while an upload sends it: the smaller one is
+// not lent to anybody else meanwhile.
+func TestABufferInUseIsNotLentAgain(t *testing.T) {
+	var s Shared
+	x := newExchange(t, &s, nil)
+	r := x.upload.newReplay()
+	r.keep([]byte("hello"), false)
+	first, _ := r.begin()
+	sent := r.content()
+	r.mu.Lock()
+	r.use(first, func() {
+		r.mu.Lock()
+		r.keep(make([]byte, 5000), true)
+		r.mu.Unlock()
+		other := x.upload.newReplay()
+		other.keep([]byte("other"), false)
+		if string(sent) != "hello" {
+			t.Errorf("what is being sent became %q", sent)
+		}
+		other.free()
+	})
+	r.mu.Unlock()
+	if r.free(); s.Kept() != 0 {
+		t.Errorf("%d bytes are held", s.Kept())
+	}
+}

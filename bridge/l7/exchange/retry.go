@@ -1,0 +1,78 @@
+package exchange
+
+import (
+	"cmp"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A Retry says when a request is tried again. In a try it is sent to the first
+// endpoint that can be connected to; each goes to endpoints that were not tried
+// yet, as long as there are some. The zero Retry makes a second try of what timed
+// out, and does not time it.
+//
+// Nothing is tried again of which some of the response was passed on, nor an
+// upgrade. A request that the upstream may have acted upon is if its method is
+// idempotent, or one of Methods.
+type Retry struct {
+	Attempts int // most tries, the first included; 0: 2
+
+	ConnectFailure bool // no endpoint could be connected to
+	Reset          bool // the connection, or stream, ended before the response began
+	RefusedStream  bool // the upstream said that it has not acted upon the request
+
+	// Codes are those of responses that are tried again. A response that is
+	// nothing but a gRPC status of UNAVAILABLE counts as 503.
+	Codes []int
+
+	Methods []string // that are tried again like idempotent ones
+
+	// PerTry is how long the response's head may take in each try, once all of
+	// the request's body has come from the client. 0: no limit.
+	PerTry time.Duration
+
+	MaxBody int           // most bytes of a body that are kept to be sent again; 0: 65536; less than 0: none
+	Backoff time.Duration // before the second try, twice as long before each further one; 0: 25ms
+}
+
+// maxBackoff bounds a pause, however often it was doubled.
+const maxBackoff = 10 * time.Second
+
+func (r *Retry) attempts() int { return cmp.Or(r.Attempts, 2) }
+func (r *Retry) maxBody() int  { return max(cmp.Or(r.MaxBody, 64<<10), 0) }
+
+// pause returns how long to wait after so many tries: up to half less than for
+// others, so that those that failed together do not come back together.
+func (r *Retry) pause(tries int) time.Duration {
+	d := cmp.Or(r.Backoff, 25*time.Millisecond)
+	for ; tries > 1 && d < maxBackoff; tries-- {
+		d *= 2
+	}
+	d = min(d, maxBackoff)
+	return d - rand.N(d/2+1)
+}
+
+var (
+	// errTryDeadline ends a try for which Retry.PerTry ran out.
+	errTryDeadline = errors.New("the upstream's response header did not come in the time of a try")
+
+	// errDiscarded ends a try whose response is not passed on.
+	errDiscarded = errors.New("the request is tried again")
+)
+
+// repeats reports whether a request of a method may be sent twice.
+func (r *Retry) repeats(method string) bool {
+	return isIdempotent(method) || slices.Contains(r.Methods, method)
+}
+
+// isIdempotent reports whether to send a request twice does what to send it once
+// does (RFC 9110, section 9.2.2).
+func isIdempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,94 @@
+package exchange
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// errStalled ends a response of which the upstream sent nothing for longer than its
+// idle timeout.
+var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "nothing more of the response came in time"}
+
+// A stall watches over the reading of a response's body, if the upstream has an idle
+// timeout. Time in which the client reads nothing does not count.
+//
+// A read only records when it begins to wait, by the listener's clock. A timer checks
+// that a few times while the limit passes. It is set once a read has to wait.
+type stall struct {
+	x     *Exchange
+	check func()        // expired, made once
+	limit time.Duration // 0: nothing is watched
+
+	since atomic.Int64 // when the read that waits began to; 0: none waits
+	found atomic.Bool  // it waited too long
+
+	mu      sync.Mutex  // held by the timer
+	timer   *time.Timer // reused; nil until it is needed
+	over    bool        // nothing is watched any more
+	pending bool        // the timer may still run
+}
+
+func (s *stall) init(x *Exchange) { s.x, s.check = x, s.expired }
+
+func (s *stall) reset() {
+	s.limit, s.over = 0, false
+	s.since.Store(0)
+	s.found.Store(false)
+}
+
+// watch says that a read of the response's body begins to wait.
+func (s *stall) watch() {
+	clock := s.x.shared.Clock
+	if s.limit == 0 {
+		if s.limit = s.x.try.upstream.Upstream().IdleTimeout(); s.limit == 0 {
+			return
+		}
+		clock.KeepWithin(s.limit)
+		if s.timer == nil {
+			s.timer = time.AfterFunc(s.limit, s.check)
+		} else {
+			s.timer.Reset(s.limit)
+		}
+	}
+	s.since.Store(clock.Now())
+}
+
+// unwatch says that the read no longer waits.
+func (s *stall) unwatch() { s.since.Store(0) }
+
+// end says that no other read follows.
+func (s *stall) end() {
+	if s.limit == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if !s.timer.Stop() {
+		s.pending = true // it may be about to run
+	}
+}
+
+// expired is called by the timer.
+func (s *stall) expired() {
+	defer s.x.guard()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	since, waited := s.since.Load(), time.Duration(0)
+	if since != 0 {
+		waited = time.Duration(s.x.shared.Clock.Now() - since)
+	}
+	if waited < s.limit {
+		// A read that begins to wait at once is looked at soon after its time.
+		s.timer.Reset(max(min(s.limit/32, time.Second), s.limit-waited-s.limit/32, time.Millisecond))
+		return
+	}
+	s.found.Store(true)
+	s.x.cancel.fail(errStalled)
+}

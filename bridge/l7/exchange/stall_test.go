@@ -1,0 +1,80 @@
+package exchange
+
+import (
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// newExchange returns an exchange whose request goes to an upstream, which may be
+// nil.
+func newExchange(t *testing.T, s *Shared, u *upstream.Upstream) *Exchange {
+	s.Context = t.Context()
+	x := &Exchange{}
+	x.Init(s)
+	if u != nil {
+		x.try.upstream = only{upstream: u}
+	}
+	return x
+}
+
+// A connector is an Upstream, but for the name of its method.
+type connector = Upstream
+
+// only is an Upstream that connects nothing.
+type only struct {
+	connector // nil
+	upstream  *upstream.Upstream
+}
+
+func (o only) Upstream() *upstream.Upstream { return o.upstream }
+
+// A handClock goes on when it is told to.
+type handClock struct{ now int64 }
+
+func (c *handClock) Now() int64               { return c.now }
+func (c *handClock) Date() string             { return "" }
+func (c *handClock) KeepWithin(time.Duration) {}
+
+// What counts is that nothing arrives: not how long the whole body takes, nor how
+// long the client takes.
+func TestWhatCountsAsAStall(t *testing.T) {
+	const idle = time.Hour // no timer fires
+	clock := &handClock{now: 1}
+	x := newExchange(t, &Shared{Clock: clock}, upstream.New(upstream.Options{Name: "up", IdleTimeout: idle}))
+	s := &x.stall
+	defer s.end()
+	pass := func(d time.Duration) {
+		clock.now += int64(d)
+		s.expired()
+	}
+	s.watch()
+	s.unwatch()
+	pass(1)
+	for range 5 { // a body that comes in pieces
+		s.watch()
+		pass(idle * 9 / 10)
+		s.unwatch()
+	}
+	pass(10 * idle) // while the client reads nothing
+	if x.cancel.failed() {
+		t.Fatal("it is cut off, though it comes")
+	}
+	s.watch()
+	pass(idle / 2)
+	pass(idle / 2)
+	if err := x.cancel.reason(); err != errStalled {
+		t.Errorf("it goes on, though nothing comes: %v", err)
+	}
+}
+
+// Without a limit nothing is watched.
+func TestWithoutALimitNothingStalls(t *testing.T) {
+	x := newExchange(t, &Shared{Clock: &handClock{now: 1}}, upstream.New(upstream.Options{Name: "up"}))
+	x.stall.watch()
+	if x.stall.unwatch(); x.stall.timer != nil {
+		t.Error("there is a timer")
+	}
+	x.stall.end()
+}

@@ -1,0 +1,91 @@
+package exchange
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+)
+
+// A still is one side of a tunnel on which nothing happens until it is over.
+type still struct {
+	over    chan struct{}
+	stuck   bool // what it is sent waits too
+	ended   bool // it has ended its stream
+	pending atomic.Int32
+}
+
+func (s *still) Read() ([]byte, error) {
+	if s.ended {
+		return nil, io.EOF
+	}
+	if s.pending.Add(-1) >= 0 {
+		return []byte("x"), nil
+	}
+	<-s.over
+	return nil, errors.New("over")
+}
+
+func (s *still) Buffered() bool { return s.pending.Load() > 0 }
+
+func (s *still) Flush() error { return nil }
+
+func (s *still) Write([]byte) error {
+	if s.stuck {
+		<-s.over
+		return errors.New("over")
+	}
+	return nil
+}
+
+// An upgraded connection on which nothing moves ends, whichever versions carry it:
+// at its idle limit, or, when one side has ended its stream, at a shorter one.
+func TestTunnelsEndWhenNothingMoves(t *testing.T) {
+	t.Parallel()
+	const short, long = 200 * time.Millisecond, time.Hour
+	for name, c := range map[string]struct {
+		idle, linger time.Duration
+		ended, stuck bool
+		how          splice.Ending
+	}{
+		"nothing moves":             {short, long, false, false, splice.Idle},
+		"one side has ended":        {long, short, true, false, splice.Linger},
+		"a side takes nothing":      {short, long, false, true, splice.Idle},
+		"ended, and takes nothing":  {short * 2, short, true, true, splice.Idle},
+		"ended, idle before linger": {short, long, true, false, splice.Idle},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			over := make(chan struct{})
+			ended := make(chan splice.Ending, 1)
+			begun := time.Now()
+			tunnel := newTunnel(c.idle, c.linger, func(how splice.Ending) {
+				ended <- how
+				close(over)
+			})
+			defer tunnel.stop()
+			client, server := &still{over: over, ended: c.ended}, &still{over: over}
+			if c.stuck {
+				client.stuck = true
+				server.pending.Store(1)
+			}
+			done := make(chan bool, 2)
+			var n, m uint64
+			go func() { _ = tunnel.carry(client, stillSink{server}, &n); done <- true }()
+			go func() { _ = tunnel.carry(server, stillSink{client}, &m); done <- true }()
+			if how := <-ended; how != c.how || time.Since(begun) < short {
+				t.Errorf("ended as %q after %v, want %q", how, time.Since(begun), c.how)
+			}
+			<-done
+			<-done
+		})
+	}
+}
+
+type stillSink struct{ *still }
+
+func (stillSink) End(message.Fields) error { return nil }

@@ -1,0 +1,333 @@
+package exchange
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+const (
+	// continueTime is how long an upstream may take to say whether it wants the
+	// body of a request whose client waits for 100 (Continue).
+	continueTime = time.Second
+
+	// continueLook is how often, meanwhile, the upload checks that the client waits.
+	continueLook = 20 * time.Millisecond
+)
+
+// maxInline is the largest body that is sent by the goroutine that then reads the
+// response. A fresh socket takes that much without blocking.
+const maxInline = 8 << 10
+
+// MaxInline is maxInline, for fronts: see whole.
+const MaxInline = maxInline
+
+// errBodyTooLarge ends an exchange whose request's body exceeds Rules.MaxBody.
+var errBodyTooLarge = errors.New("it is larger than the listener takes")
+
+// errUnread ends an exchange whose upstream neither reads the request nor answers.
+var errUnread = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the upstream took nothing of the request in time, and sent no response"}
+
+// A bodyError ends an exchange whose request's body broke off.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "the request's body: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
+
+// An upload carries the body of a request to the upstream.
+type upload struct {
+	x       *Exchange
+	replay  *replay        // keeps the body to send it again; nil: there is none, or it cannot be
+	sending sync.WaitGroup // of the goroutine that sends the body, if there is one
+	started bool           // there is one
+
+	proceed  chan struct{} // closed when the body is to be sent; nil: at once
+	released bool          // it is closed
+
+	touched atomic.Bool  // some of the body was taken from the front
+	read    atomic.Bool  // all of it
+	refused atomic.Bool  // the rest of it
+	sent    atomic.Bool  // the request went upstream to its end
+	sentAt  atomic.Int64 // when, by the listener's clock
+}
+
+func (u *upload) reset() {
+	u.replay, u.started, u.proceed, u.released = nil, false, nil, false
+	u.touched.Store(false)
+	u.read.Store(false)
+	u.refused.Store(false)
+	u.sent.Store(false)
+}
+
+// send sends the request to b, or begins to.
+func (u *upload) send(b Back) error {
+	x := u.x
+	if err := x.cancel.attach(b); err != nil {
+		return err
+	}
+	r := x.Facts.Request
+	u.sent.Store(false)
+	u.hold()
+	if !r.HasBody() {
+		u.read.Store(true)
+		if err := b.Send(r, true); err != nil {
+			return unlessAnswered(err)
+		}
+		u.complete()
+		return nil
+	}
+	if err := b.Send(r, false); err != nil {
+		return unlessAnswered(err)
+	}
+	if u.replay == nil && !u.touched.Load() && disclaims(b) {
+		u.replay = u.newReplay()
+	}
+	number, little := u.begin()
+	if u.proceed == nil && little && hasRoom(b) {
+		u.carry(b, number)
+		return nil
+	}
+	if u.proceed != nil {
+		if err := b.Flush(); err != nil {
+			return unlessAnswered(err)
+		}
+	}
+	if u.replay == nil {
+		u.touched.Store(true) // from here on the body cannot be sent from its beginning
+	}
+	u.started = true
+	u.sending.Add(1)
+	go u.aside(b, number, u.proceed)
+	return nil
+}
+
+// unlessAnswered returns the error of a request that could not be written, unless
+// the upstream may have answered before it closed the connection: then the answer
+// says why. What could not be written at all is not the upstream's doing.
+func unlessAnswered(err error) error {
+	if unwritable(err) || errors.Is(err, message.ErrUnprocessed) {
+		return err
+	}
+	return nil // receive tells
+}
+
+// hold keeps the body back until the upstream wants it, if the client waits for
+// that. Once the client was told to send it, nothing waits.
+func (u *upload) hold() {
+	x := u.x
+	if !x.ExpectsContinue {
+		return
+	}
+	x.cancel.mu.Lock()
+	continued := x.cancel.continued
+	x.cancel.mu.Unlock()
+	u.proceed, u.released = nil, false
+	if continued {
+		x.Facts.Request.Fields.Remove("Expect")
+	} else {
+		u.proceed = make(chan struct{})
+	}
+}
+
+// release sends off a body that waits for the upstream to want it, or to have
+// answered.
+func (u *upload) release() {
+	if u.proceed != nil && !u.released {
+		u.released = true
+		close(u.proceed)
+	}
+}
+
+// begin begins to send the body, which has a number if it can be sent again. It
+// reports whether neither reading the body nor writing it to a connection with room
+// takes long.
+func (u *upload) begin() (number int, little bool) {
+	if u.replay == nil || u.replay.uploads == 0 {
+		f, ok := u.x.front.(whole)
+		little = ok && f.Whole()
+	}
+	if u.replay != nil {
+		var kept bool
+		number, kept = u.replay.begin()
+		little = little || kept
+	}
+	return number, little
+}
+
+// aside carries the body while another goroutine reads the response, once the
+// upstream wants it: that is when proceed is closed, or if it is nil.
+func (u *upload) aside(b Back, number int, proceed <-chan struct{}) {
+	defer u.sending.Done()
+	defer u.x.guard()
+	if proceed == nil || u.mayStart(number, proceed) {
+		u.carry(b, number)
+	}
+}
+
+// mayStart waits until the upstream wants the body. It reports false if the final
+// response came first, or the try ended.
+func (u *upload) mayStart(number int, proceed <-chan struct{}) (may bool) {
+	u.await(proceed)
+	if r := u.replay; r != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.use(number, func() { may = u.sendContinue() })
+		return may
+	}
+	return u.sendContinue()
+}
+
+// await waits until proceed is closed, the upstream's time is up, or the client sends
+// its body without waiting.
+func (u *upload) await(proceed <-chan struct{}) {
+	ticker := time.NewTicker(continueLook)
+	defer ticker.Stop()
+	for looks := 0; looks < int(continueTime/continueLook); looks++ {
+		if u.arrives() {
+			return
+		}
+		select {
+		case <-proceed:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// arrives reports whether the client sends its body though it said that it would
+// wait. It needs no 100 (Continue) then (RFC 9110, section 10.1.1).
+func (u *upload) arrives() bool {
+	if r := u.replay; r != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.reading {
+			return true
+		}
+	}
+	f, ok := u.x.front.(arriver)
+	came := u.x.front.Buffered() || ok && f.Arrived()
+	if came {
+		c := &u.x.cancel
+		c.mu.Lock()
+		c.continued = c.continued || !c.responseStarted && c.cause == nil
+		c.mu.Unlock()
+	}
+	return came
+}
+
+// sendContinue tells the client to send its body, unless it was told, or the final
+// response is there. It reports whether the body is to be read.
+func (u *upload) sendContinue() bool {
+	c := &u.x.cancel
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.continued && !c.responseStarted && c.cause == nil {
+		c.continued = true
+		// It fails only if the client left, and then so does reading from it.
+		_ = u.x.front.Inform(&message.Response{Status: 100})
+	}
+	return c.continued
+}
+
+// carry carries the body.
+func (u *upload) carry(b Back, number int) {
+	x := u.x
+	if u.replay != nil {
+		u.replay.upload(b, number)
+		return
+	}
+	f := flowBetween(x.front, b)
+	f.Begin()
+	defer f.End()
+	for {
+		if !x.front.Buffered() {
+			if err := b.Flush(); err != nil {
+				u.notTaken(err)
+				break
+			}
+		}
+		p, err := x.front.Read()
+		switch {
+		case err == io.EOF:
+			u.read.Store(true)
+			u.end(b, x.Rules.Protected.CleanTrailer(x.front.Trailer()))
+			return
+		case err != nil && u.refused.Load():
+			return
+		case err != nil:
+			x.cancel.fail(&bodyError{err})
+			return
+		}
+		u.touched.Store(true)
+		if u.tooLong(len(p)) {
+			x.cancel.fail(&bodyError{errBodyTooLarge})
+			return
+		}
+		if err := b.Write(p); err != nil {
+			u.notTaken(err)
+			break
+		}
+	}
+	// The upstream takes no more. Its answer, or why there is none, is found when
+	// the response is read.
+}
+
+// end completes the request.
+func (u *upload) end(b Back, trailer message.Fields) {
+	if err := b.End(trailer); err != nil {
+		u.notTaken(err)
+		return
+	}
+	u.complete()
+}
+
+// complete records that all of the request was sent.
+func (u *upload) complete() {
+	u.sentAt.Store(u.x.shared.Clock.Now())
+	u.sent.Store(true)
+}
+
+// notTaken is called when the upstream takes no more of the body. If it took nothing
+// for too long and has not answered either, there is nothing to wait for.
+func (u *upload) notTaken(err error) {
+	if errors.Is(err, socket.ErrStuck) && !u.x.cancel.started() {
+		u.x.cancel.fail(errUnread)
+	}
+}
+
+// tooLong counts n more bytes of the body, and reports whether it is longer than it
+// may be.
+func (u *upload) tooLong(n int) bool {
+	x := u.x
+	x.Log.FromClient += uint64(n)
+	return x.Rules.MaxBody > 0 && x.Log.FromClient > uint64(x.Rules.MaxBody)
+}
+
+// spent reports whether the request can no longer be sent from its beginning.
+func (u *upload) spent() bool {
+	if u.replay != nil {
+		return !u.replay.whole()
+	}
+	return u.touched.Load()
+}
+
+// refuse ends the reading of the body: its rest is not wanted.
+func (u *upload) refuse() {
+	u.refused.Store(true)
+	u.x.front.Refuse()
+}
+
+// quit ends uploads that may still wait for the client.
+func (u *upload) quit() {
+	if u.replay != nil && u.started {
+		u.refuse()
+		u.release()
+		u.sending.Wait()
+	}
+}
