@@ -223,7 +223,7 @@ $(H2SPEC): e2e/testdata/h2spec/go.mod e2e/testdata/h2spec/go.sum
 	CGO_ENABLED=0 GOFLAGS= $(GO) -C e2e/testdata/h2spec build -o $@ github.com/summerwind/h2spec/cmd/h2spec
 $(WS): e2e/testdata/ws/package.json e2e/testdata/ws/package-lock.json
 	@if command -v npm >/dev/null; then \
-		mkdir -p $(@D) && cp $^ $(@D) && npm ci --prefix $(@D) --no-audit --no-fund && touch $@; \
+		mkdir -p $(@D) && cp $^ $(@D) && (cd $(@D) && npm ci --no-audit --no-fund) && touch $@; \
 	else echo "without npm the tests of the library ws are left out"; fi
 $(CONNECT): e2e/testdata/connect/package.json e2e/testdata/connect/package-lock.json
 	@if command -v npm >/dev/null; then \
