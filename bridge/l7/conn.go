@@ -38,7 +38,7 @@ type conn struct {
 	// Times of the server's clock; 0: none.
 	deadline atomic.Int64 // when a read that waits has waited too long
 	asked    atomic.Int64 // when an exchange began to wait for its upstream
-	calm     atomic.Int64 // when a goroutine has waited too long for a request to begin
+	parkAt   atomic.Int64 // when to park a connection whose goroutine waits for a request
 
 	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
 
@@ -178,13 +178,13 @@ var longAgo = time.Unix(1, 0)
 
 // due reports whether check has something to do.
 func (c *conn) due(now int64) bool {
-	d, a, q := c.deadline.Load(), c.asked.Load(), c.calm.Load()
+	d, a, q := c.deadline.Load(), c.asked.Load(), c.parkAt.Load()
 	return d != 0 && now > d || q != 0 && now > q || a != 0 && now > a
 }
 
 // check enforces c's limits.
 func (c *conn) check(now int64) {
-	if d, q := c.deadline.Load(), c.calm.Load(); d != 0 && now > d || q != 0 && now > q {
+	if d, q := c.deadline.Load(), c.parkAt.Load(); d != 0 && now > d || q != 0 && now > q {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
 		c.unpark()
 	}

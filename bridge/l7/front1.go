@@ -75,7 +75,7 @@ type head1 struct {
 }
 
 var (
-	errCalm    = errors.New("no request may come for a while")
+	errPark    = errors.New("the connection waits long enough to be parked")
 	errNoMore  = errors.New("no request is to come")
 	errRefused = errors.New("the rest of the body is not wanted")
 	errAborted = errors.New("the response was aborted")
@@ -111,13 +111,13 @@ func (f *front1) serve() {
 
 // carry serves requests until the connection ends, or is to be parked: it reports
 // which.
-func (f *front1) carry() (calm bool) {
+func (f *front1) carry() (park bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			f.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
 			f.Abort(errPanic)
 		}
-		if !calm {
+		if !park {
 			f.close()
 		}
 	}()
@@ -125,7 +125,7 @@ func (f *front1) carry() (calm bool) {
 	for err == nil && f.one() {
 		err = f.await()
 	}
-	if err == errCalm {
+	if err == errPark {
 		return true
 	}
 	if f.ended && !f.aborted.Load() {
@@ -143,10 +143,10 @@ func (f *front1) close() {
 	}
 }
 
-// calmTime is how long a connection waits for a request before it is parked.
-const calmTime = time.Second
+// parkAfter is how long a connection waits for a request before it is parked.
+const parkAfter = time.Second
 
-// await waits for a request to begin. It fails with errCalm if the connection is
+// await waits for a request to begin. It fails with errPark if the connection is
 // to be parked; called again it goes on waiting. With any other error no request
 // comes.
 func (f *front1) await() error {
@@ -174,21 +174,21 @@ func (f *front1) await() error {
 	if begins && f.requests > 0 && !f.quick && !f.stays {
 		if got, err = f.in.Try(); !got && err == nil {
 			f.in.Shrink()
-			return errCalm
+			return errPark
 		}
 	}
 	if !got && err == nil {
 		if !f.stays {
-			c.calm.Store(clock.after(calmTime))
+			c.parkAt.Store(clock.after(parkAfter))
 		}
 		err = f.waitUntil(c.deadline.Load())
-		c.calm.Store(0)
-		if err == errCalm {
+		c.parkAt.Store(0)
+		if err == errPark {
 			return err
 		}
 	}
 	c.deadline.Store(0)
-	f.quick = f.requests > 0 && clock.now.Load()-f.rested < int64(calmTime)
+	f.quick = f.requests > 0 && clock.now.Load()-f.rested < int64(parkAfter)
 	f.rested = 0
 	if !c.wake() {
 		return errNoMore
@@ -296,7 +296,7 @@ func (f *front1) wait(d time.Duration) error {
 }
 
 // waitUntil is wait until a time of the clock, the connection's deadline; 0: for
-// ever. It fails with errCalm at the time of the connection's calm.
+// ever. It fails with errPark once it is time to park the connection.
 func (f *front1) waitUntil(until int64) error {
 	clock := &f.server.clock
 	for {
@@ -305,8 +305,8 @@ func (f *front1) waitUntil(until int64) error {
 			return err
 		}
 		_ = f.conn.Conn.SetReadDeadline(time.Time{}) // fails only if it is closed, and then so does reading
-		if calm := f.conn.calm.Load(); calm != 0 && clock.now.Load() > calm {
-			return errCalm
+		if park := f.conn.parkAt.Load(); park != 0 && clock.now.Load() > park {
+			return errPark
 		}
 		// Else it was meant for an earlier wait, which ended at the same moment.
 	}

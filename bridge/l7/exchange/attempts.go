@@ -62,7 +62,7 @@ func (t *attempts) leave() {
 	t.endRetries()
 }
 
-// choose begins the way through the upstream's endpoints.
+// choose starts over at the first choice of the upstream's endpoints.
 func (t *attempts) choose() {
 	t.turn.End()
 	t.turn.Begin(t.upstream.Upstream(), t.hash)
@@ -72,8 +72,8 @@ func (t *attempts) choose() {
 	}
 }
 
-// chooseAgain begins it again, with another than the last endpoint if there is one,
-// and returns the first.
+// chooseAgain is choose, and returns the first endpoint: another than the last one if
+// there is another.
 func (t *attempts) chooseAgain() (*upstream.Endpoint, error) {
 	last := t.endpoint
 	t.choose()
@@ -96,7 +96,7 @@ func (t *attempts) walk() (Back, error) {
 	for begun := t.count == 1; ; {
 		e, none := t.turn.Next(t.wait)
 		if (!begun || isRefusal(err)) && errors.Is(none, upstream.ErrNoEndpoint) {
-			// It has been to all of them, in other tries and in this.
+			// All were tried, in other tries and in this one.
 			begun = true
 			e, none = t.chooseAgain()
 		}

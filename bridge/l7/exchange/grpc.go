@@ -11,16 +11,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
-// The deadline of a gRPC call is kept here as well as passed on: an upstream that
-// does not keep it holds nothing of the gateway's for longer than the client
-// waits. (gRPC over HTTP/2, "Requests": Timeout.)
+// The gateway passes the deadline of a gRPC call on, and enforces it too, so that an
+// upstream that ignores it holds no resources for longer than the client waits. (gRPC
+// over HTTP/2, "Requests": Timeout.)
 
 var (
 	// errCallDeadline ends a call whose grpc-timeout ran out.
 	errCallDeadline = fmt.Errorf("the deadline of the call passed: %w", context.DeadlineExceeded)
 
-	// errCallTimeout refuses a call whose grpc-timeout is none.
-	errCallTimeout = errors.New("a grpc-timeout that is not up to 8 digits and a unit, or more than one")
+	// errCallTimeout rejects a call with an invalid grpc-timeout.
+	errCallTimeout = errors.New("grpc-timeout must be one value of up to 8 digits and a unit")
 )
 
 // totalTime returns how long the whole exchange may take: what the route says, or
@@ -44,9 +44,9 @@ func (x *Exchange) totalTime(total time.Duration) (time.Duration, error) {
 	return total, nil
 }
 
-// tellDeadline ends the response to a call, whose deadline or time has passed
-// after it began, with the status that says so. It reports false if it is no
-// such response. Any goroutine may call it.
+// tellDeadline ends the response to a call with the status DEADLINE_EXCEEDED, after
+// the response has begun. It reports false if the response cannot be ended so. Any
+// goroutine may call it.
 func (x *Exchange) tellDeadline() bool {
 	f, ok := x.front.(finisher)
 	return ok && x.relaysCall.Load() && f.Finish(message.Fields{

@@ -48,7 +48,7 @@ func (t *attempts) protectLogin(b Back) {
 // interim passes on an interim response.
 func (x *Exchange) interim() {
 	if x.response.Status == 100 {
-		// To a client that did not ask it would be one too many.
+		// A client that did not ask for it does not expect it.
 		if x.upload.proceed != nil {
 			x.upload.sendContinue()
 			x.upload.release()
@@ -60,7 +60,7 @@ func (x *Exchange) interim() {
 	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
 }
 
-// head says that the final head is there: the wait for it is over.
+// head records that the final head is there: the wait for it is over.
 func (x *Exchange) head() {
 	x.cancel.start()
 	x.upload.replay.stop()
@@ -79,7 +79,7 @@ func (x *Exchange) relay(b Back) {
 		return
 	}
 	if x.WebSocketKey != "" && r.Status < 300 {
-		// To who asked with CONNECT it would mean that there is a WebSocket.
+		// A client that asked with CONNECT would take it for a WebSocket.
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
 		return
@@ -134,8 +134,8 @@ func (x *Exchange) download(b Back) {
 	x.abort(err)
 }
 
-// carryBody passes on the response's body, until b ends it or the client takes no
-// more of it.
+// carryBody passes on the response's body, until b ends it or the client stops
+// reading.
 func (x *Exchange) carryBody(b Back) (readErr, writeErr error) {
 	f := flowBetween(b, x.front)
 	f.Begin()
