@@ -8,68 +8,68 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A Chunked decodes a body in chunks (RFC 9112, section 7.1). Reset makes one
-// ready; its memory is used again.
+// A Chunked decodes a chunked body (RFC 9112, section 7.1). Call Reset before
+// each body; its memory is reused.
 type Chunked struct {
 	limits Limits
 	state  chunkState
-	left   uint64 // of the chunk
-	digits int    // of the chunk's size
+	left   uint64 // bytes left of the chunk
+	digits int    // of the chunk size so far
 	total  int64  // data of all chunks so far
 	extra  int64  // bytes of extensions so far
-	err    error  // what was wrong
+	err    error  // the first error, which is final
 
-	line    int    // where in trailer the line begins that is being read
-	trailer []byte // section, as it comes
+	line    int    // offset in trailer of the current line
+	trailer []byte // the trailer section received so far
 	fields  message.Fields
 }
 
-// A chunkState says what comes next.
+// A chunkState says which part of the encoding is expected next.
 type chunkState uint8
 
 const (
-	chunkSize    chunkState = iota // a size's first digit
-	chunkDigits                    // another digit, or what ends a size
-	extName                        // an extension's name
-	extNameRest                    // more of it, or what ends it
-	extValue                       // its value
-	extToken                       // more of a value that is a token, or what ends it
-	extQuoted                      // more of one that is quoted
-	extEscaped                     // what is escaped in it
-	extEnd                         // what ends an extension
+	chunkSize    chunkState = iota // the first digit of a size
+	chunkDigits                    // another digit, or the end of a size
+	extName                        // the first byte of an extension's name
+	extNameRest                    // more of the name, or its end
+	extValue                       // the first byte of its value
+	extToken                       // more of a token value, or its end
+	extQuoted                      // more of a quoted value
+	extEscaped                     // an escaped byte of a quoted value
+	extEnd                         // the end of an extension
 	chunkLineEnd                   // the line feed after a size
 	chunkData                      // data
 	chunkDataEnd                   // the carriage return after data
-	chunkEnd                       // the line feed after that
-	trailerLine                    // a line of the trailer, or the rest of one
+	chunkEnd                       // the line feed after that carriage return
+	trailerLine                    // a trailer line, or the rest of one
 	chunkedDone
 )
 
-// maxDigits is how long the size of a chunk may be, so that leading zeros are
-// not forever.
+// maxDigits bounds the digits of a chunk size, so that a peer cannot send
+// leading zeros without end.
 const maxDigits = 16
 
-// Extensions may be as long as maxExtensions in all, and a part in
-// extensionShare of the data more. They are dropped: nobody is to spend more on
-// them than on data.
+// Extensions may use maxExtensions bytes, plus one byte for every
+// extensionShare bytes of data. They are dropped, so a peer must not make us
+// spend more on them than on data.
 const (
 	maxExtensions  = 4 << 10
 	extensionShare = 16
 )
 
-// Reset makes c ready for a body.
+// Reset prepares c for a new body.
 func (c *Chunked) Reset(l *Limits) {
 	*c = Chunked{limits: *l, trailer: c.trailer[:0], fields: c.fields[:0]}
 }
 
-// Next decodes from in, what has arrived and is not consumed yet. It returns
-// data, a part of in that may be empty, and how much of in is consumed by then.
-// While err is nil and n is less than len(in) there is more to be had. io.EOF
-// comes with the end of the body, its trailer included; what in has after n is
-// no part of it. Any other error is an *Error, and final.
+// Next decodes from in, the received bytes that are not yet consumed. It
+// returns a part of in as data, perhaps empty, and the number of bytes
+// consumed. While err is nil and n < len(in), call it again. It returns io.EOF
+// at the end of the body, after the trailer; in[n:] is not part of the body.
+// Any other error is an *Error, and final.
 //
-// However what arrives is split, the data, the errors, and where they come are
-// the same.
+// The data, the errors and their positions do not depend on how the input is
+// split.
 func (c *Chunked) Next(in []byte) (data []byte, n int, err error) {
 	for n < len(in) && c.state != chunkedDone && c.err == nil {
 		switch c.state {
@@ -100,11 +100,11 @@ func (c *Chunked) Next(in []byte) (data []byte, n int, err error) {
 // Done reports whether the body has ended.
 func (c *Chunked) Done() bool { return c.state == chunkedDone && c.err == nil }
 
-// Trailer returns the fields of the trailer once the body has ended. They are
-// valid until Reset; their strings for ever.
+// Trailer returns the trailer fields once the body has ended. The slice is
+// valid until Reset; its strings stay valid.
 func (c *Chunked) Trailer() message.Fields { return c.fields }
 
-// step takes one byte of what stands between the data.
+// step consumes one byte outside the data.
 func (c *Chunked) step(b byte) error {
 	if c.state >= extName && c.state <= extEnd {
 		return c.extension(b)
@@ -128,8 +128,8 @@ func (c *Chunked) step(b byte) error {
 	return nil
 }
 
-// size takes a byte of a chunk's size, which is digits and nothing else, and at
-// least one. RFC 9112, section 7.1.1, would have us skip blanks after it.
+// size consumes one byte of a chunk size: one or more digits and nothing else.
+// RFC 9112, section 7.1.1, would skip blanks after it.
 func (c *Chunked) size(b byte) error {
 	d, ok := hexDigit(b)
 	switch {
@@ -166,7 +166,7 @@ func hexDigit(b byte) (byte, bool) {
 	return 0, false
 }
 
-// lineEnd takes the line feed after a size.
+// lineEnd consumes the line feed after a size.
 func (c *Chunked) lineEnd(b byte) error {
 	switch {
 	case b != '\n':
@@ -183,18 +183,19 @@ func (c *Chunked) lineEnd(b byte) error {
 	return nil
 }
 
-// extension takes a byte of chunk extensions (RFC 9112, section 7.1.1):
+// extension consumes one byte of the chunk extensions (RFC 9112, section
+// 7.1.1):
 //
 //	chunk-ext = *( ";" name [ "=" ( token / quoted-string ) ] )
 //
-// They are dropped, but read all the same: where the line ends must not be a
-// matter of opinion. The RFC has blanks around ";" and "=" that no sender may
-// send and a recipient is to skip; they are refused.
+// Extensions are dropped but still parsed, because every reader must agree on
+// where the line ends. The RFC lets a recipient skip blanks around ";" and "="
+// that no sender may send; they are rejected here.
 func (c *Chunked) extension(b byte) error {
 	if c.extra++; c.extra > maxExtensions+c.total/extensionShare {
 		return errExtensionSize
 	}
-	next := chunkSize // none
+	next := chunkSize // means that b is not allowed
 	switch c.state {
 	case extName:
 		if message.IsTokenByte(b) {
@@ -243,8 +244,8 @@ func (c *Chunked) extension(b byte) error {
 	return nil
 }
 
-// afterExtension returns what comes after an extension that b ends, chunkSize if
-// it does not.
+// afterExtension returns the state after an extension that ends in b. It
+// returns chunkSize if b cannot end one.
 func afterExtension(b byte) chunkState {
 	switch b {
 	case ';':
@@ -255,8 +256,8 @@ func afterExtension(b byte) chunkState {
 	return chunkSize
 }
 
-// trailerLine takes what in has of a line of the trailer, and returns how much
-// that is.
+// trailerLine consumes the part of in that belongs to the current trailer line.
+// It returns its length.
 func (c *Chunked) trailerLine(in []byte) (n int, err error) {
 	i := bytes.IndexByte(in, '\n')
 	if n = i + 1; i < 0 {
@@ -279,7 +280,7 @@ func (c *Chunked) trailerLine(in []byte) (n int, err error) {
 	return n, c.parseTrailer()
 }
 
-// parseTrailer takes the fields out of a trailer that is complete.
+// parseTrailer parses a complete trailer.
 func (c *Chunked) parseTrailer() error {
 	if len(c.trailer) == len("\r\n") {
 		return nil
@@ -300,8 +301,8 @@ func (c *Chunked) parseTrailer() error {
 	}
 }
 
-// inTrailer reports whether a trailer may have a field as far as framing goes
-// (RFC 9110, section 6.5.1). What else has no place there is for policy to drop.
+// inTrailer reports whether framing rules allow a field in a trailer (RFC 9110,
+// section 6.5.1). Policy drops other fields that do not belong there.
 func inTrailer(name string) bool {
 	return !message.EqualFold(name, "Host") && !message.EqualFold(name, "Trailer") && !message.IsConnectionField(name)
 }

@@ -125,10 +125,10 @@ var chunkedBodies = []struct {
 	{name: "too many trailer fields", in: "0\r\na:\r\na:\r\na:\r\na:\r\na:\r\n\r\n", err: errFieldCount},
 }
 
-// chunkedLimits are those of chunkedBodies.
+// chunkedLimits are the limits for chunkedBodies.
 var chunkedLimits = Limits{Trailer: 200, Fields: 4, Body: 1000}
 
-func TestChunkedBodiesInOnePieceAndInAnyTwo(t *testing.T) {
+func TestChunkedBodiesWholeAndSplitAnywhere(t *testing.T) {
 	const next = "GET /next"
 	for _, c := range chunkedBodies {
 		t.Run(c.name, func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestChunkedBodiesInOnePieceAndInAnyTwo(t *testing.T) {
 	}
 }
 
-func TestAChunkedBodyThatIsNotCompleteIsNot(t *testing.T) {
+func TestAnIncompleteChunkedBodyIsNotDone(t *testing.T) {
 	whole := "5;a=\"b\"\r\nhello\r\n0\r\nA: b\r\n\r\n"
 	for i := range whole {
 		if _, _, _, err := decode(Limits{}, whole[:i]); err != errUnfinished {
@@ -162,7 +162,7 @@ func TestAChunkedBodyThatIsNotCompleteIsNot(t *testing.T) {
 	}
 }
 
-func TestADecoderIsUsedAgainWithoutAllocations(t *testing.T) {
+func TestReusingADecoderDoesNotAllocate(t *testing.T) {
 	var c Chunked
 	body := []byte("5\r\nhello\r\n0\r\n\r\n")
 	alloctest.Want(t, "decoding", 0, func() {
@@ -175,11 +175,11 @@ func TestADecoderIsUsedAgainWithoutAllocations(t *testing.T) {
 		}
 	})
 	if !c.Done() {
-		t.Error("it is not done")
+		t.Error("Done returned false after the body ended")
 	}
 }
 
-func TestExtensionsMayGrowWithTheData(t *testing.T) {
+func TestTheExtensionLimitGrowsWithTheData(t *testing.T) {
 	chunk := "400;signature=" + strings.Repeat("0", 40) + "\r\n" + strings.Repeat("x", 1024) + "\r\n"
 	if data, _, _, err := decode(Limits{}, strings.Repeat(chunk, 1000)+"0\r\n\r\n"); err != nil || len(data) != 1024*1000 {
 		t.Errorf("%d %v", len(data), err)

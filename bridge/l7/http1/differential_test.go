@@ -13,70 +13,69 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// Every message of this package's tables, and every one that its fuzzers find,
-// is given to net/http's parser as well. Where the outcomes differ these tables
-// have the reason. A row that no message of the tables needs fails the tests,
-// so the rows say what is so.
+// Every message in this package's tables, and every one the fuzzers find, also
+// goes through net/http's parser. These tables explain each difference. A row
+// that no message needs fails the tests, so the rows stay true.
 
-// stricter are our refusals of what net/http accepts.
+// stricter are our errors for messages that net/http accepts.
 var stricter = map[string]string{
-	errBareLF.Reason:         "RFC 9112 2.2: a line may be taken to end there, and net/http does",
-	errBareCR.Reason:         "RFC 9112 2.2: net/http takes any number of them before a line feed for one",
-	errFold.Reason:           "RFC 9112 5.2: it may be refused, or read with blanks in its place, as net/http does",
-	errMethodSize.Reason:     "RFC 9112 3: no such method is served by anything",
-	errRequestLine.Reason:    "RFC 9112 3: net/http has a CONNECT to nothing",
-	errVersion.Reason:        "RFC 9110 15.6.6: net/http refuses some of them in its server, and takes HTTP/1.2 for 1.1 as RFC 9110 2.5 says",
-	errPreface.Reason:        "RFC 9113 3.4: net/http's parser takes it for a request, and its server looks again",
-	errColonBlank.Reason:     "RFC 9112 5.1: net/http takes the blank for a part of the name, and its server refuses that",
-	errTarget.Reason:         "RFC 9112 3.2: net/http has any scheme, authority form and a user in a target",
-	errTargetBytes.Reason:    "RFC 9112 3.2: net/http has what is not ASCII in a target",
-	errFragment.Reason:       "RFC 9112 3.2: net/http takes it for a part of the path",
-	errAsterisk.Reason:       "RFC 9112 3.2.4: net/http has it for any method",
-	errConnect.Reason:        "RFC 9112 3.2.3: net/http has a path, any host, and no port",
-	errNoHost.Reason:         "RFC 9112 3.2: net/http has it in its server",
+	errBareLF.Reason:         "RFC 9112 2.2: a recipient may end a line there, and net/http does",
+	errBareCR.Reason:         "RFC 9112 2.2: net/http accepts any number of them before a line feed",
+	errFold.Reason:           "RFC 9112 5.2: it may be rejected, or replaced with blanks as net/http does",
+	errMethodSize.Reason:     "RFC 9112 3: no server implements such a method",
+	errRequestLine.Reason:    "RFC 9112 3: net/http accepts CONNECT without a target",
+	errVersion.Reason:        "RFC 9110 15.6.6: net/http rejects some of them in its server, and treats HTTP/1.2 as 1.1, as RFC 9110 2.5 says",
+	errPreface.Reason:        "RFC 9113 3.4: net/http's parser accepts it as a request, and its server checks again",
+	errColonBlank.Reason:     "RFC 9112 5.1: net/http's parser keeps the blank in the name, and its server rejects that",
+	errTarget.Reason:         "RFC 9112 3.2: net/http accepts any scheme, authority form and a user in a target",
+	errTargetBytes.Reason:    "RFC 9112 3.2: net/http accepts non-ASCII bytes in a target",
+	errFragment.Reason:       "RFC 9112 3.2: net/http reads it as part of the path",
+	errAsterisk.Reason:       "RFC 9112 3.2.4: net/http accepts it for any method",
+	errConnect.Reason:        "RFC 9112 3.2.3: net/http accepts a path, any host, and a missing port",
+	errNoHost.Reason:         "RFC 9112 3.2: net/http checks it in its server",
 	errHost.Reason:           "RFC 9110 7.2: net/http has a looser rule, in its server",
-	errHostDiffer.Reason:     "RFC 9112 3.2.2: Host is to be ignored then, and net/http does; what stands behind might not",
-	errExpect.Reason:         "RFC 9110 10.1.1: net/http has it in its server",
-	errConnection.Reason:     "RFC 9110 7.6.1: net/http reads the options that it knows",
-	errOptions.Reason:        "a bound on work: net/http passes options on, for others to look at",
-	errLength.Reason:         "RFC 9112 6.3: leading zeros, which the grammar has, some read as octal",
-	errLengths.Reason:        "RFC 9112 6.3: several that are the same may be read as one, and net/http does",
-	errLengthSize.Reason:     "RFC 9110 8.6: 2^63-1 itself, which no counter that adds to it can hold",
-	errLengthCoding.Reason:   "RFC 9112 6.1: Transfer-Encoding overrides Content-Length, or the message is refused",
-	errCodingVersion.Reason:  "RFC 9112 6.1: framing that is faulty; net/http ignores Transfer-Encoding in HTTP/1.0",
+	errHostDiffer.Reason:     "RFC 9112 3.2.2: net/http ignores Host then, as the RFC says; an upstream might not",
+	errExpect.Reason:         "RFC 9110 10.1.1: net/http checks it in its server",
+	errConnection.Reason:     "RFC 9110 7.6.1: net/http reads only the options it knows",
+	errOptions.Reason:        "a bound on work: net/http forwards options and does not check them",
+	errLength.Reason:         "RFC 9112 6.3: the grammar allows leading zeros, but some programs read them as octal",
+	errLengths.Reason:        "RFC 9112 6.3: equal lengths may be read as one, and net/http does so",
+	errLengthSize.Reason:     "RFC 9110 8.6: 2^63-1 itself, to which no counter can add",
+	errLengthCoding.Reason:   "RFC 9112 6.1: Transfer-Encoding overrides Content-Length, or the message is rejected",
+	errCodingVersion.Reason:  "RFC 9112 6.1: faulty framing; net/http ignores Transfer-Encoding in HTTP/1.0",
 	errBodySize.Reason:       "RFC 9110 15.5.14: a limit, which net/http leaves to its handlers",
-	errStatusLine.Reason:     "RFC 9112 4: net/http has no blank after the code, and several before it",
-	errStatus.Reason:         "RFC 9110 15: net/http has any three digits",
-	errStatusVersion.Reason:  "RFC 9112 2.3: net/http has any version",
-	errReason.Reason:         "RFC 9112 4: net/http does not look at the reason",
-	errBodiless.Reason:       "RFC 9110 8.6, RFC 9112 6.1: net/http takes it to have no body, and closes the connection",
-	errSwitch.Reason:         "RFC 9110 15.2.2: net/http has it in its transport",
-	errInterimVersion.Reason: "RFC 9110 15.2: net/http has interim responses in HTTP/1.0",
+	errStatusLine.Reason:     "RFC 9112 4: net/http accepts no blank after the code, and several before it",
+	errStatus.Reason:         "RFC 9110 15: net/http accepts any three digits",
+	errStatusVersion.Reason:  "RFC 9112 2.3: net/http accepts any version",
+	errReason.Reason:         "RFC 9112 4: net/http does not check the reason",
+	errBodiless.Reason:       "RFC 9110 8.6, RFC 9112 6.1: net/http assumes no body, and closes the connection",
+	errSwitch.Reason:         "RFC 9110 15.2.2: net/http checks it in its transport",
+	errInterimVersion.Reason: "RFC 9110 15.2: net/http accepts interim responses in HTTP/1.0",
 }
 
-// laxer are parts of net/http's refusals of what we accept.
+// laxer are parts of net/http's errors for messages that we accept.
 var laxer = map[string]string{
-	`invalid URL escape`:        "RFC 3986 2.1: paths are brought into their one form by package route, which refuses that",
-	`bad trailer key`:           "RFC 9110 6.6.2: Trailer is a hint; it is the trailer itself that is checked",
+	`invalid URL escape`:        "RFC 3986 2.1: package route normalizes paths, and rejects that",
+	`bad trailer key`:           "RFC 9110 6.6.2: Trailer is only a hint; we check the trailer itself",
 	`malformed HTTP request ""`: "RFC 9112 2.2: an empty line before a request should be ignored; we ignore one",
 }
 
-// otherwise are the messages that both accept, and read differently.
-var otherwise = []struct {
+// readDifferently are the messages that both accept but read differently.
+var readDifferently = []struct {
 	why     string
 	applies func(we, they string) bool
 }{
-	{"the chunks of a 304, which would be those of a 200, net/http notes; we say that no body follows",
+	{"net/http reports the chunks that a 200 in place of the 304 would have; we report that no body follows",
 		func(we, they string) bool {
 			return strings.HasPrefix(we, "304") && we == strings.Replace(they, "chunked=true", "chunked=false", 1)
 		}},
-	{"after 101 there is no other response: net/http says so in its transport",
+	{"no response follows a 101: net/http enforces that in its transport",
 		func(we, they string) bool {
 			return strings.HasPrefix(we, "101") && we == strings.Replace(they, "length=0 chunked=false close=false", "length=-1 chunked=false close=true", 1)
 		}},
 }
 
-// An outcome is what became of a message, written so that it can be compared.
+// outcome formats a parsed message for comparison.
 func outcome(first string, length int64, chunked, closes bool, fields []string) string {
 	slices.SortStableFunc(fields, func(a, b string) int {
 		x, _, _ := strings.Cut(a, ":")
@@ -86,9 +85,9 @@ func outcome(first string, length int64, chunked, closes bool, fields []string) 
 	return fmt.Sprintf("%s length=%d chunked=%v close=%v %q", first, length, chunked, closes, fields)
 }
 
-// ourFields and theirFields are what is compared of a header. net/http takes
-// out what it has read (Host, Trailer, Transfer-Encoding, "Connection: close" of
-// a response) and may put in Cache-Control.
+// ourFields and theirFields return the comparable fields of a header. net/http
+// removes the fields it has interpreted (Host, Trailer, Transfer-Encoding, a
+// response's "Connection: close") and may add Cache-Control.
 func ourFields(f message.Fields) (all []string) {
 	for _, f := range f {
 		if name := textproto.CanonicalMIMEHeaderKey(f.Name); compared(name) {
@@ -159,12 +158,12 @@ func theirResponse(in string) (string, error) {
 	return outcome(r.Status, r.ContentLength, len(r.TransferEncoding) > 0, r.Close, theirFields(r.Header)), nil
 }
 
-// explain returns the row that says why two parsers differ on a message, "" if
-// they do not, or an error if there is none.
+// explain returns the row that says why two parsers differ on a message, or ""
+// if they agree. It returns an error if no row explains the difference.
 func explain(in string, ours func(string) (string, error), theirs func(string) (string, error)) (row string, err error) {
 	we, err := ours(in)
 	if err == errUnfinished {
-		return "", nil // net/http takes the end of what it reads for an end of the head
+		return "", nil // net/http accepts the end of its input as the end of the head
 	}
 	they, theirErr := theirs(in)
 	var e *Error
@@ -173,7 +172,7 @@ func explain(in string, ours func(string) (string, error), theirs func(string) (
 		return "", nil
 	case errors.As(err, &e):
 		if stricter[e.Reason] == "" {
-			return "", fmt.Errorf("we refuse: %v; they: %s", e, they)
+			return "", fmt.Errorf("we reject: %v; they: %s", e, they)
 		}
 		return e.Reason, nil
 	case theirErr != nil:
@@ -182,9 +181,9 @@ func explain(in string, ours func(string) (string, error), theirs func(string) (
 				return row, nil
 			}
 		}
-		return "", fmt.Errorf("they refuse: %v; we: %s", theirErr, we)
+		return "", fmt.Errorf("they reject: %v; we: %s", theirErr, we)
 	}
-	for _, o := range otherwise {
+	for _, o := range readDifferently {
 		if o.applies(we, they) {
 			return o.why, nil
 		}
@@ -217,9 +216,9 @@ func TestDifferencesFromNetHTTPAreExplained(t *testing.T) {
 			t.Errorf("we are not laxer in this: %s", row)
 		}
 	}
-	for _, o := range otherwise {
+	for _, o := range readDifferently {
 		if !used[o.why] {
-			t.Errorf("we do not read this otherwise: %s", o.why)
+			t.Errorf("we read this as net/http does: %s", o.why)
 		}
 	}
 }

@@ -1,18 +1,19 @@
-// Package http1 reads and writes HTTP/1.x messages: heads, chunked bodies and
+// Package http1 parses and writes HTTP/1.x messages: heads, chunked bodies and
 // trailers, by the strictest reading of RFC 9110 and RFC 9112.
 //
-// It does no I/O and keeps nothing. Its caller has a buffer of what arrived:
+// The package does no I/O. The caller owns the buffer of received bytes, and a
+// Scan and a Chunked for each direction:
 //
 //	n, err := scan.RequestEnd(buf, &limits)              // 0: more is needed
 //	err = http1.ParseRequest(string(buf[:n]), &limits, &request)
 //	data, n, err := chunked.Next(buf)                    // if request.Chunked
 //
-// The string of a head is the one allocation of a request: what is parsed are
-// substrings of it, and slices are used again. Every error is an *Error, which
-// says what a request is to be answered with; its connection is then closed,
-// because nobody knows where the next request begins. What is refused, and
-// where RFCs leave a choice which was taken, is in docs/http.md.
+// The string of the head is the only allocation of a request: parsed values are
+// substrings of it, and slices are reused. Every error is an *Error with the
+// status to answer. The caller then closes the connection, because the start of
+// the next request is unknown. docs/http.md lists every rule, and the choice
+// made wherever an RFC leaves one.
 //
-// What is written is checked as what is read: no string can make a writer emit
-// a second head, or a body of another length than its framing says.
+// Output is checked as strictly as input. No string can make a writer emit a
+// second head, or a body whose length differs from its framing.
 package http1

@@ -2,23 +2,24 @@ package http1
 
 import "fmt"
 
-// An Error says why a message is refused.
+// An Error says why a message is rejected.
 type Error struct {
-	// Status is what a request is answered with before its connection is
-	// closed. It is 502 for a response.
+	// Status is the status that answers the request before the connection is
+	// closed. For a response it is 502.
 	Status  int
-	Section string // of the RFC that has the rule
-	Reason  string // contains nothing that the peer chose
+	Section string // the RFC section with the rule
+	Reason  string // contains nothing from the peer
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s (%s)", e.Reason, e.Section) }
 
-// ErrPreface is returned for the first line of an HTTP/2 connection (RFC 9113,
-// section 3.4), for a server that goes on with HTTP/2 if it is the first on its
-// connection. To any other it is an *Error as the others, with status 505.
+// ErrPreface reports the first line of an HTTP/2 connection (RFC 9113, section
+// 3.4). A server that supports HTTP/2 continues with it if the line is the
+// first on its connection. Everywhere else it is an *Error like the others,
+// with status 505.
 var ErrPreface error = errPreface
 
-// The refusals. Each is in docs/http.md as it is here; a test compares them.
+// The rules. A test compares them with the tables in docs/http.md.
 var (
 	// Heads.
 	errHeadSize   = &Error{431, "RFC 6585 5", "the header is too large"}
@@ -76,7 +77,7 @@ var (
 	errTrailerSize    = &Error{431, "RFC 9110 6.5", "the trailer is too large"}
 	errTrailerFraming = &Error{400, "RFC 9110 6.5.1", "a trailer field that affects framing or routing"}
 
-	// Responses. The status of every refusal of one is 502.
+	// Responses. Their status is always 502.
 	errStatusLine     = &Error{502, "RFC 9112 4", "a status line that is not version, status code and reason"}
 	errStatus         = &Error{502, "RFC 9110 15", "a status code outside 100 to 599"}
 	errReason         = &Error{502, "RFC 9112 4", "a control character in the reason"}
@@ -86,8 +87,8 @@ var (
 	errInterimVersion = &Error{502, "RFC 9110 15.2", "an interim response in HTTP/1.0"}
 )
 
-// inResponse is e for a response: whatever is wrong with it, a client is
-// answered 502.
+// inResponse returns err with status 502: every fault in a response is answered
+// with it.
 func inResponse(err error) error {
 	if e, ok := err.(*Error); ok && e.Status != 502 {
 		return &Error{502, e.Section, e.Reason}

@@ -6,25 +6,26 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// framing is what the fields of a head say of its message and its connection.
+// framing is what the fields of a head say about its message and its
+// connection.
 type framing struct {
 	host             string
 	hosts            int
-	length           int64 // of Content-Length; -1: none
-	coded            bool  // a Transfer-Encoding was given
-	chunked          bool  // and chunked is among its codings
-	otherCodings     bool  // and others are
-	afterChunked     bool  // after it, or something is that is no coding
-	options          int   // connection options
-	close, keepAlive bool  // are among them
-	upgrade          bool  // likewise
-	upgrades         bool  // Upgrade was given
-	expected         bool  // Expect was given
+	length           int64 // Content-Length, or -1 without one
+	coded            bool  // has Transfer-Encoding
+	chunked          bool  // chunked is one of its codings
+	otherCodings     bool  // it has other codings
+	afterChunked     bool  // a coding, or an empty list element, follows chunked
+	options          int   // number of connection options
+	close, keepAlive bool  // connection options seen
+	upgrade          bool  // connection option seen
+	upgrades         bool  // has Upgrade with a value
+	expected         bool  // has Expect
 }
 
-// parseFields appends the fields of a section, which begins with the first line
-// after the start line and is complete with its empty line, and notes what they
-// say. Host, if it is to be taken out, is not among them.
+// parseFields parses a field section, which begins after the start line and
+// ends with its empty line. It appends the fields and records what they say
+// about framing. If takeHost is set, Host is recorded and not appended.
 func (f *framing) parseFields(s string, l *Limits, fields message.Fields, takeHost bool) (message.Fields, error) {
 	f.length = -1
 	room := l.fields()
@@ -37,7 +38,7 @@ func (f *framing) parseFields(s string, l *Limits, fields message.Fields, takeHo
 		if room--; room < 0 {
 			return fields, errFieldCount
 		}
-		// By length first: nearly every name is told from these by it alone.
+		// Compare lengths first: that alone rules out nearly every name.
 		switch len(name) {
 		case len("Host"):
 			if takeHost && message.EqualFold(name, "Host") {
@@ -69,8 +70,8 @@ func (f *framing) parseFields(s string, l *Limits, fields message.Fields, takeHo
 	}
 }
 
-// cutField cuts the first line off a section of fields. At the empty line that
-// ends the section, rest is "".
+// cutField cuts the first line off a field section. At the empty line that ends
+// the section, rest is "".
 func cutField(s string) (name, value, rest string, err error) {
 	i := 0
 	for i < len(s) && message.IsTokenByte(s[i]) {
@@ -80,8 +81,8 @@ func cutField(s string) (name, value, rest string, err error) {
 		return "", "", "", noField(s, i)
 	}
 	name, s = s[:i], s[i+1:]
-	// A value ends at the first control character, which can only be that of
-	// the line's end.
+	// A value ends at the first control character, which must be the carriage
+	// return of the line end.
 	i = message.ControlByte(s)
 	if i < 0 || i+2 > len(s) || s[i] != '\r' || s[i+1] != '\n' {
 		return "", "", "", badControl(s, i)
@@ -99,8 +100,8 @@ func cutField(s string) (name, value, rest string, err error) {
 	return name, value, rest, nil
 }
 
-// noField says what is wrong with a line whose name ends at i without a colon:
-// nothing if it is the empty line that ends the section.
+// noField returns the error for a line that has no colon after its name, which
+// ends at i. It returns nil for the empty line that ends the section.
 func noField(s string, i int) error {
 	switch {
 	case i == len(s):
@@ -108,8 +109,8 @@ func noField(s string, i int) error {
 	case i == 0 && s == "\r\n":
 		return nil
 	case i == 0 && (s[0] == ' ' || s[0] == '\t'):
-		// RFC 9112, section 5.2, would also let us put blanks in its place.
-		// That makes another message of it than its sender's next hop saw.
+		// RFC 9112, section 5.2, also allows replacing the fold with blanks.
+		// Then we would forward another message than a stricter hop saw.
 		return errFold
 	case i == 0 && s[0] == ':':
 		return errNoName
@@ -125,8 +126,8 @@ func noField(s string, i int) error {
 	return errName
 }
 
-// badControl says what is wrong with a value whose first control character, at
-// i, is not that of the line's end.
+// badControl returns the error for a value whose first control character, at i,
+// is not part of the line end.
 func badControl(s string, i int) error {
 	switch {
 	case i < 0 || s[i] == '\r' && i+1 == len(s):
@@ -139,7 +140,7 @@ func badControl(s string, i int) error {
 	return errControl
 }
 
-// connection notes connection options (RFC 9112, section 9.3).
+// connection records connection options (RFC 9112, section 9.3).
 func (f *framing) connection(value string) error {
 	for option := range message.Elements(value) {
 		if f.options++; f.options > maxOptions {
@@ -159,9 +160,10 @@ func (f *framing) connection(value string) error {
 	return nil
 }
 
-// contentLength notes a Content-Length. RFC 9112, section 6.3, would let us
-// take "5, 5" or two fields with "5" for 5; an upstream might take the first,
-// the last, or both. Leading zeros, which the grammar has, some read as octal.
+// contentLength records a Content-Length. RFC 9112, section 6.3, would accept
+// "5, 5", or two fields with "5", as 5; an upstream might use the first, the
+// last, or both. The grammar allows leading zeros, but some programs read them
+// as octal, so they are rejected.
 func (f *framing) contentLength(value string) error {
 	if f.length >= 0 {
 		return errLengths
@@ -176,7 +178,7 @@ func (f *framing) contentLength(value string) error {
 			return errLength
 		}
 		if n > (math.MaxInt64-int64(c))/10 {
-			n = math.MaxInt64 // and on, for what follows may be no digit
+			n = math.MaxInt64 // keep reading: a later byte may not be a digit
 			continue
 		}
 		n = n*10 + int64(c)
@@ -188,9 +190,9 @@ func (f *framing) contentLength(value string) error {
 	return nil
 }
 
-// transferEncoding notes the codings of a Transfer-Encoding, several of which
-// are one list. Its empty elements, which RFC 9110 would have ignored, are
-// taken for a coding that is none.
+// transferEncoding records the codings of a Transfer-Encoding; several fields
+// form one list. RFC 9110 would ignore empty elements. Here they count as an
+// invalid coding.
 func (f *framing) transferEncoding(value string) {
 	if f.coded = true; !f.chunked && message.EqualFold(value, "chunked") {
 		f.chunked = true
@@ -209,10 +211,10 @@ func (f *framing) transferEncoding(value string) {
 	f.afterChunked = f.afterChunked || !others
 }
 
-// check refuses framing that is ambiguous. What does not end in chunked has no
-// end that is known, which is 400 (RFC 9112, section 6.3); what does, but has
-// other codings before it, is coded as we do not know, which is 501 (section
-// 6.1).
+// check rejects ambiguous framing. A coding that does not end in chunked has no
+// known end, which is 400 (RFC 9112, section 6.3). A coding that ends in
+// chunked but contains others has an end and an unknown content, which is 501
+// (section 6.1).
 func (f *framing) check(minor int, l *Limits) error {
 	switch {
 	case f.coded && f.length >= 0:

@@ -12,7 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// requestSeeds are all requests of the tables, and responseSeeds all responses.
+// requestSeeds and responseSeeds return every request and every response in the
+// tables.
 func requestSeeds() (all []string) {
 	for _, c := range refusedRequests {
 		all = append(all, c.head)
@@ -33,15 +34,15 @@ func responseSeeds() (all []string) {
 	return append(all, heads...)
 }
 
-// canWrite takes out of fields what only a Framing says.
+// canWrite removes the fields that only a Framing may set.
 func canWrite(fields message.Fields) message.Fields {
 	kept := slices.Clone(fields)
 	kept.RemoveFunc(func(f message.Field) bool { return message.IsConnectionField(f.Name) })
 	return kept
 }
 
-// A request that is accepted can be written, and what is written is the same
-// request and nothing after it.
+// A request that parses can be written, and the output parses as the same
+// request with nothing after it.
 func FuzzRequest(f *testing.F) {
 	for _, in := range requestSeeds() {
 		f.Add(in)
@@ -56,7 +57,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		if r.Method == "CONNECT" || r.Authority == "" {
-			return // neither is written
+			return // CONNECT and a body until close are never written
 		}
 		framing := Framing{Body: Sized, Length: r.Length, Close: r.Close}
 		if r.Chunked {
@@ -123,7 +124,8 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
-// What a Chunked does in any two pieces is what reference does with the whole.
+// A Chunked that gets its input in any two pieces behaves like reference with
+// the whole input.
 func FuzzChunked(f *testing.F) {
 	for _, c := range chunkedBodies {
 		f.Add(c.in, 3)
@@ -131,7 +133,7 @@ func FuzzChunked(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in string, at int) {
 		l := Limits{Trailer: 1 << 20, Fields: 1 << 20}
 		if at = max(at, 0); len(in) > 1000 {
-			return // no limit is met by less
+			return // larger input could exceed a limit
 		}
 		at = min(at, len(in))
 		data, rest, trailer, err := decode(l, in[:at], in[at:])
@@ -154,9 +156,9 @@ var (
 	framed    = regexp.MustCompile("(?i)^(content-length|transfer-encoding|connection|keep-alive|proxy-connection|http2-settings|upgrade|te|trailer|host)$")
 )
 
-// reference decodes a whole chunked body in the plainest way.
+// reference decodes a whole chunked body in the simplest way.
 func reference(in string) (data, rest string, trailer message.Fields, ok bool) {
-	// A character of the expressions is a byte of the body.
+	// Each character of the expressions stands for one byte of the body.
 	in = latin1(in)
 	for {
 		m := sizeLine.FindStringSubmatch(in)
@@ -205,7 +207,7 @@ func fromLatin1(s string) string {
 	return string(b)
 }
 
-// Whatever is written, or refused to be, nothing comes of it but one head.
+// Whatever a writer is passed, its output is one head or nothing.
 func FuzzWrite(f *testing.F) {
 	f.Add("GET", "/", "a", "X", "y", "x", 200, int64(5))
 	for _, c := range fieldsThatCannotBeWritten {

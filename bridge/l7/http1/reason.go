@@ -1,7 +1,7 @@
 package http1
 
-// reasons has the registered reason of each status code that has one (RFC 9110,
-// section 15, and IANA's registry). It is a constant.
+// reasons maps a status code to its registered reason phrase (RFC 9110, section
+// 15, and the IANA registry). It never changes.
 var reasons = [600]string{
 	100: "Continue",
 	101: "Switching Protocols",

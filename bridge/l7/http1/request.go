@@ -6,19 +6,19 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A Request is the head of a request, and how its message is framed.
+// A Request is the head of a request, and the framing of its message.
 type Request struct {
 	message.Request
 
-	Chunked   bool // the body is in chunks: a Chunked reads it
+	Chunked   bool // the body is chunked: decode it with a Chunked
 	Close     bool // the connection ends with this exchange
-	Upgrading bool // asks for another protocol, which Upgrade in Fields names
+	Upgrading bool // asks to switch to a protocol that Upgrade in Fields names
 	Continue  bool // the client waits for 100 (Continue) before it sends the body
 }
 
-// ParseRequest parses a complete head, as RequestEnd found it, into a Request,
-// of which it overwrites everything and uses the room that Fields has. The
-// result holds substrings of head. After an error r is not to be used.
+// ParseRequest parses a complete head, as found by RequestEnd, into r. It
+// overwrites everything in r, reusing the capacity of Fields. The result holds
+// substrings of head. After an error, r must not be used.
 func ParseRequest(head string, l *Limits, r *Request) error {
 	*r = Request{Request: message.Request{Fields: r.Fields[:0]}}
 	head = strings.TrimPrefix(head, "\r\n")
@@ -41,7 +41,8 @@ func ParseRequest(head string, l *Limits, r *Request) error {
 		r.Chunked, r.Length = true, -1
 	}
 	r.Close = f.closes(r.Minor)
-	// HTTP/1.0 has neither (RFC 9110, sections 7.8 and 10.1.1).
+	// HTTP/1.0 has neither upgrades nor 100-continue (RFC 9110, sections 7.8
+	// and 10.1.1).
 	r.Upgrading = f.upgrade && f.upgrades && r.Minor == 1
 	if f.expected {
 		for e := range r.Fields.Elements("Expect") {
@@ -54,7 +55,7 @@ func ParseRequest(head string, l *Limits, r *Request) error {
 	return nil
 }
 
-// requestLine parses the first line (RFC 9112, section 3) but for the target.
+// requestLine parses the first line (RFC 9112, section 3) and cuts out the target.
 func (r *Request) requestLine(head string, l *Limits) (target, rest string, err error) {
 	i := 0
 	for i < len(head) && message.IsTokenByte(head[i]) {
@@ -90,8 +91,8 @@ func (r *Request) requestLine(head string, l *Limits) (target, rest string, err 
 	return target, head[length:], nil
 }
 
-// badLine says what is wrong at the beginning of s, which no part of a request
-// line can go on with: usually, err.
+// badLine returns the error for s, which cannot continue a request line: err,
+// unless a bare line feed or carriage return explains it better.
 func badLine(s string, err error) error {
 	switch i := message.ControlByte(s); {
 	case i < 0:
@@ -104,9 +105,9 @@ func badLine(s string, err error) error {
 	return err
 }
 
-// badVersion says what is wrong with a version that is neither HTTP/1.0 nor
-// HTTP/1.1. There is no HTTP/1.2: RFC 9110, section 2.5, would have us take it
-// for 1.1, but nobody knows what an upstream takes it for.
+// badVersion returns the error for a version other than HTTP/1.0 and HTTP/1.1.
+// RFC 9110, section 2.5, would treat HTTP/1.2 as 1.1. No such version exists,
+// and an upstream might read it differently.
 func badVersion(method, target, s string) error {
 	end := message.ControlByte(s)
 	if end < 0 || s[end] != '\r' || end+1 == len(s) || s[end+1] != '\n' {
@@ -125,7 +126,7 @@ func badVersion(method, target, s string) error {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// address takes scheme, authority and target from the target as given and Host
+// address derives scheme, authority and target from the request target and Host
 // (RFC 9112, sections 3.2 and 3.3).
 func (r *Request) address(target string, f *framing) error {
 	switch {
@@ -201,8 +202,8 @@ func (r *Request) absolute(target string, f *framing) error {
 	return r.sameHost(f)
 }
 
-// sameHost refuses a Host that differs from the target's. RFC 9112, section 3.2.2,
-// would have us ignore Host; what stands behind us might not.
+// sameHost rejects a Host that differs from the target's. RFC 9112, section
+// 3.2.2, would ignore Host, but an upstream might not.
 func (r *Request) sameHost(f *framing) error {
 	if f.hosts == 1 && !message.EqualFold(f.host, r.Authority) {
 		return errHostDiffer

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// readRequest reads the head that input begins with as a server would that gets
-// it in one piece.
+// readRequest parses the head at the start of input, as a server does that
+// receives it in one piece.
 func readRequest(input string, l Limits) (*Request, error) {
 	var s Scan
 	n, err := s.RequestEnd([]byte(input), &l)
@@ -29,7 +29,7 @@ var errUnfinished = errors.New("more is needed")
 
 func lines(l ...string) string { return strings.Join(l, "\r\n") + "\r\n\r\n" }
 
-// refusedLimits are those with which refusedRequests are refused.
+// refusedLimits are the limits for refusedRequests.
 var refusedLimits = Limits{Head: 512, Target: 100, Fields: 8, Body: 1000000}
 
 func long(n int) string { return strings.Repeat("a", n) }
@@ -130,13 +130,13 @@ var refusedRequests = []struct {
 	{"an absolute target with a backslash before its path", lines(`GET http://a\b/ HTTP/1.1`, "Host: a"), errTarget},
 	{"an absolute target of another host", lines("GET http://b/ HTTP/1.1", "Host: a"), errHostDiffer},
 	{"an absolute target of another port", lines("GET http://a:81/ HTTP/1.1", "Host: a"), errHostDiffer},
-	{"an absolute target with a port that Host has not", lines("GET http://a:80/ HTTP/1.1", "Host: a"), errHostDiffer},
+	{"an absolute target with a port that Host lacks", lines("GET http://a:80/ HTTP/1.1", "Host: a"), errHostDiffer},
 	{"an absolute target in place of Host", lines("GET http://a/ HTTP/1.1", "X: y"), errNoHost},
 	{"a path for CONNECT", lines("CONNECT / HTTP/1.1", "Host: a"), errConnect},
 	{"an absolute target for CONNECT", lines("CONNECT http://a:80/ HTTP/1.1", "Host: a:80"), errConnect},
 	{"CONNECT without a port", lines("CONNECT a HTTP/1.1", "Host: a"), errConnect},
 	{"CONNECT with an empty port", lines("CONNECT a: HTTP/1.1", "Host: a:"), errConnect},
-	{"CONNECT with a port that is no number", lines("CONNECT a:b HTTP/1.1", "Host: a"), errConnect},
+	{"CONNECT with a port that is not a number", lines("CONNECT a:b HTTP/1.1", "Host: a"), errConnect},
 	{"CONNECT with a user", lines("CONNECT u@a:80 HTTP/1.1", "Host: a:80"), errConnect},
 	{"CONNECT to two hosts", lines("CONNECT a:80,b:80 HTTP/1.1", "Host: a:80"), errConnect},
 	{"CONNECT with an asterisk", lines("CONNECT * HTTP/1.1", "Host: a"), errConnect},
@@ -162,7 +162,7 @@ var refusedRequests = []struct {
 	{"a Host that is a list", lines("GET / HTTP/1.1", "Host: a,b"), errHost},
 	{"a Host that is not ASCII", lines("GET / HTTP/1.1", "Host: \u00e9"), errHost},
 	{"a Host that is a port", lines("GET / HTTP/1.1", "Host: :80"), errHost},
-	{"a Host whose port is none", lines("GET / HTTP/1.1", "Host: a:b"), errHost},
+	{"a Host with a malformed port", lines("GET / HTTP/1.1", "Host: a:b"), errHost},
 	{"a Host with two ports", lines("GET / HTTP/1.1", "Host: a:80:80"), errHost},
 	{"a Host with a port of six digits", lines("GET / HTTP/1.1", "Host: a:000080"), errHost},
 	{"a Host whose bracket is not closed", lines("GET / HTTP/1.1", "Host: [::1"), errHost},
@@ -260,7 +260,7 @@ var refusedRequests = []struct {
 	{"a connection option in quotes", lines("GET / HTTP/1.1", "Host: a", `Connection: "close"`), errConnection},
 }
 
-func TestRequestsThatAreRefused(t *testing.T) {
+func TestRejectedRequests(t *testing.T) {
 	for _, c := range refusedRequests {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := readRequest(c.head, refusedLimits)
@@ -271,7 +271,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
-// served is a request that is as the least one is, but for what f changes.
+// served returns the minimal request, changed by f.
 func served(f func(*Request)) Request {
 	r := Request{Request: message.Request{Method: "GET", Authority: "a", Target: "/", Major: 1, Minor: 1}}
 	f(&r)
@@ -302,7 +302,7 @@ var servedRequests = []struct {
 		served(func(r *Request) { r.Fields = message.Fields{{Name: "X", Value: "\u00e9\xff\t\""}} })},
 	{"what browsers leave unescaped", lines(`GET /a[1]{|}\^"<>?b[]=c|d HTTP/1.1`, "Host: a"), served(func(r *Request) { r.Target = `/a[1]{|}\^"<>?b[]=c|d` })},
 	{"a broken escape, which is for package route", lines("GET /%zz HTTP/1.1", "Host: a"), served(func(r *Request) { r.Target = "/%zz" })},
-	{"a host that is none in an absolute target, which is for package route", lines("GET http://a%00/ HTTP/1.1", "Host: a%00"), served(func(r *Request) { r.Scheme, r.Authority = "http", "a%00" })},
+	{"a malformed host in an absolute target, which package route rejects", lines("GET http://a%00/ HTTP/1.1", "Host: a%00"), served(func(r *Request) { r.Scheme, r.Authority = "http", "a%00" })},
 	{"an announcement of a trailer that there cannot be", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Trailer: Content-Length"),
 		served(func(r *Request) {
 			r.Method, r.Length, r.Chunked = "POST", -1, true
@@ -359,7 +359,7 @@ var servedRequests = []struct {
 	})},
 }
 
-func TestRequestsThatAreServed(t *testing.T) {
+func TestAcceptedRequests(t *testing.T) {
 	for _, c := range servedRequests {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := readRequest(c.head, Limits{})
@@ -374,7 +374,7 @@ func TestRequestsThatAreServed(t *testing.T) {
 	}
 }
 
-// differ says how two requests differ, "" if they do not.
+// differ describes how two requests differ, or returns "".
 func differ(a, b message.Request) string {
 	if !slices.Equal(a.Fields, b.Fields) {
 		return fmt.Sprintf("fields %q and %q", a.Fields, b.Fields)
@@ -386,7 +386,7 @@ func differ(a, b message.Request) string {
 	return ""
 }
 
-func TestWhatIsAtALimitIsServed(t *testing.T) {
+func TestMessagesAtALimitAreAccepted(t *testing.T) {
 	l := Limits{Head: 512, Target: 100, Fields: 8}
 	for name, head := range map[string]string{
 		"a head of 512 bytes":   lines("GET / HTTP/1.1", "Host: a", "X: "+strings.Repeat("a", 512-len("GET / HTTP/1.1rnHost: arnX: rnrn"))),
@@ -400,16 +400,16 @@ func TestWhatIsAtALimitIsServed(t *testing.T) {
 	}
 }
 
-// A parser that is called with something that no Scan has found must not read
-// beyond it, or serve a part.
-func TestHeadsThatAreNotComplete(t *testing.T) {
+// A parser that gets bytes no Scan has approved must not read past them, or
+// accept a part.
+func TestIncompleteRequestHeads(t *testing.T) {
 	whole := lines("POST /a HTTP/1.1", "Host: a", "Content-Length: 5", "X: y")
 	for i := range whole {
 		if err := ParseRequest(whole[:i], &Limits{}, new(Request)); err == nil {
-			t.Errorf("%q is served", whole[:i])
+			t.Errorf("%q is accepted", whole[:i])
 		}
 	}
 	if err := ParseRequest(whole+"x", &Limits{}, new(Request)); err == nil {
-		t.Error("a head with something after it is served")
+		t.Error("a head with bytes after it is accepted")
 	}
 }

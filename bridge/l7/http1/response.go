@@ -2,24 +2,24 @@ package http1
 
 import "github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 
-// A Response is the head of a response, and how its message is framed.
+// A Response is the head of a response, and the framing of its message.
 type Response struct {
 	message.Response
 
-	Minor      int  // of its version, HTTP/1.0 or HTTP/1.1
-	Chunked    bool // the body is in chunks: a Chunked reads it
-	UntilClose bool // the body ends with the connection, and with TLS only by close_notify
-	Switched   bool // 101, or 2xx to CONNECT: what follows is another protocol
-	Close      bool // the connection is not to be used for another request
+	Minor      int  // version: HTTP/1.0 or HTTP/1.1
+	Chunked    bool // the body is chunked: decode it with a Chunked
+	UntilClose bool // the body ends with the connection; with TLS, only at close_notify
+	Switched   bool // 101, or 2xx to CONNECT: another protocol follows
+	Close      bool // the connection must not be reused
 }
 
-// ParseResponse parses a complete head, as ResponseEnd found it, of a response
-// to a request with a method, into a Response, of which it overwrites
-// everything and uses the room that Fields has. The result holds substrings of
-// head. After an error r is not to be used, nor is the connection.
+// ParseResponse parses a complete head, as found by ResponseEnd, into r. method
+// is that of the request. It overwrites everything in r, reusing the capacity
+// of Fields. The result holds substrings of head. After an error, neither r nor
+// the connection may be used.
 //
-// Of a 101 it is seen that it is one; whether it was asked for is the caller's
-// to compare.
+// It accepts any valid 101. The caller compares its protocol with the one it
+// asked for.
 func ParseResponse(head, method string, l *Limits, r *Response) error {
 	*r = Response{Response: message.Response{Fields: r.Fields[:0]}}
 	rest, err := r.statusLine(head)
@@ -37,8 +37,8 @@ func ParseResponse(head, method string, l *Limits, r *Response) error {
 	return r.frame(method, &f)
 }
 
-// statusLine parses the first line (RFC 9112, section 4). The blank after the
-// status code has to be there even if no reason is.
+// statusLine parses the first line (RFC 9112, section 4). The space after the
+// status code is required even without a reason.
 func (r *Response) statusLine(head string) (rest string, err error) {
 	const like = "HTTP/1.1 200 "
 	if len(head) < len(like) || head[:5] != like[:5] {
@@ -71,9 +71,10 @@ func (r *Response) frame(method string, f *framing) error {
 	case s < 200 && r.Minor == 0:
 		return errInterimVersion
 	case s < 200 || s == 204:
-		// Neither field may be there (RFC 9112, section 6.1; RFC 9110, section
-		// 8.6). A length of 0 often is, and says what is so; any other, or
-		// chunks, might be sent, and be taken for the next response.
+		// Neither field is allowed (RFC 9112, section 6.1; RFC 9110, section
+		// 8.6). A length of 0 is common and true, so it is accepted. Any other
+		// length, or chunks, could be followed by a body that would be read as
+		// the next response.
 		if f.coded || f.length > 0 {
 			return errBodiless
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// readResponse reads the head that input begins with as a client would that
-// gets it in one piece.
+// readResponse parses the head at the start of input, as a client does that
+// receives it in one piece.
 func readResponse(input, method string, l Limits) (*Response, error) {
 	var s Scan
 	n, err := s.ResponseEnd([]byte(input), &l)
@@ -64,7 +64,7 @@ var refusedResponses = []struct {
 	{"a blank before a colon", lines("HTTP/1.1 200 OK", "Content-Length : 5"), errColonBlank},
 	{"a line without a colon", lines("HTTP/1.1 200 OK", "X"), errNoColon},
 	{"a field without a name", lines("HTTP/1.1 200 OK", ": x"), errNoName},
-	{"a name that is no token", lines("HTTP/1.1 200 OK", "X@Y: x"), errName},
+	{"a name that is not a token", lines("HTTP/1.1 200 OK", "X@Y: x"), errName},
 	{"a NUL in a value", lines("HTTP/1.1 200 OK", "X: \x00"), errControl},
 	{"too large a head", lines("HTTP/1.1 200 OK", "X: "+strings.Repeat("y", 600)), errHeadSize},
 	{"a head without an end", "HTTP/1.1 200 " + strings.Repeat("y", 600), errHeadSize},
@@ -99,7 +99,7 @@ var refusedResponses = []struct {
 	{"101 in HTTP/1.0", lines("HTTP/1.0 101 x", "Upgrade: x", "Connection: upgrade"), errInterimVersion},
 }
 
-func TestResponsesThatAreRefused(t *testing.T) {
+func TestRejectedResponses(t *testing.T) {
 	for _, c := range refusedResponses {
 		t.Run(c.name, func(t *testing.T) {
 			for _, method := range []string{"GET", "HEAD", "POST", "CONNECT"} {
@@ -147,7 +147,7 @@ var servedResponses = []struct {
 		Response{Response: message.Response{Status: 304, Declared: -1, Fields: field("Transfer-Encoding", "chunked")}, Minor: 1}},
 	{"204", "GET", lines("HTTP/1.1 204 No Content"),
 		Response{Response: message.Response{Status: 204, Declared: -1}, Minor: 1}},
-	{"204 with a length of nothing", "GET", lines("HTTP/1.1 204 No Content", "Content-Length: 0"),
+	{"204 with a length of 0", "GET", lines("HTTP/1.1 204 No Content", "Content-Length: 0"),
 		Response{Response: message.Response{Status: 204, Fields: field("Content-Length", "0")}, Minor: 1}},
 	{"an interim response", "GET", lines("HTTP/1.1 103 Early Hints", "Link: x"),
 		Response{Response: message.Response{Status: 103, Declared: -1, Fields: field("Link", "x")}, Minor: 1}},
@@ -166,7 +166,7 @@ var servedResponses = []struct {
 		Response{Response: message.Response{Status: 304, Declared: -1}, Minor: 1}},
 }
 
-func TestResponsesThatAreServed(t *testing.T) {
+func TestAcceptedResponses(t *testing.T) {
 	for _, c := range servedResponses {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := readResponse(c.head, c.method, Limits{})
@@ -185,21 +185,21 @@ func TestResponsesThatAreServed(t *testing.T) {
 	}
 }
 
-func TestTheReasonIsKeptAsItIs(t *testing.T) {
+func TestTheReasonIsKeptUnchanged(t *testing.T) {
 	r, err := readResponse(lines("HTTP/1.1 304 \u00e9 \t\""), "GET", Limits{})
 	if err != nil || r.Reason != "\u00e9 \t\"" {
 		t.Errorf("%q %v", r.Reason, err)
 	}
 }
 
-func TestResponseHeadsThatAreNotComplete(t *testing.T) {
+func TestIncompleteResponseHeads(t *testing.T) {
 	whole := lines("HTTP/1.1 200 OK", "Content-Length: 5", "X: y")
 	for i := range whole {
 		if err := ParseResponse(whole[:i], "GET", &Limits{}, new(Response)); err == nil {
-			t.Errorf("%q is served", whole[:i])
+			t.Errorf("%q is accepted", whole[:i])
 		}
 	}
 	if err := ParseResponse(whole+"x", "GET", &Limits{}, new(Response)); err == nil {
-		t.Error("a head with something after it is served")
+		t.Error("a head with bytes after it is accepted")
 	}
 }

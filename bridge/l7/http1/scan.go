@@ -6,22 +6,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A Scan finds the end of a head in bytes that come piece by piece. It goes on
-// where it stopped, so a head costs the same however it arrives. The zero value
-// is at the beginning of a head, and so is a Scan that has found an end.
+// A Scan finds the end of a head that arrives in pieces. It resumes where it
+// stopped, so the cost of a head does not depend on how it is split. The zero
+// value is ready for a new head, and so is a Scan that has found an end.
 type Scan struct {
-	start int // where the first line begins
-	line  int // where the line begins that is being looked at
-	at    int // how far that was done
+	start int // offset of the first line
+	line  int // offset of the current line
+	at    int // offset of the first byte not yet scanned
 }
 
-// RequestEnd returns the length of the request head that buf begins with, 0 if
-// buf has not all of it. buf is what it was the call before, and more. An error
-// comes as soon as it is certain; what is not looked at here ParseRequest sees.
+// RequestEnd returns the length of the request head at the start of buf, or 0
+// if the head is incomplete. On each call, buf holds the bytes of the last call
+// and any new ones. An error is returned as soon as it is certain; ParseRequest
+// checks everything else.
 //
-// One empty line before the request is let through, as RFC 9112, section 2.2,
-// asks for (there are clients that send one after a body). It is then part of
-// the head.
+// RFC 9112, section 2.2, asks servers to ignore an empty line before a request,
+// because some clients send one after a body. One is allowed, and counted as
+// part of the head.
 func (s *Scan) RequestEnd(buf []byte, l *Limits) (n int, err error) {
 	if len(buf) == 0 {
 		return 0, nil
@@ -44,8 +45,8 @@ func (s *Scan) RequestEnd(buf []byte, l *Limits) (n int, err error) {
 	return n, nil
 }
 
-// begin refuses what does not begin as a request. TLS to a plaintext port, and
-// whatever else is not HTTP, is not waited for until it has a line feed.
+// begin rejects bytes that cannot begin a request. So TLS on a plaintext port
+// fails at once, and not only after a line feed.
 func (s *Scan) begin(buf []byte) error {
 	if s.start == 0 && buf[0] == '\r' {
 		switch {
@@ -82,8 +83,8 @@ func tooLarge(buf []byte, l *Limits) error {
 	return errTargetSize
 }
 
-// ResponseEnd does for responses what RequestEnd does for requests. No empty
-// line goes before a response.
+// ResponseEnd is RequestEnd for responses, except that no empty line may come
+// first.
 func (s *Scan) ResponseEnd(buf []byte, l *Limits) (n int, err error) {
 	const begin = "HTTP/"
 	if s.line == 0 {
@@ -104,8 +105,8 @@ func (s *Scan) ResponseEnd(buf []byte, l *Limits) (n int, err error) {
 	return n, nil
 }
 
-// end returns where the next empty line ends, 0 if there is none yet. The first
-// line is not empty: that was seen to before.
+// end returns the offset after the next empty line, or 0 if buf does not have
+// it yet. The caller has already checked that the first line is not empty.
 func (s *Scan) end(buf []byte) (int, error) {
 	for {
 		i := bytes.IndexByte(buf[s.at:], '\n')
@@ -114,8 +115,9 @@ func (s *Scan) end(buf []byte) (int, error) {
 			return 0, nil
 		}
 		i += s.at
-		// RFC 9112, section 2.2, lets a recipient take a bare line feed for a
-		// line's end. One that does sees other heads than one that does not.
+		// RFC 9112, section 2.2, lets a recipient accept a bare line feed as
+		// the end of a line. Recipients that do and recipients that do not see
+		// different heads.
 		if i == 0 || buf[i-1] != '\r' {
 			return 0, errBareLF
 		}

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// arrive hands a Scan input as it comes in pieces, and returns where the head
-// ends.
+// arrive passes a Scan its input in pieces, and returns where the head ends.
 func arrive(end func(*Scan, []byte, *Limits) (int, error), l Limits, pieces ...string) (n int, err error) {
 	var s Scan
 	var buf []byte
@@ -42,7 +41,7 @@ var heads = []string{
 	lines("HTTP/1.1 200 OK", "X: "+strings.Repeat("a", 1000)),
 }
 
-func TestHeadsEndWhereverTheyAreSplit(t *testing.T) {
+func TestTheEndOfAHeadDoesNotDependOnSplits(t *testing.T) {
 	for name, end := range map[string]func(*Scan, []byte, *Limits) (int, error){"request": (*Scan).RequestEnd, "response": (*Scan).ResponseEnd} {
 		l := Limits{Head: 400, Target: 200}
 		for _, head := range heads {
@@ -50,7 +49,7 @@ func TestHeadsEndWhereverTheyAreSplit(t *testing.T) {
 			want, wantErr := arrive(end, l, in)
 			same := func(how string, pieces ...string) {
 				t.Helper()
-				// An *Error of a response is one of its own.
+				// An *Error of a response is a copy: compare texts.
 				n, err := arrive(end, l, pieces...)
 				if n != want || (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
 					t.Errorf("%s %q, %s: %d %v, want %d %v", name, head, how, n, err, want, wantErr)
@@ -64,9 +63,9 @@ func TestHeadsEndWhereverTheyAreSplit(t *testing.T) {
 	}
 }
 
-// A head that comes a byte at a time must not be looked through from its
-// beginning each time: 64 KiB would be two thousand million bytes.
-func TestASlowHeadIsLookedAtOnce(t *testing.T) {
+// A Scan must not rescan the head each time a byte arrives: 64 KiB would then
+// cost two billion steps.
+func TestASlowHeadIsScannedOnce(t *testing.T) {
 	var s Scan
 	l := Limits{Head: 1 << 20}
 	buf := []byte("GET / HTTP/1.1\r\nX: " + strings.Repeat("a", 1<<16))
@@ -75,12 +74,12 @@ func TestASlowHeadIsLookedAtOnce(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		if s.at < i {
-			t.Fatalf("of %d bytes, it is at %d", i, s.at)
+			t.Fatalf("after %d bytes, the scan is at %d", i, s.at)
 		}
 	}
 }
 
-func TestAScanGoesOnWithTheNextHead(t *testing.T) {
+func TestAScanContinuesWithTheNextHead(t *testing.T) {
 	var s Scan
 	in := []byte(wrk + "\r\n" + small + wrk)
 	for i, want := range []int{len(wrk), 2 + len(small), len(wrk), 0} {

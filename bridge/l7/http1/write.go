@@ -6,55 +6,55 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A Body says how a message that is written says where its body ends.
+// A Body selects how a written message marks the end of its body.
 type Body uint8
 
 const (
-	// NoBody writes nothing: of a request it says that it has no body. Of a
-	// response it serves 1xx, 204, 304, and answers to HEAD.
+	// Nothing is written. A request then has an empty body. In responses it is
+	// for 1xx, 204, 304, and for HEAD.
 	NoBody Body = iota
-	// Sized writes Content-Length. A response to HEAD, and 304, have no body
-	// even so.
+	// Sized writes Content-Length. It is also allowed for 304 and in a response
+	// to HEAD, which have no body.
 	Sized
 	// InChunks writes Transfer-Encoding: chunked.
 	InChunks
-	// UntilClose is for a response to HTTP/1.0: its body ends with the
-	// connection. It writes Connection: close.
+	// UntilClose is for a response to an HTTP/1.0 client: the body ends with
+	// the connection. It writes Connection: close.
 	UntilClose
 )
 
-// Framing is what a message that is written says of its length and of its
-// connection. Nothing else does: the fields of a message cannot.
+// Framing sets all fields about a message's length and its connection. The
+// message's own Fields cannot contain any.
 type Framing struct {
 	Body      Body
-	Length    int64  // of a body that is Sized
+	Length    int64  // with Sized
 	Close     bool   // Connection: close
 	KeepAlive bool   // Connection: keep-alive, for HTTP/1.0
-	Upgrade   string // Upgrade with its connection option: asks for protocols, or says to which one switches
-	Trailers  bool   // TE: trailers with its connection option; of a request
+	Upgrade   string // Upgrade and its connection option: the protocols to offer, or the one to switch to
+	Trailers  bool   // TE: trailers and its connection option; requests only
 }
 
-// A WriteError says that something was to be written that cannot be. Nothing of
-// it was.
+// A WriteError says why a message cannot be written. Nothing of the message was
+// written.
 type WriteError struct{ Reason string }
 
-func (e *WriteError) Error() string { return "cannot be written in HTTP/1.1: " + e.Reason }
+func (e *WriteError) Error() string { return "cannot write it as HTTP/1.1: " + e.Reason }
 
 var (
-	errWriteMethod    = &WriteError{"the method is no token, or CONNECT"}
+	errWriteMethod    = &WriteError{"the method is CONNECT or not a token"}
 	errWriteTarget    = &WriteError{"the target is neither a path nor * for OPTIONS"}
-	errWriteAuthority = &WriteError{"the authority is not a host with or without a port"}
+	errWriteAuthority = &WriteError{"the authority is not a host with an optional port"}
 	errWriteStatus    = &WriteError{"the status code is not between 100 and 599"}
-	errWriteName      = &WriteError{"the name of a field is no token"}
+	errWriteName      = &WriteError{"a field name is not a token"}
 	errWriteFraming   = &WriteError{"a field that frames the message or belongs to the connection"}
-	errWriteValue     = &WriteError{"the value of a field has control characters, or blanks around it"}
+	errWriteValue     = &WriteError{"a field value has control characters or surrounding blanks"}
 	errWriteLength    = &WriteError{"the length is negative"}
-	errWriteBody      = &WriteError{"a body where there can be none, or that has no end"}
-	errWriteUpgrade   = &WriteError{"the upgrade names no protocol, or the connection is to close"}
+	errWriteBody      = &WriteError{"the message cannot have this kind of body"}
+	errWriteUpgrade   = &WriteError{"Upgrade is not a protocol name, or the connection closes"}
 )
 
-// AppendRequest appends the head of a request in HTTP/1.1, in which Host is
-// Authority. After an error it returns dst as it was.
+// AppendRequest appends the head of an HTTP/1.1 request, with Authority as its
+// Host. On error it returns dst unchanged.
 func AppendRequest(dst []byte, r *message.Request, f Framing) ([]byte, error) {
 	switch {
 	case r.Method == "CONNECT" || len(r.Method) > maxMethod || !message.IsToken(r.Method):
@@ -82,9 +82,9 @@ func AppendRequest(dst []byte, r *message.Request, f Framing) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// AppendResponse appends the head of a response, an interim or the final one,
-// in HTTP/1.1. The reason is the registered one of the status code, if it has
-// one. After an error it returns dst as it was.
+// AppendResponse appends the head of an HTTP/1.1 response, interim or final. It
+// writes the registered reason phrase of the status code, if one exists. On
+// error it returns dst unchanged.
 func AppendResponse(dst []byte, r *message.Response, f Framing) ([]byte, error) {
 	switch s := r.Status; {
 	case s < 100 || s > 599:
@@ -158,8 +158,8 @@ func appendConnection(b []byte, f *Framing) []byte {
 	return append(b[:len(b)-len(", ")], "\r\n"...)
 }
 
-// appendFields appends fields, and sees to it that each is one, and that none
-// speaks of the message's framing or its connection.
+// appendFields appends fields. It rejects a malformed field, and any field that
+// frames the message or belongs to the connection.
 func appendFields(b []byte, fields message.Fields, request bool) ([]byte, error) {
 	for i := range fields {
 		name, value := fields[i].Name, fields[i].Value
@@ -179,8 +179,8 @@ func appendFields(b []byte, fields message.Fields, request bool) ([]byte, error)
 	return b, nil
 }
 
-// AppendChunk appends a chunk with data, nothing if there is none: an empty
-// chunk would end the body.
+// AppendChunk appends a chunk with data. For empty data it appends nothing,
+// because an empty chunk would end the body.
 func AppendChunk(dst, data []byte) []byte {
 	if len(data) == 0 {
 		return dst
@@ -190,21 +190,21 @@ func AppendChunk(dst, data []byte) []byte {
 	return append(dst, ChunkEnd...)
 }
 
-// AppendChunkSize appends what stands before n bytes of data, more than none,
-// for a caller that does not want to copy them. ChunkEnd stands after them.
+// AppendChunkSize appends the line before n bytes of data, where n > 0. It is
+// for callers that write the data without copying it, followed by ChunkEnd.
 func AppendChunkSize(dst []byte, n int) []byte {
 	if n <= 0 {
-		panic("http1: a chunk of nothing")
+		panic("http1: chunk size is not positive")
 	}
 	dst = strconv.AppendInt(dst, int64(n), 16)
 	return append(dst, "\r\n"...)
 }
 
-// ChunkEnd stands after the data of a chunk.
+// ChunkEnd follows the data of a chunk.
 const ChunkEnd = "\r\n"
 
-// AppendLastChunk appends the end of a body in chunks, with a trailer if there
-// are fields for one. After an error it returns dst as it was.
+// AppendLastChunk appends the end of a chunked body, with a trailer if it has
+// fields. On error it returns dst unchanged.
 func AppendLastChunk(dst []byte, trailer message.Fields) ([]byte, error) {
 	for i := range trailer {
 		if !inTrailer(trailer[i].Name) {

@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-func TestRequestsAreWrittenInOneWay(t *testing.T) {
+func TestWrittenRequests(t *testing.T) {
 	r := message.Request{Method: "POST", Authority: "a:1", Target: "/b?c", Fields: message.Fields{{Name: "X", Value: "y z"}, {Name: "empty"}}}
 	for _, c := range []struct {
 		f    Framing
@@ -31,7 +31,7 @@ func TestRequestsAreWrittenInOneWay(t *testing.T) {
 	}
 }
 
-func TestResponsesAreWrittenInOneWay(t *testing.T) {
+func TestWrittenResponses(t *testing.T) {
 	fields := message.Fields{{Name: "X", Value: "y"}}
 	for _, c := range []struct {
 		status int
@@ -54,7 +54,7 @@ func TestResponsesAreWrittenInOneWay(t *testing.T) {
 	}
 }
 
-// fieldsThatCannotBeWritten are wrong in requests, responses and trailers.
+// fieldsThatCannotBeWritten are invalid in requests, responses and trailers.
 var fieldsThatCannotBeWritten = []struct {
 	field message.Field
 	want  error
@@ -81,7 +81,7 @@ var fieldsThatCannotBeWritten = []struct {
 	{message.Field{Name: "te", Value: "trailers"}, errWriteFraming},
 }
 
-func TestWhatCannotBeWrittenIsNot(t *testing.T) {
+func TestInvalidMessagesAreNotWritten(t *testing.T) {
 	for _, c := range fieldsThatCannotBeWritten {
 		fields := message.Fields{{Name: "A", Value: "b"}, c.field}
 		if got, err := AppendRequest([]byte("before"), &message.Request{Method: "GET", Authority: "a", Target: "/", Fields: fields}, Framing{}); err != c.want || string(got) != "before" {
@@ -103,7 +103,7 @@ func TestWhatCannotBeWrittenIsNot(t *testing.T) {
 		{"no method", message.Request{Target: "/", Authority: "a"}, Framing{}, errWriteMethod},
 		{"a method with a blank", message.Request{Method: "GET /", Target: "/", Authority: "a"}, Framing{}, errWriteMethod},
 		{"a method with a line's end", message.Request{Method: "GET\r\n", Target: "/", Authority: "a"}, Framing{}, errWriteMethod},
-		{"a method that is too long to be read", message.Request{Method: strings.Repeat("a", 33), Target: "/", Authority: "a"}, Framing{}, errWriteMethod},
+		{"a method too long for any parser", message.Request{Method: strings.Repeat("a", 33), Target: "/", Authority: "a"}, Framing{}, errWriteMethod},
 		{"CONNECT", message.Request{Method: "CONNECT", Target: "/", Authority: "a"}, Framing{}, errWriteMethod},
 		{"no target", message.Request{Method: "GET", Authority: "a"}, Framing{}, errWriteTarget},
 		{"a target with a blank", message.Request{Method: "GET", Target: "/ HTTP/1.1", Authority: "a"}, Framing{}, errWriteTarget},
@@ -151,7 +151,7 @@ func TestWhatCannotBeWrittenIsNot(t *testing.T) {
 	if got, err := AppendLastChunk(nil, message.Fields{{Name: "Trailer", Value: "y"}}); err != errWriteFraming {
 		t.Errorf("%q %v", got, err)
 	}
-	// A request's Host is its Authority; a response may have one.
+	// A request's Host comes from its Authority; a response may contain Host.
 	if got, err := AppendResponse(nil, &message.Response{Status: 304, Fields: message.Fields{{Name: "Host", Value: "a"}}}, Framing{}); err != nil {
 		t.Errorf("%q %v", got, err)
 	}
@@ -161,7 +161,7 @@ func TestChunksAreReadAsTheyWereWritten(t *testing.T) {
 	trailer := message.Fields{{Name: "A", Value: "b"}, {Name: "a", Value: ""}}
 	var b []byte
 	b = AppendChunk(b, []byte("hello, "))
-	b = AppendChunk(b, nil) // nothing, or it would be the end
+	b = AppendChunk(b, nil) // appends nothing: an empty chunk would end the body
 	b = append(AppendChunkSize(b, 300), strings.Repeat("x", 300)+ChunkEnd...)
 	b, err := AppendLastChunk(b, trailer)
 	if err != nil {
@@ -176,13 +176,13 @@ func TestChunksAreReadAsTheyWereWritten(t *testing.T) {
 	}
 	defer func() {
 		if recover() == nil {
-			t.Error("a chunk of nothing was begun")
+			t.Error("AppendChunkSize accepted 0")
 		}
 	}()
 	AppendChunkSize(nil, 0)
 }
 
-func TestNothingIsAllocatedForARequest(t *testing.T) {
+func TestARequestDoesNotAllocate(t *testing.T) {
 	var (
 		s        Scan
 		l        Limits

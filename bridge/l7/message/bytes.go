@@ -2,15 +2,15 @@ package message
 
 import "strings"
 
-// The classes of a byte: what it may stand in.
+// Byte classes: each bit names a place in which the byte is allowed.
 const (
 	tokenByte  = 1 << iota // RFC 9110, section 5.6.2
 	targetByte             // a request target: visible ASCII but "#"
-	hostByte               // a host's name: RFC 3986, section 3.2.2, but the comma
+	hostByte               // a host name: RFC 3986, section 3.2.2, without the comma
 	plainByte              // a letter, a digit or a hyphen
 )
 
-// classes is a constant.
+// classes is filled once and never changes.
 var classes = func() (t [256]uint8) {
 	for i := range t {
 		c := byte(i)
@@ -42,16 +42,16 @@ func IsToken(s string) bool { return s != "" && all(s, tokenByte) }
 // of registered fields do.
 func IsPlainName(s string) bool { return all(s, plainByte) }
 
-// IsTarget reports whether s has only what a request target in origin form can
-// have, and begins with a slash. Browsers leave some characters unescaped that
-// RFC 3986 would have escaped, such as brackets and bars in a query; they are
-// let through, for they have one reading. Control characters, blanks, "#" and
-// what is not ASCII are not.
+// IsTarget reports whether s begins with a slash and has only the characters of
+// a request target in origin form. Browsers leave some characters unescaped
+// that RFC 3986 would escape, such as brackets and bars in a query. They have
+// only one reading, so they are allowed. Control characters, blanks, "#" and
+// non-ASCII bytes are not.
 func IsTarget(s string) bool { return s != "" && s[0] == '/' && all(s, targetByte) }
 
-// IsAuthority reports whether s can be a host with or without a port (RFC 9110,
-// section 7.2): in particular it has no user, no path and no second host behind
-// a comma. Whether the host is a good one is for who looks it up.
+// IsAuthority reports whether s can be a host with an optional port (RFC 9110,
+// section 7.2). It rejects a user, a path, and a second host after a comma.
+// Whether the host name is valid is checked where it is looked up.
 func IsAuthority(s string) bool {
 	i := 0
 	if s != "" && s[0] == '[' {
@@ -86,8 +86,8 @@ func all(s string, class uint8) bool {
 	return true
 }
 
-// IsValue reports whether s can be a field's value: no control character but
-// the tabulator, and no blank at either end (RFC 9110, section 5.5).
+// IsValue reports whether s can be a field value: it has no control character
+// except tab, and no blank at either end (RFC 9110, section 5.5).
 func IsValue(s string) bool {
 	if s == "" {
 		return true
@@ -97,9 +97,9 @@ func IsValue(s string) bool {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// ControlByte returns where in s the first control character is, the tabulator
-// not being one, or -1. It looks at eight bytes at once, for it sees every byte
-// that passes the gateway in a head.
+// ControlByte returns the index of the first control character in s, or -1. Tab
+// does not count. Every byte of every head passes through here, so it checks
+// eight bytes at a time.
 func ControlByte(s string) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	i := 0
@@ -108,8 +108,8 @@ func ControlByte(s string) int {
 		x := uint64(p[0]) | uint64(p[1])<<8 | uint64(p[2])<<16 | uint64(p[3])<<24 |
 			uint64(p[4])<<32 | uint64(p[5])<<40 | uint64(p[6])<<48 | uint64(p[7])<<56
 		del := x ^ ones*0x7f
-		// A high bit is set for a byte below 0x20, or one that is 0x7f; at
-		// times for one that follows such a byte, and never else.
+		// A high bit is set for a byte below 0x20 and for 0x7f. A carry may
+		// also set it for the byte after such a byte, but in no other case.
 		if ((x-ones*0x20)&^x|(del-ones)&^del)&highs != 0 {
 			for j := range 8 {
 				if isControl(p[j]) {
@@ -128,8 +128,8 @@ func ControlByte(s string) int {
 
 func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
 
-// EqualFold reports whether a and b are the same but for the case of ASCII
-// letters. Unlike strings.EqualFold it takes no other letters for them.
+// EqualFold reports whether a and b are equal, ignoring the case of ASCII
+// letters. Unlike strings.EqualFold it folds no other characters.
 func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

@@ -1,7 +1,8 @@
-// Package message says what an HTTP request and a response are, whichever
-// version of the protocol carries them.
+// Package message holds HTTP requests and responses in a form that does not
+// depend on the protocol version.
 //
-// Its types hold substrings of what arrived and are plain values: who fills one
-// in owns it, and may reuse its Fields for the next message. Nothing here reads
-// or writes; bridge/l7/http1 and bridge/l7/http2 do.
+// Its types are plain values whose strings are substrings of the received head.
+// The caller that fills in a value owns it and may reuse its Fields for the
+// next message. The package does no I/O and no parsing: bridge/l7/http1 and
+// bridge/l7/http2 do that.
 package message

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// A Field is a header or trailer field. HTTP/1 keeps the case in which its name
-// came; HTTP/2's are lower case.
+// A Field is a header or trailer field. A name from HTTP/1 keeps its case; a
+// name from HTTP/2 is in lower case.
 type Field struct{ Name, Value string }
 
-// Fields are the fields of a head or trailer in the order in which they came,
-// a name as often as it came. Names compare without case. None of the methods
-// allocates, but Add and Set where there is no room.
+// Fields are the fields of a head or trailer, in the order received. A name may
+// occur several times. Names compare without case. Only Add and Set allocate,
+// and only when the slice is full.
 type Fields []Field
 
-// Get returns the value of the first field with a name.
+// Get returns the value of the first field called name.
 func (f Fields) Get(name string) (value string, ok bool) {
 	for i := range f {
 		if EqualFold(f[i].Name, name) {
@@ -24,13 +24,13 @@ func (f Fields) Get(name string) (value string, ok bool) {
 	return "", false
 }
 
-// Has reports whether there is a field with a name.
+// Has reports whether a field is called name.
 func (f Fields) Has(name string) bool {
 	_, ok := f.Get(name)
 	return ok
 }
 
-// Count returns how many fields have a name.
+// Count returns how many fields are called name.
 func (f Fields) Count(name string) (n int) {
 	for i := range f {
 		if EqualFold(f[i].Name, name) {
@@ -40,7 +40,7 @@ func (f Fields) Count(name string) (n int) {
 	return n
 }
 
-// Values yields the value of each field with a name.
+// Values yields the value of each field called name.
 func (f Fields) Values(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := range f {
@@ -54,8 +54,8 @@ func (f Fields) Values(name string) iter.Seq[string] {
 // Add adds a field at the end.
 func (f *Fields) Add(name, value string) { *f = append(*f, Field{name, value}) }
 
-// Set makes value the one value of a name: in the place of its first field, or
-// at the end.
+// Set makes value the only value of name. It replaces the first field of that
+// name, or adds one at the end.
 func (f *Fields) Set(name, value string) {
 	for i := range *f {
 		if EqualFold((*f)[i].Name, name) {
@@ -68,7 +68,7 @@ func (f *Fields) Set(name, value string) {
 	f.Add(name, value)
 }
 
-// Remove removes every field with a name. The others keep their order.
+// Remove removes every field called name. The others keep their order.
 func (f *Fields) Remove(name string) { *f = removed(*f, name) }
 
 func removed(f Fields, name string) Fields {
@@ -93,9 +93,9 @@ func (f *Fields) RemoveFunc(remove func(Field) bool) {
 	*f = kept
 }
 
-// Elements yields the elements of every field with a name, as if they were one
-// comma-separated list (RFC 9110, section 5.6.1), without the blanks around
-// them. Empty elements are left out.
+// Elements yields the elements of every field called name, as if the fields
+// were one comma-separated list (RFC 9110, section 5.6.1). It trims blanks and
+// skips empty elements.
 func (f Fields) Elements(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := range f {
@@ -111,9 +111,9 @@ func (f Fields) Elements(name string) iter.Seq[string] {
 	}
 }
 
-// HasToken reports whether a list-valued field has an element, in any case. A
-// protocol's version ("websocket/13") or a parameter ("trailers;q=1") is no
-// part of the token.
+// HasToken reports whether the list-valued field name contains token, ignoring
+// case. A protocol version ("websocket/13") or a parameter ("trailers;q=1") is
+// not part of the token.
 func (f Fields) HasToken(name, token string) bool {
 	for e := range f.Elements(name) {
 		if EqualFold(bare(e), token) {
@@ -123,7 +123,7 @@ func (f Fields) HasToken(name, token string) bool {
 	return false
 }
 
-// bare returns a list's element without a version or parameters.
+// bare returns a list element without its version or parameters.
 func bare(element string) string {
 	if i := strings.IndexAny(element, ";/"); i >= 0 {
 		return trim(element[:i])
@@ -131,9 +131,9 @@ func bare(element string) string {
 	return element
 }
 
-// Elements yields the elements of a comma-separated list, without the blanks
-// around them. Empty ones are left out. Commas in quoted strings separate too,
-// so it serves lists of tokens only.
+// Elements yields the elements of a comma-separated list. It trims blanks and
+// skips empty elements. A comma inside a quoted string separates too, so use it
+// for lists of tokens only.
 func Elements(list string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for list != "" {
@@ -150,7 +150,7 @@ func Elements(list string) iter.Seq[string] {
 	}
 }
 
-// trim takes optional whitespace (RFC 9110, section 5.6.3) off both ends.
+// trim removes optional whitespace (RFC 9110, section 5.6.3) from both ends.
 func trim(s string) string {
 	for s != "" && (s[0] == ' ' || s[0] == '\t') {
 		s = s[1:]
@@ -161,9 +161,9 @@ func trim(s string) string {
 	return s
 }
 
-// IsConnectionField reports whether a field frames a message or belongs to one
-// connection (RFC 9110, section 7.6.1), and so is written by whoever writes the
-// message and never passed on.
+// IsConnectionField reports whether a field frames the message or belongs to
+// one connection (RFC 9110, section 7.6.1). Such fields are never forwarded:
+// each writer sets its own.
 func IsConnectionField(name string) bool {
 	switch len(name) {
 	case len("TE"):

@@ -14,7 +14,7 @@ func TestFieldsCompareWithoutCaseAndKeepTheirOrder(t *testing.T) {
 		t.Errorf("Get: %q %v", v, ok)
 	}
 	if v, ok := f.Get("d"); v != "" || ok || f.Has("d") {
-		t.Errorf("Get of what is not there: %q %v", v, ok)
+		t.Errorf("Get of a missing field: %q %v", v, ok)
 	}
 	if n := f.Count("A"); n != 3 {
 		t.Errorf("Count: %d", n)
@@ -37,7 +37,7 @@ func TestFieldsCompareWithoutCaseAndKeepTheirOrder(t *testing.T) {
 	}
 }
 
-func TestListsAreReadAcrossFields(t *testing.T) {
+func TestListsSpanFields(t *testing.T) {
 	f := Fields{{"Connection", " close ,\t,Upgrade"}, {"X", "y"}, {"connection", ""}, {"CONNECTION", "TE;q=1, h2c/1"}}
 	if got := slices.Collect(f.Elements("Connection")); !slices.Equal(got, []string{"close", "Upgrade", "TE;q=1", "h2c/1"}) {
 		t.Errorf("%q", got)
@@ -49,7 +49,7 @@ func TestListsAreReadAcrossFields(t *testing.T) {
 	}
 }
 
-func TestFieldsAreReadWithoutAllocations(t *testing.T) {
+func TestReadingFieldsDoesNotAllocate(t *testing.T) {
 	f := Fields{{"Host", "a"}, {"Connection", "close, x, y"}, {"Accept", "*/*"}}
 	alloctest.Want(t, "reading fields", 0, func() {
 		f.Has("accept")
@@ -63,7 +63,7 @@ func TestFieldsAreReadWithoutAllocations(t *testing.T) {
 	})
 }
 
-func TestControlByteFindsWhatALoopFinds(t *testing.T) {
+func TestControlByteAgreesWithALoop(t *testing.T) {
 	for n := range 30 {
 		for at := range n {
 			for c := range 256 {
@@ -76,7 +76,7 @@ func TestControlByteFindsWhatALoopFinds(t *testing.T) {
 				if got := ControlByte(string(b)); got != want {
 					t.Fatalf("%q: %d, want %d", b, got, want)
 				}
-				// A byte of which the eight-byte test is not sure.
+				// A tab, about which the eight-byte test is not certain.
 				if b[0] = '\t'; at > 0 {
 					if got := ControlByte(string(b)); got != want {
 						t.Fatalf("%q: %d, want %d", b, got, want)
@@ -87,7 +87,7 @@ func TestControlByteFindsWhatALoopFinds(t *testing.T) {
 	}
 }
 
-func TestWhatAMessageIsMadeOf(t *testing.T) {
+func TestTokensTargetsAuthoritiesAndValues(t *testing.T) {
 	for s, want := range map[string]struct{ token, target, authority, value bool }{
 		"":               {value: true},
 		"GET":            {token: true, authority: true, value: true},
