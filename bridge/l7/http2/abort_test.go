@@ -11,8 +11,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// However exchanges are broken off, and by whom, nothing of them is left.
-func TestNothingIsLeftOfAbortedExchanges(t *testing.T) {
+// An aborted exchange leaves nothing behind, whichever side aborts it and
+// however.
+func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	rounds := 4000
 	if testing.Short() {
 		rounds = 400
@@ -46,7 +47,7 @@ func TestNothingIsLeftOfAbortedExchanges(t *testing.T) {
 	})
 	for _, c := range []*conn{&client.conn, &server.conn} {
 		c.mu.Lock()
-		c.abuse.budgets[streamsAccount] = budget{left: 1 << 40, full: 1 << 40} // it is a flood, of course
+		c.abuse.budgets[streamsAccount] = budget{left: 1 << 40, full: 1 << 40} // the resets would exhaust it
 		c.mu.Unlock()
 	}
 	targets := []string{"/echo", "/abort", "/half", "/refuse", "/endless", "/wait"}
@@ -101,13 +102,13 @@ func TestNothingIsLeftOfAbortedExchanges(t *testing.T) {
 		c.mu.Unlock()
 	}
 	if client.Streams() != 0 {
-		t.Errorf("%d streams are thought to be open", client.Streams())
+		t.Errorf("%d streams count as open", client.Streams())
 	}
 }
 
-// The goroutines that served streams are kept for the next ones, and let go
-// when there are none.
-func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
+// Goroutines that have served streams wait for the next ones, and end when none
+// come.
+func TestWorkersAreReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mine, theirs := net.Pipe()
 		server := NewServerConn(theirs, nil, Options{IdleTimeout: time.Hour})
@@ -133,7 +134,7 @@ func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
 				}
 				streams = append(streams, s)
 			}
-			synctest.Wait() // all are being served: none waits until another is over
+			synctest.Wait() // all are served at once: no stream waits for another
 			for _, s := range streams {
 				_ = s.End(nil)
 				if _, _, err := receive(s); err != nil {
@@ -144,23 +145,23 @@ func TestGoroutinesAreKeptForTheNextStreams(t *testing.T) {
 		}
 		exchange(3)
 		if n := parked(); n != 3 {
-			t.Errorf("%d are kept", n)
+			t.Errorf("%d workers are kept", n)
 		}
 		exchange(2)
 		if n := parked(); n != 3 {
-			t.Errorf("%d are kept", n)
+			t.Errorf("%d workers are kept", n)
 		}
 		exchange(maxWaiting + 5)
 		if n := parked(); n != maxWaiting {
-			t.Errorf("%d are kept", n)
+			t.Errorf("%d workers are kept", n)
 		}
 		time.Sleep(20 * time.Second)
 		if n := parked(); n != 0 {
-			t.Errorf("%d are kept for nothing", n)
+			t.Errorf("%d idle workers are kept", n)
 		}
 		exchange(3)
 		if n := parked(); n != 3 {
-			t.Errorf("%d are kept", n)
+			t.Errorf("%d workers are kept", n)
 		}
 		client.Close()
 		<-ran

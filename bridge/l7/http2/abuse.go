@@ -6,19 +6,18 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// What a peer may do, and what it pays for it, is in the two tables of this file
-// and nowhere else. Three budgets bound what a peer can cost. Frames spend from
-// them; only what is of use fills them up again, and so does time. A frame that
-// is of no use only ever spends.
+// The two tables in this file say what a peer may do and what it costs. Three
+// budgets bound the total cost. Every frame spends from them. Only useful work
+// and time refill them.
 
-// A budget is what a peer may cost before its connection is ended.
+// A budget bounds one kind of cost; when it is exhausted, the connection ends.
 type budget struct {
 	left, full int
 	perSecond  int
-	filled     int64 // when time was last added
+	filled     int64 // when the budget was last refilled for elapsed time
 }
 
-// spend takes n off, and reports whether that much was left. now is in
+// spend subtracts n and reports whether the budget covers it. now returns
 // nanoseconds.
 func (b *budget) spend(n int, now func() int64) bool {
 	if b.left -= n; b.left >= 0 {
@@ -30,37 +29,38 @@ func (b *budget) spend(n int, now func() int64) bool {
 	return b.left >= 0
 }
 
-// earn adds n, up to what is full.
+// earn adds n, up to full.
 func (b *budget) earn(n int) { b.left = min(b.left+n, b.full) }
 
-// An account names one of an abuse's budgets.
+// An account names one of the budgets.
 type account uint8
 
 const (
-	// streamsAccount pays for streams that came to nothing by the peer's doing: it
-	// reset them (CVE-2023-44487), made this side reset them (CVE-2025-8671), or
-	// opened more than it may. A stream that both sides ended earns 1.
+	// streamsAccount pays for streams that the peer wasted: it reset them
+	// (CVE-2023-44487), made this side reset them (CVE-2025-8671), or opened
+	// more than allowed. A stream that both sides ended earns 1.
 	streamsAccount account = iota
 
-	// framesAccount pays for frames that carry nothing: PING, SETTINGS, PRIORITY,
-	// WINDOW_UPDATE, empty DATA, unknown ones. Bodies and heads that either side
-	// carries earn: windows and pings are part of carrying them.
+	// framesAccount pays for frames that carry nothing: PING, SETTINGS,
+	// PRIORITY, WINDOW_UPDATE, empty DATA, unknown frames. Heads and bodies
+	// earn, in either direction, because window updates and pings are part of
+	// carrying them.
 	framesAccount
 
-	// lateAccount pays for frames on streams that are over, or of which nobody
-	// wants the rest. An honest peer sends some before it learns of that: at most
-	// what the window was. It is large, and nothing but a stream that both sides
-	// ended earns.
+	// lateAccount pays for frames on closed streams and on streams whose body
+	// is no longer wanted. An honest peer sends up to a full window of them
+	// before it learns that the stream is over. So the budget is large, and
+	// only a stream that both sides ended earns.
 	lateAccount
 
 	accounts
 )
 
-// An abuse is what a connection's peer may still cost. It is guarded by the
+// An abuse holds the budgets of a connection's peer. It is guarded by the
 // connection's mu.
 type abuse struct {
 	budgets [accounts]budget
-	cut     int // bytes that were sent in frames that the peer's window cut short
+	cut     int // bytes sent in frames that the peer's window cut short, not yet earned
 	now     func() int64
 }
 
@@ -72,25 +72,25 @@ func newAbuse(now func() int64) abuse {
 	}}
 }
 
-// spend takes cost off an account. It returns the connection's error if that is
-// exhausted.
+// spend subtracts cost from an account. It returns a connection error if the
+// account is exhausted.
 func (a *abuse) spend(from account, cost int) *Error {
 	if a.budgets[from].spend(cost, a.now) {
 		return nil
 	}
 	return broken(h2.ErrCodeEnhanceYourCalm, [accounts]string{
-		streamsAccount: "too many streams that came to nothing",
+		streamsAccount: "too many streams that were reset or refused",
 		framesAccount:  "too many frames that carry nothing",
-		lateAccount:    "too many frames on streams that are over",
+		lateAccount:    "too many frames on closed streams",
 	}[from])
 }
 
-// received earns for n bytes of a body that somebody wants.
+// received earns for n bytes of a wanted body.
 func (a *abuse) received(n int) { a.budgets[framesAccount].earn(1 + n>>10) }
 
-// sent earns for a DATA frame with n bytes that was sent. A frame that the peer's
-// window cut short earns by its bytes alone: else a peer that opens its window by
-// a byte at a time would pay for each WINDOW_UPDATE with the frame it asks for.
+// sent earns for a sent DATA frame with n bytes. A frame that the peer's window
+// cut short earns only for its bytes. Otherwise a peer that opens its window
+// one byte at a time would pay for each WINDOW_UPDATE with the frame it causes.
 func (a *abuse) sent(n int, cutShort bool) {
 	if !cutShort {
 		a.budgets[framesAccount].earn(2 + n>>10)
@@ -108,15 +108,15 @@ func (a *abuse) completed() {
 	a.budgets[lateAccount].earn(4)
 }
 
-// head earns for a head or trailer of use.
+// head earns for a useful head or trailer.
 func (a *abuse) head() { a.budgets[framesAccount].earn(4) }
 
 // A streamFrame is a kind of frame that belongs to a stream.
 type streamFrame uint8
 
 const (
-	dataFrame      streamFrame = iota // that carries bytes or ends the stream
-	emptyDataFrame                    // that does neither; padding is no use
+	dataFrame      streamFrame = iota // carries bytes or ends the stream
+	emptyDataFrame                    // does neither; padding does not count
 	headersFrame
 	priorityFrame
 	resetFrame
@@ -124,23 +124,23 @@ const (
 	streamFrames
 )
 
-// A streamState is what a stream is when a frame comes for it.
+// A streamState is the state of a stream when a frame for it arrives.
 type streamState uint8
 
 const (
-	idleStream     streamState = iota // never opened, and not the peer's to open
-	freshStream                       // never opened; the peer may
-	openStream                        // the peer sends, and somebody wants it
-	unwantedStream                    // the peer sends, and nobody wants it
-	endedStream                       // a request that has come whole
-	answeredStream                    // a response that has come whole
-	resetStream                       // this side reset it, and the peer may not know yet
-	closedStream                      // any other that is over
+	idleStream     streamState = iota // never opened; the peer may not open it
+	freshStream                       // never opened; the peer may open it
+	openStream                        // the peer is sending a message
+	unwantedStream                    // the peer is sending a message that is no longer wanted
+	endedStream                       // the request is complete
+	answeredStream                    // the response is complete
+	resetStream                       // this side reset it; the peer may not know yet
+	closedStream                      // over for any other reason
 	beyondStream                      // above the last stream of a GOAWAY
 	streamStates
 )
 
-// A verdict is what is done with a frame.
+// A verdict says how to handle a frame.
 type verdict uint8
 
 const (
@@ -150,7 +150,7 @@ const (
 	fatal  // end the connection with code
 )
 
-// A rule says what is done with a frame, and what it spends.
+// A rule says how to handle a frame, and what it costs.
 type rule struct {
 	verdict verdict
 	code    h2.ErrCode
@@ -170,9 +170,9 @@ func violates(code h2.ErrCode, reason string) rule {
 	return rule{verdict: fatal, code: code, reason: reason}
 }
 
-// streamRules has the frames of streams. Of the frames that are processed those of
-// openStream earn if they turn out to be good: dataFrame by received, headersFrame
-// by head; headersFrame of freshStream too.
+// streamRules has the rule for each stream frame in each stream state. A frame
+// with verdict process on an openStream earns if it proves valid: dataFrame in
+// received, headersFrame in head. So does headersFrame on a freshStream.
 var streamRules = func() (t [streamFrames][streamStates]rule) {
 	protocol := func(what string) rule { return violates(h2.ErrCodeProtocol, what) }
 	free := pays(framesAccount, 0)
@@ -183,7 +183,7 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 	data := [streamStates]rule{
 		idleStream: t[dataFrame][idleStream], freshStream: t[dataFrame][freshStream],
 		openStream:     free,
-		unwantedStream: pays(lateAccount, 1), // it is processed for its END_STREAM
+		unwantedStream: pays(lateAccount, 1), // processed only for END_STREAM
 		endedStream:    refused(h2.ErrCodeStreamClosed, "DATA after the end of the stream"),
 		answeredStream: refused(h2.ErrCodeStreamClosed, "DATA after the end of the stream"),
 		resetStream:    late(1),
@@ -194,14 +194,14 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 	t[emptyDataFrame][openStream] = pays(framesAccount, 1)
 	t[headersFrame] = [streamStates]rule{
 		idleStream:     protocol("HEADERS on a stream that the peer cannot open"),
-		freshStream:    free, // what comes of the stream counts
+		freshStream:    free, // the outcome of the stream counts
 		openStream:     free,
-		unwantedStream: pays(lateAccount, 4), // likewise
+		unwantedStream: pays(lateAccount, 4), // processed only for END_STREAM
 		endedStream:    refused(h2.ErrCodeStreamClosed, "HEADERS after the end of the stream"),
 		answeredStream: refused(h2.ErrCodeStreamClosed, "HEADERS after the end of the stream"),
 		resetStream:    late(4),
 		closedStream:   violates(h2.ErrCodeStreamClosed, "HEADERS on a closed stream"),
-		beyondStream:   refused(h2.ErrCodeRefusedStream, "a stream above the last one that was announced"),
+		beyondStream:   refused(h2.ErrCodeRefusedStream, "a stream above the last one announced in GOAWAY"),
 	}
 	for s := range streamStates {
 		t[priorityFrame][s] = pays(framesAccount, 1)
@@ -210,7 +210,7 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 		switch s {
 		case openStream, unwantedStream, endedStream:
 			t[resetFrame][s], t[windowFrame][s] = pays(streamsAccount, 1), pays(framesAccount, 1)
-		case answeredStream: // a server that needs no more of the request says so
+		case answeredStream: // a server resets when it needs no more of the request
 			t[resetFrame][s], t[windowFrame][s] = free, pays(framesAccount, 1)
 		default:
 			t[resetFrame][s], t[windowFrame][s] = late(1), late(1)
@@ -219,25 +219,25 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 	return t
 }()
 
-// connFrameCosts are what frames of the connection itself spend of framesAccount.
+// connFrameCosts has the costs of connection frames, paid from framesAccount.
 // All are processed.
 var connFrameCosts = map[h2.FrameType]int{
-	h2.FrameSettings:     1, // and 1 for each setting, see streamsPerCost; an acknowledgement is free
-	h2.FramePing:         1, // an answer to one too
+	h2.FrameSettings:     1, // plus 1 for each setting, see streamsPerCost; acknowledgments are free
+	h2.FramePing:         1, // acknowledgments too
 	h2.FrameGoAway:       1,
 	h2.FrameWindowUpdate: 1,
 	h2.FramePriority:     1,
 }
 
-// streamsPerCost is how many streams, whose windows an INITIAL_WINDOW_SIZE changes,
-// cost 1 more.
+// streamsPerCost is the number of open streams for which a change of
+// INITIAL_WINDOW_SIZE costs 1 more.
 const streamsPerCost = 16
 
-// unknownFrameCost is that of a frame that is none of RFC 9113's.
+// unknownFrameCost is the cost of a frame type that RFC 9113 does not define.
 const unknownFrameCost = 1
 
-// stateOf returns what a stream is, and the stream if it is one of c.streams.
-// c.mu is held.
+// stateOf returns the state of a stream, and the stream itself if it is in
+// c.streams. c.mu is held.
 func (c *conn) stateOf(id uint32) (*stream, streamState) {
 	s := c.streams[id]
 	switch {
@@ -263,9 +263,9 @@ func (c *conn) stateOf(id uint32) (*stream, streamState) {
 	return nil, closedStream
 }
 
-// judge looks a frame up and takes what it costs. It returns the stream if the
-// frame is to be processed, and else the stream's fault or the connection's.
-// c.mu is held.
+// judge applies the rule for a frame and charges its cost. It returns the
+// stream if the frame is to be processed, else the stream's error or the
+// connection's. c.mu is held.
 func (c *conn) judge(f streamFrame, id uint32) (s *stream, v verdict, why, end *Error) {
 	s, state := c.stateOf(id)
 	r := &streamRules[f][state]
@@ -283,14 +283,14 @@ func (c *conn) judge(f streamFrame, id uint32) (s *stream, v verdict, why, end *
 	return s, r.verdict, nil, nil
 }
 
-// A resetLog has the latest streams that this side reset.
+// A resetLog holds the IDs of the streams that this side reset last.
 type resetLog struct {
 	ids  []uint32
-	next int // where in ids the next one goes, once it is full
+	next int // index of the next ID to overwrite, once ids is full
 }
 
-// rememberedResets is how many streams a resetLog has: as many as a client may
-// have had open.
+// rememberedResets is the size of a resetLog: as many streams as a client may
+// have open.
 const rememberedResets = 256
 
 func (l *resetLog) add(id uint32) {

@@ -14,15 +14,15 @@ import (
 var frameNames = [streamFrames]string{"DATA", "empty DATA", "HEADERS", "PRIORITY", "RST_STREAM", "WINDOW_UPDATE"}
 var stateNames = [streamStates]string{"idle", "fresh", "open", "unwanted", "ended", "answered", "reset", "closed", "beyond"}
 
-// A stage is a connection with a raw peer and a stream in a certain state.
+// A stage is a connection to a raw peer, with a stream in a known state.
 type stage struct {
 	*raw
 	c  *conn
 	id uint32 // of the stream
 }
 
-// sync waits until everything that was sent has been processed, and returns the
-// frames that came back; ok is false if the connection was ended instead.
+// sync waits until everything sent has been processed, and returns the frames
+// that came back. ok is false if the connection ended instead.
 func (s *stage) sync() (frames []string, ok bool) {
 	s.t.Helper()
 	mark := [8]byte{'m', 'a', 'r', 'k'}
@@ -61,7 +61,7 @@ func (s *stage) budgets() (left [accounts]int) {
 	return left
 }
 
-// fix gives every account room to gain and to lose, and stops time.
+// fix half-fills every account and stops time.
 func (s *stage) fix() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -78,8 +78,8 @@ func (s *stage) state() streamState {
 	return state
 }
 
-// newStage returns a stage whose stream is in a state, nil if a connection in this
-// role has no such stream.
+// newStage returns a stage whose stream is in a state, or nil if that state
+// does not exist in this role.
 func newStage(t *testing.T, server bool, want streamState) *stage {
 	if server {
 		return newServerStage(t, want)
@@ -126,7 +126,7 @@ func newServerStage(t *testing.T, want streamState) *stage {
 	case closedStream:
 		request(1, true, "/answer")
 	case beyondStream:
-		request(1, true, "/") // which keeps the connection open
+		request(1, true, "/") // keeps the connection open
 		s.id = 3
 		if _, ok := s.sync(); !ok {
 			t.Fatal("the connection was ended")
@@ -198,8 +198,8 @@ func (s *stage) send(f streamFrame) {
 	}
 }
 
-// Every frame in every state does what the table says, and costs or earns what it
-// says. What the table ignores or refuses never earns.
+// Every frame in every state is handled, and costs or earns, as the table says.
+// Frames that the table ignores or refuses never earn.
 func TestFramesCostWhatTheTableSays(t *testing.T) {
 	for _, server := range []bool{true, false} {
 		for state := range streamStates {
@@ -262,12 +262,12 @@ func TestFramesCostWhatTheTableSays(t *testing.T) {
 	}
 }
 
-// Whatever a peer repeats that is of no use ends its connection in the end.
+// Any useless frame, repeated, ends the connection.
 func TestUselessFramesExhaustABudget(t *testing.T) {
 	for state := range streamStates {
 		for f := range streamFrames {
 			if r := streamRules[f][state]; r.verdict == fatal || r.verdict == process && r.cost == 0 {
-				continue // ends it at once, or is of use
+				continue // ends the connection at once, or is useful
 			}
 			t.Run(stateNames[state]+"/"+frameNames[f], func(t *testing.T) {
 				t.Parallel()
@@ -278,7 +278,7 @@ func TestUselessFramesExhaustABudget(t *testing.T) {
 				}
 				eventually(t, "the state "+stateNames[state], func() bool { return s.state() == state })
 				s.c.mu.Lock()
-				for a := range s.c.abuse.budgets { // a small one does as well
+				for a := range s.c.abuse.budgets { // a small budget is enough to test
 					s.c.abuse.budgets[a].left, s.c.abuse.budgets[a].full, s.c.abuse.budgets[a].perSecond = 100, 100, 0
 				}
 				s.c.mu.Unlock()

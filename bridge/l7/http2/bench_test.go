@@ -21,7 +21,7 @@ func unary(s *ServerStream) {
 	_ = s.End(message.Fields{{Name: "grpc-status", Value: "0"}, {Name: "grpc-message", Value: ""}})
 }
 
-// call makes such a call.
+// call makes a unary call.
 func call(b *testing.B, c *ClientConn, request *message.Request, p []byte) {
 	s := c.Open()
 	if s == nil {
@@ -82,7 +82,7 @@ func BenchmarkUnary64AtOnce(b *testing.B) {
 	all.Wait()
 }
 
-// Messages there and back on one stream.
+// Messages in both directions on one stream.
 func BenchmarkStreaming(b *testing.B) {
 	c, _ := connected(b, Options{}, Options{}, echo)
 	s := c.Open()

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// The pseudo-header fields there are (RFC 9113, section 8.3; RFC 8441).
+// All pseudo-header fields (RFC 9113, section 8.3; RFC 8441).
 const (
 	hasMethod = 1 << iota
 	hasScheme
@@ -19,34 +19,34 @@ const (
 	hasStatus
 )
 
-// A block is a field section as it is decoded: pseudo-header fields taken
-// apart, and every rule checked that holds for any section.
+// A block collects a field section while it is decoded. It separates the
+// pseudo-header fields and checks the rules common to all sections.
 type block struct {
 	maxBytes, maxFields int
-	ofServer            bool // what is decoded are responses
+	ofServer            bool // sections are responses
 
 	pseudo                                          uint8
 	method, scheme, authority, path, protocol, code string
-	fields                                          []message.Field // reused for the next
+	fields                                          []message.Field // reused for the next section
 	host                                            string
 	hasHost                                         bool
-	length                                          int64 // of Content-Length; -1: none
+	length                                          int64 // Content-Length, or -1 without one
 
 	size, count int
-	crumbs      int    // how many Cookie fields
-	regular     bool   // a field that is no pseudo-header field was seen
-	tooLarge    bool   // past a limit: what followed is not here
-	fault       string // the first rule that was broken; "": none
+	crumbs      int    // number of Cookie fields
+	regular     bool   // a regular field was seen
+	tooLarge    bool   // over a limit; later fields were dropped
+	fault       string // the first broken rule, or ""
 }
 
-// reset makes b ready for the next section.
+// reset prepares b for the next section.
 func (b *block) reset() {
 	clear(b.fields)
 	*b = block{maxBytes: b.maxBytes, maxFields: b.maxFields, ofServer: b.ofServer, fields: b.fields[:0], length: -1}
 }
 
-// release drops what the section was made of, so that an idle connection does not
-// keep the last head that came.
+// release frees the section's memory, so that an idle connection does not keep
+// the last head.
 func (b *block) release() {
 	b.reset()
 	const keep = 32 // fields
@@ -55,8 +55,8 @@ func (b *block) release() {
 	}
 }
 
-// add takes the next field of the section; it is an emit function of
-// hpack.Decoder. It reports whether more are wanted.
+// add consumes the next field of the section. It is an emit function for
+// hpack.Decoder, and reports whether it wants more fields.
 func (b *block) add(f hpack.HeaderField) bool {
 	b.size += int(f.Size())
 	if b.count++; b.size > b.maxBytes || b.count > b.maxFields {
@@ -66,7 +66,7 @@ func (b *block) add(f hpack.HeaderField) bool {
 		return false
 	}
 	if b.fault != "" {
-		return true // its size is still counted
+		return true // still count sizes
 	}
 	if f.IsPseudo() {
 		b.fault = b.addPseudo(f.Name, f.Value)
@@ -94,10 +94,10 @@ func (b *block) addPseudo(name, value string) (fault string) {
 	case ":status":
 		bit, into = hasStatus, &b.code
 	default:
-		return "a pseudo-header field that there is not"
+		return "an unknown pseudo-header field"
 	}
 	if b.regular {
-		return "a pseudo-header field behind others"
+		return "a pseudo-header field after a regular field"
 	}
 	if b.pseudo&bit != 0 {
 		return "a repeated pseudo-header field"
@@ -109,22 +109,23 @@ func (b *block) addPseudo(name, value string) (fault string) {
 
 func (b *block) addRegular(name, value string) (fault string) {
 	if !isLowerToken(name) {
-		return "a field name that is no lower-case token"
+		return "a field name that is not a lower-case token"
 	}
 	if !message.IsValue(value) {
-		return "a field value that has control characters, or blanks at its ends"
+		return "a field value with control characters or surrounding blanks"
 	}
 	switch name {
 	case "connection", "proxy-connection", "keep-alive", "upgrade":
-		// Section 8.2.2 calls responses malformed too, but some servers of
-		// HTTP/2 send what a program for HTTP/1.1 gave them, net/http's among
-		// them. It frames nothing, so it is enough that it goes no further.
+		// Section 8.2.2 calls such responses malformed too. But some HTTP/2
+		// servers, net/http among them, forward these fields from programs
+		// written for HTTP/1.1. They do not affect framing, so it is enough to
+		// drop them.
 		if b.ofServer {
 			return ""
 		}
-		return "a field of another version's connections"
+		return "a connection field of HTTP/1.1"
 	case "transfer-encoding", "http2-settings":
-		return "a field of another version's connections" // section 8.2.2
+		return "a connection field of HTTP/1.1" // section 8.2.2
 	case "te":
 		if value != "trailers" {
 			return "a TE other than trailers"
@@ -132,7 +133,7 @@ func (b *block) addRegular(name, value string) (fault string) {
 	case "content-length":
 		n, ok := parseLength(value)
 		if !ok {
-			return "a Content-Length that is no length"
+			return "a Content-Length that is not a plain decimal number"
 		}
 		if b.length >= 0 {
 			return "a repeated Content-Length"
@@ -143,7 +144,7 @@ func (b *block) addRegular(name, value string) (fault string) {
 			return "a repeated Host"
 		}
 		b.hasHost, b.host = true, value
-		return "" // authority takes its place
+		return "" // request uses it for Authority
 	case "cookie":
 		b.crumbs++
 	}
@@ -151,9 +152,9 @@ func (b *block) addRegular(name, value string) (fault string) {
 	return ""
 }
 
-// take returns the section's fields, with room for some more. Cookies that
-// were sent in crumbs are whole again, for only HTTP/2 knows them otherwise
-// (section 8.2.3).
+// take returns the section's fields, with spare capacity for the fields that
+// policy adds. It joins cookie crumbs, which only HTTP/2 allows (section
+// 8.2.3).
 func (b *block) take() message.Fields {
 	if len(b.fields) == 0 {
 		return nil
@@ -161,7 +162,7 @@ func (b *block) take() message.Fields {
 	if b.crumbs > 1 {
 		b.joinCookies()
 	}
-	const room = 6 // for what policy adds
+	const room = 6 // fields that policy may add
 	return append(make(message.Fields, 0, len(b.fields)+room), b.fields...)
 }
 
@@ -187,7 +188,7 @@ func (b *block) joinCookies() {
 	b.fields[first].Value = all.String()
 }
 
-// isLowerToken reports whether s can be the name of a field in HTTP/2.
+// isLowerToken reports whether s can be a field name in HTTP/2.
 func isLowerToken(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; 'A' <= c && c <= 'Z' || !message.IsTokenByte(c) {
@@ -197,8 +198,8 @@ func isLowerToken(s string) bool {
 	return s != ""
 }
 
-// parseLength parses a Content-Length: digits alone, and no leading zeros, which
-// some read as octal.
+// parseLength parses a Content-Length: only digits, and no leading zeros, which
+// some programs read as octal.
 func parseLength(s string) (int64, bool) {
 	if len(s) > 1 && s[0] == '0' {
 		return 0, false
@@ -212,8 +213,9 @@ func parseLength(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// request makes the section a request's head, or says why it is none (sections
-// 8.3.1 and 8.5; RFC 8441, section 4). end tells that no body follows.
+// request converts the section to the head of a request, or returns why it
+// cannot (sections 8.3.1 and 8.5; RFC 8441, section 4). end says that no body
+// follows.
 func (b *block) request(r *message.Request, end, extendedConnect bool) (fault string) {
 	const all = hasMethod | hasScheme | hasAuthority | hasPath | hasProtocol
 	switch {
@@ -222,14 +224,14 @@ func (b *block) request(r *message.Request, end, extendedConnect bool) (fault st
 	case b.pseudo&^all != 0:
 		return "a request with a response's pseudo-header field"
 	case !message.IsToken(b.method):
-		return "a method that is no token"
+		return "a method that is not a token"
 	}
 	switch connect := b.method == "CONNECT"; {
 	case b.pseudo&hasProtocol != 0 && (!connect || !extendedConnect || !message.IsToken(b.protocol)):
-		return "a :protocol that was not asked for"
+		return "a :protocol that is not allowed"
 	case connect && b.protocol == "":
 		if b.pseudo != hasMethod|hasAuthority {
-			return "a CONNECT with other pseudo-header fields than :authority"
+			return "a CONNECT with pseudo-header fields other than :authority"
 		}
 	case b.scheme != "http" && b.scheme != "https":
 		return "a :scheme that is neither http nor https"
@@ -238,17 +240,17 @@ func (b *block) request(r *message.Request, end, extendedConnect bool) (fault st
 			return `a :path of "*" without OPTIONS`
 		}
 	case !message.IsTarget(b.path):
-		return "a :path that is none"
+		return "a :path that is neither a path nor *"
 	}
 	authority := b.authority
 	switch {
 	case b.pseudo&hasAuthority == 0:
 		authority = b.host
 	case b.hasHost && !message.EqualFold(b.host, authority):
-		return "a Host that is not the :authority"
+		return "a Host that differs from :authority"
 	}
 	if !message.IsAuthority(authority) {
-		return "an :authority that is no host"
+		return "an :authority that is not a host with an optional port"
 	}
 	length := b.length
 	if end {
@@ -264,9 +266,9 @@ func (b *block) request(r *message.Request, end, extendedConnect bool) (fault st
 	return ""
 }
 
-// response makes the section a response's head, or says why it is none
-// (section 8.3.2). end tells that no body follows, head that none can, for the
-// request was a HEAD.
+// response converts the section to the head of a response, or returns why it
+// cannot (section 8.3.2). end says that no body follows. head says that none
+// may follow, because the request was a HEAD.
 func (b *block) response(r *message.Response, end, head bool) (fault string) {
 	if b.fault != "" {
 		return b.fault
@@ -275,11 +277,11 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 		return "a response without :status, or with another pseudo-header field"
 	}
 	if len(b.code) != 3 || b.code[0] < '1' || b.code[0] > '5' || b.code[1] < '0' || b.code[1] > '9' || b.code[2] < '0' || b.code[2] > '9' {
-		return "a :status that is none"
+		return "a :status outside 100 to 599"
 	}
 	status := int(b.code[0]-'0')*100 + int(b.code[1]-'0')*10 + int(b.code[2]-'0')
 	if status == 101 {
-		return "a 101, which HTTP/2 has not" // section 8.6
+		return "a 101, which HTTP/2 does not support" // section 8.6
 	}
 	length := b.length
 	switch {
@@ -308,13 +310,14 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 	return ""
 }
 
-// trailer makes the section a trailer, or says why it is none (section 8.1).
+// trailer converts the section to a trailer, or returns why it cannot (section
+// 8.1).
 func (b *block) trailer() (message.Fields, string) {
 	switch {
 	case b.fault != "":
 		return nil, b.fault
 	case b.tooLarge:
-		return nil, "a trailer larger than is allowed"
+		return nil, "the trailer is too large"
 	case b.pseudo != 0:
 		return nil, "a pseudo-header field in a trailer"
 	case b.length >= 0, b.hasHost:

@@ -5,15 +5,15 @@ import "sync"
 const (
 	smallChunk = 4 << 10
 	largeChunk = maxFrame
-	little     = smallChunk // of a body, that is sent on without much ado
+	little     = smallChunk // a body of at most this size takes a shortcut
 )
 
-// A chunk is memory for a stream's body that waits to be read: that of one
-// frame, or of several that fit.
+// A chunk is a buffer for part of a stream's unread body. It holds the payload
+// of one DATA frame, or of several small ones.
 type chunk struct {
 	next *chunk
-	buf  []byte // of one of the two sizes
-	r, w int    // buf[r:w] waits
+	buf  []byte // smallChunk or largeChunk bytes
+	r, w int    // buf[r:w] is unread
 }
 
 var smallChunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, smallChunk)} }}
@@ -27,7 +27,7 @@ func newChunk(n int) *chunk {
 	return largeChunks.Get().(*chunk)
 }
 
-// free gives the chunk back. Nobody may have a view of it any more.
+// free returns the chunk to its pool. No view of it may be in use.
 func (c *chunk) free() {
 	c.next, c.r, c.w = nil, 0, 0
 	if len(c.buf) == smallChunk {
@@ -37,10 +37,10 @@ func (c *chunk) free() {
 	largeChunks.Put(c)
 }
 
-// A queue is a stream's body that waits to be read.
+// A queue holds the unread part of a stream's body.
 type queue struct{ head, tail *chunk }
 
-// room returns how many bytes fit behind the last of the queue.
+// room returns how many bytes fit in the last chunk.
 func (q *queue) room() int {
 	if q.tail == nil {
 		return 0
@@ -48,8 +48,8 @@ func (q *queue) room() int {
 	return len(q.tail.buf) - q.tail.w
 }
 
-// add appends a copy of p. It fills the last chunk before it takes another, so
-// that many small frames hold no more than a few large ones.
+// add appends a copy of p. It fills the last chunk before it takes a new one,
+// so that many small frames use no more memory than a few large ones.
 func (q *queue) add(p []byte) {
 	for {
 		if q.tail != nil {
@@ -64,8 +64,8 @@ func (q *queue) add(p []byte) {
 	}
 }
 
-// put appends a chunk, which is the queue's from then on. What is in it goes into
-// the last chunk if it fits, or if it is small.
+// put appends a chunk and takes ownership of it. It copies the content into the
+// last chunk if the content fits there, or is small.
 func (q *queue) put(c *chunk) {
 	if c.w > smallChunk && c.w > q.room() {
 		q.push(c)
@@ -79,7 +79,7 @@ func (q *queue) put(c *chunk) {
 	c.free()
 }
 
-// push appends a chunk, which is the queue's from then on.
+// push appends a chunk and takes ownership of it.
 func (q *queue) push(c *chunk) {
 	if q.tail == nil {
 		q.head = c
@@ -89,8 +89,8 @@ func (q *queue) push(c *chunk) {
 	q.tail = c
 }
 
-// next returns what is at the head, nil if the queue is empty. It stays where
-// it is until the next call, so that the view stays good.
+// next returns the bytes at the head of the queue, or nil if it is empty. The
+// view stays valid until the next call.
 func (q *queue) next() []byte {
 	for q.head != nil {
 		c := q.head
@@ -117,13 +117,14 @@ func (q *queue) waiting() bool {
 	return false
 }
 
-// little reports whether all that waits is in one chunk, and no more than that.
+// little reports whether the queue is at most one chunk with at most little
+// bytes.
 func (q *queue) little() bool {
 	return q.head == nil || q.head.next == nil && q.head.w-q.head.r <= little
 }
 
-// drop forgets what waits. Chunks of which somebody may have a view are left to
-// the collector.
+// drop discards the queue. Chunks that may have a view in use are left to the
+// garbage collector.
 func (q *queue) drop() {
 	for c := q.head; c != nil; {
 		next := c.next

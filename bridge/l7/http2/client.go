@@ -9,16 +9,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// ErrNoExtendedConnect reports that the server takes no CONNECT with a
+// ErrNoExtendedConnect reports that the server does not support CONNECT with a
 // protocol. Nothing was sent.
-var ErrNoExtendedConnect = errors.New("http2: the server takes no extended CONNECT")
+var ErrNoExtendedConnect = errors.New("http2: the server does not support extended CONNECT")
 
-// ErrHeadTooLarge reports a request whose head is larger than the server takes.
+// ErrHeadTooLarge reports that a request's head exceeds the server's limit.
 // Nothing was sent.
 var ErrHeadTooLarge = message.ErrHeadTooLarge
 
 const (
-	lastStream = 1<<30 - 1 // after which a connection is retired, long before its numbers are used up
+	lastStream = 1<<30 - 1 // retire the connection after this ID, long before IDs run out
 	maxInterim = 64        // interim responses to one request
 )
 
@@ -28,12 +28,12 @@ type ClientConn struct {
 
 	// Guarded by mu.
 	open     int  // streams between Open and their end
-	retired  bool // no stream is opened any more
-	wentAway bool // the server said that it serves none of those not sent yet
+	retired  bool // no new streams
+	wentAway bool // GOAWAY received: the server serves no request that is not sent yet
 }
 
-// NewClientConn returns a ClientConn that owns nc. Run must be called; streams
-// may be opened before.
+// NewClientConn returns a ClientConn that owns nc. The caller must call Run; it
+// may open streams before.
 func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	c := &ClientConn{}
 	c.init(nc, nil, o)
@@ -43,13 +43,13 @@ func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	return c
 }
 
-// Run runs the connection until it is at its end: it was closed, or retired or
-// idle and without streams, or it failed. It returns when the connection is
-// closed and none of its goroutines is left; nil if it ended as it should.
+// Run serves the connection until it ends: it was closed, it failed, or it has
+// no streams and was retired or idle too long. It returns once the connection
+// is closed and all its goroutines have ended. A normal end returns nil.
 func (c *ClientConn) Run() error { return c.run(nil) }
 
-// Retire lets the connection take no further streams, and closes it when those
-// it has are over. It may be called repeatedly, by any goroutine.
+// Retire stops new streams, and closes the connection when the open ones are
+// over. It may be called repeatedly, from any goroutine.
 func (c *ClientConn) Retire() {
 	c.mu.Lock()
 	c.retireLocked()
@@ -64,8 +64,8 @@ func (c *ClientConn) retireLocked() {
 	}
 }
 
-// Open returns a stream for one exchange, which must end with Done; nil if the
-// connection takes none now.
+// Open returns a stream for one exchange, which must end with Done. It returns
+// nil if the connection cannot open one now.
 func (c *ClientConn) Open() *ClientStream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,22 +100,22 @@ func (c *ClientConn) Streams() int {
 	return c.open
 }
 
-// Closed reports whether the server has said that it allows no streams at all. It
-// may allow some later.
+// Closed reports whether the server currently allows no streams. It may allow
+// some later.
 func (c *ClientConn) Closed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err == nil && !c.retired && c.peer.maxStreams == 0
 }
 
-// Takes reports whether the connection may ever take another stream.
+// Takes reports whether the connection may ever open another stream.
 func (c *ClientConn) Takes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err == nil && c.out.err == nil && !c.retired
 }
 
-// Err returns why the connection is at its end; nil if it is not.
+// Err returns why the connection ended, or nil if it has not.
 func (c *ClientConn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,7 +138,7 @@ func (c *ClientConn) tickLocked(now int64) []ended {
 	return nil
 }
 
-// onBlockLocked takes the block as the response's head or trailer.
+// onBlockLocked handles a field section: the response's head or trailer.
 func (s *ClientStream) onBlockLocked(end bool) *Error {
 	if s.answered {
 		return s.onTrailerLocked(end)
@@ -146,7 +146,7 @@ func (s *ClientStream) onBlockLocked(end bool) *Error {
 	return s.onHeadLocked(end)
 }
 
-// unansweredLocked reports whether nothing of a response has come.
+// unansweredLocked reports whether no part of a response was received.
 func (s *stream) unansweredLocked() bool {
 	return s.client != nil && !s.client.answered && s.client.interim == 0
 }
@@ -170,24 +170,24 @@ func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
 
 // A ClientStream is a request to an upstream, and its response.
 //
-// One goroutine at a time may call Connects, Send, Roomy, Write, Flush and End, and
-// another at the same time Receive, Read, Buffered and Trailer. Abort may be
-// called by any, any time.
+// One goroutine at a time may call Connects, Send, Roomy, Write, Flush and End.
+// A second may call Receive, Read, Buffered and Trailer at the same time. Abort
+// may be called from any goroutine at any time.
 type ClientStream struct {
 	stream
 
 	// Guarded by the connection's mu.
-	heads    []message.Response // that wait to be received
-	interim  int                // heads of interim responses that have come
-	answered bool               // the final head has come
+	heads    []message.Response // received, but not yet returned by Receive
+	interim  int                // number of interim responses received
+	answered bool               // the final head was received
 	isHead   bool               // the request is a HEAD
-	head     token              // the request's
-	sentAt   int64              // when it was put in the outbox
+	head     token              // the request's HEADERS frame
+	sentAt   int64              // when head was queued
 	done     bool
 }
 
-// Connects waits for the server's settings, and reports whether it takes a
-// CONNECT with a protocol. It returns at once if the stream was aborted.
+// Connects waits for the server's settings, and reports whether it supports
+// CONNECT with a protocol. It returns at once if the stream is aborted.
 func (s *ClientStream) Connects() bool {
 	c := s.c
 	c.mu.Lock()
@@ -200,8 +200,8 @@ func (s *ClientStream) Connects() bool {
 	return c.peer.extendedConnect
 }
 
-// Send begins the request; with end it is complete and sent at once. Else it
-// may wait for Flush or End.
+// Send sends the head of the request. If end is set, the request is complete
+// and leaves at once. Otherwise the head may wait for Flush or End.
 func (s *ClientStream) Send(r *message.Request, end bool) error {
 	c := s.c
 	c.mu.Lock()
@@ -224,7 +224,7 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 		return &Error{Connection: true, Unprocessed: true, Err: c.out.err}
 	}
 	if c.client.wentAway || c.lastID >= lastStream {
-		return &Error{Code: h2.ErrCodeRefusedStream, Connection: true, Unprocessed: true, Reason: "the connection takes no more"}
+		return &Error{Code: h2.ErrCodeRefusedStream, Connection: true, Unprocessed: true, Reason: "the connection accepts no more streams"}
 	}
 	if c.lastID == 0 {
 		c.lastID = 1
@@ -249,8 +249,8 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 	return nil
 }
 
-// sizeOf returns the size of a request's head as RFC 9113, section 6.5.2 counts
-// it, or a little more.
+// sizeOf returns the size of a request's head as defined in RFC 9113, section
+// 6.5.2, or a little more.
 func sizeOf(r *message.Request) int64 {
 	const each, framing = 32, 6*32 + 64 // pseudo-header fields and Content-Length
 	n := framing + len(r.Method) + len(r.Scheme) + len(r.Target) + len(r.Authority) + len(r.Protocol)
@@ -260,11 +260,11 @@ func sizeOf(r *message.Request) int64 {
 	return int64(n)
 }
 
-// onHeadLocked takes the block as a head of the response.
+// onHeadLocked handles a head of the response, interim or final.
 func (s *ClientStream) onHeadLocked(end bool) *Error {
 	b := &s.c.in.block
 	if b.tooLarge {
-		return malformed("a head larger than is allowed")
+		return malformed("the header is too large")
 	}
 	var r message.Response
 	if fault := b.response(&r, end, s.isHead); fault != "" {
@@ -309,8 +309,9 @@ func (s *ClientStream) Receive(into *message.Response) error {
 	}
 }
 
-// Done ends the exchange: no other call is running, and none follows. If the
-// request was not sent or the response not read to its end, it is reset.
+// Done ends the exchange. No other call may be running or follow. If the
+// request was not sent, or the response not read, to its end, Done resets the
+// stream.
 func (s *ClientStream) Done() {
 	c := s.c
 	c.mu.Lock()
@@ -321,7 +322,7 @@ func (s *ClientStream) Done() {
 	s.done = true
 	code := h2.ErrCodeCancel
 	if s.recvEnd {
-		code = h2.ErrCodeNo // all is answered; the rest of the request is of no use
+		code = h2.ErrCodeNo // the response is complete; the rest of the request is not needed
 	}
 	s.suspectLocked()
 	s.resetLocked(code, errOver)

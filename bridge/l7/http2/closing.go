@@ -7,26 +7,26 @@ import (
 )
 
 const (
-	// lastWriteTime bounds how long a peer may take for what is sent to it last
-	// when a connection ends for any other reason than that its work is done.
+	// lastWriteTime bounds the last write of a connection that ends before its
+	// work is done.
 	lastWriteTime = time.Second
 
-	// lingerTime is for how long, at a time, a connection that has ended waits for
-	// the client to close it: were it closed with bytes unread, the client would
-	// be sent a reset, which may overtake what it has not read yet.
+	// lingerTime is how long, at a time, an ended connection waits for the
+	// client to close it. Closing it with unread bytes would send a reset,
+	// which may overtake data that the client has not read yet.
 	lingerTime = time.Second / 2
 
-	// maxDiscarded bounds what is read of a client meanwhile.
+	// maxDiscarded bounds what is read from the client meanwhile.
 	maxDiscarded = 256 << 10
 )
 
-// close sends what is left and closes the connection.
+// close sends the queued frames and closes the connection.
 func (c *conn) close(err *Error) {
 	finished := errors.Is(err, errRetired) || errors.Is(err, errIdle)
 	if !finished || c.client != nil {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTime))
 	}
-	c.out.close() // tick ends it if the peer takes nothing
+	c.out.close() // tick interrupts it if the peer stops reading
 	c.timer.Stop()
 	if c.server != nil && err.mayBeTold() {
 		if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
@@ -41,11 +41,11 @@ func (c *conn) close(err *Error) {
 	}
 }
 
-// linger reads and drops what the client sends, until it closes its side or has had
-// the time to read what it was sent. That time starts again with every byte that it
-// takes, if the connection has finished its work.
+// linger reads and drops what the client sends, until the client closes its
+// side or has had time to read the last frames. If the connection finished its
+// work, that time restarts with every byte the client takes.
 func (c *conn) linger(finished bool) {
-	l, start := c.live, c.now() // nobody else uses c.live any more
+	l, start := c.live, c.now() // no other goroutine uses c.live now
 	l.taken = start
 	for left := maxDiscarded; left > 0; {
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -62,8 +62,8 @@ func (c *conn) linger(finished bool) {
 	}
 }
 
-// endStalledWriteLocked ends the last write of a connection that is over, if the
-// peer has taken nothing for too long. c.mu is held.
+// endStalledWriteLocked interrupts the last write of an ended connection if the
+// peer has stopped reading. c.mu is held.
 func (c *conn) endStalledWriteLocked(now int64) {
 	if c.out.writing == 0 {
 		return
@@ -74,15 +74,15 @@ func (c *conn) endStalledWriteLocked(now int64) {
 	}
 }
 
-// finishedLocked reports whether the connection has had nothing to do for its idle
-// time: no stream, and nothing that the peer has yet to take. What the kernel holds
-// would be lost with the connection if the peer sent something meanwhile. c.mu is
-// held.
+// finishedLocked reports whether the connection has been idle for its idle
+// time, and the peer has taken everything sent to it. If the peer sent
+// something while the connection closes, data still in the kernel would be
+// lost. c.mu is held.
 func (c *conn) finishedLocked(now int64) bool {
 	return c.unusedLocked(now) && (!c.live.waiting || now-c.live.taken > int64(c.o.StallTimeout))
 }
 
-// unusedLocked reports whether the connection was given nothing to do for its idle
+// unusedLocked reports whether the connection has had no work for its idle
 // time. c.mu is held.
 func (c *conn) unusedLocked(now int64) bool {
 	return c.idleLocked() && !c.out.sending && now-max(c.idleSince, c.out.lastBulk) > int64(c.o.IdleTimeout)

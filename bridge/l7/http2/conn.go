@@ -14,15 +14,14 @@ import (
 )
 
 const (
-	maxFrame      = 16 << 10    // the largest payload that either side sends (RFC 9113, section 4.2)
+	maxFrame      = 16 << 10    // largest payload of a frame, in both directions (RFC 9113, section 4.2)
 	maxWindow     = 1<<31 - 1   // section 6.9.1
-	firstWindow   = 65535       // section 6.9.2; of each stream, to begin with
-	largestWindow = 1 << 20     // what a stream's grows to, if its reader keeps up
-	maxGrowth     = 4 << 20     // by how much a connection's streams may have grown, together
-	connWindow    = 16 << 20    // the connection's
-	presumed      = 100         // streams that a server is thought to allow before it says
-	remembered    = 64          // streams that were reset, of which more may still come
-	lastReadTime  = time.Second // for the last that is read of a peer that takes no more
+	firstWindow   = 65535       // initial window of a stream (section 6.9.2)
+	largestWindow = 1 << 20     // window of a stream whose reader keeps up
+	maxGrowth     = 4 << 20     // total growth of a connection's stream windows
+	connWindow    = 16 << 20    // window of the connection
+	presumed      = 100         // streams assumed to be allowed until the server's settings arrive
+	lastReadTime  = time.Second // for a last read after a write has failed
 	headerTable   = 4096        // HPACK's dynamic tables
 	maxContinued  = 64          // CONTINUATION frames of one block
 )
@@ -31,12 +30,12 @@ const (
 var longAgo = time.Unix(1, 0)
 
 var (
-	errStalled = errors.New("the peer took nothing for too long")
+	errStalled = errors.New("the peer stopped reading")
 	errDead    = errors.New("the peer did not answer a ping")
 	errPanic   = errors.New("a panic")
 )
 
-// A conn is what both roles of a connection have in common.
+// A conn is the part of a connection that both roles share.
 //
 // One goroutine reads (frames.go). Frames are sent through the outbox.
 type conn struct {
@@ -44,14 +43,14 @@ type conn struct {
 	o       Options
 	server  *ServerConn // this or client is nil
 	client  *ClientConn
-	workers sync.WaitGroup // goroutines but the one that reads
+	workers sync.WaitGroup // all goroutines except the reader
 
 	in inbox
 
 	mu      sync.Mutex
-	err     *Error // why the connection is at its end; nil: it is not
+	err     *Error // why the connection ended, or nil
 	streams map[uint32]*stream
-	lastID  uint32 // the latest stream's
+	lastID  uint32 // of the latest stream
 	resets  resetLog
 
 	out        outbox
@@ -59,9 +58,9 @@ type conn struct {
 	sendWindow int64
 	peer       peerSettings
 
-	grown     int   // by how much streams' windows have grown
-	blocked   int   // streams that wait for the peer to open their window
-	shutSince int64 // since when streams wait for the connection's window; 0: none does
+	grown     int   // total growth of stream windows
+	blocked   int   // streams whose own window is shut
+	shutSince int64 // since when streams have waited for the connection's window, or 0
 	live      liveness
 	idleSince int64
 	parking   parking
@@ -69,16 +68,16 @@ type conn struct {
 	timer     *time.Timer
 }
 
-// peerSettings are what the peer said that it allows (section 6.5.2).
+// peerSettings are the limits that the peer announced (section 6.5.2).
 type peerSettings struct {
 	maxStreams      int
-	window          int64 // of each stream, to begin with
+	window          int64 // initial window of a stream
 	maxHeaderBytes  int64
 	extendedConnect bool
 }
 
-// An ended stream is one of whose end its owner is yet to be told, when c.mu is
-// no longer held.
+// An ended is a stream that has ended. Its owner is notified when c.mu is
+// released.
 type ended struct {
 	stream *stream
 	err    error
@@ -100,8 +99,8 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.abuse = newAbuse(c.now)
 }
 
-// greet puts this side's settings and a large window for the connection in the
-// outbox. It is called before anything else is put in.
+// greet queues this side's settings and a large window for the connection. It
+// is called before any other frame is queued.
 func (c *conn) greet(preface string, settings ...h2.Setting) {
 	settings = append(settings, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: uint32(c.o.MaxHeaderBytes)})
 	c.out.greet(preface, settings, connWindow-firstWindow)
@@ -111,9 +110,8 @@ func (c *conn) greet(preface string, settings ...h2.Setting) {
 
 func (c *conn) now() int64 { return c.in.now() }
 
-// run reads until the connection is at its end, tells the peer so and closes
-// it. It returns nil if that was as it should be. What preface reads, if it is
-// not nil, comes first.
+// run reads until the connection ends, sends the peer the reason and closes the
+// connection. A normal end returns nil. If preface is not nil, it runs first.
 func (c *conn) run(preface func() *Error) error {
 	c.mu.Lock()
 	c.out.kick()
@@ -122,7 +120,7 @@ func (c *conn) run(preface func() *Error) error {
 	return c.read(preface)
 }
 
-// read reads until the connection is at its end, or the goroutine is to leave.
+// read reads until the connection ends or the goroutine parks.
 func (c *conn) read(preface func() *Error) error {
 	err := c.readGuarded(preface)
 	if err == nil {
@@ -132,8 +130,8 @@ func (c *conn) read(preface func() *Error) error {
 	return c.end(err)
 }
 
-// readGuarded reads the preface, if there is one, and frames. A panic ends the
-// connection and not the process.
+// readGuarded reads the preface, if any, and frames. A panic ends only the
+// connection.
 func (c *conn) readGuarded(preface func() *Error) (err *Error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -149,15 +147,15 @@ func (c *conn) readGuarded(preface func() *Error) (err *Error) {
 	return c.in.readFrames()
 }
 
-// end is run when reading has ended.
+// end closes the connection after reading has ended.
 func (c *conn) end(err *Error) error {
 	c.mu.Lock()
 	if c.out.err != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
-		err = &Error{Err: c.out.err} // it has said nothing
+		err = &Error{Err: c.out.err} // the peer sent no reason in time
 	}
 	clean := err.Err == io.EOF && len(c.streams) == 0 && c.in.settled.Load()
 	gone := c.failLocked(err)
-	err = c.err // that of whoever was first
+	err = c.err // the first error is the one that counts
 	c.mu.Unlock()
 	c.tell(gone)
 	c.close(err)
@@ -168,9 +166,9 @@ func (c *conn) end(err *Error) error {
 	return err
 }
 
-// failLocked puts the connection at its end, if it is not: its streams fail,
-// and the peer is told why if this side ends it. The caller must tell of what
-// is returned. c.mu is held.
+// failLocked ends the connection if it has not ended: its streams fail, and if
+// this side ends it, the peer is sent the reason. The caller must pass the
+// result to tell. c.mu is held.
 func (c *conn) failLocked(err *Error) (gone []ended) {
 	if c.err != nil {
 		return nil
@@ -184,11 +182,11 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		s.failLocked(&e)
 	}
 	if c.client != nil {
-		c.out.drop()         // requests in it were said to be unprocessed
-		c.out.room.wakeAll() // who waits to send one is not among the streams yet
+		c.out.drop()         // its requests have failed as unprocessed
+		c.out.room.wakeAll() // streams that wait to send their head are not in c.streams yet
 	}
 	c.out.end()
-	if err.mayBeTold() && (c.server != nil || c.out.begun) { // a client begins with its preface, or says nothing
+	if err.mayBeTold() && (c.server != nil || c.out.begun) { // a client may send nothing before its preface
 		last := c.lastID
 		if c.client != nil {
 			last = 0 // servers open no streams
@@ -198,7 +196,7 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 	if c.server != nil {
 		c.server.workerPool.wanted.Broadcast()
 	}
-	_ = c.nc.SetReadDeadline(longAgo) // the reader shall see to the rest
+	_ = c.nc.SetReadDeadline(longAgo) // the reader does the rest
 	if c.parking == parked {
 		c.o.Wake()
 	}
@@ -213,14 +211,14 @@ func (c *conn) fail(err *Error) {
 	c.tell(gone)
 }
 
-// Close ends the connection and all its streams at once. Serve or Run returns
-// when that is done. It may be called repeatedly, by any goroutine.
+// Close ends the connection and all its streams at once. Serve or Run then
+// returns. It may be called repeatedly, from any goroutine.
 func (c *conn) Close() {
 	c.fail(&Error{Err: errClosed})
 	c.nc.Close()
 }
 
-// tell tells their owners of streams that have ended. c.mu is not held.
+// tell notifies the owners of ended streams. c.mu is not held.
 func (c *conn) tell(gone []ended) {
 	for _, e := range gone {
 		if e.stream.server != nil {
@@ -232,7 +230,7 @@ func (c *conn) tell(gone []ended) {
 	}
 }
 
-// tickPeriodLocked returns when tick is to run next. c.mu is held.
+// tickPeriodLocked returns the time until the next tick. c.mu is held.
 func (c *conn) tickPeriodLocked() time.Duration {
 	shortest := min(c.o.HeaderTimeout, c.o.IdleTimeout, c.o.StallTimeout, c.o.PingInterval, c.o.PingTimeout)
 	if c.o.MaxAge > 0 {
@@ -248,9 +246,8 @@ func (c *conn) tickPeriodLocked() time.Duration {
 	return min(max(shortest/4, 10*time.Millisecond), most)
 }
 
-// tick looks whether a deadline has passed. All are looked at from time to time
-// rather than each having its timer: they are set for every frame and hardly
-// ever pass.
+// tick checks all deadlines periodically. They change with every frame and
+// hardly ever pass, so a timer for each would cost more.
 func (c *conn) tick() {
 	defer func() {
 		if p := recover(); p != nil {
@@ -261,11 +258,12 @@ func (c *conn) tick() {
 	c.tell(gone)
 	if dead != nil {
 		c.fail(&Error{Err: dead})
-		c.nc.Close() // nothing gets through to the peer
+		c.nc.Close() // the peer is unreachable
 	}
 }
 
-// look is tick with c.mu held. It returns what tick does without.
+// look is the part of tick that needs c.mu. It returns the work for the part
+// that does not.
 func (c *conn) look() (gone []ended, dead error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -289,11 +287,11 @@ func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
 	c.shedLocked(now)
 	begun, patience := c.in.begun.Load(), c.o.HeaderTimeout
 	if begun != 0 && c.in.inData.Load() {
-		begun, patience = max(begun, c.in.last.Load()), c.o.StallTimeout // each byte of a body counts
+		begun, patience = max(begun, c.in.last.Load()), c.o.StallTimeout // every byte of a body restarts the time
 	}
 	switch {
 	case !c.in.settled.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, patience):
-		return c.failLocked(broken(h2.ErrCodeNo, "what it began did not come in time")), nil
+		return c.failLocked(broken(h2.ErrCodeNo, "a preface, frame or header block took too long")), nil
 	case c.finishedLocked(now):
 		return c.failLocked(&Error{Err: errIdle}), nil
 	}
@@ -309,8 +307,8 @@ func (c *conn) idleLocked() bool {
 	return len(c.streams) == 0 && (c.server == nil || c.server.running == 0) && (c.client == nil || c.client.open == 0)
 }
 
-// checkIdleLocked is for when a stream has ended: if it was the last, the connection
-// is idle, or at its end. c.mu is held.
+// checkIdleLocked is called after a stream has ended. If it was the last, the
+// connection becomes idle or ends. c.mu is held.
 func (c *conn) checkIdleLocked() {
 	if !c.idleLocked() {
 		return
@@ -318,15 +316,15 @@ func (c *conn) checkIdleLocked() {
 	c.idleSince = c.now()
 	c.encoder.shed()
 	if c.server != nil && c.server.drained() || c.client != nil && c.client.retired {
-		c.failLocked(&Error{Err: errRetired}) // there is no stream to tell of
+		c.failLocked(&Error{Err: errRetired}) // no streams are left to notify
 	}
 }
 
-// unwritableLocked handles a failed write. A server that refuses what it has
-// received says so and closes, and answers what comes then with a reset: so what
-// it said is read first. Requests that have not left fail at once, for another
-// connection to send. The caller must tell the owners of the streams that are
-// returned. c.mu is held.
+// unwritableLocked handles a failed write. A server that rejects a request may
+// send the reason, close, and then answer later frames with a reset. So the
+// connection first reads what the server sent. Requests that have not left fail
+// at once, so that another connection can send them. The caller must pass the
+// result to tell. c.mu is held.
 func (c *conn) unwritableLocked(err error) (gone []ended) {
 	if c.client == nil || c.err != nil || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		gone = c.failLocked(&Error{Err: err})
@@ -341,11 +339,11 @@ func (c *conn) unwritableLocked(err error) (gone []ended) {
 		}
 	}
 	c.out.abandon(err)
-	_ = c.nc.SetReadDeadline(time.Now().Add(lastReadTime)) // fails only if it is closed, and then so does reading
+	_ = c.nc.SetReadDeadline(time.Now().Add(lastReadTime)) // fails only on a closed connection, and then reading fails too
 	return gone
 }
 
-// panicked ends the connection because one of its goroutines panicked. c.mu is
+// panicked ends the connection after a panic in one of its goroutines. c.mu is
 // not held.
 func (c *conn) panicked(p any) {
 	if c.o.Panicked != nil {

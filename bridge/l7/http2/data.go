@@ -6,7 +6,8 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// onData reads a DATA frame, a large payload straight to where it is to wait.
+// onData handles a DATA frame. It reads a large payload directly into the chunk
+// that holds it for the stream.
 func (in *inbox) onData(fh h2.FrameHeader) *Error {
 	if fh.StreamID == 0 {
 		return broken(h2.ErrCodeProtocol, "DATA without a stream")
@@ -42,7 +43,7 @@ func (in *inbox) onData(fh h2.FrameHeader) *Error {
 	return in.skip(unread + padding)
 }
 
-// readPadLength returns how much padding a frame with n bytes has.
+// readPadLength returns the length of the padding of a frame with n bytes.
 func (in *inbox) readPadLength(n int) (int, *Error) {
 	if n == 0 {
 		return 0, broken(h2.ErrCodeFrameSize, "a frame that is too short")
@@ -67,9 +68,10 @@ func (in *inbox) skip(n int) *Error {
 	return nil
 }
 
-// admit decides on a DATA frame with n bytes of a body. What is small and here
-// already it puts into the stream's queue; unread is how much else is left to be
-// read of those bytes: for the stream that is returned, or for nobody.
+// admit decides on a DATA frame with n bytes of a body. A small payload that
+// has already arrived goes into the stream's queue. Otherwise unread is the
+// number of bytes left to read: into the returned stream, or to discard if it
+// is nil.
 func (in *inbox) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outcome) {
 	c := in.conn
 	c.mu.Lock()
@@ -115,7 +117,7 @@ func (in *inbox) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outco
 	return nil, 0, o
 }
 
-// queueChunk puts what was read of a DATA frame into its stream's queue.
+// queueChunk appends the payload of a DATA frame to its stream's queue.
 func (in *inbox) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outcome) {
 	c := in.conn
 	c.mu.Lock()
@@ -132,11 +134,12 @@ func (in *inbox) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outco
 	return o
 }
 
-// takeWindowLocked takes n bytes off the connection's window, and gives it back.
+// takeWindowLocked charges n bytes to the connection's window. It reopens the
+// window when half of it is used.
 func (in *inbox) takeWindowLocked(n int64) *Error {
 	c := in.conn
 	if in.window -= n; in.window < 0 {
-		return broken(h2.ErrCodeFlowControl, "more than the connection's window")
+		return broken(h2.ErrCodeFlowControl, "more data than the connection's window allows")
 	}
 	if in.window <= connWindow/2 {
 		c.out.windowUpdate(0, int(connWindow-in.window))
@@ -145,14 +148,14 @@ func (in *inbox) takeWindowLocked(n int64) *Error {
 	return nil
 }
 
-// admitLocked takes a frame of length bytes, of which n are the body's, off the
-// stream's window. It returns what is wrong with the frame.
+// admitLocked charges a frame of length bytes to the stream's window; n of them
+// belong to the body. It returns the frame's fault, if any.
 func (s *stream) admitLocked(length, n int) *Error {
 	switch {
 	case s.client != nil && !s.client.answered:
 		return malformed("DATA before the response's head")
 	case length > s.window:
-		return &Error{Code: h2.ErrCodeFlowControl, Reason: "more than the stream's window"}
+		return &Error{Code: h2.ErrCodeFlowControl, Reason: "more data than the stream's window allows"}
 	}
 	s.window -= length
 	if s.left >= 0 {
@@ -164,8 +167,8 @@ func (s *stream) admitLocked(length, n int) *Error {
 }
 
 // arrivedLocked is called when the payload of a DATA frame is in the stream's
-// queue. overhead is what of the frame was none of the body's. It returns what
-// is wrong with the stream.
+// queue. overhead is the part of the frame that does not belong to the body. It
+// returns the stream's fault, if any.
 func (s *stream) arrivedLocked(overhead int, end bool) *Error {
 	if s.closed {
 		return nil

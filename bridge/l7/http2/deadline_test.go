@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// inBubble runs a served connection and its raw client in a bubble, where time
-// passes when nothing else happens.
+// inBubble runs a served connection and its raw client in a synctest bubble,
+// where time advances only when all goroutines wait.
 func inBubble(t *testing.T, o Options, handler func(*ServerStream), script func(t *testing.T, r *raw, served <-chan error)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,8 +34,8 @@ func inBubble(t *testing.T, o Options, handler func(*ServerStream), script func(
 	})
 }
 
-// until reads frames until the connection is closed and returns how long that
-// took, and the code it was closed with.
+// until reads frames until the connection is closed. It returns how long that
+// took, and the code of the GOAWAY.
 func (r *raw) until(answer func(f h2.Frame)) (time.Duration, h2.ErrCode) {
 	start, code := time.Now(), h2.ErrCode(0xff)
 	for {
@@ -54,7 +54,7 @@ func (r *raw) until(answer func(f h2.Frame)) (time.Duration, h2.ErrCode) {
 
 func between(d, least, most time.Duration) bool { return d >= least && d <= most }
 
-func TestAClientThatDoesNotGetOnIsClosed(t *testing.T) {
+func TestAClientThatMakesNoProgressIsClosed(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		send func(r *raw)
@@ -78,14 +78,15 @@ func TestAClientThatDoesNotGetOnIsClosed(t *testing.T) {
 					t.Errorf("closed after %v with %v", d, code)
 				}
 				if err := <-served; err == nil {
-					t.Error("all is well")
+					t.Error("Serve returned no error")
 				}
 			})
 		})
 	}
 }
 
-// A header block that comes a byte at a time is one that does not come.
+// A header block that arrives a byte at a time hits the same limit as one that
+// never ends.
 func TestASlowHeadIsClosed(t *testing.T) {
 	inBubble(t, Options{HeaderTimeout: 10 * time.Second}, echo, func(t *testing.T, r *raw, served <-chan error) {
 		sent := make(chan struct{})
@@ -131,8 +132,8 @@ func TestAnIdleClientIsClosed(t *testing.T) {
 	})
 }
 
-// A client that has a stream open is not idle, but it must be there.
-func TestAClientThatVanishedIsFound(t *testing.T) {
+// A client with an open stream is not idle, but it must answer pings.
+func TestAVanishedClientIsDetected(t *testing.T) {
 	gone := make(chan error, 1)
 	inBubble(t, Options{}, func(s *ServerStream) {
 		_, err := s.Read()
@@ -160,8 +161,8 @@ func TestAClientThatVanishedIsFound(t *testing.T) {
 	})
 }
 
-// A client that takes nothing of what it is sent keeps no connection.
-func TestAClientThatTakesNothingIsClosed(t *testing.T) {
+// A client that stops reading loses its connection.
+func TestAClientThatStopsReadingIsClosed(t *testing.T) {
 	gone := make(chan error, 1)
 	inBubble(t, Options{StallTimeout: time.Minute}, func(s *ServerStream) {
 		_ = s.Respond(ok(), false)
@@ -169,7 +170,7 @@ func TestAClientThatTakesNothingIsClosed(t *testing.T) {
 		err := s.Write(make([]byte, 1<<20))
 		gone <- err
 	}, func(t *testing.T, r *raw, served <-chan error) {
-		r.preface() // and nothing is read from here on
+		r.preface() // and reads nothing from here on
 		start := time.Now()
 		go func() {
 			_ = r.WriteSettings()
@@ -186,7 +187,7 @@ func TestAClientThatTakesNothingIsClosed(t *testing.T) {
 }
 
 // The same deadlines hold for a server.
-func TestAServerThatDoesNotGetOnIsLeft(t *testing.T) {
+func TestAServerThatMakesNoProgressIsClosed(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		answer      func(r *raw)
@@ -228,11 +229,11 @@ func TestAServerThatDoesNotGetOnIsLeft(t *testing.T) {
 	}
 }
 
-// A request that waits for room behind others fails with their connection, and
-// may be sent again.
+// A request that waits for room in the outbox fails with its connection, and
+// may be retried.
 func TestARequestThatWaitsForRoomFailsWithItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mine, theirs := net.Pipe() // which nobody reads
+		mine, theirs := net.Pipe() // no goroutine reads theirs
 		defer theirs.Close()
 		client := NewClientConn(mine, Options{StallTimeout: time.Minute})
 		ran := make(chan error, 1)
@@ -256,14 +257,14 @@ func TestARequestThatWaitsForRoomFailsWithItsConnection(t *testing.T) {
 			}
 		}
 		if waited == 0 {
-			t.Error("none waited")
+			t.Error("no request waited")
 		}
 	})
 }
 
-// A client's connection that carries nothing is closed, and so is one that is
-// old, when what it carries is over.
-func TestAnIdleAndAnOldConnectionIsClosed(t *testing.T) {
+// An idle client connection is closed. So is an old one, when its streams are
+// over.
+func TestIdleAndOldConnectionsAreClosed(t *testing.T) {
 	for name, both := range map[string][2]Options{
 		"idle":               {{IdleTimeout: 40 * time.Second}, {}},
 		"old":                {{MaxAge: 40 * time.Second}, {}},
@@ -289,7 +290,7 @@ func TestAnIdleAndAnOldConnectionIsClosed(t *testing.T) {
 				time.Sleep(50 * time.Second)
 				synctest.Wait()
 				if client.Err() != nil || client.Takes() != (name == "idle") {
-					t.Errorf("takes more: %v, %v", client.Takes(), client.Err())
+					t.Errorf("Takes: %v, %v", client.Takes(), client.Err())
 				}
 				if err := s.End(nil); err != nil {
 					t.Error(err)
@@ -316,8 +317,8 @@ func TestAnIdleAndAnOldConnectionIsClosed(t *testing.T) {
 	}
 }
 
-// Whatever a body's frame brings slowly, it brings within StallTimeout.
-func TestASlowFrameOfABodyIsGivenMoreTime(t *testing.T) {
+// Each part of a body's frame may take as long as StallTimeout.
+func TestASlowBodyFrameGetsMoreTime(t *testing.T) {
 	read := make(chan string, 1)
 	inBubble(t, Options{HeaderTimeout: 10 * time.Second, StallTimeout: time.Minute}, func(s *ServerStream) {
 		p, _ := s.Read()

@@ -7,25 +7,24 @@ import (
 )
 
 const (
-	// dismissTime is for how long a stream that has been answered while its client
-	// still sends is left alone before it is reset. Some clients drop a response
-	// of which they have not read the end when RST_STREAM comes, even with
-	// NO_ERROR (curl 7.88).
+	// dismissTime is how long an answered stream stays open while its client
+	// still sends. Then it is reset. Some clients drop the unread end of a
+	// response when RST_STREAM arrives, even with NO_ERROR (curl 7.88).
 	dismissTime = time.Second
 
-	// maxDismissed bounds how many streams of a connection wait for that.
+	// maxDismissed bounds how many streams of a connection stay open this way.
 	maxDismissed = 32
 )
 
-// A dismissal is a stream that is answered and whose client still sends. What
-// comes of it is dropped, and its window stays as it is. All of it is guarded by
-// the connection's mu.
+// A dismissal is the state of an answered stream whose client still sends. Its
+// data is dropped, and its window does not reopen. It is guarded by the
+// connection's mu.
 type dismissal struct {
 	timer *time.Timer // nil: the stream is not being dismissed
 }
 
-// dismissLocked resets a stream that is answered, after the client has had the time
-// to read the answer.
+// dismissLocked resets an answered stream after the client has had time to read
+// the response.
 func (s *ServerStream) dismissLocked() {
 	c := s.c.server
 	s.overLocked(errOver)
@@ -48,7 +47,7 @@ func (s *ServerStream) dismissalOver() {
 	s.resetLocked(h2.ErrCodeNo, errOver)
 }
 
-// endDismissalLocked is called when the stream is none of the connection's any more.
+// endDismissalLocked is called when the stream is removed from the connection.
 func (s *ServerStream) endDismissalLocked() {
 	if s.dismissal.timer != nil {
 		s.dismissal.timer.Stop()

@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A client that is answered while it sends has the time to read the answer before
-// its stream is reset, be it by a handler or because its head is too large.
-func TestAnEarlyAnswerIsNotFollowedByAResetAtOnce(t *testing.T) {
+// A client that is answered while it sends has time to read the response before
+// its stream is reset. That holds for responses of a handler and for 431.
+func TestAnEarlyResponseIsNotResetAtOnce(t *testing.T) {
 	for name, fields := range map[string][]string{"an answer": simplePost, "a head too large": with(simplePost, "x: "+strings.Repeat("a", 5000))} {
 		for _, ends := range []bool{false, true} {
 			inBubble(t, Options{MaxHeaderBytes: 4 << 10}, func(s *ServerStream) {
@@ -60,8 +60,8 @@ func TestAnEarlyAnswerIsNotFollowedByAResetAtOnce(t *testing.T) {
 	}
 }
 
-// The streams that wait for that are bounded.
-func TestSoManyStreamsAreDismissedAtATime(t *testing.T) {
+// The number of such streams is bounded.
+func TestDismissedStreamsAreBounded(t *testing.T) {
 	nc, c := serve(t, Options{}, func(s *ServerStream) { _ = s.Respond(&message.Response{Status: 403, Length: 0}, true) })
 	r := rawClient(t, nc)
 	const streams = 2 * maxDismissed
@@ -82,7 +82,7 @@ func TestSoManyStreamsAreDismissedAtATime(t *testing.T) {
 		}
 		c.mu.Unlock()
 	}
-	eventually(t, "all to be reset", func() bool {
+	eventually(t, "all streams to be reset", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.dismissed == 0 && len(c.streams) == 0

@@ -12,9 +12,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A shutdown serves what the client asked for before it knew, and refuses
-// nothing that the client could not know to be refused.
-func TestShutdownServesWhatIsOnItsWay(t *testing.T) {
+// A shutdown serves every request that the client sent before it knew of the
+// shutdown.
+func TestShutdownServesRequestsInFlight(t *testing.T) {
 	release := make(chan struct{})
 	nc, c := serve(t, Options{}, func(s *ServerStream) {
 		<-release
@@ -44,7 +44,7 @@ func TestShutdownServesWhatIsOnItsWay(t *testing.T) {
 	}
 	r.headers(5, true, simple...)
 	if got := r.outcome(5); got != "RST REFUSED_STREAM" {
-		t.Errorf("one behind the last: %s", got)
+		t.Errorf("a stream after the last one: %s", got)
 	}
 	close(release)
 	got := map[uint32]bool{}
@@ -65,15 +65,15 @@ func TestShutdownServesWhatIsOnItsWay(t *testing.T) {
 	}
 }
 
-// After its last request a connection is shut down as gracefully.
-func TestAConnectionHasSoManyRequests(t *testing.T) {
+// After MaxRequests, a connection is shut down as gracefully.
+func TestMaxRequestsShutsAConnectionDown(t *testing.T) {
 	release := make(chan struct{})
 	nc, _ := serve(t, Options{MaxRequests: 3}, func(s *ServerStream) {
 		<-release
 		echo(s)
 	})
 	r := rawClient(t, nc)
-	for id := uint32(1); id <= 7; id += 2 { // the last was on its way
+	for id := uint32(1); id <= 7; id += 2 { // the last one was in flight
 		r.headers(id, true, simple...)
 	}
 	var last []uint32
@@ -87,11 +87,11 @@ func TestAConnectionHasSoManyRequests(t *testing.T) {
 		}
 	}
 	if last[0] != maxWindow || last[1] != 7 {
-		t.Errorf("told to go away behind %v", last)
+		t.Errorf("GOAWAY with last stream %v", last)
 	}
 	r.headers(9, true, simple...)
 	if got := r.outcome(9); got != "RST REFUSED_STREAM" {
-		t.Errorf("one behind the last: %s", got)
+		t.Errorf("a stream after the last one: %s", got)
 	}
 	close(release)
 	for ended := 0; ; {
@@ -120,9 +120,9 @@ func TestAnIdleConnectionIsShutDownAtOnce(t *testing.T) {
 	eventually(t, "the client to notice", func() bool { return !c.Takes() && c.Err() != nil })
 }
 
-// A request that the server says it has not looked at may be sent again; any
-// other may not.
-func TestWhatWasNotProcessedIsToldApart(t *testing.T) {
+// A request that the server reports as not processed may be retried. Any other
+// may not.
+func TestUnprocessedRequestsAreRecognized(t *testing.T) {
 	c, nc := dial(t, Options{})
 	r := rawServer(t, nc)
 	open := func() *ClientStream {
@@ -151,25 +151,25 @@ func TestWhatWasNotProcessedIsToldApart(t *testing.T) {
 	r.must(r.WriteGoAway(maxWindow, h2.ErrCodeNo, nil))
 	r.must(r.WriteGoAway(5, h2.ErrCodeNo, nil))
 	if err := end(behind); !errors.Is(err, ErrUnprocessed) {
-		t.Errorf("behind the last: %v", err)
+		t.Errorf("after the last stream: %v", err)
 	}
 	if err := reserved.Send(get("/"), true); !errors.Is(err, ErrUnprocessed) {
 		t.Errorf("sent after GOAWAY: %v", err)
 	}
 	reserved.Done()
 	if c.Takes() || c.Open() != nil || c.Room() != 0 {
-		t.Error("it takes further requests")
+		t.Error("the connection accepts further requests")
 	}
 	r.headers(5, true, ":status: 200")
 	if err := end(before); err != nil {
-		t.Errorf("before the last: %v", err)
+		t.Errorf("before the last stream: %v", err)
 	}
 	eventually(t, "the end", func() bool { return c.Err() != nil })
 }
 
-// A request whose body has begun to be sent is not processed either, if the server
-// says so; one that the server has begun to answer is.
-func TestWhatWasAnsweredInPartWasProcessed(t *testing.T) {
+// A request whose body was sent in part is unprocessed too if the server says
+// so. A request that the server has begun to answer is not.
+func TestAPartlyAnsweredRequestWasProcessed(t *testing.T) {
 	for _, goAway := range []bool{false, true} {
 		for _, answered := range []string{"", "103", "200"} {
 			c, nc := dial(t, Options{})
@@ -206,7 +206,8 @@ func TestWhatWasAnsweredInPartWasProcessed(t *testing.T) {
 	}
 }
 
-// What fails with its connection is told why, and whether it was sent.
+// Each stream of a failed connection gets the reason, and whether its request
+// was sent.
 func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
 	mine, theirs := pair(t)
 	broken := &brokenConn{Conn: mine, err: errTest}
@@ -229,11 +230,11 @@ func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
 		t.Error(err)
 	}
 	if c.Open() != nil {
-		t.Error("it takes further requests")
+		t.Error("the connection accepts further requests")
 	}
 }
 
-// A brokenConn's Read fails with err when it is broken.
+// A brokenConn's Read fails with err once broken is closed.
 type brokenConn struct {
 	net.Conn
 	err    error
@@ -248,7 +249,7 @@ func (c *brokenConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestNothingOfARequestWasSentOverADeadConnection(t *testing.T) {
+func TestARequestOverADeadConnectionWasNotSent(t *testing.T) {
 	mine, theirs := pair(t)
 	c := NewClientConn(mine, Options{})
 	s := c.Open()
@@ -260,32 +261,33 @@ func TestNothingOfARequestWasSentOverADeadConnection(t *testing.T) {
 	s.Done()
 }
 
-// There are never more streams than the server allows, whenever it says so.
-func TestTheServersLimitOfStreamsIsKept(t *testing.T) {
+// A client never opens more streams than the server allows, even if the limit
+// changes.
+func TestTheServersStreamLimitIsKept(t *testing.T) {
 	var changes atomic.Int64
 	c, nc := dial(t, Options{MaxStreams: 5, Changed: func() { changes.Add(1) }})
 	r := rawServer(t, nc, h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 2})
 	eventually(t, "the settings", func() bool { return c.Room() == 2 })
 	a, b := c.Open(), c.Open()
 	if a == nil || b == nil || c.Open() != nil || c.Streams() != 2 {
-		t.Error("more than two")
+		t.Error("opened more than two streams")
 	}
 	before := changes.Load()
 	a.Done()
 	if changes.Load() == before || c.Room() != 1 {
-		t.Error("nobody is told of the room")
+		t.Error("Changed was not called for the new room")
 	}
 	r.must(r.WriteSettings(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 100}))
 	eventually(t, "the settings", func() bool { return c.Room() == 4 })
 	r.must(r.WriteSettings(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 0}))
 	eventually(t, "the settings", func() bool { return c.Room() == 0 })
 	if c.Open() != nil {
-		t.Error("a stream where none is allowed")
+		t.Error("opened a stream that is not allowed")
 	}
 	b.Done()
 }
 
-func TestExtendedConnectNeedsTheServersConsent(t *testing.T) {
+func TestExtendedConnectNeedsTheServersSetting(t *testing.T) {
 	connect := &message.Request{Method: "CONNECT", Protocol: "websocket", Scheme: "https", Authority: "a.test", Target: "/chat", Length: -1}
 	c, _ := connected(t, Options{}, Options{}, echo)
 	s := c.Open()
@@ -298,7 +300,7 @@ func TestExtendedConnectNeedsTheServersConsent(t *testing.T) {
 	s = c.Open()
 	defer s.Done()
 	if !s.Connects() {
-		t.Error("no consent")
+		t.Error("Connects returned false")
 	}
 	if err := s.Send(connect, false); err != nil {
 		t.Fatal(err)
@@ -319,17 +321,17 @@ func TestExtendedConnectNeedsTheServersConsent(t *testing.T) {
 	}
 }
 
-// Who waits for the settings is told when there will be none.
-func TestTheServersConsentIsWaitedFor(t *testing.T) {
+// Connects returns when the settings can no longer arrive.
+func TestConnectsWaitsForTheServersSettings(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		then func(s *ClientStream, nc net.Conn)
 		want bool
 	}{
-		{"given", func(_ *ClientStream, nc net.Conn) {
+		{"allowed", func(_ *ClientStream, nc net.Conn) {
 			rawServer(t, nc, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
 		}, true},
-		{"not given", func(_ *ClientStream, nc net.Conn) { rawServer(t, nc) }, false},
+		{"not allowed", func(_ *ClientStream, nc net.Conn) { rawServer(t, nc) }, false},
 		{"the connection ends", func(_ *ClientStream, nc net.Conn) { nc.Close() }, false},
 		{"the stream is given up", func(s *ClientStream, _ net.Conn) { s.Abort(errTest) }, false},
 	} {
@@ -339,7 +341,7 @@ func TestTheServersConsentIsWaitedFor(t *testing.T) {
 			defer s.Done()
 			connects := make(chan bool, 1)
 			go func() { connects <- s.Connects() }()
-			eventually(t, "it waits", func() bool {
+			eventually(t, "Connects to wait", func() bool {
 				client.mu.Lock()
 				defer client.mu.Unlock()
 				return client.out.room.head == &s.stream
@@ -352,7 +354,7 @@ func TestTheServersConsentIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestAHeadLargerThanTheServerTakesIsNotSent(t *testing.T) {
+func TestAHeadOverTheServersLimitIsNotSent(t *testing.T) {
 	c, nc := dial(t, Options{})
 	rawServer(t, nc, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: 500}, h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 7})
 	eventually(t, "the settings", func() bool { return c.Room() == 7 })
@@ -365,9 +367,9 @@ func TestAHeadLargerThanTheServerTakesIsNotSent(t *testing.T) {
 	}
 }
 
-// A connection that is retired before anything left ends without a word: what is
-// not a preface would be taken for a broken one.
-func TestAConnectionThatIsRetiredAtOnceSaysNothing(t *testing.T) {
+// A connection that is retired before it has sent anything ends silently:
+// anything but a preface would look like a broken one.
+func TestAConnectionRetiredAtOnceSendsNothing(t *testing.T) {
 	mine, theirs := pair(t)
 	c := NewClientConn(mine, Options{})
 	c.Retire()

@@ -9,13 +9,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// An encoder turns heads into header blocks.
+// An encoder encodes heads and trailers as header blocks.
 type encoder struct {
 	hpack *hpack.Encoder
 	buf   bytesWriter
 }
 
-// A bytesWriter collects what is written.
+// A bytesWriter is an append-only buffer.
 type bytesWriter struct{ b []byte }
 
 func (w *bytesWriter) Write(p []byte) (int, error) {
@@ -31,22 +31,23 @@ func newEncoder() *encoder {
 
 func (e *encoder) begin() { e.buf.b = e.buf.b[:0] }
 
-// shed drops memory that a large head has left behind.
+// shed frees the buffer if a large head has grown it.
 func (e *encoder) shed() {
 	if cap(e.buf.b) > smallBuffer {
 		e.buf.b = nil
 	}
 }
 
-// largeField is from which size on a field is not given to hpack's encoder, which
+// largeField is the size above which a field bypasses hpack's encoder, which
 // would keep a buffer of that size.
 const largeField = 1 << 10
 
 // field encodes one field.
 func (e *encoder) field(name, value string) {
-	// A block begins with hpack's encoder, which may have to change its table.
+	// The first field of a block always goes through hpack's encoder, which may
+	// have to emit a table size update.
 	if len(name)+len(value) > largeField && len(e.buf.b) > 0 {
-		e.buf.b = append(e.buf.b, 0x10) // a literal that is never indexed, with its name (RFC 7541, section 6.2.3)
+		e.buf.b = append(e.buf.b, 0x10) // a never-indexed literal with a literal name (RFC 7541, section 6.2.3)
 		e.buf.b = appendString(e.buf.b, name)
 		e.buf.b = appendString(e.buf.b, value)
 		return
@@ -77,9 +78,9 @@ func appendLength(p []byte, flag byte, n int) []byte {
 	return append(p, byte(n))
 }
 
-// fields encodes the fields of a message, but any that frame it or belong to a
-// connection of another version: policy has taken them out, and one that it
-// forgot would make the message malformed.
+// fields encodes the fields of a message, without those that frame it or belong
+// to an HTTP/1.1 connection. Policy has already removed such fields; one that
+// it missed would make the message malformed.
 func (e *encoder) fields(fields message.Fields) {
 	for i := range fields {
 		name := lowerName(fields[i].Name)
@@ -115,7 +116,8 @@ func (e *encoder) request(r *message.Request, end bool) {
 	}
 }
 
-// response encodes a response's head; head tells that it answers a HEAD.
+// response encodes the head of a response. head says that the request was a
+// HEAD.
 func (e *encoder) response(r *message.Response, head bool) {
 	e.begin()
 	e.field(":status", statusText(r.Status))
@@ -123,7 +125,7 @@ func (e *encoder) response(r *message.Response, head bool) {
 	length := r.Length
 	switch {
 	case r.Status < 200, r.Status == 204:
-		return // they have none (RFC 9110, section 8.6)
+		return // no Content-Length (RFC 9110, section 8.6)
 	case head, r.Status == 304:
 		length = r.Declared
 	}
@@ -148,10 +150,10 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// indexed reports whether a field goes into the peer's dynamic table. Secrets
-// do not, for connections are shared: whoever guesses one could see by its size
-// that it is there (RFC 7541, section 7.1). Nor does what hardly ever comes
-// again, for it would push out what does.
+// indexed reports whether a field enters the peer's dynamic table. Secrets do
+// not, because connections are shared: an attacker who guesses one could
+// confirm it by the size of the encoding (RFC 7541, section 7.1). Values that
+// rarely repeat do not either, because they would evict values that do.
 func indexed(name, value string) bool {
 	switch name {
 	case "authorization", "proxy-authorization", "cookie", "set-cookie":
@@ -167,7 +169,7 @@ func indexed(name, value string) bool {
 	return len(name)+len(value) <= 512
 }
 
-// lowerName returns a field's name as HTTP/2 writes it.
+// lowerName returns a field name in lower case.
 func lowerName(name string) string {
 	for i := 0; i < len(name); i++ {
 		if c := name[i]; 'A' <= c && c <= 'Z' {
@@ -180,8 +182,8 @@ func lowerName(name string) string {
 	return name
 }
 
-// lowerNames has the names that are sent most, so that they need no memory. It
-// is a constant.
+// lowerNames has the most common names, so that lowering them does not
+// allocate. It never changes.
 var lowerNames = func() map[string]string {
 	names := []string{
 		"Accept", "Accept-Encoding", "Accept-Language", "Accept-Ranges", "Access-Control-Allow-Origin", "Age", "Allow",

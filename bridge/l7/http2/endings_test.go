@@ -12,11 +12,11 @@ import (
 
 var errTest = errors.New("test")
 
-// Streams that carry bytes both ways end right, whoever ends first and however.
-// Each row is what the server's handler does when it has read "ping" and
-// answered "pong", and what the client does when it has that; and what each of
+// Streams that carry bytes both ways end correctly, whichever side ends first
+// and however. Each row says what the server's handler does after it has read
+// "ping" and answered "pong", what the client does after that, and what each of
 // them sees then.
-func TestStreamsEndRightInEveryOrder(t *testing.T) {
+func TestStreamsEndCorrectlyInEveryOrder(t *testing.T) {
 	see := func(err error) string {
 		var e *Error
 		switch {
@@ -38,28 +38,28 @@ func TestStreamsEndRightInEveryOrder(t *testing.T) {
 		name           string
 		server         func(s *ServerStream)
 		client         func(s *ClientStream)
-		atServer       string // what its next Read that is no data returns
+		atServer       string // how its Read ends
 		read, written  string // what the client's Read, and then its Write, return
 		clientIsFirst  bool
 		serverStillCan bool // write, after its Read returned
 	}{
-		{name: "the server answers all while the client still sends", server: func(s *ServerStream) { _ = s.End(message.Fields{{Name: "x", Value: "y"}}) },
+		{name: "the server completes its response while the client still sends", server: func(s *ServerStream) { _ = s.End(message.Fields{{Name: "x", Value: "y"}}) },
 			read: "end", written: "unwanted"},
 		{name: "the server fails", server: func(s *ServerStream) { s.Abort(errTest) },
 			read: "INTERNAL_ERROR", written: "INTERNAL_ERROR"},
 		{name: "the server's handler returns", server: func(*ServerStream) {},
 			read: "INTERNAL_ERROR", written: "INTERNAL_ERROR"},
-		{name: "the server gives up what its own upstream cancelled", server: func(s *ServerStream) { s.Abort(&Error{Code: h2.ErrCodeCancel, Remote: true}) },
+		{name: "the server forwards the cancel of its own upstream", server: func(s *ServerStream) { s.Abort(&Error{Code: h2.ErrCodeCancel, Remote: true}) },
 			read: "CANCEL", written: "CANCEL"},
-		{name: "the server's body is shorter than it said", server: func(s *ServerStream) { _ = s.End(nil); _ = s.Write([]byte("x")) },
+		{name: "the server writes after the end of its body", server: func(s *ServerStream) { _ = s.End(nil); _ = s.Write([]byte("x")) },
 			read: "end", written: "unwanted"},
 
 		{name: "the client half-closes", client: func(s *ClientStream) { _ = s.End(message.Fields{{Name: "x", Value: "y"}}) }, clientIsFirst: true,
-			atServer: "end", serverStillCan: true, read: "end", written: "http2: the stream is over"},
+			atServer: "end", serverStillCan: true, read: "end", written: "http2: stream closed"},
 		{name: "the client cancels", client: func(s *ClientStream) { s.Abort(errTest) }, clientIsFirst: true,
 			atServer: "CANCEL", read: "own", written: "own"},
-		{name: "the client is done with it", client: func(s *ClientStream) { s.Done() }, clientIsFirst: true,
-			atServer: "CANCEL", read: "http2: the stream is over", written: "http2: the stream is over"},
+		{name: "the client calls Done", client: func(s *ClientStream) { s.Done() }, clientIsFirst: true,
+			atServer: "CANCEL", read: "http2: stream closed", written: "http2: stream closed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -87,7 +87,7 @@ func TestStreamsEndRightInEveryOrder(t *testing.T) {
 				if c.serverStillCan {
 					_ = s.End(nil)
 				} else if cause := <-gone; see(cause) != c.atServer {
-					t.Errorf("it was told of %v", cause)
+					t.Errorf("Notify reported %v", cause)
 				}
 				<-finish
 			})
@@ -132,9 +132,9 @@ func TestStreamsEndRightInEveryOrder(t *testing.T) {
 	}
 }
 
-// A response is on its way when the request is cancelled; what comes of it is
-// dropped and disturbs nobody.
-func TestWhatComesOfACancelledStreamIsDropped(t *testing.T) {
+// A response may be in flight when its request is canceled. Its frames are
+// dropped and affect no other stream.
+func TestFramesOfACanceledStreamAreDropped(t *testing.T) {
 	c, nc := dial(t, Options{})
 	r := rawServer(t, nc)
 	s := c.Open()
@@ -158,7 +158,7 @@ func TestWhatComesOfACancelledStreamIsDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	id = r.takeRequest()
-	r.headers(id, true, ":status: 200", "x-new: entry") // by its index
+	r.headers(id, true, ":status: 200", "x-new: entry") // sent by its table index
 	var head message.Response
 	if err := s.Receive(&head); err != nil {
 		t.Fatal(err)
@@ -168,8 +168,8 @@ func TestWhatComesOfACancelledStreamIsDropped(t *testing.T) {
 	}
 }
 
-// The same of a server that has answered all, or refused the request.
-func TestWhatComesOfAnAnsweredStreamIsDropped(t *testing.T) {
+// So are frames for a server that has completed its response, or refused the request.
+func TestFramesOfAnAnsweredStreamAreDropped(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		_ = s.Respond(&message.Response{Status: 403, Length: 0}, true)
 	})
@@ -224,8 +224,8 @@ func TestTheRestOfABodyCanBeRefused(t *testing.T) {
 	}
 }
 
-// A response of a length that was said is never ended with another.
-func TestAResponseOfAnotherLengthThanSaidIsBrokenOff(t *testing.T) {
+// A response never ends with another length than declared.
+func TestAResponseOfTheWrongLengthIsReset(t *testing.T) {
 	errs := make(chan error, 1)
 	c, _ := connected(t, Options{}, Options{}, func(s *ServerStream) {
 		_ = s.Respond(&message.Response{Status: 200, Length: 3}, false)
@@ -249,7 +249,7 @@ func TestAResponseOfAnotherLengthThanSaidIsBrokenOff(t *testing.T) {
 	}
 }
 
-func TestNotifyTellsOnceAndCanBeTakenBack(t *testing.T) {
+func TestNotifyCallsOnceAndCanBeUnregistered(t *testing.T) {
 	told := make(chan error, 10)
 	step := make(chan struct{})
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
@@ -261,11 +261,11 @@ func TestNotifyTellsOnceAndCanBeTakenBack(t *testing.T) {
 			step <- struct{}{}
 			_, err := readAll(s)
 			if err == nil {
-				t.Error("a body that was broken off looks whole")
+				t.Error("an aborted body looks complete")
 			}
 		case "/late":
 			if _, err := readAll(s); err == nil {
-				t.Error("a body that was broken off looks whole")
+				t.Error("an aborted body looks complete")
 			}
 			s.Notify(tell)
 		case "/end":
@@ -289,7 +289,7 @@ func TestNotifyTellsOnceAndCanBeTakenBack(t *testing.T) {
 		}
 		<-step
 		if want := path == "/late"; len(told) != map[bool]int{true: 1}[want] {
-			t.Errorf("%s: told %d times", path, len(told))
+			t.Errorf("%s: called %d times", path, len(told))
 		}
 		for len(told) > 0 {
 			<-told
@@ -297,12 +297,13 @@ func TestNotifyTellsOnceAndCanBeTakenBack(t *testing.T) {
 	}
 }
 
-// A response can be ended where it is, though somebody waits to write more of it.
+// A response can be ended early even while another goroutine waits to write
+// more of it.
 func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
 	why := message.Fields{{Name: "x-why", Value: "late"}}
 	client, _ := connected(t, Options{}, Options{}, func(s *ServerStream) {
 		if s.Finish(why) {
-			t.Error("a response that was not begun is said to be finished")
+			t.Error("Finish returned true before Respond")
 		}
 		r := ok()
 		if s.Request().Target == "/sized" {
@@ -320,20 +321,20 @@ func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
 		})
 		if r.Length > 0 {
 			if s.Finish(why) {
-				t.Error("a body of another length than said is said to be finished")
+				t.Error("Finish returned true for a body of the wrong length")
 			}
 			s.Abort(errTest)
 			<-written
 			return
 		}
 		if !s.Finish(why) || !s.Finish(nil) {
-			t.Error("it is not finished")
+			t.Error("Finish returned false")
 		}
 		if err := <-written; err == nil {
-			t.Error("more was written")
+			t.Error("Write succeeded after Finish")
 		}
 		if err := s.End(nil); err == nil {
-			t.Error("it was ended again")
+			t.Error("End succeeded after Finish")
 		}
 	})
 	for target, want := range map[string]string{"/": "late", "/sized": ""} {
@@ -346,7 +347,7 @@ func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
 		if err := s.Receive(&head); err != nil && want != "" {
 			t.Error(err)
 		}
-		eventually(t, "the stream to end", func() bool { // Read gives back of it
+		eventually(t, "the stream to end", func() bool { // Read reopens its window
 			s.c.mu.Lock()
 			defer s.c.mu.Unlock()
 			return s.recvEnd || s.readErr != nil

@@ -11,48 +11,47 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// ErrUnprocessed reports that a request was not acted upon, so that it may be
-// sent again, on another connection, whatever its method: the peer said so, or
-// nothing of it was sent. Errors of a ClientStream match it by errors.Is.
+// ErrUnprocessed reports that the request was not processed: the peer said so,
+// or no part of it was sent. So it may be retried on another connection,
+// whatever its method. Errors of a ClientStream match it with errors.Is.
 var ErrUnprocessed = message.ErrUnprocessed
 
-// ErrUnwanted is what Write and End return when the peer, having sent its whole
-// response, said that it needs no more of the request (RFC 9113, section 8.1).
-// The response is good.
-var ErrUnwanted = errors.New("http2: the rest of the request is not wanted")
+// ErrUnwanted is returned by Write and End when the peer has sent its whole
+// response and does not need the rest of the request (RFC 9113, section 8.1).
+// The response is valid.
+var ErrUnwanted = errors.New("http2: the server does not need the rest of the request")
 
-// ErrParked is what Serve returns, if Options.Wake allows it, when nothing goes on:
-// there is no stream, and nothing has come for a while. The connection is not at
-// its end: Serve is to be called again when there is something to read.
-var ErrParked = errors.New("http2: nothing goes on")
+// ErrParked is returned by Serve, if Options.Wake is set, when the connection
+// has had no stream and received nothing for a while. The connection is still
+// open: call Serve again when there is something to read.
+var ErrParked = errors.New("http2: connection parked")
 
 var (
 	errClosed  = errors.New("http2: connection closed")
 	errIdle    = errors.New("http2: connection idle")
 	errRetired = errors.New("http2: connection retired")
-	errOver    = errors.New("http2: the stream is over")
-	errRefused = errors.New("http2: the rest of the body was refused")
+	errOver    = errors.New("http2: stream closed")
+	errRefused = errors.New("http2: the rest of the body was discarded")
 )
 
-// An Error says why a stream or a connection ended before its time.
+// An Error says why a stream or a connection ended early.
 type Error struct {
 	Code h2.ErrCode
 
-	// Remote tells that the peer ended it and chose the code.
+	// Remote says that the peer ended it and chose Code.
 	Remote bool
 
-	// Connection tells that the whole connection is at its end.
+	// Connection says that the whole connection ended.
 	Connection bool
 
-	// Unprocessed tells that the request was not acted upon: see
-	// ErrUnprocessed.
+	// Unprocessed says that the request was not processed: see ErrUnprocessed.
 	Unprocessed bool
 
-	// Reason says, if this side ended it, what was wrong. It quotes nothing
-	// that the peer sent.
+	// Reason is the fault found by this side, if it ended the stream or
+	// connection. It quotes nothing from the peer.
 	Reason string
 
-	// Err is the failure of the connection's I/O, if that is what ended it.
+	// Err is the I/O error of the connection, if that ended it.
 	Err error
 }
 
@@ -78,10 +77,10 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the failure of the connection.
+// Unwrap returns the connection's I/O error.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes the error match those of package message that say how a request failed.
+// Is matches the errors of package message that say how a request failed.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case message.ErrUnprocessed:
@@ -94,26 +93,26 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// mayBeTold reports whether a peer can be sent why the connection ended.
+// mayBeTold reports whether the peer can be sent the reason.
 func (e *Error) mayBeTold() bool {
 	return e.Err == nil && !e.Remote || e.Err == errIdle || e.Err == errRetired
 }
 
-// broken returns the error of a peer that broke the rules of the connection.
+// broken returns the error for a peer that broke a rule of the connection.
 func broken(code h2.ErrCode, reason string) *Error {
 	return &Error{Code: code, Connection: true, Reason: reason}
 }
 
-// malformed returns the error of a stream whose message is not one.
+// malformed returns the error for a malformed message.
 func malformed(reason string) *Error { return &Error{Code: h2.ErrCodeProtocol, Reason: reason} }
 
-// codeOf returns the code with which a stream is reset that ended by cause.
+// codeOf returns the code that resets a stream which ended because of cause.
 func codeOf(cause error, server bool) h2.ErrCode {
 	var e *Error
 	switch {
 	case errors.As(cause, &e) && !e.Connection && e.Code != h2.ErrCodeNo &&
 		(e.Code == h2.ErrCodeCancel || e.Code == h2.ErrCodeEnhanceYourCalm || e.Code == h2.ErrCodeRefusedStream && e.Unprocessed && server):
-		return e.Code // the other side's peer said it of the whole exchange
+		return e.Code // the peer on the other side chose it for the whole exchange
 	case errors.Is(cause, context.Canceled), errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, os.ErrDeadlineExceeded):
 		return h2.ErrCodeCancel
 	case server:

@@ -61,7 +61,7 @@ func TestAnExchangeBetweenBothRoles(t *testing.T) {
 	}
 }
 
-// transport returns net/http's client of a connection.
+// transport returns a net/http client that uses a connection.
 func transport(t *testing.T, nc net.Conn) *http.Transport {
 	t.Helper()
 	var protocols http.Protocols
@@ -71,7 +71,7 @@ func transport(t *testing.T, nc net.Conn) *http.Transport {
 	return tr
 }
 
-// A single is a listener that has one connection.
+// A single is a listener that returns one connection.
 type single struct {
 	net.Listener
 	conns chan net.Conn
@@ -87,7 +87,7 @@ func (l *single) Accept() (net.Conn, error) {
 func (l *single) Close() error   { return nil }
 func (l *single) Addr() net.Addr { return &net.TCPAddr{} }
 
-func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
+func TestServerWithGosClient(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		r := s.Request()
 		switch r.Target {
@@ -140,7 +140,7 @@ func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 	if got, err = io.ReadAll(resp.Body); string(got) != "hello" || err != nil {
 		t.Errorf("%q %v", got, err)
 	}
-	// All is answered while the client still sends.
+	// The response is complete while the client still sends.
 	pr, pw := io.Pipe()
 	defer pw.Close()
 	req, _ = http.NewRequest("POST", "http://a.test/refuse", pr)
@@ -152,7 +152,7 @@ func TestTheServerIsUnderstoodByGosClient(t *testing.T) {
 	}
 }
 
-func TestTheClientIsUnderstoodByGosServer(t *testing.T) {
+func TestClientWithGosServer(t *testing.T) {
 	c, nc := dial(t, Options{})
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -225,13 +225,12 @@ func TestTheClientIsUnderstoodByGosServer(t *testing.T) {
 		t.Errorf("%+v %q %v", resp, got, err)
 	}
 	if _, _, got, err := exchange(get("/abort"), "", nil); err == nil {
-		t.Errorf("an aborted response looks whole: %q", got)
+		t.Errorf("an aborted response looks complete: %q", got)
 	}
 }
 
-// Whatever is sent on many streams at once, in pieces of any size, arrives as
-// it was sent.
-func TestBytesOfManyStreamsArriveAsTheyWereSent(t *testing.T) {
+// Data sent on many streams at once, in pieces of any size, arrives unchanged.
+func TestDataOfManyStreamsArrivesUnchanged(t *testing.T) {
 	c, _ := connected(t, Options{MaxStreams: 40}, Options{MaxStreams: 40}, echo)
 	var all sync.WaitGroup
 	for i := range 40 {

@@ -15,22 +15,22 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A faultKind is what goes wrong with a read or write.
+// A faultKind is a way for a read or write to fail.
 type faultKind int
 
 const (
 	noFault    faultKind = iota
-	failFault            // it fails, and the connection is closed
-	cutFault             // it is done in part, and the connection is closed
-	stallFault           // it never returns, but for its deadline or Close
+	failFault            // the operation fails and the connection is closed
+	cutFault             // part of the operation is done and the connection is closed
+	stallFault           // the operation blocks until its deadline or Close
 )
 
 var errInjected = errors.New("injected")
 
-// A faultyConn is a connection of which one read or write goes wrong.
+// A faultyConn is a connection on which one read or write fails.
 type faultyConn struct {
 	net.Conn
-	stalled net.Conn // one end of a pipe that nobody reads or writes
+	stalled net.Conn // one end of a pipe whose other end is unused
 	kind    faultKind
 	at      int64 // which operation, counted from 0
 	ops     atomic.Int64
@@ -73,7 +73,7 @@ func (f *faultyConn) SetWriteDeadline(d time.Time) error {
 	return errors.Join(f.Conn.SetWriteDeadline(d), f.stalled.SetWriteDeadline(d))
 }
 
-// content is a body of n bytes that is like no other.
+// content returns a body of n bytes without repetition.
 func content(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -82,8 +82,8 @@ func content(n int) []byte {
 	return p
 }
 
-// A kindOfExchange is one way to use a stream. client returns nil if the exchange
-// looks whole to it.
+// A kindOfExchange is one way to use a stream. client returns nil if the
+// exchange looks complete to it.
 type kindOfExchange struct {
 	name   string
 	upload int  // bytes of the request's body
@@ -94,14 +94,14 @@ type kindOfExchange struct {
 	abort  bool // the client gives up in the middle
 }
 
-// serveWhole answers when it has read everything.
+// serveWhole responds after it has read the whole request.
 func serveWhole(s *ServerStream, x *kindOfExchange) error {
 	got, err := readAll(s)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(got, content(x.upload)) {
-		return fmt.Errorf("a request's body of %d bytes looks whole, of %d", len(got), x.upload)
+		return fmt.Errorf("a request's body of %d bytes, of %d, looks complete", len(got), x.upload)
 	}
 	return serveAnswer(s, x)
 }
@@ -138,10 +138,10 @@ var kindsOfExchange = []kindOfExchange{
 		echo(s)
 		return nil
 	}},
-	{name: "given up", upload: 30_000, answer: 30_000, abort: true, serve: serveWhole},
+	{name: "aborted", upload: 30_000, answer: 30_000, abort: true, serve: serveWhole},
 }
 
-// ask makes an exchange, and returns nil if it looks whole.
+// ask makes an exchange, and returns nil if it looks complete.
 func (x *kindOfExchange) ask(c *ClientConn) error {
 	s := c.Open()
 	if s == nil {
@@ -182,8 +182,8 @@ func (x *kindOfExchange) ask(c *ClientConn) error {
 
 var errCutOff = errors.New("a response that was cut off looks whole")
 
-// run makes exchanges over a connection of which an operation of one side goes
-// wrong. It returns how many operations that side made.
+// run makes exchanges over a connection on which one operation of one side
+// fails. It returns the number of operations of that side.
 func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int) (ops int) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -215,7 +215,7 @@ func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int
 				}
 			})
 		}
-		asking.Wait() // without Close: time limits end what stalls
+		asking.Wait() // no Close: time limits end stalled exchanges
 		client.Close()
 		server.Close()
 		running.Wait()
@@ -229,8 +229,8 @@ func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int
 	return ops
 }
 
-// Whatever read or write goes wrong, and how: nothing panics or is left over, and
-// nothing that was cut off looks whole.
+// Whichever read or write fails, and however: nothing panics, nothing is left
+// over, and nothing truncated looks complete.
 func TestFaultsOfTheConnection(t *testing.T) {
 	for i := range kindsOfExchange {
 		x := &kindsOfExchange[i]
@@ -240,7 +240,7 @@ func TestFaultsOfTheConnection(t *testing.T) {
 				ops := x.run(t, noFault, atServer, 0)
 				step := 1
 				if testing.Short() || raceEnabled {
-					step = max(1, ops/12) // each run costs the race detector much
+					step = max(1, ops/12) // each run is expensive under the race detector
 				}
 				for at := 0; at < ops; at += step {
 					for _, kind := range []faultKind{failFault, cutFault, stallFault} {

@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// flood sends what a round sends again and again, until the other side ends the
-// connection, and returns with which code it did.
+// flood sends rounds until the other side ends the connection, and returns the
+// code.
 func flood(t *testing.T, r *raw, round func(i int)) h2.ErrCode {
 	t.Helper()
 	stop := make(chan struct{})
@@ -38,15 +38,15 @@ func flood(t *testing.T, r *raw, round func(i int)) h2.ErrCode {
 		<-sent
 	}()
 	defer close(stop)
-	reader := h2.NewFramer(io.Discard, r.Conn) // r's encoder is the other goroutine's
+	reader := h2.NewFramer(io.Discard, r.Conn) // the other goroutine uses r's framer
 	for {
 		f, err := reader.ReadFrame()
 		if err != nil {
 			var timeout net.Error
 			if errors.As(err, &timeout) && timeout.Timeout() {
-				t.Fatal("nothing puts an end to it")
+				t.Fatal("the flood was not stopped")
 			}
-			return 0xff // closed, and what it said was lost
+			return 0xff // closed, and its GOAWAY was lost
 		}
 		if g, ok := f.(*h2.GoAwayFrame); ok {
 			return g.ErrCode
@@ -54,9 +54,9 @@ func flood(t *testing.T, r *raw, round func(i int)) h2.ErrCode {
 	}
 }
 
-// What costs this side something and brings nothing is put an end to, be the
-// peer a client or a server.
-func TestFloodsArePutAnEndTo(t *testing.T) {
+// Frames that cost this side something and achieve nothing end the connection,
+// whether the peer is a client or a server.
+func TestFloodsAreStopped(t *testing.T) {
 	id := func(i int) uint32 { return uint32(2*i + 1) }
 	type row struct {
 		name  string
@@ -77,7 +77,7 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 		{"PRIORITY_UPDATE", func(r *raw, i int) { _ = r.WritePriorityUpdate(1, "u=1") }},
 		{"unknown frames", func(r *raw, i int) { _ = r.WriteRawFrame(0x77, 0, 0, nil) }},
 		{"empty DATA", func(r *raw, i int) { _ = r.WriteData(1, false, nil) }},
-		{"DATA that is padding alone", func(r *raw, i int) { _ = r.WriteDataPadded(1, false, nil, make([]byte, 3)) }},
+		{"DATA with only padding", func(r *raw, i int) { _ = r.WriteDataPadded(1, false, nil, make([]byte, 3)) }},
 		{"CONTINUATION", func(r *raw, i int) {
 			if i == 0 {
 				_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: r.encode(simple...)})
@@ -115,11 +115,11 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 			r.headersQuietly(id(i), true, simple...)
 			_ = r.WriteWindowUpdate(id(i), maxWindow)
 		}},
-		{"made you reset: DATA behind the end", func(r *raw, i int) {
+		{"made you reset: DATA after the end", func(r *raw, i int) {
 			r.headersQuietly(id(i), true, simple...)
 			_ = r.WriteData(id(i), false, []byte("x"))
 		}},
-		{"made you reset: HEADERS behind the end", func(r *raw, i int) {
+		{"made you reset: HEADERS after the end", func(r *raw, i int) {
 			r.headersQuietly(id(i), true, simple...)
 			r.headersQuietly(id(i), true, "x: y")
 		}},
@@ -127,7 +127,7 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 			r.headersQuietly(id(i), true, simple...)
 			_ = r.WritePriority(id(i), h2.PriorityParam{StreamDep: id(i)})
 		}},
-		{"made you reset: a body longer than it says", func(r *raw, i int) {
+		{"made you reset: a body longer than its Content-Length", func(r *raw, i int) {
 			r.headersQuietly(id(i), false, with(simplePost, "content-length: 1")...)
 			_ = r.WriteData(id(i), false, []byte("xx"))
 		}},
@@ -135,21 +135,21 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 		{"heads too large", func(r *raw, i int) {
 			_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: id(i), BlockFragment: literals(1000), EndHeaders: true, EndStream: true})
 		}},
-		{"more streams than are allowed", func(r *raw, i int) { r.headersQuietly(id(i), true, simple...) }},
+		{"more streams than allowed", func(r *raw, i int) { r.headersQuietly(id(i), true, simple...) }},
 		{"RST_STREAM on closed streams", func(r *raw, i int) {
 			if i == 0 {
 				r.headersQuietly(1, true, simple...)
 			}
 			_ = r.WriteRSTStream(1, h2.ErrCodeCancel)
 		}},
-		{"DATA on reset streams that is to pay for PING", func(r *raw, i int) {
+		{"DATA on reset streams to pay for PING", func(r *raw, i int) {
 			if i == 0 {
 				r.headersQuietly(1, false, with(simplePost, "connection: close")...)
 			}
 			_ = r.WriteData(1, false, []byte("x"))
 			_ = r.WritePing(false, [8]byte{})
 		}},
-		{"HEADERS on reset streams that are to pay for PING", func(r *raw, i int) {
+		{"HEADERS on reset streams to pay for PING", func(r *raw, i int) {
 			if i == 0 {
 				r.headersQuietly(1, false, with(simplePost, "connection: close")...)
 			}
@@ -219,7 +219,7 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 				_, err = readAll(s)
 			}
 			if err == nil {
-				t.Error("the response looks whole")
+				t.Error("the response looks complete")
 			}
 		})
 	}
@@ -227,7 +227,7 @@ func TestFloodsArePutAnEndTo(t *testing.T) {
 
 var endless = []string{":method: GET", ":scheme: https", ":path: /endless", ":authority: a.test"}
 
-// headersQuietly is headers for when the connection may be gone.
+// headersQuietly is headers without errors: the connection may be closed.
 func (r *raw) headersQuietly(id uint32, end bool, fields ...string) {
 	_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: id, BlockFragment: r.encode(fields...), EndStream: end, EndHeaders: true})
 }
@@ -237,9 +237,9 @@ func literals(n int) []byte {
 	return []byte(strings.Repeat("\x00\x01x\x05value", n))
 }
 
-// A block that is small on the wire and huge when it is decoded costs no more
-// than is allowed.
-func TestABombOfIndexedFieldsIsRefused(t *testing.T) {
+// A block that is small on the wire and huge when decoded costs no more than
+// allowed.
+func TestAnHPACKBombIsRejected(t *testing.T) {
 	nc, _ := serve(t, Options{}, echo)
 	r := rawClient(t, nc)
 	r.headers(1, true, with(simple, "x: "+strings.Repeat("a", 4000))...)
@@ -266,20 +266,20 @@ func TestABombOfIndexedFieldsIsRefused(t *testing.T) {
 	}
 }
 
-// A string longer than any head may be is not even put together.
-func TestAStringLongerThanAHeadIsRefused(t *testing.T) {
+// A string longer than the limit for heads is not even assembled.
+func TestAStringLongerThanAHeadIsRejected(t *testing.T) {
 	nc, _ := serve(t, Options{MaxHeaderBytes: 4 << 10}, echo)
 	r := rawClient(t, nc)
 	block := append(r.encode(simple...), 0x00, 0x01, 'x')
-	block = hpack.AppendHuffmanString(append(block, 0xff, 0x81, 0x60), strings.Repeat("0", 1000)) // said to be 12,416 bytes
+	block = hpack.AppendHuffmanString(append(block, 0xff, 0x81, 0x60), strings.Repeat("0", 1000)) // declares 12,416 bytes
 	r.must(r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true, EndStream: true}))
 	if got := r.outcome(1); got != "GOAWAY COMPRESSION_ERROR" {
 		t.Error(got)
 	}
 }
 
-// What an honest peer does that is in a hurry is no flood.
-func TestHonestWorkIsNoFlood(t *testing.T) {
+// A fast but honest peer does not exhaust a budget.
+func TestHonestTrafficIsNotAFlood(t *testing.T) {
 	c, s := connected(t, Options{}, Options{}, echo)
 	for range 3000 {
 		st := c.Open()
@@ -298,13 +298,13 @@ func TestHonestWorkIsNoFlood(t *testing.T) {
 	defer s.mu.Unlock()
 	for a, b := range s.abuse.budgets {
 		if b.left < b.full/2 {
-			t.Errorf("of account %d %d is left", a, b.left)
+			t.Errorf("account %d has %d left", a, b.left)
 		}
 	}
 }
 
-// A client that cancels some of what it asked for is served on.
-func TestSomeResetsAreForgiven(t *testing.T) {
+// A client may cancel some of its requests.
+func TestSomeResetsAreAllowed(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		if s.Request().Method == "POST" {
 			_, _ = readAll(s)

@@ -13,9 +13,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A stream that nobody reads takes no more than its window, however many there
-// are, and the others go on.
-func TestStalledReadersBoundMemoryAndDisturbNobody(t *testing.T) {
+// An unread stream takes no more than its window, however many such streams
+// exist, and the other streams continue.
+func TestStalledReadersHoldUpNoOtherStream(t *testing.T) {
 	for _, role := range []string{"server", "client"} {
 		t.Run(role, func(t *testing.T) {
 			release := make(chan struct{})
@@ -70,7 +70,7 @@ func TestStalledReadersBoundMemoryAndDisturbNobody(t *testing.T) {
 			}
 			for i := range written {
 				if n := written[i].Load(); n > firstWindow {
-					t.Errorf("%d bytes were taken that nobody read", n)
+					t.Errorf("%d unread bytes were accepted", n)
 				}
 			}
 			close(release)
@@ -78,8 +78,8 @@ func TestStalledReadersBoundMemoryAndDisturbNobody(t *testing.T) {
 	}
 }
 
-// The window of a stream whose reader keeps up grows, and that of all together
-// no further than is allowed.
+// The window of a stream whose reader keeps up grows. The growth of all streams
+// together is bounded.
 func TestWindowsGrowWithinBounds(t *testing.T) {
 	c, s := connected(t, Options{}, Options{}, func(s *ServerStream) {
 		if _, err := readAll(s); err == nil {
@@ -118,12 +118,12 @@ func TestWindowsGrowWithinBounds(t *testing.T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.grown != 0 {
-		t.Errorf("%d of it is left", s.grown)
+		t.Errorf("windows are still grown by %d", s.grown)
 	}
 }
 
-// The window comes back only as what arrived is read.
-func TestTheWindowIsGivenBackAsBytesAreTakenOn(t *testing.T) {
+// The window reopens only as the received data is read.
+func TestTheWindowReopensAsDataIsRead(t *testing.T) {
 	read := make(chan int)
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		for n := range read {
@@ -169,21 +169,21 @@ func TestTheWindowIsGivenBackAsBytesAreTakenOn(t *testing.T) {
 			sum += n
 		}
 		if !want(sum) {
-			t.Errorf("%s, the window came back by %d", what, sum)
+			t.Errorf("%s, the window reopened by %d", what, sum)
 		}
 	}
 	expect("nothing was read", func(n uint32) bool { return n == 0 })
 	read <- 20_000
-	read <- 10_000 // what was read before that was taken on by now
+	read <- 10_000 // the data of the last read is consumed by now
 	expect("little was read", func(n uint32) bool { return n == 0 })
 	read <- firstWindow - 30_000
 	if n := <-updates; n < firstWindow/2 || n > firstWindow {
-		t.Errorf("half of it was read, and the window came back by %d", n)
+		t.Errorf("half of the window was read, and it reopened by %d", n)
 	}
 }
 
-// Streams with much to send take turns, and one with little need not wait for
-// them.
+// Streams with much to send take turns, and a small response does not have to
+// wait for all of them.
 func TestStreamsTakeTurns(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		if s.Request().Target == "/small" {
@@ -219,7 +219,7 @@ func TestStreamsTakeTurns(t *testing.T) {
 			break
 		}
 		if got[d.StreamID] += len(d.Data()); !begun && len(got) == bulk {
-			begun, frames = true, 0 // before, there were fewer to take turns
+			begun, frames = true, 0 // before this, fewer streams took turns
 			clear(got)
 		}
 		if begun && !asked && frames > 1000 {
@@ -239,7 +239,7 @@ func TestStreamsTakeTurns(t *testing.T) {
 	}
 }
 
-// A small response is one write of few frames.
+// A small response is one write.
 func TestASmallResponseIsOneWrite(t *testing.T) {
 	mine, theirs := pair(t)
 	counted := &countingConn{Conn: theirs}
@@ -264,7 +264,7 @@ func TestASmallResponseIsOneWrite(t *testing.T) {
 		await(t, ended, "Serve to return")
 	}()
 	r := rawClient(t, mine)
-	for { // its settings, the acknowledgement of the client's
+	for { // its SETTINGS and its acknowledgment of the client's
 		f, err := r.ReadFrame()
 		r.must(err)
 		if s, ok := f.(*h2.SettingsFrame); ok && s.IsAck() {
@@ -307,8 +307,8 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A window that stays shut holds a stream no longer than Options.StallTimeout, be it
-// the stream's or the connection's.
+// A window that stays shut holds a stream no longer than Options.StallTimeout,
+// whether it is the window of the stream or of the connection.
 func TestAPeerThatKeepsItsWindowShutIsReset(t *testing.T) {
 	for _, which := range []string{"stream", "connection"} {
 		t.Run(which, func(t *testing.T) {

@@ -13,8 +13,8 @@ const (
 	flagEndBlock  = byte(h2.FlagHeadersEndHeaders)
 )
 
-// start puts in the header of a frame whose payload has n bytes, of which the
-// caller appends part to buf.
+// start queues the header of a frame whose payload has n bytes. The caller
+// appends the payload to buf.
 func (o *outbox) start(kind h2.FrameType, flags byte, id uint32, n int) (t token, ok bool) {
 	if o.err != nil || o.closed {
 		return token{}, false
@@ -25,7 +25,7 @@ func (o *outbox) start(kind h2.FrameType, flags byte, id uint32, n int) (t token
 	return t, true
 }
 
-// data puts in a DATA frame.
+// data queues a DATA frame.
 func (o *outbox) data(id uint32, p []byte, end bool) token {
 	var flags byte
 	if end {
@@ -39,8 +39,8 @@ func (o *outbox) data(id uint32, p []byte, end bool) token {
 	return t
 }
 
-// block puts in a header block as a HEADERS frame and as many CONTINUATION
-// frames as it takes.
+// block queues a header block as a HEADERS frame and any CONTINUATION frames it
+// needs.
 func (o *outbox) block(id uint32, block []byte, end bool) token {
 	var flags byte
 	if end {
@@ -73,7 +73,7 @@ func cut(block []byte) (first, rest []byte) {
 	return block[:n], block[n:]
 }
 
-// reply puts in a frame that is neither a head nor part of a body.
+// reply queues a frame that is neither a head nor part of a body.
 func (o *outbox) reply(kind h2.FrameType, flags byte, id uint32, payload ...byte) token {
 	t, ok := o.start(kind, flags, id, len(payload))
 	if !ok {
@@ -107,8 +107,8 @@ func (o *outbox) goAway(last uint32, code h2.ErrCode, reason string) {
 	o.reply(h2.FrameGoAway, 0, 0, append(p, reason...)...)
 }
 
-// greet puts in what a connection begins with: a preface, if there is one, and
-// the settings. It is not sent before something else is, or kick is called.
+// greet queues the start of a connection: the preface, if any, and the
+// settings. They are sent with the next frame, or when kick is called.
 func (o *outbox) greet(preface string, settings []h2.Setting, window int) {
 	o.buf = append(o.buf, preface...)
 	o.start(h2.FrameSettings, 0, 0, 6*len(settings))

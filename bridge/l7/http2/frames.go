@@ -19,7 +19,7 @@ func (in *inbox) onFrame(fh h2.FrameHeader) *Error {
 			return in.readError(err)
 		}
 		if fh.Type == h2.FrameHeaders {
-			return broken(se.Code, "a malformed HEADERS frame") // its block is lost
+			return broken(se.Code, "a malformed HEADERS frame") // without its block, the decoder's table is out of sync
 		}
 		return in.refuse(fh.StreamID, malformed("a malformed frame"))
 	}
@@ -40,7 +40,7 @@ func (in *inbox) onFrame(fh h2.FrameHeader) *Error {
 	case *h2.PingFrame:
 		return in.onPing(f)
 	case *h2.PushPromiseFrame:
-		return broken(h2.ErrCodeProtocol, "a promise that was not asked for")
+		return broken(h2.ErrCodeProtocol, "a PUSH_PROMISE although push is disabled")
 	case *h2.GoAwayFrame:
 		if c.client != nil {
 			c.client.onGoAway(f)
@@ -50,7 +50,7 @@ func (in *inbox) onFrame(fh h2.FrameHeader) *Error {
 	return in.spend(framesAccount, unknownFrameCost)
 }
 
-// spend takes the cost of a frame off what the peer has. c.mu is not held.
+// spend charges the cost of a frame to the peer. c.mu is not held.
 func (in *inbox) spend(from account, cost int) *Error {
 	c := in.conn
 	c.mu.Lock()
@@ -58,13 +58,13 @@ func (in *inbox) spend(from account, cost int) *Error {
 	return c.abuse.spend(from, cost)
 }
 
-// readBlock reads the rest of a header block and decodes it into c.in.block. All
-// of it is decoded even if it is too large, so that the next one can be.
+// readBlock reads the rest of a header block and decodes it into c.in.block. It
+// decodes even a block that is too large, to keep the decoder's table in sync.
 func (in *inbox) readBlock(f *h2.HeadersFrame) *Error {
 	in.decoder.SetEmitEnabled(true)
 	fragment := f.HeaderBlockFragment()
 	if !f.HeadersEnded() {
-		// The decoder would keep the memory of what it had to put together.
+		// Otherwise the decoder would keep the joined block in memory.
 		defer in.forgetFragment()
 		whole, err := in.readContinuations(fragment)
 		if err != nil {
@@ -86,7 +86,7 @@ func (in *inbox) readContinuations(first []byte) ([]byte, *Error) {
 	c := in.conn
 	block := append(make([]byte, 0, 2*maxFrame), first...)
 	for range maxContinued {
-		fh, err := in.framer.ReadFrameHeader() // which checks that it is a CONTINUATION
+		fh, err := in.framer.ReadFrameHeader() // ReadFrameHeader checks that it is a CONTINUATION
 		if err != nil {
 			return nil, in.readError(err)
 		}
@@ -110,7 +110,7 @@ func (in *inbox) readContinuations(first []byte) ([]byte, *Error) {
 	return nil, broken(h2.ErrCodeEnhanceYourCalm, "a header block that is far too large")
 }
 
-// onHeaders takes a header block as a head or trailer.
+// onHeaders handles a header block: a head or a trailer.
 func (in *inbox) onHeaders(f *h2.HeadersFrame) *Error {
 	end := f.StreamEnded()
 	dependsOnItself := f.HasPriority() && f.Priority.StreamDep == f.StreamID
@@ -125,7 +125,7 @@ func (in *inbox) onHeaders(f *h2.HeadersFrame) *Error {
 	return in.conclude(in.onBlock(id, end))
 }
 
-// onBlock takes the block that was read last as a head or trailer.
+// onBlock handles the decoded block: a head or a trailer.
 func (in *inbox) onBlock(id uint32, end bool) outcome {
 	c := in.conn
 	c.mu.Lock()
@@ -142,7 +142,7 @@ func (in *inbox) onBlock(id uint32, end bool) outcome {
 		}
 	}
 	switch {
-	case why != nil && why.Code == h2.ErrCodeNo: // it was answered
+	case why != nil && why.Code == h2.ErrCodeNo: // already answered with 431
 		return outcome{why: why, end: c.abuse.spend(streamsAccount, 1)}
 	case why != nil:
 		return c.refuseLocked(id, why)
@@ -150,7 +150,7 @@ func (in *inbox) onBlock(id uint32, end bool) outcome {
 	return outcome{end: fatal}
 }
 
-// onTrailerLocked takes the block as a stream's trailer.
+// onTrailerLocked handles the trailer of a stream.
 func (s *stream) onTrailerLocked(end bool) *Error {
 	if !end {
 		return malformed("a second head, or a trailer that does not end the stream")
@@ -173,7 +173,7 @@ func (in *inbox) onReset(f *h2.RSTStreamFrame) (o outcome) {
 		return o
 	}
 	var err error
-	if s.client != nil && s.recvEnd { // the response is whole
+	if s.client != nil && s.recvEnd { // the response is complete
 		if err = ErrUnwanted; f.ErrCode != h2.ErrCodeNo {
 			err = &Error{Code: f.ErrCode, Remote: true}
 		}
@@ -225,7 +225,7 @@ func (in *inbox) onPing(f *h2.PingFrame) *Error {
 	c := in.conn
 	cleared, end := in.takePing(f)
 	if cleared && c.client != nil {
-		c.client.changed() // it has room again
+		c.client.changed() // it may open streams again
 	}
 	return end
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A script is a peer that has sent all it ever will, and takes everything.
+// A script is a peer that has sent everything and reads everything.
 type script struct{ *bytes.Reader }
 
 func (script) Write(p []byte) (int, error)      { return len(p), nil }
@@ -24,7 +24,7 @@ func (script) SetDeadline(time.Time) error      { return nil }
 func (script) SetReadDeadline(time.Time) error  { return nil }
 func (script) SetWriteDeadline(time.Time) error { return nil }
 
-// seeds returns connections that are good, for the fuzzer to spoil.
+// seeds returns valid connections for the fuzzer to mutate.
 func seeds(heads ...[]hpack.HeaderField) (all [][]byte) {
 	for _, end := range []bool{true, false} {
 		var b, block bytes.Buffer
@@ -52,8 +52,7 @@ func seeds(heads ...[]hpack.HeaderField) (all [][]byte) {
 	return all
 }
 
-// Whatever a client sends, what its requests are made of is what a request can
-// be made of.
+// Whatever a client sends, its requests have only valid parts.
 func FuzzServer(f *testing.F) {
 	for _, s := range seeds(
 		[]hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":path", Value: "/"}, {Name: ":authority", Value: "a"}, {Name: "cookie", Value: "a"}, {Name: "cookie", Value: "b"}},
@@ -72,7 +71,7 @@ func FuzzServer(f *testing.F) {
 			good(t, r.Fields)
 			n, err := readAll(s)
 			if err == nil && r.Length >= 0 && int64(len(n)) != r.Length {
-				t.Errorf("a body of %d, said to be %d", len(n), r.Length)
+				t.Errorf("a body of %d bytes, declared as %d", len(n), r.Length)
 			}
 			good(t, s.Trailer())
 			_ = s.Respond(ok(), false)
@@ -93,8 +92,7 @@ func good(t *testing.T, fields message.Fields) {
 	}
 }
 
-// Whatever a server sends, what its responses are made of is what a response
-// can be made of.
+// Whatever a server sends, its responses have only valid parts.
 func FuzzClient(f *testing.F) {
 	for _, s := range seeds(
 		[]hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-length", Value: "10"}},
@@ -128,7 +126,7 @@ func FuzzClient(f *testing.F) {
 				good(t, head.Fields)
 				var p []byte
 				if p, err = readAll(s); err == nil && head.Length >= 0 && int64(len(p)) != head.Length {
-					t.Errorf("a body of %d, said to be %d", len(p), head.Length)
+					t.Errorf("a body of %d bytes, declared as %d", len(p), head.Length)
 				}
 				good(t, s.Trailer())
 			}

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an event.
 const patience = 20 * time.Second
 
 // pair returns the two ends of a connection over loopback.
@@ -44,8 +44,8 @@ func pair(t testing.TB) (a, b net.Conn) {
 	return a, b
 }
 
-// serve returns the client's end of a connection that is served, and what
-// serves it. The test does not end before Serve has returned.
+// serve returns the client's end of a served connection, and its ServerConn.
+// The test does not end before Serve has returned.
 func serve(t testing.TB, o Options, handler func(*ServerStream)) (net.Conn, *ServerConn) {
 	t.Helper()
 	mine, theirs := pair(t)
@@ -79,7 +79,7 @@ func dial(t testing.TB, o Options) (*ClientConn, net.Conn) {
 	return c, theirs
 }
 
-// connected returns a client and the server that it is connected to.
+// connected returns a client and the server it is connected to.
 func connected(t testing.TB, client, server Options, handler func(*ServerStream)) (*ClientConn, *ServerConn) {
 	t.Helper()
 	nc, s := serve(t, server, handler)
@@ -101,16 +101,16 @@ func await(t testing.TB, done <-chan struct{}, what string) {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		t.Errorf("waited in vain for %s", what)
+		t.Errorf("timed out waiting for %s", what)
 	}
 }
 
-// eventually waits until something is so.
+// eventually waits until a condition holds.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
@@ -145,7 +145,7 @@ func ok(fields ...message.Field) *message.Response {
 	return &message.Response{Status: 200, Fields: fields, Length: -1}
 }
 
-// answer answers every request with its body, and a field and a trailer.
+// echo answers every request with its body, a field and a trailer.
 func echo(s *ServerStream) {
 	if s.Respond(ok(message.Field{Name: "x-path", Value: s.Request().Target}), false) != nil {
 		return
@@ -165,7 +165,7 @@ func echo(s *ServerStream) {
 	}
 }
 
-// A raw is a peer of which each frame is the test's.
+// A raw is a peer whose frames the test writes itself.
 type raw struct {
 	t testing.TB
 	net.Conn
@@ -174,7 +174,7 @@ type raw struct {
 	encoder *hpack.Encoder
 }
 
-// newRaw returns a peer on nc that has nothing sent.
+// newRaw returns a peer on nc that has sent nothing.
 func newRaw(t testing.TB, nc net.Conn) *raw {
 	_ = nc.SetDeadline(time.Now().Add(patience))
 	r := &raw{t: t, Conn: nc, Framer: h2.NewFramer(nc, nc)}
@@ -248,7 +248,7 @@ func (r *raw) next() (h2.Frame, error) {
 	}
 }
 
-// outcome says how a stream ended: the status and body of a response, or the
+// outcome returns how a stream ended: the status and body of a response, or the
 // code of a reset or GOAWAY.
 func (r *raw) outcome(id uint32) string {
 	r.t.Helper()
@@ -258,7 +258,7 @@ func (r *raw) outcome(id uint32) string {
 		if err != nil {
 			var timeout net.Error
 			if errors.As(err, &timeout) && timeout.Timeout() {
-				r.t.Fatalf("waited in vain; so far: %q", got.String())
+				r.t.Fatalf("timed out; so far: %q", got.String())
 			}
 			return got.String() + "closed"
 		}

@@ -8,22 +8,22 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// An inbox is what the goroutine that reads a connection has to itself.
+// An inbox is the state that only the reading goroutine uses.
 type inbox struct {
 	conn *conn
 	*reader
-	framer  *h2.Framer // its writing half is not used
+	framer  *h2.Framer // used for reading only
 	decoder *hpack.Decoder
 	block   block
 	large   bool // the framer has a large buffer
 
-	unacked int             // SETTINGS that the peer has not acknowledged
-	window  int64           // what the peer may still send on the connection
-	arrived []*stream       // to be told that something has come for them
-	opened  []*ServerStream // to be given to a handler
+	unacked int             // SETTINGS frames not yet acknowledged by the peer
+	window  int64           // bytes that the peer may still send on the connection
+	arrived []*stream       // streams whose readers to wake
+	opened  []*ServerStream // new streams to pass to a handler
 
-	settled atomic.Bool // the peer's settings have come
-	inData  atomic.Bool // a frame is being waited for that has bytes of a body
+	settled atomic.Bool // the peer's settings were received
+	inData  atomic.Bool // waiting for the rest of a DATA frame
 }
 
 func (in *inbox) init(c *conn, r *reader) {
@@ -48,7 +48,7 @@ func (in *inbox) newFramer() {
 	in.large = false
 }
 
-// shed drops the memory that large frames have left behind. It is called between
+// shed frees the memory that large frames have grown. It is called between
 // header blocks.
 func (in *inbox) shed() {
 	if in.large {
@@ -57,8 +57,8 @@ func (in *inbox) shed() {
 	}
 }
 
-// forgetFragment makes the decoder drop its reference to what it decoded last: a
-// field that is not emitted takes its place.
+// forgetFragment makes the decoder drop its reference to the last fragment, by
+// decoding a one-byte block.
 func (in *inbox) forgetFragment() {
 	in.decoder.SetEmitEnabled(false)
 	_, _ = in.decoder.Write(methodGET)
@@ -68,20 +68,20 @@ func (in *inbox) forgetFragment() {
 // methodGET is a header block of one field of the static table.
 var methodGET = []byte{0x82}
 
-// park is for when nothing is read for a while: no buffer is held.
+// park frees all buffers while nothing is read.
 func (in *inbox) park() {
 	in.large = true
 	in.shed()
 	in.dropBuffers()
 }
 
-// readFrames reads and processes frames until the connection is at its end, and
-// returns why it is; nil if the goroutine is to leave.
+// readFrames reads and processes frames until the connection ends, and returns
+// why. It returns nil if the goroutine parks.
 func (in *inbox) readFrames() *Error {
 	c := in.conn
 	defer in.notifyReaders()
 	for {
-		if !in.wholeFrame() { // it may have to wait
+		if !in.wholeFrame() { // the read may block
 			in.notifyReaders()
 			in.shed()
 		}
@@ -112,10 +112,10 @@ func (in *inbox) readFrames() *Error {
 	}
 }
 
-// notifyReaders wakes those that wait for what has arrived, and starts the
-// handlers of new streams. That is put off until all that came at once has been
-// processed: a message then finds its head, body and trailer together, and leaves
-// in one piece.
+// notifyReaders wakes the readers of streams with new data, and starts the
+// handlers of new streams. It runs only after everything that arrived together
+// has been processed. So a message finds its head, body and trailer together,
+// and leaves in one piece.
 func (in *inbox) notifyReaders() {
 	c := in.conn
 	for _, s := range in.arrived {
@@ -131,7 +131,7 @@ func (in *inbox) notifyReaders() {
 	in.opened = in.opened[:0]
 }
 
-// notifyLater has notifyReaders wake the reader of s.
+// notifyLater makes the next notifyReaders wake the reader of s.
 func (s *stream) notifyLater() {
 	if !s.notified {
 		s.notified = true
@@ -139,7 +139,7 @@ func (s *stream) notifyLater() {
 	}
 }
 
-// readError makes an error of the framer's one of the connection's.
+// readError converts an error of the framer to a connection error.
 func (in *inbox) readError(err error) *Error {
 	var code h2.ConnectionError
 	switch {
@@ -152,20 +152,20 @@ func (in *inbox) readError(err error) *Error {
 		}
 		return broken(h2.ErrCode(code), reason)
 	case errors.Is(err, h2.ErrFrameTooLarge):
-		return broken(h2.ErrCodeFrameSize, "a frame larger than is allowed")
-	default: // io.ErrUnexpectedEOF, of what is shorter than it should be
+		return broken(h2.ErrCodeFrameSize, "a frame larger than allowed")
+	default: // io.ErrUnexpectedEOF: a field of the frame is cut short
 		return broken(h2.ErrCodeFrameSize, "a frame that is too short")
 	}
 }
 
-// An outcome is what is left to be done for a frame when c.mu is no longer held.
+// An outcome is the work left for a frame after c.mu is released.
 type outcome struct {
 	gone []ended
-	why  *Error // the fault of a stream that was refused
-	end  *Error // the connection's
+	why  *Error // why a stream was refused
+	end  *Error // why the connection ends
 }
 
-// conclude does what is left to be done for a frame. c.mu is not held.
+// conclude does the work left for a frame. c.mu is not held.
 func (in *inbox) conclude(o outcome) *Error {
 	c := in.conn
 	if len(o.gone) > 0 {
@@ -177,8 +177,8 @@ func (in *inbox) conclude(o outcome) *Error {
 	return o.end
 }
 
-// refuseLocked resets a stream, whether it exists or not, for what the peer did.
-// c.mu is held.
+// refuseLocked resets a stream for a fault of the peer. The stream need not
+// exist. c.mu is held.
 func (c *conn) refuseLocked(id uint32, why *Error) outcome {
 	o := outcome{why: why}
 	if s := c.streams[id]; s != nil {
@@ -190,7 +190,7 @@ func (c *conn) refuseLocked(id uint32, why *Error) outcome {
 	return o
 }
 
-// refuse is refuseLocked without c.mu.
+// refuse is refuseLocked for callers that do not hold c.mu.
 func (in *inbox) refuse(id uint32, why *Error) *Error {
 	c := in.conn
 	c.mu.Lock()

@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A deaf is a connection whose peer is found to have gone by a write, before what
-// it said last is read.
+// A deaf is a connection on which a write fails before the peer's last frames
+// are read.
 type deaf struct {
 	net.Conn
 	once  sync.Once
@@ -31,7 +31,7 @@ func (d *deaf) Read(p []byte) (int, error) {
 	return d.read(p)
 }
 
-// ask sends a request over a deaf connection.
+// ask sends a request over a deaf.
 func ask(t *testing.T, read func(*deaf, []byte) (int, error)) (r message.Response, err error) {
 	t.Helper()
 	mine, _ := pair(t)
@@ -46,22 +46,22 @@ func ask(t *testing.T, read func(*deaf, []byte) (int, error)) (r message.Respons
 	go func() { defer close(ended); _ = c.Run() }()
 	err = s.Receive(&r)
 	if c.Room() > 0 || c.Takes() {
-		t.Error("the connection takes another request")
+		t.Error("the connection accepts another request")
 	}
 	s.Done()
 	await(t, ended, "Run to return")
 	return r, err
 }
 
-func TestTheReasonOfAPeerThatWentIsHeard(t *testing.T) {
+func TestAGoAwayIsReadAfterAFailedWrite(t *testing.T) {
 	refused := errors.New("remote error: tls: certificate required")
 	_, err := ask(t, func(*deaf, []byte) (int, error) { return 0, refused })
 	if !errors.Is(err, refused) {
-		t.Errorf("%v, want what the peer said", err)
+		t.Errorf("%v, want the peer's reason", err)
 	}
 }
 
-func TestAResponseOfAPeerThatWentIsHeard(t *testing.T) {
+func TestAResponseIsReadAfterAFailedWrite(t *testing.T) {
 	theirs, far := pair(t)
 	server := newRaw(t, far)
 	server.must(server.WriteSettings())
@@ -74,10 +74,10 @@ func TestAResponseOfAPeerThatWentIsHeard(t *testing.T) {
 	}
 }
 
-// Somebody has to end it.
-func TestAPeerThatTakesNothingAndSaysNothingIsGone(t *testing.T) {
+// If nothing arrives after a failed write, the connection still ends.
+func TestTheReadAfterAFailedWriteIsBounded(t *testing.T) {
 	_, err := ask(t, func(d *deaf, p []byte) (int, error) { return d.Conn.Read(p) })
 	if !errors.Is(err, syscall.EPIPE) {
-		t.Errorf("%v, want that it could not be written to", err)
+		t.Errorf("%v, want the write error", err)
 	}
 }

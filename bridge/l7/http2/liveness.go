@@ -5,36 +5,37 @@ import (
 	"time"
 )
 
-// suspectAfter is how long a request must have waited, with nothing read on its
-// connection, for the connection to become suspect when the request is given up.
+// suspectAfter is the minimum wait that makes a connection suspect: a request
+// was given up after waiting this long, and nothing was read on the connection
+// meanwhile.
 const suspectAfter = time.Second / 4
 
-// A deliverer is a connection that knows how its peer takes what is written:
-// progress is a number that changes when the peer has taken more, waiting how many
-// bytes it has not taken yet.
+// A deliverer is a connection that knows how much of the written data its peer
+// has taken. progress changes whenever the peer takes more; waiting is the
+// number of bytes not yet taken.
 type deliverer interface {
 	Delivered() (progress uint64, waiting int)
 }
 
-// A liveness is what a connection knows about whether its peer is still there.
-// Silence counts since the last read: what this side writes says nothing about the
-// peer. It is guarded by the connection's mu.
+// A liveness records whether the peer still answers and still reads. Silence
+// counts from the last read, because writing says nothing about the peer. It is
+// guarded by the connection's mu.
 type liveness struct {
-	delivers deliverer // nil: the connection is none
+	delivers deliverer // nil if the connection is not a deliverer
 
-	pinged  int64  // when the latest PING was sent; 0: never
-	ping    token  // that PING
-	number  uint64 // what it carries
+	pinged  int64  // when the latest PING was queued, or 0
+	ping    token  // the frame of that PING
+	number  uint64 // the payload of that PING
 	suspect bool   // see suspectLocked
 
-	// What the peer has taken, as of the last look while something waited.
+	// What the peer had taken at the last check, while data was waiting.
 	progress uint64
 	waiting  bool
-	taken    int64 // when it was last seen to have taken more, or to have more to take
+	taken    int64 // when the peer last took data, or data began to wait
 }
 
-// look notes whether the peer has taken more. Time limits on writing start again
-// with every byte that it takes.
+// look records whether the peer has taken more. Time limits on writing restart
+// with every byte taken.
 func (l *liveness) look(now int64) {
 	if l.delivers == nil {
 		return
@@ -46,7 +47,7 @@ func (l *liveness) look(now int64) {
 	l.progress, l.waiting = progress, waiting > 0
 }
 
-// pingLocked asks the peer whether it is there. c.mu is held.
+// pingLocked sends a PING. c.mu is held.
 func (c *conn) pingLocked(now int64) {
 	l := &c.live
 	l.number++
@@ -59,13 +60,13 @@ func (l *liveness) payload() (p [8]byte) {
 	return p
 }
 
-// pingLeft reports whether the latest PING has been handed to the kernel.
+// pingLeft reports whether the latest PING was written to the kernel.
 func (c *conn) pingLeft() bool {
 	t := c.live.ping
 	return !c.out.waits(t) && (c.out.writing == 0 || c.out.batch > t.batch+1)
 }
 
-// liveLocked pings the peer if nothing was read for too long, and returns why the
+// liveLocked pings the peer after too long a silence, and returns why the
 // connection is dead if it is. c.mu is held.
 func (c *conn) liveLocked(now int64) error {
 	l, last := &c.live, c.in.last.Load()
@@ -87,8 +88,8 @@ func (c *conn) liveLocked(now int64) error {
 	return nil
 }
 
-// pongLocked is called with an answer to a PING. It reports whether the connection
-// is no longer suspect. c.mu is held.
+// pongLocked handles the answer to a PING. It reports whether the connection is
+// no longer suspect. c.mu is held.
 func (c *conn) pongLocked(payload [8]byte) bool {
 	if !c.live.suspect || payload != c.live.payload() {
 		return false
@@ -97,10 +98,10 @@ func (c *conn) pongLocked(payload [8]byte) bool {
 	return true
 }
 
-// suspectLocked is called when a request is given up. If it has waited in vain, and
-// nothing else was read on its connection meanwhile, the connection may be dead:
-// the peer is pinged at once, and no stream is opened until it has answered. c.mu
-// is held.
+// suspectLocked is called when a request is given up. If no response arrived,
+// and nothing else was read on the connection meanwhile, the connection may be
+// dead. So the peer gets a PING at once, and no stream is opened until it
+// answers. c.mu is held.
 func (s *ClientStream) suspectLocked() {
 	c := s.c
 	if s.closed || s.id == 0 || !s.unansweredLocked() || c.live.suspect || c.err != nil || c.out.err != nil || c.out.waits(s.head) {

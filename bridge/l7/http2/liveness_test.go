@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A meteredPipe is the near end of a net.Pipe whose far end is read at a limited
-// rate, and which knows how much was read.
+// A meteredPipe is the near end of a net.Pipe whose far end is read at a
+// limited rate. It counts the bytes read.
 type meteredPipe struct {
 	net.Conn
 	taken   *atomic.Uint64
@@ -47,7 +47,7 @@ func (s *slowReader) Read(p []byte) (int, error) {
 }
 
 // A client that reads slowly but steadily gets everything, however long that
-// takes, and whatever else the connection carries.
+// takes and whatever else the connection carries.
 func TestASlowButSteadyReaderGetsEverything(t *testing.T) {
 	for _, streams := range []int{1, 40} {
 		synctest.Test(t, func(t *testing.T) {
@@ -98,14 +98,14 @@ func TestASlowButSteadyReaderGetsEverything(t *testing.T) {
 	}
 }
 
-// The same of a client that opens its window slowly but steadily.
+// So does a client that opens its window slowly but steadily.
 func TestAWindowThatOpensSlowlyButSteadilyIsEnough(t *testing.T) {
 	inBubble(t, Options{StallTimeout: time.Minute}, func(s *ServerStream) {
 		_ = s.Respond(&message.Response{Status: 200, Length: 2000}, false)
 		_ = s.Write(make([]byte, 2000))
 		_ = s.End(nil)
 	}, func(t *testing.T, r *raw, served <-chan error) {
-		received := make(chan bool, 100) // a frame
+		received := make(chan bool, 100) // one value a frame
 		defer close(received)
 		go func() {
 			r.preface()
@@ -134,8 +134,8 @@ func TestAWindowThatOpensSlowlyButSteadilyIsEnough(t *testing.T) {
 	})
 }
 
-// blackHole runs a client whose server has sent its settings and then says nothing,
-// or answers PING if that is wanted.
+// blackHole runs a client whose server sends its settings and then nothing,
+// except answers to PING while answers is set.
 func blackHole(t *testing.T, answers *atomic.Bool, script func(t *testing.T, c *ClientConn, ran <-chan error)) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -165,8 +165,8 @@ func blackHole(t *testing.T, answers *atomic.Bool, script func(t *testing.T, c *
 	})
 }
 
-// A server that has vanished is found out although requests are still sent to it.
-func TestADeadServerIsFoundDespiteTraffic(t *testing.T) {
+// A vanished server is detected even while requests are still sent to it.
+func TestADeadServerIsDetectedDespiteTraffic(t *testing.T) {
 	var answers atomic.Bool
 	blackHole(t, &answers, func(t *testing.T, c *ClientConn, ran <-chan error) {
 		start := time.Now()
@@ -189,8 +189,8 @@ func TestADeadServerIsFoundDespiteTraffic(t *testing.T) {
 	})
 }
 
-// A request that was given up without an answer makes its connection suspect: it is
-// pinged at once, and takes no stream until it has answered.
+// A request that was given up without an answer makes its connection suspect:
+// it gets a PING at once, and opens no stream until the server answers.
 func TestAnUnansweredRequestMakesItsConnectionSuspect(t *testing.T) {
 	for _, alive := range []bool{true, false} {
 		var answers atomic.Bool
@@ -217,7 +217,7 @@ func TestAnUnansweredRequestMakesItsConnectionSuspect(t *testing.T) {
 			giveUp(5 * time.Second)
 			if alive {
 				if c.Room() == 0 || c.Err() != nil {
-					t.Errorf("suspect although it has answered: %v", c.Err())
+					t.Errorf("suspect although the server has answered: %v", c.Err())
 				}
 				return
 			}
@@ -231,9 +231,9 @@ func TestAnUnansweredRequestMakesItsConnectionSuspect(t *testing.T) {
 	}
 }
 
-// A body that comes a byte at a time, in a frame that is large, is waited for as
-// long as it comes.
-func TestAFrameOfABodyThatComesSlowlyIsWaitedFor(t *testing.T) {
+// A large body frame that arrives a byte at a time is read to its end as long
+// as bytes keep arriving.
+func TestASlowBodyFrameIsReadToItsEnd(t *testing.T) {
 	const size = 500
 	read := make(chan string, 1)
 	inBubble(t, Options{StallTimeout: time.Minute, HeaderTimeout: 10 * time.Second}, func(s *ServerStream) {

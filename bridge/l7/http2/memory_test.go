@@ -21,9 +21,9 @@ func (q *queue) held() (n int) {
 	return n
 }
 
-// However a body is cut into frames, and whatever of a frame has come when it is
-// looked at, what waits of it holds little more memory than it has bytes.
-func TestABodyThatWaitsHoldsWhatItHasBytes(t *testing.T) {
+// However a body is split into frames, and however much of a frame has arrived,
+// its unread part uses little more memory than its length.
+func TestAnUnreadBodyUsesLittleExtraMemory(t *testing.T) {
 	body := firstWindow
 	if raceEnabled {
 		body /= 8
@@ -40,13 +40,13 @@ func TestABodyThatWaitsHoldsWhatItHasBytes(t *testing.T) {
 		for _, role := range []string{"server", "client"} {
 			t.Run(name+"/"+role, func(t *testing.T) {
 				t.Parallel()
-				mine, theirs := net.Pipe() // what is written at once is read at once
+				mine, theirs := net.Pipe() // each write becomes one read
 				_ = mine.SetDeadline(time.Now().Add(3 * patience))
 				hold := make(chan struct{})
 				var c *conn
 				ended := make(chan struct{})
 				var stream *ClientStream
-				go func() { // whatever comes back
+				go func() { // discard the replies
 					fr := h2.NewFramer(nil, mine)
 					if role == "client" {
 						_, _ = mine.Read(make([]byte, len(h2.ClientPreface)))
@@ -95,7 +95,7 @@ func TestABodyThatWaitsHoldsWhatItHasBytes(t *testing.T) {
 					out.Reset()
 					r.must(fr.WriteData(1, false, bytes.Repeat([]byte{'x'}, n)))
 					frame := out.Bytes()
-					_, err = mine.Write(frame[:frameHeader]) // the payload is not here yet
+					_, err = mine.Write(frame[:frameHeader]) // without the payload
 					r.must(err)
 					_, err = mine.Write(frame[frameHeader:])
 					r.must(err)
@@ -127,7 +127,7 @@ func TestABodyThatWaitsHoldsWhatItHasBytes(t *testing.T) {
 	}
 }
 
-// literalBlock returns a header block of names and values that no table knows.
+// literalBlock returns a header block of literals that are not in any table.
 func literalBlock(pairs ...string) (b []byte) {
 	for i := 0; i < len(pairs); i += 2 {
 		b = append(b, 0, byte(len(pairs[i])))
@@ -138,7 +138,7 @@ func literalBlock(pairs ...string) (b []byte) {
 	return b
 }
 
-// An idle connection holds no more after large heads than after small ones.
+// An idle connection uses no more memory after large heads than after small ones.
 func TestAnIdleConnectionKeepsNoHead(t *testing.T) {
 	const conns = 30
 	each := func(size int) int {
@@ -170,14 +170,14 @@ func TestAnIdleConnectionKeepsNoHead(t *testing.T) {
 		runtime.KeepAlive(clients)
 		return (int(after.HeapInuse) - int(before.HeapInuse)) / conns
 	}
-	each(10) // what the first connections leave behind is everybody's
+	each(10) // fill the pools that all connections share
 	small, large := each(10), each(50_000)
 	if large > small+8<<10 {
 		t.Errorf("%d bytes each after large heads, %d after small ones", large, small)
 	}
 }
 
-// requestInPieces sends requests with a field of a value, and reads the responses.
+// requestInPieces sends requests that have a field with value, and reads the responses.
 func requestInPieces(t *testing.T, nc net.Conn, value string) {
 	r := rawClient(t, nc)
 	for id := uint32(1); id < 6; id += 2 {

@@ -5,78 +5,77 @@ import (
 	"time"
 )
 
-// Options are a connection's. The zero value is useful.
+// Options configure a connection. The zero value is useful.
 type Options struct {
-	// MaxStreams bounds how many streams there are at once. A server announces
-	// it; a client opens no more, whatever the server allows. 0: 250.
+	// MaxStreams bounds the number of concurrent streams. A server announces
+	// it. A client opens no more, even if the server allows more. 0: 250.
 	MaxStreams int
 
-	// MaxHeaderBytes bounds the fields of a head or trailer that comes in, as
-	// RFC 9113, section 6.5.2 counts them; MaxFields bounds their number.
-	// 0: 64 KiB, and 200.
+	// MaxHeaderBytes bounds the size of a received head or trailer, as defined
+	// in RFC 9113, section 6.5.2. MaxFields bounds the number of its fields. 0:
+	// 64 KiB, and 200.
 	MaxHeaderBytes, MaxFields int
 
-	// HeaderTimeout bounds how long the peer may take for its connection
-	// preface, and for a frame or a header block from its first byte to its
-	// last. 0: 10s.
+	// HeaderTimeout bounds how long the peer may take to send its connection
+	// preface, and each frame or header block. 0: 10s.
 	HeaderTimeout time.Duration
 
-	// IdleTimeout is how long the connection is kept without a stream. 0: 60s.
+	// IdleTimeout is how long the connection stays open without a stream. 0: 60s.
 	IdleTimeout time.Duration
 
-	// StallTimeout is how long a Write may wait for the peer's window, and for
-	// how long the peer may take nothing of what was sent to it. 0: 60s.
+	// StallTimeout bounds how long a Write may wait for the peer's window, and
+	// how long the peer may stop reading. 0: 60s.
 	StallTimeout time.Duration
 
-	// BodyTimeout is how long a server's Read may wait for a byte of a request's
-	// body; and all of them together no longer than that, and a second for each
-	// MinRate bytes that have come. Then Read fails with os.ErrDeadlineExceeded,
-	// and the client may still be answered. Once Respond was called it is not
-	// bounded any more: who answers while the client still sends has a
-	// conversation with it, in which either may be silent. BodyTimeout 0: never
-	// bounded. MinRate 0: only each wait is.
+	// BodyTimeout bounds how long a server's Read may wait for the next byte of
+	// a request's body. All waits together may take BodyTimeout, plus a second
+	// for each MinRate bytes received. Then Read fails with
+	// os.ErrDeadlineExceeded; the client can still be answered.
+	//
+	// After Respond there is no bound: the two sides may be in a conversation,
+	// in which either may be silent. BodyTimeout 0: no bound. MinRate 0: only
+	// each single wait is bounded.
 	BodyTimeout time.Duration
 	MinRate     int
 
-	// PingInterval is the silence, of both sides, after which the peer is asked
-	// whether it is still there, and PingTimeout how long its answer may take.
-	// 0: 30s, 15s.
+	// PingInterval is how long the peer may be silent before it gets a PING;
+	// PingTimeout is how long it may take to answer. 0: 30s, 15s.
 	PingInterval, PingTimeout time.Duration
 
-	// MaxAge is for how long the connection takes further streams, MaxRequests
-	// after how many a server's takes no more: it is closed when those it has
-	// are over, as by Retire or Shutdown. 0: no limit.
+	// MaxAge is how long the connection accepts new streams. MaxRequests is how
+	// many a server's connection accepts. Then the connection closes as after
+	// Retire or Shutdown. 0: no limit.
 	MaxAge      time.Duration
 	MaxRequests int
 
-	// ExtendedConnect lets a server's clients use CONNECT with a protocol (RFC
-	// 8441), such as WebSocket's.
+	// ExtendedConnect allows a server's clients to use CONNECT with a protocol
+	// (RFC 8441), such as WebSocket.
 	ExtendedConnect bool
 
-	// Refused, if not nil, is told why a server refused a stream of its own
-	// accord: a malformed request, one too many. It is called by the goroutine
-	// that reads the connection and must not block.
+	// Refused, if not nil, is called with the reason when a server refuses a
+	// stream itself: a malformed request, or one too many. The goroutine that
+	// reads the connection calls it, so it must not block.
 	Refused func(err *Error)
 
-	// Panicked, if not nil, is called with the value and the stack of a panic in
-	// one of the connection's goroutines, which ends the exchange or the
+	// Panicked, if not nil, is called with the value and the stack of a panic
+	// in one of the connection's goroutines. The panic ends the exchange or the
 	// connection.
 	Panicked func(value any, stack []byte)
 
-	// Wake, if not nil, lets a server's Serve return ErrParked, and is called when
-	// Serve is to be called again although nothing has come. It may be called for
-	// nothing, by any goroutine, one in a call of the connection's among them, and
-	// must not block.
+	// Wake, if not nil, allows a server's Serve to return ErrParked. It is
+	// called when Serve must be called again although nothing has arrived. It
+	// may be called without need, from any goroutine, also from inside a method
+	// of the connection, and must not block.
 	Wake func()
 
-	// Changed, if not nil, is called when a client's connection may have room
-	// for a stream that it had not, became idle, takes no more streams, or has
-	// closed. It may be called by any goroutine, one that is in Done or Abort
-	// among them, and must not block.
+	// Changed, if not nil, is called when a client connection may have gained
+	// room for a stream, became idle, stopped taking streams, or closed. It may
+	// be called from any goroutine, also from inside Done or Abort, and must
+	// not block.
 	Changed func()
 }
 
-// withDefaults returns o with its zeros filled in.
+// withDefaults returns o with defaults in place of zeros.
 func (o Options) withDefaults() Options {
 	o.MaxStreams = cmp.Or(o.MaxStreams, 250)
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, 64<<10)

@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	// bulkLimit is how many bytes of heads and bodies may wait in an outbox
-	// before streams must wait.
+	// bulkLimit is the number of bytes of heads and bodies in an outbox above
+	// which streams must wait.
 	bulkLimit = 64 << 10
 
-	// replyLimit is how many bytes of other frames may wait before nothing more
-	// is read from the peer: most of them answer something that it sent.
+	// replyLimit is the number of bytes of other frames above which reading
+	// stops: most of these frames answer something that the peer sent.
 	replyLimit = 16 << 10
 
 	smallBuffer = 4 << 10
@@ -23,13 +23,13 @@ const (
 var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
 var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
-// An outbox is the only writer of a connection. It collects frames in batches,
-// and while there are any, one goroutine of its own writes them to the socket.
-// frameout.go has the methods that put frames in.
+// An outbox is the only writer of a connection. It collects frames in batches.
+// While there are any, a goroutine of its own writes them to the socket. The
+// methods that queue frames are in frameout.go.
 //
-// Nobody else keeps an offset into its buffers: a frame that may have to be
-// changed later is named by a token, which is void once its batch has left or
-// was dropped.
+// No other code keeps an offset into its buffers. A frame that may have to
+// change later is named by a token, which becomes void once its batch has left
+// or was dropped.
 //
 // Methods are called with mu held unless they say otherwise.
 type outbox struct {
@@ -38,39 +38,39 @@ type outbox struct {
 	workers *sync.WaitGroup
 	clock   func() int64
 
-	// failed handles a failed write, with mu held. It returns the streams whose
-	// owners tell is to be called for, without mu. panicked handles a panic of
-	// the goroutine that writes, without mu.
+	// failed handles a failed write, with mu held. It returns streams to pass
+	// to tell, which is called without mu. panicked handles a panic of the
+	// writing goroutine, without mu.
 	failed   func(error) []ended
 	tell     func([]ended)
 	panicked func(any)
 
-	buf     []byte // the frames that wait
-	spare   []byte // buf's other buffer
-	batch   uint64 // the number of buf; batches before it have left or were dropped
-	begun   bool   // a batch has left, at least in part
+	buf     []byte // queued frames
+	spare   []byte // second buffer, swapped with buf
+	batch   uint64 // number of the batch in buf; earlier batches have left or were dropped
+	begun   bool   // a batch has left, perhaps in part
 	bulk    int    // bytes of buf that are heads and bodies
 	replies int    // bytes of buf that are anything else
 	crowded atomic.Bool
 
-	turn turns // streams that wait for their turn to send a frame of a body
-	room turns // streams that wait for room for a head or trailer
+	turn turns // streams that wait to send a frame of a body
+	room turns // streams that wait to queue a head or trailer
 
-	err      error // why nothing is sent any more; nil: it is
-	ending   bool  // the connection is ending: the reader must not be held up
-	closed   bool  // nothing is put in any more
-	sending  bool  // the goroutine that writes runs, or is about to
+	err      error // why sending has stopped, or nil
+	ending   bool  // the connection is ending: the reader must not wait
+	closed   bool  // frames are no longer accepted
+	sending  bool  // the writing goroutine runs, or is about to
 	changed  sync.Cond
 	sendFunc func() // o.send
-	writing  int64  // since when a write has been under way; 0: none is
-	bulky    bool   // what is being written has heads or bodies
-	lastBulk int64  // when the latest write of such returned
+	writing  int64  // when the current write began, or 0
+	bulky    bool   // the batch being written has heads or bodies
+	lastBulk int64  // when the last write of heads or bodies returned
 }
 
-// A token names a frame in an outbox. The zero token names none.
+// A token names a frame in an outbox. The zero token names no frame.
 type token struct {
 	batch uint64
-	at    int // where in the batch the frame begins
+	at    int // offset of the frame in the batch
 }
 
 func (o *outbox) init(nc net.Conn, mu *sync.Mutex, workers *sync.WaitGroup, clock func() int64) {
@@ -83,12 +83,12 @@ func (o *outbox) init(nc net.Conn, mu *sync.Mutex, workers *sync.WaitGroup, cloc
 // full reports whether heads and bodies must wait.
 func (o *outbox) full() bool { return o.bulk >= bulkLimit }
 
-// waits reports whether the frame is still in the outbox: nothing of it has
-// been written.
+// waits reports whether the frame is still in the outbox, with no part of it
+// written.
 func (o *outbox) waits(t token) bool { return t.batch == o.batch }
 
-// endStream sets END_STREAM on a HEADERS or DATA frame, and reports false if the
-// frame is not in the outbox any more.
+// endStream sets END_STREAM on a HEADERS or DATA frame. It returns false if the
+// frame has left the outbox.
 func (o *outbox) endStream(t token) bool {
 	if !o.waits(t) {
 		return false
@@ -125,7 +125,7 @@ func freeBuffer(p []byte) {
 	}
 }
 
-// kick makes sure that the frames in the outbox are sent.
+// kick starts the writing goroutine if there are frames to send.
 func (o *outbox) kick() {
 	if o.sending || len(o.buf) == 0 || o.closed {
 		return
@@ -135,8 +135,8 @@ func (o *outbox) kick() {
 	go o.sendFunc()
 }
 
-// send writes batches until no frames are left. It is a goroutine of its own, and
-// called without mu.
+// send writes batches until the outbox is empty. It runs in its own goroutine,
+// without mu.
 func (o *outbox) send() {
 	defer o.workers.Done()
 	defer func() {
@@ -144,7 +144,7 @@ func (o *outbox) send() {
 			o.panicked(p)
 		}
 	}()
-	runtime.Gosched() // whoever is about to put a frame in joins the batch
+	runtime.Gosched() // let goroutines that are about to queue a frame join the batch
 	p, gone := o.next(nil, nil)
 	for p != nil {
 		_, err := o.nc.Write(p)
@@ -153,8 +153,9 @@ func (o *outbox) send() {
 	o.tell(gone)
 }
 
-// next returns the next batch to write; nil if there is none. written is the
-// batch before it and err what writing that came to. It is called without mu.
+// next returns the next batch to write, or nil if the outbox is empty. written
+// is the batch before it, and err the result of writing it. It is called
+// without mu.
 func (o *outbox) next(written []byte, err error) (p []byte, gone []ended) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -183,7 +184,7 @@ func (o *outbox) next(written []byte, err error) (p []byte, gone []ended) {
 	return p, nil
 }
 
-// stopped ends the sending: the buffers are returned to their pools.
+// stopped ends the sending and returns the buffers to their pools.
 func (o *outbox) stopped() {
 	freeBuffer(o.buf)
 	freeBuffer(o.spare)
@@ -192,7 +193,7 @@ func (o *outbox) stopped() {
 	o.changed.Broadcast()
 }
 
-// emptied begins a new batch: tokens of the old one are void.
+// emptied begins a new batch. Tokens of the old one become void.
 func (o *outbox) emptied() {
 	o.batch++
 	o.bulk, o.replies = 0, 0
@@ -202,15 +203,14 @@ func (o *outbox) emptied() {
 	}
 }
 
-// drop drops the frames that wait.
+// drop discards the queued frames.
 func (o *outbox) drop() {
 	o.buf = o.buf[:0]
 	o.emptied()
 }
 
-// abandon ends all sending because of err: frames that wait are dropped, so are
-// those that are put in from now on, every token is void, and every stream that
-// waits looks again.
+// abandon ends all sending because of err. It discards queued frames and every
+// later one, voids all tokens, and wakes every waiting stream to see the error.
 func (o *outbox) abandon(err error) {
 	if o.err != nil {
 		return
@@ -221,8 +221,8 @@ func (o *outbox) abandon(err error) {
 	o.turn.wakeAll()
 }
 
-// awaitReplyRoom holds the reading goroutine up while the peer does not take
-// the answers to what it sent. It is called without mu.
+// awaitReplyRoom blocks the reading goroutine while the peer does not read the
+// answers to its frames. It is called without mu.
 func (o *outbox) awaitReplyRoom() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -231,7 +231,7 @@ func (o *outbox) awaitReplyRoom() {
 	}
 }
 
-// end says that the connection is ending: the reader is not held up any more.
+// end marks the connection as ending: the reader no longer waits.
 func (o *outbox) end() {
 	o.ending = true
 	if o.crowded.Load() {
@@ -240,8 +240,8 @@ func (o *outbox) end() {
 	}
 }
 
-// close waits until everything is sent, which a deadline of the socket bounds, and
-// lets nothing more in. It is called without mu.
+// close waits until everything is sent, bounded by a deadline of the socket,
+// and rejects later frames. It is called without mu.
 func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// A gatedConn's writes wait until the gate opens, and then fail with err if it is
-// not nil.
+// A gatedConn's writes wait until the gate opens. Then they fail with err if it
+// is not nil.
 type gatedConn struct {
 	net.Conn
 	gate    chan struct{}
@@ -34,16 +34,16 @@ func (g *gatedConn) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
-// When a write fails, requests whose frames still wait end with ErrUnprocessed,
-// and nothing is changed in a buffer that is gone.
-func TestAFailedWriteVoidsTheFramesThatWait(t *testing.T) {
+// When a write fails, requests whose frames are still queued fail with
+// ErrUnprocessed, and no buffer is changed after it was freed.
+func TestAFailedWriteVoidsQueuedFrames(t *testing.T) {
 	for _, failure := range []error{syscall.ECONNRESET, syscall.EPIPE, errTest} {
 		mine, _ := pair(t)
 		nc := newGatedConn(mine, failure)
 		c := NewClientConn(nc, Options{})
 		ran := make(chan struct{})
 		go func() { defer close(ran); _ = c.Run() }()
-		await(t, nc.waits, "the preface to be written") // and it never is
+		await(t, nc.waits, "the preface to be written") // the write never returns
 		var waiting []*ClientStream
 		for range 50 {
 			s := c.Open()
@@ -57,7 +57,7 @@ func TestAFailedWriteVoidsTheFramesThatWait(t *testing.T) {
 		}
 		half := len(waiting) / 2
 		var all sync.WaitGroup
-		for _, s := range waiting[:half] { // some end while it fails
+		for _, s := range waiting[:half] { // some end while the write fails
 			all.Go(func() { _ = s.End(nil) })
 		}
 		close(nc.gate)
@@ -88,11 +88,11 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 	defer mu.Unlock()
 	first := o.data(1, []byte("x"), false)
 	if !o.waits(first) || !o.endStream(first) {
-		t.Error("a frame that waits cannot be changed")
+		t.Error("a queued frame cannot be changed")
 	}
 	o.drop()
 	if o.waits(first) || o.endStream(first) {
-		t.Error("a frame that was dropped can be changed")
+		t.Error("a dropped frame can be changed")
 	}
 	second := o.data(3, []byte("y"), false)
 	o.kick()
@@ -100,7 +100,7 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 		o.changed.Wait()
 	}
 	if o.waits(second) || o.endStream(second) {
-		t.Error("a frame that has left can be changed")
+		t.Error("a sent frame can be changed")
 	}
 	f, err := h2.NewFramer(nil, theirs).ReadFrame()
 	if err != nil || f.Header().StreamID != 3 || f.Header().Flags != 0 {
@@ -109,14 +109,14 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 	third := o.data(5, nil, false)
 	o.abandon(errTest)
 	if fourth := o.data(7, nil, true); o.waits(third) || o.waits(fourth) || len(o.buf) > 0 || o.waits(token{}) {
-		t.Error("an outbox that was abandoned holds frames")
+		t.Error("an abandoned outbox holds frames")
 	}
 	workers.Wait()
 }
 
-// A peer that does not read its replies is not read from: what waits for it is
+// If a peer does not read its replies, reading from it stops. So the queue is
 // bounded, whatever it sends.
-func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
+func TestUnreadRepliesAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		drain bool
@@ -124,7 +124,7 @@ func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
 	}{
 		{"PING", false, func(r *raw, i int) error { return r.WritePing(false, [8]byte{}) }},
 		{"SETTINGS", false, func(r *raw, i int) error { return r.WriteSettings() }},
-		{"HEADERS behind the last GOAWAY", true, func(r *raw, i int) error {
+		{"HEADERS after the last GOAWAY", true, func(r *raw, i int) error {
 			return r.WriteHeaders(h2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: r.encode(simple...), EndHeaders: true})
 		}},
 		{"malformed requests", false, func(r *raw, i int) error {
@@ -142,7 +142,7 @@ func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
 			r := rawClient(t, mine)
 			first := 0
 			if c.drain {
-				r.headers(1, true, simple...) // which keeps the connection open
+				r.headers(1, true, simple...) // keeps the connection open
 				s.Shutdown()
 				r.must(r.WritePing(true, drainPing))
 				first = 1
@@ -170,10 +170,10 @@ func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
 			if c.drain {
 				s.Close()
 			}
-			close(nc.gate) // it reads on when its replies are taken
+			close(nc.gate) // reading resumes when the replies are read
 			if !c.drain {
 				go func() { _, _ = mine.Read(make([]byte, 1<<20)) }()
-				eventually(t, "the reader to read on", func() bool { return !s.out.crowded.Load() })
+				eventually(t, "the reader to resume", func() bool { return !s.out.crowded.Load() })
 			}
 			close(hold)
 			s.Close()
@@ -184,9 +184,9 @@ func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
 	}
 }
 
-// A panic in one of the connection's goroutines ends that connection or that
-// stream, and nothing else.
-func TestAPanicEndsNoMoreThanItMust(t *testing.T) {
+// A panic in one of the connection's goroutines ends only that connection or
+// stream.
+func TestAPanicEndsOnlyItsStreamOrConnection(t *testing.T) {
 	type report struct {
 		value any
 		stack int

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// A pace is how a request's body comes, as long as somebody waits for it. A
-// client that sends a byte now and then would hold on to whoever waits for the
-// rest, an upstream for one, for ever. All of it is guarded by the connection's
-// mu.
+// A pace measures how long readers have waited for a request's body. Without a
+// bound, a client that sends a byte now and then would hold its upstream's
+// connection for ever. It is guarded by the connection's mu.
 type pace struct {
-	since  int64 // when the wait that goes on began; 0: none does
-	waited int64 // in all waits before that, nanoseconds
-	free   bool  // it may take its time: see Patient
+	since  int64 // when the current wait began, or 0
+	waited int64 // total of earlier waits, in nanoseconds
+	free   bool  // no time limit: see Patient
 }
 
 // awaitBodyLocked waits until Read has something to return.
@@ -37,8 +36,8 @@ func (s *stream) awaitBodyLocked() {
 	p.since = 0
 }
 
-// late reports whether a Read has waited for longer than it is to, taken bytes
-// having come.
+// late reports whether a Read has waited too long. taken is the number of bytes
+// read so far.
 func (p *pace) late(now, taken int64, o *Options) bool {
 	if p.since == 0 || p.free {
 		return false
@@ -53,8 +52,8 @@ func (p *pace) late(now, taken int64, o *Options) bool {
 	return p.waited+silent > most+int64(float64(taken)/float64(o.MinRate)*float64(time.Second))
 }
 
-// lateLocked lets each Read return that has waited for too long. The stream
-// goes on, so that the client can be answered.
+// lateLocked fails each Read that has waited too long. The stream stays open,
+// so that the client can be answered.
 func (c *ServerConn) lateLocked(now int64) {
 	if c.waiting == 0 {
 		return
@@ -68,8 +67,8 @@ func (c *ServerConn) lateLocked(now int64) {
 	}
 }
 
-// Patient lets the client take its time with the body, whatever
-// Options.BodyTimeout says: there are requests that are silent by right.
+// Patient lifts Options.BodyTimeout for this stream. It is for requests that
+// may be silent for a long time.
 func (s *ServerStream) Patient() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

@@ -12,37 +12,37 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// A body that comes too slowly, or not at all, is not waited for, and its client
-// is told.
-func TestABodyThatIsTooSlowIsNotWaitedFor(t *testing.T) {
+// A Read of a body that arrives too slowly, or not at all, times out, and the
+// client still gets a response.
+func TestASlowBodyTimesOut(t *testing.T) {
 	o := Options{BodyTimeout: time.Minute, MinRate: 500, StallTimeout: time.Hour, PingInterval: time.Hour, IdleTimeout: time.Hour}
-	const forEver = time.Hour // it is all there before that
+	const forEver = time.Hour // longer than any of these bodies takes
 	for _, c := range []struct {
 		name        string
 		size        int // of each piece
 		every       time.Duration
 		pieces      int
 		before      func(s *ServerStream) // what the handler does first
-		pause       time.Duration         // before the handler reads on, whenever it has read
-		least, most time.Duration         // until it has failed; forEver: it does not
+		pause       time.Duration         // of the handler after each Read
+		least, most time.Duration         // until Read fails; forEver if it does not
 	}{
 		{name: "nothing", least: time.Minute, most: 66 * time.Second},
 		{name: "a byte now and then", size: 1, every: 10 * time.Second, pieces: 100, least: time.Minute, most: 66 * time.Second},
-		{name: "a little less than it must", size: 400, every: time.Second, pieces: 3600, least: 4 * time.Minute, most: 6 * time.Minute},
+		{name: "a little slower than allowed", size: 400, every: time.Second, pieces: 3600, least: 4 * time.Minute, most: 6 * time.Minute},
 		{name: "a lot, and then nothing", size: 16_000, every: time.Second, pieces: 1, least: time.Minute, most: 67 * time.Second},
-		{name: "as much as it must", size: 600, every: time.Second, pieces: 900, least: forEver},
+		{name: "just fast enough", size: 600, every: time.Second, pieces: 900, least: forEver},
 		{name: "with pauses", size: 5000, every: 10 * time.Second, pieces: 30, least: forEver},
-		{name: "to a reader that takes its time", size: 1, every: 50 * time.Second, pieces: 8, pause: 49 * time.Second, least: forEver},
-		{name: "while it is answered", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver,
+		{name: "to a slow reader", size: 1, every: 50 * time.Second, pieces: 8, pause: 49 * time.Second, least: forEver},
+		{name: "after the response has begun", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver,
 			before: func(s *ServerStream) { _ = s.Respond(ok(), false); _ = s.Flush() }},
-		{name: "by right", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver, before: (*ServerStream).Patient},
+		{name: "with Patient", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver, before: (*ServerStream).Patient},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			type end struct {
 				err   error
 				after time.Duration
 			}
-			var ended chan end // of the bubble
+			var ended chan end // made inside the bubble
 			inBubble(t, o, func(s *ServerStream) {
 				start := time.Now()
 				if c.before != nil {
@@ -58,7 +58,7 @@ func TestABodyThatIsTooSlowIsNotWaitedFor(t *testing.T) {
 					r.Status = 408
 				}
 				if s.Respond(r, true) != nil {
-					_ = s.End(nil) // it was begun before
+					_ = s.End(nil) // after Respond in before
 				}
 			}, func(t *testing.T, r *raw, served <-chan error) {
 				ended = make(chan end, 1)

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// parkTime is how long a connection must have been idle for the goroutine that
-// reads it to be released.
+// parkTime is how long a connection must be idle before its reading goroutine
+// is released.
 const parkTime = time.Second
 
-// A parking is what the goroutine that reads a server's connection does.
+// A parking is the state of the goroutine that reads a server's connection.
 type parking int
 
 const (
 	reading parking = iota
-	leaving         // it was told to leave
-	parked          // Serve has returned ErrParked, or will: nobody reads
+	leaving         // its read was interrupted so that it can park
+	parked          // Serve has returned ErrParked, or is about to
 )
 
-// parkLocked tells the goroutine that reads to leave if the connection is idle. c.mu
+// parkLocked makes the reading goroutine park if the connection is idle. c.mu
 // is held.
 func (c *ServerConn) parkLocked(now int64) {
 	if c.o.Wake == nil || c.parking != reading || c.err != nil || !c.in.settled.Load() || !c.idleLocked() || c.out.sending ||
@@ -29,17 +29,17 @@ func (c *ServerConn) parkLocked(now int64) {
 	_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
 }
 
-// shedLocked interrupts a read that has waited for a while with a large buffer: it
-// goes on with a small one. c.mu is held.
+// shedLocked interrupts a read that has waited for a while with a large buffer.
+// The read resumes with a small one. c.mu is held.
 func (c *conn) shedLocked(now int64) {
 	if c.in.holdsLarge.Load() && c.err == nil && c.out.err == nil && now-c.in.last.Load() > int64(parkTime) {
 		_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
 	}
 }
 
-// interrupted is for when a deadline has ended a read, between frames or not. It
-// returns nil if reading goes on, ErrParked if the goroutine is to leave, and else
-// why the read has failed.
+// interrupted is called when a deadline has interrupted a read; between says
+// that no frame was begun. It returns nil to continue reading, ErrParked to
+// park, and otherwise why the read failed.
 func (c *conn) interrupted(between bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// parkedServer returns the client's end of a connection on which nothing goes on any
-// more, what served it, and a channel that says when it is to be served again.
+// parkedServer returns the client's end of a parked connection, its ServerConn,
+// and a channel that receives calls of Wake.
 func parkedServer(t *testing.T, o Options) (*raw, *ServerConn, chan bool) {
 	t.Helper()
 	mine, theirs := pair(t)
@@ -41,11 +41,11 @@ func TestAParkedConnectionIsServedAgain(t *testing.T) {
 		}
 	}
 	if c.Over() || len(wakes) > 0 {
-		t.Error("it was woken")
+		t.Error("Wake was called")
 	}
 }
 
-func TestWhatEndsAParkedConnectionWakesIt(t *testing.T) {
+func TestEndingAParkedConnectionCallsWake(t *testing.T) {
 	for name, end := range map[string]func(c *ServerConn){
 		"its idle time": func(*ServerConn) {},
 		"a shutdown":    func(c *ServerConn) { c.Shutdown() },
@@ -61,7 +61,7 @@ func TestWhatEndsAParkedConnectionWakesIt(t *testing.T) {
 			end(c)
 			<-wakes
 			if !c.Over() {
-				t.Error("it is not over")
+				t.Error("Over returned false")
 			}
 			if err := c.Serve(echo); err != nil {
 				t.Error(err)

@@ -15,30 +15,30 @@ const (
 	largeRead = 32 << 10
 )
 
-// largeReads are buffers of connections on which much arrives.
+// largeReads are the buffers of busy connections.
 var largeReads = sync.Pool{New: func() any { return new([largeRead]byte) }}
 
-// A reader buffers what arrives. A connection on which little does keeps a
-// small buffer; one whose reads fill it takes a large one, until they do not.
+// A reader buffers received bytes. It starts with a small buffer. When a read
+// fills it, the reader takes a large one until reads are small again.
 type reader struct {
 	nc    net.Conn
 	buf   []byte // small or large[:]
 	small []byte
-	large *[largeRead]byte // nil unless in use
+	large *[largeRead]byte // nil if not in use
 	r, w  int
 	fast  bool // the last read filled the buffer
 
-	holdsLarge atomic.Bool // large is in use, for others to see
+	holdsLarge atomic.Bool // large is in use; for other goroutines
 
 	interrupted func(between bool) error // see conn
 
-	err   error     // of the connection, once it failed
-	start time.Time // what times count from
+	err   error     // why the connection failed
+	start time.Time // time zero of now
 
-	// last is when something last arrived, and begun since when a frame or a
-	// header block has been waited for whose beginning is there; 0: none.
+	// last is when bytes last arrived. begun is since when the reader has
+	// waited for the rest of a frame or header block, or 0.
 	last, begun atomic.Int64
-	inFrame     bool // of begun; used by the reading goroutine alone
+	inFrame     bool // a frame or header block has begun; used only by the reading goroutine
 }
 
 func newReader(nc net.Conn, early []byte) *reader {
@@ -60,7 +60,7 @@ func (b *reader) wholeFrame() bool {
 	return b.buffered() >= frameHeader+int(p[0])<<16+int(p[1])<<8+int(p[2])
 }
 
-// view returns the next n bytes, which are in the buffer. They are valid until
+// view returns the next n bytes, which are in the buffer. They stay valid until
 // the next call that reads.
 func (b *reader) view(n int) []byte {
 	p := b.buf[b.r : b.r+n]
@@ -68,7 +68,7 @@ func (b *reader) view(n int) []byte {
 	return p
 }
 
-// Read reads as io.Reader's does.
+// Read implements io.Reader.
 func (b *reader) Read(p []byte) (int, error) {
 	if b.r == b.w {
 		if len(p) >= len(b.buf) && len(p) >= largeRead/2 {
@@ -115,7 +115,7 @@ func (b *reader) fill() error {
 	}
 }
 
-// errInterrupted is what receive returns if a read was interrupted that may go on.
+// errInterrupted reports that a read was interrupted and should be repeated.
 var errInterrupted = errors.New("http2: the read was interrupted")
 
 func (b *reader) receive(p []byte) (int, error) {
@@ -141,7 +141,7 @@ func (b *reader) receive(p []byte) (int, error) {
 	return 0, err
 }
 
-// discard reads n bytes and forgets them.
+// discard reads and drops n bytes.
 func (b *reader) discard(n int) error {
 	for n > 0 {
 		if b.r == b.w {
@@ -156,7 +156,7 @@ func (b *reader) discard(n int) error {
 	return nil
 }
 
-// drop reads once, and forgets up to n bytes of what is here then.
+// drop reads once at most, and drops up to n of the buffered bytes.
 func (b *reader) drop(n int) (int, error) {
 	if b.r == b.w {
 		if err := b.fill(); err != nil {
@@ -168,7 +168,7 @@ func (b *reader) drop(n int) (int, error) {
 	return n, nil
 }
 
-// frameEnded says that what began has arrived whole.
+// frameEnded records that the current frame or header block is complete.
 func (b *reader) frameEnded() {
 	b.inFrame = false
 	if b.begun.Load() != 0 {
@@ -176,7 +176,7 @@ func (b *reader) frameEnded() {
 	}
 }
 
-// release gives the large buffer back.
+// release returns the large buffer to its pool.
 func (b *reader) release() {
 	if b.large != nil {
 		largeReads.Put(b.large)
@@ -186,7 +186,7 @@ func (b *reader) release() {
 	}
 }
 
-// dropBuffers releases all buffers, which are empty: nothing is read for a while.
+// dropBuffers frees all buffers, which must be empty, while nothing is read.
 func (b *reader) dropBuffers() {
 	b.release()
 	b.small, b.buf, b.fast = nil, nil, false

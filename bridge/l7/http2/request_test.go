@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// What is no request is refused, each on one connection that goes on serving.
-func TestWhatIsNoRequestIsRefused(t *testing.T) {
+// Malformed requests are rejected, and their connection continues to serve.
+func TestMalformedRequestsAreRejected(t *testing.T) {
 	var reached atomic.Int64
 	var reasons atomic.Int64
 	nc, _ := serve(t, Options{MaxFields: 20, MaxHeaderBytes: 4 << 10, Refused: func(err *Error) {
@@ -40,9 +40,9 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 		{"no authority and no host", without(":authority")},
 		{"two methods", with(simple, ":method: GET")},
 		{"two authorities", with(simple, ":authority: a.test")},
-		{"a pseudo-header field behind others", without(":path", "x: y", ":path: /")},
-		{"an unknown one", with(simple, ":attack: a")},
-		{"a response's", with(simple, ":status: 200")},
+		{"a pseudo-header field after a regular field", without(":path", "x: y", ":path: /")},
+		{"an unknown pseudo-header field", with(simple, ":attack: a")},
+		{"a pseudo-header field of responses", with(simple, ":status: 200")},
 		{"a protocol without CONNECT", with(simple, ":protocol: websocket")},
 		{"an extended CONNECT that was not offered", []string{":method: CONNECT", ":scheme: https", ":path: /", ":authority: a.test", ":protocol: websocket"}},
 		{"a CONNECT with a path", []string{":method: CONNECT", ":authority: a.test:443", ":path: /"}},
@@ -62,7 +62,7 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 		{"a path that is not ASCII", append([]string{":path: /\u00e9"}, without(":path")...)},
 		{"another scheme", append([]string{":scheme: ftp"}, without(":scheme")...)},
 		{"an upper-case scheme", append([]string{":scheme: HTTPS"}, without(":scheme")...)},
-		{"a scheme with more", append([]string{":scheme: https://b.test/?"}, without(":scheme")...)},
+		{"a scheme with a host", append([]string{":scheme: https://b.test/?"}, without(":scheme")...)},
 		{"two hosts in one authority", append([]string{":authority: a.test,b.test"}, without(":authority")...)},
 		{"a user", append([]string{":authority: user@a.test"}, without(":authority")...)},
 		{"a user and a password", append([]string{":authority: u:p@a.test"}, without(":authority")...)},
@@ -71,7 +71,7 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 		{"a port alone", append([]string{":authority: :443"}, without(":authority")...)},
 		{"an authority with a blank", append([]string{":authority: a.test b.test"}, without(":authority")...)},
 		{"an authority with a line end", append([]string{":authority: a.test\nx: y"}, without(":authority")...)},
-		{"a Host that is another", with(simple, "host: b.test")},
+		{"a Host that differs from the authority", with(simple, "host: b.test")},
 		{"a Host with another port", with(simple, "host: a.test:81")},
 		{"two Hosts", with(simple, "host: a.test", "host: a.test")},
 		{"two Hosts without an authority", without(":authority", "host: a.test", "host: a.test")},
@@ -85,14 +85,14 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 		{"a name that is not ASCII", with(simple, "\u00e9: a")},
 		{"a value with CR", with(simple, "x: a\rb")},
 		{"a value with LF", with(simple, "x: a\nb")},
-		{"a value with both", with(simple, "x: a\r\nattack: b")},
+		{"a value with CR and LF", with(simple, "x: a\r\nattack: b")},
 		{"a value with NUL", with(simple, "x: a\x00b")},
 		{"a value with DEL", with(simple, "x: a\x7fb")},
 		{"a blank before a value", with(simple, "x:  a")},
-		{"a blank behind a value", with(simple, "x: a ")},
-		{"a tabulator behind a value", with(simple, "x: a\t")},
+		{"a blank after a value", with(simple, "x: a ")},
+		{"a tab after a value", with(simple, "x: a\t")},
 
-		// Section 8.2.2: what belongs to other connections.
+		// Section 8.2.2: connection fields of HTTP/1.1.
 		{"connection", with(simple, "connection: close")},
 		{"proxy-connection", with(simple, "proxy-connection: keep-alive")},
 		{"keep-alive", with(simple, "keep-alive: timeout=5")},
@@ -118,14 +118,14 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 		}
 		id += 2
 	}
-	// Its reset may reach the client before the last reason is reported.
+	// The last reset may reach the client before its reason is reported.
 	eventually(t, "every reason to be reported", func() bool { return reasons.Load() >= int64(id-1)/2 })
 	refusedSoFar := reasons.Load()
 	if reached.Load() != 0 || refusedSoFar != int64(id-1)/2 {
-		t.Errorf("%d of them were served, and of %d of %d it was told", reached.Load(), refusedSoFar, (id-1)/2)
+		t.Errorf("%d of them were served, and Refused was called for %d of %d", reached.Load(), refusedSoFar, (id-1)/2)
 	}
 
-	// A head that is too large is answered, and the decoder stays in step.
+	// A head that is too large gets a response, and the decoder stays in sync.
 	for _, fields := range [][]string{with(simple, "x: "+strings.Repeat("a", 5000)), with(simple, slices.Repeat([]string{"x: a"}, 20)...)} {
 		r.headers(id, false, fields...)
 		if got := r.outcome(id); got != "431" {
@@ -138,15 +138,15 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 		name   string
 		fields []string
 	}{
-		{"nothing but what must be", simple},
+		{"only the required fields", simple},
 		{"a field twice", with(simple, "x: a", "x: b")},
 		{"an empty value", with(simple, "x: ")},
-		{"a tabulator in a value", with(simple, "x: a\tb")},
+		{"a tab in a value", with(simple, "x: a\tb")},
 		{"a value that is not ASCII", with(simple, "x: \u00e9")},
 		{"te: trailers", with(simple, "te: trailers")},
 		{"content-length: 0", with(simple, "content-length: 0")},
-		{"a Host of the same", with(simple, "host: A.test")},
-		{"a Host and no authority", without(":authority", "host: a.test")},
+		{"a Host equal to the authority", with(simple, "host: A.test")},
+		{"a Host without an authority", without(":authority", "host: a.test")},
 		{"OPTIONS *", []string{":method: OPTIONS", ":scheme: https", ":path: *", ":authority: a.test"}},
 		{"CONNECT", []string{":method: CONNECT", ":authority: a.test:443"}},
 		{"pseudo-header fields in any order", []string{":authority: a.test", ":path: /", ":method: GET", ":scheme: http"}},
@@ -159,7 +159,7 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhatARequestIsHandedOnAs(t *testing.T) {
+func TestParsedRequests(t *testing.T) {
 	got := make(chan message.Request, 1)
 	nc, _ := serve(t, Options{ExtendedConnect: true}, func(s *ServerStream) {
 		got <- *s.Request()
@@ -190,7 +190,7 @@ func TestWhatARequestIsHandedOnAs(t *testing.T) {
 	}
 }
 
-func TestABodyIsAsLongAsItsHeadSays(t *testing.T) {
+func TestABodyMustMatchItsContentLength(t *testing.T) {
 	read := make(chan error, 1)
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		_, err := readAll(s)
@@ -204,7 +204,7 @@ func TestABodyIsAsLongAsItsHeadSays(t *testing.T) {
 		send func(id uint32)
 		want string
 	}{
-		{"as long", func(id uint32) { r.must(r.WriteData(id, true, []byte("12345"))) }, "200"},
+		{"the exact length", func(id uint32) { r.must(r.WriteData(id, true, []byte("12345"))) }, "200"},
 		{"in pieces", func(id uint32) {
 			r.must(r.WriteData(id, false, []byte("12")))
 			r.must(r.WriteDataPadded(id, false, []byte("345"), make([]byte, 200)))
@@ -216,7 +216,7 @@ func TestABodyIsAsLongAsItsHeadSays(t *testing.T) {
 		}, "200"},
 		{"longer", func(id uint32) { r.must(r.WriteData(id, false, []byte("123456"))) }, "RST PROTOCOL_ERROR"},
 		{"shorter", func(id uint32) { r.must(r.WriteData(id, true, []byte("1234"))) }, "RST PROTOCOL_ERROR"},
-		{"none", func(id uint32) { r.must(r.WriteData(id, true, nil)) }, "RST PROTOCOL_ERROR"},
+		{"empty", func(id uint32) { r.must(r.WriteData(id, true, nil)) }, "RST PROTOCOL_ERROR"},
 		{"shorter, with a trailer", func(id uint32) { r.headers(id, true, "x: y") }, "RST PROTOCOL_ERROR"},
 	} {
 		r.headers(id, false, with(simplePost, "content-length: 5")...)
@@ -231,7 +231,7 @@ func TestABodyIsAsLongAsItsHeadSays(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoTrailerIsRefused(t *testing.T) {
+func TestMalformedTrailersAreRejected(t *testing.T) {
 	read := make(chan error, 1)
 	nc, _ := serve(t, Options{MaxFields: 10}, func(s *ServerStream) {
 		_, err := readAll(s)
@@ -254,52 +254,52 @@ func TestWhatIsNoTrailerIsRefused(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 		if err := <-read; err == nil {
-			t.Errorf("%s: the body looks whole", name)
+			t.Errorf("%s: the body looks complete", name)
 		}
 		id += 2
 	}
 	r.headers(id, false, simplePost...)
 	r.headers(id, false, "x: y")
 	if got := r.outcome(id); got != "RST PROTOCOL_ERROR" {
-		t.Errorf("a trailer that is no end: %s", got)
+		t.Errorf("a trailer without END_STREAM: %s", got)
 	}
 	<-read
 }
 
-// What breaks the connection's own rules ends it.
-func TestWhatBreaksTheConnectionEndsIt(t *testing.T) {
+// A violation of the connection's rules ends the connection.
+func TestConnectionErrorsEndTheConnection(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		send func(r *raw)
 		want string
 	}{
 		{"no SETTINGS", func(r *raw) { _ = r.WritePing(false, [8]byte{}) }, "GOAWAY PROTOCOL_ERROR"},
-		{"a stream of the server's", func(r *raw) { r.hello(); r.headers(2, true, simple...) }, "GOAWAY PROTOCOL_ERROR"},
-		{"a stream that was skipped", func(r *raw) { r.hello(); r.headers(5, true, simple...); r.headers(3, true, simple...) }, "GOAWAY STREAM_CLOSED"},
+		{"a server's stream ID", func(r *raw) { r.hello(); r.headers(2, true, simple...) }, "GOAWAY PROTOCOL_ERROR"},
+		{"a skipped stream ID", func(r *raw) { r.hello(); r.headers(5, true, simple...); r.headers(3, true, simple...) }, "GOAWAY STREAM_CLOSED"},
 		{"DATA on an idle stream", func(r *raw) { r.hello(); _ = r.WriteData(1, true, nil) }, "GOAWAY PROTOCOL_ERROR"},
-		{"DATA on no stream", func(r *raw) { r.hello(); _ = r.WriteData(0, true, nil) }, "GOAWAY PROTOCOL_ERROR"},
+		{"DATA on stream 0", func(r *raw) { r.hello(); _ = r.WriteData(0, true, nil) }, "GOAWAY PROTOCOL_ERROR"},
 		{"RST_STREAM on an idle stream", func(r *raw) { r.hello(); _ = r.WriteRSTStream(1, 0) }, "GOAWAY PROTOCOL_ERROR"},
 		{"WINDOW_UPDATE on an idle stream", func(r *raw) { r.hello(); _ = r.WriteWindowUpdate(1, 1) }, "GOAWAY PROTOCOL_ERROR"},
-		{"WINDOW_UPDATE by nothing", func(r *raw) { r.hello(); _ = r.WriteWindowUpdate(0, 0) }, "GOAWAY PROTOCOL_ERROR"},
+		{"WINDOW_UPDATE by 0", func(r *raw) { r.hello(); _ = r.WriteWindowUpdate(0, 0) }, "GOAWAY PROTOCOL_ERROR"},
 		{"a window too large", func(r *raw) { r.hello(); _ = r.WriteWindowUpdate(0, maxWindow) }, "GOAWAY FLOW_CONTROL_ERROR"},
 		{"an initial window too large", func(r *raw) {
 			r.hello()
 			_ = r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 1 << 31})
 		}, "GOAWAY FLOW_CONTROL_ERROR"},
-		{"no frames at all", func(r *raw) { r.hello(); _ = r.WriteSettings(h2.Setting{ID: h2.SettingMaxFrameSize}) }, "GOAWAY PROTOCOL_ERROR"},
-		{"frames too large", func(r *raw) {
+		{"a MAX_FRAME_SIZE of 0", func(r *raw) { r.hello(); _ = r.WriteSettings(h2.Setting{ID: h2.SettingMaxFrameSize}) }, "GOAWAY PROTOCOL_ERROR"},
+		{"a MAX_FRAME_SIZE too large", func(r *raw) {
 			r.hello()
 			_ = r.WriteSettings(h2.Setting{ID: h2.SettingMaxFrameSize, Val: 1 << 24})
 		}, "GOAWAY PROTOCOL_ERROR"},
-		{"a push that is neither on nor off", func(r *raw) { r.hello(); _ = r.WriteSettings(h2.Setting{ID: h2.SettingEnablePush, Val: 2}) }, "GOAWAY PROTOCOL_ERROR"},
-		{"an acknowledgement of nothing", func(r *raw) { r.hello(); _ = r.WriteSettingsAck(); _ = r.WriteSettingsAck() }, "GOAWAY PROTOCOL_ERROR"},
-		{"a promise", func(r *raw) {
+		{"an ENABLE_PUSH of 2", func(r *raw) { r.hello(); _ = r.WriteSettings(h2.Setting{ID: h2.SettingEnablePush, Val: 2}) }, "GOAWAY PROTOCOL_ERROR"},
+		{"an acknowledgment without SETTINGS", func(r *raw) { r.hello(); _ = r.WriteSettingsAck(); _ = r.WriteSettingsAck() }, "GOAWAY PROTOCOL_ERROR"},
+		{"a PUSH_PROMISE", func(r *raw) {
 			r.hello()
 			_ = r.WritePushPromise(h2.PushPromiseParam{StreamID: 1, PromiseID: 2, EndHeaders: true})
 		}, "GOAWAY PROTOCOL_ERROR"},
 		{"a frame too large", func(r *raw) { r.hello(); _ = r.WriteRawFrame(h2.FramePing, 0, 0, make([]byte, maxFrame+1)) }, "GOAWAY FRAME_SIZE_ERROR"},
 		{"a PING too short", func(r *raw) { r.hello(); _ = r.WriteRawFrame(h2.FramePing, 0, 0, make([]byte, 7)) }, "GOAWAY FRAME_SIZE_ERROR"},
-		{"padding alone", func(r *raw) {
+		{"padding without a length", func(r *raw) {
 			r.hello()
 			r.headers(1, false, simplePost...)
 			_ = r.WriteRawFrame(h2.FrameData, h2.FlagDataPadded, 1, nil)
@@ -309,7 +309,7 @@ func TestWhatBreaksTheConnectionEndsIt(t *testing.T) {
 			r.headers(1, false, simplePost...)
 			_ = r.WriteRawFrame(h2.FrameData, h2.FlagDataPadded, 1, []byte{5, 0, 0})
 		}, "GOAWAY PROTOCOL_ERROR"},
-		{"HEADERS with such padding", func(r *raw) {
+		{"HEADERS with padding longer than its frame", func(r *raw) {
 			r.hello()
 			_ = r.WriteRawFrame(h2.FrameHeaders, h2.FlagHeadersPadded|h2.FlagHeadersEndHeaders, 1, []byte{5, 0, 0})
 		}, "GOAWAY PROTOCOL_ERROR"},
@@ -317,7 +317,7 @@ func TestWhatBreaksTheConnectionEndsIt(t *testing.T) {
 			r.hello()
 			_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0xff, 0xff}, EndHeaders: true})
 		}, "GOAWAY COMPRESSION_ERROR"},
-		{"a block that refers to nothing", func(r *raw) {
+		{"a block with an unknown index", func(r *raw) {
 			r.hello()
 			_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0xbe}, EndHeaders: true})
 		}, "GOAWAY COMPRESSION_ERROR"},
@@ -331,7 +331,7 @@ func TestWhatBreaksTheConnectionEndsIt(t *testing.T) {
 			_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: r.encode(simple...)})
 			_ = r.WriteContinuation(3, true, nil)
 		}, "GOAWAY PROTOCOL_ERROR"},
-		{"more than the stream's window", func(r *raw) {
+		{"more data than the stream's window allows", func(r *raw) {
 			r.hello()
 			r.headers(1, false, simplePost...)
 			for range 5 {
@@ -369,7 +369,7 @@ func (r *raw) hello() {
 	r.must(r.WriteSettings())
 }
 
-func TestTheSettingsOfTheOtherSideAreKept(t *testing.T) {
+func TestThePeersSettingsAreRespected(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "x-long", Value: strings.Repeat("v", 40_000)}}}, false)
 		_ = s.Write([]byte("hello"))

@@ -17,20 +17,20 @@ import (
 )
 
 const (
-	maxHeldPerByte = 8  // bytes held for each that was received
-	maxCostPerByte = 50 // nanoseconds of CPU for each byte that was received
+	maxHeldPerByte = 8  // bytes held for each byte received
+	maxCostPerByte = 50 // nanoseconds of CPU for each byte received
 	maxHeld        = 1 << 20
 )
 
-// A resourceRow is something that a peer may send. All is sent before anything is
-// measured.
+// A resourceRow is input that a peer may send. All of it is sent before
+// anything is measured.
 type resourceRow struct {
 	name     string
 	toClient bool // the peer is a server
 	input    func(f *h2.Framer, b *blockWriter)
 
-	held    int // bytes held for each that was received; 0: maxHeldPerByte
-	cost    int // nanoseconds for each; 0: maxCostPerByte
+	held    int // bytes held for each byte received; 0: maxHeldPerByte
+	cost    int // nanoseconds for each byte received; 0: maxCostPerByte
 	windows int // bytes of declared windows that it fills
 	why     string
 }
@@ -63,7 +63,7 @@ func frames(n int, write func(f *h2.Framer, i int)) func(*h2.Framer, *blockWrite
 	}
 }
 
-// body sends a body in frames of some sizes, on each of so many streams.
+// body sends a body in frames of the given sizes, on each of several streams.
 func body(streams int, head []string, sizes ...int) func(*h2.Framer, *blockWriter) {
 	return func(f *h2.Framer, b *blockWriter) {
 		for s := range uint32(streams) {
@@ -77,13 +77,13 @@ func body(streams int, head []string, sizes ...int) func(*h2.Framer, *blockWrite
 	}
 }
 
-// resourceRows has every place where what a peer sends is kept or costs work.
+// resourceRows covers every place where a peer's input is stored or costs work.
 var resourceRows = []resourceRow{
-	{name: "bodies nobody reads, in frames of 1 byte", input: body(1, simplePost, 1), windows: firstWindow},
-	{name: "bodies nobody reads, in frames of 100 bytes", input: body(8, simplePost, 100), windows: 8 * firstWindow},
-	{name: "bodies nobody reads, in frames just over a chunk", input: body(8, simplePost, smallChunk+1), windows: 8 * firstWindow},
-	{name: "bodies nobody reads, in whole frames", input: body(8, simplePost, maxFrame), windows: 8 * firstWindow},
-	{name: "bodies nobody reads, from a server", toClient: true, windows: firstWindow, input: func(f *h2.Framer, b *blockWriter) {
+	{name: "unread bodies, in frames of 1 byte", input: body(1, simplePost, 1), windows: firstWindow},
+	{name: "unread bodies, in frames of 100 bytes", input: body(8, simplePost, 100), windows: 8 * firstWindow},
+	{name: "unread bodies, in frames just over a chunk", input: body(8, simplePost, smallChunk+1), windows: 8 * firstWindow},
+	{name: "unread bodies, in whole frames", input: body(8, simplePost, maxFrame), windows: 8 * firstWindow},
+	{name: "unread bodies, from a server", toClient: true, windows: firstWindow, input: func(f *h2.Framer, b *blockWriter) {
 		body(1, []string{":status: 200"}, 1)(f, b)
 	}},
 	{name: "padding", windows: firstWindow, input: func(f *h2.Framer, b *blockWriter) {
@@ -94,7 +94,7 @@ var resourceRows = []resourceRow{
 	}},
 
 	{name: "PING", input: frames(20_000, func(f *h2.Framer, i int) { _ = f.WritePing(false, [8]byte{}) })},
-	{name: "answers to PING", input: frames(20_000, func(f *h2.Framer, i int) { _ = f.WritePing(true, [8]byte{}) })},
+	{name: "PING acknowledgments", input: frames(20_000, func(f *h2.Framer, i int) { _ = f.WritePing(true, [8]byte{}) })},
 	{name: "SETTINGS", input: frames(20_000, func(f *h2.Framer, i int) { _ = f.WriteSettings(h2.Setting{ID: 99, Val: 1}) })},
 	{name: "SETTINGS with windows", input: frames(20_000, func(f *h2.Framer, i int) {
 		_ = f.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: uint32(i)})
@@ -109,13 +109,13 @@ var resourceRows = []resourceRow{
 			_ = f.WriteData(1, false, nil)
 		}
 	}},
-	{name: "DATA on a stream that was reset", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "DATA on a reset stream", input: func(f *h2.Framer, b *blockWriter) {
 		b.open(f, 1, false, with(simplePost, "connection: close")...)
 		for range 80_000 {
 			_ = f.WriteData(1, false, []byte("x"))
 		}
 	}},
-	{name: "HEADERS on a stream that was reset", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "HEADERS on a reset stream", input: func(f *h2.Framer, b *blockWriter) {
 		b.open(f, 1, false, with(simplePost, "connection: close")...)
 		for range 20_000 {
 			b.open(f, 1, true, "x: y")
@@ -128,7 +128,7 @@ var resourceRows = []resourceRow{
 		}
 	}},
 	{name: "requests with large heads", windows: 40 * 60_000, input: func(f *h2.Framer, b *blockWriter) {
-		for id := range uint32(40) { // MAX_HEADER_LIST_SIZE is declared as a window is
+		for id := range uint32(40) { // MAX_HEADER_LIST_SIZE allows this, as a window does
 			block := b.block(with(simple, "x: "+strings.Repeat("{", 50_000))...)
 			_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*id + 1, BlockFragment: block[:maxFrame], EndStream: true})
 			for block = block[maxFrame:]; len(block) > 0; {
@@ -157,7 +157,7 @@ var resourceRows = []resourceRow{
 		for id := range uint32(200) {
 			block := b.block(simple...)
 			for range 14 {
-				block = append(block, 0x80|62) // the field of the first request
+				block = append(block, 0x80|62) // table index of the first request's field
 			}
 			_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*id + 3, BlockFragment: block, EndHeaders: true, EndStream: true})
 		}
@@ -180,11 +180,11 @@ var resourceRows = []resourceRow{
 	}},
 }
 
-// A feed is a peer that sends its bytes, takes everything, and then waits.
+// A feed is a peer that sends its bytes, reads everything, and then waits.
 type feed struct {
-	net.Conn // of a pipe nobody uses, for its deadlines
+	net.Conn // one end of an unused pipe, for its deadlines
 	left     []byte
-	taken    chan struct{} // closed when all was read, or the connection was closed
+	taken    chan struct{} // closed when everything was read or the connection was closed
 	once     sync.Once
 }
 
@@ -205,7 +205,7 @@ func (f *feed) Close() error {
 	return f.Conn.Close()
 }
 
-// inUse returns how much memory is in use, when all that is garbage was collected.
+// inUse returns how much memory is in use after a garbage collection.
 func inUse() int {
 	var m runtime.MemStats
 	runtime.GC()
@@ -221,8 +221,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// What a peer sends holds no more memory and costs no more CPU, for each byte of it,
-// than the table says.
+// For each byte a peer sends, it uses no more memory and CPU than the table
+// says.
 func TestResourcesAreBounded(t *testing.T) {
 	for _, row := range resourceRows {
 		t.Run(row.name, func(t *testing.T) {

@@ -24,7 +24,7 @@ func (r *raw) takeRequest() uint32 {
 	}
 }
 
-// receive receives a whole response; heads are the statuses.
+// receive reads a whole response. heads are its statuses, the interim ones first.
 func receive(s *ClientStream) (heads []int, body string, err error) {
 	for {
 		var r message.Response
@@ -38,14 +38,14 @@ func receive(s *ClientStream) (heads []int, body string, err error) {
 	}
 }
 
-// What is no response is never taken for one, and its connection goes on.
-func TestWhatIsNoResponseIsRefused(t *testing.T) {
+// Malformed responses are rejected, and their connection stays open.
+func TestMalformedResponsesAreRejected(t *testing.T) {
 	c, nc := dial(t, Options{MaxHeaderBytes: 4 << 10, MaxFields: 20})
 	r := rawServer(t, nc)
 	for _, c2 := range []struct {
 		name   string
 		answer func(id uint32)
-		want   string // of a good one: statuses and body
+		want   string // statuses and body of a valid response
 		head   bool
 	}{
 		{name: "no status", answer: func(id uint32) { r.headers(id, true, "x: y") }},
@@ -55,13 +55,13 @@ func TestWhatIsNoResponseIsRefused(t *testing.T) {
 		{name: "a status below 100", answer: func(id uint32) { r.headers(id, true, ":status: 099") }},
 		{name: "a status above 599", answer: func(id uint32) { r.headers(id, true, ":status: 600") }},
 		{name: "two statuses", answer: func(id uint32) { r.headers(id, true, ":status: 200", ":status: 200") }},
-		{name: "a status behind a field", answer: func(id uint32) { r.headers(id, true, "x: y", ":status: 200") }},
+		{name: "a status after a field", answer: func(id uint32) { r.headers(id, true, "x: y", ":status: 200") }},
 		{name: "a request's pseudo-header field", answer: func(id uint32) { r.headers(id, true, ":status: 200", ":path: /") }},
 		{name: "101", answer: func(id uint32) { r.headers(id, false, ":status: 101") }},
 		{name: "an interim response at the end", answer: func(id uint32) { r.headers(id, true, ":status: 103") }},
 		{name: "an interim response with a length", answer: func(id uint32) { r.headers(id, false, ":status: 103", "content-length: 1") }},
 		{name: "DATA before the head", answer: func(id uint32) { r.must(r.WriteData(id, true, []byte("x"))) }},
-		{name: "DATA behind an interim response", answer: func(id uint32) {
+		{name: "DATA after an interim response", answer: func(id uint32) {
 			r.headers(id, false, ":status: 100")
 			r.must(r.WriteData(id, true, []byte("x")))
 		}},
@@ -119,17 +119,17 @@ func TestWhatIsNoResponseIsRefused(t *testing.T) {
 				r.headers(id, false, ":status: 103")
 			}
 		}},
-		{name: "broken off", answer: func(id uint32) {
+		{name: "reset in the middle", answer: func(id uint32) {
 			r.headers(id, false, ":status: 200")
 			r.must(r.WriteData(id, false, []byte("x")))
 			r.must(r.WriteRSTStream(id, h2.ErrCodeNo))
 		}},
 
-		{name: "a good one", want: "[200] hello", answer: func(id uint32) {
+		{name: "a valid response", want: "[200] hello", answer: func(id uint32) {
 			r.headers(id, false, ":status: 200", "content-length: 5")
 			r.must(r.WriteData(id, true, []byte("hello")))
 		}},
-		{name: "one behind interim ones", want: "[100 103 404] ", answer: func(id uint32) {
+		{name: "a response after interim responses", want: "[100 103 404] ", answer: func(id uint32) {
 			r.headers(id, false, ":status: 100")
 			r.headers(id, false, ":status: 103", "link: x")
 			r.headers(id, true, ":status: 404")
@@ -141,7 +141,7 @@ func TestWhatIsNoResponseIsRefused(t *testing.T) {
 		}},
 		{name: "a 304 that describes a body", want: "[304] ", answer: func(id uint32) { r.headers(id, true, ":status: 304", "content-length: 9") }},
 		{name: "an answer to HEAD", want: "[200] ", head: true, answer: func(id uint32) { r.headers(id, true, ":status: 200", "content-length: 9") }},
-		{name: "one that ends with an empty frame", want: "[204] ", answer: func(id uint32) {
+		{name: "a response that ends with an empty frame", want: "[204] ", answer: func(id uint32) {
 			r.headers(id, false, ":status: 204")
 			r.must(r.WriteData(id, true, nil))
 		}},
@@ -184,8 +184,8 @@ func sprint(heads []int) string {
 	return b.String()
 }
 
-// Some servers send what only connections of HTTP/1.1 know. It goes no further.
-func TestFieldsOfOtherConnectionsAreDroppedFromResponses(t *testing.T) {
+// Some servers send connection fields of HTTP/1.1. They are dropped.
+func TestConnectionFieldsOfResponsesAreDropped(t *testing.T) {
 	c, nc := dial(t, Options{})
 	r := rawServer(t, nc)
 	s := c.Open()
@@ -200,7 +200,7 @@ func TestFieldsOfOtherConnectionsAreDroppedFromResponses(t *testing.T) {
 	}
 }
 
-func TestWhatAnAnswerToHeadDescribesIsHandedOn(t *testing.T) {
+func TestTheDeclaredLengthOfAHeadResponseIsKept(t *testing.T) {
 	c, nc := dial(t, Options{})
 	r := rawServer(t, nc)
 	s := c.Open()
@@ -220,30 +220,30 @@ func TestWhatAnAnswerToHeadDescribesIsHandedOn(t *testing.T) {
 	}
 }
 
-// A hostile server's connection is given up.
-func TestAServerThatBreaksTheConnectionIsLeft(t *testing.T) {
+// A connection error of a server ends the connection.
+func TestServerErrorsEndTheConnection(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		send func(r *raw)
 		code h2.ErrCode
 	}{
-		{"no frames at all", func(r *raw) { _ = r.WriteSettings(h2.Setting{ID: h2.SettingMaxFrameSize}) }, h2.ErrCodeProtocol},
+		{"a MAX_FRAME_SIZE of 0", func(r *raw) { _ = r.WriteSettings(h2.Setting{ID: h2.SettingMaxFrameSize}) }, h2.ErrCodeProtocol},
 		{"an initial window too large", func(r *raw) { _ = r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 1 << 31}) }, h2.ErrCodeFlowControl},
 		{"windows that grow too large", func(r *raw) {
 			_ = r.WriteWindowUpdate(1, maxWindow-firstWindow)
 			_ = r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: firstWindow + 1})
 		}, h2.ErrCodeFlowControl},
-		{"push is on", func(r *raw) { _ = r.WriteSettings(h2.Setting{ID: h2.SettingEnablePush, Val: 1}) }, h2.ErrCodeProtocol},
-		{"extended CONNECT taken back", func(r *raw) {
+		{"ENABLE_PUSH of 1", func(r *raw) { _ = r.WriteSettings(h2.Setting{ID: h2.SettingEnablePush, Val: 1}) }, h2.ErrCodeProtocol},
+		{"extended CONNECT revoked", func(r *raw) {
 			_ = r.WriteSettings(h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
 			_ = r.WriteSettings(h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 0})
 		}, h2.ErrCodeProtocol},
-		{"a promise", func(r *raw) {
+		{"a PUSH_PROMISE", func(r *raw) {
 			_ = r.WritePushPromise(h2.PushPromiseParam{StreamID: 1, PromiseID: 2, EndHeaders: true, BlockFragment: r.encode(simple...)})
 		}, h2.ErrCodeProtocol},
-		{"a stream of its own", func(r *raw) { r.headers(2, true, ":status: 200") }, h2.ErrCodeProtocol},
-		{"an answer to what was not asked", func(r *raw) { r.headers(3, true, ":status: 200") }, h2.ErrCodeProtocol},
-		{"DATA for what was not asked", func(r *raw) { _ = r.WriteData(3, true, nil) }, h2.ErrCodeProtocol},
+		{"a stream opened by the server", func(r *raw) { r.headers(2, true, ":status: 200") }, h2.ErrCodeProtocol},
+		{"a response without a request", func(r *raw) { r.headers(3, true, ":status: 200") }, h2.ErrCodeProtocol},
+		{"DATA without a request", func(r *raw) { _ = r.WriteData(3, true, nil) }, h2.ErrCodeProtocol},
 		{"a block that cannot be decoded", func(r *raw) {
 			_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0xff, 0xff}, EndHeaders: true})
 		}, h2.ErrCodeCompression},
@@ -269,7 +269,7 @@ func TestAServerThatBreaksTheConnectionIsLeft(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			if client.Takes() || client.Open() != nil {
-				t.Error("it takes further requests")
+				t.Error("the connection accepts further requests")
 			}
 		})
 	}

@@ -11,30 +11,30 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A ServerConn is a client's connection.
+// A ServerConn is a connection from a client.
 type ServerConn struct {
 	conn
 	handler    func(*ServerStream)
-	running    int        // handlers, guarded by mu: a stream that was reset counts until its handler has noticed
-	workerPool workerPool // the goroutines that call it
-	taken      int        // streams, guarded by mu
-	waiting    int        // Reads that wait for a body, guarded by mu
+	running    int        // running handlers, guarded by mu: a reset stream counts until its handler returns
+	workerPool workerPool // goroutines that call handler
+	taken      int        // streams accepted so far, guarded by mu
+	waiting    int        // Reads waiting for a body, guarded by mu
 
-	dismissed int // streams that wait to be reset, guarded by mu
+	dismissed int // streams waiting to be reset by dismissLocked, guarded by mu
 
-	// Of a shutdown, guarded by mu.
-	draining  int64 // since when it has been going on; 0: it is not
-	announced bool  // which streams are the last
+	// The progress of a shutdown, guarded by mu.
+	draining  int64 // when it began, or 0
+	announced bool  // the last stream was announced in GOAWAY
 }
 
-// drainPing is what the ping behind the first GOAWAY of a shutdown carries.
+// drainPing is the payload of the PING after the first GOAWAY of a shutdown.
 var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
 
-// drainPatience is how long its answer is waited for.
+// drainPatience bounds the wait for the answer to drainPing.
 const drainPatience = time.Second
 
-// NewServerConn returns a ServerConn that owns nc; early is what was already
-// read from it. Serve must be called.
+// NewServerConn returns a ServerConn that owns nc. early holds bytes already
+// read from nc. The caller must call Serve.
 func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	c := &ServerConn{}
 	c.init(nc, early, o)
@@ -48,16 +48,15 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	return c
 }
 
-// Serve serves the connection until it is at its end, and calls handler on a
-// goroutine of its own for each stream. It returns when the connection is
-// closed and every handler has returned; nil if the connection ended as it
-// should.
+// Serve serves the connection until it ends, and calls handler in its own
+// goroutine for each stream. It returns when the connection is closed and every
+// handler has returned. A normal end returns nil.
 //
-// The exchange is over when handler returns. A stream that was not ended by
-// then is reset; a client that is still sending when all was answered is told
-// that it need not.
+// The exchange is over when handler returns. A stream that has not ended by
+// then is reset. If the response is complete and the client still sends, the
+// reset says that the rest is not needed.
 //
-// If it returns ErrParked it is to be called again, by whatever goroutine.
+// If Serve returns ErrParked, it must be called again, from any goroutine.
 func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 	c.handler = handler
 	c.mu.Lock()
@@ -70,18 +69,17 @@ func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 	return c.run(c.readPreface)
 }
 
-// Over reports whether the connection is at its end, which Serve sees to if it has
-// not returned for that yet.
+// Over reports whether the connection has ended. Serve may still have to close
+// it.
 func (c *ServerConn) Over() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err != nil
 }
 
-// Shutdown lets streams come to their end and then closes the connection: the
-// client is told to open no more, and those that it opened before it knew are
-// served. Serve returns when that is done. It may be called repeatedly, by any
-// goroutine.
+// Shutdown drains the connection: the client is asked to open no more streams,
+// and those it opened before it knew are served. Then the connection closes and
+// Serve returns. It may be called repeatedly, from any goroutine.
 func (c *ServerConn) Shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,8 +95,8 @@ func (c *ServerConn) shutdownLocked() {
 	c.out.ping(drainPing)
 }
 
-// goAwayLocked is the second half of a shutdown: the client has had the time to
-// learn of it, so what it has opened by now is all that is served.
+// goAwayLocked is the second half of a shutdown. By now the client has had time
+// to see the first GOAWAY, so only streams it has already opened are served.
 func (c *ServerConn) goAwayLocked() {
 	if c.draining == 0 || c.announced || c.err != nil {
 		return
@@ -124,20 +122,20 @@ func (c *ServerConn) tickLocked(now int64) []ended {
 	return nil
 }
 
-// readPreface reads what a client's connection begins with.
+// readPreface reads the client's connection preface.
 func (c *ServerConn) readPreface() *Error {
 	var p [len(h2.ClientPreface)]byte
 	if _, err := io.ReadFull(c.in.reader, p[:]); err != nil {
 		return c.in.readError(err)
 	}
 	if string(p[:]) != h2.ClientPreface {
-		return broken(h2.ErrCodeProtocol, "no preface")
+		return broken(h2.ErrCodeProtocol, "no connection preface")
 	}
 	return nil
 }
 
-// onBlockLocked takes the block as a request's head, or as the trailer of s if
-// that is not nil.
+// onBlockLocked handles the block as the trailer of s, or as the head of a new
+// request if s is nil.
 func (c *ServerConn) onBlockLocked(s *stream, id uint32, end bool) *Error {
 	if s != nil {
 		return s.onTrailerLocked(end)
@@ -150,12 +148,12 @@ func (c *ServerConn) onBlockLocked(s *stream, id uint32, end bool) *Error {
 	return why
 }
 
-// openLocked opens a stream, or says why it does not.
+// openLocked opens a stream, or returns why it cannot.
 func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
-	// Streams of which the client knows that they are over may still have
-	// handlers that do not.
+	// A client may know that a stream is over while its handler does not. So
+	// handlers have a limit of their own.
 	if len(c.streams) >= c.o.MaxStreams || c.running >= 2*c.o.MaxStreams {
-		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "more streams than are allowed"}
+		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "more streams than allowed"}
 	}
 	if c.in.block.tooLarge && c.in.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
@@ -168,7 +166,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 			c.streams[id] = &s.stream
 			s.dismissLocked()
 		}
-		return nil, &Error{Code: h2.ErrCodeNo, Reason: "a head larger than is allowed"}
+		return nil, &Error{Code: h2.ErrCodeNo, Reason: "the header is too large"}
 	}
 	s := &ServerStream{}
 	if fault := c.in.block.request(&s.request, end, c.o.ExtendedConnect); fault != "" {
@@ -178,8 +176,8 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	s.server = s
 	s.recvEnd = end
 	if s.left = s.request.Length; s.left == 0 && !end {
-		// Its body has yet to turn out empty, and until then the request is not
-		// whole: it must not be sent on as one.
+		// The body may still turn out not to be empty. Until its end arrives,
+		// the request must not be forwarded as complete.
 		s.request.Length = -1
 	}
 	c.streams[id] = &s.stream
@@ -190,14 +188,14 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	return s, nil
 }
 
-// handle lets the handler serve a stream, and sees to it that it ends.
+// handle calls the handler for a stream, and then ends the stream.
 func (c *ServerConn) handle(s *ServerStream) {
 	c.call(s)
 	s.Notify(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
-	if s.sendEnd && !s.closed { // section 8.1: all is answered, whatever else was to be sent
+	if s.sendEnd && !s.closed { // section 8.1: the response is complete; the rest of the request is not needed
 		s.dismissLocked()
 	} else {
 		s.resetLocked(h2.ErrCodeInternal, errOver)
@@ -206,7 +204,7 @@ func (c *ServerConn) handle(s *ServerStream) {
 	c.checkIdleLocked()
 }
 
-// call calls the handler. A panic ends the stream and not the process.
+// call calls the handler. A panic ends only the stream.
 func (c *ServerConn) call(s *ServerStream) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -219,37 +217,38 @@ func (c *ServerConn) call(s *ServerStream) {
 	c.handler(s)
 }
 
-// A ServerStream is a request of a client's, and its response.
+// A ServerStream is a request from a client, and its response.
 //
-// One goroutine at a time may call Read, Buffered, Whole and Trailer, and
-// another at the same time Inform, Respond, Write, Flush and End. Refuse, Finish,
-// Patient, Abort and Notify may be called by any, any time.
+// One goroutine at a time may call Read, Buffered, Whole and Trailer. A second
+// may call Inform, Respond, Write, Flush and End at the same time. Refuse,
+// Finish, Patient, Abort and Notify may be called from any goroutine at any
+// time.
 type ServerStream struct {
 	stream
 	request message.Request
 
 	// Guarded by the connection's mu.
-	pace      pace // of the body
+	pace      pace // of reading the body
 	dismissal dismissal
 	responded bool        // Respond was called
 	gone      func(error) // see Notify
-	goneFor   error       // why the client has gone; nil: it has not
-	telling   bool        // gone is being called
+	goneFor   error       // why the client has gone, or nil
+	telling   bool        // gone is running
 }
 
-// Request returns the request's head. It is the caller's until its handler
+// Request returns the request's head. The caller owns it until its handler
 // returns.
 func (s *ServerStream) Request() *message.Request { return &s.request }
 
-// Whole reports whether the rest of the body is here already, and little.
+// Whole reports whether the rest of the body has arrived and is small.
 func (s *ServerStream) Whole() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	return s.recvEnd && s.queue.little()
 }
 
-// Refuse ends the reading: the rest of the body is not wanted. A Read that waits
-// returns an error, and so does every later one that is not io.EOF already.
+// Refuse discards the rest of the body. A waiting Read returns an error, and so
+// does every later one unless the body has ended.
 func (s *ServerStream) Refuse() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -274,8 +273,8 @@ func (s *ServerStream) Inform(r *message.Response) error {
 	return nil
 }
 
-// Respond begins the final response; with end it is complete, and sent at once.
-// Else it may wait for Flush or End.
+// Respond sends the head of the final response. If end is set, the response is
+// complete and leaves at once. Otherwise the head may wait for Flush or End.
 func (s *ServerStream) Respond(r *message.Response, end bool) error {
 	c := s.c
 	c.mu.Lock()
@@ -295,11 +294,12 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 	return nil
 }
 
-// Finish ends a response in the middle of its body, with a trailer that says why:
-// a Write that waits fails, and so does whatever else would follow. It reports
-// whether the client sees the response end well, by this or already: not if
-// Respond was not called, a body of a declared length is not whole, or the
-// stream was reset.
+// Finish ends a response in the middle of its body, with a trailer that says
+// why. A waiting Write fails, and so does every later call that sends.
+//
+// It reports whether the client sees the response end normally, now or already.
+// That is false if Respond was not called, a body of declared length is
+// incomplete, or the stream was reset.
 func (s *ServerStream) Finish(trailer message.Fields) bool {
 	c := s.c
 	c.mu.Lock()
@@ -319,10 +319,11 @@ func (s *ServerStream) Finish(trailer message.Fields) bool {
 	return true
 }
 
-// Notify has gone called, from any goroutine and at most once, if the client
-// goes before the handler returns: it resets the stream, or its connection
-// ends. It is called at once if the client has gone already. Nil takes it back:
-// when Notify(nil) returns, gone is not running and will not be called.
+// Notify registers gone to be called if the client goes before the handler
+// returns: it resets the stream, or its connection ends. gone is called once at
+// most, from any goroutine, and at once if the client has already gone. Nil
+// unregisters: when Notify(nil) returns, gone is not running and will not be
+// called.
 func (s *ServerStream) Notify(gone func(cause error)) {
 	s.c.mu.Lock()
 	s.gone = gone
@@ -336,7 +337,7 @@ func (s *ServerStream) Notify(gone func(cause error)) {
 	}
 }
 
-// tellGone calls what Notify was given, once.
+// tellGone calls the function registered by Notify, once.
 func (s *ServerStream) tellGone(cause error) {
 	s.c.mu.Lock()
 	s.goneFor = cause

@@ -6,7 +6,7 @@ func (in *inbox) onSettings(f *h2.SettingsFrame) *Error {
 	c := in.conn
 	if f.IsAck() {
 		if in.unacked--; in.unacked < 0 {
-			return broken(h2.ErrCodeProtocol, "an acknowledgement of nothing")
+			return broken(h2.ErrCodeProtocol, "an acknowledgment without SETTINGS")
 		}
 		return nil
 	}
@@ -31,16 +31,16 @@ func (in *inbox) applySettings(f *h2.SettingsFrame) *Error {
 	}
 	c.out.settingsAck()
 	in.settled.Store(true)
-	c.out.room.wakeAll() // who waits for the settings is among them
+	c.out.room.wakeAll() // Connects waits there for the settings
 	return nil
 }
 
-// settingLocked does what one of the peer's settings says (section 6.5.2).
+// settingLocked applies one of the peer's settings (section 6.5.2).
 func (in *inbox) settingLocked(s h2.Setting) *Error {
 	c := in.conn
 	switch s.ID {
 	case h2.SettingHeaderTableSize:
-		c.encoder.hpack.SetMaxDynamicTableSize(s.Val) // or less: headerTable is the most
+		c.encoder.hpack.SetMaxDynamicTableSize(s.Val) // at most headerTable
 	case h2.SettingEnablePush:
 		if s.Val > 1 || s.Val == 1 && c.client != nil {
 			return broken(h2.ErrCodeProtocol, "an ENABLE_PUSH that is not allowed")
@@ -66,7 +66,7 @@ func (in *inbox) settingLocked(s h2.Setting) *Error {
 		if s.Val < maxFrame || s.Val > 1<<24-1 {
 			return broken(h2.ErrCodeProtocol, "a MAX_FRAME_SIZE that is not allowed")
 		}
-		// maxFrame is always allowed, and is enough.
+		// Frames of maxFrame are always allowed and large enough.
 	case h2.SettingMaxHeaderListSize:
 		c.peer.maxHeaderBytes = int64(s.Val)
 	case h2.SettingEnableConnectProtocol:

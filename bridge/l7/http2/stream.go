@@ -9,41 +9,41 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A stream is what both roles of a stream have in common. All of it is guarded
-// by the connection's mu.
+// A stream is the part of a stream that both roles share. It is guarded by the
+// connection's mu.
 type stream struct {
 	c      *conn
-	id     uint32        // 0: none yet (client)
+	id     uint32        // 0 until Send (client)
 	server *ServerStream // this or client is nil
 	client *ClientStream
 
-	closed bool  // it is none of the connection's any more
-	err    error // why nothing can be sent; nil: it can
+	closed bool  // removed from the connection
+	err    error // why nothing can be sent, or nil
 
-	// What comes in.
+	// Receiving.
 	readable sync.Cond
 	queue    queue
-	viewed   int            // bytes of the view that Read returned last
-	recvEnd  bool           // the peer has sent all it will
-	readErr  error          // why it is not whole
-	refused  bool           // nobody wants the rest
-	left     int64          // of the body as its length was declared; -1: it was not
-	window   int            // what the peer may still send
-	size     int            // of the window, when all of it is given back
-	owed     int            // of the window: taken on, and not yet given back
-	taken    int64          // bytes of the body that Read has returned
-	trailer  message.Fields // once recvEnd
-	notified bool           // it is in c.in.arrived; the reading goroutine's
+	viewed   int            // size of the view that Read returned last
+	recvEnd  bool           // the peer has ended its message
+	readErr  error          // why the message is incomplete, or nil
+	refused  bool           // the rest is discarded
+	left     int64          // bytes left of the declared length, or -1
+	window   int            // bytes that the peer may still send
+	size     int            // size of the fully open window
+	owed     int            // bytes read but not yet added to the window
+	taken    int64          // bytes that Read has returned
+	trailer  message.Fields // valid once recvEnd is set
+	notified bool           // is in c.in.arrived; used only by the reading goroutine
 
-	// What goes out.
+	// Sending.
 	writable     sync.Cond
 	sendWindow   int64
-	sendEnd      bool  // all is sent, or in out
-	sendLeft     int64 // of the body as its length was declared; -1: it was not
+	sendEnd      bool  // the whole message is sent or queued
+	sendLeft     int64 // bytes left of the declared length, or -1
 	latest       token // the stream's latest frame
-	blockedSince int64 // when a Write began to wait; 0: none does
+	blockedSince int64 // when a Write began to wait for the window, or 0
 	waitsIn      *turns
-	behind       *stream // in waitsIn
+	behind       *stream // next stream in waitsIn
 }
 
 func (s *stream) init(c *conn, id uint32) {
@@ -54,9 +54,9 @@ func (s *stream) init(c *conn, id uint32) {
 	s.sendWindow = c.peer.window
 }
 
-// Read waits for bytes of the body and returns them: a view that is valid until
-// the next Read, by which the peer may send as many more. At the end of the
-// body it returns io.EOF; any other error means that the body is not whole.
+// Read waits for bytes of the body and returns a view of them, valid until the
+// next Read. Only then may the peer send as many more. At the end of the body
+// it returns io.EOF. Any other error means that the body is incomplete.
 func (s *stream) Read() ([]byte, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -95,8 +95,8 @@ func (s *stream) Trailer() message.Fields {
 	return s.trailer
 }
 
-// giveBackLocked gives the peer n bytes of the stream's window back, a good
-// part of it at a time. If the reader has kept up, the window grows.
+// giveBackLocked reopens the stream's window by n bytes, at least half of the
+// window at a time. If the reader keeps up, the window grows.
 func (s *stream) giveBackLocked(n int) {
 	if n == 0 || s.recvEnd || s.closed || s.refused {
 		return
@@ -117,8 +117,8 @@ func (s *stream) giveBackLocked(n int) {
 	c.out.windowUpdate(s.id, increment)
 }
 
-// Write sends bytes of the body. They are the caller's again when it returns,
-// and may wait for Flush or End. It blocks while the peer takes nothing.
+// Write sends bytes of the body. It does not keep p. The bytes may wait for
+// Flush or End. It blocks while the peer does not read.
 func (s *stream) Write(p []byte) error {
 	c := s.c
 	c.mu.Lock()
@@ -148,8 +148,8 @@ func (s *stream) Write(p []byte) error {
 	return nil
 }
 
-// Roomy reports whether as much as a front calls little can be written without
-// waiting. It may be otherwise by the time that it is written.
+// Roomy reports whether a small body can be written without waiting. That may
+// change before the write.
 func (s *stream) Roomy() bool {
 	c := s.c
 	c.mu.Lock()
@@ -158,9 +158,9 @@ func (s *stream) Roomy() bool {
 }
 
 // awaitTurnLocked waits until a frame of the body may be sent. Streams that are
-// not held up by their own window take turns, a frame each. A time limit counts
-// only while the peer keeps a window shut, and from the last byte that it let
-// through: waiting for others to be served costs a stream nothing.
+// not held up by their own window take turns, one frame each. A time limit runs
+// only while the peer keeps a window shut, and restarts with every byte it lets
+// through. Waiting for other streams does not count.
 func (s *stream) awaitTurnLocked() error {
 	c := s.c
 	defer s.blockLocked(false)
@@ -212,7 +212,7 @@ func (s *stream) waitLocked() {
 	s.writable.Wait()
 }
 
-// blockLocked says whether the stream waits for the peer to open its window.
+// blockLocked records whether the stream waits for its own window.
 func (s *stream) blockLocked(blocked bool) {
 	switch {
 	case blocked && s.blockedSince == 0:
@@ -224,7 +224,7 @@ func (s *stream) blockLocked(blocked bool) {
 	}
 }
 
-// stalledLocked resets the streams whose peer has kept a window shut for too long,
+// stalledLocked resets the streams that were held up too long by a shut window,
 // their own or the connection's. c.mu is held.
 func (c *conn) stalledLocked(now int64) (gone []ended) {
 	past := func(since int64) bool { return since != 0 && now-since > int64(c.o.StallTimeout) }
@@ -244,7 +244,7 @@ func (c *conn) stalledLocked(now int64) (gone []ended) {
 	return gone
 }
 
-// sendErrLocked returns why nothing more can be sent; nil: it can.
+// sendErrLocked returns why nothing more can be sent, or nil.
 func (s *stream) sendErrLocked() error {
 	switch {
 	case s.err != nil:
@@ -257,7 +257,7 @@ func (s *stream) sendErrLocked() error {
 	return nil
 }
 
-// Flush sends whatever still waits.
+// Flush sends everything queued.
 func (s *stream) Flush() error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -265,7 +265,7 @@ func (s *stream) Flush() error {
 	return s.err
 }
 
-// End completes the body, and sends everything.
+// End completes the body, with an optional trailer, and sends everything queued.
 func (s *stream) End(trailer message.Fields) error {
 	c := s.c
 	c.mu.Lock()
@@ -286,22 +286,23 @@ func (s *stream) End(trailer message.Fields) error {
 	return nil
 }
 
-// sentLocked is for when the last of a message is in out.
+// sentLocked is called when the end of the message is queued.
 func (s *stream) sentLocked() {
 	s.sendEnd = true
 	s.c.out.kick()
 	s.closeLocked()
 }
 
-// brokenLengthLocked resets a stream whose body is not as long as its head said.
+// brokenLengthLocked resets a stream whose sent body differs from its
+// Content-Length.
 func (s *stream) brokenLengthLocked() error {
-	err := &Error{Code: h2.ErrCodeInternal, Reason: "the body that was sent is not of the length that was said"}
+	err := &Error{Code: h2.ErrCodeInternal, Reason: "the sent body differs from its Content-Length"}
 	s.resetLocked(err.Code, err)
 	return err
 }
 
-// endedLocked is for when the peer has sent its last. It returns what is wrong
-// if that came too early.
+// endedLocked is called when the peer ends its message. It returns an error if
+// the body is too short.
 func (s *stream) endedLocked() *Error {
 	if s.left > 0 {
 		return malformed("a body shorter than its Content-Length")
@@ -312,7 +313,7 @@ func (s *stream) endedLocked() *Error {
 	return nil
 }
 
-// closeLocked closes the stream if both sides have sent their last.
+// closeLocked closes the stream if both sides have ended their messages.
 func (s *stream) closeLocked() {
 	if s.recvEnd && s.sendEnd && !s.closed {
 		s.c.abuse.completed()
@@ -320,7 +321,7 @@ func (s *stream) closeLocked() {
 	}
 }
 
-// removeLocked takes the stream out of the connection.
+// removeLocked removes the stream from the connection.
 func (s *stream) removeLocked() {
 	c := s.c
 	s.closed = true
@@ -334,8 +335,8 @@ func (s *stream) removeLocked() {
 	c.checkIdleLocked()
 }
 
-// failLocked ends the stream because of err: whatever call is waiting returns.
-// A response that has come whole is still good.
+// failLocked ends the stream because of err. Waiting calls return. A complete
+// response stays readable.
 func (s *stream) failLocked(err error) {
 	if s.err == nil {
 		s.err = err
@@ -370,14 +371,13 @@ func (c *conn) resetLocked(id uint32, code h2.ErrCode) {
 	c.resets.add(id)
 }
 
-// unsentLocked reports whether nothing of the stream was ever sent.
+// unsentLocked reports whether no part of the stream was sent.
 func (s *stream) unsentLocked() bool {
 	return s.id == 0 || s.c.out.waits(s.client.head)
 }
 
-// Abort ends the stream so that what was sent of it never looks complete.
-// Whatever call is waiting returns cause. It may be called by any goroutine,
-// any time.
+// Abort ends the stream so that its message never looks complete. Waiting calls
+// return cause. It may be called from any goroutine at any time.
 func (s *stream) Abort(cause error) {
 	if cause == nil {
 		cause = errOver
@@ -391,7 +391,7 @@ func (s *stream) Abort(cause error) {
 	s.overLocked(cause)
 }
 
-// overLocked ends whatever can still be done with the stream.
+// overLocked makes all further calls on the stream fail with cause.
 func (s *stream) overLocked(cause error) {
 	if s.err == nil {
 		s.err = cause

@@ -1,10 +1,10 @@
 package http2
 
-// turns are streams that wait, the one that has waited longest first. A stream
-// waits in one at most.
+// turns is a first-in, first-out queue of waiting streams. A stream waits in at
+// most one.
 type turns struct{ head, tail *stream }
 
-// join puts s at the end, unless it waits already.
+// join appends s, unless it is already waiting here.
 func (t *turns) join(s *stream) {
 	if s.waitsIn == t {
 		return
@@ -18,7 +18,7 @@ func (t *turns) join(s *stream) {
 	t.tail = s
 }
 
-// leaveTurns takes s out of what it waits in, if it does.
+// leaveTurns removes s from the queue it waits in, if any.
 func (s *stream) leaveTurns() {
 	t := s.waitsIn
 	if t == nil {
@@ -39,14 +39,14 @@ func (s *stream) leaveTurns() {
 	s.behind, s.waitsIn = nil, nil
 }
 
-// wake lets the first stream look whether its turn has come.
+// wake wakes the first stream to check whether it may continue.
 func (t *turns) wake() {
 	if t.head != nil {
 		t.head.writable.Signal()
 	}
 }
 
-// wakeAll lets all of them look.
+// wakeAll wakes all waiting streams.
 func (t *turns) wakeAll() {
 	for s := t.head; s != nil; s = s.behind {
 		s.writable.Signal()

@@ -2,23 +2,24 @@ package http2
 
 import "sync"
 
-// maxWaiting bounds how many goroutines a connection keeps for its next streams.
+// maxWaiting bounds the idle goroutines that a connection keeps for its next
+// streams.
 const maxWaiting = 32
 
-// A workerPool has the goroutines that serve a connection's streams. One that has
-// served a stream waits for the next: its stack has grown to what an exchange
-// needs, and growing one is a good part of what a small exchange costs. Those
-// that get no stream for a while end, and the first one at once: many clients send
-// one request. All of it is guarded by the connection's mu.
+// A workerPool runs the handlers of a connection's streams. A worker that has
+// served a stream waits for the next: its stack has already grown, and growing
+// one is much of the cost of a small exchange. Workers without a stream for a
+// while end. So does the first one at once, because many clients send only one
+// request. It is guarded by the connection's mu.
 type workerPool struct {
-	streams  []*ServerStream // to be served, each by one of the waiting
-	waiting  int
-	wanted   sync.Cond // there are streams, or some of the waiting are to end
-	released int       // how many of the waiting are to end
-	busy     bool      // a stream was begun since the last tick
+	streams  []*ServerStream // assigned, but not yet taken by a waiting worker
+	waiting  int             // idle workers
+	wanted   sync.Cond       // streams are assigned, or workers must end
+	released int             // waiting workers that must end
+	busy     bool            // a stream was assigned since the last tick
 }
 
-// assign has a stream served.
+// assign passes a stream to a worker.
 func (c *ServerConn) assign(s *ServerStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -32,7 +33,7 @@ func (c *ServerConn) assign(s *ServerStream) {
 	go c.work(s)
 }
 
-// work serves s, and then others.
+// work serves s, and then other streams.
 func (c *ServerConn) work(s *ServerStream) {
 	defer c.workers.Done()
 	defer func() {
@@ -46,7 +47,8 @@ func (c *ServerConn) work(s *ServerStream) {
 	}
 }
 
-// nextStream waits for a stream to serve; nil: there will be none for a while.
+// nextStream waits for a stream to serve. It returns nil if the worker must
+// end.
 func (c *ServerConn) nextStream() *ServerStream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,7 +72,7 @@ func (c *ServerConn) nextStream() *ServerStream {
 	return s
 }
 
-// releaseLocked ends the goroutines that got no stream since it was called last.
+// releaseLocked ends the workers that got no stream since the last call.
 func (w *workerPool) releaseLocked() {
 	if !w.busy && w.waiting > 0 {
 		w.released = w.waiting
