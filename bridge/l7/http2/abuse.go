@@ -59,9 +59,9 @@ const (
 // An abuse holds the budgets of a connection's peer. It is guarded by the
 // connection's mu.
 type abuse struct {
-	budgets [accounts]budget
-	cut     int // bytes sent in frames that the peer's window cut short, not yet earned
-	now     func() int64
+	budgets  [accounts]budget
+	cutBytes int // bytes sent in frames that the peer's window cut short, not yet earned
+	now      func() int64
 }
 
 func newAbuse(now func() int64) abuse {
@@ -97,9 +97,9 @@ func (a *abuse) sent(n int, cutShort bool) {
 		return
 	}
 	const each = 256
-	a.cut += n
-	a.budgets[framesAccount].earn(a.cut / each)
-	a.cut %= each
+	a.cutBytes += n
+	a.budgets[framesAccount].earn(a.cutBytes / each)
+	a.cutBytes %= each
 }
 
 // completed earns for a stream that both sides have ended.
@@ -263,10 +263,10 @@ func (c *conn) stateOf(id uint32) (*stream, streamState) {
 	return nil, closedStream
 }
 
-// judge applies the rule for a frame and charges its cost. It returns the
+// checkFrame applies the rule for a frame and charges its cost. It returns the
 // stream if the frame is to be processed, else the stream's error or the
 // connection's. c.mu is held.
-func (c *conn) judge(f streamFrame, id uint32) (s *stream, v verdict, why, end *Error) {
+func (c *conn) checkFrame(f streamFrame, id uint32) (s *stream, v verdict, streamErr, end *Error) {
 	s, state := c.stateOf(id)
 	r := &streamRules[f][state]
 	if r.cost > 0 {

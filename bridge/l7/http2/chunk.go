@@ -5,7 +5,7 @@ import "sync"
 const (
 	smallChunk = 4 << 10
 	largeChunk = maxFrame
-	little     = smallChunk // a body of at most this size takes a shortcut
+	smallBody  = smallChunk // a body of at most this size takes a shortcut
 )
 
 // A chunk is a buffer for part of a stream's unread body. It holds the payload
@@ -117,10 +117,10 @@ func (q *queue) waiting() bool {
 	return false
 }
 
-// little reports whether the queue is at most one chunk with at most little
+// isSmall reports whether the queue is at most one chunk with at most smallBody
 // bytes.
-func (q *queue) little() bool {
-	return q.head == nil || q.head.next == nil && q.head.w-q.head.r <= little
+func (q *queue) isSmall() bool {
+	return q.head == nil || q.head.next == nil && q.head.w-q.head.r <= smallBody
 }
 
 // drop discards the queue. Chunks that may have a view in use are left to the

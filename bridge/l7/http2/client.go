@@ -27,9 +27,9 @@ type ClientConn struct {
 	conn
 
 	// Guarded by mu.
-	open     int  // streams between Open and their end
-	retired  bool // no new streams
-	wentAway bool // GOAWAY received: the server serves no request that is not sent yet
+	open      int  // streams between Open and their end
+	retired   bool // no new streams
+	gotGoAway bool // GOAWAY received: the server serves no request that is not sent yet
 }
 
 // NewClientConn returns a ClientConn that owns nc. The caller must call Run; it
@@ -39,7 +39,7 @@ func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	c.init(nc, nil, o)
 	c.client = c
 	c.in.block.ofServer = true
-	c.greet(h2.ClientPreface, h2.Setting{ID: h2.SettingEnablePush, Val: 0})
+	c.queuePreface(h2.ClientPreface, h2.Setting{ID: h2.SettingEnablePush, Val: 0})
 	return c
 }
 
@@ -131,7 +131,7 @@ func (c *ClientConn) changed() {
 	}
 }
 
-func (c *ClientConn) tickLocked(now int64) []ended {
+func (c *ClientConn) tickLocked(now int64) []streamEnd {
 	if c.o.MaxAge > 0 && now > int64(c.o.MaxAge) {
 		c.retireLocked()
 	}
@@ -153,18 +153,18 @@ func (s *stream) unansweredLocked() bool {
 
 func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
 	c.mu.Lock()
-	var gone []ended
+	var ends []streamEnd
 	for _, s := range c.streams {
 		if s.id > f.LastStreamID {
 			err := &Error{Code: f.ErrCode, Remote: true, Connection: true, Unprocessed: s.unansweredLocked()}
 			s.failLocked(err)
-			gone = append(gone, ended{s, err})
+			ends = append(ends, streamEnd{s, err})
 		}
 	}
-	c.wentAway = true
+	c.gotGoAway = true
 	c.retireLocked()
 	c.mu.Unlock()
-	c.tell(gone)
+	c.notifyEnds(ends)
 	c.changed()
 }
 
@@ -192,7 +192,7 @@ func (s *ClientStream) Connects() bool {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.in.settled.Load() && c.err == nil && s.err == nil {
+	for !c.in.gotSettings.Load() && c.err == nil && s.err == nil {
 		c.out.room.join(&s.stream)
 		s.waitLocked()
 	}
@@ -223,7 +223,7 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 	if c.out.err != nil {
 		return &Error{Connection: true, Unprocessed: true, Err: c.out.err}
 	}
-	if c.client.wentAway || c.lastID >= lastStream {
+	if c.client.gotGoAway || c.lastID >= lastStream {
 		return &Error{Code: h2.ErrCodeRefusedStream, Connection: true, Unprocessed: true, Reason: "the connection accepts no more streams"}
 	}
 	if c.lastID == 0 {

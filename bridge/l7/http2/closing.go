@@ -28,7 +28,7 @@ func (c *conn) close(err *Error) {
 	}
 	c.out.close() // tick interrupts it if the peer stops reading
 	c.timer.Stop()
-	if c.server != nil && err.mayBeTold() {
+	if c.server != nil && err.canBeSent() {
 		if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
 			_ = h.CloseWrite()
 		}
@@ -46,7 +46,7 @@ func (c *conn) close(err *Error) {
 // work, that time restarts with every byte the client takes.
 func (c *conn) linger(finished bool) {
 	l, start := c.live, c.now() // no other goroutine uses c.live now
-	l.taken = start
+	l.takenAt = start
 	for left := maxDiscarded; left > 0; {
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 		n, err := c.in.drop(left)
@@ -55,8 +55,8 @@ func (c *conn) linger(finished bool) {
 			continue
 		}
 		now := c.now()
-		l.look(now)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !finished || !l.waiting || now-l.taken > int64(c.o.StallTimeout) {
+		l.observe(now)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !finished || !l.waiting || now-l.takenAt > int64(c.o.StallTimeout) {
 			return
 		}
 	}
@@ -68,8 +68,8 @@ func (c *conn) endStalledWriteLocked(now int64) {
 	if c.out.writing == 0 {
 		return
 	}
-	c.live.look(now)
-	if now-max(c.out.writing, c.live.taken) > int64(c.o.StallTimeout) {
+	c.live.observe(now)
+	if now-max(c.out.writing, c.live.takenAt) > int64(c.o.StallTimeout) {
 		_ = c.nc.SetWriteDeadline(longAgo)
 	}
 }
@@ -79,7 +79,7 @@ func (c *conn) endStalledWriteLocked(now int64) {
 // something while the connection closes, data still in the kernel would be
 // lost. c.mu is held.
 func (c *conn) finishedLocked(now int64) bool {
-	return c.unusedLocked(now) && (!c.live.waiting || now-c.live.taken > int64(c.o.StallTimeout))
+	return c.unusedLocked(now) && (!c.live.waiting || now-c.live.takenAt > int64(c.o.StallTimeout))
 }
 
 // unusedLocked reports whether the connection has had no work for its idle

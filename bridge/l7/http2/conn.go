@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	maxFrame      = 16 << 10    // largest payload of a frame, in both directions (RFC 9113, section 4.2)
-	maxWindow     = 1<<31 - 1   // section 6.9.1
-	firstWindow   = 65535       // initial window of a stream (section 6.9.2)
-	largestWindow = 1 << 20     // window of a stream whose reader keeps up
-	maxGrowth     = 4 << 20     // total growth of a connection's stream windows
-	connWindow    = 16 << 20    // window of the connection
-	presumed      = 100         // streams assumed to be allowed until the server's settings arrive
-	lastReadTime  = time.Second // for a last read after a write has failed
-	headerTable   = 4096        // HPACK's dynamic tables
-	maxContinued  = 64          // CONTINUATION frames of one block
+	maxFrame        = 16 << 10    // largest payload of a frame, in both directions (RFC 9113, section 4.2)
+	maxWindow       = 1<<31 - 1   // section 6.9.1
+	firstWindow     = 65535       // initial window of a stream (section 6.9.2)
+	largestWindow   = 1 << 20     // window of a stream whose reader keeps up
+	maxGrowth       = 4 << 20     // total growth of a connection's stream windows
+	connWindow      = 16 << 20    // window of the connection
+	presumedStreams = 100         // streams assumed to be allowed until the server's settings arrive
+	lastReadTime    = time.Second // for a last read after a write has failed
+	headerTable     = 4096        // HPACK's dynamic tables
+	maxContinued    = 64          // CONTINUATION frames of one block
 )
 
 // longAgo is a deadline that has passed.
@@ -76,9 +76,9 @@ type peerSettings struct {
 	extendedConnect bool
 }
 
-// An ended is a stream that has ended. Its owner is notified when c.mu is
+// A streamEnd is a stream that has ended. Its owner is notified when c.mu is
 // released.
-type ended struct {
+type streamEnd struct {
 	stream *stream
 	err    error
 }
@@ -90,20 +90,20 @@ func (c *conn) init(nc net.Conn, early []byte, o Options) {
 	c.in.init(c, newReader(nc, early))
 	c.in.interrupted = c.interrupted
 	c.out.init(nc, &c.mu, &c.workers, c.now)
-	c.out.failed, c.out.tell, c.out.panicked = c.unwritableLocked, c.tell, c.panicked
+	c.out.failed, c.out.notifyEnds, c.out.panicked = c.unwritableLocked, c.notifyEnds, c.panicked
 	c.live.delivers, _ = nc.(deliverer)
 	c.encoder = newEncoder()
 	c.sendWindow = firstWindow
-	c.peer = peerSettings{maxStreams: presumed, window: firstWindow, maxHeaderBytes: 1 << 62}
+	c.peer = peerSettings{maxStreams: presumedStreams, window: firstWindow, maxHeaderBytes: 1 << 62}
 	c.idleSince = c.now()
 	c.abuse = newAbuse(c.now)
 }
 
-// greet queues this side's settings and a large window for the connection. It
+// queuePreface queues this side's settings and a large window for the connection. It
 // is called before any other frame is queued.
-func (c *conn) greet(preface string, settings ...h2.Setting) {
+func (c *conn) queuePreface(preface string, settings ...h2.Setting) {
 	settings = append(settings, h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: uint32(c.o.MaxHeaderBytes)})
-	c.out.greet(preface, settings, connWindow-firstWindow)
+	c.out.queuePreface(preface, settings, connWindow-firstWindow)
 	c.in.window = connWindow
 	c.in.unacked = 1
 }
@@ -114,7 +114,7 @@ func (c *conn) now() int64 { return c.in.now() }
 // connection. A normal end returns nil. If preface is not nil, it runs first.
 func (c *conn) run(preface func() *Error) error {
 	c.mu.Lock()
-	c.out.kick()
+	c.out.startSending()
 	c.timer = time.AfterFunc(c.tickPeriodLocked(), c.tick)
 	c.mu.Unlock()
 	return c.read(preface)
@@ -153,11 +153,11 @@ func (c *conn) end(err *Error) error {
 	if c.out.err != nil && errors.Is(err.Err, os.ErrDeadlineExceeded) {
 		err = &Error{Err: c.out.err} // the peer sent no reason in time
 	}
-	clean := err.Err == io.EOF && len(c.streams) == 0 && c.in.settled.Load()
-	gone := c.failLocked(err)
+	clean := err.Err == io.EOF && len(c.streams) == 0 && c.in.gotSettings.Load()
+	ends := c.failLocked(err)
 	err = c.err // the first error is the one that counts
 	c.mu.Unlock()
-	c.tell(gone)
+	c.notifyEnds(ends)
 	c.close(err)
 	c.workers.Wait()
 	if clean || errors.Is(err.Err, errClosed) || errors.Is(err.Err, errIdle) || errors.Is(err.Err, errRetired) {
@@ -168,8 +168,8 @@ func (c *conn) end(err *Error) error {
 
 // failLocked ends the connection if it has not ended: its streams fail, and if
 // this side ends it, the peer is sent the reason. The caller must pass the
-// result to tell. c.mu is held.
-func (c *conn) failLocked(err *Error) (gone []ended) {
+// result to notifyEnds. c.mu is held.
+func (c *conn) failLocked(err *Error) (ends []streamEnd) {
 	if c.err != nil {
 		return nil
 	}
@@ -178,7 +178,7 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 	for _, s := range c.streams {
 		e := *err
 		e.Unprocessed = s.client != nil && s.unsentLocked()
-		gone = append(gone, ended{s, &e})
+		ends = append(ends, streamEnd{s, &e})
 		s.failLocked(&e)
 	}
 	if c.client != nil {
@@ -186,7 +186,7 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 		c.out.room.wakeAll() // streams that wait to send their head are not in c.streams yet
 	}
 	c.out.end()
-	if err.mayBeTold() && (c.server != nil || c.out.begun) { // a client may send nothing before its preface
+	if err.canBeSent() && (c.server != nil || c.out.begun) { // a client may send nothing before its preface
 		last := c.lastID
 		if c.client != nil {
 			last = 0 // servers open no streams
@@ -200,15 +200,15 @@ func (c *conn) failLocked(err *Error) (gone []ended) {
 	if c.parking == parked {
 		c.o.Wake()
 	}
-	return gone
+	return ends
 }
 
 // fail ends the connection. c.mu is not held.
 func (c *conn) fail(err *Error) {
 	c.mu.Lock()
-	gone := c.failLocked(err)
+	ends := c.failLocked(err)
 	c.mu.Unlock()
-	c.tell(gone)
+	c.notifyEnds(ends)
 }
 
 // Close ends the connection and all its streams at once. Serve or Run then
@@ -218,14 +218,14 @@ func (c *conn) Close() {
 	c.nc.Close()
 }
 
-// tell notifies the owners of ended streams. c.mu is not held.
-func (c *conn) tell(gone []ended) {
-	for _, e := range gone {
+// notifyEnds notifies the owners of ended streams. c.mu is not held.
+func (c *conn) notifyEnds(ends []streamEnd) {
+	for _, e := range ends {
 		if e.stream.server != nil {
-			e.stream.server.tellGone(e.err)
+			e.stream.server.notifyGone(e.err)
 		}
 	}
-	if c.client != nil && gone != nil {
+	if c.client != nil && ends != nil {
 		c.client.changed()
 	}
 }
@@ -254,17 +254,17 @@ func (c *conn) tick() {
 			c.panicked(p)
 		}
 	}()
-	gone, dead := c.look()
-	c.tell(gone)
+	ends, dead := c.checkDeadlines()
+	c.notifyEnds(ends)
 	if dead != nil {
 		c.fail(&Error{Err: dead})
 		c.nc.Close() // the peer is unreachable
 	}
 }
 
-// look is the part of tick that needs c.mu. It returns the work for the part
+// checkDeadlines is the part of tick that needs c.mu. It returns the work for the part
 // that does not.
-func (c *conn) look() (gone []ended, dead error) {
+func (c *conn) checkDeadlines() (ends []streamEnd, dead error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.closed {
@@ -272,34 +272,34 @@ func (c *conn) look() (gone []ended, dead error) {
 	}
 	c.timer.Reset(c.tickPeriodLocked())
 	if c.err == nil {
-		gone, dead = c.tickLocked(c.now())
+		ends, dead = c.tickLocked(c.now())
 	} else {
 		c.endStalledWriteLocked(c.now())
 	}
-	return gone, dead
+	return ends, dead
 }
 
-func (c *conn) tickLocked(now int64) (gone []ended, dead error) {
+func (c *conn) tickLocked(now int64) (ends []streamEnd, dead error) {
 	past := func(since int64, d time.Duration) bool { return now-since > int64(d) }
 	if dead = c.liveLocked(now); dead != nil {
 		return nil, dead
 	}
 	c.shedLocked(now)
-	begun, patience := c.in.begun.Load(), c.o.HeaderTimeout
+	begun, limit := c.in.begun.Load(), c.o.HeaderTimeout
 	if begun != 0 && c.in.inData.Load() {
-		begun, patience = max(begun, c.in.last.Load()), c.o.StallTimeout // every byte of a body restarts the time
+		begun, limit = max(begun, c.in.last.Load()), c.o.StallTimeout // every byte of a body restarts the time
 	}
 	switch {
-	case !c.in.settled.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, patience):
+	case !c.in.gotSettings.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, limit):
 		return c.failLocked(broken(h2.ErrCodeNo, "a preface, frame or header block took too long")), nil
 	case c.finishedLocked(now):
 		return c.failLocked(&Error{Err: errIdle}), nil
 	}
-	gone = c.stalledLocked(now)
+	ends = c.stalledLocked(now)
 	if c.server != nil {
-		return append(gone, c.server.tickLocked(now)...), nil
+		return append(ends, c.server.tickLocked(now)...), nil
 	}
-	return append(gone, c.client.tickLocked(now)...), nil
+	return append(ends, c.client.tickLocked(now)...), nil
 }
 
 // idleLocked reports whether the connection has nothing to do. c.mu is held.
@@ -324,23 +324,23 @@ func (c *conn) checkIdleLocked() {
 // send the reason, close, and then answer later frames with a reset. So the
 // connection first reads what the server sent. Requests that have not left fail
 // at once, so that another connection can send them. The caller must pass the
-// result to tell. c.mu is held.
-func (c *conn) unwritableLocked(err error) (gone []ended) {
+// result to notifyEnds. c.mu is held.
+func (c *conn) unwritableLocked(err error) (ends []streamEnd) {
 	if c.client == nil || c.err != nil || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
-		gone = c.failLocked(&Error{Err: err})
+		ends = c.failLocked(&Error{Err: err})
 		c.out.abandon(err)
-		return gone
+		return ends
 	}
 	for _, s := range c.streams {
 		if s.unsentLocked() {
 			e := &Error{Connection: true, Unprocessed: true, Err: err}
-			gone = append(gone, ended{s, e})
+			ends = append(ends, streamEnd{s, e})
 			s.failLocked(e)
 		}
 	}
 	c.out.abandon(err)
 	_ = c.nc.SetReadDeadline(time.Now().Add(lastReadTime)) // fails only on a closed connection, and then reading fails too
-	return gone
+	return ends
 }
 
 // panicked ends the connection after a panic in one of its goroutines. c.mu is

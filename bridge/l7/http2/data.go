@@ -76,7 +76,7 @@ func (in *inbox) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outco
 	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o.end = in.takeWindowLocked(int64(fh.Length)); o.end != nil {
+	if o.connErr = in.takeWindowLocked(int64(fh.Length)); o.connErr != nil {
 		return nil, n, o
 	}
 	ends := fh.Flags.Has(h2.FlagDataEndStream)
@@ -84,15 +84,15 @@ func (in *inbox) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outco
 	if n == 0 && !ends {
 		kind = emptyDataFrame
 	}
-	s, v, why, end := c.judge(kind, fh.StreamID)
+	s, v, streamErr, end := c.checkFrame(kind, fh.StreamID)
 	if v == process {
-		why = s.admitLocked(int(fh.Length), n)
+		streamErr = s.admitLocked(int(fh.Length), n)
 	}
 	switch {
 	case end != nil:
-		return nil, n, outcome{end: end}
-	case why != nil:
-		return nil, n, c.refuseLocked(fh.StreamID, why)
+		return nil, n, outcome{connErr: end}
+	case streamErr != nil:
+		return nil, n, c.refuseLocked(fh.StreamID, streamErr)
 	case v != process:
 		return nil, n, o
 	case s.refused || s.readErr != nil:
@@ -111,8 +111,8 @@ func (in *inbox) admit(fh h2.FrameHeader, n int) (s *stream, unread int, o outco
 	if n > 0 {
 		s.queue.add(in.view(n))
 	}
-	if why = s.arrivedLocked(int(fh.Length)-n, ends); why != nil {
-		o = c.refuseLocked(fh.StreamID, why)
+	if streamErr = s.arrivedLocked(int(fh.Length)-n, ends); streamErr != nil {
+		o = c.refuseLocked(fh.StreamID, streamErr)
 	}
 	return nil, 0, o
 }
@@ -128,8 +128,8 @@ func (in *inbox) queueChunk(s *stream, chunk *chunk, fh h2.FrameHeader) (o outco
 	} else {
 		s.queue.put(chunk)
 	}
-	if why := s.arrivedLocked(overhead, fh.Flags.Has(h2.FlagDataEndStream)); why != nil {
-		return c.refuseLocked(fh.StreamID, why)
+	if streamErr := s.arrivedLocked(overhead, fh.Flags.Has(h2.FlagDataEndStream)); streamErr != nil {
+		return c.refuseLocked(fh.StreamID, streamErr)
 	}
 	return o
 }

@@ -93,8 +93,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// mayBeTold reports whether the peer can be sent the reason.
-func (e *Error) mayBeTold() bool {
+// canBeSent reports whether the peer can be sent the reason.
+func (e *Error) canBeSent() bool {
 	return e.Err == nil && !e.Remote || e.Err == errIdle || e.Err == errRetired
 }
 

@@ -82,9 +82,9 @@ func (o *outbox) reply(kind h2.FrameType, flags byte, id uint32, payload ...byte
 	o.buf = append(o.buf, payload...)
 	o.replies += frameHeader + len(payload)
 	if o.replies >= replyLimit && !o.ending {
-		o.crowded.Store(true)
+		o.repliesFull.Store(true)
 	}
-	o.kick()
+	o.startSending()
 	return t
 }
 
@@ -107,9 +107,9 @@ func (o *outbox) goAway(last uint32, code h2.ErrCode, reason string) {
 	o.reply(h2.FrameGoAway, 0, 0, append(p, reason...)...)
 }
 
-// greet queues the start of a connection: the preface, if any, and the
-// settings. They are sent with the next frame, or when kick is called.
-func (o *outbox) greet(preface string, settings []h2.Setting, window int) {
+// queuePreface queues the start of a connection: the preface, if any, and the
+// settings. They are sent with the next frame, or when startSending is called.
+func (o *outbox) queuePreface(preface string, settings []h2.Setting, window int) {
 	o.buf = append(o.buf, preface...)
 	o.start(h2.FrameSettings, 0, 0, 6*len(settings))
 	for _, s := range settings {

@@ -130,24 +130,24 @@ func (in *inbox) onBlock(id uint32, end bool) outcome {
 	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s, v, why, fatal := c.judge(headersFrame, id)
+	s, v, streamErr, fatal := c.checkFrame(headersFrame, id)
 	if v == process {
 		if c.server != nil {
-			why = c.server.onBlockLocked(s, id, end)
+			streamErr = c.server.onBlockLocked(s, id, end)
 		} else {
-			why = s.client.onBlockLocked(end)
+			streamErr = s.client.onBlockLocked(end)
 		}
-		if why == nil && (s == nil || !s.refused) {
+		if streamErr == nil && (s == nil || !s.refused) {
 			c.abuse.head()
 		}
 	}
 	switch {
-	case why != nil && why.Code == h2.ErrCodeNo: // already answered with 431
-		return outcome{why: why, end: c.abuse.spend(streamsAccount, 1)}
-	case why != nil:
-		return c.refuseLocked(id, why)
+	case streamErr != nil && streamErr.Code == h2.ErrCodeNo: // already answered with 431
+		return outcome{streamErr: streamErr, connErr: c.abuse.spend(streamsAccount, 1)}
+	case streamErr != nil:
+		return c.refuseLocked(id, streamErr)
 	}
-	return outcome{end: fatal}
+	return outcome{connErr: fatal}
 }
 
 // onTrailerLocked handles the trailer of a stream.
@@ -167,8 +167,8 @@ func (in *inbox) onReset(f *h2.RSTStreamFrame) (o outcome) {
 	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s, v, _, end := c.judge(resetFrame, f.StreamID)
-	o.end = end
+	s, v, _, end := c.checkFrame(resetFrame, f.StreamID)
+	o.connErr = end
 	if s == nil || v != process {
 		return o
 	}
@@ -181,7 +181,7 @@ func (in *inbox) onReset(f *h2.RSTStreamFrame) (o outcome) {
 		err = &Error{Code: f.ErrCode, Remote: true, Unprocessed: f.ErrCode == h2.ErrCodeRefusedStream && s.unansweredLocked()}
 	}
 	s.failLocked(err)
-	o.gone = []ended{{s, err}}
+	o.ends = []streamEnd{{s, err}}
 	return o
 }
 
@@ -189,8 +189,8 @@ func (in *inbox) onPriority(f *h2.PriorityFrame) outcome {
 	c := in.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _, _, end := c.judge(priorityFrame, f.StreamID)
-	return outcome{end: end}
+	_, _, _, end := c.checkFrame(priorityFrame, f.StreamID)
+	return outcome{connErr: end}
 }
 
 func (in *inbox) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
@@ -199,10 +199,10 @@ func (in *inbox) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 	defer c.mu.Unlock()
 	if f.StreamID == 0 {
 		if end := c.abuse.spend(framesAccount, connFrameCosts[h2.FrameWindowUpdate]); end != nil {
-			return outcome{end: end}
+			return outcome{connErr: end}
 		}
 		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
-			return outcome{end: broken(h2.ErrCodeFlowControl, "a window that is too large")}
+			return outcome{connErr: broken(h2.ErrCodeFlowControl, "a window that is too large")}
 		}
 		if c.sendWindow > 0 {
 			c.shutSince = 0
@@ -210,9 +210,9 @@ func (in *inbox) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 		c.out.turn.wake()
 		return outcome{}
 	}
-	s, v, _, end := c.judge(windowFrame, f.StreamID)
+	s, v, _, end := c.checkFrame(windowFrame, f.StreamID)
 	if s == nil || v != process {
-		return outcome{end: end}
+		return outcome{connErr: end}
 	}
 	if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
 		return c.refuseLocked(f.StreamID, &Error{Code: h2.ErrCodeFlowControl, Reason: "a window that is too large"})

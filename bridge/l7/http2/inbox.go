@@ -22,8 +22,8 @@ type inbox struct {
 	arrived []*stream       // streams whose readers to wake
 	opened  []*ServerStream // new streams to pass to a handler
 
-	settled atomic.Bool // the peer's settings were received
-	inData  atomic.Bool // waiting for the rest of a DATA frame
+	gotSettings atomic.Bool // the peer's settings were received
+	inData      atomic.Bool // waiting for the rest of a DATA frame
 }
 
 func (in *inbox) init(c *conn, r *reader) {
@@ -85,7 +85,7 @@ func (in *inbox) readFrames() *Error {
 			in.notifyReaders()
 			in.shed()
 		}
-		if c.out.crowded.Load() {
+		if c.out.repliesFull.Load() {
 			in.notifyReaders()
 			c.out.awaitReplyRoom()
 		}
@@ -96,7 +96,7 @@ func (in *inbox) readFrames() *Error {
 		if err != nil {
 			return in.readError(err)
 		}
-		if !in.settled.Load() && (fh.Type != h2.FrameSettings || fh.Flags.Has(h2.FlagSettingsAck)) {
+		if !in.gotSettings.Load() && (fh.Type != h2.FrameSettings || fh.Flags.Has(h2.FlagSettingsAck)) {
 			return broken(h2.ErrCodeProtocol, "a preface that does not begin with SETTINGS")
 		}
 		var end *Error
@@ -160,41 +160,41 @@ func (in *inbox) readError(err error) *Error {
 
 // An outcome is the work left for a frame after c.mu is released.
 type outcome struct {
-	gone []ended
-	why  *Error // why a stream was refused
-	end  *Error // why the connection ends
+	ends      []streamEnd
+	streamErr *Error // why a stream was refused
+	connErr   *Error // why the connection ends
 }
 
 // conclude does the work left for a frame. c.mu is not held.
 func (in *inbox) conclude(o outcome) *Error {
 	c := in.conn
-	if len(o.gone) > 0 {
-		c.tell(o.gone)
+	if len(o.ends) > 0 {
+		c.notifyEnds(o.ends)
 	}
-	if o.why != nil && c.server != nil && c.o.Refused != nil {
-		c.o.Refused(o.why)
+	if o.streamErr != nil && c.server != nil && c.o.Refused != nil {
+		c.o.Refused(o.streamErr)
 	}
-	return o.end
+	return o.connErr
 }
 
 // refuseLocked resets a stream for a fault of the peer. The stream need not
 // exist. c.mu is held.
-func (c *conn) refuseLocked(id uint32, why *Error) outcome {
-	o := outcome{why: why}
+func (c *conn) refuseLocked(id uint32, streamErr *Error) outcome {
+	o := outcome{streamErr: streamErr}
 	if s := c.streams[id]; s != nil {
-		o.gone = []ended{s.resetLocked(why.Code, why)}
+		o.ends = []streamEnd{s.resetLocked(streamErr.Code, streamErr)}
 	} else {
-		c.resetLocked(id, why.Code)
+		c.resetLocked(id, streamErr.Code)
 	}
-	o.end = c.abuse.spend(streamsAccount, 1)
+	o.connErr = c.abuse.spend(streamsAccount, 1)
 	return o
 }
 
 // refuse is refuseLocked for callers that do not hold c.mu.
-func (in *inbox) refuse(id uint32, why *Error) *Error {
+func (in *inbox) refuse(id uint32, streamErr *Error) *Error {
 	c := in.conn
 	c.mu.Lock()
-	o := c.refuseLocked(id, why)
+	o := c.refuseLocked(id, streamErr)
 	c.mu.Unlock()
 	return in.conclude(o)
 }

@@ -23,26 +23,26 @@ type deliverer interface {
 type liveness struct {
 	delivers deliverer // nil if the connection is not a deliverer
 
-	pinged  int64  // when the latest PING was queued, or 0
-	ping    token  // the frame of that PING
-	number  uint64 // the payload of that PING
-	suspect bool   // see suspectLocked
+	pingedAt int64  // when the latest PING was queued, or 0
+	ping     token  // the frame of that PING
+	number   uint64 // the payload of that PING
+	suspect  bool   // see suspectLocked
 
 	// What the peer had taken at the last check, while data was waiting.
 	progress uint64
 	waiting  bool
-	taken    int64 // when the peer last took data, or data began to wait
+	takenAt  int64 // when the peer last took data, or data began to wait
 }
 
-// look records whether the peer has taken more. Time limits on writing restart
+// observe records whether the peer has taken more. Time limits on writing restart
 // with every byte taken.
-func (l *liveness) look(now int64) {
+func (l *liveness) observe(now int64) {
 	if l.delivers == nil {
 		return
 	}
 	progress, waiting := l.delivers.Delivered()
 	if waiting > 0 && (!l.waiting || progress != l.progress) {
-		l.taken = now
+		l.takenAt = now
 	}
 	l.progress, l.waiting = progress, waiting > 0
 }
@@ -51,7 +51,7 @@ func (l *liveness) look(now int64) {
 func (c *conn) pingLocked(now int64) {
 	l := &c.live
 	l.number++
-	l.pinged = now
+	l.pingedAt = now
 	l.ping = c.out.ping(l.payload())
 }
 
@@ -71,18 +71,18 @@ func (c *conn) pingLeft() bool {
 func (c *conn) liveLocked(now int64) error {
 	l, last := &c.live, c.in.last.Load()
 	past := func(since int64, d time.Duration) bool { return now-since > int64(d) }
-	asked := l.pinged > last
-	if asked || c.out.writing != 0 || c.unusedLocked(now) {
-		l.look(now)
+	pingPending := l.pingedAt > last
+	if pingPending || c.out.writing != 0 || c.unusedLocked(now) {
+		l.observe(now)
 	} else {
 		l.waiting = false
 	}
 	switch {
-	case c.out.writing != 0 && past(max(c.out.writing, l.taken), c.o.StallTimeout):
+	case c.out.writing != 0 && past(max(c.out.writing, l.takenAt), c.o.StallTimeout):
 		return errStalled
-	case asked && !c.out.crowded.Load() && c.pingLeft() && past(max(l.pinged, l.taken), c.o.PingTimeout):
+	case pingPending && !c.out.repliesFull.Load() && c.pingLeft() && past(max(l.pingedAt, l.takenAt), c.o.PingTimeout):
 		return errDead
-	case !asked && past(last, c.o.PingInterval):
+	case !pingPending && past(last, c.o.PingInterval):
 		c.pingLocked(now)
 	}
 	return nil

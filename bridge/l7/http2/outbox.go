@@ -39,32 +39,32 @@ type outbox struct {
 	clock   func() int64
 
 	// failed handles a failed write, with mu held. It returns streams to pass
-	// to tell, which is called without mu. panicked handles a panic of the
+	// to notifyEnds, which is called without mu. panicked handles a panic of the
 	// writing goroutine, without mu.
-	failed   func(error) []ended
-	tell     func([]ended)
-	panicked func(any)
+	failed     func(error) []streamEnd
+	notifyEnds func([]streamEnd)
+	panicked   func(any)
 
-	buf     []byte // queued frames
-	spare   []byte // second buffer, swapped with buf
-	batch   uint64 // number of the batch in buf; earlier batches have left or were dropped
-	begun   bool   // a batch has left, perhaps in part
-	bulk    int    // bytes of buf that are heads and bodies
-	replies int    // bytes of buf that are anything else
-	crowded atomic.Bool
+	buf         []byte // queued frames
+	spare       []byte // second buffer, swapped with buf
+	batch       uint64 // number of the batch in buf; earlier batches have left or were dropped
+	begun       bool   // a batch has left, perhaps in part
+	bulk        int    // bytes of buf that are heads and bodies
+	replies     int    // bytes of buf that are anything else
+	repliesFull atomic.Bool
 
 	turn turns // streams that wait to send a frame of a body
 	room turns // streams that wait to queue a head or trailer
 
-	err      error // why sending has stopped, or nil
-	ending   bool  // the connection is ending: the reader must not wait
-	closed   bool  // frames are no longer accepted
-	sending  bool  // the writing goroutine runs, or is about to
-	changed  sync.Cond
-	sendFunc func() // o.send
-	writing  int64  // when the current write began, or 0
-	bulky    bool   // the batch being written has heads or bodies
-	lastBulk int64  // when the last write of heads or bodies returned
+	err         error // why sending has stopped, or nil
+	ending      bool  // the connection is ending: the reader must not wait
+	closed      bool  // frames are no longer accepted
+	sending     bool  // the writing goroutine runs, or is about to
+	changed     sync.Cond
+	sendFunc    func() // o.send
+	writing     int64  // when the current write began, or 0
+	writingBulk bool   // the batch being written has heads or bodies
+	lastBulk    int64  // when the last write of heads or bodies returned
 }
 
 // A token names a frame in an outbox. The zero token names no frame.
@@ -125,8 +125,8 @@ func freeBuffer(p []byte) {
 	}
 }
 
-// kick starts the writing goroutine if there are frames to send.
-func (o *outbox) kick() {
+// startSending starts the writing goroutine if there are frames to send.
+func (o *outbox) startSending() {
 	if o.sending || len(o.buf) == 0 || o.closed {
 		return
 	}
@@ -145,37 +145,37 @@ func (o *outbox) send() {
 		}
 	}()
 	runtime.Gosched() // let goroutines that are about to queue a frame join the batch
-	p, gone := o.next(nil, nil)
+	p, ends := o.next(nil, nil)
 	for p != nil {
 		_, err := o.nc.Write(p)
-		p, gone = o.next(p, err)
+		p, ends = o.next(p, err)
 	}
-	o.tell(gone)
+	o.notifyEnds(ends)
 }
 
 // next returns the next batch to write, or nil if the outbox is empty. written
 // is the batch before it, and err the result of writing it. It is called
 // without mu.
-func (o *outbox) next(written []byte, err error) (p []byte, gone []ended) {
+func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if written != nil {
 		o.writing = 0
-		if o.bulky {
+		if o.writingBulk {
 			o.lastBulk = o.clock()
 		}
 		o.spare = written[:0]
 	}
 	if err != nil && o.err == nil {
-		gone = o.failed(err)
+		ends = o.failed(err)
 	}
 	if len(o.buf) == 0 || o.err != nil {
 		o.stopped()
-		return nil, gone
+		return nil, ends
 	}
 	p = o.buf
 	o.buf, o.spare = o.spare[:0], nil
-	o.bulky = o.bulk > 0
+	o.writingBulk = o.bulk > 0
 	o.emptied()
 	o.begun = true
 	o.writing = max(o.clock(), 1)
@@ -197,8 +197,8 @@ func (o *outbox) stopped() {
 func (o *outbox) emptied() {
 	o.batch++
 	o.bulk, o.replies = 0, 0
-	if o.crowded.Load() {
-		o.crowded.Store(false)
+	if o.repliesFull.Load() {
+		o.repliesFull.Store(false)
 		o.changed.Broadcast()
 	}
 }
@@ -226,7 +226,7 @@ func (o *outbox) abandon(err error) {
 func (o *outbox) awaitReplyRoom() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.crowded.Load() {
+	for o.repliesFull.Load() {
 		o.changed.Wait()
 	}
 }
@@ -234,8 +234,8 @@ func (o *outbox) awaitReplyRoom() {
 // end marks the connection as ending: the reader no longer waits.
 func (o *outbox) end() {
 	o.ending = true
-	if o.crowded.Load() {
-		o.crowded.Store(false)
+	if o.repliesFull.Load() {
+		o.repliesFull.Store(false)
 		o.changed.Broadcast()
 	}
 }

@@ -83,7 +83,7 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 	mine, theirs := pair(t)
 	var o outbox
 	o.init(mine, &mu, &workers, func() int64 { return 1 })
-	o.failed, o.tell = func(error) []ended { return nil }, func([]ended) {}
+	o.failed, o.notifyEnds = func(error) []streamEnd { return nil }, func([]streamEnd) {}
 	mu.Lock()
 	defer mu.Unlock()
 	first := o.data(1, []byte("x"), false)
@@ -95,7 +95,7 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 		t.Error("a dropped frame can be changed")
 	}
 	second := o.data(3, []byte("y"), false)
-	o.kick()
+	o.startSending()
 	for o.sending {
 		o.changed.Wait()
 	}
@@ -163,7 +163,7 @@ func TestUnreadRepliesAreBounded(t *testing.T) {
 				defer s.mu.Unlock()
 				return len(s.out.buf)
 			}
-			eventually(t, "the reader to stop", func() bool { return s.out.crowded.Load() })
+			eventually(t, "the reader to stop", func() bool { return s.out.repliesFull.Load() })
 			if n := held(); n > replyLimit+1000 {
 				t.Errorf("%d bytes of replies wait", n)
 			}
@@ -173,7 +173,7 @@ func TestUnreadRepliesAreBounded(t *testing.T) {
 			close(nc.gate) // reading resumes when the replies are read
 			if !c.drain {
 				go func() { _, _ = mine.Read(make([]byte, 1<<20)) }()
-				eventually(t, "the reader to resume", func() bool { return !s.out.crowded.Load() })
+				eventually(t, "the reader to resume", func() bool { return !s.out.repliesFull.Load() })
 			}
 			close(hold)
 			s.Close()

@@ -21,7 +21,7 @@ const (
 // parkLocked makes the reading goroutine park if the connection is idle. c.mu
 // is held.
 func (c *ServerConn) parkLocked(now int64) {
-	if c.o.Wake == nil || c.parking != reading || c.err != nil || !c.in.settled.Load() || !c.idleLocked() || c.out.sending ||
+	if c.o.Wake == nil || c.parking != reading || c.err != nil || !c.in.gotSettings.Load() || !c.idleLocked() || c.out.sending ||
 		c.in.begun.Load() != 0 || now-max(c.in.last.Load(), c.idleSince) < int64(parkTime) {
 		return
 	}

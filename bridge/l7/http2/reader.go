@@ -21,12 +21,12 @@ var largeReads = sync.Pool{New: func() any { return new([largeRead]byte) }}
 // A reader buffers received bytes. It starts with a small buffer. When a read
 // fills it, the reader takes a large one until reads are small again.
 type reader struct {
-	nc    net.Conn
-	buf   []byte // small or large[:]
-	small []byte
-	large *[largeRead]byte // nil if not in use
-	r, w  int
-	fast  bool // the last read filled the buffer
+	nc           net.Conn
+	buf          []byte // small or large[:]
+	small        []byte
+	large        *[largeRead]byte // nil if not in use
+	r, w         int
+	lastReadFull bool // the last read filled the buffer
 
 	holdsLarge atomic.Bool // large is in use; for other goroutines
 
@@ -92,11 +92,11 @@ func (b *reader) Read(p []byte) (int, error) {
 func (b *reader) fill() error {
 	for {
 		switch {
-		case b.fast && b.large == nil:
+		case b.lastReadFull && b.large == nil:
 			b.large = largeReads.Get().(*[largeRead]byte)
 			b.buf = b.large[:]
 			b.holdsLarge.Store(true)
-		case !b.fast && b.large != nil:
+		case !b.lastReadFull && b.large != nil:
 			b.release()
 		}
 		b.r, b.w = 0, 0
@@ -106,11 +106,11 @@ func (b *reader) fill() error {
 		}
 		n, err := b.receive(b.buf)
 		if err == errInterrupted {
-			b.fast = false
+			b.lastReadFull = false
 			continue
 		}
 		b.w = n
-		b.fast = n == len(b.buf) || b.large != nil && n > smallRead
+		b.lastReadFull = n == len(b.buf) || b.large != nil && n > smallRead
 		return err
 	}
 }
@@ -189,7 +189,7 @@ func (b *reader) release() {
 // dropBuffers frees all buffers, which must be empty, while nothing is read.
 func (b *reader) dropBuffers() {
 	b.release()
-	b.small, b.buf, b.fast = nil, nil, false
+	b.small, b.buf, b.lastReadFull = nil, nil, false
 }
 
 func (b *reader) now() int64 { return int64(time.Since(b.start)) }

@@ -23,15 +23,15 @@ type ServerConn struct {
 	dismissed int // streams waiting to be reset by dismissLocked, guarded by mu
 
 	// The progress of a shutdown, guarded by mu.
-	draining  int64 // when it began, or 0
-	announced bool  // the last stream was announced in GOAWAY
+	drainingSince int64 // when it began, or 0
+	announced     bool  // the last stream was announced in GOAWAY
 }
 
 // drainPing is the payload of the PING after the first GOAWAY of a shutdown.
 var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
 
-// drainPatience bounds the wait for the answer to drainPing.
-const drainPatience = time.Second
+// drainTimeout bounds the wait for the answer to drainPing.
+const drainTimeout = time.Second
 
 // NewServerConn returns a ServerConn that owns nc. early holds bytes already
 // read from nc. The caller must call Serve.
@@ -44,7 +44,7 @@ func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	if o.ExtendedConnect {
 		settings = append(settings, h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1})
 	}
-	c.greet("", settings...)
+	c.queuePreface("", settings...)
 	return c
 }
 
@@ -87,10 +87,10 @@ func (c *ServerConn) Shutdown() {
 }
 
 func (c *ServerConn) shutdownLocked() {
-	if c.draining != 0 || c.err != nil {
+	if c.drainingSince != 0 || c.err != nil {
 		return
 	}
-	c.draining = max(c.now(), 1)
+	c.drainingSince = max(c.now(), 1)
 	c.out.goAway(maxWindow, h2.ErrCodeNo, "")
 	c.out.ping(drainPing)
 }
@@ -98,7 +98,7 @@ func (c *ServerConn) shutdownLocked() {
 // goAwayLocked is the second half of a shutdown. By now the client has had time
 // to see the first GOAWAY, so only streams it has already opened are served.
 func (c *ServerConn) goAwayLocked() {
-	if c.draining == 0 || c.announced || c.err != nil {
+	if c.drainingSince == 0 || c.announced || c.err != nil {
 		return
 	}
 	c.announced = true
@@ -109,14 +109,14 @@ func (c *ServerConn) goAwayLocked() {
 // drained reports whether the connection ends with its last stream.
 func (c *ServerConn) drained() bool { return c.announced }
 
-func (c *ServerConn) tickLocked(now int64) []ended {
+func (c *ServerConn) tickLocked(now int64) []streamEnd {
 	if c.o.MaxAge > 0 && now > int64(c.o.MaxAge) {
 		c.shutdownLocked()
 	}
-	if c.draining != 0 && now-c.draining > int64(drainPatience) {
+	if c.drainingSince != 0 && now-c.drainingSince > int64(drainTimeout) {
 		c.goAwayLocked()
 	}
-	c.lateLocked(now)
+	c.expireBodiesLocked(now)
 	c.workerPool.releaseLocked()
 	c.parkLocked(now)
 	return nil
@@ -141,11 +141,11 @@ func (c *ServerConn) onBlockLocked(s *stream, id uint32, end bool) *Error {
 		return s.onTrailerLocked(end)
 	}
 	c.lastID = id
-	start, why := c.openLocked(id, end)
+	start, streamErr := c.openLocked(id, end)
 	if start != nil {
 		c.in.opened = append(c.in.opened, start)
 	}
-	return why
+	return streamErr
 }
 
 // openLocked opens a stream, or returns why it cannot.
@@ -158,7 +158,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	if c.in.block.tooLarge && c.in.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
 		c.out.block(id, c.encoder.buf.b, true)
-		c.out.kick()
+		c.out.startSending()
 		if !end {
 			s := &ServerStream{}
 			s.init(&c.conn, id)
@@ -228,12 +228,12 @@ type ServerStream struct {
 	request message.Request
 
 	// Guarded by the connection's mu.
-	pace      pace // of reading the body
+	bodyWait  bodyWait // of reading the body
 	dismissal dismissal
 	responded bool        // Respond was called
-	gone      func(error) // see Notify
-	goneFor   error       // why the client has gone, or nil
-	telling   bool        // gone is running
+	onGone    func(error) // see Notify
+	goneCause error       // why the client has gone, or nil
+	notifying bool        // gone is running
 }
 
 // Request returns the request's head. The caller owns it until its handler
@@ -244,7 +244,7 @@ func (s *ServerStream) Request() *message.Request { return &s.request }
 func (s *ServerStream) Whole() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.recvEnd && s.queue.little()
+	return s.recvEnd && s.queue.isSmall()
 }
 
 // Refuse discards the rest of the body. A waiting Read returns an error, and so
@@ -269,7 +269,7 @@ func (s *ServerStream) Inform(r *message.Response) error {
 	}
 	s.c.encoder.response(r, true)
 	s.c.out.block(s.id, s.c.encoder.buf.b, false)
-	s.c.out.kick()
+	s.c.out.startSending()
 	return nil
 }
 
@@ -326,31 +326,31 @@ func (s *ServerStream) Finish(trailer message.Fields) bool {
 // called.
 func (s *ServerStream) Notify(gone func(cause error)) {
 	s.c.mu.Lock()
-	s.gone = gone
-	for gone == nil && s.telling {
+	s.onGone = gone
+	for gone == nil && s.notifying {
 		s.readable.Wait()
 	}
-	cause := s.goneFor
+	cause := s.goneCause
 	s.c.mu.Unlock()
 	if gone != nil && cause != nil {
-		s.tellGone(cause)
+		s.notifyGone(cause)
 	}
 }
 
-// tellGone calls the function registered by Notify, once.
-func (s *ServerStream) tellGone(cause error) {
+// notifyGone calls the function registered by Notify, once.
+func (s *ServerStream) notifyGone(cause error) {
 	s.c.mu.Lock()
-	s.goneFor = cause
-	gone := s.gone
-	s.gone = nil
-	s.telling = gone != nil
+	s.goneCause = cause
+	gone := s.onGone
+	s.onGone = nil
+	s.notifying = gone != nil
 	s.c.mu.Unlock()
 	if gone == nil {
 		return
 	}
 	gone(cause)
 	s.c.mu.Lock()
-	s.telling = false
+	s.notifying = false
 	s.readable.Broadcast()
 	s.c.mu.Unlock()
 }

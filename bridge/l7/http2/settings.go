@@ -30,7 +30,7 @@ func (in *inbox) applySettings(f *h2.SettingsFrame) *Error {
 		}
 	}
 	c.out.settingsAck()
-	in.settled.Store(true)
+	in.gotSettings.Store(true)
 	c.out.room.wakeAll() // Connects waits there for the settings
 	return nil
 }

@@ -30,7 +30,7 @@ type stream struct {
 	left     int64          // bytes left of the declared length, or -1
 	window   int            // bytes that the peer may still send
 	size     int            // size of the fully open window
-	owed     int            // bytes read but not yet added to the window
+	consumed int            // bytes read but not yet added to the window
 	taken    int64          // bytes that Read has returned
 	trailer  message.Fields // valid once recvEnd is set
 	notified bool           // is in c.in.arrived; used only by the reading goroutine
@@ -43,7 +43,7 @@ type stream struct {
 	latest       token // the stream's latest frame
 	blockedSince int64 // when a Write began to wait for the window, or 0
 	waitsIn      *turns
-	behind       *stream // next stream in waitsIn
+	nextWaiting  *stream // next stream in waitsIn
 }
 
 func (s *stream) init(c *conn, id uint32) {
@@ -101,18 +101,18 @@ func (s *stream) giveBackLocked(n int) {
 	if n == 0 || s.recvEnd || s.closed || s.refused {
 		return
 	}
-	s.owed += n
-	if s.owed < s.size/2 {
+	s.consumed += n
+	if s.consumed < s.size/2 {
 		return
 	}
 	c := s.c
-	increment := s.owed
+	increment := s.consumed
 	if s.size < largestWindow && c.grown+s.size <= maxGrowth && !s.queue.waiting() {
 		increment += s.size
 		c.grown += s.size
 		s.size *= 2
 	}
-	s.owed = 0
+	s.consumed = 0
 	s.window += increment
 	c.out.windowUpdate(s.id, increment)
 }
@@ -141,7 +141,7 @@ func (s *stream) Write(p []byte) error {
 		}
 		c.abuse.sent(n, n < whole)
 		if c.out.full() {
-			c.out.kick()
+			c.out.startSending()
 		}
 		c.out.turn.wake()
 	}
@@ -154,7 +154,7 @@ func (s *stream) Roomy() bool {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return s.sendWindow >= little && c.sendWindow >= little && !c.out.full() && c.out.turn.head == nil
+	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.turn.head == nil
 }
 
 // awaitTurnLocked waits until a frame of the body may be sent. Streams that are
@@ -184,7 +184,7 @@ func (s *stream) awaitTurnLocked() error {
 			return nil
 		}
 		s.blockLocked(shut)
-		c.out.kick()
+		c.out.startSending()
 		s.writable.Wait()
 	}
 }
@@ -208,7 +208,7 @@ func (s *stream) awaitRoomLocked() error {
 }
 
 func (s *stream) waitLocked() {
-	s.c.out.kick()
+	s.c.out.startSending()
 	s.writable.Wait()
 }
 
@@ -226,7 +226,7 @@ func (s *stream) blockLocked(blocked bool) {
 
 // stalledLocked resets the streams that were held up too long by a shut window,
 // their own or the connection's. c.mu is held.
-func (c *conn) stalledLocked(now int64) (gone []ended) {
+func (c *conn) stalledLocked(now int64) (ends []streamEnd) {
 	past := func(since int64) bool { return since != 0 && now-since > int64(c.o.StallTimeout) }
 	shut := past(c.shutSince)
 	if c.blocked == 0 && !shut {
@@ -234,14 +234,14 @@ func (c *conn) stalledLocked(now int64) (gone []ended) {
 	}
 	for _, s := range c.streams {
 		if past(s.blockedSince) || shut && s.waitsIn == &c.out.turn {
-			why := &Error{Code: h2.ErrCodeCancel, Reason: "the peer kept its window shut for too long"}
-			gone = append(gone, s.resetLocked(why.Code, why))
+			streamErr := &Error{Code: h2.ErrCodeCancel, Reason: "the peer kept its window shut for too long"}
+			ends = append(ends, s.resetLocked(streamErr.Code, streamErr))
 		}
 	}
 	if shut {
 		c.shutSince = 0
 	}
-	return gone
+	return ends
 }
 
 // sendErrLocked returns why nothing more can be sent, or nil.
@@ -261,7 +261,7 @@ func (s *stream) sendErrLocked() error {
 func (s *stream) Flush() error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.c.out.kick()
+	s.c.out.startSending()
 	return s.err
 }
 
@@ -289,7 +289,7 @@ func (s *stream) End(trailer message.Fields) error {
 // sentLocked is called when the end of the message is queued.
 func (s *stream) sentLocked() {
 	s.sendEnd = true
-	s.c.out.kick()
+	s.c.out.startSending()
 	s.closeLocked()
 }
 
@@ -355,14 +355,14 @@ func (s *stream) failLocked(err error) {
 }
 
 // resetLocked resets the stream, unless it is closed.
-func (s *stream) resetLocked(code h2.ErrCode, err error) ended {
+func (s *stream) resetLocked(code h2.ErrCode, err error) streamEnd {
 	if !s.closed {
 		if s.id != 0 {
 			s.c.resetLocked(s.id, code)
 		}
 		s.failLocked(err)
 	}
-	return ended{s, err}
+	return streamEnd{s, err}
 }
 
 // resetLocked queues a RST_STREAM.

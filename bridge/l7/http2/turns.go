@@ -13,7 +13,7 @@ func (t *turns) join(s *stream) {
 	if t.tail == nil {
 		t.head = s
 	} else {
-		t.tail.behind = s
+		t.tail.nextWaiting = s
 	}
 	t.tail = s
 }
@@ -25,18 +25,18 @@ func (s *stream) leaveTurns() {
 		return
 	}
 	var before *stream
-	for at := t.head; at != s; at = at.behind {
+	for at := t.head; at != s; at = at.nextWaiting {
 		before = at
 	}
 	if before == nil {
-		t.head = s.behind
+		t.head = s.nextWaiting
 	} else {
-		before.behind = s.behind
+		before.nextWaiting = s.nextWaiting
 	}
 	if t.tail == s {
 		t.tail = before
 	}
-	s.behind, s.waitsIn = nil, nil
+	s.nextWaiting, s.waitsIn = nil, nil
 }
 
 // wake wakes the first stream to check whether it may continue.
@@ -48,7 +48,7 @@ func (t *turns) wake() {
 
 // wakeAll wakes all waiting streams.
 func (t *turns) wakeAll() {
-	for s := t.head; s != nil; s = s.behind {
+	for s := t.head; s != nil; s = s.nextWaiting {
 		s.writable.Signal()
 	}
 }

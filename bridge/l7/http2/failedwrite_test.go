@@ -12,30 +12,30 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A deaf is a connection on which a write fails before the peer's last frames
+// A failedWriteConn is a connection on which a write fails before the peer's last frames
 // are read.
-type deaf struct {
+type failedWriteConn struct {
 	net.Conn
 	once  sync.Once
 	found chan struct{} // closed when a write has failed
 	read  func(p []byte) (int, error)
 }
 
-func (d *deaf) Write(p []byte) (int, error) {
+func (d *failedWriteConn) Write(p []byte) (int, error) {
 	d.once.Do(func() { close(d.found) })
 	return 0, syscall.EPIPE
 }
 
-func (d *deaf) Read(p []byte) (int, error) {
+func (d *failedWriteConn) Read(p []byte) (int, error) {
 	<-d.found
 	return d.read(p)
 }
 
-// ask sends a request over a deaf.
-func ask(t *testing.T, read func(*deaf, []byte) (int, error)) (r message.Response, err error) {
+// ask sends a request over a failedWriteConn.
+func ask(t *testing.T, read func(*failedWriteConn, []byte) (int, error)) (r message.Response, err error) {
 	t.Helper()
 	mine, _ := pair(t)
-	d := &deaf{Conn: mine, found: make(chan struct{})}
+	d := &failedWriteConn{Conn: mine, found: make(chan struct{})}
 	d.read = func(p []byte) (int, error) { return read(d, p) }
 	c := NewClientConn(d, Options{})
 	s := c.Open()
@@ -55,7 +55,7 @@ func ask(t *testing.T, read func(*deaf, []byte) (int, error)) (r message.Respons
 
 func TestAGoAwayIsReadAfterAFailedWrite(t *testing.T) {
 	refused := errors.New("remote error: tls: certificate required")
-	_, err := ask(t, func(*deaf, []byte) (int, error) { return 0, refused })
+	_, err := ask(t, func(*failedWriteConn, []byte) (int, error) { return 0, refused })
 	if !errors.Is(err, refused) {
 		t.Errorf("%v, want the peer's reason", err)
 	}
@@ -68,7 +68,7 @@ func TestAResponseIsReadAfterAFailedWrite(t *testing.T) {
 	server.headers(1, true, ":status: 403")
 	server.must(server.WriteGoAway(1, h2.ErrCodeNo, nil))
 	far.Close()
-	r, err := ask(t, func(_ *deaf, p []byte) (int, error) { return theirs.Read(p) })
+	r, err := ask(t, func(_ *failedWriteConn, p []byte) (int, error) { return theirs.Read(p) })
 	if err != nil || r.Status != 403 {
 		t.Errorf("%d, %v", r.Status, err)
 	}
@@ -76,7 +76,7 @@ func TestAResponseIsReadAfterAFailedWrite(t *testing.T) {
 
 // If nothing arrives after a failed write, the connection still ends.
 func TestTheReadAfterAFailedWriteIsBounded(t *testing.T) {
-	_, err := ask(t, func(d *deaf, p []byte) (int, error) { return d.Conn.Read(p) })
+	_, err := ask(t, func(d *failedWriteConn, p []byte) (int, error) { return d.Conn.Read(p) })
 	if !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("%v, want the write error", err)
 	}
