@@ -13,25 +13,25 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Rules say which connections are taken, in one revision.
+// Rules decide which connections are admitted, in one revision.
 type Rules struct {
-	// ProxyProtocol says whose PROXY protocol headers are believed. Nil: no
-	// connection begins with one.
+	// ProxyProtocol lists the peers whose PROXY protocol headers are trusted. Nil:
+	// connections begin without a header.
 	ProxyProtocol *proxyproto.Trust
 
-	// Access says which clients are served; nil: all. It does not apply to the
-	// connections of Proxies, which carry requests of others.
+	// Access decides which clients are admitted; nil admits all. It does not apply to
+	// connections of Proxies, which carry requests of other clients.
 	Access  *cidr.Access
 	Proxies *cidr.Peers
 
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit
 
-	// Rate is how many connections are taken in a time, RatePerClient how many
+	// Rate limits how many connections are admitted in a period, RatePerClient how many
 	// of one client.
 	Rate, RatePerClient limit.Rate
 
-	// HandshakeTimeout bounds the PROXY protocol header, and after it the TLS
+	// HandshakeTimeout bounds reading the PROXY protocol header, and then the TLS
 	// handshake. 0: 10s.
 	HandshakeTimeout time.Duration
 }
@@ -51,22 +51,22 @@ const (
 	ShuttingDown    Ending = "shutdown"
 )
 
-// A Refusal says why a connection is not served.
+// A Refusal says why a connection was refused.
 type Refusal struct {
 	How    Ending
-	Reason certs.Reason // of Err
-	Err    error        // nil: How says it all
+	Reason certs.Reason // the reason of Err
+	Err    error        // nil if How alone explains the refusal
 }
 
-// A Conn is a connection that was accepted. Its fields are set by Enter and
-// Announce, and are not changed afterwards.
+// A Conn is an accepted connection. Enter and Announce set its fields, which do not
+// change afterwards.
 type Conn struct {
-	// Who is whose connection it is; nobody's before its PROXY protocol header
-	// was read.
+	// Who is the client that the connection belongs to. Its Source is nil until the
+	// PROXY protocol header was read.
 	Who proxyproto.Announced
 
-	// Addr is the client's address. It is invalid for clients of a unix-domain
-	// socket, which are all on this machine.
+	// Addr is the client's address. It is invalid for clients of a unix-domain socket,
+	// which run on this machine.
 	Addr netip.Addr
 
 	raw   net.Conn
@@ -75,7 +75,7 @@ type Conn struct {
 	entered, left bool // guarded by Intake.mu
 }
 
-// Name is what the log calls the client.
+// Name returns the client's name for logs.
 func (c *Conn) Name() string {
 	addr := c.Who.Source
 	if addr == nil {
@@ -84,24 +84,24 @@ func (c *Conn) Name() string {
 	return cmp.Or(addr.String(), addr.Network())
 }
 
-// Enter takes a connection into the Intake's care, if r allows it. Else it closes
-// raw, and the owner is not used. The caller calls Leave when the connection is
-// closed, and Done when nothing works on it any more.
+// Enter admits a connection if r allows it, and reports whether it did. Otherwise it
+// closes raw and does not use owner. After Enter the caller must call Leave once the
+// connection is closed, and Done once no goroutine works on it.
 func (i *Intake) Enter(c *Conn, raw net.Conn, r *Rules, owner Owner) bool {
 	c.raw, c.owner = raw, owner
 	if r.ProxyProtocol == nil {
 		c.Who = proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()}
 	}
 	if how := i.admit(c, r); how != "" {
-		// A reset leaves no TIME_WAIT behind, of which a flood would make many.
+		// A reset leaves no TIME_WAIT state; a flood would otherwise create many.
 		socket.New(raw, nil).Reset()
 		return false
 	}
 	return true
 }
 
-// Announce reads c's PROXY protocol header, if r wants one, and checks r's limits
-// for the client that it announces. It does not close a connection that it refuses.
+// Announce reads c's PROXY protocol header, if r expects one, and checks r's limits for
+// the client that it announces. It does not close a connection that it refuses.
 func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 	if r.ProxyProtocol == nil {
 		return nil
@@ -117,8 +117,9 @@ func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 	return nil
 }
 
-// admit counts c, and its client once that is known, unless r does not allow it:
-// then it says why. A rate is spent last, by connections within all other limits.
+// admit counts c, and its client once that is known. If r does not allow the
+// connection, admit returns why. It spends the rate last, so only connections within
+// all other limits do.
 func (i *Intake) admit(c *Conn, r *Rules) Ending {
 	known := c.Who.Source != nil
 	addr := netip.Addr{}
@@ -141,16 +142,16 @@ func (i *Intake) admit(c *Conn, r *Rules) Ending {
 func (i *Intake) enter(c *Conn, r *Rules, addr netip.Addr, known bool) Ending {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	fresh := !c.entered
+	isNew := !c.entered
 	switch {
-	case fresh && i.closing, c.left:
+	case isNew && i.closing, c.left:
 		return ShuttingDown
-	case fresh && r.MaxConnections > 0 && len(i.conns) >= r.MaxConnections,
+	case isNew && r.MaxConnections > 0 && len(i.conns) >= r.MaxConnections,
 		r.MaxPerClient > 0 && addr.IsValid() && i.perClient[addr] >= r.MaxPerClient,
-		known && i.tooFast(addr, r):
+		known && i.overRate(addr, r):
 		return LimitReached
 	}
-	if fresh {
+	if isNew {
 		c.entered = true
 		i.conns[c] = struct{}{}
 		i.work.Add(1)
@@ -164,17 +165,18 @@ func (i *Intake) enter(c *Conn, r *Rules, addr netip.Addr, known bool) Ending {
 	return ""
 }
 
-// tooFast reports whether another connection of a client is over r's rates.
-func (i *Intake) tooFast(addr netip.Addr, r *Rules) bool {
+// overRate reports whether another connection of a client exceeds r's rates.
+func (i *Intake) overRate(addr netip.Addr, r *Rules) bool {
 	if r.Rate.Count == 0 && r.RatePerClient.Count == 0 {
 		return false
 	}
-	var p limit.Pass // of which nothing is to be given back
+	var p limit.Pass // a rate has nothing to release
 	limits := limit.Limits{Rate: r.Rate, RatePerClient: r.RatePerClient}
 	return i.options.Limiter.Enter(&p, addr, time.Now(), &limits).Kind != limit.None
 }
 
-// Leave says that a connection is closed. It is called once for each that entered.
+// Leave removes a closed connection. The server calls it once for each connection that
+// entered.
 func (i *Intake) Leave(c *Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -192,16 +194,16 @@ func (i *Intake) Leave(c *Conn) {
 	}
 }
 
-// Done says that nothing works on a connection any more. It is called once for
-// each that entered.
+// Done records that no goroutine works on a connection any more. The server calls it
+// once for each connection that entered.
 func (i *Intake) Done() { i.work.Done() }
 
-// addressOf returns the IP address of a peer; the zero Addr if it has none.
+// addressOf returns the IP address of a peer, or the zero Addr if it has none.
 func addressOf(addr net.Addr) netip.Addr {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	ip, _ := netip.AddrFromSlice(tcp.IP) // without a zone, which no prefix contains
+	ip, _ := netip.AddrFromSlice(tcp.IP) // without a zone: no prefix contains one
 	return ip.Unmap()
 }

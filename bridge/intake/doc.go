@@ -1,8 +1,9 @@
-// Package intake does what every listener does with a new connection: it accepts
-// it, checks who it is from and the listener's limits, reads its PROXY protocol
-// header, completes its TLS handshake, and keeps count of it until it has ended.
+// Package intake does for every listener what comes before a connection is served:
+// it accepts the connection, applies access rules and limits, reads the PROXY
+// protocol header, and completes the TLS handshake.
 //
-// The server of a listener owns its connections. It tells the Intake when one
-// begins (Enter) and when it has ended (Leave), and the Intake tells each
-// connection's Owner when the listener shuts down.
+// The listener's server owns its connections. It calls Enter when a connection
+// begins, Leave when it is closed, and Done when no goroutine works on it any more.
+// The Intake counts the connections and calls each one's Owner when the listener
+// shuts down.
 package intake

@@ -8,10 +8,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Handshake completes the client's TLS handshake on s before deadline. If it fails
-// the connection is closed, after the client has had the time to read the alert.
+// Handshake completes the client's TLS handshake on s before deadline. If the handshake
+// fails, Handshake closes the connection, after the client has had time to read the
+// alert.
 func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *Refusal {
-	_ = s.SetDeadline(deadline) // fails only on a closed connection, and then so does all else
+	_ = s.SetDeadline(deadline) // fails only on a closed connection, and then the handshake fails too
 	if err := tc.Handshake(); err != nil {
 		return i.Refuse(s, certs.ClassifyAccept(err), err)
 	}
@@ -24,12 +25,11 @@ func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *
 	return nil
 }
 
-// Refuse counts a handshake that failed, and closes the connection as Handshake
-// does.
+// Refuse counts a failed handshake and closes the connection as Handshake does.
 func (i *Intake) Refuse(s *socket.Socket, reason certs.Reason, err error) *Refusal {
 	i.count.handshakeFailed(reason)
 	if reason == certs.ReasonHandshakeTimeout {
-		s.Close() // there was no alert
+		s.Close() // no alert was sent
 	} else {
 		s.LingerClose()
 	}

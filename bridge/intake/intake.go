@@ -16,36 +16,36 @@ import (
 )
 
 var (
-	// ErrClosed is what Serve returns after StopAccepting or Shutdown.
+	// ErrClosed is returned by Serve after StopAccepting or Shutdown.
 	ErrClosed = errors.New("intake: closed")
 
-	// ErrShutdown is the cause of what Shutdown does not wait for any more.
-	ErrShutdown = errors.New("the server shuts down")
+	// ErrShutdown is the cause passed to Cut for connections that Shutdown ends.
+	ErrShutdown = errors.New("the server is shutting down")
 
-	// errPanic is the cause of the end of a connection whose goroutine panicked.
+	// errPanic is the cause passed to Cut after a panic.
 	errPanic = errors.New("panic while serving the connection")
 )
 
-// An Owner serves one connection. Its methods may be called at any time from Enter
-// until Leave, and must not block.
+// An Owner serves one connection. The Intake may call its methods at any time between
+// Enter and Leave; they must not block.
 type Owner interface {
-	// Drain is called when Shutdown begins: the connection is to end as soon as
-	// what it does is done.
+	// Drain is called when Shutdown begins. The connection ends after the work in
+	// progress.
 	Drain()
 
 	// Cut ends the connection at once.
 	Cut(cause error)
 }
 
-// Options are an Intake's.
+// Options configure an Intake.
 type Options struct {
-	Descriptors *socket.Descriptors // counts clients' connections; may be nil
-	Limiter     *limit.Limiter      // keeps to Rules.Rate and RatePerClient
+	Descriptors *socket.Descriptors // counts client connections; may be nil
+	Limiter     *limit.Limiter      // enforces Rules.Rate and RatePerClient
 	Logger      hclog.Logger
 }
 
-// An Intake takes in the connections of one listener. All methods may be called
-// concurrently.
+// An Intake admits the connections of one listener and keeps track of them. All methods
+// may be called concurrently.
 type Intake struct {
 	options Options
 	log     hclog.Logger
@@ -54,20 +54,20 @@ type Intake struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	stopping chan struct{}  // closed by StopAccepting
-	closes   atomic.Bool    // Shutdown was called
-	work     sync.WaitGroup // accept loops, and connections until Done
+	stopping       chan struct{}  // closed by StopAccepting
+	shutdownCalled atomic.Bool    // Shutdown was called
+	work           sync.WaitGroup // accept loops, and connections until Done
 
 	mu        sync.Mutex
-	stopped   bool // nothing is accepted any more
-	closing   bool // no connection is taken any more
+	stopped   bool // StopAccepting or Shutdown was called
+	closing   bool // Shutdown was called: no connection enters
 	listeners map[net.Listener]struct{}
 	conns     map[*Conn]struct{}
 	perClient map[netip.Addr]int
-	drained   chan struct{} // closed when closing and without connections
+	drained   chan struct{} // closed when closing and no connection is left
 }
 
-// New returns an Intake. It must be ended with Shutdown.
+// New returns an Intake. The caller ends it with Shutdown.
 func New(o Options) *Intake {
 	i := &Intake{
 		options:   o,
@@ -82,15 +82,16 @@ func New(o Options) *Intake {
 	return i
 }
 
-// Context ends when Shutdown stops waiting.
+// Context returns a context that ends when Shutdown stops waiting for connections.
 func (i *Intake) Context() context.Context { return i.ctx }
 
 // Closing reports whether Shutdown was called.
-func (i *Intake) Closing() bool { return i.closes.Load() }
+func (i *Intake) Closing() bool { return i.shutdownCalled.Load() }
 
-// Serve passes each connection of ln to take, which owns it and must not block. It
-// owns ln, and closes it before it returns: ErrClosed after StopAccepting or
-// Shutdown, else the error that accepting failed with. Connections go on.
+// Serve passes each connection of ln to take, which owns it and must not block. Serve
+// owns ln and closes it before it returns. It returns ErrClosed after StopAccepting or
+// Shutdown, and otherwise the error of accepting. Connections continue after Serve has
+// returned.
 func (i *Intake) Serve(ln net.Listener, take func(net.Conn)) error {
 	defer ln.Close()
 	if !i.addListener(ln) {
@@ -124,8 +125,8 @@ func (i *Intake) removeListener(ln net.Listener) {
 	i.work.Done()
 }
 
-// StopAccepting closes the listeners and makes Serve return. Connections go on,
-// those that were just accepted too. It cannot be undone.
+// StopAccepting closes the listeners and makes Serve return. Connections continue,
+// including those that were just accepted. It cannot be undone.
 func (i *Intake) StopAccepting() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -143,15 +144,14 @@ func (i *Intake) stopLocked() {
 	}
 }
 
-// Shutdown stops accepting, drains every connection and waits until all have ended.
-// If ctx ends before that, it cuts those that are left and returns ctx's error.
-// Either way every Serve has returned, and Done was called for every connection,
-// when it returns.
+// Shutdown stops accepting, drains every connection and waits until all have ended. If
+// ctx ends first, Shutdown cuts the remaining connections and returns ctx's error. When
+// it returns, every Serve has returned and Done was called for every connection.
 func (i *Intake) Shutdown(ctx context.Context) error {
 	i.mu.Lock()
 	first := !i.closing
 	i.closing = true
-	i.closes.Store(true)
+	i.shutdownCalled.Store(true)
 	i.stopLocked()
 	if first && len(i.conns) == 0 {
 		close(i.drained)
@@ -173,7 +173,7 @@ func (i *Intake) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Each calls f for the owner of each connection there was when it was called.
+// Each calls f for the owner of each connection that is open when Each is called.
 func (i *Intake) Each(f func(Owner)) {
 	var owners []Owner
 	i.Walk(func(o Owner) { owners = append(owners, o) })
@@ -182,8 +182,8 @@ func (i *Intake) Each(f func(Owner)) {
 	}
 }
 
-// Walk calls f, which must not call the Intake, for the owner of each connection,
-// and returns how many there are.
+// Walk calls f for the owner of each connection, and returns the number of connections.
+// It holds the Intake's lock, so f must not call the Intake.
 func (i *Intake) Walk(f func(Owner)) int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -193,8 +193,8 @@ func (i *Intake) Walk(f func(Owner)) int {
 	return len(i.conns)
 }
 
-// Panicked is for whoever serves c and has recovered from a panic: it logs the
-// panic and cuts the connection.
+// Panicked logs a panic of the goroutine that serves c, and cuts the connection. The
+// deferred function that recovered from the panic calls it.
 func (i *Intake) Panicked(c *Conn, value any) {
 	i.LogPanic(c, value, debug.Stack())
 	c.owner.Cut(errPanic)

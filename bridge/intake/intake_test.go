@@ -35,7 +35,7 @@ type server struct {
 	address string
 	refused chan *intake.Refusal
 	served  chan error
-	panics  atomic.Bool // whoever serves a connection panics
+	panics  atomic.Bool // the goroutine that serves a connection panics
 }
 
 type owner struct {
@@ -155,7 +155,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// hello returns the ClientHello of a client whose versions nobody speaks any more.
+// hello returns a ClientHello that offers only versions the server rejects.
 func hello(t testing.TB) []byte {
 	near, far := net.Pipe()
 	go tls.Client(near, &tls.Config{ServerName: "x.test", MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}).Handshake()
@@ -169,7 +169,7 @@ func hello(t testing.TB) []byte {
 	return buf[:n]
 }
 
-// An alert arrives whatever else the client has sent that nobody reads.
+// The alert arrives although the client has sent bytes that are never read.
 func TestTheAlertIsNotOvertaken(t *testing.T) {
 	ca := certstest.NewCA(t)
 	listenerTLS, err := certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}})
@@ -203,8 +203,8 @@ func TestTheAlertIsNotOvertaken(t *testing.T) {
 	}
 }
 
-// A client that neither reads nor ends its stream is not waited for.
-func TestWhoeverIsRefusedIsNotWaitedForLong(t *testing.T) {
+// The Intake does not wait for a client that neither reads nor ends its stream.
+func TestRefusedClientsAreClosedInTime(t *testing.T) {
 	ca := certstest.NewCA(t)
 	listenerTLS, err := certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}})
 	if err != nil {
@@ -217,8 +217,8 @@ func TestWhoeverIsRefusedIsNotWaitedForLong(t *testing.T) {
 	eventually(t, "it is closed", func() bool { return s.Stats().Open == 0 })
 }
 
-// A connection that is over a limit spends nothing of a rate.
-func TestARateIsSpentLast(t *testing.T) {
+// A connection over a limit does not spend a rate.
+func TestRateIsSpentLast(t *testing.T) {
 	s := serve(t, &intake.Rules{MaxConnections: 1, Rate: limit.Rate{Count: 2, Period: time.Hour}}, nil)
 	one := s.dial(t)
 	wantEcho(t, one)
@@ -235,7 +235,7 @@ func TestARateIsSpentLast(t *testing.T) {
 	}
 }
 
-// Limits and access hold for the client that a header announces.
+// Limits and access apply to the client that a header announces.
 func TestAnnouncedClients(t *testing.T) {
 	trust, faults := proxyproto.NewTrust([]string{"127.0.0.1"})
 	if faults != nil {
@@ -268,8 +268,8 @@ func TestAnnouncedClients(t *testing.T) {
 	wantEcho(t, announce("192.0.2.1"))
 }
 
-// What was accepted before StopAccepting is served.
-func TestConnectionsGoOnAfterStopAccepting(t *testing.T) {
+// Connections accepted before StopAccepting are served.
+func TestConnectionsContinueAfterStopAccepting(t *testing.T) {
 	s := serve(t, &intake.Rules{}, nil)
 	c := s.dial(t)
 	wantEcho(t, c)
@@ -301,8 +301,8 @@ func TestAPanicEndsOneConnection(t *testing.T) {
 	s.panics.Store(false)
 }
 
-// Without a zone an address is contained in the prefix that it is in.
-func TestAddressesAreWithoutZones(t *testing.T) {
+// A prefix contains a link-local address only without its zone.
+func TestAddressesHaveNoZones(t *testing.T) {
 	set, bad := cidr.Parse([]string{"fe80::/10"})
 	if bad != nil {
 		t.Fatal(bad)

@@ -9,14 +9,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Stats are what an Intake has counted since it was made.
+// Stats are an Intake's counts since it was created.
 type Stats struct {
 	Open     uint64 // connections open now
-	Accepted uint64 // connections taken
+	Accepted uint64 // connections admitted
 	Rejected uint64 // connections closed because a limit was reached
 	Denied   uint64 // connections closed because Rules.Access does not admit the client
 
-	// Unannounced are the connections closed for want of a PROXY protocol header.
+	// Unannounced counts connections closed because a valid PROXY protocol header was
+	// missing, by reason.
 	Unannounced map[proxyproto.Reason]uint64
 
 	// The clients' TLS handshakes.
@@ -43,7 +44,7 @@ func (c *counters) handshakeFailed(r certs.Reason) {
 	c.failures[r]++
 }
 
-// Stats returns the counts now.
+// Stats returns the current counts.
 func (i *Intake) Stats() Stats {
 	c := &i.count
 	c.mu.Lock()

@@ -18,8 +18,8 @@ func addresses(t *testing.T, texts ...string) *cidr.Set {
 	return s
 }
 
-// Who has no access is closed, and nothing of what he sent is read; who has it
-// is served as ever.
+// The listener closes a client without access and reads none of its bytes. Other
+// clients are served as before.
 func TestClientsWithoutAccess(t *testing.T) {
 	upstreams := listen(t, "tcp")
 	echo(t, upstreams, nil)
@@ -49,7 +49,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 	}
 }
 
-// Clients of a unix-domain socket have no address that could be judged.
+// Access lists do not apply to clients of a unix-domain socket, which have no address.
 func TestUnixClientsHaveAccess(t *testing.T) {
 	upstreams := listen(t, "tcp")
 	echo(t, upstreams, nil)
@@ -57,7 +57,7 @@ func TestUnixClientsHaveAccess(t *testing.T) {
 	open(t, "unix", l4.Options{Table: func() *l4.Table { return table }}).dial(t, nil).echoed(t, "hello")
 }
 
-// It is the client who is judged that was announced, not the balancer.
+// Access is decided by the announced client, not by the balancer.
 func TestAnnouncedClientsWithoutAccess(t *testing.T) {
 	upstreams := listen(t, "tcp")
 	echo(t, upstreams, nil)
@@ -81,7 +81,7 @@ func TestAnnouncedClientsWithoutAccess(t *testing.T) {
 		c.wantEnd(t, "", reset)
 	}
 	c := g.dial(t, nil)
-	c.send(t, "PROXY UNKNOWN\r\n") // the balancer itself, which is not of those allowed
+	c.send(t, "PROXY UNKNOWN\r\n") // the balancer itself, which has no access
 	c.wantEnd(t, "", reset)
 	g.Shutdown(context.Background())
 	if s := g.Stats(); s.Denied != 3 || s.Open != 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A target bounds how many endpoints each of its connections tries.
-func TestATargetBoundsAttempts(t *testing.T) {
+// A target bounds how many endpoints each connection tries.
+func TestTargetBoundsAttempts(t *testing.T) {
 	gone := listen(t, "tcp")
 	gone.Close()
 	for most, want := range map[int]uint64{0: 4, 1: 1, 3: 3} {

@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 )
 
-// The allocations are of everything in the process: client, gate and upstream.
+// Allocations include the whole process: client, gate and upstream.
 func BenchmarkSplice(b *testing.B) {
 	p := newPKI(b)
 	far := listen(b, "tcp")

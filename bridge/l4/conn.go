@@ -21,43 +21,44 @@ type conn struct {
 	client *socket.Socket
 	start  time.Time
 
-	// Of whoever serves the connection now: its goroutine while it is made,
-	// then the splice.
+	// Used by serve's goroutine until the splice starts, and by the splice's callbacks
+	// afterwards.
 	endpoint *upstream.Endpoint
 	turn     upstream.Turn
 	outcome  outcome
-	seen     *seen // nil: there is no access log
+	details  *logDetails // nil without an access log
 
 	mu     sync.Mutex
-	splice *splice.Splice // nil until there is an upstream
-	isCut  bool
+	splice *splice.Splice // nil until it starts
+	wasCut bool
 }
 
-// An outcome is what the log says of a connection.
+// An outcome is what the logs report about a connection.
 type outcome struct {
 	route, upstream      string
 	toUpstream, toClient uint64
 	how                  splice.Ending
 	err                  error
-	reason               certs.Reason // of err
+	reason               certs.Reason // the reason of err
 }
 
-// Ends of connections that never reached an upstream, but for those of intake.
+// Endings of connections that never reached an upstream, except those of package
+// intake.
 const (
 	endNoUpstream splice.Ending = "no upstream"
 	endDial       splice.Ending = "upstream unreachable"
 	endPanic      splice.Ending = "internal error"
 )
 
-// serve makes the connection: it returns when a splice carries its bytes, or
-// when it is closed.
+// serve sets the connection up. It returns when a splice carries the bytes, or when the
+// connection is closed.
 func (c *conn) serve(t *Table) {
 	spliced := false
 	defer func() {
 		if p := recover(); p != nil {
 			c.outcome.how = endPanic
 			c.server.intake.Panicked(&c.Conn, p)
-			spliced = c.isSpliced() // then it is finished by the splice's end
+			spliced = c.isSpliced() // then spliceEnded finishes it
 		}
 		if !spliced {
 			c.finish()
@@ -66,19 +67,19 @@ func (c *conn) serve(t *Table) {
 	spliced = c.bridge(t)
 }
 
-// refused notes that the connection was refused.
-func (c *conn) refused(r *intake.Refusal) {
+// recordRefusal records why the connection was refused.
+func (c *conn) recordRefusal(r *intake.Refusal) {
 	c.outcome.how, c.outcome.reason, c.outcome.err = splice.Ending(r.How), r.Reason, r.Err
 }
 
-// finish counts and logs what became of the connection, which is closed.
+// finish counts and logs a closed connection.
 func (c *conn) finish() {
 	defer c.server.intake.Done()
 	defer c.server.intake.Leave(&c.Conn)
 	c.turn.End()
 	took := time.Since(c.start)
 	c.server.count.durations.Observe(took)
-	if c.seen != nil {
+	if c.details != nil {
 		c.record(took)
 	}
 	log := c.server.log
@@ -100,24 +101,24 @@ func (c *conn) finish() {
 	log.Debug("connection closed", args...)
 }
 
-// bridge takes the connection through its life: the client's handshake, the
-// choice of an upstream, the dial and the splice, to which it hands it over. It
-// returns false if it did not come to that.
+// bridge completes the client's handshake, chooses and dials an upstream, and starts
+// the splice. It reports whether the splice started; otherwise the connection is
+// closed.
 func (c *conn) bridge(t *Table) bool {
 	s, o := c.server, &c.outcome
 	rules := t.rules()
 	if r := s.intake.Announce(&c.Conn, &rules); r != nil {
-		c.refused(r)
+		c.recordRefusal(r)
 		c.client.Reset()
 		return false
 	}
 	var serverName string
-	begun := time.Now()
-	deadline := begun.Add(rules.Timeout())
+	started := time.Now()
+	deadline := started.Add(rules.Timeout())
 	if t.Peek {
 		hello, err := c.peek(deadline)
 		if err != nil {
-			c.refused(s.intake.Refuse(c.client, helloReason(err), err))
+			c.recordRefusal(s.intake.Refuse(c.client, helloReason(err), err))
 			return false
 		}
 		serverName = hello.ServerName
@@ -126,26 +127,26 @@ func (c *conn) bridge(t *Table) bool {
 	if t.TLS != nil && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
 		if r := s.intake.Handshake(tc, c.client, deadline); r != nil {
-			c.refused(r)
+			c.recordRefusal(r)
 			return false
 		}
 		client, serverName = tc, tc.ConnectionState().ServerName
-		if c.seen != nil {
-			c.seen.handshook(tc, time.Since(begun))
+		if c.details != nil {
+			c.details.handshakeDone(tc, time.Since(started))
 		}
 	}
 
-	if c.seen != nil {
-		c.seen.serverName = serverName
+	if c.details != nil {
+		c.details.serverName = serverName
 	}
 	host := hostOf(serverName)
 	target := t.target(host)
 	if decrypted := client != c.client; t.Peek && (target == nil || target.Passthrough == decrypted) {
 		if !decrypted {
-			// Whoever speaks TLS is told in TLS that nobody here is called so.
+			// A TLS client gets a TLS alert: no route has its server name.
 			c.alert(alertUnrecognizedName)
 		}
-		target = nil // what is decrypted is never sent where TLS is to go
+		target = nil // decrypted bytes must never go to a passthrough upstream
 	}
 	if target != nil {
 		o.route = target.Route
@@ -170,8 +171,8 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.Who.Source, c.Who.Destination)
 	}
-	if c.seen != nil {
-		ctx = upstream.WithTrace(ctx, &c.seen.trace)
+	if c.details != nil {
+		ctx = upstream.WithTrace(ctx, &c.details.trace)
 	}
 	var key upstream.Key
 	if u.Hash().ClientAddress {
@@ -186,49 +187,56 @@ func (c *conn) bridge(t *Table) bool {
 		c.client.Reset()
 		return false
 	}
+	handedOver := false
+	defer func() { // also when a panic unwinds: serve cannot reach back
+		if !handedOver {
+			socket.Of(back).Reset()
+		}
+	}()
 	engine, err := s.splices.Engine()
 	if err != nil {
 		o.how, o.err, o.reason = splice.ClientFailed, err, certs.Classify(err)
-		socket.Of(back).Reset()
 		c.client.Reset()
 		return false
 	}
 	c.endpoint = endpoint
-	if c.seen != nil {
-		c.seen.connected(back)
+	if c.details != nil {
+		c.details.connected(back)
 	}
-	c.setSplice(engine.Start(client, back, splice.Options{
+	options := splice.Options{
 		Idle: t.idle(u), Linger: t.linger(),
 		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
-		FirstReply: c.replied,
-		Done:       c.spliced,
+		FirstReply: c.firstReply,
+		Done:       c.spliceEnded,
 		Panicked: func(value any, stack []byte) {
-			go s.intake.LogPanic(&c.Conn, value, stack) // as logging may block
+			go s.intake.LogPanic(&c.Conn, value, stack) // logging may block
 		},
-	}))
+	}
+	handedOver = true
+	c.setSplice(engine.Start(client, back, options))
 	return true
 }
 
-// replied is told that the upstream's first bytes are delivered. It must not block.
-func (c *conn) replied() {
+// firstReply runs when the upstream's first bytes are delivered. It must not block.
+func (c *conn) firstReply() {
 	took := time.Since(c.start)
 	c.server.count.firstBytes.Observe(took)
-	if c.seen != nil {
-		c.seen.firstByte = took
+	if c.details != nil {
+		c.details.firstByte = took
 	}
 	c.endpoint.NoteReply()
 }
 
-// spliced is told what became of the splice. It must not block.
-func (c *conn) spliced(r splice.Result) {
+// spliceEnded runs when the splice has ended. It must not block.
+func (c *conn) spliceEnded(r splice.Result) {
 	o := &c.outcome
 	o.how, o.err = r.How, r.Cause
 	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient
 	refused := r.ToClient == 0 && isAlert(r.UpstreamErr)
 	if refused {
-		// The upstream refused us after our side of the handshake was over,
-		// as TLS 1.3 servers refuse a client certificate. The client's first
-		// bytes are under way by then, so there is no trying elsewhere.
+		// The upstream refused us after our side of the handshake had completed, as TLS
+		// 1.3 servers refuse a client certificate. The client's first bytes may have
+		// been sent by then, so trying another endpoint is not safe.
 		o.err = r.UpstreamErr
 	}
 	o.reason = r.How.Reason()
@@ -236,15 +244,15 @@ func (c *conn) spliced(r splice.Result) {
 		o.reason = certs.Classify(o.err)
 	}
 	if o.reason == "" && !c.server.log.IsDebug() {
-		c.ended(refused)
+		c.finishSplice(refused)
 		return
 	}
-	go c.ended(refused) // as logging may block
+	go c.finishSplice(refused) // as logging may block
 }
 
-// ended tells the endpoint what became of a connection that was spliced, and
-// finishes it.
-func (c *conn) ended(refused bool) {
+// finishSplice reports the end of a spliced connection to its endpoint, and finishes
+// the connection.
+func (c *conn) finishSplice(refused bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.intake.LogPanic(&c.Conn, p, debug.Stack())
@@ -258,18 +266,19 @@ func (c *conn) ended(refused bool) {
 	}
 }
 
-// isAlert reports whether err is an alert that the peer sent.
+// isAlert reports whether err is an alert from the peer.
 func isAlert(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
 }
 
-// setSplice hands the connection to sp, which it may have to cut at once.
+// setSplice records that sp owns the connection, and cuts sp if the connection was cut
+// meanwhile.
 func (c *conn) setSplice(sp *splice.Splice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.splice = sp
-	if c.isCut {
+	if c.wasCut {
 		sp.Cut(splice.Shutdown, nil)
 	}
 }
@@ -281,14 +290,14 @@ func (c *conn) isSpliced() bool {
 	return c.splice != nil
 }
 
-// Drain is the Owner's: a connection goes on until its peers end it.
+// Drain implements intake.Owner. A connection continues until its peers end it.
 func (c *conn) Drain() {}
 
-// Cut is the Owner's: it ends the connection in whatever state it is.
+// Cut implements intake.Owner. It ends the connection at once, in any state.
 func (c *conn) Cut(error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.isCut = true
+	c.wasCut = true
 	if c.splice != nil {
 		c.splice.Cut(splice.Shutdown, nil)
 	} else {

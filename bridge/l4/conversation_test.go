@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// A conversation is what two sides do to each other on one connection, drawn
-// from a seed. Side 0 is the client, side 1 the upstream. Nothing in it waits
-// for time: who pauses does so until something else has happened.
+// A conversation is a script for the two sides of one connection, drawn from a seed.
+// Side 0 is the client, side 1 the upstream. It never waits for time: a side that
+// pauses waits for an event.
 type conversation struct {
 	sides  [2]script
-	broken chan struct{} // closed as somebody resets the connection or sees it fail
+	broken chan struct{} // closed when a side resets the connection or sees it fail
 	once   sync.Once
 }
 
@@ -24,17 +24,17 @@ type script struct {
 	payload []byte
 	parts   []*part
 	ends    string // clean, truncated or reset
-	chunk   int    // at most so many bytes are written, or read, at once
+	chunk   int    // the largest write or read
 	seed    uint64
 }
 
-// A part is a stretch of a script, which ends at byte to, or the script's end.
+// A part is a section of a script that ends at byte to, or at the script's end.
 type part struct {
 	to     int
 	end    bool
 	read   chan struct{} // closed when the other side has read it
-	await  *part         // of the other script; this part is written only when that is read
-	hold   *part         // likewise; this part is read only when that is read
+	await  *part         // of the other script: this part is written after that one was read
+	hold   *part         // of the other script: this part is read after that one was read
 	update keyUpdate     // sent before the part
 }
 
@@ -46,15 +46,15 @@ const (
 	updateRequested // of the other side too
 )
 
-// A menu is what a conversation may be drawn from.
+// A menu bounds what a conversation may contain.
 type menu struct {
 	largest     int  // bytes that a side sends
-	incomplete  bool // resets, and truncation by those who speak TLS
+	incomplete  bool // resets, and truncation of TLS streams
 	truncatable [2]bool
 }
 
-// converse draws a conversation. It comes to an end: the parts of both sides
-// are put in one order, and each waits at most for those before it.
+// converse draws a conversation. It always terminates: the parts of both sides are in
+// one order, and each waits only for earlier ones.
 func converse(seed uint64, m menu) *conversation {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	c := &conversation{broken: make(chan struct{})}
@@ -89,10 +89,10 @@ func converse(seed uint64, m menu) *conversation {
 	return c
 }
 
-// order draws the one order, and who waits for what.
+// order draws the order of all parts, and which part waits for which.
 func (c *conversation) order(rng *rand.Rand) {
-	// Who is asked for a KeyUpdate must write before he can read on. So nobody
-	// is asked where somebody may not be reading.
+	// A side that receives a requested KeyUpdate must write before it can read more. So
+	// no update is requested if a side may not be reading.
 	holds := rng.IntN(2) == 0
 	next, last := [2]int{}, [2]*part{}
 	for {
@@ -119,12 +119,12 @@ func (c *conversation) order(rng *rand.Rand) {
 		}
 		last[side] = p
 		if p.end && s.ends != clean {
-			return // and the rest is silence
+			return // the other parts are never sent
 		}
 	}
 }
 
-// fill writes what a seed stands for.
+// fill fills p with the bytes of a seed.
 func fill(p []byte, seed uint64) {
 	key := [32]byte{}
 	for i := range 8 {
@@ -133,7 +133,7 @@ func fill(p []byte, seed uint64) {
 	rand.NewChaCha8(key).Read(p)
 }
 
-// breaks makes nobody wait any more.
+// breaks releases every waiting side.
 func (c *conversation) breaks() { c.once.Do(func() { close(c.broken) }) }
 
 // wait waits until the other side has read p.
@@ -147,14 +147,14 @@ func (c *conversation) wait(p *part) {
 	}
 }
 
-// A sight is what one side saw of the other.
+// A sight is what one side received from the other.
 type sight struct {
 	got    int
-	intact bool // it was what the other sent, byte for byte
+	intact bool // the bytes are those that were sent
 	how    string
 }
 
-// patience is how long a conversation may take on a machine that is busy.
+// patience is how long a conversation may take on a busy machine.
 const patience = 2 * time.Minute
 
 // play plays one side and closes the connection.
@@ -170,8 +170,8 @@ func (c *conversation) play(side int, p *peer) sight {
 	}
 	seen := <-heard
 	if err != nil {
-		// The kernel tells of a reset once, here to the writer; the reader may
-		// have seen an end as of a stream.
+		// The kernel reports a reset once, here to the writer. The reader may have seen
+		// what looks like the end of the stream.
 		seen.how = p.how(err)
 		return seen
 	}
@@ -182,7 +182,7 @@ func (c *conversation) play(side int, p *peer) sight {
 	return seen
 }
 
-// speak sends what a side has to say.
+// speak sends a side's script.
 func (c *conversation) speak(side int, p *peer) error {
 	s := &c.sides[side]
 	rng := rand.New(rand.NewPCG(s.seed, 1))
@@ -213,7 +213,7 @@ func (c *conversation) speak(side int, p *peer) error {
 	return nil
 }
 
-// listen reads what the other side sends, as far as that is known to come.
+// listen reads the other side's script and checks it.
 func (c *conversation) listen(side int, p *peer) (seen sight) {
 	seen.intact = true
 	s := &c.sides[1-side]
@@ -250,10 +250,10 @@ func (c *conversation) listen(side int, p *peer) (seen sight) {
 	return seen
 }
 
-// check says what is wrong with what a side saw; "" if nothing is.
+// check returns what is wrong with what a side received, or "".
 func (c *conversation) check(side int, seen sight) string {
 	if c.sides[side].ends != clean {
-		return "" // who breaks a connection sees his own doing
+		return "" // a side that breaks the connection sees its own failure
 	}
 	s := &c.sides[1-side]
 	switch {
@@ -278,7 +278,7 @@ func (c *conversation) playBoth(client, upstream *peer) (sights [2]sight) {
 	return sights
 }
 
-// secretly sets config to tell its secrets.
+// secretly makes config record its traffic secrets.
 func secretly(config *tls.Config) *secrets {
 	s := new(secrets)
 	if config != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A moving name has addresses that a test changes.
+// A moving name resolves to addresses that a test changes.
 type moving struct {
 	mu sync.Mutex
 	at []resolve.Address
@@ -38,7 +38,7 @@ func (m *moving) Ask(context.Context) (resolve.Answer, error) {
 	return resolve.Answer{Addresses: m.at, Time: time.Now()}, nil
 }
 
-func TestEndpointsThatDNSChangesUnderLoad(t *testing.T) {
+func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	config := p.server(t, "up.test")
@@ -101,8 +101,8 @@ func TestEndpointsThatDNSChangesUnderLoad(t *testing.T) {
 		goOn()
 		close(done)
 		clients.Wait()
-		long.send(t, "and goes on after")
-		long.want(t, "and goes on after")
+		long.send(t, "and continues after")
+		long.want(t, "and continues after")
 		long.closeWrite()
 		long.wantEnd(t, "", clean)
 		u.Retire()
@@ -117,7 +117,7 @@ func TestEndpointsThatDNSChangesUnderLoad(t *testing.T) {
 	}
 }
 
-// echoOnce has a connection of its own echo what it is sent.
+// echoOnce opens a connection and checks the echo of what it sends.
 func echoOnce(address string) error {
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -1,10 +1,12 @@
-// Package l4 serves TCP listeners: it accepts connections, finishes the
-// client's TLS handshake where the listener has TLS, connects to an upstream
-// and carries bytes both ways until both sides have ended their stream.
+// Package l4 serves TCP listeners: it connects each client to an upstream and
+// carries their bytes both ways.
 //
-// One goroutine owns a connection from accept to close, and starts one more
-// for the second direction, which it waits for. Every end a peer gives to its
-// stream is given to the other side in the same words: a half-close as a
-// half-close, anything else as a reset. So what a side has read to a clean end
-// is known to be all that the other side sent.
+// One goroutine takes a connection from accept through the client's handshake and
+// the dial of an upstream, and then ends. From then on a splice owns both
+// connections: a loop of package splice carries the bytes, and the connection has
+// no goroutine. The Server owns the rest: the record of its open connections, their
+// limits and counts, and the shutdown.
+//
+// Each side's close is forwarded as what it was: a half-close as a half-close,
+// anything else as a reset. So a stream that ends cleanly is complete.
 package l4

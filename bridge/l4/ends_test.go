@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 )
 
-// stalledBridge returns a bridge in which what the upstream sends is stalled.
+// stalledBridge returns a bridge whose client does not read what the upstream sends.
 func stalledBridge(t *testing.T, p pki, c combination, table l4.Table) (*bridge, *flood, chan struct{}) {
 	b := c.connect(t, p, table)
 	enough := make(chan struct{})
@@ -31,7 +31,7 @@ func secureAndNot(t *testing.T, f func(t *testing.T, p pki, c combination)) {
 	}
 }
 
-// A drain waits for a client that is slow, and the client gets all of it.
+// A drain waits for a slow client, and the client gets everything.
 func TestDrainWaitsForAStalledReader(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
 		b, f, enough := stalledBridge(t, p, c, l4.Table{})
@@ -56,8 +56,8 @@ func TestDrainWaitsForAStalledReader(t *testing.T) {
 	})
 }
 
-// At the end of its time a drain cuts a connection in the middle of a write, in
-// either direction, and neither side takes its stream for complete.
+// When its context ends, Shutdown cuts a stalled write in either direction, and neither
+// side sees a complete stream.
 func TestShutdownCutsAStalledWrite(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
 		b, down, _ := stalledBridge(t, p, c, l4.Table{})
@@ -74,8 +74,8 @@ func TestShutdownCutsAStalledWrite(t *testing.T) {
 			if how := f.to.how(<-f.ended); how != reset {
 				t.Errorf("writing met with a %s end", how)
 			}
-			// The reset was told to the writer, or comes here; what must not
-			// come is a clean end of a TLS stream.
+			// The writer saw the reset, or the reader does. A TLS stream must not end
+			// cleanly.
 			if _, how := f.to.readAll(); c.clientTLS != 0 && how == clean {
 				t.Error("a stream that was cut had a clean end")
 			}
@@ -86,8 +86,8 @@ func TestShutdownCutsAStalledWrite(t *testing.T) {
 	})
 }
 
-// A stream that is cut off while its reader is stalled never has a clean end for
-// him, however much of it he still gets.
+// A stream that is cut off while its reader is stalled never ends cleanly, however much
+// of it the reader still gets.
 func TestStreamTruncatedWhileStalled(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -101,8 +101,8 @@ func TestStreamTruncatedWhileStalled(t *testing.T) {
 					_, how := b.client.readAll()
 					read <- how
 				}()
-				// Reading goes on, so the write under way comes to its end; the
-				// stream then ends without close_notify.
+				// Reading resumes, so the current write completes; then the stream ends
+				// without close_notify.
 				b.upstream.raw.Conn.(*net.TCPConn).CloseWrite()
 				close(enough)
 				<-f.ended
@@ -114,17 +114,17 @@ func TestStreamTruncatedWhileStalled(t *testing.T) {
 	}
 }
 
-// Linger is for silence: a half-closed connection whose other direction waits for
-// a slow reader is left alone for as long as IdleTimeout.
-func TestLingerLeavesAStalledReaderAlone(t *testing.T) {
+// Linger applies to silence: a half-closed connection whose other direction waits for a
+// slow reader stays open for IdleTimeout.
+func TestLingerSparesAStalledReader(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
-		const linger = 3 * time.Second // longer than a busy machine keeps the writer waiting for its turn
+		const linger = 3 * time.Second // longer than a busy machine delays the writer
 		b, f, enough := stalledBridge(t, p, c, l4.Table{Linger: linger, IdleTimeout: time.Hour})
 		if err := b.client.closeWrite(); err != nil {
 			t.Fatal(err)
 		}
 		b.upstream.wantEnd(t, "", clean)
-		// Another that is silent meanwhile is cut, so linger has passed.
+		// Another, silent connection is cut meanwhile, so linger has passed.
 		silent := c.connect(t, p, l4.Table{Linger: linger})
 		silent.client.closeWrite()
 		silent.client.wantEnd(t, "", reset)
@@ -138,8 +138,8 @@ func TestLingerLeavesAStalledReaderAlone(t *testing.T) {
 	})
 }
 
-// A stalled write is cut by IdleTimeout, with a reset to both, though the client
-// has ended its stream and lingering is longer.
+// IdleTimeout cuts a stalled write with a reset to both sides, although the client has
+// ended its stream and Linger is longer.
 func TestIdleTimeoutCutsAStalledWriteAfterAHalfClose(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
 		b := c.connect(t, p, l4.Table{IdleTimeout: 300 * time.Millisecond, Linger: time.Hour})

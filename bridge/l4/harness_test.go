@@ -47,7 +47,7 @@ func listen(t testing.TB, network string) net.Listener {
 	return ln
 }
 
-// open starts a Server; the test's end cuts what it still serves.
+// open starts a Server. The end of the test cuts its connections.
 func open(t testing.TB, network string, o l4.Options) *gate {
 	t.Helper()
 	ln := listen(t, network)
@@ -94,8 +94,8 @@ func over(t testing.TB, ln net.Listener, o certs.ClientOptions) upstream.Endpoin
 	return e
 }
 
-// A peer is the test's end of a connection. It sees what Go's TLS does not
-// show: whether a stream ended with close_notify or was cut off.
+// A peer is the test's end of a connection. It records what crypto/tls hides: whether a
+// stream ended with close_notify or was cut off.
 type peer struct {
 	net.Conn
 	raw *rawConn
@@ -104,7 +104,7 @@ type peer struct {
 type rawConn struct {
 	net.Conn
 	eof     atomic.Bool
-	records atomic.Pointer[recordLayer] // nil: what is written is sent as it is
+	records atomic.Pointer[recordLayer] // nil: writes pass through unchanged
 }
 
 func (c *rawConn) Write(p []byte) (int, error) {
@@ -157,8 +157,7 @@ func (g *gate) dial(t testing.TB, config *tls.Config) *peer {
 	return newPeer(raw, client(config))
 }
 
-// wantRefused connects and expects to be reset at once, which may be before
-// connecting has ended.
+// wantRefused connects and expects a reset, which may arrive before connect returns.
 func (g *gate) wantRefused(t testing.TB) {
 	t.Helper()
 	raw, err := net.Dial(g.network, g.address)
@@ -183,7 +182,7 @@ func accept(t testing.TB, ln net.Listener, config *tls.Config) *peer {
 	return newPeer(raw, server(config))
 }
 
-// echo accepts connections for ever, and gives back what each sends.
+// echo accepts connections until the test ends, and echoes each.
 func echo(t testing.TB, ln net.Listener, config *tls.Config) {
 	var conns sync.WaitGroup
 	done := make(chan struct{})
@@ -213,7 +212,7 @@ func (p *peer) closeWrite() error {
 	return p.raw.Conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// shake shakes hands, if the peer speaks TLS.
+// shake completes the handshake of a TLS peer.
 func (p *peer) shake() error {
 	if c, ok := p.Conn.(*tls.Conn); ok {
 		return c.Handshake()
@@ -227,7 +226,7 @@ func (p *peer) reset() {
 	p.raw.Conn.Close()
 }
 
-// How a stream ended for the one who read it.
+// How a stream ended for its reader.
 const (
 	clean     = "clean"
 	truncated = "truncated"
@@ -241,7 +240,8 @@ func (p *peer) readAll() ([]byte, string) {
 	return b, p.how(err)
 }
 
-// how classifies what reading ended with: nil or io.EOF, or an error.
+// how classifies the error of a read or write; nil and io.EOF mean the end of the
+// stream.
 func (p *peer) how(err error) string {
 	_, isTLS := p.Conn.(*tls.Conn)
 	switch {
@@ -326,12 +326,12 @@ func (l *transcript) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: l, JSONFormat: true})
 }
 
-// A pki is what the tests' TLS stands on.
+// A pki issues the certificates of a test.
 type pki struct{ ca *certstest.CA }
 
 func newPKI(t testing.TB) pki { return pki{certstest.NewCA(t)} }
 
-// listener returns the gate's TLS for names.
+// listener returns the gate's TLS configuration for names.
 func (p pki) listener(t testing.TB, names ...string) *certs.Server {
 	t.Helper()
 	s, err := certs.NewServer(certs.ServerOptions{
@@ -353,7 +353,7 @@ func (p pki) server(t testing.TB, names ...string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, p.ca.Server(t, names...))}}
 }
 
-// upstream returns how the gate speaks to an upstream.
+// upstream returns the gate's TLS options for an upstream.
 func (p pki) upstream(t testing.TB, name string) certs.ClientOptions {
 	return certs.ClientOptions{ServerName: name, Trust: []*certs.TrustBundle{p.ca.Trust(t)}}
 }

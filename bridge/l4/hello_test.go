@@ -12,7 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// A fragmenter sends the first record, which is a ClientHello, in pieces.
+// A fragmenter sends the first record, a ClientHello, in pieces.
 type fragmenter struct {
 	net.Conn
 	cut  func(record []byte) [][]byte
@@ -44,7 +44,7 @@ func records(record []byte, size int) [][]byte {
 	return out
 }
 
-func TestAFragmentedHelloIsRoutedByItsName(t *testing.T) {
+func TestFragmentedHelloIsRoutedByItsName(t *testing.T) {
 	p := newPKI(t)
 	wanted, other := listen(t, "tcp"), listen(t, "tcp")
 	routes, err := route.New([]route.Rule[*l4.Target]{{Name: "a", Hosts: []string{"a.test"}, Value: to(group(plain(wanted)))}})

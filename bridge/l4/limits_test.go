@@ -17,7 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// echoes starts an endpoint that gives back what it is sent.
+// echoes starts an endpoint that echoes.
 func echoes(t testing.TB) upstream.EndpointOptions {
 	ln := listen(t, "tcp")
 	var conns sync.WaitGroup
@@ -39,11 +39,11 @@ func echoes(t testing.TB) upstream.EndpointOptions {
 	return plain(ln)
 }
 
-// greet sends a byte over a new connection to a gateway, and waits for its echo.
+// greet sends a byte over a new connection and waits for the echo.
 func greet(t testing.TB, address string) (net.Conn, error) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
-	if err != nil { // it was reset before this end knew of it
+	if err != nil { // the reset came before connect returned
 		return nil, err
 	}
 	t.Cleanup(func() { c.Close() })
@@ -59,8 +59,8 @@ func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// A connection for which an upstream has no room is reset, and one that may wait
-// goes through when another has ended.
+// A connection beyond an upstream's limit is reset; with a queue it proceeds once
+// another connection has ended.
 func TestConnectionsOverALimitWaitOrAreReset(t *testing.T) {
 	for name, l := range map[string]upstream.Limits{
 		"requests": {Requests: 1}, "requests of an endpoint": {RequestsPerEndpoint: 1},
@@ -104,7 +104,7 @@ func TestConnectionsOverALimitWaitOrAreReset(t *testing.T) {
 	}
 }
 
-// Whoever waits when the gateway shuts down waits no more.
+// Shutdown ends connections that wait for an upstream.
 func TestShutdownEndsWaitingConnections(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "group", Limits: upstream.Limits{Requests: 1, Pending: 5, PendingTimeout: time.Hour}, Endpoints: []upstream.EndpointOptions{echoes(t)}})
 	g := serve(t, &l4.Table{Default: to(u)})
@@ -123,7 +123,7 @@ func TestShutdownEndsWaitingConnections(t *testing.T) {
 	}
 }
 
-// Clients of one address go to one endpoint, however many there are.
+// All connections from one address go to one endpoint.
 func TestConnectionsOfOneAddressGoToOneEndpoint(t *testing.T) {
 	o := upstream.Options{Name: "group", Policy: upstream.ConsistentHash, Hash: upstream.HashKey{ClientAddress: true}}
 	for range 5 {
@@ -153,9 +153,8 @@ func TestConnectionsOfOneAddressGoToOneEndpoint(t *testing.T) {
 	}
 }
 
-// The shorter of the listener's and the upstream's limit ends a connection on
-// which nothing moves.
-func TestUpstreamsIdleTimeout(t *testing.T) {
+// The shorter idle timeout, the listener's or the upstream's, ends a silent connection.
+func TestShorterIdleTimeoutApplies(t *testing.T) {
 	for _, c := range []struct{ listener, upstream time.Duration }{{time.Hour, 50 * time.Millisecond}, {50 * time.Millisecond, time.Hour}} {
 		u := upstream.New(upstream.Options{Name: "group", IdleTimeout: c.upstream, Endpoints: []upstream.EndpointOptions{echoes(t)}})
 		g := serve(t, &l4.Table{Default: to(u), IdleTimeout: c.listener})

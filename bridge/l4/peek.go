@@ -9,16 +9,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// helloSize is as much as nearly all ClientHellos are, those with a post-quantum key
-// share included.
+// helloSize is larger than nearly all ClientHellos, including those with a post-quantum
+// key share.
 const helloSize = 4 << 10
 
-// peek reads the ClientHello that the connection must begin with, and has it read
-// again by whoever reads next. However it is cut up, it is read to its end: a part
-// of it would be taken for a client that asks for no name, which may lead to a
-// laxer place.
+// peek reads the ClientHello that the connection must begin with, and puts it back for
+// the next read. It reads to the hello's end, however it is fragmented: part of a hello
+// would look like a client that sends no server name, and could reach a less strict
+// route.
 func (c *conn) peek(deadline time.Time) (clienthello.Hello, error) {
-	_ = c.client.SetReadDeadline(deadline) // fails only on a closed connection, and then so does all else
+	_ = c.client.SetReadDeadline(deadline) // fails only on a closed connection, and then Read fails too
 	defer c.client.SetReadDeadline(time.Time{})
 	var scan clienthello.Scanner
 	buf := make([]byte, 0, helloSize)
@@ -41,7 +41,7 @@ func (c *conn) peek(deadline time.Time) (clienthello.Hello, error) {
 	}
 }
 
-// helloReason is certs.ClassifyAccept for the errors of peek.
+// helloReason returns the reason for an error of peek.
 func helloReason(err error) certs.Reason {
 	switch {
 	case errors.Is(err, clienthello.ErrNotTLS), errors.Is(err, clienthello.ErrMalformed):
@@ -55,10 +55,10 @@ func helloReason(err error) certs.Reason {
 // Alerts of RFC 8446, section 6.
 const alertUnrecognizedName = 112
 
-// alert tells a client of TLS, with whom nobody has shaken hands, why nobody will.
+// alert sends a fatal alert to a TLS client before any handshake.
 func (c *conn) alert(description byte) {
 	const alert, fatal = 21, 2
-	// It fails only if the client has gone.
+	// Errors mean that the client has closed, and are ignored.
 	_ = c.client.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = c.client.Write([]byte{alert, 3, 1, 0, 2, fatal, description})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// through returns the Target of a single upstream that takes the client's TLS.
+// through returns the Target of a single upstream that terminates the client's TLS.
 func through(u *upstream.Upstream) *l4.Target {
 	t := to(u)
 	t.Passthrough = true
@@ -61,8 +61,9 @@ func fragments(name string) map[string]func([]byte) [][]byte {
 	}
 }
 
-// However a hello comes, its name decides, and TLS is the client's and the
-// upstream's own: what the gate has no key for comes through whole.
+// The name in a hello selects the upstream, however the hello is fragmented. TLS is
+// between client and upstream, so a certificate that the gate does not have reaches the
+// client.
 func TestPassthroughByName(t *testing.T) {
 	p := newPKI(t)
 	servers := map[string]string{}
@@ -72,7 +73,7 @@ func TestPassthroughByName(t *testing.T) {
 		echo(t, ln, p.server(t, name))
 		servers[name], targets[name] = ln.Addr().String(), through(group(plain(ln)))
 	}
-	laxer := listen(t, "tcp") // where nobody is to come
+	laxer := listen(t, "tcp") // which no client may reach
 	g := serve(t, &l4.Table{Peek: true, Routes: bySNI(t, targets), Default: through(group(plain(laxer)))})
 	for how, cut := range fragments(".test") {
 		t.Run(how, func(t *testing.T) {
@@ -121,7 +122,7 @@ func TestPassthroughOfALongHello(t *testing.T) {
 	}
 }
 
-// With TLS of its own, a listener decrypts what goes to other upstreams.
+// A listener with TLS decrypts the connections of all other upstreams.
 func TestPassthroughBesideTLS(t *testing.T) {
 	p, other := newPKI(t), newPKI(t)
 	passed, bridged := listen(t, "tcp"), listen(t, "tcp")
@@ -148,8 +149,8 @@ func TestPassthroughBesideTLS(t *testing.T) {
 			}
 		})
 	}
-	// The sessions of the one are nothing to the other, and a name that leads
-	// nowhere is served by neither.
+	// Neither side resumes the other's sessions, and a name without a route reaches no
+	// upstream.
 	c := g.dial(t, &tls.Config{ServerName: "neither.test", InsecureSkipVerify: true})
 	if err := c.shake(); err != nil {
 		t.Fatal(err) // the listener presents its default certificate
@@ -158,9 +159,9 @@ func TestPassthroughBesideTLS(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return g.Stats().NoUpstream == 1 })
 }
 
-// A certificate demanded of some is not got round by asking for another name in
-// a hello that hides the first.
-func TestPassthroughNeverFallsBackToALaxerPlace(t *testing.T) {
+// A client cannot avoid a required certificate by hiding the name in its hello behind
+// another name.
+func TestPassthroughNeverFallsBackToALaxerUpstream(t *testing.T) {
 	p := newPKI(t)
 	open, strict := listen(t, "tcp"), listen(t, "tcp")
 	echo(t, open, p.server(t, "open.test"))
@@ -196,7 +197,7 @@ func TestPassthroughNeverFallsBackToALaxerPlace(t *testing.T) {
 	}
 }
 
-// Who asks for a name that is nobody's is told so in TLS.
+// A client that asks for an unknown name gets a TLS alert.
 func TestPassthroughOfAnUnknownName(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
@@ -208,7 +209,7 @@ func TestPassthroughOfAnUnknownName(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return g.Stats().NoUpstream == 1 })
 }
 
-// The upstream is told of the client before the client's own bytes.
+// The upstream receives the PROXY header before the client's bytes.
 func TestPassthroughAnnouncesTheClient(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
@@ -231,7 +232,7 @@ func TestPassthroughAnnouncesTheClient(t *testing.T) {
 	}
 }
 
-// While a hello is waited for, a drain does not wait for the rest of it.
+// Shutdown does not wait for the rest of a hello.
 func TestShutdownWhileAHelloIsRead(t *testing.T) {
 	g := serve(t, &l4.Table{Peek: true, HandshakeTimeout: time.Hour, Default: through(group(plain(listen(t, "tcp"))))})
 	c := g.dial(t, nil)

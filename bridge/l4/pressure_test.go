@@ -13,17 +13,17 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 )
 
-// A flood is one side writing for as long as it is let, and what the other side
-// reads of it.
+// A flood is one side that writes until it is stopped, and the check of what the other
+// side reads.
 type flood struct {
 	from, to *peer
-	accepted atomic.Int64  // bytes that writing has taken
-	enough   chan struct{} // closed: the stream is to be ended
-	ended    chan error    // what writing ended with
+	accepted atomic.Int64  // bytes that Write accepted
+	enough   chan struct{} // closed to end the stream
+	ended    chan error    // the writer's error
 }
 
-// stretch is written over and over. Its length has no divisor in common with
-// that of any buffer, so bytes that go missing, or come twice, are noticed.
+// stretch is written repeatedly. Its length is coprime to that of any buffer, so lost
+// or repeated bytes are noticed.
 var stretch = func() []byte {
 	p := make([]byte, 65521)
 	fill(p, 1)
@@ -51,7 +51,7 @@ func (f *flood) write() error {
 	}
 }
 
-// read reads to the end and says what is wrong with what came; "" if nothing is.
+// read reads to the end and returns what is wrong with the bytes, or "".
 func (f *flood) read() string {
 	buf := make([]byte, len(stretch))
 	for at := 0; ; {
@@ -70,9 +70,9 @@ func (f *flood) read() string {
 	}
 }
 
-// settle waits until none of the counts has changed for a while. Nothing tells
-// when every buffer on the way is full; if that takes a while longer than this
-// waits, less is asked of the gate, never more.
+// settle waits until the counts have not changed for a while: no event says that every
+// buffer on the path is full. If filling pauses for longer, the test asks less of the
+// gate, never more.
 func settle(t *testing.T, counts ...*atomic.Int64) {
 	total := func() (sum int64) {
 		for _, c := range counts {
@@ -92,20 +92,20 @@ func settle(t *testing.T, counts ...*atomic.Int64) {
 // heap returns how much memory is in use.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what sync.Pools hold goes with the second
+	runtime.GC() // the second cycle frees what sync.Pools hold
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// Where nobody reads, writing stops after what the kernel's buffers take, and the
-// gate holds little; when reading goes on, so does all else, with every byte.
-func TestAStalledReaderStopsTheWriter(t *testing.T) {
+// If the reader stalls, the writer stops once the kernel's buffers are full, and the
+// gate holds little. When the reader resumes, every byte arrives.
+func TestStalledReaderStopsTheWriter(t *testing.T) {
 	const (
 		conns    = 4
 		mostHeap = 512 << 10 // per direction, of the gate and of the test's own peers
-		// The buffers of two sockets on each side of the gate. What Linux makes
-		// of them differs; some 8 MiB are common.
+		// The buffers of two sockets on each side of the gate. Linux sizes them
+		// differently; about 8 MiB is common.
 		mostAccepted = 64 << 20
 	)
 	p := newPKI(t)
@@ -125,8 +125,7 @@ func TestAStalledReaderStopsTheWriter(t *testing.T) {
 				}
 			}
 			settle(t, counts...)
-			// What is held while bytes move is more, and on a slow machine some
-			// may yet.
+			// Moving bytes need more memory, and on a slow machine some may still move.
 			var grown int64
 			defer func() {
 				if t.Failed() {
@@ -139,7 +138,7 @@ func TestAStalledReaderStopsTheWriter(t *testing.T) {
 			})
 			for _, f := range floods {
 				if n := f.accepted.Load(); n > mostAccepted {
-					t.Errorf("%d MiB were taken that nobody read", n>>20)
+					t.Errorf("%d MiB were accepted that the reader did not read", n>>20)
 				}
 			}
 			close(enough)
@@ -161,8 +160,8 @@ func TestAStalledReaderStopsTheWriter(t *testing.T) {
 	}
 }
 
-// One direction that is stalled does not hold up the other.
-func TestAStalledDirectionLeavesTheOtherAlone(t *testing.T) {
+// A stalled direction does not block the other.
+func TestStalledDirectionDoesNotBlockTheOther(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
 		for side := range 2 {

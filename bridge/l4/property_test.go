@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 )
 
-// seeds returns the seeds to try: those of DRAWBRIDGE_SEEDS, "first,count", or
-// else always the same. A test that fails says which seed failed.
+// seeds returns the seeds to try: those of DRAWBRIDGE_SEEDS ("first,count"), or a fixed
+// range. A failing test names its seed.
 func seeds(t *testing.T, count uint64) (first, end uint64) {
 	if of := os.Getenv("DRAWBRIDGE_SEEDS"); of != "" {
 		if _, err := fmt.Sscanf(of, "%d,%d", &first, &count); err != nil {
@@ -23,7 +23,7 @@ func seeds(t *testing.T, count uint64) (first, end uint64) {
 	return first, first + count
 }
 
-// draw returns a combination and what goes on over it.
+// draw returns a combination and a menu for its conversation.
 func draw(seed uint64) (combination, menu) {
 	rng := rand.New(rand.NewPCG(seed, 4))
 	networks := [][2]string{{"tcp", "tcp"}, {"tcp", "tcp"}, {"unix", "tcp"}, {"tcp", "unix"}, {"unix", "unix"}}[rng.IntN(5)]
@@ -36,9 +36,9 @@ func draw(seed uint64) (combination, menu) {
 	}
 }
 
-// Whatever two sides do to each other, in whatever order, they see the same
-// through the gate as on a direct connection: the same bytes, and the same kind
-// of end. DRAWBRIDGE_SEEDS=first,count tries others.
+// In any order of events, both sides see the same through the gate as on a direct
+// connection: the same bytes and the same kind of end. DRAWBRIDGE_SEEDS=first,count
+// tries other seeds.
 func TestGateIsLikeADirectConnection(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -77,8 +77,8 @@ func TestGateIsLikeADirectConnection(t *testing.T) {
 	}
 }
 
-// records returns the size of the smallest records that a side's script can be
-// cut into without there being too many of them.
+// records returns a record size that does not cut a side's script into too many
+// records.
 func (c *conversation) records(isClient bool) int {
 	side := 1
 	if isClient {
@@ -87,8 +87,8 @@ func (c *conversation) records(isClient bool) int {
 	return 1 + len(c.sides[side].payload)/1000
 }
 
-// connectDirectly connects two peers, by TLS if one of them is to be able to
-// truncate a stream.
+// connectDirectly connects two peers, over TLS if one of them must be able to truncate
+// a stream.
 func connectDirectly(t *testing.T, p pki, m menu) (*peer, *peer) {
 	ln := listen(t, "tcp")
 	var clientTLS, upstreamTLS *tls.Config
@@ -109,7 +109,7 @@ func connectDirectly(t *testing.T, p pki, m menu) (*peer, *peer) {
 	return near, far
 }
 
-// Much goes both ways at once, byte for byte.
+// Large transfers in both directions at once arrive byte for byte.
 func TestBigTransfers(t *testing.T) {
 	t.Parallel()
 	const size = 8 << 20

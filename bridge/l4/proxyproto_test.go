@@ -24,16 +24,16 @@ func trust(t *testing.T, sources ...string) *proxyproto.Trust {
 	return trust
 }
 
-// announcing returns an upstream of one endpoint that is told of clients.
+// announcing returns an upstream of one endpoint that receives PROXY headers.
 func announcing(e upstream.EndpointOptions, v proxyproto.Version) *upstream.Upstream {
 	return upstream.New(upstream.Options{Name: "group", Endpoints: []upstream.EndpointOptions{e}, ProxyProtocol: v})
 }
 
 const announcement = "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"
 
-// What a trusted balancer announces goes on to the upstream, before TLS on both
-// sides, and into the log.
-func TestAnnouncedClientIsAnnouncedOn(t *testing.T) {
+// The client that a trusted balancer announces is announced to the upstream, before TLS
+// on both sides, and logged.
+func TestAnnouncedClientIsAnnouncedToTheUpstream(t *testing.T) {
 	p := newPKI(t)
 	v2 := string(proxyproto.V2.Header(net.TCPAddrFromAddrPort(addrPort("192.0.2.1:12345")), net.TCPAddrFromAddrPort(addrPort("198.51.100.2:443"))))
 	for name, test := range map[string]struct {
@@ -73,8 +73,8 @@ func TestAnnouncedClientIsAnnouncedOn(t *testing.T) {
 	}
 }
 
-// Who is not announced is announced as who he is; so is a balancer that speaks
-// for itself.
+// A client without a header is announced by its own address; so is a balancer that
+// connects for itself.
 func TestDirectClientIsAnnounced(t *testing.T) {
 	for name, in := range map[string]string{"no header expected": "", "LOCAL": string(proxyproto.V2.Header(nil, nil)), "UNKNOWN": "PROXY UNKNOWN\r\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -99,9 +99,9 @@ func TestDirectClientIsAnnounced(t *testing.T) {
 	})
 }
 
-// Nothing is taken from who is not trusted, and nothing passes that does not
-// begin as it must.
-func TestConnectionsNotAnnounced(t *testing.T) {
+// The listener rejects headers from untrusted peers, and connections from trusted ones
+// that do not begin with a header.
+func TestConnectionsWithoutAValidHeaderAreClosed(t *testing.T) {
 	upstreams := listen(t, "tcp")
 	for name, test := range map[string]struct {
 		trusted, sent string
@@ -109,7 +109,7 @@ func TestConnectionsNotAnnounced(t *testing.T) {
 	}{
 		"untrusted":                    {"192.0.2.0/24", "", proxyproto.Untrusted},
 		"unannounced":                  {"127.0.0.1", "hello, I am a client", proxyproto.Missing},
-		"malformed":                    {"127.0.0.1", "PROXY TCP4 nobody nowhere 1 2\r\n", proxyproto.Malformed},
+		"malformed":                    {"127.0.0.1", "PROXY TCP4 client server 1 2\r\n", proxyproto.Malformed},
 		"for ever":                     {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
 		"nothing, and then it is over": {"127.0.0.1", "", proxyproto.Closed},
 	} {
@@ -158,7 +158,7 @@ func TestStalledHeaders(t *testing.T) {
 	}
 }
 
-// Limits for each client are for those who are announced.
+// Limits per client apply to the announced clients.
 func TestLimitPerAnnouncedClient(t *testing.T) {
 	ln := listen(t, "tcp")
 	echo(t, ln, nil)
@@ -183,8 +183,8 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 	}
 }
 
-// Whoever waits for a header is cut at the end of a drain.
-func TestShutdownCutsWhoIsNotAnnounced(t *testing.T) {
+// Shutdown cuts connections whose header has not arrived.
+func TestShutdownCutsConnectionsWithoutAHeader(t *testing.T) {
 	g := serve(t, &l4.Table{ProxyProtocol: trust(t, "127.0.0.1"), HandshakeTimeout: time.Hour})
 	c := g.dial(t, nil)
 	c.send(t, "PROXY ")

@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A seen is what only the access log wants to know of a connection; there is
-// none without one.
-type seen struct {
+// logDetails holds what only the access log needs. Without an access log a conn has
+// none.
+type logDetails struct {
 	handshake, firstByte time.Duration
 	serverName           string
 	client, upstream     *accesslog.TLS
@@ -20,8 +20,8 @@ type seen struct {
 	trace                upstream.Trace
 }
 
-// handshook notes what the client's handshake came to.
-func (n *seen) handshook(tc *tls.Conn, took time.Duration) {
+// handshakeDone records the client's handshake.
+func (n *logDetails) handshakeDone(tc *tls.Conn, took time.Duration) {
 	state := tc.ConnectionState()
 	n.handshake, n.client = took, accesslog.Describe(&state)
 	if len(state.PeerCertificates) > 0 {
@@ -29,18 +29,18 @@ func (n *seen) handshook(tc *tls.Conn, took time.Duration) {
 	}
 }
 
-// connected notes over what the upstream is reached.
-func (n *seen) connected(back net.Conn) {
+// connected records the TLS state of the upstream connection.
+func (n *logDetails) connected(back net.Conn) {
 	if tc, ok := back.(*tls.Conn); ok {
 		state := tc.ConnectionState()
 		n.upstream = accesslog.Describe(&state)
 	}
 }
 
-// record writes what became of the connection to the access log, unless its
-// listener is not to be in it by now.
+// record writes the connection to the access log, unless the current table excludes its
+// listener.
 func (c *conn) record(took time.Duration) {
-	s, o, n := c.server, &c.outcome, c.seen
+	s, o, n := c.server, &c.outcome, c.details
 	if t := s.table(); t != nil && t.NoAccessLog {
 		return
 	}
@@ -61,7 +61,7 @@ func (c *conn) record(took time.Duration) {
 	switch {
 	case c.endpoint != nil:
 		r.Endpoint = c.endpoint.Address()
-		if c.endpoint != n.trace.Endpoint { // nobody dialled it for this one
+		if c.endpoint != n.trace.Endpoint { // an earlier dial created the connection
 			r.Reused = true
 			r.Attempts++
 		}

@@ -24,8 +24,8 @@ import (
 // A record is one of the access log.
 type record map[string]any
 
-// recorded starts a Server with an access log; end lets its connections end, and
-// returns their records.
+// recorded starts a Server with an access log; end waits until its connections have
+// ended, and returns their records.
 func recorded(t *testing.T, o l4.Options) (g *gate, end func() []record) {
 	t.Helper()
 	var out transcript
@@ -60,8 +60,8 @@ func recorded(t *testing.T, o l4.Options) (g *gate, end func() []record) {
 
 func fixed(table *l4.Table) func() *l4.Table { return func() *l4.Table { return table } }
 
-// want checks a record: the fields given by their values (nil: it has none) and
-// those of positive by being more than 0.
+// want checks a record: fields by their values (nil: absent), and the fields in
+// positive for being above 0.
 func (r record) want(t *testing.T, want record, positive ...string) {
 	t.Helper()
 	for key, value := range want {
@@ -91,7 +91,7 @@ func one(t *testing.T, all []record) record {
 }
 
 // Mutual TLS on both sides, twice: the second time sessions are resumed.
-func TestARecordOfAConnectionOverTLS(t *testing.T) {
+func TestRecordOfATLSConnection(t *testing.T) {
 	p := newPKI(t)
 	alice := p.ca.Client(t, "alice")
 	listener, err := certs.NewServer(certs.ServerOptions{
@@ -121,7 +121,7 @@ func TestARecordOfAConnectionOverTLS(t *testing.T) {
 		ports = append(ports, c.raw.LocalAddr().(*net.TCPAddr).Port)
 		_ = c.closeWrite()
 		c.wantEnd(t, "", clean)
-		eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // else they may change places
+		eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // keeps the records in order
 	}
 	all := end()
 	if len(all) != 2 {
@@ -150,7 +150,7 @@ func TestARecordOfAConnectionOverTLS(t *testing.T) {
 	}
 }
 
-func TestARecordOfAConnectionThatCameToNothing(t *testing.T) {
+func TestRecordOfAFailedConnection(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	closed := listen(t, "tcp")
@@ -163,7 +163,7 @@ func TestARecordOfAConnectionThatCameToNothing(t *testing.T) {
 		client func(t *testing.T, c *peer)
 		want   record
 	}{
-		{"nobody listens", &l4.Table{Default: to(group(plain(closed)))}, nil,
+		{"no listener", &l4.Table{Default: to(group(plain(closed)))}, nil,
 			record{"ended": "upstream unreachable", "reason": "CONNECT_REFUSED", "upstream": "group", "endpoint": closed.Addr().String(), "attempts": 1, "first_byte_ms": nil}},
 		{"another authority's upstream", &l4.Table{Default: to(group(over(t, stranger, p.upstream(t, "back.test"))))}, nil,
 			record{"ended": "upstream unreachable", "reason": "UNKNOWN_CA", "endpoint": stranger.Addr().String(), "attempts": 1}},
@@ -185,7 +185,7 @@ func TestARecordOfAConnectionThatCameToNothing(t *testing.T) {
 					c.client(t, newPeer(raw, nil))
 				}
 				_, _ = io.Copy(io.Discard, raw)
-			} else if !errors.Is(err, syscall.ECONNRESET) { // which may come before connecting has ended
+			} else if !errors.Is(err, syscall.ECONNRESET) { // the reset may arrive before connect returns
 				t.Fatal(err)
 			}
 			eventually(t, "the connection is over", func() bool { s := g.Stats(); return s.Accepted == 1 && s.Open == 0 })
@@ -196,7 +196,7 @@ func TestARecordOfAConnectionThatCameToNothing(t *testing.T) {
 	}
 }
 
-func TestARecordSaysHowAConnectionEnded(t *testing.T) {
+func TestRecordSaysHowAConnectionEnded(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(client, back *peer)
@@ -221,8 +221,8 @@ func TestARecordSaysHowAConnectionEnded(t *testing.T) {
 	}
 }
 
-// One that was made ahead of need was neither dialled nor waited for.
-func TestARecordOfAWarmConnection(t *testing.T) {
+// A connection that was dialed ahead of need counts no dial and no wait.
+func TestRecordOfAWarmConnection(t *testing.T) {
 	p := newPKI(t)
 	back := listen(t, "tcp")
 	echo(t, back, p.server(t, "back.test"))
@@ -240,7 +240,7 @@ func TestARecordOfAWarmConnection(t *testing.T) {
 		"upstream_tls_version": "TLS 1.3", "upstream_tls_resumed": false, "endpoint": back.Addr().String()}, "first_byte_ms")
 }
 
-func TestARecordOfAnAnnouncedClient(t *testing.T) {
+func TestRecordOfAnAnnouncedClient(t *testing.T) {
 	ln := listen(t, "tcp")
 	echo(t, ln, nil)
 	trust, _ := proxyproto.NewTrust([]string{"127.0.0.1"})
@@ -263,8 +263,8 @@ func TestARecordOfAnAnnouncedClient(t *testing.T) {
 	all[1].want(t, record{"client": "127.0.0.1", "peer": nil, "ended": "no PROXY protocol header", "reason": "MISSING"})
 }
 
-// A listener is switched off and on again while a connection is open: what counts
-// is how it is at the end, and the connection notices nothing.
+// The access log is switched off and on while a connection is open. The setting at its
+// end decides, and the connection is not affected.
 func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 	ln := listen(t, "tcp")
 	echo(t, ln, nil)

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// A secrets is a tls.Config's KeyLogWriter that keeps the last of each label.
+// A secrets is a KeyLogWriter that keeps the last secret of each label.
 type secrets struct {
 	mu sync.Mutex
 	by map[string][]byte
@@ -42,7 +42,7 @@ func (s *secrets) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// traffic returns the first secret under which application data is sent.
+// traffic returns the first application traffic secret.
 func (s *secrets) traffic(isClient bool) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,19 +52,19 @@ func (s *secrets) traffic(isClient bool) []byte {
 	return s.by["SERVER_TRAFFIC_SECRET_0"]
 }
 
-// A recordLayer is the record layer of a TLS 1.3 peer that does what crypto/tls
-// never does: it lies below a tls.Conn, opens each record that it sends and
-// seals its content anew, in records of other sizes, padded, and under keys that
-// it updates (RFC 8446, 5.2, 5.4 and 7.2).
+// A recordLayer is a TLS 1.3 record layer that does what crypto/tls never does. It lies
+// below a tls.Conn, opens each record that it sends, and seals the content again: in
+// records of other sizes, padded, and under keys that it updates (RFC 8446, 5.2, 5.4
+// and 7.2).
 type recordLayer struct {
 	mu   sync.Mutex
 	conn net.Conn
 	rng  *rand.Rand
 	most int // bytes in one record
-	pad  int // at most so much padding
+	pad  int // the most padding in one record
 
 	in, out protection
-	synced  bool // in is where the tls.Conn is
+	synced  bool // in has the tls.Conn's sequence number
 	updates []byte
 }
 
@@ -98,8 +98,8 @@ func gcm(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// resealed puts a recordLayer below p, whose handshake is complete. It does nothing
-// to a peer without TLS 1.3.
+// resealed puts a recordLayer below p, whose handshake is complete. It does nothing to
+// a peer without TLS 1.3.
 func (p *peer) resealed(t testing.TB, s *secrets, isClient bool, rng *rand.Rand, most, pad int) {
 	tc, ok := p.Conn.(*tls.Conn)
 	if !ok || tc.ConnectionState().Version != tls.VersionTLS13 {
@@ -181,8 +181,8 @@ func (p *protection) seal(b, content []byte, kind byte, padding int) []byte {
 	return b
 }
 
-// update sends a KeyUpdate before the next record, and goes on under new keys.
-// If requested, the other side is to update its own.
+// update sends a KeyUpdate before the next record and switches to new keys. If
+// requested, it asks the other side to update its keys.
 func (r *recordLayer) update(requested bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,7 +193,7 @@ func (r *recordLayer) update(requested bool) {
 	r.updates = append(r.updates, request)
 }
 
-// Write takes whole records, as a tls.Conn writes them.
+// Write accepts whole records, as a tls.Conn writes them.
 func (r *recordLayer) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 )
 
-// A cost is what a parser of a new connection makes of some input.
+// A cost bounds what a parser of new connections may spend on an input.
 type cost struct {
 	name  string
 	input []byte
@@ -23,9 +23,9 @@ type cost struct {
 	bound alloctest.Bound
 }
 
-// costs returns inputs that cost as much as any.
+// costs returns the most expensive inputs.
 func costs(t *testing.T) []cost {
-	hello := append([]byte{1, 0, 0xff, 0xff}, make([]byte, 0xffff)...) // as long as one may be
+	hello := append([]byte{1, 0, 0xff, 0xff}, make([]byte, 0xffff)...) // the longest valid hello
 	records := func(size int) (wire []byte) {
 		for rest := hello[:len(hello)-1]; len(rest) > 0; {
 			n := min(size, len(rest))
@@ -76,7 +76,7 @@ func costs(t *testing.T) []cost {
 	}
 }
 
-// A memory is a connection that brings what it holds, and takes everything.
+// A memory is a connection that reads from memory and discards writes.
 type memory struct {
 	net.Conn
 	io.Reader
@@ -93,8 +93,8 @@ func (m *memory) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 
 var _ net.Conn = (*memory)(nil)
 
-// What a client sends before it is known costs memory and time in proportion.
-func TestWhatNewConnectionsCost(t *testing.T) {
+// A client's first bytes cost memory and time in proportion to their number.
+func TestCostOfNewConnections(t *testing.T) {
 	for _, c := range costs(t) {
 		t.Run(c.name, func(t *testing.T) {
 			alloctest.WantCost(t, len(c.input), c.bound, func() { c.parse(c.input) })

@@ -45,7 +45,7 @@ func newWitness(t *testing.T, config *tls.Config) *witness {
 	return w
 }
 
-// A rotating gate serves one upstream, of which there are revisions.
+// A rotating gate serves one upstream in successive revisions.
 type rotating struct {
 	*gate
 	*witness
@@ -62,7 +62,7 @@ func newRotating(t *testing.T, w *witness) *rotating {
 	return r
 }
 
-// revise makes a revision of the upstream live.
+// revise replaces the upstream with a new revision.
 func (r *rotating) revise(t *testing.T, o certs.ClientOptions) {
 	t.Helper()
 	o.Replaces = r.client
@@ -72,8 +72,8 @@ func (r *rotating) revise(t *testing.T, o certs.ClientOptions) {
 	r.table.Store(&l4.Table{Default: to(r.live)})
 }
 
-// traffic keeps connections open and sends over them, and makes short ones all
-// the while, until stopped: then it returns the connections.
+// traffic keeps connections open, sends over them, and opens short ones until stopped.
+// Then it returns the connections.
 func (r *rotating) traffic(t *testing.T, conns int) (stop func() []*peer) {
 	var all sync.WaitGroup
 	done := make(chan struct{})
@@ -111,7 +111,7 @@ func (r *rotating) traffic(t *testing.T, conns int) (stop func() []*peer) {
 	})
 	return func() []*peer {
 		at := rounds.Load()
-		eventually(t, "traffic goes on", func() bool { return rounds.Load() > at+int64(conns)*20 || t.Failed() })
+		eventually(t, "traffic continues", func() bool { return rounds.Load() > at+int64(conns)*20 || t.Failed() })
 		close(done)
 		all.Wait()
 		return open
@@ -177,7 +177,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 				c.wantEnd(t, "", reset)
 			}
 			for _, c := range young {
-				c.echoed(t, "goes on")
+				c.echoed(t, "continues")
 			}
 			eventually(t, "the drained are gone", counts(map[string]int{after.Fingerprint(): 3}))
 			eventually(t, "it is logged", func() bool { return strings.Count(r.log.String(), `"ended":"drained"`) == 4 })
@@ -185,8 +185,8 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 	}
 }
 
-// New handshakes are checked against the new trust, and nothing of the old
-// sessions helps; what is open goes on.
+// New handshakes are verified with the new trust, and sessions of the old one are not
+// resumed. Open connections continue.
 func TestRotationOfTrustUnderTraffic(t *testing.T) {
 	for name, test := range map[string]struct {
 		trust  func(p pki, leaf *x509.Certificate) *certs.TrustBundle
@@ -220,7 +220,7 @@ func TestRotationOfTrustUnderTraffic(t *testing.T) {
 			for range 3 {
 				r.wantRefused(t)
 			}
-			c.echoed(t, "goes on")
+			c.echoed(t, "continues")
 			eventually(t, "the refusals are counted", func() bool { return r.live.Status()[0].Failures[test.reason] == 3 })
 			if s := r.live.Status()[0]; s.Made != 0 || s.Health != upstream.Down {
 				t.Errorf("%+v", s)
@@ -229,7 +229,7 @@ func TestRotationOfTrustUnderTraffic(t *testing.T) {
 	}
 }
 
-// One server would resume any of these sessions, whoever they were made for.
+// The server would resume any of these sessions, so only the client keeps them apart.
 func TestSessionsNeverCrossUpstreamsThatShareAnAddress(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -286,7 +286,7 @@ func TestServerNameFromTheClientsSNI(t *testing.T) {
 	}
 }
 
-// A plaintext client asks for no host, so it is not let through under none.
+// A plaintext client sends no host, so it does not match a route for one.
 func TestServerNameFromHostNeedsOne(t *testing.T) {
 	p := newPKI(t)
 	w := newWitness(t, p.server(t, "a.test"))
@@ -304,8 +304,8 @@ func TestServerNameFromHostNeedsOne(t *testing.T) {
 	}
 }
 
-// After a late refusal the endpoint is down until it says something.
-func TestAnAnswerMakesAnEndpointComeUp(t *testing.T) {
+// After a late refusal the endpoint stays down until it sends a byte.
+func TestReplyMakesAnEndpointHealthy(t *testing.T) {
 	ln := listen(t, "tcp")
 	u := group(plain(ln))
 	g := serve(t, &l4.Table{Default: to(u)})

@@ -15,27 +15,26 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// ErrServerClosed is what Serve returns after StopAccepting or Shutdown.
+// ErrServerClosed is returned by Serve after StopAccepting or Shutdown.
 var ErrServerClosed = errors.New("l4: server closed")
 
-// Options are what a Server needs.
+// Options configure a Server.
 type Options struct {
-	Listener string // its name, for the logs
+	Listener string // the listener's name, for logs
 
-	// Table returns the table in force now; nil means that connections are
-	// closed. It is called once per connection, so a connection sees exactly
-	// one revision to its end.
+	// Table returns the current table; nil closes connections. The Server calls it once
+	// per connection, so a connection sees exactly one revision to its end.
 	Table func() *Table
 
-	// Splices carries the connections' bytes. It is its owner's to close, after
-	// Shutdown. Nil: the Server has one of its own.
+	// Splices carries the connections' bytes. Its owner closes it after Shutdown. Nil:
+	// the Server creates its own.
 	Splices *splice.Engine
 
-	// Descriptors counts clients' connections. It may be nil.
+	// Descriptors counts client connections. It may be nil.
 	Descriptors *socket.Descriptors
 
-	// AccessLog is told of each connection when it has ended. It is its owner's to
-	// close, after Shutdown. Nil: nobody is told.
+	// AccessLog receives a record of each connection that has ended. Its owner closes
+	// it after Shutdown. Nil disables the access log.
 	AccessLog *accesslog.Logger
 
 	Logger hclog.Logger // nil discards
@@ -47,14 +46,14 @@ type Server struct {
 	splices   *splice.Source
 	table     func() *Table
 	log       hclog.Logger
-	listener  string            // its name
+	listener  string            // for logs
 	accessLog *accesslog.Logger // may be nil
 	limiter   *limit.Limiter
 	intake    *intake.Intake
 	count     counters
 }
 
-// New returns a Server that is ready to Serve.
+// New returns a Server. The caller ends it with Shutdown.
 func New(o Options) *Server {
 	log := o.Logger
 	if log == nil {
@@ -73,10 +72,9 @@ func New(o Options) *Server {
 	}
 }
 
-// Serve accepts connections from ln and serves each. It
-// owns ln, and closes it before it returns: ErrServerClosed after
-// StopAccepting or Shutdown, else the error that accepting failed with. It
-// does not wait for connections; Shutdown does.
+// Serve accepts connections from ln and serves each. It owns ln and closes it before it
+// returns. It returns ErrServerClosed after StopAccepting or Shutdown, and otherwise
+// the error of accepting. It does not wait for connections; Shutdown does.
 func (s *Server) Serve(ln net.Listener) error {
 	err := s.intake.Serve(ln, s.take)
 	if err == intake.ErrClosed {
@@ -85,11 +83,11 @@ func (s *Server) Serve(ln net.Listener) error {
 	return err
 }
 
-// take starts serving a connection, or closes it at once.
+// take starts to serve a connection, or closes it at once.
 func (s *Server) take(raw net.Conn) {
 	c := &conn{server: s, client: socket.New(raw, nil), start: time.Now()}
 	if s.accessLog != nil {
-		c.seen = new(seen)
+		c.details = new(logDetails)
 	}
 	t := s.table()
 	if t == nil {
@@ -98,18 +96,18 @@ func (s *Server) take(raw net.Conn) {
 	}
 	rules := t.rules()
 	if s.intake.Enter(&c.Conn, raw, &rules, c) {
-		go c.serve(t) // which ends, and its stack with it, when the bytes flow
+		go c.serve(t) // ends, and frees its stack, when the splice starts
 	}
 }
 
-// StopAccepting closes the listeners given to Serve and makes Serve return.
-// Connections go on. It cannot be undone.
+// StopAccepting closes the listeners given to Serve and makes Serve return. Connections
+// continue. It cannot be undone.
 func (s *Server) StopAccepting() { s.intake.StopAccepting() }
 
-// Shutdown stops accepting and waits until every connection has ended. If ctx
-// ends before that, it cuts those that are left, the ones still being made
-// included, and returns ctx's error once their goroutines have ended.
+// Shutdown stops accepting and waits until every connection has ended. If ctx ends
+// first, Shutdown cuts the remaining connections, including those still being set up,
+// and returns ctx's error once their goroutines have ended.
 func (s *Server) Shutdown(ctx context.Context) error {
-	defer s.splices.Close() // when nothing is left
+	defer s.splices.Close() // after the last splice
 	return s.intake.Shutdown(ctx)
 }

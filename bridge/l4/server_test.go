@@ -24,14 +24,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// echoed checks that what is sent comes back.
+// echoed checks that the upstream echoes what is sent.
 func (p *peer) echoed(t testing.TB, text string) {
 	t.Helper()
 	p.send(t, text)
 	p.want(t, text)
 }
 
-// A connection sees the table it was accepted under, to its end.
+// A connection keeps the table under which it was accepted.
 func TestTableIsLoadedOncePerConnection(t *testing.T) {
 	one, two := listen(t, "tcp"), listen(t, "tcp")
 	var table atomic.Pointer[l4.Table]
@@ -121,8 +121,8 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 	}
 }
 
-// An upstream that is not who it should be: the client is closed and sees
-// nothing of what it sent, and the log says why.
+// If the upstream fails verification, the listener closes the client, the upstream gets
+// none of its bytes, and the log says why.
 func TestUpstreamThatFailsVerification(t *testing.T) {
 	p, other := newPKI(t), newPKI(t)
 	for _, test := range []struct {
@@ -159,8 +159,8 @@ func TestUpstreamThatFailsVerification(t *testing.T) {
 	}
 }
 
-// A TLS 1.3 server refuses a client certificate after the handshake is over
-// for the client: it shows on the first read.
+// A TLS 1.3 server refuses a client certificate after the client's side of the
+// handshake has completed: the error shows on the first read.
 func TestLateRefusalOfTheClientCertificate(t *testing.T) {
 	p, other := newPKI(t), newPKI(t)
 	for name, test := range map[string]struct {
@@ -289,7 +289,7 @@ func TestLimits(t *testing.T) {
 		for range 2 {
 			g.dial(t, nil).echoed(t, "a")
 		}
-		for range 3 { // which takes nothing from the others
+		for range 3 { // these do not spend the rate of other clients
 			g.wantRefused(t)
 		}
 		from(t, g, "127.0.0.2").echoed(t, "b")
@@ -348,7 +348,7 @@ func TestShutdownDrains(t *testing.T) {
 	}
 }
 
-// At the end of its time Shutdown cuts every connection, whatever it is doing.
+// When its context ends, Shutdown cuts every connection, in any state.
 func TestShutdownCuts(t *testing.T) {
 	p := newPKI(t)
 	ln, silent := listen(t, "tcp"), listen(t, "tcp")
@@ -391,7 +391,7 @@ func TestShutdownOfNothingIsClean(t *testing.T) {
 	}
 }
 
-// hello returns what a client's first flight looks like on the wire.
+// hello returns the bytes of a client's first flight.
 func hello(t *testing.T) []byte {
 	a, b := net.Pipe()
 	go func() {
@@ -450,7 +450,7 @@ func TestGarbageToATLSListener(t *testing.T) {
 	}
 }
 
-// A scarce is a listener whose process has run out of descriptors.
+// A scarce is a listener in a process without free descriptors.
 type scarce struct {
 	net.Listener
 	errs   chan error
@@ -493,7 +493,7 @@ func TestAcceptBacksOff(t *testing.T) {
 					t.Errorf("%d warnings", n)
 				}
 				begin := time.Now()
-				s.Shutdown(context.Background()) // ends the wait too
+				s.Shutdown(context.Background()) // also ends the wait
 				if err := <-served; err != l4.ErrServerClosed || time.Since(begin) != 0 {
 					t.Errorf("Serve: %v, after %v", err, time.Since(begin))
 				}
@@ -502,7 +502,7 @@ func TestAcceptBacksOff(t *testing.T) {
 	}
 }
 
-func TestServeReturnsWhatItCannotOvercome(t *testing.T) {
+func TestServeReturnsPermanentErrors(t *testing.T) {
 	ln := &scarce{errs: make(chan error, 1), closed: make(chan struct{})}
 	ln.errs <- syscall.EINVAL
 	if err := l4.New(l4.Options{}).Serve(ln); !errors.Is(err, syscall.EINVAL) {

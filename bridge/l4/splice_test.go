@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 )
 
-// A combination is what a connection is made of on both sides of the gate.
+// A combination is the network and the TLS version on each side of the gate.
 type combination struct {
 	clientNetwork, upstreamNetwork string
 	clientTLS, upstreamTLS         uint16 // 0: plaintext
@@ -35,7 +35,7 @@ type bridge struct {
 	clientSecrets, upstreamSecrets *secrets
 }
 
-// connect makes a connection of combination c through a new gate.
+// connect opens a connection of combination c through a new gate.
 func (c combination) connect(t *testing.T, p pki, table l4.Table) *bridge {
 	t.Helper()
 	ln := listen(t, c.upstreamNetwork)
@@ -113,7 +113,7 @@ func TestUpstreamHalfCloses(t *testing.T) {
 	})
 }
 
-// wantCounts waits for the connection to be over and checks the byte counts.
+// wantCounts waits until the connection has ended and checks the byte counts.
 func (b *bridge) wantCounts(t *testing.T, toUpstream, toClient int) {
 	t.Helper()
 	eventually(t, "the connection is over", func() bool { return b.gate.Stats().Open == 0 })
@@ -123,13 +123,13 @@ func (b *bridge) wantCounts(t *testing.T, toUpstream, toClient int) {
 	}
 }
 
-// incomplete is how a side may see that its stream was not ended by the other:
-// never as a clean end. A unix-domain socket has no reset, so it is left out.
+// incomplete lists how a side may see an incomplete stream: never as a clean end.
+// Unix-domain sockets have no reset, so tests leave them out.
 var incomplete = []string{reset, truncated}
 
-// A TLS stream that is cut off without close_notify is not passed on as a
-// clean end, though crypto/tls reports it as one at a record's border.
-func TestTruncatedStreamIsNotPassedOnAsClean(t *testing.T) {
+// A TLS stream that is cut off without close_notify is not forwarded as a clean end,
+// though crypto/tls reports it as one at a record boundary.
+func TestTruncatedStreamIsNotForwardedAsClean(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -152,7 +152,7 @@ func TestTruncatedStreamIsNotPassedOnAsClean(t *testing.T) {
 	}
 }
 
-// In the middle of a record too.
+// The same holds within a record.
 func TestStreamTruncatedWithinARecord(t *testing.T) {
 	p := newPKI(t)
 	b := combination{"tcp", "tcp", tls.VersionTLS13, 0}.connect(t, p, l4.Table{})
@@ -163,7 +163,7 @@ func TestStreamTruncatedWithinARecord(t *testing.T) {
 	b.upstream.wantEnd(t, "", reset)
 }
 
-func TestResetIsPassedOnAsReset(t *testing.T) {
+func TestResetIsForwardedAsReset(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
 		c := combination{"tcp", "tcp", version, version}
@@ -192,15 +192,16 @@ func TestResetIsPassedOnAsReset(t *testing.T) {
 	}
 }
 
-// An upstream that answers early and takes no more is heard to the end.
-func TestAnswerOfAnUpstreamThatStopsReading(t *testing.T) {
+// The client receives the whole answer of an upstream that answers early and stops
+// reading.
+func TestAnswerOfAnUpstreamThatStopsReadingArrives(t *testing.T) {
 	p := newPKI(t)
 	b := combination{"tcp", "tcp", 0, tls.VersionTLS13}.connect(t, p, l4.Table{})
 	b.upstream.send(t, "too large")
 	b.upstream.closeWrite()
 	b.client.wantEnd(t, "too large", clean)
 	b.upstream.reset()
-	for { // the gate resets the client once it is refused itself
+	for { // the gate resets the client once the upstream has reset the gate
 		if _, err := b.client.Write([]byte(strings.Repeat("x", 1000))); err != nil {
 			break
 		}
@@ -208,13 +209,13 @@ func TestAnswerOfAnUpstreamThatStopsReading(t *testing.T) {
 	b.gate.Shutdown(t.Context())
 }
 
-// What an upstream says after it has stopped reading still arrives.
-func TestUpstreamThatOnlySpeaks(t *testing.T) {
+// Bytes that an upstream sends after it has stopped reading still arrive.
+func TestUpstreamThatOnlyWrites(t *testing.T) {
 	p := newPKI(t)
 	b := combination{"tcp", "unix", 0, 0}.connect(t, p, l4.Table{})
 	b.upstream.raw.Conn.(*net.UnixConn).CloseRead()
-	b.client.send(t, "nobody hears this")
-	for range 100 { // by when it has been refused
+	b.client.send(t, "this is never read")
+	for range 100 { // the write to the upstream has failed by then
 		b.upstream.send(t, "w")
 		b.client.want(t, "w")
 	}
@@ -223,15 +224,15 @@ func TestUpstreamThatOnlySpeaks(t *testing.T) {
 	b.wantCounts(t, 0, 100)
 }
 
-// The kernel tells of a reset once. If the write that was under way is told,
-// the reader sees what looks like a clean end, and must not pass it on.
-func TestResetDuringAWriteIsNotPassedOnAsClean(t *testing.T) {
+// The kernel reports a reset once. If a write gets the error, the reader sees what
+// looks like a clean end, which must not be forwarded.
+func TestResetDuringAWriteIsNotForwardedAsClean(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	for range 20 {
 		b := combination{"tcp", "tcp", 0, 0}.connect(t, p, l4.Table{})
 		b.client.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
-		for chunk := make([]byte, 1<<20); ; { // until every buffer on the way is full
+		for chunk := make([]byte, 1<<20); ; { // until every buffer on the path is full
 			if _, err := b.client.Write(chunk); err != nil {
 				break
 			}
@@ -241,7 +242,7 @@ func TestResetDuringAWriteIsNotPassedOnAsClean(t *testing.T) {
 	}
 }
 
-func TestLingerEndsTheSilenceAfterAHalfClose(t *testing.T) {
+func TestLingerEndsASilentHalfClosedConnection(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{0, tls.VersionTLS13} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
@@ -249,7 +250,7 @@ func TestLingerEndsTheSilenceAfterAHalfClose(t *testing.T) {
 			b.client.send(t, "bye")
 			b.client.closeWrite()
 			b.upstream.wantEnd(t, "bye", clean)
-			// The upstream never ends its stream, so the client's is incomplete.
+			// The upstream never ends its stream, so the client's stream is incomplete.
 			b.client.wantEnd(t, "", reset)
 			b.wantCounts(t, 3, 0)
 		})
@@ -268,7 +269,7 @@ func TestIdleConnectionIsCut(t *testing.T) {
 	}
 }
 
-// A side that reads nothing is cut though the other direction is busy.
+// A side that reads nothing is cut although the other direction is busy.
 func TestStalledWriteIsCut(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -284,7 +285,7 @@ func TestStalledWriteIsCut(t *testing.T) {
 					}
 				}
 			}()
-			for { // but goes on sending
+			for { // but keeps sending
 				if _, err := b.client.Write([]byte("x")); err != nil {
 					break
 				}

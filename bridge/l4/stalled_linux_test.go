@@ -17,13 +17,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A stall is a phase in which a connection comes to no more.
+// A stall is a phase in which a connection makes no progress.
 type stall struct {
 	name   string
 	tls    bool   // the listener has TLS
-	says   []byte // what each client sends, and is not answered
+	says   []byte // what each client sends; it gets no answer
 	reason certs.Reason
-	most   int64 // bytes that the gate may hold for each
+	most   int64 // bytes that the gate may hold for each connection
 
 	// upstream returns an endpoint that stalls; nil: the client does.
 	upstream func(*testing.T) upstream.EndpointOptions
@@ -32,15 +32,15 @@ type stall struct {
 // stalls returns every phase before bytes flow.
 func stalls(t *testing.T, p pki) []stall {
 	whole := hello(t)
-	// As long as a hello may be, and one byte short.
+	// The longest valid hello, without its last byte.
 	largest := append([]byte{1, 0, 0xff, 0xff}, make([]byte, 0xffff-1)...)
 	var records []byte
 	for r := range slices.Chunk(largest, 1<<14) {
 		records = append(append(records, 0x16, 3, 1, byte(len(r)>>8), byte(len(r))), r...)
 	}
-	flood := make([]byte, 8<<20) // far more than anybody may hold
+	flood := make([]byte, 8<<20) // far more than the gate may hold
 	silent := func(t *testing.T) upstream.EndpointOptions {
-		return over(t, listen(t, "tcp"), p.upstream(t, "x.test")) // the kernel accepts, and nobody else does
+		return over(t, listen(t, "tcp"), p.upstream(t, "x.test")) // the kernel accepts connections, but no process does
 	}
 	unreachable := func(t *testing.T) upstream.EndpointOptions {
 		return upstream.EndpointOptions{Network: "tcp", Address: full(t)}
@@ -57,8 +57,8 @@ func stalls(t *testing.T, p pki) []stall {
 	}
 }
 
-// full returns an address whose queue of connections is full: what else comes is
-// dropped, as by a network that loses packets.
+// full returns an address whose accept queue is full: the kernel drops further
+// connections, like a network that loses packets.
 func full(t *testing.T) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -85,7 +85,7 @@ func full(t *testing.T) string {
 	}
 }
 
-// begin connects so many clients to a gate where they stall for as long as limit.
+// begin connects n clients to a gate where they stall until limit has passed.
 func (s stall) begin(t *testing.T, p pki, limit time.Duration, n int) (g *gate, u *upstream.Upstream, clients []*peer) {
 	t.Helper()
 	table := &l4.Table{HandshakeTimeout: limit}
@@ -102,7 +102,7 @@ func (s stall) begin(t *testing.T, p pki, limit time.Duration, n int) (g *gate, 
 		c := g.dial(t, nil)
 		clients = append(clients, c)
 		saying.Go(func() {
-			c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)) // of a flood nobody reads the rest
+			c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)) // the rest of a flood is never read
 			c.Write(s.says)
 		})
 	}
@@ -110,8 +110,8 @@ func (s stall) begin(t *testing.T, p pki, limit time.Duration, n int) (g *gate, 
 	return g, u, clients
 }
 
-// However many connections stall, wherever they do, each costs one goroutine and
-// a bounded piece of memory.
+// In every phase each stalled connection costs one goroutine and a bounded amount of
+// memory.
 func TestStalledConnectionsCostLittle(t *testing.T) {
 	const n = 100
 	p := newPKI(t)
@@ -123,11 +123,11 @@ func TestStalledConnectionsCostLittle(t *testing.T) {
 				runtime.ReadMemStats(&m)
 				return held + int64(m.StackInuse)
 			}
-			s.begin(t, p, time.Hour, 1) // what is made once is not counted
+			s.begin(t, p, time.Hour, 1) // allocations made once are not counted
 			goroutines, before := runtime.NumGoroutine(), memory()
 			g, _, _ := s.begin(t, p, time.Hour, n)
 			eventually(t, "all are accepted", func() bool { return g.Stats().Open == n })
-			// One for each connection, that which serves, and some of the test.
+			// One for each connection, and a few of the test's own.
 			eventually(t, "no more goroutines than connections", func() bool { return runtime.NumGoroutine() <= goroutines+n+10 })
 			held := (memory() - before) / n
 			t.Logf("%d bytes for each connection", held)
@@ -146,7 +146,7 @@ func TestStalledConnectionsAreClosedInTime(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			g, u, clients := s.begin(t, p, 300*time.Millisecond, n)
 			for _, c := range clients {
-				io.Copy(io.Discard, c) // to the end, however it comes
+				io.Copy(io.Discard, c) // to any kind of end
 			}
 			eventually(t, "all are over", func() bool { s := g.Stats(); return s.Accepted == n && s.Open == 0 })
 			stats := g.Stats()
@@ -164,8 +164,8 @@ func TestStalledConnectionsAreClosedInTime(t *testing.T) {
 	}
 }
 
-// A hello that is sent byte by byte gets no more time than any other.
-func TestASlowHelloGetsNoMoreTime(t *testing.T) {
+// A hello that arrives byte by byte gets no more time than another.
+func TestSlowHelloGetsNoMoreTime(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), HandshakeTimeout: 300 * time.Millisecond})

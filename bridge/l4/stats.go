@@ -8,20 +8,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
-// Stats are what a Server has counted since it was made. The byte counts rise
-// while connections are open.
+// Stats are a Server's counts since it was created. The byte counts rise while
+// connections are open.
 type Stats struct {
 	intake.Stats
 
-	Limited map[limit.Kind]uint64 // those of Rejected that were over a rate
+	Limited map[limit.Kind]uint64 // the part of Rejected that exceeded a rate
 
-	NoUpstream   uint64 // closed because neither a route nor a default took them
-	DialFailures uint64 // closed because no endpoint could be connected to
+	NoUpstream   uint64 // closed because no route matched and there is no default
+	DialFailures uint64 // closed because no endpoint could be dialed
 
 	BytesToUpstream, BytesToClient uint64
 
-	Durations  latency.Counts // of connections that have ended
-	FirstBytes latency.Counts // from the beginning of a connection until the upstream's first bytes were delivered
+	Durations  latency.Counts // of ended connections
+	FirstBytes latency.Counts // from accept until the upstream's first bytes were delivered
 }
 
 type counters struct {
@@ -31,7 +31,7 @@ type counters struct {
 	durations, firstBytes latency.Histogram
 }
 
-// Stats returns the counts now.
+// Stats returns the current counts.
 func (s *Server) Stats() Stats {
 	c := &s.count
 	return Stats{

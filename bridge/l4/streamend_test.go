@@ -10,12 +10,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// garbage is no TLS record.
+// garbage is not a TLS record.
 const garbage = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
 
-// Each end of a connection has a reason of the side that caused it. Failures of the
-// upstream alone are counted for the endpoint, and for outlier detection.
-func TestTheEndOfAStreamIsCountedForTheSideThatFailed(t *testing.T) {
+// The reason for a connection's end names the side that caused it. Only failures of the
+// upstream count for the endpoint and for outlier detection.
+func TestStreamFailuresCountForTheSideThatFailed(t *testing.T) {
 	p := newPKI(t)
 	for _, c := range []struct {
 		name    string

@@ -21,8 +21,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// load returns how many connections are to be open at once, and for how long:
-// DRAWBRIDGE_STRESS, such as "4000,3m", or a short while.
+// load returns how many connections to hold open and for how long: DRAWBRIDGE_STRESS,
+// such as "4000,3m", or a small default.
 func load(t *testing.T) (conns int, long time.Duration) {
 	conns, long = 100, 2*time.Second
 	if of := os.Getenv("DRAWBRIDGE_STRESS"); of != "" {
@@ -38,7 +38,7 @@ func load(t *testing.T) (conns int, long time.Duration) {
 	return conns, long
 }
 
-// A stage is a gate on which many conversations go on at once.
+// A stage is a gate that carries many conversations at once.
 type stage struct {
 	*gate
 	combination
@@ -46,10 +46,10 @@ type stage struct {
 	ofClient, ofUpstream *tls.Config // nil: plaintext
 
 	mu    sync.Mutex
-	talks map[uint64]*talk // that the upstream will be asked for, by number
+	talks map[uint64]*talk // expected by the upstream, by number
 }
 
-// A talk is a conversation that the upstream takes part in once it is called.
+// A talk is a conversation whose upstream side starts when its connection arrives.
 type talk struct {
 	*conversation
 	number uint64
@@ -59,12 +59,12 @@ type talk struct {
 func newStage(t *testing.T, p pki, c combination) *stage {
 	s := &stage{combination: c, upstreams: listen(t, c.upstreamNetwork), talks: make(map[uint64]*talk)}
 	endpoint := plain(s.upstreams)
-	// A machine that is busy enough takes its time.
+	// A busy machine needs a long timeout.
 	table := &l4.Table{HandshakeTimeout: patience}
 	if c.upstreamTLS != 0 {
 		s.ofUpstream = p.server(t, "upstream.test")
 		s.ofUpstream.MaxVersion = c.upstreamTLS
-		s.ofUpstream.SetSessionTicketKeys([][32]byte{{1}}) // which clones have in common
+		s.ofUpstream.SetSessionTicketKeys([][32]byte{{1}}) // shared by all clones
 		endpoint = over(t, s.upstreams, p.upstream(t, "upstream.test"))
 	}
 	if c.clientTLS != 0 {
@@ -80,14 +80,14 @@ func newStage(t *testing.T, p pki, c combination) *stage {
 	return s
 }
 
-// told returns a copy of config that tells its secrets; nil for nil.
-func told(config *tls.Config) (*tls.Config, *secrets) {
+// withSecrets returns a copy of config that records its traffic secrets; nil for nil.
+func withSecrets(config *tls.Config) (*tls.Config, *secrets) {
 	config = config.Clone()
 	return config, secretly(config)
 }
 
-// serveUpstreams accepts connections until the listener is closed, and hands
-// each to whoever waits for the number that it begins with.
+// serveUpstreams accepts connections until the listener is closed, and passes each to
+// the talk whose number it begins with.
 func (s *stage) serveUpstreams(t *testing.T) {
 	var conns sync.WaitGroup
 	defer conns.Wait()
@@ -97,7 +97,7 @@ func (s *stage) serveUpstreams(t *testing.T) {
 			return
 		}
 		conns.Go(func() {
-			config, secrets := told(s.ofUpstream)
+			config, secrets := withSecrets(s.ofUpstream)
 			p := newPeer(raw, server(config))
 			var number [8]byte
 			if _, err := io.ReadFull(p.Conn, number[:]); err != nil {
@@ -114,8 +114,7 @@ func (s *stage) serveUpstreams(t *testing.T) {
 	}
 }
 
-// call makes a connection through the gate, on which the upstream has been told
-// which conversation it is for.
+// call opens a connection through the gate and sends the talk's number to the upstream.
 func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
 	s.mu.Lock()
 	s.talks[talk.number] = talk
@@ -129,7 +128,7 @@ func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	config, secrets := told(s.ofClient)
+	config, secrets := withSecrets(s.ofClient)
 	caller = newPeer(raw, client(config))
 	if _, err := caller.Write(binary.BigEndian.AppendUint64(nil, talk.number)); err != nil {
 		raw.Close()
@@ -145,8 +144,8 @@ func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
 	}
 }
 
-// converse holds conversation number over a new connection. It waits for ready
-// once there is a connection.
+// converse runs conversation number over a new connection. It calls ready once the
+// connection exists.
 func (s *stage) converse(t *testing.T, number uint64, ready func()) {
 	talk := &talk{number: number, called: make(chan *peer, 1)}
 	talk.conversation = converse(number, menu{
@@ -167,11 +166,11 @@ func (s *stage) converse(t *testing.T, number uint64, ready func()) {
 	}
 }
 
-// Of very many connections with all kinds of traffic, none sees a byte of
-// another or another end than its own, and nothing is left of them afterwards.
+// Among many connections with all kinds of traffic none receives bytes or an end of
+// another. Afterwards no goroutine and no descriptor is left.
 func TestManyConnectionsAtOnce(t *testing.T) {
 	conns, long := load(t)
-	listen(t, "tcp").Close() // now the runtime has what it needs itself
+	listen(t, "tcp").Close() // starts the runtime's poller
 	goroutines, descriptors := goleak.IgnoreCurrent(), countDescriptors()
 	p := newPKI(t)
 	stages := []*stage{
@@ -191,7 +190,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	for i := range conns {
 		clients.Go(func() {
 			s := stages[i%len(stages)]
-			ready := func() { connected.Done(); <-open } // the first: all are open at once
+			ready := func() { connected.Done(); <-open } // the first conversation waits until all connections are open
 			for n := 0; n == 0 || !isClosed(end); n++ {
 				s.converse(t, uint64(n*conns+i), ready)
 				ready = func() {}
@@ -227,7 +226,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	}
 	upstreams.Wait()
 	eventually(t, "every descriptor is closed", func() bool { return countDescriptors() <= descriptors })
-	for _, s := range stages { // what open started
+	for _, s := range stages { // let open's cleanup return
 		s.served <- <-s.served
 	}
 	if err := goleak.Find(goroutines); err != nil {
@@ -244,8 +243,7 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// countDescriptors returns how many descriptors the process has open; 0 where
-// that cannot be told.
+// countDescriptors returns how many descriptors the process has open; 0 if unknown.
 func countDescriptors() int {
 	fds, _ := os.ReadDir("/proc/self/fd")
 	return len(fds)

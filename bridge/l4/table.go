@@ -13,71 +13,70 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Table is what a listener does with its connections in one revision. It is
-// immutable. The zero Table accepts plaintext and closes every connection, for
-// want of an upstream.
+// A Table says how a listener handles its connections in one revision. It is immutable.
+// The zero Table accepts plaintext and closes every connection, because it has no
+// upstream.
 type Table struct {
 	TLS *certs.Server // nil: plaintext
 
-	// Peek has each connection begin with a ClientHello, which is read before
-	// anything else is decided: it must be set where a Target is a Passthrough. A
-	// connection that begins otherwise is closed. If TLS is nil, those that go to
-	// no Passthrough are closed too.
+	// Peek makes the listener read a ClientHello before it decides anything else. It
+	// must be set if any Target is a Passthrough. A connection that begins otherwise is
+	// closed. If TLS is nil, connections that match no Passthrough are closed too.
 	Peek bool
 
-	// Routes are matched by the host name that the client asked for by SNI.
-	// Nil matches nothing.
+	// Routes match the host name in the client's SNI. Nil matches nothing.
 	Routes *route.Table[*Target]
 
-	// Default takes what no route matches. Nil: such connections are closed.
+	// Default serves connections that match no route. Nil closes them.
 	Default *Target
 
-	// ProxyProtocol says whose PROXY protocol headers are taken. With it every
-	// connection begins with one, and is the announced client's from then on;
-	// from who is not trusted none is taken at all. Nil: nobody sends any.
+	// ProxyProtocol lists the peers whose PROXY protocol headers are trusted. If set,
+	// every connection must begin with a header, and belongs to the client that it
+	// announces; a connection from any other peer is closed. Nil: connections begin
+	// without a header.
 	ProxyProtocol *proxyproto.Trust
 
-	// Access says which clients are served. A connection of another is closed
-	// before anything of it is read but its PROXY protocol header. Nil: all are.
+	// Access decides which clients are admitted. The listener closes other connections
+	// before it reads anything but the PROXY protocol header. Nil admits all.
 	Access *cidr.Access
 
 	MaxConnections int // open at once; 0: no limit
 	MaxPerClient   int // open at once from one IP address; 0: no limit
 
-	// Rate is how many connections are taken in a time, RatePerClient how many
-	// of one client; further ones are closed.
+	// Rate limits how many connections are admitted in a period, RatePerClient how many
+	// of one client. Connections beyond the limit are closed.
 	Rate, RatePerClient limit.Rate
 
-	// HandshakeTimeout is for the client's TLS handshake, or its ClientHello, and
-	// before it for the PROXY protocol header. 0: 10s.
+	// HandshakeTimeout bounds reading the PROXY protocol header, and then the client's
+	// ClientHello and TLS handshake. 0: 10s.
 	HandshakeTimeout time.Duration
 
-	// IdleTimeout is how long a connection may go without a byte in either
-	// direction, and how long a side may leave what it is sent unread. 0: 1h. The
-	// upstream's own applies if it is shorter.
+	// IdleTimeout is how long a connection may move no byte in either direction, and
+	// how long a side may leave its bytes unread. 0: 1h. The upstream's own limit
+	// applies if it is shorter.
 	IdleTimeout time.Duration
 
-	// Linger is how long, once one side has ended its stream, the other may
-	// stay silent. 0: 60s. It is at most IdleTimeout.
+	// Linger is how long the second side may stay silent after the first has ended its
+	// stream. 0: 60s. It is at most IdleTimeout.
 	Linger time.Duration
 
-	// NoAccessLog keeps connections that end out of the access log.
+	// NoAccessLog keeps connections that end while it is set out of the access log.
 	NoAccessLog bool
 }
 
 // A Target is where a connection goes.
 type Target struct {
-	Route     string // for the log; "" if no route chose it
+	Route     string // for logs; "" for the default
 	Upstreams *upstream.Split[*upstream.Upstream]
 
-	// Attempts bound how the upstreams' endpoints are tried.
+	// Attempts bounds the attempts to dial an endpoint.
 	Attempts upstream.Attempts
 
-	// Passthrough has the client's TLS carried as it is, not decrypted.
+	// Passthrough forwards the client's TLS without decrypting it.
 	Passthrough bool
 }
 
-// rules returns those by which connections are taken.
+// rules returns the part of the table that package intake applies.
 func (t *Table) rules() intake.Rules {
 	return intake.Rules{
 		ProxyProtocol: t.ProxyProtocol, Access: t.Access, HandshakeTimeout: t.HandshakeTimeout,
@@ -87,7 +86,7 @@ func (t *Table) rules() intake.Rules {
 
 func (t *Table) idleTimeout() time.Duration { return cmp.Or(t.IdleTimeout, time.Hour) }
 
-// idle returns what holds for a connection to u.
+// idle returns the idle timeout of a connection to u.
 func (t *Table) idle(u *upstream.Upstream) time.Duration {
 	if own := u.IdleTimeout(); own > 0 {
 		return min(own, t.idleTimeout())
@@ -97,8 +96,7 @@ func (t *Table) idle(u *upstream.Upstream) time.Duration {
 
 func (t *Table) linger() time.Duration { return cmp.Or(t.Linger, time.Minute) }
 
-// Passes reports whether a client that asked for a server name goes where its TLS
-// is not decrypted.
+// Passes reports whether a client that sent a server name goes to a Passthrough.
 func (t *Table) Passes(serverName string) bool {
 	if !t.Peek {
 		return false
@@ -107,9 +105,8 @@ func (t *Table) Passes(serverName string) bool {
 	return target != nil && target.Passthrough
 }
 
-// hostOf returns the host that an SNI asks for. A name that is none cannot be any
-// route's or upstream's, so it is left empty and only a route that asks for no
-// host takes it.
+// hostOf returns the normalized host of an SNI. It returns "" for an invalid name,
+// which only a route without a host matches.
 func hostOf(serverName string) string {
 	host, err := route.NormalizeHost(serverName)
 	if err != nil {
@@ -118,7 +115,7 @@ func hostOf(serverName string) string {
 	return host
 }
 
-// target returns where a client that asked for host goes; nil: nowhere.
+// target returns the Target for a host, or nil.
 func (t *Table) target(host string) *Target {
 	if target, ok := t.Routes.Match(route.Request{Host: host}); ok {
 		return target

@@ -12,13 +12,13 @@ import (
 // warnEvery is the least time between two warnings about one listener.
 const warnEvery = 10 * time.Second
 
-// Accept hands each connection of ln to take, which owns it and must not block,
-// until stop is closed or accepting fails for good. It returns what Accept
-// failed with; ln stays the caller's.
+// Accept passes each connection of ln to take, which owns it and must not block. It
+// returns the error of ln.Accept, once stop is closed or the error is permanent. The
+// caller closes ln.
 //
-// When the process or the machine is out of descriptors or memory, Accept waits
-// and tries again, from 5ms to 1s: the kernel keeps what comes, and trying again
-// at once would only burn the processor that is needed to close something.
+// When the process or the machine is out of descriptors or memory, Accept waits from
+// 5ms to 1s and tries again. The kernel queues connections meanwhile; trying at once
+// would only use the processor that is needed to close something.
 func Accept(ln net.Listener, stop <-chan struct{}, log hclog.Logger, take func(net.Conn)) error {
 	var pause time.Duration
 	var warned time.Time
@@ -34,12 +34,12 @@ func Accept(ln net.Listener, stop <-chan struct{}, log hclog.Logger, take func(n
 			return err
 		default:
 		}
-		if !passing(err) {
+		if !isTemporary(err) {
 			return err
 		}
 		if now := time.Now(); now.Sub(warned) >= warnEvery {
 			warned = now
-			log.Warn("cannot accept connections for now", "error", err)
+			log.Warn("cannot accept connections; retrying", "error", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		select {
@@ -50,9 +50,9 @@ func Accept(ln net.Listener, stop <-chan struct{}, log hclog.Logger, take func(n
 	}
 }
 
-// passing reports whether accepting may work again later: the process or the
-// machine is out of descriptors or memory, or the client was gone already.
-func passing(err error) bool {
+// isTemporary reports whether accepting may work again later: the process or the
+// machine is out of descriptors or memory, or the client has already closed.
+func isTemporary(err error) bool {
 	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
 		if errors.Is(err, e) {
 			return true

@@ -13,7 +13,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// script is a listener that answers Accept with errors and connections in turn.
+// A script is a listener whose Accept returns the given errors and connections in
+// order.
 type script struct {
 	net.Listener
 	answers chan any
@@ -29,7 +30,7 @@ func (s script) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-func TestAcceptWaitsLongerEachTimeWhileTheProcessIsOutOfDescriptors(t *testing.T) {
+func TestAcceptBacksOffWithoutDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := make(chan any, 100)
 		for range 12 {
@@ -65,7 +66,7 @@ func TestAcceptWaitsLongerEachTimeWhileTheProcessIsOutOfDescriptors(t *testing.T
 	})
 }
 
-func TestAcceptStopsWaitingWhenTold(t *testing.T) {
+func TestAcceptStopsWaitingWhenStopped(t *testing.T) {
 	answers, stop := make(chan any, 1), make(chan struct{})
 	answers <- error(syscall.EMFILE)
 	done := make(chan error, 1)
@@ -81,7 +82,7 @@ func TestAcceptStopsWaitingWhenTold(t *testing.T) {
 	}
 }
 
-func TestAcceptEndsWithWhatItCannotMend(t *testing.T) {
+func TestAcceptReturnsPermanentErrors(t *testing.T) {
 	answers := make(chan any, 1)
 	answers <- error(syscall.EBADF)
 	if err := Accept(script{nil, answers}, nil, hclog.NewNullLogger(), func(net.Conn) {}); !errors.Is(err, syscall.EBADF) {

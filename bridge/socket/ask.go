@@ -5,19 +5,18 @@ import (
 	"syscall"
 )
 
-// ErrUnasked is what Ask fails with if something has come before it was asked
-// for, or the connection has ended. Nothing was sent. What has come is there
-// to be read.
-var ErrUnasked = errors.New("socket: something came that was not asked for")
+// ErrUnasked is Ask's error if the peer sent bytes or closed before Ask sent anything.
+// Fill and Read return what the peer sent.
+var ErrUnasked = errors.New("socket: the peer sent bytes or closed before the request")
 
-// Ask is for a connection that has been idle and is used again: it looks that
-// nothing has come meanwhile, sends p or, if that is empty, what Gather holds,
-// and waits for an answer, as TryFill, Write or Flush, and Fill would, one
-// after the other, with a system call less. Sent, if not nil, is called when p is
-// not needed any more, before the wait. It may be called only after Stream.
+// Ask sends a request on a connection that has been idle and waits for the answer. It
+// checks that the peer sent nothing meanwhile, sends p, or what Gather holds if p is
+// empty, and waits. It does what TryFill, Write or Flush, and Fill would do, with one
+// system call less. Sent, if not nil, is called when p is no longer needed, before the
+// wait. Ask may be called only after Stream.
 func (s *Socket) Ask(p []byte, sent func()) error {
 	if s.in.raw == nil {
-		return s.askInTurn(p, sent)
+		return s.askInSteps(p, sent)
 	}
 	if len(s.in.taken) > 0 {
 		return ErrUnasked
@@ -60,8 +59,8 @@ func (s *Socket) Ask(p []byte, sent func()) error {
 	return s.filled()
 }
 
-// askInTurn is Ask for what is no kernel socket.
-func (s *Socket) askInTurn(p []byte, sent func()) error {
+// askInSteps is Ask for a connection that is not a kernel socket.
+func (s *Socket) askInSteps(p []byte, sent func()) error {
 	if len(p) == 0 {
 		if err := s.Flush(); err != nil {
 			return err
@@ -75,8 +74,8 @@ func (s *Socket) askInTurn(p []byte, sent func()) error {
 	return s.Fill()
 }
 
-// tryAsk looks, sends, and from then on reads. All of it happens within one wait
-// for the socket to become readable, so that the answer cannot come unnoticed.
+// tryAsk checks, sends, and from then on reads. All of it happens within one wait for
+// the socket to become readable, so an answer cannot arrive unnoticed.
 func (s *Socket) tryAsk(fd uintptr) bool {
 	if s.in.asked || s.tryRead(fd) {
 		return !s.in.asked || s.tryRead(fd)
@@ -90,10 +89,10 @@ func (s *Socket) tryAsk(fd uintptr) bool {
 		}
 		switch {
 		case err == nil:
-		case err != syscall.EAGAIN && s.unheard.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
+		case err != syscall.EAGAIN && s.hearFirst.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
 			s.in.request = nil
 		default:
-			return true // send waits, or fails for the same reason
+			return true // send waits, or fails with the same error
 		}
 	}
 	if s.in.sent != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// asking returns a Socket that is read as a stream, and its peer.
+// asking returns a Socket after Stream, and its peer.
 func asking(t *testing.T) (*Socket, net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,13 +33,13 @@ func asking(t *testing.T) (*Socket, net.Conn) {
 }
 
 func TestAskSendsAndWaitsForTheAnswer(t *testing.T) {
-	for _, size := range []int{1, 1000, 16 << 20} { // the last is more than any socket takes at once
+	for _, size := range []int{1, 1000, 16 << 20} { // the last is more than any socket buffer holds
 		for _, gathered := range []bool{false, true} {
 			s, far := asking(t)
 			question := bytes.Repeat([]byte("q"), size)
 			if gathered {
 				if size > bulkSize {
-					continue // it would not be held
+					continue // too large to gather
 				}
 				s.Gather(&Pool{})
 				if _, err := s.Write(question); err != nil {
@@ -68,7 +68,7 @@ func TestAskSendsAndWaitsForTheAnswer(t *testing.T) {
 	}
 }
 
-func TestAskSendsNothingIfSomethingHasCome(t *testing.T) {
+func TestAskSendsNothingAfterUnexpectedBytes(t *testing.T) {
 	s, far := asking(t)
 	if _, err := far.Write([]byte("unasked")); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestAskSendsNothingIfSomethingHasCome(t *testing.T) {
 	}
 }
 
-func TestAskEndsWithItsSocket(t *testing.T) {
+func TestCloseEndsAsk(t *testing.T) {
 	s, far := asking(t)
 	go func() {
 		_, _ = far.Read(make([]byte, 1))

@@ -2,10 +2,10 @@ package socket
 
 import "syscall"
 
-// Delivered tells how the peer takes what was written: progress is a number that
-// changes when its kernel has taken more, and waiting is how many bytes it has not
-// taken yet. Both stay 0 where the system does not tell. It may be called by any
-// goroutine, while another writes.
+// Delivered reports how the peer receives what was written. Progress is a number that
+// changes when the peer's kernel has acknowledged more; waiting is how many bytes it
+// has not acknowledged. Both stay 0 on systems that do not report them. Any goroutine
+// may call it, also during a write.
 func (s *Socket) Delivered() (progress uint64, waiting int) {
 	c, ok := s.Conn.(syscall.Conn)
 	if !ok {
@@ -15,6 +15,6 @@ func (s *Socket) Delivered() (progress uint64, waiting int) {
 	if err != nil {
 		return 0, 0
 	}
-	_ = raw.Control(func(fd uintptr) { progress, waiting = delivered(int(fd)) }) // fails only if it is closed
+	_ = raw.Control(func(fd uintptr) { progress, waiting = delivered(int(fd)) }) // fails only if the socket is closed
 	return progress, waiting
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What the peer has not read piles up, and reading it is seen as progress.
+// Unread bytes of the peer accumulate, and reading them shows as progress.
 func TestDeliveredFollowsThePeer(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {

@@ -9,46 +9,45 @@ import (
 	"time"
 )
 
-// scarceEvery is how often whoever waits for a descriptor looks again.
-const scarceEvery = 10 * time.Millisecond
+// retryEvery is the pause between two attempts to take a descriptor.
+const retryEvery = 10 * time.Millisecond
 
-// errScarce is how a wait for a descriptor ends in vain.
-var errScarce = fmt.Errorf("all that traffic may have are in use: %w", syscall.EMFILE)
+// errNoDescriptors reports that the wait for a descriptor timed out.
+var errNoDescriptors = fmt.Errorf("no file descriptor is left for traffic: %w", syscall.EMFILE)
 
-// Descriptors shares out what file descriptors the process may have. Traffic
-// gets so many that some are left for everything else: whoever wants to know how
-// the gateway is, or to change it, must get through when it is flooded. And a
-// client is accepted only while there will be one for its upstream too.
+// Descriptors divides the process's file descriptors. It keeps some out of reach of
+// traffic, so that an operator can inspect and change a flooded gateway. It admits a
+// client only while a descriptor for the client's upstream connection is free too.
 //
-// All methods may be called concurrently. A nil *Descriptors is without bound.
+// All methods may be called concurrently. A nil *Descriptors sets no bound.
 type Descriptors struct {
-	limit func() int // of the process; 0: unknown, and so no bound
+	limit func() int // of the process; 0 if unknown: then there is no bound
 
-	known     atomic.Int64 // the limit as it was last asked for
+	lastLimit atomic.Int64 // the last result of limit
 	others    atomic.Int64
 	clients   atomic.Int64
 	upstreams atomic.Int64
 }
 
-// NewDescriptors returns the Descriptors of a process whose limit is as told. It
-// is asked for again when it is reached, for it can be raised.
+// NewDescriptors returns the Descriptors of a process with the given limit. When the
+// limit is reached it calls limit again, because the limit can be raised.
 func NewDescriptors(limit func() int) *Descriptors {
 	d := &Descriptors{limit: limit}
-	d.known.Store(int64(limit()))
+	d.lastLimit.Store(int64(limit()))
 	return d
 }
 
-// SetOthers says how many descriptors are in use for anything but traffic.
+// SetOthers sets how many descriptors are in use for anything but traffic.
 func (d *Descriptors) SetOthers(n int) { d.others.Store(int64(n)) }
 
 // Others returns how many descriptors are kept for anything but traffic.
 func (d *Descriptors) Others() int { return int(d.others.Load()) }
 
-// spare is what is left free for what comes and goes besides traffic: admin and
-// ops connections, files that are read, names that are resolved, probes.
-func spare(limit int64) int64 { return min(max(limit/16, 32), 1024) }
+// reserved returns how many descriptors to keep for everything besides traffic: admin
+// and ops connections, files, name lookups, probes.
+func reserved(limit int64) int64 { return min(max(limit/16, 32), 1024) }
 
-// AddClients counts clients' connections: n more.
+// AddClients adds n to the number of client connections.
 func (d *Descriptors) AddClients(n int) {
 	if d != nil {
 		d.clients.Add(int64(n))
@@ -62,27 +61,26 @@ func (d *Descriptors) Room() bool {
 	}
 	fits := func(limit int64) bool {
 		clients := d.clients.Load() + 1
-		// Each client has an upstream's connection, or is about to. Those that
-		// nobody uses yet count beyond that.
-		return limit <= 0 || clients+max(clients, d.upstreams.Load()) <= max(limit-d.others.Load()-spare(limit), 4)
+		// Each client has an upstream connection, or will have one. Upstream
+		// connections beyond the number of clients, such as idle ones, count too.
+		return limit <= 0 || clients+max(clients, d.upstreams.Load()) <= max(limit-d.others.Load()-reserved(limit), 4)
 	}
-	return fits(d.known.Load()) || fits(d.ask())
+	return fits(d.lastLimit.Load()) || fits(d.refreshLimit())
 }
 
-func (d *Descriptors) ask() int64 {
+func (d *Descriptors) refreshLimit() int64 {
 	limit := int64(d.limit())
-	d.known.Store(limit)
+	d.lastLimit.Store(limit)
 	return limit
 }
 
-// TakeUpstream takes a descriptor for a connection to an upstream, and waits
-// until there is one or ctx ends: then it fails with EMFILE. Unless many more of
-// those are made than there are clients, it does not wait. ReleaseUpstream gives
-// it back.
+// TakeUpstream takes a descriptor for an upstream connection. If none is free, it waits
+// for one until ctx ends, and then fails with EMFILE. It waits only if there are many
+// more upstream connections than clients. ReleaseUpstream releases the descriptor.
 func (d *Descriptors) TakeUpstream(ctx context.Context) error {
 	for d != nil && !d.tryTake() {
 		if !pause(ctx) {
-			return errScarce
+			return errNoDescriptors
 		}
 	}
 	return nil
@@ -90,32 +88,32 @@ func (d *Descriptors) TakeUpstream(ctx context.Context) error {
 
 func (d *Descriptors) tryTake() bool {
 	fits := func(n, limit int64) bool {
-		// Half of what is spare is nobody's of all traffic.
-		return limit <= 0 || d.clients.Load()+n <= max(limit-d.others.Load()-spare(limit)/2, 4)
+		// Traffic never uses the second half of the reserve.
+		return limit <= 0 || d.clients.Load()+n <= max(limit-d.others.Load()-reserved(limit)/2, 4)
 	}
 	n := d.upstreams.Add(1)
-	if fits(n, d.known.Load()) || fits(n, d.ask()) {
+	if fits(n, d.lastLimit.Load()) || fits(n, d.refreshLimit()) {
 		return true
 	}
 	d.upstreams.Add(-1)
 	return false
 }
 
-// ReleaseUpstream gives back what TakeUpstream took.
+// ReleaseUpstream releases a descriptor that TakeUpstream took.
 func (d *Descriptors) ReleaseUpstream() {
 	if d != nil {
 		d.upstreams.Add(-1)
 	}
 }
 
-// Usage returns the process's limit, 0 if it is unknown, and how many
-// descriptors clients and upstreams have.
+// Usage returns the process's limit (0 if unknown) and the number of descriptors that
+// clients and upstreams hold.
 func (d *Descriptors) Usage() (limit, clients, upstreams int) {
-	return int(d.known.Load()), int(d.clients.Load()), int(d.upstreams.Load())
+	return int(d.lastLimit.Load()), int(d.clients.Load()), int(d.upstreams.Load())
 }
 
-// Patiently calls dial until it does not fail for want of a descriptor, or ctx
-// ends.
+// Patiently calls dial until it fails for another reason than a missing descriptor, or
+// succeeds, or ctx ends.
 func Patiently[T any](ctx context.Context, dial func() (T, error)) (T, error) {
 	for {
 		v, err := dial()
@@ -125,15 +123,15 @@ func Patiently[T any](ctx context.Context, dial func() (T, error)) (T, error) {
 	}
 }
 
-// OutOfDescriptors reports whether err says that the process or the machine has
-// no descriptor left: that says nothing about whoever was to be reached.
+// OutOfDescriptors reports whether err means that the process or the machine has no
+// descriptor left. Such an error says nothing about the endpoint.
 func OutOfDescriptors(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// pause waits a little; false if ctx has ended.
+// pause waits for retryEvery. It returns false if ctx has ended.
 func pause(ctx context.Context) bool {
-	t := time.NewTimer(scarceEvery)
+	t := time.NewTimer(retryEvery)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// fill accepts clients, each with its upstream, until there is no room.
+// fill accepts clients, each with its upstream connection, until there is no room.
 func fill(d *socket.Descriptors, upstreams bool) int {
 	n := 0
 	for ; d.Room(); n++ {
@@ -25,28 +25,28 @@ func fill(d *socket.Descriptors, upstreams bool) int {
 	return n
 }
 
-func TestTrafficLeavesDescriptorsForTheRest(t *testing.T) {
+func TestTrafficDoesNotUseReservedDescriptors(t *testing.T) {
 	for _, test := range []struct{ limit, others, clients int }{
-		{100, 20, 24},         // 32 are spare
+		{100, 20, 24},         // 32 are reserved
 		{1024, 24, 468},       // 64
 		{1 << 20, 24, 523764}, // 1024
-		{20, 18, 2},           // there is no less than that
+		{20, 18, 2},           // the least
 	} {
-		for _, upstreams := range []bool{true, false} { // be it that nobody has dialled yet
+		for _, upstreams := range []bool{true, false} { // with and without upstream connections
 			d := socket.NewDescriptors(func() int { return test.limit })
 			d.SetOthers(test.others)
 			if n := fill(d, upstreams); n != test.clients {
-				t.Errorf("of %d, with %d others and upstreams %v, %d clients were let in, want %d", test.limit, test.others, upstreams, n, test.clients)
+				t.Errorf("limit %d, %d others, upstreams %v: %d clients were admitted, want %d", test.limit, test.others, upstreams, n, test.clients)
 			}
 			d.AddClients(-1)
 			if d.ReleaseUpstream(); !d.Room() {
-				t.Error("one has gone, and there is no room")
+				t.Error("no room after one client has left")
 			}
 		}
 	}
 }
 
-func TestAnUnknownLimitBoundsNothing(t *testing.T) {
+func TestUnknownLimitSetsNoBound(t *testing.T) {
 	var none *socket.Descriptors
 	for _, d := range []*socket.Descriptors{none, socket.NewDescriptors(func() int { return 0 })} {
 		d.AddClients(1 << 30)
@@ -57,7 +57,7 @@ func TestAnUnknownLimitBoundsNothing(t *testing.T) {
 	}
 }
 
-func TestALimitThatWasRaisedIsNoticed(t *testing.T) {
+func TestRaisedLimitIsNoticed(t *testing.T) {
 	var limit atomic.Int64
 	limit.Store(100)
 	d := socket.NewDescriptors(func() int { return int(limit.Load()) })
@@ -67,13 +67,13 @@ func TestALimitThatWasRaisedIsNoticed(t *testing.T) {
 		t.Errorf("%d, and %d more", few, more)
 	}
 	if all, _, _ := d.Usage(); all != 1000 {
-		t.Errorf("the limit is told to be %d", all)
+		t.Errorf("Usage returns the limit %d", all)
 	}
 }
 
-// Upstreams' connections beyond those that clients have wait, and leave some to
-// the rest all the same.
-func TestAnUpstreamsConnectionWaitsForADescriptor(t *testing.T) {
+// Upstream connections beyond the number of clients wait, and never use the last
+// reserve.
+func TestUpstreamConnectionWaitsForADescriptor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := socket.NewDescriptors(func() int { return 100 })
 		d.AddClients(10)
@@ -87,10 +87,10 @@ func TestAnUpstreamsConnectionWaitsForADescriptor(t *testing.T) {
 			t.Errorf("took %d", n)
 		}
 		if err := d.TakeUpstream(ctx); !socket.OutOfDescriptors(err) {
-			t.Errorf("in vain: %v", err)
+			t.Errorf("TakeUpstream without a free descriptor: %v", err)
 		}
 		if d.Room() {
-			t.Error("a client is let in that would not get through")
+			t.Error("a client without a descriptor for its upstream is admitted")
 		}
 		taken := make(chan error)
 		go func() { taken <- d.TakeUpstream(t.Context()) }()
@@ -105,7 +105,7 @@ func TestAnUpstreamsConnectionWaitsForADescriptor(t *testing.T) {
 	})
 }
 
-func TestDescriptorsAreSharedOutOnce(t *testing.T) {
+func TestDescriptorsAreNeverTakenTwice(t *testing.T) {
 	d := socket.NewDescriptors(func() int { return 100 })
 	var most, now atomic.Int64
 	var all sync.WaitGroup
@@ -129,7 +129,7 @@ func TestDescriptorsAreSharedOutOnce(t *testing.T) {
 	}
 }
 
-func TestPatientlyWaitsForADescriptorAlone(t *testing.T) {
+func TestPatientlyWaitsOnlyForDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other := errors.New("other")
 		for _, test := range []struct {

@@ -6,20 +6,20 @@ import (
 	"syscall"
 )
 
-// A Direct writes to a connection with less ado than the connection's own
-// Write, if it is a kernel socket. One goroutine at a time may write.
+// A Direct writes to a kernel socket with less overhead than the connection's own
+// Write. One goroutine at a time may write.
 type Direct struct {
-	conn net.Conn
-	raw  syscall.RawConn // nil: not a kernel socket
-	try  func(fd uintptr) bool
-	p    []byte
-	n    int
-	err  error
-	once bool // not to wait
+	conn   net.Conn
+	raw    syscall.RawConn // nil: not a kernel socket
+	try    func(fd uintptr) bool
+	p      []byte
+	n      int
+	err    error
+	noWait bool // return instead of waiting
 
-	waits    bool         // the write under way has to wait
-	written  atomic.Int64 // bytes that the kernel took
-	patience patience
+	waiting bool         // the current write has had to wait
+	written atomic.Int64 // bytes that the kernel accepted
+	stall   stallTimer
 }
 
 // NewDirect returns a Direct that writes to conn.
@@ -34,7 +34,7 @@ func NewDirect(conn net.Conn) *Direct {
 	return d
 }
 
-// Write is the connection's.
+// Write implements net.Conn.
 func (d *Direct) Write(p []byte) (int, error) {
 	if d.raw == nil || len(p) == 0 {
 		return d.conn.Write(p)
@@ -42,8 +42,8 @@ func (d *Direct) Write(p []byte) (int, error) {
 	return d.write(p, false)
 }
 
-// TryWrite writes as much as goes without waiting: nothing to what is no kernel
-// socket. That it is not all is no error.
+// TryWrite writes as much as possible without waiting. A short write is not an error.
+// It writes nothing to a connection that is not a kernel socket.
 func (d *Direct) TryWrite(p []byte) (int, error) {
 	if d.raw == nil || len(p) == 0 {
 		return 0, nil
@@ -51,33 +51,33 @@ func (d *Direct) TryWrite(p []byte) (int, error) {
 	return d.write(p, true)
 }
 
-func (d *Direct) write(p []byte, once bool) (int, error) {
-	d.p, d.n, d.err, d.once = p, 0, nil, once
+func (d *Direct) write(p []byte, noWait bool) (int, error) {
+	d.p, d.n, d.err, d.noWait = p, 0, nil, noWait
 	err := d.raw.Write(d.try)
 	d.p = nil
 	if err == nil {
 		err = d.err
 	}
-	if d.waits {
-		d.waits = false
+	if d.waiting {
+		d.waiting = false
 		err = d.waited(err)
 	}
 	return d.n, err
 }
 
-// tryWrite writes as much as goes without waiting. The runtime calls it again
-// when there may be room for more.
+// tryWrite writes as much as possible without waiting. The runtime calls it again when
+// the socket may be writable.
 func (d *Direct) tryWrite(fd uintptr) bool {
 	for d.n < len(d.p) {
 		n, err := WriteNow(int(fd), d.p[d.n:])
 		d.n += n
 		d.written.Add(int64(n))
 		if err == syscall.EAGAIN {
-			if !d.once && !d.waits {
-				d.waits = true
+			if !d.noWait && !d.waiting {
+				d.waiting = true
 				d.wait()
 			}
-			return d.once
+			return d.noWait
 		}
 		if err != nil {
 			d.err = err

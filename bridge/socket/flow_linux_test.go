@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queued waits until at least n bytes have come that nobody has read.
+// queued waits until the socket has received at least n unread bytes.
 func queued(t *testing.T, s *Socket, n int) {
 	t.Helper()
 	raw, err := s.Conn.(*net.TCPConn).SyscallConn()
@@ -25,7 +25,7 @@ func queued(t *testing.T, s *Socket, n int) {
 	}
 }
 
-// fill writes to a Socket until its connection takes no more.
+// fill writes to a Socket until its kernel buffer is full.
 func fill(t *testing.T, s *Socket) (sent int) {
 	t.Helper()
 	for p := make([]byte, 64<<10); ; {
@@ -38,8 +38,8 @@ func fill(t *testing.T, s *Socket) (sent int) {
 	}
 }
 
-// In full flow as much is read as the other side has room for.
-func TestHowMuchIsReadAtOnce(t *testing.T) {
+// In a bulk flow a read is as large as the free buffer of the destination.
+func TestReadSize(t *testing.T) {
 	s, far := asking(t)
 	to, sink := asking(t)
 	_ = s.Conn.(*net.TCPConn).SetReadBuffer(1 << 20)
@@ -53,32 +53,32 @@ func TestHowMuchIsReadAtOnce(t *testing.T) {
 		defer s.Release()
 		return len(s.Taken())
 	}
-	for i, want := range []int{BufferSize, bulkSize, bulkSize} { // of the last nobody knows where it goes
+	for i, want := range []int{BufferSize, bulkSize, bulkSize} { // the last has no known destination
 		if n := read(); n != want {
 			t.Fatalf("read %d brought %d bytes, want %d", i, n, want)
 		}
 	}
 	s.FlowInto(to)
 	if n := read(); n <= bulkSize || n > flowSize {
-		t.Errorf("%d bytes are read for a side that has room", n)
+		t.Errorf("read %d bytes for a destination with room", n)
 	}
 	sent := fill(t, to)
 	if n := read(); n != bulkSize {
-		t.Errorf("%d bytes are read for a side that takes nothing", n)
+		t.Errorf("read %d bytes for a full destination", n)
 	}
 	if _, err := io.ReadFull(sink, make([]byte, sent)); err != nil {
 		t.Fatal(err)
 	}
 	if n := read(); n <= bulkSize {
-		t.Errorf("%d bytes are read for a side that has room again", n)
+		t.Errorf("read %d bytes for a destination with room again", n)
 	}
 	s.FlowInto(nil)
 	if n := read(); n != bulkSize {
-		t.Errorf("%d bytes are read when nobody knows where they go", n)
+		t.Errorf("read %d bytes for an unknown destination", n)
 	}
 }
 
-func TestOnlySoManyLargeBuffersAreLent(t *testing.T) {
+func TestLargeBuffersAreLimited(t *testing.T) {
 	var p Pool
 	var lent []*[]byte
 	for range maxFlows {
@@ -93,7 +93,7 @@ func TestOnlySoManyLargeBuffersAreLent(t *testing.T) {
 		t.Errorf("one more, of %d", len(*b))
 	}
 	for _, n := range []int{1, BufferSize, BufferSize + 1, bulkSize + slack + 1, flowSize + slack, 1 << 20} {
-		b := p.Lend(n) // which does not fail
+		b := p.Lend(n) // must not fail
 		if len(*b) < n {
 			t.Errorf("%d for %d", len(*b), n)
 		}
@@ -101,11 +101,11 @@ func TestOnlySoManyLargeBuffersAreLent(t *testing.T) {
 	}
 	p.Put(lent[0])
 	if b := p.LendMuch(flowSize); len(*b) < flowSize {
-		t.Errorf("one that was given back is not lent again")
+		t.Errorf("a returned buffer is not lent again")
 	}
 }
 
-func TestABufferShrinksToWhatIsInIt(t *testing.T) {
+func TestShrinkFitsTheBufferToItsContent(t *testing.T) {
 	var p Pool
 	for _, test := range []struct{ have, content, want int }{
 		{flowSize, 1, BufferSize},
@@ -137,9 +137,9 @@ func TestABufferShrinksToWhatIsInIt(t *testing.T) {
 	}
 }
 
-// All of a large write is held for one system call, but while that cannot be made
-// it is in none of the largest buffers, of which there are only so many.
-func TestAFlushThatWaitsHoldsNoLargeBuffer(t *testing.T) {
+// A large write is held whole for one system call. While that call has to wait, the
+// bytes are not in one of the few largest buffers.
+func TestBlockedFlushHoldsNoLargeBuffer(t *testing.T) {
 	s, far := asking(t)
 	pool := &Pool{}
 	sent := fill(t, s)
@@ -167,7 +167,7 @@ func TestAFlushThatWaitsHoldsNoLargeBuffer(t *testing.T) {
 	}
 	got := make([]byte, len(p))
 	if _, err := io.ReadFull(far, got); err != nil || !bytes.Equal(got, p) {
-		t.Fatal("it arrives as something else", err)
+		t.Fatal("the bytes differ", err)
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)

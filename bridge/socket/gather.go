@@ -7,36 +7,34 @@ import (
 	"syscall"
 )
 
-// A gather holds what was written and not sent yet. crypto/tls writes each
-// record by itself, and a TLS connection is written to by its reader too, who
-// answers a KeyUpdate: hence the lock.
+// A gather holds bytes that were written and not sent yet. It has a lock because
+// crypto/tls writes from the reading goroutine too, when it answers a KeyUpdate.
 type gather struct {
 	mu   sync.Mutex
 	pool *Pool   // nil until Gather
-	buf  *[]byte // nil when nothing is held
+	buf  *[]byte // nil while nothing is held
 	n    int
-	err  error // what sending failed with, for good
+	err  error // the first error of sending; permanent
 }
 
-// Gather makes Write hold back what it is given, records of a *tls.Conn on top
-// for one, until Flush sends it all with one system call. What is held is
-// bounded: when it comes to much, Write sends it, and so may block. A buffer
-// from pool is held only while there is something to send.
+// Gather makes Write hold its bytes until Flush sends all of them with one system call;
+// crypto/tls writes each record separately. The amount is bounded: a Write beyond the
+// bound sends what is held, and may block. The Socket holds a buffer from pool only
+// while there is something to send.
 //
-// Close sends what it can without waiting, such as a last close_notify;
-// CloseWrite sends all.
+// Close sends what it can without waiting, such as a last close_notify. CloseWrite
+// sends everything.
 //
-// It must be called before s is shared between goroutines. Calling it again
-// changes nothing.
+// Gather must be called before s is shared between goroutines. A second call has no
+// effect.
 func (s *Socket) Gather(pool *Pool) {
 	if s.out.pool == nil {
 		s.out.pool = pool
 	}
 }
 
-// Flush sends what Write has held back. It may be called by any goroutine, and
-// with nothing held it does nothing. When sending has failed once, Flush and
-// Write always fail.
+// Flush sends what Write holds. Any goroutine may call it; with nothing held it does
+// nothing. After one failed send, Flush and Write always fail.
 func (s *Socket) Flush() error {
 	if s.out.pool == nil {
 		return nil
@@ -46,21 +44,21 @@ func (s *Socket) Flush() error {
 	return s.flushLocked()
 }
 
-// Expect says that n bytes are about to be written, to TLS on top of s perhaps:
-// it makes room to hold all of them, if there is a buffer for so many.
+// Expect reserves room for n bytes that are about to be written, perhaps through TLS on
+// top of s, if the pool has a buffer of that size.
 func (s *Socket) Expect(n int) {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
 	if s.out.pool == nil || s.out.err != nil {
 		return
 	}
-	// With what TLS adds to each record.
-	if n += s.out.n + slack/2; n > s.haveLocked() {
+	// Includes what TLS adds to each record.
+	if n += s.out.n + slack/2; n > s.capacityLocked() {
 		s.growLocked(s.out.pool.LendMuch(n))
 	}
 }
 
-// Held returns how many bytes wait to be flushed.
+// Held returns how many bytes Flush would send.
 func (s *Socket) Held() int {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
@@ -85,7 +83,7 @@ func (s *Socket) flushLocked() error {
 	return err
 }
 
-// dropLocked forgets what is held.
+// dropLocked discards what is held.
 func (s *Socket) dropLocked() {
 	if s.out.buf != nil {
 		s.out.pool.Put(s.out.buf)
@@ -93,7 +91,7 @@ func (s *Socket) dropLocked() {
 	}
 }
 
-// Write is net.Conn's but for HearFirst and Gather.
+// Write implements net.Conn, as changed by HearFirst, Gather and HandOver.
 func (s *Socket) Write(p []byte) (int, error) {
 	if s.carrier != nil {
 		return s.carrier.Write(p)
@@ -106,10 +104,10 @@ func (s *Socket) Write(p []byte) (int, error) {
 	if s.out.err != nil {
 		return 0, s.out.err
 	}
-	if err := s.roomLocked(len(p)); err != nil {
+	if err := s.makeRoomLocked(len(p)); err != nil {
 		return 0, err
 	}
-	if s.out.buf == nil { // too much to hold
+	if s.out.buf == nil { // too large to hold
 		n, err := s.send(p)
 		s.out.err = err
 		return n, err
@@ -118,11 +116,11 @@ func (s *Socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// roomLocked sees to it that n more bytes can be held, if need be by sending
-// what is held. Without a buffer afterwards n is too much to be held at all.
-func (s *Socket) roomLocked(n int) error {
+// makeRoomLocked makes room for n more bytes, if necessary by sending what is held. If
+// there is no buffer afterwards, n is too large to hold.
+func (s *Socket) makeRoomLocked(n int) error {
 	switch held := s.out.n + n; {
-	case held <= s.haveLocked():
+	case held <= s.capacityLocked():
 	case held <= bulkSize:
 		s.growLocked(s.out.pool.Lend(held))
 	default:
@@ -130,23 +128,23 @@ func (s *Socket) roomLocked(n int) error {
 			return err
 		}
 		if n <= BufferSize {
-			s.out.buf = s.out.pool.Lend(bulkSize) // it has just been needed
+			s.out.buf = s.out.pool.Lend(bulkSize) // this stream has just filled one
 		}
 	}
 	return nil
 }
 
-// haveLocked returns the length of the buffer.
-func (s *Socket) haveLocked() int {
+// capacityLocked returns the length of the buffer.
+func (s *Socket) capacityLocked() int {
 	if s.out.buf == nil {
 		return 0
 	}
 	return len(*s.out.buf)
 }
 
-// growLocked makes buf the buffer if it is the larger one.
+// growLocked replaces the buffer with buf if buf is larger.
 func (s *Socket) growLocked(buf *[]byte) {
-	if len(*buf) <= s.haveLocked() {
+	if len(*buf) <= s.capacityLocked() {
 		s.out.pool.Put(buf)
 		return
 	}
@@ -157,22 +155,22 @@ func (s *Socket) growLocked(buf *[]byte) {
 	s.out.buf = buf
 }
 
-// send writes p to the connection, as HearFirst says.
+// send writes p to the connection, and ignores the errors that HearFirst hides.
 func (s *Socket) send(p []byte) (int, error) {
 	n, err := s.write(p)
-	return s.heard(p, n, err)
+	return s.hideError(p, n, err)
 }
 
-// TryWrite sends as much of p as goes without waiting, which may be nothing:
-// that is no error. It is not for a Socket that gathers, or was handed over.
+// TryWrite sends as much of p as possible without waiting. A short write is not an
+// error. It must not be used on a Socket that gathers or was handed over.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	n, err := s.tryWrite(p)
-	return s.heard(p, n, err)
+	return s.hideError(p, n, err)
 }
 
-// heard returns what a write of p came to, as HearFirst says.
-func (s *Socket) heard(p []byte, n int, err error) (int, error) {
-	if err != nil && s.unheard.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+// hideError replaces the result of a write of p while HearFirst is in effect.
+func (s *Socket) hideError(p []byte, n int, err error) (int, error) {
+	if err != nil && s.hearFirst.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return len(p), nil
 	}
 	return n, err
@@ -202,7 +200,8 @@ func (s *Socket) tryWrite(p []byte) (n int, err error) {
 	return 0, nil
 }
 
-// toDirect returns the Direct to write with, nil if the connection is not such.
+// toDirect returns the Direct to write with, or nil if the connection is not a kernel
+// socket.
 func (s *Socket) toDirect() *Direct {
 	switch s.Conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -214,8 +213,8 @@ func (s *Socket) toDirect() *Direct {
 	return nil
 }
 
-// sendLast sends what is held as far as that needs no wait: s is being closed.
-// A write that is under way in another goroutine is let be; closing ends it.
+// sendLast sends what it can without waiting, before s closes. It skips a write that
+// another goroutine has in progress; closing ends that write.
 func (s *Socket) sendLast() {
 	if s.out.pool == nil || !s.out.mu.TryLock() {
 		return
@@ -224,8 +223,8 @@ func (s *Socket) sendLast() {
 	if s.out.n > 0 && s.out.err == nil {
 		if c, ok := s.Conn.(syscall.Conn); ok {
 			if raw, err := c.SyscallConn(); err == nil {
-				// Control and not Write: crypto/tls leaves a write deadline
-				// behind that has passed.
+				// Control instead of Write, because crypto/tls leaves an expired write
+				// deadline behind.
 				_ = raw.Control(func(fd uintptr) { _, _ = syscall.Write(int(fd), (*s.out.buf)[:s.out.n]) })
 			}
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// readNow returns what is there to read, or what comes first.
+// readNow returns the available bytes, or waits for the first.
 func readNow(t *testing.T, c net.Conn, size int) []byte {
 	t.Helper()
 	p := make([]byte, size)
@@ -25,7 +25,7 @@ func readNow(t *testing.T, c net.Conn, size int) []byte {
 	return p[:n]
 }
 
-func TestWhatIsGatheredIsSentAtOnceByFlush(t *testing.T) {
+func TestFlushSendsGatheredBytesAtOnce(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))
 	for range 3 {
@@ -47,8 +47,8 @@ func TestWhatIsGatheredIsSentAtOnceByFlush(t *testing.T) {
 	}
 }
 
-// However much is written between two calls of Flush, and in whatever pieces,
-// it arrives as it was written, and what is held stays bounded.
+// Bytes arrive as they were written, however many Writes come between two calls of
+// Flush, and what is held stays bounded.
 func TestGatheringIsBounded(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))
@@ -68,7 +68,7 @@ func TestGatheringIsBounded(t *testing.T) {
 			t.Fatalf("holds %d", s.Held())
 		}
 	}
-	if err := s.CloseWrite(); err != nil { // which flushes
+	if err := s.CloseWrite(); err != nil { // it flushes
 		t.Fatal(err)
 	}
 	if got := <-received; !bytes.Equal(got, sent) {
@@ -118,7 +118,7 @@ func TestFailureOfAFlushIsKept(t *testing.T) {
 	}
 }
 
-// TryFill finds what came while a connection was idle, and how it is.
+// TryFill receives what arrived while a connection was idle, and reports its end.
 func TestTryFill(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Stream(new(socket.Pool))
@@ -147,8 +147,8 @@ func TestTryFill(t *testing.T) {
 	}
 }
 
-// Through a *tls.Conn: many records come in with one Fill, go out with one
-// Flush, and a ticket does not look like the end.
+// Through a *tls.Conn: one Fill receives many records, one Flush sends many, and a
+// ticket does not look like the end.
 func TestTLSOnAStreamThatGathers(t *testing.T) {
 	ca := certstest.NewCA(t)
 	serverConfig := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "x.test"))}}

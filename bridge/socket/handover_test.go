@@ -10,11 +10,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A carrier remembers what it was asked for.
+// A carrier records its calls.
 type carrier struct {
 	sock   *socket.Socket
 	conn   net.Conn
-	closed []bool // with a reset or not
+	closed []bool // the argument of each Close
 }
 
 func (c *carrier) Read(p []byte) (int, error)  { return copy(p, "read"), nil }
@@ -32,8 +32,8 @@ func TestHandOver(t *testing.T) {
 	if err := s.Fill(); err != nil {
 		t.Fatal(err)
 	}
-	told := 0
-	s.OnClose(func() { told++ })
+	called := 0
+	s.OnClose(func() { called++ })
 	c := &carrier{sock: s}
 	conn, taken, err := s.HandOver(c)
 	if err != nil || string(taken) != "early" {
@@ -54,16 +54,16 @@ func TestHandOver(t *testing.T) {
 	}
 	s.Reset()
 	s.Close()
-	if told != 1 || len(c.closed) != 2 || !c.closed[0] || c.closed[1] {
-		t.Errorf("told %d times, closed %v", told, c.closed)
+	if called != 1 || len(c.closed) != 2 || !c.closed[0] || c.closed[1] {
+		t.Errorf("called %d times, closed %v", called, c.closed)
 	}
 	if got, err := io.ReadAll(peer); string(got) != "written" || err != nil {
 		t.Errorf("the peer got %q, %v", got, err)
 	}
 }
 
-// Whoever closes a Socket has closed it, whatever is tried with it meanwhile.
-func TestHandOverOfWhatIsClosed(t *testing.T) {
+// A closed Socket stays closed.
+func TestHandOverOfAClosedSocketFails(t *testing.T) {
 	s, _ := pair(t, "tcp")
 	s.Close()
 	if _, _, err := s.HandOver(&carrier{}); !errors.Is(err, net.ErrClosed) {

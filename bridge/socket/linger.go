@@ -8,12 +8,12 @@ const (
 	lingerBytes = 256 << 10
 )
 
-// LingerClose closes s so that the peer can read what it was sent last, such as the
-// alert that says why its handshake failed. The kernel answers a close with bytes
-// unread, and bytes that come after it, with a reset, and a reset may overtake what
-// was sent before. So LingerClose ends the stream and reads until the peer ends its
-// own, for a second and 256 KiB at most. Nobody else may be reading; Close and Reset
-// end it.
+// LingerClose closes s so that the peer can read the last bytes that it was sent, such
+// as the alert that explains a failed handshake. Closing a socket with unread bytes
+// sends a reset, and so do bytes that arrive after the close; a reset may overtake the
+// alert. So LingerClose ends the stream and reads until the peer ends its own, for at
+// most a second and 256 KiB. No other goroutine may be reading; Close and Reset end the
+// wait.
 func (s *Socket) LingerClose() {
 	defer s.Close()
 	if s.CloseWrite() != nil || s.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {

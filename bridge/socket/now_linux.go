@@ -5,16 +5,16 @@ import (
 	"unsafe"
 )
 
-// The calls here never block, so the scheduler is not told of them. To tell it
-// costs as much as a small read, and more where the call takes some time, such
-// as a write to a peer on the same machine: the scheduler then gives the
-// processor away in the middle of it.
+// These calls never block, so they bypass the scheduler. Notifying it costs as much as
+// a small read. It costs more where the call takes some time, such as a write to a peer
+// on the same machine: the scheduler then gives the processor to another thread in the
+// middle of the call.
 
-// ReadNow is read(2) on a descriptor that does not block. P must not be empty.
-// The error is a syscall.Errno, EAGAIN if there is nothing yet.
+// ReadNow calls read(2) on a non-blocking descriptor. P must not be empty. The error is
+// a syscall.Errno: EAGAIN if there are no bytes yet.
 func ReadNow(fd int, p []byte) (int, error) { return now(syscall.SYS_READ, fd, p) }
 
-// WriteNow is write(2), likewise.
+// WriteNow calls write(2), likewise.
 func WriteNow(fd int, p []byte) (int, error) { return now(syscall.SYS_WRITE, fd, p) }
 
 // now reads or writes without waiting. P must not be empty.

@@ -4,11 +4,11 @@ package socket
 
 import "syscall"
 
-// ReadNow is read(2) on a descriptor that does not block. P must not be empty.
-// The error is a syscall.Errno, EAGAIN if there is nothing yet.
+// ReadNow calls read(2) on a non-blocking descriptor. P must not be empty. The error is
+// a syscall.Errno: EAGAIN if there are no bytes yet.
 func ReadNow(fd int, p []byte) (int, error) { return now(syscall.Read, fd, p) }
 
-// WriteNow is write(2), likewise.
+// WriteNow calls write(2), likewise.
 func WriteNow(fd int, p []byte) (int, error) { return now(syscall.Write, fd, p) }
 
 func now(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {

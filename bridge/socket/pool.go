@@ -6,37 +6,37 @@ import (
 )
 
 const (
-	// BufferSize is the length of the buffers that Get lends: two TLS records.
+	// BufferSize is the length of Get's buffers: two TLS records.
 	BufferSize = 32 << 10
 
-	// bulkSize is how much is read at once from a connection that brought much
-	// before, and the least from one in full flow; flowSize is the most.
+	// bulkSize is the size of a read after a read that returned much, and the smallest
+	// read in a bulk flow. flowSize is the largest.
 	bulkSize = 128 << 10
 	flowSize = 512 << 10
 
-	// slack is what a buffer has beyond what was read or is to be written: for
-	// what TLS held back of a record, or what it adds to each.
+	// slack is how much longer a buffer is than the read or write it is for. It holds
+	// what TLS kept of a record, or what it adds to each.
 	slack = 32 << 10
 
-	// maxFlows is how many of the largest buffers a Pool lends at a time. A
-	// goroutine has two at most, and only while it runs.
+	// maxFlows is how many of the largest buffers a Pool lends at a time. A goroutine
+	// uses at most two, and only while it runs.
 	maxFlows = 64
 )
 
-// sizes are the lengths of the buffers that a Pool lends.
+// sizes are the lengths of a Pool's buffers.
 var sizes = [...]int{BufferSize, bulkSize + slack, flowSize + slack}
 
 // A Pool lends buffers. The zero value is ready to use, by any number of
 // goroutines.
 type Pool struct {
 	free  [len(sizes)]sync.Pool
-	flows atomic.Int32  // how many of the largest are lent
-	lent  *atomic.Int64 // nil: not counted
+	flows atomic.Int32  // the number of largest buffers on loan
+	lent  *atomic.Int64 // the number of buffers on loan; nil: not counted
 }
 
-// Count has the pool keep in n how many buffers are lent. A buffer that nobody
-// gives back costs nothing but another in its place, so nobody would notice; a
-// test does. It must be called before the pool is used.
+// Count makes the pool store in n how many buffers are on loan. A lost buffer does no
+// visible harm, because the pool allocates another; a test uses the count to notice.
+// Count must be called before the pool is used.
 func (p *Pool) Count(n *atomic.Int64) { p.lent = n }
 
 func (p *Pool) count(more int64) {
@@ -56,15 +56,15 @@ func (p *Pool) Lend(n int) *[]byte {
 		}
 	}
 	if n == sizes[len(sizes)-1] {
-		n++ // so that Put does not take it for one of those that are counted
+		n++ // so that Put does not count it as one of the largest
 	}
 	p.count(1)
 	b := make([]byte, n)
 	return &b
 }
 
-// LendMuch lends a buffer of n bytes, or of as many as there are to be had. It
-// must be given back before a wait.
+// LendMuch lends a buffer of n bytes, or the largest available. The caller must return
+// it before it waits.
 func (p *Pool) LendMuch(n int) *[]byte {
 	const last = len(sizes) - 1
 	if n <= sizes[last-1] {
@@ -86,7 +86,7 @@ func (p *Pool) lend(class int) *[]byte {
 	return &b
 }
 
-// Put takes back a buffer that was lent. The caller must not use it any more.
+// Put returns a buffer to the pool. The caller must not use it afterwards.
 func (p *Pool) Put(b *[]byte) {
 	p.count(-1)
 	switch n := len(*b); n {
@@ -100,9 +100,9 @@ func (p *Pool) Put(b *[]byte) {
 	}
 }
 
-// Shrink returns a buffer that begins with content, a part of b, if it is a
-// smaller one: b is given back then. Else it returns b. So what a wait holds is
-// no larger than it needs.
+// Shrink moves content, a part of b, to the start of a smaller buffer and returns b to
+// the pool. If no smaller one would do, it returns b. So a goroutine that waits holds
+// no more than it needs.
 func (p *Pool) Shrink(b *[]byte, content []byte) *[]byte {
 	if len(*b) <= BufferSize {
 		return b

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Buffers of either kind are counted, by whichever name they go.
+// Buffers of all sizes are counted.
 func TestLentBuffersAreCounted(t *testing.T) {
 	var p Pool
 	var n atomic.Int64

@@ -2,5 +2,5 @@
 
 package socket
 
-// WasReset always reports false: only Linux tells.
+// WasReset always returns false: only Linux reports it.
 func WasReset(int) bool { return false }

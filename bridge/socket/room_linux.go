@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Room returns how much the kernel can hold of what is sent on a TCP connection,
-// 0 if that is not known. Of other sockets the answer means nothing.
+// Room returns how many more bytes the send buffer of a TCP socket can hold, or 0 if
+// unknown. The result has no meaning for other sockets.
 func Room(fd int) int {
 	var mem [9]uint32 // SK_MEMINFO_*
 	size := uint32(unsafe.Sizeof(mem))

@@ -2,5 +2,5 @@
 
 package socket
 
-// Room is not known.
+// Room always returns 0: the room is unknown.
 func Room(int) int { return 0 }

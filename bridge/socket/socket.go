@@ -1,10 +1,10 @@
-// Package socket is one connected socket as the bridge needs it: it can be
-// reset, it tells once when it is closed, it can be read without holding a
-// buffer while the peer is silent (Stream), and it can send many writes with
-// one system call (Gather).
+// Package socket wraps one connected TCP or unix-domain socket with the operations
+// that the bridge needs beyond net.Conn: reset, close callbacks, reads that hold no
+// buffer while the peer is silent (Stream), and many writes in one system call
+// (Gather).
 //
-// Whoever made a Socket owns it and closes it. What was layered on it, such as
-// a *tls.Conn, is abandoned with it.
+// The code that creates a Socket owns it and closes it. A *tls.Conn on top of a
+// Socket is abandoned with it.
 package socket
 
 import (
@@ -16,33 +16,33 @@ import (
 	"time"
 )
 
-// A Socket is a connected TCP or unix-domain socket. It starts as an ordinary
-// net.Conn; Stream makes it one that is read in two steps, Gather one that is
-// written in two.
+// A Socket is a connected TCP or unix-domain socket. It starts as an ordinary net.Conn.
+// After Stream it is read in two steps (Fill, Read), and after Gather it is written in
+// two (Write, Flush).
 //
-// One goroutine may read while another writes, and Close and Reset may be
-// called at any time. A *tls.Conn on top serves two goroutines likewise.
+// One goroutine may read while another writes, and any goroutine may call Close and
+// Reset at any time. The same holds for a *tls.Conn on top.
 type Socket struct {
 	net.Conn
 
 	mu      sync.Mutex
-	closing bool // Close or Reset was called: it is too late for HandOver
+	closing bool // Close or Reset was called: HandOver fails
 	closed  bool
-	onClose []func() // nil once closed
+	onClose []func() // nil after close
 
-	unheard atomic.Bool // HearFirst was called and nothing was read since
+	hearFirst atomic.Bool // HearFirst was called, and nothing has been read since
 
-	ahead  []byte // was read, and is to be read again; see Unread
+	unread []byte // bytes to read again; see Unread
 	in     stream
 	out    gather
-	ends   ending
-	direct *Direct // nil until something is written
+	ends   resetTracker
+	direct *Direct // nil until the first write
 
 	// carrier moves the bytes after HandOver; nil before. Set under mu.
 	carrier Carrier
 }
 
-// New returns a Socket that owns conn. onClose, if not nil, is as for OnClose.
+// New returns a Socket that owns conn. A non-nil onClose is registered with OnClose.
 func New(conn net.Conn, onClose func()) *Socket {
 	s := &Socket{Conn: conn}
 	if onClose != nil {
@@ -51,8 +51,8 @@ func New(conn net.Conn, onClose func()) *Socket {
 	return s
 }
 
-// OnClose has f called once, when the Socket is closed or reset: now, if it is
-// already.
+// OnClose registers f to be called once, when the Socket is closed or reset. If it is
+// closed already, OnClose calls f at once.
 func (s *Socket) OnClose(f func()) {
 	s.mu.Lock()
 	closed := s.closed
@@ -65,7 +65,7 @@ func (s *Socket) OnClose(f func()) {
 	}
 }
 
-// Of returns the Socket that is conn or lies beneath it; nil if there is none.
+// Of returns the Socket that is conn or lies beneath it, or nil.
 func Of(conn net.Conn) *Socket {
 	for {
 		switch c := conn.(type) {
@@ -81,8 +81,8 @@ func Of(conn net.Conn) *Socket {
 	}
 }
 
-// Close closes the connection. Bytes already sent are still delivered; of those
-// that Gather holds back, what can be sent without waiting.
+// Close closes the connection. Bytes already sent are still delivered, and Close sends
+// what it can of Gather's bytes without waiting.
 func (s *Socket) Close() error {
 	if c := s.beginClose(); c != nil {
 		c.Close(false)
@@ -92,7 +92,8 @@ func (s *Socket) Close() error {
 	return s.close()
 }
 
-// beginClose returns the Carrier whose it is to close s, nil if s closes itself.
+// beginClose marks s as closing. It returns the Carrier that must close s, or nil if s
+// closes itself.
 func (s *Socket) beginClose() Carrier {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,40 +103,40 @@ func (s *Socket) beginClose() Carrier {
 
 func (s *Socket) close() error {
 	err := s.Conn.Close()
-	s.tellClosed()
+	s.notifyClosed()
 	return err
 }
 
-// Reset closes the connection so that the peer cannot take its stream for a
-// complete one: with a TCP reset, dropping what was not delivered yet. A
-// unix-domain socket has no reset, so there the peer sees a plain end.
+// Reset closes the connection with a TCP reset and discards what was not delivered yet,
+// so that the peer cannot take the stream for a complete one. A unix-domain socket has
+// no reset; its peer sees a plain end.
 func (s *Socket) Reset() {
 	if c := s.beginClose(); c != nil {
 		c.Close(true)
 		return
 	}
 	if c, ok := s.Conn.(interface{ SetLinger(int) error }); ok {
-		_ = c.SetLinger(0) // fails only on a connection that is gone already
+		_ = c.SetLinger(0) // fails only on a connection that has ended already
 	}
 	_ = s.close()
 }
 
-func (s *Socket) tellClosed() {
+func (s *Socket) notifyClosed() {
 	s.mu.Lock()
-	told := s.onClose
+	callbacks := s.onClose
 	s.closed, s.onClose = true, nil
 	s.mu.Unlock()
-	for _, f := range told {
+	for _, f := range callbacks {
 		f()
 	}
 }
 
-// Unread has p read again, before anything else, by whoever reads next or takes
-// the connection over. p is the Socket's from then on. Nobody else may be reading,
-// and Stream must not have been called.
-func (s *Socket) Unread(p []byte) { s.ahead = p }
+// Unread puts p in front of the bytes to read next, or to hand over. The Socket owns p
+// from then on. No other goroutine may be reading, and Stream must not have been
+// called.
+func (s *Socket) Unread(p []byte) { s.unread = p }
 
-// CloseWrite ends the stream towards the peer; reading goes on.
+// CloseWrite ends the stream towards the peer. Reading continues.
 func (s *Socket) CloseWrite() error {
 	if err := s.Flush(); err != nil {
 		return err
@@ -146,14 +147,14 @@ func (s *Socket) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// HearFirst makes a Write that fails because the peer has gone succeed, until
-// something was read. A peer that refuses what it has heard says so, closes, and
-// answers what comes then with a reset. Whoever writes meanwhile would be told of
-// the reset and might close s, and what the peer said would never be read. This
-// way it is reading that tells of the end, after what the peer said.
-func (s *Socket) HearFirst() { s.unheard.Store(true) }
+// HearFirst makes a Write succeed although the peer has closed, until something has
+// been read. A peer that rejects a message answers it, closes, and resets the
+// connection when more bytes arrive. A writer that saw the reset might close s before
+// the peer's answer is read. With HearFirst the reader learns of the end, after the
+// answer.
+func (s *Socket) HearFirst() { s.hearFirst.Store(true) }
 
-// SetWriteDeadline is net.Conn's until HandOver, and nothing from then on.
+// SetWriteDeadline implements net.Conn. After HandOver it has no effect.
 func (s *Socket) SetWriteDeadline(t time.Time) error {
 	if s.carrier != nil {
 		return nil

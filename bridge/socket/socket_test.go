@@ -43,7 +43,7 @@ func pair(t *testing.T, network string) (*socket.Socket, net.Conn) {
 	return s, peer
 }
 
-func TestFillTakesInWhatReadGivesOut(t *testing.T) {
+func TestReadReturnsWhatFillReceived(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			s, peer := pair(t, network)
@@ -51,7 +51,7 @@ func TestFillTakesInWhatReadGivesOut(t *testing.T) {
 			if _, err := s.Read(make([]byte, 1)); err != socket.ErrWouldBlock {
 				t.Fatalf("Read before Fill: %v, want ErrWouldBlock", err)
 			}
-			// Fill begins to wait before or after the bytes come: both must do.
+			// Fill must work whether it starts before or after the bytes arrive.
 			go peer.Write([]byte("hello"))
 			if err := s.Fill(); err != nil {
 				t.Fatal(err)
@@ -81,7 +81,7 @@ func TestFillTakesInWhatReadGivesOut(t *testing.T) {
 	}
 }
 
-func TestFillKeepsWhatIsNotConsumed(t *testing.T) {
+func TestFillKeepsUnconsumedBytes(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Stream(new(socket.Pool))
 	peer.Write([]byte("abc"))
@@ -99,7 +99,7 @@ func TestFillKeepsWhatIsNotConsumed(t *testing.T) {
 	}
 }
 
-// A net.Conn that is no kernel socket is read all the same.
+// A net.Conn that is not a kernel socket can be read too.
 func TestFillWithoutAKernelSocket(t *testing.T) {
 	a, b := net.Pipe()
 	defer b.Close()
@@ -122,19 +122,19 @@ func TestFillWithoutAKernelSocket(t *testing.T) {
 func TestOnCloseIsCalledOnce(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	var told []string
-	tell := func(who string) func() { return func() { told = append(told, who) } }
+	var called []string
+	tell := func(who string) func() { return func() { called = append(called, who) } }
 	s := socket.New(near, tell("owner"))
 	s.OnClose(tell("other"))
-	if len(told) != 0 {
-		t.Errorf("told %v before the end", told)
+	if len(called) != 0 {
+		t.Errorf("called %v before the close", called)
 	}
 	s.Close()
 	s.Reset()
 	s.Close()
 	s.OnClose(tell("late"))
-	if want := []string{"owner", "other", "late"}; !slices.Equal(told, want) {
-		t.Errorf("told %v, want %v", told, want)
+	if want := []string{"owner", "other", "late"}; !slices.Equal(called, want) {
+		t.Errorf("called %v, want %v", called, want)
 	}
 }
 
@@ -169,10 +169,10 @@ func wasReset(t *testing.T, s *socket.Socket) (reset bool) {
 	return reset
 }
 
-// A write that learns of a reset leaves the reader with what looks like a
-// clean end; WasReset tells the difference.
+// A write that gets the error of a reset leaves the reader with what looks like a clean
+// end; WasReset tells the difference.
 func TestWasReset(t *testing.T) {
-	t.Run("after a reset that a write was told of", func(t *testing.T) {
+	t.Run("after a write has failed with the reset", func(t *testing.T) {
 		s, peer := pair(t, "tcp")
 		s.Stream(new(socket.Pool))
 		peer.(*net.TCPConn).SetLinger(0)
@@ -183,7 +183,7 @@ func TestWasReset(t *testing.T) {
 			}
 		}
 		if err := s.Fill(); err == io.EOF && !wasReset(t, s) {
-			t.Fatal("the reset passes for a clean end")
+			t.Fatal("the reset looks like a clean end")
 		}
 	})
 	t.Run("after a clean end", func(t *testing.T) {
@@ -197,7 +197,7 @@ func TestWasReset(t *testing.T) {
 }
 
 func TestHearFirst(t *testing.T) {
-	// leave says something and goes, with bytes unread: s is reset.
+	// leave sends an answer and closes with bytes unread, which resets s.
 	leave := func(s *socket.Socket, peer net.Conn) {
 		t.Helper()
 		if _, err := s.Write([]byte("unread")); err != nil {
@@ -218,7 +218,7 @@ func TestHearFirst(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	leave(s, peer)
 	if err := writeUntilItFails(s, 1000); err == nil {
-		t.Fatal("writing to a peer that has gone does not fail")
+		t.Fatal("writing to a closed peer does not fail")
 	}
 
 	s, peer = pair(t, "tcp")

@@ -5,9 +5,9 @@ import (
 	"syscall"
 )
 
-// ErrWouldBlock is what Read fails with after Stream when nothing that Fill
-// took in is left. It is a temporary net.Error, so that crypto/tls keeps what
-// it has of a record and can be asked again.
+// ErrWouldBlock is Read's error after Stream when nothing is left of what Fill
+// received. It is a temporary net.Error, so crypto/tls keeps its partial record and can
+// continue later.
 var ErrWouldBlock error = wouldBlock{}
 
 type wouldBlock struct{}
@@ -16,46 +16,45 @@ func (wouldBlock) Error() string   { return "socket: nothing to read yet" }
 func (wouldBlock) Timeout() bool   { return true }
 func (wouldBlock) Temporary() bool { return true }
 
-// A stream is the reading half of a Socket after Stream. The reading goroutine
-// alone uses it.
+// A stream is the reading half of a Socket after Stream. Only the reading goroutine
+// uses it.
 type stream struct {
 	pool  *Pool           // nil until Stream
-	raw   syscall.RawConn // nil: not a kernel socket, so reads hold a buffer
+	raw   syscall.RawConn // nil if not a kernel socket: then reads hold a buffer
 	wait  func(fd uintptr) bool
 	look  func(fd uintptr)
-	buf   *[]byte // nil unless something was taken in
-	taken []byte  // the part of *buf not consumed yet
-	last  int     // what the last read brought: likely what the next one will
+	buf   *[]byte // nil while nothing is buffered
+	taken []byte  // the unconsumed part of *buf
+	last  int     // size of the last read: the next is likely to be similar
 	n     int
 	err   error
 
-	into    *Socket          // where it goes; nil: not known
-	measure func(fd uintptr) // sets room; nil until it is needed
-	room    int              // how much into's kernel buffer can take
+	into    *Socket          // the destination of the bytes; nil if unknown
+	measure func(fd uintptr) // sets room; nil until first needed
+	room    int              // how much into's send buffer can hold
 
-	// Of Ask.
+	// State of Ask.
 	ask     func(fd uintptr) bool
-	asked   bool   // nothing had come, and what there was to send has been tried
-	request []byte // what is to be sent, or is left of it
-	sent    func() // called when it is
+	asked   bool   // the peer had sent nothing, and the request was written as far as possible
+	request []byte // the unsent rest of the request
+	sent    func() // called when the request is sent
 	drop    func() // dropLocked
 }
 
-// Stream changes how s is read: Fill waits and takes bytes in, many records at
-// a time if they are there, and Read gives them out and never blocks. Buffers
-// come from pool and are held only from a Fill until what it took in is
-// consumed: none while nothing comes. So whoever reads, directly or through a
-// *tls.Conn on top, reads until ErrWouldBlock, lets go of the buffers of his
-// own, and calls Fill.
+// Stream changes how s is read. Fill waits and receives bytes, many records at a time
+// if available; Read returns them and never blocks. The Socket holds a buffer of pool
+// only from a Fill until its bytes are consumed, so it holds none while the peer is
+// silent. The reader, directly or through a *tls.Conn on top, reads until
+// ErrWouldBlock, releases its own buffers, and calls Fill.
 //
-// It must be called before s is shared between goroutines. Calling it again
-// changes nothing.
+// Stream must be called before s is shared between goroutines. A second call has no
+// effect.
 func (s *Socket) Stream(pool *Pool) {
 	if s.in.pool != nil {
 		return
 	}
 	s.in.pool = pool
-	s.in.taken, s.ahead = s.ahead, nil
+	s.in.taken, s.unread = s.unread, nil
 	s.in.wait, s.in.look = s.tryRead, func(fd uintptr) { s.tryRead(fd) }
 	s.in.ask, s.in.drop = s.tryAsk, s.dropLocked
 	if c, ok := s.Conn.(syscall.Conn); ok {
@@ -65,10 +64,10 @@ func (s *Socket) Stream(pool *Pool) {
 	}
 }
 
-// Fill waits until there are bytes to Read. At the end of the peer's stream
-// it returns io.EOF. It may be called only after Stream, and reads nothing
-// while bytes of an earlier Fill are left. A read deadline that passes ends
-// it, and what comes later is still there for the next Fill.
+// Fill waits until there are bytes to Read, and returns io.EOF at the end of the peer's
+// stream. It may be called only after Stream, and returns at once while bytes of an
+// earlier Fill are left. An expired read deadline ends it; the next Fill receives what
+// arrives later.
 func (s *Socket) Fill() error {
 	if len(s.in.taken) > 0 {
 		return nil
@@ -83,13 +82,12 @@ func (s *Socket) Fill() error {
 	return s.filled()
 }
 
-// TryFill is Fill without the wait: with nothing there it fails with
-// ErrWouldBlock. So it tells whether a connection that has been idle is still
-// alive, and loses nothing of what may have come meanwhile: with ErrWouldBlock
-// it is; with nil something came, which over TLS may be a ticket that
-// tls.Conn.Read answers with ErrWouldBlock, having nothing to give out; with
-// anything else the connection is over. A connection that is no kernel socket
-// always fails with ErrWouldBlock.
+// TryFill is Fill without the wait. It checks whether an idle connection is still
+// alive, and loses nothing that has arrived. ErrWouldBlock means that the connection is
+// alive and silent. Nil means that bytes arrived; over TLS they may be a ticket, which
+// tls.Conn.Read consumes and then fails with ErrWouldBlock. Any other error means that
+// the connection has ended. A connection that is not a kernel socket always returns
+// ErrWouldBlock.
 func (s *Socket) TryFill() error {
 	if len(s.in.taken) > 0 {
 		return nil
@@ -106,12 +104,12 @@ func (s *Socket) TryFill() error {
 	return s.filled()
 }
 
-// filled looks at what a read came to.
+// filled handles the result of a read.
 func (s *Socket) filled() error {
 	s.in.last = s.in.n
-	if s.in.n > 0 { // an error that came with bytes comes again without them
+	if s.in.n > 0 { // the next read repeats an error that came with bytes
 		s.in.taken = (*s.in.buf)[:s.in.n]
-		s.unheard.Store(false)
+		s.hearFirst.Store(false)
 		return nil
 	}
 	s.Release()
@@ -124,11 +122,11 @@ func (s *Socket) filled() error {
 	return s.in.err
 }
 
-// tryRead reads without blocking. The runtime calls it again when fd may have
-// become readable. The attempt itself has to read: the readiness of an
-// edge-triggered poller is forgotten when a wait begins.
+// tryRead reads without blocking. The runtime calls it again when fd may be readable.
+// It must read on each call, because an edge-triggered poller forgets an earlier event
+// when a wait begins.
 func (s *Socket) tryRead(fd uintptr) bool {
-	n := s.appetite()
+	n := s.readSize()
 	s.in.buf = s.in.pool.LendMuch(n)
 	s.in.n, s.in.err = ReadNow(int(fd), (*s.in.buf)[:min(n, len(*s.in.buf))])
 	if s.in.err == syscall.EAGAIN {
@@ -138,15 +136,14 @@ func (s *Socket) tryRead(fd uintptr) bool {
 	return true
 }
 
-// FlowInto says that what is read from s is written to another Socket, whose
-// Stream was called too; nil: that nothing is known of it. While s is in full
-// flow as much is read at once as that has room for: the more, the fewer times
-// are peers woken, and little is left if it stops taking. The reading goroutine
-// calls it.
+// FlowInto sets the Socket to which the bytes read from s are written, on which Stream
+// was called too; nil means unknown. In a bulk flow each read is then as large as that
+// socket's free send buffer: larger reads wake peers less often, and little is left if
+// the destination stops reading. Only the reading goroutine may call it.
 func (s *Socket) FlowInto(to *Socket) { s.in.into = to }
 
-// appetite returns how much to read at once.
-func (s *Socket) appetite() int {
+// readSize returns how much to read at once.
+func (s *Socket) readSize() int {
 	switch {
 	case s.in.last < BufferSize:
 		return BufferSize
@@ -157,15 +154,15 @@ func (s *Socket) appetite() int {
 		s.in.measure = func(fd uintptr) { s.in.room = Room(int(fd)) }
 	}
 	s.in.room = 0
-	_ = s.in.into.in.raw.Control(s.in.measure) // fails only if it is closed, and then so does writing
+	_ = s.in.into.in.raw.Control(s.in.measure) // fails only if the socket is closed, and then writing fails too
 	return min(max(s.in.room, bulkSize), flowSize)
 }
 
-// Taken returns what Fill took in and nobody has consumed. It is valid until
-// the next Read or Release.
+// Taken returns the unconsumed bytes of the last Fill. They are valid until the next
+// Read or Release.
 func (s *Socket) Taken() []byte { return s.in.taken }
 
-// Release consumes all that Fill took in and gives its buffer back.
+// Release discards the unconsumed bytes and returns the buffer to the pool.
 func (s *Socket) Release() {
 	s.in.taken = nil
 	if s.in.buf != nil {
@@ -174,8 +171,8 @@ func (s *Socket) Release() {
 	}
 }
 
-// Shrink is called before a wait for something else: what Fill took in and nobody
-// has consumed is held in a buffer no larger than it needs.
+// Shrink moves unconsumed bytes to a buffer no larger than they need. It is called
+// before a wait for another event.
 func (s *Socket) Shrink() {
 	if len(s.in.taken) == 0 {
 		s.Release()
@@ -184,21 +181,21 @@ func (s *Socket) Shrink() {
 	}
 }
 
-// Read is net.Conn's until Stream. From then on it consumes what Fill took in
-// and fails with ErrWouldBlock when nothing is left.
+// Read implements net.Conn. After Stream it consumes what Fill received, and fails with
+// ErrWouldBlock when nothing is left.
 func (s *Socket) Read(p []byte) (int, error) {
 	if s.carrier != nil {
 		return s.carrier.Read(p)
 	}
-	if len(s.ahead) > 0 {
-		n := copy(p, s.ahead)
-		s.ahead = s.ahead[n:]
+	if len(s.unread) > 0 {
+		n := copy(p, s.unread)
+		s.unread = s.unread[n:]
 		return n, nil
 	}
 	if s.in.pool == nil {
 		n, err := s.Conn.Read(p)
 		if n > 0 {
-			s.unheard.Store(false)
+			s.hearFirst.Store(false)
 		}
 		return n, err
 	}

@@ -2,15 +2,15 @@ package socket
 
 import "golang.org/x/sys/unix"
 
-// Undelivered returns how many bytes were written that the peer has not
-// acknowledged, or not read from a unix-domain socket; 0 if it never will, or if
-// that is not known. A FIN counts as one.
+// Undelivered returns how many written bytes a TCP peer has not acknowledged, or a
+// unix-domain peer has not read. It returns 0 if the peer never will, or if the number
+// is unknown. A FIN counts as one byte.
 func Undelivered(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil || n == 0 {
 		return 0
 	}
-	// The count of a connection that was reset stays as it was.
+	// After a reset the kernel no longer updates the count.
 	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == tcpClose {
 		return 0
 	}

@@ -2,5 +2,5 @@
 
 package socket
 
-// Undelivered always returns 0: only Linux tells.
+// Undelivered always returns 0: only Linux reports it.
 func Undelivered(int) int { return 0 }

@@ -2,19 +2,19 @@ package splice
 
 import "sync"
 
-// sizes are those of the buffers lent: from a few small records to all that one
-// read can become.
-var sizes = [...]int{4 << 10, 32 << 10, chunk + chunk/4}
+// bufferSizes are the sizes of pooled buffers: from a few small records to everything
+// that one read can become.
+var bufferSizes = [...]int{4 << 10, 32 << 10, chunk + chunk/4}
 
-// buffers lends buffers.
+// buffers is a pool of buffers in a few sizes.
 type buffers struct {
-	free [len(sizes)]sync.Pool
+	free [len(bufferSizes)]sync.Pool
 }
 
-// get lends one of at least n bytes. Larger ones than the largest size are not
-// lent but made.
+// get returns a buffer of at least n bytes. Buffers beyond the largest size are
+// allocated and never pooled.
 func (b *buffers) get(n int) *[]byte {
-	for i, size := range sizes {
+	for i, size := range bufferSizes {
 		if n <= size {
 			if p, ok := b.free[i].Get().(*[]byte); ok {
 				return p
@@ -28,15 +28,14 @@ func (b *buffers) get(n int) *[]byte {
 }
 
 func (b *buffers) put(p *[]byte) {
-	for i, size := range sizes {
+	for i, size := range bufferSizes {
 		if len(*p) == size {
 			b.free[i].Put(p)
 		}
 	}
 }
 
-// A backlog is what waits to be sent to a side. Only while there is some does
-// it hold a buffer.
+// A backlog holds the bytes queued for a side. An empty backlog has no buffer.
 type backlog struct {
 	buf        *[]byte
 	start, end int
@@ -63,7 +62,7 @@ func (q *backlog) add(from *buffers, p []byte) {
 	q.end += copy((*q.buf)[q.end:], p)
 }
 
-// drop forgets the first n bytes, which were sent.
+// drop removes the first n bytes, which were sent.
 func (q *backlog) drop(to *buffers, n int) {
 	q.start += n
 	if q.empty() {
@@ -71,7 +70,7 @@ func (q *backlog) drop(to *buffers, n int) {
 	}
 }
 
-// release forgets all.
+// release discards the backlog.
 func (q *backlog) release(to *buffers) {
 	if q.buf != nil {
 		to.put(q.buf)

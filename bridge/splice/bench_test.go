@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A message there and back through a splice whose upstream echoes. What is
-// allocated is everybody's: in a steady state nothing is.
+// A message and its echo through a splice. Allocations include the whole process: in a
+// steady state it makes zero.
 func BenchmarkMessage(b *testing.B) {
 	ca := certstest.NewCA(b)
 	for _, version := range []uint16{0, tls.VersionTLS13} {

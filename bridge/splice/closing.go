@@ -6,12 +6,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// finish ends the splice without losing anything: nothing more is read, and each side is
-// closed when its peer has acknowledged everything that was read for it. A reset
-// before that would destroy what the kernel still holds. A peer that takes nothing
-// for as long as Linger is not waited for.
+// finish ends the splice and delivers everything that was read. It stops reading, and
+// closes each side once its peer has acknowledged everything sent to it: an earlier
+// reset would destroy what the kernel still holds. It gives up on a peer that accepts
+// nothing for as long as Linger.
 func (s *Splice) finish(how Ending, cause error, now time.Duration) {
-	s.note(how, cause)
+	s.setEnding(how, cause)
 	if s.closing || s.closed {
 		return
 	}
@@ -22,7 +22,7 @@ func (s *Splice) finish(how Ending, cause error, now time.Duration) {
 	}
 }
 
-// closeDelivered closes the sides that have everything, or get nothing more.
+// closeDelivered closes each side that has received everything, or whose time is over.
 func (s *Splice) closeDelivered(now time.Duration) {
 	for _, d := range []*direction{&s.toUpstream, &s.toClient} {
 		if d.to.fd >= 0 && s.mayClose(d, now) {
@@ -34,26 +34,26 @@ func (s *Splice) closeDelivered(now time.Duration) {
 	}
 }
 
-// mayClose reports whether closing the direction's destination now destroys
-// nothing that may still arrive.
+// mayClose reports whether the direction's destination can be closed now without
+// destroying bytes that may still arrive.
 func (s *Splice) mayClose(d *direction, now time.Duration) bool {
 	x := d.to
 	switch {
-	case x.gone:
+	case x.dead:
 		return true
 	case !x.queue.empty():
-		return s.watch.gaveUp(d.moves, now)
-	case x.unix, x.ended && d.back.eof:
-		return true // the kernel delivers the rest, and sends no reset
+		return s.watch.stuck(d.progress, now)
+	case x.unix, x.ended && d.reverse.eof:
+		return true // the kernel delivers the rest and sends no reset
 	}
-	d.moves.acknowledged(now, socket.Undelivered(x.fd))
-	if d.moves.undelivered > 0 {
-		return s.watch.gaveUp(d.moves, now)
+	d.progress.acknowledged(now, socket.Undelivered(x.fd))
+	if d.progress.undelivered > 0 {
+		return s.watch.stuck(d.progress, now)
 	}
-	return d.bytes == 0 || now-d.moves.last >= settle
+	return d.bytes == 0 || now-d.progress.last >= settle
 }
 
-// undelivered returns how many bytes the side has not acknowledged.
+// undelivered returns how many bytes the side's peer has not acknowledged.
 func (x *side) undelivered() int {
 	if x.unix || x.fd < 0 {
 		return 0
@@ -61,29 +61,29 @@ func (x *side) undelivered() int {
 	return socket.Undelivered(x.fd)
 }
 
-// look is called by the watch's timer.
+// look runs when the watch's timer fires.
 func (s *Splice) look() {
 	s.mu.Lock()
 	s.lookLocked()
-	ended := s.ended()
+	ended := s.claimDone()
 	s.mu.Unlock()
 	if ended {
-		s.tell()
+		s.notifyDone()
 	}
 }
 
 func (s *Splice) lookLocked() {
-	defer s.rescue()
+	defer s.recoverPanic()
 	now := s.engine.now()
 	switch {
 	case s.closed:
 	case s.closing:
 		if s.closeDelivered(now); !s.closed {
-			s.watch.waitMore()
+			s.watch.backOff()
 		}
 	default:
-		if how := s.watch.passed(now, s.upstream.undelivered(), s.client.undelivered()); how != "" {
-			s.note(how, nil)
+		if how := s.watch.expired(now, s.upstream.undelivered(), s.client.undelivered()); how != "" {
+			s.setEnding(how, nil)
 			s.close()
 		}
 	}

@@ -11,73 +11,73 @@ import (
 )
 
 const (
-	// chunk is how much is read at once from a connection that is not in full
-	// flow, and the most that one is left with which stops taking.
+	// chunk is the size of one read from an interactive connection, and the most that
+	// stays queued for a peer that stops reading.
 	chunk = 128 << 10
 
-	// most is how much is read at once from one in full flow. The more, the
-	// fewer times are its peers woken.
-	most = 16 * chunk
+	// bulkChunk is the largest read from a bulk connection, one whose last read was
+	// full. Larger reads wake its peers less often.
+	bulkChunk = 16 * chunk
 
-	// round is what the connections in full flow move between them, each at
-	// least a chunk, before the first has its turn again.
-	round = 4 * most
+	// bulkRound is how much all bulk connections of a loop move in one round. Each
+	// moves at least a chunk.
+	bulkRound = 4 * bulkChunk
 
-	// clogged is how much may be queued for a side before it is not read from
-	// either. Reading can queue something: a KeyUpdate wants an answer.
-	clogged = 2 * chunk
+	// maxQueued is how much may be queued for a side before the splice stops reading
+	// from that side. Reading can queue bytes: TLS answers a KeyUpdate.
+	maxQueued = 2 * chunk
 )
 
-// A workspace is what bytes pass through within one turn.
+// A workspace holds the buffers of one turn.
 type workspace struct {
-	now  time.Duration // of the Engine's clock, as the turn began
-	fair int           // how much may pass in one turn
+	now    time.Duration // when the turn began, on the Engine's clock
+	budget int           // bytes that one direction may move in one turn
 
 	in, plain, out []byte
 }
 
 func newWorkspace(size int) *workspace {
 	return &workspace{
-		fair: size,
-		in:   make([]byte, size),
-		// With what TLS held back of a record it may be more than was read.
+		budget: size,
+		in:     make([]byte, size),
+		// Larger than in: TLS may have held part of a record from an earlier read.
 		plain: make([]byte, size+chunk/4),
 		out:   make([]byte, 0, size+chunk/4),
 	}
 }
 
-// divide makes a workspace fair to n connections in full flow.
-func (w *workspace) divide(n int) {
-	w.fair = min(max(round/max(n, 1), chunk), len(w.in))
+// share sets the budget of one of n bulk connections.
+func (w *workspace) share(n int) {
+	w.budget = min(max(bulkRound/max(n, 1), chunk), len(w.in))
 }
 
 // A direction carries one of a splice's two streams.
 type direction struct {
 	from, to *side
-	back     *direction // the other one
-	moves    *progress
-	bytes    uint64         // that the kernel took to deliver
-	total    *atomic.Uint64 // of whoever counts, likewise; may be nil
+	reverse  *direction // the opposite direction
+	progress *progress
+	bytes    uint64         // that the kernel accepted for delivery
+	total    *atomic.Uint64 // the caller's counter of the same; may be nil
 
-	unsent  int    // bytes whose records are queued
-	first   func() // called as the first bytes are delivered; may be nil
-	begun   bool
-	flows   bool  // the last read was full: it is in full flow
-	eof     bool  // from has ended its stream
-	broken  error // from's stream cannot go on
-	failure error // likewise, for whoever asks
-	over    bool
+	unsent  int    // bytes of plaintext whose records are queued
+	onFirst func() // called when the first bytes are delivered; may be nil
+	started bool
+	bulk    bool  // the last read filled its buffer
+	eof     bool  // from ended its stream
+	broken  error // from's stream failed
+	failure error // the same error, kept for Result
+	done    bool
 }
 
-// turn does all that can be done without waiting, up to a fair amount, and
-// reports whether there is more.
+// turn moves bytes both ways without blocking, up to the workspace's budget. It reports
+// whether more can be moved at once.
 func (s *Splice) turn(w *workspace) (more bool) {
-	defer s.rescue()
+	defer s.recoverPanic()
 	if s.closed {
 		return false
 	}
-	s.unqueue(&s.toUpstream, w.now)
-	s.unqueue(&s.toClient, w.now)
+	s.flush(&s.toUpstream, w.now)
+	s.flush(&s.toClient, w.now)
 	if s.closing {
 		s.closeDelivered(w.now)
 		return false
@@ -86,21 +86,21 @@ func (s *Splice) turn(w *workspace) (more bool) {
 	return s.carry(&s.toClient, w) || more
 }
 
-// unqueue sends what is queued for the direction's destination.
-func (s *Splice) unqueue(d *direction, now time.Duration) {
+// flush sends the queue of the direction's destination.
+func (s *Splice) flush(d *direction, now time.Duration) {
 	if s.closed || d.to.queue.empty() {
 		return
 	}
 	n, err := d.to.sendQueued()
-	if err != nil && (s.closing || d.back.broken != nil) {
-		d.to.queue.release(&s.engine.buffers) // how the splice ended is known
+	if err != nil && (s.closing || d.reverse.broken != nil) {
+		d.to.queue.release(&s.engine.buffers) // the ending is already set
 		return
 	}
 	if err != nil {
-		s.cannotWrite(d, err, now)
+		s.writeFailed(d, err, now)
 		return
 	}
-	if n > 0 && !d.over {
+	if n > 0 && !d.done {
 		if d.to.tls == nil {
 			d.unsent -= n
 			s.delivered(d, n)
@@ -108,74 +108,74 @@ func (s *Splice) unqueue(d *direction, now time.Duration) {
 			s.delivered(d, d.unsent)
 			d.unsent = 0
 		}
-		d.moves.last, d.moves.waits = now, !d.to.queue.empty()
+		d.progress.last, d.progress.queued = now, !d.to.queue.empty()
 	}
 }
 
-// carry moves a direction's bytes until it has to wait or has had its turn.
+// carry moves a direction's bytes until it would block or has spent its budget.
 func (s *Splice) carry(d *direction, w *workspace) (more bool) {
-	for moved := 0; !d.over && !s.closing && !s.closed; {
+	for moved := 0; !d.done && !s.closing && !s.closed; {
 		switch {
 		case d.broken != nil:
-			// What was read is not all that was sent: it is delivered, and then
-			// a reset says so. With one stream broken the other has no reader.
-			s.finish(d.from.called(d.broken), d.broken, w.now)
+			// Deliver the bytes that were read, then forward the failure as a reset.
+			// The opposite stream has lost its reader, so it ends too.
+			s.finish(d.from.endingOf(d.broken), d.broken, w.now)
 			return false
 		case !d.to.queue.empty():
 			return false
 		case d.eof:
-			s.passEnd(d, w.now)
+			s.forwardEnd(d, w.now)
 			continue
-		case d.from.queue.len() > clogged:
+		case d.from.queue.len() > maxQueued:
 			return false
-		case d.begun && !d.from.readable:
+		case d.started && !d.from.readable:
 			return false
-		case moved >= w.fair:
+		case moved >= w.budget:
 			return true
 		}
 		p := d.from.early
-		if d.begun || (len(p) == 0 && d.from.tls == nil) {
-			p = w.in[:d.appetite(w)]
+		if d.started || (len(p) == 0 && d.from.tls == nil) {
+			p = w.in[:d.readSize(w)]
 			n, err := d.from.receive(p)
-			d.flows = n == len(p)
+			d.bulk = n == len(p)
 			if err == syscall.EAGAIN {
-				d.begun = true
+				d.started = true
 				return false
 			}
 			if err != nil {
-				d.end(err)
+				d.readEnded(err)
 				continue
 			}
 			p = p[:n]
 		}
-		d.begun, d.from.early = true, nil
-		d.moves.last = w.now
+		d.started, d.from.early = true, nil
+		d.progress.last = w.now
 		moved += max(len(p), 1)
 		s.forward(d, p, w)
 	}
 	return false
 }
 
-// flows reports whether the splice is in full flow.
-func (s *Splice) flows() bool { return s.toUpstream.flows || s.toClient.flows }
+// isBulk reports whether either direction is bulk traffic.
+func (s *Splice) isBulk() bool { return s.toUpstream.bulk || s.toClient.bulk }
 
-// wantsMuch reports whether a turn may move much now, and not only what was
-// left over, as of a connection that hardly takes anything any more.
-func (s *Splice) wantsMuch() bool { return s.toUpstream.wantsMuch() || s.toClient.wantsMuch() }
+// canMoveBulk reports whether a turn may move a bulk read now, and not only what was
+// queued for a peer that has almost stopped reading.
+func (s *Splice) canMoveBulk() bool { return s.toUpstream.canMoveBulk() || s.toClient.canMoveBulk() }
 
-func (d *direction) wantsMuch() bool { return d.flows && d.from.readable && d.to.queue.empty() }
+func (d *direction) canMoveBulk() bool { return d.bulk && d.from.readable && d.to.queue.empty() }
 
-// appetite returns how much to read at once: what the destination can take, so
-// that little is left if it stops taking.
-func (d *direction) appetite(w *workspace) int {
-	if !d.flows || w.fair <= chunk {
+// readSize returns how much to read at once: what the destination's socket can hold, so
+// that little stays queued if the destination stops reading.
+func (d *direction) readSize(w *workspace) int {
+	if !d.bulk || w.budget <= chunk {
 		return chunk
 	}
-	return min(max(d.to.room(), chunk), w.fair) // which is what w has room for
+	return min(max(d.to.room(), chunk), w.budget) // w.in holds at least that much
 }
 
-// end notes what reading from the direction's source ended with.
-func (d *direction) end(err error) {
+// readEnded records the error of reading from the direction's source.
+func (d *direction) readEnded(err error) {
 	if err == io.EOF {
 		d.eof = true
 	} else {
@@ -183,8 +183,8 @@ func (d *direction) end(err error) {
 	}
 }
 
-// forward delivers p, which was read from the direction's source, as far as it
-// can be decrypted.
+// forward decrypts p, which was read from the direction's source, and delivers the
+// plaintext.
 func (s *Splice) forward(d *direction, p []byte, w *workspace) {
 	if d.from.tls == nil {
 		s.deliver(d, p, w)
@@ -194,22 +194,23 @@ func (s *Splice) forward(d *direction, p []byte, w *workspace) {
 	var err error
 	n := 0
 	for err == nil {
-		if n == len(w.plain) { // more was held back than a record, once
+		if n == len(w.plain) { // TLS held back more than one record
 			w.plain = append(w.plain, make([]byte, chunk)...)
 		}
 		var m int
 		m, err = d.from.tls.Read(w.plain[n:])
 		n += m
 	}
-	d.from.in = nil // it would hold on to the workspace
+	d.from.in = nil // in would keep the workspace alive
 	if !errors.Is(err, socket.ErrWouldBlock) {
-		d.end(err)
+		d.readEnded(err)
 	}
-	s.unqueue(d.back, w.now) // TLS answers a KeyUpdate, and a stream that makes no sense
+	s.flush(d.reverse, w.now) // TLS answers a KeyUpdate, and sends an alert if the stream is invalid
 	s.deliver(d, w.plain[:n], w)
 }
 
-// deliver sends p to the direction's destination, or queues it.
+// deliver sends p to the direction's destination and queues what the kernel does not
+// accept.
 func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
 	if len(p) == 0 {
 		return
@@ -222,13 +223,13 @@ func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
 		out, to.gathering = to.out, false
 		w.out, to.out = out[:0], nil
 		if err != nil {
-			s.cannotWrite(d, err, w.now)
+			s.writeFailed(d, err, w.now)
 			return
 		}
 	}
 	n, err := to.send(out)
 	if err != nil {
-		s.cannotWrite(d, err, w.now)
+		s.writeFailed(d, err, w.now)
 		return
 	}
 	switch {
@@ -237,23 +238,23 @@ func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
 	case to.tls == nil:
 		s.delivered(d, n)
 		d.unsent = len(p) - n
-		d.waits(w.now)
+		d.markQueued(w.now)
 	default:
 		d.unsent = len(p)
-		d.waits(w.now)
+		d.markQueued(w.now)
 	}
 }
 
-// waits notes that bytes are queued from now on.
-func (d *direction) waits(now time.Duration) { d.moves.last, d.moves.waits = now, true }
+// markQueued records that bytes are queued from now on.
+func (d *direction) markQueued(now time.Duration) { d.progress.last, d.progress.queued = now, true }
 
 // delivered counts n bytes.
 func (s *Splice) delivered(d *direction, n int) {
 	if n == 0 {
 		return
 	}
-	if d.bytes == 0 && d.first != nil {
-		d.first()
+	if d.bytes == 0 && d.onFirst != nil {
+		d.onFirst()
 	}
 	d.bytes += uint64(n)
 	if d.total != nil {
@@ -261,39 +262,40 @@ func (s *Splice) delivered(d *direction, n int) {
 	}
 }
 
-// cannotWrite ends a direction whose destination takes no more. What that said
-// before it went, such as why, may still be waiting to be read, so the other
-// direction goes on to its own end.
-func (s *Splice) cannotWrite(d *direction, err error, now time.Duration) {
+// writeFailed ends a direction whose destination accepts no more bytes. The destination
+// may have sent an explanation before it closed, so the opposite direction continues to
+// its own end.
+func (s *Splice) writeFailed(d *direction, err error, now time.Duration) {
 	d.to.queue.release(&s.engine.buffers)
-	s.note(d.to.called(err), err)
-	s.over(d, now)
+	s.setEnding(d.to.endingOf(err), err)
+	s.finishDirection(d, now)
 }
 
-// passEnd ends the stream towards the direction's destination.
-func (s *Splice) passEnd(d *direction, now time.Duration) {
+// forwardEnd ends the stream towards the direction's destination.
+func (s *Splice) forwardEnd(d *direction, now time.Duration) {
 	if !d.to.ending {
 		if err := d.to.closeWrite(); err != nil {
-			s.cannotWrite(d, err, now)
+			s.writeFailed(d, err, now)
 			return
 		}
 		if !d.to.queue.empty() {
-			d.waits(now)
+			d.markQueued(now)
 			return
 		}
 	}
 	d.to.ended = true
-	s.over(d, now)
+	s.finishDirection(d, now)
 }
 
-// over is called as a direction ends.
-func (s *Splice) over(d *direction, now time.Duration) {
-	if d.over {
+// finishDirection ends one direction, and the splice if the opposite direction has
+// ended too.
+func (s *Splice) finishDirection(d *direction, now time.Duration) {
+	if d.done {
 		return
 	}
-	d.over = true
-	d.moves.waits = false
-	if s.toUpstream.over && s.toClient.over {
+	d.done = true
+	d.progress.queued = false
+	if s.toUpstream.done && s.toClient.done {
 		s.finish(Closed, nil, now)
 		return
 	}

@@ -19,7 +19,7 @@ import (
 
 var allVersions = []uint16{0, tls.VersionTLS12, tls.VersionTLS13}
 
-// An ending is a splice that is about to end: its sender sends to its receiver.
+// An ending is a splice that is about to end. Its sender sends to its receiver.
 type ending struct {
 	sender, receiver net.Conn
 	raw              *net.TCPConn // beneath the sender
@@ -28,8 +28,8 @@ type ending struct {
 	results          chan splice.Result
 }
 
-// endings calls f for each direction, version of the receiver's TLS (0: plaintext)
-// and kind of Engine. The sender speaks TLS if told.
+// endings calls f for each direction, version of the receiver's TLS (0: plaintext) and
+// kind of Engine. If secure, the sender speaks TLS.
 func endings(t *testing.T, secure bool, linger time.Duration, versions []uint16, f func(t *testing.T, e *ending)) {
 	ca := certstest.NewCA(t)
 	for _, down := range []bool{false, true} {
@@ -58,7 +58,7 @@ func endings(t *testing.T, secure bool, linger time.Duration, versions []uint16,
 	}
 }
 
-// called returns what the end of the sender is called.
+// called returns the Ending for the sender's side.
 func (x *ending) called(client, upstream splice.Ending) splice.Ending {
 	if x.down {
 		return upstream
@@ -78,9 +78,9 @@ func (x *ending) wantBrokenOff(t *testing.T, want []byte) {
 	}
 }
 
-// What came before a stream of TLS broke off without close_notify arrives whole,
-// and does not look whole.
-func TestWhatATruncatedStreamBroughtIsDelivered(t *testing.T) {
+// Bytes before a TLS stream was truncated arrive, and the stream does not look
+// complete.
+func TestBytesBeforeATruncationAreDelivered(t *testing.T) {
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18) // 4 MiB
 	endings(t, true, time.Hour, allVersions, func(t *testing.T, x *ending) {
 		go func() {
@@ -95,8 +95,8 @@ func TestWhatATruncatedStreamBroughtIsDelivered(t *testing.T) {
 	})
 }
 
-// So does what came before a reset.
-func TestWhatAResetStreamBroughtIsDelivered(t *testing.T) {
+// So do bytes before a reset.
+func TestBytesBeforeAResetAreDelivered(t *testing.T) {
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<14) // 256 KiB
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("TLS %v", secure), func(t *testing.T) {
@@ -117,8 +117,8 @@ func TestWhatAResetStreamBroughtIsDelivered(t *testing.T) {
 	}
 }
 
-// What waits to be delivered does not wait for ever.
-func TestUndeliveredBytesAreGivenUp(t *testing.T) {
+// The splice does not wait forever for a peer that reads nothing.
+func TestUndeliveredBytesAreDroppedAfterLinger(t *testing.T) {
 	sent := make([]byte, 256<<10)
 	endings(t, true, 100*time.Millisecond, []uint16{0}, func(t *testing.T, x *ending) {
 		if _, err := x.sender.Write(sent); err != nil {
@@ -135,8 +135,8 @@ func TestUndeliveredBytesAreGivenUp(t *testing.T) {
 	})
 }
 
-// An upstream that answers early, ends its stream and resets what comes then does
-// not keep its answer from a client that goes on sending.
+// An upstream that answers early, ends its stream and then resets does not keep its
+// answer from a client that is still sending.
 func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 	ca := certstest.NewCA(t)
 	answer := bytes.Repeat([]byte("too large\n"), 1<<15)
@@ -151,7 +151,7 @@ func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.far.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		for chunk := make([]byte, 1<<20); ; { // until every buffer on the way is full
+		for chunk := make([]byte, 1<<20); ; { // until every buffer on the path is full
 			if _, err := client.far.Write(chunk); err != nil {
 				break
 			}
@@ -161,7 +161,7 @@ func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 		}
 		far.CloseWrite()
 		eventually(t, "the gateway has all", func() bool { return delivered.Load() == uint64(len(answer)) })
-		raw.Close() // with bytes unread, and so a reset
+		raw.Close() // closing with bytes unread sends a reset
 		got, err := io.ReadAll(client.far)
 		if !bytes.Equal(got, answer) {
 			t.Errorf("got %d bytes of %d, then %v", len(got), len(answer), err)
@@ -170,7 +170,7 @@ func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 	})
 }
 
-// What the peers of many splices have sent arrives, whatever its end.
+// The bytes of many splices arrive, and each truncation shows.
 func TestManyTruncatedStreamsAtOnce(t *testing.T) {
 	ca := certstest.NewCA(t)
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18)

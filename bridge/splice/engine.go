@@ -6,22 +6,21 @@ import (
 	"time"
 )
 
-// An Engine carries splices. It starts with the first one, and its owner closes
-// it when all have ended. All methods may be called concurrently.
+// An Engine runs splices. New starts it; its owner closes it after all splices have
+// ended. All methods may be called concurrently.
 type Engine struct {
-	began   time.Time // when the clock stood at 0
-	loops   []*loop   // none: goroutines wait
+	began   time.Time // zero of the Engine's clock
+	loops   []*loop   // empty without epoll: goroutines wait instead
 	buffers buffers
 
-	// Workspaces, for connections in full flow and for others.
+	// Workspaces of bulk connections and of all others.
 	large, small sync.Pool
 
-	waiting sync.WaitGroup // the goroutines that wait
+	waiting sync.WaitGroup // goroutines that wait for descriptors
 }
 
-// New returns an Engine of as many loops as are wanted, or as many as there are
-// processors if that is 0. Where there is no epoll it has none, and nothing can
-// fail.
+// New returns an Engine with the given number of loops; 0 means one per processor.
+// Without epoll the Engine has no loops, and New cannot fail.
 func New(loops int) (*Engine, error) {
 	e := newEngine()
 	return e, e.open(loops)
@@ -30,7 +29,7 @@ func New(loops int) (*Engine, error) {
 // newEngine returns an Engine without loops.
 func newEngine() *Engine { return &Engine{began: time.Now()} }
 
-// now returns the time of the Engine's clock.
+// now returns the time on the Engine's clock.
 func (e *Engine) now() time.Duration { return time.Since(e.began) }
 
 // Close ends the Engine's goroutines and returns when they have ended. Every
@@ -42,23 +41,23 @@ func (e *Engine) Close() {
 	e.waiting.Wait()
 }
 
-// space lends a workspace, for n connections in full flow or for others. It is
-// given back before a wait.
-func (e *Engine) space(n int) *workspace {
+// getWorkspace returns a workspace for one of n bulk connections, or for an interactive
+// one if n is 0. The caller returns it before it waits.
+func (e *Engine) getWorkspace(n int) *workspace {
 	from, size := &e.small, chunk
 	if n > 0 {
-		from, size = &e.large, most
+		from, size = &e.large, bulkChunk
 	}
 	w, ok := from.Get().(*workspace)
 	if !ok {
 		w = newWorkspace(size)
 	}
-	w.divide(n)
+	w.share(n)
 	w.now = e.now()
 	return w
 }
 
-func (e *Engine) putSpace(w *workspace) {
+func (e *Engine) putWorkspace(w *workspace) {
 	if len(w.in) == chunk {
 		e.small.Put(w)
 	} else {
@@ -66,26 +65,26 @@ func (e *Engine) putSpace(w *workspace) {
 	}
 }
 
-// A place is where a splice is among what waits for descriptors.
-type place struct {
-	loop *loop // nil: nowhere yet, or goroutines wait
-	slot int32
-	more bool // it is to have another turn without an event
+// A registration is a splice's entry in a loop.
+type registration struct {
+	loop     *loop // nil before enter, and without epoll
+	slot     int32
+	runnable bool // the loop's queue holds the splice for another turn
 
-	waits [2]bool // for goroutines: one waits until a side can be written to
+	awaitingWrite [2]bool // without epoll: a goroutine waits until the side is writable
 }
 
-// enter has the splice's descriptors waited for.
+// enter starts to wait for the splice's descriptors.
 func (e *Engine) enter(s *Splice) error {
 	if len(e.loops) == 0 {
 		e.wait(s)
 		return nil
 	}
-	return e.least().enter(s)
+	return e.leastLoaded().enter(s)
 }
 
-// least returns the loop that has the fewest splices. There must be one.
-func (e *Engine) least() *loop {
+// leastLoaded returns the loop with the fewest splices. The Engine must have loops.
+func (e *Engine) leastLoaded() *loop {
 	best := e.loops[0]
 	for _, l := range e.loops[1:] {
 		if l.splices.Load() < best.splices.Load() {
@@ -95,18 +94,18 @@ func (e *Engine) least() *loop {
 	return best
 }
 
-// leave forgets the splice, whose descriptors are about to be closed.
+// leave removes the splice from its loop, before its descriptors are closed.
 func (e *Engine) leave(s *Splice) {
-	if s.place.loop != nil {
-		s.place.loop.leave(s)
+	if s.registration.loop != nil {
+		s.registration.loop.leave(s)
 	}
 }
 
-// adopt has the side use the connection's descriptor.
-func (x *side) adopt(conn net.Conn) error {
-	x.unix = conn.LocalAddr().Network() == "unix" // whatever it is wrapped in
+// setDescriptor makes the side use conn's descriptor.
+func (x *side) setDescriptor(conn net.Conn) error {
+	x.unix = conn.LocalAddr().Network() == "unix" // for any wrapper of the connection
 	if len(x.splice.engine.loops) == 0 {
-		return x.useRaw(conn)
+		return x.useShared(conn)
 	}
-	return x.useOwn(conn)
+	return x.useDuplicate(conn)
 }

@@ -1,5 +1,4 @@
 package splice
 
-// NewWaiting returns an Engine whose splices are waited for by goroutines, as
-// where there is no epoll.
+// NewWaiting returns an Engine that uses goroutines, as on systems without epoll.
 func NewWaiting() *Engine { return newEngine() }

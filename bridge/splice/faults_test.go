@@ -16,33 +16,32 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A fault is what a peer does instead of going on.
+// A fault is how a peer fails.
 type fault int
 
 const (
 	ends   fault = iota // it ends its stream, beneath TLS
 	resets              // it resets the connection
-	stalls              // it does nothing any more, and then goes on
-	dies                // it does nothing any more
+	stalls              // it stops, and then continues
+	dies                // it stops for good
 )
 
 func (f fault) String() string { return [...]string{"ends", "resets", "stalls", "dies"}[f] }
 
 var errFault = errors.New("the fault of this test")
 
-// A faulty is a connection that has a fault once so many bytes were written to it,
-// or read from it.
+// A faulty is a connection with a fault after a number of bytes written or read.
 type faulty struct {
 	*net.TCPConn
-	fault         fault
-	write, read   int // bytes until then; negative: there is no fault
-	wrote         int // in all
-	begun, goesOn chan struct{}
+	fault          fault
+	write, read    int // bytes until the fault; negative: no fault
+	wrote          int // in total
+	begun, resumes chan struct{}
 }
 
 func (c *faulty) happen() error {
 	select {
-	case <-c.begun: // it has happened already
+	case <-c.begun: // it has already happened
 	default:
 		close(c.begun)
 	}
@@ -53,7 +52,7 @@ func (c *faulty) happen() error {
 		c.SetLinger(0)
 		c.Close()
 	case stalls:
-		<-c.goesOn
+		<-c.resumes
 		return nil
 	}
 	return errFault
@@ -102,18 +101,18 @@ func message() (parts [][]byte) {
 	return append(parts, bytes.Repeat([]byte("0123456789abcde\n"), 2500))
 }
 
-// A trial is one message through a splice of which one peer is faulty.
+// A trial is one message through a splice with a faulty peer.
 type trial struct {
-	secure, down bool // the faulty peer speaks TLS; it is the upstream
+	secure, down bool // the faulty peer speaks TLS; the faulty peer is the upstream
 	fault        fault
 	write, read  int
 }
 
-// run sends a message both ways. It returns what the healthy peer got and how that
-// ended, whether all was sent to it, and how much the faulty peer wrote.
+// run sends a message both ways. It returns what the healthy peer received and how its
+// stream ended, whether everything was sent to it, and how much the faulty peer wrote.
 func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte, whole bool, wrote int, end error) {
 	bad, good := connect(t, "tcp"), connect(t, "tcp")
-	wire := &faulty{TCPConn: bad.far.(*net.TCPConn), fault: x.fault, write: -1, read: -1, begun: make(chan struct{}), goesOn: make(chan struct{})}
+	wire := &faulty{TCPConn: bad.far.(*net.TCPConn), fault: x.fault, write: -1, read: -1, begun: make(chan struct{}), resumes: make(chan struct{})}
 	bad.far = wire
 	var badNear, peer net.Conn = bad.near, wire
 	if x.secure {
@@ -157,14 +156,14 @@ func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte
 		}
 		switch x.fault {
 		case stalls:
-			close(wire.goesOn)
+			close(wire.resumes)
 		case dies:
 			s.Cut(splice.Idle, nil)
 		}
 	}()
 	got, end = io.ReadAll(good.far)
 	if end == nil {
-		end = <-goodSent // the kernel tells of a reset only once
+		end = <-goodSent // the kernel reports a reset only once
 	}
 	select {
 	case whole = <-sent:
@@ -185,8 +184,8 @@ func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte
 	return got, whole, wire.wrote, end
 }
 
-// Whatever a peer does at whatever byte of what it sends or reads, the splice ends
-// once, and the other peer takes nothing for whole that is not.
+// For each fault at each position the splice ends once, and the healthy peer takes no
+// incomplete stream for a complete one.
 func TestFaultsAtEachPosition(t *testing.T) {
 	ca := certstest.NewCA(t)
 	want := bytes.Join(message(), nil)
@@ -213,7 +212,7 @@ func TestFaultsAtEachPosition(t *testing.T) {
 	})
 }
 
-// step is small where records are, and large in the middle of much.
+// step is small among the small records and large within the large ones.
 func step(at int) int {
 	switch {
 	case testing.Short():
@@ -233,7 +232,7 @@ func (x trial) check(t *testing.T, what string, at int, got, want []byte, end er
 	if end != nil || len(got) == len(want) {
 		return
 	}
-	// A plaintext stream that ends looks whole, as it does to the gateway.
+	// A plaintext stream that ends looks complete, to the gateway too.
 	if x.secure || x.fault != ends {
 		t.Errorf("%s: %d of %d bytes look whole (the peer sent all: %v)", name, len(got), len(want), whole)
 	}

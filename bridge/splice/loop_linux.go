@@ -16,43 +16,44 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// interest is what a loop is told of, once each time it happens. Of urgent data
-// because a read stops at it, and what follows has been told of already.
+// interest is the set of events that a loop waits for, edge-triggered. It includes
+// urgent data (EPOLLPRI): a read stops there, and epoll has already reported the bytes
+// that follow.
 const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
-// alarm is what a loop's own descriptor, which wakes it, is known by.
-const alarm = -1
+// wakeSlot marks events of the loop's own eventfd.
+const wakeSlot = -1
 
-// slice is how long a loop may run while other goroutines wait.
-const slice = time.Millisecond
+// maxBusy is how long a loop may run before it lets other goroutines run.
+const maxBusy = time.Millisecond
 
-// A loop carries its splices by turns.
+// A loop carries the bytes of its splices, one turn at a time.
 type loop struct {
 	epoll   int
-	alarm   int      // an eventfd
-	file    *os.File // of epoll, for the runtime's poller
+	wakeFD  int      // an eventfd that makes epoll ready
+	file    *os.File // wraps epoll for the runtime's poller
 	splices atomic.Int64
 	ended   chan struct{}
 
-	// By what epoll calls them.
+	// By the slot that an epoll event carries.
 	mu     sync.Mutex
 	table  table[Splice]
 	parked table[Parked]
 
-	// Of the loop's goroutine.
-	engine *Engine
-	more   []*Splice // are to have another turn
-	woken  []*Parked // that something happened to
+	// Used only by the loop's goroutine.
+	engine   *Engine
+	runnable []*Splice // waiting for another turn
+	woken    []*Parked // whose event arrived
 }
 
-// What an event is about: a side of a splice, or a connection that is parked.
+// The subject of an event: a side of a splice, or a parked connection.
 const (
-	ofClient int32 = iota
-	ofUpstream
-	ofParked
+	eventClient int32 = iota
+	eventUpstream
+	eventParked
 )
 
-// A table calls things by small numbers.
+// A table assigns small numbers to pointers.
 type table[T any] struct {
 	slots []*T
 	free  []int32
@@ -94,7 +95,7 @@ func newLoop(e *Engine) (*loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // so that the runtime waits for it
+	if err := unix.SetNonblock(fd, true); err != nil { // the runtime's poller requires it
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -103,38 +104,38 @@ func newLoop(e *Engine) (*loop, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	interest := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: alarm}
+	interest := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: wakeSlot}
 	if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, event, &interest); err != nil {
 		unix.Close(event)
 		unix.Close(fd)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
-	return &loop{epoll: fd, alarm: event, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), engine: e}, nil
+	return &loop{epoll: fd, wakeFD: event, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), engine: e}, nil
 }
 
 func (l *loop) close() {
-	l.file.Close() // ends the wait
+	l.file.Close() // ends the loop's wait
 	<-l.ended
-	unix.Close(l.alarm)
+	unix.Close(l.wakeFD)
 }
 
-// wake makes the loop's epoll set ready. Nobody reads what is written: each
-// write is an event, and what they add up to never comes near a limit.
+// wake makes the loop's epoll set ready. The eventfd is never read: each write is an
+// event, and its counter cannot overflow in practice.
 func (l *loop) wake() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = socket.WriteNow(l.alarm, one[:])
+	_, _ = socket.WriteNow(l.wakeFD, one[:])
 }
 
-// enter adds a splice. Its lock is held, so that its descriptors are open.
+// enter adds a splice. The caller holds s.mu, so the descriptors are open.
 func (l *loop) enter(s *Splice) error {
 	l.mu.Lock()
 	slot := l.table.add(s)
 	l.mu.Unlock()
 	l.splices.Add(1)
-	s.place.loop, s.place.slot = l, slot
+	s.registration.loop, s.registration.slot = l, slot
 	for i, x := range []*side{&s.client, &s.upstream} {
-		// A new descriptor is told of at once, as it can be written to.
+		// epoll reports a new descriptor at once, because it is writable.
 		event := unix.EpollEvent{Events: interest, Fd: slot, Pad: int32(i)}
 		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, x.fd, &event); err != nil {
 			return os.NewSyscallError("epoll_ctl", err)
@@ -143,26 +144,26 @@ func (l *loop) enter(s *Splice) error {
 	return nil
 }
 
-// leave forgets a splice. Its slot may be another's when the loop comes to an
-// event of its: that costs a turn for nothing.
+// leave removes a splice. If another splice reuses the slot, a pending event costs it a
+// turn that finds nothing.
 func (l *loop) leave(s *Splice) {
 	l.mu.Lock()
-	l.table.remove(s.place.slot)
+	l.table.remove(s.registration.slot)
 	l.mu.Unlock()
 	l.splices.Add(-1)
 }
 
-// park has p told of what happens to it, once.
+// park waits for one event on p.
 func (l *loop) park(p *Parked) error {
 	l.mu.Lock()
 	p.slot = l.parked.add(p)
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: p.slot, Pad: ofParked}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: p.slot, Pad: eventParked}
 	l.mu.Unlock()
 	return p.control(unix.EPOLL_CTL_ADD, &event)
 }
 
-// leaveParked forgets p, if it is parked. An event of its that is on the way may
-// wake another one, for nothing.
+// leaveParked removes p if it is parked. A pending event may wake the next user of the
+// slot spuriously.
 func (l *loop) leaveParked(p *Parked) bool {
 	l.mu.Lock()
 	parked := p.slot >= 0
@@ -172,12 +173,12 @@ func (l *loop) leaveParked(p *Parked) bool {
 	}
 	l.mu.Unlock()
 	if parked {
-		_ = p.control(unix.EPOLL_CTL_DEL, nil) // fails only if it is closed, or never was in the set
+		_ = p.control(unix.EPOLL_CTL_DEL, nil) // fails only if the socket is closed or was never added
 	}
 	return parked
 }
 
-// control changes what the loop's set has of p, whose descriptor is open
+// control changes p's entry in the epoll set. RawConn.Control keeps the descriptor open
 // meanwhile.
 func (p *Parked) control(op int, event *unix.EpollEvent) error {
 	var failed error
@@ -185,7 +186,7 @@ func (p *Parked) control(op int, event *unix.EpollEvent) error {
 	return cmp.Or(err, os.NewSyscallError("epoll_ctl", failed))
 }
 
-// run gives turns until the loop is closed.
+// run waits for events and runs turns until the loop is closed.
 func (l *loop) run() {
 	defer close(l.ended)
 	raw, err := l.file.SyscallConn()
@@ -208,21 +209,21 @@ func (l *loop) run() {
 		n = epollNow(l.epoll, events)
 		return true
 	}
-	var busy time.Time // since when the loop has run without a pause
+	var busy time.Time // when the loop last paused; zero if it has just waited
 	for {
 		switch {
-		case len(l.more) == 0:
+		case len(l.runnable) == 0:
 			err = raw.Read(poll)
 			busy = time.Time{}
 		case busy.IsZero():
 			busy = time.Now()
 			n = epollNow(l.epoll, events)
-		case time.Since(busy) < slice:
+		case time.Since(busy) < maxBusy:
 			n = epollNow(l.epoll, events)
 		default:
-			// The runtime looks for what goroutines wait for, such as those who
-			// accept and shake hands, when there is nothing else to run, and
-			// else every 10ms: so the loop waits, for what has happened already.
+			// The runtime polls the network when it has nothing to run, and otherwise
+			// every 10ms. So the loop waits for an event that is already pending:
+			// goroutines that accept and handshake get to run.
 			err = raw.Read(yield)
 			busy = time.Now()
 		}
@@ -230,16 +231,16 @@ func (l *loop) run() {
 			return // closed
 		}
 		if n < 0 {
-			// Not what epoll_wait is known to do; a pause, lest it be all that
-			// the processor does.
+			// epoll_wait is not known to fail here; the pause keeps a failure from
+			// using a whole processor.
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
 		l.mu.Lock()
 		for i := range n {
 			switch e := &events[i]; {
-			case e.Fd == alarm:
-			case e.Pad != ofParked:
+			case e.Fd == wakeSlot:
+			case e.Pad != eventParked:
 				splices[i] = l.table.slots[e.Fd]
 			case l.parked.slots[e.Fd] != nil:
 				l.woken = append(l.woken, l.parked.slots[e.Fd])
@@ -247,34 +248,35 @@ func (l *loop) run() {
 		}
 		l.mu.Unlock()
 		l.wakeParked()
-		// Nothing is held while the loop waits.
-		space := l.engine.space(0)
+		// The loop holds no workspace while it waits.
+		space := l.engine.getWorkspace(0)
 		for i := range n {
 			if splices[i] != nil {
-				l.happened(splices[i], space, events[i].Pad, events[i].Events)
+				l.handleEvent(splices[i], space, events[i].Pad, events[i].Events)
 				splices[i] = nil
 			}
 		}
-		l.engine.putSpace(space)
-		// One of those in full flow, lest all the others wait for all of them.
-		if len(l.more) > 0 {
-			s, flowing := l.more[0], len(l.more)
-			left := copy(l.more, l.more[1:])
-			l.more[left] = nil
-			l.more = l.more[:left]
+		l.engine.putWorkspace(space)
+		// Run one bulk turn, then look for events again, so that interactive
+		// connections do not wait for all bulk ones.
+		if len(l.runnable) > 0 {
+			s, flowing := l.runnable[0], len(l.runnable)
+			left := copy(l.runnable, l.runnable[1:])
+			l.runnable[left] = nil
+			l.runnable = l.runnable[:left]
 			s.mu.Lock()
-			s.place.more = false
-			if !s.wantsMuch() {
+			s.registration.runnable = false
+			if !s.canMoveBulk() {
 				flowing = 0
 			}
-			space := l.engine.space(flowing)
+			space := l.engine.getWorkspace(flowing)
 			l.turn(s, space)
-			l.engine.putSpace(space)
+			l.engine.putWorkspace(space)
 		}
 	}
 }
 
-// wakeParked wakes those that something happened to.
+// wakeParked wakes the parked connections whose event arrived.
 func (l *loop) wakeParked() {
 	for _, p := range l.woken {
 		p.Wake()
@@ -283,12 +285,12 @@ func (l *loop) wakeParked() {
 	l.woken = l.woken[:0]
 }
 
-// happened notes what happened to a side of a splice, and gives that its turn,
-// unless it is in full flow: then it waits for it.
-func (l *loop) happened(s *Splice, space *workspace, which int32, events uint32) {
+// handleEvent records an event of one side and runs a turn. A bulk splice is queued for
+// its turn instead.
+func (l *loop) handleEvent(s *Splice, space *workspace, which int32, events uint32) {
 	s.mu.Lock()
 	x := &s.client
-	if which == ofUpstream {
+	if which == eventUpstream {
 		x = &s.upstream
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
@@ -298,35 +300,35 @@ func (l *loop) happened(s *Splice, space *workspace, which int32, events uint32)
 		x.urgent = true
 	}
 	switch {
-	case s.place.more:
+	case s.registration.runnable:
 		s.mu.Unlock()
-	case s.flows():
-		s.place.more = true
-		l.more = append(l.more, s)
+	case s.isBulk():
+		s.registration.runnable = true
+		l.runnable = append(l.runnable, s)
 		s.mu.Unlock()
 	default:
 		l.turn(s, space)
 	}
 }
 
-// turn gives a splice its turn. Its lock is held, and released.
+// turn runs a splice's turn. The caller holds s.mu; turn releases it.
 func (l *loop) turn(s *Splice, space *workspace) {
 	if s.turn(space) {
-		s.place.more = true
-		l.more = append(l.more, s)
+		s.registration.runnable = true
+		l.runnable = append(l.runnable, s)
 	}
-	ended := s.ended()
+	ended := s.claimDone()
 	s.mu.Unlock()
 	if ended {
-		s.tell()
+		s.notifyDone()
 	}
 }
 
-// useOwn gives the side a descriptor of its own and closes conn. The runtime's
-// poller, which knew conn's, would else wake up for all that happens to it. For
-// want of another descriptor conn's is used.
-func (x *side) useOwn(conn net.Conn) error {
-	if err := x.useRaw(conn); err != nil {
+// useDuplicate gives the side its own duplicate of conn's descriptor and closes conn:
+// the runtime's poller would otherwise wake for every event on it. If no descriptor is
+// available, the side uses conn's.
+func (x *side) useDuplicate(conn net.Conn) error {
+	if err := x.useShared(conn); err != nil {
 		return err
 	}
 	raw, err := conn.(syscall.Conn).SyscallConn()

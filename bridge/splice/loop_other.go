@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// A loop is only where there is epoll.
+// A loop exists only on Linux.
 type loop struct {
 	splices atomic.Int64
 }
@@ -22,4 +22,4 @@ func (l *loop) leave(*Splice)       {}
 func (l *loop) park(*Parked) error       { return errors.ErrUnsupported }
 func (l *loop) leaveParked(*Parked) bool { return false }
 
-func (x *side) useOwn(net.Conn) error { return errors.ErrUnsupported }
+func (x *side) useDuplicate(net.Conn) error { return errors.ErrUnsupported }

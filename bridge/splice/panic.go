@@ -5,21 +5,21 @@ import (
 	"runtime/debug"
 )
 
-// errPanic is the cause of the end of a splice that panicked.
+// errPanic is the cause of a splice that ended with Panicked.
 var errPanic = errors.New("panic while carrying bytes")
 
-// rescue ends the splice if whoever carries its bytes, with mu held, panics: a loop
-// serves many others. It is deferred.
-func (s *Splice) rescue() {
+// recoverPanic ends the splice if the goroutine that carries its bytes panics: a loop
+// serves many other splices. It is deferred while mu is held.
+func (s *Splice) recoverPanic() {
 	if p := recover(); p != nil {
-		s.note(Panicked, errPanic)
+		s.setEnding(Panicked, errPanic)
 		s.close()
-		s.panicked(p)
+		s.reportPanic(p)
 	}
 }
 
-// panicked tells of a panic.
-func (s *Splice) panicked(value any) {
+// reportPanic calls the Panicked callback.
+func (s *Splice) reportPanic(value any) {
 	if s.options.Panicked != nil {
 		s.options.Panicked(value, debug.Stack())
 	}

@@ -20,9 +20,9 @@ func TestAPanicEndsOneSplice(t *testing.T) {
 				other, otherUpstream := connect(t, "tcp"), connect(t, "tcp")
 				_, results := start(e, other.near, otherUpstream.near, splice.Options{})
 
-				told := make(chan string, 1)
+				reported := make(chan string, 1)
 				o := o
-				o.Panicked = func(value any, stack []byte) { told <- value.(string) + string(stack) }
+				o.Panicked = func(value any, stack []byte) { reported <- value.(string) + string(stack) }
 				client, upstream := connect(t, "tcp"), connect(t, "tcp")
 				ended := make(chan splice.Result, 1)
 				done := o.Done
@@ -39,8 +39,8 @@ func TestAPanicEndsOneSplice(t *testing.T) {
 					upstream.far.(halfCloser).CloseWrite()
 					client.far.(halfCloser).CloseWrite()
 				}
-				if text := <-told; !strings.HasPrefix(text, "on purpose") || !strings.Contains(text, "panic_test.go") {
-					t.Errorf("told of %q", text)
+				if text := <-reported; !strings.HasPrefix(text, "on purpose") || !strings.Contains(text, "panic_test.go") {
+					t.Errorf("Panicked reports %q", text)
 				}
 				if r := <-ended; o.FirstReply != nil && r.How != splice.Panicked {
 					t.Errorf("%+v", r)

@@ -9,8 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// parked returns a connection that is parked, and a channel that says when it is
-// woken.
+// parked returns a parked connection and a channel that reports its wake-ups.
 func parked(t *testing.T, e *splice.Engine, near net.Conn) (p *splice.Parked, woken chan bool) {
 	t.Helper()
 	woken = make(chan bool, 10)
@@ -33,8 +32,7 @@ func rawConn(t *testing.T, c net.Conn) syscall.RawConn {
 	return raw
 }
 
-// asleep checks that nobody was woken, when something that happens later has been
-// told of.
+// asleep checks that the connection was not woken, after a later event was reported.
 func asleep(t *testing.T, e *splice.Engine, woken chan bool) {
 	t.Helper()
 	c := connect(t, "tcp")
@@ -70,7 +68,7 @@ func TestParkedConnectionsAreWoken(t *testing.T) {
 				if err := p.Park(); err != nil {
 					t.Fatal(err)
 				}
-				<-woken // what came before it was parked is there yet
+				<-woken // the unread bytes wake it at once
 			})
 		}
 	}
@@ -99,7 +97,7 @@ func TestParkedConnectionsThatLeaveAreNotWoken(t *testing.T) {
 	asleep(t, e, woken)
 }
 
-func TestWhatIsClosedCannotBeParked(t *testing.T) {
+func TestClosedConnectionCannotBeParked(t *testing.T) {
 	e := newEngine(t, 1)
 	defer e.Close()
 	c := connect(t, "tcp")
@@ -114,16 +112,15 @@ func TestWhatIsClosedCannotBeParked(t *testing.T) {
 	}
 }
 
-// However the end of a watch and what it watches for come together, somebody has
-// the connection, and one alone.
-func TestOneWakesAParkedConnection(t *testing.T) {
+// When an event and Leave race, exactly one of them wins.
+func TestParkedConnectionHasOneOwner(t *testing.T) {
 	e := newEngine(t, 2)
 	defer e.Close()
 	for range 200 {
 		c := connect(t, "tcp")
 		var woken atomic.Int32
-		told := make(chan bool, 1)
-		p := e.Parked(rawConn(t, c.near.Conn), func() { woken.Add(1); told <- true })
+		called := make(chan bool, 1)
+		p := e.Parked(rawConn(t, c.near.Conn), func() { woken.Add(1); called <- true })
 		if p == nil {
 			t.Skip("nothing can be parked here")
 		}
@@ -133,7 +130,7 @@ func TestOneWakesAParkedConnection(t *testing.T) {
 		}
 		want := int32(0)
 		if !p.Leave() {
-			<-told
+			<-called
 			want = 1
 		}
 		c.near.Close()

@@ -2,8 +2,8 @@ package splice
 
 import "github.com/drawbridge-gateway/drawbridge/certs"
 
-// Reason returns the reason of an end that one side's failure caused; "" if no side
-// failed.
+// Reason returns the reason for an ending that one side's failure caused, or "" if no
+// side failed.
 func (e Ending) Reason() certs.Reason {
 	switch e {
 	case ClientReset:

@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// errTruncated reports a TLS stream that ended without close_notify: bytes may
-// be missing, and anyone on the path may have taken them away (RFC 8446, 6.1).
+// errTruncated reports a TLS stream that ended without close_notify. Bytes may be
+// missing: anyone on the path may have removed them (RFC 8446, 6.1).
 var errTruncated = errors.New("TLS stream cut off without close_notify")
 
 // A side is one of the two connections of a splice.
@@ -23,26 +23,26 @@ type side struct {
 	tls    *tls.Conn // nil: plaintext
 
 	fd   int
-	conn net.Conn // fd's owner, if fd is not the side's own
-	unix bool     // a short read does not mean that there is no more
+	conn net.Conn // owns fd; nil if fd is the side's own duplicate
+	unix bool     // a short read does not mean that the socket is empty
 
-	readable bool // there may be something to read
-	urgent   bool // an end or urgent data may follow: read until there is nothing
+	readable bool // the socket may have bytes to read
+	urgent   bool // an end of stream or urgent data may follow: read until EAGAIN
 
-	early []byte  // came before the splice began
-	in    []byte  // was read, and tls has not seen it yet
-	out   []byte  // what tls writes while it writes to here; see gathering
-	queue backlog // is to be sent, and the kernel did not take
+	early []byte  // bytes read before the splice started
+	in    []byte  // bytes that were read and tls has not consumed
+	out   []byte  // what tls writes while gathering
+	queue backlog // bytes that the kernel did not accept
 
-	gone      bool // nothing that is sent to it can arrive any more
-	gathering bool // tls writes to out, else to queue
-	ending    bool // its stream is being ended, or has been
-	ended     bool // its stream has been ended: all it was sent is complete
+	dead      bool // the connection is dead: nothing sent to it can arrive
+	gathering bool // Write appends to out instead of queue
+	ending    bool // closeWrite was called
+	ended     bool // the stream towards it is complete, its end included
 
-	reset, truncated, failed Ending // what it is called when it ends badly
+	reset, truncated, failed Ending // the Ending for each kind of failure
 }
 
-// Read is the Carrier's: what tls reads.
+// Read gives tls the bytes that were received. It implements socket.Carrier.
 func (x *side) Read(p []byte) (int, error) {
 	if len(x.in) == 0 {
 		return 0, socket.ErrWouldBlock
@@ -52,8 +52,8 @@ func (x *side) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write is the Carrier's: what tls writes. It takes everything. That is bounded,
-// because the splice reads nothing while much is queued.
+// Write accepts everything that tls writes. It implements socket.Carrier. The amount is
+// bounded because the splice stops reading while much is queued.
 func (x *side) Write(p []byte) (int, error) {
 	if x.gathering {
 		x.out = append(x.out, p...)
@@ -63,11 +63,11 @@ func (x *side) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close is the Carrier's: somebody else closes the side.
+// Close runs when another owner closes the Socket. It implements socket.Carrier.
 func (x *side) Close(bool) { x.splice.Cut(Drained, net.ErrClosed) }
 
-// receive reads what there is, at most len(p). With nothing there it fails with
-// EAGAIN. At the end of the stream it returns io.EOF, only if that is clean.
+// receive reads at most len(p) bytes. It fails with EAGAIN if the socket has none, and
+// returns io.EOF only after a clean end of the stream.
 func (x *side) receive(p []byte) (int, error) {
 	n, err := socket.ReadNow(x.fd, p)
 	switch {
@@ -75,26 +75,26 @@ func (x *side) receive(p []byte) (int, error) {
 		x.readable, x.urgent = false, false
 		return 0, err
 	case err != nil:
-		x.gone = true
+		x.dead = true
 		return 0, err
 	case n > 0:
-		// The poller tells of whatever comes later, so that a read that left
-		// room needs no other one to find nothing.
+		// The poller reports later bytes, so a short read needs no second read to find
+		// the socket empty.
 		if n < len(p) && !x.urgent && !x.unix {
 			x.readable = false
 		}
 		return n, nil
 	case !x.ending && socket.WasReset(x.fd):
-		x.gone = true
-		return 0, syscall.ECONNRESET // which a write to this side was told of
+		x.dead = true
+		return 0, syscall.ECONNRESET // an earlier write consumed the kernel's only report of the reset
 	case x.tls != nil:
-		return 0, errTruncated // after a close_notify nothing is read
+		return 0, errTruncated // tls returned io.EOF already if close_notify came
 	}
 	return 0, io.EOF
 }
 
-// send sends p, and queues what the kernel does not take. It returns how much
-// the kernel took.
+// send writes p and queues what the kernel does not accept. It returns how much the
+// kernel accepted.
 func (x *side) send(p []byte) (int, error) {
 	sent := 0
 	for sent < len(p) {
@@ -105,14 +105,14 @@ func (x *side) send(p []byte) (int, error) {
 			return sent, nil
 		}
 		if err != nil {
-			x.gone = true
+			x.dead = true
 			return sent, err
 		}
 	}
 	return sent, nil
 }
 
-// sendQueued sends what is queued as far as it goes.
+// sendQueued writes the queue until the kernel accepts no more.
 func (x *side) sendQueued() (int, error) {
 	sent := 0
 	for !x.queue.empty() {
@@ -123,15 +123,14 @@ func (x *side) sendQueued() (int, error) {
 			return sent, nil
 		}
 		if err != nil {
-			x.gone = true
+			x.dead = true
 			return sent, err
 		}
 	}
 	return sent, nil
 }
 
-// room returns how much the kernel can hold of what is sent to the side, 0 if
-// that is not known.
+// room returns how many more bytes the side's socket can hold; 0 if unknown.
 func (x *side) room() int {
 	if x.unix {
 		return 0
@@ -139,13 +138,13 @@ func (x *side) room() int {
 	return socket.Room(x.fd)
 }
 
-// closeWrite begins to end the stream towards the side: with close_notify or a
-// FIN. Nothing may be queued. It has ended when nothing is queued again.
+// closeWrite starts to end the stream towards the side, with close_notify or a FIN. The
+// queue must be empty. The stream has ended when the queue is empty again.
 func (x *side) closeWrite() error {
 	x.ending = true
 	if x.tls == nil {
 		err := unix.Shutdown(x.fd, unix.SHUT_WR)
-		x.gone = err != nil
+		x.dead = err != nil
 		return err
 	}
 	if err := x.tls.CloseWrite(); err != nil {
@@ -155,19 +154,20 @@ func (x *side) closeWrite() error {
 	return err
 }
 
-// close closes the side: with a reset if the stream towards it is incomplete.
+// close closes the side, with a reset if the stream towards it is incomplete.
 func (x *side) close() {
 	x.queue.release(&x.splice.engine.buffers)
 	x.early, x.in, x.out = nil, nil, nil
 	if x.fd < 0 {
-		return // it was closed before it could be taken over
+		return // closed before takeOver
 	}
 	if !x.ended {
-		// It fails only on a connection that is gone already.
+		// It fails only on a connection that has ended already.
 		_ = unix.SetsockoptLinger(x.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 	if x.conn != nil {
-		// It waits for the goroutines that wait, and they may wait for mu.
+		// Close waits for the goroutines that use the descriptor, and they may wait for
+		// mu.
 		x.splice.engine.waiting.Go(func() { _ = x.conn.Close() })
 	} else {
 		_ = unix.Close(x.fd)
@@ -175,8 +175,9 @@ func (x *side) close() {
 	x.fd = -1
 }
 
-// called names err, which reading from the side or writing to it failed with.
-func (x *side) called(err error) Ending {
+// endingOf returns the Ending for err, which reading from the side or writing to it
+// returned.
+func (x *side) endingOf(err error) Ending {
 	switch {
 	case errors.Is(err, net.ErrClosed):
 		return Drained
@@ -188,8 +189,8 @@ func (x *side) called(err error) Ending {
 	return x.failed
 }
 
-// useRaw has the side use the descriptor of conn, which goes on to own it.
-func (x *side) useRaw(conn net.Conn) error {
+// useShared makes the side use conn's descriptor, which conn still owns.
+func (x *side) useShared(conn net.Conn) error {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return errors.ErrUnsupported

@@ -2,21 +2,21 @@ package splice
 
 import "sync"
 
-// A Source has the Engine that it was made with, or makes one of its own when
-// that is needed first. All methods may be called concurrently.
+// A Source returns the Engine it was created with, or creates its own on first use. All
+// methods may be called concurrently.
 type Source struct {
 	loops int
 
 	mu     sync.Mutex
-	engine *Engine // nil until there is one
-	own    bool    // it is the Source's to close
+	engine *Engine // nil until created
+	own    bool    // the Source created the engine and closes it
 }
 
-// NewSource returns a Source of e, which its owner closes. If e is nil the
-// Source's own will have as many loops as New says.
+// NewSource returns a Source of e, which e's owner closes. If e is nil, the Source
+// creates an Engine with the given number of loops, as in New.
 func NewSource(e *Engine, loops int) *Source { return &Source{engine: e, loops: loops} }
 
-// Engine returns the Engine.
+// Engine returns the Engine, and creates it if necessary.
 func (s *Source) Engine() (*Engine, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -30,8 +30,8 @@ func (s *Source) Engine() (*Engine, error) {
 	return s.engine, nil
 }
 
-// Close closes the Engine if it is the Source's own: every splice must have
-// ended. It may be called again.
+// Close closes the Engine if the Source created it. Every splice must have ended. Close
+// may be called again.
 func (s *Source) Close() {
 	s.mu.Lock()
 	own := s.own

@@ -18,7 +18,7 @@ const (
 	Idle     Ending = "idle"
 	Linger   Ending = "linger"
 	Shutdown Ending = "shutdown"
-	Drained  Ending = "drained" // somebody else closed a side, such as the Tracker
+	Drained  Ending = "drained" // another owner closed a side, such as the upstream's Tracker
 
 	ClientReset       Ending = "client reset"
 	ClientTruncated   Ending = "client truncated" // TLS without close_notify
@@ -27,46 +27,45 @@ const (
 	UpstreamTruncated Ending = "upstream truncated"
 	UpstreamFailed    Ending = "upstream failed"
 
-	Panicked Ending = "internal error" // carrying its bytes, or a callback, panicked
+	Panicked Ending = "internal error" // the loop or a callback panicked
 )
 
-// Options are what a splice goes by. Idle and Linger must be given.
+// Options configure a splice. Idle and Linger are required.
 type Options struct {
-	// Idle is how long nothing may move in either direction, and how long a
-	// side may leave what it is sent unread.
+	// Idle is how long a splice may move nothing in either direction, and how long a
+	// side may leave its bytes unread.
 	Idle time.Duration
 
-	// Linger is how long, once one side has ended its stream, the other may
-	// stay silent; and how long, once a stream has broken, a side may take
-	// nothing of what is still to be delivered to it. It is at most Idle.
+	// Linger is how long the second side may stay silent after the first has ended its
+	// stream. After a stream has broken, it is how long a side may accept nothing of
+	// what the splice still delivers to it. Linger is at most Idle.
 	Linger time.Duration
 
-	// The counters are added to as the kernel takes bytes to deliver. Nil counts
-	// nothing.
+	// The splice adds to these counters as the kernel accepts bytes for delivery. Nil
+	// counts nothing.
 	ToUpstream, ToClient *atomic.Uint64
 
-	// FirstReply is called as the upstream's first bytes are delivered, Done
-	// when the splice has ended and both connections are closed. They are
-	// called by whoever carries the bytes, for this connection or others, and
-	// so must not block. Nil: nobody is told.
+	// FirstReply is called when the upstream's first bytes are delivered, Done when the
+	// splice has ended and both connections are closed. The loop calls them between
+	// other connections, so they must not block. Either may be nil.
 	FirstReply func()
 	Done       func(Result)
 
-	// Panicked is called when carrying the bytes, or one of the functions above,
-	// has panicked: that ends this splice and no other. It must not block. Nil:
-	// nobody is told.
+	// Panicked is called when the loop panics while it carries this splice, or when
+	// FirstReply or Done panics. A panic ends this splice alone. Panicked must not
+	// block; nil ignores the panic.
 	Panicked func(value any, stack []byte)
 }
 
-// A Result is what became of a splice.
+// A Result describes how a splice ended.
 type Result struct {
 	How   Ending
-	Cause error // of a bad end
+	Cause error // nil after a clean end
 
-	ToUpstream, ToClient uint64 // bytes that the kernel took to deliver
+	ToUpstream, ToClient uint64 // bytes that the kernel accepted for delivery
 
-	// UpstreamErr is what reading from the upstream failed with, whether or
-	// not that was what ended the splice.
+	// UpstreamErr is the error of reading from the upstream, even if something else
+	// ended the splice.
 	UpstreamErr error
 }
 
@@ -75,31 +74,32 @@ type Splice struct {
 	options Options
 	engine  *Engine
 
-	// mu is held by whoever carries bytes, which never blocks, or ends the
-	// splice. A side's descriptor may be used only under it, while not closed.
+	// mu guards everything below. The goroutine that carries bytes holds it and never
+	// blocks meanwhile. A side's descriptor may be used only under mu, while the side
+	// is open.
 	mu                   sync.Mutex
 	client, upstream     side
 	toUpstream, toClient direction
 	watch                watch
 
-	how     Ending // the first that was noted
-	cause   error
-	closing bool // nothing more is read; what was read is still delivered
-	closed  bool
-	told    bool // that it has ended
+	how         Ending // the first that setEnding recorded
+	cause       error
+	closing     bool // reading has stopped; bytes already read are still delivered
+	closed      bool
+	doneClaimed bool // Done was called, or is about to be
 
-	place place // among what waits for its descriptors
+	registration registration // in the loop
 }
 
-// Start takes over two connections, each a *socket.Socket or a *tls.Conn over
-// one whose handshake is complete, and carries their bytes from now on. It does
-// not wait.
+// Start takes over two connections and carries their bytes from now on. Each is a
+// *socket.Socket, or a *tls.Conn over one whose handshake is complete. Start does not
+// block.
 func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 	s := &Splice{options: o, engine: e}
 	s.client = side{reset: ClientReset, truncated: ClientTruncated, failed: ClientFailed}
 	s.upstream = side{reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
-	s.toUpstream = direction{from: &s.client, to: &s.upstream, back: &s.toClient, moves: &s.watch.toUpstream, total: o.ToUpstream}
-	s.toClient = direction{from: &s.upstream, to: &s.client, back: &s.toUpstream, moves: &s.watch.toClient, total: o.ToClient, first: o.FirstReply}
+	s.toUpstream = direction{from: &s.client, to: &s.upstream, reverse: &s.toClient, progress: &s.watch.toUpstream, total: o.ToUpstream}
+	s.toClient = direction{from: &s.upstream, to: &s.client, reverse: &s.toUpstream, progress: &s.watch.toClient, total: o.ToClient, onFirst: o.FirstReply}
 	s.watch.idle, s.watch.linger = o.Idle, min(o.Linger, o.Idle)
 
 	s.mu.Lock()
@@ -112,19 +112,19 @@ func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 		err = e.enter(s)
 	}
 	if err != nil {
-		s.note(s.upstream.called(err), err)
+		s.setEnding(s.upstream.endingOf(err), err)
 		s.close()
 	}
-	ended := s.ended()
+	ended := s.claimDone()
 	s.mu.Unlock()
 	if ended {
-		go s.tell()
+		go s.notifyDone()
 	}
 	return s
 }
 
-// Run is Start that waits for the end. Closing either connection's Socket ends
-// it early.
+// Run starts a splice and waits until it has ended. Closing either connection's Socket
+// ends the splice early.
 func (e *Engine) Run(client, upstream net.Conn, o Options) Result {
 	results := make(chan Result, 1)
 	done := o.Done
@@ -138,25 +138,25 @@ func (e *Engine) Run(client, upstream net.Conn, o Options) Result {
 	return <-results
 }
 
-// Cut ends the splice, as how and for cause say unless it has ended already:
-// both sides are closed when it returns, with a reset if the stream towards
-// them is incomplete. Done is called by another goroutine.
+// Cut ends the splice with how and cause, unless it has ended already. Both sides are
+// closed when Cut returns, with a reset if the stream towards them is incomplete.
+// Another goroutine calls Done.
 func (s *Splice) Cut(how Ending, cause error) {
 	s.mu.Lock()
-	s.note(how, cause)
+	s.setEnding(how, cause)
 	s.close()
-	ended := s.ended()
+	ended := s.claimDone()
 	s.mu.Unlock()
 	if ended {
 		s.client.sock.Closed()
 		s.upstream.sock.Closed()
-		go s.tell() // Done may take locks that the caller holds
+		go s.notifyDone() // Done may take locks that the caller holds
 	}
 }
 
-// note says how the splice ended, unless that was said before: what follows
-// the first bad end is its consequence.
-func (s *Splice) note(how Ending, cause error) {
+// setEnding records how the splice ended. The first call wins: later failures are
+// consequences of the first.
+func (s *Splice) setEnding(how Ending, cause error) {
 	if s.how == "" {
 		s.how, s.cause = how, cause
 	}
@@ -174,21 +174,21 @@ func (s *Splice) close() {
 	s.upstream.close()
 }
 
-// ended reports, once, that the splice has ended: the caller is to tell, when
-// mu is released.
-func (s *Splice) ended() bool {
-	if !s.closed || s.told {
+// claimDone reports, once, that the splice has ended. The caller must release mu and
+// call notifyDone.
+func (s *Splice) claimDone() bool {
+	if !s.closed || s.doneClaimed {
 		return false
 	}
-	s.told = true
+	s.doneClaimed = true
 	return true
 }
 
-// tell tells whoever wants to know that the splice has ended.
-func (s *Splice) tell() {
+// notifyDone runs the Sockets' OnClose callbacks and Done.
+func (s *Splice) notifyDone() {
 	defer func() {
 		if p := recover(); p != nil {
-			s.panicked(p)
+			s.reportPanic(p)
 		}
 	}()
 	s.client.sock.Closed()
@@ -202,7 +202,8 @@ func (s *Splice) tell() {
 	}
 }
 
-// takeOver makes conn the side's. It is the Socket's Carrier from here on.
+// takeOver moves conn's descriptor to the side, which becomes the Carrier of conn's
+// Socket.
 func (x *side) takeOver(s *Splice, conn net.Conn) error {
 	x.splice = s
 	x.fd = -1
@@ -213,5 +214,5 @@ func (x *side) takeOver(s *Splice, conn net.Conn) error {
 		return err
 	}
 	x.early, x.readable = early, true
-	return x.adopt(raw)
+	return x.setDescriptor(raw)
 }

@@ -23,13 +23,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// engines calls f for an Engine of each kind: one with loops, and one whose
-// splices are waited for by goroutines, as where there is no epoll.
+// engines calls f for an Engine of each kind: with loops, with one loop, and with
+// goroutines as on systems without epoll.
 func engines(t *testing.T, f func(t *testing.T, e *splice.Engine)) {
 	for name, e := range map[string]*splice.Engine{"loops": newEngine(t, 2), "one loop": newEngine(t, 1), "goroutines": splice.NewWaiting()} {
 		t.Run(name, func(t *testing.T) {
 			f(t, e)
-			if !t.Failed() { // else it may be that a splice has not ended
+			if !t.Failed() { // otherwise a splice may not have ended
 				e.Close()
 			}
 		})
@@ -73,7 +73,7 @@ func connect(t testing.TB, network string) pair {
 	return pair{socket.New(near, nil), far}
 }
 
-// secure shakes hands over a pair, of which the near end is the client.
+// secure completes a TLS handshake over a pair. The near end is the client.
 func (p pair) secure(t testing.TB, ca *certstest.CA, version uint16) (near, far *tls.Conn) {
 	t.Helper()
 	far = tls.Server(p.far, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "x.test"))}, MaxVersion: version})
@@ -91,7 +91,7 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// start starts a splice, and returns where its result comes.
+// start starts a splice and returns a channel for its result.
 func start(e *splice.Engine, client, upstream net.Conn, o splice.Options) (*splice.Splice, chan splice.Result) {
 	results := make(chan splice.Result, 2)
 	o.Idle, o.Linger = time.Hour, cmp.Or(o.Linger, time.Hour)
@@ -110,8 +110,9 @@ func wait(t *testing.T, results chan splice.Result) splice.Result {
 	}
 }
 
-// Much goes both ways at once, is counted, and both ends are passed on.
-func TestBytesAndEndsArrive(t *testing.T) {
+// Large transfers in both directions at once arrive and are counted, and both
+// half-closes are forwarded.
+func TestBytesAndHalfClosesArrive(t *testing.T) {
 	ca := certstest.NewCA(t)
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18) // 4 MiB
 	for name, c := range map[string]struct {
@@ -160,15 +161,15 @@ func TestBytesAndEndsArrive(t *testing.T) {
 					t.Errorf("%+v, counted %d and %d", r, up.Load(), down.Load())
 				}
 				if len(replies) != 1 {
-					t.Errorf("told of %d first replies", len(replies))
+					t.Errorf("FirstReply was called %d times", len(replies))
 				}
 			})
 		})
 	}
 }
 
-// What came before the splice began is the beginning of the stream.
-func TestWhatCameEarlierIsDelivered(t *testing.T) {
+// Bytes received before the splice started are delivered first.
+func TestEarlyBytesAreDelivered(t *testing.T) {
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		client, upstream := connect(t, "tcp"), connect(t, "tcp")
 		client.near.Stream(new(socket.Pool))
@@ -210,12 +211,12 @@ func TestCut(t *testing.T) {
 			}
 		}
 		if len(results) > 0 || len(closed) != 2 {
-			t.Error("told of the end twice")
+			t.Error("Done was called twice")
 		}
 	})
 }
 
-// Closing a Socket ends its splice, before it begins as well.
+// Closing a Socket ends its splice, also before the start.
 func TestClosedSocketIsDrained(t *testing.T) {
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		for _, before := range []bool{false, true} {
@@ -251,8 +252,8 @@ func TestRunWaitsForTheEnd(t *testing.T) {
 	})
 }
 
-// Urgent data stops a read short of what else is there.
-func TestUrgentDataDoesNotHoldUpWhatFollows(t *testing.T) {
+// Urgent data ends a read before later bytes.
+func TestUrgentDataDoesNotDelayLaterBytes(t *testing.T) {
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		client, upstream := connect(t, "tcp"), connect(t, "tcp")
 		raw, err := client.far.(*net.TCPConn).SyscallConn()
@@ -276,8 +277,8 @@ func TestUrgentDataDoesNotHoldUpWhatFollows(t *testing.T) {
 	})
 }
 
-// Splices come and go while others are cut: a descriptor is never used by one
-// after it became another's.
+// Splices start and end while others are cut. A splice never uses a descriptor after
+// another one owns it.
 func TestManySplicesAtOnce(t *testing.T) {
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		var all sync.WaitGroup

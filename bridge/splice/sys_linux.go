@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// epollNow returns how many events there are, or -1 if that fails. It does not
-// wait, so the scheduler need not be told of it.
+// epollNow returns the number of ready events without waiting, or -1 on failure. It
+// bypasses the scheduler because it never blocks.
 func epollNow(epoll int, events []unix.EpollEvent) int {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll),

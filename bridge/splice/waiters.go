@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// wait has a goroutine wait for each side of the splice until it is closed.
+// wait starts a goroutine for each side that waits for bytes until the side is closed.
 func (e *Engine) wait(s *Splice) {
 	for i := range 2 {
 		conn := s.sides()[i].conn
@@ -16,20 +16,20 @@ func (e *Engine) wait(s *Splice) {
 
 func (s *Splice) sides() [2]*side { return [2]*side{&s.client, &s.upstream} }
 
-// waitToRead gives the splice a turn whenever a side may have become readable.
+// waitToRead runs a turn whenever a side may have become readable.
 func (e *Engine) waitToRead(s *Splice, which int, conn net.Conn) {
-	until(conn, syscall.RawConn.Read, func() (done bool) { return e.give(s, which, false) })
+	pollUntil(conn, syscall.RawConn.Read, func() (done bool) { return e.runTurn(s, which, false) })
 }
 
-// waitToWrite gives it one whenever a side may have become writable, until
-// nothing waits to be sent to it.
+// waitToWrite runs a turn whenever a side may have become writable, until its queue is
+// empty.
 func (e *Engine) waitToWrite(s *Splice, which int, conn net.Conn) {
-	until(conn, syscall.RawConn.Write, func() (done bool) { return e.give(s, which, true) })
+	pollUntil(conn, syscall.RawConn.Write, func() (done bool) { return e.runTurn(s, which, true) })
 }
 
-// until calls f at once and whenever conn has become ready, until it is done or
+// pollUntil calls f at once and whenever conn becomes ready, until f returns true or
 // conn is closed.
-func until(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) error, f func() (done bool)) {
+func pollUntil(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) error, f func() (done bool)) {
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return // closed
@@ -37,45 +37,45 @@ func until(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) error, 
 	_ = wait(raw, func(uintptr) bool { return f() })
 }
 
-// give gives a splice its turn, as a side may have become readable or writable.
-// It returns whether that need not be waited for any more.
-func (e *Engine) give(s *Splice, which int, writable bool) (done bool) {
+// runTurn runs a turn after a side may have become readable or writable. It reports
+// whether the caller can stop waiting.
+func (e *Engine) runTurn(s *Splice, which int, writable bool) (done bool) {
 	s.mu.Lock()
 	if x := s.sides()[which]; !writable {
-		x.readable, x.urgent = true, true // the runtime does not say what it is
+		x.readable, x.urgent = true, true // the runtime does not say which event it was
 	}
 	for more := true; more; {
 		n := 0
-		if s.wantsMuch() {
+		if s.canMoveBulk() {
 			n = 1
 		}
-		w := e.space(n)
+		w := e.getWorkspace(n)
 		more = s.turn(w)
-		e.putSpace(w)
+		e.putWorkspace(w)
 		if more {
 			s.mu.Unlock()
-			runtime.Gosched() // others may wait for mu
+			runtime.Gosched() // other goroutines may wait for mu
 			s.mu.Lock()
 		}
 	}
-	ended := s.ended()
+	ended := s.claimDone()
 	done = s.closed
 	for i, x := range s.sides() {
-		waits := &s.place.waits[i]
+		awaiting := &s.registration.awaitingWrite[i]
 		switch {
 		case s.closed:
 		case writable && i == which:
-			*waits = !x.queue.empty()
-			done = !*waits
-		case !*waits && !x.queue.empty():
-			*waits = true
+			*awaiting = !x.queue.empty()
+			done = !*awaiting
+		case !*awaiting && !x.queue.empty():
+			*awaiting = true
 			conn := x.conn
 			e.waiting.Go(func() { e.waitToWrite(s, i, conn) })
 		}
 	}
 	s.mu.Unlock()
 	if ended {
-		s.tell()
+		s.notifyDone()
 	}
 	return done
 }

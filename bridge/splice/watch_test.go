@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A watched is a watch in a bubble of its own time.
+// A watched is a watch under synctest's clock.
 type watched struct {
 	*watch
 	mu               sync.Mutex // as the Splice's
@@ -23,7 +23,7 @@ func watching(t *testing.T, idle, linger time.Duration) *watched {
 	w.start(0, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if how := w.passed(w.now(), w.upstream, w.client); how != "" {
+		if how := w.expired(w.now(), w.upstream, w.client); how != "" {
 			w.stop()
 			w.cut <- how
 		}
@@ -44,7 +44,7 @@ func (w *watched) lingers() {
 	w.startLinger(w.now())
 }
 
-// holds says how much the client has not acknowledged.
+// holds sets how much the client has not acknowledged.
 func (w *watched) holds(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -59,14 +59,14 @@ func (w *watched) moved(p *progress) {
 	p.last = w.now()
 }
 
-// waits says that bytes are queued in a direction from now on.
+// waits marks a direction as queued from now on.
 func (w *watched) waits(p *progress) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p.last, p.waits = w.now(), true
+	p.last, p.queued = w.now(), true
 }
 
-// cutsWithin checks that it cuts at limit or at most 5 % later, and as what.
+// cutsWithin checks that the watch cuts at limit, or at most 5% later, and the Ending.
 func (w *watched) cutsWithin(t *testing.T, limit time.Duration, how Ending) {
 	t.Helper()
 	begin := time.Now()
@@ -79,7 +79,7 @@ func (w *watched) cutsWithin(t *testing.T, limit time.Duration, how Ending) {
 	}
 }
 
-func TestWatchCutsTheIdle(t *testing.T) {
+func TestWatchCutsIdleSplices(t *testing.T) {
 	for _, pause := range []time.Duration{time.Second, time.Minute, 17 * time.Minute, 40 * time.Minute, 59 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
@@ -114,8 +114,8 @@ func TestWatchCutsAStalledWriteOfABusyConnection(t *testing.T) {
 	})
 }
 
-// What a peer acknowledges of what the kernel holds is progress too.
-func TestWatchSeesWhatIsAcknowledged(t *testing.T) {
+// An acknowledgment of bytes that the kernel holds is progress too.
+func TestWatchCountsAcknowledgedBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
 		w.moved(&w.toClient)
@@ -126,7 +126,7 @@ func TestWatchSeesWhatIsAcknowledged(t *testing.T) {
 		w.holds(40)
 		w.cutsWithin(t, time.Hour, Idle)
 	})
-	synctest.Test(t, func(t *testing.T) { // but not that there is more
+	synctest.Test(t, func(t *testing.T) { // but more unacknowledged bytes are not
 		w := watching(t, time.Hour, time.Minute)
 		time.Sleep(30 * time.Minute)
 		w.holds(100)
@@ -149,7 +149,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 	t.Run("only so long in silence", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
-			time.Sleep(50 * time.Minute) // which do not count against it
+			time.Sleep(50 * time.Minute) // does not count against linger
 			w.lingers()
 			w.cutsWithin(t, time.Minute, Linger)
 		})
@@ -174,7 +174,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 		})
 	})
 	t.Run("and never longer than idle", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { // as the gateway passes it on
+		synctest.Test(t, func(t *testing.T) { // as Start sets it
 			w := watching(t, time.Minute, min(time.Hour, time.Minute))
 			w.lingers()
 			w.cutsWithin(t, time.Minute, Idle)
@@ -196,22 +196,22 @@ func TestWatchStops(t *testing.T) {
 	})
 }
 
-// What waits to be delivered waits for as long as its receiver takes some of it.
+// A closing splice waits as long as its receiver makes progress.
 func TestWatchGivesUpWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
-		w.end() // nobody else looks
+		w.end() // the timer does not run
 		w.closing, w.watch.began = true, w.now()
 		for n := 10; n > 0; n-- {
 			w.toClient.acknowledged(w.now(), n)
 			time.Sleep(50 * time.Second)
-			if w.gaveUp(&w.toClient, w.now()) {
-				t.Fatal("gave up a receiver that is slow")
+			if w.stuck(&w.toClient, w.now()) {
+				t.Fatal("stuck although the receiver makes progress")
 			}
 		}
 		time.Sleep(10 * time.Second)
-		if !w.gaveUp(&w.toClient, w.now()) {
-			t.Error("waits for a receiver that takes nothing")
+		if !w.stuck(&w.toClient, w.now()) {
+			t.Error("not stuck although the receiver accepts nothing")
 		}
 	})
 }

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A write waits for as long as its peer takes something, however little, and fails
-// when the peer has taken nothing for as long as it may.
-func TestAWriteWaitsForAsLongAsThePeerTakesSomething(t *testing.T) {
+// A write waits as long as the peer makes progress, however little, and fails when the
+// peer has accepted nothing for the limit.
+func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -36,22 +36,22 @@ func TestAWriteWaitsForAsLongAsThePeerTakesSomething(t *testing.T) {
 	for !d.Waits() {
 		time.Sleep(time.Millisecond)
 	}
-	// lookAfter looks as if nothing had been seen for a time, and reports whether the
-	// limit has passed.
+	// lookAfter runs look as if the peer had been silent for quiet, and reports whether
+	// the limit has expired.
 	lookAfter := func(quiet time.Duration) bool {
-		d.patience.mu.Lock()
-		d.patience.since = time.Now().Add(-quiet)
-		d.patience.mu.Unlock()
+		d.stall.mu.Lock()
+		d.stall.since = time.Now().Add(-quiet)
+		d.stall.mu.Unlock()
 		d.look()
-		d.patience.mu.Lock()
-		defer d.patience.mu.Unlock()
-		return d.patience.passed
+		d.stall.mu.Lock()
+		defer d.stall.mu.Unlock()
+		return d.stall.expired
 	}
 	if lookAfter(2*time.Hour) || lookAfter(time.Minute) {
-		t.Fatal("the first look has nothing to compare with")
+		t.Fatal("expired at the first look, which has nothing to compare with")
 	}
 	for range 3 {
-		// As much as makes the peer's kernel open its window, and acknowledge more.
+		// Enough for the peer's kernel to open its window and acknowledge more.
 		if _, err := io.CopyN(io.Discard, far, 4<<20); err != nil {
 			t.Fatal(err)
 		}
@@ -59,10 +59,10 @@ func TestAWriteWaitsForAsLongAsThePeerTakesSomething(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		if lookAfter(2 * time.Hour) {
-			t.Fatal("a peer that takes something is stuck")
+			t.Fatal("expired although the peer makes progress")
 		}
 	}
-	for !lookAfter(2 * time.Hour) { // once what was under way has come to rest
+	for !lookAfter(2 * time.Hour) { // once the last acknowledgments have arrived
 		time.Sleep(time.Millisecond)
 	}
 	if err := <-result; !errors.Is(err, ErrStuck) {

@@ -1,0 +1,115 @@
+package socket
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+)
+
+// ErrStuck is the error of a write that waited longer than LimitWait allows for a peer
+// that accepted no byte. All later writes fail.
+var ErrStuck = errors.New("socket: the peer accepted no bytes for too long")
+
+// looks is how often a stallTimer checks for progress within its limit. So a limit ends
+// at most 1/looks late.
+const looks = 32
+
+// A stallTimer bounds how long the writes of a Direct wait while the peer accepts
+// nothing. Every byte that the peer's kernel acknowledges restarts the time, so a slow,
+// steady reader is never cut off. Writes alone cannot show that progress: the kernel
+// wakes a writer only when a good part of its buffer is free.
+//
+// The timer runs only while a write waits.
+type stallTimer struct {
+	mu      sync.Mutex
+	limit   time.Duration // 0: no limit
+	timer   *time.Timer   // reused; nil until first needed
+	armed   bool          // a write is waiting
+	since   time.Time     // when the peer last made progress
+	seen    int64         // the value of progress at that time
+	expired bool          // the limit has expired
+}
+
+// LimitWait bounds how long a write waits while the peer accepts nothing; then the
+// write fails with ErrStuck. 0 means no bound. It affects only kernel sockets, and may
+// be called at any time.
+func (d *Direct) LimitWait(limit time.Duration) {
+	d.stall.mu.Lock()
+	defer d.stall.mu.Unlock()
+	d.stall.limit = limit
+}
+
+// LimitWait is Direct.LimitWait for s. It has no effect if another connection lies
+// between s and the kernel's socket.
+func (s *Socket) LimitWait(limit time.Duration) {
+	if d := s.toDirect(); d != nil {
+		d.LimitWait(limit)
+	}
+}
+
+// Waits reports whether a write is waiting for the peer.
+func (d *Direct) Waits() bool {
+	d.stall.mu.Lock()
+	defer d.stall.mu.Unlock()
+	return d.stall.armed
+}
+
+// wait starts the timer, before a write waits.
+func (d *Direct) wait() {
+	p := &d.stall
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limit <= 0 || p.armed {
+		return
+	}
+	p.armed, p.since, p.seen = true, time.Now(), -1
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.limit/looks, d.look)
+	} else {
+		p.timer.Reset(p.limit / looks)
+	}
+}
+
+// waited stops the timer after a write that may have waited. It returns the write's
+// error.
+func (d *Direct) waited(err error) error {
+	p := &d.stall
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.armed {
+		p.armed = false
+		p.timer.Stop()
+	}
+	if p.expired && errors.Is(err, os.ErrDeadlineExceeded) {
+		return ErrStuck
+	}
+	return err
+}
+
+// look checks whether the peer has made progress.
+func (d *Direct) look() {
+	p := &d.stall
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.armed || p.expired {
+		return
+	}
+	now := time.Now()
+	if progress := d.progress(); progress != p.seen {
+		p.seen, p.since = progress, now
+	} else if p.limit > 0 && now.Sub(p.since) >= p.limit {
+		p.expired = true
+		_ = d.conn.SetWriteDeadline(time.Unix(1, 0)) // fails only if the socket is closed, and then the write fails too
+		return
+	}
+	p.timer.Reset(max(p.limit/looks, time.Millisecond))
+}
+
+// progress returns how much of what was written the peer has acknowledged, or at least
+// a number that changes when it acknowledges something.
+func (d *Direct) progress() (taken int64) {
+	taken = d.written.Load()
+	_ = d.raw.Control(func(fd uintptr) { taken -= int64(Undelivered(int(fd))) }) // fails only if the socket is closed
+	return taken
+}
