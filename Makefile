@@ -159,6 +159,7 @@ stress: ## Hold STRESS connections at once, for so long (default: 4000,3m)
 .PHONY: scale
 scale: build ## Apply, read and watch 10,000 resources of each kind
 	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e
+
 .PHONY: chaos
 chaos: ## Run random HTTP clients and upstreams against each other while connections break
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./bridge/l7

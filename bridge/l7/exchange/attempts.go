@@ -95,7 +95,7 @@ func (t *attempts) walk() (Back, error) {
 	var err error
 	for begun := t.count == 1; ; {
 		e, none := t.turn.Next(t.wait)
-		if (!begun || isRefusal(err)) && errors.Is(none, upstream.ErrNoEndpoint) {
+		if errors.Is(none, upstream.ErrNoEndpoint) && (!begun || isRefusal(err)) {
 			// All were tried, in other tries and in this one.
 			begun = true
 			e, none = t.chooseAgain()
