@@ -11,48 +11,47 @@ import (
 	"slices"
 )
 
-// A Certificate is a leaf, its intermediates and its private key: what a
-// server presents to clients or a client to servers.
+// A Certificate is a leaf, its intermediates and its private key, as a server
+// or a client presents them.
 type Certificate struct {
 	chain       []*x509.Certificate // the leaf first, in order
 	tls         tls.Certificate
 	fingerprint string
-	notes       []note // what parsing mended or found odd
+	notes       []note // what parsing repaired or found unusual
 }
 
-// A CertificateSource is what a Certificate is made of: either a Chain with its
-// Key, each in PEM or DER, or a PKCS12 archive with both.
+// A CertificateSource holds the input of NewCertificate: either a Chain with
+// its Key, each in PEM or DER, or a PKCS12 archive with both.
 type CertificateSource struct {
 	Chain, Key []byte
 
-	// KeyInChain allows Chain to hold more than the chain: the private key in
-	// PEM, which is taken if Key is empty and else passed over, and Key to hold
-	// certificates, which are passed over; or Chain, with an empty Key, to be a
-	// PKCS#12 archive. It is for files. Text that will be shown again must not
-	// be allowed to hold a key.
+	// KeyInChain allows Chain to contain more than the chain: a private key in
+	// PEM, which is used if Key is empty and ignored otherwise. Key may then
+	// contain certificates, which are ignored. With an empty Key, Chain may also
+	// be a PKCS#12 archive. Set it for files only: text that is shown again must
+	// not contain a key.
 	KeyInChain bool
 
 	PKCS12 []byte
 
-	// Passphrase is what the key or the archive is encrypted with. Nil is none.
+	// Passphrase decrypts the key or the archive. Nil means no passphrase.
 	Passphrase []byte
 }
 
-// NewCertificate parses and checks a certificate. The error is Faults, with the
-// fields certificate_chain, private_key, passphrase and pkcs12; what is wrong
-// with a key in Chain, or with a Chain that is an archive, is the fault of
-// certificate_chain. No fault tells anything of a key or a passphrase but its
-// kind.
+// NewCertificate parses and checks a certificate. The error is Faults, with
+// the fields certificate_chain, private_key, passphrase and pkcs12. A bad key
+// in Chain, or a Chain that is a bad archive, is a fault of certificate_chain.
+// A fault reveals only the kind of a key or passphrase, never its content.
 //
-// A key may be in PKCS#8, PKCS#1 or SEC1; encrypted with PBES2 or, in PEM, in
-// the old way of OpenSSL; of RSA, ECDSA or Ed25519. The time and the memory
-// that a hostile file can take to decrypt are bounded.
+// A key may be PKCS#8, PKCS#1 or SEC1, of type RSA, ECDSA or Ed25519. It may
+// be encrypted with PBES2 or, in PEM, with OpenSSL's legacy format. Decrypting
+// a hostile file takes bounded time and memory.
 //
-// The key must be that of the leaf. The leaf is the one certificate that the
-// key fits, wherever it stands; intermediates in the wrong order are put right
-// and certificates that do not belong to the chain are left out, each with a
-// warning in Info, because peers differ in what they forgive. A certificate
-// that has expired is accepted, with a warning: it is what the operator has.
+// The key must belong to the leaf. The leaf is the one certificate that
+// matches the key, wherever it is in the chain. Intermediates are sorted and
+// unrelated certificates are dropped, each with a warning in Info, because
+// peers differ in what they tolerate. An expired certificate is accepted with
+// a warning, because the operator may have no other.
 func NewCertificate(src CertificateSource) (*Certificate, error) {
 	var bad Faults
 	if len(src.Passphrase) > maxPassphrase {
@@ -66,18 +65,18 @@ func NewCertificate(src CertificateSource) (*Certificate, error) {
 	return newCertificate(m, len(src.Passphrase) > 0)
 }
 
-// ParseCertificate is NewCertificate of a chain and a private key that is not
-// encrypted.
+// ParseCertificate is NewCertificate for a chain and an unencrypted private
+// key.
 func ParseCertificate(chain, key []byte) (*Certificate, error) {
 	return NewCertificate(CertificateSource{Chain: chain, Key: key})
 }
 
-// A material is what a source holds, not yet put together.
+// A material is the parsed content of a source, before the chain is built.
 type material struct {
-	certs    []*x509.Certificate // at least one, in whatever order
+	certs    []*x509.Certificate // at least one, in any order
 	key      crypto.Signer
 	keyField string // where the key was
-	// encrypted: a passphrase was of use.
+	// encrypted reports that the passphrase was used.
 	encrypted bool
 }
 
@@ -101,7 +100,7 @@ func (s *CertificateSource) parse(bad *Faults) material {
 	return m
 }
 
-// parseFile takes all from Chain.
+// parseFile takes the key and the chain from Chain.
 func (s *CertificateSource) parseFile(bad *Faults) material {
 	m := material{keyField: "certificate_chain"}
 	if isPKCS12(s.Chain) {
@@ -148,7 +147,7 @@ func newCertificate(m material, passphrase bool) (*Certificate, error) {
 	}
 	chain, notes := orderChain(certs, leaf)
 	if passphrase && !m.encrypted {
-		notes = append(notes, note{FindingUnneededPassphrase, "a passphrase is given, but the private key is not encrypted: whoever can read it can use it"})
+		notes = append(notes, note{FindingUnneededPassphrase, "a passphrase is given, but the private key is not encrypted, so anyone who can read it can use it"})
 	}
 	c := &Certificate{chain: chain, notes: notes, fingerprint: fingerprint(chain[0])}
 	c.tls = tls.Certificate{PrivateKey: key, Leaf: chain[0]}
@@ -158,8 +157,8 @@ func newCertificate(m material, passphrase bool) (*Certificate, error) {
 	return c, nil
 }
 
-// addSecret adds what is wrong with a key, at field unless the passphrase is at
-// fault. A nil error adds nothing.
+// addSecret adds an error about a key at field, or at passphrase if the
+// passphrase is at fault. A nil error adds nothing.
 func (f *Faults) addSecret(field string, err error) {
 	var wrong passphraseError
 	if errors.As(err, &wrong) {
@@ -169,11 +168,11 @@ func (f *Faults) addSecret(field string, err error) {
 	}
 }
 
-// Info describes the leaf and warns of what is likely to surprise.
+// Info describes the leaf and warns about likely problems.
 func (c *Certificate) Info() Info {
 	info := Describe(c.chain)
 	if c.chain[0].IsCA {
-		info.warn(FindingCAAsLeaf, "it is a CA's certificate, which has no business in a handshake: some peers refuse it")
+		info.warn(FindingCAAsLeaf, "it is a CA certificate, which does not belong in a handshake: some peers reject it")
 	}
 	for _, n := range c.notes {
 		info.warn(n.finding, "%s", n.text)
@@ -184,16 +183,17 @@ func (c *Certificate) Info() Info {
 // Leaf returns the leaf. It must not be modified.
 func (c *Certificate) Leaf() *x509.Certificate { return c.chain[0] }
 
-// Chain returns what is presented, the leaf first. It must not be modified.
+// Chain returns the presented certificates, leaf first. They must not be
+// modified.
 func (c *Certificate) Chain() []*x509.Certificate { return c.chain }
 
 // Fingerprint returns the SHA-256 of the leaf's DER encoding in lower-case
 // hexadecimal.
 func (c *Certificate) Fingerprint() string { return c.fingerprint }
 
-// Matches reports whether the leaf is valid for host: a DNS name, matched with
-// wildcards as RFC 6125 has it, or an IP address. Validity in time is not
-// looked at.
+// Matches reports whether the leaf is valid for host, a DNS name or an IP
+// address. DNS names may match a wildcard (RFC 6125). The validity period is
+// not checked.
 func (c *Certificate) Matches(host string) bool {
 	return c.chain[0].VerifyHostname(host) == nil
 }
@@ -204,8 +204,8 @@ func fingerprint(c *x509.Certificate) string {
 }
 
 // orderChain returns the chain that starts with certs[leaf], each certificate
-// followed by its issuer as RFC 5246 section 7.4.2 wants it, and a note of
-// everything that was not so in certs.
+// followed by its issuer (RFC 5246, section 7.4.2), and a note for each
+// difference from certs.
 func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate, notes []note) {
 	used := make([]bool, len(certs))
 	chain, used[leaf] = append(chain, certs[leaf]), true

@@ -298,7 +298,7 @@ func TestInfoWarns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(parsed.Info().Warnings, "; "); !strings.Contains(got, "a CA's") {
+		if got := strings.Join(parsed.Info().Warnings, "; "); !strings.Contains(got, "a CA certificate") {
 			t.Errorf("warnings %q", got)
 		}
 	})

@@ -7,15 +7,15 @@ import (
 	"slices"
 )
 
-// A ChainFaultKind names what stops a chain at one certificate.
+// A ChainFaultKind names the reason why a chain stops at one certificate.
 type ChainFaultKind int
 
 // The kinds of faults.
 const (
 	// IssuerUnknown: no certificate of the issuer was presented or is trusted.
 	IssuerUnknown ChainFaultKind = iota
-	// IssuerNotCA: the issuer is trusted, and its basicConstraints do not make
-	// it a CA.
+	// IssuerNotCA: the issuer is trusted, but its basicConstraints do not make it
+	// a CA.
 	IssuerNotCA
 	// IssuerMayNotSign: the issuer's key usage lacks keyCertSign.
 	IssuerMayNotSign
@@ -38,40 +38,39 @@ const (
 	ExtensionUnknown
 )
 
-// A ChainFault is why a chain was refused: the facts behind a VerifyError, as
-// far as they could be established. It is for explanations; no verdict depends
-// on it.
+// A ChainFault explains a VerifyError as far as the facts are known. It is for
+// explanations only: no verdict depends on it.
 type ChainFault struct {
 	Kind ChainFaultKind
 	// Cert is the certificate that stops the chain.
 	Cert *x509.Certificate
-	// Issuer is the certificate by which Cert would continue; nil if unknown.
+	// Issuer is the certificate that issued Cert, or nil if unknown.
 	Issuer *x509.Certificate
 	// Trusted reports that Issuer is a trust anchor.
 	Trusted bool
-	// Detail states the fault as one clause. It is bounded and escaped.
+	// Detail states the fault in one clause. It is bounded and escaped.
 	Detail string
 }
 
-// isCA reports whether a certificate may issue others by its basicConstraints
-// (RFC 5280, section 4.2.1.9). crypto/x509 also accepts trust anchors of version
-// 1, which have no extensions: the key of a pinned server certificate could then
-// mint certificates for any name.
+// isCA reports whether basicConstraints allow a certificate to issue others
+// (RFC 5280, section 4.2.1.9). crypto/x509 also accepts version 1 trust
+// anchors, which have no extensions: the key of a pinned server certificate
+// could then issue certificates for any name.
 func isCA(c *x509.Certificate) bool { return c.BasicConstraintsValid && c.IsCA }
 
-// IssuedByCAs reports whether each certificate of a chain but the first is a CA
-// by its basicConstraints. A chain of crypto/x509 for which it does not is not to
-// be trusted: see isCA.
+// IssuedByCAs reports whether every certificate of a chain except the first is
+// a CA by its basicConstraints. A chain from crypto/x509 that fails this check
+// must not be trusted: see isCA.
 func IssuedByCAs(chain []*x509.Certificate) bool {
 	return !slices.ContainsFunc(chain[1:], func(c *x509.Certificate) bool { return !isCA(c) })
 }
 
-// maxFaultChecks bounds the signatures that are checked to explain a failure: a
-// hostile peer chooses how many certificates there are, and how large their keys.
+// maxFaultChecks bounds the signatures checked to explain a failure, because a
+// hostile peer chooses the number of certificates and the size of their keys.
 const maxFaultChecks = 8
 
-// issuerFault finds out why no chain leads to a trust anchor. It follows the
-// names of issuers from the leaf, and checks what it asserts.
+// issuerFault finds out why no chain leads to a trust anchor. It follows
+// issuer names from the leaf and verifies each claim it makes.
 func issuerFault(presented []*x509.Certificate, trust []*TrustBundle) *ChainFault {
 	checks := 0
 	current := presented[0]
@@ -90,7 +89,8 @@ func issuerFault(presented []*x509.Certificate, trust []*TrustBundle) *ChainFaul
 				}
 				continue
 			}
-			// A wrong signature says least: another CA may have the same name.
+			// A wrong signature is the weakest evidence: another CA may have the same
+			// name.
 			if found == nil || found.Kind == SignatureWrong && fault.Kind != SignatureWrong {
 				found = fault
 			}
@@ -173,8 +173,8 @@ func linkFault(c, issuer *x509.Certificate, trusted bool) *ChainFault {
 	return f
 }
 
-// byName returns the leaf and the certificates above it, by the names of
-// issuers alone: presented ones first, then a trust anchor.
+// byName returns the leaf and its ancestors by issuer name alone: presented
+// certificates first, then a trust anchor.
 func byName(presented []*x509.Certificate, trust []*TrustBundle) []*x509.Certificate {
 	path := []*x509.Certificate{presented[0]}
 	for len(path) < maxChain {
@@ -194,7 +194,8 @@ func byName(presented []*x509.Certificate, trust []*TrustBundle) []*x509.Certifi
 
 // usageFault returns the certificate of the chain that excludes a use.
 func usageFault(path []*x509.Certificate, usage x509.ExtKeyUsage) *ChainFault {
-	// crypto/x509 asks every certificate of the chain, the anchor included.
+	// crypto/x509 checks the usage of every certificate in the chain, including
+	// the anchor.
 	for i, c := range path {
 		if len(c.ExtKeyUsage) == 0 && len(c.UnknownExtKeyUsage) == 0 {
 			continue
@@ -219,8 +220,8 @@ func usageFault(path []*x509.Certificate, usage x509.ExtKeyUsage) *ChainFault {
 	return nil
 }
 
-// constraintFault returns the CA whose name constraints exclude the leaf. detail
-// is what crypto/x509 says of the name.
+// constraintFault returns the CA whose name constraints exclude the leaf.
+// detail is the text of crypto/x509 about the name.
 func constraintFault(path []*x509.Certificate, detail string) *ChainFault {
 	for _, c := range path[1:] {
 		if !hasNameConstraints(c) {
@@ -244,8 +245,8 @@ func hasNameConstraints(c *x509.Certificate) bool {
 	return len(c.PermittedIPRanges) > 0 || len(c.ExcludedIPRanges) > 0
 }
 
-// Extensions that other programs support and crypto/x509 does not, by their
-// object identifiers.
+// extensionNames maps the object identifiers of extensions that crypto/x509
+// does not support to the names that other programs use.
 var extensionNames = map[string]string{
 	"2.5.29.30": "name constraints of a kind that is not supported, such as directory names",
 	"2.5.29.33": "policy mappings",

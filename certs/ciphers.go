@@ -9,20 +9,21 @@ import (
 
 const maxCipherText = 8192 // bytes of all entries together
 
-// ParseCipherSuites returns the cipher suites of TLS 1.2 and below that the
-// entries ask for. Each entry is a name of IANA's, a name of OpenSSL's, or an
-// OpenSSL cipher list such as "HIGH:!aNULL:!MD5"; several are read as one list.
-// No entries give none, which means Go's secure list.
+// ParseCipherSuites returns the cipher suites for TLS 1.2 and below that the
+// entries select. Each entry is an IANA name, an OpenSSL name or an OpenSSL
+// cipher list such as "HIGH:!aNULL:!MD5"; several entries form one list. No
+// entries return nil, which means Go's secure list.
 //
-// Of the language in openssl-ciphers(1) there are the separators ":", "," and
-// " ", the prefixes "!", "-" and "+", "A+B", "@STRENGTH" and every alias.
-// Suites that crypto/tls has not are left out. An alias stands only for suites
-// without known weaknesses. One that has some must be asked for by its name, or
-// by every one of kRSA, RC4 and 3DES that it is under, as in "kRSA+3DES". The
-// order of the result says nothing to crypto/tls, which has its own.
+// It supports this part of openssl-ciphers(1): the separators ":", "," and "
+// ", the prefixes "!", "-" and "+", "A+B", "@STRENGTH" and every alias. Suites
+// that crypto/tls does not implement are dropped. An alias selects only suites
+// without known weaknesses. A weak suite must be named, or selected by all of
+// its kRSA, RC4 and 3DES aliases, as in "kRSA+3DES". crypto/tls ignores the
+// order of the result.
 //
-// The warnings say what lists became, what was left out, and what is weak. The
-// error is Faults with the fields "[i]", or "" if nothing is left.
+// The warnings report how lists were expanded, which suites were dropped and
+// which are weak. The error is Faults with the fields "[i]", or "" if no suite
+// remains.
 func ParseCipherSuites(names []string) (ids []uint16, warnings []string, err error) {
 	if len(names) == 0 {
 		return nil, nil, nil
@@ -49,19 +50,19 @@ func ParseCipherSuites(names []string) (ids []uint16, warnings []string, err err
 	return ids, p.warnings(names), nil
 }
 
-// A cipherParser runs a cipher list as OpenSSL does: as orders, each of which
-// changes the list of active suites.
+// A cipherParser evaluates a cipher list as OpenSSL does: as a sequence of
+// orders that each change the list of active suites.
 type cipherParser struct {
 	field string
 	bad   Faults
 
 	active []*suite
-	killed map[uint16]bool // by "!": may not come back
-	list   bool            // there was more than names
+	killed map[uint16]bool // by "!": cannot be added again
+	list   bool            // the input was a list, not only names
 
-	tls13   []string // names of TLS 1.3
-	missing []string // asked for, but not in crypto/tls
-	ignored []string // orders without a meaning here
+	tls13   []string // TLS 1.3 names
+	missing []string // requested, but not in crypto/tls
+	ignored []string // orders that have no effect here
 	spared  []*suite // weak suites that an alias would have covered
 }
 
@@ -70,8 +71,8 @@ func (p *cipherParser) entry(entry string) {
 	if len(orders) == 0 {
 		p.bad.add(p.field, "is empty: want the name of a cipher suite")
 	}
-	// It may be a private key that was pasted into the wrong field. Quoted in
-	// parts, as below, nobody could tell any more that it is one.
+	// It may be a private key that was pasted into the wrong field. Once split and
+	// quoted, as below, it could not be recognized as one.
 	if strings.Contains(entry, "-----") || strings.Contains(strings.TrimSpace(entry), "\n") {
 		p.bad.add(p.field, "is PEM or other text of several lines: want the name of a cipher suite")
 		return
@@ -140,9 +141,9 @@ func (p *cipherParser) command(text string) {
 	}
 }
 
-// An order stands for the suites that have all its names and all its words.
+// An order selects the suites that have all its names and all its words.
 type order struct {
-	none  bool // a term stands for nothing here
+	none  bool // a term selects nothing
 	names []*suite
 	words []string
 }
@@ -164,8 +165,8 @@ func (o *order) match(s *suite) bool {
 	return true
 }
 
-// asksFor reports whether a suite with known weaknesses is asked for as such:
-// by its name, or by each of the words that say why it is weak.
+// asksFor reports whether the order selects a weak suite explicitly: by its
+// name, or by every alias that describes a weakness of it.
 func (o *order) asksFor(s *suite) bool {
 	if len(o.names) > 0 {
 		return true
@@ -183,7 +184,7 @@ func (o *order) asksFor(s *suite) bool {
 	return said
 }
 
-// terms reads "A+B". It notes what cannot be had if the order adds suites.
+// terms parses "A+B". It records unsupported suites if the order adds suites.
 func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
 	for _, term := range strings.Split(text, "+") {
 		if s := suiteNamed(term); s != nil {
@@ -232,7 +233,7 @@ func (p *cipherParser) warnings(names []string) []string {
 		w = append(w, "left out, because they cannot be had: "+nameList(p.missing))
 	}
 	if len(p.tls13) > 0 {
-		w = append(w, "the suites of TLS 1.3 cannot be chosen, all are in use: "+nameList(p.tls13))
+		w = append(w, "TLS 1.3 suites are always enabled and cannot be selected: "+nameList(p.tls13))
 	}
 	if len(p.ignored) > 0 {
 		w = append(w, "has no effect: "+nameList(p.ignored))
@@ -257,10 +258,10 @@ func ianaNames(list []*suite) []string {
 	return names
 }
 
-// suggestSuite returns what somebody who wrote name may have meant.
+// suggestSuite returns a hint about what the author of name may have meant.
 func suggestSuite(name string) string {
 	if strings.HasPrefix(strings.ToUpper(name), "SSLV") {
-		return ": it is a version, and of a protocol that nobody should speak (RFC 7568)"
+		return ": it names a protocol version, and an insecure one (RFC 7568)"
 	}
 	best, least := "", max(1, min(len(name)/4, 4))+1
 	if len(name) <= 64 {
@@ -276,7 +277,7 @@ func suggestSuite(name string) string {
 	return fmt.Sprintf(": did you mean %q?", best)
 }
 
-// editDistance is Levenshtein's.
+// editDistance returns the Levenshtein distance.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -60,8 +60,8 @@ func TestParseCipherSuites(t *testing.T) {
 		{"kRSA+3DES", []uint16{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}, []string{"became", "known weaknesses"}},
 		{"3DES", []uint16{tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA}, []string{"became", "known weaknesses"}},
 		{"DHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384", gcm[1:2], []string{"left out, because they cannot be had: DHE-RSA-AES256-GCM-SHA384"}},
-		{"TLS_AES_128_GCM_SHA256|ECDHE-RSA-AES256-GCM-SHA384", gcm[1:2], []string{"TLS 1.3 cannot be chosen"}},
-		{"HIGH:!TLSv1.3:!CAMELLIA:!DHE-RSA-AES128-SHA", secure, []string{"became", "TLS 1.3 cannot be chosen"}},
+		{"TLS_AES_128_GCM_SHA256|ECDHE-RSA-AES256-GCM-SHA384", gcm[1:2], []string{"TLS 1.3 suites are always enabled"}},
+		{"HIGH:!TLSv1.3:!CAMELLIA:!DHE-RSA-AES128-SHA", secure, []string{"became", "TLS 1.3 suites are always enabled"}},
 		{"TLSv1.2+ECDHE:!SHA256:!CHACHA20", gcm, []string{"became"}},
 	} {
 		t.Run(c.list, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestParseCipherSuitesRefuses(t *testing.T) {
 		{"HIGH|!aNUL", "[1]", `did you mean "aNULL"?`},
 		{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA", "[0]", "did you mean"},
 		{"everything", "[0]", "want a name of IANA's or OpenSSL's"},
-		{"HIGH:SSLv3.1", "[0]", "nobody should speak"},
+		{"HIGH:SSLv3.1", "[0]", "an insecure one"},
 		{"HIGH||ALL", "[1]", "is empty"},
 		{"HIGH:@WEAKNESS", "[0]", "want @STRENGTH"},
 		{"HIGH:!", "[0]", "is not a cipher suite"},

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// A suite is a cipher suite of TLS 1.2 that crypto/tls has, with what OpenSSL's
-// aliases go by.
+// A suite is a TLS 1.2 cipher suite of crypto/tls with the properties that
+// OpenSSL's aliases select by.
 type suite struct {
 	id      uint16
 	openssl string
-	words   string // the aliases it is under
+	words   string // the aliases that select it
 	bits    int
 }
 
-// suites are in OpenSSL's order of preference. Their words are what
-// `openssl ciphers -V` puts in its columns; MEDIUM and the kinds of RC4 and 3DES
-// are as in OpenSSL 1.1.0 and later.
+// suites are in OpenSSL's order of preference. Their words are the columns of
+// `openssl ciphers -V`. MEDIUM and the classes of RC4 and 3DES follow OpenSSL
+// 1.1.0 and later.
 var suites = []suite{
 	{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", "TLSv1.2 ECDHE ECDSA AESGCM AES256 HIGH", 256},
 	{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.2 ECDHE aRSA AESGCM AES256 HIGH", 256},
@@ -43,15 +43,15 @@ var suites = []suite{
 	{tls.TLS_RSA_WITH_RC4_128_SHA, "RC4-SHA", "SSLv3 kRSA aRSA RC4 SHA1 MEDIUM", 128},
 }
 
-// wordAliases are other spellings of the words above. SHA256 and SHA384 are of
-// MACs only, as `man openssl-ciphers` has it, so not of AEAD suites.
+// wordAliases are other spellings of the words above. SHA256 and SHA384 select
+// MACs only (openssl-ciphers(1)), so they do not match AEAD suites.
 var wordAliases = map[string]string{
 	"RSA": "kRSA", "kECDHE": "ECDHE", "kEECDH": "ECDHE", "EECDH": "ECDHE",
 	"aECDSA": "ECDSA", "SHA": "SHA1", "TLSv1": "TLSv1.0",
 }
 
-// emptyWords are aliases of OpenSSL, old and new, that stand for no suite that
-// crypto/tls has. To exclude them is to exclude nothing.
+// emptyWords are old and new OpenSSL aliases that select no suite of
+// crypto/tls. Excluding them has no effect.
 const emptyWords = ` LOW EXP EXPORT EXPORT40 EXPORT56 eNULL NULL aNULL COMPLEMENTOFALL COMPLEMENTOFDEFAULT
  MD5 DES IDEA SEED RC2 CAMELLIA CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 ARIAGCM AESCCM AESCCM8
  SHA384 GOST GOST94 GOST89MAC aGOST aGOST01 kGOST KRB5 FIPS SSLv2 TLSv1.1
@@ -59,13 +59,13 @@ const emptyWords = ` LOW EXP EXPORT EXPORT40 EXPORT56 eNULL NULL aNULL COMPLEMEN
  PSK kPSK aPSK kRSAPSK kDHEPSK kECDHEPSK kPSKs SRP kSRP aSRP
 `
 
-// unsupportedText lists, for every suite that OpenSSL has or once had and
-// crypto/tls has not, the name of IANA and that of OpenSSL.
+// unsupportedText lists the IANA and OpenSSL names of every suite that OpenSSL
+// supports or once supported and crypto/tls does not.
 //
 //go:embed unsupported_ciphers.txt
 var unsupportedText string
 
-// has reports whether the suite is under a word.
+// has reports whether a word selects the suite.
 func (s *suite) has(word string) bool {
 	switch word {
 	case "ALL", "DEFAULT":
@@ -81,8 +81,8 @@ func (s *suite) has(word string) bool {
 	return false
 }
 
-// insecure reports whether crypto/tls counts the suite among those with known
-// weaknesses, none of which it offers by default.
+// insecure reports whether crypto/tls lists the suite as insecure. It offers
+// no such suite by default.
 func (s *suite) insecure() bool {
 	for _, c := range tls.InsecureCipherSuites() {
 		if c.ID == s.id {
@@ -92,7 +92,8 @@ func (s *suite) insecure() bool {
 	return false
 }
 
-// isTLS13 reports whether name is a suite of TLS 1.3, or the alias for all.
+// isTLS13 reports whether name is a TLS 1.3 suite or the alias for all of
+// them.
 func isTLS13(name string) bool {
 	switch strings.ToUpper(name) {
 	case "TLSV1.3", "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
@@ -102,10 +103,10 @@ func isTLS13(name string) bool {
 	return false
 }
 
-// suiteNamed returns the suite with a name of IANA's or OpenSSL's, or nil.
+// suiteNamed returns the suite with the given IANA or OpenSSL name, or nil.
 func suiteNamed(name string) *suite {
-	// IANA's list has the short names of the ChaCha suites beside those of
-	// RFC 7905, which crypto/tls once used.
+	// IANA's list has the short names of the ChaCha suites, which crypto/tls once
+	// used, beside those of RFC 7905.
 	if strings.HasSuffix(strings.ToUpper(name), "_CHACHA20_POLY1305") {
 		name += "_SHA256"
 	}
@@ -117,8 +118,8 @@ func suiteNamed(name string) *suite {
 	return nil
 }
 
-// isUnsupported reports whether name is that of a suite, or an alias for
-// suites, that exist and that crypto/tls has not.
+// isUnsupported reports whether name is an existing suite or alias that
+// crypto/tls does not support.
 func isUnsupported(name string) bool {
 	for _, list := range []string{unsupportedText, emptyWords} {
 		for w := range strings.FieldsSeq(list) {
@@ -130,8 +131,8 @@ func isUnsupported(name string) bool {
 	return false
 }
 
-// suiteWord returns the canonical spelling of an alias that stands for suites
-// of ours.
+// suiteWord returns the canonical spelling of an alias that selects supported
+// suites.
 func suiteWord(name string) (string, bool) {
 	for alias, word := range wordAliases {
 		if strings.EqualFold(name, alias) {
@@ -153,7 +154,7 @@ func suiteWord(name string) (string, bool) {
 	return "", false
 }
 
-// suiteNames returns every name there is to write, for suggestions.
+// suiteNames returns every valid name, for suggestions.
 func suiteNames() []string {
 	names := []string{"ALL", "DEFAULT", "AES"}
 	for i := range suites {

@@ -14,12 +14,12 @@ import (
 	"syscall"
 )
 
-// Classify returns the reason of an error from a dial, from Client.Handshake,
-// or from the first read on the TLS connection, where TLS 1.3 servers report a
-// client certificate that they refuse. A nil error has no reason.
+// Classify returns the reason for an error of a dial, of Client.Handshake, or
+// of the first read on the TLS connection, where TLS 1.3 servers report a
+// rejected client certificate. A nil error has no reason.
 //
-// A deadline that passed in Client.Handshake is HANDSHAKE_TIMEOUT; any other is
-// CONNECT_TIMEOUT, unless it was a read or write that met it.
+// A deadline exceeded in Client.Handshake is HANDSHAKE_TIMEOUT; any other is
+// CONNECT_TIMEOUT, unless a read or write exceeded it.
 func Classify(err error) Reason {
 	if err == nil {
 		return ""
@@ -34,7 +34,7 @@ func Classify(err error) Reason {
 		return ReasonLocalConfig
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return ReasonDNSFailure // before timeouts: a resolver's too
+		return ReasonDNSFailure // before timeouts: a resolver can time out too
 	}
 	if alert, ok := remoteAlert(err); ok {
 		return alertReason(alert)
@@ -75,7 +75,7 @@ func is[E error](err error) bool {
 	return ok
 }
 
-// timedOut reports whether a deadline passed.
+// timedOut reports whether the error is an exceeded deadline.
 func timedOut(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return true
@@ -100,7 +100,7 @@ func networkReason(err error) Reason {
 		}
 	}
 	switch {
-	case dialing && errors.Is(err, fs.ErrNotExist): // a unix socket nobody made
+	case dialing && errors.Is(err, fs.ErrNotExist): // the unix socket does not exist
 		return ReasonConnectRefused
 	case timedOut(err) && dialing:
 		return ReasonConnectTimeout
@@ -114,7 +114,7 @@ func networkReason(err error) Reason {
 	return ""
 }
 
-// The alerts that are told apart, by their numbers in RFC 8446 section 6.
+// Alert numbers (RFC 8446, section 6) that Classify distinguishes.
 const (
 	alertHandshakeFailure       = 40
 	alertBadCertificate         = 42
@@ -131,9 +131,9 @@ const (
 	alertNoApplicationProtocol  = 120
 )
 
-// remoteAlert returns the alert that the peer sent. crypto/tls gives it a type
-// that is not exported, only known to be a number (go.dev/issue/35234), and
-// marks it with the operation "remote error".
+// remoteAlert returns the alert that the peer sent. Its type in crypto/tls is
+// an unexported number (go.dev/issue/35234), marked with the operation "remote
+// error".
 func remoteAlert(err error) (uint8, bool) {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" || op.Err == nil {
@@ -154,7 +154,7 @@ func isCertificateAlert(alert uint8) bool {
 	return false
 }
 
-// alertReason is for a client: an alert about a certificate is about ours.
+// alertReason is for clients: an alert about a certificate concerns our own.
 func alertReason(alert uint8) Reason {
 	switch {
 	case isCertificateAlert(alert):
@@ -173,8 +173,9 @@ func alertReason(alert uint8) Reason {
 	return ReasonOther
 }
 
-// texts are the errors of crypto/tls that have no type. The tests provoke each
-// that a peer can, so that a new wording in a new Go is noticed.
+// texts are the crypto/tls errors that have no type. The tests provoke each
+// one that a peer can cause, so that new wording in a new Go release fails a
+// test.
 var texts = []struct {
 	part   string
 	reason Reason
@@ -198,7 +199,7 @@ var texts = []struct {
 	{"failed to parse certificate from server", ReasonBadCertificate},
 	{"failed to parse client certificate", ReasonBadCertificate},
 	{"sent certificate containing RSA key larger", ReasonBadCertificate},
-	{"exceeds maximum of 262144 bytes", ReasonBadCertificate}, // the bound of a Certificate message alone
+	{"exceeds maximum of 262144 bytes", ReasonBadCertificate}, // only the limit of a Certificate message
 	{"unsupported type of public key", ReasonBadCertificate},
 	{"unsupported public key of type", ReasonBadCertificate},
 	{"invalid signature by the", ReasonBadCertificate},

@@ -11,86 +11,86 @@ import (
 	"time"
 )
 
-// Verification says what is done with the certificate a server presents.
+// Verification selects the checks of the server's certificate.
 type Verification int
 
 // The zero Verification is VerifyFull.
 const (
 	// VerifyFull checks chain, validity, key usage, depth and name.
 	VerifyFull Verification = iota
-	// VerifyReportOnly checks the same, reports what fails, and goes on.
+	// VerifyReportOnly runs the same checks, reports failures and continues.
 	VerifyReportOnly
-	// VerifyInsecureSkip checks nothing: anybody on the path can be the
+	// VerifyInsecureSkip checks nothing: anyone on the path can impersonate the
 	// server.
 	VerifyInsecureSkip
 )
 
-// ClientOptions configures a Client. Every zero field is useful, except that
-// there must be a name to verify.
+// ClientOptions configures a Client. The zero value of every field is valid,
+// except that a name to verify is required.
 type ClientOptions struct {
-	// Certificate is presented to a server that asks for one. Nil presents
-	// none.
+	// Certificate is presented to a server that requests one. Nil presents no
+	// certificate.
 	Certificate *Certificate
-	// Trust is what the server's chain may lead to. Empty means the
-	// system's roots, which are then read by each NewClient: whoever makes
-	// many Clients had better name one SystemTrustBundle.
+	// Trust is the set of trust anchors. Empty means the system's roots.
+	// Each NewClient then reads them again, so a caller with many Clients
+	// should share one SystemTrustBundle.
 	Trust []*TrustBundle
-	// Verification is what is done with the server's certificate.
+	// Verification selects the checks of the server's certificate.
 	Verification Verification
-	// VerifyDepth is how many intermediates a chain may have between leaf
-	// and trust anchor, as OpenSSL counts. Nil means no limit.
+	// VerifyDepth is the maximum number of intermediates between leaf and trust
+	// anchor, as OpenSSL counts them. Nil means no limit.
 	VerifyDepth *uint32
-	// ServerName is sent as SNI. Empty, or an IP address, sends none.
+	// ServerName is sent as SNI. No SNI is sent if it is empty or an IP address.
 	ServerName string
-	// NoServerName sends no SNI, whatever ServerName is. The certificate is
-	// verified all the same.
+	// NoServerName suppresses SNI even if ServerName is set. The certificate is
+	// still verified.
 	NoServerName bool
-	// FromHost takes the name from each handshake instead of from ServerName:
-	// see HandshakeAs.
+	// FromHost takes the name from each handshake's host instead of from
+	// ServerName: see HandshakeAs.
 	FromHost bool
-	// VerifyName is the DNS name or IP address that the certificate must be
+	// VerifyName is the DNS name or IP address that the certificate must be valid
 	// for. Empty means ServerName, or the handshake's host.
 	VerifyName string
-	// SubjectAltNames are names one of which the certificate must have, to
-	// the letter. Where there are any they stand in place of VerifyName.
+	// SubjectAltNames are exact names; the certificate must have at least one of
+	// them. If set, they replace VerifyName.
 	SubjectAltNames []SAN
-	// Pins are SHA-256 digests of public keys, one of which must be in the
-	// verified chain, in addition to all else. Empty means any key.
+	// Pins are SHA-256 digests of public keys. The verified chain must contain at
+	// least one, in addition to all other checks. Empty means any key.
 	Pins [][32]byte
-	// MinVersion and MaxVersion are of crypto/tls. Zero means 1.2 and 1.3.
+	// MinVersion and MaxVersion are crypto/tls constants. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
 	// CipherSuites are for TLS 1.2 and below. Empty means Go's secure list.
 	CipherSuites []uint16
 	// Groups are the key-exchange groups. Empty means Go's list.
 	Groups []tls.CurveID
-	// NextProtos are offered by ALPN, best first.
+	// NextProtos are offered by ALPN, most preferred first.
 	NextProtos []string
-	// NoSessionReuse makes every handshake a full one.
+	// NoSessionReuse disables resumption: every handshake is full.
 	NoSessionReuse bool
-	// Replaces is the Client that this one stands in for after a change of
-	// certificate, trust or names. Nothing is taken from it but whether it had
-	// sessions, so that handshakes until the first ticket are counted as
-	// CREDENTIALS_CHANGED; it is not kept. It may be nil.
+	// Replaces is the Client that this one replaces after a change of certificate,
+	// trust or names. The new Client only reads whether the old one had sessions,
+	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED. It
+	// keeps no reference. May be nil.
 	Replaces *Client
-	// RequireALPN refuses a server that selects none of NextProtos. It means
-	// nothing if there are none.
+	// RequireALPN rejects a server that selects none of NextProtos. It has no
+	// effect if NextProtos is empty.
 	RequireALPN bool
-	// Report is called under VerifyReportOnly for each check that failed,
-	// from the goroutine that shakes hands. It may be nil.
+	// Report is called under VerifyReportOnly for each failed check, from the
+	// goroutine that runs the handshake. May be nil.
 	Report func(*VerifyError)
-	// Time returns the time that certificates and sessions are checked
-	// against. Nil means time.Now.
+	// Time returns the current time for certificates and sessions. Nil means
+	// time.Now.
 	Time func() time.Time
 }
 
-// A Client does TLS to one endpoint of one revision of an upstream. It keeps
-// its own sessions, which no other Client ever sees. It is safe for concurrent
-// use, and needs no closing.
+// A Client makes TLS connections to one endpoint of one revision of an
+// upstream. It keeps its own sessions and shares them with no other Client. It
+// is safe for concurrent use and needs no Close.
 type Client struct {
 	o        ClientOptions
-	given    ClientOptions // without the defaults
+	given    ClientOptions // as passed, without the defaults
 	verifier verifier
-	groups   []tls.CurveID // that may be offered, as inOrder has them
+	groups   []tls.CurveID // allowed groups, in the order of inOrder
 	hosts    *hosts
 	counters counters
 }
@@ -129,10 +129,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// checkNames sees to it that there is a name to verify.
+// checkNames reports a fault if there is no name to verify.
 func checkNames(bad *Faults, o *ClientOptions) {
 	if o.FromHost && o.NoServerName {
-		bad.add("server_name_source", "a name cannot both come from the host and not be sent")
+		bad.add("server_name_source", "a name cannot be taken from the host and also not be sent")
 	}
 	if o.VerifyName == "" && !o.FromHost {
 		o.VerifyName = o.ServerName
@@ -145,7 +145,7 @@ func checkNames(bad *Faults, o *ClientOptions) {
 	}
 }
 
-// clientTrust returns the system's roots where no trust is named.
+// clientTrust returns trust, or the system's roots if trust is empty.
 func clientTrust(bad *Faults, trust []*TrustBundle) []*TrustBundle {
 	if len(trust) > 0 {
 		return trust
@@ -158,9 +158,9 @@ func clientTrust(bad *Faults, trust []*TrustBundle) []*TrustBundle {
 	return []*TrustBundle{system}
 }
 
-// Options returns the options that the Client was made with, to make another
-// with one of them changed. Trust is what the system's roots were found to be
-// if none was named; Replaces is nil.
+// Options returns the options of the Client, so that a caller can build
+// another with one change. Trust holds the system's roots if it was empty;
+// Replaces is nil.
 func (c *Client) Options() ClientOptions {
 	o := c.given
 	o.Trust = slices.Clone(o.Trust)
@@ -172,14 +172,14 @@ func (c *Client) Options() ClientOptions {
 	return o
 }
 
-// Certificate returns what is presented to a server that asks, or nil.
+// Certificate returns the certificate for servers that request one, or nil.
 func (c *Client) Certificate() *Certificate { return c.o.Certificate }
 
-// SessionStats returns what was counted so far. The maps are the caller's.
+// SessionStats returns the counters so far. The caller owns the maps.
 func (c *Client) SessionStats() SessionStats { return c.counters.snapshot() }
 
-// Flush forgets all sessions, and those too that connections made so far have
-// yet to bring: the next handshakes are full. It returns how many there were.
+// Flush forgets all sessions, including those that open connections have yet
+// to receive: the next handshakes are full. It returns how many it forgot.
 func (c *Client) Flush() int {
 	n := 0
 	for _, h := range c.hosts.all() {
@@ -188,11 +188,11 @@ func (c *Client) Flush() int {
 	return n
 }
 
-// checkTrust returns the pool of trust, which may not be empty: a nil or empty
-// bundle is never taken for "anybody".
+// checkTrust returns the pool of all bundles, which must not be empty: a nil
+// or empty bundle never means that any peer is trusted.
 func checkTrust(bad *Faults, field string, trust []*TrustBundle) *x509.CertPool {
 	if len(trust) == 0 {
-		return nil // told of already
+		return nil // already reported
 	}
 	for i, b := range trust {
 		if b == nil || b.Count() == 0 {
@@ -203,7 +203,7 @@ func checkTrust(bad *Faults, field string, trust []*TrustBundle) *x509.CertPool 
 	return pool(trust)
 }
 
-// checkVersions fills in the defaults and refuses what cannot work.
+// checkVersions fills in the defaults and rejects invalid combinations.
 func checkVersions(bad *Faults, lowest, highest uint16) (uint16, uint16) {
 	if lowest == 0 {
 		lowest = tls.VersionTLS12
@@ -246,15 +246,16 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 	return c.HandshakeAs(ctx, conn, "")
 }
 
-// HandshakeAs shakes hands over conn and returns the TLS connection on it. It
-// ends when ctx does. On error, which is a *HandshakeError, conn is still the
-// caller's to close, and of no further use. Until it returns HandshakeAs owns
+// HandshakeAs runs the handshake over conn and returns the TLS connection. It
+// stops when ctx ends. The error is a *HandshakeError; the caller must then
+// close conn, which is unusable. HandshakeAs owns the deadlines of conn until
+// it returns, and leaves none set.
 // conn's deadlines; it leaves none set.
-//
 // With ClientOptions.FromHost, host is the DNS name or IP address that the
-// connection is for. It is sent as SNI, and the certificate must be for it
-// unless VerifyName or SubjectAltNames is set; without one the handshake fails
-// (LOCAL_CONFIG). Sessions of one host are not resumed for another. Without
+// connection is for. It is sent as SNI, and the certificate must be valid for
+// it unless VerifyName or SubjectAltNames is set. Without a host the handshake
+// fails (LOCAL_CONFIG). Sessions of one host are not resumed for another.
+// Without FromHost, host is ignored.
 // FromHost host means nothing.
 func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	h, err := c.handshake(host)
@@ -266,13 +267,12 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 	}
 	tc := tls.Client(conn, h.config())
 	err = h.run(ctx, conn, tc)
-	h.session = nil // which tc would keep as long as it lives
+	h.session = nil // tc would otherwise keep it alive
 	if err != nil {
 		if h.offered && !timedOut(err) && !errors.Is(err, context.Canceled) {
-			// Either what was resumed does not pass today's checks, or the
-			// server chokes on what it does not know. No other session would
-			// do better: the next handshake is full, and sees what the
-			// server presents now.
+			// Either the resumed session fails today's checks, or the server mishandles a
+			// ticket it does not know. Other sessions would fail too, so the next
+			// handshake is full and sees the certificates that the server presents now.
 			h.sessions.drop(FullRefused)
 		}
 		_, alerted := remoteAlert(err)

@@ -20,44 +20,44 @@ import (
 const (
 	maxCRLBytes = 64 << 20 // of one source; 100,000 entries are about 7 MB of PEM
 	maxCRLs     = 1000     // in one bundle
-	maxIssuers  = 64       // whose signature on one list is remembered
+	maxIssuers  = 64       // results of signature checks kept for one list
 	crlPEM      = "X509 CRL"
 )
 
-// A CRLSource is where revocation lists of a trust bundle come from.
+// A CRLSource is the input for revocation lists of a trust bundle.
 type CRLSource struct {
-	// Field is the field of the faults about it: "crls[0].pem".
+	// Field is the field of faults about this source: "crls[0].pem".
 	Field string
 	// Data is one or more lists in PEM, or one in DER.
 	Data []byte
 }
 
-// CRLInfo is what a revocation list says of itself, fit to be shown.
+// CRLInfo describes a revocation list for display.
 type CRLInfo struct {
 	Issuer                 string
 	ThisUpdate, NextUpdate time.Time
-	// Revoked is how many certificates it lists.
+	// Revoked is the number of certificates it lists.
 	Revoked int
-	// Warnings are what is allowed but likely to surprise.
+	// Warnings describe valid but unusual properties.
 	Warnings []string
 }
 
-// A crl is a revocation list (RFC 5280, section 5). Only its signatures, once
-// checked, are remembered; everything else is immutable.
+// A crl is a revocation list (RFC 5280, section 5). It caches the results of
+// signature checks; everything else is immutable.
 type crl struct {
 	list  *x509.RevocationList // without its entries
 	scope crlScope
-	// revoked holds the serial numbers. Its keys have no pointers in them, so
-	// that the garbage collector has nothing to do with 100,000 of them.
+	// revoked holds the serial numbers. Its keys contain no pointers, so that the
+	// garbage collector need not scan 100,000 entries.
 	revoked map[serial]struct{}
 
 	mu     sync.Mutex
 	signed map[[32]byte]bool // by the SHA-256 of the issuer's certificate
 }
 
-// A serial is a certificate's serial number: a length and the contents of the
-// DER integer, or for one that is longer than the 20 bytes which RFC 5280
-// allows, 255 and a digest.
+// A serial is a certificate's serial number: its length and the contents of
+// the DER integer. A number longer than the 20 bytes that RFC 5280 allows is
+// 255 and a digest.
 type serial [21]byte
 
 func serialOf(contents []byte) (s serial) {
@@ -126,8 +126,8 @@ var errMalformedCRL = errors.New("is malformed: it is no CertificateList of RFC 
 // crlExtensions is the tag of a list's extensions.
 var crlExtensions = asn1.Tag(0).Constructed().ContextSpecific()
 
-// parseCRL parses one list in DER. crypto/x509 parses all but the entries, of
-// which it would keep some 300 bytes each.
+// parseCRL parses one list in DER. crypto/x509 parses everything except the
+// entries, which it would keep at some 300 bytes each.
 func parseCRL(der []byte) (*crl, error) {
 	input := cryptobyte.String(der)
 	var outer, signed, revoked cryptobyte.String
@@ -168,9 +168,9 @@ func parseCRL(der []byte) (*crl, error) {
 	return l, nil
 }
 
-// parseWithoutEntries has crypto/x509 parse a list that has the same head and
-// extensions, and no entries. A list of version 1, as `openssl ca` makes where
-// it is told of no extensions, is given the version that crypto/x509 wants.
+// parseWithoutEntries calls crypto/x509 to parse a list with the same head and
+// extensions but without entries. A version 1 list, which `openssl ca` writes
+// if no extensions are configured, gets the version that crypto/x509 requires.
 func parseWithoutEntries(v1 bool, head, extensions, signature []byte) (*x509.RevocationList, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -222,8 +222,8 @@ func parseEntries(entries cryptobyte.String) (map[serial]struct{}, error) {
 	return revoked, nil
 }
 
-// isMinimal reports whether an integer is encoded as DER wants it. One that is
-// not would never be found again.
+// isMinimal reports whether an integer has the encoding that DER requires. A
+// lookup would never find any other encoding.
 func isMinimal(n []byte) bool {
 	switch {
 	case len(n) == 0:
@@ -234,8 +234,8 @@ func isMinimal(n []byte) bool {
 	return !(n[0] == 0 && n[1] < 0x80 || n[0] == 0xff && n[1] >= 0x80)
 }
 
-// signedBy reports whether a certificate's key, which must be allowed to, has
-// signed the list. The answer is remembered: a long list takes milliseconds.
+// signedBy reports whether a certificate may sign lists and its key signed
+// this one. The result is cached: checking a long list takes milliseconds.
 func (l *crl) signedBy(issuer *x509.Certificate) bool {
 	key := sha256.Sum256(issuer.Raw)
 	l.mu.Lock()
@@ -257,7 +257,7 @@ func (l *crl) lists(number *big.Int) bool {
 	b.AddASN1BigInt(number)
 	der, err := b.Bytes()
 	if err != nil {
-		return true // it is no number at all: nothing is known of it
+		return true // not a valid number, so its status is unknown
 	}
 	var contents cryptobyte.String
 	if s := cryptobyte.String(der); !s.ReadASN1(&contents, asn1.INTEGER) {
@@ -267,7 +267,7 @@ func (l *crl) lists(number *big.Int) bool {
 	return revoked
 }
 
-// inDate reports whether the list counts at a time.
+// inDate reports whether the list is valid at now.
 func (l *crl) inDate(now time.Time) bool {
 	return !now.Before(l.list.ThisUpdate) && !now.After(l.list.NextUpdate)
 }
@@ -276,7 +276,7 @@ func (l *crl) issuer() string {
 	return printable(nameText(l.list.RawIssuer, l.list.Issuer), maxText)
 }
 
-// info describes the list beside the certificates of its bundle.
+// info describes the list, given the certificates of its bundle.
 func (l *crl) info(certs []*x509.Certificate, now time.Time) CRLInfo {
 	info := CRLInfo{
 		Issuer:     l.issuer(),
@@ -287,16 +287,16 @@ func (l *crl) info(certs []*x509.Certificate, now time.Time) CRLInfo {
 	add := func(format string, args ...any) { info.Warnings = append(info.Warnings, fmt.Sprintf(format, args...)) }
 	switch {
 	case now.After(l.list.NextUpdate):
-		add("it is outdated: the next one was due on %s; what needs it fails", l.list.NextUpdate.UTC().Format(time.RFC3339))
+		add("it is outdated: the next one was due on %s; certificates that need it are rejected", l.list.NextUpdate.UTC().Format(time.RFC3339))
 	case now.Before(l.list.ThisUpdate):
-		add("it is of the future: it counts from %s, and until then what needs it fails", l.list.ThisUpdate.UTC().Format(time.RFC3339))
+		add("it is not valid before %s; until then, certificates that need it are rejected", l.list.ThisUpdate.UTC().Format(time.RFC3339))
 	}
 	named := slices.DeleteFunc(slices.Clone(certs), func(c *x509.Certificate) bool { return string(c.RawSubject) != string(l.list.RawIssuer) })
 	switch {
 	case len(named) == 0:
-		add("no certificate of the bundle is its issuer's: it counts for what an intermediate issued that peers send")
+		add("its issuer is not in the bundle: it applies only to certificates of an intermediate that peers send")
 	case !slices.ContainsFunc(named, l.signedBy):
-		add("it was not signed by the key of %s, which has its issuer's name: it does not count for what that issued", describeName(named[0]))
+		add("it was not signed by the key of %s, which has its issuer's name: it does not apply to certificates that this CA issued", describeName(named[0]))
 	}
 	if s := l.scope.String(); s != "" {
 		add("it is only for %s", s)

@@ -266,9 +266,9 @@ func TestCRLInfos(t *testing.T) {
 	}{
 		{"in date", crl(ca, pki.CRLOptions{Revoked: []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(2)}}), 2, ""},
 		{"outdated", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(-2 * time.Hour), NextUpdate: now.Add(-time.Hour)}), 0, "outdated"},
-		{"of the future", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}), 0, "of the future"},
+		{"it is not valid before", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}), 0, "it is not valid before"},
 		{"of an intermediate that is not here", crl(below, pki.CRLOptions{}), 0, "an intermediate"},
-		{"of a stranger", crl(&certstest.CA{CA: stranger}, pki.CRLOptions{}), 0, "no certificate of the bundle is its issuer's"},
+		{"of a stranger", crl(&certstest.CA{CA: stranger}, pki.CRLOptions{}), 0, "its issuer is not in the bundle"},
 		{"of another key", crl(&certstest.CA{CA: sameName}, pki.CRLOptions{}), 0, "not signed by the key of"},
 		{"of some certificates", scoped, 0, "only for certificates of end entities, certificates with the distribution point http://crl.test/1"},
 	} {

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// A crlScope is which of its issuer's certificates a list is about, as the
-// extension issuingDistributionPoint has it (RFC 5280, section 5.2.5). The zero
-// crlScope is all of them.
+// A crlScope selects the certificates of the issuer that a list covers, from
+// the extension issuingDistributionPoint (RFC 5280, section 5.2.5). The zero
+// crlScope covers all of them.
 type crlScope struct {
 	onlyLeaves, onlyCAs bool
-	// points are URIs, one of which a certificate must name as where its list
-	// is to be had; nil: it need not.
+	// points are distribution point URIs. If not nil, a certificate must name one
+	// of them.
 	points []string
 }
 
@@ -30,7 +30,7 @@ func (s crlScope) covers(c *x509.Certificate) bool {
 	return s.points == nil || slices.ContainsFunc(s.points, func(p string) bool { return slices.Contains(c.CRLDistributionPoints, p) })
 }
 
-// String says what is covered, and nothing if everything is.
+// String describes the scope, or returns "" if it covers every certificate.
 func (s crlScope) String() string {
 	var parts []string
 	if s.onlyLeaves {
@@ -45,8 +45,8 @@ func (s crlScope) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// The last numbers of the extensions' identifiers, which all begin with
-// 2.5.29 (RFC 5280, sections 5.2 and 5.3).
+// Last arcs of the extensions' object identifiers, which all begin with 2.5.29
+// (RFC 5280, sections 5.2 and 5.3).
 const (
 	extIssuerAltName     = 18
 	extCRLNumber         = 20
@@ -62,7 +62,7 @@ const (
 
 const maxDistributionPoints = 100
 
-// Why a list cannot be judged by.
+// Reasons to reject a list.
 var (
 	errDeltaCRL       = errors.New("is a delta, which only tells what changed since another one: want the complete one (RFC 5280 section 5.2.4)")
 	errIndirectCRL    = errors.New("is an indirect one, which also revokes what others issued: want one from each issuer (RFC 5280 section 5.2.5)")
@@ -83,7 +83,7 @@ func certificateExtension(id encoding.ObjectIdentifier) int {
 	return -1
 }
 
-// parseScope refuses the lists that cannot be judged by.
+// parseScope rejects lists that this package cannot evaluate.
 func parseScope(extensions []pkix.Extension) (crlScope, error) {
 	var scope crlScope
 	for _, e := range extensions {
@@ -134,7 +134,7 @@ func parseDistributionPoint(der []byte) (scope crlScope, err error) {
 	return scope, err
 }
 
-// readFlag reads a BOOLEAN DEFAULT FALSE under a tag of its own.
+// readFlag reads a BOOLEAN DEFAULT FALSE under a context tag.
 func readFlag(s *cryptobyte.String, tag asn1.Tag, out *bool) bool {
 	var value cryptobyte.String
 	var present bool
@@ -172,7 +172,7 @@ func parsePoints(point cryptobyte.String) ([]string, error) {
 	return points, nil
 }
 
-// checkEntryExtensions refuses what would give an entry another meaning.
+// checkEntryExtensions rejects extensions that change the meaning of an entry.
 func checkEntryExtensions(extensions cryptobyte.String) error {
 	for !extensions.Empty() {
 		var e cryptobyte.String

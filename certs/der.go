@@ -12,14 +12,15 @@ var (
 	oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 )
 
-// isDER reports whether data is ASN.1 rather than text: a SEQUENCE whose length
-// takes more than one byte, as that of everything but a small key does, or that
-// begins with an INTEGER, as keys do, or that is of exactly its length.
+// isDER reports whether data is ASN.1 rather than text. It accepts a SEQUENCE
+// with a length of more than one byte (everything except a small key), a
+// SEQUENCE that begins with an INTEGER (keys), or one with exactly the length
+// of data.
 func isDER(data []byte) bool {
 	return len(data) > 2 && data[0] == 0x30 && (data[1] >= 0x80 || data[2] == asn1.TagInteger || int(data[1]) == len(data)-2)
 }
 
-// isPKCS12 reports whether der is, or begins like, a PFX of RFC 7292.
+// isPKCS12 reports whether der begins like a PFX (RFC 7292).
 func isPKCS12(der []byte) bool {
 	var version, next asn1.RawValue
 	inner := derContent(der)
@@ -38,7 +39,7 @@ func isPKCS12(der []byte) bool {
 	return err == nil && (content.Equal(oidData) || content.Equal(oidSignedData))
 }
 
-// isPKCS7 reports whether der is a ContentInfo of RFC 5652.
+// isPKCS7 reports whether der is a ContentInfo (RFC 5652).
 func isPKCS7(der []byte) bool {
 	var content asn1.ObjectIdentifier
 	_, err := asn1.Unmarshal(derContent(der), &content)
@@ -50,8 +51,8 @@ func isCertificate(der []byte) bool {
 	return err == nil
 }
 
-// derContent returns what a SEQUENCE in DER, or one of BER with indefinite
-// length, begins with.
+// derContent returns the start of the content of a SEQUENCE, in DER or in BER
+// with indefinite length.
 func derContent(der []byte) []byte {
 	if len(der) > 2 && der[0] == 0x30 && der[1] == 0x80 {
 		return der[2:]

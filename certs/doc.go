@@ -1,9 +1,11 @@
-// Package certs parses key material, checks it, and does TLS with it: it is the
-// only place that verifies a peer, and the only place that says why a handshake
-// failed.
+// Package certs parses key material, checks it, and runs TLS handshakes with
+// it. It is the only place that verifies a peer, and the only place that
+// classifies handshake failures.
 //
 // Every value in this package is immutable once returned, so it may be shared
 // freely. Rotating a certificate means building a new value, never changing an
-// old one. What is parsed is bounded; what a peer wrote is escaped and cut
+// old one. Parsing is bounded. Text from a peer is escaped and truncated
+// before it appears in an error or an Info, and no error contains key
+// material.
 // before it appears in an error or an Info; no error ever holds key material.
 package certs

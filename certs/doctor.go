@@ -12,11 +12,12 @@ import (
 
 var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 
-// A Finding is what is allowed of a certificate but likely to surprise, as a
-// word for programs. Each comes with a sentence for people.
+// A Finding names a valid but unusual property of a certificate, for programs.
+// Each Finding comes with a sentence for people.
 type Finding string
 
-// The findings. Those of how a certificate is used come from UseFindings.
+// The findings. UseFindings returns those that depend on how a certificate is
+// used.
 const (
 	FindingOrderMended         Finding = "ORDER_MENDED"
 	FindingMissingIntermediate Finding = "MISSING_INTERMEDIATE"
@@ -33,8 +34,8 @@ const (
 	FindingDuplicate           Finding = "DUPLICATE"
 	FindingStranger            Finding = "STRANGER"
 	FindingNotACA              Finding = "NOT_A_CA"
-	// FindingCannotSign: it is a CA in a trust bundle, and no chain through it
-	// can be accepted.
+	// FindingCannotSign: a CA in a trust bundle cannot issue, so no chain through
+	// it is accepted.
 	FindingCannotSign Finding = "CANNOT_SIGN"
 	// FindingUnneededPassphrase: a passphrase came with a key that is not
 	// encrypted.
@@ -44,14 +45,14 @@ const (
 )
 
 const (
-	// nearExpiry is how long before its end a certificate is warned of. It is
-	// what ACME clients renew at.
+	// nearExpiry is the remaining validity at which a warning begins. ACME clients
+	// renew at the same point.
 	nearExpiry = 30 * 24 * time.Hour
-	// longLifetime is the most that browsers take from public CAs.
+	// longLifetime is the longest validity that browsers accept from public CAs.
 	longLifetime = 398 * 24 * time.Hour
 )
 
-// Use is what a certificate is presented as.
+// Use is the role in which a certificate is presented.
 type Use int
 
 const (
@@ -59,9 +60,8 @@ const (
 	AsServer            // by a TLS listener
 )
 
-// UseFindings returns what is likely to surprise of the certificate when it is
-// used so, beyond what Info warns of whatever the use: the findings, and for
-// each its sentence.
+// UseFindings returns the findings for this use of the certificate, each with
+// its sentence. Info holds those that apply to any use.
 func (c *Certificate) UseFindings(u Use) (findings []Finding, warnings []string) {
 	add := func(f Finding, format string, args ...any) {
 		findings, warnings = append(findings, f), append(warnings, fmt.Sprintf(format, args...))
@@ -73,11 +73,11 @@ func (c *Certificate) UseFindings(u Use) (findings []Finding, warnings []string)
 	leaf := c.chain[0]
 	for i, x := range c.chain {
 		if i > 0 && isSelfIssued(x) {
-			break // nobody looks at a root's own usages
+			break // the usages of a root are not checked
 		}
 		if !usableAs(x, usage) {
 			add(finding, "%s may not be used as %s, as it is here: its extended key usages are %s, without %s; %s refuse it",
-				who(c.chain, i), role, usageList(x), extKeyUsageNames[usage], peers)
+				certSubject(c.chain, i), role, usageList(x), extKeyUsageNames[usage], peers)
 		}
 	}
 	signs := leaf.KeyUsage == 0 || leaf.KeyUsage&x509.KeyUsageDigitalSignature != 0
@@ -85,16 +85,16 @@ func (c *Certificate) UseFindings(u Use) (findings []Finding, warnings []string)
 		add(finding, "it may not be used as %s under TLS 1.3, nor with ECDHE: its key usages lack digitalSignature", role)
 	}
 	if _, total := altNames(leaf, 0); u == AsServer && total == 0 && (leaf.IsCA || !usableAs(leaf, usage)) {
-		add(FindingNoSAN, noSAN) // Info has said so of every other certificate
+		add(FindingNoSAN, noSAN) // Info already warns about every other certificate
 	}
 	return findings, warnings
 }
 
-const noSAN = "it has no subject alternative name: no client will take it for a server, whatever its common name"
+const noSAN = "it has no subject alternative name: clients reject it as a server certificate, whatever its common name"
 
-// LeadsTo reports whether the chain leads to a certificate of one of the
-// bundles: holds it, or holds one that it issued. Validity is not looked at:
-// this is about whose certificate it is.
+// LeadsTo reports whether one of the bundles contains a certificate of the
+// chain or the issuer of one. It ignores the validity period, because it is
+// about the issuer only.
 func (c *Certificate) LeadsTo(bundles ...*TrustBundle) bool {
 	for _, b := range bundles {
 		for _, anchor := range b.certs {
@@ -120,30 +120,30 @@ func (i *Info) warn(f Finding, format string, args ...any) {
 	i.Warnings = append(i.Warnings, fmt.Sprintf(format, args...))
 }
 
-// examine warns of a leaf, except that what would make any certificate of the
-// chain unusable is looked for in all of them.
+// examine adds warnings about the leaf, and warnings about every certificate
+// of the chain for faults that make any of them unusable.
 func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 	for i, c := range chain {
-		who := who(chain, i)
+		subject := certSubject(chain, i)
 		day := c.NotAfter.UTC().Format(time.DateOnly)
 		switch left := c.NotAfter.Sub(now); {
 		case left < 0:
-			info.warn(FindingExpired, "%s expired on %s", who, day)
+			info.warn(FindingExpired, "%s expired on %s", subject, day)
 		case now.Before(c.NotBefore):
-			info.warn(FindingNotYetValid, "%s is not valid before %s", who, c.NotBefore.UTC().Format(time.RFC3339))
+			info.warn(FindingNotYetValid, "%s is not valid before %s", subject, c.NotBefore.UTC().Format(time.RFC3339))
 		case left < nearExpiry:
-			info.warn(FindingNearExpiry, "%s expires on %s, in %s", who, day, count(int(left/(24*time.Hour)), "day"))
+			info.warn(FindingNearExpiry, "%s expires on %s, in %s", subject, day, count(int(left/(24*time.Hour)), "day"))
 		}
 		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
-			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", who, k.N.BitLen())
+			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", subject, k.N.BitLen())
 		}
 		if isWeakSignature(c.SignatureAlgorithm) && !isSelfIssued(c) { // a root's own signature is not checked
-			info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", who, c.SignatureAlgorithm)
+			info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", subject, c.SignatureAlgorithm)
 		}
 	}
 	leaf := chain[0]
 	if leaf.IsCA || !usableAs(leaf, x509.ExtKeyUsageServerAuth) {
-		return // what follows is about servers
+		return // the checks below apply to servers
 	}
 	if _, total := altNames(leaf, 0); total == 0 {
 		info.warn(FindingNoSAN, noSAN)
@@ -162,17 +162,17 @@ func isWeakSignature(a x509.SignatureAlgorithm) bool {
 	return false
 }
 
-// who names a certificate of a chain in a sentence.
-func who(chain []*x509.Certificate, i int) string {
+// certSubject names a certificate of a chain in a sentence.
+func certSubject(chain []*x509.Certificate, i int) string {
 	if i == 0 {
 		return "it"
 	}
 	return "its intermediate " + describeName(chain[i])
 }
 
-// lacksIntermediate reports whether the issuer of the last certificate of a
-// chain is likely to be an intermediate, which should have been sent, and not a
-// root, which need not be. No certificate says so of its issuer outright.
+// lacksIntermediate reports whether the issuer of the last certificate is
+// probably an intermediate, which should have been sent, and not a root, which
+// need not be. No certificate states this about its issuer.
 func lacksIntermediate(last *x509.Certificate, isLeaf bool) bool {
 	if above := issuersIssuer(last); above != nil {
 		return string(above) != string(last.RawIssuer)
@@ -183,15 +183,15 @@ func lacksIntermediate(last *x509.Certificate, isLeaf bool) bool {
 			return true
 		}
 	}
-	// CAs that say where a leaf's issuer is to be fetched from issue from
-	// intermediates; those that everybody trusts must.
+	// CAs that publish a URL for a leaf's issuer issue from intermediates;
+	// publicly trusted CAs must.
 	return isLeaf && len(last.IssuingCertificateURL) > 0
 }
 
-// issuersIssuer returns the name of the one who issued the issuer's certificate,
-// or nil: it is in an authority key identifier (RFC 5280 section 4.2.1.1) that
-// names the issuer's certificate, as Easy-RSA and many a configuration of
-// OpenSSL write it.
+// issuersIssuer returns the issuer name of the issuer's certificate, or nil.
+// It is in an authority key identifier (RFC 5280 section 4.2.1.1) that names
+// the issuer's certificate, which Easy-RSA and many OpenSSL configurations
+// write.
 func issuersIssuer(c *x509.Certificate) []byte {
 	for _, e := range c.Extensions {
 		if !e.Id.Equal(oidAuthorityKeyID) {

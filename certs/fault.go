@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// A Fault is one thing that is wrong with what was parsed.
+// A Fault is one error in parsed input.
 type Fault struct {
-	// Field is where, relative to what was parsed: "private_key", "[2]", or
-	// empty for the whole.
+	// Field is the location relative to the input: "private_key", "[2]", or empty
+	// for the whole input.
 	Field string
-	// Problem is what is wrong and what would be right.
+	// Problem states what is wrong and what is expected.
 	Problem string
 }
 
-// Faults is everything that is wrong with what was parsed.
+// Faults lists every error in parsed input.
 type Faults []Fault
 
-// Error lists all of them in one line.
+// Error joins all faults in one line.
 func (f Faults) Error() string {
 	var b strings.Builder
 	for i, fault := range f {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// groupNames are the key-exchange groups that crypto/tls has, the one that it
-// prefers first, each by its usual name and then by others that OpenSSL, nginx
-// and the registry of IANA know.
+// groupNames are the key-exchange groups of crypto/tls in its order of
+// preference. The usual name comes first, then the names of OpenSSL, nginx and
+// the IANA registry.
 var groupNames = []struct {
 	id    tls.CurveID
 	names []string
@@ -24,9 +24,9 @@ var groupNames = []struct {
 }
 
 // ParseGroups returns the key-exchange groups with the given names, without
-// duplicates. No names give none, which means Go's list. The error is Faults,
-// one for each name that is not known, with the field "[i]". Their order says
-// what is allowed, not what is preferred: crypto/tls has its own order.
+// duplicates. No names return nil, which means Go's list. The error is Faults,
+// one for each unknown name, with the field "[i]". The order allows but does
+// not prefer: crypto/tls has its own order.
 func ParseGroups(names []string) ([]tls.CurveID, error) {
 	var bad Faults
 	var ids []tls.CurveID
@@ -67,8 +67,8 @@ func allGroupNames() string {
 	return strings.Join(names, ", ")
 }
 
-// inOrder returns the groups that are allowed, every one if none is named, in
-// the order that crypto/tls has: it makes a key share for the first.
+// inOrder returns the allowed groups, or every group if allowed is empty, in
+// the order of crypto/tls, which makes a key share for the first.
 func inOrder(allowed []tls.CurveID) []tls.CurveID {
 	var ordered []tls.CurveID
 	for _, g := range groupNames {
@@ -79,8 +79,8 @@ func inOrder(allowed []tls.CurveID) []tls.CurveID {
 	return ordered
 }
 
-// groupsFrom returns those groups of ordered that are left when the server is
-// known to choose the one given, or nil if that leaves out none.
+// groupsFrom returns the groups to offer to a server that is known to choose
+// chosen, or nil if that excludes no group.
 func groupsFrom(ordered []tls.CurveID, chosen tls.CurveID) []tls.CurveID {
 	if i := slices.Index(ordered, chosen); i > 0 {
 		return ordered[i:len(ordered):len(ordered)]

@@ -12,35 +12,36 @@ import (
 	"time"
 )
 
-// A handshake is one connection's. It is the connection's session cache too,
-// because a session is kept by the version it was made with.
+// A handshake is the state of one connection's handshake. It is also the
+// connection's session cache, because a session is stored under the version it
+// was made with.
 type handshake struct {
 	client     *Client
 	host       string        // from HandshakeAs; empty without FromHost
 	serverName string        // sent as SNI; empty, or an IP address, sends none
-	verifyName string        // empty: subject alternative names are asked for
-	sessions   *sessions     // nil: none is resumed
+	verifyName string        // empty: subject alternative names are checked
+	sessions   *sessions     // nil: no resumption
 	generation uint64        // of the sessions when the handshake began
-	session    *session      // to offer; nil: none
-	asked      time.Time     // when the server last had the choice of every group, as far as is known
-	narrowed   []tls.CurveID // the groups that are offered; nil: all that are allowed
-	seen       *Observation  // nil unless this is Observe's or HandshakeAside's
+	session    *session      // to offer, or nil
+	asked      time.Time     // when the server last chose from every group, as far as known
+	narrowed   []tls.CurveID // groups to offer; nil: all allowed groups
+	seen       *Observation  // nil unless Observe or HandshakeAside runs it
 	raw        net.Conn      // while Observe waits for a ticket
 
 	version   uint16      // negotiated; 0 until the server's certificate was verified
 	group     tls.CurveID // likewise
-	offered   bool        // a session to resume
-	unusable  bool        // that session was too old to be sent, or the handshake failed with it
-	none      FullReason  // why there was no session to offer
+	offered   bool        // a session was offered
+	unusable  bool        // the session was too old to send, or the handshake failed with it
+	none      FullReason  // why no session was offered
 	requested bool        // the server asked for a client certificate
-	sent      bool        // and one was sent
+	sent      bool        // a client certificate was sent
 
-	refused []*x509.Certificate // the server's, if verification failed
+	refused []*x509.Certificate // the server's chain, if verification failed
 }
 
 var errNoHost = errors.New("there is no host to take the server's name from: the request has none, or the client sent no SNI")
 
-// handshake prepares one. The error is about host.
+// handshake prepares a handshake. The error is about host.
 func (c *Client) handshake(host string) (*handshake, error) {
 	h := &handshake{client: c, serverName: c.o.ServerName, verifyName: c.o.VerifyName}
 	if c.o.FromHost {
@@ -65,12 +66,12 @@ func (c *Client) handshake(host string) (*handshake, error) {
 	return h, nil
 }
 
-// resume takes a session to offer, and goes by what is known of the server by
-// it: crypto/tls makes a key share for the group that it likes best, and that of
-// ML-KEM is among the dearest parts of a resumption. A server that had the choice
-// of it and took another group would do so again, so it is not offered what it
-// passed over. One that has changed its mind is noticed, for it is asked again
-// after askAgain, and at once when anything is not as it was.
+// resume takes a session to offer and narrows the groups to the one that the
+// server chose before. crypto/tls makes a key share for its favorite group,
+// and ML-KEM is one of the most expensive parts of a resumption. A server that
+// passed over a group when it had the choice would do so again, so that group
+// is not offered. A full offer after askAgain, and at once after any mismatch,
+// detects a server that changed its mind.
 func (h *handshake) resume(s *sessions) {
 	h.sessions = s
 	h.session, h.generation, h.none = s.take()
@@ -84,8 +85,8 @@ func (h *handshake) resume(s *sessions) {
 	}
 }
 
-// hostName returns a host in the form that sessions are kept under. It is given
-// by whoever is at the other end of a request.
+// hostName returns a host in the form that sessions are stored under. The peer
+// that sends a request chooses the host.
 func hostName(host string) (string, bool) {
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		host, ok = strings.CutSuffix(inner, "]")
@@ -100,8 +101,8 @@ func hostName(host string) (string, bool) {
 	return name, isHostName(name)
 }
 
-// config is made for each connection: it refers to the handshake, and so can
-// never be cloned from, or leak into, another's.
+// config makes a tls.Config for one connection. It refers to the handshake, so
+// it is never cloned or shared.
 func (h *handshake) config() *tls.Config {
 	o := &h.client.o
 	config := &tls.Config{
@@ -113,16 +114,16 @@ func (h *handshake) config() *tls.Config {
 		NextProtos:           o.NextProtos,
 		GetClientCertificate: h.certificate,
 		Time:                 o.Time,
-		// crypto/tls can only verify the name that it also sends, and not at
-		// all on every resumption. All checks are in VerifyConnection, which
-		// runs on every connection.
+		// crypto/tls can verify only the name that it also sends, and does not verify
+		// on every resumption. VerifyConnection runs on every connection and does all
+		// checks.
 		InsecureSkipVerify: true,
 		VerifyConnection:   h.verify,
-		// Records of full size from the start: this is a relay.
+		// Send full-size records from the start: this is a relay.
 		DynamicRecordSizingDisabled: true,
 	}
 	if len(o.CipherSuites) == 0 {
-		config.CipherSuites = nil // to crypto/tls an empty list is no suite at all
+		config.CipherSuites = nil // crypto/tls reads an empty list as no suites at all
 	}
 	if o.NoSessionReuse {
 		config.SessionTicketsDisabled = true
@@ -135,8 +136,9 @@ func (h *handshake) config() *tls.Config {
 	return config
 }
 
-// run shakes hands until ctx ends. It does not give ctx to crypto/tls, which
-// would close conn at the end of it and start a goroutine for each handshake.
+// run runs the handshake until ctx ends. It does not pass ctx to crypto/tls,
+// which would close conn when ctx ends and start a goroutine for each
+// handshake.
 func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -162,9 +164,9 @@ func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error 
 	return conn.SetDeadline(time.Time{})
 }
 
-// certificate is tls.Config.GetClientCertificate. What we have is sent whatever
-// CAs the server names, as OpenSSL does: a server that refuses it says more
-// than one that was sent none.
+// certificate implements tls.Config.GetClientCertificate. It sends our
+// certificate whatever CAs the server names, as OpenSSL does: a server that
+// rejects a certificate explains more than one that received no certificate.
 func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.requested = true
 	if h.seen != nil {
@@ -177,11 +179,11 @@ func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certific
 	return new(tls.Certificate), nil
 }
 
-// verify is tls.Config.VerifyConnection.
+// verify implements tls.Config.VerifyConnection.
 func (h *handshake) verify(state tls.ConnectionState) error {
 	h.version, h.group = state.Version, state.CurveID
 	if state.Version < tls.VersionTLS13 {
-		h.group = tls.X25519 // the first that there is in TLS 1.2
+		h.group = tls.X25519 // the first group that TLS 1.2 supports
 	}
 	if h.narrowed != nil && (!state.DidResume || state.HelloRetryRequest) {
 		h.asked = time.Time{}
@@ -221,8 +223,8 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 	return nil
 }
 
-// Get implements tls.ClientSessionCache. The key is of no use: all the sessions
-// here are for the one endpoint and name.
+// Get implements tls.ClientSessionCache. It ignores the key: all sessions here
+// are for one endpoint and name.
 func (h *handshake) Get(string) (*tls.ClientSessionState, bool) {
 	if h.session == nil {
 		return nil, false
@@ -231,8 +233,8 @@ func (h *handshake) Get(string) (*tls.ClientSessionState, bool) {
 	return h.session.state, true
 }
 
-// Put implements tls.ClientSessionCache. For TLS 1.3 it is called by whoever
-// reads from the connection, when a ticket arrives.
+// Put implements tls.ClientSessionCache. Under TLS 1.3 the goroutine that
+// reads from the connection calls it when a ticket arrives.
 func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
 	switch {
 	case h.seen != nil:
@@ -245,8 +247,7 @@ func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
 	}
 }
 
-// full returns why a handshake that succeeded was full, or nothing if it was
-// not.
+// full returns why a successful handshake was full, or "" if it resumed.
 func (h *handshake) full(resumed bool) FullReason {
 	switch {
 	case resumed:
@@ -258,12 +259,12 @@ func (h *handshake) full(resumed bool) FullReason {
 	case h.offered:
 		return FullRefused
 	case h.none == "":
-		return FullNoTicket // crypto/tls did not ask: there is no address to go by
+		return FullNoTicket // crypto/tls did not look up a session: there is no address to use as key
 	}
 	return h.none
 }
 
-// reason classifies err with what only this handshake knows.
+// reason classifies err with the state of this handshake.
 func (h *handshake) reason(err error) Reason {
 	if timedOut(err) {
 		return ReasonHandshakeTimeout
@@ -272,7 +273,7 @@ func (h *handshake) reason(err error) Reason {
 		switch {
 		case alert == alertHandshakeFailure && h.requested && !h.sent,
 			isCertificateAlert(alert) && h.requested && !h.sent:
-			// TLS 1.2 has no alert for it, so each library sends its own.
+			// TLS 1.2 has no alert for this, so each library sends a different one.
 			return ReasonClientCertificateRequired
 		case alert == alertHandshakeFailure && h.sent:
 			return ReasonClientCertificateRejected
@@ -281,14 +282,14 @@ func (h *handshake) reason(err error) Reason {
 		}
 	}
 	if errors.Is(err, context.Canceled) {
-		return ReasonOther // it was us who gave up
+		return ReasonOther // we ended the handshake
 	}
 	return Classify(err)
 }
 
-// groupsAreToBlame reports whether a server that found nothing in common most
-// likely missed a group rather than a cipher suite: the suites of TLS 1.3 are
-// the same everywhere, and suites that were not chosen are the usual ones.
+// groupsAreToBlame reports whether a server that found nothing in common
+// probably lacked a group rather than a cipher suite. TLS 1.3 suites are the
+// same everywhere, and the default suites are common.
 func (c *Client) groupsAreToBlame() bool {
 	return c.o.MinVersion == tls.VersionTLS13 || len(c.o.Groups) > 0 && len(c.o.CipherSuites) == 0
 }

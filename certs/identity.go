@@ -8,19 +8,20 @@ import (
 	"strings"
 )
 
-// An Identity is what a certificate says of its holder, for programs that decide
-// by it. Every text is printable ASCII. None is ever cut, for who compares what is
-// left of two names may find them equal: one that is too long is "".
+// An Identity describes a certificate's holder for programs that make
+// decisions by it. Every text is printable ASCII. No text is truncated,
+// because two truncated names could compare as equal: a text that is too long
+// is "".
 type Identity struct {
-	// Subject is the distinguished name as RFC 4514 has it, "CN=a,O=b": in the
-	// certificate's order, most specific first. What is not printable ASCII is
-	// escaped as two hexadecimal digits, a value that is no text is "#" and
+	// Subject is the distinguished name (RFC 4514), "CN=a,O=b", in the
+	// certificate's order, most specific first. Characters outside printable ASCII
+	// are escaped as two hexadecimal digits. A value that is not text is "#" and
 	// its encoding. At most 2,048 bytes.
 	Subject string
-	// SubjectAltNames are "DNS:…", "IP:…", "URI:…" and "email:…", with commas
-	// between them. In a name a comma, a backslash, a blank, a quote and what is
-	// not printable ASCII is a backslash and two hexadecimal digits: a comma
-	// always separates. At most 4,096 bytes.
+	// SubjectAltNames are "DNS:…", "IP:…", "URI:…" and "email:…", separated by
+	// commas. Within a name, a comma, backslash, blank, quote or character outside
+	// printable ASCII is a backslash and two hexadecimal digits, so a comma always
+	// separates. At most 4,096 bytes.
 	SubjectAltNames string
 	// Serial and SHA256Fingerprint are in lower-case hexadecimal.
 	Serial, SHA256Fingerprint string
@@ -50,23 +51,23 @@ func Identify(c *x509.Certificate) Identity {
 	return id
 }
 
-// A rdnSET is a relative distinguished name (RFC 5280, section 4.1.2.4). The name
-// of the type is how encoding/asn1 knows that it is a SET.
+// A rdnSET is a relative distinguished name (RFC 5280, section 4.1.2.4).
+// encoding/asn1 recognizes a SET by the suffix of the type name.
 type rdnSET []struct {
 	Type  asn1.ObjectIdentifier
 	Value asn1.RawValue
 }
 
-// attributeNames are those of RFC 4514, section 3, and two more that
-// pkix.Name has.
+// attributeNames are those of RFC 4514, section 3, and two more of pkix.Name.
 var attributeNames = map[string]string{
 	"2.5.4.3": "CN", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.9": "STREET",
 	"0.9.2342.19200300.100.1.25": "DC", "0.9.2342.19200300.100.1.1": "UID",
 	"2.5.4.5": "SERIALNUMBER", "2.5.4.17": "POSTALCODE",
 }
 
-// subjectText returns an encoded name as an Identity has it. pkix.Name would
-// lose the order, and show what is no text as Go shows its values.
+// subjectText returns an encoded name in the form of Identity.Subject.
+// pkix.Name would lose the order and print values that are not text in Go
+// syntax.
 func subjectText(raw []byte) string {
 	if len(raw) > maxSubject {
 		return ""
@@ -118,8 +119,8 @@ func escapeValue(s string) string {
 	return b.String()
 }
 
-// escapeHex returns s with what is not printable ASCII, and what is in special,
-// as a backslash and two digits.
+// escapeHex replaces characters outside printable ASCII, and those in special,
+// with a backslash and two digits.
 func escapeHex(s, special string) string {
 	plain := func(c byte) bool { return ' ' <= c && c <= '~' && strings.IndexByte(special, c) < 0 }
 	var b strings.Builder

@@ -11,26 +11,24 @@ import (
 	"time"
 )
 
-// Info is what a certificate says of itself, fit to be shown: every text is
-// bounded and escaped.
+// Info describes a certificate for display: every text is bounded and escaped.
 type Info struct {
 	Subject string
-	// SANs are the subject alternative names, each with its kind: "DNS:…",
-	// "IP:…", "URI:…", "email:…". At most 100 are listed; a warning tells of
-	// the rest.
+	// SANs are the subject alternative names, each with its kind: "DNS:…", "IP:…",
+	// "URI:…", "email:…". At most 100 are listed; a warning counts the rest.
 	SANs []string
 	// Serial and SHA256Fingerprint are in lower-case hexadecimal.
 	Issuer, Serial, SHA256Fingerprint string
 	NotBefore, NotAfter               time.Time
 	// KeyType is the public key's kind and size: "ECDSA P-256", "RSA 2048".
 	KeyType string
-	// KeyUsages are key usages and extended key usages in the words of
-	// RFC 5280: "digitalSignature", "serverAuth".
+	// KeyUsages are key usages and extended key usages by their names in RFC 5280:
+	// "digitalSignature", "serverAuth".
 	KeyUsages []string
-	// ChainLength counts the certificates, the leaf included.
+	// ChainLength is the number of certificates, including the leaf.
 	ChainLength int
-	// Warnings are what is allowed but likely to surprise, a sentence each, and
-	// Findings are the same as words, in the same order.
+	// Warnings are sentences about valid but unusual properties. Findings are the
+	// same as words, in the same order.
 	Warnings []string
 	Findings []Finding
 }
@@ -66,8 +64,7 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 	return info
 }
 
-// altNames returns at most limit of the subject alternative names, and how many
-// there are.
+// altNames returns at most limit subject alternative names, and their total.
 func altNames(c *x509.Certificate, limit int) (names []string, total int) {
 	add := func(kind, name string) {
 		if len(names) < limit {
@@ -101,8 +98,8 @@ func usableAs(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	return false
 }
 
-// describeName returns a certificate's subject, or its first names if it has
-// none, quoted.
+// describeName returns a certificate's subject, or its first names if the
+// subject is empty, quoted.
 func describeName(c *x509.Certificate) string {
 	if s := nameText(c.RawSubject, c.Subject); s != "" {
 		return `"` + printable(s, 150) + `"`
@@ -111,9 +108,9 @@ func describeName(c *x509.Certificate) string {
 	return `"` + nameList(names) + `"`
 }
 
-// nameText returns a distinguished name as RFC 4514 has it. The time that
-// pkix.Name takes grows with the square of the number of its parts, so a name
-// that only an attacker would make is not written out.
+// nameText returns a distinguished name (RFC 4514). The time that pkix.Name
+// takes grows with the square of its parts, so only the size of an absurdly
+// long name is written.
 func nameText(raw []byte, name pkix.Name) string {
 	if len(raw) > 32<<10 {
 		return fmt.Sprintf("(a name of %d bytes)", len(raw))
@@ -121,8 +118,9 @@ func nameText(raw []byte, name pkix.Name) string {
 	return name.String()
 }
 
-// infoName returns a distinguished name in the form of an Identity, so that all
-// places agree about a certificate. A name that an Identity leaves out is cut.
+// infoName returns a distinguished name in the form of an Identity, so that
+// every place shows the same text. A name too long for an Identity is
+// truncated.
 func infoName(raw []byte, name pkix.Name) string {
 	if s := subjectText(raw); s != "" && len(s) <= maxText {
 		return s
@@ -142,7 +140,7 @@ func keyType(public any) string {
 	return "unknown"
 }
 
-// keyUsageNames are those of RFC 5280, section 4.2.1.3.
+// keyUsageNames are the names of RFC 5280, section 4.2.1.3.
 var keyUsageNames = []struct {
 	bit  x509.KeyUsage
 	name string
@@ -158,7 +156,7 @@ var keyUsageNames = []struct {
 	{x509.KeyUsageDecipherOnly, "decipherOnly"},
 }
 
-// extKeyUsageNames are those of RFC 5280, section 4.2.1.12.
+// extKeyUsageNames are the names of RFC 5280, section 4.2.1.12.
 var extKeyUsageNames = map[x509.ExtKeyUsage]string{
 	x509.ExtKeyUsageAny:             "anyExtendedKeyUsage",
 	x509.ExtKeyUsageServerAuth:      "serverAuth",

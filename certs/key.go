@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxKeyBytes bounds the DER of one private key: an RSA key of 8192 bits has
-	// under 5 KiB. To check a larger one takes time that grows with its cube.
+	// maxKeyBytes bounds the DER of one private key: an 8192-bit RSA key has under
+	// 5 KiB. The time to check a key grows with the cube of its size.
 	maxKeyBytes   = 8 << 10
 	maxPassphrase = 4 << 10
 )
@@ -23,20 +23,20 @@ const (
 var (
 	errNoKey      = errors.New("holds no private key in PEM, as `openssl genpkey` writes it")
 	errDamagedKey = errors.New("cannot be parsed: the key is damaged or of a kind that is not supported; want ECDSA, RSA or Ed25519")
-	errKeyKind    = errors.New("is of a kind that TLS has no use for: want ECDSA, RSA or Ed25519")
+	errKeyKind    = errors.New("is of a kind that TLS does not support: want ECDSA, RSA or Ed25519")
 )
 
-// A passphraseError is a fault of a passphrase, not of what it is for.
+// A passphraseError is a fault of the passphrase rather than of the encrypted
+// key or archive.
 type passphraseError string
 
 func (e passphraseError) Error() string { return string(e) }
 
-// parseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM or
-// DER, encrypted or not. It reports whether the key was encrypted. With others,
-// blocks of certificates and parameters are passed over. Its errors never quote
-// the data, nor what a decoder said of it, and they do not spell the type of a
-// PEM block of keys: text with that in it is taken for a key, and kept out of
-// answers and logs.
+// parseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM
+// or DER, encrypted or not. It reports whether the key was encrypted. With
+// others, it ignores blocks of certificates and parameters. Its errors never
+// quote the data or a decoder's error, and do not spell the PEM type of a key:
+// text that contains it is treated as a key and kept out of answers and logs.
 func parseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypted bool, err error) {
 	data, err = readable(data, "a private key in PEM or DER")
 	if err != nil {
@@ -77,14 +77,14 @@ func parseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 // isKeyPEM reports whether a block of this type is some kind of private key.
 func isKeyPEM(blockType string) bool { return strings.HasSuffix(blockType, "PRIVATE KEY") }
 
-// isOther reports whether a block of this type is usual beside a key.
+// isOther reports whether blocks of this type often accompany a key.
 func isOther(blockType string) bool {
 	return blockType == certificatePEM || blockType == "DH PARAMETERS"
 }
 
 func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
 	der := block.Bytes
-	// RFC 1421 headers say so in the old form of OpenSSL.
+	// The legacy OpenSSL format marks encryption in RFC 1421 headers.
 	if strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
 		if err := needPassphrase(passphrase); err != nil {
 			return nil, true, err
@@ -107,8 +107,8 @@ func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encr
 	return nil, false, errKeyKind
 }
 
-// parseKeyDER reads a key by its form, whatever it is labelled: programs label
-// PKCS#1 as PKCS#8 and the other way round.
+// parseKeyDER detects the form of a key and ignores its label: programs label
+// PKCS#1 as PKCS#8 and vice versa.
 func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
 	switch {
 	case isPKCS12(der):
@@ -132,8 +132,8 @@ func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err
 	return key, true, err
 }
 
-// parseDecrypted tells a key that cannot be used from garbage: one wrong
-// passphrase in 256 gives a right padding.
+// parseDecrypted distinguishes an unsupported key from garbage: one wrong
+// passphrase in 256 produces valid padding.
 func parseDecrypted(der []byte) (crypto.Signer, error) {
 	key, err := parsePlainKey(der)
 	if errors.Is(err, errDamagedKey) && len(derContent(der)) == 0 {
@@ -165,7 +165,7 @@ func parsePlainKey(der []byte) (crypto.Signer, error) {
 	return nil, errDamagedKey
 }
 
-// checkKey returns a key that TLS can sign with.
+// checkKey returns the key if TLS can sign with it.
 func checkKey(key any) (crypto.Signer, error) {
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
@@ -175,7 +175,7 @@ func checkKey(key any) (crypto.Signer, error) {
 		return k, nil
 	case *ecdsa.PrivateKey:
 		if k.Curve == elliptic.P224() {
-			return nil, errors.New("is an ECDSA key on P-224, which TLS has no use for: want P-256, P-384 or P-521")
+			return nil, errors.New("is an ECDSA key on P-224, which TLS does not support: want P-256, P-384 or P-521")
 		}
 		return k, nil
 	case ed25519.PrivateKey:

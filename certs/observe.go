@@ -17,57 +17,55 @@ import (
 const (
 	maxObserved   = 20                     // certificates of a chain
 	maxCAs        = 100                    // names of acceptable CAs
-	observeLinger = 200 * time.Millisecond // beyond a handshake's time again
+	observeLinger = 200 * time.Millisecond // added to the duration of the handshake
 )
 
-// An Observation is what Observe saw of a handshake, as far as it went.
+// An Observation is what Observe recorded of a handshake, as far as it got.
 type Observation struct {
-	// Conn is the connection, which is the caller's to close; nil on failure.
-	// It is there to be looked at: the first byte of what the server says may
-	// be gone.
+	// Conn is the connection, which the caller must close; nil on failure. It is
+	// for inspection only: the first byte from the server may be lost.
 	Conn *tls.Conn
-	// Chain is what the server presented, the leaf first; at most 20. It is
-	// empty if the server presented nothing that could be parsed.
+	// Chain holds the certificates that the server presented, leaf first, at most
+	// 20. It is empty if the server presented none that could be parsed.
 	Chain []*x509.Certificate
-	// ServerName was sent as SNI; empty if none was.
+	// ServerName is the SNI that was sent, or empty.
 	ServerName string
-	// VerifyNames are the names one of which the certificate had to have, in
-	// the form of ParseSANs if SubjectAltNames are set. Under
-	// VerifyInsecureSkip there may be none.
+	// VerifyNames are the names that the certificate must match at least one of,
+	// in the form of ParseSANs if SubjectAltNames are set. May be empty under
+	// VerifyInsecureSkip.
 	VerifyNames []string
-	// State is that of the connection, or zero on failure.
+	// State is the connection's state, or zero on failure.
 	State tls.ConnectionState
-	// Elapsed is how long the handshake took, whatever came of it.
+	// Elapsed is how long the handshake took, successful or not.
 	Elapsed time.Duration
-	// Failures is every check of ours that the server's certificate failed,
-	// also what VerifyReportOnly lets through. They are not told to
-	// ClientOptions.Report, nor counted.
+	// Failures lists every check that the server's certificate failed, including
+	// those that VerifyReportOnly ignores. They are neither passed to
+	// ClientOptions.Report nor counted.
 	Failures []*VerifyError
-	// Requested is whether the server asked for a client certificate, Sent
+	// Requested reports whether the server requested a client certificate, Sent
 	// whether one was sent.
 	Requested, Sent bool
-	// AcceptableCAs are the CAs whose certificates the server asked for, as
+	// AcceptableCAs are the CAs that the server named in its request, as
 	// distinguished names, bounded and escaped; at most 100.
 	AcceptableCAs []string
-	// MoreAcceptableCAs is how many it named beyond those.
+	// MoreAcceptableCAs is the number of further CAs.
 	MoreAcceptableCAs int
-	// Acceptable reports whether the server named the issuer of a certificate
-	// of ours, among all that it named. It is false if we have none.
+	// Acceptable reports whether the server named the issuer of our certificate,
+	// among all CAs it named. It is false if we have no certificate.
 	Acceptable bool
-	// TicketOffered is whether the server gave a session ticket. None is
-	// asked for with NoSessionReuse.
+	// TicketOffered reports whether the server sent a session ticket. With
+	// NoSessionReuse the client requests none.
 	TicketOffered bool
-	// Alert is an error read after the handshake: under TLS 1.3 that is when
-	// a server says what it thinks of the client's certificate. An orderly end
-	// is none.
+	// Alert is an error read after the handshake, when TLS 1.3 servers report on
+	// the client's certificate. A clean close is not an Alert.
 	Alert error
 }
 
-// Observe makes a full handshake with exactly the Client's settings, as
-// HandshakeAs would, and says what it saw: on failure too, when the error is
-// that of HandshakeAs. It neither takes nor keeps sessions and counts nothing.
-// Under TLS 1.3 it then waits for a ticket or an alert: for the time that the
-// handshake took and 200ms more, or until ctx ends.
+// Observe makes a full handshake with exactly the Client's settings, like
+// HandshakeAs, and returns what it saw. On failure it also returns the error
+// of HandshakeAs. It neither uses nor keeps sessions and counts nothing. Under
+// TLS 1.3 it then waits for a ticket or an alert, for the duration of the
+// handshake plus 200ms or until ctx ends.
 func (c *Client) Observe(ctx context.Context, conn net.Conn, host string) (*Observation, error) {
 	seen := new(Observation)
 	h, err := c.handshake(host)
@@ -91,9 +89,10 @@ func (c *Client) Observe(ctx context.Context, conn net.Conn, host string) (*Obse
 	return seen, nil
 }
 
-// HandshakeAside is HandshakeAs for a connection that is not traffic: it makes a
-// full handshake with exactly the Client's settings, neither takes nor keeps
-// sessions and counts nothing. What VerifyReportOnly lets through is not told.
+// HandshakeAside is HandshakeAs for a connection that is not traffic. It makes
+// a full handshake with exactly the Client's settings, neither uses nor keeps
+// sessions, and counts nothing. It does not report the failures that
+// VerifyReportOnly ignores.
 func (c *Client) HandshakeAside(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	h, err := c.handshake(host)
 	if err != nil {
@@ -107,7 +106,7 @@ func (c *Client) HandshakeAside(ctx context.Context, conn net.Conn, host string)
 	return tc, nil
 }
 
-// observe notes the names.
+// observe records the names.
 func (h *handshake) observe(c *Client) {
 	if net.ParseIP(h.serverName) == nil {
 		h.seen.ServerName = h.serverName
@@ -120,7 +119,7 @@ func (h *handshake) observe(c *Client) {
 	}
 }
 
-// linger reads what comes after the handshake: tickets and alerts.
+// linger reads the messages after the handshake: tickets and alerts.
 func (h *handshake) linger(ctx context.Context, conn net.Conn, tc *tls.Conn, period time.Duration) {
 	conn.SetReadDeadline(time.Now().Add(period))
 	interrupted := make(chan struct{})
@@ -140,8 +139,8 @@ func (h *handshake) linger(ctx context.Context, conn net.Conn, tc *tls.Conn, per
 	}
 }
 
-// ticketSeen is called when a ticket arrives; while lingering that is by
-// tls.Conn.Read, which then has nothing more to wait for.
+// ticketSeen is called when a ticket arrives. During linger, tls.Conn.Read
+// calls it and the wait can end.
 func (h *handshake) ticketSeen() {
 	h.seen.TicketOffered = true
 	if h.raw != nil {
@@ -153,7 +152,8 @@ func (o *Observation) present(chain []*x509.Certificate) {
 	o.Chain = slices.Clone(chain[:min(len(chain), maxObserved)])
 }
 
-// request notes what the server asked for. ours is nil without a certificate.
+// request records what the server requested. ours is nil without a
+// certificate.
 func (o *Observation) request(info *tls.CertificateRequestInfo, ours *Certificate) {
 	shown := min(len(info.AcceptableCAs), maxCAs)
 	for _, raw := range info.AcceptableCAs[:shown] {
@@ -171,7 +171,7 @@ func (o *Observation) request(info *tls.CertificateRequestInfo, ours *Certificat
 }
 
 // caName returns a distinguished name that a server sent, which may be
-// anything.
+// malformed.
 func caName(raw []byte) string {
 	var rdns pkix.RDNSequence
 	var name pkix.Name

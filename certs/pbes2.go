@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	// maxDerivation bounds what deriving keys for one file may cost, in rounds
-	// of HMAC: a second or so. OpenSSL and Java write files of 2,048 to 10,000
-	// rounds, careful people of a million; a file can ask for 2^63.
+	// maxDerivation bounds the cost of deriving keys for one file, in rounds of
+	// HMAC: about a second. OpenSSL and Java write 2,048 to 10,000 rounds,
+	// cautious operators a million; a file can request 2^63.
 	maxDerivation = 3_000_000
-	// maxScryptBytes bounds scrypt's memory, and maxScryptWork its time, in the
-	// same measure. OpenSSL writes files of 16 MiB.
+	// maxScryptBytes bounds scrypt's memory, and maxScryptWork its time, both in
+	// bytes. OpenSSL writes files of 16 MiB.
 	maxScryptBytes = 64 << 20
 	maxScryptWork  = 256 << 20
 )
@@ -31,7 +31,7 @@ const (
 var (
 	errWrongPassphrase = passphraseError("is not the one that the private key is encrypted with")
 	errEncryption      = errors.New("is encrypted in a way that is not supported: `openssl pkcs8 -topk8 -in key.pem -out new.pem` rewrites it in PKCS#8 with PBES2 and AES")
-	errDerivation      = errors.New("asks for more rounds to derive a key from its passphrase than are done for it: `openssl pkcs8 -topk8 -iter 600000` writes a sound number")
+	errDerivation      = errors.New("requires more key derivation rounds than the limit: `openssl pkcs8 -topk8 -iter 600000` writes a reasonable number")
 )
 
 var (
@@ -61,7 +61,7 @@ type pbes2Params struct {
 }
 
 type pbkdf2Params struct {
-	Salt       asn1.RawValue // an OCTET STRING, or what nobody uses
+	Salt       asn1.RawValue // an OCTET STRING; the alternative is unused in practice
 	Iterations int
 	KeyLength  int                      `asn1:"optional"`
 	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
@@ -83,9 +83,9 @@ func parseEncryptedKey(der []byte) *encryptedKey {
 	return &k
 }
 
-// decrypt undoes PBES2 (RFC 8018 section 6.2) and returns a PKCS#8 key, or with
-// a wrong passphrase perhaps garbage. What it does for a hostile file is
-// bounded before it begins. The passphrase must not be empty.
+// decrypt undoes PBES2 (RFC 8018 section 6.2) and returns a PKCS#8 key, or
+// possibly garbage with a wrong passphrase. The work for a hostile file is
+// bounded before it starts. The passphrase must not be empty.
 func (k *encryptedKey) decrypt(passphrase []byte) ([]byte, error) {
 	if len(k.Data) > maxKeyBytes+aes.BlockSize {
 		return nil, errDamagedKey
@@ -160,7 +160,7 @@ func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, keyLength int) (
 			p.KeyLength != 0 && p.KeyLength != keyLength {
 			return nil, errDamagedKey
 		}
-		// Each bound is looked at before the product that it keeps small.
+		// Check each factor before the product, so that the product stays small.
 		if p.N > maxScryptBytes/128 || p.R > maxScryptBytes/128/p.N || p.P > maxScryptWork/128/(p.N*p.R) {
 			return nil, errDerivation
 		}
@@ -173,8 +173,8 @@ func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, keyLength int) (
 	return nil, errEncryption
 }
 
-// hmacHash returns the hash of a pseudorandom function of RFC 8018 appendix
-// B.1, and the size of what it returns. That without a name is HMAC-SHA-1.
+// hmacHash returns the hash of a pseudorandom function (RFC 8018 appendix B.1)
+// and its output size. The default is HMAC-SHA-1.
 func hmacHash(oid asn1.ObjectIdentifier) (func() hash.Hash, int) {
 	switch {
 	case len(oid) == 0, oid.Equal(oidHMACSHA1):
@@ -191,7 +191,7 @@ func hmacHash(oid asn1.ObjectIdentifier) (func() hash.Hash, int) {
 	return nil, 0
 }
 
-// unmarshalAll reports whether der is one value and nothing else.
+// unmarshalAll reports whether der is one value without trailing data.
 func unmarshalAll(der []byte, value any) bool {
 	rest, err := asn1.Unmarshal(der, value)
 	return err == nil && len(rest) == 0

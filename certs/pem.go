@@ -21,17 +21,16 @@ const (
 
 var errKeyInChain = errors.New("holds a private key: want only certificates, and keep the key out of here")
 
-// parseCertificates reads certificates in DER, or PEM text that holds nothing
-// but certificates. Text around the blocks is allowed, as RFC 7468 section 2
-// has it and as the files of curl and `openssl x509 -text` have it; what looks
-// like a damaged block is not, because it would otherwise be left out in
-// silence.
+// parseCertificates reads certificates in DER, or PEM text with certificate
+// blocks only. Text around the blocks is allowed (RFC 7468 section 2), as in
+// the files of curl and `openssl x509 -text`. Text that looks like a damaged
+// block is rejected, because ignoring it would silently drop a certificate.
 func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 	return parseChain(data, limit, false)
 }
 
-// parseChain is parseCertificates, and with others passes over the blocks that
-// are usual in a file that holds a chain and its key.
+// parseChain is parseCertificates; with others, it ignores blocks that often
+// accompany a chain and its key in one file.
 func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error) {
 	data, err := readable(data, "certificates in PEM or DER")
 	if err != nil {
@@ -58,7 +57,7 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 			continue
 		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {
-			// Not by its type: see parseKey.
+			// The type is not enough: see parseKey.
 			return nil, errKeyInChain
 		}
 		if block.Type != certificatePEM {
@@ -88,8 +87,7 @@ func pemBegins(text []byte) bool {
 	return block != nil
 }
 
-// checkPublicKey refuses a key that takes longer to verify with than a peer may
-// make us work.
+// checkPublicKey rejects a key that is too expensive to verify with.
 func checkPublicKey(c *x509.Certificate) error {
 	if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
 		return fmt.Errorf("has an RSA key of %d bits: at most %d are verified with", k.N.BitLen(), maxRSABits)
@@ -97,8 +95,8 @@ func checkPublicKey(c *x509.Certificate) error {
 	return nil
 }
 
-// readable returns data without the mark that some editors put before text, if
-// it is neither empty nor too long to be read. want says what should be there.
+// readable returns data without a leading byte order mark, if it is neither
+// empty nor too long. want names the expected content.
 func readable(data []byte, want string) ([]byte, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	switch {
@@ -112,7 +110,7 @@ func readable(data []byte, want string) ([]byte, error) {
 	return data, nil
 }
 
-// looseCertificates returns the certificates in text that can be parsed.
+// looseCertificates returns the parsable certificates in text.
 func looseCertificates(text []byte) []*x509.Certificate {
 	var certs []*x509.Certificate
 	for rest := text; ; {
@@ -126,15 +124,15 @@ func looseCertificates(text []byte) []*x509.Certificate {
 	}
 }
 
-// beforeBlock returns what in consumed comes before the block that
+// beforeBlock returns the part of consumed that precedes the block that
 // pem.Decode found at its end.
 func beforeBlock(consumed []byte, blockType string) []byte {
 	i := bytes.LastIndex(consumed, []byte("-----BEGIN "+blockType+"-----"))
 	return consumed[:max(i, 0)]
 }
 
-// checkBetween refuses text around PEM blocks that is likely to be a block that
-// was damaged.
+// checkBetween rejects text around PEM blocks that is probably a damaged
+// block.
 func checkBetween(text []byte) error {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
 		return errors.New("there is binary data: want PEM text alone, or DER alone")
@@ -163,10 +161,10 @@ func isBase64Line(line []byte) bool {
 			return false
 		}
 	}
-	return line[0] != '=' // curl underlines headings so
+	return line[0] != '=' // curl underlines headings with it
 }
 
-// pemAdvice says what to do with a block of a type that was not wanted.
+// pemAdvice returns the fix for a block of an unexpected type.
 func pemAdvice(blockType string) string {
 	switch {
 	case blockType == "TRUSTED CERTIFICATE":

@@ -14,8 +14,8 @@ import (
 const maxPins = 100
 
 // ParsePins reads SHA-256 digests of public keys (of the SubjectPublicKeyInfo,
-// RFC 7469 section 2.4) in base64, with or without "sha256/" before them as
-// curl has it. The error is Faults with the fields "[0]", "[1]"….
+// RFC 7469 section 2.4) in base64, with or without the prefix "sha256/" that
+// curl uses. The error is Faults with the fields "[0]", "[1]"….
 func ParsePins(pins []string) ([][32]byte, error) {
 	var bad Faults
 	if len(pins) > maxPins {
@@ -40,7 +40,7 @@ func ParsePins(pins []string) ([][32]byte, error) {
 func parsePin(pin string) (sum [32]byte, problem string) {
 	const want = "want the base64 of a SHA-256, 44 characters"
 	text, named := strings.CutPrefix(pin, "sha256/")
-	if named && len(text) != base64.StdEncoding.EncodedLen(len(sum)) { // of which a slash may be the first character
+	if named && len(text) != base64.StdEncoding.EncodedLen(len(sum)) { // the digest may itself start with a slash
 		text = strings.TrimPrefix(text, "/")
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
@@ -57,7 +57,8 @@ func parsePin(pin string) (sum [32]byte, problem string) {
 	return sum, fmt.Sprintf("%q is not base64: %s", printable(pin, 60), want)
 }
 
-// isHexSum is true of what openssl prints, with colons or without.
+// isHexSum reports whether text is a digest as openssl prints it, with or
+// without colons.
 func isHexSum(text string) bool {
 	raw, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
 	return err == nil && len(raw) == sha256.Size
@@ -71,10 +72,10 @@ func base64OfHex(text string) string {
 	return base64.StdEncoding.EncodeToString(raw)
 }
 
-// pinOf returns what a pin on a certificate's key would be.
+// pinOf returns the pin of a certificate's key.
 func pinOf(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// checkPins returns nil if a key of the chain is among the pins.
+// checkPins returns nil if the chain contains a pinned key.
 func checkPins(pins [][32]byte, chain []*x509.Certificate) *VerifyError {
 	if len(pins) == 0 {
 		return nil

@@ -24,14 +24,14 @@ const pkcs12Rewrite = "`openssl pkcs12 -in old.p12 -nodes | openssl pkcs12 -expo
 var (
 	errPKCS12Damaged    = errors.New("cannot be parsed: want a PKCS#12 archive in DER")
 	errPKCS12BER        = errors.New("is in BER, not in DER: " + pkcs12Rewrite)
-	errPKCS12Derivation = errors.New("asks for more rounds to derive keys from its passphrase than are done for it: `openssl pkcs12 -export -iter 100000` writes a sound number")
+	errPKCS12Derivation = errors.New("requires more key derivation rounds than the limit: `openssl pkcs12 -export -iter 100000` writes a reasonable number")
 	errPKCS12Passphrase = passphraseError("is not the one that the archive is encrypted with")
 	errPKCS12Hidden     = errors.New("holds a private key among the encrypted certificates: " + pkcs12Rewrite)
 	errPKCS12NoMAC      = errors.New("has nothing to check the passphrase with (no MAC): " + pkcs12Rewrite)
 )
 
-// The parts of RFC 7292 that say what decrypting an archive will cost, and in
-// which form. Decrypting is the library's.
+// The parts of RFC 7292 that determine the form of an archive and the cost of
+// decrypting it. The library decrypts.
 type (
 	pfx struct {
 		Version  int
@@ -70,12 +70,12 @@ var (
 	oidKeyBag        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 1}
 	oidShroudedBag   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
 	oidPBMAC1        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}
-	oidPKCS12PBE     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1} // and below
+	oidPKCS12PBE     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1} // prefix of the algorithms below
 )
 
-// parsePKCS12 returns the certificates of an archive, at least one, and its one
-// key, and whether anything in it is encrypted or signed with a passphrase. An
-// empty passphrase is one that archives may have.
+// parsePKCS12 returns the certificates of an archive (at least one), its one
+// key, and whether a passphrase encrypts or signs any part. Archives may use
+// an empty passphrase.
 func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto.Signer, protected bool, err error) {
 	if len(data) > maxPEMBytes {
 		return nil, nil, false, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
@@ -99,8 +99,8 @@ func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 		if err := checkEncryptedSafe(safe, passphrase); err != nil {
 			explained := explainPKCS12(err, passphrase)
 			if explained != errPKCS12Hidden {
-				// One wrong passphrase in 256 decrypts the part, to noise. That it
-				// is wrong shows in the archive's MAC, which is checked before all.
+				// One wrong passphrase in 256 decrypts the part to noise. The archive's MAC,
+				// which is checked first, detects it.
 				if _, _, _, err := pkcs12.DecodeChain(data, string(passphrase)); errors.Is(err, pkcs12.ErrIncorrectPassword) {
 					explained = explainPKCS12(err, passphrase)
 				}
@@ -127,9 +127,9 @@ func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 	return certs, key, protected, nil
 }
 
-// inspectPKCS12 refuses what would cost too much to decrypt, and what the
-// library would not say clearly, and returns the encrypted parts, and whether a
-// passphrase has a use.
+// inspectPKCS12 rejects archives that are too expensive to decrypt or that the
+// library would report unclearly. It returns the encrypted parts and whether a
+// passphrase is used.
 func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) {
 	var outer pfx
 	if !unmarshalAll(data, &outer) {
@@ -173,7 +173,7 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 				return nil, false, errPKCS12Damaged
 			}
 			cost.pbe(d.Info.Algorithm)
-			cost.pbe(d.Info.Algorithm) // once to look, once to take
+			cost.pbe(d.Info.Algorithm) // once to inspect, once to decrypt
 			encrypted, protected = append(encrypted, raw.FullBytes), true
 		case safe.Type.Equal(oidData):
 			var inner []byte
@@ -208,21 +208,21 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 	case cost.total > maxDerivation:
 		return nil, false, errPKCS12Derivation
 	case len(safes) > 2:
-		return nil, false, fmt.Errorf("has %d parts, of which one of keys and one of certificates are read: %s", len(safes), pkcs12Rewrite)
+		return nil, false, fmt.Errorf("has %d parts; only one with keys and one with certificates are supported: %s", len(safes), pkcs12Rewrite)
 	case keys > 1:
 		return nil, false, errors.New("holds more than one private key: want the one of the certificate")
 	}
 	return encrypted, protected, nil
 }
 
-// A derivation adds up what deriving keys will cost, in rounds of HMAC.
+// A derivation adds up the cost of deriving keys, in rounds of HMAC.
 type derivation struct {
 	total   int
 	damaged bool
 }
 
 func (d *derivation) add(rounds, times int) {
-	// Each is bounded by itself, so that the sum cannot overflow.
+	// Each term is bounded, so that the sum cannot overflow.
 	d.total += min(max(rounds, 0), maxDerivation+1) * times
 	d.total = min(d.total, maxDerivation+1)
 }
@@ -240,7 +240,8 @@ func (d *derivation) mac(m *macData) {
 	d.pbkdf2(params.KDF, 4) // a key of 64 bytes at most
 }
 
-// pbe counts an algorithm of the library's. It refuses others.
+// pbe adds the cost of an algorithm that the library supports, and rejects
+// others.
 func (d *derivation) pbe(a pkix.AlgorithmIdentifier) {
 	switch n := len(oidPKCS12PBE); {
 	case a.Algorithm.Equal(oidPBES2):
@@ -272,10 +273,10 @@ func (d *derivation) pbkdf2(kdf pkix.AlgorithmIdentifier, blocks int) {
 	d.add(params.Iterations, blocks)
 }
 
-// checkEncryptedSafe refuses an encrypted part that holds a key. Such a key has
-// an encryption of its own inside, whose cost could not be looked at before the
-// library does the work. To find out, the library is given the part after a key
-// of ours: it refuses a second key before it decrypts it.
+// checkEncryptedSafe rejects an encrypted part that holds a key, because such
+// a key is encrypted again inside and the library would decrypt it before its
+// cost is known. It passes the library the part after a key of ours: the
+// library rejects a second key before it decrypts it.
 func checkEncryptedSafe(safe, passphrase []byte) error {
 	ours, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
@@ -289,8 +290,8 @@ func checkEncryptedSafe(safe, passphrase []byte) error {
 	return err
 }
 
-// probePKCS12 returns an archive of two parts: a key in the clear, and safe. Its
-// MAC is right and cheap.
+// probePKCS12 returns an archive of two parts: an unencrypted key, and safe.
+// Its MAC is valid and cheap.
 func probePKCS12(key, safe, passphrase []byte) ([]byte, error) {
 	explicit := cbasn1.Tag(0).Constructed().ContextSpecific()
 	var content cryptobyte.Builder
@@ -315,8 +316,8 @@ func probePKCS12(key, safe, passphrase []byte) ([]byte, error) {
 		return nil, err
 	}
 
-	// PBMAC1 (RFC 9579) with a single round, because everything that it needs is
-	// in the standard library.
+	// PBMAC1 (RFC 9579) with a single round, because the standard library has
+	// everything it needs.
 	salt := []byte("drawbridge")
 	macKey, err := pbkdf2.Key(sha256.New, string(passphrase), salt, 1, sha256.Size)
 	if err != nil {
@@ -357,8 +358,8 @@ func probePKCS12(key, safe, passphrase []byte) ([]byte, error) {
 	return out.Bytes()
 }
 
-// explainPKCS12 says what the library means. Its own words may quote what it
-// decrypted.
+// explainPKCS12 translates the library's errors, whose text may quote
+// decrypted content.
 func explainPKCS12(err error, passphrase []byte) error {
 	var unsupported pkcs12.NotImplementedError
 	switch {

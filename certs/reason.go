@@ -3,10 +3,10 @@ package certs
 import "crypto/x509"
 
 // A Reason names why a connection, a handshake or a check failed. Its text is
-// that of the API's enum without its prefix. The zero Reason is no failure.
+// the API's enum value without its prefix. The zero Reason means no failure.
 type Reason string
 
-// Every reason there is.
+// All reasons.
 const (
 	ReasonConnectRefused            Reason = "CONNECT_REFUSED"
 	ReasonConnectTimeout            Reason = "CONNECT_TIMEOUT"
@@ -35,14 +35,14 @@ const (
 	ReasonLocalConfig               Reason = "LOCAL_CONFIG"
 	ReasonOther                     Reason = "OTHER"
 
-	// Those of requests and health checks, which no handshake fails for.
+	// Reasons of requests and health checks; no handshake fails with these.
 	ReasonNoEndpoint      Reason = "NO_ENDPOINT"
 	ReasonOverloaded      Reason = "OVERLOADED"
 	ReasonCheckFailed     Reason = "CHECK_FAILED"
 	ReasonResponseTimeout Reason = "RESPONSE_TIMEOUT"
 	ReasonResponseBroken  Reason = "RESPONSE_BROKEN"
 
-	// Those of a connection that already carried a stream of bytes.
+	// Reasons of a connection that already carried stream data.
 	ReasonUpstreamReset     Reason = "UPSTREAM_RESET"
 	ReasonUpstreamTruncated Reason = "UPSTREAM_TRUNCATED"
 	ReasonUpstreamFailed    Reason = "UPSTREAM_FAILED"
@@ -51,42 +51,42 @@ const (
 	ReasonClientFailed      Reason = "CLIENT_FAILED"
 )
 
-// A VerifyError says which of our own checks of a peer failed.
+// A VerifyError reports which of our own checks of a peer failed.
 type VerifyError struct {
 	Reason Reason
-	// Detail names the facts: what was presented and what was wanted. It is
-	// bounded, and what the peer wrote in it is escaped.
+	// Detail states what was presented and what was expected. It is bounded, and
+	// text from the peer is escaped.
 	Detail string
-	// Fault is the certificate that stopped the chain, if it is known; else nil.
+	// Fault is the certificate that stopped the chain, or nil if unknown.
 	Fault *ChainFault
-	// Err is what crypto/x509 said, or nil. Its text may hold whatever the
-	// peer wrote: show Detail, not Err.
+	// Err is the error of crypto/x509, or nil. It may contain arbitrary text from
+	// the peer: show Detail, not Err.
 	Err error
 }
 
 // Error returns the detail.
 func (e *VerifyError) Error() string { return e.Detail }
 
-// Unwrap returns what crypto/x509 said.
+// Unwrap returns the error of crypto/x509.
 func (e *VerifyError) Unwrap() error { return e.Err }
 
-// maxRefused bounds the certificates of a refused chain that are kept.
+// maxRefused bounds the certificates kept of a rejected chain.
 const maxRefused = 20
 
-// A HandshakeError is what Client.Handshake returns. It carries the reason that
-// was found with the knowledge of that handshake, such as whether the peer had
-// asked for a client certificate.
+// A HandshakeError is the error of Client.Handshake. It carries a reason that
+// takes the state of the handshake into account, such as whether the peer
+// requested a client certificate.
 type HandshakeError struct {
 	Reason Reason
 	// Err is the cause. It is never nil.
 	Err error
-	// Refused is the chain that was refused, the leaf first, if the peer
-	// presented one and it was: at most maxRefused certificates, which nobody
-	// vouches for.
+	// Refused is the rejected chain, leaf first, if the peer presented one and
+	// verification failed. It has at most maxRefused certificates, all unverified.
 	Refused []*x509.Certificate
-	// Narrow reports that the peer refused an offer without those key-exchange
-	// groups that it used not to choose. The next handshake offers all that are
-	// allowed, and so is worth trying at once, on another connection.
+	// Narrow reports that the peer rejected an offer from which we had dropped
+	// key-exchange groups that it did not choose before. The next handshake offers
+	// all allowed groups, so an immediate retry on another connection is
+	// worthwhile.
 	Narrow bool
 }
 

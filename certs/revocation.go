@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A crlSet is the revocation lists of a trust bundle.
+// A crlSet holds the revocation lists of a trust bundle.
 type crlSet struct {
 	lists    []*crl            // without duplicates, in the order of the sources
 	byIssuer map[string][]*crl // by the DER of the issuer's name
@@ -27,8 +27,8 @@ func newCRLSet(lists []*crl) *crlSet {
 	return s
 }
 
-// equal reports whether both hold the same lists. To hold none, and to have no
-// lists at all, is not the same.
+// equal reports whether both hold the same lists. An empty set and a nil set
+// differ.
 func (s *crlSet) equal(other *crlSet) bool {
 	if s == nil || other == nil {
 		return s == other
@@ -40,10 +40,10 @@ func (s *crlSet) equal(other *crlSet) bool {
 	})
 }
 
-// checkRevocation looks a chain up in the lists of every bundle that holds its
-// anchor. Where there are lists each certificate but the anchor needs one that
-// is in date and that its issuer in this chain has signed, as OpenSSL and nginx
-// have it: what nobody has told us of may be revoked.
+// checkRevocation checks a chain against the lists of every bundle that
+// contains its anchor. If a bundle has lists, each certificate except the
+// anchor needs a current one that its issuer in this chain signed, as in
+// OpenSSL and nginx: a certificate without a list may be revoked.
 func checkRevocation(trust []*TrustBundle, chain []*x509.Certificate, now time.Time) *VerifyError {
 	anchor := chain[len(chain)-1]
 	var sets []*crlSet
@@ -67,7 +67,7 @@ func checkRevocation(trust []*TrustBundle, chain []*x509.Certificate, now time.T
 	return nil
 }
 
-// checkListed looks one certificate up.
+// checkListed checks one certificate.
 func checkListed(sets []*crlSet, c, issuer *x509.Certificate, now time.Time) *VerifyError {
 	var current bool
 	var outdated, forged, elsewhere *crl
@@ -94,7 +94,7 @@ func checkListed(sets []*crlSet, c, issuer *x509.Certificate, now time.Time) *Ve
 	who := describeName(c)
 	switch {
 	case outdated != nil && now.Before(outdated.list.ThisUpdate):
-		e.Detail = fmt.Sprintf("whether %s is revoked is unknown: the revocation list of %q counts from %s only",
+		e.Detail = fmt.Sprintf("whether %s is revoked is unknown: the revocation list of %q is not valid before %s",
 			who, outdated.issuer(), outdated.list.ThisUpdate.UTC().Format(time.RFC3339))
 	case outdated != nil:
 		e.Detail = fmt.Sprintf("whether %s is revoked is unknown: the revocation list of %q is outdated, the next one was due on %s",
@@ -120,11 +120,11 @@ func revokedError(c *x509.Certificate, by *crl) *VerifyError {
 	}
 }
 
-// revoker returns the list that revokes an anchor, or nil. An anchor needs no
-// list, for it is trusted for its own sake; but where the bundle also holds its
-// issuer and that issuer's list, being listed counts. Otherwise an intermediate
-// beside its root could never be revoked. A list that is outdated will do:
-// hardly anything comes back.
+// revoker returns the list that revokes an anchor, or nil. An anchor is
+// trusted directly, so it needs no list. But if the bundle also contains its
+// issuer and the issuer's list, that list applies; otherwise an intermediate
+// beside its root could never be revoked. An outdated list is enough:
+// revocations are rarely withdrawn.
 func (b *TrustBundle) revoker(anchor *x509.Certificate) *crl {
 	for _, l := range b.crls.byIssuer[string(anchor.RawIssuer)] {
 		if isSelfIssued(anchor) || !l.lists(anchor.SerialNumber) || !l.scope.covers(anchor) {

@@ -11,7 +11,7 @@ import (
 // A SANKind is a kind of subject alternative name.
 type SANKind int
 
-// The kinds that can be asked for.
+// The supported kinds.
 const (
 	SANDNS SANKind = iota + 1
 	SANURI
@@ -34,11 +34,11 @@ func (k SANKind) String() string {
 	return "unknown"
 }
 
-// A SAN is a subject alternative name that a peer must have, to the letter: a
-// wildcard is a name like any other, and stands for no other.
+// A SAN is a subject alternative name that a peer must have exactly: a
+// wildcard only matches the same wildcard.
 type SAN struct {
 	Kind SANKind
-	// Value is in the form that is compared: see ParseSANs.
+	// Value is in the normalized form of ParseSANs.
 	Value string
 }
 
@@ -46,11 +46,11 @@ type SAN struct {
 func (s SAN) String() string { return s.Kind.String() + ":" + s.Value }
 
 // ParseSANs reads names such as "DNS:a.example", "URI:spiffe://corp/pay",
-// "IP:10.0.0.1" and "email:ops@corp.example". What has no prefix is an address
-// if it can be read as one, an email address if it has an @ and no colon, a URI
-// if it has a colon, and else a DNS name. Letters that do not count are made
-// small: in DNS names, and after the @. At most 100 names are accepted. The
-// error is Faults with the fields "[0]", "[1]"….
+// "IP:10.0.0.1" and "email:ops@corp.example". A name without a prefix is an
+// address if it parses as one, an email address if it has an @ and no colon, a
+// URI if it has a colon, and a DNS name otherwise. DNS names and the part
+// after the @ are lowercased. At most 100 names are accepted. The error is
+// Faults with the fields "[0]", "[1]"….
 func ParseSANs(names []string) ([]SAN, error) {
 	var bad Faults
 	if len(names) > maxSANs {
@@ -125,8 +125,8 @@ func parseSAN(kind SANKind, value string) (SAN, string) {
 	return SAN{SANDNS, name}, ""
 }
 
-// isHostName reports whether s could be a host's DNS name: ASCII, of labels of
-// at most 63 bytes, and 253 in all. Underscores are allowed, for they are in
+// isHostName reports whether s could be a host's DNS name: ASCII, labels of at
+// most 63 bytes, 253 in total. Underscores are allowed, because they are in
 // use.
 func isHostName(s string) bool {
 	if len(s) > 253 {

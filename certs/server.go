@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// ClientAuth says what a Server asks of the client's certificate.
+// ClientAuth is the client authentication policy of a Server.
 type ClientAuth int
 
 // The zero ClientAuth is ClientAuthNone.
 const (
-	// ClientAuthNone asks for no certificate.
+	// ClientAuthNone requests no certificate.
 	ClientAuthNone ClientAuth = iota
-	// ClientAuthOptional asks for one; one that is sent must verify.
+	// ClientAuthOptional requests one; one that is sent must verify.
 	ClientAuthOptional
 	// ClientAuthRequired requires one that verifies.
 	ClientAuthRequired
@@ -26,39 +26,38 @@ const (
 
 // ServerOptions configures a Server.
 type ServerOptions struct {
-	// Certificates are what may be presented; there must be one. The first
-	// that is valid for the client's SNI, and that the client can use, is;
-	// the first of all is for clients without SNI and names that fit none.
+	// Certificates may be presented; at least one is required. The server presents
+	// the first that is valid for the client's SNI and usable by the client.
+	// Clients without SNI or with an unknown name get the first of all.
 	Certificates []*Certificate
-	// RejectUnknownSNI refuses a client whose SNI fits no certificate, or
-	// that sends none, with the alert unrecognized_name.
+	// RejectUnknownSNI rejects a client whose SNI matches no certificate, or that
+	// sends no SNI, with the alert unrecognized_name.
 	RejectUnknownSNI bool
-	// ClientAuth is what is asked of the client's certificate.
+	// ClientAuth is the client authentication policy.
 	ClientAuth ClientAuth
-	// ClientTrust is what a client's chain must lead to. There must be one
-	// unless ClientAuth is ClientAuthNone; the system's roots are never
-	// meant.
+	// ClientTrust is the set of trust anchors for clients. Required unless
+	// ClientAuth is ClientAuthNone; the system's roots are never used.
 	ClientTrust []*TrustBundle
-	// ClientSubjectAltNames are names one of which a client's certificate
-	// must have, to the letter. Empty means any name.
+	// ClientSubjectAltNames are exact names; a client's certificate must have at
+	// least one of them. Empty means any name.
 	ClientSubjectAltNames []SAN
-	// MinVersion and MaxVersion are of crypto/tls. Zero means 1.2 and 1.3.
+	// MinVersion and MaxVersion are crypto/tls constants. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
 	// CipherSuites are for TLS 1.2 and below. Empty means Go's secure list.
 	CipherSuites []uint16
 	// Groups are the key-exchange groups. Empty means Go's list.
 	Groups []tls.CurveID
-	// NextProtos are offered by ALPN, best first.
+	// NextProtos are offered by ALPN, most preferred first.
 	NextProtos []string
-	// Time returns the time that certificates and sessions are checked
-	// against. Nil means time.Now.
+	// Time returns the current time for certificates and sessions. Nil means
+	// time.Now.
 	Time func() time.Time
 }
 
-// A Server does TLS to the clients of one revision of a listener. Its session
-// tickets are under keys of its own, so that a session made under one set of
+// A Server accepts TLS connections for one revision of a listener. It has its
+// own session ticket keys, so that a session made under one set of
 // certificates and client authentication is never resumed under another. It is
-// safe for concurrent use, and needs no closing.
+// safe for concurrent use and needs no Close.
 type Server struct {
 	config   *tls.Config
 	certs    []*Certificate
@@ -122,9 +121,9 @@ func NewServer(o ServerOptions) (*Server, error) {
 				anyName: true,
 				now:     o.Time,
 			}
-			// For the names of the CAs in our request, and the right alert:
-			// crypto/tls sends the same one for whatever VerifyConnection
-			// refuses. What counts is verify.
+			// ClientCAs only sets the CA names in our request and the alert: crypto/tls
+			// sends the same alert for every error of VerifyConnection. verify makes the
+			// decision.
 			s.config.ClientCAs = s.verifier.roots
 		}
 	}
@@ -139,12 +138,13 @@ func NewServer(o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// Conn returns the server's side of a TLS connection on raw. It has not shaken
-// hands yet; until it has, the caller sets the deadlines. Closing it closes raw.
+// Conn returns the server side of a TLS connection on raw, before its
+// handshake. The caller sets deadlines for the handshake. Closing it closes
+// raw.
 func (s *Server) Conn(raw net.Conn) *tls.Conn { return tls.Server(raw, s.config) }
 
-// certificate is tls.Config.GetCertificate. No certificate and no error is how
-// crypto/tls is told to send unrecognized_name.
+// certificate implements tls.Config.GetCertificate. Returning neither a
+// certificate nor an error makes crypto/tls send unrecognized_name.
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := serverName(hello.ServerName)
 	var fits, usable *Certificate
@@ -163,7 +163,7 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	if usable != nil {
 		return &usable.tls, nil
 	}
-	if fits != nil { // of no kind the client can use: let crypto/tls say which
+	if fits != nil { // unusable for the client: crypto/tls reports why
 		return &fits.tls, nil
 	}
 	if s.reject {
@@ -172,11 +172,12 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return s.fallback(hello), nil
 }
 
-// fallback returns the first certificate. If the client cannot use it, for it is
-// ECDSA and the client only knows RSA, one for the same names will do.
+// fallback returns the first certificate. If the client cannot use it (an
+// ECDSA certificate and an RSA-only client), it returns one for the same
+// names.
 func (s *Server) fallback(hello *tls.ClientHelloInfo) *tls.Certificate {
 	anyName := *hello
-	anyName.ServerName = "" // SupportsCertificate would ask for it
+	anyName.ServerName = "" // SupportsCertificate would check it
 	for _, c := range s.namesake {
 		if anyName.SupportsCertificate(&c.tls) == nil {
 			return &c.tls
@@ -191,13 +192,13 @@ func sameNames(a, b *x509.Certificate) bool {
 	return n == m && strings.Join(left, "\n") == strings.Join(right, "\n")
 }
 
-// serverName returns SNI in the form that names are compared in. crypto/tls
-// refuses a trailing dot itself.
+// serverName returns SNI in normalized form. crypto/tls rejects a trailing dot
+// itself.
 func serverName(sni string) string { return strings.ToLower(sni) }
 
-// Knows reports whether a client may shake hands under this SNI, or ask for
-// this host on a connection made under another: it is false only with
-// RejectUnknownSNI, and a name that fits no certificate or is empty.
+// Knows reports whether a client may use this SNI, or send requests for this
+// host on a connection made under another name. It is false only with
+// RejectUnknownSNI and a name that is empty or matches no certificate.
 func (s *Server) Knows(name string) bool {
 	if !s.reject {
 		return true
@@ -212,19 +213,19 @@ func (s *Server) Knows(name string) bool {
 	return known
 }
 
-// sessionTag begins the entry of ours in a session's Extra.
+// sessionTag marks our entry in a session's Extra.
 const sessionTag = "drawbridge sni 1:"
 
-// wrap is tls.Config.WrapSession: it writes the SNI into the ticket.
+// wrap implements tls.Config.WrapSession: it writes the SNI into the ticket.
 func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 	session.Extra = append(session.Extra, []byte(sessionTag+serverName(state.ServerName)))
 	return s.config.EncryptTicket(state, session)
 }
 
-// unwrap is tls.Config.UnwrapSession. A ticket counts only under the SNI it was
-// given for (RFC 6066, section 3), and under TLS 1.3 this is also the only
-// place where an unknown SNI can be refused, since no certificate is chosen on
-// resumption.
+// unwrap implements tls.Config.UnwrapSession. A ticket is valid only under the
+// SNI it was issued for (RFC 6066, section 3). Under TLS 1.3 this is also the
+// only place to reject an unknown SNI, since a resumption selects no
+// certificate.
 func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.SessionState, error) {
 	session, err := s.config.DecryptTicket(identity, state)
 	if session == nil || err != nil {
@@ -239,8 +240,8 @@ func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.Sessio
 	return nil, nil // a full handshake
 }
 
-// verify is tls.Config.VerifyConnection: on every connection, resumed or not,
-// what the client presented must verify against the CAs trusted here and now.
+// verify implements tls.Config.VerifyConnection: on every connection, resumed
+// or not, the client's certificate must verify against the CAs trusted now.
 func (s *Server) verify(state tls.ConnectionState) error {
 	if s.config.ClientAuth == tls.NoClientCert {
 		return nil
@@ -257,9 +258,9 @@ func (s *Server) verify(state tls.ConnectionState) error {
 	return nil
 }
 
-// ClassifyAccept is Classify for the errors of a Server's connections, where
-// the two ends have changed places: an alert about a certificate is the client
-// refusing ours, and a deadline that passed is the handshake's.
+// ClassifyAccept is Classify for errors of a Server's connections, where the
+// roles are reversed: an alert about a certificate means that the client
+// rejected ours, and an exceeded deadline is the handshake's.
 func ClassifyAccept(err error) Reason {
 	if err == nil {
 		return ""

@@ -8,62 +8,60 @@ import (
 )
 
 const (
-	// maxSessions bounds how many TLS 1.3 tickets are kept for one name. A
-	// burst of connections takes one each, and each connection brings one or
-	// two back.
+	// maxSessions bounds the TLS 1.3 tickets kept for one name. A burst of
+	// connections takes one each, and each connection delivers one or two new
+	// ones.
 	maxSessions = 16
-	// maxHosts bounds the names under which one Client keeps sessions. There
-	// is more than one only with ClientOptions.FromHost, where the names are
-	// whatever requests ask for.
+	// maxHosts bounds the names under which one Client keeps sessions. There is
+	// more than one only with ClientOptions.FromHost, where requests choose the
+	// names.
 	maxHosts = 256
-	// maxTicket bounds a ticket, which may be 64 KiB long. Those that hold a
-	// client's whole chain have a few.
+	// maxTicket bounds the size of a ticket, which may be 64 KiB. Tickets that
+	// contain a client's whole chain take several KiB.
 	maxTicket = 16 << 10
-	// askAgain is for how long what a server chose of all groups is taken to be
-	// what it would choose again.
+	// askAgain is how long a server's choice among all groups is assumed to stay
+	// the same.
 	askAgain = 5 * time.Minute
 )
 
-// A session is what a server gave to be resumed, and what is known of the server
-// by it.
+// A session is a resumable session and what it reveals about the server.
 type session struct {
 	state   *tls.ClientSessionState
 	version uint16
-	// group is the key-exchange group of the connection that brought it.
+	// group is the key-exchange group of the connection that delivered it.
 	group tls.CurveID
-	// asked is when the server last had the choice of every group, on that
-	// connection or on one that led to it by resumptions alone. Zero: it has to
-	// be asked anew.
+	// asked is when the server last chose from every group, on that connection or
+	// on one that led to it through resumptions alone. Zero means that all groups
+	// must be offered again.
 	asked time.Time
 }
 
-// knows reports whether at now the server's choice of a group is known.
+// knows reports whether the server's choice of a group is known at now.
 func (s *session) knows(now time.Time) bool {
 	return !s.asked.IsZero() && !now.Before(s.asked) && now.Sub(s.asked) < askAgain
 }
 
-// sessions keeps what one Client may resume under one name. It is never shared,
-// so whatever the Client's identity, trust and names are, a session in it was
-// made with them. The LRU of crypto/tls would not do: it keeps one ticket for a
-// name, and hands the same one to every connection.
+// sessions holds the sessions of one Client under one name. It is never
+// shared, so every session in it was made with the Client's identity, trust
+// and names. The LRU of crypto/tls is unsuitable: it keeps one ticket for a
+// name and uses the same one for every connection.
 type sessions struct {
 	mu sync.Mutex
-	// tickets are of TLS 1.3, the newest last. Each is given out once: RFC
-	// 8446 appendix C.4, so that connections cannot be linked by it, and
-	// because servers such as OpenSSL's take each but once.
+	// tickets are TLS 1.3 tickets, newest last. Each is used once, so that it
+	// cannot link connections (RFC 8446 appendix C.4) and because servers such as
+	// OpenSSL accept each only once.
 	tickets []*session
-	// last is the newest session of TLS 1.2, which may be used again and
-	// again (RFC 5077).
+	// last is the newest TLS 1.2 session, which may be reused (RFC 5077).
 	last *session
-	// none is why there is no session, when there is none.
+	// none is the reason for an empty store.
 	none FullReason
-	// flushes counts calls of flush, so that a ticket is not kept that
-	// arrives after one on a connection made before it.
+	// flushes counts calls of flush. It keeps out tickets that arrive after a
+	// flush on a connection made before it.
 	flushes uint64
 }
 
-// take returns a session to offer, or nil and why there is none, and what put
-// wants to know of when a connection began.
+// take returns a session to offer, or nil and the reason why none exists. The
+// generation tells put when the connection began.
 func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,8 +77,8 @@ func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 	return nil, s.flushes, s.none
 }
 
-// put keeps a session unless its ticket is too long or there was a flush since
-// the connection began. The oldest ticket goes when there are too many.
+// put keeps a session unless its ticket is too long or flush ran since the
+// connection began. When full, it drops the oldest ticket.
 func (s *sessions) put(fresh *session, generation uint64) {
 	if ticket, _, err := fresh.state.ResumptionState(); err != nil || len(ticket) > maxTicket {
 		return
@@ -102,15 +100,15 @@ func (s *sessions) put(fresh *session, generation uint64) {
 	s.tickets = append(s.tickets, fresh)
 }
 
-// drop forgets every session, and why.
+// drop forgets every session and records the reason.
 func (s *sessions) drop(why FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.empty(why)
 }
 
-// flush forgets every session, those too that connections made so far have yet
-// to bring, and returns how many there were.
+// flush forgets every session, including those that open connections have yet
+// to receive, and returns how many it forgot.
 func (s *sessions) flush() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +116,8 @@ func (s *sessions) flush() int {
 	return s.empty(FullFlushed)
 }
 
-// empty is called with mu held. A store that never had a session stays one.
+// empty is called with mu held. A store that never had a session keeps its
+// reason.
 func (s *sessions) empty(why FullReason) int {
 	n := len(s.tickets)
 	if s.last != nil {
@@ -132,8 +131,8 @@ func (s *sessions) empty(why FullReason) int {
 	return n
 }
 
-// forget forgets the session of TLS 1.2, which would otherwise be offered
-// again: crypto/tls has found that it, or the ticket just taken, is too old.
+// forget forgets the TLS 1.2 session, which would otherwise be offered again:
+// crypto/tls found that it, or the ticket just taken, is too old.
 func (s *sessions) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,18 +142,19 @@ func (s *sessions) forget() {
 	}
 }
 
-// had reports whether a session has been kept, or one of the Client before.
+// had reports whether this store, or that of the replaced Client, ever had a
+// session.
 func (s *sessions) had() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.none != FullNoTicket
 }
 
-// hosts is the sessions of one Client by name: a session made under one name is
-// never offered under another (RFC 8446, section 4.6.1). The names longest
-// unused are forgotten.
+// hosts holds the sessions of one Client by name: a session made under one
+// name is never offered under another (RFC 8446, section 4.6.1). The least
+// recently used names are evicted.
 type hosts struct {
-	// changed are the names of which the Client before this one had sessions.
+	// changed are the names for which the replaced Client had sessions.
 	changed map[string]bool
 
 	mu     sync.Mutex
@@ -179,7 +179,7 @@ func newHosts(before *Client) *hosts {
 			h.changed[old.name] = true
 		}
 	}
-	for name := range before.hosts.changed { // and nobody has asked for it since
+	for name := range before.hosts.changed { // and not used since
 		if !asked[name] && len(h.changed) < maxHosts {
 			h.changed[name] = true
 		}
@@ -187,7 +187,7 @@ func newHosts(before *Client) *hosts {
 	return h
 }
 
-// of returns the sessions of a name.
+// of returns the sessions for a name.
 func (h *hosts) of(name string) *sessions {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -5,24 +5,22 @@ import (
 	"sync"
 )
 
-// A FullReason says why a handshake was full and not a resumption. Its text is
-// that of the API's enum without its prefix.
+// A FullReason states why a handshake was full rather than a resumption. Its
+// text is the API's enum value without its prefix.
 type FullReason string
 
-// Every reason there is.
+// All reasons.
 const (
-	// FullNoTicket: the server has given no ticket yet.
+	// FullNoTicket: the server has sent no ticket yet.
 	FullNoTicket FullReason = "NO_TICKET"
-	// FullExpired: the ticket, or the certificate it was given under, was too
-	// old.
+	// FullExpired: the ticket, or the certificate of its session, was too old.
 	FullExpired FullReason = "EXPIRED"
-	// FullUsedUp: every ticket was in use already.
+	// FullUsedUp: every ticket was already in use.
 	FullUsedUp FullReason = "USED_UP"
-	// FullCredentialsChanged: there were sessions, but of the Client that this
-	// one has replaced.
+	// FullCredentialsChanged: only the Client that this one replaced had sessions.
 	FullCredentialsChanged FullReason = "CREDENTIALS_CHANGED"
-	// FullRefused: the server did not take the session offered, or what it
-	// resumed did not verify any more and the rest was dropped.
+	// FullRefused: the server rejected the offered session, or the resumed session
+	// failed verification and the rest was dropped.
 	FullRefused FullReason = "REFUSED"
 	// FullReuseOff: ClientOptions.NoSessionReuse.
 	FullReuseOff FullReason = "REUSE_OFF"
@@ -32,22 +30,22 @@ const (
 
 // SessionStats counts the handshakes of one Client that succeeded.
 type SessionStats struct {
-	// Resumed is how many resumed a session.
+	// Resumed is the number of resumptions.
 	Resumed uint64
-	// Full is how many did not, by why.
+	// Full is the number of full handshakes, by reason.
 	Full map[FullReason]uint64
-	// Reported is how many failures VerifyReportOnly let through, by reason;
-	// there may be several in one handshake.
+	// Reported is the number of failures that VerifyReportOnly ignored, by reason;
+	// one handshake may have several.
 	Reported map[Reason]uint64
 }
 
-// counters is where a Client counts.
+// counters holds the counts of a Client.
 type counters struct {
 	mu    sync.Mutex
 	stats SessionStats
 }
 
-// count counts a handshake; full is empty if it resumed.
+// count counts a handshake; full is empty for a resumption.
 func (c *counters) count(full FullReason) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// The files and directories where systems keep their roots, most usual first:
-// those of crypto/x509, which has no way to read them anew once they changed.
+// The files and directories where systems keep their roots, most common first.
+// They are those of crypto/x509, which cannot reload them after a change.
 var (
 	systemRootFiles = []string{
 		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Gentoo, Arch
@@ -25,11 +25,11 @@ var (
 	}
 )
 
-// SystemTrustBundle reads the roots of the operating system: the file named by
-// SSL_CERT_FILE and the directories named by SSL_CERT_DIR, as OpenSSL has it,
-// or else the usual places. Each call reads them anew. It fails if there are
-// none, because nothing could then be verified. The revocation lists are as in
-// a TrustSource; what is wrong with them is Faults.
+// SystemTrustBundle reads the roots of the operating system. As in OpenSSL,
+// SSL_CERT_FILE names a file and SSL_CERT_DIR directories; otherwise the usual
+// places apply. Each call reads them again. It fails if it finds no roots,
+// because every verification would then fail. Revocation lists are as in
+// TrustSource; their faults are Faults.
 func SystemTrustBundle(crls ...CRLSource) (*TrustBundle, error) {
 	var bad Faults
 	lists := parseCRLSources(&bad, crls)
@@ -74,9 +74,9 @@ func systemRoots() (*TrustBundle, error) {
 		": install the package ca-certificates, or name a file in SSL_CERT_FILE")
 }
 
-// readRoots returns the CA certificates in the files, or nil if there are none.
-// Unlike ParseTrustBundle it passes over what it cannot use, as every other
-// program on the machine does with these files.
+// readRoots returns the CA certificates in the files, or nil if it finds no
+// certificate. Unlike ParseTrustBundle it skips certificates that it cannot
+// use, as other programs do with these files.
 func readRoots(paths ...string) *TrustBundle {
 	var unique []*x509.Certificate
 	seen := make(map[string]bool)

@@ -7,15 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds on what a peer or a file may put into our messages.
+// Bounds on text from peers and files in our messages.
 const (
 	maxText  = 500 // characters of one text
 	maxNames = 5   // names in one sentence
 	maxSANs  = 100 // names in an Info
 )
 
-// printable returns s with everything that could start a new line, drive a
-// terminal or break an encoding escaped, cut to about limit bytes.
+// printable returns s cut to about limit bytes, with every character escaped
+// that could start a new line, control a terminal or break an encoding.
 func printable(s string, limit int) string {
 	cut := 0
 	if len(s) > limit {
@@ -51,10 +51,9 @@ func printable(s string, limit int) string {
 	return b.String()
 }
 
-// ErrorText returns the text of an error of a TLS connection, fit for a log:
-// bounded and escaped. The errors of crypto/tls are neither; one of them quotes
-// all the protocols that a client offered, up to 64 KiB. A nil error has no
-// text.
+// ErrorText returns the text of a TLS connection's error for a log: bounded
+// and escaped. Errors of crypto/tls are neither; one quotes all ALPN protocols
+// of a client, up to 64 KiB. The text of a nil error is empty.
 func ErrorText(err error) string {
 	if err == nil {
 		return ""
@@ -72,8 +71,8 @@ func plain(s string) bool {
 	return true
 }
 
-// nameList joins at most maxNames names, each escaped and cut, and says how
-// many more there are: a certificate may hold thousands.
+// nameList joins at most maxNames names, each escaped and truncated, and
+// counts the rest: a certificate may have thousands.
 func nameList(names []string) string {
 	if len(names) == 0 {
 		return "no name"

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A TrustBundle is a set of certificates that a peer's chain may lead to. Each
-// is a trust anchor by itself: a root, an intermediate whose root is not in the
-// bundle, or a self-signed server certificate.
+// A TrustBundle is a set of trust anchors. Each certificate is an anchor by
+// itself: a root, an intermediate whose root is not in the bundle, or a
+// self-signed server certificate.
 type TrustBundle struct {
 	certs []*x509.Certificate        // without duplicates, in the order of the text
-	pool  *x509.CertPool             // of certs; shared by all who verify against this bundle alone
+	pool  *x509.CertPool             // of certs; shared by all verifiers that use only this bundle
 	crls  *crlSet                    // nil: revocation is not checked
-	twice map[*x509.Certificate]bool // of certs, what the text had more than once
+	twice map[*x509.Certificate]bool // certificates that the text contains more than once
 }
 
 func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
@@ -23,22 +23,22 @@ func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
 	return b
 }
 
-// A TrustSource is what a trust bundle is made of.
+// A TrustSource is the input of NewTrustBundle.
 type TrustSource struct {
-	// Field is the field of the faults about Certificates: "pem", "file".
+	// Field is the field of faults about Certificates: "pem", "file".
 	Field string
 	// Certificates are in PEM or DER.
 	Certificates []byte
-	// CRLs are revocation lists. Where there are any, every certificate of a
-	// chain but its anchor needs one, from its issuer and in date.
+	// CRLs are revocation lists. If any are given, every certificate of a chain
+	// except its anchor needs a current list from its issuer.
 	CRLs []CRLSource
 }
 
-// NewTrustBundle parses a bundle and its revocation lists. The error is Faults,
-// with the fields of the source. The certificates are judged as by
-// ParseTrustBundle. A list that cannot be used is a fault, for it would
-// otherwise revoke nothing in silence; one that is outdated is not, because the
-// next one may be on its way: until it comes what needs it fails.
+// NewTrustBundle parses a bundle and its revocation lists. The error is
+// Faults, with the fields of the source. Certificates are checked as in
+// ParseTrustBundle. An unusable list is a fault, because ignoring it would
+// silently revoke nothing. An outdated list is accepted, because its successor
+// may be on the way; until it arrives, certificates that need it are rejected.
 func NewTrustBundle(s TrustSource) (*TrustBundle, error) {
 	var bad Faults
 	b, err := parseTrustBundle(s.Certificates, time.Now())
@@ -74,14 +74,15 @@ func parseCRLSources(bad *Faults, sources []CRLSource) *crlSet {
 	return newCRLSet(all)
 }
 
-// ParseTrustBundle parses a bundle in PEM or DER. The error is Faults, with the
-// whole ("") or the number of a certificate ("[2]", counted from zero) as field.
+// ParseTrustBundle parses a bundle in PEM or DER. The error is Faults; the
+// field is the whole bundle ("") or the index of a certificate ("[2]", counted
+// from zero).
 //
-// Every certificate must be a CA's or be self-signed. The latter is how a
-// single server with a self-signed certificate is trusted; such a certificate
-// vouches for nothing but itself. A leaf that a CA issued is refused: nearly
-// always it was taken for the CA's. One that has expired is accepted with a
-// warning, unless all have: such a bundle could verify nothing.
+// Every certificate must be a CA or self-signed. A self-signed certificate
+// that is not a CA trusts a single server and vouches only for itself. A leaf
+// that a CA issued is rejected, because it was usually mistaken for the CA's.
+// An expired certificate is accepted with a warning, unless all have expired:
+// such a bundle could verify no peer.
 func ParseTrustBundle(text []byte) (*TrustBundle, error) {
 	return parseTrustBundle(text, time.Now())
 }
@@ -99,7 +100,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	live := false
 	for i, c := range certs {
 		if !c.IsCA && !isSelfSigned(c) {
-			bad.add(fmt.Sprintf("[%d]", i), "%s is not a CA certificate: want that of its issuer, %q",
+			bad.add(fmt.Sprintf("[%d]", i), "%s is not a CA certificate: want the certificate of its issuer, %q",
 				describeName(c), printable(nameText(c.RawIssuer, c.Issuer), 150))
 			continue
 		}
@@ -123,8 +124,8 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	return b, nil
 }
 
-// isSelfSigned reports whether a certificate's own key signed it. The check of
-// x509.Certificate.CheckSignatureFrom would ask for a CA.
+// isSelfSigned reports whether a certificate's own key signed it.
+// x509.Certificate.CheckSignatureFrom would require a CA.
 func isSelfSigned(c *x509.Certificate) bool {
 	return isSelfIssued(c) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
@@ -170,11 +171,11 @@ func (b *TrustBundle) CRLInfos() []CRLInfo {
 	return infos
 }
 
-// holds reports whether a certificate is one of the bundle's.
+// holds reports whether the bundle contains a certificate.
 func (b *TrustBundle) holds(c *x509.Certificate) bool { return slices.ContainsFunc(b.certs, c.Equal) }
 
-// Equal reports whether both hold the same certificates and revocation lists, in
-// whatever order. A nil bundle equals only a nil bundle.
+// Equal reports whether both hold the same certificates and revocation lists,
+// in any order. A nil bundle equals only a nil bundle.
 func (b *TrustBundle) Equal(other *TrustBundle) bool {
 	if b == nil || other == nil {
 		return b == other

@@ -32,7 +32,7 @@ func TestParseTrustBundleRefuses(t *testing.T) {
 		{"blanks", "", "is empty", []byte("\n\n")},
 		{"garbage", "", "no PEM block", []byte("not a certificate")},
 		{"a leaf", "[0]", "not a CA certificate", issued.ChainPEM},
-		{"a leaf among CAs", "[1]", "want that of its issuer", join(ca.CertPEM(), issued.ChainPEM)},
+		{"a leaf among CAs", "[1]", "want the certificate of its issuer", join(ca.CertPEM(), issued.ChainPEM)},
 		{"a leaf that only claims to be self-signed", "[0]", "not a CA certificate", block("CERTIFICATE", forged.Raw)},
 		{"a private key", "", "private key", join(ca.CertPEM(), issued.KeyPEM)},
 		{"a CRL", "", `type "X509 CRL"`, join(ca.CertPEM(), block("X509 CRL", []byte("x")))},

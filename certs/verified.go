@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// maxVerified bounds how many chains a verifier remembers.
+// maxVerified bounds the chains that a verifier caches.
 const maxVerified = 1024
 
-// verified remembers which chains have passed verifier.verifyChain, and when
-// they would pass again. A verifier never changes, so apart from the chain its
-// answer depends on the time alone, and on that only as it passes the ends of
-// what the answer rests on. A failure is never remembered.
+// verified caches the chains that passed verifier.verifyChain and the period
+// in which they pass. A verifier never changes, so its verdict on a chain
+// depends only on the time, and changes only at the limits of that period.
+// Failures are not cached.
 type verified struct {
 	mu     sync.Mutex
 	chains map[[sha256.Size]byte]period
 }
 
-// A period is a time with both its ends.
+// A period is a closed interval of time.
 type period struct{ from, to time.Time }
 
 func (p period) holds(t time.Time) bool { return !t.Before(p.from) && !t.After(p.to) }
 
-// and returns what two periods have in common.
+// and returns the intersection of two periods.
 func (p period) and(from, to time.Time) period {
 	if from.After(p.from) {
 		p.from = from
@@ -35,8 +35,8 @@ func (p period) and(from, to time.Time) period {
 	return p
 }
 
-// chainKey identifies what a peer presented, in its order. DER says itself where
-// it ends, but a digest of digests does not have to rely on that.
+// chainKey identifies the certificates that a peer presented, in their order.
+// DER encodes its own length, but hashing digests avoids relying on that.
 func chainKey(certs []*x509.Certificate) [sha256.Size]byte {
 	var both [2 * sha256.Size]byte
 	for _, c := range certs {
@@ -48,7 +48,7 @@ func chainKey(certs []*x509.Certificate) [sha256.Size]byte {
 	return [sha256.Size]byte(both[:])
 }
 
-// passes reports whether the chain is known to pass at a time.
+// passes reports whether the chain is known to pass at now.
 func (v *verified) passes(key [sha256.Size]byte, now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -56,7 +56,7 @@ func (v *verified) passes(key [sha256.Size]byte, now time.Time) bool {
 	return ok && p.holds(now)
 }
 
-// add remembers a chain that passed. When there are too many any other goes.
+// add caches a chain that passed. When full, it evicts an arbitrary entry.
 func (v *verified) add(key [sha256.Size]byte, p period) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -72,9 +72,9 @@ func (v *verified) add(key [sha256.Size]byte, p period) {
 	v.chains[key] = p
 }
 
-// lasts returns when a chain that has passed at now would pass again: while each
-// of its certificates is valid, and no revocation list that can speak of them
-// comes into force or goes out of it.
+// lasts returns the period in which a chain that passed at now passes: while
+// all its certificates are valid and no relevant revocation list becomes valid
+// or expires.
 func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
 	p := period{chain[0].NotBefore, chain[0].NotAfter}
 	for _, c := range chain[1:] {
@@ -93,8 +93,8 @@ func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
 	return p
 }
 
-// lasts narrows p to the times at which the list is in date if it is at now, and
-// is not if it is not. All times in a list are whole seconds.
+// lasts narrows p to the times at which the list is in date exactly if it is
+// at now. All times in a list are whole seconds.
 func (l *crl) lasts(p period, now time.Time) period {
 	switch {
 	case l.inDate(now):

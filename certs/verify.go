@@ -9,24 +9,25 @@ import (
 	"time"
 )
 
-// A verifier holds what a peer's certificate must satisfy. It is the one path
-// by which this package trusts anybody, and it runs on every connection, the
-// resumed ones too.
+// A verifier holds the requirements for a peer's certificate. Every trust
+// decision of this package goes through it, on every connection, including
+// resumed ones.
 type verifier struct {
 	trust   []*TrustBundle
-	roots   *x509.CertPool // of trust; never nil: nil would mean the system's to crypto/x509
+	roots   *x509.CertPool // of trust; never nil: crypto/x509 would use the system's roots
 	usage   x509.ExtKeyUsage
 	depth   *uint32    // intermediates allowed; nil: no limit
-	sans    []SAN      // one of which there must be; nil: the name given to verify
-	pins    [][32]byte // one of which must be in the chain; nil: any key
-	anyName bool       // without sans no name is asked for: a client may be anybody
+	sans    []SAN      // at least one must match; nil: the name given to verify
+	pins    [][32]byte // at least one must be in the chain; nil: any key
+	anyName bool       // without sans any name is accepted, for clients
 	now     func() time.Time
 
 	verified verified // chains that passed
 }
 
-// verify returns every check that certs fails, the gravest first; none means
-// that the peer is trusted. The name is a DNS name or an IP address.
+// verify returns every check that certs fails, the most severe first. An empty
+// result means that the peer is trusted. The name is a DNS name or an IP
+// address.
 func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError {
 	if len(certs) == 0 {
 		return []*VerifyError{{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}}
@@ -39,9 +40,10 @@ func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError
 }
 
 // verifyChain looks for a chain from the leaf to a trust anchor that is valid
-// now, for this use, within the depth, not revoked and with a pinned key. Any
-// one will do: a peer that is cross-signed may have a short chain and a long
-// one. If none does, what it returns is of the one that fails least.
+// now and for this use, within the depth, not revoked and with a pinned key.
+// One such chain is enough: a cross-signed peer may have a short and a long
+// one. If every chain fails, it returns the failures of the chain with the
+// fewest.
 func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 	leaf, now, key := certs[0], v.now(), chainKey(certs)
 	if v.verified.passes(key, now) {
@@ -80,8 +82,8 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 	return least
 }
 
-// checkChain returns what is wrong with a chain whose signatures, times and
-// uses are right.
+// checkChain returns the faults of a chain whose signatures, times and usages
+// are valid.
 func (v *verifier) checkChain(chain []*x509.Certificate, now time.Time) (failures []*VerifyError) {
 	if e := checkRevocation(v.trust, chain, now); e != nil {
 		failures = append(failures, e)
@@ -95,8 +97,8 @@ func (v *verifier) checkChain(chain []*x509.Certificate, now time.Time) (failure
 	return failures
 }
 
-// checkDepth counts as OpenSSL does: the leaf and the trust anchor are free. A
-// leaf that is its own anchor makes a chain of one.
+// checkDepth counts as OpenSSL does: the leaf and the trust anchor do not
+// count. A leaf that is its own anchor makes a chain of one.
 func (v *verifier) checkDepth(chain []*x509.Certificate) *VerifyError {
 	between := max(len(chain)-2, 0)
 	if v.depth == nil || uint32(between) <= *v.depth {
@@ -108,7 +110,7 @@ func (v *verifier) checkDepth(chain []*x509.Certificate) *VerifyError {
 	}
 }
 
-// chainError says why no chain was found.
+// chainError explains why no chain was found.
 func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions, err error) *VerifyError {
 	leaf := certs[0]
 	reason := verifyReason(err)
@@ -164,15 +166,14 @@ func (v *verifier) verifyName(leaf *x509.Certificate, name string) *VerifyError 
 		}
 		want = sanList(v.sans)
 	case name != "":
-		// Not err's text is shown: it may hold every one of a hostile
-		// certificate's names.
+		// Do not show err's text: it may contain every name of a hostile certificate.
 		if e.Err = leaf.VerifyHostname(name); e.Err == nil {
 			return nil
 		}
 		want = `"` + printable(name, 260) + `"`
 	case v.anyName:
 		return nil
-	default: // no name must never mean any name
+	default: // an empty name must never mean any name
 		return &VerifyError{Reason: ReasonLocalConfig, Detail: "there is no name to verify"}
 	}
 	names, total := altNames(leaf, maxNames)
@@ -200,9 +201,9 @@ func validityDetail(what string, c *x509.Certificate, now time.Time) string {
 	return fmt.Sprintf("%s expired on %s", what, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// lastIssuer returns the issuer that is missing: that of the last certificate
-// which can be reached from the leaf by name. Signatures are not looked at: a
-// hostile peer could have us check thousands.
+// lastIssuer returns the missing issuer: that of the last certificate that
+// issuer names connect to the leaf. Signatures are not checked, because a
+// hostile peer could make us check thousands.
 func lastIssuer(certs []*x509.Certificate) string {
 	last := certs[0]
 	for range min(len(certs), maxChain) {
@@ -220,7 +221,7 @@ func lastIssuer(certs []*x509.Certificate) string {
 func verifyReason(err error) Reason {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		switch invalid.Reason {
-		case x509.Expired: // of either end of the validity
+		case x509.Expired: // too early or too late
 			if strings.Contains(invalid.Detail, "is before") {
 				return ReasonNotYetValid
 			}

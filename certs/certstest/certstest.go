@@ -1,5 +1,8 @@
-// Package certstest makes throw-away CAs and certificates for the tests of
-// every package. What cannot be made fails the test.
+// Package certstest issues throwaway certificates for the tests of every
+// package.
+//
+// The caller owns every CA and certificate. A failure to issue one fails the
+// test.
 package certstest
 
 import (
@@ -13,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A CA issues certificates that nothing outside of the test trusts.
+// A CA issues certificates that only the test trusts.
 type CA struct{ *pki.CA }
 
 // NewCA makes a new root.
@@ -72,7 +75,7 @@ func (ca *CA) Leaf(t testing.TB, o pki.LeafOptions) *pki.Issued {
 	return issued
 }
 
-// CRL returns a revocation list of ca, in date, that revokes what is given.
+// CRL returns a current revocation list of ca with the given certificates.
 func (ca *CA) CRL(t testing.TB, revoked ...*x509.Certificate) []byte {
 	t.Helper()
 	var o pki.CRLOptions
@@ -86,7 +89,7 @@ func (ca *CA) CRL(t testing.TB, revoked ...*x509.Certificate) []byte {
 	return text
 }
 
-// TrustPEM returns the root: what peers are to trust.
+// TrustPEM returns the root, for peers to trust.
 func (ca *CA) TrustPEM() []byte { return ca.RootPEM() }
 
 // Trust returns the root as a trust bundle.
@@ -113,14 +116,14 @@ func (ca *CA) TrustCRLs(t testing.TB, crls ...[]byte) *certs.TrustBundle {
 	return b
 }
 
-// Pool returns the root as crypto/x509 wants it.
+// Pool returns the root as an x509.CertPool.
 func (ca *CA) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(ca.Root().Certificate())
 	return p
 }
 
-// Certificate parses what was issued.
+// Certificate parses an issued certificate.
 func Certificate(t testing.TB, issued *pki.Issued) *certs.Certificate {
 	t.Helper()
 	c, err := certs.ParseCertificate(issued.ChainPEM, issued.KeyPEM)
@@ -130,7 +133,7 @@ func Certificate(t testing.TB, issued *pki.Issued) *certs.Certificate {
 	return c
 }
 
-// TLS returns what was issued as crypto/tls wants it.
+// TLS returns an issued certificate as a tls.Certificate.
 func TLS(t testing.TB, issued *pki.Issued) tls.Certificate {
 	t.Helper()
 	c, err := tls.X509KeyPair(issued.ChainPEM, issued.KeyPEM)

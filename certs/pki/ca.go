@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// Lifetimes used where none is asked for. The start is put back a little, so
-// that a peer whose clock is slightly behind does not refuse a certificate made
-// a moment ago.
+// Default lifetimes. Validity starts slightly in the past, so that a peer
+// whose clock is behind does not reject a new certificate.
 const (
 	RootLifetime         = 10 * 365 * 24 * time.Hour
 	IntermediateLifetime = 5 * 365 * 24 * time.Hour
@@ -36,15 +35,15 @@ type CAOptions struct {
 	// NotBefore is the start of validity. Zero means five minutes ago.
 	NotBefore time.Time
 	// NotAfter is the end of validity. Zero means RootLifetime or
-	// IntermediateLifetime from now; an intermediate's is then shortened to
-	// that of its issuer.
+	// IntermediateLifetime from now; an intermediate's then ends with its issuer's
+	// at the latest.
 	NotAfter time.Time
 }
 
 // A CA issues certificates. It is immutable and safe for concurrent use.
 type CA struct {
 	cert   *x509.Certificate
-	key    crypto.Signer // nil for a root whose key was not on the disk
+	key    crypto.Signer // nil for a root whose key is not on disk
 	parent *CA           // nil for a root
 }
 
@@ -56,9 +55,9 @@ func NewRoot(o CAOptions) (*CA, error) {
 	return newCA(o, nil, RootLifetime)
 }
 
-// NewIntermediate makes a CA with a new key whose certificate ca signs. What
-// it issues carries its certificate, and those of any CA between it and the
-// root, in the chain.
+// NewIntermediate makes a CA with a new key and a certificate signed by ca.
+// Certificates that it issues include its own certificate, and those of any CA
+// between it and the root, in the chain.
 func (ca *CA) NewIntermediate(o CAOptions) (*CA, error) {
 	if o.CommonName == "" {
 		o.CommonName = "Drawbridge intermediate CA"
@@ -85,9 +84,9 @@ func newCA(o CAOptions, parent *CA, lifetime time.Duration) (*CA, error) {
 	return &CA{cert: cert, key: key, parent: parent}, nil
 }
 
-// setValidity fills in what was left out. A default end never outlives the
-// issuer, because OpenSSL and Java would refuse the chain after that anyway;
-// an end that was asked for is taken as it is.
+// setValidity fills in the defaults. A default end is never later than the
+// issuer's, because OpenSSL and Java would reject the chain after that anyway.
+// An explicit end is kept.
 func setValidity(template *x509.Certificate, from, to time.Time, lifetime time.Duration, issuer *CA) {
 	now := time.Now()
 	if from.IsZero() {
@@ -103,7 +102,7 @@ func setValidity(template *x509.Certificate, from, to time.Time, lifetime time.D
 }
 
 // sign completes template with a serial number and key identifiers, and signs
-// it with issuer's key, or with its own if issuer is nil.
+// it with issuer's key, or with key if issuer is nil.
 func sign(template *x509.Certificate, key crypto.Signer, issuer *CA) (*x509.Certificate, error) {
 	if !template.NotAfter.After(template.NotBefore) {
 		return nil, errors.New("the certificate would end before it begins")
@@ -165,7 +164,7 @@ func keyID(public crypto.PublicKey) ([]byte, error) {
 // Certificate returns the CA's own certificate. It must not be modified.
 func (ca *CA) Certificate() *x509.Certificate { return ca.cert }
 
-// Root returns the root that ca leads to; a root returns itself.
+// Root returns the root above ca; a root returns itself.
 func (ca *CA) Root() *CA {
 	for ca.parent != nil {
 		ca = ca.parent
@@ -176,10 +175,11 @@ func (ca *CA) Root() *CA {
 // CertPEM returns the CA's own certificate.
 func (ca *CA) CertPEM() []byte { return encodeCertificates(ca.cert) }
 
-// RootPEM returns the certificate of the root: what peers are to trust.
+// RootPEM returns the certificate of the root, for peers to trust.
 func (ca *CA) RootPEM() []byte { return ca.Root().CertPEM() }
 
-// intermediates returns the certificates from ca up to, and without, the root.
+// intermediates returns the certificates from ca up to, but excluding, the
+// root.
 func (ca *CA) intermediates() []*x509.Certificate {
 	var chain []*x509.Certificate
 	for ; ca.parent != nil; ca = ca.parent {

@@ -9,14 +9,12 @@ import (
 	"time"
 )
 
-// CRLLifetime is how long a revocation list counts where nothing else is asked
-// for.
+// CRLLifetime is the default lifetime of a revocation list.
 const CRLLifetime = 30 * 24 * time.Hour
 
-// CRLOptions describes a revocation list. The zero value is useful: a list that
-// revokes nothing.
+// CRLOptions describes a revocation list. The zero value is an empty list.
 type CRLOptions struct {
-	// Revoked are the serial numbers of the certificates that are revoked.
+	// Revoked are the serial numbers of the revoked certificates.
 	Revoked []*big.Int
 	// ThisUpdate is when the list was made. Zero means five minutes ago.
 	ThisUpdate time.Time
@@ -24,12 +22,12 @@ type CRLOptions struct {
 	NextUpdate time.Time
 }
 
-// CRL signs a revocation list for what ca issued itself, and returns it as PEM.
-// Each list has a higher number than those before it, as RFC 5280 section 5.2.3
-// wants it.
+// CRL signs a revocation list for certificates that ca issued itself, and
+// returns it as PEM. Each list has a higher number than earlier ones, as RFC
+// 5280 section 5.2.3 requires.
 func (ca *CA) CRL(o CRLOptions) ([]byte, error) {
 	if ca.key == nil {
-		return nil, errors.New("the CA's private key is not here: it cannot revoke")
+		return nil, errors.New("the CA's private key is not available, so it cannot revoke")
 	}
 	now := time.Now()
 	if o.ThisUpdate.IsZero() {

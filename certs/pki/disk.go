@@ -22,9 +22,9 @@ const (
 	keySuffix        = "-key.pem"
 )
 
-// Init makes a root, and an intermediate under it if intermediate is not nil,
-// saves them in dir and returns the CA that issues: the intermediate, or else
-// the root. It refuses a directory that already holds a CA.
+// Init makes a root and, if intermediate is not nil, an intermediate below it.
+// It saves them in dir and returns the issuing CA: the intermediate, or else
+// the root. It fails if dir already holds a CA.
 func Init(dir string, root CAOptions, intermediate *CAOptions) (*CA, error) {
 	ca, err := NewRoot(root)
 	if err != nil {
@@ -41,10 +41,10 @@ func Init(dir string, root CAOptions, intermediate *CAOptions) (*CA, error) {
 	return ca, nil
 }
 
-// Save writes ca, and the root above it, to dir, which is made with mode 0700
-// if it does not exist. It overwrites nothing: if dir already holds a CA the
-// error wraps fs.ErrExist and dir is as it was. Only a root and an
-// intermediate directly below a root can be saved.
+// Save writes ca, and the root above it, to dir, which it creates with mode
+// 0700 if needed. It overwrites nothing: if dir already holds a CA, the error
+// wraps fs.ErrExist and dir is unchanged. Only a root and an intermediate
+// directly below a root can be saved.
 func (ca *CA) Save(dir string) error {
 	root := ca.Root()
 	files, err := ca.files(rootName, intermediateName)
@@ -57,7 +57,8 @@ func (ca *CA) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	// A lone intermediate.pem beside a new root would be taken for its own.
+	// A leftover intermediate.pem beside a new root would be taken for its
+	// intermediate.
 	for _, name := range []string{rootName, intermediateName} {
 		for _, suffix := range []string{certSuffix, keySuffix} {
 			if path := filepath.Join(dir, name+suffix); exists(path) {
@@ -89,9 +90,9 @@ func (ca *CA) files(root, intermediate string) ([]file, error) {
 	return append(files, file{name + certSuffix, ca.CertPEM(), 0o644}), nil
 }
 
-// Load reads the CA saved in dir and returns the one that issues: the
-// intermediate if there is one, or else the root. The key of a root above an
-// intermediate need not be there, so that it can be kept elsewhere.
+// Load reads the CA saved in dir and returns the issuing CA: the intermediate
+// if there is one, or else the root. The key of a root above an intermediate
+// may be missing, so that it can be kept elsewhere.
 func Load(dir string) (*CA, error) {
 	root, err := loadCA(dir, rootName, nil)
 	if err != nil {
@@ -154,12 +155,12 @@ func loadCA(dir, name string, parent *CA) (*CA, error) {
 	return ca, nil
 }
 
-// entryName is what a certificate may be called on disk: a plain file name.
+// entryName matches valid certificate names on disk: plain file names.
 var entryName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}$`)
 
 // An Entry is a certificate in a CA's directory.
 type Entry struct {
-	// Name is the file's name without ".pem": "ca", "intermediate", or what
+	// Name is the file's name without ".pem": "ca", "intermediate", or the name
 	// the certificate was issued under.
 	Name string
 	// CertPath and KeyPath are the files. KeyPath is empty if the key is
@@ -223,7 +224,7 @@ func List(dir string) ([]Entry, error) {
 	return entries, nil
 }
 
-// Show returns the certificate that is called name in a CA's directory.
+// Show returns the certificate called name in a CA's directory.
 func Show(dir, name string) (*Entry, error) {
 	if !entryName.MatchString(name) {
 		return nil, fmt.Errorf("%q is not the name of a certificate", name)
@@ -270,8 +271,8 @@ type file struct {
 	mode fs.FileMode
 }
 
-// writeNew writes every file or, if one of them exists or cannot be written,
-// none.
+// writeNew writes every file, or none of them if one exists or cannot be
+// written.
 func writeNew(dir string, files []file) error {
 	for i, f := range files {
 		path := filepath.Join(dir, f.name)
@@ -287,8 +288,7 @@ func writeNew(dir string, files []file) error {
 	return nil
 }
 
-// createNew writes a file that must not exist yet, and leaves nothing behind
-// if it fails on the way.
+// createNew writes a new file and removes it if writing fails.
 func createNew(path string, text []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {

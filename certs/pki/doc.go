@@ -1,8 +1,8 @@
-// Package pki is a private certification authority: what `drawbridge pki`, the
-// demonstration and the tests issue certificates from.
+// Package pki issues certificates from a private certification authority, for
+// `drawbridge pki`, the demonstration and the tests.
 //
-// A CA lives in memory until it is saved; on disk it is a directory of PEM
-// files that nginx, OpenSSL and Java read as they are:
+// The caller owns a CA, which is in memory until it is saved. On disk it is a
+// directory of PEM files that nginx, OpenSSL and Java can read:
 //
 //	ca.pem  ca-key.pem                        the root
 //	intermediate.pem  intermediate-key.pem    the intermediate, if there is one

@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// A KeyType says which kind of key pair to make.
+// KeyType is a kind of key pair.
 type KeyType int
 
-// The zero KeyType is ECDSAP256, which every TLS implementation in use speaks
-// and which is the cheapest to shake hands with.
+// The zero KeyType is ECDSAP256, which every current TLS implementation
+// supports and which makes the cheapest handshake.
 const (
 	ECDSAP256 KeyType = iota
 	ECDSAP384
@@ -83,7 +83,7 @@ func (k KeyType) generate() (crypto.Signer, error) {
 }
 
 // encodeKey returns the key as PKCS#8 PEM, the one form that OpenSSL, nginx
-// and Java's tools all read.
+// and Java's tools all support.
 func encodeKey(key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -92,7 +92,7 @@ func encodeKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// decodeKey reads what encodeKey wrote. Its errors never quote the input.
+// decodeKey reads the output of encodeKey. Its errors never quote the input.
 func decodeKey(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {

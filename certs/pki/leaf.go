@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A Usage says which end of a TLS connection a certificate is for.
+// Usage is the TLS role that a certificate is for.
 type Usage int
 
 // The zero Usage is Server.
@@ -37,16 +37,15 @@ func (u Usage) String() string {
 
 // LeafOptions describes a certificate to issue.
 type LeafOptions struct {
-	// CommonName is the subject's common name. Empty means the first DNS
-	// name or IP address. Verifiers look at the names below, never at it.
+	// CommonName is the subject's common name. Empty means the first DNS name or
+	// IP address. Verifiers ignore it and use the names below.
 	CommonName string
-	// DNSNames, IPs and URIs are the subject's alternative names. A
-	// certificate for a server needs at least one. A DNS name may have "*"
-	// as its first label.
+	// DNSNames, IPs and URIs are the subject alternative names. A server
+	// certificate needs at least one. A DNS name may have "*" as its first label.
 	DNSNames []string
 	IPs      []net.IP
 	URIs     []string
-	// Usage is the end of the connection the certificate is for.
+	// Usage is the TLS role that the certificate is for.
 	Usage Usage
 	// Key is the kind of key to make.
 	Key KeyType
@@ -59,7 +58,7 @@ type LeafOptions struct {
 
 // Issued is a certificate with its private key.
 type Issued struct {
-	// ChainPEM is the leaf, then its intermediates; the root is not in it.
+	// ChainPEM is the leaf, then its intermediates, without the root.
 	ChainPEM []byte
 	// KeyPEM is the private key as PKCS#8.
 	KeyPEM []byte
@@ -79,8 +78,8 @@ func (ca *CA) Issue(o LeafOptions) (*Issued, error) {
 		return nil, err
 	}
 	if _, ok := key.(*rsa.PrivateKey); ok {
-		// The RSA key exchange of TLS 1.2 encrypts to the key (RFC 5246,
-		// section 7.4.2); peers that still use it check for this.
+		// The TLS 1.2 RSA key exchange encrypts with the key (RFC 5246, section
+		// 7.4.2), and peers that still use it check for this usage.
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
 	leaf, err := sign(template, key, ca)
@@ -95,11 +94,11 @@ func (ca *CA) Issue(o LeafOptions) (*Issued, error) {
 	return &Issued{ChainPEM: encodeCertificates(chain...), KeyPEM: keyPEM, Leaf: leaf}, nil
 }
 
-// leafTemplate checks the names and returns everything of the certificate
-// that does not depend on its key or issuer.
+// leafTemplate checks the names and returns the part of the certificate that
+// does not depend on its key or issuer.
 func leafTemplate(o LeafOptions) (*x509.Certificate, error) {
 	t := &x509.Certificate{
-		BasicConstraintsValid: true, // CA:FALSE, which Java and OpenSSL want to see stated
+		BasicConstraintsValid: true, // CA:FALSE, which Java and OpenSSL require to be explicit
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		IPAddresses:           o.IPs,
 	}
@@ -147,9 +146,9 @@ func leafTemplate(o LeafOptions) (*x509.Certificate, error) {
 	return t, nil
 }
 
-// checkDNSName refuses what verifiers would never match: Go, OpenSSL and Java
+// checkDNSName rejects names that verifiers never match: Go, OpenSSL and Java
 // agree on letters, digits, hyphens and underscores, and on "*" only as the
-// whole of the first label.
+// whole first label.
 func checkDNSName(name string) error {
 	bad := func(why string) error { return fmt.Errorf("%q is not a DNS name: %s", name, why) }
 	if net.ParseIP(name) != nil {
