@@ -5,18 +5,18 @@ import (
 	"net"
 )
 
-// announced is the key of a context's client.
+// announced is the context key of the announced client.
 type announced struct{}
 
 type client struct{ source, destination net.Addr }
 
-// Announce returns a context under which an Upstream that speaks the PROXY
-// protocol announces its connections as a client's, who came from source to
-// destination. Under any other they are announced as the gateway's own.
+// Announce returns a context for connections made for one client. An Upstream
+// that speaks the PROXY protocol announces source and destination as the
+// client's. Without Announce, it announces the gateway's own addresses.
 func Announce(ctx context.Context, source, destination net.Addr) context.Context {
 	return context.WithValue(ctx, announced{}, client{source, destination})
 }
 
 // Announces reports whether connections are announced as a client's, so that
-// each serves the client alone that Announce named.
+// each connection serves only the client that Announce named.
 func (u *Upstream) Announces() bool { return u.announces }

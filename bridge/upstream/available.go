@@ -8,35 +8,35 @@ import (
 	"time"
 )
 
-// Health returns what the endpoint's health check says or, where there is none,
-// what the last attempt to connect came to.
+// Health returns the result of the endpoint's health check or, without a
+// health check, of the last attempt to connect.
 func (e *Endpoint) Health() Health { return e.health.load() }
 
 // isBad reports whether the endpoint takes no traffic because of its health
-// check, be it that the first answer is not there yet.
+// check, including before the first result.
 func (e *Endpoint) isBad() bool { return e.checker != nil && e.health.load() != Up }
 
-// isPending reports whether the endpoint's first answer is waited for.
+// isPending reports whether the first result of the health check is
+// outstanding.
 func (e *Endpoint) isPending() bool { return e.checker != nil && e.health.load() == Unknown }
 
-// isWell reports whether nothing that was learnt about the endpoint keeps traffic
-// from it.
+// isWell reports whether neither health check nor outlier detection keeps
+// traffic from the endpoint.
 func (e *Endpoint) isWell() bool { return !e.isBad() && !e.outlier.isOut() }
 
-// Unavailable returns why the endpoint takes no traffic now, in words; "" if it
-// does.
+// Unavailable explains why the endpoint takes no traffic now; "" if it does.
 func (e *Endpoint) Unavailable() string {
 	switch {
 	case e.options.Draining:
 		return "draining"
 	case e.Left():
-		return "DNS has it no more"
+		return "is no longer in DNS"
 	case e.isPending():
 		return "its first health check has not been answered yet"
 	case e.isBad():
 		check := e.checker.status()
 		if check.Reason == "" {
-			return "has failed its health check, and not answered it often enough since"
+			return "has failed its health check and not yet passed it often enough"
 		}
 		return fmt.Sprintf("fails its health check: %s: %s", check.Reason, check.Message)
 	}
@@ -46,7 +46,8 @@ func (e *Endpoint) Unavailable() string {
 	return ""
 }
 
-// ejected returns until when the endpoint is ejected, and why; zero: it is not.
+// ejected returns when the ejection ends, and its reason; zero if there is no
+// ejection.
 func (e *Endpoint) ejected() (until time.Time, why string) {
 	if e.outlier == nil {
 		return time.Time{}, ""
@@ -54,8 +55,8 @@ func (e *Endpoint) ejected() (until time.Time, why string) {
 	return e.outlier.record.until()
 }
 
-// changed acts on the endpoint's taking traffic from now on, or taking none.
-// Again says that it has taken some before.
+// changed reports that the endpoint has started or stopped taking traffic.
+// Again means that it has taken traffic before.
 func (e *Endpoint) changed(again bool) {
 	if again && e.takes() {
 		e.cameUp(time.Now())
@@ -66,17 +67,17 @@ func (e *Endpoint) changed(again bool) {
 	e.warm.signal()
 }
 
-// A coordinator is what the revisions of an upstream share: one of them at a time
-// decides on an ejection, and all hear of changes.
+// A coordinator is shared by the revisions of an upstream. It serializes their
+// decisions about ejections and notifies all of them of changes.
 type coordinator struct {
-	ejecting sync.Mutex // held to decide on an ejection or to end one
+	ejecting sync.Mutex // held to start or end an ejection
 
 	mu   sync.Mutex
-	news chan struct{} // closed when an endpoint changes; nil: nobody waits
+	news chan struct{} // closed when an endpoint changes; nil: no waiter
 }
 
-// change returns a channel that is closed when an endpoint begins to take
-// traffic, or ends.
+// change returns a channel that is closed when an endpoint starts or stops
+// taking traffic.
 func (c *coordinator) change() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,20 +96,20 @@ func (c *coordinator) announce() {
 	}
 }
 
-// await waits until an endpoint that has not been tried takes traffic, if one may
-// soon: as long as a first answer is waited for, and that may take. If there is no
-// other way, an endpoint that was ejected takes traffic before its time.
+// await waits until an untried endpoint takes traffic, while the first health
+// check of one is outstanding. If no endpoint is left, it ends an ejection
+// early.
 func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
 	var late <-chan time.Time
 	for {
-		// Before looking: what changes after it is not missed.
+		// Subscribe before looking, so that no change is missed.
 		change := u.coordinator.change()
 		pending := slices.ContainsFunc(u.Endpoints(), (*Endpoint).isPending)
 		if err := t.next(wait); err != ErrNoEndpoint {
 			return err
 		}
-		if u.reprieve() {
+		if u.endFirstEjection() {
 			continue
 		}
 		if wait == nil || !pending {
@@ -135,10 +136,10 @@ func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	}
 }
 
-// reprieve has an ejected endpoint take traffic, the one whose time is over
-// first, if no endpoint does. It reports whether there was one.
-func (u *Upstream) reprieve() bool {
-	first := u.firstOut()
+// endFirstEjection ends the ejection that would end first, if no endpoint
+// takes traffic. It reports whether it did.
+func (u *Upstream) endFirstEjection() bool {
+	first := u.firstToReturn()
 	if first == nil {
 		return false
 	}
@@ -146,7 +147,7 @@ func (u *Upstream) reprieve() bool {
 	return true
 }
 
-func (u *Upstream) firstOut() *Endpoint {
+func (u *Upstream) firstToReturn() *Endpoint {
 	u.coordinator.ejecting.Lock()
 	defer u.coordinator.ejecting.Unlock()
 	var first *Endpoint
@@ -165,7 +166,8 @@ func (u *Upstream) firstOut() *Endpoint {
 	return first
 }
 
-// inherit takes over what the revision before knows of the endpoint's address.
+// inherit copies what the previous revision knows about the endpoint's
+// address.
 func (e *Endpoint) inherit(before *Endpoint) {
 	if before == nil {
 		return
@@ -179,8 +181,8 @@ func (e *Endpoint) inherit(before *Endpoint) {
 	}
 }
 
-// watch has what is learnt about the endpoint decide on its taking traffic, as
-// Options say.
+// watch starts health checks and outlier detection of the endpoint, as Options
+// configure them.
 func (e *Endpoint) watch() {
 	o := &e.upstream.options
 	if o.Check.Ask != nil && !e.options.Draining {
@@ -192,10 +194,10 @@ func (e *Endpoint) watch() {
 	}
 }
 
-// An address is what an endpoint is known by.
+// An address identifies an endpoint.
 type address struct{ network, address string }
 
-// byAddress returns the endpoints by their addresses.
+// byAddress returns the endpoints by address.
 func (u *Upstream) byAddress() map[address]*Endpoint {
 	all := make(map[address]*Endpoint)
 	for _, e := range u.Endpoints() {

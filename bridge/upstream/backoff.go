@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// A backoff spaces out attempts that go wrong, each time twice as far, with
-// jitter so that many endpoints that failed together are not tried together.
+// A backoff doubles the pause after each failure, with jitter so that
+// endpoints that failed together are not retried together.
 type backoff struct {
 	first, most time.Duration
 
 	pause time.Duration
 	begin time.Time // of the pause
-	until time.Time // nothing is to be tried before
+	until time.Time // no attempt before this time
 }
 
-// strike begins a pause. What goes wrong during a pause is of its cause, and
-// changes nothing.
+// strike starts a pause. Failures during a pause have the same cause, and are
+// ignored.
 func (b *backoff) strike(now time.Time) {
 	if now.Before(b.until) {
 		return
@@ -25,7 +25,7 @@ func (b *backoff) strike(now time.Time) {
 	b.begin, b.until = now, now.Add(b.pause/2+rand.N(b.pause))
 }
 
-// ease makes the pauses to come shorter by one part in so many.
+// ease shortens future pauses by one part in parts.
 func (b *backoff) ease(parts int) {
 	b.pause -= b.pause / time.Duration(parts)
 	if b.pause < b.first/2 {
@@ -33,12 +33,12 @@ func (b *backoff) ease(parts int) {
 	}
 }
 
-// cut makes the pause that is under way one as after the first strike.
+// cut shortens the current pause to the first pause.
 func (b *backoff) cut() {
 	if soon := b.begin.Add(b.first); soon.Before(b.until) {
 		b.until = soon
 	}
 }
 
-// clear forgets everything that went wrong.
+// clear forgets all failures.
 func (b *backoff) clear() { b.pause, b.until = 0, time.Time{} }

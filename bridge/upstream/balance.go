@@ -6,32 +6,32 @@ import (
 	"sync/atomic"
 )
 
-// A Policy is a way to choose an endpoint among those that take traffic. All of
-// them heed weights.
+// A Policy chooses an endpoint among those that take traffic. Every policy
+// honors weights.
 type Policy int
 
 const (
-	RoundRobin     Policy = iota // in turns, smoothly, as nginx does: weights 5, 1, 1 give a a b a c a a
-	LeastRequests                // of two taken at random the one with fewer requests for its weight
+	RoundRobin     Policy = iota // smooth, as in nginx: weights 5, 1, 1 give a a b a c a a
+	LeastRequests                // of two random endpoints, the one with fewer requests for its weight
 	Random                       // at random
-	ConsistentHash               // the same endpoint for the same Key; at random for who has none
+	ConsistentHash               // the same endpoint for the same Key; at random without a Key
 )
 
-// A tier is endpoints that are chosen among: an Upstream's primaries, or its
-// backups. Choosing takes no lock and allocates nothing, and costs the same
-// however many there are, as long as those that come up may be chosen. Where one
-// may not, what would have been its share goes to the others by their weights.
+// A tier is a set of endpoints to choose from: an Upstream's primaries or its
+// backups. Choosing takes no lock, allocates nothing and, while all endpoints
+// are available, takes constant time. The share of an unavailable endpoint
+// goes to the others by their weights.
 type tier struct {
 	policy    Policy
 	endpoints []*Endpoint
 
-	// turns has the index of each endpoint as often as its weight says, evenly
+	// turns holds the index of each endpoint as often as its weight says, evenly
 	// mixed. Nil: each once, in their order.
 	turns []uint32
 
-	next   atomic.Uint64 // of RoundRobin
-	spares atomic.Uint64 // of its turns, given to others
-	owners *owners       // of ConsistentHash, else nil
+	next   atomic.Uint64 // RoundRobin's position
+	spares atomic.Uint64 // turns given to other endpoints
+	owners *owners       // for ConsistentHash, else nil
 }
 
 func newTier(p Policy, endpoints []*Endpoint) *tier {
@@ -47,7 +47,7 @@ func newTier(p Policy, endpoints []*Endpoint) *tier {
 	return r
 }
 
-// pick returns the endpoint that t goes to; nil if it may go to none.
+// pick returns the endpoint for t, or nil if t can use none of them.
 func (r *tier) pick(t *Turn) *Endpoint {
 	if len(r.endpoints) == 0 {
 		return nil
@@ -66,21 +66,21 @@ func (r *tier) pick(t *Turn) *Endpoint {
 	return r.inTurn(t)
 }
 
-// inTurn returns the endpoint whose turn it is.
+// inTurn returns the next endpoint in round-robin order.
 func (r *tier) inTurn(t *Turn) *Endpoint {
-	// One who was elsewhere already takes none of the turns that others get: an
-	// endpoint that fails would come up the more often.
+	// A retry takes no turn of its own: a failing endpoint would come up more
+	// often.
 	if t.tries == 0 {
 		if e := r.turn(r.next.Add(1) - 1); t.may(e) && e.accepts() {
 			return e
 		}
 	}
-	// As with Split: turns that are given to others are evenly spread, too.
+	// As in Split: reassigned turns are evenly spread, too.
 	const golden = 0x9E3779B97F4A7C15
-	return r.instead(t, r.spares.Add(1)*golden, nil)
+	return r.pickOther(t, r.spares.Add(1)*golden, nil)
 }
 
-// lighter returns the better of two endpoints that are drawn.
+// lighter returns the less loaded of two random endpoints.
 func (r *tier) lighter(t *Turn) *Endpoint {
 	a := r.draw(t, nil)
 	if a == nil || len(r.endpoints) == 1 {
@@ -97,15 +97,15 @@ func (r *tier) lighter(t *Turn) *Endpoint {
 	return a
 }
 
-// draw returns an endpoint taken at random, but not the one given.
+// draw returns a random endpoint other than the given one.
 func (r *tier) draw(t *Turn, but *Endpoint) *Endpoint {
 	if e := r.turn(rand.Uint64N(r.cycle())); e != but && t.may(e) && e.accepts() {
 		return e
 	}
-	return r.instead(t, rand.Uint64(), but)
+	return r.pickOther(t, rand.Uint64(), but)
 }
 
-// cycle returns after how many turns they begin again.
+// cycle returns the number of turns in one cycle.
 func (r *tier) cycle() uint64 {
 	if r.turns == nil {
 		return uint64(len(r.endpoints))
@@ -113,7 +113,7 @@ func (r *tier) cycle() uint64 {
 	return uint64(len(r.turns))
 }
 
-// turn returns whose turn the nth is.
+// turn returns the endpoint of the nth turn.
 func (r *tier) turn(n uint64) *Endpoint {
 	if r.turns == nil {
 		return r.endpoints[n%uint64(len(r.endpoints))]
@@ -121,14 +121,15 @@ func (r *tier) turn(n uint64) *Endpoint {
 	return r.endpoints[r.turns[n%uint64(len(r.turns))]]
 }
 
-// fewEndpoints is how many are looked at as fast as anything else can be done.
+// fewEndpoints is the number of endpoints that can be scanned at negligible
+// cost.
 const fewEndpoints = 8
 
-// instead returns the endpoint that a point falls on if those that t may go to,
-// without the one given, fill the 64 bits with their shares; nil if there is
-// none. Where there are many it tries its luck first: to take others until there
-// is one that t may go to comes to the same shares.
-func (r *tier) instead(t *Turn, point uint64, but *Endpoint) *Endpoint {
+// pickOther maps a point to an endpoint: the endpoints that t can use, except
+// the given one, divide the 64-bit range by their shares. It returns nil if t
+// can use none. With many endpoints it first samples: drawing until one is
+// usable produces the same shares.
+func (r *tier) pickOther(t *Turn, point uint64, but *Endpoint) *Endpoint {
 	if len(r.endpoints) > fewEndpoints {
 		for range fewEndpoints {
 			if e := r.turn(rand.Uint64N(r.cycle())); e != but && t.may(e) && e.accepts() {
@@ -155,16 +156,16 @@ func (r *tier) instead(t *Turn, point uint64, but *Endpoint) *Endpoint {
 		}
 		at, last = at-share, e
 	}
-	return last // some may not be chosen any more since they were counted
+	return last // some may have become unavailable since they were counted
 }
 
-// maxTurns bounds the memory that weights take: shares are exact to within one
-// part in so many.
+// maxTurns bounds the memory for weights: shares are exact to within one part
+// in maxTurns.
 const maxTurns = 1 << 16
 
-// smooth returns the order of smooth weighted round robin: each time every
-// endpoint gains its weight, and the one that has most is chosen and pays the
-// sum. Nil: each once, in their order.
+// smooth returns the order of smooth weighted round robin: in each step every
+// endpoint gains its weight, and the one with the highest value is chosen and
+// pays the sum. Nil: each once, in their order.
 func smooth(weights []int) []uint32 {
 	divisor, equal := 0, true
 	for _, w := range weights {

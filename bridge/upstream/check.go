@@ -14,25 +14,25 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// CheckOptions say how endpoints are asked whether they are well. An endpoint
-// that is asked takes no traffic before its first answer, nor while its answers
-// are bad; its Health is what they come to, whatever traffic meets with.
+// CheckOptions configure health checks. A checked endpoint takes no traffic
+// before its first result, or while it is unhealthy. Its Health is the result
+// of the checks alone, whatever happens to traffic.
 type CheckOptions struct {
-	// Ask asks an endpoint, over a connection of CheckConnect, CheckHandshake or
-	// CheckDial, and returns nil if it is well. The error says why it is not, as
-	// certs.Classify has it. It returns soon after ctx has ended, and is not
-	// called twice at once for one endpoint.
+	// Ask checks an endpoint over a connection of CheckConnect, CheckHandshake or
+	// CheckDial, and returns nil if it is healthy. certs.Classify returns the
+	// reason for an error. Ask returns soon after ctx ends. It is not called
+	// concurrently for one endpoint.
 	Ask func(ctx context.Context, e *Endpoint) error
 
-	// Kind is what is asked, in the words of whoever made Ask. What an endpoint
-	// answered in the revision before counts in this one if its Kind is the same.
+	// Kind describes the check, in the words of the package that made Ask. A new
+	// revision keeps the results of the previous one if its Kind is the same.
 	Kind string
 
-	Interval time.Duration // from one question to the next, with jitter of a tenth; 0: 10s
-	Timeout  time.Duration // for an answer; 0: 5s
+	Interval time.Duration // between checks, with a jitter of a tenth; 0: 10s
+	Timeout  time.Duration // for one check; 0: 5s
 
-	Healthy   int // good answers in a row after which a bad endpoint is good; 0: 2
-	Unhealthy int // bad ones after which a good endpoint is bad; 0: 3
+	Healthy   int // successes in a row that make an unhealthy endpoint healthy; 0: 2
+	Unhealthy int // failures in a row that make a healthy endpoint unhealthy; 0: 3
 }
 
 func (o CheckOptions) withDefaults() CheckOptions {
@@ -43,33 +43,33 @@ func (o CheckOptions) withDefaults() CheckOptions {
 	return o
 }
 
-// A Check is what the questions to an endpoint have come to.
+// A Check is the result of an endpoint's health checks.
 type Check struct {
-	Healthy bool // it counts as well
-	Checked bool // there was an answer
+	Healthy bool // the endpoint counts as healthy
+	Checked bool // at least one check completed
 
-	// The last answer.
-	Time     time.Time // when it was there
+	// The last check.
+	Time     time.Time // of its completion
 	Duration time.Duration
-	Reason   certs.Reason // why it was bad; "" if it was good
+	Reason   certs.Reason // why it failed; "" if it succeeded
 	Message  string       // printable, at most about 500 bytes
 
-	Checks, Failures uint64 // answers since the Upstream was made, and the bad ones
+	Checks, Failures uint64 // checks since the Upstream was made, and those that failed
 }
 
-// A verdict is what an endpoint's answers amount to. The Endpoints of an address
-// in the revisions of an upstream share it: a change of the upstream does not
-// make it unknown whether the endpoint is well.
+// A verdict is the health that an endpoint's checks have established. The
+// Endpoints of one address share it across revisions of an upstream, so that a
+// change of the upstream does not reset it.
 type verdict struct {
-	health health // Unknown before the first answer
+	health health // Unknown before the first check
 
 	mu     sync.Mutex
-	streak int // answers in a row that contradict it
+	streak int // results in a row that contradict it
 	last   Check
 }
 
-// note takes in an answer and returns what the verdict is now, and whether that
-// is another than before. The first answer decides alone.
+// note records a result and returns the verdict, and whether it changed. The
+// first result decides alone.
 func (v *verdict) note(o *CheckOptions, last Check) (now Health, changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -90,8 +90,8 @@ func (v *verdict) note(o *CheckOptions, last Check) (now Health, changed bool) {
 	return answer, true
 }
 
-// A checker asks one endpoint whether it is well, on a goroutine of its own from
-// start to end. A nil checker asks nothing.
+// A checker checks one endpoint on its own goroutine. A nil checker does
+// nothing.
 type checker struct {
 	endpoint *Endpoint
 	options  CheckOptions
@@ -102,7 +102,7 @@ type checker struct {
 	made, failed atomic.Uint64
 }
 
-// start begins to ask, unless that was done before.
+// start starts the checks. Later calls have no effect.
 func (c *checker) start() {
 	if c == nil {
 		return
@@ -116,23 +116,24 @@ func (c *checker) log() hclog.Logger {
 	return c.endpoint.upstream.log.With("endpoint", c.endpoint.Address())
 }
 
-// end ends the questions, for good; wait waits for it.
+// end stops the checks for good; wait waits for the goroutine.
 func (c *checker) end() {
 	if c != nil {
 		c.worker.end()
 	}
 }
 
-// wait returns when the goroutine that start began has ended, which is soon
-// after end was called.
+// wait returns when the goroutine has ended, which is soon after end was
+// called.
 func (c *checker) wait() {
 	if c != nil {
 		c.worker.wait()
 	}
 }
 
-// run asks until ctx ends: at once, then after some part of an interval, so that
-// many endpoints that began together are not asked together, then regularly.
+// run checks until ctx ends: at once, then after a random part of an interval,
+// so that endpoints that started together are not checked together, then
+// regularly.
 func (c *checker) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -153,14 +154,14 @@ func (c *checker) run(ctx context.Context) {
 	}
 }
 
-// ask asks once.
+// ask runs one check.
 func (c *checker) ask(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
 	begin := time.Now()
 	err := c.askProtected(limited)
 	if ctx.Err() != nil || socket.OutOfDescriptors(err) {
-		return // nothing was learnt about the endpoint
+		return // the check proved nothing about the endpoint
 	}
 	now := time.Now()
 	answer := Check{Time: now, Duration: now.Sub(begin), Reason: certs.Classify(err)}
@@ -174,8 +175,8 @@ func (c *checker) ask(ctx context.Context) {
 	c.applyVerdict(health, changed, again, answer)
 }
 
-// askProtected asks once. A panic counts as a bad answer: nothing shows that the
-// endpoint is well.
+// askProtected runs one check. A panic counts as a failure, because nothing
+// shows that the endpoint is healthy.
 func (c *checker) askProtected(ctx context.Context) (err error) {
 	if panicked := protect(c.log(), "health check", func() { err = c.options.Ask(ctx, c.endpoint) }); panicked != nil {
 		return panicked
@@ -183,8 +184,8 @@ func (c *checker) askProtected(ctx context.Context) (err error) {
 	return err
 }
 
-// applyVerdict acts on a verdict that the answer led to, or did not change. Again says
-// that there was one before.
+// applyVerdict acts on the verdict after a result. Again means that there was
+// an earlier verdict.
 func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 	e := c.endpoint
 	event := Event{Kind: HealthChanged, Health: now}
@@ -195,22 +196,22 @@ func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 		event.Failure = nil
 	}
 	if changed && now == Up {
-		// Before it takes traffic: what it was ejected for is over.
-		e.outlier.forgive("it answers its health check again")
+		// Before it takes traffic: a healthy endpoint need not stay ejected.
+		e.outlier.forgive("it passes its health check again")
 	}
-	e.health.set(now, func() { e.tell(event) })
+	e.health.set(now, func() { e.notify(event) })
 	if !changed {
 		return
 	}
 	if now == Down {
 		e.upstream.log.Warn("endpoint fails its health check", "endpoint", e.Address(), "reason", string(answer.Reason), "error", answer.Message)
 	} else {
-		e.upstream.log.Info("endpoint answers its health check", "endpoint", e.Address())
+		e.upstream.log.Info("endpoint passes its health check", "endpoint", e.Address())
 	}
 	e.changed(again)
 }
 
-// status tells what the questions have come to; nil if none is asked.
+// status returns the result of the checks; nil without a checker.
 func (c *checker) status() *Check {
 	if c == nil {
 		return nil

@@ -12,12 +12,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A health check's connections are made as traffic's are, with the same
-// settings, but are not traffic: they are not counted, use no sessions, and no
-// limit holds them up. The error of each method is a *DialError.
+// Connections of health checks have the same settings as traffic, but are not
+// counted, use no sessions and ignore limits. The error of each method is a
+// *DialError.
 
-// CheckConnect connects to the endpoint, and announces the connection as the
-// gateway's own where connections are announced. The caller closes it.
+// CheckConnect connects to the endpoint. With the PROXY protocol it announces
+// the gateway's own addresses. The caller closes the connection.
 func (d *dialer) CheckConnect(ctx context.Context) (net.Conn, error) {
 	begin := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.ConnectTimeout)
@@ -34,10 +34,10 @@ func (d *dialer) CheckConnect(ctx context.Context) (net.Conn, error) {
 	return sock, nil
 }
 
-// CheckHandshake sees whether the endpoint shakes hands with the TLS settings of
-// a purpose, which it must have. Host is as DialAs has it. With TLS 1.3 a server
-// judges our certificate after the handshake, so its word on that is waited for:
-// for a fifth of a second or so, where it gives no ticket.
+// CheckHandshake checks that the endpoint completes a handshake with the TLS
+// settings of a purpose, which must exist. Host is as in DialAs. A TLS 1.3
+// server verifies our certificate after the handshake, so CheckHandshake waits
+// for its reply: about 200ms, unless a ticket arrives.
 func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) error {
 	conn, err := d.CheckConnect(ctx)
 	if err != nil {
@@ -63,10 +63,9 @@ func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) err
 	return nil
 }
 
-// CheckDial connects to the endpoint and, unless it is plaintext, completes the
-// TLS handshake with the settings of a purpose. Host is as DialAs has it. The
-// connection is as DialAs's: a *tls.Conn or a *socket.Socket, which the caller
-// closes.
+// CheckDial connects to the endpoint and, unless it is plaintext, completes
+// the TLS handshake with the settings of a purpose. Host and the connection
+// are as in DialAs. The caller closes the *tls.Conn or *socket.Socket.
 func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Conn, error) {
 	conn, err := d.CheckConnect(ctx)
 	client := d.options.client(p)
@@ -89,14 +88,14 @@ func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Con
 	return tc, nil
 }
 
-// present notes what certificate the endpoint has presented.
+// present records the certificate that the endpoint presented.
 func (d *dialer) present(conn *tls.Conn) {
-	chain := conn.ConnectionState().PeerCertificates // a pointer into the state would keep all of it
+	chain := conn.ConnectionState().PeerCertificates // a pointer into the state would keep all of it alive
 	d.counts.presented.Store(&chain)
 }
 
-// CheckName returns the name that the endpoint's certificate must be for with the
-// settings of a purpose; "" if that comes with each connection, or there is no
+// CheckName returns the name that the endpoint's certificate must match with
+// the settings of a purpose; "" if it depends on the connection or there is no
 // such name.
 func (d *dialer) CheckName(p Purpose) string {
 	client := d.options.client(p)

@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A DialError says which endpoint could not be reached, in which phase and
+// A DialError reports which endpoint could not be reached, in which phase and
 // after how long.
 type DialError struct {
 	Upstream, Endpoint string
@@ -29,12 +29,12 @@ func (e *DialError) Error() string {
 
 func (e *DialError) Unwrap() error { return e.Err }
 
-// A dialer makes connections to one endpoint, for traffic and for health checks, and
-// counts them.
+// A dialer makes connections to one endpoint, for traffic and health checks,
+// and counts them.
 type dialer struct {
 	upstream *Upstream
 	options  EndpointOptions
-	fromHost bool // the server name comes with each connection
+	fromHost bool // the server name depends on the connection
 	counts   counters
 }
 
@@ -67,14 +67,15 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	d.upstream.options.Latencies.Handshake.Observe(elapsed)
 	trace.Handshake += elapsed
 	if err != nil {
-		// Not a reset: that could overtake the alert that tells the peer why.
+		// Not a reset: it could overtake the alert that explains the failure to the
+		// peer.
 		sock.Close()
 		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
 			d.counts.presented.Store(&he.Refused)
 		}
 		return nil, d.failure("tls", elapsed, err)
 	}
-	// With TLS 1.3 the upstream judges our certificate only now.
+	// A TLS 1.3 upstream verifies our certificate only now.
 	sock.HearFirst()
 	state := conn.ConnectionState()
 	if state.DidResume {
@@ -82,19 +83,19 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	} else {
 		d.counts.full.Add(1)
 	}
-	chain := state.PeerCertificates // a pointer into state would keep all of it
+	chain := state.PeerCertificates // a pointer into state would keep all of it alive
 	d.counts.presented.Store(&chain)
 	return conn, nil
 }
 
-// isNarrow reports whether another attempt will offer more than the one that
-// failed did.
+// isNarrow reports whether another attempt will offer more than the failed
+// one.
 func isNarrow(err error) bool {
 	he, ok := errors.AsType[*certs.HandshakeError](err)
 	return ok && he.Narrow
 }
 
-// own returns what connect returned as a Socket that is counted until it is
+// own wraps a connection from connect in a Socket that is counted until it is
 // closed.
 func (d *dialer) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
 	c := &tracked{retire: retire}
@@ -126,7 +127,7 @@ func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
-// reach connects, and takes no descriptor for it.
+// reach connects without taking a descriptor from the pool.
 func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 	return resolve.Dial(ctx, d.options.Network, d.options.Address)
 }
@@ -137,15 +138,14 @@ func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.So
 	return c.HandshakeAs(ctx, sock, host)
 }
 
-// announce sends what is said of a connection before anything else; TLS too
-// begins after it.
+// announce sends the PROXY protocol header, before TLS or any data.
 func (d *dialer) announce(ctx context.Context, conn net.Conn) error {
 	c, _ := ctx.Value(announced{}).(client)
 	header := d.upstream.options.ProxyProtocol.Header(c.source, c.destination)
 	if header == nil {
 		return nil
 	}
-	_, err := conn.Write(header) // never waits: nothing else was sent yet
+	_, err := conn.Write(header) // never blocks: it is the first write
 	return err
 }
 

@@ -16,74 +16,74 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Resolver says which addresses an Upstream has: a *resolve.Name. The revisions
-// of an upstream that ask the same share it, so that none begins without an answer
-// that the one before had.
+// A Resolver resolves the addresses of an Upstream: a *resolve.Name. Revisions
+// of an upstream with the same question share it, so that a new revision
+// starts with the last answer.
 type Resolver interface {
 	Ask(context.Context) (resolve.Answer, error)
 	Last() resolve.Answer
 }
 
-// DNSOptions say where the endpoints of an Upstream come from, in place of
-// Options.Endpoints.
+// DNSOptions configure endpoints from DNS, in place of Options.Endpoints.
 type DNSOptions struct {
 	Resolver Resolver
-	Refresh  time.Duration // between two questions; 0: by the answers' time to live, and 1min where there is none
+	Refresh  time.Duration // between lookups; 0: the answer's time to live, or 1min without one
 
-	// Endpoint returns the options of the endpoint at an address. Weight and Backup
-	// are those of the address. Before is the one that Options.Replaces had there;
-	// nil if it had none.
+	// Endpoint returns the options of the endpoint at an address. Weight and
+	// Backup are taken from the address. Before is the endpoint that
+	// Options.Replaces had at the address, or nil.
 	Endpoint func(a resolve.Address, before *Endpoint) (EndpointOptions, error)
 
-	// FromHost says that the endpoints take the server name from each connection.
+	// FromHost reports that endpoints take the server name from each connection.
 	FromHost bool
 }
 
 const (
 	refreshDefault = time.Minute
-	firstRetry     = time.Second // after an answer that did not come
+	firstRetry     = time.Second // after a failed lookup
 	longestRetry   = 15 * time.Second
 )
 
-// DNSStatus is what became of asking for an Upstream's endpoints.
+// DNSStatus describes the lookups of an Upstream's endpoints.
 type DNSStatus struct {
-	Resolved time.Time // when the endpoints were last confirmed; zero: never
-	Next     time.Time // when they are asked for next; zero: they are not
-	Error    string    // why the last question was not answered; "" if it was. Printable, at most about 500 bytes.
+	Resolved time.Time // when a lookup last confirmed the endpoints; zero: never
+	Next     time.Time // time of the next lookup; zero: none
+	Error    string    // of the last lookup; "" if it succeeded. Printable, at most about 500 bytes.
 
-	Asked, Failed uint64 // questions, and those of them that were not answered
+	Asked, Failed uint64 // lookups, and those that failed
 }
 
-// A discovery has the endpoints of one Upstream follow what DNS says. From start to
-// end a goroutine of its own asks, again and again.
+// A discovery updates the endpoints of one Upstream from DNS, on its own
+// goroutine.
 type discovery struct {
 	upstream *Upstream
 	options  DNSOptions
 	pause    backoff
 
-	// Of whoever applies answers: New, then start, then the goroutine.
+	// Used only by the current applier of answers: New, then start, then the
+	// goroutine.
 	members map[member]*Endpoint
 
-	first chan struct{} // closed once there is an answer, or there was none
+	first chan struct{} // closed after the first lookup, successful or not
 
 	worker worker
 
 	mu            sync.Mutex
 	known         bool // first is closed
 	next          time.Time
-	err           error // of the last question
-	none          error // the same for who finds no endpoint because of it
+	err           error // of the last lookup
+	none          error // the same, for callers that find no endpoint because of it
 	asked, failed uint64
 }
 
-// A member is an address by what makes it another endpoint if it changes.
+// A member identifies an address: a different member is a different endpoint.
 type member struct {
 	at   netip.AddrPort
 	name string
 }
 
-// discover returns the discovery of a new Upstream, and the endpoints that are
-// known from before.
+// discover returns the discovery of a new Upstream, and the endpoints known
+// from the previous revision.
 func (u *Upstream) discover(o DNSOptions) (*discovery, []*Endpoint) {
 	before := make(map[string]*Endpoint)
 	if replaced := u.options.Replaces; replaced != nil {
@@ -99,8 +99,8 @@ func (u *Upstream) discover(o DNSOptions) (*discovery, []*Endpoint) {
 	return d, endpoints
 }
 
-// endpoints returns the endpoints of an answer: those that there are already, and
-// new ones. It says which have come and which are the same with another share.
+// endpoints returns the endpoints of an answer, existing and new ones. It
+// reports which are new and which only changed their share.
 func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (all, came []*Endpoint, shifted bool, err error) {
 	members := make(map[member]*Endpoint, len(a.Addresses))
 	for _, addr := range a.Addresses {
@@ -127,13 +127,13 @@ func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (al
 	return all, came, shifted, err
 }
 
-// start begins to ask.
+// start starts the lookups.
 func (d *discovery) start() {
 	ctx, ok := d.worker.begin()
 	if !ok {
 		return
 	}
-	// What another revision has learnt since New.
+	// Another revision may have a newer answer than New saw.
 	last := d.options.Resolver.Last()
 	_ = d.apply(last)
 	d.mu.Lock()
@@ -147,17 +147,17 @@ func (d *discovery) start() {
 	d.worker.run(ctx, d.upstream.log, "asking DNS", d.run)
 }
 
-// stop ends the asking, for good, and returns when it has ended.
+// stop stops the lookups for good and returns when the goroutine has ended.
 func (d *discovery) stop() {
 	d.worker.end()
 	d.worker.wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.next = time.Time{}
-	d.know() // whoever waits waits in vain
+	d.know() // release the waiters
 }
 
-// know lets go on who waits for the first answer. d.mu is held.
+// know releases the callers that wait for the first answer. d.mu is held.
 func (d *discovery) know() {
 	if !d.known {
 		d.known = true
@@ -184,7 +184,7 @@ func (d *discovery) run(ctx context.Context) {
 	}
 }
 
-// ask asks once. A panic counts as no answer.
+// ask does one lookup. A panic counts as a failed lookup.
 func (d *discovery) ask(ctx context.Context) (answer resolve.Answer, err error) {
 	if panicked := protect(d.upstream.log, "asking DNS", func() { answer, err = d.options.Resolver.Ask(ctx) }); panicked != nil {
 		return resolve.Answer{}, panicked
@@ -192,14 +192,14 @@ func (d *discovery) ask(ctx context.Context) (answer resolve.Answer, err error) 
 	return answer, err
 }
 
-// interval returns how long after an answer it is asked for again. The jitter keeps
-// those who began together from asking together.
+// interval returns the time until the next lookup. The jitter keeps upstreams
+// that started together from asking together.
 func (d *discovery) interval(a resolve.Answer) time.Duration {
 	every := cmp.Or(d.options.Refresh, a.TTL, refreshDefault)
 	return every + rand.N(every/10+1)
 }
 
-// learn takes in what a question came to, and returns when the next is due.
+// learn applies the result of a lookup, and returns when the next is due.
 func (d *discovery) learn(a resolve.Answer, err error) time.Time {
 	err = cmp.Or(err, d.apply(a))
 	now := time.Now()
@@ -218,21 +218,21 @@ func (d *discovery) learn(a resolve.Answer, err error) time.Time {
 		}
 		d.err, d.none = err, fmt.Errorf("%w: %w", ErrNoEndpoint, err)
 		if !failing {
-			log.Warn("DNS does not tell the endpoints: they stay what they are", "reason", string(certs.Classify(err)), "error", printable(err.Error()), "endpoints", len(d.members))
+			log.Warn("DNS lookup failed; keeping the current endpoints", "reason", string(certs.Classify(err)), "error", printable(err.Error()), "endpoints", len(d.members))
 		}
 	} else {
 		d.pause.clear()
 		d.next = now.Add(d.interval(a))
 		if failing {
-			log.Info("DNS tells the endpoints again", "endpoints", len(d.members))
+			log.Info("DNS lookup succeeds again", "endpoints", len(d.members))
 		}
 	}
 	d.know()
 	return d.next
 }
 
-// apply makes an answer's addresses the endpoints. One without any changes
-// nothing.
+// apply makes the endpoints those of the answer. An answer without addresses
+// changes nothing.
 func (d *discovery) apply(a resolve.Answer) error {
 	before := len(d.members)
 	all, came, shifted, err := d.endpoints(a, nil)
@@ -244,7 +244,7 @@ func (d *discovery) apply(a resolve.Answer) error {
 	if len(came)+len(left) > 0 {
 		message := changes(came, left)
 		u.log.Info("endpoints changed", "came", len(came), "left", len(left), "endpoints", len(all))
-		u.tell(Event{Kind: EndpointsChanged, Message: message})
+		u.notify(Event{Kind: EndpointsChanged, Message: message})
 	}
 	for _, e := range left {
 		e.wait()
@@ -252,7 +252,7 @@ func (d *discovery) apply(a resolve.Answer) error {
 	return err
 }
 
-// changes says which endpoints have come and which are gone: "10.0.0.2:443 came,
+// changes lists the endpoints that came and left: "10.0.0.2:443 came,
 // 10.0.0.1:443 left".
 func changes(came, left []*Endpoint) string {
 	var parts []string
@@ -276,8 +276,8 @@ func changes(came, left []*Endpoint) string {
 	return strings.Join(parts, ", ")
 }
 
-// await waits for the first answer, if there was neither that nor a failure yet,
-// for as long as a connection may take.
+// await waits for the first lookup to complete, for at most the connect
+// timeout.
 func (d *discovery) await(wait func() (ctx context.Context, done func())) {
 	select {
 	case <-d.first:
@@ -297,7 +297,7 @@ func (d *discovery) await(wait func() (ctx context.Context, done func())) {
 	}
 }
 
-// failure returns why there is no endpoint. It wraps ErrNoEndpoint.
+// failure returns the error for a missing endpoint. It wraps ErrNoEndpoint.
 func (d *discovery) failure() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -307,7 +307,7 @@ func (d *discovery) failure() error {
 	return cmp.Or(d.none, ErrNoEndpoint)
 }
 
-// errNotResolved is what is wrong while there was no answer yet.
+// errNotResolved is the failure before the first answer.
 var errNotResolved = fmt.Errorf("%w: %w", ErrNoEndpoint, &net.DNSError{Err: "there is no answer yet", IsTimeout: true, IsTemporary: true})
 
 func (d *discovery) status() *DNSStatus {

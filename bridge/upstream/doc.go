@@ -1,12 +1,11 @@
-// Package upstream knows the endpoints that serve the same thing: it chooses
-// among them, dials them over TLS or plaintext, and keeps what became of it
-// for the status.
+// Package upstream chooses among the endpoints of an upstream, dials them over
+// TLS or plaintext, and records the results for the status.
 //
-// An Upstream is immutable but for its counters: who dialled a connection owns
-// it. Only those that are kept warm, ready to be used, are the Upstream's, from
-// Start to Retire; without them it has nothing to close. A Tracker,
-// which the revisions of an upstream share, knows them all the same, so that
-// they can be counted and drained by the identity they were made with. The
-// session store of each certs.Client lives and dies with its Upstream, so a
+// An Upstream is immutable except for its counters. The caller that dialed a
+// connection owns it. The Upstream owns only warm connections, from Start to
+// Retire; without them it has nothing to close. A Tracker, which the revisions
+// of an upstream share, counts all connections and drains them by the client
+// certificate they were made with. Each certs.Client has its own session
+// store, so a session never outlives the revision it was made under.
 // session never outlives the revision it was made under.
 package upstream

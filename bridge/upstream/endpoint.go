@@ -13,8 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An Endpoint is one address of an Upstream. Its parts each have one job; what
-// concerns several of them is a method of the Endpoint. All methods may be called
+// An Endpoint is one address of an Upstream. Each embedded part has one job;
+// methods of Endpoint combine several parts. All methods may be called
 // concurrently.
 type Endpoint struct {
 	upstream *Upstream
@@ -24,11 +24,11 @@ type Endpoint struct {
 	results
 
 	seed uint64       // of its bids for slots of a consistent hash
-	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it did not
+	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it is a member
 
-	warm    *warmPool // nil: no connection is kept warm
+	warm    *warmPool // nil: no warm connections
 	checker *checker  // nil: there is no health check
-	outlier *outlier  // nil: it is never ejected
+	outlier *outlier  // nil: never ejected
 	health  *health   // the checker's, if there is one
 }
 
@@ -50,9 +50,9 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 	return e
 }
 
-// takes reports whether the endpoint takes traffic now. It is asked for every
-// choice, also under the queue's lock, and so takes none itself. Whoever changes
-// the answer calls upstream.changed, or cameUp.
+// takes reports whether the endpoint takes traffic now. Every choice calls it,
+// also under the queue's lock, so it takes no lock. Code that changes the
+// result calls upstream.changed or cameUp.
 func (e *Endpoint) takes() bool { return !e.Draining() && e.isWell() }
 
 // Network returns "tcp" or "unix".
@@ -61,12 +61,12 @@ func (e *Endpoint) Network() string { return e.options.Network }
 // Address returns the endpoint's host:port or path.
 func (e *Endpoint) Address() string { return e.options.Address }
 
-// Authority returns what the endpoint is called in a request's Host: host:port, or
-// a path.
+// Authority returns the endpoint's name for a Host header: host:port, or a
+// path.
 func (e *Endpoint) Authority() string { return cmp.Or(e.options.Authority, e.options.Address) }
 
-// Backup reports whether the endpoint is tried only after every one that is not a
-// backup, and Draining whether it takes no new connections.
+// Backup reports whether the endpoint is used only if no primary is available.
+// Draining reports whether it takes no new connections.
 func (e *Endpoint) Backup() bool   { return e.backup.Load() }
 func (e *Endpoint) Draining() bool { return e.options.Draining || e.Left() }
 
@@ -74,22 +74,22 @@ func (e *Endpoint) Draining() bool { return e.options.Draining || e.Left() }
 func (e *Endpoint) Client(p Purpose) *certs.Client { return e.options.client(p) }
 
 // DialAs connects to the endpoint and, unless it is plaintext, completes the
-// TLS handshake, each within its own timeout and ctx. What comes of it is
-// counted, and a failure is logged, unless ctx was cancelled: then nothing was
-// learnt about the endpoint. The connection is as Upstream.Dial says; the error
-// is a *DialError, or ErrFull.
+// TLS handshake, each within its own timeout and ctx. It counts the result and
+// logs a failure, unless ctx was canceled, which says nothing about the
+// endpoint. The connection is as in Upstream.Dial; the error is a *DialError
+// or ErrFull.
 //
-// Host is what the client asked for, a DNS name or an IP address, "" if it did
-// not say. It matters if the upstream takes the server name from it: then
-// without one the connection is refused, with LOCAL_CONFIG, before it is made.
+// Host is the DNS name or IP address that the client asked for, or "" if
+// unknown. If the upstream takes the server name from it, a connection without
+// a host fails with LOCAL_CONFIG before it is dialed.
 func (e *Endpoint) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, error) {
 	return e.DialPooled(ctx, p, host, nil)
 }
 
-// DialPooled is DialAs for a connection that is kept to be used again. Retire is
-// called if it is drained: it is to get nothing more to do, and to be closed by
-// its owner when what it does is done. That may be before DialPooled returns,
-// from any goroutine, and more than once.
+// DialPooled is DialAs for a connection that the caller keeps for reuse.
+// Retire is called when the connection is drained: its owner must give it no
+// more work and close it when its current work is done. Retire may be called
+// from any goroutine, more than once, and before DialPooled returns.
 func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
 	if e.fromHost && e.Client(p) != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
@@ -98,12 +98,12 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 		return nil, err
 	}
 	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
-		t.Connected() // it is counted by its place from here on
+		t.Connected() // from here on its place counts it
 	}
 	return e.dialCounted(ctx, p, host, retire)
 }
 
-// dialCounted is DialPooled for a connection that takePlace has counted.
+// dialCounted is DialPooled for a connection that takePlace counted.
 func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
 	client := e.Client(p)
 	traceOf(ctx).Endpoint = e
@@ -122,19 +122,19 @@ func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, reti
 	return conn, nil
 }
 
-// errNoHost refuses a connection for a client that asked for no host.
+// errNoHost rejects a connection without a host for the server name.
 var errNoHost = &certs.VerifyError{
 	Reason: certs.ReasonLocalConfig,
 	Detail: "the server name is that of the request's host or the client's SNI, and the client sent none",
 }
 
-// Left reports whether the endpoint is no endpoint of its upstream any more. No
-// connection to it is to be kept.
+// Left reports whether the endpoint has left its upstream. Connections to it
+// must not be kept.
 func (e *Endpoint) Left() bool { return e.gone.Load() != 0 }
 
-// start has an endpoint begin what it does of itself, end has it end that for good,
-// and wait returns when it has. An endpoint that left takes no new connections but
-// from who has chosen it already; those it has go on.
+// start starts the endpoint's background work, end stops it for good, and wait
+// returns when it has ended. An endpoint that left gets new connections only
+// from Turns that chose it before. Open connections continue.
 func (e *Endpoint) start() {
 	e.outlier.start()
 	e.checker.start()
@@ -152,8 +152,8 @@ func (e *Endpoint) wait() {
 	e.warm.wait()
 }
 
-// follow says what took the traffic of e's upstream until now; nil: nothing. There
-// e may have come up a while ago.
+// follow copies when the endpoint came up from the replaced Upstream, so that
+// its slow start continues. Nil: no Upstream was replaced.
 func (e *Endpoint) follow(replaced *Upstream) {
 	period := e.upstream.options.SlowStart
 	if replaced == nil || period == 0 || len(replaced.Endpoints()) == 0 {
@@ -170,18 +170,17 @@ func (e *Endpoint) follow(replaced *Upstream) {
 		}
 		begun = replaced.made.Add(time.Duration(since - 1))
 	}
-	// Where it came up before its upstream was made, this is less than 0.
+	// It is negative if the endpoint came up before its upstream was made.
 	e.since.Store(int64(begun.Sub(e.upstream.made)) + 1)
 }
 
-func (e *Endpoint) tell(event Event) {
+func (e *Endpoint) notify(event Event) {
 	event.Endpoint = e.Address()
-	e.upstream.tell(event)
+	e.upstream.notify(event)
 }
 
 // NoteRequest counts an HTTP request sent to the endpoint.
 func (e *Endpoint) NoteRequest() { e.counts.requests.Add(1) }
 
-// NoteHead counts how long an HTTP request had waited for its response's head
-// when that came.
+// NoteHead records the time from a request to its response's head.
 func (e *Endpoint) NoteHead(d time.Duration) { e.upstream.options.Latencies.Head.Observe(d) }

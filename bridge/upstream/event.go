@@ -6,72 +6,74 @@ import (
 	"time"
 )
 
-// An EventKind says what happened to an endpoint.
+// An EventKind is the kind of change of an endpoint.
 type EventKind int
 
 const (
 	HealthChanged    EventKind = iota
-	Failed                     // an attempt to connect, or a connection just made
-	EndpointsChanged           // DNS has others; what is about one endpoint is then zero
-	Ejected                    // it is left alone for a while
-	Returned                   // that is over
+	Failed                     // an attempt to connect, or a new connection
+	EndpointsChanged           // DNS has other endpoints; fields about one endpoint are then zero
+	Ejected                    // outlier detection keeps traffic from it for a while
+	Returned                   // the ejection is over
 )
 
-// An Event is what an Upstream tells its observer. Failures of an endpoint for
-// the same reason are told at most once in 10s, together; an endpoint whose
-// health flaps is told of a few times in that span, and then again as soon as
-// it has passed and the endpoint is used.
+// An Event is a notification to an Upstream's observer. Failures of an
+// endpoint for the same reason are combined into at most one Event in 10s. A
+// flapping endpoint causes a few Events in that span, then one as soon as the
+// span is over and the endpoint is used.
 type Event struct {
 	Upstream, Endpoint string
 	Kind               EventKind
 
-	Health  Health   // the endpoint's now
-	Failure *Failure // what failed, or made the endpoint go down, or why it was ejected or returned; nil when it came up. Not to be modified.
-	Count   uint64   // Failed: how often for this reason since that was last told
-	Message string   // EndpointsChanged: which came and which left; bounded
+	Health  Health   // current
+	Failure *Failure // what failed, made the endpoint go down, or caused the ejection or its end; nil when it came up. Must not be modified.
+	Count   uint64   // Failed: failures for this reason since the last Event about it
+	Message string   // EndpointsChanged: the endpoints that came and left; bounded
 }
 
-func (u *Upstream) tell(event Event) {
+func (u *Upstream) notify(event Event) {
 	if u.options.Observer != nil {
 		event.Upstream = u.Name()
 		u.options.Observer(event)
 	}
 }
 
-// maxChanges is how many changes of health are told within tellEvery.
+// maxChanges is the number of health changes reported within reportEvery.
 const (
-	maxChanges = 6
-	tellEvery  = 10 * time.Second
+	maxChanges  = 6
+	reportEvery = 10 * time.Second
 )
 
-// health is an endpoint's, with what was told of it.
+// health is an endpoint's health, and the health last reported to the
+// observer.
 type health struct {
-	now  atomic.Int32
-	told atomic.Int32 // written under mu
+	now      atomic.Int32
+	reported atomic.Int32 // written under mu
 
-	mu      sync.Mutex // held while the observer is told, so that it hears changes in their order
-	since   time.Time  // begin of the span that changes are counted in
+	mu      sync.Mutex // held while the observer runs, so that it receives changes in order
+	since   time.Time  // start of the span in which changes are counted
 	changes int
 }
 
-// set makes h the health, and calls tell if that is a change to be told.
-func (s *health) set(h Health, tell func()) {
+// set makes h the health, and calls notify if the change is to be reported.
+func (s *health) set(h Health, notify func()) {
 	s.now.Store(int32(h))
-	if Health(s.told.Load()) == h {
+	if Health(s.reported.Load()) == h {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if Health(s.told.Load()) == h || !s.mayTell(time.Now()) {
+	if Health(s.reported.Load()) == h || !s.mayReport(time.Now()) {
 		return
 	}
-	s.told.Store(int32(h))
-	tell()
+	s.reported.Store(int32(h))
+	notify()
 }
 
-// mayTell takes one of the changes that may be told. s.mu is held.
-func (s *health) mayTell(now time.Time) bool {
-	if now.Sub(s.since) >= tellEvery {
+// mayReport counts a change, and reports whether it is within the limit. s.mu is
+// held.
+func (s *health) mayReport(now time.Time) bool {
+	if now.Sub(s.since) >= reportEvery {
 		s.since, s.changes = now, 0
 	}
 	s.changes++

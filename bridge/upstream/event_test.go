@@ -17,8 +17,8 @@ import (
 
 // A witness is an observer that remembers what it was told.
 type witness struct {
-	mu   sync.Mutex
-	told []string
+	mu       sync.Mutex
+	reported []string
 }
 
 func (w *witness) observe(e upstream.Event) {
@@ -31,15 +31,15 @@ func (w *witness) observe(e upstream.Event) {
 	kind := map[upstream.EventKind]string{
 		upstream.HealthChanged: "health", upstream.Failed: "failed", upstream.Ejected: "ejected", upstream.Returned: "returned",
 	}[e.Kind]
-	w.told = append(w.told, fmt.Sprintf("%s %s %s %d", kind, e.Health, reason, e.Count))
+	w.reported = append(w.reported, fmt.Sprintf("%s %s %s %d", kind, e.Health, reason, e.Count))
 }
 
 // take returns what was told since it was last called.
 func (w *witness) take() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	told := w.told
-	w.told = nil
+	told := w.reported
+	w.reported = nil
 	return told
 }
 

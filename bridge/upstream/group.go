@@ -1,16 +1,16 @@
 package upstream
 
-// A group is the endpoints that an Upstream has at one time, with what chooses
-// among them. It is immutable but for the state of the choosing: when endpoints
-// come or go another group takes its place, and those that stay are in both.
+// A group is the set of endpoints of an Upstream at one time, with the state to
+// choose among them. Only that state changes: when endpoints come or leave, a new
+// group replaces it, and the remaining endpoints are in both.
 type group struct {
 	endpoints []*Endpoint // as configured
 	fromHost  bool
 
-	primaries, backups *tier // of those that are not draining
+	primaries, backups *tier // without draining endpoints
 }
 
-// newGroup returns the group of the endpoints given.
+// newGroup returns a group of endpoints.
 func newGroup(p Policy, endpoints []*Endpoint) *group {
 	g := &group{endpoints: endpoints}
 	var primaries, backups []*Endpoint
@@ -28,7 +28,7 @@ func newGroup(p Policy, endpoints []*Endpoint) *group {
 	return g
 }
 
-// pick returns the endpoint that t goes to; nil if it may go to none.
+// pick returns the endpoint for t, or nil if t can use none of them.
 func (g *group) pick(t *Turn) *Endpoint {
 	if e := t.preferred; e != nil && t.may(e) {
 		return e
@@ -39,8 +39,7 @@ func (g *group) pick(t *Turn) *Endpoint {
 	return g.backups.pick(t)
 }
 
-// without returns why t has no endpoint: because of a limit alone, or because
-// none is left that takes traffic.
+// without returns why t has no endpoint: a limit, or no available endpoint.
 func (g *group) without(t *Turn) error {
 	for _, e := range g.endpoints {
 		if e.takes() && !t.was(e) {

@@ -8,42 +8,44 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// A HashKey says what of a client or request makes its Key: the one that is set.
+// A HashKey selects the property of a client or request that makes its Key:
+// the field that is set.
 type HashKey struct {
 	ClientAddress bool
 	Header        string // the name of a request header
 	Cookie        string // the name of a cookie
 }
 
-// A Key is what consistent hashing chooses an endpoint by. The zero Key is that
-// of who has none: any endpoint will do.
+// A Key determines the endpoint in consistent hashing. The zero Key stands for
+// clients without one: any endpoint will do.
 type Key struct {
 	Hash  uint64
 	Known bool
 }
 
-// KeyOf returns the Key of a value, the same in every process. "" is no value.
+// KeyOf returns the Key of a value, the same in every process. "" means no
+// value.
 func KeyOf(value string) Key { return Key{xxhash.Sum64String(value), value != ""} }
 
-// KeyOfAddress returns the Key of an IP address: that of its text.
+// KeyOfAddress returns the Key of an IP address' text form.
 func KeyOfAddress(addr netip.Addr) Key {
 	if !addr.IsValid() {
 		return Key{}
 	}
-	var text [64]byte // more than any has
+	var text [64]byte // longer than any address
 	return Key{xxhash.Sum64(addr.Unmap().WithZone("").AppendTo(text[:0])), true}
 }
 
-// Keys fall into slots, and each slot belongs to an endpoint: the one that wins
-// the weighted rendezvous for it (Schindelhauer and Schomaker, "Weighted
-// Distributed Hash Tables", 2005). What an endpoint
-// bids for a slot depends on the two alone. So if it goes nothing moves but its
-// own slots, to all others by their weights; if it comes, nothing but those that
-// it wins; and whoever knows the same endpoints finds the same owners.
+// Keys map to slots, and each slot belongs to the endpoint that wins the
+// weighted rendezvous for it (Schindelhauer and Schomaker, "Weighted
+// Distributed Hash Tables", 2005). An endpoint's bid for a slot depends only
+// on the two. So when an endpoint leaves, only its slots move, to all others
+// by their weights. When one joins, only the slots it wins move. Processes
+// with the same endpoints find the same owners.
 //
-// A ring of points would move as little only while the number of points of an
-// endpoint does not depend on the others' weights, and spread what an endpoint
-// leaves less evenly; Maglev's table moves some slots that need not.
+// A ring of points would move as few slots only while an endpoint's number of
+// points is independent of the others' weights, and would spread a leaving
+// endpoint's slots less evenly. Maglev's table moves some slots unnecessarily.
 const (
 	slotBits = 16
 	slots    = 1 << slotBits
@@ -51,9 +53,8 @@ const (
 
 // owners finds the owners of slots.
 type owners struct {
-	// known has the index of the owner of each slot plus one, once it was asked
-	// for; whether the owner takes traffic does not matter. Nil: too few
-	// endpoints to be worth it.
+	// known caches the index of each slot's owner plus one; availability does not
+	// matter. Nil: too few endpoints for a cache to pay off.
 	known []atomic.Uint32
 }
 
@@ -64,8 +65,8 @@ func newOwners(endpoints []*Endpoint) *owners {
 	return &owners{make([]atomic.Uint32, slots)}
 }
 
-// pick returns the endpoint for t's key: the owner of its slot, or of those that t
-// may go to the one that would be.
+// pick returns the endpoint for t's key: the owner of its slot or, if t cannot
+// use it, the winner among the endpoints that t can use.
 func (o *owners) pick(t *Turn, endpoints []*Endpoint) *Endpoint {
 	slot := t.key.Hash >> (64 - slotBits)
 	if o.known != nil {
@@ -84,8 +85,9 @@ func (o *owners) pick(t *Turn, endpoints []*Endpoint) *Endpoint {
 	return nil
 }
 
-// winner returns which endpoint of those that t may go to wins a slot, as they
-// count now; -1: none. With no t it is of all of them, by their weights.
+// winner returns the index of the endpoint that wins a slot among those that t
+// can use, by their current shares; -1: none. With a nil t it considers all
+// endpoints, by their weights.
 func winner(slot uint64, endpoints []*Endpoint, t *Turn) int {
 	var now instant
 	best, least := -1, math.Inf(1)
@@ -97,9 +99,9 @@ func winner(slot uint64, endpoints []*Endpoint, t *Turn) int {
 		if t != nil {
 			weight = float64(e.share(&now))
 		}
-		// -ln(u)/weight is the time of an event whose rate is the weight: the
-		// first to have one is each as often as its weight says. -ln(u) is at
-		// least 1-u, which most often is too much already.
+		// -ln(u)/weight is the time of an event with the weight as its rate: each
+		// endpoint's event is first as often as its weight says. -ln(u) is at least
+		// 1-u, a bound that rules out most endpoints cheaply.
 		u := (float64(mix(e.seed^slot*0x9E3779B97F4A7C15)>>11) + 0.5) / (1 << 53)
 		if (1-u)/weight >= least {
 			continue
@@ -111,7 +113,7 @@ func winner(slot uint64, endpoints []*Endpoint, t *Turn) int {
 	return best
 }
 
-// mix makes every bit of x count for every bit of the result (splitmix64).
+// mix spreads every bit of x over the whole result (splitmix64).
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
 	x = (x ^ x>>27) * 0x94D049BB133111EB

@@ -6,35 +6,35 @@ import (
 	"time"
 )
 
-// Limits bound what an Upstream is sent. Requests are HTTP requests, or
-// connections of TCP listeners. 0 is no limit.
+// Limits bound the load of an Upstream. Requests are HTTP requests, or
+// connections of TCP listeners. 0 means no limit.
 //
-// Requests are those that have an endpoint, from Turn.Next to Turn.End.
-// Connections are those of traffic and those kept warm; they count from when
-// they begin to be made until they are closed. Health checks are none: an
-// endpoint that has all it may have is asked all the same.
+// A request counts while it has an endpoint, from Turn.Next to Turn.End. A
+// connection of traffic, or a warm one, counts from the dial until it is
+// closed. Health checks do not count: an endpoint at its limit is still
+// checked.
 type Limits struct {
 	Requests, RequestsPerEndpoint       int
 	Connections, ConnectionsPerEndpoint int
 
-	Pending        int           // most that wait until a limit allows them
-	PendingTimeout time.Duration // how long one may wait in all; 0: 5s
+	Pending        int           // Turns that may wait for room
+	PendingTimeout time.Duration // total waiting time of one Turn; 0: 5s
 }
 
-// A quota counts what a limit bounds.
+// A quota counts against one limit.
 type quota struct {
 	n    atomic.Int64
 	most int64 // 0: no limit
 }
 
-// take counts one more, or returns false: there are as many as there may be.
+// take counts one more, or returns false if the limit is reached.
 func (q *quota) take() bool {
 	if q.most == 0 {
 		q.n.Add(1)
 		return true
 	}
-	// Adding first and taking back what was too much would have another, who
-	// could go, find it full.
+	// Adding first and subtracting on overflow would make a concurrent take find
+	// the quota full although there is room.
 	for {
 		n := q.n.Load()
 		if n >= q.most {
@@ -48,34 +48,34 @@ func (q *quota) take() bool {
 
 func (q *quota) give() { q.n.Add(-1) }
 
-// fewer reports whether less than the limit are left when some are not counted.
+// fewer reports whether the count, less but, is below the limit.
 func (q *quota) fewer(but int64) bool { return q.most == 0 || q.n.Load()-but < q.most }
 
-// Connections of one Upstream, or Endpoint.
+// connections counts the connections of one Upstream or Endpoint.
 type connections struct {
 	quota
-	idle    atomic.Int64 // of them: they carry nothing, and are used or closed when one is needed
-	claimed atomic.Int64 // by Turns that were sent to an endpoint and have none yet
+	idle    atomic.Int64 // not in use; closed when another connection needs their place
+	claimed atomic.Int64 // by Turns that have an endpoint but no connection yet
 }
 
-// room reports whether one more may be in use.
+// room reports whether one more connection may be in use.
 func (c *connections) room() bool { return c.fewer(c.idle.Load() - c.claimed.Load()) }
 
-// ErrFull reports that no connection can be opened without passing a limit, or
-// that all that may be open are in use. Nothing was tried.
+// ErrFull reports that a new connection would exceed a limit, or that all
+// allowed connections are in use. Nothing was dialed.
 var ErrFull = errors.New("no further connection may be opened")
 
-// LimitsConnections reports whether connections are counted at all, so that it
-// matters what NoteIdle and NoteShared are told.
+// LimitsConnections reports whether connections are counted at all, so that
+// calls of NoteIdle and NoteShared are needed.
 func (u *Upstream) LimitsConnections() bool { return u.connections.most+u.perEndpoint > 0 }
 
-// may reports whether t may go to e: it takes traffic, t has not been there, and
+// may reports whether t can use e: e takes traffic, t has not tried it, and
 // there is room.
 func (t *Turn) may(e *Endpoint) bool {
 	return e.takes() && !t.was(e) && e.underWay.fewer(0) && t.connects(e)
 }
 
-// connects reports whether t finds a connection to e, or may make one.
+// connects reports whether t can get a connection to e, new or existing.
 func (t *Turn) connects(e *Endpoint) bool {
 	if !e.upstream.LimitsConnections() {
 		return true
@@ -83,9 +83,8 @@ func (t *Turn) connects(e *Endpoint) bool {
 	return !t.exclusive && e.shared.Load() > 0 || e.connections.room() && e.upstream.connections.room()
 }
 
-// claim counts t among those that will need a connection to its endpoint, so that
-// others are not sent there for the same one. That they are no more than may be is
-// for takePlace to see to.
+// claim counts t as needing a connection to its endpoint, so that no other
+// Turn is sent there for the same one. takePlace enforces the limit.
 func (t *Turn) claim() {
 	if u := t.upstream; u.LimitsConnections() {
 		t.claims = true
@@ -94,7 +93,7 @@ func (t *Turn) claim() {
 	}
 }
 
-// unclaim takes that back.
+// unclaim undoes claim.
 func (t *Turn) unclaim() {
 	if t.claims {
 		t.claims = false
@@ -103,15 +102,16 @@ func (t *Turn) unclaim() {
 	}
 }
 
-// A capacity is what an endpoint's limits leave room for.
+// A capacity tracks an endpoint's limits.
 type capacity struct {
 	upstream    *Upstream
-	underWay    quota        // requests
-	connections connections  // counted only if a limit asks for it
-	shared      atomic.Int64 // connections that take further requests; see NoteShared
+	underWay    quota        // in progress
+	connections connections  // counted only with a limit
+	shared      atomic.Int64 // connections with room for further requests; see NoteShared
 }
 
-// takePlace counts a connection that is about to be made, or returns ErrFull.
+// takePlace counts a connection that is about to be dialed, or returns
+// ErrFull.
 func (c *capacity) takePlace() error {
 	u := c.upstream
 	if !u.LimitsConnections() {
@@ -131,7 +131,7 @@ func (c *capacity) takePlace() error {
 	return nil
 }
 
-// givePlace takes back what takePlace counted.
+// givePlace undoes takePlace.
 func (c *capacity) givePlace() {
 	u := c.upstream
 	if !u.LimitsConnections() {
@@ -142,9 +142,9 @@ func (c *capacity) givePlace() {
 	u.changed()
 }
 
-// NoteIdle says that so many more (fewer, if it is negative) of the endpoint's
-// connections are open but not in use. Whoever keeps such must close them when
-// told to: see SetEvictIdle.
+// NoteIdle changes the number of the endpoint's connections that are open but
+// not in use. The owner of such connections must close them on request: see
+// SetEvictIdle.
 func (c *capacity) NoteIdle(more int) {
 	u := c.upstream
 	if more == 0 || !u.LimitsConnections() {
@@ -155,9 +155,9 @@ func (c *capacity) NoteIdle(more int) {
 	u.changed()
 }
 
-// NoteShared says that so many more (fewer) of the endpoint's connections, those
-// being made included, take further requests beside those that they have. It is
-// also called when no more or fewer do, but a request has been given to one.
+// NoteShared changes the number of the endpoint's connections, including those
+// being made, that accept further requests. It is also called with 0 when such
+// a connection has received a request.
 func (c *capacity) NoteShared(more int) {
 	if !c.upstream.LimitsConnections() {
 		return
@@ -166,19 +166,20 @@ func (c *capacity) NoteShared(more int) {
 	c.upstream.changed()
 }
 
-// SetEvictIdle sets the function that MakeRoom calls when a connection is needed and
-// no more may be open. It closes an idle connection to the endpoint given, or to any
-// endpoint for nil, but none that belongs to spare, and reports whether it closed
-// one. Whoever calls NoteIdle sets it before u takes traffic.
+// SetEvictIdle sets the function that MakeRoom calls when a connection is
+// needed and the limit is reached. It closes an idle connection to the given
+// endpoint, or to any endpoint for nil, except those that belong to spare, and
+// reports whether it closed one. A caller of NoteIdle sets it before u takes
+// traffic.
 func (u *Upstream) SetEvictIdle(f func(e *Endpoint, spare any) bool) { u.evictIdle = f }
 
-// MakeRoom closes an idle connection for one to the endpoint that failed with
-// ErrFull, and reports whether there was one. Spare is whose connections are of
-// no less use; nil: nobody's.
+// MakeRoom closes an idle connection to make room for one to e that failed
+// with ErrFull, and reports whether it did. Connections that belong to spare
+// stay open; nil spares none.
 func (e *Endpoint) MakeRoom(spare any) bool {
 	u, at := e.upstream, e
 	if e.connections.fewer(0) {
-		at = nil // there are too many, but not of the endpoint's
+		at = nil // the upstream's limit is reached, not the endpoint's
 	}
 	if u.evictIdle != nil && u.evictIdle(at, spare) {
 		return true

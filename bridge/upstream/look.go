@@ -10,30 +10,30 @@ import (
 )
 
 var (
-	errFlood     = errors.New("the server sends without end before the client has spoken")
-	errSpoke     = errors.New("the server has spoken before the client")
+	errFlood     = errors.New("the server sends an endless stream before the client's first byte")
+	errSpoke     = errors.New("the server sent data before the client")
 	errTruncated = errors.New("closed without close_notify")
 )
 
-// look finds out, without waiting, whether a TLS connection that nobody uses yet
-// is alive, and whether anything has come from the peer since it was last looked
-// at. What comes after a handshake, such as tickets, is taken in; what is said to
-// the client means that it is over: it was not for whoever would get it.
+// look checks, without blocking, whether an unused TLS connection is alive and
+// whether the peer has sent anything since the last look. It consumes messages
+// such as tickets. Application data makes the connection unusable, because it
+// was not meant for the next client.
 //
-// The connection must be such that its Socket is read as Stream has it.
+// The Socket of the connection must be in the mode of Stream.
 func look(conn net.Conn) (heard bool, err error) {
 	return takeIn(conn.(*tls.Conn).Read, socket.Of(conn).TryFill)
 }
 
-// maxFillsOfLook bounds how often one look takes in what has come. A server that sends
-// tickets or key updates as fast as they are read would hold up whoever looks, and the
-// pool with them.
+// maxFillsOfLook bounds the reads of one look. A server that sends tickets or
+// key updates as fast as they are read would otherwise block the caller, and
+// the pool with it.
 const maxFillsOfLook = 64
 
-// takeIn is look by what reads from TLS and what fills its socket.
+// takeIn implements look with a TLS read and a fill of its socket.
 func takeIn(read func([]byte) (int, error), fill func() error) (heard bool, err error) {
 	for range maxFillsOfLook {
-		// First what the handshake has left, or an earlier look of a record.
+		// First the data left by the handshake or by the previous look.
 		n, err := read(make([]byte, 1))
 		switch {
 		case n > 0:
@@ -54,8 +54,8 @@ func takeIn(read func([]byte) (int, error), fill func() error) (heard bool, err 
 	return heard, errFlood
 }
 
-// refused reports whether err is an alert of the peer: it does not take our
-// certificate, for one, which with TLS 1.3 it says only after the handshake.
+// refused reports whether err is an alert from the peer: a TLS 1.3 server, for
+// example, rejects our certificate only after the handshake.
 func refused(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"

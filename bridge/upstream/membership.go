@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// lingers is for how long an endpoint that is gone, and has no connections, is
-// still told of, so that what was counted last is not lost; no more than maxGone
-// of them.
+// lingers is how long the status still lists an endpoint that left and has no
+// connections, so that its last counts are not lost. At most maxGone such
+// endpoints are kept.
 const (
 	lingers = 15 * time.Second
 	maxGone = 512
 )
 
-// A membership is who is and was in an Upstream's group. The group itself is read
-// without it.
+// A membership tracks the present and former endpoints of an Upstream. The
+// group itself can be read without its lock.
 type membership struct {
 	mu      sync.Mutex
-	started bool // endpoints that join begin to work
-	retired bool // and do not any more
+	started bool // endpoints that join start their background work
+	retired bool // endpoints that join do no background work
 	gone    []*Endpoint
 	left    []func(*Endpoint)
 }
 
-// replace makes endpoints the group, and returns those of the one before that are
-// not in it. It is called by one goroutine at a time.
+// replace makes endpoints the group, and returns those that left. Only one
+// goroutine at a time may call it.
 func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 	m := &u.members
 	m.mu.Lock()
@@ -39,7 +39,7 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 	now := time.Now()
 	for _, e := range endpoints {
 		if len(before) > 0 && !slices.Contains(before, e) {
-			e.cameUp(now) // beside those that have taken traffic
+			e.cameUp(now) // while others already take traffic
 		}
 	}
 	for _, e := range before {
@@ -53,21 +53,21 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 	u.changed()
 	m.gone = append(m.gone, left...)
 	m.forget(now)
-	told := slices.Clone(m.left)
+	notify := slices.Clone(m.left)
 	m.mu.Unlock()
 	for _, e := range left {
-		for _, tell := range told {
-			tell(e)
+		for _, left := range notify {
+			left(e)
 		}
 	}
 	return left
 }
 
-// forget lets go of those that are gone and have nothing to tell any more. m.mu is
+// forget drops former endpoints that no longer need to be listed. m.mu is
 // held.
 func (m *membership) forget(now time.Time) {
 	idle := 0
-	for i := len(m.gone) - 1; i >= 0; i-- { // who left last is the last
+	for i := len(m.gone) - 1; i >= 0; i-- { // the last one left last
 		e := m.gone[i]
 		if e.counts.open.Load() > 0 {
 			continue
@@ -78,8 +78,8 @@ func (m *membership) forget(now time.Time) {
 	}
 }
 
-// all returns the endpoints that there are, and after them those that are gone and
-// have something to tell.
+// all returns the present endpoints, and the former ones that the status still
+// lists.
 func (u *Upstream) all() (present, gone []*Endpoint) {
 	m := &u.members
 	m.mu.Lock()
@@ -88,8 +88,8 @@ func (u *Upstream) all() (present, gone []*Endpoint) {
 	return u.Endpoints(), slices.Clone(m.gone)
 }
 
-// NotifyLeft has left called with each endpoint that leaves the upstream: from then
-// on Endpoint.Left is true of it. Until it returns DNS is not asked again.
+// NotifyLeft makes the upstream call left for each endpoint that leaves;
+// Endpoint.Left is then true. DNS lookups wait until it returns.
 func (u *Upstream) NotifyLeft(left func(*Endpoint)) {
 	u.members.mu.Lock()
 	defer u.members.mu.Unlock()

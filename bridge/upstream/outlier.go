@@ -12,30 +12,30 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// OutlierOptions say because of what an endpoint is left alone for a while
-// (ejected). What counts is what traffic meets with: connections that cannot be
-// made, and what NoteResult and NoteFailure are told. Of several rules each
-// works for itself.
+// OutlierOptions configure outlier detection, which keeps traffic from a
+// failing endpoint for a while (ejects it). It counts failures of traffic:
+// connections that cannot be made, and results passed to NoteResult and
+// NoteFailure. Each rule applies independently.
 type OutlierOptions struct {
-	Failures   int // that many in a row; 0: they are not counted
-	Handshakes int // that many failed handshakes in a row; 0: they are not counted
+	Failures   int // failures in a row; 0: no such rule
+	Handshakes int // failed handshakes in a row; 0: no such rule
 
-	// Reasons are the reasons of handshakes that count. Handshakes that fail for
-	// another count in no rule. Nil: all that are the endpoint's.
+	// Reasons are the handshake failures that count. Other handshake failures
+	// count in no rule. Nil: all that are the endpoint's fault.
 	Reasons []certs.Reason
 
-	// Percent is the share of failures that is too many, of at least MinAttempts
-	// within Window. 0: it is not looked at. Zeros of the others: 20 and 10s.
+	// Percent is the share of failures that ejects, of at least MinAttempts within
+	// Window. 0: no such rule. The other fields default to 20 and 10s.
 	Percent     int
 	MinAttempts int
 	Window      time.Duration
 
-	// Base is for how long an endpoint is ejected. It is twice as long each
-	// further time, up to Most, until it was well for as long. Zeros: 30s, 300s.
+	// Base is the length of the first ejection. Each further one is twice as long,
+	// up to Most, until the endpoint worked for as long. Defaults: 30s, 300s.
 	Base, Most time.Duration
 
-	// MaxPercent is how many of the endpoints that are not draining may be
-	// ejected at once, in percent. One that takes traffic stays in any case.
+	// MaxPercent is the share of endpoints, without draining ones, that may be
+	// ejected at once. At least one keeps taking traffic.
 	MaxPercent int
 }
 
@@ -47,21 +47,21 @@ func (o OutlierOptions) withDefaults() OutlierOptions {
 	return o
 }
 
-// A record is what traffic met with at an endpoint, and its ejection. The
-// Endpoints of an address in the revisions of an upstream share it.
+// A record holds an endpoint's recent results and its ejection. The Endpoints
+// of one address share it across revisions of an upstream.
 type record struct {
 	began time.Time
 
-	// out is when the ejection ends, as time since began; 0: it is not ejected.
+	// out is when the ejection ends, as time since began; 0: no ejection.
 	out atomic.Int64
 
-	failures, handshakes atomic.Int32 // that failed, in a row
+	failures, handshakes atomic.Int32 // failures in a row
 
 	mu     sync.Mutex
 	window window
-	times  int           // ejections, each soon after the one before
-	lasted time.Duration // the last
-	ended  time.Duration // when it was over, since began
+	times  int           // ejections in close succession
+	lasted time.Duration // of the last ejection
+	ended  time.Duration // end of the last ejection, since began
 	why    string
 }
 
@@ -74,7 +74,7 @@ func (r *record) isOut() bool {
 	return out != 0 && time.Since(r.began) < time.Duration(out)
 }
 
-// until returns when the ejection ends and why there is one; zero: there is none.
+// until returns when the ejection ends and its reason; zero: no ejection.
 func (r *record) until() (end time.Time, why string) {
 	if !r.isOut() {
 		return time.Time{}, ""
@@ -84,7 +84,7 @@ func (r *record) until() (end time.Time, why string) {
 	return r.began.Add(time.Duration(r.out.Load())), r.why
 }
 
-// clear begins to count anew.
+// clear resets the counts.
 func (r *record) clear() {
 	r.failures.Store(0)
 	r.handshakes.Store(0)
@@ -93,7 +93,7 @@ func (r *record) clear() {
 	r.mu.Unlock()
 }
 
-// begin begins an ejection, and returns how long it is.
+// begin starts an ejection, and returns its length.
 func (r *record) begin(o *OutlierOptions, why string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,8 +123,8 @@ func (r *record) end() {
 	r.out.Store(0)
 }
 
-// An outlier judges one endpoint by what traffic meets with. It works from the
-// beginning until stop. A nil outlier judges nothing.
+// An outlier decides on ejections of one endpoint by the results of its
+// traffic, until stop. A nil outlier does nothing.
 type outlier struct {
 	endpoint *Endpoint
 	options  OutlierOptions
@@ -134,7 +134,7 @@ type outlier struct {
 
 	// Guarded by coordinator.ejecting.
 	stopped bool
-	timer   *time.Timer // ends the ejection; nil: none is known here
+	timer   *time.Timer // ends the ejection; nil: no ejection of this revision
 }
 
 func (o *outlier) coordinator() *coordinator { return o.endpoint.upstream.coordinator }
@@ -142,7 +142,7 @@ func (o *outlier) coordinator() *coordinator { return o.endpoint.upstream.coordi
 // isOut reports whether the endpoint is ejected now.
 func (o *outlier) isOut() bool { return o != nil && o.record.isOut() }
 
-// good is told of an attempt that went well.
+// good records a successful attempt.
 func (o *outlier) good() {
 	if o == nil {
 		return
@@ -157,18 +157,18 @@ func (o *outlier) good() {
 	}
 }
 
-// handshakeSucceeded is told of a handshake that went well.
+// handshakeSucceeded records a successful handshake.
 func (o *outlier) handshakeSucceeded() {
 	if o != nil && o.record.handshakes.Load() != 0 {
 		o.record.handshakes.Store(0)
 	}
 }
 
-// bad is told of an attempt that failed, in its handshake or otherwise. Failure
-// may be nil.
+// bad records a failed attempt; handshake reports that its handshake failed.
+// Failure may be nil.
 func (o *outlier) bad(handshake bool, failure *Failure) {
 	if o == nil || o.record.isOut() {
-		return // what was under way as it was ejected is no news
+		return // it started before the ejection
 	}
 	if handshake && len(o.options.Reasons) > 0 && !slices.Contains(o.options.Reasons, failure.Reason) {
 		return
@@ -178,7 +178,7 @@ func (o *outlier) bad(handshake bool, failure *Failure) {
 	}
 }
 
-// count counts a failure and returns why it is one too many, if it is.
+// count counts a failure, and returns the reason to eject, if any.
 func (o *outlier) count(handshake bool) (why string) {
 	r := o.record
 	if n := int(r.failures.Add(1)); o.options.Failures > 0 && n >= o.options.Failures {
@@ -201,31 +201,31 @@ func (o *outlier) count(handshake bool) (why string) {
 	return why
 }
 
-// eject has the endpoint left alone for a while, if that may be.
+// eject ejects the endpoint, if the rules allow it.
 func (o *outlier) eject(why string, failure *Failure) {
 	d := o.tryEject(why)
 	if d == 0 {
 		return
 	}
-	event := Failure{Message: fmt.Sprintf("%s; it is left alone for %v", why, d.Round(time.Millisecond)), Time: time.Now()}
+	event := Failure{Message: fmt.Sprintf("%s; ejected for %v", why, d.Round(time.Millisecond)), Time: time.Now()}
 	if failure != nil {
 		event.Reason = failure.Reason
 		event.Message += ". The last: " + failure.Message
 	}
 	e := o.endpoint
 	e.upstream.log.Warn("endpoint ejected", "endpoint", e.Address(), "reason", string(event.Reason), "error", event.Message)
-	e.tell(Event{Kind: Ejected, Health: e.Health(), Failure: &event})
+	e.notify(Event{Kind: Ejected, Health: e.Health(), Failure: &event})
 	e.changed(true)
 }
 
-// tryEject returns for how long the endpoint is ejected; 0: it is not.
+// tryEject ejects the endpoint and returns for how long; 0: it does not.
 func (o *outlier) tryEject(why string) time.Duration {
 	o.coordinator().ejecting.Lock()
 	defer o.coordinator().ejecting.Unlock()
 	if o.stopped || o.record.isOut() {
 		return 0
 	}
-	o.record.clear() // whatever is decided: the next decision takes as many again
+	o.record.clear() // either way, the next decision needs as many failures again
 	if !o.mayEject() {
 		return 0
 	}
@@ -235,8 +235,8 @@ func (o *outlier) tryEject(why string) time.Duration {
 	return d
 }
 
-// mayEject reports whether one endpoint more may be left alone. One that takes no
-// traffic because of its health check is not: it is away in any case.
+// mayEject reports whether one more endpoint may be ejected. An endpoint that
+// fails its health check does not count: it takes no traffic anyway.
 func (o *outlier) mayEject() bool {
 	all, out, others := 0, 0, false
 	for _, s := range o.endpoint.upstream.Endpoints() {
@@ -255,18 +255,18 @@ func (o *outlier) mayEject() bool {
 	return others && (out+1)*100 <= all*o.options.MaxPercent
 }
 
-// arm has the ejection end after d. coordinator.ejecting is held.
+// arm schedules the end of the ejection after d. coordinator.ejecting is held.
 func (o *outlier) arm(d time.Duration) {
 	if o.timer == nil {
 		o.timer = time.AfterFunc(d, func() {
-			_ = protect(o.endpoint.upstream.log, "ending an ejection", o.over) // which has logged it
+			_ = protect(o.endpoint.upstream.log, "ending an ejection", o.over) // protect has logged a panic
 		})
 	} else {
 		o.timer.Reset(d)
 	}
 }
 
-// over ends an ejection whose time has come.
+// over ends an ejection when its time is over.
 func (o *outlier) over() {
 	o.coordinator().ejecting.Lock()
 	ended := !o.record.isOut() && o.readmit()
@@ -276,7 +276,7 @@ func (o *outlier) over() {
 	}
 }
 
-// forgive ends an ejection, if there is one, before its time.
+// forgive ends an ejection early, if there is one.
 func (o *outlier) forgive(why string) {
 	if !o.isOut() {
 		return
@@ -289,8 +289,9 @@ func (o *outlier) forgive(why string) {
 	}
 }
 
-// readmit ends an ejection, and reports whether there was one. coordinator.ejecting is
-// held; the caller then calls returned without it.
+// readmit ends an ejection, and reports whether there was one.
+// coordinator.ejecting is held; the caller releases it and then calls
+// returned.
 func (o *outlier) readmit() bool {
 	if o.stopped || o.record.out.Load() == 0 {
 		return false
@@ -302,15 +303,15 @@ func (o *outlier) readmit() bool {
 	return true
 }
 
-// returned tells that an ejection is over.
+// returned logs and reports the end of an ejection.
 func (o *outlier) returned(why string) {
 	e := o.endpoint
 	e.upstream.log.Info("ejected endpoint takes traffic again", "endpoint", e.Address(), "why", why)
-	e.tell(Event{Kind: Returned, Health: e.Health(), Failure: &Failure{Message: why, Time: time.Now()}})
+	e.notify(Event{Kind: Returned, Health: e.Health(), Failure: &Failure{Message: why, Time: time.Now()}})
 	e.changed(true)
 }
 
-// start takes over the ejection that another revision began.
+// start takes over an ejection from another revision.
 func (o *outlier) start() {
 	if o == nil || o.record.out.Load() == 0 {
 		return
@@ -322,7 +323,8 @@ func (o *outlier) start() {
 	}
 }
 
-// stop ends the judging. An ejection goes on, for who shares the record.
+// stop ends outlier detection here. An ejection continues for other revisions
+// that share the record.
 func (o *outlier) stop() {
 	if o == nil {
 		return
@@ -335,25 +337,25 @@ func (o *outlier) stop() {
 	}
 }
 
-// windowParts is in how many steps a window moves on.
+// windowParts is the number of steps in which a window moves.
 const windowParts = 10
 
-// A window counts attempts and failures of the last while.
+// A window counts recent attempts and failures.
 type window struct {
 	width time.Duration // of a part
 	parts [windowParts]struct {
-		at          int64 // which of all parts there will ever be
+		at          int64 // index of the current part
 		all, failed int
 	}
 	now int64
 }
 
-// add counts an attempt made at a time.
+// add counts an attempt.
 func (w *window) add(now, length time.Duration, failed bool) {
 	if width := max(length/windowParts, 1); w.width != width {
 		*w = window{width: width}
 	}
-	w.now = int64(now/w.width) + 1 // 0 is a part that was never used
+	w.now = int64(now/w.width) + 1 // 0 is an unused part
 	p := &w.parts[w.now%windowParts]
 	if p.at != w.now {
 		p.at, p.all, p.failed = w.now, 0, 0

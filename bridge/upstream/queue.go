@@ -8,33 +8,33 @@ import (
 	"time"
 )
 
-// A queue is the Turns that wait until a limit allows them, the one that began to
-// wait first in front.
+// A queue holds the Turns that wait for room, in the order in which they
+// started to wait.
 //
-// Whoever changes what limits and policies look at calls changed, which lets
-// those go that may. They are given what they wait for by the one who lets them
-// go, so that nobody else can take it, and none is woken for nothing. Nothing is
-// lost between finding no room and waiting for it: a Turn looks once more when it
-// is in the queue and counted in waiting.
+// Code that changes an input of limits or policies calls changed, which admits
+// the Turns that now fit. The goroutine that calls changed assigns what they
+// wait for, so that no other Turn can take it and no Turn wakes without
+// result. A Turn cannot miss a change between finding no room and waiting:
+// once queued and counted in waiting, it looks again.
 type queue struct {
 	waiting atomic.Int64
 
 	mu      sync.Mutex
-	waiters list.List // of *waiter, by their Turns' tickets
-	tickets uint64    // given out
+	waiters list.List // of *waiter, ordered by their Turns' tickets
+	tickets uint64    // issued so far
 }
 
-// A waiter is a Turn in the queue. Until it is taken out, by who holds the lock,
-// its Turn is the queue's.
+// A waiter is a Turn in the queue. Its Turn belongs to the queue until a
+// holder of the lock removes it.
 type waiter struct {
 	turn  *Turn
-	place *list.Element // nil once it is out
-	err   error         // why it need not wait any more; nil: the Turn has its endpoint
-	ready chan struct{} // closed when it was let go
+	place *list.Element // nil after removal
+	err   error         // why it stopped waiting; nil: the Turn has its endpoint
+	ready chan struct{} // closed on removal
 }
 
-// changed is called whenever endpoints come, go or change, or what they are sent
-// does.
+// changed must be called when endpoints come, leave or change, or when their
+// load changes.
 func (u *Upstream) changed() {
 	if u.queue.waiting.Load() == 0 {
 		return
@@ -44,10 +44,10 @@ func (u *Upstream) changed() {
 	u.queue.mu.Unlock()
 }
 
-// serve lets those go that may. queue.mu is held.
+// serve admits the Turns that now fit. queue.mu is held.
 func (u *Upstream) serve() {
 	q := &u.queue
-	alone := true // there may be a connection for one that needs it for itself
+	alone := true // there may be a connection for an exclusive Turn
 	for at := q.waiters.Front(); at != nil; {
 		w := at.Value.(*waiter)
 		t, err := w.turn, ErrOverloaded
@@ -56,7 +56,7 @@ func (u *Upstream) serve() {
 			err = t.take()
 		}
 		if err == ErrOverloaded {
-			// Where one finds no room that may go anywhere, nobody does.
+			// If a Turn that can use any endpoint finds no room, no other Turn will.
 			switch {
 			case t.tries > 0:
 			case !t.exclusive || !u.LimitsConnections():
@@ -70,12 +70,12 @@ func (u *Upstream) serve() {
 		w.err = err
 		close(w.ready)
 		if err == nil && !t.exclusive && t.at.shared.Load() > 0 {
-			return // nobody knows for how many there is room; that it is Connected is a change
+			return // the room left is unknown; its call of Connected is a change
 		}
 	}
 }
 
-// await waits until t has an endpoint, or need not wait any more.
+// await waits until t has an endpoint or cannot get one.
 func (u *Upstream) await(t *Turn, wait func() (ctx context.Context, done func())) error {
 	w, left, err := u.enqueue(t)
 	if w == nil {
@@ -105,18 +105,18 @@ func (u *Upstream) await(t *Turn, wait func() (ctx context.Context, done func())
 	return u.overload()
 }
 
-// enqueue puts t into the queue and returns what it waits by, and for how long it
-// may. If there is nothing to wait for, it returns nil and what Next does.
+// enqueue puts t into the queue and returns its waiter and the time it may
+// wait. If t need not wait, it returns nil and the result of Next.
 func (u *Upstream) enqueue(t *Turn) (w *waiter, left time.Duration, err error) {
 	q, limits := &u.queue, &u.options.Limits
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	left = limits.PendingTimeout - t.waited
-	t.release() // who waits holds nothing that others wait for
-	// One who had a place in the queue and comes back, as there was no connection
-	// after all or it failed, has it again.
+	t.release() // a waiting Turn holds nothing that others wait for
+	// A Turn that had a place in the queue keeps it when it returns because its
+	// connection was missing or failed.
 	if t.ticket == 0 && q.waiting.Load() >= int64(limits.Pending) || left <= 0 {
-		u.serve() // what t has released, to those who wait
+		u.serve() // give others what t released
 		if err = t.take(); err == ErrOverloaded {
 			err = u.overload()
 		}
@@ -131,13 +131,13 @@ func (u *Upstream) enqueue(t *Turn) (w *waiter, left time.Duration, err error) {
 	return w, left, nil
 }
 
-// overload counts a Turn that a limit has refused.
+// overload counts a Turn rejected by a limit.
 func (u *Upstream) overload() error {
 	u.overloaded.Add(1)
 	return ErrOverloaded
 }
 
-// add puts w where its ticket says. mu is held.
+// add inserts w by its ticket. mu is held.
 func (q *queue) add(w *waiter) {
 	q.waiting.Add(1)
 	if w.turn.ticket == 0 {
@@ -155,7 +155,7 @@ func (q *queue) add(w *waiter) {
 	w.place = q.waiters.PushBack(w)
 }
 
-// remove takes w out. mu is held.
+// remove removes w. mu is held.
 func (q *queue) remove(w *waiter) {
 	q.waiters.Remove(w.place)
 	w.place = nil

@@ -2,19 +2,19 @@ package upstream
 
 import "sync/atomic"
 
-// A RetryBudget bounds how many of the requests to an upstream that are under way
-// may be retries, so that these never multiply an outage.
+// A RetryBudget bounds the share of an upstream's requests in progress that
+// may be retries, so that retries do not amplify an outage.
 type RetryBudget struct {
-	Percent int // of the requests under way
-	Least   int // so many in any case
+	Percent int // of the requests in progress
+	Least   int // minimum, whatever the percentage
 }
 
-// defaultRetryBudget is that of Options without one.
+// defaultRetryBudget applies if Options has none.
 var defaultRetryBudget = RetryBudget{Percent: 20, Least: 3}
 
-// Retries keeps an upstream's retries to its budget, and counts them. A request is
-// under way from its Turn's Next to its End, and a retry from Take to Give. All
-// methods may be called concurrently; none takes a lock.
+// Retries enforces an upstream's retry budget and counts retries. A request is
+// in progress from its Turn's Next to its End, and a retry from Take to Give.
+// All methods may be called concurrently and take no lock.
 type Retries struct {
 	budget   RetryBudget
 	underWay *quota // the upstream's
@@ -23,11 +23,11 @@ type Retries struct {
 	made, refused atomic.Uint64
 }
 
-// Retries returns what keeps u's retries to its budget.
+// Retries returns the state of u's retry budget.
 func (u *Upstream) Retries() *Retries { return &u.retries }
 
-// Take reports whether the budget allows one more of the requests under way to be
-// tried again. If so it must Give in the end, however often it is.
+// Take reports whether the budget allows another request in progress to be
+// retried. If so, the caller must call Give once, however often it retries.
 func (r *Retries) Take() bool {
 	for {
 		n := r.retrying.Load()
@@ -41,16 +41,16 @@ func (r *Retries) Take() bool {
 	}
 }
 
-// Give gives back what Take took: the request is not tried again any more.
+// Give undoes Take: the request will not be retried again.
 func (r *Retries) Give() { r.retrying.Add(-1) }
 
-// UnderWay returns how many requests are under way, and how many of them as
-// retries.
+// UnderWay returns the number of requests in progress, and how many of them
+// are retries.
 func (r *Retries) UnderWay() (requests, retries int64) { return r.underWay.n.Load(), r.retrying.Load() }
 
-// Note counts a request that is tried again.
+// Note counts one retry.
 func (r *Retries) Note() { r.made.Add(1) }
 
-// Counts tells how often a request was tried again, and how often one was not
-// because of the budget.
+// Counts returns the number of retries, and of retries that the budget
+// rejected.
 func (r *Retries) Counts() (made, refused uint64) { return r.made.Load(), r.refused.Load() }

@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// wholeShare is the share of an endpoint of weight 1 that has its own; one that
-// has just come up begins with firstShare.
+// wholeShare is the full share of an endpoint of weight 1; an endpoint that
+// has just come up starts with firstShare.
 const (
 	wholeShare = 1 << 10
 	firstShare = wholeShare / 10
 )
 
-// An instant is a time of an Upstream, asked for at most once.
+// An instant is a time of an Upstream, read from the clock at most once.
 type instant time.Duration
 
-// A trafficShare is an endpoint's part of the traffic. Weight and backup are as the
-// next group has them; see setShare.
+// A trafficShare is an endpoint's part of the traffic. The next group uses
+// weight and backup; see setShare.
 type trafficShare struct {
 	upstream *Upstream
 	weight   atomic.Int64 // at least 1
 	backup   atomic.Bool
-	since    atomic.Int64 // when the endpoint came up, in time of upstream plus 1; 0: it has its whole share
+	since    atomic.Int64 // when the endpoint came up, in time of upstream plus 1; 0: it has its full share
 }
 
-// cameUp is told when the endpoint has come to take traffic, or to take it again,
-// while others did: with Options.SlowStart its share begins small. It is not for
-// endpoints that begin together, as those of a new upstream do.
+// cameUp records that the endpoint starts to take traffic while others already
+// do: with Options.SlowStart its share starts small. It is not called for
+// endpoints that start together, such as those of a new upstream.
 func (s *trafficShare) cameUp(now time.Time) {
 	if s.upstream.options.SlowStart > 0 {
 		s.since.Store(max(int64(now.Sub(s.upstream.made)), 0) + 1)
@@ -40,7 +40,8 @@ func (s *trafficShare) share(now *instant) uint64 {
 	return uint64(s.weight.Load()) * s.grown(now)
 }
 
-// grown returns how much of its weight the endpoint has, of wholeShare.
+// grown returns the fraction of its weight that the endpoint has reached, of
+// wholeShare.
 func (s *trafficShare) grown(now *instant) uint64 {
 	since := s.since.Load()
 	if since == 0 {
@@ -57,8 +58,8 @@ func (s *trafficShare) grown(now *instant) uint64 {
 	return firstShare + uint64(max(age, 0))*(wholeShare-firstShare)/uint64(period)
 }
 
-// accepts reports whether the endpoint, whose turn it is, takes it: as often as
-// it has grown.
+// accepts reports whether the endpoint accepts its turn. The probability is
+// its grown fraction.
 func (s *trafficShare) accepts() bool {
 	if s.since.Load() == 0 {
 		return true
@@ -67,8 +68,8 @@ func (s *trafficShare) accepts() bool {
 	return rand.Uint64N(wholeShare) < s.grown(&now)
 }
 
-// setShare gives the endpoint another share of the traffic, in the group that is
-// made next. It reports whether that is another one.
+// setShare changes the endpoint's weight and role for the next group. It
+// reports whether they changed.
 func (s *trafficShare) setShare(weight int, backup bool) bool {
 	changed := s.weight.Swap(int64(max(weight, 1))) != int64(max(weight, 1))
 	return s.backup.Swap(backup) != backup || changed

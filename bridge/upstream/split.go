@@ -5,16 +5,15 @@ import (
 	"sync/atomic"
 )
 
-// Weighted is a thing and its share relative to the others'.
+// Weighted is a value and its share relative to the others.
 type Weighted[T any] struct {
 	Value  T
-	Weight int // 0 or less: no traffic, unless it is the only one
+	Weight int // 0 or less: no traffic, unless it is the only value
 }
 
-// A Split chooses between things so that each is chosen according to its
-// weight, evenly spread: after any number of choices each has had its share to
-// within a few. It takes no lock and allocates nothing; all methods may be
-// called concurrently. A nil Split has nothing to choose from.
+// A Split chooses values by weight, evenly spread: after any number of choices
+// each value has had its share to within a few. It takes no lock and allocates
+// nothing; all methods may be called concurrently. A nil Split is empty.
 type Split[T any] struct {
 	values []T
 	upTo   []uint64 // running sums of the weights
@@ -22,7 +21,7 @@ type Split[T any] struct {
 	picks  atomic.Uint64
 }
 
-// NewSplit returns a Split between the things given.
+// NewSplit returns a Split of things.
 func NewSplit[T any](things []Weighted[T]) *Split[T] {
 	s := &Split[T]{}
 	for _, t := range things {
@@ -36,7 +35,7 @@ func NewSplit[T any](things []Weighted[T]) *Split[T] {
 	return s
 }
 
-// Pick chooses one; the zero T if no thing takes traffic.
+// Pick chooses a value, or returns the zero T if no value takes traffic.
 func (s *Split[T]) Pick() T {
 	if s == nil || len(s.values) == 0 {
 		var none T
@@ -58,7 +57,7 @@ func (s *Split[T]) Pick() T {
 	panic("unreachable: at < total")
 }
 
-// Values returns the things that take traffic, in the order given.
+// Values returns the values that take traffic, in the given order.
 func (s *Split[T]) Values() []T {
 	if s == nil {
 		return nil

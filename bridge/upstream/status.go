@@ -12,12 +12,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Health is what the health check of an endpoint says or, where there is none,
-// what the last attempt to connect to it came to.
+// Health is the result of an endpoint's health check or, without a health
+// check, of the last attempt to connect.
 type Health int32
 
 const (
-	Unknown Health = iota // none was answered or made
+	Unknown Health = iota // no check or attempt is complete
 	Up
 	Down
 )
@@ -32,15 +32,15 @@ func (h Health) String() string {
 	return "unknown"
 }
 
-// Load is what an Upstream has to do.
+// Load is the current load of an Upstream.
 type Load struct {
-	InFlight uint64 // Turns that are at an endpoint now
-	Pending  uint64 // those that wait until a limit allows them
+	InFlight uint64 // Turns that have an endpoint now
+	Pending  uint64 // Turns that wait for room
 
-	Overloaded uint64 // those that a limit has refused since the Upstream was made
+	Overloaded uint64 // Turns rejected by a limit since the Upstream was made
 }
 
-// Load tells what there is to do.
+// Load returns the current load.
 func (u *Upstream) Load() Load {
 	return Load{
 		InFlight:   uint64(u.underWay.n.Load()),
@@ -49,56 +49,56 @@ func (u *Upstream) Load() Load {
 	}
 }
 
-// EndpointStatus is what became of one endpoint since its Upstream was made.
+// EndpointStatus describes one endpoint since its Upstream was made.
 type EndpointStatus struct {
 	Of               *Endpoint
 	Network, Address string
 	Backup, Draining bool
-	Left             bool // as Endpoint.Left; then it is draining too
+	Left             bool // as Endpoint.Left; it is then draining too
 
 	Available   bool   // it takes traffic
-	Unavailable string // why it does not, in words
+	Unavailable string // the reason if it does not
 
-	EjectedUntil time.Time // zero: it is not ejected
+	EjectedUntil time.Time // zero: not ejected
 	Ejections    uint64
 	Check        *Check // nil: there is no health check
 
 	Health Health
-	Open   uint64 // connections open now, warm ones and those still shaking hands included
-	Made   uint64 // connections made, warm ones included
+	Open   uint64 // open connections, including warm ones and those still in the handshake
+	Made   uint64 // connections made, including warm ones
 
-	InFlight uint64 // Turns that are there now
+	InFlight uint64 // Turns at the endpoint now
 	Weight   int    // at least 1
 
 	Requests                          uint64 // as counted by NoteRequest
 	HandshakesFull, HandshakesResumed uint64
-	Full                              map[certs.FullReason]uint64 // why handshakes were full
-	Reported                          map[certs.Reason]uint64     // what VerifyReportOnly let pass
-	Connects, Handshakes              Timing                      // attempts, failed ones included
+	Full                              map[certs.FullReason]uint64 // by reason
+	Reported                          map[certs.Reason]uint64     // failures that VerifyReportOnly ignored
+	Connects, Handshakes              Timing                      // including failed attempts
 	Failures                          map[certs.Reason]uint64
-	LastFailure                       *Failure    // nil: none
-	PeerCertificate                   *certs.Info // last presented, be it that it was refused; nil: none
-	Warm                              *Warm       // nil: none is kept
+	LastFailure                       *Failure    // nil: no failure
+	PeerCertificate                   *certs.Info // last presented, even if rejected; nil: none so far
+	Warm                              *Warm       // nil: no warm connections
 }
 
-// Warm is what became of the connections that are kept ready to an endpoint.
+// Warm describes the warm connections to an endpoint.
 type Warm struct {
-	Size, Ready uint64 // how many are to be kept, and are
+	Size, Ready uint64 // configured and current number
 
-	Used    uint64 // given out
-	Missed  uint64 // asked for while none was ready
-	Expired uint64 // closed unused, because of their age or because a limit asked for their place
-	Closed  uint64 // closed unused by the peer, or that spoke first
+	Used    uint64 // handed out
+	Missed  uint64 // requested while none was ready
+	Expired uint64 // closed unused, because of their age or a limit
+	Closed  uint64 // closed unused because the peer closed it or sent data first
 }
 
-// A Failure is an attempt to connect that failed.
+// A Failure is a failed attempt to connect.
 type Failure struct {
 	Reason  certs.Reason
 	Message string // printable, at most about 500 bytes
 	Time    time.Time
 }
 
-// Timing is how often something was done and how long that took in all.
+// Timing counts an operation and its total duration.
 type Timing struct {
 	Count uint64
 	Total time.Duration
@@ -157,7 +157,7 @@ type counters struct {
 	requests         atomic.Uint64
 	full, resumed    atomic.Uint64 // handshakes
 	connects, shakes timing
-	presented        atomic.Pointer[[]*x509.Certificate] // the leaf first
+	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
 }
 
 type timing struct {
@@ -173,9 +173,9 @@ func (t *timing) load() Timing {
 	return Timing{Count: t.count.Load(), Total: time.Duration(t.nanoseconds.Load())}
 }
 
-// failures counts an endpoint's failures by reason, and says which are to be
-// logged and told: an endpoint that is down under load fails thousands of times a
-// second, always for the same reason.
+// failures counts an endpoint's failures by reason, and decides which to log
+// and report: an endpoint that is down under load fails thousands of times a
+// second for the same reason.
 type failures struct {
 	mu       sync.Mutex
 	byReason map[certs.Reason]*failureCount
@@ -183,12 +183,12 @@ type failures struct {
 }
 
 type failureCount struct {
-	total, untold uint64
-	told          time.Time
+	total, unreported uint64
+	reported          time.Time
 }
 
-// add counts a failure. If it is due to be logged and told, suppressed is how
-// many for the same reason were not since the last that was.
+// add counts a failure. If it is due to be logged and reported, suppressed is
+// the number of earlier failures for the same reason that were not.
 func (f *failures) add(r certs.Reason, message string) (failure *Failure, suppressed uint64, due bool) {
 	now := time.Now()
 	failure = &Failure{Reason: r, Message: message, Time: now}
@@ -204,11 +204,11 @@ func (f *failures) add(r certs.Reason, message string) (failure *Failure, suppre
 		f.byReason[r] = c
 	}
 	c.total++
-	if !c.told.IsZero() && now.Sub(c.told) < tellEvery {
-		c.untold++
+	if !c.reported.IsZero() && now.Sub(c.reported) < reportEvery {
+		c.unreported++
 		return failure, 0, false
 	}
-	suppressed, c.untold, c.told = c.untold, 0, now
+	suppressed, c.unreported, c.reported = c.unreported, 0, now
 	return failure, suppressed, true
 }
 
@@ -222,8 +222,8 @@ func (f *failures) load() (map[certs.Reason]uint64, *Failure) {
 	return counts, f.last
 }
 
-// printable returns an error's text bounded and with control characters
-// escaped: parts of it may have been chosen by the peer.
+// printable returns an error's text, bounded and with control characters
+// escaped, because the peer may have chosen parts of it.
 func printable(text string) string {
 	const most = 500
 	var b strings.Builder

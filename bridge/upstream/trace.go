@@ -5,26 +5,26 @@ import (
 	"time"
 )
 
-// A Trace notes what is done under its context to connect to endpoints. One
-// goroutine at a time may do so, and it alone may read it.
+// A Trace records the dials under its context. Only one goroutine at a time
+// may dial under the context, and only that goroutine may read the Trace.
 type Trace struct {
-	Endpoint *Endpoint // that was dialled last; nil: none was
+	Endpoint *Endpoint // the last one dialed; nil: none
 	Dials    int       // attempts to connect
 
-	// How long the attempts took, all together.
+	// Total duration of the attempts.
 	Connect, Handshake time.Duration
 
-	Queued time.Duration // how long there was waiting for room at endpoints
+	Queued time.Duration // time spent waiting for room
 }
 
 type traceKey struct{}
 
-// WithTrace returns a context under which t notes what is done.
+// WithTrace returns a context whose dials t records.
 func WithTrace(ctx context.Context, t *Trace) context.Context {
 	return context.WithValue(ctx, traceKey{}, t)
 }
 
-// traceOf returns the Trace of a context; without one, a Trace that nobody reads.
+// traceOf returns the Trace of a context, or a Trace that is discarded.
 func traceOf(ctx context.Context) *Trace {
 	if t, ok := ctx.Value(traceKey{}).(*Trace); ok {
 		return t

@@ -7,8 +7,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A Tracker knows the open connections of one upstream by the client
-// certificate they are made with. It outlives the Upstreams of single
+// A Tracker tracks the open connections of one upstream by the client
+// certificate they were made with. It outlives the Upstreams of single
 // revisions, which share it, so that connections made before a rotation are
 // still counted and can be drained. All methods may be called concurrently.
 type Tracker struct {
@@ -16,25 +16,25 @@ type Tracker struct {
 	open map[string]map[*tracked]struct{} // by fingerprint
 }
 
-// NewTracker returns a Tracker that knows of no connection.
+// NewTracker returns an empty Tracker.
 func NewTracker() *Tracker {
 	return &Tracker{open: make(map[string]map[*tracked]struct{})}
 }
 
 // A tracked is an open connection.
 type tracked struct {
-	fingerprint string // of our certificate; "" none
+	fingerprint string // of our certificate; "" without one
 	sock        *socket.Socket
-	retire      func() // nil: its owner need not be told
+	retire      func() // nil: its owner needs no notification
 
 	// Guarded by the Tracker's mutex.
 	cut *time.Timer // nil: not being drained
 	end time.Time   // when cut fires
 }
 
-// Counts returns how many connections are open, those still shaking hands
-// included, by the SHA-256 fingerprint of the client certificate they are made
-// with; "" counts those made without. What is not in use is left out.
+// Counts returns the number of open connections, including those still in the
+// handshake, by the SHA-256 fingerprint of their client certificate; "" counts
+// those without one. Fingerprints without connections are left out.
 func (t *Tracker) Counts() map[string]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,14 +45,14 @@ func (t *Tracker) Counts() map[string]int {
 	return counts
 }
 
-// Drain lets go of the connections open now that were made with the client
-// certificate of the fingerprint given ("": with none), or, with all, of every
-// one. It returns how many there are, and does not wait.
+// Drain drains the open connections that were made with the given client
+// certificate ("": without one) or, with all, every connection. It returns
+// their number without waiting.
 //
-// Their owners are told at once that they are to carry nothing more: HTTP
-// connections get no further request, and are closed when those they have are
-// answered. What is still open when period has passed is cut off. A connection
-// that is drained again keeps the earlier end.
+// It notifies their owners at once that the connections must carry no further
+// work: an HTTP connection gets no further request and closes after its
+// current responses. After period, Drain closes the remaining connections. A
+// connection that is drained again keeps the earlier deadline.
 func (t *Tracker) Drain(fingerprint string, all bool, period time.Duration) int {
 	drained := t.drain(fingerprint, all, period)
 	for _, c := range drained {
@@ -75,7 +75,7 @@ func (t *Tracker) drain(fingerprint string, all bool, period time.Duration) []*t
 		for c := range connections {
 			drained = append(drained, c)
 			if c.cut != nil && !c.cut.Stop() {
-				continue // it is being cut this moment
+				continue // it is being closed right now
 			}
 			if c.cut == nil || end.Before(c.end) {
 				c.end = end
@@ -86,7 +86,7 @@ func (t *Tracker) drain(fingerprint string, all bool, period time.Duration) []*t
 	return drained
 }
 
-// add begins to track c. A nil Tracker tracks nothing.
+// add tracks c. A nil Tracker does nothing.
 func (t *Tracker) add(c *tracked) {
 	if t == nil {
 		return

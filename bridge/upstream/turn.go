@@ -13,72 +13,70 @@ var (
 	// and was not tried.
 	ErrNoEndpoint = errors.New("no endpoint takes new connections")
 
-	// ErrOverloaded reports that every endpoint that could be tried has as much
-	// to do as it may, or the upstream as a whole has, and that there is no
-	// waiting for it, or was in vain.
+	// ErrOverloaded reports that every untried endpoint, or the upstream as a
+	// whole, is at its limit, and that waiting was not possible or timed out.
 	ErrOverloaded = errors.New("a limit of the upstream is reached")
 )
 
-// A Turn is the way of one request, or TCP connection, through an Upstream: which
-// endpoints it has been sent to, and the room it takes there until End.
+// A Turn takes one request, or TCP connection, through an Upstream. It records
+// the tried endpoints and holds room at the current one until End.
 //
-// The zero Turn is ready for Begin, and so is one that has ended. It is used by
-// one goroutine at a time.
+// The zero Turn, or one that has ended, is ready for Begin. Only one goroutine
+// at a time may use it.
 type Turn struct {
 	upstream  *Upstream
 	key       Key
-	exclusive bool // a connection that others use too is of no use to it
+	exclusive bool // it cannot share a connection
 	preferred *Endpoint
 	bounds    Attempts
 
-	admitted bool      // it is counted at the upstream
-	at       *Endpoint // where it is now; it is counted there too
-	claims   bool      // and so is the connection that it needs there
+	admitted bool      // counted at the upstream
+	at       *Endpoint // current endpoint; counted there too
+	claims   bool      // the connection it needs is counted there too
 
-	tries int                    // endpoints where it was before: these
+	tries int                    // endpoints tried before: these
 	tried [triesKept]*Endpoint   // and
-	more  map[*Endpoint]struct{} // those that there is no room for
+	more  map[*Endpoint]struct{} // the rest
 
-	fulls  int           // how often an endpoint had no connection after all, since it last waited
-	ticket uint64        // its place in the queue; 0: it never was in it
+	fulls  int           // how often its endpoint had no connection after all, since it last waited
+	ticket uint64        // place in the queue; 0: never queued
 	waited time.Duration // in the queue
 }
 
 // triesKept is how many endpoints a Turn remembers without allocating.
 const triesKept = 8
 
-// Begin starts the way through u. It must be ended with End.
+// Begin starts a way through u. The caller must call End.
 func (t *Turn) Begin(u *Upstream, key Key) { *t = Turn{upstream: u, key: key} }
 
-// Exclusive says that the connection to be used is for this Turn alone, so that
-// those which Endpoint.NoteShared counts are of no use to it.
+// Exclusive requires a connection for this Turn alone: connections that
+// Endpoint.NoteShared counts do not suit it.
 func (t *Turn) Exclusive() { t.exclusive = true }
 
-// Prefer makes e the first endpoint that Next returns, if it takes traffic and has
-// room, whatever the policy would choose. Nil: the policy chooses. It does not
-// outlive the next Begin.
+// Prefer makes e the first endpoint that Next returns, if it takes traffic and
+// has room, regardless of the policy. Nil: the policy chooses. The next Begin
+// resets it.
 func (t *Turn) Prefer(e *Endpoint) { t.preferred = e }
 
-// Attempts bound how Turn.Dial tries endpoints. The zero Attempts are no bounds.
+// Attempts bound the attempts of Turn.Dial. The zero Attempts set no bounds.
 type Attempts struct {
-	Most int           // endpoints that are tried; 0: all
-	Each time.Duration // for connecting to one, with its handshake; 0: the upstream's own timeouts alone
+	Most int           // endpoints to try; 0: all
+	Each time.Duration // for connecting to one endpoint, including its handshake; 0: only the upstream's own timeouts
 }
 
-// Bound bounds Dial. It does not outlive the next Begin.
+// Bound bounds Dial. The next Begin resets it.
 func (t *Turn) Bound(a Attempts) { t.bounds = a }
 
-// Next returns the endpoint to try now: the one that the policy chooses of those
-// that take traffic, were not tried, and have room; of the backups only if there
-// is no other. The endpoint before it is left. Without any it fails with
-// ErrNoEndpoint, or, if it is room alone that is missing, with ErrOverloaded.
+// Next leaves the current endpoint and returns the next one to try: the
+// policy's choice among those that take traffic, were not tried and have room.
+// Backups come last. It fails with ErrNoEndpoint if no endpoint is left, or
+// with ErrOverloaded if only room is missing.
 //
-// But before that it waits for room, if the upstream's Limits have it wait: then
-// wait is asked for what bounds that, and done called when it is over. Nil:
-// nothing is waited for. If ctx ends, its error is returned. Where the endpoints
-// come from DNS, the first answer is waited for likewise, for as long as a
-// connection may take; and where none takes traffic before it has answered its
-// first health check, for as long as that may take.
+// If Limits allow it, Next waits for room: it calls wait for the context that
+// bounds the wait, and done afterward. A nil wait means no waiting. If ctx
+// ends, Next returns its error. Next also waits for the first DNS answer, for
+// at most the connect timeout, and for the first health check of an endpoint
+// if no other takes traffic, for at most the check's timeout.
 func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, error) {
 	u := t.upstream
 	t.Leave()
@@ -98,11 +96,11 @@ func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, 
 	return t.at, err
 }
 
-// next is Next of an upstream whose endpoints are known.
+// next implements Next for an upstream whose endpoints are known.
 func (t *Turn) next(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
 	err := ErrOverloaded
-	if wait == nil || u.queue.waiting.Load() == 0 { // nobody is overtaken
+	if wait == nil || u.queue.waiting.Load() == 0 { // it would overtake no waiting Turn
 		if err = t.take(); err != nil {
 			u.changed()
 		}
@@ -119,15 +117,14 @@ func (t *Turn) next(wait func() (ctx context.Context, done func())) error {
 
 type turnKey struct{}
 
-// WithTurn returns a context under which a connection is made for t alone, which
-// nobody else uses meanwhile.
+// WithTurn returns a context for making a connection for t alone.
 func WithTurn(ctx context.Context, t *Turn) context.Context {
 	return context.WithValue(ctx, turnKey{}, t)
 }
 
-// Connected says that t has its connection to the endpoint where it is, or its part
-// in one, or that one is being made for it and counted: then WithTurn sees to that.
-// It matters where the upstream limits connections.
+// Connected records that t has its connection, or its share of one, or that
+// one is being made and counted; with WithTurn that happens automatically. It
+// matters only if the upstream limits connections.
 func (t *Turn) Connected() {
 	if t.claims {
 		t.unclaim()
@@ -135,8 +132,8 @@ func (t *Turn) Connected() {
 	}
 }
 
-// Leave leaves the endpoint where the Turn is, which was tried: it is not counted
-// there any more. At the upstream it is.
+// Leave leaves the current endpoint, which counts as tried. The Turn still
+// counts at the upstream.
 func (t *Turn) Leave() {
 	if t.at != nil {
 		t.remember(t.at)
@@ -144,20 +141,19 @@ func (t *Turn) Leave() {
 	}
 }
 
-// Full says that there was no connection for t at its endpoint, as ErrFull tells:
-// Next may come to it again.
+// Full records that there was no connection for t at its endpoint (ErrFull).
+// Next may return the same endpoint again.
 func (t *Turn) Full() {
 	t.fulls++
 	t.leave()
 }
 
-// maxFulls bounds how often a Turn is sent to endpoints that have no connection
-// for it, whatever is counted there.
+// maxFulls bounds how often a Turn can be sent to endpoints that have no
+// connection for it, whatever the counts say.
 const maxFulls = 16
 
-// take chooses an endpoint and counts t there, without waiting. If it fails, what
-// is counted is as before; it may have been more for a moment, so that others
-// found no room.
+// take chooses an endpoint and counts t there, without waiting. On failure it
+// restores the counts; meanwhile concurrent Turns may have found no room.
 func (t *Turn) take() error {
 	u := t.upstream
 	g := u.group.Load()
@@ -171,7 +167,7 @@ func (t *Turn) take() error {
 			break
 		}
 		t.admitted = true
-		if e.underWay.take() { // else another was faster
+		if e.underWay.take() { // else another Turn was faster
 			t.at = e
 			t.claim()
 			return nil
@@ -183,7 +179,7 @@ func (t *Turn) take() error {
 	return g.without(t)
 }
 
-// leave takes back what is counted of t at its endpoint, and lets others have it.
+// leave undoes the counts of t at its endpoint, and admits waiting Turns.
 func (t *Turn) leave() {
 	if t.at != nil {
 		t.unclaim()
@@ -193,7 +189,7 @@ func (t *Turn) leave() {
 	}
 }
 
-// release takes back what is counted of t at the upstream.
+// release undoes the counts of t at the upstream.
 func (t *Turn) release() {
 	if t.admitted {
 		t.upstream.underWay.give()
@@ -201,7 +197,7 @@ func (t *Turn) release() {
 	}
 }
 
-// remember notes that an endpoint was tried.
+// remember records a tried endpoint.
 func (t *Turn) remember(e *Endpoint) {
 	if t.tries < triesKept {
 		t.tried[t.tries] = e
@@ -214,7 +210,7 @@ func (t *Turn) remember(e *Endpoint) {
 	t.tries++
 }
 
-// was reports whether an endpoint was tried.
+// was reports whether e was tried.
 func (t *Turn) was(e *Endpoint) bool {
 	if t.tries == 0 {
 		return false
@@ -226,8 +222,8 @@ func (t *Turn) was(e *Endpoint) bool {
 	return was
 }
 
-// End gives back what the Turn holds. Calling it again, or without Begin, does
-// nothing.
+// End releases everything that the Turn holds. Further calls, or calls without
+// Begin, have no effect.
 func (t *Turn) End() {
 	if t.at != nil {
 		t.unclaim()
@@ -240,8 +236,8 @@ func (t *Turn) End() {
 	*t = Turn{}
 }
 
-// Dial connects to the first endpoint that can be connected to, as
-// Upstream.DialAs says. The Turn stays there until End.
+// Dial connects to the first endpoint that accepts a connection, as described
+// at Upstream.DialAs. The Turn stays there until End.
 func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	t.Exclusive()
 	ctx = WithTurn(ctx, t)

@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Purpose says what a connection is for, and so which TLS settings it is
-// made with: they differ in the protocols offered by ALPN.
+// A Purpose is the use of a connection. It selects the TLS settings, which
+// differ in their ALPN protocols.
 type Purpose int
 
 const (
@@ -24,92 +24,92 @@ const (
 	HTTP                  // requests
 )
 
-// Options describe an Upstream. Every zero field is useful but Name.
+// Options configure an Upstream. The zero value of every field except Name is
+// valid.
 type Options struct {
 	Name      string
 	Endpoints []EndpointOptions
-	DNS       *DNSOptions // in place of Endpoints; nil: those are all, for good
+	DNS       *DNSOptions // replaces Endpoints; nil: Endpoints is the fixed list
 
-	ConnectTimeout   time.Duration // for TCP, name resolution included; 0: 5s
+	ConnectTimeout   time.Duration // for TCP, including name resolution; 0: 5s
 	HandshakeTimeout time.Duration // for TLS; 0: 10s
 
-	// ProxyProtocol is by which version of the PROXY protocol the endpoints are
-	// told whose connection each is: see Announce. None: they are not told.
+	// ProxyProtocol is the version of the PROXY protocol in which the client of
+	// each connection is announced: see Announce. Zero: no announcement.
 	ProxyProtocol proxyproto.Version
 
 	Policy Policy
-	Hash   HashKey // of ConsistentHash: whose Keys those are that Turns begin with
+	Hash   HashKey // for ConsistentHash: the property that Turns' Keys are made of
 	Limits Limits
 
-	// SlowStart is how long the share of an endpoint that has come up, or back,
-	// while others took traffic grows from a tenth to its own. 0: it has its own
-	// at once.
+	// SlowStart is how long the share of an endpoint that comes up while others
+	// take traffic takes to grow from a tenth to its full size. 0: it has its full
+	// share at once.
 	SlowStart time.Duration
 
-	// Replaces is what took this upstream's traffic until now: endpoints that it
-	// has not are new, and what is known of those that both have is known of them
-	// here too: what they answered to checks of the same Kind, and that they are
-	// ejected. Nil: all are new, and none begins slowly. It is not kept.
+	// Replaces is the Upstream that carried this upstream's traffic until now.
+	// Endpoints it lacks are new. Endpoints that both have keep the results of
+	// checks of the same Kind, and their ejections. Nil: all are new, and none
+	// starts slowly. New keeps no reference.
 	Replaces *Upstream
 
-	// IdleTimeout is how long those who carry traffic may wait for the next byte
-	// of it. 0: no limit but their own.
+	// IdleTimeout is how long traffic may wait for the next byte. 0: the callers'
+	// own limits.
 	IdleTimeout time.Duration
 
-	// Warm is how many TLS connections of the purpose Stream are kept ready to
-	// each endpoint that takes new connections, once Start was called: their
-	// handshakes are over, and DialAs gives them out. It is ignored where there is
-	// nothing to make ready: for plaintext, and where the server name comes with
-	// each client, or the client is announced. 0: none. The upstream must be one whose clients speak first.
+	// Warm is the number of TLS connections of the purpose Stream kept ready to
+	// each endpoint that takes new connections, after Start. Their handshakes are
+	// complete, and DialAs hands them out. It is ignored if nothing can be made
+	// ready: for plaintext, and if the server name depends on the client or the
+	// client is announced. 0: none. Clients of the upstream must send first.
 	Warm int
 
 	// WarmAge is how long a connection is kept ready. 0: 50s.
 	WarmAge time.Duration
 
-	// Filling has room for as many connections as are made ready at once by all
-	// the Upstreams that share it. Nil: each endpoint has a bound of its own.
+	// Filling bounds the warm connections made at once by all Upstreams that
+	// share it. Nil: each endpoint has its own bound.
 	Filling chan struct{}
 
-	// RetryBudget bounds retries of HTTP requests. Nil: 20 percent, but 3 at least.
+	// RetryBudget bounds retries of HTTP requests. Nil: 20 percent, with a minimum
+	// of 3.
 	RetryBudget *RetryBudget
 
-	// Descriptors shares out the process's, connections to upstreams among them.
-	// It may be nil.
+	// Descriptors limits the file descriptors of the process, including
+	// connections to upstreams. May be nil.
 	Descriptors *socket.Descriptors
 
-	// Check is how endpoints are asked whether they are well, once Start was
-	// called. Without Ask they are not.
+	// Check configures health checks after Start. Without Ask no
+	// endpoint is checked.
 	Check CheckOptions
 
-	// Outliers say which endpoints are left alone for a while because of what
-	// traffic met with. Nil: none is.
+	// Outliers configures outlier detection. Nil: none.
 	Outliers *OutlierOptions
 
-	// Tracker is that of the upstream's name, which other revisions of it
-	// share. Nil: its connections are not tracked.
+	// Tracker is shared by the revisions of the upstream. Nil: connections are not
+	// tracked.
 	Tracker *Tracker
 
-	// Latencies is that of the upstream's name, which other revisions of it
-	// share. Nil: the Upstream has one of its own.
+	// Latencies is shared by the revisions of the upstream. Nil: the Upstream has
+	// its own.
 	Latencies *Latencies
 
-	// Observer is told what happens to endpoints, from the goroutine that
-	// dials. It must not block. Nil: nobody is told.
+	// Observer receives Events of endpoints on the goroutine that dials. It must
+	// not block. Nil: Events are dropped.
 	Observer func(Event)
 
 	Logger hclog.Logger // nil discards
 }
 
-// EndpointOptions describe one Endpoint.
+// EndpointOptions configure one Endpoint.
 type EndpointOptions struct {
 	Network, Address string // "tcp" and host:port, or "unix" and a path
-	Authority        string // what it is called in a request's Host; "": Address
+	Authority        string // its name in a request's Host; "": Address
 	Weight           int    // share relative to the others'; 0: 1
-	Backup           bool   // tried only after every endpoint that is not
+	Backup           bool   // tried only after every primary
 	Draining         bool   // takes no new connections
 
-	// The TLS settings for each purpose, of this endpoint alone.
-	// Nil: plaintext.
+	// The TLS settings for each purpose, for this endpoint alone. Nil: plaintext.
 	Stream, HTTP *certs.Client
 }
 
@@ -121,7 +121,7 @@ func (o *EndpointOptions) client(p Purpose) *certs.Client {
 	return o.Stream
 }
 
-// clients returns the TLS settings there are, each once.
+// clients returns the distinct TLS settings.
 func (o *EndpointOptions) clients() []*certs.Client {
 	stream, http := o.Stream, o.HTTP
 	switch {
@@ -143,11 +143,11 @@ type Upstream struct {
 	announces   bool
 	retries     Retries
 	coordinator *coordinator
-	before      map[address]*Endpoint // of the Upstream that this one replaces; nil once New has returned
+	before      map[address]*Endpoint // of the replaced Upstream; nil once New has returned
 
 	group   atomic.Pointer[group] // never nil
 	members membership
-	dns     *discovery // nil: endpoints do not change
+	dns     *discovery // nil: endpoints are fixed
 	made    time.Time
 
 	queue       queue
@@ -155,10 +155,10 @@ type Upstream struct {
 	connections connections
 	perEndpoint int64 // limit of connections
 	overloaded  atomic.Uint64
-	evictIdle   func(*Endpoint, any) bool // see SetEvictIdle; nil: nobody keeps idle connections
+	evictIdle   func(*Endpoint, any) bool // see SetEvictIdle; nil: no owner keeps idle connections
 }
 
-// New returns the Upstream that o describes. It dials nothing.
+// New returns an Upstream with the given options. It dials nothing.
 func New(o Options) *Upstream {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -188,7 +188,7 @@ func New(o Options) *Upstream {
 	for _, e := range endpoints {
 		e.follow(o.Replaces)
 	}
-	u.options.DNS, u.options.Replaces, u.before = nil, nil, nil // or each revision would keep all those before it
+	u.options.DNS, u.options.Replaces, u.before = nil, nil, nil // otherwise each revision would keep all earlier ones alive
 	u.group.Store(newGroup(o.Policy, endpoints))
 	return u
 }
@@ -196,12 +196,12 @@ func New(o Options) *Upstream {
 // Name returns the upstream's name.
 func (u *Upstream) Name() string { return u.options.Name }
 
-// Endpoints returns the endpoints that there are now, as configured. The caller
-// must not modify the slice.
+// Endpoints returns the current endpoints, as configured. The caller must not
+// modify the slice.
 func (u *Upstream) Endpoints() []*Endpoint { return u.group.Load().endpoints }
 
-// Hash returns what the Keys are made of that matter to u; the zero HashKey: none
-// does.
+// Hash returns the property that u's Keys are made of; the zero HashKey if u
+// uses no Keys.
 func (u *Upstream) Hash() HashKey {
 	if u.options.Policy != ConsistentHash {
 		return HashKey{}
@@ -209,17 +209,18 @@ func (u *Upstream) Hash() HashKey {
 	return u.options.Hash
 }
 
-// IdleTimeout returns how long the next byte may be waited for; 0: no limit.
+// IdleTimeout returns how long traffic may wait for the next byte; 0: no
+// limit.
 func (u *Upstream) IdleTimeout() time.Duration { return u.options.IdleTimeout }
 
-// FromHost reports whether the server name that an endpoint is asked for is that
-// of the host given to DialAs, so that a connection serves no other host.
+// FromHost reports whether the server name comes from the host given to
+// DialAs, so that a connection serves only that host.
 func (u *Upstream) FromHost() bool {
 	return u.group.Load().fromHost || u.dns != nil && u.dns.options.FromHost
 }
 
 // Flush forgets every TLS session with the endpoints, so that the next
-// handshakes are full. It returns how many there were.
+// handshakes are full. It returns how many it forgot.
 func (u *Upstream) Flush() int {
 	n := 0
 	for _, e := range u.Endpoints() {
@@ -230,10 +231,10 @@ func (u *Upstream) Flush() int {
 	return n
 }
 
-// Start begins to check health and to keep warm connections, if Options ask for
-// that, and to ask DNS for the endpoints. It is called when u has come to take traffic: before, nothing
-// is dialled or asked. The caller must call Retire in the end. Calling Start again
-// changes nothing.
+// Start starts health checks, warm connections and DNS lookups, as configured.
+// It is called when u starts to take traffic; before that, u dials and looks
+// up nothing. The caller must call Retire in the end. Further calls have no
+// effect.
 func (u *Upstream) Start() {
 	u.members.mu.Lock()
 	if !u.members.started && !u.members.retired {
@@ -248,8 +249,9 @@ func (u *Upstream) Start() {
 	}
 }
 
-// Retire ends the checks and closes the connections that are kept warm, for good,
-// and returns when what Start began has ended. Whoever still calls Dial gets new connections.
+// Retire ends checks and lookups and closes warm connections for good, and
+// returns when all background work has ended. Later calls of Dial make new
+// connections.
 func (u *Upstream) Retire() {
 	u.members.mu.Lock()
 	u.members.retired = true
@@ -266,22 +268,22 @@ func (u *Upstream) Retire() {
 	}
 }
 
-// Dial is DialAs for a client that did not say which host it wants.
+// Dial is DialAs without a host.
 func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, error) {
 	return u.DialAs(ctx, p, "")
 }
 
-// DialAs connects to the first endpoint of a Turn that can be connected to, which
-// for a Stream may be by giving out a connection that was kept warm. Each
-// endpoint is given its own connect and handshake timeouts; ctx bounds all.
-// Host is as Endpoint.DialAs has it.
+// DialAs connects to the first endpoint of a Turn that accepts a connection.
+// For a Stream it may hand out a warm connection. Each endpoint has its own
+// connect and handshake timeouts; ctx bounds the total. Host is as in
+// Endpoint.DialAs.
 //
-// The connection is a *tls.Conn whose handshake is complete, or, to a
-// plaintext endpoint, a *socket.Socket. The caller owns and closes it, and it
-// does not depend on ctx any more. If it was warm its Socket is read as
-// Socket.Stream has it: whoever asks for a Stream had better call that in any
-// case. The error is a *DialError, several of them joined, ErrNoEndpoint or
-// ErrOverloaded. The connection does not count as a request.
+// The connection is a *tls.Conn after its handshake or, for a plaintext
+// endpoint, a *socket.Socket. The caller owns and closes it; it is independent
+// of ctx. The Socket of a warm connection is in the mode of Socket.Stream, so
+// a caller that wants a Stream should call that in any case. The error is a
+// *DialError, several of them joined, ErrNoEndpoint or ErrOverloaded. The
+// connection does not count as a request.
 func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	var t Turn
 	t.Begin(u, Key{})
@@ -289,9 +291,8 @@ func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 	return t.Dial(ctx, p, host)
 }
 
-// Status tells what became of each endpoint, in the order configured. After them
-// come those that DNS has no more, for as long as they have connections and a
-// while longer.
+// Status describes each endpoint, in the configured order. Endpoints that left
+// DNS follow while they have connections and for a while longer.
 func (u *Upstream) Status() []EndpointStatus {
 	present, gone := u.all()
 	var all []EndpointStatus
@@ -301,6 +302,6 @@ func (u *Upstream) Status() []EndpointStatus {
 	return all
 }
 
-// DNS tells what became of asking for the endpoints; nil if they do not come from
+// DNS describes the lookups of the endpoints; nil if they do not come from
 // DNS.
 func (u *Upstream) DNS() *DNSStatus { return u.dns.status() }

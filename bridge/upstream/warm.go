@@ -11,23 +11,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// warmAge is how long a connection is kept ready by default: less than the minute
-// after which many servers close one that says nothing.
+// warmAge is how long a connection is kept ready by default: less than the
+// minute after which many servers close a silent connection.
 const warmAge = 50 * time.Second
 
-// A warmPool keeps TLS connections to one endpoint ready: their handshakes are
-// over, and nobody uses them yet. The longest ready is given out first.
+// A warmPool keeps unused TLS connections to one endpoint ready, after their
+// handshakes. It hands out the oldest first.
 //
-// Its worker makes them, replaces what was taken, and closes those that are too old
-// or that the peer has closed. Nothing else watches them: the worker looks at them
-// now and then, and take looks at the one it gives out.
+// Its worker makes them, replaces those taken, and closes those that are too
+// old or that the peer closed. No other goroutine watches them: the worker
+// checks them periodically, and take checks the one it hands out.
 //
 // A nil warmPool keeps none.
 type warmPool struct {
 	warmEndpoint
 	worker worker
 	wake   chan struct{}
-	slots  chan struct{} // holds one for each connection being made; shared
+	slots  chan struct{} // holds a token for each connection being made; shared
 
 	mu sync.Mutex
 	warmPolicy
@@ -35,21 +35,21 @@ type warmPool struct {
 	retired bool // end was called
 }
 
-// A warmEndpoint is what a warmPool asks of its endpoint. Its functions must not
-// block, but for dial.
+// A warmEndpoint is the interface of a warmPool to its endpoint. Its functions
+// must not block, except dial.
 type warmEndpoint struct {
 	log hclog.Logger
 
-	// dial makes a connection. From then on any goroutine may call retire, if the
-	// connection is not to be used any more.
+	// dial makes a connection. From then on any goroutine may call retire if the
+	// connection must not be used any more.
 	dial    func(ctx context.Context, retire func()) (net.Conn, error)
-	look    func(net.Conn) (heard bool, err error) // an error: the connection is over
+	look    func(net.Conn) (heard bool, err error) // an error: the connection is closed
 	down    func() bool
-	barred  func() bool // the endpoint takes no traffic, whether it is down or not
-	scarce  func() bool // descriptors are needed elsewhere, or a limit is reached
-	idle    func(int)   // so many more are ready; nil: nobody counts them
-	replied func()      // the endpoint has sent something that accepts us
-	lost    func(error) // what look found
+	barred  func() bool // the endpoint takes no traffic, for any reason
+	scarce  func() bool // descriptors are short, or a limit is reached
+	idle    func(int)   // changes the number of ready connections; nil: not counted
+	replied func()      // the endpoint sent something that shows it accepted us
+	lost    func(error) // receives the errors of look
 }
 
 func newWarmPool(size int, maxAge time.Duration, slots chan struct{}) *warmPool {
@@ -98,11 +98,11 @@ func (e *Endpoint) keepWarm() {
 		if refused(err) {
 			e.NoteFailure(err)
 		}
-		e.upstream.log.Debug("warm connection is over", "endpoint", e.Address(), "error", err)
+		e.upstream.log.Debug("warm connection closed", "endpoint", e.Address(), "error", err)
 	}
 }
 
-// start begins to keep connections ready, unless that was done before.
+// start starts the worker. Later calls have no effect.
 func (w *warmPool) start() {
 	if w == nil {
 		return
@@ -112,7 +112,7 @@ func (w *warmPool) start() {
 	}
 }
 
-// end closes the connections, for good; wait waits for it.
+// end closes the connections for good; wait waits for the worker.
 func (w *warmPool) end() {
 	if w == nil {
 		return
@@ -123,16 +123,16 @@ func (w *warmPool) end() {
 	w.worker.end()
 }
 
-// wait returns when everything that start began has ended, which is soon after
-// end was called.
+// wait returns when all background work has ended, which is soon after end was
+// called.
 func (w *warmPool) wait() {
 	if w != nil {
 		w.worker.wait()
 	}
 }
 
-// take gives out a connection that is alive, as far as can be known; nil if none
-// is ready. The caller owns it.
+// take hands out a connection that appears to be alive, or nil if none is
+// ready. The caller owns it.
 func (w *warmPool) take() net.Conn {
 	if w == nil {
 		return nil
@@ -156,7 +156,7 @@ func (w *warmPool) take() net.Conn {
 	}
 }
 
-// pop removes the oldest connection that may be given out.
+// pop removes the oldest connection that can be handed out.
 func (w *warmPool) pop(now time.Time) *warmConn {
 	if w.barred() || w.down() {
 		return nil
@@ -167,7 +167,7 @@ func (w *warmPool) pop(now time.Time) *warmConn {
 	return w.oldest(now)
 }
 
-// noteTake tells the policy of a take, and has the worker replace what is missing.
+// noteTake records a take in the policy and wakes the worker to replace it.
 func (w *warmPool) noteTake(used, dead bool) {
 	if !used && !dead {
 		return
@@ -184,8 +184,8 @@ func (w *warmPool) noteTake(used, dead bool) {
 	w.signal()
 }
 
-// drop closes the oldest of those that are ready, for one that is needed more,
-// and reports whether there was one.
+// drop closes the oldest ready connection to make room, and reports whether
+// there was one.
 func (w *warmPool) drop() bool {
 	if w == nil {
 		return false
@@ -206,14 +206,15 @@ func (w *warmPool) popAny() *warmConn {
 	return w.oldest(time.Time{})
 }
 
-// discard closes a connection, not among the ready any more, that is over.
+// discard closes a dead connection that was already removed from the ready
+// ones.
 func (w *warmPool) discard(c *warmConn, err error) {
 	w.closed.Add(1)
 	c.Close()
 	w.lost(err)
 }
 
-// signal has the worker look at what there is to do. It never blocks.
+// signal wakes the worker. It never blocks.
 func (w *warmPool) signal() {
 	if w == nil {
 		return
@@ -224,7 +225,7 @@ func (w *warmPool) signal() {
 	}
 }
 
-// status tells what became of the connections; nil if none is kept.
+// status describes the warm connections; nil without a pool.
 func (w *warmPool) status() *Warm {
 	if w == nil {
 		return nil

@@ -4,30 +4,30 @@ import "time"
 
 const (
 	// maxFills is how many connections to one endpoint are made at once if more
-	// than half are missing, and leisurelyFills if not.
-	maxFills       = 8
-	leisurelyFills = 1
+	// than half are missing; otherwise it is slowFills.
+	maxFills  = 8
+	slowFills = 1
 
-	// lull is how long after a client has come those that were taken are
-	// replaced, unless more than half or mostShort are missing, or one has been
-	// for longestLull: a handshake takes the processor from those who are being
-	// served, and several in a row do so to fewer.
+	// lull is the pause after a client's arrival before taken connections are
+	// replaced, unless more than half or mostShort are missing, or some have been
+	// for longestLull. Handshakes compete for the processor with clients being
+	// served, and batching them disturbs fewer clients.
 	lull        = 10 * time.Millisecond
 	longestLull = 50 * time.Millisecond
 	mostShort   = 12
 )
 
-// A warmPolicy decides when a warmPool makes connections, and how many at once. The
-// pool's lock guards it.
+// A warmPolicy decides when a warmPool makes connections, and how many at
+// once. The pool's lock guards it.
 type warmPolicy struct {
 	size      int
 	making    int       // connections being made
-	proven    bool      // one was made
-	refilling bool      // until none is missing any more
-	taken     time.Time // when the last was
-	short     time.Time // since when some that were taken are missing; zero: none is
+	proven    bool      // at least one connection was made
+	refilling bool      // until the pool is full
+	taken     time.Time // time of the last take
+	short     time.Time // since when taken connections are missing; zero: none
 	failing   backoff   // connections that could not be made
-	closing   backoff   // connections that were made, and closed by the peer
+	closing   backoff   // connections that the peer closed after they were made
 }
 
 func newWarmPolicy(size int) warmPolicy {
@@ -38,18 +38,18 @@ func newWarmPolicy(size int) warmPolicy {
 	}
 }
 
-// nothingToDo is for how long a policy waits that has no reason to make a connection.
+// nothingToDo is how long a policy without work waits.
 const nothingToDo = time.Hour
 
-// plan returns how many connections are to be made now, which count as being made from
-// then on, and after what time there may be more to do. Have is how many there are.
-// Each that is made signals the pool, so that the rest follows.
+// plan returns how many connections to make now, which then count as being
+// made, and when to call it again. Have is the current number. Each completed
+// connection signals the pool, so that the rest follows.
 func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool) (fill int, next time.Duration) {
 	want := p.size
 	if down || !p.proven {
-		want = 1 // to see whether the endpoint is up
+		want = 1 // to find out whether the endpoint is up
 	}
-	missing := want - have // one that is being made is missing until it is ready
+	missing := want - have // a connection counts as missing until it is ready
 	want = missing - p.making
 	if want <= 0 {
 		p.enough()
@@ -65,7 +65,7 @@ func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool
 	if scarce() {
 		return 0, lookFresh
 	}
-	atOnce := leisurelyFills
+	atOnce := slowFills
 	if hurry {
 		atOnce = maxFills
 	}
@@ -75,10 +75,10 @@ func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool
 	return fill, nothingToDo
 }
 
-// enough says that no connection is missing, or that none is to be made.
+// enough records that no connection is missing or to be made.
 func (p *warmPolicy) enough() { p.short, p.refilling = time.Time{}, false }
 
-// noteUsed says that a client was given a connection.
+// noteUsed records that a client received a connection.
 func (p *warmPolicy) noteUsed(now time.Time) {
 	p.closing.ease(p.size)
 	p.taken = now
@@ -87,14 +87,13 @@ func (p *warmPolicy) noteUsed(now time.Time) {
 	}
 }
 
-// noteMade says that the endpoint takes connections.
+// noteMade records that the endpoint accepts connections.
 func (p *warmPolicy) noteMade() {
 	p.failing.clear()
 	p.proven = true
 }
 
-// afterLull returns when those that were taken are to be replaced if there is no
-// hurry.
+// afterLull returns when taken connections are replaced if there is no hurry.
 func (p *warmPolicy) afterLull() time.Time {
 	if p.short.IsZero() {
 		return time.Time{}
@@ -106,11 +105,11 @@ func (p *warmPolicy) afterLull() time.Time {
 	return latest
 }
 
-// notBefore returns when the next connection may be made.
+// notBefore returns the earliest time for the next connection.
 func (p *warmPolicy) notBefore(down bool) time.Time {
 	if !down {
-		// Somebody else has found the endpoint up. But where only some attempts
-		// fail, those here must not follow each other as fast as others succeed.
+		// Other traffic found the endpoint up. But if only some attempts fail, retries
+		// here must not be as fast as other attempts succeed.
 		p.failing.cut()
 	}
 	if p.closing.until.After(p.failing.until) {

@@ -24,7 +24,7 @@ func (w *warmPool) run(ctx context.Context) {
 		case <-w.wake:
 		case <-timer.C:
 		}
-		w.lookAround(time.Now())
+		w.lookAtAll(time.Now())
 		gone, fill, next := w.tend(time.Now())
 		closeAll(gone)
 		for range fill {
@@ -34,7 +34,7 @@ func (w *warmPool) run(ctx context.Context) {
 	}
 }
 
-// closeAll ends the streams of connections as they should be ended.
+// closeAll closes connections with a proper end of stream.
 func closeAll(conns []*warmConn) {
 	for _, c := range conns {
 		c.Close()
@@ -48,8 +48,8 @@ func (w *warmPool) removeAll() []*warmConn {
 	return w.empty()
 }
 
-// tend removes the connections that are not to be kept. It returns how many are to
-// be made now, and after what time there may be more to do.
+// tend removes connections that must go. It returns how many to make now, and
+// when to call it again.
 func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -64,7 +64,7 @@ func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Du
 	return gone, fill, min(next, wait)
 }
 
-// fill makes one connection. It is one of those that plan has counted.
+// fill makes one of the connections that plan counted.
 func (w *warmPool) fill(ctx context.Context) {
 	defer w.signal()
 	c := new(warmConn)
@@ -74,7 +74,7 @@ func (w *warmPool) fill(ctx context.Context) {
 	}
 }
 
-// dialOne makes a connection as soon as there is a slot for it.
+// dialOne makes a connection once a slot is free.
 func (w *warmPool) dialOne(ctx context.Context, c *warmConn) (conn net.Conn, err error) {
 	select {
 	case w.slots <- struct{}{}:
@@ -90,8 +90,8 @@ func (w *warmPool) dialOne(ctx context.Context, c *warmConn) (conn net.Conn, err
 	return conn, err
 }
 
-// admit takes in what dialling came to, and returns false if the connection is
-// not to be kept.
+// admit handles the result of a dial, and returns false if the connection must
+// not be kept.
 func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,7 +102,7 @@ func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
 		w.failing.strike(now)
 		return true
 	}
-	// Ended at different times, they are not all replaced at once.
+	// Staggered ends keep them from being replaced all at once.
 	c.Conn, c.made, c.end = conn, now, now.Add(w.maxAge-rand.N(w.maxAge/8+1))
 	switch {
 	case w.retired || c.drained || w.barred():
@@ -118,8 +118,8 @@ func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
 	return false
 }
 
-// drain closes a connection that nobody uses yet. One that was given out is its
-// new owner's.
+// drain closes an unused connection. A connection that was handed out belongs
+// to its new owner.
 func (w *warmPool) drain(c *warmConn) {
 	if w.removeDrained(c) {
 		c.Close()
@@ -135,9 +135,8 @@ func (w *warmPool) removeDrained(c *warmConn) bool {
 	return w.remove(c)
 }
 
-// lookAround looks at all connections, if it is time to, and closes those that
-// are over.
-func (w *warmPool) lookAround(now time.Time) {
+// lookAtAll checks all connections, if due, and closes the dead ones.
+func (w *warmPool) lookAtAll(now time.Time) {
 	all, trial := w.due(now)
 	dead := false
 	for _, c := range all {
@@ -154,7 +153,7 @@ func (w *warmPool) lookAround(now time.Time) {
 	}
 }
 
-// due returns the connections to look at, if it is time to.
+// due returns the connections to check, if it is time.
 func (w *warmPool) due(now time.Time) (all []*warmConn, trial *warmConn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -165,8 +164,8 @@ func (w *warmPool) due(now time.Time) (all []*warmConn, trial *warmConn) {
 	return slices.Clone(w.ready), w.trial
 }
 
-// lookAtReady looks at a connection if nobody has taken it meanwhile, and removes
-// it if it is over. Looking never waits, so the lock is held.
+// lookAtReady checks a connection unless it was taken meanwhile, and removes
+// it if it is dead. The check never blocks, so it may hold the lock.
 func (w *warmPool) lookAtReady(c *warmConn) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -181,9 +180,9 @@ func (w *warmPool) lookAtReady(c *warmConn) error {
 	return err
 }
 
-// endTrial acts on what the connection shows that was made while the endpoint was
-// down because it had refused us after a handshake: only what the endpoint sends says
-// that it accepts us now.
+// endTrial acts on the result of a trial connection, which was made while the
+// endpoint was down because it had rejected us after a handshake. Only data
+// from the endpoint shows that it accepts us now.
 func (w *warmPool) endTrial(c *warmConn) {
 	there, heard, err := w.lookAtTrial(c)
 	switch {
@@ -200,7 +199,7 @@ func (w *warmPool) endTrial(c *warmConn) {
 	}
 }
 
-// lookAtTrial removes the connection on trial and looks at it.
+// lookAtTrial removes the trial connection and checks it.
 func (w *warmPool) lookAtTrial(c *warmConn) (there, heard bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -215,7 +214,7 @@ func (w *warmPool) lookAtTrial(c *warmConn) (there, heard bool, err error) {
 	return true, heard, err
 }
 
-// acceptTrial keeps the connection that was on trial, unless it was drained.
+// acceptTrial keeps the trial connection, unless it was drained.
 func (w *warmPool) acceptTrial(c *warmConn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

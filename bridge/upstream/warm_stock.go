@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// freshFor is how long a connection is young, and looked at every
-	// lookFresh: a server that refuses our certificate says so at once. Later it
-	// is every lookOld.
+	// freshFor is how long a connection counts as young and is checked every
+	// lookFresh: a server that rejects our certificate does so at once. Older
+	// connections are checked every lookOld.
 	freshFor  = 5 * time.Second
 	lookFresh = time.Second
 	lookOld   = 5 * time.Second
@@ -19,24 +19,24 @@ const (
 // A warmConn is one connection of a warmPool. The pool's lock guards it.
 type warmConn struct {
 	net.Conn
-	made, end time.Time // it is not given out after end
-	drained   bool      // it is not to be given out at all
+	made, end time.Time // it is not handed out after end
+	drained   bool      // it must not be handed out
 }
 
-// A warmStock is the connections that a warmPool has, and what became of them. The
-// pool's lock guards it, but for the counters.
+// A warmStock holds the connections of a warmPool and their counters. The
+// pool's lock guards everything except the counters.
 type warmStock struct {
 	maxAge time.Duration
 
-	ready    []*warmConn // the oldest first
-	reported int         // how many of them report has told of
-	trial    *warmConn   // made while the endpoint is down: does it accept us?
-	looked   time.Time   // when the connections were last looked at
+	ready    []*warmConn // oldest first
+	reported int         // how many of them idle knows of
+	trial    *warmConn   // made while the endpoint is down, to test whether it accepts us
+	looked   time.Time   // when the connections were last checked
 
 	used, missed, expired, closed atomic.Uint64
 }
 
-// report tells idle how many more are ready than it was last told. Nil is not told.
+// report passes idle the change since its last call. Idle may be nil.
 func (s *warmStock) report(idle func(int)) {
 	if more := len(s.ready) - s.reported; more != 0 && idle != nil {
 		s.reported = len(s.ready)
@@ -44,7 +44,7 @@ func (s *warmStock) report(idle func(int)) {
 	}
 }
 
-// count returns how many connections there are.
+// count returns the number of connections.
 func (s *warmStock) count() int {
 	if s.trial != nil {
 		return len(s.ready) + 1
@@ -52,7 +52,7 @@ func (s *warmStock) count() int {
 	return len(s.ready)
 }
 
-// oldest removes the oldest connection that is not too old; nil if there is none.
+// oldest removes the oldest connection that is not too old, or returns nil.
 func (s *warmStock) oldest(now time.Time) *warmConn {
 	for i, c := range s.ready {
 		if now.Before(c.end) {
@@ -63,7 +63,7 @@ func (s *warmStock) oldest(now time.Time) *warmConn {
 	return nil
 }
 
-// remove removes c and reports whether it was there.
+// remove removes c and reports whether it was present.
 func (s *warmStock) remove(c *warmConn) bool {
 	if s.trial == c {
 		s.trial = nil
@@ -86,8 +86,8 @@ func (s *warmStock) empty() []*warmConn {
 	return all
 }
 
-// sweep removes the connections that are too old, and all that are ready to an
-// endpoint that is down. It returns them, and after what time there is more to do.
+// sweep removes the connections that are too old, and all that are ready if the
+// endpoint is down. It returns them, and when to call it again.
 func (s *warmStock) sweep(now time.Time, down bool) (gone []*warmConn, next time.Duration) {
 	if s.trial != nil && !down {
 		s.ready, s.trial = append(s.ready, s.trial), nil
@@ -112,7 +112,7 @@ func (s *warmStock) sweep(now time.Time, down bool) (gone []*warmConn, next time
 	return gone, next
 }
 
-// lookAt returns when the connections are to be looked at next.
+// lookAt returns when to check the connections next.
 func (s *warmStock) lookAt() time.Time {
 	young := s.trial != nil
 	if n := len(s.ready); n > 0 {

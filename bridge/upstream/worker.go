@@ -10,10 +10,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// A worker runs one goroutine from start to end. It cannot be started again.
+// A worker runs one goroutine. It cannot be restarted.
 //
-// A panic must not take the process down, as what workers read comes from peers: it is
-// logged, and the work begins anew after a pause.
+// A panic must not end the process, because workers read data from peers: the
+// worker logs it and calls the work again after a pause.
 type worker struct {
 	mu      sync.Mutex
 	cancel  context.CancelFunc // nil until begin
@@ -21,8 +21,8 @@ type worker struct {
 	stopped bool
 }
 
-// begin reports whether the goroutine is to be started now, by run with the context
-// that it returns. It is once at most, and never after end.
+// begin reports whether the caller must start the goroutine now, by calling
+// run with the returned context. It does so at most once, and never after end.
 func (w *worker) begin() (context.Context, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -34,14 +34,14 @@ func (w *worker) begin() (context.Context, bool) {
 	return ctx, true
 }
 
-// run has work done by the goroutine until ctx, which begin returned, ends. Work must
-// return soon after that.
+// run calls work until ctx, which begin returned, ends. Work must then return
+// soon.
 func (w *worker) run(ctx context.Context, log hclog.Logger, name string, work func(context.Context)) {
 	go func() {
 		defer close(w.ended)
 		pause := backoff{first: time.Second, most: time.Minute}
 		for {
-			last := ctx.Err() != nil // work is called once more, to clean up
+			last := ctx.Err() != nil // call work once more, to clean up
 			if err := protect(log, name, func() { work(ctx) }); err == nil || last {
 				return
 			}
@@ -54,7 +54,7 @@ func (w *worker) run(ctx context.Context, log hclog.Logger, name string, work fu
 	}()
 }
 
-// end ends the work for good; wait waits for it.
+// end ends the work for good; wait waits for the goroutine.
 func (w *worker) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -64,7 +64,8 @@ func (w *worker) end() {
 	}
 }
 
-// wait returns when the goroutine has ended, which is soon after end was called.
+// wait returns when the goroutine has ended, which is soon after end was
+// called.
 func (w *worker) wait() {
 	w.mu.Lock()
 	ended := w.ended
@@ -74,8 +75,8 @@ func (w *worker) wait() {
 	}
 }
 
-// protect calls f. If f panics, protect logs that with the stack and returns it as an
-// error.
+// protect calls f. If f panics, it logs the panic with its stack and returns
+// it as an error.
 func protect(log hclog.Logger, name string, f func()) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
