@@ -212,7 +212,7 @@ func TestAccessLogOnStandardOutputWhoseReaderLeaves(t *testing.T) {
 	eventually(t, "it is noticed", func() bool { return g.out.contains("records cannot be written") && g.out.contains("broken pipe") })
 	get(t, url)
 	g.stop()
-	if !g.out.contains("records are lost, for they cannot be written") {
+	if !g.out.contains("records are lost because they cannot be written") {
 		t.Error("the log does not tell of the records that are lost")
 	}
 }

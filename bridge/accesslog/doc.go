@@ -1,10 +1,10 @@
 // Package accesslog writes one line for each request and each connection.
 //
-// Whoever has something to record puts it into a Record and hands that to a
-// Logger, which makes a line of it at once, in a buffer, and never waits: what
-// does not fit into a bound is dropped and counted. A goroutine of the Logger's
-// own writes many lines with one system call, and owns the file.
+// The caller owns a Record and passes it to a Logger. The Logger formats the
+// line at once into a buffer and never blocks: lines beyond a bound are
+// dropped and counted. The Logger's own goroutine writes many lines with one
+// system call, and owns the file.
 //
-// Everything in a Record may have been chosen by a peer. In the line it is
-// escaped and bounded: a line is always one line, and valid.
+// A peer may have chosen any text in a Record. It is escaped and bounded, so
+// that a record is always one valid line.
 package accesslog

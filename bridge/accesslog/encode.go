@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// A Format is how a line is written.
+// A Format is the format of a line.
 type Format uint8
 
 const (
-	// JSON is an object a line. docs/access-log.md lists its keys.
+	// JSON is one object per line. docs/access-log.md lists its keys.
 	JSON Format = iota
-	// Text begins as nginx's format "combined" does, and goes on with what else
-	// there is as key=value.
+	// Text begins like nginx's format "combined", followed by the other fields as
+	// key=value.
 	Text
 )
 
-// append appends the line of a record.
+// append appends a record as a line.
 func (f Format) append(b []byte, r *Record) []byte {
 	l := line{b: b, text: f == Text}
 	if l.text {
@@ -32,13 +32,14 @@ func (f Format) append(b []byte, r *Record) []byte {
 	return append(l.b, '\n')
 }
 
-// A line is one that is being made.
+// A line is a line under construction.
 type line struct {
 	b    []byte
 	text bool
 }
 
-// object begins an object with what combined tells in its own way.
+// object writes the fields that the combined format writes in its own way, as
+// JSON.
 func (l *line) object(r *Record) {
 	l.b = append(l.b, `{"time":"`...)
 	l.b = appendTime(l.b, r.Start)
@@ -57,7 +58,7 @@ func (l *line) object(r *Record) {
 // noAddress stands for a client of a unix-domain socket.
 const noAddress = "unix:"
 
-// combined is nginx's format of that name. What it has and a Record has not is
+// combined writes nginx's format of that name. A field that a Record lacks is
 // "-".
 func (l *line) combined(r *Record) {
 	l.b = appendEscaped(l.b, cmp.Or(r.Client, noAddress))
@@ -86,7 +87,7 @@ func (l *line) combined(r *Record) {
 	l.b = append(l.b, '"')
 }
 
-// rest is the same in both formats, in this order.
+// rest writes the remaining fields, in the same order for both formats.
 func (l *line) rest(r *Record) {
 	l.string("listener", r.Listener)
 	l.int("client_port", int(r.ClientPort))
@@ -135,7 +136,7 @@ func (l *line) rest(r *Record) {
 	}
 }
 
-// key begins a value.
+// key starts a value.
 func (l *line) key(name string) {
 	if l.text {
 		l.b = append(l.b, ' ')
@@ -148,7 +149,7 @@ func (l *line) key(name string) {
 	l.b = append(l.b, '"', ':')
 }
 
-// string leaves out what is empty.
+// string omits an empty value.
 func (l *line) string(name, value string) {
 	if value == "" {
 		return
@@ -168,7 +169,7 @@ func (l *line) uint(name string, n uint64) {
 	l.b = strconv.AppendUint(l.b, n, 10)
 }
 
-// int leaves out 0.
+// int omits 0.
 func (l *line) int(name string, n int) {
 	if n != 0 {
 		l.key(name)
@@ -181,7 +182,7 @@ func (l *line) bool(name string, is bool) {
 	l.b = strconv.AppendBool(l.b, is)
 }
 
-// millis writes milliseconds to the microsecond, and leaves out 0.
+// millis writes milliseconds with microsecond precision, and omits 0.
 func (l *line) millis(name string, d time.Duration) {
 	if d <= 0 {
 		return
@@ -193,7 +194,7 @@ func (l *line) millis(name string, d time.Duration) {
 	l.b = append(l.b, '.', byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
 }
 
-// appendTime is RFC 3339 to the millisecond, in UTC.
+// appendTime appends a time in RFC 3339 with milliseconds, in UTC.
 func appendTime(b []byte, t time.Time) []byte {
 	t = t.UTC()
 	year, month, day := t.Date()
@@ -208,7 +209,8 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(b, 'Z')
 }
 
-// appendDigits appends n with so many digits, leading zeros included.
+// appendDigits appends n with the given number of digits, including leading
+// zeros.
 func appendDigits(b []byte, n, digits int) []byte {
 	b = append(b, "0000"[:digits]...)
 	for at := len(b) - 1; n > 0 && digits > 0; at, digits = at-1, digits-1 {

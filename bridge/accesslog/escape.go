@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxValue bounds what is written of a text, in bytes. With all the texts that
-// there are a line stays below maxLine.
+// maxValue bounds the written bytes of one text. A line with all texts stays
+// below maxLine.
 const (
 	maxValue = 1 << 10
 	maxLine  = 32 << 10
 )
 
-// What can be written as it is: in quotes, and without them.
+// Bytes that need no escape, in quotes and in bare words.
 var inQuotes, inWords = tables()
 
 func tables() (quoted, word [256]bool) {
@@ -37,8 +37,8 @@ func isWord(s string) bool {
 	return s != ""
 }
 
-// appendEscaped appends s as the inside of a string of JSON that any terminal
-// can show, and at most maxValue bytes of it: what is cut off is "…".
+// appendEscaped appends s as the inside of a JSON string that any terminal can
+// display, at most maxValue bytes of it; "…" marks a truncated text.
 func appendEscaped(b []byte, s string) []byte {
 	n := 0
 	for n < len(s) && inQuotes[s[n]] {
@@ -63,8 +63,7 @@ func appendEscaped(b []byte, s string) []byte {
 	return b
 }
 
-// appendRune appends what stands for a character that was written with so many
-// bytes.
+// appendRune appends the escape of a character that was encoded in size bytes.
 func appendRune(b []byte, r rune, size int) []byte {
 	switch {
 	case r < utf8.RuneSelf && inQuotes[r]:

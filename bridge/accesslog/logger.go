@@ -12,71 +12,71 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Options say where the lines of a Logger go. There must be a Path or an Output.
+// Options configure a Logger. Path or Output is required.
 type Options struct {
-	// Path is the file that lines are appended to. It is made if it is missing,
-	// with mode 0640 as far as the umask allows, and opened anew by Reopen.
+	// Path is the file that lines are appended to. It is created if missing, with
+	// mode 0640 subject to the umask. Reopen opens it again.
 	Path string
 
-	// Output is what is written to if there is no Path. It stays its owner's.
+	// Output is the destination if Path is empty. The caller keeps ownership.
 	Output io.Writer
 
 	Format Format // the zero Format is JSON
 
-	// Pending is how many bytes of lines may wait to be written; what does not
-	// fit is dropped. 0: 4 MiB.
+	// Pending bounds the bytes of lines that wait to be written; lines beyond it
+	// are dropped. 0: 4 MiB.
 	Pending int
 
-	Logger hclog.Logger // is told when lines cannot be written; nil discards
+	Logger hclog.Logger // logs write failures; nil discards
 
-	open func(path string) (io.WriteCloser, error) // of a test; nil: openFile
+	open func(path string) (io.WriteCloser, error) // for tests; nil: openFile
 }
 
 const (
-	// chunkSize is how much is written at once: a hundred lines or so.
+	// chunkSize is the size of one write: about a hundred lines.
 	chunkSize = 64 << 10
 
-	// flushAfter is how long the first line of a chunk waits for further ones.
+	// flushAfter is how long the first line of a chunk waits for more.
 	flushAfter = 500 * time.Millisecond
 
-	// retryAfter is how long after a write that failed the next is tried.
+	// retryAfter is the pause after a failed write.
 	retryAfter = time.Second
 
-	// spareChunks is how many that are written are kept for further lines.
+	// spareChunks is the number of written chunks kept for reuse.
 	spareChunks = 4
 )
 
-// A Logger writes the lines of records. All methods may be called concurrently.
-// It must be ended with Close.
+// A Logger writes the lines of records. All methods may be called
+// concurrently. The caller must call Close.
 type Logger struct {
 	format Format
 	limit  int
 	lines  sync.Pool // of *[]byte
 
 	mu     sync.Mutex
-	chunks [][]byte // what waits, oldest first; the last has room, maybe
-	size   int      // bytes of chunks, and of what the writer has taken
+	chunks [][]byte // waiting, oldest first; the last may have room
+	size   int      // bytes of chunks, including those that the writer has taken
 	spare  [][]byte
 	closed bool
 
 	written, dropped, failures atomic.Uint64
 
-	wake    chan struct{}   // there is something, where there was nothing
-	full    chan struct{}   // there is a whole chunk
-	reopens chan chan error // each is sent what came of it
+	wake    chan struct{}   // the first chunk has data
+	full    chan struct{}   // a chunk is full
+	reopens chan chan error // each receives the result
 	stop    chan struct{}   // closed by Close
 	ended   chan struct{}   // closed when the writer has ended
 }
 
-// Stats are what a Logger has done so far. When it is closed, every record it
-// was given was either written or dropped.
+// Stats are the counts of a Logger. After Close, every record was either
+// written or dropped.
 type Stats struct {
 	Written  uint64 // records
-	Dropped  uint64 // records for which there was no room, or that could not be written before the end
-	Failures uint64 // writes that failed; what they were to write is tried again
+	Dropped  uint64 // records for which there was no room, or that could not be written before Close ended
+	Failures uint64 // failed writes; each is retried
 }
 
-// Open returns a Logger. The error is that of opening the file.
+// Open returns a Logger. The error is from opening the file.
 func Open(o Options) (*Logger, error) {
 	w := &writer{path: o.Path, open: o.open, out: o.Output, log: o.Logger}
 	if w.log == nil {
@@ -111,8 +111,8 @@ func openFile(path string) (io.WriteCloser, error) {
 	return os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 }
 
-// Log records r, which is the caller's again when it returns. It never waits for
-// anything to be written, and allocates nothing in steady state.
+// Log records r, which the caller may reuse when it returns. It never blocks
+// on writing, and allocates nothing in steady state.
 func (l *Logger) Log(r *Record) {
 	buf, ok := l.lines.Get().(*[]byte)
 	if !ok {
@@ -123,7 +123,7 @@ func (l *Logger) Log(r *Record) {
 	l.lines.Put(buf)
 }
 
-// add has a line written, or drops it.
+// add queues a line, or drops it.
 func (l *Logger) add(line []byte) {
 	l.mu.Lock()
 	if l.closed || l.size+len(line) > l.limit {
@@ -149,7 +149,8 @@ func (l *Logger) add(line []byte) {
 	}
 }
 
-// signal never blocks: who has not taken the last one yet will find all there is.
+// signal never blocks: a receiver that has not taken the last signal will find
+// everything.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -157,7 +158,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// chunk returns an empty one. l.mu is held.
+// chunk returns an empty chunk. l.mu is held.
 func (l *Logger) chunk() []byte {
 	if n := len(l.spare) - 1; n >= 0 {
 		c := l.spare[n]
@@ -167,8 +168,7 @@ func (l *Logger) chunk() []byte {
 	return make([]byte, 0, chunkSize)
 }
 
-// take returns the oldest chunk, which is the writer's from now on; nil if there
-// is none.
+// take returns the oldest chunk, which the writer then owns, or nil.
 func (l *Logger) take() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -182,8 +182,8 @@ func (l *Logger) take() []byte {
 	return c
 }
 
-// freed says that n bytes of what was taken do not wait any more. Chunk, if it
-// is not nil, was all written.
+// freed records that n bytes no longer wait. A chunk that is not nil was fully
+// written and can be reused.
 func (l *Logger) freed(n int, chunk []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -193,10 +193,10 @@ func (l *Logger) freed(n int, chunk []byte) {
 	}
 }
 
-// Reopen has the file opened anew by its path, for one that was renamed: every
-// record so far is in the old one, and what follows in the new. If that fails it
-// is still written to the old one. Without a Path, and once the Logger is
-// closed, it does nothing. When ctx ends it does not wait any longer.
+// Reopen opens the file by its path again, after it was renamed: the old file
+// contains every earlier record, and the new one every later record. On
+// failure the old file stays in use. Without a Path, or after Close, it does
+// nothing. It stops waiting when ctx ends.
 func (l *Logger) Reopen(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
@@ -214,9 +214,9 @@ func (l *Logger) Reopen(ctx context.Context) error {
 	}
 }
 
-// Close writes what is left and closes the file. It returns when that is done,
-// or as ctx ends: then, or if it cannot be written, the rest is dropped. Records
-// that come later are dropped too.
+// Close writes the remaining lines and closes the file. It returns when that
+// is done or ctx ends; lines that cannot be written by then are dropped, as
+// are later records.
 func (l *Logger) Close(ctx context.Context) error {
 	l.mu.Lock()
 	first := !l.closed
@@ -233,7 +233,7 @@ func (l *Logger) Close(ctx context.Context) error {
 	}
 }
 
-// Stats returns the present numbers.
+// Stats returns the current counts.
 func (l *Logger) Stats() Stats {
 	return Stats{Written: l.written.Load(), Dropped: l.dropped.Load(), Failures: l.failures.Load()}
 }

@@ -186,7 +186,7 @@ func TestWhatDoesNotFitIsDroppedAndCounted(t *testing.T) {
 	if size := out.got.Len(); size > 200<<10 || size < 190<<10 {
 		t.Errorf("%d bytes waited", size)
 	}
-	if !strings.Contains(log.String(), fmt.Sprint("records were dropped, for they came faster than they could be written: records=", dropped)) {
+	if !strings.Contains(log.String(), fmt.Sprint("records were dropped because they arrived faster than they could be written: records=", dropped)) {
 		t.Errorf("the log says %q", log.String())
 	}
 	l.Log(small()) // too late
@@ -259,7 +259,7 @@ func TestWhatCannotBeWrittenBeforeTheEndIsDropped(t *testing.T) {
 	if s := l.Stats(); s.Written != 0 || s.Dropped != n || s.Failures == 0 {
 		t.Errorf("stats %+v", s)
 	}
-	if !strings.Contains(log.String(), "records are lost, for they cannot be written: records=1000") || !strings.Contains(log.String(), "no space left on device") {
+	if !strings.Contains(log.String(), "records are lost because they cannot be written: records=1000") || !strings.Contains(log.String(), "no space left on device") {
 		t.Errorf("the log says %q", log.String())
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Kind is what a Record is about.
+// A Kind is the subject of a Record.
 type Kind uint8
 
 const (
-	Request    Kind = iota // of HTTP
-	Connection             // of a TCP listener
+	Request    Kind = iota // an HTTP request
+	Connection             // a connection of a TCP listener
 )
 
 func (k Kind) String() string {
@@ -24,8 +24,8 @@ func (k Kind) String() string {
 	return "request"
 }
 
-// A Record is what there is to say of one request or connection that is over.
-// What is zero does not apply, or is not known, and is left out.
+// A Record describes one finished request or connection. Zero fields do not
+// apply or are unknown, and are omitted.
 type Record struct {
 	Kind     Kind
 	Start    time.Time // when it began
@@ -33,53 +33,52 @@ type Record struct {
 
 	Listener string
 
-	// Client is the address of the client, as the PROXY protocol or a trusted
-	// proxy may have told it; "" is one of a unix-domain socket, which has none.
-	// Peer is who is at the other end of the connection, as address and port, if
-	// that is somebody else.
+	// Client is the address of the client, from the PROXY protocol or a trusted
+	// proxy if they announced one; "" is a client of a unix-domain socket. Peer is
+	// the other end of the connection, as address and port, if that differs.
 	Client     string
 	ClientPort uint16
 	Peer       string
 
 	RequestID, TraceID string
 
-	// Of a request. Host and path are as they were matched; what follows the path
-	// is not recorded, for queries often hold secrets.
+	// Fields of a request. Host and path are the matched ones; the query is not
+	// recorded, because it often holds secrets.
 	Method, Host, Path string
 	Protocol           string // "HTTP/1.1"
-	Upgrade            string // what it was upgraded to
+	Upgrade            string // the protocol it was upgraded to
 	UserAgent          string
 	Code               int // of the response, or 499: the client left before it began
 	GRPC               bool
-	GRPCStatus         int // if GRPC is set
+	GRPCStatus         int // valid if GRPC is set
 
-	// Ended says how the connection, or an upgraded one, ended, or of a response
-	// that is not whole why. Reason is a word of the API's enum: what went wrong
-	// upstream.
+	// Ended states how the connection, or an upgraded one, ended, or why a
+	// response is incomplete. Reason is a word of the API's enum: the upstream
+	// failure.
 	Ended, Reason string
 
 	Route, Upstream, Endpoint string
 	UpstreamProtocol          string // of a request
-	Attempts                  int    // how often it was tried to be sent, or to be connected
-	Reused                    bool   // the connection to the endpoint was there before
+	Attempts                  int    // attempts to send or connect
+	Reused                    bool   // the connection to the endpoint existed before
 
-	// Bytes of the bodies, or of the connection; without TLS.
+	// Bytes of the bodies, or of the connection, without TLS overhead.
 	FromClient, ToClient uint64
 
-	// How long the phases took.
-	Handshake         time.Duration // the client's, once for all requests of a connection
+	// Duration of each phase.
+	Handshake         time.Duration // of the client, once for all requests of a connection
 	Queued            time.Duration // until an endpoint had room
-	Connect           time.Duration // to endpoints, all attempts together
-	UpstreamHandshake time.Duration // likewise
-	UpstreamHead      time.Duration // of a request: from when there was a connection to the response's head
-	FirstByte         time.Duration // of a connection: from its beginning to the upstream's first byte
+	Connect           time.Duration // to endpoints, total of all attempts
+	UpstreamHandshake time.Duration // total of all attempts
+	UpstreamHead      time.Duration // of a request: from having a connection to the response's head
+	FirstByte         time.Duration // of a connection: from its start to the upstream's first byte
 
-	ServerName       string         // that the client asked for by SNI
+	ServerName       string         // the client's SNI
 	TLS, UpstreamTLS *TLS           // nil: plaintext, or TLS that passed through
-	Certificate      certs.Identity // of the client; zero: it presented none
+	Certificate      certs.Identity // of the client; zero: none presented
 }
 
-// Of notes whose the record is: client's, over a connection from remote.
+// Of records the client of the Record and the address of its peer.
 func (r *Record) Of(client, remote net.Addr) {
 	a, ok := client.(*net.TCPAddr)
 	if !ok {
@@ -91,11 +90,11 @@ func (r *Record) Of(client, remote net.Addr) {
 	}
 }
 
-// TLS is what a handshake came to. It is immutable: the records of all requests
-// of a connection share it.
+// TLS is the result of a handshake. It is immutable: the records of all
+// requests of a connection share it.
 type TLS struct {
 	Version, Suite string
-	Group          string // "" where TLS 1.2 exchanged no keys by one
+	Group          string // "" if TLS 1.2 used no group
 	Resumed        bool
 }
 

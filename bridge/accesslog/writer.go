@@ -8,25 +8,25 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// A writer is the half of a Logger that may block: one goroutine, which owns the
+// A writer is the blocking half of a Logger: one goroutine, which owns the
 // file.
 type writer struct {
 	logger *Logger
-	path   string // "" if there is no file
+	path   string // "" without a file
 	open   func(path string) (io.WriteCloser, error)
-	file   io.Closer // nil if there is none
+	file   io.Closer // nil without a file
 	out    io.Writer
 	log    hclog.Logger
 
-	rest   []byte // of chunk: what is still to be written
-	chunk  []byte // nil: none is under way
+	rest   []byte // of chunk: the unwritten part
+	chunk  []byte // being written, or nil
 	inside bool   // the last byte written was not the end of a line
 
-	warned    time.Time // when the log was told last that something is wrong
-	failing   bool      // and whether the last write failed
-	dropped   uint64    // records, as of then
-	untold    uint64    // failures that the log was not told of
-	lastError error
+	warned     time.Time // time of the last warning
+	failing    bool      // the last write failed
+	dropped    uint64    // records, at the last warning
+	suppressed uint64    // failures since the last warning
+	lastError  error
 }
 
 // run writes until the Logger is closed.
@@ -62,12 +62,12 @@ func (w *writer) run() {
 	}
 }
 
-// flush writes all there is. It reports false if that failed.
+// flush writes everything. It returns false if that failed.
 func (w *writer) flush() bool {
 	for {
 		if w.chunk == nil {
 			if w.chunk = w.logger.take(); w.chunk == nil {
-				w.tellDropped()
+				w.warnDropped()
 				return true
 			}
 			w.rest = w.chunk
@@ -88,7 +88,7 @@ func (w *writer) flush() bool {
 	}
 }
 
-// wrote notes that the next n bytes are where they belong.
+// wrote records that the next n bytes were written.
 func (w *writer) wrote(n int) {
 	if n == 0 {
 		return
@@ -102,9 +102,9 @@ func (w *writer) wrote(n int) {
 
 var newline = []byte{'\n'}
 
-// reopen opens the file by its path. A record of which the old file has the
-// beginning, for it had no room for more, is dropped: its end would be no line
-// in the new one.
+// reopen opens the file by its path. If the old file contains only the
+// beginning of a record, because the disk was full, the rest is dropped: it
+// would be an invalid line in the new file.
 func (w *writer) reopen() error {
 	if w.path == "" {
 		return nil
@@ -113,7 +113,7 @@ func (w *writer) reopen() error {
 	if err != nil {
 		return err
 	}
-	_ = w.file.Close() // all was written that could be
+	_ = w.file.Close() // everything possible was written
 	w.file, w.out = file, file
 	if w.inside {
 		n := bytes.IndexByte(w.rest, '\n') + 1
@@ -125,7 +125,7 @@ func (w *writer) reopen() error {
 	return nil
 }
 
-// end closes the file, and drops what is left.
+// end closes the file, and drops the remaining lines.
 func (w *writer) end() {
 	lost := bytes.Count(w.rest, newline)
 	for c := w.logger.take(); c != nil; c = w.logger.take() {
@@ -133,31 +133,31 @@ func (w *writer) end() {
 	}
 	w.logger.dropped.Add(uint64(lost))
 	if lost > 0 {
-		w.log.Error("access log: records are lost, for they cannot be written", "records", lost, "error", w.lastError)
+		w.log.Error("access log: records are lost because they cannot be written", "records", lost, "error", w.lastError)
 	}
 	if w.file != nil {
-		_ = w.file.Close() // all was written that could be
+		_ = w.file.Close() // everything possible was written
 	}
 }
 
-// tellEvery is the least time between two warnings: a disk that is full fails
-// every write.
-const tellEvery = 10 * time.Second
+// warnEvery is the minimum time between two warnings: with a full disk every
+// write fails.
+const warnEvery = 10 * time.Second
 
-// failed counts a write that failed, and says so now and then.
+// failed counts a failed write, and logs it at most once in warnEvery.
 func (w *writer) failed(err error) {
 	w.logger.failures.Add(1)
 	w.failing, w.lastError = true, err
-	if time.Since(w.warned) < tellEvery {
-		w.untold++
+	if time.Since(w.warned) < warnEvery {
+		w.suppressed++
 		return
 	}
-	w.log.Warn("access log: records cannot be written; they wait, as far as there is room", "error", err, "suppressed", w.untold,
+	w.log.Warn("access log: records cannot be written and are buffered", "error", err, "suppressed", w.suppressed,
 		"dropped", w.logger.dropped.Load())
-	w.warned, w.untold = time.Now(), 0
+	w.warned, w.suppressed = time.Now(), 0
 }
 
-// recovered says that records are written again.
+// recovered logs that writing succeeds again.
 func (w *writer) recovered() {
 	if w.failing {
 		w.failing, w.lastError = false, nil
@@ -165,12 +165,13 @@ func (w *writer) recovered() {
 	}
 }
 
-// tellDropped says now and then that records come faster than they are written.
-func (w *writer) tellDropped() {
+// warnDropped logs, at most once in warnEvery, that records arrive faster than
+// they are written.
+func (w *writer) warnDropped() {
 	dropped := w.logger.dropped.Load()
-	if dropped == w.dropped || time.Since(w.warned) < tellEvery {
+	if dropped == w.dropped || time.Since(w.warned) < warnEvery {
 		return
 	}
-	w.log.Warn("access log: records were dropped, for they came faster than they could be written", "records", dropped-w.dropped)
+	w.log.Warn("access log: records were dropped because they arrived faster than they could be written", "records", dropped-w.dropped)
 	w.dropped, w.warned = dropped, time.Now()
 }

@@ -2,14 +2,16 @@ package cidr
 
 import "net/netip"
 
-// An Access says which clients are served. Nil, and the zero Access, serve all.
+// An Access decides which clients are served. Nil, and the zero Access, serve
+// all.
 type Access struct {
-	Allow *Set // only these are, though it may be nobody; nil: all that are not denied
-	Deny  *Set // these are not, even if they are allowed
+	Allow *Set // only these clients, possibly none of them; nil: all that are not denied
+	Deny  *Set // never these, even if allowed
 }
 
-// Serves reports whether a client is served. Those without an address, of a
-// unix-domain socket, always are: who may connect is that file's affair.
+// Serves reports whether a client is served. Clients without an address, of a
+// unix-domain socket, always are: the permissions of the socket file restrict
+// them.
 func (a *Access) Serves(client netip.Addr) bool {
 	if a == nil || !client.IsValid() {
 		return true

@@ -1,7 +1,7 @@
-// Package cidr holds sets of IP addresses that are given as prefixes, and says
-// who is in one.
+// Package cidr holds sets of IP addresses given as prefixes, and tests
+// membership.
 //
-// Every value is immutable once it was made, so it may be shared freely. What is
-// asked takes time that grows with the logarithm of how many prefixes there are,
-// and allocates nothing.
+// Every value is immutable once made, so it may be shared freely. A lookup
+// takes time that grows with the logarithm of the number of prefixes, and
+// allocates nothing.
 package cidr

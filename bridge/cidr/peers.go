@@ -5,17 +5,17 @@ import (
 	"net/netip"
 )
 
-// FromUnix, among the texts of Peers, are the clients of a unix-domain socket.
+// FromUnix, in the input of ParsePeers, stands for the clients of unix-domain
+// sockets.
 const FromUnix = "unix:"
 
-// Peers is a set of who may be at the other end of a connection. Nil is the
-// empty set.
+// Peers is a set of possible peers of a connection. Nil is the empty set.
 type Peers struct {
 	addresses *Set
 	unix      bool
 }
 
-// ParsePeers is Parse for texts that may be FromUnix, too.
+// ParsePeers is Parse with FromUnix as another valid text.
 func ParsePeers(texts []string) (*Peers, []Fault) {
 	p := new(Peers)
 	var all []netip.Prefix
@@ -36,7 +36,7 @@ func ParsePeers(texts []string) (*Peers, []Fault) {
 	return p, faults
 }
 
-// Has reports whether a connection from addr is from one of p.
+// Has reports whether addr is in p.
 func (p *Peers) Has(addr net.Addr) bool {
 	if p == nil {
 		return false
@@ -50,8 +50,8 @@ func (p *Peers) Has(addr net.Addr) bool {
 	return false
 }
 
-// HasAddress reports whether an IP address is one of p's.
+// HasAddress reports whether an IP address is in p.
 func (p *Peers) HasAddress(a netip.Addr) bool { return p != nil && p.addresses.Has(a) }
 
-// Everybody is a Set's.
+// Everybody is Set.Everybody for the IP addresses of p.
 func (p *Peers) Everybody() bool { return p != nil && p.addresses.Everybody() }

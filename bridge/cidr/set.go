@@ -8,20 +8,19 @@ import (
 
 // A Set is a set of IP addresses. Nil is the empty set.
 type Set struct {
-	// Sorted, none within another: two prefixes either share nothing or one is
-	// within the other, so the last that begins at or before an address is the
-	// only one that may contain it.
+	// Sorted, without nesting: two prefixes are either disjoint or nested, so only
+	// the last one that begins at or before an address can contain it.
 	prefixes []netip.Prefix
 }
 
-// A Fault says which text is none of a set's, and what would be right.
+// A Fault reports an invalid text, and what is expected.
 type Fault struct {
 	Index  int
 	Reason string
 }
 
 // Parse returns the set of texts: IP addresses, and prefixes such as
-// "10.0.0.0/8". Texts that are neither are in faults, and not in the set.
+// "10.0.0.0/8". Invalid texts are reported in faults and left out of the set.
 func Parse(texts []string) (*Set, []Fault) {
 	var all []netip.Prefix
 	var faults []Fault
@@ -36,7 +35,7 @@ func Parse(texts []string) (*Set, []Fault) {
 	return newSet(all), faults
 }
 
-// parse returns the prefix that a text is, or what is wrong with it.
+// parse returns the prefix of a text, or its fault.
 func parse(text string) (p netip.Prefix, reason string) {
 	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
 		a = a.Unmap()
@@ -47,9 +46,9 @@ func parse(text string) (p netip.Prefix, reason string) {
 	case err != nil:
 		return p, fmt.Sprintf("is %.100q", text)
 	case p.Addr().Is4In6():
-		return p, fmt.Sprintf("is %q, an IPv4 prefix that is written as one of IPv6", text)
+		return p, fmt.Sprintf("is %q, an IPv4 prefix in IPv6 notation", text)
 	case p != p.Masked():
-		// Somebody who means one address would name all of its neighbours.
+		// The author who means one address would match all of its neighbors.
 		return p, fmt.Sprintf("is %q, which has bits beyond the prefix (%s, or the address alone?)", text, p.Masked())
 	}
 	return p, ""
@@ -60,7 +59,7 @@ func newSet(all []netip.Prefix) *Set {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
 		}
-		return a.Bits() - b.Bits() // the wider first
+		return a.Bits() - b.Bits() // wider first
 	})
 	kept := all[:0]
 	for _, p := range all {
@@ -71,15 +70,14 @@ func newSet(all []netip.Prefix) *Set {
 	return &Set{slices.Clip(kept)}
 }
 
-// Has reports whether an address is in the set. One of IPv4 that is written as
-// one of IPv6 is the IPv4 address; a zone makes no difference. The zero Addr is
-// in no set.
+// Has reports whether an address is in the set. An IPv4-mapped IPv6 address
+// counts as IPv4; a zone is ignored. The zero Addr is in no set.
 func (s *Set) Has(a netip.Addr) bool {
 	if s == nil || len(s.prefixes) == 0 || !a.IsValid() {
 		return false
 	}
 	a = a.Unmap().WithZone("")
-	low, high := 0, len(s.prefixes) // the first that begins behind a is from low to high
+	low, high := 0, len(s.prefixes) // the first that begins after a is in low to high
 	for low < high {
 		mid := int(uint(low+high) >> 1)
 		if s.prefixes[mid].Addr().Compare(a) <= 0 {
@@ -91,8 +89,7 @@ func (s *Set) Has(a netip.Addr) bool {
 	return low > 0 && s.prefixes[low-1].Contains(a)
 }
 
-// Everybody reports whether all addresses of IPv4, or all of IPv6, are in the
-// set by one prefix.
+// Everybody reports whether a single prefix covers all of IPv4 or all of IPv6.
 func (s *Set) Everybody() bool {
 	return s != nil && slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Bits() == 0 })
 }

@@ -1,8 +1,9 @@
-// Package clienthello reads the message that a TLS connection begins with, for
-// those who must know whom a client asks for before they know who answers.
+// Package clienthello parses the first message of a TLS connection, for
+// callers that need the requested name before they choose a server.
 //
-// It does no I/O, and what it is given is still to be given to whoever does TLS:
-// nothing is consumed. A Scanner is used by one goroutine.
+// It does no I/O and consumes nothing: the caller owns the bytes and must
+// still pass them to the TLS server. A Scanner must be used by one goroutine
+// at a time.
 package clienthello
 
 import (
@@ -13,39 +14,39 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// MaxMessage is the length of the longest ClientHello that is taken, in bytes: as
-// much as crypto/tls takes.
+// MaxMessage is the maximum length of a ClientHello, in bytes: the same as in
+// crypto/tls.
 const MaxMessage = 64 << 10
 
-// MaxStream is how many bytes a ClientHello may take up on the wire. A client that
-// puts one byte in each record would else have six times MaxMessage kept for it.
+// MaxStream is the maximum size of a ClientHello on the wire. Otherwise a
+// client that puts one byte in each record would occupy six times MaxMessage.
 const MaxStream = 128 << 10
 
 var (
 	// ErrNotTLS reports a stream that does not begin with TLS.
 	ErrNotTLS = errors.New("the connection does not begin with a TLS handshake")
 
-	// ErrMalformed reports a ClientHello that is none.
+	// ErrMalformed reports an invalid ClientHello.
 	ErrMalformed = errors.New("malformed ClientHello")
 
 	errTooLong = fmt.Errorf("%w: it is too long", ErrMalformed)
 )
 
-// A Hello is what a ClientHello says.
+// A Hello holds the parsed fields of a ClientHello.
 type Hello struct {
-	// ServerName is the host name of the server_name extension (RFC 6066,
-	// section 3), as sent; "" if there is none. It is not checked to be a name.
+	// ServerName is the host name of the server_name extension (RFC 6066, section
+	// 3), as sent, or "". Its syntax is not checked.
 	ServerName string
 }
 
-// A Scanner finds the ClientHello in a stream that comes in pieces of any size,
-// in any number of records. The zero value is at the beginning of a stream.
+// A Scanner finds the ClientHello in a stream of pieces of any size, in any
+// number of records. The zero value is at the beginning of a stream.
 type Scanner struct {
 	header  [recordHeader]byte // of a record
-	n       int                // bytes of header that have come
-	left    int                // bytes of the record that have not
+	n       int                // bytes of header received
+	left    int                // bytes of the record still missing
 	seen    int                // bytes of the stream
-	message []byte             // of the handshake, its header included
+	message []byte             // of the handshake, including its header
 }
 
 const (
@@ -56,9 +57,9 @@ const (
 	typeClientHello = 1
 )
 
-// Feed takes the next bytes of the stream. It reports true once the message is
-// whole: then Hello tells what it says, and nothing more is to be fed. Its errors
-// are ErrNotTLS and ErrMalformed, after which the stream is of no use.
+// Feed processes the next bytes of the stream. It reports true once the
+// message is complete; then call Hello, and do not call Feed again. Its errors
+// are ErrNotTLS and ErrMalformed, after which the stream is unusable.
 func (s *Scanner) Feed(p []byte) (whole bool, err error) {
 	if s.seen += len(p); s.seen-len(p) > MaxStream {
 		return false, errTooLong
@@ -83,8 +84,8 @@ func (s *Scanner) Feed(p []byte) (whole bool, err error) {
 	return false, nil
 }
 
-// checkHeader checks what has come of a record's header, so that who does not
-// speak TLS is found out by its first byte.
+// checkHeader checks the received part of a record header, so that the first
+// byte reveals a client that does not speak TLS.
 func (s *Scanner) checkHeader() error {
 	first := len(s.message) == 0
 	switch {
@@ -101,7 +102,7 @@ func (s *Scanner) checkHeader() error {
 	return nil
 }
 
-// checkMessage reports whether the message is whole.
+// checkMessage reports whether the message is complete.
 func (s *Scanner) checkMessage() (bool, error) {
 	if s.message[0] != typeClientHello {
 		return false, fmt.Errorf("%w: a handshake message of type %d", ErrMalformed, s.message[0])
@@ -114,22 +115,23 @@ func (s *Scanner) checkMessage() (bool, error) {
 	case length > MaxMessage:
 		return false, errTooLong
 	case left < 0 || left == 0 && s.left > 0:
-		// A server may answer nothing but a whole flight (RFC 8446, section
-		// 5.1): what follows the message would be for nobody.
-		return false, fmt.Errorf("%w: it is followed by more in its record", ErrMalformed)
+		// A server may answer only a complete flight (RFC 8446, section 5.1): no
+		// endpoint would process data after the message.
+		return false, fmt.Errorf("%w: its record contains further data", ErrMalformed)
 	default:
 		return left == 0, nil
 	}
 }
 
-// Hello parses the message that Feed has found whole.
+// Hello parses the message that Feed completed.
 func (s *Scanner) Hello() (Hello, error) { return parse(s.message[messageHeader:]) }
 
 const extensionServerName = 0
 
-// parse parses a ClientHello (RFC 8446, section 4.1.2). It is as strict about the
-// server's name as crypto/tls is, which terminates the TLS of other connections of
-// the same listener: a name that one took and the other did not could be two names.
+// parse parses a ClientHello (RFC 8446, section 4.1.2). It is as strict about
+// the server name as crypto/tls, which terminates other connections of the
+// same listener: a name that only one of them accepts could be read as two
+// names.
 func parse(message []byte) (Hello, error) {
 	var h Hello
 	in := cryptobyte.String(message)
@@ -140,7 +142,7 @@ func parse(message []byte) (Hello, error) {
 		return h, ErrMalformed
 	}
 	if in.Empty() {
-		return h, nil // without extensions, as up to TLS 1.2 it may be
+		return h, nil // TLS 1.2 and earlier allow no extensions
 	}
 	if !in.ReadUint16LengthPrefixed(&extensions) || !in.Empty() {
 		return h, ErrMalformed
@@ -178,7 +180,7 @@ func parseServerName(data cryptobyte.String) (host string, err error) {
 			return "", fmt.Errorf("%w: in server_name", ErrMalformed)
 		}
 		switch {
-		case kind != 0: // there is no other than host_name
+		case kind != 0: // host_name is the only defined kind
 		case host != "":
 			return "", fmt.Errorf("%w: more than one server name", ErrMalformed)
 		case strings.HasSuffix(string(name), "."):

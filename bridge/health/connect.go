@@ -10,10 +10,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An Ask is as upstream.CheckOptions has it.
+// An Ask checks an endpoint; see upstream.CheckOptions.
 type Ask = func(ctx context.Context, e *upstream.Endpoint) error
 
-// TCP asks for a connection, and no more.
+// TCP checks that a connection can be made.
 func TCP() Ask {
 	return func(ctx context.Context, e *upstream.Endpoint) error {
 		conn, err := e.CheckConnect(ctx)
@@ -24,16 +24,15 @@ func TCP() Ask {
 	}
 }
 
-// TLS asks for a handshake with the settings of a purpose. Host is the name for
-// settings that take it from each connection; "" is the endpoint's own.
+// TLS checks a handshake with the settings of a purpose. Host is the name for
+// settings that take it from each connection; "" is the endpoint's own name.
 func TLS(p upstream.Purpose, host string) Ask {
 	return func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, p, cmp.Or(host, ownName(e)))
 	}
 }
 
-// ownName returns the host that the endpoint is called by, without a port; "" if
-// it is a path.
+// ownName returns the endpoint's host without a port, or "" for a path.
 func ownName(e *upstream.Endpoint) string {
 	host, _, err := net.SplitHostPort(e.Authority())
 	if e.Network() == "unix" || err != nil {
@@ -42,7 +41,7 @@ func ownName(e *upstream.Endpoint) string {
 	return strings.TrimSuffix(host, ".")
 }
 
-// failed returns the error of an endpoint that answered, but not as it is to.
+// failed returns the error for a wrong answer.
 func failed(detail string) error {
 	return &certs.VerifyError{Reason: certs.ReasonCheckFailed, Detail: detail}
 }

@@ -15,12 +15,12 @@ import (
 // GRPCOptions describe a call of the gRPC health checking protocol
 // (grpc.health.v1).
 type GRPCOptions struct {
-	Service string // that is asked for; "": the server as a whole
-	Host    string // as HTTPOptions has it
+	Service string // to check; "": the server as a whole
+	Host    string // as in HTTPOptions
 }
 
-// GRPC asks by a call of grpc.health.v1.Health/Check, whose answer must be
-// SERVING. It is HTTP/2: by ALPN, and in plaintext by prior knowledge.
+// GRPC calls grpc.health.v1.Health/Check, which must answer SERVING. It uses
+// HTTP/2: by ALPN, or in plaintext by prior knowledge.
 func GRPC(o GRPCOptions) Ask {
 	r := &request{
 		method: http.MethodPost, path: "/grpc.health.v1.Health/Check", host: o.Host, prior: true, needs2: true,
@@ -33,10 +33,10 @@ func GRPC(o GRPCOptions) Ask {
 // maxMessage bounds the answer, which is an enum.
 const maxMessage = 1 << 10
 
-// judgeGRPC decides on a response.
+// judgeGRPC checks a response.
 func judgeGRPC(resp *http.Response) error {
 	if resp.StatusCode != http.StatusOK {
-		return failed(fmt.Sprintf("it answered %d, which is no gRPC", resp.StatusCode))
+		return failed(fmt.Sprintf("it answered %d, which is not gRPC", resp.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage+1))
 	if err != nil {
@@ -84,11 +84,11 @@ func servingName(n uint64) string {
 	return "in the state " + strconv.FormatUint(n, 10)
 }
 
-// The two messages are so small that they are written and read by hand: gRPC's
-// own library is no part of what carries traffic.
+// The two messages are so small that this package encodes them itself: the
+// gRPC library is not used for traffic.
 
-// checkRequest returns a HealthCheckRequest, whose field 1 is the service, as a
-// gRPC message: not compressed, and with its length before it.
+// checkRequest returns a HealthCheckRequest with the service in field 1, as an
+// uncompressed gRPC message with its length prefix.
 func checkRequest(service string) []byte {
 	var message []byte
 	if service != "" {
@@ -101,12 +101,12 @@ func checkRequest(service string) []byte {
 }
 
 var (
-	errFrame   = errors.New("it is not one message that is not compressed")
-	errMessage = errors.New("it is no HealthCheckResponse")
+	errFrame   = errors.New("it is not a single uncompressed message")
+	errMessage = errors.New("it is not a HealthCheckResponse")
 )
 
-// servingStatus reads a HealthCheckResponse, whose field 1 is the status, from a
-// gRPC message. Other fields are skipped.
+// servingStatus reads the status, field 1 of a HealthCheckResponse, from a
+// gRPC message. It skips other fields.
 func servingStatus(framed []byte) (status uint64, err error) {
 	if len(framed) < 5 || framed[0] != 0 || int(binary.BigEndian.Uint32(framed[1:])) != len(framed)-5 {
 		return 0, errFrame
@@ -130,7 +130,7 @@ func servingStatus(framed []byte) (status uint64, err error) {
 			skip = uint64(n)
 		case 1:
 			skip = 8
-		case 2: // bytes, their length first
+		case 2: // bytes with a length prefix
 			v, n := binary.Uvarint(m)
 			if n <= 0 {
 				return 0, errMessage

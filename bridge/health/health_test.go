@@ -280,7 +280,7 @@ func TestWhatIsNotWell(t *testing.T) {
 		{"NOT_SERVING", serveGRPC(t, p.server, sick), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it is NOT_SERVING"},
 		{"a service that is not known", serveGRPC(t, nil, sick), nil, "", health.GRPC(health.GRPCOptions{Service: "pay"}), certs.ReasonCheckFailed, "does not know the service"},
 		{"no health service", serveGRPC(t, nil, nil), nil, "grpc ", nil, certs.ReasonCheckFailed, "has no grpc.health.v1.Health"},
-		{"no gRPC", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it answered 404, which is no gRPC"},
+		{"no gRPC", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it answered 404, which is not gRPC"},
 		{"no gRPC status", serveHTTP(t, p.server, fine), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "has no gRPC status"},
 		{"no HTTP/2", serveHTTP(t, only1, fine), &p.client, "grpc ", nil, certs.ReasonALPNMismatch, ""},
 	} {

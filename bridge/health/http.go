@@ -14,26 +14,25 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// HTTPOptions describe an HTTP request, and what response is good. Every zero
-// field is useful.
+// HTTPOptions describe an HTTP request and the expected response. The zero
+// value of every field is valid.
 type HTTPOptions struct {
-	Path   string  // with a query, perhaps; "": "/"
-	Host   string  // with a port, perhaps; "": the name that the endpoint is asked for, or its address
+	Path   string  // may have a query; "": "/"
+	Host   string  // may have a port; "": the server name of the endpoint, or its address
 	Method string  // "": GET
-	Codes  []Codes // that are good; none: 200 to 299
+	Codes  []Codes // expected; empty: 200 to 299
 
-	// Contains is what the first 64 KiB of the body must contain.
+	// Contains must occur in the first 64 KiB of the body.
 	Contains string
 
-	// PriorKnowledge says that plaintext is HTTP/2. With TLS it is what was
-	// negotiated.
+	// PriorKnowledge selects HTTP/2 in plaintext. With TLS, ALPN selects.
 	PriorKnowledge bool
 }
 
-// Codes are status codes, from one to another.
+// Codes is a range of status codes.
 type Codes struct{ From, To int }
 
-// HTTP asks by a request.
+// HTTP checks the response to a request.
 func HTTP(o HTTPOptions) Ask {
 	r := &request{
 		method: cmp.Or(o.Method, http.MethodGet), path: cmp.Or(o.Path, "/"), host: o.Host, prior: o.PriorKnowledge,
@@ -47,7 +46,7 @@ func HTTP(o HTTPOptions) Ask {
 
 const userAgent = "Drawbridge-Health-Check"
 
-// judge decides on a response.
+// judge checks a response.
 func (o *HTTPOptions) judge(resp *http.Response) error {
 	if !slices.ContainsFunc(o.Codes, func(c Codes) bool { return c.From <= resp.StatusCode && resp.StatusCode <= c.To }) {
 		return failed(fmt.Sprintf("it answered %d, which is not %s", resp.StatusCode, o.codes()))
@@ -55,7 +54,7 @@ func (o *HTTPOptions) judge(resp *http.Response) error {
 	if o.Contains == "" {
 		return nil
 	}
-	// Not all of it: an endpoint may have no end of what it sends.
+	// Read only a part: an endpoint may send an endless body.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if bytes.Contains(body, []byte(o.Contains)) {
 		return nil
@@ -66,7 +65,7 @@ func (o *HTTPOptions) judge(resp *http.Response) error {
 	return failed(fmt.Sprintf("it answered %d, but the first %d bytes of the body do not contain %q", resp.StatusCode, len(body), o.Contains))
 }
 
-// codes returns the good codes for reading: "200 to 299 or 401".
+// codes returns the expected codes as text: "200 to 299 or 401".
 func (o *HTTPOptions) codes() string {
 	var all []string
 	for _, c := range o.Codes {

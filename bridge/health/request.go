@@ -18,25 +18,25 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// maxHeader bounds the header of a response, of which net/http keeps up to 30 bytes for
-// each that is received, and maxBody what is read of its body.
+// maxHeader bounds the header of a response, for which net/http keeps up to 30
+// bytes per received byte. maxBody bounds the part of the body that is read.
 const (
 	maxHeader = 32 << 10
 	maxBody   = 64 << 10
 )
 
-// A request is one that is sent over a connection of its own.
+// A request is sent over its own connection.
 type request struct {
-	method, path string // the path with a query, perhaps
+	method, path string // path may have a query
 	host         string // Host, or :authority; "": the endpoint's own
 	header       http.Header
 	body         string
 	prior        bool // plaintext is HTTP/2 by prior knowledge
-	needs2       bool // nothing but HTTP/2 will do
+	needs2       bool // requires HTTP/2
 }
 
-// send makes a connection, sends the request and hands the response to read,
-// which may read its body and after that its trailer.
+// send makes a connection, sends the request and passes the response to read,
+// which may read its body and then its trailer.
 func (r *request) send(ctx context.Context, e *upstream.Endpoint, read func(*http.Response) error) error {
 	conn, err := e.CheckDial(ctx, upstream.HTTP, cmp.Or(hostName(r.host), ownName(e)))
 	if err != nil {
@@ -45,7 +45,7 @@ func (r *request) send(ctx context.Context, e *upstream.Endpoint, read func(*htt
 	defer conn.Close()
 	target, err := url.ParseRequestURI(r.path)
 	if err != nil {
-		return &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the path is none", Err: err}
+		return &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the path is invalid", Err: err}
 	}
 	target.Scheme, target.Host = "http", r.authority(e)
 	version2 := r.prior
@@ -73,7 +73,7 @@ func (r *request) send(ctx context.Context, e *upstream.Endpoint, read func(*htt
 	return nil
 }
 
-// authority returns the host that is asked for.
+// authority returns the host of the request.
 func (r *request) authority(e *upstream.Endpoint) string {
 	name := e.CheckName(upstream.HTTP)
 	switch {
@@ -82,7 +82,7 @@ func (r *request) authority(e *upstream.Endpoint) string {
 	case name != "" && name != ownName(e):
 		return bracketed(name)
 	case e.Network() == "unix":
-		return "localhost" // a path is no host
+		return "localhost" // a path is not a host
 	}
 	return e.Authority()
 }
@@ -111,13 +111,14 @@ var (
 	errInterims = errors.New("there are too many interim responses")
 )
 
-// send1 sends a request in HTTP/1.1. It is not net/http's Transport that does so,
-// for that would write to the process's log what an endpoint says too early.
+// send1 sends a request in HTTP/1.1. It does not use the Transport of
+// net/http, which would write data that an endpoint sends too early to the
+// process's log.
 func send1(conn net.Conn, req *http.Request, read func(*http.Response) error) error {
 	stop := context.AfterFunc(req.Context(), func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	req.Close = true
-	// What could not be written may have been answered all the same.
+	// The endpoint may have answered even if writing failed.
 	written := req.Write(conn)
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	in := bufio.NewReader(limited)
@@ -132,7 +133,7 @@ func send1(conn net.Conn, req *http.Request, read func(*http.Response) error) er
 			continue
 		}
 		defer resp.Body.Close()
-		limited.N = 2 * maxBody // and how it is cut into chunks
+		limited.N = 2 * maxBody // including the chunk headers
 		return read(resp)
 	}
 	return errInterims
@@ -165,23 +166,23 @@ func send2(conn net.Conn, req *http.Request, read func(*http.Response) error) er
 	return read(resp)
 }
 
-// errOneConnection ends a request that net/http would send again.
+// errOneConnection ends a request that net/http would retry.
 var errOneConnection = errors.New("the connection was closed before it was used")
 
-// broken says what became of a request that was sent, where nothing better is
-// known.
+// broken returns the error for a request that was sent and failed without a
+// more specific cause.
 func broken(ctx context.Context, conn net.Conn, err error) error {
 	var known *certs.VerifyError
 	if errors.As(err, &known) {
 		return err
 	}
-	// A TLS 1.3 server judges our certificate after the handshake. net/http may
-	// have heard that and not say so; conn says it again.
+	// A TLS 1.3 server verifies our certificate after the handshake. net/http may
+	// have read the alert without reporting it; reading conn returns it again.
 	conn.SetReadDeadline(time.Unix(1, 0))
 	if _, heard := conn.Read(make([]byte, 1)); isAlert(heard) {
 		return &certs.VerifyError{Reason: certs.Classify(heard), Detail: certs.ErrorText(heard), Err: heard}
 	}
-	reason, what := certs.ReasonResponseBroken, "the response broke off, or is none: "
+	reason, what := certs.ReasonResponseBroken, "the response is incomplete or invalid: "
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		reason, what = certs.ReasonResponseTimeout, "the response did not come in time: "
 	}

@@ -1,6 +1,7 @@
-// Package latency counts how long things take, in buckets that are the same for
-// all.
+// Package latency counts durations in buckets that are the same for every
+// histogram.
 //
-// Whoever times something observes it, at the cost of two atomic additions;
-// whoever publishes reads all buckets now and then. Nothing is ever reset.
+// A caller that measures owns nothing: it adds to a Histogram with two atomic
+// additions. A publisher reads all buckets periodically. Counts are never
+// reset.
 package latency

@@ -7,54 +7,55 @@ import (
 	"time"
 )
 
-// MaxClients is of how many clients at most it is remembered how much of their
-// rate they have used. Of more, whoever was heard of least lately is forgotten,
-// and begins anew. That is some 5 MiB for a listener.
+// MaxClients is the number of clients whose rate is tracked. Beyond that, the
+// least recently seen client is forgotten and starts with a full rate. That is
+// some 5 MiB for a listener.
 const MaxClients = shards * perShard
 
 const (
-	shards   = 32 // so that clients seldom wait for each other
+	shards   = 32 // so that clients rarely contend
 	perShard = 2048
 )
 
-// A client is an address, of IPv6 the first half of it: who has one such address
-// has all the others of its /64.
+// A client is an address; for IPv6, its first half, because a host with one
+// address of a /64 has all of them.
 type client [16]byte
 
 func clientOf(a netip.Addr) client {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
-		p, _ := a.Prefix(64) // which any address has
+		p, _ := a.Prefix(64) // every address has one
 		a = p.Addr()
 	}
 	return a.As16()
 }
 
-// A shard knows some of the clients.
+// A shard holds a part of the clients.
 type shard struct {
 	mu     sync.Mutex
-	atOnce map[client]int32 // under way
-	rates  map[client]int32 // where in known
+	atOnce map[client]int32 // in progress
+	rates  map[client]int32 // index into known
 	known  []known
-	newest int32 // in known
+	newest int32 // index into known
 	oldest int32
 }
 
-// A known client is one of a list in the order in which they were heard of last.
+// A known client is a node of a list ordered by the last request.
 type known struct {
 	client       client
 	bucket       bucket
 	older, newer int32
 }
 
-const nobody = -1
+const noClient = -1
 
-// shard returns the shard of a client. Nobody can tell which clients share one.
+// shard returns the shard of a client. The seed keeps clients from choosing
+// it.
 func (l *Limiter) shard(c client) *shard {
 	return &l.shards[maphash.Bytes(l.seed, c[:])%shards]
 }
 
-// enter is the Limiter's, for the limits of each client.
+// enter implements Limiter.Enter for the limits of each client.
 func (s *shard) enter(p *Pass, now int64, limits *Limits) Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,7 +86,7 @@ func (s *shard) leave(c client) {
 	}
 }
 
-// take takes one at a client's rate.
+// take spends one from a client's rate.
 func (s *shard) take(c client, now int64, r Rate) (wait int64) {
 	i, ok := s.rates[c]
 	if ok {
@@ -101,8 +102,7 @@ func (s *shard) take(c client, now int64, r Rate) (wait int64) {
 	return wait
 }
 
-// refund gives back what take took at a client's rate, unless the client was
-// forgotten meanwhile.
+// refund undoes take, unless the client was forgotten meanwhile.
 func (s *shard) refund(c client, r Rate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,12 +111,12 @@ func (s *shard) refund(c client, r Rate) {
 	}
 }
 
-// room returns where there is room for one more client, be it that the one heard
-// of least lately is forgotten. It is in no list.
+// room returns a free node for a client, if necessary by forgetting the least
+// recently seen one. The node is in no list.
 func (s *shard) room() int32 {
 	if s.rates == nil {
 		s.rates = make(map[client]int32)
-		s.newest, s.oldest = nobody, nobody
+		s.newest, s.oldest = noClient, noClient
 	}
 	if len(s.known) < perShard {
 		s.known = append(s.known, known{})
@@ -128,11 +128,11 @@ func (s *shard) room() int32 {
 	return i
 }
 
-// link makes one the newest.
+// link makes a node the newest.
 func (s *shard) link(i int32) {
 	k := &s.known[i]
-	k.older, k.newer = s.newest, nobody
-	if s.newest != nobody {
+	k.older, k.newer = s.newest, noClient
+	if s.newest != noClient {
 		s.known[s.newest].newer = i
 	} else {
 		s.oldest = i
@@ -142,12 +142,12 @@ func (s *shard) link(i int32) {
 
 func (s *shard) unlink(i int32) {
 	k := &s.known[i]
-	if k.older != nobody {
+	if k.older != noClient {
 		s.known[k.older].newer = k.newer
 	} else {
 		s.oldest = k.newer
 	}
-	if k.newer != nobody {
+	if k.newer != noClient {
 		s.known[k.newer].older = k.older
 	} else {
 		s.newest = k.older

@@ -1,6 +1,6 @@
-// Package limit bounds what a listener takes on: how much at once and how much
-// in a time, from all clients together and from each.
+// Package limit bounds the load that a listener accepts: how much at once and
+// how much per time, in total and for each client.
 //
-// What it is that is taken on, requests or connections, its users know. The
-// state of it all is a Limiter's, whatever becomes of the Limits.
+// The caller decides what counts, requests or connections. A Limiter owns all
+// state; Limits may change at any time.
 package limit

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Limits are what is allowed. They are immutable. A zero field is no limit.
+// Limits are the configured limits. They are immutable. A zero field means no
+// limit.
 type Limits struct {
-	AtOnce          int // under way, of all clients together
-	AtOncePerClient int // under way, of one client
+	AtOnce          int // in progress, of all clients together
+	AtOncePerClient int // in progress, of one client
 	Rate            Rate
 	RatePerClient   Rate
 }
@@ -18,7 +19,7 @@ type Limits struct {
 // A Kind is one of the limits.
 type Kind int
 
-// The kinds of limits. None is that of what is within all of them.
+// The kinds of limits. None means that no limit is exceeded.
 const (
 	None Kind = iota
 	AtOnce
@@ -29,13 +30,13 @@ const (
 	kinds
 )
 
-// PerClient reports whether it is the one client that is the cause, whom it may
-// be told.
+// PerClient reports whether the one client caused the refusal, and may learn
+// that.
 func (k Kind) PerClient() bool { return k == AtOncePerClient || k == OfRatePerClient }
 
-// A Limiter keeps a listener to its limits. All methods may be called
-// concurrently. A limit that is not set costs nothing, and none costs an
-// allocation, once a client is known.
+// A Limiter enforces a listener's limits. All methods may be called
+// concurrently. A limit that is not set costs nothing, and no limit allocates
+// for a known client.
 type Limiter struct {
 	began   time.Time
 	seed    maphash.Seed
@@ -45,34 +46,35 @@ type Limiter struct {
 	refused [kinds]atomic.Uint64
 }
 
-// New returns a Limiter that has taken on nothing.
+// New returns an empty Limiter.
 func New() *Limiter { return &Limiter{began: time.Now(), seed: maphash.MakeSeed()} }
 
-// A Pass is what the Limiter counts until Leave. The zero Pass is nothing.
+// A Pass records what the Limiter counted, until Leave. The zero Pass records
+// nothing.
 type Pass struct {
 	limiter *Limiter
 	client  client
-	atOnce  bool // counted among all clients' requests under way
+	atOnce  bool // counted among all clients' requests in progress
 	each    bool // counted among the client's
-	rated   bool // spent at the client's rate
+	rated   bool // spent from the client's rate
 }
 
-// A Refusal says which limit something is over. The zero Refusal: none.
+// A Refusal names the exceeded limit. The zero Refusal means admission.
 type Refusal struct {
 	Kind Kind
-	// Wait is when it is worth asking again. 0: nobody knows.
+	// Wait is how long to wait before a retry. 0: unknown.
 	Wait time.Duration
 }
 
-// Enter takes on one more of a client's, and notes in p, which is zero, what is to
-// be given back; or it says why not, and nothing is. Limits of each client are
-// none for who has no address: it is the zero Addr. Now must not be before the
-// Limiter was made.
+// Enter admits one more request of a client and records in p, which must be
+// zero, what Leave releases. If it refuses, p records nothing. The limits of
+// each client do not apply to the zero Addr, a client without an address. Now
+// must not be before the Limiter was made.
 //
 // The limits of each client are checked first, so that a request over its own
-// client's limits takes nothing away from other clients. A request that is then
-// over a shared limit spends nothing of its client's rate: the client would else
-// be told 429 for requests that nobody served.
+// client's limits takes nothing away from other clients. A request that then
+// exceeds a shared limit spends nothing of its client's rate: otherwise the
+// client would later get 429 for requests that were never served.
 func (l *Limiter) Enter(p *Pass, address netip.Addr, now time.Time, limits *Limits) (r Refusal) {
 	elapsed := int64(max(now.Sub(l.began), 0))
 	p.limiter = l
@@ -96,8 +98,8 @@ func (l *Limiter) Enter(p *Pass, address netip.Addr, now time.Time, limits *Limi
 	return Refusal{}
 }
 
-// enter counts one more under way, unless most are. It never counts too many, not
-// even for a moment: a request that is refused must not cost another its place.
+// enter counts one more in progress, unless most are. It never overshoots,
+// even briefly: a refused request must not cost another its place.
 func (l *Limiter) enter(most int) bool {
 	for {
 		n := l.atOnce.Load()
@@ -110,7 +112,7 @@ func (l *Limiter) enter(most int) bool {
 	}
 }
 
-// refuse takes back everything that p counts.
+// refuse releases everything that p records.
 func (l *Limiter) refuse(p *Pass, limits *Limits, r Refusal) Refusal {
 	if p.rated {
 		l.shard(p.client).refund(p.client, limits.RatePerClient)
@@ -120,7 +122,7 @@ func (l *Limiter) refuse(p *Pass, limits *Limits, r Refusal) Refusal {
 	return r
 }
 
-// Leave says that what was taken on is over. Further calls do nothing.
+// Leave ends what Enter admitted. Further calls have no effect.
 func (p *Pass) Leave() {
 	if p.atOnce {
 		p.limiter.atOnce.Add(-1)
@@ -131,7 +133,7 @@ func (p *Pass) Leave() {
 	*p = Pass{}
 }
 
-// Refused tells how often something was over each limit.
+// Refused returns how often each limit was exceeded.
 func (l *Limiter) Refused() map[Kind]uint64 {
 	counts := make(map[Kind]uint64, kinds)
 	for k := AtOnce; k < kinds; k++ {

@@ -236,7 +236,7 @@ func TestAsManyClientsAsThereAreAreRemembered(t *testing.T) {
 		if len(s.known) != perShard || len(s.rates) != perShard || cap(s.known) > 2*perShard {
 			t.Errorf("a shard has %d in its list, room for %d, and %d in its map", len(s.known), cap(s.known), len(s.rates))
 		}
-		for k, n := s.newest, 0; k != nobody; k = s.known[k].older {
+		for k, n := s.newest, 0; k != noClient; k = s.known[k].older {
 			if n++; n > perShard {
 				t.Fatal("a list has no end")
 			}

@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// A Rate is so many in a time, evenly. The zero Rate is no limit.
+// A Rate is an even number of events per time. The zero Rate means no limit.
 type Rate struct {
 	Count  int           // in a Period, which is at least Count nanoseconds
 	Period time.Duration // 0: 1s
-	Burst  int           // how many may come at once after a lull; 0: Count
+	Burst  int           // events at once after a pause; 0: Count
 }
 
-// interval returns the time from one to the next.
+// interval returns the time between two events.
 func (r Rate) interval() int64 {
 	return max(int64(cmp.Or(r.Period, time.Second))/int64(r.Count), 1)
 }
 
-// A bucket says, as the generic cell rate algorithm has it, when the next is due
-// if all come evenly. One may come before it is due by as much as the burst lets
-// it. A time is in nanoseconds since the Limiter began. The zero bucket is full.
+// A bucket is the theoretical arrival time of the generic cell rate algorithm:
+// when the next event is due if all come evenly. An event may be early by as
+// much as the burst allows. Times are in nanoseconds since the Limiter began.
+// The zero bucket is full.
 type bucket int64
 
-// take returns the bucket after one was taken, or for how long there is none to
-// be taken.
+// take returns the bucket after one event, or how long to wait for the next.
 func (b bucket) take(now int64, r Rate) (after bucket, wait int64) {
 	each := r.interval()
 	due := max(int64(b), now)
@@ -34,10 +34,10 @@ func (b bucket) take(now int64, r Rate) (after bucket, wait int64) {
 	return bucket(due + each), 0
 }
 
-// refund returns the bucket after one that was taken is given back.
+// refund returns the bucket after one event is undone.
 func (b bucket) refund(r Rate) bucket { return b - bucket(r.interval()) }
 
-// A sharedBucket is one that several goroutines take from.
+// A sharedBucket is a bucket for concurrent use.
 type sharedBucket struct{ state atomic.Int64 }
 
 func (s *sharedBucket) take(now int64, r Rate) (wait int64) {

@@ -12,12 +12,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// reach is how many certificates of a chain are looked at.
+// reach is the number of certificates of a chain that are inspected.
 const reach = maxShown
 
-// top returns the last certificate that can be reached from the leaf by the
-// names of issuers. Signatures are not looked at: an endpoint could have us
-// check thousands.
+// top returns the last certificate that issuer names connect to the leaf.
+// Signatures are not checked, because an endpoint could make us check
+// thousands.
 func top(chain []*x509.Certificate) *x509.Certificate {
 	chain = chain[:min(len(chain), reach)]
 	last := chain[0]
@@ -35,12 +35,12 @@ func top(chain []*x509.Certificate) *x509.Certificate {
 
 func selfIssued(c *x509.Certificate) bool { return string(c.RawSubject) == string(c.RawIssuer) }
 
-// explainUnknownCA says where the chain ends and what it lacks: an
-// intermediate that the endpoint should send, or a CA that is not trusted.
+// explainUnknownCA explains where the chain ends and what is missing: an
+// intermediate that the endpoint should send, or a trusted CA.
 func (t *trial) explainUnknownCA() diagnosis {
 	leaf := t.leaf()
 	if leaf == nil {
-		return say("the chain of %s leads to no CA that is trusted: %s", t.where(), t.detail())
+		return say("the chain of %s does not lead to a trusted CA: %s", t.where(), t.detail())
 	}
 	last := top(t.seen.Chain)
 	var d diagnosis
@@ -49,17 +49,17 @@ func (t *trial) explainUnknownCA() diagnosis {
 	case fault != nil && fault.Detail != "":
 		d = t.explainIssuer(fault)
 	case selfIssued(leaf):
-		d = say("%s presented the certificate %s, which is self-signed and not among those trusted", t.where(), subject(leaf)).
+		d = say("%s presented the certificate %s, which is self-signed and not trusted", t.where(), subject(leaf)).
 			advise("if it is the upstream's, put it in a trust bundle and name that in tls.trust_bundles")
 	case selfIssued(last):
-		d = say("the chain of %s leads to the root %s, which is not among the CAs trusted", subject(leaf), subject(last)).
-			advise("if it is to be trusted, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last))
+		d = say("the chain of %s leads to the root %s, which is not trusted", subject(leaf), subject(last)).
+			advise("if you trust it, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last))
 	default:
-		d = say("%s presented %s, which leads no further than to %s: it did not send the certificate of the issuer, %s, which is not among the CAs trusted either",
+		d = say("%s presented %s, whose chain ends at %s: it did not send the certificate of the issuer, %s, which is not trusted either",
 			t.where(), certificateCount(len(t.seen.Chain)), subject(last), issuer(last)).
-			advise("if %s is an intermediate, have the upstream send its certificate after its own; if it is a CA to be trusted, put its certificate in a trust bundle and name that in tls.trust_bundles", issuer(last))
+			advise("if %s is an intermediate, have the upstream send its certificate after its own; if it is a CA that you trust, put its certificate in a trust bundle and name that in tls.trust_bundles", issuer(last))
 		if len(last.IssuingCertificateURL) > 0 {
-			d.facts += " (to be had from " + escape(last.IssuingCertificateURL[0]) + ")"
+			d.facts += " (available from " + escape(last.IssuingCertificateURL[0]) + ")"
 		}
 	}
 	if name := t.knownTo(); name != "" {
@@ -69,8 +69,7 @@ func (t *trial) explainUnknownCA() diagnosis {
 	return d
 }
 
-// chainFault returns the fault of the chain that verification found; nil if it
-// found none.
+// chainFault returns the fault that verification found in the chain, or nil.
 func (t *trial) chainFault() *certs.ChainFault {
 	if v, ok := errors.AsType[*certs.VerifyError](t.err); ok {
 		return v.Fault
@@ -78,7 +77,8 @@ func (t *trial) chainFault() *certs.ChainFault {
 	return nil
 }
 
-// explainIssuer says why the issuer of a certificate does not vouch for it.
+// explainIssuer explains why the issuer of a certificate does not vouch for
+// it.
 func (t *trial) explainIssuer(f *certs.ChainFault) diagnosis {
 	d := say("%s", f.Detail)
 	switch f.Kind {
@@ -101,11 +101,11 @@ func certificateCount(n int) string {
 	return fmt.Sprintf("%d certificates", n)
 }
 
-// maxTried is how many bundles a chain is tried against: an endpoint chooses
-// how costly its signatures are to check.
+// maxTried is the number of bundles that a chain is verified against, because
+// an endpoint chooses the cost of checking its signatures.
 const maxTried = 10
 
-// knownTo returns the first of the known bundles that the chain leads to.
+// knownTo returns the name of the first known bundle that the chain leads to.
 func (t *trial) knownTo() string {
 	issuers := map[string]bool{}
 	for _, c := range t.seen.Chain[:min(len(t.seen.Chain), reach)] {
@@ -124,7 +124,7 @@ func (t *trial) knownTo() string {
 	return ""
 }
 
-// chains returns the chains to trust that are valid now, for a server.
+// chains returns the currently valid chains of a server certificate to trust.
 func (t *trial) chains(trust ...*certs.TrustBundle) [][]*x509.Certificate {
 	presented := t.seen.Chain[:min(len(t.seen.Chain), reach)]
 	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: t.now()}
@@ -143,10 +143,11 @@ func (t *trial) chains(trust ...*certs.TrustBundle) [][]*x509.Certificate {
 	return slices.DeleteFunc(found, func(chain []*x509.Certificate) bool { return !certs.IssuedByCAs(chain) })
 }
 
-// skew is how wrong a clock may well be: a time zone, taken for another.
+// skew is the largest plausible clock error: a wrong time zone.
 const skew = 25 * time.Hour
 
-// explainValidity says what the clocks say, and whether ours is likely wrong.
+// explainValidity compares the validity with the clock, and suggests which is
+// wrong.
 func (t *trial) explainValidity() diagnosis {
 	now := t.now()
 	var bad *x509.Certificate
@@ -167,8 +168,8 @@ func (t *trial) explainValidity() diagnosis {
 			break
 		}
 	}
-	// If all that we trust is out of date just the same, our clock is wrong.
-	// One of many means nothing: bundles keep old CAs.
+	// If all our anchors are equally out of date, our clock is wrong. A single one
+	// among many proves nothing: bundles keep old CAs.
 	var anchors []*x509.Certificate
 	for _, b := range t.options.Trust {
 		anchors = append(anchors, b.Certificates()...)
@@ -202,7 +203,7 @@ func (t *trial) explainValidity() diagnosis {
 	return d.advise("renew the certificate of the upstream")
 }
 
-// explainChain is for what else is wrong with the certificates.
+// explainChain explains other faults of the certificates.
 func (t *trial) explainChain() diagnosis {
 	d := say("%s", t.detail())
 	leaf := t.leaf()
@@ -213,18 +214,18 @@ func (t *trial) explainChain() diagnosis {
 	case certs.ReasonDepthExceeded:
 		if found := t.chains(t.options.Trust...); len(found) > 0 {
 			shortest := slices.MinFunc(found, func(a, b []*x509.Certificate) int { return len(a) - len(b) })
-			return d.advise("set tls.verify_depth to %d, or leave it out", max(len(shortest)-2, 0))
+			return d.advise("set tls.verify_depth to %d, or remove it", max(len(shortest)-2, 0))
 		}
-		return d.advise("set tls.verify_depth to more, or leave it out")
+		return d.advise("set tls.verify_depth to a higher value, or remove it")
 	case certs.ReasonWrongKeyUsage:
 		if f := t.chainFault(); f != nil && f.Kind == certs.UsageExcluded && f.Cert != leaf {
 			return d.advise("have the certificate %s issued by a CA that may issue for serverAuth", subject(leaf))
 		}
 		return d.advise("have the certificate %s issued again with the extended key usage serverAuth", subject(leaf))
 	case certs.ReasonRevoked:
-		return d.advise("have the upstream present a chain of which nothing is revoked")
+		return d.advise("have the upstream present a chain without revoked certificates")
 	case certs.ReasonCRLExpired:
-		return d.advise("put the CA's present revocation list in crls of the trust bundle named in tls.trust_bundles")
+		return d.advise("put the CA's current revocation list in crls of the trust bundle named in tls.trust_bundles")
 	case certs.ReasonPinMismatch:
 		return d.advise("if the upstream has a new key, add it to tls.spki_pins: %s", values(pin(leaf)))
 	}

@@ -1,12 +1,12 @@
-// Package probe finds out whether an endpoint can be reached and shaken hands
-// with, and if not, why: what the facts are, and which setting to change.
+// Package probe finds out whether the gateway can complete a handshake with an
+// endpoint and, if not, explains why and which setting to change.
 //
-// A probe is a connection of its own. It uses the settings that traffic would
-// use, but none of its sessions and none of its counters, and it ends before a
-// byte of anybody's data is sent. When a handshake fails it is tried again with
-// one setting changed at a time, so that the answer can say what would have
-// worked; no trial verifies less than the settings ask for.
+// A probe owns its connections. It uses the settings of traffic, but neither
+// its sessions nor its counters, and it ends before any application data is
+// sent. After a failed handshake it tries again with one setting changed at a
+// time, to find out what would work. No trial verifies less than the settings
+// require.
 //
-// Whatever the endpoint said is bounded and escaped in every text returned.
-// Fields are named as the API names them.
+// Text from the endpoint is bounded and escaped in every result. Fields are
+// named as in the API.
 package probe

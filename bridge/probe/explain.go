@@ -14,7 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A diagnosis says what the facts are and what to do about them.
+// A diagnosis states the facts and the advice.
 type diagnosis struct{ facts, advice string }
 
 func say(format string, args ...any) diagnosis {
@@ -26,7 +26,7 @@ func (d diagnosis) advise(format string, args ...any) diagnosis {
 	return d
 }
 
-// explain explains one trial from what it saw itself.
+// explain explains one trial from its own observations.
 func (t *trial) explain() diagnosis {
 	switch t.reason {
 	case "":
@@ -52,18 +52,18 @@ func (t *trial) explain() diagnosis {
 	case certs.ReasonClientCertificateRequired, certs.ReasonClientCertificateRejected:
 		return t.explainClientCertificate()
 	case certs.ReasonLocalConfig:
-		return say("the settings cannot be used: %s", t.detail()).advise("change the setting that is named")
+		return say("the settings cannot be used: %s", t.detail()).advise("change the named setting")
 	}
 	if errors.Is(t.err, context.Canceled) {
-		return say("the probe was broken off")
+		return say("the probe was canceled")
 	}
 	if t.connected {
-		return say("the handshake with %s failed: %s", t.where(), t.detail()).advise("look into the log of the upstream for this connection")
+		return say("the handshake with %s failed: %s", t.where(), t.detail()).advise("check the upstream's log for this connection")
 	}
-	return say("%s could not be connected to: %s", t.where(), t.detail())
+	return say("connecting to %s failed: %s", t.where(), t.detail())
 }
 
-// where returns the endpoint, and the address connected to if that is another.
+// where returns the endpoint, and the address connected to if it differs.
 func (t *trial) where() string {
 	at := t.target.Address
 	if t.target.Network == "unix" {
@@ -82,14 +82,14 @@ func (t *trial) explainDial() diagnosis {
 	switch t.reason {
 	case certs.ReasonConnectRefused:
 		if t.target.Network == "unix" {
-			return say("nobody listens on the socket %s: %s", t.target.Address, cause(t.err)).
+			return say("no process listens on the socket %s: %s", t.target.Address, cause(t.err)).
 				advise("start the upstream, or set %s to the socket that it listens on", t.address())
 		}
 		return say("nothing listens at %s: it refused the connection", t.where()).
 			advise("start the upstream, or set %s to the address that it listens on", t.address())
 	case certs.ReasonConnectTimeout:
 		return say("%s did not answer %s", t.where(), t.within(t.waited.connect, "timeouts.connect")).
-			advise("look for a firewall that drops packets in between, correct %s, or set timeouts.connect to more than %v", t.address(), t.waited.connect)
+			advise("check for a firewall that drops packets, correct %s, or set timeouts.connect to more than %v", t.address(), t.waited.connect)
 	case certs.ReasonDNSFailure:
 		what := certs.ErrorText(t.err)
 		if e, ok := errors.AsType[*net.DNSError](t.err); ok {
@@ -105,8 +105,8 @@ func (t *trial) explainDial() diagnosis {
 		advise("correct %s, or this machine's routes", t.address())
 }
 
-// within says how long was waited: the setting's time or, if that is more than
-// a probe takes, until the probe ended.
+// within states how long the trial waited: the setting's time or, if that
+// exceeds the time of a probe, until the probe ended.
 func (t *trial) within(d time.Duration, setting string) string {
 	if t.cutShort {
 		return fmt.Sprintf("before the probe ended, which waits for less than the %v of %s", d, setting)
@@ -114,7 +114,7 @@ func (t *trial) within(d time.Duration, setting string) string {
 	return fmt.Sprintf("within %v (%s)", d, setting)
 }
 
-// cause returns what the kernel said.
+// cause returns the error text of the kernel.
 func cause(err error) string {
 	if e, ok := errors.AsType[*os.SyscallError](err); ok {
 		return e.Err.Error()
@@ -122,10 +122,10 @@ func cause(err error) string {
 	return certs.ErrorText(err)
 }
 
-// explainSilence is for endpoints that ended the handshake without an alert, or
-// did not end it.
+// explainSilence is for endpoints that ended the handshake without an alert,
+// or did not end it.
 func (t *trial) explainSilence() diagnosis {
-	stage := "before it had said anything"
+	stage := "before it sent anything"
 	if t.said > 0 {
 		stage = fmt.Sprintf("after %d bytes of the handshake", t.said)
 	}
@@ -133,10 +133,10 @@ func (t *trial) explainSilence() diagnosis {
 		stage += ", having asked for a client certificate"
 	}
 	if t.reason == certs.ReasonHandshakeTimeout {
-		d := say("%s took the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.waited.handshake, "timeouts.handshake"))
+		d := say("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.waited.handshake, "timeouts.handshake"))
 		if t.said == 0 {
-			d.facts += " and said nothing: it may be overloaded, or wait for something other than TLS"
-			return d.advise("see that TLS is spoken at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.waited.handshake)
+			d.facts += " and sent nothing: it may be overloaded, or expect a protocol other than TLS"
+			return d.advise("check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.waited.handshake)
 		}
 		d.facts += fmt.Sprintf(", stopping %s", stage)
 		return d.advise("set timeouts.handshake to more than %v if the upstream is only slow", t.waited.handshake)
@@ -147,12 +147,12 @@ func (t *trial) explainSilence() diagnosis {
 	}
 	d := say("%s %s the connection during the TLS handshake, %s and without an alert", t.where(), how, stage)
 	if t.seen != nil && t.seen.Requested && !t.seen.Sent {
-		return d.advise("set tls.certificate: the upstream asked for a client certificate and was sent none")
+		return d.advise("set tls.certificate: the upstream requested a client certificate, but we sent none")
 	}
-	return d.advise("see that TLS is spoken at %s (if not, set plaintext in place of tls), and look into the log of the upstream", t.address())
+	return d.advise("check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), and check the upstream's log", t.address())
 }
 
-// explainPlaintext quotes what an endpoint answered that speaks no TLS.
+// explainPlaintext quotes the answer of an endpoint that does not speak TLS.
 func (t *trial) explainPlaintext() diagnosis {
 	protocol := ""
 	heard := string(t.heard)
@@ -177,10 +177,10 @@ func (t *trial) explainPlaintext() diagnosis {
 	return d.advise("set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext in place of tls", t.address())
 }
 
-// explainSuccess also says what was not checked, or was let through.
+// explainSuccess also states what was not verified, or was let through.
 func (t *trial) explainSuccess() diagnosis {
 	if t.target.Client == nil {
-		return say("%s took the connection; the upstream is plaintext, so no TLS was tried", t.where())
+		return say("%s accepted the connection; the upstream is plaintext, so no TLS was tried", t.where())
 	}
 	s := t.seen.State
 	d := say("%s shook hands: %s, %s", t.where(), tlsVersion(s.Version), suiteName(s.CipherSuite))
@@ -191,13 +191,13 @@ func (t *trial) explainSuccess() diagnosis {
 	switch {
 	case t.options.Verification == certs.VerifyInsecureSkip:
 		d.facts += "; its certificate was not verified (tls.verification is VERIFICATION_INSECURE_SKIP)"
-		return d.advise("set tls.verification to VERIFICATION_FULL: as it is, whoever answers at the address is taken for the upstream")
+		return d.advise("set tls.verification to VERIFICATION_FULL: without verification, any server that answers at the address can impersonate the upstream")
 	case len(t.seen.Failures) > 0:
 		var what []string
 		for _, e := range t.seen.Failures {
 			what = append(what, e.Detail)
 		}
-		d.facts += "; VERIFICATION_REPORT_ONLY let through what VERIFICATION_FULL refuses: " + list(what)
+		d.facts += "; VERIFICATION_REPORT_ONLY let through what VERIFICATION_FULL rejects: " + list(what)
 		would := *t
 		would.fail(t.seen.Failures[0])
 		d.advice = would.explain().advice
@@ -208,7 +208,7 @@ func (t *trial) explainSuccess() diagnosis {
 	return t.doubtClientCertificate(d)
 }
 
-// verified returns the names that were verified.
+// verified returns the verified names.
 func (t *trial) verified() []string {
 	if t.seen == nil {
 		return nil
@@ -220,14 +220,14 @@ func (t *trial) verified() []string {
 	return out
 }
 
-// learn adds what a variation has told.
+// learn adds the result of a variation.
 func (t *trial) learn(d diagnosis, v *variation) diagnosis {
 	switch {
 	case v.result.reason == "":
 		d.facts += fmt.Sprintf("; with %s it shakes hands", v.change)
 	case t.reason == "":
 		stricter := v.result.explain()
-		d.facts += fmt.Sprintf("; %s would refuse it: %s", v.change, stricter.facts)
+		d.facts += fmt.Sprintf("; %s would reject it: %s", v.change, stricter.facts)
 		return d.advise("%s; then set %s", stricter.advice, v.setting())
 	default:
 		d.facts += fmt.Sprintf("; with %s it gets further, to %s", v.change, v.result.reason)
@@ -238,7 +238,7 @@ func (t *trial) learn(d diagnosis, v *variation) diagnosis {
 	return d.advise("set %s", v.setting())
 }
 
-// setting is the change as something to do.
+// setting returns the change as an instruction.
 func (v *variation) setting() string {
 	field, value, _ := strings.Cut(v.change, ": ")
 	return field + " to " + value

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// explainName says whom the certificate is for and whom we wanted.
+// explainName compares the names in the certificate with the expected ones.
 func (t *trial) explainName() diagnosis {
 	leaf := t.leaf()
 	if leaf == nil {
@@ -17,7 +17,7 @@ func (t *trial) explainName() diagnosis {
 	}
 	have, want := sans(leaf), list(t.verified())
 	if len(have) == 0 {
-		return say("the certificate %s of %s has no subject alternative name, only a common name, which is not looked at (RFC 9525); we verify %s", subject(leaf), t.where(), want).
+		return say("the certificate %s of %s has no subject alternative name, only a common name, which is ignored (RFC 9525); we verify %s", subject(leaf), t.where(), want).
 			advise("have the certificate issued again with %s as subject alternative name", want)
 	}
 	d := say("the certificate is for %s; we verify %s", list(have), want)
@@ -27,8 +27,8 @@ func (t *trial) explainName() diagnosis {
 		}
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
-	// Only a name that would then be verified is advised: an IP address that
-	// was put into a certificate as a DNS name matches nothing, for example.
+	// Suggest only a name that would then verify: an IP address that a certificate
+	// holds as a DNS name, for example, matches nothing.
 	name, field := "", "tls.verify_name"
 	matches := func(n string) bool { return leaf.VerifyHostname(n) == nil }
 	if i := slices.IndexFunc(have, func(n string) bool { return isDNSName(n) && matches(n) }); i >= 0 {
@@ -40,17 +40,17 @@ func (t *trial) explainName() diagnosis {
 	} else if exact := exactName(leaf); exact != "" {
 		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(exact))
 	} else {
-		d.facts += "; none of these is a name that can be verified"
+		d.facts += "; none of these names can be verified"
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
 	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && !t.options.FromHost && t.options.VerifyName == "" {
-		field = "tls.server_name" // and it is then sent, too
+		field = "tls.server_name" // which also sends it
 	}
 	return d.advise("set %s to %q if that is the upstream", field, name)
 }
 
-// exactName returns the first of a certificate's names that
-// tls.subject_alt_names can ask for, with its kind; "" if there is none.
+// exactName returns the certificate's first name that tls.subject_alt_names
+// supports, with its kind, or "".
 func exactName(c *x509.Certificate) string {
 	for _, name := range certs.Describe([]*x509.Certificate{c}).SANs {
 		if parsed, err := certs.ParseSANs([]string{name}); err == nil && parsed[0].In(c) {

@@ -20,8 +20,8 @@ func versions(o certs.ClientOptions) (lowest, highest uint16) {
 	return min(lowest, highest), highest
 }
 
-// explainNegotiation says what we offered: what the endpoint would have taken
-// only a further handshake can tell.
+// explainNegotiation states what we offered. Only another handshake can tell
+// what the endpoint would accept.
 func (t *trial) explainNegotiation() diagnosis {
 	o, said := t.options, t.detail()
 	switch t.reason {
@@ -31,32 +31,32 @@ func (t *trial) explainNegotiation() diagnosis {
 		if lowest == highest {
 			offer = "only " + tlsVersion(lowest)
 		}
-		return say("%s speaks no version of TLS that we allow, which is %s (%s)", t.where(), offer, said).
-			advise("set tls.min_version and tls.max_version so that they include a version that the upstream speaks")
+		return say("%s supports none of the TLS versions that we allow, %s (%s)", t.where(), offer, said).
+			advise("set tls.min_version and tls.max_version so that they include a version that the upstream supports")
 	case certs.ReasonNoCommonCipher:
 		offer := "Go's secure list"
 		if len(o.CipherSuites) > 0 {
 			offer = list(suiteNames(o.CipherSuites))
 		}
-		return say("%s found no cipher suite in what we offer, which is %s (%s)", t.where(), offer, said).
-			advise("add a suite that the upstream has to tls.cipher_suites")
+		return say("%s supports none of the cipher suites that we offer, %s (%s)", t.where(), offer, said).
+			advise("add a suite that the upstream supports to tls.cipher_suites")
 	case certs.ReasonNoCommonGroup:
 		offer := "Go's list"
 		if len(o.Groups) > 0 {
 			offer = list(groupNames(o.Groups))
 		}
-		return say("%s found no key-exchange group in what we offer, which is %s (%s)", t.where(), offer, said).
-			advise("add a group that the upstream has to tls.groups")
+		return say("%s supports none of the key-exchange groups that we offer, %s (%s)", t.where(), offer, said).
+			advise("add a group that the upstream supports to tls.groups")
 	case certs.ReasonUnrecognizedName:
 		if t.sni() == "" {
-			return say("%s wants a server name, and we sent no SNI (%s)", t.where(), said).
+			return say("%s requires a server name, but we sent no SNI (%s)", t.where(), said).
 				advise("set tls.server_name to a name that the upstream knows")
 		}
 		return say("%s does not know the server name %q that we sent as SNI (%s)", t.where(), t.sni(), said).
 			advise("set tls.server_name to a name that the upstream knows")
 	}
-	return say("%s speaks none of the protocols that we offer by ALPN, which are %s (%s)", t.where(), escape(list(o.NextProtos)), said).
-		advise("set tls.alpn to what the upstream speaks")
+	return say("%s supports none of the protocols that we offer by ALPN, %s (%s)", t.where(), escape(list(o.NextProtos)), said).
+		advise("set tls.alpn to a protocol that the upstream supports")
 }
 
 func suiteNames(ids []uint16) []string {
@@ -67,7 +67,7 @@ func suiteNames(ids []uint16) []string {
 	return names
 }
 
-// sni returns the name that was sent, escaped.
+// sni returns the SNI that was sent, escaped.
 func (t *trial) sni() string {
 	if t.seen == nil {
 		return ""
@@ -75,29 +75,30 @@ func (t *trial) sni() string {
 	return escape(t.seen.ServerName)
 }
 
-// explainClientCertificate says what the endpoint asked for and was sent.
+// explainClientCertificate states which certificate the endpoint requested and
+// which we sent.
 func (t *trial) explainClientCertificate() diagnosis {
 	var accepts []string
 	if t.seen != nil {
 		accepts = t.seen.AcceptableCAs
 	}
-	from := "; it does not say from which CAs"
+	from := "; it does not name its CAs"
 	if len(accepts) > 0 {
-		from = "; it takes those of " + quoted(accepts)
+		from = "; it accepts those of " + quoted(accepts)
 		if more := t.seen.MoreAcceptableCAs; more > 0 {
 			from += fmt.Sprintf(", and of %d more CAs", more)
 		}
 	}
 	own := t.options.Certificate
 	if own == nil {
-		d := say("%s requires a client certificate, and tls.certificate names none%s (%s)", t.where(), from, t.detail())
+		d := say("%s requires a client certificate, but tls.certificate is not set%s (%s)", t.where(), from, t.detail())
 		if len(accepts) > 0 {
 			return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
 		}
 		return d.advise("set tls.certificate to the name of a certificate that the upstream accepts")
 	}
 	info, leaf := own.Info(), own.Leaf()
-	d := say("%s refused our client certificate %s, issued by %s%s (%s)", t.where(), subject(leaf), issuer(leaf), from, t.detail())
+	d := say("%s rejected our client certificate %s, issued by %s%s (%s)", t.where(), subject(leaf), issuer(leaf), from, t.detail())
 	now := t.now()
 	switch {
 	case now.After(leaf.NotAfter):
@@ -110,14 +111,14 @@ func (t *trial) explainClientCertificate() diagnosis {
 		d.facts += "; ours may not be used by a client (extended key usage clientAuth is missing)"
 		return d.advise("set tls.certificate to a certificate with the extended key usage clientAuth")
 	case len(accepts) > 0 && !t.seen.Acceptable:
-		d.facts += "; ours is of none of them"
+		d.facts += "; none of them issued ours"
 		return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
 	}
-	return d.advise("set tls.certificate to a certificate that the upstream accepts; its log says what it has against this one")
+	return d.advise("set tls.certificate to a certificate that the upstream accepts; its log explains why it rejected this one")
 }
 
-// doubtClientCertificate is for servers that shake hands with anybody and refuse
-// requests later, as nginx does.
+// doubtClientCertificate warns about servers that complete any handshake and
+// reject requests later, as nginx does.
 func (t *trial) doubtClientCertificate(d diagnosis) diagnosis {
 	seen := t.seen
 	from := ""
@@ -126,11 +127,11 @@ func (t *trial) doubtClientCertificate(d diagnosis) diagnosis {
 	}
 	switch {
 	case seen.Requested && !seen.Sent:
-		d.facts += "; it asked for a client certificate" + from + " and was sent none, which may have it refuse requests"
-		return d.advise("if it refuses requests, set tls.certificate to the name of a certificate%s", from)
+		d.facts += "; it requested a client certificate" + from + " but we sent none, so it may reject requests"
+		return d.advise("if it rejects requests, set tls.certificate to the name of a certificate%s", from)
 	case seen.Sent && from != "" && !seen.Acceptable:
-		d.facts += "; it asked for a client certificate" + from + ", and ours is of none of them, which may have it refuse requests"
-		return d.advise("if it refuses requests, set tls.certificate to the name of a certificate%s", from)
+		d.facts += "; it requested a client certificate" + from + ", but none of them issued ours, so it may reject requests"
+		return d.advise("if it rejects requests, set tls.certificate to the name of a certificate%s", from)
 	}
 	return d
 }

@@ -83,21 +83,21 @@ func TestAnEndpointThatEndsOrSaysNothing(t *testing.T) {
 		advice []string
 	}{
 		{"closes", func(c *net.TCPConn) { c.Read(make([]byte, 4096)); c.CloseWrite(); io.Copy(io.Discard, c) }, nil,
-			certs.ReasonPeerClosed, []string{"closed the connection", "before it had said anything"}, []string{"endpoints[0].address"}},
+			certs.ReasonPeerClosed, []string{"closed the connection", "before it sent anything"}, []string{"endpoints[0].address"}},
 		{"fails of itself", func(c *net.TCPConn) {
 			c.Read(make([]byte, 4096))
 			c.Write([]byte{21, 3, 3, 0, 2, 2, 80}) // internal_error
 			io.Copy(io.Discard, c)
-		}, nil, certs.ReasonOther, []string{"internal error"}, []string{"log of the upstream"}},
+		}, nil, certs.ReasonOther, []string{"internal error"}, []string{"upstream's log"}},
 		{"resets", func(c *net.TCPConn) { c.Read(make([]byte, 1)); c.SetLinger(0) }, nil,
-			certs.ReasonPeerClosed, []string{"reset the connection"}, []string{"log of the upstream"}},
+			certs.ReasonPeerClosed, []string{"reset the connection"}, []string{"upstream's log"}},
 		{"sends half a record", func(c *net.TCPConn) {
 			c.Write([]byte{22, 3, 3, 0, 80, 2})
 			c.CloseWrite()
 			io.Copy(io.Discard, c)
 		}, nil, certs.ReasonPeerClosed, []string{"after 6 bytes"}, nil},
 		{"says nothing", func(c *net.TCPConn) { io.Copy(io.Discard, c) }, []func(*probe.Target){short},
-			certs.ReasonHandshakeTimeout, []string{"within 30ms (timeouts.handshake)", "said nothing"}, []string{"timeouts.handshake", "plaintext"}},
+			certs.ReasonHandshakeTimeout, []string{"within 30ms (timeouts.handshake)", "sent nothing"}, []string{"timeouts.handshake", "plaintext"}},
 		{"trickles", func(c *net.TCPConn) {
 			for _, b := range append([]byte{22, 3, 3, 64, 0, 2, 0, 63, 252}, make([]byte, 16380)...) {
 				if _, err := c.Write([]byte{b}); err != nil {

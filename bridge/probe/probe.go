@@ -14,71 +14,71 @@ import (
 type Target struct {
 	Network, Address string // "tcp" and host:port, or "unix" and a path
 
-	// Field is the endpoint's place in its upstream, for suggestions:
+	// Field is the endpoint's field in its upstream, for suggestions:
 	// "endpoints[2]".
 	Field string
 
-	// AddressField is where the address is set; "": in address of Field.
+	// AddressField is the field that sets the address; "": address of Field.
 	AddressField string
 
-	// Client is the TLS settings. Only its options are used. Nil: plaintext.
+	// Client holds the TLS settings; only its options are used. Nil: plaintext.
 	Client *certs.Client
 
 	// Host is the name for settings that take it from each request.
 	Host string
 
-	// ConnectTimeout bounds name resolution and connection, HandshakeTimeout
-	// the TLS handshake. 0: 5s and 10s.
+	// ConnectTimeout bounds name resolution and connecting, HandshakeTimeout the
+	// TLS handshake. 0: 5s and 10s.
 	ConnectTimeout, HandshakeTimeout time.Duration
 
-	// ProxyProtocol is the version of the PROXY protocol by which the endpoint is
-	// told that it is us who connect, before TLS.
+	// ProxyProtocol is the version of the PROXY protocol in which the probe
+	// announces the gateway itself, before TLS.
 	ProxyProtocol proxyproto.Version
 
-	// Known are trust bundles that the settings could name. A chain that leads
-	// to no trusted CA is tried against them.
+	// Known are trust bundles that the settings could name. A chain that leads to
+	// no trusted CA is verified against them.
 	Known []Bundle
 }
 
-// A Bundle is a trust bundle by its name.
+// A Bundle is a trust bundle and its name.
 type Bundle struct {
 	Name  string
 	Trust *certs.TrustBundle
 }
 
-// A Result is what a probe came to. Its texts are fit to be shown.
+// A Result is the result of a probe. Its texts are bounded and escaped.
 type Result struct {
-	Reason      certs.Reason // why it failed; "" if it did not
-	Explanation string       // one sentence that names the facts
-	Suggestion  string       // which field to set to what; "" if nothing is to be done
+	Reason      certs.Reason // why it failed; "" if it succeeded
+	Explanation string       // one sentence with the facts
+	Suggestion  string       // which field to set to what; "" if no change is needed
 
-	RemoteAddress string       // connected to; "" if none was
-	Chain         []certs.Info // as presented, the leaf first; at most maxShown
-	Version       uint16       // negotiated, as what follows; zero if the handshake did not end
+	RemoteAddress string       // connected to; "" if connecting failed
+	Chain         []certs.Info // as presented, leaf first; at most maxShown
+	Version       uint16       // negotiated, like the fields below; zero if the handshake failed
 	CipherSuite   uint16
 	Group         tls.CurveID
 	ALPN          string
 
-	ResumptionOffered bool     // the endpoint gave a session ticket
-	ClientRequested   bool     // it asked for a client certificate
-	ClientSent        bool     // and was sent ours
-	AcceptableCAs     []string // whose client certificates it takes
-	ServerName        string   // sent as SNI; "" if none was
+	ResumptionOffered bool     // the endpoint sent a session ticket
+	ClientRequested   bool     // it requested a client certificate
+	ClientSent        bool     // we sent ours
+	AcceptableCAs     []string // the CAs that it accepts client certificates from
+	ServerName        string   // sent as SNI, or ""
 	VerifyNames       []string // verified
 
-	DNS, Connect, Handshake time.Duration // how long each step took; 0: not done
+	DNS, Connect, Handshake time.Duration // duration of each step; 0: skipped
 
-	Attempts []Attempt // what else was tried
+	Attempts []Attempt // further handshakes
 }
 
-// OK reports whether the endpoint shook hands or, if plaintext, was connected
-// to.
+// OK reports whether the handshake or, for plaintext, the connection
+// succeeded.
 func (r *Result) OK() bool { return r.Reason == "" }
 
 // An Attempt is a further handshake with one setting changed.
 type Attempt struct {
 	Change string       // the field and the value tried: "tls.groups: X25519"
-	Reason certs.Reason // why it failed; "" if it did not
+	Reason certs.Reason // why it failed; "" if it succeeded
 }
 
 const (
@@ -88,7 +88,7 @@ const (
 	retryTime   = 8 * time.Second // for all further handshakes
 )
 
-// Run probes the target and returns when it has an answer or ctx ends. It owns
+// Run probes the target and returns when it has a result or ctx ends. It owns
 // every connection that it makes.
 func Run(ctx context.Context, t Target) *Result {
 	t.ConnectTimeout = cmp.Or(t.ConnectTimeout, 5*time.Second)
@@ -110,7 +110,7 @@ func Run(ctx context.Context, t Target) *Result {
 	return r
 }
 
-// result returns what the trial saw, without an explanation.
+// result returns the observations of the trial, without an explanation.
 func (t *trial) result() *Result {
 	r := &Result{
 		Reason:        t.reason,
@@ -125,7 +125,7 @@ func (t *trial) result() *Result {
 	}
 	for i := range seen.Chain[:min(len(seen.Chain), maxShown)] {
 		if i == 0 {
-			r.Chain = append(r.Chain, certs.Describe(seen.Chain)) // warns of the chain too
+			r.Chain = append(r.Chain, certs.Describe(seen.Chain)) // which also warns about the chain
 		} else {
 			r.Chain = append(r.Chain, certs.Describe(seen.Chain[i:i+1]))
 		}

@@ -236,7 +236,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			},
 			reason: certs.ReasonRevoked,
 			facts:  []string{"CN=upstream.test", "revoked"},
-			advice: []string{"nothing is revoked"},
+			advice: []string{"without revoked certificates"},
 		},
 		{
 			name: "a revocation list that is out of date",
@@ -282,7 +282,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.client.Certificate = certstest.Certificate(t, other.Client(t, "stranger"))
 			},
 			reason: certs.ReasonClientCertificateRejected,
-			facts:  []string{"CN=stranger", "it takes those of", "ours is of none of them"},
+			facts:  []string{"CN=stranger", "it accepts those of", "none of them issued ours"},
 			advice: []string{"set tls.certificate", "CN=test root of"},
 		},
 		{
@@ -321,7 +321,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.server.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return errors.New("no") }
 			},
 			reason: certs.ReasonClientCertificateRejected,
-			facts:  []string{"CN=bridge", "does not say from which CAs"},
+			facts:  []string{"CN=bridge", "does not name its CAs"},
 			advice: []string{"its log"},
 		},
 		{
@@ -331,7 +331,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.server.ClientAuth, p.server.ClientCAs = tls.RequireAnyClientCert, nil
 			},
 			reason: certs.ReasonClientCertificateRequired,
-			facts:  []string{"does not say from which CAs"},
+			facts:  []string{"does not name its CAs"},
 			advice: []string{"tls.certificate"},
 		},
 		{

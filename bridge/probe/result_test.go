@@ -63,7 +63,7 @@ func TestWhatIsNotVerifiedIsSaid(t *testing.T) {
 
 	o.Trust = []*certs.TrustBundle{other.Trust(t)}
 	r = run(t, addr, o)
-	want(t, r, "", []string{"not verified", "would refuse it: ", "CN=test root of"}, []string{"tls.trust_bundles", "VERIFICATION_FULL"})
+	want(t, r, "", []string{"not verified", "would reject it: ", "CN=test root of"}, []string{"tls.trust_bundles", "VERIFICATION_FULL"})
 	if len(r.Attempts) != 1 || r.Attempts[0].Reason != certs.ReasonUnknownCA {
 		t.Errorf("attempts %v", r.Attempts)
 	}
@@ -81,9 +81,9 @@ func TestAClientCertificateThatMayBeMissedIsSaid(t *testing.T) {
 	addr := serveTLS(t, server)
 	want(t, run(t, addr, o), "", []string{"shook hands"}, nil)
 	o.Certificate = certstest.Certificate(t, rootNamed(t, "another root").Client(t, "stranger"))
-	want(t, run(t, addr, o), "", []string{"shook hands", "asked for a client certificate", "CN=test root of", "ours is of none of them"}, []string{"tls.certificate", "CN=test root of"})
+	want(t, run(t, addr, o), "", []string{"shook hands", "requested a client certificate", "CN=test root of", "none of them issued ours"}, []string{"tls.certificate", "CN=test root of"})
 	o.Certificate = nil
-	want(t, run(t, addr, o), "", []string{"shook hands", "asked for a client certificate", "was sent none"}, []string{"tls.certificate", "CN=test root of"})
+	want(t, run(t, addr, o), "", []string{"shook hands", "requested a client certificate", "we sent none"}, []string{"tls.certificate", "CN=test root of"})
 }
 
 func TestAHostNameIsResolved(t *testing.T) {

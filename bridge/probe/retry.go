@@ -6,17 +6,17 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A variation is the settings with one of them changed. None of them verifies
-// less than the settings do.
+// A variation is the settings with one change. No variation verifies less than
+// the settings do.
 type variation struct {
 	change string // field and value
 	apply  func(*certs.ClientOptions)
-	advice func(*trial) string // given the trial that it helped; nil: to set change
+	advice func(*trial) string // given the trial that it helped; nil: suggest the change
 
 	result *trial
 }
 
-// retry tries variations of the settings until one tells something. It returns
+// retry tries variations of the settings until one is informative. It returns
 // every attempt, and that variation.
 func (t *trial) retry(ctx context.Context) (attempts []Attempt, telling *variation) {
 	if t.target.Client == nil || !t.connected {
@@ -32,7 +32,7 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, telling *variati
 		v.apply(&o)
 		v.result = t.target.try(ctx, o, waits{min(t.waited.connect, trialTime), min(t.waited.handshake, trialTime)})
 		if ctx.Err() != nil {
-			break // what it came to says nothing
+			break // its result is meaningless
 		}
 		attempts = append(attempts, Attempt{Change: v.change, Reason: v.result.reason})
 		if t.reason == "" || t.helpedBy(v.result) {
@@ -42,7 +42,7 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, telling *variati
 	return attempts, nil
 }
 
-// stage orders reasons by how far into a connection they come.
+// stage orders reasons by how far the connection got.
 func stage(r certs.Reason) int {
 	switch r {
 	case "":
@@ -56,12 +56,13 @@ func stage(r certs.Reason) int {
 	return 0
 }
 
-// helpedBy reports whether the other trial got further than t did.
+// helpedBy reports whether the other trial got further than t.
 func (t *trial) helpedBy(other *trial) bool {
 	return other.reason == "" || stage(other.reason) > stage(t.reason)
 }
 
-// variations returns what may tell why the trial failed, the likeliest first.
+// variations returns the variations that may explain the failure, most likely
+// first.
 func (t *trial) variations() []variation {
 	var out []variation
 	add := func(vs ...[]variation) {
@@ -84,7 +85,7 @@ func (t *trial) variations() []variation {
 		add(t.otherName())
 	case certs.ReasonUnknownCA:
 		if t.sni() == "" {
-			add(t.otherName()) // what it presents to those who name nobody may be a stopgap
+			add(t.otherName()) // its certificate for clients without a name may be a placeholder
 		}
 	case certs.ReasonALPNMismatch:
 		add(t.otherProtocols())

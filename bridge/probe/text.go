@@ -12,10 +12,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// maxNames is how many names a sentence lists.
+// maxNames is the number of names listed in a sentence.
 const maxNames = 5
 
-// escape returns s printable and cut to a readable length, whoever wrote it.
+// escape returns s in printable form, truncated to a readable length.
 func escape(s string) string {
 	q := quote(s, 200)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
@@ -33,7 +33,8 @@ func quote(s string, most int) string {
 	return q[:len(q)-1] + `…"`
 }
 
-// subject returns a certificate's subject or, if it has none, its first names.
+// subject returns a certificate's subject or, if that is empty, its first
+// names.
 func subject(c *x509.Certificate) string {
 	info := certs.Describe([]*x509.Certificate{c})
 	if info.Subject != "" {
@@ -42,7 +43,7 @@ func subject(c *x509.Certificate) string {
 	return `"` + list(info.SANs) + `"`
 }
 
-// issuer returns the name of whoever issued a certificate.
+// issuer returns the name of a certificate's issuer.
 func issuer(c *x509.Certificate) string {
 	return `"` + certs.Describe([]*x509.Certificate{c}).Issuer + `"`
 }
@@ -64,7 +65,7 @@ func values(names ...string) string {
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
-// sans returns what a certificate is for, at most 100 names: host names and
+// sans returns the names of a certificate, at most 100: host names and
 // addresses without their kind.
 func sans(c *x509.Certificate) []string {
 	var out []string
@@ -75,7 +76,7 @@ func sans(c *x509.Certificate) []string {
 	return out
 }
 
-// versionValue returns a version as the API's enum has it.
+// versionValue returns a version as its API enum value.
 func versionValue(v uint16) string {
 	switch v {
 	case tls.VersionTLS10:
@@ -88,7 +89,7 @@ func versionValue(v uint16) string {
 	return "TLS_VERSION_1_3"
 }
 
-// GroupName returns a key-exchange group as the API names it.
+// GroupName returns the API's name of a key-exchange group.
 func GroupName(id tls.CurveID) string {
 	switch id {
 	case tls.CurveP256:
@@ -109,7 +110,7 @@ func groupNames(ids []tls.CurveID) []string {
 	return names
 }
 
-// span writes a stretch of time as people say it.
+// span formats a duration for people.
 func span(d time.Duration) string {
 	d = d.Abs()
 	unit := func(n time.Duration, name string) string {

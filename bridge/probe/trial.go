@@ -12,24 +12,24 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// waits are how long each step may take.
+// waits are the timeouts of each step.
 type waits struct{ connect, handshake time.Duration }
 
-// A trial is one connection to the target, and what came of it.
+// A trial is one connection to the target, and its result.
 type trial struct {
 	target  *Target
 	options certs.ClientOptions // of the TLS settings
 	waited  waits
 
-	err    error // nil if it did what traffic needs
+	err    error // nil if the connection is good enough for traffic
 	reason certs.Reason
 
-	cutShort  bool // the whole probe ends before the last step may
+	cutShort  bool // the whole probe ends before the timeout of the last step
 	connected bool
 	remote    string
-	seen      *certs.Observation // nil if no handshake was begun
-	heard     []byte             // what the endpoint said first
-	said      int                // bytes it said in all
+	seen      *certs.Observation // nil if the handshake did not begin
+	heard     []byte             // first bytes from the endpoint
+	said      int                // bytes it sent in total
 
 	dns, connect, handshake time.Duration
 }
@@ -84,7 +84,7 @@ func (t *trial) fail(err error) *trial {
 	return t
 }
 
-// dial connects as traffic does, and takes the time of each step.
+// dial connects as traffic does, and measures each step.
 func (t *trial) dial(ctx context.Context) (net.Conn, error) {
 	t.cutShort = endsWithin(ctx, t.waited.connect)
 	ctx, cancel := context.WithTimeout(ctx, t.waited.connect)
@@ -110,7 +110,7 @@ func endsWithin(ctx context.Context, d time.Duration) bool {
 	return ok && time.Until(deadline) < d
 }
 
-// leaf returns the certificate presented; nil if there was none.
+// leaf returns the presented leaf, or nil.
 func (t *trial) leaf() *x509.Certificate {
 	if t.seen == nil || len(t.seen.Chain) == 0 {
 		return nil
@@ -125,7 +125,7 @@ func (t *trial) now() time.Time {
 	return time.Now()
 }
 
-// detail returns what our own checks said, or else the error's text.
+// detail returns the result of our own checks, or else the error's text.
 func (t *trial) detail() string {
 	var v *certs.VerifyError
 	if errors.As(t.err, &v) {
@@ -138,10 +138,10 @@ func (t *trial) detail() string {
 	return certs.ErrorText(t.err)
 }
 
-// maxHeard is how much is kept of what an endpoint says in plaintext.
+// maxHeard is how many bytes of plaintext from an endpoint are kept.
 const maxHeard = 512
 
-// listenTime is how long an endpoint that speaks no TLS is listened to.
+// listenTime is how long the probe listens to an endpoint that speaks no TLS.
 const listenTime = 250 * time.Millisecond
 
 // A recorder keeps the first bytes read.
@@ -158,8 +158,8 @@ func (r *recorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// listen returns the first bytes, and of those to come as many as come soon: a
-// TLS client stops at the fifth.
+// listen returns the first bytes, and further ones that arrive soon: a TLS
+// client stops at the fifth.
 func (r *recorder) listen() []byte {
 	r.SetReadDeadline(time.Now().Add(listenTime))
 	buf := make([]byte, maxHeard)

@@ -9,8 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// verifying tries what VERIFICATION_FULL would come to, where nothing is
-// verified.
+// verifying tries VERIFICATION_FULL if the settings verify nothing.
 func (t *trial) verifying() []variation {
 	if t.options.Verification != certs.VerifyInsecureSkip {
 		return nil
@@ -21,9 +20,9 @@ func (t *trial) verifying() []variation {
 	}}
 }
 
-// classic are the groups that are older than the post-quantum ones, whose
-// ClientHello takes more than one packet: some endpoints and middleboxes read
-// only the first.
+// classic are the groups that predate the post-quantum ones, whose ClientHello
+// takes more than one packet: some endpoints and middleboxes read only the
+// first.
 var classic = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 
 func isClassic(id tls.CurveID) bool { return slices.Contains(classic, id) }
@@ -40,7 +39,7 @@ func (t *trial) classicGroups() []variation {
 		change: "tls.groups: " + strings.Join(groupNames(groups), ", "),
 		apply:  func(o *certs.ClientOptions) { o.Groups = groups },
 		advice: func(*trial) string {
-			return fmt.Sprintf("set tls.groups to %s: the upstream, or something on the way, does not cope with the post-quantum groups", values(groupNames(groups)...))
+			return fmt.Sprintf("set tls.groups to %s: the upstream, or something on the way, cannot handle the post-quantum groups", values(groupNames(groups)...))
 		},
 	}}
 }
@@ -55,7 +54,7 @@ func (t *trial) moreGroups() []variation {
 		apply:  func(o *certs.ClientOptions) { o.Groups = nil },
 		advice: func(r *trial) string {
 			if r.seen == nil || r.seen.State.CurveID == 0 {
-				return "leave tls.groups out"
+				return "remove tls.groups"
 			}
 			return "set tls.groups to " + values(groupNames(append(slices.Clone(offered), r.seen.State.CurveID))...)
 		},
@@ -65,7 +64,7 @@ func (t *trial) moreGroups() []variation {
 func (t *trial) moreSuites() []variation {
 	lowest, _ := versions(t.options)
 	if lowest >= tls.VersionTLS13 {
-		return nil // whose suites cannot be chosen
+		return nil // TLS 1.3 suites cannot be selected
 	}
 	offered := t.options.CipherSuites
 	var every []uint16
@@ -74,15 +73,15 @@ func (t *trial) moreSuites() []variation {
 	}
 	advice := func(r *trial) string {
 		if r.seen == nil || r.seen.State.CipherSuite == 0 {
-			return "leave tls.cipher_suites out, or add a suite that the upstream has"
+			return "remove tls.cipher_suites, or add a suite that the upstream supports"
 		}
 		chosen := r.seen.State.CipherSuite
 		if len(offered) == 0 && !isWeak(chosen) {
-			return "leave tls.cipher_suites out"
+			return "remove tls.cipher_suites"
 		}
 		text := "add " + values(suiteName(chosen)) + " to tls.cipher_suites"
 		if isWeak(chosen) {
-			text += ", though it is weak: better have the upstream speak another"
+			text += ", although it is weak: better enable another suite at the upstream"
 		}
 		return text
 	}
@@ -97,8 +96,8 @@ func isWeak(id uint16) bool {
 	return slices.ContainsFunc(tls.InsecureCipherSuites(), func(s *tls.CipherSuite) bool { return s.ID == id })
 }
 
-// lowerVersion tries TLS 1.2, for endpoints that a ClientHello of TLS 1.3 makes
-// fall over.
+// lowerVersion tries TLS 1.2, for endpoints that fail on a TLS 1.3
+// ClientHello.
 func (t *trial) lowerVersion() []variation {
 	lowest, highest := versions(t.options)
 	if highest <= tls.VersionTLS12 || lowest > tls.VersionTLS12 {
@@ -124,7 +123,7 @@ func setMin(v uint16) variation {
 			}
 			text := "set tls.min_version to " + versionValue(v)
 			if v < tls.VersionTLS12 {
-				text += ", though RFC 8996 deprecates it: better have the upstream speak TLS 1.2 or 1.3"
+				text += ", although RFC 8996 deprecates it: better enable TLS 1.2 or 1.3 at the upstream"
 			}
 			return text
 		},
@@ -145,7 +144,7 @@ func (t *trial) otherVersions() []variation {
 	return out
 }
 
-// otherName tries SNI where none was sent, and none where one was.
+// otherName tries SNI if none was sent, and no SNI otherwise.
 func (t *trial) otherName() []variation {
 	var out []variation
 	sent := t.sni()
@@ -181,7 +180,7 @@ func (t *trial) otherName() []variation {
 				text := "set tls.server_name_source to SERVER_NAME_SOURCE_NONE"
 				if leaf := r.leaf(); leaf != nil && t.reason == certs.ReasonUnrecognizedName {
 					if names := sans(leaf); len(names) > 0 && isDNSName(names[0]) {
-						text = fmt.Sprintf("set tls.server_name to %q, which is whom it presents a certificate for to clients that send no SNI", names[0])
+						text = fmt.Sprintf("set tls.server_name to %q, the name in its certificate for clients without SNI", names[0])
 					}
 				}
 				return text
@@ -191,8 +190,8 @@ func (t *trial) otherName() []variation {
 	return out
 }
 
-// verifyName returns the one name that was verified; "" if there is none or
-// names are given by kind.
+// verifyName returns the one verified name, or "" without a name or if names
+// are given by kind.
 func (t *trial) verifyName() string {
 	if t.seen == nil || len(t.seen.VerifyNames) != 1 || len(t.options.SubjectAltNames) > 0 {
 		return ""
@@ -200,7 +199,7 @@ func (t *trial) verifyName() string {
 	return t.seen.VerifyNames[0]
 }
 
-// otherProtocols tries other protocols by ALPN, and none.
+// otherProtocols tries other ALPN protocols, and no ALPN.
 func (t *trial) otherProtocols() []variation {
 	offered := t.options.NextProtos
 	if len(offered) == 0 {
@@ -215,7 +214,7 @@ func (t *trial) otherProtocols() []variation {
 				advice: func(*trial) string { return "set tls.alpn to " + values(p) },
 			}
 			if t.options.RequireALPN && p == "http/1.1" {
-				v.advice = func(*trial) string { return "set http.protocol to HTTP_PROTOCOL_1_1, and leave tls.alpn out" }
+				v.advice = func(*trial) string { return "set http.protocol to HTTP_PROTOCOL_1_1, and remove tls.alpn" }
 			}
 			out = append(out, v)
 		}
@@ -224,7 +223,7 @@ func (t *trial) otherProtocols() []variation {
 		change: "tls.alpn: none",
 		apply:  func(o *certs.ClientOptions) { o.NextProtos, o.RequireALPN = nil, false },
 		advice: func(*trial) string {
-			return "set tls.alpn to what the upstream speaks: it takes connections that offer no protocol by ALPN"
+			return "set tls.alpn to a protocol that the upstream supports: it accepts connections without ALPN"
 		},
 	})
 }

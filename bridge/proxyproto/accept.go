@@ -9,20 +9,19 @@ import (
 	"time"
 )
 
-// ErrUntrusted reports a connection from somebody who may not say for whom it
-// is.
+// ErrUntrusted reports a connection from a source whose headers are not
+// trusted.
 var ErrUntrusted = errors.New("the connection is not from a trusted source of PROXY protocol headers")
 
-// Accept reads the header that a new connection must begin with, within
-// timeout, and returns for whom the connection is. Where the header names
-// nobody, that is whom it is from. Nothing is read from who is not trusted.
-// After an error the connection is to be closed; closing it also ends Accept.
+// Accept reads the header of a new connection within timeout, and returns the
+// announced addresses. If the header announces none, they are those of the
+// connection. Nothing is read from an untrusted source. After an error the
+// caller must close the connection; closing it also ends Accept.
 func (t *Trust) Accept(conn net.Conn, timeout time.Duration) (Announced, error) {
 	if !t.Trusts(conn.RemoteAddr()) {
 		return Announced{}, ErrUntrusted
 	}
-	// One deadline for all of it: whoever sends a byte now and then is not
-	// waited for any longer.
+	// One deadline for the whole header, so that a slow sender cannot extend it.
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return Announced{}, err
 	}
@@ -36,10 +35,10 @@ func (t *Trust) Accept(conn net.Conn, timeout time.Duration) (Announced, error) 
 	return a, conn.SetReadDeadline(time.Time{})
 }
 
-// A Reason is why a connection was not accepted, in a word.
+// A Reason names why a connection was rejected.
 type Reason string
 
-// The reasons there are.
+// All reasons.
 const (
 	Untrusted Reason = "UNTRUSTED" // ErrUntrusted
 	Missing   Reason = "MISSING"   // ErrMissing
@@ -63,8 +62,8 @@ func Classify(err error) Reason {
 	return Closed
 }
 
-// Refusals counts the connections that were not accepted. The zero value is
-// ready to use, by any number of goroutines.
+// Refusals counts rejected connections. The zero value is ready for use by any
+// number of goroutines.
 type Refusals struct {
 	mu sync.Mutex
 	by map[Reason]uint64
@@ -82,7 +81,7 @@ func (r *Refusals) Add(err error) Reason {
 	return why
 }
 
-// Counts returns how many there were of each reason.
+// Counts returns the count of each reason.
 func (r *Refusals) Counts() map[Reason]uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

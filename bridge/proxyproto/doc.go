@@ -1,8 +1,8 @@
-// Package proxyproto reads and writes the PROXY protocol, by which one proxy
-// tells the next for whom a connection is
+// Package proxyproto reads and writes the PROXY protocol, in which a proxy
+// announces the client of a connection
 // (haproxy.org/download/3.4/doc/proxy-protocol.txt).
 //
-// The format is github.com/pires/go-proxyproto's. What is here is how much is
-// read, and from whom: a header is taken to the byte, so that the connection
-// can be read on by whoever comes next, and only from those who are trusted.
+// The package github.com/pires/go-proxyproto implements the format. This
+// package bounds what is read and decides which sources to trust. It consumes
+// exactly the header; the caller owns the connection and reads the rest.
 package proxyproto

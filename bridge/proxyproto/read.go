@@ -12,8 +12,8 @@ import (
 	pires "github.com/pires/go-proxyproto"
 )
 
-// MaxHeader is the length of the longest header that is taken. Version 1 has
-// 107 bytes at most; with version 2 most of it is for extensions, which are
+// MaxHeader is the length of the longest accepted header. Version 1 has at
+// most 107 bytes; in version 2 most of it is for extensions, which are
 // skipped.
 const MaxHeader = 4096
 
@@ -27,31 +27,31 @@ var (
 	// ErrMissing reports a connection that does not begin with a header.
 	ErrMissing = errors.New("the connection does not begin with a PROXY protocol header")
 
-	// ErrMalformed reports a header that is none, or too long a one.
+	// ErrMalformed reports an invalid or overlong header.
 	ErrMalformed = errors.New("the PROXY protocol header is malformed")
 
 	errTooLong  = fmt.Errorf("%w: it is too long", ErrMalformed)
-	errLength   = fmt.Errorf("%w: it ends before its length does", ErrMalformed)
+	errLength   = fmt.Errorf("%w: it is shorter than its length field", ErrMalformed)
 	errDatagram = fmt.Errorf("%w: it is for a datagram", ErrMalformed)
 )
 
-// An Announced is what a header says.
+// An Announced holds the addresses of a header.
 type Announced struct {
-	// Source is the client's address and Destination the one that it
-	// connected to. Both are nil if the header names nobody: then the sender
-	// speaks for itself (LOCAL), or does not know (UNKNOWN), and the addresses
-	// are those of the connection.
+	// Source is the client's address and Destination the address that it connected
+	// to. Both are nil if the header announces none: the sender made the
+	// connection for itself (LOCAL) or does not know the client (UNKNOWN), and the
+	// addresses are those of the connection.
 	Source, Destination net.Addr
 }
 
-// Read reads the header that r begins with, and not a byte more. The caller
-// bounds how long that takes. An error leaves r of no use: whatever follows
-// would be taken for something else than it is.
+// Read reads the header at the beginning of r, and not a byte more. The caller
+// bounds the time. After an error r is unusable, because its position is
+// undefined.
 func Read(r io.Reader) (Announced, error) {
-	// No header is shorter than this, of either version.
+	// Every header of either version has at least this length.
 	b := make([]byte, minV1, 2*maxV1)
 	if n, err := io.ReadFull(r, b); err != nil {
-		// What has come tells whether it was one at all.
+		// The received bytes show whether it was a header at all.
 		if !begins(b[:n]) {
 			err = ErrMissing
 		}
@@ -83,8 +83,8 @@ func begins(b []byte) bool {
 	return false
 }
 
-// readV1 reads on to the end of the line: byte by byte, because what follows
-// it is not ours.
+// readV1 reads to the end of the line, byte by byte, because the bytes after
+// it belong to the caller.
 func readV1(r io.Reader, b []byte) ([]byte, error) {
 	for !bytes.HasSuffix(b, []byte("\r\n")) {
 		if len(b) == maxV1 {
@@ -99,7 +99,7 @@ func readV1(r io.Reader, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// readV2 reads on to the end of the header, whose length it says itself.
+// readV2 reads to the end of the header, which contains its own length.
 func readV2(r io.Reader, b []byte) ([]byte, error) {
 	b = append(b, 0)
 	if _, err := io.ReadFull(r, b[minV2-1:]); err != nil {
@@ -114,7 +114,7 @@ func readV2(r io.Reader, b []byte) ([]byte, error) {
 	return b, err
 }
 
-// parse parses a whole header.
+// parse parses a complete header.
 func parse(b []byte) (Announced, error) {
 	rest := bufio.NewReader(bytes.NewReader(b))
 	h, err := pires.Read(rest)

@@ -6,19 +6,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 )
 
-// A Trust says whose headers are taken. Nil trusts nobody.
+// A Trust is a set of sources whose headers are accepted. Nil trusts no
+// source.
 type Trust struct{ from *cidr.Peers }
 
-// FromUnix, among the sources of a Trust, are the clients of a unix-domain
-// socket.
+// FromUnix, in the sources of a Trust, stands for the clients of unix-domain
+// sockets.
 const FromUnix = cidr.FromUnix
 
 // NewTrust returns a Trust in sources: IP addresses, prefixes such as
-// "10.0.0.0/8", and FromUnix. It trusts none of those that are bad.
+// "10.0.0.0/8", and FromUnix. Invalid sources are reported and not trusted.
 func NewTrust(sources []string) (*Trust, []cidr.Fault) {
 	from, bad := cidr.ParsePeers(sources)
 	return &Trust{from}, bad
 }
 
-// Trusts reports whether a connection from addr may say for whom it is.
+// Trusts reports whether headers from addr are accepted.
 func (t *Trust) Trusts(addr net.Addr) bool { return t != nil && t.from.Has(addr) }

@@ -6,10 +6,10 @@ import (
 	pires "github.com/pires/go-proxyproto"
 )
 
-// A Version is one of the protocol. The zero Version means that none is spoken.
+// A Version is a version of the protocol. The zero Version disables it.
 type Version byte
 
-// The versions that there are.
+// The supported versions.
 const (
 	None Version = iota
 	V1           // a line of text
@@ -17,9 +17,9 @@ const (
 )
 
 // Header returns the header that announces a connection from source to
-// destination. Where they are not both TCP addresses it says that nothing is
-// known of the client (version 1), or that the sender speaks for itself
-// (version 2), which come to the same. None has no header.
+// destination. Unless both are TCP addresses, it says that the client is
+// unknown (version 1) or that the sender connects for itself (version 2),
+// which have the same effect. The zero Version has no header.
 func (v Version) Header(source, destination net.Addr) []byte {
 	if v == None {
 		return nil
@@ -30,7 +30,7 @@ func (v Version) Header(source, destination net.Addr) []byte {
 	}
 	b, err := h.Format()
 	if err != nil {
-		// Ports beyond 65535 and the like, which no socket has.
+		// Ports beyond 65535 and other values that no socket has.
 		h = &pires.Header{Version: byte(v), Command: pires.LOCAL, TransportProtocol: pires.UNSPEC}
 		b, _ = h.Format()
 	}

@@ -8,26 +8,26 @@ import (
 )
 
 const (
-	// attemptDelay is how long an attempt to connect is alone before the next
-	// address is tried beside it (RFC 8305, section 5).
+	// attemptDelay is how long an attempt runs alone before the next address is
+	// tried in parallel (RFC 8305, section 5).
 	attemptDelay = 250 * time.Millisecond
 
-	// maxAttempts is how many addresses of a name are tried.
+	// maxAttempts is the number of addresses of a name that are tried.
 	maxAttempts = 16
 )
 
-// Dial connects to an address, as net.Dialer does, until ctx ends. The addresses of
-// a name are tried in the order of RFC 6724, but the families in turns, and the
-// next as soon as one has failed or 250ms have passed: the first that answers is
-// taken (RFC 8305). A net.Dialer would wait for one that does not answer for its
-// share of the time there is, and for at least two seconds. With an error none of
-// at most 16 could be connected to; it is that of the first.
+// Dial connects to an address, as net.Dialer does, until ctx ends. It tries
+// the addresses of a name in the order of RFC 6724 with alternating families,
+// each as soon as the previous one failed or 250ms have passed, and returns
+// the first connection (RFC 8305). A net.Dialer would wait for an unresponsive
+// address for its share of the remaining time, and for at least two seconds.
+// Dial tries at most 16 addresses; the error is that of the first.
 func Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return dial(ctx, net.DefaultResolver, network, address)
 }
 
 func dial(ctx context.Context, r *net.Resolver, network, address string) (net.Conn, error) {
-	var d net.Dialer // keep-alive and TCP_NODELAY are on by default
+	var d net.Dialer // it enables keep-alive and TCP_NODELAY by default
 	host, port, err := net.SplitHostPort(address)
 	if network != "tcp" || err != nil || host == "" {
 		return d.DialContext(ctx, network, address)
@@ -48,8 +48,8 @@ func dial(ctx context.Context, r *net.Resolver, network, address string) (net.Co
 	})
 }
 
-// inTurns returns addresses with the two families in turns, that of the first
-// first (RFC 8305, section 4), and no more than are tried.
+// inTurns returns at most maxAttempts addresses with alternating families,
+// starting with the family of the first (RFC 8305, section 4).
 func inTurns(found []netip.Addr) []netip.Addr {
 	var same, other []netip.Addr
 	for i, a := range found {
@@ -72,8 +72,7 @@ func inTurns(found []netip.Addr) []netip.Addr {
 	return out[:min(len(out), maxAttempts)]
 }
 
-// race makes attempts, n of them, until one succeeds, and returns when none is
-// under way any more.
+// race runs n attempts until one succeeds, and returns when all have ended.
 func race(ctx context.Context, n int, attempt func(context.Context, int) (net.Conn, error)) (net.Conn, error) {
 	type result struct {
 		i    int
@@ -109,7 +108,7 @@ func race(ctx context.Context, n int, attempt func(context.Context, int) (net.Co
 			switch {
 			case r.err == nil && won == nil:
 				won = r.conn
-				cancel() // the others, which then end at once
+				cancel() // ends the other attempts
 			case r.err == nil:
 				r.conn.Close()
 			}

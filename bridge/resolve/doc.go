@@ -1,8 +1,9 @@
-// Package resolve turns names into addresses: once, to connect to the first that
-// answers, and again and again, with how long each answer is good for.
+// Package resolve turns names into addresses: once, to connect to the first
+// that answers, or repeatedly, with the lifetime of each answer.
 //
-// It asks by package net's own resolver, so that search domains, /etc/hosts, EDNS
-// and TCP are what they are everywhere else, and reads the responses that pass by
-// for what that does not tell. What comes from the network is bounded before it
-// is kept. A Name may be used by any number of goroutines; it has none of its own.
+// It uses the resolver of package net, so that search domains, /etc/hosts,
+// EDNS and TCP work as everywhere else, and reads the passing responses for
+// the data that package net omits. Data from the network is bounded before it
+// is kept. The caller owns a Name, which starts no goroutines and may be used
+// by several.
 package resolve

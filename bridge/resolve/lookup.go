@@ -12,28 +12,29 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A lookup is one name that is asked for. It belongs to ctx, with which the
-// connections end that it has made: package net would have them wait on.
+// A lookup resolves one name. Its connections end with ctx, where package net
+// would keep them waiting.
 type lookup struct {
 	ctx    context.Context
-	server netip.AddrPort // the one to ask; zero: those of the system
+	server netip.AddrPort // to ask; zero: the system's servers
 
 	mu    sync.Mutex
-	ttl   time.Duration // the least heard of
-	timed bool          // there is a ttl
+	ttl   time.Duration // the lowest so far
+	timed bool          // ttl is set
 	heard map[string]*heard
-	err   error // a panic while a message was read
+	err   error // a panic while reading a message
 }
 
-// heard is what was answered about one name of those that search domains make of
-// the one asked for.
+// heard is what was answered about one of the names that search domains make
+// of the requested one.
 type heard struct{ v4, v6, addresses bool }
 
 func (l *lookup) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: l.dial}
 }
 
-// dial is the resolver's way to the server whose address it has from the system.
+// dial connects the resolver to a server; the resolver passes the system's
+// address.
 func (l *lookup) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := l.ctx.Err(); err != nil {
 		return nil, err
@@ -53,8 +54,8 @@ func (l *lookup) dial(ctx context.Context, network, address string) (net.Conn, e
 	return &stream{Conn: conn, wire: w}, nil
 }
 
-// hear takes in a message from a server. It is called by goroutines of package net,
-// where nobody would recover a panic.
+// hear processes a message from a server. Goroutines of package net call it,
+// which do not recover from panics.
 func (l *lookup) hear(message []byte, id uint16) {
 	if err := l.takeIn(message, id); err != nil {
 		l.mu.Lock()
@@ -89,15 +90,15 @@ func (l *lookup) takeIn(message []byte, id uint16) (err error) {
 	return nil
 }
 
-// panicked returns the panic while a message was read; nil if there was none.
+// panicked returns a panic that occurred while reading a message, or nil.
 func (l *lookup) panicked() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// whole reports whether it is known of either family which addresses there are.
-// The resolver is content with one, and does not tell why the other is missing.
+// whole reports whether the answers for both address families are known. The
+// resolver accepts one family, and does not report why the other is missing.
 func (l *lookup) whole() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +110,7 @@ func (l *lookup) whole() bool {
 	return true // from /etc/hosts
 }
 
-// goodFor returns for how long what was heard is good; 0 if nothing says so.
+// goodFor returns the lifetime of the answer, or 0 if unknown.
 func (l *lookup) goodFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,11 +120,11 @@ func (l *lookup) goodFor() time.Duration {
 	return min(max(l.ttl, minTTL), maxTTL)
 }
 
-// A wire is the part of a connection to a server that looks at what passes by.
+// A wire inspects the messages on a connection to a server.
 type wire struct {
 	lookup *lookup
-	stop   func() bool // from ending with the lookup
-	id     uint16      // of the query sent last
+	stop   func() bool // detaches from the end of the lookup
+	id     uint16      // of the last query
 }
 
 // packets is a wire over UDP: each message is a packet.
@@ -152,12 +153,12 @@ func (c *packets) Close() error {
 	return c.UDPConn.Close()
 }
 
-// stream is a wire over TCP: each message comes after its length (RFC 1035,
+// A stream is a wire over TCP: each message has a length prefix (RFC 1035,
 // section 4.2.2).
 type stream struct {
 	net.Conn
 	wire
-	got []byte // of the message that comes, with its length: at most 64 KiB
+	got []byte // of the current message, with its length: at most 64 KiB
 }
 
 func (c *stream) Write(p []byte) (int, error) {

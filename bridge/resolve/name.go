@@ -16,95 +16,95 @@ import (
 )
 
 const (
-	// MaxAddresses is how many addresses of an answer are kept. Which ones does not
-	// depend on their order in it.
+	// MaxAddresses is the number of addresses kept of an answer. The selection
+	// does not depend on their order.
 	MaxAddresses = 256
 
-	minTTL = time.Second // what is good for less is good for so long
+	minTTL = time.Second // lower bound of a lifetime
 	maxTTL = time.Hour
 
-	askTime    = 20 * time.Second // for everything that one answer takes
+	askTime    = 20 * time.Second // for one complete answer
 	serverTime = 2 * time.Second  // for one of Query.Servers, before the next is asked
-	rounds     = 2                // how often each of those is asked
-	maxAtOnce  = 8                // targets of SRV records asked for at once
+	rounds     = 2                // how often each server is asked
+	maxAtOnce  = 8                // SRV targets looked up concurrently
 )
 
-// A Query is what is asked for: the A and AAAA records of Host, or the SRV records
-// of SRV and the addresses of their targets.
+// A Query requests the A and AAAA records of Host, or the SRV records of SRV
+// and the addresses of their targets.
 type Query struct {
 	Host   string // without a trailing dot
-	Rooted bool   // Host had one: no search domain is appended
+	Rooted bool   // Host had a trailing dot: no search domain is appended
 	Port   uint16 // with Host
 
 	SRV string // "" with Host
 
-	// Servers are asked in place of the system's, the next if one does not
-	// answer; search domains are then none. /etc/hosts has its say all the same.
+	// Servers replace the system's servers and are tried in order; search domains
+	// are then not used. /etc/hosts still applies.
 	Servers []netip.AddrPort
 }
 
-// Equal reports whether two Queries ask for the same.
+// Equal reports whether two Queries are the same.
 func (q Query) Equal(other Query) bool {
 	return q.Host == other.Host && q.Rooted == other.Rooted && q.Port == other.Port && q.SRV == other.SRV && slices.Equal(q.Servers, other.Servers)
 }
 
-// String returns the name that is asked for.
+// String returns the name to look up.
 func (q Query) String() string { return cmp.Or(q.Host, q.SRV) }
 
-// An Address is one that a Query was answered with.
+// An Address is one address of an Answer.
 type Address struct {
 	At     netip.AddrPort
 	Name   string // Query.Host, or the SRV record's target; without a trailing dot
-	Weight int    // relative to the others'; at least 1
-	Backup bool   // of an SRV record whose priority comes after that of others
+	Weight int    // relative to the others; at least 1
+	Backup bool   // from an SRV record of a lower priority
 }
 
-// An Answer is what a Query was answered with.
+// An Answer is the result of a Query.
 type Answer struct {
-	// Addresses are sorted, the backups last; each is there once. The caller must
-	// not modify them.
+	// Addresses are sorted, backups last, without duplicates. The caller must not
+	// modify them.
 	Addresses []Address
 
-	// TTL is for how long it is good, by the records' time to live: from 1s to 1h.
-	// 0: nothing says so, as with /etc/hosts.
+	// TTL is the lifetime of the answer, from the records' time to live, between
+	// 1s and 1h. 0: unknown, as with /etc/hosts.
 	TTL time.Duration
 
-	Time time.Time // when it was given in full; zero: never
+	Time time.Time // of the last complete answer; zero: never
 }
 
-// A Name is a Query that is asked again and again. What could not be learnt is as
-// it was before: of all the Query, of a target of SRV records, or of a family of
-// addresses of either. All methods may be called concurrently.
+// A Name is a Query that is repeated. A part that cannot be resolved keeps its
+// last known value: the whole Query, an SRV target, or one address family of
+// either. All methods may be called concurrently.
 type Name struct {
 	query  Query
-	asking chan struct{}           // holds one while the Query is asked
-	hosts  map[string][]netip.Addr // as last known; of whoever asks
-	good   atomic.Int32            // which of Query.Servers answered last
-	routed func(netip.Addr) bool   // is there a way to the address?
+	asking chan struct{}           // holds a token during a lookup
+	hosts  map[string][]netip.Addr // last known addresses; owned by the holder of the token
+	good   atomic.Int32            // index of the server in Query.Servers that answered last
+	routed func(netip.Addr) bool   // reports whether the address is routable
 
 	mu     sync.Mutex
 	answer Answer
 }
 
-// NewName returns a Name for q, which it does not ask yet.
+// NewName returns a Name for q, without looking it up.
 func NewName(q Query) *Name {
 	q.Servers = slices.Clone(q.Servers)
 	return &Name{query: q, asking: make(chan struct{}, 1), routed: isRouted}
 }
 
-// Query returns what is asked. The caller must not modify its Servers.
+// Query returns the Query. The caller must not modify its Servers.
 func (n *Name) Query() Query { return n.query }
 
-// Last returns the last answer; without addresses if there was none yet.
+// Last returns the last answer, without addresses if there was no answer yet.
 func (n *Name) Last() Answer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.answer
 }
 
-// Ask asks the Query, for at most 20s. With an error the answer is what is known
-// all the same, as Last returns it, of which a part may be new. If another
-// goroutine asks already, Ask waits for it and then asks too.
+// Ask looks up the Query, for at most 20s. With an error it returns the last
+// known answer, as Last does, which may be partly new. If another goroutine is
+// asking, Ask waits for it and then asks too.
 func (n *Name) Ask(ctx context.Context) (Answer, error) {
 	select {
 	case n.asking <- struct{}{}:
@@ -127,7 +127,7 @@ func (n *Name) Ask(ctx context.Context) (Answer, error) {
 			at[i], hosts[host] = addrs, addrs
 		}
 		if kept && found.err == nil {
-			found.err = &net.DNSError{Err: "there is no answer about one family of addresses", Name: host, IsTemporary: true}
+			found.err = &net.DNSError{Err: "no answer for one address family", Name: host, IsTemporary: true}
 		}
 		err = cmp.Or(err, found.err)
 		ttl = least(ttl, found.ttl)
@@ -146,7 +146,7 @@ func (n *Name) Ask(ctx context.Context) (Answer, error) {
 	return n.answer, err
 }
 
-// least returns the shorter of two times to live, of which 0 is none.
+// least returns the shorter of two lifetimes, where 0 means unknown.
 func least(a, b time.Duration) time.Duration {
 	if a == 0 || b == 0 {
 		return max(a, b)
@@ -154,15 +154,15 @@ func least(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// found is the addresses of one host.
+// found holds the addresses of one host.
 type found struct {
 	addrs []netip.Addr
-	whole bool // none is missing
+	whole bool // both families are known
 	ttl   time.Duration
 	err   error
 }
 
-// since returns the addresses, and in place of what is missing what there was
+// since returns the addresses, with missing families replaced by those of
 // before.
 func (f found) since(before []netip.Addr) (addrs []netip.Addr, kept bool) {
 	if f.err != nil {
@@ -186,7 +186,7 @@ func (f found) since(before []netip.Addr) (addrs []netip.Addr, kept bool) {
 	return addrs, kept
 }
 
-// lookUpAll looks up the targets' hosts, several at once.
+// lookUpAll looks up the targets' hosts concurrently.
 func (n *Name) lookUpAll(ctx context.Context, targets []target) []found {
 	out := make([]found, len(targets))
 	slots := make(chan struct{}, maxAtOnce)
@@ -214,11 +214,11 @@ func (n *Name) lookUp(ctx context.Context, host string) found {
 	return f
 }
 
-// usable returns the addresses that can be those of a server, each once, sorted,
-// and no more than are kept. To connect to 0.0.0.0 is to connect to oneself, which
-// is not what those mean who answer with it. What there is no way to from this
-// machine, as to IPv6 from most that have IPv4 alone, is left out as long as there
-// is anything else: it would be an endpoint that is always down.
+// usable returns at most MaxAddresses addresses that can belong to a server,
+// sorted, without duplicates. It drops 0.0.0.0, because connecting to it
+// connects to this machine. It drops addresses without a route, such as IPv6
+// on most IPv4-only machines, unless no others exist: such an endpoint would
+// always be down.
 func (n *Name) usable(addrs []netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range addrs {
@@ -235,19 +235,19 @@ func (n *Name) usable(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// isRouted reports whether this machine has a way to an address. Connecting a UDP
-// socket looks for one, and sends nothing.
+// isRouted reports whether this machine has a route to an address. Connecting
+// a UDP socket looks one up, and sends nothing.
 func isRouted(a netip.Addr) bool {
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 9)))
 	if err != nil {
-		return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) // who knows
+		return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) // unknown: assume a route
 	}
 	c.Close()
 	return true
 }
 
-// ask has one name looked up: by the system's servers, or by the first of the
-// Query's that has an answer.
+// ask looks up one name: from the system's servers, or from the first of
+// Query.Servers that answers.
 func (n *Name) ask(ctx context.Context, do func(*lookup) error) error {
 	servers := n.query.Servers
 	if len(servers) == 0 {
@@ -280,7 +280,7 @@ func doWithin(ctx context.Context, most time.Duration, server netip.AddrPort, do
 		return panicked
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok && server.IsValid() {
-		// The resolver knows only of the system's servers.
+		// The resolver only knows the system's servers.
 		told := *e
 		told.Server, told.Name = server.String(), strings.TrimSuffix(e.Name, ".")
 		return &told
@@ -288,7 +288,7 @@ func doWithin(ctx context.Context, most time.Duration, server netip.AddrPort, do
 	return err
 }
 
-// isNotFound reports whether the answer was that there is nothing.
+// isNotFound reports whether the name does not exist.
 func isNotFound(err error) bool {
 	e, ok := errors.AsType[*net.DNSError](err)
 	return ok && e.IsNotFound
@@ -302,7 +302,7 @@ func (n *Name) asked(name string) string {
 	return name
 }
 
-// targets returns the hosts to look up, and for how long it is those.
+// targets returns the hosts to look up, and the lifetime of that list.
 func (n *Name) targets(ctx context.Context) ([]target, time.Duration, error) {
 	q := n.query
 	if q.SRV == "" {
@@ -314,7 +314,7 @@ func (n *Name) targets(ctx context.Context) ([]target, time.Duration, error) {
 		_, records, err = l.resolver().LookupSRV(l.ctx, "", "", n.asked(q.SRV))
 		ttl = l.goodFor()
 		if len(records) > 0 {
-			err = nil // else some names are malformed, and left out
+			err = nil // otherwise malformed names were dropped
 		}
 		return err
 	})

@@ -5,8 +5,8 @@ import (
 	"runtime/debug"
 )
 
-// A PanicError is a panic of a goroutine that reads what servers send, or connects to
-// them: it must not take the process down.
+// A PanicError is a panic of a goroutine that handles data from servers or
+// connects to them. It must not end the process.
 type PanicError struct {
 	Value any
 	Stack []byte
@@ -14,7 +14,7 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("internal error: panic: %v", e.Value) }
 
-// catch makes a panic the error. It is deferred.
+// catch turns a panic into an error. It must be deferred.
 func catch(err *error) {
 	if v := recover(); v != nil {
 		*err = &PanicError{v, debug.Stack()}

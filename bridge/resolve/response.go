@@ -6,19 +6,18 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A response is what is read of a DNS response besides what package net makes of
-// it.
+// A response holds the data of a DNS response that package net omits.
 type response struct {
-	name      string // that was asked for
+	name      string // of the question
 	kind      dnsmessage.Type
-	settled   bool          // it says what there is, be that nothing
-	addresses bool          // there are some
-	ttl       time.Duration // the least of the answer's records
-	timed     bool          // there is a ttl
+	settled   bool          // the answer is final, even if empty
+	addresses bool          // it contains addresses
+	ttl       time.Duration // the lowest of the answer's records
+	timed     bool          // ttl is set
 }
 
-// readResponse reads a message that came over a connection on which the query id
-// was sent; false if it is no response to that, or a part of one.
+// readResponse parses a message from a connection on which the query id was
+// sent. It returns false if the message is not a complete response to it.
 func readResponse(message []byte, id uint16) (response, bool) {
 	var p dnsmessage.Parser
 	header, err := p.Start(message)

@@ -8,24 +8,23 @@ import (
 	"strings"
 )
 
-// A target is a host whose addresses are wanted.
+// A target is a host to look up.
 type target struct {
 	name   string // without a trailing dot
-	lookup string // what the resolver is asked for
+	lookup string // the name for the resolver
 	port   uint16
 	weight int
 	backup bool
 }
 
-// maxWeight is the most that an SRV record can say, and an endpoint's weight be.
+// maxWeight is the maximum weight of an SRV record and of an endpoint.
 const maxWeight = 65535
 
-// targetsOf returns what SRV records name (RFC 2782): those with the lowest
-// priority number first, all others as backups. They are sorted, and no more than
-// are kept.
+// targetsOf returns at most MaxAddresses targets of SRV records (RFC 2782),
+// sorted: those with the lowest priority number first, all others as backups.
 func targetsOf(records []*net.SRV) []target {
 	records = slices.DeleteFunc(slices.Clone(records), func(r *net.SRV) bool {
-		return r.Target == "." || r.Target == "" || r.Port == 0 // "." says that there is no such service
+		return r.Target == "." || r.Target == "" || r.Port == 0 // "." means that the service does not exist
 	})
 	slices.SortFunc(records, func(a, b *net.SRV) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.Target, b.Target), cmp.Compare(a.Port, b.Port))
@@ -40,8 +39,8 @@ func targetsOf(records []*net.SRV) []target {
 	return out
 }
 
-// addressesOf returns targets at their addresses. Those of one target share its
-// weight, so that it gets what the record says, however many it has.
+// addressesOf returns the addresses of targets. Those of one target share its
+// weight, so that its traffic does not depend on their number.
 func addressesOf(targets []target, hosts [][]netip.Addr) []Address {
 	factor, heaviest := 1, 1
 	for i, addrs := range hosts {
@@ -70,8 +69,8 @@ func gcd(a, b int) int {
 	return a
 }
 
-// sorted returns addresses in an order that does not depend on theirs, the backups
-// last, each once and no more than are kept.
+// sorted returns at most MaxAddresses addresses without duplicates, in an
+// order independent of the input, backups last.
 func sorted(all []Address) []Address {
 	slices.SortStableFunc(all, func(a, b Address) int {
 		return cmp.Or(compareBool(a.Backup, b.Backup), a.At.Compare(b.At), strings.Compare(a.Name, b.Name))

@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// ErrUnsafe reports a host or path that has no form on which every server
-// would agree. A request with one is to be refused (400).
-var ErrUnsafe = errors.New("cannot be normalised safely")
+// ErrUnsafe reports a host or path without a form that all servers interpret
+// alike. Reject such a request (400).
+var ErrUnsafe = errors.New("cannot be normalized safely")
 
 // maxHost is the longest name that DNS can carry (RFC 1035, section 2.3.4).
 const maxHost = 253
 
-// NormalizeHost returns the one form of a host as in a Host header, an
-// :authority or an SNI: lower case, without port, without a trailing dot. An
-// IPv6 address keeps its brackets and takes its canonical text. Names must be
-// ASCII, so an internationalised name is in its xn-- form; it is left as it
-// is. Applying it twice changes nothing more.
+// NormalizeHost returns the normal form of a host from a Host header,
+// :authority or SNI: lower case, without port or trailing dot. An IPv6 address
+// keeps its brackets and gets its canonical text. Names must be ASCII; an
+// internationalized name must be in its xn-- form, which is unchanged. The
+// function is idempotent.
 func NormalizeHost(host string) (string, error) {
 	if strings.HasPrefix(host, "[") {
 		return normalizeIPv6(host)
@@ -49,8 +49,8 @@ func normalizeIPv6(host string) (string, error) {
 	return "[" + addr.String() + "]", nil
 }
 
-// checkName returns what is wrong with a host name or IPv4 address. The
-// underscore is not a host name's by RFC 952, but names in use have it.
+// checkName returns the fault of a host name or IPv4 address. RFC 952 forbids
+// the underscore in host names, but names in use have it.
 func checkName(name string) string {
 	if name == "" {
 		return "it is empty"
@@ -68,9 +68,9 @@ func checkName(name string) string {
 			label = 0
 			continue
 		case c >= 0x80:
-			return "it is not ASCII (an internationalised name is written xn--…)"
+			return "it is not ASCII (an internationalized name is written xn--…)"
 		case !isAlphanumeric(c) && c != '-' && c != '_':
-			return "it has a character that no host has"
+			return "it has a character that is not allowed in a host"
 		}
 		if label++; label > 63 {
 			return "it has a label longer than 63 bytes"
@@ -97,14 +97,14 @@ func validPort(port string) bool {
 	return n <= 65535
 }
 
-// CheckHost reports what is wrong with a host pattern, and what would be right.
+// CheckHost returns the fault of a host pattern and the fix.
 func CheckHost(pattern string) error {
 	_, err := normalizePattern(pattern)
 	return err
 }
 
-// normalizePattern is NormalizeHost for a rule's host, in which the first label
-// may be "*" and a port has no place.
+// normalizePattern is NormalizeHost for a rule's host. The first label may be
+// "*", and a port is not allowed.
 func normalizePattern(pattern string) (string, error) {
 	name, wildcard := strings.CutPrefix(pattern, "*.")
 	switch {
@@ -134,13 +134,13 @@ func normalizePattern(pattern string) (string, error) {
 	return host, nil
 }
 
-// unsafe is an ErrUnsafe that says why. The text shown is bounded and escaped,
+// unsafe returns an ErrUnsafe with its cause. The text is bounded and escaped,
 // because a client wrote it.
 func unsafe(what, text, why string) error {
 	return fmt.Errorf("%s %s %w: %s", what, quote(text), ErrUnsafe, why)
 }
 
-// quote shows untrusted text in at most about 100 characters.
+// quote formats untrusted text in at most about 100 characters.
 func quote(s string) string {
 	if len(s) > 100 {
 		return fmt.Sprintf("%q…", s[:100])

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// NormalizePath returns the one form of a request's path, given as it came on
-// the wire without its query:
+// NormalizePath returns the normal form of a request's path, given as received
+// without its query:
 //
 //   - escapes of unreserved characters (RFC 3986, section 2.3) are undone, all
 //     others stay, with upper-case digits: %2F and %5C are no separators, and
@@ -19,11 +19,12 @@ import (
 //   - slashes that follow each other become one;
 //   - dot segments are resolved.
 //
-// It refuses (ErrUnsafe) what servers are known to read differently: a raw
-// backslash, control characters and NUL, raw or escaped, broken escapes,
-// segments that climb above the root, and dot segments in disguise, next to an
-// escaped separator ("..%2F") or with a parameter ("..;x"). "*", the target of
-// OPTIONS, is itself. Applying it twice changes nothing more.
+// It rejects (ErrUnsafe) paths that servers are known to interpret
+// differently: a raw backslash, control characters and NUL, raw or escaped,
+// broken escapes, segments that climb above the root, and disguised dot
+// segments, next to an escaped separator ("..%2F") or with a parameter
+// ("..;x"). "*", the target of OPTIONS, is unchanged. The function is
+// idempotent.
 func NormalizePath(escapedPath string) (string, error) {
 	if escapedPath == "*" {
 		return escapedPath, nil
@@ -45,8 +46,8 @@ func NormalizePath(escapedPath string) (string, error) {
 	return path, nil
 }
 
-// isPlain reports, without an allocation, that a path is certainly in normal
-// form: nearly all are.
+// isPlain reports, without allocating, that a path is certainly in normal
+// form, as nearly all are.
 func isPlain(path string) bool {
 	for i := 0; i < len(path); i++ {
 		c := path[i]
@@ -60,8 +61,8 @@ func isPlain(path string) bool {
 	return true
 }
 
-// isPathByte reports whether c may stand in a path as it is: pchar of RFC 3986,
-// section 3.3, and the slash.
+// isPathByte reports whether c may appear unescaped in a path: pchar of RFC
+// 3986, section 3.3, and the slash.
 func isPathByte(c byte) bool {
 	return isAlphanumeric(c) || strings.IndexByte("-._~!$&'()*+,;=:@/", c) >= 0
 }
@@ -72,7 +73,7 @@ func isUnreserved(c byte) bool {
 
 const upperHex = "0123456789ABCDEF"
 
-// normalizeEscapes brings every byte into its one spelling.
+// normalizeEscapes rewrites every byte to its single spelling.
 func normalizeEscapes(path string) (out, problem string) {
 	b := make([]byte, 0, len(path)+8)
 	for i := 0; i < len(path); i++ {
@@ -117,8 +118,8 @@ func unhex(c byte) int {
 	return -1
 }
 
-// resolveSegments merges slashes and resolves dot segments. One at the end
-// leaves the slash: "/a/b/.." is "/a/".
+// resolveSegments merges slashes and resolves dot segments. A final dot
+// segment leaves the slash: "/a/b/.." becomes "/a/".
 func resolveSegments(path string) (out, problem string) {
 	b := make([]byte, 1, len(path))
 	b[0] = '/' // b always ends in a slash here
@@ -147,8 +148,8 @@ func resolveSegments(path string) (out, problem string) {
 	}
 }
 
-// hidesDots reports whether a server that decodes separators, or cuts
-// parameters, before it resolves dot segments would find one in segment.
+// hidesDots reports whether segment contains a dot segment for a server that
+// decodes separators, or strips parameters, before it resolves dot segments.
 func hidesDots(segment string) bool {
 	if segment[0] != '.' && !strings.Contains(segment, "%2F.") && !strings.Contains(segment, "%5C.") {
 		return false
@@ -165,14 +166,13 @@ func hidesDots(segment string) bool {
 // MaxRegex is the longest regular expression allowed, in bytes.
 const MaxRegex = 1024
 
-// maxRegexProgram bounds what an expression compiles to. Repetitions multiply:
-// 1024 bytes can ask for a program of millions of instructions, and matching
-// takes time in proportion to it.
+// maxRegexProgram bounds the compiled size of an expression. Repetitions
+// multiply: 1024 bytes can produce a program of millions of instructions, and
+// matching takes time in proportion.
 const maxRegexProgram = 10000
 
-// CheckPath reports what is wrong with a path condition, and what would be
-// right. Exact paths and prefixes must be in normal form, since nothing else
-// would ever match.
+// CheckPath returns the fault of a path condition and the fix. Exact paths and
+// prefixes must be in normal form, since no other form ever matches.
 func CheckPath(p Path) error {
 	switch p.Kind {
 	case PathNone:
@@ -199,11 +199,11 @@ func CheckPath(p Path) error {
 	return fmt.Errorf("unknown kind %d", p.Kind)
 }
 
-// maxRegexPrograms bounds what all expressions of a table compile to: they are
-// tried one after the other, and all of them are held in memory.
+// maxRegexPrograms bounds the compiled size of all expressions of a table,
+// which are held in memory and tried one after the other.
 const maxRegexPrograms = 200_000
 
-// regex is an expression, and what it costs.
+// A regex is an expression and its cost.
 type regex struct {
 	*regexp.Regexp
 	size int // instructions
@@ -215,8 +215,8 @@ func compileRegex(expr string) (*regex, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The expression is anchored in its parsed form: as text it could close
-	// our group, or quote it away.
+	// The expression is anchored in its parsed form: as text it could close our
+	// group, or quote it.
 	return boundedRegex(`\A(?:` + parsed.String() + `)\z`)
 }
 
@@ -234,7 +234,7 @@ func parseRegex(expr string) (*syntax.Regexp, error) {
 	return parsed, nil
 }
 
-// boundedRegex compiles an expression, unless that comes to too much.
+// boundedRegex compiles an expression, unless the result is too large.
 func boundedRegex(expr string) (*regex, error) {
 	parsed, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {

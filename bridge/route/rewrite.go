@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// A Rewrite makes the path that an upstream sees of the one that was matched. It
-// is immutable. Nil leaves every path as it is.
+// A Rewrite turns the matched path into the path for the upstream. It is
+// immutable. Nil changes nothing.
 type Rewrite struct {
 	kind rewriteKind
-	from string // prefix: what is replaced, without a slash at its end
-	to   string // prefix: what takes its place, likewise; path: the path
-	bare string // prefix: what becomes of a path that is nothing but from
+	from string // prefix: the replaced prefix, without a trailing slash
+	to   string // prefix: the replacement, without a trailing slash; path: the path
+	bare string // prefix: the result for a path that equals from
 
 	regex *regexp.Regexp
 	parts []substitute
@@ -28,10 +28,10 @@ const (
 	rewritePath
 )
 
-// RewritePrefix returns a Rewrite that puts a prefix in the place of another,
-// which is the one that was matched. As matching does, it replaces whole
-// segments, and what follows keeps its slash: with "/v2" or "/v2/" and "/api" or
-// "/api/", "/v2/x" becomes "/api/x"; with "/" it becomes "/x".
+// RewritePrefix returns a Rewrite that replaces the matched prefix with
+// another. Like matching, it replaces whole segments, and the rest keeps its
+// slash: with "/v2" or "/v2/" and "/api" or "/api/", "/v2/x" becomes "/api/x";
+// with "/" it becomes "/x".
 func RewritePrefix(matched, prefix string) (*Rewrite, error) {
 	if err := CheckPath(Path{PathPrefix, matched}); err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func RewritePrefix(matched, prefix string) (*Rewrite, error) {
 	return &Rewrite{kind: rewritePrefix, from: strings.TrimSuffix(matched, "/"), to: strings.TrimSuffix(prefix, "/"), bare: prefix}, nil
 }
 
-// RewritePath returns a Rewrite to one path.
+// RewritePath returns a Rewrite to a fixed path.
 func RewritePath(path string) (*Rewrite, error) {
 	if err := checkNormal(path); err != nil {
 		return nil, err
@@ -64,17 +64,17 @@ func checkNormal(path string) error {
 	return nil
 }
 
-// Bounds on what an expression may cost a request. Each of its matches may look
-// at all that follows, so there is one on the path, which anybody can make long,
-// and one on the matches.
+// Bounds on the cost of an expression for a request. Each match may scan the
+// whole rest, so both the path, which a client can make long, and the number
+// of matches are bounded.
 const (
-	maxRewritten = 8 << 10 // bytes of a path that expressions are tried on, and of what comes of it
+	maxRewritten = 8 << 10 // bytes of a path before and after the rewrite
 	maxMatches   = 32
 )
 
-// RewriteRegex returns a Rewrite that puts a substitution in the place of every
-// match of an expression. Its errors say which of the two they are about: a
-// *SubstitutionError is about the substitution.
+// RewriteRegex returns a Rewrite that replaces every match of an expression
+// with a substitution. An error about the substitution is a
+// *SubstitutionError; any other is about the expression.
 func RewriteRegex(pattern, substitution string) (*Rewrite, error) {
 	if _, err := parseRegex(pattern); err != nil {
 		return nil, err
@@ -90,23 +90,23 @@ func RewriteRegex(pattern, substitution string) (*Rewrite, error) {
 	return &Rewrite{kind: rewriteRegex, regex: re.Regexp, parts: parts}, nil
 }
 
-// A SubstitutionError says what is wrong with a substitution.
+// A SubstitutionError describes the fault of a substitution.
 type SubstitutionError struct{ Err error }
 
 func (e *SubstitutionError) Error() string { return e.Err.Error() }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the fault.
 func (e *SubstitutionError) Unwrap() error { return e.Err }
 
-// A substitute is text, or what a group matched.
+// A substitute is literal text or a reference to a group.
 type substitute struct {
 	text  string
-	group int // of which the text is; -1: text
+	group int // group number; -1: literal text
 }
 
-// parseSubstitution reads a substitution: "$1", "${1}", "$name" and "${name}" are
-// groups of re, "$$" is a dollar sign. As regexp.Expand has it, a name without
-// braces goes on as far as it can; unlike there, what is no group is an error.
+// parseSubstitution parses a substitution: "$1", "${1}", "$name" and "${name}"
+// are groups of re, "$$" is a dollar sign. As in regexp.Expand, a name without
+// braces is as long as possible. Unlike there, an unknown group is an error.
 func parseSubstitution(s string, re *regexp.Regexp) ([]substitute, error) {
 	if len(s) > MaxRegex {
 		return nil, fmt.Errorf("the substitution has %d bytes; at most %d are allowed", len(s), MaxRegex)
@@ -130,7 +130,7 @@ func parseSubstitution(s string, re *regexp.Regexp) ([]substitute, error) {
 		}
 		group := groupOf(name, re)
 		if group < 0 {
-			return nil, fmt.Errorf("%s is no group of the expression; write ${1} where a letter or digit follows, and $$ for a dollar sign", quote("$"+name))
+			return nil, fmt.Errorf("%s is not a group of the expression; write ${1} where a letter or digit follows, and $$ for a dollar sign", quote("$"+name))
 		}
 		if text.Len() > 0 {
 			parts = append(parts, substitute{text.String(), -1})
@@ -144,13 +144,13 @@ func parseSubstitution(s string, re *regexp.Regexp) ([]substitute, error) {
 	}
 	for _, p := range parts {
 		if i := strings.IndexFunc(p.text, func(c rune) bool { return c < ' ' || c == 0x7f || c == '?' || c == '#' || c == '\\' }); i >= 0 {
-			return nil, fmt.Errorf("the substitution has %q, which no path has", p.text[i])
+			return nil, fmt.Errorf("the substitution has %q, which is not allowed in a path", p.text[i])
 		}
 	}
 	return parts, nil
 }
 
-// cutGroup cuts a group's name off what follows a dollar sign.
+// cutGroup splits a group's name from the text after a dollar sign.
 func cutGroup(s string) (name, rest string, err error) {
 	if inner, ok := strings.CutPrefix(s, "{"); ok {
 		if name, rest, ok = strings.Cut(inner, "}"); !ok {
@@ -163,12 +163,12 @@ func cutGroup(s string) (name, rest string, err error) {
 		n++
 	}
 	if n == 0 {
-		return "", "", errors.New(`the substitution has a "$" that names no group; write "$$" for a dollar sign`)
+		return "", "", errors.New(`the substitution has a "$" without a group name; write "$$" for a dollar sign`)
 	}
 	return s[:n], s[n:], nil
 }
 
-// groupOf returns the number of a group; -1 if there is none.
+// groupOf returns the number of a group, or -1.
 func groupOf(name string, re *regexp.Regexp) int {
 	if n, err := strconv.ParseUint(name, 10, 16); err == nil {
 		if int(n) > re.NumSubexp() {
@@ -182,10 +182,9 @@ func groupOf(name string, re *regexp.Regexp) int {
 	return re.SubexpIndex(name)
 }
 
-// Apply returns the path for the upstream, in normal form. It refuses
-// (ErrUnsafe) a path of which none comes, or one that costs too much to rewrite.
-// The target "*" has no path, and stays. Where nothing changes, nothing is
-// allocated.
+// Apply returns the path for the upstream, in normal form. It rejects
+// (ErrUnsafe) a path whose result is invalid or too expensive to compute. The
+// target "*" is unchanged. If nothing changes, it does not allocate.
 func (w *Rewrite) Apply(path string) (string, error) {
 	if w == nil || path == "*" {
 		return path, nil
@@ -203,7 +202,7 @@ func (w *Rewrite) applyPrefix(path string) (string, error) {
 	rest, ok := strings.CutPrefix(path, w.from)
 	switch {
 	case !ok || rest != "" && rest[0] != '/':
-		// Not what was matched: the path would reach the upstream as it is.
+		// The prefix was not matched: the path would reach the upstream unchanged.
 		return "", unsafe("path", path, "it does not begin as the rewrite expects")
 	case rest == "":
 		return w.bare, nil
@@ -232,17 +231,17 @@ func (w *Rewrite) applyRegex(path string) (string, error) {
 		done = m[1]
 		for _, p := range w.parts {
 			text := p.text
-			if p.group >= 0 && m[2*p.group] >= 0 { // else it took no part in the match
+			if p.group >= 0 && m[2*p.group] >= 0 { // otherwise the group did not participate in the match
 				text = path[m[2*p.group]:m[2*p.group+1]]
 			}
 			if b = append(b, text...); len(b) > maxRewritten {
-				return "", unsafe("path", path, "what comes of it is too long")
+				return "", unsafe("path", path, "the rewritten path is too long")
 			}
 		}
 	}
 	b = append(b, path[done:]...)
-	if len(b) == 0 || b[0] != '/' { // "*" would be a target of another kind
-		return "", unsafe("path", path, "what comes of it does not begin with a slash")
+	if len(b) == 0 || b[0] != '/' { // "*" would be another kind of target
+		return "", unsafe("path", path, "the rewritten path does not begin with a slash")
 	}
 	return NormalizePath(string(b))
 }

@@ -8,69 +8,69 @@ import (
 	"strings"
 )
 
-// A PathKind says how a Path is compared.
+// A PathKind selects how a Path is compared.
 type PathKind int
 
-// The kinds, by how specific they are.
+// The kinds, from least to most specific.
 const (
 	PathNone   PathKind = iota // any path
 	PathRegex                  // an RE2 expression for the whole path
-	PathPrefix                 // the path begins so, at a segment's border
-	PathExact                  // the path is this
+	PathPrefix                 // the path begins with it, at a segment boundary
+	PathExact                  // the path equals it
 )
 
-// A Path is a condition on a request's path. The zero value holds for every
-// path, and for "*".
+// A Path is a condition on a request's path. The zero value matches every
+// path, and "*".
 //
-// The prefix "/v2" holds for "/v2" and for all below "/v2/", not for "/v2x".
-// The prefix "/v2/" holds for all below "/v2/" and for "/v2/" itself, not for
-// "/v2"; of the two it is the longer, and so the more specific.
+// The prefix "/v2" matches "/v2" and everything below "/v2/", but not "/v2x".
+// The prefix "/v2/" matches "/v2/" and everything below, but not "/v2"; it is
+// longer, and so more specific.
 type Path struct {
 	Kind  PathKind
 	Value string
 }
 
-// A Header is a condition on a request header: one of its values is *Exact, or
-// if Exact is nil it is present. The name may be in any case.
+// A Header is a condition on a request header: one of its values is *Exact or,
+// if Exact is nil, the header exists. The name is case-insensitive.
 type Header struct {
 	Name  string
 	Exact *string
 }
 
-// A Rule maps what fulfils all of its conditions to Value. The zero conditions
-// hold for everything.
+// A Rule maps requests that match all of its conditions to Value. Zero
+// conditions match everything.
 type Rule[T any] struct {
-	Name    string   // for errors, and for the order of rules that are otherwise equal
-	Hosts   []string // any of which; exact, or with "*" for the whole first label
+	Name    string   // for errors, and to order otherwise equal rules
+	Hosts   []string // at least one matches; exact, or with "*" as the whole first label
 	Path    Path
-	Methods []string // any of which, compared with case
-	Headers []Header // all of which
+	Methods []string // at least one matches, case-sensitive
+	Headers []Header // all match
 
-	// NotScheme is a scheme of which requests do not fulfil the rule: one that
-	// sends to https is not for those that came by it, or it would send them
-	// round in circles. It makes a rule neither more specific nor another. "":
-	// the scheme does not matter.
+	// NotScheme is a scheme whose requests do not match the rule: a rule that
+	// redirects to https must not match https requests, or it would cause a
+	// redirect loop. It does not affect how specific or distinct a rule is. "":
+	// any scheme matches.
 	NotScheme string
 
 	Value T
 }
 
-// A RuleError says what is wrong with one rule.
+// A RuleError describes the fault of one rule.
 type RuleError struct {
 	Rule  string
 	Field string // "hosts[2]", "path", "methods[0]", "headers[1]"
-	Err   error  // says what would be right
+	Err   error  // includes the fix
 }
 
 func (e *RuleError) Error() string { return fmt.Sprintf("rule %s: %s: %v", e.Rule, e.Field, e.Err) }
 
-// Unwrap returns what is wrong, without the rule's name.
+// Unwrap returns the fault, without the rule's name.
 func (e *RuleError) Unwrap() error { return e.Err }
 
-// A ConflictError names two rules of which neither is more specific than the
-// other for the requests that fulfil both.
+// A ConflictError names two rules that match the same requests although
+// neither is more specific.
 type ConflictError struct {
-	Rules [2]string // in the order they were given
+	Rules [2]string // in the given order
 	What  string    // the conditions they share
 }
 
@@ -78,8 +78,8 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("rules %s and %s both match %s, and neither is more specific", e.Rules[0], e.Rules[1], e.What)
 }
 
-// Errors is everything that is wrong with a list of rules: each is a
-// *RuleError or a *ConflictError.
+// Errors lists every fault of a list of rules, as *RuleError or
+// *ConflictError.
 type Errors []error
 
 func (e Errors) Error() string { return errors.Join(e...).Error() }
@@ -87,7 +87,7 @@ func (e Errors) Error() string { return errors.Join(e...).Error() }
 // Unwrap returns the single errors.
 func (e Errors) Unwrap() []error { return e }
 
-// entry is a rule as one bucket holds it. It is shared by all of its hosts.
+// entry is a rule in a bucket, shared by all of its hosts.
 type entry[T any] struct {
 	name    string
 	methods []string
@@ -97,7 +97,7 @@ type entry[T any] struct {
 	value   T
 }
 
-// matches reports whether the conditions hold that no map answers.
+// matches checks the conditions that no map covers.
 func (e *entry[T]) matches(r *Request) bool {
 	if e.scheme != "" && e.scheme == r.Scheme {
 		return false
@@ -125,7 +125,7 @@ func (h *Header) matches(r *Request) bool {
 }
 
 // compare orders entries of one host and path: the more specific first, then
-// by name, so that the order does not depend on that of the rules.
+// by name, so that the result does not depend on the order of the rules.
 func (e *entry[T]) compare(o *entry[T]) int {
 	if n := o.conditions() - e.conditions(); n != 0 {
 		return n
@@ -136,7 +136,7 @@ func (e *entry[T]) compare(o *entry[T]) int {
 	return strings.Compare(e.name, o.name)
 }
 
-// conditions counts those on method and headers.
+// conditions counts the conditions on method and headers.
 func (e *entry[T]) conditions() int {
 	n := len(e.headers)
 	if len(e.methods) > 0 {
@@ -155,8 +155,8 @@ func (e *entry[T]) exactHeaders() int {
 	return n
 }
 
-// canonicalHeaders returns the conditions with canonical names, sorted and
-// without repetitions, so that equal sets are equal slices.
+// canonicalHeaders returns the conditions with canonical names, sorted,
+// without duplicates, so that equal sets are equal slices.
 func canonicalHeaders(in []Header) []Header {
 	out := make([]Header, 0, len(in))
 	for _, h := range in {
@@ -166,7 +166,7 @@ func canonicalHeaders(in []Header) []Header {
 	return slices.CompactFunc(out, func(a, b Header) bool { return a.String() == b.String() })
 }
 
-// String is the condition as errors show it.
+// String formats the condition for errors.
 func (h Header) String() string {
 	if h.Exact == nil {
 		return h.Name

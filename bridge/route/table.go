@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// A Request is what a rule's conditions are about.
+// A Request holds the properties that rules match.
 type Request struct {
-	Host   string // as NormalizeHost returned it; "" if there is none
-	Path   string // as NormalizePath returned it
+	Host   string // from NormalizeHost; may be ""
+	Path   string // from NormalizePath
 	Method string
-	Scheme string // "http" or "https"; "" if it is not known
+	Scheme string // "http" or "https"; "" if unknown
 	// Header returns the values of a header field by its canonical name
-	// ("X-Tenant"). Nil means that there are no fields.
+	// ("X-Tenant"). Nil means that the request has no fields.
 	Header func(name string) []string
 }
 
@@ -25,10 +25,10 @@ type Table[T any] struct {
 	wildcard map[string]*bucket[T] // by the host's parent domain
 	any      *bucket[T]            // rules without hosts; may be nil
 
-	headerNames []string // that rules have conditions on, each once
+	headerNames []string // that rules have conditions on, without duplicates
 }
 
-// HeaderNames returns the names of the fields that rules have conditions on.
+// HeaderNames returns the header fields that rules have conditions on.
 func (t *Table[T]) HeaderNames() []string {
 	if t == nil {
 		return nil
@@ -36,18 +36,18 @@ func (t *Table[T]) HeaderNames() []string {
 	return t.headerNames
 }
 
-// A bucket has the rules of one host pattern.
+// A bucket holds the rules of one host pattern.
 type bucket[T any] struct {
 	exact    map[string][]*entry[T]
 	prefixes map[string][]*entry[T]
-	longest  int // bytes of the longest prefix, which bounds the search for one
+	longest  int // bytes of the longest prefix, which bounds the search
 	regexes  []*entry[T]
 	none     []*entry[T]
 }
 
-// New builds a table, or returns Errors with everything that is wrong: rules
-// that CheckHost, CheckPath or CheckHeader refuse, and every pair of rules that
-// cannot be told apart.
+// New builds a table, or returns Errors with every fault: rules that
+// CheckHost, CheckPath or CheckHeader rejects, and every ambiguous pair of
+// rules.
 func New[T any](rules []Rule[T]) (*Table[T], error) {
 	t := &Table[T]{exact: map[string]*bucket[T]{}, wildcard: map[string]*bucket[T]{}}
 	var errs Errors
@@ -128,8 +128,8 @@ func compile[T any](r *Rule[T]) (e *entry[T], hosts []string, bad Errors) {
 	return e, hosts, bad
 }
 
-// conflicts remembers who has which conditions. Rules whose method sets differ
-// but overlap conflict, so each method is claimed by itself.
+// conflicts records the owner of each set of conditions. Rules with different
+// but overlapping method sets conflict, so each method is claimed separately.
 type conflicts struct {
 	owners map[string]int // index of the first rule with these conditions
 	told   map[[2]int]bool
@@ -159,7 +159,7 @@ func (c *conflicts) claim(errs Errors, rule int, host string, p Path, methods []
 	return errs
 }
 
-// describe names the conditions that two rules share.
+// describe formats the conditions that two rules share.
 func describe(host string, p Path, method string, headers []Header) string {
 	var parts []string
 	if host != "" {
@@ -185,7 +185,7 @@ func describe(host string, p Path, method string, headers []Header) string {
 	return strings.Join(parts, ", ")
 }
 
-// bucket returns the bucket of a host pattern, making it if need be.
+// bucket returns the bucket of a host pattern and creates it if needed.
 func (t *Table[T]) bucket(pattern string) *bucket[T] {
 	if pattern == "" {
 		if t.any == nil {
@@ -245,10 +245,10 @@ func (b *bucket[T]) sort() {
 	slices.SortFunc(b.none, (*entry[T]).compare)
 }
 
-// Match returns the value of the most specific rule whose conditions all hold:
-// an exact host before a wildcard before none, then an exact path before the
-// longest prefix before a regular expression before none, then more conditions
-// on method and headers before fewer, then exact header values before mere
+// Match returns the value of the most specific rule whose conditions all
+// match. It prefers an exact host to a wildcard to no host, then an exact path
+// to the longest prefix to a regular expression to no path. Then it prefers
+// more conditions on method and headers, then exact header values to mere
 // presence, then the lesser name. It allocates nothing.
 func (t *Table[T]) Match(r Request) (T, bool) {
 	var zero T
@@ -289,9 +289,9 @@ func (b *bucket[T]) match(r *Request) *entry[T] {
 	return first(b.none, r)
 }
 
-// matchPrefix tries the path's own prefixes that end at a segment's border,
-// the longest first. It never looks past the longest that a rule has, so that
-// a path of thousands of segments costs no more than the rules allow.
+// matchPrefix tries the path's own prefixes at segment boundaries, longest
+// first. It never looks past the longest prefix of a rule, so that the cost of
+// a path with thousands of segments is bounded by the rules.
 func (b *bucket[T]) matchPrefix(r *Request) *entry[T] {
 	if b.longest == 0 || r.Path == "" || r.Path[0] != '/' {
 		return nil
@@ -315,7 +315,7 @@ func (b *bucket[T]) matchPrefix(r *Request) *entry[T] {
 	return nil
 }
 
-// first returns the first of the sorted entries whose conditions hold.
+// first returns the first of the sorted entries that matches.
 func first[T any](entries []*entry[T], r *Request) *entry[T] {
 	for _, e := range entries {
 		if e.matches(r) {
@@ -325,12 +325,12 @@ func first[T any](entries []*entry[T], r *Request) *entry[T] {
 	return nil
 }
 
-// CheckHeader reports what is wrong with a condition on a header.
+// CheckHeader returns the fault of a condition on a header and the fix.
 func CheckHeader(h Header) error {
 	if !isToken(h.Name) {
 		return fmt.Errorf("%s is not a header's name; write one such as X-Tenant", quote(h.Name))
 	}
-	// The host is a condition of its own, and these are not forwarded as the
+	// The host has its own condition, and the proxy does not forward these as the
 	// client sent them.
 	switch textproto.CanonicalMIMEHeaderKey(h.Name) {
 	case "Host":

@@ -1,4 +1,6 @@
-// Package dnstest serves DNS on loopback, for tests.
+// Package dnstest serves DNS on loopback for tests.
+//
+// A Server belongs to the test that made it and ends with that test.
 package dnstest
 
 import (
@@ -13,14 +15,14 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A Server answers over UDP and TCP with what it was told, and knows of no other
-// name. All methods may be called concurrently.
+// A Server answers over UDP and TCP for the configured names only. All methods
+// may be called concurrently.
 type Server struct {
 	udp net.PacketConn
 	tcp net.Listener
 
 	mu       sync.Mutex
-	records  map[string][]dnsmessage.Resource // by name, in lower case and with its dot
+	records  map[string][]dnsmessage.Resource // by name, in lower case with a trailing dot
 	codes    map[string]dnsmessage.RCode
 	silent   map[question]bool
 	refused  map[question]dnsmessage.RCode
@@ -29,7 +31,7 @@ type Server struct {
 	asked    map[question]int
 	overTCP  int
 	conns    map[net.Conn]bool
-	wake     chan struct{} // closed when something was asked
+	wake     chan struct{} // closed when a question arrives
 }
 
 type question struct {
@@ -45,7 +47,7 @@ func NewServer(t testing.TB) *Server {
 		refused: make(map[question]dnsmessage.RCode), garbage: make(map[string][]byte), asked: make(map[question]int),
 		conns: make(map[net.Conn]bool), wake: make(chan struct{}),
 	}
-	// The same port over both, which the kernel chose for one of them.
+	// Use the same port for both; the kernel chooses it for one of them.
 	for try := 0; s.udp == nil; try++ {
 		var err error
 		if s.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -74,16 +76,16 @@ func NewServer(t testing.TB) *Server {
 	return s
 }
 
-// Addr returns where it serves.
+// Addr returns the server's address.
 func (s *Server) Addr() netip.AddrPort { return netip.MustParseAddrPort(s.tcp.Addr().String()) }
 
-// A Record is one of a name.
+// A Record is a DNS record of a name.
 type Record struct {
 	ttl  uint32
 	body dnsmessage.ResourceBody
 }
 
-// A is an address of either family.
+// A returns an address record of either family.
 func A(ttl uint32, address string) Record {
 	a := netip.MustParseAddr(address)
 	if a.Is4() {
@@ -92,20 +94,20 @@ func A(ttl uint32, address string) Record {
 	return Record{ttl, &dnsmessage.AAAAResource{AAAA: a.As16()}}
 }
 
-// CNAME is another name, of which the answer is.
+// CNAME returns an alias record.
 func CNAME(ttl uint32, name string) Record {
 	return Record{ttl, &dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName(rooted(name))}}
 }
 
-// SRV is a server.
+// SRV returns a service record.
 func SRV(ttl uint32, priority, weight, port uint16, target string) Record {
 	return Record{ttl, &dnsmessage.SRVResource{Priority: priority, Weight: weight, Port: port, Target: dnsmessage.MustNewName(rooted(target))}}
 }
 
 func rooted(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) + "." }
 
-// Set makes the records all that the name has, and forgets what was told of it
-// otherwise. Without any the name does not exist.
+// Set replaces all records of the name and resets the effects of Fail, Ignore
+// and Garble. Without records the name does not exist.
 func (s *Server) Set(name string, records ...Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,8 +139,8 @@ func typeOf(body dnsmessage.ResourceBody) dnsmessage.Type {
 	return dnsmessage.TypeSRV
 }
 
-// Fail has questions about the name answered with a code, such as SERVFAIL, until
-// Set.
+// Fail makes the server answer questions about the name with a code, such as
+// SERVFAIL, until Set.
 func (s *Server) Fail(name string, code dnsmessage.RCode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +154,7 @@ func (s *Server) FailType(name string, kind dnsmessage.Type, code dnsmessage.RCo
 	s.refused[question{rooted(name), kind}] = code
 }
 
-// Ignore has questions about the name not answered, until Set.
+// Ignore makes the server ignore questions about the name, until Set.
 func (s *Server) Ignore(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,36 +163,38 @@ func (s *Server) Ignore(name string) {
 	}
 }
 
-// Garble has questions about the name answered with what follows the id and flags
-// of a response, until Set.
+// Garble makes the server answer questions about the name with rest after the
+// id and flags, until Set.
 func (s *Server) Garble(name string, rest []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.garbage[rooted(name)] = rest
 }
 
-// Truncate has every answer over UDP cut short, so that it is asked for over TCP.
+// Truncate truncates every answer over UDP, so that the client asks again over
+// TCP.
 func (s *Server) Truncate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.truncate = true
 }
 
-// Asked returns how often the name was asked for, for records of the type.
+// Asked returns how often the name was queried for records of the type.
 func (s *Server) Asked(name string, kind dnsmessage.Type) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked[question{rooted(name), kind}]
 }
 
-// OverTCP returns how many questions came over TCP.
+// OverTCP returns the number of questions over TCP.
 func (s *Server) OverTCP() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.overTCP
 }
 
-// Await returns when the name was asked for so often, for records of the type.
+// Await returns when the name was queried the given number of times for
+// records of the type.
 func (s *Server) Await(t testing.TB, name string, kind dnsmessage.Type, times int) {
 	t.Helper()
 	for {
@@ -203,7 +207,7 @@ func (s *Server) Await(t testing.TB, name string, kind dnsmessage.Type, times in
 		select {
 		case <-wake:
 		case <-t.Context().Done():
-			t.Fatalf("%s was asked for %d times, not %d", name, n, times)
+			t.Fatalf("%s was queried %d times, not %d", name, n, times)
 		}
 	}
 }
@@ -254,7 +258,7 @@ func (s *Server) serveTCP(serving *sync.WaitGroup) {
 	}
 }
 
-// answer returns what to send; nil: nothing.
+// answer returns the message to send; nil: no answer.
 func (s *Server) answer(message []byte, tcp bool) []byte {
 	var p dnsmessage.Parser
 	header, err := p.Start(message)
