@@ -6,22 +6,22 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/stats"
 )
 
-// A line is what a report says of one proxy in one row.
+// A line is a proxy's result in one row of a report.
 type line struct {
 	proxy string
 	// figure and rate are medians, in the row's unit.
 	figure, rate float64
-	// p50 and p99 are medians, in milliseconds; 0 where there are none.
+	// p50 and p99 are medians, in milliseconds; 0 means no value.
 	p50, p99 float64
 	resumed  float64
-	more     map[string]float64 // medians of what else there is
-	// ratio is the subject's figure beside this proxy's, p50Ratio that of the
-	// latency. Those of the subject itself have no pairs.
+	more     map[string]float64 // medians of the other measurements
+	// ratio compares the subject's figure with this proxy's, p50Ratio the latency.
+	// The line of the subject itself has no pairs.
 	ratio, p50Ratio stats.Ratio
 	verdicts        []verdict
 }
 
-// A verdict is a target with what came of it.
+// A verdict is a target and its result.
 type verdict struct {
 	text, measured string // "≤ 0.70", "0.65 (0.60-0.71)"
 	met            bool
@@ -34,7 +34,7 @@ func (v verdict) String() string {
 	return v.text + " MISSED"
 }
 
-// lines compares the subject of r with everybody else in one of its rows.
+// lines compares the subject of r with all other proxies in one of its rows.
 func (r *run) lines(w row, res result) []line {
 	var out []line
 	ours := res.Samples[r.Subject]
@@ -65,7 +65,7 @@ func (r *run) lines(w row, res result) []line {
 	return out
 }
 
-// verdicts returns the targets of w that l can answer.
+// verdicts returns the targets of w that apply to l.
 func verdicts(w row, l line, subject bool) []verdict {
 	var out []verdict
 	for _, t := range w.targets {

@@ -1,11 +1,11 @@
 // Bench gives Drawbridge and its peers the same work side by side, and prints
-// what each proxy used for it.
+// the resources that each proxy used.
 //
-// Every figure is a ratio of one run: the proxies take turns, and what is
-// compared is a proxy's own CPU per unit of work (of all its processes, from
-// /proc), because client, backend and proxy share the machine. It needs Linux,
-// sends nothing beyond loopback, and every byte that comes back is checked: a
-// connection that fails, or brings a wrong byte, fails its row.
+// Every figure is a ratio within one run. The proxies take turns, and bench
+// compares each proxy's own CPU per unit of work (of all its processes, from
+// /proc), because client, backend and proxy share the machine. It needs Linux
+// and sends nothing beyond loopback. It checks every byte that returns: a
+// connection that fails, or delivers a wrong byte, fails its row.
 //
-// README.md says how to run it and how to read what it prints.
+// README.md explains how to run it and how to read its output.
 package main

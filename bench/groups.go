@@ -8,11 +8,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// A group is rows that differ in one number, drawn as lines over it.
+// A group is a set of rows that differ in one number, drawn as lines over it.
 type group struct {
 	name, title, x, y string
 	logY              bool
-	// series are the lines through the rows of the given names.
+	// series returns the lines through the rows of the given names.
 	series func(r *run, names []string) []chart.Series
 }
 
@@ -35,19 +35,19 @@ var groups = []group{
 			var out []chart.Series
 			for _, column := range growColumns {
 				for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.more[column]} }) {
-					out = append(out, chart.Series{Name: column, Colour: len(out), Values: s.Values})
+					out = append(out, chart.Series{Name: column, Color: len(out), Values: s.Values})
 				}
 			}
 			for _, s := range r.series(names, func(l line) [3]float64 { return [3]float64{l.figure} }) {
-				out = append(out, chart.Series{Name: perRequest.name, Colour: len(out), Values: s.Values})
+				out = append(out, chart.Series{Name: perRequest.name, Color: len(out), Values: s.Values})
 			}
 			return out
 		},
 	},
 }
 
-// group returns the names of a group's rows that were measured, and the number
-// in which each differs.
+// group returns the names of a group's measured rows, and the number in which
+// each differs.
 func (r *run) group(g group) (names []string, x []float64) {
 	r.each(func(w row, _ result) {
 		if w.group == g.name {

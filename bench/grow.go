@@ -14,8 +14,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What is measured of a large configuration beside CPU per request. The names
-// are those of the columns.
+// Measurements of a large configuration beside CPU per request, by the names
+// of their columns.
 const (
 	applyAll = "apply all ms"
 	putOne   = "put p50 ms"
@@ -26,13 +26,13 @@ const (
 
 var growColumns = []string{applyAll, putOne, putSlow, dryRun, memory}
 
-// writes is how many times one upstream of many is changed.
+// writes is how often one upstream of many is changed.
 const writes = 40
 
-// grow gives a new gateway as many upstreams and routes as the row has, changes
-// one of them again and again, and then sends requests to some.
+// grow configures a new gateway with as many upstreams and routes as the row
+// has, changes one of them repeatedly, and then sends requests to some.
 func (s *site) grow(ctx context.Context) (sample, error) {
-	n := s.row.work.config - 1 // one is there already
+	n := s.row.work.config - 1 // one exists already
 	conn, err := grpc.NewClient("unix:"+s.running.AdminSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return sample{}, err
@@ -83,8 +83,8 @@ func (s *site) grow(ctx context.Context) (sample, error) {
 	}
 	more[memory] = float64(anon) / (1 << 20)
 
-	// Some hosts, so that what is measured is the choice among all of them and
-	// not how many connections there are.
+	// Use several hosts, so that the result depends on the choice among all of
+	// them and not on the number of connections.
 	hosts := make([]string, 8)
 	for i := range hosts {
 		hosts[i] = hostOf(i * n / len(hosts))
@@ -96,8 +96,8 @@ func (s *site) grow(ctx context.Context) (sample, error) {
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
-// upstream is the i-th, with all settings of the one that the gateway was
-// started with.
+// upstream returns the ith upstream, with the settings of the one that the
+// gateway was started with.
 func (s *site) upstream(i int, weight int32) *adminv1.Upstream {
 	return &adminv1.Upstream{
 		Name:      fmt.Sprintf("u%05d", i),
@@ -108,7 +108,7 @@ func (s *site) upstream(i int, weight int32) *adminv1.Upstream {
 	}
 }
 
-// routeTo is the route of the i-th host to the i-th upstream.
+// routeTo returns the route of the ith host to the ith upstream.
 func routeTo(i int) *adminv1.Route {
 	return &adminv1.Route{
 		Name: fmt.Sprintf("r%05d", i), Listeners: []string{"bench"},

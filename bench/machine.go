@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A machine is where a run took place.
+// A machine describes the hardware and system of a run.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
@@ -25,7 +25,7 @@ func thisMachine() machine {
 	}
 }
 
-// fileValue returns what a file has behind a key, "unknown" if it has not.
+// fileValue returns the value of a key in a file, or "unknown".
 func fileValue(path, key, separator string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -32,7 +32,7 @@ func exit(err error) {
 	os.Exit(1)
 }
 
-// bench runs what args ask for.
+// bench executes the command line.
 func bench(ctx context.Context, args []string) error {
 	o, err := parseOptions(args)
 	if err != nil {
@@ -42,7 +42,7 @@ func bench(ctx context.Context, args []string) error {
 	if run == nil {
 		return err
 	}
-	// What was measured is shown even if a row failed or the run was ended.
+	// Show the results even if a row failed or the run was interrupted.
 	run.writeText(os.Stdout)
 	if o.json != "" {
 		err = errors.Join(err, run.writeJSON(o.json))

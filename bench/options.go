@@ -13,15 +13,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// options are what a run is asked for.
+// options are the settings of a run.
 type options struct {
 	rows    []row
-	subject []proxy.Kind // drawbridge binaries; the last is what is compared
+	subject []proxy.Kind // drawbridge binaries; the last is the one compared
 	peers   []proxy.Kind
 	pairs   int
-	warmUp  time.Duration // how long a load runs before it is measured
+	warmUp  time.Duration // duration of a load before the measurement
 	length  time.Duration // of one measurement
-	silence time.Duration // before idle connections are weighed
+	silence time.Duration // before idle connections are measured
 	json    string
 	args    []string
 }
@@ -29,14 +29,14 @@ type options struct {
 func parseOptions(args []string) (*options, error) {
 	o := &options{args: args, warmUp: 400 * time.Millisecond}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	rowList := flags.String("rows", "", "`rows` to run, separated by commas; * at the end stands for anything (default all: "+strings.Join(rowNames(), ",")+")")
+	rowList := flags.String("rows", "", "`rows` to run, separated by commas; a trailing * matches any suffix (default all: "+strings.Join(rowNames(), ",")+")")
 	peerList := flags.String("peers", "nginx,haproxy,stunnel,iocopy", "`peers` to compare with, separated by commas")
 	subjects := flags.String("drawbridge", "../bin/drawbridge", "`binary` of Drawbridge, or several as name=path,name=path: the last is compared with the others and the peers")
-	flags.IntVar(&o.pairs, "pairs", 5, "how many `times` each proxy takes its turn")
-	seconds := flags.Float64("seconds", 3, "how many `seconds` one measurement takes")
-	silence := flags.Float64("silence", 5, "how many `seconds` idle connections hold still")
+	flags.IntVar(&o.pairs, "pairs", 5, "how many `times` each proxy is measured")
+	seconds := flags.Float64("seconds", 3, "duration of one measurement in `seconds`")
+	silence := flags.Float64("silence", 5, "how many `seconds` idle connections stay idle")
 	flags.StringVar(&o.json, "json", "", "`file` to write every measurement to")
-	quick := flags.Bool("quick", false, "the short form, under two minutes: fewer rows and peers, two pairs of half a second; other options still count")
+	quick := flags.Bool("quick", false, "the short form, under two minutes: fewer rows and peers, two pairs of half a second; other options still apply")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func parseOptions(args []string) (*options, error) {
 		}
 	}
 	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("what is %q? options begin with -", flags.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q: options begin with -", flags.Arg(0))
 	}
 	if o.pairs < 1 || *seconds <= 0 || *silence < 0 {
 		return nil, fmt.Errorf("-pairs and -seconds must be more than 0, and -silence not less")
@@ -72,7 +72,7 @@ func parseOptions(args []string) (*options, error) {
 	return o, err
 }
 
-// quickly is what the short form sets.
+// quickly returns the settings of the short form.
 func quickly() map[string]string {
 	var names []string
 	for _, r := range rows {
@@ -86,7 +86,7 @@ func quickly() map[string]string {
 	}
 }
 
-// allPeers are the peers there are.
+// allPeers returns all peers.
 func allPeers() ([]proxy.Kind, error) {
 	self, err := os.Executable()
 	return []proxy.Kind{proxy.Nginx{}, proxy.HAProxy{}, proxy.Stunnel{}, proxy.IOCopy{Program: self}}, err
@@ -112,7 +112,7 @@ func selectPeers(list string) ([]proxy.Kind, error) {
 	return out, nil
 }
 
-// parseSubjects reads one path, or name=path,name=path.
+// parseSubjects parses one path, or name=path,name=path.
 func parseSubjects(list string) ([]proxy.Kind, error) {
 	var out []proxy.Kind
 	for item := range strings.SplitSeq(list, ",") {
@@ -129,11 +129,11 @@ func parseSubjects(list string) ([]proxy.Kind, error) {
 }
 
 func unknown(what, name string, known []string) error {
-	return fmt.Errorf("there is no %s %q; there are %s", what, name, strings.Join(known, ", "))
+	return fmt.Errorf("unknown %s %q; known: %s", what, name, strings.Join(known, ", "))
 }
 
-// run finds out who is here, measures, and returns all that was measured, also
-// if it did not get to the end.
+// run finds the available proxies, measures, and returns all results, even if
+// it did not complete.
 func (o *options) run(ctx context.Context, progress io.Writer) (*run, error) {
 	r := newRun(o)
 	var kinds []proxy.Kind
@@ -141,7 +141,7 @@ func (o *options) run(ctx context.Context, progress io.Writer) (*run, error) {
 		version, err := k.Version(ctx)
 		if err != nil {
 			if slices.Contains(o.subject, k) {
-				return nil, fmt.Errorf("%w (make build makes bin/drawbridge; -drawbridge names another)", err)
+				return nil, fmt.Errorf("%w (make build makes bin/drawbridge; -drawbridge selects another)", err)
 			}
 			r.Missing = append(r.Missing, fmt.Sprintf("%s: %v", k.Name(), err))
 			continue

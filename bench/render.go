@@ -16,11 +16,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/chart"
 )
 
-// renderCommand is what this program is called with to write a report.
+// renderCommand is the argument that makes this program write a report.
 const renderCommand = "render"
 
-// render writes RESULTS.md and its plots into a directory, of the runs whose
-// JSON it is given: a long run may be made in several pieces.
+// render writes RESULTS.md and its plots from the JSON files of one or more
+// runs: a long run may be split.
 func render(args []string) error {
 	flags := flag.NewFlagSet(renderCommand, flag.ContinueOnError)
 	dir := flags.String("dir", ".", "`directory` to write RESULTS.md and plots to")
@@ -28,7 +28,7 @@ func render(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return errors.New("render which? name the JSON files of some runs")
+		return errors.New("no input: name the JSON files of the runs to render")
 	}
 	var runs []*run
 	for _, path := range flags.Args() {
@@ -59,14 +59,14 @@ func render(args []string) error {
 	return os.WriteFile(filepath.Join(*dir, "RESULTS.md"), text.Bytes(), 0o644)
 }
 
-// merge makes one run of several on one machine, with the same peers. Of a row
-// that is in more than one, the last counts.
+// merge combines several runs on one machine with the same peers. If several
+// contain a row, the last one applies.
 func merge(runs []*run) (*run, error) {
 	all := *runs[0]
 	all.Rows, all.Proxies, all.Missing = nil, nil, nil
 	for _, r := range runs {
 		if r.Machine != all.Machine || r.Subject != all.Subject {
-			return nil, errors.New("the runs are of different machines, or compare different things")
+			return nil, errors.New("the runs are from different machines, or have different peers")
 		}
 		for _, p := range r.Proxies {
 			i := slices.IndexFunc(all.Proxies, func(q proxyInfo) bool { return q.Name == p.Name })
@@ -90,7 +90,7 @@ func merge(runs []*run) (*run, error) {
 	return &all, nil
 }
 
-// each calls f for every row that was measured.
+// each calls f for every measured row.
 func (r *run) each(f func(w row, res result)) {
 	for _, res := range r.Rows {
 		if i := slices.IndexFunc(rows, func(w row) bool { return w.name == res.Row }); i >= 0 {
@@ -109,7 +109,7 @@ of the pairs, with the least and the greatest; below 1.00 %s used less.
 - built with: %s
 `, r.Subject, r.Machine.CPU, r.Machine.Cores, r.Machine.System, r.Machine.Kernel, r.Machine.Go)
 	for _, p := range r.Proxies {
-		if p.Name != r.Subject { // its version is that of each run
+		if p.Name != r.Subject { // the subject's version belongs to each run
 			fmt.Fprintf(out, "- %s: %s\n", p.Name, p.Version)
 		}
 	}
@@ -160,7 +160,7 @@ func (r *run) subjectVersion() string {
 	return "unknown"
 }
 
-// quoted is a command line as a shell would take it.
+// quoted formats a command line for a shell.
 func quoted(args []string) string {
 	out := make([]string, len(args))
 	for i, a := range args {
@@ -171,7 +171,7 @@ func quoted(args []string) string {
 	return strings.Join(out, " ")
 }
 
-// draw draws what there is to draw into dir, and returns the names of the files.
+// draw writes all plots into dir, and returns the names of the files.
 func (r *run) draw(dir string) ([]string, error) {
 	var drawn []string
 	var errs []error
@@ -232,15 +232,15 @@ func (r *run) draw(dir string) ([]string, error) {
 	return drawn, errors.Join(errs...)
 }
 
-// none is a bar that does not exist.
+// none is a missing bar.
 var none = [3]float64{math.NaN(), math.NaN(), math.NaN()}
 
-// series returns one series a proxy: a value, its low and its high of each row.
-// A proxy that has none is left out.
+// series returns one series for each proxy: a value with its low and high for
+// each row. A proxy without values is left out.
 func (r *run) series(names []string, of func(line) [3]float64) []chart.Series {
 	var out []chart.Series
 	for i, p := range r.Proxies {
-		s := chart.Series{Name: p.Name, Colour: i}
+		s := chart.Series{Name: p.Name, Color: i}
 		found := false
 		for _, name := range names {
 			v := none

@@ -8,50 +8,50 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// A row is one kind of work that every proxy is given. To add one, add it to
-// rows: nothing else knows them by name.
+// A row is one kind of work for every proxy. To add a row, add it to rows: no
+// other code refers to rows by name.
 type row struct {
 	name, title string
 	service     proxy.Service
-	// work is what is measured; exactly one of its fields is set.
+	// work is the measured work; exactly one of its fields is set.
 	work work
 	unit unit
-	// group is the group that a row belongs to, and size the number in which it
-	// differs from the others. Most rows have none.
+	// group is the group of the row, and size the number in which it differs from
+	// the others. Most rows have no group.
 	group string
 	size  int
 	// quick rows are part of the short form.
 	quick bool
-	// targets are what Drawbridge wants to be, beside whom.
+	// targets are the goals for Drawbridge, each beside a peer.
 	targets []target
 }
 
 // work is a kind of measurement.
 type work struct {
-	// load is driven for a while, by so many workers.
+	// load runs for a while, with the given number of workers.
 	load    load.Func
 	workers int
-	// atBackend counts the bytes that arrive there as the units of work.
+	// atBackend counts the bytes that arrive at the backend as the units of work.
 	atBackend bool
 
-	// program is run, for as long as a load would be.
+	// program runs for as long as a load would.
 	program *load.Program
 
-	// idle is a number of connections that hold still, made by idler.
+	// idle is a number of idle connections, made by idler.
 	idle  int
 	idler load.Idler
 
-	// config is a number of upstreams and of routes to them that a gateway is
-	// given, and then changed and asked for.
+	// config is the number of upstreams and routes that a gateway is configured
+	// with, before one is changed and some are used.
 	config int
 }
 
-// A unit is what a row's figure is per, and how the figure is written.
+// A unit is the unit of a row's figure and its format.
 type unit struct {
 	name  string  // "CPU µs/message"
-	scale float64 // a figure of 1 s per unit (or 1 byte) is written as this
+	scale float64 // 1 s per unit (or 1 byte) is displayed as this number
 	rate  string  // "messages/s"
-	per   float64 // units of the load in one of the rate's
+	per   float64 // units of the load in one unit of the rate
 }
 
 const gib = 1 << 30
@@ -65,7 +65,7 @@ var (
 	perIdle       = unit{"KiB/connection", 1.0 / 1024, "", 1}
 )
 
-// A figure is what of a row is compared.
+// A figure selects the compared number of a row.
 type figure string
 
 const (
@@ -73,10 +73,10 @@ const (
 	median figure = "p50"
 )
 
-// A target is the most that a figure of Drawbridge may be.
+// A target is an upper bound for a figure of Drawbridge.
 type target struct {
 	figure figure
-	// peer is beside whom, and most times that peer's figure. Without a peer
+	// peer is the compared proxy, and most a factor of its figure. Without a peer,
 	// most is absolute, in the unit of the row.
 	peer string
 	most float64
@@ -222,7 +222,8 @@ var rows = []row{
 var grpcService = proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true, GRPC: true}
 
 // selectRows returns the rows that a comma-separated list names, in their own
-// order; a name that ends with * stands for all that begin so. Empty means all.
+// order. A name that ends with * matches every row with that prefix. Empty
+// means all.
 func selectRows(list string) ([]row, error) {
 	if list == "" {
 		return rows, nil

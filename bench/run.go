@@ -12,7 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// A run is everything that was measured, as the JSON has it.
+// A run holds all measurements, in the form of the JSON output.
 type run struct {
 	Date    time.Time   `json:"date"`
 	Command []string    `json:"command"`
@@ -28,15 +28,15 @@ type proxyInfo struct {
 	Version string `json:"version"`
 }
 
-// A result is what came of one row.
+// A result is the result of one row.
 type result struct {
 	Row string `json:"row"`
-	// Samples are each proxy's, in the order in which they took turns.
+	// Samples are the samples of each proxy, in the order of the turns.
 	Samples map[string][]sample `json:"samples"`
-	// Skipped says of each proxy that was left out, why.
+	// Skipped maps each proxy that was left out to the reason.
 	Skipped map[string]string `json:"skipped,omitempty"`
-	// Faults are connections that failed and bytes that were wrong. A row
-	// with any has failed.
+	// Faults are failed connections and wrong bytes. A row with a fault has
+	// failed.
 	Faults []string `json:"faults,omitempty"`
 }
 
@@ -71,8 +71,8 @@ func (r *run) measure(ctx context.Context, o *options, kinds []proxy.Kind, progr
 	return nil
 }
 
-// measureRow lets the proxies take turns. A proxy that fails is left out from
-// then on; only a machine that fails is an error.
+// measureRow measures the proxies in turns. A proxy that fails is left out
+// afterward; only a failure of the machine is an error.
 func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k *keys.Keys, res *result, progress io.Writer) error {
 	var sites []*site
 	defer func() {

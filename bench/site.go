@@ -18,28 +18,27 @@ import (
 type sample struct {
 	// Figure is CPU seconds per unit of work, or bytes per connection.
 	Figure float64 `json:"figure"`
-	// Units, Wall and CPU are what the figure was made of, in seconds.
+	// Units, Wall and CPU are the inputs of the figure; times are in seconds.
 	Units float64 `json:"units"`
 	Wall  float64 `json:"wall_seconds,omitempty"`
 	CPU   float64 `json:"cpu_seconds,omitempty"`
-	// P50 and P99 are latencies in seconds, 0 where there are none.
+	// P50 and P99 are latencies in seconds; 0 means no value.
 	P50 float64 `json:"p50_seconds,omitempty"`
 	P99 float64 `json:"p99_seconds,omitempty"`
-	// Resumed is the share of the handshakes with the backend that were
-	// resumed.
+	// Resumed is the share of resumed handshakes with the backend.
 	Resumed float64 `json:"resumed,omitempty"`
-	// More is what else a row measures, by the name of its column.
+	// More holds the row's other measurements, by the name of their column.
 	More map[string]float64 `json:"more,omitempty"`
 }
 
-// A site is one proxy at work on one row, with a backend of its own.
+// A site is one proxy that works on one row, with its own backend.
 type site struct {
 	kind    proxy.Kind
 	keys    *keys.Keys
 	row     row
 	options *options
 	backend *backend.Backend
-	running *proxy.Running // nil until it is first needed
+	running *proxy.Running // nil until first used
 }
 
 func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
@@ -90,17 +89,18 @@ func (s *site) target() load.Target {
 	return t
 }
 
-// measure takes one turn.
+// measure takes one measurement.
 func (s *site) measure(ctx context.Context) (sample, error) {
 	if s.row.work.idle > 0 || s.row.work.config > 0 {
-		// What a process once held it may keep: only a new one can be weighed.
+		// A process may keep memory that it once used, so only a new one can be
+		// measured.
 		s.stop()
 	}
 	if err := s.start(ctx); err != nil {
-		return sample{}, err // with what it said
+		return sample{}, err // including its output
 	}
-	// A collection in the middle would be this program's, not the proxy's, but
-	// takes CPU from it.
+	// A garbage collection during the measurement would be this program's, but
+	// would take CPU from the proxy.
 	runtime.GC()
 	before := s.backend.Mismatched.Load()
 	var got sample
@@ -120,17 +120,17 @@ func (s *site) measure(ctx context.Context) (sample, error) {
 	}
 	if err != nil {
 		if said := s.running.Log(); said != "" {
-			err = fmt.Errorf("%w; it said: %s", err, said)
+			err = fmt.Errorf("%w; its output: %s", err, said)
 		}
 	}
 	return got, err
 }
 
-// readyTimeout bounds how long a load may take until every worker has
-// exchanged its first bytes.
+// readyTimeout bounds the time until every worker has exchanged its first
+// bytes.
 const readyTimeout = 60 * time.Second
 
-// drive runs the load for a while and measures its middle.
+// drive runs the load for a while and measures the middle part.
 func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sample, err error) {
 	loadCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -140,7 +140,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 		defer close(ended)
 		drive(loadCtx, s.target(), m)
 	}()
-	finish := func() error { // no goroutine of the load outlives its turn
+	finish := func() error { // no goroutine of the load outlives the measurement
 		cancel()
 		<-ended
 		if failed, wrong := m.Failed.Load(), m.Mismatched.Load(); failed+wrong > 0 {
@@ -173,7 +173,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	start := time.Now()
 	m.Start()
 	errPause := pause(ctx, s.options.length)
-	// Something must have come through, and on a busy machine may take longer.
+	// Wait for some traffic, which may take longer on a busy machine.
 	for time.Since(start) < readyTimeout && units() == 0 && errPause == nil {
 		errPause = pause(ctx, 10*time.Millisecond)
 	}
@@ -187,7 +187,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 		return got, err
 	}
 	if done == 0 {
-		return got, errors.New("nothing came through")
+		return got, errors.New("no traffic was forwarded")
 	}
 	got = sample{Units: float64(done), Wall: wall.Seconds(), CPU: (after - cpu).Seconds()}
 	got.Figure = got.CPU / got.Units
@@ -200,7 +200,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	return got, nil
 }
 
-// run runs a program and measures the whole of it.
+// run runs a program and measures all of it.
 func (s *site) run(ctx context.Context) (sample, error) {
 	before, errBefore := s.running.Tree.CPU()
 	start := time.Now()
@@ -211,7 +211,7 @@ func (s *site) run(ctx context.Context) (sample, error) {
 		return sample{}, err
 	}
 	if did.Units == 0 {
-		return sample{}, errors.New("nothing came through")
+		return sample{}, errors.New("no traffic was forwarded")
 	}
 	got := sample{
 		Units: float64(did.Units), Wall: wall.Seconds(), CPU: (after - before).Seconds(),
@@ -221,7 +221,7 @@ func (s *site) run(ctx context.Context) (sample, error) {
 	return got, nil
 }
 
-// weigh opens connections and measures what holding them takes.
+// weigh opens connections and measures the memory to hold them.
 func (s *site) weigh(ctx context.Context) (got sample, err error) {
 	n := s.row.work.idle
 	before, err := s.running.Tree.Anon()
@@ -241,12 +241,12 @@ func (s *site) weigh(ctx context.Context) (got sample, err error) {
 		return got, err
 	}
 	if err := check(); err != nil {
-		return got, fmt.Errorf("a connection did not outlive the silence: %w", err)
+		return got, fmt.Errorf("a connection broke while idle: %w", err)
 	}
 	return sample{Figure: float64(after-before) / float64(n), Units: float64(n)}, nil
 }
 
-// pause waits, and returns early with an error if ctx ends.
+// pause waits for d, and returns an error early if ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

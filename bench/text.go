@@ -22,7 +22,7 @@ func (r *run) writeJSON(path string) error {
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// writeText writes the comparison for people.
+// writeText writes the comparison as text.
 func (r *run) writeText(out io.Writer) {
 	fmt.Fprintf(out, "%s, %d cores, %s, %s, %s\n", r.Machine.CPU, r.Machine.Cores, r.Machine.System, r.Machine.Kernel, r.Machine.Go)
 	for _, p := range r.Proxies {
@@ -49,8 +49,7 @@ func (r *run) writeRow(out io.Writer, w row, res result) {
 	}
 }
 
-// table returns a heading and a line for each proxy, without the columns in
-// which nobody has anything.
+// table returns a heading and a line for each proxy, without empty columns.
 func (r *run) table(w row, res result) [][]string {
 	all := [][]string{slices.Concat([]string{"proxy", w.unit.name, w.unit.rate, "p50 ms", "p99 ms", "resumed"}, growColumns,
 		[]string{r.Subject + " beside it", "p50 beside it", "target"})}
@@ -77,7 +76,7 @@ func (r *run) table(w row, res result) [][]string {
 	return out
 }
 
-// short writes a number with three digits or more, "-" if there is none.
+// short formats a number with three digits or more, or "-" for NaN.
 func short(f float64) string {
 	switch {
 	case f == 0:

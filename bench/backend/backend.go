@@ -1,9 +1,10 @@
-// Package backend is the server behind the proxies: TLS with a client
-// certificate, and above it HTTP, or one small protocol (package wire) by which a
-// connection is echoed, filled or emptied.
+// Package backend is the server behind the measured proxies: TLS with a client
+// certificate, and above it HTTP, or a small protocol (package wire) that
+// echoes, fills or drains a connection.
 //
-// What it receives it checks. It runs in the process of the load generator: the
-// proxies alone are measured.
+// A Backend owns its connections. It checks everything that it receives. It
+// runs in the process of the load generator, so that only the proxies are
+// measured.
 package backend
 
 import (
@@ -19,12 +20,11 @@ import (
 
 // A Backend serves until it is closed.
 type Backend struct {
-	// Handshakes and Resumed count the TLS connections that were made.
+	// Handshakes and Resumed count the TLS connections.
 	Handshakes, Resumed atomic.Int64
-	// Received counts the bytes that sinks took.
+	// Received counts the bytes that sinks received.
 	Received atomic.Int64
-	// Mismatched counts connections that brought anything but what they
-	// should have.
+	// Mismatched counts connections that delivered unexpected data.
 	Mismatched atomic.Int64
 
 	listener    net.Listener
@@ -48,7 +48,7 @@ func Start(config *tls.Config) (*Backend, error) {
 	return b, nil
 }
 
-// Address is where it serves.
+// Address returns its address.
 func (b *Backend) Address() string { return b.listener.Addr().String() }
 
 // Close ends every connection, and returns when they have ended.
@@ -105,7 +105,7 @@ func (b *Backend) serve(raw net.Conn) {
 	c := tls.Server(raw, b.config)
 	defer c.Close()
 	if c.Handshake() != nil {
-		return // the client hears of it, and counts it
+		return // the client gets an error and counts it
 	}
 	b.Handshakes.Add(1)
 	if c.ConnectionState().DidResume {
@@ -113,8 +113,8 @@ func (b *Backend) serve(raw net.Conn) {
 	}
 	op, seed, err := wire.ReadHeader(c)
 	if err != nil {
-		// A connection that ends without a byte is a proxy's own: made ahead,
-		// or for somebody who only looked whether the proxy is there.
+		// A connection that ends without a byte is the proxy's own: a warm connection,
+		// or one for a check that the proxy listens.
 		if errors.Is(err, wire.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 			b.Mismatched.Add(1)
 		}

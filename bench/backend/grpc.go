@@ -13,10 +13,9 @@ import (
 )
 
 const (
-	// EchoUnary is a gRPC method that answers with the bytes it is given.
+	// EchoUnary is a gRPC method that echoes a message.
 	EchoUnary = "/bench.Echo/Unary"
-	// EchoStream does so for each message of a stream, until the client ends
-	// it.
+	// EchoStream echoes each message of a stream, until the client ends it.
 	EchoStream = "/bench.Echo/Stream"
 )
 

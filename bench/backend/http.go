@@ -13,10 +13,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// StartHTTP serves HTTP on a port of loopback that the kernel chooses: HTTP/1.1,
-// and HTTP/2 too if config offers h2. A path
-// /bytes/N/SEED is answered with N bytes of the pattern of that seed, /sink/N/SEED
-// takes them, and WebSocketPath speaks WebSocket.
+// StartHTTP serves HTTP on a port of loopback that the kernel chooses:
+// HTTP/1.1, and HTTP/2 too if config offers h2. A path /bytes/N/SEED returns N
+// bytes of the pattern of that seed, /sink/N/SEED receives them, and
+// WebSocketPath speaks WebSocket.
 func StartHTTP(config *tls.Config) (*Backend, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -32,14 +32,14 @@ func StartHTTP(config *tls.Config) (*Backend, error) {
 	mux.HandleFunc("/sink/", b.take)
 	server := &http.Server{
 		Handler: mux, TLSConfig: b.counted(config), Protocols: &protocols,
-		ErrorLog: log.New(io.Discard, "", 0), // of connections that proxies gave up
+		ErrorLog: log.New(io.Discard, "", 0), // about connections that proxies closed
 	}
 	b.closeServer = server.Close
 	b.wg.Go(func() { _ = server.ServeTLS(l, "", "") })
 	return b, nil
 }
 
-// counted is config for a server that does not say when it has shaken hands.
+// counted returns config for a server that does not report handshakes.
 func (b *Backend) counted(config *tls.Config) *tls.Config {
 	config = config.Clone()
 	config.VerifyConnection = func(s tls.ConnectionState) error {
@@ -63,13 +63,13 @@ func (b *Backend) answer(w http.ResponseWriter, r *http.Request) {
 	for offset := uint64(0); offset < size; {
 		n := min(size-offset, 64<<10)
 		if _, err := w.Write(wire.At(seed, offset, int(n))); err != nil {
-			return // the client hears of it
+			return // the client gets an error
 		}
 		offset += n
 	}
 }
 
-// take takes a body, and answers without one.
+// take receives a body, and answers without one.
 func (b *Backend) take(w http.ResponseWriter, r *http.Request) {
 	size, seed, ok := b.asked(w, r, "/sink/")
 	if !ok {
@@ -80,18 +80,18 @@ func (b *Backend) take(w http.ResponseWriter, r *http.Request) {
 		n, err := r.Body.Read(buf)
 		if !wire.Matches(seed, offset, buf[:n]) || err == io.EOF && offset+uint64(n) != size {
 			b.Mismatched.Add(1)
-			http.Error(w, "not what was to come", http.StatusBadRequest)
+			http.Error(w, "unexpected body", http.StatusBadRequest)
 			return
 		}
 		offset += uint64(n)
 		b.Received.Add(int64(n))
 		if err != nil {
-			return // at the end, or the client is gone
+			return // at the end, or the client disconnected
 		}
 	}
 }
 
-// asked returns what a request is for, and answers one that is for nothing.
+// asked parses a request, and answers an invalid one.
 func (b *Backend) asked(w http.ResponseWriter, r *http.Request, prefix string) (size, seed uint64, ok bool) {
 	if size, seed, ok = parsePath(r.URL.Path, prefix); !ok {
 		b.Mismatched.Add(1)
@@ -103,7 +103,7 @@ func (b *Backend) asked(w http.ResponseWriter, r *http.Request, prefix string) (
 // octets is a header's value; it is never modified.
 var octets = []string{"application/octet-stream"}
 
-// parsePath reads what follows a prefix: N/SEED, the seed in hexadecimal.
+// parsePath parses the part after a prefix: N/SEED, with a hexadecimal seed.
 func parsePath(path, prefix string) (size, seed uint64, ok bool) {
 	path, ok = strings.CutPrefix(path, prefix)
 	n, s, found := strings.Cut(path, "/")

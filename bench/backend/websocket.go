@@ -6,14 +6,14 @@ import (
 	"github.com/coder/websocket"
 )
 
-// WebSocketPath is where messages are echoed.
+// WebSocketPath is the path that echoes messages.
 const WebSocketPath = "/websocket"
 
-// echoMessages sends back every message until the client is gone.
+// echoMessages echoes every message until the client disconnects.
 func echoMessages(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
-		return // the client was told
+		return // Upgrade has answered the client
 	}
 	defer func() { _ = c.CloseNow() }()
 	for {

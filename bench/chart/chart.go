@@ -1,4 +1,6 @@
 // Package chart draws the figures of a report as SVG.
+//
+// The caller owns the values, which no function modifies.
 package chart
 
 import (
@@ -12,22 +14,22 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// A Series is what is drawn in one colour.
+// A Series is drawn in one color.
 type Series struct {
 	Name string
-	// Colour is a number that stands for a colour: the same thing has the
-	// same in every chart.
-	Colour int
-	// Values are one for each group of bars, or for each X of a line. NaN
-	// where there is none.
+	// Color is the index of a color: the same proxy has the same one in every
+	// chart.
+	Color int
+	// Values has one value for each group of bars, or for each X of a line. NaN
+	// means no value.
 	Values []float64
 	// Low and High are the ends of an error bar; nil draws none.
 	Low, High []float64
 }
 
-// colours are told apart by most who see colours differently, and in print
+// colors are distinguishable with most color vision deficiencies, and in print
 // (Okabe and Ito).
-var colours = []color.Color{
+var colors = []color.Color{
 	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff},
 	color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff},
 	color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
@@ -36,7 +38,7 @@ var colours = []color.Color{
 	color.RGBA{R: 0x56, G: 0xb4, B: 0xe9, A: 0xff},
 }
 
-func colour(i int) color.Color { return colours[i%len(colours)] }
+func seriesColor(i int) color.Color { return colors[i%len(colors)] }
 
 const (
 	height   = 9 * vg.Centimeter
@@ -63,7 +65,7 @@ func Bars(path, title, y string, groups []string, series []Series, mark float64)
 	grid.Vertical.Color = nil
 	p.Add(grid)
 	for i, s := range series {
-		// Bars that do not exist have no height.
+		// Missing bars have no height.
 		values := make(plotter.Values, len(s.Values))
 		for j, v := range s.Values {
 			if !math.IsNaN(v) {
@@ -75,7 +77,7 @@ func Bars(path, title, y string, groups []string, series []Series, mark float64)
 			return err
 		}
 		bars.LineStyle.Width = 0
-		bars.Color = colour(s.Colour)
+		bars.Color = seriesColor(s.Color)
 		bars.Offset = barWidth * vg.Length(2*i-len(series)+1) / 2
 		p.Add(bars)
 		p.Legend.Add(s.Name, bars)
@@ -105,8 +107,8 @@ func Bars(path, title, y string, groups []string, series []Series, mark float64)
 	return save(p, max(width, 12*vg.Centimeter), path)
 }
 
-// Lines draws a line for each series over x, which is a logarithmic axis. So is
-// y if logY is set, and else begins at 0.
+// Lines draws a line for each series over x on a logarithmic axis. The y axis
+// is logarithmic too if logY is set; otherwise it begins at 0.
 func Lines(path, title, xLabel, y string, logY bool, x []float64, series []Series) error {
 	p := newPlot(title, y)
 	p.X.Label.Text = xLabel
@@ -124,14 +126,14 @@ func Lines(path, title, xLabel, y string, logY bool, x []float64, series []Serie
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
-		line.Color, dots.Color, line.Width = colour(s.Colour), colour(s.Colour), vg.Points(1.5)
+		line.Color, dots.Color, line.Width = seriesColor(s.Color), seriesColor(s.Color), vg.Points(1.5)
 		p.Add(line, dots)
 		p.Legend.Add(s.Name, line, dots)
 	}
 	if logY {
 		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-		// Whole powers of ten, else LogTicks may label none, and one more that
-		// leaves room for the legend.
+		// Use whole powers of ten, because LogTicks may otherwise label none, and one
+		// more to leave room for the legend.
 		p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(p.Y.Min))), math.Pow(10, math.Ceil(math.Log10(p.Y.Max))+1)
 	} else {
 		p.Y.Min, p.Y.Max = 0, 1.4*p.Y.Max

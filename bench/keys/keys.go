@@ -1,9 +1,9 @@
-// Package keys makes the PKI of a run: one CA, a backend that demands a client
-// certificate, the proxies' client certificate, and the certificate of their
-// TLS listeners. All keys are ECDSA P-256.
+// Package keys makes the PKI of a run: one CA, a backend that requires a
+// client certificate, the proxies' client certificate, and the certificate of
+// their TLS listeners. All keys are ECDSA P-256.
 //
-// Keys live in files below the directory given, because that is how proxies
-// read them, and are gone with it.
+// The caller owns the directory for the key files, which proxies read, and
+// removes it.
 package keys
 
 import (
@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	// BackendName is the name that the backend's certificate is for.
+	// BackendName is the DNS name in the backend's certificate.
 	BackendName = "backend.bench.test"
-	// ListenerName is the name that the proxies' own certificate is for.
+	// ListenerName is the DNS name in the proxies' own certificate.
 	ListenerName = "proxy.bench.test"
 )
 
-// A Pair is the files of a certificate and its key.
+// A Pair holds the files of a certificate and its key.
 type Pair struct {
 	// Chain and Key are PEM files; Bundle is both in one.
 	Chain, Key, Bundle string
@@ -34,11 +34,11 @@ type Pair struct {
 
 // Keys is the PKI of one run. It is immutable.
 type Keys struct {
-	// CA is the file of the root that everybody trusts.
+	// CA is the file of the root that all parties trust.
 	CA string
-	// Client is what proxies present to the backend.
+	// Client is the certificate that proxies present to the backend.
 	Client Pair
-	// Listener is what proxies present to clients.
+	// Listener is the certificate that proxies present to clients.
 	Listener Pair
 
 	pool    *x509.CertPool
@@ -84,12 +84,12 @@ func issue(ca *pki.CA, dir, name string, o pki.LeafOptions) (Pair, tls.Certifica
 	return p, cert, err
 }
 
-// groups is the one key exchange that every proxy speaks, so that all do the
-// same work: without it some would do ML-KEM as well, and others not.
+// groups is a key exchange that every proxy supports, so that all do the same
+// work: otherwise only some would use ML-KEM.
 var groups = []tls.CurveID{tls.X25519}
 
-// BackendTLS returns the settings of the backend, which demands a client
-// certificate. protos are what it speaks above TLS; none is fine.
+// BackendTLS returns the settings of the backend, which requires a client
+// certificate. protos are its ALPN protocols, possibly none of them.
 func (k *Keys) BackendTLS(protos ...string) *tls.Config {
 	return &tls.Config{
 		Certificates:                []tls.Certificate{k.backend},

@@ -7,8 +7,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// Down takes bytes as fast as they come, over so many connections. Its unit is
-// the byte, counted where it arrives.
+// Down receives bytes as fast as possible over conns connections. Its unit is
+// the byte, counted by the client.
 func Down(conns int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		each(ctx, m, conns, func(int) error {
@@ -40,8 +40,8 @@ func Down(conns int) Func {
 	}
 }
 
-// Up sends bytes as fast as they are taken, over so many connections. The
-// backend checks and counts them: the meter's units are those that were sent.
+// Up sends bytes as fast as possible over conns connections. The backend
+// checks and counts them: the units of the meter are the bytes sent.
 func Up(conns int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		each(ctx, m, conns, func(int) error {

@@ -7,13 +7,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// Churn makes a connection, sends size bytes there and back and closes it, so
-// many at a time. Its unit is the connection; what it records is the time from
-// the first packet to the first byte that came back.
+// Churn makes a connection, exchanges size bytes and closes it, with atATime
+// workers. Its unit is the connection. It records the time from the first
+// packet to the first byte returned.
 //
-// Without perSecond the next one follows at once. Then the machine is busy, and
-// a latency says no more than the throughput does; with it, so many are begun
-// each second.
+// Without perSecond each worker continues at once. The machine is then
+// saturated, and the latency only reflects the throughput. With perSecond,
+// that many connections are started each second.
 func Churn(atATime, size, perSecond int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		header := wire.AppendHeader(nil, wire.Echo, 0)
@@ -25,7 +25,7 @@ func Churn(atATime, size, perSecond int) Func {
 			for first := true; ctx.Err() == nil; first = false {
 				start := time.Now()
 				if err := churnOnce(ctx, target, msg, header); err != nil {
-					return err // one that failed is enough to fail the row
+					return err // one failure is enough to fail the row
 				}
 				r.record(time.Since(start))
 				m.add(1)
@@ -45,15 +45,15 @@ func churnOnce(ctx context.Context, target Target, msg *message, header []byte) 
 		return err
 	}
 	defer c.Close()
-	// A message is answered by one record, and so its last byte comes with its
+	// One record carries the whole answer, so its last byte arrives with its
 	// first.
 	return msg.roundTripAfter(c, header[:len(header):len(header)])
 }
 
-// A pace says when a worker's turn comes.
+// A pace schedules the connections of a worker.
 type pace struct{ ticks *time.Ticker }
 
-// newPace spreads the turns of all workers evenly.
+// newPace spreads the connections of all workers evenly.
 func newPace(worker, workers, perSecond int) pace {
 	if perSecond == 0 {
 		return pace{}

@@ -12,12 +12,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// Echo sends a message of size bytes on each connection and waits for it to
-// come back, again and again. Its unit is the message, there and back.
+// Echo repeatedly sends a message of size bytes on each connection and waits
+// for its echo. Its unit is the round trip.
 func Echo(conns, size int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
-		// Connections are made by a few at a time: what is measured begins when
-		// all are there, and a thousand handshakes at once would time out.
+		// A few workers make the connections: measuring starts when all exist, and a
+		// thousand concurrent handshakes would time out.
 		slots := make(chan struct{}, 32)
 		each(ctx, m, conns, func(i int) error {
 			slots <- struct{}{}
@@ -58,7 +58,7 @@ func echoConn(ctx context.Context, target Target) (net.Conn, error) {
 	return c, nil
 }
 
-// A message differs from every other one that its connection, or another, sends.
+// A message differs from all others, of this and of other connections.
 type message struct {
 	sent, got []byte
 	number    uint64
@@ -72,7 +72,7 @@ func newMessage(conn, size int) *message {
 
 func (m *message) roundTrip(c net.Conn) error { return m.roundTripAfter(c, nil) }
 
-// roundTripAfter sends before and the message at once.
+// roundTripAfter sends before and the message in one write.
 func (m *message) roundTripAfter(c net.Conn, before []byte) error {
 	m.number++
 	binary.BigEndian.PutUint64(m.sent, m.number)

@@ -13,8 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/backend"
 )
 
-// GRPCUnary calls again and again, so many at a time on each connection, with
-// messages of size bytes. Its unit is the call.
+// GRPCUnary makes calls repeatedly, with the given number at a time on each
+// connection and messages of size bytes. Its unit is the call.
 func GRPCUnary(conns, calls, size int) Func {
 	return overGRPC(conns, calls, func(ctx context.Context, c *grpc.ClientConn, turn func(trip) error) error {
 		return turn(func(out, in *wrapperspb.BytesValue) error {
@@ -23,9 +23,9 @@ func GRPCUnary(conns, calls, size int) Func {
 	}, size)
 }
 
-// GRPCStream has so many streams of both directions open on each connection,
-// and sends a message of size bytes on each as soon as the last one is back.
-// Its unit is the message.
+// GRPCStream keeps the given number of bidirectional streams open on each
+// connection, and sends a message of size bytes on each when the previous one
+// has returned. Its unit is the message.
 func GRPCStream(conns, streams, size int) Func {
 	return overGRPC(conns, streams, func(ctx context.Context, c *grpc.ClientConn, turn func(trip) error) error {
 		s, err := c.NewStream(ctx, &backend.EchoStreams, backend.EchoStream)
@@ -41,11 +41,11 @@ func GRPCStream(conns, streams, size int) Func {
 	}, size)
 }
 
-// A trip sends a message there and back.
+// A trip is one round trip of a message.
 type trip func(out, in *wrapperspb.BytesValue) error
 
-// overGRPC runs work on each of conns connections perConn times side by side;
-// work calls turn with what a round trip is.
+// overGRPC runs work perConn times in parallel on each of conns connections;
+// work passes turn its round trip.
 func overGRPC(conns, perConn int, work func(ctx context.Context, c *grpc.ClientConn, turn func(trip) error) error, size int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		clients := make([]*grpc.ClientConn, conns)

@@ -14,25 +14,25 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// A Count is what of HTTP is counted as a unit.
+// A Count selects the unit of an HTTP load.
 type Count int
 
 const (
-	// Requests are counted.
+	// Requests counts requests.
 	Requests Count = iota
-	// Bytes of bodies are counted.
+	// Bytes counts bytes of bodies.
 	Bytes
 )
 
-// HTTP sends GET after GET for bodies of size bytes on each connection, over
-// HTTP/1.1. Each asks for other bytes, so that answers that were swapped are
-// found out. What it records is the time to the last byte.
+// HTTP repeats GET requests for bodies of size bytes on each connection, over
+// HTTP/1.1. Each requests different bytes, so that swapped answers are
+// detected. It records the time to the last byte.
 func HTTP(conns int, size uint64, unit Count) Func {
 	return HTTPHosts(conns, size, unit, []string{"bench.test"})
 }
 
-// HTTPHosts is HTTP for one of several hosts in each request, at random. Their
-// names must be of the same length.
+// HTTPHosts is HTTP with a random one of several hosts in each request. Their
+// names must have the same length.
 func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		slots := make(chan struct{}, 32) // as in Echo
@@ -66,19 +66,19 @@ func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
 	}
 }
 
-// An httpConn is one client of HTTP/1.1. It reads no more of HTTP than it must:
-// what it costs is taken from the proxy.
+// An httpConn is an HTTP/1.1 client. It parses as little as possible, because
+// its CPU time reduces that of the proxy.
 type httpConn struct {
 	conn    net.Conn
 	size    uint64
 	request []byte
-	seedAt  int // where in request the 16 digits of the seed are
+	seedAt  int // offset in request of the 16 digits of the seed
 	hosts   []string
-	hostAt  int // where in request the host is
+	hostAt  int // offset in request of the host
 	buf     []byte
 }
 
-// newHTTPConn returns a connection on which one request has been answered.
+// newHTTPConn returns a connection after a first answered request.
 func newHTTPConn(ctx context.Context, target Target, size uint64, hosts []string) (*httpConn, error) {
 	conn, err := target.dial(ctx)
 	if err != nil {
@@ -99,8 +99,8 @@ func newHTTPConn(ctx context.Context, target Target, size uint64, hosts []string
 
 func (c *httpConn) close() { _ = c.conn.Close() }
 
-// get sends a request and reads its answer. count is told of the body's bytes
-// as they come.
+// get sends a request and reads its answer. It passes count the number of body
+// bytes as they arrive.
 func (c *httpConn) get(count func(int)) error {
 	seed := c.reseed()
 	copy(c.request[c.hostAt:], c.hosts[rand.IntN(len(c.hosts))])
@@ -110,9 +110,10 @@ func (c *httpConn) get(count func(int)) error {
 	return c.answer(seed, count)
 }
 
-// reseed has the request be for the bytes of another seed, and returns that.
+// reseed changes the request to the bytes of another seed, and returns the
+// seed.
 func (c *httpConn) reseed() uint64 {
-	seed := rand.Uint64() | 1<<63 // hexadecimal of a fixed width: the top bit is set
+	seed := rand.Uint64() | 1<<63 // with the top bit set, its hexadecimal form has a fixed width
 	strconv.AppendUint(c.request[:c.seedAt], seed, 16)
 	return seed
 }
@@ -133,12 +134,12 @@ func (c *httpConn) answer(seed uint64, count func(int)) error {
 			return err
 		}
 		if have == len(c.buf) {
-			return errors.New("the head of an answer has no end")
+			return errors.New("the head of an answer is too long")
 		}
 	}
 }
 
-// checkHead wants a 200 with the body's length.
+// checkHead requires a 200 with the body's length.
 func (c *httpConn) checkHead(head []byte) error {
 	status, fields, _ := bytes.Cut(head, []byte("\r\n"))
 	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200")) {
@@ -148,15 +149,15 @@ func (c *httpConn) checkHead(head []byte) error {
 		name, value, _ := bytes.Cut(line, []byte(":"))
 		if len(name) == len("content-length") && bytes.EqualFold(name, []byte("content-length")) {
 			if n, err := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 63); err != nil || n != c.size {
-				return fmt.Errorf("an answer is said to have %.100q bytes, not %d", value, c.size)
+				return fmt.Errorf("an answer claims %.100q bytes, not %d", value, c.size)
 			}
 			return nil
 		}
 	}
-	return errors.New("an answer does not say its length")
+	return errors.New("an answer has no length")
 }
 
-// body checks the body, of which have has come already.
+// body checks the body. have is the part that was already read.
 func (c *httpConn) body(seed uint64, have []byte, count func(int)) error {
 	for offset := uint64(0); ; {
 		if offset+uint64(len(have)) > c.size || !wire.Matches(seed, offset, have) {

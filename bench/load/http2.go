@@ -12,9 +12,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// HTTP2 is HTTP over HTTP/2, with so many requests at a time on each
-// connection. Its unit is the request. The target must have TLS settings that
-// offer h2.
+// HTTP2 is HTTP over HTTP/2, with the given number of concurrent requests on
+// each connection. Its unit is the request. The target must have TLS settings
+// that offer h2.
 func HTTP2(conns, streams int, size uint64) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		transports := make([]*http.Transport, conns)
@@ -41,12 +41,12 @@ func HTTP2(conns, streams int, size uint64) Func {
 	}
 }
 
-// transport2 returns a client of HTTP/2 alone.
+// transport2 returns a client that speaks only HTTP/2.
 func transport2(target Target) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	return &http.Transport{
-		TLSClientConfig: target.TLS.Clone(), Protocols: &protocols, // which modifies it
+		TLSClientConfig: target.TLS.Clone(), Protocols: &protocols, // the transport modifies it
 		TLSHandshakeTimeout: dialTimeout, DisableCompression: true,
 	}
 }

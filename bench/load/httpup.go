@@ -7,8 +7,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 )
 
-// HTTPUp sends POST after POST with bodies of size bytes on each connection. The
-// backend checks and counts them: the meter's units are those that were sent.
+// HTTPUp repeats POST requests with bodies of size bytes on each connection.
+// The backend checks and counts them: the units of the meter are the bytes
+// sent.
 func HTTPUp(conns int, size uint64) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		each(ctx, m, conns, func(int) error {
@@ -36,8 +37,8 @@ func HTTPUp(conns int, size uint64) Func {
 	}
 }
 
-// post sends a request with a body of size bytes, and reads its answer, which
-// has none. count is told of the body's bytes as they go.
+// post sends a request with a body of size bytes, and reads its empty answer.
+// It passes count the number of body bytes as they are sent.
 func (c *httpConn) post(size uint64, count func(int)) error {
 	seed := c.reseed()
 	if _, err := c.conn.Write(c.request); err != nil {

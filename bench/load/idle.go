@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// An Idler makes a connection that has been used once. use uses it once more.
+// An Idler makes a connection and uses it once. use uses it again.
 type Idler func(ctx context.Context, target Target) (use func() error, close func(), err error)
 
-// IdleEcho is an Idler over bytes: 64 go there and back.
+// IdleEcho is an Idler for byte streams: it exchanges 64 bytes.
 func IdleEcho(ctx context.Context, target Target) (use func() error, close func(), err error) {
 	c, err := echoConn(ctx, target)
 	if err != nil {
@@ -25,7 +25,7 @@ func IdleHTTP(ctx context.Context, target Target) (use func() error, close func(
 	if err != nil {
 		return nil, nil, err
 	}
-	c.buf = nil // a thousand of them are not what is weighed, but need not be there
+	c.buf = nil // save memory: a thousand buffers are not part of the measurement
 	return func() error {
 		c.buf = make([]byte, 8<<10)
 		return c.get(func(int) {})
@@ -39,8 +39,8 @@ func IdleHTTP2(ctx context.Context, target Target) (use func() error, close func
 	return use, t.CloseIdleConnections, use()
 }
 
-// Idle makes n connections that then hold still. close ends them; until then
-// each still has to work, which check finds out.
+// Idle makes n connections that then stay idle. close closes them; before
+// that, check verifies that each still works.
 func Idle(ctx context.Context, target Target, n int, idler Idler) (check func() error, close func(), err error) {
 	var mu sync.Mutex
 	var errs []error

@@ -1,5 +1,7 @@
-// Package load is the clients' side of a measurement: it drives traffic through
-// a proxy, checks every byte that comes back, and counts.
+// Package load is the client side of a measurement: it drives traffic through
+// a proxy, checks every returned byte, and counts.
+//
+// A Func owns the connections that it makes; the caller owns the Meter.
 package load
 
 import (
@@ -11,18 +13,18 @@ import (
 	"time"
 )
 
-// A Target is where a load goes.
+// A Target is the destination of a load.
 type Target struct {
 	Address string
-	// TLS is how to speak to it; nil is plaintext.
+	// TLS holds the TLS settings; nil means plaintext.
 	TLS *tls.Config
 }
 
-// A Func drives traffic to target until ctx ends, and tells m. It returns when
-// everything that it started has ended.
+// A Func drives traffic to target until ctx ends, and counts in m. It returns
+// when all its goroutines have ended.
 type Func func(ctx context.Context, target Target, m *Meter)
 
-// dialTimeout bounds what a connection through a proxy may take to be made.
+// dialTimeout bounds the time to make a connection through a proxy.
 const dialTimeout = 20 * time.Second
 
 // dial connects to the target. The connection is closed when ctx ends.
@@ -41,12 +43,12 @@ func (t Target) dial(ctx context.Context) (net.Conn, error) {
 		}
 		c = over
 	}
-	// The raw connection, because closing a tls.Conn may wait for a Write.
+	// Close the raw connection, because closing a tls.Conn may wait for a Write.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	return &conn{Conn: c, stop: stop}, nil
 }
 
-// A conn forgets its context once it is closed.
+// A conn detaches from its context when it is closed.
 type conn struct {
 	net.Conn
 	stop func() bool
@@ -57,11 +59,11 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// errMismatch is a connection that brought what it should not have.
+// errMismatch reports a connection that delivered unexpected bytes.
 var errMismatch = errors.New("the bytes that came back are not those expected")
 
-// each runs work n times side by side, once for each connection, and returns
-// when all have ended. What fails before ctx ends is counted as failed.
+// each runs work n times in parallel, once for each connection, and returns
+// when all have ended. An error before ctx ends counts as a failure.
 func each(ctx context.Context, m *Meter, n int, work func(i int) error) {
 	var wg sync.WaitGroup
 	for i := range n {

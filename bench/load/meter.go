@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// A Meter counts what a load does while it is open.
+// A Meter counts the work of a load while it is open.
 type Meter struct {
-	// Failed counts connections that broke, Mismatched those that brought
-	// wrong bytes; both always, whether the meter is open or not.
+	// Failed counts broken connections, Mismatched those with wrong bytes; both
+	// count even while the meter is closed.
 	Failed, Mismatched atomic.Int64
 
 	open    atomic.Bool
@@ -25,7 +25,7 @@ type Meter struct {
 	recorders []*Recorder
 }
 
-// NewMeter returns a meter for a load that has so many workers to get ready.
+// NewMeter returns a meter for a load with the given number of workers.
 func NewMeter(workers int) *Meter {
 	m := &Meter{ready: make(chan struct{}), broken: make(chan struct{})}
 	m.pending.Store(int64(workers))
@@ -35,7 +35,7 @@ func NewMeter(workers int) *Meter {
 // Ready is closed when every worker has exchanged its first bytes.
 func (m *Meter) Ready() <-chan struct{} { return m.ready }
 
-// Broken is closed when something has failed.
+// Broken is closed after the first failure.
 func (m *Meter) Broken() <-chan struct{} { return m.broken }
 
 // Start opens the meter.
@@ -54,7 +54,7 @@ func (m *Meter) Err() error {
 	return m.first
 }
 
-// Latencies returns all that was recorded while the meter was open. The load
+// Latencies returns all latencies recorded while the meter was open. The load
 // must have ended.
 func (m *Meter) Latencies() []int64 {
 	m.mu.Lock()
@@ -72,9 +72,9 @@ func (m *Meter) workerReady() {
 	}
 }
 
-// allReady is workerReady, and returns when every worker is ready: those who
-// are early would else take the machine from those who still connect. It
-// reports whether there is anything to do.
+// allReady calls workerReady and returns when every worker is ready: early
+// workers would otherwise slow down those that still connect. It reports
+// whether to continue.
 func (m *Meter) allReady(ctx context.Context) bool {
 	m.workerReady()
 	select {

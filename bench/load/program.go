@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// A Program is a load generator of somebody else's: it checks ours, but not the
-// bytes that come back.
+// A Program is an external load generator. It confirms our own results, but
+// does not check the returned bytes.
 type Program struct {
 	name string
 	args func(url string, d time.Duration) []string
 	read func(out string) (Outcome, error)
 }
 
-// An Outcome is what a program says that it did.
+// An Outcome is the result that a program reports.
 type Outcome struct {
 	Units    int64
-	P50, P99 time.Duration // 0 where it does not say
+	P50, P99 time.Duration // 0 if not reported
 }
 
-// Missing says why the program cannot be run here, "" if it can.
+// Missing returns why the program cannot run here, or "" if it can.
 func (p *Program) Missing() string {
 	if _, err := exec.LookPath(p.name); err != nil {
 		return p.name + " is not installed"
@@ -32,7 +32,7 @@ func (p *Program) Missing() string {
 	return ""
 }
 
-// Run runs the program for about d, with GETs of 1 KiB.
+// Run runs the program for about d, with GET requests for 1 KiB.
 func (p *Program) Run(ctx context.Context, target Target, d time.Duration) (Outcome, error) {
 	scheme := "http"
 	if target.TLS != nil {
@@ -50,12 +50,13 @@ func (p *Program) Run(ctx context.Context, target Target, d time.Duration) (Outc
 	return got, nil
 }
 
-// seconds is d in whole seconds, at least one: neither program takes less.
+// seconds returns d in whole seconds, at least one: neither program accepts
+// less.
 func seconds(d time.Duration) string {
 	return strconv.Itoa(max(1, int((d + time.Second/2).Seconds())))
 }
 
-// Wrk is wrk, with so many keep-alive connections.
+// Wrk returns wrk with the given number of keep-alive connections.
 func Wrk(conns int) *Program {
 	return &Program{
 		name: "wrk",
@@ -66,7 +67,7 @@ func Wrk(conns int) *Program {
 	}
 }
 
-// H2load is h2load, with so many connections of so many requests at a time.
+// H2load returns h2load with the given connections and concurrent requests.
 func H2load(conns, streams int) *Program {
 	return &Program{
 		name: "h2load",
@@ -114,4 +115,4 @@ func readH2load(out string) (got Outcome, err error) {
 	return got, err
 }
 
-var errUnread = errors.New("what it says is not understood")
+var errUnread = errors.New("its output is not understood")

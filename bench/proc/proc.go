@@ -1,5 +1,7 @@
-// Package proc reads from /proc what a process and all its descendants have
-// used.
+// Package proc reads the resource usage of a process and its descendants from
+// /proc.
+//
+// It owns no process: a Tree only refers to one.
 package proc
 
 import (
@@ -14,11 +16,11 @@ import (
 	"time"
 )
 
-// A Tree is a process with its descendants.
+// A Tree is a process and its descendants.
 type Tree struct {
 	// PID is the process at the root.
 	PID int
-	// Dir is where proc is mounted. Empty means /proc.
+	// Dir is the mount point of proc. Empty means /proc.
 	Dir string
 }
 
@@ -26,11 +28,11 @@ type Tree struct {
 // Linux architecture for user space since 2.6 (USER_HZ).
 const tick = 10 * time.Millisecond
 
-// A stat is what /proc/PID/stat says that matters here.
+// A stat holds the needed fields of /proc/PID/stat.
 type stat struct {
 	parent int
-	// cpu is user and system time, of its own and of children that it has
-	// waited for, so that the tree's sum never falls.
+	// cpu is the user and system time of the process and of the children that it
+	// has waited for, so that the sum of the tree never decreases.
 	cpu time.Duration
 }
 
@@ -47,7 +49,7 @@ func (t Tree) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// Anon returns the anonymous memory that is resident, in bytes: RssAnon.
+// Anon returns the resident anonymous memory in bytes: RssAnon.
 func (t Tree) Anon() (int64, error) {
 	members, err := t.members()
 	if err != nil {
@@ -57,7 +59,7 @@ func (t Tree) Anon() (int64, error) {
 	for pid := range members {
 		status, err := os.ReadFile(t.file(pid, "status"))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // it ended in between
+			continue // it ended meanwhile
 		}
 		if err != nil {
 			return 0, err
@@ -93,7 +95,7 @@ func (t Tree) members() (map[int]stat, error) {
 		}
 		data, err := os.ReadFile(t.file(pid, "stat"))
 		if err != nil {
-			continue // it ended in between
+			continue // it ended meanwhile
 		}
 		s, err := parseStat(data)
 		if err != nil {
@@ -113,8 +115,8 @@ func (t Tree) members() (map[int]stat, error) {
 	return members, nil
 }
 
-// holds reports whether pid is below the root. Parents form no circle, but what
-// was read of them while processes came and went might.
+// holds reports whether pid is below the root. Parents form no cycle, but
+// entries read while processes started and ended might.
 func (t Tree) holds(all map[int]stat, pid int) bool {
 	for range len(all) {
 		if pid == t.PID {
@@ -131,14 +133,14 @@ func (t Tree) holds(all map[int]stat, pid int) bool {
 
 var errStat = errors.New("cannot read its stat")
 
-// parseStat reads /proc/PID/stat. The name of the program, in parentheses, may
-// itself hold spaces and parentheses.
+// parseStat parses /proc/PID/stat. The program's name, in parentheses, may
+// itself contain spaces and parentheses.
 func parseStat(data []byte) (stat, error) {
 	end := bytes.LastIndexByte(data, ')')
 	if end < 0 {
 		return stat{}, errStat
 	}
-	// From the third field on: state, ppid, …; utime is the 14th of all.
+	// From the third field: state, ppid, and so on; utime is the 14th field.
 	fields := strings.Fields(string(data[end+1:]))
 	const ppid, utime, cstime = 4 - 3, 14 - 3, 17 - 3
 	if len(fields) <= cstime {
@@ -159,8 +161,8 @@ func parseStat(data []byte) (stat, error) {
 	return stat{parent: parent, cpu: time.Duration(ticks) * tick}, nil
 }
 
-// parseAnon reads RssAnon from /proc/PID/status. A process that has ended and
-// was not waited for yet has none, and holds nothing.
+// parseAnon reads RssAnon from /proc/PID/status. A zombie process has no such
+// line and uses no memory.
 func parseAnon(status []byte) (int64, error) {
 	for line := range strings.Lines(string(status)) {
 		value, ok := strings.CutPrefix(line, "RssAnon:")

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-// Drawbridge is a drawbridge binary, with its settings as they come.
+// Drawbridge is a drawbridge binary with default settings.
 type Drawbridge struct {
 	// Label is its name in reports; Path is the binary.
 	Label, Path string

@@ -14,16 +14,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-// IOCopy is the plainest tunnel that Go makes, much as Ghostunnel is one:
-// crypto/tls, a goroutine a direction with io.CopyBuffer and 32 KiB, and a full
-// handshake for each connection. It is this program itself, called anew with
-// IOCopyCommand as its first argument.
+// IOCopy is the simplest tunnel in Go, similar to Ghostunnel: crypto/tls, a
+// goroutine for each direction with io.CopyBuffer and 32 KiB, and a full
+// handshake for each connection. It runs this program with IOCopyCommand as
+// its first argument.
 type IOCopy struct {
 	// Program is the path of this program.
 	Program string
 }
 
-// IOCopyCommand is what this program is called with to be the tunnel.
+// IOCopyCommand is the argument that runs this program as the tunnel.
 const IOCopyCommand = "iocopy"
 
 // Name implements Kind.
@@ -57,7 +57,7 @@ func (i IOCopy) command(w work) (command, error) {
 	return command{i.Program, args}, nil
 }
 
-// ServeIOCopy is the tunnel. It serves until its process is ended.
+// ServeIOCopy runs the tunnel until its process is ended.
 func ServeIOCopy(args []string) error {
 	flags := flag.NewFlagSet(IOCopyCommand, flag.ContinueOnError)
 	listen := flags.String("listen", "", "`address` to listen on")
@@ -86,7 +86,7 @@ func ServeIOCopy(args []string) error {
 	}
 	config := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}, ServerName: *name, NextProtos: protocols}
 	if !config.RootCAs.AppendCertsFromPEM(roots) {
-		return errors.New("there is no certificate in the CA's file")
+		return errors.New("the CA's file contains no certificate")
 	}
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
@@ -125,9 +125,9 @@ func tunnel(client net.Conn, backend string, config *tls.Config) {
 	<-back
 }
 
-// pump copies until from ends, and passes the end on.
+// pump copies until from ends, and forwards the end of the stream.
 func pump(to, from net.Conn) {
-	// Plain reader and writer, else the copy would not use the buffer.
+	// Plain reader and writer: otherwise the copy would not use the buffer.
 	_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 32<<10))
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()

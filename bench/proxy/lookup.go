@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// lookPath finds a program, also where those of administrators are kept, which
-// is in the PATH of few others.
+// lookPath finds a program, including in the directories for administrators,
+// which are usually not in PATH.
 func lookPath(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err == nil {
@@ -23,7 +23,7 @@ func lookPath(program string) (string, error) {
 	return "", fmt.Errorf("%s is not installed", program)
 }
 
-// output runs a program and returns all that it wrote.
+// output runs a program and returns its output.
 func output(ctx context.Context, program string, args ...string) (string, error) {
 	path, err := lookPath(program)
 	if err != nil {
@@ -41,7 +41,7 @@ func firstLine(s string) string {
 	return s
 }
 
-// lineWith returns the first line that begins with prefix.
+// lineWith returns the first line with the given prefix.
 func lineWith(s, prefix string) string {
 	for line := range strings.Lines(s) {
 		if strings.HasPrefix(line, prefix) {

@@ -13,8 +13,8 @@ import (
 // Nginx is nginx with its stream module.
 type Nginx struct{}
 
-// streamModules are where distributions keep the stream module. Builds that
-// have it within need no file.
+// streamModules are the paths of the stream module in distributions. Builds that
+// include it need no file.
 var streamModules = []string{
 	"/usr/lib/nginx/modules/ngx_stream_module.so",
 	"/usr/lib64/nginx/modules/ngx_stream_module.so",
@@ -141,7 +141,7 @@ events { worker_connections 8192; }
 	return b.String()
 }
 
-// nginxPass is how requests go on.
+// nginxPass returns the directives that forward requests.
 func nginxPass(s Service) string {
 	if s.GRPC {
 		return "grpc_pass grpcs://backend;"

@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// readyTimeout bounds how long a proxy may take to listen.
+	// readyTimeout bounds the time until a proxy listens.
 	readyTimeout = 20 * time.Second
-	// stopTimeout is how long one may take to end before it is killed.
+	// stopTimeout is how long a proxy may take to end before it is killed.
 	stopTimeout = 5 * time.Second
 )
 
-// A process is a proxy's, with what it writes kept in a file.
+// A process is a running proxy. A file receives its output.
 type process struct {
 	cmd     *exec.Cmd
 	logFile string
 	ended   chan struct{}
-	err     error // why it ended; to be read once ended is closed
+	err     error // why it ended; valid once ended is closed
 }
 
 func run(c command, logFile string) (*process, error) {
@@ -34,8 +34,8 @@ func run(c command, logFile string) (*process, error) {
 	defer out.Close()
 	cmd := exec.Command(c.path, c.args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	// Should this program die, its proxies must not stay. SIGTERM, because
-	// nginx's workers would outlive a master that was killed.
+	// If this program dies, its proxies must end too. SIGTERM, because nginx's
+	// workers would outlive a killed master.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func run(c command, logFile string) (*process, error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// log returns the end of what it wrote.
+// log returns the end of the output.
 func (p *process) log() string {
 	text, err := os.ReadFile(p.logFile)
 	if err != nil {
@@ -60,7 +60,7 @@ func (p *process) log() string {
 	return strings.TrimSpace(string(text[max(0, len(text)-most):]))
 }
 
-// waitReady returns once somebody listens on address.
+// waitReady returns once the process listens on address.
 func (p *process) waitReady(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -74,15 +74,15 @@ func (p *process) waitReady(ctx context.Context, address string) error {
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("it ended (%v) and said: %s", p.err, p.log())
+			return fmt.Errorf("it ended (%v) with the output: %s", p.err, p.log())
 		case <-ctx.Done():
-			return fmt.Errorf("it does not listen (%w) and said: %s", err, p.log())
+			return fmt.Errorf("it does not listen (%w), output: %s", err, p.log())
 		case <-again.C:
 		}
 	}
 }
 
-// stop ends the process, and whatever it started, and returns when it is gone.
+// stop ends the process and its children, and returns when it is gone.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	late := time.NewTimer(stopTimeout)
@@ -91,6 +91,6 @@ func (p *process) stop() {
 	case <-p.ended:
 	case <-late.C:
 	}
-	_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // the group: workers too
+	_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // the whole group, including workers
 	<-p.ended
 }

@@ -1,6 +1,8 @@
-// Package proxy starts the programs that are compared, each configured for the
-// same service as a careful operator would: verification on, keep-alive pools
-// on, access logs off.
+// Package proxy starts the compared programs, each configured for the same
+// service as a careful operator would: verification on, keep-alive pools on,
+// access logs off.
+//
+// A Running owns its process and its files until Stop.
 package proxy
 
 import (
@@ -14,47 +16,46 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proc"
 )
 
-// A Service is what a proxy is to do: take plaintext or TLS, and carry it over
-// mutual TLS to the backend.
+// A Service is the task of a proxy: accept plaintext or TLS, and forward it
+// over mutual TLS to the backend.
 type Service struct {
-	// HTTP makes it an HTTP proxy. Without it bytes are carried as they are.
+	// HTTP makes it an HTTP proxy. Otherwise it forwards bytes unchanged.
 	HTTP bool
-	// ListenTLS makes it take TLS, not plaintext.
+	// ListenTLS makes it accept TLS instead of plaintext.
 	ListenTLS bool
-	// ClientHTTP2 makes it offer HTTP/2 on its TLS listener, UpstreamHTTP2
-	// speak HTTP/2 to the backend where the proxy is told which.
+	// ClientHTTP2 makes it offer HTTP/2 on its TLS listener, UpstreamHTTP2 speak
+	// HTTP/2 to the backend, if the proxy needs a setting for that.
 	ClientHTTP2, UpstreamHTTP2 bool
-	// GRPC makes it one for gRPC, with HTTP/2 on both sides.
+	// GRPC makes it a gRPC proxy, with HTTP/2 on both sides.
 	GRPC bool
-	// WebSocket makes it pass upgrades on, where the proxy must be told.
+	// WebSocket makes it forward upgrades, if the proxy needs a setting for that.
 	WebSocket bool
-	// NoResumption makes every handshake with the backend a full one.
+	// NoResumption makes every handshake with the backend full.
 	NoResumption bool
-	// Warm is how many connections are kept ready for further clients, where
-	// the proxy knows such a thing. 0: none.
+	// Warm is the number of connections kept ready for new clients, if the proxy
+	// supports it. 0: none.
 	Warm int
-	// Admin makes it one whose configuration is changed over Drawbridge's
-	// admin service while it runs: only Drawbridge is that.
+	// Admin allows changes of the configuration over Drawbridge's admin service at
+	// run time: only Drawbridge supports it.
 	Admin bool
 }
 
-// noAdmin is why a peer cannot be such a service.
+// noAdmin explains why a peer does not support Service.Admin.
 const noAdmin = "has no such admin service"
 
-// A Kind is a program that may be compared.
+// A Kind is a program that can be compared.
 type Kind interface {
-	// Name is how it is called in options and reports.
+	// Name is its name in options and reports.
 	Name() string
-	// Version returns what it says of itself, or why it cannot be run here.
+	// Version returns its version, or why it cannot run here.
 	Version(ctx context.Context) (string, error)
-	// Cannot says why it cannot be given the service, "" if it can.
+	// Cannot returns why it does not support the service, or "".
 	Cannot(s Service) string
-	// command writes into w.dir what the program needs, and returns how to
-	// start it.
+	// command writes the program's files into w.dir, and returns how to start it.
 	command(w work) (command, error)
 }
 
-// work is all that a configuration is made from.
+// work is the input of a configuration.
 type work struct {
 	dir             string // of its own
 	listen, backend string // addresses
@@ -62,13 +63,13 @@ type work struct {
 	service         Service
 }
 
-// file writes a file of the proxy's own and returns its path.
+// file writes a file for the proxy and returns its path.
 func (w work) file(name, text string) (string, error) {
 	path := filepath.Join(w.dir, name)
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// A command is a program with its arguments.
+// A command is a program and its arguments.
 type command struct {
 	path string
 	args []string
@@ -76,20 +77,21 @@ type command struct {
 
 // A Running proxy serves until it is stopped.
 type Running struct {
-	// Address is where it takes connections.
+	// Address is the address that it accepts connections on.
 	Address string
-	// Tree is its processes.
+	// Tree holds its processes.
 	Tree proc.Tree
 
 	process *process
 	dir     string
 }
 
-// attempts is how often a start is tried: between choosing a free port and the
-// proxy's listening on it, somebody else may take it.
+// attempts is the number of attempts to start a proxy: another process may
+// take the chosen port before the proxy listens on it.
 const attempts = 3
 
-// Start starts a proxy before backend, and returns when it takes connections.
+// Start starts a proxy before backend, and returns when it accepts
+// connections.
 func Start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Service) (*Running, error) {
 	if why := kind.Cannot(s); why != "" {
 		return nil, fmt.Errorf("%s %s", kind.Name(), why)
@@ -142,13 +144,13 @@ func (r *Running) Stop() {
 	_ = os.RemoveAll(r.dir)
 }
 
-// AdminSocket is where Drawbridge's admin service is.
+// AdminSocket returns the path of Drawbridge's admin socket.
 func (r *Running) AdminSocket() string { return filepath.Join(r.dir, "data", "admin.sock") }
 
-// Log returns what the proxy wrote.
+// Log returns the proxy's output.
 func (r *Running) Log() string { return r.process.log() }
 
-// freeAddress returns an address of loopback that nobody listens on now.
+// freeAddress returns a loopback address that is currently unused.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-// Stunnel is stunnel, a thread for each connection.
+// Stunnel is stunnel, with a thread for each connection.
 type Stunnel struct{}
 
 // Name implements Kind.
@@ -19,7 +19,8 @@ func (Stunnel) Version(ctx context.Context) (string, error) {
 	return lineWith(out, "stunnel "), err
 }
 
-// stunnel is the program's name here: Debian calls it stunnel4.
+// stunnel returns the program's name on this machine: Debian calls it
+// stunnel4.
 func stunnel() string {
 	if _, err := lookPath("stunnel4"); err == nil {
 		return "stunnel4"

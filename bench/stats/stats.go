@@ -1,5 +1,6 @@
-// Package stats is the little arithmetic that figures need: medians, quantiles
-// and ratios of pairs.
+// Package stats computes medians, quantiles and ratios of pairs.
+//
+// The caller owns the values; only Quantile modifies them.
 package stats
 
 import (
@@ -7,8 +8,8 @@ import (
 	"slices"
 )
 
-// Median returns the middle of values, which it leaves as they are; the mean of
-// the two in the middle if their number is even, NaN if there are none.
+// Median returns the middle of values, or the mean of the two middle values,
+// or NaN for no values. It does not modify values.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -21,8 +22,8 @@ func Median(values []float64) float64 {
 	return (s[mid-1] + s[mid]) / 2
 }
 
-// Quantile returns the smallest of values that a share q of them does not
-// exceed, 0 if there are none. It sorts values.
+// Quantile returns the smallest value that at least a share q of values does
+// not exceed, or 0 for no values. It sorts values.
 func Quantile[T int64 | float64](values []T, q float64) T {
 	if len(values) == 0 {
 		return 0
@@ -32,15 +33,15 @@ func Quantile[T int64 | float64](values []T, q float64) T {
 	return values[min(max(i, 0), len(values)-1)]
 }
 
-// A Ratio is what pairwise ratios came to.
+// A Ratio summarizes pairwise ratios.
 type Ratio struct {
 	Median, Min, Max float64
-	// Pairs is how many there were. With none the rest is meaningless.
+	// Pairs is the number of pairs. The other fields are meaningless if it is 0.
 	Pairs int
 }
 
-// Ratios divides each of ours by the one of theirs that was measured beside it.
-// Pairs in which either is not a positive number do not count.
+// Ratios divides each of ours by the one of theirs measured beside it. It
+// ignores pairs in which either is not a positive number.
 func Ratios(ours, theirs []float64) Ratio {
 	var r []float64
 	for i := range min(len(ours), len(theirs)) {

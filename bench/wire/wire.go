@@ -1,9 +1,9 @@
-// Package wire is what the load generator and the backend say to each other
-// over a byte stream, so that both can check every byte that they receive.
+// Package wire is the protocol between the load generator and the backend over
+// a byte stream, which lets both check every byte that they receive.
 //
-// A stream begins with a header of HeaderSize bytes, which says what the
-// backend is to do and with which seed. Bulk bytes are a fixed pattern whose
-// period is a prime: bytes that are lost, doubled, swapped or those of another
+// A stream begins with a header of HeaderSize bytes, which selects the
+// backend's operation and the seed. Bulk bytes are a fixed pattern with a
+// prime period: bytes that are lost, duplicated, swapped or from another
 // connection do not match it.
 package wire
 
@@ -15,22 +15,22 @@ import (
 	"math/rand/v2"
 )
 
-// An Op is what a backend is to do with a connection.
+// An Op is the backend's operation on a connection.
 type Op byte
 
 const (
-	// Echo sends back what comes.
+	// Echo returns everything it receives.
 	Echo Op = iota + 1
-	// Source sends the pattern until the client is gone.
+	// Source sends the pattern until the client disconnects.
 	Source
-	// Sink takes the pattern until the client ends it.
+	// Sink receives the pattern until the client ends the stream.
 	Sink
 )
 
 // HeaderSize is the size of a stream's header.
 const HeaderSize = 16
 
-// magic is how a header begins.
+// magic begins every header.
 const magic = "bench01"
 
 // ErrHeader reports a stream that does not begin with a header.
@@ -55,14 +55,14 @@ func ReadHeader(r io.Reader) (Op, uint64, error) {
 	return Op(h[len(magic)]), binary.BigEndian.Uint64(h[len(magic)+1:]), nil
 }
 
-// MaxChunk is the most that At returns at once.
+// MaxChunk is the maximum size of a result of At.
 const MaxChunk = 256 << 10
 
-// period of the pattern: a prime, and so no multiple of any buffer's size.
+// period of the pattern: a prime, so not a multiple of any buffer's size.
 const period = 65521
 
-// pattern is a whole period, and the beginning of the next ones for chunks that
-// run over its end. It is never modified.
+// pattern is a whole period and the beginning of the next one, for chunks that
+// cross its end. It is never modified.
 var pattern = func() []byte {
 	p := make([]byte, period+MaxChunk)
 	r := rand.New(rand.NewPCG(1, 2))
