@@ -26,6 +26,9 @@ API_LINTER_VERSION         := v2.0.0
 GRPC_INTEROP_VERSION       := v1.85.0
 GHZ_VERSION                := v0.121.0
 VALE_VERSION               := v3.17.1
+GOVULNCHECK_VERSION        := v1.9.0
+# The database of vulnerabilities is in this module.
+VULNDB_VERSION             := v0.0.0-20261105234957-e22db6528018
 
 # One stamp per tool and version: a changed version installs again.
 BUF                := $(TOOLS)/.buf-$(BUF_VERSION)
@@ -37,6 +40,8 @@ GRPCURL            := $(TOOLS)/.grpcurl-$(GRPCURL_VERSION)
 GRPC_INTEROP       := $(TOOLS)/.grpc-interop-$(GRPC_INTEROP_VERSION)
 GHZ                := $(TOOLS)/.ghz-$(GHZ_VERSION)
 VALE               := $(TOOLS)/.vale-$(VALE_VERSION)
+GOVULNCHECK        := $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION)
+INDEXDB            := $(TOOLS)/.indexdb-$(VULNDB_VERSION)
 # Pinned by files of their own.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
@@ -106,6 +111,10 @@ breaking: $(BUF) ## Fail if a client of the admin API would break
 .PHONY: freeze
 freeze: breaking ## Add what is new in the admin API to what may no longer change
 	$(TOOLS)/buf build --exclude-source-info -o proto/v1.binpb
+
+.PHONY: vulncheck
+vulncheck: $(GOVULNCHECK) $(INDEXDB) ## Fail on a reachable vulnerability that a newer dependency fixes (needs jq)
+	.ci/vulncheck $(TOOLS) $(VULNDB_VERSION)
 
 .PHONY: generate
 generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_DOC) ## Generate Go and docs/reference from their sources
@@ -209,6 +218,10 @@ $(GRPCURL):
 	$(call install,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
 $(GHZ):
 	$(call install,ghz,github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION))
+$(GOVULNCHECK):
+	$(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
+$(INDEXDB):
+	$(call install,indexdb,golang.org/x/vulndb/cmd/indexdb@$(VULNDB_VERSION))
 # It parses comments with tree-sitter, which is C.
 $(VALE):
 	rm -f $(TOOLS)/.vale-v*
