@@ -19,7 +19,9 @@ def retried(call, request):
     out although its answer was lost: asked for again it changes nothing."""
     for _ in range(50):
         try:
-            return call(request, timeout=10)
+            # wait_for_ready: while the channel reconnects, the call waits
+            # instead of failing at once.
+            return call(request, timeout=20, wait_for_ready=True)
         except grpc.RpcError as e:
             if e.code() != grpc.StatusCode.UNAVAILABLE:
                 raise
