@@ -1,6 +1,7 @@
-// The access log has a record of each request and each TCP connection: who, where
-// to, over which TLS, with what result. It is rotated without losing one, a listener
-// is switched off while its connections are open, and no secret is ever in it.
+// The access log has a record of each request and each TCP connection: the
+// client, the upstream, the TLS settings and the result. Rotation loses no
+// record, a listener's log can be turned off while connections are open, and no
+// secret appears in it.
 
 package e2e
 
@@ -74,7 +75,7 @@ func TestAccessLog(t *testing.T) {
 			t.Fatalf("%d records, want %d:\n%s", len(all), want, text)
 		}
 		if strings.Contains(string(text), "SECRET") || strings.Contains(string(text), "PRIVATE KEY") || strings.Contains(string(text), "\u009b") {
-			t.Errorf("what should not is in the access log:\n%s", text)
+			t.Errorf("the access log contains a secret:\n%s", text)
 		}
 		return all
 	}
@@ -98,7 +99,7 @@ func TestAccessLog(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 
-	// Rotated while a connection is open, which is recorded at its end.
+	// Rotate the log while a connection is open; its record comes at its end.
 	open := dial(t, g.address("db"))
 	say := func(word string) {
 		t.Helper()
@@ -114,7 +115,7 @@ func TestAccessLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.signal(syscall.SIGUSR1)
-	eventually(t, "the file is there again", func() bool { _, err := os.Stat(log); return err == nil })
+	eventually(t, "the file exists again", func() bool { _, err := os.Stat(log); return err == nil })
 	ask("/api/two")
 	say("after")
 	_ = open.CloseWrite()
@@ -134,7 +135,7 @@ func TestAccessLog(t *testing.T) {
 		}
 	}
 
-	// Listeners are switched off with their connections open.
+	// Turn the log of both listeners off while they have open connections.
 	open = dial(t, g.address("db"))
 	say("on")
 	client := &http.Client{Transport: &http.Transport{}}
@@ -161,7 +162,7 @@ func TestAccessLog(t *testing.T) {
 	get("/off")
 	_ = open.Close()
 	if now := g.listener("plain").GetAccepted(); now != before {
-		t.Errorf("%d connections were accepted, want %d: the one that was open did not go on", now, before)
+		t.Errorf("%d connections were accepted, want %d: the open connection was not kept", now, before)
 	}
 	eventually(t, "the connection has ended", func() bool { return g.listener("db").GetConnections() == 0 })
 	g.apply(plain)
@@ -173,7 +174,7 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// A reader of standard output that has gone is no reason to end.
+// The gateway survives the end of the program that reads its standard output.
 func TestAccessLogOnStandardOutputWhoseReaderLeaves(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, filepath.Join(shortDir(t), "data"), "--access-log", "stdout", "--access-log-format", "text")
@@ -205,14 +206,14 @@ func TestAccessLogOnStandardOutputWhoseReaderLeaves(t *testing.T) {
 			t.Errorf("the first line: %q", line)
 		}
 	case <-ctx.Done():
-		t.Fatal("no line came")
+		t.Fatal("no line was written")
 	}
 	_ = reader.Close()
 	get(t, url)
-	eventually(t, "it is noticed", func() bool { return g.out.contains("records cannot be written") && g.out.contains("broken pipe") })
+	eventually(t, "the log reports the broken pipe", func() bool { return g.out.contains("records cannot be written") && g.out.contains("broken pipe") })
 	get(t, url)
 	g.stop()
 	if !g.out.contains("records are lost because they cannot be written") {
-		t.Error("the log does not tell of the records that are lost")
+		t.Error("the log does not report the lost records")
 	}
 }

@@ -1,5 +1,6 @@
-// The admin socket is taken over from a process that died, and from nothing
-// else: a file that is no socket is left alone, and the program says so.
+// A new process takes over the admin socket of a dead process, and no other
+// file: anything that is not a socket stays unchanged and ends the start with
+// an error.
 
 package e2e
 
@@ -10,13 +11,13 @@ import (
 	"testing"
 )
 
-func TestAdminSocketIsTakenOverFromTheDeadAlone(t *testing.T) {
+func TestAdminSocketIsTakenOverFromADeadProcessOnly(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	g.apply(listener("web", protocolHTTP, ""))
 	g.kill()
 	if _, err := os.Stat(g.socket); err != nil {
-		t.Fatalf("a killed process leaves its socket behind: %v", err)
+		t.Fatalf("a killed process should leave its socket behind: %v", err)
 	}
 	g = g.restart()
 	if g.listener("web") == nil {
@@ -30,7 +31,7 @@ func TestAdminSocketIsTakenOverFromTheDeadAlone(t *testing.T) {
 	file := writeFile(t, filepath.Join(shortDir(t), "notes.txt"), []byte("not a socket"))
 	r := command(t, program(t), "serve", "--data-dir", g.dir, "--admin", "unix:"+file)
 	if r.code == 0 || !strings.Contains(r.stdout+r.stderr, file) {
-		t.Errorf("where a file is in its place: %s", r)
+		t.Errorf("with a file in its place: %s", r)
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != "not a socket" {
 		t.Errorf("the file is now %q, %v", text, err)

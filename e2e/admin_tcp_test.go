@@ -1,5 +1,5 @@
 // The admin service over TCP answers only clients with a certificate of its
-// authority; without the files for that the program does not start.
+// authority. Without the files for that, the program does not start.
 
 package e2e
 
@@ -59,7 +59,7 @@ func TestAdminOverTCPNeedsAClientCertificate(t *testing.T) {
 		}
 	}
 
-	// The program's own command line speaks to it as well.
+	// The command line works over TCP too.
 	flags := []string{"status", "--admin", address, "--admin-tls-cert", clientFile, "--admin-tls-key", clientKeyFile, "--admin-tls-ca", caFile}
 	if r := command(t, program(t), flags...); r.code != 0 {
 		t.Errorf("drawbridge status over TCP: %s", r)

@@ -1,6 +1,6 @@
-// An upstream is told whose certificate a client has shown to the gateway, by
-// fields that no client can forge: curl shows the certificate,
-// and nginx stands behind. The path that nginx sees is the rewritten one.
+// The gateway forwards the identity of a client's certificate to the upstream,
+// in fields that no client can forge. curl presents the certificate, and nginx
+// is the upstream. nginx sees the rewritten path.
 
 package e2e
 
@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-func TestClientsAreKnownByTheirCertificates(t *testing.T) {
+func TestClientIdentityReachesTheUpstream(t *testing.T) {
 	t.Parallel()
 	curl := need(t, "curl")
 	a := newAuthority(t)
@@ -24,7 +24,7 @@ func TestClientsAreKnownByTheirCertificates(t *testing.T) {
 		ports: 1,
 		files: nginxFiles(a.ca, a.server),
 		http: func(n *nginx) string {
-			// nginx, too, takes an underscore for a dash where it is told to.
+			// nginx can be configured to accept underscores in field names.
 			return fmt.Sprintf(`underscores_in_headers on;
   server { listen %s ssl http2; %s
     location / { return 200 "$http_x_client_cert_subject|$http_x_client_cert_san|$http_x_client_cert_fingerprint|$http_client_cert|$uri|$http_x_request_id|$http_x_who"; } }`, n.address(0), n.mutualTLS())
@@ -65,7 +65,7 @@ func TestClientsAreKnownByTheirCertificates(t *testing.T) {
 	const subject, who = `CN=alice\, of sales`, `127.0.0.1 TLSv1.3 CN=alice\, of sales /v2/a/b`
 	for _, c := range []struct {
 		listener string
-		shows    bool // the certificate
+		shows    bool // curl presents its certificate
 		want     string
 	}{
 		{"identity", true, subject + "|URI:spiffe://example.com/alice|" + fingerprint(alice) + "||/internal/a/b|id-1|" + who},

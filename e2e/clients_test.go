@@ -1,6 +1,6 @@
-// Clients in Python and TypeScript, generated from the .proto files as a user would
-// generate them, rotate a certificate, write again after a lost answer, create,
-// watch and resume.
+// Clients in Python and TypeScript, generated from the .proto files as a user
+// would generate them, rotate a certificate, repeat a write whose answer was
+// lost, create, watch and resume.
 
 package e2e
 
@@ -16,8 +16,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// generateClient runs plugins of buf, which reads the .proto files itself: Debian's
-// protoc is older than some of their options.
+// generateClient runs plugins with buf, which parses the .proto files itself:
+// Debian's protoc is too old for some of their options.
 func generateClient(t testing.TB, dir, plugins string) {
 	t.Helper()
 	buf := need(t, "buf")
@@ -37,7 +37,7 @@ func runOrFail(t testing.TB, dir, name string, args ...string) {
 func TestAPythonClientAutomates(t *testing.T) {
 	t.Parallel()
 	protoc, plugin := need(t, "protoc"), need(t, "grpc_python_plugin")
-	const python = "/usr/bin/python3" // the system's, which has the system's packages
+	const python = "/usr/bin/python3" // it has the system's Python packages
 	if err := exec.Command(python, "-c", "import grpc, google.protobuf").Run(); err != nil {
 		missing(t, python+" has no grpc and protobuf: on Debian python3-grpcio and python3-protobuf")
 	}
@@ -77,7 +77,8 @@ func TestATypeScriptClientAutomates(t *testing.T) {
 	})
 }
 
-// automates runs a client that does what both do, and checks what came of it.
+// automates runs a client program and checks its results. Both clients do the
+// same.
 func automates(t *testing.T, name string, run func(args ...string) *process) {
 	a := newAuthority(t)
 	next := clientCert(t, a.ca, "rotated")
@@ -114,8 +115,9 @@ func automates(t *testing.T, name string, run func(args ...string) *process) {
 	}
 }
 
-// losingAnswers returns a socket in front of the admin service that breaks its first
-// connection off once a write was carried out, before the client is told.
+// losingAnswers returns a socket in front of the admin service. It cuts its
+// first connection after the write was carried out and before the client gets
+// the answer.
 func (g *gateway) losingAnswers() string {
 	g.t.Helper()
 	path := filepath.Join(shortDir(g.t), "lossy.sock")
@@ -148,7 +150,8 @@ func (g *gateway) losingAnswers() string {
 	return path
 }
 
-// relay copies until either end is closed or may returns false, and closes both.
+// relay copies until either end is closed or may returns false. Then it closes
+// both.
 func relay(to, from net.Conn, may func() bool) {
 	defer to.Close()
 	defer from.Close()

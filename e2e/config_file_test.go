@@ -1,6 +1,6 @@
-// serve --config makes a file the desired state, at the start and on SIGHUP,
-// with everything else removed; a file that is wrong changes nothing, and what
-// is wrong is said.
+// serve --config applies a file as the whole desired state, at the start and on
+// SIGHUP, and removes everything else. A faulty file changes nothing, and the
+// log names the fault.
 
 package e2e
 
@@ -20,7 +20,7 @@ func TestServeConfigFile(t *testing.T) {
 	for name, data := range nginxFiles(a.ca, a.client) {
 		writeFile(t, filepath.Join(dir, name), data)
 	}
-	// Paths are relative to the file, not to where the program was started.
+	// Paths are relative to the file, not to the working directory.
 	file := filepath.Join(dir, "bridge.yaml")
 	write := func(documents ...string) {
 		base := fmt.Sprintf(`
@@ -63,7 +63,7 @@ respond: {body: %s}`
 	expect("at the start", "/", 200, "backend")
 	expect("at the start", "/fixed/", 200, "first")
 
-	// What came by another way goes when the file is applied again.
+	// Resources from other sources are removed when the file is applied again.
 	g.apply(listener("extra", protocolHTTP, "backend"))
 	write(fmt.Sprintf(route, "second"))
 	g.signal(syscall.SIGHUP)
@@ -71,10 +71,10 @@ respond: {body: %s}`
 		_, body := get(t, web+"/fixed/")
 		return body == "second"
 	})
-	eventually(t, "what the file does not name is gone", func() bool { return g.listener("extra") == nil })
+	eventually(t, "the resource that the file does not name is gone", func() bool { return g.listener("extra") == nil })
 	expect("after SIGHUP", "/", 200, "backend")
 
-	// Each wrong file is refused, by what is wrong in it, and changes nothing.
+	// Each faulty file is rejected with its fault, and changes nothing.
 	for what, c := range map[string]struct{ document, tells string }{
 		"an unknown field":     {"kind: Listener\nname: more\naddress: 127.0.0.1:0\nprotocol: PROTOCOL_HTTP\nupstraem: backend", "upstraem"},
 		"a dangling reference": {"kind: Listener\nname: more\naddress: 127.0.0.1:0\nprotocol: PROTOCOL_HTTP\nupstream: nowhere", "nowhere"},
@@ -85,12 +85,12 @@ respond: {body: %s}`
 		write(fmt.Sprintf(route, "wrong"), c.document)
 		said := len(g.out.String())
 		g.signal(syscall.SIGHUP)
-		eventually(t, what+" is told of in the log", func() bool { return strings.Contains(g.out.String()[said:], c.tells) })
+		eventually(t, what+" is reported in the log", func() bool { return strings.Contains(g.out.String()[said:], c.tells) })
 		expect(what, "/fixed/", 200, "second")
 		if now := g.getStatus().GetRevision(); now != revision {
 			t.Errorf("%s: the revision went from %d to %d", what, revision, now)
 		}
-		// Nor does a gateway start with it.
+		// A gateway does not start with it either.
 		other := filepath.Join(shortDir(t), "data")
 		r := command(t, program(t), "serve", "--data-dir", other, "--config", file)
 		if r.code == 0 || !strings.Contains(r.stdout+r.stderr, c.tells) || !strings.Contains(r.stdout+r.stderr, "bridge.yaml") {
@@ -115,8 +115,8 @@ func TestSIGHUPReadsFilesAgain(t *testing.T) {
 	}
 }
 
-// rotateFiles changes the files of a certificate that came by --config, or else
-// over the admin service, and tells the gateway.
+// rotateFiles replaces the files of a certificate that came from --config, or
+// else from the admin service, and sends SIGHUP.
 func rotateFiles(t *testing.T, byConfig bool) {
 	a := newAuthority(t)
 	n := startNginx(t, nginxConfig{
@@ -162,18 +162,18 @@ upstream: web
 	if _, serial := get(t, "http://"+g.address("web")+"/"); !sameSerial(serial, a.client) {
 		t.Fatalf("nginx saw %q", serial)
 	}
-	// Files that are as they were change nothing, and touch nothing.
+	// Unchanged files change nothing and touch nothing.
 	before, made := g.getStatus().GetRevision(), g.upstream("web").GetEndpoints()[0].GetConnectionsMade()
-	for i := 0; byConfig && i < 3; i++ { // only that leaves a line to wait for
+	for i := 0; byConfig && i < 3; i++ { // only --config logs a line to wait for
 		said := strings.Count(g.out.String(), "configuration applied")
 		g.signal(syscall.SIGHUP)
-		eventually(t, "the log tells that the file was applied", func() bool { return strings.Count(g.out.String(), "configuration applied") > said })
+		eventually(t, "the log reports that the file was applied", func() bool { return strings.Count(g.out.String(), "configuration applied") > said })
 	}
 	if now := g.getStatus().GetRevision(); now != before {
 		t.Errorf("with nothing changed the revision went from %d to %d", before, now)
 	}
 	if now := g.upstream("web").GetEndpoints()[0].GetConnectionsMade(); now != made {
-		t.Errorf("with nothing changed the upstream was replaced: it has made %d connections, and had %d", now, made)
+		t.Errorf("with nothing changed the upstream was replaced: %d connections made, before %d", now, made)
 	}
 
 	next := clientCert(t, a.ca, "next")

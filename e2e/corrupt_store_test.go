@@ -1,4 +1,5 @@
-// A store that cannot be read is a clear error, and is left as it is.
+// A store that cannot be read ends the start with a clear error and stays
+// unchanged.
 
 package e2e
 
@@ -14,12 +15,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestCorruptStoreIsRefusedAndLeftAlone(t *testing.T) {
+func TestCorruptStoreIsRejectedAndUnchanged(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	a := newAuthority(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), listener("web", protocolHTTP, ""))
-	for i := range 20 { // so much that no part of the file is unused
+	for i := range 20 { // enough data that every part of the file is used
 		many := make([]proto.Message, 0, 50)
 		for j := range cap(many) {
 			r := forward(fmt.Sprintf("r-%d-%d", i, j), "web", fmt.Sprintf("/%d/%d/", i, j), "")
@@ -59,7 +60,7 @@ func TestCorruptStoreIsRefusedAndLeftAlone(t *testing.T) {
 			r := command(t, program(t), "serve", "--data-dir", dir, "--admin", "unix:"+filepath.Join(filepath.Dir(dir), "admin.sock"))
 			said := r.stdout + r.stderr
 			if r.code == 0 || !strings.Contains(said, path) {
-				t.Errorf("it does not say which file it cannot read: %s", r)
+				t.Errorf("the error does not name the file: %s", r)
 			}
 			for _, bad := range []string{"goroutine ", "panic", "unexpected fault", "SIGBUS", "SIGSEGV", "PRIVATE KEY"} {
 				if strings.Contains(said, bad) {

@@ -1,6 +1,6 @@
-// curl, in each version of HTTP that it speaks, reaches upstreams of either
-// version: 100 (Continue) is passed on and refused, bodies arrive whole, trailers
-// too, and HTTP/1.0 gets what it understands.
+// curl, in each HTTP version it supports, reaches upstreams of either version.
+// 100 (Continue) is forwarded or refused, bodies and trailers arrive complete,
+// and HTTP/1.0 gets responses it understands.
 
 package e2e
 
@@ -84,7 +84,7 @@ func TestCurl(t *testing.T) {
 				}
 				answers := c.version
 				if answers == "1.0" {
-					answers = "1.1" // a server says what it speaks itself
+					answers = "1.1" // the response names the server's own version
 				}
 				want := map[string]string{"http1": "HTTP/1.1 ", "http2": "HTTP/2.0 "}[upstream] + sum
 				if got := run("/sum", "-T", file, "-w", " %{http_version} %{http_code}"); got != want+" "+answers+" 200" {

@@ -1,5 +1,5 @@
-// The demonstration works as the README shows it: a whole bridge in one
-// command, a first request through each listener, and a clean end.
+// The demo works as the README shows it: a whole bridge with one command, a
+// first request through each listener, and a clean end.
 
 package e2e
 
@@ -23,19 +23,19 @@ func TestDemoOnce(t *testing.T) {
 	}
 	for _, want := range []string{"$ curl http://127.0.0.1:", "web-1: your client certificate is", "web-2: your client certificate is", "echo: your client certificate is"} {
 		if !strings.Contains(r.stdout, want) {
-			t.Errorf("it does not show %q: %s", want, r)
+			t.Errorf("the output lacks %q: %s", want, r)
 		}
 	}
 	if said := r.stdout + r.stderr; strings.Contains(said, "PRIVATE KEY") || strings.Contains(said, "panic") {
-		t.Errorf("it printed what it should not: %s", r)
+		t.Errorf("the output contains an error: %s", r)
 	}
 }
 
-// The commands that the demonstration prints are for pasting, so here they are.
+// The commands that the demo prints work when pasted.
 func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 	t.Parallel()
 	p := start(t, program(t), "demo")
-	eventually(t, "the demonstration shows its commands", func() bool { return p.done() || p.out.contains("Ctrl-C") })
+	eventually(t, "the demo prints its commands", func() bool { return p.done() || p.out.contains("Ctrl-C") })
 	_, commands, _ := strings.Cut(p.out.String(), "Try it from another terminal:")
 	commands, _, _ = strings.Cut(commands, "Ctrl-C")
 
@@ -47,7 +47,7 @@ func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 		switch name := filepath.Base(word); {
 		case line == "" || word == "#":
 			continue
-		case name == "echo": // piped to nc, which may be any of several programs
+		case name == "echo": // piped to nc, of which several variants exist
 			continue
 		case name == "grpcurl":
 			line = strings.Replace(line, word, grpcurlPath(t), 1)
@@ -58,7 +58,7 @@ func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 		fmt.Fprintln(&script, line)
 	}
 	if ran["curl"] < 3 || ran[filepath.Base(program(t))] < 4 || ran["grpcurl"] < 3 {
-		t.Fatalf("it shows %v:\n%s", ran, p.out)
+		t.Fatalf("the demo prints the commands %v:\n%s", ran, p.out)
 	}
 	need(t, "curl")
 	r := command(t, "sh", "-eux", "-c", script.String())
@@ -79,7 +79,7 @@ func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 	if _, dir, ok := strings.Cut(p.out.String(), "removes "); ok {
 		dir, _, _ = strings.Cut(dir, "\n")
 		if _, err := os.Stat(strings.TrimSuffix(dir, ".")); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("it leaves %s behind: %v", dir, err)
+			t.Errorf("the demo leaves %s behind: %v", dir, err)
 		}
 	}
 }

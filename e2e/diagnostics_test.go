@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// probe probes a stored upstream of one endpoint.
+// probe probes a stored upstream with one endpoint.
 func (g *gateway) probe(upstream string) *adminv1.ProbeResult {
 	g.t.Helper()
 	resp, err := g.diagnostics.ProbeUpstream(patient(g.t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: upstream}})
@@ -26,7 +26,7 @@ func (g *gateway) probe(upstream string) *adminv1.ProbeResult {
 	return resp.GetResults()[0]
 }
 
-// expectProbe checks what a probe comes to, and that it names the facts.
+// expectProbe checks the result of a probe, and that its texts name the facts.
 func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reason, facts, advice []string) {
 	t.Helper()
 	r := g.probe(upstream)
@@ -35,7 +35,7 @@ func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reaso
 		outcome = adminv1.ProbeOutcome_PROBE_OUTCOME_OK
 	}
 	if r.GetOutcome() != outcome || r.GetReason() != reason {
-		t.Errorf("a probe of %s came to %v, %v, want %v: %s", upstream, r.GetOutcome(), r.GetReason(), reason, r.GetExplanation())
+		t.Errorf("a probe of %s returned %v, %v, want %v: %s", upstream, r.GetOutcome(), r.GetReason(), reason, r.GetExplanation())
 		return
 	}
 	for _, fact := range facts {
@@ -50,8 +50,8 @@ func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reaso
 	}
 }
 
-// expectProbeCommand checks what the command line says of the same, and its
-// exit code.
+// expectProbeCommand checks the command line's output for the same probe, and
+// its exit code.
 func expectProbeCommand(t testing.TB, g *gateway, upstream string, reason adminv1.Reason) {
 	t.Helper()
 	r := g.cli("probe", upstream, "-o", "json")
@@ -73,10 +73,10 @@ func expectProbeCommand(t testing.TB, g *gateway, upstream string, reason adminv
 	}
 }
 
-// word is a reason as the command line, the log and metrics spell it.
+// word returns a reason as the command line, the log and metrics spell it.
 func word(reason adminv1.Reason) string { return strings.TrimPrefix(reason.String(), "REASON_") }
 
-// crl is a revocation list of ca that revokes what is given.
+// crl returns a revocation list of ca that revokes the given certificates.
 func crl(t testing.TB, ca *pki.CA, revoked ...*pki.Issued) []byte {
 	t.Helper()
 	return crlWith(t, ca, pki.CRLOptions{}, revoked...)
@@ -102,8 +102,8 @@ func withCRLs(bundle *adminv1.TrustBundle, lists ...[]byte) *adminv1.TrustBundle
 	return bundle
 }
 
-// full returns how many full handshakes of a reason an upstream's only endpoint
-// has seen.
+// full returns an upstream's full handshakes for a reason. The upstream must
+// have one endpoint.
 func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) int64 {
 	g.t.Helper()
 	all := g.upstream(name).GetEndpoints()[0].GetFullHandshakes()
@@ -117,7 +117,7 @@ func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) int64 {
 // outdated describes a revocation list that was due an hour ago.
 var outdated = pki.CRLOptions{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)}
 
-// fingerprint is what the API calls a certificate's sha256_fingerprint.
+// fingerprint returns a certificate's sha256_fingerprint as in the API.
 func fingerprint(issued *pki.Issued) string {
 	sum := sha256.Sum256(issued.Leaf.Raw)
 	return hex.EncodeToString(sum[:])

@@ -1,6 +1,6 @@
-// Endpoints come from DNS: when its answer changes from one server to another
-// while traffic flows, no request and no connection fails, and those that are
-// open go on; a name that does not resolve when the gateway starts does later.
+// Endpoints come from DNS. When its answer changes from one server to another
+// under traffic, no request or connection fails, and open connections stay
+// open. A name that does not resolve when the gateway starts is retried.
 
 package e2e
 
@@ -21,7 +21,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// twoHosts returns listeners on a port that two addresses of loopback have free.
+// twoHosts returns listeners on one port of two loopback addresses.
 func twoHosts(t testing.TB) (one, two net.Listener, port int32) {
 	t.Helper()
 	for range 20 {
@@ -40,14 +40,14 @@ func twoHosts(t testing.TB) (one, two net.Listener, port int32) {
 	return nil, nil, 0
 }
 
-// byDNS returns an upstream whose endpoints are told by s.
+// byDNS returns an upstream that gets its endpoints from s.
 func byDNS(name string, s *dnstest.Server, port int32) *adminv1.Upstream {
 	u := upstream(name, &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"ca"}})
 	u.Dns = &adminv1.Dns{Hostname: serverName, Port: port, Servers: []string{s.Addr().String()}}
 	return u
 }
 
-// addresses returns what an upstream's status has for endpoints.
+// addresses returns the endpoints in an upstream's status.
 func (g *gateway) addresses(name string) string {
 	g.t.Helper()
 	var out []string
@@ -92,7 +92,7 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Clients, until the test is over: whatever fails is told.
+	// Clients run until the test is over and report every failure.
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	var ones, twos, conns atomic.Int64
@@ -134,9 +134,9 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 	if err := pingPong(open, "after"); err != nil {
 		t.Errorf("a connection that was open: %v", err)
 	}
-	_ = serverOne.Listener.Close() // it is not needed any more
+	_ = serverOne.Listener.Close() // no longer needed
 	at, connected := twos.Load(), conns.Load()
-	eventually(t, "traffic goes on", func() bool { return twos.Load() > at+50 && conns.Load() > connected+20 || t.Failed() })
+	eventually(t, "traffic continues", func() bool { return twos.Load() > at+50 && conns.Load() > connected+20 || t.Failed() })
 	before := ones.Load()
 	for range 20 {
 		if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "two" {
@@ -144,7 +144,7 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 		}
 	}
 	if ones.Load() != before {
-		t.Error("the server that is gone from DNS answers requests")
+		t.Error("a server no longer in DNS answers requests")
 	}
 	cancel()
 	clients.Wait()
@@ -167,10 +167,10 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 		t.Errorf("drawbridge probe: %v", r)
 	}
 	_ = open.Close()
-	eventually(t, "what has left is told of no more", func() bool { return g.addresses("raw") == rawTwoAddr })
+	eventually(t, "the removed endpoint is gone from the status", func() bool { return g.addresses("raw") == rawTwoAddr })
 }
 
-func TestANameThatDoesNotResolveAtTheStartDoesLater(t *testing.T) {
+func TestANameThatDoesNotResolveAtStartIsRetried(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	names := dnstest.NewServer(t)
@@ -194,7 +194,7 @@ func TestANameThatDoesNotResolveAtTheStartDoesLater(t *testing.T) {
 	}
 	names.Set(serverName, dnstest.CNAME(1, "alias.test"))
 	names.Set("alias.test", dnstest.A(1, "127.0.0.1"))
-	eventually(t, "it resolves", func() bool {
+	eventually(t, "the name resolves", func() bool {
 		code, body := get(t, "http://"+g.address("web")+"/")
 		return code == 200 && body == "hello"
 	})

@@ -1,5 +1,5 @@
-// What is allowed of a certificate but likely to surprise is said when it is
-// put, in words and as words for programs, and where the use makes it odd.
+// A write of a valid but suspicious certificate returns warnings, as text and
+// as codes, including for suspicious uses.
 
 package e2e
 
@@ -15,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestTheDoctorTellsOnEveryUpload(t *testing.T) {
+func TestUploadsReturnFindings(t *testing.T) {
 	t.Parallel()
 	root := newCA(t, "e2e root")
 	between := intermediate(t, root)
@@ -67,7 +67,7 @@ func TestTheDoctorTellsOnEveryUpload(t *testing.T) {
 			}
 		}
 	}
-	// How it is used may be what is odd.
+	// The use of a certificate may be suspicious.
 	for what, c := range map[string]struct {
 		change *adminv1.Change
 		word   string

@@ -1,6 +1,6 @@
-// DrainConnections is polite: an HTTP connection takes no further request and is
-// closed once those it has are answered, a stream goes on until the period ends;
-// and max_age retires what is pooled by itself.
+// DrainConnections lets work finish: an HTTP connection gets no further request
+// and closes once those it has are answered; a stream continues until the
+// period ends. max_age retires pooled connections without a call.
 
 package e2e
 
@@ -63,7 +63,7 @@ func TestDrainedConnectionsFinishWhatTheyCarry(t *testing.T) {
 			}
 			drain("web", time.Hour)
 			drain("raw", time.Hour)
-			// What comes now goes over another connection.
+			// A new request uses another connection.
 			_, other := get(t, base+"/")
 			if got := g.open("web")[fp]; got != 2 {
 				t.Errorf("%d connections with a request in flight on a drained one, want 2", got)
@@ -105,7 +105,7 @@ func TestPooledConnectionsHaveAnAge(t *testing.T) {
 	})
 	g := startGateway(t)
 	aged, ageless := upstream("aged", a.settings(), web), upstream("ageless", a.settings(), web)
-	// An hour of idleness, so that only the age can end a connection.
+	// The idle timeout is an hour, so only the age can end a connection.
 	aged.Pool = &adminv1.Pool{MaxAge: durationpb.New(300 * time.Millisecond), IdleTimeout: durationpb.New(time.Hour)}
 	ageless.Pool = &adminv1.Pool{IdleTimeout: durationpb.New(time.Hour)}
 	g.apply(
@@ -119,7 +119,7 @@ func TestPooledConnectionsHaveAnAge(t *testing.T) {
 	if _, second := get(t, base+"/"); second == first {
 		t.Errorf("%s was used again", first)
 	}
-	// A request takes as long as it takes.
+	// The age does not interrupt a request.
 	finished := make(chan string, 1)
 	go func() {
 		_, body, err := tryGet(t, oneRequestClient, base+"/slow")

@@ -1,6 +1,6 @@
-// On SIGTERM the gateway says that it is not ready, takes no more connections,
-// lets what is in flight finish, and exits with 0; what does not finish is
-// closed when --drain-timeout is over.
+// On SIGTERM the gateway reports that it is not ready, accepts no more
+// connections, lets work in flight finish, and exits with 0. Work that does not
+// finish is cut off when --drain-timeout is over.
 
 package e2e
 
@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// startGatewayWithOps starts a gateway whose probes and metrics are served too,
-// and returns their address.
+// startGatewayWithOps starts a gateway that also serves probes and metrics, and
+// returns their address.
 func startGatewayWithOps(t *testing.T, args ...string) (*gateway, string) {
 	t.Helper()
 	return launchOn(t, func(ops string) []string { return append(args, "--ops", ops) })
@@ -51,12 +51,12 @@ func TestSIGTERMDrains(t *testing.T) {
 	<-arrived
 
 	g.signal(syscall.SIGTERM)
-	eventually(t, "/readyz tells that the gateway stops", func() bool {
+	eventually(t, "/readyz reports that the gateway stops", func() bool {
 		code, _, err := tryGet(t, oneRequestClient, "http://"+ops+"/readyz")
 		return err == nil && code == http.StatusServiceUnavailable
 	})
 	for _, address := range addresses {
-		eventually(t, "no further connection is taken at "+address, func() bool { return refuses(address) })
+		eventually(t, "no further connection is accepted at "+address, func() bool { return refuses(address) })
 	}
 	if err := pingPong(stream, "after"); err != nil {
 		t.Errorf("the stream in flight: %v", err)
@@ -79,7 +79,7 @@ func TestSIGTERMDrains(t *testing.T) {
 	}
 }
 
-func TestDrainHasAnEnd(t *testing.T) {
+func TestDrainTimeoutEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	raw := serveConns(t, a.serverConfig(t), echo)
@@ -99,7 +99,7 @@ func TestDrainHasAnEnd(t *testing.T) {
 	}
 }
 
-// serveBoth makes an HTTP listener "web" and a TCP listener "raw" live, each to
+// serveBoth applies an HTTP listener "web" and a TCP listener "raw", each with
 // an upstream of its name that demands a client certificate.
 func (g *gateway) serveBoth(a *authority, web, raw string) {
 	g.t.Helper()

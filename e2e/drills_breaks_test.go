@@ -1,5 +1,5 @@
-// Failure drills of what breaks: responses that end in the middle, streams that are
-// reset, groups of which nobody is there, and queues that are full.
+// Failure drills for responses that break off, streams that are reset, groups
+// without a live endpoint, and full queues.
 
 package e2e
 
@@ -31,7 +31,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// connKey is what a request's context has its connection by.
+// connKey is the context key of a request's connection.
 type connKey struct{}
 
 func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
@@ -66,7 +66,7 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 
 	n := 0
 	for _, u := range []string{"one", "two"} {
-		// Nothing is tried again of which the client has some.
+		// A response that the client has in part is not retried.
 		g.apply(retried("all", "web", "/", u, &adminv1.Retry{Attempts: new(int32(5)), Codes: []int32{502}}))
 		for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 			for _, path := range []string{"/sized", "/unsized"} {
@@ -87,13 +87,13 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 				_ = resp.Body.Close()
 				t.Logf("upstream %s, client %s, %-8s: %d of %d bytes, then: %v", u, version, path, half+len(rest), whole, err)
 				if err == nil {
-					t.Errorf("upstream %s, client %s, %s: the client took it for complete", u, version, path)
+					t.Errorf("upstream %s, client %s, %s: the response looked complete to the client", u, version, path)
 				}
 			}
 		}
 	}
 	var lines []string
-	eventually(t, "every record is there", func() bool {
+	eventually(t, "every record is written", func() bool {
 		text, _ := os.ReadFile(records)
 		lines = strings.Split(strings.TrimSpace(string(text)), "\n")
 		return strings.Count(string(text), "\n") == n
@@ -106,8 +106,8 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 	}
 }
 
-// refuseEachTenth serves HTTP/2, and refuses each tenth stream of all its connections
-// before it has acted upon it.
+// refuseEachTenth serves HTTP/2 and refuses every tenth stream, counted over
+// all connections, before it processes it.
 func refuseEachTenth(streams, refused *atomic.Int64) func(net.Conn) {
 	return func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -145,8 +145,8 @@ func refuseEachTenth(streams, refused *atomic.Int64) func(net.Conn) {
 	}
 }
 
-// resetEachTenth serves HTTP/1.1, and resets the connection in place of each tenth
-// response.
+// resetEachTenth serves HTTP/1.1 and resets the connection in place of every
+// tenth response.
 func resetEachTenth(requests, reset *atomic.Int64) func(net.Conn) {
 	return func(conn net.Conn) {
 		for in := bufio.NewReader(conn); ; {
@@ -172,7 +172,7 @@ func TestDrillEachTenthStreamIsReset(t *testing.T) {
 		protocol, method string
 		handle           func(all, broken *atomic.Int64) func(net.Conn)
 	}{
-		{"h2", "POST", refuseEachTenth}, // what is refused was not acted upon: so for any method
+		{"h2", "POST", refuseEachTenth}, // a refused stream was not processed, so any method may be retried
 		{"http/1.1", "GET", resetEachTenth},
 	} {
 		t.Run(strings.ReplaceAll(c.protocol, "/", ""), func(t *testing.T) {
@@ -198,8 +198,9 @@ func TestDrillEachTenthStreamIsReset(t *testing.T) {
 				s := g.upstream(name)
 				t.Logf("%s, %s: %s failed, where %d of %d tries were reset; %d retries, %d refused by the budget; %s",
 					name, c.method, share(failed, requests), broken.Load(), all.Load(), s.GetRetries(), s.GetRetriesRefused(), l.quantiles())
-				// Without a policy what was refused is sent once more too, as is what fails on
-				// a connection that was used before; neither counts as a retry.
+				// Without a policy, a refused stream is still sent once more,
+				// and so is a request that fails on a reused connection.
+				// Neither counts as a retry.
 				retries, resets := s.GetRetries(), int64(broken.Load())
 				switch {
 				case name == "plain":
@@ -263,7 +264,7 @@ func TestDrillAllEndpointsAreDown(t *testing.T) {
 		resources = append(resources, retried(name, "web", "/"+name, name, &adminv1.Retry{Attempts: new(int32(3)), Backoff: durationpb.New(time.Millisecond)}))
 	}
 	g.apply(resources...)
-	eventually(t, "the checks have answered", func() bool {
+	eventually(t, "the checks have run", func() bool {
 		for _, e := range g.upstream("checked").GetEndpoints() {
 			if !e.GetCheck().GetChecked() {
 				return false

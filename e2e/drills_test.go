@@ -1,8 +1,8 @@
-// Failure drills: what clients meet with when endpoints die, hang or lie. Each prints
-// its figures (make drills), and holds only outcomes and orders, never times. Drills
-// with a file of their own: a change of DNS under traffic (dns_test.go), a storm of
-// retries held by the budget (retry_test.go), and what a full queue says of itself in
-// log and metrics (overload_test.go).
+// Failure drills: what clients see when endpoints die, hang or lie. Each prints
+// its figures (make drills), and asserts only outcomes and orders, never times.
+// Some drills have their own files: a change of DNS under traffic
+// (dns_test.go), a storm of retries held by the budget (retry_test.go), and
+// what a full queue reports in log and metrics (overload_test.go).
 
 package e2e
 
@@ -26,18 +26,18 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A load is what the requests of several clients came to.
+// A load sends requests from several clients and counts the results.
 type load struct {
 	mu    sync.Mutex
-	began map[string]int         // by phase, in which each is counted to the end
-	codes map[string]map[int]int // by phase; 0: no whole answer
-	by    map[string]int         // the servers that answered 200
-	times []time.Duration        // of all
+	began map[string]int         // by the phase in which the request began
+	codes map[string]map[int]int // by phase; 0: no complete response
+	by    map[string]int         // number of 200s by server
+	times []time.Duration        // of all requests
 	phase atomic.Pointer[string] // "" at first
-	more  func() bool            // whether another is sent
-	ask   func() *http.Request   // makes one
-	note  func(*http.Response)   // may be nil: told of each whole answer
-	http  http.Transport         // kept connections are the clients' own
+	more  func() bool            // whether to send another request
+	ask   func() *http.Request   // makes a request
+	note  func(*http.Response)   // called with each complete response; may be nil
+	http  http.Transport         // shared by the clients
 }
 
 func newLoad(t testing.TB, clients int, ask func() *http.Request, more func() bool) *load {
@@ -56,16 +56,16 @@ func gets(t testing.TB, clients int, url string, more func() bool) *load {
 	}, more)
 }
 
-// upTo returns a function that is true so many times.
+// upTo returns a function that returns true n times.
 func upTo(n int64) func() bool {
 	var made atomic.Int64
 	return func() bool { return made.Add(1) <= n }
 }
 
-// enter begins a phase: what is sent from now on is counted in it.
+// enter begins a phase: requests sent from now on count in it.
 func (l *load) enter(phase string) { l.phase.Store(&phase) }
 
-// run sends until there is no more. Whatever hangs fails the test in the end.
+// run sends requests until more returns false. A request that hangs fails the test.
 func (l *load) run(t testing.TB, clients int) {
 	var all sync.WaitGroup
 	for range clients {
@@ -108,15 +108,15 @@ func (l *load) one(t testing.TB) {
 	}
 }
 
-// sent returns how many requests of a phase have ended, and how many of them in
-// anything but 200.
+// sent returns how many requests of a phase have ended, and how many of them
+// without a 200.
 func (l *load) sent(phase string) (all, failed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.began[phase], l.began[phase] - l.codes[phase][200]
 }
 
-// quantiles tells how long requests took.
+// quantiles returns how long requests took.
 func (l *load) quantiles() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,14 +127,13 @@ func (l *load) quantiles() string {
 	return fmt.Sprintf("median %v, 99th of 100 %v, longest %v", at(50), at(99), at(100))
 }
 
-// answers says who answers, and nothing else: what breaks off does before the
-// response, or not at all.
+// answers responds with the server's name and nothing else.
 func answers(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Server", name) }
 }
 
-// mortal is serveHTTPS of a server that kill ends as its process's death would:
-// nothing listens any more, and every connection breaks.
+// mortal is serveHTTPS for a server that can be killed: kill closes its
+// listener and breaks every connection, as the death of a process would.
 func mortal(t testing.TB, config *tls.Config, handler http.HandlerFunc) (address string, kill func()) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -158,7 +157,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 		name   string
 		retry  *adminv1.Retry
 		budget *adminv1.RetryBudget
-		most   int // failures seen by clients: what was under way, at the worst, and not tried again
+		most   int // failures seen by clients: at most the requests in flight that were not retried
 	}{
 		{name: "no retry", most: clients},
 		{name: "retry", retry: &adminv1.Retry{Attempts: new(int32(4))}, most: clients},
@@ -217,7 +216,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 			if want := slices.Sorted(slices.Values(addresses[:2])); !slices.Equal(ejected, want) {
 				t.Errorf("ejected %v, want %v", ejected, want)
 			}
-			// What was sent before the death may end with the server.
+			// Requests sent before the death may fail with the server.
 			if failedBefore+failed > c.most || failedLater > 0 {
 				t.Errorf("%d requests failed, want at most %d, and %d after the ejection", failedBefore+failed, c.most, failedLater)
 			}
@@ -230,7 +229,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 	}
 }
 
-// slowly answers after a time, unless nobody waits any more.
+// slowly responds after d, unless the client has gone.
 func slowly(d time.Duration, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		timer := time.NewTimer(d)

@@ -1,6 +1,6 @@
-// What happens is told to whoever watches: an upstream that fails, once and
-// with a count however often it is tried, and that it works again; revisions;
-// certificates near their end; files taken up.
+// WatchEvents reports what happens: an upstream that fails, once and with a
+// count however often it is tried, and its recovery; revisions; certificates
+// near their end; reloaded files.
 
 package e2e
 
@@ -29,7 +29,7 @@ type eventStream struct {
 	all    []*adminv1.Event
 }
 
-// watchEvents watches from now on: what happens after it has returned is seen.
+// watchEvents returns a stream that has every event from now on.
 func (g *gateway) watchEvents() *eventStream {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(g.t.Context(), 2*patience)
@@ -38,7 +38,7 @@ func (g *gateway) watchEvents() *eventStream {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if _, err := stream.Header(); err != nil { // sent once it watches
+	if _, err := stream.Header(); err != nil { // sent once the watch has begun
 		g.t.Fatal(err)
 	}
 	return &eventStream{t: g.t, stream: stream}
@@ -78,7 +78,7 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e := events.await(adminv1.EventType_EVENT_TYPE_APPLIED); e.GetRevision() != g.getStatus().GetRevision() || !strings.Contains(e.GetMessage(), "ticket 4711") {
-		t.Errorf("the revision is told as %v", e)
+		t.Errorf("the revision is reported as %v", e)
 	}
 
 	// Many failures of one cause are one event, and a count.
@@ -92,7 +92,7 @@ func TestEvents(t *testing.T) {
 	failed := events.await(adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE)
 	if failed.GetKind() != adminv1.Kind_KIND_UPSTREAM || failed.GetName() != "raw" || failed.GetEndpoint() != raw ||
 		failed.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || failed.GetMessage() == "" || failed.GetCount() == 0 {
-		t.Errorf("the failure is told as %v", failed)
+		t.Errorf("the failure is reported as %v", failed)
 	}
 	g.apply(trustBundle("ca", a.ca))
 	if answer, err := exchange(t, g.address("raw"), "hello"); answer != "hello" || err != nil {
@@ -101,7 +101,7 @@ func TestEvents(t *testing.T) {
 	for e := failed; e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP; {
 		e = events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
 		if e.GetName() != "raw" || e.GetEndpoint() != raw {
-			t.Errorf("the endpoint's health is told as %v", e)
+			t.Errorf("the endpoint's health is reported as %v", e)
 		}
 	}
 	count := func(kind adminv1.EventType) (n int) {
@@ -112,18 +112,18 @@ func TestEvents(t *testing.T) {
 		}
 		return n
 	}
-	// Slow machines may need longer than the time in which failures are one.
+	// On a slow machine, the failures may span several reporting periods.
 	if n := count(adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE); n == 0 || n > tries/4 {
-		t.Errorf("%d failures were told of in %d events", tries, n)
+		t.Errorf("%d failures were reported in %d events", tries, n)
 	}
 	if n := count(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH); n < 2 || n > 3 {
-		t.Errorf("down and up were told of in %d events: %v", n, events.all)
+		t.Errorf("down and up were reported in %d events: %v", n, events.all)
 	}
 }
 
-// What is near its end, or past it, is told of once for each step, and stands in
-// the list by days left.
-func TestExpiryIsTold(t *testing.T) {
+// A certificate near or past its end is reported once for each step, and the
+// list sorts by days left.
+func TestExpiryIsReported(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	soon := func(usage pki.Usage, name string, in time.Duration) *pki.Issued {
@@ -149,12 +149,12 @@ func TestExpiryIsTold(t *testing.T) {
 	for len(told) < 3 {
 		e := events.await(adminv1.EventType_EVENT_TYPE_EXPIRY)
 		if e.GetMessage() == "" {
-			t.Errorf("an event without words: %v", e)
+			t.Errorf("an event without a message: %v", e)
 		}
 		told[fmt.Sprintf("%v %s", e.GetKind(), e.GetName())]++
 	}
 	if told["KIND_CERTIFICATE client"] != 1 || told["KIND_CERTIFICATE past"] != 1 || told["KIND_TRUST_BUNDLE ca"] != 1 {
-		t.Errorf("told of %v", told)
+		t.Errorf("reported %v", told)
 	}
 
 	list, err := g.status.ListCertificates(patient(t), &adminv1.ListCertificatesInUseRequest{})
@@ -191,12 +191,12 @@ func TestExpiryIsTold(t *testing.T) {
 	}
 }
 
-// Who reads too slowly is ended, and holds up nobody.
-func TestASlowWatcherIsEnded(t *testing.T) {
+// A slow watcher is disconnected, and holds up no other watcher.
+func TestASlowWatcherIsDisconnected(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	slow, quick := g.watchEvents(), g.watchEvents()
-	// A client takes some hundred kilobytes without reading, and 1024 events are kept.
+	// Socket buffers hold some hundred kilobytes, and the gateway keeps 1024 events.
 	comment := strings.Repeat("x", 1000)
 	var revision int64
 	for i := range 1500 {
@@ -208,13 +208,13 @@ func TestASlowWatcherIsEnded(t *testing.T) {
 		}
 		revision = resp.GetChange().GetRevision()
 		if e := quick.await(adminv1.EventType_EVENT_TYPE_APPLIED); e.GetRevision() != revision {
-			t.Fatalf("revision %d is told as %v", revision, e)
+			t.Fatalf("revision %d is reported as %v", revision, e)
 		}
 	}
 	for {
 		if _, err := slow.stream.Recv(); err != nil {
 			if status.Code(err) != codes.ResourceExhausted {
-				t.Errorf("the slow watcher is ended with %v", err)
+				t.Errorf("the slow watcher got %v", err)
 			}
 			return
 		}
@@ -230,19 +230,19 @@ func TestWatchCommand(t *testing.T) {
 	lines := start(t, program(t), "watch", "-o", "json", "--admin", "unix:"+g.socket)
 	eventually(t, "drawbridge watch shows the present revision", func() bool { return lines.out.contains("\n") && table.out.contains("\n") })
 	g.apply(trustBundle("ca", other.ca), certificate("client", a.client), upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"))
-	// It may have begun to watch events only after the first of them.
-	eventually(t, "drawbridge watch tells of a failure", func() bool {
+	// The watch may begin only after the first event.
+	eventually(t, "drawbridge watch shows a failure", func() bool {
 		g.apply(upstream("raw", a.settings(), raw))
 		g.apply(withCRLs(trustBundle("ca", other.ca), crl(t, other.ca)))
 		_, _ = exchange(t, g.address("raw"), "hello")
 		return lines.out.contains("UNKNOWN_CA") && table.out.contains("UNKNOWN_CA")
 	})
 	if out := table.out.String(); strings.Contains(out, "\x1b") || !strings.Contains(out, raw) {
-		t.Errorf("for reading it prints:\n%s", out)
+		t.Errorf("the table output is:\n%s", out)
 	}
 	for line := range strings.Lines(lines.out.String()) {
 		if !strings.HasSuffix(line, "\n") {
-			continue // it is being written
+			continue // not written completely yet
 		}
 		if !json.Valid([]byte(line)) {
 			t.Errorf("not JSON: %s", line)
@@ -251,7 +251,7 @@ func TestWatchCommand(t *testing.T) {
 	for _, p := range []*process{table, lines} {
 		p.signal(syscall.SIGINT)
 		if code := p.wait(); code != 0 {
-			t.Errorf("interrupted it returns %d:\n%s", code, p.out)
+			t.Errorf("exit code %d after an interrupt:\n%s", code, p.out)
 		}
 	}
 }

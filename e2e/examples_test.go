@@ -1,5 +1,5 @@
-// Every example of deploy/examples is what the gateway accepts, and each by
-// itself: applied to an empty gateway, first as a trial and then in earnest.
+// The gateway accepts every example in deploy/examples. Each is applied to an
+// empty gateway, first as a dry run, then for real.
 
 package e2e
 
@@ -36,7 +36,7 @@ func TestExamplesApply(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Only what belongs to a machine is put in: files, and free ports.
+		// Only files and ports are replaced; they depend on the machine.
 		text := regexp.MustCompile(`/etc/(nginx|drawbridge)/`).ReplaceAllString(string(example), dir+"/")
 		text = regexp.MustCompile(`(?m)^address: .*$`).ReplaceAllString(text, "address: 127.0.0.1:0")
 		own := writeFile(t, filepath.Join(dir, filepath.Base(file)), []byte(text))

@@ -1,6 +1,6 @@
-// A full disk refuses the write and nothing else; when file descriptors run out
-// clients wait, and whoever runs the gateway does not; when there are some again
-// all is as before.
+// A full disk fails only writes. When file descriptors run out, clients wait
+// and the operator does not; when some are free again, everything works as
+// before.
 
 package e2e
 
@@ -17,11 +17,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestFullDiskRefusesTheWriteAlone(t *testing.T) {
+func TestFullDiskFailsOnlyWrites(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
-	// No file may grow past this, which is what a full disk is like.
+	// A limit on file size acts like a full disk.
 	g := startGatewayWithin(t, "-f 512")
 	g.serveBoth(a, web, web)
 
@@ -46,12 +46,12 @@ func TestFullDiskRefusesTheWriteAlone(t *testing.T) {
 	if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "web" {
 		t.Errorf("traffic: %d %q", code, body)
 	}
-	// What was refused is not live, and what was acknowledged is.
+	// The failed write is not live; the acknowledged writes are.
 	if code, body := get(t, fmt.Sprintf("http://%s/%d/", g.address("web"), acknowledged)); code != 200 || body != "web" {
-		t.Errorf("the route that was refused answers %d with %d bytes", code, len(body))
+		t.Errorf("the route of the failed write answers %d with %d bytes", code, len(body))
 	}
 	if code, body := get(t, fmt.Sprintf("http://%s/%d/", g.address("web"), acknowledged-1)); code != 200 || len(body) != 60_000 {
-		t.Errorf("the last route that was acknowledged answers %d with %d bytes", code, len(body))
+		t.Errorf("the last acknowledged route answers %d with %d bytes", code, len(body))
 	}
 	g.stop()
 
@@ -67,7 +67,7 @@ func TestFullDiskRefusesTheWriteAlone(t *testing.T) {
 	g.apply(large(acknowledged))
 }
 
-// opsUp is what the log says of --ops with a port that the kernel chose.
+// opsUp matches the log line with the address of --ops.
 var opsUp = regexp.MustCompile(`"@message":"ops up".*?"address":"([^"]+)"`)
 
 func TestFileDescriptorsRunOut(t *testing.T) {
@@ -90,13 +90,12 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 	}
 	served := make(chan answer, flood)
 	for range flood {
-		conn := dial(t, address) // the kernel's, until the gateway accepts it
+		conn := dial(t, address) // waits in the kernel's queue until the gateway accepts it
 		go func() { served <- answer{conn, pingPong(conn, "one of too many")} }()
 	}
 	eventually(t, "the listener has paused", func() bool { return g.getStatus().GetDescriptors().GetPausedListeners() > 0 })
 
-	// Who is connected goes on, and whoever runs the gateway gets through, on new
-	// connections too.
+	// Open connections still work, and so do new connections of the operator.
 	if err := pingPong(first, "still there"); err != nil {
 		t.Errorf("the first of all connections: %v", err)
 	}
@@ -118,11 +117,11 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 		t.Errorf("descriptors: %v", d)
 	}
 	if !g.out.contains("no file descriptors for further clients") {
-		t.Error("the log says nothing")
+		t.Error("the log does not report it")
 	}
 
-	// Some leave, others take their places, and each is served: none was accepted
-	// in vain.
+	// Some clients leave, others take their places, and each is served: none
+	// was accepted and then dropped.
 	for i := range flood {
 		a := <-served
 		if a.err != nil {

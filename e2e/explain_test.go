@@ -1,5 +1,5 @@
-// What ExplainRoute says is what traffic then does: the route, the upstream, the
-// name sent and verified, the identity shown, or the refusal.
+// Traffic does what ExplainRoute says: the route, the upstream, the name sent
+// and verified, the identity presented, or the refusal.
 
 package e2e
 
@@ -18,7 +18,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 	a := newAuthority(t)
 	config := a.serverConfig(t)
 	config.Certificates = append(config.Certificates, keyPair(t, serverCert(t, a.ca, "pay.example.com")))
-	// Each upstream answers with its name, the path, the host and what it saw of TLS.
+	// Each upstream answers with its name, the path, the host and its view of TLS.
 	tells := func(name string) string {
 		return serveHTTPS(t, config.Clone(), func(w http.ResponseWriter, r *http.Request) {
 			_, _ = fmt.Fprint(w, name, " ", r.URL.Path, " ", r.TLS.ServerName, " ", r.TLS.PeerCertificates[0].Subject.CommonName)

@@ -1,6 +1,6 @@
-// Nothing fails open: key material that is empty, garbage, expired, missing or
-// of the wrong kind is refused when it is put, leaves what uses it down with a
-// reason when the program starts, and changes nothing when a file turns into it.
+// Nothing fails open. Key material that is empty, garbage, expired, missing or
+// of the wrong kind is rejected when it is put. At the start it leaves its
+// users down with a reason. A file that becomes bad changes nothing.
 
 package e2e
 
@@ -109,14 +109,14 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 		expectInvalid(t, "a certificate of "+what, err)
 	}
 	if counts := g.getStatus().GetCounts(); counts.GetTrustBundles() != 0 || counts.GetCertificates() != 0 {
-		t.Errorf("something was kept: %v", counts)
+		t.Errorf("a rejected resource was stored: %v", counts)
 	}
 }
 
 func expectInvalid(t *testing.T, what string, err error) {
 	t.Helper()
 	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("%s: %v, want it refused as invalid", what, err)
+		t.Errorf("%s: %v, want InvalidArgument", what, err)
 	}
 }
 
@@ -125,15 +125,15 @@ func withCRLFile(bundle *adminv1.TrustBundle, path string) *adminv1.TrustBundle 
 	return bundle
 }
 
-// A fileBridge is a way through the gateway whose key material is all in files:
-// an upstream with mutual TLS behind one listener, and a listener that demands
+// A fileBridge is a path through the gateway with all key material in files: an
+// upstream with mutual TLS behind one listener, and a listener that demands
 // client certificates.
 type fileBridge struct {
 	name, dir string
 	a         *authority
 }
 
-// fileBridges puts one bridge per name. All of them share the servers.
+// newFileBridge applies one bridge. All bridges share the servers.
 func newFileBridge(t *testing.T, g *gateway, a *authority, name, web, raw string) *fileBridge {
 	t.Helper()
 	b := &fileBridge{name: name, dir: filepath.Join(g.dir, "files", name), a: a}
@@ -181,7 +181,7 @@ func (b *fileBridge) write(t *testing.T, file string, data []byte) {
 	writeFile(t, path, data)
 }
 
-// upstreamWorks reports whether a request gets to the upstream and back.
+// upstreamWorks reports whether a request reaches the upstream.
 func (b *fileBridge) upstreamWorks(t *testing.T, g *gateway) bool {
 	t.Helper()
 	code, body := get(t, "http://"+g.address("web-"+b.name)+"/")
@@ -194,7 +194,7 @@ func (b *fileBridge) frontWorks(t *testing.T, g *gateway) bool {
 	l := g.listener("front-" + b.name)
 	if l.GetState() != adminv1.ListenerState_LISTENER_STATE_UP {
 		if l.GetReason() == "" {
-			t.Errorf("%s is down for no reason", l.GetName())
+			t.Errorf("%s is down without a reason", l.GetName())
 		}
 		return false
 	}
@@ -205,13 +205,13 @@ func (b *fileBridge) frontWorks(t *testing.T, g *gateway) bool {
 	return pingPong(conn, "hello") == nil
 }
 
-// A fileFault is a file that turns bad, and what depends on it.
+// A fileFault is a file that becomes bad, and what depends on it.
 type fileFault struct {
 	name, file      string
 	data            []byte // nil: the file is gone
 	kind            adminv1.Kind
 	resource        string
-	upstream, front bool // which of the two cannot work without it
+	upstream, front bool // the sides that cannot work without it
 }
 
 func fileFaults(t *testing.T, a *authority) []fileFault {
@@ -254,7 +254,7 @@ func fileFaults(t *testing.T, a *authority) []fileFault {
 	return all
 }
 
-func TestBadFilesAtTheStartLeaveWhatUsesThemDown(t *testing.T) {
+func TestBadFilesAtTheStartLeaveTheirUsersDown(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	faults := fileFaults(t, a)
@@ -266,7 +266,7 @@ func TestBadFilesAtTheStartLeaveWhatUsesThemDown(t *testing.T) {
 		bridges = append(bridges, newFileBridge(t, g, a, f.name, web, raw))
 	}
 	if b := bridges[0]; !b.upstreamWorks(t, g) || !b.frontWorks(t, g) {
-		t.Fatal("the bridge does not work to begin with")
+		t.Fatal("the bridge does not work before any fault")
 	}
 	g.stop()
 	for i, f := range faults {
@@ -284,15 +284,15 @@ func TestBadFilesAtTheStartLeaveWhatUsesThemDown(t *testing.T) {
 		if !slices.ContainsFunc(problems, func(p *adminv1.Problem) bool {
 			return p.GetKind() == f.kind && p.GetName() == f.resource+f.name && p.GetReason() != ""
 		}) {
-			t.Errorf("%s: the status tells of no problem", f.name)
+			t.Errorf("%s: the status has no problem", f.name)
 		}
 		if up := g.upstream("web-" + f.name); f.upstream && up.GetReason() == adminv1.Reason_REASON_UNSPECIFIED {
-			t.Errorf("%s: the upstream is down for no reason: %v", f.name, up)
+			t.Errorf("%s: the upstream is down without a reason: %v", f.name, up)
 		}
 	}
 }
 
-func TestAFileThatTurnsBadChangesNothing(t *testing.T) {
+func TestAFileThatBecomesBadChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	faults := fileFaults(t, a)
@@ -312,7 +312,7 @@ func TestAFileThatTurnsBadChangesNothing(t *testing.T) {
 	for len(refused) < len(faults) {
 		e := events.await(adminv1.EventType_EVENT_TYPE_FILE_REFUSED)
 		if e.GetMessage() == "" || e.GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG {
-			t.Errorf("the event does not say why: %v", e)
+			t.Errorf("the event has no reason: %v", e)
 		}
 		refused[fmt.Sprint(e.GetKind(), e.GetName())]++
 	}
@@ -321,19 +321,19 @@ func TestAFileThatTurnsBadChangesNothing(t *testing.T) {
 			t.Errorf("%s: no event names %s%s", f.name, f.resource, f.name)
 		}
 		if !bridges[i].upstreamWorks(t, g) || !bridges[i].frontWorks(t, g) {
-			t.Errorf("%s: what was live is not any more", f.name)
+			t.Errorf("%s: the live material stopped working", f.name)
 		}
 	}
 	if now := g.getStatus(); now.GetRevision() != revision || len(now.GetProblems()) != 0 {
 		t.Errorf("revision %d has become %d, problems %v", revision, now.GetRevision(), now.GetProblems())
 	}
-	// An outdated list is one: what it says of revocation is not known any
-	// more, so that everything is refused.
+	// An outdated revocation list does become live: without a current list,
+	// everything is rejected.
 	last := bridges[len(bridges)-1]
 	last.write(t, "crl", crlWith(t, a.ca, outdated))
 	events.await(adminv1.EventType_EVENT_TYPE_FILE_LOADED)
 	if last.upstreamWorks(t, g) || last.frontWorks(t, g) {
-		t.Error("with an outdated revocation list something was let through")
+		t.Error("a connection was accepted with an outdated revocation list")
 	}
 	expectReason(t, g, "web-"+last.name, adminv1.Reason_REASON_CRL_EXPIRED)
 }

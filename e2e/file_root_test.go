@@ -1,5 +1,5 @@
-// Files are read only below the gateway's file roots. What leads elsewhere is
-// refused with one sentence, which is the same whatever is there.
+// Files are read only below the gateway's file roots. Any other path is
+// rejected with one sentence that does not depend on what the path holds.
 
 package e2e
 
@@ -44,17 +44,17 @@ func TestFilesOutsideTheRootsAreNotRead(t *testing.T) {
 	} {
 		err := put(path)
 		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v, want it refused as invalid", path, err)
+			t.Errorf("%s: %v, want InvalidArgument", path, err)
 		}
 		sentences[strings.ReplaceAll(status.Convert(err).Message(), path, "PATH")] = true
 		for _, told := range []string{"no such file", "a secret", "root:", "permission"} {
 			if strings.Contains(err.Error(), told) {
-				t.Errorf("%s: the refusal tells %q: %v", path, told, err)
+				t.Errorf("%s: the error reveals %q: %v", path, told, err)
 			}
 		}
 	}
 	if len(sentences) != 1 {
-		t.Errorf("refusals differ: %v", sentences)
+		t.Errorf("errors differ: %v", sentences)
 	}
 	if err := put(inside); err != nil {
 		t.Errorf("below the root: %v", err)
@@ -89,9 +89,9 @@ func TestFilesOutsideTheRootsAreNotRead(t *testing.T) {
 	}
 }
 
-// A path that was fine and now leads out is refused as well, and what was live
+// A valid path that later leads outside is rejected too, and the live material
 // stays.
-func TestALinkThatIsTurnedOutwardsIsRefused(t *testing.T) {
+func TestALinkChangedToLeadOutsideIsRejected(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
 	outside, root := t.TempDir(), t.TempDir()
@@ -112,15 +112,15 @@ func TestALinkThatIsTurnedOutwardsIsRefused(t *testing.T) {
 	}
 	e := events.await(adminv1.EventType_EVENT_TYPE_FILE_REFUSED)
 	if e.GetName() != "ca" || strings.Contains(e.GetMessage(), outside) {
-		t.Errorf("the event tells %v", e)
+		t.Errorf("the event is %v", e)
 	}
 	if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "reached" {
-		t.Errorf("what was live: %d %q", code, body)
+		t.Errorf("the live material: %d %q", code, body)
 	}
 }
 
-// Roots that are others after a restart leave what is outside of them down.
-func TestFilesThatTheRootsLeaveOutAreDown(t *testing.T) {
+// Files outside roots that changed at a restart leave their users down.
+func TestUsersOfFilesOutsideNewRootsAreDown(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	before, after := t.TempDir(), t.TempDir()
@@ -143,7 +143,7 @@ func TestFilesThatTheRootsLeaveOutAreDown(t *testing.T) {
 	if len(problems) == 0 || !strings.Contains(problems[0].GetReason(), "--file-root") || g.upstream("web").GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG {
 		t.Errorf("problems are %v, the upstream is %v", problems, g.upstream("web"))
 	}
-	// Roots that are no directories are refused outright.
+	// A root that is not a directory ends the start.
 	r := command(t, program(t), "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--file-root", path)
 	if r.code == 0 || !strings.Contains(r.stderr, "--file-root") {
 		t.Errorf("a root that is a file: %s", r)

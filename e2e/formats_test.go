@@ -1,5 +1,6 @@
 // Key material in every format that OpenSSL and Java write makes a working
-// bridge: the upstream sees the client's identity, clients see the listener's.
+// bridge: the upstream sees the client's identity, and clients see the
+// listener's.
 
 package e2e
 
@@ -17,7 +18,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// archive is a PKCS#12 archive, as OpenSSL writes it by default.
+// archive returns a PKCS#12 archive in OpenSSL's default format.
 func archive(t testing.TB, issued *pki.Issued, password string, args ...string) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -26,14 +27,14 @@ func archive(t testing.TB, issued *pki.Issued, password string, args ...string) 
 	return openssl(t, append([]string{"pkcs12", "-export", "-in", chain, "-inkey", key, "-passout", "pass:" + password}, args...)...)
 }
 
-// encryptedKey is the key as encrypted PKCS#8 in PEM.
+// encryptedKey returns the key as encrypted PKCS#8 in PEM.
 func encryptedKey(t testing.TB, issued *pki.Issued, passphrase string, args ...string) []byte {
 	t.Helper()
 	key := writeFile(t, filepath.Join(t.TempDir(), "key.pem"), issued.KeyPEM)
 	return openssl(t, append([]string{"pkcs8", "-topk8", "-in", key, "-passout", "pass:" + passphrase}, args...)...)
 }
 
-// openssl returns what the command writes.
+// openssl returns the output of an openssl command.
 func openssl(t testing.TB, args ...string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
@@ -60,14 +61,14 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 	t.Parallel()
 	const passphrase = "pass phrase ü"
 	root := newCA(t, "e2e root")
-	ca := intermediate(t, root) // so that a chain is more than its leaf
+	ca := intermediate(t, root) // so that the chain has an intermediate
 	both := func(name string, key pki.KeyType) *pki.Issued {
 		return issue(t, ca, pki.LeafOptions{CommonName: name, DNSNames: []string{serverName}, Usage: pki.Both, Key: key})
 	}
 	config := &tls.Config{
 		Certificates: []tls.Certificate{keyPair(t, serverCert(t, ca, serverName))}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool(root),
 	}
-	// The upstream answers with the name of whom it has shaken hands with.
+	// The upstream answers with its client's common name.
 	who := serveConns(t, config, func(conn net.Conn) {
 		c := conn.(*tls.Conn)
 		if c.HandshakeContext(t.Context()) == nil {
@@ -141,7 +142,7 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 		{"pkcs8-3des", func(i *pki.Issued) func(string) *adminv1.Certificate {
 			return inline(i.ChainPEM, encryptedKey(t, i, passphrase, "-v2", "des3"), passphrase)
 		}, rsa},
-		{"order-mended", func(i *pki.Issued) func(string) *adminv1.Certificate { return inline(backwards(i), i.KeyPEM, "") }, ec},
+		{"order-corrected", func(i *pki.Issued) func(string) *adminv1.Certificate { return inline(backwards(i), i.KeyPEM, "") }, ec},
 		{"files-one-bundle", func(i *pki.Issued) func(string) *adminv1.Certificate {
 			return files(append(append([]byte{}, i.KeyPEM...), i.ChainPEM...), nil, nil)
 		}, ec},
@@ -183,7 +184,7 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 			t.Errorf("%v, %v", resp, err)
 		}
 	})
-	// What is stored holds all that is needed to open it again.
+	// The store holds everything needed to open the material again.
 	g.stop()
 	g = g.restart()
 	for _, c := range cases {
@@ -191,8 +192,8 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 	}
 }
 
-// expectSeen checks that the upstream behind a TLS listener sees the common name
-// given, and that the listener presents it too.
+// expectSeen checks that the upstream behind a TLS listener sees the given
+// common name, and that the listener presents it too.
 func expectSeen(t *testing.T, g *gateway, name string, root *pki.CA, want string) {
 	t.Helper()
 	conn := dialTLS(t, g.address(name), &tls.Config{RootCAs: pool(root), ServerName: serverName})

@@ -1,7 +1,6 @@
-// Where the server name comes from the host, whatever a client calls a host is
-// normalised before it is sent and verified; what is no name is refused before
-// anything is dialled; and however many names clients make up, what is kept for
-// them is bounded.
+// Where the server name comes from the host, the host is normalized before it
+// is sent and verified. An invalid name is rejected before a dial. However many
+// names clients invent, the state kept for them is bounded.
 
 package e2e
 
@@ -33,7 +32,7 @@ func TestServerNamesFromTheHost(t *testing.T) {
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), upstream("web", settings, address), listener("web", protocolHTTP, "web"))
 
-	// As a client would send it that is up to no good: byte by byte its own.
+	// Send raw bytes, as a malicious client would.
 	ask := func(head string) (int, string) {
 		t.Helper()
 		conn := dial(t, g.address("web"))
@@ -73,5 +72,5 @@ func TestServerNamesFromTheHost(t *testing.T) {
 			t.Fatalf("%s: %d %q", host, code, body)
 		}
 	}
-	eventually(t, "connections for hosts long gone are closed", func() bool { return g.upstream("web").GetEndpoints()[0].GetConnections() <= 512 })
+	eventually(t, "connections for unused hosts are closed", func() bool { return g.upstream("web").GetEndpoints()[0].GetConnections() <= 512 })
 }

@@ -1,5 +1,5 @@
-// Whatever arrives on any port, the gateway goes on: it answers with an error
-// or closes, and then serves the next client as ever.
+// Whatever arrives on any port, the gateway continues: it answers with an error
+// or closes, and serves the next client.
 
 package e2e
 
@@ -112,13 +112,13 @@ func throwGarbage(t *testing.T, logFormat string) {
 	})
 }
 
-// throw sends bytes, within TLS if there is a config, ends its stream, and reads
-// whatever comes until the gateway closes. Only a gateway that is not there, or
-// that never closes, is an error.
+// throw sends bytes, within TLS if there is a config, ends its stream, and
+// reads until the gateway closes. It returns an error only if the gateway is
+// down or never closes.
 func throw(network, address string, data []byte, config *tls.Config) error {
 	conn, err := net.DialTimeout(network, address, patience)
 	if errors.Is(err, syscall.ECONNRESET) {
-		return nil // it was closed before dialing had ended
+		return nil // closed before the dial returned
 	}
 	if err != nil {
 		return err
@@ -132,7 +132,7 @@ func throw(network, address string, data []byte, config *tls.Config) error {
 		}
 		conn = secure
 	}
-	go func() { // an echo must be read while it is provoked
+	go func() { // read the echo while sending
 		_, _ = conn.Write(data)
 		_ = closeWrite(conn)
 	}()

@@ -40,7 +40,7 @@ func startGateway(t testing.TB, args ...string) *gateway {
 	return startGatewayOn(t, filepath.Join(shortDir(t), "data"), args...)
 }
 
-// startGatewayOn starts the program on the data directory given.
+// startGatewayOn starts the program on an existing data directory.
 func startGatewayOn(t testing.TB, dir string, args ...string) *gateway {
 	t.Helper()
 	g := launch(t, dir, args...)
@@ -59,7 +59,7 @@ func startGatewayWithin(t testing.TB, limit string, args ...string) *gateway {
 	return g
 }
 
-// launch starts the program and does not wait for anything.
+// launch starts the program without waiting for it.
 func launch(t testing.TB, dir string, args ...string) *gateway {
 	t.Helper()
 	g := newGateway(t, dir, args...)
@@ -102,7 +102,7 @@ func dialAdmin(t testing.TB, target string, creds credentials.TransportCredentia
 	return conn
 }
 
-// awaitReady waits until the gateway serves what it has stored.
+// awaitReady waits until the gateway is ready, or fails the test.
 func (g *gateway) awaitReady() {
 	g.t.Helper()
 	if !g.becomesReady() {
@@ -122,9 +122,9 @@ func (g *gateway) becomesReady() bool {
 	return !g.done()
 }
 
-// launchOn starts a gateway that needs an address which it cannot let the
-// kernel choose: flags gets one. Where it was taken by somebody else meanwhile,
-// another is tried.
+// launchOn starts a gateway that needs an address which the kernel cannot
+// choose; flags gets that address. If another program takes the address first,
+// launchOn tries another.
 func launchOn(t testing.TB, flags func(address string) []string) (*gateway, string) {
 	t.Helper()
 	for range 5 {
@@ -141,14 +141,14 @@ func launchOn(t testing.TB, flags func(address string) []string) (*gateway, stri
 	return nil, ""
 }
 
-// restart starts the program again on the same data directory. The present
-// process must have ended.
+// restart starts the program again on the same data directory. The old process
+// must have ended.
 func (g *gateway) restart() *gateway {
 	g.t.Helper()
 	return startGatewayOn(g.t, g.dir, g.args...)
 }
 
-// stop ends the gateway as an operator would and checks that it ends well.
+// stop ends the gateway with SIGTERM and checks its exit code.
 func (g *gateway) stop() {
 	g.t.Helper()
 	g.signal(syscall.SIGTERM)
@@ -157,8 +157,8 @@ func (g *gateway) stop() {
 	}
 }
 
-// inspect checks what every gateway promises in every test, and shows the log
-// of one that failed.
+// inspect checks what every gateway promises in every test, and shows its log
+// if the test failed.
 func (g *gateway) inspect() {
 	log := g.out.String()
 	for _, bad := range []string{"PRIVATE KEY", "panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
@@ -167,7 +167,7 @@ func (g *gateway) inspect() {
 		}
 	}
 	if g.t.Failed() {
-		var changes strings.Builder // reads are what tests do while they wait
+		var changes strings.Builder // leave out reads: tests poll while they wait
 		for line := range strings.Lines(log) {
 			if !strings.Contains(line, `"@message":"read"`) {
 				changes.WriteString(line)
@@ -177,7 +177,7 @@ func (g *gateway) inspect() {
 	}
 }
 
-// apply makes resources live, or fails the test.
+// apply applies resources, or fails the test.
 func (g *gateway) apply(resources ...proto.Message) *adminv1.Change {
 	g.t.Helper()
 	resp, err := g.admin.Apply(patient(g.t), &adminv1.ApplyRequest{Resources: wrap(g.t, resources)})
@@ -216,7 +216,7 @@ func wrap(t testing.TB, resources []proto.Message) []*adminv1.Resource {
 		case *adminv1.TrustBundle:
 			one.Kind = &adminv1.Resource_TrustBundle{TrustBundle: r}
 		default:
-			t.Fatalf("%T is no resource", r)
+			t.Fatalf("%T is not a resource", r)
 		}
 		all = append(all, one)
 	}
@@ -232,7 +232,7 @@ func (g *gateway) getStatus() *adminv1.GetStatusResponse {
 	return s
 }
 
-// listener returns the status of the listener named, nil if there is none.
+// listener returns the status of a listener, or nil.
 func (g *gateway) listener(name string) *adminv1.ListenerStatus {
 	g.t.Helper()
 	for _, l := range g.getStatus().GetListeners() {
@@ -243,7 +243,7 @@ func (g *gateway) listener(name string) *adminv1.ListenerStatus {
 	return nil
 }
 
-// address returns where the listener named accepts connections. It must be up.
+// address returns the address of a listener, which must be up.
 func (g *gateway) address(name string) string {
 	g.t.Helper()
 	l := g.listener(name)
@@ -268,7 +268,7 @@ func (g *gateway) upstream(name string) *adminv1.UpstreamStatus {
 	return nil
 }
 
-// cli runs the program's command line against this gateway.
+// cli runs the command line against this gateway.
 func (g *gateway) cli(args ...string) result {
 	g.t.Helper()
 	return command(g.t, program(g.t), append(args, "--admin", "unix:"+g.socket)...)

@@ -1,5 +1,5 @@
-// gRPC of all kinds runs through HTTP listeners: the interoperability tests of
-// grpc-go, client and server, and ghz. Where the gateway answers by itself, it
+// gRPC of every kind runs through HTTP listeners: the interoperability tests of
+// grpc-go, client and server, and ghz. Where the gateway answers itself, it
 // answers with a gRPC status.
 
 package e2e
@@ -26,15 +26,14 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// interopCases are what the client of grpc-go can ask of a server that needs no
-// cloud.
+// interopCases are the test cases of the grpc-go client that need no cloud.
 var interopCases = []string{
 	"empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream",
 	"timeout_on_sleeping_server", "cancel_after_begin", "cancel_after_first_response", "status_code_and_message",
 	"special_status_message", "custom_metadata", "unimplemented_method", "unimplemented_service",
 }
 
-// grpcUpstream is an upstream that is spoken to in HTTP/2.
+// grpcUpstream is an upstream with HTTP/2.
 func grpcUpstream(name string, settings *adminv1.UpstreamTls, addresses ...string) *adminv1.Upstream {
 	u := upstream(name, settings, addresses...)
 	u.Http = &adminv1.UpstreamHttp{Protocol: adminv1.HttpProtocol_HTTP_PROTOCOL_2}
@@ -49,7 +48,7 @@ func TestInteroperabilityOfGRPC(t *testing.T) {
 	ca := writeFile(t, filepath.Join(dir, "ca.pem"), a.ca.RootPEM())
 	cert, key := writeFile(t, filepath.Join(dir, "cert.pem"), a.server.ChainPEM), writeFile(t, filepath.Join(dir, "key.pem"), a.server.KeyPEM)
 	var backend string
-	for range 5 { // a port that was free may be taken by then
+	for range 5 { // another program may take a free port first
 		backend = freeAddresses(t, 1)[0]
 		_, port, _ := net.SplitHostPort(backend)
 		server := start(t, serverPath, "--port", port, "--use_tls", "--tls_cert_file", cert, "--tls_key_file", key)
@@ -80,8 +79,8 @@ func TestInteroperabilityOfGRPC(t *testing.T) {
 	}
 }
 
-// serveGRPC starts a server with a health service that is SERVING, and
-// reflection.
+// serveGRPC starts a server with reflection and a health service that reports
+// SERVING.
 func serveGRPC(t testing.TB, config *tls.Config) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -111,7 +110,7 @@ func TestEveryCallOfGhzIsAnswered(t *testing.T) {
 		{"grpc.health.v1.Health/Check", `{}`},
 		{"grpc.reflection.v1.ServerReflection/ServerReflectionInfo", `[{"list_services": ""}, {"file_containing_symbol": "grpc.health.v1.Health"}]`},
 	} {
-		// ghz finds out by reflection what it calls, which is a stream both ways.
+		// ghz uses reflection, a bidirectional stream, to find the method.
 		r := command(t, ghz, "--insecure", "--call", test.call, "-d", test.data, "-n", "2000", "-c", "20", "-O", "json", g.address("plain"))
 		var report struct {
 			Count                  int            `json:"count"`

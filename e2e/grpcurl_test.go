@@ -1,5 +1,5 @@
-// Routes are added, changed and removed with grpcurl while traffic flows: each
-// answer means that it is live, and the traffic notices nothing.
+// Routes are added, changed and removed with grpcurl under traffic. Each answer
+// means that the change is live, and the traffic is not disturbed.
 
 package e2e
 
@@ -19,7 +19,7 @@ func TestRoutesChangeUnderTraffic(t *testing.T) {
 	two := serveHTTPS(t, a.serverConfig(t), says("two"))
 
 	g := startGateway(t)
-	// All of it by grpcurl, as the API's documentation writes it.
+	// All calls use grpcurl, as in the API's documentation.
 	g.grpcurl("PutTrustBundle", fmt.Sprintf(`{"trustBundle": {"name": "corp", "pem": %s}}`, quote(a.ca.RootPEM())))
 	g.grpcurl("PutCertificate", fmt.Sprintf(`{"certificate": {"name": "client", "pem": {"certificateChain": %s, "privateKey": %s}}}`,
 		quote(a.client.ChainPEM), quote(a.client.KeyPEM)))
@@ -90,19 +90,19 @@ func TestGrpcurlDescribesTheAPI(t *testing.T) {
 	described := g.grpcurlRaw("", "describe", "drawbridge.admin.v1.UpstreamTls").stdout
 	for _, want := range []string{"verify_depth", "session_reuse"} {
 		if !strings.Contains(described, want) {
-			t.Errorf("grpcurl describe does not tell of %s:\n%s", want, described)
+			t.Errorf("grpcurl describe lacks %s:\n%s", want, described)
 		}
 	}
-	// All faults at once, each with its path.
+	// An error lists all faults, each with its path.
 	r := g.grpcurlRaw(`{"upstream": {"name": "Bad Name", "endpoints": [{"address": "nowhere"}], "tls": {"certificate": "missing", "minVersion": "TLS_VERSION_1_3", "maxVersion": "TLS_VERSION_1_2"}}}`,
 		"drawbridge.admin.v1.AdminService/PutUpstream")
 	for _, want := range []string{"InvalidArgument", "upstream.name", "upstream.endpoints[0].address", "upstream.tls.certificate", "upstream.tls.min_version"} {
 		if !strings.Contains(r.stdout+r.stderr, want) {
-			t.Errorf("the refusal does not tell of %s:\n%s", want, r)
+			t.Errorf("the error lacks %s:\n%s", want, r)
 		}
 	}
 	if r.code == 0 {
-		t.Error("grpcurl returned 0 for a refusal")
+		t.Error("grpcurl returned 0 for an error")
 	}
 }
 
@@ -125,7 +125,7 @@ func (g *gateway) grpcurlRaw(request string, args ...string) result {
 	return commandInput(g.t, request, grpcurlPath(g.t), append(append(flags, "unix://"+g.socket), args...)...)
 }
 
-// grpcurlPath is where the Makefile has put it, or else where the system has it.
+// grpcurlPath returns the Makefile's grpcurl, or else the system's.
 func grpcurlPath(t testing.TB) string {
 	t.Helper()
 	if path := os.Getenv("GRPCURL"); path != "" {

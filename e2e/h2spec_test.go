@@ -1,5 +1,5 @@
-// h2spec finds no more wrong with an HTTP listener than with a server of Go's
-// standard library.
+// An HTTP listener passes as many tests of h2spec as a server of Go's standard
+// library.
 
 package e2e
 
@@ -14,7 +14,7 @@ import (
 
 var h2specSummary = regexp.MustCompile(`(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed`)
 
-// h2spec runs all its tests on a server and returns how many there are and how
+// h2spec runs all its tests against a server and returns their number and how
 // many passed.
 func h2spec(t testing.TB, address string) (tests, passed int, report string) {
 	t.Helper()

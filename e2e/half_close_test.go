@@ -1,6 +1,6 @@
-// The end of one direction reaches the other side, through TLS on either or
-// both sides, while the other direction goes on; a stream that was cut off is
-// never passed on as one that ended.
+// A half-close is forwarded to the other side, through TLS on either or both
+// sides, while the other direction stays open. A stream that was cut off is
+// never forwarded as one that ended.
 
 package e2e
 
@@ -20,7 +20,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 	a := newAuthority(t)
 	long := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB
 
-	// Answers only once the client has ended its stream.
+	// Answers only after the client's half-close.
 	answersAtEnd := serveConns(t, a.serverConfig(t), func(conn net.Conn) {
 		got, err := io.ReadAll(conn)
 		if err != nil {
@@ -29,7 +29,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 		_, _ = conn.Write(got)
 		_ = closeWrite(conn)
 	})
-	// Ends its stream at once, and goes on reading.
+	// Half-closes at once and keeps reading.
 	received := make(chan string, 10)
 	endsFirst := serveConns(t, a.serverConfig(t), func(conn net.Conn) {
 		_, _ = io.WriteString(conn, "greeting")
@@ -40,7 +40,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 		}
 		received <- string(got)
 	})
-	// Goes away in the middle, without close_notify.
+	// Closes in the middle, without close_notify.
 	cutsOff := serveConns(t, nil, func(raw net.Conn) {
 		conn := tls.Server(raw, a.serverConfig(t))
 		_, _ = io.ReadFull(conn, make([]byte, 4))
@@ -105,7 +105,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := io.ReadAll(conn); err == nil {
-				t.Errorf("a stream that was cut off ended well for the client, after %q", got)
+				t.Errorf("a truncated stream looked complete to the client, after %q", got)
 			}
 		})
 	}

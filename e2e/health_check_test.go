@@ -1,6 +1,6 @@
-// An nginx of a group that dies, or says that it is not well, is left by traffic
-// before clients notice; why is told by status, events and metrics; and it is taken
-// back when it is well again. All of it over mutual TLS.
+// When an nginx of a group dies or reports that it is unhealthy, traffic leaves
+// it before clients notice. The status, events and metrics say why, and it
+// returns when it is healthy again. All of it over mutual TLS.
 
 package e2e
 
@@ -18,8 +18,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// startWard runs an nginx that says its name, and answers 503 at /well as long as
-// it is marked as sick; or, marked as broken, 500 to everything.
+// startWard runs an nginx that answers with its name. While it is marked "sick"
+// it answers 503 at /well; while marked "broken", 500 to everything.
 func startWard(t *testing.T, a *authority, name string) *nginx {
 	return startNginx(t, nginxConfig{
 		ports: 1,
@@ -36,16 +36,16 @@ func startWard(t *testing.T, a *authority, name string) *nginx {
 	})
 }
 
-// mark marks an nginx, or takes the mark away.
+// mark sets or removes a mark of an nginx.
 func (n *nginx) mark(as string, marked bool) {
 	if marked {
-		_ = os.WriteFile(filepath.Join(n.dir, as), nil, 0o644) // where that fails the test does
+		_ = os.WriteFile(filepath.Join(n.dir, as), nil, 0o644) // if this fails, so does the test
 	} else {
 		_ = os.Remove(filepath.Join(n.dir, as))
 	}
 }
 
-// startAgain runs an nginx that was killed once more, where it was.
+// startAgain restarts a killed nginx on the same ports.
 func (n *nginx) startAgain(t *testing.T) {
 	t.Helper()
 	n.process = start(t, need(t, "nginx"), "-p", n.dir, "-c", n.file("nginx.conf"), "-e", "stderr")
@@ -58,12 +58,12 @@ func (n *nginx) startAgain(t *testing.T) {
 	}
 }
 
-// A crowd asks a listener again and again.
+// A crowd sends requests to a listener continuously.
 type crowd struct {
 	stop, stopped chan struct{}
 
 	mu      sync.Mutex
-	answers map[string]int // what came; a code where it was not 200
+	answers map[string]int // count of each body; of the code if it was not 200
 }
 
 func newCrowd(t *testing.T, url string) *crowd {
@@ -94,7 +94,7 @@ func newCrowd(t *testing.T, url string) *crowd {
 	return c
 }
 
-// take returns what came since the last time.
+// take returns the answers since the last call.
 func (c *crowd) take() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +112,7 @@ func (c *crowd) leave() {
 	<-c.stopped
 }
 
-// awaitHealth returns the event of an endpoint that has come to a health.
+// awaitHealth returns the next event in which an endpoint has a given health.
 func (s *eventStream) awaitHealth(endpoint string, h adminv1.EndpointHealth) *adminv1.Event {
 	s.t.Helper()
 	for {
@@ -153,7 +153,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		}}},
 	)
 	url := "http://" + g.address("web") + "/"
-	clients := newCrowd(t, url) // the first waits until one has said that it is well
+	clients := newCrowd(t, url) // the first request waits for a healthy endpoint
 	for range 2 {
 		if e := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH); e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
 			t.Errorf("at first: %v", e)
@@ -187,11 +187,11 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		test.falls()
 		down := events.awaitHealth(one.address(0), adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN)
 		if down.GetReason() != test.reason || !strings.Contains(down.GetMessage(), test.message) || down.GetName() != "web" {
-			t.Errorf("%s: told as %v", test.what, down)
+			t.Errorf("%s: reported as %v", test.what, down)
 		}
-		// What went before may have met with it, and gone on to the other.
+		// Earlier requests may have failed at it and been retried at the other.
 		if answers := clients.take(); answers["one"]+answers["two"] != sum(answers) {
-			t.Errorf("as it fell: %v", answers)
+			t.Errorf("when it failed: %v", answers)
 		}
 		e := g.endpoint("web", one.address(0))
 		if e.GetAvailable() || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(e.GetUnavailableReason(), "fails its health check: "+test.says) ||
@@ -202,7 +202,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 			t.Errorf("%s: of the other: %v", test.what, other)
 		}
 		if _, metrics := get(t, "http://"+ops+"/metrics"); !strings.Contains(metrics, fmt.Sprintf(`drawbridge_upstream_available{endpoint=%q,upstream="web"} 0`, one.address(0))) {
-			t.Errorf("%s: the metrics do not tell", test.what)
+			t.Errorf("%s: the metrics do not show it", test.what)
 		}
 		if out := g.cli("status").String(); !strings.Contains(out, test.says) {
 			t.Errorf("%s: status shows\n%s", test.what, out)
@@ -210,30 +210,30 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		if out := g.cli("explain", "web").String(); !strings.Contains(out, "takes no traffic: fails its health check") {
 			t.Errorf("%s: explain shows\n%s", test.what, out)
 		}
-		for range 10 { // and these go nowhere else from the beginning
+		for range 10 { // these use only the healthy endpoint
 			if code, body := get(t, url); code != 200 || body != "two" {
 				t.Errorf("%s: %d %q", test.what, code, body)
 			}
 		}
 		test.rises()
 		if up := events.awaitHealth(one.address(0), adminv1.EndpointHealth_ENDPOINT_HEALTH_UP); up.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-			t.Errorf("%s: well again: %v", test.what, up)
+			t.Errorf("%s: healthy again: %v", test.what, up)
 		}
 		both("after it was " + test.what)
 	}
 	clients.leave()
 
-	// With none that is well there is no endpoint, and the answer is ours at once.
+	// Without a healthy endpoint, the gateway answers itself, at once.
 	one.mark("sick", true)
 	two.mark("sick", true)
 	for _, n := range []*nginx{one, two} {
-		eventually(t, "it is sick", func() bool { return !g.endpoint("web", n.address(0)).GetAvailable() })
+		eventually(t, "the endpoint is unavailable", func() bool { return !g.endpoint("web", n.address(0)).GetAvailable() })
 	}
 	if code, body := get(t, url); code != 503 || body != "service unavailable\n" {
-		t.Errorf("none is well: %d %q", code, body)
+		t.Errorf("no healthy endpoint: %d %q", code, body)
 	}
 	if r := g.cli("explain", "web"); r.code != 1 {
-		t.Errorf("none is well: %s", r)
+		t.Errorf("no healthy endpoint: %s", r)
 	}
 }
 

@@ -1,6 +1,6 @@
-// An upstream that is out to hurt costs little: huge certificates, huge keys,
-// endless chains and handshakes that trickle end in a reason, within the time
-// that is set, with texts of a bounded length, while the gateway serves others.
+// A malicious upstream costs little. Huge certificates, huge keys, endless
+// chains and trickled handshakes end with a reason, within the configured time,
+// and with texts of bounded length, while the gateway serves others.
 
 package e2e
 
@@ -29,7 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// A forgery signs for a public key that it does not have the private key of.
+// A forgery pretends to sign for a public key whose private key it lacks.
 type forgery struct{ public crypto.PublicKey }
 
 func (f forgery) Public() crypto.PublicKey { return f.public }
@@ -38,7 +38,7 @@ func (f forgery) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return make([]byte, 2048), nil
 }
 
-// hostileRoot issues what pki would not.
+// hostileRoot issues certificates that pki refuses to issue.
 type hostileRoot struct {
 	t    testing.TB
 	cert *x509.Certificate
@@ -70,7 +70,7 @@ func (r *hostileRoot) issue(template *x509.Certificate, public crypto.PublicKey)
 	return der
 }
 
-// leaf is valid for serverName but for what change does to it.
+// leaf returns a certificate for serverName, modified by change.
 func (r *hostileRoot) leaf(change func(*x509.Certificate)) tls.Certificate {
 	r.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -121,8 +121,8 @@ func TestHostileUpstreams(t *testing.T) {
 			}
 		})
 	}
-	// Each of these has some reason to fail; which one is often the kernel's
-	// and the timing's choice.
+	// Each of these fails with some reason; the kernel and the timing often
+	// decide which.
 	cases := []struct {
 		name, address string
 		bundle        string
@@ -202,7 +202,7 @@ func TestHostileUpstreams(t *testing.T) {
 			}
 			r := resp.GetResults()[0]
 			if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED || c.reasons != nil && !slices.Contains(c.reasons, r.GetReason()) {
-				t.Errorf("%s: the probe came to %v, %v: %.300s", c.name, r.GetOutcome(), r.GetReason(), r.GetExplanation())
+				t.Errorf("%s: the probe returned %v, %v: %.300s", c.name, r.GetOutcome(), r.GetReason(), r.GetExplanation())
 			}
 			if size := proto.Size(r); size > 128<<10 || len(r.GetExplanation()) > 4096 || len(r.GetSuggestion().GetText()) > 4096 || len(r.GetChain()) > 20 {
 				t.Errorf("%s: the probe's answer has %d bytes, %d of explanation, %d of suggestion, %d certificates",
@@ -210,7 +210,7 @@ func TestHostileUpstreams(t *testing.T) {
 			}
 			for _, text := range []string{r.GetExplanation(), r.GetSuggestion().GetText(), fmt.Sprint(r.GetChain())} {
 				if strings.ContainsAny(text, "\x1b\x07\n") {
-					t.Errorf("%s: text is shown as it came: %.300q", c.name, text)
+					t.Errorf("%s: text is shown unescaped: %.300q", c.name, text)
 				}
 			}
 		})

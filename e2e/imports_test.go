@@ -1,5 +1,5 @@
-// Imports run downward only, and siblings do not know each other, as
-// docs/architecture.md draws it.
+// Imports go downward only, and sibling packages do not import each other, as
+// docs/architecture.md shows.
 
 package e2e
 
@@ -15,8 +15,8 @@ import (
 
 const module = "github.com/drawbridge-gateway/drawbridge"
 
-// mayImport names, for each package, the packages of this module that it may
-// import. A package that is not here fails the test: say first where it stands.
+// mayImport lists, for each package, the packages of this module that it may
+// import. A package that is not listed fails the test: add it first.
 var mayImport = map[string][]string{
 	"proto/drawbridge/admin/v1": {},
 
@@ -81,9 +81,9 @@ var mayImport = map[string][]string{
 	"e2e": {"proto/drawbridge/admin/v1", "certs/pki"},
 }
 
-// Libraries that belong to one layer. No other package may import them, so that
-// nothing below the admin service comes to depend on gRPC, and nothing but the
-// store on how it is kept. Keys are prefixes of import paths.
+// Libraries that belong to one layer; no other package may import them. So
+// nothing below the admin service depends on gRPC, and only the store knows how
+// it is stored. Keys are prefixes of import paths.
 var onlyIn = map[string][]string{
 	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "e2e"},
@@ -115,8 +115,8 @@ func TestImportsRunDownward(t *testing.T) {
 				t.Errorf("%s imports %s, which only %s may", name, path, strings.Join(layers, ", "))
 			}
 		}
-		// Tests may stand on throw-away authorities and DNS servers, and on what
-		// lies below what they test; never on what lies above.
+		// Tests may also import the throw-away CAs and DNS servers, and
+		// everything below the package they test, but nothing above it.
 		for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
 			imported, ok := ours(path)
 			if ok && imported != name && !slices.Contains(testHelpers, imported) && !slices.Contains(allowed, imported) {
@@ -159,7 +159,7 @@ func ours(path string) (string, bool) {
 	return strings.CutPrefix(path, module+"/")
 }
 
-// confinedTo returns the packages that alone may import path, nil if any may.
+// confinedTo returns the only packages that may import path, or nil if all may.
 func confinedTo(path string) []string {
 	for prefix, layers := range onlyIn {
 		if path == prefix || strings.HasPrefix(path, prefix+"/") {

@@ -1,5 +1,5 @@
-// After `kill -9` in the middle of many writes, every one that was acknowledged
-// is there, and the gateway serves it.
+// After `kill -9` in the middle of many writes, every acknowledged write is
+// stored, and the gateway serves it.
 
 package e2e
 
@@ -27,7 +27,7 @@ func TestAcknowledgedWritesSurviveAKill(t *testing.T) {
 
 	acknowledged := make([]atomic.Bool, writes)
 	var next, count atomic.Int64
-	killAt := []int64{60, 140, 230} // each in the middle of what is under way
+	killAt := []int64{60, 140, 230} // each in the middle of the writes
 	for round := 0; ; round++ {
 		var wg sync.WaitGroup
 		for range writers {

@@ -1,6 +1,7 @@
-// A TLS 1.3 server judges the client's certificate when the handshake is over
-// for the client, and closes. However the request and that cross each other, it
-// is told as what it is, and never as a connection that was just closed.
+// A TLS 1.3 server verifies the client's certificate after the handshake is
+// over for the client, and then closes. Whichever order the request and that
+// alert cross in, the failure is reported as a rejected certificate, never as a
+// closed connection.
 
 package e2e
 
@@ -12,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestLateRefusalsAreNeverTakenForClosedConnections(t *testing.T) {
+func TestLateRefusalsAreNotReportedAsClosedConnections(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	stranger := clientCert(t, newCA(t, "another root"), "stranger")
@@ -27,7 +28,7 @@ func TestLateRefusalsAreNeverTakenForClosedConnections(t *testing.T) {
 		for _, protocol := range []adminv1.HttpProtocol{adminv1.HttpProtocol_HTTP_PROTOCOL_1_1, adminv1.HttpProtocol_HTTP_PROTOCOL_2, adminv1.HttpProtocol_HTTP_PROTOCOL_UNSPECIFIED} {
 			name := fmt.Sprint("up-", certificate, "-", int(protocol))
 			settings := &adminv1.UpstreamTls{Certificate: certificate, TrustBundles: []string{"ca"}, ServerName: serverName, MinVersion: adminv1.TlsVersion_TLS_VERSION_1_3}
-			tcp := protocol == adminv1.HttpProtocol_HTTP_PROTOCOL_UNSPECIFIED // the third is not HTTP at all
+			tcp := protocol == adminv1.HttpProtocol_HTTP_PROTOCOL_UNSPECIFIED // the third case is TCP
 			u, l := upstream(name, settings, web), listener(name, protocolHTTP, name)
 			if tcp {
 				u, l = upstream(name, settings, raw), listener(name, protocolTCP, name)
@@ -37,7 +38,7 @@ func TestLateRefusalsAreNeverTakenForClosedConnections(t *testing.T) {
 			address := g.address(name)
 			each, clients := 12, 4
 			if protocol == adminv1.HttpProtocol_HTTP_PROTOCOL_2 {
-				// Requests that share connections are told of each other's ends.
+				// Requests that share a connection share its failure.
 				each, clients = each*clients, 1
 			}
 			var all sync.WaitGroup
@@ -63,7 +64,7 @@ func TestLateRefusalsAreNeverTakenForClosedConnections(t *testing.T) {
 				return n >= int64(each*clients)
 			})
 			if f := g.upstream(name).GetEndpoints()[0].GetFailures(); len(f) != 1 || f[0].GetReason() != want {
-				t.Errorf("%s: failures are %v, want %v alone", name, f, want)
+				t.Errorf("%s: failures are %v, want only %v", name, f, want)
 			}
 		}
 	}

@@ -1,5 +1,5 @@
-// What a client has too much of is refused, others go on; and connections end in
-// time, without a client's noticing.
+// A client over its limit is refused while others are served; and connections
+// are retired by age and request count without a failed request.
 
 package e2e
 
@@ -18,7 +18,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// from returns a client of HTTP/1.1 with an address of this machine's.
+// from returns an HTTP/1.1 client with a local address.
 func from(t *testing.T, ip string) *http.Client {
 	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -71,7 +71,7 @@ func TestClientsAreHeldToTheirLimits(t *testing.T) {
 			t.Errorf("connection %d: %q, %v", i, text, err)
 		}
 	}
-	// A change of the limits forgets nothing of what was used.
+	// A change of the limits keeps the usage so far.
 	web.Limits.RatePerClient = hourly(6)
 	g.apply(web)
 	if code, _, err := tryGet(t, one, url); err != nil || code != 429 && code != 200 {

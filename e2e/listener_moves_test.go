@@ -1,6 +1,6 @@
-// Listeners exchange their addresses, give them to others and take them back in
-// one revision; an address that somebody else has is refused, and then nothing
-// of that revision is live.
+// Listeners can swap addresses, pass them to other listeners and take them back
+// in one revision. An address in use by another program is refused, and then no
+// part of the revision is live.
 
 package e2e
 
@@ -37,13 +37,13 @@ func TestListenersMove(t *testing.T) {
 		}
 	}
 
-	// A write that only says again what is there keeps the port.
+	// A write without changes keeps the port.
 	g.apply(proto.Clone(one))
 	if now := g.address("one"); now != first {
-		t.Errorf("the same listener again moved from %s to %s", first, now)
+		t.Errorf("the unchanged listener moved from %s to %s", first, now)
 	}
 
-	// One and two exchange their addresses.
+	// Listeners one and two swap addresses.
 	one.Address, two.Address = first, second
 	g.apply(one, two)
 	one.Address, two.Address = second, first
@@ -51,8 +51,8 @@ func TestListenersMove(t *testing.T) {
 	expect("exchanged", second, "one")
 	expect("exchanged", first, "two")
 
-	// A listener of another name and kind takes an address over in the
-	// revision that removes its owner; what runs on the old one goes on.
+	// A listener of another name and kind takes over an address in the revision
+	// that removes its owner. Streams of the old listener continue.
 	stream := dial(t, g.address("raw"))
 	if err := pingPong(stream, "before"); err != nil {
 		t.Fatal(err)
@@ -68,10 +68,10 @@ func TestListenersMove(t *testing.T) {
 	}
 	expect("taken over", three.Address, "three")
 	if err := pingPong(stream, "after"); err != nil {
-		t.Errorf("the stream of the listener before: %v", err)
+		t.Errorf("the old listener's stream: %v", err)
 	}
 
-	// An address of somebody else's is refused, with all of its revision.
+	// An address in use by another program fails the whole revision.
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestListenersMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !proto.Equal(before, after) || g.listener("four") != nil {
-		t.Error("a revision that was refused left something behind")
+		t.Error("a failed revision left something behind")
 	}
 	expect("after the refusal", second, "one")
 }

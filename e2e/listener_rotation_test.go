@@ -1,6 +1,6 @@
-// A listener's rotated certificate is shown to the next client and touches no
-// connection; once the trust in clients is another, a client of the old one is
-// refused, whatever session it offers to resume.
+// A listener's rotated certificate is presented to the next client and affects
+// no open connection. Once the listener trusts another CA, clients of the old
+// one are rejected, whatever session they offer to resume.
 
 package e2e
 
@@ -61,12 +61,12 @@ func TestRotatedListenerCertificate(t *testing.T) {
 		t.Errorf("the running stream: %v", err)
 	}
 	if !ask() {
-		t.Error("the running HTTP/2 connection was given up")
+		t.Error("the running HTTP/2 connection was closed")
 	}
 	for _, name := range []string{"web", "raw"} {
 		state := dialTLS(t, g.address(name), config).ConnectionState()
 		if state.PeerCertificates[0].SerialNumber.Cmp(next.Leaf.SerialNumber) != 0 || state.DidResume {
-			t.Errorf("%s: the next client is shown the serial %v, resumed %v", name, state.PeerCertificates[0].SerialNumber, state.DidResume)
+			t.Errorf("%s: the next client got the serial %v, resumed %v", name, state.PeerCertificates[0].SerialNumber, state.DidResume)
 		}
 	}
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built is the program under test, once a test has asked for it.
+// built is the program under test, built on first use.
 var built struct {
 	sync.Once
 	dir, path string
@@ -30,7 +30,7 @@ var built struct {
 }
 
 // program returns the path of the program under test: DRAWBRIDGE_BINARY, or
-// else one built here, once, under the race detector.
+// else one built here, once, with the race detector.
 func program(t testing.TB) string {
 	t.Helper()
 	built.Do(func() {
@@ -44,7 +44,7 @@ func program(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "drawbridge")
-		// By default a program under the race detector takes a second to end.
+		// By default the race detector delays a program's exit by a second.
 		built.err = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 		build := exec.Command("go", "build", "-race", "-o", built.path, "../cmd/drawbridge")
 		if out, err := build.CombinedOutput(); built.err == nil && err != nil {
@@ -57,19 +57,19 @@ func program(t testing.TB) string {
 	return built.path
 }
 
-// patience bounds every wait of these tests. It is only ever reached by a
-// failure, so it is long enough for a slow machine.
+// patience bounds every wait in these tests. Only failures reach it, so it is
+// long enough for a slow machine.
 const patience = 30 * time.Second
 
-// eventually waits until ok reports true, asking again ever less often.
+// eventually waits until ok returns true, polling less and less often.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	if !comesTrue(ok) {
-		t.Fatalf("waited %v in vain: %s", patience, what)
+		t.Fatalf("not after %v: %s", patience, what)
 	}
 }
 
-// comesTrue is eventually for tests that have more to say when it does not.
+// comesTrue is eventually for tests with a failure message of their own.
 func comesTrue(ok func() bool) bool {
 	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
@@ -89,8 +89,8 @@ func patient(t testing.TB) context.Context {
 	return ctx
 }
 
-// need returns the path of a real program, and skips the test if there is none;
-// with CI set, where everything is installed, that is a failure.
+// need returns the path of an installed program. It skips the test if the
+// program is missing; with CI set, that is a failure.
 func need(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -108,8 +108,8 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// shortDir is t.TempDir for directories that hold a unix socket, whose path may
-// have no more than about 100 bytes.
+// shortDir is t.TempDir for directories with a unix socket, whose path is
+// limited to about 100 bytes.
 func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "db-")
@@ -148,16 +148,16 @@ func (o *output) String() string {
 
 func (o *output) contains(s string) bool { return strings.Contains(o.String(), s) }
 
-// A process is a program that runs until the test ends, at the latest.
+// A process is a running program. It ends with the test at the latest.
 type process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
 	out    *output       // standard output and standard error
-	exited chan struct{} // closed once it has ended; then err says how
+	exited chan struct{} // closed once the process has ended; then err says how
 	err    error
 }
 
-// start runs a program. However the test ends, the process ends with it.
+// start runs a program, which ends with the test, however that ends.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), out: &output{}, exited: make(chan struct{})}
@@ -187,7 +187,7 @@ func (p *process) kill() {
 	<-p.exited
 }
 
-// wait waits until the process has ended by itself and returns its exit code.
+// wait waits until the process ends by itself and returns its exit code.
 func (p *process) wait() int {
 	p.t.Helper()
 	select {
@@ -209,7 +209,7 @@ func (p *process) done() bool {
 	}
 }
 
-// A result is what a finished command printed and returned.
+// A result is the output and exit code of a finished command.
 type result struct {
 	stdout, stderr string
 	code           int

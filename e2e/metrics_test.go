@@ -1,5 +1,5 @@
-// What the gateway does is counted: Prometheus finds it at /metrics, and statsd
-// is sent it.
+// The gateway exposes metrics to Prometheus at /metrics and sends them to
+// statsd.
 
 package e2e
 
@@ -32,7 +32,7 @@ func TestMetrics(t *testing.T) {
 	}
 	g.apply(upstream("stranger", nil, raw), listener("stranger", protocolTCP, "stranger"))
 	if answer, _ := exchange(t, g.address("stranger"), "x"); answer != "" {
-		t.Errorf("an unknown authority's server answered %q", answer)
+		t.Errorf("a server of an unknown CA answered %q", answer)
 	}
 
 	for sample, want := range map[string]string{
@@ -59,13 +59,13 @@ func TestMetrics(t *testing.T) {
 	}
 	_, body := get(t, "http://"+ops+"/metrics")
 	if !strings.Contains(body, `expires_in_seconds{endpoint="",name="client",use="own"}`) {
-		t.Error("nothing tells when the certificate expires")
+		t.Error("no metric has the certificate's expiry")
 	}
 
 	_ = statsd.SetReadDeadline(time.Now().Add(patience))
 	packet := make([]byte, 64<<10)
 	n, _, err := statsd.ReadFrom(packet)
 	if err != nil || !strings.HasPrefix(string(packet[:n]), "drawbridge.") {
-		t.Errorf("statsd was sent %q, %v", packet[:n], err)
+		t.Errorf("statsd received %q, %v", packet[:n], err)
 	}
 }

@@ -1,5 +1,5 @@
-// nginx lets a connection have only so many requests and disclaims those that were
-// sent behind: each of them is sent again, with its body, so that no client notices.
+// nginx limits the requests of a connection and disclaims those sent after the
+// last one. Each of them is resent, with its body, so that no client notices.
 
 package e2e
 
@@ -14,14 +14,14 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestRequestsThatNginxDisclaimsAreSentAgain(t *testing.T) {
+func TestRequestsThatNginxDisclaimsAreResent(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	back := startNginx(t, nginxConfig{
 		ports: 2,
 		files: nginxFiles(a.ca, a.server),
 		http: func(n *nginx) string {
-			// The body goes on to another server, so that nginx reads it.
+			// nginx forwards the body to another server, so it reads it.
 			return fmt.Sprintf(`
   server { listen %s; location / { return 200 "served"; } }
   server { listen %s ssl http2; %s

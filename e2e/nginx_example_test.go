@@ -1,6 +1,6 @@
 // The complete example of NGINX's "Securing HTTP Traffic to Upstream Servers",
-// as deploy/examples has it, runs against two real nginx servers that demand a
-// client certificate.
+// converted in deploy/examples, runs against two real nginx servers that demand
+// a client certificate.
 
 package e2e
 
@@ -18,7 +18,7 @@ import (
 func TestNginxGuideExample(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	// Two intermediates are what proxy_ssl_verify_depth 2 allows.
+	// proxy_ssl_verify_depth 2 allows two intermediates.
 	deep := intermediate(t, intermediate(t, a.ca))
 	backend := func(name string, issuer *pki.CA) *nginx {
 		return startNginx(t, nginxConfig{
@@ -54,7 +54,7 @@ func TestNginxGuideExample(t *testing.T) {
 		": /etc/nginx/":                     ": " + dir + "/",
 	} {
 		if !strings.Contains(text, old) {
-			t.Fatalf("the example holds no %q", old)
+			t.Fatalf("the example has no %q", old)
 		}
 		text = strings.ReplaceAll(text, old, with)
 	}
@@ -62,7 +62,7 @@ func TestNginxGuideExample(t *testing.T) {
 
 	g := startGateway(t, "--file-root", dir)
 	if r := g.cli("apply", "-f", file); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "HIGH:!aNULL:!MD5") {
-		t.Fatalf("drawbridge apply, which should warn of what the cipher string became: %s", r)
+		t.Fatalf("drawbridge apply should warn about the cipher string: %s", r)
 	}
 	ask := func(host, path string) (int, string) {
 		t.Helper()
@@ -95,7 +95,7 @@ func TestNginxGuideExample(t *testing.T) {
 		t.Errorf("answers are %v, want %v", answers, want)
 	}
 	if code, _ := ask("www.example.com", "/elsewhere"); code != 404 {
-		t.Errorf("a path that no location has: %d", code)
+		t.Errorf("a path without a location: %d", code)
 	}
 	for _, e := range g.upstream("backend").GetEndpoints() {
 		if len(e.GetFailures()) != 0 {

@@ -1,5 +1,5 @@
-// The commands of docs/nginx.md for making certificates, OpenSSL's and our own,
-// make files that a real nginx and the gateway take as they are.
+// The certificate commands in docs/nginx.md, with OpenSSL and with our own
+// tool, make files that a real nginx and the gateway accept unchanged.
 
 package e2e
 

@@ -11,23 +11,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// An nginx is a running nginx of one process.
+// An nginx is a running nginx with a single process.
 type nginx struct {
 	*process
 	dir       string
 	addresses []string
 }
 
-// An nginxConfig is what a test wants of an nginx.
+// An nginxConfig configures an nginx.
 type nginxConfig struct {
-	ports  int                   // how many it listens on
+	ports  int                   // number of ports it listens on
 	files  map[string][]byte     // written into its directory beforehand
-	http   func(n *nginx) string // what is within http {}
-	stream func(n *nginx) string // what is within stream {}; nil: no such block
+	http   func(n *nginx) string // content of http {}
+	stream func(n *nginx) string // content of stream {}; nil for no such block
 }
 
 // startNginx runs a real nginx and waits until it accepts on each of its ports.
-// Without one the test is skipped, or fails where CI is set.
+// If nginx is missing, the test is skipped, or fails with CI set.
 func startNginx(t testing.TB, config nginxConfig) *nginx {
 	t.Helper()
 	nginxPath := need(t, "nginx")
@@ -35,7 +35,7 @@ func startNginx(t testing.TB, config nginxConfig) *nginx {
 	if config.stream != nil {
 		module = streamModule(t, nginxPath)
 	}
-	// A port that was free may be taken by the time nginx binds it.
+	// Another program may take a free port before nginx binds it.
 	for range 5 {
 		n := &nginx{dir: shortDir(t), addresses: freeAddresses(t, config.ports)}
 		for name, data := range config.files {
@@ -57,7 +57,7 @@ func startNginx(t testing.TB, config nginxConfig) *nginx {
 		}
 		n.kill()
 	}
-	t.Fatal("nginx found its ports taken, five times")
+	t.Fatal("nginx found its ports in use, five times")
 	return nil
 }
 
@@ -66,7 +66,7 @@ func (n *nginx) render(config nginxConfig, module string) string {
 	if module != "" {
 		fmt.Fprintf(&b, "load_module %s;\n", module)
 	}
-	// One process: what is killed at the end of a test is all of it.
+	// A single process, so that killing it ends all of nginx.
 	fmt.Fprintf(&b, "daemon off;\nmaster_process off;\npid %s/pid;\nerror_log stderr info;\nevents {}\n", n.dir)
 	if config.http != nil {
 		b.WriteString("http {\n  access_log off;\n  ssl_protocols TLSv1.2 TLSv1.3;\n  keepalive_timeout 60s;\n")
@@ -81,7 +81,7 @@ func (n *nginx) render(config nginxConfig, module string) string {
 	return b.String()
 }
 
-// streamModule returns the path of nginx's stream module; "" if it is built in.
+// streamModule returns the path of nginx's stream module, or "" if it is built in.
 func streamModule(t testing.TB, nginxPath string) string {
 	t.Helper()
 	out, err := exec.Command(nginxPath, "-V").CombinedOutput()
@@ -104,21 +104,21 @@ func streamModule(t testing.TB, nginxPath string) string {
 	return path
 }
 
-// up reports whether nginx has bound its sockets, which is when it says so.
+// up reports whether nginx has bound its sockets, as its log says.
 func (n *nginx) up() bool { return n.out.contains("event method") }
 
-// collided reports whether somebody else has one of its ports; nginx tries on
-// for a while before it gives up.
+// collided reports whether another program has one of the ports. nginx retries
+// for a while before it exits.
 func (n *nginx) collided() bool { return n.out.contains("Address already in use") }
 
-// address is where the nginx listens.
+// address returns the address of the i-th port.
 func (n *nginx) address(i int) string { return n.addresses[i] }
 
-// file is the path of one of its files.
+// file returns the path of one of its files.
 func (n *nginx) file(name string) string { return filepath.Join(n.dir, name) }
 
-// mutualTLS is the part of a server block that presents a certificate and
-// demands one of the same authority.
+// mutualTLS returns the directives of a server block that present a certificate
+// and demand one of the same CA.
 func (n *nginx) mutualTLS() string {
 	return fmt.Sprintf(`
     ssl_certificate %s;
@@ -127,7 +127,7 @@ func (n *nginx) mutualTLS() string {
     ssl_verify_client on;`, n.file("server.pem"), n.file("server.key"), n.file("ca.pem"))
 }
 
-// nginxFiles are what mutualTLS names.
+// nginxFiles returns the files that mutualTLS names.
 func nginxFiles(ca *pki.CA, server *pki.Issued) map[string][]byte {
 	return map[string][]byte{"server.pem": server.ChainPEM, "server.key": server.KeyPEM, "ca.pem": ca.RootPEM()}
 }

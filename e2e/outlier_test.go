@@ -1,5 +1,5 @@
-// An nginx of a group that fails what it is asked is left alone for a while: most
-// clients never see that it fails, and it is taken back when its time is over.
+// An nginx of a group that fails requests is ejected for a while: most clients
+// never see the failure, and it returns when its time is over.
 
 package e2e
 
@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
+func TestFailingNginxIsEjected(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	one, two := startWard(t, a, "one"), startWard(t, a, "two")
@@ -26,7 +26,7 @@ func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
 	clients := newCrowd(t, "http://"+g.address("web")+"/")
 	ejected := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
 	if ejected.GetEndpoint() != one.address(0) || ejected.GetName() != "web" || !strings.HasPrefix(ejected.GetMessage(), "3 failures in a row") {
-		t.Errorf("told as %v", ejected)
+		t.Errorf("reported as %v", ejected)
 	}
 	e := g.endpoint("web", one.address(0))
 	if e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectionEndTime() == nil || !strings.Contains(e.GetUnavailableReason(), "3 failures in a row") {
@@ -37,9 +37,9 @@ func TestOutliersOfNginxAreLeftAlone(t *testing.T) {
 	}
 	one.mark("broken", false)
 	events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED)
-	// Here it is asked by one client at a time, and so three have seen it fail.
+	// One client at a time sends to it, so exactly three saw it fail.
 	if answers := clients.take(); answers["500"] != 3 || answers["two"]+answers["one"]+3 != sum(answers) {
-		t.Errorf("until it returned: %v", answers)
+		t.Errorf("while it was ejected: %v", answers)
 	}
 	if e := g.endpoint("web", one.address(0)); !e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectionEndTime() != nil {
 		t.Errorf("%v", e)

@@ -1,7 +1,7 @@
-// An upstream is sent no more than its limits allow: what is too much waits, in a
-// queue that is bounded; what finds it full is answered 503 at once, or reset, with
-// its reason in the status, the log and the metrics. A limit that is raised is in
-// force without an interruption.
+// An upstream gets no more requests than its limits allow. Excess requests wait
+// in a bounded queue. If the queue is full, they get 503 at once, or a reset,
+// with the reason in the status, the log and the metrics. A raised limit
+// applies without an interruption.
 
 package e2e
 
@@ -42,11 +42,11 @@ func TestQueueThatIsFull(t *testing.T) {
 	for range 5 {
 		served.Go(func() {
 			if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "served" {
-				t.Errorf("one that waited: %d %q", code, body)
+				t.Errorf("a queued request: %d %q", code, body)
 			}
 		})
 	}
-	eventually(t, "two are under way and three wait", func() bool {
+	eventually(t, "two requests are in flight and three wait", func() bool {
 		u := g.upstream("web")
 		return u.GetRequestsInFlight() == 2 && u.GetPending() == 3 && u.GetEndpoints()[0].GetRequestsInFlight() == 2
 	})
@@ -56,7 +56,7 @@ func TestQueueThatIsFull(t *testing.T) {
 	}
 	body, err := readBody(resp)
 	if err != nil || resp.StatusCode != 503 || body != "service unavailable\n" || resp.Header.Get("Retry-After") != "1" {
-		t.Errorf("one too many: %d %q, Retry-After %q, %v", resp.StatusCode, body, resp.Header.Get("Retry-After"), err)
+		t.Errorf("a request over the limit: %d %q, Retry-After %q, %v", resp.StatusCode, body, resp.Header.Get("Retry-After"), err)
 	}
 	if u := g.upstream("web"); u.GetOverloaded() != 1 || u.GetPending() != 3 {
 		t.Errorf("status: %v", u)
@@ -76,20 +76,20 @@ func TestQueueThatIsFull(t *testing.T) {
 		}
 	}
 
-	// With more room a new request goes at once, and those that wait stay where
-	// they are.
+	// With a higher limit a new request goes at once, and waiting requests keep
+	// their place.
 	g.apply(limit(upstream("web", a.settings(), web), &adminv1.UpstreamLimits{RequestsPerEndpoint: 10}))
 	served.Go(func() {
 		if code, _ := get(t, "http://"+g.address("web")+"/"); code != 200 {
 			t.Errorf("after the limit was raised: %d", code)
 		}
 	})
-	eventually(t, "it is under way", func() bool { return g.upstream("web").GetRequestsInFlight() == 1 })
+	eventually(t, "the request is in flight", func() bool { return g.upstream("web").GetRequestsInFlight() == 1 })
 	open()
 	served.Wait()
 
-	// TCP: the second connection is reset, and the place of the first is free once
-	// that has ended.
+	// TCP: the second connection is reset. When the first has ended, another is
+	// accepted.
 	first := dial(t, g.address("raw"))
 	if err := pingPong(first, "hello"); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestQueueThatIsFull(t *testing.T) {
 		t.Errorf("status: %v", u)
 	}
 	_ = first.Close()
-	eventually(t, "there is room again", func() bool {
+	eventually(t, "a connection is accepted again", func() bool {
 		answer, _ := exchange(t, g.address("raw"), "x")
 		return answer == "x"
 	})

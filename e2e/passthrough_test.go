@@ -1,6 +1,7 @@
-// Connections are carried with their clients' own TLS to the upstream whose name
-// they ask for, beside others that the gateway decrypts; an upstream is made
-// passthrough, and not, while others' connections go on.
+// Passthrough connections reach the upstream of their SNI with the client's own
+// TLS, on the same listener as connections that the gateway decrypts. An
+// upstream can switch to passthrough and back while other connections stay
+// open.
 
 package e2e
 
@@ -23,7 +24,7 @@ func passthrough(name, address string) *adminv1.Upstream {
 func TestPassthrough(t *testing.T) {
 	t.Parallel()
 	front, own := newAuthority(t), newAuthority(t)
-	// The upstream demands a client certificate, which no gateway could pass on.
+	// The upstream demands a client certificate, which no gateway could forward.
 	config := own.serverConfig(t)
 	passed, bridged := serveConns(t, config, echo), serveConns(t, nil, echo)
 
@@ -47,20 +48,20 @@ func TestPassthrough(t *testing.T) {
 	through := connect(serverName, own)
 	connect("front.example.com", front)
 	if got := g.upstream("passed").GetEndpoints()[0]; got.GetHandshakesFull() != 0 || got.GetConnectionsMade() != 1 {
-		t.Errorf("the gateway shook hands itself: %v", got)
+		t.Errorf("the gateway terminated TLS: %v", got)
 	}
 
-	// What was passed through is decrypted from now on, for new connections.
+	// New connections are decrypted from now on.
 	g.apply(plainUpstream("passed", bridged))
 	if err := pingPong(through, "still here"); err != nil {
-		t.Errorf("the connection of before: %v", err)
+		t.Errorf("the connection opened before: %v", err)
 	}
 	conn := tls.Client(dial(t, g.address("tls")), &tls.Config{ServerName: serverName, InsecureSkipVerify: true})
 	if err := pingPong(conn, "hello"); err != nil || conn.ConnectionState().PeerCertificates[0].Subject.CommonName != "front.example.com" {
-		t.Errorf("a new one: %v", err)
+		t.Errorf("a new connection: %v", err)
 	}
 
-	// Without TLS of its own the listener can only pass through.
+	// A plaintext listener can only pass TLS through.
 	l.Tls = nil
 	_, err := g.admin.PutListener(patient(t), &adminv1.PutListenerRequest{Listener: l})
 	if status.Code(err) != codes.InvalidArgument {

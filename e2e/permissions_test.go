@@ -1,5 +1,5 @@
-// A data directory or a store that others may read is refused: private keys
-// live in it. What the gateway makes itself is its owner's alone.
+// A data directory or a store that other users may read is refused, because it
+// has private keys. Only the owner may read the files that the gateway creates.
 
 package e2e
 
@@ -43,6 +43,6 @@ func TestWidePermissionsAreRefused(t *testing.T) {
 	}
 	g = g.restart()
 	if g.listener("web") == nil {
-		t.Error("with the modes put right, the listener is not back")
+		t.Error("with the modes corrected, the listener is not back")
 	}
 }

@@ -1,6 +1,5 @@
-// The protocol versions and cipher suites of an upstream's settings are the
-// ones that nginx sees, in either spelling; where nothing is in common the
-// reason says so.
+// nginx sees the protocol versions and cipher suites of an upstream's settings,
+// in either spelling. If the two sides have none in common, the reason says so.
 
 package e2e
 
@@ -21,8 +20,8 @@ const (
 func TestProtocolAndCipherArePinned(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	// Two servers of each kind: one takes anything, one TLS 1.3 alone, one a
-	// single suite of TLS 1.2.
+	// Each kind has three servers: one accepts anything, one only TLS 1.3, one
+	// a single suite of TLS 1.2.
 	accepts := []string{
 		"ssl_protocols TLSv1.2 TLSv1.3;",
 		"ssl_protocols TLSv1.3;",
@@ -49,9 +48,9 @@ func TestProtocolAndCipherArePinned(t *testing.T) {
 		server   int
 		min, max adminv1.TlsVersion
 		ciphers  []string
-		want     string         // what nginx sees begins so
-		reason   adminv1.Reason // or why nothing comes of it
-		warning  string         // a word of the answer's warning
+		want     string         // prefix of what nginx sees
+		reason   adminv1.Reason // or why the handshake fails
+		warning  string         // part of the write's warning
 	}{
 		{name: "default", want: "TLSv1.3 TLS_"},
 		{name: "at-most-1-2", max: tls12, want: "TLSv1.2 ECDHE-ECDSA-"},

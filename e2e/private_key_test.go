@@ -1,6 +1,6 @@
-// A private key or passphrase goes in and never comes out: not in an answer, not
-// in the log at its most talkative, not in what the command line prints, not in
-// an error, a probe or an event. Neither does an archive that holds a key.
+// A private key or passphrase goes in and never comes out: not in an answer, in
+// the log at its most verbose level, in the command line's output, in an error,
+// a probe or an event. Neither does an archive with a key.
 
 package e2e
 
@@ -102,7 +102,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		withPassphrase("locked", string(locked.ChainPEM), string(encrypted), passphrase),
 		inFiles("archived-file", archiveFile, "", passphraseFile),
 		inFiles("locked-file", lockedChain, lockedFile, passphraseFile),
-		inArchive("archived", nil, ""), // as it is stored
+		inArchive("archived", nil, ""), // as stored
 		withPassphrase("locked", string(locked.ChainPEM), "", ""),
 	} {
 		for _, dryRun := range []bool{true, false} {
@@ -112,7 +112,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		}
 	}
 
-	// Keys where they do not belong, and keys that are wrong.
+	// Keys in the wrong fields, and keys that do not fit.
 	key := string(a.client.KeyPEM)
 	for what, c := range map[string]*adminv1.Certificate{
 		"of another chain": certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: a.server.KeyPEM}),
@@ -147,12 +147,12 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		note(m, err)
 	}
 
-	// What tells why, of what works and what does not.
+	// Diagnostics, for upstreams that work and that fail.
 	stranger := clientCert(t, newCA(t, "another root"), "stranger")
 	note(g.apply(certificate("stranger", stranger),
 		upstream("refused", &adminv1.UpstreamTls{Certificate: "stranger", TrustBundles: []string{"ca"}, ServerName: serverName}, web), listener("refused", protocolHTTP, "refused")), nil)
 	_, _ = get(t, "http://"+g.address("refused")+"/")
-	for _, name := range []string{"web", "refused", "nobody"} {
+	for _, name := range []string{"web", "refused", "missing"} {
 		m, err := g.diagnostics.ProbeUpstream(ctx, &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: name}})
 		note(m, err)
 	}
@@ -175,7 +175,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	explained, err := g.diagnostics.ExplainRoute(ctx, &adminv1.ExplainRouteRequest{Listener: "web"})
 	note(explained, err)
 
-	// Files that turn into what they should not be.
+	// Files that become bad.
 	writeFile(t, certFile, a.client.KeyPEM)
 	writeFile(t, lockedChain, []byte(passphrase))
 	writeFile(t, passphraseFile, encrypted)
@@ -228,7 +228,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	seen.WriteString(g.out.String())
 
 	if len(seen.String()) < 10_000 || !strings.Contains(seen.String(), "BEGIN CERTIFICATE") {
-		t.Errorf("too little was seen for this test to mean anything: %d bytes", len(seen.String()))
+		t.Errorf("the test saw too little output to be meaningful: %d bytes", len(seen.String()))
 	}
 	expectNoKey(t, seen.String(), a.client, a.server, second, archived, locked, stranger)
 	for what, secret := range map[string]string{"a passphrase": passphrase, "an archive": base64.StdEncoding.EncodeToString(p12)[:60], "an encrypted key": strings.Split(string(encrypted), "\n")[2]} {
@@ -238,16 +238,16 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	}
 }
 
-// expectNoKey checks that a text holds no private key, in whatever wrapping.
+// expectNoKey checks that a text has no private key in any encoding.
 func expectNoKey(t *testing.T, text string, keys ...*pki.Issued) {
 	t.Helper()
 	secrets := []string{"PRIVATE KEY"}
 	for _, k := range keys {
-		// In PKCS #8 a P-256 key is bytes 36 to 67; what follows is public,
-		// and in the certificate as well. A line of PEM is 48 bytes.
+		// In PKCS #8 a P-256 key is bytes 36 to 67; the rest is public, and
+		// also in the certificate. A line of PEM is 48 bytes.
 		lines := strings.Split(string(k.KeyPEM), "\n")
 		if lines[0] != "-----BEGIN PRIVATE KEY-----" || len(lines[1]) != 64 {
-			t.Fatal("not the kind of key that this test knows")
+			t.Fatal("the test does not know this kind of key")
 		}
 		secrets = append(secrets, lines[1][48:], lines[2][:24])
 	}

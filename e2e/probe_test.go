@@ -1,5 +1,6 @@
-// A probe is a real handshake with exactly the settings given, stored or not,
-// of each endpoint or of one; it tells all that it saw, and changes nothing.
+// A probe is a real handshake with exactly the given settings, stored or not,
+// of each endpoint or of one. It reports everything it saw, and changes
+// nothing.
 
 package e2e
 
@@ -19,7 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-func TestAProbeTellsWhatItSaw(t *testing.T) {
+func TestAProbeReportsWhatItSaw(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	between := intermediate(t, a.ca)
@@ -57,12 +58,12 @@ func TestAProbeTellsWhatItSaw(t *testing.T) {
 		}
 		e := g.upstream("web").GetEndpoints()[0]
 		if e.GetConnectionsMade() != 0 || e.GetHandshakesFull() != 0 || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UNKNOWN || g.getStatus().GetRevision() != revision {
-			t.Errorf("TLS %s: the probe left traces: %v", v.name, e)
+			t.Errorf("TLS %s: the probe changed the status: %v", v.name, e)
 		}
 	}
 }
 
-func TestAProbeOfWhatIsNotStored(t *testing.T) {
+func TestAProbeOfSettingsThatAreNotStored(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
 	good, bad := serveIdentity(t, a.serverConfig(t)), serveIdentity(t, other.serverConfig(t))
@@ -109,7 +110,7 @@ func TestAProbeOfWhatIsNotStored(t *testing.T) {
 		"both":             {named("two"), []string{good + " UNSPECIFIED", bad + " UNKNOWN_CA"}},
 		"one":              {only(named("two"), bad), []string{bad + " UNKNOWN_CA"}},
 		"none of them":     {only(named("two"), "127.0.0.1:1"), []string{codes.NotFound.String()}},
-		"nobody":           {named("nobody"), []string{codes.NotFound.String()}},
+		"missing":          {named("missing"), []string{codes.NotFound.String()}},
 		"nothing":          {&adminv1.ProbeUpstreamRequest{}, []string{codes.InvalidArgument.String()}},
 		"not stored":       {full(upstream("new", a.settings(), bad, good)), []string{bad + " UNKNOWN_CA", good + " UNSPECIFIED"}},
 		"plaintext":        {full(plainUpstream("new", plain)), []string{plain + " UNSPECIFIED"}},
@@ -117,7 +118,7 @@ func TestAProbeOfWhatIsNotStored(t *testing.T) {
 		"TLS on plaintext": {full(upstream("new", a.settings(), "unix:"+socket+"x")), []string{"unix:" + socket + "x CONNECT_REFUSED"}},
 		"a host":           {fromHost(serverName), []string{good + " UNSPECIFIED"}},
 		"another host":     {fromHost("other.example.com"), []string{good + " NAME_MISMATCH"}},
-		"no certificate":   {full(upstream("new", &adminv1.UpstreamTls{Certificate: "nobody"}, good)), []string{codes.InvalidArgument.String()}},
+		"no certificate":   {full(upstream("new", &adminv1.UpstreamTls{Certificate: "missing"}, good)), []string{codes.InvalidArgument.String()}},
 		"nonsense":         {full(upstream("new", &adminv1.UpstreamTls{Groups: []string{"P-1"}}, good)), []string{codes.InvalidArgument.String()}},
 	} {
 		if got := ask(c.req); !slices.Equal(got, c.want) {
@@ -155,19 +156,19 @@ func TestAProbeOfWhatIsNotStored(t *testing.T) {
 			t.Errorf("%v: %q: %s", c.args, reasons, r)
 		}
 	}
-	// For reading: a tree, without colours in a pipe.
+	// Text output is a tree, without colors in a pipe.
 	if r := g.cli("probe", "two"); r.code != 1 || strings.Contains(r.stdout, "\x1b") || !strings.Contains(r.stdout, "UNKNOWN_CA") || !strings.Contains(r.stdout, "CN="+serverName) {
 		t.Errorf("drawbridge probe: %s", r)
 	}
-	if r := g.cli("probe", "nobody"); r.code == 0 || r.stdout != "" {
-		t.Errorf("drawbridge probe of nobody: %s", r)
+	if r := g.cli("probe", "missing"); r.code == 0 || r.stdout != "" {
+		t.Errorf("drawbridge probe of a missing upstream: %s", r)
 	}
 	for what, err := range map[string]error{
-		"flush": second(g.diagnostics.FlushSessions(patient(t), &adminv1.FlushSessionsRequest{Upstream: "nobody"})),
-		"drain": second(g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{Upstream: "nobody"})),
+		"flush": second(g.diagnostics.FlushSessions(patient(t), &adminv1.FlushSessionsRequest{Upstream: "missing"})),
+		"drain": second(g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{Upstream: "missing"})),
 	} {
 		if status.Code(err) != codes.NotFound {
-			t.Errorf("%s of nobody: %v", what, err)
+			t.Errorf("%s of a missing upstream: %v", what, err)
 		}
 	}
 }

@@ -9,19 +9,19 @@ import (
 	"testing"
 )
 
-// dieWithParent has the kernel end the process when the test binary ends
+// dieWithParent makes the kernel kill the process when the test binary ends
 // without its cleanups, as on a timeout.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// peakMemory returns the most bytes that a process has had in memory.
+// peakMemory returns the peak resident memory of a process, in bytes.
 func peakMemory(t testing.TB, pid int) int {
 	t.Helper()
 	return memory(t, pid, "VmHWM")
 }
 
-// memory returns a figure of the kernel's about a process, in bytes.
+// memory returns one of the kernel's memory figures for a process, in bytes.
 func memory(t testing.TB, pid int, figure string) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -34,6 +34,6 @@ func memory(t testing.TB, pid int, figure string) int {
 			return kib << 10
 		}
 	}
-	t.Fatal("the kernel does not say")
+	t.Fatal("the kernel does not report the figure")
 	return 0
 }

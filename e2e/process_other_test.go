@@ -9,5 +9,5 @@ import (
 
 func dieWithParent(*exec.Cmd) {}
 
-// peakMemory is not known here.
+// peakMemory is unknown on this platform.
 func peakMemory(testing.TB, int) int { return 0 }

@@ -1,7 +1,7 @@
-// The client that a trusted proxy announces by the PROXY protocol is the client
-// all the way: haproxy and nginx announce it to the gateway, over TCP and HTTP, and
-// the gateway announces it to nginx, in front of TLS. From whoever is not
-// trusted nothing is taken.
+// The client address from a trusted proxy's PROXY header is used all the way:
+// haproxy and nginx send it to the gateway, over TCP and HTTP, and the gateway
+// sends it to nginx, before TLS. A header from an untrusted address is not
+// accepted.
 
 package e2e
 
@@ -22,13 +22,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// startHAProxy runs a real haproxy that takes TCP connections at as many
-// addresses as there are servers, and hands each over to its server, which is
-// written as haproxy's configuration has it.
+// startHAProxy runs a real haproxy that accepts TCP connections on one address
+// for each server, and forwards them to that server. A server is written in
+// haproxy's syntax.
 func startHAProxy(t testing.TB, servers ...string) []string {
 	t.Helper()
 	path := need(t, "haproxy")
-	for range 5 { // a port that was free may be taken by then
+	for range 5 { // another program may take a free port first
 		addresses := freeAddresses(t, len(servers))
 		conf := "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30s\n  timeout server 30s\n"
 		for i, server := range servers {
@@ -44,11 +44,11 @@ func startHAProxy(t testing.TB, servers ...string) []string {
 			t.Fatalf("haproxy ended: %v\n%s", p.err, tail(p.out.String()))
 		}
 	}
-	t.Fatal("haproxy found its ports taken, five times")
+	t.Fatal("haproxy found its ports in use, five times")
 	return nil
 }
 
-// dialFrom connects to an address from one of this machine's own.
+// dialFrom connects to an address from a local one.
 func dialFrom(t testing.TB, ip, address string) net.Conn {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
@@ -60,7 +60,7 @@ func dialFrom(t testing.TB, ip, address string) net.Conn {
 	return conn
 }
 
-// getFrom makes one request from one of this machine's addresses.
+// getFrom makes one request from a local address.
 func getFrom(t testing.TB, ip, address string) string {
 	t.Helper()
 	conn := dialFrom(t, ip, address)
@@ -80,7 +80,7 @@ func getFrom(t testing.TB, ip, address string) string {
 	return body
 }
 
-func TestClientsAreAnnouncedAllTheWay(t *testing.T) {
+func TestClientAddressesReachTheUpstream(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	back := startNginx(t, nginxConfig{
@@ -136,7 +136,7 @@ func TestClientsAreAnnouncedAllTheWay(t *testing.T) {
 		}
 	}
 	for _, address := range []string{fronts[2], fronts[3], front.address(1)} {
-		// No client gets a connection that was announced as another's.
+		// No client shares a connection with another client's address.
 		for i := range 4 {
 			ip := fmt.Sprintf("127.0.0.%d", 10+i%2)
 			if got, want := getFrom(t, ip, address), ip+", "+ip; got != want {
@@ -148,7 +148,7 @@ func TestClientsAreAnnouncedAllTheWay(t *testing.T) {
 	for _, name := range []string{"tcp", "http"} {
 		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}).Dial("tcp", g.address(name))
 		if errors.Is(err, syscall.ECONNRESET) {
-			continue // it was closed before connecting had ended
+			continue // closed before the dial returned
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -156,16 +156,16 @@ func TestClientsAreAnnouncedAllTheWay(t *testing.T) {
 		defer conn.Close()
 		_, _ = io.WriteString(conn, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		if got, _ := io.ReadAll(conn); len(got) > 0 {
-			t.Errorf("%s: somebody untrusted was answered %q", name, got)
+			t.Errorf("%s: an untrusted client got %q", name, got)
 		}
 	}
 	for _, header := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "PROXY TCP4 you me 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
 		if got, _ := exchange(t, g.address("http"), header); got != "" {
-			t.Errorf("%q was answered %q", header, got)
+			t.Errorf("%q got %q", header, got)
 		}
 	}
 
-	// The endpoint is probed as it is spoken to.
+	// A probe sends the PROXY header too.
 	out := g.cli("probe", "tcp")
 	if out.code != 0 || !strings.Contains(out.stdout, "OK") {
 		t.Errorf("probe: %d %s%s", out.code, out.stdout, out.stderr)

@@ -33,7 +33,7 @@ func TestReadmeTour(t *testing.T) {
 		script.WriteString(block[1])
 	}
 
-	// The page's ports may be taken here.
+	// The page's ports may be in use here.
 	addresses := freeAddresses(t, 2)
 	ports := strings.NewReplacer("127.0.0.1:8080", addresses[0], "127.0.0.1:9443", addresses[1])
 	bin := t.TempDir()

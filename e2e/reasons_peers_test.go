@@ -1,5 +1,5 @@
-// nginx and OpenSSL fail in the same words as Go's TLS: the same reason in the
-// status, the log and a probe, at TLS 1.2 and 1.3, over HTTP and TCP.
+// Failures with nginx and OpenSSL have the same reasons as with Go's TLS, in
+// the status, the log and a probe, at TLS 1.2 and 1.3, over HTTP and TCP.
 
 package e2e
 
@@ -115,7 +115,7 @@ func TestReasonsAtOpenSSL(t *testing.T) {
 				return address
 			}
 		}
-		t.Fatal("openssl s_server found its port taken, five times")
+		t.Fatal("openssl s_server found its port in use, five times")
 		return ""
 	}
 	demanding := []string{"-Verify", "1", "-verify_return_error"}

@@ -1,7 +1,7 @@
-// Every reason that a handshake can fail for is named alike wherever it is
-// told: at TLS 1.2 and 1.3, over HTTP and TCP, the client gets 502 (504 for a
-// timeout) or a closed connection and not a byte of the upstream's, and the log, the
-// status, a probe and the command line say why, with the facts and the field to set.
+// Every reason for a failed handshake is reported alike everywhere, at TLS 1.2
+// and 1.3, over HTTP and TCP. The client gets 502 (504 for a timeout) or a
+// closed connection, and no byte from the upstream. The log, the status, a
+// probe and the command line say why, with the facts and the field to set.
 
 package e2e
 
@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// bothVersions are those that a handshake may have.
+// bothVersions are the TLS versions of a handshake.
 var bothVersions = []struct {
 	name  string
 	ours  adminv1.TlsVersion
@@ -34,7 +34,7 @@ var bothVersions = []struct {
 	{"1-3", adminv1.TlsVersion_TLS_VERSION_1_3, tls.VersionTLS13, tls.VersionTLS12},
 }
 
-// A reasonCase changes one thing about ends that would get along.
+// A reasonCase changes one thing about two peers that would work together.
 type reasonCase struct {
 	name          string
 	change        func(server *tls.Config, settings *adminv1.UpstreamTls)
@@ -301,8 +301,8 @@ func versionBelow(v adminv1.TlsVersion) uint16 {
 	return tls.VersionTLS11
 }
 
-// serveReached answers each request with "reached", over HTTP/1.1 alone and
-// with exactly the config given.
+// serveReached answers each request with "reached", over HTTP/1.1 only and with
+// exactly the given config.
 func serveReached(t *testing.T, config *tls.Config) string {
 	return serveConns(t, config, func(conn net.Conn) {
 		var head strings.Builder
@@ -318,7 +318,7 @@ func serveReached(t *testing.T, config *tls.Config) string {
 	})
 }
 
-// What fails before, or instead of, a handshake.
+// Failures before, or instead of, a handshake.
 func TestEveryReasonOfAConnection(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -386,9 +386,9 @@ func TestEveryReasonOfAConnection(t *testing.T) {
 	}
 }
 
-// FROM_HOST takes the name from what comes in. A connection that brings none is
-// refused before anything is dialled.
-func TestAConnectionWithoutANameIsRefusedWhereOneIsNeeded(t *testing.T) {
+// FROM_HOST takes the name from the request. A connection without one is
+// refused before a dial.
+func TestFromHostRefusesAConnectionWithoutAName(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	settings := a.settings()

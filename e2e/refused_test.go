@@ -1,6 +1,6 @@
-// An upstream whose certificate does not verify, or that refuses ours, gets no
-// byte: the client sees 502 or a closed connection, and the log and the status
-// tell the reason.
+// An upstream whose certificate does not verify, or that rejects ours, gets no
+// byte. The client sees 502 or a closed connection, and the log and the status
+// have the reason.
 
 package e2e
 
@@ -100,8 +100,8 @@ func TestServerThatRefusesOurCertificateIsReported(t *testing.T) {
 		highest           adminv1.TlsVersion
 		reason            adminv1.Reason
 	}{
-		// TLS 1.3 servers look at the client's certificate after the client
-		// has finished: the refusal arrives with the first read.
+		// TLS 1.3 servers verify the client's certificate after the client has
+		// finished its handshake: the alert arrives with the first read.
 		{"none-1-3", "", adminv1.TlsVersion_TLS_VERSION_1_3, adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED},
 		{"stranger-1-3", "stranger", adminv1.TlsVersion_TLS_VERSION_1_3, adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED},
 		{"stranger-1-2", "stranger", adminv1.TlsVersion_TLS_VERSION_1_2, adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED},
@@ -155,7 +155,7 @@ func TestOpenSSLServerThatRequiresACertificateIsReported(t *testing.T) {
 }
 
 // expectRefusal sends through an HTTP and a TCP listener, each named like its
-// upstream, and checks that both refuse for the reason given.
+// upstream, and checks that both fail with the given reason.
 func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Reason) {
 	t.Helper()
 	code, body := get(t, "http://"+g.address(web)+"/")
@@ -174,7 +174,7 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 		want = 504
 	}
 	if code != want || strings.Contains(strings.ToLower(body), "certificate") || len(body) > 100 {
-		t.Errorf("HTTP: %d %q, want %d and a short body that tells nothing", code, body, want)
+		t.Errorf("HTTP: %d %q, want %d and a short body without details", code, body, want)
 	}
 	if answer != "" || err == nil {
 		t.Errorf("TCP: the client got %q, %v, want a connection that is reset", answer, err)
@@ -183,9 +183,9 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 	expectReason(t, g, raw, reason)
 }
 
-// expectReason checks that the status and the log tell why an upstream's only
-// endpoint could not be used. A client may see the end of its connection a
-// moment before that.
+// expectReason checks that the status and the log say why an upstream's only
+// endpoint could not be used. A client may see its connection end slightly
+// earlier.
 func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) {
 	t.Helper()
 	var e *adminv1.EndpointStatus
@@ -193,7 +193,7 @@ func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) 
 		e = g.upstream(name).GetEndpoints()[0]
 		return e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN && e.GetLastFailure().GetReason() == reason
 	}) {
-		t.Fatalf("%s: its endpoint is %v, want it down for %v", name, e, reason)
+		t.Fatalf("%s: its endpoint is %v, want it down because of %v", name, e, reason)
 	}
 	if e.GetLastFailure().GetMessage() == "" || e.GetLastFailure().GetFailureTime() == nil {
 		t.Errorf("%s: last failure is %v", name, e.GetLastFailure())
@@ -221,7 +221,7 @@ func intermediate(t *testing.T, ca *pki.CA) *pki.CA {
 	return below
 }
 
-// clientCertFor has the names of a server but may only be a client.
+// clientCertFor has the names of a server, but only the usage of a client.
 func clientCertFor(t *testing.T, ca *pki.CA, name string) *pki.Issued {
 	t.Helper()
 	return issue(t, ca, pki.LeafOptions{CommonName: name, DNSNames: []string{name}, Usage: pki.Client})

@@ -1,5 +1,5 @@
-// A listener that is removed takes no more connections at once, and its last
-// ones go on until they end by themselves.
+// A removed listener accepts no more connections, and its open ones continue
+// until they end by themselves.
 
 package e2e
 
@@ -40,7 +40,7 @@ func TestRemovedListenerDrains(t *testing.T) {
 	g.remove(ref(adminv1.Kind_KIND_LISTENER, "web"), ref(adminv1.Kind_KIND_LISTENER, "raw"))
 	for _, address := range addresses {
 		if !refuses(address) {
-			t.Errorf("%s still takes connections after the answer", address)
+			t.Errorf("%s still accepts connections after the answer", address)
 		}
 	}
 	for _, name := range []string{"web", "raw"} {
@@ -65,7 +65,7 @@ func TestRemovedListenerDrains(t *testing.T) {
 		return g.listener("web") == nil && g.listener("raw") == nil
 	})
 
-	// The address is free for the next of the name.
+	// A new listener can use the address.
 	next := listener("raw", protocolTCP, "raw")
 	next.Address = addresses[1]
 	g.apply(next)

@@ -1,6 +1,6 @@
-// A write with require_probe is live only if the endpoints it touches shake
-// hands with the new settings; else nothing changes, and the refusal has the
-// answers of the probes. All of it by grpcurl.
+// A write with require_probe is live only if the endpoints it affects complete
+// a handshake with the new settings. Otherwise nothing changes, and the error
+// has the results of the probes. All calls use grpcurl.
 
 package e2e
 
@@ -34,7 +34,7 @@ func TestWritesThatMustShakeHands(t *testing.T) {
 		r := g.grpcurlRaw(request, admin+method)
 		for _, fact := range append(facts, "FailedPrecondition", "ProbeUpstreamResponse") {
 			if !strings.Contains(r.stdout+r.stderr, fact) {
-				t.Errorf("%s: the refusal does not tell of %q: %s", what, fact, r)
+				t.Errorf("%s: the error lacks %q: %s", what, fact, r)
 			}
 		}
 		if after := g.getStatus().GetRevision(); r.code == 0 || after != before {
@@ -47,14 +47,14 @@ func TestWritesThatMustShakeHands(t *testing.T) {
 	refused("one of two, all", "PutUpstream", document(`"requireProbe": "REQUIRE_PROBE_ALL"`, good, bad), "REASON_UNKNOWN_CA", bad)
 	refused("a dry run", "PutUpstream", document(`"requireProbe": "REQUIRE_PROBE_ALL", "dryRun": true`, bad), "REASON_UNKNOWN_CA")
 	if counts := g.getStatus().GetCounts(); counts.GetUpstreams() != 0 {
-		t.Errorf("a refused upstream is there: %v", counts)
+		t.Errorf("a refused upstream was stored: %v", counts)
 	}
 	g.grpcurl("PutUpstream", document(`"requireProbe": "REQUIRE_PROBE_ANY"`, good, bad))
 	g.grpcurl("PutUpstream", document(`"requireProbe": "REQUIRE_PROBE_ALL"`, good))
 	g.grpcurl("PutListener", `{"listener": {"name": "payments", "address": "127.0.0.1:0", "protocol": "PROTOCOL_HTTP", "upstream": "payments"},
 		"options": {"requireProbe": "REQUIRE_PROBE_ALL"}}`)
 
-	// What an upstream is made of affects it as well.
+	// A change of a resource that an upstream uses affects it too.
 	stranger := fmt.Sprintf(`{"certificate": {"name": "client", "pem": {"certificateChain": %s, "privateKey": %s}}, "options": {"requireProbe": "REQUIRE_PROBE_ALL"}}`,
 		quote(other.client.ChainPEM), quote(other.client.KeyPEM))
 	refused("a certificate that the upstream rejects", "PutCertificate", stranger, "REASON_CLIENT_CERTIFICATE_REJECTED", good)

@@ -16,12 +16,12 @@ const (
 	protocolHTTP = adminv1.Protocol_PROTOCOL_HTTP
 )
 
-// listener is a plaintext listener on a port that the kernel chooses.
+// listener returns a plaintext listener on a port that the kernel chooses.
 func listener(name string, protocol adminv1.Protocol, upstream string) *adminv1.Listener {
 	return &adminv1.Listener{Name: name, Address: "127.0.0.1:0", Protocol: protocol, Upstream: upstream}
 }
 
-// upstream speaks TLS to addresses; a nil settings means every default.
+// upstream returns an upstream with TLS; nil settings mean all defaults.
 func upstream(name string, settings *adminv1.UpstreamTls, addresses ...string) *adminv1.Upstream {
 	u := &adminv1.Upstream{Name: name}
 	if settings != nil {
@@ -33,14 +33,14 @@ func upstream(name string, settings *adminv1.UpstreamTls, addresses ...string) *
 	return u
 }
 
-// plainUpstream speaks no TLS to addresses.
+// plainUpstream returns an upstream without TLS.
 func plainUpstream(name string, addresses ...string) *adminv1.Upstream {
 	u := upstream(name, nil, addresses...)
 	u.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
 	return u
 }
 
-// forward is a route for a path prefix.
+// forward returns a route for a path prefix.
 func forward(name, listener, prefix, upstream string) *adminv1.Route {
 	return &adminv1.Route{
 		Name:      name,
@@ -85,7 +85,7 @@ func issue(t testing.TB, ca *pki.CA, options pki.LeafOptions) *pki.Issued {
 	return issued
 }
 
-// serverCert is for the name given and for 127.0.0.1.
+// serverCert issues a certificate for name and 127.0.0.1.
 func serverCert(t testing.TB, ca *pki.CA, name string) *pki.Issued {
 	t.Helper()
 	return issue(t, ca, pki.LeafOptions{CommonName: name, DNSNames: []string{name}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Usage: pki.Server})
@@ -96,7 +96,7 @@ func clientCert(t testing.TB, ca *pki.CA, name string) *pki.Issued {
 	return issue(t, ca, pki.LeafOptions{CommonName: name, Usage: pki.Client})
 }
 
-// expiredCert was valid until an hour ago.
+// expiredCert issues a certificate that expired an hour ago.
 func expiredCert(t testing.TB, ca *pki.CA, name string) *pki.Issued {
 	t.Helper()
 	return issue(t, ca, pki.LeafOptions{

@@ -1,5 +1,5 @@
-// A restart finds everything as it was; what cannot be made live any more is
-// down with its reason, and the rest is up.
+// A restart restores everything. A resource that can no longer be live is down
+// with its reason, and the rest is up.
 
 package e2e
 
@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestRestartFindsEverything(t *testing.T) {
+func TestRestartRestoresEverything(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
@@ -45,7 +45,7 @@ func TestRestartFindsEverything(t *testing.T) {
 	}
 }
 
-func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
+func TestStartWithResourcesThatCannotBeLive(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	web := serveHTTPS(t, a.serverConfig(t), says("web"))
@@ -54,7 +54,7 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 
 	g := startGateway(t, "--file-root", dir)
 	g.serveBoth(a, web, web)
-	// A port that will be taken, and a file that will be gone.
+	// A port that another program will take, and a file that will be deleted.
 	fixed := listener("fixed", protocolHTTP, "web")
 	fixed.Address = "127.0.0.1:0"
 	g.apply(fixed)
@@ -72,7 +72,7 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 	g.stop()
 	thief, err := net.Listen("tcp", taken)
 	if err != nil {
-		t.Skip("the port was taken by somebody else:", err)
+		t.Skip("another program took the port:", err)
 	}
 	defer thief.Close()
 	if err := os.Remove(caFile); err != nil {
@@ -81,7 +81,7 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 
 	g = g.restart()
 	if l := g.listener("fixed"); l.GetState() != adminv1.ListenerState_LISTENER_STATE_DOWN || !strings.Contains(l.GetReason(), "address already in use") {
-		t.Errorf("the listener whose port is taken: %v", l)
+		t.Errorf("the listener whose port is in use: %v", l)
 	}
 	if u := g.upstream("of-file"); !strings.Contains(u.GetMessage(), caFile) {
 		t.Errorf("the upstream whose trust bundle is gone: %v", u)
@@ -98,7 +98,7 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 			t.Errorf("problems are %v, without %s", problems, want)
 		}
 	}
-	// It refuses; it does not fall back to anything.
+	// It refuses requests; there is no fallback.
 	if l := g.listener("of-file"); l.GetState() == adminv1.ListenerState_LISTENER_STATE_UP {
 		if code, body := get(t, "http://"+l.GetBoundAddress()+"/"); code < 500 {
 			t.Errorf("an upstream without its trust bundle answers %d %q", code, body)
@@ -109,14 +109,14 @@ func TestStartWithWhatCannotBeLiveAnyMore(t *testing.T) {
 		t.Errorf("the rest: %d %q", code, body)
 	}
 
-	// Once what was missing is back, the same write brings it up.
+	// Once the port and the file are back, the same write brings both up.
 	_ = thief.Close()
 	writeFile(t, caFile, a.ca.RootPEM())
 	g.stop()
 	g = g.restart()
 	for _, name := range []string{"fixed", "of-file"} {
 		if code, body := get(t, "http://"+g.address(name)+"/"); code != 200 || body != "web" {
-			t.Errorf("%s, when what was missing is back: %d %q", name, code, body)
+			t.Errorf("%s, after the repair: %d %q", name, code, body)
 		}
 	}
 }

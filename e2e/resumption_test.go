@@ -1,7 +1,7 @@
-// A session resumed is never a check left out: after a change of the trust, of a
-// revocation list or of the names, between upstreams that share an address, and
-// between listeners, there is a full handshake, and the peer sees the identity
-// that is configured now.
+// Resumption never skips a check. After a change of the trust bundle, a
+// revocation list or the names, between upstreams that share an address, and
+// between listeners, there is a full handshake, and the peer sees the current
+// identity.
 
 package e2e
 
@@ -33,7 +33,7 @@ func serveIdentity(t testing.TB, config *tls.Config) string {
 		if state.DidResume {
 			how = "resumed"
 		}
-		name := "nobody"
+		name := "anonymous"
 		if len(state.PeerCertificates) > 0 {
 			name = state.PeerCertificates[0].Subject.CommonName
 		}
@@ -42,7 +42,7 @@ func serveIdentity(t testing.TB, config *tls.Config) string {
 	})
 }
 
-// serveIdentityHTTP is serveIdentity over HTTP/1.1, one request a connection.
+// serveIdentityHTTP is serveIdentity over HTTP/1.1, with one request per connection.
 func serveIdentityHTTP(t testing.TB, config *tls.Config) string {
 	t.Helper()
 	config = config.Clone()
@@ -57,7 +57,7 @@ func serveIdentityHTTP(t testing.TB, config *tls.Config) string {
 	})
 }
 
-// seenTCP and seenHTTP return what serveIdentity answers; "" if nothing.
+// seenTCP and seenHTTP return serveIdentity's answer, or "" without one.
 func seenTCP(t testing.TB, g *gateway, listener string) string {
 	t.Helper()
 	answer, _ := exchange(t, g.address(listener), "")
@@ -115,7 +115,7 @@ func TestUpstreamsThatShareAnAddressShareNoSession(t *testing.T) {
 			}
 			for name, want := range map[string]string{
 				"alice": "alice " + serverName + " " + how, "bob": "bob " + serverName + " " + how,
-				"named": "alice other.example.com " + how, "strict": "", // it trusts another CA
+				"named": "alice other.example.com " + how, "strict": "", // trusts another CA
 			} {
 				if got := seenTCP(t, g, "tcp-"+name+v.name); got != want {
 					t.Errorf("TLS %s round %d, TCP: %s is seen as %q, want %q", v.name, round, name, got, want)
@@ -128,8 +128,8 @@ func TestUpstreamsThatShareAnAddressShareNoSession(t *testing.T) {
 	}
 }
 
-// With FROM_HOST one upstream has many names, and none resumes another's.
-func TestSessionsOfOneHostAreNotAnothers(t *testing.T) {
+// With FROM_HOST an upstream has many names; sessions are not shared between them.
+func TestHostsDoNotShareSessions(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	config := a.serverConfig(t)
@@ -170,7 +170,7 @@ func TestSessionsOfOneHostAreNotAnothers(t *testing.T) {
 				t.Errorf("round %d, TCP: %q, want %q", round, got, want)
 			}
 		}
-		// The server has no such name: its default certificate is another's.
+		// The server does not have this name, so it presents its default certificate.
 		if got := seenHTTP(t, g, "web", "three.example.com") + tcp("three.example.com"); got != "" {
 			t.Errorf("round %d: a host whose name does not verify got %q", round, got)
 		}
@@ -180,15 +180,15 @@ func TestSessionsOfOneHostAreNotAnothers(t *testing.T) {
 		if e.GetLastFailure().GetReason() != adminv1.Reason_REASON_NAME_MISMATCH {
 			t.Errorf("%s: the last failure is %v", name, e.GetLastFailure())
 		}
-		// A client must not be able to talk an endpoint down.
+		// A client must not be able to mark an endpoint down.
 		if e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
 			t.Errorf("%s: the endpoint is %v", name, e.GetHealth())
 		}
 	}
 }
 
-// Whatever changes of what is verified, a session from before is not resumed.
-func TestASessionToAnUpstreamDoesNotOutliveWhatWasVerified(t *testing.T) {
+// After any change to verification, older sessions are not resumed.
+func TestASessionToAnUpstreamDoesNotOutliveItsVerification(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
 	for _, v := range bothVersions {
@@ -241,13 +241,13 @@ func TestASessionToAnUpstreamDoesNotOutliveWhatWasVerified(t *testing.T) {
 						adminv1.Reason_REASON_PIN_MISMATCH,
 					},
 				} {
-					for range 2 { // so that there is a session to resume
+					for range 2 { // the second has a session to resume
 						if seenTCP(t, g, "raw") == "" || seenHTTP(t, g, "web", "") == "" {
 							t.Fatalf("before %s: no answer", change.what)
 						}
 					}
 					if !strings.HasSuffix(seenTCP(t, g, "raw"), " resumed") || !strings.HasSuffix(seenHTTP(t, g, "web", ""), " resumed") {
-						t.Errorf("before %s: nothing is resumed, so that this tests nothing", change.what)
+						t.Errorf("before %s: no session was resumed, so the test is meaningless", change.what)
 					}
 					change.to()
 					for range 2 {
@@ -264,7 +264,7 @@ func TestASessionToAnUpstreamDoesNotOutliveWhatWasVerified(t *testing.T) {
 	}
 }
 
-// Each full handshake is counted with why it was one.
+// Each full handshake is counted with its reason.
 func TestWhyHandshakesAreFull(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -310,8 +310,8 @@ func TestWhyHandshakesAreFull(t *testing.T) {
 	expect("raw", "successor "+serverName+" resumed", adminv1.FullHandshakeReason_FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED, 1)
 }
 
-// A ticket that a listener gave opens nothing that its client may not open now.
-func TestATicketOfAListenerOpensNoOther(t *testing.T) {
+// A listener's ticket gives no access that its client does not have now.
+func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
 	raw, web := serveConns(t, nil, echo), serveConns(t, nil, func(conn net.Conn) {
@@ -367,11 +367,11 @@ func TestATicketOfAListenerOpensNoOther(t *testing.T) {
 			}
 			warm()
 			if resumed, err := talk(name + "-other"); err == nil || resumed {
-				t.Errorf("TLS %s: a ticket of %s at one that trusts others: resumed %v, %v", v.name, name, resumed, err)
+				t.Errorf("TLS %s: a ticket of %s at a listener with another trust: resumed %v, %v", v.name, name, resumed, err)
 			}
 			if name == "raw" {
 				if resumed, err := talk("raw-named"); err == nil || resumed {
-					t.Errorf("TLS %s: a ticket of %s at one that asks for another name: resumed %v, %v", v.name, name, resumed, err)
+					t.Errorf("TLS %s: a ticket of %s at a listener that requires another name: resumed %v, %v", v.name, name, resumed, err)
 				}
 			}
 			for what, change := range map[string]struct{ to, undo func() }{

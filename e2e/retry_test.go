@@ -1,5 +1,5 @@
-// Clients of a group of which one server fails do not notice it where the route has
-// retries, and what they send is sent again as it was; the budget keeps retries from
+// If one server of a group fails and the route has retries, clients do not
+// notice, and requests are resent unchanged. The budget keeps retries from
 // multiplying an outage.
 
 package e2e
@@ -21,7 +21,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// retried is a route with retries to an upstream.
+// retried returns a route with retries.
 func retried(name, listener, prefix, upstream string, r *adminv1.Retry) *adminv1.Route {
 	route := forward(name, listener, prefix, upstream)
 	route.GetForward().Retry = r
@@ -35,7 +35,7 @@ func TestABadServerOfAGroupIsNotNoticed(t *testing.T) {
 		b, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %x", r.Method, sha256.Sum256(b))
 	})
-	// What it does is said by the path: nginx closes the connection at 444.
+	// The path selects the failure: nginx closes the connection for 444.
 	bad := startNginx(t, nginxConfig{
 		ports: 2,
 		files: nginxFiles(a.ca, a.server),
@@ -78,7 +78,7 @@ func TestABadServerOfAGroupIsNotNoticed(t *testing.T) {
 	}
 	for _, path := range []string{"/closes", "/busy", "/limited", "/reads"} {
 		for _, method := range []string{"GET", "POST", "PUT"} {
-			for i := range 4 { // whichever is the first
+			for i := range 4 { // whichever server comes first
 				n := map[string]int{"GET": 0, "POST": 5, "PUT": 99_999}[method]
 				want := fmt.Sprintf("%s %x", method, sha256.Sum256(bytes.Repeat([]byte("x"), n)))
 				if code, text := send(method, path, n); code != 200 || text != want {
@@ -90,8 +90,8 @@ func TestABadServerOfAGroupIsNotNoticed(t *testing.T) {
 	if s := g.upstream("group"); s.GetRetries() == 0 || s.GetRetriesRefused() != 0 {
 		t.Errorf("%d retries, %d refused", s.GetRetries(), s.GetRetriesRefused())
 	}
-	// What is not asked for, and what is too long, is not tried again: half of it
-	// meets with the bad server.
+	// Methods not in the policy and bodies over the limit are not retried: half
+	// of these requests fail at the bad server.
 	for path, want := range map[string]int{"/broken": 500, "/reads": 503} {
 		seen := map[int]int{}
 		for range 8 {
@@ -135,7 +135,7 @@ func TestAStormOfRetriesIsHeldByTheBudget(t *testing.T) {
 	var tries atomic.Int64
 	failing := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
-		<-time.After(10 * time.Millisecond) // of work
+		<-time.After(10 * time.Millisecond) // the work of a request
 		http.Error(w, "overloaded", http.StatusServiceUnavailable)
 	})
 	g := startGateway(t)

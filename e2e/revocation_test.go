@@ -1,6 +1,6 @@
-// Revocation fails closed: a list that is signed by somebody else, or is for
-// another issuer, proves nothing; each certificate below the anchor needs one;
-// and a list of 100,000 serves as well as a short one.
+// Revocation fails closed: a list with another signer or issuer proves nothing,
+// and each certificate below the anchor needs a list. A list of 100,000 entries
+// works as well as a short one.
 
 package e2e
 
@@ -19,7 +19,7 @@ import (
 func TestRevocationFailsClosed(t *testing.T) {
 	t.Parallel()
 	root := newCA(t, "e2e root")
-	impostor := newCA(t, "e2e root") // of the same name, with another key
+	impostor := newCA(t, "e2e root") // same name, another key
 	stranger := newCA(t, "another root")
 	between := intermediate(t, root)
 	a := &authority{ca: root, server: serverCert(t, between, serverName), client: clientCert(t, between, "client")}
@@ -80,7 +80,7 @@ func TestRevocationFailsClosed(t *testing.T) {
 			}
 		}
 		if c.want != good {
-			eventually(t, "the log tells why the client of front-"+c.name+" is refused", func() bool {
+			eventually(t, "the log says why the client of front-"+c.name+" is refused", func() bool {
 				for line := range strings.Lines(g.out.String()) {
 					if strings.Contains(line, `"front-`+c.name+`"`) && strings.Contains(line, `"`+word(c.want)+`"`) {
 						return true
@@ -97,7 +97,7 @@ func TestALongRevocationList(t *testing.T) {
 	a := newAuthority(t)
 	o := pki.CRLOptions{}
 	for i := range int64(100_000) {
-		o.Revoked = append(o.Revoked, new(big.Int).Lsh(big.NewInt(i+1), 100)) // as long as serials are
+		o.Revoked = append(o.Revoked, new(big.Int).Lsh(big.NewInt(i+1), 100)) // as long as real serials
 	}
 	long := crlWith(t, a.ca, o)
 	withServer := crlWith(t, a.ca, o, a.server)

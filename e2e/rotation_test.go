@@ -1,6 +1,6 @@
-// A rotated client certificate is seen by the upstream as its new serial from
-// the next connection on; running streams lose no byte, and the old identity is
-// never resumed.
+// The upstream sees a rotated client certificate from the next connection on.
+// Running streams lose no byte, and sessions of the old identity are never
+// resumed.
 
 package e2e
 
@@ -60,7 +60,7 @@ func TestRotatedCertificateIsUsedByTheNextConnection(t *testing.T) {
 		}
 		g.apply(upstream(name, settings, n.address(i)), listener(name, protocol, name))
 	}
-	// One connection of the client's own, kept over every rotation.
+	// One client connection, kept open over every rotation.
 	kept := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
 	t.Cleanup(kept.CloseIdleConnections)
 	ask := func(name string) (serial string, resumed bool) {
@@ -114,7 +114,7 @@ func TestRotatedCertificateIsUsedByTheNextConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := resp.GetCertificate().GetInfo().GetSubject(); !strings.Contains(got, fmt.Sprint(round)) {
-				t.Errorf("the answer tells of the subject %q", got)
+				t.Errorf("the answer has the subject %q", got)
 			}
 		}
 		for _, name := range []string{"http", "kept", "tcp"} {
@@ -125,7 +125,7 @@ func TestRotatedCertificateIsUsedByTheNextConnection(t *testing.T) {
 			if resumed {
 				t.Errorf("round %d: %s resumed a session made before the rotation", round, name)
 			}
-			// Sessions of the new identity are resumed as ever.
+			// Sessions of the new identity are resumed.
 			serial, resumed = ask(name)
 			if !sameSerial(serial, issued) || (!resumed && name != "kept") {
 				t.Errorf("round %d: then %s saw the serial %s, resumed %v", round, name, serial, resumed)
@@ -172,7 +172,7 @@ func TestRotatedTrustIsUsedByTheNextConnection(t *testing.T) {
 	}
 }
 
-// sameSerial reports whether nginx's spelling is the serial of a certificate.
+// sameSerial reports whether nginx's text is the serial of a certificate.
 func sameSerial(spelled string, issued *pki.Issued) bool {
 	serial, ok := new(big.Int).SetString(spelled, 16)
 	return ok && serial.Cmp(issued.Leaf.SerialNumber) == 0

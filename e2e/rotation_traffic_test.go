@@ -1,7 +1,7 @@
 // Certificates, CAs and revocation lists are rotated under running streams,
-// WebSockets and HTTP, by Put and by files that Kubernetes swaps: nothing is
-// dropped, the next handshake is made with the new, and what was made with the
-// old is counted until DrainConnections ends it.
+// WebSockets and HTTP, by Put and by files that Kubernetes swaps. Nothing is
+// dropped, and the next handshake uses the new material. Connections made with
+// the old are counted until DrainConnections ends them.
 
 package e2e
 
@@ -23,14 +23,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// material is all that a bridge rotates.
+// material is everything that a test rotates.
 type material struct {
 	client  *pki.Issued
 	ca, crl []byte
 }
 
-// A rotator makes material live under the names "client" and "ca", and returns
-// once it is.
+// A rotator makes material live under the names "client" and "ca" before it
+// returns.
 type rotator func(m material)
 
 func rotateByPut(g *gateway) rotator {
@@ -41,8 +41,8 @@ func rotateByPut(g *gateway) rotator {
 	}
 }
 
-// rotateByFiles swaps files as a kubelet does: the volume's files are links into
-// a directory that a link names, and only that link is replaced.
+// rotateByFiles swaps files as a kubelet does: the volume's files are symlinks
+// into a directory that another symlink names. Only that symlink is replaced.
 func rotateByFiles(g *gateway) rotator {
 	t := g.t
 	volume := filepath.Join(g.dir, "volume")
@@ -86,7 +86,7 @@ func rotateByFiles(g *gateway) rotator {
 			events, before = g.watchEvents(), m
 			return
 		}
-		// As a kubelet does, once nothing leads there any more.
+		// As a kubelet does, remove the old directory last.
 		if err := os.RemoveAll(filepath.Join(volume, fmt.Sprintf("..2026_%d", n-1))); err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +150,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 		_, _ = fmt.Fprint(w, r.TLS.PeerCertificates[0].Subject.CommonName)
 	})
 	client := func(n int, ca *pki.CA) *pki.Issued { return clientCert(t, ca, fmt.Sprintf("client %d", n)) }
-	// Both CAs have a list, as each certificate needs one.
+	// Both CAs have a list, because each certificate needs one.
 	lists := func(a, b []byte) []byte { return append(append([]byte{}, a...), b...) }
 	all := lists(crl(t, cas[0]), crl(t, cas[1]))
 
@@ -219,8 +219,8 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 		})
 	}
 
-	// The identity, then the trust, the server and the client's issuer, then a
-	// list that revokes what is not in use.
+	// Rotate the identity, then the trust, the server and the client's issuer,
+	// then a list that revokes an unused certificate.
 	stray := serverCert(t, cas[1], "stray.example.com")
 	last := client(4, cas[1])
 	for i, step := range []struct {
@@ -260,7 +260,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 	if err := pingPong(extra, "new"); err != nil {
 		t.Fatal(err)
 	}
-	// Drained are those of the fingerprint, and no other.
+	// Only connections of the fingerprint are drained.
 	for name, want := range map[string]int32{"raw": streams, "web": 1} {
 		resp, err := g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{
 			Upstream: name, Sha256Fingerprint: fp, Period: durationpb.New(time.Millisecond),
@@ -271,10 +271,10 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 		eventually(t, name+" has no connection of the first certificate", func() bool { return g.open(name)[fp] == 0 })
 	}
 	if err := webSocketPingPong(t, ws, "drained"); err == nil {
-		t.Error("the drained WebSocket goes on")
+		t.Error("the drained WebSocket is still open")
 	}
 	if err := pingPong(extra, "still here"); err != nil {
-		t.Errorf("a stream of the present certificate: %v", err)
+		t.Errorf("a stream of the current certificate: %v", err)
 	}
 	if code, body := get(t, base); code != 200 || body != "client 4" {
 		t.Errorf("after the drain: %d %q", code, body)
@@ -286,8 +286,8 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 	}
 }
 
-// open returns how many connections an upstream has by the fingerprint of the
-// client certificate.
+// open returns an upstream's connections by the fingerprint of the client
+// certificate.
 func (g *gateway) open(name string) map[string]int64 {
 	g.t.Helper()
 	counts := map[string]int64{}

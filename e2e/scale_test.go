@@ -1,6 +1,6 @@
-// A state of realistic size can be applied, read, listed and watched by clients that
-// take messages of at most 4 MiB, as gRPC's do by default. `make scale` does it with
-// 10,000 resources of each kind.
+// A state of realistic size can be applied, read, listed and watched by clients
+// that accept messages of at most 4 MiB, gRPC's default. `make scale` does it
+// with 10,000 resources of each kind.
 
 package e2e
 
@@ -21,7 +21,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// sized returns how many there are of something: DRAWBRIDGE_SCALE where it is set.
+// sized returns the number of resources: DRAWBRIDGE_SCALE if it is set.
 func sized(t testing.TB, usual int) int {
 	text := os.Getenv("DRAWBRIDGE_SCALE")
 	if text == "" {
@@ -34,7 +34,7 @@ func sized(t testing.TB, usual int) int {
 	return n
 }
 
-// padding are labels of so many bytes.
+// padding returns labels of the given size.
 func padding(bytes int) map[string]string {
 	labels := map[string]string{}
 	for i := 0; bytes > 0; i++ {
@@ -63,8 +63,8 @@ func scaleContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// listed counts the entries of a list, page after page, and fails if a page comes
-// near what clients take.
+// listed counts the entries of a list, page by page, and fails if a page comes
+// close to the limit of clients.
 func listed[M proto.Message](t testing.TB, page func(token string) (answer M, entries int, next string, err error)) int {
 	t.Helper()
 	all := 0
@@ -134,7 +134,7 @@ func TestManyLargeCertificates(t *testing.T) {
 		t.Errorf("the watch has %d resources", got)
 	}
 
-	// The command line reads it all, and applies it again.
+	// The command line reads everything, and applies it again.
 	all := g.patientCli("get", "all", "-o", "json")
 	if all.code != 0 || strings.Count(all.stdout, `"kind": "Certificate"`) != n {
 		t.Fatalf("drawbridge get all: %d certificates, exit code %d: %s", strings.Count(all.stdout, `"kind": "Certificate"`), all.code, all.stderr)

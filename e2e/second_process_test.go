@@ -1,5 +1,5 @@
 // A second process on a data directory in use ends with a clear error, and the
-// first notices nothing.
+// first is not affected.
 
 package e2e
 
@@ -20,12 +20,12 @@ func TestSecondProcessOnOneDataDirectory(t *testing.T) {
 	}
 	said := second.stdout + second.stderr
 	if !strings.Contains(said, g.dir) || !strings.Contains(said, "another") {
-		t.Errorf("the second process does not say what is in its way: %s", second)
+		t.Errorf("the second process does not name the conflict: %s", second)
 	}
-	// Neither does it take over the socket of one that lives.
+	// It does not take over the socket of a live process either.
 	third := command(t, program(t), "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--admin", "unix:"+g.socket)
 	if third.code == 0 || !strings.Contains(third.stdout+third.stderr, g.socket) {
-		t.Errorf("a process whose admin socket is taken: %s", third)
+		t.Errorf("a process whose admin socket is in use: %s", third)
 	}
 	if code, _ := get(t, "http://"+g.address("web")+"/"); code != 404 {
 		t.Errorf("the first process answers %d", code)

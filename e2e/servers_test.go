@@ -19,14 +19,14 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// An authority issues what one bridge needs: a server's and a client's
-// certificate that trust each other.
+// An authority is a CA with a server's and a client's certificate that trust
+// each other.
 type authority struct {
 	ca             *pki.CA
 	server, client *pki.Issued
 }
 
-// serverName is what the servers of these tests are called.
+// serverName is the name of the servers in these tests.
 const serverName = "backend.example.com"
 
 func newAuthority(t testing.TB) *authority {
@@ -35,7 +35,7 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{ca: ca, server: serverCert(t, ca, serverName), client: clientCert(t, ca, "e2e client")}
 }
 
-// serverConfig demands a client certificate of the authority.
+// serverConfig returns a config that demands a client certificate of the authority.
 func (a *authority) serverConfig(t testing.TB) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{keyPair(t, a.server)},
@@ -44,19 +44,19 @@ func (a *authority) serverConfig(t testing.TB) *tls.Config {
 	}
 }
 
-// settings present the client's certificate and trust the authority, which are
-// stored as "client" and "ca".
+// settings present the client's certificate and trust the authority; both are
+// stored, as "client" and "ca".
 func (a *authority) settings() *adminv1.UpstreamTls {
 	return &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"ca"}, ServerName: serverName}
 }
 
-// serveHTTPS answers with handler, over HTTP/2 where a client asks for it.
+// serveHTTPS serves handler, over HTTP/2 if a client negotiates it.
 func serveHTTPS(t testing.TB, config *tls.Config, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
 	server.TLS = config
 	server.EnableHTTP2 = true
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are its everyday life
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are expected
 	server.StartTLS()
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -70,7 +70,7 @@ func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
-// serveConns hands each connection to handle, which owns it until it returns.
+// serveConns passes each connection to handle, which owns it until it returns.
 // A nil config serves plaintext.
 func serveConns(t testing.TB, config *tls.Config, handle func(net.Conn)) string {
 	t.Helper()
@@ -117,16 +117,16 @@ func serveOn(t testing.TB, ln net.Listener, config *tls.Config, handle func(net.
 	})
 }
 
-// echo sends back what it reads until the client has ended its stream, and then
-// ends its own.
+// echo sends back what it reads until the client half-closes, and then
+// half-closes too.
 func echo(conn net.Conn) {
 	if _, err := io.Copy(onlyWriter{conn}, onlyReader{conn}); err == nil {
 		_ = closeWrite(conn)
 	}
 }
 
-// onlyWriter and onlyReader hide what lets io.Copy splice sockets: these tests
-// are about the gateway's splice, not about this one.
+// onlyWriter and onlyReader keep io.Copy from splicing sockets: these tests are
+// about the gateway's splice.
 type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }
 
@@ -138,8 +138,8 @@ func closeWrite(conn net.Conn) error {
 	return c.CloseWrite()
 }
 
-// dial connects to a listener. Every operation on the connection fails once
-// patience has ended.
+// dial connects to a listener. Every operation on the connection fails after
+// patience.
 func dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address, patience)
@@ -161,10 +161,10 @@ func dialTLS(t testing.TB, address string, config *tls.Config) *tls.Conn {
 	return conn
 }
 
-// exchange sends text, ends its stream and returns all of the answer.
+// exchange sends text, half-closes and returns the whole answer.
 func exchange(t testing.TB, address, text string) (string, error) {
 	t.Helper()
-	// A connection that is reset at once may be so before dialing has ended.
+	// A connection may be reset before the dial returns.
 	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
 		return "", err
@@ -181,7 +181,7 @@ func exchange(t testing.TB, address, text string) (string, error) {
 	return string(answer), err
 }
 
-// pingPong sends text and waits until the same comes back.
+// pingPong sends text and waits until it is echoed.
 func pingPong(conn net.Conn, text string) error {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
@@ -237,8 +237,8 @@ func readBody(resp *http.Response) (string, error) {
 }
 
 // freeAddresses returns addresses that were free a moment ago, for programs
-// that cannot let the kernel choose. Whoever uses them tries again when one was
-// taken meanwhile.
+// that cannot let the kernel choose. The caller retries if another program took
+// one.
 func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
 	var addresses []string
@@ -247,7 +247,7 @@ func freeAddresses(t testing.TB, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close() // only once all are chosen, so that each is another
+		defer ln.Close() // only after all are chosen, so that they differ
 		addresses = append(addresses, ln.Addr().String())
 	}
 	return addresses

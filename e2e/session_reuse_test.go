@@ -1,5 +1,5 @@
-// TLS sessions to an upstream are resumed, as nginx itself sees it, over HTTP
-// and TCP and in both TLS versions; and never where session_reuse is off.
+// TLS sessions to an upstream are resumed, as nginx confirms, over HTTP and TCP
+// and in both TLS versions, and never with session_reuse off.
 
 package e2e
 
@@ -17,7 +17,7 @@ func TestSessionsAreResumed(t *testing.T) {
 	n := startNginx(t, nginxConfig{
 		ports: 2,
 		files: nginxFiles(a.ca, a.server),
-		// No connection is kept: each request needs a handshake.
+		// nginx closes after each request, so each needs a handshake.
 		http: func(n *nginx) string {
 			return fmt.Sprintf(`server {
     listen %s ssl;
@@ -44,7 +44,7 @@ func TestSessionsAreResumed(t *testing.T) {
 		name    string
 		highest adminv1.TlsVersion
 		reuse   *bool
-		later   string // what nginx says of every connection but the first
+		later   string // nginx's answer on every connection but the first
 		resumed int64
 	}{
 		{"tls13", adminv1.TlsVersion_TLS_VERSION_1_3, nil, "TLSv1.3 r SUCCESS", connections - 1},
@@ -68,7 +68,7 @@ func TestSessionsAreResumed(t *testing.T) {
 				t.Error(err)
 			}
 			if i == 0 {
-				continue // the first has nothing to resume
+				continue // the first has no session to resume
 			}
 			if body != c.later {
 				t.Errorf("%s: nginx saw %q in request %d, want %q", web, body, i, c.later)

@@ -1,6 +1,5 @@
-// Clients that are slow on purpose, as slowhttptest makes them, are closed: those
-// that send a header byte by byte, or a body, and those that take nothing of
-// what they are sent.
+// Deliberately slow clients, as made by slowhttptest, are closed: those that
+// send a header or a body byte by byte, and those that stop reading.
 
 package e2e
 
@@ -40,10 +39,10 @@ func TestSlowClientsAreClosed(t *testing.T) {
 			client := start(t, slowhttptest, append(flags, "-c", "50", "-r", "50", "-l", "60", "-u", "http://"+g.address(name)+"/")...)
 			eventually(t, "every connection was closed", func() bool {
 				l := g.listener(name)
-				return l.GetAccepted() > 50 && l.GetConnections() == 0 // with that of the probe
+				return l.GetAccepted() > 50 && l.GetConnections() == 0 // the probe's connection included
 			})
 			if name == "reading" {
-				return // it would take it an hour to come to the end
+				return // the test itself would run for an hour
 			}
 			if code := client.wait(); code != 0 || !client.out.contains("No open connections left") {
 				t.Errorf("slowhttptest: exit code %d\n%s", code, tail(client.out.String()))

@@ -1,5 +1,5 @@
-// HTTP bodies stream both ways as they come, in either version of HTTP: nothing
-// waits for an end, nothing is lost, and trailers arrive.
+// HTTP bodies stream in both directions, in either HTTP version: no part waits
+// for the end, nothing is lost, and trailers arrive.
 
 package e2e
 
@@ -22,7 +22,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 	a := newAuthority(t)
 	backend := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/lines": // answers each line as it comes
+		case "/lines": // answers each line when it arrives
 			rc := http.NewResponseController(w)
 			_ = rc.EnableFullDuplex()
 			w.Header().Set("Trailer", "X-Lines")
@@ -80,11 +80,11 @@ func TestBodiesStreamBothWays(t *testing.T) {
 					return resp
 				}
 				if got, err := readBody(do("/proto", nil)); err != nil || got[5:6] != upstream[4:] {
-					t.Errorf("the upstream is spoken to in %q, %v", got, err)
+					t.Errorf("the upstream saw %q, %v", got, err)
 				}
 				sum := do("/sum", io.MultiReader(bytes.NewReader(big))) // of unknown length
 				if got, err := readBody(sum); err != nil || got != fmt.Sprintf("%x", sha256.Sum256(big)) {
-					t.Errorf("the upstream got other bytes than were sent: %v", err)
+					t.Errorf("the upstream got different bytes: %v", err)
 				}
 
 				send, lines := io.Pipe()
@@ -96,7 +96,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 					if want := fmt.Sprintf("got line %d\n", i); err != nil || got != want {
 						t.Fatalf("answer %d is %q, %v", i, got, err)
 					}
-					if i < 4 { // only now is there more to send
+					if i < 4 { // the next line depends on the answer
 						_, _ = fmt.Fprintln(lines, "line", i+1)
 					}
 				}

@@ -1,6 +1,6 @@
-// A TLS listener presents the certificate of the name asked for, lets in only
-// clients that it should, and offloads to upstreams that speak no TLS; a
-// session of one listener opens no other.
+// A TLS listener presents the certificate of the requested name, accepts only
+// permitted clients, and offloads TLS for plaintext upstreams. A session of one
+// listener gives no access to another.
 
 package e2e
 
@@ -34,8 +34,8 @@ func TestTLSListener(t *testing.T) {
 		plainUpstream("address", address), plainUpstream("socket", "unix:"+socket), open, strict,
 	)
 
-	// talk reports whether a client gets its bytes back, and what it was
-	// shown. A server may refuse a client only after its handshake.
+	// talk reports whether a client's bytes are echoed, and which certificate
+	// it saw. A server may reject a client only after the client's handshake.
 	talk := func(name string, config *tls.Config) (tls.ConnectionState, error) {
 		config.RootCAs = pool(a.ca)
 		conn := tls.Client(dial(t, g.address(name)), config)
@@ -69,7 +69,7 @@ func TestTLSListener(t *testing.T) {
 		}
 	}
 
-	// A ticket of the open listener is worth nothing at the strict one.
+	// A ticket of the open listener gives no access to the strict one.
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		config := &tls.Config{ServerName: serverName, MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 		for i := range 2 {
@@ -93,7 +93,7 @@ func serveUnix(t testing.TB, path string, handle func(net.Conn)) {
 	serveOn(t, ln, nil, handle)
 }
 
-// A plaintext client of a TLS listener is told nothing and gets nothing.
+// A plaintext client of a TLS listener gets no answer.
 func TestPlaintextAtATLSListener(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -109,7 +109,7 @@ func TestPlaintextAtATLSListener(t *testing.T) {
 	_ = conn.CloseWrite()
 	answer, _ := io.ReadAll(conn)
 	if len(answer) > 7 { // at most a TLS alert
-		t.Errorf("it answered %q", answer)
+		t.Errorf("the listener answered %q", answer)
 	}
 	if e := g.upstream("raw").GetEndpoints()[0]; e.GetConnectionsMade() != 0 {
 		t.Errorf("the upstream was reached: %v", e)

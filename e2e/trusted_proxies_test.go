@@ -1,6 +1,6 @@
-// Behind an nginx that the listener trusts, the client is the one that nginx tells
-// of: for access, in what the upstream is told, and in redirects to https, which lead
-// nobody round in circles. Who is not trusted is believed nothing.
+// Behind an nginx that the listener trusts, the client is the one in nginx's
+// fields: for access, in the fields to the upstream, and in redirects to https,
+// which do not loop. Fields from an untrusted peer are ignored.
 
 package e2e
 
@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestProxiesInFrontAreBelieved(t *testing.T) {
+func TestTrustedProxiesNameTheClient(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	tells := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
@@ -36,8 +36,8 @@ func TestProxiesInFrontAreBelieved(t *testing.T) {
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), upstream("back", a.settings(), tells), front, secure, closed)
 
-	// As is usual: nginx appends to what a client says, and says by which scheme
-	// it came, which is here what the test says.
+	// As usual, nginx appends to the client's fields. The test chooses the
+	// scheme that it reports.
 	proxy := startNginx(t, nginxConfig{ports: 1, http: func(n *nginx) string {
 		return fmt.Sprintf(`server { listen %s;
     location / { proxy_pass http://%s; proxy_bind 127.0.0.2; proxy_set_header Host $http_host;
@@ -56,34 +56,33 @@ func TestProxiesInFrontAreBelieved(t *testing.T) {
 		t.Errorf("%d %q, want %q", code, body, want)
 	}
 	if code, to, _ := through("127.0.0.9", "X-Scheme: http"); code != 308 || to != "https://shop.example.com/x?y" {
-		t.Errorf("by http: %d to %q", code, to)
+		t.Errorf("over http: %d to %q", code, to)
 	}
-	// What the client says of itself stays behind.
+	// The client's own fields are dropped.
 	forged := []string{"X-Scheme: https", "X-Forwarded-For: 192.0.2.1", "X_Forwarded_Host: evil.example", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1"}
 	if code, _, again := through("127.0.0.9", forged...); code != 200 || again != body {
 		t.Errorf("%d %q, want %q", code, again, body)
 	}
 	if code, _, body := through("127.0.0.66", forged...); code != 403 || body != "forbidden\n" {
-		t.Errorf("who has no access: %d %q", code, body)
+		t.Errorf("a client without access: %d %q", code, body)
 	}
 
-	// Who comes directly is who he is.
+	// A direct client is identified by its own address.
 	says := []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"}
 	if code, _, _, err := askFrom("127.0.0.9", g.address("front"), says...); code != 308 {
-		t.Errorf("somebody who says that he came by https: %d, %v", code, err)
+		t.Errorf("a direct client that claims https: %d, %v", code, err)
 	}
 	for _, name := range []string{"front", "closed"} {
 		if code, _, _, err := askFrom("127.0.0.66", g.address(name), says...); err == nil {
-			t.Errorf("%s: who has no access is answered %d", name, code)
+			t.Errorf("%s: a client without access gets %d", name, code)
 		}
 	}
-	eventually(t, "the log tells of both", func() bool {
+	eventually(t, "the log has both", func() bool {
 		return strings.Count(g.out.String(), "connection refused: the client has no access") == 2
 	})
 }
 
-// askFrom makes one request, with further fields, from one of this machine's
-// addresses.
+// askFrom makes one request, with further fields, from a local address.
 func askFrom(ip, address string, fields ...string) (code int, location, body string, err error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
 	conn, err := d.Dial("tcp", address)

@@ -1,6 +1,6 @@
-// A write that holds what the gateway does not know, such as the condition of a
-// newer client, is refused with the path of each such field, at any depth, and
-// changes nothing.
+// A write with fields that the gateway does not know, such as a condition from
+// a newer client, is rejected with the path of each such field, at any depth,
+// and changes nothing.
 
 package e2e
 
@@ -17,14 +17,14 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// newer returns m with a field that a newer version might have: on the wire it
-// is what the newer client would send.
+// newer returns m with a field from a newer API version, encoded as a newer
+// client would send it.
 func newer[M proto.Message](m M) M {
 	m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 900, protowire.VarintType), 1))
 	return m
 }
 
-func TestUnknownFieldsAreRefused(t *testing.T) {
+func TestUnknownFieldsAreRejected(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	web := func() *adminv1.Upstream { return plainUpstream("web", "127.0.0.1:9") }
@@ -39,7 +39,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	value.Balancing = &adminv1.Balancing{Policy: 99}
 	negative := web()
 	negative.Pool = &adminv1.Pool{MaxIdle: new(int32(-1))}
-	both := newer(web()) // and a fault of another kind
+	both := newer(web()) // plus a fault of another kind
 	both.Endpoints[0].Address = "no port"
 
 	apply := func(req *adminv1.ApplyRequest) error { _, err := g.admin.Apply(patient(t), req); return err }

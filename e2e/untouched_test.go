@@ -1,5 +1,5 @@
-// What a change does not concern is not touched: streams, WebSockets and
-// kept-alive requests through one upstream outlive 200 changes to another
+// A change leaves unrelated traffic untouched: streams, WebSockets and
+// kept-alive requests through one upstream survive 200 changes to another
 // upstream, its certificate, its routes and its listeners.
 
 package e2e
@@ -37,7 +37,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 	g.apply(certificate("a", a.client), upstream("a", a.settings(), other), listener("a", protocolHTTP, "a"))
 	before := g.getStatus()
 
-	// Each runs from the first change to the last, and sends all the time.
+	// Each runs from the first change to the last, and sends continuously.
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var rounds atomic.Int64
@@ -97,15 +97,15 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 		switch i % 5 {
 		case 0: // rotation
 			g.apply(certificate("a", clientCert(t, a.ca, fmt.Sprint("a ", i))))
-		case 1: // other settings
+		case 1: // changed settings
 			u := upstream("a", &adminv1.UpstreamTls{Certificate: "a", TrustBundles: []string{"ca"}, ServerName: serverName}, other)
 			u.Endpoints[0].Weight = new(int32(1 + i))
 			g.apply(u)
-		case 2: // a listener that comes, changes or goes
+		case 2: // a listener that is added, changed or removed
 			l := listener("a2", protocolHTTP, "a")
 			l.Limits = &adminv1.ListenerLimits{Connections: int32(100 + i)}
 			g.apply(l)
-		case 3: // a route, also beside the traffic of b
+		case 3: // a route, also on the listener of b's traffic
 			r := forward("a", "a", fmt.Sprintf("/%d/", i), "a")
 			r.Listeners = []string{"a", "web"}
 			g.apply(r)
@@ -118,9 +118,9 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 			}
 		}
 	}
-	// The last change is behind everyone's next round.
+	// Wait until every client has made a round after the last change.
 	target := rounds.Load() + 2*(streams+sockets+clients)
-	eventually(t, "traffic goes on after the last change", func() bool { return t.Failed() || rounds.Load() >= target })
+	eventually(t, "traffic continues after the last change", func() bool { return t.Failed() || rounds.Load() >= target })
 	close(stop)
 	wg.Wait()
 
@@ -128,7 +128,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 	if after.GetRevision() < before.GetRevision()+changes {
 		t.Errorf("the revision went from %d to %d", before.GetRevision(), after.GetRevision())
 	}
-	// What serves b is the same as before, not just alike: it has kept count.
+	// The objects that serve b are the same as before: their counters have not restarted.
 	if e := g.upstream("raw").GetEndpoints()[0]; e.GetConnections() != streams || e.GetConnectionsMade() != streams {
 		t.Errorf("upstream of the streams: %v", e)
 	}
@@ -137,7 +137,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 	}
 	for name, want := range map[string]int64{"raw": streams, "web": sockets + clients} {
 		if l := g.listener(name); l.GetAccepted() != want || l.GetConnections() != want {
-			t.Errorf("listener %s: %v, want %d connections, all of the beginning", name, l, want)
+			t.Errorf("listener %s: %v, want the %d connections of the beginning", name, l, want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Plaintext HTTP and TCP clients reach a group of real nginx servers that
-// demand a client certificate, and go on doing so when one of the group dies.
+// demand a client certificate, even after one of the group dies.
 
 package e2e
 
@@ -46,7 +46,7 @@ func TestUpstreamGroupOfNginxOverMutualTLS(t *testing.T) {
 	)
 	web, raw := "http://"+g.address("web")+"/", g.address("raw")
 
-	// Both members answer, each with the best HTTP version it has.
+	// Both members answer, each with its best HTTP version.
 	answers := map[string]int{}
 	for range 8 {
 		code, body := get(t, web)
@@ -75,11 +75,11 @@ func TestUpstreamGroupOfNginxOverMutualTLS(t *testing.T) {
 		t.Errorf("TCP: answers are %v, want %v", answers, want)
 	}
 
-	// With one gone no client notices. A request that was sent on a kept
-	// connection in the moment of its end may have been carried out, and is
-	// not sent again; so that moment is waited for.
+	// With one member dead, no client notices. A request sent on a kept
+	// connection at the moment of its death may have been processed, so it is
+	// not resent; wait until that moment is over.
 	two.kill()
-	eventually(t, "the dead member is found out", func() bool {
+	eventually(t, "the dead member is detected", func() bool {
 		get(t, web)
 		for _, e := range g.upstream("web").GetEndpoints() {
 			if e.GetAddress() == two.address(0) {
@@ -90,10 +90,10 @@ func TestUpstreamGroupOfNginxOverMutualTLS(t *testing.T) {
 	})
 	for range 8 {
 		if code, body := get(t, web); code != 200 || !strings.HasPrefix(body, "one ") {
-			t.Errorf("HTTP, one member gone: %d %q", code, body)
+			t.Errorf("HTTP, one member dead: %d %q", code, body)
 		}
 		if body, err := exchange(t, raw, ""); err != nil || !strings.HasPrefix(body, "one ") {
-			t.Errorf("TCP, one member gone: %q %v", body, err)
+			t.Errorf("TCP, one member dead: %q %v", body, err)
 		}
 	}
 	for _, e := range g.upstream("raw").GetEndpoints() {

@@ -1,7 +1,7 @@
-// What a verification lets through, and how it is told: REPORT_ONLY passes and
-// counts what FULL would refuse, INSECURE_SKIP is warned of for as long as it
-// stands, names and pins are in addition to the chain; and a host that the
-// listener's certificates do not cover is misdirected.
+// Verification modes and their reports: REPORT_ONLY accepts and counts what
+// FULL would reject, and INSECURE_SKIP is warned about for as long as it is
+// set. Names and pins are checked in addition to the chain. A request for a
+// host that the listener's certificates do not cover gets 421.
 
 package e2e
 
@@ -47,10 +47,10 @@ func TestReportOnlyPassesAndReports(t *testing.T) {
 				upstream("http-"+name, settings, web), listener("http-"+name, protocolHTTP, "http-"+name),
 				upstream("tcp-"+name, settings, raw), listener("tcp-"+name, protocolTCP, "tcp-"+name),
 			)
-			const times = 3 // the first in full, the others resumed
+			const times = 3 // the first is a full handshake, the others are resumed
 			for range times {
 				if seenHTTP(t, g, "http-"+name, "") == "" || seenTCP(t, g, "tcp-"+name) == "" {
-					t.Errorf("%s is not let through", name)
+					t.Errorf("%s is not accepted", name)
 				}
 			}
 			for _, u := range []string{"http-" + name, "tcp-" + name} {
@@ -67,7 +67,7 @@ func TestReportOnlyPassesAndReports(t *testing.T) {
 				if len(e.GetFailures()) != 0 || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
 					t.Errorf("%s: %v", u, e)
 				}
-				eventually(t, "the log tells of "+u, func() bool {
+				eventually(t, "the log reports "+u, func() bool {
 					for line := range strings.Lines(g.out.String()) {
 						if strings.Contains(line, `"`+u+`"`) && strings.Contains(line, word(c.reason)) {
 							return true
@@ -82,7 +82,7 @@ func TestReportOnlyPassesAndReports(t *testing.T) {
 		}
 	}
 	if _, metrics := get(t, "http://"+ops+"/metrics"); !strings.Contains(metrics, `reason="REVOKED"`) {
-		t.Error("no metric tells of what was reported")
+		t.Error("no metric counts the reported failures")
 	}
 }
 
@@ -100,7 +100,7 @@ func TestInsecureSkipIsWarnedOf(t *testing.T) {
 		t.Errorf("the answer warns of %v", change.GetWarnings())
 	}
 	if seenTCP(t, g, "raw") == "" {
-		t.Error("nothing is let through")
+		t.Error("the connection is not accepted")
 	}
 	g.stop()
 	g = g.restart()
@@ -113,14 +113,14 @@ func TestInsecureSkipIsWarnedOf(t *testing.T) {
 			return strings.Contains(metrics, sample+"\n")
 		}
 	}
-	eventually(t, "a metric says so", says(`drawbridge_upstream_unverified{upstream="raw"} 1`))
-	eventually(t, "another counts it", says(`drawbridge_gateway_warnings 1`))
+	eventually(t, "a metric shows the unverified upstream", says(`drawbridge_upstream_unverified{upstream="raw"} 1`))
+	eventually(t, "a metric counts the warning", says(`drawbridge_gateway_warnings 1`))
 	g.apply(trustBundle("ca", a.ca), upstream("raw", a.settings(), raw))
 	if w := g.getStatus().GetWarnings(); about(w) {
 		t.Errorf("once it is verified the status warns of %v", w)
 	}
-	eventually(t, "no metric counts it any more", says(`drawbridge_gateway_warnings 0`))
-	eventually(t, "nor says so", says(`drawbridge_upstream_unverified{upstream="raw"} 0`))
+	eventually(t, "no metric counts the warning any more", says(`drawbridge_gateway_warnings 0`))
+	eventually(t, "no metric shows the upstream any more", says(`drawbridge_upstream_unverified{upstream="raw"} 0`))
 }
 
 func TestNamesAndPinsThatFit(t *testing.T) {
@@ -174,8 +174,8 @@ func TestNamesAndPinsThatFit(t *testing.T) {
 	}
 }
 
-// A client that shook hands for one name may not reach, over the same
-// connection, a host that another policy guards.
+// A client whose handshake was for one name may not reach, over the same
+// connection, a host with another policy.
 func TestAHostThatTheListenerDoesNotServeIsMisdirected(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -214,7 +214,7 @@ func TestAHostThatTheListenerDoesNotServeIsMisdirected(t *testing.T) {
 				t.Errorf("%s, %s: %d %q, %v, want %d", protocol, host, resp.StatusCode, body, err, want)
 			}
 			if fmt.Sprint("HTTP/", map[string]string{"h2": "2.0", "http/1.1": "1.1"}[protocol]) != resp.Proto {
-				t.Errorf("spoken is %s", resp.Proto)
+				t.Errorf("the protocol is %s", resp.Proto)
 			}
 		}
 	}

@@ -1,6 +1,6 @@
-// Watched files are taken up once a pair that fits is in place, whatever way it
-// gets there; what does not fit is told of once for each content, not each time
-// that it is looked at, and never becomes live.
+// Watched files are loaded once a matching pair is in place, however it gets
+// there. A pair that does not match is reported once for each content, not at
+// each check, and never becomes live.
 
 package e2e
 
@@ -31,8 +31,8 @@ func TestWatchedFiles(t *testing.T) {
 		&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: chain, PrivateKeyPath: key}}},
 	)
 	events := g.watchEvents()
-	// expect checks whom the next connection is made as, and how many events of
-	// the kind that must be the last of them all came since it was last asked.
+	// expect checks the identity of the next connection, and how many events of
+	// kind came since the last call.
 	seen := 0
 	expect := func(what, identity string, last adminv1.EventType, refused int) {
 		t.Helper()
@@ -47,7 +47,7 @@ func TestWatchedFiles(t *testing.T) {
 			}
 		}
 		if seen = len(events.all); got > refused {
-			t.Errorf("%s: %d refusals were told of: %v", what, got, events.all)
+			t.Errorf("%s: %d refusals were reported: %v", what, got, events.all)
 		}
 	}
 	loaded, refused := adminv1.EventType_EVENT_TYPE_FILE_LOADED, adminv1.EventType_EVENT_TYPE_FILE_REFUSED
@@ -55,7 +55,7 @@ func TestWatchedFiles(t *testing.T) {
 	one := clientCert(t, a.ca, "one")
 	writeFile(t, chain, one.ChainPEM)
 	expect("a chain without its key", "e2e client", refused, 1)
-	for range 20 { // the same again is nothing new
+	for range 20 { // the same content is not reported again
 		writeFile(t, chain, one.ChainPEM)
 	}
 	writeFile(t, key, one.KeyPEM)
@@ -67,7 +67,7 @@ func TestWatchedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("half a chain", "one", refused, 1)
-	for file, data := range map[string][]byte{chain: two.ChainPEM, key: two.KeyPEM} { // as editors write
+	for file, data := range map[string][]byte{chain: two.ChainPEM, key: two.KeyPEM} { // in the way editors write
 		if err := os.Rename(writeFile(t, filepath.Join(dir, ".swap"), data), file); err != nil {
 			t.Fatal(err)
 		}
@@ -83,9 +83,9 @@ func TestWatchedFiles(t *testing.T) {
 	three := clientCert(t, a.ca, "three")
 	writeFile(t, key, three.KeyPEM)
 	writeFile(t, chain, three.ChainPEM)
-	expect("made anew", "three", loaded, 2)
+	expect("made again", "three", loaded, 2)
 
-	// Nobody waits for the writer of a pipe.
+	// The gateway does not wait for the writer of a pipe.
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestWatchedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A hundred rotations in a row: in the end it is the last.
+	// After a hundred rotations in a row, the last is live.
 	var last string
 	for i := range 100 {
 		last = fmt.Sprint("quick ", i)
@@ -112,12 +112,12 @@ func TestWatchedFiles(t *testing.T) {
 	if problems := g.getStatus().GetProblems(); len(problems) != 0 {
 		t.Errorf("problems: %v", problems)
 	}
-	// A write by the admin service takes the place of the files.
+	// A write by the admin service replaces the files.
 	g.apply(certificate("client", clientCert(t, a.ca, "put")))
 	revision := g.getStatus().GetRevision()
 	writeFile(t, chain, a.client.ChainPEM)
 	writeFile(t, key, a.client.KeyPEM)
-	g.apply(listener("other", protocolTCP, "raw")) // so that something has happened since
+	g.apply(listener("other", protocolTCP, "raw")) // a further event
 	if got := seenTCP(t, g, "raw"); got[:3] != "put" || g.getStatus().GetRevision() != revision+1 {
 		t.Errorf("the upstream saw %q in revision %d", got, g.getStatus().GetRevision())
 	}

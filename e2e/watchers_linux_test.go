@@ -1,5 +1,5 @@
-// Hundreds of watchers that do not read cost little memory, and what they cost is
-// given back once they are gone.
+// Hundreds of watchers that do not read cost little memory, and the gateway
+// returns it when they have left.
 
 package e2e
 
@@ -32,7 +32,7 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 	pid := g.cmd.Process.Pid
 	before := memory(t, pid, "VmRSS")
 
-	// Each stream would take 10 MB, were it sent at once.
+	// Sending a whole stream at once would take 10 MB.
 	const streams, each = 400, 8
 	accepted := 0
 	var closers []func() error
@@ -46,7 +46,7 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 			}
 			if h, err := w.Header(); err == nil && h != nil {
 				accepted++
-				continue // and nobody reads
+				continue // and does not read
 			}
 			_, err = w.Recv()
 			reason := ""
@@ -63,7 +63,7 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 	if accepted != 64 {
 		t.Errorf("%d streams were accepted", accepted)
 	}
-	const most = 128 << 20 // it was 790 MiB
+	const most = 128 << 20 // without the bound it was 790 MiB
 	if during := memory(t, pid, "VmRSS"); during > before+most {
 		t.Errorf("%d MiB, and %d MiB with watchers that do not read", before>>20, during>>20)
 	}
@@ -72,6 +72,6 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	eventually(t, "unused memory is given back", func() bool { return memory(t, pid, "VmRSS") < before+(32<<20) })
+	eventually(t, "unused memory is returned to the kernel", func() bool { return memory(t, pid, "VmRSS") < before+(32<<20) })
 	g.getStatus()
 }

@@ -50,7 +50,7 @@ func TestWebSocket(t *testing.T) {
 			t.Errorf("%s: closing: %v", url, err)
 		}
 	}
-	// What is no upgrade still is a request, on the same listener.
+	// The same listener serves plain requests.
 	if code, _ := get(t, "http://"+g.address("plain")+"/chat"); code != http.StatusUpgradeRequired {
 		t.Errorf("a plain request is answered with %d", code)
 	}
@@ -60,7 +60,7 @@ func TestWebSocket(t *testing.T) {
 func echoWebSocket(w http.ResponseWriter, r *http.Request) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"echo"}})
 	if err != nil {
-		return // it has answered
+		return // Accept has answered
 	}
 	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(-1)

@@ -1,5 +1,5 @@
-// The npm library ws speaks through HTTP listeners, at the client's end and at the
-// upstream's: every message arrives, with pings, compression and closing code.
+// The npm library ws works through HTTP listeners, as client and as server:
+// every message arrives, with pings, compression and the close code.
 
 package e2e
 
@@ -45,7 +45,7 @@ func TestTheLibraryWSAtBothEnds(t *testing.T) {
 		upstream("go", a.settings(), serveHTTPS(t, a.serverConfig(t), echoWebSocket)),
 		listener("plain", protocolHTTP, "node"), secure, listener("to-go", protocolHTTP, "go"))
 
-	// Through the gateway twice, with HTTP/2 in between.
+	// Twice through the gateway, with HTTP/2 in between.
 	again := upstream("again", a.settings(), g.address("secure"))
 	again.Http = &adminv1.UpstreamHttp{Protocol: adminv1.HttpProtocol_HTTP_PROTOCOL_2}
 	g.apply(again, listener("twice", protocolHTTP, "again"))
@@ -59,8 +59,8 @@ func TestTheLibraryWSAtBothEnds(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", args[0], code, client.out)
 		}
 	}
-	eventually(t, "the server has heard of both ends", func() bool { return strings.Count(server.out.String(), "closed 4321 enough") == 3 })
+	eventually(t, "the server has logged every close", func() bool { return strings.Count(server.out.String(), "closed 4321 enough") == 3 })
 	if server.out.contains("error") {
-		t.Errorf("the server says:\n%s", server.out)
+		t.Errorf("the server's output:\n%s", server.out)
 	}
 }

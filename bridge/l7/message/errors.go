@@ -2,23 +2,23 @@ package message
 
 import "errors"
 
-// Errors that say how a request failed upstream, whichever version of HTTP carried
-// it. They are matched with errors.Is.
+// Errors that say how a request failed upstream, whatever HTTP version carried
+// it. Match them with errors.Is.
 var (
-	// ErrUnprocessed reports that the upstream did not act upon the request, so
-	// that it may be sent again, whatever its method.
+	// ErrUnprocessed reports that the upstream did not process the request, so
+	// that it may be retried, whatever its method.
 	ErrUnprocessed = errors.New("the request was not processed")
 
-	// ErrStreamRefused reports that the upstream did not act upon the request
-	// because it refused its stream, but goes on serving others.
+	// ErrStreamRefused reports that the upstream refused the request's stream
+	// and did not process it. The connection still serves other streams.
 	ErrStreamRefused = errors.New("the stream was refused")
 
-	// ErrReset reports that the peer ended the stream or connection, or that the
-	// connection failed.
+	// ErrReset reports that the peer reset the stream or closed the connection,
+	// or that the connection failed.
 	ErrReset = errors.New("the stream or connection was reset")
 
-	// ErrHeadTooLarge reports that the upstream accepts no header as large as the
-	// request's. Nothing of it was sent.
+	// ErrHeadTooLarge reports that the request's header exceeds the upstream's
+	// limit. Nothing was sent.
 	ErrHeadTooLarge = errors.New("the request's header is larger than the peer accepts")
 
 	// ErrNoStreams reports an upstream that allows no request on its connection.
