@@ -24,8 +24,9 @@ var mayImport = map[string][]string{
 	"certs/pki":       {},
 	"certs/certstest": {"certs", "certs/pki"},
 
-	"bridge/resolve/dnstest": {},
-	"bridge/alloctest":       {},
+	"bridge/resolve/dnstest":   {},
+	"bridge/alloctest":         {},
+	"bridge/splice/splicetest": {},
 
 	"bridge/cidr":        {},
 	"bridge/route":       {},
@@ -93,7 +94,7 @@ var onlyIn = map[string][]string{
 	"github.com/spf13":      {"cmd/drawbridge"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest"},
 	"github.com/prometheus": {"gateway"},
-	"testing":               {"certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest"},
+	"testing":               {"certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},
 }
 
 func TestImportsRunDownward(t *testing.T) {
@@ -126,7 +127,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"bridge/alloctest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest"}
+var testHelpers = []string{"bridge/alloctest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest"}
 
 type listedPackage struct {
 	ImportPath                         string

@@ -36,7 +36,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := serve(t, &l4.Table{Access: test.access, Default: to(group(plain(upstreams)))})
 			if test.served {
-				g.dial(t, nil).echoed(t, "hello")
+				g.dial(t, nil).WantEcho(t, "hello")
 			} else {
 				g.wantRefused(t)
 			}
@@ -54,7 +54,7 @@ func TestUnixClientsHaveAccess(t *testing.T) {
 	upstreams := listen(t, "tcp")
 	echo(t, upstreams, nil)
 	table := &l4.Table{Access: &cidr.Access{Allow: addresses(t, "192.0.2.1"), Deny: addresses(t, "0.0.0.0/0", "::/0")}, Default: to(group(plain(upstreams)))}
-	open(t, "unix", l4.Options{Table: func() *l4.Table { return table }}).dial(t, nil).echoed(t, "hello")
+	open(t, "unix", l4.Options{Table: func() *l4.Table { return table }}).dial(t, nil).WantEcho(t, "hello")
 }
 
 // Access is decided by the announced client, not by the balancer.
@@ -72,17 +72,17 @@ func TestAnnouncedClientsWithoutAccess(t *testing.T) {
 		served bool
 	}{{"192.0.2.1", true}, {"192.0.2.9", false}, {"198.51.100.1", false}} {
 		c := g.dial(t, nil)
-		c.send(t, strings.Replace(announcement, "192.0.2.1", test.ip, 1))
+		c.Send(t, strings.Replace(announcement, "192.0.2.1", test.ip, 1))
 		if test.served {
-			c.echoed(t, "hello")
-			c.raw.Close()
+			c.WantEcho(t, "hello")
+			c.Raw.Close()
 			continue
 		}
-		c.wantEnd(t, "", reset)
+		c.WantEnd(t, "", reset)
 	}
 	c := g.dial(t, nil)
-	c.send(t, "PROXY UNKNOWN\r\n") // the balancer itself, which has no access
-	c.wantEnd(t, "", reset)
+	c.Send(t, "PROXY UNKNOWN\r\n") // the balancer itself, which has no access
+	c.WantEnd(t, "", reset)
 	g.Shutdown(context.Background())
 	if s := g.Stats(); s.Denied != 3 || s.Open != 0 {
 		t.Errorf("%+v", s)

@@ -65,8 +65,8 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(u)})
 		u.Start() // the first clients wait for the first answer
 		long := g.dial(t, nil)
-		long.send(t, "begun before")
-		long.want(t, "begun before")
+		long.Send(t, "begun before")
+		long.Want(t, "begun before")
 
 		var clients sync.WaitGroup
 		var served atomic.Int64
@@ -101,10 +101,10 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 		goOn()
 		close(done)
 		clients.Wait()
-		long.send(t, "and continues after")
-		long.want(t, "and continues after")
-		long.closeWrite()
-		long.wantEnd(t, "", clean)
+		long.Send(t, "and continues after")
+		long.Want(t, "and continues after")
+		long.CloseWrite()
+		long.WantEnd(t, "", clean)
 		u.Retire()
 		eventually(t, "nothing is left open", func() bool {
 			for _, s := range u.Status() {

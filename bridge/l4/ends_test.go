@@ -9,14 +9,68 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 )
 
+// A combination is the network and the TLS version on each side of the gate.
+type combination struct {
+	clientNetwork, upstreamNetwork string
+	clientTLS, upstreamTLS         uint16 // 0: plaintext
+}
+
+func (c combination) String() string {
+	name := func(network string, version uint16) string {
+		if version == 0 {
+			return network
+		}
+		return network + " " + tls.VersionName(version)
+	}
+	return name(c.clientNetwork, c.clientTLS) + " to " + name(c.upstreamNetwork, c.upstreamTLS)
+}
+
+// A bridge is a gate with one connection through it.
+type bridge struct {
+	gate             *gate
+	client, upstream *peer
+}
+
+// connect opens a connection of combination c through a new gate.
+func (c combination) connect(t *testing.T, p pki, table l4.Table) *bridge {
+	t.Helper()
+	ln := listen(t, c.upstreamNetwork)
+	endpoint := plain(ln)
+	var upstreamTLS, clientTLS *tls.Config
+	if c.upstreamTLS != 0 {
+		upstreamTLS = p.server(t, "upstream.test")
+		upstreamTLS.MaxVersion = c.upstreamTLS
+		endpoint = over(t, ln, p.upstream(t, "upstream.test"))
+	}
+	if c.clientTLS != 0 {
+		table.TLS = p.listener(t, "gate.test")
+		clientTLS = p.client("gate.test")
+		clientTLS.MaxVersion = c.clientTLS
+	}
+	table.Default = to(group(endpoint))
+	b := &bridge{gate: open(t, c.clientNetwork, l4.Options{Table: func() *l4.Table { return &table }})}
+	b.client = b.gate.dial(t, clientTLS)
+	shaken := make(chan error, 1)
+	go func() { shaken <- b.client.Handshake() }()
+	b.upstream = accept(t, ln, upstreamTLS)
+	if err := b.upstream.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-shaken; err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // stalledBridge returns a bridge whose client does not read what the upstream sends.
-func stalledBridge(t *testing.T, p pki, c combination, table l4.Table) (*bridge, *flood, chan struct{}) {
+func stalledBridge(t *testing.T, p pki, c combination, table l4.Table) (*bridge, *splicetest.Flood, chan struct{}) {
 	b := c.connect(t, p, table)
 	enough := make(chan struct{})
-	f := newFlood(b.upstream, b.client, enough)
-	settle(t, &f.accepted)
+	f := splicetest.NewFlood(b.upstream, b.client, enough)
+	splicetest.Settle(t, &f.Accepted)
 	return b, f, enough
 }
 
@@ -39,7 +93,7 @@ func TestDrainWaitsForAStalledReader(t *testing.T) {
 		down := make(chan error, 1)
 		go func() { down <- b.gate.Shutdown(context.Background()) }()
 		close(enough)
-		if wrong := f.read(); wrong != "" {
+		if wrong := f.Read(); wrong != "" {
 			t.Error(wrong)
 		}
 		select {
@@ -47,12 +101,12 @@ func TestDrainWaitsForAStalledReader(t *testing.T) {
 			t.Fatalf("Shutdown returned %v with a connection open", err)
 		default:
 		}
-		b.client.closeWrite()
-		b.upstream.wantEnd(t, "", clean)
+		b.client.CloseWrite()
+		b.upstream.WantEnd(t, "", clean)
 		if err := <-down; err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
-		<-f.ended
+		<-f.Ended
 	})
 }
 
@@ -61,8 +115,8 @@ func TestDrainWaitsForAStalledReader(t *testing.T) {
 func TestShutdownCutsAStalledWrite(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
 		b, down, _ := stalledBridge(t, p, c, l4.Table{})
-		up := newFlood(b.client, b.upstream, make(chan struct{}))
-		settle(t, &up.accepted)
+		up := splicetest.NewFlood(b.client, b.upstream, make(chan struct{}))
+		splicetest.Settle(t, &up.Accepted)
 		ctx, cancel := context.WithCancel(t.Context())
 		stopped := make(chan error, 1)
 		go func() { stopped <- b.gate.Shutdown(ctx) }()
@@ -70,13 +124,13 @@ func TestShutdownCutsAStalledWrite(t *testing.T) {
 		if err := <-stopped; !errors.Is(err, context.Canceled) {
 			t.Errorf("Shutdown: %v", err)
 		}
-		for _, f := range []*flood{down, up} {
-			if how := f.to.how(<-f.ended); how != reset {
+		for _, f := range []*splicetest.Flood{down, up} {
+			if how := f.To.How(<-f.Ended); how != reset {
 				t.Errorf("writing met with a %s end", how)
 			}
 			// The writer saw the reset, or the reader does. A TLS stream must not end
 			// cleanly.
-			if _, how := f.to.readAll(); c.clientTLS != 0 && how == clean {
+			if _, how := f.To.ReadAll(); c.clientTLS != 0 && how == clean {
 				t.Error("a stream that was cut had a clean end")
 			}
 		}
@@ -98,14 +152,14 @@ func TestStreamTruncatedWhileStalled(t *testing.T) {
 				b, f, enough := stalledBridge(t, p, c, l4.Table{})
 				read := make(chan string, 1)
 				go func() {
-					_, how := b.client.readAll()
+					_, how := b.client.ReadAll()
 					read <- how
 				}()
 				// Reading resumes, so the current write completes; then the stream ends
 				// without close_notify.
-				b.upstream.raw.Conn.(*net.TCPConn).CloseWrite()
+				b.upstream.Raw.Conn.(*net.TCPConn).CloseWrite()
 				close(enough)
-				<-f.ended
+				<-f.Ended
 				if how := <-read; how != reset && how != truncated {
 					t.Errorf("saw a %s end", how)
 				}
@@ -120,19 +174,19 @@ func TestLingerSparesAStalledReader(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
 		const linger = 3 * time.Second // longer than a busy machine delays the writer
 		b, f, enough := stalledBridge(t, p, c, l4.Table{Linger: linger, IdleTimeout: time.Hour})
-		if err := b.client.closeWrite(); err != nil {
+		if err := b.client.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		b.upstream.wantEnd(t, "", clean)
+		b.upstream.WantEnd(t, "", clean)
 		// Another, silent connection is cut meanwhile, so linger has passed.
 		silent := c.connect(t, p, l4.Table{Linger: linger})
-		silent.client.closeWrite()
-		silent.client.wantEnd(t, "", reset)
+		silent.client.CloseWrite()
+		silent.client.WantEnd(t, "", reset)
 		close(enough)
-		if wrong := f.read(); wrong != "" {
+		if wrong := f.Read(); wrong != "" {
 			t.Error(wrong)
 		}
-		if err := <-f.ended; err != nil {
+		if err := <-f.Ended; err != nil {
 			t.Error(err)
 		}
 	})
@@ -143,12 +197,12 @@ func TestLingerSparesAStalledReader(t *testing.T) {
 func TestIdleTimeoutCutsAStalledWriteAfterAHalfClose(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
 		b := c.connect(t, p, l4.Table{IdleTimeout: 300 * time.Millisecond, Linger: time.Hour})
-		f := newFlood(b.upstream, b.client, make(chan struct{}))
-		b.client.closeWrite()
-		if how := b.upstream.how(<-f.ended); how != reset {
+		f := splicetest.NewFlood(b.upstream, b.client, make(chan struct{}))
+		b.client.CloseWrite()
+		if how := b.upstream.How(<-f.Ended); how != reset {
 			t.Errorf("the writer met with a %s end", how)
 		}
-		if _, how := b.client.readAll(); how == clean {
+		if _, how := b.client.ReadAll(); how == clean {
 			t.Error("the reader saw a clean end")
 		}
 		eventually(t, "the connection is over", func() bool { return b.gate.Stats().Open == 0 })

@@ -9,15 +9,14 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -94,57 +93,15 @@ func over(t testing.TB, ln net.Listener, o certs.ClientOptions) upstream.Endpoin
 	return e
 }
 
-// A peer is the test's end of a connection. It records what crypto/tls hides: whether a
-// stream ended with close_notify or was cut off.
-type peer struct {
-	net.Conn
-	raw *rawConn
-}
+// A peer is the test's end of a connection.
+type peer = splicetest.Peer
 
-type rawConn struct {
-	net.Conn
-	eof     atomic.Bool
-	records atomic.Pointer[recordLayer] // nil: writes pass through unchanged
-}
-
-func (c *rawConn) Write(p []byte) (int, error) {
-	if r := c.records.Load(); r != nil {
-		return r.Write(p)
-	}
-	return c.Conn.Write(p)
-}
-
-func (c *rawConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == io.EOF {
-		c.eof.Store(true)
-	}
-	return n, err
-}
-
-// newPeer wraps raw, with TLS on it if wrap is not nil.
-func newPeer(raw net.Conn, wrap func(net.Conn) *tls.Conn) *peer {
-	p := &peer{raw: &rawConn{Conn: raw}}
-	p.Conn = p.raw
-	if wrap != nil {
-		p.Conn = wrap(p.raw)
-	}
-	return p
-}
-
-func client(o *tls.Config) func(net.Conn) *tls.Conn {
-	if o == nil {
-		return nil
-	}
-	return func(c net.Conn) *tls.Conn { return tls.Client(c, o) }
-}
-
-func server(o *tls.Config) func(net.Conn) *tls.Conn {
-	if o == nil {
-		return nil
-	}
-	return func(c net.Conn) *tls.Conn { return tls.Server(c, o) }
-}
+// How a stream ended for its reader.
+const (
+	clean     = splicetest.Clean
+	truncated = splicetest.Truncated
+	reset     = splicetest.Reset
+)
 
 // dial connects to the gate, over TLS if config is not nil.
 func (g *gate) dial(t testing.TB, config *tls.Config) *peer {
@@ -154,7 +111,7 @@ func (g *gate) dial(t testing.TB, config *tls.Config) *peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { raw.Close() })
-	return newPeer(raw, client(config))
+	return splicetest.NewPeer(raw, splicetest.Client(config))
 }
 
 // wantRefused connects and expects a reset, which may arrive before connect returns.
@@ -168,7 +125,7 @@ func (g *gate) wantRefused(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	newPeer(raw, nil).wantEnd(t, "", reset)
+	splicetest.NewPeer(raw, nil).WantEnd(t, "", reset)
 }
 
 // accept waits for the gate to connect.
@@ -179,7 +136,7 @@ func accept(t testing.TB, ln net.Listener, config *tls.Config) *peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { raw.Close() })
-	return newPeer(raw, server(config))
+	return splicetest.NewPeer(raw, splicetest.Server(config))
 }
 
 // echo accepts connections until the test ends, and echoes each.
@@ -195,9 +152,9 @@ func echo(t testing.TB, ln net.Listener, config *tls.Config) {
 			}
 			conns.Go(func() {
 				defer raw.Close()
-				p := newPeer(raw, server(config))
+				p := splicetest.NewPeer(raw, splicetest.Server(config))
 				if _, err := io.Copy(p.Conn, p.Conn); err == nil {
-					p.closeWrite()
+					p.CloseWrite()
 				}
 			})
 		}
@@ -205,97 +162,10 @@ func echo(t testing.TB, ln net.Listener, config *tls.Config) {
 	t.Cleanup(func() { ln.Close(); <-done; conns.Wait() })
 }
 
-func (p *peer) closeWrite() error {
-	if c, ok := p.Conn.(*tls.Conn); ok {
-		return c.CloseWrite()
-	}
-	return p.raw.Conn.(interface{ CloseWrite() error }).CloseWrite()
-}
-
-// shake completes the handshake of a TLS peer.
-func (p *peer) shake() error {
-	if c, ok := p.Conn.(*tls.Conn); ok {
-		return c.Handshake()
-	}
-	return nil
-}
-
-// reset ends the connection with a TCP reset.
-func (p *peer) reset() {
-	p.raw.Conn.(*net.TCPConn).SetLinger(0)
-	p.raw.Conn.Close()
-}
-
-// How a stream ended for its reader.
-const (
-	clean     = "clean"
-	truncated = "truncated"
-	reset     = "reset"
-	failed    = "failed"
-)
-
-// readAll reads to the end of the stream and says how it ended.
-func (p *peer) readAll() ([]byte, string) {
-	b, err := io.ReadAll(p.Conn)
-	return b, p.how(err)
-}
-
-// how classifies the error of a read or write; nil and io.EOF mean the end of the
-// stream.
-func (p *peer) how(err error) string {
-	_, isTLS := p.Conn.(*tls.Conn)
-	switch {
-	case err == nil || err == io.EOF:
-		if isTLS && p.raw.eof.Load() {
-			return truncated
-		}
-		return clean
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return truncated
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
-		return reset
-	}
-	return failed
-}
-
-func (p *peer) send(t testing.TB, text string) {
-	t.Helper()
-	if _, err := p.Write([]byte(text)); err != nil {
-		t.Fatalf("sending %q: %v", text, err)
-	}
-}
-
-// want reads exactly text.
-func (p *peer) want(t testing.TB, text string) {
-	t.Helper()
-	b := make([]byte, len(text))
-	if n, err := io.ReadFull(p.Conn, b); err != nil || string(b) != text {
-		t.Fatalf("got %q, %v; want %q", b[:n], err, text)
-	}
-}
-
-// wantEnd reads to the end and expects text and an end of one of the kinds.
-func (p *peer) wantEnd(t testing.TB, text string, kinds ...string) {
-	t.Helper()
-	b, how := p.readAll()
-	for _, k := range kinds {
-		if string(b) == text && how == k {
-			return
-		}
-	}
-	t.Fatalf("got %q and a %s end; want %q and %v", b, how, text, kinds)
-}
-
 // eventually waits for a condition that nothing signals.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
-		}
-	}
+	splicetest.Eventually(t, what, ok)
 }
 
 func cancelled() context.Context {

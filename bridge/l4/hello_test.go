@@ -83,7 +83,7 @@ func TestFragmentedHelloIsRoutedByItsName(t *testing.T) {
 			if _, err := io.WriteString(c, "hello"); err != nil {
 				t.Fatal(err)
 			}
-			far.want(t, "hello")
+			far.Want(t, "hello")
 		})
 	}
 }

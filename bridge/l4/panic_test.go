@@ -23,7 +23,7 @@ func TestPanicAfterTheDialClosesBothSides(t *testing.T) {
 	go func() { g.served <- s.Serve(ln) }()
 
 	g.wantRefused(t)
-	accept(t, back, nil).wantEnd(t, "", reset)
+	accept(t, back, nil).WantEnd(t, "", reset)
 	eventually(t, "the connection is over", func() bool { return s.Stats().Open == 0 })
 	if text := log.String(); !strings.Contains(text, "panic while serving a connection") {
 		t.Errorf("log: %s", text)

@@ -12,6 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -90,10 +91,10 @@ func TestPassthroughByName(t *testing.T) {
 				if leaf := c.ConnectionState().PeerCertificates[0]; leaf.DNSNames[0] != name {
 					t.Errorf("%s is answered by %v", name, leaf.DNSNames)
 				}
-				far := &peer{Conn: c, raw: &rawConn{Conn: raw}}
+				far := &peer{Conn: c, Raw: &splicetest.Raw{Conn: raw}}
 				text := strings.Repeat("hello", 100_000)
 				go far.Write([]byte(text))
-				far.want(t, text)
+				far.Want(t, text)
 				c.CloseWrite()
 				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 					t.Errorf("the end came as %v", err)
@@ -117,7 +118,7 @@ func TestPassthroughOfALongHello(t *testing.T) {
 		config.NextProtos = append(config.NextProtos, strings.Repeat("x", 200))
 	}
 	c := g.dial(t, config)
-	if err := c.shake(); err != nil && !strings.Contains(err.Error(), "no application protocol") {
+	if err := c.Handshake(); err != nil && !strings.Contains(err.Error(), "no application protocol") {
 		t.Fatal(err)
 	}
 }
@@ -143,19 +144,19 @@ func TestPassthroughBesideTLS(t *testing.T) {
 				if err := c.Handshake(); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
-				far := &peer{Conn: c, raw: &rawConn{Conn: raw}}
-				far.send(t, "hello "+name)
-				far.want(t, "hello "+name)
+				far := &peer{Conn: c, Raw: &splicetest.Raw{Conn: raw}}
+				far.Send(t, "hello "+name)
+				far.Want(t, "hello "+name)
 			}
 		})
 	}
 	// Neither side resumes the other's sessions, and a name without a route reaches no
 	// upstream.
 	c := g.dial(t, &tls.Config{ServerName: "neither.test", InsecureSkipVerify: true})
-	if err := c.shake(); err != nil {
+	if err := c.Handshake(); err != nil {
 		t.Fatal(err) // the listener presents its default certificate
 	}
-	c.wantEnd(t, "", truncated, clean, reset)
+	c.WantEnd(t, "", truncated, clean, reset)
 	eventually(t, "it is counted", func() bool { return g.Stats().NoUpstream == 1 })
 }
 
@@ -180,8 +181,8 @@ func TestPassthroughNeverFallsBackToALaxerUpstream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := g.dial(t, nil)
-			c.send(t, string(says))
-			if got, how := c.readAll(); len(got) > 0 {
+			c.Send(t, string(says))
+			if got, how := c.ReadAll(); len(got) > 0 {
 				t.Errorf("it was answered %q, and a %s end", got, how)
 			}
 		})
@@ -202,7 +203,7 @@ func TestPassthroughOfAnUnknownName(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
 	g := serve(t, &l4.Table{Peek: true, Routes: bySNI(t, map[string]*l4.Target{"a.test": through(group(plain(ln)))})})
-	err := g.dial(t, p.client("b.test")).shake()
+	err := g.dial(t, p.client("b.test")).Handshake()
 	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 		t.Errorf("%v", err)
 	}
@@ -217,10 +218,10 @@ func TestPassthroughAnnouncesTheClient(t *testing.T) {
 	g := serve(t, &l4.Table{Peek: true, Default: through(u)})
 	c := g.dial(t, p.client("a.test"))
 	shaken := make(chan error, 1)
-	go func() { shaken <- c.shake() }()
+	go func() { shaken <- c.Handshake() }()
 	far := accept(t, ln, nil)
 	who, err := proxyproto.Read(far.Conn)
-	if err != nil || who.Source.String() != c.raw.LocalAddr().String() {
+	if err != nil || who.Source.String() != c.Raw.LocalAddr().String() {
 		t.Fatalf("%v, %v", who, err)
 	}
 	secure := tls.Server(far.Conn, p.server(t, "a.test"))
@@ -236,12 +237,12 @@ func TestPassthroughAnnouncesTheClient(t *testing.T) {
 func TestShutdownWhileAHelloIsRead(t *testing.T) {
 	g := serve(t, &l4.Table{Peek: true, HandshakeTimeout: time.Hour, Default: through(group(plain(listen(t, "tcp"))))})
 	c := g.dial(t, nil)
-	c.send(t, string(hello(t)[:100]))
+	c.Send(t, string(hello(t)[:100]))
 	eventually(t, "it is taken", func() bool { return g.Stats().Open == 1 })
 	if err := g.Shutdown(cancelled()); err == nil {
 		t.Error("Shutdown says that nothing was cut off")
 	}
-	c.wantEnd(t, "", reset)
+	c.WantEnd(t, "", reset)
 }
 
 // BenchmarkPassthrough connects, shakes hands through the gate and closes.
@@ -256,7 +257,7 @@ func BenchmarkPassthrough(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c := g.dial(b, client)
-		if err := c.shake(); err != nil {
+		if err := c.Handshake(); err != nil {
 			b.Fatal(err)
 		}
 		c.Close()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -48,23 +49,23 @@ func TestAnnouncedClientIsAnnouncedToTheUpstream(t *testing.T) {
 			var log transcript
 			g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: log.logger()})
 			c := g.dial(t, nil)
-			c.send(t, test.in)
-			secure := newPeer(c.raw.Conn, client(p.client("gate.test")))
+			c.Send(t, test.in)
+			secure := splicetest.NewPeer(c.Raw.Conn, splicetest.Client(p.client("gate.test")))
 			shaken := make(chan error, 1)
-			go func() { shaken <- secure.shake() }()
+			go func() { shaken <- secure.Handshake() }()
 
 			far := accept(t, ln, nil)
-			far.want(t, test.out)
-			farSecure := newPeer(far.raw.Conn, server(p.server(t, "upstream.test")))
-			secure.send(t, "question")
-			farSecure.want(t, "question")
+			far.Want(t, test.out)
+			farSecure := splicetest.NewPeer(far.Raw.Conn, splicetest.Server(p.server(t, "upstream.test")))
+			secure.Send(t, "question")
+			farSecure.Want(t, "question")
 			if err := <-shaken; err != nil {
 				t.Fatal(err)
 			}
-			secure.closeWrite()
-			farSecure.wantEnd(t, "", clean)
-			farSecure.closeWrite()
-			secure.wantEnd(t, "", clean)
+			secure.CloseWrite()
+			farSecure.WantEnd(t, "", clean)
+			farSecure.CloseWrite()
+			secure.WantEnd(t, "", clean)
 			g.Shutdown(context.Background())
 			if !strings.Contains(log.String(), `"client":"192.0.2.1:12345"`) {
 				t.Errorf("log: %s", log.String())
@@ -84,9 +85,9 @@ func TestDirectClientIsAnnounced(t *testing.T) {
 				table.ProxyProtocol = trust(t, "127.0.0.0/8")
 			}
 			c := serve(t, table).dial(t, nil)
-			c.send(t, in+"hello")
-			own := proxyproto.V1.Header(c.raw.Conn.LocalAddr(), c.raw.Conn.RemoteAddr())
-			accept(t, ln, nil).want(t, string(own)+"hello")
+			c.Send(t, in+"hello")
+			own := proxyproto.V1.Header(c.Raw.Conn.LocalAddr(), c.Raw.Conn.RemoteAddr())
+			accept(t, ln, nil).Want(t, string(own)+"hello")
 		})
 	}
 	t.Run("unix-domain socket", func(t *testing.T) {
@@ -94,8 +95,8 @@ func TestDirectClientIsAnnounced(t *testing.T) {
 		table := &l4.Table{Default: to(announcing(plain(ln), proxyproto.V1)), ProxyProtocol: trust(t, proxyproto.FromUnix)}
 		g := open(t, "unix", l4.Options{Table: func() *l4.Table { return table }})
 		c := g.dial(t, nil)
-		c.send(t, announcement+"hello")
-		accept(t, ln, nil).want(t, announcement+"hello")
+		c.Send(t, announcement+"hello")
+		accept(t, ln, nil).Want(t, announcement+"hello")
 	})
 }
 
@@ -119,9 +120,9 @@ func TestConnectionsWithoutAValidHeaderAreClosed(t *testing.T) {
 				g.wantRefused(t)
 			} else {
 				c := g.dial(t, nil)
-				c.send(t, test.sent)
-				c.closeWrite()
-				c.wantEnd(t, "", reset)
+				c.Send(t, test.sent)
+				c.CloseWrite()
+				c.WantEnd(t, "", reset)
 			}
 			eventually(t, "it is counted", func() bool { s := g.Stats(); return s.Open == 0 && s.Unannounced[test.reason] == 1 })
 		})
@@ -165,19 +166,19 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 	g := serve(t, &l4.Table{ProxyProtocol: trust(t, "127.0.0.1"), MaxPerClient: 1, Default: to(group(plain(ln)))})
 	as := func(header string) *peer {
 		c := g.dial(t, nil)
-		c.send(t, header)
+		c.Send(t, header)
 		return c
 	}
 	other := strings.Replace(announcement, "192.0.2.1", "192.0.2.9", 1)
 	one := as(announcement)
-	one.echoed(t, "one")
-	as(other).echoed(t, "another")
+	one.WantEcho(t, "one")
+	as(other).WantEcho(t, "another")
 	again := as(announcement)
-	again.wantEnd(t, "", reset)
-	one.closeWrite()
-	one.wantEnd(t, "", clean)
+	again.WantEnd(t, "", reset)
+	one.CloseWrite()
+	one.WantEnd(t, "", clean)
 	eventually(t, "one's place is free", func() bool { return g.Stats().Open == 1 })
-	as(announcement).echoed(t, "once more")
+	as(announcement).WantEcho(t, "once more")
 	if s := g.Stats(); s.Rejected != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -187,10 +188,10 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 func TestShutdownCutsConnectionsWithoutAHeader(t *testing.T) {
 	g := serve(t, &l4.Table{ProxyProtocol: trust(t, "127.0.0.1"), HandshakeTimeout: time.Hour})
 	c := g.dial(t, nil)
-	c.send(t, "PROXY ")
+	c.Send(t, "PROXY ")
 	eventually(t, "accepted", func() bool { return g.Stats().Open == 1 })
 	g.Shutdown(cancelled())
-	c.wantEnd(t, "", reset)
+	c.WantEnd(t, "", reset)
 }
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

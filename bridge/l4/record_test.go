@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -116,11 +117,11 @@ func TestRecordOfATLSConnection(t *testing.T) {
 	var ports []int
 	for range 2 {
 		c := g.dial(t, config)
-		c.send(t, "hello")
-		c.want(t, "hello")
-		ports = append(ports, c.raw.LocalAddr().(*net.TCPAddr).Port)
-		_ = c.closeWrite()
-		c.wantEnd(t, "", clean)
+		c.Send(t, "hello")
+		c.Want(t, "hello")
+		ports = append(ports, c.Raw.LocalAddr().(*net.TCPAddr).Port)
+		_ = c.CloseWrite()
+		c.WantEnd(t, "", clean)
 		eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // keeps the records in order
 	}
 	all := end()
@@ -173,7 +174,7 @@ func TestRecordOfAFailedConnection(t *testing.T) {
 			record{"ended": "upstream unreachable", "reason": "NO_ENDPOINT", "upstream": "group", "endpoint": nil, "attempts": nil}},
 		{"no route", &l4.Table{}, nil,
 			record{"ended": "no upstream", "reason": nil, "upstream": nil, "attempts": nil, "bytes_to_client": 0}},
-		{"no TLS", &l4.Table{TLS: p.listener(t, "front.test")}, func(t *testing.T, c *peer) { c.send(t, "GET / HTTP/1.1\r\n\r\n") },
+		{"no TLS", &l4.Table{TLS: p.listener(t, "front.test")}, func(t *testing.T, c *peer) { c.Send(t, "GET / HTTP/1.1\r\n\r\n") },
 			record{"ended": "handshake failed", "reason": "NOT_TLS", "tls_version": nil}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,7 +183,7 @@ func TestRecordOfAFailedConnection(t *testing.T) {
 			if err == nil {
 				defer raw.Close()
 				if c.client != nil {
-					c.client(t, newPeer(raw, nil))
+					c.client(t, splicetest.NewPeer(raw, nil))
 				}
 				_, _ = io.Copy(io.Discard, raw)
 			} else if !errors.Is(err, syscall.ECONNRESET) { // the reset may arrive before connect returns
@@ -202,16 +203,16 @@ func TestRecordSaysHowAConnectionEnded(t *testing.T) {
 		do   func(client, back *peer)
 		want record
 	}{
-		{"the client resets", func(client, _ *peer) { client.reset() }, record{"ended": "client reset", "reason": "CLIENT_RESET"}},
-		{"the upstream resets", func(_, back *peer) { back.reset() }, record{"ended": "upstream reset", "reason": "UPSTREAM_RESET"}},
+		{"the client resets", func(client, _ *peer) { client.Reset() }, record{"ended": "client reset", "reason": "CLIENT_RESET"}},
+		{"the upstream resets", func(_, back *peer) { back.Reset() }, record{"ended": "upstream reset", "reason": "UPSTREAM_RESET"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ln := listen(t, "tcp")
 			g, end := recorded(t, l4.Options{Table: fixed(&l4.Table{Default: to(group(plain(ln)))})})
 			client := g.dial(t, nil)
 			back := accept(t, ln, nil)
-			client.send(t, "ping")
-			back.want(t, "ping")
+			client.Send(t, "ping")
+			back.Want(t, "ping")
 			c.do(client, back)
 			eventually(t, "the connection is over", func() bool { return g.Stats().Open == 0 })
 			c.want["bytes_from_client"], c.want["bytes_to_client"], c.want["first_byte_ms"] = 4, 0, nil
@@ -232,10 +233,10 @@ func TestRecordOfAWarmConnection(t *testing.T) {
 	eventually(t, "a connection is warm", func() bool { return u.Status()[0].Warm.Ready == 1 })
 	g, end := recorded(t, l4.Options{Table: fixed(&l4.Table{Default: to(u)})})
 	c := g.dial(t, nil)
-	c.send(t, "hello")
-	c.want(t, "hello")
-	_ = c.closeWrite()
-	c.wantEnd(t, "", clean)
+	c.Send(t, "hello")
+	c.Want(t, "hello")
+	_ = c.CloseWrite()
+	c.WantEnd(t, "", clean)
 	one(t, end()).want(t, record{"upstream_reused": true, "attempts": 1, "upstream_connect_ms": nil, "upstream_handshake_ms": nil,
 		"upstream_tls_version": "TLS 1.3", "upstream_tls_resumed": false, "endpoint": back.Addr().String()}, "first_byte_ms")
 }
@@ -246,14 +247,14 @@ func TestRecordOfAnAnnouncedClient(t *testing.T) {
 	trust, _ := proxyproto.NewTrust([]string{"127.0.0.1"})
 	g, end := recorded(t, l4.Options{Table: fixed(&l4.Table{ProxyProtocol: trust, Default: to(group(plain(ln)))})})
 	c := g.dial(t, nil)
-	c.send(t, "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\nhello")
-	c.want(t, "hello")
-	peer := c.raw.LocalAddr().String()
-	_ = c.closeWrite()
-	c.wantEnd(t, "", clean)
+	c.Send(t, "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\nhello")
+	c.Want(t, "hello")
+	peer := c.Raw.LocalAddr().String()
+	_ = c.CloseWrite()
+	c.WantEnd(t, "", clean)
 	eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // else they may change places
 	missing := g.dial(t, nil)
-	missing.send(t, "GET / HTTP/1.1\r\n\r\n")
+	missing.Send(t, "GET / HTTP/1.1\r\n\r\n")
 	_, _ = io.Copy(io.Discard, missing)
 	all := end()
 	if len(all) != 2 {
@@ -273,12 +274,12 @@ func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 	on, off := &l4.Table{Default: target}, &l4.Table{Default: target, NoAccessLog: true}
 	table.Store(on)
 	g, end := recorded(t, l4.Options{Table: table.Load})
-	say := func(c *peer, word string) { t.Helper(); c.send(t, word); c.want(t, word) }
+	say := func(c *peer, word string) { t.Helper(); c.Send(t, word); c.Want(t, word) }
 	hang := func(c *peer) {
 		t.Helper()
 		open := g.Stats().Open
-		_ = c.closeWrite()
-		c.wantEnd(t, "", clean)
+		_ = c.CloseWrite()
+		c.WantEnd(t, "", clean)
 		eventually(t, "the connection is over", func() bool { return g.Stats().Open == open-1 })
 	}
 	first, second := g.dial(t, nil), g.dial(t, nil)

@@ -97,7 +97,7 @@ func (r *rotating) traffic(t *testing.T, conns int) (stop func() []*peer) {
 	var open []*peer
 	for range conns {
 		c := r.dial(t, nil)
-		c.echoed(t, "first")
+		c.WantEcho(t, "first")
 		open = append(open, c)
 		until(func() error { return roundTrip(c) })
 	}
@@ -152,7 +152,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 			var young []*peer
 			for range 3 {
 				c := r.dial(t, nil)
-				c.echoed(t, "x")
+				c.WantEcho(t, "x")
 				young = append(young, c)
 				if s := <-r.seen; s.client != "after" {
 					t.Errorf("after the rotation the upstream sees %+v", s)
@@ -170,14 +170,14 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 				t.Errorf("drains %d", n)
 			}
 			for _, c := range old {
-				c.echoed(t, "until the period ends")
+				c.WantEcho(t, "until the period ends")
 			}
 			r.tracker.Drain(before.Fingerprint(), false, 0)
 			for _, c := range old {
-				c.wantEnd(t, "", reset)
+				c.WantEnd(t, "", reset)
 			}
 			for _, c := range young {
-				c.echoed(t, "continues")
+				c.WantEcho(t, "continues")
 			}
 			eventually(t, "the drained are gone", counts(map[string]int{after.Fingerprint(): 3}))
 			eventually(t, "it is logged", func() bool { return strings.Count(r.log.String(), `"ended":"drained"`) == 4 })
@@ -206,10 +206,10 @@ func TestRotationOfTrustUnderTraffic(t *testing.T) {
 			o := p.upstream(t, "up.test")
 			r.revise(t, o)
 			c := r.dial(t, nil)
-			c.echoed(t, "x")
+			c.WantEcho(t, "x")
 			for range 2 {
 				short := r.dial(t, nil)
-				short.echoed(t, "x")
+				short.WantEcho(t, "x")
 				short.Close()
 			}
 			if s := r.live.Status()[0]; s.HandshakesResumed == 0 {
@@ -220,7 +220,7 @@ func TestRotationOfTrustUnderTraffic(t *testing.T) {
 			for range 3 {
 				r.wantRefused(t)
 			}
-			c.echoed(t, "continues")
+			c.WantEcho(t, "continues")
 			eventually(t, "the refusals are counted", func() bool { return r.live.Status()[0].Failures[test.reason] == 3 })
 			if s := r.live.Status()[0]; s.Made != 0 || s.Health != upstream.Down {
 				t.Errorf("%+v", s)
@@ -246,7 +246,7 @@ func TestSessionsNeverCrossUpstreamsThatShareAnAddress(t *testing.T) {
 			for i := range 3 {
 				for want, g := range gates {
 					c := g.dial(t, nil)
-					c.echoed(t, "x")
+					c.WantEcho(t, "x")
 					c.Close()
 					want.resumed = i > 0
 					if got := <-w.seen; got != want {
@@ -267,7 +267,7 @@ func TestServerNameFromTheClientsSNI(t *testing.T) {
 		{name: "a.test"}, {name: "b.test"}, {name: "a.test", resumed: true}, {name: "b.test", resumed: true},
 	} {
 		c := g.dial(t, p.client(strings.ToUpper(want.name)))
-		c.echoed(t, "x")
+		c.WantEcho(t, "x")
 		c.Close()
 		if got := <-w.seen; got != want {
 			t.Errorf("connection %d: the upstream saw %+v, want %+v", i, got, want)
@@ -278,7 +278,7 @@ func TestServerNameFromTheClientsSNI(t *testing.T) {
 	noName.InsecureSkipVerify = true
 	for _, config := range []*tls.Config{noName, p.client("other.test")} {
 		c := g.dial(t, config)
-		c.wantEnd(t, "", reset)
+		c.WantEnd(t, "", reset)
 	}
 	s := u.Status()[0]
 	if s.Failures[certs.ReasonLocalConfig] != 1 || s.Failures[certs.ReasonNameMismatch] != 1 || s.Health != upstream.Up {
@@ -312,12 +312,12 @@ func TestReplyMakesAnEndpointHealthy(t *testing.T) {
 	u.Endpoints()[0].NoteFailure(&certs.VerifyError{Reason: certs.ReasonClientCertificateRejected})
 	c := g.dial(t, nil)
 	far := accept(t, ln, nil)
-	c.send(t, "question")
-	far.want(t, "question")
+	c.Send(t, "question")
+	far.Want(t, "question")
 	if h := u.Status()[0].Health; h != upstream.Down {
 		t.Errorf("unanswered: %v", h)
 	}
-	far.send(t, "answer")
-	c.want(t, "answer")
+	far.Send(t, "answer")
+	c.Want(t, "answer")
 	eventually(t, "it is up", func() bool { return u.Status()[0].Health == upstream.Up })
 }

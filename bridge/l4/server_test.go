@@ -19,17 +19,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
-
-// echoed checks that the upstream echoes what is sent.
-func (p *peer) echoed(t testing.TB, text string) {
-	t.Helper()
-	p.send(t, text)
-	p.want(t, text)
-}
 
 // A connection keeps the table under which it was accepted.
 func TestTableIsLoadedOncePerConnection(t *testing.T) {
@@ -43,10 +37,10 @@ func TestTableIsLoadedOncePerConnection(t *testing.T) {
 	table.Store(&l4.Table{Default: to(group(plain(two)))})
 	young := g.dial(t, nil)
 	youngEnd := accept(t, two, nil)
-	old.send(t, "old")
-	oldEnd.want(t, "old")
-	young.send(t, "young")
-	youngEnd.want(t, "young")
+	old.Send(t, "old")
+	oldEnd.Want(t, "old")
+	young.Send(t, "young")
+	youngEnd.Want(t, "young")
 
 	table.Store(nil)
 	g.wantRefused(t)
@@ -94,8 +88,8 @@ func TestRoutesBySNI(t *testing.T) {
 			if err := <-shaken; err != nil {
 				t.Fatal(err)
 			}
-			c.send(t, "hello")
-			far.want(t, "hello")
+			c.Send(t, "hello")
+			far.Want(t, "hello")
 		})
 	}
 }
@@ -112,9 +106,9 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 	g := serve(t, &l4.Table{Default: to(u)})
 	for range 6 {
 		c := g.dial(t, nil)
-		c.echoed(t, "hello")
-		c.closeWrite()
-		c.wantEnd(t, "", clean)
+		c.WantEcho(t, "hello")
+		c.CloseWrite()
+		c.WantEnd(t, "", clean)
 	}
 	if s := u.Status(); s[2].Made != 6 || s[0].Made+s[1].Made != 0 || g.Stats().DialFailures != 0 {
 		t.Errorf("status %+v", s)
@@ -144,7 +138,7 @@ func TestUpstreamThatFailsVerification(t *testing.T) {
 			c := g.dial(t, nil)
 			far := accept(t, ln, test.server)
 			go far.Write([]byte("HTTP/1.1 200 OK\r\n\r\nsecret"))
-			c.wantEnd(t, "", reset)
+			c.WantEnd(t, "", reset)
 			g.Shutdown(t.Context())
 			if s := u.Status()[0]; s.Failures[test.reason] != 1 || g.Stats().DialFailures != 1 {
 				t.Errorf("status %+v", s)
@@ -201,14 +195,14 @@ func TestUpstreamSessionsAreResumed(t *testing.T) {
 			for i := range 3 {
 				c := g.dial(t, nil)
 				far := accept(t, ln, config)
-				c.send(t, "x")
-				far.want(t, "x")
+				c.Send(t, "x")
+				far.Want(t, "x")
 				if resumed := far.Conn.(*tls.Conn).ConnectionState().DidResume; resumed != (i > 0) {
 					t.Errorf("connection %d resumed: %v", i, resumed)
 				}
-				far.send(t, "y")
-				far.closeWrite()
-				c.wantEnd(t, "y", clean)
+				far.Send(t, "y")
+				far.CloseWrite()
+				c.WantEnd(t, "y", clean)
 				c.Close()
 			}
 			if s := u.Status()[0]; s.HandshakesFull != 1 || s.HandshakesResumed != 2 {
@@ -227,9 +221,9 @@ func TestClientSessionsAreResumedAndCounted(t *testing.T) {
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	for range 2 {
 		c := g.dial(t, config)
-		c.echoed(t, "x")
-		c.closeWrite()
-		c.wantEnd(t, "", clean)
+		c.WantEcho(t, "x")
+		c.CloseWrite()
+		c.WantEnd(t, "", clean)
 	}
 	if s := g.Stats(); s.HandshakesFull != 1 || s.HandshakesResumed != 1 || s.Accepted != 2 {
 		t.Errorf("%+v", s)
@@ -245,18 +239,18 @@ func TestLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { raw.Close() })
-		return newPeer(raw, nil)
+		return splicetest.NewPeer(raw, nil)
 	}
 	t.Run("in all", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), MaxConnections: 2})
 		a, b := g.dial(t, nil), g.dial(t, nil)
-		a.echoed(t, "a")
-		b.echoed(t, "b")
+		a.WantEcho(t, "a")
+		b.WantEcho(t, "b")
 		g.wantRefused(t)
-		a.closeWrite()
-		a.wantEnd(t, "", clean)
+		a.CloseWrite()
+		a.WantEnd(t, "", clean)
 		eventually(t, "a's place is free", func() bool { return g.Stats().Open == 1 })
-		g.dial(t, nil).echoed(t, "c")
+		g.dial(t, nil).WantEcho(t, "c")
 		if s := g.Stats(); s.Rejected != 1 || s.Accepted != 3 {
 			t.Errorf("%+v", s)
 		}
@@ -264,19 +258,19 @@ func TestLimits(t *testing.T) {
 	t.Run("per client", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), MaxPerClient: 1})
 		a := from(t, g, "127.0.0.1")
-		a.echoed(t, "a")
+		a.WantEcho(t, "a")
 		g.wantRefused(t)
-		from(t, g, "127.0.0.2").echoed(t, "b")
-		a.closeWrite()
-		a.wantEnd(t, "", clean)
+		from(t, g, "127.0.0.2").WantEcho(t, "b")
+		a.CloseWrite()
+		a.WantEnd(t, "", clean)
 		eventually(t, "a's place is free", func() bool { return g.Stats().Open == 1 })
-		from(t, g, "127.0.0.1").echoed(t, "c")
+		from(t, g, "127.0.0.1").WantEcho(t, "c")
 	})
 	hourly := func(n int) limit.Rate { return limit.Rate{Count: n, Period: time.Hour} }
 	t.Run("in a time", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), Rate: hourly(2)})
 		for range 2 {
-			g.dial(t, nil).echoed(t, "a")
+			g.dial(t, nil).WantEcho(t, "a")
 		}
 		g.wantRefused(t)
 		g.wantRefused(t)
@@ -287,12 +281,12 @@ func TestLimits(t *testing.T) {
 	t.Run("in a time per client", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), Rate: hourly(3), RatePerClient: hourly(2)})
 		for range 2 {
-			g.dial(t, nil).echoed(t, "a")
+			g.dial(t, nil).WantEcho(t, "a")
 		}
 		for range 3 { // these do not spend the rate of other clients
 			g.wantRefused(t)
 		}
-		from(t, g, "127.0.0.2").echoed(t, "b")
+		from(t, g, "127.0.0.2").WantEcho(t, "b")
 		if s := g.Stats(); s.Rejected != 3 || s.Accepted != 3 || s.Limited[limit.OfRatePerClient] != 3 || s.Limited[limit.OfRate] != 0 {
 			t.Errorf("%+v", s)
 		}
@@ -301,11 +295,11 @@ func TestLimits(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), RatePerClient: hourly(1), ProxyProtocol: trust(t, "127.0.0.1")})
 		for i, client := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.3"} {
 			c := g.dial(t, nil)
-			c.send(t, "PROXY TCP4 "+client+" 198.51.100.2 12345 443\r\n")
+			c.Send(t, "PROXY TCP4 "+client+" 198.51.100.2 12345 443\r\n")
 			if i < 2 || i == 4 {
-				c.echoed(t, "a")
+				c.WantEcho(t, "a")
 			} else {
-				c.wantEnd(t, "", reset)
+				c.WantEnd(t, "", reset)
 			}
 		}
 		eventually(t, "they are counted", func() bool { s := g.Stats(); return s.Rejected == 2 && s.Limited[limit.OfRatePerClient] == 2 })
@@ -314,7 +308,7 @@ func TestLimits(t *testing.T) {
 		table := &l4.Table{Default: to(group(plain(ln))), MaxPerClient: 1, RatePerClient: hourly(1)}
 		g := open(t, "unix", l4.Options{Table: func() *l4.Table { return table }})
 		for range 3 {
-			g.dial(t, nil).echoed(t, "x")
+			g.dial(t, nil).WantEcho(t, "x")
 		}
 	})
 }
@@ -324,7 +318,7 @@ func TestShutdownDrains(t *testing.T) {
 	echo(t, ln, nil)
 	g := serve(t, &l4.Table{Default: to(group(plain(ln)))})
 	c := g.dial(t, nil)
-	c.echoed(t, "before")
+	c.WantEcho(t, "before")
 	g.StopAccepting()
 	down := make(chan error, 1)
 	go func() { down <- g.Shutdown(context.Background()) }()
@@ -332,14 +326,14 @@ func TestShutdownDrains(t *testing.T) {
 		conn.Close()
 		t.Error("still accepting")
 	}
-	c.echoed(t, "while draining")
+	c.WantEcho(t, "while draining")
 	select {
 	case err := <-down:
 		t.Fatalf("Shutdown returned %v with a connection open", err)
 	default:
 	}
-	c.closeWrite()
-	c.wantEnd(t, "", clean)
+	c.CloseWrite()
+	c.WantEnd(t, "", clean)
 	if err := <-down; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
@@ -357,7 +351,7 @@ func TestShutdownCuts(t *testing.T) {
 		table *l4.Table
 		wait  func(*peer)
 	}{
-		"carrying bytes": {&l4.Table{Default: to(group(plain(ln)))}, func(c *peer) { c.echoed(t, "x") }},
+		"carrying bytes": {&l4.Table{Default: to(group(plain(ln)))}, func(c *peer) { c.WantEcho(t, "x") }},
 		"shaking hands with the client": {&l4.Table{TLS: p.listener(t, "x.test"), HandshakeTimeout: time.Hour},
 			func(*peer) {}},
 		"dialling": {&l4.Table{Default: to(group(over(t, silent, p.upstream(t, "x.test"))))},
@@ -372,7 +366,7 @@ func TestShutdownCuts(t *testing.T) {
 			down := make(chan error, 1)
 			go func() { down <- g.Shutdown(ctx) }()
 			cancel()
-			c.wantEnd(t, "", reset)
+			c.WantEnd(t, "", reset)
 			if err := <-down; err != context.Canceled {
 				t.Errorf("Shutdown: %v", err)
 			}
@@ -437,7 +431,7 @@ func TestGarbageToATLSListener(t *testing.T) {
 	} {
 		c := g.dial(t, nil)
 		c.Write([]byte(garbage))
-		c.closeWrite()
+		c.CloseWrite()
 		io.Copy(io.Discard, c) // at most an alert, and the end
 	}
 	eventually(t, "all are over", func() bool { s := g.Stats(); return s.Accepted == 8 && s.Open == 0 })
@@ -535,7 +529,7 @@ func TestClientSocketOptions(t *testing.T) {
 	go func() { served <- s.Serve(ln) }()
 	g := &gate{Server: s, network: "tcp", address: ln.Addr().String()}
 	c := g.dial(t, nil)
-	c.echoed(t, "x")
+	c.WantEcho(t, "x")
 	raw, err := (<-ln.conns).SyscallConn()
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -119,7 +120,7 @@ func TestStalledConnectionsCostLittle(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			memory := func() int64 {
 				var m runtime.MemStats
-				held := heap()
+				held := splicetest.Heap()
 				runtime.ReadMemStats(&m)
 				return held + int64(m.StackInuse)
 			}

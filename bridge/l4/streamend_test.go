@@ -25,21 +25,21 @@ func TestStreamFailuresCountForTheSideThatFailed(t *testing.T) {
 		ejects  bool
 	}{
 		{"both end", func(t *testing.T, client, back *peer) {
-			_ = client.closeWrite()
-			back.wantEnd(t, "", clean)
-			_ = back.closeWrite()
+			_ = client.CloseWrite()
+			back.WantEnd(t, "", clean)
+			_ = back.CloseWrite()
 		}, record{"ended": "closed", "reason": nil}, "", false},
-		{"client resets", func(t *testing.T, client, _ *peer) { client.reset() },
+		{"client resets", func(t *testing.T, client, _ *peer) { client.Reset() },
 			record{"ended": "client reset", "reason": "CLIENT_RESET"}, "", false},
-		{"client truncates", func(t *testing.T, client, _ *peer) { client.raw.Conn.Close() },
+		{"client truncates", func(t *testing.T, client, _ *peer) { client.Raw.Conn.Close() },
 			record{"ended": "client truncated", "reason": "CLIENT_TRUNCATED"}, "", false},
-		{"client sends garbage", func(t *testing.T, client, _ *peer) { fmt.Fprint(client.raw.Conn, garbage) },
+		{"client sends garbage", func(t *testing.T, client, _ *peer) { fmt.Fprint(client.Raw.Conn, garbage) },
 			record{"ended": "client failed", "reason": "CLIENT_FAILED"}, "", false},
-		{"upstream resets", func(t *testing.T, _, back *peer) { back.reset() },
+		{"upstream resets", func(t *testing.T, _, back *peer) { back.Reset() },
 			record{"ended": "upstream reset", "reason": "UPSTREAM_RESET"}, certs.ReasonUpstreamReset, true},
-		{"upstream truncates", func(t *testing.T, _, back *peer) { back.raw.Conn.Close() },
+		{"upstream truncates", func(t *testing.T, _, back *peer) { back.Raw.Conn.Close() },
 			record{"ended": "upstream truncated", "reason": "UPSTREAM_TRUNCATED"}, certs.ReasonUpstreamTruncated, false},
-		{"upstream sends garbage", func(t *testing.T, _, back *peer) { fmt.Fprint(back.raw.Conn, garbage) },
+		{"upstream sends garbage", func(t *testing.T, _, back *peer) { fmt.Fprint(back.Raw.Conn, garbage) },
 			record{"ended": "upstream failed", "reason": "UPSTREAM_FAILED"}, certs.ReasonUpstreamFailed, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -65,12 +65,12 @@ func TestStreamFailuresCountForTheSideThatFailed(t *testing.T) {
 					sent <- err
 				}()
 				b := accept(t, back, p.server(t, "back.test"))
-				b.want(t, "ping")
-				b.send(t, "pong")
+				b.Want(t, "ping")
+				b.Send(t, "pong")
 				if err := <-sent; err != nil {
 					t.Fatal(err)
 				}
-				client.want(t, "pong")
+				client.Want(t, "pong")
 				c.end(t, client, b)
 				eventually(t, "the connection is over", func() bool { return g.Stats().Open == 0 })
 			}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -51,7 +52,7 @@ type stage struct {
 
 // A talk is a conversation whose upstream side starts when its connection arrives.
 type talk struct {
-	*conversation
+	*splicetest.Conversation
 	number uint64
 	called chan *peer // the upstream's end
 }
@@ -60,7 +61,7 @@ func newStage(t *testing.T, p pki, c combination) *stage {
 	s := &stage{combination: c, upstreams: listen(t, c.upstreamNetwork), talks: make(map[uint64]*talk)}
 	endpoint := plain(s.upstreams)
 	// A busy machine needs a long timeout.
-	table := &l4.Table{HandshakeTimeout: patience}
+	table := &l4.Table{HandshakeTimeout: splicetest.Patience}
 	if c.upstreamTLS != 0 {
 		s.ofUpstream = p.server(t, "upstream.test")
 		s.ofUpstream.MaxVersion = c.upstreamTLS
@@ -74,16 +75,16 @@ func newStage(t *testing.T, p pki, c combination) *stage {
 		s.ofClient.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	}
 	table.Default = to(upstream.New(upstream.Options{
-		Name: "group", Endpoints: []upstream.EndpointOptions{endpoint}, ConnectTimeout: patience, HandshakeTimeout: patience,
+		Name: "group", Endpoints: []upstream.EndpointOptions{endpoint}, ConnectTimeout: splicetest.Patience, HandshakeTimeout: splicetest.Patience,
 	}))
 	s.gate = open(t, c.clientNetwork, l4.Options{Table: func() *l4.Table { return table }})
 	return s
 }
 
 // withSecrets returns a copy of config that records its traffic secrets; nil for nil.
-func withSecrets(config *tls.Config) (*tls.Config, *secrets) {
+func withSecrets(config *tls.Config) (*tls.Config, *splicetest.Secrets) {
 	config = config.Clone()
-	return config, secretly(config)
+	return config, splicetest.Secretly(config)
 }
 
 // serveUpstreams accepts connections until the listener is closed, and passes each to
@@ -98,7 +99,7 @@ func (s *stage) serveUpstreams(t *testing.T) {
 		}
 		conns.Go(func() {
 			config, secrets := withSecrets(s.ofUpstream)
-			p := newPeer(raw, server(config))
+			p := splicetest.NewPeer(raw, splicetest.Server(config))
 			var number [8]byte
 			if _, err := io.ReadFull(p.Conn, number[:]); err != nil {
 				raw.Close()
@@ -108,7 +109,7 @@ func (s *stage) serveUpstreams(t *testing.T) {
 			s.mu.Lock()
 			talk := s.talks[binary.BigEndian.Uint64(number[:])]
 			s.mu.Unlock()
-			p.resealed(t, secrets, false, rand.New(rand.NewPCG(talk.number, 1)), talk.records(false), 100)
+			p.Reseal(t, secrets, false, rand.New(rand.NewPCG(talk.number, 1)), talk.RecordSize(false), 100)
 			talk.called <- p
 		})
 	}
@@ -129,16 +130,16 @@ func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
 		return nil, nil, err
 	}
 	config, secrets := withSecrets(s.ofClient)
-	caller = newPeer(raw, client(config))
+	caller = splicetest.NewPeer(raw, splicetest.Client(config))
 	if _, err := caller.Write(binary.BigEndian.AppendUint64(nil, talk.number)); err != nil {
 		raw.Close()
 		return nil, nil, err
 	}
-	caller.resealed(t, secrets, true, rand.New(rand.NewPCG(talk.number, 2)), talk.records(true), 100)
+	caller.Reseal(t, secrets, true, rand.New(rand.NewPCG(talk.number, 2)), talk.RecordSize(true), 100)
 	select {
 	case called = <-talk.called:
 		return caller, called, nil
-	case <-time.After(patience):
+	case <-time.After(splicetest.Patience):
 		raw.Close()
 		return nil, nil, errors.New("the upstream was never called")
 	}
@@ -148,10 +149,10 @@ func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
 // connection exists.
 func (s *stage) converse(t *testing.T, number uint64, ready func()) {
 	talk := &talk{number: number, called: make(chan *peer, 1)}
-	talk.conversation = converse(number, menu{
-		largest:     100_000,
-		incomplete:  s.clientNetwork == "tcp" && s.upstreamNetwork == "tcp",
-		truncatable: [2]bool{s.ofClient != nil, s.ofUpstream != nil},
+	talk.Conversation = splicetest.Converse(number, splicetest.Menu{
+		Largest:     100_000,
+		Incomplete:  s.clientNetwork == "tcp" && s.upstreamNetwork == "tcp",
+		Truncatable: [2]bool{s.ofClient != nil, s.ofUpstream != nil},
 	})
 	caller, called, err := s.call(t, talk)
 	ready()
@@ -159,8 +160,8 @@ func (s *stage) converse(t *testing.T, number uint64, ready func()) {
 		t.Errorf("conversation %d: %v", number, err)
 		return
 	}
-	for side, seen := range talk.playBoth(caller, called) {
-		if wrong := talk.check(side, seen); wrong != "" {
+	for side, seen := range talk.PlayBoth(caller, called) {
+		if wrong := talk.Check(side, seen); wrong != "" {
 			t.Errorf("conversation %d, %v, side %d %s", number, s.combination, side, wrong)
 		}
 	}

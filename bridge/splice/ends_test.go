@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
@@ -201,9 +202,5 @@ func TestManyTruncatedStreamsAtOnce(t *testing.T) {
 // eventually waits for a condition that nothing signals.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
-		}
-	}
+	splicetest.Eventually(t, what, ok)
 }

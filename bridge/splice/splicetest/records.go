@@ -1,4 +1,4 @@
-package l4_test
+package splicetest
 
 import (
 	"crypto/aes"
@@ -21,13 +21,13 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// A secrets is a KeyLogWriter that keeps the last secret of each label.
-type secrets struct {
+// A Secrets is a KeyLogWriter that keeps the last secret of each label.
+type Secrets struct {
 	mu sync.Mutex
 	by map[string][]byte
 }
 
-func (s *secrets) Write(line []byte) (int, error) {
+func (s *Secrets) Write(line []byte) (int, error) {
 	f := strings.Fields(string(line))
 	secret, err := hex.DecodeString(f[2])
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *secrets) Write(line []byte) (int, error) {
 }
 
 // traffic returns the first application traffic secret.
-func (s *secrets) traffic(isClient bool) []byte {
+func (s *Secrets) traffic(isClient bool) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if isClient {
@@ -98,21 +98,21 @@ func gcm(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// resealed puts a recordLayer below p, whose handshake is complete. It does nothing to
+// Reseal puts a recordLayer below p, whose handshake is complete. It does nothing to
 // a peer without TLS 1.3.
-func (p *peer) resealed(t testing.TB, s *secrets, isClient bool, rng *rand.Rand, most, pad int) {
+func (p *Peer) Reseal(t testing.TB, s *Secrets, isClient bool, rng *rand.Rand, most, pad int) {
 	tc, ok := p.Conn.(*tls.Conn)
 	if !ok || tc.ConnectionState().Version != tls.VersionTLS13 {
 		return
 	}
-	r := &recordLayer{conn: p.raw.Conn, rng: rng, most: most, pad: pad}
+	r := &recordLayer{conn: p.Raw.Conn, rng: rng, most: most, pad: pad}
 	for _, x := range []*protection{&r.in, &r.out} {
 		x.suite = suites[tc.ConnectionState().CipherSuite]
 		if err := x.use(s.traffic(isClient)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.raw.records.Store(r)
+	p.Raw.records.Store(r)
 }
 
 // use derives the keys of a traffic secret.

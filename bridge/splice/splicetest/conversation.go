@@ -1,4 +1,4 @@
-package l4_test
+package splicetest
 
 import (
 	"crypto/tls"
@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// A conversation is a script for the two sides of one connection, drawn from a seed.
+// A Conversation is a script for the two sides of one connection, drawn from a seed.
 // Side 0 is the client, side 1 the upstream. It never waits for time: a side that
 // pauses waits for an event.
-type conversation struct {
+type Conversation struct {
 	sides  [2]script
 	broken chan struct{} // closed when a side resets the connection or sees it fail
 	once   sync.Once
@@ -47,24 +47,24 @@ const (
 )
 
 // A menu bounds what a conversation may contain.
-type menu struct {
-	largest     int  // bytes that a side sends
-	incomplete  bool // resets, and truncation of TLS streams
-	truncatable [2]bool
+type Menu struct {
+	Largest     int  // bytes that a side sends
+	Incomplete  bool // resets, and truncation of TLS streams
+	Truncatable [2]bool
 }
 
-// converse draws a conversation. It always terminates: the parts of both sides are in
+// Converse draws a conversation. It always terminates: the parts of both sides are in
 // one order, and each waits only for earlier ones.
-func converse(seed uint64, m menu) *conversation {
+func Converse(seed uint64, m Menu) *Conversation {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	c := &conversation{broken: make(chan struct{})}
+	c := &Conversation{broken: make(chan struct{})}
 	for side := range c.sides {
 		s := &c.sides[side]
-		s.ends = clean
+		s.ends = Clean
 		s.seed = rng.Uint64()
-		size := []int{0, rng.IntN(1000), rng.IntN(1 + m.largest/20), rng.IntN(1 + m.largest)}[rng.IntN(4)]
+		size := []int{0, rng.IntN(1000), rng.IntN(1 + m.Largest/20), rng.IntN(1 + m.Largest)}[rng.IntN(4)]
 		s.payload = make([]byte, size)
-		fill(s.payload, s.seed)
+		Fill(s.payload, s.seed)
 		s.chunk = []int{1 + size/100, 1400, 1 << 14, 1 << 24}[rng.IntN(4)]
 		for range rng.IntN(min(6, size+1)) {
 			s.parts = append(s.parts, &part{to: 1 + rng.IntN(size)})
@@ -77,12 +77,12 @@ func converse(seed uint64, m menu) *conversation {
 		}
 		s.parts = append(s.parts, &part{to: size, end: true})
 	}
-	if m.incomplete && rng.IntN(4) == 0 {
+	if m.Incomplete && rng.IntN(4) == 0 {
 		side := rng.IntN(2)
 		s := &c.sides[side]
-		s.ends = reset
-		if m.truncatable[side] && rng.IntN(2) == 0 {
-			s.ends = truncated
+		s.ends = Reset
+		if m.Truncatable[side] && rng.IntN(2) == 0 {
+			s.ends = Truncated
 		}
 	}
 	c.order(rng)
@@ -90,7 +90,7 @@ func converse(seed uint64, m menu) *conversation {
 }
 
 // order draws the order of all parts, and which part waits for which.
-func (c *conversation) order(rng *rand.Rand) {
+func (c *Conversation) order(rng *rand.Rand) {
 	// A side that receives a requested KeyUpdate must write before it can read more. So
 	// no update is requested if a side may not be reading.
 	holds := rng.IntN(2) == 0
@@ -118,14 +118,14 @@ func (c *conversation) order(rng *rand.Rand) {
 			p.update = min(p.update, update)
 		}
 		last[side] = p
-		if p.end && s.ends != clean {
+		if p.end && s.ends != Clean {
 			return // the other parts are never sent
 		}
 	}
 }
 
-// fill fills p with the bytes of a seed.
-func fill(p []byte, seed uint64) {
+// Fill fills p with the bytes of a seed.
+func Fill(p []byte, seed uint64) {
 	key := [32]byte{}
 	for i := range 8 {
 		key[i] = byte(seed >> (8 * i))
@@ -134,10 +134,10 @@ func fill(p []byte, seed uint64) {
 }
 
 // breaks releases every waiting side.
-func (c *conversation) breaks() { c.once.Do(func() { close(c.broken) }) }
+func (c *Conversation) breaks() { c.once.Do(func() { close(c.broken) }) }
 
 // wait waits until the other side has read p.
-func (c *conversation) wait(p *part) {
+func (c *Conversation) wait(p *part) {
 	if p == nil {
 		return
 	}
@@ -147,22 +147,22 @@ func (c *conversation) wait(p *part) {
 	}
 }
 
-// A sight is what one side received from the other.
-type sight struct {
+// A Sight is what one side received from the other.
+type Sight struct {
 	got    int
 	intact bool // the bytes are those that were sent
 	how    string
 }
 
-// patience is how long a conversation may take on a busy machine.
-const patience = 2 * time.Minute
+// Patience is how long a conversation may take on a busy machine.
+const Patience = 2 * time.Minute
 
 // play plays one side and closes the connection.
-func (c *conversation) play(side int, p *peer) sight {
-	late := time.AfterFunc(patience, func() { p.raw.Conn.Close() })
+func (c *Conversation) play(side int, p *Peer) Sight {
+	late := time.AfterFunc(Patience, func() { p.Raw.Conn.Close() })
 	defer late.Stop()
-	defer p.raw.Conn.Close()
-	heard := make(chan sight, 1)
+	defer p.Raw.Conn.Close()
+	heard := make(chan Sight, 1)
 	go func() { heard <- c.listen(side, p) }()
 	err := c.speak(side, p)
 	if err != nil {
@@ -172,24 +172,24 @@ func (c *conversation) play(side int, p *peer) sight {
 	if err != nil {
 		// The kernel reports a reset once, here to the writer. The reader may have seen
 		// what looks like the end of the stream.
-		seen.how = p.how(err)
+		seen.how = p.How(err)
 		return seen
 	}
 	// Closing with anything unread, such as the answer to a KeyUpdate, would
 	// reset the connection and lose what is still on its way.
-	p.raw.Conn.(interface{ CloseWrite() error }).CloseWrite()
-	io.Copy(io.Discard, p.raw.Conn)
+	p.Raw.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	io.Copy(io.Discard, p.Raw.Conn)
 	return seen
 }
 
 // speak sends a side's script.
-func (c *conversation) speak(side int, p *peer) error {
+func (c *Conversation) speak(side int, p *Peer) error {
 	s := &c.sides[side]
 	rng := rand.New(rand.NewPCG(s.seed, 1))
 	at := 0
 	for _, part := range s.parts {
 		c.wait(part.await)
-		if r := p.raw.records.Load(); r != nil && part.update != noUpdate {
+		if r := p.Raw.records.Load(); r != nil && part.update != noUpdate {
 			r.update(part.update == updateRequested)
 		}
 		for at < part.to {
@@ -201,20 +201,20 @@ func (c *conversation) speak(side int, p *peer) error {
 		}
 	}
 	switch s.ends {
-	case reset:
-		p.reset()
+	case Reset:
+		p.Reset()
 		c.breaks()
-	case truncated:
-		p.raw.Conn.(*net.TCPConn).CloseWrite()
+	case Truncated:
+		p.Raw.Conn.(*net.TCPConn).CloseWrite()
 		c.breaks()
 	default:
-		return p.closeWrite()
+		return p.CloseWrite()
 	}
 	return nil
 }
 
 // listen reads the other side's script and checks it.
-func (c *conversation) listen(side int, p *peer) (seen sight) {
+func (c *Conversation) listen(side int, p *Peer) (seen Sight) {
 	seen.intact = true
 	s := &c.sides[1-side]
 	rng := rand.New(rand.NewPCG(s.seed, 2))
@@ -234,7 +234,7 @@ func (c *conversation) listen(side int, p *peer) (seen sight) {
 			}
 			seen.got += n
 			if err != nil {
-				if seen.how = p.how(err); seen.how != clean || !part.end {
+				if seen.how = p.How(err); seen.how != Clean || !part.end {
 					c.breaks()
 				}
 				if part.end && part.read != nil {
@@ -250,39 +250,67 @@ func (c *conversation) listen(side int, p *peer) (seen sight) {
 	return seen
 }
 
-// check returns what is wrong with what a side received, or "".
-func (c *conversation) check(side int, seen sight) string {
-	if c.sides[side].ends != clean {
+// Check returns what is wrong with what a side received, or "".
+func (c *Conversation) Check(side int, seen Sight) string {
+	if c.sides[side].ends != Clean {
 		return "" // a side that breaks the connection sees its own failure
 	}
 	s := &c.sides[1-side]
 	switch {
 	case !seen.intact:
 		return fmt.Sprintf("got bytes that were not sent, after %d of %d", seen.got, len(s.payload))
-	case s.ends == clean && (seen.how != clean || seen.got != len(s.payload)):
+	case s.ends == Clean && (seen.how != Clean || seen.got != len(s.payload)):
 		return fmt.Sprintf("got %d bytes of %d and a %s end, want all and a clean one", seen.got, len(s.payload), seen.how)
-	case s.ends == reset && seen.how != reset,
-		s.ends == truncated && seen.how != reset && seen.how != truncated:
+	case s.ends == Reset && seen.how != Reset,
+		s.ends == Truncated && seen.how != Reset && seen.how != Truncated:
 		return fmt.Sprintf("saw a %s end, though the other side's was a %s one", seen.how, s.ends)
 	}
 	return ""
 }
 
-// playBoth plays both sides.
-func (c *conversation) playBoth(client, upstream *peer) (sights [2]sight) {
+// PlayBoth plays both sides.
+func (c *Conversation) PlayBoth(client, upstream *Peer) (sights [2]Sight) {
 	var wg sync.WaitGroup
-	for side, p := range []*peer{client, upstream} {
+	for side, p := range []*Peer{client, upstream} {
 		wg.Go(func() { sights[side] = c.play(side, p) })
 	}
 	wg.Wait()
 	return sights
 }
 
-// secretly makes config record its traffic secrets.
-func secretly(config *tls.Config) *secrets {
-	s := new(secrets)
+// Secretly makes config record its traffic secrets.
+func Secretly(config *tls.Config) *Secrets {
+	s := new(Secrets)
 	if config != nil {
 		config.KeyLogWriter = s
 	}
 	return s
+}
+
+// Transfer returns a conversation in which both sides send size bytes at once.
+func Transfer(size int) *Conversation {
+	c := &Conversation{broken: make(chan struct{})}
+	for side := range c.sides {
+		s := script{ends: Clean, seed: uint64(side), chunk: 100_000, payload: make([]byte, size)}
+		Fill(s.payload, s.seed)
+		s.parts = []*part{{to: size}, {to: size, end: true}}
+		c.sides[side] = s
+	}
+	return c
+}
+
+// Sizes returns how many bytes each side sends, and whether both end cleanly.
+func (c *Conversation) Sizes() (client, upstream int, clean bool) {
+	a, b := &c.sides[0], &c.sides[1]
+	return len(a.payload), len(b.payload), a.ends == Clean && b.ends == Clean
+}
+
+// RecordSize returns a record size that does not cut a side's script into too many
+// records.
+func (c *Conversation) RecordSize(isClient bool) int {
+	side := 1
+	if isClient {
+		side = 0
+	}
+	return 1 + len(c.sides[side].payload)/1000
 }
