@@ -79,7 +79,7 @@ drills: build ## Run the failure drills and print their figures
 	DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -run 'Drill|StormOfRetries|QueueThatIsFull|AnswerOfDNSChanges' ./e2e
 
 # Pages and comments that follow the house style; the rest of the tree follows.
-PROSE = README.md CONTRIBUTING.md $(filter-out docs/architecture.md,$(wildcard docs/*.md))
+PROSE = README.md CHANGELOG.md CONTRIBUTING.md $(wildcard docs/*.md docs/adr/*.md) bench/README.md $(wildcard proto/drawbridge/admin/v1/*.proto)
 
 .PHONY: lint
 lint: breaking $(BUF) $(API_LINTER) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, the API and prose
