@@ -131,6 +131,7 @@ checkgenerate: generate ## Fail if generated files differ from the committed one
 .PHONY: pictures
 pictures: build ## Draw docs/images: the overview, and a recording of the demo
 	dot -Tsvg docs/images/overview.dot | sed '/^<!-- Generated/,/-->$$/d' > docs/images/overview.svg
+	docs/images/badges.sh > docs/images/badges.svg
 	TERM=xterm-256color asciinema rec -q --overwrite --cols 118 --rows 34 -c docs/images/demo.sh bin/demo.cast
 	npx --yes svg-term-cli@2.1.1 --in bin/demo.cast --out docs/images/demo.svg --window --width 118 --height 34 --no-cursor
 
