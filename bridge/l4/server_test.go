@@ -337,6 +337,10 @@ func TestShutdownDrains(t *testing.T) {
 	if err := <-down; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
+	const n = uint64(len("before") + len("while draining"))
+	if st := g.Stats(); st.BytesToUpstream != n || st.BytesToClient != n {
+		t.Errorf("counted %d to the upstream and %d to the client, want %d", st.BytesToUpstream, st.BytesToClient, n)
+	}
 	if err := g.Serve(listen(t, "tcp")); err != l4.ErrServerClosed {
 		t.Errorf("Serve after Shutdown: %v", err)
 	}
@@ -444,15 +448,15 @@ func TestGarbageToATLSListener(t *testing.T) {
 	}
 }
 
-// A scarce is a listener in a process without free descriptors.
-type scarce struct {
+// An exhaustedListener is a listener in a process without free descriptors.
+type exhaustedListener struct {
 	net.Listener
 	errs   chan error
 	closed chan struct{}
 	once   sync.Once
 }
 
-func (l *scarce) Accept() (net.Conn, error) {
+func (l *exhaustedListener) Accept() (net.Conn, error) {
 	select {
 	case err := <-l.errs:
 		return nil, &net.OpError{Op: "accept", Err: err}
@@ -461,7 +465,7 @@ func (l *scarce) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *scarce) Close() error {
+func (l *exhaustedListener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return nil
 }
@@ -470,7 +474,7 @@ func TestAcceptBacksOff(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ln := &scarce{errs: make(chan error), closed: make(chan struct{})}
+				ln := &exhaustedListener{errs: make(chan error), closed: make(chan struct{})}
 				var log transcript
 				s := l4.New(l4.Options{Table: func() *l4.Table { return nil }, Logger: log.logger()})
 				served := make(chan error, 1)
@@ -497,7 +501,7 @@ func TestAcceptBacksOff(t *testing.T) {
 }
 
 func TestServeReturnsPermanentErrors(t *testing.T) {
-	ln := &scarce{errs: make(chan error, 1), closed: make(chan struct{})}
+	ln := &exhaustedListener{errs: make(chan error, 1), closed: make(chan struct{})}
 	ln.errs <- syscall.EINVAL
 	if err := l4.New(l4.Options{}).Serve(ln); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("Serve: %v", err)
