@@ -264,7 +264,7 @@ func TestAnnouncedClients(t *testing.T) {
 	other := announce("192.0.2.2")
 	wantEcho(t, other)
 	first.Close()
-	eventually(t, "one is gone", func() bool { return s.Stats().Open == 1 })
+	eventually(t, "one connection has ended", func() bool { return s.Stats().Open == 1 })
 	wantEcho(t, announce("192.0.2.1"))
 }
 
@@ -296,7 +296,7 @@ func TestAPanicEndsOneConnection(t *testing.T) {
 	wantEcho(t, other)
 	s.panics.Store(true)
 	s.wantRefused(t)
-	eventually(t, "it is gone", func() bool { return s.Stats().Open == 1 })
+	eventually(t, "the connection has ended", func() bool { return s.Stats().Open == 1 })
 	wantEcho(t, other)
 	s.panics.Store(false)
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A moving name resolves to addresses that a test changes.
-type moving struct {
+// A changingName resolves to addresses that a test changes.
+type changingName struct {
 	mu sync.Mutex
 	at []resolve.Address
 }
 
-func (m *moving) to(listeners ...net.Listener) {
+func (m *changingName) to(listeners ...net.Listener) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.at = nil
@@ -30,9 +30,9 @@ func (m *moving) to(listeners ...net.Listener) {
 	}
 }
 
-func (m *moving) Last() resolve.Answer { return resolve.Answer{} }
+func (m *changingName) Last() resolve.Answer { return resolve.Answer{} }
 
-func (m *moving) Ask(context.Context) (resolve.Answer, error) {
+func (m *changingName) Ask(context.Context) (resolve.Answer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return resolve.Answer{Addresses: m.at, Time: time.Now()}, nil
@@ -48,7 +48,7 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 		echo(t, ln, config)
 		servers = append(servers, ln)
 	}
-	m := &moving{}
+	m := &changingName{}
 	m.to(servers[0], servers[1])
 	o := p.upstream(t, "up.test")
 	shakes := func(ctx context.Context, e *upstream.Endpoint) error {

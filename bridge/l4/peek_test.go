@@ -238,7 +238,7 @@ func TestShutdownWhileAHelloIsRead(t *testing.T) {
 	g := serve(t, &l4.Table{Peek: true, HandshakeTimeout: time.Hour, Default: through(group(plain(listen(t, "tcp"))))})
 	c := g.dial(t, nil)
 	c.Send(t, string(hello(t)[:100]))
-	eventually(t, "it is taken", func() bool { return g.Stats().Open == 1 })
+	eventually(t, "the connection is accepted", func() bool { return g.Stats().Open == 1 })
 	if err := g.Shutdown(cancelled()); err == nil {
 		t.Error("Shutdown says that nothing was cut off")
 	}

@@ -18,23 +18,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A shake is what an upstream saw of a handshake.
-type shake struct {
+// A handshake is what an upstream saw of one.
+type handshake struct {
 	name, client string // SNI, and common name of the client certificate
 	resumed      bool
 }
 
-// A witness is an upstream that echoes and remembers its handshakes.
-type witness struct {
+// A recorder is an upstream that echoes and remembers its handshakes.
+type recorder struct {
 	ln   net.Listener
-	seen chan shake
+	seen chan handshake
 }
 
-func newWitness(t *testing.T, config *tls.Config) *witness {
-	w := &witness{ln: listen(t, "tcp"), seen: make(chan shake, 10000)}
+func newRecorder(t *testing.T, config *tls.Config) *recorder {
+	w := &recorder{ln: listen(t, "tcp"), seen: make(chan handshake, 10000)}
 	config = config.Clone()
 	config.VerifyConnection = func(s tls.ConnectionState) error {
-		h := shake{name: s.ServerName, resumed: s.DidResume}
+		h := handshake{name: s.ServerName, resumed: s.DidResume}
 		if len(s.PeerCertificates) > 0 {
 			h.client = s.PeerCertificates[0].Subject.CommonName
 		}
@@ -48,7 +48,7 @@ func newWitness(t *testing.T, config *tls.Config) *witness {
 // A rotating gate serves one upstream in successive revisions.
 type rotating struct {
 	*gate
-	*witness
+	*recorder
 	table   atomic.Pointer[l4.Table]
 	tracker *upstream.Tracker
 	live    *upstream.Upstream
@@ -56,8 +56,8 @@ type rotating struct {
 	log     transcript
 }
 
-func newRotating(t *testing.T, w *witness) *rotating {
-	r := &rotating{witness: w, tracker: upstream.NewTracker()}
+func newRotating(t *testing.T, w *recorder) *rotating {
+	r := &rotating{recorder: w, tracker: upstream.NewTracker()}
 	r.gate = open(t, "tcp", l4.Options{Table: r.table.Load, Logger: r.log.logger()})
 	return r
 }
@@ -133,7 +133,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 			p := newPKI(t)
 			config := p.server(t, "up.test")
 			config.ClientAuth, config.ClientCAs, config.MaxVersion = tls.RequireAndVerifyClientCert, p.ca.Pool(), version
-			r := newRotating(t, newWitness(t, config))
+			r := newRotating(t, newRecorder(t, config))
 			before, after := certstest.Certificate(t, p.ca.Client(t, "before")), certstest.Certificate(t, p.ca.Client(t, "after"))
 			o := p.upstream(t, "up.test")
 			o.Certificate = before
@@ -179,7 +179,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 			for _, c := range young {
 				c.WantEcho(t, "continues")
 			}
-			eventually(t, "the drained are gone", counts(map[string]int{after.Fingerprint(): 3}))
+			eventually(t, "the drained connections have ended", counts(map[string]int{after.Fingerprint(): 3}))
 			eventually(t, "it is logged", func() bool { return strings.Count(r.log.String(), `"ended":"drained"`) == 4 })
 		})
 	}
@@ -202,7 +202,7 @@ func TestRotationOfTrustUnderTraffic(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := newRotating(t, newWitness(t, config))
+			r := newRotating(t, newRecorder(t, config))
 			o := p.upstream(t, "up.test")
 			r.revise(t, o)
 			c := r.dial(t, nil)
@@ -236,9 +236,9 @@ func TestSessionsNeverCrossUpstreamsThatShareAnAddress(t *testing.T) {
 			p := newPKI(t)
 			config := p.server(t, "a.test", "b.test")
 			config.ClientAuth, config.ClientCAs, config.MaxVersion = tls.RequireAndVerifyClientCert, p.ca.Pool(), version
-			w := newWitness(t, config)
-			gates := map[shake]*gate{}
-			for _, s := range []shake{{name: "a.test", client: "x"}, {name: "a.test", client: "y"}, {name: "b.test", client: "x"}} {
+			w := newRecorder(t, config)
+			gates := map[handshake]*gate{}
+			for _, s := range []handshake{{name: "a.test", client: "x"}, {name: "a.test", client: "y"}, {name: "b.test", client: "x"}} {
 				o := p.upstream(t, s.name)
 				o.Certificate = certstest.Certificate(t, p.ca.Client(t, s.client))
 				gates[s] = serve(t, &l4.Table{Default: to(group(over(t, w.ln, o)))})
@@ -260,10 +260,10 @@ func TestSessionsNeverCrossUpstreamsThatShareAnAddress(t *testing.T) {
 
 func TestServerNameFromTheClientsSNI(t *testing.T) {
 	p := newPKI(t)
-	w := newWitness(t, p.server(t, "a.test", "b.test"))
+	w := newRecorder(t, p.server(t, "a.test", "b.test"))
 	u := group(over(t, w.ln, certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{p.ca.Trust(t)}}))
 	g := serve(t, &l4.Table{TLS: p.listener(t, "a.test", "b.test", "other.test"), Default: to(u)})
-	for i, want := range []shake{
+	for i, want := range []handshake{
 		{name: "a.test"}, {name: "b.test"}, {name: "a.test", resumed: true}, {name: "b.test", resumed: true},
 	} {
 		c := g.dial(t, p.client(strings.ToUpper(want.name)))
@@ -289,7 +289,7 @@ func TestServerNameFromTheClientsSNI(t *testing.T) {
 // A plaintext client sends no host, so it does not match a route for one.
 func TestServerNameFromHostNeedsOne(t *testing.T) {
 	p := newPKI(t)
-	w := newWitness(t, p.server(t, "a.test"))
+	w := newRecorder(t, p.server(t, "a.test"))
 	u := group(over(t, w.ln, certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{p.ca.Trust(t)}}))
 	var log transcript
 	table := &l4.Table{Default: to(u)}

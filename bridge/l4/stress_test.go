@@ -39,40 +39,40 @@ func load(t *testing.T) (conns int, long time.Duration) {
 	return conns, long
 }
 
-// A stage is a gate that carries many conversations at once.
-type stage struct {
+// A stressGate is a gate that carries many conversations at once.
+type stressGate struct {
 	*gate
 	combination
-	upstreams            net.Listener
-	ofClient, ofUpstream *tls.Config // nil: plaintext
+	upstreams                          net.Listener
+	clientTLSConfig, upstreamTLSConfig *tls.Config // nil: plaintext
 
 	mu    sync.Mutex
-	talks map[uint64]*talk // expected by the upstream, by number
+	convs map[uint64]*stressConversation // expected by the upstream, by number
 }
 
-// A talk is a conversation whose upstream side starts when its connection arrives.
-type talk struct {
+// A stressConversation is a conversation whose upstream side starts when its connection arrives.
+type stressConversation struct {
 	*splicetest.Conversation
-	number uint64
-	called chan *peer // the upstream's end
+	number   uint64
+	upstream chan *peer // the upstream's end
 }
 
-func newStage(t *testing.T, p pki, c combination) *stage {
-	s := &stage{combination: c, upstreams: listen(t, c.upstreamNetwork), talks: make(map[uint64]*talk)}
+func newStressGate(t *testing.T, p pki, c combination) *stressGate {
+	s := &stressGate{combination: c, upstreams: listen(t, c.upstreamNetwork), convs: make(map[uint64]*stressConversation)}
 	endpoint := plain(s.upstreams)
 	// A busy machine needs a long timeout.
 	table := &l4.Table{HandshakeTimeout: splicetest.Patience}
 	if c.upstreamTLS != 0 {
-		s.ofUpstream = p.server(t, "upstream.test")
-		s.ofUpstream.MaxVersion = c.upstreamTLS
-		s.ofUpstream.SetSessionTicketKeys([][32]byte{{1}}) // shared by all clones
+		s.upstreamTLSConfig = p.server(t, "upstream.test")
+		s.upstreamTLSConfig.MaxVersion = c.upstreamTLS
+		s.upstreamTLSConfig.SetSessionTicketKeys([][32]byte{{1}}) // shared by all clones
 		endpoint = over(t, s.upstreams, p.upstream(t, "upstream.test"))
 	}
 	if c.clientTLS != 0 {
 		table.TLS = p.listener(t, "gate.test")
-		s.ofClient = p.client("gate.test")
-		s.ofClient.MaxVersion = c.clientTLS
-		s.ofClient.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+		s.clientTLSConfig = p.client("gate.test")
+		s.clientTLSConfig.MaxVersion = c.clientTLS
+		s.clientTLSConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	}
 	table.Default = to(upstream.New(upstream.Options{
 		Name: "group", Endpoints: []upstream.EndpointOptions{endpoint}, ConnectTimeout: splicetest.Patience, HandshakeTimeout: splicetest.Patience,
@@ -88,8 +88,8 @@ func withSecrets(config *tls.Config) (*tls.Config, *splicetest.Secrets) {
 }
 
 // serveUpstreams accepts connections until the listener is closed, and passes each to
-// the talk whose number it begins with.
-func (s *stage) serveUpstreams(t *testing.T) {
+// the conversation whose number it begins with.
+func (s *stressGate) serveUpstreams(t *testing.T) {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for {
@@ -98,7 +98,7 @@ func (s *stage) serveUpstreams(t *testing.T) {
 			return
 		}
 		conns.Go(func() {
-			config, secrets := withSecrets(s.ofUpstream)
+			config, secrets := withSecrets(s.upstreamTLSConfig)
 			p := splicetest.NewPeer(raw, splicetest.Server(config))
 			var number [8]byte
 			if _, err := io.ReadFull(p.Conn, number[:]); err != nil {
@@ -107,61 +107,61 @@ func (s *stage) serveUpstreams(t *testing.T) {
 				return
 			}
 			s.mu.Lock()
-			talk := s.talks[binary.BigEndian.Uint64(number[:])]
+			conv := s.convs[binary.BigEndian.Uint64(number[:])]
 			s.mu.Unlock()
-			p.Reseal(t, secrets, false, rand.New(rand.NewPCG(talk.number, 1)), talk.RecordSize(false), 100)
-			talk.called <- p
+			p.Reseal(t, secrets, false, rand.New(rand.NewPCG(conv.number, 1)), conv.RecordSize(false), 100)
+			conv.upstream <- p
 		})
 	}
 }
 
-// call opens a connection through the gate and sends the talk's number to the upstream.
-func (s *stage) call(t *testing.T, talk *talk) (caller, called *peer, _ error) {
+// connect opens a connection through the gate and sends the conversation's number to the upstream.
+func (s *stressGate) connect(t *testing.T, conv *stressConversation) (near, far *peer, _ error) {
 	s.mu.Lock()
-	s.talks[talk.number] = talk
+	s.convs[conv.number] = conv
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.talks, talk.number)
+		delete(s.convs, conv.number)
 	}()
 	raw, err := net.Dial(s.network, s.address)
 	if err != nil {
 		return nil, nil, err
 	}
-	config, secrets := withSecrets(s.ofClient)
-	caller = splicetest.NewPeer(raw, splicetest.Client(config))
-	if _, err := caller.Write(binary.BigEndian.AppendUint64(nil, talk.number)); err != nil {
+	config, secrets := withSecrets(s.clientTLSConfig)
+	near = splicetest.NewPeer(raw, splicetest.Client(config))
+	if _, err := near.Write(binary.BigEndian.AppendUint64(nil, conv.number)); err != nil {
 		raw.Close()
 		return nil, nil, err
 	}
-	caller.Reseal(t, secrets, true, rand.New(rand.NewPCG(talk.number, 2)), talk.RecordSize(true), 100)
+	near.Reseal(t, secrets, true, rand.New(rand.NewPCG(conv.number, 2)), conv.RecordSize(true), 100)
 	select {
-	case called = <-talk.called:
-		return caller, called, nil
+	case far = <-conv.upstream:
+		return near, far, nil
 	case <-time.After(splicetest.Patience):
 		raw.Close()
-		return nil, nil, errors.New("the upstream was never called")
+		return nil, nil, errors.New("the upstream received no connection")
 	}
 }
 
 // converse runs conversation number over a new connection. It calls ready once the
 // connection exists.
-func (s *stage) converse(t *testing.T, number uint64, ready func()) {
-	talk := &talk{number: number, called: make(chan *peer, 1)}
-	talk.Conversation = splicetest.Converse(number, splicetest.Menu{
+func (s *stressGate) converse(t *testing.T, number uint64, ready func()) {
+	conv := &stressConversation{number: number, upstream: make(chan *peer, 1)}
+	conv.Conversation = splicetest.Converse(number, splicetest.Bounds{
 		Largest:     100_000,
 		Incomplete:  s.clientNetwork == "tcp" && s.upstreamNetwork == "tcp",
-		Truncatable: [2]bool{s.ofClient != nil, s.ofUpstream != nil},
+		Truncatable: [2]bool{s.clientTLSConfig != nil, s.upstreamTLSConfig != nil},
 	})
-	caller, called, err := s.call(t, talk)
+	near, far, err := s.connect(t, conv)
 	ready()
 	if err != nil {
 		t.Errorf("conversation %d: %v", number, err)
 		return
 	}
-	for side, seen := range talk.PlayBoth(caller, called) {
-		if wrong := talk.Check(side, seen); wrong != "" {
+	for side, seen := range conv.PlayBoth(near, far) {
+		if wrong := conv.Check(side, seen); wrong != "" {
 			t.Errorf("conversation %d, %v, side %d %s", number, s.combination, side, wrong)
 		}
 	}
@@ -174,15 +174,15 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	listen(t, "tcp").Close() // starts the runtime's poller
 	goroutines, descriptors := goleak.IgnoreCurrent(), countDescriptors()
 	p := newPKI(t)
-	stages := []*stage{
-		newStage(t, p, combination{"tcp", "tcp", 0, tls.VersionTLS13}),
-		newStage(t, p, combination{"tcp", "tcp", tls.VersionTLS13, tls.VersionTLS13}),
-		newStage(t, p, combination{"tcp", "tcp", 0, 0}),
-		newStage(t, p, combination{"unix", "tcp", tls.VersionTLS12, tls.VersionTLS12}),
-		newStage(t, p, combination{"tcp", "unix", tls.VersionTLS13, 0}),
+	gates := []*stressGate{
+		newStressGate(t, p, combination{"tcp", "tcp", 0, tls.VersionTLS13}),
+		newStressGate(t, p, combination{"tcp", "tcp", tls.VersionTLS13, tls.VersionTLS13}),
+		newStressGate(t, p, combination{"tcp", "tcp", 0, 0}),
+		newStressGate(t, p, combination{"unix", "tcp", tls.VersionTLS12, tls.VersionTLS12}),
+		newStressGate(t, p, combination{"tcp", "unix", tls.VersionTLS13, 0}),
 	}
 	var upstreams sync.WaitGroup
-	for _, s := range stages {
+	for _, s := range gates {
 		upstreams.Go(func() { s.serveUpstreams(t) })
 	}
 	var clients, connected sync.WaitGroup
@@ -190,7 +190,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	open, end := make(chan struct{}), make(chan struct{})
 	for i := range conns {
 		clients.Go(func() {
-			s := stages[i%len(stages)]
+			s := gates[i%len(gates)]
 			ready := func() { connected.Done(); <-open } // the first conversation waits until all connections are open
 			for n := 0; n == 0 || !isClosed(end); n++ {
 				s.converse(t, uint64(n*conns+i), ready)
@@ -200,7 +200,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	}
 	connected.Wait()
 	total := uint64(0)
-	for _, s := range stages {
+	for _, s := range gates {
 		total += s.Stats().Open
 	}
 	if total != uint64(conns) {
@@ -211,7 +211,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	clients.Wait()
 
 	var accepted uint64
-	for _, s := range stages {
+	for _, s := range gates {
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -222,12 +222,12 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		}
 	}
 	t.Logf("%d connections", accepted)
-	for _, s := range stages {
+	for _, s := range gates {
 		s.upstreams.Close()
 	}
 	upstreams.Wait()
 	eventually(t, "every descriptor is closed", func() bool { return countDescriptors() <= descriptors })
-	for _, s := range stages { // let open's cleanup return
+	for _, s := range gates { // let open's cleanup return
 		s.served <- <-s.served
 	}
 	if err := goleak.Find(goroutines); err != nil {

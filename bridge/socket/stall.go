@@ -22,13 +22,13 @@ const looks = 32
 //
 // The timer runs only while a write waits.
 type stallTimer struct {
-	mu      sync.Mutex
-	limit   time.Duration // 0: no limit
-	timer   *time.Timer   // reused; nil until first needed
-	armed   bool          // a write is waiting
-	since   time.Time     // when the peer last made progress
-	seen    int64         // the value of progress at that time
-	expired bool          // the limit has expired
+	mu           sync.Mutex
+	limit        time.Duration // 0: no limit
+	timer        *time.Timer   // reused; nil until first needed
+	waiting      bool          // a write is waiting
+	since        time.Time     // when the peer last made progress
+	lastProgress int64         // the value of progress at that time
+	expired      bool          // the limit has expired
 }
 
 // LimitWait bounds how long a write waits while the peer accepts nothing; then the
@@ -52,7 +52,7 @@ func (s *Socket) LimitWait(limit time.Duration) {
 func (d *Direct) Waits() bool {
 	d.stall.mu.Lock()
 	defer d.stall.mu.Unlock()
-	return d.stall.armed
+	return d.stall.waiting
 }
 
 // wait starts the timer, before a write waits.
@@ -60,10 +60,10 @@ func (d *Direct) wait() {
 	p := &d.stall
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.limit <= 0 || p.armed {
+	if p.limit <= 0 || p.waiting {
 		return
 	}
-	p.armed, p.since, p.seen = true, time.Now(), -1
+	p.waiting, p.since, p.lastProgress = true, time.Now(), -1
 	if p.timer == nil {
 		p.timer = time.AfterFunc(p.limit/looks, d.look)
 	} else {
@@ -77,8 +77,8 @@ func (d *Direct) waited(err error) error {
 	p := &d.stall
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.armed {
-		p.armed = false
+	if p.waiting {
+		p.waiting = false
 		p.timer.Stop()
 	}
 	if p.expired && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -92,12 +92,12 @@ func (d *Direct) look() {
 	p := &d.stall
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.armed || p.expired {
+	if !p.waiting || p.expired {
 		return
 	}
 	now := time.Now()
-	if progress := d.progress(); progress != p.seen {
-		p.seen, p.since = progress, now
+	if progress := d.progress(); progress != p.lastProgress {
+		p.lastProgress, p.since = progress, now
 	} else if p.limit > 0 && now.Sub(p.since) >= p.limit {
 		p.expired = true
 		_ = d.conn.SetWriteDeadline(time.Unix(1, 0)) // fails only if the socket is closed, and then the write fails too

@@ -25,12 +25,12 @@ func seeds(t *testing.T, count uint64) (first, end uint64) {
 }
 
 // draw returns a combination and a menu for its conversation.
-func draw(seed uint64) (combination, splicetest.Menu) {
+func draw(seed uint64) (combination, splicetest.Bounds) {
 	rng := rand.New(rand.NewPCG(seed, 4))
 	networks := [][2]string{{"tcp", "tcp"}, {"tcp", "tcp"}, {"unix", "tcp"}, {"tcp", "unix"}, {"unix", "unix"}}[rng.IntN(5)]
 	versions := []uint16{0, tls.VersionTLS12, tls.VersionTLS13, tls.VersionTLS13}
 	c := combination{networks[0], networks[1], versions[rng.IntN(4)], versions[rng.IntN(4)]}
-	return c, splicetest.Menu{
+	return c, splicetest.Bounds{
 		Largest:     []int{1000, 100_000, 1 << 20, 8 << 20}[rng.IntN(4)],
 		Incomplete:  networks == [2]string{"tcp", "tcp"}, // unix-domain sockets have no reset
 		Truncatable: [2]bool{c.clientTLS != 0, c.upstreamTLS != 0},
@@ -80,7 +80,7 @@ func TestSpliceIsLikeADirectConnection(t *testing.T) {
 
 // connectDirectly connects two peers, over TLS if one of them must be able to truncate
 // a stream.
-func connectDirectly(t *testing.T, ca *certstest.CA, m splicetest.Menu) (*splicetest.Peer, *splicetest.Peer) {
+func connectDirectly(t *testing.T, ca *certstest.CA, m splicetest.Bounds) (*splicetest.Peer, *splicetest.Peer) {
 	both := connect(t, "tcp")
 	if !m.Truncatable[0] && !m.Truncatable[1] {
 		return splicetest.NewPeer(both.far, nil), splicetest.NewPeer(both.near.Conn, nil)
@@ -107,8 +107,8 @@ func TestBigTransfers(t *testing.T) {
 		t.Run(c.String(), func(t *testing.T) {
 			b := c.connect(t, engineOf(t, "loops"), ca, splice.Options{})
 			talk := splicetest.Transfer(size)
-			sights := talk.PlayBoth(b.client, b.upstream)
-			for side, seen := range sights {
+			outcomes := talk.PlayBoth(b.client, b.upstream)
+			for side, seen := range outcomes {
 				if wrong := talk.Check(side, seen); wrong != "" {
 					t.Errorf("side %d %s", side, wrong)
 				}

@@ -25,13 +25,13 @@ type watch struct {
 	idle, linger         time.Duration
 	toUpstream, toClient progress
 
-	timer   *time.Timer
-	looked  time.Duration
-	half    bool // one direction has ended
-	closing bool // the splice has stopped reading
-	began   time.Duration
-	pause   time.Duration
-	done    bool
+	timer        *time.Timer
+	lastLook     time.Duration
+	halfClosed   bool // one direction has ended
+	closing      bool // the splice has stopped reading
+	closingSince time.Duration
+	pause        time.Duration
+	done         bool
 }
 
 // A progress records when one direction last moved.
@@ -52,16 +52,16 @@ func (p *progress) acknowledged(now time.Duration, undelivered int) {
 
 // start starts the timer, which calls look.
 func (w *watch) start(now time.Duration, look func()) {
-	w.toUpstream.last, w.toClient.last, w.looked = now, now, now
+	w.toUpstream.last, w.toClient.last, w.lastLook = now, now, now
 	w.timer = time.AfterFunc(w.idle/looks, look)
 }
 
 // startLinger applies the shorter linger limit, once one direction has ended.
 func (w *watch) startLinger(now time.Duration) {
-	if w.done || w.half {
+	if w.done || w.halfClosed {
 		return
 	}
-	w.half = true
+	w.halfClosed = true
 	w.toUpstream.last, w.toClient.last = now, now
 	w.timer.Reset(w.linger / looks)
 }
@@ -69,7 +69,7 @@ func (w *watch) startLinger(now time.Duration) {
 // startClosing makes the watch check often, from when the splice stops reading until
 // everything is delivered.
 func (w *watch) startClosing(now time.Duration) {
-	w.closing, w.began, w.pause = true, now, firstPause
+	w.closing, w.closingSince, w.pause = true, now, firstPause
 	w.timer.Reset(w.pause)
 }
 
@@ -81,7 +81,7 @@ func (w *watch) backOff() {
 
 // stuck reports whether a closing direction has delivered nothing for too long.
 func (w *watch) stuck(p *progress, now time.Duration) bool {
-	return w.closing && now-max(p.last, w.began) >= w.linger
+	return w.closing && now-max(p.last, w.closingSince) >= w.linger
 }
 
 func (w *watch) stop() {
@@ -94,13 +94,13 @@ func (w *watch) stop() {
 // expired returns the limit that has expired, or "" after it has restarted the timer.
 // The arguments are the bytes that each side has not acknowledged.
 func (w *watch) expired(now time.Duration, upstream, client int) Ending {
-	moved := max(w.toUpstream.last, w.toClient.last) > w.looked
+	moved := max(w.toUpstream.last, w.toClient.last) > w.lastLook
 	w.toUpstream.acknowledged(now, upstream)
 	w.toClient.acknowledged(now, client)
-	w.looked = now
+	w.lastLook = now
 
 	limit, how := w.idle, Idle
-	if w.half && !w.toUpstream.queued && !w.toClient.queued && w.linger < w.idle {
+	if w.halfClosed && !w.toUpstream.queued && !w.toClient.queued && w.linger < w.idle {
 		limit, how = w.linger, Linger
 	}
 	left := max(w.toUpstream.last, w.toClient.last) + limit - now

@@ -201,7 +201,7 @@ func TestWatchGivesUpWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
 		w.end() // the timer does not run
-		w.closing, w.watch.began = true, w.now()
+		w.closing, w.closingSince = true, w.now()
 		for n := 10; n > 0; n-- {
 			w.toClient.acknowledged(w.now(), n)
 			time.Sleep(50 * time.Second)

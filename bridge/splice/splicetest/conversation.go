@@ -14,9 +14,9 @@ import (
 // Side 0 is the client, side 1 the upstream. It never waits for time: a side that
 // pauses waits for an event.
 type Conversation struct {
-	sides  [2]script
-	broken chan struct{} // closed when a side resets the connection or sees it fail
-	once   sync.Once
+	sides   [2]script
+	aborted chan struct{} // closed when a side resets the connection or sees it fail
+	once    sync.Once
 }
 
 // A script is what one side sends.
@@ -30,12 +30,12 @@ type script struct {
 
 // A part is a section of a script that ends at byte to, or at the script's end.
 type part struct {
-	to     int
-	end    bool
-	read   chan struct{} // closed when the other side has read it
-	await  *part         // of the other script: this part is written after that one was read
-	hold   *part         // of the other script: this part is read after that one was read
-	update keyUpdate     // sent before the part
+	to         int
+	end        bool
+	read       chan struct{} // closed when the other side has read it
+	writeAfter *part         // of the other script: this part is written after that one was read
+	readAfter  *part         // of the other script: this part is read after that one was read
+	update     keyUpdate     // sent before the part
 }
 
 type keyUpdate int
@@ -47,7 +47,7 @@ const (
 )
 
 // A menu bounds what a conversation may contain.
-type Menu struct {
+type Bounds struct {
 	Largest     int  // bytes that a side sends
 	Incomplete  bool // resets, and truncation of TLS streams
 	Truncatable [2]bool
@@ -55,9 +55,9 @@ type Menu struct {
 
 // Converse draws a conversation. It always terminates: the parts of both sides are in
 // one order, and each waits only for earlier ones.
-func Converse(seed uint64, m Menu) *Conversation {
+func Converse(seed uint64, m Bounds) *Conversation {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	c := &Conversation{broken: make(chan struct{})}
+	c := &Conversation{aborted: make(chan struct{})}
 	for side := range c.sides {
 		s := &c.sides[side]
 		s.ends = Clean
@@ -108,10 +108,10 @@ func (c *Conversation) order(rng *rand.Rand) {
 		next[side]++
 		p.read = make(chan struct{})
 		if rng.IntN(2) == 0 {
-			p.await = last[1-side]
+			p.writeAfter = last[1-side]
 		}
 		if holds && rng.IntN(2) == 0 {
-			p.hold = last[1-side]
+			p.readAfter = last[1-side]
 		}
 		p.update = keyUpdate(rng.IntN(3))
 		if holds {
@@ -133,8 +133,8 @@ func Fill(p []byte, seed uint64) {
 	rand.NewChaCha8(key).Read(p)
 }
 
-// breaks releases every waiting side.
-func (c *Conversation) breaks() { c.once.Do(func() { close(c.broken) }) }
+// abort releases every waiting side.
+func (c *Conversation) abort() { c.once.Do(func() { close(c.aborted) }) }
 
 // wait waits until the other side has read p.
 func (c *Conversation) wait(p *part) {
@@ -143,12 +143,12 @@ func (c *Conversation) wait(p *part) {
 	}
 	select {
 	case <-p.read:
-	case <-c.broken:
+	case <-c.aborted:
 	}
 }
 
-// A Sight is what one side received from the other.
-type Sight struct {
+// An Outcome is what one side received from the other.
+type Outcome struct {
 	got    int
 	intact bool // the bytes are those that were sent
 	how    string
@@ -158,17 +158,17 @@ type Sight struct {
 const Patience = 2 * time.Minute
 
 // play plays one side and closes the connection.
-func (c *Conversation) play(side int, p *Peer) Sight {
+func (c *Conversation) play(side int, p *Peer) Outcome {
 	late := time.AfterFunc(Patience, func() { p.Raw.Conn.Close() })
 	defer late.Stop()
 	defer p.Raw.Conn.Close()
-	heard := make(chan Sight, 1)
-	go func() { heard <- c.listen(side, p) }()
-	err := c.speak(side, p)
+	received := make(chan Outcome, 1)
+	go func() { received <- c.receive(side, p) }()
+	err := c.send(side, p)
 	if err != nil {
-		c.breaks()
+		c.abort()
 	}
-	seen := <-heard
+	seen := <-received
 	if err != nil {
 		// The kernel reports a reset once, here to the writer. The reader may have seen
 		// what looks like the end of the stream.
@@ -182,13 +182,13 @@ func (c *Conversation) play(side int, p *Peer) Sight {
 	return seen
 }
 
-// speak sends a side's script.
-func (c *Conversation) speak(side int, p *Peer) error {
+// send sends a side's script.
+func (c *Conversation) send(side int, p *Peer) error {
 	s := &c.sides[side]
 	rng := rand.New(rand.NewPCG(s.seed, 1))
 	at := 0
 	for _, part := range s.parts {
-		c.wait(part.await)
+		c.wait(part.writeAfter)
 		if r := p.Raw.records.Load(); r != nil && part.update != noUpdate {
 			r.update(part.update == updateRequested)
 		}
@@ -203,24 +203,24 @@ func (c *Conversation) speak(side int, p *Peer) error {
 	switch s.ends {
 	case Reset:
 		p.Reset()
-		c.breaks()
+		c.abort()
 	case Truncated:
 		p.Raw.Conn.(*net.TCPConn).CloseWrite()
-		c.breaks()
+		c.abort()
 	default:
 		return p.CloseWrite()
 	}
 	return nil
 }
 
-// listen reads the other side's script and checks it.
-func (c *Conversation) listen(side int, p *Peer) (seen Sight) {
+// receive reads the other side's script and checks it.
+func (c *Conversation) receive(side int, p *Peer) (seen Outcome) {
 	seen.intact = true
 	s := &c.sides[1-side]
 	rng := rand.New(rand.NewPCG(s.seed, 2))
 	buf := make([]byte, min(s.chunk, 1<<20))
 	for _, part := range s.parts {
-		c.wait(part.hold)
+		c.wait(part.readAfter)
 		for seen.got < part.to || part.end {
 			window := buf[:1]
 			if !part.end {
@@ -229,13 +229,13 @@ func (c *Conversation) listen(side int, p *Peer) (seen Sight) {
 			n, err := p.Read(window)
 			if from := s.payload[seen.got:]; n > len(from) || string(window[:n]) != string(from[:n]) {
 				seen.intact = false
-				c.breaks()
+				c.abort()
 				return seen
 			}
 			seen.got += n
 			if err != nil {
 				if seen.how = p.How(err); seen.how != Clean || !part.end {
-					c.breaks()
+					c.abort()
 				}
 				if part.end && part.read != nil {
 					close(part.read)
@@ -251,7 +251,7 @@ func (c *Conversation) listen(side int, p *Peer) (seen Sight) {
 }
 
 // Check returns what is wrong with what a side received, or "".
-func (c *Conversation) Check(side int, seen Sight) string {
+func (c *Conversation) Check(side int, seen Outcome) string {
 	if c.sides[side].ends != Clean {
 		return "" // a side that breaks the connection sees its own failure
 	}
@@ -269,13 +269,13 @@ func (c *Conversation) Check(side int, seen Sight) string {
 }
 
 // PlayBoth plays both sides.
-func (c *Conversation) PlayBoth(client, upstream *Peer) (sights [2]Sight) {
+func (c *Conversation) PlayBoth(client, upstream *Peer) (outcomes [2]Outcome) {
 	var wg sync.WaitGroup
 	for side, p := range []*Peer{client, upstream} {
-		wg.Go(func() { sights[side] = c.play(side, p) })
+		wg.Go(func() { outcomes[side] = c.play(side, p) })
 	}
 	wg.Wait()
-	return sights
+	return outcomes
 }
 
 // Secretly makes config record its traffic secrets.
@@ -289,7 +289,7 @@ func Secretly(config *tls.Config) *Secrets {
 
 // Transfer returns a conversation in which both sides send size bytes at once.
 func Transfer(size int) *Conversation {
-	c := &Conversation{broken: make(chan struct{})}
+	c := &Conversation{aborted: make(chan struct{})}
 	for side := range c.sides {
 		s := script{ends: Clean, seed: uint64(side), chunk: 100_000, payload: make([]byte, size)}
 		Fill(s.payload, s.seed)

@@ -18,9 +18,9 @@ type Flood struct {
 	Ended    chan error    // the writer's error
 }
 
-// stretch is written repeatedly. Its length is coprime to that of any buffer, so lost
+// pattern is written repeatedly. Its length is coprime to that of any buffer, so lost
 // or repeated bytes are noticed.
-var stretch = func() []byte {
+var pattern = func() []byte {
 	p := make([]byte, 65521)
 	Fill(p, 1)
 	return p
@@ -40,7 +40,7 @@ func (f *Flood) write() error {
 			return f.from.CloseWrite()
 		default:
 		}
-		n, err := f.from.Write(stretch)
+		n, err := f.from.Write(pattern)
 		f.Accepted.Add(int64(n))
 		if err != nil {
 			return err
@@ -50,11 +50,11 @@ func (f *Flood) write() error {
 
 // Read reads to the end and returns what is wrong with the bytes, or "".
 func (f *Flood) Read() string {
-	buf := make([]byte, len(stretch))
+	buf := make([]byte, len(pattern))
 	for at := 0; ; {
-		from := at % len(stretch)
-		n, err := f.To.Read(buf[:len(stretch)-from])
-		if !bytes.Equal(buf[:n], stretch[from:from+n]) {
+		from := at % len(pattern)
+		n, err := f.To.Read(buf[:len(pattern)-from])
+		if !bytes.Equal(buf[:n], pattern[from:from+n]) {
 			return fmt.Sprintf("bytes that were not sent, after %d", at)
 		}
 		at += n
