@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// BenchmarkHandshake is both ends of a mutual handshake over loopback.
+// BenchmarkHandshake measures both ends of a mutual handshake over loopback.
 func BenchmarkHandshake(b *testing.B) {
 	for _, bench := range []struct {
 		name    string
@@ -45,8 +45,8 @@ func BenchmarkHandshake(b *testing.B) {
 	}
 }
 
-// BenchmarkHandshakeInParallel shows whether connections at the same time find
-// a session each.
+// BenchmarkHandshakeInParallel shows whether concurrent connections each find
+// a session.
 func BenchmarkHandshakeInParallel(b *testing.B) {
 	server, o := mutual(b, certstest.NewCA(b))
 	o.Groups = []tls.CurveID{tls.X25519}
@@ -61,8 +61,8 @@ func BenchmarkHandshakeInParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkHandshakeSetUp is what a Client adds to crypto/tls before the first
-// byte: the peer is gone already.
+// BenchmarkHandshakeSetUp measures the cost that a Client adds before the
+// first byte: the peer has already closed.
 func BenchmarkHandshakeSetUp(b *testing.B) {
 	c := newClient(b, certs.ClientOptions{ServerName: "a.test", Verification: certs.VerifyInsecureSkip})
 	b.ReportAllocs()

@@ -132,7 +132,7 @@ func TestParseCertificateAcceptsKeysOfEveryForm(t *testing.T) {
 	}
 }
 
-// certFor makes a certificate for a key that is already there.
+// certFor makes a certificate for an existing key.
 func certFor(t *testing.T, public any) []byte {
 	t.Helper()
 	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -148,7 +148,7 @@ func certFor(t *testing.T, public any) []byte {
 	return block("CERTIFICATE", der)
 }
 
-func TestChainIsPutInOrder(t *testing.T) {
+func TestChainIsSorted(t *testing.T) {
 	root := certstest.NewCA(t)
 	one := root.Intermediate(t)
 	two := one.Intermediate(t)
@@ -169,7 +169,7 @@ func TestChainIsPutInOrder(t *testing.T) {
 		{"leaf twice", join(l, l, i2, i1), 3, "\"CN=a.test\" twice"},
 		{"a stranger", join(l, stranger, i2, i1), 3, "does not belong"},
 		{"a gap", join(l, i1), 1, "does not belong"},
-		{"only the leaf", l, 1, "test intermediate of TestChainIsPutInOrder\" is missing"},
+		{"only the leaf", l, 1, "test intermediate of TestChainIsSorted\" is missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parsed, err := certs.ParseCertificate(c.chain, issued.KeyPEM)
@@ -189,7 +189,7 @@ func TestChainIsPutInOrder(t *testing.T) {
 			if c.length < 3 {
 				return
 			}
-			// What was put in order is what is sent.
+			// The sorted chain is the one that is sent.
 			s := serve(t, newServer(t, certs.ServerOptions{Certificates: []*certs.Certificate{parsed}}).Conn)
 			state, _, err := reach(t, s, &tls.Config{ServerName: "a.test", RootCAs: root.Pool()})
 			if err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A minted certificate, with the key that it certifies.
+// A minted certificate and its key.
 type minted struct {
 	leaf *x509.Certificate
 	key  crypto.Signer
@@ -110,7 +110,7 @@ func parseMinted(t *testing.T, der []byte, key crypto.Signer) *minted {
 	return &minted{leaf, key}
 }
 
-// tbsCertificate is RFC 5280, section 4.1, for certificates that x509 does not
+// tbsCertificate is RFC 5280, section 4.1, for certificates that x509 cannot
 // create.
 type tbsCertificate struct {
 	Version    int `asn1:"optional,explicit,default:0,tag:0"`
@@ -123,7 +123,7 @@ type tbsCertificate struct {
 	Extensions []pkix.Extension `asn1:"optional,explicit,tag:3"`
 }
 
-// remint signs a certificate again, changed, with an algorithm of the caller's.
+// remint signs a changed certificate again, with the given algorithm.
 func remint(t *testing.T, m *minted, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) *minted {
 	t.Helper()
 	var tbs tbsCertificate
@@ -170,8 +170,8 @@ func version1(t *testing.T) *minted {
 	return remint(t, mint(t, caTemplate("version 1"), key, nil), algorithm, func(tbs *tbsCertificate) { tbs.Version, tbs.Extensions = 0, nil }, sign)
 }
 
-// verifyServer returns what a client that trusts b says of a server that presents
-// chain.
+// verifyServer returns the error of a client that trusts b for a server that
+// presents chain.
 func verifyServer(t *testing.T, chain tls.Certificate, b *certs.TrustBundle) error {
 	t.Helper()
 	c, err := certs.NewClient(certs.ClientOptions{Trust: []*certs.TrustBundle{b}, ServerName: "upstream.test"})
@@ -311,7 +311,7 @@ func pssParameters(t *testing.T, salt int) asn1.RawValue {
 func TestAPinnedCertificateMatchesItself(t *testing.T) {
 	v1 := version1(t)
 	b := v1.trust(t)
-	// It has no name to verify, so the chain alone is looked at.
+	// It has no name to verify, so only the chain is verified.
 	err := verifyServer(t, v1.chain(), b)
 	if got := certs.Classify(err); got != certs.ReasonNameMismatch {
 		t.Errorf("%v is %s, want %s: the chain passes and the name does not", err, got, certs.ReasonNameMismatch)
@@ -321,9 +321,8 @@ func TestAPinnedCertificateMatchesItself(t *testing.T) {
 	}
 }
 
-// A client's certificate that the key of a version-1 certificate minted is
-// refused too.
-func TestAVersion1CertificateMintsNoClients(t *testing.T) {
+// A client certificate issued by a version-1 certificate is rejected too.
+func TestAVersion1CertificateCannotIssueClientCertificates(t *testing.T) {
 	v1 := version1(t)
 	ca := certstest.NewCA(t)
 	server := newServer(t, certs.ServerOptions{
@@ -345,7 +344,7 @@ func TestAVersion1CertificateMintsNoClients(t *testing.T) {
 	}
 }
 
-func TestACAThatMayNotSignIsWarnedOf(t *testing.T) {
+func TestACAThatMayNotSignCausesAWarning(t *testing.T) {
 	template := caTemplate("no keyCertSign")
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	info := mint(t, template, ecdsaKey(t), nil).trust(t).Infos()[0]
@@ -354,8 +353,8 @@ func TestACAThatMayNotSignIsWarnedOf(t *testing.T) {
 	}
 }
 
-// RFC 5280, section 4.2.1.10: permitted and excluded subtrees of each kind that
-// is supported.
+// Permitted and excluded subtrees of each supported kind (RFC 5280, section
+// 4.2.1.10).
 func TestNameConstraints(t *testing.T) {
 	ip := func(cidr string) *net.IPNet {
 		_, n, err := net.ParseCIDR(cidr)
@@ -443,7 +442,7 @@ func directoryConstraint(t *testing.T) []byte {
 	return value
 }
 
-// Every place agrees about a certificate's subject (RFC 4514, section 2.4).
+// Every place shows the same subject of a certificate (RFC 4514, section 2.4).
 func TestSubjectIsTheSameEverywhere(t *testing.T) {
 	template := serverTemplate()
 	template.Subject = pkix.Name{CommonName: "a", Organization: []string{"Super, Inc."}}

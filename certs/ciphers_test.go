@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// secure is what Go counts as secure, in OpenSSL's order.
+// secure lists the suites that Go considers secure, in OpenSSL's order.
 var secure = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
@@ -140,8 +140,8 @@ func TestParseCipherSuitesRefuses(t *testing.T) {
 	})
 }
 
-// Every suite that crypto/tls has is known under both names, and OpenSSL on
-// this machine agrees on what is what.
+// Every suite of crypto/tls is known under both names, and the local OpenSSL
+// agrees on the properties.
 func TestCipherSuiteNamesAgreeWithOpenSSL(t *testing.T) {
 	all := append(tls.CipherSuites(), tls.InsecureCipherSuites()...)
 	for _, s := range all {

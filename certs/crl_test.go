@@ -23,7 +23,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A signer makes the lists that pki does not make.
+// A signer makes lists that pki cannot make.
 type signer struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -55,7 +55,7 @@ func newSigner(t testing.TB, change func(*x509.Certificate)) *signer {
 
 func (s *signer) pem() []byte { return block("CERTIFICATE", s.cert.Raw) }
 
-// crl returns a list in DER that is in date and empty but for what is changed.
+// crl returns a current, empty list in DER, with the given changes.
 func (s *signer) crl(t testing.TB, change func(*x509.RevocationList)) []byte {
 	t.Helper()
 	template := &x509.RevocationList{
@@ -69,7 +69,7 @@ func (s *signer) crl(t testing.TB, change func(*x509.RevocationList)) []byte {
 	return der
 }
 
-// reissue signs a certificate by itself with a key.
+// reissue makes a self-signed certificate with a key.
 func reissue(t testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -83,7 +83,7 @@ func reissue(t testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey) *x
 	return c
 }
 
-// leafOf issues a certificate for upstream.test of the kind that pki does not
+// leafOf issues a certificate for upstream.test of a kind that pki cannot
 // make.
 func leafOf(t testing.TB, ca *x509.Certificate, key *ecdsa.PrivateKey, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
@@ -103,12 +103,12 @@ func leafOf(t testing.TB, ca *x509.Certificate, key *ecdsa.PrivateKey, change fu
 	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: own}
 }
 
-// extension returns one that begins with 2.5.29.
+// extension returns an extension whose identifier begins with 2.5.29.
 func extension(last int, critical bool, value ...byte) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, last}, Critical: critical, Value: value}
 }
 
-// der returns an element whose contents are the parts.
+// der returns an element with the given parts as contents.
 func der(tag byte, parts ...[]byte) []byte {
 	contents := join(parts...)
 	return join([]byte{tag, byte(len(contents))}, contents)
@@ -152,9 +152,9 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 		{"of a scope that is malformed", "malformed issuingDistributionPoint", with(extension(28, true, 1, 2, 3))},
 		{"of a scope with more behind it", "malformed issuingDistributionPoint", with(extension(28, true, der(0x30, []byte{0x86, 1, 0xff})...))},
 		{"of a directory's entry", "no URI", with(extension(28, true, der(0x30, der(0xa0, der(0xa0, []byte{0xa4, 2, 0x30, 0})))...))},
-		{"with a critical extension nobody knows", "2.5.29.99", with(extension(99, true, 5, 0))},
+		{"with an unknown critical extension", "2.5.29.99", with(extension(99, true, 5, 0))},
 		{"with an entry of another issuer", "indirect", entry(extension(29, true, 0x30, 0))},
-		{"with an entry nobody knows to judge", "critical extension", entry(extension(99, true, 5, 0))},
+		{"with an entry that cannot be evaluated", "critical extension", entry(extension(99, true, 5, 0))},
 		{"with a serial number of another form", "malformed", []byte(wide)},
 		{"without a next update", "nextUpdate", withoutNextUpdate(t, good)},
 	} {
@@ -176,8 +176,8 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 	}
 }
 
-// withoutNextUpdate cuts the second time out of a list, whose signature is then
-// wrong.
+// withoutNextUpdate removes the second time from a list, which invalidates its
+// signature.
 func withoutNextUpdate(t *testing.T, list []byte) []byte {
 	t.Helper()
 	var outer struct {
@@ -204,8 +204,8 @@ func withoutNextUpdate(t *testing.T, list []byte) []byte {
 	return text
 }
 
-// Every fault of the certificates and of every list is told at once.
-func TestNewTrustBundleTellsAllFaults(t *testing.T) {
+// Every fault of the certificates and of every list is reported at once.
+func TestNewTrustBundleReportsAllFaults(t *testing.T) {
 	_, err := certs.NewTrustBundle(certs.TrustSource{Field: "file", Certificates: certstest.NewCA(t).Server(t, "a.test").ChainPEM, CRLs: []certs.CRLSource{
 		{Field: "crls[0].pem", Data: []byte("x")}, {Field: "crls[1].file"},
 	}})
@@ -292,7 +292,7 @@ func TestCRLInfos(t *testing.T) {
 	}
 }
 
-func TestEqualLooksAtRevocationLists(t *testing.T) {
+func TestEqualComparesRevocationLists(t *testing.T) {
 	ca := certstest.NewCA(t)
 	one, two := ca.CRL(t), ca.CRL(t, ca.Certificate())
 	for _, c := range []struct {
@@ -313,8 +313,8 @@ func TestEqualLooksAtRevocationLists(t *testing.T) {
 	}
 }
 
-// A list of version 1, which `openssl ca` makes where it is told of no
-// extensions, counts like any other.
+// A version 1 list, which `openssl ca` makes without configured extensions, is
+// valid like any other.
 func TestRevocationListsOfOpenSSL(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
@@ -370,8 +370,8 @@ func TestRevocationListsOfOpenSSL(t *testing.T) {
 	}
 }
 
-// bigCRL returns a list of n entries with serial numbers of 16 bytes and a
-// reason each, in PEM, as a busy CA has it.
+// bigCRL returns a list in PEM of n entries with serial numbers of 16 bytes
+// and a reason each, like that of a busy CA.
 func bigCRL(t testing.TB, s *signer, n int) []byte {
 	t.Helper()
 	serial := new(big.Int).Lsh(big.NewInt(0x5eed), 110)
@@ -384,8 +384,8 @@ func bigCRL(t testing.TB, s *signer, n int) []byte {
 	}))
 }
 
-// BenchmarkLoadCRL loads a list of 100,000 entries, and says how much memory is
-// held by it and taken on the way.
+// BenchmarkLoadCRL loads a list of 100,000 entries, and reports the memory
+// that it keeps and allocates.
 func BenchmarkLoadCRL(b *testing.B) {
 	s := newSigner(b, func(*x509.Certificate) {})
 	text := bigCRL(b, s, 100_000)
@@ -412,8 +412,8 @@ func BenchmarkLoadCRL(b *testing.B) {
 	runtime.KeepAlive(text)
 }
 
-// What a list of 100,000 entries takes is in proportion to its size.
-func TestBigRevocationListsTakeLittle(t *testing.T) {
+// The memory of a list of 100,000 entries is proportional to its size.
+func TestMemoryOfBigRevocationLists(t *testing.T) {
 	s := newSigner(t, func(*x509.Certificate) {})
 	text := bigCRL(t, s, 100_000)
 	var before, after runtime.MemStats

@@ -20,14 +20,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A node is a certificate and its key, of the kinds that pki does not make.
+// A node is a certificate and its key, of kinds that pki cannot make.
 type node struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
 // issue makes a certificate that is valid for 90 days, for a server and a
-// client, except for what change changes. A nil parent signs itself.
+// client, with the changes of change. A nil parent signs itself.
 func issue(t testing.TB, parent *node, name string, change func(*x509.Certificate)) *node {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -71,8 +71,8 @@ func authority(c *x509.Certificate) {
 
 func (n *node) pem() []byte { return block("CERTIFICATE", n.cert.Raw) }
 
-// parse returns the certificate with what else is in its chain, which is its
-// own if there is nothing.
+// parse returns the certificate with the rest of its chain, or its own chain
+// if rest is empty.
 func (n *node) parse(t testing.TB, chain ...*node) *certs.Certificate {
 	t.Helper()
 	if len(chain) == 0 {
@@ -106,7 +106,7 @@ func wantFindings(t *testing.T, got []certs.Finding, warnings []string, want ...
 	}
 }
 
-// Each finding, by a certificate that has it and no other.
+// Each finding has a certificate that causes only this finding.
 func TestFindings(t *testing.T) {
 	day := 24 * time.Hour
 	now := time.Now()
@@ -206,8 +206,8 @@ func TestFindings(t *testing.T) {
 	})
 }
 
-// authorityKeyID is the extension that names the issuer's certificate by its
-// issuer and serial number.
+// authorityKeyID returns the extension that identifies the issuer's
+// certificate by its issuer and serial number.
 func authorityKeyID(t testing.TB, name []byte) pkix.Extension {
 	t.Helper()
 	value, err := asn1.Marshal(struct {
@@ -220,7 +220,7 @@ func authorityKeyID(t testing.TB, name []byte) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 35}, Value: value}
 }
 
-// How a certificate is used decides what it lacks.
+// The use of a certificate determines which properties are required.
 func TestUseFindings(t *testing.T) {
 	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
 	root := issue(t, nil, "root", authority)
@@ -301,7 +301,7 @@ func TestLeadsTo(t *testing.T) {
 	}
 }
 
-// To verify with a key of a million bits takes minutes.
+// Verifying with a key of a million bits takes minutes.
 func TestCertificatesWithAbsurdKeysAreRefused(t *testing.T) {
 	modulus := new(big.Int).Lsh(big.NewInt(1), 20_000)
 	modulus.SetBit(modulus, 0, 1)
@@ -316,7 +316,7 @@ func TestCertificatesWithAbsurdKeysAreRefused(t *testing.T) {
 	}
 }
 
-// An absurdKey can be certified and used for nothing.
+// An absurdKey can be certified, but is unusable.
 type absurdKey struct{ public *rsa.PublicKey }
 
 func (k absurdKey) Public() crypto.PublicKey { return k.public }

@@ -14,8 +14,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// checkFaults fails the test unless an error is nil or Faults that may be
-// shown to anybody.
+// checkFaults fails the test unless an error is nil or Faults that are safe to
+// show.
 func checkFaults(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
@@ -45,7 +45,7 @@ func FuzzParseCertificate(f *testing.F) {
 		c, err := certs.ParseCertificate(chain, key)
 		checkFaults(t, err)
 		if err != nil {
-			// No part of a key that could be read may be told.
+			// No part of a readable key may appear in an error.
 			if block, _ := pem.Decode(key); block != nil && len(block.Bytes) > 20 && strings.Contains(err.Error(), string(block.Bytes[8:20])) {
 				t.Error("the error holds the key")
 			}
@@ -55,8 +55,8 @@ func FuzzParseCertificate(f *testing.F) {
 	})
 }
 
-// FuzzEncryptedKey is about keys in DER and PEM, encrypted or not, whose
-// passphrase is right or wrong.
+// FuzzEncryptedKey tests keys in DER and PEM, encrypted or not, with a right
+// or wrong passphrase.
 func FuzzEncryptedKey(f *testing.F) {
 	issued := certstest.NewCA(f).Server(f, "a.test")
 	chain := issued.ChainPEM
@@ -76,7 +76,7 @@ func FuzzEncryptedKey(f *testing.F) {
 	})
 }
 
-// FuzzCertificateFile is about files that may hold anything.
+// FuzzCertificateFile tests files with arbitrary content.
 func FuzzCertificateFile(f *testing.F) {
 	ca := certstest.NewCA(f)
 	issued := ca.Intermediate(f).Server(f, "a.test")
@@ -121,9 +121,9 @@ func FuzzPKCS12(f *testing.F) {
 	})
 }
 
-// checkTellsNothing fails the test if an error holds a part of a key or an
-// archive, in PEM or DER, or a passphrase that is not a word of the sentence by
-// chance.
+// checkTellsNothing fails the test if an error contains a part of a key or
+// archive, in PEM or DER, or a passphrase, unless that happens to be a word of
+// the sentence.
 func checkTellsNothing(t *testing.T, err error, key, passphrase []byte) {
 	t.Helper()
 	if err == nil {

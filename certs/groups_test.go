@@ -13,7 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A chooser is a server whose groups change, and that notes those it is offered.
+// A chooser is a server with changing groups that records the groups offered
+// to it.
 type chooser struct {
 	*tlsServer
 	mu      sync.Mutex
@@ -35,7 +36,7 @@ func newChooser(t *testing.T, config *tls.Config, groups ...tls.CurveID) *choose
 	return c
 }
 
-// choose changes the groups. Tickets given so far are good for resumption.
+// choose changes the groups. Earlier tickets remain valid.
 func (c *chooser) choose(groups ...tls.CurveID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,7 +44,7 @@ func (c *chooser) choose(groups ...tls.CurveID) {
 	c.config.CurvePreferences = groups
 }
 
-// forget makes it refuse the tickets given so far.
+// forget makes it reject earlier tickets.
 func (c *chooser) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +52,7 @@ func (c *chooser) forget() {
 	c.config.SetSessionTicketKeys([][32]byte{{2}})
 }
 
-// see connects, and returns the connection's state and what was offered.
+// see connects, and returns the connection's state and the offered groups.
 func (c *chooser) see(t *testing.T, client *certs.Client) (tls.ConnectionState, string) {
 	t.Helper()
 	state, err := connect(t, client, c.addr)
@@ -68,9 +69,9 @@ const (
 	classical  = "[X25519 CurveP256 CurveP384 CurveP521]"
 )
 
-// What a server passed over is not offered to it when a session is resumed, and
-// so the first key share is the one that it takes.
-func TestResumptionsOfferFromTheChosenGroupOn(t *testing.T) {
+// A resumption does not offer groups that the server passed over, so the first
+// key share is for the group it chooses.
+func TestResumptionsOfferTheChosenGroupAndLaterOnes(t *testing.T) {
 	type groups = []tls.CurveID
 	for _, c := range []struct {
 		name        string
@@ -111,7 +112,7 @@ func TestResumptionsOfferFromTheChosenGroupOn(t *testing.T) {
 	}
 }
 
-// TLS 1.2 has no use for a key share, nor for the hybrids.
+// TLS 1.2 uses neither key shares nor hybrid groups.
 func TestResumptionsUnderTLS12OfferNoHybrids(t *testing.T) {
 	server, o := mutual(t, certstest.NewCA(t))
 	server.MaxVersion = tls.VersionTLS12
@@ -123,8 +124,8 @@ func TestResumptionsUnderTLS12OfferNoHybrids(t *testing.T) {
 	}
 }
 
-// A server that has learnt of better groups is found out.
-func TestServersAreAskedForTheirGroupAgain(t *testing.T) {
+// A server that supports better groups after an upgrade is detected.
+func TestServersAreOfferedAllGroupsAgain(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		after   time.Duration
@@ -166,8 +167,8 @@ func TestServersAreAskedForTheirGroupAgain(t *testing.T) {
 }
 
 // The time counts from when the server had the choice, not from the last
-// resumption: one that is busy is asked again too.
-func TestBusyServersAreAskedForTheirGroupAgain(t *testing.T) {
+// resumption: a busy server gets a full offer too.
+func TestBusyServersAreOfferedAllGroupsAgain(t *testing.T) {
 	now := &clock{now: time.Now()}
 	server, o := mutual(t, certstest.NewCA(t))
 	o.Time = now.Now
@@ -184,9 +185,9 @@ func TestBusyServersAreAskedForTheirGroupAgain(t *testing.T) {
 	}
 }
 
-// A server that takes none of the groups left says so in the handshake, and the
-// next one has them all.
-func TestANarrowOfferThatIsRefusedSaysSo(t *testing.T) {
+// A server that accepts none of the offered groups fails the handshake, and
+// the next handshake offers all.
+func TestARejectedNarrowOfferIsReported(t *testing.T) {
 	server, o := mutual(t, certstest.NewCA(t))
 	s, client := newChooser(t, server, tls.X25519), newClient(t, o)
 	s.see(t, client)
@@ -207,7 +208,7 @@ func TestANarrowOfferThatIsRefusedSaysSo(t *testing.T) {
 	}
 }
 
-// A probe shows what the server would choose of everything.
+// A probe shows which of all groups the server chooses.
 func TestObserveOffersEveryGroup(t *testing.T) {
 	server, o := mutual(t, certstest.NewCA(t))
 	s, client := newChooser(t, server, tls.X25519), newClient(t, o)

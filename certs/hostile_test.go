@@ -24,8 +24,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// hostileCertificates are what no honest peer presents. All verify, but for
-// what they are, against the CA.
+// hostileCertificates are certificates that no honest peer presents. Apart
+// from that, all verify against the CA.
 func hostileCertificates(t testing.TB) (ca *signer, all map[string]tls.Certificate) {
 	t.Helper()
 	ca = newSigner(t, func(*x509.Certificate) {})
@@ -45,8 +45,8 @@ func hostileCertificates(t testing.TB) (ca *signer, all map[string]tls.Certifica
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: bytes.Repeat([]byte{5}, 1<<20)}}
 	})
 
-	// An RSA key of 16,384 bits, which nobody needs to have: it is refused
-	// before anything is verified with it.
+	// An RSA key of 16,384 bits has no legitimate use: it is rejected before any
+	// verification with it.
 	big16k := new(big.Int).Lsh(big.NewInt(1), 16<<10-1)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "big"}, DNSNames: []string{"upstream.test"},
@@ -67,7 +67,7 @@ func hostileCertificates(t testing.TB) (ca *signer, all map[string]tls.Certifica
 	return ca, all
 }
 
-// chainOf returns a leaf with n certificates in all below the CA.
+// chainOf returns a leaf with n certificates in total below the CA.
 func chainOf(t testing.TB, ca *signer, n int, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	issuer, key := ca.cert, ca.key
@@ -95,8 +95,8 @@ func chainOf(t testing.TB, ca *signer, n int, change func(*x509.Certificate)) tl
 	return cert
 }
 
-// hostileReasons are the outcomes; nothing means that it is a chain like any
-// other, only long.
+// hostileReasons are the outcomes; an empty one means that the long chain
+// verifies.
 var hostileReasons = map[string]certs.Reason{
 	"8,000 names":            certs.ReasonNameMismatch,
 	"a certificate of 1 MiB": certs.ReasonBadCertificate,
@@ -104,7 +104,7 @@ var hostileReasons = map[string]certs.Reason{
 	"a chain of 100":         "",
 }
 
-// taken returns how much memory was allocated while f ran, by all sides.
+// taken returns the memory that all sides allocated while f ran.
 func taken(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -146,7 +146,7 @@ func TestHostileServers(t *testing.T) {
 						checkText(t, err.Error())
 					}
 					if len(seen.Chain) > 20 {
-						t.Errorf("%s: a chain of %d is told of", what, len(seen.Chain))
+						t.Errorf("%s: a chain of %d is reported", what, len(seen.Chain))
 					}
 					for _, f := range seen.Failures {
 						checkText(t, f.Detail)
@@ -215,8 +215,8 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// A peer that sends its part byte by byte, or nothing but the beginning of
-// something endless, has until the deadline.
+// A peer that sends its part byte by byte, or only the beginning of an endless
+// message, has until the deadline.
 func TestTricklingHandshakes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for _, c := range []struct {
@@ -267,8 +267,9 @@ func TestTricklingHandshakes(t *testing.T) {
 	}
 }
 
-// A server that says, after the handshake, all that it can to keep us.
-func TestObserveOfAServerThatTalks(t *testing.T) {
+// A server that sends everything it can after the handshake to keep the client
+// busy.
+func TestObserveOfAServerThatNeverStopsSending(t *testing.T) {
 	ca := certstest.NewCA(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

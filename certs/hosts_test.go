@@ -36,9 +36,8 @@ func connectAs(t testing.TB, c *certs.Client, addr, host string) (tls.Connection
 	return state, conn.Close()
 }
 
-// anyHost answers with a certificate for whatever name was asked for, and for
-// 127.0.0.1 without one. All share their ticket keys, so that only the client
-// keeps sessions from crossing.
+// anyHost presents a certificate for any requested name, and for 127.0.0.1
+// without one. All share ticket keys, so only the client keeps sessions apart.
 func anyHost(t testing.TB, ca *certstest.CA, version uint16, names ...string) (*tls.Config, chan string) {
 	t.Helper()
 	sni := make(chan string, 1000)
@@ -99,8 +98,8 @@ func TestFromHost(t *testing.T) {
 	})
 }
 
-// What a request says its host is comes from anybody.
-func TestFromHostRefusesWhatIsNoHost(t *testing.T) {
+// Any client can choose the host of a request.
+func TestFromHostRejectsInvalidHosts(t *testing.T) {
 	ca := certstest.NewCA(t)
 	c := newClient(t, certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{ca.Trust(t)}})
 	for _, host := range []string{"", ".", "a..test", "a.test:443", "[::1]:443", "[::1", "::1]", "[a.test]", "a test", "a\x00.test", "fe80::1%eth0",
@@ -128,7 +127,7 @@ func TestFromHostRefusesWhatIsNoHost(t *testing.T) {
 	}
 }
 
-// The name sent may come from the host, and the one verified from elsewhere.
+// The SNI may come from the host, and the verified name from elsewhere.
 func TestFromHostWithNamesToVerify(t *testing.T) {
 	ca := certstest.NewCA(t)
 	sans, err := certs.ParseSANs([]string{"b.test"})
@@ -162,7 +161,7 @@ func TestFromHostWithNamesToVerify(t *testing.T) {
 	}
 }
 
-// A host means nothing where names are fixed.
+// The host is ignored if names are fixed.
 func TestHostWithoutFromHost(t *testing.T) {
 	ca := certstest.NewCA(t)
 	config, sni := anyHost(t, ca, tls.VersionTLS13, "a.test", "b.test")
@@ -179,8 +178,8 @@ func TestHostWithoutFromHost(t *testing.T) {
 	}
 }
 
-// Without SNI everything is checked that is checked with it, on resumption too:
-// here each check is the only thing that is wrong.
+// Without SNI the checks are the same, on resumption too: in each case a
+// single check fails.
 func TestNoServerName(t *testing.T) {
 	ca := certstest.NewCA(t)
 	below := ca.Intermediate(t)
@@ -239,8 +238,8 @@ func TestNoServerName(t *testing.T) {
 	}
 }
 
-// Every check is made again of a session that is resumed: what passed when it
-// was made is wrong a day later.
+// Every check is repeated on resumption: a session that was valid fails a day
+// later.
 func TestNoServerNameOnResumption(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -261,7 +260,7 @@ func TestNoServerNameOnResumption(t *testing.T) {
 	})
 }
 
-func TestNamesThatCannotBe(t *testing.T) {
+func TestConflictingNameOptions(t *testing.T) {
 	trust := []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}
 	for _, c := range []struct {
 		name, field string
@@ -275,8 +274,8 @@ func TestNamesThatCannotBe(t *testing.T) {
 	}
 }
 
-// A host that comes back after many others begins anew, and no other's session
-// is taken for it.
+// A host that returns after many others starts without sessions, and never
+// gets another host's session.
 func TestManyHosts(t *testing.T) {
 	ca := certstest.NewCA(t)
 	cert := certstest.TLS(t, ca.Server(t, "*.test"))

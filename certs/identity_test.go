@@ -28,8 +28,7 @@ var (
 	oidDC = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}
 )
 
-// named returns a certificate with a subject as it is given, and what
-// change makes of the rest.
+// named returns a certificate with the given subject, changed by change.
 func named(t *testing.T, subject pkix.RDNSequence, change func(*x509.Certificate)) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -55,7 +54,7 @@ func named(t *testing.T, subject pkix.RDNSequence, change func(*x509.Certificate
 	return c
 }
 
-// rdn is a part of a name, of one attribute or several.
+// rdn returns a part of a name, with one or more attributes.
 func rdn(all ...any) (r pkix.RelativeDistinguishedNameSET) {
 	for i := 0; i < len(all); i += 2 {
 		r = append(r, pkix.AttributeTypeAndValue{Type: all[i].(asn1.ObjectIdentifier), Value: all[i+1]})
@@ -63,7 +62,7 @@ func rdn(all ...any) (r pkix.RelativeDistinguishedNameSET) {
 	return r
 }
 
-func TestSubjectsAreWrittenAsRFC4514HasThem(t *testing.T) {
+func TestSubjectsFollowRFC4514(t *testing.T) {
 	for want, subject := range map[string]pkix.RDNSequence{
 		"":                               {},
 		"CN=gateway,O=Example":           {rdn(oidO, "Example"), rdn(oidCN, "gateway")},
@@ -84,7 +83,7 @@ func TestSubjectsAreWrittenAsRFC4514HasThem(t *testing.T) {
 	}
 }
 
-// OpenSSL writes the same, where it has the same names for the parts.
+// OpenSSL writes the same, if it has the same names for the attributes.
 func TestSubjectsAreWrittenAsOpenSSLWritesThem(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
@@ -127,8 +126,9 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// A name that is too long is left out, for one that was cut might be another's.
-func TestNamesOfAnIdentityAreNeverCut(t *testing.T) {
+// A name that is too long is omitted, because a truncated one might equal
+// another.
+func TestNamesOfAnIdentityAreNeverTruncated(t *testing.T) {
 	for n, kept := range map[int]bool{100: true, 680: true, 700: false, 2500: false} {
 		c := named(t, pkix.RDNSequence{rdn(oidCN, strings.Repeat("ü", n/2))}, nil)
 		got := certs.Identify(c).Subject

@@ -13,8 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// run runs a program that operators make key material with and returns what it
-// writes. The test is skipped where the program is missing.
+// run runs a program that operators use to make key material and returns its
+// output. It skips the test if the program is missing.
 func run(t testing.TB, input []byte, name string, args ...string) []byte {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -36,7 +36,7 @@ func byOpenSSL(t testing.TB, input []byte, args string) []byte {
 	return run(t, input, "openssl", strings.Fields(args)...)
 }
 
-// selfSignedBy has OpenSSL make a certificate for a key.
+// selfSignedBy makes a certificate for a key with OpenSSL.
 func selfSignedBy(t testing.TB, key []byte) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key.pem")
@@ -48,7 +48,7 @@ func selfSignedBy(t testing.TB, key []byte) []byte {
 
 const secret = "correct horse"
 
-// Every form in which OpenSSL writes a key, of every type that it can be of.
+// Every key format of OpenSSL, for every key type.
 func TestKeysOfOpenSSL(t *testing.T) {
 	type key struct{ name, generate string }
 	keys := []key{
@@ -129,9 +129,8 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	}
 }
 
-// What is encrypted in a way that nobody should use is refused with the command
-// that mends it.
-func TestKeysEncryptedAsNobodyShould(t *testing.T) {
+// Insecure encryption is rejected, with the command that fixes it.
+func TestKeysWithInsecureEncryption(t *testing.T) {
 	pkcs8 := byOpenSSL(t, nil, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256")
 	chain := selfSignedBy(t, pkcs8)
 	for _, form := range []string{
@@ -146,7 +145,7 @@ func TestKeysEncryptedAsNobodyShould(t *testing.T) {
 	}
 }
 
-func TestKeysThatTLSHasNoUseFor(t *testing.T) {
+func TestKeysThatTLSDoesNotSupport(t *testing.T) {
 	chain := certstest.NewCA(t).Server(t, "a.test").ChainPEM
 	for _, c := range []struct{ generate, say string }{
 		{"genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-224", "P-224"},
@@ -165,7 +164,7 @@ func TestKeysThatTLSHasNoUseFor(t *testing.T) {
 	}
 }
 
-// One file with everything, as HAProxy and others have it, in any order.
+// One file with everything, as for HAProxy, in any order.
 func TestKeyInTheChainsFile(t *testing.T) {
 	root := certstest.NewCA(t)
 	issued := root.Intermediate(t).Server(t, "a.test")
@@ -207,7 +206,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 				if info := parsed.Info(); info.ChainLength != 2 || !parsed.Matches("a.test") {
 					t.Errorf("info %+v", info)
 				}
-				// Where it is not said that the file may hold a key, none may.
+				// Unless the source allows a key in the file, it is rejected.
 				c.source.KeyInChain = false
 				_, err = certs.NewCertificate(c.source)
 				checkSecrets(t, wantFault(t, err, "certificate_chain").Problem, key)
@@ -237,7 +236,8 @@ func derOf(text []byte) []byte {
 	return b.Bytes
 }
 
-// checkSecrets fails the test if a text holds a part of a secret, in PEM or not.
+// checkSecrets fails the test if a text contains a part of a secret, in PEM or
+// not.
 func checkSecrets(t testing.TB, text string, secrets ...[]byte) {
 	t.Helper()
 	if strings.Contains(text, "PRIVATE KEY") {
@@ -252,7 +252,7 @@ func checkSecrets(t testing.TB, text string, secrets ...[]byte) {
 	}
 }
 
-// A certificate in DER is as good as one in PEM, alone or before others.
+// A certificate in DER works like one in PEM, alone or before others.
 func TestChainInDER(t *testing.T) {
 	root := certstest.NewCA(t)
 	issued := root.Intermediate(t).Server(t, "a.test")

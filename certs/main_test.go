@@ -18,9 +18,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A tlsServer accepts connections on loopback, shakes hands, sends one byte and
-// waits for the client to go. The byte makes sure that a TLS 1.3 client which
-// reads it has its tickets.
+// A tlsServer accepts connections on loopback, completes the handshake, sends
+// one byte and waits for the client to close. A TLS 1.3 client that reads the
+// byte has its tickets.
 type tlsServer struct {
 	addr   string
 	shaken chan shake // one for each connection
@@ -32,7 +32,7 @@ type shake struct {
 }
 
 // serve runs a server until the test ends. wrap turns a raw connection into
-// the server's side of a TLS connection.
+// the server side of a TLS connection.
 func serve(t testing.TB, wrap func(net.Conn) *tls.Conn) *tlsServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,9 +67,9 @@ func serveConfig(t testing.TB, config *tls.Config) *tlsServer {
 	return serve(t, func(raw net.Conn) *tls.Conn { return tls.Server(raw, config) })
 }
 
-// connect shakes hands with the server and reads its byte. What fails on the
-// first read, as a refused client certificate does under TLS 1.3, is returned
-// like a failed handshake.
+// connect completes the handshake and reads the server's byte. A failure of
+// the first read, as of a rejected client certificate under TLS 1.3, is
+// returned like a failed handshake.
 func connect(t testing.TB, c *certs.Client, addr string) (tls.ConnectionState, error) {
 	t.Helper()
 	raw, err := net.Dial("tcp", addr)
@@ -120,7 +120,7 @@ func wantReason(t testing.TB, err error, want certs.Reason) {
 	}
 }
 
-// wantFault fails the test unless err is Faults with one about field.
+// wantFault fails the test unless err is Faults with one fault of field.
 func wantFault(t testing.TB, err error, field string) certs.Fault {
 	t.Helper()
 	var faults certs.Faults
@@ -143,8 +143,8 @@ func bothVersions(t *testing.T, test func(t *testing.T, version uint16)) {
 	}
 }
 
-// mutual returns a server's configuration and a client's options that know each
-// other and ask for certificates on both sides.
+// mutual returns a server configuration and client options that trust each
+// other, with certificates on both sides.
 func mutual(t testing.TB, ca *certstest.CA) (*tls.Config, certs.ClientOptions) {
 	t.Helper()
 	server := &tls.Config{
@@ -160,7 +160,7 @@ func mutual(t testing.TB, ca *certstest.CA) (*tls.Config, certs.ClientOptions) {
 	return server, client
 }
 
-// leaf issues a certificate as o says and returns it as crypto/tls wants it.
+// leaf issues a certificate with options o as a tls.Certificate.
 func leaf(t testing.TB, ca *certstest.CA, o pki.LeafOptions) tls.Certificate {
 	t.Helper()
 	return certstest.TLS(t, ca.Leaf(t, o))

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// A nameIndex finds the certificates that are valid for a name, without looking
-// at the others: a handshake must cost no more among ten thousand than among ten.
-// It is immutable.
+// A nameIndex finds the certificates that are valid for a name without
+// checking the others: a handshake must not cost more with ten thousand
+// certificates than with ten. It is immutable.
 type nameIndex struct {
 	all    []*Certificate
 	byName map[string][]int32 // DNS names in lower case, wildcards too; of all, ascending
@@ -27,8 +27,9 @@ func newNameIndex(certs []*Certificate) nameIndex {
 	return x
 }
 
-// each calls f with every certificate that is valid for the name, in their order,
-// until f returns false. The name is as serverName returns it, and not empty.
+// each calls f with every certificate that is valid for the name, in their
+// order, until f returns false. The name is as serverName returns it, and not
+// empty.
 func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		for _, c := range x.all { // never in a handshake: an address is not sent as SNI
@@ -56,8 +57,8 @@ func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 	}
 }
 
-// withNamesOf returns the certificates that have the same names as the first, in
-// their order.
+// withNamesOf returns the certificates that have the same names as the first,
+// in their order.
 func (x *nameIndex) withNamesOf(first *Certificate) []*Certificate {
 	candidates := make([]int32, 0, len(x.all))
 	if names := first.Leaf().DNSNames; len(names) > 0 {

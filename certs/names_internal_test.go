@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// named returns a certificate of which only the names matter.
+// named returns a certificate with the given names.
 func named(names ...string) *Certificate {
 	leaf := new(x509.Certificate)
 	for _, n := range names {
@@ -22,8 +22,8 @@ func named(names ...string) *Certificate {
 	return &Certificate{chain: []*x509.Certificate{leaf}}
 }
 
-// The index finds what a look at every certificate finds, in the same order.
-func TestTheIndexOfNamesFindsWhatMatches(t *testing.T) {
+// The index finds the same certificates as a linear search, in the same order.
+func TestTheNameIndexFindsMatchingCertificates(t *testing.T) {
 	labels := []string{"a", "b", "*", "A", "x-y"}
 	random := rand.New(rand.NewPCG(3, 4))
 	name := func(labels []string) string {
@@ -71,7 +71,7 @@ func TestTheIndexOfNamesFindsWhatMatches(t *testing.T) {
 	}
 }
 
-// What choosing costs must not depend on how many there are to choose from.
+// The cost of choosing must not depend on the number of certificates.
 func BenchmarkChooseByName(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		b.Run(fmt.Sprintf("certificates=%d", n), func(b *testing.B) {

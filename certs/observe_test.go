@@ -67,8 +67,8 @@ func TestObserve(t *testing.T) {
 	})
 }
 
-// To observe neither takes a session nor leaves one, and is not counted.
-func TestObserveLeavesSessionsAlone(t *testing.T) {
+// Observe neither uses nor keeps a session, and is not counted.
+func TestObserveDoesNotTouchSessions(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion = version
@@ -144,7 +144,7 @@ func TestObserveFailures(t *testing.T) {
 	}
 }
 
-// Under TLS 1.3 a server judges the client's certificate after the handshake.
+// A TLS 1.3 server verifies the client's certificate after the handshake.
 func TestObserveSeesLateAlerts(t *testing.T) {
 	ca := certstest.NewCA(t)
 	stranger := certstest.Certificate(t, certstest.NewCA(t).Client(t, "stranger"))
@@ -195,8 +195,8 @@ func TestObserveTickets(t *testing.T) {
 	})
 }
 
-// A waitingConn tells when its reader is about to wait with a deadline of its
-// own.
+// A waitingConn signals when its reader is about to wait with its own
+// deadline.
 type waitingConn struct {
 	net.Conn
 	wait func()
@@ -208,8 +208,8 @@ func (c waitingConn) SetReadDeadline(at time.Time) error {
 	return err
 }
 
-// A server that says nothing after the handshake is waited for until the
-// context ends, and no longer; the connection is good after that.
+// Observe waits for a silent server until the context ends, and no longer; the
+// connection remains usable.
 func TestObserveWaitsNoLongerThanItsContext(t *testing.T) {
 	ca := certstest.NewCA(t)
 	config := tlsConfig(t, ca.Server(t, "upstream.test"))
@@ -257,7 +257,7 @@ func TestObserveWaitsNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
-// What it would have refused is told to whoever observes and to nobody else.
+// A failure that would have been rejected is reported only by Observe.
 func TestObserveReportOnly(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, tlsConfig(t, ca.Server(t, "other.test")))
@@ -302,7 +302,7 @@ func TestObserveNames(t *testing.T) {
 	}
 }
 
-// What a server asks for is bounded and escaped.
+// The server's request is bounded and escaped.
 func TestObserveHostileRequests(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -354,7 +354,8 @@ func TestOptionsAreACopy(t *testing.T) {
 	}
 }
 
-// What is aside is a connection like any other, but for sessions and counts.
+// A connection of HandshakeAside is like any other, except for sessions and
+// counts.
 func TestHandshakeAside(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))

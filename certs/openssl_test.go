@@ -17,7 +17,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// OpenSSL's server sends two tickets for each connection and takes each once.
+// OpenSSL's server sends two tickets for each connection and accepts each
+// once.
 func TestClientResumesWithOpenSSL(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, file := ca.Server(t, "upstream.test"), fileMaker(t)

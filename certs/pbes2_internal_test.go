@@ -31,7 +31,7 @@ func algorithm(t testing.TB, oid asn1.ObjectIdentifier, params any) pkix.Algorit
 	return pkix.AlgorithmIdentifier{Algorithm: oid, Parameters: asn1.RawValue{FullBytes: marshal(t, params)}}
 }
 
-// pbkdf2AES says AES-256-CBC with a key of PBKDF2.
+// pbkdf2AES describes AES-256-CBC with a PBKDF2 key.
 func pbkdf2AES(t testing.TB, iterations int) pkix.AlgorithmIdentifier {
 	t.Helper()
 	kdf := struct {
@@ -42,8 +42,8 @@ func pbkdf2AES(t testing.TB, iterations int) pkix.AlgorithmIdentifier {
 	return algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidPBKDF2, kdf), algorithm(t, oidAES256CBC, make([]byte, aes.BlockSize))})
 }
 
-// What a file asks for is looked at before it is done: each of these would take
-// from hours to longer than the sun shines, or more memory than there is.
+// The cost of a file is checked before the work: each of these would take from
+// hours to billions of years, or more memory than exists.
 func TestCostlyKeysAreRefusedAtOnce(t *testing.T) {
 	aes256 := algorithm(t, oidAES256CBC, make([]byte, aes.BlockSize))
 	scryptKDF := func(n, r, p int) pkix.AlgorithmIdentifier {
@@ -65,9 +65,9 @@ func TestCostlyKeysAreRefusedAtOnce(t *testing.T) {
 		{"scrypt, a little", scryptKDF(1<<17, 8, 1), errDerivation},
 		{"scrypt with what is no power of two", scryptKDF(1000, 8, 1), errDamagedKey},
 		{"scrypt with nothing", scryptKDF(0, 0, 0), errDamagedKey},
-		{"a function to derive with that nobody knows", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidData, 1), aes256}), errEncryption},
-		{"a cipher that nobody knows", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidPBKDF2, 1), algorithm(t, oidData, []byte("x"))}), errEncryption},
-		{"parameters that are none", algorithm(t, oidPBES2, 1), errEncryption},
+		{"an unknown derivation function", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidData, 1), aes256}), errEncryption},
+		{"an unknown cipher", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidPBKDF2, 1), algorithm(t, oidData, []byte("x"))}), errEncryption},
+		{"invalid parameters", algorithm(t, oidPBES2, 1), errEncryption},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			der := marshal(t, encryptedKey{c.algorithm, make([]byte, 32)})
@@ -99,7 +99,7 @@ func TestKeysWhoseEncryptionIsDamaged(t *testing.T) {
 	}
 }
 
-// seal encrypts as pbkdf2AES(1) says.
+// seal encrypts as pbkdf2AES(1) describes.
 func seal(t testing.TB, plain, passphrase []byte) []byte {
 	t.Helper()
 	key, err := pbkdf2.Key(sha256.New, string(passphrase), []byte("salt"), 1, 32)
@@ -116,7 +116,7 @@ func seal(t testing.TB, plain, passphrase []byte) []byte {
 	return out
 }
 
-// archiveOf returns an archive, without a MAC, of encrypted parts.
+// archiveOf returns an archive of encrypted parts, without a MAC.
 func archiveOf(t testing.TB, algorithm pkix.AlgorithmIdentifier, contents ...[]byte) []byte {
 	t.Helper()
 	explicit := cbasn1.Tag(0).Constructed().ContextSpecific()
@@ -149,7 +149,8 @@ func archiveOf(t testing.TB, algorithm pkix.AlgorithmIdentifier, contents ...[]b
 	return out.BytesOrPanic()
 }
 
-// shrouded returns safe contents with a key bag that asks for rounds.
+// shrouded returns safe contents with a key bag that requires the given
+// rounds.
 func shrouded(t testing.TB, iterations int) []byte {
 	t.Helper()
 	var b cryptobyte.Builder
@@ -164,8 +165,8 @@ func shrouded(t testing.TB, iterations int) []byte {
 	return b.BytesOrPanic()
 }
 
-// An archive can hide what it asks for in a part that only its passphrase
-// opens. The library would do it all.
+// An archive can hide its cost in a part that only its passphrase decrypts.
+// The library would do all the work.
 func TestPKCS12ThatHidesItsCost(t *testing.T) {
 	for _, passphrase := range []string{"", "x"} {
 		data := archiveOf(t, pbkdf2AES(t, 1), seal(t, shrouded(t, math.MaxInt64), []byte(passphrase)))
@@ -175,7 +176,7 @@ func TestPKCS12ThatHidesItsCost(t *testing.T) {
 	}
 }
 
-func TestPKCS12ThatCostsTooMuch(t *testing.T) {
+func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 	old := func(rounds int) pkix.AlgorithmIdentifier {
 		return algorithm(t, append(oidPKCS12PBE[:len(oidPKCS12PBE):len(oidPKCS12PBE)], 3), struct {
 			Salt       []byte
@@ -228,7 +229,7 @@ func TestPKCS12OfOtherForms(t *testing.T) {
 	}
 }
 
-// BenchmarkCostliest is the most that a file can ask for.
+// BenchmarkCostliest measures the most expensive file that is accepted.
 func BenchmarkCostliest(b *testing.B) {
 	aes256 := algorithm(b, oidAES256CBC, make([]byte, aes.BlockSize))
 	for name, a := range map[string]pkix.AlgorithmIdentifier{

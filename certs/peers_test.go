@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// reasonAt observes a server and returns the reason of the failure, whether it
-// came in the handshake or, under TLS 1.3, after it.
+// reasonAt observes a server and returns the reason of the failure, in the
+// handshake or, under TLS 1.3, after it.
 func reasonAt(t *testing.T, c *certs.Client, network, addr string) (certs.Reason, *certs.Observation, error) {
 	t.Helper()
 	raw, err := net.Dial(network, addr)
@@ -34,8 +34,8 @@ func reasonAt(t *testing.T, c *certs.Client, network, addr string) (certs.Reason
 	return certs.Classify(err), seen, err
 }
 
-// Each case is openssl s_server and a client that would get along but for what
-// the case changes.
+// Each case changes one thing between openssl s_server and a compatible
+// client.
 func TestReasonsAgainstOpenSSL(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	file := fileMaker(t)
@@ -204,8 +204,8 @@ func TestReasonsAgainstNginx(t *testing.T) {
 	}
 }
 
-// nginx asks for client certificates and says over HTTP what it thinks of
-// them: the handshake goes through, and what was asked for is seen.
+// nginx requests client certificates and rejects them over HTTP: the handshake
+// succeeds, and its request is observed.
 func TestNginxAsksForClientCertificates(t *testing.T) {
 	ca := certstest.NewCA(t)
 	file := fileMaker(t)

@@ -62,8 +62,8 @@ func colons(sum []byte) string {
 	return strings.Join(parts, ":")
 }
 
-// A pin is asked for in addition to the chain: any key of the chain that
-// verifies will do, and none that was merely sent.
+// A pin is required in addition to a valid chain: any key of the verified
+// chain matches, but not a certificate outside it.
 func TestPins(t *testing.T) {
 	root := certstest.NewCA(t)
 	below := root.Intermediate(t)
@@ -95,7 +95,7 @@ func TestPins(t *testing.T) {
 					t.Fatal(err)
 				}
 				config := tlsConfig(t, server)
-				// A certificate that is sent, and in no chain.
+				// A certificate that is sent, but is in no chain.
 				config.Certificates[0].Certificate = append(config.Certificates[0].Certificate, stranger.Certificate().Raw)
 				s := serveConfig(t, config)
 				client := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: c.trust, Pins: sums, MaxVersion: version})

@@ -17,15 +17,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// archive has OpenSSL put a certificate, its intermediate and its key into
-// PKCS#12.
+// archive makes a PKCS#12 archive of a certificate, its intermediate and its
+// key with OpenSSL.
 func archive(t testing.TB, issued *pki.Issued, passphrase, args string) []byte {
 	t.Helper()
 	all := append([]string{"pkcs12", "-export", "-passout", "pass:" + passphrase}, strings.Fields(args)...)
 	return run(t, join(issued.KeyPEM, issued.ChainPEM), "openssl", all...)
 }
 
-// Every form in which OpenSSL writes an archive and that is of use.
+// Every useful archive format of OpenSSL.
 func TestPKCS12OfOpenSSL(t *testing.T) {
 	root := certstest.NewCA(t)
 	issued := root.Intermediate(t).Server(t, "a.test")
@@ -57,7 +57,7 @@ func TestPKCS12OfOpenSSL(t *testing.T) {
 			if info := parsed.Info(); info.ChainLength != 2 || !parsed.Matches("a.test") || len(info.Findings) != 0 {
 				t.Errorf("info %+v", info)
 			}
-			// A file is told by what is in it.
+			// The content of a file determines its type.
 			if _, err := certs.NewCertificate(certs.CertificateSource{Chain: data, KeyInChain: true, Passphrase: []byte(c.passphrase)}); err != nil {
 				t.Errorf("as a file: %v", err)
 			}
@@ -114,7 +114,7 @@ func TestPKCS12OfJava(t *testing.T) {
 	}
 }
 
-// RFC 9579, which OpenSSL has from 3.4 and Java from 26.
+// RFC 9579, which OpenSSL supports from 3.4 and Java from 26.
 func TestPKCS12WithPBMAC1(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	data, err := pkcs12.Modern2026.Encode(certstest.TLS(t, issued).PrivateKey, issued.Leaf, nil, secret)
@@ -195,8 +195,8 @@ func TestPKCS12Refused(t *testing.T) {
 	}
 }
 
-// A passphrase is said to be wrong even where it decrypts a part, to noise, as
-// one in 256 does.
+// A wrong passphrase is reported even if it decrypts a part to noise, as one
+// in 256 does.
 func TestPKCS12WithEveryWrongPassphrase(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	data, err := pkcs12.Modern2023.WithIterations(1).Encode(certstest.TLS(t, issued).PrivateKey, issued.Leaf, nil, secret)
@@ -210,7 +210,7 @@ func TestPKCS12WithEveryWrongPassphrase(t *testing.T) {
 	}
 }
 
-// What was changed on its way is refused, whichever part it is in.
+// A change of any part in transit is rejected.
 func TestPKCS12WithABitChanged(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	good := archive(t, issued, secret, "-iter 1")

@@ -28,8 +28,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// Each case is a handshake between a server and a client that would get along
-// but for what the case changes.
+// Each case changes one thing between a compatible server and client.
 func TestHandshakeReasons(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	hour, year := time.Hour, 365*24*time.Hour
@@ -130,7 +129,7 @@ func TestHandshakeReasons(t *testing.T) {
 			want: certs.ReasonDepthExceeded, detail: "1 intermediate",
 		},
 		{
-			name: "a critical extension nobody knows",
+			name: "an unknown critical extension",
 			change: func(t *testing.T, p peers) {
 				p.server.Certificates[0] = selfSigned(t, func(c *x509.Certificate) {
 					c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
@@ -250,8 +249,8 @@ func intermediate(t *testing.T, ca *certstest.CA, from, to time.Time) *certstest
 	return &certstest.CA{CA: below}
 }
 
-// selfSigned makes a certificate for upstream.test of the kind that pki does
-// not make.
+// selfSigned makes a certificate for upstream.test of a kind that pki cannot
+// make.
 func selfSigned(t testing.TB, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -277,7 +276,7 @@ func selfSigned(t testing.TB, change func(*x509.Certificate)) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}
 }
 
-// What a peer that does not speak TLS, or not for long, looks like.
+// Peers that do not speak TLS, or end the handshake.
 func TestReasonsOfPeersWithoutTLS(t *testing.T) {
 	cases := []struct {
 		name string
@@ -320,7 +319,7 @@ func TestReasonsOfPeersWithoutTLS(t *testing.T) {
 			_, err = client.Handshake(ctx, raw)
 			wantReason(t, err, c.want)
 
-			// The connection is still the caller's, open.
+			// The connection still belongs to the caller, and is open.
 			if err := raw.SetDeadline(time.Time{}); err != nil {
 				t.Errorf("the connection was closed: %v", err)
 			}
@@ -380,7 +379,7 @@ func TestClassifyDials(t *testing.T) {
 		want certs.Reason
 	}{
 		{"nil", nil, ""},
-		{"a port where nobody listens", dial("tcp", free, t.Context()), certs.ReasonConnectRefused},
+		{"a port without a listener", dial("tcp", free, t.Context()), certs.ReasonConnectRefused},
 		{"a unix socket that is not there", dial("unix", filepath.Join(dir, "no.sock"), t.Context()), certs.ReasonConnectRefused},
 		{"a file that is no socket", dial("unix", filepath.Join(dir, "file"), t.Context()), certs.ReasonConnectRefused},
 		{"a deadline that passed", dial("tcp", free, late), certs.ReasonConnectTimeout},
@@ -390,7 +389,7 @@ func TestClassifyDials(t *testing.T) {
 		{"the kernel's own time out", errno("dial", syscall.ETIMEDOUT), certs.ReasonConnectTimeout},
 		{"no route", errno("dial", syscall.EHOSTUNREACH), certs.ReasonUnreachable},
 		{"no network", errno("dial", syscall.ENETUNREACH), certs.ReasonUnreachable},
-		{"an address nobody can have", errno("dial", syscall.EADDRNOTAVAIL), certs.ReasonUnreachable},
+		{"an unavailable address", errno("dial", syscall.EADDRNOTAVAIL), certs.ReasonUnreachable},
 		{"a socket that may not be opened", errno("dial", syscall.EACCES), certs.ReasonLocalConfig},
 		{"no file descriptors", errno("dial", syscall.EMFILE), certs.ReasonLocalConfig},
 		{"a name that is not there", op("dial", &net.DNSError{Err: "no such host", IsNotFound: true}), certs.ReasonDNSFailure},
@@ -411,8 +410,8 @@ func TestClassifyDials(t *testing.T) {
 	}
 }
 
-// A remote alert has a type that crypto/tls does not export; it must not be
-// taken from a local one.
+// A remote alert has an unexported type of crypto/tls; it must not be confused
+// with a local one.
 func TestClassifyKnowsOnlyRemoteAlerts(t *testing.T) {
 	local := &net.OpError{Op: "local error", Err: tls.AlertError(116)}
 	if got := certs.Classify(local); got != certs.ReasonOther {
@@ -424,7 +423,7 @@ func TestClassifyKnowsOnlyRemoteAlerts(t *testing.T) {
 	}
 }
 
-// The reasons are one list, in the API and here.
+// The API and this package have the same reasons.
 func TestReasonsAreThoseOfTheAPI(t *testing.T) {
 	find := func(file, pattern string) []string {
 		text, err := os.ReadFile(filepath.FromSlash(file))

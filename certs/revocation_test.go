@@ -19,8 +19,7 @@ func tlsConfig(t testing.TB, issued *pki.Issued) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, issued)}}
 }
 
-// Each case is a leaf under an intermediate under a root, and what lists there
-// are.
+// Each case is a leaf under an intermediate under a root, with some lists.
 func TestRevocation(t *testing.T) {
 	now := time.Now()
 	root := certstest.NewCA(t)
@@ -39,7 +38,7 @@ func TestRevocation(t *testing.T) {
 	oldAndRevoked := old
 	oldAndRevoked.Revoked = serial(server.Leaf)
 	future := pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}
-	// The same name and another key, as after a CA was made anew.
+	// The same name with another key, as after a CA was replaced.
 	forger, err := pki.NewRoot(pki.CAOptions{CommonName: root.Certificate().Subject.CommonName})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +93,7 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-// The same lists judge the clients of a listener.
+// The same lists apply to the clients of a listener.
 func TestRevocationOfClients(t *testing.T) {
 	ca := certstest.NewCA(t)
 	good, bad := ca.Client(t, "good"), ca.Client(t, "bad")
@@ -141,8 +140,8 @@ func TestRevocationOfClients(t *testing.T) {
 	}
 }
 
-// A list that runs out ends resumption too, in both directions.
-func TestRevocationListsRunOutForResumedSessions(t *testing.T) {
+// An expired list ends resumption too, in both directions.
+func TestRevocationListsExpireForResumedSessions(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
 		now := &clock{now: time.Now()}
@@ -189,8 +188,8 @@ func TestRevocationListsRunOutForResumedSessions(t *testing.T) {
 	})
 }
 
-// Where there is a chain to an anchor that no list is about, it will do; where
-// the anchor is in a bundle with lists, a bundle without them does not help.
+// A chain to an anchor without lists is accepted; if the anchor is in a bundle
+// with lists, another bundle without lists does not help.
 func TestRevocationIsThatOfTheAnchorsBundle(t *testing.T) {
 	a, b := certstest.NewCA(t), certstest.NewCA(t)
 	server := a.Server(t, "upstream.test")
@@ -218,8 +217,8 @@ func TestRevocationIsThatOfTheAnchorsBundle(t *testing.T) {
 	}
 }
 
-// An intermediate beside its root is an anchor: it needs no list, but being
-// listed by the root counts.
+// An intermediate beside its root is an anchor: it needs no list, but a
+// listing by the root applies.
 func TestRevokedAnchors(t *testing.T) {
 	root := certstest.NewCA(t)
 	below := root.Intermediate(t)
@@ -231,7 +230,7 @@ func TestRevokedAnchors(t *testing.T) {
 		crls  [][]byte
 		want  certs.Reason
 	}{
-		{"listed by nobody", both, [][]byte{below.CRL(t)}, ""},
+		{"not listed", both, [][]byte{below.CRL(t)}, ""},
 		{"listed by its root", both, [][]byte{below.CRL(t), root.CRL(t, below.Certificate())}, certs.ReasonRevoked},
 		{"listed by a root that is not there", below.CertPEM(), [][]byte{below.CRL(t), root.CRL(t, below.Certificate())}, ""},
 	} {
@@ -256,8 +255,8 @@ func TestRevokedAnchors(t *testing.T) {
 	}
 }
 
-// A CA that may not sign lists has signed none.
-func TestListsOfACAThatMayNotSignThem(t *testing.T) {
+// A CA that may not sign lists has no valid lists.
+func TestListsOfACAWithoutCRLSign(t *testing.T) {
 	ca := newSigner(t, func(*x509.Certificate) {})
 	list := ca.crl(t, func(*x509.RevocationList) {})
 	// The same key and name in a certificate without cRLSign.
@@ -275,7 +274,7 @@ func TestListsOfACAThatMayNotSignThem(t *testing.T) {
 	wantReason(t, err, certs.ReasonCRLExpired)
 }
 
-// A list that is only about some certificates counts for those.
+// A list with a scope applies only to certificates in its scope.
 func TestScopesOfRevocationLists(t *testing.T) {
 	const point = "http://crl.test/1"
 	idp := func(parts ...[]byte) func(*x509.RevocationList) {
@@ -324,7 +323,7 @@ func TestScopesOfRevocationLists(t *testing.T) {
 	}
 }
 
-// Serial numbers that a careless comparison would mistake for one another.
+// Serial numbers that a careless comparison would confuse.
 func TestSerialNumbers(t *testing.T) {
 	ca := newSigner(t, func(*x509.Certificate) {})
 	long := new(big.Int).Lsh(big.NewInt(1), 300) // more than RFC 5280 allows, and in use
@@ -353,8 +352,8 @@ func TestSerialNumbers(t *testing.T) {
 	}
 }
 
-// A list that is replaced makes a new Client or Server: no session made under
-// the old one is resumed under the new one, and what it revokes is refused.
+// A replaced list makes a new Client or Server: no old session is resumed, and
+// certificates that the new list revokes are rejected.
 func TestSessionsEndWithTheirRevocationLists(t *testing.T) {
 	ca := certstest.NewCA(t)
 	front, client := ca.Server(t, "front.test"), ca.Client(t, "c")

@@ -106,7 +106,7 @@ func TestSubjectAltNames(t *testing.T) {
 					t.Fatal(err)
 				}
 				s := serveConfig(t, config)
-				// The name sent, and the one to verify, are no matter.
+				// ServerName and VerifyName are irrelevant.
 				client := newClient(t, certs.ClientOptions{
 					ServerName: "front.test", VerifyName: "other.test", SubjectAltNames: sans, Trust: trust, MaxVersion: version,
 				})
@@ -127,7 +127,7 @@ func TestSubjectAltNames(t *testing.T) {
 	}
 }
 
-// Without any other name the alternative ones are enough.
+// The alternative names are sufficient without any other name.
 func TestSubjectAltNamesNeedNoOtherName(t *testing.T) {
 	config := manyNames(t)
 	sans, err := certs.ParseSANs([]string{"spiffe://corp/pay"})
@@ -141,7 +141,7 @@ func TestSubjectAltNamesNeedNoOtherName(t *testing.T) {
 	}
 }
 
-// A listener asks for the names of its clients, on resumption too.
+// A listener checks the names of its clients, on resumption too.
 func TestClientSubjectAltNames(t *testing.T) {
 	ca := certstest.NewCA(t)
 	issue := func(uri string) *certs.Certificate {
@@ -195,7 +195,7 @@ func FuzzParseSANs(f *testing.F) {
 			wantFault(t, err, "[0]")
 			return
 		}
-		// What was understood is understood in the same way again.
+		// Parsing the output of String yields the same name.
 		again, err := certs.ParseSANs([]string{sans[0].String()})
 		if err != nil || again[0] != sans[0] {
 			t.Errorf("%q is %v, and then %v, %v", name, sans[0], again, err)

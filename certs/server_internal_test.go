@@ -8,9 +8,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// crypto/tls checks clients before we do. Should it ever let one through, as it
-// once did on resumption (CVE-2025-68121), our own check stands by itself.
-func TestServerVerifiesWhateverCryptoTLSDid(t *testing.T) {
+// crypto/tls verifies clients before we do. If it ever lets one through, as it
+// once did on resumption (CVE-2025-68121), our own check still applies.
+func TestServerVerifiesIndependentlyOfCryptoTLS(t *testing.T) {
 	issue := func(usage pki.Usage) (*pki.CA, *pki.Issued) {
 		ca, err := pki.NewRoot(pki.CAOptions{})
 		if err != nil {
@@ -46,8 +46,8 @@ func TestServerVerifiesWhateverCryptoTLSDid(t *testing.T) {
 		{"a stranger", ClientAuthRequired, stranger, ReasonUnknownCA},
 		{"a stranger, optional", ClientAuthOptional, stranger, ReasonUnknownCA},
 		{"a server's certificate", ClientAuthRequired, wrong, ReasonWrongKeyUsage},
-		{"nobody", ClientAuthRequired, nil, ReasonClientCertificateRequired},
-		{"nobody, optional", ClientAuthOptional, nil, ""},
+		{"no certificate", ClientAuthRequired, nil, ReasonClientCertificateRequired},
+		{"no certificate, optional", ClientAuthOptional, nil, ""},
 		{"a stranger, not asked", ClientAuthNone, stranger, ""},
 	} {
 		o := ServerOptions{Certificates: []*Certificate{cert}, ClientAuth: c.auth}

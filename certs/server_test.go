@@ -17,8 +17,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// reach connects a client of crypto/tls to the server and returns what the
-// client saw and what the server did.
+// reach connects a crypto/tls client to the server and returns the results of
+// both sides.
 func reach(t *testing.T, s *tlsServer, config *tls.Config) (tls.ConnectionState, shake, error) {
 	t.Helper()
 	raw, err := net.Dial("tcp", s.addr)
@@ -90,8 +90,8 @@ func TestServerChoosesByName(t *testing.T) {
 	}
 }
 
-// A ticket counts only under the name it was given for, and an unknown name is
-// refused with a ticket too.
+// A ticket is valid only under its name, and an unknown name is rejected even
+// with a ticket.
 func TestServerTicketsAreBoundToTheName(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -116,8 +116,7 @@ func TestServerTicketsAreBoundToTheName(t *testing.T) {
 	})
 }
 
-// oneSession offers the last session whatever the name, as a hostile client
-// can.
+// oneSession offers the last session under any name, as a hostile client can.
 type oneSession struct{ last *tls.ClientSessionState }
 
 func (c *oneSession) Get(string) (*tls.ClientSessionState, bool) { return c.last, c.last != nil }
@@ -157,7 +156,7 @@ func TestServerVerifiesClients(t *testing.T) {
 						o.ClientTrust = []*certs.TrustBundle{ca.Trust(t)}
 					}
 					s := serve(t, newServer(t, o).Conn)
-					// What is configured is sent, whatever CAs the server names.
+					// The configured certificate is sent, whatever CAs the server names.
 					config := &tls.Config{ServerName: "a.test", RootCAs: ca.Pool(), MaxVersion: version,
 						GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 							if len(c.certs) == 0 {
@@ -178,8 +177,8 @@ func TestServerVerifiesClients(t *testing.T) {
 	}
 }
 
-// A ticket is of no use with another Server, even one with the same options;
-// and a client that one Server trusts has to show itself to the next.
+// A ticket is invalid at another Server, even one with the same options, and a
+// client must authenticate to each Server.
 func TestServerTicketsNeverCrossServers(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		a, b := certstest.NewCA(t), certstest.NewCA(t)
@@ -213,7 +212,7 @@ func TestServerTicketsNeverCrossServers(t *testing.T) {
 	})
 }
 
-// A client whose chain has expired since is not resumed.
+// A client whose chain has expired meanwhile is not resumed.
 func TestServerVerifiesResumedClients(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -242,7 +241,7 @@ func TestServerVerifiesResumedClients(t *testing.T) {
 	})
 }
 
-// The reasons of a listener's own failures, seen from its end.
+// The reasons of handshake failures on a listener's side.
 func TestClassifyAccept(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server := newServer(t, certs.ServerOptions{

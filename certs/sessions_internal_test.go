@@ -57,8 +57,8 @@ func TestSessions(t *testing.T) {
 	check(old, "")
 }
 
-// A session that crypto/tls found unusable is not offered again, and the
-// tickets beside it are not lost.
+// A session that crypto/tls rejects is not offered again, and other tickets
+// are kept.
 func TestUnusableSessionsAreForgotten(t *testing.T) {
 	h := &handshake{version: tls.VersionTLS12, sessions: new(sessions)}
 	h.Put("", new(tls.ClientSessionState))
@@ -74,8 +74,8 @@ func TestUnusableSessionsAreForgotten(t *testing.T) {
 	}
 }
 
-// The names are whatever requests ask for: only the latest are remembered, and
-// with them what the Client before this one had.
+// Requests choose the names, so only the latest are kept, with those of the
+// replaced Client.
 func TestHostsAreBounded(t *testing.T) {
 	first := &Client{hosts: newHosts(nil)}
 	for i := range 2 * maxHosts {

@@ -52,8 +52,8 @@ func TestNoSessionReuse(t *testing.T) {
 	})
 }
 
-// Connections that are open at the same time bring a ticket each, and as many
-// later ones resume, each with a ticket of its own.
+// Concurrent connections deliver a ticket each, and as many later ones resume,
+// each with its own ticket.
 func TestTicketsAreKeptAndUsedOnce(t *testing.T) {
 	const n = 5
 	server, o := mutual(t, certstest.NewCA(t))
@@ -105,7 +105,7 @@ func TestTicketsAreKeptAndUsedOnce(t *testing.T) {
 	}
 }
 
-// serveAtOnce is serve for many connections at a time. It returns the address.
+// serveAtOnce is serve for concurrent connections. It returns the address.
 func serveAtOnce(t testing.TB, config *tls.Config) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -151,8 +151,8 @@ func open(t testing.TB, c *certs.Client, addr string) *tls.Conn {
 	return conn
 }
 
-// A session belongs to one Client: whatever a rotation changes, the next
-// connection shows the new identity in a full handshake.
+// A session belongs to one Client: after any rotation, the next connection
+// presents the new identity in a full handshake.
 func TestSessionsNeverCrossClients(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -201,7 +201,7 @@ func TestSessionsNeverCrossClients(t *testing.T) {
 	})
 }
 
-// clock is a time that a test sets. It is only set between handshakes.
+// clock is a time that a test sets between handshakes.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -214,8 +214,8 @@ func (c *clock) Add(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// What was valid when the session was made is checked again when it is resumed.
-func TestResumedSessionsAreVerifiedAnew(t *testing.T) {
+// The checks of the original handshake are repeated on resumption.
+func TestResumedSessionsAreVerifiedAgain(t *testing.T) {
 	hour := time.Hour
 	for _, c := range []struct {
 		name               string
@@ -252,8 +252,8 @@ func TestResumedSessionsAreVerifiedAnew(t *testing.T) {
 	}
 }
 
-// A server that has renewed its chain is connected to again although tickets of
-// the old chain are left: the refusal forgets them.
+// After a server renewed its chain, the client connects again although it has
+// tickets of the old chain: a rejection drops them.
 func TestARefusedResumptionIsFollowedByAFullHandshake(t *testing.T) {
 	ca := certstest.NewCA(t)
 	now := &clock{now: time.Now()}
@@ -292,8 +292,8 @@ func TestARefusedResumptionIsFollowedByAFullHandshake(t *testing.T) {
 	}
 }
 
-// A server that cannot bear a ticket, as one behind a balancer may, costs one
-// connection and not one for each ticket.
+// A server that fails on a foreign ticket, such as one behind a balancer,
+// costs one connection and not one for each ticket.
 func TestSessionsAreDroppedWhenOneFails(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))

@@ -57,8 +57,7 @@ func TestFullNoTicketEver(t *testing.T) {
 	})
 }
 
-// A ticket may be 64 KiB long: such a server would have us keep them by the
-// hundred.
+// A ticket may be 64 KiB long, and we must not keep hundreds of those.
 func TestLongTicketsAreNotKept(t *testing.T) {
 	for _, c := range []struct {
 		extra   int
@@ -108,7 +107,7 @@ func TestFullUsedUp(t *testing.T) {
 	wantStats(t, c, 3, full{certs.FullNoTicket: 1, certs.FullUsedUp: 1})
 }
 
-// A server that forgot its ticket keys, as one that was started anew.
+// A server that lost its ticket keys, as after a restart.
 func TestFullRefused(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
@@ -122,8 +121,7 @@ func TestFullRefused(t *testing.T) {
 	})
 }
 
-// A session that was resumed and did not verify any more: the next handshake is
-// full because of it.
+// A resumed session fails verification, which makes the next handshake full.
 func TestFullRefusedByUs(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -154,7 +152,7 @@ func TestFullRefusedByUs(t *testing.T) {
 	})
 }
 
-// Tickets of TLS 1.3 live for a week; a session of either version ends with the
+// TLS 1.3 tickets live for a week; a session of either version ends with the
 // server's certificate.
 func TestFullExpired(t *testing.T) {
 	for _, c := range []struct {
@@ -250,7 +248,7 @@ func TestFullCredentialsChanged(t *testing.T) {
 	})
 }
 
-// It is told host by host.
+// The reason is reported for each host.
 func TestFullCredentialsChangedByHost(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, tlsConfig(t, ca.Server(t, "a.test", "b.test")))
@@ -269,7 +267,7 @@ func TestFullCredentialsChangedByHost(t *testing.T) {
 	wantStats(t, c, 0, full{certs.FullCredentialsChanged: 1, certs.FullNoTicket: 1})
 }
 
-// A handshake that failed is in no counter.
+// A failed handshake is in no counter.
 func TestFailedHandshakesAreNotCounted(t *testing.T) {
 	server, o := mutual(t, certstest.NewCA(t))
 	o.VerifyName = "other.test"
@@ -302,7 +300,7 @@ func TestReportedFailuresAreCounted(t *testing.T) {
 	})
 }
 
-// The reasons are one list, in the API and here.
+// The API and this package have the same reasons.
 func TestFullReasonsAreThoseOfTheAPI(t *testing.T) {
 	find := func(file, pattern string) map[string]bool {
 		text, err := os.ReadFile(file)
@@ -322,7 +320,7 @@ func TestFullReasonsAreThoseOfTheAPI(t *testing.T) {
 	}
 }
 
-// Everything at once, for the race detector.
+// Concurrent use, for the race detector.
 func TestClientInParallel(t *testing.T) {
 	ca := certstest.NewCA(t)
 	addr := serveAtOnce(t, tlsConfig(t, ca.Server(t, "*.test")))

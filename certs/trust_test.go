@@ -153,7 +153,7 @@ func TestSystemTrustBundle(t *testing.T) {
 		t.Errorf("from the directory: %v", err)
 	}
 
-	// The client's default trust is what the machine trusts.
+	// The client's default trust is the system's.
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, b.Server(t, "upstream.test"))}})
 	if _, err := connect(t, newClient(t, certs.ClientOptions{ServerName: "upstream.test"}), s.addr); err != nil {
 		t.Error(err)

@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A vault is a leaf below an intermediate below a root, which all end at
-// different times.
+// A vault is a leaf below an intermediate below a root, which end at different
+// times.
 type vault struct {
 	root, mid *pki.CA
 	chain     []*x509.Certificate
@@ -35,7 +35,7 @@ func newVault(t testing.TB, start time.Time) *vault {
 	return v
 }
 
-// issue returns a new leaf and what is presented beside it.
+// issue returns a new leaf and the rest of its chain.
 func (v *vault) issue(t testing.TB, o pki.LeafOptions) []*x509.Certificate {
 	t.Helper()
 	issued, err := v.mid.Issue(o)
@@ -58,7 +58,7 @@ func (v *vault) crl(t testing.TB, ca *pki.CA, from, to time.Time, revoked ...*x5
 	return CRLSource{Field: "crl", Data: text}
 }
 
-// verifier returns one that trusts the root.
+// verifier returns a verifier that trusts the root.
 func (v *vault) verifier(t testing.TB, now *time.Time, crls ...CRLSource) *verifier {
 	t.Helper()
 	b, err := NewTrustBundle(TrustSource{Field: "pem", Certificates: v.root.RootPEM(), CRLs: crls})
@@ -69,7 +69,7 @@ func (v *vault) verifier(t testing.TB, now *time.Time, crls ...CRLSource) *verif
 	return &verifier{trust: trust, roots: pool(trust), usage: x509.ExtKeyUsageServerAuth, now: func() time.Time { return *now }}
 }
 
-// forget makes a verifier start anew.
+// forget empties a verifier's cache.
 func (v *verifier) forget() { v.verified.chains = nil }
 
 func reasons(failures []*VerifyError) string {
@@ -80,10 +80,9 @@ func reasons(failures []*VerifyError) string {
 	return all
 }
 
-// What is remembered of a chain makes no difference but to the time it takes,
-// whatever the clock does: at every moment at which something begins or ends, a
-// little before and after, in any order.
-func TestWhatPassedIsRememberedOnlyWhileItWouldPassAgain(t *testing.T) {
+// The cache changes only the time that verification takes, whatever the clock
+// does: at every limit of validity, shortly before and after, in any order.
+func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
 	v := newVault(t, start)
@@ -146,8 +145,8 @@ func (b *TrustBundle) lists() []*crl {
 	return b.crls.lists
 }
 
-// What is remembered is the whole of what was presented.
-func TestOtherChainsWithARememberedLeafAreVerified(t *testing.T) {
+// The cache key covers everything that was presented.
+func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 	now := time.Now()
 	v := newVault(t, now)
 	stranger := newVault(t, now)
@@ -174,8 +173,8 @@ func TestOtherChainsWithARememberedLeafAreVerified(t *testing.T) {
 	}
 }
 
-// The name is asked for each time: it may be another.
-func TestNamesOfRememberedChainsAreVerified(t *testing.T) {
+// The name is verified each time, because it may differ.
+func TestNamesOfCachedChainsAreVerified(t *testing.T) {
 	now := time.Now()
 	v := newVault(t, now)
 	verifier := v.verifier(t, &now)
@@ -188,7 +187,7 @@ func TestNamesOfRememberedChainsAreVerified(t *testing.T) {
 	}
 }
 
-func TestFailuresAreNotRemembered(t *testing.T) {
+func TestFailuresAreNotCached(t *testing.T) {
 	now := time.Now()
 	v := newVault(t, now)
 	verifier := v.verifier(t, &now)
@@ -203,9 +202,9 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 	}
 }
 
-// A peer may present its leaf beside whatever it likes, or ten thousand of them
-// may be valid.
-func TestRememberedChainsAreBounded(t *testing.T) {
+// A peer may present its leaf with arbitrary certificates, and ten thousand
+// leaves may be valid.
+func TestCachedChainsAreBounded(t *testing.T) {
 	now := time.Now()
 	var v verified
 	p := period{now.Add(-time.Hour), now.Add(time.Hour)}
@@ -221,8 +220,7 @@ func TestRememberedChainsAreBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkVerify is what each handshake pays, without and with what is
-// remembered.
+// BenchmarkVerify measures verification without and with the cache.
 func BenchmarkVerify(b *testing.B) {
 	now := time.Now()
 	v := newVault(b, now)

@@ -40,8 +40,8 @@ func TestDepthCountsIntermediates(t *testing.T) {
 }
 
 // The root has signed the intermediate, and the intermediate is an anchor too:
-// there is a chain without intermediates and one with, and the short one is
-// within the depth.
+// chains with and without intermediates exist, and the short one is within the
+// depth.
 func TestDepthIsThatOfTheShortestChain(t *testing.T) {
 	root := certstest.NewCA(t)
 	below := root.Intermediate(t)
@@ -96,7 +96,7 @@ func TestSeveralBundlesAreOne(t *testing.T) {
 	}
 }
 
-// The name sent, the name verified and an address are three things.
+// The SNI, the verified name and an address are independent.
 func TestNames(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for _, c := range []struct {
@@ -142,7 +142,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestReportOnlyReportsEachFailureAndGoesOn(t *testing.T) {
+func TestReportOnlyReportsEachFailureAndContinues(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "other.test"))}})
 	var reported []certs.Reason
@@ -170,8 +170,8 @@ func TestInsecureSkipChecksNothing(t *testing.T) {
 	}
 }
 
-// A certificate with 8,000 names and a subject full of control characters must
-// not fill the log, nor drive a terminal.
+// A certificate with 8,000 names and a subject of control characters must
+// neither fill the log nor control a terminal.
 func TestHostileCertificatesAreBoundedInErrors(t *testing.T) {
 	hostile := strings.Repeat("\x1b[31m\nroot: all is well\r\n", 500)
 	var names []string
@@ -208,7 +208,7 @@ func TestHostileCertificatesAreBoundedInErrors(t *testing.T) {
 	}
 }
 
-// checkText fails the test if a text is long or holds control characters.
+// checkText fails the test if a text is long or contains control characters.
 func checkText(t *testing.T, text string) {
 	t.Helper()
 	if len(text) > 1500 {
@@ -218,7 +218,7 @@ func checkText(t *testing.T, text string) {
 		t.Errorf("control characters in %.200q", text)
 	}
 	if strings.Contains(text, "PRIVATE KEY") {
-		t.Errorf("%.200q would be left out wherever it is told, for it looks like a key", text)
+		t.Errorf("%.200q looks like a key, so logs and answers would omit it", text)
 	}
 }
 
@@ -247,7 +247,7 @@ func TestNewClientRefuses(t *testing.T) {
 	}
 }
 
-// Only min set, or only max: the other's default must not get in the way.
+// With only min or only max set, the other's default must not conflict.
 func TestOneVersionBound(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, &tls.Config{MinVersion: tls.VersionTLS10, Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "upstream.test"))}})
@@ -269,7 +269,7 @@ func TestOneVersionBound(t *testing.T) {
 	}
 }
 
-// Every kind of key that pki makes does a handshake on both ends.
+// Every kind of key of pki works on both ends of a handshake.
 func TestKeyTypes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for _, key := range []pki.KeyType{pki.ECDSAP256, pki.ECDSAP384, pki.RSA2048, pki.Ed25519} {
@@ -296,7 +296,7 @@ func parseTrust(t testing.TB, text []byte) *certs.TrustBundle {
 	return b
 }
 
-// The issuer that is named is the one that is missing, not that of the leaf.
+// The error names the missing issuer, not the issuer of the leaf.
 func TestUnknownCANamesTheMissingIssuer(t *testing.T) {
 	root := certstest.NewCA(t)
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, root.Intermediate(t).Server(t, "upstream.test"))}})
@@ -308,8 +308,8 @@ func TestUnknownCANamesTheMissingIssuer(t *testing.T) {
 	}
 }
 
-// While a CA renews its intermediate, servers send the old and the new one: any
-// chain that verifies will do.
+// While a CA renews its intermediate, servers send the old and the new one:
+// any valid chain is accepted.
 func TestAnExpiredCertificateBesideAGoodChain(t *testing.T) {
 	root := certstest.NewCA(t)
 	now := time.Now()
@@ -323,7 +323,7 @@ func TestAnExpiredCertificateBesideAGoodChain(t *testing.T) {
 	}
 }
 
-// A leaf without a subject is called by its names.
+// An error names a leaf without a subject by its DNS names.
 func TestALeafWithoutASubject(t *testing.T) {
 	server := selfSigned(t, func(c *x509.Certificate) { c.Subject = pkix.Name{} })
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{server}})
@@ -335,8 +335,8 @@ func TestALeafWithoutASubject(t *testing.T) {
 	}
 }
 
-// A server that keeps hundreds of certificates of one name for us to try gets
-// no more of our time than x509 allows it.
+// A server that presents hundreds of certificates of one name cannot exceed
+// the time limit of x509.
 func TestManyIntermediatesOfOneName(t *testing.T) {
 	root, stranger := certstest.NewCA(t), certstest.NewCA(t)
 	server := certstest.TLS(t, root.Intermediate(t).Server(t, "upstream.test"))

@@ -236,8 +236,8 @@ func TestOnDisk(t *testing.T) {
 			if _, err := pki.Show(dir, "../etc"); err == nil {
 				t.Error("a path is a name")
 			}
-			if _, err := pki.Show(dir, "nobody"); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("nobody: %v", err)
+			if _, err := pki.Show(dir, "missing"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("missing: %v", err)
 			}
 		})
 	}
@@ -273,7 +273,7 @@ func checkModes(t *testing.T, dir string) {
 	}
 }
 
-// snapshot returns every file of a directory with its text.
+// snapshot returns the content of every file in a directory.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -411,8 +411,8 @@ func TestRootKeyKeptElsewhere(t *testing.T) {
 	}
 }
 
-// OpenSSL and Java read and accept what is on the disk.
-func TestOthersReadIt(t *testing.T) {
+// OpenSSL and Java read and accept the files on disk.
+func TestOpenSSLAndJavaReadIt(t *testing.T) {
 	for _, key := range []pki.KeyType{pki.ECDSAP256, pki.ECDSAP384, pki.RSA2048, pki.Ed25519} {
 		t.Run(key.String(), func(t *testing.T) {
 			dir := t.TempDir()
