@@ -12,7 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-func TestDialTriesSoManyEndpoints(t *testing.T) {
+func TestDialTriesALimitedNumberOfEndpoints(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -40,8 +40,8 @@ func TestDialTriesSoManyEndpoints(t *testing.T) {
 	}
 }
 
-// An endpoint that does not answer costs a try no more than its time, and the next
-// one is tried.
+// An endpoint that does not answer costs a try only its time, and then the
+// next one is tried.
 func TestDialGivesEachEndpointItsTime(t *testing.T) {
 	ca := certstest.NewCA(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,9 +70,9 @@ func TestDialGivesEachEndpointItsTime(t *testing.T) {
 	}
 }
 
-// The endpoint that a Turn prefers comes first, whatever the policy, and the others
-// after it.
-func TestATurnBeginsWithTheEndpointItPrefers(t *testing.T) {
+// The endpoint that a Turn prefers comes first, whatever the policy, and the
+// others follow.
+func TestATurnStartsWithItsPreferredEndpoint(t *testing.T) {
 	for _, p := range policies {
 		u := upstream.New(options(p.Policy, make([]int, 5)))
 		for _, preferred := range u.Endpoints() {

@@ -25,7 +25,7 @@ var policies = []struct {
 	{"CONSISTENT_HASH", upstream.ConsistentHash},
 }
 
-// options are those of an upstream with endpoints of the weights given, whose
+// options returns an upstream with endpoints of the given weights, whose
 // addresses are "0", "1" and so on.
 func options(p upstream.Policy, weights []int) upstream.Options {
 	o := upstream.Options{Name: "u", Policy: p}
@@ -35,7 +35,7 @@ func options(p upstream.Policy, weights []int) upstream.Options {
 	return o
 }
 
-// choose returns where a Turn with a key goes first.
+// choose returns the first endpoint of a Turn with a key.
 func choose(t testing.TB, u *upstream.Upstream, key upstream.Key) string {
 	var turn upstream.Turn
 	turn.Begin(u, key)
@@ -57,7 +57,7 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 	}{
 		{"equal weights take turns", []int{1, 1, 1}, "0 1 2 0 1 2"},
 		{"no weight is weight one", []int{0, 1}, "0 1 0 1"},
-		{"a heavy endpoint is not chosen in one go", []int{5, 1, 1}, "0 0 1 0 2 0 0"},
+		{"a heavy endpoint is not chosen several times in a row", []int{5, 1, 1}, "0 0 1 0 2 0 0"},
 		{"weights count by their ratio", []int{500, 100, 100}, "0 0 1 0 2 0 0"},
 		{"the sequence repeats", []int{2, 1}, "0 1 0 0 1 0"},
 	} {
@@ -74,8 +74,8 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 	}
 }
 
-// However many ask at once, over whole rounds each endpoint is chosen exactly
-// as often as its weight says.
+// Over whole rounds, each endpoint is chosen exactly as often as its weight
+// says, even under concurrency.
 func TestRoundRobinIsExactUnderConcurrency(t *testing.T) {
 	u := upstream.New(options(upstream.RoundRobin, []int{5, 2, 1}))
 	const goroutines, rounds = 8, 125
@@ -125,7 +125,7 @@ func TestPoliciesSpreadByWeight(t *testing.T) {
 				want := share * picks
 				deviation := math.Sqrt(want * (1 - share))
 				if p.Policy == upstream.ConsistentHash {
-					// The keys fall as chance has it, and so do the slots.
+					// Keys and slots are distributed at random.
 					deviation = math.Sqrt(deviation*deviation + picks*picks*share*(1-share)/(1<<16))
 				}
 				off := math.Abs(float64(chosen[i]) - want)
@@ -148,9 +148,9 @@ func TestPoliciesSpreadByWeight(t *testing.T) {
 	}
 }
 
-// Where one of the endpoints may not be chosen, its turns go to the others evenly,
-// by their weights.
-func TestWhatOneMayNotTakeGoesToTheOthersByWeight(t *testing.T) {
+// The turns of an unavailable endpoint go to the others evenly, by their
+// weights.
+func TestTheShareOfAnUnavailableEndpointGoesToTheOthersByWeight(t *testing.T) {
 	for _, p := range policies {
 		o := options(p.Policy, []int{4, 1, 2, 3})
 		o.Limits.RequestsPerEndpoint = 1
@@ -170,7 +170,7 @@ func TestWhatOneMayNotTakeGoesToTheOthersByWeight(t *testing.T) {
 	}
 }
 
-// hold returns a Turn that is at an endpoint.
+// hold returns a Turn that has an endpoint.
 func hold(t testing.TB, u *upstream.Upstream, address string) *upstream.Turn {
 	turn := new(upstream.Turn)
 	for n := range 10_000 {
@@ -184,14 +184,14 @@ func hold(t testing.TB, u *upstream.Upstream, address string) *upstream.Turn {
 	return nil
 }
 
-// With requests that last, LEAST_REQUESTS keeps endpoints as busy as their
+// With lasting requests, LEAST_REQUESTS keeps endpoints as busy as their
 // weights say, where RANDOM lets a slow one fill up.
-func TestLeastRequestsEvensOutWhatEndpointsHaveToDo(t *testing.T) {
+func TestLeastRequestsEvensOutTheLoad(t *testing.T) {
 	for _, p := range []upstream.Policy{upstream.LeastRequests, upstream.Random} {
 		u := upstream.New(options(p, []int{1, 1, 2, 4}))
 		slow := u.Endpoints()[0]
-		// Whenever one begins, the oldest of those that are not at the slow
-		// endpoint ends; there one in twenty does.
+		// Whenever a request begins, the oldest one elsewhere than at the slow
+		// endpoint ends; there only one in twenty does.
 		var held, stuck []*upstream.Turn
 		for n := range 20_000 {
 			turn := new(upstream.Turn)
@@ -234,8 +234,8 @@ func TestLeastRequestsEvensOutWhatEndpointsHaveToDo(t *testing.T) {
 	}
 }
 
-// When an endpoint leaves, no key moves but its own; those go to the others by
-// their weights. When it returns, each comes back. The same for any weights.
+// When an endpoint leaves, only its own keys move, to the others by their
+// weights. When it returns, they return. This holds for any weights.
 func TestConsistentHashMovesFewKeys(t *testing.T) {
 	for _, weights := range [][]int{{1, 1, 1}, {5, 1, 1}, {100, 50, 30, 20}, many(10), many(100), many(1000)} {
 		o := options(upstream.ConsistentHash, weights)
@@ -272,8 +272,8 @@ func many(n int) []int {
 	return weights
 }
 
-// A key's second endpoint is the one that it would have if the first had left.
-func TestConsistentHashGoesOnToTheNextOwner(t *testing.T) {
+// A key's second endpoint is its first one after the first has left.
+func TestConsistentHashMovesToTheNextOwner(t *testing.T) {
 	o := options(upstream.ConsistentHash, many(20))
 	u := upstream.New(o)
 	for n := range 1000 {
@@ -292,12 +292,13 @@ func TestConsistentHashGoesOnToTheNextOwner(t *testing.T) {
 			}
 		}
 		if want := choose(t, upstream.New(left), keyOf(n)); second.Address() != want {
-			t.Fatalf("key %d goes on to %s, want %s", n, second.Address(), want)
+			t.Fatalf("key %d moves to %s, want %s", n, second.Address(), want)
 		}
 	}
 }
 
-// Two processes find the same endpoint for a key, in whatever order theirs are.
+// Two processes find the same endpoint for a key, whatever the order of their
+// endpoints.
 func TestConsistentHashIsTheSameEverywhere(t *testing.T) {
 	o := options(upstream.ConsistentHash, []int{3, 1, 2, 1, 1, 1, 1, 1, 1, 1})
 	a := upstream.New(o)
@@ -310,7 +311,7 @@ func TestConsistentHashIsTheSameEverywhere(t *testing.T) {
 			t.Fatalf("key %d is of %s and of %s", n, x, y)
 		}
 	}
-	// The hashes are part of what is the same: a change would move every key.
+	// The hash values are part of the contract: a change would move every key.
 	if got := choose(t, a, upstream.KeyOf("alice")) + choose(t, a, upstream.KeyOf("bob")) + choose(t, a, upstream.KeyOf("carol")); got != "873" {
 		t.Errorf("alice, bob and carol go to %q", got)
 	}
@@ -331,7 +332,7 @@ func TestAnAddressHasOneKey(t *testing.T) {
 	}
 }
 
-// Who has no key goes anywhere.
+// A Turn without a key may use any endpoint.
 func TestConsistentHashWithoutAKeyIsRandom(t *testing.T) {
 	u := upstream.New(options(upstream.ConsistentHash, many(4)))
 	chosen := map[string]int{}
@@ -345,8 +346,8 @@ func TestConsistentHashWithoutAKeyIsRandom(t *testing.T) {
 	}
 }
 
-// A request costs no allocation, whichever policy chooses, though eight endpoints
-// are tried.
+// A request costs no allocation with any policy, even if it tries eight
+// endpoints.
 func TestTurnDoesNotAllocate(t *testing.T) {
 	wait := func() (context.Context, func()) { return context.Background(), func() {} }
 	for _, p := range policies {
@@ -369,7 +370,7 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// What a group of 1,000 endpoints costs to keep.
+// The memory of a group of 1,000 endpoints.
 func TestMemoryOfAGroup(t *testing.T) {
 	for _, p := range policies {
 		o := options(p.Policy, many(1000))
@@ -397,7 +398,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// BenchmarkTurn is a request's way through an upstream: Begin, Next, End.
+// BenchmarkTurn measures one request through an upstream: Begin, Next, End.
 func BenchmarkTurn(b *testing.B) {
 	for _, p := range policies {
 		for _, n := range []int{3, 100, 1000} {
@@ -420,8 +421,7 @@ func BenchmarkTurn(b *testing.B) {
 	}
 }
 
-// BenchmarkTurnPastABusyEndpoint is the same where the first choice has as much to
-// do as it may.
+// BenchmarkTurnPastABusyEndpoint is the same with a first choice at its limit.
 func BenchmarkTurnPastABusyEndpoint(b *testing.B) {
 	for _, p := range policies {
 		for _, n := range []int{3, 100, 1000} {
@@ -443,8 +443,8 @@ func BenchmarkTurnPastABusyEndpoint(b *testing.B) {
 	}
 }
 
-// BenchmarkNew is the making of an upstream, with weights whose order is the
-// longest to find.
+// BenchmarkNew makes an upstream whose weights are the most expensive to
+// order.
 func BenchmarkNew(b *testing.B) {
 	for _, n := range []int{3, 100, 1000} {
 		var weights []int

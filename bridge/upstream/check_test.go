@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An examinee is what health checks of a test ask.
+// An examinee answers the health checks of a test.
 type examinee struct {
 	mu    sync.Mutex
 	err   map[string]error // by address; nil: it is well
@@ -37,7 +37,7 @@ func (p *examinee) ask(ctx context.Context, e *upstream.Endpoint) error {
 	}
 }
 
-// set makes what an endpoint answers from now on.
+// set sets the answer of an endpoint from now on.
 func (p *examinee) set(address string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -47,7 +47,7 @@ func (p *examinee) set(address string, err error) {
 	p.err[address] = err
 }
 
-// questions returns when was asked since the last call.
+// questions returns the times of the checks since the last call.
 func (p *examinee) questions() []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,7 +58,7 @@ func (p *examinee) questions() []time.Time {
 
 var errIll = &certs.VerifyError{Reason: certs.ReasonCheckFailed, Detail: "it answers 500"}
 
-// checked returns an upstream whose endpoints p is asked about.
+// checked returns an upstream whose endpoints p checks.
 func checked(p *examinee, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
 	o := upstream.Options{Name: "up", Check: upstream.CheckOptions{Ask: p.ask, Kind: "tcp"}}
 	for _, a := range addresses {
@@ -70,7 +70,7 @@ func checked(p *examinee, change func(*upstream.Options), addresses ...string) *
 	return upstream.New(o)
 }
 
-// bubble runs a test in a bubble with upstreams that are retired after it.
+// bubble runs a test in a bubble and retires its upstreams.
 func bubble(t *testing.T, test func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -87,7 +87,7 @@ func bubble(t *testing.T, test func(t *testing.T, live func(*upstream.Upstream) 
 	})
 }
 
-// choices returns the endpoints that turns are sent to which do not wait, sorted.
+// choices returns the endpoints of Turns that do not wait, sorted.
 func choices(u *upstream.Upstream) string {
 	seen := map[string]bool{}
 	var all []string
@@ -116,7 +116,7 @@ func wantChoices(t *testing.T, u *upstream.Upstream, when, want string) {
 	}
 }
 
-func TestAVerdictTakesThresholds(t *testing.T) {
+func TestHealthChangesAtThresholds(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		var w witness
@@ -154,7 +154,7 @@ func TestAVerdictTakesThresholds(t *testing.T) {
 	})
 }
 
-// One bad answer, or good one, of several changes nothing.
+// A single result among several opposite ones changes nothing.
 func TestAStreakMustBeUnbroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := []bool{true, false, false, true, false, false, true, false, false, false, true, false, true, false, true, true, false, false}
@@ -186,7 +186,7 @@ func TestAStreakMustBeUnbroken(t *testing.T) {
 	})
 }
 
-func TestQuestionsAreAskedAtOnceAndThenSpreadOut(t *testing.T) {
+func TestChecksStartAtOnceAndThenSpreadOut(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		p.takes = 300 * time.Millisecond
@@ -231,7 +231,7 @@ func TestIntervalsHaveJitterOfATenth(t *testing.T) {
 	})
 }
 
-func TestWhoDoesNotAnswerIsNotWaitedForForEver(t *testing.T) {
+func TestACheckTimesOut(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		p.takes = time.Hour
@@ -248,8 +248,8 @@ func TestWhoDoesNotAnswerIsNotWaitedForForEver(t *testing.T) {
 	})
 }
 
-// What traffic meets with changes nothing about an endpoint that is asked.
-func TestTrafficDoesNotDecideWhereThereIsACheck(t *testing.T) {
+// Traffic does not change the health of a checked endpoint.
+func TestTrafficDoesNotChangeTheHealthOfACheckedEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		u := live(checked(&p, nil, "a:1"))
@@ -270,8 +270,8 @@ func TestTrafficDoesNotDecideWhereThereIsACheck(t *testing.T) {
 	})
 }
 
-// That the process has no descriptor left says nothing about endpoints.
-func TestWantOfDescriptorsIsNoAnswer(t *testing.T) {
+// A lack of descriptors in this process proves nothing about endpoints.
+func TestLackOfDescriptorsIsNotACheckResult(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		u := live(checked(&p, nil, "a:1"))
@@ -284,8 +284,8 @@ func TestWantOfDescriptorsIsNoAnswer(t *testing.T) {
 	})
 }
 
-// A turn at an upstream none of whose endpoints has answered waits.
-func TestTheFirstAnswerIsWaitedFor(t *testing.T) {
+// A Turn waits if no endpoint of its upstream has completed a check.
+func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		p.takes = 3 * time.Second
@@ -310,7 +310,7 @@ func TestTheFirstAnswerIsWaitedFor(t *testing.T) {
 			t.Errorf("sent to %q, %v, after %v", got, err, time.Since(begin))
 		}
 
-		// Who gives up is not kept.
+		// A canceled Turn stops waiting.
 		u = live(checked(&p, nil, "a:1"))
 		begin = time.Now()
 		if _, err := next(func() (context.Context, func()) {
@@ -318,16 +318,16 @@ func TestTheFirstAnswerIsWaitedFor(t *testing.T) {
 		}); err != upstream.ErrNoEndpoint || time.Since(begin) != time.Second {
 			t.Errorf("who gives up: %v after %v", err, time.Since(begin))
 		}
-		// All are bad: that is an answer.
+		// All failing is a result, too.
 		if _, err := next(wait); err != upstream.ErrNoEndpoint || time.Since(begin) != p.takes {
 			t.Errorf("all bad: %v after %v", err, time.Since(begin))
 		}
 
-		// What was never started does not answer at all.
+		// An upstream that was never started completes no check.
 		u = checked(&p, nil, "a:1")
 		begin = time.Now()
 		if _, err := next(wait); err != upstream.ErrNoEndpoint || time.Since(begin) != 5*time.Second {
-			t.Errorf("nobody asks: %v after %v", err, time.Since(begin))
+			t.Errorf("without checks: %v after %v", err, time.Since(begin))
 		}
 	})
 }
@@ -360,13 +360,13 @@ func TestARevisionKeepsHealth(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		wantChoices(t, second, "once the new one has answered", "a:1 c:1")
 
-		// Another question is another matter.
+		// Another kind of check starts from the beginning.
 		third := after(second, func(o *upstream.Options) { o.Check.Kind = "http" })
 		wantChoices(t, third, "another question", "none")
 		time.Sleep(5 * time.Second)
 		wantChoices(t, third, "and its answer", "a:1 c:1")
 
-		// A streak goes on over revisions.
+		// A streak continues across revisions.
 		p.set("a:1", errIll)
 		at := third
 		for range 2 {
@@ -379,8 +379,8 @@ func TestARevisionKeepsHealth(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		wantChoices(t, at, "the third", "c:1")
 
-		// Who waits at a revision that is replaced hears of the answer that the next
-		// has got.
+		// A Turn that waits at a replaced revision sees the result that the next
+		// revision gets.
 		waiting := live(checked(&p, nil, "d:1"))
 		got := make(chan string)
 		go func() {
@@ -407,8 +407,9 @@ func TestARevisionKeepsHealth(t *testing.T) {
 	})
 }
 
-// Nothing is asked before Start and after Retire, which does not wait for an answer.
-func TestQuestionsBeginAndEnd(t *testing.T) {
+// No check runs before Start or after Retire, and Retire does not wait for a
+// check to complete.
+func TestChecksRunFromStartToRetire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p examinee
 		p.takes = time.Hour
@@ -440,8 +441,8 @@ func TestQuestionsBeginAndEnd(t *testing.T) {
 	})
 }
 
-// Who has no endpoint that is well has none, and says so by its own word.
-func TestAllAreBad(t *testing.T) {
+// An upstream without a healthy endpoint fails with its own error.
+func TestAllEndpointsFailTheirChecks(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		p.set("a:1", errIll)

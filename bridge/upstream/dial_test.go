@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A server that was known to choose one group, and has come to take only others,
-// is asked again with all of them at once: nobody sees a failure.
-func TestAnOfferTooNarrowIsMadeAgainAtOnce(t *testing.T) {
+// A server that changed from the one group it was known to choose to others
+// gets a full offer at once: the client sees no failure.
+func TestANarrowOfferIsRetriedAtOnceInFull(t *testing.T) {
 	ca := certstest.NewCA(t)
 	var strict atomic.Bool
 	config := &tls.Config{
@@ -53,8 +53,8 @@ func TestAnOfferTooNarrowIsMadeAgainAtOnce(t *testing.T) {
 	}
 }
 
-// What is offered is not the reason if everything is: one attempt is enough.
-func TestAnOfferOfEverythingIsMadeOnce(t *testing.T) {
+// A full offer is not the cause of a failure: one attempt is enough.
+func TestAFullOfferIsMadeOnce(t *testing.T) {
 	ca := certstest.NewCA(t)
 	var hellos atomic.Int32
 	addr := listen(t, "tcp", echoTLS(&tls.Config{

@@ -18,7 +18,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A names is a Resolver that answers with what a test says.
+// A names is a Resolver with answers set by a test.
 type names struct {
 	mu     sync.Mutex
 	answer resolve.Answer
@@ -55,8 +55,8 @@ func (n *names) Ask(ctx context.Context) (resolve.Answer, error) {
 	return n.answer, n.err
 }
 
-// say makes addresses, "10.0.0.1:80" or "10.0.0.1:80*5" with a weight or with a
-// bang a backup, what is answered.
+// say sets the answer to addresses, such as "10.0.0.1:80", with a weight as
+// "10.0.0.1:80*5", or with a bang for a backup.
 func (n *names) say(addresses ...string) {
 	var all []resolve.Address
 	for _, a := range addresses {
@@ -80,7 +80,7 @@ func (n *names) fail(err error) {
 	n.err = err
 }
 
-// waits returns the time between the questions.
+// waits returns the times between lookups.
 func (n *names) waits() (out []time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -90,7 +90,7 @@ func (n *names) waits() (out []time.Duration) {
 	return out
 }
 
-// byDNS returns an upstream whose endpoints are plaintext.
+// byDNS returns an upstream with plaintext endpoints from DNS.
 func byDNS(n *names, change ...func(*upstream.Options)) *upstream.Upstream {
 	o := upstream.Options{Name: "u", ConnectTimeout: 5 * time.Second, DNS: &upstream.DNSOptions{
 		Resolver: n,
@@ -104,7 +104,7 @@ func byDNS(n *names, change ...func(*upstream.Options)) *upstream.Upstream {
 	return upstream.New(o)
 }
 
-// pass lets time pass, and what is due be done. Under synctest.
+// pass lets time pass and runs all due work. Under synctest.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -122,7 +122,7 @@ func addresses(endpoints []*upstream.Endpoint) string {
 	return strings.Join(all, " ")
 }
 
-// rest returns the endpoints that a Turn still goes to.
+// rest returns the endpoints that a Turn can still use.
 func rest(t *testing.T, turn *upstream.Turn) (all []*upstream.Endpoint) {
 	for {
 		e, err := turn.Next(nil)
@@ -136,7 +136,7 @@ func rest(t *testing.T, turn *upstream.Turn) (all []*upstream.Endpoint) {
 	}
 }
 
-func TestDNSIsAskedAgainWhenItsAnswerIsNoLongerGood(t *testing.T) {
+func TestDNSIsAskedAgainWhenItsAnswerExpires(t *testing.T) {
 	for _, test := range []struct {
 		name                  string
 		ttl, refresh, atLeast time.Duration
@@ -177,7 +177,7 @@ func TestDNSIsAskedAgainWhenItsAnswerIsNoLongerGood(t *testing.T) {
 	}
 }
 
-func TestAFailureOfDNSKeepsTheEndpointsAndIsTriedAgainWithPauses(t *testing.T) {
+func TestADNSFailureKeepsTheEndpointsAndIsRetriedWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &names{ttl: time.Hour}
 		n.fail(errNXDomain)
@@ -217,7 +217,7 @@ func TestAFailureOfDNSKeepsTheEndpointsAndIsTriedAgainWithPauses(t *testing.T) {
 	})
 }
 
-func TestEndpointsThatStayAreTheSame(t *testing.T) {
+func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &names{ttl: time.Second}
 		var events []upstream.Event
@@ -254,7 +254,7 @@ func TestEndpointsThatStayAreTheSame(t *testing.T) {
 			turns = append(turns, addresses(rest(t, &turn)))
 			turn.End()
 		}
-		// The backup is the last, and the others have equal shares.
+		// The backup is last, and the others have equal shares.
 		want := []string{"10.0.0.2:80 10.0.0.4:80 10.0.0.3:80", "10.0.0.4:80 10.0.0.2:80 10.0.0.3:80"}
 		if !slices.Equal(turns[:2], want) || !slices.Equal(turns[2:], want) {
 			t.Errorf("turns %q", turns)
@@ -276,8 +276,8 @@ func TestEndpointsThatStayAreTheSame(t *testing.T) {
 			events[0].Message != "10.0.0.1:80 came, 10.0.0.2:80 10.0.0.3:80 10.0.0.4:80 left" {
 			t.Errorf("events %+v", events)
 		}
-		// Those that left are told of a while, and then no more: they have no
-		// connections.
+		// The status lists endpoints that left for a while, and then drops those
+		// without connections.
 		if s := u.Status(); len(s) != 5 || s[0].Left || !s[1].Left || !s[1].Draining {
 			t.Errorf("status %+v", s)
 		}
@@ -309,7 +309,7 @@ func TestAnotherNameAtTheSameAddressIsAnotherEndpoint(t *testing.T) {
 	})
 }
 
-func TestTheFirstAnswerIsWaitedForAndNoLongerThanAConnection(t *testing.T) {
+func TestTurnsWaitForTheFirstAnswerForAtMostTheConnectTimeout(t *testing.T) {
 	wait := func(ctx context.Context) func() (context.Context, func()) {
 		return func() (context.Context, func()) { return ctx, func() {} }
 	}
@@ -366,7 +366,7 @@ func TestTheFirstAnswerIsWaitedForAndNoLongerThanAConnection(t *testing.T) {
 	}
 }
 
-func TestWhoBeganBeforeAllEndpointsWereReplacedGoesOnToTheNewOnes(t *testing.T) {
+func TestATurnContinuesWithNewEndpointsAfterAllWereReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &names{ttl: time.Second}
 		n.say("10.0.0.1:80", "10.0.0.2:80")
@@ -382,16 +382,17 @@ func TestWhoBeganBeforeAllEndpointsWereReplacedGoesOnToTheNewOnes(t *testing.T) 
 		}
 		n.say("10.0.0.1:80", "10.0.0.3:80")
 		pass(2 * time.Second)
-		// What was tried is not tried again, what is gone not at all.
+		// Tried endpoints are not tried again, and endpoints that left are never
+		// tried.
 		if got := addresses(rest(t, &turn)); got != "10.0.0.3:80" {
 			t.Errorf("then tried %s", got)
 		}
 	})
 }
 
-// As when the configuration changes: there is no moment without endpoints, and no
-// question for each revision.
-func TestANewRevisionBeginsWithTheAnswerOfTheOneBefore(t *testing.T) {
+// When the configuration changes, there is no moment without endpoints, and no
+// lookup for each revision.
+func TestEachRevisionStartsWithTheLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &names{ttl: time.Minute}
 		n.say("10.0.0.1:80")
@@ -424,7 +425,7 @@ func TestANewRevisionBeginsWithTheAnswerOfTheOneBefore(t *testing.T) {
 			t.Errorf("then %q", present(after))
 		}
 
-		// What was learnt between New and Start is not lost.
+		// An answer between New and Start is not lost.
 		third := byDNS(n)
 		n.say("10.0.0.9:80")
 		pass(2 * time.Minute)
@@ -436,7 +437,7 @@ func TestANewRevisionBeginsWithTheAnswerOfTheOneBefore(t *testing.T) {
 	})
 }
 
-func TestAnAddressOfWhichNoEndpointCanBeMadeIsLeftOut(t *testing.T) {
+func TestAnAddressWithoutAValidEndpointIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &names{ttl: time.Second}
 		n.say("10.0.0.1:80", "10.0.0.2:80")
@@ -457,7 +458,7 @@ func TestAnAddressOfWhichNoEndpointCanBeMadeIsLeftOut(t *testing.T) {
 	})
 }
 
-func TestRetireEndsAQuestionThatIsNotAnswered(t *testing.T) {
+func TestRetireEndsAPendingLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &names{slow: make(chan struct{})}
 		u := byDNS(n)
@@ -478,9 +479,9 @@ func TestRetireEndsAQuestionThatIsNotAnswered(t *testing.T) {
 	})
 }
 
-// With real connections: those of an endpoint that leaves go on, and end as they
-// will; warm ones are closed, and those of one that comes are made.
-func TestConnectionsOfAnEndpointThatLeavesGoOn(t *testing.T) {
+// With real connections: those of an endpoint that leaves continue. Its warm
+// connections are closed, and warm ones to a new endpoint are made.
+func TestConnectionsOfAnEndpointThatLeavesContinue(t *testing.T) {
 	one, two := newWarmServer(t, nil), newWarmServer(t, nil)
 	n := &names{}
 	n.say(one.addr)

@@ -24,7 +24,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// listen serves handle for each connection until the test ends.
+// listen runs handle for each connection until the test ends.
 func listen(t testing.TB, network string, handle func(net.Conn)) net.Addr {
 	t.Helper()
 	address := "127.0.0.1:0"
@@ -59,10 +59,10 @@ func echoTLS(config *tls.Config) func(net.Conn) {
 	return func(conn net.Conn) { echoOn(tls.Server(conn, config)) }
 }
 
-// echoOn gives back what it is sent.
+// echoOn echoes everything it receives.
 func echoOn(c net.Conn) { io.Copy(c, c) }
 
-// refused returns an address where nothing listens.
+// refused returns an address without a listener.
 func refused(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -265,7 +265,7 @@ func TestDialMissingUnixSocket(t *testing.T) {
 	}
 }
 
-func TestDialGoesOnToTheNext(t *testing.T) {
+func TestDialTriesTheNextEndpoint(t *testing.T) {
 	ca := certstest.NewCA(t)
 	client := func() *certs.Client {
 		return newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}})
@@ -294,7 +294,7 @@ func TestDialGoesOnToTheNext(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 	})
-	t.Run("and a backup is left alone while a primary serves", func(t *testing.T) {
+	t.Run("and a backup is not used while a primary serves", func(t *testing.T) {
 		u := upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{ep(bad.String(), true), ep(good.String(), false)}})
 		for range 4 {
 			conn, _, err := u.Dial(t.Context(), upstream.Stream)
@@ -317,7 +317,7 @@ func TestDialGoesOnToTheNext(t *testing.T) {
 			}
 		}
 	})
-	t.Run("unless there is none", func(t *testing.T) {
+	t.Run("unless no primary serves", func(t *testing.T) {
 		_, _, err := upstream.New(upstream.Options{}).Dial(t.Context(), upstream.Stream)
 		if err != upstream.ErrNoEndpoint {
 			t.Errorf("got %v", err)
@@ -325,8 +325,9 @@ func TestDialGoesOnToTheNext(t *testing.T) {
 	})
 }
 
-// Giving up says nothing about the endpoint, and leads to no other.
-func TestCancelledDialIsNotTheEndpointsFailure(t *testing.T) {
+// A canceled dial proves nothing about the endpoint, and no other endpoint is
+// tried.
+func TestCanceledDialIsNotTheEndpointsFailure(t *testing.T) {
 	ca := certstest.NewCA(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	addr := listen(t, "tcp", func(c net.Conn) { cancel(); io.Copy(io.Discard, c) })
@@ -364,9 +365,9 @@ func TestLateFailureIsCounted(t *testing.T) {
 	}
 }
 
-// With TLS 1.3 an upstream judges our certificate when the handshake is over for
-// us: what it says is read, however often it is written to once it has gone.
-func TestWhatAnUpstreamSaysBeforeItGoesIsHeard(t *testing.T) {
+// A TLS 1.3 upstream verifies our certificate after our side of the handshake:
+// its alert is read even if we write to the closed connection repeatedly.
+func TestAnAlertBeforeACloseIsRead(t *testing.T) {
 	ca := certstest.NewCA(t)
 	config := &tls.Config{
 		Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}, MinVersion: tls.VersionTLS13,
@@ -397,7 +398,7 @@ func TestWhatAnUpstreamSaysBeforeItGoesIsHeard(t *testing.T) {
 }
 
 // A flood of failures is counted in full and logged in part.
-func TestFailuresOfOneReasonAreLoggedNowAndThen(t *testing.T) {
+func TestLoggingOfEqualFailuresIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		u := upstream.New(upstream.Options{

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A witness is an observer that remembers what it was told.
+// A witness is an observer that records Events.
 type witness struct {
 	mu       sync.Mutex
 	reported []string
@@ -34,7 +34,7 @@ func (w *witness) observe(e upstream.Event) {
 	w.reported = append(w.reported, fmt.Sprintf("%s %s %s %d", kind, e.Health, reason, e.Count))
 }
 
-// take returns what was told since it was last called.
+// take returns the Events since the last call.
 func (w *witness) take() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,7 +50,7 @@ func (w *witness) want(t *testing.T, when string, want ...string) {
 	}
 }
 
-func TestObserverIsToldOfFailuresAndHealth(t *testing.T) {
+func TestObserverReceivesFailuresAndHealth(t *testing.T) {
 	var w witness
 	gone := refused(t)
 	u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint(gone, 1)}})
@@ -59,7 +59,7 @@ func TestObserverIsToldOfFailuresAndHealth(t *testing.T) {
 			t.Fatal("no error")
 		}
 	}
-	w.want(t, "while nobody listens", "health down CONNECT_REFUSED 0", "failed down CONNECT_REFUSED 1")
+	w.want(t, "while the endpoint refuses", "health down CONNECT_REFUSED 0", "failed down CONNECT_REFUSED 1")
 	ln, err := net.Listen("tcp", gone)
 	if err != nil {
 		t.Skip("the port was taken meanwhile")
@@ -75,7 +75,7 @@ func TestObserverIsToldOfFailuresAndHealth(t *testing.T) {
 	w.want(t, "when somebody does", "health up - 0")
 }
 
-func TestFailuresAreToldTogether(t *testing.T) {
+func TestEqualFailuresAreReportedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w witness
 		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1), endpoint("b:1", 1)}})
@@ -96,7 +96,8 @@ func TestFailuresAreToldTogether(t *testing.T) {
 	})
 }
 
-// An endpoint that flaps is told of a few times, and at last as it is.
+// A flapping endpoint causes a bounded number of Events, and the last shows
+// its final state.
 func TestFlappingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w witness
@@ -123,8 +124,8 @@ func TestFlappingIsBounded(t *testing.T) {
 	})
 }
 
-// A TLS 1.3 server refuses our certificate after the handshake: that it
-// completes does not make the endpoint come up again.
+// A TLS 1.3 server rejects our certificate after the handshake: a completed
+// handshake does not bring the endpoint up again.
 func TestAHandshakeDoesNotUndoALateFailure(t *testing.T) {
 	var w witness
 	addr := listen(t, "tcp", func(c net.Conn) {})
@@ -146,8 +147,8 @@ func TestAHandshakeDoesNotUndoALateFailure(t *testing.T) {
 	w.want(t, "once it answered", "health up - 0")
 }
 
-// The observer may look at the upstream it is told of.
-func TestObserverHoldsNothingUp(t *testing.T) {
+// The observer may read the upstream of its Event.
+func TestObserverMayReadItsUpstream(t *testing.T) {
 	var u *upstream.Upstream
 	var seen upstream.Health
 	u = upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}, Observer: func(upstream.Event) {

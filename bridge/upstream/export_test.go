@@ -1,9 +1,9 @@
 package upstream
 
-// NoteHandshakeFailure has e note a handshake that failed.
+// NoteHandshakeFailure records a failed handshake of e.
 func NoteHandshakeFailure(e *Endpoint, err error) { e.note(e.failure("tls", 0, err), true) }
 
-// Answer has e answer its health check.
+// Answer records a health check of e.
 func Answer(e *Endpoint, ok bool) {
 	answer := Check{}
 	if !ok {
@@ -13,7 +13,7 @@ func Answer(e *Endpoint, ok bool) {
 	e.checker.applyVerdict(now, changed, true, answer)
 }
 
-// EndEjection lets the time of e's ejection be over, if there is one.
+// EndEjection ends e's ejection, if there is one, as if its time were over.
 func EndEjection(e *Endpoint) {
 	if e.outlier.isOut() {
 		e.outlier.record.out.Store(1)

@@ -11,14 +11,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A hello is what a server saw of a handshake.
+// A hello is what a server received in a handshake.
 type hello struct {
 	name    string
 	resumed bool
 }
 
 // fromHost returns an upstream that takes the server name from the host, and
-// what its server for a.test, b.test and 127.0.0.1 saw.
+// the hellos that its server for a.test, b.test and 127.0.0.1 received.
 func fromHost(t *testing.T, version uint16) (*upstream.Upstream, chan hello) {
 	ca := certstest.NewCA(t)
 	seen := make(chan hello, 100)
@@ -43,7 +43,8 @@ func fromHost(t *testing.T, version uint16) (*upstream.Upstream, chan hello) {
 	return u, seen
 }
 
-// One server would resume any of these sessions: that it never may is up to us.
+// The server would resume any of these sessions, so the client must keep them
+// apart.
 func TestServerNameFromHost(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -76,9 +77,9 @@ func TestServerNameFromHost(t *testing.T) {
 	}
 }
 
-// Clients choose the host, so what comes of their choice does not make the
-// endpoint look as if it were down.
-func TestAClientCannotTalkAnEndpointDown(t *testing.T) {
+// Clients choose the host, so failures due to their choice must not take the
+// endpoint down.
+func TestAClientCannotTakeAnEndpointDown(t *testing.T) {
 	u, _ := fromHost(t, 0)
 	for _, test := range []struct {
 		host     string
@@ -143,7 +144,7 @@ func TestFlushMakesTheNextHandshakeFull(t *testing.T) {
 	}
 }
 
-func TestStatusHasWhatReportOnlyLetPass(t *testing.T) {
+func TestStatusCountsReportOnlyFailures(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	addr := listen(t, "tcp", echoTLS(&tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}}))
 	client := func() *certs.Client {

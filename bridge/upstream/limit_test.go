@@ -17,8 +17,8 @@ func echoServer(t testing.TB) upstream.EndpointOptions {
 	return endpoint(listen(t, "tcp", echoOn).String(), 1)
 }
 
-// However many want one, no more connections are open than may be, and each gets
-// its own in the end.
+// Under any concurrency, no more connections are open than the limit allows,
+// and each Turn gets one in the end.
 func TestConnectionsAreLimited(t *testing.T) {
 	const clients, rounds, perEndpoint, inAll = 24, 40, 3, 5
 	for _, l := range []upstream.Limits{
@@ -71,8 +71,9 @@ func TestConnectionsAreLimited(t *testing.T) {
 	}
 }
 
-// As many can be made at once as may be open: one that is being made counts once.
-func TestAsManyConnectionsAreMadeAsMayBe(t *testing.T) {
+// The limit can be fully used by concurrent dials: a connection being made
+// counts once.
+func TestTheConnectionLimitCanBeFullyUsed(t *testing.T) {
 	const most = 8
 	came, gate := make(chan bool, 2*most), make(chan bool)
 	address := listen(t, "tcp", func(net.Conn) { // which shakes no hands
@@ -101,8 +102,9 @@ func TestAsManyConnectionsAreMadeAsMayBe(t *testing.T) {
 	}
 }
 
-// Without a queue a connection too many is refused, and that is nobody's failure.
-func TestAConnectionTooManyIsRefused(t *testing.T) {
+// Without a queue a connection over the limit is refused, and no endpoint is
+// blamed.
+func TestAConnectionOverTheLimitIsRefused(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t), echoServer(t)}})
 	conn, _, err := u.Dial(t.Context(), upstream.Stream)
 	if err != nil {
@@ -129,8 +131,8 @@ func TestAConnectionTooManyIsRefused(t *testing.T) {
 	conn.Close()
 }
 
-// A connection that could not be made leaves its place to others.
-func TestAFailedConnectionTakesNoPlace(t *testing.T) {
+// A failed connection releases its place.
+func TestAFailedConnectionReleasesItsPlace(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1, ConnectionsPerEndpoint: 1},
 		Endpoints: []upstream.EndpointOptions{endpoint(refused(t), 1)}})
 	for range 3 {
@@ -142,8 +144,8 @@ func TestAFailedConnectionTakesNoPlace(t *testing.T) {
 	}
 }
 
-// Where all connections that may be open are, one that nobody uses is closed for
-// one that is needed, unless it is of who needs it.
+// At the limit, an unused connection is closed for a needed one, unless the
+// same owner needs it.
 func TestIdleConnectionsGiveWay(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 2}, Endpoints: []upstream.EndpointOptions{echoServer(t), echoServer(t)}})
 	a, b := u.Endpoints()[0], u.Endpoints()[1]
@@ -195,8 +197,8 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	}
 }
 
-// A connection that others use too is a way in for who may use it, and for no one
-// else.
+// A shared connection makes room for Turns that may share it, and for no
+// others.
 func TestSharedConnectionsTakeMoreRequests(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t)}})
 	e := u.Endpoints()[0]
@@ -220,9 +222,8 @@ func TestSharedConnectionsTakeMoreRequests(t *testing.T) {
 	alone.End()
 }
 
-// A Turn that is sent to an endpoint again and again where there is no connection
-// for it is not sent there for ever.
-func TestATurnIsNotSentToAndFroForEver(t *testing.T) {
+// A Turn is not sent forever to an endpoint that has no connection for it.
+func TestATurnIsNotSentBackAndForthForever(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1, Pending: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t)}})
 	turn := begin(u)
 	defer turn.End()
@@ -234,10 +235,10 @@ func TestATurnIsNotSentToAndFroForEver(t *testing.T) {
 		}
 		turn.Full()
 	}
-	t.Error("it goes on")
+	t.Error("it continues")
 }
 
-// Warm connections count, fill what a limit leaves, and give way.
+// Warm connections count toward the limit, fill the free room, and give way.
 func TestWarmConnectionsHeedLimits(t *testing.T) {
 	s := newWarmServer(t, nil)
 	u := warm(t, upstream.Options{Warm: 5, Limits: upstream.Limits{ConnectionsPerEndpoint: 3}}, s)
@@ -259,7 +260,7 @@ func TestWarmConnectionsHeedLimits(t *testing.T) {
 	}
 	conns[0].Close()
 	ready(t, u, 1)
-	// Requests are not to wait for a warm connection's end.
+	// Requests must not wait for a warm connection to end.
 	e := u.Endpoints()[0]
 	if _, err := e.DialAs(t.Context(), upstream.Stream, ""); err != upstream.ErrFull || !e.MakeRoom(nil) {
 		t.Fatalf("with one that is warm: %v", err)

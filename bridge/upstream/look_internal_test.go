@@ -14,7 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A delayed connection holds back what is written, once hold was called.
+// A delayed connection holds back writes after hold was called.
 type delayed struct {
 	net.Conn
 	mu      sync.Mutex
@@ -34,7 +34,8 @@ func (d *delayed) Write(p []byte) (int, error) {
 	return d.Conn.Write(p)
 }
 
-// shaken returns both ends of a TLS connection; the first is as warm ones are.
+// shaken returns both ends of a TLS connection; the first is in the mode of
+// warm ones.
 func shaken(t *testing.T, server *tls.Config) (*tls.Conn, *tls.Conn, *delayed) {
 	t.Helper()
 	ca := certstest.NewCA(t)
@@ -69,7 +70,7 @@ func shaken(t *testing.T, server *tls.Config) (*tls.Conn, *tls.Conn, *delayed) {
 	return client, serverEnd, d
 }
 
-// arrive waits until the kernel has something to read, be it an end.
+// arrive waits until the kernel has data to read, or the end of the stream.
 func arrive(t *testing.T, conn net.Conn) {
 	t.Helper()
 	raw, err := socket.Of(conn).Conn.(syscall.Conn).SyscallConn()
@@ -83,7 +84,7 @@ func arrive(t *testing.T, conn net.Conn) {
 	})
 }
 
-func TestLookTellsWhoIsAlive(t *testing.T) {
+func TestLookDetectsClosedConnections(t *testing.T) {
 	for name, test := range map[string]struct {
 		do   func(server *tls.Conn, raw net.Conn)
 		want func(error) bool
@@ -112,8 +113,8 @@ func TestLookTellsWhoIsAlive(t *testing.T) {
 	}
 }
 
-// A server that sends without end what is taken in does not hold up who looks.
-func TestLookEndsWhateverTheServerSends(t *testing.T) {
+// A server that sends endless ignorable records does not block look.
+func TestLookIsBoundedForEndlessRecords(t *testing.T) {
 	fills := 0
 	heard, err := takeIn(func([]byte) (int, error) { return 0, socket.ErrWouldBlock }, func() error { fills++; return nil })
 	if !heard || err != errFlood || fills != maxFillsOfLook {
@@ -121,9 +122,9 @@ func TestLookEndsWhateverTheServerSends(t *testing.T) {
 	}
 }
 
-// Tickets are taken in, in whatever pieces they come, and what the client and
-// the server say to each other afterwards is whole.
-func TestLookTakesInTicketsAndLosesNothing(t *testing.T) {
+// Tickets are consumed in pieces of any size, and the data that client and
+// server exchange afterward is complete.
+func TestLookConsumesTicketsAndLosesNoData(t *testing.T) {
 	client, server, d := shaken(t, &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}) // so that tickets come late
 	arrive(t, client)
 	if heard, err := look(client); !heard || err != nil {
@@ -133,8 +134,8 @@ func TestLookTakesInTicketsAndLosesNothing(t *testing.T) {
 		t.Fatalf("again: heard %v, %v", heard, err)
 	}
 
-	// An answer in pieces of a byte, the first of which come before the
-	// connection is given out.
+	// An answer in pieces of one byte, the first of which arrive before the
+	// connection is handed out.
 	text := bytes.Repeat([]byte("0123456789"), 20)
 	d.hold()
 	server.Write(text)

@@ -14,7 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// judged returns an upstream that is judged by what its traffic meets with.
+// judged returns an upstream with outlier detection.
 func judged(o upstream.OutlierOptions, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
 	if o.MaxPercent == 0 {
 		o.MaxPercent = 50
@@ -29,14 +29,14 @@ func judged(o upstream.OutlierOptions, change func(*upstream.Options), addresses
 	return upstream.New(options)
 }
 
-// results tells an endpoint how requests have ended: "+" is well.
+// results records the outcomes of requests at an endpoint: "+" is a success.
 func results(e *upstream.Endpoint, ended string) {
 	for _, r := range ended {
 		e.NoteResult(r == '+')
 	}
 }
 
-// ejection returns how long the endpoint is still left alone.
+// ejection returns the remaining time of the endpoint's ejection.
 func ejection(u *upstream.Upstream, i int) time.Duration {
 	if until := u.Status()[i].EjectedUntil; !until.IsZero() {
 		return time.Until(until)
@@ -44,7 +44,7 @@ func ejection(u *upstream.Upstream, i int) time.Duration {
 	return 0
 }
 
-// about reports whether d is most, less up to a tenth.
+// about reports whether d is most, or up to a tenth less.
 func about(d, most time.Duration) bool { return d <= most && d >= most-most/10 }
 
 func TestFailuresInARowEject(t *testing.T) {
@@ -64,8 +64,9 @@ func TestFailuresInARowEject(t *testing.T) {
 			t.Errorf("for %v: %+v", d, s)
 		}
 
-		// What was under way is no news. When its time is over nothing else is
-		// needed for it to return, and it is told even if there is no traffic.
+		// Results of requests that started before the ejection are ignored. The
+		// endpoint returns when its time is over, and an Event reports it, even
+		// without traffic.
 		results(a, "----------")
 		time.Sleep(27*time.Second - 1)
 		wantChoices(t, u, "before its time", "b:1")
@@ -78,12 +79,12 @@ func TestFailuresInARowEject(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		results(a, "--")
-		wantChoices(t, u, "counting begins anew", "a:1 b:1")
+		wantChoices(t, u, "counting starts from zero", "a:1 b:1")
 	})
 }
 
-// Each ejection soon after the one before is twice as long, up to a bound, and
-// the first again once the endpoint was well for as long.
+// Each ejection soon after the previous one is twice as long, up to a bound.
+// The length is reset once the endpoint worked for as long.
 func TestEjectionsBackOff(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		u := live(judged(upstream.OutlierOptions{Failures: 2, Base: 10 * time.Second, Most: time.Minute}, nil, "a:1", "b:1"))
@@ -182,7 +183,7 @@ func TestTheShareOfFailuresEjects(t *testing.T) {
 	}
 }
 
-// Handshakes are counted by themselves too, and by reason where that is said.
+// Handshakes have their own rule, and count by reason if configured.
 func TestFailedHandshakesEject(t *testing.T) {
 	ca, other := "UNKNOWN_CA", "EXPIRED"
 	fail := func(reason string) error { return &certs.VerifyError{Reason: certs.Reason(reason), Detail: reason} }
@@ -213,9 +214,9 @@ func TestFailedHandshakesEject(t *testing.T) {
 	}
 }
 
-// Nobody may eject an endpoint by asking for hosts that it does not serve, nor
-// does the want of descriptors.
-func TestWhatIsNotTheEndpointsDoesNotEject(t *testing.T) {
+// Requests for hosts that an endpoint does not serve cannot eject it, nor can
+// a lack of descriptors.
+func TestFailuresOfClientsDoNotEject(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		client := newClient(t, certs.ClientOptions{FromHost: true, Verification: certs.VerifyInsecureSkip})
 		u := live(judged(upstream.OutlierOptions{Failures: 1, Handshakes: 1}, func(o *upstream.Options) {
@@ -245,14 +246,14 @@ func TestDialsAreAttempts(t *testing.T) {
 	bad := u.Endpoints()[1]
 	for _, p := range []upstream.Purpose{upstream.Stream, upstream.HTTP} {
 		if _, err := bad.DialAs(t.Context(), p, ""); err == nil {
-			t.Fatal("nobody listens")
+			t.Fatal("the address has no listener")
 		}
 	}
 	if s := u.Status()[1]; s.Available || !strings.Contains(s.Unavailable, "2 failures in a row") {
 		t.Errorf("%+v", s)
 	}
 
-	// A connection is a success to a stream. A request is one when it has ended.
+	// For a stream, a connection is a success. A request is one when it has ended.
 	for _, test := range []struct {
 		purpose upstream.Purpose
 		ejected bool
@@ -272,7 +273,7 @@ func TestDialsAreAttempts(t *testing.T) {
 		}
 		u.Retire()
 	}
-	// Who was cancelled says nothing.
+	// A cancellation proves nothing.
 	u2 := judged(upstream.OutlierOptions{Failures: 1}, nil, gone, addr.String())
 	defer u2.Retire()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -283,7 +284,7 @@ func TestDialsAreAttempts(t *testing.T) {
 	}
 }
 
-func TestTheCapIsKept(t *testing.T) {
+func TestTheLimitOfEjectionsHolds(t *testing.T) {
 	for _, test := range []struct {
 		endpoints, percent, want int
 	}{
@@ -322,13 +323,12 @@ func ejected(u *upstream.Upstream) (n int) {
 	return n
 }
 
-// Whatever fails, and whatever the checks say meanwhile: never more are ejected
-// than may be of those that are well by their check, and as long as one is well
-// somebody takes traffic.
+// Under random failures and check results, no more healthy endpoints are
+// ejected than allowed, and while one is healthy, some endpoint takes traffic.
 //
-// No time passes: the race detector does not survive many timers of one bubble after
-// the other (go.dev/issue/78156).
-func TestTheCapIsKeptUnderRandomFailures(t *testing.T) {
+// No time passes: the race detector fails with many successive timers in one
+// bubble (go.dev/issue/78156).
+func TestTheLimitOfEjectionsHoldsUnderRandomFailures(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
@@ -387,7 +387,7 @@ func TestTheCapIsKeptUnderRandomFailures(t *testing.T) {
 					t.Fatalf("%d of %d are ejected, more than %d%%: %+v", away, n, percent, u.Status())
 				}
 				if got := choices(u); well > 0 && got == "none" {
-					t.Fatalf("%d are well, %d available, and there is none", well, open)
+					t.Fatalf("%d are well, %d available, and no endpoint is chosen", well, open)
 				}
 			}
 			if ejections == 0 && n > 2 && percent > 60 {
@@ -397,8 +397,8 @@ func TestTheCapIsKeptUnderRandomFailures(t *testing.T) {
 	}
 }
 
-// The last endpoint may go down after others were ejected: one of them is better
-// than none.
+// If the last endpoint goes down after others were ejected, an ejected one
+// takes traffic.
 func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
@@ -422,9 +422,8 @@ func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
 	})
 }
 
-// A check that has found an endpoint bad and then well has seen more than traffic
-// had.
-func TestAGoodCheckAfterABadOneEndsAnEjection(t *testing.T) {
+// A check that failed and then passed is newer evidence than traffic.
+func TestAPassedCheckAfterAFailedOneEndsAnEjection(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p examinee
 		u := live(judged(upstream.OutlierOptions{Failures: 1, Base: time.Hour}, func(o *upstream.Options) {
@@ -432,7 +431,7 @@ func TestAGoodCheckAfterABadOneEndsAnEjection(t *testing.T) {
 		}, "a:1", "b:1"))
 		results(u.Endpoints()[0], "-")
 		time.Sleep(time.Minute)
-		wantChoices(t, u, "a check that goes on passing", "b:1")
+		wantChoices(t, u, "a check that keeps passing", "b:1")
 		p.set("a:1", errIll)
 		time.Sleep(time.Minute)
 		wantChoices(t, u, "a bad one", "b:1")
@@ -468,7 +467,7 @@ func TestARevisionKeepsEjections(t *testing.T) {
 		w.want(t, "after its time", "returned unknown - 0")
 		wantChoices(t, next, "after its time", "a:1 b:1")
 
-		// None goes on where nothing is judged any more.
+		// No ejection continues without outlier detection.
 		results(next.Endpoints()[0], "--")
 		plain := upstream.New(upstream.Options{Replaces: next, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1), endpoint("b:1", 1)}})
 		next.Retire()
@@ -476,8 +475,7 @@ func TestARevisionKeepsEjections(t *testing.T) {
 	})
 }
 
-// Nobody is told of what happens at an upstream that is gone; but an ejection ends
-// there too.
+// A retired upstream sends no Events, but its ejections still end.
 func TestRetireEndsTheTimer(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var w witness

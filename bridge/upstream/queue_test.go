@@ -16,14 +16,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// limited returns an upstream of endpoints that have equal weights.
+// limited returns an upstream with endpoints of equal weight.
 func limited(endpoints int, l upstream.Limits) *upstream.Upstream {
 	o := options(upstream.RoundRobin, many(endpoints))
 	o.Limits = l
 	return upstream.New(o)
 }
 
-// patient returns what Next is given to wait by ctx.
+// patient returns a wait function for Next that is bounded by ctx.
 func patient(ctx context.Context) func() (context.Context, func()) {
 	return func() (context.Context, func()) { return ctx, func() {} }
 }
@@ -82,7 +82,7 @@ func TestLimitsOfRequests(t *testing.T) {
 	}
 }
 
-func TestBackupsAreUsedOnlyWhenNoPrimaryCanBe(t *testing.T) {
+func TestBackupsAreUsedOnlyWithoutAUsablePrimary(t *testing.T) {
 	o := options(upstream.RoundRobin, many(3))
 	o.Endpoints[2].Backup = true
 	o.Limits.RequestsPerEndpoint = 1
@@ -98,10 +98,10 @@ func TestBackupsAreUsedOnlyWhenNoPrimaryCanBe(t *testing.T) {
 	if got := mustNext(t, d).Address(); got != "0" {
 		t.Errorf("went to %s, though a primary has room again", got)
 	}
-	// One that has tried what has room is not sent there again.
+	// A Turn that tried the endpoint with room is not sent there again.
 	b.End()
 	if got := mustNext(t, d).Address(); got != "1" {
-		t.Errorf("went on to %s", got)
+		t.Errorf("moved to %s", got)
 	}
 	if _, err := d.Next(nil); err != upstream.ErrOverloaded {
 		t.Errorf("with the backup full: %v", err)
@@ -114,7 +114,7 @@ func TestBackupsAreUsedOnlyWhenNoPrimaryCanBe(t *testing.T) {
 	d.End()
 }
 
-func TestWhoFindsNoRoomWaitsInOrder(t *testing.T) {
+func TestTurnsWaitForRoomInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := limited(2, upstream.Limits{Requests: 2, Pending: 3})
 		a, b := begin(u), begin(u)
@@ -191,7 +191,7 @@ func TestWaitingEnds(t *testing.T) {
 					t.Errorf("load %+v", l)
 				}
 				turn.End()
-				// Its place in the queue is free, and the one at the endpoint too.
+				// Its place in the queue is free, and so is the one at the endpoint.
 				a.End()
 				last := begin(u)
 				if _, err := last.Next(func() (context.Context, func()) { t.Error("wait was asked for"); return t.Context(), func() {} }); err != nil {
@@ -203,8 +203,8 @@ func TestWaitingEnds(t *testing.T) {
 	}
 }
 
-// Who was in the queue and found no connection after all has its place again.
-func TestWhoComesBackToTheQueueIsFirst(t *testing.T) {
+// A Turn from the queue that found no connection gets its place back.
+func TestATurnThatReturnsToTheQueueKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := limited(1, upstream.Limits{Requests: 1, Pending: 2})
 		hold, first, second := begin(u), begin(u), begin(u)
@@ -233,8 +233,8 @@ func TestWhoComesBackToTheQueueIsFirst(t *testing.T) {
 	})
 }
 
-// A Turn that waits, is served, fails and waits again waits no longer in all than
-// one that waits once.
+// The waiting time of a Turn is bounded in total, even if it waits several
+// times.
 func TestTimeInTheQueueAddsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := limited(2, upstream.Limits{RequestsPerEndpoint: 1, Pending: 1, PendingTimeout: 10 * time.Second})
@@ -270,8 +270,8 @@ type actor struct {
 	was    []*upstream.Endpoint
 }
 
-// A stage has actors, each of whom does one thing at a time: when it is done, or
-// waits, what all of them have come to must be as it should.
+// A stage has actors that each do one thing at a time. After each step, when
+// every actor is done or waits, the state must be valid.
 type stage struct {
 	testing.TB
 	u      *upstream.Upstream
@@ -313,7 +313,7 @@ func (s *stage) enter() {
 	s.next(a)
 }
 
-// some returns one of the actors for which is holds; nil if there is none.
+// some returns one of the actors for which is holds, or nil.
 func (s *stage) some(n byte, is func(*actor) bool) *actor {
 	var all []*actor
 	for _, a := range s.actors {
@@ -327,7 +327,7 @@ func (s *stage) some(n byte, is func(*actor) bool) *actor {
 	return all[int(n)%len(all)]
 }
 
-// play does what a byte says.
+// play performs the step that a byte encodes.
 func (s *stage) play(b byte) {
 	waited := map[*actor]bool{}
 	for _, a := range s.actors {
@@ -399,7 +399,7 @@ func (s *stage) check(waited map[*actor]bool) {
 		s.Fatalf("%d wait, more than %d", waiting, s.limits.Pending)
 	}
 	for _, a := range s.actors {
-		// Who waits has nowhere to go.
+		// A waiting Turn has no endpoint that it could use.
 		if a.waits && (s.limits.Requests == 0 || total < s.limits.Requests) {
 			for _, e := range s.u.Endpoints() {
 				if !full(e) && !slices.Contains(a.was, e) {
@@ -407,7 +407,7 @@ func (s *stage) check(waited map[*actor]bool) {
 				}
 			}
 		}
-		// Of those that were nowhere yet nobody has overtaken another.
+		// Turns that had no endpoint yet do not overtake each other.
 		for _, b := range s.actors {
 			if a.waits && waited[a] && !a.served && b.at != nil && waited[b] && !b.served && b.place > a.place {
 				s.Fatalf("actor %d went before actor %d", b.name, a.name)
@@ -416,7 +416,7 @@ func (s *stage) check(waited map[*actor]bool) {
 	}
 }
 
-// perform lets actors do what the bytes say, then lets all of them go.
+// perform lets actors perform the steps of the bytes, then ends all.
 func perform(t *testing.T, script []byte) {
 	if len(script) < 4 {
 		return
@@ -444,7 +444,7 @@ func perform(t *testing.T, script []byte) {
 			}
 		}
 		if left := s.some(0, func(a *actor) bool { return !a.ended }); left != nil {
-			t.Fatalf("actor %d is left when nobody is at an endpoint", left.name)
+			t.Fatalf("actor %d still waits when no Turn has an endpoint", left.name)
 		}
 		if l := s.u.Load(); l.InFlight != 0 || l.Pending != 0 {
 			t.Fatalf("load %+v at the end", l)
@@ -452,7 +452,7 @@ func perform(t *testing.T, script []byte) {
 	})
 }
 
-func TestQueueKeepsItsPromises(t *testing.T) {
+func TestQueueInvariants(t *testing.T) {
 	for seed := range uint64(150) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		script := make([]byte, 80)
@@ -470,9 +470,9 @@ func FuzzQueue(f *testing.F) {
 	f.Fuzz(perform)
 }
 
-// Many at once, who come, wait, give up, go on and leave: no limit is passed for a
-// moment, nobody waits for ever, and nothing is left behind.
-func TestQueueUnderManyAtOnce(t *testing.T) {
+// Many concurrent Turns come, wait, cancel, retry and leave: no limit is
+// exceeded even briefly, no Turn waits forever, and no state is left behind.
+func TestQueueUnderConcurrency(t *testing.T) {
 	const actors, rounds = 40, 200
 	l := upstream.Limits{Requests: 6, RequestsPerEndpoint: 3, Pending: actors, PendingTimeout: time.Hour}
 	o := options(upstream.LeastRequests, many(3))
@@ -527,8 +527,8 @@ func TestQueueUnderManyAtOnce(t *testing.T) {
 	t.Logf("%d were served, %d gave up", served.Load(), gaveUp.Load())
 }
 
-// BenchmarkTurnWithLimits is a request's way where limits are counted, and where
-// it has to wait for another.
+// BenchmarkTurnWithLimits measures a request with limits, and one that waits
+// for another.
 func BenchmarkTurnWithLimits(b *testing.B) {
 	for name, l := range map[string]upstream.Limits{
 		"requests":    {Requests: 1000, RequestsPerEndpoint: 100, Pending: 100},

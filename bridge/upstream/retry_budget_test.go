@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// sendRequests has n requests under way until end is called.
+// sendRequests keeps n requests in progress until end is called.
 func sendRequests(t *testing.T, u *upstream.Upstream, n int) (end func()) {
 	t.Helper()
 	turns := make([]*upstream.Turn, n)
@@ -25,7 +25,7 @@ func sendRequests(t *testing.T, u *upstream.Upstream, n int) (end func()) {
 	}
 }
 
-func TestRetriesAreAShareOfTheRequestsUnderWay(t *testing.T) {
+func TestRetriesAreAShareOfTheRequestsInProgress(t *testing.T) {
 	for _, c := range []struct {
 		budget   *upstream.RetryBudget
 		underWay int
@@ -46,19 +46,20 @@ func TestRetriesAreAShareOfTheRequestsUnderWay(t *testing.T) {
 			n++
 		}
 		if made, refused := r.Counts(); n != c.want || made != uint64(n) || refused != 1 {
-			t.Errorf("%v, %d under way: %d retries, want %d; counted %d and %d refused", c.budget, c.underWay, n, c.want, made, refused)
+			t.Errorf("%v, %d in progress: %d retries, want %d; counted %d and %d refused", c.budget, c.underWay, n, c.want, made, refused)
 		}
 		if n > 0 {
 			r.Give()
 			if !r.Take() || r.Take() {
-				t.Errorf("%v: what is given back is not that of another", c.budget)
+				t.Errorf("%v: a release affected another request", c.budget)
 			}
 		}
 	}
 }
 
-// However many ask at once, no more are under way than may be.
-func TestManyRetriesAtOnce(t *testing.T) {
+// Concurrent calls never exceed the number of retries in progress that the
+// budget allows.
+func TestConcurrentRetriesStayWithinTheBudget(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
 	r, end := u.Retries(), sendRequests(t, u, 100)
 	var all sync.WaitGroup
@@ -69,7 +70,7 @@ func TestManyRetriesAtOnce(t *testing.T) {
 				if r.Take() {
 					took.Add(1)
 					if n := underWay.Add(1); n > 20 {
-						t.Errorf("%d retries under way", n)
+						t.Errorf("%d retries in progress", n)
 					}
 					underWay.Add(-1)
 					r.Give()

@@ -18,7 +18,7 @@ func three(p Policy) Options {
 	return o
 }
 
-// shareOf returns which part of many picks an endpoint gets.
+// shareOf returns the share of many picks that an endpoint gets.
 func shareOf(t *testing.T, u *Upstream, address string) float64 {
 	const picks = 50_000
 	n := 0
@@ -69,8 +69,8 @@ func TestShareGrowsWhenAnEndpointHasComeUp(t *testing.T) {
 	}
 }
 
-// Keys come to an endpoint as its share grows, and none goes to and fro.
-func TestKeysComeOnceAsAShareGrows(t *testing.T) {
+// Keys move to an endpoint as its share grows, and none of them moves back.
+func TestKeysMoveOnlyOnceAsAShareGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := New(three(ConsistentHash))
 		u.Endpoints()[1].cameUp(time.Now())
@@ -91,8 +91,8 @@ func TestKeysComeOnceAsAShareGrows(t *testing.T) {
 	})
 }
 
-// If all have come up at once, they share evenly.
-func TestSlowStartOfAll(t *testing.T) {
+// If all endpoints came up at once, they share evenly.
+func TestEndpointsThatStartTogetherShareEvenly(t *testing.T) {
 	for p, name := range policyNames {
 		synctest.Test(t, func(t *testing.T) {
 			u := New(three(p))
@@ -106,9 +106,9 @@ func TestSlowStartOfAll(t *testing.T) {
 	}
 }
 
-// An upstream that replaces another begins slowly with the endpoints that are
-// new, and goes on with those that had begun.
-func TestNewEndpointsOfALiveUpstreamBeginSlowly(t *testing.T) {
+// An upstream that replaces another starts new endpoints slowly, and continues
+// the slow start of existing ones.
+func TestNewEndpointsOfALiveUpstreamStartSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := three(Random)
 		grown := func(u *Upstream) (all []uint64) {
@@ -156,8 +156,8 @@ func TestNewEndpointsOfALiveUpstreamBeginSlowly(t *testing.T) {
 	})
 }
 
-// Who waits because all are full is told when none is left.
-func TestWhoWaitsIsToldThatNoEndpointIsLeft(t *testing.T) {
+// A Turn that waits for room gets an error when no endpoint is left.
+func TestAWaitingTurnFailsWhenNoEndpointIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := New(Options{
 			Endpoints: []EndpointOptions{{Network: "tcp", Address: "a"}, {Network: "tcp", Address: "b"}},
@@ -187,15 +187,15 @@ func TestWhoWaitsIsToldThatNoEndpointIsLeft(t *testing.T) {
 					t.Errorf("%v", err)
 				}
 			default:
-				t.Fatal("it goes on waiting")
+				t.Fatal("it still waits")
 			}
 		}
 		hold.End()
 	})
 }
 
-// Endpoints that come while all others are full let those go that wait.
-func TestNewEndpointsServeThoseWhoWait(t *testing.T) {
+// New endpoints admit Turns that wait because all others are full.
+func TestNewEndpointsServeWaitingTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := New(Options{
 			Endpoints: []EndpointOptions{{Network: "tcp", Address: "a"}},

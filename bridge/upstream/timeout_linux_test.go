@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A kernel whose queue of connections is full drops what else comes, as a
-// network does that loses packets.
+// A kernel whose accept queue is full drops new connections, like a network
+// that loses packets.
 func TestAnEndpointThatDoesNotAnswerTimesOut(t *testing.T) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

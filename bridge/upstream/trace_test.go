@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-func TestATraceNotesWhatIsDoneToConnect(t *testing.T) {
+func TestATraceRecordsDials(t *testing.T) {
 	ca := certstest.NewCA(t)
 	good := listen(t, "tcp", echoTLS(&tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}})).String()
 	notTLS := listen(t, "tcp", func(c net.Conn) { fmt.Fprint(c, "220 who are you?\r\n") }).String()
@@ -60,7 +60,7 @@ func TestATraceNotesWhatIsDoneToConnect(t *testing.T) {
 	}
 }
 
-// What is counted belongs to the name of an upstream, whatever becomes of it.
+// The counts belong to the upstream's name and outlive a revision.
 func TestRevisionsOfAnUpstreamShareTheirLatencies(t *testing.T) {
 	address := listen(t, "tcp", echoOn).String()
 	var counted upstream.Latencies

@@ -20,7 +20,7 @@ func (t *Tracker) connection(fingerprint string, retire func()) (c *tracked, isO
 	return c, func() bool { synctest.Wait(); return !closed.Load() }
 }
 
-func TestDrainCutsWhatIsOpenWhenThePeriodEnds(t *testing.T) {
+func TestDrainClosesOpenConnectionsWhenThePeriodEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := NewTracker()
 		retired, others := 0, 0
@@ -43,7 +43,7 @@ func TestDrainCutsWhatIsOpenWhenThePeriodEnds(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if idle() || !other() || !none() || !late() {
-			t.Errorf("after the period: drained %v; left alone %v %v %v", idle(), other(), none(), late())
+			t.Errorf("after the period: drained %v; untouched %v %v %v", idle(), other(), none(), late())
 		}
 		if n := tracker.Drain("", false, 0); n != 1 || none() || !other() {
 			t.Errorf("without a certificate: %d, open %v, other %v", n, none(), other())

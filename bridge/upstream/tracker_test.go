@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A mutual is a server that demands client certificates, echoes, and tells of
-// each connection who the client is.
+// A mutual is a server that requires client certificates, echoes, and reports
+// the client of each connection.
 type mutual struct {
 	ca    *certstest.CA
 	addr  string
@@ -41,8 +41,8 @@ func newMutual(t *testing.T) *mutual {
 	return m
 }
 
-// revision returns an upstream to m with a client certificate, and its
-// fingerprint.
+// revision returns an upstream to m with a client certificate, and the
+// certificate's fingerprint.
 func (m *mutual) revision(t *testing.T, tracker *upstream.Tracker, identity *certs.Certificate) *upstream.Upstream {
 	t.Helper()
 	o := certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{m.ca.Trust(t)}, Certificate: identity}
@@ -134,7 +134,7 @@ func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
 		}
 	}
 	exchange(t, c)
-	// A Read may fail a moment before the Tracker hears of the close.
+	// A Read may fail a moment before the Tracker removes the connection.
 	want := map[string]int{after.Fingerprint(): 1}
 	for end := time.Now().Add(10 * time.Second); !maps.Equal(tracker.Counts(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -143,7 +143,7 @@ func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
 	}
 }
 
-// Connections come and go while others are counted and drained.
+// Connections open and close while others are counted and drained.
 func TestTrackerUnderConcurrency(t *testing.T) {
 	tracker := upstream.NewTracker()
 	addr := listen(t, "tcp", func(c net.Conn) { io.Copy(c, c) })
@@ -172,7 +172,7 @@ func TestTrackerUnderConcurrency(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// One that was cut may be told of by the goroutine that cut it.
+	// The goroutine that cut a connection may report it.
 	for end := time.Now().Add(10 * time.Second); len(tracker.Counts()) != 0 || only(t, u).Open != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("left: %v, open %d", tracker.Counts(), only(t, u).Open)

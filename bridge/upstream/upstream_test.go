@@ -17,7 +17,7 @@ func endpoint(address string, weight int) upstream.EndpointOptions {
 	return upstream.EndpointOptions{Network: "tcp", Address: address, Weight: weight}
 }
 
-// visits returns where one Turn goes, in order, until it can go nowhere.
+// visits returns the endpoints of one Turn, in order, until none is left.
 func visits(u *upstream.Upstream) string {
 	var t upstream.Turn
 	t.Begin(u, upstream.Key{})
@@ -32,7 +32,7 @@ func visits(u *upstream.Upstream) string {
 	}
 }
 
-func TestTurnGoesOnToEveryOtherEndpoint(t *testing.T) {
+func TestTurnTriesEveryOtherEndpoint(t *testing.T) {
 	backup := endpoint("backup", 0)
 	backup.Backup = true
 	draining := endpoint("draining", 0)
@@ -65,7 +65,7 @@ func TestTurnGoesOnToEveryOtherEndpoint(t *testing.T) {
 	}
 }
 
-// However many there are, and by whichever policy, a Turn tries each once.
+// With any number of endpoints and any policy, a Turn tries each once.
 func TestTurnTriesEachEndpointOnce(t *testing.T) {
 	for _, p := range policies {
 		u := upstream.New(options(p.Policy, make([]int, 40)))
@@ -101,7 +101,7 @@ func TestSplitSpreadsByWeight(t *testing.T) {
 	}
 }
 
-func TestSplitOfFewThings(t *testing.T) {
+func TestSplitOfFewValues(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		things []upstream.Weighted[string]

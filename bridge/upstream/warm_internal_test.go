@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// A mock is an endpoint to a warmPool. Its connections are no more than what is
-// said of them.
+// A mock is the endpoint of a warmPool. Its connections only have a state.
 type mock struct {
 	*warmPool
 
@@ -102,8 +101,8 @@ func (m *mock) set(change func()) {
 	change()
 }
 
-// count waits until nothing is going on, and returns how many connections are
-// ready and how often was dialled since the last count.
+// count waits until the pool is idle, and returns the number of ready
+// connections and of dials since the last count.
 func (m *mock) count() (ready, dials int) {
 	synctest.Wait()
 	m.warmPool.mu.Lock()
@@ -117,7 +116,7 @@ func (m *mock) nowDown() (down bool) { m.set(func() { down = m.isDown }); return
 
 func (m *mock) mostAtOnce() (n int) { m.set(func() { n = m.most }); return n }
 
-// open returns how many connections are not closed.
+// open returns the number of open connections.
 func (m *mock) open() int {
 	synctest.Wait()
 	m.mu.Lock()
@@ -147,7 +146,7 @@ func within(t *testing.T, size int, maxAge time.Duration, test func(*testing.T, 
 	})
 }
 
-// errTaken marks what the test has taken.
+// errTaken marks connections that the test has taken.
 var errTaken = errors.New("taken")
 
 func (m *mock) taken() *mockConn {
@@ -188,9 +187,9 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 	})
 }
 
-// As long as there are plenty, those that were taken are replaced several in a
-// row, and else at once.
-func TestWarmConnectionsAreReplacedWithoutHurryWhileThereArePlenty(t *testing.T) {
+// While plenty are ready, taken connections are replaced in batches; otherwise
+// at once.
+func TestWarmConnectionsAreReplacedInBatchesWhilePlentyAreReady(t *testing.T) {
 	within(t, 40, 0, func(t *testing.T, m *mock) {
 		m.start()
 		time.Sleep(time.Second)
@@ -229,8 +228,8 @@ func TestWarmConnectionsAreReplacedWithoutHurryWhileThereArePlenty(t *testing.T)
 	})
 }
 
-// A connection that is being made is missing still: once more than half are, several
-// are made at once.
+// A connection being made still counts as missing: once more than half are
+// missing, several are made at once.
 func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 	within(t, 40, 0, func(t *testing.T, m *mock) {
 		m.start()
@@ -251,7 +250,7 @@ func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 	})
 }
 
-// Who has never answered is asked by one connection alone.
+// The first connection to an endpoint is made alone.
 func TestTheFirstWarmConnectionIsMadeAlone(t *testing.T) {
 	within(t, 10, 0, func(t *testing.T, m *mock) {
 		m.takes = time.Second
@@ -297,7 +296,7 @@ func TestUpstreamsShareABoundOnWarmConnectionsBeingMade(t *testing.T) {
 	})
 }
 
-func TestWarmConnectionsAreReplacedBeforeTheyAreTooOld(t *testing.T) {
+func TestWarmConnectionsAreReplacedBeforeTheyExpire(t *testing.T) {
 	const age = 40 * time.Second
 	within(t, 5, age, func(t *testing.T, m *mock) {
 		m.start()
@@ -313,7 +312,7 @@ func TestWarmConnectionsAreReplacedBeforeTheyAreTooOld(t *testing.T) {
 		if s.Used != 1000 || s.Missed != 0 || s.Closed != 0 || s.Expired < 5*1000 || s.Expired > 8*1000 {
 			t.Errorf("%+v", s)
 		}
-		// Of age, and nobody has come to look yet.
+		// The connection is too old, and the worker has not removed it yet.
 		m.warmPool.mu.Lock()
 		for _, c := range m.ready {
 			c.end = time.Now()
@@ -325,8 +324,8 @@ func TestWarmConnectionsAreReplacedBeforeTheyAreTooOld(t *testing.T) {
 	})
 }
 
-// Whatever a server does with connections that wait, they are not made anew as
-// fast as it can refuse them.
+// Whatever a server does with waiting connections, they are not replaced as
+// fast as it can close them.
 func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
 	for name, test := range map[string]struct {
 		set         func(*mock)
@@ -353,8 +352,8 @@ func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
 	}
 }
 
-// A server that closes what waits for a second, and clients who come more often
-// than that: they find warm connections all the same.
+// With a server that closes connections that wait for a second, and clients
+// that arrive more often, clients still get warm connections.
 func TestWarmConnectionsThatAreUsedInTimeAreReplacedAtOnce(t *testing.T) {
 	within(t, 4, 0, func(t *testing.T, m *mock) {
 		m.lives = time.Second
@@ -394,7 +393,7 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 			t.Errorf("while down: %d dials, %d at once", dials, m.mostAtOnce())
 		}
 
-		// Somebody else finds out that it is up.
+		// Other traffic finds that the endpoint is up.
 		m.set(func() { m.isDown, m.fails = false, nil })
 		m.signal()
 		time.Sleep(2 * time.Second)
@@ -402,7 +401,7 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 			t.Errorf("once it was up: %d ready", ready)
 		}
 
-		// And the pool finds it out by itself.
+		// The pool finds it out by itself.
 		m.set(func() { m.isDown, m.fails = true, errors.New("refused") })
 		time.Sleep(time.Hour)
 		m.set(func() { m.fails = nil })
@@ -413,9 +412,9 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 	})
 }
 
-// Attempts that fail follow each other slowly, however often somebody else's
-// succeed in between.
-func TestAFlappingEndpointIsNotTriedInALoop(t *testing.T) {
+// Retries of failed attempts are slow, even if other traffic succeeds in
+// between.
+func TestAFlappingEndpointIsRetriedSlowly(t *testing.T) {
 	within(t, 6, 0, func(t *testing.T, m *mock) {
 		m.fails = errors.New("refused")
 		m.start()
@@ -430,8 +429,8 @@ func TestAFlappingEndpointIsNotTriedInALoop(t *testing.T) {
 	})
 }
 
-// After it has refused us, a server shows only by what it sends that it takes us
-// now.
+// After a late rejection, only data from the server shows that it accepts us
+// again.
 func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
 	refusal := &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}
 	within(t, 6, 0, func(t *testing.T, m *mock) {
@@ -458,7 +457,7 @@ func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
 	})
 }
 
-func TestDrainedConnectionsAreNotWarmAnyMore(t *testing.T) {
+func TestDrainedConnectionsLeaveThePool(t *testing.T) {
 	within(t, 3, 0, func(t *testing.T, m *mock) {
 		m.start()
 		time.Sleep(time.Second)
@@ -497,7 +496,7 @@ func TestDrainedConnectionsAreNotWarmAnyMore(t *testing.T) {
 	})
 }
 
-// While clients wait for descriptors, none are taken ahead of need.
+// While clients wait for descriptors, the pool takes none.
 func TestNothingIsMadeWarmWhileDescriptorsAreScarce(t *testing.T) {
 	within(t, 4, 0, func(t *testing.T, m *mock) {
 		m.isScarce = true

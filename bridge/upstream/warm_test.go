@@ -16,8 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A warmServer echoes over TLS, and can say what it wants on every connection
-// that it has.
+// A warmServer echoes over TLS, and can send data on every connection.
 type warmServer struct {
 	ca       *certstest.CA
 	addr     string
@@ -50,14 +49,14 @@ func newWarmServer(t *testing.T, change func(*tls.Config)) *warmServer {
 	return s
 }
 
-// open returns how many connections the server has.
+// open returns the number of the server's connections.
 func (s *warmServer) open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
 }
 
-// each does something on every connection.
+// each runs f on every connection.
 func (s *warmServer) each(do func(*tls.Conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +69,8 @@ func (s *warmServer) client(t *testing.T) certs.ClientOptions {
 	return certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{s.ca.Trust(t)}}
 }
 
-// warm returns an upstream of servers with so many warm connections each.
+// warm returns an upstream of servers with the given number of warm
+// connections each.
 func warm(t *testing.T, o upstream.Options, servers ...*warmServer) *upstream.Upstream {
 	t.Helper()
 	o.Name = "up"
@@ -95,7 +95,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// ready waits until each endpoint has so many warm connections.
+// ready waits until each endpoint has the given number of warm connections.
 func ready(t *testing.T, u *upstream.Upstream, n uint64) {
 	t.Helper()
 	eventually(t, "the connections are ready", func() bool {
@@ -169,7 +169,7 @@ func TestAWarmConnectionIsUsedAndReplaced(t *testing.T) {
 	}
 }
 
-func TestWarmConnectionsAreForStreamsAlone(t *testing.T) {
+func TestWarmConnectionsAreOnlyForStreams(t *testing.T) {
 	s := newWarmServer(t, nil)
 	c := newClient(t, s.client(t))
 	u := start(t, upstream.New(upstream.Options{Warm: 1, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: s.addr, Stream: c, HTTP: c}}}))
@@ -181,7 +181,7 @@ func TestWarmConnectionsAreForStreamsAlone(t *testing.T) {
 	}
 }
 
-func TestNothingIsKeptWarmWhereThereIsNothingToMakeReady(t *testing.T) {
+func TestNoConnectionsAreKeptWarmForPlaintextOrClientNames(t *testing.T) {
 	s := newWarmServer(t, nil)
 	o := s.client(t)
 	tlsClient := newClient(t, o)
@@ -199,7 +199,7 @@ func TestNothingIsKeptWarmWhereThereIsNothingToMakeReady(t *testing.T) {
 	}
 }
 
-func TestWarmConnectionsAreTakenAsTheBalancerChooses(t *testing.T) {
+func TestWarmConnectionsFollowTheBalancer(t *testing.T) {
 	a, b := newWarmServer(t, nil), newWarmServer(t, nil)
 	u := warm(t, upstream.Options{Warm: 4}, a, b)
 	ready(t, u, 4)
@@ -216,9 +216,9 @@ func TestWarmConnectionsAreTakenAsTheBalancerChooses(t *testing.T) {
 	}
 }
 
-// What the server does to connections that wait is found out, and no client
-// gets one of them.
-func TestWarmConnectionsThatAreOverAreReplaced(t *testing.T) {
+// The pool detects what the server does to waiting connections, and no client
+// gets a broken one.
+func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 	for name, end := range map[string]func(*tls.Conn){
 		"close_notify":        func(c *tls.Conn) { c.Close() },
 		"half-closed":         func(c *tls.Conn) { c.CloseWrite() },
@@ -247,8 +247,8 @@ func TestWarmConnectionsThatAreOverAreReplaced(t *testing.T) {
 	}
 }
 
-// A TLS 1.3 server refuses our certificate when the handshake is over: what is
-// ready then is not, and the reason is told.
+// A TLS 1.3 server rejects our certificate after the handshake: the pool
+// discards such connections and reports the reason.
 func TestWarmConnectionsThatAreRefusedLate(t *testing.T) {
 	s := newWarmServer(t, func(c *tls.Config) {
 		c.MinVersion, c.ClientAuth = tls.VersionTLS13, tls.RequireAnyClientCert
@@ -296,7 +296,7 @@ func TestARetiredUpstreamHasNoWarmConnections(t *testing.T) {
 	ready(t, u, 5)
 	u.Retire()
 	eventually(t, "the server sees them closed", func() bool { return s.open() == 1 })
-	if err := echoed(conn, "it goes on"); err != nil {
+	if err := echoed(conn, "it continues"); err != nil {
 		t.Error(err)
 	}
 	if err := echoed(stream(t, u), "and so does dialling"); err != nil {

@@ -43,8 +43,9 @@ func (l *panicLog) want(t *testing.T, cause string) {
 	}
 }
 
-// Work that panics begins anew after a pause, and the last time it cleans up.
-func TestAWorkerGoesOnAfterAPanic(t *testing.T) {
+// A worker restarts work that panicked after a pause, and lets it clean up at
+// the end.
+func TestAWorkerContinuesAfterAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log panicLog
 		var w worker
@@ -71,8 +72,8 @@ func TestAWorkerGoesOnAfterAPanic(t *testing.T) {
 	})
 }
 
-// A health check that panics is a bad answer, and the next one is asked.
-func TestAPanicOfAHealthCheckIsABadAnswer(t *testing.T) {
+// A health check that panics counts as failed, and the next one runs.
+func TestAPanicOfAHealthCheckIsAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log panicLog
 		var panics atomic.Bool
@@ -103,7 +104,7 @@ func TestAPanicOfAHealthCheckIsABadAnswer(t *testing.T) {
 	})
 }
 
-// panicky is DNS that panics for a while.
+// A panicky resolver panics for a while.
 type panicky struct{ panics atomic.Bool }
 
 func (p *panicky) Ask(context.Context) (resolve.Answer, error) {
@@ -114,7 +115,7 @@ func (p *panicky) Ask(context.Context) (resolve.Answer, error) {
 }
 func (p *panicky) Last() resolve.Answer { return resolve.Answer{} }
 
-func TestAPanicOfALookupIsNoAnswer(t *testing.T) {
+func TestAPanicOfALookupIsAFailedLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log panicLog
 		names := new(panicky)
@@ -137,8 +138,8 @@ func TestAPanicOfALookupIsNoAnswer(t *testing.T) {
 	})
 }
 
-// Wherever a warm pool panics, it goes on, and leaves no connection open.
-func TestAWarmPoolGoesOnAfterAPanic(t *testing.T) {
+// Wherever a warm pool panics, it continues, and leaves no connection open.
+func TestAWarmPoolContinuesAfterAPanic(t *testing.T) {
 	for _, where := range []string{"dial", "look"} {
 		t.Run(where, func(t *testing.T) {
 			within(t, 4, 0, func(t *testing.T, m *mock) {
