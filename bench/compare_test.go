@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestTargetsAreJudgedByTheMedianOfThePairs(t *testing.T) {
+func TestTargetsUseTheMedianOfThePairs(t *testing.T) {
 	w := row{name: "reqresp", unit: perMessage, targets: []target{
 		against("nginx", 0.95), {median, "nginx", 0.5}, {main1, "", 20},
 	}}
@@ -34,7 +34,7 @@ func TestTargetsAreJudgedByTheMedianOfThePairs(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingAndWhatFailedIsNamed(t *testing.T) {
+func TestMissingProxiesAndFaultsAreReported(t *testing.T) {
 	r := &run{
 		Subject: "drawbridge", Proxies: []proxyInfo{{Name: "drawbridge", Version: "drawbridge 1"}},
 		Missing: []string{"haproxy: haproxy is not installed"},

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestOptionsSayWhatIsRun(t *testing.T) {
+func TestOptionsSelectTheRun(t *testing.T) {
 	o, err := parseOptions([]string{"-rows", "bulk*,reqresp", "-peers", "iocopy,nginx", "-drawbridge", "old=a,new=b", "-pairs", "3", "-seconds", "0.5"})
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestOptionsSayWhatIsRun(t *testing.T) {
 	}
 }
 
-func TestTheShortFormGivesWayToWhatIsSaid(t *testing.T) {
+func TestOptionsOverrideTheShortForm(t *testing.T) {
 	o, err := parseOptions([]string{"-quick", "-pairs", "4"})
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestTheShortFormGivesWayToWhatIsSaid(t *testing.T) {
 	}
 }
 
-func TestOptionsThatMeanNothingAreRefused(t *testing.T) {
+func TestInvalidOptionsAreRejected(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rows", "bulk-sideways"}, {"-rows", "x*"}, {"-peers", "iis"}, {"-pairs", "0"}, {"-seconds", "0"},
 		{"-drawbridge", "a=x,a=y"}, {"-drawbridge", "a="}, {"rows"},
@@ -53,7 +53,7 @@ func TestOptionsThatMeanNothingAreRefused(t *testing.T) {
 	}
 }
 
-func TestRowsHaveNamesOfTheirOwnAndOneKindOfWork(t *testing.T) {
+func TestRowsHaveUniqueNamesAndOneKindOfWork(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range rows {
 		if seen[r.name] || strings.Contains(r.name, ",") {

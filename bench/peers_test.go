@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// drawbridge builds the program that is compared.
+// drawbridge builds the compared program.
 func drawbridge(t *testing.T) proxy.Kind {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "drawbridge")
@@ -21,9 +21,9 @@ func drawbridge(t *testing.T) proxy.Kind {
 	return proxy.Drawbridge{Label: "drawbridge", Path: path}
 }
 
-// Each row, for a moment: the configurations are understood, and what comes
-// back is right. Peers that are not installed are left out, as ever.
-func TestEveryProxyThatIsHereDoesTheWorkOfEveryRow(t *testing.T) {
+// Each row runs briefly: the configurations are valid, and the returned bytes
+// are right. Peers that are not installed are left out.
+func TestEveryInstalledProxyDoesTheWorkOfEveryRow(t *testing.T) {
 	o := &options{subject: []proxy.Kind{drawbridge(t)}, pairs: 1, warmUp: time.Millisecond, length: 20 * time.Millisecond, silence: time.Millisecond}
 	peers, err := allPeers()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// piece is a run of some rows, as if it had been measured.
+// piece returns a run of some rows, as if measured.
 func piece(rows ...result) *run {
 	return &run{
 		Date: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC), Command: []string{"-rows", "bulk*"}, Subject: "drawbridge",
@@ -23,7 +23,7 @@ func measured(row string, ours, theirs float64) result {
 	return result{Row: row, Samples: map[string][]sample{"drawbridge": s(ours), "nginx": s(theirs)}}
 }
 
-func TestAReportIsMadeOfSeveralRuns(t *testing.T) {
+func TestAReportCombinesSeveralRuns(t *testing.T) {
 	dir := t.TempDir()
 	var paths []string
 	for name, r := range map[string]*run{
@@ -67,7 +67,7 @@ func TestAReportIsMadeOfSeveralRuns(t *testing.T) {
 	}
 }
 
-func TestRunsOfDifferentThingsAreNotMixed(t *testing.T) {
+func TestDifferentRunsAreNotCombined(t *testing.T) {
 	other := piece()
 	other.Machine.Cores = 64
 	newer := piece()

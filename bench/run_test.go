@@ -16,7 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// tiny is a run of the given rows, with the tunnel as what is compared.
+// tiny returns the options of a run of the given rows, with the tunnel as
+// subject.
 func tiny(t *testing.T, rows ...row) *options {
 	t.Helper()
 	self, err := os.Executable()
@@ -74,7 +75,8 @@ func TestEveryKindOfWorkIsMeasuredAndVerified(t *testing.T) {
 	}
 }
 
-// overBytes lets a tunnel be given HTTP, which it carries as bytes.
+// overBytes is a tunnel that accepts HTTP services, which it forwards as
+// bytes.
 type overBytes struct{ proxy.IOCopy }
 
 func (overBytes) Cannot(proxy.Service) string { return "" }
@@ -107,7 +109,7 @@ func TestHTTPIsMeasuredAndVerified(t *testing.T) {
 	}
 }
 
-// corrupting is a tunnel whose clients are given a wrong byte.
+// corrupting is a tunnel that sends its clients a wrong byte.
 func corrupting(ctx context.Context, t *testing.T, target load.Target) load.Target {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,7 +165,7 @@ func TestAWrongByteFailsTheRow(t *testing.T) {
 	}
 }
 
-func TestAProxyThatDoesNotStartFailsTheRowWithWhatItSaid(t *testing.T) {
+func TestAProxyThatDoesNotStartFailsTheRowWithItsOutput(t *testing.T) {
 	o := tiny(t, row{name: "down", work: work{load: load.Down(1), workers: 1}, unit: perGiB})
 	o.subject = []proxy.Kind{proxy.IOCopy{Program: "/bin/false"}}
 	r, err := o.run(t.Context(), io.Discard)

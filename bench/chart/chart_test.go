@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestChartsAreSVGThatNamesWhatItShows(t *testing.T) {
+func TestChartsAreLabeledSVG(t *testing.T) {
 	dir := t.TempDir()
 	nan := math.NaN()
 	bars, lines := filepath.Join(dir, "bars.svg"), filepath.Join(dir, "lines.svg")

@@ -26,7 +26,7 @@ requests: 107303 total, 107319 started, 107303 done, 107303 succeeded, 0 failed,
 status codes: 107303 2xx, 0 3xx, 0 4xx, 0 5xx
 `
 
-func TestProgramsAreUnderstood(t *testing.T) {
+func TestOutputOfProgramsIsParsed(t *testing.T) {
 	got, err := readWrk(wrkSays)
 	if want := (Outcome{85688, 81 * time.Microsecond, 1770 * time.Microsecond}); got != want || err != nil {
 		t.Errorf("wrk: %+v, %v, want %+v", got, err, want)
@@ -37,7 +37,7 @@ func TestProgramsAreUnderstood(t *testing.T) {
 	}
 }
 
-func TestRequestsThatFailedFailTheProgram(t *testing.T) {
+func TestFailedRequestsFailTheProgram(t *testing.T) {
 	for _, more := range []string{"  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 17\n"} {
 		if _, err := readWrk(wrkSays + more); err == nil {
 			t.Errorf("wrk's %q is no failure", more)

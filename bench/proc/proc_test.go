@@ -42,7 +42,7 @@ func fake(t *testing.T, processes ...string) string {
 	return dir
 }
 
-func TestATreeIsAProcessWithAllBelowIt(t *testing.T) {
+func TestATreeIsAProcessAndItsDescendants(t *testing.T) {
 	dir := fake(t,
 		"1 0 init 900,900,900,900 900",
 		"10 1 master 1,2,0,0 100",
@@ -64,7 +64,7 @@ func TestATreeIsAProcessWithAllBelowIt(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReadIsAnError(t *testing.T) {
+func TestUnreadableFilesAreErrors(t *testing.T) {
 	for _, text := range []string{"", "10 (x", "10 (x) S 1", "10 (x) S y 1 1 0 -1 1 1 1 1 1 1 1 1 1 1"} {
 		if _, err := parseStat([]byte(text)); err == nil {
 			t.Errorf("%q was read", text)

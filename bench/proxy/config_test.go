@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
-// services are those whose configurations differ.
+// services are services with different configurations.
 var services = map[string]Service{
 	"l4":          {},
 	"l4-full":     {NoResumption: true},
@@ -26,7 +26,7 @@ var services = map[string]Service{
 	"websocket":   {HTTP: true, WebSocket: true},
 }
 
-func TestConfigurationsAreThoseOfTheGoldenFiles(t *testing.T) {
+func TestConfigurationsMatchTheGoldenFiles(t *testing.T) {
 	configs := map[string]struct {
 		kind Kind
 		text func(work) string
@@ -63,7 +63,8 @@ func TestConfigurationsAreThoseOfTheGoldenFiles(t *testing.T) {
 	}
 }
 
-// A peer that verifies less does less work, and the comparison would be a lie.
+// A peer that verifies less does less work, which would falsify the
+// comparison.
 func TestEveryPeerVerifiesTheBackend(t *testing.T) {
 	w := work{keys: &keys.Keys{CA: "/keys/ca.pem"}}
 	for name, c := range map[string]struct {

@@ -42,7 +42,7 @@ func TestAQuantileIsOneOfTheValues(t *testing.T) {
 	}
 }
 
-func TestRatiosAreOfWhatWasMeasuredSideBySide(t *testing.T) {
+func TestRatiosPairMeasurementsMadeSideBySide(t *testing.T) {
 	got := Ratios([]float64{1, 20, 3}, []float64{2, 10, 3})
 	if want := (Ratio{Median: 1, Min: 0.5, Max: 2, Pairs: 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)

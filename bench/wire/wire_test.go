@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestAHeaderIsReadAsItWasWritten(t *testing.T) {
+func TestReadHeaderReadsAnAppendedHeader(t *testing.T) {
 	b := AppendHeader(nil, Sink, 1<<40+7)
 	if len(b) != HeaderSize {
 		t.Fatalf("a header has %d bytes, want %d", len(b), HeaderSize)
@@ -27,7 +27,7 @@ func TestBytesInTheWrongPlaceDoNotMatch(t *testing.T) {
 	if !Matches(seed, 1<<20, chunk) {
 		t.Fatal("the pattern does not match itself")
 	}
-	// Offsets that a buffer lost, doubled or swapped would lead to.
+	// Offsets that a lost, duplicated or swapped buffer would cause.
 	for _, by := range []uint64{1, 16, 1000, 4 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 1 << 20} {
 		if Matches(seed, 1<<20+by, chunk) {
 			t.Errorf("bytes that are %d too early match", by)
