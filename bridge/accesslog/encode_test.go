@@ -14,7 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// whole returns a record that has everything.
+// whole returns a record with every field set.
 func whole() *Record {
 	return &Record{
 		Kind: Request, Start: time.Date(2026, 1, 2, 3, 4, 5, 6_700_000, time.FixedZone("", 3600)), Duration: 1234567 * time.Microsecond,
@@ -62,8 +62,8 @@ func TestALineOfText(t *testing.T) {
 	}
 }
 
-// What there is nothing of is left out, or "-" where a place is kept for it.
-func TestALineOfAlmostNothing(t *testing.T) {
+// Empty fields are omitted, or "-" where the format has a place for them.
+func TestALineOfAnEmptyRecord(t *testing.T) {
 	r := &Record{Kind: Connection, Start: time.Unix(0, 0), Listener: "db", Ended: "closed"}
 	const object = `{"time":"1970-01-01T00:00:00.000Z","kind":"connection","client":"unix:","bytes_to_client":0,"listener":"db","ended":"closed","bytes_from_client":0}` + "\n"
 	if got := string(JSON.append(nil, r)); strings.Replace(got, `,"duration_ms":0.000`, "", 1) != object {
@@ -75,7 +75,7 @@ func TestALineOfAlmostNothing(t *testing.T) {
 	}
 }
 
-// Every field of a Record is in the line, in both formats: none was forgotten.
+// Every field of a Record appears in the line, in both formats.
 func TestEveryFieldIsInTheLine(t *testing.T) {
 	for _, f := range []Format{JSON, Text} {
 		line := string(f.append(nil, whole()))
@@ -97,7 +97,7 @@ func TestEveryFieldIsInTheLine(t *testing.T) {
 	}
 }
 
-func TestOfTellsWhoseARecordIs(t *testing.T) {
+func TestOfRecordsClientAndPeer(t *testing.T) {
 	tcp := func(ip string, port int) *net.TCPAddr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: port} }
 	for _, c := range []struct {
 		client, remote net.Addr
@@ -174,7 +174,7 @@ func FuzzLine(f *testing.F) {
 			if f == JSON && !json.Valid(line) {
 				t.Fatalf("no JSON: %.300s", line)
 			}
-			// The client's address is none of a client's texts.
+			// The client's address is not text from a client.
 			r.Client = "192.0.2.7"
 			if line = f.append(nil, r); f == Text && !combinedLine.Match(line) {
 				t.Fatalf("not of the form: %.300s", line)
@@ -183,7 +183,7 @@ func FuzzLine(f *testing.F) {
 	})
 }
 
-// fillTexts gives every string of a struct one of the texts in turn.
+// fillTexts sets the strings of a struct to the texts in turn.
 func fillTexts(v reflect.Value, texts *[]string) {
 	for i := range v.NumField() {
 		if f := v.Field(i); f.Kind() == reflect.String {
@@ -193,7 +193,7 @@ func fillTexts(v reflect.Value, texts *[]string) {
 	}
 }
 
-// small is what most records are like: a request over plaintext to TLS.
+// small returns a typical record: a request over plaintext to TLS.
 func small() *Record {
 	return &Record{
 		Start: time.Unix(1_780_000_000, 0), Duration: time.Millisecond, Listener: "web", Client: "192.0.2.7", ClientPort: 50123,

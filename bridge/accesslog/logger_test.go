@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for what must happen; none is ever waited out.
+// patience bounds waits for required events; no test waits it out.
 const patience = 20 * time.Second
 
 func open(t testing.TB, o Options) *Logger {
@@ -57,7 +57,7 @@ func reopen(t testing.TB, l *Logger) {
 	}
 }
 
-// A sink is an Output that can be held up, and that can have no room.
+// A sink is an Output that can block, and that can be full.
 type sink struct {
 	mu     sync.Mutex
 	got    bytes.Buffer
@@ -99,7 +99,7 @@ func (s *sink) setRoom(n int) {
 	s.room = n
 }
 
-// paths returns the path of each record in order, and fails on whatever is none.
+// paths returns the path of each record in order, and fails on invalid lines.
 func paths(t testing.TB, text string) []string {
 	t.Helper()
 	var all []string
@@ -119,7 +119,8 @@ func numbered(n int) *Record {
 	return r
 }
 
-// wantInOrder checks that text has the records that numbered made, from first on.
+// wantInOrder checks that text contains the records numbered from first to
+// made.
 func wantInOrder(t testing.TB, text string, first, n int) {
 	t.Helper()
 	got := paths(t, text)
@@ -133,7 +134,7 @@ func wantInOrder(t testing.TB, text string, first, n int) {
 	}
 }
 
-func TestRecordsAreWrittenInOrderAndManyAtOnce(t *testing.T) {
+func TestRecordsAreWrittenInOrderAndInBatches(t *testing.T) {
 	out := newSink()
 	l := open(t, Options{Output: out, Pending: 64 << 20})
 	const n = 20_000
@@ -164,7 +165,7 @@ func TestOneRecordIsWrittenWithinASecond(t *testing.T) {
 	})
 }
 
-func TestWhatDoesNotFitIsDroppedAndCounted(t *testing.T) {
+func TestRecordsWithoutRoomAreDroppedAndCounted(t *testing.T) {
 	out := newSink()
 	out.gate = make(chan struct{})
 	var log lockedBuffer
@@ -212,9 +213,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// A disk that is full for a while costs no record, and splits none: what was
-// written in part is completed.
-func TestAFullDiskIsSurvived(t *testing.T) {
+// A temporarily full disk costs no record and splits none: a partial write is
+// completed.
+func TestWritingResumesAfterAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := newSink()
 		out.room = 100 // less than a line
@@ -245,7 +246,7 @@ func TestAFullDiskIsSurvived(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeWrittenBeforeTheEndIsDropped(t *testing.T) {
+func TestUnwrittenRecordsAreDroppedOnClose(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("there is no /dev/full")
 	}
@@ -291,8 +292,8 @@ func read(t testing.TB, path string) string {
 	return string(b)
 }
 
-// Renamed and opened anew while records come from all sides, the files have
-// every record, whole and once.
+// When files are renamed and reopened while many goroutines log, every record
+// is in the files, whole and once.
 func TestReopenUnderLoadLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "access.log")
@@ -336,7 +337,7 @@ func TestReopenUnderLoadLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAFileThatCannotBeOpenedAnewIsKept(t *testing.T) {
+func TestAFileThatCannotBeReopenedStaysInUse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -353,8 +354,8 @@ func TestAFileThatCannotBeOpenedAnewIsKept(t *testing.T) {
 	wantInOrder(t, read(t, filepath.Join(dir+".old", "access.log")), 0, 1)
 }
 
-// A record of which the old file has the beginning is the one that is lost.
-func TestReopenOfAFullFileBeginsWithAWholeRecord(t *testing.T) {
+// Only the record whose beginning is in the old file is lost.
+func TestAfterAFullDiskReopenStartsWithAWholeRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, fresh := newSink(), newSink()
 		line := len(JSON.append(nil, numbered(0)))
@@ -385,9 +386,9 @@ func TestReopenOfAFullFileBeginsWithAWholeRecord(t *testing.T) {
 	})
 }
 
-// Whoever reads what is written may stop doing so: neither Close nor Reopen
-// waits for ever.
-func TestAWriteThatHangsHoldsUpNobody(t *testing.T) {
+// If the reader of the output stops reading, neither Close nor Reopen waits
+// forever.
+func TestAHangingWriteDoesNotBlockCloseOrReopen(t *testing.T) {
 	out := newSink()
 	out.gate = make(chan struct{})
 	l := open(t, Options{Output: out})

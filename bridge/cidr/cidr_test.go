@@ -21,7 +21,7 @@ func parse(t testing.TB, texts ...string) *cidr.Set {
 	return s
 }
 
-func TestSetHasWhatItsPrefixesContain(t *testing.T) {
+func TestSetHasTheAddressesOfItsPrefixes(t *testing.T) {
 	s := parse(t, "10.0.0.0/8", "10.1.0.0/16", "192.0.2.1", "192.0.2.128/25", "2001:db8::/32", "::ffff:198.51.100.1", "0.0.0.0/32", "fe80::/10")
 	for addr, want := range map[string]bool{
 		"10.0.0.0": true, "10.1.2.3": true, "10.255.255.255": true, "11.0.0.0": false, "9.255.255.255": false,
@@ -35,7 +35,7 @@ func TestSetHasWhatItsPrefixesContain(t *testing.T) {
 		}
 	}
 	if s.Has(netip.Addr{}) || (*cidr.Set)(nil).Has(netip.MustParseAddr("10.0.0.1")) || parse(t).Has(netip.MustParseAddr("10.0.0.1")) {
-		t.Error("nobody is somewhere, or somebody is nowhere")
+		t.Error("the zero Addr is in a set, or a nil set has an address")
 	}
 	for text, want := range map[string]bool{"0.0.0.0/0": true, "::/0": true, "0.0.0.0/1": false, "10.0.0.0/8": false} {
 		if got := parse(t, text).Everybody(); got != want {
@@ -44,7 +44,7 @@ func TestSetHasWhatItsPrefixesContain(t *testing.T) {
 	}
 }
 
-func TestTextsThatAreNeitherAddressNorPrefix(t *testing.T) {
+func TestInvalidTextsAreReported(t *testing.T) {
 	for _, text := range []string{"", "localhost", "10.0.0.1/8", "10.0.0.0/33", "::ffff:10.0.0.0/104", "fe80::1%lo", "fe80::%lo/10", "10.0.0.0/8 ", "10.0.0", "unix", "10.0.0.0/08"} {
 		for kind, faults := range map[string][]cidr.Fault{
 			"set":   second(cidr.Parse([]string{"10.0.0.0/8", text})),
@@ -91,7 +91,7 @@ func TestAccess(t *testing.T) {
 		"allowed":                {&cidr.Access{Allow: inside}, true, false, true},
 		"denied":                 {&cidr.Access{Deny: inside}, false, true, true},
 		"denied of what allowed": {&cidr.Access{Allow: inside, Deny: host}, false, false, true},
-		"nobody is allowed":      {&cidr.Access{Allow: parse(t)}, false, false, true},
+		"no client is allowed":   {&cidr.Access{Allow: parse(t)}, false, false, true},
 	} {
 		if a := c.access; a.Serves(in) != c.in || a.Serves(out) != c.out || a.Serves(netip.Addr{}) != c.nix {
 			t.Errorf("%s: inside %v, outside %v, without an address %v", name, a.Serves(in), a.Serves(out), a.Serves(netip.Addr{}))
@@ -99,7 +99,7 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// somePrefixes returns random prefixes, many of which are within others.
+// somePrefixes returns random prefixes, many of them nested.
 func somePrefixes(rnd *rand.Rand, n int) (texts []string, all []netip.Prefix) {
 	for range n {
 		a := someAddr(rnd)
@@ -109,7 +109,7 @@ func somePrefixes(rnd *rand.Rand, n int) (texts []string, all []netip.Prefix) {
 	return texts, all
 }
 
-// someAddr returns an address among few, so that they meet.
+// someAddr returns one of a few addresses, so that they often match.
 func someAddr(rnd *rand.Rand) netip.Addr {
 	if rnd.IntN(2) == 0 {
 		return netip.AddrFrom4([4]byte{byte(rnd.IntN(4)) << 6, byte(rnd.IntN(2)), 0, byte(rnd.IntN(256))})
@@ -119,7 +119,7 @@ func someAddr(rnd *rand.Rand) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-func TestSetAgreesWithATryOfEachPrefix(t *testing.T) {
+func TestSetAgreesWithALinearSearch(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	found := 0
 	for range 500 {

@@ -14,7 +14,7 @@ import (
 
 var errSeen = errors.New("seen")
 
-// hello returns the ClientHello that crypto/tls sends, as it is on the wire.
+// hello returns the ClientHello that crypto/tls sends, in its records.
 func hello(t testing.TB, config *tls.Config) []byte {
 	t.Helper()
 	var sent capture
@@ -24,7 +24,7 @@ func hello(t testing.TB, config *tls.Config) []byte {
 	return sent.Bytes()
 }
 
-// A capture is a connection that keeps what is written, and reads nothing.
+// A capture is a connection that keeps everything written and reads nothing.
 type capture struct{ bytes.Buffer }
 
 func (*capture) Read([]byte) (int, error)         { return 0, io.EOF }
@@ -35,7 +35,7 @@ func (*capture) SetDeadline(time.Time) error      { return nil }
 func (*capture) SetReadDeadline(time.Time) error  { return nil }
 func (*capture) SetWriteDeadline(time.Time) error { return nil }
 
-// records puts a handshake message into records of a size.
+// records splits a handshake message into records of a size.
 func records(message []byte, size int) []byte {
 	var out []byte
 	for len(message) > 0 {
@@ -47,7 +47,7 @@ func records(message []byte, size int) []byte {
 	return out
 }
 
-// scan feeds a stream in pieces of a size, and returns how much of it was fed.
+// scan feeds a stream in pieces of a size, and returns how many bytes it fed.
 func scan(stream []byte, size int) (Hello, int, error) {
 	var s Scanner
 	for fed := 0; fed < len(stream); {
@@ -65,7 +65,7 @@ func scan(stream []byte, size int) (Hello, int, error) {
 	return Hello{}, len(stream), io.ErrUnexpectedEOF
 }
 
-func TestHelloIsFoundHoweverItComes(t *testing.T) {
+func TestHelloIsFoundInPiecesOfAnySize(t *testing.T) {
 	config := func(protocols ...string) *tls.Config {
 		return &tls.Config{ServerName: "pay.example.com", NextProtos: protocols}
 	}
@@ -96,7 +96,7 @@ func TestHelloIsFoundHoweverItComes(t *testing.T) {
 	}
 }
 
-// message takes the handshake message out of its records.
+// message extracts the handshake message from its records.
 func message(stream []byte) (m []byte) {
 	for len(stream) > 0 {
 		n := recordHeader + int(stream[3])<<8 + int(stream[4])
@@ -111,7 +111,7 @@ func TestWithoutAServerName(t *testing.T) {
 	if err != nil || h.ServerName != "" {
 		t.Errorf("%+v, %v", h, err)
 	}
-	// As TLS 1.2 has it: no extensions at all.
+	// TLS 1.2 allows a ClientHello without extensions.
 	bare := append([]byte{typeClientHello, 0, 0, 2 + 32 + 1 + 4 + 2, 3, 3}, make([]byte, 32)...)
 	bare = append(bare, 0, 0, 2, 0x13, 0x01, 1, 0)
 	if h, _, err := scan(records(bare, 100), 7); err != nil || h.ServerName != "" {
@@ -119,7 +119,7 @@ func TestWithoutAServerName(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoHelloIsRefusedAtOnce(t *testing.T) {
+func TestOtherProtocolsAreRejectedAtOnce(t *testing.T) {
 	good := message(hello(t, &tls.Config{ServerName: "a.example"}))
 	huge := append([]byte{typeClientHello, 1, 0, 1}, make([]byte, 100)...)
 	other := bytes.Clone(good)
@@ -172,7 +172,7 @@ func server(kind byte, names ...string) []byte {
 	return append([]byte{byte(len(list) >> 8), byte(len(list))}, list...)
 }
 
-// with returns a ClientHello with server_name extensions of the data given.
+// with returns a ClientHello with server_name extensions of the given data.
 func with(serverNames ...[]byte) []byte {
 	var extensions []byte
 	for _, data := range serverNames {
@@ -185,7 +185,7 @@ func with(serverNames ...[]byte) []byte {
 	return append([]byte{typeClientHello, 0, byte(len(m) >> 8), byte(len(m))}, m...)
 }
 
-// A stream that comes byte by byte is looked at once, whatever it is.
+// A stream that arrives byte by byte is scanned in linear time.
 func TestScanningIsLinear(t *testing.T) {
 	stream := records(append([]byte{typeClientHello, 0, 0xff, 0xff}, make([]byte, 20_000)...), 1)
 	var s Scanner
@@ -199,8 +199,8 @@ func TestScanningIsLinear(t *testing.T) {
 	}
 }
 
-// FuzzHello holds the parser to that of crypto/tls: where both take a hello they
-// see the same name, and however it is cut up makes no difference.
+// FuzzHello compares the parser with crypto/tls: if both accept a hello they
+// find the same name, and its fragmentation makes no difference.
 func FuzzHello(f *testing.F) {
 	f.Add(hello(f, &tls.Config{ServerName: "a.example"}), uint64(1))
 	f.Add(hello(f, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}), uint64(2))
@@ -223,7 +223,7 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
-// standard returns the server name that crypto/tls sees.
+// standard returns the server name that crypto/tls finds.
 func standard(stream []byte) (name string, ok bool) {
 	c := &given{sent: bytes.NewReader(stream)}
 	_ = tls.Server(c, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -233,7 +233,7 @@ func standard(stream []byte) (name string, ok bool) {
 	return name, ok
 }
 
-// A given is a connection whose peer has sent all it will.
+// A given is a connection whose peer has already sent everything.
 type given struct {
 	capture
 	sent *bytes.Reader

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestTheMessagesAreThoseOfGRPC(t *testing.T) {
+func TestMessagesMatchGRPC(t *testing.T) {
 	for _, service := range []string{"", "pay", string(bytes.Repeat([]byte("x"), 300))} {
 		want, err := proto.Marshal(&grpc_health_v1.HealthCheckRequest{Service: service})
 		if err != nil {
@@ -31,7 +31,7 @@ func TestTheMessagesAreThoseOfGRPC(t *testing.T) {
 	}
 }
 
-func TestOtherFieldsAreSkippedAndMalformedOnesRefused(t *testing.T) {
+func TestUnknownFieldsAreSkippedAndMalformedOnesRejected(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		message string
@@ -68,7 +68,7 @@ func FuzzServingStatus(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is read is what protobuf reads, where it reads it at all.
+		// The parser agrees with protobuf on all input that it accepts.
 		var m grpc_health_v1.HealthCheckResponse
 		if proto.Unmarshal(framed[5:], &m) == nil && got <= 3 && uint64(m.GetStatus()) != got {
 			t.Errorf("%x is read as %d, and by protobuf as %d", framed, got, m.GetStatus())

@@ -29,8 +29,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A pair is the TLS of a server that demands a client certificate, and of who
-// asks it.
+// A pair is the TLS configuration of a server that requires a client
+// certificate, and of its client.
 type pair struct {
 	ca     *certstest.CA
 	server *tls.Config
@@ -70,7 +70,7 @@ func over(t *testing.T, network, address string, client *certs.ClientOptions, ch
 	return upstream.New(o)
 }
 
-// ask asks within 10s, or less.
+// ask runs one check with a timeout of 10s.
 func ask(t *testing.T, u *upstream.Upstream, how health.Ask, within time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -108,7 +108,7 @@ func serveHTTP(t *testing.T, config *tls.Config, handler http.HandlerFunc) strin
 	return s.Listener.Addr().String()
 }
 
-// serve hands each connection to handle until the test ends.
+// serve runs handle for each connection until the test ends.
 func serve(t *testing.T, network string, handle func(net.Conn)) string {
 	t.Helper()
 	address := "127.0.0.1:0"
@@ -138,7 +138,7 @@ func serve(t *testing.T, network string, handle func(net.Conn)) string {
 
 func silent(c net.Conn) { io.Copy(io.Discard, c) }
 
-func nobody(t *testing.T) string {
+func unused(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func nobody(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// serveGRPC serves the health service of gRPC's own library.
+// serveGRPC serves the health service of the gRPC library.
 func serveGRPC(t *testing.T, config *tls.Config, of *grpchealth.Server) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -168,7 +168,7 @@ func serveGRPC(t *testing.T, config *tls.Config, of *grpchealth.Server) string {
 	return l.Addr().String()
 }
 
-func TestWhatIsWell(t *testing.T) {
+func TestHealthyEndpoints(t *testing.T) {
 	p := newPair(t)
 	says := func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s %s %s", r.Proto, r.Method, r.Host, r.RequestURI)
@@ -213,7 +213,7 @@ func TestWhatIsWell(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			// It is no traffic.
+			// Checks do not count as traffic.
 			s := u.Status()[0]
 			if s.Made != 0 || s.Open != 0 || s.Requests != 0 || s.Connects.Count != 0 || s.Handshakes.Count != 0 || s.HandshakesFull != 0 ||
 				len(s.Full) != 0 || len(s.Failures) != 0 || s.Health != upstream.Unknown {
@@ -223,7 +223,7 @@ func TestWhatIsWell(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotWell(t *testing.T) {
+func TestUnhealthyEndpoints(t *testing.T) {
 	p, other := newPair(t), certstest.NewCA(t)
 	fine := func(http.ResponseWriter, *http.Request) {}
 	foreign, anonymous, old := p.client, p.client, p.client
@@ -249,14 +249,14 @@ func TestWhatIsNotWell(t *testing.T) {
 		want    certs.Reason
 		says    string
 	}{
-		{"nobody listens", nobody(t), &p.client, "tcp tls http grpc ", nil, certs.ReasonConnectRefused, "refused"},
+		{"no listener", unused(t), &p.client, "tcp tls http grpc ", nil, certs.ReasonConnectRefused, "refused"},
 		{"the CA is another", serveHTTP(t, p.server, fine), &foreign, "tls http grpc ", nil, certs.ReasonUnknownCA, "leads to no CA"},
 		{"we present no certificate", serveHTTP(t, p.server, fine), &anonymous, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"nor in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"plaintext is spoken", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},
 		{"another code", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), &p.client, "",
 			health.HTTP(health.HTTPOptions{Codes: []health.Codes{{200, 299}, {401, 401}}}), certs.ReasonCheckFailed, "it answered 503, which is not 200 to 299 or 401"},
-		{"a redirect, which nobody follows", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), &p.client,
+		{"a redirect, which is not followed", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), &p.client,
 			"http ", nil, certs.ReasonCheckFailed, "it answered 302"},
 		{"another body", serveHTTP(t, p.server, body("down for maintenance")), &p.client, "",
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, `the first 20 bytes of the body do not contain "ok"`},
@@ -303,9 +303,9 @@ func TestWhatIsNotWell(t *testing.T) {
 	}
 }
 
-// Whoever hangs, in whatever it was to do, is not waited for longer than said; nor
-// than it takes to retire the upstream.
-func TestWhoHangsIsLeft(t *testing.T) {
+// A hanging endpoint is given up after the timeout, or when the upstream is
+// retired.
+func TestAHangingEndpointTimesOut(t *testing.T) {
 	p := newPair(t)
 	hangs := serveHTTP(t, p.server, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	hangsInBody := serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) {
@@ -361,8 +361,8 @@ func TestUnixSockets(t *testing.T) {
 	}
 }
 
-// An endpoint that is told of clients is told that a check is nobody's.
-func TestChecksAreAnnouncedAsOurOwn(t *testing.T) {
+// With the PROXY protocol, a check announces the gateway's own address.
+func TestChecksAnnounceTheGatewaysOwnAddress(t *testing.T) {
 	for want, version := range map[string]func(*upstream.Options){
 		"PROXY UNKNOWN\r\n":                      func(o *upstream.Options) { o.ProxyProtocol = 1 },
 		"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00": func(o *upstream.Options) { o.ProxyProtocol = 2 },
@@ -386,7 +386,7 @@ func TestChecksAreAnnouncedAsOurOwn(t *testing.T) {
 	}
 }
 
-// Where the name comes with each client, a check brings one of its own.
+// If the name depends on the client, a check uses its own.
 func TestTheNameOfAHost(t *testing.T) {
 	p := newPair(t)
 	p.client.ServerName, p.client.FromHost = "", true
@@ -403,8 +403,8 @@ func TestTheNameOfAHost(t *testing.T) {
 	wantReason(t, ask(t, u, health.HTTP(health.HTTPOptions{}), 10*time.Second), certs.ReasonNameMismatch, "127.0.0.1") // the endpoint's own
 }
 
-// Sessions of traffic are not used up by checks.
-func TestSessionsAreLeftToTraffic(t *testing.T) {
+// Checks do not use up the sessions of traffic.
+func TestChecksDoNotUseSessions(t *testing.T) {
 	p := newPair(t)
 	address := serve(t, "tcp", func(c net.Conn) {
 		tc := tls.Server(c, p.server)

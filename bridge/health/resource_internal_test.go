@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
-// A script is a connection over which a peer sends bytes that are known, and more of
-// them if it has no end.
+// A script is a connection over which a peer sends known bytes, endlessly if
+// configured.
 type script struct {
 	net.Conn
 	head, endless string
@@ -50,7 +50,7 @@ func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
-// ask sends a health check over a script and returns what it came to.
+// ask runs a health check over a script and returns its result.
 func (s *script) ask(t testing.TB, judge func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(context.Background(), "GET", "http://up.test/", nil)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *script) ask(t testing.TB, judge func(*http.Response) error) error {
 	return send1(s, req, judge)
 }
 
-// numbered returns n lines, each with another number.
+// numbered returns n distinct lines.
 func numbered(n int, format string) string {
 	var b strings.Builder
 	for i := range n {
@@ -68,9 +68,9 @@ func numbered(n int, format string) string {
 	return b.String()
 }
 
-// Whatever an endpoint sends in answer to a health check, the memory and the time that
-// it costs are bounded by what it sends, and so is how much is read.
-func TestAnAnswerToAHealthCheckCostsWhatItHolds(t *testing.T) {
+// Whatever an endpoint answers to a health check, the memory and time are
+// bounded by the bytes it sends, and so is the number of bytes read.
+func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 	const ok, chunked = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	contains := HTTPOptions{Contains: "never there", Codes: []Codes{{200, 299}}}
 	fields := alloctest.Bound{Memory: 40, CPU: 100 * time.Nanosecond,
@@ -112,8 +112,8 @@ func TestAnAnswerToAHealthCheckCostsWhatItHolds(t *testing.T) {
 	}
 }
 
-// The message of a gRPC answer is read in time that grows with its length.
-func TestAGRPCAnswerCostsWhatItHolds(t *testing.T) {
+// The message of a gRPC answer is read in time linear in its length.
+func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 	framed := func(message []byte) []byte {
 		return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 	}
@@ -135,9 +135,9 @@ func TestAGRPCAnswerCostsWhatItHolds(t *testing.T) {
 	}
 }
 
-// Wherever an answer breaks off, and by whatever error, the check fails and says so;
-// nothing panics, and only the whole answer is taken for well.
-func TestAnAnswerThatBreaksOffIsNeverWell(t *testing.T) {
+// Wherever and however an answer breaks off, the check fails with an error and
+// without a panic; only the complete answer passes.
+func TestAnIncompleteAnswerIsAFailure(t *testing.T) {
 	whole := "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nT: u\r\n\r\n"
 	judge := (&HTTPOptions{Contains: "ready", Codes: []Codes{{200, 299}}}).judge
 	end := strings.Index(whole, "ready") + len("ready") // what is looked for is there

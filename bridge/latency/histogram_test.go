@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
-func TestEachDurationIsInTheFirstBucketWhoseBoundItDoesNotPass(t *testing.T) {
+func TestADurationCountsInTheFirstBucketThatBoundsIt(t *testing.T) {
 	bounds := Bounds()
 	if bounds[0] != 500*time.Microsecond || bounds[1] != time.Millisecond || bounds[len(bounds)-1] != 65536*time.Millisecond {
 		t.Fatalf("bounds %v", bounds)
@@ -36,7 +36,7 @@ func TestEachDurationIsInTheFirstBucketWhoseBoundItDoesNotPass(t *testing.T) {
 	}
 }
 
-func TestWhatIsObservedIsCounted(t *testing.T) {
+func TestCountsMatchObservations(t *testing.T) {
 	var h Histogram
 	var all sync.WaitGroup
 	for range 4 {
@@ -55,7 +55,7 @@ func TestWhatIsObservedIsCounted(t *testing.T) {
 		now.Total != 4000*(3*time.Millisecond+time.Hour) {
 		t.Errorf("counts %+v", now)
 	}
-	// What rose since some moment and what was there then are all there is.
+	// The counts before a time and the increase since add up to the total.
 	sum := before
 	sum.Add(&now, &before)
 	if sum != now {

@@ -18,7 +18,7 @@ var (
 	none  netip.Addr
 )
 
-// enter takes on one that is over at once.
+// enter admits a request that ends at once.
 func enter(l *Limiter, a netip.Addr, limits Limits) Refusal {
 	var p Pass
 	r := l.Enter(&p, a, time.Now(), &limits)
@@ -26,7 +26,7 @@ func enter(l *Limiter, a netip.Addr, limits Limits) Refusal {
 	return r
 }
 
-// taken returns how many can be taken on now.
+// taken returns how many requests are admitted now.
 func taken(l *Limiter, a netip.Addr, limits Limits) (n int) {
 	for enter(l, a, limits).Kind == None {
 		n++
@@ -34,7 +34,7 @@ func taken(l *Limiter, a netip.Addr, limits Limits) (n int) {
 	return n
 }
 
-func TestARateIsKeptToExactly(t *testing.T) {
+func TestARateIsEnforcedExactly(t *testing.T) {
 	for _, c := range []struct {
 		rate  Rate
 		burst int           // at first
@@ -78,8 +78,9 @@ func TestARateIsKeptToExactly(t *testing.T) {
 	}
 }
 
-// Over a long time as many are taken as the rate says, however they come.
-func TestNoMoreThanTheRateInALongTime(t *testing.T) {
+// Over a long time, the number admitted equals the rate, in any pattern of
+// arrival.
+func TestTheRateHoldsOverALongTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, limits := New(), Limits{Rate: Rate{Count: 100, Burst: 20}}
 		n := 0
@@ -97,7 +98,7 @@ func TestNoMoreThanTheRateInALongTime(t *testing.T) {
 	})
 }
 
-func TestManyAtTheSameTimeTakeWhatThereIs(t *testing.T) {
+func TestConcurrentRequestsTakeExactlyTheRate(t *testing.T) {
 	for name, limits := range map[string]Limits{
 		"rate":               {Rate: Rate{Count: 500, Period: time.Hour}},
 		"rate of a client":   {RatePerClient: Rate{Count: 500, Period: time.Hour}},
@@ -129,7 +130,7 @@ func TestManyAtTheSameTimeTakeWhatThereIs(t *testing.T) {
 			p.Leave()
 		}
 		if l.atOnce.Load() != 0 || len(l.shard(clientOf(alice)).atOnce) != 0 {
-			t.Errorf("%s: something is under way yet", name)
+			t.Errorf("%s: a request is still in progress", name)
 		}
 		refused := uint64(0)
 		for _, n := range l.Refused() {
@@ -141,13 +142,13 @@ func TestManyAtTheSameTimeTakeWhatThereIs(t *testing.T) {
 	}
 }
 
-func TestClientsAreToldApart(t *testing.T) {
+func TestEachClientHasItsOwnLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, limits := New(), Limits{RatePerClient: Rate{Count: 2}, Rate: Rate{Count: 5}}
 		if n := taken(l, alice, limits); n != 2 {
 			t.Errorf("%d of the one", n)
 		}
-		// What was refused to one has taken nothing from all.
+		// A refused request of one client takes nothing from the shared limits.
 		if n := taken(l, bob, limits); n != 2 {
 			t.Errorf("%d of the other", n)
 		}
@@ -175,8 +176,8 @@ func TestClientsAreToldApart(t *testing.T) {
 	}
 }
 
-// Each client keeps all of its rate while the shared limits refuse its requests.
-func TestARefusalByASharedLimitSpendsNothingOfTheClients(t *testing.T) {
+// Each client keeps its full rate while the shared limits refuse its requests.
+func TestARefusalByASharedLimitDoesNotSpendTheClientsRate(t *testing.T) {
 	each := Rate{Count: 3, Period: time.Hour}
 	for name, c := range map[string]struct {
 		limits Limits
@@ -211,9 +212,9 @@ func TestARefusalByASharedLimitSpendsNothingOfTheClients(t *testing.T) {
 	}
 }
 
-// Whatever addresses clients have, no more than so many are remembered, and it is
-// those heard of least lately that are forgotten.
-func TestAsManyClientsAsThereAreAreRemembered(t *testing.T) {
+// With any number of addresses, a bounded number is tracked, and the least
+// recently seen are forgotten.
+func TestTheNumberOfTrackedClientsIsBounded(t *testing.T) {
 	l, limits, now := New(), Limits{RatePerClient: Rate{Count: 1, Period: time.Hour}}, time.Now()
 	nth := func(i int) netip.Addr {
 		return netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)})

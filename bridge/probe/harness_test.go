@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve accepts until the test ends, and waits for what it started. It returns
-// the address.
+// serve accepts connections until the test ends, and waits for its goroutines.
+// It returns the address.
 func serve(t *testing.T, l net.Listener, handle func(net.Conn)) string {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -49,7 +49,8 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-// serveTLS shakes hands with whoever connects, and reads until they leave.
+// serveTLS completes the handshake with every client, and reads until it
+// disconnects.
 func serveTLS(t *testing.T, config *tls.Config) string {
 	return serve(t, listen(t), func(c net.Conn) {
 		tc := tls.Server(c, config)
@@ -60,8 +61,8 @@ func serveTLS(t *testing.T, config *tls.Config) string {
 	})
 }
 
-// mutual returns settings under which both ends get along, with certificates on
-// both sides, for the name upstream.test.
+// mutual returns compatible settings of both ends, with certificates on both
+// sides, for the name upstream.test.
 func mutual(t *testing.T, ca *certstest.CA) (*tls.Config, certs.ClientOptions) {
 	t.Helper()
 	return &tls.Config{
@@ -85,7 +86,7 @@ func client(t *testing.T, o certs.ClientOptions) *certs.Client {
 	return c
 }
 
-// run probes addr and checks what every Result must be.
+// run probes addr and checks the invariants of every Result.
 func run(t *testing.T, addr string, o certs.ClientOptions, change ...func(*probe.Target)) *probe.Result {
 	t.Helper()
 	target := probe.Target{Network: "tcp", Address: addr, Field: "endpoints[0]", Client: client(t, o)}
@@ -118,7 +119,7 @@ func runTarget(t *testing.T, target probe.Target) *probe.Result {
 	return r
 }
 
-// want checks a Result against its reason and what its texts must name.
+// want checks the reason of a Result and the facts in its texts.
 func want(t *testing.T, r *probe.Result, reason certs.Reason, facts, advice []string) {
 	t.Helper()
 	if r.Reason != reason {

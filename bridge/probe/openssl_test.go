@@ -144,7 +144,7 @@ func leafOnly(issued *pki.Issued) *pki.Issued {
 	return &pki.Issued{ChainPEM: []byte(leaf + end), KeyPEM: issued.KeyPEM, Leaf: issued.Leaf}
 }
 
-func TestAVersionThatOpenSSLDoesNotSpeak(t *testing.T) {
+func TestAVersionThatOpenSSLDoesNotSupport(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)
 	o.MaxVersion = 0x0303

@@ -23,7 +23,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// What an endpoint that speaks no TLS says is quoted, escaped and cut.
+// The answer of an endpoint without TLS is quoted, escaped and truncated.
 func TestAnEndpointWithoutTLSIsQuoted(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)
@@ -70,7 +70,7 @@ func TestAnEndpointWithoutTLSIsQuoted(t *testing.T) {
 	}
 }
 
-func TestAnEndpointThatEndsOrSaysNothing(t *testing.T) {
+func TestAnEndpointThatClosesOrIsSilent(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)
 	short := func(p *probe.Target) { p.HandshakeTimeout = 30 * time.Millisecond }
@@ -133,11 +133,11 @@ func TestAnEndpointThatCannotBeReached(t *testing.T) {
 	r = run(t, "no-such-host.invalid:443", o)
 	want(t, r, certs.ReasonDNSFailure, []string{"no-such-host.invalid", "does not resolve"}, []string{"endpoints[0].address"})
 
-	// TCP has no multicast, and so no route to where there is nothing else.
+	// TCP has no multicast, and so no route on a host without other networks.
 	r = run(t, "224.0.0.1:443", o)
 	want(t, r, certs.ReasonUnreachable, []string{"no route to 224.0.0.1:443", "network is unreachable"}, []string{"endpoints[0].address"})
 
-	// The deadline has passed before the kernel could have answered.
+	// The deadline passed before the kernel could answer.
 	r = run(t, "192.0.2.1:443", o, func(p *probe.Target) { p.ConnectTimeout = time.Nanosecond })
 	want(t, r, certs.ReasonConnectTimeout, []string{"192.0.2.1:443", "timeouts.connect"}, []string{"timeouts.connect"})
 	if r.RemoteAddress != "" || len(r.Chain) != 0 {
@@ -178,7 +178,7 @@ func TestAUnixSocketIsProbed(t *testing.T) {
 	}
 }
 
-// A probe is bounded by its context, whatever the timeouts are.
+// The context bounds a probe, whatever the timeouts are.
 func TestAProbeEndsWithItsContext(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)
@@ -206,7 +206,7 @@ func TestAProbeEndsWithItsContext(t *testing.T) {
 	want(t, r, certs.ReasonHandshakeTimeout, []string{"before the probe ended", "1h0m0s"}, nil)
 }
 
-// Hostile certificates make neither long texts nor long work.
+// Hostile certificates cause neither long texts nor long computations.
 func TestAHostileCertificateIsBounded(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)
@@ -243,8 +243,8 @@ func selfSigned(t *testing.T, template *x509.Certificate) tls.Certificate {
 	return issuedBy(t, "", template)
 }
 
-// issuedBy makes a certificate that a CA of the name signed which nobody has;
-// without a name, one that signed itself.
+// issuedBy makes a certificate signed by an unknown CA of the given name;
+// without a name, a self-signed one.
 func issuedBy(t *testing.T, ca string, template *x509.Certificate) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

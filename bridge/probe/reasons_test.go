@@ -17,8 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// Each case is a real handshake between ends that would get along but for what
-// the case changes.
+// Each case is a real handshake between compatible ends with one change.
 func TestAFailedHandshakeIsExplained(t *testing.T) {
 	ca, other := certstest.NewCA(t), rootNamed(t, "another root")
 	between := ca.Intermediate(t)
@@ -258,7 +257,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"crls"},
 		},
 		{
-			name: "a critical extension that nobody knows",
+			name: "an unknown critical extension",
 			change: func(t *testing.T, p peers) {
 				p.server.Certificates[0] = selfSigned(t, &x509.Certificate{
 					Subject: pkix.Name{CommonName: "odd"}, DNSNames: names,
@@ -325,7 +324,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"its log"},
 		},
 		{
-			name: "a client certificate that nobody says the CA of",
+			name: "a client certificate from an unnamed CA",
 			change: func(_ *testing.T, p peers) {
 				p.client.Certificate = nil
 				p.server.ClientAuth, p.server.ClientCAs = tls.RequireAnyClientCert, nil
@@ -484,7 +483,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 	}
 }
 
-// withCRL returns trust in ca with a revocation list of it.
+// withCRL returns a bundle of ca with a revocation list from it.
 func withCRL(t *testing.T, ca *certstest.CA, o pki.CRLOptions) *certs.TrustBundle {
 	t.Helper()
 	list, err := ca.CA.CRL(o)
@@ -508,8 +507,8 @@ func trust(t *testing.T, der []byte) *certs.TrustBundle {
 	return b
 }
 
-// rootNamed makes a root with a name of its own, which another of the same test
-// cannot be taken for.
+// rootNamed makes a root with a unique name, so that no other root of the test
+// matches it.
 func rootNamed(t *testing.T, name string) *certstest.CA {
 	t.Helper()
 	ca, err := pki.NewRoot(pki.CAOptions{CommonName: name})

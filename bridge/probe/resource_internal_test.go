@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
-// An endless connection gives bytes without end.
+// An endless connection returns bytes without end.
 type endless struct{ net.Conn }
 
 func (endless) Read(p []byte) (int, error) {
@@ -20,8 +20,8 @@ func (endless) Read(p []byte) (int, error) {
 
 func (endless) SetReadDeadline(time.Time) error { return nil }
 
-// Of what an endpoint says no more is kept than is shown, however much it says.
-func TestAProbeKeepsLittleOfWhatItHears(t *testing.T) {
+// The probe keeps only as many bytes from an endpoint as it shows.
+func TestAProbeKeepsLittleOfTheReceivedData(t *testing.T) {
 	const received = 1 << 20
 	alloctest.WantCost(t, received, alloctest.Bound{}, func() {
 		r := &recorder{Conn: endless{}}

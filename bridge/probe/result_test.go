@@ -12,7 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-func TestWhatASuccessfulProbeSaw(t *testing.T) {
+func TestTheResultOfASuccessfulProbe(t *testing.T) {
 	ca := certstest.NewCA(t)
 	between := ca.Intermediate(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -49,7 +49,7 @@ func TestWhatASuccessfulProbeSaw(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotVerifiedIsSaid(t *testing.T) {
+func TestDisabledVerificationIsReported(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	server, o := mutual(t, ca)
 	addr := serveTLS(t, server)
@@ -69,12 +69,12 @@ func TestWhatIsNotVerifiedIsSaid(t *testing.T) {
 	}
 
 	o.Verification = certs.VerifyReportOnly
-	o.Report = func(*certs.VerifyError) { t.Error("the traffic's report was told of a probe") }
+	o.Report = func(*certs.VerifyError) { t.Error("a probe called the Report of traffic") }
 	want(t, run(t, addr, o), "", []string{"REPORT_ONLY let through", "CN=test root of"}, []string{"tls.trust_bundles"})
 }
 
-// Some servers shake hands with anybody, and refuse requests later.
-func TestAClientCertificateThatMayBeMissedIsSaid(t *testing.T) {
+// Some servers complete any handshake, and reject requests later.
+func TestAMissingClientCertificateIsReported(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, o := mutual(t, ca)
 	server.ClientAuth = tls.RequestClientCert
@@ -101,7 +101,7 @@ func TestAHostNameIsResolved(t *testing.T) {
 	}
 }
 
-func TestAPinIsToldThatWouldFit(t *testing.T) {
+func TestAMatchingPinIsSuggested(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, o := mutual(t, ca)
 	o.Pins = [][32]byte{{1}}
@@ -116,7 +116,7 @@ func TestAPinIsToldThatWouldFit(t *testing.T) {
 	want(t, run(t, addr, o), "", nil, nil)
 }
 
-func TestANameComesFromTheHostOrIsNotSent(t *testing.T) {
+func TestTheNameIsTakenFromTheHostOrNotSent(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, o := mutual(t, ca)
 	right := server.Certificates[0]
@@ -129,7 +129,8 @@ func TestANameComesFromTheHostOrIsNotSent(t *testing.T) {
 	}
 	addr := serveTLS(t, server)
 
-	// Without SNI the server presents a stopgap; with it, the right one.
+	// Without SNI the server presents a placeholder certificate; with it, the
+	// right one.
 	o.NoServerName = true
 	r := run(t, addr, o)
 	want(t, r, certs.ReasonNameMismatch, []string{"stopgap.test", "we verify upstream.test", "it shakes hands"},
@@ -150,7 +151,7 @@ func TestANameComesFromTheHostOrIsNotSent(t *testing.T) {
 
 // A middlebox that reads only the first packet of a ClientHello drops those
 // with a post-quantum key share, which take two.
-func TestAPostQuantumGroupIsFoundOut(t *testing.T) {
+func TestAFailureOnPostQuantumGroupsIsDetected(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, o := mutual(t, ca)
 	addr := serve(t, listen(t), func(c net.Conn) {
@@ -176,7 +177,7 @@ func TestAPostQuantumGroupIsFoundOut(t *testing.T) {
 	}
 }
 
-func TestAVersionThatMakesAServerFallOverIsFoundOut(t *testing.T) {
+func TestAFailureOnTLS13IsDetected(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, o := mutual(t, ca)
 	addr := serve(t, listen(t), func(c net.Conn) {

@@ -20,8 +20,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// pinnedServer returns a server's certificate with the names that change gives it,
-// and a bundle that trusts it.
+// pinnedServer returns a server's certificate with the names from change, and
+// a bundle that trusts it.
 func pinnedServer(t *testing.T, change func(*x509.Certificate)) (tls.Certificate, *certs.TrustBundle) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -50,8 +50,8 @@ func pinnedServer(t *testing.T, change func(*x509.Certificate)) (tls.Certificate
 
 var settingAdvised = regexp.MustCompile(`^set tls\.(verify_name|server_name|subject_alt_names) to \[?("[^"]*")\]?`)
 
-// A suggestion about names that is followed makes the handshake succeed; where
-// no setting can, the suggestion names none.
+// Following a suggestion about names makes the handshake succeed; if no
+// setting can, the suggestion contains no setting.
 func TestFollowedNameSuggestionsSucceed(t *testing.T) {
 	spiffe, err := url.Parse("spiffe://corp.test/pay")
 	if err != nil {
@@ -111,8 +111,8 @@ func TestFollowedNameSuggestionsSucceed(t *testing.T) {
 	}
 }
 
-// A server may name more CAs than are shown, and ours among those that are not.
-func TestAcceptableCAsAreAllLookedAt(t *testing.T) {
+// A server may name more CAs than are shown, and ours may be among the others.
+func TestAllAcceptableCAsAreChecked(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, client := mutual(t, ca)
 	pool := x509.NewCertPool()

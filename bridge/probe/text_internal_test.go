@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Whatever an endpoint says is shown printable and bounded.
+// Text from an endpoint is shown printable and bounded.
 func FuzzQuote(f *testing.F) {
 	for _, s := range []string{"", "HTTP/1.1 400 Bad Request", "\x1b[31m\n", "\xff\xfe", strings.Repeat("ä", 100), "\u202e\u2028", `"\\`} {
 		f.Add(s)

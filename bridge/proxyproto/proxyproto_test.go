@@ -15,7 +15,7 @@ import (
 
 func tcp(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
 
-// v2 returns a header of version 2 with a command, a family and what follows.
+// v2 returns a version 2 header with a command, a family and the rest.
 func v2(command, family byte, rest string) string {
 	b := []byte("\r\n\r\n\x00\r\nQUIT\n")
 	b = append(b, command, family, byte(len(rest)>>8), byte(len(rest)))
@@ -24,7 +24,7 @@ func v2(command, family byte, rest string) string {
 
 const ipv4 = "\xc0\x00\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb" // 192.0.2.1:12345 to 198.51.100.2:443
 
-func TestHeadersThatAreTaken(t *testing.T) {
+func TestAcceptedHeaders(t *testing.T) {
 	ipv6 := "\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x02\x30\x39\x01\xbb"
 	for name, test := range map[string]struct {
 		header, source, destination string
@@ -66,7 +66,7 @@ func text(a net.Addr) string {
 	return a.String()
 }
 
-func TestHeadersThatAreRefused(t *testing.T) {
+func TestRejectedHeaders(t *testing.T) {
 	for name, header := range map[string]string{
 		"a line without an end":   "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443" + strings.Repeat(" ", 100) + "\r\n",
 		"LF alone":                "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\n\r\n",
@@ -97,7 +97,7 @@ func TestHeadersThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestConnectionsThatBeginOtherwise(t *testing.T) {
+func TestConnectionsWithoutAHeader(t *testing.T) {
 	for _, begin := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefg", "hi", "PROX!"} {
 		if _, err := proxyproto.Read(strings.NewReader(begin)); !errors.Is(err, proxyproto.ErrMissing) {
 			t.Errorf("%q: %v", begin, err)
@@ -105,8 +105,8 @@ func TestConnectionsThatBeginOtherwise(t *testing.T) {
 	}
 }
 
-// A header that is cut off is never taken for one.
-func TestHeadersCutOff(t *testing.T) {
+// A truncated header is never accepted.
+func TestTruncatedHeaders(t *testing.T) {
 	for _, header := range []string{"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n", v2(0x21, 0x11, ipv4+"\x04\x00\x03abc")} {
 		for n := range len(header) {
 			if got, err := proxyproto.Read(strings.NewReader(header[:n])); err == nil {
@@ -116,7 +116,7 @@ func TestHeadersCutOff(t *testing.T) {
 	}
 }
 
-func TestHeadersThatAreWritten(t *testing.T) {
+func TestWrittenHeaders(t *testing.T) {
 	unix := &net.UnixAddr{Net: "unix"}
 	for name, test := range map[string]struct {
 		version             proxyproto.Version
@@ -165,7 +165,7 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-func TestSourcesThatAreNone(t *testing.T) {
+func TestInvalidSources(t *testing.T) {
 	for _, s := range []string{"", "localhost", "10.0.0.1/8", "10.0.0.0/33", "::ffff:10.0.0.0/104", "fe80::1%lo", "10.0.0.0/8 ", "unix"} {
 		if _, bad := proxyproto.NewTrust([]string{"10.0.0.0/8", s}); len(bad) != 1 || bad[0].Index != 1 {
 			t.Errorf("%q: %v", s, bad)
@@ -193,7 +193,7 @@ func FuzzRead(f *testing.F) {
 		if (got.Source == nil) != (got.Destination == nil) {
 			t.Fatalf("half of the addresses: %v", got)
 		}
-		// The same header whatever follows, and however it arrives.
+		// The same header is read whatever follows it, and in any fragmentation.
 		again, err := proxyproto.Read(iotest.OneByteReader(io.MultiReader(bytes.NewReader(b[:taken]), strings.NewReader("\r\n\r\n"))))
 		if err != nil || text(again.Source) != text(got.Source) || text(again.Destination) != text(got.Destination) {
 			t.Fatalf("%v, then %v, %v", got, again, err)
@@ -201,7 +201,7 @@ func FuzzRead(f *testing.F) {
 		if _, ok := got.Source.(*net.TCPAddr); !ok {
 			return
 		}
-		// What is passed on is what was said.
+		// A written header contains the addresses that were read.
 		for _, v := range []proxyproto.Version{proxyproto.V1, proxyproto.V2} {
 			passed, err := proxyproto.Read(bytes.NewReader(v.Header(got.Source, got.Destination)))
 			if err != nil || text(passed.Source) != text(got.Source) || text(passed.Destination) != text(got.Destination) {

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve/dnstest"
 )
 
-func TestFamiliesAreTriedInTurns(t *testing.T) {
+func TestFamiliesAlternate(t *testing.T) {
 	for found, want := range map[string]string{
 		"10.0.0.1":                          "10.0.0.1",
 		"::1 ::2 10.0.0.1":                  "::1 10.0.0.1 ::2",
@@ -38,8 +38,8 @@ func TestFamiliesAreTriedInTurns(t *testing.T) {
 	}
 }
 
-// A racer is an attempt that succeeds or fails after some time, or as its context
-// ends.
+// A racer is an attempt that succeeds or fails after some time, or when its
+// context ends.
 type racer struct {
 	after time.Duration
 	err   error
@@ -53,7 +53,7 @@ type namedConn struct {
 
 func (c namedConn) Close() error { *c.closed++; return nil }
 
-func TestARaceIsWonByTheFirstThatConnects(t *testing.T) {
+func TestRaceReturnsTheFirstConnection(t *testing.T) {
 	failed := errors.New("refused")
 	for _, tc := range []struct {
 		name   string
@@ -104,7 +104,7 @@ func TestARaceIsWonByTheFirstThatConnects(t *testing.T) {
 	}
 }
 
-func TestWhatConnectsAfterTheWinnerIsClosed(t *testing.T) {
+func TestLateConnectionsAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		closed := 0
 		c, err := race(t.Context(), 2, func(ctx context.Context, i int) (net.Conn, error) {
@@ -117,7 +117,7 @@ func TestWhatConnectsAfterTheWinnerIsClosed(t *testing.T) {
 	})
 }
 
-func TestDialTellsTheReasonAsADialerDoes(t *testing.T) {
+func TestDialReturnsTheErrorsOfADialer(t *testing.T) {
 	s := dnstest.NewServer(t)
 	l := lookup{ctx: t.Context(), server: s.Addr()}
 	_, err := dial(t.Context(), l.resolver(), "tcp", "none.test.:443")

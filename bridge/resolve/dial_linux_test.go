@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve/dnstest"
 )
 
-// silent has a kernel whose queue of connections is full drop what else comes to
-// the address, as a network does that loses packets.
+// silent fills the accept queue of an address, so that the kernel drops new
+// connections like a network that loses packets.
 func silent(t *testing.T, ip [4]byte, port int) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -36,9 +36,9 @@ func silent(t *testing.T, ip [4]byte, port int) {
 	}
 }
 
-// Three addresses of one family that do not answer, as in a data centre that is
-// cut off, leave time for the fourth. A net.Dialer gives two seconds to each.
-func TestAddressesThatDoNotAnswerDoNotTakeTheTimeOfTheNext(t *testing.T) {
+// Three silent addresses of one family, as of an unreachable data center,
+// leave time for the fourth. A net.Dialer waits two seconds for each.
+func TestSilentAddressesDoNotUseUpTheTimeOfTheNext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestAddressesThatDoNotAnswerDoNotTakeTheTimeOfTheNext(t *testing.T) {
 	}
 	c.Close()
 
-	// None answers: what comes of the first is told.
+	// If every attempt fails, the error is that of the first.
 	s.Set("web.test", records...)
 	ctx, cancel = context.WithTimeout(t.Context(), 600*time.Millisecond)
 	defer cancel()

@@ -2,7 +2,7 @@ package resolve
 
 import "net/netip"
 
-// NewNameWith is NewName on a machine that has a way to the addresses for which
+// NewNameWith is NewName on a machine with routes to the addresses for which
 // routed is true.
 func NewNameWith(q Query, routed func(netip.Addr) bool) *Name {
 	n := NewName(q)

@@ -31,8 +31,8 @@ func host(name string, servers ...*dnstest.Server) *resolve.Name {
 
 func everywhere(netip.Addr) bool { return true }
 
-// at writes addresses down: each with its name if that is not the first's, and
-// what distinguishes it.
+// at formats addresses: each with its name if that differs from the first's,
+// and its other properties.
 func at(a resolve.Answer) string {
 	var out []string
 	for _, x := range a.Addresses {
@@ -60,7 +60,7 @@ func ask(t *testing.T, n *resolve.Name) resolve.Answer {
 	return a
 }
 
-func TestAHostsAddressesAreThoseOfBothFamilies(t *testing.T) {
+func TestAHostHasAddressesOfBothFamilies(t *testing.T) {
 	s := dnstest.NewServer(t)
 	s.Set("web.test", dnstest.A(60, "10.0.0.2"), dnstest.A(60, "10.0.0.1"), dnstest.A(30, "2001:db8::1"), dnstest.A(60, "10.0.0.1"))
 	a := ask(t, host("web.test", s))
@@ -77,7 +77,7 @@ func TestAHostsAddressesAreThoseOfBothFamilies(t *testing.T) {
 	}
 }
 
-func TestTheLeastTimeToLiveCountsWithinBounds(t *testing.T) {
+func TestTheLowestTimeToLiveAppliesWithinBounds(t *testing.T) {
 	s := dnstest.NewServer(t)
 	s.Set("never.test", dnstest.A(0, "10.0.0.1"))
 	s.Set("forever.test", dnstest.A(1<<31-1, "10.0.0.1"))
@@ -97,7 +97,7 @@ func TestTheLeastTimeToLiveCountsWithinBounds(t *testing.T) {
 	}
 }
 
-func TestWhatIsCutShortIsAskedForOverTCP(t *testing.T) {
+func TestTruncatedAnswersAreRetriedOverTCP(t *testing.T) {
 	s := dnstest.NewServer(t)
 	s.Truncate()
 	var records []dnstest.Record
@@ -147,7 +147,7 @@ func TestServiceRecordsHavePrioritiesAndWeights(t *testing.T) {
 		t.Errorf("names %v", names)
 	}
 
-	// One target that cannot be looked up is as it was; another is new.
+	// A target that cannot be looked up keeps its addresses; another one is new.
 	s.Fail("gone.test", dnsmessage.RCodeServerFailure)
 	s.Set("two.test", dnstest.A(45, "10.0.0.4"))
 	a, err := n.Ask(t.Context())
@@ -159,7 +159,7 @@ func TestServiceRecordsHavePrioritiesAndWeights(t *testing.T) {
 	}
 }
 
-func TestAServiceThatIsDecidedlyNotThereHasNoAddress(t *testing.T) {
+func TestAnUnavailableServiceHasNoAddress(t *testing.T) {
 	s := dnstest.NewServer(t)
 	s.Set("_no._tcp.test", dnstest.SRV(60, 0, 0, 0, "."))
 	n := resolve.NewName(resolve.Query{SRV: "_no._tcp.test", Servers: []netip.AddrPort{s.Addr()}})
@@ -214,7 +214,7 @@ func TestAFailureKeepsTheLastAnswer(t *testing.T) {
 	}
 }
 
-func TestAFamilyThatIsNotAnsweredForIsAsItWas(t *testing.T) {
+func TestAFamilyWithoutAnAnswerKeepsItsAddresses(t *testing.T) {
 	s := dnstest.NewServer(t)
 	broken := func() { s.FailType("both.test", dnsmessage.TypeAAAA, dnsmessage.RCodeServerFailure) }
 	n := host("both.test", s)
@@ -239,7 +239,7 @@ func TestAFamilyThatIsNotAnsweredForIsAsItWas(t *testing.T) {
 	}
 }
 
-func TestTheNextServerIsAskedIfOneDoesNotAnswer(t *testing.T) {
+func TestTheNextServerIsAskedAfterATimeout(t *testing.T) {
 	dead, failing, good := dnstest.NewServer(t), dnstest.NewServer(t), dnstest.NewServer(t)
 	failing.Fail("web.test", dnsmessage.RCodeServerFailure)
 	good.Set("web.test", dnstest.A(60, "10.0.0.1"))
@@ -271,14 +271,14 @@ func TestTheNextServerIsAskedIfOneDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestAnIPAddressOfHostsFileIsAnAnswerWithoutATimeToLive(t *testing.T) {
+func TestAnAddressOfTheHostsFileHasNoTimeToLive(t *testing.T) {
 	a := ask(t, host("localhost"))
 	if !slices.ContainsFunc(a.Addresses, func(x resolve.Address) bool { return x.At.Addr().IsLoopback() }) || a.TTL != 0 {
 		t.Errorf("got %s for %v", at(a), a.TTL)
 	}
 }
 
-func TestAddressesThatThereIsNoWayToAreLeftOut(t *testing.T) {
+func TestAddressesWithoutARouteAreLeftOut(t *testing.T) {
 	s := dnstest.NewServer(t)
 	s.Set("both.test", dnstest.A(60, "10.0.0.1"), dnstest.A(60, "2001:db8::1"))
 	s.Set("six.test", dnstest.A(60, "2001:db8::1"))
@@ -293,7 +293,7 @@ func TestAddressesThatThereIsNoWayToAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestQueriesAreEqualIfTheyAskTheSame(t *testing.T) {
+func TestEqualQueries(t *testing.T) {
 	q := resolve.Query{Host: "a", Port: 1, Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}
 	same := q
 	same.Servers = slices.Clone(q.Servers)

@@ -19,7 +19,7 @@ func wantPanic(t *testing.T, err error) {
 	}
 }
 
-// A panic is an error of what was asked, wherever it happens.
+// A panic in any goroutine is returned as an error.
 func TestAPanicIsAnError(t *testing.T) {
 	t.Run("reading a message", func(t *testing.T) {
 		var none *lookup // which cannot take in anything

@@ -14,8 +14,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
-// A message is a response of n answers, each written by add, whose question is for
-// name.
+// A message is a response of n answers, each written by add, to a question
+// about name.
 func message(t testing.TB, name string, n int, add func(b *dnsmessage.Builder, name dnsmessage.Name, i int) error) []byte {
 	t.Helper()
 	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: 7, Response: true})
@@ -45,15 +45,15 @@ func addA(b *dnsmessage.Builder, name dnsmessage.Name, i int) error {
 	return b.AResource(h, dnsmessage.AResource{A: [4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}})
 }
 
-// longName is the longest there can be, of as many labels as fit.
+// longName is the longest valid name, with as many labels as possible.
 var longName = strings.Repeat("a.", 126)
 
-// Whatever a server answers, the memory and the time that it costs to look at it as it
-// passes by are bounded by its length.
-func TestADNSAnswerCostsWhatItHolds(t *testing.T) {
+// Whatever a server answers, the memory and time to inspect the message are
+// bounded by its length.
+func TestTheCostOfADNSAnswerIsBoundedByItsLength(t *testing.T) {
 	garbage := make([]byte, 1<<16-1)
 	binary.BigEndian.PutUint16(garbage, 7)
-	garbage[2], garbage[7] = 0x80, 0xff // a response of 255 answers, of which there are none
+	garbage[2], garbage[7] = 0x80, 0xff // a response that claims 255 answers and has none
 	names := alloctest.Bound{CPU: 150 * time.Nanosecond,
 		Why: "the name of each record may be a pointer to one of 255 bytes; package net reads it likewise"}
 	for _, c := range []struct {
@@ -81,7 +81,7 @@ func TestADNSAnswerCostsWhatItHolds(t *testing.T) {
 	}
 }
 
-// A fed connection gives what it was told to, in pieces.
+// A fed connection returns its input in pieces.
 type fed struct {
 	net.Conn
 	left []byte
@@ -97,8 +97,8 @@ func (c *fed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// However an answer over TCP is cut up, and however many follow each other, no more
-// than one is kept.
+// With any fragmentation of TCP answers, and any number of them, at most one
+// is kept.
 func TestADNSStreamKeepsOneMessage(t *testing.T) {
 	m := message(t, "up.test.", 4000, addA)
 	framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
@@ -128,8 +128,8 @@ func TestADNSStreamKeepsOneMessage(t *testing.T) {
 	}
 }
 
-// Wherever an answer is cut off, or whatever byte of it is another, nothing panics.
-func TestADNSAnswerThatIsDamagedIsHarmless(t *testing.T) {
+// A truncated answer, or any changed byte, never causes a panic.
+func TestADamagedDNSAnswerIsHarmless(t *testing.T) {
 	m := message(t, "up.test.", 5, addA)
 	for at := range len(m) {
 		(&lookup{}).hear(m[:at], 7)
@@ -141,9 +141,9 @@ func TestADNSAnswerThatIsDamagedIsHarmless(t *testing.T) {
 	}
 }
 
-// Of thousands of addresses no more are kept, nor looked at one by one, than there may
-// be endpoints.
-func TestThousandsOfAddressesCostLittle(t *testing.T) {
+// Of thousands of addresses, only as many as there may be endpoints are kept
+// and checked.
+func TestAddressesOfAnAnswerAreBounded(t *testing.T) {
 	looked := 0
 	n := NewName(Query{Host: "up.test", Port: 443})
 	n.routed = func(netip.Addr) bool { looked++; return true }

@@ -27,7 +27,7 @@ func packed(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	return out
 }
 
-func TestOnlyAResponseToTheQueryIsRead(t *testing.T) {
+func TestOnlyResponsesToTheQueryAreParsed(t *testing.T) {
 	for what, change := range map[string]func(*dnsmessage.Message){
 		"of another query": func(m *dnsmessage.Message) { m.ID = 8 },
 		"a query":          func(m *dnsmessage.Message) { m.Response = false },

@@ -110,7 +110,8 @@ func TestRewriteRegex(t *testing.T) {
 	}
 }
 
-// What comes of an expression may have no normal form: nothing is forwarded then.
+// The result of an expression may have no normal form: the request is then
+// rejected.
 func TestRewritesWithoutANormalForm(t *testing.T) {
 	for _, c := range []struct{ pattern, substitution, path string }{
 		{"^/a", "", "/a"},
@@ -167,8 +168,8 @@ func TestCheckRewriteRegex(t *testing.T) {
 	}
 }
 
-// A substitution means what regexp.Expand takes it for, wherever it is accepted.
-func TestSubstitutionsMeanWhatExpandMeans(t *testing.T) {
+// A valid substitution has the meaning that regexp.Expand gives it.
+func TestSubstitutionsAgreeWithExpand(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	re := regexp.MustCompile(`/(a)(?P<name>b+)?`)
 	pieces := []string{"$1", "$2", "${1}", "${name}", "$name", "$$", "/", "x", "$0", "-"}
@@ -212,8 +213,8 @@ func TestRewritesThatChangeNothingAllocateNothing(t *testing.T) {
 	}
 }
 
-// Whatever is rewritten, what comes of it is in normal form: the upstream reads
-// the path as the gateway does.
+// The result of every rewrite is in normal form: the upstream reads the path
+// as the gateway does.
 func FuzzRewrite(f *testing.F) {
 	f.Add("/v2/x", "/api", "/v([0-9]+)", "/a/$1")
 	f.Add("/v2/..%2Fx", "/", "x", "..")

@@ -108,7 +108,7 @@ func TestNilTableMatchesNothing(t *testing.T) {
 	}
 }
 
-func TestRulesThatCannotBeToldApartAreRefused(t *testing.T) {
+func TestAmbiguousRulesAreRejected(t *testing.T) {
 	v2 := Path{PathPrefix, "/v2"}
 	_, err := New([]Rule[int]{
 		{Name: "a", Hosts: []string{"x.com", "y.com"}, Path: v2},
@@ -182,7 +182,7 @@ func TestRegexIsAnchored(t *testing.T) {
 	}
 }
 
-// naive is what the order of rules means, said in the simplest way.
+// naive implements the order of rules in the simplest way.
 func naive(rules []Rule[string], r Request) string {
 	best, bestRank := "", []int(nil)
 	for _, rule := range rules {
@@ -270,7 +270,7 @@ func randomRules(rnd *rand.Rand) []Rule[string] {
 	return rules
 }
 
-// withoutConflicts drops rules until the rest are told apart.
+// withoutConflicts drops rules until no two are ambiguous.
 func withoutConflicts(rules []Rule[string]) []Rule[string] {
 	var kept []Rule[string]
 	for _, r := range rules {
@@ -357,15 +357,15 @@ func TestMatchAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Ten thousand rules are matched in about the time of ten. What that comes to is
-// told, not asserted: the machine may be busy.
-func TestTimeToMatchHardlyGrows(t *testing.T) {
+// Matching among ten thousand rules takes about as long as among ten. The
+// ratio is logged, not asserted: the machine may be busy.
+func TestMatchTimeHardlyGrows(t *testing.T) {
 	few, many := matchTime(t, 10), matchTime(t, 10000)
 	t.Logf("a match takes %.0f ns of 10 rules, %.0f ns of 10000: %.2f times as long", few, many, many/few)
 }
 
-// matchTime returns the nanoseconds of a match: the least of some attempts,
-// which disturbs it least.
+// matchTime returns the nanoseconds of a match: the minimum of several
+// attempts, to exclude disturbances.
 func matchTime(t *testing.T, rules int) float64 {
 	table, requests := mustTable(t, manyRules(rules)...), someRequests()
 	best := time.Duration(math.MaxInt64)
@@ -381,7 +381,7 @@ func matchTime(t *testing.T, rules int) float64 {
 }
 
 // someRequests are for hosts and paths that each of manyRules has, and for one
-// that none has.
+// that no rule has.
 func someRequests() []Request {
 	return []Request{
 		{Host: "h3.example.com", Path: "/", Method: "GET"},
