@@ -47,7 +47,7 @@ func TestAPythonClientAutomates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	automates(t, "python", func(args ...string) *process {
+	testClientProgram(t, "python", func(args ...string) *process {
 		return start(t, "env", append([]string{"PYTHONPATH=" + dir, python, script}, args...)...)
 	})
 }
@@ -72,14 +72,14 @@ func TestATypeScriptClientAutomates(t *testing.T) {
 	generateClient(t, dir, "  - local: "+filepath.Join(modules, ".bin", "protoc-gen-es")+"\n    out: "+dir+"\n    opt: [target=ts, import_extension=js]\n")
 	runOrFail(t, dir, node, filepath.Join(modules, "typescript", "bin", "tsc"), "--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext",
 		"--strict", "--skipLibCheck", "--types", "node", "automate.ts")
-	automates(t, "typescript", func(args ...string) *process {
+	testClientProgram(t, "typescript", func(args ...string) *process {
 		return start(t, node, append([]string{filepath.Join(dir, "automate.js")}, args...)...)
 	})
 }
 
-// automates runs a client program and checks its results. Both clients do the
+// testClientProgram runs a client program and checks its results. Both clients do the
 // same.
-func automates(t *testing.T, name string, run func(args ...string) *process) {
+func testClientProgram(t *testing.T, name string, run func(args ...string) *process) {
 	a := newAuthority(t)
 	next := clientCert(t, a.ca, "rotated")
 	g := startGateway(t)
@@ -87,7 +87,7 @@ func automates(t *testing.T, name string, run func(args ...string) *process) {
 	before := g.getStatus().GetRevision()
 	chain, key := writeFile(t, filepath.Join(t.TempDir(), "chain.pem"), next.ChainPEM), writeFile(t, filepath.Join(t.TempDir(), "key.pem"), next.KeyPEM)
 
-	client := run(g.losingAnswers(), chain, key)
+	client := run(g.socketThatLosesAnswers(), chain, key)
 	if code := client.wait(); code != 0 {
 		t.Fatalf("exit code %d\n%s", code, client.out)
 	}
@@ -115,10 +115,10 @@ func automates(t *testing.T, name string, run func(args ...string) *process) {
 	}
 }
 
-// losingAnswers returns a socket in front of the admin service. It cuts its
+// socketThatLosesAnswers returns a socket in front of the admin service. It cuts its
 // first connection after the write was carried out and before the client gets
 // the answer.
-func (g *gateway) losingAnswers() string {
+func (g *gateway) socketThatLosesAnswers() string {
 	g.t.Helper()
 	path := filepath.Join(shortDir(g.t), "lossy.sock")
 	lis, err := net.Listen("unix", path)

@@ -132,9 +132,9 @@ func answers(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Server", name) }
 }
 
-// mortal is serveHTTPS for a server that can be killed: kill closes its
+// serveKillable is serveHTTPS for a server that can be killed: kill closes its
 // listener and breaks every connection, as the death of a process would.
-func mortal(t testing.TB, config *tls.Config, handler http.HandlerFunc) (address string, kill func()) {
+func serveKillable(t testing.TB, config *tls.Config, handler http.HandlerFunc) (address string, kill func()) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
 	s.TLS, s.EnableHTTP2 = config, true
@@ -168,7 +168,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 			var addresses []string
 			var kills []func()
 			for i := range 4 {
-				address, kill := mortal(t, a.serverConfig(t), slowly(5*time.Millisecond, answers(fmt.Sprint(i))))
+				address, kill := serveKillable(t, a.serverConfig(t), slowly(5*time.Millisecond, answers(fmt.Sprint(i))))
 				addresses, kills = append(addresses, address), append(kills, kill)
 			}
 			u := upstream("web", a.settings(), addresses...)

@@ -18,9 +18,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// startWard runs an nginx that answers with its name. While it is marked "sick"
+// startMarkedNginx runs an nginx that answers with its name. While it is marked "sick"
 // it answers 503 at /well; while marked "broken", 500 to everything.
-func startWard(t *testing.T, a *authority, name string) *nginx {
+func startMarkedNginx(t *testing.T, a *authority, name string) *nginx {
 	return startNginx(t, nginxConfig{
 		ports: 1,
 		files: nginxFiles(a.ca, a.server),
@@ -51,23 +51,23 @@ func (n *nginx) startAgain(t *testing.T) {
 	n.process = start(t, need(t, "nginx"), "-p", n.dir, "-c", n.file("nginx.conf"), "-e", "stderr")
 	eventually(t, "nginx accepts connections again", func() bool { return n.up() || n.done() || n.collided() })
 	if n.collided() {
-		t.Skip("the port was taken meanwhile")
+		t.Skip("another program took the port")
 	}
 	if n.done() {
 		t.Fatalf("nginx ended: %v\n%s", n.err, tail(n.out.String()))
 	}
 }
 
-// A crowd sends requests to a listener continuously.
-type crowd struct {
+// A poller sends requests to a listener continuously.
+type poller struct {
 	stop, stopped chan struct{}
 
 	mu      sync.Mutex
 	answers map[string]int // count of each body; of the code if it was not 200
 }
 
-func newCrowd(t *testing.T, url string) *crowd {
-	c := &crowd{stop: make(chan struct{}), stopped: make(chan struct{}), answers: map[string]int{}}
+func newPoller(t *testing.T, url string) *poller {
+	c := &poller{stop: make(chan struct{}), stopped: make(chan struct{}), answers: map[string]int{}}
 	client := &http.Client{Transport: &http.Transport{}}
 	go func() {
 		defer close(c.stopped)
@@ -95,7 +95,7 @@ func newCrowd(t *testing.T, url string) *crowd {
 }
 
 // take returns the answers since the last call.
-func (c *crowd) take() map[string]int {
+func (c *poller) take() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	answers := c.answers
@@ -103,7 +103,7 @@ func (c *crowd) take() map[string]int {
 	return answers
 }
 
-func (c *crowd) leave() {
+func (c *poller) leave() {
 	select {
 	case <-c.stop:
 	default:
@@ -137,7 +137,7 @@ func (g *gateway) endpoint(name, address string) *adminv1.EndpointStatus {
 func TestHealthChecksOfNginx(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	one, two := startWard(t, a, "one"), startWard(t, a, "two")
+	one, two := startMarkedNginx(t, a, "one"), startMarkedNginx(t, a, "two")
 	g, ops := startGatewayWithOps(t)
 	events := g.watchEvents()
 	web := upstream("web", a.settings(), one.address(0), two.address(0))
@@ -153,7 +153,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		}}},
 	)
 	url := "http://" + g.address("web") + "/"
-	clients := newCrowd(t, url) // the first request waits for a healthy endpoint
+	clients := newPoller(t, url) // the first request waits for a healthy endpoint
 	for range 2 {
 		if e := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH); e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
 			t.Errorf("at first: %v", e)

@@ -64,13 +64,13 @@ const patience = 30 * time.Second
 // eventually waits until ok returns true, polling less and less often.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	if !comesTrue(ok) {
+	if !pollUntil(ok) {
 		t.Fatalf("not after %v: %s", patience, what)
 	}
 }
 
-// comesTrue is eventually for tests with a failure message of their own.
-func comesTrue(ok func() bool) bool {
+// pollUntil is eventually for tests with a failure message of their own.
+func pollUntil(ok func() bool) bool {
 	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -16,14 +16,14 @@ import (
 func TestFailingNginxIsEjected(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	one, two := startWard(t, a, "one"), startWard(t, a, "two")
+	one, two := startMarkedNginx(t, a, "one"), startMarkedNginx(t, a, "two")
 	g := startGateway(t)
 	events := g.watchEvents()
 	web := upstream("web", a.settings(), one.address(0), two.address(0))
 	web.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), BaseEjection: durationpb.New(2 * time.Second)}
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), web, listener("web", protocolHTTP, "web"))
 	one.mark("broken", true)
-	clients := newCrowd(t, "http://"+g.address("web")+"/")
+	clients := newPoller(t, "http://"+g.address("web")+"/")
 	ejected := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
 	if ejected.GetEndpoint() != one.address(0) || ejected.GetName() != "web" || !strings.HasPrefix(ejected.GetMessage(), "3 failures in a row") {
 		t.Errorf("reported as %v", ejected)

@@ -339,7 +339,7 @@ func TestEveryReasonOfAConnection(t *testing.T) {
 		},
 		{
 			"silent", serveConns(t, nil, hold), adminv1.Reason_REASON_HANDSHAKE_TIMEOUT,
-			[]string{"said nothing", "timeouts.handshake"}, []string{"timeouts.handshake"},
+			[]string{"sent nothing", "timeouts.handshake"}, []string{"timeouts.handshake"},
 		},
 		{
 			"http", serveConns(t, nil, func(conn net.Conn) {

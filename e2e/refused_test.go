@@ -189,7 +189,7 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) {
 	t.Helper()
 	var e *adminv1.EndpointStatus
-	if !comesTrue(func() bool {
+	if !pollUntil(func() bool {
 		e = g.upstream(name).GetEndpoints()[0]
 		return e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN && e.GetLastFailure().GetReason() == reason
 	}) {

@@ -17,16 +17,16 @@ import (
 	"testing"
 )
 
-// The most that a type and a package may have. These are measures, not aims: most
-// are far below.
+// Limits for a type and a package. They are upper bounds, not goals: most are
+// far below.
 const (
 	maxMethods = 40
 	maxFields  = 30
 	maxFiles   = 35 // of a package, without tests
 )
 
-// tooLarge are the types and packages that exceed a limit, each with the reason why.
-// An entry that is not needed any more fails the test.
+// tooLarge lists the types and packages over a limit, each with the reason. An
+// entry that is no longer needed fails the test.
 var tooLarge = map[string]string{
 	"bridge/socket.Socket": "net.Conn's methods, and a quiet call beside each that can block; remove when the calls have types of their own",
 	"gateway.Gateway":      "remove when its parts are packages: gateway/listeners, gateway/files",
@@ -38,7 +38,7 @@ func TestTypesAndPackagesHaveOneJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(packages) < 30 {
-		t.Fatalf("%d packages were found", len(packages))
+		t.Fatalf("found only %d packages", len(packages))
 	}
 	exceptions := maps.Clone(tooLarge)
 	check := func(name, what string, n, most int) {
@@ -63,12 +63,12 @@ func TestTypesAndPackagesHaveOneJob(t *testing.T) {
 		}
 	}
 	for name := range exceptions {
-		t.Errorf("%s keeps to the limits: remove its exception", name)
+		t.Errorf("%s is within the limits: remove its exception", name)
 	}
 }
 
-// isRecord reports whether a type holds facts or settings and does nothing: it may
-// have as many fields as there are.
+// isRecord reports whether a type holds facts or settings and has no behavior.
+// Such a type may have any number of fields.
 func isRecord(name string) bool {
 	for _, suffix := range []string{"Options", "Record", "Stats", "Status", "Table"} {
 		if strings.HasSuffix(name, suffix) {
@@ -78,13 +78,13 @@ func isRecord(name string) bool {
 	return false
 }
 
-// A measured package says how large it and its types are.
+// A measured package holds the sizes of a package and its types.
 type measured struct {
 	files           int
 	methods, fields map[string]int // by type
 }
 
-// measure returns the sizes of the packages below root, by their paths.
+// measure returns the sizes of the packages below root, by path.
 func measure(root string) (map[string]*measured, error) {
 	packages := make(map[string]*measured)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -111,7 +111,7 @@ func measure(root string) (map[string]*measured, error) {
 	return packages, err
 }
 
-// add adds a file.
+// add counts a file.
 func (p *measured) add(path string) error {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -159,8 +159,8 @@ func receiver(e ast.Expr) string {
 	}
 }
 
-// fieldsOf counts the fields of a struct, those of structs without a name in it
-// included.
+// fieldsOf counts the fields of a struct, including those of anonymous structs
+// in it.
 func fieldsOf(s *ast.StructType) (n int) {
 	for _, f := range s.Fields.List {
 		n += max(len(f.Names), 1)

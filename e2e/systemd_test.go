@@ -1,5 +1,5 @@
-// The systemd unit is one that systemd takes without a warning, and leaves the
-// gateway little that it could do to the machine.
+// systemd accepts the systemd unit without a warning and rates its exposure as
+// low.
 
 package e2e
 
@@ -22,7 +22,7 @@ func TestTheUnitIsWhatSystemdWants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The binary that it names need not be installed here.
+	// The unit's binary need not be installed here.
 	text := strings.ReplaceAll(string(unit), "/usr/local/bin/drawbridge", program(t))
 	path := filepath.Join(t.TempDir(), "drawbridge.service")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {

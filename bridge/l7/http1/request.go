@@ -152,7 +152,7 @@ func (r *Request) address(target string, f *framing) error {
 	return r.absolute(target, f)
 }
 
-// connect takes a target in authority form (RFC 9112, section 3.2.3).
+// connect parses a target in authority form (RFC 9112, section 3.2.3).
 func (r *Request) connect(target string, f *framing) error {
 	colon := strings.LastIndexByte(target, ':')
 	if !message.IsAuthority(target) || colon < 0 || colon+1 == len(target) {
@@ -167,7 +167,7 @@ func (r *Request) connect(target string, f *framing) error {
 	return r.sameHost(f)
 }
 
-// absolute takes a target in absolute form (RFC 9112, section 3.2.2).
+// absolute parses a target in absolute form (RFC 9112, section 3.2.2).
 func (r *Request) absolute(target string, f *framing) error {
 	if strings.IndexByte(target, '#') >= 0 {
 		return errFragment

@@ -106,8 +106,8 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	}
 }
 
-// Goroutines that have served streams wait for the next ones, and end when none
-// come.
+// A goroutine that has served a stream waits for the next one, and ends if no
+// stream comes for a while.
 func TestWorkersAreReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mine, theirs := net.Pipe()

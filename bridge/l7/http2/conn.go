@@ -15,15 +15,15 @@ import (
 
 const (
 	maxFrame        = 16 << 10    // largest payload of a frame, in both directions (RFC 9113, section 4.2)
-	maxWindow       = 1<<31 - 1   // section 6.9.1
+	maxWindow       = 1<<31 - 1   // largest flow-control window (section 6.9.1)
 	firstWindow     = 65535       // initial window of a stream (section 6.9.2)
 	largestWindow   = 1 << 20     // window of a stream whose reader keeps up
 	maxGrowth       = 4 << 20     // total growth of a connection's stream windows
 	connWindow      = 16 << 20    // window of the connection
 	presumedStreams = 100         // streams assumed to be allowed until the server's settings arrive
 	lastReadTime    = time.Second // for a last read after a write has failed
-	headerTable     = 4096        // HPACK's dynamic tables
-	maxContinued    = 64          // CONTINUATION frames of one block
+	headerTable     = 4096        // size of HPACK's dynamic tables
+	maxContinued    = 64          // maximum CONTINUATION frames of one block
 )
 
 // longAgo is a deadline that has passed.

@@ -48,7 +48,7 @@ func (in *inbox) newFramer() {
 	in.large = false
 }
 
-// shed frees the memory that large frames have grown. It is called between
+// shed frees the large buffers that large frames left. It is called between
 // header blocks.
 func (in *inbox) shed() {
 	if in.large {

@@ -26,14 +26,14 @@ func (c *ServerConn) parkLocked(now int64) {
 		return
 	}
 	c.parking = leaving
-	_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+	_ = c.nc.SetReadDeadline(longAgo) // fails only on a closed connection, and then reading fails too
 }
 
 // shedLocked interrupts a read that has waited for a while with a large buffer.
 // The read resumes with a small one. c.mu is held.
 func (c *conn) shedLocked(now int64) {
 	if c.in.holdsLarge.Load() && c.err == nil && c.out.err == nil && now-c.in.last.Load() > int64(parkTime) {
-		_ = c.nc.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+		_ = c.nc.SetReadDeadline(longAgo) // fails only on a closed connection, and then reading fails too
 	}
 }
 
@@ -46,7 +46,7 @@ func (c *conn) interrupted(between bool) error {
 	if c.err != nil || c.out.err != nil {
 		return os.ErrDeadlineExceeded
 	}
-	_ = c.nc.SetReadDeadline(time.Time{}) // as above
+	_ = c.nc.SetReadDeadline(time.Time{}) // fails only on a closed connection
 	if c.parking == reading {
 		return nil
 	}

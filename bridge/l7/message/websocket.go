@@ -6,7 +6,7 @@ import (
 	"errors"
 )
 
-// Errors of requests for another protocol that a version of HTTP cannot make.
+// Errors of upgrades that the upstream's HTTP version cannot carry.
 var (
 	// ErrNoUpgrade rejects an upgrade that HTTP/2 cannot express.
 	ErrNoUpgrade = errors.New("the upstream speaks HTTP/2, in which a connection switches to no other protocol but WebSocket")
@@ -15,7 +15,7 @@ var (
 	ErrNoWebSocket = errors.New("the upstream speaks HTTP/2, and its settings allow no WebSocket (RFC 8441)")
 
 	// ErrBadHandshake rejects an invalid request for a WebSocket (RFC 6455,
-	// section 4.2.1). With HTTP/1.1 it is the upstream that checks it.
+	// section 4.2.1). With HTTP/1.1 the upstream checks it.
 	ErrBadHandshake = errors.New("a WebSocket needs GET and one Sec-WebSocket-Key of 16 bytes")
 )
 
