@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// lookAtAdminFiles is how often the files of the admin service's own TLS are
-// looked at, besides on SIGHUP.
-const lookAtAdminFiles = time.Minute
+// checkAdminFilesEvery is how often the TLS files of the admin service are read
+// again. SIGHUP reads them too.
+const checkAdminFilesEvery = time.Minute
 
-// watchAdminFiles takes up other files of the admin service, until ctx ends.
+// watchAdminFiles reloads the admin service's TLS files when they change, until ctx
+// ends.
 func (g *Gateway) watchAdminFiles(ctx context.Context) {
-	tick := time.NewTicker(lookAtAdminFiles)
+	tick := time.NewTicker(checkAdminFilesEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -24,8 +25,8 @@ func (g *Gateway) watchAdminFiles(ctx context.Context) {
 }
 
 // ReloadAdmin reads the certificate, the key, the client CAs and the revocation
-// lists of the admin service over TCP again, if it is served. Files that are
-// wrong are logged, and leave what is live as it is.
+// lists of the admin service over TCP again, if that service is enabled. If a file
+// is invalid, it logs the error and keeps the current settings.
 func (g *Gateway) ReloadAdmin(ctx context.Context) {
 	if g.adminTCP == nil {
 		return
@@ -39,12 +40,12 @@ func (g *Gateway) ReloadAdmin(ctx context.Context) {
 		changed, err := g.adminTCP.Reload()
 		done <- result{changed, err}
 	}); err != nil {
-		g.log.Error("the files of the admin service cannot be read", "error", err)
+		g.log.Error("cannot read the files of the admin service", "error", err)
 		return
 	}
 	switch r := <-done; {
 	case r.err != nil:
-		g.log.Error("the files of the admin service are wrong; it goes on with what it has", "error", r.err)
+		g.log.Error("the files of the admin service are invalid; keeping the current ones", "error", r.err)
 	case r.changed:
 		g.log.Info("admin service has new TLS settings", "certificate", g.adminTCP.Certificate().Info().Subject, "expires", g.adminTCP.Certificate().Info().NotAfter)
 	}

@@ -9,18 +9,18 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Apply is the one road from an edit to live traffic. When it returns nil, the
-// edit is durable and live; when it returns an error, an *invalid.Error, nothing
-// has changed, on disk or in traffic. It is safe for concurrent use; edits are
-// applied one after the other.
+// Apply is the only path from an edit to live traffic. When it returns nil, the
+// edit is durable and live. When it returns an error, which is an *invalid.Error,
+// nothing has changed on disk or in traffic. It is safe for concurrent use and
+// applies edits one at a time.
 func (g *Gateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
 	return g.applyRead(ctx, e, nil)
 }
 
-// applyRead is Apply of an edit of which some material was gathered already, or
-// nil.
+// applyRead is Apply with the material that was already gathered for the edit;
+// nil gathers all of it.
 func (g *Gateway) applyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
-	// A write that has not been committed when the gateway stops never is.
+	// A write that is not committed when the gateway stops fails.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(g.stopping, cancel)()
@@ -29,14 +29,13 @@ func (g *Gateway) applyRead(ctx context.Context, e store.Edit, m *snapshot.Mater
 	return result, err
 }
 
-// maxPlans is how often an edit is planned and probed while others change what
-// it was planned for.
+// maxPlans bounds how often an edit is planned and probed while other writes
+// replace the snapshot that it was planned for.
 const maxPlans = 3
 
-// apply plans without the writer's lock whatever takes time: reading files,
-// decrypting keys, probing endpoints. What it then carries out under the lock is
-// what it has planned, or what it plans again because something else was live by
-// then.
+// apply does everything slow without the writer's lock: reading files,
+// decrypting keys, probing endpoints. It then takes the lock and carries out the
+// plan, or plans again if another write went live in the meantime.
 func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	probed := e.RequireProbe != adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED
 	for range maxPlans {
@@ -45,7 +44,7 @@ func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material)
 			return nil, err
 		}
 		if probed {
-			if err := p.prove(ctx); err != nil {
+			if err := p.probeChanged(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -53,16 +52,16 @@ func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material)
 		if done || err != nil {
 			return result, err
 		}
-		if !probed { // others are faster: the lock keeps them out
+		if !probed { // another write was faster: plan again under the lock
 			return g.planLocked(ctx, e, p.material)
 		}
 		m = nil
 	}
 	return nil, invalid.Errorf(invalid.Conflict, "options.require_probe",
-		"the configuration was changed %d times while the upstreams were probed: try again", maxPlans)
+		"the configuration changed %d times while the upstreams were probed: try again", maxPlans)
 }
 
-// carryOutIfLive carries a plan out unless what it was made for is live no more.
+// carryOutIfLive carries out a plan if the snapshot it was made for is still live.
 func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Result, done bool, err error) {
 	if err := g.lock(ctx); err != nil {
 		return nil, false, err
@@ -75,9 +74,9 @@ func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Re
 	return result, true, err
 }
 
-// planLocked plans and carries out under the lock. What turns out to be missing
-// is gathered without it: that another write has put other files or keys in the
-// place of those that were read.
+// planLocked plans and carries out under the lock. If another write replaced the
+// files or keys that were gathered, it releases the lock to gather the missing
+// ones and tries again.
 func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	for range maxGathers {
 		result, missing, err := func() (*store.Result, snapshot.Needs, error) {
@@ -102,7 +101,7 @@ func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Mate
 	return nil, errGathers()
 }
 
-// lock takes the writer's lock. Without an error the caller must unlock it.
+// lock takes the writer's lock. If it returns nil, the caller must unlock it.
 func (g *Gateway) lock(ctx context.Context) error {
 	g.writer.Lock()
 	var err error
@@ -110,7 +109,8 @@ func (g *Gateway) lock(ctx context.Context) error {
 	case g.closing:
 		err = errStopping()
 	case ctx.Err() != nil:
-		// Whoever waited for the lock may have given up, and must not be surprised.
+		// The client may have given up while its call waited for the lock: it must
+		// not find the edit applied later.
 		err = errEnded(ctx, "while it waited for another write")
 	default:
 		return nil
@@ -127,18 +127,18 @@ func errEnded(ctx context.Context, when string) error {
 	return invalid.Errorf(invalid.Unavailable, "", "the request ended %s: %v; nothing was changed", when, ctx.Err())
 }
 
-// A plan is an edit and what it would make live.
+// A plan is an edit and the snapshot that it would make live.
 type plan struct {
 	edit     store.Edit
 	material *snapshot.Material
-	live     *snapshot.Snapshot // that it was made for
+	live     *snapshot.Snapshot // the snapshot that the plan was made for
 	next     *snapshot.Snapshot
 	draft    *store.Draft
-	bad      *invalid.List // without faults so far
+	bad      *invalid.List // holds warnings; no faults so far
 }
 
-// plan gathers, drafts and compiles. It changes nothing, and needs no lock as
-// long as the plan is carried out only while what it was made for is live.
+// plan gathers, drafts and compiles. It changes nothing and needs no lock,
+// because a plan is carried out only while the snapshot it was made for is live.
 func (g *Gateway) plan(ctx context.Context, e store.Edit, m *snapshot.Material) (*plan, error) {
 	var missing snapshot.Needs
 	for range maxGathers {
@@ -158,15 +158,15 @@ func (g *Gateway) plan(ctx context.Context, e store.Edit, m *snapshot.Material) 
 	return nil, errGathers()
 }
 
-// maxGathers is how often an edit is gathered while others put something else in
-// the place of what was read.
+// maxGathers bounds how often an edit's files and keys are gathered while other
+// writes replace those that were read.
 const maxGathers = 10
 
 func errGathers() error {
 	return invalid.Errorf(invalid.Conflict, "", "the files or keys that the request needs changed %d times while they were read: try again", maxGathers)
 }
 
-// gather reads what the edit needs, without the lock.
+// gather reads the files and keys that the edit needs, without the lock.
 func (g *Gateway) gather(ctx context.Context, live *snapshot.Snapshot, e store.Edit, also snapshot.Needs) (*snapshot.Material, error) {
 	m, err := g.compiler.Gather(ctx, live, e, also)
 	switch {
@@ -197,13 +197,13 @@ func (g *Gateway) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Nee
 	return p, missing, nil
 }
 
-// carryOut makes a plan durable and live. The caller holds the writer's lock,
-// and what the plan was made for is live.
+// carryOut makes a plan durable and live. The caller holds the writer's lock, and
+// the snapshot that the plan was made for is live.
 func (g *Gateway) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
 	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
-	// What takes no traffic anyhow may go on not to, for another reason even: a
-	// listener whose certificate is back may find its port taken.
+	// A listener that was already down may stay down, even for another reason: its
+	// certificate may be readable again while its port is taken.
 	wasDown := func(name string) bool {
 		l := live.Listener(name)
 		return l != nil && l.Down != "" || g.listeners.DownReason(name) != ""
@@ -232,7 +232,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) (*store.Result, error) 
 	if draft.Changed() {
 		if err := g.store.Commit(draft); err != nil {
 			sockets.Discard()
-			g.log.Error("the store cannot write", "error", err)
+			g.log.Error("cannot write to the store", "error", err)
 			return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
 		}
 	}
@@ -250,12 +250,12 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) (*store.Result, error) 
 	return result, nil
 }
 
-// restore makes the stored state live. What cannot be is down, with its reason
-// in the status.
+// restore makes the stored state live. A resource that cannot be made live is
+// down, and the status shows its reason.
 func (g *Gateway) restore(state *store.State) {
 	next := g.compiler.Restore(g.stopping, state)
 	for _, p := range next.Problems() {
-		g.log.Error("cannot be made live", "resource", p.Ref.String(), "error", p.Reason)
+		g.log.Error("resource down", "resource", p.Ref.String(), "error", p.Reason)
 	}
 	sockets := g.listeners.Prepare(next, func(string) bool { return true }, nil)
 	g.live.Store(next)
@@ -264,15 +264,15 @@ func (g *Gateway) restore(state *store.State) {
 	g.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
 }
 
-// Reload reads every file that certificates and trust bundles come from again,
-// and the system's roots, as one edit: all of them or, with an error as Apply's,
-// none. It also tries again whatever is down.
+// Reload reads the files of all certificates and trust bundles again, and the
+// system's roots, as one edit: it takes all of them or, like Apply, fails and
+// changes nothing. It also retries every resource that is down.
 func (g *Gateway) Reload(ctx context.Context) (*store.Result, error) {
 	return g.Apply(ctx, Rereading(g.State(), store.Edit{Comment: "files read again"}))
 }
 
-// Rereading returns the edit with the files of every resource, and the system's
-// roots, read again as a part of it.
+// Rereading returns the edit extended so that it also reads the files of every
+// resource, and the system's roots, again.
 func Rereading(state *store.State, e store.Edit) store.Edit {
 	e.RereadSystem = true
 	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {

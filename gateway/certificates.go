@@ -24,9 +24,9 @@ type certificateInUse struct {
 	info func() *adminv1.CertificateInfo
 }
 
-// certificatesInUse returns every certificate in use, soonest to expire first: our
-// own, the CAs and revocation lists of trust bundles, and what the endpoints of
-// upstreams last presented.
+// certificatesInUse returns every certificate in use, soonest to expire first: the
+// gateway's own, the CAs and revocation lists of trust bundles, and those that the
+// endpoints of upstreams last presented.
 func (g *Gateway) certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
 	var out []certificateInUse
 	add := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint, fingerprint string, end time.Time, info func() *adminv1.CertificateInfo) {
@@ -71,24 +71,24 @@ func (g *Gateway) certificatesInUse(snap *snapshot.Snapshot) []certificateInUse 
 	return out
 }
 
-// An inUseList is every certificate in use as of a time, and who uses what. It is
-// kept for a while, so that a client that reads page after page does not have the
-// whole gathered and sorted for each of them.
+// An inUseList lists every certificate in use at one time, and the resources that
+// use each. It is cached briefly, so that a client that reads many pages does not
+// cause all certificates to be gathered and sorted for each page.
 type inUseList struct {
 	snap  *snapshot.Snapshot
 	all   []certificateInUse
 	users map[store.Ref][]store.Ref
 }
 
-// keepInUse is how long an inUseList is kept.
+// keepInUse is how long an inUseList is cached.
 const keepInUse = 5 * time.Second
 
 func (g *Gateway) newInUseList(snap *snapshot.Snapshot) *inUseList {
 	return &inUseList{snap, g.certificatesInUse(snap), snap.State().Users()}
 }
 
-// certificateList returns the list for a first page, or for a further one the list
-// that the pages before were of, if it is still kept.
+// certificateList returns a new list for a first page. For a further page it
+// returns the list of the earlier pages, if that is still cached.
 func (g *Gateway) certificateList(further bool) *inUseList {
 	snap := g.live.Load()
 	if kept := g.inUse.Load(); further && kept != nil && kept.snap == snap {
@@ -102,8 +102,8 @@ func (g *Gateway) certificateList(further bool) *inUseList {
 	return list
 }
 
-// EachCertificate calls yield with each certificate in use that comes after a key,
-// soonest to expire first, until yield returns false. The messages are yield's.
+// EachCertificate calls yield with each certificate in use after the key, soonest
+// to expire first, until yield returns false. yield owns the messages.
 func (g *Gateway) EachCertificate(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
 	g.certificateList(after != nil).each(after, yield)
 }
@@ -144,12 +144,12 @@ func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 	return out
 }
 
-// adminName stands for the admin service where the names of resources stand. No
-// resource can have it.
+// adminName stands for the admin service in place of a resource's name. No resource
+// can have this name.
 const adminName = "(admin)"
 
-// crlAsInfo describes a revocation list as far as a certificate's description
-// has the words.
+// crlAsInfo describes a revocation list with those fields of a certificate's
+// description that apply to it.
 func crlAsInfo(c certs.CRLInfo) *adminv1.CertificateInfo {
 	return snapshot.CertificateInfo(certs.Info{
 		Subject: "revocation list of " + c.Issuer, Issuer: c.Issuer, NotBefore: c.ThisUpdate, NotAfter: c.NextUpdate, Warnings: c.Warnings,
@@ -167,7 +167,7 @@ func daysLeft(t, now time.Time) int32 {
 	return int32(days)
 }
 
-// usedBy lists the first users.
+// usedBy lists the first maxUsers of the users.
 func usedBy(refs []store.Ref) []*adminv1.ResourceRef {
 	var out []*adminv1.ResourceRef
 	for _, r := range refs[:min(len(refs), maxUsers)] {
@@ -176,7 +176,7 @@ func usedBy(refs []store.Ref) []*adminv1.ResourceRef {
 	return out
 }
 
-// useName is a use as metrics label it: "own", "trust", "upstream", "crl".
+// useName returns a use as the metrics label it: "own", "trust", "upstream", "crl".
 func useName(u adminv1.CertificateUse) string {
 	return strings.ToLower(strings.TrimPrefix(u.String(), "CERTIFICATE_USE_"))
 }

@@ -28,13 +28,13 @@ const (
 	probeTime = 20 * time.Second // for all endpoints of one request
 )
 
-// unnamed is the name of an upstream that is probed in full and has none. It is
-// never applied.
+// unnamed names an upstream that a probe request holds in full without a name. It
+// is never applied.
 const unnamed = "upstream-without-a-name"
 
-// Probe shakes hands with the endpoints that the request asks for. The error is
-// an *invalid.Error: whatever is wrong with the request, or with an upstream
-// that it holds in full. What is wrong with endpoints is in the answer.
+// Probe makes a TLS handshake with each endpoint that the request selects. The
+// error is an *invalid.Error with the faults of the request, or of the upstream
+// that it holds in full. Failures of endpoints are in the response.
 func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
 	snap := g.live.Load()
 	var bad invalid.List
@@ -65,8 +65,8 @@ func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) 
 	return probeAll(ctx, endpoints), nil
 }
 
-// draftUpstream returns what would be live were the upstream applied, and the
-// upstream's name there.
+// draftUpstream returns the snapshot that would be live if the upstream were
+// applied, and the upstream's name in it.
 func (g *Gateway) draftUpstream(ctx context.Context, live *snapshot.Snapshot, u *adminv1.Upstream, bad *invalid.List) (string, *snapshot.Snapshot) {
 	if u == nil {
 		bad.Add("upstream", "must be set")
@@ -81,7 +81,7 @@ func (g *Gateway) draftUpstream(ctx context.Context, live *snapshot.Snapshot, u 
 	return u.Name, g.compiler.WithUpstream(ctx, live, draft, u.Name, bad)
 }
 
-// only returns the one endpoint with the address.
+// only returns the endpoint with the address.
 func only(address, name string, endpoints []snapshot.Endpoint) ([]snapshot.Endpoint, error) {
 	var known []string
 	for _, e := range endpoints {
@@ -93,7 +93,7 @@ func only(address, name string, endpoints []snapshot.Endpoint) ([]snapshot.Endpo
 	return nil, invalid.Errorf(invalid.NotFound, "endpoint", "upstream %q has no endpoint %.260q; it has %.1000s", name, address, strings.Join(known, ", "))
 }
 
-// probeAll probes endpoints side by side and returns when all are done.
+// probeAll probes endpoints concurrently and returns when all are done.
 func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstreamResponse {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -110,7 +110,7 @@ func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.Probe
 		case <-ctx.Done():
 			out.Results[i] = &adminv1.ProbeResult{
 				Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_OTHER,
-				Explanation: fmt.Sprintf("it was not probed: %d endpoints took longer than the %v that a probe has", len(endpoints), probeTime),
+				Explanation: fmt.Sprintf("it was not probed: probing %d endpoints took longer than the limit of %v", len(endpoints), probeTime),
 				Suggestion:  suggestion("probe it alone, by its address"),
 			}
 		}
@@ -120,11 +120,11 @@ func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.Probe
 	return out
 }
 
-// maxAnswer is the most bytes of an answer. Clients of gRPC take 4 MiB.
+// maxAnswer bounds a response, in bytes. gRPC clients accept 4 MiB by default.
 const maxAnswer = 3 << 20
 
-// fit leaves out what makes an answer larger than most: certificates, which
-// endpoints can make as large as they like.
+// fit removes certificates from a response that has more than most bytes, because
+// endpoints can present certificates of any size.
 func fit(out *adminv1.ProbeUpstreamResponse, most int) {
 	for _, keep := range []int{1, 0} {
 		if proto.Size(out) <= most {
@@ -141,8 +141,8 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 	if e.Down != "" {
 		return &adminv1.ProbeResult{
 			Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG,
-			Explanation: "the upstream is down and takes no traffic, so nothing was sent: " + e.Down,
-			Suggestion:  suggestion("correct what is named, and put it again"),
+			Explanation: "the upstream is down and takes no traffic, so it was not probed: " + e.Down,
+			Suggestion:  suggestion("correct the named resource and put it again"),
 		}
 	}
 	if e.Unresolved != nil {
@@ -151,18 +151,18 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 	return probeResult(e.Address, probe.Run(ctx, e.Target))
 }
 
-// unresolved is the result of an endpoint that DNS did not tell.
+// unresolved returns the result of an endpoint whose name DNS did not resolve.
 func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
 	out := &adminv1.ProbeResult{
 		Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: reason(certs.Classify(e.Unresolved)),
 		Explanation: certs.ErrorText(e.Unresolved),
 	}
 	if dns, ok := errors.AsType[*net.DNSError](e.Unresolved); ok {
-		what := certs.ErrorText(errors.New(dns.Err))
+		problem := certs.ErrorText(errors.New(dns.Err))
 		if dns.Server != "" {
-			what += " (asked " + dns.Server + ")"
+			problem += " (asked " + dns.Server + ")"
 		}
-		out.Explanation = fmt.Sprintf("the name %.260q does not resolve: %s; addresses that were known before stay in use", cmp.Or(dns.Name, e.Address), what)
+		out.Explanation = fmt.Sprintf("the name %.260q does not resolve: %s; addresses that were known before stay in use", cmp.Or(dns.Name, e.Address), problem)
 		out.Suggestion = &adminv1.Suggestion{
 			Field: e.Target.AddressField,
 			Text:  fmt.Sprintf("correct %s or dns.servers, or this machine's name resolution", e.Target.AddressField),
@@ -171,14 +171,14 @@ func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
 	return out
 }
 
-// setField and addField are how a suggestion begins that names a field, and what to
-// set it to: to one word, a string in quotes, or a list.
+// setField and addField match suggestions that name a field and the value to set it
+// to: one word, a quoted string or a list.
 var (
 	setField = regexp.MustCompile(`\bset ([a-z0-9_.\[\]]+) to ("[^"]*"|\[[^\]]*\]|[A-Z0-9_]+\b)?`)
 	addField = regexp.MustCompile(`^add \[[^\]]*\] to ([a-z0-9_.]+)`)
 )
 
-// suggestion returns the API's form of a suggestion; nil for "".
+// suggestion returns the API's form of a suggestion, or nil for "".
 func suggestion(text string) *adminv1.Suggestion {
 	if text == "" {
 		return nil
@@ -248,7 +248,7 @@ func outcome(r certs.Reason) adminv1.ProbeOutcome {
 	return adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED
 }
 
-// failure returns the API's form of a reason, which may be none.
+// failure returns the API's form of a reason, or REASON_UNSPECIFIED for "".
 func failure(r certs.Reason) adminv1.Reason {
 	if r == "" {
 		return adminv1.Reason_REASON_UNSPECIFIED
@@ -256,7 +256,7 @@ func failure(r certs.Reason) adminv1.Reason {
 	return reason(r)
 }
 
-// Explain tells where a request would go, sending nothing. The error is an
+// Explain returns where a request would go, without sending one. The error is an
 // *invalid.Error.
 func (g *Gateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
 	var bad invalid.List
@@ -270,8 +270,8 @@ func (g *Gateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRou
 	return out, nil
 }
 
-// FlushSessions forgets the TLS sessions with an upstream's endpoints, and
-// returns how many there were. The error is an *invalid.Error.
+// FlushSessions discards the cached TLS sessions with an upstream's endpoints and
+// returns how many it discarded. The error is an *invalid.Error.
 func (g *Gateway) FlushSessions(name string) (int, error) {
 	u, ok := g.live.Load().Upstream(name)
 	if !ok {
@@ -282,9 +282,9 @@ func (g *Gateway) FlushSessions(name string) (int, error) {
 	return n, nil
 }
 
-// DrainConnections lets go of the connections to an upstream that were made with
-// the client certificate of the fingerprint, or of all if that is empty. It
-// returns how many there are and does not wait. The error is an *invalid.Error.
+// DrainConnections drains the connections to an upstream that were made with the
+// client certificate of the fingerprint, or all of them if it is empty. It returns
+// how many it drains and does not wait for them. The error is an *invalid.Error.
 func (g *Gateway) DrainConnections(name, fingerprint string, period time.Duration) (int, error) {
 	u, ok := g.live.Load().Upstream(name)
 	if !ok {

@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// event tells everyone who watches events. It takes the message over, and never
+// event sends an event to all watchers. It takes ownership of the message and never
 // blocks.
 func (g *Gateway) event(e *adminv1.Event) {
 	e.EventTime = timestamppb.New(time.Now())
@@ -24,7 +24,7 @@ func (g *Gateway) event(e *adminv1.Event) {
 	})
 }
 
-// observe tells of what happens at the endpoints of upstreams.
+// observe publishes what happens at the endpoints of upstreams as events.
 func (g *Gateway) observe(e upstream.Event) {
 	out := &adminv1.Event{
 		Type: adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH, Kind: adminv1.Kind_KIND_UPSTREAM, Name: e.Upstream, Endpoint: e.Endpoint,
@@ -46,7 +46,7 @@ func (g *Gateway) observe(e upstream.Event) {
 	g.event(out)
 }
 
-// fileGateway is the gateway as files are read for it.
+// fileGateway is the gateway as package files uses it.
 type fileGateway struct{ *Gateway }
 
 func (g fileGateway) Live() *snapshot.Snapshot { return g.live.Load() }
@@ -61,7 +61,7 @@ func (g fileGateway) ApplyRead(ctx context.Context, e store.Edit, m *snapshot.Ma
 
 func (g fileGateway) FileEvent(ref store.Ref, e *adminv1.Event) {
 	if e.Type == adminv1.EventType_EVENT_TYPE_FILE_REFUSED {
-		g.log.Warn("files refused", "resource", ref.String(), "error", e.Message)
+		g.log.Warn("files rejected", "resource", ref.String(), "error", e.Message)
 	} else {
 		g.log.Info("files loaded", "resource", ref.String(), "revision", e.Revision)
 	}
@@ -69,7 +69,7 @@ func (g fileGateway) FileEvent(ref store.Ref, e *adminv1.Event) {
 	g.event(e)
 }
 
-// applied tells of a revision.
+// applied publishes a new revision as an event.
 func (g *Gateway) applied(u store.Update) {
 	message := fmt.Sprintf("%d resources changed", len(u.Changes))
 	if len(u.Changes) == 1 {

@@ -9,33 +9,33 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// expiryDays are the days before its end at which a certificate is an event,
-// and 0 for the end itself.
+// expiryDays are the thresholds, in days before a certificate expires, that each
+// cause an event. 0 is the expiry itself.
 var expiryDays = []int{30, 14, 7, 1, 0}
 
-// lookAtExpiry is how often certificates are looked at, besides after each
-// change: those of upstreams come and go with no change of ours.
-const lookAtExpiry = time.Hour
+// checkExpiryEvery is how often certificates are checked. They are also checked
+// after each write, but the certificates of upstreams change without one.
+const checkExpiryEvery = time.Hour
 
-// expiry remembers what was told of each certificate, so that it is told once.
-// It belongs to one goroutine.
+// expiry remembers which threshold was reported for each certificate, so that
+// each is reported once. It belongs to one goroutine.
 type expiry struct {
-	told map[string]int // the least of expiryDays that was told
+	reported map[string]int // the lowest of expiryDays that was reported
 }
 
-// watchExpiry tells of certificates near their end, until ctx ends.
+// watchExpiry reports certificates that expire soon, until ctx ends.
 func (g *Gateway) watchExpiry(ctx context.Context) {
-	tick := time.NewTicker(lookAtExpiry)
+	tick := time.NewTicker(checkExpiryEvery)
 	defer tick.Stop()
 	var e expiry
 	for {
 		changed, began := g.updates.Changed(), time.Now()
 		for _, event := range e.due(g.Certificates(), time.Now()) {
-			g.log.Warn("certificate near its end", "resource", resourceText(event.GetKind(), event.GetName()), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
+			g.log.Warn("certificate expires soon or has expired", "resource", resourceText(event.GetKind(), event.GetName()), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
 			g.event(event)
 		}
-		// However many changes follow, looking takes a hundredth of a processor: of
-		// ten thousand certificates it takes long.
+		// However many changes follow, the checks use at most a hundredth of a
+		// processor: with ten thousand certificates one check takes long.
 		rest := time.NewTimer(100 * time.Since(began))
 		select {
 		case <-ctx.Done():
@@ -52,8 +52,8 @@ func (g *Gateway) watchExpiry(ctx context.Context) {
 	}
 }
 
-// resourceText names a resource as people read it, and what stands in the place
-// of one.
+// resourceText names a resource for people, or the admin service where the kind
+// is unspecified.
 func resourceText(k adminv1.Kind, name string) string {
 	if k == adminv1.Kind_KIND_UNSPECIFIED {
 		return "admin service"
@@ -61,10 +61,10 @@ func resourceText(k adminv1.Kind, name string) string {
 	return store.KindName(k) + " " + name
 }
 
-// due returns an event for each certificate that has come nearer to its end than
-// was told of it.
+// due returns an event for each certificate that has passed a threshold which was
+// not reported yet.
 func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []*adminv1.Event {
-	told := map[string]int{}
+	reported := map[string]int{}
 	var out []*adminv1.Event
 	for _, c := range certificates {
 		key := fmt.Sprintf("%d/%s/%s/%s/%v", c.GetUse(), c.GetName(), c.GetEndpoint(), c.GetInfo().GetSha256Fingerprint(), c.GetInfo().GetNotAfter())
@@ -75,18 +75,18 @@ func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []
 				level = days
 			}
 		}
-		before, known := e.told[key]
+		before, known := e.reported[key]
 		switch {
 		case level < 0:
 			continue
 		case known && before <= level:
-			told[key] = before
+			reported[key] = before
 			continue
 		}
-		told[key] = level
+		reported[key] = level
 		out = append(out, expiryEvent(c, left))
 	}
-	e.told = told
+	e.reported = reported
 	return out
 }
 
@@ -102,18 +102,18 @@ func expiryEvent(c *adminv1.CertificateInUse, left time.Duration) *adminv1.Event
 		Type: adminv1.EventType_EVENT_TYPE_EXPIRY, Kind: useKinds[c.GetUse()], Name: c.GetName(), Endpoint: c.GetEndpoint(), Count: 1,
 	}
 	end := c.GetInfo().GetNotAfter().AsTime().UTC().Format(time.RFC3339)
-	what, verb, past := c.GetInfo().GetSubject(), "expires", "expired"
+	subject, verb, past := c.GetInfo().GetSubject(), "expires", "expired"
 	if c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
 		verb, past = "is due for its next update", "was due for its next update"
 	}
 	if left <= 0 {
-		event.Message = fmt.Sprintf("%s %s on %s", what, past, end)
+		event.Message = fmt.Sprintf("%s %s on %s", subject, past, end)
 		event.Reason = adminv1.Reason_REASON_EXPIRED
 		if c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
 			event.Reason = adminv1.Reason_REASON_CRL_EXPIRED
 		}
 	} else {
-		event.Message = fmt.Sprintf("%s %s on %s, in %d days", what, verb, end, int(left/(24*time.Hour)))
+		event.Message = fmt.Sprintf("%s %s on %s, in %d days", subject, verb, end, int(left/(24*time.Hour)))
 	}
 	return event
 }

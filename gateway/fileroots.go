@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 )
 
-// fileRoots returns the directories that files may be read below.
+// fileRoots returns the directories below which files may be read.
 func fileRoots(o Options) (fileroot.Roots, error) {
 	dirs := o.FileRoots
 	if dirs == nil {

@@ -315,7 +315,7 @@ func TestWhatCannotBeUsedIsToldOnceAndLeavesTheOldInPlace(t *testing.T) {
 		"a link out of the roots": {func(t *testing.T, chain, _ string) {
 			symlink(t, "/etc/hostname", chain+".new")
 			rename(t, chain+".new", chain)
-		}, "leads to no file below the directories"},
+		}, "is not a file below the directories"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

@@ -29,50 +29,50 @@ import (
 
 // Options configure a Gateway. Every zero field but DataDir is useful.
 type Options struct {
-	// DataDir holds the desired state, private keys with it. It is created if
-	// it is missing, and belongs to one process at a time.
+	// DataDir holds the desired state, including private keys. Open creates it if
+	// it is missing. Only one process may use it at a time.
 	DataDir string
 
 	// AdminSocket is the path of the admin API's unix socket. Empty: admin.sock
 	// in DataDir.
 	AdminSocket string
 
-	// AdminAccess says who may connect to that socket. The zero value: the user that
-	// runs the gateway.
+	// AdminAccess says which users may connect to that socket. The zero value: only
+	// the user that runs the gateway.
 	AdminAccess unixsocket.Options
 
 	// AdminTCP, if not nil, serves the admin API over TCP too, with mutual TLS.
 	AdminTCP *admin.TCPOptions
 
 	// FileRoots are the directories below which certificates, trust bundles and
-	// revocation lists are read from files; links may lead into them, but not
-	// out. Nil: DataDir and /etc/drawbridge.
+	// revocation lists are read from files. Symlinks are resolved; the target must
+	// lie below a file root. Nil: DataDir and /etc/drawbridge.
 	FileRoots []string
 
 	// Ops is the address of /healthz, /readyz, /metrics and, on loopback,
 	// /debug/pprof. Empty: none.
 	Ops string
 
-	// Ready is what readiness requires besides that the gateway serves.
+	// Ready holds the conditions for readiness, besides that the gateway serves.
 	Ready Readiness
 
-	// LogDropped returns how many lines of the log were dropped because whoever
-	// reads it was too slow. Nil: none ever is.
+	// LogDropped returns how many log lines were dropped because the reader of the
+	// log was too slow. Nil: the log never drops lines.
 	LogDropped func() uint64
 
-	// Statsd is the UDP address, host:port, that metrics are sent to as well.
+	// Statsd is the UDP address, host:port, of a statsd server to send metrics to.
 	// Empty: none.
 	Statsd string
 
-	// DrainTimeout is how long connections may go on once their listener was
-	// removed or the gateway stops. 0: 30s.
+	// DrainTimeout bounds how long connections stay open after their listener was
+	// removed or the gateway began to stop. 0: 30s.
 	DrainTimeout time.Duration
 
-	// AccessLog is where requests and connections are recorded. The zero value:
-	// nowhere.
+	// AccessLog is where requests and connections are recorded. The zero value: they
+	// are not.
 	AccessLog AccessLog
 
-	// Version is what GetStatus answers.
+	// Version is the version that GetStatus reports.
 	Version string
 
 	Logger hclog.Logger // nil discards
@@ -80,21 +80,21 @@ type Options struct {
 	blocking func(context.Context, func()) error // a test's stand-in for a file system that hangs
 }
 
-// An AccessLog says where requests and connections are recorded, and how. There is
-// none without a File or an Output.
+// An AccessLog says where and how requests and connections are recorded. Without a
+// File or an Output, they are not recorded.
 type AccessLog struct {
-	// File is the path of a file that is appended to. Its directory must exist.
+	// File is the path of the file to append to. Its directory must exist.
 	File string
 
-	// Output is what is written to if there is no File. It stays the caller's.
+	// Output is the writer to use if File is empty. The caller closes it.
 	Output io.Writer
 
-	// Text has records be lines of text, as nginx's are and more. False: they are
-	// JSON.
+	// Text writes records as lines of text, in an extended form of nginx's format.
+	// False: as JSON.
 	Text bool
 }
 
-// open opens the log; nil if there is none.
+// open opens the log. It returns nil if no log is configured.
 func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
 	if o.File == "" && o.Output == nil {
 		return nil, nil
@@ -110,8 +110,8 @@ func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
 	return l, nil
 }
 
-// A durable keeps the desired state. A draft it has committed survives the death
-// of the process; one it has refused has left no trace.
+// A durable stores the desired state. A committed draft survives a crash of the
+// process; a failed Commit changes nothing.
 type durable interface {
 	State() *store.State
 	Commit(*store.Draft) error
@@ -126,7 +126,7 @@ type Gateway struct {
 
 	writer   sync.Mutex      // held by the one writer; traffic never takes it
 	closing  bool            // guarded by writer
-	stopping context.Context // ends when the gateway stops; writes that are not committed then fail
+	stopping context.Context // ends when the gateway stops; writes not committed by then fail
 	stop     context.CancelFunc
 	store    durable
 	compiler snapshot.Compiler
@@ -134,7 +134,7 @@ type Gateway struct {
 	live        atomic.Pointer[snapshot.Snapshot]
 	listeners   *listeners.Set
 	descriptors *listeners.Descriptors
-	accessLog   *accesslog.Logger // nil: there is none
+	accessLog   *accesslog.Logger // nil: no access log
 	files       *files.Watcher
 	instance    string // identifies the store
 	updates     *history.Log[store.Update]
@@ -146,17 +146,17 @@ type Gateway struct {
 	logDropped   func() uint64
 	admin        *admin.Server
 	adminSockets []net.Listener
-	adminTCP     *admin.TCPListener // nil: not served; else also in adminSockets
+	adminTCP     *admin.TCPListener // nil: no admin API over TCP; else also in adminSockets
 	ops          *opsServer
 	metrics      *publisher
 }
 
-// maxFilling is how many connections are made ahead of need at once: as a gateway
-// starts, those who wait for a handshake of their own come first.
+// maxFilling bounds how many warm connections are dialed at once, so that on
+// startup they do not compete with handshakes that clients wait for.
 const maxFilling = 16
 
-// Open takes the data directory, makes the stored state live as far as it can
-// be, and binds the admin sockets. The caller must call Run or Close.
+// Open locks the data directory, binds the admin sockets and makes the stored
+// state live, as far as that is possible. The caller must call Run or Close.
 func Open(o Options) (_ *Gateway, err error) {
 	log := o.Logger
 	if log == nil {
@@ -171,7 +171,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	g.compiler.Descriptors = g.descriptors.Descriptors
 	g.compiler.Filling = make(chan struct{}, maxFilling)
 	g.live.Store(new(snapshot.Snapshot))
-	// What is opened is closed again in the opposite order if a later step fails.
+	// If a later step fails, earlier steps are undone in reverse order.
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -239,18 +239,18 @@ func Open(o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
-// ownLimits bounds each of the gateway's own servers. As many descriptors are kept
-// from traffic as they may take.
+// ownLimits returns the limits of each of the gateway's own servers. Their
+// descriptors are reserved: traffic cannot use them.
 func (g *Gateway) ownLimits(log hclog.Logger) guard.Options {
 	limit, _, _ := g.descriptors.Usage()
 	connections, perAddress := guard.Limits(limit)
 	return guard.Options{Connections: connections, PerAddress: perAddress, Logger: log.Named("guard")}
 }
 
-// Run serves until ctx ends, and then stops in order: it is not ready any more,
-// takes no more writes and no more connections, lets those it has go on until
-// they end or the drain timeout has passed, and closes everything. It returns
-// nil after a stop that ctx asked for.
+// Run serves until ctx ends, and then stops in order. It reports that it is not
+// ready, rejects writes and new connections, waits until open connections end or
+// the drain timeout has passed, and closes everything. It returns nil if ctx
+// ended, and an error if a server failed.
 func (g *Gateway) Run(ctx context.Context) error {
 	failed := make(chan error, len(g.adminSockets)+1)
 	var serving sync.WaitGroup
@@ -295,7 +295,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(err, g.release())
 }
 
-// Close ends a gateway that Run was not called on.
+// Close closes a gateway whose Run was not called.
 func (g *Gateway) Close() error {
 	g.drain()
 	g.stopServing()
@@ -310,8 +310,8 @@ func (g *Gateway) setReady(ready bool) {
 	g.admin.SetServing(ready)
 }
 
-// drain refuses writes and connections, and returns when the last connection
-// has ended. The admin API still answers what there is to see.
+// drain rejects writes and new connections, and returns when the last connection
+// has ended. The admin API still answers reads.
 func (g *Gateway) drain() {
 	g.setReady(false)
 	g.log.Info("draining")
@@ -319,19 +319,19 @@ func (g *Gateway) drain() {
 	g.writer.Lock()
 	g.closing = true
 	g.writer.Unlock()
-	g.live.Load().Cool() // nobody comes any more
+	g.live.Load().Cool() // no client will need a warm connection
 	g.listeners.Shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))
 }
 
-// stopTimeout is how long calls to the admin API and to ops may take to end.
+// stopTimeout bounds how long a stop waits for calls to the admin API and to ops.
 const stopTimeout = 5 * time.Second
 
 func (g *Gateway) stopServing() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if err := g.admin.Shutdown(ctx); err != nil {
-		g.log.Warn("admin calls cut off", "error", err)
+		g.log.Warn("admin calls aborted: they did not end in time", "error", err)
 	}
 	g.updates.Close()
 	g.events.Close()
@@ -340,7 +340,7 @@ func (g *Gateway) stopServing() {
 	}
 }
 
-// closeAccessLog writes what is left of the access log, in a time.
+// closeAccessLog flushes and closes the access log within stopTimeout.
 func (g *Gateway) closeAccessLog() {
 	if g.accessLog == nil {
 		return
@@ -348,13 +348,13 @@ func (g *Gateway) closeAccessLog() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if err := g.accessLog.Close(ctx); err != nil {
-		g.log.Error("the rest of the access log is lost", "error", err)
+		g.log.Error("cannot flush the access log: its last records are lost", "error", err)
 	}
 }
 
-// ReopenAccessLog has the access log's file opened anew by its path, for one that
-// was renamed: what is recorded from now on is in the new one. Without a file it
-// does nothing.
+// ReopenAccessLog opens the access log's file again by its path, after log
+// rotation renamed the old one. Later records go to the new file. Without a file
+// it does nothing.
 func (g *Gateway) ReopenAccessLog(ctx context.Context) error {
 	if g.accessLog == nil {
 		return nil
@@ -373,15 +373,15 @@ func (g *Gateway) release() error {
 // State returns the desired state of the live revision.
 func (g *Gateway) State() *store.State { return g.live.Load().State() }
 
-// Present returns a copy of a resource that is fit to be shown: without its
-// private key, and with what its certificates say of themselves.
+// Present returns a copy of a resource to show to clients: without its private
+// key, and with the details of its certificates.
 func (g *Gateway) Present(r store.Resource) store.Resource { return g.live.Load().Present(r) }
 
 // AdminAddress returns the address of the admin API's unix socket: "unix:/…".
 func (g *Gateway) AdminAddress() string { return listeners.AddressText(g.adminSockets[0].Addr()) }
 
-// AdminTCPAddress returns the address of the admin API over TCP; empty if it is
-// not served.
+// AdminTCPAddress returns the address of the admin API over TCP. It is empty if
+// the API is not served over TCP.
 func (g *Gateway) AdminTCPAddress() string {
 	if g.adminTCP == nil {
 		return ""
@@ -389,8 +389,8 @@ func (g *Gateway) AdminTCPAddress() string {
 	return g.adminTCP.Addr().String()
 }
 
-// OpsAddress returns the address of /metrics and the rest; empty if they are not
-// served.
+// OpsAddress returns the address of the ops server, which serves /metrics. It is
+// empty if there is no ops server.
 func (g *Gateway) OpsAddress() string {
 	if g.ops == nil {
 		return ""

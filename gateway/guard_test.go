@@ -29,7 +29,7 @@ func TestIdleConnectionsTakeNobodysPlace(t *testing.T) {
 	if open := g.ops.guard.Open(); open > limits.Connections {
 		t.Errorf("%d connections are open, of %d", open, limits.Connections)
 	}
-	if n := strings.Count(g.log.String(), "there is no room for further connections"); n != 1 {
+	if n := strings.Count(g.log.String(), "the server is at its connection limit"); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
 	// Their descriptors are set aside, so that traffic cannot be short of them.

@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 )
 
-// Histograms that there are, by name. Their labels are in this order.
+// histogramDescs holds every histogram by name, with its labels in order.
 var histogramDescs = map[string]*prometheus.Desc{
 	"bridge_http_duration_seconds":   describeHistogram("bridge_http_duration_seconds", "listener", "code"),
 	"bridge_conn_duration_seconds":   describeHistogram("bridge_conn_duration_seconds", "listener"),
@@ -24,23 +24,23 @@ func describeHistogram(name string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("drawbridge_"+name, "drawbridge_"+name, labels, nil)
 }
 
-// histograms shows what live objects have counted in buckets, of which go-metrics
-// has none. Like its metrics, they add up what objects of the same labels have
-// counted one after the other, and are forgotten some time after the last is gone.
+// histograms exports the bucket counts of live objects, because go-metrics has no
+// histograms. As in go-metrics, the counts of successive objects with the same
+// labels add up, and a histogram is dropped some time after its last object.
 type histograms struct {
 	mu     sync.Mutex
-	series map[string]*histogram // by name and values of labels
+	series map[string]*histogram // by name and label values
 }
 
-// A histogram is that of a name and values of labels.
+// A histogram holds the counts of one name and its label values.
 type histogram struct {
 	desc   *prometheus.Desc
 	values []string
 	counts latency.Counts
-	seen   time.Time // when it was published last
+	seen   time.Time // of the last publication
 }
 
-// add adds what was counted between before and now.
+// add adds the difference between the counts now and before.
 func (h *histograms) add(name string, values []string, now, before *latency.Counts, at time.Time) {
 	key := name + "\x00" + strings.Join(values, "\x00")
 	h.mu.Lock()
@@ -76,7 +76,7 @@ func (h *histograms) Collect(to chan<- prometheus.Metric) {
 		}
 		count := s.counts.Count()
 		if count == 0 {
-			continue // nobody asks how long it took that never happened
+			continue // an empty histogram tells a reader nothing
 		}
 		within, buckets := uint64(0), make(map[float64]uint64, len(bounds))
 		for i, bound := range bounds {
@@ -87,8 +87,8 @@ func (h *histograms) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// histogram publishes durations that the object has counted. Labels are the
-// object's own and then those given, in the order that histogramDescs has them.
+// histogram publishes durations that the object has counted. The labels are the
+// object's own followed by those given, in the order of histogramDescs.
 func (o *object) histogram(name string, now latency.Counts, labels ...metrics.Label) {
 	values := make([]string, 0, len(o.labels)+len(labels))
 	for _, l := range o.labels {

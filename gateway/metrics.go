@@ -30,20 +30,20 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// publishEvery is how often counts are published to those who are sent them.
+// publishEvery is how often counts are published to statsd.
 const publishEvery = 10 * time.Second
 
-// forgetAfter is how long a metric stays after its last publication: those of a
-// listener or upstream that is gone disappear.
+// forgetAfter is how long a metric stays after its last publication, so that the
+// metrics of a removed listener or upstream disappear.
 const forgetAfter = 10 * time.Minute
 
-// A publisher turns what the hot paths count in atomics into metrics: on a tick,
+// A publisher turns the atomic counters of the hot paths into metrics: on a tick,
 // and whenever /metrics is read.
 type publisher struct {
-	*metrics.Metrics // of live objects; each is forgotten some time after it is gone
+	*metrics.Metrics // of live objects; each is dropped some time after its object
 
-	// process has what is counted as it happens and belongs to the process: its
-	// counters stay however long nothing happens.
+	// process holds the metrics of the process, which are counted as events happen.
+	// Its counters never expire.
 	process *metrics.Metrics
 
 	gateway  *Gateway
@@ -53,14 +53,14 @@ type publisher struct {
 	histograms histograms
 
 	mu         sync.Mutex
-	pauses     uint64            // as published
+	pauses     uint64            // as last published
 	accessLog  accesslog.Stats   // likewise
 	logDropped uint64            // likewise
 	last       map[any]published // by live object
 }
 
-// published is what was published of an object's counters and histograms, by their
-// names and labels.
+// published holds the last published values of an object's counters and
+// histograms, by their names and labels.
 type published struct {
 	values map[string]float64
 	counts map[string]latency.Counts
@@ -84,8 +84,8 @@ func newPublisher(g *Gateway, statsd string) (*publisher, error) {
 	return p, errors.Join(err, processErr)
 }
 
-// newMetrics returns metrics that are forgotten once they were not published
-// for so long; 0: never.
+// newMetrics returns metrics that expire when they were not published for the
+// given time; 0: never.
 func (p *publisher) newMetrics(name string, forget time.Duration) (*metrics.Metrics, error) {
 	prom, err := prometheussink.NewPrometheusSinkFrom(prometheussink.PrometheusOpts{Name: name, Expiration: forget, Registerer: p.registry})
 	if err != nil {
@@ -129,9 +129,9 @@ func (p *publisher) handler() http.Handler {
 	})
 }
 
-// An object publishes the counts of one live object. Its counters are added as
-// what they rose by since the last time, for another object may have had the
-// same name before it.
+// An object publishes the counts of one live object. It adds the increase of each
+// counter since the last publication, because an earlier object may have had the
+// same name.
 type object struct {
 	p      *publisher
 	labels []metrics.Label
@@ -180,7 +180,7 @@ func (p *publisher) publish() {
 			publishDNS(live, d, len(u.Live.Endpoints()))
 		}
 		endpoints := u.Live.Status()
-		open := map[string]uint64{} // an endpoint that has left may have the address of another
+		open := map[string]uint64{} // an endpoint that was removed may have the address of another
 		for _, e := range endpoints {
 			open[e.Address] += e.Open
 		}
@@ -205,8 +205,8 @@ func (p *publisher) publish() {
 	}
 }
 
-// publishDescriptors publishes what the process's file descriptors are used for,
-// and who waits for some.
+// publishDescriptors publishes how the process's file descriptors are used, and how
+// many listeners are paused because they are short.
 func (p *publisher) publishDescriptors() {
 	d := p.gateway.descriptors
 	limit, clients, upstreams := d.Usage()
@@ -219,8 +219,8 @@ func (p *publisher) publishDescriptors() {
 	p.pauses = pauses
 }
 
-// publishAccessLog publishes what became of the access log's records, if there is
-// one.
+// publishAccessLog publishes how many records the access log wrote and dropped, if
+// there is an access log.
 func (p *publisher) publishAccessLog() {
 	log := p.gateway.accessLog
 	if log == nil {
@@ -234,7 +234,7 @@ func (p *publisher) publishAccessLog() {
 	p.accessLog = now
 }
 
-// publishLog publishes how many lines of the log were dropped.
+// publishLog publishes how many log lines were dropped.
 func (p *publisher) publishLog() {
 	if p.gateway.logDropped == nil {
 		return
@@ -244,8 +244,8 @@ func (p *publisher) publishLog() {
 	p.logDropped = now
 }
 
-// publishExpiry publishes how long what expires is still good. Of a trust
-// bundle's several CAs, as of its revocation lists, the first to expire counts.
+// publishExpiry publishes how long each certificate is still valid. Of a trust
+// bundle's CAs, and of its revocation lists, the first to expire counts.
 func (p *publisher) publishExpiry(now time.Time) {
 	type key struct{ use, name, endpoint string }
 	seen := map[key]bool{}
@@ -298,7 +298,7 @@ func publishHTTP(o *object, s l7.Stats) {
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
 
-// limitNames are those of the fields of ListenerLimits.
+// limitNames are the names of the fields of ListenerLimits.
 var limitNames = map[limit.Kind]string{
 	limit.AtOnce: "requests", limit.AtOncePerClient: "requests_per_client",
 	limit.OfRate: "rate", limit.OfRatePerClient: "rate_per_client",
@@ -398,7 +398,7 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	}
 }
 
-// countApply counts an edit by its result, and logs what is live because of it.
+// countApply counts an edit by its result, and logs the revision that it made live.
 func (g *Gateway) countApply(e store.Edit, result *store.Result, err error) {
 	outcome := "unchanged"
 	switch {

@@ -18,8 +18,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 )
 
-// opsServer is plain HTTP for those who run the gateway: health, metrics and,
-// on loopback only, profiles.
+// opsServer serves health, metrics and, on loopback only, profiles over plain HTTP
+// to operators.
 type opsServer struct {
 	guard *guard.Listener
 	http  *http.Server
@@ -56,11 +56,11 @@ func listenOps(g *Gateway, address string, limits guard.Options) (*opsServer, er
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      2 * time.Minute, // profiles take as long as they are asked to
+		WriteTimeout:      2 * time.Minute, // a profile takes as long as its request says
 		IdleTimeout:       time.Minute,
 		ConnState: func(c net.Conn, state http.ConnState) {
 			if c, ok := c.(*guard.Conn); ok {
-				c.Prove(state == http.StateActive) // an idle one makes room
+				c.Prove(state == http.StateActive) // an idle connection may be evicted
 			}
 		},
 		MaxHeaderBytes: 16 << 10,
@@ -74,9 +74,9 @@ func answer(w http.ResponseWriter, code int, text string) {
 	io.WriteString(w, text+"\n")
 }
 
-// localHost refuses requests whose Host is a name other than localhost: a page
-// in a browser here could otherwise reach loopback through a name of its own
-// that resolves to it (DNS rebinding).
+// localHost rejects requests whose Host is a name other than localhost. Otherwise a
+// page in a browser on this machine could reach loopback through its own name, if
+// that resolves to loopback (DNS rebinding).
 func localHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -100,12 +100,12 @@ func (o *opsServer) serve() error {
 
 func (o *opsServer) shutdown(ctx context.Context) {
 	if o.http.Shutdown(ctx) != nil {
-		o.http.Close() // a scrape or profile that will not end
+		o.http.Close() // a scrape or profile did not end in time
 	}
-	o.guard.Close() // where serve was never called
+	o.guard.Close() // if serve was never called, Shutdown does not know the socket
 }
 
-// debugWriter carries net/http's complaints about clients to the log.
+// debugWriter writes net/http's errors about clients to the log.
 type debugWriter struct{ log hclog.Logger }
 
 func (w debugWriter) Write(line []byte) (int, error) {

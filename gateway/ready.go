@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// A Readiness is what /readyz, the health service and GetStatus.ready require. The
-// zero value requires that the stored state was restored: every listener of it is
-// up, or is reported as down in the log, GetStatus and the metrics. A gateway
-// without any state is ready: it waits for its first write.
+// A Readiness holds the conditions for /readyz, the health service and
+// GetStatus.ready. The zero value requires that the stored state was restored: each
+// of its listeners is up, or is reported as down in the log, GetStatus and the
+// metrics. A gateway with an empty state is ready: it waits for its first write.
 type Readiness struct {
 	// Listeners requires that every listener is up.
 	Listeners bool
 
-	// Revision requires that something was ever applied.
+	// Revision requires that at least one revision was applied.
 	Revision bool
 }
 
-// ReadinessNames are what ParseReadiness takes.
+// ReadinessNames are the names that ParseReadiness accepts.
 var ReadinessNames = []string{"restored", "listeners", "revision"}
 
-// ParseReadiness returns what a list of ReadinessNames requires.
+// ParseReadiness returns the conditions that a list of ReadinessNames stands for.
 func ParseReadiness(names []string) (Readiness, error) {
 	var r Readiness
 	for _, n := range names {
@@ -39,10 +39,10 @@ func ParseReadiness(names []string) (Readiness, error) {
 	return r, nil
 }
 
-// maxDownTold is how many listeners a refusal names.
-const maxDownTold = 5
+// maxDownListed bounds how many listeners the reason names.
+const maxDownListed = 5
 
-// notReady returns why the gateway is not ready; "" if it is.
+// notReady returns why the gateway is not ready, or "" if it is ready.
 func (g *Gateway) notReady() string {
 	if !g.ready.Load() {
 		return "not ready"
@@ -64,9 +64,9 @@ func (g *Gateway) notReady() string {
 		return ""
 	}
 	names := slices.Sorted(maps.Keys(down))
-	why := fmt.Sprintf("not ready: %d listeners are down: %s", len(names), strings.Join(names[:min(len(names), maxDownTold)], ", "))
-	if len(names) > maxDownTold {
-		why += fmt.Sprintf(" and %d more", len(names)-maxDownTold)
+	why := fmt.Sprintf("not ready: %d listeners are down: %s", len(names), strings.Join(names[:min(len(names), maxDownListed)], ", "))
+	if len(names) > maxDownListed {
+		why += fmt.Sprintf(" and %d more", len(names)-maxDownListed)
 	}
 	return why
 }

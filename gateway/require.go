@@ -12,26 +12,27 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// prove probes the upstreams that the plan changes. Draining endpoints are left
-// out. Where the server name comes from the request, that of a route to the
-// upstream is asked for. The error has a fault for each endpoint that failed, and for each
-// upstream that has too few the answers of all of its endpoints as a detail.
-func (p *plan) prove(ctx context.Context) error {
+// probeChanged probes the upstreams that the plan changes, except their draining
+// endpoints. Where the server name comes from the request, it sends the host of a
+// route to the upstream. The error has a fault for each endpoint that failed. For
+// each upstream with too few working endpoints, its details hold the results of
+// all of that upstream's endpoints.
+func (p *plan) probeChanged(ctx context.Context) error {
 	type probed struct {
 		name      string
 		endpoints []snapshot.Endpoint
 	}
 	var upstreams []*probed
 	var all []snapshot.Endpoint
-	var asking sync.WaitGroup // for the endpoints of those that have them from DNS
+	var lookups sync.WaitGroup // DNS lookups of the upstreams whose endpoints come from DNS
 	for _, name := range p.next.Changed(p.live) {
 		u := &probed{name: name}
 		upstreams = append(upstreams, u)
-		asking.Go(func() {
+		lookups.Go(func() {
 			u.endpoints = slices.DeleteFunc(p.next.Endpoints(ctx, name, p.next.RequestHost(name)), func(e snapshot.Endpoint) bool { return e.Draining })
 		})
 	}
-	asking.Wait()
+	lookups.Wait()
 	for _, u := range upstreams {
 		all = append(all, u.endpoints...)
 	}
@@ -56,7 +57,8 @@ func (p *plan) prove(ctx context.Context) error {
 	return nil
 }
 
-// tooFew returns why the endpoints at a path do not do; none if they do.
+// tooFew returns a fault for each reason why too few endpoints work. It returns no
+// faults if enough do.
 func tooFew(required adminv1.RequireProbe, at invalid.Path, endpoints []snapshot.Endpoint, answer *adminv1.ProbeUpstreamResponse) []invalid.Fault {
 	var faults []invalid.Fault
 	for i, r := range answer.GetResults() {
@@ -69,7 +71,7 @@ func tooFew(required adminv1.RequireProbe, at invalid.Path, endpoints []snapshot
 	}
 	if required == adminv1.RequireProbe_REQUIRE_PROBE_ANY {
 		if len(endpoints) == 0 {
-			return []invalid.Fault{{Class: invalid.Unproven, Field: at.Field("endpoints"), Message: "all are draining, so that none can be probed"}}
+			return []invalid.Fault{{Class: invalid.Unproven, Field: at.Field("endpoints"), Message: "all endpoints are draining, and draining endpoints are not probed"}}
 		}
 		if len(faults) < len(endpoints) {
 			return nil

@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Status tells what is true now.
+// Status returns the gateway's current status.
 func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	snap := g.live.Load()
 	state := snap.State()
@@ -52,7 +52,8 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	return out
 }
 
-// problems returns what could not be compiled, and what could not be bound.
+// problems returns the resources that could not be compiled and the listeners
+// that could not be bound.
 func (g *Gateway) problems(snap *snapshot.Snapshot) []snapshot.Problem {
 	all := slices.Clone(snap.Problems())
 	down := g.listeners.Down()
@@ -62,8 +63,8 @@ func (g *Gateway) problems(snap *snapshot.Snapshot) []snapshot.Problem {
 	return all
 }
 
-// UpstreamStatus tells what happened at the endpoints of an upstream; nil if it is
-// not live.
+// UpstreamStatus returns the status of an upstream's endpoints, or nil if the
+// upstream is not live.
 func (g *Gateway) UpstreamStatus(name string) *adminv1.UpstreamStatus {
 	u, ok := g.live.Load().Upstream(name)
 	if !ok {
@@ -169,7 +170,7 @@ func failureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
 	return out
 }
 
-// endpointAddress writes an endpoint's address as the API does.
+// endpointAddress returns an endpoint's address in the API's form.
 func endpointAddress(e upstream.EndpointStatus) string {
 	if e.Network == "unix" {
 		return "unix:" + e.Address

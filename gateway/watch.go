@@ -5,7 +5,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What is kept for those who watch, and for those who resume.
+// How much history is kept for watchers, and for clients that resume a watch.
 const (
 	keptUpdates     = 1024
 	keptUpdateBytes = 16 << 20
@@ -16,18 +16,18 @@ const (
 // InstanceID identifies the store that revisions belong to.
 func (g *Gateway) InstanceID() string { return g.instance }
 
-// Updates returns the steps that follow a revision, at most some of them, as
-// history.Log.After does. They are shared and must not be modified.
+// Updates returns updates that follow a revision, like history.Log.After. They are
+// shared and must not be modified.
 func (g *Gateway) Updates(after int64) ([]store.Update, <-chan struct{}, error) {
 	return g.updates.After(after)
 }
 
-// Events returns the events that follow a sequence number, at most some of them,
-// as history.Log.After does. They are shared and must not be modified.
+// Events returns events that follow a sequence number, like history.Log.After.
+// They are shared and must not be modified.
 func (g *Gateway) Events(after int64) ([]*adminv1.Event, <-chan struct{}, error) {
 	return g.events.After(after)
 }
 
-// EventBounds returns the sequence number before the oldest event that is kept,
-// and that of the last event.
+// EventBounds returns the sequence number before the oldest stored event, and the
+// sequence number of the last event.
 func (g *Gateway) EventBounds() (before, last int64) { return g.events.Bounds() }

@@ -13,8 +13,8 @@ func (s adminService) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*ad
 	var bad invalid.List
 	edit := editOf(req, &bad)
 	if bad.Len() > 0 {
-		// It will not be applied. What is well-formed is checked all the
-		// same, so that one answer has every fault.
+		// The edit will not be applied. Its valid parts are checked anyway, so that
+		// one response has every fault.
 		edit.DryRun = true
 	}
 	_, change, err := s.write(ctx, edit, req.GetOptions())
@@ -24,8 +24,8 @@ func (s adminService) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*ad
 	return &adminv1.ApplyResponse{Change: change}, nil
 }
 
-// editOf returns the edit that req asks for, less what is not well-formed:
-// that goes to bad.
+// editOf returns the edit that req describes. Malformed parts are left out and
+// reported to bad.
 func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
 	e := store.Edit{ExpectedRevision: req.ExpectedRevision}
 	if p := req.GetPrune(); p != nil {
@@ -51,8 +51,8 @@ func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
 	return e
 }
 
-// join returns an error of the faults found here and those the gateway found, of
-// which each field's are reported once.
+// join merges the faults found here with those the gateway found. It reports each
+// field's fault once.
 func join(faults []invalid.Fault, err error) error {
 	var more *invalid.Error
 	switch {
@@ -74,8 +74,8 @@ func join(faults []invalid.Fault, err error) error {
 	return &invalid.Error{Faults: faults}
 }
 
-// resourceIn returns what res holds and the name of the field, or nil if it
-// holds nothing.
+// resourceIn returns the resource in res and the name of its field, or nil if res is
+// empty.
 func resourceIn(res *adminv1.Resource) (field string, r store.Resource) {
 	switch k := res.GetKind().(type) {
 	case *adminv1.Resource_Listener:

@@ -16,8 +16,8 @@ func (s adminService) GetConfig(_ context.Context, req *adminv1.GetConfigRequest
 	return s.configPage(req)
 }
 
-// chunkBytes is about how many bytes of resources a message of a watch has: what
-// is held for each stream whose client does not read.
+// chunkBytes is the approximate size of the resources in a message of a watch. It bounds
+// the memory that a stream holds while its client does not read.
 const chunkBytes = 64 << 10
 
 func (s adminService) WatchConfig(req *adminv1.WatchConfigRequest, stream grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {
@@ -42,8 +42,8 @@ type configWatch struct {
 	send func(*adminv1.WatchConfigResponse) error
 }
 
-// begin sends the state, or nothing if the client has it as of a revision that can
-// be continued. It returns the revision that the client has.
+// begin sends the state, or nothing if the client's revision can be continued. It
+// returns the revision that the client then has.
 func (w configWatch) begin(req *adminv1.WatchConfigRequest) (int64, error) {
 	state := w.gateway.State()
 	if at := req.GetRevision(); req.GetInstanceId() == w.gateway.InstanceID() && at >= 0 && at <= state.Revision() {
@@ -53,7 +53,7 @@ func (w configWatch) begin(req *adminv1.WatchConfigRequest) (int64, error) {
 		case err != nil:
 			return 0, err
 		case len(missed) > 0:
-			return at, nil // each of them ends with synced
+			return at, nil // each update ends with synced
 		default:
 			return at, w.send(&adminv1.WatchConfigResponse{Revision: at, Synced: true})
 		}
@@ -83,7 +83,7 @@ func (w configWatch) begin(req *adminv1.WatchConfigRequest) (int64, error) {
 	return state.Revision(), w.send(m)
 }
 
-// update sends a step.
+// update sends an update.
 func (w configWatch) update(u store.Update) error {
 	resources := map[store.Ref]store.Resource{}
 	for _, r := range u.Resources {

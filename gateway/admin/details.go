@@ -8,9 +8,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// cuts are what is left out of the answers of probes, one after the other,
-// until they fit in a status: what ProbeUpstream would tell again goes first,
-// and what tells why goes last.
+// cuts are the fields to remove from probe results, in order, until the results fit in
+// a status. Fields that a new ProbeUpstream call would return go first, and those that
+// explain the failure go last.
 var cuts = []func(*adminv1.ProbeUpstreamResponse){
 	each(func(r *adminv1.ProbeResult) { r.Chain = first(r.Chain, 1) }),
 	each(func(r *adminv1.ProbeResult) {
@@ -22,16 +22,16 @@ var cuts = []func(*adminv1.ProbeUpstreamResponse){
 	each(func(r *adminv1.ProbeResult) { r.Chain, r.AcceptableCas, r.Timings = nil, nil, nil }),
 	each(func(r *adminv1.ProbeResult) { r.Attempts = nil }),
 	each(func(r *adminv1.ProbeResult) {
-		r.Explanation = tell(r.Explanation, maxFault)
+		r.Explanation = sanitize(r.Explanation, maxFault)
 		if s := r.Suggestion; s != nil {
-			s.Value, s.Text = tell(s.Value, maxFault), tell(s.Text, maxFault)
+			s.Value, s.Text = sanitize(s.Value, maxFault), sanitize(s.Text, maxFault)
 		}
 	}),
 	func(a *adminv1.ProbeUpstreamResponse) { a.Results = first(a.Results, 8) },
 	func(a *adminv1.ProbeUpstreamResponse) { a.Results = first(a.Results, 2) },
 }
 
-// maxAnswers is how many answers there is ever room for.
+// maxAnswers bounds how many upstreams' results can fit.
 const maxAnswers = 64
 
 func each(cut func(*adminv1.ProbeResult)) func(*adminv1.ProbeUpstreamResponse) {
@@ -44,8 +44,8 @@ func each(cut func(*adminv1.ProbeResult)) func(*adminv1.ProbeUpstreamResponse) {
 
 func first[T any](s []T, n int) []T { return s[:min(len(s), n)] }
 
-// withDetails adds as much of the details as fits: fewer fields, then fewer
-// endpoints, then fewer details.
+// withDetails adds the details that fit: it drops fields first, then endpoints, then
+// whole details.
 func withDetails(st *status.Status, details []any) *status.Status {
 	var answers []*adminv1.ProbeUpstreamResponse
 	for _, d := range first(details, maxAnswers) {

@@ -62,8 +62,8 @@ func drainPeriod(d *durationpb.Duration, bad *invalid.List) time.Duration {
 	return period
 }
 
-// parseFingerprint returns a fingerprint as it is kept: in lower case and
-// without the colons that openssl writes. "" stays what it is.
+// parseFingerprint returns a fingerprint in canonical form: in lower case and without
+// the colons that openssl writes. "" stays "".
 func parseFingerprint(s string, bad *invalid.List) string {
 	plain := strings.ToLower(strings.ReplaceAll(s, ":", ""))
 	if raw, err := hex.DecodeString(plain); s != "" && (err != nil || len(raw) != 32) {

@@ -17,9 +17,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 )
 
-// A status travels in HTTP/2 trailers, and several gRPC clients refuse header
-// lists above 8 KiB: the call would then fail with nothing to read. So these
-// bound what is told of many faults; how many there are is always told.
+// A status travels in HTTP/2 trailers, and several gRPC clients reject header lists
+// above 8 KiB: the call would then fail without a message. These limits bound how many
+// faults are listed; the total is always reported.
 const (
 	maxListed      = 20      // faults in the status message
 	maxMessageText = 1 << 10 // bytes of the status message
@@ -30,7 +30,7 @@ const (
 
 const domain = "drawbridge"
 
-// answers tells how a class of fault is answered: the code, and the reason in
+// answers returns the code for a class of fault, and its reason in
 // google.rpc.ErrorInfo.
 func answers(c invalid.Class) (codes.Code, string) {
 	switch c {
@@ -54,8 +54,8 @@ func answers(c invalid.Class) (codes.Code, string) {
 	return codes.Internal, "INTERNAL"
 }
 
-// statusOf returns the status that answers err: nil for nil. ok is false if
-// err is none that the API knows; the status then tells nothing of it.
+// statusOf returns the status for err, or nil for nil. ok is false if the API has no
+// status for err; the status then reveals nothing about it.
 func statusOf(err error) (st *status.Status, ok bool) {
 	var faults *invalid.Error
 	switch {
@@ -95,7 +95,7 @@ func detailed(c codes.Code, message string, details ...protoadapt.MessageV1) *st
 	return st
 }
 
-// faultStatus answers with as many of the faults as fit.
+// faultStatus returns a status with as many of the faults as fit.
 func faultStatus(e *invalid.Error) *status.Status {
 	code, reason := answers(e.Worst())
 	info := &errdetails.ErrorInfo{
@@ -106,7 +106,7 @@ func faultStatus(e *invalid.Error) *status.Status {
 	message := faultMessage(e.Faults)
 	most := maxStatus
 	if len(e.Details) > 0 {
-		most /= 2 // they need room too
+		most /= 2 // leave room for the details
 	}
 	for n := min(len(e.Faults), 256); ; n = n * 7 / 8 {
 		st := detailed(code, message, info, faultDetail(code, reason, e.Faults, n))
@@ -136,17 +136,17 @@ func faultMessage(faults []invalid.Fault) string {
 
 func faultText(f invalid.Fault) string {
 	if f.Field == "" {
-		return tell(f.Message, maxFault)
+		return sanitize(f.Message, maxFault)
 	}
-	return tell(string(f.Field), maxField) + ": " + tell(f.Message, maxFault)
+	return sanitize(string(f.Field), maxField) + ": " + sanitize(f.Message, maxFault)
 }
 
-// faultDetail is for programs: the first n faults in the message that
-// google.rpc has for the code, and one more entry if some were left out.
+// faultDetail is for programs: the first n faults in google.rpc's message for the
+// code, and a further entry if some were left out.
 func faultDetail(c codes.Code, reason string, faults []invalid.Fault, n int) protoadapt.MessageV1 {
 	listed := make([]invalid.Fault, 0, n+1)
 	for _, f := range faults[:n] {
-		listed = append(listed, invalid.Fault{Field: invalid.Path(tell(string(f.Field), maxField)), Message: tell(f.Message, maxFault)})
+		listed = append(listed, invalid.Fault{Field: invalid.Path(sanitize(string(f.Field), maxField)), Message: sanitize(f.Message, maxFault)})
 	}
 	if left := len(faults) - n; left > 0 {
 		listed = append(listed, invalid.Fault{Message: fmt.Sprintf("and %d more", left)})
@@ -186,9 +186,9 @@ func wireSize(st *status.Status) int {
 	return n
 }
 
-// tell makes a text that may quote what a request held fit for an answer or
-// the log: printable, valid UTF-8, at most most bytes, and never key material.
-func tell(s string, most int) string {
+// sanitize cleans a text that may quote a request, for a response or the log. The result
+// is printable, valid UTF-8, has at most most bytes and never holds key material.
+func sanitize(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '

@@ -113,9 +113,9 @@ func FuzzTell(f *testing.F) {
 	f.Add("-----BEGIN PRIVATE KEY-----", 20)
 	f.Fuzz(func(t *testing.T, s string, most int) {
 		most = 40 + abs(most)%400
-		got := tell(s, most)
+		got := sanitize(s, most)
 		if len(got) > most || !utf8.ValidString(got) || strings.Contains(got, "PRIVATE KEY") || strings.ContainsAny(got, "\n\r\x1b") {
-			t.Errorf("tell(%q, %d) = %q", s, most, got)
+			t.Errorf("sanitize(%q, %d) = %q", s, most, got)
 		}
 	})
 }

@@ -2,11 +2,11 @@ package admin
 
 import "sync"
 
-// inFlight counts the calls that are being answered. The zero value is ready.
+// inFlight counts the calls in progress. The zero value is ready to use.
 type inFlight struct {
 	mu   sync.Mutex
 	n    int
-	idle chan struct{} // closed when n falls to 0; nil: nobody waits
+	idle chan struct{} // closed when n falls to 0; nil: no waiter
 }
 
 func (f *inFlight) begin() {
@@ -24,7 +24,7 @@ func (f *inFlight) end() {
 	}
 }
 
-// none returns a channel that is closed once no call is being answered.
+// none returns a channel that is closed once no call is in progress.
 func (f *inFlight) none() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -15,9 +15,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// tap refuses calls of methods that have no rule before anything of them is
-// read. It runs before gRPC looks the method up, so it also sees (and logs)
-// paths that no interceptor does, such as one without its leading slash.
+// tap rejects calls of methods without a rule before their messages are read. It runs
+// before gRPC looks the method up, so it also rejects (and logs) paths that never
+// reach an interceptor, such as one without its leading slash.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	if accessTo(info.FullMethodName) != denied {
 		return ctx, nil
@@ -37,7 +37,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	defer s.calls.end()
 	c := call{s: s, ctx: ctx, method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(req, resp, err) }()
-	if err := authorise(ctx, info.FullMethod); err != nil {
+	if err := authorize(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
@@ -59,20 +59,20 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return resp, nil
 }
 
-// stream ends a call when the server stops, whatever its handler is blocked
-// in: reflection and health calls last as long as their client likes, and
-// would hold up a graceful stop.
+// stream ends a call when the server stops, even if its handler is blocked: reflection
+// and health calls last as long as their clients want, and would delay a graceful
+// stop.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	s.calls.begin()
 	defer s.calls.end()
 	c := call{s: s, ctx: ss.Context(), method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(nil, nil, err) }()
-	if err := authorise(ss.Context(), info.FullMethod); err != nil {
+	if err := authorize(ss.Context(), info.FullMethod); err != nil {
 		return err
 	}
 	who, _ := callerOf(ss.Context())
 	if !s.open.enter(who.name) {
-		return statusWith(codes.ResourceExhausted, "TOO_MANY_STREAMS", fmt.Sprintf("the caller has %d streams open, which is all it may have: end one of them", maxStreamsPerCaller)).Err()
+		return statusWith(codes.ResourceExhausted, "TOO_MANY_STREAMS", fmt.Sprintf("the caller has %d streams open, which is the limit: end one of them", maxStreamsPerCaller)).Err()
 	}
 	defer s.open.leave(who.name)
 	done := make(chan error, 1)
@@ -89,7 +89,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	}
 }
 
-// A checkedStream refuses requests that hold what this version does not know.
+// A checkedStream rejects requests with fields or values that this version does not
+// know.
 type checkedStream struct{ grpc.ServerStream }
 
 func (s checkedStream) RecvMsg(m any) error {
@@ -102,11 +103,11 @@ func (s checkedStream) RecvMsg(m any) error {
 	return nil
 }
 
-// authorise returns nil if the caller is known and the method has a rule.
-// Whoever could connect is admin: transport has let nobody else in.
-func authorise(ctx context.Context, method string) error {
+// authorize returns nil if the caller is authenticated and the method has a rule.
+// Every authenticated caller is an administrator: transport rejects all others.
+func authorize(ctx context.Context, method string) error {
 	if _, ok := callerOf(ctx); !ok {
-		return statusWith(codes.Unauthenticated, "UNAUTHENTICATED", "the caller is not known").Err()
+		return statusWith(codes.Unauthenticated, "UNAUTHENTICATED", "the caller is not authenticated").Err()
 	}
 	if accessTo(method) == denied {
 		return errNoMethod()
@@ -114,24 +115,23 @@ func authorise(ctx context.Context, method string) error {
 	return nil
 }
 
-// recovered calls f, and returns as a status whatever it returns or panics
-// with.
+// recovered calls f and returns its error, or its panic, as a status.
 func (s *Server) recovered(method string, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("panic in a handler", "method", method, "panic", tell(fmt.Sprint(v), maxFault), "stack", string(debug.Stack()))
+			s.log.Error("panic in a handler", "method", method, "panic", sanitize(fmt.Sprint(v), maxFault), "stack", string(debug.Stack()))
 			err = errInternal().Err()
 		}
 	}()
 	err = f()
 	st, known := statusOf(err)
 	if !known {
-		s.log.Error("unexpected error", "method", method, "error", tell(err.Error(), maxMessageText))
+		s.log.Error("unexpected error", "method", method, "error", sanitize(err.Error(), maxMessageText))
 	}
 	return st.Err()
 }
 
-// A call is what is logged and measured of one.
+// A call holds what is logged and measured about one call.
 type call struct {
 	s      *Server
 	ctx    context.Context // the call's own
@@ -139,14 +139,14 @@ type call struct {
 	began  time.Time
 }
 
-// end records how the call ended. req and resp are nil where there is none.
+// end records how the call ended. req and resp may be nil.
 func (c call) end(req, resp any, err error) {
 	st := status.Convert(err)
 	a := accessTo(c.method)
 	c.s.measure(c, a, st.Code())
 
 	who, _ := callerOf(c.ctx)
-	fields := []any{"method", tell(c.method, maxField), "client", who.name, "code", st.Code().String()}
+	fields := []any{"method", sanitize(c.method, maxField), "client", who.name, "code", st.Code().String()}
 	if w, ok := req.(interface{ GetOptions() *adminv1.WriteOptions }); ok && w.GetOptions().GetDryRun() {
 		fields = append(fields, "dry_run", true)
 	}
@@ -154,7 +154,7 @@ func (c call) end(req, resp any, err error) {
 		fields = append(fields, "revision", w.GetChange().GetRevision())
 	}
 	if err != nil {
-		fields = append(fields, "error", tell(st.Message(), maxMessageText))
+		fields = append(fields, "error", sanitize(st.Message(), maxMessageText))
 	}
 	switch {
 	case a == write:

@@ -9,8 +9,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// adminService implements AdminService. Its methods return *invalid.Error for
-// what is wrong with a request; the interceptors make statuses of them.
+// adminService implements AdminService. Its methods return the faults of a request as
+// an *invalid.Error, which the interceptors turn into a status.
 type adminService struct {
 	*Server
 	// "Unsafe" so that a method of the .proto that is missing here does not
@@ -18,7 +18,7 @@ type adminService struct {
 	adminv1.UnsafeAdminServiceServer
 }
 
-// put writes r, which the request holds in the field at path.
+// put writes r, which is the request's field at path.
 func put[R store.Resource](ctx context.Context, s adminService, path invalid.Path, r R, o *adminv1.WriteOptions) (*adminv1.Change, R, error) {
 	var shown R
 	res, change, err := s.write(ctx, store.Edit{Puts: []store.Put{{Path: path, Resource: r}}}, o)
@@ -42,7 +42,7 @@ func get[R store.Resource](s adminService, name string) (R, error) {
 	return s.gateway.Present(r).(R), nil
 }
 
-// list reads a page of Rs. It returns the token of the next page, "" for none.
+// list reads a page of Rs. It returns the token of the next page, or "" on the last.
 func list[R store.Resource](s adminService, req listRequest) ([]R, string, error) {
 	var none R
 	kind := store.KindOf(none)
@@ -57,9 +57,9 @@ func (s adminService) remove(ctx context.Context, k adminv1.Kind, name, etag str
 	return change, err
 }
 
-// write carries an edit out as o says.
+// write applies an edit with the options o.
 func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteOptions) (*store.Result, *adminv1.Change, error) {
-	if !e.DryRun { // else it is not well-formed, and no probe could make it so
+	if !e.DryRun { // set already: the request is malformed and needs no probe
 		e.RequireProbe = o.GetRequireProbe()
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
@@ -70,19 +70,19 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	change := &adminv1.Change{Revision: res.Revision, Changes: changesOf(res.Changes)}
 	for _, w := range first(res.Warnings, maxWarnings) {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
-			Field: tell(string(w.Field), maxField), Message: tell(w.Message, maxMessageText),
+			Field: sanitize(string(w.Field), maxField), Message: sanitize(w.Message, maxMessageText),
 			Code: WarningCode(w.Code), Finding: adminv1.CertificateFinding(adminv1.CertificateFinding_value["CERTIFICATE_FINDING_"+w.Finding]),
 		})
 	}
 	if more := len(res.Warnings) - maxWarnings; more > 0 {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
-			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("and %d warnings more", more),
+			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("and %d more warnings", more),
 		})
 	}
 	return res, change, nil
 }
 
-// maxWarnings is how many warnings are listed.
+// maxWarnings bounds how many warnings are listed.
 const maxWarnings = 1000
 
 // WarningCode returns the API's form of the code of a warning.

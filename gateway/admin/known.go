@@ -16,13 +16,13 @@ type writeRequest interface {
 	GetOptions() *adminv1.WriteOptions
 }
 
-// unknownIn returns what req holds and this version does not know: a newer
-// client's condition must never be dropped in silence. The resources of a write
-// are left to the gateway, which finds all their faults at once.
+// unknownIn returns faults for fields and values of req that this version does not
+// know: a newer client's condition must never be dropped silently. The gateway checks
+// the resources of a write, because it finds all their faults at once.
 func unknownIn(req any) []invalid.Fault {
 	m, ok := req.(proto.Message)
 	if !ok || m.ProtoReflect().Descriptor().ParentFile().Package() != adminv1.File_drawbridge_admin_v1_config_proto.Package() {
-		return nil // the health service's and reflection's
+		return nil // a message of the health service or of reflection
 	}
 	var skip func(protoreflect.Message) bool
 	if _, ok := req.(writeRequest); ok {
@@ -36,7 +36,7 @@ func unknownIn(req any) []invalid.Fault {
 	return bad.Faults()
 }
 
-// onlyCheck makes a write a dry run, for its other faults to be found. It
+// onlyCheck turns a write into a dry run, so that its other faults are found too. It
 // returns false for any other request.
 func onlyCheck(req any) bool {
 	w, ok := req.(writeRequest)

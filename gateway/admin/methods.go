@@ -17,8 +17,8 @@ const (
 	write
 )
 
-// accessTo returns the rule for a method by its exact full name. Anything that
-// is not in the table is denied, also what only differs in a slash.
+// accessTo returns the rule for a method by its exact full name. Every name that is
+// not in the table is denied, even if it differs only in a slash.
 func accessTo(fullMethod string) access {
 	switch fullMethod {
 	case adminv1.AdminService_PutListener_FullMethodName,

@@ -5,8 +5,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// measure counts a call and how long it took. A method that does not exist is
-// "unknown", so that callers cannot make labels.
+// measure counts a call and its duration. Every method that does not exist has the
+// label "unknown", so that callers cannot create labels.
 func (s *Server) measure(c call, a access, code codes.Code) {
 	if s.metrics == nil {
 		return

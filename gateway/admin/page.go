@@ -15,15 +15,15 @@ import (
 const (
 	maxPage = 1000 // entries on a page, also the default
 
-	// A page also ends before it has this many bytes, unless its first entry alone
-	// has: many gRPC clients refuse messages above 4 MiB, and a call holds its whole
-	// answer in memory.
+	// A page has at most this many bytes, or one entry if that is larger: many gRPC
+	// clients reject messages above 4 MiB, and a call holds its whole response in
+	// memory.
 	maxPageBytes = 1 << 20
 
 	maxToken = 4 << 10 // bytes of a page token
 )
 
-// A page gathers the entries of an answer until it is full.
+// A page collects the entries of a response until it is full.
 type page struct {
 	entries, bytes, most int
 }
@@ -36,7 +36,7 @@ func newPage(size int32) *page {
 	return &page{most: most}
 }
 
-// takes reports whether m is on the page.
+// takes adds m to the page. It returns false if the page is full.
 func (p *page) takes(m proto.Message) bool {
 	n := proto.Size(m)
 	if p.entries > 0 && (p.entries == p.most || p.bytes+n > maxPageBytes) {
@@ -47,10 +47,10 @@ func (p *page) takes(m proto.Message) bool {
 	return true
 }
 
-// A token says where a page begins: after an entry, of which K is what the method
-// orders by. It is base64 because clients must not make their own.
+// A token says where a page begins: after the entry with the key K, by which the
+// method orders its entries. It is base64 because clients must treat it as opaque.
 type token[K any] struct {
-	List string // the method and what else the list depends on
+	List string // the method and the other parameters of the list
 	Last K
 }
 
@@ -77,7 +77,7 @@ func parseToken[K any](list, text string) (*K, error) {
 		return nil, bad
 	}
 	var t token[K]
-	// What a client made up would be formatted otherwise.
+	// Accept only tokens that formatToken would produce.
 	if json.Unmarshal(plain, &t) != nil || t.List != list || formatToken(list, t.Last) != text {
 		return nil, bad
 	}
@@ -91,10 +91,10 @@ type listRequest interface {
 	GetLabelSelector() string
 }
 
-// pageOf returns the page of resources that req asks for, as show returns them,
-// and the token of the next one, "" for none. A token names the last resource of
-// the page before, so that what is added or deleted between two calls neither
-// repeats nor skips any other. What show returns false for is left out.
+// pageOf returns the requested page of resources, converted by show, and the token of
+// the next page, or "" if there is no next page. A token names the last resource of
+// its page, so that a resource that is added or deleted between two calls neither
+// repeats nor skips another. Resources for which show returns false are left out.
 func pageOf[M proto.Message](all []store.Resource, list string, req listRequest, show func(store.Resource) (M, bool)) ([]M, string, error) {
 	selector, err := parseSelector("label_selector", req.GetLabelSelector())
 	if err != nil {
@@ -137,10 +137,10 @@ func parseSelector(p invalid.Path, text string) (store.Selector, error) {
 type configKey struct {
 	Instance string
 	Revision int64
-	Place    int // of the resource among all of the revision
+	Place    int // the index of the resource among all of the revision
 }
 
-// configPage returns a page of everything, and where the next one begins.
+// configPage returns a page of all resources, and the token of the next page.
 func (s adminService) configPage(req *adminv1.GetConfigRequest) (*adminv1.GetConfigResponse, error) {
 	const list = "config"
 	last, err := parseToken[configKey](list, req.GetPageToken())

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// peerUID returns the user that connected, as the kernel knows it.
+// peerUID returns the user that connected, from the kernel.
 func peerUID(conn *net.UnixConn) (uid uint32, ok bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

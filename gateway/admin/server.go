@@ -22,55 +22,55 @@ import (
 )
 
 const (
-	maxRequest    = 128 << 20 // bytes: an Apply of all that may be
+	maxRequest    = 128 << 20 // bytes: enough for an Apply of the largest state
 	maxResponse   = 16 << 20  // bytes
 	maxHeaderList = 64 << 10  // bytes of a request's headers, uncompressed
 	maxStreams    = 128       // calls at once on a connection
 	unaryTimeout  = 30 * time.Second
 	connTimeout   = 10 * time.Second       // for TLS and HTTP/2 to be set up
-	refusalEvery  = 10 * time.Second       // between log lines about connections that are refused
-	flushTime     = 250 * time.Millisecond // for the last answers to leave
+	refusalEvery  = 10 * time.Second       // between log lines about rejected connections
+	flushTime     = 250 * time.Millisecond // for the last responses to be sent
 )
 
 // A Gateway is what the admin API acts on. All methods may be called
 // concurrently.
 type Gateway interface {
-	// Apply carries an edit out, or with DryRun only checks it. Its errors
-	// are *invalid.Error, or the context's.
+	// Apply applies an edit, or only checks it with DryRun. Its errors are
+	// *invalid.Error, or the context's.
 	Apply(ctx context.Context, e store.Edit) (*store.Result, error)
 
 	// State returns the desired state that is live now.
 	State() *store.State
 
-	// Present returns a copy of r that is fit to be shown: private keys out,
+	// Present returns a copy of r to show to clients: without private keys, and with
 	// info filled in.
 	Present(r store.Resource) store.Resource
 
 	// InstanceID identifies the store that revisions belong to.
 	InstanceID() string
 
-	// Updates returns the steps after a revision, and Events the events after a
-	// sequence number, as history.Log.After does. What they return is shared and
-	// must not be modified.
+	// Updates returns the updates after a revision, and Events the events after a
+	// sequence number, like history.Log.After. The results are shared and must not be
+	// modified.
 	Updates(after int64) ([]store.Update, <-chan struct{}, error)
 	Events(after int64) ([]*adminv1.Event, <-chan struct{}, error)
 
-	// EventBounds returns the sequence number before the oldest event that is
-	// kept, and that of the last event.
+	// EventBounds returns the sequence number before the oldest stored event, and the
+	// sequence number of the last event.
 	EventBounds() (before, last int64)
 
-	// Status, with every listener in the order of names, and UpstreamStatus, nil
-	// for an upstream that is not live, tell what is true now. The caller owns the
-	// messages.
+	// Status returns the current status, with every listener in the order of names.
+	// UpstreamStatus returns that of an upstream, or nil if it is not live. The caller
+	// owns the messages.
 	Status() *adminv1.GetStatusResponse
 	UpstreamStatus(name string) *adminv1.UpstreamStatus
 
-	// EachCertificate calls yield with each certificate in use after a key, or all
-	// for nil, soonest to expire first, until it returns false.
+	// EachCertificate calls yield with each certificate in use after a key, or with all
+	// of them for nil, soonest to expire first, until yield returns false.
 	EachCertificate(after *CertificateKey, yield func(CertificateKey, *adminv1.CertificateInUse) bool)
 
 	// Probe and Explain answer requests of DiagnosticsService. FlushSessions
-	// returns how many sessions of the upstream were forgotten, and
+	// returns how many sessions of the upstream were discarded, and
 	// DrainConnections how many of its connections will be closed: those made
 	// with the client certificate of the fingerprint, or all if it is "".
 	// Their errors are *invalid.Error.
@@ -142,7 +142,7 @@ func New(o Options) *Server {
 			Time:    time.Minute,
 			Timeout: 20 * time.Second,
 		}),
-		// A write that has begun is durable or not before Shutdown returns.
+		// A write that has begun ends before Shutdown returns.
 		grpc.WaitForHandlers(true),
 	)
 	adminv1.RegisterAdminServiceServer(s.grpc, adminService{Server: s})
@@ -155,17 +155,17 @@ func New(o Options) *Server {
 }
 
 // Serve answers calls on lis, which must be a unix socket or come from
-// ListenTCP: connections of any other kind are refused. It takes lis over, returns nil
-// after Shutdown, and may be called once per listener.
+// ListenTCP: connections of any other kind are rejected. It takes ownership of lis,
+// returns nil after Shutdown, and may be called once per listener.
 func (s *Server) Serve(lis net.Listener) error {
 	if err := s.grpc.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
-	return nil // Shutdown was faster; gRPC has closed lis
+	return nil // Shutdown was called before; gRPC has closed lis
 }
 
-// SetServing sets what the health service answers, for the server as a whole
-// ("") and for each service. After Shutdown has begun it does nothing.
+// SetServing sets the state that the health service reports, for the server ("") and
+// for each service. After Shutdown has begun it does nothing.
 func (s *Server) SetServing(serving bool) {
 	status := grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	if serving {
@@ -183,9 +183,9 @@ func (s *Server) SetServing(serving bool) {
 
 // Shutdown stops the server: health says NOT_SERVING, listeners close, streams
 // end with UNAVAILABLE, and calls in progress may finish until ctx ends. Then
-// they are cancelled, and Shutdown returns the context's error once they have
-// returned. Call it before the gateway closes its watchers' channels, so that
-// watchers learn of the stop and are not called too slow.
+// they are canceled, and Shutdown returns the context's error once they have
+// returned. Call it before the gateway closes its history logs, so that watchers
+// receive UNAVAILABLE and not an error about slow reading.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		s.health.Shutdown()
@@ -196,9 +196,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer close(done)
 		s.grpc.GracefulStop()
 	}()
-	// A graceful stop also waits until clients let go of connections that they do
-	// not use, and for those that do not answer a ping. Once every call is
-	// answered, and the answers have had the time to leave, that is for nothing.
+	// A graceful stop also waits until clients close idle connections, and for clients
+	// that do not answer a ping. Once every call has ended and its response has had time
+	// to be sent, waiting longer is pointless.
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)

@@ -12,14 +12,14 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// statusService implements StatusService. It is a type apart from adminService
-// because both have a ListUpstreams.
+// statusService implements StatusService. It is not part of adminService because both
+// services have a ListUpstreams method.
 type statusService struct {
 	*Server
 	adminv1.UnsafeStatusServiceServer
 }
 
-// maxProblems is how many problems, and how many warnings, a status lists.
+// maxProblems bounds how many problems, and how many warnings, a status lists.
 const maxProblems = 1000
 
 func (s statusService) GetStatus(_ context.Context, req *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
@@ -38,7 +38,7 @@ func (s statusService) GetStatus(_ context.Context, req *adminv1.GetStatusReques
 	}
 	p, n := newPage(req.GetPageSize()), 0
 	for ; n < len(all); n++ {
-		// A name's listeners, those that drain too, are on one page.
+		// All listeners of a name, including draining ones, are on one page.
 		if !p.takes(all[n]) && all[n].GetName() != all[n-1].GetName() {
 			out.NextPageToken = formatToken(list, all[n-1].GetName())
 			break
@@ -56,8 +56,8 @@ func (s statusService) ListUpstreams(_ context.Context, req *adminv1.ListUpstrea
 	return &adminv1.ListUpstreamStatusesResponse{Upstreams: page, NextPageToken: next}, err
 }
 
-// A CertificateKey orders certificates in use. No two have the same but those of a
-// bundle that holds one twice.
+// A CertificateKey orders certificates in use. Keys are unique, except for a
+// certificate that a bundle holds twice.
 type CertificateKey struct {
 	NotAfter    int64 // seconds since 1970
 	Use         adminv1.CertificateUse
@@ -66,7 +66,7 @@ type CertificateKey struct {
 	Endpoint    string
 }
 
-// Compare returns which of two comes first, as cmp.Compare does.
+// Compare orders two keys, like cmp.Compare.
 func (k CertificateKey) Compare(o CertificateKey) int {
 	return cmp.Or(
 		cmp.Compare(k.NotAfter, o.NotAfter), cmp.Compare(k.Use, o.Use), cmp.Compare(k.Name, o.Name),
@@ -99,7 +99,7 @@ func (s statusService) WatchEvents(req *adminv1.WatchEventsRequest, stream grpc.
 	missed := int64(-1) // none
 	if req.AfterSequence != nil {
 		switch after := req.GetAfterSequence(); {
-		case after > last: // of another history: all that is kept is new
+		case after > last: // from another process's history: all stored events are new
 			last, missed = before, 0
 		case after < before && after > 0:
 			last, missed = before, before-after
@@ -108,7 +108,7 @@ func (s statusService) WatchEvents(req *adminv1.WatchEventsRequest, stream grpc.
 		}
 	}
 	return s.paced(stream.Context(), adminv1.StatusService_WatchEvents_FullMethodName, func(paced pace) error {
-		// The header tells the client that from now on nothing is missed.
+		// The header tells the client that it will receive every event from now on.
 		if err := paced(func() error { return stream.SendHeader(nil) }); err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func (s statusService) WatchEvents(req *adminv1.WatchEventsRequest, stream grpc.
 	})
 }
 
-// eventFilter returns which events a request asks for.
+// eventFilter returns whether an event matches the filters of a request.
 func eventFilter(req *adminv1.WatchEventsRequest) func(*adminv1.Event) bool {
 	types, kinds, names := setOf(req.GetTypes()), setOf(req.GetKinds()), setOf(req.GetNames())
 	return func(e *adminv1.Event) bool {
@@ -136,7 +136,7 @@ func eventFilter(req *adminv1.WatchEventsRequest) func(*adminv1.Event) bool {
 	}
 }
 
-// A filter is a set of values that are wanted; an empty one wants all.
+// A filter is a set of accepted values. An empty filter accepts all.
 type filter[T comparable] map[T]bool
 
 func setOf[T comparable](values []T) filter[T] {

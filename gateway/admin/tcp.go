@@ -18,7 +18,7 @@ type TCPOptions struct {
 	Address      string // "127.0.0.1:9443"
 	CertFile     string // the server's certificate chain, in PEM or DER
 	KeyFile      string // its private key
-	ClientCAFile string // CA certificates that callers' certificates must lead to
+	ClientCAFile string // CA certificates that callers' certificates must chain to
 
 	// ClientCRLFile holds revocation lists of those CAs. Empty: nothing is revoked.
 	ClientCRLFile string
@@ -27,7 +27,7 @@ type TCPOptions struct {
 	// certificate must have: "DNS:…", "URI:…", "IP:…", "email:…". Empty: any.
 	ClientNames []string
 
-	// Limits bound the connections. The zero value is for one.
+	// Limits bounds the connections. The zero value allows one.
 	Limits guard.Options
 }
 
@@ -39,7 +39,7 @@ type TCPListener struct {
 	identity atomic.Pointer[identity]
 }
 
-// An identity is what the files of a TCPListener hold. It is immutable.
+// An identity holds the parsed files of a TCPListener. It is immutable.
 type identity struct {
 	server *certs.Server
 	cert   *certs.Certificate
@@ -47,8 +47,8 @@ type identity struct {
 	digest [sha256.Size]byte
 }
 
-// ListenTCP listens. An error names every file that is missing or does not hold
-// what it should.
+// ListenTCP listens on the address. The error names every file that is missing or
+// invalid.
 func ListenTCP(o TCPOptions) (*TCPListener, error) {
 	now, err := o.load()
 	if err != nil {
@@ -64,7 +64,7 @@ func ListenTCP(o TCPOptions) (*TCPListener, error) {
 	return l, nil
 }
 
-// Accept implements net.Listener. The handshake is not made yet.
+// Accept implements net.Listener. The first read or write makes the handshake.
 func (l *TCPListener) Accept() (net.Conn, error) {
 	raw, err := l.Listener.Accept()
 	if err != nil {
@@ -73,8 +73,8 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 	return l.identity.Load().server.Conn(raw), nil
 }
 
-// Reload reads the files again, and reports whether they hold something else.
-// On an error everything stays as it was. Connections that are open go on.
+// Reload reads the files again and reports whether they have changed. On an error it
+// keeps the current settings. Open connections are not affected.
 func (l *TCPListener) Reload() (changed bool, err error) {
 	now, err := l.o.load()
 	if err != nil {
@@ -88,10 +88,10 @@ func (l *TCPListener) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// Certificate returns what callers are shown.
+// Certificate returns the certificate that is presented to callers.
 func (l *TCPListener) Certificate() *certs.Certificate { return l.identity.Load().cert }
 
-// Trust returns what callers' certificates must lead to.
+// Trust returns the CAs that callers' certificates must chain to.
 func (l *TCPListener) Trust() *certs.TrustBundle { return l.identity.Load().trust }
 
 // load reads and checks all files.
@@ -131,7 +131,7 @@ func (o *TCPOptions) load() (*identity, error) {
 	return &identity{server: server, cert: cert, trust: trust, digest: [sha256.Size]byte(sum.Sum(nil))}, nil
 }
 
-// explain says of each fault which file it is in.
+// explain adds to each fault the file that it is in.
 func (o *TCPOptions) explain(err error) error {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {
@@ -150,7 +150,7 @@ func (o *TCPOptions) explain(err error) error {
 		case "crl":
 			where = "client CRL file " + o.ClientCRLFile
 		}
-		all = errors.Join(all, fmt.Errorf("%s: %s", where, tell(f.Problem, maxFault)))
+		all = errors.Join(all, fmt.Errorf("%s: %s", where, sanitize(f.Problem, maxFault)))
 	}
 	return all
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 )
 
-// A caller is who is at the other end of a connection.
+// A caller is the authenticated peer of a connection.
 type caller struct {
 	credentials.CommonAuthInfo
 	name string // for the log: "uid:0" or "cert:CN=ops"
@@ -24,7 +24,7 @@ type caller struct {
 // AuthType names how the caller was authenticated, for credentials.AuthInfo.
 func (caller) AuthType() string { return "drawbridge" }
 
-// callerOf returns who makes a call; ok is false if that was not established.
+// callerOf returns the caller of a call; ok is false if it was not authenticated.
 func callerOf(ctx context.Context) (who caller, ok bool) {
 	if p, found := peer.FromContext(ctx); found {
 		who, ok = p.AuthInfo.(caller)
@@ -32,21 +32,21 @@ func callerOf(ctx context.Context) (who caller, ok bool) {
 	return who, ok
 }
 
-// transport authenticates connections. It lets in unix sockets, whose file's
-// mode says who may connect, and TLS with a verified client certificate; it
-// has no way to let in anything else.
+// transport authenticates connections. It admits unix sockets, where the mode of the
+// file says which users may connect, and TLS with a verified client certificate. It
+// rejects every other kind of connection.
 type transport struct {
 	log     hclog.Logger
-	refused *guard.Limiter // of the log lines about those it does not let in
+	refused *guard.Limiter // of the log lines about rejected connections
 }
 
-// ServerHandshake establishes who the caller is. gRPC has set the deadline,
-// and closes raw when there is an error.
+// ServerHandshake authenticates the caller. gRPC sets the deadline, and closes raw
+// after an error.
 func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	who, err := identify(raw)
 	if err != nil {
 		if left, ok := t.refused.Allow(); ok {
-			t.log.Info("connection refused", "client", raw.RemoteAddr().String(), "error", tell(err.Error(), maxFault), "lines_left_out", left)
+			t.log.Info("connection rejected", "client", raw.RemoteAddr().String(), "error", sanitize(err.Error(), maxFault), "lines_left_out", left)
 		}
 		return nil, nil, err
 	}
@@ -56,7 +56,7 @@ func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 func identify(raw net.Conn) (caller, error) {
 	who := caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
 	if bounded, ok := raw.(*guard.Conn); ok {
-		bounded.Prove(true) // the mode of the socket's file has let it in
+		bounded.Prove(true) // the mode of the socket's file admitted it
 		raw = bounded.NetConn()
 	}
 	switch conn := raw.(type) {
@@ -81,16 +81,16 @@ func identify(raw net.Conn) (caller, error) {
 		if bounded, ok := conn.NetConn().(*guard.Conn); ok {
 			bounded.Prove(true)
 		}
-		who.name = "cert:" + tell(state.PeerCertificates[0].Subject.String(), maxField)
+		who.name = "cert:" + sanitize(state.PeerCertificates[0].Subject.String(), maxField)
 		return who, nil
 	}
 	return who, fmt.Errorf("a %T is neither a unix socket nor TLS", raw)
 }
 
-// The rest of credentials.TransportCredentials.
+// The remaining methods of credentials.TransportCredentials.
 
 func (t *transport) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.New("these credentials are a server's")
+	return nil, nil, errors.New("these credentials are for servers only")
 }
 
 func (t *transport) Info() credentials.ProtocolInfo {

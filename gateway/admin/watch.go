@@ -11,18 +11,18 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 )
 
-// A pace calls what sends a message. While the call takes too long, because the
-// client does not read, the stream is ended.
+// A pace calls send. If the call takes too long because the client does not read, the
+// stream ends.
 type pace func(send func() error) error
 
-// paced calls run in a goroutine of its own, because a Send to a client that does
-// not read keeps its caller for as long as the client likes. It returns once run
-// has, the stream has ended or a message was not read in time.
+// paced calls run in its own goroutine, because a Send to a client that does not read
+// blocks until the client reads. It returns once run has returned, the stream has ended
+// or a message was not read in time.
 func (s *Server) paced(ctx context.Context, method string, run func(pace) error) error {
 	stalled := make(chan struct{})
 	stall := sync.OnceFunc(func() { close(stalled) })
 	done := make(chan error, 1)
-	// Its Send fails when the caller's return ends the stream.
+	// When this function returns, the stream ends and the goroutine's Send fails.
 	s.streams.Go(func() {
 		done <- s.recovered(method, func() error {
 			return run(func(send func() error) error {
@@ -42,10 +42,10 @@ func (s *Server) paced(ctx context.Context, method string, run func(pace) error)
 	}
 }
 
-// follow calls send with each value after a position, which after returns as
-// history.Log.After does; send returns the value's position. It returns when the
-// context ends, a call fails or the client is so slow that values it has not
-// received are no longer kept.
+// follow calls send with each value after a position. after returns values like
+// history.Log.After, and send returns the position of its value. follow returns when
+// the context ends, a call fails, or the client is so slow that the next value is no
+// longer stored.
 func follow[T any](s *Server, ctx context.Context, position int64, after func(int64) ([]T, <-chan struct{}, error), send func(T) (int64, error)) error {
 	for {
 		values, changed, err := after(position)
@@ -79,7 +79,7 @@ func errTooSlow() error {
 	return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the watch was read too slowly: watch again from where it left off").Err()
 }
 
-// maxStreamsPerCaller is how many streams a caller may have at once.
+// maxStreamsPerCaller bounds how many streams a caller may have at once.
 const maxStreamsPerCaller = 64
 
 // streamCounts counts the streams of each caller. The zero value is ready.
@@ -88,8 +88,8 @@ type streamCounts struct {
 	by map[string]int
 }
 
-// enter counts a stream of a caller. It returns false if the caller has all it may
-// have; else the caller of enter calls leave once the stream has ended.
+// enter counts a stream of a caller. It returns false if the caller is at its limit. If
+// it returns true, leave must be called once the stream has ended.
 func (c *streamCounts) enter(caller string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

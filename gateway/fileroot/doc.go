@@ -1,7 +1,7 @@
-// Package fileroot reads files, but only below directories that whoever runs
-// the process has named.
+// Package fileroot reads files, but only below the directories that the operator has
+// configured.
 //
-// A path may lead through symbolic links; what counts is where it ends. Of a
-// path that ends elsewhere nothing is told: not what is there, nor whether
-// anything is.
+// Symlinks are resolved; the target must lie below a file root. For any other path the
+// error reveals nothing: neither its content nor whether it exists. Roots are values;
+// the package keeps no file open.
 package fileroot

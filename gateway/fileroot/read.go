@@ -12,26 +12,26 @@ import (
 )
 
 // Roots are the directories below which files are read. They are absolute, and
-// need not exist yet. The zero value lets nothing be read.
+// need not exist yet. The zero value allows no reads.
 type Roots []string
 
 var (
-	// ErrOutside is the answer to every path that ends outside of the roots,
-	// whatever is there.
+	// ErrOutside reports that a path resolves outside the roots. It is the same whether or
+	// not a file exists there.
 	ErrOutside = errors.New("it is not below any of the gateway's file roots")
 
-	// ErrChanging reports that files were written to all the while.
+	// ErrChanging reports that files changed during each read.
 	ErrChanging = errors.New("it is just being written: it changed each time it was read")
 )
 
-// MaxBytes is the most that is read of a file. Larger ones are refused.
+// MaxBytes bounds the size of a file. Larger files are rejected.
 const MaxBytes = 64 << 20
 
-// maxReads is how often files are read until two reads agree.
+// maxReads bounds how often files are read until two reads agree.
 const maxReads = 6
 
-// A File is what reading a file came to. If Err is not nil, there is no content.
-// The text of Err holds neither the path nor anything of the content.
+// A File is the result of reading a file. If Err is not nil, there is no content. The
+// text of Err contains neither the path nor any content.
 type File struct {
 	Content []byte
 	Err     error
@@ -44,10 +44,10 @@ func (f File) equal(g File) bool {
 	return bytes.Equal(f.Content, g.Content)
 }
 
-// ReadAll reads files that belong together as they are at one moment, in the
-// order of paths: it reads them until two reads in a row are the same. Else a
-// certificate that is replaced while it is read could be paired with the key of
-// its successor. If they do not come to rest, all of them fail with ErrChanging.
+// ReadAll reads a consistent set of files, in the order of paths: it reads them until two
+// consecutive reads are equal. Otherwise a certificate that is replaced during the read
+// could be paired with the key of its successor. If the files keep changing, all of them
+// fail with ErrChanging.
 func (r Roots) ReadAll(paths ...string) []File {
 	var last []File
 	for n := range maxReads {
@@ -74,12 +74,12 @@ func (p places) read(path string) ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	// Before it is opened, which alone makes some devices act.
+	// Check before opening: opening alone triggers some devices.
 	if w.info == nil || !w.info.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
-	// The way that was walked may be another one by now. This opens nothing
-	// outside of the root all the same.
+	// The path may have changed since it was resolved. os.Root still opens nothing
+	// outside the root.
 	root, err := os.OpenRoot(w.root)
 	if err != nil {
 		return nil, cause(err)
@@ -89,8 +89,8 @@ func (p places) read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, ErrOutside
 	}
-	// Without O_NONBLOCK, opening a FIFO would wait for its writer, and every
-	// later write to the gateway with it.
+	// Without O_NONBLOCK, opening a FIFO would wait for its writer and block every later
+	// write to the gateway.
 	f, err := root.OpenFile(below, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, cause(err)
@@ -110,7 +110,7 @@ func (p places) read(path string) ([]byte, error) {
 	if _, err := content.ReadFrom(io.LimitReader(f, MaxBytes+1)); err != nil {
 		return nil, cause(err)
 	}
-	if content.Len() > MaxBytes { // it grows, or lies about its size as those in /proc do
+	if content.Len() > MaxBytes { // it grew, or reports no size, like files in /proc
 		return nil, errTooLarge
 	}
 	return content.Bytes(), nil
@@ -121,8 +121,8 @@ var (
 	errTooLarge   = fmt.Errorf("it is larger than %d bytes", MaxBytes)
 )
 
-// cause strips the operation and the path: whoever asked knows both, and the
-// path may be another one than was asked for.
+// cause strips the operation and the path: the caller knows both, and the path may be a
+// symlink's target.
 func cause(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

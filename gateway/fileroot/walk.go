@@ -9,41 +9,40 @@ import (
 	"syscall"
 )
 
-// maxLinks is how many symbolic links a path may lead through, as in Linux.
+// maxLinks bounds the symlinks along a path, as in Linux.
 const maxLinks = 40
 
-// A way is where a path leads, and by what.
+// A way is a resolved path.
 type way struct {
-	end  string      // the path without links
-	root string      // the root it is below, without links
+	end  string      // the path with symlinks resolved
+	root string      // the root it is below, with symlinks resolved
 	info fs.FileInfo // nil: a directory
 
-	// err is why it leads nowhere, or not to where it may; then the fields above
-	// are not set.
+	// err is why the path cannot be resolved or used; the fields above are then not
+	// set.
 	err error
 
-	// steps are the names of which a change may change where the path leads,
-	// each in a directory that was there.
+	// steps are the names along the path whose change may change its target, each in a
+	// directory that existed.
 	steps []string
 }
 
-// Trace returns the names on the way of a path, links and directories alike,
-// whose change may change where it leads or what is there: each is an absolute
-// path whose directory has no links in it. Of what lies outside of the roots
-// there are only the links by which the path gets to a root.
+// Trace returns the names along a path, symlinks and directories alike, whose change may
+// change its target or the content. Each is an absolute path whose directory has no
+// symlinks. Outside the roots it returns only the symlinks that lead to a root.
 func (r Roots) Trace(path string) []string { return r.resolve().walk(path).steps }
 
-// places are roots as they are now.
+// places are roots, resolved at one moment.
 type places struct {
-	there   []string // without links
-	missing []string // roots that are not there
+	present []string // with symlinks resolved
+	missing []string // roots that do not exist
 }
 
 func (r Roots) resolve() places {
 	var p places
 	for _, root := range r {
 		if real, err := filepath.EvalSymlinks(root); err == nil {
-			p.there = append(p.there, real)
+			p.present = append(p.present, real)
 		} else {
 			p.missing = append(p.missing, filepath.Clean(root))
 		}
@@ -58,17 +57,17 @@ func (p places) walk(path string) way {
 	}
 	path = filepath.Clean(path)
 	var w way
-	var links []string // steps outside of the roots
+	var links []string // steps outside the roots
 	at, rest := "/", parts(path)
 	for followed := 0; len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
 		if name == ".." {
-			at, w.info = filepath.Dir(at), nil // at has no links: this is what the kernel does
+			at, w.info = filepath.Dir(at), nil // correct because at has no symlinks
 			continue
 		}
 		next := filepath.Join(at, name)
-		inside := rootOf(p.there, next) != "" || slices.Contains(p.missing, next)
+		inside := rootOf(p.present, next) != "" || slices.Contains(p.missing, next)
 		if inside {
 			w.steps = append(w.steps, next)
 		}
@@ -98,7 +97,7 @@ func (p places) walk(path string) way {
 		}
 		at, w.info = next, info
 	}
-	root := rootOf(p.there, at)
+	root := rootOf(p.present, at)
 	if root == "" {
 		return way{err: ErrOutside, steps: w.steps}
 	}
@@ -106,7 +105,7 @@ func (p places) walk(path string) way {
 	return w
 }
 
-// rootOf returns the root that path is or is below; empty if there is none.
+// rootOf returns the root that path equals or is below, or "" if it is below no root.
 func rootOf(roots []string, path string) string {
 	for _, root := range roots {
 		below, ok := strings.CutPrefix(path, root)
@@ -117,7 +116,7 @@ func rootOf(roots []string, path string) string {
 	return ""
 }
 
-// parts returns the names that a path is made of.
+// parts returns the names in a path.
 func parts(path string) []string {
 	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
 }

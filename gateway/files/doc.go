@@ -1,7 +1,7 @@
-// Package files turns watched files into edits: it notices that files of
-// certificates, trust bundles and revocation lists may have changed, reads them,
-// and applies those that have, as any other edit is applied.
+// Package files reloads changed files of certificates, trust bundles and revocation
+// lists.
 //
-// Whatever touches a file system runs in a Pool, so that one that hangs holds up
-// nothing but the files on it.
+// A Watcher owns the file watches and applies changed files as an ordinary edit. Every
+// file system call runs in a Pool, so that a file system that hangs delays only its own
+// files.
 package files

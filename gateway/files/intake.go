@@ -15,39 +15,37 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Gateway is what files are read for.
+// A Gateway is the gateway whose files are reloaded.
 type Gateway interface {
-	// Live returns what is live now.
+	// Live returns the live snapshot.
 	Live() *snapshot.Snapshot
 
-	// Gather reads what an edit needs. It fails if ctx ends first.
+	// Gather reads the files that an edit needs. It fails if ctx ends first.
 	Gather(ctx context.Context, e store.Edit) (*snapshot.Material, error)
 
-	// ApplyRead makes an edit live, of which the material was gathered already.
+	// ApplyRead applies an edit with the material that was gathered for it.
 	ApplyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error)
 
-	// FileEvent tells everyone who watches about the files of a resource. It takes
-	// the event over.
+	// FileEvent sends an event about the files of a resource to all watchers. It takes
+	// ownership of the event.
 	FileEvent(ref store.Ref, e *adminv1.Event)
 }
 
-// An intake makes what watched files hold live: those that changed as one edit.
-// What cannot be used leaves what is live as it is, and is reported once for each
-// content. It belongs to one goroutine.
+// An intake applies changed files as one edit. It keeps the live resource if its new
+// files are invalid, and reports that once per content. It belongs to one goroutine.
 type intake struct {
 	gateway Gateway
 	log     hclog.Logger
-	refused map[store.Ref]snapshot.Digest // what was reported last
+	refused map[store.Ref]snapshot.Digest // the content that was last reported as invalid
 }
 
-// take looks at the files of resources, and applies those that are not as they
-// are live.
+// take reads the files of resources and applies those that differ from the live ones.
 func (t *intake) take(ctx context.Context, refs []store.Ref) {
 	snap := t.gateway.Live()
 	m, err := t.gateway.Gather(ctx, store.Edit{Reread: refs})
 	if err != nil {
 		if ctx.Err() == nil {
-			t.log.Warn("changed files cannot be read now", "error", err)
+			t.log.Warn("cannot read changed files now", "error", err)
 		}
 		return
 	}
@@ -64,19 +62,19 @@ func (t *intake) take(ctx context.Context, refs []store.Ref) {
 	t.apply(ctx, changed, m)
 }
 
-// A change is a resource whose files are not as they are live.
+// A change is a resource whose files differ from the live ones.
 type change struct {
 	ref      store.Ref
 	resource store.Resource
-	digest   snapshot.Digest // of the files as they are now
+	digest   snapshot.Digest // of the new files
 }
 
 func (c change) path() invalid.Path {
 	return invalid.Path(store.KindName(c.ref.Kind)).Key(c.ref.Name)
 }
 
-// apply applies all changes that can be. What fails for a reason of the
-// gateway's own is left for the next look.
+// apply applies all valid changes. If the gateway itself fails, the next check tries
+// again.
 func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Material) {
 	if len(changes) == 0 || ctx.Err() != nil {
 		return
@@ -93,7 +91,7 @@ func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Materi
 		return
 	case !errors.As(err, &faults) || faults.Worst() == invalid.Unavailable:
 		if ctx.Err() == nil {
-			t.log.Warn("changed files cannot be taken up now", "error", err)
+			t.log.Warn("cannot apply changed files now", "error", err)
 		}
 		return
 	}
@@ -108,7 +106,7 @@ func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Materi
 	switch {
 	case len(fine) < len(changes):
 		t.apply(ctx, fine, m)
-	case len(fine) == 1: // something that uses it does not put up with it
+	case len(fine) == 1: // a resource that uses it rejects it
 		t.refuse(fine[0], faults.Faults)
 	default:
 		for i := range fine {
@@ -129,8 +127,7 @@ func faultsOf(c change, all *invalid.Error) []invalid.Fault {
 	return own
 }
 
-// refuse reports why files are not taken up, unless that of the same content was
-// reported before.
+// refuse reports why files are rejected, unless the same content was reported before.
 func (t *intake) refuse(c change, why []invalid.Fault) {
 	var problems []string
 	for _, f := range why {
@@ -145,7 +142,7 @@ func (t *intake) refuse(c change, why []invalid.Fault) {
 	})
 }
 
-// loaded tells what was taken up.
+// loaded reports the files that were applied.
 func (t *intake) loaded(result *store.Result) {
 	for _, c := range result.Changes {
 		ref := store.Ref{Kind: c.Kind, Name: c.Name}
@@ -155,7 +152,7 @@ func (t *intake) loaded(result *store.Result) {
 		}
 		t.gateway.FileEvent(ref, &adminv1.Event{
 			Type: adminv1.EventType_EVENT_TYPE_FILE_LOADED, Revision: result.State.Revision(),
-			Message: "now as in " + strings.Join(listed(snapshot.FilePaths(result.State.Get(c.Kind, c.Name)), maxPathsTold), ", "),
+			Message: "now as in " + strings.Join(listed(snapshot.FilePaths(result.State.Get(c.Kind, c.Name)), maxPathBytes), ", "),
 		})
 	}
 	for _, w := range result.Warnings {
@@ -163,8 +160,8 @@ func (t *intake) loaded(result *store.Result) {
 	}
 }
 
-// maxPathsTold bounds how many bytes of paths an event or a comment has.
-const maxPathsTold = 800
+// maxPathBytes bounds the paths in an event or a comment, in bytes.
+const maxPathBytes = 800
 
 func commentOn(changes []change) string {
 	var paths []string
@@ -175,11 +172,10 @@ func commentOn(changes []change) string {
 			}
 		}
 	}
-	return "file changed: " + strings.Join(listed(paths, maxPathsTold), ", ")
+	return "file changed: " + strings.Join(listed(paths, maxPathBytes), ", ")
 }
 
-// listed returns as many of paths as fit into most bytes, and how many it left
-// out.
+// listed returns the paths that fit into most bytes, and the number of the rest.
 func listed(paths []string, most int) []string {
 	size := 0
 	for i, p := range paths {

@@ -105,11 +105,11 @@ func TestPathsAreListedAsFarAsTheyFit(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("/etc/drawbridge/certificates/%02d.pem", i)
 	}
-	got := strings.Join(listed(many, maxPathsTold), ", ")
-	if len(got) > maxPathsTold+20 || !strings.HasPrefix(got, many[0]+", "+many[1]) || !strings.HasSuffix(got, " more") {
+	got := strings.Join(listed(many, maxPathBytes), ", ")
+	if len(got) > maxPathBytes+20 || !strings.HasPrefix(got, many[0]+", "+many[1]) || !strings.HasSuffix(got, " more") {
 		t.Errorf("%d bytes: %s", len(got), got)
 	}
-	if got := listed(many[:2], maxPathsTold); !slices.Equal(got, many[:2]) {
+	if got := listed(many[:2], maxPathBytes); !slices.Equal(got, many[:2]) {
 		t.Errorf("%v", got)
 	}
 }

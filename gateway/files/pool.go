@@ -7,28 +7,27 @@ import (
 )
 
 const (
-	// poolSize is how many reads may hang before no further file is read.
+	// poolSize bounds how many reads may hang before all further reads wait.
 	poolSize = 32
 
-	// poolTime is how long one read may take. A file system that answers takes
-	// milliseconds.
+	// poolTime bounds one read. A working file system takes milliseconds.
 	poolTime = 10 * time.Second
 )
 
-// A Pool runs what may hang: a network file system whose server is gone blocks
-// whoever reads from it in the kernel, where no context reaches. At most a fixed
-// number of goroutines hang at once. Its methods may be called concurrently.
+// A Pool runs functions that may hang: a read from a network file system without a
+// server blocks in the kernel, where a context cannot cancel it. The pool bounds how
+// many goroutines hang at once. Its methods may be called concurrently.
 type Pool struct {
 	slots chan struct{}
 	time  time.Duration
 }
 
-// NewPool returns a pool in which nothing runs.
+// NewPool returns an idle pool.
 func NewPool() *Pool { return &Pool{slots: make(chan struct{}, poolSize), time: poolTime} }
 
-// Do calls f and returns when it has returned. If that takes too long, or ctx
-// ends first, it returns an error, and f goes on: the caller must then not touch
-// what f writes.
+// Do calls f and returns when it has returned. If that takes too long, or if ctx ends
+// first, Do returns an error while f is still running: the caller must then not touch
+// anything that f writes.
 func (p *Pool) Do(ctx context.Context, f func()) error {
 	ctx, cancel := context.WithTimeout(ctx, p.time)
 	defer cancel()

@@ -18,47 +18,46 @@ import (
 )
 
 const (
-	// quiet is how long files must be left alone before they are read: who
-	// writes a certificate and then its key is given the time to.
+	// quiet is how long files must be unchanged before they are read, so that a process
+	// can write a certificate and then its key.
 	quiet = 200 * time.Millisecond
 
-	// maxWait is the longest that files which are not left alone go unread.
+	// maxWait bounds how long reading is delayed if files keep changing.
 	maxWait = 2 * time.Second
 
-	// pollEvery is how often files are looked at without being told to. Network
-	// file systems tell of no changes, and a system may run out of watches.
+	// pollEvery is how often files are checked without a notification. Network file
+	// systems send no notifications, and a system may run out of watches.
 	pollEvery = time.Minute
 )
 
-// A Watcher notices when files may have changed. It watches the directories
-// that the paths lead through, links followed, and not the files: an editor that
-// renames and a volume of Kubernetes put another file in the place of the first.
+// A Watcher detects when files may have changed. It watches the directories along each
+// path, with symlinks resolved, and not the files: editors and Kubernetes volumes
+// replace a file by renaming another one.
 type Watcher struct {
 	roots fileroot.Roots
 
-	// files returns every path and the resources that come from it.
+	// files returns every path and the resources that use it.
 	files func() map[string][]store.Ref
 
-	// take is called with the resources whose files may have changed.
+	// take receives the resources whose files may have changed.
 	take func(context.Context, []store.Ref)
 
-	// blocking runs what may hang on a file system. An error says that it has not
-	// ended.
+	// blocking runs a function that may hang on a file system. An error means that the
+	// function is still running.
 	blocking func(context.Context, func()) error
 
 	log  hclog.Logger
-	wake chan struct{} // what files returns may have changed
+	wake chan struct{} // receives when the result of files may have changed
 
 	// The rest belongs to run.
-	notify *fsnotify.Watcher // nil: the system has none left
+	notify *fsnotify.Watcher // nil: the system has no inotify instance left
 	known  map[string][]store.Ref
-	steps  map[string][]store.Ref // who must be looked at when a name changes
+	steps  map[string][]store.Ref // the resources to check when a name changes
 	failed map[string]bool        // directories that could not be watched
 }
 
-// NewWatcher returns a watcher of the files that what is live at the gateway
-// comes from. blocking runs what may hang on a file system, as
-// snapshot.Compiler.Blocking does.
+// NewWatcher returns a watcher of the files of the gateway's live resources. blocking
+// runs functions that may hang on a file system, like snapshot.Compiler.Blocking.
 func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, func()) error, log hclog.Logger) *Watcher {
 	t := &intake{gateway: g, log: log, refused: map[store.Ref]snapshot.Digest{}}
 	return &Watcher{
@@ -72,8 +71,7 @@ func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, 
 	}
 }
 
-// Changed tells the watcher that other files may be read now. It never
-// blocks.
+// Changed notifies the watcher that the set of files may have changed. It never blocks.
 func (w *Watcher) Changed() {
 	select {
 	case w.wake <- struct{}{}:
@@ -81,11 +79,11 @@ func (w *Watcher) Changed() {
 	}
 }
 
-// Run watches until ctx ends. It returns then even if a file system hangs.
+// Run watches until ctx ends. It then returns even if a file system hangs.
 func (w *Watcher) Run(ctx context.Context) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
-		w.log.Warn("files cannot be watched, and are looked at from time to time", "interval", pollEvery.String(), "error", err)
+		w.log.Warn("cannot watch files: checking them at an interval instead", "interval", pollEvery.String(), "error", err)
 	} else {
 		w.notify = notify
 		defer notify.Close()
@@ -106,7 +104,7 @@ func (w *Watcher) loop(ctx context.Context) {
 	defer settled.Stop()
 
 	suspects := map[store.Ref]bool{}
-	var since time.Time // when the first of them was suspected
+	var since time.Time // when the first of them may have changed
 	suspect := func(refs ...store.Ref) {
 		if len(refs) == 0 {
 			return
@@ -130,9 +128,9 @@ func (w *Watcher) loop(ctx context.Context) {
 				suspect(w.follow(ctx)...)
 			}
 		case e := <-events:
-			suspect(w.steps[filepath.Clean(e.Name)]...) // it has two slashes if it is in /
+			suspect(w.steps[filepath.Clean(e.Name)]...) // a name in / has two slashes
 		case err := <-failures:
-			w.log.Debug("changes of files may have been missed", "error", err)
+			w.log.Debug("file notifications may have been missed", "error", err)
 			suspect(w.all()...)
 		case <-poll.C:
 			suspect(w.all()...)
@@ -142,19 +140,19 @@ func (w *Watcher) loop(ctx context.Context) {
 			})
 			clear(suspects)
 			w.take(ctx, refs)
-			suspect(w.follow(ctx)...) // the paths may lead elsewhere by now
+			suspect(w.follow(ctx)...) // the paths may resolve differently now
 		}
 	}
 }
 
-// all returns every resource that comes from files.
+// all returns every resource that uses files.
 func (w *Watcher) all() []store.Ref {
 	return slices.Concat(slices.Collect(maps.Values(w.known))...)
 }
 
-// follow sees where all paths lead now, and watches the directories on the way.
-// It returns the resources that were not watched as they are now: their files
-// may have changed unseen.
+// follow resolves all paths and watches the directories along them. It returns the
+// resources with directories that were not watched before: their files may have changed
+// without a notification.
 func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
 	before := w.known
 	w.known, w.steps = w.files(), map[string][]store.Ref{}
@@ -176,9 +174,9 @@ func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
 	for _, dir := range w.notify.WatchList() {
 		watched[dir] = true
 		if !dirs[dir] {
-			// It may be gone, and its watch with it.
+			// A removed directory has no watch any more.
 			if err := w.notify.Remove(dir); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
-				w.log.Debug("a directory is still watched", "directory", dir, "error", err)
+				w.log.Debug("cannot remove the watch of a directory", "directory", dir, "error", err)
 			}
 		}
 	}
@@ -189,7 +187,7 @@ func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
 		}
 		if err := w.add(ctx, dir); err != nil {
 			if !w.failed[dir] {
-				w.log.Warn("a directory cannot be watched; what changes in it is noticed later", "directory", dir, "interval", pollEvery.String(), "error", err)
+				w.log.Warn("cannot watch a directory: checking it at an interval instead", "directory", dir, "interval", pollEvery.String(), "error", err)
 			}
 			w.failed[dir] = true
 			continue
@@ -205,11 +203,11 @@ func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
 	return unseen
 }
 
-// trace returns the names on the way to the file at path.
+// trace returns the names along the path to the file.
 func (w *Watcher) trace(ctx context.Context, path string) []string {
 	var steps []string
 	if err := w.blocking(ctx, func() { steps = w.roots.Trace(path) }); err != nil {
-		return nil // looked at again in a minute
+		return nil // the next poll tries again
 	}
 	return steps
 }

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// A Limiter lets one log line through in each interval: what strangers can cause
-// as often as they like must not fill a disk. Its methods may be called
-// concurrently.
+// A Limiter allows one log line in each interval: lines that unauthenticated clients
+// cause must not fill the disk. Its methods may be called concurrently.
 type Limiter struct {
 	every time.Duration
 
@@ -16,11 +15,11 @@ type Limiter struct {
 	left int
 }
 
-// NewLimiter returns a limiter that lets the first line through.
+// NewLimiter returns a limiter that allows the first line.
 func NewLimiter(every time.Duration) *Limiter { return &Limiter{every: every} }
 
-// Allow reports whether a line may be written, and how many were left out since
-// the last one.
+// Allow reports whether a line may be written, and how many were suppressed since the
+// last one.
 func (l *Limiter) Allow() (left int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,11 +1,12 @@
-// Package guard bounds the connections of the gateway's own servers: the admin
-// service and ops. Without bounds, clients that only connect would take every
-// file descriptor from traffic.
+// Package guard bounds the connections of the gateway's own servers: the admin service
+// and ops. Without bounds, clients that only connect would use up the file descriptors
+// that traffic needs.
 //
-// A Listener has room for a fixed number of connections, and for fewer of one
-// address. When it is full, the oldest connection that has proven nothing yet
-// makes room: who floods the server loses its own connections, and whoever comes
-// with a certificate or a request still gets in.
+// A Listener accepts a fixed number of connections, and fewer from one address. When it
+// is full, it closes the oldest connection that has not proven itself with a
+// certificate or a request. So a flood evicts its own connections, and legitimate
+// clients can still connect. A Listener owns the connections that it accepts until they
+// are closed.
 package guard
 
 import (
@@ -21,14 +22,14 @@ import (
 // Options bound a Listener.
 type Options struct {
 	Connections int // at once; at least 1
-	PerAddress  int // at once of one IP address; 0: as Connections
+	PerAddress  int // at once from one IP address; 0: same as Connections
 
 	Logger hclog.Logger // nil discards
 }
 
-// Limits returns how many connections one of the gateway's own servers has room
-// for, where the process may have so many descriptors (0: unknown), and how many
-// of them one address may have.
+// Limits returns how many connections each of the gateway's own servers may have, and
+// how many of them from one address, if the process may open the given number of
+// descriptors (0: unknown).
 func Limits(descriptors int) (connections, perAddress int) {
 	connections = 256
 	if descriptors > 0 {
@@ -37,7 +38,7 @@ func Limits(descriptors int) (connections, perAddress int) {
 	return connections, max(connections/4, 4)
 }
 
-// A Listener is a net.Listener with bounds. What it accepts is a *Conn.
+// A Listener is a net.Listener with bounds. Its connections are *Conns.
 type Listener struct {
 	net.Listener
 	o     Options
@@ -46,7 +47,7 @@ type Listener struct {
 	mu    sync.Mutex
 	open  int
 	by    map[netip.Addr]int
-	fresh list.List // of *Conn that have proven nothing, oldest first
+	fresh list.List // of *Conn without proof, oldest first
 }
 
 // New bounds l.
@@ -60,8 +61,7 @@ func New(l net.Listener, o Options) *Listener {
 	return &Listener{Listener: l, o: o, limit: NewLimiter(10 * time.Second), by: map[netip.Addr]int{}}
 }
 
-// Accept implements net.Listener. Connections for which there is no room are
-// closed.
+// Accept implements net.Listener. It closes connections beyond the bounds.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
@@ -76,21 +76,21 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for c. False: there is none.
+// admit makes room for c. It returns false if there is no room.
 func (l *Listener) admit(c *Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.by[c.from] >= l.o.PerAddress && c.from.IsValid() {
-		l.tell("an address has as many connections as it may have: further ones are closed", c)
+		l.warn("an address is at its connection limit: its further connections are closed", c)
 		return false
 	}
 	if l.open >= l.o.Connections {
 		oldest := l.fresh.Front()
 		if oldest == nil {
-			l.tell("there is no room for further connections: they are closed", c)
+			l.warn("the server is at its connection limit: further connections are closed", c)
 			return false
 		}
-		l.tell("there is no room for further connections: the oldest that has shown neither a certificate nor a request is closed", c)
+		l.warn("the server is at its connection limit: the oldest connection without a certificate or request is closed", c)
 		victim := oldest.Value.(*Conn)
 		l.forget(victim)
 		reset(victim.Conn)
@@ -102,13 +102,13 @@ func (l *Listener) admit(c *Conn) bool {
 	return true
 }
 
-func (l *Listener) tell(what string, c *Conn) {
+func (l *Listener) warn(message string, c *Conn) {
 	if left, ok := l.limit.Allow(); ok {
-		l.o.Logger.Warn(what, "address", l.Addr().String(), "client", c.RemoteAddr().String(), "limit", l.o.Connections, "limit_per_address", l.o.PerAddress, "lines_left_out", left)
+		l.o.Logger.Warn(message, "address", l.Addr().String(), "client", c.RemoteAddr().String(), "limit", l.o.Connections, "limit_per_address", l.o.PerAddress, "lines_left_out", left)
 	}
 }
 
-// forget gives back the place of c. The caller holds l.mu.
+// forget frees the slot of c. The caller holds l.mu.
 func (l *Listener) forget(c *Conn) {
 	if !c.counted {
 		return
@@ -135,8 +135,8 @@ func (l *Listener) Open() int {
 type Conn struct {
 	net.Conn
 	of      *Listener
-	from    netip.Addr    // not valid: no IP address
-	at      *list.Element // in of.fresh; nil: it has proven something
+	from    netip.Addr    // invalid if the client has no IP address
+	at      *list.Element // in of.fresh; nil: it has proven itself
 	counted bool
 }
 
@@ -148,20 +148,20 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// NetConn returns the connection that c is.
+// NetConn returns the underlying connection.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
-// Prove says whether the client is worth keeping when there is no room: it has
-// shown a certificate, or is being answered.
-func (c *Conn) Prove(worth bool) {
+// Prove sets whether the connection is kept when the listener is full: it is if its
+// client has presented a certificate or has a request in progress.
+func (c *Conn) Prove(proven bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	switch {
 	case !c.counted:
-	case worth && c.at != nil:
+	case proven && c.at != nil:
 		c.of.fresh.Remove(c.at)
 		c.at = nil
-	case !worth && c.at == nil:
+	case !proven && c.at == nil:
 		c.at = c.of.fresh.PushBack(c)
 	}
 }

@@ -1,9 +1,9 @@
-// Package history keeps the last of what happened, for readers who follow it at
+// Package history keeps the latest values of a sequence, for readers that follow it at
 // their own pace.
 //
-// A Log belongs to whoever appends. A reader holds nothing but its position, so a
-// slow one costs no memory and delays nobody: once its position is no longer
-// kept, it is told so.
+// The Log owns the values. A reader holds only its position, so a slow reader costs no
+// memory and delays no other. Once the values after its position are dropped, it gets
+// ErrBehind.
 package history
 
 import (
@@ -12,10 +12,10 @@ import (
 )
 
 var (
-	// ErrBehind reports that what follows the position is no longer kept.
+	// ErrBehind reports that the values after the position are no longer stored.
 	ErrBehind = errors.New("no longer kept")
 
-	// ErrClosed reports that nothing more will come.
+	// ErrClosed reports that the log has no further values and is closed.
 	ErrClosed = errors.New("the log is closed")
 )
 
@@ -29,7 +29,7 @@ type Log[T any] struct {
 	last    int64 // position of the last value that was appended
 	bytes   int
 	closed  bool
-	changed chan struct{} // closed when a value comes, or the log is closed
+	changed chan struct{} // closed when a value is appended or the log is closed
 }
 
 type entry[T any] struct {
@@ -37,8 +37,8 @@ type entry[T any] struct {
 	size  int
 }
 
-// New returns an empty log that keeps so many values, of so many bytes together.
-// The position of its first value will be after+1.
+// New returns an empty log that stores at most maxEntries values of at most maxBytes in
+// total. The position of its first value will be after+1.
 func New[T any](maxEntries, maxBytes int, after int64) *Log[T] {
 	return &Log[T]{maxEntries: maxEntries, maxBytes: maxBytes, last: after, changed: make(chan struct{})}
 }
@@ -57,15 +57,15 @@ func (l *Log[T]) Append(next func(position int64) (T, int)) {
 	l.bytes += size
 	for len(l.entries) > l.maxEntries || l.bytes > l.maxBytes && len(l.entries) > 1 {
 		l.bytes -= l.entries[0].size
-		l.entries[0] = entry[T]{} // or the array would hold on to it
+		l.entries[0] = entry[T]{} // let the garbage collector free the value
 		l.entries = l.entries[1:]
 	}
 	l.wake()
 }
 
-// After returns the values that follow a position, at most some of them. If
-// there are none, changed is closed once there are. The error is ErrBehind or,
-// once all were returned, ErrClosed.
+// After returns values that follow a position, possibly not all of them. If no value
+// follows, changed is closed once one does. The error is ErrBehind or, after the last
+// value of a closed log, ErrClosed.
 func (l *Log[T]) After(position int64) (values []T, changed <-chan struct{}, err error) {
 	const most = 64
 	l.mu.Lock()
@@ -86,23 +86,23 @@ func (l *Log[T]) After(position int64) (values []T, changed <-chan struct{}, err
 	return values, nil, nil
 }
 
-// Bounds returns the position before the oldest value that is kept, and that of
-// the last.
+// Bounds returns the position before the oldest stored value, and the position of the
+// last value.
 func (l *Log[T]) Bounds() (before, last int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last - int64(len(l.entries)), l.last
 }
 
-// Changed returns a channel that is closed when the next value comes, or the log
-// is closed.
+// Changed returns a channel that is closed when the next value is appended or the log is
+// closed.
 func (l *Log[T]) Changed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.changed
 }
 
-// Close ends the log: readers are told once they have read all of it.
+// Close closes the log: readers get ErrClosed after the last value.
 func (l *Log[T]) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

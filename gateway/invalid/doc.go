@@ -1,7 +1,6 @@
-// Package invalid gathers everything that is wrong with a request, each fault
-// with the path of its field.
+// Package invalid collects all faults of a request, each with the path of its field.
 //
-// A List is filled while a request is checked and ends in one *Error, so that
-// whoever made the request learns of every fault at once. The package knows
-// nothing of gRPC; gateway/admin turns classes into status codes.
+// A check fills a List and returns one *Error, so that the client sees every fault at
+// once. A List belongs to one goroutine. The package does not know gRPC: gateway/admin
+// turns classes into status codes.
 package invalid

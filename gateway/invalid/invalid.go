@@ -6,37 +6,36 @@ import (
 	"strings"
 )
 
-// A Class says what kind of fault a fault is. The order is that of precedence:
-// an Error with faults of several classes is answered as the first of them.
+// A Class is the kind of a fault. Classes are in order of precedence: the first class
+// among the faults of an Error decides its status.
 type Class int
 
 const (
-	// Argument: the request is wrong whatever the state.
+	// Argument: the request is invalid in any state.
 	Argument Class = iota
-	// NotFound: what the request names does not exist.
+	// NotFound: a resource that the request names does not exist.
 	NotFound
-	// Conflict: the state is no longer what the request expects.
+	// Conflict: the state has changed since the client read it.
 	Conflict
-	// Exists: what the request would create exists.
+	// Exists: the resource that the request would create exists.
 	Exists
-	// InUse: the state does not allow it now: a resource is still referred to,
-	// an address is taken.
+	// InUse: the current state does not allow the request: other resources refer to a
+	// resource, or an address is in use.
 	InUse
-	// Unproven: the request is fine, but what it makes live was tried and does
-	// not work.
+	// Unproven: the request is valid, but a probe of the new settings failed.
 	Unproven
 	// Exhausted: a limit on sizes or counts is reached.
 	Exhausted
-	// Unavailable: the request is fine, but cannot be carried out for a reason
-	// of the gateway's own, such as a full disk.
+	// Unavailable: the request is valid, but the gateway cannot carry it out, for example
+	// because its disk is full.
 	Unavailable
 )
 
-// A Fault is one thing that is wrong.
+// A Fault is one error in a request.
 type Fault struct {
 	Class   Class
 	Field   Path
-	Message string // a sentence that says what would be right
+	Message string // the fact and how to correct it
 }
 
 func (f Fault) String() string {
@@ -46,11 +45,11 @@ func (f Fault) String() string {
 	return string(f.Field) + ": " + f.Message
 }
 
-// A Warning is something that is allowed but may not be what was meant.
+// A Warning is about a setting that is valid but may be a mistake.
 type Warning struct {
 	Field   Path
 	Message string
-	Code    string // what it is about, as WarningCode of the API without its prefix
+	Code    string // a WarningCode of the API without its prefix
 	Finding string // of a certificate, such as "NO_SAN"; may be empty
 }
 
@@ -104,12 +103,12 @@ func (l *List) Err() error {
 	return &Error{Faults: l.Faults()}
 }
 
-// An Error is everything that is wrong with a request.
+// An Error holds all faults of a request.
 type Error struct {
 	Faults []Fault // never empty
 
-	// Details are messages of the API that tell more than the faults, for
-	// programs. They may be cut short on the way to who made the request.
+	// Details are messages of the API with more detail for programs. They may be
+	// shortened in the response.
 	Details []any
 }
 
@@ -127,7 +126,7 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Worst returns the class that decides how the error is answered.
+// Worst returns the class that decides the status of the error.
 func (e *Error) Worst() Class {
 	worst := e.Faults[0].Class
 	for _, f := range e.Faults[1:] {

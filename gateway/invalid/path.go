@@ -24,7 +24,7 @@ func (p Path) Key(key string) Path {
 	return p + Path("["+strconv.Quote(key)+"]")
 }
 
-// Join returns p followed by a suffix as package certs reports it: "", a field
+// Join returns p followed by a suffix from package certs: "", a field
 // name, or an index in brackets.
 func (p Path) Join(suffix string) Path {
 	if suffix == "" {

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A beside is a socket bound to an address that overlaps those of sockets which
-// are about to be closed. It does not listen yet: until listen is called the
-// others get every client.
+// A beside is a socket bound to an address that overlaps the addresses of sockets which
+// are about to be closed. Until listen is called, it does not listen, and the old
+// sockets accept every client.
 //
-// SO_REUSEPORT lets them be bound at once. It is set only while that is needed:
-// a second gateway on the same address must be refused, not share its clients.
+// SO_REUSEPORT allows both binds. It is set only as long as needed: binding the same
+// address in a second gateway must fail, not share the clients.
 type beside struct {
 	*net.TCPListener
 	going []*net.TCPListener
@@ -31,7 +31,7 @@ func bindBeside(address string, going []*net.TCPListener) (_ *beside, err error)
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), address)
-	defer file.Close() // FileListener has a descriptor of its own
+	defer file.Close() // FileListener duplicates the descriptor
 	l, err := net.FileListener(file)
 	if err != nil {
 		return nil, err
@@ -42,11 +42,11 @@ func bindBeside(address string, going []*net.TCPListener) (_ *beside, err error)
 
 // bindShared returns a socket that is bound to the address with SO_REUSEPORT.
 func bindShared(address string, protocol int) (fd int, err error) {
-	to, err := net.ResolveTCPAddr("tcp", address) // an IP address: nothing is looked up
+	to, err := net.ResolveTCPAddr("tcp", address) // an IP address: no DNS lookup
 	if err != nil {
 		return -1, err
 	}
-	var ip netip.Addr // invalid: every address, as package net has it for 0.0.0.0 too
+	var ip netip.Addr // invalid: every address, as in package net, which treats 0.0.0.0 alike
 	if wildcard := len(to.IP) == 0 || to.IP.IsUnspecified(); !wildcard {
 		ip = to.AddrPort().Addr().Unmap()
 	}
@@ -84,7 +84,7 @@ func bindShared(address string, protocol int) (fd int, err error) {
 	return fd, nil
 }
 
-// protocolOf returns what l speaks: TCP, or MPTCP that falls back to it.
+// protocolOf returns the protocol of l: TCP, or MPTCP with fallback to TCP.
 func protocolOf(l *net.TCPListener) int {
 	protocol := unix.IPPROTO_TCP
 	control(l, func(fd int) error {
@@ -97,12 +97,12 @@ func protocolOf(l *net.TCPListener) int {
 	return protocol
 }
 
-// listen starts taking clients. The old sockets still listen.
+// listen starts to accept clients. The old sockets still listen.
 func (b *beside) listen() error {
 	return errors.Join(b.share(true), control(b.TCPListener, func(fd int) error { return unix.Listen(fd, maxBacklog) }))
 }
 
-// settle ends the sharing, once the old sockets are closed.
+// settle clears SO_REUSEPORT once the old sockets are closed.
 func (b *beside) settle() { setShared(b.TCPListener, false) }
 
 func (b *beside) share(on bool) error {
@@ -129,6 +129,6 @@ func control(l *net.TCPListener, f func(fd int) error) error {
 	return errors.Join(raw.Control(func(fd uintptr) { err = f(int(fd)) }), err)
 }
 
-// maxBacklog asks for as much as there is: the kernel takes the least of this
-// and net.core.somaxconn.
+// maxBacklog requests the largest backlog: the kernel uses the minimum of this and
+// net.core.somaxconn.
 const maxBacklog = 1<<16 - 1

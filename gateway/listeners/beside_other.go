@@ -7,7 +7,7 @@ import (
 	"net"
 )
 
-// A beside does not exist on this system.
+// A beside is not supported on this system.
 type beside struct{ *net.TCPListener }
 
 func bindBeside(string, []*net.TCPListener) (*beside, error) { return nil, errors.ErrUnsupported }

@@ -7,10 +7,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
-// Commit serves what was prepared, and drains what is no longer wanted. When it
-// returns, nothing is accepted any more for a listener that is gone, and the
-// addresses of those are free. live is the snapshot that was prepared for; it
-// must be live already.
+// Commit serves the prepared sockets and drains removed listeners. When it returns, no
+// connection is accepted for a removed listener, and its address is free. live is the
+// snapshot that was passed to Prepare; it must already be live.
 func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,15 +61,15 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 	s.countSockets()
 }
 
-// permit changes who may connect to a unix socket that stays. That the group exists
-// was checked before; what can still go wrong is that somebody has removed the file.
+// permit changes which users may connect to a unix socket that stays. The group was
+// checked before, so this fails only if the file was removed in the meantime.
 func (s *Set) permit(r *Running, o unixsocket.Options) {
 	l, ok := r.socket.listener.(*unixsocket.Listener)
 	if !ok || r.unix == o {
 		return
 	}
 	if err := l.Permit(o); err != nil {
-		s.o.Logger.Error("the permissions of a socket cannot be changed", "listener", r.Name, "error", err)
+		s.o.Logger.Error("cannot change the permissions of a socket", "listener", r.Name, "error", err)
 		return
 	}
 	r.unix = o

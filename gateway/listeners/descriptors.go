@@ -12,16 +12,15 @@ import (
 )
 
 const (
-	// resumeEvery is how often a listener that has paused looks whether it can
-	// go on.
+	// resumeEvery is how often a paused listener checks whether it can resume.
 	resumeEvery = 10 * time.Millisecond
 
-	// pauseLogEvery is the least time between two log entries about pauses.
+	// pauseLogEvery is the minimum time between two log lines about pauses.
 	pauseLogEvery = 10 * time.Second
 )
 
-// Descriptors shares out the process's file descriptors, and has listeners wait
-// while they are short.
+// Descriptors allocates the process's file descriptors to clients and upstreams, and
+// pauses listeners while descriptors are short.
 type Descriptors struct {
 	*socket.Descriptors
 	own int // in use before any listener was bound
@@ -39,24 +38,23 @@ func NewDescriptors(log hclog.Logger) *Descriptors {
 	return &Descriptors{Descriptors: socket.NewDescriptors(descriptorLimit), log: log}
 }
 
-// Settle notes what is in use for good, and sets aside what the gateway's own
-// servers may take. It is called before the first listener is bound.
+// Settle records the descriptors that are in use permanently, and reserves those of the
+// gateway's own servers. It is called before the first listener is bound.
 func (d *Descriptors) Settle(aside int) {
 	d.own = openDescriptors() + aside
 	d.SetOthers(d.own)
 }
 
-// setListeners says how many listeners are bound.
+// setListeners sets the number of bound listeners.
 func (d *Descriptors) setListeners(n int) { d.SetOthers(d.own + n) }
 
-// Paused returns how many listeners wait for descriptors now, and how often one
-// has had to.
+// Paused returns how many listeners are paused now, and how often listeners have
+// paused.
 func (d *Descriptors) Paused() (now int, ever uint64) {
 	return int(d.paused.Load()), d.pauses.Load()
 }
 
-// await waits until a client may be accepted from l. It returns false if the
-// lease ends before that.
+// await waits until l may accept a client. It returns false if the lease ends first.
 func (d *Descriptors) await(l *lease) bool {
 	if d.Room() {
 		return true
@@ -64,7 +62,7 @@ func (d *Descriptors) await(l *lease) bool {
 	d.pauses.Add(1)
 	d.paused.Add(1)
 	defer d.paused.Add(-1)
-	d.tell(l.Addr())
+	d.logPause(l.Addr())
 	tick := time.NewTicker(resumeEvery)
 	defer tick.Stop()
 	for !d.Room() {
@@ -77,8 +75,8 @@ func (d *Descriptors) await(l *lease) bool {
 	return true
 }
 
-// tell logs that there is no room, at most once in pauseLogEvery.
-func (d *Descriptors) tell(listener net.Addr) {
+// logPause logs that a listener paused, at most once in pauseLogEvery.
+func (d *Descriptors) logPause(listener net.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if now := time.Now(); now.Sub(d.logged) >= pauseLogEvery {

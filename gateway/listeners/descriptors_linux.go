@@ -5,21 +5,21 @@ import (
 	"syscall"
 )
 
-// descriptorLimit returns how many file descriptors the process may have. Go has
-// raised what it may have to what it may ask for.
+// descriptorLimit returns how many file descriptors the process may open. The Go runtime
+// has raised the soft limit to the hard limit.
 func descriptorLimit() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<30 {
-		return 0 // unknown, or as good as none
+		return 0 // unknown, or practically unlimited
 	}
 	return int(limit.Cur)
 }
 
-// openDescriptors returns how many file descriptors the process has.
+// openDescriptors returns how many file descriptors the process has open.
 func openDescriptors() int {
 	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return 64 // more than it can be
+		return 64 // more than a process has at startup
 	}
 	return len(names)
 }

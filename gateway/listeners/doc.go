@@ -1,8 +1,9 @@
-// Package listeners owns the sockets that clients connect to and the servers on
-// them: it binds, hands sockets over between servers, drains, and waits for the
-// end of everything it started.
+// Package listeners binds the sockets that clients connect to and runs the servers on
+// them.
 //
-// A change has two steps. Prepare binds what the next snapshot needs and may
-// fail; Commit serves it and cannot. When Commit returns, no further connection
-// is accepted for a listener that is gone, and its address is free.
+// A Set owns the sockets and the servers: it hands sockets over between servers, drains
+// removed listeners, and waits for every goroutine it started. A change has two steps.
+// Prepare binds the sockets of the next snapshot and may fail; Commit serves them and
+// cannot fail. When Commit returns, no connection is accepted for a removed listener,
+// and its address is free.
 package listeners

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A listener is a listening socket whose Accept a deadline wakes.
+// A listener is a listening socket whose Accept returns when a deadline passes.
 type listener interface {
 	net.Listener
 	SetDeadline(time.Time) error
@@ -16,33 +16,33 @@ type listener interface {
 
 // A sharedSocket is a listening socket and the one lease that may accept from it.
 //
-// Servers change while the socket stays open, and with it the kernel's queue of
-// connections that no one has accepted yet: so a listener changes its protocol
-// or name without refusing a client.
+// When servers change, the socket stays open and keeps the kernel's queue of
+// connections that are not accepted yet. So a listener can change its protocol or name
+// without rejecting a client.
 type sharedSocket struct {
 	listener
 	descriptors *Descriptors
 
 	mu    sync.Mutex
-	owner *lease // changes only together with the deadline of the listener
+	owner *lease // changes only together with the listener's deadline
 }
 
-// newLease returns the first lease of a socket that was just bound.
+// newLease returns the first lease of a newly bound socket.
 func newLease(l listener, d *Descriptors) *lease {
 	s := &sharedSocket{listener: l, descriptors: d}
 	s.owner = newLeaseOf(s, nil)
 	return s.owner
 }
 
-// A lease is one server's turn at accepting from a socket. Its server must call
-// Accept until that fails, and finish must be called when the server has ended.
+// A lease is one server's right to accept from a socket. The server must call Accept
+// until it fails, and finish must be called when the server has ended.
 type lease struct {
 	*sharedSocket
-	before *lease        // must have ended before this one accepts; nil for the first
+	before *lease        // must end before this lease accepts; nil for the first
 	over   chan struct{} // closed when the lease is passed on or the socket is closed
-	ended  chan struct{} // closed when the server has everything that was accepted for it
+	ended  chan struct{} // closed when the server has received every accepted connection
 
-	begun   bool // belongs to the one goroutine that accepts
+	begun   bool // belongs to the goroutine that accepts
 	endOnce sync.Once
 }
 
@@ -50,19 +50,19 @@ func newLeaseOf(s *sharedSocket, before *lease) *lease {
 	return &lease{sharedSocket: s, before: before, over: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// next returns a lease for the server that follows. It accepts nothing until
-// passTo has been called.
+// next returns a lease for the next server. It accepts nothing until passTo has been
+// called.
 func (l *lease) next() *lease { return newLeaseOf(l.sharedSocket, l) }
 
-// passTo makes next, which must come from l.next, the owner of the socket.
+// passTo makes next the owner of the socket. next must come from l.next.
 func (l *lease) passTo(next *lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.owner = next
 	close(l.over)
-	// It wakes Accept. Only the lease that owns the socket once all before it
-	// have ended takes the deadline back: a lease that cleared it while another
-	// hand-over was under way would leave that one asleep.
+	// The deadline wakes Accept. Only the owner clears it, and only after all earlier
+	// leases have ended: clearing it during another hand-over would leave that hand-over
+	// waiting.
 	l.SetDeadline(time.Unix(1, 0))
 }
 
@@ -74,7 +74,7 @@ func (l *lease) begin() bool {
 	}
 	if l.before != nil {
 		<-l.before.ended
-		l.before = nil // and with it all that came before
+		l.before = nil // let the earlier leases be collected
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,12 +95,11 @@ func (l *lease) isOver() bool {
 	}
 }
 
-// finish ends the lease: everything that was accepted under it is with its
-// server.
+// finish ends the lease: its server has every connection that it accepted.
 func (l *lease) finish() { l.endOnce.Do(func() { close(l.ended) }) }
 
-// Accept implements net.Listener. While file descriptors are short it waits,
-// and the kernel keeps the clients that come.
+// Accept implements net.Listener. While file descriptors are short it waits, and new
+// clients wait in the kernel's queue.
 func (l *lease) Accept() (net.Conn, error) {
 	if !l.begin() || !l.descriptors.await(l) {
 		l.finish()
@@ -117,8 +116,8 @@ func (l *lease) Accept() (net.Conn, error) {
 	return nil, err
 }
 
-// Close implements net.Listener: it closes the socket and returns once the
-// kernel has. A lease that was passed on closes nothing.
+// Close implements net.Listener: it closes the socket and returns once the kernel has
+// closed it. A lease that was passed on closes nothing.
 func (l *lease) Close() error {
 	l.mu.Lock()
 	if l.isOver() {

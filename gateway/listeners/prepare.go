@@ -15,18 +15,18 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Prepared is a set of bound sockets, on which nothing is served yet.
+// A Prepared is a set of bound sockets that are not served yet.
 type Prepared struct {
 	bound []*binding
 	kept  map[string]bool
 	down  map[string]string
 }
 
-// A binding is a listener with the socket that it will serve.
+// A binding is a listener and the socket that it will serve.
 type binding struct {
 	*Running
-	from   *Running // whose socket it is until Commit; nil: its own
-	beside *beside  // what remains to be done for a socket beside others; nil: nothing
+	from   *Running // owns the socket until Commit; nil: the binding owns it
+	beside *beside  // to listen and settle in Commit; nil: an ordinary socket
 }
 
 // Discard closes the sockets.
@@ -41,9 +41,9 @@ func (p *Prepared) Discard() {
 // Down returns how many listeners could not be bound.
 func (p *Prepared) Down() int { return len(p.down) }
 
-// Prepare binds what next needs and is not bound. A socket that cannot be bound
-// is reported through fault, unless tolerate says that its listener may be
-// down. On a fault the caller discards what is returned.
+// Prepare binds the sockets that next needs and that are not bound yet. It reports a
+// socket that cannot be bound through fault, unless tolerate says that its listener may
+// be down. On a fault the caller discards the result.
 func (s *Set) Prepare(next *snapshot.Snapshot, tolerate func(name string) bool, fault func(name, problem string)) *Prepared {
 	p := &Prepared{kept: map[string]bool{}, down: map[string]string{}}
 	var todo []*snapshot.Listener
@@ -82,15 +82,15 @@ func (r *Running) serves(want *snapshot.Listener) bool {
 	return r.protocol == want.Protocol && r.holds(want)
 }
 
-// holds reports whether the socket is bound to the address, be it that the
-// kernel chose the port.
+// holds reports whether the socket is bound to the address, or to a port that the kernel
+// chose for it.
 func (r *Running) holds(want *snapshot.Listener) bool {
 	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address) && !r.socket.isOver()
 }
 
-// bind returns a socket for the listener. One that is bound already, for a
-// listener that next does not keep, is handed over by that one: no client is
-// refused in between.
+// bind returns a socket for the listener. If a listener that next does not keep has
+// bound the address, it hands its socket over, so that no client is rejected in
+// between.
 func (s *Set) bind(want *snapshot.Listener, kept map[string]bool) (*binding, error) {
 	for _, have := range s.running {
 		if !kept[have.Name] && have.holds(want) && !strings.HasSuffix(want.Address, ":0") {
@@ -104,9 +104,9 @@ func (s *Set) bind(want *snapshot.Listener, kept map[string]bool) (*binding, err
 	if !errors.Is(err, syscall.EADDRINUSE) || want.Network != "tcp" {
 		return nil, err
 	}
-	// Perhaps the address overlaps one that goes with this change, as :8080 and
-	// 127.0.0.1:8080 do. The old socket must stay until nothing can fail any
-	// more, so the new one is bound beside it.
+	// The address may overlap one that this change removes, as :8080 and 127.0.0.1:8080
+	// do. The old socket must stay open until nothing can fail, so the new one is bound
+	// beside it.
 	var going []*net.TCPListener
 	for _, have := range s.running {
 		if tcp, ok := have.socket.listener.(*net.TCPListener); ok && !kept[have.Name] && samePort(tcp.Addr(), want.Address) {
@@ -141,7 +141,7 @@ func samePort(a net.Addr, address string) bool {
 	return has == wants
 }
 
-// Cause returns what the kernel said about a socket.
+// Cause returns the kernel's error about a socket.
 func Cause(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
@@ -167,9 +167,9 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	return r
 }
 
-// A table is what a listener serves by: what is live under its name and, once
-// nothing is, what it remembers. A connection accepted in the moment of the
-// change, and requests on connections that drain, are served by that.
+// A table returns the table that a listener serves: the live one of its name or, after
+// its removal, the last one. The last one serves a connection that was accepted during
+// the change, and requests on draining connections.
 type table[T any] struct {
 	now  func() *T
 	last atomic.Pointer[T]

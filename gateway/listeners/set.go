@@ -24,22 +24,21 @@ import (
 
 // Options configure a Set. Live and Descriptors are required.
 type Options struct {
-	// Live returns what is live now. It is called once per connection or
-	// request, and must be quick.
+	// Live returns the live snapshot. It is called once per connection or request, and
+	// must be fast.
 	Live func() *snapshot.Snapshot
 
 	Descriptors *Descriptors
 
-	// Drain is how long the connections of a listener that is gone may go on.
-	// 0: 30s.
+	// Drain bounds how long the connections of a removed listener stay open. 0: 30s.
 	Drain time.Duration
 
 	AccessLog *accesslog.Logger // nil: none
 	Logger    hclog.Logger      // nil discards
 }
 
-// A Set is the listeners of a gateway. Prepare and Commit belong to the one
-// writer; the other methods may be called concurrently.
+// A Set holds the listeners of a gateway. Only one goroutine at a time may call Prepare
+// and Commit; the other methods may be called concurrently.
 type Set struct {
 	o       Options
 	splices *splice.Engine // of all listeners
@@ -47,13 +46,13 @@ type Set struct {
 	mu       sync.Mutex
 	running  map[string]*Running
 	draining map[*Running]struct{}
-	down     map[string]string // why a socket is not bound or not served
+	down     map[string]string // by name: why a socket is not bound or not served
 
 	drains sync.WaitGroup // one for each entry of draining
 	serves sync.WaitGroup // one for each Serve
 }
 
-// A Running is a listener that is bound. One of TCP and HTTP is set.
+// A Running is a bound listener. One of TCP and HTTP is set.
 type Running struct {
 	Name string
 	TCP  *l4.Server
@@ -61,14 +60,14 @@ type Running struct {
 
 	protocol   adminv1.Protocol
 	network    string
-	address    string // as asked for, which tells whether it has moved
-	configured string // as the resource has it
+	address    string // as configured, to detect a change
+	configured string // the address in the resource
 	unix       unixsocket.Options
 	socket     *lease
-	remember   func() // makes its present table the one it drains by
+	remember   func() // keeps the current table for the drain
 }
 
-// A server is what *l4.Server and *l7.Server have in common.
+// A server is the interface that *l4.Server and *l7.Server share.
 type server interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
@@ -110,7 +109,7 @@ func (s *Set) serve(r *Running) {
 	})
 }
 
-// retire drains a listener that accepts no more.
+// retire drains a listener that no longer accepts.
 func (s *Set) retire(r *Running) {
 	s.draining[r] = struct{}{}
 	s.drains.Go(func() {
@@ -128,11 +127,11 @@ func (s *Set) retire(r *Running) {
 	})
 }
 
-// countSockets keeps the descriptors of the listeners out of what traffic may
-// have. The caller holds s.mu.
+// countSockets reserves the descriptors of the listeners, so that traffic cannot use
+// them. The caller holds s.mu.
 func (s *Set) countSockets() { s.o.Descriptors.setListeners(len(s.running)) }
 
-// Shutdown drains every listener and waits for the end of all they started.
+// Shutdown drains every listener and waits for all their goroutines.
 func (s *Set) Shutdown() {
 	s.mu.Lock()
 	for name, r := range s.running {
@@ -146,8 +145,8 @@ func (s *Set) Shutdown() {
 	s.splices.Close()
 }
 
-// Status returns the state of every listener of the snapshot and of those that
-// drain.
+// Status returns the state of every listener of the snapshot and of every draining
+// listener.
 func (s *Set) Status(snap *snapshot.Snapshot) []*adminv1.ListenerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +183,7 @@ func (r *Running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {
 	return s
 }
 
-// AddressText writes an address as the API does.
+// AddressText returns an address in the API's form.
 func AddressText(a net.Addr) string {
 	if a.Network() == "unix" {
 		return "unix:" + a.String()
@@ -192,7 +191,7 @@ func AddressText(a net.Addr) string {
 	return a.String()
 }
 
-// Each calls f for every bound listener, those that drain included.
+// Each calls f for every bound listener, including draining ones.
 func (s *Set) Each(f func(*Running)) {
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.running))
@@ -203,7 +202,7 @@ func (s *Set) Each(f func(*Running)) {
 	}
 }
 
-// Draining returns how many listeners that are gone still have connections.
+// Draining returns how many removed listeners still have connections.
 func (s *Set) Draining() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,7 +216,7 @@ func (s *Set) Down() map[string]string {
 	return maps.Clone(s.down)
 }
 
-// DownReason returns why the listener's socket is not bound, "" if it is.
+// DownReason returns why the listener's socket is not bound, or "" if it is bound.
 func (s *Set) DownReason(name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 // maxUnixPath is the longest path of a unix socket (sun_path, less its NUL).
 const maxUnixPath = 107
 
-// splitUnix returns the path of a "unix:" address, and what is wrong with it.
+// splitUnix returns the path of a "unix:" address, or the problem with it.
 func splitUnix(address string) (path string, unix bool, problem string) {
 	path, unix = strings.CutPrefix(address, "unix:")
 	switch {
@@ -28,8 +28,8 @@ func splitUnix(address string) (path string, unix bool, problem string) {
 	return path, unix, problem
 }
 
-// listenAddress checks an address to listen on. It returns network and address
-// as package net wants them.
+// listenAddress checks an address to listen on. It returns the network and address
+// in package net's form.
 func listenAddress(address string) (network, addr, problem string) {
 	const right = "it must be IP:port, :port for every address, or unix:/path"
 	if address == "" {
@@ -53,7 +53,7 @@ func listenAddress(address string) (network, addr, problem string) {
 	default:
 		ip, err := netip.ParseAddr(host)
 		if err != nil {
-			return "", "", fmt.Sprintf("has the host %q; to listen it must be an IP address, localhost, or nothing for every address", host)
+			return "", "", fmt.Sprintf("has the host %q; to listen it must be an IP address, localhost, or empty for every address", host)
 		}
 		host = ip.String()
 	}
@@ -87,8 +87,8 @@ func IsHost(s string) bool {
 	return isHostName(s)
 }
 
-// dialAddress checks the address of an endpoint. host is what its certificate
-// is for; empty for a unix socket.
+// dialAddress checks the address of an endpoint. It returns the host to verify the
+// certificate against, which is empty for a unix socket.
 func dialAddress(address string) (network, addr, host, problem string) {
 	const right = "it must be host:port or unix:/path"
 	if address == "" {
@@ -131,8 +131,8 @@ func overlap(networkA, a, networkB, b string) bool {
 	return hostA == hostB || takesAll(hostA, hostB) || takesAll(hostB, hostA)
 }
 
-// takesAll reports whether listening on all leaves nothing of host: no host or
-// "::" takes IPv4 too, 0.0.0.0 only IPv4.
+// takesAll reports whether listening on all includes host. An empty host and "::"
+// include IPv4; 0.0.0.0 is IPv4 only.
 func takesAll(all, host string) bool {
 	switch all {
 	case "", "::":

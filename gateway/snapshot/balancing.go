@@ -14,11 +14,10 @@ var policies = map[adminv1.BalancingPolicy]upstream.Policy{
 	adminv1.BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH: upstream.ConsistentHash,
 }
 
-// maxSlowStart bounds how long an endpoint takes less than its share: longer is a
-// mistake of unit.
+// maxSlowStart bounds slow_start: a longer time is a wrong unit.
 const maxSlowStart = time.Hour
 
-// balancing puts into o how an endpoint is chosen.
+// balancing sets the balancing policy in o.
 func (s upstreamScope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
 	b := msg.GetBalancing()
 	if enum(b.GetPolicy(), adminv1.BalancingPolicy_name) {
@@ -33,13 +32,13 @@ func (s upstreamScope) balancing(msg *adminv1.Upstream, o *upstream.Options) {
 	case h == nil && hashes:
 		s.Add("balancing.hash", "must be set where policy is BALANCING_POLICY_CONSISTENT_HASH: client_address, header or cookie")
 	case h != nil && !hashes:
-		s.Add("balancing.hash", "must be left out unless policy is BALANCING_POLICY_CONSISTENT_HASH, for nothing else hashes")
+		s.Add("balancing.hash", "must be left out unless policy is BALANCING_POLICY_CONSISTENT_HASH: only that policy hashes")
 	case h != nil:
 		o.Hash = s.hashKey(msg, h)
 	}
 }
 
-// hashKey returns what is hashed.
+// hashKey checks and returns the key that is hashed.
 func (s upstreamScope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k upstream.HashKey) {
 	switch kind := h.GetKind().(type) {
 	case *adminv1.HashKey_ClientAddress:
@@ -58,15 +57,15 @@ func (s upstreamScope) hashKey(msg *adminv1.Upstream, h *adminv1.HashKey) (k ups
 		s.Add("balancing.hash", "must be client_address, header or cookie")
 	}
 	if msg.GetPassthrough() != nil && !k.ClientAddress {
-		s.Add("balancing.hash", "must be client_address with passthrough: nothing is known of the requests")
+		s.Add("balancing.hash", "must be client_address with passthrough: the gateway cannot read the requests")
 	}
 	return k
 }
 
-// maxLimit bounds limits: more than so many of anything are a mistake.
+// maxLimit bounds every limit: a larger number is a mistake.
 const maxLimit = 1_000_000
 
-// limits returns what an upstream may be sent.
+// limits checks and returns an upstream's limits.
 func (s upstreamScope) limits(msg *adminv1.Upstream) upstream.Limits {
 	l := msg.GetLimits()
 	out := upstream.Limits{
@@ -79,10 +78,10 @@ func (s upstreamScope) limits(msg *adminv1.Upstream) upstream.Limits {
 	}
 	limited := l.GetRequests() > 0 || l.GetRequestsPerEndpoint() > 0 || l.GetConnections() > 0 || l.GetConnectionsPerEndpoint() > 0
 	if l.GetPending() > 0 && !limited {
-		s.Add("limits.pending", "must be left out where nothing is limited: there is nothing to wait for")
+		s.Add("limits.pending", "must be left out where no limit is set: nothing would wait")
 	}
 	if l.GetPendingTimeout() != nil && l.GetPending() == 0 {
-		s.Add("limits.pending_timeout", "must be left out where pending is: nobody waits")
+		s.Add("limits.pending_timeout", "must be left out where pending is left out: nothing waits")
 	}
 	warm := msg.GetPool().GetWarm()
 	if most := l.GetConnectionsPerEndpoint(); most > 0 && warm > most {
@@ -94,16 +93,16 @@ func (s upstreamScope) limits(msg *adminv1.Upstream) upstream.Limits {
 	return out
 }
 
-// warnOfKeys warns of upstreams that choose an endpoint by what a TCP connection
-// does not have.
+// warnOfKeys warns of upstreams that choose an endpoint by a header or cookie, which
+// a TCP connection does not have.
 func (s listenerScope) warnOfKeys(l *Listener) {
-	told := map[*liveUpstream]bool{}
+	warned := map[*liveUpstream]bool{}
 	warn := func(u *liveUpstream) {
 		h := u.hash()
-		if told[u] || h.GetHeader() == "" && h.GetCookie() == "" {
+		if warned[u] || h.GetHeader() == "" && h.GetCookie() == "" {
 			return
 		}
-		told[u] = true
+		warned[u] = true
 		s.Warn(warnNoEffect, "upstream", "upstream %q chooses an endpoint by a request's header or cookie, which the connections of this listener do not have: for them it chooses at random", u.msg.GetName())
 	}
 	warn(l.uses.upstream)
@@ -114,7 +113,7 @@ func (s listenerScope) warnOfKeys(l *Listener) {
 	}
 }
 
-// hash returns what u chooses an endpoint by, if by anything.
+// hash returns the key by which u chooses an endpoint, or nil if it does not hash.
 func (u *liveUpstream) hash() *adminv1.HashKey {
 	if u == nil {
 		return nil

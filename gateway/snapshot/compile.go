@@ -22,44 +22,42 @@ import (
 
 // A Compiler builds snapshots. The zero value works.
 type Compiler struct {
-	// Logger is handed to what is built. Nil discards.
+	// Logger is passed to the objects that are built. Nil discards.
 	Logger hclog.Logger
 
-	// Observer is told of what happens at endpoints. It must not block. Nil:
-	// nobody is.
+	// Observer receives the events of endpoints. It must not block. It may be nil.
 	Observer func(upstream.Event)
 
-	// Filling is shared by the upstreams that are built, as upstream.Options has
-	// it. It may be nil.
+	// Filling is passed to all upstreams as upstream.Options.Filling. It may be nil.
 	Filling chan struct{}
 
-	// Descriptors is what the upstreams that are built have their connections'
-	// from. It may be nil.
+	// Descriptors limits the file descriptors of the upstreams' connections. It may be
+	// nil.
 	Descriptors *socket.Descriptors
 
-	// FileRoots are the directories below which files are read. Nil: none is.
+	// FileRoots are the directories below which files are read. Nil: no files are read.
 	FileRoots fileroot.Roots
 
-	// Blocking runs f, which reads files and so may hang for as long as a file
-	// system does, and returns when f has returned or ctx has ended; then with an
-	// error, and f still running. Nil: f is called.
+	// Blocking runs f, which reads files and so may hang. It returns nil when f has
+	// returned. If ctx ends first, it returns an error while f is still running. Nil: f
+	// is called directly.
 	Blocking func(ctx context.Context, f func()) error
 }
 
-// Compile builds what the draft makes live after prev, of what was gathered for
-// it. It reads no file and parses no key. Faults and warnings go to bad; if there
-// are faults, the snapshot must not be used, and neither if something is missing:
-// then it is to be gathered too.
+// Compile builds the snapshot that the draft makes live after prev, from the material
+// that was gathered for it. It reads no file and parses no key. Faults and warnings go
+// to bad. The snapshot must not be used if there are faults, or if material is
+// missing: the caller then gathers that too.
 //
-// A resource that is down in prev and not put by the draft is tried again, and
-// may stay down. Any other that cannot be built is a fault.
+// A resource that is down in prev and not put by the draft is retried, and may stay
+// down. If any other resource cannot be built, that is a fault.
 func (c Compiler) Compile(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
 	j := &job{prev: prev, draft: d, state: d.State(), material: m, bad: bad}
 	return c.compile(j), j.needs
 }
 
-// Restore builds what can be made live of a stored state, and reads what that
-// needs. The rest is down.
+// Restore builds a snapshot of a stored state and reads the files for it. A resource
+// that cannot be built is down.
 func (c Compiler) Restore(ctx context.Context, state *store.State) *Snapshot {
 	m := c.gatherState(ctx, state)
 	return c.compile(&job{prev: new(Snapshot), state: state, material: m, bad: new(invalid.List), lenient: true})
@@ -72,10 +70,10 @@ type job struct {
 	draft   *store.Draft // nil if the state is not new
 	state   *store.State
 	bad     *invalid.List
-	lenient bool // nothing is a fault: what cannot be built is down
+	lenient bool // a resource that cannot be built is down, not a fault
 
-	material *Material // what was gathered for it
-	needs    Needs     // what was not
+	material *Material // gathered for this compile
+	needs    Needs     // missing from material
 
 	observer    func(upstream.Event)
 	filling     chan struct{}
@@ -83,7 +81,7 @@ type job struct {
 	log         hclog.Logger
 }
 
-// configure hands the job what the compiler was given.
+// configure sets the compiler's options in the job.
 func (c Compiler) configure(j *job) *job {
 	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors = c.Filling, c.Descriptors
@@ -115,9 +113,9 @@ func (c Compiler) compile(j *job) *Snapshot {
 	return j.next
 }
 
-// A scope gathers what is wrong with one resource, by paths relative to it, and
-// decides what that means. It resolves references to other resources, and checks what
-// several kinds have in common.
+// A scope gathers the faults of one resource, by paths relative to it, and decides
+// whether they fail the edit or take the resource down. It resolves references to
+// other resources, and checks the settings that several kinds share.
 type scope struct {
 	invalid.List
 	job      *job
@@ -125,22 +123,22 @@ type scope struct {
 	standing []invalid.Warning
 }
 
-// What compiles a resource of each kind, in its scope.
+// The scopes of each kind, whose methods compile a resource.
 type (
 	upstreamScope struct{ *scope }
 	listenerScope struct{ *scope }
 	routeScope    struct{ *scope }
 )
 
-// notes is what is odd about a live object. It is kept with the object, to be
-// said again when the object is reused.
+// notes holds the warnings about a live object. They are kept with the object and
+// reported again when it is reused.
 type notes struct {
-	warnings []invalid.Warning // to whoever writes the resource
-	standing []invalid.Warning // to everybody, for as long as it is live
+	warnings []invalid.Warning // for the writer of the resource
+	standing []invalid.Warning // in the status, as long as the object is live
 }
 
-// scope begins the checks of a resource. What was live as it is has been checked
-// before; anything else must hold nothing that this version does not know.
+// scope begins the checks of a resource. Unless the same message is already live, it
+// rejects fields and values that this version does not know.
 func (j *job) scope(r store.Resource) *scope {
 	s := &scope{job: j, ref: store.RefOf(r)}
 	if j.lenient || s.written() || len(j.prev.problems) > 0 && s.wasDown() {
@@ -154,7 +152,7 @@ func (s *scope) written() bool {
 	return s.job.draft != nil && s.job.draft.Puts(s.ref)
 }
 
-// path returns the resource's path in the request, or one that names it.
+// path returns the resource's path in the request, or a path that names the resource.
 func (s *scope) path() invalid.Path {
 	if s.job.draft != nil {
 		return s.job.draft.Path(s.ref)
@@ -167,12 +165,12 @@ func (s *scope) wasDown() bool {
 	return slices.ContainsFunc(s.job.prev.problems, func(p Problem) bool { return p.Ref == s.ref })
 }
 
-// home returns the path that names the resource outside of any request.
+// home returns the path that names the resource outside a request.
 func (s *scope) home() invalid.Path {
 	return invalid.Path(store.KindName(s.ref.Kind)).Key(s.ref.Name)
 }
 
-// warnStanding warns of what weakens security for as long as it stands.
+// warnStanding warns of a setting that weakens security as long as it is live.
 func (s *scope) warnStanding(code string, p invalid.Path, format string, args ...any) {
 	s.Warn(code, p, format, args...)
 	s.standing = append(s.standing, invalid.Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
@@ -181,7 +179,7 @@ func (s *scope) warnStanding(code string, p invalid.Path, format string, args ..
 // notes returns the warnings so far.
 func (s *scope) notes() notes { return notes{s.Warnings(), s.standing} }
 
-// reuse says the notes of an object that stays live.
+// reuse repeats the notes of an object that stays live.
 func (s *scope) reuse(n notes) {
 	for _, w := range n.warnings {
 		s.Warned(w)
@@ -189,8 +187,8 @@ func (s *scope) reuse(n notes) {
 	s.standing = n.standing
 }
 
-// close ends the checks. It returns why the resource is down; "" if it is up, or
-// if its faults fail the whole compile.
+// close ends the checks. It returns why the resource is down, or "" if it is up or if
+// its faults fail the whole compile.
 func (s *scope) close() (down string) {
 	if s.Len() > 0 && (s.job.lenient || s.wasDown() && !s.written()) {
 		down = s.reason()
@@ -222,7 +220,7 @@ func (s *scope) reason() string {
 	return strings.Join(parts, "; ")
 }
 
-// addFaults takes over faults as package certs reports them.
+// addFaults adds the faults that package certs reports.
 func (s *scope) addFaults(p invalid.Path, err error) { addFaults(&s.List, p, err) }
 
 func addFaults(s *invalid.List, p invalid.Path, err error) {
@@ -236,8 +234,8 @@ func addFaults(s *invalid.List, p invalid.Path, err error) {
 	}
 }
 
-// sameInputs reports whether two messages ask for the same, whatever their
-// labels and their place in the history.
+// sameInputs reports whether two messages are equal except for labels, etags and
+// revisions.
 func sameInputs[M interface {
 	comparable
 	store.Resource

@@ -8,13 +8,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxTold is how many routes, or values of a condition, a sentence names.
-const maxTold = 5
+// maxNamed bounds how many routes, or values of a condition, a sentence names.
+const maxNamed = 5
 
-// why says which of a route's conditions hold, and what it won over.
+// why explains which of a route's conditions hold, and which routes it precedes.
 func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
 	held := conditions(msg, ask)
-	text := fmt.Sprintf("route %q matches: it asks for nothing", msg.GetName())
+	text := fmt.Sprintf("route %q matches: it has no conditions", msg.GetName())
 	if len(held) > 0 {
 		var parts []string
 		for _, c := range held {
@@ -24,13 +24,13 @@ func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
 	}
 	var also []string
 	for _, r := range l.uses.routes {
-		if r.msg != msg && len(also) <= maxTold && firstMiss(r.msg, ask) == "" {
+		if r.msg != msg && len(also) <= maxNamed && firstMiss(r.msg, ask) == "" {
 			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
 		}
 	}
 	switch {
-	case len(also) > maxTold:
-		text += fmt.Sprintf("; it is more specific than %s and others, which match too", strings.Join(also[:maxTold], ", "))
+	case len(also) > maxNamed:
+		text += fmt.Sprintf("; it is more specific than %s and others, which match too", strings.Join(also[:maxNamed], ", "))
 	case len(also) == 1:
 		text += fmt.Sprintf("; it is more specific than %s, which matches too", also[0])
 	case len(also) > 1:
@@ -39,14 +39,14 @@ func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
 	return text
 }
 
-// whyNot says of the first routes which condition does not hold.
+// whyNot explains, for the first routes, which condition does not hold.
 func (l *Listener) whyNot(ask route.Request) string {
 	if len(l.uses.routes) == 0 {
 		return "the listener has no routes"
 	}
 	var misses []string
 	for i, r := range l.uses.routes {
-		if i == maxTold {
+		if i == maxNamed {
 			misses = append(misses, fmt.Sprintf("and %d more", len(l.uses.routes)-i))
 			break
 		}
@@ -64,21 +64,21 @@ func firstMiss(msg *adminv1.Route, ask route.Request) string {
 	return ""
 }
 
-// A condition is one of a route's, and whether it holds.
+// A condition is one condition of a route, and whether it holds.
 type condition struct {
 	holds bool
 	text  string
 }
 
-// conditions returns each condition of a route. Each is asked of a table that
-// has it alone, so that it means here what it means to traffic.
+// conditions returns each condition of a route. Each is evaluated by a table that
+// holds only that condition, so that it means the same here as for traffic.
 func conditions(msg *adminv1.Route, ask route.Request) []condition {
 	whole := rule(msg, struct{}{})
 	var out []condition
 	add := func(r route.Rule[struct{}], is, isNot string) {
 		t, err := route.New([]route.Rule[struct{}]{r})
 		if err != nil {
-			return // a route that is live has no such
+			return // cannot happen: the table of a live route was valid
 		}
 		_, ok := t.Match(ask)
 		text := is
@@ -89,29 +89,29 @@ func conditions(msg *adminv1.Route, ask route.Request) []condition {
 	}
 	if hosts := whole.Hosts; len(hosts) > 0 {
 		all := bounded(hosts)
-		add(route.Rule[struct{}]{Hosts: hosts}, fmt.Sprintf("the host %q is of %s", ask.Host, all), fmt.Sprintf("the host %q is not of %s", ask.Host, all))
+		add(route.Rule[struct{}]{Hosts: hosts}, fmt.Sprintf("the host %q matches %s", ask.Host, all), fmt.Sprintf("the host %q does not match %s", ask.Host, all))
 	}
 	if p := whole.Path; p.Kind != route.PathNone {
-		is := map[route.PathKind]string{route.PathExact: "is", route.PathPrefix: "begins with", route.PathRegex: "fits the expression"}[p.Kind]
-		isNot := map[route.PathKind]string{route.PathExact: "is not", route.PathPrefix: "does not begin with", route.PathRegex: "does not fit the expression"}[p.Kind]
+		is := map[route.PathKind]string{route.PathExact: "is", route.PathPrefix: "begins with", route.PathRegex: "matches the expression"}[p.Kind]
+		isNot := map[route.PathKind]string{route.PathExact: "is not", route.PathPrefix: "does not begin with", route.PathRegex: "does not match the expression"}[p.Kind]
 		add(route.Rule[struct{}]{Path: p}, fmt.Sprintf("the path %.200q %s %.200q", ask.Path, is, p.Value), fmt.Sprintf("the path %.200q %s %.200q", ask.Path, isNot, p.Value))
 	}
 	if m := whole.Methods; len(m) > 0 {
-		add(route.Rule[struct{}]{Methods: m}, fmt.Sprintf("the method %.40q is of %s", ask.Method, bounded(m)), fmt.Sprintf("the method %.40q is not of %s", ask.Method, bounded(m)))
+		add(route.Rule[struct{}]{Methods: m}, fmt.Sprintf("the method %.40q is one of %s", ask.Method, bounded(m)), fmt.Sprintf("the method %.40q is not one of %s", ask.Method, bounded(m)))
 	}
 	if scheme := whole.NotScheme; scheme != "" {
 		add(route.Rule[struct{}]{NotScheme: scheme}, fmt.Sprintf("the scheme is not %s yet", scheme), fmt.Sprintf("the scheme is %s already", scheme))
 	}
 	for _, h := range whole.Headers {
-		add(route.Rule[struct{}]{Headers: []route.Header{h}}, fmt.Sprintf("the header %.100s is there", h), fmt.Sprintf("the header %.100s is not there", h))
+		add(route.Rule[struct{}]{Headers: []route.Header{h}}, fmt.Sprintf("the header %.100s matches", h), fmt.Sprintf("the header %.100s does not match", h))
 	}
 	return out
 }
 
-// bounded lists the first of names.
+// bounded lists the first names and the number of the rest.
 func bounded(names []string) string {
-	if len(names) <= maxTold {
+	if len(names) <= maxNamed {
 		return strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxTold], ", "), len(names)-maxTold)
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
 }

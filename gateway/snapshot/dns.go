@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	maxServers = 16               // DNS servers of one upstream
-	minRefresh = time.Second      // between two questions
-	probeAsk   = 10 * time.Second // for the answer that a probe begins with
+	maxServers  = 16               // DNS servers of one upstream
+	minRefresh  = time.Second      // between two lookups
+	probeLookup = 10 * time.Second // for the lookup that a probe begins with
 )
 
-// dns checks where the endpoints of u come from, if that is DNS. Settings are the
-// TLS settings; nil: there is no TLS.
+// dns checks the DNS settings of u, if its endpoints come from DNS. settings are its
+// TLS settings; nil means no TLS.
 func (s upstreamScope) dns(u, prev *liveUpstream, settings *certs.ClientOptions, protocol backs.Protocol) *upstream.DNSOptions {
 	d := u.msg.GetDns()
 	q := s.query(d)
@@ -65,7 +65,7 @@ func (s upstreamScope) dns(u, prev *liveUpstream, settings *certs.ClientOptions,
 	return out
 }
 
-// query checks what is asked for.
+// query checks the name to look up and returns the query.
 func (s upstreamScope) query(d *adminv1.Dns) resolve.Query {
 	q := resolve.Query{
 		Host: strings.TrimSuffix(d.GetHostname(), "."), Rooted: strings.HasSuffix(d.GetHostname(), "."),
@@ -75,7 +75,7 @@ func (s upstreamScope) query(d *adminv1.Dns) resolve.Query {
 	case d.GetHostname() == "" && d.GetSrv() == "":
 		s.Add("dns.hostname", "must be set, or srv")
 	case d.GetHostname() != "" && d.GetSrv() != "":
-		s.Add("dns.srv", "must be left out where hostname is set: it is the one or the other")
+		s.Add("dns.srv", "must be left out where hostname is set: an upstream has either hostname or srv")
 	case d.GetHostname() != "":
 		if _, err := netip.ParseAddr(d.GetHostname()); err == nil {
 			s.Add("dns.hostname", "is the IP address %s; give that as an endpoint", d.GetHostname())
@@ -94,7 +94,7 @@ func (s upstreamScope) query(d *adminv1.Dns) resolve.Query {
 		}
 	}
 	if n := len(d.GetServers()); n > maxServers {
-		s.Add("dns.servers", "are %d; there may be at most %d", n, maxServers)
+		s.Add("dns.servers", "has %d servers; it may have at most %d", n, maxServers)
 		return q
 	}
 	for i, server := range d.GetServers() {
@@ -107,8 +107,7 @@ func (s upstreamScope) query(d *adminv1.Dns) resolve.Query {
 	return q
 }
 
-// serverAddress returns the address of a DNS server, whose port is 53 if it is not
-// given.
+// serverAddress returns the address of a DNS server. The default port is 53.
 func serverAddress(text string) (netip.AddrPort, bool) {
 	if ip, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
 		return netip.AddrPortFrom(ip, 53), !ip.IsUnspecified()
@@ -131,8 +130,8 @@ func domainOf(srv string) string {
 	}
 }
 
-// newClients returns the TLS settings of an endpoint whose host is as given, which
-// is what is verified unless they say otherwise.
+// newClients returns the TLS clients of an endpoint with the given host. They verify
+// the host unless the settings name something else.
 func newClients(o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients, err error) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host
@@ -150,11 +149,11 @@ func newClients(o certs.ClientOptions, host string, protocol backs.Protocol, bef
 	return c, err
 }
 
-// ask asks for the addresses of an upstream, and returns the endpoints that there
-// are then, as they are to be probed like t. What DNS did not tell comes first.
-func (u *liveUpstream) ask(ctx context.Context, t probe.Target, streams bool) []Endpoint {
+// lookUp looks up the addresses of an upstream and returns its current endpoints,
+// ready to probe with the settings of t. Failed lookups come first.
+func (u *liveUpstream) lookUp(ctx context.Context, t probe.Target, streams bool) []Endpoint {
 	q := u.name.Query()
-	ctx, cancel := context.WithTimeout(ctx, probeAsk)
+	ctx, cancel := context.WithTimeout(ctx, probeLookup)
 	defer cancel()
 	answer, err := u.name.Ask(ctx)
 	t.Network, t.Field, t.AddressField = "tcp", "dns", "dns.hostname"
@@ -189,7 +188,7 @@ func (u *liveUpstream) ask(ctx context.Context, t probe.Target, streams bool) []
 	return out
 }
 
-// reason returns why the upstream takes no traffic; "" if it does.
+// reason returns why the upstream takes no traffic, or "" if it takes traffic.
 func (u *liveUpstream) reason() (adminv1.Reason, string) {
 	switch {
 	case u.down != "":

@@ -2,9 +2,10 @@
 // upstreams with their pools, and the tables that listeners serve by.
 //
 // A Snapshot is immutable. A compile reuses, by pointer, each live object of the
-// snapshot before it whose inputs are equal, so that its connections, sessions
-// and pools survive; what changed is built anew and never mutated in place. An
-// object that cannot be built is refused while it is being written, and down,
-// with its reason, when it was fine once (a file is gone, a clock moved): it
-// then takes no traffic, and everything else does.
+// previous snapshot whose inputs are equal, so that its connections, sessions and
+// pools survive. Changed objects are built again and never mutated in place.
+//
+// If a resource that is being written cannot be built, the write fails. If a
+// stored resource can no longer be built, because a file is gone or a clock moved,
+// it is down with a reason and takes no traffic; everything else keeps serving.
 package snapshot

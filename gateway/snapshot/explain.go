@@ -19,8 +19,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Explain tells where a request or connection would go, and why, by the tables
-// that traffic goes by. What is wrong with the question goes to bad.
+// Explain returns where a request or connection would go, and why. It uses the same
+// tables as traffic. Faults of the question go to bad.
 func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *adminv1.ExplainRouteResponse {
 	l := s.listeners[q.GetListener()]
 	switch {
@@ -46,7 +46,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 	}
 	for name := range q.GetHeaders() {
 		if !httpguts.ValidHeaderFieldName(name) {
-			bad.Add(invalid.Path("headers").Key(name), "is no header's name")
+			bad.Add(invalid.Path("headers").Key(name), "is not a valid header name")
 		}
 	}
 	if bad.Len() > 0 {
@@ -69,7 +69,8 @@ func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *admi
 	if l.tls != nil && !l.tls.Knows(q.GetSni()) && !l.passes(q.GetSni()) {
 		return unknownSNI(q.GetSni())
 	}
-	// As bridge/l4 has it: what is no name matches only what asks for none.
+	// As in bridge/l4: an SNI that is not a valid name matches only routes without
+	// hosts.
 	host, err := route.NormalizeHost(q.GetSni())
 	if err != nil {
 		host = ""
@@ -111,16 +112,16 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 	for name, value := range q.GetHeaders() {
 		header.Add(name, value)
 	}
-	// Before Resolve, which takes out what is never matched.
+	// Set before Resolve, which removes the headers that no condition may match.
 	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), Header: header})
-	header.Set("X-Forwarded-Proto", r.Scheme) // as conditions are about it
+	header.Set("X-Forwarded-Proto", r.Scheme) // conditions may match it
 	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Scheme: r.Scheme, Header: header.Values}
 	var out *adminv1.ExplainRouteResponse
 	switch {
 	case r.Err != nil && r.Path != "":
-		out = refused(r.Code, "the path has no form in which it could be forwarded: %v", r.Err)
+		out = refused(r.Code, "the path cannot be normalized for forwarding: %v", r.Err)
 	case r.Err != nil:
-		out = refused(r.Code, "the request is refused before it is matched: %v", r.Err)
+		out = refused(r.Code, "the request is rejected before routes are matched: %v", r.Err)
 	case r.Code == http.StatusMisdirectedRequest:
 		out = refused(r.Code, "the host fits no certificate of the listener, whose tls.reject_unknown_sni is set")
 	case r.Action == nil:
@@ -132,7 +133,8 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 	return out
 }
 
-// ownHost returns what a client calls the listener that only knows its address.
+// ownHost returns the host that a client sends if it knows only the listener's
+// address.
 func (l *Listener) ownHost() string {
 	if host, port, err := net.SplitHostPort(l.Address); err == nil && l.Network == "tcp" && host != "" {
 		return net.JoinHostPort(host, port)
@@ -140,7 +142,7 @@ func (l *Listener) ownHost() string {
 	return "localhost"
 }
 
-// chosen explains what the route does that was chosen; "" is the listener's own
+// chosen explains what the chosen route does. "" stands for the listener's own
 // upstream.
 func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host string) *adminv1.ExplainRouteResponse {
 	if name == "" {
@@ -221,7 +223,7 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 	return out
 }
 
-// namesOf returns the name that is sent as SNI, and those that are verified.
+// namesOf returns the name to send as SNI, and the names to verify.
 func namesOf(o certs.ClientOptions, host string) (sni string, verify []string) {
 	name := o.ServerName
 	if o.FromHost {

@@ -61,7 +61,7 @@ func TestARequestsWayIsExplained(t *testing.T) {
 	}{
 		{"every condition holds", &adminv1.ExplainRouteRequest{Listener: "web", Host: "PAY.example.:8080", Path: "/a/..//v2/%78", Headers: map[string]string{"X-Tenant": "a"}},
 			"canary", "forward 0", "new 75, old 25", "pay.example", "/v2/x",
-			[]string{`route "canary" matches`, `the host "pay.example" is of pay.example`, `the path "/v2/x" begins with "/v2/"`, `the method "GET" is of GET, POST`, `the header x-tenant: "a" is there`, `more specific than "v2"`}},
+			[]string{`route "canary" matches`, `the host "pay.example" matches pay.example`, `the path "/v2/x" begins with "/v2/"`, `the method "GET" is one of GET, POST`, `the header x-tenant: "a" matches`, `more specific than "v2"`}},
 		{"a header that is not there", &adminv1.ExplainRouteRequest{Listener: "web", Host: "pay.example", Path: "/v2/x"},
 			"v2", "forward 0", "new 100", "pay.example", "/v2/x", []string{`route "v2" matches`}},
 		{"a header that is taken out", &adminv1.ExplainRouteRequest{Listener: "web", Host: "pay.example", Path: "/v2/x", Headers: map[string]string{"X-Tenant": "a", "connection": "x-tenant"}},
@@ -73,13 +73,13 @@ func TestARequestsWayIsExplained(t *testing.T) {
 		{"a response", &adminv1.ExplainRouteRequest{Listener: "bare", Host: "x.example", Path: "/hello?q=1"},
 			"hello", "respond 200", "", "x.example", "/hello", []string{`the path "/hello" is "/hello"`}},
 		{"no route, but an upstream", &adminv1.ExplainRouteRequest{Listener: "web", Host: "x.example", Path: "/"},
-			"", "forward 0", "old 100", "x.example", "/", []string{"no route matches", `not "canary": the host "x.example" is not of pay.example`, "the listener's own upstream"}},
+			"", "forward 0", "old 100", "x.example", "/", []string{"no route matches", `not "canary": the host "x.example" does not match pay.example`, "the listener's own upstream"}},
 		{"no route, and no upstream", &adminv1.ExplainRouteRequest{Listener: "bare", Host: "x.example"},
 			"", "refuse 404", "", "x.example", "/", []string{`not "hello": the path "/" is not "/hello"`, "no upstream of its own"}},
 		{"no host: the listener's own address", &adminv1.ExplainRouteRequest{Listener: "web"},
 			"", "forward 0", "old 100", "127.0.0.1", "/", nil},
 		{"a path that is not safe", &adminv1.ExplainRouteRequest{Listener: "web", Host: "x.example", Path: "/a/%2e%2e/%00"},
-			"", "refuse 400", "", "", "", []string{"refused before it is matched"}},
+			"", "refuse 400", "", "", "", []string{"rejected before routes are matched"}},
 		{"a host that is none", &adminv1.ExplainRouteRequest{Listener: "web", Host: "a b"}, "", "refuse 400", "", "", "", nil},
 		{"CONNECT", &adminv1.ExplainRouteRequest{Listener: "web", Host: "x.example", Method: "CONNECT"}, "", "refuse 405", "", "", "", nil},
 	} {
@@ -116,7 +116,7 @@ func TestAConnectionsWayIsExplained(t *testing.T) {
 		route, does, goes string
 		why               string
 	}{
-		{"secure", "A.example", "a", "forward 0", "new", `the host "a.example" is of a.example`},
+		{"secure", "A.example", "a", "forward 0", "new", `the host "a.example" matches a.example`},
 		{"secure", "b.example", "", "refuse 0", "", "no upstream of its own"},
 		{"secure", "c.example", "", "refuse 0", "", "fits no certificate"},
 		{"secure", "", "", "refuse 0", "", "sends no SNI"},

@@ -9,10 +9,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 )
 
-// maxWait bounds every configured wait: longer ones are mistakes of unit.
+// maxWait bounds every configured wait: a longer one is a wrong unit.
 const maxWait = 30 * 24 * time.Hour
 
-// duration returns a wait: 0, its default, if it is left out.
+// duration checks a wait. It returns 0, which means the default, if it is left out.
 func (s *scope) duration(p invalid.Path, d *durationpb.Duration) time.Duration {
 	if d == nil {
 		return 0
@@ -29,7 +29,7 @@ func (s *scope) duration(p invalid.Path, d *durationpb.Duration) time.Duration {
 	return v
 }
 
-// maxWeight is the largest share that an endpoint or upstream can have.
+// maxWeight is the largest weight of an endpoint or upstream.
 const maxWeight = math.MaxUint16
 
 // limit checks a count against a bound.
@@ -52,8 +52,8 @@ func (s *scope) count(p invalid.Path, n *int32, most int32) int {
 	return s.limit(p, *n, most)
 }
 
-// orNone checks a count of which 0 means none. It returns 0, the default, where it
-// is left out, and -1 for none.
+// orNone checks a count where 0 disables the feature. It returns 0, which means the
+// default, where it is left out, and -1 to disable.
 func (s *scope) orNone(p invalid.Path, n *int32, most int32) int {
 	switch {
 	case n == nil:
@@ -64,8 +64,8 @@ func (s *scope) orNone(p invalid.Path, n *int32, most int32) int {
 	return s.limit(p, *n, most)
 }
 
-// enum reports whether a number is one of the enum's values. If it is not, the
-// scope has refused it already (wellformed.Check).
+// enum reports whether a number is one of the enum's values. If it is not, the scope
+// has already reported it (wellformed.Check).
 func enum[E ~int32](v E, names map[int32]string) bool {
 	_, ok := names[int32(v)]
 	return ok

@@ -16,12 +16,12 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Digest stands for the content of every file that a resource comes from. The
-// zero value is that of none.
+// A Digest identifies the content of all files of a resource. The zero value means
+// no files.
 type Digest [sha256.Size]byte
 
-// Files returns every path that the desired state names, and the resources that
-// come from it, in the order of kinds and names.
+// Files returns every path in the desired state, with the resources that use it
+// ordered by kind and name.
 func (s *Snapshot) Files() map[string][]store.Ref {
 	out := map[string][]store.Ref{}
 	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {
@@ -36,8 +36,8 @@ func (s *Snapshot) Files() map[string][]store.Ref {
 	return out
 }
 
-// FileDigest returns the digest of the files that the resource is live with:
-// zero if it is down, or comes from none.
+// FileDigest returns the digest of the files that the live resource was built from.
+// It is zero if the resource is down or uses no files.
 func (s *Snapshot) FileDigest(ref store.Ref) Digest {
 	switch ref.Kind {
 	case adminv1.Kind_KIND_CERTIFICATE:
@@ -52,7 +52,7 @@ func (s *Snapshot) FileDigest(ref store.Ref) Digest {
 	return Digest{}
 }
 
-// FilePaths returns the paths of the files that the resource comes from.
+// FilePaths returns the paths of the files that the resource uses.
 func FilePaths(r store.Resource) []string { return paths(filesOf(r)) }
 
 // A file is a field that holds a path.
@@ -61,7 +61,7 @@ type file struct {
 	path string
 }
 
-// filesOf returns the files that the resource comes from.
+// filesOf returns the files that the resource uses.
 func filesOf(r store.Resource) []file {
 	var out []file
 	add := func(at invalid.Path, path string) { out = append(out, file{at, path}) }
@@ -101,8 +101,8 @@ func paths(files []file) []string {
 	return out
 }
 
-// take returns the contents of files that were read, by their fields. What is
-// wrong is said of the field, in words that tell nothing of the content.
+// take returns the contents of files that were read, by field. It reports faults at
+// the field, without revealing any content.
 func (s *reading) take(files []file, read []fileroot.File) (map[invalid.Path][]byte, Digest) {
 	contents := make(map[invalid.Path][]byte, len(files))
 	for i, f := range files {
@@ -110,12 +110,12 @@ func (s *reading) take(files []file, read []fileroot.File) (map[invalid.Path][]b
 		switch {
 		case f.path == "":
 			s.Add(f.at, "must be set")
-		case strings.ContainsFunc(f.path, unicode.IsControl): // what was to be inline
+		case strings.ContainsFunc(f.path, unicode.IsControl): // probably PEM that was meant to be inline
 			s.Add(f.at, "has line breaks or other control characters; it must be the path of a file")
 		case !filepath.IsAbs(f.path):
 			s.Add(f.at, "is %.200q; it must be an absolute path on the gateway's machine", f.path)
 		case errors.Is(err, fileroot.ErrOutside):
-			s.Add(f.at, "leads to no file below the directories that the gateway may read (--file-root)")
+			s.Add(f.at, "is not a file below the directories that the gateway may read (--file-root)")
 		case err != nil:
 			s.Add(f.at, "%.200s cannot be read: %v", f.path, err)
 		}
@@ -140,8 +140,8 @@ func digest(files []fileroot.File) Digest {
 	return Digest(h.Sum(nil))
 }
 
-// Reloaded returns the resources whose messages are as in prev but whose files
-// are not.
+// Reloaded returns the resources whose messages are equal to prev's but whose files
+// have changed.
 func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
 	var refs []store.Ref
 	for name, b := range s.bundles {

@@ -13,40 +13,40 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Material is what an edit needs from outside of the desired state: the files
-// that its resources name, and the keys and certificates parsed from them and
-// from the messages. It is gathered before anything is locked, because files can
-// hang and keys can take seconds to decrypt, and is part of the edit from then
-// on.
+// Material holds what an edit needs from outside the desired state: the files that
+// its resources name, and the keys and certificates parsed from them and from the
+// messages. It is gathered before the writer's lock is taken, because reading a
+// file can hang and decrypting a key can take seconds. From then on it is part of
+// the edit.
 type Material struct {
 	certificates map[string]*certificateMaterial
 	bundles      map[string]*bundleMaterial
-	system       *systemMaterial // nil: was not read
+	system       *systemMaterial // nil: not read
 
 	deriving time.Duration // spent on keys with a passphrase
 }
 
 type certificateMaterial struct {
-	msg    *adminv1.Certificate // that it was made for
-	live   *certs.Certificate   // nil: said tells why
+	msg    *adminv1.Certificate // the message that it was made for
+	live   *certs.Certificate   // nil: found holds the faults
 	digest Digest
-	said   invalid.List // faults and warnings, by paths within msg
+	found  invalid.List // faults and warnings, by paths within msg
 }
 
 type bundleMaterial struct {
 	msg    *adminv1.TrustBundle
 	trust  *certs.TrustBundle
 	digest Digest
-	said   invalid.List
+	found  invalid.List
 }
 
-// systemMaterial is the system's roots, or why there are none.
+// systemMaterial holds the system's roots, or the error of reading them.
 type systemMaterial struct {
 	trust *certs.TrustBundle
 	err   error
 }
 
-// Needs is what a compile needs and was not gathered.
+// Needs lists what a compile needs but was not gathered.
 type Needs struct {
 	Refs   []store.Ref
 	System bool // the system's roots
@@ -58,17 +58,17 @@ func (n Needs) None() bool { return len(n.Refs) == 0 && !n.System }
 // need notes that a resource was not gathered.
 func (j *job) need(ref store.Ref) { j.needs.Refs = append(j.needs.Refs, ref) }
 
-// maxDeriving bounds the time that decrypting keys and archives may take for one
-// edit. One of them takes a second at most.
+// maxDeriving bounds the time that decrypting the keys and archives of one edit may
+// take. Decrypting one takes a second at most.
 const maxDeriving = 10 * time.Second
 
-// Gather reads and parses what the edit needs to follow live, and what a compile
-// has found missing besides. It returns an error if ctx ended before it was done;
-// what is wrong with files and keys is for Compile to report.
+// Gather reads and parses the files and keys that the edit needs on top of live, and
+// those that an earlier compile found missing. It returns an error only if ctx ended
+// before it was done: Compile reports the faults of files and keys.
 func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also Needs) (*Material, error) {
 	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}}
 	for _, p := range e.Puts {
-		// Of two puts of one resource the draft takes the first, and refuses the other.
+		// Of two puts of one resource the draft takes the first and rejects the other.
 		if r := live.State().Complete(p.Resource); r != nil && !m.has(store.RefOf(r)) {
 			c.gather(ctx, m, live, r)
 		}
@@ -78,7 +78,7 @@ func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also
 			c.gather(ctx, m, live, r)
 		}
 	}
-	for _, p := range live.problems { // what is down is tried again
+	for _, p := range live.problems { // retry every resource that is down
 		if r := live.State().Get(p.Ref.Kind, p.Ref.Name); r != nil && !m.has(p.Ref) {
 			c.gather(ctx, m, live, r)
 		}
@@ -94,12 +94,12 @@ func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also
 	return m, ctx.Err()
 }
 
-// gatherState reads and parses what a stored state needs.
+// gatherState reads and parses the files and keys that a stored state needs.
 func (c Compiler) gatherState(ctx context.Context, state *store.State) *Material {
 	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}, system: c.readSystem(ctx)}
 	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {
 		for _, r := range state.List(k) {
-			m.deriving = 0 // each was let in by an edit of its own
+			m.deriving = 0 // each passed the limit in its own edit
 			c.gather(ctx, m, new(Snapshot), r)
 		}
 	}
@@ -116,9 +116,9 @@ func (m *Material) has(ref store.Ref) bool {
 	return false
 }
 
-// FileDigest returns the digest of the files that were gathered for a resource.
-// Files that cannot be read have a digest too, which differs by the reason why
-// not. Zero: nothing was gathered, or it comes from no files.
+// FileDigest returns the digest of the files that were gathered for a resource. A
+// file that cannot be read contributes its error to the digest. Zero: nothing was
+// gathered, or the resource has no files.
 func (m *Material) FileDigest(ref store.Ref) Digest {
 	switch ref.Kind {
 	case adminv1.Kind_KIND_CERTIFICATE:
@@ -133,7 +133,7 @@ func (m *Material) FileDigest(ref store.Ref) Digest {
 	return Digest{}
 }
 
-// gather reads and parses what one resource needs that is not live already.
+// gather reads and parses what one resource needs, unless it is already live.
 func (c Compiler) gather(ctx context.Context, m *Material, live *Snapshot, r store.Resource) {
 	if ctx.Err() != nil {
 		return
@@ -185,7 +185,7 @@ func (c Compiler) gatherCertificate(ctx context.Context, m *Material, prev *cert
 			s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: warnCertificate, Finding: string(info.Findings[i])})
 		}
 	}
-	out.said = s.List
+	out.found = s.List
 	return out
 }
 
@@ -202,14 +202,13 @@ func (c Compiler) gatherBundle(ctx context.Context, prev *bundle, msg *adminv1.T
 	if out.trust != nil && prev.reusable(msg) && prev.trust.Equal(out.trust) {
 		out.trust = prev.trust
 	}
-	out.said = s.List
+	out.found = s.List
 	return out
 }
 
-// systemBundle parses a bundle that is made of the system's roots, which are
-// files too.
+// systemBundle parses a bundle of the system's roots, which are files too.
 func (c Compiler) systemBundle(ctx context.Context, s *reading, msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
-	own := new(reading) // not s, to which a read that hangs would write later
+	own := new(reading) // not s: a read that hangs would write to it later
 	var trust *certs.TrustBundle
 	if err := c.block(ctx, func() { trust = own.trust(msg, read) }); err != nil {
 		s.Add("system", "cannot be read: %v", err)
@@ -227,7 +226,7 @@ func (c Compiler) readSystem(ctx context.Context) *systemMaterial {
 	return read
 }
 
-// readFiles reads files as they are at one moment.
+// readFiles reads a consistent view of the files.
 func (c Compiler) readFiles(ctx context.Context, files []file) []fileroot.File {
 	if len(files) == 0 {
 		return nil
@@ -243,7 +242,8 @@ func (c Compiler) readFiles(ctx context.Context, files []file) []fileroot.File {
 	return read
 }
 
-// block runs what may hang. After an error nothing that f writes may be read.
+// block runs f, which may hang. After an error the caller must not read anything
+// that f writes.
 func (c Compiler) block(ctx context.Context, f func()) error {
 	if c.Blocking == nil {
 		f()

@@ -21,13 +21,13 @@ import (
 
 const (
 	minInterval  = 100 * time.Millisecond // between two checks of an endpoint
-	maxThreshold = 100                    // of answers in a row
-	maxCodes     = 20                     // ranges of them
-	maxContains  = 1024                   // bytes that are looked for in a body
+	maxThreshold = 100                    // consecutive results
+	maxCodes     = 20                     // ranges of codes
+	maxContains  = 1024                   // bytes of the text to find in a body
 	maxCheckPath = 4096
 )
 
-// healthCheck returns how the endpoints are asked whether they are well.
+// healthCheck returns how the endpoints are health-checked.
 func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p backs.Protocol) (o upstream.CheckOptions) {
 	c := msg.GetHealthCheck()
 	if c == nil {
@@ -64,16 +64,16 @@ func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p backs.Protocol) (o u
 	return o
 }
 
-// kindOf returns what tells one question from another, whatever its pace.
+// kindOf returns a key for the check itself, without its interval and thresholds.
 func kindOf(msg *adminv1.Upstream) string {
 	asked := &adminv1.HealthCheck{Kind: msg.GetHealthCheck().GetKind()}
-	text, _ := proto.MarshalOptions{Deterministic: true}.Marshal(asked) // fails only on strings that are not UTF-8, which were refused
+	text, _ := proto.MarshalOptions{Deterministic: true}.Marshal(asked) // fails only on strings that are not UTF-8, which were rejected
 	return fmt.Sprintf("%t %s", overTLS(msg), text)
 }
 
-// tlsCheck returns what asks for a handshake: as TCP listeners make it, for they
-// offer no protocol of themselves, and so are let in by servers of every kind; but
-// where nothing but HTTP/2 will do, that is asked for.
+// tlsCheck returns a check that makes a TLS handshake. It handshakes as TCP
+// listeners do, without ALPN by default, because every server accepts that. It
+// offers h2 where only HTTP/2 can be used.
 func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.Ask {
 	if msg.GetPlaintext() != nil {
 		s.Add("health_check.tls", "must be left out with plaintext: there is no TLS handshake; tcp checks that a connection can be made")
@@ -85,8 +85,8 @@ func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.
 	return health.TLS(upstream.Stream, "")
 }
 
-// namesForCheck sees to it that there is a name to ask for where that comes with
-// each connection: a check comes with none.
+// namesForCheck rejects a check without a server name: where the name comes from the
+// client's connection, a check has none.
 func (s upstreamScope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, mayHaveHost bool) {
 	t := msg.GetTls()
 	if t.GetServerNameSource() != adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
@@ -104,12 +104,12 @@ func (s upstreamScope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, may
 		if mayHaveHost {
 			instead = "set host"
 		}
-		s.Add(at, "has no name to ask for: tls.server_name_source takes it from the request, and %s is none; %s", invalid.Path("endpoints").Index(i).Field("address"), instead)
+		s.Add(at, "has no server name: tls.server_name_source takes it from the request, and %s is not a DNS name; %s", invalid.Path("endpoints").Index(i).Field("address"), instead)
 		return
 	}
 }
 
-// httpCheck returns what asks by a request.
+// httpCheck returns a check that sends an HTTP request.
 func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p backs.Protocol) health.Ask {
 	at := invalid.Path("health_check.http")
 	o := health.HTTPOptions{
@@ -117,10 +117,10 @@ func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p 
 		PriorKnowledge: p == backs.HTTP2,
 	}
 	if p := c.GetPath(); p != "" && !isCheckPath(p) {
-		s.Add(at.Field("path"), "is %.200q; it must begin with /, and be as a request's is, with a query if need be and without a fragment", p)
+		s.Add(at.Field("path"), "is %.200q; it must begin with / and be a valid request path, with an optional query and without a fragment", p)
 	}
 	if h := c.GetHost(); h != "" && !isHostPort(h) {
-		s.Add(at.Field("host"), "is %.260q; it must be a DNS name or an IP address, with a port if need be", h)
+		s.Add(at.Field("host"), "is %.260q; it must be a DNS name or an IP address, with an optional port", h)
 	}
 	switch c.GetMethod() {
 	case "", http.MethodGet:
@@ -135,7 +135,7 @@ func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p 
 		s.Add(at.Field("body_contains"), "has %d bytes; it may have at most %d", n, maxContains)
 	}
 	if n := len(c.GetCodes()); n > maxCodes {
-		s.Add(at.Field("codes"), "are %d ranges; there may be at most %d", n, maxCodes)
+		s.Add(at.Field("codes"), "has %d ranges; it may have at most %d", n, maxCodes)
 	}
 	for i, r := range c.GetCodes() {
 		from, to := r.GetFirst(), r.GetFirst()
@@ -153,13 +153,13 @@ func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p 
 	return health.HTTP(o)
 }
 
-// grpcCheck returns what asks by the gRPC health checking protocol.
+// grpcCheck returns a check that uses the gRPC health checking protocol.
 func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p backs.Protocol) health.Ask {
 	at := invalid.Path("health_check.grpc")
 	if p == backs.HTTP1 {
 		s.Add(at, "must be left out where http.protocol is HTTP_PROTOCOL_1_1: gRPC is HTTP/2")
 	} else if protos := msg.GetTls().GetAlpn(); len(protos) > 0 && !slices.Contains(protos, "h2") {
-		s.Add(at, "needs tls.alpn to offer h2, or none: gRPC is HTTP/2")
+		s.Add(at, "needs h2 in tls.alpn, or an empty tls.alpn: gRPC is HTTP/2")
 	}
 	if n := c.GetService(); len(n) > 256 || strings.ContainsFunc(n, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		s.Add(at.Field("service"), "is %.100q; it must be a service's name such as \"pay.v1.Payments\"", n)
@@ -168,7 +168,7 @@ func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p 
 	return health.GRPC(health.GRPCOptions{Service: c.GetService()})
 }
 
-// isCheckPath reports whether a path can be asked for as it is.
+// isCheckPath reports whether a path can be requested unchanged.
 func isCheckPath(p string) bool {
 	if !strings.HasPrefix(p, "/") || len(p) > maxCheckPath || strings.Contains(p, "#") {
 		return false

@@ -8,7 +8,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// httpOptions checks what only HTTP listeners have and puts it into the table.
+// httpOptions checks the options of HTTP listeners and sets them in the table.
 func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	o := msg.GetHttp()
 	if o != nil {
@@ -64,7 +64,8 @@ var certificateFields = map[adminv1.ClientCertificateFields]policy.ClientCertifi
 	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440:     policy.TellCertificate,
 }
 
-// trustedProxies returns whose word on clients is taken; nil: nobody's.
+// trustedProxies returns the proxies whose forwarding headers are trusted; nil trusts
+// no proxy.
 func (s listenerScope) trustedProxies(from []string) *cidr.Peers {
 	const at = invalid.Path("http.trusted_proxies")
 	if len(from) == 0 {
@@ -75,12 +76,12 @@ func (s listenerScope) trustedProxies(from []string) *cidr.Peers {
 		s.Add(at.Index(f.Index), "%s", f.Reason)
 	}
 	if peers.Everybody() {
-		s.warnStanding(warnTrustsEverybody, at, "trusts every address: whoever connects says for itself who it is")
+		s.warnStanding(warnTrustsEverybody, at, "trusts every address: any client can claim any client address")
 	}
 	return peers
 }
 
-// access returns which clients are served; nil: all.
+// access returns the clients that are served; nil means all.
 func (s listenerScope) access(a *adminv1.ClientAccess) *cidr.Access {
 	set := func(p invalid.Path, texts []string) *cidr.Set {
 		if len(texts) == 0 {

@@ -11,10 +11,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxCount bounds every limit on how many there may be.
+// maxCount bounds every limit that is a count.
 const maxCount = 1_000_000
 
-// tcpLimits gives a TCP listener's table its limits.
+// tcpLimits sets the limits of a TCP listener's table.
 func (s listenerScope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
 	for _, f := range []struct {
 		name string
@@ -30,7 +30,7 @@ func (s listenerScope) tcpLimits(t *l4.Table, msg *adminv1.ListenerLimits) {
 	t.RatePerClient = s.rate("limits.rate_per_client", msg.GetRatePerClient())
 }
 
-// httpLimits gives an HTTP listener's table its limits.
+// httpLimits sets the limits of an HTTP listener's table.
 func (s listenerScope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *adminv1.HttpOptions) {
 	t.MaxConnections = s.limit("limits.connections", msg.GetConnections(), maxCount)
 	t.MaxPerClient = s.limit("limits.connections_per_client", msg.GetConnectionsPerClient(), maxCount)
@@ -44,11 +44,11 @@ func (s listenerScope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *a
 	t.MaxRequests = int(o.GetMaxRequestsPerConnection())
 	const age = "http.max_connection_age"
 	if t.MaxAge = s.duration(age, o.GetMaxConnectionAge()); t.MaxAge > 0 && t.MaxAge < time.Second {
-		s.Add(age, "is %v; it must be at least 1s, or connections would be made only to be closed", t.MaxAge)
+		s.Add(age, "is %v; it must be at least 1s, or connections would be closed as soon as they are made", t.MaxAge)
 	}
 }
 
-// rate returns a rate as it is kept to; zero if there is none.
+// rate checks a rate and returns it; zero means no limit.
 func (s *scope) rate(p invalid.Path, msg *adminv1.Rate) limit.Rate {
 	if msg == nil {
 		return limit.Rate{}

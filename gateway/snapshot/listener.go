@@ -18,13 +18,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Listener is a Listener resource and what became of it. It is immutable.
+// A Listener is a compiled Listener resource. It is immutable.
 type Listener struct {
 	Name             string
 	Protocol         adminv1.Protocol
-	Network, Address string // as package net wants them
-	Configured       string // the address as the resource has it
-	Down             string // why it must not be served; empty if it may
+	Network, Address string // in package net's form
+	Configured       string // the address in the resource
+	Down             string // why it must not be served; empty if it is up
 	Unix             unixsocket.Options
 
 	msg   *adminv1.Listener
@@ -35,7 +35,7 @@ type Listener struct {
 	notes notes
 }
 
-// listenerUses is the live objects that a listener's table is built from.
+// listenerUses holds the live objects that a listener's table is built from.
 type listenerUses struct {
 	certificates []*certs.Certificate
 	trust        []*certs.TrustBundle
@@ -48,7 +48,7 @@ func (u listenerUses) equal(v listenerUses) bool {
 		u.upstream.sameLive(v.upstream) && slices.EqualFunc(u.routes, v.routes, (*liveRoute).sameLive)
 }
 
-// sameLive reports whether traffic for both goes the same way.
+// sameLive reports whether both treat traffic alike.
 func (u *liveUpstream) sameLive(v *liveUpstream) bool {
 	if u == nil || v == nil {
 		return u == v
@@ -85,7 +85,7 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 	}
 	next.uses.routes = routes
 	for _, r := range routes {
-		// Without the route, its traffic would go where the next one sends it.
+		// Serving without the route would send its traffic to another upstream.
 		if r.problem != "" {
 			s.Add("", "its route %q is down: %s", r.msg.GetName(), r.problem)
 		}
@@ -108,8 +108,8 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 		s.reuse(prev.notes)
 		return next
 	}
-	// The TLS server is kept if none of its own inputs has changed: with it stay
-	// the session tickets that clients hold.
+	// The TLS server is reused if its inputs are equal, so that the session tickets
+	// of clients stay valid.
 	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol && proto.Equal(prev.msg.GetTls(), msg.GetTls()) &&
 		slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
 		next.tls = prev.tls
@@ -164,7 +164,7 @@ func (s listenerScope) buildListener(l *Listener) {
 		s.httpOptions(l.http, msg)
 		s.httpLimits(l.http, msg.GetLimits(), msg.GetHttp())
 		if l.uses.upstream.passes() {
-			s.Add("upstream", "is %q, which is passthrough: it takes connections as they are, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
+			s.Add("upstream", "is %q, which is passthrough: it forwards the client's TLS, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
 		}
 		if u := l.uses.upstream; u != nil {
 			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*backs.Pools]{{Value: u.back, Weight: 1}})}}
@@ -174,12 +174,12 @@ func (s listenerScope) buildListener(l *Listener) {
 	}
 }
 
-// passes reports whether u takes the client's own TLS.
+// passes reports whether u forwards the client's own TLS.
 func (u *liveUpstream) passes() bool { return u != nil && u.msg.GetPassthrough() != nil }
 
-// checkPeek sees to it that a listener some of whose connections are carried with
-// their own TLS reads what their clients ask for. Without TLS of its own it can
-// carry no others.
+// checkPeek makes a listener read the SNI of its clients if some connections are
+// passed through with their own TLS. A listener without TLS settings can then only
+// pass connections through.
 func (s listenerScope) checkPeek(l *Listener) {
 	var others []string
 	passes := false
@@ -200,26 +200,27 @@ func (s listenerScope) checkPeek(l *Listener) {
 	}
 	l.tcp.Peek = passes
 	if passes && l.msg.GetTls() == nil && len(others) > 0 {
-		s.Add("tls", "must be set, because some of the listener's connections are passed through and some are not (%s): it can decrypt none", bounded(others))
+		s.Add("tls", "must be set, because some of the listener's connections are passed through and some are not (%s): without tls it cannot decrypt those", bounded(others))
 	}
 }
 
-// peeks reports whether the listener reads what clients ask for before it knows who
-// will answer.
+// peeks reports whether the listener reads the client's SNI before it chooses an
+// upstream.
 func (l *Listener) peeks() bool { return l.tcp != nil && l.tcp.Peek }
 
-// passes reports whether a connection with this SNI is carried with its own TLS.
+// passes reports whether a connection with this SNI is passed through with its own
+// TLS.
 func (l *Listener) passes(sni string) bool { return l.peeks() && l.tcp.Passes(sni) }
 
-// proxies returns from whom PROXY protocol headers are taken; nil if clients
-// connect directly.
+// proxies returns the peers whose PROXY protocol headers are accepted, or nil if
+// clients connect directly.
 func (s listenerScope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust {
 	const at = invalid.Path("accept_proxy_protocol.trusted_sources")
 	if a == nil {
 		return nil
 	}
 	if len(a.GetTrustedSources()) == 0 {
-		s.Add(at, "must name whose headers are taken: connections of all others are closed")
+		s.Add(at, "must name the peers whose headers are accepted: connections from all others are closed")
 	}
 	trust, bad := proxyproto.NewTrust(a.GetTrustedSources())
 	for _, b := range bad {
@@ -236,7 +237,7 @@ func (s listenerScope) warnOfNames(l *Listener) {
 	}
 	warn := func(p invalid.Path, u *liveUpstream) {
 		if u != nil && u.msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
-			s.Warn(warnNoEffect, p, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is refused", u.msg.GetName())
+			s.Warn(warnNoEffect, p, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is rejected", u.msg.GetName())
 		}
 	}
 	warn("upstream", l.uses.upstream)
@@ -250,7 +251,7 @@ func (s listenerScope) warnOfNames(l *Listener) {
 func (s listenerScope) buildServer(l *Listener, t *adminv1.ServerTls) {
 	settings := s.tlsSettings(t)
 	if len(settings.alpn) == 0 && l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
-		settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers nothing but that
+		settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers only that
 	}
 	if l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
 		for i, p := range t.GetAlpn() {
@@ -313,8 +314,8 @@ var clientAuths = map[adminv1.ClientAuth]certs.ClientAuth{
 	adminv1.ClientAuth_CLIENT_AUTH_REQUIRED: certs.ClientAuthRequired,
 }
 
-// checkOverlaps finds listeners that want the same address. The fault is that of
-// the one being written; of two stored ones, that of the later in name.
+// checkOverlaps finds listeners with overlapping addresses. It reports the fault at
+// the listener being written or, of two stored ones, at the later by name.
 func (j *job) checkOverlaps(scopes []*scope) {
 	byPort := map[string][]*scope{}
 	for _, s := range scopes {

@@ -9,7 +9,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A certificate is a Certificate resource and what became of it.
+// A certificate is a Certificate resource and the live object built from it.
 type certificate struct {
 	msg    *adminv1.Certificate
 	live   *certs.Certificate // nil while down
@@ -18,7 +18,7 @@ type certificate struct {
 	notes  notes
 }
 
-// reusable reports whether msg asks for what c is.
+// reusable reports whether msg has the same inputs as c.
 func (c *certificate) reusable(msg *adminv1.Certificate) bool {
 	return c != nil && c.live != nil && sameInputs(c.msg, msg)
 }
@@ -40,9 +40,9 @@ func (j *job) certificate(msg *adminv1.Certificate) *certificate {
 	} else {
 		next.live, next.digest = m.live, m.digest
 		if m.digest != (Digest{}) && prev.reusable(msg) && prev.digest == m.digest {
-			next.live = prev.live // another edit has read the same files meanwhile
+			next.live = prev.live // another edit has read the same files in the meantime
 		}
-		s.Merge(&m.said)
+		s.Merge(&m.found)
 	}
 	if next.notes, next.down = s.notes(), s.close(); next.down != "" {
 		next.live = nil
@@ -58,8 +58,8 @@ const (
 	passphraseField = "passphrase"
 )
 
-// certificateSource returns what a certificate is parsed from, and where in the
-// message each part of it stands.
+// certificateSource returns the parts that a certificate is parsed from, and the field
+// of each part in the message.
 func (s *reading) certificateSource(msg *adminv1.Certificate, read map[invalid.Path][]byte) (src certs.CertificateSource, at map[string]invalid.Path) {
 	switch from := msg.GetSource().(type) {
 	case *adminv1.Certificate_Pem:
@@ -82,12 +82,12 @@ func (s *reading) certificateSource(msg *adminv1.Certificate, read map[invalid.P
 	return src, at
 }
 
-// trimLineBreak takes off the line break that editors and echo put at the end.
+// trimLineBreak removes the line break that editors and echo append.
 func trimLineBreak(b []byte) []byte {
 	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 }
 
-// addCertificateFaults says faults at the fields that the parts came from.
+// addCertificateFaults reports faults at the fields that the parts came from.
 func (s *reading) addCertificateFaults(at map[string]invalid.Path, err error) {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {
@@ -103,7 +103,7 @@ func (s *reading) addCertificateFaults(at map[string]invalid.Path, err error) {
 	}
 }
 
-// A bundle is a TrustBundle resource and what became of it.
+// A bundle is a TrustBundle resource and the live object built from it.
 type bundle struct {
 	msg    *adminv1.TrustBundle
 	trust  *certs.TrustBundle // nil while down
@@ -112,7 +112,7 @@ type bundle struct {
 	notes  notes
 }
 
-// reusable reports whether msg asks for what b is.
+// reusable reports whether msg has the same inputs as b.
 func (b *bundle) reusable(msg *adminv1.TrustBundle) bool {
 	return b != nil && b.trust != nil && sameInputs(b.msg, msg)
 }
@@ -134,9 +134,9 @@ func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
 	} else {
 		next.trust, next.digest = m.trust, m.digest
 		if m.trust != nil && prev.reusable(msg) && prev.trust.Equal(m.trust) {
-			next.trust = prev.trust // another edit has read the same files meanwhile
+			next.trust = prev.trust // another edit has read the same files in the meantime
 		}
-		s.Merge(&m.said)
+		s.Merge(&m.found)
 	}
 	if next.notes, next.down = s.notes(), s.close(); next.down != "" {
 		next.trust = nil
@@ -197,7 +197,7 @@ func (s *reading) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) [
 	return out
 }
 
-// warnOfTrust says what is odd about a bundle, a little of it if there is much.
+// warnOfTrust adds warnings about a bundle, at most maxTrustWarnings of them.
 func (s *reading) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
 	said := 0
 	say := func(p invalid.Path, subject, warning string, code certs.Finding) {
@@ -205,7 +205,7 @@ func (s *reading) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *
 			s.Warned(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: warnCertificate, Finding: string(code)})
 		}
 	}
-	if msg.GetSystem() == nil { // those of the system are nobody's here to mend
+	if msg.GetSystem() == nil { // the operator cannot change the system's roots here
 		for _, ca := range trust.Infos() {
 			for i, w := range ca.Warnings {
 				say(at, ca.Subject, w, ca.Findings[i])
@@ -218,9 +218,9 @@ func (s *reading) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *
 		}
 	}
 	if said > maxTrustWarnings {
-		s.Warn(warnMore, at, "and %d warnings more; the resource's info lists them", said-maxTrustWarnings)
+		s.Warn(warnMore, at, "and %d more warnings; the resource's info lists them", said-maxTrustWarnings)
 	}
 }
 
-// maxTrustWarnings bounds what an answer says of one bundle.
+// maxTrustWarnings bounds the warnings about one bundle.
 const maxTrustWarnings = 20

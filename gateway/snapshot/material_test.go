@@ -383,12 +383,12 @@ func TestAnEditThatDecryptsForTooLongIsRefused(t *testing.T) {
 	c.GetPem().Passphrase = "unneeded" // what is given one may be encrypted
 	m := &Material{certificates: map[string]*certificateMaterial{}}
 	testCompiler().gather(t.Context(), m, w.snap, c)
-	if said := m.certificates["c"].said.Faults(); len(said) != 0 {
+	if said := m.certificates["c"].found.Faults(); len(said) != 0 {
 		t.Errorf("%v", said)
 	}
 	m.deriving = maxDeriving + 1
 	testCompiler().gather(t.Context(), m, w.snap, c)
-	if said := m.certificates["c"].said.Faults(); len(said) != 1 || said[0].Field != "pem.passphrase" {
+	if said := m.certificates["c"].found.Faults(); len(said) != 1 || said[0].Field != "pem.passphrase" {
 		t.Errorf("%v", said)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

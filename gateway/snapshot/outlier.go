@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What is taken if nothing is said.
+// Defaults.
 const (
 	defaultFailures   = 5
 	defaultMaxEjected = 50
@@ -23,8 +23,7 @@ const (
 	maxAttempts       = 1_000_000
 )
 
-// outliers returns which endpoints are left alone because of what traffic met with;
-// nil: none.
+// outliers returns when failing endpoints are ejected; nil disables ejection.
 func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions {
 	d := msg.GetOutlierDetection()
 	if d == nil {
@@ -45,7 +44,7 @@ func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions 
 			set  bool
 		}{{"consecutive_handshake_failures", d.ConsecutiveHandshakeFailures != nil}, {"handshake_reasons", len(d.GetHandshakeReasons()) > 0}} {
 			if f.set {
-				s.Add(at.Field(f.name), "must be left out with plaintext and passthrough: the gateway shakes no hands")
+				s.Add(at.Field(f.name), "must be left out with plaintext and passthrough: the gateway makes no TLS handshake")
 			}
 		}
 	}
@@ -65,7 +64,7 @@ func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions 
 	return o
 }
 
-// errorRate puts into o which share of failures is too high.
+// errorRate sets the error rate that ejects an endpoint in o.
 func (s upstreamScope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstream.OutlierOptions) {
 	if r == nil {
 		return
@@ -77,7 +76,7 @@ func (s upstreamScope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstr
 	}
 }
 
-// percent checks a share that must not be none.
+// percent checks a percentage above 0.
 func (s *scope) percent(p invalid.Path, n int32) int {
 	if n < 1 || n > 100 {
 		s.Add(p, "is %d; it must be from 1 to 100", n)
@@ -86,8 +85,8 @@ func (s *scope) percent(p invalid.Path, n int32) int {
 	return int(n)
 }
 
-// noHandshakes are the reasons that no failed handshake has, or that are not the
-// endpoint's.
+// noHandshakes are the reasons that a failed handshake cannot have, or that the
+// endpoint does not cause.
 var noHandshakes = []adminv1.Reason{
 	adminv1.Reason_REASON_UNSPECIFIED, adminv1.Reason_REASON_CONNECT_REFUSED, adminv1.Reason_REASON_CONNECT_TIMEOUT,
 	adminv1.Reason_REASON_UNREACHABLE, adminv1.Reason_REASON_DNS_FAILURE, adminv1.Reason_REASON_LOCAL_CONFIG,
@@ -97,7 +96,7 @@ var noHandshakes = []adminv1.Reason{
 	adminv1.Reason_REASON_CLIENT_RESET, adminv1.Reason_REASON_CLIENT_TRUNCATED, adminv1.Reason_REASON_CLIENT_FAILED,
 }
 
-// handshakeReasons returns the reasons of handshakes that count.
+// handshakeReasons returns the failure reasons that count toward ejection.
 func (s upstreamScope) handshakeReasons(msg *adminv1.Upstream, at invalid.Path, reasons []adminv1.Reason) (out []certs.Reason) {
 	fromHost := msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 	for i, r := range reasons {
@@ -106,11 +105,11 @@ func (s upstreamScope) handshakeReasons(msg *adminv1.Upstream, at invalid.Path, 
 		}
 		switch {
 		case slices.Contains(noHandshakes, r):
-			s.Add(at.Index(i), "is %v, for which no endpoint fails a handshake", r)
+			s.Add(at.Index(i), "is %v, which is never the fault of an endpoint's handshake", r)
 		case fromHost && (r == adminv1.Reason_REASON_NAME_MISMATCH || r == adminv1.Reason_REASON_UNRECOGNIZED_NAME):
-			s.Add(at.Index(i), "is %v, which says more of the host that a client asked for than of the endpoint, where tls.server_name_source takes the name from it", r)
+			s.Add(at.Index(i), "is %v, which depends on the host that a client requests, not on the endpoint, because tls.server_name_source takes the name from that host", r)
 		case slices.Contains(reasons[:i], r):
-			s.Add(at.Index(i), "is %v, which is there twice", r)
+			s.Add(at.Index(i), "is %v, which is in the list twice", r)
 		}
 		out = append(out, certs.Reason(strings.TrimPrefix(r.String(), "REASON_")))
 	}

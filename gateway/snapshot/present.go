@@ -9,17 +9,17 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxListed is the most CAs of a bundle that are described one by one.
+// maxListed bounds how many CAs of a bundle are described one by one.
 const maxListed = 100
 
-// Present returns a copy of a resource that is fit to be shown: private keys,
-// passphrases and archives that hold keys are out, and what its certificates say
-// of themselves is in, if the snapshot holds it.
+// Present returns a copy of a resource to show to clients: without private keys,
+// passphrases and archives that hold keys, and with the details of its
+// certificates, if the snapshot holds them.
 func (s *Snapshot) Present(r store.Resource) store.Resource {
 	switch r := r.(type) {
 	case *adminv1.Certificate:
-		// What may be seen is picked out before anything is copied: no copy of
-		// the rest may come to be, and no field that is added later may slip by.
+		// Only the public fields are copied, by name: the secrets must never be
+		// copied, and a field that is added later must not leak.
 		shown := &adminv1.Certificate{Name: r.Name, Labels: r.Labels, Etag: r.Etag, Revision: r.Revision}
 		switch src := r.Source.(type) {
 		case *adminv1.Certificate_Pem:

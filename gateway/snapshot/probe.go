@@ -12,30 +12,30 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// An Endpoint is one endpoint of an upstream, as it is probed.
+// An Endpoint is one endpoint of an upstream, ready to probe.
 type Endpoint struct {
-	Address  string // as the resource has it
+	Address  string // as in the resource
 	Draining bool
 	Down     string // why its upstream is down; empty if it is up
 
-	// Unresolved is why DNS did not tell an address, and then Address is the name
-	// that was asked for. Nil: this is one.
+	// Unresolved is the error of a failed DNS lookup; Address is then the name that was
+	// looked up. Nil: Address is an address.
 	Unresolved error
 
 	Target probe.Target
 }
 
-// maxKnown is how many trust bundles a chain is tried against that leads to no
-// trusted CA.
+// maxKnown bounds how many other trust bundles a chain is tried against if it does
+// not lead to a trusted CA.
 const maxKnown = 200
 
-// Endpoints returns the endpoints of an upstream in the order of the resource;
-// where they come from DNS it asks anew, until ctx ends, and returns those that there
-// are now.
-// They are probed with the settings that HTTP listeners use, unless nothing but
-// TCP listeners lead to it. Host is the name for settings that take it from the
-// request; "" means each endpoint's own. Those of an upstream that is down
-// cannot be probed.
+// Endpoints returns the endpoints of an upstream in the order of the resource. If
+// they come from DNS, it makes a new lookup, bounded by ctx, and returns its result.
+//
+// Endpoints have the TLS settings of HTTP listeners, or those of TCP listeners if
+// only TCP listeners use the upstream. host is the server name for settings that
+// take it from the request; "" means each endpoint's own host. Endpoints of an
+// upstream that is down cannot be probed.
 func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint {
 	u := s.upstreams[name]
 	if u == nil {
@@ -54,7 +54,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 		if u.down != "" {
 			return []Endpoint{{Address: cmp.Or(d.GetHostname(), d.GetSrv()), Down: u.down}}
 		}
-		return u.ask(ctx, common, streams)
+		return u.lookUp(ctx, common, streams)
 	}
 	var out []Endpoint
 	for i, e := range u.msg.GetEndpoints() {
@@ -74,7 +74,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 	return out
 }
 
-// onlyStreams reports whether the upstream is used, and by TCP listeners alone.
+// onlyStreams reports whether the upstream is used, and only by TCP listeners.
 func (s *Snapshot) onlyStreams(name string) bool {
 	tcp, http := false, false
 	for _, l := range s.listeners {
@@ -91,7 +91,7 @@ func (s *Snapshot) onlyStreams(name string) bool {
 }
 
 // RequestHost returns a host that requests for the upstream may have: the first
-// that a route to it names in full. "" if there is none.
+// host without a wildcard in a route to it, or "" if no route has one.
 func (s *Snapshot) RequestHost(name string) string {
 	for _, r := range s.State().List(adminv1.Kind_KIND_ROUTE) {
 		msg := r.(*adminv1.Route)
@@ -128,8 +128,8 @@ func (s *Snapshot) knownBundles() []probe.Bundle {
 	return out
 }
 
-// Changed returns the names of the upstreams that are up and that traffic will
-// find changed when s follows prev, in their order.
+// Changed returns the names of the upstreams that are up and whose live object
+// differs between prev and s, in order.
 func (s *Snapshot) Changed(prev *Snapshot) []string {
 	var out []string
 	for _, r := range s.State().List(adminv1.Kind_KIND_UPSTREAM) {
@@ -141,14 +141,13 @@ func (s *Snapshot) Changed(prev *Snapshot) []string {
 	return out
 }
 
-// WithUpstream returns prev with one upstream as the draft puts it, and
-// everything else as it is. It is for looking at, not to be made live. Faults
-// go to bad.
+// WithUpstream returns prev with one upstream replaced by the draft's. The result is
+// for inspection and must not be made live. Faults go to bad.
 func (c Compiler) WithUpstream(ctx context.Context, prev *Snapshot, d *store.Draft, name string, bad *invalid.List) *Snapshot {
 	next := *prev
 	next.state = d.State()
 	next.upstreams = map[string]*liveUpstream{}
-	next.problems, next.standing = slices.Clip(prev.problems), slices.Clip(prev.standing) // prev's are not to be written to
+	next.problems, next.standing = slices.Clip(prev.problems), slices.Clip(prev.standing) // appending must not write to prev's
 	m := new(Material)
 	if prev.system == nil {
 		m.system = c.readSystem(ctx)

@@ -14,8 +14,8 @@ import (
 // method is a token (RFC 9110, section 5.6.2).
 var method = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$")
 
-// retry checks when requests are tried again, and returns it as l7 takes it; nil
-// if f has no retries.
+// retry checks a route's retry settings and returns them in l7's form; nil if f has
+// none.
 func (s routeScope) retry(f *adminv1.Forward) *exchange.Retry {
 	msg := f.GetRetry()
 	if msg == nil {
@@ -75,7 +75,7 @@ func (s routeScope) retry(f *adminv1.Forward) *exchange.Retry {
 		case !method.MatchString(m):
 			s.Add(at, "is %.100q, which is not a method; write one such as POST", m)
 		case m == "CONNECT":
-			s.Add(at, "is CONNECT, which is never tried again")
+			s.Add(at, "is CONNECT, which is never retried")
 		case slices.Contains(r.Methods[:i], m):
 			s.Add(at, "is %q, which is in the list twice", m)
 		}
@@ -94,7 +94,7 @@ var allConditions = []adminv1.RetryCondition{
 	adminv1.RetryCondition_RETRY_CONDITION_REFUSED_STREAM,
 }
 
-// retryBudget returns an upstream's budget of retries; nil: the default.
+// retryBudget returns an upstream's retry budget; nil means the default.
 func (s upstreamScope) retryBudget(msg *adminv1.RetryBudget) *upstream.RetryBudget {
 	if msg == nil {
 		return nil

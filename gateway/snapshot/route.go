@@ -21,21 +21,21 @@ import (
 type liveRoute struct {
 	msg       *adminv1.Route
 	upstreams []*liveUpstream
-	problem   string // not served, and why
+	problem   string // why it is not served; empty if it is
 }
 
-// sameLive reports whether both match and do the same.
+// sameLive reports whether both have the same conditions and action.
 func (r *liveRoute) sameLive(o *liveRoute) bool {
 	return r.problem == o.problem && slices.EqualFunc(r.upstreams, o.upstreams, (*liveUpstream).sameLive) && sameInputs(r.msg, o.msg)
 }
 
-// passes reports whether the route's connections are carried with their own TLS.
+// passes reports whether the route's connections are passed through with their own
+// TLS.
 func (r *liveRoute) passes() bool {
 	return slices.ContainsFunc(r.upstreams, (*liveUpstream).passes)
 }
 
-// routes checks every route and returns them by listener, in the order of
-// names.
+// routes checks every route and returns them by listener, in the order of names.
 func (j *job) routes() map[string][]*liveRoute {
 	byListener := map[string][]*liveRoute{}
 	conflicts := map[[2]string]bool{}
@@ -71,8 +71,8 @@ func (j *job) routes() map[string][]*liveRoute {
 	return byListener
 }
 
-// partnersChanged reports whether a listener or upstream of the route is not the
-// message that it was: what a route may do depends on what they speak.
+// partnersChanged reports whether the message of a listener or upstream of the route
+// has changed: which settings a route may have depends on their protocols.
 func (j *job) partnersChanged(msg *adminv1.Route) bool {
 	changed := func(k adminv1.Kind, name string) bool { return j.state.Get(k, name) != j.prev.State().Get(k, name) }
 	for _, l := range msg.GetListeners() {
@@ -85,7 +85,7 @@ func (j *job) partnersChanged(msg *adminv1.Route) bool {
 	})
 }
 
-// tableChanged reports whether a listener's routes are not those it has.
+// tableChanged reports whether a listener's routes have changed.
 func (j *job) tableChanged(listener string, routes []*liveRoute) bool {
 	prev := j.prev.listeners[listener]
 	return prev == nil || !slices.EqualFunc(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
@@ -125,7 +125,7 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 	case *adminv1.Route_Forward:
 		s.checkForward(a.Forward)
 		if n := len(s.passthroughs(msg)); n > 0 && n < len(a.Forward.GetUpstreams()) {
-			s.Add("forward.upstreams", "must be all of them passthrough or none: either the client's TLS is decrypted or it is not")
+			s.Add("forward.upstreams", "must not mix passthrough and other upstreams: the client's TLS is either decrypted or passed through")
 		}
 		s.rewrite(msg)
 	case *adminv1.Route_Redirect:
@@ -139,12 +139,12 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 	s.headerRules("response_headers", msg.GetResponseHeaders(), true)
 }
 
-// checkTCPRoute refuses what has no meaning for bytes.
+// checkTCPRoute rejects settings that have no meaning for TCP connections.
 func (s routeScope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	const tcp = "must be left out: listener %q is PROTOCOL_TCP"
 	m, retry := msg.GetMatch(), msg.GetForward().GetRetry()
 	if len(m.GetHosts()) > 0 && l.GetTls() == nil && len(s.passthroughs(msg)) == 0 {
-		s.Add("match.hosts", "needs TLS, for the name is the client's SNI, and listener %q takes plaintext", l.GetName())
+		s.Add("match.hosts", "needs TLS, because the host is the client's SNI, and listener %q takes plaintext", l.GetName())
 	}
 	for _, f := range []struct {
 		at  invalid.Path
@@ -164,16 +164,16 @@ func (s routeScope) checkTCPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	}
 }
 
-// checkHTTPRoute refuses what has no meaning for requests.
+// checkHTTPRoute rejects upstreams that cannot serve HTTP requests.
 func (s routeScope) checkHTTPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 	for _, i := range s.passthroughs(msg) {
 		u := msg.GetForward().GetUpstreams()[i]
-		s.Add(invalid.Path("forward.upstreams").Index(i).Field("name"), "is %q, which is passthrough: it takes connections as they are, and listener %q is PROTOCOL_HTTP", u.GetName(), l.GetName())
+		s.Add(invalid.Path("forward.upstreams").Index(i).Field("name"), "is %q, which is passthrough: it forwards the client's TLS, and listener %q is PROTOCOL_HTTP", u.GetName(), l.GetName())
 	}
 }
 
-// passthroughs returns which of the upstreams that a route forwards to take the
-// client's own TLS.
+// passthroughs returns the indices of the route's upstreams that forward the client's
+// own TLS.
 func (s routeScope) passthroughs(msg *adminv1.Route) (indices []int) {
 	for i, w := range msg.GetForward().GetUpstreams() {
 		u, ok := s.job.state.Get(adminv1.Kind_KIND_UPSTREAM, w.GetName()).(*adminv1.Upstream)
@@ -209,7 +209,7 @@ func (s routeScope) checkForward(f *adminv1.Forward) {
 		}
 	}
 	if len(f.GetUpstreams()) > 0 && sum == 0 {
-		s.Add("forward.upstreams", "must give at least one upstream a weight, for one of weight 0 takes no traffic")
+		s.Add("forward.upstreams", "must give at least one upstream a weight above 0: an upstream of weight 0 takes no traffic")
 	}
 	s.duration("forward.timeout", f.GetTimeout())
 	s.duration("forward.total_timeout", f.GetTotalTimeout())
@@ -236,7 +236,7 @@ func (s routeScope) checkRedirect(r *adminv1.Redirect) {
 		s.Add("redirect.path", "is %q; it must begin with / and be escaped as in a URL", p)
 	}
 	if r.GetScheme() == "" && r.GetHost() == "" && r.GetPath() == "" {
-		s.Add("redirect", "must change the scheme, the host or the path, or it leads to itself")
+		s.Add("redirect", "must change the scheme, the host or the path, or it would cause a redirect loop")
 	}
 }
 
@@ -244,7 +244,7 @@ func (s routeScope) checkRespond(r *adminv1.Respond) {
 	if c := r.GetCode(); r.Code != nil && (c < 200 || c > 599) {
 		s.Add("respond.code", "is %d; it must be from 200 to 599", c)
 	} else if (c == http.StatusNoContent || c == http.StatusNotModified) && r.GetBody() != "" {
-		s.Add("respond.body", "must be empty: a response with code %d has none", c)
+		s.Add("respond.body", "must be empty: a response with code %d has no body", c)
 	}
 	if n := len(r.GetBody()); n > 65536 {
 		s.Add("respond.body", "has %d bytes; it must have at most 65536", n)
@@ -254,8 +254,8 @@ func (s routeScope) checkRespond(r *adminv1.Respond) {
 	}
 }
 
-// rewrite checks how a route changes paths and returns it as l7 takes it; nil: it
-// does not.
+// rewrite checks how a route changes paths and returns it in l7's form; nil means no
+// rewrite.
 func (s routeScope) rewrite(msg *adminv1.Route) *route.Rewrite {
 	const at = invalid.Path("forward.rewrite")
 	r := msg.GetForward().GetRewrite()
@@ -266,11 +266,11 @@ func (s routeScope) rewrite(msg *adminv1.Route) *route.Rewrite {
 	case *adminv1.Rewrite_Prefix:
 		matched, ok := msg.GetMatch().GetPath().GetKind().(*adminv1.PathMatch_Prefix)
 		if !ok {
-			s.Add(at.Field("prefix"), "needs match.path.prefix, in whose place it is put")
+			s.Add(at.Field("prefix"), "needs match.path.prefix, which it replaces")
 			return nil
 		}
 		if route.CheckPath(route.Path{Kind: route.PathPrefix, Value: matched.Prefix}) != nil {
-			return nil // which is reported at match.path
+			return nil // reported at match.path
 		}
 		w, err := route.RewritePrefix(matched.Prefix, k.Prefix)
 		if err != nil {
@@ -298,8 +298,8 @@ func (s routeScope) rewrite(msg *adminv1.Route) *route.Rewrite {
 	return nil
 }
 
-// headerRules checks header rules, of requests or of responses, and returns them
-// as l7 takes them.
+// headerRules checks header rules, of requests or of responses, and returns them in
+// l7's form.
 func (s routeScope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response bool) policy.HeaderRules {
 	check := func(at invalid.Path, err error) {
 		if err != nil {
@@ -322,8 +322,8 @@ func (s routeScope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response
 	return policy.HeaderRules{Remove: h.GetRemove(), Set: fields(p.Field("set"), h.GetSet()), Add: fields(p.Field("add"), h.GetAdd())}
 }
 
-// checkConflicts finds routes of one listener that cannot be told apart. The
-// fault is that of the one being written.
+// checkConflicts finds routes of one listener that are ambiguous. It reports the
+// fault at the route being written.
 func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of func(name string) *scope) {
 	rules := make([]route.Rule[*liveRoute], len(routes))
 	for i, r := range routes {
@@ -334,8 +334,8 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of f
 		var c *route.ConflictError
 		var r *route.RuleError
 		if errors.As(e, &r) {
-			// What is wrong with a rule alone was found before; this is wrong
-			// with all of them together.
+			// Faults of single rules were found before; these are faults of the rules
+			// together.
 			if s := of(r.Rule); s.Len() == 0 {
 				s.Add(invalid.Path("match").Field(r.Field), "%v", r.Err)
 			}
@@ -379,12 +379,12 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 		r.Headers = append(r.Headers, route.Header{Name: h.GetName(), Exact: h.Exact})
 	}
 	if d := msg.GetRedirect(); d != nil && d.GetHost() == "" && d.GetPath() == "" {
-		r.NotScheme = d.GetScheme() // to whom it would lead back to where they are
+		r.NotScheme = d.GetScheme() // else it would cause a redirect loop
 	}
 	return r
 }
 
-// tcpRoutes returns a TCP listener's table; nil if it has no routes.
+// tcpRoutes returns a TCP listener's table, or nil if it has no routes.
 func (s listenerScope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 	rules := make([]route.Rule[*l4.Target], 0, len(l.uses.routes))
 	for _, r := range l.uses.routes {
@@ -399,7 +399,7 @@ func (s listenerScope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
 	return table(s.scope, rules)
 }
 
-// httpRoutes returns an HTTP listener's table, as tcpRoutes.
+// httpRoutes returns an HTTP listener's table, or nil if it has no routes.
 func (s listenerScope) httpRoutes(l *Listener) *route.Table[*l7.Action] {
 	rules := make([]route.Rule[*l7.Action], 0, len(l.uses.routes))
 	for _, r := range l.uses.routes {
@@ -414,8 +414,8 @@ func table[T any](s *scope, rules []route.Rule[T]) *route.Table[T] {
 	}
 	t, err := route.New(rules)
 	if err != nil && s.job.bad.Len() == 0 && s.Len() == 0 {
-		// The routes' own checks have missed it. Without a table their traffic
-		// would go where it is not meant to.
+		// The checks of the routes missed this fault. Serving without a table would
+		// send their traffic to the wrong upstream.
 		s.Add("", "its routes cannot be served: %v", err)
 	}
 	return t
@@ -431,9 +431,9 @@ func split[T any](r *liveRoute, live func(*liveUpstream) T) []upstream.Weighted[
 	return out
 }
 
-// action returns what a checked route does.
+// action returns the action of a checked route.
 func (j *job) action(r *liveRoute) *l7.Action {
-	s := routeScope{j.scope(r.msg)} // its faults are known already
+	s := routeScope{j.scope(r.msg)} // its faults were reported before
 	a := &l7.Action{
 		Route:           r.msg.GetName(),
 		RequestHeaders:  s.headerRules("request_headers", r.msg.GetRequestHeaders(), false),

@@ -10,15 +10,15 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Snapshot is everything live, as of one revision. The zero value is what is
-// live before the first compile: nothing.
+// A Snapshot holds everything that is live, as of one revision. The zero value is
+// empty: it is live before the first compile.
 type Snapshot struct {
 	state        *store.State
 	bundles      map[string]*bundle
 	certificates map[string]*certificate
 	upstreams    map[string]*liveUpstream
 	listeners    map[string]*Listener
-	system       *certs.TrustBundle // the system's roots; nil if nobody asked for them
+	system       *certs.TrustBundle // the system's roots; nil if no resource uses them
 	problems     []Problem
 	standing     []invalid.Warning
 }
@@ -37,10 +37,10 @@ func (s *Snapshot) State() *store.State {
 	return s.state
 }
 
-// Problems returns what is down and why, in the order of kinds and names.
+// Problems returns the resources that are down and why, ordered by kind and name.
 func (s *Snapshot) Problems() []Problem { return s.problems }
 
-// Standing returns what is live but weakens security.
+// Standing returns warnings about live settings that weaken security.
 func (s *Snapshot) Standing() []invalid.Warning { return s.standing }
 
 // Listeners returns the listeners in the order of their names. The caller must
@@ -53,11 +53,11 @@ func (s *Snapshot) Listeners() []*Listener {
 	return out
 }
 
-// Listener returns the listener, or nil if there is none.
+// Listener returns the listener of the name, or nil if it does not exist.
 func (s *Snapshot) Listener(name string) *Listener { return s.listeners[name] }
 
-// TCP returns what the TCP listener of the name does now: nil if there is none
-// or it is down. It is safe for concurrent use and does not allocate.
+// TCP returns the table of the TCP listener of the name, or nil if it does not exist
+// or is down. It is safe for concurrent use and does not allocate.
 func (s *Snapshot) TCP(name string) *l4.Table {
 	if l := s.listeners[name]; l != nil {
 		return l.tcp
@@ -65,8 +65,8 @@ func (s *Snapshot) TCP(name string) *l4.Table {
 	return nil
 }
 
-// HTTP returns what the HTTP listener of the name does now: nil if there is
-// none or it is down. It is safe for concurrent use and does not allocate.
+// HTTP returns the table of the HTTP listener of the name, or nil if it does not
+// exist or is down. It is safe for concurrent use and does not allocate.
 func (s *Snapshot) HTTP(name string) *l7.Table {
 	if l := s.listeners[name]; l != nil {
 		return l.http
@@ -74,23 +74,22 @@ func (s *Snapshot) HTTP(name string) *l7.Table {
 	return nil
 }
 
-// An Upstream is one upstream as it is live.
+// An Upstream is one live upstream.
 type Upstream struct {
 	Name string
 	Live *upstream.Upstream
 
-	// Reason and Message say why it takes no traffic, if it does not.
+	// Reason and Message say why it takes no traffic. They are unset if it does.
 	Reason  adminv1.Reason
 	Message string
 
-	// Tracker knows its connections, those of earlier revisions too.
+	// Tracker tracks its connections, including those of earlier revisions.
 	Tracker *upstream.Tracker
 
-	// Latencies are those of its endpoints, of earlier revisions too.
+	// Latencies are those of its endpoints, including earlier revisions'.
 	Latencies *upstream.Latencies
 
-	// Unverified says that whatever certificate its endpoints present is let
-	// through.
+	// Unverified says that it accepts any certificate that its endpoints present.
 	Unverified bool
 }
 
@@ -104,7 +103,7 @@ func (u *liveUpstream) public() Upstream {
 	return out
 }
 
-// Upstream returns the upstream of the name; false if there is none.
+// Upstream returns the upstream of the name; ok is false if it does not exist.
 func (s *Snapshot) Upstream(name string) (Upstream, bool) {
 	u := s.upstreams[name]
 	if u == nil {
@@ -122,17 +121,16 @@ func (s *Snapshot) Upstreams() []Upstream {
 	return out
 }
 
-// Start has every upstream keep connections warm that is to, if it does not
-// already. It is called once the snapshot is live; until then nothing is
-// dialled. Retire ends it.
+// Start starts warm connections for every upstream that has them configured. It is
+// called once the snapshot is live; until then nothing is dialed. Retire stops it.
 func (s *Snapshot) Start() {
 	for _, u := range s.upstreams {
 		u.live.Start()
 	}
 }
 
-// Retire closes the idle and the warm connections of every upstream that next
-// does not use. Connections and requests under way go on.
+// Retire closes the idle and the warm connections of every upstream that next does
+// not use. Active connections and requests continue.
 func (s *Snapshot) Retire(next *Snapshot) {
 	for name, u := range s.upstreams {
 		if n := next.upstreams[name]; n == nil || n.back != u.back {
@@ -142,7 +140,7 @@ func (s *Snapshot) Retire(next *Snapshot) {
 	}
 }
 
-// Cool closes the warm connections of every upstream, for good.
+// Cool closes the warm connections of every upstream and makes no new ones.
 func (s *Snapshot) Cool() {
 	for _, u := range s.upstreams {
 		u.live.Retire()

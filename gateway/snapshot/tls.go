@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// tlsSettings is what ServerTls and UpstreamTls have in common.
+// tlsSettings holds the settings that ServerTls and UpstreamTls share.
 type tlsSettings struct {
 	minVersion, maxVersion uint16
 	cipherSuites           []uint16
@@ -18,7 +18,7 @@ type tlsSettings struct {
 	alpn                   []string
 }
 
-// commonTLS is the fields that ServerTls and UpstreamTls have in common.
+// commonTLS is the fields that ServerTls and UpstreamTls share.
 type commonTLS interface {
 	GetMinVersion() adminv1.TlsVersion
 	GetMaxVersion() adminv1.TlsVersion
@@ -79,7 +79,7 @@ func (s *scope) tlsVersion(p invalid.Path, v adminv1.TlsVersion) uint16 {
 	}
 	switch v {
 	case adminv1.TlsVersion_TLS_VERSION_1_0, adminv1.TlsVersion_TLS_VERSION_1_1:
-		s.Warn(warnDeprecatedTLS, p, "allows %s, which RFC 8996 deprecates: its records and signatures rest on MD5 and SHA-1", tls.VersionName(versions[v]))
+		s.Warn(warnDeprecatedTLS, p, "allows %s, which RFC 8996 deprecates because its records and signatures use MD5 and SHA-1", tls.VersionName(versions[v]))
 	}
 	return versions[v]
 }
@@ -91,8 +91,8 @@ var versions = map[adminv1.TlsVersion]uint16{
 	adminv1.TlsVersion_TLS_VERSION_1_3: tls.VersionTLS13,
 }
 
-// useCertificate returns the live certificate of the name. A reference that
-// leads nowhere is reported by the store.
+// useCertificate returns the live certificate of the name. The store reports dangling
+// references.
 func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
 	c := s.job.next.certificates[name]
 	if c == nil {
@@ -104,7 +104,7 @@ func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
 	return c.live
 }
 
-// warnUse warns of what is likely to surprise of a certificate used so.
+// warnUse warns of properties of a certificate that may surprise in this use.
 func (s *scope) warnUse(p invalid.Path, name string, c *certs.Certificate, u certs.Use) {
 	findings, warnings := c.UseFindings(u)
 	for i, w := range warnings {
@@ -134,8 +134,8 @@ func (s *scope) useTrust(p invalid.Path, names []string) []*certs.TrustBundle {
 	return out
 }
 
-// systemTrust returns the system's roots, which are read once for all upstreams
-// that name no trust bundle, and again for an edit that asks for it.
+// systemTrust returns the system's roots. They are read once for all upstreams that
+// name no trust bundle, and again for an edit that requests it.
 func (s *scope) systemTrust(p invalid.Path) []*certs.TrustBundle {
 	j := s.job
 	if j.next.system == nil {

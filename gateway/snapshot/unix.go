@@ -8,13 +8,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// unix returns who may connect to the listener's unix socket.
+// unix returns which users may connect to the listener's unix socket.
 func (s listenerScope) unix(network string, o *adminv1.UnixOptions) unixsocket.Options {
 	if o == nil {
 		return unixsocket.Options{}
 	}
 	if network != "" && network != "unix" {
-		s.Add("unix", "must be left out: the listener's address is no unix: one")
+		s.Add("unix", "must be left out: the listener's address is not a unix: address")
 	}
 	out := unixsocket.Options{Group: o.GetGroup()}
 	if o.GetMode() != "" {

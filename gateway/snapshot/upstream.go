@@ -19,8 +19,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A liveUpstream is an Upstream resource and what became of it. While it is
-// down, live is an upstream without endpoints: traffic for it is refused.
+// A liveUpstream is an Upstream resource and the live object built from it. While it
+// is down, live is an upstream without endpoints, which rejects all traffic.
 type liveUpstream struct {
 	msg     *adminv1.Upstream
 	uses    upstreamUses
@@ -31,19 +31,19 @@ type liveUpstream struct {
 	clients map[string]endpointClients // by address; empty with dns
 	down    string
 
-	// With dns: what is asked, which revisions share that ask the same, and what
-	// makes an endpoint of an address.
+	// With dns: the query, which revisions with equal queries share, and the function
+	// that makes an endpoint of an address.
 	name     *resolve.Name
 	endpoint func(resolve.Address, *upstream.Endpoint) (upstream.EndpointOptions, error)
 
 	notes notes
 }
 
-// endpointClients is the TLS of one endpoint, nil for plaintext: for streams and
-// for HTTP, two because they differ in ALPN and share no sessions.
+// endpointClients holds the TLS clients of one endpoint, nil for plaintext. Streams
+// and HTTP have one each, because they differ in ALPN and share no sessions.
 type endpointClients struct{ stream, http *certs.Client }
 
-// upstreamUses is the live objects that an upstream is built from.
+// upstreamUses holds the live objects that an upstream is built from.
 type upstreamUses struct {
 	certificate *certs.Certificate
 	trust       []*certs.TrustBundle
@@ -90,8 +90,8 @@ func overTLS(msg *adminv1.Upstream) bool {
 	return msg.GetPlaintext() == nil && msg.GetPassthrough() == nil
 }
 
-// checkPassthrough refuses what has no meaning where the client's TLS is carried as
-// it is: nothing is known of it but the name that the client asks for.
+// checkPassthrough rejects settings that have no meaning where the client's TLS is
+// forwarded unchanged: the gateway knows only the SNI of such connections.
 func (s upstreamScope) checkPassthrough(msg *adminv1.Upstream) {
 	if msg.GetPassthrough() == nil {
 		return
@@ -104,7 +104,7 @@ func (s upstreamScope) checkPassthrough(msg *adminv1.Upstream) {
 		{"tcp.server_speaks_first", msg.GetTcp().GetServerSpeaksFirst()},
 	} {
 		if f.set {
-			s.Add(f.at, "must be left out with passthrough: the client's TLS is carried as it is")
+			s.Add(f.at, "must be left out with passthrough: the client's TLS is forwarded unchanged")
 		}
 	}
 }
@@ -165,7 +165,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	case len(msg.GetEndpoints()) == 0 && msg.GetDns() == nil:
 		s.Add("endpoints", "must have at least one endpoint, unless dns is set")
 	case len(msg.GetEndpoints()) > 0 && msg.GetDns() != nil:
-		s.Add("dns", "must be left out where endpoints is set: it says where the endpoints are in place of it")
+		s.Add("dns", "must be left out where endpoints is set: an upstream has either fixed endpoints or dns")
 	case msg.GetDns() != nil:
 		o.DNS = s.dns(u, prev, settings, back.Protocol)
 	}
@@ -206,7 +206,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	u.back = backs.New(back)
 }
 
-// warm returns how many connections are kept ready, and for how long.
+// warm returns how many connections are kept warm, and for how long.
 func (s upstreamScope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Duration) (n int, age time.Duration) {
 	n = s.limit("pool.warm", msg.GetPool().GetWarm(), 1000)
 	if n == 0 {
@@ -214,20 +214,20 @@ func (s upstreamScope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Dura
 	}
 	switch {
 	case msg.GetPlaintext() != nil:
-		s.Add("pool.warm", "must be left out with plaintext: there is no TLS handshake to be made ahead of need")
+		s.Add("pool.warm", "must be left out with plaintext: there is no TLS handshake to make in advance")
 	case msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST:
-		s.Add("pool.warm", "must be left out where tls.server_name_source is SERVER_NAME_SOURCE_FROM_HOST: which host a client will ask for is not known ahead")
+		s.Add("pool.warm", "must be left out where tls.server_name_source is SERVER_NAME_SOURCE_FROM_HOST: the host that a client will request is not known in advance")
 	case proxyVersions[msg.GetSendProxyProtocol()] != proxyproto.None:
-		s.Add("pool.warm", "must be left out where send_proxy_protocol is set: which client a connection will be announced for is not known ahead")
+		s.Add("pool.warm", "must be left out where send_proxy_protocol is set: the client that a connection will announce is not known in advance")
 	case msg.GetTcp().GetServerSpeaksFirst():
-		s.Add("pool.warm", "must be left out where tcp.server_speaks_first is set: what the server says at once is for the client that it is said to")
+		s.Add("pool.warm", "must be left out where tcp.server_speaks_first is set: a server's greeting belongs to the client whose connection receives it")
 	}
 	for _, limit := range []struct {
 		at invalid.Path
 		d  time.Duration
 	}{{"pool.idle_timeout", idleTimeout}, {"pool.max_age", maxAge}} {
 		if limit.d > 0 && limit.d < time.Second {
-			s.Add(limit.at, "is %v; where pool.warm is set it must be at least 1s, or connections would be made only to be closed", limit.d)
+			s.Add(limit.at, "is %v; where pool.warm is set it must be at least 1s, or connections would be closed as soon as they are made", limit.d)
 		}
 	}
 	age = cmp.Or(idleTimeout, 50*time.Second)
@@ -248,7 +248,7 @@ var httpProtocols = map[adminv1.HttpProtocol]backs.Protocol{
 	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    backs.HTTP2,
 }
 
-// names checks which names are sent and verified.
+// names checks the names to send and to verify.
 func (s upstreamScope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
 	var err error
 	if o.SubjectAltNames, err = certs.ParseSANs(t.GetSubjectAltNames()); err != nil {
@@ -277,7 +277,7 @@ func (s upstreamScope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
 	}
 }
 
-// alpn returns what is offered by default.
+// alpn returns the protocols that are offered by default.
 func alpn(p backs.Protocol) []string {
 	switch p {
 	case backs.HTTP1:
@@ -324,19 +324,19 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		switch t.GetVerification() {
 		case adminv1.Verification_VERIFICATION_REPORT_ONLY:
 			o.Verification = certs.VerifyReportOnly
-			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is let through")
+			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is accepted")
 			log := s.job.log.With("upstream", u.msg.GetName())
-			var told sync.Map // reasons; every handshake would flood the log
+			var logged sync.Map // reasons; logging every handshake would flood the log
 			o.Report = func(err *certs.VerifyError) {
 				level := hclog.Warn
-				if _, known := told.LoadOrStore(err.Reason, true); known {
+				if _, known := logged.LoadOrStore(err.Reason, true); known {
 					level = hclog.Debug
 				}
-				log.Log(level, "certificate would have been refused", "reason", string(err.Reason), "error", err.Error())
+				log.Log(level, "certificate would have been rejected", "reason", string(err.Reason), "error", err.Error())
 			}
 		case adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 			o.Verification = certs.VerifyInsecureSkip
-			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_INSECURE_SKIP: whoever answers at the address is taken for the upstream")
+			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_INSECURE_SKIP: any server that answers at the address is accepted as the upstream")
 		}
 	}
 	if c := u.uses.certificate; c != nil {
@@ -348,7 +348,8 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 	return o
 }
 
-// clients returns the TLS of one endpoint, in place of what it had before.
+// clients returns the TLS clients of one endpoint. It reuses those from before whose
+// settings are equal.
 func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host

@@ -20,9 +20,9 @@ type usedBy struct {
 	at  invalid.Path
 }
 
-// warnOfWarm warns whoever writes one of them of an upstream that keeps connections
-// for clients of TCP listeners, where HTTP listeners alone use it: these have pools
-// of their own, and nobody takes what is kept.
+// warnOfWarm warns of an upstream that keeps warm connections although only HTTP
+// listeners use it: warm connections serve TCP listeners, and HTTP listeners have
+// their own pools. It warns when the upstream or one of its users is written.
 func (j *job) warnOfWarm() {
 	if j.draft == nil {
 		return
@@ -60,16 +60,16 @@ func (j *job) warnOfWarm() {
 		if use == nil || use.tcp || !use.http {
 			continue
 		}
-		said := map[usedBy]bool{} // a route may be of several listeners
+		warned := map[usedBy]bool{} // a route may belong to several listeners
 		for _, by := range append([]usedBy{{store.RefOf(u.msg), "pool.warm"}}, use.by...) {
-			if said[by] || !j.draft.Puts(by.ref) {
+			if warned[by] || !j.draft.Puts(by.ref) {
 				continue
 			}
-			said[by] = true
+			warned[by] = true
 			j.bad.Warned(invalid.Warning{Code: warnNoEffect, Field: j.draft.Path(by.ref).Join(string(by.at)), Message: fmt.Sprintf(
-				"upstream %q has pool.warm, which is for TCP listeners, and only HTTP listeners use it: connections are made that nobody takes", u.msg.GetName())})
+				"upstream %q has pool.warm, which is for TCP listeners, and only HTTP listeners use it: its connections are never used", u.msg.GetName())})
 			if by.at == "pool.warm" {
-				break // who writes the upstream needs to be told once
+				break // one warning at the upstream is enough
 			}
 		}
 	}

@@ -1,6 +1,6 @@
 package snapshot
 
-// What warnings are about: the values of WarningCode in the API.
+// Codes of warnings: the values of WarningCode in the API.
 const (
 	warnCertificate       = "CERTIFICATE"
 	warnVerification      = "VERIFICATION"

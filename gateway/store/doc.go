@@ -1,8 +1,8 @@
-// Package store holds the desired state: the resources that the admin API
-// carried, as the protobuf messages they are.
+// Package store holds the desired state: the resources of the admin API as protobuf
+// messages.
 //
-// A State is immutable and so may be shared freely; an Edit on one makes a
-// Draft of the next. Names, etags and references between resources are checked
-// here. Whether a resource can be made live is for gateway/snapshot to say, and
-// keeping it on disk for gateway/store/bolt.
+// A State is immutable and may be shared freely. An Edit of a State makes a Draft of
+// the next one. This package checks names, etags and references between resources.
+// gateway/snapshot checks whether a resource can be made live, and gateway/store/bolt
+// keeps the state on disk.
 package store

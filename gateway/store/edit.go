@@ -25,53 +25,52 @@ const (
 	MaxLabelBytes = 256    // of a label's key, and of its value
 	MaxComment    = 1024   // bytes of an edit's comment
 
-	MaxResourceBytes = 12 << 20 // of a resource as a message, so that it can be read back
+	MaxResourceBytes = 12 << 20 // of a resource's message, so that a response can hold it
 )
 
-// An Edit is what a write asks for. Its parts happen together or not at all,
-// and their order does not matter.
+// An Edit is one write. Its parts are applied together or not at all, and their order
+// does not matter.
 type Edit struct {
 	Puts    []Put
 	Deletes []Delete
 
-	// Reread are resources whose files are read again: a part of the edit, although
-	// their messages stay as they are. One that is gone is left out.
+	// Reread names resources whose files are read again although their messages do not
+	// change. Resources that no longer exist are skipped.
 	Reread []Ref
 
-	// RereadSystem has the system's roots read again.
+	// RereadSystem reads the system's roots again.
 	RereadSystem bool
 
 	// ExpectedRevision, if not nil, must be the live revision.
 	ExpectedRevision *int64
 
-	// Prune says what is deleted that is not in Puts. Nil: nothing.
+	// Prune selects the resources to delete unless they are in Puts. Nil: none.
 	Prune *Prune
 
-	// CreateOnly refuses to replace a resource by a different one.
+	// CreateOnly rejects puts that would change an existing resource.
 	CreateOnly bool
 
-	// DryRun checks and answers, and changes nothing.
+	// DryRun checks the edit and returns its result, but changes nothing.
 	DryRun bool
 
-	// RequireProbe is how many endpoints of each upstream that the edit changes
-	// must shake hands with the new settings.
+	// RequireProbe says how many endpoints of each upstream that the edit changes must
+	// pass a TLS handshake with the new settings.
 	RequireProbe adminv1.RequireProbe
 
-	// Comment says why. It is logged and shown to watchers.
+	// Comment says why the edit is made. It is logged and shown to watchers.
 	Comment string
 }
 
-// A Prune chooses resources, of which those are deleted that an edit does not
-// name.
+// A Prune selects resources. Those that the edit does not name are deleted.
 type Prune struct {
 	Kinds  []adminv1.Kind // at least one
 	Labels Selector
 }
 
-// PruneAll chooses every resource.
+// PruneAll selects every resource.
 func PruneAll() *Prune { return &Prune{Kinds: Kinds()} }
 
-// A Put creates or replaces a resource. The edit does not keep Resource.
+// A Put creates or replaces a resource. The edit copies Resource.
 type Put struct {
 	Path     invalid.Path // of the resource in the request
 	Resource Resource
@@ -79,10 +78,10 @@ type Put struct {
 
 // A Delete removes a resource.
 type Delete struct {
-	Path invalid.Path // of whatever names the resource in the request
+	Path invalid.Path // of the field that names the resource in the request
 	Kind adminv1.Kind
 	Name string
-	Etag string // if not empty, must be the present one
+	Etag string // if not empty, must match the stored resource's
 }
 
 // A Change is one resource's part in an edit.
@@ -94,13 +93,13 @@ type Change struct {
 
 // A Result is what an edit did.
 type Result struct {
-	State    *State // that the edit made: live now, unless others followed; with DryRun what would be
-	Revision int64  // that is live because of it; with DryRun the one that it was checked against
+	State    *State // the state that the edit made; with DryRun the state it would make
+	Revision int64  // the revision that it made live; with DryRun the one it was checked against
 	Changes  []Change
 	Warnings []invalid.Warning
 
-	// Present returns a copy of a resource of State that is fit to be shown. What
-	// it says of certificates is of those that the edit put, whatever is live.
+	// Present returns a copy of a resource of State to show to clients. It describes the
+	// certificates of State, even if another edit is live by now.
 	Present func(Resource) Resource
 }
 
@@ -108,11 +107,11 @@ type Result struct {
 type Update struct {
 	Revision  int64
 	Changes   []Change   // UNCHANGED ones left out
-	Resources []Resource // those that were created or updated, as of the revision
+	Resources []Resource // the created or updated resources, as of the revision
 	Comment   string
 }
 
-// Size returns about how many bytes the update holds.
+// Size returns the approximate size of the update in bytes.
 func (u Update) Size() int {
 	n := 64*len(u.Changes) + len(u.Comment)
 	for _, r := range u.Resources {
@@ -143,21 +142,21 @@ type Draft struct {
 	changes []Change
 	at      map[Ref]int // index in changes
 	paths   map[Ref]invalid.Path
-	stale   map[Ref]invalid.Fault // of puts that change nothing, so that it does not matter yet
-	outrun  *invalid.Fault        // the same of the whole edit
+	stale   map[Ref]invalid.Fault // stale etags of puts that change nothing; not faults unless Touch changes the resource
+	outrun  *invalid.Fault        // likewise a stale revision of the whole edit
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Edit drafts the state that e makes of s. What is wrong with e goes to bad;
-// the draft is then made of what is left, so that further checks can find
-// further faults, and must not be committed.
+// Edit drafts the state that e makes from s. Faults of e go to bad. The draft then holds
+// the remaining parts, so that further checks can find further faults, and must not be
+// committed.
 func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 	d := &Draft{base: s, at: map[Ref]int{}, paths: map[Ref]invalid.Path{}, stale: map[Ref]invalid.Fault{}}
 	if len(e.Comment) > MaxComment {
 		bad.Add("options.comment", "has %d bytes; at most %d are allowed", len(e.Comment), MaxComment)
 	} else if holdsKey(e.Comment) {
-		bad.Add("options.comment", "holds a private key, and would be logged and shown")
+		bad.Add("options.comment", "holds a private key, but comments are logged and shown")
 	}
 
 	if _, ok := adminv1.RequireProbe_name[int32(e.RequireProbe)]; !ok {
@@ -211,7 +210,7 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 	return d
 }
 
-// prune deletes what p chooses and the edit does not name.
+// prune deletes the resources that p selects and the edit does not name.
 func (d *Draft) prune(p Prune, in func(adminv1.Kind) map[string]Resource, bad *invalid.List) {
 	if len(p.Kinds) == 0 {
 		bad.Add("prune.kinds", "must name at least one kind of resource to prune")
@@ -237,7 +236,7 @@ func (d *Draft) put(p Put, createOnly bool, in func(adminv1.Kind) map[string]Res
 		return
 	}
 	if !namePattern.MatchString(ref.Name) {
-		// It goes into the draft all the same, so that its other faults are found.
+		// Keep it in the draft, so that its other faults are found.
 		bad.Add(p.Path.Field("name"), "is %s; it must be 1 to 63 characters of a-z, 0-9 and -, and neither begin nor end with -", quote(ref.Name))
 	}
 	checkLabels(p, bad)
@@ -265,8 +264,8 @@ func (d *Draft) put(p Put, createOnly bool, in func(adminv1.Kind) map[string]Res
 	}
 	switch {
 	case action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED:
-		// The answer to a first try may have been lost: what it asked for is so,
-		// whatever the etag was.
+		// The put changes nothing. It may be a retry of a write whose response was
+		// lost, so a stale etag is not a fault.
 		if stale != nil {
 			d.stale[ref] = *stale
 		}
@@ -299,7 +298,8 @@ func (d *Draft) delete(del Delete, in func(adminv1.Kind) map[string]Resource, ba
 	}
 	present := d.base.Get(ref.Kind, ref.Name)
 	if present == nil && del.Etag != "" {
-		// It was there when its etag was read: the answer to a first try was lost.
+		// The resource existed when its etag was read: the response to an earlier delete
+		// was lost.
 		d.record(ref, del.Path, adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED)
 		return
 	}
@@ -367,16 +367,16 @@ func (d *Draft) stamp() {
 	for _, c := range d.changes {
 		switch c.Action {
 		case adminv1.ChangeAction_CHANGE_ACTION_CREATED, adminv1.ChangeAction_CHANGE_ACTION_UPDATED:
-			// Ours: put cloned it.
+			// Safe to modify: put cloned it.
 			r := d.next.Get(c.Kind, c.Name)
 			setOutput(r, etag(r, d.next.revision), d.next.revision)
 		}
 	}
 }
 
-// Touch marks resources of the edit as updated although their messages are as
-// they were, because what they refer to outside the state (a file) is not. That
-// their etags were stale matters then, and goes to bad.
+// Touch marks resources of the edit as updated although their messages are unchanged,
+// because the files that they refer to have changed. A stale etag of such a resource
+// is then a fault and goes to bad.
 func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
 	changed := d.Changed()
 	touched := map[adminv1.Kind]map[string]Resource{}
@@ -426,8 +426,8 @@ func (d *Draft) Puts(ref Ref) bool {
 	return ok && d.changes[i].Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED
 }
 
-// Path returns the path of the resource in the request, or one that names it
-// where the request does not hold it.
+// Path returns the path of the resource in the request, or a path that names it if the
+// request does not hold it.
 func (d *Draft) Path(ref Ref) invalid.Path {
 	if p := d.paths[ref]; p != "" {
 		return p
@@ -435,7 +435,7 @@ func (d *Draft) Path(ref Ref) invalid.Path {
 	return invalid.Path(KindName(ref.Kind)).Key(ref.Name)
 }
 
-// checkEtag returns why an etag does not allow a write; nil if it does.
+// checkEtag returns a fault if an etag does not allow a write.
 func checkEtag(p invalid.Path, ref Ref, etag string, present Resource) *invalid.Fault {
 	stale := func(format string, args ...any) *invalid.Fault {
 		return &invalid.Fault{Class: invalid.Conflict, Field: p, Message: fmt.Sprintf(format, args...)}
@@ -443,9 +443,9 @@ func checkEtag(p invalid.Path, ref Ref, etag string, present Resource) *invalid.
 	switch {
 	case etag == "":
 	case present == nil:
-		return stale("is set, but there is no %v any more: leave it out to create it", ref)
+		return stale("is set, but %v no longer exists: leave it out to create it", ref)
 	case etag != present.GetEtag():
-		return stale("is not the present one: %v was changed in revision %d; read it again and redo the change", ref, present.GetRevision())
+		return stale("is stale: %v was changed in revision %d; read it again and redo the change", ref, present.GetRevision())
 	}
 	return nil
 }
@@ -458,7 +458,7 @@ func checkLabels(p Put, bad *invalid.List) {
 	}
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		if holdsKey(k) || holdsKey(labels[k]) {
-			bad.Add(at, "hold a private key, and would be shown to everyone")
+			bad.Add(at, "hold a private key, but labels are shown to every client")
 		} else if k == "" || len(k) > MaxLabelBytes {
 			bad.Add(at, "has a key of %d bytes; it must have 1 to %d", len(k), MaxLabelBytes)
 		} else if n := len(labels[k]); n > MaxLabelBytes {
@@ -467,12 +467,12 @@ func checkLabels(p Put, bad *invalid.List) {
 	}
 }
 
-// holdsKey reports whether free text holds a private key in PEM. It goes where
-// it was not meant to, and free text comes out again.
+// holdsKey reports whether free text holds a private key in PEM. Free text is shown and
+// logged, so a key that was pasted there by mistake would leak.
 func holdsKey(s string) bool { return strings.Contains(s, "PRIVATE KEY-----") }
 
-// Complete returns a resource as a put of it would store it: with the secrets
-// that it leaves out and that are stored. It returns nil if r is not valid.
+// Complete returns the resource that a put of r would store: r with the stored secrets
+// that it leaves out. It returns nil if r is not valid.
 func (s *State) Complete(r Resource) Resource {
 	if !r.ProtoReflect().IsValid() {
 		return nil
@@ -485,10 +485,10 @@ func (s *State) Complete(r Resource) Resource {
 	return c
 }
 
-// keepSecrets lets a certificate that was read, and so has no key, be written
-// back: a key or archive that is left out is the stored one, and with it its
-// passphrase. Whether it fits the chain is checked with everything else about
-// the certificate.
+// keepSecrets copies the stored secrets to a certificate that leaves them out, because a
+// client that reads a certificate and writes it back does not have its key. A key or
+// archive that is left out is copied together with its passphrase. Whether the key
+// matches the chain is checked later, with the rest of the certificate.
 func keepSecrets(r, present Resource) {
 	next, ok := r.(*adminv1.Certificate)
 	if !ok {
@@ -515,7 +515,7 @@ func etag(r Resource, revision int64) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// quote quotes a name that may be anything, cut to a readable length.
+// quote quotes an arbitrary name, cut to a readable length.
 func quote(name string) string {
 	const most = 80
 	if len(name) > most {

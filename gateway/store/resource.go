@@ -28,13 +28,13 @@ type Ref struct {
 	Name string
 }
 
-// String returns the reference as people read it: `trust bundle "corp"`.
+// String returns the reference for people: `trust bundle "corp"`.
 func (r Ref) String() string { return KindName(r.Kind) + " " + strconv.Quote(r.Name) }
 
 // RefOf returns the reference to r.
 func RefOf(r Resource) Ref { return Ref{KindOf(r), r.GetName()} }
 
-// Kinds returns every kind, each after those it may refer to.
+// Kinds returns every kind, each after the kinds it may refer to.
 func Kinds() []adminv1.Kind {
 	return []adminv1.Kind{
 		adminv1.Kind_KIND_TRUST_BUNDLE,
@@ -48,12 +48,12 @@ func Kinds() []adminv1.Kind {
 // ValidKind reports whether k is one of Kinds.
 func ValidKind(k adminv1.Kind) bool { return slices.Contains(Kinds(), k) }
 
-// KindName returns the kind as people read it: "trust bundle".
+// KindName returns the kind for people: "trust bundle".
 func KindName(k adminv1.Kind) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(k.String(), "KIND_"), "_", " "))
 }
 
-// KindOf returns the kind of r. It panics if r is of none: a programming error.
+// KindOf returns the kind of r. It panics if r has no kind: that is a programming error.
 func KindOf(r Resource) adminv1.Kind {
 	switch r.(type) {
 	case *adminv1.Listener:

@@ -5,23 +5,23 @@ import (
 	"strings"
 )
 
-// A Selector chooses resources by their labels. The zero value chooses all.
+// A Selector selects resources by their labels. The zero value selects all.
 type Selector struct {
 	terms []term
 }
 
-// A term is one condition: the label is, or is not, one of some values.
+// A term is one condition: the label is, or is not, one of the values.
 type term struct {
 	key    string
 	values []string
 	not    bool
 }
 
-// MaxSelector is the most bytes of a selector.
+// MaxSelector bounds the length of a selector, in bytes.
 const MaxSelector = 4096
 
-// ParseSelector reads "key=value,key!=value,key in (a,b)". Empty text chooses
-// all. The error says what would be right.
+// ParseSelector parses "key=value,key!=value,key in (a,b)". Empty text selects all. The
+// error describes the valid form.
 func ParseSelector(text string) (Selector, error) {
 	var s Selector
 	if len(text) > MaxSelector {

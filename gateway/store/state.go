@@ -9,7 +9,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A State is everything that is desired, as of one revision. It and the
+// A State is the desired state as of one revision. It and the
 // resources it returns are immutable. The zero value is an empty state at
 // revision 0.
 type State struct {
@@ -30,8 +30,8 @@ func newCollection(byName map[string]Resource) *collection {
 	return &collection{byName, sorted}
 }
 
-// Restore returns the state that a durable store read back. It takes over the
-// resources. Two of one kind and name are an error.
+// Restore returns the state that a durable store has read. It takes ownership of the
+// resources. Two resources of one kind and name are an error.
 func Restore(revision int64, resources []Resource) (*State, error) {
 	byKind := map[adminv1.Kind]map[string]Resource{}
 	for _, r := range resources {
@@ -42,7 +42,7 @@ func Restore(revision int64, resources []Resource) (*State, error) {
 			byKind[ref.Kind] = m
 		}
 		if _, dup := m[ref.Name]; dup {
-			return nil, fmt.Errorf("%v is there twice", ref)
+			return nil, fmt.Errorf("%v exists twice", ref)
 		}
 		m[ref.Name] = r
 	}
@@ -57,7 +57,7 @@ func Restore(revision int64, resources []Resource) (*State, error) {
 // each.
 func (s *State) Revision() int64 { return s.revision }
 
-// Get returns the resource, or nil if there is none.
+// Get returns the resource, or nil if it does not exist.
 func (s *State) Get(kind adminv1.Kind, name string) Resource {
 	if c := s.collections[kind]; c != nil {
 		if r, ok := c.byName[name]; ok {
@@ -89,8 +89,8 @@ func (s *State) All() []Resource {
 // Len returns how many resources of a kind there are.
 func (s *State) Len(kind adminv1.Kind) int { return len(s.List(kind)) }
 
-// Users returns who refers to each resource that is referred to, in the order
-// of All.
+// Users returns, for each resource that others refer to, those resources in the order of
+// All.
 func (s *State) Users() map[Ref][]Ref {
 	users := map[Ref][]Ref{}
 	for _, r := range s.All() {

@@ -11,7 +11,7 @@ import (
 
 // Bind listens on a unix socket at path, where clients of a listener connect:
 // unlike Listen it makes no directories, and connections report path itself as
-// their local address. The socket of a process that is gone is replaced.
+// their local address. Bind replaces the socket of a dead process.
 //
 // The socket is open to its owner only until it has the group and mode of o.
 func Bind(path string, o Options) (_ *Listener, err error) {
@@ -44,8 +44,8 @@ func Bind(path string, o Options) (_ *Listener, err error) {
 	return bound, nil
 }
 
-// removeStale removes the socket file of a process that is dead. Anything else
-// is left, for bind to fail on.
+// removeStale removes the socket file of a dead process. It keeps any other file, on
+// which bind then fails.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != os.ModeSocket {

@@ -1,5 +1,7 @@
-// Package unixsocket listens on unix sockets that exactly those may connect to
-// who are meant to.
+// Package unixsocket listens on unix sockets with an exact owner, group and mode.
+//
+// A Listener owns its socket file and removes it on Close, unless another process has
+// replaced it.
 package unixsocket
 
 import (
@@ -17,11 +19,10 @@ import (
 	"time"
 )
 
-// maxSocketPath is how long the path of a socket may be on every system:
-// sun_path has 104 bytes on some and 108 on Linux, with a NUL at the end.
+// maxSocketPath bounds the path of a socket so that it works on every system: sun_path has 104 bytes on some and 108 on Linux, with a NUL at the end.
 const maxSocketPath = 103
 
-// Options say who may connect. The zero value: the owner of the process.
+// Options say which users may connect. The zero value: only the user of the process.
 type Options struct {
 	// Mode is the permissions of the socket's file; connecting needs the right to
 	// write. 0: 0600.
@@ -32,18 +33,16 @@ type Options struct {
 	Group string
 }
 
-// Listen listens on a unix socket at path. Missing parent directories are made,
-// with mode 0700. The socket of a process that is gone is taken over; that of a
-// live one is an error, and so is anything at path that is not a socket: it is
-// left as it is.
+// Listen listens on a unix socket at path. It makes missing parent directories with mode
+// 0700. It replaces the socket of a dead process. It fails, and changes nothing, if a
+// live process serves the socket or if the file at path is not a socket.
 //
-// The socket is never open to others, not even for an instant: it is bound in a
-// new directory that only we can enter, given its mode and group there, and then
-// linked to path. (Setting the umask would affect files that the rest of the
-// process makes meanwhile.) Linking also fails, instead of replacing, if another
-// process was faster.
+// The socket is never open to other users, not even briefly: it is bound in a new
+// private directory, gets its mode and group there, and is then linked to path. (A
+// umask would affect files that the rest of the process makes at the same time.) If
+// another process creates path first, linking fails and does not replace its socket.
 //
-// Close removes the socket if path still is the one that was made.
+// Close removes the socket file unless another file has replaced it.
 func Listen(path string, o Options) (*Listener, error) {
 	l, err := listen(path, o)
 	if err != nil {
@@ -104,21 +103,21 @@ func listen(path string, o Options) (_ *Listener, err error) {
 	return &Listener{UnixListener: inner, path: path, made: made}, nil
 }
 
-// publish makes the socket at from appear at path, where nothing may be.
+// publish links the socket at from to path, which must not exist.
 func publish(from, path string) error {
 	err := os.Link(from, path)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// A file system without hard links. Rename would replace what is there.
+	// The file system has no hard links. Rename would replace an existing file.
 	if _, statErr := os.Lstat(path); statErr == nil {
 		return fs.ErrExist
 	}
 	return os.Rename(from, path)
 }
 
-// clearStale removes the socket at path if nobody listens on it. aside is a
-// free path in the same file system.
+// clearStale removes the socket at path if no process listens on it. aside is an unused
+// path in the same file system.
 func clearStale(path, aside string) error {
 	found, err := os.Lstat(path)
 	switch {
@@ -135,11 +134,11 @@ func clearStale(path, aside string) error {
 		return errors.New("another process serves this socket: stop it or choose another path")
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		// Such as a full backlog: its owner lives.
+		// For example a full backlog: its owner is alive.
 		return fmt.Errorf("a socket exists, and whether a process serves it is unknown: %w", err)
 	}
-	// Between the dial and now another process may have taken the path over.
-	// So it is moved first and looked at then.
+	// Another process may have replaced the path since the dial, so move the file first
+	// and then check it.
 	if err := os.Rename(path, aside); err != nil {
 		return err
 	}
@@ -177,7 +176,7 @@ func (l *Listener) mine() bool {
 	return err == nil && os.SameFile(l.made, now)
 }
 
-// Permit changes who may connect from now on.
+// Permit changes which users may connect from now on.
 func (l *Listener) Permit(o Options) error {
 	group, err := lookUpGroup(o.Group)
 	if err != nil {
@@ -196,7 +195,7 @@ func CheckGroup(name string) error {
 	return err
 }
 
-// noGroup leaves a file's group as it is.
+// noGroup keeps a file's group.
 const noGroup = -1
 
 func lookUpGroup(name string) (int, error) {
@@ -213,8 +212,8 @@ func lookUpGroup(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// permit sets the group first: the mode must never hold for another group than
-// the one that was meant.
+// permit sets the group before the mode, so that the mode never applies to another
+// group.
 func permit(path string, mode fs.FileMode, group int) error {
 	if err := os.Lchown(path, -1, group); err != nil && group != noGroup {
 		return fmt.Errorf("group %d cannot own the socket: %w; add the user that runs the gateway to that group", group, cause(err))
@@ -222,7 +221,7 @@ func permit(path string, mode fs.FileMode, group int) error {
 	return os.Chmod(path, cmp.Or(mode, 0o600))
 }
 
-// cause returns what the kernel said.
+// cause returns the kernel's error.
 func cause(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno

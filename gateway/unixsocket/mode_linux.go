@@ -2,6 +2,6 @@ package unixsocket
 
 import "syscall"
 
-// ownerOnly has bind create the file with mode 0600: Linux takes the mode of the
-// socket's own inode, less the umask.
+// ownerOnly makes bind create the file with mode 0600: Linux uses the mode of the
+// socket's inode, less the umask.
 func ownerOnly(fd uintptr) error { return syscall.Fchmod(int(fd), 0o600) }

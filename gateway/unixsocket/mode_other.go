@@ -2,5 +2,5 @@
 
 package unixsocket
 
-// ownerOnly does nothing: the umask alone says what bind creates.
+// ownerOnly does nothing: on this system only the umask sets the mode of the file.
 func ownerOnly(uintptr) error { return nil }

@@ -1,8 +1,9 @@
-// Package wellformed refuses what a message holds and this version of the API
+// Package wellformed rejects messages with fields or values that this version of the API
 // does not know.
 //
-// A gateway that is older than its client would otherwise drop a new field in
-// silence, and with it whatever the field was to require.
+// Otherwise a gateway that is older than its client would silently drop a new field, and
+// with it the condition that the field sets. The package only reads messages; the caller
+// owns them.
 package wellformed
 
 import (
@@ -14,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 )
 
-// maxFaults bounds how many faults one check reports: a message of 16 MiB has
-// room for millions.
+// maxFaults bounds how many faults one check reports: a message of 16 MiB can hold
+// millions.
 const maxFaults = 256
 
 // Check adds a fault to bad for each unknown field, each enum value without a
@@ -66,7 +67,7 @@ func (c *checker) message(m protoreflect.Message, p invalid.Path) {
 func (c *checker) value(f protoreflect.FieldDescriptor, v protoreflect.Value, p invalid.Path) {
 	switch f.Kind() {
 	case protoreflect.MessageKind:
-		// Durations have rules of their own: they are checked where they are used.
+		// Durations have their own rules and are checked where they are used.
 		if f.Message().ParentFile().Package() != "google.protobuf" {
 			c.message(v.Message(), p)
 		} else {
@@ -89,7 +90,7 @@ func (c *checker) unknown(raw protoreflect.RawFields, p invalid.Path) {
 	for len(raw) > 0 && c.faults < maxFaults {
 		number, _, n := protowire.ConsumeField(raw)
 		if n < 0 {
-			c.add(p, "holds bytes that are no field")
+			c.add(p, "holds bytes that are not a field")
 			return
 		}
 		raw = raw[n:]

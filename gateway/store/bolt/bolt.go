@@ -39,15 +39,14 @@ var (
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// A CorruptError says that the database cannot be read back whole. The file was
-// not changed.
+// A CorruptError says that the database is damaged. The file was not changed.
 type CorruptError struct {
 	Path string
 	Err  error
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("%s is damaged: %v. It was left as it is. To go on, put a backup in its place; "+
+	return fmt.Sprintf("%s is damaged: %v. It was not changed. To continue, put a backup in its place; "+
 		"or move it away, start with an empty state and apply your configuration again", e.Path, e.Err)
 }
 
@@ -63,7 +62,7 @@ type Store struct {
 
 // Open takes the data directory for this process, creates what is missing, and
 // reads the state. A directory that another process holds is a *LockedError, a
-// database that cannot be read whole a *CorruptError.
+// damaged database a *CorruptError.
 func Open(dir string) (*Store, error) {
 	if err := prepareDir(dir); err != nil {
 		return nil, err
@@ -94,8 +93,8 @@ func (s *Store) open(path string) error {
 	if err := checkMode(path, 0o600); err != nil {
 		return err
 	}
-	// Read everything before the file is opened for writing: a damaged one is
-	// evidence, and must be left as it is.
+	// Read everything before the file is opened for writing: a damaged file is evidence
+	// and must not change.
 	state, err := readAll(path)
 	if err != nil {
 		return err
@@ -111,8 +110,7 @@ func (s *Store) open(path string) error {
 	return nil
 }
 
-// instanceOf returns what identifies the database. One that has nothing yet gets
-// it now.
+// instanceOf returns the ID of the database. It creates one if the database has none.
 func instanceOf(db *bbolt.DB) (id string, err error) {
 	err = db.View(func(tx *bbolt.Tx) error {
 		id = string(tx.Bucket(metaBucket).Get(instanceKey))
@@ -125,7 +123,7 @@ func instanceOf(db *bbolt.DB) (id string, err error) {
 	return id, db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(instanceKey, []byte(id)) })
 }
 
-// InstanceID identifies the database: its revisions are those of no other.
+// InstanceID identifies the database that revisions belong to.
 func (s *Store) InstanceID() string { return s.instance }
 
 // State returns the state that was read when the store was opened.
@@ -175,8 +173,8 @@ func (s *Store) Close() error {
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
 
-// create makes an empty database and puts it in place whole, so that a file of
-// that name is never one half made.
+// create makes an empty database under another name and renames it, so that a file of
+// the final name is always complete.
 func create(path string) error {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -216,9 +214,9 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// readAll reads the database without changing a byte of it, and checks each
-// record and the sum over all. bbolt's own Check is of no use for it: it runs in
-// a goroutine of its own, where a fault cannot be recovered.
+// readAll reads the database without changing it, and checks each record and the sum
+// over all records. bbolt's own Check cannot be used: it runs in its own goroutine,
+// where a panic cannot be recovered.
 func readAll(path string) (state *store.State, err error) {
 	// bbolt maps the file and trusts its pages: damage shows as a panic or, in a
 	// file cut short, as a fault on access.
@@ -256,18 +254,18 @@ func readAll(path string) (state *store.State, err error) {
 }
 
 type newerError struct {
-	found uint64
-	what  string // that this version does not know, beside the format
+	found   uint64
+	unknown string // the unknown content, besides the format
 }
 
 func (e *newerError) Error() string {
-	return fmt.Sprintf("was written by a newer version of drawbridge (format %d%s; this one reads format %d): run that version", e.found, e.what, format)
+	return fmt.Sprintf("was written by a newer version of drawbridge (format %d%s; this one reads format %d): run that version", e.found, e.unknown, format)
 }
 
 func readTx(tx *bbolt.Tx) (*store.State, error) {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil {
-		return nil, errors.New("it is no drawbridge database")
+		return nil, errors.New("it is not a drawbridge database")
 	}
 	found, err := number(meta, formatKey)
 	if err != nil {
@@ -338,8 +336,8 @@ func putNumber(b *bbolt.Bucket, key []byte, n uint64) error {
 	return b.Put(key, binary.BigEndian.AppendUint64(nil, n))
 }
 
-// fingerprint returns a resource's part in the sum over all of them, by which a
-// page that fell out of the tree, with the records on it, is noticed.
+// fingerprint returns a resource's part of the sum over all records. The sum detects a
+// page that is missing from the tree with its records.
 func fingerprint(k adminv1.Kind, name, record []byte) uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%d/%s/", k, name)

@@ -28,8 +28,8 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("%s holds this data directory (%s): stop it, or give this one another --data-dir", holder, e.Path)
 }
 
-// prepareDir creates the directory if it is missing, and refuses one that
-// others may enter.
+// prepareDir creates the directory if it is missing, and rejects a directory that other
+// users may enter.
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -42,14 +42,14 @@ func prepareDir(dir string) error {
 		return fmt.Errorf("data directory: %s is not a directory", dir)
 	}
 	if err := checkMode(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w; or, where the directory is a mounted volume, let the gateway make one of its own in it: --data-dir %s",
+		return fmt.Errorf("data directory: %w; or, where the directory is a mounted volume, let the gateway create its own directory in it: --data-dir %s",
 			err, filepath.Join(dir, "drawbridge"))
 	}
 	return nil
 }
 
-// checkMode refuses a file that others than its owner can reach, or that
-// another user owns: it holds private keys.
+// checkMode rejects a file that other users can access or that another user owns,
+// because it holds private keys.
 func checkMode(path string, most fs.FileMode) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -59,7 +59,7 @@ func checkMode(path string, most fs.FileMode) error {
 		return fmt.Errorf("%s has mode %04o, and private keys are kept there: it must not be wider than %04o (chmod %04o %s)", path, mode, most, most, path)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, and private keys are kept there: it must belong to user %d, who runs this process", path, st.Uid, os.Geteuid())
+		return fmt.Errorf("%s belongs to user %d, and private keys are kept there: it must belong to user %d, which runs this process", path, st.Uid, os.Geteuid())
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func checkMode(path string, most fs.FileMode) error {
 // takeLock returns the locked file; closing it, or the death of the process,
 // frees the lock.
 func takeLock(path string) (*os.File, error) {
-	// What a link leads to would be overwritten.
+	// Following a symlink would overwrite its target.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
@@ -76,14 +76,14 @@ func takeLock(path string) (*os.File, error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		defer f.Close()
 		text, _ := io.ReadAll(io.LimitReader(f, 32))
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 if unreadable: not worth failing over
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 if unreadable
 		return nil, &LockedError{path, pid}
 	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	// The pid is only for the message of whoever comes second.
+	// The pid is only for the error message of a second process.
 	err = errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n"))
 	if err != nil {
 		f.Close()
