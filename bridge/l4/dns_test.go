@@ -51,10 +51,10 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 	m := &changingName{}
 	m.to(servers[0], servers[1])
 	o := p.upstream(t, "up.test")
-	shakes := func(ctx context.Context, e *upstream.Endpoint) error {
+	handshakes := func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, upstream.Stream, "")
 	}
-	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Ask: shakes}}} {
+	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Ask: handshakes}}} {
 		u := upstream.New(upstream.Options{Name: "moving", Warm: more.Warm, Check: more.Check, DNS: &upstream.DNSOptions{
 			Resolver: m, Refresh: time.Millisecond,
 			Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (upstream.EndpointOptions, error) {

@@ -53,13 +53,13 @@ func (c combination) connect(t *testing.T, p pki, table l4.Table) *bridge {
 	table.Default = to(group(endpoint))
 	b := &bridge{gate: open(t, c.clientNetwork, l4.Options{Table: func() *l4.Table { return &table }})}
 	b.client = b.gate.dial(t, clientTLS)
-	shaken := make(chan error, 1)
-	go func() { shaken <- b.client.Handshake() }()
+	handshakes := make(chan error, 1)
+	go func() { handshakes <- b.client.Handshake() }()
 	b.upstream = accept(t, ln, upstreamTLS)
 	if err := b.upstream.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-shaken; err != nil {
+	if err := <-handshakes; err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -126,7 +126,7 @@ func TestShutdownCutsAStalledWrite(t *testing.T) {
 		}
 		for _, f := range []*splicetest.Flood{down, up} {
 			if how := f.To.How(<-f.Ended); how != reset {
-				t.Errorf("writing met with a %s end", how)
+				t.Errorf("the write ended with %s", how)
 			}
 			// The writer saw the reset, or the reader does. A TLS stream must not end
 			// cleanly.
@@ -135,7 +135,7 @@ func TestShutdownCutsAStalledWrite(t *testing.T) {
 			}
 		}
 		if s := b.gate.Stats(); s.Open != 0 {
-			t.Errorf("%d are still open", s.Open)
+			t.Errorf("%d connections are still open", s.Open)
 		}
 	})
 }
@@ -200,7 +200,7 @@ func TestIdleTimeoutCutsAStalledWriteAfterAHalfClose(t *testing.T) {
 		f := splicetest.NewFlood(b.upstream, b.client, make(chan struct{}))
 		b.client.CloseWrite()
 		if how := b.upstream.How(<-f.Ended); how != reset {
-			t.Errorf("the writer met with a %s end", how)
+			t.Errorf("the write ended with %s", how)
 		}
 		if _, how := b.client.ReadAll(); how == clean {
 			t.Error("the reader saw a clean end")

@@ -74,10 +74,10 @@ func TestFragmentedHelloIsRoutedByItsName(t *testing.T) {
 			// Long protocol names make the hello many records long.
 			config.NextProtos = []string{strings.Repeat("x", 200)}
 			c := tls.Client(&fragmenter{Conn: raw, cut: cut}, config)
-			shaken := make(chan error, 1)
-			go func() { shaken <- c.Handshake() }()
+			handshakes := make(chan error, 1)
+			go func() { handshakes <- c.Handshake() }()
 			far := accept(t, wanted, nil)
-			if err := <-shaken; err != nil {
+			if err := <-handshakes; err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.WriteString(c, "hello"); err != nil {

@@ -85,14 +85,14 @@ func TestConnectionsOverALimitWaitOrAreReset(t *testing.T) {
 			}()
 			eventually(t, "the second waits", func() bool { return u.Load().Pending == 1 })
 			if _, err := greet(t, g.address); !isReset(err) {
-				t.Errorf("the third: %v, want a reset", err)
+				t.Errorf("the third connection: %v, want a reset", err)
 			}
 			if load := u.Load(); load != (upstream.Load{InFlight: 1, Pending: 1, Overloaded: 1}) {
 				t.Errorf("load %+v", load)
 			}
 			first.Close()
 			if err := <-served; err != nil {
-				t.Errorf("the second: %v", err)
+				t.Errorf("the second connection: %v", err)
 			}
 			if g.Shutdown(cancelled()); !strings.Contains(log.String(), "reason=OVERLOADED") {
 				t.Errorf("log: %s", log.String())

@@ -89,7 +89,7 @@ func TestPassthroughByName(t *testing.T) {
 					t.Fatal(err)
 				}
 				if leaf := c.ConnectionState().PeerCertificates[0]; leaf.DNSNames[0] != name {
-					t.Errorf("%s is answered by %v", name, leaf.DNSNames)
+					t.Errorf("%s gets the certificate of %v", name, leaf.DNSNames)
 				}
 				far := &peer{Conn: c, Raw: &splicetest.Raw{Conn: raw}}
 				text := strings.Repeat("hello", 100_000)
@@ -97,13 +97,13 @@ func TestPassthroughByName(t *testing.T) {
 				far.Want(t, text)
 				c.CloseWrite()
 				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-					t.Errorf("the end came as %v", err)
+					t.Errorf("the stream ended with %v", err)
 				}
 			}
 		})
 	}
 	if s := g.Stats(); s.HandshakesFull+s.HandshakesResumed != 0 {
-		t.Errorf("the gate shook hands: %+v", s)
+		t.Errorf("the gate completed a handshake: %+v", s)
 	}
 }
 
@@ -183,13 +183,13 @@ func TestPassthroughNeverFallsBackToALaxerUpstream(t *testing.T) {
 			c := g.dial(t, nil)
 			c.Send(t, string(says))
 			if got, how := c.ReadAll(); len(got) > 0 {
-				t.Errorf("it was answered %q, and a %s end", got, how)
+				t.Errorf("got %q and a %s end", got, how)
 			}
 		})
 	}
 	for _, u := range []net.Listener{open, strict} {
 		if got := g.Stats().BytesToUpstream; got != 0 {
-			t.Errorf("%d bytes came to %s", got, u.Addr())
+			t.Errorf("%d bytes reached %s", got, u.Addr())
 		}
 	}
 	failures := g.Stats().HandshakeFailures
@@ -217,8 +217,8 @@ func TestPassthroughAnnouncesTheClient(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V2, Endpoints: []upstream.EndpointOptions{plain(ln)}})
 	g := serve(t, &l4.Table{Peek: true, Default: through(u)})
 	c := g.dial(t, p.client("a.test"))
-	shaken := make(chan error, 1)
-	go func() { shaken <- c.Handshake() }()
+	handshakes := make(chan error, 1)
+	go func() { handshakes <- c.Handshake() }()
 	far := accept(t, ln, nil)
 	who, err := proxyproto.Read(far.Conn)
 	if err != nil || who.Source.String() != c.Raw.LocalAddr().String() {
@@ -228,7 +228,7 @@ func TestPassthroughAnnouncesTheClient(t *testing.T) {
 	if err := secure.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-shaken; err != nil {
+	if err := <-handshakes; err != nil {
 		t.Error(err)
 	}
 }
@@ -240,12 +240,12 @@ func TestShutdownWhileAHelloIsRead(t *testing.T) {
 	c.Send(t, string(hello(t)[:100]))
 	eventually(t, "the connection is accepted", func() bool { return g.Stats().Open == 1 })
 	if err := g.Shutdown(cancelled()); err == nil {
-		t.Error("Shutdown says that nothing was cut off")
+		t.Error("Shutdown returned nil although it cut a connection")
 	}
 	c.WantEnd(t, "", reset)
 }
 
-// BenchmarkPassthrough connects, shakes hands through the gate and closes.
+// BenchmarkPassthrough connects, completes a handshake through the gate and closes.
 func BenchmarkPassthrough(b *testing.B) {
 	p := newPKI(b)
 	ln := listen(b, "tcp")

@@ -51,15 +51,15 @@ func TestAnnouncedClientIsAnnouncedToTheUpstream(t *testing.T) {
 			c := g.dial(t, nil)
 			c.Send(t, test.in)
 			secure := splicetest.NewPeer(c.Raw.Conn, splicetest.Client(p.client("gate.test")))
-			shaken := make(chan error, 1)
-			go func() { shaken <- secure.Handshake() }()
+			handshakes := make(chan error, 1)
+			go func() { handshakes <- secure.Handshake() }()
 
 			far := accept(t, ln, nil)
 			far.Want(t, test.out)
 			farSecure := splicetest.NewPeer(far.Raw.Conn, splicetest.Server(p.server(t, "upstream.test")))
 			secure.Send(t, "question")
 			farSecure.Want(t, "question")
-			if err := <-shaken; err != nil {
+			if err := <-handshakes; err != nil {
 				t.Fatal(err)
 			}
 			secure.CloseWrite()

@@ -56,7 +56,7 @@ func costs(t *testing.T) []cost {
 		}
 	}
 	server := newPKI(t).listener(t, "gate.test")
-	shake := func(input []byte) {
+	handshake := func(input []byte) {
 		_ = server.Conn(&memory{Reader: bytes.NewReader(input)}).Handshake()
 	}
 	v2 := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11"), binary.BigEndian.AppendUint16(nil, 4000)...)
@@ -71,8 +71,8 @@ func costs(t *testing.T) []cost {
 		{name: "PROXY header of version 2, byte by byte", input: v2, parse: announce(true)},
 		{name: "PROXY header of version 1", input: v1, parse: announce(true), bound: alloctest.Bound{
 			CPU: 500 * time.Nanosecond, Why: "a header of version 1 has 107 bytes at most, and two addresses are parsed from text"}},
-		{name: "TLS handshake, at once", input: records(1 << 14), parse: shake, bound: growing},
-		{name: "TLS handshake, in small records", input: records(512), parse: shake, bound: growing},
+		{name: "TLS handshake, at once", input: records(1 << 14), parse: handshake, bound: growing},
+		{name: "TLS handshake, in small records", input: records(512), parse: handshake, bound: growing},
 	}
 }
 

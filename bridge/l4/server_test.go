@@ -82,10 +82,10 @@ func TestRoutesBySNI(t *testing.T) {
 	} {
 		t.Run(sni, func(t *testing.T) {
 			c := g.dial(t, &tls.Config{ServerName: sni, InsecureSkipVerify: true})
-			shaken := make(chan error, 1)
-			go func() { shaken <- c.Conn.(*tls.Conn).Handshake() }()
+			handshakes := make(chan error, 1)
+			go func() { handshakes <- c.Conn.(*tls.Conn).Handshake() }()
 			far := accept(t, lns[want], nil)
-			if err := <-shaken; err != nil {
+			if err := <-handshakes; err != nil {
 				t.Fatal(err)
 			}
 			c.Send(t, "hello")

@@ -70,7 +70,7 @@ func (c combination) connect(t testing.TB, e *splice.Engine, ca *certstest.CA, o
 	b.client = splicetest.NewPeer(client.far, nil)
 	b.upstream = splicetest.NewPeer(upstream.far, nil)
 	clientNear, upstreamNear := net.Conn(client.near), net.Conn(upstream.near)
-	shakes := []func() error{}
+	handshakes := []func() error{}
 	if c.clientTLS != 0 {
 		far := clientTLS(ca, "gate.test")
 		far.MaxVersion = c.clientTLS
@@ -78,7 +78,7 @@ func (c combination) connect(t testing.TB, e *splice.Engine, ca *certstest.CA, o
 		b.client = splicetest.NewPeer(client.far, splicetest.Client(far))
 		near := tls.Server(client.near, serverTLS(t, ca, "gate.test"))
 		clientNear = near
-		shakes = append(shakes, near.Handshake, b.client.Handshake)
+		handshakes = append(handshakes, near.Handshake, b.client.Handshake)
 	}
 	if c.upstreamTLS != 0 {
 		far := serverTLS(t, ca, "upstream.test")
@@ -87,14 +87,14 @@ func (c combination) connect(t testing.TB, e *splice.Engine, ca *certstest.CA, o
 		b.upstream = splicetest.NewPeer(upstream.far, splicetest.Server(far))
 		near := tls.Client(upstream.near, clientTLS(ca, "upstream.test"))
 		upstreamNear = near
-		shakes = append(shakes, near.Handshake, b.upstream.Handshake)
+		handshakes = append(handshakes, near.Handshake, b.upstream.Handshake)
 	}
-	shaken := make(chan error, len(shakes))
-	for _, shake := range shakes {
-		go func() { shaken <- shake() }()
+	done := make(chan error, len(handshakes))
+	for _, handshake := range handshakes {
+		go func() { done <- handshake() }()
 	}
-	for range shakes {
-		if err := <-shaken; err != nil {
+	for range handshakes {
+		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -87,9 +87,9 @@ func connectDirectly(t *testing.T, ca *certstest.CA, m splicetest.Bounds) (*spli
 	}
 	near := splicetest.NewPeer(both.far, splicetest.Client(clientTLS(ca, "direct.test")))
 	far := splicetest.NewPeer(both.near.Conn, splicetest.Server(serverTLS(t, ca, "direct.test")))
-	shaken := make(chan error, 1)
-	go func() { shaken <- near.Handshake() }()
-	if err := errors.Join(far.Handshake(), <-shaken); err != nil {
+	handshakes := make(chan error, 1)
+	go func() { handshakes <- near.Handshake() }()
+	if err := errors.Join(far.Handshake(), <-handshakes); err != nil {
 		t.Fatal(err)
 	}
 	return near, far

@@ -78,9 +78,9 @@ func (p pair) secure(t testing.TB, ca *certstest.CA, version uint16) (near, far 
 	t.Helper()
 	far = tls.Server(p.far, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "x.test"))}, MaxVersion: version})
 	near = tls.Client(p.near, &tls.Config{ServerName: "x.test", RootCAs: ca.Pool(), DynamicRecordSizingDisabled: true})
-	shaken := make(chan error, 1)
-	go func() { shaken <- far.Handshake() }()
-	if err := errors.Join(near.Handshake(), <-shaken); err != nil {
+	handshakes := make(chan error, 1)
+	go func() { handshakes <- far.Handshake() }()
+	if err := errors.Join(near.Handshake(), <-handshakes); err != nil {
 		t.Fatal(err)
 	}
 	return near, far
