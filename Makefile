@@ -65,7 +65,7 @@ test: unit e2e ## Run every test: unit tests, then e2e
 
 .PHONY: unit
 unit: ## Run the unit tests under the race detector, and those of allocations without
-	$(GO) test -race $(PACKAGES)
+	$(GO) test -race -timeout 20m $(PACKAGES)
 	$(GO) -C bench test -race ./...
 	$(GO) test -run Alloc $$(grep -rl --include='*_test.go' 'alloctest\.Want' bridge | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
