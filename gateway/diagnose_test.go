@@ -92,7 +92,7 @@ func TestAStoredUpstreamIsProbed(t *testing.T) {
 		r.GetTimings().GetConnect() == nil || r.GetTimings().GetHandshake() == nil || r.GetTimings().GetDns() != nil {
 		t.Errorf("result %v", r)
 	}
-	// A probe is nobody's traffic.
+	// A probe does not count as traffic.
 	for _, e := range g.UpstreamStatuses()[0].GetEndpoints() {
 		if e.GetConnectionsMade() != 0 || e.GetHandshakesFull() != 0 || len(e.GetFailures()) != 0 || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UNKNOWN {
 			t.Errorf("it was counted: %v", e)

@@ -121,7 +121,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 		}
 	}
 	c.Close()
-	eventually(t, "the one that left is told of no more", func() bool { return endpoints(g.upstreamStatus()) == two })
+	eventually(t, "the removed endpoint is no longer reported", func() bool { return endpoints(g.upstreamStatus()) == two })
 	for _, want := range []string{one + " came", two + " came, " + one + " left"} {
 		for {
 			e := <-events

@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestEachThresholdIsToldOnce(t *testing.T) {
+func TestEachThresholdIsReportedOnce(t *testing.T) {
 	end := time.Date(2030, 6, 1, 0, 0, 0, 0, time.UTC)
 	inUse := func(fingerprint string, end time.Time) []*adminv1.CertificateInUse {
 		return []*adminv1.CertificateInUse{{
@@ -22,7 +22,7 @@ func TestEachThresholdIsToldOnce(t *testing.T) {
 	var e expiry
 	for _, step := range []struct {
 		days  float64 // before the end
-		tells string  // part of the message; empty: nothing is told
+		tells string  // part of the message; empty: no event
 	}{
 		{100, ""}, {31, ""}, {30, "in 30 days"}, {29, ""}, {14, "in 14 days"}, {13.9, ""},
 		{5, "in 5 days"}, // 7 was slept through
@@ -36,8 +36,8 @@ func TestEachThresholdIsToldOnce(t *testing.T) {
 			t.Errorf("%v days before: %v, want %q", step.days, events, step.tells)
 		}
 	}
-	// Another certificate under the name starts anew, and one that is gone is
-	// forgotten.
+	// A new certificate under the name starts from the first threshold, and a removed one
+	// is forgotten.
 	if events := e.due(inUse("b", end), before(3)); len(events) != 1 || events[0].GetName() != "client" || events[0].GetKind() != adminv1.Kind_KIND_CERTIFICATE {
 		t.Errorf("%v", events)
 	}

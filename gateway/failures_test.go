@@ -38,7 +38,7 @@ func served(t *testing.T, f func(net.Conn)) string {
 
 // What fails after a connection was made is in the status of its endpoint, by a reason
 // of its own, and in the metrics; what clients cause is not.
-func TestWhatFailsInUseIsCountedForItsEndpoint(t *testing.T) {
+func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 	half := func(then func(net.Conn)) func(net.Conn) {
 		return func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 4096))

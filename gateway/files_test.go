@@ -94,7 +94,7 @@ func symlink(t *testing.T, target, path string) {
 	}
 }
 
-// A fileEvents is what a gateway tells of files.
+// A fileEvents holds a gateway's events about files.
 type fileEvents struct {
 	t    *testing.T
 	from <-chan *adminv1.Event
@@ -172,7 +172,7 @@ func TestARotationThroughFilesIsUsedByTheNextHandshakeAndDropsNoConnection(t *te
 	}
 }
 
-func TestFilesAreTakenUpHoweverTheyArePutInPlace(t *testing.T) {
+func TestFilesAreReloadedHoweverTheyAreReplaced(t *testing.T) {
 	ca := certstest.NewCA(t)
 	upstream := greeter(t, ca)
 	// A layout is where the pair is, and how another takes its place.
@@ -199,7 +199,7 @@ func TestFilesAreTakenUpHoweverTheyArePutInPlace(t *testing.T) {
 				writeFile(t, path, content)
 			}
 		}},
-		{"removed and made anew", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
+		{"removed and made again", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
 			for path, content := range pair(dir, i) {
 				os.Remove(path)
 				writeFile(t, path, content)
@@ -278,7 +278,7 @@ func pair(dir string, i *pki.Issued) map[string][]byte {
 	return map[string][]byte{chain: i.ChainPEM, key: i.KeyPEM}
 }
 
-func TestWhatCannotBeUsedIsToldOnceAndLeavesTheOldInPlace(t *testing.T) {
+func TestInvalidFilesAreReportedOnceAndTheOldOnesKept(t *testing.T) {
 	ca := certstest.NewCA(t)
 	upstream := greeter(t, ca)
 	other := ca.Client(t, "other")
@@ -338,7 +338,7 @@ func TestWhatCannotBeUsedIsToldOnceAndLeavesTheOldInPlace(t *testing.T) {
 				t.Errorf("%v", e)
 			}
 			if strings.Contains(e.GetMessage()+g.log.String(), "PRIVATE KEY---") {
-				t.Error("a key was told of")
+				t.Error("an event reveals a key")
 			}
 			if got := g.identity("l"); got != "one" || g.State().Revision() != 1 {
 				t.Errorf("the next connection is made as %q at revision %d", got, g.State().Revision())
@@ -368,7 +368,7 @@ func TestWhatCannotBeUsedIsToldOnceAndLeavesTheOldInPlace(t *testing.T) {
 	}
 }
 
-func TestAStormOfTheSameMistakeIsToldOnce(t *testing.T) {
+func TestARepeatedFaultIsReportedOnce(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	chain, key := flat(dir)
 	for path, content := range pair(dir, ca.Client(t, "one")) {
@@ -445,7 +445,7 @@ func TestAFileThatIsGoneAtStartLeavesItsUsersDownUntilItIsBack(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", g.address("l")); err == nil { // else it was reset at once
 		if rest, _ := io.ReadAll(c); len(rest) > 0 {
-			t.Errorf("traffic went on: %q", rest)
+			t.Errorf("traffic continued: %q", rest)
 		}
 		c.Close()
 	}

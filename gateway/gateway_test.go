@@ -91,7 +91,7 @@ type failing struct{ durable }
 
 func (failing) Commit(*store.Draft) error { return errors.New("no space left on device") }
 
-func TestWhatCannotBeMadeDurableIsNotMadeLive(t *testing.T) {
+func TestAFailedCommitIsNotMadeLive(t *testing.T) {
 	g := start(t, "")
 	g.writer.Lock()
 	g.store = failing{g.store}
@@ -154,7 +154,7 @@ func TestASocketIsPassedOnWithoutRefusingAnyone(t *testing.T) {
 			long := dial(t, address)
 			long.echo(t, "before")
 
-			// A client that connects all the time meets nobody who refuses it.
+			// A client that keeps connecting is never refused.
 			stop := make(chan struct{})
 			var wg sync.WaitGroup
 			var served atomic.Int64
@@ -250,7 +250,7 @@ func TestUnrelatedChangesTouchNoConnection(t *testing.T) {
 	}
 }
 
-func TestReloadTakesUpFilesThatChanged(t *testing.T) {
+func TestReloadAppliesChangedFiles(t *testing.T) {
 	ca, next := certstest.NewCA(t), certstest.NewCA(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	write := func(pem []byte) {
@@ -285,7 +285,7 @@ func TestReloadTakesUpFilesThatChanged(t *testing.T) {
 	}
 }
 
-func TestAWatcherThatFallsBehindIsToldSoAndDelaysNobody(t *testing.T) {
+func TestASlowWatcherGetsAnErrorAndDelaysNoOther(t *testing.T) {
 	g := start(t, "")
 	for i := range keptUpdates + 2 {
 		g.put(&adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("127.0.0.1:%d", i+1)}}})
@@ -353,7 +353,7 @@ func TestAStopDrainsRefusesWritesAndIsNotReady(t *testing.T) {
 	}
 }
 
-func TestMetricsTellWhatHappened(t *testing.T) {
+func TestMetricsCountTraffic(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	g.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("l", "127.0.0.1:0"))...)

@@ -14,7 +14,7 @@ import (
 
 // Connections that say nothing are bounded on every server of the gateway's own,
 // and neither keep out those who say something nor fill the log.
-func TestIdleConnectionsTakeNobodysPlace(t *testing.T) {
+func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 	g := start(t, "")
 	for n := range 600 { // more than there is room for, from several addresses
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+n%100))}}
@@ -38,7 +38,7 @@ func TestIdleConnectionsTakeNobodysPlace(t *testing.T) {
 	}
 }
 
-func TestReadinessRequiresWhatItIsToldTo(t *testing.T) {
+func TestReadinessRequiresTheConfiguredConditions(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

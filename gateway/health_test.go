@@ -76,7 +76,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		Interval: durationpb.New(100 * time.Millisecond), HealthyThreshold: new(int32(1)), UnhealthyThreshold: new(int32(1)),
 	}
 
-	// What is not made live asks nobody.
+	// A dry run makes no health checks.
 	g.apply(store.Edit{Puts: puts(resources...), DryRun: true})
 	if n := one.asked.Load(); n != 0 {
 		t.Errorf("asked %d times for a dry run", n)
@@ -138,7 +138,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	}
 
 	two.sick.Store(true)
-	eventually(t, "nobody is well", func() bool { return !g.endpoint("up", 1).GetAvailable() })
+	eventually(t, "no endpoint is healthy", func() bool { return !g.endpoint("up", 1).GetAvailable() })
 	if got := answers(); got["Service Unavailable"] != 10 {
 		t.Errorf("with both sick: %v", got)
 	}
@@ -174,7 +174,7 @@ func TestHandshakesThatFailEjectWhatPassesItsCheck(t *testing.T) {
 	g.put(resources...)
 	url := "http://" + g.address("web") + "/"
 	eventually(t, "both pass their checks", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
-	for range 20 { // each that goes to the foreign one goes on to the good one
+	for range 20 { // a request to the foreign endpoint is retried at the good one
 		if code, body := get(t, url); code != 200 || body != "good" {
 			t.Fatalf("%d %s", code, body)
 		}

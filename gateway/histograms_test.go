@@ -15,8 +15,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Whoever has a name after another goes on counting where that one ended, and
-// what is gone is forgotten in the end.
+// A listener that reuses a name continues the counts of the earlier one, and the counts
+// of removed listeners expire.
 func TestHistogramsOutliveTheObjectsThatCount(t *testing.T) {
 	p := &publisher{}
 	registry := prometheus.NewRegistry()
@@ -117,7 +117,7 @@ func TestDurationsAndRecords(t *testing.T) {
 	}
 }
 
-func TestTheAccessLogIsOpenedAnew(t *testing.T) {
+func TestTheAccessLogIsReopened(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	g := start(t, "", func(o *Options) { o.AccessLog = AccessLog{File: path, Text: true} })
 	if err := os.Rename(path, path+".1"); err != nil {

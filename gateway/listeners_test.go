@@ -118,7 +118,7 @@ func moveAbout(t *testing.T, g *testGateway) error {
 			t.Errorf("after a move to %s: %v", to, l)
 		}
 		if !connects("127.0.0.1:" + port) {
-			t.Errorf("after a move to %s nobody can connect", to)
+			t.Errorf("after a move to %s no client can connect", to)
 		}
 	}
 	// What the kernel refuses to everyone else stays refused.

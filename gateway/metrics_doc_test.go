@@ -89,7 +89,7 @@ func everyMetric(t *testing.T) string {
 	g.put(announced)
 	sendGarbage(t, g.address("announced"))
 
-	get(t, "http://"+g.address("http")+"/") // nobody listens at the upstream
+	get(t, "http://"+g.address("http")+"/") // no server listens at the upstream's address
 	answering := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
 	t.Cleanup(answering.Close)
 	plain := httpListener("plain", "127.0.0.1:0")

@@ -125,7 +125,7 @@ func TestOnlyWhatAWriteChangesIsProbed(t *testing.T) {
 		t.Error(err)
 	}
 	if dialled.Load() != 0 {
-		t.Error("the upstream that nobody touched was dialled")
+		t.Error("an unchanged upstream was dialed")
 	}
 	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: 9})
 	wantFaults(t, err, invalid.Argument, "options.require_probe")
@@ -186,7 +186,7 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 	}
 }
 
-func TestAWriteIsPlannedAnewForWhatBecameLiveMeanwhile(t *testing.T) {
+func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 	ca := certstest.NewCA(t)
 	issued := ca.Server(t, "up.example")
 	gate := newGate(t, echo(t, ca, issued))
@@ -277,8 +277,8 @@ func newGate(t *testing.T, to string) *gate {
 	return g
 }
 
-// Many writers at once, of which each requires a probe: whoever is told that
-// his write was applied finds it applied.
+// Many concurrent writers each require a probe: every write that reports success is
+// applied.
 func TestConcurrentWritersThatRequireProbes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")

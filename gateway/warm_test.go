@@ -87,7 +87,7 @@ func TestWarmConnectionsFollowWhatIsLive(t *testing.T) {
 		eventually(t, "connected is "+want, func() bool { names, _ := up.connections(); return names == want })
 	}
 
-	// What is not made live dials nobody.
+	// A dry run dials no endpoint.
 	g.apply(store.Edit{Puts: puts(resources...), DryRun: true})
 	taken := dial(t, g.OpsAddress()) // an address in use
 	taken.Close()
@@ -110,7 +110,7 @@ func TestWarmConnectionsFollowWhatIsLive(t *testing.T) {
 	connected("client client client client")
 	eventually(t, "it was replaced", func() bool { return g.warm("up").GetReady() == 3 && g.warm("up").GetUsed() == 1 })
 
-	// Another's revision leaves them alone.
+	// A revision that changes another upstream keeps them.
 	_, before := up.connections()
 	other := resources[2].(*adminv1.Upstream)
 	other = proto.Clone(other).(*adminv1.Upstream)
@@ -137,14 +137,14 @@ func TestWarmConnectionsFollowWhatIsLive(t *testing.T) {
 	client.echo(t, "still there")
 	eventually(t, "those of the rotation are ready", func() bool { return g.warm("up").GetReady() == 3 })
 
-	// Draining an identity closes those that nobody uses at once.
+	// Draining a client certificate closes idle connections at once.
 	_, before = up.connections()
 	if n, err := g.DrainConnections("up", "", deadline); err != nil || n != 4 {
 		t.Errorf("%d connections drain, %v", n, err)
 	}
 	eventually(t, "they were replaced", func() bool { _, ever := up.connections(); return ever == before+3 && g.warm("up").GetReady() == 3 })
 
-	// Whoever is deleted keeps nothing.
+	// A deleted upstream has no warm connections.
 	g.apply(store.Edit{Deletes: []store.Delete{
 		{Kind: adminv1.Kind_KIND_LISTENER, Name: "db"}, {Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"},
 	}})

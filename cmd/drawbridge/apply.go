@@ -11,16 +11,16 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-const applyLong = `Apply makes the running gateway's configuration what the files say: all of it,
-in one revision, or nothing. Resources that the files do not name stay as they
-are, unless --prune is given.
+const applyLong = `Apply creates and changes the resources in the files: all of them in one revision,
+or none. Resources that the files do not name stay unchanged, unless --prune is
+given.
 
-With --require-probe the gateway first shakes hands with the endpoints of every
-upstream that the change affects, with the new settings; unless any (or all) of
-each upstream's endpoints do, nothing is changed and the probes are shown.
+With --require-probe the gateway first makes a TLS handshake with the endpoints of
+every affected upstream, with the new settings. Unless any (or all) endpoints of
+each upstream pass, nothing is changed and the probe results are shown.
 
-A file is YAML or JSON: documents, each a kind and the resource's fields. What
-is not a field is refused. Relative paths in a file start at that file.
+A file is YAML or JSON: documents, each with a kind and the resource's fields.
+Unknown fields are rejected. Relative paths in a file start at that file.
 
   kind: Upstream
   name: payments
@@ -33,9 +33,9 @@ is not a field is refused. Relative paths in a file start at that file.
   protocol: HTTP
   upstream: payments
 
-Key material is given in one of three ways. What is inline comes back from no
-command; "files" are on the gateway's machine, below its --file-root directories,
-and watched; a PKCS#12 archive is base64 in "pkcs12", or a file like any other:
+Key material has one of three forms. Inline keys are never shown by any command.
+"files" are on the gateway's machine, below its --file-root directories, and are
+watched. A PKCS#12 archive is base64 in "pkcs12", or a file like any other:
 
   kind: Certificate
   name: client
@@ -71,8 +71,8 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to apply: a file, a directory (its *.yaml, *.yml, *.json) or - for standard input; may be repeated")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and show what would change, but change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
-	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels fit, such as `team=payments`")
-	cmd.Flags().BoolVar(&createOnly, "create-only", false, "refuse to replace a resource by a different one")
+	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match, such as `team=payments`")
+	cmd.Flags().BoolVar(&createOnly, "create-only", false, "fail instead of changing an existing resource")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
 	require := requireProbeFlag(cmd)
 	output := formatFlag(cmd)
@@ -114,7 +114,7 @@ func newApply(c *cli) *cobra.Command {
 	return cmd
 }
 
-// showChange writes what a write did, and its warnings to standard error.
+// showChange writes the result of a write, and its warnings to standard error.
 func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fieldNamer) error {
 	showWarnings(c.err, change.GetWarnings(), name)
 	if f != formatTable {

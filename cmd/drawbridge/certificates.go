@@ -52,7 +52,7 @@ func inUseTable(certificates []*adminv1.CertificateInUse) *table {
 	return t
 }
 
-// usedBy lists who uses a certificate: "listener web, upstream payments +7".
+// usedBy lists the resources that use a certificate: "listener web, upstream payments +7".
 func usedBy(crt *adminv1.CertificateInUse) string {
 	const most = 5
 	var out []string
@@ -96,7 +96,7 @@ func trustBundleTable(resources []*adminv1.Resource, now time.Time) *table {
 			source = "system"
 		}
 		var subjects []string
-		var first *adminv1.CertificateInfo // to expire
+		var first *adminv1.CertificateInfo // the first to expire
 		for _, info := range b.GetInfo().GetCertificates() {
 			subjects = append(subjects, info.GetSubject())
 			if first == nil || info.GetNotAfter().AsTime().Before(first.GetNotAfter().AsTime()) {
@@ -108,8 +108,8 @@ func trustBundleTable(resources []*adminv1.Resource, now time.Time) *table {
 	return t
 }
 
-// revocationLists counts them, and tells of the first that is due: "2, next
-// update in 6 days".
+// revocationLists counts revocation lists and shows the first update that is due: "2,
+// next update in 6 days".
 func revocationLists(crls []*adminv1.CrlInfo, now time.Time) string {
 	var first time.Time
 	for _, crl := range crls {
@@ -139,13 +139,13 @@ func daysLeft(info *adminv1.CertificateInfo, now time.Time) string {
 	return fmt.Sprint(int(left / (24 * time.Hour)))
 }
 
-// shortFingerprint is enough of a fingerprint to tell two by eye.
+// shortFingerprint returns the first digits of a fingerprint, enough to distinguish two.
 func shortFingerprint(info *adminv1.CertificateInfo) string {
 	f := strings.ToLower(strings.ReplaceAll(info.GetSha256Fingerprint(), ":", ""))
 	return f[:min(16, len(f))]
 }
 
-// findings are what the gateway found worth a warning.
+// findings lists the warnings of a certificate.
 func findings(info *adminv1.CertificateInfo) string {
 	var words []string
 	for _, f := range info.GetFindings() {

@@ -10,20 +10,19 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A chainView is a chain as an endpoint presented it, put in order, with what
-// is wrong at the certificate that it is about.
+// A chainView is an endpoint's chain in order, with each fault at its certificate.
 type chainView struct {
 	certs     []*adminv1.CertificateInfo
 	path      []int            // indices into certs: the leaf, its issuer, that one's issuer, …
-	strangers []int            // presented, but not of the path
-	issuer    string           // of the last of the path, if it was not presented
-	faults    map[int][]string // by index; at missing: of the issuer that was not presented
+	unrelated []int            // presented, but not part of the path
+	issuer    string           // of the last certificate of the path, if not presented
+	faults    map[int][]string // by index; at missing: those of the missing issuer
 	now       time.Time
 }
 
 const missing = -1
 
-// viewChain orders the chain of r and finds where its fault is.
+// viewChain orders the chain of r and locates its fault.
 func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
 	v := &chainView{certs: r.GetChain(), faults: make(map[int][]string), now: now}
 	if len(v.certs) == 0 {
@@ -33,7 +32,7 @@ func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
 	for {
 		last := v.certs[v.path[len(v.path)-1]]
 		if last.GetIssuer() == last.GetSubject() {
-			break // vouches for itself
+			break // self-signed
 		}
 		next := slices.IndexFunc(v.certs, func(c *adminv1.CertificateInfo) bool {
 			return c.GetSubject() == last.GetIssuer() && !slices.Contains(v.path, slices.Index(v.certs, c))
@@ -46,7 +45,7 @@ func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
 	}
 	for i, c := range v.certs {
 		if !slices.Contains(v.path, i) {
-			v.strangers = append(v.strangers, i)
+			v.unrelated = append(v.unrelated, i)
 		}
 		switch {
 		case c.GetNotAfter() != nil && c.GetNotAfter().AsTime().Before(now):
@@ -61,8 +60,9 @@ func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
 	return v
 }
 
-// blame says which certificate a failure is about, and what of it. Empty: none
-// of them, or time, which each certificate tells for itself.
+// blame returns the certificate that caused a failure, and the fault. The fault is empty
+// if no certificate caused it, or if validity times did: those are shown at each
+// certificate.
 func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
 	top := v.path[len(v.path)-1]
 	switch r.GetReason() {
@@ -70,7 +70,7 @@ func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
 		return 0, "is not for " + r.GetVerifyName()
 	case adminv1.Reason_REASON_UNKNOWN_CA:
 		if v.issuer != "" {
-			return missing, "not presented, and not among the CAs that are trusted"
+			return missing, "not presented, and not among the trusted CAs"
 		}
 		return top, "is not trusted"
 	case adminv1.Reason_REASON_DEPTH_EXCEEDED:
@@ -82,13 +82,13 @@ func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
 	case adminv1.Reason_REASON_REVOKED:
 		return v.named(r), "is revoked"
 	case adminv1.Reason_REASON_CRL_EXPIRED:
-		return v.named(r), "no revocation list of its issuer is in date"
+		return v.named(r), "no revocation list of its issuer is current"
 	case adminv1.Reason_REASON_PIN_MISMATCH:
-		return 0, "neither its key nor one above it is pinned"
+		return 0, "neither its key nor an issuer's key is pinned"
 	case adminv1.Reason_REASON_BAD_CERTIFICATE:
 		return v.named(r), "is malformed, or its signature is wrong"
 	case adminv1.Reason_REASON_EXPIRED, adminv1.Reason_REASON_NOT_YET_VALID:
-		// The gateway's clock may differ from ours.
+		// The gateway's clock may differ from this machine's.
 		if len(v.faults) == 0 {
 			return v.named(r), word(r.GetReason()) + " by the gateway's clock"
 		}
@@ -108,7 +108,7 @@ func (v *chainView) named(r *adminv1.ProbeResult) int {
 	return found
 }
 
-// write draws the chain from its anchor down to the leaf.
+// write draws the chain from its root down to the leaf.
 func (v *chainView) write(w io.Writer, p paint, indent string) {
 	nodes := slices.Clone(v.path)
 	if v.issuer != "" {
@@ -128,7 +128,7 @@ func (v *chainView) write(w io.Writer, p paint, indent string) {
 		}
 		v.writeNode(w, p, i, branch, below)
 	}
-	for _, i := range v.strangers {
+	for _, i := range v.unrelated {
 		v.writeNode(w, p, i, indent+p.doubt("also presented: "), indent+"   ")
 	}
 }
@@ -174,7 +174,7 @@ func (v *chainView) writeNode(w io.Writer, p paint, i int, branch, below string)
 	}
 }
 
-// some joins at most so many values, and counts those beyond.
+// some joins at most most values and counts the rest.
 func some(values []string, most int) string {
 	if len(values) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(values[:most], ", "), len(values)-most)
@@ -182,7 +182,7 @@ func some(values []string, most int) string {
 	return strings.Join(values, ", ")
 }
 
-// ago is how long ago something was, in its largest unit.
+// ago formats a time in the past in its largest unit.
 func ago(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:

@@ -15,15 +15,15 @@ const (
 	root   = `chain { subject: "CN=root" issuer: "CN=root" }`
 )
 
-func TestWhatIsWrongIsMarkedWhereItIs(t *testing.T) {
+func TestFaultsAreMarkedAtTheirCertificate(t *testing.T) {
 	expired := strings.Replace(middle, "issuer", "not_after { seconds: 1893283200 } issuer", 1)
 	early := strings.Replace(root, "issuer", "not_before { seconds: 1893542400 } issuer", 1)
 	for _, tt := range []struct {
 		reason, chain, explanation, want string
 	}{
 		{"NAME_MISMATCH", leaf + middle, "", "CN=leaf: is not for pay.example"},
-		{"UNKNOWN_CA", leaf + middle, "", "CN=root (not presented): not presented, and not among the CAs that are trusted"},
-		{"UNKNOWN_CA", leaf + root, "", "CN=mid (not presented): not presented, and not among the CAs that are trusted"},
+		{"UNKNOWN_CA", leaf + middle, "", "CN=root (not presented): not presented, and not among the trusted CAs"},
+		{"UNKNOWN_CA", leaf + root, "", "CN=mid (not presented): not presented, and not among the trusted CAs"},
 		{"UNKNOWN_CA", leaf + middle + root, "", "CN=root: is not trusted"},
 		{"DEPTH_EXCEEDED", leaf + middle + root, "", "CN=mid: more intermediates than tls.verify_depth allows"},
 		{"DEPTH_EXCEEDED", leaf, "", ""},
@@ -31,8 +31,8 @@ func TestWhatIsWrongIsMarkedWhereItIs(t *testing.T) {
 		{"REVOKED", leaf + middle, `the certificate "CN=mid", serial 0c2d, was revoked by "CN=root"`, "CN=mid: is revoked"},
 		{"REVOKED", leaf + middle, "", "CN=leaf: is revoked"},
 		{"REVOKED", leaf + middle, `"CN=middle"`, "CN=leaf: is revoked"},
-		{"CRL_EXPIRED", leaf + middle, `whether "CN=mid" is revoked is unknown: the list of "CN=root" ended`, "CN=mid: no revocation list of its issuer is in date"},
-		{"PIN_MISMATCH", leaf, "", "CN=leaf: neither its key nor one above it is pinned"},
+		{"CRL_EXPIRED", leaf + middle, `whether "CN=mid" is revoked is unknown: the list of "CN=root" ended`, "CN=mid: no revocation list of its issuer is current"},
+		{"PIN_MISMATCH", leaf, "", "CN=leaf: neither its key nor an issuer's key is pinned"},
 		{"BAD_CERTIFICATE", leaf, "", "CN=leaf: is malformed, or its signature is wrong"},
 		{"EXPIRED", leaf + expired + root, "", "CN=mid: expired 2 days ago"},
 		{"NAME_MISMATCH", leaf + expired, "", "CN=leaf: is not for pay.example|CN=mid: expired 2 days ago"},

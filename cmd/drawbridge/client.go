@@ -26,10 +26,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxAnswer is far above the gateway's own limit on an answer.
+// maxAnswer is far above the gateway's own limit on a response.
 const maxAnswer = 256 << 20
 
-// A connector holds the flags that say where the gateway is.
+// A connector holds the flags for the connection to the gateway.
 type connector struct {
 	admin         string
 	ca, cert, key string
@@ -42,15 +42,15 @@ func (c *cli) connectFlags(flags *pflag.FlagSet) *connector {
 	if dir := c.defaultDataDir(); dir != "" {
 		socket = "unix:" + filepath.Join(dir, "admin.sock")
 	}
-	flags.StringVar(&o.admin, "admin", socket, "where the gateway's admin service is: unix:`PATH` or HOST:PORT")
-	flags.StringVar(&o.ca, "admin-tls-ca", "", "PEM `file` of the CA that the gateway's certificate leads to (HOST:PORT only; default: the system's)")
+	flags.StringVar(&o.admin, "admin", socket, "address of the gateway's admin service: unix:`PATH` or HOST:PORT")
+	flags.StringVar(&o.ca, "admin-tls-ca", "", "PEM `file` of the CA that the gateway's certificate must chain to (HOST:PORT only; default: the system's CAs)")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the client certificate to present (HOST:PORT only)")
 	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
 	flags.StringVar(&o.serverName, "admin-tls-server-name", "", "`name` that the gateway's certificate must have (default: HOST)")
 	return o
 }
 
-// A client is a connection to a gateway. Who dials closes.
+// A client is a connection to a gateway. The caller of dial closes it.
 type client struct {
 	adminv1.AdminServiceClient
 	status      adminv1.StatusServiceClient
@@ -66,7 +66,7 @@ type client struct {
 
 func (cl *client) Close() error { return cl.conn.Close() }
 
-// dial prepares a connection; it is made by the first call.
+// dial prepares a connection. The first call makes it.
 func (o *connector) dial() (*client, error) {
 	network, address, creds := "unix", "", insecure.NewCredentials()
 	authority := "localhost"
@@ -96,7 +96,7 @@ func (o *connector) dial() (*client, error) {
 		grpc.WithAuthority(authority),
 		grpc.WithUserAgent("drawbridge/"+programVersion()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		// For watch: a gateway that is gone without a word is noticed.
+		// For watch: keepalive detects a gateway that disappeared.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -143,7 +143,7 @@ func (o *connector) tlsConfig(host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// failure says what went wrong with a call. name may be nil.
+// failure explains why a call failed. name may be nil.
 func (cl *client) failure(err error, name fieldNamer) error {
 	st, ok := status.FromError(err)
 	if !ok || st.Code() != codes.Unavailable {
@@ -160,22 +160,22 @@ func (cl *client) failure(err error, name fieldNamer) error {
 		case errors.Is(*dialed, fs.ErrPermission):
 			f.code = exitDenied
 		case errors.Is(*dialed, fs.ErrNotExist), errors.Is(*dialed, syscall.ECONNREFUSED):
-			f.summary += "\nIs `drawbridge serve` running there? --admin or DRAWBRIDGE_ADMIN says where to look."
+			f.summary += "\nIs `drawbridge serve` running there? Set its address with --admin or DRAWBRIDGE_ADMIN."
 		}
 		return f
 	}
 	if len(st.Details()) > 0 {
-		return rpcFailure(err, name) // the gateway itself says so
+		return rpcFailure(err, name) // the gateway returned it
 	}
-	// The connection was made and then lost. The alert by which a TLS 1.3
-	// server refuses a client's certificate comes after the handshake, as
-	// text at best, and a broken pipe can be ahead of it. A gateway always
-	// wants a certificate over TCP, so without one it is that.
+	// The connection was made and then lost. A TLS 1.3 server rejects a client's
+	// certificate with an alert after the handshake, which arrives as text at best or is
+	// lost behind a broken pipe. Over TCP a gateway always requires a certificate, so if
+	// none was sent, that is the cause.
 	f.summary = fmt.Sprintf("no connection to the gateway at %s: %s", cl.target, printable(st.Message()))
-	ours := strings.Contains(st.Message(), "authentication handshake failed") // we refused it
+	ours := strings.Contains(st.Message(), "authentication handshake failed") // the client rejected the gateway's certificate
 	if strings.Contains(st.Message(), "remote error: tls:") || cl.anonymous && !ours {
 		f.code = exitDenied
-		f.summary += "\nIt takes only clients whose certificate (--admin-tls-cert, --admin-tls-key) it trusts."
+		f.summary += "\nIt accepts only clients whose certificate (--admin-tls-cert, --admin-tls-key) it trusts."
 	}
 	return f
 }

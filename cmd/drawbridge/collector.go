@@ -10,17 +10,16 @@ import (
 
 const (
 	// heapFloor is how far the heap may grow before the garbage collector runs.
-	// A gateway has a few megabytes that live, and each handshake leaves some
-	// 90 KiB behind: by Go's default of 4 MiB the collector would run thirty
-	// times a second under load, for a fifth of all CPU. More than this brings
-	// nothing.
+	// A gateway has a few megabytes of live heap, and each handshake leaves about
+	// 90 KiB of garbage. With Go's default of 4 MiB the collector would run thirty times
+	// a second under load and use a fifth of the CPU. A larger floor brings no gain.
 	heapFloor = 32 << 20
-	// gcPercent is what Go's default is, and holds from half of heapFloor on.
+	// gcPercent is Go's default, used once the live heap exceeds half of heapFloor.
 	gcPercent = 100
 )
 
-// percentFor returns the GOGC with which a heap of that much that lives may
-// grow to heapFloor, and to twice its size if that is more.
+// percentFor returns the GOGC with which a heap with so many live bytes may grow to
+// heapFloor, or to twice its size if that is more.
 func percentFor(live uint64) int {
 	const most = 100 * heapFloor / (4 << 20) // Go multiplies its least heap, of 4 MiB, by it
 	if live == 0 {
@@ -29,34 +28,34 @@ func percentFor(live uint64) int {
 	return int(min(max(100*heapFloor/live, gcPercent+100)-100, most))
 }
 
-// A collector sets how far the heap may grow, anew after each time that the
-// garbage collector has run. And it gives back to the system what is not in use
-// when nothing goes on: else a burst of handshakes, or the stacks of many requests
-// at once, would be part of the process for minutes, if little comes after them.
+// A collector adjusts GOGC after each run of the garbage collector. It also returns
+// unused memory to the OS when the process is idle: otherwise the memory of a burst of
+// handshakes, or the stacks of many concurrent requests, would stay in the process for
+// minutes.
 type collector struct {
 	live []metrics.Sample
 
 	mu      sync.Mutex
 	percent int
 	stopped bool
-	timer   *time.Timer // has it look
+	timer   *time.Timer // calls look
 
-	// Of look, which one goroutine calls at a time.
+	// The rest belongs to look, which one goroutine calls at a time.
 	looking sync.Mutex
 	heap    []metrics.Sample
-	made    uint64 // bytes that had been allocated when it looked last
-	seen    uint64 // and when it collected last
-	left    uint64 // bytes that nobody uses and that could not be given back
+	made    uint64 // bytes allocated in total, at the last look
+	seen    uint64 // likewise at its last collection
+	left    uint64 // unused bytes that could not be returned
 }
 
 const (
-	// lookEvery is how often a collector looks whether anything goes on.
+	// lookEvery is how often a collector checks whether the process is idle.
 	lookEvery = time.Second
-	// quiet is how many bytes are allocated meanwhile if nothing does.
+	// quiet is how many bytes an idle process allocates between two checks.
 	quiet = 256 << 10
-	// spare is how much that is not in use is not worth the effort.
+	// spare is how much unused memory is not worth returning.
 	spare = 2 << 20
-	// usualStack is what a goroutine that has done something has.
+	// usualStack is the usual stack size of a goroutine.
 	usualStack = 8 << 10
 )
 
@@ -71,8 +70,8 @@ func newCollector() *collector {
 	}
 }
 
-// paceCollector starts one and returns what ends it: the heap then grows by the
-// default again.
+// paceCollector starts a collector and returns the function that stops it and restores
+// the default GOGC.
 func paceCollector() (stop func()) {
 	c := newCollector()
 	c.adjust()
@@ -97,7 +96,7 @@ func paceCollector() (stop func()) {
 		c.stopped = true
 		c.timer.Stop()
 		c.mu.Unlock()
-		c.looking.Lock() // a look that has begun has ended
+		c.looking.Lock() // wait for a running look
 		defer c.looking.Unlock()
 		debug.SetGCPercent(gcPercent)
 	}
@@ -109,39 +108,39 @@ func (c *collector) ended() bool {
 	return c.stopped
 }
 
-// look collects garbage and gives memory back if nothing goes on and that is
-// worth it.
+// look collects garbage and returns memory to the OS if the process is idle and enough
+// memory is unused.
 func (c *collector) look() {
 	unused, live, made := c.unused()
 	idle := made-c.made < quiet
 	c.made, c.left = made, min(c.left, unused)
 	worth := max(live/4, spare)
-	// What was allocated since it collected last may be unused as well: the runtime
-	// counts it as live if its own collector ran in the middle of a burst.
+	// Memory allocated since the last collection may be unused too: the runtime counts it
+	// as live if its own collector ran during a burst.
 	if idle && (unused-c.left > worth || made-c.seen > worth) {
 		debug.FreeOSMemory()
 		c.seen = made
-		c.left, _, _ = c.unused() // in between what is in use: no second attempt would do better
+		c.left, _, _ = c.unused() // fragmentation: a second attempt would not help
 	}
 }
 
-// unused returns how many bytes nobody uses, as far as the runtime tells; how many
-// lived when the heap was collected last; and how many were ever allocated.
+// unused returns, from the runtime's metrics, how many bytes are unused, how many were
+// live after the last collection, and how many were allocated in total.
 func (c *collector) unused() (unused, live, made uint64) {
 	metrics.Read(c.heap)
 	value := func(i int) uint64 { return c.heap[i].Value.Uint64() }
 	live, made, held, free, stacks, goroutines := value(0), value(1), value(2), value(3), value(4), value(5)
 	garbage := max(held, live) - live
-	stacks -= min(stacks, goroutines*usualStack) // what ended goroutines leave counts until the heap is collected
+	stacks -= min(stacks, goroutines*usualStack) // stacks of ended goroutines count until the next collection
 	return garbage + free + stacks, live, made
 }
 
-// A cycle is never reachable, so that the next time the collector runs it finds
-// that, and calls what was set to be called.
+// A cycle is unreachable from the start, so the next garbage collection runs its
+// finalizer.
 type cycle struct{ of *collector }
 
-// follow has adjust called after each time. The runtime calls it, and no two at
-// once: each is set by the one before.
+// follow makes the runtime call adjust after each garbage collection. The calls never
+// overlap, because each one schedules the next.
 func (c *collector) follow() {
 	runtime.SetFinalizer(&cycle{c}, func(*cycle) {
 		if c.adjust() {
@@ -150,8 +149,8 @@ func (c *collector) follow() {
 	})
 }
 
-// adjust reports whether it is to be called again. It stops the world for a
-// moment, and so does nothing for small changes.
+// adjust sets GOGC and reports whether to call it again. Setting GOGC briefly stops the
+// world, so it ignores small changes.
 func (c *collector) adjust() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -55,9 +55,9 @@ func TestCollectorFollowsWhatLives(t *testing.T) {
 	}
 }
 
-// What a burst leaves behind is given back, and once: a collector that found
-// something to do each time it looked would use more than it saves.
-func TestCollectorGivesBackWhatNobodyUses(t *testing.T) {
+// The memory of a burst is returned to the OS once: a collector that found work at
+// every check would use more CPU than it saves memory.
+func TestCollectorReturnsUnusedMemory(t *testing.T) {
 	// It looks when the test says so: a collector that looks by itself would do so
 	// in between, and what it finds depends on the load of the machine.
 	c := newCollector()
@@ -76,7 +76,7 @@ func TestCollectorGivesBackWhatNobodyUses(t *testing.T) {
 	deadline := time.Now().Add(30 * time.Second)
 	for metrics.Read(released); released[0].Value.Uint64() < inBurst+burst/2; metrics.Read(released) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes were given back in the burst, and %d since", inBurst, released[0].Value.Uint64()-inBurst)
+			t.Fatalf("%d bytes were returned in the burst, and %d since", inBurst, released[0].Value.Uint64()-inBurst)
 		}
 		c.look()
 	}

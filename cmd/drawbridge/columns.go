@@ -14,8 +14,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// resourceTable returns the table that `get` shows of a kind: what was asked
-// for beside what became of it.
+// resourceTable returns the table that `get` shows for a kind: the configuration and its
+// status.
 func resourceTable(ctx context.Context, cl *client, kind adminv1.Kind, resources []*adminv1.Resource) (*table, error) {
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:
@@ -39,7 +39,7 @@ func resourceTable(ctx context.Context, cl *client, kind adminv1.Kind, resources
 }
 
 func listenerTable(resources []*adminv1.Resource, statuses []*adminv1.ListenerStatus) *table {
-	// A listener that moved has two: where it is, and where it drains.
+	// A listener that moved has two statuses: of its new and of its draining socket.
 	now := make(map[string]*adminv1.ListenerStatus)
 	for _, st := range statuses {
 		if have := now[st.GetName()]; have == nil || have.GetState() == adminv1.ListenerState_LISTENER_STATE_DRAINING {
@@ -162,8 +162,8 @@ func upstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamSt
 	return t
 }
 
-// dnsName is what endpoints by DNS are asked for: "web.internal:443", or the name
-// of SRV records.
+// dnsName returns the name that DNS is queried for: "web.internal:443", or the name of
+// SRV records.
 func dnsName(d *adminv1.Dns) string {
 	if d.GetSrv() != "" {
 		return d.GetSrv()
@@ -171,7 +171,7 @@ func dnsName(d *adminv1.Dns) string {
 	return net.JoinHostPort(d.GetHostname(), strconv.Itoa(int(d.GetPort())))
 }
 
-// upstreamHealth sums the endpoints up: "2 up, 1 down (UNKNOWN_CA)".
+// upstreamHealth summarizes the endpoints: "2 up, 1 down (UNKNOWN_CA)".
 func upstreamHealth(st *adminv1.UpstreamStatus) string {
 	if st.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 		return "down: " + why(st)

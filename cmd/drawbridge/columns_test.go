@@ -38,7 +38,7 @@ func check(t *testing.T, tb *table, want ...string) {
 	}
 }
 
-func TestListenersAreShownWithWhatBecameOfThem(t *testing.T) {
+func TestListenersAreShownWithTheirState(t *testing.T) {
 	listeners := []*adminv1.Resource{
 		text(t, &adminv1.Resource{}, `listener { name: "moved" address: "127.0.0.1:0" protocol: PROTOCOL_TCP tls { client_auth: CLIENT_AUTH_OPTIONAL } }`),
 		text(t, &adminv1.Resource{}, `listener { name: "down" address: ":80" protocol: PROTOCOL_HTTP tls {} upstream: "u" }`),
@@ -110,7 +110,7 @@ func TestDaysLeftAreCountedToTheFirstExpiry(t *testing.T) {
 		"c|CN=c||expired||pem|abcd|EXPIRED,NO_SAN", "d|||||pkcs12||")
 }
 
-func TestStatusTellsWhatIsDownAndWhy(t *testing.T) {
+func TestStatusShowsWhatIsDownAndWhy(t *testing.T) {
 	st := text(t, &adminv1.GetStatusResponse{}, `version: "v1" revision: 7 uptime { seconds: 3725 nanos: 5 } counts { listeners: 1 }
 		problems { kind: KIND_TRUST_BUNDLE name: "corp" reason: "cannot read\nfile" }
 		warnings { field: "upstream.tls" message: "not verified" }`)
@@ -136,7 +136,7 @@ func TestStatusTellsWhatIsDownAndWhy(t *testing.T) {
 	}
 }
 
-func TestWarningsAreSaidOfTheFile(t *testing.T) {
+func TestWarningsNameTheFile(t *testing.T) {
 	_, sh := serve(t)
 	file := writeFile(t, t.TempDir(), "u.yaml", "kind: Upstream\nname: u\nendpoints: [{address: \"a:1\"}]\ntls:\n  verification: INSECURE_SKIP\n")
 	r := sh.run(t.Context(), "apply", "-f", file, "-o", "yaml")

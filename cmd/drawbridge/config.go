@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// loadWhole reads a file or directory that stands for the whole configuration.
+// loadWhole reads a file or directory with the whole configuration.
 func loadWhole(path string) (*manifest.Manifest, error) {
 	m, err := manifest.Load(nil, path)
 	if err != nil {
@@ -21,8 +21,8 @@ func loadWhole(path string) (*manifest.Manifest, error) {
 	return m, notEmpty(m, path)
 }
 
-// notEmpty refuses what would delete everything. Most likely it is the wrong
-// file, or one that is just being written.
+// notEmpty rejects an empty configuration, which would delete everything. It is probably
+// the wrong file, or a file that is being written.
 func notEmpty(m *manifest.Manifest, what string) error {
 	if len(m.Documents) > 0 {
 		return nil
@@ -30,8 +30,8 @@ func notEmpty(m *manifest.Manifest, what string) error {
 	return &failure{code: exitInvalid, summary: what + " holds no resource; with prune that would delete everything"}
 }
 
-// applyWhole makes gw what m says, and nothing more. It is one edit, which also
-// reads again every file that m names, and the system's roots.
+// applyWhole replaces the configuration of gw by m. It is one edit, which also reads
+// every file that m names, and the system's roots, again.
 func applyWhole(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
 	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + why}
 	for i, r := range m.Resources() {

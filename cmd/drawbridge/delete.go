@@ -18,7 +18,7 @@ func newDelete(c *cli) *cobra.Command {
 		Use:   "delete KIND NAME...",
 		Short: "Delete resources of a kind, all or nothing",
 		Long: `Delete removes the named resources of a kind in one revision, or none of them.
-What something else still refers to is not deleted.
+A resource that another one refers to is not deleted.
 
 KIND is one of ` + kindWords() + `.`,
 		Example: `  drawbridge delete route v2
@@ -47,17 +47,17 @@ KIND is one of ` + kindWords() + `.`,
 		defer cl.Close()
 		answer, err := cl.Apply(cmd.Context(), req)
 		if err != nil {
-			return cl.failure(err, unsaid)
+			return cl.failure(err, noField)
 		}
 		return c.showChange(*output, answer.GetChange(), dryRun, nil)
 	}
 	return cmd
 }
 
-// unsaid leaves field paths out where the message says all.
-func unsaid(string) string { return "" }
+// noField leaves out field paths where the message alone is clear.
+func noField(string) string { return "" }
 
-// kindWords lists the kinds as people type them.
+// kindWords lists the kinds in lower case.
 func kindWords() string {
 	return strings.ToLower(strings.Join(manifest.KindNames(), ", "))
 }

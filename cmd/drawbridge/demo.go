@@ -24,11 +24,11 @@ func newDemo(c *cli) *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "A whole bridge on this machine in one command",
+		Short: "Run a complete bridge on this machine with one command",
 		Long: `Demo makes a CA, starts three upstream servers that demand a client certificate
 (two HTTPS servers in one group, one TLS echo server), and runs a gateway that
 lets plaintext HTTP and TCP clients reach them. It sends a first request through
-each, shows the answers, and prints commands to try on the running gateway.
+each listener, shows the responses, and prints commands to try.
 
 Everything listens on the loopback interface only. Ctrl-C stops it and removes
 its files.`,
@@ -38,7 +38,7 @@ its files.`,
 			return c.demo(cmd.Context(), once)
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "show the first answers and exit")
+	cmd.Flags().BoolVar(&once, "once", false, "show the first responses and exit")
 	return cmd
 }
 
@@ -83,7 +83,7 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 
 	err = c.showDemo(ctx, gw, dir, files, ups, once)
 	if ctx.Err() != nil {
-		err = nil // interrupted, which is no failure
+		err = nil // interrupted: not a failure
 	} else if err == nil && !once {
 		select {
 		case <-ctx.Done():
@@ -96,7 +96,7 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 	return errors.Join(err, <-ended)
 }
 
-// configureDemo writes the demo's files to dir and makes gw what they say.
+// configureDemo writes the demo's files to dir and applies them to gw.
 func configureDemo(ctx context.Context, gw *gateway.Gateway, dir string, ups *demoUpstreams, log hclog.Logger) (*demoFiles, error) {
 	web, echo := friendly("8080"), friendly("7000")
 	for {
@@ -110,7 +110,7 @@ func configureDemo(ctx context.Context, gw *gateway.Gateway, dir string, ups *de
 		}
 		err = applyWhole(ctx, gw, m, "demo", log)
 		if err != nil && asFailure(err).code == exitConflict && web+echo != anyPort+anyPort {
-			web, echo = anyPort, anyPort // someone else was quicker
+			web, echo = anyPort, anyPort // another process took a port
 			continue
 		}
 		return files, err
@@ -150,9 +150,9 @@ func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, fil
 	fmt.Fprintf(c.out, "\n%s\n", bold("Try it from another terminal:"))
 	for _, step := range []struct{ what, commands string }{
 		{"the same requests", "curl http://" + web + "/\n" + nc},
-		{"see what is configured, and how it does", "export DRAWBRIDGE_ADMIN=unix:" + socket + "\n" +
+		{"see the configuration and its status", "export DRAWBRIDGE_ADMIN=unix:" + socket + "\n" +
 			c.program + " get all\n" + c.program + " status"},
-		{"see what the upstreams present, and what is negotiated", c.program + " probe web\n" + c.program + " status --certificates"},
+		{"see the upstreams' certificates and the negotiated TLS", c.program + " probe web\n" + c.program + " status --certificates"},
 		{"add a route while traffic flows", c.program + " apply -f " + files.route + "\ncurl http://" + web + "/hello"},
 		{"rotate the client certificate: the upstreams see a new serial", c.program + " apply -f " + files.rotate + "\ncurl http://" + web + "/"},
 		{"the same over plain gRPC", "grpcurl -plaintext unix://" + socket + " list drawbridge.admin.v1.AdminService\n" +

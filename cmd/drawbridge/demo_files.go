@@ -12,13 +12,13 @@ import (
 
 // demoFiles are the files of a demo that its commands name.
 type demoFiles struct {
-	config                string // what the gateway starts with
+	config                string // the gateway's first configuration
 	route, rotate         string // for drawbridge apply
 	routeJSON, rotateJSON string // for grpcurl
 }
 
-// issueDemo makes the demo's CA in dir, and the gateway's client certificates
-// there: one to begin with and one to rotate to.
+// issueDemo makes the demo's CA in dir, and two client certificates of the gateway: the
+// first one and one to rotate to.
 func issueDemo(dir string) (*pki.CA, error) {
 	ca, err := pki.Init(dir, pki.CAOptions{CommonName: "Drawbridge demo CA"}, nil)
 	if err != nil {
@@ -32,7 +32,7 @@ func issueDemo(dir string) (*pki.CA, error) {
 	return ca, nil
 }
 
-const demoConfig = `# What the demo's gateway was started with.
+const demoConfig = `# The first configuration of the demo's gateway.
 kind: TrustBundle
 name: demo-ca
 file: pki/ca.pem
@@ -67,7 +67,7 @@ protocol: TCP
 upstream: echo
 `
 
-const demoRoute = `# A route that answers by itself.
+const demoRoute = `# A route that responds without an upstream.
 kind: Route
 name: hello
 listeners: [web]
@@ -123,8 +123,8 @@ func writeDemoFiles(dir string, ups *demoUpstreams, web, echo string) (*demoFile
 // anyPort lets the kernel choose a port.
 const anyPort = "127.0.0.1:0"
 
-// friendly returns a loopback address with the port if it is free, or else one
-// that lets the kernel choose.
+// friendly returns a loopback address with the port if that is free, or else with a port
+// that the kernel chooses.
 func friendly(port string) string {
 	address := net.JoinHostPort("127.0.0.1", port)
 	lis, err := net.Listen("tcp", address)

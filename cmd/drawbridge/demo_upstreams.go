@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A demoServer is one of the servers behind the demo's gateway. It serves
-// nobody without a client certificate of the demo's CA.
+// A demoServer is one of the servers behind the demo's gateway. It serves only clients
+// with a certificate of the demo's CA.
 type demoServer struct {
 	address string
 	stop    func()
@@ -75,9 +75,9 @@ func demoTLS(ca *pki.CA, name string) (*tls.Config, error) {
 	}, nil
 }
 
-// saw says whom a server has before it.
+// saw describes the client certificate that a server received.
 func saw(server string, state *tls.ConnectionState) string {
-	cert := state.PeerCertificates[0] // there is one: it was required
+	cert := state.PeerCertificates[0] // never empty: the certificate is required
 	return fmt.Sprintf("%s: your client certificate is %s, serial %x\n", server, cert.Subject, cert.SerialNumber)
 }
 
@@ -93,7 +93,7 @@ func startDemoWeb(ca *pki.CA, name string) (*demoServer, error) {
 	srv := &http.Server{
 		TLSConfig:         config,
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          log.New(io.Discard, "", 0), // who is refused learns of it from the gateway
+		ErrorLog:          log.New(io.Discard, "", 0), // the gateway reports failed handshakes
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			io.WriteString(w, saw(name, r.TLS))
@@ -110,7 +110,7 @@ func startDemoWeb(ca *pki.CA, name string) (*demoServer, error) {
 	}}, nil
 }
 
-// startDemoEcho starts a server that greets, then sends back what it gets.
+// startDemoEcho starts a server that sends a greeting, then echoes its input.
 func startDemoEcho(ca *pki.CA) (*demoServer, error) {
 	config, err := demoTLS(ca, "echo.demo.test")
 	if err != nil {

@@ -42,7 +42,7 @@ func TestARequestIsExplained(t *testing.T) {
 		t.Errorf("%v in %s", err, r.out)
 	}
 	answer.Upstreams = answer.Upstreams[3:]
-	sh.run(t.Context(), append(args, "X-A: b: c")...).want(t, exitFailure, "all that it could go to is down")
+	sh.run(t.Context(), append(args, "X-A: b: c")...).want(t, exitFailure, "every upstream that it could go to is down")
 }
 
 func TestARefusalIsExplained(t *testing.T) {
@@ -106,7 +106,7 @@ func TestConnectionsAreDrainedByFingerprint(t *testing.T) {
 		code int
 		want string
 	}{
-		{"pay --fingerprint aabbccdd", exitUsage, "begins several: " + old + ", " + other},
+		{"pay --fingerprint aabbccdd", exitUsage, "is ambiguous: it matches " + old + ", " + other},
 		{"pay --fingerprint 12345678", exitNotFound, "begins with 12345678"},
 		{"pay --fingerprint aabb", exitUsage, "at least 8"},
 		{"pay --fingerprint :", exitUsage, "at least 8"},

@@ -13,29 +13,29 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-const drainLong = `Drain closes the connections that the gateway has to an upstream, over a period:
-an HTTP connection takes no further request and is closed once those it has are
-over (HTTP/2: GOAWAY), at the latest when the period ends; a TCP connection is
-closed when the period ends. New connections are made all the while. The command
-does not wait for it.
+const drainLong = `Drain closes the gateway's connections to an upstream within a period. An HTTP
+connection takes no further requests and is closed once its requests have ended
+(HTTP/2: GOAWAY), at the latest at the end of the period. A TCP connection is
+closed at the end of the period. New connections can be made at any time. The
+command does not wait for the drain.
 
-With --fingerprint only connections that were made with that client certificate
-are closed: after a rotation, those of the old one. "status" shows which there
-are; the first digits, at least 8, are enough.`
+With --fingerprint it closes only connections with that client certificate, for
+example with the old one after a rotation. "status" shows the fingerprints; the
+first 8 or more digits are enough.`
 
 func newDrain(c *cli) *cobra.Command {
 	var fingerprint string
 	var period time.Duration
 	cmd := &cobra.Command{
 		Use:   "drain UPSTREAM",
-		Short: "Close an upstream's connections politely, or those of one client certificate",
+		Short: "Drain an upstream's connections, or those with one client certificate",
 		Long:  drainLong,
 		Example: `  drawbridge drain payments
   drawbridge drain payments --fingerprint 3f9a01c2 --period 5m`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only connections made with the client certificate of this SHA-256 `fingerprint`")
-	cmd.Flags().DurationVar(&period, "period", 30*time.Second, "how long they may take")
+	cmd.Flags().DurationVar(&period, "period", 30*time.Second, "how long the drain may take")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
@@ -57,7 +57,7 @@ func newDrain(c *cli) *cobra.Command {
 			Upstream: args[0], Sha256Fingerprint: whole, Period: durationpb.New(period),
 		})
 		if err != nil {
-			return cl.failure(err, unsaid)
+			return cl.failure(err, noField)
 		}
 		if *output != formatTable {
 			return showWords(c.out, *output, answer)
@@ -68,8 +68,8 @@ func newDrain(c *cli) *cobra.Command {
 	return cmd
 }
 
-// wholeFingerprint returns the fingerprint that text begins, among those of the
-// connections to an upstream. Empty stands for empty.
+// wholeFingerprint returns the fingerprint that begins with text, among those of the
+// connections to an upstream. It returns "" for "".
 func (cl *client) wholeFingerprint(ctx context.Context, upstream, text string) (string, error) {
 	const whole, least = 64, 8 // hexadecimal digits
 	digits := strings.ToLower(strings.ReplaceAll(text, ":", ""))
@@ -98,11 +98,11 @@ func (cl *client) wholeFingerprint(ctx context.Context, upstream, text string) (
 	case 1:
 		return found[0], nil
 	}
-	return "", usageError("--fingerprint: " + digits + " begins several: " + strings.Join(found, ", "))
+	return "", usageError("--fingerprint: " + digits + " is ambiguous: it matches " + strings.Join(found, ", "))
 }
 
-// fingerprints returns those of the client certificates that connections to an
-// upstream were made with.
+// fingerprints returns the fingerprints of the client certificates of the connections to
+// an upstream.
 func fingerprints(u *adminv1.UpstreamStatus) []string {
 	var out []string
 	for _, n := range u.GetConnectionsByCertificate() {
@@ -116,10 +116,10 @@ func fingerprints(u *adminv1.UpstreamStatus) []string {
 func newFlushSessions(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "flush-sessions UPSTREAM",
-		Short: "Forget an upstream's TLS sessions, so that its next handshakes are full",
-		Long: `Flush-sessions lets the gateway forget the TLS sessions that it could resume with
-an upstream's endpoints. Connections go on; the next handshakes are full, and
-"status" counts them as FLUSHED.`,
+		Short: "Discard an upstream's TLS sessions, so that its next handshakes are full",
+		Long: `Flush-sessions discards the gateway's cached TLS sessions with an upstream's
+endpoints. Open connections continue; the next handshakes are full, and "status"
+counts them as FLUSHED.`,
 		Example: "  drawbridge flush-sessions payments",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -134,7 +134,7 @@ an upstream's endpoints. Connections go on; the next handshakes are full, and
 		defer cl.Close()
 		answer, err := cl.diagnostics.FlushSessions(cmd.Context(), &adminv1.FlushSessionsRequest{Upstream: args[0]})
 		if err != nil {
-			return cl.failure(err, unsaid)
+			return cl.failure(err, noField)
 		}
 		if *output != formatTable {
 			return showWords(c.out, *output, answer)

@@ -11,23 +11,22 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-const explainLong = `Explain tells where a request or connection at a listener would go, and how:
-the route that matches and why, the upstreams with their shares, and for each
-endpoint the name that would be sent as SNI, the names that would be verified and
-the client certificate that would be presented. Nothing is sent.
+const explainLong = `Explain shows where a request or connection at a listener would go, and how: the
+route that matches and why, the upstreams with their shares, and for each endpoint
+the SNI, the names to verify and the client certificate. Nothing is sent.
 
-On an HTTP listener a request is described by --host, --path, --method and
---header, on a TCP listener a connection by --sni.
+For an HTTP listener, describe the request with --host, --path, --method and
+--header. For a TCP listener, describe the connection with --sni.
 
-The exit code is 1 if the request would be refused, or all that it could go to is
-down.`
+The exit code is 1 if the request would be rejected, or if every upstream that it
+could go to is down.`
 
 func newExplain(c *cli) *cobra.Command {
 	req := &adminv1.ExplainRouteRequest{}
 	var headers []string
 	cmd := &cobra.Command{
 		Use:   "explain LISTENER",
-		Short: "Tell where a request would go, and why",
+		Short: "Show where a request would go, and why",
 		Long:  explainLong,
 		Example: `  drawbridge explain web --host pay.example.com --path /v2/orders
   drawbridge explain web --method POST --header "X-Canary: yes"
@@ -71,8 +70,8 @@ func newExplain(c *cli) *cobra.Command {
 	return cmd
 }
 
-// parseHeaders takes "Name: value" apart. A header that is given twice would be
-// two fields in a request, and routes look at each: only one can be asked about.
+// parseHeaders parses "Name: value" lines. The API takes one value a header, so a header
+// that is given twice is an error.
 func parseHeaders(lines []string) (map[string]string, error) {
 	headers := make(map[string]string)
 	for _, line := range lines {
@@ -93,7 +92,7 @@ func parseHeaders(lines []string) (map[string]string, error) {
 
 func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 	if answer.GetAction() == adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
-		return &failure{code: exitFailure, summary: "it would be refused"}
+		return &failure{code: exitFailure, summary: "it would be rejected"}
 	}
 	down := 0
 	for _, u := range answer.GetUpstreams() {
@@ -102,7 +101,7 @@ func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 		}
 	}
 	if down > 0 && down == len(answer.GetUpstreams()) {
-		return &failure{code: exitFailure, summary: "all that it could go to is down"}
+		return &failure{code: exitFailure, summary: "every upstream that it could go to is down"}
 	}
 	return nil
 }
@@ -117,7 +116,7 @@ func takesNone(u *adminv1.ExplainedUpstream) bool {
 	return len(u.GetEndpoints()) > 0
 }
 
-// writeExplanation writes an answer for reading.
+// writeExplanation writes a response for people.
 func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, answer *adminv1.ExplainRouteResponse) error {
 	var out bytes.Buffer
 	action := lower(answer.GetAction())
@@ -135,7 +134,7 @@ func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, an
 	}
 	fmt.Fprintf(&out, "%s  %s\n", action, by)
 	fmt.Fprintf(&out, "  %s\n", printable(answer.GetWhy()))
-	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // normalised, or a default
+	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // normalized, or a default
 		fmt.Fprintf(&out, "  %s %s\n", p.faint("read as"), printable(as))
 	}
 	if path := answer.GetUpstreamPath(); path != "" && path != answer.GetPath() { // rewritten

@@ -29,26 +29,25 @@ const (
 	exitDenied
 )
 
-// A failure is an error as people shall read it, and its exit code.
+// A failure is an error message for people and its exit code.
 type failure struct {
 	code    int
 	summary string
 	faults  []string               // one line each; may be empty
-	probes  []*adminv1.ProbeResult // what --require-probe found
+	probes  []*adminv1.ProbeResult // the results of --require-probe
 }
 
 func (f *failure) Error() string {
 	return strings.Join(append(append([]string{}, f.faults...), f.summary), "\n")
 }
 
-// print writes the faults first, so that the summary is what stands above the
-// next prompt.
+// print writes the faults first, so that the summary is right above the next prompt.
 func (f *failure) print(w io.Writer, p paint) {
 	for _, line := range f.faults {
 		fmt.Fprintln(w, line)
 	}
 	if len(f.probes) > 0 {
-		// Nothing is left to do with an error of writing an error.
+		// An error of writing an error cannot be reported.
 		_ = writeProbe(w, p, f.probes, time.Now())
 		fmt.Fprintln(w)
 	}
@@ -57,7 +56,7 @@ func (f *failure) print(w io.Writer, p paint) {
 
 func usageError(msg string) error { return &failure{code: exitUsage, summary: msg} }
 
-// asFailure returns the failure that err is or becomes.
+// asFailure returns err as a failure.
 func asFailure(err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -68,8 +67,8 @@ func asFailure(err error) *failure {
 	return &failure{code: exitFailure, summary: err.Error()}
 }
 
-// A fieldNamer says of a field path in a request what it is to the person who
-// wrote the command: a place in a file, or a resource.
+// A fieldNamer translates a field path of a request for the user: to a place in a file,
+// or to a resource.
 type fieldNamer func(path string) string
 
 // inManifest names fields of an Apply of m.
@@ -86,7 +85,7 @@ func inManifest(m *manifest.Manifest) fieldNamer {
 	}
 }
 
-// rpcFailure unfolds the details of a gRPC error. name may be nil.
+// rpcFailure returns the details of a gRPC error as a failure. name may be nil.
 func rpcFailure(err error, name fieldNamer) error {
 	st, ok := status.FromError(err)
 	if !ok || err == nil {
@@ -119,14 +118,14 @@ func rpcFailure(err error, name fieldNamer) error {
 			}
 		case *adminv1.ProbeUpstreamResponse:
 			f.probes = append(f.probes, d.GetResults()...)
-		case *errdetails.ErrorInfo: // counts also what did not fit the answer
+		case *errdetails.ErrorInfo: // its count includes faults that did not fit in the response
 			total, _ = strconv.Atoi(d.GetMetadata()["faults"])
 		}
 	}
 	if st.Code() == codes.Canceled {
 		f.summary = "interrupted before the gateway answered"
 	}
-	f.summarise(total)
+	f.summarize(total)
 	return f
 }
 
@@ -155,13 +154,13 @@ func applyFailure(err error, name fieldNamer) error {
 		}
 		f.faults = append(f.faults, printable(line))
 	}
-	f.summarise(len(f.faults))
+	f.summarize(len(f.faults))
 	return f
 }
 
-// summarise lets a lone fault speak for itself, and counts several; total may
-// count more than are at hand.
-func (f *failure) summarise(total int) {
+// summarize uses a single fault as the summary, and counts several. total may be larger
+// than the number of listed faults.
+func (f *failure) summarize(total int) {
 	switch {
 	case len(f.faults) == 1:
 		f.summary, f.faults = f.faults[0], nil

@@ -41,7 +41,7 @@ func TestAnswersBecomeExitCodes(t *testing.T) {
 	}
 }
 
-func TestFaultsOfAnApplyAreSaidOfTheFile(t *testing.T) {
+func TestFaultsOfAnApplyNameTheFile(t *testing.T) {
 	file := writeFile(t, t.TempDir(), "web.yaml", "kind: Upstream\nname: up\nendpoints:\n- address: a:1\n- address: b\n---\nkind: Listener\nname: web\n")
 	var answer error
 	sh := serveFake(t, fakeAdmin{apply: func(*adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) { return nil, answer }})
@@ -132,7 +132,7 @@ func TestAdminOverMutualTLS(t *testing.T) {
 	full := append(named, "--admin-tls-cert", writeFile(t, dir, "c.pem", string(client.ChainPEM)), "--admin-tls-key", writeFile(t, dir, "k.pem", string(client.KeyPEM)))
 
 	shell{}.run(t.Context(), full...).want(t, exitNotFound, "no such listener")
-	shell{}.run(t.Context(), named...).want(t, exitDenied, "It takes only clients whose certificate")
+	shell{}.run(t.Context(), named...).want(t, exitDenied, "It accepts only clients whose certificate")
 	r := shell{}.run(t.Context(), args...)
 	r.want(t, exitUnavailable, "cannot validate certificate for 127.0.0.1")
 	if strings.Contains(r.err, "PRIVATE KEY") {

@@ -20,16 +20,16 @@ func newGet(c *cli) *cobra.Command {
 ` + kindWords() + `, in singular or plural;
 "all" (or "config") is the whole configuration of one revision.
 
-With -o yaml or json, "all" leaves out what is output only (etag, revision,
-info), so that it can be fed to apply again. Private keys are never shown; a
-certificate that is applied without its key keeps the one it has.`,
+With -o yaml or json, "all" leaves out output-only fields (etag, revision, info),
+so that apply accepts the output. Private keys are never shown; a certificate that
+is applied without its key keeps the stored key.`,
 		Example: `  drawbridge get listeners
   drawbridge get upstream payments -o yaml
   drawbridge get upstreams -l team=payments,zone!=b
   drawbridge get all -o yaml > drawbridge.yaml`,
 		Args: cobra.RangeArgs(1, 2),
 	}
-	selector := cmd.Flags().StringP("selector", "l", "", "only resources whose labels fit: `key=value,key!=value,key in (a,b)`")
+	selector := cmd.Flags().StringP("selector", "l", "", "only resources whose labels match: `key=value,key!=value,key in (a,b)`")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -67,7 +67,7 @@ certificate that is applied without its key keeps the one it has.`,
 		default:
 			err = c.getKind(cmd.Context(), cl, *output, kind, *selector)
 		}
-		return cl.failure(err, unsaid)
+		return cl.failure(err, noField)
 	}
 	return cmd
 }
@@ -132,7 +132,7 @@ func (c *cli) getAll(ctx context.Context, cl *client, f format) error {
 	return nil
 }
 
-// showResources writes resources, which for a table are all of one kind.
+// showResources writes resources. For a table they must all be of one kind.
 func (c *cli) showResources(ctx context.Context, cl *client, f format, kind adminv1.Kind, resources []*adminv1.Resource) error {
 	switch f {
 	case formatYAML:

@@ -33,8 +33,8 @@ func (cl *client) getResource(ctx context.Context, kind adminv1.Kind, name strin
 	}
 }
 
-// listResources reads every resource of a kind whose labels a selector fits, page
-// after page.
+// listResources reads all pages of the resources of a kind whose labels match a
+// selector.
 func (cl *client) listResources(ctx context.Context, kind adminv1.Kind, selector string) ([]*adminv1.Resource, error) {
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:
@@ -65,7 +65,7 @@ func (cl *client) listResources(ctx context.Context, kind adminv1.Kind, selector
 	}
 }
 
-// wrapped reads a list of resources, page after page.
+// wrapped reads all pages of a list of resources.
 func wrapped[T store.Resource](page func(token string) ([]T, string, error)) ([]*adminv1.Resource, error) {
 	all, err := pages(page)
 	var out []*adminv1.Resource
@@ -84,8 +84,8 @@ func parseKind(arg string) (adminv1.Kind, error) {
 	return kind, nil
 }
 
-// completeKindAndName completes KIND, and NAME from the running gateway. extra
-// are further words in KIND's place.
+// completeKindAndName completes KIND, and NAME from the running gateway. extra are
+// further words that are valid as KIND.
 func (c *cli) completeKindAndName(o *connector, extra ...string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) == 0 {
@@ -113,8 +113,8 @@ func (c *cli) completeName(o *connector, kind adminv1.Kind) cobra.CompletionFunc
 	}
 }
 
-// completeFlag completes a flag of cmd with what words reads of the upstream
-// that is named by the only argument.
+// completeFlag completes a flag of cmd with the words for the upstream that the only
+// argument names.
 func (c *cli) completeFlag(cmd *cobra.Command, o *connector, flag string, words func(*adminv1.UpstreamStatus) []string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) != 1 {
@@ -126,7 +126,7 @@ func (c *cli) completeFlag(cmd *cobra.Command, o *connector, flag string, words 
 		})
 	})
 	if err != nil {
-		panic(err) // there is no such flag: a mistake of ours
+		panic(err) // no such flag: a programming error
 	}
 }
 
@@ -157,8 +157,7 @@ func (cl *client) names(ctx context.Context, kind adminv1.Kind) ([]string, error
 	return names, err
 }
 
-// upstreamStatus returns the state of an upstream; nil if there is none of that
-// name.
+// upstreamStatus returns the status of an upstream, or nil if it does not exist.
 func (cl *client) upstreamStatus(ctx context.Context, name string) (*adminv1.UpstreamStatus, error) {
 	all, err := cl.upstreamStatuses(ctx)
 	for _, u := range all {

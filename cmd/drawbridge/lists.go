@@ -8,7 +8,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// pages reads a list, page after page.
+// pages reads all pages of a list.
 func pages[T any](page func(token string) ([]T, string, error)) ([]T, error) {
 	var all []T
 	for token := ""; ; {
@@ -57,8 +57,8 @@ func (cl *client) certificatesInUse(ctx context.Context) ([]*adminv1.Certificate
 	})
 }
 
-// getConfig reads everything of one revision. A watch has that, whatever is
-// written while it is read.
+// getConfig reads all resources of one revision. It uses a watch, because pages could
+// span several revisions.
 func (cl *client) getConfig(ctx context.Context) (*adminv1.WatchConfigResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -69,8 +69,8 @@ func (cl *client) getConfig(ctx context.Context) (*adminv1.WatchConfigResponse, 
 	return recvWhole(stream.Recv)
 }
 
-// recvWhole receives what a watch sends up to a message with synced, as one
-// message.
+// recvWhole receives the messages of a watch up to the first with synced, and returns
+// them as one message.
 func recvWhole(recv func() (*adminv1.WatchConfigResponse, error)) (*adminv1.WatchConfigResponse, error) {
 	whole, err := recv()
 	for err == nil && !whole.GetSynced() {
@@ -82,8 +82,8 @@ func recvWhole(recv func() (*adminv1.WatchConfigResponse, error)) (*adminv1.Watc
 	return whole, err
 }
 
-// joined returns a message of a watch and its continuation as one. It takes both
-// over.
+// joined returns a message of a watch and its continuation as one. It takes ownership of
+// both.
 func joined(whole, part *adminv1.WatchConfigResponse) *adminv1.WatchConfigResponse {
 	resources, changes := append(whole.Resources, part.Resources...), append(whole.Changes, part.Changes...)
 	reset := whole.Reset_

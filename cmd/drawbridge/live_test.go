@@ -60,7 +60,7 @@ func (w *watched) until(t *testing.T, text string, n int) {
 	}
 }
 
-// A running is a command that goes on until it is stopped.
+// A running is a command that runs until it is stopped.
 type running struct {
 	out, log *watched
 	stop     func() int // asks it to end, and returns its exit code

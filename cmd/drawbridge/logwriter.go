@@ -8,17 +8,18 @@ import (
 )
 
 const (
-	// logBuffer is how many bytes of the log wait for whoever reads it. What comes
-	// when it is full is dropped and counted.
+	// logBuffer is how many bytes of the log are buffered for a slow reader. When it is
+	// full, further lines are dropped and counted.
 	logBuffer = 1 << 20
 
-	// logFlush is how long the end of the program waits for the rest of the log.
+	// logFlush bounds how long the end of the program waits for the log to be written.
 	logFlush = time.Second
 )
 
-// A logWriter writes the log to an output that may block: a pipe whose reader has
-// stopped reading. Whoever logs never waits for it, or a connection, an admin call
-// and the stop would wait with it. Its methods may be called concurrently.
+// A logWriter writes the log to an output that may block, such as a pipe whose reader
+// has stopped. Writers to the log never wait for the output: otherwise connections,
+// admin calls and the shutdown would wait with it. Its methods may be called
+// concurrently.
 type logWriter struct {
 	out     io.Writer
 	dropped atomic.Uint64 // lines
@@ -27,7 +28,7 @@ type logWriter struct {
 	waiting []byte // lines that wait to be written
 	wake    chan struct{}
 	closed  bool
-	done    chan struct{} // closed when everything was written after Close
+	done    chan struct{} // closed when everything is written after Close
 }
 
 // newLogWriter starts writing to out. The caller must call Close.
@@ -37,7 +38,7 @@ func newLogWriter(out io.Writer) *logWriter {
 	return w
 }
 
-// Write implements io.Writer. A line is taken whole or dropped.
+// Write implements io.Writer. It buffers the whole line or drops it.
 func (w *logWriter) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	if w.closed || len(w.waiting)+len(line) > logBuffer {
@@ -66,7 +67,7 @@ func (w *logWriter) run() {
 		lines, closed := w.waiting, w.closed
 		w.waiting = spare[:0]
 		w.mu.Unlock()
-		w.out.Write(lines) // nobody to report an error to
+		w.out.Write(lines) // an error cannot be logged
 		if spare = lines; cap(spare) > 64<<10 {
 			spare = nil
 		}
@@ -79,8 +80,8 @@ func (w *logWriter) run() {
 // Dropped returns how many lines were dropped.
 func (w *logWriter) Dropped() uint64 { return w.dropped.Load() }
 
-// Close writes what waits, for logFlush at most. An output that still blocks then
-// is left behind, with the goroutine that writes to it.
+// Close writes the buffered lines, for at most logFlush. If the output still blocks
+// then, its goroutine is abandoned.
 func (w *logWriter) Close() error {
 	w.mu.Lock()
 	w.closed = true

@@ -18,7 +18,7 @@ func (b *blocked) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-func TestALogThatNobodyReadsBlocksNobodyAndIsCounted(t *testing.T) {
+func TestALogWithoutReaderNeverBlocksAndCountsDroppedLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &blocked{release: make(chan struct{})}
 		w := newLogWriter(out)

@@ -1,4 +1,4 @@
-// Command drawbridge is the gateway and everything that talks to it.
+// Command drawbridge runs the gateway and is its command-line client.
 //
 // Each subcommand has a file of its own; this one only dispatches.
 package main
@@ -12,8 +12,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks for a clean end. From then on a second one has
-	// its usual effect: the process ends at once.
+	// The first signal starts a graceful stop. A second one then has its default effect:
+	// the process ends at once.
 	context.AfterFunc(ctx, stop)
 
 	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv, uid: os.Geteuid(), program: os.Args[0]}

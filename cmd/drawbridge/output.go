@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 )
 
-// A format is how a command writes its answer.
+// A format is an output format.
 type format string
 
 const (
@@ -41,11 +41,11 @@ func (f *format) Type() string { return "table|json|yaml" }
 
 func formatFlag(cmd *cobra.Command) *format {
 	f := formatTable
-	cmd.Flags().VarP(&f, "output", "o", "how to write the answer")
+	cmd.Flags().VarP(&f, "output", "o", "output format")
 	err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		[]string{string(formatTable), string(formatJSON), string(formatYAML)}, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {
-		panic(err) // there is no such flag: a mistake of ours
+		panic(err) // no such flag: a programming error
 	}
 	return &f
 }
@@ -67,7 +67,7 @@ func writeMessage(w io.Writer, f format, m proto.Message) error {
 	return err
 }
 
-// writeJSON writes v indented, HTML's characters as they are.
+// writeJSON writes v indented, without escaping HTML characters.
 func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -83,8 +83,8 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// write writes the rows, columns as wide as their widest cell. Spaces are
-// counted before colours are added, which no terminal gives a width.
+// write writes the rows with columns as wide as their widest cell. It pads before it
+// adds colors, because those have no width on a terminal.
 func (t *table) write(w io.Writer, p paint) error {
 	const gap = 3
 	all := append([][]string{t.header}, t.rows...)
@@ -119,8 +119,8 @@ func (t *table) write(w io.Writer, p paint) error {
 // table writes t to the standard output.
 func (c *cli) table(t *table) error { return t.write(c.out, c.paint(c.out)) }
 
-// printable takes from text what would end a line or move the cursor. Parts of
-// it may come from a peer.
+// printable removes characters that would end a line or move the cursor, because parts of
+// text may come from a peer.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -133,7 +133,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// word returns an enum's value as people read it: PROTOCOL_HTTP is HTTP.
+// word returns an enum's value without its prefix: PROTOCOL_HTTP is HTTP.
 func word(v protoreflect.Enum) string {
 	if v.Number() == 0 {
 		return "UNSPECIFIED"
@@ -143,7 +143,7 @@ func word(v protoreflect.Enum) string {
 
 func lower(v protoreflect.Enum) string { return strings.ToLower(word(v)) }
 
-// few joins values, and counts those beyond three.
+// few joins the first three values and counts the rest.
 func few(values []string) string {
 	const most = 3
 	if len(values) > most {

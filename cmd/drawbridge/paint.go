@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// A paint colours text for a terminal. The zero value leaves it as it is.
+// A paint colors text for a terminal. The zero value adds no color.
 type paint bool
 
-// paint returns what w can show: colours if it is a terminal, unless the
-// environment asks for none (no-color.org).
+// paint returns a paint for w: it colors if w is a terminal, unless the environment
+// disables color (no-color.org).
 func (c *cli) paint(w io.Writer) paint {
 	if v, _ := c.lookupEnv("NO_COLOR"); v != "" {
 		return false
@@ -40,7 +40,7 @@ func (p paint) sgr(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// cell colours a cell of a table by what its column tells.
+// cell colors a cell of a table according to its column.
 func (p paint) cell(header, cell string) string {
 	switch header {
 	case "STATE", "HEALTH":

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestOnlyATerminalIsColoured(t *testing.T) {
+func TestOnlyATerminalIsColored(t *testing.T) {
 	// /dev/null is a character device like a terminal.
 	device, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 func newPKI(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pki",
-		Short: "A private CA on disk: make one, issue certificates, look at them",
+		Short: "Make a private CA on disk, issue certificates, show them",
 		Long: `Pki keeps a private certification authority in a directory of PEM files, which
-nginx, OpenSSL and Java read as they are:
+nginx, OpenSSL and Java can read:
 
-  ca.pem  ca-key.pem                        the root: ca.pem is what peers are to trust
+  ca.pem  ca-key.pem                        the root; peers must trust ca.pem
   intermediate.pem  intermediate-key.pem    the intermediate, if there is one
   NAME.pem  NAME-key.pem                    each certificate issued, with its intermediates
 
@@ -47,7 +47,7 @@ func keyTypeFlag(cmd *cobra.Command) *keyType {
 	return &k
 }
 
-// A keyType is a flag for a pki.KeyType that also knows families by name.
+// A keyType is a flag for a pki.KeyType that also accepts names of key families.
 type keyType pki.KeyType
 
 func (k *keyType) String() string { return pki.KeyType(*k).String() }
@@ -65,12 +65,12 @@ func (k *keyType) Set(s string) error {
 	return err
 }
 
-// A lifetime is a flag for a duration in which days can be written.
+// A lifetime is a flag for a duration that also accepts days.
 type lifetime time.Duration
 
 func (l *lifetime) Type() string { return "duration" }
 
-// String is empty for the default, which each flag's help tells.
+// String returns "" for the default, which each flag's help states.
 func (l *lifetime) String() string {
 	if *l == 0 {
 		return ""
@@ -92,8 +92,7 @@ func (l *lifetime) Set(s string) error {
 	return nil
 }
 
-// until returns the end of a life that begins now; zero, which is a default,
-// for none.
+// until returns the end of a lifetime that begins now, or the zero time if it is unset.
 func (l lifetime) until() time.Time {
 	if l == 0 {
 		return time.Time{}
@@ -101,9 +100,9 @@ func (l lifetime) until() time.Time {
 	return time.Now().Add(time.Duration(l))
 }
 
-// inStaging lets make write files into a new directory beside those of dir,
-// then moves them there. It replaces files of dir only if force, and all of
-// make's files or, as far as a file system allows, none.
+// inStaging lets make write files into a new directory beside dir, then moves them to
+// dir. It replaces existing files only if force is set. It moves all of the files or, as
+// far as the file system allows, none.
 func inStaging(dir string, force bool, make func(staging string) error) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

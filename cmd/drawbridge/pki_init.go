@@ -20,7 +20,7 @@ func newPKIInit(c *cli) *cobra.Command {
 		Use:   "init",
 		Short: "Make a CA",
 		Long: `Init makes a root CA in a directory and, with --intermediate, a CA below it that
-issues in its place; the root's key can then be kept elsewhere.`,
+issues certificates; the root's key can then be kept elsewhere.`,
 		Example: `  drawbridge pki init
   drawbridge pki init --dir corp --name "Corp internal CA" --intermediate --key-type rsa`,
 		Args: cobra.NoArgs,
@@ -29,7 +29,7 @@ issues in its place; the root's key can then be kept elsewhere.`,
 	cmd.Flags().StringVar(&name, "name", "Drawbridge root CA", "common `name` of the root")
 	cmd.Flags().BoolVar(&intermediate, "intermediate", false, "also make an intermediate CA, and issue from it")
 	cmd.Flags().Var(&life, "lifetime", "how long the root is valid, such as 87600h or 3650d (default 10 years; an intermediate: 5 years, or as long as the root)")
-	cmd.Flags().BoolVar(&force, "force", false, "replace a CA that is there: nothing that it issued will be trusted any more")
+	cmd.Flags().BoolVar(&force, "force", false, "replace an existing CA: its certificates will no longer be trusted")
 	key := keyTypeFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		root := pki.CAOptions{CommonName: name, Key: pki.KeyType(*key), NotAfter: life.until()}
@@ -39,7 +39,7 @@ issues in its place; the root's key can then be kept elsewhere.`,
 		}
 		stale := filepath.Join(*dir, "intermediate.pem")
 		if _, err := os.Lstat(stale); err == nil && !force {
-			return &failure{code: exitConflict, summary: *dir + " holds a CA already; --force replaces it"}
+			return &failure{code: exitConflict, summary: *dir + " already holds a CA; --force replaces it"}
 		}
 		var ca *pki.CA
 		err := inStaging(*dir, force, func(staging string) (err error) {
@@ -50,12 +50,12 @@ issues in its place; the root's key can then be kept elsewhere.`,
 			return err
 		}
 		if !intermediate {
-			// One that belonged to the root before would be taken for its own.
+			// An intermediate of the old root must not be used with the new one.
 			os.Remove(stale)
 			os.Remove(filepath.Join(*dir, "intermediate-key.pem"))
 		}
 		fmt.Fprintf(c.out, "Made a CA in %s, valid until %s.\n", *dir, ca.Root().Certificate().NotAfter.Format("2006-01-02"))
-		fmt.Fprintf(c.out, "Peers are to trust %s. Keep %s secret.\n", filepath.Join(*dir, "ca.pem"), filepath.Join(*dir, "ca-key.pem"))
+		fmt.Fprintf(c.out, "Configure peers to trust %s. Keep %s secret.\n", filepath.Join(*dir, "ca.pem"), filepath.Join(*dir, "ca-key.pem"))
 		return nil
 	}
 	return cmd

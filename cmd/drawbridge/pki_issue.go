@@ -24,8 +24,8 @@ func newPKIIssue(c *cli) *cobra.Command {
 as its common name. Verifiers look only at the names given by --dns, --ip and
 --uri: a server needs at least one of them.
 
-Without --server or --client, a certificate with a DNS name or an IP address is
-for a server, one without for a client. Both flags together make it fit both.`,
+Without --server or --client, a certificate with a DNS name or an IP address is for
+a server, and one without is for a client. With both flags it is for both.`,
 		Example: `  drawbridge pki issue web --dns web.internal --dns "*.web.internal" --ip 10.0.0.7
   drawbridge pki issue gateway --client --lifetime 90d
   drawbridge pki issue node-1 --server --client --dns node-1.internal --uri spiffe://corp/node-1`,
@@ -40,7 +40,7 @@ for a server, one without for a client. Both flags together make it fit both.`,
 	cmd.Flags().BoolVar(&client, "client", false, "for a client")
 	cmd.Flags().Var(&life, "lifetime", "how long it is valid, such as 8760h or 90d (default 365d, or as long as the CA)")
 	cmd.Flags().StringVar(&outDir, "out-dir", "", "`directory` to write to (default: that of the CA)")
-	cmd.Flags().BoolVar(&force, "force", false, "replace files that are there")
+	cmd.Flags().BoolVar(&force, "force", false, "replace existing files")
 	key := keyTypeFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		ca, err := pki.Load(*dir)

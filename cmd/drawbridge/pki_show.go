@@ -22,8 +22,8 @@ func newPKIShow(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Show the certificates of a CA's directory, or of a PEM file",
-		Long: `Show lists the certificates in a CA's directory or, given a FILE, tells what each
-certificate in it says. Private keys are not read.`,
+		Long: `Show lists the certificates in a CA's directory or, given a FILE, the details of
+each certificate in it. Private keys are not read.`,
 		Example: "  drawbridge pki show --dir pki\n  drawbridge pki show pki/web.pem",
 		Args:    cobra.MaximumNArgs(1),
 	}
@@ -75,7 +75,7 @@ func purpose(cert *x509.Certificate) string {
 	return strings.Join(words, ",")
 }
 
-// certificateInfo is as much of info as the tables show.
+// certificateInfo returns the parts of info that the tables show.
 func certificateInfo(info certs.Info) *adminv1.CertificateInfo {
 	return &adminv1.CertificateInfo{NotAfter: timestamppb.New(info.NotAfter), Sha256Fingerprint: info.SHA256Fingerprint}
 }

@@ -11,28 +11,28 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-const probeLong = `Probe lets the running gateway dial an upstream's endpoints and shake hands with
-them, with exactly the upstream's settings, and explains what came of it: why it
-failed and which field to set to what, the chain that the endpoint presented with
-what is wrong marked in it, what was negotiated, and how long it took. If a
-handshake fails, it may be tried again with one setting changed, to find out why.
-Nothing is changed, and no traffic goes there for it.
+const probeLong = `Probe makes the running gateway dial an upstream's endpoints and make a TLS
+handshake with exactly the upstream's settings. It explains the result: why a
+handshake failed and which field to change, the presented chain with its faults
+marked, the negotiated parameters, and the timings. A failed handshake may be
+retried with one setting changed, to find the cause. A probe changes nothing and
+sends no traffic.
 
-UPSTREAM is one that was put or applied. With -f it is read from a file instead
-and not applied: a document of kind Upstream, which may refer to certificates and
-trust bundles that the gateway has. If the file holds several upstreams, name one.
+UPSTREAM is a configured upstream. With -f it is read from a file and not applied:
+a document of kind Upstream, which may refer to the gateway's certificates and
+trust bundles. If the file holds several upstreams, name one.
 
-With -o json or yaml, "results" has per endpoint "outcome" (OK or FAILED),
-"reason" (NAME_MISMATCH, ...; empty if there is none), "explanation",
-"suggestion" and all that was seen; every field is there, also an empty one.
+With -o json or yaml, "results" has for each endpoint "outcome" (OK or FAILED),
+"reason" (NAME_MISMATCH, ...; empty on success), "explanation", "suggestion" and
+all details. Every field is present, even if it is empty.
 
-The exit code is 0 only if every endpoint shook hands.`
+The exit code is 0 only if every handshake succeeded.`
 
 func newProbe(c *cli) *cobra.Command {
 	var file, endpoint, host string
 	cmd := &cobra.Command{
 		Use:   "probe UPSTREAM | probe -f FILE [UPSTREAM]",
-		Short: "Shake hands with an upstream's endpoints and explain what came of it",
+		Short: "Make a TLS handshake with an upstream's endpoints and explain the result",
 		Long:  probeLong,
 		Example: `  drawbridge probe payments
   drawbridge probe payments --endpoint 10.0.0.1:443
@@ -40,9 +40,9 @@ func newProbe(c *cli) *cobra.Command {
   drawbridge probe payments -o json | jq -r '.results[] | .endpoint + " " + .reason'`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "`FILE` that holds the upstream, which is not applied; - for standard input")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "`FILE` with the upstream, which is not applied; - for standard input")
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "probe only the endpoint with this `ADDRESS`")
-	cmd.Flags().StringVar(&host, "host", "", "`name` that a request or client would bring, for an upstream whose serverNameSource is FROM_HOST")
+	cmd.Flags().StringVar(&host, "host", "", "`name` from a client's request or SNI, for an upstream whose serverNameSource is FROM_HOST")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
@@ -56,7 +56,7 @@ func newProbe(c *cli) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req := &adminv1.ProbeUpstreamRequest{Endpoint: endpoint, Host: host}
 		name := strings.Join(args, "")
-		var fields fieldNamer = unsaid
+		var fields fieldNamer = noField
 		switch {
 		case file != "":
 			m, err := manifest.Load(c.in, file)
@@ -98,8 +98,8 @@ func newProbe(c *cli) *cobra.Command {
 	return cmd
 }
 
-// upstreamIn returns the index of the document that is the upstream called
-// name, or the only upstream if name is empty.
+// upstreamIn returns the index of the document with the upstream of that name, or of the
+// only upstream if name is empty.
 func upstreamIn(m *manifest.Manifest, file, name string) (int, error) {
 	found := -1
 	var names []string
@@ -124,7 +124,7 @@ func upstreamIn(m *manifest.Manifest, file, name string) (int, error) {
 	return found, nil
 }
 
-// probeFailure is nil if every endpoint shook hands, and there is one.
+// probeFailure returns nil if there are endpoints and every handshake succeeded.
 func probeFailure(results []*adminv1.ProbeResult) error {
 	failed := 0
 	for _, r := range results {

@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// writeProbe writes results for reading, the answer to "why?" first.
+// writeProbe writes results for people, the cause of a failure first.
 func writeProbe(w io.Writer, p paint, results []*adminv1.ProbeResult, now time.Time) error {
 	var out bytes.Buffer
 	for i, r := range results {
@@ -100,8 +100,8 @@ func negotiated(r *adminv1.ProbeResult) string {
 	return strings.Join(parts, ", ")
 }
 
-// clientCertificate tells what became of it. A handshake that we broke off had
-// not come to that question yet.
+// clientCertificate says whether the endpoint requested a client certificate and whether
+// one was sent. It returns "" if the handshake ended before that was known.
 func clientCertificate(r *adminv1.ProbeResult, shookHands bool) string {
 	switch {
 	case r.GetClientCertificateSent():
@@ -114,7 +114,7 @@ func clientCertificate(r *adminv1.ProbeResult, shookHands bool) string {
 	return ""
 }
 
-// timings names the steps that took place: "dns 1.2ms, connect 300µs".
+// timings lists the steps that ran: "dns 1.2ms, connect 300µs".
 func timings(t *adminv1.ProbeTimings) string {
 	var parts []string
 	for _, step := range []struct {
@@ -128,7 +128,7 @@ func timings(t *adminv1.ProbeTimings) string {
 	return strings.Join(parts, ", ")
 }
 
-// brief rounds d to what is worth reading.
+// brief rounds d to a readable precision.
 func brief(d time.Duration) string {
 	switch {
 	case d >= time.Second:

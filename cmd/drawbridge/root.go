@@ -11,30 +11,30 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A cli is the program's surroundings, so that a test can be them.
+// A cli holds the program's environment, so that a test can replace it.
 type cli struct {
 	in        io.Reader
 	out, err  io.Writer
 	lookupEnv func(string) (string, bool)
 	uid       int    // effective user
-	program   string // how it was called, for commands to be pasted
+	program   string // its path, for commands to copy and paste
 }
 
-const rootLong = `Drawbridge is a TLS bridging gateway: it takes plaintext TCP, HTTP or TLS and
-carries it to upstreams over verified TLS or mutual TLS. All of it is changed
-while it runs, over a gRPC admin service, which most commands here speak to.
+const rootLong = `Drawbridge is a TLS bridging gateway: it accepts plaintext TCP, HTTP or TLS and
+forwards it to upstreams over verified TLS or mutual TLS. All of its configuration
+can change at run time, over a gRPC admin service that most commands here use.
 
 Every flag is also read from the environment: --admin-tls-ca from
 DRAWBRIDGE_ADMIN_TLS_CA. A flag on the command line wins.
 
 Exit codes:
   0  done
-  1  failed for another reason; probe: an endpoint did not shake hands;
-     explain: the request would be refused
+  1  failed for another reason; probe: a handshake failed;
+     explain: the request would be rejected
   2  the command line is wrong
   3  the input is wrong: a file, a resource (INVALID_ARGUMENT)
   4  no such resource (NOT_FOUND)
-  5  in conflict with the present state (ABORTED, FAILED_PRECONDITION)
+  5  in conflict with the current state (ABORTED, FAILED_PRECONDITION)
   6  the gateway cannot be reached or cannot serve (UNAVAILABLE)
   7  not allowed (UNAUTHENTICATED, PERMISSION_DENIED)`
 
@@ -42,7 +42,7 @@ Exit codes:
 func newRoot(c *cli) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "drawbridge",
-		Short:         "A TLS bridging gateway, changed while it runs",
+		Short:         "A TLS bridging gateway that is configured at run time",
 		Long:          rootLong,
 		Example:       "  drawbridge demo\n  drawbridge serve --config drawbridge.yaml\n  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners\n  drawbridge probe payments",
 		SilenceErrors: true, // run reports them, once
@@ -77,8 +77,8 @@ func newRoot(c *cli) *cobra.Command {
 	return root
 }
 
-// runGroup is what a command does that only has subcommands. Cobra's own
-// check of their names covers the root alone.
+// runGroup runs a command that only has subcommands. Cobra checks the names of
+// subcommands only at the root.
 func runGroup(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
@@ -91,7 +91,7 @@ func runGroup(cmd *cobra.Command, args []string) error {
 	return usageError(msg)
 }
 
-// run carries a command line out and returns the exit code.
+// run executes a command line and returns the exit code.
 func (c *cli) run(ctx context.Context, args []string) int {
 	root := newRoot(c)
 	started := false
@@ -103,8 +103,8 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	}
 	f := asFailure(err)
 	if !started && f.code == exitFailure {
-		// Cobra's own errors have no type. What comes before a command runs
-		// is about the command line.
+		// Cobra's own errors have no type. An error before a command runs is about the
+		// command line.
 		f.code = exitUsage
 	}
 	f.print(c.err, c.paint(c.err))
@@ -114,7 +114,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	return f.code
 }
 
-// mark lets every command below cmd set started before it runs.
+// mark makes every command below cmd set started before it runs.
 func mark(cmd *cobra.Command, started *bool) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -127,7 +127,7 @@ func mark(cmd *cobra.Command, started *bool) {
 	}
 }
 
-// readEnv sets each flag that the command line did not from the environment.
+// readEnv sets each flag that is not on the command line from the environment.
 func (c *cli) readEnv(flags *pflag.FlagSet) error {
 	var first error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -146,8 +146,8 @@ func (c *cli) readEnv(flags *pflag.FlagSet) error {
 	return first
 }
 
-// defaultDataDir is where a gateway keeps its state unless told otherwise, and
-// so where its admin socket is looked for. Empty: there is no such place.
+// defaultDataDir returns the default data directory, which also holds the default admin
+// socket. It returns "" if there is no suitable directory.
 func (c *cli) defaultDataDir() string {
 	if c.uid == 0 {
 		return "/var/lib/drawbridge"

@@ -24,28 +24,28 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
-const serveLong = `Serve runs a gateway until SIGTERM or SIGINT: it then takes no more connections,
-lets those it has go on for the drain timeout, and exits with 0. A second signal
-ends it at once.
+const serveLong = `Serve runs a gateway until SIGTERM or SIGINT. It then accepts no more connections,
+waits for open ones until the drain timeout, and exits with 0. A second signal ends
+it at once.
 
-What is put and applied over the admin service is kept in the data directory and
-is live again after a restart. Private keys are kept there too; it is made with
-mode 0700 and belongs to one process at a time.
+The data directory stores the configuration from the admin service, so that it is
+live again after a restart. It also holds private keys: it is made with mode 0700.
+Only one process at a time may use it.
 
-With --config the gateway is made to be what the file (or the directory of
-files) says, at start and on SIGHUP: as one apply with --prune, so that what the
-file does not name is deleted. A file that is wrong changes nothing: at start
-the program ends with every fault, on SIGHUP it logs them and goes on. SIGHUP
+With --config the gateway replaces its configuration by the file (or directory of
+files) at start and on SIGHUP, like one apply with --prune: resources that the file
+does not name are deleted. An invalid file changes nothing: at start the program
+exits and reports every fault, on SIGHUP it logs them and keeps running. SIGHUP
 also reads the files of certificates and trust bundles again.
 
-Files of certificates, trust bundles and revocation lists are watched, and are
-read only below the directories of --file-root, or else the data directory, that
-of --config and /etc/drawbridge: whoever may put a certificate cannot have the
-gateway read whatever else it may read.
+Files of certificates, trust bundles and revocation lists are watched. They must be
+below the directories of --file-root, or by default below the data directory, the
+directory of --config or /etc/drawbridge, so that clients of the admin service
+cannot make the gateway read other files.
 
-With --access-log there is a record of each request and of each TCP connection,
-when it is over, in a file or on standard output. SIGUSR1 has the file opened
-anew once it was renamed. A listener stays out of it with accessLog: OFF.`
+With --access-log the gateway records each request and each TCP connection when it
+ends, in a file or on standard output. After the file is renamed, SIGUSR1 opens it
+again. accessLog: OFF excludes a listener.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -87,21 +87,21 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too, with mutual TLS; needs the three files of --admin-tls-cert, --admin-tls-key and --admin-client-ca")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
 	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
-	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must lead to")
-	flags.StringVar(&o.config, "config", "", "`file` or directory to be applied at start and on SIGHUP")
-	flags.StringVar(&o.socketMode, "admin-socket-mode", "0600", "`mode` of the admin service's socket, in octal: who may write to it may administer the gateway")
+	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must chain to")
+	flags.StringVar(&o.config, "config", "", "`file` or directory to apply at start and on SIGHUP")
+	flags.StringVar(&o.socketMode, "admin-socket-mode", "0600", "`mode` of the admin service's socket, in octal: every user who may write to it can administer the gateway")
 	flags.StringVar(&o.socketGroup, "admin-socket-group", "", "`group` of the admin service's socket, by name or number (default: that of the process)")
 	flags.StringVar(&o.clientCRL, "admin-client-crl", "", "`file` of revocation lists of the CAs of --admin-client-ca")
 	flags.StringArrayVar(&o.clientNames, "admin-client-name", nil, "subject alternative `name` that callers over TCP must have, such as DNS:ops.example or spiffe://example/ops; may be repeated, any of them is enough (default: any certificate of the CAs)")
 	flags.StringArrayVar(&o.fileRoots, "file-root", nil, "`directory` below which files of certificates, trust bundles and revocation lists are read; may be repeated (default: the data directory, that of --config, /etc/drawbridge)")
 	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
-	flags.StringSliceVar(&o.readyRequires, "ready-requires", []string{"restored"}, "what /readyz, the health service and GetStatus require, comma separated: restored (every stored listener is up or reported as down), listeners (every listener is up), revision (something was ever applied)")
+	flags.StringSliceVar(&o.readyRequires, "ready-requires", []string{"restored"}, "what /readyz, the health service and GetStatus require, comma separated: restored (every stored listener is up or reported as down), listeners (every listener is up), revision (at least one revision was applied)")
 	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
 	flags.StringVar(&o.accessLog, "access-log", "", "`file` to record requests and connections in, or stdout (also -) for standard output; its directory must exist (default: they are not recorded)")
-	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins as nginx's combined")
+	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins like nginx's combined")
 	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
 	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
-	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may go on after a stop, or after their listener was removed")
+	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may stay open after a stop, or after their listener was removed")
 	return cmd
 }
 
@@ -112,8 +112,8 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	// net/http tells some of what it dislikes about upstreams to the standard
-	// logger alone, with what they sent.
+	// net/http logs some errors about upstreams only to the standard logger, with the
+	// bytes that they sent.
 	log.SetFlags(0)
 	log.SetOutput(opts.Logger.Named("go").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	defer log.SetOutput(os.Stderr)
@@ -121,14 +121,14 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	if _, set := c.lookupEnv("GOGC"); !set {
 		defer paceCollector()()
 	}
-	// Before anything is opened: a SIGHUP that comes early must not be fatal.
+	// Before opening anything: an early SIGHUP must not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	signal.Notify(reopen, syscall.SIGUSR1)
 	defer signal.Stop(reopen)
-	// Whoever reads what goes to standard output, or error, may stop doing so: that
-	// must not end the gateway.
+	// If the reader of standard output or standard error stops, SIGPIPE must not end the
+	// gateway.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
 
@@ -176,7 +176,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	return err
 }
 
-// gateway checks the flags and returns what they ask for.
+// gateway checks the flags and returns the options they stand for.
 func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error) {
 	opts := gateway.Options{
 		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
@@ -228,7 +228,7 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 		return opts, usageError("--config must be a file: it is read again on SIGHUP")
 	}
 	if o.config != "" {
-		// SIGHUP must find it wherever the process may be by then.
+		// Absolute, because the working directory may change before SIGHUP.
 		abs, err := filepath.Abs(o.config)
 		if err != nil {
 			return opts, err
@@ -261,7 +261,7 @@ func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	case "stdout", "-":
 		to.Output = c.out
 	default:
-		// SIGUSR1 must find it wherever the process may be by then.
+		// Absolute, because the working directory may change before SIGUSR1.
 		abs, err := filepath.Abs(o.accessLog)
 		if err != nil {
 			return err
@@ -271,7 +271,7 @@ func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	return nil
 }
 
-// defaultFileRoots is where files are read when nothing is said.
+// defaultFileRoots returns the file roots if --file-root is not given.
 func (o *serveOptions) defaultFileRoots() []string {
 	roots := []string{o.dataDir, "/etc/drawbridge"}
 	if o.config == "" {
@@ -283,20 +283,20 @@ func (o *serveOptions) defaultFileRoots() []string {
 	return append(roots, filepath.Dir(o.config))
 }
 
-// reopenAccessLog does what SIGUSR1 asks for. It has nobody to return an error to.
+// reopenAccessLog handles SIGUSR1. It logs errors.
 func reopenAccessLog(ctx context.Context, gw *gateway.Gateway, path string, log hclog.Logger) {
 	switch err := gw.ReopenAccessLog(ctx); {
-	case ctx.Err() != nil: // it is closed, or about to be
+	case ctx.Err() != nil: // shutting down
 	case err != nil:
-		log.Error("SIGUSR1: the access log cannot be opened anew; it goes on as it was", "error", err)
+		log.Error("SIGUSR1: cannot reopen the access log; keeping the current file", "error", err)
 	case path == "" || path == "stdout" || path == "-":
-		log.Info("SIGUSR1: there is no access log in a file")
+		log.Info("SIGUSR1: the access log is not written to a file")
 	default:
-		log.Info("SIGUSR1: access log opened anew", "file", path)
+		log.Info("SIGUSR1: access log reopened", "file", path)
 	}
 }
 
-// reload does what SIGHUP asks for. It has nobody to return an error to.
+// reload handles SIGHUP. It logs errors.
 func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.Logger) {
 	gw.ReloadAdmin(ctx)
 	var err error
@@ -309,12 +309,12 @@ func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.L
 		err = applyWhole(ctx, gw, m, "SIGHUP", log)
 	}
 	if err == nil {
-		log.Info("SIGHUP: read again", "revision", gw.State().Revision())
+		log.Info("SIGHUP: configuration and files reloaded", "revision", gw.State().Revision())
 		return
 	}
 	f := asFailure(err)
 	for _, fault := range f.faults {
-		log.Error("refused on SIGHUP", "error", fault)
+		log.Error("SIGHUP: fault", "error", fault)
 	}
-	log.Error("SIGHUP changed nothing; the gateway goes on as it was", "error", f.summary)
+	log.Error("SIGHUP: reload failed; keeping the current configuration", "error", f.summary)
 }

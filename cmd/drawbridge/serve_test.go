@@ -78,11 +78,11 @@ func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
 
 	writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: three\nsytem: {}\n")
 	hangup()
-	r.log.until(t, "SIGHUP changed nothing", 1)
+	r.log.until(t, "SIGHUP: reload failed", 1)
 	r.log.until(t, "did you mean system?", 1)
 	writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: three\nsystem: {}\n---\nkind: Route\nname: r\nlisteners: [none]\n")
 	hangup()
-	r.log.until(t, "SIGHUP changed nothing", 2)
+	r.log.until(t, "SIGHUP: reload failed", 2)
 	r.log.until(t, "db.yaml:7: document 2 (Route r): listeners[0]", 1)
 	sh.run(t.Context(), "get", "trustbundles").want(t, exitOK, "two")
 	if code := r.stop(); code != exitOK {
@@ -112,7 +112,7 @@ func TestSIGHUPReadsFilesOfCertificatesAgain(t *testing.T) {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	r.log.until(t, "SIGHUP changed nothing", 1)
+	r.log.until(t, "SIGHUP: reload failed", 1)
 	sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway-2")
 }
 
@@ -132,11 +132,11 @@ func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 	absent := strings.ReplaceAll(readFile(t, config), "client.pem", "nothing.pem")
 	again := sh.run(t.Context(), "apply", "-f", writeFile(t, outside, "absent.yaml", absent))
 	if tells := strings.ReplaceAll(strings.ReplaceAll(again.err, "absent.yaml", "site.yaml"), "nothing.pem", "client.pem"); tells != refused.err {
-		t.Errorf("whether a file exists can be told:\n%s%s", refused.err, again.err)
+		t.Errorf("the output reveals whether a file exists:\n%s%s", refused.err, again.err)
 	}
 	r.stop()
 
-	// Where --config is, be it a file or a directory; and where it is said.
+	// The directory of --config, for a file and for a directory; and that of --file-root.
 	for _, args := range [][]string{{"--config", config}, {"--config", dirOnly(t, config)}, {"--config", config, "--file-root", outside}} {
 		r, sh = serve(args...)
 		sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway")
@@ -167,7 +167,7 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-func TestTheAccessLogIsOpenedAnewOnSIGUSR1(t *testing.T) {
+func TestTheAccessLogIsReopenedOnSIGUSR1(t *testing.T) {
 	usr1 := func() {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
@@ -194,13 +194,13 @@ func TestTheAccessLogIsOpenedAnewOnSIGUSR1(t *testing.T) {
 		t.Fatal(err)
 	}
 	usr1()
-	r.log.until(t, "SIGUSR1: access log opened anew", 1)
+	r.log.until(t, "SIGUSR1: access log reopened", 1)
 	ask("/after")
 	if err := os.Rename(dir, dir+".gone"); err != nil {
 		t.Fatal(err)
 	}
 	usr1()
-	r.log.until(t, "SIGUSR1: the access log cannot be opened anew; it goes on as it was", 1)
+	r.log.until(t, "SIGUSR1: cannot reopen the access log; keeping the current file", 1)
 	if code := r.stop(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
@@ -213,7 +213,7 @@ func TestTheAccessLogIsOpenedAnewOnSIGUSR1(t *testing.T) {
 	// Without one, SIGUSR1 does no harm.
 	r, _ = serve(t)
 	usr1()
-	r.log.until(t, "SIGUSR1: there is no access log in a file", 1)
+	r.log.until(t, "SIGUSR1: the access log is not written to a file", 1)
 	if code := r.stop(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
@@ -221,7 +221,7 @@ func TestTheAccessLogIsOpenedAnewOnSIGUSR1(t *testing.T) {
 		want(t, exitFailure, "access log: ", "no such file or directory")
 }
 
-func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {
+func TestServeOverTCPAcceptsOnlyTrustedClients(t *testing.T) {
 	dir := tempDir(t)
 	ca := certstest.NewCA(t)
 	server, client := ca.Server(t), ca.Client(t, "operator")
@@ -235,13 +235,13 @@ func TestServeOverTCPTakesOnlyItsClients(t *testing.T) {
 		t.Fatalf("no address in the log:\n%s", r.log)
 	}
 	args := []string{"status", "--admin", address[1], "--admin-tls-ca", trust}
-	shell{}.run(t.Context(), args...).want(t, exitDenied, "It takes only clients whose certificate")
+	shell{}.run(t.Context(), args...).want(t, exitDenied, "It accepts only clients whose certificate")
 	shell{}.run(t.Context(), append(args, "--admin-tls-cert", at("c.pem", client.ChainPEM), "--admin-tls-key", at("c-key.pem", client.KeyPEM))...).
 		want(t, exitOK, "revision 0, ready")
 	shell{}.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(dir, "own.sock")).want(t, exitOK, "revision 0, ready")
 }
 
-func TestTheStandardLoggerGoesTheWayOfTheLog(t *testing.T) {
+func TestTheStandardLoggerWritesToTheLog(t *testing.T) {
 	r, _ := serve(t, "--log-format", "json", "--log-level", "debug")
 	log.Print("Unsolicited response \"\x1b[31m\"\nof an upstream")
 	r.log.until(t, `"@message":"Unsolicited response \"\u001b[31m\"\nof an upstream"`, 1)

@@ -15,35 +15,36 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-const statusLong = `Status shows what is true of the running gateway now: its listeners with the
-addresses they are bound to, its upstreams' endpoints with their handshakes (and
-why each full one was not a resumption) and the last failure of each, or why it
-takes no traffic, what health checks came to, the connections kept warm where
-pool.warm asks for any, what DNS says where the endpoints come from it,
-connections by client certificate where they were not all made with the same,
-what verification would have refused under REPORT_ONLY, and every resource that
-could not be made live, with the reason.
+const statusLong = `Status shows the current state of the running gateway:
+  - listeners, with the addresses they are bound to
+  - endpoints, with their handshakes (and why full ones were not resumed), their
+    last failure, or why they take no traffic
+  - results of health checks and of DNS lookups, and warm connections, where
+    they are configured
+  - connections by client certificate, where an upstream has several
+  - failed verifications that VERIFICATION_REPORT_ONLY accepted
+  - resources that are down, with the reason
 
-With --certificates it shows instead every certificate in use, the soonest to
-expire first: our own, the CAs and revocation lists of trust bundles, and those
-that upstreams' endpoints presented. (What was put and applied is shown by
-"get certificates".)
+With --certificates it shows every certificate in use instead, the soonest to
+expire first: the gateway's own, the CAs and revocation lists of trust bundles,
+and those that upstreams' endpoints presented. ("get certificates" shows the
+configured ones.)
 
--o json and yaml hold the answers of StatusService: {"status": …, "upstreams": […]},
+-o json and yaml hold the responses of StatusService: {"status": …, "upstreams": […]},
 or with --certificates {"certificates": […]}.`
 
 func newStatus(c *cli) *cobra.Command {
 	var certificates bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what is live: listeners, upstreams, and whatever is down and why",
+		Short: "Show the live listeners and upstreams, and what is down and why",
 		Long:  statusLong,
 		Example: `  drawbridge status
   drawbridge status --certificates
   drawbridge status -o json | jq .status.problems`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, those of upstreams and CAs too")
+	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, including those of upstreams and CAs")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -113,7 +114,7 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 		count(int(n.GetUpstreams()), "upstream"), count(int(n.GetCertificates()), "certificate"), count(int(n.GetTrustBundles()), "trust bundle"))
 
 	if d := st.GetDescriptors(); d.GetPausedListeners() > 0 {
-		fmt.Fprintf(w, "%s %s: clients have %d of %d file descriptors, upstreams %d, and the rest is kept for other things\n",
+		fmt.Fprintf(w, "%s %s: clients use %d of %d file descriptors and upstreams %d; the rest is reserved\n",
 			p.bad("NOT ACCEPTING"), count(int(d.GetPausedListeners()), "listener"), d.GetClients(), d.GetLimit(), d.GetUpstreams())
 	}
 
@@ -182,7 +183,7 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 	return t
 }
 
-// dnsTable has the upstreams whose endpoints come from DNS.
+// dnsTable lists the upstreams whose endpoints come from DNS.
 func dnsTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 	t := &table{header: []string{"UPSTREAM", "BY DNS", "CONFIRMED", "ASKED AGAIN", "ERROR"}}
 	for _, u := range ups {
@@ -208,8 +209,8 @@ func dnsTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 	return t
 }
 
-// handshakes counts them, the full ones by why they were: "5 full (3 NO_TICKET,
-// 2 REFUSED), 7 resumed", "1 full (NO_TICKET), 0 resumed".
+// handshakes counts full and resumed handshakes, the full ones by reason: "5 full (3
+// NO_TICKET, 2 REFUSED), 7 resumed", "1 full (NO_TICKET), 0 resumed".
 func handshakes(e *adminv1.EndpointStatus) string {
 	var why []string
 	for _, f := range e.GetFullHandshakes() {
@@ -226,7 +227,7 @@ func handshakes(e *adminv1.EndpointStatus) string {
 	return fmt.Sprintf("%s, %d resumed", full, e.GetHandshakesResumed())
 }
 
-// checkTable has the endpoints that are asked whether they are well.
+// checkTable lists the endpoints that have health checks.
 func checkTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 	t := &table{header: []string{"UPSTREAM", "ENDPOINT", "CHECK", "LAST", "TOOK", "CHECKS", "FAILED"}}
 	for _, u := range ups {
@@ -253,7 +254,7 @@ func checkTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 	return t
 }
 
-// warmTable has the connections that are kept ready.
+// warmTable lists the warm connections.
 func warmTable(ups []*adminv1.UpstreamStatus) *table {
 	t := &table{header: []string{"UPSTREAM", "ENDPOINT", "WARM", "USED", "MISSED", "EXPIRED", "CLOSED"}}
 	for _, u := range ups {
@@ -267,7 +268,7 @@ func warmTable(ups []*adminv1.UpstreamStatus) *table {
 	return t
 }
 
-// reportedTable has what VERIFICATION_REPORT_ONLY let through.
+// reportedTable lists the failures that VERIFICATION_REPORT_ONLY accepted.
 func reportedTable(ups []*adminv1.UpstreamStatus) *table {
 	t := &table{header: []string{"NOT REFUSED", "ENDPOINT", "REASON", "COUNT"}}
 	for _, u := range ups {
@@ -280,8 +281,8 @@ func reportedTable(ups []*adminv1.UpstreamStatus) *table {
 	return t
 }
 
-// identityTable has the upstreams whose open connections were not all made with
-// the same client certificate, as while one is rotated.
+// identityTable lists the upstreams whose open connections have different client
+// certificates, as during a rotation.
 func identityTable(ups []*adminv1.UpstreamStatus) *table {
 	t := &table{header: []string{"UPSTREAM", "OPEN", "MADE WITH CLIENT CERTIFICATE"}}
 	for _, u := range ups {

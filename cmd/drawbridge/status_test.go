@@ -17,7 +17,7 @@ const rotating = `upstreams { name: "u"
 	connections_by_certificate { sha256_fingerprint: "aa11" connections: 4 } connections_by_certificate { connections: 1 } }
 upstreams { name: "settled" endpoints { address: "b:1" handshakes_full: 2 full_handshakes { reason: FULL_HANDSHAKE_REASON_FLUSHED count: 2 } } endpoints { address: "c:1" } connections_by_certificate { sha256_fingerprint: "aa11" connections: 2 } }`
 
-func TestHandshakesIdentitiesAndWhatWasLetThroughAreShown(t *testing.T) {
+func TestHandshakesIdentitiesAndReportedFailuresAreShown(t *testing.T) {
 	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, rotating)
 	rows := rows(endpointTable(ups.GetUpstreams(), time.Now()))
 	if want := "|5 full (3 NO_TICKET, 2 REFUSED), 7 resumed|"; !strings.Contains(rows[0], want) {
@@ -45,10 +45,10 @@ func TestWarmConnectionsAndPausesAreShownWhereThereAreAny(t *testing.T) {
 	st := text(t, &adminv1.GetStatusResponse{}, `descriptors { limit: 100 clients: 20 upstreams: 19 paused_listeners: 2 pauses: 5 }`)
 	sh := serveFake(t, fakeAdmin{status: fakeStatus{status: st, upstreams: ups}})
 	sh.run(t.Context(), "status").want(t, exitOK, "UPSTREAM   ENDPOINT   WARM     USED   MISSED   EXPIRED   CLOSED\nu          a:1        7 of 8   100    2        3         4\n",
-		"NOT ACCEPTING 2 listeners: clients have 20 of 100 file descriptors, upstreams 19")
+		"NOT ACCEPTING 2 listeners: clients use 20 of 100 file descriptors and upstreams 19")
 }
 
-func TestWhatDNSSaysIsShownWhereEndpointsComeFromIt(t *testing.T) {
+func TestDNSResultsAreShownForEndpointsFromDNS(t *testing.T) {
 	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `
 		upstreams { name: "u" dns { resolve_time { seconds: 990 } next_resolve_time { seconds: 1030 } } endpoints { address: "a:1" } endpoints { address: "b:1" } endpoints { address: "c:1" draining: true } }
 		upstreams { name: "gone" reason: REASON_DNS_FAILURE message: "no such host" dns { next_resolve_time { seconds: 1001 } error: "no such host" } }
@@ -82,7 +82,7 @@ func TestCertificatesInUseAreShownByDaysLeft(t *testing.T) {
 	none.run(t.Context(), "status", "--certificates").want(t, exitOK, "No certificates in use.")
 }
 
-func TestColoursDoNotMoveColumns(t *testing.T) {
+func TestColorsDoNotMoveColumns(t *testing.T) {
 	tb := &table{header: []string{"HEALTH", "DAYS LEFT", "REASON"}}
 	tb.add("up", "expired", "EXPIRED")
 	tb.add("1 up, 1 down", "6", "")
@@ -112,7 +112,7 @@ func TestColoursDoNotMoveColumns(t *testing.T) {
 	}
 }
 
-func TestWhatHealthChecksAndEjectionsCameToIsShown(t *testing.T) {
+func TestResultsOfHealthChecksAndEjectionsAreShown(t *testing.T) {
 	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `
 		upstreams { name: "u"
 			endpoints { address: "a:1" health: ENDPOINT_HEALTH_UP available: true check { healthy: true checked: true check_time { seconds: 998 } duration { nanos: 1234567 } checks: 9 failures: 1 } }

@@ -11,8 +11,8 @@ import (
 // version is set by the release build: -ldflags "-X main.version=v1.2.3".
 var version string
 
-// programVersion returns the version that was stamped, or else what the Go
-// toolchain recorded: the module's version or the commit.
+// programVersion returns the version from the release build, or else the module version
+// or commit that the Go toolchain recorded.
 func programVersion() string {
 	if version != "" {
 		return version
@@ -43,7 +43,7 @@ func newVersion(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this program",
-		Long:    "Print the version of this program. `drawbridge status` tells that of a running gateway.",
+		Long:    "Print the version of this program. `drawbridge status` shows that of a running gateway.",
 		Example: "  drawbridge version",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -16,22 +16,21 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-const watchLong = `Watch shows the present revision and then, until it is interrupted, each change
-of the configuration as it becomes live and each event: endpoints that come up
-or go down, are ejected or return, handshakes that fail and why, certificates
-near their end, files that changed.
+const watchLong = `Watch shows the current revision and then, until it is interrupted, each change of
+the configuration as it becomes live and each event: endpoints that go up or down,
+are ejected or return, failed handshakes with their reasons, certificates that
+expire soon, and changed files.
 
 -o json writes a line for each, -o yaml a document. A change is a
 WatchConfigResponse of AdminService: the first holds every resource, each further
-one those that were created or updated. An event is {"event": {...}}: a
-Event of StatusService whose "type", "reason" and further words
-are without the prefix of their enum ("HANDSHAKE_FAILURE", "UNKNOWN_CA"). That a
-revision was applied is told as a change alone.`
+one the created or updated resources. An event is {"event": {...}}: an Event of
+StatusService whose enum values ("type", "reason" and so on) have no prefix
+("HANDSHAKE_FAILURE", "UNKNOWN_CA"). An applied revision is shown only as a change.`
 
 func newWatch(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Show the present revision, then each change and event as it happens",
+		Short: "Show the current revision, then each change and event as it happens",
 		Long:  watchLong,
 		Example: `  drawbridge watch
   drawbridge watch -o json | jq -c 'select(.event) | .event | {type, name, endpoint, reason}'
@@ -49,7 +48,7 @@ func newWatch(c *cli) *cobra.Command {
 		err = cl.watch(cmd.Context(), watchWriter{w: c.out, paint: c.paint(c.out), format: *output})
 		switch {
 		case cmd.Context().Err() != nil:
-			return nil // interrupted, which is how this ends
+			return nil // interrupted: the normal end
 		case errors.Is(err, io.EOF):
 			return &failure{code: exitUnavailable, summary: "the gateway ended the stream"}
 		}
@@ -58,16 +57,16 @@ func newWatch(c *cli) *cobra.Command {
 	return cmd
 }
 
-// watch writes changes and events until one of their streams ends, and returns
-// why it did.
+// watch writes changes and events until one of the streams ends, and returns the error
+// that ended it.
 func (cl *client) watch(ctx context.Context, w watchWriter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer cancel()
 
-	// The events first: once their header is there, none that comes after the
-	// present revision is missed.
+	// Open the event stream first: once its header has arrived, no event after the
+	// current revision is missed.
 	events, err := cl.status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
 	if err != nil {
 		return err
@@ -106,8 +105,7 @@ func (cl *client) watch(ctx context.Context, w watchWriter) error {
 	}
 }
 
-// relay hands each message of a stream over to be written, until the stream
-// ends.
+// relay sends each message of a stream to the writer until the stream ends.
 func relay[M any](ctx context.Context, recv func() (M, error), lines chan<- func() error, write func(M) error) error {
 	for {
 		m, err := recv()
@@ -122,8 +120,7 @@ func relay[M any](ctx context.Context, recv func() (M, error), lines chan<- func
 	}
 }
 
-// A watchWriter writes changes and events as they come: a line each, aligned to
-// nothing that is later.
+// A watchWriter writes changes and events as they arrive, one a line.
 type watchWriter struct {
 	w      io.Writer
 	paint  paint
@@ -160,7 +157,7 @@ func (w watchWriter) update(u *adminv1.WatchConfigResponse) error {
 	return err
 }
 
-// event writes an event, unless update tells of the same.
+// event writes an event, unless update already writes the same change.
 func (w watchWriter) event(e *adminv1.Event) error {
 	if e.GetType() == adminv1.EventType_EVENT_TYPE_APPLIED {
 		return nil
@@ -196,7 +193,7 @@ func (w watchWriter) document(text []byte) error {
 	return err
 }
 
-// eventLine returns an event for reading: when, what kind, what about, and why.
+// eventLine formats an event for people: time, type, resource and reason.
 func eventLine(p paint, e *adminv1.Event) string {
 	colour := p.doubt
 	what := lower(e.GetType())

@@ -101,7 +101,7 @@ func TestChangesAndEventsAreWatchedTogether(t *testing.T) {
 		f.changes <- text(t, &adminv1.WatchConfigResponse{}, `revision: 5 synced: true comment: "why" changes { kind: KIND_ROUTE name: "old" action: CHANGE_ACTION_DELETED }`)
 		w.out.until(t, tt.change, 1)
 		if strings.Contains(w.out.String(), "told twice") {
-			t.Errorf("a change is told as an event too:\n%s", w.out)
+			t.Errorf("a change is reported as an event too:\n%s", w.out)
 		}
 		if tt.output == "json" {
 			for line := range strings.Lines(w.out.String()) {
@@ -136,7 +136,7 @@ func TestAWatchEndsWithEitherStream(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeWrittenEndsTheWatch(t *testing.T) {
+func TestAWriteErrorEndsTheWatch(t *testing.T) {
 	w := watchWriter{w: full{}, format: formatJSON}
 	if err := w.event(&adminv1.Event{}); err == nil {
 		t.Error("an event that was not written is no error")

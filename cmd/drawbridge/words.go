@@ -14,10 +14,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// wordsJSON returns m as JSON with protojson's names, but an enum's values as
-// people read them ("NAME_MISMATCH"; "" for the unspecified one), and with
-// every field but messages that are not set, so that a script need not tell
-// "left out" from "empty". m must hold no maps.
+// wordsJSON returns m as JSON with protojson's field names. Enum values have no prefix
+// ("NAME_MISMATCH"; "" for the unspecified one). It writes every field except unset
+// messages, so that a script need not distinguish missing and empty fields. m must hold
+// no maps.
 func wordsJSON(m proto.Message) ([]byte, error) {
 	var out bytes.Buffer
 	if err := writeWords(&out, m.ProtoReflect()); err != nil {
@@ -76,7 +76,7 @@ func writeValue(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protorefle
 		return writeWords(out, v.Message())
 	case protoreflect.EnumKind:
 		value = enumWord(fd.Enum(), v.Enum())
-	case protoreflect.Int64Kind: // as protojson: a number in JSON may lose digits
+	case protoreflect.Int64Kind: // a string, as in protojson: a JSON number may lose digits
 		value = fmt.Sprint(v.Int())
 	default:
 		value = v.Interface()
@@ -91,7 +91,7 @@ func writeValue(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protorefle
 	return nil
 }
 
-// enumWord is word for a value that need not have a name; "" for zero.
+// enumWord is like word, but accepts values without a name and returns "" for zero.
 func enumWord(enum protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
 	ev := enum.Values().ByNumber(n)
 	switch {
@@ -103,13 +103,13 @@ func enumWord(enum protoreflect.EnumDescriptor, n protoreflect.EnumNumber) strin
 	return string(ev.Name())[len(manifest.EnumPrefix(enum)):]
 }
 
-// why returns the reason and message of what is down, for reading.
+// why returns the reason and message of a resource that is down, for people.
 func why(down interface {
 	GetReason() adminv1.Reason
 	GetMessage() string
 }) string {
 	if down.GetReason() == adminv1.Reason_REASON_LOCAL_CONFIG {
-		return down.GetMessage() // it names what is wrong
+		return down.GetMessage() // the message names the fault
 	}
 	return word(down.GetReason()) + ": " + down.GetMessage()
 }
@@ -118,7 +118,7 @@ func isWellKnown(desc protoreflect.MessageDescriptor) bool {
 	return desc.ParentFile().Package() == "google.protobuf"
 }
 
-// showWords writes m as wordsJSON has it.
+// showWords writes m in the form of wordsJSON.
 func showWords(w io.Writer, f format, m proto.Message) error {
 	text, err := wordsJSON(m)
 	if err != nil {

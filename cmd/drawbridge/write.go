@@ -9,7 +9,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A requireProbe is how many endpoints must shake hands before a write is made.
+// A requireProbe is how many endpoints must pass a TLS handshake before a write.
 type requireProbe adminv1.RequireProbe
 
 // String, Set and Type make a requireProbe a flag.
@@ -37,9 +37,9 @@ func (r *requireProbe) Type() string { return "any|all" }
 // requireProbeFlag adds --require-probe to a command that writes.
 func requireProbeFlag(cmd *cobra.Command) *requireProbe {
 	var r requireProbe
-	cmd.Flags().Var(&r, "require-probe", "refuse the change unless any or all endpoints of each upstream it affects shake hands with the new settings")
+	cmd.Flags().Var(&r, "require-probe", "reject the change unless any or all endpoints of each affected upstream pass a TLS handshake with the new settings")
 	if err := cmd.RegisterFlagCompletionFunc("require-probe", cobra.FixedCompletions([]string{"any", "all"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag: a mistake of ours
+		panic(err) // no such flag: a programming error
 	}
 	return &r
 }

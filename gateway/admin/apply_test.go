@@ -57,7 +57,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 	for _, v := range detail[*errdetails.BadRequest](t, err).GetFieldViolations() {
 		fields = append(fields, v.GetField())
 		if !strings.Contains(status.Convert(err).Message(), v.GetField()+": "+v.GetDescription()) {
-			t.Errorf("the message does not tell of %v", v)
+			t.Errorf("the message does not mention %v", v)
 		}
 	}
 	want := []string{

@@ -182,7 +182,7 @@ func TestTheAnswersOfProbesAreCutToFit(t *testing.T) {
 	}
 }
 
-func TestARefusalReachesTheClient(t *testing.T) {
+func TestARejectionReachesTheClient(t *testing.T) {
 	r := start(t)
 	r.gateway.refusal = &invalid.Error{
 		Faults:  []invalid.Fault{{Class: invalid.Unproven, Field: "upstream.endpoints[0]", Message: "NAME_MISMATCH: the certificate is for a.example"}},

@@ -48,7 +48,7 @@ func TestEachClassHasItsCodeAndDetail(t *testing.T) {
 	}
 }
 
-func TestAnUnknownErrorTellsNothing(t *testing.T) {
+func TestAnUnknownErrorRevealsNothing(t *testing.T) {
 	st, ok := statusOf(errors.New("open /var/lib/secret: no such file"))
 	if ok || st.Code() != codes.Internal || strings.Contains(st.Message(), "secret") {
 		t.Errorf("status = %v, %v", st, ok)
@@ -90,7 +90,7 @@ func TestTenThousandFaultsReachAClientWithASmallHeaderLimit(t *testing.T) {
 	}
 }
 
-func TestAFewDozenFaultsAreAllTold(t *testing.T) {
+func TestAFewDozenFaultsAreAllListed(t *testing.T) {
 	e := &invalid.Error{}
 	for i := range 30 {
 		e.Faults = append(e.Faults, invalid.Fault{

@@ -126,7 +126,7 @@ func TestEveryKindIsPutReadListedAndDeleted(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotExistIsNotFound(t *testing.T) {
+func TestAMissingResourceIsNotFound(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.GetCertificate(t.Context(), &adminv1.GetCertificateRequest{Name: "gone"})
 	wantCode(t, err, codes.NotFound)

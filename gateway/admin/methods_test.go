@@ -41,8 +41,8 @@ func TestEveryMethodHasARuleAndEveryRuleAMethod(t *testing.T) {
 				if !served[name] {
 					t.Errorf("%s is described but not served", name)
 				}
-				// What takes WriteOptions writes, and besides only what
-				// changes how traffic goes on.
+				// Methods with WriteOptions are writes, and so are those that
+				// change traffic.
 				want := read
 				if m.Input().Fields().ByName("options") != nil || changesTraffic[m.Name()] {
 					want = write

@@ -118,7 +118,7 @@ func TestShutdownEndsStreamsAtOnce(t *testing.T) {
 	}
 	_, err = watch.Recv()
 	wantCode(t, err, codes.Unavailable)
-	for err = nil; err == nil; { // it may be told NOT_SERVING first
+	for err = nil; err == nil; { // NOT_SERVING may come first
 		_, err = health.Recv()
 	}
 	wantCode(t, err, codes.Unavailable)

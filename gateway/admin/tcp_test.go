@@ -250,11 +250,11 @@ func TestACallerMustHaveAnAllowedNameAndNotBeRevoked(t *testing.T) {
 	}
 	o.ClientNames, o.ClientCRLFile = nil, o.CertFile
 	if _, err := ListenTCP(o); err == nil || !strings.Contains(err.Error(), "client CRL file "+o.CertFile) {
-		t.Errorf("a revocation list that is none: %v", err)
+		t.Errorf("an invalid revocation list: %v", err)
 	}
 }
 
-func TestAPlainTCPListenerServesNobody(t *testing.T) {
+func TestAPlainTCPListenerRejectsEveryClient(t *testing.T) {
 	r := start(t)
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

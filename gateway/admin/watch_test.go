@@ -152,7 +152,7 @@ func TestAWatcherThatDoesNotReadIsEnded(t *testing.T) {
 	for r.opened() == 0 {
 		runtime.Gosched()
 	}
-	for r.opened() > 0 { // it is ended although nobody reads
+	for r.opened() > 0 { // it ends although the client does not read
 		time.Sleep(time.Millisecond)
 	}
 	var err error

@@ -97,8 +97,8 @@ func TestAPathIsReadWhereItEndsBelowARoot(t *testing.T) {
 	}
 }
 
-// Whoever may name paths must not find out by them what is on the machine.
-func TestARefusalTellsNothing(t *testing.T) {
+// A client that can set paths must not learn which files exist.
+func TestAnErrorOutsideTheRootsRevealsNothing(t *testing.T) {
 	dir, root := place(t)
 	secret := filepath.Join(dir, "secret")
 	write(t, filepath.Join(secret, "there"), "x")
@@ -126,7 +126,7 @@ func TestARefusalTellsNothing(t *testing.T) {
 	}
 }
 
-func TestBelowARootTheReasonIsTold(t *testing.T) {
+func TestErrorsBelowARootNameTheReason(t *testing.T) {
 	_, root := place(t)
 	if err := syscall.Mkfifo(filepath.Join(root, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func TestATraceNamesEveryStepOfAKubernetesVolume(t *testing.T) {
 	}
 }
 
-// unprivileged runs f as nobody, as far as files are concerned.
+// unprivileged runs f without the right to bypass file permissions.
 func unprivileged(t *testing.T, f func()) {
 	if os.Geteuid() != 0 {
 		f()

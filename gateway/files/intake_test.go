@@ -70,9 +70,9 @@ func TestAChangeThatItsUsersCannotTakeHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// A read that hangs holds up whoever waits for it for a time only, and no other
-// read, until as many hang as may.
-func TestAReadThatHangsIsLeftBehind(t *testing.T) {
+// A read that hangs delays its caller only for a limited time. It delays no other read
+// until the maximum number of reads hang.
+func TestAReadThatHangsIsAbandoned(t *testing.T) {
 	p := &Pool{slots: make(chan struct{}, 2), time: time.Minute}
 	release := make(chan struct{})
 	ended := make(chan struct{}, 2)

@@ -90,7 +90,7 @@ func TestAPathThatIsNewIsLookedAtAndTheOthersAreNot(t *testing.T) {
 	})
 }
 
-func TestFilesThatAreNeverLeftAloneAreLookedAtAllTheSame(t *testing.T) {
+func TestFilesThatKeepChangingAreReadAfterMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		w, looks := watchWithout(t, nil, func() map[string][]store.Ref {
@@ -108,8 +108,8 @@ func TestFilesThatAreNeverLeftAloneAreLookedAtAllTheSame(t *testing.T) {
 	})
 }
 
-// Directories that are on the way to no file any more are let go, or a system
-// would run out of watches.
+// Directories that no path uses any more are no longer watched, or the system would run
+// out of watches.
 func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -129,7 +129,7 @@ func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	drained := make(chan struct{})
-	go func() { // it goes on only while its events are read
+	go func() { // the watcher blocks unless its events are read
 		defer close(drained)
 		for range notify.Events {
 		}

@@ -71,7 +71,7 @@ func ended(t *testing.T, c net.Conn) {
 	}
 }
 
-func TestTheOldestThatHasProvenNothingMakesRoom(t *testing.T) {
+func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	l, conns := guarded(t, Options{Connections: 3})
 	first := dial(t, l, "127.0.0.1")
 	proven := <-conns

@@ -55,13 +55,13 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 		{"a hash of a cookie", "", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("session")) }},
 		{"nothing to hash", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(nil) }},
 		{"a hash of nothing", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(&adminv1.HashKey{}) }},
-		{"a hash that nobody uses", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{Hash: byAddress} }},
+		{"a hash that the policy does not use", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{Hash: byAddress} }},
 		{"a hash of no header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("")) }},
 		{"a hash of what is no header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("a b")) }},
 		{"a hash of a header that frames", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("Content-Length")) }},
 		{"a hash of what clients do not say", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("X-Forwarded-For")) }},
 		{"a hash of no cookie", "balancing.hash.cookie", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("a=b")) }},
-		{"a hash of requests that nobody sees", "balancing.hash", func(u *adminv1.Upstream) {
+		{"a hash of encrypted requests", "balancing.hash", func(u *adminv1.Upstream) {
 			u.Transport, u.Balancing = &adminv1.Upstream_Passthrough{Passthrough: &adminv1.Passthrough{}}, hashes(byHeader("X-Tenant"))
 		}},
 		{"limits", "", func(u *adminv1.Upstream) {
@@ -79,7 +79,7 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 			u.Limits = &adminv1.UpstreamLimits{Requests: 1, Pending: 1_000_001}
 		}},
 		{"waiting for nothing", "limits.pending", func(u *adminv1.Upstream) { u.Limits = &adminv1.UpstreamLimits{Pending: 1} }},
-		{"a time in which nobody waits", "limits.pending_timeout", func(u *adminv1.Upstream) {
+		{"a pending timeout without pending", "limits.pending_timeout", func(u *adminv1.Upstream) {
 			u.Limits = &adminv1.UpstreamLimits{Requests: 1, PendingTimeout: durationpb.New(time.Second)}
 		}},
 		{"no time to wait", "limits.pending_timeout", func(u *adminv1.Upstream) {
@@ -141,7 +141,7 @@ func TestBalancingAndLimitsAreLive(t *testing.T) {
 	u = proto.Clone(u).(*adminv1.Upstream)
 	u.Labels = map[string]string{"a": "b"}
 	if w.put(u); w.snap.upstreams["u"].live != live {
-		t.Error("an upstream that has not changed is made anew")
+		t.Error("an unchanged upstream is built again")
 	}
 }
 
@@ -174,8 +174,8 @@ func TestAnEndpointThatIsAddedBeginsSlowly(t *testing.T) {
 	}
 }
 
-// Connections of a TCP listener have no headers: whoever writes the listener is
-// told so, and nobody else.
+// Connections of a TCP listener have no headers: only a write of the listener gets the
+// warning.
 func TestTCPListenersWarnOfKeysThatTheyDoNotHave(t *testing.T) {
 	w := newWorld(t)
 	for _, test := range []struct {

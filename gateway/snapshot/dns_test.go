@@ -62,7 +62,7 @@ func TestEndpointsAreGivenOrComeFromDNS(t *testing.T) {
 	}
 }
 
-func TestDNSIsAskedAsTheResourceSays(t *testing.T) {
+func TestDNSQueriesFollowTheResource(t *testing.T) {
 	for _, c := range []struct {
 		d    *adminv1.Dns
 		want resolve.Query
@@ -137,10 +137,10 @@ func TestRevisionsThatAskTheSameShareTheAnswer(t *testing.T) {
 	if other := revise(func(u *adminv1.Upstream) {
 		u.Timeouts = &adminv1.UpstreamTimeouts{Connect: durationpb.New(time.Second)}
 	}); other.live == first.live || other.name != first.name {
-		t.Error("a revision with another timeout asks anew")
+		t.Error("a revision with another timeout makes a new lookup")
 	}
 	if other := revise(func(u *adminv1.Upstream) { u.Dns.Refresh = durationpb.New(time.Minute) }); other.name != first.name {
-		t.Error("a revision with another refresh asks anew")
+		t.Error("a revision with another refresh makes a new lookup")
 	}
 	if other := revise(func(u *adminv1.Upstream) { u.Dns.Port = 8443 }); other.name == first.name {
 		t.Error("a revision that asks for something else has its answer")

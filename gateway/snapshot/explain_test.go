@@ -80,7 +80,7 @@ func TestARequestsWayIsExplained(t *testing.T) {
 			"", "forward 0", "old 100", "127.0.0.1", "/", nil},
 		{"a path that is not safe", &adminv1.ExplainRouteRequest{Listener: "web", Host: "x.example", Path: "/a/%2e%2e/%00"},
 			"", "refuse 400", "", "", "", []string{"rejected before routes are matched"}},
-		{"a host that is none", &adminv1.ExplainRouteRequest{Listener: "web", Host: "a b"}, "", "refuse 400", "", "", "", nil},
+		{"an invalid host", &adminv1.ExplainRouteRequest{Listener: "web", Host: "a b"}, "", "refuse 400", "", "", "", nil},
 		{"CONNECT", &adminv1.ExplainRouteRequest{Listener: "web", Host: "x.example", Method: "CONNECT"}, "", "refuse 405", "", "", "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -238,7 +238,7 @@ func TestQuestionsThatMakeNoSenseAreRefused(t *testing.T) {
 	}
 }
 
-func TestWhatIsDownIsExplainedAsDown(t *testing.T) {
+func TestADownResourceIsExplainedAsDown(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(file, w.ca.TrustPEM(), 0o600); err != nil {
@@ -265,7 +265,7 @@ func TestWhatIsDownIsExplainedAsDown(t *testing.T) {
 }
 
 // What is looked at without being applied leaves what is live as it is.
-func TestAnUpstreamOnTopOfASnapshotLeavesItAlone(t *testing.T) {
+func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("insecure", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}), w.bundle("corp"))
 	before := w.snap

@@ -117,7 +117,7 @@ type fieldCase struct {
 
 func (c fieldCase) String() string { return c.path + " = " + c.what }
 
-// notInput are fields that are nobody's to set, or are labels to find things by.
+// notInput reports whether a field is output-only or a label.
 func notInput(f protoreflect.FieldDescriptor) bool {
 	switch f.Name() {
 	case "labels", "etag", "revision", "info":

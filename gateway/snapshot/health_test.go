@@ -103,7 +103,7 @@ func TestHealthChecksAreRefusedWhereTheyCannotWork(t *testing.T) {
 		{"a line's end", "tls: health_check { http { path: '/a\\r\\nb' host: 'a\\r\\nb' } }", "health_check.http.host health_check.http.path"},
 		{"a broken escape", "tls: health_check { http { path: '/%zz' } }", "health_check.http.path"},
 		{"the body of what has none", "tls: health_check { http { method: 'HEAD' body_contains: 'ok' } }", "health_check.http.body_contains"},
-		{"a service that is none", "tls: health_check { grpc { service: 'a b' } }", "health_check.grpc.service"},
+		{"an invalid service", "tls: health_check { grpc { service: 'a b' } }", "health_check.grpc.service"},
 		{"a call in HTTP/1.1", "tls: health_check { grpc {} } http { protocol: HTTP_PROTOCOL_1_1 }", "health_check.grpc"},
 		{"a call that is not negotiated", "tls: health_check { grpc {} } tls { alpn: 'http/1.1' }", "health_check.grpc"},
 
@@ -146,8 +146,8 @@ func TestOutlierDetectionIsRefusedWhereItHasNoMeaning(t *testing.T) {
 	}, transports())
 }
 
-// What is known of endpoints goes on over revisions as long as the same is asked.
-func TestTheSameQuestionIsKnownAgain(t *testing.T) {
+// The health of endpoints survives new revisions as long as the check is the same.
+func TestHealthSurvivesAnEqualCheck(t *testing.T) {
 	u := transports()["tls"]
 	base := kindOf(described(t, u, "health_check { http { path: '/a' } }"))
 	for text, same := range map[string]bool{

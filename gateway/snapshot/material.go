@@ -199,26 +199,26 @@ func (s *reading) crls(msg *adminv1.TrustBundle, read map[invalid.Path][]byte) [
 
 // warnOfTrust adds warnings about a bundle, at most maxTrustWarnings of them.
 func (s *reading) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *certs.TrustBundle) {
-	said := 0
-	say := func(p invalid.Path, subject, warning string, code certs.Finding) {
-		if said++; said <= maxTrustWarnings {
+	count := 0
+	warn := func(p invalid.Path, subject, warning string, code certs.Finding) {
+		if count++; count <= maxTrustWarnings {
 			s.Warned(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: warnCertificate, Finding: string(code)})
 		}
 	}
 	if msg.GetSystem() == nil { // the operator cannot change the system's roots here
 		for _, ca := range trust.Infos() {
 			for i, w := range ca.Warnings {
-				say(at, ca.Subject, w, ca.Findings[i])
+				warn(at, ca.Subject, w, ca.Findings[i])
 			}
 		}
 	}
 	for _, l := range trust.CRLInfos() {
 		for _, w := range l.Warnings {
-			say("crls", l.Issuer, w, "")
+			warn("crls", l.Issuer, w, "")
 		}
 	}
-	if said > maxTrustWarnings {
-		s.Warn(warnMore, at, "and %d more warnings; the resource's info lists them", said-maxTrustWarnings)
+	if count > maxTrustWarnings {
+		s.Warn(warnMore, at, "and %d more warnings; the resource's info lists them", count-maxTrustWarnings)
 	}
 }
 

@@ -180,13 +180,13 @@ func TestFaultsOfKeyMaterialNameTheFieldAndNoSecret(t *testing.T) {
 		}
 		for _, f := range faults {
 			if strings.Contains(f.Message, "horse") || strings.Contains(f.Message, "PRIVATE KEY--") {
-				t.Errorf("%s: a secret is told: %s", tt.what, f.Message)
+				t.Errorf("%s: the message reveals a secret: %s", tt.what, f.Message)
 			}
 		}
 	}
 }
 
-// Whoever may put resources must not learn what is on the machine.
+// A client that can put resources must not learn which files exist.
 func TestAPathOutsideOfTheRootsIsRefusedInOneSentence(t *testing.T) {
 	w := newWorld(t)
 	var said []string
@@ -362,7 +362,7 @@ func TestFilesNamesEveryPathAndWhoReadsIt(t *testing.T) {
 	}
 }
 
-func TestWhatIsOddAboutABundleIsSaidInTheAnswer(t *testing.T) {
+func TestWarningsAboutABundleAreInTheResponse(t *testing.T) {
 	w := newWorld(t)
 	b := w.bundle("t")
 	b.Crls = []*adminv1.Crl{{Source: &adminv1.Crl_Pem{Pem: string(certstest.NewCA(t).CRL(t))}}}

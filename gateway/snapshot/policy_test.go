@@ -53,7 +53,7 @@ func TestRewritesAreChecked(t *testing.T) {
 		"nothing":                        {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
 		"a prefix in place of none":      {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
 		"a prefix in place of a path":    {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
-		"a prefix that is none":          {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
+		"an invalid prefix":              {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
 		"no prefix":                      {prefix("/v2"), rewritePrefix(""), []string{"r0.forward.rewrite.prefix"}, "slash"},
 		"a prefix in another form":       {prefix("/v2"), rewritePrefix("/a/../b"), []string{"r0.forward.rewrite.prefix"}, `write "/b"`},
 		"a prefix for one that is wrong": {prefix("v2"), rewritePrefix("/"), []string{"r0.match.path"}, "slash"},
@@ -61,7 +61,7 @@ func TestRewritesAreChecked(t *testing.T) {
 		"no expression":                  {nil, rewriteRegex("", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "empty"},
 		"a broken expression":            {nil, rewriteRegex("(", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "RE2"},
 		"a huge expression":              {nil, rewriteRegex(strings.Repeat("[a-c]{999}", 12), "x"), []string{"r0.forward.rewrite.regex.pattern"}, "repeat less"},
-		"a group that is none":           {nil, rewriteRegex("(a)", "$2"), []string{"r0.forward.rewrite.regex.substitution"}, "$2"},
+		"an invalid group":               {nil, rewriteRegex("(a)", "$2"), []string{"r0.forward.rewrite.regex.substitution"}, "$2"},
 	} {
 		r := forward("r", c.match, "web", "u")
 		r.GetForward().Rewrite = c.rewrite
@@ -92,7 +92,7 @@ func TestVariablesAreChecked(t *testing.T) {
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u"))
 	value := func(v string) *adminv1.HeaderValue { return &adminv1.HeaderValue{Name: "X-A", Value: v} }
 	r := forward("r", nil, "web", "u")
-	r.RequestHeaders = &adminv1.HeaderRules{Set: []*adminv1.HeaderValue{value("${client_address} $$"), value("${nobody}")}, Add: []*adminv1.HeaderValue{value("${host"), value("${endpoint}")}}
+	r.RequestHeaders = &adminv1.HeaderRules{Set: []*adminv1.HeaderValue{value("${client_address} $$"), value("${missing}")}, Add: []*adminv1.HeaderValue{value("${host"), value("${endpoint}")}}
 	r.ResponseHeaders = &adminv1.HeaderRules{Add: []*adminv1.HeaderValue{value("${endpoint}"), value("$host")}}
 	faults := w.refused(r)
 	want := []string{"r0.request_headers.add[0].value", "r0.request_headers.add[1].value", "r0.request_headers.set[1].value", "r0.response_headers.add[1].value"}
@@ -198,7 +198,7 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	}
 }
 
-func TestWhoTrustsEverybodyIsWarned(t *testing.T) {
+func TestTrustingEveryAddressCausesAWarning(t *testing.T) {
 	w := newWorld(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")
 	l.Http = &adminv1.HttpOptions{TrustedProxies: []string{"::/0"}}
@@ -226,8 +226,8 @@ func TestRewrittenPathsAreExplained(t *testing.T) {
 	}
 }
 
-// A redirect to https is not for those who came by it, be it over TLS or, as a
-// trusted proxy says, to that.
+// A redirect to https does not match requests that already use https, over TLS or
+// according to a trusted proxy.
 func TestRedirectsToTheSchemeThatIsThereAlready(t *testing.T) {
 	w := newWorld(t)
 	front := listener("front", "127.0.0.1:2", httpP, "u")

@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Who trusts nobody in particular, or cannot be understood, is refused: never is
-// a header taken from anybody.
+// Empty or invalid sources are rejected: headers are never accepted from every peer by
+// mistake.
 func TestSourcesOfProxyProtocolHeaders(t *testing.T) {
 	w := newWorld(t)
 	w.put(w.bundle("trust"), tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}))
@@ -39,6 +39,6 @@ func TestSourcesOfProxyProtocolHeaders(t *testing.T) {
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 	u.SendProxyProtocol = 99
 	if faults := w.refused(u); len(faults) != 1 || faults[0].Field != "r0.send_proxy_protocol" {
-		t.Errorf("a version that is none: %v", faults)
+		t.Errorf("an invalid version: %v", faults)
 	}
 }

@@ -349,7 +349,7 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of f
 		if first := of(c.Rules[0]); first.written() && !at.written() {
 			at, with = first, c.Rules[1]
 		}
-		at.Add("match", "cannot be told apart from route %q: both match %s, and neither is more specific", with, c.What)
+		at.Add("match", "is ambiguous with route %q: both match %s, and neither is more specific", with, c.What)
 	}
 }
 

@@ -137,7 +137,7 @@ func prefix(p string) *adminv1.RouteMatch {
 	return &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Prefix{Prefix: p}}}
 }
 
-func TestWhatDidNotChangeIsTheSameObject(t *testing.T) {
+func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
 	w := newWorld(t)
 	tlsListener := listener("front", "127.0.0.1:1", httpP, "b")
 	tlsListener.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}
@@ -280,7 +280,7 @@ func TestOverlappingListenersAreRefused(t *testing.T) {
 	}
 }
 
-func TestRoutesThatCannotBeToldApartAreRefusedWhereTheyAreWritten(t *testing.T) {
+func TestAmbiguousRoutesAreRejectedAtTheOneWritten(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u"), forward("z", prefix("/v2/"), "web", "u"))
 	faults := w.refused(forward("a", prefix("/v2/"), "web", "u"))
@@ -334,7 +334,7 @@ func TestARouteMustFitItsListeners(t *testing.T) {
 	}
 }
 
-func TestWarningsSayWhatMayNotBeMeant(t *testing.T) {
+func TestWarningsNamePossibleMistakes(t *testing.T) {
 	w := newWorld(t)
 	warnings := w.put(w.server("server"), tlsUpstream("u", &adminv1.UpstreamTls{
 		Certificate: "server", ServerName: "10.0.0.1", MinVersion: adminv1.TlsVersion_TLS_VERSION_1_0,
@@ -350,8 +350,8 @@ func TestWarningsSayWhatMayNotBeMeant(t *testing.T) {
 	if s := w.snap.Standing(); len(s) != 1 || s[0].Field != `upstream["u"].tls.verification` {
 		t.Errorf("standing: %v", s)
 	}
-	// It stands for as long as the upstream does, and is said again to whoever
-	// writes the same again.
+	// The warning stays in the status as long as the upstream is live, and repeats when the
+	// same upstream is written again.
 	again := w.put(proto.Clone(w.snap.State().Get(adminv1.Kind_KIND_UPSTREAM, "u")).(store.Resource))
 	if len(again) != len(warnings) || len(w.snap.Standing()) != 1 {
 		t.Errorf("again: %v; standing: %v", again, w.snap.Standing())

@@ -47,8 +47,8 @@ func TestWarmConnectionsAreRefusedWhereTheyCannotWork(t *testing.T) {
 	}
 }
 
-// Who makes it so is told that nobody takes the connections that are kept.
-func TestWarmConnectionsThatNobodyTakesAreWarnedOf(t *testing.T) {
+// A write that leaves warm connections unused gets a warning.
+func TestUnusedWarmConnectionsCauseAWarning(t *testing.T) {
 	warm := func() *adminv1.Upstream {
 		u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 		u.Pool = &adminv1.Pool{Warm: 8}
@@ -71,7 +71,7 @@ func TestWarmConnectionsThatNobodyTakesAreWarnedOf(t *testing.T) {
 		{"the route", []store.Resource{warm(), other, web("other")}, []store.Resource{of}, []string{"r0.forward.upstreams[1].name"}},
 		{"something else", []store.Resource{warm(), web("u")}, []store.Resource{other}, nil},
 		{"again", []store.Resource{warm(), web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
-		{"used by nobody yet", nil, []store.Resource{warm()}, nil},
+		{"not used yet", nil, []store.Resource{warm()}, nil},
 		{"used by TCP too", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},
 		{"not kept warm", nil, []store.Resource{cold, web("u")}, nil},
 	} {

@@ -91,7 +91,7 @@ type Change struct {
 	Action adminv1.ChangeAction
 }
 
-// A Result is what an edit did.
+// A Result is the result of an edit.
 type Result struct {
 	State    *State // the state that the edit made; with DryRun the state it would make
 	Revision int64  // the revision that it made live; with DryRun the one it was checked against
@@ -325,9 +325,9 @@ func (d *Draft) record(ref Ref, p invalid.Path, a adminv1.ChangeAction) {
 	d.changes = append(d.changes, Change{ref.Kind, ref.Name, a})
 }
 
-// checkReferences finds references to what does not exist. Those of a resource
-// in the edit are that resource's fault; those of others are the fault of the
-// delete that would leave them dangling.
+// checkReferences finds references to missing resources. It reports a reference of a
+// resource in the edit at that resource, and any other at the delete that would leave it
+// dangling.
 func (d *Draft) checkReferences(bad *invalid.List) {
 	deletes := false
 	for _, c := range d.changes {
@@ -358,7 +358,7 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 	}
 }
 
-// stamp gives the next state its revision, and what changed its etag.
+// stamp sets the revision of the next state, and the etags of changed resources.
 func (d *Draft) stamp() {
 	if !d.Changed() {
 		return
@@ -409,8 +409,8 @@ func (d *Draft) Base() *State { return d.base }
 // State returns the state that the edit makes.
 func (d *Draft) State() *State { return d.next }
 
-// Changes returns each resource of the edit and what happens to it, in the
-// order of the edit; pruned ones last.
+// Changes returns each resource of the edit and its change, in the order of the edit and
+// with pruned resources last.
 func (d *Draft) Changes() []Change { return slices.Clone(d.changes) }
 
 // Changed reports whether the edit changes anything.

@@ -249,7 +249,7 @@ func TestACertificateReadWithoutItsKeyKeepsIt(t *testing.T) {
 	}
 }
 
-func TestWhatIsSecretOfACertificateIsKeptTogether(t *testing.T) {
+func TestTheSecretsOfACertificateAreKeptTogether(t *testing.T) {
 	pem := func(key, passphrase string) *adminv1.Certificate {
 		return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: "chain", PrivateKey: key, Passphrase: passphrase}}}
 	}
@@ -349,7 +349,7 @@ func TestUsersNamesEachReferrerOnce(t *testing.T) {
 	}
 }
 
-func TestRestoreGivesBackTheState(t *testing.T) {
+func TestRestoreReturnsTheState(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("b"), upstream("a"), listener("web", "a"))}).State()
 	r, err := Restore(s.Revision(), s.All())
 	if err != nil || r.Revision() != 1 || len(r.All()) != 3 || r.List(kUpstream)[0].GetName() != "a" {

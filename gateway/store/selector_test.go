@@ -34,7 +34,7 @@ func TestSelectorsChooseByLabels(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoSelectorIsRefused(t *testing.T) {
+func TestInvalidSelectorsAreRejected(t *testing.T) {
 	for _, text := range []string{
 		"team", "=pay", "!=pay", ",", "team=pay,", "team in pay", "team in (a", "team in a)", "a=b=c", "in (a)", "team in (a)(b)", "x y=1", strings.Repeat("a", MaxSelector) + "=b",
 	} {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestTheSocketIsOursAloneAndItsDirectoryToo(t *testing.T) {
+func TestTheSocketAndItsDirectoryArePrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	path := filepath.Join(dir, "admin.sock")
 	lis, err := Listen(path, Options{})
@@ -76,7 +76,7 @@ func TestALiveSocketIsNotTakenOver(t *testing.T) {
 	conn.Close()
 }
 
-func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
+func TestAFileThatIsNotASocketIsKept(t *testing.T) {
 	dir := t.TempDir()
 	file, link, sub := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "sub")
 	if err := os.WriteFile(file, []byte("precious"), 0o644); err != nil {

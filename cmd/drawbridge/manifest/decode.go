@@ -17,11 +17,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// A decoder fills the messages of one document and gathers its faults.
+// A decoder fills the messages of one document and collects its faults.
 type decoder struct {
 	place   Place
 	faults  *Faults
-	aliased int // nodes that aliases may still stand for
+	aliased int // nodes that aliases may still expand to
 }
 
 func (d *decoder) fault(n *yaml.Node, field, format string, args ...any) {
@@ -116,9 +116,9 @@ func (d *decoder) field(m protoreflect.Message, fd protoreflect.FieldDescriptor,
 	}
 }
 
-// wants reports whether n is of a kind, with a fault if not. That null is not
-// taken for "left out" is on purpose: a listener whose tls lost its lines to a
-// comment would otherwise become a plaintext one.
+// wants reports whether n is of the kind, and adds a fault if not. It deliberately does
+// not treat null as left out: otherwise a listener with an empty "tls:", because its
+// lines were commented out, would become a plaintext listener.
 func (d *decoder) wants(n *yaml.Node, kind yaml.Kind, path, what string) bool {
 	switch {
 	case n.Kind == kind:
@@ -151,14 +151,13 @@ func (d *decoder) scalar(fd protoreflect.FieldDescriptor, n *yaml.Node, path str
 	return v, false
 }
 
-// isSecret tells of fields whose values are not repeated, however short and
-// wrong they are.
+// isSecret reports whether a fault must never quote the value of the field.
 func isSecret(fd protoreflect.FieldDescriptor) bool {
 	options, ok := fd.Options().(*descriptorpb.FieldOptions)
 	return ok && options.GetDebugRedact()
 }
 
-// scalarValue returns the value of n, or what n would have to be.
+// scalarValue returns the value of n, or a description of a valid value.
 func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, want string) {
 	tag, scalar := n.ShortTag(), n.Kind == yaml.ScalarNode
 	switch fd.Kind() {
@@ -216,7 +215,7 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 	return v, "of a type that files cannot hold"
 }
 
-// number reads a whole number. The API has no negative ones.
+// number parses a whole number. The API has no negative numbers.
 func number(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, want string) {
 	bits := 64
 	if fd.Kind() == protoreflect.Int32Kind {
@@ -249,7 +248,7 @@ func number(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value
 	return protoreflect.ValueOfInt64(i), ""
 }
 
-// fromBase64 understands what protojson does, and lines as base64(1) makes them.
+// fromBase64 accepts protojson's encodings and the line breaks of base64(1).
 func fromBase64(text string) ([]byte, bool) {
 	text = strings.TrimRight(strings.Join(strings.Fields(text), ""), "=")
 	encoding := base64.RawStdEncoding
@@ -262,8 +261,8 @@ func fromBase64(text string) ([]byte, bool) {
 
 // enumValue finds a value by its name, with or without the enum's prefix, in
 // any case: PROTOCOL_HTTP, HTTP, http; TLS_VERSION_1_2, 1.2, and as nginx and
-// OpenSSL write it, TLSv1.2. Numbers are not taken: 2 as a version of HTTP would
-// be HTTP_PROTOCOL_1_1.
+// OpenSSL write it, TLSv1.2. It rejects enum numbers: 2 as an HTTP version would mean
+// HTTP_PROTOCOL_1_1.
 func enumValue(enum protoreflect.EnumDescriptor, text string) protoreflect.EnumValueDescriptor {
 	name := strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(text))
 	if enum.FullName() == tlsVersionName {
@@ -293,7 +292,7 @@ func enumNames(enum protoreflect.EnumDescriptor) []string {
 	return names
 }
 
-// duration understands what protojson does ("90s") and what Go does ("1m30s").
+// duration accepts protojson's form ("90s") and Go's ("1m30s").
 func duration(text string) *durationpb.Duration {
 	var d durationpb.Duration
 	if unmarshalText(text, &d) {
@@ -325,18 +324,18 @@ const (
 	tlsVersionName = "drawbridge.admin.v1.TlsVersion"
 )
 
-// isNested tells whether fd holds messages that are mappings in JSON.
+// isNested reports whether fd holds messages that are mappings in JSON.
 func isNested(fd protoreflect.FieldDescriptor) bool {
 	return fd.Kind() == protoreflect.MessageKind && fd.Message().FullName() != durationName && fd.Message().FullName() != timestampName
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// longestShown is how long a name or a value may be to be repeated in a fault.
-// A longer one in the wrong place may be a line of a key.
+// longestShown bounds the names and values that a fault quotes. A longer one may be a
+// line of a misplaced key.
 const longestShown = 40
 
-// describe says what n is.
+// describe describes the type or value of n.
 func describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:

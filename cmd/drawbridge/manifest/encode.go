@@ -14,8 +14,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// MarshalJSON returns m as indented protojson that is the same for the same
-// message, which protojson's own spacing is not.
+// MarshalJSON returns m as indented protojson with stable spacing. protojson's own spacing
+// varies.
 func MarshalJSON(m proto.Message) ([]byte, error) {
 	raw, err := protojson.Marshal(m)
 	if err != nil {
@@ -47,7 +47,7 @@ func YAMLFromJSON(text []byte) ([]byte, error) {
 	return encodeNode(n)
 }
 
-// WriteYAML writes resources as documents that Parse reads, "---" between.
+// WriteYAML writes resources as documents that Parse reads, separated by "---".
 func WriteYAML(w io.Writer, resources []*adminv1.Resource) error {
 	for i, r := range resources {
 		doc, err := DocumentJSON(r)
@@ -89,8 +89,7 @@ func DocumentJSON(r *adminv1.Resource) (json.RawMessage, error) {
 	return out.Bytes(), nil
 }
 
-// Desired takes from a copy of r what is output only, so that what remains can
-// be written again.
+// Desired returns a copy of r without output-only fields, which can be written again.
 func Desired(r *adminv1.Resource) *adminv1.Resource {
 	r = proto.CloneOf(r)
 	body := Body(r)

@@ -4,13 +4,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxAliased is how many nodes the aliases of one document may stand for
-// together. It bounds a "billion laughs" file.
+// maxAliased bounds how many nodes the aliases of one document may expand to, against a
+// "billion laughs" file.
 const maxAliased = 100_000
 
-// expand returns a copy of n with aliases and merge keys (<<) replaced by what
-// they stand for. Every mapping in it has string keys, each once. It returns
-// nil after a fault that leaves nothing to go on with.
+// expand returns a copy of n with aliases and merge keys (<<) expanded. Every mapping in
+// it has unique string keys. It returns nil after a fault that makes n unusable.
 func (d *decoder) expand(n *yaml.Node, path string, depth int, aliased bool) *yaml.Node {
 	if depth > maxDepth {
 		// A cycle of aliases ends here too.
@@ -48,7 +47,7 @@ func (d *decoder) expand(n *yaml.Node, path string, depth int, aliased bool) *ya
 func (d *decoder) expandMapping(n *yaml.Node, path string, depth int, aliased bool) *yaml.Node {
 	out := *n
 	out.Content = make([]*yaml.Node, 0, len(n.Content))
-	lines := make(map[string]int) // of keys written here
+	lines := make(map[string]int) // of the mapping's own keys
 	var merged []*yaml.Node       // mappings to take further keys from
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
@@ -83,7 +82,7 @@ func (d *decoder) expandMapping(n *yaml.Node, path string, depth int, aliased bo
 			d.fault(value, field, "must be a mapping to merge, not %s", describe(value))
 		}
 	}
-	// What is written here wins over what is merged, an earlier mapping over
+	// The mapping's own keys take precedence over merged ones, and an earlier mapping over
 	// a later one (yaml.org/type/merge.html).
 	for _, m := range merged {
 		if m.Kind != yaml.MappingNode {

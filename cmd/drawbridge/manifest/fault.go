@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxFaults is how many faults are put into words.
+// maxFaults bounds how many faults are listed.
 const maxFaults = 100
 
-// A Place is where something stands in a file.
+// A Place is a position in a file.
 type Place struct {
 	File     string
 	Line     int    // from 1; 0 if not known
@@ -35,7 +35,7 @@ func (p Place) String() string {
 	return b.String()
 }
 
-// A Fault is something wrong in a file.
+// A Fault is an error in a file.
 type Fault struct {
 	Place   Place
 	Field   string // path as the file spells it: "tls.minVersion"; may be empty
@@ -49,7 +49,7 @@ func (f Fault) String() string {
 	return f.Place.String() + ": " + bounded(f.Field) + ": " + f.Message
 }
 
-// Faults is everything wrong in some files, in their order.
+// Faults holds all faults of some files, in order.
 type Faults []Fault
 
 // Error returns a line for each fault; past a hundred, how many more there are.
@@ -68,8 +68,8 @@ func (fs Faults) Error() string {
 	return b.String()
 }
 
-// bounded makes text from a file fit for one line of a report, and keeps out
-// of it what may be a key that stands in the wrong place.
+// bounded shortens text from a file to one line of a report, and removes anything that
+// may be a misplaced key.
 func bounded(s string) string {
 	const most = 120
 	if strings.Contains(s, "PRIVATE KEY") {

@@ -35,14 +35,13 @@ func KindNames() []string {
 	return names
 }
 
-// ParseKind understands a kind in singular or plural, any case, and with or
-// without separators: Listener, listeners, trust-bundle. The error names what
-// would be right.
+// ParseKind parses a kind in singular or plural, in any case, with or without separators:
+// Listener, listeners, trust_bundle. The error lists the valid kinds.
 func ParseKind(s string) (adminv1.Kind, error) {
-	norm := normalise(s)
+	norm := normalize(s)
 	var names []string
 	for _, k := range Kinds() {
-		name := normalise(KindName(k))
+		name := normalize(KindName(k))
 		if norm == name || norm == name+"s" {
 			return k, nil
 		}
@@ -55,15 +54,15 @@ func ParseKind(s string) (adminv1.Kind, error) {
 	return 0, fmt.Errorf("%s is not a kind; must be one of %s%s", quote(s), strings.Join(names, ", "), hint)
 }
 
-// resourceField returns the field of adminv1.Resource for kind, nil if there
-// is none. The name of the field is the name of the enum value.
+// resourceField returns the field of adminv1.Resource for kind, or nil if the kind is not
+// valid. The field has the name of the enum value.
 func resourceField(kind adminv1.Kind) protoreflect.FieldDescriptor {
 	name := strings.ToLower(strings.TrimPrefix(kind.String(), "KIND_"))
 	return (*adminv1.Resource)(nil).ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name))
 }
 
-// normalise takes case and separators off a name.
-func normalise(s string) string {
+// normalize removes case and separators from a name.
+func normalize(s string) string {
 	return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
 }
 
@@ -74,7 +73,7 @@ func nearest(s string, candidates []string) string {
 	}
 	best, bestDistance := "", 1+len(s)/3
 	for _, c := range candidates {
-		if d := distance(normalise(s), normalise(c)); d < bestDistance || d == bestDistance && best == "" {
+		if d := distance(normalize(s), normalize(c)); d < bestDistance || d == bestDistance && best == "" {
 			best, bestDistance = c, d
 		}
 	}

@@ -8,10 +8,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Locate says of what an ApplyRequest with m.Resources calls
-// "resources[3].upstream.endpoints[0].address" where it stands in the files
-// and how they spell it. What the files leave out is located at what should
-// hold it. False: path is about something else.
+// Locate translates a path in an ApplyRequest with m.Resources, such as
+// "resources[3].upstream.endpoints[0].address", to its place in the files and to the
+// spelling there. A field that the files leave out is located at its parent. ok is false
+// if the path is not about m's resources.
 func (m *Manifest) Locate(path string) (place Place, field string, ok bool) {
 	steps := splitPath(path)
 	if len(steps) < 2 || steps[0] != "resources" {
@@ -33,8 +33,8 @@ func (m *Manifest) Locate(path string) (place Place, field string, ok bool) {
 	return place, field, true
 }
 
-// walk follows steps from mapping n, as far as it goes. It returns the line
-// that it came to and the steps as they are spelled there.
+// walk follows steps from mapping n as far as they exist. It returns the line that it
+// reached and the steps in the file's spelling.
 func walk(n *yaml.Node, desc protoreflect.MessageDescriptor, steps []string) (line int, path string) {
 	for _, step := range steps {
 		var next *yaml.Node
@@ -44,7 +44,7 @@ func walk(n *yaml.Node, desc protoreflect.MessageDescriptor, steps []string) (li
 		}
 		switch {
 		case n == nil:
-			// Gone from what stands there; only the spelling is left to do.
+			// Not in the file: only translate the spelling.
 		case n.Kind == yaml.SequenceNode:
 			if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(n.Content) {
 				next = n.Content[i]
@@ -77,7 +77,7 @@ func walk(n *yaml.Node, desc protoreflect.MessageDescriptor, steps []string) (li
 	return line, path
 }
 
-// splitPath takes `a[3].b["k.l"]` apart into a, 3, b, k.l.
+// splitPath splits `a[3].b["k.l"]` into a, 3, b, k.l.
 func splitPath(path string) []string {
 	var steps []string
 	for path != "" {

@@ -1,10 +1,10 @@
-// Package manifest reads and writes configuration files: lists of documents in
-// YAML or JSON, each a kind and the fields of a resource of that kind.
+// Package manifest reads and writes configuration files: lists of YAML or JSON documents,
+// each with a kind and the fields of a resource.
 //
-// Reading is strict. What is not a field, is given twice or has the wrong type
-// is a fault, every fault is reported at once, and each names its file, line,
-// document and field. A Manifest remembers where everything stood, so that
-// what a gateway says of a request can be said of the file instead.
+// Reading is strict. Unknown fields, duplicate fields and wrong types are faults. All
+// faults are reported at once, each with its file, line, document and field. A Manifest
+// is immutable. It remembers the place of every field, so that a gateway's faults about a
+// request can be reported at the file.
 package manifest
 
 import (
@@ -19,26 +19,25 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// MaxSize is the most bytes that a file may have: what a gateway accepts in
-// one message.
+// MaxSize bounds the size of a file, in bytes: a gateway accepts as much in one message.
 const MaxSize = 128 << 20
 
 // A Source is the content of a file.
 type Source struct {
-	Name string // as reports shall call it
+	Name string // for reports
 	Dir  string // absolute; relative paths in the file start here
 	Data []byte
 }
 
-// A Document is a resource and where it stands.
+// A Document is a resource and its place.
 type Document struct {
 	Place    Place
 	Resource *adminv1.Resource
 
-	node *yaml.Node // expanded; what Locate walks
+	node *yaml.Node // expanded; used by Locate
 }
 
-// A Manifest is what some files ask for. It is immutable.
+// A Manifest holds the resources of some files. It is immutable.
 type Manifest struct {
 	Documents []Document
 }
@@ -69,7 +68,7 @@ func Parse(sources ...Source) (*Manifest, error) {
 			id := doc.Place.Kind + "/" + doc.Place.Name
 			if first, dup := seen[id]; dup && doc.Place.Name != "" {
 				faults = append(faults, Fault{Place: doc.Place, Field: "name",
-					Message: fmt.Sprintf("the same %s stands at %s:%d already", doc.Place.Kind, first.File, first.Line)})
+					Message: fmt.Sprintf("the same %s is already at %s:%d", doc.Place.Kind, first.File, first.Line)})
 				continue
 			}
 			seen[id] = doc.Place
@@ -82,8 +81,8 @@ func Parse(sources ...Source) (*Manifest, error) {
 	return &m, nil
 }
 
-// parseDocument makes root a resource. False: it is not one, and faults say
-// why.
+// parseDocument parses root as a resource. If it is not valid, it adds faults and returns
+// false.
 func parseDocument(src Source, root rootNode, faults *Faults) (Document, bool) {
 	before := len(*faults)
 	d := decoder{place: Place{File: src.Name, Line: root.node.Line, Document: root.number}, faults: faults, aliased: maxAliased}
@@ -97,7 +96,7 @@ func parseDocument(src Source, root rootNode, faults *Faults) (Document, bool) {
 		return Document{}, false
 	}
 
-	// kind and name first, so that every other fault can say whose it is.
+	// kind and name first, so that every other fault can name its resource.
 	kindNode, rest := takeKey(n, "kind")
 	if name, _ := takeKey(n, "name"); name != nil && name.Kind == yaml.ScalarNode {
 		d.place.Name = name.Value
@@ -139,8 +138,8 @@ func takeKey(n *yaml.Node, key string) (*yaml.Node, *yaml.Node) {
 	return nil, n
 }
 
-// makeAbsolute lets relative file names in r start at dir: the gateway that
-// opens them runs in another directory.
+// makeAbsolute makes relative file names in r absolute, starting at dir, because the
+// gateway that opens them runs in another directory.
 func makeAbsolute(r *adminv1.Resource, dir string) {
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -173,7 +172,7 @@ func Body(r *adminv1.Resource) proto.Message {
 }
 
 // FieldName returns the name of the field that holds the resource inside r:
-// "trust_bundle"; "" if there is none.
+// "trust_bundle"; or "" if r is empty.
 func FieldName(r *adminv1.Resource) string {
 	fd := r.ProtoReflect().WhichOneof(resourceOneof())
 	if fd == nil {

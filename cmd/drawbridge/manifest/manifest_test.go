@@ -140,7 +140,7 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 		"unknown kind": {"kind: Upsteam\nname: a",
 			[]string{`f.yaml:1: document 1 (a): kind: "Upsteam" is not a kind; must be one of Listener, Route, Upstream, Certificate, TrustBundle; did you mean Upstream?`}},
 		"same name twice": {"kind: Listener\nname: a\n---\nkind: Upstream\nname: a\n---\nkind: listener\nname: a",
-			[]string{"f.yaml:7: document 3 (Listener a): name: the same Listener stands at f.yaml:1 already"}},
+			[]string{"f.yaml:7: document 3 (Listener a): name: the same Listener is already at f.yaml:1"}},
 		"not a mapping":                  {"hello", []string{`f.yaml:1: document 1: must be a resource: kind, name and further fields, not "hello"`}},
 		"a list in field":                {"kind: Listener\nupstream: [a]", []string{"f.yaml:2: document 1 (Listener): upstream: must be a string, not a list"}},
 		"one for a list":                 {"kind: Route\nlisteners: web", []string{`f.yaml:2: document 1 (Route): listeners: must be a list, not "web"`}},
@@ -149,7 +149,7 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 		"duration":                       {"kind: Listener\ntimeouts: {idle: 30}", []string{"f.yaml:2: document 1 (Listener): timeouts.idle: must be a duration such as 30s, 1.5s or 2m, not 30"}},
 		"YAML syntax":                    {"kind: Listener\n---\nkind: x: y", []string{"f.yaml:3: document 2: mapping values are not allowed"}},
 		"alias to itself":                {"kind: Upstream\nlabels: &a {x: *a}", []string{"f.yaml:2: document 1: nested more than 64 levels deep"}},
-		"unknown alias":                  {"kind: *x", []string{"f.yaml: document 1: an alias (*) of what is no anchor"}},
+		"unknown alias":                  {"kind: *x", []string{"f.yaml: document 1: an alias (*) without an anchor"}},
 		"mapping as key":                 {"{a: 1}: 2", []string{"f.yaml:1: document 1: a field's name must be a word, not a mapping"}},
 		"merge of a word":                {"kind: Listener\n<<: x", []string{`f.yaml:2: document 1: <<: must be a mapping to merge, not "x"`}},
 		"control characters are escaped": {"kind: \"a\\e[31m\\n\"", []string{`f.yaml:1: document 1: kind: "a\x1b[31m\n" is not a kind`}},
@@ -183,7 +183,7 @@ func TestFaultsOfJSONSyntaxNameTheLine(t *testing.T) {
 	}
 }
 
-func TestWhatMayBeAKeyIsNotRepeated(t *testing.T) {
+func TestFaultsDoNotQuotePossibleKeys(t *testing.T) {
 	secret := strings.Repeat("secret", 20)
 	for text, want := range map[string]string{
 		"kind: Certificate\nname: a\npem: " + secret:                         "pem: must be a mapping of fields, not a text of 120 bytes",

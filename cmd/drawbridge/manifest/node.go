@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxDepth is how deeply a file may nest; the API needs about six levels.
+// maxDepth bounds the nesting of a file; the API needs about six levels.
 const maxDepth = 64
 
 // A rootNode is one document of a file, or one element of a document that is
@@ -24,8 +24,8 @@ type rootNode struct {
 	number int // of the document, from 1
 }
 
-// parseNodes returns the documents of src in which something stands. What
-// comes after a fault of syntax cannot be read and is left out.
+// parseNodes returns the documents of src that are not empty. After a syntax error, the
+// rest of the file is skipped.
 func parseNodes(src Source, faults *Faults) []rootNode {
 	bad := func(line int, format string, args ...any) {
 		*faults = append(*faults, Fault{Place: Place{File: src.Name, Line: line}, Message: fmt.Sprintf(format, args...)})
@@ -56,15 +56,15 @@ func parseNodes(src Source, faults *Faults) []rootNode {
 				roots = append(roots, rootNode{item, number})
 			}
 		case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
-			// Nothing but comments between two "---".
+			// Only comments between two "---".
 		default:
 			roots = append(roots, rootNode{n, number})
 		}
 	}
 }
 
-// isJSON tells whether data is to be read as JSON. JSON is nearly YAML, but
-// not quite: escaped surrogates and tabs are not.
+// isJSON reports whether to parse data as JSON. Not all JSON is valid YAML: escaped
+// surrogates and tabs are not.
 func isJSON(name string, data []byte) bool {
 	if strings.HasSuffix(strings.ToLower(name), ".json") {
 		return true
@@ -99,13 +99,13 @@ func yamlDocuments(data []byte) func() (*yaml.Node, error) {
 
 var lineInError = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?((?s:.*))$`)
 
-// splitLine takes a parser's error apart.
+// splitLine splits a parser's error into line and text.
 func splitLine(err error) (line int, text string) {
 	m := lineInError.FindStringSubmatch(err.Error())
 	line, _ = strconv.Atoi(m[1])
 	if strings.HasPrefix(m[2], "unknown anchor") {
-		// The parser repeats the word, which may be a passphrase.
-		return line, "an alias (*) of what is no anchor; a text that begins with * must be in quotes"
+		// The parser's message quotes the word, which may be a passphrase.
+		return line, "an alias (*) without an anchor; a text that begins with * must be in quotes"
 	}
 	return line, bounded(m[2])
 }
@@ -132,14 +132,14 @@ func jsonDocuments(data []byte) func() (*yaml.Node, error) {
 			offset = max(syntax.Offset-1, 0)
 		}
 		for offset < int64(len(data)) && strings.IndexByte(" \t\r\n", data[offset]) >= 0 {
-			offset++ // some errors point before the space before the culprit
+			offset++ // some errors point before the space that precedes the faulty value
 		}
 		return nil, fmt.Errorf("line %d: %w", p.line(offset), err)
 	}
 }
 
-// A jsonParser builds the nodes that the YAML parser would. encoding/json's
-// own values would lose lines and duplicate keys.
+// A jsonParser builds the nodes that the YAML parser would. Decoding with encoding/json
+// would lose line numbers and duplicate keys.
 type jsonParser struct {
 	dec      *json.Decoder
 	newlines []int64 // offsets

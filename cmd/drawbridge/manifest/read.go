@@ -48,7 +48,7 @@ func expandPath(path string) ([]string, error) {
 		return []string{path}, nil
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		return []string{path}, nil // read reports what is wrong
+		return []string{path}, nil // read reports the error
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -70,7 +70,7 @@ func expandPath(path string) ([]string, error) {
 	return files, nil
 }
 
-// read reads one file, and no more of it than makes it too large.
+// read reads one file, up to one byte more than the limit.
 func read(stdin io.Reader, path string) (Source, error) {
 	src := Source{Name: path, Dir: filepath.Dir(path)}
 	if path == "-" {
@@ -91,7 +91,7 @@ func read(stdin io.Reader, path string) (Source, error) {
 	return src, err
 }
 
-// plain takes "open /path:" off an error whose path is said already.
+// plain removes "open /path:" from an error whose path is reported separately.
 func plain(err error) string {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Sprintf("cannot %s: %v", p.Op, p.Err)

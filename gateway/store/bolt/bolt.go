@@ -60,8 +60,8 @@ type Store struct {
 	instance string
 }
 
-// Open takes the data directory for this process, creates what is missing, and
-// reads the state. A directory that another process holds is a *LockedError, a
+// Open locks the data directory for this process, creates missing files, and reads the
+// state. A directory that another process holds is a *LockedError, a
 // damaged database a *CorruptError.
 func Open(dir string) (*Store, error) {
 	if err := prepareDir(dir); err != nil {
@@ -129,8 +129,8 @@ func (s *Store) InstanceID() string { return s.instance }
 // State returns the state that was read when the store was opened.
 func (s *Store) State() *store.State { return s.state }
 
-// Commit makes the draft durable: when it returns nil, what changed survives
-// the death of process and machine. On an error nothing has changed.
+// Commit makes the draft durable: when it returns nil, the changes survive a crash of
+// the process and of the machine. On an error nothing has changed.
 func (s *Store) Commit(d *store.Draft) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)

@@ -65,7 +65,7 @@ func filled(t *testing.T) string {
 	return dir
 }
 
-func TestWhatIsCommittedIsThereAfterReopening(t *testing.T) {
+func TestACommittedDraftSurvivesReopening(t *testing.T) {
 	dir := filled(t)
 	s := open(t, dir)
 	if s.State().Revision() != 1 || s.State().Len(adminv1.Kind_KIND_UPSTREAM) != 100 {
@@ -94,7 +94,7 @@ func TestWhatIsCommittedIsThereAfterReopening(t *testing.T) {
 	}
 }
 
-func TestASecondProcessIsToldWhoHoldsTheDirectory(t *testing.T) {
+func TestASecondProcessLearnsWhichProcessHoldsTheDirectory(t *testing.T) {
 	dir := filled(t)
 	open(t, dir)
 	_, err := Open(dir)
@@ -152,7 +152,7 @@ func TestWiderModesAreRefused(t *testing.T) {
 	open(t, dir)
 }
 
-func TestWhatIsNoFileIsLeftAlone(t *testing.T) {
+func TestOtherThanRegularFilesAreKept(t *testing.T) {
 	dir := t.TempDir()
 	os.Chmod(dir, 0o700)
 	refused := func(say string) {

@@ -13,7 +13,7 @@ import (
 // A volume as Kubernetes mounts it belongs to root, and its group or everybody may
 // write to it. The gateway refuses to keep keys in it, says what to do, and then
 // makes a directory of its own in it, which no other user can enter.
-func TestAMountedVolumeTakesADirectoryOfOurs(t *testing.T) {
+func TestAMountedVolumeCanHoldTheDataDirectory(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_MOUNTED"); dir != "" {
 		s, err := Open(dir)
 		if err != nil {
@@ -32,7 +32,7 @@ func TestAMountedVolumeTakesADirectoryOfOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	top, err := os.MkdirTemp("", "mounted") // t.TempDir's parents let nobody else in
+	top, err := os.MkdirTemp("", "mounted") // other users cannot enter t.TempDir's parents
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestAMountedVolumeTakesADirectoryOfOurs(t *testing.T) {
 		return cmd, func() string { out, _ := cmd.CombinedOutput(); return string(out) }
 	}
 	open := func(dir string) string {
-		cmd, run := as(user, program, "-test.run=^TestAMountedVolumeTakesADirectoryOfOurs$")
+		cmd, run := as(user, program, "-test.run=^TestAMountedVolumeCanHoldTheDataDirectory$")
 		cmd.Env = append(os.Environ(), "BOLT_TEST_MOUNTED="+dir)
 		return run()
 	}
