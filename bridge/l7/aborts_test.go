@@ -31,9 +31,8 @@ import (
 var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLeaveNothing breaks off")
 
 // Exchanges are broken off by either side, at every stage, in every pairing of
-// versions. When they are over there is no goroutine, no descriptor, no request
-// under way, no buffer that is lent, and no memory of them. (`make aborts` breaks
-// off 100,000.)
+// versions. Afterwards no goroutine, descriptor, request in progress, lent buffer
+// or memory of them remains. (`make aborts` breaks off 100,000.)
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	// What is kept for later, such as buffers, is kept by the end of the first.
 	t.Run("first", func(t *testing.T) { abortExchanges(t, *aborts/4) })
@@ -120,7 +119,7 @@ func abortExchanges(t *testing.T, n int) {
 		}
 		b.Retire()
 	}
-	eventually(t, "every buffer is given back", func() bool { return lent.Load() == 0 })
+	eventually(t, "every buffer is returned", func() bool { return lent.Load() == 0 })
 	t.Logf("%d requests, of which the client left %d; %d buffers were lent at once, and none is now", requests, gone, most)
 }
 
@@ -258,7 +257,7 @@ func faultyStream(s *h2.ServerStream) {
 		begin()
 		_ = s.Write([]byte("hello"))
 		_ = s.Flush()
-	default: // it gives back what it is sent
+	default: // it echoes
 		if !begin() {
 			return
 		}
@@ -326,8 +325,8 @@ func abortOne(address string, config *tls.Config, secure bool) {
 		"POST"+head+"Transfer-Encoding: chunked\r\n\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
 	)
 	if secure && strings.HasPrefix(all, "GET") && !strings.HasSuffix(all, "\r\n\r\n") {
-		// Whether it has left, or ended what it has to say, nobody can see who
-		// does not read on: unless it resets.
+		// A peer that has stopped reading cannot tell a close from a half-close,
+		// so this one resets.
 		_ = c.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0)
 	}
 	send(c, all, 0)

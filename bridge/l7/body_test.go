@@ -106,7 +106,7 @@ func TestABodyThatStallsIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-func TestAResponseNobodyReadsIsNotWaitedForForEver(t *testing.T) {
+func TestUnreadResponseIsCutOff(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		ended := make(chan struct{})
 		table.Default = to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -161,7 +161,7 @@ func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
 	}
 }
 
-func TestAStatusCodeThatIsNoneIsABadGateway(t *testing.T) {
+func TestInvalidStatusCodeIsABadGateway(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {

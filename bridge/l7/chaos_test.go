@@ -130,7 +130,7 @@ func (c *chaos) process(id string) {
 	defer c.mu.Unlock()
 	r := c.requests[id]
 	if r == nil {
-		c.t.Errorf("an upstream was sent a request %q that nobody has sent", id)
+		c.t.Errorf("an upstream received a request %q that no client sent", id)
 		return
 	}
 	r.processed++
@@ -236,7 +236,7 @@ func (c *chaos) request(ctx context.Context, browser *http.Client, address, id s
 	if name == "" {
 		c.refused.Add(1)
 		if res.StatusCode < 400 {
-			c.t.Errorf("%s %s was answered %d by nobody", r.method, id, res.StatusCode)
+			c.t.Errorf("%s %s was answered %d, but no upstream sent that", r.method, id, res.StatusCode)
 		}
 		return
 	}

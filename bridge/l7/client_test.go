@@ -31,8 +31,8 @@ func addresses(t testing.TB, texts ...string) *cidr.Set {
 	return s
 }
 
-// Behind a proxy that ends TLS a redirect to https is for those who came by http,
-// and leads nobody round in circles.
+// Behind a proxy that terminates TLS only requests that reached the proxy over http
+// are redirected to https, so that the redirect does not loop.
 func TestRedirectsToHTTPSBehindAProxy(t *testing.T) {
 	w := newWorld(t)
 	toHTTPS := &Action{Route: "secure", Redirect: &Redirect{Code: 301, Scheme: "https"}}
@@ -93,8 +93,8 @@ func TestConditionsOnTheForwardedScheme(t *testing.T) {
 
 func text(s string) *string { return &s }
 
-// Whoever has no access is closed before anything is read. Behind a trusted proxy
-// each request is judged by its client.
+// The connection of a client without access is closed before anything is read.
+// Behind a trusted proxy access is decided for each request, by its client.
 func TestClientsWithoutAccess(t *testing.T) {
 	w := newWorld(t)
 	respond := &Action{Respond: &Respond{Body: "served"}}
@@ -143,8 +143,8 @@ func TestClientsWithoutAccess(t *testing.T) {
 			{[]string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, 403}, // who it says it is does not count
 			{[]string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.9"}, 403},
 			{nil, 403},
-			{[]string{"X-Forwarded-For: nobody"}, 403},
-			{[]string{"X-Forwarded-For: 192.0.2.2"}, 200}, // the connection goes on
+			{[]string{"X-Forwarded-For: garbage"}, 403},
+			{[]string{"X-Forwarded-For: 192.0.2.2"}, 200}, // the connection stays open
 		} {
 			conn.send(append([]string{"GET / HTTP/1.1", "Host: a"}, c.fields...)...)
 			res, body := conn.answer(t, "GET")

@@ -88,7 +88,7 @@ func (s *Server) startClock() {
 	}
 }
 
-// sweep looks at every connection, and stops the clock when there are none.
+// sweep checks every connection, and stops the clock when no connection is left.
 func (s *Server) sweep() {
 	for _, c := range s.tick() {
 		c.check(s.clock.now.Load())

@@ -18,8 +18,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// A conn is a client's connection, below TLS. It counts its bytes, and it is
-// the Server's until its Socket is closed, whoever carries it.
+// A conn is a client's connection, below TLS. It counts its bytes. The Server
+// tracks it until its Socket is closed, in whichever goroutine.
 type conn struct {
 	net.Conn
 	intake intake.Conn
@@ -43,8 +43,8 @@ type conn struct {
 	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
 
 	mu   sync.Mutex
-	gone func(cause error) // called when the client has gone; nil: nobody waits
-	end  func()            // tells the client to bring no more requests; nil: nobody is to be told
+	gone func(cause error) // called when the client has gone; may be nil
+	end  func()            // tells the client to send no more requests; may be nil
 
 	logins logins // nil: none
 }
@@ -96,7 +96,7 @@ func (c *conn) SetLinger(seconds int) error {
 	return errors.ErrUnsupported
 }
 
-// CloseWrite ends the stream towards the client; reading goes on.
+// CloseWrite ends the stream towards the client; c can still be read.
 func (c *conn) CloseWrite() error {
 	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()
@@ -104,7 +104,7 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// rest says that no request is under way, so that Shutdown may close c. It
+// rest records that no request is in progress, so that Shutdown may close c. It
 // reports false if c is to be closed now.
 func (c *conn) rest() bool {
 	c.state.Store(resting)
@@ -114,8 +114,8 @@ func (c *conn) rest() bool {
 // wake says that a request begins. It reports false if c is closed.
 func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
 
-// Drain is the Owner's: it closes c if no request is under way, and else lets its
-// engine know that none may follow.
+// Drain implements intake's Owner. It closes c if no request is in progress;
+// otherwise it tells c's engine to accept no further request.
 func (c *conn) Drain() {
 	if c.state.CompareAndSwap(resting, finished) {
 		c.sock.Close()
@@ -153,12 +153,12 @@ func (c *conn) notify(gone func(cause error)) {
 	}
 }
 
-// Cut is the Owner's: it closes c, whatever goes on.
+// Cut implements intake's Owner. It closes c, even during a request.
 func (c *conn) Cut(cause error) {
 	if c.untold.Load() {
 		c.sock.Reset() // a mere end would make what was sent look whole
 	} else {
-		c.sock.Close() // whoever carries it by now
+		c.sock.Close() // even if an upgrade has taken it over
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -301,10 +301,10 @@ func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 	newFront1(s, c, tc, st).serve()
 }
 
-// park leaves the connection, on which nothing goes on, to a loop, so that it holds
-// neither a goroutine nor its stack: resume is called by another when something
-// comes, or unpark is called. It reports whether that can be done; if so resume may
-// be running already. It is the same each time.
+// park hands the idle connection to a poll loop, so that it holds neither a
+// goroutine nor a stack. Another goroutine calls resume when bytes arrive or unpark
+// is called. park reports whether the connection was parked; if so, resume may be
+// running already. Every call must pass the same resume.
 func (c *conn) park(resume func()) bool {
 	p := c.parked.Load()
 	if p == nil {

@@ -108,7 +108,7 @@ func TestWebSocketsFromHTTP2(t *testing.T) {
 			if _, err := io.ReadFull(c.r, hello); string(hello) != "hello" {
 				t.Errorf("%q %v", hello, err)
 			}
-			fmt.Fprint(c, "go on")
+			fmt.Fprint(c, "ready")
 			if b, err := io.ReadAll(c.r); len(b) > 0 || err == nil {
 				t.Errorf("%q %v", b, err)
 			}
@@ -140,7 +140,7 @@ func TestUpgradesThatHTTP2CannotSay(t *testing.T) {
 		{"no key", true, "GET", []string{websocket}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"two keys", true, "GET", []string{websocket, key, key}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"a short key", true, "GET", []string{websocket, "Sec-WebSocket-Key: c2hvcnQ="}, 400, "one Sec-WebSocket-Key of 16 bytes"},
-		{"a key that is none", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "one Sec-WebSocket-Key of 16 bytes"},
+		{"a key that is not base64", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"another method", true, "DELETE", []string{websocket, key}, 400, "a WebSocket needs GET"},
 		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // a request as any
 		{"none", true, "GET", nil, 200, ""},

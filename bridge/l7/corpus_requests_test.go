@@ -181,7 +181,7 @@ func plainResponse(s string) (code string, n int, err error) {
 			}
 		}
 	}
-	if len(body) < length { // of an answer to HEAD there is none
+	if len(body) < length { // the response to HEAD has no body
 		return code, n, nil
 	}
 	return code, n + length, nil

@@ -139,8 +139,8 @@ func (w *world) checkResponse(t *testing.T, c *corpusCase, verdict, address stri
 	if strings.Contains(got, "POISON") {
 		t.Errorf("the client got what is no response of its own: %q", got)
 	}
-	// The next request goes on the same connection if there is one: by then it
-	// is certain that the exchange is over upstream too.
+	// The next request uses the same connection if it is open. By then the exchange
+	// is certainly over upstream too.
 	if !open {
 		conn = w.corpusClient(t, address, withTLS)
 		defer conn.Close()

@@ -218,6 +218,6 @@ func TestLinesOfACorpusStandForBytes(t *testing.T) {
 		}
 	}
 	if _, err := unescape(`\q`); err == nil {
-		t.Error("an escape that is none")
+		t.Error("an invalid escape was accepted")
 	}
 }

@@ -52,7 +52,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 			}{
 				{"PUT", 1, nil, 200, 2},
 				{"GET", 2, nil, 504, 2},
-				{"POST", 1, nil, 504, 1}, // nobody knows what came of it
+				{"POST", 1, nil, 504, 1}, // the upstream may have acted on it
 				{"POST", 1, []string{"POST"}, 200, 2},
 			} {
 				// On a machine that is slow a try may be over before it has arrived.
@@ -73,7 +73,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 					b, _ := io.ReadAll(res.Body)
 					res.Body.Close()
 					for range min(c.stuck, len(up.arrived)) {
-						<-up.aborted // the upstream learns that nobody waits any more
+						<-up.aborted // the upstream learns that the request was aborted
 					}
 					eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
 					if len(up.arrived) < c.tries && perTry < patience {

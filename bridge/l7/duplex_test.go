@@ -55,9 +55,9 @@ func rest(s interface{ Read() ([]byte, error) }) string {
 	}
 }
 
-// A stream that carries bytes both ways through the gateway ends right, whoever
-// ends it first and however. Each row begins with "ping" upstream and "pong"
-// back, and the client still sending.
+// A stream that carries bytes both ways through the gateway ends correctly,
+// whichever side ends it first and however. Each row begins with "ping" upstream
+// and "pong" back, and the client still sending.
 func TestStreamsEndRightInEveryOrderThroughTheGateway(t *testing.T) {
 	status := message.Fields{{Name: "grpc-status", Value: "5"}}
 	for _, c := range []struct {
@@ -138,8 +138,8 @@ func TestStreamsEndRightInEveryOrderThroughTheGateway(t *testing.T) {
 	}
 }
 
-// A reader that stalls bounds what the gateway holds of a stream, and other
-// streams of the same connections go on.
+// If a reader stalls, the gateway buffers a bounded part of its stream, and other
+// streams of the same connections make progress.
 func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 	const most = 4 << 20
 	w := newWorld(t)
@@ -177,13 +177,13 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 	}
 	other.Done()
 	if n := <-sent; n >= most {
-		t.Errorf("the upstream was rid of %d bytes that nobody read", n)
+		t.Errorf("the upstream sent %d bytes that the client did not read", n)
 	}
 }
 
-// A client of HTTP/2 that stops sending a body is told so. One that has a
-// conversation with the upstream may be silent, and one of gRPC may be so from
-// the beginning: both began to wait before the one that is cut off.
+// An HTTP/2 client that stops sending a body gets an error. A client that converses
+// with the upstream may be silent, and a gRPC client may be silent from the
+// beginning: both start to wait before the one that is cut off.
 func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 	w := newWorld(t)
 	read := make(chan string, 1)

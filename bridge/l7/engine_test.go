@@ -125,7 +125,7 @@ func TestConnectionsThatWereClosedWhileIdleAreNotUsed(t *testing.T) {
 	}
 }
 
-// What an upstream sends of its own accord is nobody's response.
+// Bytes that an upstream sends unasked are not taken for a response.
 func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
 	w := newWorld(t)
 	said := make(chan bool, 100)
@@ -152,8 +152,8 @@ func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
 	}
 }
 
-// A client that closes its connection while the upstream is thinking is seen,
-// though nobody reads from it: in plaintext, and in any version of TLS.
+// The gateway notices a client that closes its connection while the upstream
+// prepares the response, in plaintext and in every version of TLS.
 func TestAClientThatHangsUpIsSeen(t *testing.T) {
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
 		w := newWorld(t)
@@ -177,14 +177,14 @@ func TestAClientThatHangsUpIsSeen(t *testing.T) {
 		select {
 		case <-left:
 		case <-time.After(patience):
-			t.Errorf("%s: nobody sees it", tls.VersionName(version))
+			t.Errorf("%s: the gateway did not notice", tls.VersionName(version))
 		}
 		eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[policy.StatusClientGone] == 1 && st.Open == 0 })
 	}
 }
 
-// Who comes first waits for what the endpoint chooses, and so one connection of
-// HTTP/2 is made for all; one of HTTP/1.1 holds up nobody.
+// The first requests wait until the endpoint has chosen a protocol. They then share
+// one HTTP/2 connection; a choice of HTTP/1.1 delays no request.
 func TestFirstRequestsShareAHandshake(t *testing.T) {
 	for _, protos := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}} {
 		w := newWorld(t)

@@ -263,7 +263,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 		case err != nil || res.StatusCode >= 400:
 			return false
 		case string(got) != faultyAnswer:
-			// A stream whose gRPC status tells of its failure is not taken for whole.
+			// A stream whose gRPC status reports its failure is not taken for complete.
 			if status := res.Trailer.Get("Grpc-Status"); status == "" || status == "0" {
 				t.Errorf("%d of %d bytes look whole", len(got), len(faultyAnswer))
 			}

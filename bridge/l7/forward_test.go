@@ -136,7 +136,7 @@ func TestActions(t *testing.T) {
 	}
 }
 
-func TestConnectFailuresGoOnToTheNextEndpoint(t *testing.T) {
+func TestConnectFailuresTryTheNextEndpoint(t *testing.T) {
 	w := newWorld(t)
 	notTLS := w.raw(nil, func(c net.Conn) {
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
@@ -166,7 +166,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 		grpc   string
 		reason certs.Reason
 	}{
-		{"nobody listens", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
+		{"connection refused", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
 		{"unknown CA", func(w *world) *backs.Pools { return w.back(backs.Auto, other.server(echo)) }, 502, "14", certs.ReasonUnknownCA},
 		{"early plaintext", func(w *world) *backs.Pools {
 			return w.back(backs.Auto, w.raw(nil, func(c net.Conn) {
@@ -256,8 +256,8 @@ func (w *world) backWith(p backs.Protocol, c *certs.Client, address string) *bac
 	})})
 }
 
-// Whoever takes too long, upstream or client, the response is cut off, and never
-// looks complete.
+// Whether the upstream or the client takes too long, the response is cut off, and
+// never looks complete.
 func TestTotalDeadline(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for _, scheme := range []string{"http", "https"} {
@@ -294,7 +294,7 @@ func TestTotalDeadline(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if path == "/endless" { // nobody reads it until the upstream is rid of it
+				if path == "/endless" { // the client does not read it until the upstream has sent it
 					<-ended
 				}
 				got, err := io.ReadAll(res.Body)

@@ -37,7 +37,7 @@ type front1 struct {
 	began    int64  // when the connection did, by the server's clock
 	age      int64  // how old it may become; 0: as old as it likes
 	requests int    // how many there were
-	rested   int64  // when the wait for the next began; 0: none is under way
+	rested   int64  // when the wait for the next began; 0: not waiting
 	quick    bool   // the last of these waits was short, and so the next may be
 	stays    bool   // it cannot be parked
 	request  *head1 // nil between requests
@@ -147,7 +147,7 @@ func (f *front1) close() {
 const parkAfter = time.Second
 
 // await waits for a request to begin. It fails with errPark if the connection is
-// to be parked; called again it goes on waiting. With any other error no request
+// to be parked; the next call resumes the wait. After any other error no request
 // comes.
 func (f *front1) await() error {
 	f.refused.Store(false) // as the body was
@@ -233,7 +233,7 @@ func (f *front1) one() bool {
 	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
 }
 
-// over gives back what the request needed.
+// over releases what the request needed.
 func (f *front1) over() {
 	f.body.Free(&f.server.decoders)
 	fields := f.request.Fields
@@ -282,7 +282,7 @@ func (f *front1) badHead(err error) {
 	}
 	f.server.log.Debug("request refused", "client", f.conn.facts.Client, "error", policy.Printable(err))
 	f.request.Request = http1.Request{Request: message.Request{Fields: f.request.Fields[:0], Major: 1, Minor: 1}}
-	f.body.Fail(err) // nobody knows where the next request begins
+	f.body.Fail(err) // the start of the next request is unknown
 	f.server.refuse(f, &f.request.Request.Request, f.conn, policy.Rejection(status))
 }
 
@@ -391,8 +391,8 @@ func (f *front1) Whole() bool {
 	return f.body.Here(&f.in, exchange.MaxInline)
 }
 
-// Spare takes what little there is left of a body that nobody reads, so that
-// the connection can be kept. Nobody else may be reading.
+// Spare skips the short rest of an unread body, so that the connection can be
+// kept. No other goroutine may be reading.
 func (f *front1) Spare() {
 	if f.Whole() {
 		f.body.Skip(&f.in)

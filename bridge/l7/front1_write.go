@@ -126,7 +126,7 @@ func (f *front1) Abort(error) {
 	f.sock.Reset()
 }
 
-// lingerBytes bounds how much is read of what nobody wants.
+// lingerBytes bounds how much is read only to be discarded.
 const lingerBytes = 64 << 20
 
 // linger closes the connection so that the client has the response: to close it
@@ -152,6 +152,6 @@ func (f *front1) linger() {
 	}
 }
 
-// abandonTime is how long a client may go on sending a body that nobody reads
-// any more, once its response is complete.
+// abandonTime is how long a client may keep sending an abandoned body once its
+// response is complete.
 const abandonTime = 5 * time.Second

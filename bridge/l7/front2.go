@@ -9,11 +9,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 )
 
-// maxStreams is how many requests a client may have under way on a connection.
+// maxStreams is how many requests a client may have in progress on a connection.
 const maxStreams = 250
 
-// pseudoFields is how many fields a request has in HTTP/2 that are none in
-// HTTP/1.1: :method, :scheme and :path. The :authority is Host there.
+// pseudoFields is how many fields a request has in HTTP/2 but not in HTTP/1.1:
+// :method, :scheme and :path. The :authority is Host in HTTP/1.1.
 const pseudoFields = 3
 
 // A front2 serves a client's connection of HTTP/2. Each of its streams is the front

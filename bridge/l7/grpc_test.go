@@ -63,7 +63,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 	}{
 		{name: "before the response", head: true, body: " end"},
 		{name: "in the response", body: "pong end", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
-		{name: "while nobody reads the response", body: "much", upstream: func(s *http2.ServerStream) {
+		{name: "while the client does not read the response", body: "much", upstream: func(s *http2.ServerStream) {
 			for s.Write(make([]byte, 16<<10)) == nil {
 			}
 		}},
@@ -139,8 +139,8 @@ func readOf(read <-chan string, given []message.Field, deadline time.Duration) (
 	}
 }
 
-// What has no deadline, or one that is none, is not taken for one that has.
-func TestCallTimeoutsThatAreNone(t *testing.T) {
+// A call without a deadline, or with an invalid one, gets no deadline.
+func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 	w := newWorld(t)
 	seen := make(chan string, 100)
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
@@ -189,9 +189,9 @@ func TestCallTimeoutsThatAreNone(t *testing.T) {
 	}
 }
 
-// Where no trailer can say it, a response that has begun is cut off: in HTTP/1.1,
-// and where it is none to a call.
-func TestACallThatCannotBeToldOfItsDeadlineIsCutOff(t *testing.T) {
+// If no trailer can report the missed deadline, a response that has begun is cut
+// off: over HTTP/1.1, and if it is not a gRPC response.
+func TestCallPastItsDeadlineIsCutOffWithoutTrailers(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		kind := map[string]string{"/page": "text/html", "/call": "application/grpc"}[s.Request().Target]

@@ -60,8 +60,8 @@ func (p *requestPool) put(q *request) {
 	p.pool.Put(q)
 }
 
-// handle serves one request of a client, whoever brings it: it is answered, or
-// its front aborted, when handle returns.
+// handle serves one request of a client, from any front. When it returns the
+// request is answered or its front aborted.
 func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Table) {
 	q := s.begin(f, r, c)
 	q.table = table

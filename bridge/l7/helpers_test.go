@@ -125,7 +125,7 @@ func (w *world) raw(config *tls.Config, f func(net.Conn)) (address string) {
 	return ln.Addr().String()
 }
 
-// closed returns an address that nobody listens on.
+// closed returns an address that refuses connections.
 func (w *world) closed() string {
 	ln := listen(w)
 	defer ln.Close()

@@ -86,7 +86,7 @@ func TestHTTP10WithoutAHost(t *testing.T) {
 					t.Errorf("%s: %d %q %v", c.line, res.StatusCode, body, res.Header)
 				}
 				if strings.Contains(body, "X-Forwarded-Host") || strings.Contains(body, "host=") {
-					t.Errorf("%s: a host is told: %q", c.line, body)
+					t.Errorf("%s: the upstream received a host: %q", c.line, body)
 				}
 				conn.Close()
 			}

@@ -99,8 +99,8 @@ func TestHTTP2RequestsThatMeanAnotherInHTTP1AreRefused(t *testing.T) {
 	}
 }
 
-// What came of a connection that has ended, and nobody reads, is given back.
-func TestWhatIsLeftOfAConnectionIsGivenBack(t *testing.T) {
+// The buffers that hold unread bytes of a connection are returned when it ends.
+func TestBuffersOfAnEndedConnectionAreReturned(t *testing.T) {
 	w := newWorld(t)
 	s := New(Options{Table: fixed(&Table{})})
 	var lent atomic.Int64

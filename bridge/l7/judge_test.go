@@ -124,7 +124,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 		{"gRPC UNIMPLEMENTED", call("12", ""), callGRPC, Forward{}, false, ""},
 		{"gRPC UNAVAILABLE in the header", call("14", ""), callGRPC, Forward{}, true, ""},
 		{"gRPC INTERNAL in the trailer", call("13", "body"), callGRPC, Forward{}, true, ""},
-		{"the status of gRPC in what is none", call("14", ""), get, Forward{}, false, ""},
+		{"a gRPC status in a response that is not gRPC", call("14", ""), get, Forward{}, false, ""},
 		{"no response", abort(""), get, Forward{}, true, certs.ReasonResponseBroken},
 		{"half a response", abort("half"), get, Forward{}, true, certs.ReasonResponseBroken},
 		{"no response in time", hang(""), get, Forward{Timeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
@@ -170,8 +170,8 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 	}
 }
 
-// A success in between begins the count anew, whoever it is told by.
-func TestASuccessBeginsTheCountAnew(t *testing.T) {
+// A success in between resets the count, whichever source reports it.
+func TestSuccessResetsTheFailureCount(t *testing.T) {
 	w := newWorld(t)
 	n := 0
 	back := w.judgedAt(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {

@@ -9,7 +9,7 @@ import (
 )
 
 // limited answers a request that is over one of the listener's limits, and
-// reports whether it did. What it counts is given back as the response ends.
+// reports whether it did. The count is decreased when the response ends.
 func (q *request) limited() bool {
 	limits := &q.table.Limits
 	if *limits == (limit.Limits{}) {

@@ -19,7 +19,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// held is an upstream handler that answers once it is let go.
+// held is an upstream handler that answers once it is released.
 type held struct{ arrived, release chan struct{} }
 
 func newHeld() *held { return &held{make(chan struct{}, 100), make(chan struct{})} }
@@ -159,8 +159,8 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 	}
 }
 
-// A client that is not the cause of it goes on.
-func TestAClientThatAsksTooMuchIsNobodyElsesTrouble(t *testing.T) {
+// Another client's requests are still served.
+func TestLimitedClientDoesNotAffectOthers(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), ProxyProtocol: w.trust("127.0.0.1"),
 		Limits: limit.Limits{RatePerClient: limit.Rate{Count: 2, Period: time.Hour}, Rate: limit.Rate{Count: 5, Period: time.Hour}}}))
@@ -344,7 +344,7 @@ func TestAConnectionHasSoManyRequests(t *testing.T) {
 			if last := i%3 == 2; res.StatusCode != 200 || scheme == "http" && res.Close != last {
 				t.Errorf("request %d: %d, close %v", i, res.StatusCode, res.Close)
 			}
-			if i%3 == 2 { // one of HTTP/2 may have a few more until the client has learnt of it
+			if i%3 == 2 { // an HTTP/2 connection may have a few more until the client has learned of it
 				eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
 			}
 		}

@@ -6,11 +6,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// Logins that authenticate a connection (NTLM, Negotiate) and what keeps them
-// apart: from the first 401 that asks for one, or the first request that tries
-// one, a client's connection of HTTP/1 has upstream connections that nobody else
-// uses, to one endpoint of each upstream, until it ends. Only so can the client
-// finish a login that takes several requests.
+// Logins that authenticate a connection (NTLM, Negotiate) are kept apart. From the
+// first 401 that asks for such a login, or the first request that tries one, a
+// client's HTTP/1 connection has its own upstream connections, to one endpoint of
+// each upstream, until it ends. Otherwise a client could not finish a login that
+// takes several requests.
 //
 // A client's connection that carries requests of several users cannot be tied to
 // one login: that is so in HTTP/2, and behind a trusted proxy. There each request
@@ -35,8 +35,7 @@ func (q *request) login(e *upstream.Endpoint) backs.Login {
 // keepsLogin reports whether the client's connection can be tied to a login.
 func (q *request) keepsLogin() bool { return q.Facts.Request.Major == 1 && !q.Facts.FromProxy() }
 
-// Preferred returns the endpoint at which the client may be logged in; nil if there
-// is none.
+// Preferred returns the endpoint at which the client may be logged in, or nil.
 func (q *request) Preferred() *upstream.Endpoint { return q.conn.logins[q.pools] }
 
 // ExpectLogin gives the client's connection upstream connections to e of its own,

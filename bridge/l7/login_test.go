@@ -90,7 +90,7 @@ func (c *rawConn) ask(t testing.TB, lines ...string) (int, string) {
 	return res.StatusCode, body
 }
 
-// is checks who the upstream takes a client for; "": nobody.
+// is checks which user the upstream takes a client for; "" means not logged in.
 func (c *rawConn) is(t testing.TB, user string, lines ...string) {
 	t.Helper()
 	want := 200
@@ -110,7 +110,8 @@ func (c *rawConn) logIn(t testing.TB, scheme, user string) {
 	c.is(t, user, "Authorization: "+scheme+" 3 "+user)
 }
 
-// Whoever logs in on its connection is nobody else, and nobody else is it.
+// A client that logs in on its connection is served as that user, and no other
+// client is.
 func TestLoginsThatAuthenticateConnections(t *testing.T) {
 	plainBack := func(w *world, address string) *backs.Pools {
 		return w.newBack(backs.Options{Upstream: plaintext(address)})
@@ -296,7 +297,7 @@ func TestLoginsWithTheProxyProtocol(t *testing.T) {
 	alice.is(t, "alice")
 }
 
-// A request body does not keep a login from going on.
+// A login continues even if its request has a body.
 func TestALoginOfAPost(t *testing.T) {
 	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
 	_, address := w.plain(w.back(backs.HTTP1, d.serve(w, "http/1.1")))

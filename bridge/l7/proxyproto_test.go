@@ -46,7 +46,7 @@ func (l announcedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// announced starts an HTTPS server that is told of clients, and a Back to it.
+// announced starts an HTTPS server to which clients are announced, and a Back to it.
 // The server answers with the client and with which of its connections the
 // request came over.
 func (w *world) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pools, open *atomic.Int64) {
@@ -171,7 +171,7 @@ func TestUpgradesAreAnnounced(t *testing.T) {
 	<-served
 }
 
-// Clients that nobody announces are announced as who they are.
+// Clients that connect directly are announced with their own addresses.
 func TestDirectClientsAreAnnounced(t *testing.T) {
 	w := newWorld(t)
 	back, _ := w.announced(backs.HTTP1, proxyproto.V1)
@@ -248,7 +248,7 @@ func TestShutdownClosesWhoIsNotAnnounced(t *testing.T) {
 	}
 }
 
-// Clients come and go while their requests are under way.
+// Clients come and go while their requests are in progress.
 func TestAnnouncedClientsThatLeave(t *testing.T) {
 	w := newWorld(t)
 	back, open := w.announced(backs.Auto, proxyproto.V1)

@@ -207,9 +207,9 @@ func TestARecordOfARequestThatFailed(t *testing.T) {
 		back func(w *world) *backs.Pools
 		want record
 	}{
-		{"nobody listens", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) },
+		{"connection refused", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) },
 			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 1, "upstream_tls_version": nil, "upstream_protocol": nil, "upstream_head_ms": nil}},
-		{"nobody listens, twice", func(w *world) *backs.Pools { return w.back(backs.HTTP1, w.closed(), w.closed()) },
+		{"connection refused, twice", func(w *world) *backs.Pools { return w.back(backs.HTTP1, w.closed(), w.closed()) },
 			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 2}},
 		{"unknown CA", func(w *world) *backs.Pools { return w.back(backs.HTTP1, other.server(echo)) },
 			record{"code": 502, "reason": "UNKNOWN_CA", "attempts": 1}},
@@ -565,7 +565,7 @@ func TestARecordOfAnAnnouncedClient(t *testing.T) {
 	end()["/"].want(t, record{"client": "192.0.2.7", "client_port": 4711, "peer": c.LocalAddr().String()})
 }
 
-// The client is whom a trusted proxy tells of, and the proxy is the peer.
+// The client is the one that a trusted proxy names, and the proxy is the peer.
 func TestARecordOfAClientBehindAProxy(t *testing.T) {
 	w := newWorld(t)
 	_, front, end := w.recorded(fixed(&Table{TrustedProxies: peers(t, "127.0.0.1"), RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP1, w.server(echo)))}))

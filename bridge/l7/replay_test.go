@@ -252,7 +252,7 @@ func TestExpectContinueWithRetries(t *testing.T) {
 	}
 }
 
-// Whoever breaks off its body has none that could be sent again.
+// If the client breaks off its body, the request is not sent again.
 func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 	w := newWorld(t)
 	tries := make(chan bool, 10)

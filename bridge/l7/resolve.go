@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// A Question is a request's head that nobody sent.
+// A Question is the head of a hypothetical request.
 type Question struct {
 	Method, Host, Target string              // Target as on the wire: "/path?query"
 	Header               map[string][]string // values by name
@@ -79,7 +79,7 @@ func (t *Table) resolve(r *message.Request, q Question) (policy.Target, error) {
 	for given := range r.Fields.Values("Content-Length") {
 		lengths++
 		if _, err := strconv.ParseUint(given, 10, 63); err != nil {
-			return policy.Target{}, errors.New("its Content-Length is none")
+			return policy.Target{}, errors.New("its Content-Length is not a number")
 		}
 	}
 	switch {

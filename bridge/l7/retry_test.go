@@ -133,8 +133,8 @@ func (f *faltering) handler(fail http.HandlerFunc) http.Handler {
 	})
 }
 
-// refuser serves a connection of HTTP/2: fail does away with streams that are to
-// fail, and reports whether the connection goes on.
+// refuser serves an HTTP/2 connection: fail ends the streams that are to fail, and
+// reports whether the connection stays open.
 func (f *faltering) refuser(fail func(fr *http2.Framer, id uint32) bool) func(net.Conn) {
 	return func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -230,7 +230,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				if want == 0 {
 					want = 502
 				}
-				if way == "going away" { // a connection found closed is made anew in any case
+				if way == "going away" { // a connection found closed is always replaced
 					return
 				}
 				if code, _ := serve(&with, 4); code != want {
@@ -453,7 +453,7 @@ func TestRetriesOverTheBudget(t *testing.T) {
 		f := &faltering{fails: 1}
 		back := w.budgeted(upstream.RetryBudget{Least: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
 		_, address := w.gateway(fixed(&Table{Default: retried(back, everything)}))
-		for range 3 { // what a retry has taken is given back
+		for range 3 { // a retry's share of the budget is returned
 			f.mu.Lock()
 			f.fails = 1
 			f.mu.Unlock()
@@ -490,7 +490,7 @@ func TestThePauseBetweenTriesTakesUpNoEndpoint(t *testing.T) {
 	c.send("GET /fails HTTP/1.1", "Host: a")
 	<-failed
 	other := w.browser()
-	eventually(t, "another request has its turn", func() bool {
+	eventually(t, "another request is served", func() bool {
 		code, _ := w.get(other, "http://"+address+"/works")
 		return code == 200
 	})

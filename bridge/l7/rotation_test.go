@@ -106,7 +106,7 @@ func (r *rotating) traffic(clients int) (stop func()) {
 	}
 	return func() {
 		at := answered.Load()
-		eventually(r, "requests go on", func() bool { return answered.Load() > at+100 || r.Failed() })
+		eventually(r, "requests are still served", func() bool { return answered.Load() > at+100 || r.Failed() })
 		close(done)
 		all.Wait()
 	}
@@ -126,7 +126,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 		for i := range 6 {
 			r.revise([]*certs.Certificate{after, before}[i%2])
 			used := r.back.Upstream().Status
-			eventually(t, "requests go on", func() bool { return used()[0].Requests > 20 })
+			eventually(t, "requests are still served", func() bool { return used()[0].Requests > 20 })
 		}
 		r.revise(after)
 		for range 5 {
@@ -281,11 +281,11 @@ func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 	}
 	r.tracker.Drain("", true, 0)
 	if _, err := c.r.ReadByte(); err == nil {
-		t.Error("it goes on")
+		t.Error("the connection is still open")
 	}
 }
 
-// The upstream is told that no more requests come.
+// The gateway tells the upstream that no more requests come.
 func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
 	w := newWorld(t)
 	frames := make(chan string, 100)

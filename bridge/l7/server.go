@@ -36,8 +36,8 @@ type Options struct {
 	// Descriptors counts clients' connections. It may be nil.
 	Descriptors *socket.Descriptors
 
-	// AccessLog is told of each request when it is over. It is its owner's to
-	// close, after Shutdown. Nil: nobody is told.
+	// AccessLog records each request when it is over. Its owner closes it, after
+	// Shutdown. Nil: no access log.
 	AccessLog *accesslog.Logger
 
 	Logger hclog.Logger // nil discards
@@ -90,8 +90,8 @@ func New(o Options) *Server {
 }
 
 // Serve accepts connections on ln, which it owns, until Shutdown or
-// StopAccepting; then it returns ErrServerClosed. Connections go on. It may be
-// called for several listeners.
+// StopAccepting; then it returns ErrServerClosed. Open connections stay open. Serve
+// may be called for several listeners.
 func (s *Server) Serve(ln net.Listener) error {
 	err := s.intake.Serve(ln, s.accept)
 	if err == intake.ErrClosed {
@@ -105,10 +105,10 @@ func (s *Server) Serve(ln net.Listener) error {
 func (s *Server) StopAccepting() { s.intake.StopAccepting() }
 
 // Shutdown stops accepting, lets requests in flight and upgraded connections
-// come to their end, and returns when all are closed. Kept-alive connections
-// are closed when idle, HTTP/2 clients are told to go away. When ctx ends,
-// whatever is left is cut off, and the error is ctx's. Either way every
-// goroutine of the Server has ended when it returns.
+// finish, and returns when all are closed. It closes kept-alive connections when
+// they are idle, and sends GOAWAY to HTTP/2 clients. When ctx ends, Shutdown cuts off
+// the remaining connections and returns ctx's error. Either way every goroutine of
+// the Server has ended when it returns.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.intake.Shutdown(ctx)
 	s.stopClock()

@@ -60,7 +60,7 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 		back := []*backs.Pools{a, b}[i%2]
 		before := s.Stats().Requests[200]
 		table.Store(&Table{Default: to(back)})
-		eventually(t, "requests go on", func() bool { return s.Stats().Requests[200] > before })
+		eventually(t, "requests are still served", func() bool { return s.Stats().Requests[200] > before })
 	}
 	table.Store(&Table{Default: to(b)})
 	if code, body := w.get(w.browser(), "http://"+address); code != 200 || body != "b" {
@@ -71,8 +71,8 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 	if n := wrong.Load(); n != 0 {
 		t.Errorf("%d requests failed", n)
 	}
-	// A client may dial anew where the connection is not yet back in its pool,
-	// but 200 swaps that close connections would show.
+	// A client may dial again while its connection is not yet back in its pool, but
+	// 200 swaps that close connections would show.
 	if n := s.Stats().Accepted; n > 20 {
 		t.Errorf("%d connections for 5 clients: swaps close them", n)
 	}

@@ -55,7 +55,7 @@ var forged = http.Header{
 	"X-Forwarded-Client-Cert": {"Subject=admin"},
 }
 
-func TestUpstreamsAreToldOfTheClientsCertificate(t *testing.T) {
+func TestUpstreamsReceiveTheClientsCertificate(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))
 	issued := w.ca.Leaf(w, pki.LeafOptions{Usage: pki.Client, CommonName: "gateway, of \"Example\"\r\nX-Admin: 1", DNSNames: []string{"a.example"}, URIs: []string{"spiffe://example/a,b"}})

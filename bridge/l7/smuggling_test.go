@@ -83,7 +83,7 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 	for name, response := range map[string]string{
 		"a second response":           "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON",
-		"a body where there is none":  "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nPOISON",
+		"a body after a 204":          "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nPOISON",
 		"two lengths":                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 8\r\n\r\nokPOISON",
 		"a length and chunks":         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nPOISON",
 		"another protocol, not asked": "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nPOISON",
@@ -141,8 +141,8 @@ func TestAFrameSizeOfNothingIsABadGateway(t *testing.T) {
 	}
 }
 
-// An upstream that changes to another protocol while it is still sent a body, and
-// nobody asked for it, is refused like any other that does.
+// An upstream that switches protocols unasked while it still receives a body is
+// rejected like any other that does.
 func TestAnUpstreamThatSwitchesInTheMiddleOfABody(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {

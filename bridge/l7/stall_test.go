@@ -37,8 +37,8 @@ func (w *world) impatient(p backs.Protocol, idle time.Duration, address string) 
 	})})
 }
 
-// A response of which nothing more comes is cut off, so that no client takes it
-// for complete, and the log says why.
+// A stalled response is cut off, so that no client takes it for complete, and the
+// log says why.
 func TestAResponseThatStallsIsCutOff(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for _, length := range []string{"", "100"} {

@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// An upstream that fails everything is not failed by the retries: they are held to
-// a share of the requests under way.
+// Retries do not overload an upstream that fails every request: they are limited to
+// a share of the requests in progress.
 func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 	const clients, each = 50, 15
 	for _, c := range []struct {
@@ -42,7 +42,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 					}
 				}
 				defer now.Add(-1)
-				<-time.After(20 * time.Millisecond) // the work that comes to nothing
+				<-time.After(20 * time.Millisecond) // the wasted work
 				c.outcome(rw)
 			}))
 			_, address := w.gateway(fixed(&Table{Default: retried(back, exchange.Retry{Attempts: 4, Reset: true, Codes: []int{503}, Backoff: c.pause})}))
@@ -78,7 +78,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 			if uint64(tries.Load()) != clients*each+made || c.budget.Percent < 100 && refused == 0 {
 				t.Errorf("%d retries and %d refused were counted", made, refused)
 			}
-			eventually(t, "nothing is under way", func() bool {
+			eventually(t, "no request is in progress", func() bool {
 				return fmt.Sprint(back.Upstream().Retries().UnderWay()) == "0 0"
 			})
 		})

@@ -28,9 +28,10 @@ type Table struct {
 	// Default takes what no route matches. Nil: such requests get 404.
 	Default *Action
 
-	// ProxyProtocol says whose PROXY protocol headers are taken. With it every
-	// connection begins with one, and is the announced client's from then on;
-	// from who is not trusted none is taken at all. Nil: nobody sends any.
+	// ProxyProtocol says which peers' PROXY protocol headers are trusted. With it
+	// every connection must begin with such a header, and belongs to the announced
+	// client from then on; connections from other peers are rejected. Nil: the
+	// listener expects no such headers.
 	ProxyProtocol *proxyproto.Trust
 
 	// Access says which clients are served. A connection of another is closed
@@ -38,12 +39,12 @@ type Table struct {
 	// that a trusted proxy brings for another is answered with 403. Nil: all are.
 	Access *cidr.Access
 
-	// TrustedProxies are believed who the client is, by X-Forwarded-For, and
-	// what it asked for, by X-Forwarded-Proto, -Host and -Port. Nil: nobody is.
+	// TrustedProxies may name the client, in X-Forwarded-For, and what it asked
+	// for, in X-Forwarded-Proto, -Host and -Port. Nil: no proxy is trusted.
 	TrustedProxies *cidr.Peers
 
-	// What upstreams are told. Whatever clients say in any field of these, in
-	// whatever spelling, is removed, also where none is added.
+	// The fields that upstreams receive about the client. The client's own values
+	// of these fields, in any spelling, are removed even if the gateway adds none.
 	Forwarding        policy.Forwarding
 	ClientCertificate policy.ClientCertificateFields
 

@@ -43,8 +43,8 @@ func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 	}
 }
 
-// silent returns an address at which nobody answers: a kernel whose queue of
-// connections is full drops what else comes, as a network does that loses packets.
+// silent returns an address that never answers: a kernel whose queue of connections
+// is full drops further SYNs, like a network that loses packets.
 func silent(w *world) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

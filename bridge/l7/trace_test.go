@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// Each response has its request's id, whoever answers, and the upstream has seen
-// the same.
+// Each response carries its request's id, whether the upstream or the gateway
+// answers, and the upstream receives the same id.
 func TestResponsesHaveTheRequestsID(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
@@ -52,7 +52,7 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 					}
 					id, trace, _ := strings.Cut(string(body), " ")
 					if path == "/forward" && (id != ids[0] || !isTraceparent(trace)) {
-						t.Errorf("given %q: the upstream was told %q", given, body)
+						t.Errorf("given %q: the upstream received %q", given, body)
 					}
 				}
 			}

@@ -30,7 +30,7 @@ func TestResponsesThatAResetCutsOffDoNotLookWhole(t *testing.T) {
 				return
 			}
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\nhalf of it")
-			_, _ = r.Read(make([]byte, 1000)) // the upload goes on
+			_, _ = r.Read(make([]byte, 1000)) // the upload continues
 			_ = c.(*net.TCPConn).SetLinger(0)
 		}))})
 		table.Default = to(back)

@@ -90,7 +90,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 				if _, err := io.ReadFull(client.r, hello); string(hello) != "hello" {
 					t.Errorf("%q, %v", hello, err)
 				}
-				fmt.Fprint(client, "go on")
+				fmt.Fprint(client, "ready")
 				c.end(client.Conn)
 				client.Close()
 				eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })

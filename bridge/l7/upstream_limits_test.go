@@ -111,8 +111,8 @@ func TestATooFullUpstreamIsAnsweredWith503(t *testing.T) {
 	}
 }
 
-// Requests that wait are served when those before them are over, and whoever leaves
-// the queue is forgotten.
+// Waiting requests are served when those before them are over, and a request that
+// leaves the queue is forgotten.
 func TestRequestsWaitForAnEndpoint(t *testing.T) {
 	w, g := newWorld(t), newGate(t)
 	back := w.limited(backs.HTTP2, upstream.Limits{Requests: 2, Pending: 100, PendingTimeout: time.Hour}, w.server(g, "h2"))
@@ -237,8 +237,8 @@ func TestRequestsShareFewConnections(t *testing.T) {
 	}
 }
 
-// Where all streams of the connections that may be open are in use, requests wait,
-// and go on one after the other.
+// If all streams of the connections that may be open are in use, requests wait and
+// are then served one after the other.
 func TestRequestsWaitForAStream(t *testing.T) {
 	w, g := newWorld(t), newGate(t)
 	ln := listen(w)

@@ -72,9 +72,9 @@ func TestResponsesLoseHopByHopFields(t *testing.T) {
 	}
 }
 
-// A 426 is nothing without the protocols that it asks for. They are told anew, to
-// clients that can do something about them.
-func TestARequiredUpgradeIsTold(t *testing.T) {
+// A 426 must name the protocols that it asks for. The gateway writes them again, for
+// clients that can act on them.
+func TestRequiredUpgradeIsForwarded(t *testing.T) {
 	for _, c := range []struct{ upgrade, version, want, connection string }{
 		{"websocket", "1.1", "websocket", "Upgrade"},
 		{"websocket", "1.0", "", ""},

@@ -264,8 +264,8 @@ func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }
 // waits to be sent.
 func (c *conn1) Roomy() bool { return true }
 
-// alive reports whether a connection that was idle can be used: nothing has
-// come that nobody asked for, and it was not closed.
+// alive reports whether an idle connection can be used: the upstream has neither
+// sent anything unasked nor closed it.
 func (c *conn1) alive() bool { return c.in.Quiet() }
 
 // close closes a connection that carries nothing.

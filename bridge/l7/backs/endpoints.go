@@ -39,8 +39,9 @@ func (p *endpointPools) add(e *upstream.Endpoint) *pool {
 	of, left := p.back.newPool(hostPool{endpoint: e}), e.Left()
 	of.retired = p.retired || left
 	if left {
-		// Whoever chose the endpoint before it left is served, and the connection
-		// then closed. Left is true before leave is called, so that none is kept.
+		// A request that chose the endpoint before it left is served, and its
+		// connection is closed afterwards. Left is true before leave is called, so
+		// no connection is kept.
 		return of
 	}
 	all[e] = of

@@ -7,10 +7,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// maxHostPools bounds how many pools Pools keep whose upstream takes the
-// server name from the request, or is told of clients: anybody can ask for any
-// host, and connect many times. Where only logins have pools of their own
-// maxPrivatePools does: those end with their clients' connections.
+// maxHostPools bounds how many pools Pools keep if their upstream takes the server
+// name from the request, or if clients are announced to it: any client can request
+// any host, and connect many times. If only logins have their own pools,
+// maxPrivatePools bounds them: those end with their clients' connections.
 const (
 	maxHostPools    = 512
 	maxPrivatePools = 1 << 16

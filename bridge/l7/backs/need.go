@@ -33,9 +33,9 @@ type Need struct {
 	Context func() (ctx context.Context, done func())
 }
 
-// A Login says who uses the connection of a request that logs in with a scheme that
-// authenticates the connection (NTLM, Negotiate). Whoever uses it later is served as
-// the same user.
+// A Login says who may use the connection of a request that logs in with a scheme
+// that authenticates the connection (NTLM, Negotiate). The upstream serves every
+// later request on that connection as the same user.
 type Login int
 
 // The zero Login is that of a request that does not log in.
@@ -45,7 +45,7 @@ const (
 	RequestLogin       // the request alone: its connection is not kept
 )
 
-// avoided returns the connection to avoid; nil if there is none.
+// avoided returns the connection to avoid, or nil.
 func (n *Need) avoided() *conn2 {
 	c, _ := n.Avoid.(*conn2)
 	return c
@@ -100,7 +100,7 @@ func newDial(t *upstream.Trace, tc *tls.Conn) *accesslog.Dial {
 // A Client is a client's connection, as far as connections to upstreams belong to
 // it alone: those that are announced as the client's. They end with it.
 type Client struct {
-	Announced proxyproto.Announced // the addresses that upstreams are told
+	Announced proxyproto.Announced // the addresses announced to upstreams
 
 	mu    sync.Mutex
 	pools map[*pool]bool

@@ -18,9 +18,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A pool has the connections to one endpoint, for one host if the upstream
-// takes its server name from the request, and for one client's connection if the
-// upstream is told of it.
+// A pool holds the connections to one endpoint: for one host if the upstream takes
+// its server name from the request, and for one client connection if clients are
+// announced to the upstream.
 type pool struct {
 	back *Pools
 	hostPool
@@ -29,7 +29,7 @@ type pool struct {
 	retired bool     // no connection is kept
 	users   int      // requests that use the pool
 	idle    []*conn1 // the one used last is the last
-	told    int      // how many of them the endpoint was told of
+	told    int      // how many of them were reported to the endpoint
 	sweeper *time.Timer
 	sweeps  bool // sweeper is set
 	sharing sharing
@@ -98,8 +98,8 @@ func (s shared) Disclaims() bool { return true }
 // is not sent again.
 const freshTime = time.Second
 
-// take returns an idle connection; nil if there is none. Unless look is set its
-// Receive sees whether it is alive.
+// take returns an idle connection, or nil. Unless look is set, the connection's
+// Receive finds out whether it is alive.
 func (p *pool) take(look bool) *conn1 {
 	for {
 		p.mu.Lock()
@@ -178,10 +178,9 @@ var (
 	errChanged = errors.New("the upstream negotiated HTTP/2, which it did not before")
 )
 
-// connect connects to the endpoint, and sees to it that what was negotiated is
-// what is wanted. It tells how that went even if it fails. Where no further
-// connection may be open, an idle one is closed for it, but not one of the pool to
-// spare.
+// connect dials the endpoint and checks the negotiated protocol. It returns the
+// record of the dial even if it fails. If no further connection may be open, it
+// closes an idle one first, but never one of the pool to spare.
 func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (nc net.Conn, m *accesslog.Dial, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -321,7 +320,7 @@ func (c *conn1) retire() {
 // at, whether their peer has closed them.
 const lookEvery = time.Second
 
-// sweepLocked sees to it that idle connections are let go in time. p.mu is held.
+// sweepLocked schedules the closing of idle connections. p.mu is held.
 func (p *pool) sweepLocked(now time.Time) {
 	if p.sweeps || len(p.idle) == 0 {
 		return

@@ -49,7 +49,7 @@ type Options struct {
 // Pools are the connections to the endpoints of one upstream. They keep idle ones
 // for further requests. They never share a connection with other Pools, nor
 // between hosts if the upstream takes the server name from the request, nor
-// between clients' connections if the upstream is told about them.
+// between client connections if clients are announced to the upstream.
 type Pools struct {
 	options Options
 
@@ -108,8 +108,8 @@ func (b *Pools) Address(e *upstream.Endpoint, asked string) (scheme, authority s
 	return b.scheme(), asked
 }
 
-// Get returns a Stream to an endpoint for a request, and how it was come by, which
-// is told even if Get fails.
+// Get returns a Stream to an endpoint for a request. Given says how Get obtained
+// it, and is filled in even if Get fails.
 func (b *Pools) Get(e *upstream.Endpoint, n *Need) (Stream, Given, error) {
 	return b.pool(e, n).get(n)
 }

@@ -21,11 +21,11 @@ import (
 type sharing struct {
 	version  int        // of HTTP, that the endpoint chose last; 0: it is not known
 	conns    []*conn2   // that may take further requests
-	dials    []*dialing // under way
+	dials    []*dialing // in progress
 	waiting  int        // requests that wait for a stream
 	freed    chan struct{}
 	capacity int // how many streams a connection is thought to take
-	told     int // how many connections with room the endpoint was told of
+	told     int // how many connections with room were reported to the endpoint
 
 	noWebSocket bool // the connection made last takes none
 }
@@ -106,7 +106,7 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 		p.tellSharedLocked()
 		if ctx.Err() != nil {
 			if d.waiters == 0 {
-				d.cancel() // nobody else waits for it
+				d.cancel() // its last waiter has left
 				p.releaseLocked()
 			}
 			return nil, nil, new(accesslog.Dial), ctx.Err()
@@ -121,9 +121,9 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 	}
 }
 
-// releaseLocked lets go of the connections of a pool that keeps none: they were
-// made for somebody who has left, and nobody else would ever close them. p.mu is
-// held.
+// releaseLocked closes the connections of a pool that keeps no idle ones: the
+// request they were made for has left, so they would otherwise never be closed.
+// p.mu is held.
 func (p *pool) releaseLocked() {
 	if !p.retired {
 		return
@@ -205,7 +205,7 @@ func (p *pool) roomLocked() int {
 	return cmp.Or(p.sharing.capacity, presumedStreams)
 }
 
-// dialShared makes a connection, and keeps it for whoever comes.
+// dialShared dials a connection and keeps it for any request.
 func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	defer d.cancel()
 	c1, c2 := newConn1(p), &conn2{pool: p}
@@ -294,7 +294,7 @@ func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
 	c.pool.enter()
 	go func() {
 		defer c.pool.leave()
-		_ = h.Run() // its streams tell of its failure
+		_ = h.Run() // its streams report its failure
 	}()
 	if retired {
 		h.Retire()

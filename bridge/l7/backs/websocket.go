@@ -45,8 +45,8 @@ func (p *pool) findUpgrade(n *Need) (Stream, Given, error) {
 	return c, Given{Protocol: "HTTP/1.1", Dial: dial}, nil
 }
 
-// mayConnect reports whether the endpoint may take WebSockets in HTTP/2, as far as
-// it is known: asking one that does not costs a connection that nobody may need.
+// mayConnect reports whether the endpoint may accept WebSockets over HTTP/2, as far
+// as the pool knows: trying an endpoint that does not may waste a connection.
 func (p *pool) mayConnect() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -70,7 +70,7 @@ func (x *Exchange) addDate() {
 	}
 }
 
-// Last makes this request the last of its connection, where that can be told: see
+// Last makes this request the last of its connection, if the front can say so: see
 // lastable.
 func (x *Exchange) Last() {
 	if f, ok := x.front.(lastable); ok {

@@ -56,7 +56,7 @@ func (t *attempts) end() (late bool) {
 	return t.x.cancel.endTry()
 }
 
-// leave gives back what the exchange has of its upstream, if anything.
+// leave releases what the exchange holds of its upstream, if anything.
 func (t *attempts) leave() {
 	t.turn.End()
 	t.endRetries()
@@ -297,7 +297,7 @@ func (t *attempts) again(b Back, err error) (pause time.Duration, again bool) {
 	return pause, t.x.upload.replay == nil || t.x.upload.replay.halt()
 }
 
-// endRetries gives back what the budget has for the exchange.
+// endRetries returns the exchange's retries to the budget.
 func (t *attempts) endRetries() {
 	if t.budgeted {
 		t.budgeted = false

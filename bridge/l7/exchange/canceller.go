@@ -17,7 +17,7 @@ type canceller struct {
 
 	mu              sync.Mutex
 	live            Back               // what carries the exchange; nil: nothing
-	dial            context.CancelFunc // ends a wait for a connection; nil: none is under way
+	dial            context.CancelFunc // ends a wait for a connection; nil: no wait is in progress
 	cause           error              // what ended the exchange; nil: nothing
 	continued       bool               // 100 (Continue) was sent
 	responseStarted bool               // the final response's head came
@@ -51,7 +51,7 @@ func (c *canceller) failTry() {
 	c.stopLocked(errTryDeadline)
 }
 
-// stopLocked ends what is under way. c.mu is held.
+// stopLocked ends the wait or the exchange in progress. c.mu is held.
 func (c *canceller) stopLocked(cause error) {
 	if c.dial != nil {
 		c.dial()

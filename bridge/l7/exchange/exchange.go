@@ -72,7 +72,7 @@ func (s *Shared) Kept() int64 { return s.keeper.held.Load() }
 // A Clock tells the time without asking the kernel.
 type Clock interface {
 	Now() int64               // nanoseconds; only differences mean anything
-	Date() string             // as the Date field has it
+	Date() string             // the value of the Date field
 	KeepWithin(time.Duration) // makes the clock precise enough for a limit
 }
 
@@ -99,9 +99,9 @@ type Exchange struct {
 	ExpectsContinue bool   // the client waits for 100 (Continue)
 	WebSocketKey    string // of a WebSocket that an HTTP/2 client asks for; else ""
 
-	// Uncount gives back what the listener's limits count for the request. It is
-	// called before the client has the end of the response, upon which it may
-	// send its next request.
+	// Uncount removes the request from the listener's limits. It is called before
+	// the client has the end of the response, because the client may then send its
+	// next request.
 	Uncount func()
 
 	shared       *Shared

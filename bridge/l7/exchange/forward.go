@@ -28,7 +28,7 @@ var (
 
 // A Plan is how a request is forwarded.
 type Plan struct {
-	Upstream Upstream // nil: there is none
+	Upstream Upstream // nil: no upstream
 	Hash     upstream.Key
 
 	// Timeout bounds the wait for the response's head, TotalTimeout the whole
@@ -77,8 +77,7 @@ func (x *Exchange) Forward(p Plan) {
 	x.upload.replay = nil
 }
 
-// failed answers a request that came to nothing upstream, and says why where it
-// matters.
+// failed answers a request that failed upstream, and logs the reason if it matters.
 func (x *Exchange) failed(err error) {
 	log, name := x.shared.Log, ""
 	if x.try.upstream != nil {
@@ -90,7 +89,7 @@ func (x *Exchange) failed(err error) {
 	case errors.As(cause, &body):
 		x.badBody(body.err, name)
 		return
-	case cause == errCallDeadline: // as its client knows: nobody else need
+	case cause == errCallDeadline: // the client knows it already
 		x.Log.Reason = reasonOf(cause)
 		log.Debug("call was not answered before its deadline", "client", x.Facts.Client, "upstream", name)
 		x.refuse(policy.GatewayTimeout)

@@ -85,8 +85,8 @@ func disclaims(b Back) bool {
 // request with two readings may have hidden another request in it.
 type lastable interface{ Last() }
 
-// A sparer front can skip what little is left of a body that nobody reads, and so
-// keep its connection.
+// A sparer front can skip the short rest of an unread body, and so keep its
+// connection.
 type sparer interface{ Spare() }
 
 // A finisher front can end a response in the middle of its body so that the client

@@ -33,8 +33,8 @@ func (x *Exchange) receive(b Back) error {
 	return errInterims
 }
 
-// protectLogin sees to it that no other client gets a connection on which the
-// upstream asked for a login that authenticates the connection.
+// protectLogin keeps a connection from other clients if the upstream asked on it for
+// a login that authenticates the connection.
 func (t *attempts) protectLogin(b Back) {
 	if !policy.AsksLogin(t.x.response.Fields) {
 		return
@@ -193,9 +193,9 @@ func (x *Exchange) complete(b Back) {
 	}
 }
 
-// uncount gives back what the limits of the listener and of the upstream count of
-// the exchange. It is called before the client has the end of the response, upon
-// which it may send its next request.
+// uncount removes the exchange from the limits of the listener and of the upstream.
+// It is called before the client has the end of the response, because the client may
+// then send its next request.
 func (x *Exchange) uncount() {
 	x.uncountClient()
 	x.try.leave()

@@ -59,7 +59,7 @@ func (u *upload) newReplay() *replay {
 	return r
 }
 
-// free gives back r, all of whose uploads have ended. It may be nil.
+// free returns r, whose uploads have all ended, to its pool. r may be nil.
 func (r *replay) free() {
 	if r == nil {
 		return
@@ -81,8 +81,8 @@ func (r *replay) begin() (number int, little bool) {
 	return r.present, r.ended && len(r.content()) <= maxInline
 }
 
-// halt ends the present upload, for the body is to be sent again. It reports
-// false, and the upload goes on, if that cannot be.
+// halt ends the present upload so that the body can be sent again. If that is
+// impossible it reports false, and the upload continues.
 func (r *replay) halt() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,7 +124,7 @@ func (r *replay) stop() {
 	r.tidy()
 }
 
-// tidy forgets what is kept, if nobody needs it. r.mu is held.
+// tidy drops the kept bytes once no upload needs them. r.mu is held.
 func (r *replay) tidy() {
 	if r.stopped && !r.using.Load() && r.at == len(r.content()) {
 		r.lose()
@@ -137,7 +137,7 @@ func (r *replay) lose() {
 	r.forget()
 }
 
-// forget drops what is kept, of which nothing is being sent. r.mu is held.
+// forget drops the kept bytes, which no upload is sending. r.mu is held.
 func (r *replay) forget() {
 	if r.kept != nil {
 		r.x.shared.keeper.put(r.kept)
@@ -246,7 +246,7 @@ func (r *replay) upload(b Back, number int) {
 func (r *replay) written(p []byte, taken bool) {
 	switch {
 	case r.lost:
-	case taken: // so it was sent by the present upload, and nobody uses what is kept
+	case taken: // the present upload sent it, so the kept bytes are not in use
 		r.lose()
 	default: // the next upload sends it, from the beginning
 		r.keep(p, true)

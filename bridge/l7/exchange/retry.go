@@ -13,9 +13,9 @@ import (
 // yet, as long as there are some. The zero Retry makes a second try of what timed
 // out, and does not time it.
 //
-// Nothing is tried again of which some of the response was passed on, nor an
-// upgrade. A request that the upstream may have acted upon is if its method is
-// idempotent, or one of Methods.
+// An upgrade is never retried, nor is a request once part of its response was
+// forwarded. A request that the upstream may have acted upon is retried only if its
+// method is idempotent, or one of Methods.
 type Retry struct {
 	Attempts int // most tries, the first included; 0: 2
 

@@ -30,7 +30,7 @@ type only struct {
 
 func (o only) Upstream() *upstream.Upstream { return o.upstream }
 
-// A handClock goes on when it is told to.
+// A handClock advances only when the test advances it.
 type handClock struct{ now int64 }
 
 func (c *handClock) Now() int64               { return c.now }
@@ -65,7 +65,7 @@ func TestWhatCountsAsAStall(t *testing.T) {
 	pass(idle / 2)
 	pass(idle / 2)
 	if err := x.cancel.reason(); err != errStalled {
-		t.Errorf("it goes on, though nothing comes: %v", err)
+		t.Errorf("the stalled exchange was not cut off: %v", err)
 	}
 }
 

@@ -43,7 +43,7 @@ func (e *bodyError) Unwrap() error { return e.err }
 // An upload carries the body of a request to the upstream.
 type upload struct {
 	x       *Exchange
-	replay  *replay        // keeps the body to send it again; nil: there is none, or it cannot be
+	replay  *replay        // keeps the body to send it again; nil: no body, or it cannot be kept
 	sending sync.WaitGroup // of the goroutine that sends the body, if there is one
 	started bool           // there is one
 
@@ -117,8 +117,8 @@ func unlessAnswered(err error) error {
 	return nil // receive tells
 }
 
-// hold keeps the body back until the upstream wants it, if the client waits for
-// that. Once the client was told to send it, nothing waits.
+// hold delays the body until the upstream wants it, if the client waits for a 100
+// (Continue). Once the client has received that, hold does not wait.
 func (u *upload) hold() {
 	x := u.x
 	if !x.ExpectsContinue {
@@ -221,8 +221,8 @@ func (u *upload) arrives() bool {
 	return came
 }
 
-// sendContinue tells the client to send its body, unless it was told, or the final
-// response is there. It reports whether the body is to be read.
+// sendContinue tells the client to send its body, unless it did so before or the
+// final response has arrived. It reports whether the body is to be read.
 func (u *upload) sendContinue() bool {
 	c := &u.x.cancel
 	c.mu.Lock()
@@ -274,8 +274,8 @@ func (u *upload) carry(b Back, number int) {
 			break
 		}
 	}
-	// The upstream takes no more. Its answer, or why there is none, is found when
-	// the response is read.
+	// The upstream takes no more. Reading the response finds its answer, or the
+	// reason why no answer comes.
 }
 
 // end completes the request.

@@ -20,7 +20,7 @@ func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
 		told    string // X-Forwarded-For to the upstream
 		port    string
 	}{
-		"nobody is trusted":            {nil, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1"), "10.0.0.1", "10.0.0.1", "5"},
+		"no trusted proxies":           {nil, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1"), "10.0.0.1", "10.0.0.1", "5"},
 		"not from a proxy":             {trusting, "192.0.2.9:5", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.9", "192.0.2.9", "5"},
 		"one proxy":                    {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
 		"what the client said before":  {trusting, "10.0.0.1:5", fields("X-Forwarded-For: 127.0.0.1, 192.0.2.1"), "192.0.2.1", "192.0.2.1, 10.0.0.1", ""},
@@ -45,7 +45,7 @@ func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
 		"IPv4 as IPv6":                 {trusting, "[::ffff:10.0.0.1]:5", fields("X-Forwarded-For: ::ffff:192.0.2.1, ::ffff:10.0.0.2"), "192.0.2.1", "192.0.2.1, 10.0.0.2, 10.0.0.1", ""},
 		"over a unix-domain socket":    {trusting, "", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.1", "192.0.2.1", ""},
 		"unix, nothing is said":        {trusting, "", nil, "", "", ""},
-		"unix, of which none is":       {peers(t, "10.0.0.0/8"), "", fields("X-Forwarded-For: 192.0.2.1"), "", "", ""},
+		"unix, not trusted":            {peers(t, "10.0.0.0/8"), "", fields("X-Forwarded-For: 192.0.2.1"), "", "", ""},
 		"long":                         {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3"), "10.0.0.2", strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3, 10.0.0.1", ""},
 		"too long":                     {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 64) + "10.0.0.3"), "10.0.0.1", "10.0.0.1", "5"},
 		"an endless entry":             {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("1", 10000)), "10.0.0.1", "10.0.0.1", "5"},
@@ -56,7 +56,7 @@ func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
 		x.SetForwarding(TellXForwarded)
 		told := slices.Collect(x.Request.Fields.Values("X-Forwarded-For"))
 		if got := strings.Join(told, "|"); x.Client != c.client || got != c.told || x.clientPort() != c.port {
-			t.Errorf("%s: the client is %q, port %q, and the upstream is told %q; want %q, %q, %q", name, x.Client, x.clientPort(), got, c.client, c.port, c.told)
+			t.Errorf("%s: the client is %q, port %q, and the upstream receives %q; want %q, %q, %q", name, x.Client, x.clientPort(), got, c.client, c.port, c.told)
 		}
 		if want, _ := netip.ParseAddr(c.client); x.Address != want {
 			t.Errorf("%s: the client is at %v", name, x.Address)
@@ -115,12 +115,12 @@ func FuzzFollowForwarded(f *testing.F) {
 		x.SetForwarding(TellXForwarded)
 		told, _ := x.Request.Fields[2:].Get("X-Forwarded-For")
 		if !strings.HasPrefix(told, x.Client) || !message.IsValue(told) {
-			t.Fatalf("%q is told of %q", told, x.Client)
+			t.Fatalf("the upstream receives %q for client %q", told, x.Client)
 		}
 		if len(x.hops) == maxHops {
 			return // with us it is one too many
 		}
-		// What is told leads the next gateway, who trusts us too, to the same client.
+		// The next gateway, which trusts this one, finds the same client.
 		next := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: told}})
 		if next.Identify(trusted); next.Client != x.Client {
 			t.Fatalf("%q leads to %q, not to %q", told, next.Client, x.Client)

@@ -12,7 +12,7 @@ type Connection struct {
 	Source  net.Addr   // the peer; with the PROXY protocol, the address it announced
 	Client  string     // the peer's IP address; "" if it has none
 	Address netip.Addr // the same; invalid if it has none
-	Port    string     // the port that the client connected to; "" if there is none
+	Port    string     // the port that the client connected to; may be ""
 	TLS     bool
 	Session Session // of TLS
 }

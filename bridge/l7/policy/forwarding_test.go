@@ -56,7 +56,7 @@ func TestForwarded(t *testing.T) {
 		"for=192.0.2.1;host=b;proto=https, for=10.0.0.1":                             {"10.0.0.1:5", "a.example", fields("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: b")},
 		`for=192.0.2.1;host=a.example;proto=http, for="[2001:db8::2]", for=10.0.0.1`: {"10.0.0.1:5", "a.example", fields("X-Forwarded-For: 6.6.6.6, 192.0.2.1, 2001:db8::2")},
 		"for=192.0.2.1;host=a.example;proto=http, for=10.0.0.2":                      {"", "a.example", fields("X-Forwarded-For: 192.0.2.1, 10.0.0.2")},
-		"for=10.0.0.9;host=a.example;proto=http":                                     {"10.0.0.9:5", "a.example", fields("Forwarded: for=6.6.6.6")}, // it is read from nobody
+		"for=10.0.0.9;host=a.example;proto=http":                                     {"10.0.0.9:5", "a.example", fields("Forwarded: for=6.6.6.6")}, // a client's Forwarded field is never read
 	} {
 		x := factsOf(c.from, c.fields)
 		x.Target.Host, x.Target.Authority, _ = normalAuthority(c.host)

@@ -23,9 +23,9 @@ func CheckRequestIDField(name string) error {
 // maxRequestID is the longest request id that is accepted from a client, in bytes.
 const maxRequestID = 128
 
-// AssignRequestID gives the request an id: the one in the named field, whoever
-// sent it, if it is there once and plain, or else a new one. With the name "" the
-// request gets no id.
+// AssignRequestID gives the request an id. It keeps the id in the named field, from
+// any client, if the field occurs once and is plain; otherwise it makes a new one.
+// With the name "" the request gets no id.
 func (f *Facts) AssignRequestID(name string, start time.Time, random *Entropy) {
 	if name == "" {
 		return

@@ -11,9 +11,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A client that says nothing else is told of by its certificate on a plaintext
-// listener: nothing is known there.
-func TestNothingIsToldOfCertificatesInPlaintext(t *testing.T) {
+// On a plaintext listener the gateway knows no client certificate, so the upstream
+// receives nothing about one.
+func TestPlaintextSendsNoCertificateFields(t *testing.T) {
 	for _, kind := range []ClientCertificateFields{TellNoCertificate, TellIdentity, TellCertificate} {
 		x := factsOf("10.0.0.1:1", message.Fields{{Name: "Client_Cert", Value: "x"}, {Name: "X-CLIENT-CERT-SUBJECT", Value: "x"}})
 		CleanRequest(x.Request, &Spelling{})
@@ -24,7 +24,7 @@ func TestNothingIsToldOfCertificatesInPlaintext(t *testing.T) {
 	}
 }
 
-// What upstreams are told is made once for a connection, whoever asks at once.
+// The identity for upstreams is built once a connection, even by concurrent requests.
 func TestAnIdentityIsAllocatedOnce(t *testing.T) {
 	c := &clientCertificate{leaf: certstest.NewCA(t).Client(t, "gateway").Leaf}
 	var all sync.WaitGroup
@@ -40,7 +40,7 @@ func TestAnIdentityIsAllocatedOnce(t *testing.T) {
 			x.SetCertificate(kind)
 		})
 		if len(x.Request.Fields) == 0 {
-			t.Errorf("kind %d: nothing is told", kind)
+			t.Errorf("kind %d: no field was added", kind)
 		}
 	}
 	large := &clientCertificate{leaf: &x509.Certificate{Raw: make([]byte, maxEncoded+1)}}

@@ -18,7 +18,7 @@ type Target struct {
 	Host      string // without a port; "" if an HTTP/1.0 client named none
 	Authority string // Host, with the port that was given
 	Path      string // "*" only with OPTIONS
-	Query     string // as given, with its "?"; "" if there is none
+	Query     string // as given, with its "?"; may be ""
 }
 
 // ParseTarget returns the target of a request, or why the request must not be
@@ -69,8 +69,8 @@ func ParseTarget(r *message.Request) (Target, error) {
 // checkers send such requests.
 func unnamed(r *message.Request) bool { return r.Authority == "" && r.Major == 1 && r.Minor == 0 }
 
-// WithPath returns the target as a request line has it, with another path. given
-// is the target as it came: it is returned where nothing differs.
+// WithPath returns the target in its request-line form, with another path. given is
+// the target as received: WithPath returns it if nothing differs.
 func (t *Target) WithPath(path, given string) string {
 	if len(given) == len(path)+len(t.Query) && given[:len(path)] == path {
 		return given

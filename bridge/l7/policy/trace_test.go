@@ -45,7 +45,7 @@ func TestIsTraceparent(t *testing.T) {
 	}
 }
 
-func TestTracesAreMadeWhereThereIsNone(t *testing.T) {
+func TestTraceIsAddedWhenMissing(t *testing.T) {
 	const given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 	made := regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-01$`)
 	ids := map[string]bool{}

@@ -77,8 +77,8 @@ func (w *Writer) Write(p []byte) error {
 	return w.err
 }
 
-// Frame says how the body that follows is framed; NoBody: what follows is the
-// stream of another protocol.
+// Frame sets the framing of the body that follows. If the framing says that there is
+// no body, the stream of another protocol follows.
 func (w *Writer) Frame(f http1.Framing) { w.framed, w.left = f.Body, f.Length }
 
 // WriteBody sends a part of the body, or holds it until Flush.
@@ -116,7 +116,7 @@ func (w *Writer) EndBody(trailer message.Fields) error {
 	return w.Flush()
 }
 
-// CloseWrite ends the stream; reading goes on.
+// CloseWrite ends the stream; the peer can still be read.
 func (w *Writer) CloseWrite() error {
 	if tc, ok := w.conn.(*tls.Conn); ok {
 		if err := tc.CloseWrite(); err != nil {
