@@ -23,7 +23,7 @@ func requests(seen chan<- string) http.Handler {
 	})
 }
 
-func TestWhatFollowsABrokenBodyIsNoRequest(t *testing.T) {
+func TestBytesAfterABrokenBodyAreNotARequest(t *testing.T) {
 	for name, body := range map[string]string{
 		"no size":               "zz\r\n",
 		"no line end after it":  "5\r\nhelloXX",
@@ -51,7 +51,7 @@ func TestWhatFollowsABrokenBodyIsNoRequest(t *testing.T) {
 	}
 }
 
-func TestWhatFollowsABodyThatWasNotReadIsNoRequest(t *testing.T) {
+func TestBytesAfterAnUnreadBodyAreNotARequest(t *testing.T) {
 	w := newWorld(t)
 	seen := make(chan string, 10)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
@@ -91,7 +91,7 @@ func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
 	}
 }
 
-func TestABodyThatStallsIsNotWaitedForForEver(t *testing.T) {
+func TestStalledBodyTimesOut(t *testing.T) {
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"} {
 		w := newWorld(t)
 		_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 50 * time.Millisecond}))

@@ -40,7 +40,7 @@ func (c *clock) Date() string {
 
 func formatDate(t time.Time) string { return t.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT") }
 
-// set makes the time the present one.
+// set updates the clock to the present time.
 func (c *clock) set() {
 	t := time.Now()
 	c.now.Store(int64(t.Sub(c.began)) + 1)
@@ -70,7 +70,7 @@ func (c *clock) KeepWithin(d time.Duration) {
 	}
 }
 
-// startClock sets the clock going. It is called when a connection has begun.
+// startClock starts the clock. It is called when a connection begins.
 func (s *Server) startClock() {
 	c := &s.clock
 	c.mu.Lock()
@@ -115,7 +115,7 @@ func (s *Server) tick() []*conn {
 	return late
 }
 
-// stopClock stops the clock for good: there are no connections any more.
+// stopClock stops the clock for good once no connection is left.
 func (s *Server) stopClock() {
 	c := &s.clock
 	c.mu.Lock()

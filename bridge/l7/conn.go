@@ -49,7 +49,7 @@ type conn struct {
 	logins logins // nil: none
 }
 
-// What a conn is about.
+// The states of a conn.
 const (
 	resting int32 = iota // no request has begun on it: it may be closed
 	busy
@@ -66,13 +66,13 @@ func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.direct.Write(p)
 	c.server.counters.toClient.Add(uint64(n))
 	if err == socket.ErrStuck {
-		_ = c.SetLinger(0) // what is not sent is not worth keeping
+		_ = c.SetLinger(0) // unsent bytes may be dropped
 		c.Cut(errClientStuck)
 	}
 	return n, err
 }
 
-// TryWrite is Direct's.
+// TryWrite calls Direct.TryWrite.
 func (c *conn) TryWrite(p []byte) (int, error) {
 	n, err := c.direct.TryWrite(p)
 	c.server.counters.toClient.Add(uint64(n))
@@ -111,7 +111,7 @@ func (c *conn) rest() bool {
 	return !c.server.intake.Closing() || !c.state.CompareAndSwap(resting, finished)
 }
 
-// wake says that a request begins. It reports false if c is closed.
+// wake records that a request begins. It reports false if c is closed.
 func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
 
 // Drain implements intake's Owner. It closes c if no request is in progress;
@@ -140,8 +140,8 @@ func (c *conn) onEnd(end func()) {
 	}
 }
 
-// notify makes gone what is called when the client goes; nil: nothing, and when
-// it returns nothing is being called.
+// notify registers gone, which is called when the client leaves. notify(nil) removes
+// it: when that returns, no call is running.
 func (c *conn) notify(gone func(cause error)) {
 	c.mu.Lock()
 	c.gone = gone
@@ -156,7 +156,7 @@ func (c *conn) notify(gone func(cause error)) {
 // Cut implements intake's Owner. It closes c, even during a request.
 func (c *conn) Cut(cause error) {
 	if c.untold.Load() {
-		c.sock.Reset() // a mere end would make what was sent look whole
+		c.sock.Reset() // a plain close would make the response look complete
 	} else {
 		c.sock.Close() // even if an upgrade has taken it over
 	}
@@ -216,7 +216,7 @@ func (s *Server) accept(raw net.Conn) {
 	go s.start(c, table)
 }
 
-// adopt makes settings those of c.
+// adopt applies settings to c.
 func (c *conn) adopt(st settings) {
 	c.direct.LimitWait(st.idleTimeout)
 	shortest := min(st.idleTimeout, st.headerReadTimeout)
@@ -226,7 +226,7 @@ func (c *conn) adopt(st settings) {
 	c.server.clock.KeepWithin(shortest)
 }
 
-// identify records whose the connection is.
+// identify records the client of the connection.
 func (c *conn) identify() {
 	who := c.intake.Who
 	c.owned.Announced = who
@@ -239,10 +239,10 @@ func (c *conn) identify() {
 	}
 }
 
-// start takes the connection through its PROXY protocol header and TLS handshake
-// and has it served, or closes it: one of the Server's work. The handshake's
-// goroutine ends with it: the stack that it needs is many times what waiting for a
-// request takes.
+// start reads the connection's PROXY protocol header, completes its TLS handshake,
+// and then has it served or closes it. It counts as the Server's work. The goroutine
+// ends with the handshake, because a handshake needs many times the stack that
+// waiting for a request needs.
 func (s *Server) start(c *conn, t *Table) {
 	served := false
 	defer func() {
@@ -324,7 +324,7 @@ func (c *conn) park(resume func()) bool {
 	return p.Park() == nil
 }
 
-// unpark has a connection served again that is parked.
+// unpark wakes a parked connection.
 func (c *conn) unpark() {
 	if p := c.parked.Load(); p != nil {
 		p.Wake()

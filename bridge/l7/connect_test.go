@@ -121,9 +121,9 @@ func TestWebSocketsFromHTTP2(t *testing.T) {
 	}
 }
 
-// What cannot be had from an upstream of HTTP/2 is refused, and the log says why.
-// It is not the endpoint's failure.
-func TestUpgradesThatHTTP2CannotSay(t *testing.T) {
+// An upgrade that an HTTP/2 upstream cannot serve is rejected, and the log says why.
+// It does not count as the endpoint's failure.
+func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 	const websocket = "Upgrade: websocket"
 	key := "Sec-WebSocket-Key: " + sampleKey
 	for _, c := range []struct {

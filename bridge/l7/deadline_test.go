@@ -94,7 +94,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 }
 
 // All tries together take no longer than the exchange may.
-func TestTriesAreWithinTheDeadlineOfAll(t *testing.T) {
+func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 	w := newWorld(t)
 	up := newStuck(1000)
 	action := retried(w.back(backs.HTTP1, w.server(up)), exchange.Retry{Attempts: 10, PerTry: 200 * time.Millisecond, Backoff: 1})

@@ -197,7 +197,7 @@ func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
 	}
 }
 
-func TestWithoutAnAnswerOfDNSRequestsAreRefused(t *testing.T) {
+func TestRequestsAreRefusedUntilDNSAnswers(t *testing.T) {
 	w := newWorld(t)
 	m := &moving{}
 	r := byDNS(w, backs.HTTP1, m, backs.Options{}, false)

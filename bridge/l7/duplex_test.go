@@ -58,7 +58,7 @@ func rest(s interface{ Read() ([]byte, error) }) string {
 // A stream that carries bytes both ways through the gateway ends correctly,
 // whichever side ends it first and however. Each row begins with "ping" upstream
 // and "pong" back, and the client still sending.
-func TestStreamsEndRightInEveryOrderThroughTheGateway(t *testing.T) {
+func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 	status := message.Fields{{Name: "grpc-status", Value: "5"}}
 	for _, c := range []struct {
 		name     string

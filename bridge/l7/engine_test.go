@@ -97,7 +97,7 @@ func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
 
 // An upstream may close a connection at any time that it is idle. No client
 // learns of it.
-func TestConnectionsThatWereClosedWhileIdleAreNotUsed(t *testing.T) {
+func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
 	w := newWorld(t)
 	closed := make(chan bool, 1000)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
@@ -126,7 +126,7 @@ func TestConnectionsThatWereClosedWhileIdleAreNotUsed(t *testing.T) {
 }
 
 // Bytes that an upstream sends unasked are not taken for a response.
-func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
+func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 	w := newWorld(t)
 	said := make(chan bool, 100)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
@@ -154,7 +154,7 @@ func TestConnectionsOnWhichSomethingCameUnaskedAreNotUsed(t *testing.T) {
 
 // The gateway notices a client that closes its connection while the upstream
 // prepares the response, in plaintext and in every version of TLS.
-func TestAClientThatHangsUpIsSeen(t *testing.T) {
+func TestClientHangUpIsDetected(t *testing.T) {
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
 		w := newWorld(t)
 		entered, left := make(chan bool, 1), make(chan bool, 1)

@@ -39,8 +39,9 @@ func TestTheFirstRequestOnAConnectionIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A body that comes although its client said that it would wait is sent on at once.
-func TestABodyThatDoesNotWaitIsNotHeldUp(t *testing.T) {
+// A body that arrives although its client announced that it would wait is forwarded
+// at once.
+func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 	for _, retries := range []bool{false, true} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, secure := range []bool{false, true} {

@@ -35,11 +35,11 @@ type front1 struct {
 	table    *Table // of the request
 	settings settings
 	began    int64  // when the connection did, by the server's clock
-	age      int64  // how old it may become; 0: as old as it likes
+	age      int64  // how old it may become; 0: no limit
 	requests int    // how many there were
 	rested   int64  // when the wait for the next began; 0: not waiting
 	quick    bool   // the last of these waits was short, and so the next may be
-	stays    bool   // it cannot be parked
+	stays    bool   // parking failed: never try again
 	request  *head1 // nil between requests
 	body     wire.Body
 	whole    atomic.Bool // all of the body arrived and was taken
@@ -51,9 +51,9 @@ type front1 struct {
 	// Of the response.
 	keep    bool        // the connection takes another request
 	ended   bool        // all of it was written
-	telling atomic.Bool // its head was written, which tells where it ends
+	telling atomic.Bool // its head was written with its framing
 
-	early []byte // the beginning of a connection that is HTTP/2's after all; else nil
+	early []byte // the first bytes of a connection that turned out to be HTTP/2; else nil
 }
 
 // headPool lends heads of requests.
@@ -92,9 +92,9 @@ func newFront1(s *Server, c *conn, tc *tls.Conn, st settings) *front1 {
 	return f
 }
 
-// serve serves the connection, which is work until it ends. It may be parked
-// before: then f is served again when something comes, which may be at once, and is
-// nothing of the caller's any more.
+// serve serves the connection until it ends or is parked. When bytes arrive on a
+// parked connection, perhaps at once, another goroutine serves f again, so the caller
+// must not use f afterwards.
 func (f *front1) serve() {
 	for f.carry() {
 		if f.conn.park(f.serve) {
@@ -134,7 +134,7 @@ func (f *front1) carry() (park bool) {
 	return false
 }
 
-// close closes what is left of the connection.
+// close closes the connection, if it is still open.
 func (f *front1) close() {
 	f.in.Drop()
 	f.out.Drop()
@@ -152,7 +152,7 @@ const parkAfter = time.Second
 func (f *front1) await() error {
 	f.refused.Store(false) // as the body was
 	if len(f.in.Unread()) > 0 {
-		return nil // it was sent along with the one before
+		return nil // it arrived with the previous request
 	}
 	c, clock := f.conn, &f.server.clock
 	got, begins := false, f.rested == 0
@@ -196,7 +196,7 @@ func (f *front1) await() error {
 	return err
 }
 
-// adopt makes st the settings that the connection is served under.
+// adopt makes st the connection's settings.
 func (f *front1) adopt(st settings) {
 	if f.settings != st {
 		if f.settings.maxAge != st.maxAge {
@@ -268,7 +268,7 @@ func (f *front1) head(limits *http1.Limits) error {
 	}
 }
 
-// badHead answers a request that cannot be read, if there is anybody to answer.
+// badHead answers a request that cannot be read, if the client is still connected.
 func (f *front1) badHead(err error) {
 	var refused *http1.Error
 	status := 0
@@ -312,9 +312,9 @@ func (f *front1) waitUntil(until int64) error {
 	}
 }
 
-// minRate is how many bytes of a request's body a client is to send in a
-// second, as long as somebody waits for them, once idleTimeout is used up: one
-// that sends a byte now and then does not hold on to an upstream for ever.
+// minRate is how many bytes of a request's body a client must send per second while
+// the gateway waits for them, once idleTimeout is used up. A client that sends a byte
+// now and then cannot hold an upstream forever.
 const minRate = 500
 
 // Read is the front's.
@@ -400,7 +400,7 @@ func (f *front1) Spare() {
 	}
 }
 
-// Reader and Writer are what the front reads and writes its connection with.
+// Reader and Writer read and write the front's connection.
 func (f *front1) Reader() *wire.Reader { return &f.in }
 func (f *front1) Writer() *wire.Writer { return &f.out }
 

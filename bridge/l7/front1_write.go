@@ -58,7 +58,7 @@ func (f *front1) last() bool {
 		f.age > 0 && f.server.clock.now.Load() >= f.began+f.age
 }
 
-// Last makes this request the connection's last.
+// Last makes this request the last of its connection.
 func (f *front1) Last() { f.request.Close = true }
 
 // framing decides how the response says where its body ends.
@@ -67,7 +67,7 @@ func (f *front1) framing(r *message.Response) http1.Framing {
 	case r.Status == 101:
 		f.keep = false
 		f.body.StartUntilEnd() // what follows is another protocol
-		f.conn.asked.Store(0)  // in which an end may be half of one
+		f.conn.asked.Store(0)  // there a FIN may be a half-close
 		return http1.Framing{Upgrade: r.Upgrade}
 	case r.Status == 204:
 		return http1.Framing{}
@@ -129,9 +129,9 @@ func (f *front1) Abort(error) {
 // lingerBytes bounds how much is read only to be discarded.
 const lingerBytes = 64 << 20
 
-// linger closes the connection so that the client has the response: to close it
-// with something unread would be to reset it, and the reset might overtake the
-// response. So what the client still sends is read for some time.
+// linger closes the connection after the client has received the response. Closing a
+// socket with unread bytes resets it, and the reset might overtake the response. So
+// linger reads for some time what the client still sends.
 func (f *front1) linger() {
 	if f.whole.Load() && len(f.in.Unread()) == 0 {
 		f.nc.Close()

@@ -70,7 +70,7 @@ func (f *front2) serve() {
 	if err != nil {
 		s.log.Debug("client's connection ended", "client", c.facts.Client, "error", policy.Printable(err))
 	}
-	c.sock.Release() // what came and is of no use any more
+	c.sock.Release() // received bytes are no longer needed
 	c.sock.Close()
 	s.intake.Done()
 }

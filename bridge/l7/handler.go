@@ -47,7 +47,7 @@ func (p *requestPool) get(s *Server) *request {
 	return q
 }
 
-// put takes back a request that is over: nothing refers to it any more.
+// put returns a finished request, to which nothing refers, to the pool.
 func (p *requestPool) put(q *request) {
 	if !q.Reset() {
 		return
@@ -144,7 +144,7 @@ func protocolName(r *message.Request) string {
 	return "HTTP/1.1"
 }
 
-// serve decides what happens to the request, and does it.
+// serve routes the request and answers or forwards it.
 func (q *request) serve() {
 	r := q.Facts.Request
 	q.GRPC = policy.IsGRPC(r.Fields)
@@ -209,7 +209,7 @@ func (q *request) serve() {
 	case a == nil:
 		q.Answer(policy.NotFound)
 	case a.Redirect != nil && a.Redirect.Host == "" && q.Facts.Authority() == "":
-		q.Answer(policy.BadRequest) // there is no host to redirect to
+		q.Answer(policy.BadRequest) // the redirect needs a host
 	case a.Redirect != nil:
 		q.Respond(cmp.Or(a.Redirect.Code, 302), "Location", a.Redirect.location(&q.Facts), "")
 	case a.Respond != nil:
@@ -221,8 +221,8 @@ func (q *request) serve() {
 	}
 }
 
-// expectsOther reports whether a client expects what there is not (RFC 9110,
-// section 10.1.1). In HTTP/1.x this is seen before.
+// expectsOther reports whether a client has an expectation other than 100-continue
+// (RFC 9110, section 10.1.1). For HTTP/1.x the parser checks this.
 func expectsOther(f message.Fields) bool {
 	for e := range f.Elements("Expect") {
 		if !message.EqualFold(e, "100-continue") {

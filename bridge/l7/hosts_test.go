@@ -134,7 +134,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 	})
 }
 
-func TestAHostTheUpstreamIsNotIsRefused(t *testing.T) {
+func TestHostMismatchWithUpstreamIsRefused(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		back := w.fromHost(p, nil)
 		_, address := w.plain(back)

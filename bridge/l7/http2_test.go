@@ -61,7 +61,7 @@ func ask(t *testing.T, w *world, address string, header ...string) string {
 
 // What HTTP/2 can say and HTTP/1.1 would read as something else never reaches
 // an upstream.
-func TestHTTP2RequestsThatMeanAnotherInHTTP1AreRefused(t *testing.T) {
+func TestHTTP2RequestsAmbiguousInHTTP1AreRefused(t *testing.T) {
 	w := newWorld(t)
 	var reached atomic.Int64
 	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))))}))

@@ -35,8 +35,8 @@ func hungUp(c *conn) (gone bool) {
 const lastRecord = 5 + 2 + 1 + 16
 
 // isLast reports whether the last bytes of a stream of TLS are its close_notify.
-// TLS 1.3 says of every record that it is application data, and hides what it is:
-// but one of two bytes, behind which nothing comes, is no request either.
+// TLS 1.3 marks every record as application data and hides its real type. But a
+// record of two bytes that nothing follows is not a request either.
 func isLast(p []byte) bool {
 	const alert, data = 21, 23 // types of records (RFC 8446, section 5.1)
 	return p[0] == alert || len(p) == lastRecord && p[0] == data && int(p[3])<<8+int(p[4]) == lastRecord-5

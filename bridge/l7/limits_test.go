@@ -87,9 +87,9 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 	}
 }
 
-// A client that has all of a response may send its next request at once: the one
-// before it does not count any more.
-func TestARequestThatWasAnsweredCountsNoMore(t *testing.T) {
+// A client that has received a complete response may send its next request at once:
+// the previous one no longer counts.
+func TestAnsweredRequestLeavesTheCount(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			back := w.limited(p, upstream.Limits{Requests: 1, RequestsPerEndpoint: 1}, w.server(echo, "h2", "http/1.1"))
@@ -186,8 +186,8 @@ func TestLimitedClientDoesNotAffectOthers(t *testing.T) {
 	}
 }
 
-// Behind a proxy that is trusted, the client is whom it says; what its own word is,
-// if anybody asks the gateway itself.
+// A trusted proxy names the client. A client that connects directly cannot name
+// another one.
 func TestLimitsOfClientsBehindAProxy(t *testing.T) {
 	w := newWorld(t)
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
@@ -308,7 +308,7 @@ func TestBodiesAreLimited(t *testing.T) {
 	}
 }
 
-func TestNoBodyIsAskedForThatIsTooLarge(t *testing.T) {
+func TestTooLargeBodyGetsNoContinue(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), MaxBody: 5}))
 	c := w.dial(address)
@@ -329,7 +329,7 @@ func (c *rawConn) rest() string {
 	return string(b)
 }
 
-func TestAConnectionHasSoManyRequests(t *testing.T) {
+func TestRequestsPerConnectionAreLimited(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		table.Default, table.MaxRequests = to(w.back(backs.HTTP1, w.server(echo))), 3
 		s, address := w.gateway(fixed(table))
@@ -356,7 +356,7 @@ func TestAConnectionHasSoManyRequests(t *testing.T) {
 
 // A connection that is idle is closed at its age, and one that is not when its
 // requests are over.
-func TestConnectionsHaveAnAge(t *testing.T) {
+func TestConnectionAgeIsLimited(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		h := newHeld()
 		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(backs.HTTP1, w.server(h))), 300*time.Millisecond, time.Hour

@@ -298,7 +298,7 @@ func TestLoginsWithTheProxyProtocol(t *testing.T) {
 }
 
 // A login continues even if its request has a body.
-func TestALoginOfAPost(t *testing.T) {
+func TestLoginOfAPostSucceeds(t *testing.T) {
 	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
 	_, address := w.plain(w.back(backs.HTTP1, d.serve(w, "http/1.1")))
 	c := w.dial(address)

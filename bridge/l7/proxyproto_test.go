@@ -234,7 +234,7 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 }
 
 // A drain does not wait for who has not been announced.
-func TestShutdownClosesWhoIsNotAnnounced(t *testing.T) {
+func TestShutdownClosesUnannouncedConnections(t *testing.T) {
 	w := newWorld(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), HandshakeTimeout: time.Hour}))
 	c := w.dial(address)

@@ -254,7 +254,7 @@ func TestARecordOfARequestThatFailed(t *testing.T) {
 	}
 }
 
-func TestARecordOfWhatTheGatewayAnswersItself(t *testing.T) {
+func TestRecordOfGatewayAnswers(t *testing.T) {
 	w := newWorld(t)
 	exact := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
 	s, front, end := w.recorded(fixed(&Table{Routes: w.routes(

@@ -214,7 +214,7 @@ func TestRefusedRequestsGoElsewhere(t *testing.T) {
 }
 
 // Without memory for it a body is sent as it comes, and not kept.
-func TestBodiesTogetherKeepNoMoreThanTheyMay(t *testing.T) {
+func TestKeptBodiesAreBoundedTogether(t *testing.T) {
 	w := newWorld(t)
 	d := &disclaimer{fails: 1, after: 10}
 	s, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))

@@ -10,7 +10,7 @@ import (
 )
 
 // What Resolve says is what a server answers to the same request.
-func TestResolveSaysWhatARequestMeetsWith(t *testing.T) {
+func TestResolveReportsTheOutcomeOfARequest(t *testing.T) {
 	w := newWorld(t)
 	respond := func(code int) *Action { return &Action{Respond: &Respond{Code: code}} }
 	tenant := "a"

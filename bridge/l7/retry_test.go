@@ -315,7 +315,7 @@ func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 }
 
 // An endpoint that cannot be connected to is passed over within a try.
-func TestDeadEndpointsAreNoTries(t *testing.T) {
+func TestDeadEndpointsDoNotCountAsTries(t *testing.T) {
 	w := newWorld(t)
 	f := &faltering{fails: 1}
 	good := w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
@@ -331,7 +331,7 @@ func TestDeadEndpointsAreNoTries(t *testing.T) {
 
 // A response of which something was passed on is the client's, whatever becomes of
 // it.
-func TestNothingIsTriedAgainOnceSomethingWasPassedOn(t *testing.T) {
+func TestNoRetryAfterResponseWasForwarded(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 			tries, read := make(chan string, 10), make(chan bool, 10)
@@ -406,7 +406,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 }
 
 // A connection whose response was not passed on carries the next try.
-func TestDiscardedResponsesCostNoConnection(t *testing.T) {
+func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		back, f := falteringWith(w, p, 5, 503)
@@ -446,8 +446,8 @@ func TestTheLastFailureIsAnswered(t *testing.T) {
 	}
 }
 
-// The budget's last word is that of the upstream.
-func TestRetriesOverTheBudget(t *testing.T) {
+// A retry over the budget is not made: the client gets the upstream's failure.
+func TestRetryBudgetLimitsRetries(t *testing.T) {
 	w := newWorld(t)
 	for least, want := range map[int]int{0: 503, 1: 200} {
 		f := &faltering{fails: 1}
@@ -476,7 +476,7 @@ func (w *world) budgeted(b upstream.RetryBudget, addresses ...string) *backs.Poo
 	return w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: true})
 }
 
-func TestThePauseBetweenTriesTakesUpNoEndpoint(t *testing.T) {
+func TestPauseBetweenTriesHoldsNoEndpoint(t *testing.T) {
 	w := newWorld(t)
 	failed := make(chan bool, 100)
 	back := w.limited(backs.HTTP1, upstream.Limits{RequestsPerEndpoint: 1}, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -290,7 +290,7 @@ func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 	}
 }
 
-func TestARetiredBackServesWhatStillComes(t *testing.T) {
+func TestRetiredPoolsServeLateRequests(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
 		release := make(chan struct{})
@@ -324,7 +324,7 @@ func TestARetiredBackServesWhatStillComes(t *testing.T) {
 	}
 }
 
-func TestClientsThatLeaveTakeNothingWithThem(t *testing.T) {
+func TestClientsThatLeaveDoNotAffectOthers(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(rw, r.Body)
@@ -391,7 +391,7 @@ func (f *failing) Accept() (net.Conn, error) {
 	return f.Listener.Accept()
 }
 
-func TestAcceptingOutlivesALackOfDescriptors(t *testing.T) {
+func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
 	ln := &failing{Listener: listen(t)}
 	ln.left.Store(3)
 	s := New(Options{Table: fixed(&Table{})})

@@ -122,7 +122,7 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 	}
 }
 
-func TestAFrameSizeOfNothingIsABadGateway(t *testing.T) {
+func TestZeroFrameSizeIsABadGateway(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {

@@ -209,7 +209,7 @@ func TestUpgradesCarryHalfCloses(t *testing.T) {
 }
 
 // A response that the upstream breaks off must not look complete.
-func TestBrokenResponsesAreBrokenForTheClientToo(t *testing.T) {
+func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		table.Default = to(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {

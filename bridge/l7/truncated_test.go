@@ -16,7 +16,7 @@ import (
 
 // A response that ends with its connection, and is cut off by a reset, never looks
 // whole to the client, even if it is an upload that learns of the reset.
-func TestResponsesThatAResetCutsOffDoNotLookWhole(t *testing.T) {
+func TestResetResponsesDoNotLookComplete(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"http", "https"} {
 		w := newWorld(t)

@@ -55,7 +55,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, "ok")
 }
 
-func TestATooFullUpstreamIsAnsweredWith503(t *testing.T) {
+func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for name, l := range map[string]upstream.Limits{
 			"requests": {Requests: 1}, "requests of an endpoint": {RequestsPerEndpoint: 1},
@@ -275,9 +275,9 @@ func TestRequestsWaitForAStream(t *testing.T) {
 	}
 }
 
-// An upgrade needs a connection of its own: an idle one gives way to it, one in
-// use does not.
-func TestUpgradesHeedLimitsOfConnections(t *testing.T) {
+// An upgrade needs its own connection: it evicts an idle connection, but not one in
+// use.
+func TestUpgradesCountAgainstConnectionLimits(t *testing.T) {
 	w := newWorld(t)
 	server := w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		for {
@@ -316,7 +316,7 @@ func TestUpgradesHeedLimitsOfConnections(t *testing.T) {
 }
 
 // Connections that are kept for other hosts give way.
-func TestConnectionsOfOtherHostsGiveWay(t *testing.T) {
+func TestConnectionsOfOtherHostsAreEvicted(t *testing.T) {
 	w := newWorld(t)
 	client := func(protos ...string) *certs.Client {
 		c, err := certs.NewClient(certs.ClientOptions{

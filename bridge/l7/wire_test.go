@@ -117,7 +117,7 @@ func TestRequiredUpgradeIsForwarded(t *testing.T) {
 	}
 }
 
-func TestWhatWasMatchedIsForwarded(t *testing.T) {
+func TestForwardedTargetIsTheMatchedTarget(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.gateway(fixed(&Table{Routes: w.routes(
 		route.Rule[*Action]{Name: "public", Hosts: []string{"a.example"}, Path: route.Path{Kind: route.PathPrefix, Value: "/public"}, Value: to(w.back(backs.HTTP1, w.server(seen)))},

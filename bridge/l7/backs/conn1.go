@@ -62,10 +62,10 @@ type silence struct{ err error }
 func (e *silence) Error() string   { return wire.ErrNoResponse.Error() + ": " + e.err.Error() }
 func (e *silence) Unwrap() []error { return []error{wire.ErrNoResponse, e.err} }
 
-// newConn1 returns a connection that is being made.
+// newConn1 returns a connection that is not yet dialed.
 func newConn1(p *pool) *conn1 { return &conn1{pool: p, made: time.Now()} }
 
-// carry makes nc the connection, which was made as m says.
+// carry makes nc the connection. m records how it was dialed.
 func (c *conn1) carry(nc net.Conn, m *accesslog.Dial) {
 	c.dialInfo = m
 	buffers := &c.pool.back.buffers
@@ -92,7 +92,7 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	case !end:
 		framing.Body = http1.InChunks
 	case r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
-		framing.Body = http1.Sized // of nothing: they are expected to have one
+		framing.Body = http1.Sized // with length 0: servers expect a length
 	}
 	b, err := http1.AppendRequest(c.out.Begin(), r, framing)
 	c.out.Keep(b)
@@ -103,10 +103,10 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 		c.out.Frame(framing)
 		return nil
 	}
-	c.out.Frame(http1.Framing{}) // what is written after all is another protocol's
+	c.out.Frame(http1.Framing{}) // bytes written later belong to another protocol
 	c.sent = true
 	if c.used {
-		c.asking = true // Receive sends it, having looked whether c is alive
+		c.asking = true // Receive sends it after checking that c is alive
 		return nil
 	}
 	return c.out.Flush()
@@ -115,7 +115,7 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 // Write sends bytes of the request's body.
 func (c *conn1) Write(p []byte) error { return c.out.WriteBody(p) }
 
-// Flush sends what is held.
+// Flush sends buffered bytes.
 func (c *conn1) Flush() error { return c.out.Flush() }
 
 // End completes the request.
@@ -129,7 +129,7 @@ func (c *conn1) End(trailer message.Fields) error {
 	return err
 }
 
-// responseLimits are those of an upstream's responses.
+// responseLimits bound an upstream's responses.
 var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20}
 
 // Receive waits for the next response head.
@@ -141,7 +141,7 @@ func (c *conn1) Receive(into *message.Response) error {
 			err = c.in.More() // what came, decrypted
 		}
 		if errors.Is(err, wire.ErrStale) && !c.aborted.Swap(true) {
-			c.sock.Reset() // a mere Close would send the request yet, if it can
+			c.sock.Reset() // Close alone might still send the request
 		}
 		if err != nil {
 			return &silence{err}
@@ -166,7 +166,7 @@ func (c *conn1) Receive(into *message.Response) error {
 	}
 }
 
-// parse takes the head that the next n bytes are.
+// parse parses the head in the next n bytes.
 func (c *conn1) parse(n int, into *message.Response) error {
 	r := &c.response
 	r.Fields = into.Fields // the slice is the caller's, and outlives c
@@ -220,14 +220,14 @@ func (c *conn1) Trailer() message.Fields { return c.body.Trailer() }
 func (c *conn1) Abort(error) {
 	if !c.aborted.Swap(true) {
 		if c.switched.Load() && !c.ended.Load() {
-			c.sock.Reset() // nothing else would say that what it was sent is not all
+			c.sock.Reset() // only a reset shows that the request is incomplete
 		} else {
 			c.sock.Close()
 		}
 	}
 }
 
-// Done gives the connection back to its pool, if it is clean.
+// Done returns the connection to its pool, if it is clean.
 func (c *conn1) Done() {
 	clean := c.sent && c.final && c.body.Ended() && c.body.Err() == nil && !c.response.Close &&
 		!c.aborted.Load() && c.out.Err() == nil && len(c.in.Unread()) == 0 && (!c.login || c.pool.private)
@@ -244,7 +244,7 @@ func (c *conn1) Done() {
 	c.pool.put(c)
 }
 
-// Reader and Writer are what the back reads and writes its connection with.
+// Reader and Writer read and write the back's connection.
 func (c *conn1) Reader() *wire.Reader { return &c.in }
 func (c *conn1) Writer() *wire.Writer { return &c.out }
 
@@ -268,7 +268,7 @@ func (c *conn1) Roomy() bool { return true }
 // sent anything unasked nor closed it.
 func (c *conn1) alive() bool { return c.in.Quiet() }
 
-// close closes a connection that carries nothing.
+// close closes an idle connection.
 func (c *conn1) close() {
 	c.in.Drop()
 	c.nc.Close()

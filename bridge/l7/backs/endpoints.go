@@ -8,9 +8,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// endpointPools are the pools of an upstream for each endpoint of its upstream, made as
-// requests come to them. Endpoints come and go seldom, and every request looks for
-// a pool: so the map is read without a lock, and copied to be changed.
+// endpointPools are the pools of an upstream, one for each endpoint, created by the
+// first request to it. Endpoints rarely change, and every request looks up a pool,
+// so the map is read without a lock and copied on write.
 type endpointPools struct {
 	back  *Pools
 	pools atomic.Pointer[map[*upstream.Endpoint]*pool]
@@ -71,7 +71,7 @@ func (p *endpointPools) leave(e *upstream.Endpoint) {
 	}
 }
 
-// retire ends all pools, and those that are still asked for.
+// retire ends all pools, and those created later.
 func (p *endpointPools) retire() {
 	p.mu.Lock()
 	p.retired = true

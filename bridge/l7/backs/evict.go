@@ -6,10 +6,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// Where an upstream limits its connections, it has to know of those that are open
-// and could be used, or closed for others. All of this does nothing elsewhere.
+// An upstream that limits its connections must know which open connections could be
+// used, or closed to make room. For other upstreams all of this does nothing.
 
-// tellLocked says how many connections are idle, if that has changed. p.mu is held.
+// tellLocked reports the number of idle connections, if it has changed. p.mu is held.
 func (p *pool) tellLocked() {
 	if more := len(p.idle) - p.told; more != 0 {
 		p.told = len(p.idle)

@@ -50,7 +50,7 @@ func (h *hostPools) pool(key hostPool) *pool {
 	return p
 }
 
-// find returns a pool, and the one that had to go for it, if one had to.
+// find returns a pool, and the pool that it evicted, if any.
 func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -75,7 +75,7 @@ func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 	return p, oldest
 }
 
-// drop forgets p. Requests that it still carries are not disturbed.
+// drop removes p. Requests in progress on it continue.
 func (h *hostPools) drop(p *pool) {
 	h.mu.Lock()
 	h.removeLocked(p)
@@ -83,7 +83,7 @@ func (h *hostPools) drop(p *pool) {
 	p.leaves()
 }
 
-// leaves ends a pool that was taken out.
+// leaves ends a removed pool.
 func (p *pool) leaves() {
 	p.retire()
 	if p.client != nil {
@@ -99,7 +99,7 @@ func (h *hostPools) removeLocked(p *pool) {
 	}
 }
 
-// retire retires every pool, and those that are still asked for.
+// retire retires every pool, and those created later.
 func (h *hostPools) retire() {
 	h.mu.Lock()
 	h.retired = true

@@ -78,7 +78,7 @@ type Stream interface {
 	Done()
 }
 
-// Given says how a Stream was come by.
+// Given says how Get obtained a Stream.
 type Given struct {
 	Reused   bool            // its connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"

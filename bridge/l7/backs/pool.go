@@ -84,7 +84,7 @@ type shared struct {
 	conn *conn2
 }
 
-// Done gives the stream back.
+// Done returns the stream.
 func (s shared) Done() {
 	s.ClientStream.Done()
 	s.conn.pool.leave()
@@ -115,7 +115,7 @@ func (p *pool) take(look bool) *conn1 {
 		p.tellLocked()
 		p.mu.Unlock()
 		if !c.used && time.Since(c.since) > freshTime {
-			c.used = true // it may have been closed meanwhile, as others may
+			c.used = true // it may have been closed meanwhile
 		}
 		if !look || c.alive() {
 			return c
@@ -215,7 +215,7 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire fun
 	return nc, m, nil
 }
 
-// put takes back a connection that is clean.
+// put returns a clean connection to the pool.
 func (p *pool) put(c *conn1) {
 	p.add(c)
 	p.leave()
@@ -239,7 +239,7 @@ func (p *pool) add(c *conn1) {
 	}
 }
 
-// lost says that a connection was not clean.
+// lost records that a connection was not clean.
 func (p *pool) lost(c *conn1) {
 	c.sock.Close()
 	p.leave()
@@ -273,7 +273,7 @@ func (p *pool) tidy() {
 	}
 }
 
-// retire lets the connections go when what they carry is over.
+// retire closes each connection when its requests are over.
 func (p *pool) retire() {
 	p.mu.Lock()
 	p.retired = true
@@ -297,7 +297,7 @@ func (p *pool) retire() {
 	}
 }
 
-// retire lets c go when what it carries is over.
+// retire closes c when its request is over.
 func (c *conn1) retire() {
 	p := c.pool
 	p.mu.Lock()
@@ -377,7 +377,7 @@ func (p *pool) sweep() {
 	}
 }
 
-// atEndpoint says which endpoint an error is about.
+// atEndpoint adds the endpoint's name to an error.
 func atEndpoint(e *upstream.Endpoint, err error) error {
 	return fmt.Errorf("endpoint %s: %w", e.Address(), err)
 }

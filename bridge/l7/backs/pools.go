@@ -82,7 +82,7 @@ func New(o Options) *Pools {
 // Upstream returns the upstream that the connections lead to.
 func (b *Pools) Upstream() *upstream.Upstream { return b.options.Upstream }
 
-// Options returns what New was given.
+// Options returns the Options passed to New.
 func (b *Pools) Options() Options { return b.options }
 
 // Buffers returns the pool that connections take their buffers from.
@@ -146,7 +146,7 @@ func (b *Pools) key(e *upstream.Endpoint, host string, c *Client) hostPool {
 	return key
 }
 
-// scheme returns the scheme of the requests that the upstream is sent.
+// scheme returns the scheme of requests to the upstream.
 func (b *Pools) scheme() string {
 	if b.options.TLS {
 		return "https"
@@ -157,7 +157,7 @@ func (b *Pools) scheme() string {
 // host returns the name of an endpoint as a Host.
 func (b *Pools) host(e *upstream.Endpoint) string {
 	if b.options.Host == "" && e.Network() == "unix" {
-		return "localhost" // a path is no host
+		return "localhost" // a socket's path is not a host
 	}
 	if b.options.Host != "" {
 		return b.options.Host

@@ -53,7 +53,7 @@ type dialing struct {
 // its peer has said.
 const presumedStreams = 100
 
-// mayShare reports whether the endpoint may have to be spoken to in HTTP/2.
+// mayShare reports whether the endpoint may speak HTTP/2.
 func (p *pool) mayShare() bool {
 	switch o := &p.back.options; {
 	case o.Protocol == HTTP1 || o.Protocol == Auto && (!o.TLS || p.private):
@@ -200,7 +200,7 @@ func (p *pool) dialingLocked() *dialing {
 // thought to have room. p.mu is held.
 func (p *pool) roomLocked() int {
 	if p.sharing.version == 0 && p.back.options.Protocol != HTTP2 {
-		return 1 << 30 // who knows whether it is HTTP/2 at all: wait and see
+		return 1 << 30 // the version is not yet known, so all requests wait for it
 	}
 	return cmp.Or(p.sharing.capacity, presumedStreams)
 }
@@ -273,7 +273,7 @@ func (p *pool) changed() {
 	p.tellSharedLocked()
 }
 
-// carry makes nc the connection, which was made as m says.
+// carry makes nc the connection. m records how it was dialed.
 func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
 	c.dialInfo = m
 	o := &c.pool.back.options
@@ -301,7 +301,7 @@ func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
 	}
 }
 
-// retire lets c go when the requests that it has are over.
+// retire closes c when its requests are over.
 func (c *conn2) retire() {
 	c.mu.Lock()
 	c.retired = true

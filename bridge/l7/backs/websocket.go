@@ -10,10 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// The counterpart of policy/websocket.go: an upstream that is spoken to in HTTP/2 is
-// asked for a WebSocket with an extended CONNECT (RFC 8441), and what it says to
-// that is made the response that HTTP/1.1 would have. Everything between the two
-// sees HTTP/1.1.
+// The counterpart of policy/websocket.go: the gateway asks an HTTP/2 upstream for a
+// WebSocket with an extended CONNECT (RFC 8441), and converts the response to the one
+// that HTTP/1.1 would have. Everything between the two files sees HTTP/1.1.
 
 // findUpgrade is find for a request that asks for another protocol. An endpoint
 // that also speaks HTTP/1.1 is asked in that, on a connection of its own, unless it
@@ -75,7 +74,7 @@ func (p *pool) shareConnecting(n *Need) (stream *http2.ClientStream, c *conn2, m
 // A connecting is a stream of HTTP/2 that is to become a WebSocket.
 type connecting struct {
 	shared
-	accept string // what proves that the upgrade was meant
+	accept string // the Sec-WebSocket-Accept of the response
 }
 
 // Send sends the request as an extended CONNECT. The stream's other side stays open: it is the WebSocket's.

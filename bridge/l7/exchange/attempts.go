@@ -189,7 +189,7 @@ func (t *attempts) send(e *upstream.Endpoint) (Back, error) {
 	}
 }
 
-// connect returns what is to carry the request to an endpoint.
+// connect returns a Back that carries the request to an endpoint.
 func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (Back, Given, error) {
 	log := &t.x.Log
 	log.Attempts++
@@ -200,7 +200,7 @@ func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (Back, Given, error
 		t.connected(&given, asked)
 		return b, given, nil
 	case err == upstream.ErrFull:
-		log.Attempts-- // there was no connection to be had
+		log.Attempts-- // no connection was available
 	}
 	if given.Dial != nil {
 		log.dialled(given.Dial)
@@ -208,7 +208,7 @@ func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (Back, Given, error
 	return b, given, err
 }
 
-// blame records a failure that is the endpoint's.
+// blame records a failure of the endpoint.
 func (t *attempts) blame(err error) {
 	if !t.x.cancel.failed() {
 		t.endpoint.NoteRequest()
@@ -249,8 +249,8 @@ func (t *attempts) resends(err error) bool {
 	return true
 }
 
-// carry sends the request until there is a response to be passed on, and returns
-// what that is read from.
+// carry sends the request until there is a response to forward, and returns the Back
+// to read it from.
 func (t *attempts) carry() (Back, error) {
 	t.choose()
 	for {
@@ -263,7 +263,7 @@ func (t *attempts) carry() (Back, error) {
 		if b != nil {
 			t.discard(b)
 		}
-		t.turn.Leave() // others may have its place meanwhile
+		t.turn.Leave() // other requests may take its place during the pause
 		if !t.sleep(pause) {
 			t.endRetries()
 			return nil, cmp.Or(err, errDiscarded)
@@ -273,9 +273,9 @@ func (t *attempts) carry() (Back, error) {
 	}
 }
 
-// again decides whether a try that came to err, or to the response whose head b
-// has given, is followed by another after a pause. If it is, the upload of the
-// body was halted.
+// again decides whether another try follows, after a pause, a try that failed with
+// err or got the response whose head b has received. If so, it has halted the upload
+// of the body.
 func (t *attempts) again(b Back, err error) (pause time.Duration, again bool) {
 	r := t.retry
 	if r == nil || t.count >= r.attempts() || t.informed || t.x.cancel.failed() {
@@ -305,9 +305,8 @@ func (t *attempts) endRetries() {
 	}
 }
 
-// retriable reports whether what a try came to is to be tried again, and whether
-// that is so whatever the method, because the upstream has not acted upon the
-// request.
+// retriable reports whether the outcome of a try allows a retry, and whether it does
+// so for every method, because the upstream has not acted upon the request.
 func (t *attempts) retriable(b Back, err error) (wanted, harmless bool) {
 	r := t.retry
 	switch {
@@ -325,7 +324,7 @@ func (t *attempts) retriable(b Back, err error) (wanted, harmless bool) {
 	return false, false
 }
 
-// outcome returns the response's code, for gRPC that of what it means.
+// outcome returns the response's status code; for gRPC, the equivalent of its status.
 func (t *attempts) outcome() int {
 	if r := &t.x.response; t.x.GRPC && r.Status == 200 && r.Length == 0 {
 		if status, _ := r.Fields.Get("Grpc-Status"); status == "14" {

@@ -101,21 +101,21 @@ func (c *canceller) endTry() (late bool) {
 	return late
 }
 
-// start says that the final response's head came.
+// start records that the final response's head arrived.
 func (c *canceller) start() {
 	c.mu.Lock()
 	c.responseStarted = true
 	c.mu.Unlock()
 }
 
-// started reports whether the final response's head came.
+// started reports whether the final response's head arrived.
 func (c *canceller) started() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.responseStarted
 }
 
-// attach makes b what carries the exchange, unless that was ended.
+// attach makes b the exchange's Back, unless the exchange was ended.
 func (c *canceller) attach(b Back) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +129,7 @@ func (c *canceller) attach(b Back) error {
 	return nil
 }
 
-// detach says that b must not be aborted any more.
+// detach prevents b from being aborted later.
 func (c *canceller) detach() {
 	c.mu.Lock()
 	c.live = nil

@@ -153,7 +153,7 @@ func (d *deadlines) expired() {
 		}
 		x.cancel.fail(cause)
 		if started && !x.tellDeadline() {
-			x.front.Abort(cause) // it may be the client that takes its time
+			x.front.Abort(cause) // the client may be the slow side
 		}
 		return
 	case passed(d.head) && d.byDefault && d.postpone(now):

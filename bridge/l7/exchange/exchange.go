@@ -43,7 +43,7 @@ type Shared struct {
 // responseTimeout is ResponseTimeout, or its default.
 func (s *Shared) responseTimeout() time.Duration { return cmp.Or(s.ResponseTimeout, 5*time.Minute) }
 
-// logPanic logs a panic while a client was served.
+// logPanic logs a panic that occurred while serving a client.
 func (s *Shared) logPanic(client string, value any, stack []byte) {
 	s.Log.Error("panic while serving a request", "client", client, "panic", value, "stack", string(stack))
 }

@@ -27,7 +27,7 @@ type failureSeen struct {
 	suppressed uint64
 }
 
-// maxSeen bounds the log's memory of upstreams that are gone.
+// maxSeen bounds how many failures of removed upstreams the log remembers.
 const maxSeen = 4096
 
 // due reports whether a failure is to be logged now, and how many like it were

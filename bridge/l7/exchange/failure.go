@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// unwritable reports whether an error says that the back's version of HTTP
-// cannot say what the request says, so that nothing of it was sent.
+// unwritable reports whether an error says that the back's version of HTTP cannot
+// express the request, so that no part of it was sent.
 func unwritable(err error) bool {
 	var e *http1.WriteError
 	return errors.As(err, &e) || errors.Is(err, message.ErrHeadTooLarge) ||

@@ -19,10 +19,10 @@ var (
 	// errTooLong ends one whose Forward.TotalTimeout ran out.
 	errTooLong = errors.New("the response was not over in time")
 
-	// errUpgrade is what an upgrade fails with that is not the one the client asked for.
+	// errUpgrade reports an upgrade to a protocol that the client did not ask for.
 	errUpgrade = errors.New("the upstream did not change to the protocol that it was asked for, or changed to another")
 
-	// errInterims bounds what an upstream may say before it answers.
+	// errInterims reports too many interim responses.
 	errInterims = errors.New("the upstream sent too many interim responses")
 )
 
@@ -107,7 +107,7 @@ func (x *Exchange) failed(err error) {
 		x.logFailure(name, policy.GatewayTimeout.Code, err)
 		x.refuse(policy.GatewayTimeout)
 		return
-	case cause != nil: // or Shutdown has given up waiting
+	case cause != nil: // or Shutdown's context ended
 		log.Debug("client left before its request was answered", "client", x.Facts.Client, "upstream", name)
 		x.abort(cause)
 		return
@@ -147,7 +147,7 @@ func isTimeout(r certs.Reason) bool {
 	return r == certs.ReasonConnectTimeout || r == certs.ReasonHandshakeTimeout || r == certs.ReasonResponseTimeout
 }
 
-// badBody answers a request whose body the client did not send as it should.
+// badBody answers a request whose body is invalid or incomplete.
 func (x *Exchange) badBody(err error, name string) {
 	var malformed *http1.Error
 	switch {

@@ -46,10 +46,10 @@ type Front interface {
 	// complete. Calls that wait return an error.
 	Abort(cause error)
 
-	// Notify has gone called, from any goroutine and at most once, if the client
-	// goes before the exchange is over; at once if it has gone already. Nil takes
-	// it back: when Notify(nil) returns, gone is not running and will not be
-	// called.
+	// Notify registers gone, which is called from any goroutine and at most once
+	// if the client leaves before the exchange is over; at once if it has left
+	// already. Notify(nil) removes it: when it returns, gone is not running and will
+	// not be called.
 	Notify(gone func(cause error))
 }
 
@@ -75,7 +75,7 @@ type Back interface {
 	// that fails so is not the endpoint's failure.
 	Abort(cause error)
 
-	// Done gives the Back up. No other call is running, and none follows.
+	// Done releases the Back. No other call is running, and no call follows.
 	Done()
 }
 
@@ -95,9 +95,9 @@ type Upstream interface {
 	// authenticates the connection instead of the request alone.
 	ExpectLogin(e *upstream.Endpoint)
 
-	// Connect returns a Back to an endpoint, and how it was come by, which is
-	// told even if Connect fails. It makes the request's Scheme and Authority
-	// those that the endpoint is sent.
+	// Connect returns a Back to an endpoint. Given says how Connect obtained it,
+	// and is filled in even if Connect fails. Connect sets the request's Scheme and
+	// Authority to those for the endpoint.
 	Connect(e *upstream.Endpoint, n Need) (Back, Given, error)
 }
 
@@ -109,7 +109,7 @@ type Need struct {
 	Context func() (ctx context.Context, done func())
 }
 
-// Given says how a Back was come by.
+// Given says how Connect obtained a Back.
 type Given struct {
 	Reused   bool            // its connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"

@@ -60,7 +60,7 @@ func (k *keeper) grow(b *[]byte, n int, forced, inUse bool) *[]byte {
 	return larger
 }
 
-// put takes a buffer back.
+// put returns a buffer to its pool.
 func (k *keeper) put(b *[]byte) {
 	n := cap(*b)
 	k.held.Add(-int64(n))

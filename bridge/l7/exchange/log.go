@@ -15,7 +15,7 @@ type Log struct {
 	Attempts int             // how often a connection was asked for
 	Dial     *accesslog.Dial // of the last connection; nil: none, or not Shared.Detailed
 	Protocol string          // of that connection
-	Reused   bool            // it was there before the request
+	Reused   bool            // it existed before the request
 	Head     time.Duration   // from getting it until the response's head came; 0: none came
 
 	Queued    time.Duration // waiting for an endpoint
@@ -38,7 +38,7 @@ func (l *Log) dialled(d *accesslog.Dial) {
 	l.Handshake += d.Handshake
 }
 
-// sinceStart returns the time since the exchange began, if that is recorded.
+// sinceStart returns the time since the exchange began, if it is recorded.
 func (t *attempts) sinceStart() time.Duration {
 	if !t.x.shared.Detailed {
 		return 0

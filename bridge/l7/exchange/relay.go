@@ -12,7 +12,7 @@ import (
 // maxInterims bounds how many interim responses precede a final one.
 const maxInterims = 32
 
-// errOver ends what still runs of an exchange whose response is complete.
+// errOver ends the unfinished parts of an exchange whose response is complete.
 var errOver = errors.New("the exchange is over")
 
 // receive waits for the head of the final response.
@@ -45,7 +45,7 @@ func (t *attempts) protectLogin(b Back) {
 	t.upstream.ExpectLogin(t.endpoint)
 }
 
-// interim passes on an interim response.
+// interim forwards an interim response.
 func (x *Exchange) interim() {
 	if x.response.Status == 100 {
 		// A client that did not ask for it does not expect it.
@@ -60,20 +60,20 @@ func (x *Exchange) interim() {
 	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
 }
 
-// head records that the final head is there: the wait for it is over.
+// head records that the final head arrived: the wait for it is over.
 func (x *Exchange) head() {
 	x.cancel.start()
 	x.upload.replay.stop()
 	x.upload.release()
 }
 
-// relay passes on the final response, of which b has given the head.
+// relay forwards the final response, whose head b has received.
 func (x *Exchange) relay(b Back) {
 	x.head()
 	x.deadlines.responseStarted()
 	r := &x.response
 	if r.Status == 101 {
-		x.deadlines.stop() // it is no response any more
+		x.deadlines.stop() // the response has become a tunnel
 		x.timerPending = true
 		x.tunnel(b)
 		return
@@ -162,7 +162,7 @@ func (x *Exchange) carryBody(b Back) (readErr, writeErr error) {
 	}
 }
 
-// complete ends the response, of which b has given everything.
+// complete ends the response, which b has received to its end.
 func (x *Exchange) complete(b Back) {
 	trailer := b.Trailer()
 	trailer.RemoveFunc(func(f message.Field) bool { return policy.IsFraming(f.Name) })
@@ -178,7 +178,7 @@ func (x *Exchange) complete(b Back) {
 		x.settle(b)
 		return
 	}
-	if len(trailer) > 0 { // which are b's until Done
+	if len(trailer) > 0 { // b owns the fields until Done
 		x.uncount()
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
@@ -207,7 +207,7 @@ func (x *Exchange) uncountClient() {
 	}
 }
 
-// settle gives b back, whose response was read to its end.
+// settle releases b, whose response was read to its end.
 func (x *Exchange) settle(b Back) {
 	if !x.upload.sent.Load() {
 		if x.upload.read.Load() {
@@ -228,7 +228,7 @@ func (x *Exchange) settle(b Back) {
 	b.Done()
 }
 
-// drop ends what is left of the exchange with b.
+// drop aborts the rest of the exchange with b.
 func (x *Exchange) drop(b Back, cause error) {
 	b.Abort(cause)
 	if x.upload.started {

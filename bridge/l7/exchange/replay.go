@@ -29,7 +29,7 @@ type replay struct {
 	changed sync.Cond
 	kept    *[]byte // lent by the keeper; nil: nothing is kept
 	lost    bool    // the upstream has taken more than is kept
-	stopped bool    // nothing is to be kept any more
+	stopped bool    // keep nothing from now on
 	ended   bool    // all of the body has come
 	trailer message.Fields
 	err     error // why the body is not whole; nil: it is, as far as one knows
@@ -42,7 +42,7 @@ type replay struct {
 	awaits atomic.Bool // the one that reads has to wait; likewise
 }
 
-// maxResent is how much is kept of a body without a retry policy.
+// maxResent bounds the bytes kept of a body without a retry policy.
 const maxResent = 64 << 10
 
 // newReplay returns a replay for the exchange's request.
@@ -113,7 +113,7 @@ func (r *replay) whole() bool {
 	return !r.lost && r.err == nil
 }
 
-// stop keeps nothing any more, but what the present upload has yet to send.
+// stop ends the keeping, except for bytes that the present upload still has to send.
 func (r *replay) stop() {
 	if r == nil {
 		return
@@ -145,7 +145,7 @@ func (r *replay) forget() {
 	r.kept, r.at = nil, 0
 }
 
-// content returns what is kept. r.mu is held.
+// content returns the kept bytes. r.mu is held.
 func (r *replay) content() []byte {
 	if r.kept == nil {
 		return nil
@@ -188,7 +188,7 @@ func (r *replay) buffered() bool {
 	return r.x.front.Buffered()
 }
 
-// fail ends the body, and whatever waits for it, because of err.
+// fail ends the body with err, and every wait for it.
 func (r *replay) fail(err error) {
 	if r == nil {
 		return
@@ -217,7 +217,7 @@ func (r *replay) upload(b Back, number int) {
 		case r.err != nil:
 			return
 		case r.reading:
-			r.use(number, func() { _ = b.Flush() }) // what it fails with, reading from b tells
+			r.use(number, func() { _ = b.Flush() }) // reading from b returns the error
 			if r.reading && r.present == number {
 				r.changed.Wait()
 			}

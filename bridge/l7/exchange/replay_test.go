@@ -2,7 +2,7 @@ package exchange
 
 import "testing"
 
-func TestWhatIsKeptIsForgottenWhenTheResponseBegins(t *testing.T) {
+func TestKeptBodyIsDroppedWhenTheResponseBegins(t *testing.T) {
 	var s Shared
 	x := newExchange(t, &s, nil)
 	x.try.retry = &Retry{}

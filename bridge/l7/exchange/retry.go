@@ -43,8 +43,8 @@ const maxBackoff = 10 * time.Second
 func (r *Retry) attempts() int { return cmp.Or(r.Attempts, 2) }
 func (r *Retry) maxBody() int  { return max(cmp.Or(r.MaxBody, 64<<10), 0) }
 
-// pause returns how long to wait after so many tries: up to half less than for
-// others, so that those that failed together do not come back together.
+// pause returns how long to wait after so many tries. A random part of up to half is
+// subtracted, so that requests that failed together do not return together.
 func (r *Retry) pause(tries int) time.Duration {
 	d := cmp.Or(r.Backoff, 25*time.Millisecond)
 	for ; tries > 1 && d < maxBackoff; tries-- {

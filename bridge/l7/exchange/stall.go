@@ -39,7 +39,7 @@ func (s *stall) reset() {
 	s.found.Store(false)
 }
 
-// watch says that a read of the response's body begins to wait.
+// watch records that a read of the response's body begins to wait.
 func (s *stall) watch() {
 	clock := s.x.shared.Clock
 	if s.limit == 0 {
@@ -56,10 +56,10 @@ func (s *stall) watch() {
 	s.since.Store(clock.Now())
 }
 
-// unwatch says that the read no longer waits.
+// unwatch records that the read no longer waits.
 func (s *stall) unwatch() { s.since.Store(0) }
 
-// end says that no other read follows.
+// end records that no other read follows.
 func (s *stall) end() {
 	if s.limit == 0 {
 		return

@@ -67,7 +67,7 @@ func (x *Exchange) tunnel(b Back) {
 		defer x.upload.sending.Done()
 		defer x.guard()
 		if t.carry(x.front, b, &x.Log.FromClient) != nil {
-			x.cancel.fail(errOver) // what the upstream was sent is not all there was
+			x.cancel.fail(errOver) // the upstream's copy of the stream is incomplete
 		}
 	}()
 	x.Log.Ended = string(splice.Closed)
@@ -88,7 +88,7 @@ func (x *Exchange) tunnel(b Back) {
 	x.drop(b, errOver)
 }
 
-// patient lets writes wait for as long as nothing may move at all.
+// patient lets writes wait as long as the tunnel may be idle.
 func (x *Exchange) patient(b Back) {
 	for _, half := range [...]any{x.front, b} {
 		if w, ok := half.(waitLimiter); ok {
@@ -97,7 +97,7 @@ func (x *Exchange) patient(b Back) {
 	}
 }
 
-// upgradedIdle is how long nothing may move on an upgraded connection.
+// upgradedIdle is how long an upgraded connection may be idle.
 const upgradedIdle = time.Hour
 
 // splice has the engine of the TCP listeners carry an upgraded connection that is
@@ -177,7 +177,7 @@ func newTunnel(idle, linger time.Duration, giveUp func(how splice.Ending)) *tunn
 // it has passed.
 const tunnelLooks = 32
 
-// look looks whether anything has moved.
+// look checks whether any bytes have moved.
 func (t *tunnel) look() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,10 +222,9 @@ func streamReason(err error) certs.Reason {
 	return certs.ReasonUpstreamFailed
 }
 
-// carry carries one direction until its stream ends, and passes the end on. It
-// counts the bytes, and returns an error if the stream broke off. A side that takes
-// no more ends the direction too, but not the other, in which it may still say
-// something.
+// carry copies one direction until its stream ends, and forwards the end. It counts
+// the bytes, and returns an error if the stream broke off. A side that stops reading
+// ends this direction too, but not the other, in which it may still send.
 func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
 	defer t.half.Store(true)
 	for {
@@ -248,7 +247,7 @@ func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
 	}
 }
 
-// send lets f send something, and reports whether it could.
+// send calls f, which sends bytes, and reports whether it succeeded.
 func (t *tunnel) send(f func() error) bool {
 	t.sending.Add(1)
 	err := f()

@@ -114,7 +114,7 @@ func unlessAnswered(err error) error {
 	if unwritable(err) || errors.Is(err, message.ErrUnprocessed) {
 		return err
 	}
-	return nil // receive tells
+	return nil // receive returns the error
 }
 
 // hold delays the body until the upstream wants it, if the client waits for a 100
@@ -160,7 +160,7 @@ func (u *upload) begin() (number int, little bool) {
 	return number, little
 }
 
-// aside carries the body while another goroutine reads the response, once the
+// aside sends the body while another goroutine reads the response, once the
 // upstream wants it: that is when proceed is closed, or if it is nil.
 func (u *upload) aside(b Back, number int, proceed <-chan struct{}) {
 	defer u.sending.Done()
@@ -317,7 +317,7 @@ func (u *upload) spent() bool {
 	return u.touched.Load()
 }
 
-// refuse ends the reading of the body: its rest is not wanted.
+// refuse ends the reading of the body and drops the rest.
 func (u *upload) refuse() {
 	u.refused.Store(true)
 	u.x.front.Refuse()

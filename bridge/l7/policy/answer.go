@@ -82,5 +82,5 @@ func (a Answer) Write(r *message.Response, grpc bool) (body string) {
 	return a.body
 }
 
-// Text returns the answer in one line.
+// Text returns the answer as one line.
 func (a Answer) Text() string { return strings.TrimSuffix(a.body, "\n") }

@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
+func TestClientIsTheLastUntrustedAddress(t *testing.T) {
 	trusting := peers(t, "10.0.0.0/8", "2001:db8::/32", cidr.FromUnix)
 	for name, c := range map[string]struct {
 		trusted *cidr.Peers
@@ -64,7 +64,7 @@ func TestTheClientIsTheLastThatIsNoTrustedProxy(t *testing.T) {
 	}
 }
 
-func TestWhatTrustedProxiesSayOfTheRequest(t *testing.T) {
+func TestTrustedProxiesDescribeTheRequest(t *testing.T) {
 	trusting := peers(t, "10.0.0.1")
 	for name, c := range map[string]struct {
 		from                string

@@ -43,7 +43,7 @@ func randomBytes(n int) []byte {
 
 // A head larger than a buffer may begin in what was read along with the end of
 // a body in full flow: none of it may be lost while the rest is waited for.
-func TestWhatIsUnreadIsKeptWholeByAWait(t *testing.T) {
+func TestWaitKeepsUnreadBytes(t *testing.T) {
 	near, far := connected(t)
 	in := NewReader(socket.New(near, nil), nil, new(socket.Pool), nil)
 	defer in.Drop()
