@@ -28,13 +28,13 @@ import (
 // while connections are reset on either side, streams are refused, and requests are
 // tried again. Whatever happens:
 //
-//   - a response that looks whole to its client is, to the byte, what an upstream sent
-//     for that very request;
-//   - an upstream that answers a whole request had the very body that its client sent;
-//   - a request whose method is not idempotent is processed once at most;
-//   - nothing is left when all is over.
+//   - a response that looks complete to its client equals, byte for byte, the one that
+//     an upstream sent for that request;
+//   - an upstream that answers a complete request has received exactly its client's body;
+//   - a request whose method is not idempotent is processed at most once;
+//   - no goroutine, connection or buffer remains at the end.
 //
-// CHAOS is for how long; `make chaos` sets it.
+// CHAOS sets the duration; `make chaos` sets CHAOS.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	length := 3 * time.Second
@@ -124,7 +124,7 @@ func random(most int) []byte {
 	return p
 }
 
-// process notes that an upstream takes responsibility for a request.
+// process records that an upstream takes responsibility for a request.
 func (c *chaos) process(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

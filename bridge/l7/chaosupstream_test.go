@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// ServeHTTP is the upstreams' that never disclaim a request.
+// ServeHTTP serves upstreams that never disclaim a request.
 func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("Id")
 	c.process(id)

@@ -15,8 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// connects serves connections of HTTP/2 whose settings allow WebSockets, or do
-// not, and begins with TLS if there is any.
+// connects serves HTTP/2 connections whose settings allow or forbid WebSockets. It
+// handshakes first if the connection uses TLS.
 func connects(allow bool, f func(*http2.ServerStream)) func(net.Conn) {
 	return func(c net.Conn) {
 		if tc, ok := c.(*tls.Conn); ok && tc.Handshake() != nil {
@@ -199,7 +199,8 @@ func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 	}
 }
 
-// A client that leaves while an upstream's settings are waited for leaves nothing.
+// If a client leaves while the gateway waits for the upstream's settings, nothing
+// of its request remains.
 func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 	w := newWorld(t)
 	accepted := make(chan struct{})
@@ -216,8 +217,8 @@ func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 	eventually(t, "the request is over", func() bool { return s.Stats().InFlight == 0 })
 }
 
-// And a client of HTTP/2 gets one from an upstream of HTTP/2, through what both
-// would be in HTTP/1.1.
+// An HTTP/2 client gets a WebSocket from an HTTP/2 upstream; in between, the gateway
+// handles it in its HTTP/1.1 form.
 func TestWebSocketsFromHTTP2OverHTTP2(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {

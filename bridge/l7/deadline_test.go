@@ -38,8 +38,8 @@ func (s *stuck) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "served %s", b)
 }
 
-// A try that takes too long is broken off, and another made of it; the last that
-// does is 504.
+// A try that takes too long is aborted and retried; if the last try takes too long,
+// the client gets 504.
 func TestTriesHaveADeadline(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
@@ -149,7 +149,7 @@ func longer(d time.Duration) func() bool {
 	return func() bool { return time.Since(began) > d }
 }
 
-// An endpoint that does not answer while it is connected to has seen nothing.
+// An endpoint that does not complete the connection has not seen the request.
 func TestADialIsPartOfATry(t *testing.T) {
 	w := newWorld(t)
 	silent := w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })

@@ -43,8 +43,7 @@ func (m *moving) Ask(context.Context) (resolve.Answer, error) {
 	return resolve.Answer{Addresses: m.at, Time: time.Now()}, nil
 }
 
-// byDNS is a gateway, as one that rotates, whose upstream's endpoints are those
-// of a name.
+// byDNS returns a rotating gateway whose upstream's endpoints come from a DNS name.
 func byDNS(w *world, p backs.Protocol, m *moving, o backs.Options, fromHost bool) *rotating {
 	r := newRotating(w, p, "")
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
@@ -72,7 +71,7 @@ func byDNS(w *world, p backs.Protocol, m *moving, o backs.Options, fromHost bool
 	return r
 }
 
-// status returns that of the endpoint at the address; none if it is not told of.
+// status returns the status of the endpoint at the address, if the upstream lists it.
 func (r *rotating) status(address string) (s upstream.EndpointStatus) {
 	for _, s = range r.back.Upstream().Status() {
 		if s.Address == address {

@@ -95,8 +95,7 @@ func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
 	}
 }
 
-// An upstream may close a connection at any time that it is idle. No client
-// learns of it.
+// An upstream may close an idle connection at any time. No client notices.
 func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
 	w := newWorld(t)
 	closed := make(chan bool, 1000)
@@ -223,7 +222,7 @@ func TestFirstRequestsShareAHandshake(t *testing.T) {
 	}
 }
 
-// An idle client costs a descriptor and what is known of it.
+// An idle client costs a descriptor and its connection's state.
 func TestIdleClientsAreCheap(t *testing.T) {
 	if testing.Short() || raceEnabled() {
 		t.Skip("the race detector's memory is in the sum")

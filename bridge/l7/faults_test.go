@@ -70,7 +70,7 @@ func (r *faultyRelay) end() {
 	clear(r.conns)
 }
 
-// set makes f what happens to the connections from now on; those that exist end.
+// set applies the fault f to new connections, and ends the existing ones.
 func (r *faultyRelay) set(f *fault) {
 	r.end()
 	r.mu.Lock()
@@ -193,9 +193,9 @@ var faultyKinds = []faultyKind{
 	}},
 }
 
-// Wherever a connection breaks, stalls or ends, on either side, in every pair of
-// versions: nothing that is cut off looks whole, to the client or to the upstream, and
-// nothing is left of it. FAULTS=all tries each byte; else a few are.
+// A connection breaks, stalls or ends at some byte, on either side, in every pair of
+// versions. No message that was cut off looks complete to the client or the upstream,
+// and no resource leaks. FAULTS=all tries every byte; the default is a sample.
 func TestFaultsAtEveryByte(t *testing.T) {
 	t.Parallel()
 	for _, front := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -368,8 +368,8 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 	return &brokenConn{Conn: c, what: l.next.what, left: l.next.left, how: l.next.how}, nil
 }
 
-// Whichever read or write of a client's connection fails, and with whatever, nothing
-// that is cut off looks whole and nothing is left.
+// A read or write of a client's connection fails, with any error. No message that was
+// cut off looks complete, and no resource leaks.
 func TestFaultsAtEveryCall(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {

@@ -27,8 +27,8 @@ func (w *world) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
 	return w.newBack(backs.Options{Upstream: upstream.New(o), TLS: true})
 }
 
-// The same value leads to the same endpoint, over whatever version of HTTP it
-// comes, and different ones to all of them.
+// Requests with the same value go to the same endpoint, over every version of HTTP,
+// and different values reach every endpoint.
 func TestRequestsOfOneKeyGoToOneEndpoint(t *testing.T) {
 	for _, c := range []struct {
 		name string

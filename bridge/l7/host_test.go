@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// Whatever an upstream is called, its name makes a valid Host and :authority.
+// Every valid upstream name makes a valid Host and :authority.
 func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 	w := newWorld(t)
 	server := w.server(echo, "h2", "http/1.1")
@@ -46,8 +46,8 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 	}
 }
 
-// A request of HTTP/1.0 without a Host, as health checkers send it, is served as
-// one for no host in particular, and the upstream is sent its own name.
+// An HTTP/1.0 request without a Host, as health checkers send it, is routed as a
+// request without a host, and the upstream receives its own name as the Host.
 func TestHTTP10WithoutAHost(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -100,8 +100,7 @@ func overTLS(w *world, c *rawConn) *rawConn {
 	return &rawConn{tc, bufio.NewReader(tc)}
 }
 
-// What a trusted proxy says that the client asked for is the host then, but not of
-// conditions.
+// A trusted proxy's X-Forwarded-Host is then the host, but conditions do not see it.
 func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
 	w := newWorld(t)
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})

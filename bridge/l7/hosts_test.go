@@ -156,8 +156,8 @@ func TestHostMismatchWithUpstreamIsRefused(t *testing.T) {
 	})
 }
 
-// A listener that refuses unknown names refuses them in Host as well, however
-// they are spelt, so that no host is reached over another's handshake.
+// A listener that rejects unknown names rejects them in Host too, in every spelling,
+// so that no host is reached over another host's handshake.
 func TestHostsTheListenerDoesNotKnowAreMisdirected(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.Auto, w.server(echo))

@@ -59,8 +59,8 @@ func ask(t *testing.T, w *world, address string, header ...string) string {
 	}
 }
 
-// What HTTP/2 can say and HTTP/1.1 would read as something else never reaches
-// an upstream.
+// A request that HTTP/2 can express but HTTP/1.1 would read differently never
+// reaches an upstream.
 func TestHTTP2RequestsAmbiguousInHTTP1AreRefused(t *testing.T) {
 	w := newWorld(t)
 	var reached atomic.Int64

@@ -33,8 +33,8 @@ var echoWhole = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 	}
 })
 
-// Much is moved at once while both sides take it, and less when one of them
-// does not: either way every byte arrives.
+// The gateway copies large blocks while both sides keep up, and smaller ones when one
+// side stalls. Every byte arrives either way.
 func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 	sent := randomBytes(6 << 20)
 	for name, chunked := range map[string]bool{"sized": false, "in chunks": true} {
@@ -68,8 +68,8 @@ func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// There are only so many of the largest buffers: clients who take nothing any
-// more have none of them.
+// The number of largest buffers is limited: clients that stopped reading hold none
+// of them.
 func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 	const clients, largest = 70, 64
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {

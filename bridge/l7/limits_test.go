@@ -212,8 +212,8 @@ func TestLimitsOfClientsBehindAProxy(t *testing.T) {
 	}
 }
 
-// What is refused for its size never looks whole to the upstream, and not a byte
-// of what is said to be too large is sent.
+// A body that exceeds the limit never looks complete to the upstream. If its declared
+// length is too large, the upstream does not receive a byte.
 func TestBodiesAreLimited(t *testing.T) {
 	const most = 100_000
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -354,7 +354,7 @@ func TestRequestsPerConnectionAreLimited(t *testing.T) {
 	})
 }
 
-// A connection that is idle is closed at its age, and one that is not when its
+// An idle connection is closed when it reaches the maximum age, a busy one when its
 // requests are over.
 func TestConnectionAgeIsLimited(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {

@@ -184,8 +184,8 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 	}
 }
 
-// A client stays at the endpoint that knows it, and its connection there ends with
-// its own.
+// A client stays at the endpoint where it is logged in. The upstream connection ends
+// with the client's.
 func TestALoginStaysAtItsEndpoint(t *testing.T) {
 	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
 	back := w.back(backs.HTTP1, d.serve(w, "http/1.1"), d.serve(w, "http/1.1"), d.serve(w, "http/1.1"))
@@ -210,8 +210,8 @@ func TestALoginStaysAtItsEndpoint(t *testing.T) {
 	}
 }
 
-// Where a client's connection has requests of several users, a login counts for the
-// one request.
+// If a client's connection carries requests of several users, a login applies to one
+// request only.
 func TestLoginsOnConnectionsOfManyUsers(t *testing.T) {
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	for name, c := range map[string]struct {

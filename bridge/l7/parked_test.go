@@ -80,7 +80,8 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 	}
 }
 
-// Who has said nothing yet is waited for by a goroutine, but not for ever.
+// A goroutine waits for a silent client's first bytes only briefly; then the
+// connection is parked.
 func TestSilentClientsAreParked(t *testing.T) {
 	canPark(t)
 	w := newWorld(t)

@@ -183,8 +183,8 @@ func TestDirectClientsAreAnnounced(t *testing.T) {
 	}
 }
 
-// Nothing is answered that does not begin as it must, and nothing is taken from
-// who is not trusted.
+// A connection that does not begin with a PROXY protocol header, or comes from an
+// untrusted peer, gets no answer.
 func TestRequestsNotAnnounced(t *testing.T) {
 	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 	for name, test := range map[string]struct {
@@ -233,7 +233,7 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 	as("192.0.2.1").answer(t, "GET")
 }
 
-// A drain does not wait for who has not been announced.
+// A drain does not wait for connections that have not been announced.
 func TestShutdownClosesUnannouncedConnections(t *testing.T) {
 	w := newWorld(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), HandshakeTimeout: time.Hour}))

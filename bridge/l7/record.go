@@ -13,8 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// observe notes what the records of all requests of a connection will have in
-// common, if there is an access log. Tc is nil for plaintext.
+// observe records the facts that all requests of a connection share, if there is an
+// access log. tc is nil for plaintext.
 func (c *conn) observe(tc *tls.Conn) {
 	if c.server.options.AccessLog == nil {
 		return
@@ -29,15 +29,15 @@ func (c *conn) observe(tc *tls.Conn) {
 	c.record = r
 }
 
-// How an exchange ended whose response is not whole.
+// The ways in which an exchange ends without a complete response.
 const (
 	endClientGone = "client gone"
 	endShutdown   = "shutdown"
 	endPanic      = "panic"
 )
 
-// record writes what became of the exchange to the access log, unless its
-// listener is not to be in it by now.
+// record writes the outcome of the exchange to the access log, unless the listener's
+// present table switches the log off.
 func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	s, n := q.server, &q.Log
 	if t := s.options.Table(); t != nil && t.NoAccessLog {
@@ -60,7 +60,7 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	r.Reason = string(reason)
 	switch {
 	case panicked:
-		r.Ended = endPanic // and who knows what the rest is about: it may still be changing
+		r.Ended = endPanic // the other fields may still be changing
 		s.options.AccessLog.Log(&r)
 		return
 	case n.Ended != "":
@@ -80,9 +80,9 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	s.options.AccessLog.Log(&r)
 }
 
-// recordRequest notes what the client asked for.
+// recordRequest records what the client asked for.
 func (q *request) recordRequest(r *accesslog.Record) {
-	if q.Facts.Client != q.conn.facts.Client { // a proxy in front has told of another
+	if q.Facts.Client != q.conn.facts.Client { // a trusted proxy named another client
 		r.Peer, r.Client, r.ClientPort = q.conn.RemoteAddr().String(), q.Facts.Client, 0
 	}
 	f, asked := &q.Facts, q.Facts.Request

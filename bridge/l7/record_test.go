@@ -378,7 +378,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 	}
 }
 
-// That there was neither a stream nor a connection to be had was no attempt.
+// If neither a stream nor a connection was available, no attempt is counted.
 func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 	w := newWorld(t)
 	g := newGate(t)
@@ -499,7 +499,7 @@ func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
 	}
 }
 
-// A call of gRPC always has the code 200: its status is what tells.
+// A gRPC call always has the code 200; its gRPC status shows the outcome.
 func TestARecordOfACallOfGRPC(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

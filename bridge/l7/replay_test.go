@@ -80,8 +80,8 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 	}
 }
 
-// While a client takes its time over its body, tries come and go: each is sent what
-// there is at once, and the last the whole.
+// While a client sends its body slowly, several tries fail. Each try receives the part
+// that has arrived at once, and the last try receives the whole body.
 func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
@@ -170,8 +170,8 @@ func (c chunks) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Nothing is held up because it is kept, and what is kept goes when the response
-// has begun.
+// Keeping a body does not delay it, and the kept bytes are dropped when the response
+// begins.
 func TestStreamsThatMayBeTriedAgain(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
@@ -270,7 +270,7 @@ func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 	}
 }
 
-// Clients that leave, at any time of it, leave nothing behind.
+// Clients that leave at any time during the tries leave nothing behind.
 func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {

@@ -213,7 +213,7 @@ func TestRefusedRequestsGoElsewhere(t *testing.T) {
 	}
 }
 
-// Without memory for it a body is sent as it comes, and not kept.
+// If no memory is left to keep a body, it is sent as it arrives and not kept.
 func TestKeptBodiesAreBoundedTogether(t *testing.T) {
 	w := newWorld(t)
 	d := &disclaimer{fails: 1, after: 10}

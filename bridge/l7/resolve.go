@@ -20,15 +20,15 @@ type Question struct {
 type Resolution struct {
 	Host, Path   string  // as they are matched
 	UpstreamPath string  // as it is forwarded; "" if it is not
-	Scheme       string  // by which the client came
+	Scheme       string  // that the client used
 	Action       *Action // nil: refused
 	Code         int     // of a refusal: 400, 404, 405 or 421
 	Err          error   // why it is refused with 400 or 405
 }
 
-// Resolve says what a request would meet with, by the same rules and in the
-// same order as one that is served. X-Forwarded-Proto is believed as if a trusted
-// proxy sent it, where there are any. Nothing is sent or counted.
+// Resolve returns what would happen to a request, by the same rules and in the same
+// order as for a real one. If the table trusts any proxy, Resolve treats
+// X-Forwarded-Proto as sent by one. Nothing is sent or counted.
 func (t *Table) Resolve(q Question) Resolution {
 	r := message.Request{Method: q.Method, Major: 1, Minor: 1}
 	for name, values := range q.Header {
@@ -70,7 +70,7 @@ func (t *Table) Resolve(q Question) Resolution {
 	return out
 }
 
-// resolve makes r the request that q is about.
+// resolve makes r the request that q describes.
 func (t *Table) resolve(r *message.Request, q Question) (policy.Target, error) {
 	if q.Method == "CONNECT" {
 		return policy.Target{}, policy.ErrMethod
@@ -95,8 +95,8 @@ func (t *Table) resolve(r *message.Request, q Question) (policy.Target, error) {
 	return policy.ParseTarget(r)
 }
 
-// A matcher gives conditions on header fields what they are about, without
-// allocating in steady state.
+// A matcher gives conditions the values of header fields, without allocating in
+// steady state.
 type matcher struct {
 	fields *message.Fields
 	scheme string
@@ -108,8 +108,8 @@ type matcher struct {
 func (m *matcher) values(name string) []string {
 	m.found = m.found[:0]
 	if message.EqualFold(name, "X-Forwarded-Proto") {
-		// What clients say in it is gone, and what the gateway says is yet to
-		// come. It is what conditions are about.
+		// The client's value was removed, and the gateway adds its own later.
+		// Conditions apply to the gateway's value.
 		m.found = append(m.found, m.scheme)
 		return m.found
 	}

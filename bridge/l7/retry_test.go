@@ -184,8 +184,8 @@ func (l *picky) Accept() (net.Conn, error) {
 	}
 }
 
-// Whatever versions client and upstream speak, each way of failing is tried again
-// where that is asked for, and not where it is not.
+// In every pair of HTTP versions, each kind of failure is retried if the policy says
+// so, and only then.
 func TestFailuresAreTriedAgain(t *testing.T) {
 	without := map[string]func(r *exchange.Retry){
 		"no connection": func(r *exchange.Retry) { r.ConnectFailure = false },
@@ -255,8 +255,8 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 	}
 }
 
-// What the upstream may have acted upon is done twice only if that does no harm,
-// or if the route says so.
+// A request that the upstream may have acted upon is sent twice only if its method is
+// idempotent or the route allows it.
 func TestMethodsThatAreTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	for way, build := range ways {
@@ -329,8 +329,8 @@ func TestDeadEndpointsDoNotCountAsTries(t *testing.T) {
 	}
 }
 
-// A response of which something was passed on is the client's, whatever becomes of
-// it.
+// Once part of a response was forwarded, the request is not retried, even if the
+// response breaks off.
 func TestNoRetryAfterResponseWasForwarded(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {

@@ -25,9 +25,8 @@ func rewritten(a *Action, name string, w *route.Rewrite) *Action {
 	return &Action{Route: name, Forward: &forward}
 }
 
-// What was matched, what is rewritten and what the upstream is sent are the same
-// path, whatever it was written as: nothing is routed by one reading and served by
-// another. ("": refused.)
+// The path that is matched, rewritten and forwarded is the same in every spelling: no
+// request is routed by one reading and served by another. ("": rejected.)
 func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 	w := newWorld(t)
 	back := to(w.back(backs.Auto, w.server(echo, "h2", "http/1.1")))

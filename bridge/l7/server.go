@@ -21,7 +21,7 @@ import (
 // ErrServerClosed is what Serve returns after Shutdown or StopAccepting.
 var ErrServerClosed = errors.New("l7: server closed")
 
-// Options are a Server's.
+// Options configure a Server.
 type Options struct {
 	Listener string // its name, for the logs
 
@@ -53,14 +53,14 @@ type Server struct {
 	limiter  *limit.Limiter
 	clock    clock
 
-	// What connections and requests use again.
+	// Reused by connections and requests.
 	buffers  socket.Pool
 	heads    headPool
 	decoders wire.Decoders
 	requests requestPool
 	entropy  policy.Entropy
 
-	intake *intake.Intake // its work are the goroutines of the connections
+	intake *intake.Intake // tracks the goroutines of the connections
 
 	ctx context.Context // of every request; ends when Shutdown gives up waiting
 }
@@ -100,8 +100,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	return err
 }
 
-// StopAccepting closes every listener given to Serve, for good. Connections go
-// on.
+// StopAccepting closes every listener given to Serve, for good. Open connections
+// stay open.
 func (s *Server) StopAccepting() { s.intake.StopAccepting() }
 
 // Shutdown stops accepting, lets requests in flight and upgraded connections

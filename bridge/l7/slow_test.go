@@ -52,8 +52,8 @@ func TestStuckClientsAreCutOff(t *testing.T) {
 	}
 }
 
-// An upstream that takes nothing of an upload, and says nothing, costs its client no
-// more than the limit.
+// If an upstream neither reads an upload nor answers, its client waits no longer than
+// the limit.
 func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {

@@ -71,8 +71,8 @@ func TestAResponseThatStallsIsCutOff(t *testing.T) {
 	}
 }
 
-// The connection of a client whose response was cut off is no use to it any more,
-// but another request is served as if nothing had been.
+// A client whose response was cut off loses its connection, but its next request is
+// served normally.
 func TestAfterAStallRequestsAreServed(t *testing.T) {
 	w := newWorld(t)
 	address := w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {

@@ -46,8 +46,8 @@ func (c *counters) requestDone(code int, d time.Duration, upgraded bool) {
 	c.durations[class].Observe(d)
 }
 
-// Stats returns the present numbers. It takes no lock that traffic waits for
-// but the one of failed handshakes.
+// Stats returns the current numbers. The only lock it shares with traffic is that of
+// failed handshakes.
 func (s *Server) Stats() Stats {
 	c := &s.counters
 	st := Stats{

@@ -229,8 +229,7 @@ func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
 	})
 }
 
-// An upstream that has said all it has to say ends the exchange, however much
-// the client still means to send.
+// A complete response ends the exchange, even if the client has more to send.
 func TestAnUpstreamMayAnswerBeforeTheBodyEnds(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// When a connection to an HTTP/2 upstream is dead, one request finds out: those
-// after it are sent over another connection.
+// When a connection to an HTTP/2 upstream is dead, one request discovers it, and later
+// requests use another connection.
 func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
 	w := newWorld(t)
 	var conns atomic.Int32

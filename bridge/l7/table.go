@@ -25,7 +25,7 @@ type Table struct {
 	// Routes decide on each request. Nil matches nothing.
 	Routes *route.Table[*Action]
 
-	// Default takes what no route matches. Nil: such requests get 404.
+	// Default serves requests that no route matches. Nil: they get 404.
 	Default *Action
 
 	// ProxyProtocol says which peers' PROXY protocol headers are trusted. With it
@@ -34,9 +34,10 @@ type Table struct {
 	// listener expects no such headers.
 	ProxyProtocol *proxyproto.Trust
 
-	// Access says which clients are served. A connection of another is closed
-	// before anything of it is read but its PROXY protocol header; a request
-	// that a trusted proxy brings for another is answered with 403. Nil: all are.
+	// Access says which clients are served. The connection of any other client is
+	// closed after its PROXY protocol header, if any, before anything else is read. A
+	// request that a trusted proxy forwards for another client gets 403. Nil: all
+	// clients are served.
 	Access *cidr.Access
 
 	// TrustedProxies may name the client, in X-Forwarded-For, and what it asked

@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// What takes too long is 504, whichever step it is.
+// A timeout in any step is answered with 504.
 func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 	for name, c := range map[string]struct {
 		address func(w *world) string

@@ -315,7 +315,7 @@ func TestUpgradesCountAgainstConnectionLimits(t *testing.T) {
 	})
 }
 
-// Connections that are kept for other hosts give way.
+// Idle connections for other hosts are evicted.
 func TestConnectionsOfOtherHostsAreEvicted(t *testing.T) {
 	w := newWorld(t)
 	client := func(protos ...string) *certs.Client {

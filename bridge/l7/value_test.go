@@ -11,7 +11,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// Rules reach the upstream, and the client, with what is known of each request.
+// The values of header rules reach the upstream and the client with each request's
+// facts filled in.
 func TestVariablesThroughTheGateway(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))

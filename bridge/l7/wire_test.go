@@ -242,8 +242,7 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// A client that keeps its body back does not keep the connection once it is
-// answered.
+// A client that withholds its body loses the connection once its request is answered.
 func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

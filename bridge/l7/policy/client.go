@@ -64,8 +64,8 @@ func ForwardedScheme(f message.Fields, own string) string {
 	return own
 }
 
-// only returns the value of a field that is there once and has one value. Of
-// several it cannot be known which to believe.
+// only returns the value of a field that occurs once and has one value. Of several
+// values it is unclear which one to trust.
 func only(f message.Fields, name string) (string, bool) {
 	value, ok := f.Get(name)
 	if !ok || f.Count(name) > 1 {

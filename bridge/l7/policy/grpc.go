@@ -18,9 +18,9 @@ func IsGRPC(f message.Fields) bool {
 	return rest == "" || rest[0] == '+' || rest[0] == ';'
 }
 
-// CallTimeout returns how long a gRPC call may take, and whether it says so at
-// all. It reports ok as false if what it says is not up to 8 digits and a unit,
-// or is said more than once (gRPC over HTTP/2, "Requests": Timeout).
+// CallTimeout returns how long a gRPC call may take, and whether it has a timeout at
+// all. It reports ok as false if the timeout is not up to 8 digits and a unit, or
+// occurs more than once (gRPC over HTTP/2, "Requests": Timeout).
 func CallTimeout(f message.Fields) (d time.Duration, given, ok bool) {
 	text, given := f.Get("Grpc-Timeout")
 	if !given {

@@ -56,8 +56,8 @@ func RemoveHopByHop(f *message.Fields) {
 
 // CleanRequest removes from a client's request the fields of the connection and
 // those that only the gateway may set. The gateway adds its own afterwards, so
-// that a field named in the client's Connection cannot take ours along. What is
-// passed on of the connection's fields ends up in r.Upgrade and r.Trailers.
+// that naming a field in Connection cannot remove the gateway's. The connection's
+// fields that are forwarded end up in r.Upgrade and r.Trailers.
 //
 // An upgrade to HTTP/2 is never passed on: the requests that follow it would not
 // be routed. Nor is the upgrade of a request with a body: after the body it would
@@ -174,9 +174,9 @@ type HeaderValue struct {
 	Value Value
 }
 
-// ApplyRequest changes the request that the upstream is sent. It removes and sets
-// fields in every spelling: an upstream that reads X_Tenant as X-Tenant must not
-// find the client's beside ours. Names that CheckFieldName rejects are skipped.
+// ApplyRequest changes the request for the upstream. It removes and sets fields in
+// every spelling: an upstream that reads X_Tenant as X-Tenant must not find the
+// client's value beside the gateway's. Names that CheckFieldName rejects are skipped.
 func (r *HeaderRules) ApplyRequest(f *Facts) {
 	fields := &f.Request.Fields
 	for _, name := range r.Remove {
@@ -192,7 +192,7 @@ func (r *HeaderRules) ApplyRequest(f *Facts) {
 	r.add(fields, f)
 }
 
-// ApplyResponse changes the response that the client is sent.
+// ApplyResponse changes the response for the client.
 func (r *HeaderRules) ApplyResponse(fields *message.Fields, f *Facts) {
 	for _, name := range r.Remove {
 		if !IsFraming(name) {

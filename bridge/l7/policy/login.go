@@ -20,7 +20,7 @@ func AsksLogin(f message.Fields) bool {
 
 // usesConnectionScheme reports whether either field has such a scheme, as its only
 // one or as one of several. A comma in a quoted string counts as one between
-// challenges: that can find a scheme too many, never one too few.
+// challenges: that can report a scheme that is not there, but never miss one.
 func usesConnectionScheme(f message.Fields, a, b string) bool {
 	for i := range f {
 		name := f[i].Name

@@ -29,8 +29,8 @@ func NewSession(state tls.ConnectionState) Session {
 	return s
 }
 
-// Identity returns who the client's certificate says that its holder is; the zero
-// Identity if there is no certificate.
+// Identity returns the identity in the client's certificate, or the zero Identity
+// without a certificate.
 func (s *Session) Identity() certs.Identity { return s.certificate.identity() }
 
 // A clientCertificate is a client's verified certificate. The fields that
@@ -45,7 +45,7 @@ type clientCertificate struct {
 	encoded               string
 }
 
-// identity returns who the certificate says that its holder is. c may be nil.
+// identity returns the identity in the certificate. c may be nil.
 func (c *clientCertificate) identity() certs.Identity {
 	if c == nil {
 		return certs.Identity{}

@@ -8,13 +8,13 @@ import (
 )
 
 // Servers that turn the names of fields into variables, as CGI and WSGI do, cannot
-// tell Content_Length from Content-Length: both become CONTENT_LENGTH. Some make an
-// underscore of every character that is neither letter nor digit. What such a name
-// says would pass all checks here and count behind them.
+// distinguish Content_Length from Content-Length: both become CONTENT_LENGTH. Some
+// turn every character that is neither letter nor digit into an underscore. Such a
+// field would pass all checks here and still take effect upstream.
 
-// UnderscoreFields is a choice of what happens to a client's fields whose names have
-// underscores. Whatever it is, none passes that could be taken for a field that only
-// the gateway, or one of its rules, sets.
+// UnderscoreFields chooses what happens to a client's fields whose names have
+// underscores. With every choice, the gateway drops fields that an upstream could take
+// for a field that only the gateway, or one of its rules, sets.
 type UnderscoreFields int
 
 // The zero UnderscoreFields is DropRepeatedMeaning.
@@ -54,7 +54,7 @@ func (s *Spelling) routes(name string) bool {
 
 // spellsMeaning reports whether a name could be taken for that of a field that
 // frames a message, belongs to the connection, or that the gateway acts upon.
-// isClaim has those that identify.
+// isClaim covers the fields that identify the client.
 func spellsMeaning(name string) bool {
 	switch len(name) {
 	case len("Keep-Alive"):
@@ -126,8 +126,8 @@ func sameSpelled(a, b string) bool {
 	return true
 }
 
-// setSpelled is Fields.Set for a client's fields: it leaves none of theirs in any
-// spelling.
+// setSpelled is Fields.Set for a client's fields: it also removes the client's other
+// spellings of the name.
 func setSpelled(f *message.Fields, name, value string) {
 	for i := range *f {
 		if sameSpelled((*f)[i].Name, name) {

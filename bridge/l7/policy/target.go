@@ -26,7 +26,7 @@ type Target struct {
 // might read as another request than the one that was routed.
 func ParseTarget(r *message.Request) (Target, error) {
 	if r.Method == "CONNECT" && r.Protocol == "" {
-		return Target{}, ErrMethod // this is no forward proxy
+		return Target{}, ErrMethod // the gateway is not a forward proxy
 	}
 	if !message.IsToken(r.Method) {
 		return Target{}, errors.New("its method is no token")
@@ -114,8 +114,8 @@ func normalAuthority(authority string) (host, normal string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("authority: %w", err)
 	}
-	// NormalizeHost has seen to it that what follows the last colon outside
-	// of brackets is a port.
+	// NormalizeHost has checked that a port follows the last colon outside of
+	// brackets.
 	i := strings.LastIndexByte(authority, ':')
 	switch {
 	case i <= strings.LastIndexByte(authority, ']') || i+1 == len(authority):

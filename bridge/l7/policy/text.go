@@ -11,7 +11,7 @@ const maxText = 300
 // Printable returns an error's text, bounded and on one line.
 func Printable(err error) string { return Bounded(err.Error()) }
 
-// Bounded returns s, bounded and without characters that a terminal would obey.
+// Bounded returns s, bounded and without terminal control characters.
 func Bounded(s string) string {
 	cut := len(s) > maxText
 	if cut {

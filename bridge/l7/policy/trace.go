@@ -50,8 +50,8 @@ func TraceID(f message.Fields) string {
 	return given[3 : 3+traceIDLength]
 }
 
-// isTraceparent reports whether s is a traceparent (section 3.2), of version 0 or
-// one to come: those begin as it does.
+// isTraceparent reports whether s is a traceparent (section 3.2) of version 0 or a
+// later version, which begins the same way.
 func isTraceparent(s string) bool {
 	const length = len("00-") + traceIDLength + len("-0123456789abcdef-00")
 	if len(s) < length || s[2] != '-' || s[35] != '-' || s[52] != '-' {

@@ -47,8 +47,8 @@ var variables = []struct {
 	{"endpoint", true, func(f *Facts) string { return f.Endpoint }},
 }
 
-// ParseValue returns the Value that a text is, for a rule of requests or of
-// responses, or says what is wrong with it and what would be right.
+// ParseValue parses a text, for a rule of requests or of responses. Its error says
+// what is wrong and what would be right.
 func ParseValue(text string, response bool) (Value, error) {
 	if err := CheckFieldValue(text); err != nil {
 		return Value{}, err
