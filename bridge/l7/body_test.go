@@ -40,7 +40,7 @@ func TestBytesAfterABrokenBodyAreNotARequest(t *testing.T) {
 				t.Errorf("%d, close %v", res.StatusCode, res.Close)
 			}
 			if rest, err := io.ReadAll(c.r); len(rest) > 0 || err != nil {
-				t.Errorf("more was answered: %q, %v", rest, err)
+				t.Errorf("unexpected second response: %q, %v", rest, err)
 			}
 			for len(seen) > 0 {
 				if path := <-seen; path != "/first" {
@@ -70,7 +70,7 @@ func TestBytesAfterAnUnreadBodyAreNotARequest(t *testing.T) {
 	}
 	fmt.Fprint(c, "zz\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
 	if rest, _ := io.ReadAll(c.r); len(rest) > 0 {
-		t.Errorf("more was answered: %q", rest)
+		t.Errorf("unexpected second response: %q", rest)
 	}
 	if path := <-seen; path != "/first" || len(seen) > 0 {
 		t.Errorf("%s and %d more reached the upstream", path, len(seen))

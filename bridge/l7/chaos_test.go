@@ -80,7 +80,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("%d requests: %d answered whole, %d by the gateway, %d failed; %d connections were reset", c.sent.Load(), c.whole.Load(), c.refused.Load(), c.failed.Load(), c.killed.Load())
 	if c.whole.Load() == 0 || c.refused.Load()+c.failed.Load() == 0 {
-		t.Error("nothing went well, or nothing failed")
+		t.Error("no request succeeded, or none failed")
 	}
 }
 
@@ -141,7 +141,7 @@ func (c *chaos) received(id string, body []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r := c.requests[id]; r != nil && r.body != crcOf(body) {
-		c.t.Errorf("the body of %s %s came changed: %d bytes", r.method, id, len(body))
+		c.t.Errorf("the body of %s %s arrived changed: %d bytes", r.method, id, len(body))
 	}
 }
 
@@ -247,9 +247,9 @@ func (c *chaos) request(ctx context.Context, browser *http.Client, address, id s
 	case a == nil || a.request != id:
 		c.t.Errorf("%s %s got the answer of another request", r.method, id)
 	case a.broken:
-		c.t.Errorf("%s %s: %d of %d bytes look whole, whose upstream broke them off", r.method, id, len(got), a.length)
+		c.t.Errorf("%s %s: the upstream broke the response off, but %d of %d bytes look complete", r.method, id, len(got), a.length)
 	case a.length != len(got) || a.body != crcOf(got):
-		c.t.Errorf("%s %s: %d bytes look whole, %d were sent", r.method, id, len(got), a.length)
+		c.t.Errorf("%s %s: %d bytes look complete, %d were sent", r.method, id, len(got), a.length)
 	case a.trailer && res.Trailer.Get("Sum") != strconv.FormatUint(a.body, 16):
 		c.t.Errorf("%s %s: the trailer is %v", r.method, id, res.Trailer)
 	}

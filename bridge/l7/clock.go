@@ -8,9 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 )
 
-// maxTick is how often a Server looks whether a limit has been passed, unless
-// it has shorter limits: then it looks so often that they are kept to within a
-// part of them.
+// maxTick is how often a Server checks its limits. With shorter limits it checks more
+// often, so that each is late by a small part of itself only.
 const maxTick = 250 * time.Millisecond
 
 // A clock tells a Server's connections roughly what time it is, without asking
@@ -95,7 +94,7 @@ func (s *Server) sweep() {
 	}
 }
 
-// tick moves the clock, and returns the connections of which a limit has passed.
+// tick advances the clock, and returns the connections whose limit has passed.
 func (s *Server) tick() []*conn {
 	c := &s.clock
 	c.mu.Lock()

@@ -26,7 +26,7 @@ type conn struct {
 	direct *socket.Direct // to write to Conn
 	server *Server
 	sock   *socket.Socket // on top of it
-	owned  backs.Client   // its connections to upstreams, and as whom they are announced
+	owned  backs.Client   // its connections to upstreams, and the address that they announce
 	facts  policy.Connection
 
 	handshake time.Duration     // how long its TLS handshake took
@@ -169,8 +169,8 @@ func (c *conn) Cut(cause error) {
 }
 
 var (
-	errClientGone  = errors.New("the client has gone")
-	errClientStuck = errors.New("the client takes nothing of what it is sent")
+	errClientGone  = errors.New("the client disconnected")
+	errClientStuck = errors.New("the client stopped reading")
 )
 
 // longAgo is a deadline that has passed.

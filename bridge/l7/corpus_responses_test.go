@@ -137,7 +137,7 @@ func (w *world) checkResponse(t *testing.T, c *corpusCase, verdict, address stri
 		}
 	}
 	if strings.Contains(got, "POISON") {
-		t.Errorf("the client got what is no response of its own: %q", got)
+		t.Errorf("the client got bytes that are not its response: %q", got)
 	}
 	// The next request uses the same connection if it is open. By then the exchange
 	// is certainly over upstream too.

@@ -77,7 +77,7 @@ func readCorpus(t testing.TB, name string) []*corpusCase {
 			c.want += text()
 		default:
 			if c.verdict != "" {
-				t.Fatalf("%s:%d: what is this?", name, i+1)
+				t.Fatalf("%s:%d: cannot parse this line", name, i+1)
 			}
 			c.verdict = line
 		}
@@ -117,7 +117,7 @@ func unescape(line string) (string, error) {
 			n, _ := strconv.ParseUint(e[2:], 16, 8)
 			return string([]byte{byte(n)})
 		}
-		err = fmt.Errorf("%q is no escape", e)
+		err = fmt.Errorf("%q is not an escape", e)
 		return ""
 	})
 	return line + end, err

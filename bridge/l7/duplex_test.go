@@ -130,7 +130,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 						t.Errorf("the upstream read %q", got)
 					}
 				case <-time.After(patience):
-					t.Error("the upstream is not told")
+					t.Error("the upstream does not learn of it")
 				}
 			}
 			s.Done()

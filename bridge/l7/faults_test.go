@@ -225,7 +225,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 		case err != nil:
 			panic(http.ErrAbortHandler)
 		case kind.method != "GET" && string(body) != faultyUpload:
-			t.Errorf("%d bytes of an upload look whole", len(body))
+			t.Errorf("%d bytes of an upload look complete", len(body))
 		}
 		kind.serve(rw, r)
 	})
@@ -265,11 +265,11 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 		case string(got) != faultyAnswer:
 			// A stream whose gRPC status reports its failure is not taken for complete.
 			if status := res.Trailer.Get("Grpc-Status"); status == "" || status == "0" {
-				t.Errorf("%d of %d bytes look whole", len(got), len(faultyAnswer))
+				t.Errorf("%d of %d bytes look complete", len(got), len(faultyAnswer))
 			}
 			return false
 		case res.Header.Get("Content-Type") == "application/grpc" && res.Trailer.Get("Grpc-Status") == "":
-			t.Error("a response without its trailer looks whole")
+			t.Error("a response without its trailer looks complete")
 		}
 		return true
 	}
@@ -383,7 +383,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 						panic(http.ErrAbortHandler)
 					}
 					if string(body) != faultyUpload {
-						t.Errorf("%d bytes of an upload look whole", len(body))
+						t.Errorf("%d bytes of an upload look complete", len(body))
 					}
 					for range 5 {
 						_, _ = io.WriteString(rw, faultyAnswer)
@@ -422,7 +422,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 							if err == nil {
 								got, err := io.ReadAll(res.Body)
 								if err == nil && res.StatusCode == 200 && len(got) != 5*len(faultyAnswer) {
-									t.Errorf("%s %d fails with %v: %d bytes look whole", what, left, how, len(got))
+									t.Errorf("%s %d fails with %v: %d bytes look complete", what, left, how, len(got))
 								}
 								res.Body.Close()
 							}

@@ -76,7 +76,7 @@ type head1 struct {
 
 var (
 	errPark    = errors.New("the connection waits long enough to be parked")
-	errNoMore  = errors.New("no request is to come")
+	errNoMore  = errors.New("no further request may begin")
 	errRefused = errors.New("the rest of the body is not wanted")
 	errAborted = errors.New("the response was aborted")
 )
@@ -286,7 +286,7 @@ func (f *front1) badHead(err error) {
 	f.server.refuse(f, &f.request.Request.Request, f.conn, policy.Rejection(status))
 }
 
-// wait waits for more from the client, for as long as d; 0: for ever.
+// wait waits for more from the client, for up to d; 0: without limit.
 func (f *front1) wait(d time.Duration) error {
 	until := f.server.clock.after(d)
 	f.conn.deadline.Store(until)
@@ -317,7 +317,7 @@ func (f *front1) waitUntil(until int64) error {
 // now and then cannot hold an upstream forever.
 const minRate = 500
 
-// Read is the front's.
+// Read implements exchange.Front.
 func (f *front1) Read() ([]byte, error) {
 	for {
 		p, err := f.body.Next(&f.in)
@@ -363,7 +363,7 @@ func (f *front1) more() error {
 	return err
 }
 
-// Buffered is the front's.
+// Buffered implements exchange.Front.
 func (f *front1) Buffered() bool {
 	ready := f.body.Ready(&f.in)
 	if f.body.Ended() {
@@ -375,10 +375,10 @@ func (f *front1) Buffered() bool {
 // Arrived is an arriver's.
 func (f *front1) Arrived() bool { return f.in.Arrived() }
 
-// Trailer is the front's.
+// Trailer implements exchange.Front.
 func (f *front1) Trailer() message.Fields { return f.body.Trailer() }
 
-// Refuse is the front's.
+// Refuse implements exchange.Front.
 func (f *front1) Refuse() {
 	if !f.whole.Load() {
 		f.refused.Store(true)
@@ -412,5 +412,5 @@ func (f *front1) LimitWait(d time.Duration) { f.conn.direct.LimitWait(d) }
 func (f *front1) NetConn() net.Conn { return f.nc }
 func (f *front1) Spliced()          { f.aborted.Store(true) }
 
-// Notify is the front's.
+// Notify implements exchange.Front.
 func (f *front1) Notify(gone func(cause error)) { f.conn.notify(gone) }

@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// Inform is the front's. HTTP/1.0 has no interim responses.
+// Inform implements exchange.Front. HTTP/1.0 has no interim responses.
 func (f *front1) Inform(r *message.Response) error {
 	if f.request.Minor == 0 {
 		return nil
@@ -20,7 +20,7 @@ func (f *front1) Inform(r *message.Response) error {
 	return f.Flush()
 }
 
-// Respond is the front's.
+// Respond implements exchange.Front.
 func (f *front1) Respond(r *message.Response, end bool) error {
 	if f.aborted.Load() {
 		return errAborted
@@ -51,8 +51,8 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	return f.Flush()
 }
 
-// last reports whether this request is the connection's last, for it has had as
-// many as it may have, or is as old as it may become.
+// last reports whether this request is the connection's last, because the connection
+// has reached its limit of requests or its maximum age.
 func (f *front1) last() bool {
 	return f.settings.maxRequests > 0 && f.requests >= f.settings.maxRequests ||
 		f.age > 0 && f.server.clock.now.Load() >= f.began+f.age
@@ -85,7 +85,7 @@ func (f *front1) framing(r *message.Response) http1.Framing {
 	return http1.Framing{Body: http1.InChunks}
 }
 
-// Write is the front's.
+// Write implements exchange.Front.
 func (f *front1) Write(p []byte) error {
 	if f.aborted.Load() {
 		return errAborted
@@ -93,7 +93,7 @@ func (f *front1) Write(p []byte) error {
 	return f.out.WriteBody(p)
 }
 
-// Flush is the front's.
+// Flush implements exchange.Front.
 func (f *front1) Flush() error {
 	if f.aborted.Load() {
 		return errAborted
@@ -101,7 +101,7 @@ func (f *front1) Flush() error {
 	return f.out.Flush()
 }
 
-// End is the front's.
+// End implements exchange.Front.
 func (f *front1) End(trailer message.Fields) error {
 	if f.aborted.Load() {
 		return errAborted
@@ -113,8 +113,8 @@ func (f *front1) End(trailer message.Fields) error {
 	return err
 }
 
-// Abort is the front's. The client sees a response that is cut off: where its
-// framing would not say so, and where nothing of it was sent, by a reset.
+// Abort implements exchange.Front. The client sees a response that is cut off. If the framing
+// does not show that, or no part of the response was sent, Abort resets the connection.
 func (f *front1) Abort(error) {
 	if f.aborted.Swap(true) {
 		return

@@ -7,8 +7,8 @@ import (
 )
 
 // hungUp reports whether the client has closed its connection, or its half of
-// it. It does not wait, and takes nothing of what arrived. A client that ended
-// its stream after more requests has not hung up: they are still to be answered.
+// it. It neither waits nor consumes bytes. A client that ended its stream after
+// further requests has not hung up: the gateway still has to answer them.
 func hungUp(c *conn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {

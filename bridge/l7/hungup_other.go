@@ -2,5 +2,5 @@
 
 package l7
 
-// hungUp cannot tell here: that a client has gone is seen when it is written to.
+// hungUp cannot detect this here: only a write shows that the client has left.
 func hungUp(*conn) bool { return false }

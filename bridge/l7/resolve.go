@@ -79,14 +79,14 @@ func (t *Table) resolve(r *message.Request, q Question) (policy.Target, error) {
 	for given := range r.Fields.Values("Content-Length") {
 		lengths++
 		if _, err := strconv.ParseUint(given, 10, 63); err != nil {
-			return policy.Target{}, errors.New("its Content-Length is not a number")
+			return policy.Target{}, errors.New("the Content-Length is not a number")
 		}
 	}
 	switch {
 	case lengths > 1:
-		return policy.Target{}, errors.New("it has more than one Content-Length")
+		return policy.Target{}, errors.New("the request has more than one Content-Length")
 	case lengths > 0 && r.Fields.Has("Transfer-Encoding"):
-		return policy.Target{}, errors.New("it has both Content-Length and Transfer-Encoding")
+		return policy.Target{}, errors.New("the request has both Content-Length and Transfer-Encoding")
 	}
 	var err error
 	if r.Authority, r.Target, err = policy.SplitAbsolute(q.Target, q.Host); err != nil {

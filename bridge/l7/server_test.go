@@ -106,7 +106,7 @@ func TestSettingsApplyToTheNextRequest(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	fresh.Close()
-	eventually(t, "what was refused is closed", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "the refused connection is closed", func() bool { return s.Stats().Open == 0 })
 }
 
 func TestLimits(t *testing.T) {
@@ -362,7 +362,7 @@ func TestClientsThatLeaveDoNotAffectOthers(t *testing.T) {
 		t.Errorf("afterwards: %d", code)
 	}
 	if strings.Contains(w.log.String(), "[WARN]") {
-		t.Errorf("clients' doing is warned about:\n%s", firstLine(w.log.String(), "[WARN]"))
+		t.Errorf("a warning about the clients' behavior was logged:\n%s", firstLine(w.log.String(), "[WARN]"))
 	}
 	if back.Upstream().Status()[0].Failures != nil && len(back.Upstream().Status()[0].Failures) > 0 {
 		t.Errorf("noted against the upstream: %v", back.Upstream().Status()[0].Failures)

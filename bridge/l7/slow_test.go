@@ -47,7 +47,7 @@ func TestStuckClientsAreCutOff(t *testing.T) {
 			_, err = io.Copy(io.Discard, res.Body)
 		}
 		if err == nil {
-			t.Errorf("TLS %v: what was cut off looks whole", secure)
+			t.Errorf("TLS %v: a cut-off response looks complete", secure)
 		}
 	}
 }

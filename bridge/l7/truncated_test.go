@@ -14,8 +14,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
-// A response that ends with its connection, and is cut off by a reset, never looks
-// whole to the client, even if it is an upload that learns of the reset.
+// A response that ends with its connection and is cut off by a reset never looks
+// complete to the client, even if an upload is the first to see the reset.
 func TestResetResponsesDoNotLookComplete(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"http", "https"} {
@@ -50,7 +50,7 @@ func TestResetResponsesDoNotLookComplete(t *testing.T) {
 				got, err := io.ReadAll(res.Body)
 				res.Body.Close()
 				if err == nil && res.StatusCode == 200 {
-					t.Errorf("%s: %q looks whole", scheme, got)
+					t.Errorf("%s: %q looks complete", scheme, got)
 				}
 			}
 			body.Close()
@@ -59,8 +59,8 @@ func TestResetResponsesDoNotLookComplete(t *testing.T) {
 	}
 }
 
-// Whatever cuts off a response whose end is the connection's, it does not look whole
-// to a client of HTTP/1.0, whose response ends with the connection too.
+// A response that ends with its connection and is cut off never looks complete to an
+// HTTP/1.0 client, whose response ends with the connection too.
 func TestResponsesThatEndWithTheConnection(t *testing.T) {
 	for name, c := range map[string]struct {
 		end   func(c net.Conn)

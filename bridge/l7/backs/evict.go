@@ -58,7 +58,7 @@ func (p *endpointPools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	return false
 }
 
-// evictIdle closes an idle connection of those that were not used for longest.
+// evictIdle closes the least recently used idle connection.
 func (h *hostPools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	h.mu.Lock()
 	var all []*pool
@@ -76,8 +76,8 @@ func (h *hostPools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	return false
 }
 
-// evictIdle closes the connection that was not used for longest. One of HTTP/2 without
-// requests goes too, but that takes a moment, and so it is not reported.
+// evictIdle closes the least recently used connection. It also closes an HTTP/2
+// connection without requests, but does not report that because it takes a moment.
 func (p *pool) evictIdle() bool {
 	p.mu.Lock()
 	var unused *conn2

@@ -16,8 +16,8 @@ const (
 	maxPrivatePools = 1 << 16
 )
 
-// hostPools are the pools of an upstream for each endpoint, host and client. Those
-// not used for longest go when there are too many.
+// hostPools are the pools of an upstream for each endpoint, host and client. The least
+// recently used pools are evicted when there are too many.
 type hostPools struct {
 	back *Pools
 

@@ -43,10 +43,10 @@ func TestPoolsOfHostsAreBounded(t *testing.T) {
 		t.Errorf("%d pools, %d in order", n, back.hosts.recent.Len())
 	}
 	if !second.retired || first.retired {
-		t.Error("it was not the least recently used that went")
+		t.Error("the evicted pool was not the least recently used")
 	}
 	if back.pool(e, &Need{Host: "first"}) != first || back.pool(e, &Need{Host: "second"}) == second {
-		t.Error("what went came back, or what stayed did not")
+		t.Error("an evicted pool was found again, or a kept pool was not")
 	}
 	back.Retire()
 	if !first.retired || !back.pool(e, &Need{Host: "new"}).retired || back.Kept(e) != maxHostPools {

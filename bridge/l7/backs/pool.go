@@ -175,7 +175,7 @@ var (
 	errPanic = errors.New("panic while connecting")
 
 	// errChanged says that the endpoint has come to choose HTTP/2.
-	errChanged = errors.New("the upstream negotiated HTTP/2, which it did not before")
+	errChanged = errors.New("the upstream negotiated HTTP/2 instead of HTTP/1.1")
 )
 
 // connect dials the endpoint and checks the negotiated protocol. It returns the

@@ -14,9 +14,9 @@ import (
 // WebSocket with an extended CONNECT (RFC 8441), and converts the response to the one
 // that HTTP/1.1 would have. Everything between the two files sees HTTP/1.1.
 
-// findUpgrade is find for a request that asks for another protocol. An endpoint
-// that also speaks HTTP/1.1 is asked in that, on a connection of its own, unless it
-// has said that it takes the request in HTTP/2.
+// findUpgrade is find for a request that asks for another protocol. It uses HTTP/1.1
+// and a separate connection if the endpoint speaks HTTP/1.1, unless the endpoint has
+// announced that it accepts the request over HTTP/2.
 func (p *pool) findUpgrade(n *Need) (Stream, Given, error) {
 	only := p.back.options.Protocol == HTTP2
 	if only || message.IsWebSocket(n.Upgrade) && p.mayShare() && p.mayConnect() {

@@ -26,8 +26,8 @@ func (x *Exchange) Respond(status int, name, value, body string) {
 	x.respond(body)
 }
 
-// applyRules changes a final response that is not the gateway's own error as the
-// route says.
+// applyRules applies the route's rules to a final response that is not the gateway's
+// own error.
 func (x *Exchange) applyRules() {
 	x.Facts.ReturnRequestID(&x.response.Fields, x.Rules.RequestIDField)
 	if x.Rules.Response != nil {

@@ -72,8 +72,8 @@ func (t *attempts) choose() {
 	}
 }
 
-// chooseAgain is choose, and returns the first endpoint: another than the last one if
-// there is another.
+// chooseAgain calls choose and returns the first endpoint. It avoids the last endpoint
+// if there is another one.
 func (t *attempts) chooseAgain() (*upstream.Endpoint, error) {
 	last := t.endpoint
 	t.choose()
@@ -88,8 +88,8 @@ func (t *attempts) chooseAgain() (*upstream.Endpoint, error) {
 	return t.turn.Next(t.wait)
 }
 
-// walk makes a try: it sends the request to the first endpoint that can be
-// connected to, and returns what its response is read from.
+// walk makes a try: it sends the request to the first endpoint that accepts a
+// connection, and returns the Back to read the response from.
 func (t *attempts) walk() (Back, error) {
 	t.begin()
 	var err error
@@ -128,13 +128,13 @@ func (t *attempts) walk() (Back, error) {
 }
 
 const (
-	// maxTries bounds how often a request is sent to one endpoint because the
-	// connection that it was given turned out to be closed.
+	// maxTries bounds how often a request is sent to one endpoint because its
+	// connection turned out to be closed.
 	maxTries = 3
 
-	// maxLeaving bounds how often a request is sent to one endpoint because the
-	// connection that it was given takes no more requests. It may find many such:
-	// servers let a connection have only so many requests.
+	// maxLeaving bounds how often a request is sent to one endpoint because its
+	// connection takes no more requests. It may find many such connections: servers
+	// limit the requests of a connection.
 	maxLeaving = 8
 
 	// maxRefused bounds how often a request is sent elsewhere because a server

@@ -105,8 +105,8 @@ func (d *deadlines) endTry() {
 	d.mu.Unlock()
 }
 
-// responseStarted is called when the response's head is there: from then on only
-// the whole exchange is bounded.
+// responseStarted is called when the response's head arrives: from then on only the
+// total time is bounded.
 func (d *deadlines) responseStarted() {
 	if d.total.IsZero() {
 		d.stop()
@@ -118,8 +118,7 @@ func (d *deadlines) responseStarted() {
 	d.set()
 }
 
-// stop makes the timer do nothing from now on: what the front does next is not part
-// of this exchange.
+// stop disables the timer: the front's next work is not part of this exchange.
 func (d *deadlines) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -30,8 +30,8 @@ type failureSeen struct {
 // maxSeen bounds how many failures of removed upstreams the log remembers.
 const maxSeen = 4096
 
-// due reports whether a failure is to be logged now, and how many like it were
-// not since the last that was.
+// due reports whether to log a failure now, and how many similar failures were
+// skipped since the last one logged.
 func (l *failureLog) due(upstream string, reason certs.Reason, now time.Time) (suppressed uint64, log bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,13 +14,13 @@ import (
 
 var (
 	// errDeadline ends an exchange whose Forward.Timeout ran out.
-	errDeadline = errors.New("the upstream's response header did not come in time")
+	errDeadline = errors.New("the upstream sent no response header in time")
 
 	// errTooLong ends one whose Forward.TotalTimeout ran out.
-	errTooLong = errors.New("the response was not over in time")
+	errTooLong = errors.New("the response did not end within the total timeout")
 
 	// errUpgrade reports an upgrade to a protocol that the client did not ask for.
-	errUpgrade = errors.New("the upstream did not change to the protocol that it was asked for, or changed to another")
+	errUpgrade = errors.New("the upstream did not switch to the requested protocol")
 
 	// errInterims reports too many interim responses.
 	errInterims = errors.New("the upstream sent too many interim responses")
@@ -91,7 +91,7 @@ func (x *Exchange) failed(err error) {
 		return
 	case cause == errCallDeadline: // the client knows it already
 		x.Log.Reason = reasonOf(cause)
-		log.Debug("call was not answered before its deadline", "client", x.Facts.Client, "upstream", name)
+		log.Debug("call exceeded its deadline", "client", x.Facts.Client, "upstream", name)
 		x.refuse(policy.GatewayTimeout)
 		return
 	case errors.Is(err, errCallTimeout):

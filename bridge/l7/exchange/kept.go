@@ -24,9 +24,9 @@ const maxKept = 64 << 20
 // keptSizes are the sizes of buffers: most bodies are far smaller than the bound.
 var keptSizes = [...]int{2 << 10, 8 << 10, 32 << 10, 128 << 10}
 
-// grow returns a buffer that holds what *b does and has room for n bytes in all.
-// It takes b back, which may be nil, but does not lend it again if it is inUse. It
-// returns nil, and b stays lent, if too much is lent already; unless forced.
+// grow returns a buffer with the contents of *b and room for n bytes in all. It takes
+// b, which may be nil, but does not lend it again if it is inUse. If too much is lent
+// already, and grow is not forced, it returns nil and b stays lent.
 func (k *keeper) grow(b *[]byte, n int, forced, inUse bool) *[]byte {
 	class, size := 0, 0
 	for ; class < len(keptSizes) && keptSizes[class] < n; class++ {

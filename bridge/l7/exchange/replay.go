@@ -70,9 +70,9 @@ func (r *replay) free() {
 	s.replays.Put(r)
 }
 
-// begin returns the number of a new upload, which is the present one. If there is
-// to be no other it need not be on a goroutine of its own: all of the body is
-// here, and little.
+// begin returns the number of a new upload, which becomes the present one. little
+// reports that the whole body has arrived and is small, so that the upload needs no
+// goroutine of its own.
 func (r *replay) begin() (number int, little bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,8 +94,8 @@ func (r *replay) halt() bool {
 	return true
 }
 
-// leave ends the present upload, whose back was aborted, and waits until it uses
-// the back no more.
+// leave ends the present upload, whose back was aborted, and waits until the upload
+// no longer uses the back.
 func (r *replay) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -153,8 +153,7 @@ func (r *replay) content() []byte {
 	return *r.kept
 }
 
-// patient reports whether it is the client that is waited for, and not the
-// upstream.
+// patient reports whether the exchange waits for the client, and not for the upstream.
 func (r *replay) patient() bool { return r != nil && r.awaits.Load() && !r.using.Load() }
 
 // use lets f use the back of an upload, if that is the present one. r.mu is held,

@@ -9,7 +9,7 @@ func TestKeptBodyIsDroppedWhenTheResponseBegins(t *testing.T) {
 	r := x.upload.newReplay()
 	r.keep([]byte("hello"), false)
 	if r.stop(); r.kept == nil {
-		t.Error("what is yet to be sent is forgotten")
+		t.Error("bytes still to be sent were dropped")
 	}
 	r.at = len(r.content())
 	if r.stop(); r.kept != nil || r.whole() || s.Kept() != 0 {
@@ -18,7 +18,7 @@ func TestKeptBodyIsDroppedWhenTheResponseBegins(t *testing.T) {
 }
 
 // What is kept moves to a larger buffer while an upload sends it: the smaller one is
-// not lent to anybody else meanwhile.
+// not lent to another user meanwhile.
 func TestABufferInUseIsNotLentAgain(t *testing.T) {
 	var s Shared
 	x := newExchange(t, &s, nil)
@@ -34,7 +34,7 @@ func TestABufferInUseIsNotLentAgain(t *testing.T) {
 		other := x.upload.newReplay()
 		other.keep([]byte("other"), false)
 		if string(sent) != "hello" {
-			t.Errorf("what is being sent became %q", sent)
+			t.Errorf("the bytes being sent became %q", sent)
 		}
 		other.free()
 	})

@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// A Retry says when a request is tried again. In a try it is sent to the first
-// endpoint that can be connected to; each goes to endpoints that were not tried
-// yet, as long as there are some. The zero Retry makes a second try of what timed
-// out, and does not time it.
+// A Retry says when a request is retried. Each try sends it to the first endpoint
+// that accepts a connection, and prefers endpoints that were not tried yet. The zero
+// Retry retries once after a timeout, and sets no timeout for a try.
 //
 // An upgrade is never retried, nor is a request once part of its response was
 // forwarded. A request that the upstream may have acted upon is retried only if its
@@ -56,10 +55,10 @@ func (r *Retry) pause(tries int) time.Duration {
 
 var (
 	// errTryDeadline ends a try for which Retry.PerTry ran out.
-	errTryDeadline = errors.New("the upstream's response header did not come in the time of a try")
+	errTryDeadline = errors.New("the upstream sent no response header within the timeout of a try")
 
 	// errDiscarded ends a try whose response is not passed on.
-	errDiscarded = errors.New("the request is tried again")
+	errDiscarded = errors.New("the request is being retried")
 )
 
 // repeats reports whether a request of a method may be sent twice.

@@ -59,7 +59,7 @@ func TestWhatCountsAsAStall(t *testing.T) {
 	}
 	pass(10 * idle) // while the client reads nothing
 	if x.cancel.failed() {
-		t.Fatal("it is cut off, though it comes")
+		t.Fatal("an active response was cut off")
 	}
 	s.watch()
 	pass(idle / 2)

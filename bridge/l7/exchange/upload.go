@@ -29,7 +29,7 @@ const maxInline = 8 << 10
 const MaxInline = maxInline
 
 // errBodyTooLarge ends an exchange whose request's body exceeds Rules.MaxBody.
-var errBodyTooLarge = errors.New("it is larger than the listener takes")
+var errBodyTooLarge = errors.New("the body exceeds the listener's limit")
 
 // errUnread ends an exchange whose upstream neither reads the request nor answers.
 var errUnread = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the upstream took nothing of the request in time, and sent no response"}
@@ -109,7 +109,8 @@ func (u *upload) send(b Back) error {
 
 // unlessAnswered returns the error of a request that could not be written, unless
 // the upstream may have answered before it closed the connection: then the answer
-// says why. What could not be written at all is not the upstream's doing.
+// says why. It always returns an error which says that the back cannot express the
+// request or that the upstream has not processed it.
 func unlessAnswered(err error) error {
 	if unwritable(err) || errors.Is(err, message.ErrUnprocessed) {
 		return err
@@ -135,8 +136,7 @@ func (u *upload) hold() {
 	}
 }
 
-// release sends off a body that waits for the upstream to want it, or to have
-// answered.
+// release starts a body that waits for the upstream's 100 (Continue) or response.
 func (u *upload) release() {
 	if u.proceed != nil && !u.released {
 		u.released = true
@@ -293,16 +293,16 @@ func (u *upload) complete() {
 	u.sent.Store(true)
 }
 
-// notTaken is called when the upstream takes no more of the body. If it took nothing
-// for too long and has not answered either, there is nothing to wait for.
+// notTaken is called when the upstream stops reading the body. If it read nothing for
+// too long and has not answered either, waiting longer is useless.
 func (u *upload) notTaken(err error) {
 	if errors.Is(err, socket.ErrStuck) && !u.x.cancel.started() {
 		u.x.cancel.fail(errUnread)
 	}
 }
 
-// tooLong counts n more bytes of the body, and reports whether it is longer than it
-// may be.
+// tooLong counts n more bytes of the body, and reports whether the body exceeds its
+// limit.
 func (u *upload) tooLong(n int) bool {
 	x := u.x
 	x.Log.FromClient += uint64(n)

@@ -72,7 +72,7 @@ func TestTrustedProxiesDescribeTheRequest(t *testing.T) {
 		scheme, host, port_ string
 	}{
 		"nothing":                 {"10.0.0.1:5", nil, "http", "a.example", "80"},
-		"from somebody":           {"10.0.0.2:5", fields("X-Forwarded-Proto: https", "X-Forwarded-Host: b", "X-Forwarded-Port: 1"), "http", "a.example", "8080"},
+		"from a stranger":         {"10.0.0.2:5", fields("X-Forwarded-Proto: https", "X-Forwarded-Host: b", "X-Forwarded-Port: 1"), "http", "a.example", "8080"},
 		"https":                   {"10.0.0.1:5", fields("X-Forwarded-Proto: https"), "https", "a.example", "443"},
 		"in another case":         {"10.0.0.1:5", fields("x-forwarded-proto: HTTPS"), "https", "a.example", "443"},
 		"a host":                  {"10.0.0.1:5", fields("X-Forwarded-Host: B.example."), "http", "b.example", "80"},

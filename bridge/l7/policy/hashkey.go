@@ -27,7 +27,7 @@ func (f *Facts) HashKey(h upstream.HashKey) upstream.Key {
 // CheckHashHeader reports why a header cannot choose endpoints; nil if it can.
 func CheckHashHeader(name string) error {
 	if name != "" && isClaim(message.Field{Name: name}) {
-		return fmt.Errorf("%.100q is not taken from clients, so no request has it when its endpoint is chosen", name)
+		return fmt.Errorf("%.100q is removed from clients' requests, so it cannot choose an endpoint; name another header", name)
 	}
 	return CheckFieldName(name)
 }

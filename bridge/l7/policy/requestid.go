@@ -15,7 +15,7 @@ func CheckRequestIDField(name string) error {
 		return err
 	}
 	if f := (message.Field{Name: name}); isClaim(f) || isTrace(f) {
-		return fmt.Errorf("%s says something else; name a field of its own, such as X-Request-Id", name)
+		return fmt.Errorf("%s has another purpose; name a separate field, such as X-Request-Id", name)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func ParseTarget(r *message.Request) (Target, error) {
 		return Target{}, ErrMethod // the gateway is not a forward proxy
 	}
 	if !message.IsToken(r.Method) {
-		return Target{}, errors.New("its method is no token")
+		return Target{}, errors.New("the method is not a token")
 	}
 	var t Target
 	var err error
@@ -52,7 +52,7 @@ func ParseTarget(r *message.Request) (Target, error) {
 		t.Query = r.Target[len(path):]
 		for i := range len(query) {
 			if c := query[i]; c <= ' ' || c == 0x7f || c == '#' {
-				return Target{}, errors.New("the query has a character that no query may have")
+				return Target{}, errors.New("the query has an invalid character")
 			}
 		}
 	}

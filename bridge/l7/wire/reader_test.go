@@ -74,6 +74,6 @@ func TestWaitKeepsUnreadBytes(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(in.unread, head) {
-		t.Error("what was unread is not what was sent")
+		t.Error("the unread bytes differ from the bytes sent")
 	}
 }

@@ -33,7 +33,7 @@ type Writer struct {
 }
 
 // errLength reports a body that is not as long as its head says.
-var errLength = errors.New("the body is not as long as its head said")
+var errLength = errors.New("the body's length differs from the one in its head")
 
 // direct is the least size of a write that is sent without being copied first.
 const direct = 8 << 10
