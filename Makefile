@@ -78,8 +78,9 @@ e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run t
 drills: build ## Run the failure drills and print their figures
 	DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -run 'Drill|StormOfRetries|QueueThatIsFull|AnswerOfDNSChanges' ./e2e
 
-# Pages and comments that follow the house style; the rest of the tree follows.
-PROSE = README.md CHANGELOG.md CONTRIBUTING.md $(wildcard docs/*.md docs/adr/*.md) bench/README.md $(wildcard proto/drawbridge/admin/v1/*.proto)
+# What is checked against the house style: pages, and comments in Go and the protos.
+PROSE = README.md CHANGELOG.md CONTRIBUTING.md $(wildcard docs/*.md docs/adr/*.md) bench/README.md $(wildcard proto/drawbridge/admin/v1/*.proto) \
+	$(shell git ls-files '*.go' | grep -v '\.pb\.go$$')
 
 .PHONY: lint
 lint: breaking $(BUF) $(API_LINTER) $(STATICCHECK) $(VALE) ## Check formatting, vet, staticcheck, the API and prose

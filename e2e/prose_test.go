@@ -1,0 +1,83 @@
+// Messages and the names of tests keep to the house style, as comments and
+// pages do: make lint checks those with the same words.
+
+package e2e
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestMessagesKeepToTheHouseStyle(t *testing.T) {
+	words := styleWords(t)
+	out, err := exec.Command("git", "-C", "..", "ls-files", "*.go").Output()
+	if err != nil {
+		t.Skip("not a git checkout:", err)
+	}
+	literals := 0
+	for file := range strings.FieldsSeq(string(out)) {
+		if strings.HasSuffix(file, ".pb.go") || file == "e2e/prose_test.go" {
+			continue
+		}
+		fset := token.NewFileSet()
+		syntax, err := parser.ParseFile(fset, filepath.Join("..", file), nil, 0)
+		if os.IsNotExist(err) {
+			continue // deleted, and not committed yet
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		report := func(pos token.Pos, text string) {
+			if found := words.FindString(text); found != "" {
+				t.Errorf("%s: %q: name the actor and use the field's own verb instead of %q", fset.Position(pos), text, found)
+			}
+		}
+		ast.Inspect(syntax, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.BasicLit:
+				if text, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
+					literals++
+					report(n.Pos(), text)
+				}
+			case *ast.FuncDecl:
+				if n.Recv == nil && strings.HasPrefix(n.Name.Name, "Test") {
+					report(n.Pos(), splitName(n.Name.Name))
+				}
+			}
+			return true
+		})
+	}
+	if literals < 10_000 {
+		t.Errorf("found only %d literals", literals)
+	}
+}
+
+// styleWords returns what .vale/Drawbridge/Words.yml forbids, as one expression.
+func styleWords(t *testing.T) *regexp.Regexp {
+	_, list, found := strings.Cut(readPage(t, "../.vale/Drawbridge/Words.yml"), "\ntokens:\n")
+	if !found {
+		t.Fatal("Words.yml has no tokens")
+	}
+	var all []string
+	for line := range strings.Lines(list) {
+		token := strings.TrimPrefix(strings.TrimSpace(line), "- ")
+		all = append(all, strings.ReplaceAll(strings.Trim(token, "'"), "''", "'"))
+	}
+	if len(all) < 10 {
+		t.Fatalf("Words.yml has only %d tokens", len(all))
+	}
+	return regexp.MustCompile("(?i)" + strings.Join(all, "|"))
+}
+
+// splitName returns a name in camel case as words.
+func splitName(name string) string {
+	return regexp.MustCompile(`([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])`).ReplaceAllString(name, "$1$3 $2$4")
+}
