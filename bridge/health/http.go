@@ -41,13 +41,13 @@ func HTTP(o HTTPOptions) Ask {
 	if len(o.Codes) == 0 {
 		o.Codes = []Codes{{200, 299}}
 	}
-	return func(ctx context.Context, e *upstream.Endpoint) error { return r.send(ctx, e, o.judge) }
+	return func(ctx context.Context, e *upstream.Endpoint) error { return r.send(ctx, e, o.checkResponse) }
 }
 
 const userAgent = "Drawbridge-Health-Check"
 
-// judge checks a response.
-func (o *HTTPOptions) judge(resp *http.Response) error {
+// checkResponse checks a response.
+func (o *HTTPOptions) checkResponse(resp *http.Response) error {
 	if !slices.ContainsFunc(o.Codes, func(c Codes) bool { return c.From <= resp.StatusCode && resp.StatusCode <= c.To }) {
 		return failed(fmt.Sprintf("it answered %d, which is not %s", resp.StatusCode, o.codes()))
 	}

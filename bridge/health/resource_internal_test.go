@@ -51,12 +51,12 @@ func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
 // ask runs a health check over a script and returns its result.
-func (s *script) ask(t testing.TB, judge func(*http.Response) error) error {
+func (s *script) ask(t testing.TB, checkResponse func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(context.Background(), "GET", "http://up.test/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return send1(s, req, judge)
+	return send1(s, req, checkResponse)
 }
 
 // numbered returns n distinct lines.
@@ -98,7 +98,7 @@ func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			run := func() *script {
 				s := &script{head: c.head, endless: c.endless, cut: c.cut}
-				if err := s.ask(t, contains.judge); err == nil {
+				if err := s.ask(t, contains.checkResponse); err == nil {
 					t.Error("it is taken for well")
 				}
 				return s
@@ -139,13 +139,13 @@ func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 // without a panic; only the complete answer passes.
 func TestAnIncompleteAnswerIsAFailure(t *testing.T) {
 	whole := "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nT: u\r\n\r\n"
-	judge := (&HTTPOptions{Contains: "ready", Codes: []Codes{{200, 299}}}).judge
+	checkResponse := (&HTTPOptions{Contains: "ready", Codes: []Codes{{200, 299}}}).checkResponse
 	end := strings.Index(whole, "ready") + len("ready") // what is looked for is there
 	for _, fail := range []error{io.EOF, io.ErrUnexpectedEOF, errors.New("reset")} {
 		for at := range len(whole) + 1 {
 			for _, cut := range []int{0, 1} {
 				s := &script{head: whole[:at], fail: fail, cut: cut}
-				if err := s.ask(t, judge); (err == nil) != (at >= end) {
+				if err := s.ask(t, checkResponse); (err == nil) != (at >= end) {
 					t.Errorf("after %d bytes, %v: %v", at, fail, err)
 				}
 			}

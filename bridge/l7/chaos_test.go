@@ -74,7 +74,7 @@ func TestChaos(t *testing.T) {
 	}
 	all.Go(func() { c.kill(ctx) })
 	all.Wait()
-	c.judge()
+	c.checkProcessed()
 	for _, s := range servers {
 		eventually(t, "no request is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 	}
@@ -156,8 +156,8 @@ func (c *chaos) answer(id string) (name string, body []byte, a *chaosAnswer) {
 	return name, body, a
 }
 
-// judge checks that no request was processed too often.
-func (c *chaos) judge() {
+// checkProcessed checks that no request was processed too often.
+func (c *chaos) checkProcessed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, r := range c.requests {

@@ -23,7 +23,7 @@ func (p *pool) tellSharedLocked() {
 	if !p.back.options.Upstream.LimitsConnections() {
 		return
 	}
-	s, n := &p.sharing, 0
+	s, n := &p.sharedConns, 0
 	for _, c := range s.conns {
 		if c.http.Room() > 0 {
 			n++
@@ -81,7 +81,7 @@ func (h *hostPools) evictIdle(e *upstream.Endpoint, spare any) bool {
 func (p *pool) evictIdle() bool {
 	p.mu.Lock()
 	var unused *conn2
-	for _, c := range p.sharing.conns {
+	for _, c := range p.sharedConns.conns {
 		if c.http.Streams() == 0 {
 			unused = cmp.Or(unused, c)
 		}

@@ -25,14 +25,14 @@ type pool struct {
 	back *Pools
 	hostPool
 
-	mu      sync.Mutex
-	retired bool     // no connection is kept
-	users   int      // requests that use the pool
-	idle    []*conn1 // the one used last is the last
-	told    int      // how many of them were reported to the endpoint
-	sweeper *time.Timer
-	sweeps  bool // sweeper is set
-	sharing sharing
+	mu          sync.Mutex
+	retired     bool     // no connection is kept
+	users       int      // requests that use the pool
+	idle        []*conn1 // the one used last is the last
+	told        int      // how many of them were reported to the endpoint
+	sweeper     *time.Timer
+	sweeps      bool // sweeper is set
+	sharedConns sharedConns
 }
 
 // get returns what is to carry a request: a connection that was used before, a new
@@ -266,7 +266,7 @@ func (p *pool) tidy() {
 		return // it is kept as long as its endpoint
 	}
 	p.mu.Lock()
-	empty := p.users == 0 && len(p.idle) == 0 && len(p.sharing.dials) == 0
+	empty := p.users == 0 && len(p.idle) == 0 && len(p.sharedConns.dials) == 0
 	p.mu.Unlock()
 	if empty {
 		p.back.hosts.drop(p)
@@ -287,7 +287,7 @@ func (p *pool) retire() {
 	}
 	p.sweeps = false
 	p.tellLocked()
-	shared := slices.Clone(p.sharing.conns)
+	shared := slices.Clone(p.sharedConns.conns)
 	p.mu.Unlock()
 	for _, c := range idle {
 		c.close()

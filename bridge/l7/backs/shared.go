@@ -16,9 +16,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A sharing is the part of a pool whose connections are HTTP/2's, which many
+// A sharedConns is the part of a pool whose connections are HTTP/2's, which many
 // requests share. All of it is guarded by the pool's mu.
-type sharing struct {
+type sharedConns struct {
 	version  int        // of HTTP, that the endpoint chose last; 0: it is not known
 	conns    []*conn2   // that may take further requests
 	dials    []*dialing // in progress
@@ -63,7 +63,7 @@ func (p *pool) mayShare() bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.sharing.version != 1
+	return p.sharedConns.version != 1
 }
 
 // share returns a stream for a request, and the connection that it belongs to: one
@@ -73,7 +73,7 @@ func (p *pool) mayShare() bool {
 func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.sharing
+	s := &p.sharedConns
 	for {
 		stream, c := p.openLocked(refuser)
 		p.tellSharedLocked()
@@ -128,7 +128,7 @@ func (p *pool) releaseLocked() {
 	if !p.retired {
 		return
 	}
-	for _, c := range p.sharing.conns {
+	for _, c := range p.sharedConns.conns {
 		go c.retire() // which takes p.mu in the end
 	}
 }
@@ -146,7 +146,7 @@ const maxClosed = 2
 // idle for long. p.mu is held.
 func (p *pool) closedLocked() bool {
 	closed := 0
-	for _, c := range p.sharing.conns {
+	for _, c := range p.sharedConns.conns {
 		if c.http.Closed() {
 			closed++
 		}
@@ -158,7 +158,7 @@ func (p *pool) closedLocked() bool {
 // connection refuser, which may be nil, unless the pool has others, without room:
 // one more connection would hardly help then. p.mu is held.
 func (p *pool) openLocked(refuser *conn2) (*http2.ClientStream, *conn2) {
-	s := &p.sharing
+	s := &p.sharedConns
 	for _, c := range s.conns {
 		if c != refuser {
 			if stream := p.openOnLocked(c); stream != nil {
@@ -183,7 +183,7 @@ func (p *pool) openOnLocked(c *conn2) *http2.ClientStream {
 // dialingLocked returns a connection that is being made and will have room for
 // one more request. p.mu is held.
 func (p *pool) dialingLocked() *dialing {
-	s, room := &p.sharing, p.roomLocked()
+	s, room := &p.sharedConns, p.roomLocked()
 	for _, d := range s.dials {
 		if d.waiters < room {
 			return d
@@ -199,10 +199,10 @@ func (p *pool) dialingLocked() *dialing {
 // roomLocked returns for how many requests a connection that is being made is
 // thought to have room. p.mu is held.
 func (p *pool) roomLocked() int {
-	if p.sharing.version == 0 && p.back.options.Protocol != HTTP2 {
+	if p.sharedConns.version == 0 && p.back.options.Protocol != HTTP2 {
 		return 1 << 30 // the version is not yet known, so all requests wait for it
 	}
-	return cmp.Or(p.sharing.capacity, presumedStreams)
+	return cmp.Or(p.sharedConns.capacity, presumedStreams)
 }
 
 // dialShared dials a connection and keeps it for any request.
@@ -247,7 +247,7 @@ func (p *pool) speaks2(nc net.Conn) bool {
 func (p *pool) learn(d *dialing, version int, c *conn2) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.sharing
+	s := &p.sharedConns
 	s.dials = slices.DeleteFunc(s.dials, func(other *dialing) bool { return other == d })
 	if version != 0 {
 		s.version = version
@@ -264,7 +264,7 @@ func (p *pool) learn(d *dialing, version int, c *conn2) {
 func (p *pool) changed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.sharing
+	s := &p.sharedConns
 	if s.waiting > 0 && s.freed != nil {
 		close(s.freed)
 		s.freed = nil

@@ -49,12 +49,12 @@ func (p *pool) findUpgrade(n *Need) (Stream, Given, error) {
 func (p *pool) mayConnect() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.sharing.noWebSocket
+	return !p.sharedConns.noWebSocket
 }
 
 func (p *pool) refuses() {
 	p.mu.Lock()
-	p.sharing.noWebSocket = true
+	p.sharedConns.noWebSocket = true
 	p.mu.Unlock()
 }
 
