@@ -46,54 +46,68 @@ func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, secure := range []bool{false, true} {
 				for _, late := range []bool{false, true} {
-					w := newWorld(t)
-					table := &Table{}
-					if secure {
-						table.TLS = w.listenerTLS("http/1.1")
-					}
-					arrived := make(chan time.Time, 1)
-					table.Default = to(w.back(p, w.raw(w.serverTLS(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]), func(c net.Conn) {
-						// It never says that it wants the body.
-						if p == backs.HTTP2 {
-							(&slowWish{arrived}).serve(c)
-							return
+					// A busy machine may delay one body, or two, but not each.
+					var waited time.Duration
+					for range 5 {
+						if waited = bodyWithoutContinue(t, p, secure, retries, late); waited < time.Second*9/10 {
+							break
 						}
-						r, err := http.ReadRequest(bufio.NewReader(c))
-						if err != nil {
-							return
-						}
-						_, _ = io.ReadAll(r.Body)
-						arrived <- time.Now()
-						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-					})))
-					if retries {
-						table.Default.Forward.Retry = &everything
 					}
-					_, address := w.gateway(fixed(table))
-					c := w.dial(address)
-					if secure {
-						tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
-						c = &rawConn{tc, bufio.NewReader(tc)}
-					}
-					begun := time.Now()
-					head := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-					if late {
-						_, _ = io.WriteString(c, head)
-						_, _ = io.WriteString(c, "hello")
-					} else {
-						_, _ = io.WriteString(c, head+"hello")
-					}
-					if res, _ := c.answer(t, "POST"); res.StatusCode != 200 {
-						t.Errorf("%v: %d", p, res.StatusCode)
-					}
-					if waited := (<-arrived).Sub(begun); waited > time.Second*9/10 {
+					if waited >= time.Second*9/10 {
 						t.Errorf("%v, TLS %v, retries %v, in pieces %v: the body came after %v", p, secure, retries, late, waited)
 					}
-					c.Close()
 				}
 			}
 		}
 	}
+}
+
+// bodyWithoutContinue sends a request that expects a 100 and its body, to an upstream
+// that sends none. It returns how long the body took to reach the upstream.
+func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late bool) time.Duration {
+	t.Helper()
+	w := newWorld(t)
+	table := &Table{}
+	if secure {
+		table.TLS = w.listenerTLS("http/1.1")
+	}
+	arrived := make(chan time.Time, 1)
+	table.Default = to(w.back(p, w.raw(w.serverTLS(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]), func(c net.Conn) {
+		// It never says that it wants the body.
+		if p == backs.HTTP2 {
+			(&slowWish{arrived}).serve(c)
+			return
+		}
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		_, _ = io.ReadAll(r.Body)
+		arrived <- time.Now()
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	})))
+	if retries {
+		table.Default.Forward.Retry = &everything
+	}
+	_, address := w.gateway(fixed(table))
+	c := w.dial(address)
+	defer c.Close()
+	if secure {
+		tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+		c = &rawConn{tc, bufio.NewReader(tc)}
+	}
+	begun := time.Now()
+	head := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+	if late {
+		_, _ = io.WriteString(c, head)
+		_, _ = io.WriteString(c, "hello")
+	} else {
+		_, _ = io.WriteString(c, head+"hello")
+	}
+	if res, _ := c.answer(t, "POST"); res.StatusCode != 200 {
+		t.Errorf("%v: %d", p, res.StatusCode)
+	}
+	return (<-arrived).Sub(begun)
 }
 
 // A slowWish is an upstream of HTTP/2 that says nothing before it has all of a body.
