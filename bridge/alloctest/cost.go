@@ -19,9 +19,9 @@ type Bound struct {
 const overhead = 32 << 10
 
 // WantCost fails t unless f, which reads received bytes of a peer, stays within bound.
-// What is allocated is more than what is held at any time, so a bound of the one is one
-// of the other. Processor time is measured for the thread, which a busy machine does
-// not change much, and not under the race detector.
+// Allocated bytes are an upper bound of the bytes held at any time. CPU time is the
+// thread's, which a busy machine hardly changes; it is not measured under the race
+// detector.
 func WantCost(t testing.TB, received int, b Bound, f func()) {
 	t.Helper()
 	if (b.Memory != 0 || b.CPU != 0) && b.Why == "" {

@@ -140,7 +140,7 @@ func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 func TestAnIncompleteAnswerIsAFailure(t *testing.T) {
 	whole := "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nT: u\r\n\r\n"
 	checkResponse := (&HTTPOptions{Contains: "ready", Codes: []Codes{{200, 299}}}).checkResponse
-	end := strings.Index(whole, "ready") + len("ready") // what is looked for is there
+	end := strings.Index(whole, "ready") + len("ready") // the body contains the text
 	for _, fail := range []error{io.EOF, io.ErrUnexpectedEOF, errors.New("reset")} {
 		for at := range len(whole) + 1 {
 			for _, cut := range []int{0, 1} {

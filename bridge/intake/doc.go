@@ -1,5 +1,5 @@
-// Package intake does for every listener what comes before a connection is served:
-// it accepts the connection, applies access rules and limits, reads the PROXY
+// Package intake prepares new connections for listeners of every kind: it accepts the
+// connection, applies access rules and limits, reads the PROXY
 // protocol header, and completes the TLS handshake.
 //
 // The listener's server owns its connections. It calls Enter when a connection

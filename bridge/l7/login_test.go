@@ -18,8 +18,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A domain is an upstream that authenticates connections, as servers do with NTLM:
-// who has logged in on a connection is the user of every request on it.
+// A domain is an upstream that authenticates connections, as NTLM servers do: every
+// request on a connection belongs to the user that logged in on it.
 type domain struct {
 	challenges []string // WWW-Authenticate
 	logins     atomic.Int64
@@ -157,17 +157,17 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 					}
 					return c
 				}
-				alice, bob, nobody := client(), client(), client()
-				nobody.is(t, "")
+				alice, bob, anonymous := client(), client(), client()
+				anonymous.is(t, "")
 				alice.logIn(t, c.scheme, "alice")
 				for range 3 {
-					nobody.is(t, "")
+					anonymous.is(t, "")
 					client().is(t, "")
 					alice.is(t, "alice")
 				}
 				bob.logIn(t, c.scheme, "bob")
 				for range 3 {
-					nobody.is(t, "")
+					anonymous.is(t, "")
 					client().is(t, "")
 					alice.is(t, "alice")
 					bob.is(t, "bob")

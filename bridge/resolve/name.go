@@ -25,7 +25,7 @@ const (
 
 	askTime    = 20 * time.Second // for one complete answer
 	serverTime = 2 * time.Second  // for one of Query.Servers, before the next is asked
-	rounds     = 2                // how often each server is asked
+	rounds     = 2                // queries per server
 	maxAtOnce  = 8                // SRV targets looked up concurrently
 )
 

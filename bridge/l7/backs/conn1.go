@@ -253,8 +253,8 @@ func (c *conn1) Writer() *wire.Writer { return &c.out }
 func (c *conn1) NetConn() net.Conn { return c.nc }
 func (c *conn1) Spliced()          { c.aborted.Store(true) }
 
-// TakesLogin says that the connection's peer asked for a login. Only the client that
-// was asked may use the connection from then on.
+// TakesLogin records that the upstream requested a login on the connection. From then on
+// only the client that received the request may use it.
 func (c *conn1) TakesLogin() { c.login = true }
 
 // LimitWait bounds how long a write waits while the peer takes nothing.

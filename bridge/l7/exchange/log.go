@@ -12,7 +12,7 @@ import (
 // A Log is what is recorded about an exchange, for the access log and the
 // histograms.
 type Log struct {
-	Attempts int             // how often a connection was asked for
+	Attempts int             // attempts to get a connection
 	Dial     *accesslog.Dial // of the last connection; nil: none, or not Shared.Detailed
 	Protocol string          // of that connection
 	Reused   bool            // it existed before the request

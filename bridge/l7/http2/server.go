@@ -77,7 +77,7 @@ func (c *ServerConn) Over() bool {
 	return c.err != nil
 }
 
-// Shutdown drains the connection: the client is asked to open no more streams,
+// Shutdown drains the connection: GOAWAY tells the client to open no more streams,
 // and those it opened before it knew are served. Then the connection closes and
 // Serve returns. It may be called repeatedly, from any goroutine.
 func (c *ServerConn) Shutdown() {

@@ -112,7 +112,7 @@ func FuzzParseValue(f *testing.F) {
 			return
 		}
 		x := factsOf("10.1.2.3:4711", nil)
-		x.Route = route // no name of a route, but what is inserted is never trusted
+		x.Route = route // not a valid route name: inserted values are never trusted
 		if got := v.Of(x); !message.IsValue(got) {
 			t.Errorf("%q makes %q, which is no field's", text, got)
 		}
@@ -131,7 +131,7 @@ func TestHeaderRules(t *testing.T) {
 	given := []string{"A: 1", "B: 1", "C: 1", "Host: h", "Content-Length: 3", "Drop_Me: 1", "X_Tenant: 1", "x-tenant: 2"}
 	x := factsOf("10.1.2.3:4711", fields(given...))
 	r.ApplyRequest(x)
-	// What is set or removed is gone in every spelling.
+	// Setting or removing a field also removes its other spellings.
 	if want := fields("b: 2", "C: 1", "Host: h", "Content-Length: 3", "X-Tenant: 10.1.2.3", "c: 3", "a: 5", "X-Tenant: 5"); !slices.Equal(x.Request.Fields, want) {
 		t.Errorf("request: %v, want %v", x.Request.Fields, want)
 	}
