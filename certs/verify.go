@@ -201,19 +201,12 @@ func validityDetail(what string, c *x509.Certificate, now time.Time) string {
 	return fmt.Sprintf("%s expired on %s", what, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// lastIssuer returns the missing issuer: that of the last certificate that
-// issuer names connect to the leaf. Signatures are not checked, because a
-// hostile peer could make us check thousands.
+// lastIssuer returns the missing issuer: that of the last certificate that the names
+// of issuers reach from the leaf. It does not check signatures, because a hostile peer
+// could make it check thousands.
 func lastIssuer(certs []*x509.Certificate) string {
-	last := certs[0]
-	for range min(len(certs), maxChain) {
-		for _, c := range certs[1:] {
-			if c != last && string(c.RawSubject) == string(last.RawIssuer) && !isSelfIssued(last) {
-				last = c
-				break
-			}
-		}
-	}
+	path := byName(certs, nil)
+	last := path[len(path)-1]
 	return nameText(last.RawIssuer, last.Issuer)
 }
 
