@@ -121,7 +121,7 @@ func TestADNSStreamKeepsOneMessage(t *testing.T) {
 					}
 				}
 				if !c.lookup.timed {
-					t.Error("nothing was heard")
+					t.Error("the resolver received nothing")
 				}
 			})
 		})
