@@ -52,13 +52,20 @@ func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 	}
 	for range 3 {
 		// Enough for the peer's kernel to open its window and acknowledge more. The
-		// acknowledgment arrives later than the read returns.
-		before := d.progress()
+		// acknowledgment arrives later than the read returns. While the writer is between
+		// its system call and its count, progress is too low: wait until it is steady.
+		d.stall.mu.Lock()
+		last := d.stall.lastProgress
+		d.stall.mu.Unlock()
 		if _, err := io.CopyN(io.Discard, far, 4<<20); err != nil {
 			t.Fatal(err)
 		}
-		for d.progress() == before {
-			time.Sleep(time.Millisecond)
+		for steady, previous := 0, int64(-1); steady < 10; time.Sleep(time.Millisecond) {
+			if now := d.progress(); now > last && now == previous {
+				steady++
+			} else {
+				steady, previous = 0, now
+			}
 		}
 		if lookAfter(2 * time.Hour) {
 			t.Fatal("expired although the peer makes progress")
