@@ -63,10 +63,10 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 	if accepted != 64 {
 		t.Errorf("%d streams were accepted", accepted)
 	}
-	const most = 128 << 20 // without the bound it was 790 MiB
-	if during := memory(t, pid, "VmRSS"); during > before+most {
-		t.Errorf("%d MiB, and %d MiB with watchers that do not read", before>>20, during>>20)
-	}
+	// The gateway's idle collector returns the garbage of the answers, so that only what
+	// the streams hold is left. Without the bound they held 790 MiB.
+	const most = 128 << 20
+	eventually(t, "watchers that do not read hold little", func() bool { return memory(t, pid, "VmRSS") < before+most })
 	for _, end := range closers {
 		if err := end(); err != nil {
 			t.Error(err)
