@@ -43,9 +43,10 @@ type collector struct {
 	// The rest belongs to look, which one goroutine calls at a time.
 	looking sync.Mutex
 	heap    []metrics.Sample
-	made    uint64 // bytes allocated in total, at the last look
-	seen    uint64 // likewise at its last collection
-	left    uint64 // unused bytes that could not be returned
+	made    uint64    // bytes allocated in total, at the last look
+	seen    uint64    // likewise at its last collection
+	left    uint64    // unused bytes that could not be returned
+	next    time.Time // earliest collection of a process that allocated little
 }
 
 const (
@@ -55,6 +56,13 @@ const (
 	quiet = 256 << 10
 	// spare is how much unused memory is not worth returning.
 	spare = 2 << 20
+	// activity is how many bytes the end of a few connections allocates: less means that
+	// hardly anything can have become garbage.
+	activity = 16 << 10
+	// restFor is the time between collections that nothing but a little activity asks for,
+	// as a multiple of the time the last one took: at most 0.5 % of a core.
+	restFor   = 200
+	leastRest = 5 * time.Second
 	// usualStack is the usual stack size of a goroutine.
 	usualStack = 8 << 10
 )
@@ -115,12 +123,20 @@ func (c *collector) look() {
 	idle := made-c.made < quiet
 	c.made, c.left = made, min(c.left, unused)
 	worth := max(live/4, spare)
+	if !idle {
+		return
+	}
 	// Memory allocated since the last collection may be unused too: the runtime counts it
-	// as live if its own collector ran during a burst.
-	if idle && (unused-c.left > worth || made-c.seen > worth) {
+	// as live if its own collector ran during a burst. And what the last collection found
+	// live may have become garbage since with little allocated: a thousand connections
+	// closed, say. Only another collection can tell, so one runs now and then.
+	recent := made - c.seen
+	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(c.next) {
+		began := time.Now()
 		debug.FreeOSMemory()
 		c.seen = made
 		c.left, _, _ = c.unused() // fragmentation: a second attempt would not help
+		c.next = time.Now().Add(max(leastRest, restFor*time.Since(began)))
 	}
 }
 

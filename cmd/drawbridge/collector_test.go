@@ -89,3 +89,29 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 		t.Errorf("collected %d times more, for nothing", released[1].Value.Uint64()-cycles)
 	}
 }
+
+// Connections that close allocate little and free much. Nothing but a collection sees
+// that, so an idle process runs one if there was any activity since the last.
+func TestCollectorReturnsWhatWasLiveAtItsLastCollection(t *testing.T) {
+	c := newCollector()
+	const held = 64 << 20
+	keep := make([][]byte, held>>10)
+	for i := range keep {
+		keep[i] = make([]byte, 1<<10)
+	}
+	debug.FreeOSMemory()
+	c.look()
+	c.look() // has seen all that is live
+	released := []metrics.Sample{{Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(released)
+	before := released[0].Value.Uint64()
+	clear(keep)
+	runtime.KeepAlive(keep)
+	sink := make([]byte, 8*activity) // the little that closing allocates
+	c.next = time.Time{}             // its rest is over
+	c.look()
+	runtime.KeepAlive(sink)
+	if metrics.Read(released); released[0].Value.Uint64() < before+held/2 {
+		t.Errorf("of %d bytes freed %d were returned", held, int64(released[0].Value.Uint64()-before))
+	}
+}
