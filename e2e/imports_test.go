@@ -71,9 +71,10 @@ var mayImport = map[string][]string{
 		"proto/drawbridge/admin/v1"},
 	"gateway/admin": {"gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
 	"gateway/files": {"gateway/fileroot", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1"},
-	"gateway": {"gateway/admin", "gateway/files", "gateway/guard", "gateway/history", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid",
-		"gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/proxyproto", "bridge/splice", "bridge/l4", "bridge/l7", "bridge/probe", "bridge/upstream", "bridge/route", "bridge/socket",
-		"bridge/accesslog", "bridge/latency", "bridge/limit", "certs"},
+	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
+		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "certs"},
+	"gateway": {"gateway/admin", "gateway/files", "gateway/telemetry", "gateway/guard", "gateway/history", "gateway/snapshot", "gateway/listeners", "gateway/unixsocket",
+		"gateway/store", "gateway/store/bolt", "gateway/invalid", "gateway/fileroot", "proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/probe", "bridge/upstream", "certs"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/unixsocket", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},
@@ -93,7 +94,7 @@ var onlyIn = map[string][]string{
 	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
 	"github.com/spf13":      {"cmd/drawbridge"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest"},
-	"github.com/prometheus": {"gateway"},
+	"github.com/prometheus": {"gateway/telemetry"},
 	"testing":               {"certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},
 }
 

@@ -284,3 +284,26 @@ func Rereading(state *store.State, e store.Edit) store.Edit {
 	}
 	return e
 }
+
+// countApply counts an edit by its result, and logs the revision that it made live.
+func (g *Gateway) countApply(e store.Edit, result *store.Result, err error) {
+	outcome := "unchanged"
+	switch {
+	case err != nil:
+		outcome = "refused"
+	case e.DryRun:
+		outcome = "dry_run"
+	default:
+		counts := map[adminv1.ChangeAction]int{}
+		for _, c := range result.Changes {
+			counts[c.Action]++
+		}
+		created, updated, deleted := counts[adminv1.ChangeAction_CHANGE_ACTION_CREATED], counts[adminv1.ChangeAction_CHANGE_ACTION_UPDATED], counts[adminv1.ChangeAction_CHANGE_ACTION_DELETED]
+		if created+updated+deleted > 0 {
+			outcome = "applied"
+			g.log.Info("revision live", "revision", result.State.Revision(), "created", created, "updated", updated, "deleted", deleted,
+				"warnings", len(result.Warnings), "comment", e.Comment)
+		}
+	}
+	g.metrics.CountApply(outcome)
+}

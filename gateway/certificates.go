@@ -11,6 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -141,6 +142,15 @@ func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
 		out = append(out, c)
 		return true
 	})
+	return out
+}
+
+// expiries returns when each certificate in use expires, soonest first.
+func (g *Gateway) expiries() []telemetry.Expiry {
+	var out []telemetry.Expiry
+	for _, c := range g.certificatesInUse(g.live.Load()) {
+		out = append(out, telemetry.Expiry{Use: useName(c.Use), Name: c.Name, Endpoint: c.Endpoint, NotAfter: time.Unix(c.NotAfter, 0)})
+	}
 	return out
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -143,12 +144,11 @@ type Gateway struct {
 	ready       atomic.Bool
 
 	readiness    Readiness
-	logDropped   func() uint64
 	admin        *admin.Server
 	adminSockets []net.Listener
 	adminTCP     *admin.TCPListener // nil: no admin API over TCP; else also in adminSockets
 	ops          *opsServer
-	metrics      *publisher
+	metrics      *telemetry.Publisher
 }
 
 // maxFilling bounds how many warm connections are dialed at once, so that on
@@ -162,7 +162,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	g := &Gateway{readiness: o.Ready, logDropped: o.LogDropped, version: o.Version, log: log.Named("gateway"), started: time.Now()}
+	g := &Gateway{readiness: o.Ready, version: o.Version, log: log.Named("gateway"), started: time.Now()}
 	g.events = history.New[*adminv1.Event](keptEvents, keptEventBytes, g.started.UnixMicro())
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.compiler.Logger = log.Named("bridge")
@@ -207,10 +207,15 @@ func Open(o Options) (_ *Gateway, err error) {
 		g.compiler.Blocking = files.NewPool().Do
 	}
 	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
-	if g.metrics, err = newPublisher(g, o.Statsd); err != nil {
+	g.metrics, err = telemetry.New(telemetry.Options{
+		Live: g.live.Load, Listeners: g.listeners, Descriptors: g.descriptors, AccessLog: g.accessLog, LogDropped: o.LogDropped,
+		Problems: func() int { return len(g.problems(g.live.Load())) },
+		Expiries: g.expiries, Started: g.started, Statsd: o.Statsd,
+	})
+	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, g.metrics.close)
+	undo = append(undo, g.metrics.Close)
 
 	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
 	if err != nil {
@@ -233,7 +238,7 @@ func Open(o Options) (_ *Gateway, err error) {
 			return nil, err
 		}
 	}
-	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.process})
+	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
 	g.descriptors.Settle(limits.Connections * (len(g.adminSockets) + 1))
 	g.restore(db.State())
 	return g, nil
@@ -271,7 +276,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		})
 	}
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
-	serving.Go(func() { g.metrics.run(ticking) })
+	serving.Go(func() { g.metrics.Run(ticking) })
 	serving.Go(func() { g.watchExpiry(ticking) })
 	if g.adminTCP != nil {
 		serving.Go(func() { g.watchAdminFiles(ticking) })
@@ -364,7 +369,7 @@ func (g *Gateway) ReopenAccessLog(ctx context.Context) error {
 
 func (g *Gateway) release() error {
 	g.closeAccessLog()
-	g.metrics.close()
+	g.metrics.Close()
 	err := g.store.Close()
 	g.log.Info("stopped")
 	return err

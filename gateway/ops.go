@@ -42,7 +42,7 @@ func listenOps(g *Gateway, address string, limits guard.Options) (*opsServer, er
 		}
 		answer(w, http.StatusOK, "ready")
 	})
-	mux.Handle("GET /metrics", g.metrics.handler())
+	mux.Handle("GET /metrics", g.metrics.Handler())
 	var handler http.Handler = mux
 	if socket.Addr().(*net.TCPAddr).IP.IsLoopback() {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

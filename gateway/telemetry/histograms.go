@@ -1,11 +1,10 @@
-package gateway
+package telemetry
 
 import (
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/armon/go-metrics"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
@@ -85,20 +84,4 @@ func (h *histograms) Collect(to chan<- prometheus.Metric) {
 		}
 		to <- prometheus.MustNewConstHistogram(s.desc, count, s.counts.Total.Seconds(), buckets, s.values...)
 	}
-}
-
-// histogram publishes durations that the object has counted. The labels are the
-// object's own followed by those given, in the order of histogramDescs.
-func (o *object) histogram(name string, now latency.Counts, labels ...metrics.Label) {
-	values := make([]string, 0, len(o.labels)+len(labels))
-	for _, l := range o.labels {
-		values = append(values, l.Value)
-	}
-	for _, l := range labels {
-		values = append(values, l.Value)
-	}
-	key := name + "\x00" + strings.Join(values, "\x00")
-	before := o.before.counts[key]
-	o.now.counts[key] = now
-	o.p.histograms.add(name, values, &now, &before, time.Now())
 }

@@ -6,67 +6,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
-
-// A listener that reuses a name continues the counts of the earlier one, and the counts
-// of removed listeners expire.
-func TestHistogramsOutliveTheObjectsThatCount(t *testing.T) {
-	p := &publisher{}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&p.histograms)
-	var last published
-	next := func() *object {
-		o := &object{p: p, labels: nil, before: last, now: published{map[string]float64{}, map[string]latency.Counts{}}}
-		last = o.now
-		return o
-	}
-	publish := func(h *latency.Histogram) {
-		next().histogram("bridge_conn_duration_seconds", h.Counts(), label("listener", "db"))
-	}
-	var first, second latency.Histogram
-	publish(&first)
-	if all, err := registry.Gather(); len(all) != 0 || err != nil {
-		t.Errorf("of nothing there is %v, %v", all, err)
-	}
-	first.Observe(time.Millisecond)
-	publish(&first)
-	first.Observe(3 * time.Millisecond)
-	publish(&first)
-	publish(&first) // without change
-	last = published{}
-	second.Observe(3 * time.Millisecond)
-	second.Observe(time.Hour)
-	publish(&second)
-	all, err := registry.Gather()
-	if len(all) != 1 || len(all[0].GetMetric()) != 1 || err != nil {
-		t.Fatal(all, err)
-	}
-	metric := all[0].GetMetric()[0]
-	h := metric.GetHistogram()
-	within := map[float64]uint64{}
-	for _, b := range h.GetBucket() {
-		within[b.GetUpperBound()] = b.GetCumulativeCount()
-	}
-	if h.GetSampleCount() != 4 || h.GetSampleSum() != 3600.007 || within[0.0005] != 0 || within[0.001] != 1 || within[0.002] != 1 || within[0.004] != 3 || within[65.536] != 3 {
-		t.Errorf("%v", h)
-	}
-	if l := metric.GetLabel(); len(l) != 1 || l[0].GetName() != "listener" || l[0].GetValue() != "db" {
-		t.Errorf("labels %v", l)
-	}
-	for _, series := range p.histograms.series {
-		series.seen = series.seen.Add(-forgetAfter)
-	}
-	if all, err := registry.Gather(); len(all) != 0 || err != nil || len(p.histograms.series) != 0 {
-		t.Errorf("still there: %v, %v", all, err)
-	}
-}
 
 // What passes is in the histograms and in the access log, and a listener that is
 // switched off is no longer in the latter.

@@ -1,0 +1,6 @@
+// Package telemetry publishes the counts of the live listeners, upstreams and
+// certificates as metrics, for Prometheus and statsd.
+//
+// A Publisher reads the atomic counters of the parts that Options names. It owns
+// the registry and the connection to statsd, and no part of the gateway.
+package telemetry

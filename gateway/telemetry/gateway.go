@@ -1,0 +1,80 @@
+package telemetry
+
+import (
+	"strings"
+	"time"
+
+	"github.com/armon/go-metrics"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+)
+
+// publishGateway publishes the metrics of the gateway as a whole.
+func (p *Publisher) publishGateway(snap *snapshot.Snapshot, now time.Time) {
+	p.live.SetGauge([]string{"gateway", "revision"}, float32(snap.State().Revision()))
+	p.live.SetGauge([]string{"gateway", "problems"}, float32(p.o.Problems()))
+	p.live.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
+	p.live.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.o.Started).Seconds()))
+	for _, k := range store.Kinds() {
+		kind := strings.ReplaceAll(store.KindName(k), " ", "_")
+		p.live.SetGaugeWithLabels([]string{"gateway", "resources"}, float32(snap.State().Len(k)), []metrics.Label{label("kind", kind)})
+	}
+	p.publishExpiry(now)
+	p.publishDescriptors()
+	p.publishAccessLog()
+	p.publishLog()
+}
+
+// publishDescriptors publishes how the process's file descriptors are used, and how
+// many listeners are paused because they are short.
+func (p *Publisher) publishDescriptors() {
+	limit, clients, upstreams := p.o.Descriptors.Usage()
+	paused, pauses := p.o.Descriptors.Paused()
+	for use, n := range map[string]int{"limit": limit, "clients": clients, "upstreams": upstreams} {
+		p.live.SetGaugeWithLabels([]string{"gateway", "descriptors"}, float32(n), []metrics.Label{label("use", use)})
+	}
+	p.live.SetGauge([]string{"gateway", "listeners_paused"}, float32(paused))
+	p.process.IncrCounter([]string{"gateway", "pauses"}, float32(pauses-p.pauses))
+	p.pauses = pauses
+}
+
+// publishAccessLog publishes how many records the access log wrote and dropped, if
+// there is an access log.
+func (p *Publisher) publishAccessLog() {
+	if p.o.AccessLog == nil {
+		return
+	}
+	now := p.o.AccessLog.Stats()
+	for result, n := range map[string]uint64{"written": now.Written - p.accessLog.Written, "dropped": now.Dropped - p.accessLog.Dropped} {
+		p.process.IncrCounterWithLabels([]string{"access_log", "records"}, float32(n), []metrics.Label{label("result", result)})
+	}
+	p.process.IncrCounter([]string{"access_log", "failed_writes"}, float32(now.Failures-p.accessLog.Failures))
+	p.accessLog = now
+}
+
+// publishLog publishes how many log lines were dropped.
+func (p *Publisher) publishLog() {
+	if p.o.LogDropped == nil {
+		return
+	}
+	now := p.o.LogDropped()
+	p.process.IncrCounter([]string{"gateway", "log_dropped"}, float32(now-p.logDropped))
+	p.logDropped = now
+}
+
+// publishExpiry publishes how long each certificate is still valid. Of a trust
+// bundle's CAs, and of its revocation lists, the first to expire counts.
+func (p *Publisher) publishExpiry(now time.Time) {
+	type labels struct{ use, name, endpoint string }
+	seen := map[labels]bool{}
+	for _, e := range p.o.Expiries() {
+		l := labels{e.Use, e.Name, e.Endpoint}
+		if seen[l] {
+			continue
+		}
+		seen[l] = true
+		p.live.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(e.NotAfter.Sub(now).Seconds()),
+			[]metrics.Label{label("use", e.Use), label("name", e.Name), label("endpoint", e.Endpoint)})
+	}
+}

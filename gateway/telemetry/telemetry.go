@@ -1,0 +1,162 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/armon/go-metrics"
+	prometheussink "github.com/armon/go-metrics/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+)
+
+// publishEvery is how often counts are published to statsd.
+const publishEvery = 10 * time.Second
+
+// forgetAfter is how long a metric stays after its last publication, so that the
+// metrics of a removed listener or upstream disappear.
+const forgetAfter = 10 * time.Minute
+
+// Options say where values come from and where they go. Only LogDropped, AccessLog
+// and Statsd may be zero.
+type Options struct {
+	Live        func() *snapshot.Snapshot
+	Listeners   *listeners.Set
+	Descriptors *listeners.Descriptors
+	AccessLog   *accesslog.Logger // nil: no access log
+	LogDropped  func() uint64     // nil: the log never drops lines
+
+	// Problems returns how many resources are down.
+	Problems func() int
+
+	// Expiries returns when each certificate in use expires, soonest first.
+	Expiries func() []Expiry
+
+	// Started is when the process started.
+	Started time.Time
+
+	// Statsd is the UDP address, host:port, of a statsd server. Empty: none.
+	Statsd string
+}
+
+// An Expiry says when a certificate, or a revocation list, expires.
+type Expiry struct {
+	Use, Name, Endpoint string // as the labels of the metric
+	NotAfter            time.Time
+}
+
+// A Publisher turns the atomic counters of the hot paths into metrics: on a tick,
+// and whenever /metrics is read. Its methods may be called concurrently.
+type Publisher struct {
+	o        Options
+	registry *prometheus.Registry
+	statsd   *metrics.StatsdSink // nil: none
+
+	live       *metrics.Metrics // of live objects; each is dropped some time after its object
+	process    *metrics.Metrics // of the process; never dropped
+	histograms histograms
+
+	mu         sync.Mutex        // held while values are published
+	pauses     uint64            // as last published
+	accessLog  accesslog.Stats   // likewise
+	logDropped uint64            // likewise
+	last, next map[any]published // by live object: as last published, and as published now
+}
+
+// New returns a publisher. The caller must close it.
+func New(o Options) (*Publisher, error) {
+	p := &Publisher{o: o, registry: prometheus.NewRegistry()}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &p.histograms)
+	if o.Statsd != "" {
+		if _, err := net.ResolveUDPAddr("udp", o.Statsd); err != nil {
+			return nil, fmt.Errorf("statsd address %q: it must be host:port: %w", o.Statsd, err)
+		}
+		var err error
+		if p.statsd, err = metrics.NewStatsdSink(o.Statsd); err != nil {
+			return nil, fmt.Errorf("statsd: %w", err)
+		}
+	}
+	var err, processErr error
+	p.live, err = p.newMetrics("live", forgetAfter)
+	p.process, processErr = p.newMetrics("process", 0)
+	return p, errors.Join(err, processErr)
+}
+
+// newMetrics returns metrics that expire when they were not published for the
+// given time; 0: never.
+func (p *Publisher) newMetrics(name string, forget time.Duration) (*metrics.Metrics, error) {
+	prom, err := prometheussink.NewPrometheusSinkFrom(prometheussink.PrometheusOpts{Name: name, Expiration: forget, Registerer: p.registry})
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	sinks := metrics.FanoutSink{prom}
+	if p.statsd != nil {
+		sinks = append(sinks, p.statsd)
+	}
+	config := metrics.DefaultConfig("drawbridge")
+	config.EnableHostname = false
+	config.EnableRuntimeMetrics = false // the Go collector has them, and its goroutine never ends
+	return metrics.New(config, sinks)
+}
+
+// Process returns the metrics of the process, which are counted as events happen.
+func (p *Publisher) Process() *metrics.Metrics { return p.process }
+
+// CountApply counts an edit by its result.
+func (p *Publisher) CountApply(result string) {
+	p.process.IncrCounterWithLabels([]string{"gateway", "applies"}, 1, []metrics.Label{label("result", result)})
+}
+
+// Close ends the connection to statsd.
+func (p *Publisher) Close() {
+	if p.statsd != nil {
+		p.statsd.Shutdown()
+	}
+}
+
+// Run publishes on a tick until ctx ends.
+func (p *Publisher) Run(ctx context.Context) {
+	tick := time.NewTicker(publishEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.publish()
+		}
+	}
+}
+
+// Handler serves the metrics to Prometheus. It publishes before each response.
+func (p *Publisher) Handler() http.Handler {
+	h := promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.publish()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// publish publishes everything.
+func (p *Publisher) publish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = map[any]published{}
+	snap := p.o.Live()
+	p.o.Listeners.Each(p.publishListener)
+	for _, u := range snap.Upstreams() {
+		p.publishUpstream(u)
+	}
+	p.last, p.next = p.next, nil
+	p.publishGateway(snap, time.Now())
+}
