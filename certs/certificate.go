@@ -60,6 +60,7 @@ func NewCertificate(src CertificateSource) (*Certificate, error) {
 	}
 	m := src.parse(&bad)
 	if len(bad) > 0 {
+		explainMark(bad, src.Passphrase)
 		return nil, bad
 	}
 	return newCertificate(m, len(src.Passphrase) > 0)
@@ -137,7 +138,7 @@ func newCertificate(m material, passphrase bool) (*Certificate, error) {
 	leaf := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(c, key) })
 	if leaf < 0 {
 		problem := "is not the key of the certificate " + describeName(certs[0])
-		if want, have := keyType(certs[0].PublicKey), keyType(key.Public()); want != have {
+		if want, have := certificateKeyType(certs[0]), keyType(key.Public()); want != have {
 			problem += fmt.Sprintf(" (its key is %s, this one is %s)", want, have)
 		}
 		if m.keyField != "private_key" {

@@ -94,7 +94,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 			between = beforeBlock(rest[:len(rest)-len(next)], block.Type)
 		}
 		if err := checkBetween(between); err != nil {
-			return nil, fmt.Errorf("after %s: %w", count(len(lists), "revocation list"), err)
+			return nil, behind(len(lists), "revocation list", err)
 		}
 		if block == nil {
 			break

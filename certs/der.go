@@ -68,7 +68,7 @@ func derContent(der []byte) []byte {
 func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 	switch {
 	case isPKCS12(data):
-		return nil, errors.New("is a PKCS#12 archive: want certificates in PEM or DER")
+		return nil, errors.New("is a PKCS#12 archive: want certificates in PEM or DER; `openssl pkcs12 -nokeys` takes the certificates out")
 	case isPKCS7(data):
 		return nil, errors.New("is PKCS#7: `openssl pkcs7 -inform DER -print_certs` takes the certificates out")
 	}
@@ -80,7 +80,7 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 		var one asn1.RawValue
 		after, err := asn1.Unmarshal(rest, &one)
 		if err != nil {
-			return nil, fmt.Errorf("after %s: there is neither PEM nor DER", count(len(certs), "certificate"))
+			return nil, behind(len(certs), "certificate", errors.New("there is neither PEM nor DER"))
 		}
 		if len(certs) == limit {
 			return nil, fmt.Errorf("holds more than %d certificates", limit)
@@ -97,8 +97,11 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 // parseOne parses the certificate with the given number in a list.
 func parseOne(der []byte, number int) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
+	if hasExplicitCurve(certificateKeyInfo(der)) {
+		return nil, fmt.Errorf("certificate %d has an ECDSA key with explicit curve parameters, which TLS forbids (RFC 5480): make the key with a named curve, and have the certificate issued again", number)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("certificate %d cannot be parsed: %s", number, printable(err.Error(), 200))
+		return nil, fmt.Errorf("certificate %d cannot be parsed: %s; have it issued again without this fault", number, printable(err.Error(), 200))
 	}
 	if err := checkPublicKey(c); err != nil {
 		return nil, fmt.Errorf("certificate %d %w", number, err)

@@ -49,7 +49,7 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 		SHA256Fingerprint: fingerprint(c),
 		NotBefore:         c.NotBefore,
 		NotAfter:          c.NotAfter,
-		KeyType:           keyType(c.PublicKey),
+		KeyType:           certificateKeyType(c),
 		KeyUsages:         keyUsages(c),
 		ChainLength:       len(chain),
 	}
@@ -137,8 +137,10 @@ func keyType(public any) string {
 	case ed25519.PublicKey:
 		return "Ed25519"
 	}
-	return "unknown"
+	return unknownKey
 }
+
+const unknownKey = "unknown"
 
 // keyUsageNames are the names of RFC 5280, section 4.2.1.3.
 var keyUsageNames = []struct {

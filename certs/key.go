@@ -69,6 +69,9 @@ func parseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 		}
 	}
 	if key == nil {
+		if err := misformed(data); err != nil {
+			return nil, false, err
+		}
 		return nil, false, errNoKey
 	}
 	return key, encrypted, nil
@@ -79,7 +82,7 @@ func isKeyPEM(blockType string) bool { return strings.HasSuffix(blockType, "PRIV
 
 // isOther reports whether blocks of this type often accompany a key.
 func isOther(blockType string) bool {
-	return blockType == certificatePEM || blockType == "DH PARAMETERS"
+	return blockType == certificatePEM || blockType == "DH PARAMETERS" || blockType == "X9.42 DH PARAMETERS"
 }
 
 func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
@@ -162,7 +165,7 @@ func parsePlainKey(der []byte) (crypto.Signer, error) {
 	if key, err := x509.ParseECPrivateKey(der); err == nil {
 		return checkKey(key)
 	}
-	return nil, errDamagedKey
+	return nil, unsupportedKey(der)
 }
 
 // checkKey returns the key if TLS can sign with it.

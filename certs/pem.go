@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 )
 
 const (
@@ -40,6 +39,7 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 		return parseCertificatesDER(data, limit)
 	}
 	var certs []*x509.Certificate
+	keys := false
 	for rest := data; ; {
 		block, next := pem.Decode(rest)
 		between := rest
@@ -47,13 +47,14 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 			between = beforeBlock(rest[:len(rest)-len(next)], block.Type)
 		}
 		if err := checkBetween(between); err != nil {
-			return nil, fmt.Errorf("after %s: %w", count(len(certs), "certificate"), err)
+			return nil, behind(len(certs), "certificate", err)
 		}
 		if block == nil {
 			break
 		}
 		rest = next
 		if others && block.Type != certificatePEM && (isOther(block.Type) || isKeyPEM(block.Type) || block.Type == "EC PARAMETERS") {
+			keys = keys || isKeyPEM(block.Type)
 			continue
 		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {
@@ -75,10 +76,21 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 	if len(certs) == 0 && !pemBegins(data) {
 		return nil, errors.New("holds no PEM block: want text that begins with -----BEGIN CERTIFICATE-----")
 	}
+	if len(certs) == 0 && keys {
+		return nil, errors.New("holds no certificate, only a private key: check that the two files are not swapped")
+	}
 	if len(certs) == 0 {
 		return nil, errors.New("holds no certificate")
 	}
 	return certs, nil
+}
+
+// behind says behind which entries of a list an error is.
+func behind(n int, noun string, err error) error {
+	if n == 0 {
+		return err
+	}
+	return fmt.Errorf("after %s: %w", count(n, noun), err)
 }
 
 // pemBegins reports whether there is a PEM block in text.
@@ -104,8 +116,10 @@ func readable(data []byte, want string) ([]byte, error) {
 		return nil, errors.New("is empty: want " + want)
 	case len(data) > maxPEMBytes:
 		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
-	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
-		return nil, errors.New("is text in UTF-16: save it as UTF-8")
+	case isJKS(data):
+		return nil, errJKS
+	case isUTF16(data):
+		return nil, errUTF16
 	}
 	return data, nil
 }
@@ -129,39 +143,6 @@ func looseCertificates(text []byte) []*x509.Certificate {
 func beforeBlock(consumed []byte, blockType string) []byte {
 	i := bytes.LastIndex(consumed, []byte("-----BEGIN "+blockType+"-----"))
 	return consumed[:max(i, 0)]
-}
-
-// checkBetween rejects text around PEM blocks that is probably a damaged
-// block.
-func checkBetween(text []byte) error {
-	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		return errors.New("there is binary data: want PEM text alone, or DER alone")
-	}
-	for line := range bytes.Lines(text) {
-		line = bytes.TrimSpace(line)
-		switch {
-		case bytes.HasPrefix(line, []byte("-----")) && bytes.Contains(line, []byte("PRIVATE KEY")):
-			return errors.New("there is a damaged PEM block, of a private key: want only certificates, and keep the key out of here")
-		case bytes.HasPrefix(line, []byte("-----")):
-			return fmt.Errorf("there is a damaged PEM block at %q", printable(string(line), 60))
-		case isBase64Line(line):
-			return errors.New("there is base64 text outside of a PEM block: its BEGIN line is missing")
-		}
-	}
-	return nil
-}
-
-// isBase64Line reports whether line looks like the inside of a PEM block.
-func isBase64Line(line []byte) bool {
-	if len(line) < 40 {
-		return false
-	}
-	for _, c := range bytes.TrimRight(line, "=") {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/') {
-			return false
-		}
-	}
-	return line[0] != '=' // curl underlines headings with it
 }
 
 // pemAdvice returns the fix for a block of an unexpected type.

@@ -133,6 +133,9 @@ func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) {
 	var outer pfx
 	if !unmarshalAll(data, &outer) {
+		if err := notPKCS12(data); err != nil {
+			return nil, false, err
+		}
 		if len(data) > 1 && data[0] == 0x30 && data[1] == 0x80 && isPKCS12(data) {
 			return nil, false, errPKCS12BER
 		}
@@ -210,7 +213,7 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 	case len(safes) > 2:
 		return nil, false, fmt.Errorf("has %d parts; only one with keys and one with certificates are supported: %s", len(safes), pkcs12Rewrite)
 	case keys > 1:
-		return nil, false, errors.New("holds more than one private key: want the one of the certificate")
+		return nil, false, errors.New("holds more than one private key: want the one of the certificate; `keytool -importkeystore -srcalias NAME -srckeystore old.p12 -destkeystore new.p12` takes out one")
 	}
 	return encrypted, protected, nil
 }

@@ -160,7 +160,7 @@ func TestPKCS12Refused(t *testing.T) {
 		say    string
 	}{
 		{"garbage", source{PKCS12: []byte("garbage")}, "pkcs12", "cannot be parsed"},
-		{"PEM", source{PKCS12: issued.ChainPEM}, "pkcs12", "cannot be parsed"},
+		{"PEM", source{PKCS12: issued.ChainPEM}, "pkcs12", "is PEM text"},
 		{"a certificate", source{PKCS12: issued.Leaf.Raw}, "pkcs12", "cannot be parsed"},
 		{"half", source{PKCS12: good[:len(good)/2]}, "pkcs12", "cannot be parsed"},
 		{"more after it", source{PKCS12: join(good, []byte{0})}, "pkcs12", "cannot be parsed"},

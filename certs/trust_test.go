@@ -38,7 +38,8 @@ func TestParseTrustBundleRefuses(t *testing.T) {
 		{"a CRL", "", `type "X509 CRL"`, join(ca.CertPEM(), block("X509 CRL", []byte("x")))},
 		{"OpenSSL's own form", "", "openssl x509", block("TRUSTED CERTIFICATE", ca.Certificate().Raw)},
 		{"only expired ones", "", "has expired", old.CertPEM()},
-		{"binary data between", "", "binary", join(ca.CertPEM(), []byte{0xff, 0xfe}, ca.CertPEM())},
+		{"binary data between", "", "binary", join(ca.CertPEM(), []byte{0x30, 0x82, 0x01, 0x00, '\n'}, ca.CertPEM())},
+		{"bytes before a block", "", "not UTF-8", join(ca.CertPEM(), []byte{0xff, 0xfe}, ca.CertPEM())},
 		{"a damaged block between", "", "after 1 certificate", join(ca.CertPEM(), []byte("-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"), ca.CertPEM())},
 		{"a block cut off", "", "damaged", join(ca.CertPEM(), ca.CertPEM()[:200])},
 	} {
