@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -219,7 +220,7 @@ func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 	once := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(once)
 	u := &adminv1.Upstream{Name: "up", Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{Groups: []string{"X25519"}, MaxVersion: adminv1.TlsVersion_TLS_VERSION_1_2}}}
-	const endpoints = maxProbes + 8
+	const endpoints = diagnose.MaxProbes + 8
 	for range endpoints {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -234,7 +235,7 @@ func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 			mu.Lock()
 			most.Store(max(most.Load(), n))
 			mu.Unlock()
-			if n == maxProbes {
+			if n == diagnose.MaxProbes {
 				once() // as many as there may be at once are here
 			}
 			<-release
@@ -251,7 +252,7 @@ func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 			t.Errorf("result %d: %v", i, r)
 		}
 	}
-	if len(results) != endpoints || most.Load() != maxProbes {
+	if len(results) != endpoints || most.Load() != diagnose.MaxProbes {
 		t.Errorf("%d results, %d at once", len(results), most.Load())
 	}
 }
@@ -322,25 +323,6 @@ func TestSessionsAreFlushedAndConnectionsDrained(t *testing.T) {
 	wantFaults(t, err, invalid.NotFound, "upstream")
 }
 
-func TestAnAnswerOfCertificatesWithoutEndIsCut(t *testing.T) {
-	answer := func(certificates, bytes int) *adminv1.ProbeUpstreamResponse {
-		r := &adminv1.ProbeResult{Endpoint: "a:1", Explanation: "why", AcceptableCas: []string{strings.Repeat("c", bytes)}}
-		for range certificates {
-			r.Chain = append(r.Chain, &adminv1.CertificateInfo{Subject: strings.Repeat("s", bytes)})
-		}
-		return &adminv1.ProbeUpstreamResponse{Results: []*adminv1.ProbeResult{r}}
-	}
-	for _, c := range []struct {
-		answer           *adminv1.ProbeUpstreamResponse
-		certificates, as int
-	}{{answer(20, 10), 20, 1}, {answer(20, 100), 1, 1}, {answer(2, 1000), 0, 0}} {
-		fit(c.answer, 1000)
-		if r := c.answer.Results[0]; len(r.Chain) != c.certificates || len(r.AcceptableCas) != c.as || r.Explanation != "why" {
-			t.Errorf("%d certificates, %d CAs are left", len(r.Chain), len(r.AcceptableCas))
-		}
-	}
-}
-
 // No answer of a probe holds anything of a key.
 func TestNoKeyInAProbe(t *testing.T) {
 	ca := certstest.NewCA(t)
@@ -354,25 +336,5 @@ func TestNoKeyInAProbe(t *testing.T) {
 	text := protojson.Format(resp) + fmt.Sprint(resp) + g.log.String()
 	if strings.Contains(text, "PRIVATE KEY") || strings.Contains(text, strings.Split(key, "\n")[1]) {
 		t.Error("a key came out")
-	}
-}
-
-func TestSuggestionsNameFieldAndValue(t *testing.T) {
-	for text, want := range map[string][2]string{
-		`set tls.verify_name to "a.example"; or have the certificate issued again`:   {"tls.verify_name", "a.example"},
-		`set tls.trust_bundles to ["corp"]`:                                          {"tls.trust_bundles", `["corp"]`},
-		`set http.protocol to HTTP_PROTOCOL_1_1, and leave tls.alpn out`:             {"http.protocol", "HTTP_PROTOCOL_1_1"},
-		`set tls.verify_depth to 1`:                                                  {"tls.verify_depth", "1"},
-		`start the upstream, or set endpoints[0].address to the address that it has`: {"endpoints[0].address", ""},
-		`add ["TLS_X"] to tls.cipher_suites`:                                         {"tls.cipher_suites", ""},
-		`have the upstream send the intermediate`:                                    {"", ""},
-	} {
-		s := suggestion(text)
-		if got := [2]string{s.GetField(), s.GetValue()}; got != want || s.GetText() != text {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-	if suggestion("") != nil {
-		t.Error("no text is a suggestion")
 	}
 }

@@ -1,7 +1,8 @@
 // Package gateway runs the gateway process: it starts and stops every part of it
 // in order, and makes edits live.
 //
-// Gateway.Apply (apply.go) is the only path from an edit to live traffic. A
-// Gateway owns the store, the live snapshot, the listeners' sockets and the admin
-// servers, and waits for every goroutine that it started.
+// Gateway.Apply (writer.go) is the only path from an edit to live traffic. A
+// Gateway is made of parts with one job each: a writer owns the store and the live
+// snapshot, servers the admin API and ops, feeds the recent events and revisions.
+// It waits for every goroutine that it started.
 package gateway

@@ -73,7 +73,7 @@ func TestCertificatesInUseAreListedBySoonestEnd(t *testing.T) {
 	var got []string
 	for _, c := range g.Certificates() {
 		for _, by := range c.GetUsedBy() {
-			got = append(got, useName(c.GetUse())+" "+c.GetName()+" used by "+store.KindName(by.GetKind())+" "+by.GetName())
+			got = append(got, strings.ToLower(strings.TrimPrefix(c.GetUse().String(), "CERTIFICATE_USE_"))+" "+c.GetName()+" used by "+store.KindName(by.GetKind())+" "+by.GetName())
 		}
 	}
 	for _, want := range []string{"own client used by upstream up", "trust corp used by upstream up", "upstream up used by upstream up"} {

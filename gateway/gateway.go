@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,10 +15,12 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
-	"github.com/drawbridge-gateway/drawbridge/gateway/history"
+	"github.com/drawbridge-gateway/drawbridge/gateway/inventory"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ops"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
@@ -111,44 +112,25 @@ func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
 	return l, nil
 }
 
-// A durable stores the desired state. A committed draft survives a crash of the
-// process; a failed Commit changes nothing.
-type durable interface {
-	State() *store.State
-	Commit(*store.Draft) error
-	Close() error
-}
-
 // A Gateway is a running gateway. Its methods may be called concurrently.
 type Gateway struct {
 	version string
 	log     hclog.Logger
 	started time.Time
 
-	writer   sync.Mutex      // held by the one writer; traffic never takes it
-	closing  bool            // guarded by writer
-	stopping context.Context // ends when the gateway stops; writes not committed by then fail
-	stop     context.CancelFunc
-	store    durable
-	compiler snapshot.Compiler
+	*writer
+	*feeds
+	*servers
+	*inventory.Inventory
+	*diagnose.Diagnostics
 
-	live        atomic.Pointer[snapshot.Snapshot]
-	listeners   *listeners.Set
 	descriptors *listeners.Descriptors
 	accessLog   *accesslog.Logger // nil: no access log
 	files       *files.Watcher
-	instance    string // identifies the store
-	updates     *history.Log[store.Update]
-	events      *history.Log[*adminv1.Event]
-	inUse       atomic.Pointer[inUseList]
-	ready       atomic.Bool
+	metrics     *telemetry.Publisher
 
-	readiness    Readiness
-	admin        *admin.Server
-	adminSockets []net.Listener
-	adminTCP     *admin.TCPListener // nil: no admin API over TCP; else also in adminSockets
-	ops          *opsServer
-	metrics      *telemetry.Publisher
+	serving   atomic.Bool
+	readiness Readiness
 }
 
 // maxFilling bounds how many warm connections are dialed at once, so that on
@@ -163,13 +145,21 @@ func Open(o Options) (_ *Gateway, err error) {
 		log = hclog.NewNullLogger()
 	}
 	g := &Gateway{readiness: o.Ready, version: o.Version, log: log.Named("gateway"), started: time.Now()}
-	g.events = history.New[*adminv1.Event](keptEvents, keptEventBytes, g.started.UnixMicro())
-	g.stopping, g.stop = context.WithCancel(context.Background())
-	g.compiler.Logger = log.Named("bridge")
-	g.compiler.Observer = g.observe
+	g.feeds = newFeeds(g.started)
 	g.descriptors = listeners.NewDescriptors(g.log)
-	g.compiler.Descriptors = g.descriptors.Descriptors
-	g.compiler.Filling = make(chan struct{}, maxFilling)
+	g.writer = &writer{
+		log: g.log,
+		compiler: snapshot.Compiler{
+			Logger: log.Named("bridge"), Observer: g.observe, Filling: make(chan struct{}, maxFilling),
+			Descriptors: g.descriptors.Descriptors, Blocking: o.blocking,
+		},
+		announce: g.feeds.announce,
+	}
+	if g.compiler.Blocking == nil {
+		g.compiler.Blocking = files.NewPool().Do
+	}
+	g.servers = &servers{log: g.log, blocking: g.compiler.Blocking}
+	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.live.Store(new(snapshot.Snapshot))
 	// If a later step fails, earlier steps are undone in reverse order.
 	var undo []func()
@@ -195,34 +185,21 @@ func Open(o Options) (_ *Gateway, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g.store, g.instance = db, db.InstanceID()
-	g.updates = history.New[store.Update](keptUpdates, keptUpdateBytes, db.State().Revision())
+	g.store = db
+	g.openUpdates(db.InstanceID(), db.State().Revision())
 	undo = append(undo, func() { db.Close() })
 
 	if g.compiler.FileRoots, err = fileRoots(o); err != nil {
 		return nil, err
 	}
-	g.compiler.Blocking = o.blocking
-	if g.compiler.Blocking == nil {
-		g.compiler.Blocking = files.NewPool().Do
-	}
 	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
-	g.metrics, err = telemetry.New(telemetry.Options{
-		Live: g.live.Load, Listeners: g.listeners, Descriptors: g.descriptors, AccessLog: g.accessLog, LogDropped: o.LogDropped,
-		Problems: func() int { return len(g.problems(g.live.Load())) },
-		Expiries: g.expiries, Started: g.started, Statsd: o.Statsd,
-	})
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, g.metrics.Close)
-
+	g.filesChanged = g.files.Changed
 	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
 	if err != nil {
 		return nil, err
 	}
 	limits := g.ownLimits(log)
-	g.adminSockets = append(g.adminSockets, guard.New(socket, limits))
+	g.sockets = append(g.sockets, guard.New(socket, limits))
 	undo = append(undo, func() { socket.Close() })
 	if o.AdminTCP != nil {
 		o := *o.AdminTCP
@@ -230,16 +207,29 @@ func Open(o Options) (_ *Gateway, err error) {
 		if g.adminTCP, err = admin.ListenTCP(o); err != nil {
 			return nil, err
 		}
-		g.adminSockets = append(g.adminSockets, g.adminTCP)
+		g.sockets = append(g.sockets, g.adminTCP)
 		undo = append(undo, func() { g.adminTCP.Close() })
 	}
+	g.Inventory = inventory.New(g.live.Load, g.adminTLS())
+	g.Diagnostics = diagnose.New(diagnose.Options{Live: g.live.Load, Compiler: &g.compiler, Down: g.listeners.DownReason, Logger: g.log})
+	g.metrics, err = telemetry.New(telemetry.Options{
+		Live: g.live.Load, Listeners: g.listeners, Descriptors: g.descriptors, AccessLog: g.accessLog, LogDropped: o.LogDropped,
+		Problems: func() int { return len(g.problems(g.live.Load())) },
+		Expiries: g.Inventory.Expiries, Started: g.started, Statsd: o.Statsd,
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, g.metrics.Close)
+	g.count = g.metrics.CountApply
 	if o.Ops != "" {
-		if g.ops, err = listenOps(g, o.Ops, limits); err != nil {
+		g.ops, err = ops.Listen(ops.Options{Address: o.Ops, Limits: limits, Ready: g.readyText, Metrics: g.metrics.Handler(), Logger: g.log.Named("ops")})
+		if err != nil {
 			return nil, err
 		}
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
-	g.descriptors.Settle(limits.Connections * (len(g.adminSockets) + 1))
+	g.descriptors.Settle(limits.Connections * (len(g.sockets) + 1))
 	g.restore(db.State())
 	return g, nil
 }
@@ -257,27 +247,12 @@ func (g *Gateway) ownLimits(log hclog.Logger) guard.Options {
 // the drain timeout has passed, and closes everything. It returns nil if ctx
 // ended, and an error if a server failed.
 func (g *Gateway) Run(ctx context.Context) error {
-	failed := make(chan error, len(g.adminSockets)+1)
+	failed := make(chan error, g.running())
 	var serving sync.WaitGroup
-	for _, socket := range g.adminSockets {
-		g.log.Info("admin API up", "address", listeners.AddressText(socket.Addr()))
-		serving.Go(func() {
-			if err := g.admin.Serve(socket); err != nil {
-				failed <- fmt.Errorf("admin API on %s: %w", listeners.AddressText(socket.Addr()), err)
-			}
-		})
-	}
-	if g.ops != nil {
-		g.log.Info("ops up", "address", g.ops.Addr().String())
-		serving.Go(func() {
-			if err := g.ops.serve(); err != nil {
-				failed <- fmt.Errorf("ops on %s: %w", g.ops.Addr(), err)
-			}
-		})
-	}
+	g.serve(&serving, failed)
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() { g.metrics.Run(ticking) })
-	serving.Go(func() { g.watchExpiry(ticking) })
+	serving.Go(func() { g.Watch(ticking, g.updates.Changed, g.expiring) })
 	if g.adminTCP != nil {
 		serving.Go(func() { g.watchAdminFiles(ticking) })
 	}
@@ -304,14 +279,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) Close() error {
 	g.drain()
 	g.stopServing()
-	for _, socket := range g.adminSockets {
-		socket.Close()
-	}
+	g.closeSockets()
 	return g.release()
 }
 
 func (g *Gateway) setReady(ready bool) {
-	g.ready.Store(ready)
+	g.serving.Store(ready)
 	g.admin.SetServing(ready)
 }
 
@@ -320,10 +293,7 @@ func (g *Gateway) setReady(ready bool) {
 func (g *Gateway) drain() {
 	g.setReady(false)
 	g.log.Info("draining")
-	g.stop()
-	g.writer.Lock()
-	g.closing = true
-	g.writer.Unlock()
+	g.writer.close()
 	g.live.Load().Cool() // no client will need a warm connection
 	g.listeners.Shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))
@@ -338,10 +308,9 @@ func (g *Gateway) stopServing() {
 	if err := g.admin.Shutdown(ctx); err != nil {
 		g.log.Warn("admin calls aborted: they did not end in time", "error", err)
 	}
-	g.updates.Close()
-	g.events.Close()
+	g.feeds.close()
 	if g.ops != nil {
-		g.ops.shutdown(ctx)
+		g.ops.Shutdown(ctx)
 	}
 }
 
@@ -375,30 +344,20 @@ func (g *Gateway) release() error {
 	return err
 }
 
-// State returns the desired state of the live revision.
-func (g *Gateway) State() *store.State { return g.live.Load().State() }
-
-// Present returns a copy of a resource to show to clients: without its private
-// key, and with the details of its certificates.
-func (g *Gateway) Present(r store.Resource) store.Resource { return g.live.Load().Present(r) }
-
-// AdminAddress returns the address of the admin API's unix socket: "unix:/…".
-func (g *Gateway) AdminAddress() string { return listeners.AddressText(g.adminSockets[0].Addr()) }
-
-// AdminTCPAddress returns the address of the admin API over TCP. It is empty if
-// the API is not served over TCP.
-func (g *Gateway) AdminTCPAddress() string {
+// adminTLS returns the TLS of the admin API over TCP, or nil.
+func (g *Gateway) adminTLS() inventory.AdminTLS {
 	if g.adminTCP == nil {
-		return ""
+		return nil
 	}
-	return g.adminTCP.Addr().String()
+	return g.adminTCP
 }
 
-// OpsAddress returns the address of the ops server, which serves /metrics. It is
-// empty if there is no ops server.
-func (g *Gateway) OpsAddress() string {
-	if g.ops == nil {
-		return ""
+// expiring reports a certificate that expires soon or has expired.
+func (g *Gateway) expiring(e *adminv1.Event) {
+	resource := "admin service"
+	if e.GetKind() != adminv1.Kind_KIND_UNSPECIFIED {
+		resource = store.KindName(e.GetKind()) + " " + e.GetName()
 	}
-	return g.ops.Addr().String()
+	g.log.Warn("certificate expires soon or has expired", "resource", resource, "endpoint", e.GetEndpoint(), "error", e.GetMessage())
+	g.event(e)
 }

@@ -93,9 +93,9 @@ func (failing) Commit(*store.Draft) error { return errors.New("no space left on 
 
 func TestAFailedCommitIsNotMadeLive(t *testing.T) {
 	g := start(t, "")
-	g.writer.Lock()
+	g.writer.mu.Lock()
 	g.store = failing{g.store}
-	g.writer.Unlock()
+	g.writer.mu.Unlock()
 	_, err := g.Apply(context.Background(), store.Edit{Puts: puts(&adminv1.Listener{Name: "l", Address: "127.0.0.1:0", Protocol: adminv1.Protocol_PROTOCOL_TCP})})
 	var bad *invalid.Error
 	if !errors.As(err, &bad) || bad.Worst() != invalid.Unavailable || !strings.Contains(bad.Error(), "no space left") {

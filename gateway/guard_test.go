@@ -26,7 +26,7 @@ func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 		t.Errorf("readyz: %d", code)
 	}
 	limits := g.ownLimits(g.Gateway.log)
-	if open := g.ops.guard.Open(); open > limits.Connections {
+	if open := g.ops.Connections(); open > limits.Connections {
 		t.Errorf("%d connections are open, of %d", open, limits.Connections)
 	}
 	if n := strings.Count(g.log.String(), "the server is at its connection limit"); n != 1 {

@@ -42,9 +42,17 @@ func ParseReadiness(names []string) (Readiness, error) {
 // maxDownListed bounds how many listeners the reason names.
 const maxDownListed = 5
 
+// readyText returns the answer of /readyz, and whether the gateway is ready.
+func (g *Gateway) readyText() (string, bool) {
+	if why := g.notReady(); why != "" {
+		return why, false
+	}
+	return "ready", true
+}
+
 // notReady returns why the gateway is not ready, or "" if it is ready.
 func (g *Gateway) notReady() string {
-	if !g.ready.Load() {
+	if !g.serving.Load() {
 		return "not ready"
 	}
 	snap := g.live.Load()

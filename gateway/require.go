@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -36,7 +37,7 @@ func (p *plan) probeChanged(ctx context.Context) error {
 	for _, u := range upstreams {
 		all = append(all, u.endpoints...)
 	}
-	results := probeAll(ctx, all).Results
+	results := diagnose.All(ctx, all).Results
 	if err := ctx.Err(); err != nil {
 		return invalid.Errorf(invalid.Unavailable, "", "the request ended while upstreams were probed: %v", err)
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -115,7 +114,7 @@ var healths = map[upstream.Health]adminv1.EndpointHealth{
 
 func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 	s := &adminv1.EndpointStatus{
-		Address:           endpointAddress(e),
+		Address:           snapshot.EndpointAddress(e),
 		Health:            healths[e.Health],
 		Connections:       int64(e.Open),
 		ConnectionsMade:   int64(e.Made),
@@ -146,15 +145,13 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 	}
 	if c := e.Check; c != nil {
 		s.Check = &adminv1.CheckStatus{Healthy: c.Healthy, Checked: c.Checked, Message: c.Message, Checks: int64(c.Checks), Failures: int64(c.Failures)}
-		if c.Reason != "" {
-			s.Check.Reason = reason(c.Reason)
-		}
+		s.Check.Reason = snapshot.Reason(c.Reason)
 		if c.Checked {
 			s.Check.CheckTime, s.Check.Duration = timestamppb.New(c.Time), durationpb.New(c.Duration)
 		}
 	}
 	if f := e.LastFailure; f != nil {
-		s.LastFailure = &adminv1.LastFailure{Reason: reason(f.Reason), Message: f.Message, FailureTime: timestamppb.New(f.Time)}
+		s.LastFailure = &adminv1.LastFailure{Reason: snapshot.Reason(f.Reason), Message: f.Message, FailureTime: timestamppb.New(f.Time)}
 	}
 	if e.PeerCertificate != nil {
 		s.Certificate = snapshot.CertificateInfo(*e.PeerCertificate)
@@ -165,23 +162,7 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 func failureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
 	var out []*adminv1.FailureCount
 	for _, r := range slices.Sorted(maps.Keys(counts)) {
-		out = append(out, &adminv1.FailureCount{Reason: reason(r), Count: int64(counts[r])})
+		out = append(out, &adminv1.FailureCount{Reason: snapshot.Reason(r), Count: int64(counts[r])})
 	}
 	return out
-}
-
-// endpointAddress returns an endpoint's address in the API's form.
-func endpointAddress(e upstream.EndpointStatus) string {
-	if e.Network == "unix" {
-		return "unix:" + e.Address
-	}
-	return e.Address
-}
-
-// reason returns the API's form of a reason.
-func reason(r certs.Reason) adminv1.Reason {
-	if v, ok := adminv1.Reason_value["REASON_"+strings.ToUpper(string(r))]; ok {
-		return adminv1.Reason(v)
-	}
-	return adminv1.Reason_REASON_OTHER
 }

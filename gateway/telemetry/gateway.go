@@ -68,13 +68,13 @@ func (p *Publisher) publishLog() {
 func (p *Publisher) publishExpiry(now time.Time) {
 	type labels struct{ use, name, endpoint string }
 	seen := map[labels]bool{}
-	for _, e := range p.o.Expiries() {
-		l := labels{e.Use, e.Name, e.Endpoint}
+	p.o.Expiries(func(use, name, endpoint string, notAfter time.Time) {
+		l := labels{use, name, endpoint}
 		if seen[l] {
-			continue
+			return
 		}
 		seen[l] = true
-		p.live.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(e.NotAfter.Sub(now).Seconds()),
-			[]metrics.Label{label("use", e.Use), label("name", e.Name), label("endpoint", e.Endpoint)})
-	}
+		p.live.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(notAfter.Sub(now).Seconds()),
+			[]metrics.Label{label("use", use), label("name", name), label("endpoint", endpoint)})
+	})
 }

@@ -39,20 +39,15 @@ type Options struct {
 	// Problems returns how many resources are down.
 	Problems func() int
 
-	// Expiries returns when each certificate in use expires, soonest first.
-	Expiries func() []Expiry
+	// Expiries calls yield with the time at which each certificate in use expires,
+	// soonest first.
+	Expiries func(yield func(use, name, endpoint string, notAfter time.Time))
 
 	// Started is when the process started.
 	Started time.Time
 
 	// Statsd is the UDP address, host:port, of a statsd server. Empty: none.
 	Statsd string
-}
-
-// An Expiry says when a certificate, or a revocation list, expires.
-type Expiry struct {
-	Use, Name, Endpoint string // as the labels of the metric
-	NotAfter            time.Time
 }
 
 // A Publisher turns the atomic counters of the hot paths into metrics: on a tick,

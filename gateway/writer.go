@@ -2,30 +2,81 @@ package gateway
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
+// A durable stores the desired state. A committed draft survives a crash of the
+// process; a failed Commit changes nothing.
+type durable interface {
+	State() *store.State
+	Commit(*store.Draft) error
+	Close() error
+}
+
+// A writer makes edits durable and live. It owns the store and the live snapshot.
+// Its methods may be called concurrently.
+type writer struct {
+	log       hclog.Logger
+	compiler  snapshot.Compiler
+	listeners *listeners.Set
+
+	// These are called after an edit: filesChanged and announce after it went live,
+	// with the lock, and count with its outcome.
+	filesChanged func()
+	announce     func(store.Update)
+	count        func(outcome string)
+
+	stopping context.Context // ends when the gateway stops; writes not committed by then fail
+	stop     context.CancelFunc
+
+	live atomic.Pointer[snapshot.Snapshot] // replaced with the lock only
+
+	mu      sync.Mutex // held by the one writer; traffic never takes it
+	closing bool       // guarded by mu
+	store   durable    // guarded by mu
+}
+
+// close rejects all further edits. An edit that is being committed ends first.
+func (w *writer) close() {
+	w.stop()
+	w.mu.Lock()
+	w.closing = true
+	w.mu.Unlock()
+}
+
+// State returns the desired state of the live revision.
+func (w *writer) State() *store.State { return w.live.Load().State() }
+
+// Present returns a copy of a resource to show to clients: without its private
+// key, and with the details of its certificates.
+func (w *writer) Present(r store.Resource) store.Resource { return w.live.Load().Present(r) }
+
 // Apply is the only path from an edit to live traffic. When it returns nil, the
 // edit is durable and live. When it returns an error, which is an *invalid.Error,
 // nothing has changed on disk or in traffic. It is safe for concurrent use and
 // applies edits one at a time.
-func (g *Gateway) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
-	return g.applyRead(ctx, e, nil)
+func (w *writer) Apply(ctx context.Context, e store.Edit) (*store.Result, error) {
+	return w.applyRead(ctx, e, nil)
 }
 
 // applyRead is Apply with the material that was already gathered for the edit;
 // nil gathers all of it.
-func (g *Gateway) applyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+func (w *writer) applyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	// A write that is not committed when the gateway stops fails.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(g.stopping, cancel)()
-	result, err := g.apply(ctx, e, m)
-	g.countApply(e, result, err)
+	defer context.AfterFunc(w.stopping, cancel)()
+	result, err := w.apply(ctx, e, m)
+	w.countApply(e, result, err)
 	return result, err
 }
 
@@ -36,10 +87,10 @@ const maxPlans = 3
 // apply does everything slow without the writer's lock: reading files,
 // decrypting keys, probing endpoints. It then takes the lock and carries out the
 // plan, or plans again if another write went live in the meantime.
-func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+func (w *writer) apply(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	probed := e.RequireProbe != adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED
 	for range maxPlans {
-		p, err := g.plan(ctx, e, m)
+		p, err := w.plan(ctx, e, m)
 		if err != nil {
 			return nil, err
 		}
@@ -48,12 +99,12 @@ func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material)
 				return nil, err
 			}
 		}
-		result, done, err := g.carryOutIfLive(ctx, p)
+		result, done, err := w.carryOutIfLive(ctx, p)
 		if done || err != nil {
 			return result, err
 		}
 		if !probed { // another write was faster: plan again under the lock
-			return g.planLocked(ctx, e, p.material)
+			return w.planLocked(ctx, e, p.material)
 		}
 		m = nil
 	}
@@ -62,39 +113,39 @@ func (g *Gateway) apply(ctx context.Context, e store.Edit, m *snapshot.Material)
 }
 
 // carryOutIfLive carries out a plan if the snapshot it was made for is still live.
-func (g *Gateway) carryOutIfLive(ctx context.Context, p *plan) (result *store.Result, done bool, err error) {
-	if err := g.lock(ctx); err != nil {
+func (w *writer) carryOutIfLive(ctx context.Context, p *plan) (result *store.Result, done bool, err error) {
+	if err := w.lock(ctx); err != nil {
 		return nil, false, err
 	}
-	defer g.writer.Unlock()
-	if g.live.Load() != p.live {
+	defer w.mu.Unlock()
+	if w.live.Load() != p.live {
 		return nil, false, nil
 	}
-	result, err = g.carryOut(ctx, p)
+	result, err = w.carryOut(ctx, p)
 	return result, true, err
 }
 
 // planLocked plans and carries out under the lock. If another write replaced the
 // files or keys that were gathered, it releases the lock to gather the missing
 // ones and tries again.
-func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
+func (w *writer) planLocked(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	for range maxGathers {
 		result, missing, err := func() (*store.Result, snapshot.Needs, error) {
-			if err := g.lock(ctx); err != nil {
+			if err := w.lock(ctx); err != nil {
 				return nil, snapshot.Needs{}, err
 			}
-			defer g.writer.Unlock()
-			p, missing, err := g.draft(e, m)
+			defer w.mu.Unlock()
+			p, missing, err := w.draft(e, m)
 			if err != nil || !missing.None() {
 				return nil, missing, err
 			}
-			result, err := g.carryOut(ctx, p)
+			result, err := w.carryOut(ctx, p)
 			return result, missing, err
 		}()
 		if err != nil || missing.None() {
 			return result, err
 		}
-		if m, err = g.gather(ctx, g.live.Load(), e, missing); err != nil {
+		if m, err = w.gather(ctx, w.live.Load(), e, missing); err != nil {
 			return nil, err
 		}
 	}
@@ -102,11 +153,11 @@ func (g *Gateway) planLocked(ctx context.Context, e store.Edit, m *snapshot.Mate
 }
 
 // lock takes the writer's lock. If it returns nil, the caller must unlock it.
-func (g *Gateway) lock(ctx context.Context) error {
-	g.writer.Lock()
+func (w *writer) lock(ctx context.Context) error {
+	w.mu.Lock()
 	var err error
 	switch {
-	case g.closing:
+	case w.closing:
 		err = errStopping()
 	case ctx.Err() != nil:
 		// The client may have given up while its call waited for the lock: it must
@@ -115,7 +166,7 @@ func (g *Gateway) lock(ctx context.Context) error {
 	default:
 		return nil
 	}
-	g.writer.Unlock()
+	w.mu.Unlock()
 	return err
 }
 
@@ -139,17 +190,17 @@ type plan struct {
 
 // plan gathers, drafts and compiles. It changes nothing and needs no lock,
 // because a plan is carried out only while the snapshot it was made for is live.
-func (g *Gateway) plan(ctx context.Context, e store.Edit, m *snapshot.Material) (*plan, error) {
+func (w *writer) plan(ctx context.Context, e store.Edit, m *snapshot.Material) (*plan, error) {
 	var missing snapshot.Needs
 	for range maxGathers {
 		var err error
 		if m == nil {
-			if m, err = g.gather(ctx, g.live.Load(), e, missing); err != nil {
+			if m, err = w.gather(ctx, w.live.Load(), e, missing); err != nil {
 				return nil, err
 			}
 		}
 		var p *plan
-		p, missing, err = g.draft(e, m)
+		p, missing, err = w.draft(e, m)
 		if err != nil || missing.None() {
 			return p, err
 		}
@@ -167,23 +218,23 @@ func errGathers() error {
 }
 
 // gather reads the files and keys that the edit needs, without the lock.
-func (g *Gateway) gather(ctx context.Context, live *snapshot.Snapshot, e store.Edit, also snapshot.Needs) (*snapshot.Material, error) {
-	m, err := g.compiler.Gather(ctx, live, e, also)
+func (w *writer) gather(ctx context.Context, live *snapshot.Snapshot, e store.Edit, also snapshot.Needs) (*snapshot.Material, error) {
+	m, err := w.compiler.Gather(ctx, live, e, also)
 	switch {
 	case err == nil:
 		return m, nil
-	case g.stopping.Err() != nil:
+	case w.stopping.Err() != nil:
 		return nil, errStopping()
 	}
 	return nil, errEnded(ctx, "while its files and keys were read")
 }
 
 // draft drafts and compiles. It reads no file and parses no key.
-func (g *Gateway) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Needs, error) {
-	p := &plan{edit: e, material: m, live: g.live.Load(), bad: new(invalid.List)}
+func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Needs, error) {
+	p := &plan{edit: e, material: m, live: w.live.Load(), bad: new(invalid.List)}
 	p.draft = p.live.State().Edit(e, p.bad)
 	var missing snapshot.Needs
-	p.next, missing = g.compiler.Compile(p.live, p.draft, m, p.bad)
+	p.next, missing = w.compiler.Compile(p.live, p.draft, m, p.bad)
 	if !missing.None() {
 		return nil, missing, nil
 	}
@@ -199,16 +250,16 @@ func (g *Gateway) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Nee
 
 // carryOut makes a plan durable and live. The caller holds the writer's lock, and
 // the snapshot that the plan was made for is live.
-func (g *Gateway) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
+func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
 	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
 	// A listener that was already down may stay down, even for another reason: its
 	// certificate may be readable again while its port is taken.
 	wasDown := func(name string) bool {
 		l := live.Listener(name)
-		return l != nil && l.Down != "" || g.listeners.DownReason(name) != ""
+		return l != nil && l.Down != "" || w.listeners.DownReason(name) != ""
 	}
-	sockets := g.listeners.Prepare(next,
+	sockets := w.listeners.Prepare(next,
 		func(name string) bool { return wasDown(name) && !draft.Puts(ref(name)) },
 		func(name, problem string) {
 			bad.AddClass(invalid.InUse, draft.Path(ref(name)).Field("address"), "%s", problem)
@@ -230,45 +281,43 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) (*store.Result, error) 
 		return nil, errEnded(ctx, "before it was committed")
 	}
 	if draft.Changed() {
-		if err := g.store.Commit(draft); err != nil {
+		if err := w.store.Commit(draft); err != nil {
 			sockets.Discard()
-			g.log.Error("cannot write to the store", "error", err)
+			w.log.Error("cannot write to the store", "error", err)
 			return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
 		}
 	}
 	// Nothing below can fail.
-	g.live.Store(next)
-	g.listeners.Commit(sockets, next)
+	w.live.Store(next)
+	w.listeners.Commit(sockets, next)
 	live.Retire(next)
 	next.Start()
-	g.files.Changed()
+	w.filesChanged()
 	if draft.Changed() {
-		update := draft.Update(e.Comment)
-		g.updates.Append(func(int64) (store.Update, int) { return update, update.Size() })
-		g.applied(update)
+		w.announce(draft.Update(e.Comment))
 	}
 	return result, nil
 }
 
 // restore makes the stored state live. A resource that cannot be made live is
 // down, and the status shows its reason.
-func (g *Gateway) restore(state *store.State) {
-	next := g.compiler.Restore(g.stopping, state)
+func (w *writer) restore(state *store.State) {
+	next := w.compiler.Restore(w.stopping, state)
 	for _, p := range next.Problems() {
-		g.log.Error("resource down", "resource", p.Ref.String(), "error", p.Reason)
+		w.log.Error("resource down", "resource", p.Ref.String(), "error", p.Reason)
 	}
-	sockets := g.listeners.Prepare(next, func(string) bool { return true }, nil)
-	g.live.Store(next)
-	g.listeners.Commit(sockets, next)
+	sockets := w.listeners.Prepare(next, func(string) bool { return true }, nil)
+	w.live.Store(next)
+	w.listeners.Commit(sockets, next)
 	next.Start()
-	g.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
+	w.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
 }
 
 // Reload reads the files of all certificates and trust bundles again, and the
 // system's roots, as one edit: it takes all of them or, like Apply, fails and
 // changes nothing. It also retries every resource that is down.
-func (g *Gateway) Reload(ctx context.Context) (*store.Result, error) {
-	return g.Apply(ctx, Rereading(g.State(), store.Edit{Comment: "files read again"}))
+func (w *writer) Reload(ctx context.Context) (*store.Result, error) {
+	return w.Apply(ctx, Rereading(w.State(), store.Edit{Comment: "files read again"}))
 }
 
 // Rereading returns the edit extended so that it also reads the files of every
@@ -286,7 +335,7 @@ func Rereading(state *store.State, e store.Edit) store.Edit {
 }
 
 // countApply counts an edit by its result, and logs the revision that it made live.
-func (g *Gateway) countApply(e store.Edit, result *store.Result, err error) {
+func (w *writer) countApply(e store.Edit, result *store.Result, err error) {
 	outcome := "unchanged"
 	switch {
 	case err != nil:
@@ -301,9 +350,9 @@ func (g *Gateway) countApply(e store.Edit, result *store.Result, err error) {
 		created, updated, deleted := counts[adminv1.ChangeAction_CHANGE_ACTION_CREATED], counts[adminv1.ChangeAction_CHANGE_ACTION_UPDATED], counts[adminv1.ChangeAction_CHANGE_ACTION_DELETED]
 		if created+updated+deleted > 0 {
 			outcome = "applied"
-			g.log.Info("revision live", "revision", result.State.Revision(), "created", created, "updated", updated, "deleted", deleted,
+			w.log.Info("revision live", "revision", result.State.Revision(), "created", created, "updated", updated, "deleted", deleted,
 				"warnings", len(result.Warnings), "comment", e.Comment)
 		}
 	}
-	g.metrics.CountApply(outcome)
+	w.count(outcome)
 }

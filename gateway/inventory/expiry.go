@@ -1,11 +1,10 @@
-package gateway
+package inventory
 
 import (
 	"context"
 	"fmt"
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -23,16 +22,17 @@ type expiry struct {
 	reported map[string]int // the lowest of expiryDays that was reported
 }
 
-// watchExpiry reports certificates that expire soon, until ctx ends.
-func (g *Gateway) watchExpiry(ctx context.Context) {
+// Watch reports each certificate that expires soon or has expired, until ctx ends.
+// changed returns a channel that is closed at the next revision. It must not be
+// closed otherwise before ctx ends.
+func (v *Inventory) Watch(ctx context.Context, changed func() <-chan struct{}, report func(*adminv1.Event)) {
 	tick := time.NewTicker(checkExpiryEvery)
 	defer tick.Stop()
 	var e expiry
 	for {
-		changed, began := g.updates.Changed(), time.Now()
-		for _, event := range e.due(g.Certificates(), time.Now()) {
-			g.log.Warn("certificate expires soon or has expired", "resource", resourceText(event.GetKind(), event.GetName()), "endpoint", event.GetEndpoint(), "error", event.GetMessage())
-			g.event(event)
+		next, began := changed(), time.Now()
+		for _, event := range e.due(v.Certificates(), time.Now()) {
+			report(event)
 		}
 		// However many changes follow, the checks use at most a hundredth of a
 		// processor: with ten thousand certificates one check takes long.
@@ -47,18 +47,9 @@ func (g *Gateway) watchExpiry(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-changed: // ctx ends before the gateway closes the log
+		case <-next:
 		}
 	}
-}
-
-// resourceText names a resource for people, or the admin service where the kind
-// is unspecified.
-func resourceText(k adminv1.Kind, name string) string {
-	if k == adminv1.Kind_KIND_UNSPECIFIED {
-		return "admin service"
-	}
-	return store.KindName(k) + " " + name
 }
 
 // due returns an event for each certificate that has passed a threshold which was

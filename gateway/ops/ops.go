@@ -1,4 +1,4 @@
-package gateway
+package ops
 
 import (
 	"context"
@@ -10,39 +10,56 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
-	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 )
 
-// opsServer serves health, metrics and, on loopback only, profiles over plain HTTP
-// to operators.
-type opsServer struct {
+// Options configure a Server. All fields are required.
+type Options struct {
+	Address string                // host:port
+	Limits  guard.Options         // of connections
+	Ready   func() (string, bool) // the answer of /readyz, and whether the gateway is ready
+	Metrics http.Handler          // serves /metrics
+	Logger  hclog.Logger
+}
+
+// A Server serves health, metrics and, on loopback only, profiles over plain HTTP.
+type Server struct {
 	guard *guard.Listener
 	http  *http.Server
 }
 
-// Addr returns where the server listens.
-func (o *opsServer) Addr() net.Addr { return o.guard.Addr() }
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.guard.Addr() }
 
-func listenOps(g *Gateway, address string, limits guard.Options) (*opsServer, error) {
-	socket, err := net.Listen("tcp", address)
+// Connections returns how many connections are open.
+func (s *Server) Connections() int { return s.guard.Open() }
+
+// Listen binds the server's address. The caller must call Shutdown, even if it does
+// not call Serve.
+func Listen(o Options) (*Server, error) {
+	socket, err := net.Listen("tcp", o.Address)
 	if err != nil {
-		return nil, fmt.Errorf("ops on %s: %w", address, listeners.Cause(err))
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			err = errno // net's text would repeat the address
+		}
+		return nil, fmt.Errorf("ops on %s: %w", o.Address, err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if why := g.notReady(); why != "" {
-			answer(w, http.StatusServiceUnavailable, why)
+		text, ready := o.Ready()
+		if !ready {
+			answer(w, http.StatusServiceUnavailable, text)
 			return
 		}
-		answer(w, http.StatusOK, "ready")
+		answer(w, http.StatusOK, text)
 	})
-	mux.Handle("GET /metrics", g.metrics.Handler())
+	mux.Handle("GET /metrics", o.Metrics)
 	var handler http.Handler = mux
 	if socket.Addr().(*net.TCPAddr).IP.IsLoopback() {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -52,7 +69,7 @@ func listenOps(g *Gateway, address string, limits guard.Options) (*opsServer, er
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 		handler = localHost(mux)
 	}
-	return &opsServer{guard.New(socket, limits), &http.Server{
+	return &Server{guard.New(socket, o.Limits), &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
@@ -64,7 +81,7 @@ func listenOps(g *Gateway, address string, limits guard.Options) (*opsServer, er
 			}
 		},
 		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       log.New(debugWriter{g.log.Named("ops")}, "", 0),
+		ErrorLog:       log.New(debugWriter{o.Logger}, "", 0),
 	}}, nil
 }
 
@@ -91,18 +108,21 @@ func localHost(next http.Handler) http.Handler {
 	})
 }
 
-func (o *opsServer) serve() error {
-	if err := o.http.Serve(o.guard); !errors.Is(err, http.ErrServerClosed) {
+// Serve serves until Shutdown is called.
+func (s *Server) Serve() error {
+	if err := s.http.Serve(s.guard); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
-func (o *opsServer) shutdown(ctx context.Context) {
-	if o.http.Shutdown(ctx) != nil {
-		o.http.Close() // a scrape or profile did not end in time
+// Shutdown closes the address, waits for requests until ctx ends, and then closes
+// their connections.
+func (s *Server) Shutdown(ctx context.Context) {
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close() // a scrape or profile did not end in time
 	}
-	o.guard.Close() // if serve was never called, Shutdown does not know the socket
+	s.guard.Close() // if Serve was never called, Shutdown does not know the socket
 }
 
 // debugWriter writes net/http's errors about clients to the log.

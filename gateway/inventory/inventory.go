@@ -1,37 +1,57 @@
-package gateway
+package inventory
 
 import (
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
-	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
+
+// An AdminTLS is the TLS of the admin API over TCP.
+type AdminTLS interface {
+	Certificate() *certs.Certificate // presented to callers
+	Trust() *certs.TrustBundle       // which callers' certificates must chain to
+}
+
+// An Inventory lists the certificates in use. Its methods may be called
+// concurrently.
+type Inventory struct {
+	live  func() *snapshot.Snapshot
+	admin AdminTLS             // nil: no admin API over TCP
+	list  atomic.Pointer[list] // nil if none is cached
+}
+
+// New returns an inventory of what the live snapshot and the admin API use. Nil for
+// admin: the admin API does not use TLS.
+func New(live func() *snapshot.Snapshot, admin AdminTLS) *Inventory {
+	return &Inventory{live: live, admin: admin}
+}
 
 // maxUsers is how many users of a certificate are listed.
 const maxUsers = 100
 
-// A certificateInUse is a certificate in use before it is described.
-type certificateInUse struct {
+// A inUse is a certificate in use before it is described.
+type inUse struct {
 	admin.CertificateKey
 	ref  store.Ref
 	info func() *adminv1.CertificateInfo
 }
 
-// certificatesInUse returns every certificate in use, soonest to expire first: the
+// gather returns every certificate in use, soonest to expire first: the
 // gateway's own, the CAs and revocation lists of trust bundles, and those that the
 // endpoints of upstreams last presented.
-func (g *Gateway) certificatesInUse(snap *snapshot.Snapshot) []certificateInUse {
-	var out []certificateInUse
+func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
+	var out []inUse
 	add := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint, fingerprint string, end time.Time, info func() *adminv1.CertificateInfo) {
-		out = append(out, certificateInUse{
+		out = append(out, inUse{
 			admin.CertificateKey{NotAfter: end.Unix(), Use: use, Name: name, Fingerprint: fingerprint, Endpoint: endpoint},
 			store.Ref{Kind: kind, Name: name}, info,
 		})
@@ -51,67 +71,67 @@ func (g *Gateway) certificatesInUse(snap *snapshot.Snapshot) []certificateInUse 
 				func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
 		}
 	}
-	if g.adminTCP != nil {
+	if v.admin != nil {
 		const use, kind = adminv1.CertificateUse_CERTIFICATE_USE_ADMIN, adminv1.Kind_KIND_UNSPECIFIED
-		own(use, kind, adminName, "", g.adminTCP.Certificate().Info())
-		for _, ca := range g.adminTCP.Trust().Infos() {
+		own(use, kind, adminName, "", v.admin.Certificate().Info())
+		for _, ca := range v.admin.Trust().Infos() {
 			own(use, kind, adminName, "", ca)
 		}
-		for i, crl := range g.adminTCP.Trust().CRLInfos() {
+		for i, crl := range v.admin.Trust().CRLInfos() {
 			add(use, kind, adminName, "", strconv.Itoa(i), crl.NextUpdate, func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
 		}
 	}
 	for _, u := range snap.Upstreams() {
 		for _, e := range u.Live.Status() {
 			if e.PeerCertificate != nil && !e.Left {
-				own(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, endpointAddress(e), *e.PeerCertificate)
+				own(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, snapshot.EndpointAddress(e), *e.PeerCertificate)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b certificateInUse) int { return a.Compare(b.CertificateKey) })
+	slices.SortFunc(out, func(a, b inUse) int { return a.Compare(b.CertificateKey) })
 	return out
 }
 
-// An inUseList lists every certificate in use at one time, and the resources that
+// A list holds every certificate in use at one time, and the resources that
 // use each. It is cached briefly, so that a client that reads many pages does not
 // cause all certificates to be gathered and sorted for each page.
-type inUseList struct {
+type list struct {
 	snap  *snapshot.Snapshot
-	all   []certificateInUse
+	all   []inUse
 	users map[store.Ref][]store.Ref
 }
 
-// keepInUse is how long an inUseList is cached.
-const keepInUse = 5 * time.Second
+// keepList is how long a list is cached.
+const keepList = 5 * time.Second
 
-func (g *Gateway) newInUseList(snap *snapshot.Snapshot) *inUseList {
-	return &inUseList{snap, g.certificatesInUse(snap), snap.State().Users()}
+func (v *Inventory) newList(snap *snapshot.Snapshot) *list {
+	return &list{snap, v.gather(snap), snap.State().Users()}
 }
 
-// certificateList returns a new list for a first page. For a further page it
+// listFor returns a new list for a first page. For a further page it
 // returns the list of the earlier pages, if that is still cached.
-func (g *Gateway) certificateList(further bool) *inUseList {
-	snap := g.live.Load()
-	if kept := g.inUse.Load(); further && kept != nil && kept.snap == snap {
-		return kept
+func (v *Inventory) listFor(further bool) *list {
+	snap := v.live()
+	if cached := v.list.Load(); further && cached != nil && cached.snap == snap {
+		return cached
 	}
-	list := g.newInUseList(snap)
-	if further || len(list.all) > 1000 { // there will be another page
-		g.inUse.Store(list)
-		time.AfterFunc(keepInUse, func() { g.inUse.CompareAndSwap(list, nil) })
+	l := v.newList(snap)
+	if further || len(l.all) > 1000 { // there will be another page
+		v.list.Store(l)
+		time.AfterFunc(keepList, func() { v.list.CompareAndSwap(l, nil) })
 	}
-	return list
+	return l
 }
 
 // EachCertificate calls yield with each certificate in use after the key, soonest
 // to expire first, until yield returns false. yield owns the messages.
-func (g *Gateway) EachCertificate(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
-	g.certificateList(after != nil).each(after, yield)
+func (v *Inventory) EachCertificate(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
+	v.listFor(after != nil).each(after, yield)
 }
 
-func (list *inUseList) each(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
+func (l *list) each(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
 	now := time.Now()
-	all, users := list.all, list.users
+	all, users := l.all, l.users
 	if after != nil {
 		all = all[sort.Search(len(all), func(i int) bool { return all[i].Compare(*after) > 0 }):]
 	}
@@ -136,22 +156,21 @@ func (list *inUseList) each(after *admin.CertificateKey, yield func(admin.Certif
 }
 
 // Certificates returns every certificate in use, soonest to expire first.
-func (g *Gateway) Certificates() []*adminv1.CertificateInUse {
+func (v *Inventory) Certificates() []*adminv1.CertificateInUse {
 	var out []*adminv1.CertificateInUse
-	g.newInUseList(g.live.Load()).each(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
+	v.newList(v.live()).each(nil, func(_ admin.CertificateKey, c *adminv1.CertificateInUse) bool {
 		out = append(out, c)
 		return true
 	})
 	return out
 }
 
-// expiries returns when each certificate in use expires, soonest first.
-func (g *Gateway) expiries() []telemetry.Expiry {
-	var out []telemetry.Expiry
-	for _, c := range g.certificatesInUse(g.live.Load()) {
-		out = append(out, telemetry.Expiry{Use: useName(c.Use), Name: c.Name, Endpoint: c.Endpoint, NotAfter: time.Unix(c.NotAfter, 0)})
+// Expiries calls yield with the time at which each certificate in use expires,
+// soonest first. use is "own", "trust", "upstream", "crl" or "admin".
+func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter time.Time)) {
+	for _, c := range v.gather(v.live()) {
+		yield(useName(c.Use), c.Name, c.Endpoint, time.Unix(c.NotAfter, 0))
 	}
-	return out
 }
 
 // adminName stands for the admin service in place of a resource's name. No resource
@@ -186,7 +205,7 @@ func usedBy(refs []store.Ref) []*adminv1.ResourceRef {
 	return out
 }
 
-// useName returns a use as the metrics label it: "own", "trust", "upstream", "crl".
+// useName returns a use as the metrics label it.
 func useName(u adminv1.CertificateUse) string {
 	return strings.ToLower(strings.TrimPrefix(u.String(), "CERTIFICATE_USE_"))
 }

@@ -1,4 +1,4 @@
-package gateway
+package diagnose
 
 import (
 	"cmp"
@@ -23,9 +23,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
+// Limits for one request.
 const (
-	maxProbes = 32               // endpoints probed at once for one request
-	probeTime = 20 * time.Second // for all endpoints of one request
+	MaxProbes = 32               // endpoints probed at once
+	timeout   = 20 * time.Second // for all endpoints
 )
 
 // unnamed names an upstream that a probe request holds in full without a name. It
@@ -35,13 +36,13 @@ const unnamed = "upstream-without-a-name"
 // Probe makes a TLS handshake with each endpoint that the request selects. The
 // error is an *invalid.Error with the faults of the request, or of the upstream
 // that it holds in full. Failures of endpoints are in the response.
-func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
-	snap := g.live.Load()
+func (d *Diagnostics) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
+	snap := d.o.Live()
 	var bad invalid.List
 	name := req.GetName()
 	switch target := req.GetTarget().(type) {
 	case *adminv1.ProbeUpstreamRequest_Upstream:
-		name, snap = g.draftUpstream(ctx, snap, target.Upstream, &bad)
+		name, snap = d.draftUpstream(ctx, snap, target.Upstream, &bad)
 	case *adminv1.ProbeUpstreamRequest_Name:
 		if snap.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
 			bad.AddClass(invalid.NotFound, "name", "there is no upstream %.80q", name)
@@ -62,12 +63,12 @@ func (g *Gateway) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) 
 			return nil, err
 		}
 	}
-	return probeAll(ctx, endpoints), nil
+	return All(ctx, endpoints), nil
 }
 
 // draftUpstream returns the snapshot that would be live if the upstream were
 // applied, and the upstream's name in it.
-func (g *Gateway) draftUpstream(ctx context.Context, live *snapshot.Snapshot, u *adminv1.Upstream, bad *invalid.List) (string, *snapshot.Snapshot) {
+func (d *Diagnostics) draftUpstream(ctx context.Context, live *snapshot.Snapshot, u *adminv1.Upstream, bad *invalid.List) (string, *snapshot.Snapshot) {
 	if u == nil {
 		bad.Add("upstream", "must be set")
 		return "", live
@@ -78,7 +79,7 @@ func (g *Gateway) draftUpstream(ctx context.Context, live *snapshot.Snapshot, u 
 		u.Name = unnamed
 	}
 	draft := live.State().Edit(store.Edit{Puts: []store.Put{{Path: "upstream", Resource: u}}}, bad)
-	return u.Name, g.compiler.WithUpstream(ctx, live, draft, u.Name, bad)
+	return u.Name, d.o.Compiler.WithUpstream(ctx, live, draft, u.Name, bad)
 }
 
 // only returns the endpoint with the address.
@@ -93,12 +94,12 @@ func only(address, name string, endpoints []snapshot.Endpoint) ([]snapshot.Endpo
 	return nil, invalid.Errorf(invalid.NotFound, "endpoint", "upstream %q has no endpoint %.260q; it has %.1000s", name, address, strings.Join(known, ", "))
 }
 
-// probeAll probes endpoints concurrently and returns when all are done.
-func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstreamResponse {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+// All probes endpoints concurrently and returns when all are done.
+func All(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstreamResponse {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	out := &adminv1.ProbeUpstreamResponse{Results: make([]*adminv1.ProbeResult, len(endpoints))}
-	slots := make(chan struct{}, maxProbes)
+	slots := make(chan struct{}, MaxProbes)
 	var wg sync.WaitGroup
 	for i, e := range endpoints {
 		select {
@@ -110,7 +111,7 @@ func probeAll(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.Probe
 		case <-ctx.Done():
 			out.Results[i] = &adminv1.ProbeResult{
 				Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_OTHER,
-				Explanation: fmt.Sprintf("it was not probed: probing %d endpoints took longer than the limit of %v", len(endpoints), probeTime),
+				Explanation: fmt.Sprintf("it was not probed: probing %d endpoints took longer than the limit of %v", len(endpoints), timeout),
 				Suggestion:  suggestion("probe it alone, by its address"),
 			}
 		}
@@ -154,7 +155,7 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 // unresolved returns the result of an endpoint whose name DNS did not resolve.
 func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
 	out := &adminv1.ProbeResult{
-		Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: reason(certs.Classify(e.Unresolved)),
+		Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: snapshot.Reason(certs.Classify(e.Unresolved)),
 		Explanation: certs.ErrorText(e.Unresolved),
 	}
 	if dns, ok := errors.AsType[*net.DNSError](e.Unresolved); ok {
@@ -197,7 +198,7 @@ func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
 	out := &adminv1.ProbeResult{
 		Endpoint:                   address,
 		Outcome:                    outcome(r.Reason),
-		Reason:                     failure(r.Reason),
+		Reason:                     snapshot.Reason(r.Reason),
 		Explanation:                r.Explanation,
 		Suggestion:                 suggestion(r.Suggestion),
 		Version:                    tlsVersions[r.Version],
@@ -229,7 +230,7 @@ func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
 		}
 	}
 	for _, a := range r.Attempts {
-		out.Attempts = append(out.Attempts, &adminv1.ProbeAttempt{Change: a.Change, Outcome: outcome(a.Reason), Reason: failure(a.Reason)})
+		out.Attempts = append(out.Attempts, &adminv1.ProbeAttempt{Change: a.Change, Outcome: outcome(a.Reason), Reason: snapshot.Reason(a.Reason)})
 	}
 	return out
 }
@@ -246,51 +247,4 @@ func outcome(r certs.Reason) adminv1.ProbeOutcome {
 		return adminv1.ProbeOutcome_PROBE_OUTCOME_OK
 	}
 	return adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED
-}
-
-// failure returns the API's form of a reason, or REASON_UNSPECIFIED for "".
-func failure(r certs.Reason) adminv1.Reason {
-	if r == "" {
-		return adminv1.Reason_REASON_UNSPECIFIED
-	}
-	return reason(r)
-}
-
-// Explain returns where a request would go, without sending one. The error is an
-// *invalid.Error.
-func (g *Gateway) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
-	var bad invalid.List
-	out := g.live.Load().Explain(req, &bad)
-	if err := bad.Err(); err != nil {
-		return nil, err
-	}
-	if why := g.listeners.DownReason(req.GetListener()); why != "" {
-		return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Why: "the listener is down: " + why}, nil
-	}
-	return out, nil
-}
-
-// FlushSessions discards the cached TLS sessions with an upstream's endpoints and
-// returns how many it discarded. The error is an *invalid.Error.
-func (g *Gateway) FlushSessions(name string) (int, error) {
-	u, ok := g.live.Load().Upstream(name)
-	if !ok {
-		return 0, invalid.Errorf(invalid.NotFound, "upstream", "there is no upstream %.80q", name)
-	}
-	n := u.Live.Flush()
-	g.log.Info("sessions flushed", "upstream", name, "sessions", n)
-	return n, nil
-}
-
-// DrainConnections drains the connections to an upstream that were made with the
-// client certificate of the fingerprint, or all of them if it is empty. It returns
-// how many it drains and does not wait for them. The error is an *invalid.Error.
-func (g *Gateway) DrainConnections(name, fingerprint string, period time.Duration) (int, error) {
-	u, ok := g.live.Load().Upstream(name)
-	if !ok {
-		return 0, invalid.Errorf(invalid.NotFound, "upstream", "there is no upstream %.80q", name)
-	}
-	n := u.Tracker.Drain(fingerprint, fingerprint == "", period)
-	g.log.Info("connections draining", "upstream", name, "certificate", fingerprint, "connections", n, "period", period)
-	return n, nil
 }

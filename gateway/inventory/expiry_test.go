@@ -1,4 +1,4 @@
-package gateway
+package inventory
 
 import (
 	"strings"
@@ -21,19 +21,19 @@ func TestEachThresholdIsReportedOnce(t *testing.T) {
 	before := func(days float64) time.Time { return end.Add(-time.Duration(days * 24 * float64(time.Hour))) }
 	var e expiry
 	for _, step := range []struct {
-		days  float64 // before the end
-		tells string  // part of the message; empty: no event
+		days float64 // before the end
+		want string  // part of the message; empty: no event
 	}{
 		{100, ""}, {31, ""}, {30, "in 30 days"}, {29, ""}, {14, "in 14 days"}, {13.9, ""},
-		{5, "in 5 days"}, // 7 was slept through
+		{5, "in 5 days"}, // 7 was missed
 		{4, ""}, {1, "in 1 days"}, {0.5, ""}, {0, "CN=client expired on 2030-06-01"}, {-1, ""},
 	} {
 		events := e.due(inUse("a", end), before(step.days))
 		switch {
-		case step.tells == "" && len(events) > 0:
-			t.Errorf("%v days before: told %q again", step.days, events[0].GetMessage())
-		case step.tells != "" && (len(events) != 1 || !strings.Contains(events[0].GetMessage(), step.tells)):
-			t.Errorf("%v days before: %v, want %q", step.days, events, step.tells)
+		case step.want == "" && len(events) > 0:
+			t.Errorf("%v days before: reported %q again", step.days, events[0].GetMessage())
+		case step.want != "" && (len(events) != 1 || !strings.Contains(events[0].GetMessage(), step.want)):
+			t.Errorf("%v days before: %v, want %q", step.days, events, step.want)
 		}
 	}
 	// A new certificate under the name starts from the first threshold, and a removed one
