@@ -21,6 +21,9 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	if len(os.Args) > 1 && os.Args[1] == scaleCommand {
+		exit(runScale(ctx, os.Args[2:]))
+	}
 	exit(bench(ctx, os.Args[1:]))
 }
 
