@@ -60,8 +60,9 @@ var mayImport = map[string][]string{
 	"gateway/invalid":    {},
 	"gateway/fileroot":   {},
 	"gateway/history":    {},
+	"gateway/ordered":    {},
 	"gateway/wellformed": {"gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests
-	"gateway/store":      {"gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/store":      {"gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},

@@ -100,7 +100,7 @@ func (r *run) fill(ctx context.Context) error {
 		return err
 	}
 	put := func(res *adminv1.Resource) error {
-		if chunk = append(chunk, res); len(chunk) < 5000 {
+		if chunk = append(chunk, res); len(chunk) < 1000 {
 			return nil
 		}
 		return flush()
@@ -142,7 +142,7 @@ func (r *run) fill(ctx context.Context) error {
 	if err := flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.Report, "%-46s %v\n", "applied in chunks of 5,000 in", time.Since(began).Round(time.Millisecond))
+	fmt.Fprintf(r.Report, "%-46s %v\n", "applied in chunks of 1,000 in", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 

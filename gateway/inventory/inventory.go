@@ -96,16 +96,15 @@ func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 // use each. It is cached briefly, so that a client that reads many pages does not
 // cause all certificates to be gathered and sorted for each page.
 type list struct {
-	snap  *snapshot.Snapshot
-	all   []inUse
-	users map[store.Ref][]store.Ref
+	snap *snapshot.Snapshot
+	all  []inUse
 }
 
 // keepList is how long a list is cached.
 const keepList = 5 * time.Second
 
 func (v *Inventory) newList(snap *snapshot.Snapshot) *list {
-	return &list{snap, v.gather(snap), snap.State().Users()}
+	return &list{snap, v.gather(snap)}
 }
 
 // listFor returns a new list for a first page. For a further page it
@@ -131,7 +130,7 @@ func (v *Inventory) EachCertificate(after *admin.CertificateKey, yield func(admi
 
 func (l *list) each(after *admin.CertificateKey, yield func(admin.CertificateKey, *adminv1.CertificateInUse) bool) {
 	now := time.Now()
-	all, users := l.all, l.users
+	all, state := l.all, l.snap.State()
 	if after != nil {
 		all = all[sort.Search(len(all), func(i int) bool { return all[i].Compare(*after) > 0 }):]
 	}
@@ -139,14 +138,14 @@ func (l *list) each(after *admin.CertificateKey, yield func(admin.CertificateKey
 	for _, c := range all {
 		by, ok := listed[c.ref]
 		if !ok {
-			by = usedBy(users[c.ref])
+			by = usedBy(state, c.ref)
 			listed[c.ref] = by
 		}
 		m := &adminv1.CertificateInUse{
-			Use: c.Use, Name: c.Name, Endpoint: c.Endpoint, Info: c.info(), UsedBy: by, UsedByCount: int32(len(users[c.ref])),
+			Use: c.Use, Name: c.Name, Endpoint: c.Endpoint, Info: c.info(), UsedBy: by, UsedByCount: int32(state.UserCount(c.ref)),
 		}
 		if c.Use == adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM {
-			m.UsedBy, m.UsedByCount = usedBy([]store.Ref{c.ref}), 1
+			m.UsedBy, m.UsedByCount = []*adminv1.ResourceRef{{Kind: c.ref.Kind, Name: c.ref.Name}}, 1
 		}
 		m.DaysLeft = daysLeft(m.GetInfo().GetNotAfter().AsTime(), now)
 		if !yield(c.CertificateKey, m) {
@@ -196,12 +195,13 @@ func daysLeft(t, now time.Time) int32 {
 	return int32(days)
 }
 
-// usedBy lists the first maxUsers of the users.
-func usedBy(refs []store.Ref) []*adminv1.ResourceRef {
+// usedBy lists the first maxUsers of the resources that refer to ref.
+func usedBy(state *store.State, ref store.Ref) []*adminv1.ResourceRef {
 	var out []*adminv1.ResourceRef
-	for _, r := range refs[:min(len(refs), maxUsers)] {
-		out = append(out, &adminv1.ResourceRef{Kind: r.Kind, Name: r.Name})
-	}
+	state.EachUser(ref, func(user store.Ref) bool {
+		out = append(out, &adminv1.ResourceRef{Kind: user.Kind, Name: user.Name})
+		return len(out) < maxUsers
+	})
 	return out
 }
 

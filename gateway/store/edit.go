@@ -163,13 +163,11 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 		bad.Add("options.require_probe", "is %d, which this version does not know", int32(e.RequireProbe))
 	}
 
+	// The resources that the edit changes; nil for those that it deletes.
 	edited := map[adminv1.Kind]map[string]Resource{}
 	in := func(k adminv1.Kind) map[string]Resource {
 		if edited[k] == nil {
 			edited[k] = map[string]Resource{}
-			if c := s.collections[k]; c != nil {
-				edited[k] = maps.Clone(c.byName)
-			}
 		}
 		return edited[k]
 	}
@@ -195,15 +193,11 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 		}
 	}
 
-	d.next = &State{revision: s.revision, collections: maps.Clone(s.collections)}
-	if d.next.collections == nil {
-		d.next.collections = map[adminv1.Kind]*collection{}
-	}
-	for k, byName := range edited {
-		if len(byName) > MaxPerKind {
-			bad.AddClass(invalid.Exhausted, "", "there would be %d resources of kind %s; at most %d are allowed", len(byName), KindName(k), MaxPerKind)
+	d.next = s.with(edited)
+	for _, k := range Kinds() {
+		if n := d.next.Len(k); n > MaxPerKind && n > s.Len(k) {
+			bad.AddClass(invalid.Exhausted, "", "there would be %d resources of kind %s; at most %d are allowed", n, KindName(k), MaxPerKind)
 		}
-		d.next.collections[k] = newCollection(byName)
 	}
 	d.checkReferences(bad)
 	d.stamp()
@@ -222,7 +216,7 @@ func (d *Draft) prune(p Prune, in func(adminv1.Kind) map[string]Resource, bad *i
 		}
 		for _, r := range d.base.List(k) {
 			if ref := RefOf(r); !d.names(ref) && p.Labels.Matches(r.GetLabels()) {
-				delete(in(k), ref.Name)
+				in(k)[ref.Name] = nil
 				d.record(ref, "", adminv1.ChangeAction_CHANGE_ACTION_DELETED)
 			}
 		}
@@ -277,7 +271,9 @@ func (d *Draft) put(p Put, createOnly bool, in func(adminv1.Kind) map[string]Res
 	case stale != nil:
 		bad.Fault(*stale)
 	}
-	in(ref.Kind)[ref.Name] = r
+	if r != present {
+		in(ref.Kind)[ref.Name] = r
+	}
 	d.record(ref, p.Path, action)
 }
 
@@ -310,7 +306,7 @@ func (d *Draft) delete(del Delete, in func(adminv1.Kind) map[string]Resource, ba
 	if stale := checkEtag(del.Path.Field("etag"), ref, del.Etag, present); stale != nil {
 		bad.Fault(*stale)
 	}
-	delete(in(ref.Kind), ref.Name)
+	in(ref.Kind)[ref.Name] = nil
 	d.record(ref, del.Path, adminv1.ChangeAction_CHANGE_ACTION_DELETED)
 }
 
@@ -329,10 +325,8 @@ func (d *Draft) record(ref Ref, p invalid.Path, a adminv1.ChangeAction) {
 // resource in the edit at that resource, and any other at the delete that would leave it
 // dangling.
 func (d *Draft) checkReferences(bad *invalid.List) {
-	deletes := false
 	for _, c := range d.changes {
 		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_DELETED {
-			deletes = true
 			continue
 		}
 		ref := Ref{c.Kind, c.Name}
@@ -342,15 +336,21 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 			}
 		}
 	}
-	if !deletes {
-		return
-	}
-	for _, r := range d.next.All() {
-		from := RefOf(r)
-		if d.names(from) {
-			continue // checked above
+	left := map[string]Ref{} // the users of deleted resources that the edit does not name
+	for _, c := range d.changes {
+		if c.Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED {
+			continue
 		}
-		for _, u := range uses(r) {
+		d.next.EachUser(Ref{c.Kind, c.Name}, func(from Ref) bool {
+			if !d.names(from) {
+				left[userKey(from)] = from
+			}
+			return true
+		})
+	}
+	for _, key := range slices.Sorted(maps.Keys(left)) {
+		from := left[key]
+		for _, u := range uses(d.next.Get(from.Kind, from.Name)) {
 			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
 				bad.AddClass(invalid.InUse, d.paths[u.ref], "%v is still used by %v (%s)", u.ref, from, u.field)
 			}
@@ -390,13 +390,11 @@ func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
 		}
 		d.changes[i].Action = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
 		if touched[ref.Kind] == nil {
-			touched[ref.Kind] = maps.Clone(d.next.collections[ref.Kind].byName)
+			touched[ref.Kind] = map[string]Resource{}
 		}
 		touched[ref.Kind][ref.Name] = proto.Clone(d.next.Get(ref.Kind, ref.Name)).(Resource)
 	}
-	for k, byName := range touched {
-		d.next.collections[k] = newCollection(byName)
-	}
+	*d.next = *d.next.with(touched) // in place: a snapshot compiled from the draft holds it
 	if d.outrun != nil && !changed && d.Changed() {
 		bad.Fault(*d.outrun)
 	}

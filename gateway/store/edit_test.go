@@ -341,9 +341,8 @@ func TestUsersNamesEachReferrerOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	users := s.Users()
 	for _, used := range []Ref{{kUpstream, "a"}, {kCertificate, "c"}, {kTrustBundle, "t"}} {
-		if got := users[used]; len(got) != 1 || got[0] != (Ref{kListener, "web"}) {
+		if got := s.Users(used); len(got) != 1 || got[0] != (Ref{kListener, "web"}) {
 			t.Errorf("%v is used by %v", used, got)
 		}
 	}

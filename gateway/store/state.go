@@ -3,9 +3,9 @@ package store
 import (
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
+	"sync"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -15,19 +15,18 @@ import (
 type State struct {
 	revision    int64
 	collections map[adminv1.Kind]*collection
+	users       userIndex
 }
 
-// A collection holds the resources of one kind.
+// A collection holds the resources of one kind. The states of all revisions in which
+// they are the same share it.
 type collection struct {
-	byName map[string]Resource
-	sorted []Resource // by name
+	byName ordered.Map[Resource]
+	list   func() []Resource // by name; made when it is first called
 }
 
-func newCollection(byName map[string]Resource) *collection {
-	sorted := slices.SortedFunc(maps.Values(byName), func(a, b Resource) int {
-		return strings.Compare(a.GetName(), b.GetName())
-	})
-	return &collection{byName, sorted}
+func newCollection(byName ordered.Map[Resource]) *collection {
+	return &collection{byName, sync.OnceValue(byName.Values)}
 }
 
 // Restore returns the state that a durable store has read. It takes ownership of the
@@ -46,11 +45,32 @@ func Restore(revision int64, resources []Resource) (*State, error) {
 		}
 		m[ref.Name] = r
 	}
-	s := &State{revision: revision, collections: map[adminv1.Kind]*collection{}}
-	for k, m := range byKind {
-		s.collections[k] = newCollection(m)
-	}
+	s := (&State{revision: revision}).with(byKind)
 	return s, nil
+}
+
+// with returns the state with other resources. A nil resource removes the one of its
+// name.
+func (s *State) with(changes map[adminv1.Kind]map[string]Resource) *State {
+	next := &State{revision: s.revision, collections: map[adminv1.Kind]*collection{}}
+	maps.Copy(next.collections, s.collections)
+	references := userChanges{}
+	for k, byName := range changes {
+		for name, r := range byName {
+			references.note(Ref{k, name}, s.Get(k, name), r)
+		}
+		next.collections[k] = newCollection(s.resources(k).With(byName))
+	}
+	next.users = s.users.with(references)
+	return next
+}
+
+// resources returns the resources of a kind by name.
+func (s *State) resources(k adminv1.Kind) ordered.Map[Resource] {
+	if c := s.collections[k]; c != nil {
+		return c.byName
+	}
+	return ordered.Map[Resource]{}
 }
 
 // Revision returns the revision: 0 before the first change, and one more with
@@ -58,20 +78,13 @@ func Restore(revision int64, resources []Resource) (*State, error) {
 func (s *State) Revision() int64 { return s.revision }
 
 // Get returns the resource, or nil if it does not exist.
-func (s *State) Get(kind adminv1.Kind, name string) Resource {
-	if c := s.collections[kind]; c != nil {
-		if r, ok := c.byName[name]; ok {
-			return r
-		}
-	}
-	return nil
-}
+func (s *State) Get(kind adminv1.Kind, name string) Resource { return s.resources(kind).Get(name) }
 
 // List returns the resources of a kind in the order of their names. The caller
 // must not modify the slice.
 func (s *State) List(kind adminv1.Kind) []Resource {
 	if c := s.collections[kind]; c != nil {
-		return c.sorted
+		return c.list()
 	}
 	return nil
 }
@@ -87,19 +100,19 @@ func (s *State) All() []Resource {
 }
 
 // Len returns how many resources of a kind there are.
-func (s *State) Len(kind adminv1.Kind) int { return len(s.List(kind)) }
+func (s *State) Len(kind adminv1.Kind) int { return s.resources(kind).Len() }
 
-// Users returns, for each resource that others refer to, those resources in the order of
-// All.
-func (s *State) Users() map[Ref][]Ref {
-	users := map[Ref][]Ref{}
-	for _, r := range s.All() {
-		from := RefOf(r)
-		for _, u := range uses(r) {
-			if known := users[u.ref]; len(known) == 0 || known[len(known)-1] != from {
-				users[u.ref] = append(known, from)
-			}
+// Changed returns the references of the resources whose messages differ between the
+// two states, in the order of All. It costs no more than the difference.
+func (s *State) Changed(before *State) []Ref {
+	var refs []Ref
+	for _, k := range Kinds() {
+		if s.collections[k] == before.collections[k] {
+			continue
+		}
+		for name := range ordered.Differ(before.resources(k), s.resources(k)) {
+			refs = append(refs, Ref{k, name})
 		}
 	}
-	return users
+	return refs
 }

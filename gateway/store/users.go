@@ -1,0 +1,116 @@
+package store
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A userIndex holds, for each resource that others refer to, those resources. It is
+// immutable.
+type userIndex struct {
+	users map[adminv1.Kind]ordered.Map[*userSet] // by the name of the resource that is used
+}
+
+// A userSet holds references, in the order of All.
+type userSet struct{ ordered.Map[Ref] }
+
+// userKey returns the key that orders ref in a userSet.
+func userKey(ref Ref) string {
+	return strconv.Itoa(slices.Index(Kinds(), ref.Kind)) + "/" + ref.Name
+}
+
+// Users returns the resources that refer to ref, in the order of All. The caller must
+// not modify the slice.
+func (s *State) Users(ref Ref) []Ref {
+	set := s.users.users[ref.Kind].Get(ref.Name)
+	if set == nil {
+		return nil
+	}
+	return set.Values()
+}
+
+// UserCount returns how many resources refer to ref.
+func (s *State) UserCount(ref Ref) int {
+	set := s.users.users[ref.Kind].Get(ref.Name)
+	if set == nil {
+		return 0
+	}
+	return set.Len()
+}
+
+// EachUser calls yield with each resource that refers to ref, in the order of All,
+// until yield returns false.
+func (s *State) EachUser(ref Ref, yield func(Ref) bool) {
+	set := s.users.users[ref.Kind].Get(ref.Name)
+	if set == nil {
+		return
+	}
+	for _, user := range set.All() {
+		if !yield(user) {
+			return
+		}
+	}
+}
+
+// userChanges holds, by the resource that is used, its new users; a zero reference
+// stands for one that uses it no more.
+type userChanges map[Ref]map[string]Ref
+
+// note records the references of a resource that was replaced. Both may be nil.
+func (c userChanges) note(from Ref, before, after Resource) {
+	key := userKey(from)
+	set := func(to, user Ref) {
+		if c[to] == nil {
+			c[to] = map[string]Ref{}
+		}
+		c[to][key] = user
+	}
+	var old, now []use
+	if before != nil {
+		old = uses(before)
+	}
+	if after != nil {
+		now = uses(after)
+	}
+	if slices.EqualFunc(old, now, func(a, b use) bool { return a.ref == b.ref }) {
+		return
+	}
+	for _, u := range old {
+		set(u.ref, Ref{})
+	}
+	for _, u := range now {
+		set(u.ref, from)
+	}
+}
+
+// with returns the index with the changes.
+func (x userIndex) with(changes userChanges) userIndex {
+	if len(changes) == 0 {
+		return x
+	}
+	sets := map[adminv1.Kind]map[string]*userSet{}
+	for to, users := range changes {
+		var set userSet
+		if before := x.users[to.Kind].Get(to.Name); before != nil {
+			set = *before
+		}
+		set.Map = set.With(users)
+		if sets[to.Kind] == nil {
+			sets[to.Kind] = map[string]*userSet{}
+		}
+		sets[to.Kind][to.Name] = nil
+		if set.Len() > 0 {
+			sets[to.Kind][to.Name] = &set
+		}
+	}
+	next := userIndex{users: map[adminv1.Kind]ordered.Map[*userSet]{}}
+	maps.Copy(next.users, x.users)
+	for k, byName := range sets {
+		next.users[k] = next.users[k].With(byName)
+	}
+	return next
+}
