@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -50,10 +51,10 @@ func (t *trial) explainUnknownCA() diagnosis {
 		d = t.explainIssuer(fault)
 	case selfIssued(leaf):
 		d = say("%s presented the certificate %s, which is self-signed and not trusted", t.where(), subject(leaf)).
-			advise("if it is the upstream's, put it in a trust bundle and name that in tls.trust_bundles")
+			suggest(about("tls.trust_bundles", "if it is the upstream's, put it in a trust bundle and name that in tls.trust_bundles"))
 	case selfIssued(last):
 		d = say("the chain of %s leads to the root %s, which is not trusted", subject(leaf), subject(last)).
-			advise("if you trust it, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last))
+			suggest(about("tls.trust_bundles", "if you trust it, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last)))
 	default:
 		d = say("%s presented %s, whose chain ends at %s: it did not send the certificate of the issuer, %s, which is not trusted either",
 			t.where(), certificateCount(len(t.seen.Chain)), subject(last), issuer(last)).
@@ -64,7 +65,7 @@ func (t *trial) explainUnknownCA() diagnosis {
 	}
 	if name := t.knownTo(); name != "" {
 		d.facts += fmt.Sprintf("; the trust bundle %q trusts it", name)
-		d = d.advise("set tls.trust_bundles to %s", values(name))
+		d = d.suggest(setToList("tls.trust_bundles", name))
 	}
 	return d
 }
@@ -214,9 +215,9 @@ func (t *trial) explainChain() diagnosis {
 	case certs.ReasonDepthExceeded:
 		if found := t.chains(t.options.Trust...); len(found) > 0 {
 			shortest := slices.MinFunc(found, func(a, b []*x509.Certificate) int { return len(a) - len(b) })
-			return d.advise("set tls.verify_depth to %d, or remove it", max(len(shortest)-2, 0))
+			return d.suggest(setTo("tls.verify_depth", strconv.Itoa(max(len(shortest)-2, 0))).and(", or remove it"))
 		}
-		return d.advise("set tls.verify_depth to a higher value, or remove it")
+		return d.suggest(about("tls.verify_depth", "set tls.verify_depth to a higher value, or remove it"))
 	case certs.ReasonWrongKeyUsage:
 		if f := t.chainFault(); f != nil && f.Kind == certs.UsageExcluded && f.Cert != leaf {
 			return d.advise("have the certificate %s issued by a CA that may issue for serverAuth", subject(leaf))
@@ -227,7 +228,9 @@ func (t *trial) explainChain() diagnosis {
 	case certs.ReasonCRLExpired:
 		return d.advise("put the CA's current revocation list in crls of the trust bundle named in tls.trust_bundles")
 	case certs.ReasonPinMismatch:
-		return d.advise("if the upstream has a new key, add it to tls.spki_pins: %s", values(pin(leaf)))
+		s := about("tls.spki_pins", "if the upstream has a new key, add it to tls.spki_pins: %s", values(pin(leaf)))
+		s.Value = values(append(t.pins(), pin(leaf))...)
+		return d.suggest(s)
 	}
 	if f := t.chainFault(); f != nil {
 		switch {
@@ -240,6 +243,15 @@ func (t *trial) explainChain() diagnosis {
 		}
 	}
 	return d.advise("have the upstream present a certificate that is well-formed and correctly signed")
+}
+
+// pins returns the pins of the settings.
+func (t *trial) pins() []string {
+	var out []string
+	for _, p := range t.options.Pins {
+		out = append(out, base64.StdEncoding.EncodeToString(p[:]))
+	}
+	return out
 }
 
 // pin returns the pin of a certificate's key (RFC 7469, section 2.4).

@@ -14,15 +14,24 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A diagnosis states the facts and the advice.
-type diagnosis struct{ facts, advice string }
+// A diagnosis states the facts and the change that would help.
+type diagnosis struct {
+	facts  string
+	advice Suggestion
+}
 
 func say(format string, args ...any) diagnosis {
 	return diagnosis{facts: fmt.Sprintf(format, args...)}
 }
 
+// advise suggests a change that is not in the upstream's fields.
 func (d diagnosis) advise(format string, args ...any) diagnosis {
-	d.advice = fmt.Sprintf(format, args...)
+	return d.suggest(about("", format, args...))
+}
+
+// suggest suggests a change, in place of any earlier suggestion.
+func (d diagnosis) suggest(s Suggestion) diagnosis {
+	d.advice = s
 	return d
 }
 
@@ -83,13 +92,13 @@ func (t *trial) explainDial() diagnosis {
 	case certs.ReasonConnectRefused:
 		if t.target.Network == "unix" {
 			return say("no process listens on the socket %s: %s", t.target.Address, cause(t.err)).
-				advise("start the upstream, or set %s to the socket that it listens on", t.address())
+				suggest(about(t.address(), "start the upstream, or set %s to the socket that it listens on", t.address()))
 		}
 		return say("nothing listens at %s: it refused the connection", t.where()).
-			advise("start the upstream, or set %s to the address that it listens on", t.address())
+			suggest(about(t.address(), "start the upstream, or set %s to the address that it listens on", t.address()))
 	case certs.ReasonConnectTimeout:
 		return say("%s did not answer %s", t.where(), t.within(t.waited.connect, "timeouts.connect")).
-			advise("check for a firewall that drops packets, correct %s, or set timeouts.connect to more than %v", t.address(), t.waited.connect)
+			suggest(about("timeouts.connect", "check for a firewall that drops packets, correct %s, or set timeouts.connect to more than %v", t.address(), t.waited.connect))
 	case certs.ReasonDNSFailure:
 		what := certs.ErrorText(t.err)
 		if e, ok := errors.AsType[*net.DNSError](t.err); ok {
@@ -99,10 +108,10 @@ func (t *trial) explainDial() diagnosis {
 			}
 		}
 		return say("the host name %s does not resolve: %s", quote(host, 260), what).
-			advise("correct the host in %s, or this machine's name resolution", t.address())
+			suggest(about(t.address(), "correct the host in %s, or this machine's name resolution", t.address()))
 	}
 	return say("there is no route to %s: %s", t.where(), cause(t.err)).
-		advise("correct %s, or this machine's routes", t.address())
+		suggest(about(t.address(), "correct %s, or this machine's routes", t.address()))
 }
 
 // within states how long the trial waited: the setting's time or, if that
@@ -136,10 +145,10 @@ func (t *trial) explainSilence() diagnosis {
 		d := say("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.waited.handshake, "timeouts.handshake"))
 		if t.said == 0 {
 			d.facts += " and sent nothing: it may be overloaded, or expect a protocol other than TLS"
-			return d.advise("check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.waited.handshake)
+			return d.suggest(about("timeouts.handshake", "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.waited.handshake))
 		}
 		d.facts += fmt.Sprintf(", stopping %s", stage)
-		return d.advise("set timeouts.handshake to more than %v if the upstream is only slow", t.waited.handshake)
+		return d.suggest(about("timeouts.handshake", "set timeouts.handshake to more than %v if the upstream is only slow", t.waited.handshake))
 	}
 	how := "closed"
 	if !errors.Is(t.err, io.EOF) && !errors.Is(t.err, io.ErrUnexpectedEOF) {
@@ -147,9 +156,9 @@ func (t *trial) explainSilence() diagnosis {
 	}
 	d := say("%s %s the connection during the TLS handshake, %s and without an alert", t.where(), how, stage)
 	if t.seen != nil && t.seen.Requested && !t.seen.Sent {
-		return d.advise("set tls.certificate: the upstream requested a client certificate, but we sent none")
+		return d.suggest(about("tls.certificate", "set tls.certificate: the upstream requested a client certificate, but we sent none"))
 	}
-	return d.advise("check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), and check the upstream's log", t.address())
+	return d.suggest(about(t.address(), "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), and check the upstream's log", t.address()))
 }
 
 // explainPlaintext quotes the answer of an endpoint that does not speak TLS.
@@ -174,7 +183,7 @@ func (t *trial) explainPlaintext() diagnosis {
 	default:
 		d.facts += ", as " + protocol + " does"
 	}
-	return d.advise("set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext in place of tls", t.address())
+	return d.suggest(about(t.address(), "set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext in place of tls", t.address()))
 }
 
 // explainSuccess also states what was not verified, or was let through.
@@ -191,7 +200,7 @@ func (t *trial) explainSuccess() diagnosis {
 	switch {
 	case t.options.Verification == certs.VerifyInsecureSkip:
 		d.facts += "; its certificate was not verified (tls.verification is VERIFICATION_INSECURE_SKIP)"
-		return d.advise("set tls.verification to VERIFICATION_FULL: without verification, any server that answers at the address can impersonate the upstream")
+		return d.suggest(setTo("tls.verification", "VERIFICATION_FULL").and(": without verification, any server that answers at the address can impersonate the upstream"))
 	case len(t.seen.Failures) > 0:
 		var what []string
 		for _, e := range t.seen.Failures {
@@ -228,18 +237,12 @@ func (t *trial) learn(d diagnosis, v *variation) diagnosis {
 	case t.reason == "":
 		stricter := v.result.explain()
 		d.facts += fmt.Sprintf("; %s would reject it: %s", v.change, stricter.facts)
-		return d.advise("%s; then set %s", stricter.advice, v.setting())
+		return d.suggest(stricter.advice.and("; then %s", v.suggestion.Text))
 	default:
 		d.facts += fmt.Sprintf("; with %s it gets further, to %s", v.change, v.result.reason)
 	}
 	if v.advice != nil {
-		return d.advise("%s", v.advice(v.result))
+		return d.suggest(v.advice(v.result))
 	}
-	return d.advise("set %s", v.setting())
-}
-
-// setting returns the change as an instruction.
-func (v *variation) setting() string {
-	field, value, _ := strings.Cut(v.change, ": ")
-	return field + " to " + value
+	return d.suggest(v.suggestion)
 }

@@ -101,14 +101,17 @@ func runTarget(t *testing.T, target probe.Target) *probe.Result {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	r := probe.Run(ctx, target)
-	t.Logf("%s: %s\n  suggestion: %s\n  attempts: %v", r.Reason, r.Explanation, r.Suggestion, r.Attempts)
+	t.Logf("%s: %s\n  suggestion: %s\n  attempts: %v", r.Reason, r.Explanation, r.Suggestion.Text, r.Attempts)
 	if r.Explanation == "" {
 		t.Error("no explanation")
 	}
-	if !r.OK() && r.Suggestion == "" {
+	if !r.OK() && r.Suggestion.Text == "" {
 		t.Error("no suggestion")
 	}
-	for _, text := range []string{r.Explanation, r.Suggestion} {
+	if s := r.Suggestion; s.Value != "" && !strings.Contains(s.Text, s.Field) {
+		t.Errorf("the suggestion's text does not name its field %s: %s", s.Field, s.Text)
+	}
+	for _, text := range []string{r.Explanation, r.Suggestion.Text, r.Suggestion.Value} {
 		if len(text) > 4000 || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 			t.Errorf("a text is too long or not printable: %q", text)
 		}
@@ -131,8 +134,8 @@ func want(t *testing.T, r *probe.Result, reason certs.Reason, facts, advice []st
 		}
 	}
 	for _, a := range advice {
-		if !strings.Contains(r.Suggestion, a) {
-			t.Errorf("the suggestion does not name %q: %s", a, r.Suggestion)
+		if !strings.Contains(r.Suggestion.Text, a) {
+			t.Errorf("the suggestion does not name %q: %s", a, r.Suggestion.Text)
 		}
 	}
 }

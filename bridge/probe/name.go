@@ -23,7 +23,7 @@ func (t *trial) explainName() diagnosis {
 	d := say("the certificate is for %s; we verify %s", list(have), want)
 	if len(t.options.SubjectAltNames) > 0 {
 		if exact := exactName(leaf); exact != "" {
-			return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(exact))
+			return d.suggest(setToList("tls.subject_alt_names", exact).and(" if that is the upstream"))
 		}
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
@@ -36,9 +36,9 @@ func (t *trial) explainName() diagnosis {
 	} else if i := slices.IndexFunc(have, func(n string) bool { return isAddress(n) && matches(n) }); i >= 0 {
 		name = have[i]
 	} else if wild := slices.IndexFunc(have, func(n string) bool { return strings.HasPrefix(n, "*.") && matches("any"+n[1:]) }); wild >= 0 {
-		return d.advise("set tls.verify_name to the upstream's name, which %s must cover", have[wild])
+		return d.suggest(about("tls.verify_name", "set tls.verify_name to the upstream's name, which %s must cover", have[wild]))
 	} else if exact := exactName(leaf); exact != "" {
-		return d.advise("set tls.subject_alt_names to %s if that is the upstream", values(exact))
+		return d.suggest(setToList("tls.subject_alt_names", exact).and(" if that is the upstream"))
 	} else {
 		d.facts += "; none of these names can be verified"
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
@@ -46,7 +46,7 @@ func (t *trial) explainName() diagnosis {
 	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && !t.options.FromHost && t.options.VerifyName == "" {
 		field = "tls.server_name" // which also sends it
 	}
-	return d.advise("set %s to %q if that is the upstream", field, name)
+	return d.suggest(setToString(field, name).and(" if that is the upstream"))
 }
 
 // exactName returns the certificate's first name that tls.subject_alt_names

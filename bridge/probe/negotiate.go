@@ -32,31 +32,31 @@ func (t *trial) explainNegotiation() diagnosis {
 			offer = "only " + tlsVersion(lowest)
 		}
 		return say("%s supports none of the TLS versions that we allow, %s (%s)", t.where(), offer, said).
-			advise("set tls.min_version and tls.max_version so that they include a version that the upstream supports")
+			suggest(about("tls.min_version", "set tls.min_version and tls.max_version so that they include a version that the upstream supports"))
 	case certs.ReasonNoCommonCipher:
 		offer := "Go's secure list"
 		if len(o.CipherSuites) > 0 {
 			offer = list(suiteNames(o.CipherSuites))
 		}
 		return say("%s supports none of the cipher suites that we offer, %s (%s)", t.where(), offer, said).
-			advise("add a suite that the upstream supports to tls.cipher_suites")
+			suggest(about("tls.cipher_suites", "add a suite that the upstream supports to tls.cipher_suites"))
 	case certs.ReasonNoCommonGroup:
 		offer := "Go's list"
 		if len(o.Groups) > 0 {
 			offer = list(groupNames(o.Groups))
 		}
 		return say("%s supports none of the key-exchange groups that we offer, %s (%s)", t.where(), offer, said).
-			advise("add a group that the upstream supports to tls.groups")
+			suggest(about("tls.groups", "add a group that the upstream supports to tls.groups"))
 	case certs.ReasonUnrecognizedName:
 		if t.sni() == "" {
 			return say("%s requires a server name, but we sent no SNI (%s)", t.where(), said).
-				advise("set tls.server_name to a name that the upstream knows")
+				suggest(about("tls.server_name", "set tls.server_name to a name that the upstream knows"))
 		}
 		return say("%s does not know the server name %q that we sent as SNI (%s)", t.where(), t.sni(), said).
-			advise("set tls.server_name to a name that the upstream knows")
+			suggest(about("tls.server_name", "set tls.server_name to a name that the upstream knows"))
 	}
 	return say("%s supports none of the protocols that we offer by ALPN, %s (%s)", t.where(), escape(list(o.NextProtos)), said).
-		advise("set tls.alpn to a protocol that the upstream supports")
+		suggest(about("tls.alpn", "set tls.alpn to a protocol that the upstream supports"))
 }
 
 func suiteNames(ids []uint16) []string {
@@ -93,9 +93,9 @@ func (t *trial) explainClientCertificate() diagnosis {
 	if own == nil {
 		d := say("%s requires a client certificate, but tls.certificate is not set%s (%s)", t.where(), from, t.detail())
 		if len(accepts) > 0 {
-			return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
+			return d.suggest(about("tls.certificate", "set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts)))
 		}
-		return d.advise("set tls.certificate to the name of a certificate that the upstream accepts")
+		return d.suggest(about("tls.certificate", "set tls.certificate to the name of a certificate that the upstream accepts"))
 	}
 	info, leaf := own.Info(), own.Leaf()
 	d := say("%s rejected our client certificate %s, issued by %s%s (%s)", t.where(), subject(leaf), issuer(leaf), from, t.detail())
@@ -103,18 +103,18 @@ func (t *trial) explainClientCertificate() diagnosis {
 	switch {
 	case now.After(leaf.NotAfter):
 		d.facts += fmt.Sprintf("; ours expired on %s", stamp(leaf.NotAfter))
-		return d.advise("set tls.certificate to a certificate that is valid, or renew this one")
+		return d.suggest(about("tls.certificate", "set tls.certificate to a certificate that is valid, or renew this one"))
 	case now.Before(leaf.NotBefore):
 		d.facts += fmt.Sprintf("; ours is not valid before %s", stamp(leaf.NotBefore))
-		return d.advise("set tls.certificate to a certificate that is valid")
+		return d.suggest(about("tls.certificate", "set tls.certificate to a certificate that is valid"))
 	case mayNotBeClient(info.KeyUsages):
 		d.facts += "; ours may not be used by a client (extended key usage clientAuth is missing)"
-		return d.advise("set tls.certificate to a certificate with the extended key usage clientAuth")
+		return d.suggest(about("tls.certificate", "set tls.certificate to a certificate with the extended key usage clientAuth"))
 	case len(accepts) > 0 && !t.seen.Acceptable:
 		d.facts += "; none of them issued ours"
-		return d.advise("set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts))
+		return d.suggest(about("tls.certificate", "set tls.certificate to the name of a certificate that was issued by %s", quoted(accepts)))
 	}
-	return d.advise("set tls.certificate to a certificate that the upstream accepts; its log explains why it rejected this one")
+	return d.suggest(about("tls.certificate", "set tls.certificate to a certificate that the upstream accepts; its log explains why it rejected this one"))
 }
 
 // doubtClientCertificate warns about servers that complete any handshake and
@@ -128,10 +128,10 @@ func (t *trial) doubtClientCertificate(d diagnosis) diagnosis {
 	switch {
 	case seen.Requested && !seen.Sent:
 		d.facts += "; it requested a client certificate" + from + " but we sent none, so it may reject requests"
-		return d.advise("if it rejects requests, set tls.certificate to the name of a certificate%s", from)
+		return d.suggest(about("tls.certificate", "if it rejects requests, set tls.certificate to the name of a certificate%s", from))
 	case seen.Sent && from != "" && !seen.Acceptable:
 		d.facts += "; it requested a client certificate" + from + ", but none of them issued ours, so it may reject requests"
-		return d.advise("if it rejects requests, set tls.certificate to the name of a certificate%s", from)
+		return d.suggest(about("tls.certificate", "if it rejects requests, set tls.certificate to the name of a certificate%s", from))
 	}
 	return d
 }

@@ -50,7 +50,7 @@ type Bundle struct {
 type Result struct {
 	Reason      certs.Reason // why it failed; "" if it succeeded
 	Explanation string       // one sentence with the facts
-	Suggestion  string       // which field to set to what; "" if no change is needed
+	Suggestion  Suggestion   // what to change; zero if no change is needed
 
 	RemoteAddress string       // connected to; "" if connecting failed
 	Chain         []certs.Info // as presented, leaf first; at most maxShown
@@ -101,9 +101,9 @@ func Run(ctx context.Context, t Target) *Result {
 	r := first.result()
 	d := first.explain()
 	if ctx.Err() == nil {
-		attempts, telling := first.retry(ctx)
-		if r.Attempts = attempts; telling != nil {
-			d = first.learn(d, telling)
+		attempts, informative := first.retry(ctx)
+		if r.Attempts = attempts; informative != nil {
+			d = first.learn(d, informative)
 		}
 	}
 	r.Explanation, r.Suggestion = d.facts, d.advice

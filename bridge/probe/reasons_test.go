@@ -368,7 +368,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			},
 			reason: certs.ReasonUnrecognizedName,
 			facts:  []string{"we sent no SNI", "with tls.server_name: upstream.test it shakes hands"},
-			advice: []string{"SERVER_NAME_SOURCE_FIXED", "tls.server_name to upstream.test"},
+			advice: []string{"SERVER_NAME_SOURCE_FIXED", `tls.server_name to "upstream.test"`},
 		},
 		{
 			name: "a server that knows no such name",

@@ -3,6 +3,7 @@ package probe_test
 import (
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"net"
 	"strings"
 	"testing"
@@ -24,8 +25,8 @@ func TestTheResultOfASuccessfulProbe(t *testing.T) {
 			addr := serveTLS(t, server)
 			r := run(t, addr, o)
 			want(t, r, "", []string{tls.VersionName(version), "CN=upstream.test"}, nil)
-			if r.Suggestion != "" {
-				t.Errorf("a suggestion: %s", r.Suggestion)
+			if r.Suggestion != (probe.Suggestion{}) {
+				t.Errorf("a suggestion: %+v", r.Suggestion)
 			}
 			if r.Version != version || r.CipherSuite == 0 || r.Group == 0 || r.ALPN != "h2" {
 				t.Errorf("negotiated %x %x %v %q", r.Version, r.CipherSuite, r.Group, r.ALPN)
@@ -106,13 +107,22 @@ func TestAMatchingPinIsSuggested(t *testing.T) {
 	server, o := mutual(t, ca)
 	o.Pins = [][32]byte{{1}}
 	addr := serveTLS(t, server)
-	_, text, ok := strings.Cut(run(t, addr, o).Suggestion, `["`)
-	text, _, ok2 := strings.Cut(text, `"]`)
-	pin, err := base64.StdEncoding.DecodeString(text)
-	if !ok || !ok2 || err != nil || len(pin) != 32 {
-		t.Fatalf("no pin in the suggestion: %q", text)
+	s := run(t, addr, o).Suggestion
+	var pins []string
+	if err := json.Unmarshal([]byte(s.Value), &pins); err != nil || s.Field != "tls.spki_pins" || len(pins) != 2 {
+		t.Fatalf("suggestion %+v", s)
 	}
-	o.Pins = [][32]byte{[32]byte(pin)}
+	o.Pins = nil
+	for _, p := range pins {
+		pin, err := base64.StdEncoding.DecodeString(p)
+		if err != nil || len(pin) != 32 {
+			t.Fatalf("suggestion %+v", s)
+		}
+		o.Pins = append(o.Pins, [32]byte(pin))
+	}
+	if o.Pins[0] != ([32]byte{1}) {
+		t.Errorf("the suggestion drops the pin that is set: %s", s.Value)
+	}
 	want(t, run(t, addr, o), "", nil, nil)
 }
 
@@ -134,7 +144,7 @@ func TestTheNameIsTakenFromTheHostOrNotSent(t *testing.T) {
 	o.NoServerName = true
 	r := run(t, addr, o)
 	want(t, r, certs.ReasonNameMismatch, []string{"stopgap.test", "we verify upstream.test", "it shakes hands"},
-		[]string{"tls.server_name_source to SERVER_NAME_SOURCE_FIXED", "tls.server_name to upstream.test"})
+		[]string{"tls.server_name_source to SERVER_NAME_SOURCE_FIXED", `tls.server_name to "upstream.test"`})
 	if r.ServerName != "" {
 		t.Errorf("sent %q", r.ServerName)
 	}

@@ -9,16 +9,17 @@ import (
 // A variation is the settings with one change. No variation verifies less than
 // the settings do.
 type variation struct {
-	change string // field and value
-	apply  func(*certs.ClientOptions)
-	advice func(*trial) string // given the trial that it helped; nil: suggest the change
+	change     string // field and value
+	apply      func(*certs.ClientOptions)
+	suggestion Suggestion              // the same as a suggestion
+	advice     func(*trial) Suggestion // given the trial that it helped; nil: suggestion
 
 	result *trial
 }
 
 // retry tries variations of the settings until one is informative. It returns
 // every attempt, and that variation.
-func (t *trial) retry(ctx context.Context) (attempts []Attempt, telling *variation) {
+func (t *trial) retry(ctx context.Context) (attempts []Attempt, informative *variation) {
 	if t.target.Client == nil || !t.connected {
 		return nil, nil
 	}

@@ -7,10 +7,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"math/big"
 	"net"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,8 +48,6 @@ func pinnedServer(t *testing.T, change func(*x509.Certificate)) (tls.Certificate
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, b
 }
 
-var settingAdvised = regexp.MustCompile(`^set tls\.(verify_name|server_name|subject_alt_names) to \[?("[^"]*")\]?`)
-
 // Following a suggestion about names makes the handshake succeed; if no
 // setting can, the suggestion contains no setting.
 func TestFollowedNameSuggestionsSucceed(t *testing.T) {
@@ -80,32 +78,34 @@ func TestFollowedNameSuggestionsSucceed(t *testing.T) {
 			if r.Reason != certs.ReasonNameMismatch {
 				t.Fatalf("the reason is %s, want %s", r.Reason, certs.ReasonNameMismatch)
 			}
-			advised := settingAdvised.FindStringSubmatch(r.Suggestion)
-			if advised == nil {
+			s := r.Suggestion
+			if s.Value == "" {
 				if tt.helps {
-					t.Errorf("the suggestion %q names no setting", r.Suggestion)
+					t.Errorf("the suggestion %+v has no value", s)
 				}
-				if strings.HasPrefix(r.Suggestion, "set ") {
-					t.Errorf("the suggestion %q cannot be followed", r.Suggestion)
+				if strings.HasPrefix(s.Text, "set ") {
+					t.Errorf("the suggestion %+v cannot be followed", s)
 				}
 				return
 			}
-			value, err := strconv.Unquote(advised[2])
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch advised[1] {
-			case "verify_name":
-				o.VerifyName = value
-			case "server_name":
-				o.ServerName = value
-			case "subject_alt_names":
-				if o.SubjectAltNames, err = certs.ParseSANs([]string{value}); err != nil {
+			switch s.Field {
+			case "tls.verify_name":
+				o.VerifyName = s.Value
+			case "tls.server_name":
+				o.ServerName = s.Value
+			case "tls.subject_alt_names":
+				var names []string
+				if err := json.Unmarshal([]byte(s.Value), &names); err != nil {
 					t.Fatal(err)
 				}
+				if o.SubjectAltNames, err = certs.ParseSANs(names); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				t.Fatalf("suggestion %+v", s)
 			}
 			if again := run(t, addr, o); !again.OK() {
-				t.Errorf("with %q followed it is still %s: %s", r.Suggestion, again.Reason, again.Explanation)
+				t.Errorf("with %+v followed it is still %s: %s", s, again.Reason, again.Explanation)
 			}
 		})
 	}

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"crypto/tls"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -15,8 +14,9 @@ func (t *trial) verifying() []variation {
 		return nil
 	}
 	return []variation{{
-		change: "tls.verification: VERIFICATION_FULL",
-		apply:  func(o *certs.ClientOptions) { o.Verification = certs.VerifyFull },
+		change:     "tls.verification: VERIFICATION_FULL",
+		apply:      func(o *certs.ClientOptions) { o.Verification = certs.VerifyFull },
+		suggestion: setTo("tls.verification", "VERIFICATION_FULL"),
 	}}
 }
 
@@ -38,9 +38,8 @@ func (t *trial) classicGroups() []variation {
 	return []variation{{
 		change: "tls.groups: " + strings.Join(groupNames(groups), ", "),
 		apply:  func(o *certs.ClientOptions) { o.Groups = groups },
-		advice: func(*trial) string {
-			return fmt.Sprintf("set tls.groups to %s: the upstream, or something on the way, cannot handle the post-quantum groups", values(groupNames(groups)...))
-		},
+		suggestion: setToList("tls.groups", groupNames(groups)...).
+			and(": the upstream, or something on the way, cannot handle the post-quantum groups"),
 	}}
 }
 
@@ -52,11 +51,11 @@ func (t *trial) moreGroups() []variation {
 	return []variation{{
 		change: "tls.groups: the default",
 		apply:  func(o *certs.ClientOptions) { o.Groups = nil },
-		advice: func(r *trial) string {
+		advice: func(r *trial) Suggestion {
 			if r.seen == nil || r.seen.State.CurveID == 0 {
-				return "remove tls.groups"
+				return remove("tls.groups")
 			}
-			return "set tls.groups to " + values(groupNames(append(slices.Clone(offered), r.seen.State.CurveID))...)
+			return setToList("tls.groups", groupNames(append(slices.Clone(offered), r.seen.State.CurveID))...)
 		},
 	}}
 }
@@ -71,19 +70,22 @@ func (t *trial) moreSuites() []variation {
 	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
 		every = append(every, s.ID)
 	}
-	advice := func(r *trial) string {
+	advice := func(r *trial) Suggestion {
 		if r.seen == nil || r.seen.State.CipherSuite == 0 {
-			return "remove tls.cipher_suites, or add a suite that the upstream supports"
+			return remove("tls.cipher_suites").and(", or add a suite that the upstream supports")
 		}
 		chosen := r.seen.State.CipherSuite
 		if len(offered) == 0 && !isWeak(chosen) {
-			return "remove tls.cipher_suites"
+			return remove("tls.cipher_suites")
 		}
-		text := "add " + values(suiteName(chosen)) + " to tls.cipher_suites"
+		s := about("tls.cipher_suites", "add %s to tls.cipher_suites", values(suiteName(chosen)))
+		if len(offered) > 0 {
+			s.Value = values(suiteNames(append(slices.Clone(offered), chosen))...)
+		}
 		if isWeak(chosen) {
-			text += ", although it is weak: better enable another suite at the upstream"
+			return s.and(", although it is weak: better enable another suite at the upstream")
 		}
-		return text
+		return s
 	}
 	var out []variation
 	if len(offered) > 0 {
@@ -108,8 +110,9 @@ func (t *trial) lowerVersion() []variation {
 
 func setMax(v uint16) variation {
 	return variation{
-		change: "tls.max_version: " + versionValue(v),
-		apply:  func(o *certs.ClientOptions) { o.MaxVersion = v },
+		change:     "tls.max_version: " + versionValue(v),
+		apply:      func(o *certs.ClientOptions) { o.MaxVersion = v },
+		suggestion: setTo("tls.max_version", versionValue(v)),
 	}
 }
 
@@ -117,15 +120,16 @@ func setMin(v uint16) variation {
 	return variation{
 		change: "tls.min_version: " + versionValue(v),
 		apply:  func(o *certs.ClientOptions) { o.MinVersion = v },
-		advice: func(r *trial) string {
+		advice: func(r *trial) Suggestion {
+			v := v
 			if r.seen != nil && r.seen.State.HandshakeComplete {
 				v = r.seen.State.Version
 			}
-			text := "set tls.min_version to " + versionValue(v)
+			s := setTo("tls.min_version", versionValue(v))
 			if v < tls.VersionTLS12 {
-				text += ", although RFC 8996 deprecates it: better enable TLS 1.2 or 1.3 at the upstream"
+				return s.and(", although RFC 8996 deprecates it: better enable TLS 1.2 or 1.3 at the upstream")
 			}
-			return text
+			return s
 		},
 	}
 }
@@ -156,13 +160,12 @@ func (t *trial) otherName() []variation {
 	}
 	if wanted != "" && wanted != sent {
 		v := variation{
-			change: "tls.server_name: " + wanted,
-			apply:  func(o *certs.ClientOptions) { o.NoServerName, o.FromHost, o.ServerName = false, false, wanted },
+			change:     "tls.server_name: " + wanted,
+			apply:      func(o *certs.ClientOptions) { o.NoServerName, o.FromHost, o.ServerName = false, false, wanted },
+			suggestion: setToString("tls.server_name", wanted),
 		}
 		if t.options.NoServerName {
-			v.advice = func(*trial) string {
-				return "set tls.server_name_source to SERVER_NAME_SOURCE_FIXED and tls.server_name to " + wanted
-			}
+			v.suggestion = setTo("tls.server_name_source", "SERVER_NAME_SOURCE_FIXED").and(" and tls.server_name to %q", wanted)
 		}
 		out = append(out, v)
 	}
@@ -176,14 +179,13 @@ func (t *trial) otherName() []variation {
 					o.VerifyName = verify
 				}
 			},
-			advice: func(r *trial) string {
-				text := "set tls.server_name_source to SERVER_NAME_SOURCE_NONE"
+			advice: func(r *trial) Suggestion {
 				if leaf := r.leaf(); leaf != nil && t.reason == certs.ReasonUnrecognizedName {
 					if names := sans(leaf); len(names) > 0 && isDNSName(names[0]) {
-						text = fmt.Sprintf("set tls.server_name to %q, the name in its certificate for clients without SNI", names[0])
+						return setToString("tls.server_name", names[0]).and(", the name in its certificate for clients without SNI")
 					}
 				}
-				return text
+				return setTo("tls.server_name_source", "SERVER_NAME_SOURCE_NONE")
 			},
 		})
 	}
@@ -209,21 +211,19 @@ func (t *trial) otherProtocols() []variation {
 	for _, p := range []string{"http/1.1", "h2"} {
 		if t.reason == certs.ReasonALPNMismatch && !slices.Contains(offered, p) {
 			v := variation{
-				change: "tls.alpn: " + p,
-				apply:  func(o *certs.ClientOptions) { o.NextProtos = []string{p} },
-				advice: func(*trial) string { return "set tls.alpn to " + values(p) },
+				change:     "tls.alpn: " + p,
+				apply:      func(o *certs.ClientOptions) { o.NextProtos = []string{p} },
+				suggestion: setToList("tls.alpn", p),
 			}
 			if t.options.RequireALPN && p == "http/1.1" {
-				v.advice = func(*trial) string { return "set http.protocol to HTTP_PROTOCOL_1_1, and remove tls.alpn" }
+				v.suggestion = setTo("http.protocol", "HTTP_PROTOCOL_1_1").and(", and remove tls.alpn")
 			}
 			out = append(out, v)
 		}
 	}
 	return append(out, variation{
-		change: "tls.alpn: none",
-		apply:  func(o *certs.ClientOptions) { o.NextProtos, o.RequireALPN = nil, false },
-		advice: func(*trial) string {
-			return "set tls.alpn to a protocol that the upstream supports: it accepts connections without ALPN"
-		},
+		change:     "tls.alpn: none",
+		apply:      func(o *certs.ClientOptions) { o.NextProtos, o.RequireALPN = nil, false },
+		suggestion: about("tls.alpn", "set tls.alpn to a protocol that the upstream supports: it accepts connections without ALPN"),
 	})
 }

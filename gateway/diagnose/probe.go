@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -112,7 +111,7 @@ func All(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstr
 			out.Results[i] = &adminv1.ProbeResult{
 				Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_OTHER,
 				Explanation: fmt.Sprintf("it was not probed: probing %d endpoints took longer than the limit of %v", len(endpoints), timeout),
-				Suggestion:  suggestion("probe it alone, by its address"),
+				Suggestion:  &adminv1.Suggestion{Text: "probe it alone, by its address"},
 			}
 		}
 	}
@@ -143,7 +142,7 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 		return &adminv1.ProbeResult{
 			Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG,
 			Explanation: "the upstream is down and takes no traffic, so it was not probed: " + e.Down,
-			Suggestion:  suggestion("correct the named resource and put it again"),
+			Suggestion:  &adminv1.Suggestion{Text: "correct the named resource and put it again"},
 		}
 	}
 	if e.Unresolved != nil {
@@ -172,25 +171,12 @@ func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
 	return out
 }
 
-// setField and addField match suggestions that name a field and the value to set it
-// to: one word, a quoted string or a list.
-var (
-	setField = regexp.MustCompile(`\bset ([a-z0-9_.\[\]]+) to ("[^"]*"|\[[^\]]*\]|[A-Z0-9_]+\b)?`)
-	addField = regexp.MustCompile(`^add \[[^\]]*\] to ([a-z0-9_.]+)`)
-)
-
-// suggestion returns the API's form of a suggestion, or nil for "".
-func suggestion(text string) *adminv1.Suggestion {
-	if text == "" {
+// suggestion returns the API's form of a suggestion, or nil for none.
+func suggestion(s probe.Suggestion) *adminv1.Suggestion {
+	if s == (probe.Suggestion{}) {
 		return nil
 	}
-	s := &adminv1.Suggestion{Text: text}
-	if m := setField.FindStringSubmatch(text); m != nil {
-		s.Field, s.Value = m[1], strings.Trim(m[2], `"`)
-	} else if m := addField.FindStringSubmatch(text); m != nil {
-		s.Field = m[1]
-	}
-	return s
+	return &adminv1.Suggestion{Field: s.Field, Value: s.Value, Text: s.Text}
 }
 
 // probeResult returns the API's form of a result.

@@ -29,23 +29,3 @@ func TestLargeAnswerIsCut(t *testing.T) {
 		}
 	}
 }
-
-func TestSuggestionsNameFieldAndValue(t *testing.T) {
-	for text, want := range map[string][2]string{
-		`set tls.verify_name to "a.example"; or have the certificate issued again`:   {"tls.verify_name", "a.example"},
-		`set tls.trust_bundles to ["corp"]`:                                          {"tls.trust_bundles", `["corp"]`},
-		`set http.protocol to HTTP_PROTOCOL_1_1, and leave tls.alpn out`:             {"http.protocol", "HTTP_PROTOCOL_1_1"},
-		`set tls.verify_depth to 1`:                                                  {"tls.verify_depth", "1"},
-		`start the upstream, or set endpoints[0].address to the address that it has`: {"endpoints[0].address", ""},
-		`add ["TLS_X"] to tls.cipher_suites`:                                         {"tls.cipher_suites", ""},
-		`have the upstream send the intermediate`:                                    {"", ""},
-	} {
-		s := suggestion(text)
-		if got := [2]string{s.GetField(), s.GetValue()}; got != want || s.GetText() != text {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-	if suggestion("") != nil {
-		t.Error("no text is a suggestion")
-	}
-}

@@ -502,7 +502,7 @@ type Suggestion struct {
 	// Path of the field within the upstream, such as "tls.verify_name". Empty if the
 	// change is not in the upstream.
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// The value to set it to. Empty if only text can say.
+	// What to set the field to: a list in JSON, anything else as it is. Empty if only text says it.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// The same in a sentence.
 	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
