@@ -30,7 +30,7 @@ func Classify(err error) Reason {
 	if e, ok := errors.AsType[*HandshakeError](err); ok {
 		return e.Reason
 	}
-	if _, ok := errors.AsType[Faults](err); ok {
+	if is[Faults](err) || is[*KeyTypeError](err) {
 		return ReasonLocalConfig
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
@@ -191,7 +191,7 @@ var texts = []struct {
 	{"server selected unsupported curve", ReasonNoCommonGroup},
 	{"server selected unoffered curve", ReasonNoCommonGroup},
 	{"client didn't provide a certificate", ReasonClientCertificateRequired},
-	{"peer doesn't support any of the certificate's signature algorithms", ReasonClientCertificateRejected},
+	{"peer doesn't support any of the certificate's signature algorithms", ReasonNoCommonSignature}, // only on a Server: see checkKeyType
 	{"no certificates configured", ReasonUnrecognizedName},
 	{"unsupported application protocols", ReasonALPNMismatch},
 	{"unadvertised ALPN protocol", ReasonALPNMismatch},

@@ -167,12 +167,17 @@ func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error 
 // certificate implements tls.Config.GetClientCertificate. It sends our
 // certificate whatever CAs the server names, as OpenSSL does: a server that
 // rejects a certificate explains more than one that received no certificate.
+// It fails if the server cannot verify our key's signatures: sending none
+// would leave the gateway unauthenticated without a word.
 func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.requested = true
 	if h.seen != nil {
 		h.seen.request(info, h.client.o.Certificate)
 	}
 	if cert := h.client.o.Certificate; cert != nil {
+		if err := checkKeyType(info, cert); err != nil {
+			return nil, err
+		}
 		h.sent = true
 		return &cert.tls, nil
 	}

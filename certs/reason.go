@@ -49,6 +49,9 @@ const (
 	ReasonClientReset       Reason = "CLIENT_RESET"
 	ReasonClientTruncated   Reason = "CLIENT_TRUNCATED"
 	ReasonClientFailed      Reason = "CLIENT_FAILED"
+
+	// The server's key or signature is of a kind that the client does not support.
+	ReasonNoCommonSignature Reason = "NO_COMMON_SIGNATURE"
 )
 
 // A VerifyError reports which of our own checks of a peer failed.

@@ -61,6 +61,9 @@ func (t *trial) explain() diagnosis {
 	case certs.ReasonClientCertificateRequired, certs.ReasonClientCertificateRejected:
 		return t.explainClientCertificate()
 	case certs.ReasonLocalConfig:
+		if e, ok := errors.AsType[*certs.KeyTypeError](t.err); ok {
+			return t.explainKeyType(e)
+		}
 		return say("the settings cannot be used: %s", t.detail()).advise("change the named setting")
 	}
 	if errors.Is(t.err, context.Canceled) {

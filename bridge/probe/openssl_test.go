@@ -79,14 +79,20 @@ func sServer(t *testing.T, issued *pki.Issued, args ...string) string {
 	return addr
 }
 
+// caFile writes a root to a file.
+func caFile(t *testing.T, ca *certstest.CA) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, ca.TrustPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestProbesOfOpenSSL(t *testing.T) {
 	ca, other := certstest.NewCA(t), rootNamed(t, "another root")
 	between := ca.Intermediate(t)
-	trusted := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(trusted, ca.TrustPEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	verify := []string{"-Verify", "3", "-verify_return_error", "-CAfile", trusted}
+	verify := []string{"-Verify", "3", "-verify_return_error", "-CAfile", caFile(t, ca)}
 	good := ca.Server(t, "upstream.test")
 	for _, c := range []struct {
 		name          string

@@ -38,6 +38,15 @@ type Target struct {
 	// Known are trust bundles that the settings could name. A chain that leads to
 	// no trusted CA is verified against them.
 	Known []Bundle
+
+	// Certificates are client certificates that the settings could name.
+	Certificates []Certificate
+}
+
+// A Certificate is a certificate and its name.
+type Certificate struct {
+	Name string
+	Cert *certs.Certificate
 }
 
 // A Bundle is a trust bundle and its name.

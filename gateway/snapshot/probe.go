@@ -49,6 +49,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 		HandshakeTimeout: u.msg.GetTimeouts().GetHandshake().AsDuration(),
 		ProxyProtocol:    proxyVersions[u.msg.GetSendProxyProtocol()],
 		Known:            known,
+		Certificates:     s.knownCertificates(),
 	}
 	if d := u.msg.GetDns(); d != nil {
 		if u.down != "" {
@@ -123,6 +124,18 @@ func (s *Snapshot) knownBundles() []probe.Bundle {
 	for _, r := range s.State().List(adminv1.Kind_KIND_TRUST_BUNDLE) {
 		if b := s.bundles[r.GetName()]; b != nil && b.trust != nil && len(out) < maxKnown {
 			out = append(out, probe.Bundle{Name: r.GetName(), Trust: b.trust})
+		}
+	}
+	return out
+}
+
+// knownCertificates returns certificates that an upstream could present, in the
+// order of their names.
+func (s *Snapshot) knownCertificates() []probe.Certificate {
+	var out []probe.Certificate
+	for _, r := range s.State().List(adminv1.Kind_KIND_CERTIFICATE) {
+		if c := s.certificates[r.GetName()]; c != nil && c.live != nil && len(out) < maxKnown {
+			out = append(out, probe.Certificate{Name: r.GetName(), Cert: c.live})
 		}
 	}
 	return out

@@ -104,6 +104,10 @@ const (
 	// The client's connection failed in another way while it was in use; the message
 	// tells.
 	Reason_REASON_CLIENT_FAILED Reason = 37
+	// The server's key or signature is of a kind that the client does not support, such
+	// as Ed448, RSA-PSS or a brainpool curve. A failed handshake with an upstream does
+	// not show this, so only probes report it, after further handshakes.
+	Reason_REASON_NO_COMMON_SIGNATURE Reason = 38
 )
 
 // Enum value maps for Reason.
@@ -147,6 +151,7 @@ var (
 		35: "REASON_CLIENT_RESET",
 		36: "REASON_CLIENT_TRUNCATED",
 		37: "REASON_CLIENT_FAILED",
+		38: "REASON_NO_COMMON_SIGNATURE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -187,6 +192,7 @@ var (
 		"REASON_CLIENT_RESET":                35,
 		"REASON_CLIENT_TRUNCATED":            36,
 		"REASON_CLIENT_FAILED":               37,
+		"REASON_NO_COMMON_SIGNATURE":         38,
 	}
 )
 
@@ -221,7 +227,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xf9\a\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\x99\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -261,7 +267,8 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x16REASON_UPSTREAM_FAILED\x10\"\x12\x17\n" +
 	"\x13REASON_CLIENT_RESET\x10#\x12\x1b\n" +
 	"\x17REASON_CLIENT_TRUNCATED\x10$\x12\x18\n" +
-	"\x14REASON_CLIENT_FAILED\x10%BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x14REASON_CLIENT_FAILED\x10%\x12\x1e\n" +
+	"\x1aREASON_NO_COMMON_SIGNATURE\x10&BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once
