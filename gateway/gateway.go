@@ -21,6 +21,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/inventory"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/ops"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
@@ -34,6 +35,10 @@ type Options struct {
 	// DataDir holds the desired state, including private keys. Open creates it if
 	// it is missing. Only one process may use it at a time.
 	DataDir string
+
+	// History is how many revisions are stored, with what is needed to go back to them.
+	// 0: 100.
+	History int
 
 	// AdminSocket is the path of the admin API's unix socket. Empty: admin.sock
 	// in DataDir.
@@ -124,6 +129,7 @@ type Gateway struct {
 	*inventory.Inventory
 	*diagnose.Diagnostics
 
+	history     *revisions.History
 	descriptors *listeners.Descriptors
 	accessLog   *accesslog.Logger // nil: no access log
 	files       *files.Watcher
@@ -181,11 +187,11 @@ func Open(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	undo = append(undo, g.listeners.Shutdown)
-	db, err := bolt.Open(o.DataDir)
+	db, err := bolt.Open(o.DataDir, bolt.Options{History: o.History})
 	if err != nil {
 		return nil, err
 	}
-	g.store = db
+	g.store, g.history = db, revisions.NewHistory(db)
 	g.openUpdates(db.InstanceID(), db.State().Revision())
 	undo = append(undo, func() { db.Close() })
 

@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -89,7 +90,9 @@ func TestADryRunChangesNothingAndAnswersWhatWould(t *testing.T) {
 // failing is a store that cannot write.
 type failing struct{ durable }
 
-func (failing) Commit(*store.Draft) error { return errors.New("no space left on device") }
+func (failing) Commit(*store.Draft, *revisions.Record) error {
+	return errors.New("no space left on device")
+}
 
 func TestAFailedCommitIsNotMadeLive(t *testing.T) {
 	g := start(t, "")

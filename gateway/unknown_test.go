@@ -4,10 +4,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -22,7 +24,7 @@ func TestAStoredResourceWithUnknownFieldsIsDown(t *testing.T) {
 	}
 	newer := plain("newer")
 	newer.Endpoints[0].ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 900, protowire.VarintType), 1))
-	s, err := bolt.Open(dir)
+	s, err := bolt.Open(dir, bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,8 @@ func TestAStoredResourceWithUnknownFieldsIsDown(t *testing.T) {
 	if err := bad.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Commit(draft); err != nil {
+	record := revisions.NewRecord(draft, store.Edit{}, time.Now(), func(store.Ref) string { return "" })
+	if err := s.Commit(draft, record); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -18,7 +20,7 @@ import (
 // process; a failed Commit changes nothing.
 type durable interface {
 	State() *store.State
-	Commit(*store.Draft) error
+	Commit(*store.Draft, *revisions.Record) error
 	Close() error
 }
 
@@ -245,7 +247,21 @@ func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Need
 	if err := p.bad.Err(); err != nil {
 		return nil, missing, err
 	}
+	p.warnOfFiles()
 	return p, missing, nil
+}
+
+// warnOfFiles warns of the files that a rollback does not restore.
+func (p *plan) warnOfFiles() {
+	if p.edit.Rollback == nil {
+		return
+	}
+	for _, put := range p.edit.Puts {
+		ref := store.RefOf(put.Resource)
+		if was := p.edit.Rollback.Files[ref]; was != "" && was != p.next.FileDigest(ref).Key() {
+			p.bad.Warn("FILE_CHANGED", put.Path, "the files of %v are no longer as they were in revision %d: their present content is used", ref, p.edit.Rollback.Revision)
+		}
+	}
 }
 
 // carryOut makes a plan durable and live. The caller holds the writer's lock, and
@@ -269,7 +285,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		return nil, err
 	}
 	result := &store.Result{
-		State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Warnings: bad.Warnings(), Present: next.Present,
+		Base: live.State(), State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Warnings: bad.Warnings(), Present: next.Present,
 	}
 	if e.DryRun {
 		result.Revision = live.State().Revision()
@@ -281,7 +297,8 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		return nil, errEnded(ctx, "before it was committed")
 	}
 	if draft.Changed() {
-		if err := w.store.Commit(draft); err != nil {
+		record := revisions.NewRecord(draft, e, time.Now(), fileKeys(live))
+		if err := w.store.Commit(draft, record); err != nil {
 			sockets.Discard()
 			w.log.Error("cannot write to the store", "error", err)
 			return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
@@ -317,7 +334,7 @@ func (w *writer) restore(state *store.State) {
 // system's roots, as one edit: it takes all of them or, like Apply, fails and
 // changes nothing. It also retries every resource that is down.
 func (w *writer) Reload(ctx context.Context) (*store.Result, error) {
-	return w.Apply(ctx, Rereading(w.State(), store.Edit{Comment: "files read again"}))
+	return w.Apply(ctx, Rereading(w.State(), store.Edit{Comment: "files read again", Origin: store.Origin{Method: "SIGHUP"}}))
 }
 
 // Rereading returns the edit extended so that it also reads the files of every

@@ -33,7 +33,7 @@ func notEmpty(m *manifest.Manifest, what string) error {
 // applyWhole replaces the configuration of gw by m. It is one edit, which also reads
 // every file that m names, and the system's roots, again.
 func applyWhole(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
-	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + why}
+	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + why, Origin: store.Origin{Method: why}}
 	for i, r := range m.Resources() {
 		body, ok := manifest.Body(r).(store.Resource)
 		if !ok { // a kind that the manifest knows and the store does not

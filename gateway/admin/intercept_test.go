@@ -105,7 +105,7 @@ func TestACallWithoutACallerIsUnauthenticated(t *testing.T) {
 	}
 	// A known caller, a method without a rule.
 	known := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{name: "uid:0"}})
-	_, err := s.unary(known, nil, &grpc.UnaryServerInfo{FullMethod: "/drawbridge.admin.v1.AdminService/Rollback"}, handler)
+	_, err := s.unary(known, nil, &grpc.UnaryServerInfo{FullMethod: "/drawbridge.admin.v1.AdminService/Unknown"}, handler)
 	wantCode(t, err, codes.Unimplemented)
 }
 

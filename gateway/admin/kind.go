@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/grpc"
+
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -63,6 +65,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 		e.RequireProbe = o.GetRequireProbe()
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
+	e.Origin = originOf(ctx)
 	res, err := s.gateway.Apply(ctx, e)
 	if err != nil {
 		return nil, nil, err
@@ -79,7 +82,17 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("and %d more warnings", more),
 		})
 	}
+	if e.DryRun {
+		s.addFields(change, res)
+	}
 	return res, change, nil
+}
+
+// originOf returns who makes a call, and how.
+func originOf(ctx context.Context) store.Origin {
+	who, _ := callerOf(ctx)
+	method, _ := grpc.Method(ctx)
+	return store.Origin{Principal: who.name, Transport: who.transport, Method: method}
 }
 
 // maxWarnings bounds how many warnings are listed.

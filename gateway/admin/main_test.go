@@ -20,6 +20,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -37,7 +38,8 @@ type fakeGateway struct {
 
 	before  func(context.Context, store.Edit) // called by Apply first; may panic or block
 	refusal *invalid.Error                    // what Apply returns instead
-	drained string                            // what DrainConnections was called with last
+	records memoryHistory
+	drained string // what DrainConnections was called with last
 }
 
 func newFake() *fakeGateway {
@@ -61,13 +63,14 @@ func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, e
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	res := &store.Result{State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Present: g.Present}
+	res := &store.Result{Base: g.state, State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Present: g.Present}
 	if e.DryRun {
 		res.Revision = g.state.Revision()
 	}
 	if e.DryRun || !draft.Changed() {
 		return res, nil
 	}
+	g.records.add(revisions.NewRecord(draft, e, time.Now(), noFiles))
 	g.state = draft.State()
 	u := draft.Update(e.Comment)
 	g.updates.Append(func(int64) (store.Update, int) { return u, u.Size() })
@@ -88,6 +91,70 @@ func (g *fakeGateway) Present(r store.Resource) store.Resource {
 	}
 	return r
 }
+
+func (g *fakeGateway) History() *revisions.History { return revisions.NewHistory(&g.records) }
+
+func (g *fakeGateway) Diff(from int64, to *int64) ([]revisions.Difference, int64, error) {
+	state := g.State()
+	upTo := state.Revision()
+	if to != nil {
+		upTo = *to
+	}
+	all, err := g.History().Diff(state, noFiles, from, upTo)
+	return all, upTo, err
+}
+
+func (g *fakeGateway) RollbackEdit(to int64) (store.Edit, error) {
+	return g.History().Rollback(g.State(), to)
+}
+
+func noFiles(store.Ref) string { return "" }
+
+// A memoryHistory stores all records.
+type memoryHistory struct {
+	mu      sync.Mutex
+	records []*revisions.Record
+}
+
+func (h *memoryHistory) add(r *revisions.Record) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.records = append(h.records, r)
+}
+
+// all returns the records; that of revision n is at n-1.
+func (h *memoryHistory) all() []*revisions.Record {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.records
+}
+
+func (h *memoryHistory) Revision(n int64) (*adminv1.Revision, error) {
+	if all := h.all(); n >= 1 && n <= int64(len(all)) {
+		return proto.Clone(all[n-1].Revision).(*adminv1.Revision), nil
+	}
+	return nil, nil
+}
+
+func (h *memoryHistory) EachRevision(last int64, yield func(*adminv1.Revision) bool) error {
+	for ; last >= 1; last-- {
+		if r, _ := h.Revision(last); r == nil || !yield(r) {
+			break
+		}
+	}
+	return nil
+}
+
+func (h *memoryHistory) EachPrior(after, last int64, yield func(revisions.Prior)) (bool, error) {
+	for _, r := range h.all()[min(after, last):last] {
+		for _, p := range r.Priors {
+			yield(p)
+		}
+	}
+	return true, nil
+}
+
+func (h *memoryHistory) Oldest() (int64, error) { return int64(min(1, len(h.all()))), nil }
 
 func (g *fakeGateway) InstanceID() string { return "store-1" }
 

@@ -32,6 +32,7 @@ func accessTo(fullMethod string) access {
 		adminv1.AdminService_PutTrustBundle_FullMethodName,
 		adminv1.AdminService_DeleteTrustBundle_FullMethodName,
 		adminv1.AdminService_Apply_FullMethodName,
+		adminv1.AdminService_Rollback_FullMethodName,
 		adminv1.DiagnosticsService_FlushSessions_FullMethodName,
 		adminv1.DiagnosticsService_DrainConnections_FullMethodName:
 		return write
@@ -48,6 +49,9 @@ func accessTo(fullMethod string) access {
 		adminv1.AdminService_ListTrustBundles_FullMethodName,
 		adminv1.AdminService_GetConfig_FullMethodName,
 		adminv1.AdminService_WatchConfig_FullMethodName,
+		adminv1.AdminService_ListRevisions_FullMethodName,
+		adminv1.AdminService_GetRevision_FullMethodName,
+		adminv1.AdminService_DiffRevisions_FullMethodName,
 		adminv1.StatusService_GetStatus_FullMethodName,
 		adminv1.StatusService_ListUpstreams_FullMethodName,
 		adminv1.StatusService_ListCertificates_FullMethodName,

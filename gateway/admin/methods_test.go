@@ -82,7 +82,7 @@ func TestNamesThatOnlyResembleAMethodAreDenied(t *testing.T) {
 	}
 	for _, name := range []string{
 		"", "/", "drawbridge.admin.v1.AdminService/Apply", "/" + apply, apply + "/", strings.ToLower(apply),
-		"/drawbridge.admin.v1.AdminService//Apply", "/drawbridge.admin.v1.AdminService/Rollback", apply + "?", " " + apply,
+		"/drawbridge.admin.v1.AdminService//Apply", "/drawbridge.admin.v1.StatusService/Rollback", apply + "?", " " + apply,
 	} {
 		if accessTo(name) != denied {
 			t.Errorf("%q is not denied", name)

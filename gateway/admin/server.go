@@ -16,7 +16,9 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/fielddiff"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -45,6 +47,16 @@ type Gateway interface {
 	// Present returns a copy of r to show to clients: without private keys, and with
 	// info filled in.
 	Present(r store.Resource) store.Resource
+
+	// History answers questions about earlier revisions.
+	History() *revisions.History
+
+	// Diff returns the resources that differ between two revisions, and the second one;
+	// nil stands for the live one. RollbackEdit returns an edit that goes back to a
+	// revision; its ExpectedRevision is the live revision. Their errors are
+	// *invalid.Error.
+	Diff(from int64, to *int64) ([]revisions.Difference, int64, error)
+	RollbackEdit(to int64) (store.Edit, error)
 
 	// InstanceID identifies the store that revisions belong to.
 	InstanceID() string
@@ -98,6 +110,7 @@ type Server struct {
 	metrics *metrics.Metrics
 	grpc    *grpc.Server
 	health  *health.Server
+	fields  *fielddiff.Differ
 
 	sendTimeout time.Duration
 	open        streamCounts
@@ -120,6 +133,7 @@ func New(o Options) *Server {
 		log:      log.Named("admin"),
 		metrics:  o.Metrics,
 		health:   health.NewServer(),
+		fields:   fielddiff.New(),
 		stopping: make(chan struct{}),
 
 		sendTimeout: cmp.Or(o.SendTimeout, 30*time.Second),

@@ -13,12 +13,14 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // A caller is the authenticated peer of a connection.
 type caller struct {
 	credentials.CommonAuthInfo
-	name string // for the log: "uid:0" or "cert:CN=ops"
+	name      string // "uid:0" or "cert:CN=ops"
+	transport adminv1.Transport
 }
 
 // AuthType names how the caller was authenticated, for credentials.AuthInfo.
@@ -61,7 +63,7 @@ func identify(raw net.Conn) (caller, error) {
 	}
 	switch conn := raw.(type) {
 	case *net.UnixConn:
-		who.name = "unix"
+		who.name, who.transport = "unix", adminv1.Transport_TRANSPORT_UNIX
 		if uid, ok := peerUID(conn); ok {
 			who.name = "uid:" + strconv.FormatUint(uint64(uid), 10)
 		}
@@ -81,6 +83,7 @@ func identify(raw net.Conn) (caller, error) {
 		if bounded, ok := conn.NetConn().(*guard.Conn); ok {
 			bounded.Prove(true)
 		}
+		who.transport = adminv1.Transport_TRANSPORT_TCP
 		who.name = "cert:" + sanitize(state.PeerCertificates[0].Subject.String(), maxField)
 		return who, nil
 	}

@@ -79,7 +79,7 @@ func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Materi
 	if len(changes) == 0 || ctx.Err() != nil {
 		return
 	}
-	edit := store.Edit{Comment: commentOn(changes)}
+	edit := store.Edit{Comment: commentOn(changes), Origin: store.Origin{Method: "file"}}
 	for _, c := range changes {
 		edit.Reread = append(edit.Reread, c.ref)
 	}

@@ -20,6 +20,14 @@ import (
 // no files.
 type Digest [sha256.Size]byte
 
+// Key returns the digest's bytes as a string, or "" for the zero value.
+func (d Digest) Key() string {
+	if d == (Digest{}) {
+		return ""
+	}
+	return string(d[:])
+}
+
 // Files returns every path in the desired state, with the resources that use it
 // ordered by kind and name.
 func (s *Snapshot) Files() map[string][]store.Ref {

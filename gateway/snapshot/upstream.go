@@ -130,7 +130,6 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 		Observer:         s.job.observer,
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
-		Starttls:         s.starttls(msg),
 		RetryBudget:      s.retryBudget(msg.GetLimits().GetRetryBudget()),
 	}
 	if prev != nil && prev.down == "" {

@@ -59,6 +59,28 @@ type Edit struct {
 
 	// Comment says why the edit is made. It is logged and shown to watchers.
 	Comment string
+
+	// Origin says who makes the edit. The zero value: the gateway.
+	Origin Origin
+
+	// Rollback, if not nil, says that the edit goes back to an earlier revision.
+	Rollback *Rollback
+}
+
+// An Origin says who makes an edit, and how.
+type Origin struct {
+	Principal string // "uid:0", "cert:CN=ops"; "": the gateway
+	Transport adminv1.Transport
+	Method    string // the full method name; "start", "SIGHUP" or "file" for the gateway's own edits
+}
+
+// A Rollback describes an edit that goes back to an earlier revision.
+type Rollback struct {
+	Revision int64
+
+	// Files holds the digests that the files of resources had in that revision. The edit
+	// does not restore the files.
+	Files map[Ref]string
 }
 
 // A Prune selects resources. Those that the edit does not name are deleted.
@@ -93,6 +115,7 @@ type Change struct {
 
 // A Result is the result of an edit.
 type Result struct {
+	Base     *State // the state that was edited
 	State    *State // the state that the edit made; with DryRun the state it would make
 	Revision int64  // the revision that it made live; with DryRun the one it was checked against
 	Changes  []Change

@@ -120,6 +120,16 @@ func setOutput(r Resource, etag string, revision int64) {
 	}
 }
 
+// WithoutOutput returns a copy of r without its output-only fields.
+func WithoutOutput(r Resource) Resource {
+	c := proto.Clone(r).(Resource)
+	setOutput(c, "", 0)
+	return c
+}
+
+// SameContent reports whether two resources differ at most in output-only fields.
+func SameContent(a, b Resource) bool { return proto.Equal(WithoutOutput(a), WithoutOutput(b)) }
+
 // A use is one resource's reference to another.
 type use struct {
 	field invalid.Path // within the referring resource

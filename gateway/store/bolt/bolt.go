@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -26,9 +28,9 @@ const (
 	lockName = "drawbridge.lock"
 )
 
-// format is the version of the layout: a bucket for each kind, name to record,
-// and a bucket of facts about the whole.
-const format = 1
+// format is the version of the layout: a bucket for each kind, name to record, the
+// buckets of the history, and a bucket of facts about the whole. Format 1 had no history.
+const format = 2
 
 var (
 	metaBucket  = []byte("meta")
@@ -52,18 +54,28 @@ func (e *CorruptError) Error() string {
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// A Store is an open database. Its methods must not be called concurrently.
+// Options configure a Store. The zero value works.
+type Options struct {
+	// History is how many revisions are stored, with what is needed to go back to them.
+	// 0: 100.
+	History int
+}
+
+// A Store is an open database. The methods that read the history may be called
+// concurrently with each other and one other method. The other methods must not be
+// called concurrently.
 type Store struct {
 	lock     *os.File
 	db       *bbolt.DB
 	state    *store.State
 	instance string
+	kept     history
 }
 
 // Open locks the data directory for this process, creates missing files, and reads the
 // state. A directory that another process holds is a *LockedError, a
 // damaged database a *CorruptError.
-func Open(dir string) (*Store, error) {
+func Open(dir string, o Options) (*Store, error) {
 	if err := prepareDir(dir); err != nil {
 		return nil, err
 	}
@@ -71,7 +83,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{lock: lock}
+	s := &Store{lock: lock, kept: history{most: cmp.Or(o.History, 100)}}
 	if err := s.open(filepath.Join(dir, fileName)); err != nil {
 		lock.Close()
 		return nil, err
@@ -95,7 +107,7 @@ func (s *Store) open(path string) error {
 	}
 	// Read everything before the file is opened for writing: a damaged file is evidence
 	// and must not change.
-	state, err := readAll(path)
+	read, err := readAll(path)
 	if err != nil {
 		return err
 	}
@@ -103,11 +115,19 @@ func (s *Store) open(path string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	if s.instance, err = instanceOf(db); err != nil {
+	if s.instance, err = instanceOf(db); err == nil && read.format < format {
+		err = db.Update(upgrade)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
 	}
-	s.db, s.state = db, state
+	s.db, s.state, s.kept.records = db, read.state, read.records
 	return nil
+}
+
+// upgrade brings a database of an older format to the current one.
+func upgrade(tx *bbolt.Tx) error {
+	return errors.Join(createHistory(tx), putNumber(tx.Bucket(metaBucket), formatKey, format))
 }
 
 // instanceOf returns the ID of the database. It creates one if the database has none.
@@ -129,10 +149,11 @@ func (s *Store) InstanceID() string { return s.instance }
 // State returns the state that was read when the store was opened.
 func (s *Store) State() *store.State { return s.state }
 
-// Commit makes the draft durable: when it returns nil, the changes survive a crash of
-// the process and of the machine. On an error nothing has changed.
-func (s *Store) Commit(d *store.Draft) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+// Commit makes the draft and the record of its revision durable: when it returns nil,
+// they survive a crash of the process and of the machine. On an error nothing has changed.
+func (s *Store) Commit(d *store.Draft, r *revisions.Record) error {
+	var kept []recordSize
+	err := s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		sum, err := number(meta, sumKey)
 		if err != nil {
@@ -164,8 +185,15 @@ func (s *Store) Commit(d *store.Draft) error {
 		if err := putNumber(meta, sumKey, sum); err != nil {
 			return err
 		}
+		if kept, err = s.kept.add(tx, r); err != nil {
+			return err
+		}
 		return putNumber(meta, revisionKey, uint64(d.State().Revision()))
 	})
+	if err == nil {
+		s.kept.records = kept
+	}
+	return err
 }
 
 // Close releases the database and the directory.
@@ -194,7 +222,7 @@ func create(path string) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(putNumber(meta, formatKey, format), putNumber(meta, revisionKey, 0), putNumber(meta, sumKey, 0))
+		return errors.Join(createHistory(tx), putNumber(meta, formatKey, format), putNumber(meta, revisionKey, 0), putNumber(meta, sumKey, 0))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
@@ -214,16 +242,23 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// A reading holds what was read from a database.
+type reading struct {
+	format  uint64
+	state   *store.State
+	records []recordSize
+}
+
 // readAll reads the database without changing it, and checks each record and the sum
-// over all records. bbolt's own Check cannot be used: it runs in its own goroutine,
+// over all records of resources. bbolt's own Check cannot be used: it runs in its own goroutine,
 // where a panic cannot be recovered.
-func readAll(path string) (state *store.State, err error) {
+func readAll(path string) (read *reading, err error) {
 	// bbolt maps the file and trusts its pages: damage shows as a panic or, in a
 	// file cut short, as a fault on access.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			state, err = nil, &CorruptError{path, fmt.Errorf("%v", p)}
+			read, err = nil, &CorruptError{path, fmt.Errorf("%v", p)}
 		}
 	}()
 	if info, err := os.Stat(path); err != nil {
@@ -240,7 +275,7 @@ func readAll(path string) (state *store.State, err error) {
 	}
 	defer db.Close()
 	err = db.View(func(tx *bbolt.Tx) error {
-		state, err = readTx(tx)
+		read, err = readTx(tx)
 		return err
 	})
 	var newer *newerError
@@ -250,7 +285,7 @@ func readAll(path string) (state *store.State, err error) {
 	if err != nil {
 		return nil, &CorruptError{path, err}
 	}
-	return state, nil
+	return read, nil
 }
 
 type newerError struct {
@@ -262,7 +297,7 @@ func (e *newerError) Error() string {
 	return fmt.Sprintf("was written by a newer version of drawbridge (format %d%s; this one reads format %d): run that version", e.found, e.unknown, format)
 }
 
-func readTx(tx *bbolt.Tx) (*store.State, error) {
+func readTx(tx *bbolt.Tx) (*reading, error) {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil {
 		return nil, errors.New("it is not a drawbridge database")
@@ -271,10 +306,16 @@ func readTx(tx *bbolt.Tx) (*store.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found != format {
+	if found > format {
 		return nil, &newerError{found: found}
 	}
+	if found == 0 {
+		return nil, errors.New("its format is 0")
+	}
 	known := map[string]bool{string(metaBucket): true}
+	if found >= 2 {
+		known[string(revisionsBucket)], known[string(priorsBucket)] = true, true
+	}
 	for _, k := range store.Kinds() {
 		known[k.String()] = true
 	}
@@ -321,7 +362,14 @@ func readTx(tx *bbolt.Tx) (*store.State, error) {
 	if sum != wantSum {
 		return nil, errors.New("resources are missing from it")
 	}
-	return store.Restore(int64(revision), all)
+	read := &reading{format: found}
+	if found >= 2 {
+		if read.records, err = readHistory(tx, int64(revision)); err != nil {
+			return nil, err
+		}
+	}
+	read.state, err = store.Restore(int64(revision), all)
+	return read, err
 }
 
 func number(b *bbolt.Bucket, key []byte) (uint64, error) {
@@ -347,8 +395,11 @@ func fingerprint(k adminv1.Kind, name, record []byte) uint64 {
 
 // encode returns a record: a CRC-32C of the message, then the message. bbolt
 // checks its own structure, not the values in it.
-func encode(r store.Resource) ([]byte, error) {
-	record, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 4), r)
+func encode(m proto.Message) ([]byte, error) { return encodeAfter(nil, m) }
+
+// encodeAfter is encode for a record that holds further bytes before the message.
+func encodeAfter(head []byte, m proto.Message) ([]byte, error) {
+	record, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(append(make([]byte, 4), head...), m)
 	if err != nil {
 		return nil, err
 	}
@@ -356,9 +407,18 @@ func encode(r store.Resource) ([]byte, error) {
 	return record, nil
 }
 
-func decode(record []byte, r store.Resource) error {
-	if len(record) < 4 || crc32.Checksum(record[4:], castagnoli) != binary.BigEndian.Uint32(record) {
-		return errors.New("its checksum is wrong")
+func decode(record []byte, m proto.Message) error {
+	content, err := checked(record)
+	if err != nil {
+		return err
 	}
-	return proto.Unmarshal(record[4:], r)
+	return proto.Unmarshal(content, m)
+}
+
+// checked returns the content of a record, without its checksum.
+func checked(record []byte) ([]byte, error) {
+	if len(record) < 4 || crc32.Checksum(record[4:], castagnoli) != binary.BigEndian.Uint32(record) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	return record[4:], nil
 }

@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -37,9 +39,14 @@ func draft(t *testing.T, s *store.State, e store.Edit) *store.Draft {
 	return d
 }
 
+// recorded returns a draft with the record of its revision.
+func recorded(d *store.Draft) (*store.Draft, *revisions.Record) {
+	return d, revisions.NewRecord(d, store.Edit{}, time.Now(), func(store.Ref) string { return "" })
+}
+
 func open(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +63,7 @@ func filled(t *testing.T) string {
 	for i := range 100 {
 		e.Puts = append(e.Puts, store.Put{Resource: upstream(i)})
 	}
-	if err := s.Commit(draft(t, s.State(), e)); err != nil {
+	if err := s.Commit(recorded(draft(t, s.State(), e))); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -77,7 +84,7 @@ func TestACommittedDraftSurvivesReopening(t *testing.T) {
 		Puts:    []store.Put{{Resource: changed}, {Resource: upstream(2)}},
 		Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u3"}},
 	})
-	if err := s.Commit(d); err != nil {
+	if err := s.Commit(recorded(d)); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -97,7 +104,7 @@ func TestACommittedDraftSurvivesReopening(t *testing.T) {
 func TestASecondProcessLearnsWhichProcessHoldsTheDirectory(t *testing.T) {
 	dir := filled(t)
 	open(t, dir)
-	_, err := Open(dir)
+	_, err := Open(dir, Options{})
 	var locked *LockedError
 	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
 		t.Fatalf("%v", err)
@@ -106,7 +113,7 @@ func TestASecondProcessLearnsWhichProcessHoldsTheDirectory(t *testing.T) {
 
 func TestTheLockEndsWithItsProcess(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_HOLD"); dir != "" {
-		if _, err := Open(dir); err != nil {
+		if _, err := Open(dir, Options{}); err != nil {
 			t.Fatal(err)
 		}
 		os.Stdout.WriteString("held\n")
@@ -126,7 +133,7 @@ func TestTheLockEndsWithItsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	var locked *LockedError
-	if _, err := Open(dir); !errors.As(err, &locked) || locked.PID != holder.Process.Pid {
+	if _, err := Open(dir, Options{}); !errors.As(err, &locked) || locked.PID != holder.Process.Pid {
 		t.Errorf("%v", err)
 	}
 	holder.Process.Kill()
@@ -141,7 +148,7 @@ func TestWiderModesAreRefused(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := Open(dir); err == nil || !strings.Contains(err.Error(), "chmod") {
+		if s, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "chmod") {
 			t.Errorf("%s with mode %o: %v", path, mode, err)
 			if s != nil {
 				s.Close()
@@ -157,7 +164,7 @@ func TestOtherThanRegularFilesAreKept(t *testing.T) {
 	os.Chmod(dir, 0o700)
 	refused := func(say string) {
 		t.Helper()
-		s, err := Open(dir)
+		s, err := Open(dir, Options{})
 		if s != nil {
 			s.Close()
 		}
@@ -228,7 +235,7 @@ func TestADamagedDatabaseIsRefusedAndLeftAsItIs(t *testing.T) {
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s, err := Open(dir)
+			s, err := Open(dir, Options{})
 			if s != nil {
 				s.Close()
 			}
@@ -263,15 +270,15 @@ func TestEveryFlippedByteIsNoticedOrHarmless(t *testing.T) {
 		}
 		// The older of the two meta pages is the state before the last commit;
 		// only damage to the newer one's can lead there.
-		if got.Revision() == 0 && at < 8192 {
+		if got.state.Revision() == 0 && at < 8192 {
 			continue
 		}
-		if len(got.All()) != len(state.All()) {
-			t.Fatalf("byte %d flipped: %d resources of %d, and no error", at, len(got.All()), len(state.All()))
+		if len(got.state.All()) != len(state.All()) {
+			t.Fatalf("byte %d flipped: %d resources of %d, and no error", at, len(got.state.All()), len(state.All()))
 		}
 		for i, r := range state.All() {
-			if !proto.Equal(got.All()[i], r) {
-				t.Fatalf("byte %d flipped: %v is now %v, and no error", at, r, got.All()[i])
+			if !proto.Equal(got.state.All()[i], r) {
+				t.Fatalf("byte %d flipped: %v is now %v, and no error", at, r, got.state.All()[i])
 			}
 		}
 	}
@@ -281,7 +288,7 @@ func TestEveryFlippedByteIsNoticedOrHarmless(t *testing.T) {
 func TestANewerFormatIsRefusedWhole(t *testing.T) {
 	for name, change := range map[string]func(*bbolt.Tx) error{
 		"a newer format": func(tx *bbolt.Tx) error {
-			return tx.Bucket(metaBucket).Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, 2})
+			return tx.Bucket(metaBucket).Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, format + 1})
 		},
 		"a kind of a newer version": func(tx *bbolt.Tx) error {
 			_, err := tx.CreateBucket([]byte("KIND_POLICY"))
@@ -298,7 +305,7 @@ func TestANewerFormatIsRefusedWhole(t *testing.T) {
 				t.Fatal(err)
 			}
 			var corrupt *CorruptError
-			if _, err := Open(dir); err == nil || errors.As(err, &corrupt) || !strings.Contains(err.Error(), "newer version") {
+			if _, err := Open(dir, Options{}); err == nil || errors.As(err, &corrupt) || !strings.Contains(err.Error(), "newer version") {
 				t.Errorf("%v", err)
 			}
 		})
@@ -317,7 +324,7 @@ func TestAHalfMadeNewDatabaseIsMadeAgain(t *testing.T) {
 }
 
 func BenchmarkCommit(b *testing.B) {
-	s, err := Open(filepath.Join(b.TempDir(), "data"))
+	s, err := Open(filepath.Join(b.TempDir(), "data"), Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -328,7 +335,7 @@ func BenchmarkCommit(b *testing.B) {
 		u.Labels["n"] = fmt.Sprint(i)
 		var bad invalid.List
 		d := state.Edit(store.Edit{Puts: []store.Put{{Resource: u}}}, &bad)
-		if err := s.Commit(d); err != nil {
+		if err := s.Commit(recorded(d)); err != nil {
 			b.Fatal(err)
 		}
 		state = d.State()

@@ -15,7 +15,7 @@ import (
 // makes a directory of its own in it, which no other user can enter.
 func TestAMountedVolumeCanHoldTheDataDirectory(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_MOUNTED"); dir != "" {
-		s, err := Open(dir)
+		s, err := Open(dir, Options{})
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -2506,7 +2506,7 @@ var File_drawbridge_admin_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"'drawbridge/admin/v1/admin_service.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\x8c\x01\n" +
+	"'drawbridge/admin/v1/admin_service.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\"drawbridge/admin/v1/revision.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\x8c\x01\n" +
 	"\x12PutListenerRequest\x129\n" +
 	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerR\blistener\x12;\n" +
 	"\aoptions\x18\x02 \x01(\v2!.drawbridge.admin.v1.WriteOptionsR\aoptions\"\x85\x01\n" +
@@ -2655,7 +2655,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vinstance_id\x18\x05 \x01(\tR\n" +
 	"instanceId\x12\x16\n" +
 	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x14\n" +
-	"\x05reset\x18\a \x01(\bR\x05reset2\xfe\x11\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset2\xfe\x14\n" +
 	"\fAdminService\x12`\n" +
 	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\x12U\n" +
 	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a\x1d.drawbridge.admin.v1.Listener\x12f\n" +
@@ -2680,7 +2680,11 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x11DeleteTrustBundle\x12-.drawbridge.admin.v1.DeleteTrustBundleRequest\x1a..drawbridge.admin.v1.DeleteTrustBundleResponse\x12N\n" +
 	"\x05Apply\x12!.drawbridge.admin.v1.ApplyRequest\x1a\".drawbridge.admin.v1.ApplyResponse\x12Z\n" +
 	"\tGetConfig\x12%.drawbridge.admin.v1.GetConfigRequest\x1a&.drawbridge.admin.v1.GetConfigResponse\x12b\n" +
-	"\vWatchConfig\x12'.drawbridge.admin.v1.WatchConfigRequest\x1a(.drawbridge.admin.v1.WatchConfigResponse0\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\vWatchConfig\x12'.drawbridge.admin.v1.WatchConfigRequest\x1a(.drawbridge.admin.v1.WatchConfigResponse0\x01\x12f\n" +
+	"\rListRevisions\x12).drawbridge.admin.v1.ListRevisionsRequest\x1a*.drawbridge.admin.v1.ListRevisionsResponse\x12U\n" +
+	"\vGetRevision\x12'.drawbridge.admin.v1.GetRevisionRequest\x1a\x1d.drawbridge.admin.v1.Revision\x12f\n" +
+	"\rDiffRevisions\x12).drawbridge.admin.v1.DiffRevisionsRequest\x1a*.drawbridge.admin.v1.DiffRevisionsResponse\x12W\n" +
+	"\bRollback\x12$.drawbridge.admin.v1.RollbackRequest\x1a%.drawbridge.admin.v1.RollbackResponseBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_admin_service_proto_rawDescOnce sync.Once
@@ -2749,6 +2753,14 @@ var file_drawbridge_admin_v1_admin_service_proto_goTypes = []any{
 	(*Resource)(nil),                  // 50: drawbridge.admin.v1.Resource
 	(Kind)(0),                         // 51: drawbridge.admin.v1.Kind
 	(*ResourceChange)(nil),            // 52: drawbridge.admin.v1.ResourceChange
+	(*ListRevisionsRequest)(nil),      // 53: drawbridge.admin.v1.ListRevisionsRequest
+	(*GetRevisionRequest)(nil),        // 54: drawbridge.admin.v1.GetRevisionRequest
+	(*DiffRevisionsRequest)(nil),      // 55: drawbridge.admin.v1.DiffRevisionsRequest
+	(*RollbackRequest)(nil),           // 56: drawbridge.admin.v1.RollbackRequest
+	(*ListRevisionsResponse)(nil),     // 57: drawbridge.admin.v1.ListRevisionsResponse
+	(*Revision)(nil),                  // 58: drawbridge.admin.v1.Revision
+	(*DiffRevisionsResponse)(nil),     // 59: drawbridge.admin.v1.DiffRevisionsResponse
+	(*RollbackResponse)(nil),          // 60: drawbridge.admin.v1.RollbackResponse
 }
 var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
 	43, // 0: drawbridge.admin.v1.PutListenerRequest.listener:type_name -> drawbridge.admin.v1.Listener
@@ -2819,31 +2831,39 @@ var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
 	35, // 65: drawbridge.admin.v1.AdminService.Apply:input_type -> drawbridge.admin.v1.ApplyRequest
 	39, // 66: drawbridge.admin.v1.AdminService.GetConfig:input_type -> drawbridge.admin.v1.GetConfigRequest
 	41, // 67: drawbridge.admin.v1.AdminService.WatchConfig:input_type -> drawbridge.admin.v1.WatchConfigRequest
-	1,  // 68: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
-	43, // 69: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
-	4,  // 70: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
-	6,  // 71: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
-	8,  // 72: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
-	46, // 73: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
-	11, // 74: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
-	13, // 75: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
-	15, // 76: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
-	47, // 77: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
-	18, // 78: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
-	20, // 79: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
-	22, // 80: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
-	48, // 81: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
-	25, // 82: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
-	27, // 83: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
-	29, // 84: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
-	49, // 85: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
-	32, // 86: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
-	34, // 87: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
-	36, // 88: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
-	40, // 89: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
-	42, // 90: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
-	68, // [68:91] is the sub-list for method output_type
-	45, // [45:68] is the sub-list for method input_type
+	53, // 68: drawbridge.admin.v1.AdminService.ListRevisions:input_type -> drawbridge.admin.v1.ListRevisionsRequest
+	54, // 69: drawbridge.admin.v1.AdminService.GetRevision:input_type -> drawbridge.admin.v1.GetRevisionRequest
+	55, // 70: drawbridge.admin.v1.AdminService.DiffRevisions:input_type -> drawbridge.admin.v1.DiffRevisionsRequest
+	56, // 71: drawbridge.admin.v1.AdminService.Rollback:input_type -> drawbridge.admin.v1.RollbackRequest
+	1,  // 72: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
+	43, // 73: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
+	4,  // 74: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
+	6,  // 75: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
+	8,  // 76: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
+	46, // 77: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
+	11, // 78: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
+	13, // 79: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
+	15, // 80: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
+	47, // 81: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
+	18, // 82: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
+	20, // 83: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
+	22, // 84: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
+	48, // 85: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
+	25, // 86: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
+	27, // 87: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
+	29, // 88: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
+	49, // 89: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
+	32, // 90: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
+	34, // 91: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
+	36, // 92: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
+	40, // 93: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
+	42, // 94: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
+	57, // 95: drawbridge.admin.v1.AdminService.ListRevisions:output_type -> drawbridge.admin.v1.ListRevisionsResponse
+	58, // 96: drawbridge.admin.v1.AdminService.GetRevision:output_type -> drawbridge.admin.v1.Revision
+	59, // 97: drawbridge.admin.v1.AdminService.DiffRevisions:output_type -> drawbridge.admin.v1.DiffRevisionsResponse
+	60, // 98: drawbridge.admin.v1.AdminService.Rollback:output_type -> drawbridge.admin.v1.RollbackResponse
+	72, // [72:99] is the sub-list for method output_type
+	45, // [45:72] is the sub-list for method input_type
 	45, // [45:45] is the sub-list for extension type_name
 	45, // [45:45] is the sub-list for extension extendee
 	0,  // [0:45] is the sub-list for field type_name
@@ -2857,6 +2877,7 @@ func file_drawbridge_admin_v1_admin_service_proto_init() {
 	file_drawbridge_admin_v1_certificate_proto_init()
 	file_drawbridge_admin_v1_config_proto_init()
 	file_drawbridge_admin_v1_listener_proto_init()
+	file_drawbridge_admin_v1_revision_proto_init()
 	file_drawbridge_admin_v1_route_proto_init()
 	file_drawbridge_admin_v1_trust_bundle_proto_init()
 	file_drawbridge_admin_v1_upstream_proto_init()

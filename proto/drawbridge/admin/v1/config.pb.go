@@ -222,23 +222,26 @@ const (
 	WarningCode_WARNING_CODE_NO_EFFECT WarningCode = 7
 	// Clients can choose their own identity.
 	WarningCode_WARNING_CODE_TRUSTS_EVERYBODY WarningCode = 8
-	// There are more warnings than are listed.
+	// There are more warnings, or changed fields, than are listed.
 	WarningCode_WARNING_CODE_MORE WarningCode = 9
+	// A rollback does not restore the content of a file, which has changed since.
+	WarningCode_WARNING_CODE_FILE_CHANGED WarningCode = 10
 )
 
 // Enum value maps for WarningCode.
 var (
 	WarningCode_name = map[int32]string{
-		0: "WARNING_CODE_UNSPECIFIED",
-		1: "WARNING_CODE_CERTIFICATE",
-		2: "WARNING_CODE_VERIFICATION",
-		3: "WARNING_CODE_DEPRECATED_TLS",
-		4: "WARNING_CODE_CIPHER_SUITES",
-		5: "WARNING_CODE_SERVER_NAME",
-		6: "WARNING_CODE_CLIENT_CERTIFICATE",
-		7: "WARNING_CODE_NO_EFFECT",
-		8: "WARNING_CODE_TRUSTS_EVERYBODY",
-		9: "WARNING_CODE_MORE",
+		0:  "WARNING_CODE_UNSPECIFIED",
+		1:  "WARNING_CODE_CERTIFICATE",
+		2:  "WARNING_CODE_VERIFICATION",
+		3:  "WARNING_CODE_DEPRECATED_TLS",
+		4:  "WARNING_CODE_CIPHER_SUITES",
+		5:  "WARNING_CODE_SERVER_NAME",
+		6:  "WARNING_CODE_CLIENT_CERTIFICATE",
+		7:  "WARNING_CODE_NO_EFFECT",
+		8:  "WARNING_CODE_TRUSTS_EVERYBODY",
+		9:  "WARNING_CODE_MORE",
+		10: "WARNING_CODE_FILE_CHANGED",
 	}
 	WarningCode_value = map[string]int32{
 		"WARNING_CODE_UNSPECIFIED":        0,
@@ -251,6 +254,7 @@ var (
 		"WARNING_CODE_NO_EFFECT":          7,
 		"WARNING_CODE_TRUSTS_EVERYBODY":   8,
 		"WARNING_CODE_MORE":               9,
+		"WARNING_CODE_FILE_CHANGED":       10,
 	}
 )
 
@@ -559,7 +563,9 @@ type ResourceChange struct {
 	// The resource's name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What happened to it.
-	Action        ChangeAction `protobuf:"varint,3,opt,name=action,proto3,enum=drawbridge.admin.v1.ChangeAction" json:"action,omitempty"`
+	Action ChangeAction `protobuf:"varint,3,opt,name=action,proto3,enum=drawbridge.admin.v1.ChangeAction" json:"action,omitempty"`
+	// The fields that differ. Filled in by dry runs and DiffRevisions.
+	Fields        []*FieldChange `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,6 +621,87 @@ func (x *ResourceChange) GetAction() ChangeAction {
 	return ChangeAction_CHANGE_ACTION_UNSPECIFIED
 }
 
+func (x *ResourceChange) GetFields() []*FieldChange {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+// A field's values before and after a change.
+type FieldChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the field within the resource, such as "endpoints[2].address".
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The value before, as JSON; empty if the field was not set.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// The value after, as JSON; empty if the field is not set.
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// before and after are fingerprints, because the value is a secret or longer than 1
+	// KiB. Fingerprints of secrets can be compared only until the gateway restarts.
+	Fingerprints  bool `protobuf:"varint,4,opt,name=fingerprints,proto3" json:"fingerprints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldChange) Reset() {
+	*x = FieldChange{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldChange) ProtoMessage() {}
+
+func (x *FieldChange) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
+func (*FieldChange) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FieldChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FieldChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *FieldChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *FieldChange) GetFingerprints() bool {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return false
+}
+
 // Something allowed that may not be intended.
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -632,7 +719,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +731,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +744,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Warning) GetField() string {
@@ -704,7 +791,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +803,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +816,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Change) GetRevision() int64 {
@@ -773,11 +860,17 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12F\n" +
 	"\rrequire_probe\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.RequireProbeR\frequireProbe\x12\x1f\n" +
 	"\vcreate_only\x18\x04 \x01(\bR\n" +
-	"createOnly\"\x8e\x01\n" +
+	"createOnly\"\xc8\x01\n" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
-	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\"\xb2\x01\n" +
+	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\x128\n" +
+	"\x06fields\x18\x04 \x03(\v2 .drawbridge.admin.v1.FieldChangeR\x06fields\"s\n" +
+	"\vFieldChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12\"\n" +
+	"\ffingerprints\x18\x04 \x01(\bR\ffingerprints\"\xb2\x01\n" +
 	"\aWarning\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
@@ -804,7 +897,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\xc2\x02\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xe1\x02\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -815,7 +908,9 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1fWARNING_CODE_CLIENT_CERTIFICATE\x10\x06\x12\x1a\n" +
 	"\x16WARNING_CODE_NO_EFFECT\x10\a\x12!\n" +
 	"\x1dWARNING_CODE_TRUSTS_EVERYBODY\x10\b\x12\x15\n" +
-	"\x11WARNING_CODE_MORE\x10\tBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x11WARNING_CODE_MORE\x10\t\x12\x1d\n" +
+	"\x19WARNING_CODE_FILE_CHANGED\x10\n" +
+	"BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once
@@ -830,7 +925,7 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(Kind)(0),               // 0: drawbridge.admin.v1.Kind
 	(RequireProbe)(0),       // 1: drawbridge.admin.v1.RequireProbe
@@ -840,34 +935,36 @@ var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(*ResourceRef)(nil),     // 5: drawbridge.admin.v1.ResourceRef
 	(*WriteOptions)(nil),    // 6: drawbridge.admin.v1.WriteOptions
 	(*ResourceChange)(nil),  // 7: drawbridge.admin.v1.ResourceChange
-	(*Warning)(nil),         // 8: drawbridge.admin.v1.Warning
-	(*Change)(nil),          // 9: drawbridge.admin.v1.Change
-	(*Listener)(nil),        // 10: drawbridge.admin.v1.Listener
-	(*Route)(nil),           // 11: drawbridge.admin.v1.Route
-	(*Upstream)(nil),        // 12: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),     // 13: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),     // 14: drawbridge.admin.v1.TrustBundle
-	(CertificateFinding)(0), // 15: drawbridge.admin.v1.CertificateFinding
+	(*FieldChange)(nil),     // 8: drawbridge.admin.v1.FieldChange
+	(*Warning)(nil),         // 9: drawbridge.admin.v1.Warning
+	(*Change)(nil),          // 10: drawbridge.admin.v1.Change
+	(*Listener)(nil),        // 11: drawbridge.admin.v1.Listener
+	(*Route)(nil),           // 12: drawbridge.admin.v1.Route
+	(*Upstream)(nil),        // 13: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),     // 14: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),     // 15: drawbridge.admin.v1.TrustBundle
+	(CertificateFinding)(0), // 16: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	10, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	11, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	12, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	13, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	14, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	11, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	12, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	13, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	14, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	15, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
 	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
 	0,  // 7: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
 	2,  // 8: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	15, // 9: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
-	3,  // 10: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
-	7,  // 11: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	8,  // 12: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 9: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
+	16, // 10: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	3,  // 11: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
+	7,  // 12: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	9,  // 13: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -894,7 +991,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -108,12 +108,6 @@ const (
 	// as Ed448, RSA-PSS or a brainpool curve. A failed handshake with an upstream does
 	// not show this, so only probes report it, after further handshakes.
 	Reason_REASON_NO_COMMON_SIGNATURE Reason = 38
-	// The peer does not start TLS: it does not offer it, refuses it, or speaks another
-	// protocol than UpstreamTls.starttls names. The message quotes its answer.
-	Reason_REASON_STARTTLS_REFUSED Reason = 46
-	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the path
-	// could have inserted it, so none of it is used.
-	Reason_REASON_STARTTLS_INJECTION Reason = 47
 )
 
 // Enum value maps for Reason.
@@ -158,8 +152,6 @@ var (
 		36: "REASON_CLIENT_TRUNCATED",
 		37: "REASON_CLIENT_FAILED",
 		38: "REASON_NO_COMMON_SIGNATURE",
-		46: "REASON_STARTTLS_REFUSED",
-		47: "REASON_STARTTLS_INJECTION",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -201,8 +193,6 @@ var (
 		"REASON_CLIENT_TRUNCATED":            36,
 		"REASON_CLIENT_FAILED":               37,
 		"REASON_NO_COMMON_SIGNATURE":         38,
-		"REASON_STARTTLS_REFUSED":            46,
-		"REASON_STARTTLS_INJECTION":          47,
 	}
 )
 
@@ -237,7 +227,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xd5\b\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\x99\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -278,9 +268,7 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x13REASON_CLIENT_RESET\x10#\x12\x1b\n" +
 	"\x17REASON_CLIENT_TRUNCATED\x10$\x12\x18\n" +
 	"\x14REASON_CLIENT_FAILED\x10%\x12\x1e\n" +
-	"\x1aREASON_NO_COMMON_SIGNATURE\x10&\x12\x1b\n" +
-	"\x17REASON_STARTTLS_REFUSED\x10.\x12\x1d\n" +
-	"\x19REASON_STARTTLS_INJECTION\x10/BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1aREASON_NO_COMMON_SIGNATURE\x10&BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once

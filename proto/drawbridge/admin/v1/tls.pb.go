@@ -259,56 +259,6 @@ func (ServerNameSource) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
 }
 
-// A protocol that begins in plaintext and upgrades to TLS.
-type Starttls int32
-
-const (
-	// None: the connection begins with TLS.
-	Starttls_STARTTLS_UNSPECIFIED Starttls = 0
-	// PostgreSQL: SSLRequest. The client must not ask for TLS itself (sslmode=disable).
-	// For PostgreSQL 17's direct TLS leave starttls out and set alpn to "postgresql".
-	Starttls_STARTTLS_POSTGRES Starttls = 1
-)
-
-// Enum value maps for Starttls.
-var (
-	Starttls_name = map[int32]string{
-		0: "STARTTLS_UNSPECIFIED",
-		1: "STARTTLS_POSTGRES",
-	}
-	Starttls_value = map[string]int32{
-		"STARTTLS_UNSPECIFIED": 0,
-		"STARTTLS_POSTGRES":    1,
-	}
-)
-
-func (x Starttls) Enum() *Starttls {
-	p := new(Starttls)
-	*p = x
-	return p
-}
-
-func (x Starttls) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Starttls) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_tls_proto_enumTypes[4].Descriptor()
-}
-
-func (Starttls) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_tls_proto_enumTypes[4]
-}
-
-func (x Starttls) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Starttls.Descriptor instead.
-func (Starttls) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
-}
-
 // What is allowed of a certificate but likely to surprise.
 type CertificateFinding int32
 
@@ -411,11 +361,11 @@ func (x CertificateFinding) String() string {
 }
 
 func (CertificateFinding) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_tls_proto_enumTypes[5].Descriptor()
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[4].Descriptor()
 }
 
 func (CertificateFinding) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_tls_proto_enumTypes[5]
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[4]
 }
 
 func (x CertificateFinding) Number() protoreflect.EnumNumber {
@@ -424,7 +374,7 @@ func (x CertificateFinding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateFinding.Descriptor instead.
 func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
 }
 
 // TLS with clients.
@@ -613,13 +563,7 @@ type UpstreamTls struct {
 	SubjectAltNames []string `protobuf:"bytes,14,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
 	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
 	// the verified chain must match. Pins add to the chain check and never replace it.
-	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
-	// The protocol in which the gateway asks the server to start TLS, because it begins
-	// in plaintext. The upgrade is required: a server that does not start TLS fails with
-	// REASON_STARTTLS_REFUSED, one that sends more than its agreement with
-	// REASON_STARTTLS_INJECTION, and the client sees nothing of its plaintext. TCP
-	// listeners only. Default: none; the connection begins with TLS.
-	Starttls      Starttls `protobuf:"varint,18,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
+	SpkiPins      []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,13 +701,6 @@ func (x *UpstreamTls) GetSpkiPins() []string {
 		return x.SpkiPins
 	}
 	return nil
-}
-
-func (x *UpstreamTls) GetStarttls() Starttls {
-	if x != nil {
-		return x.Starttls
-	}
-	return Starttls_STARTTLS_UNSPECIFIED
 }
 
 // A description of a certificate. Output only.
@@ -931,7 +868,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
-	" \x03(\tR\x15clientSubjectAltNames\"\x80\x06\n" +
+	" \x03(\tR\x15clientSubjectAltNames\"\xc5\x05\n" +
 	"\vUpstreamTls\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
@@ -952,8 +889,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\rsession_reuse\x18\f \x01(\bH\x01R\fsessionReuse\x88\x01\x01\x12S\n" +
 	"\x12server_name_source\x18\r \x01(\x0e2%.drawbridge.admin.v1.ServerNameSourceR\x10serverNameSource\x12*\n" +
 	"\x11subject_alt_names\x18\x0e \x03(\tR\x0fsubjectAltNames\x12\x1b\n" +
-	"\tspki_pins\x18\x0f \x03(\tR\bspkiPins\x129\n" +
-	"\bstarttls\x18\x12 \x01(\x0e2\x1d.drawbridge.admin.v1.StarttlsR\bstarttlsB\x0f\n" +
+	"\tspki_pins\x18\x0f \x03(\tR\bspkiPinsB\x0f\n" +
 	"\r_verify_depthB\x10\n" +
 	"\x0e_session_reuse\"\xd0\x03\n" +
 	"\x0fCertificateInfo\x12\x18\n" +
@@ -994,10 +930,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
 	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
-	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*;\n" +
-	"\bStarttls\x12\x18\n" +
-	"\x14STARTTLS_UNSPECIFIED\x10\x00\x12\x15\n" +
-	"\x11STARTTLS_POSTGRES\x10\x01*\xdc\x05\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xdc\x05\n" +
 	"\x12CertificateFinding\x12#\n" +
 	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
 	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +
@@ -1032,19 +965,18 @@ func file_drawbridge_admin_v1_tls_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_tls_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(TlsVersion)(0),               // 0: drawbridge.admin.v1.TlsVersion
 	(ClientAuth)(0),               // 1: drawbridge.admin.v1.ClientAuth
 	(Verification)(0),             // 2: drawbridge.admin.v1.Verification
 	(ServerNameSource)(0),         // 3: drawbridge.admin.v1.ServerNameSource
-	(Starttls)(0),                 // 4: drawbridge.admin.v1.Starttls
-	(CertificateFinding)(0),       // 5: drawbridge.admin.v1.CertificateFinding
-	(*ServerTls)(nil),             // 6: drawbridge.admin.v1.ServerTls
-	(*UpstreamTls)(nil),           // 7: drawbridge.admin.v1.UpstreamTls
-	(*CertificateInfo)(nil),       // 8: drawbridge.admin.v1.CertificateInfo
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(CertificateFinding)(0),       // 4: drawbridge.admin.v1.CertificateFinding
+	(*ServerTls)(nil),             // 5: drawbridge.admin.v1.ServerTls
+	(*UpstreamTls)(nil),           // 6: drawbridge.admin.v1.UpstreamTls
+	(*CertificateInfo)(nil),       // 7: drawbridge.admin.v1.CertificateInfo
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	1,  // 0: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
@@ -1054,15 +986,14 @@ var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	0,  // 4: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 5: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
 	3,  // 6: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	4,  // 7: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
-	9,  // 8: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	9,  // 9: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	5,  // 10: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 7: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	8,  // 8: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 9: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
@@ -1076,7 +1007,7 @@ func file_drawbridge_admin_v1_tls_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_tls_proto_rawDesc), len(file_drawbridge_admin_v1_tls_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      5,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,59 @@
+package revisions
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Record describes one revision. It and everything that it holds are immutable.
+type Record struct {
+	// Revision says who made the revision, how and why.
+	Revision *adminv1.Revision
+
+	// Priors are the resources that it changed, as they were before.
+	Priors []Prior
+}
+
+// A Prior is a resource before a revision changed it.
+type Prior struct {
+	Ref      store.Ref
+	Resource store.Resource // nil: it did not exist; else with its secrets
+	Files    string         // digest of the files that it was built from; "": none
+}
+
+// NewRecord returns the record of the revision that d makes by the edit e. files returns
+// the digest of the files that a resource was built from before it.
+func NewRecord(d *store.Draft, e store.Edit, now time.Time, files func(store.Ref) string) *Record {
+	head := &adminv1.Revision{
+		Revision:   d.State().Revision(),
+		CommitTime: timestamppb.New(now),
+		Principal:  e.Origin.Principal,
+		Transport:  e.Origin.Transport,
+		Method:     e.Origin.Method,
+		Comment:    e.Comment,
+	}
+	if head.Principal == "" {
+		head.Principal, head.Transport = "gateway", adminv1.Transport_TRANSPORT_INTERNAL
+	}
+	if e.Rollback != nil {
+		head.RollbackTo = &e.Rollback.Revision
+	}
+	r := &Record{Revision: head}
+	for _, c := range d.Changes() {
+		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
+			continue
+		}
+		head.Changes = append(head.Changes, &adminv1.ResourceChange{Kind: c.Kind, Name: c.Name, Action: c.Action})
+		p := Prior{Ref: store.Ref{Kind: c.Kind, Name: c.Name}}
+		if p.Resource = d.Base().Get(c.Kind, c.Name); p.Resource != nil {
+			p.Files = files(p.Ref)
+		}
+		r.Priors = append(r.Priors, p)
+	}
+	head.ChangeCount = int32(len(head.Changes))
+	return r
+}
