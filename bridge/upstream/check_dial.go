@@ -47,10 +47,6 @@ func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) err
 	client, begin := d.options.client(p), time.Now()
 	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
-	protocol := d.upstream.options.Starttls
-	if err := protocol.Upgrade(bounded, conn); err != nil {
-		return d.failure("tls", time.Since(begin), err)
-	}
 	seen, err := client.Observe(bounded, conn, host)
 	if len(seen.Chain) > 0 {
 		d.counts.presented.Store(&seen.Chain)
@@ -62,7 +58,7 @@ func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) err
 		err = seen.Alert
 	}
 	if err != nil {
-		return d.failure("tls", time.Since(begin), protocol.Explain(err))
+		return d.failure("tls", time.Since(begin), err)
 	}
 	return nil
 }
@@ -79,13 +75,8 @@ func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Con
 	begin := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
-	protocol := d.upstream.options.Starttls
-	if err := protocol.Upgrade(bounded, conn); err != nil {
-		conn.Close()
-		return nil, d.failure("tls", time.Since(begin), err)
-	}
 	tc, err := client.HandshakeAside(bounded, conn, host)
-	if err = protocol.Explain(err); err != nil {
+	if err != nil {
 		conn.Close()
 		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
 			d.counts.presented.Store(&he.Refused)

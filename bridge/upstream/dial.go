@@ -135,12 +135,7 @@ func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
-	protocol := d.upstream.options.Starttls
-	if err := protocol.Upgrade(ctx, sock); err != nil {
-		return nil, err
-	}
-	conn, err := c.HandshakeAs(ctx, sock, host)
-	return conn, protocol.Explain(err)
+	return c.HandshakeAs(ctx, sock, host)
 }
 
 // announce sends the PROXY protocol header, before TLS or any data.

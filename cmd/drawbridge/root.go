@@ -30,7 +30,7 @@ DRAWBRIDGE_ADMIN_TLS_CA. A flag on the command line wins.
 Exit codes:
   0  done
   1  failed for another reason; probe: a handshake failed;
-     explain: the request would be rejected
+     explain: the request would be rejected; diff: something differs
   2  the command line is wrong
   3  the input is wrong: a file, a resource (INVALID_ARGUMENT)
   4  no such resource (NOT_FOUND)
@@ -70,6 +70,7 @@ func newRoot(c *cli) *cobra.Command {
 	}
 	add("gateway", newServe(c), newDemo(c))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
+	add("client", newRevisions(c), newDiff(c), newRollback(c))
 	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c))
 	add("other", newPKI(c), newVersion(c))
 	root.SetHelpCommandGroupID("other")
@@ -102,6 +103,9 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		return exitOK
 	}
 	f := asFailure(err)
+	if f == errDiffers { // diff has shown the differences
+		return f.code
+	}
 	if !started && f.code == exitFailure {
 		// Cobra's own errors have no type. An error before a command runs is about the
 		// command line.

@@ -64,6 +64,7 @@ type serveOptions struct {
 	accessLogFormat     string
 	logLevel, logFormat string
 	drain               time.Duration
+	history             int
 }
 
 func newServe(c *cli) *cobra.Command {
@@ -101,6 +102,7 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins like nginx's combined")
 	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
 	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
+	flags.IntVar(&o.history, "revision-history", 100, "how many revisions are stored for diff and rollback, at most; all but the latest take at most 64 MiB")
 	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may stay open after a stop, or after their listener was removed")
 	return cmd
 }
@@ -180,7 +182,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error) {
 	opts := gateway.Options{
 		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
-		DrainTimeout: o.drain, Version: programVersion(),
+		DrainTimeout: o.drain, Version: programVersion(), History: o.history,
 	}
 	level := hclog.LevelFromString(o.logLevel)
 	if level == hclog.NoLevel {
@@ -193,6 +195,9 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 	opts.LogDropped = lines.Dropped
 	if o.drain <= 0 {
 		return opts, usageError("--drain-timeout: must be more than 0s")
+	}
+	if o.history < 1 || o.history > 10_000 {
+		return opts, usageError(fmt.Sprintf("--revision-history %d: must be from 1 to 10000", o.history))
 	}
 	if o.dataDir == "" {
 		return opts, usageError("--data-dir: must not be empty")

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func newRevisions(c *cli) *cobra.Command {
+	var most int
+	cmd := &cobra.Command{
+		Use:   "revisions [REV]",
+		Short: "Show who changed what, when and why; or one revision, field by field",
+		Long: `Revisions lists the stored changes of the configuration, latest first. With REV it
+shows one of them and each field that it changed. Private keys and passphrases are
+shown as fingerprints.
+
+WHO is the caller: "uid:0" over the unix socket, the certificate's subject over TCP,
+or the gateway itself: for the file of serve --config, a SIGHUP or a watched file.
+serve --revision-history says how many are stored.`,
+		Example: `  drawbridge revisions
+  drawbridge revisions 42
+  drawbridge revisions -n 0 -o json`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().IntVarP(&most, "lines", "n", 20, "how many revisions to list, at most; 0: all")
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.ValidArgsFunction = c.completeRevisions(conn, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		numbers, err := parseRevisions(args)
+		if err != nil {
+			return err
+		}
+		if most < 0 {
+			return usageError("--lines: must not be negative")
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if len(numbers) == 1 {
+			return cl.failure(c.showRevision(cmd.Context(), cl, *output, numbers[0]), noField)
+		}
+		all, err := cl.listRevisions(cmd.Context(), most)
+		if err != nil {
+			return cl.failure(err, noField)
+		}
+		return c.showRevisions(*output, all)
+	}
+	return cmd
+}
+
+// parseRevisions returns the numbers of revisions on the command line.
+func parseRevisions(args []string) ([]int64, error) {
+	numbers := make([]int64, len(args))
+	for i, arg := range args {
+		n, err := strconv.ParseInt(arg, 10, 64)
+		if err != nil || n < 0 {
+			return nil, usageError(fmt.Sprintf("%q: must be the number of a revision, as \"drawbridge revisions\" lists them", arg))
+		}
+		numbers[i] = n
+	}
+	return numbers, nil
+}
+
+// listRevisions reads the latest revisions: most of them, or all if most is 0.
+func (cl *client) listRevisions(ctx context.Context, most int) ([]*adminv1.Revision, error) {
+	var all []*adminv1.Revision
+	for token := ""; ; {
+		req := &adminv1.ListRevisionsRequest{PageToken: token}
+		if most > 0 {
+			req.PageSize = int32(min(most-len(all), 1000))
+		}
+		page, err := cl.ListRevisions(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		all, token = append(all, page.GetRevisions()...), page.GetNextPageToken()
+		if token == "" || len(all) == most {
+			return all, nil
+		}
+	}
+}
+
+func (c *cli) showRevisions(f format, all []*adminv1.Revision) error {
+	if f != formatTable {
+		return showWords(c.out, f, &adminv1.ListRevisionsResponse{Revisions: all})
+	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(c.err, "No revisions.")
+		return err
+	}
+	t := &table{header: []string{"REVISION", "WHEN", "WHO", "WHAT", "COMMENT"}}
+	for _, r := range all {
+		t.add(fmt.Sprint(r.GetRevision()), whenMade(r), who(r), whatChanged(r), r.GetComment())
+	}
+	return c.table(t)
+}
+
+func whenMade(r *adminv1.Revision) string {
+	return r.GetCommitTime().AsTime().Local().Format("2006-01-02 15:04:05")
+}
+
+// who names the caller who made a revision, and the cause of a change by the gateway.
+func who(r *adminv1.Revision) string {
+	if r.GetTransport() == adminv1.Transport_TRANSPORT_INTERNAL && r.GetMethod() != "" {
+		return r.GetPrincipal() + " (" + r.GetMethod() + ")"
+	}
+	return r.GetPrincipal()
+}
+
+// whatChanged summarizes a revision: "updated Upstream payments, created Route v2 +3".
+func whatChanged(r *adminv1.Revision) string {
+	const most = 2
+	var parts []string
+	for _, ch := range r.GetChanges()[:min(most, len(r.GetChanges()))] {
+		parts = append(parts, lower(ch.GetAction())+" "+manifest.KindName(ch.GetKind())+" "+ch.GetName())
+	}
+	text := strings.Join(parts, ", ")
+	if more := int(r.GetChangeCount()) - most; more > 0 {
+		text += fmt.Sprintf(" +%d", more)
+	}
+	return text
+}
+
+// showRevision writes one revision and each field that it changed.
+func (c *cli) showRevision(ctx context.Context, cl *client, f format, n int64) error {
+	r, err := cl.GetRevision(ctx, &adminv1.GetRevisionRequest{Revision: n})
+	if err != nil {
+		return err
+	}
+	diff, err := cl.diffRevisions(ctx, n-1, &n)
+	if err != nil {
+		return err
+	}
+	r.Changes = diff.GetChanges()
+	if f != formatTable {
+		return showWords(c.out, f, r)
+	}
+	p := c.paint(c.out)
+	fmt.Fprintf(c.out, "%s %d   %s   %s\n", p.strong("Revision"), n, whenMade(r), printable(who(r)))
+	if r.GetComment() != "" {
+		fmt.Fprintf(c.out, "%s\n", p.faint("# "+printable(r.GetComment())))
+	}
+	return writeDiff(c.out, p, r.GetChanges())
+}
+
+// completeRevisions completes the numbers of revisions, as up to most arguments.
+func (c *cli) completeRevisions(o *connector, most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.complete(cmd, o, func(cl *client) ([]string, error) {
+			all, err := cl.listRevisions(cmd.Context(), 100)
+			var words []string
+			for _, r := range all {
+				words = append(words, fmt.Sprint(r.GetRevision()))
+			}
+			return words, err
+		})
+	}
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func newRollback(c *cli) *cobra.Command {
+	var (
+		dryRun  bool
+		comment string
+	)
+	cmd := &cobra.Command{
+		Use:   "rollback REV",
+		Short: "Make the configuration of an earlier revision live again",
+		Long: `Rollback puts every resource back as it was in revision REV, private keys included,
+and deletes those that did not exist. The result is a new revision. It is checked
+like any other change, and applied whole or not at all.
+
+Files are not stored: a certificate or trust bundle in files uses their present
+content, and a warning says so if it has changed since.`,
+		Example: `  drawbridge rollback 41 --dry-run
+  drawbridge rollback 41 --comment "payments lost its CA"`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would change, but change nothing")
+	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; stored with the revision (default: back to revision REV)")
+	require := requireProbeFlag(cmd)
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.ValidArgsFunction = c.completeRevisions(conn, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		numbers, err := parseRevisions(args)
+		if err != nil {
+			return err
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		answer, err := cl.Rollback(cmd.Context(), &adminv1.RollbackRequest{
+			Revision: &numbers[0],
+			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)},
+		})
+		if err != nil {
+			return cl.failure(err, noField)
+		}
+		return c.showChange(*output, answer.GetChange(), dryRun, noField)
+	}
+	return cmd
+}
