@@ -2,6 +2,8 @@ package certs
 
 import (
 	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -120,4 +122,15 @@ func certificateKeyType(c *x509.Certificate) string {
 		return t
 	}
 	return cmp.Or(algorithmName(certificateKeyInfo(c.Raw)), unknownKey)
+}
+
+// PublicKeyType describes the key of a certificate in DER, and reports whether
+// it is of a supported kind. The certificate may be one that crypto/x509 cannot
+// parse.
+func PublicKeyType(der []byte) (kind string, supported bool) {
+	if c, err := x509.ParseCertificate(der); err == nil {
+		k, isECDSA := c.PublicKey.(*ecdsa.PublicKey)
+		return certificateKeyType(c), keyType(c.PublicKey) != unknownKey && (!isECDSA || k.Curve != elliptic.P224())
+	}
+	return cmp.Or(algorithmName(certificateKeyInfo(der)), unknownKey), false
 }

@@ -111,8 +111,12 @@ func Run(ctx context.Context, t Target) *Result {
 	d := first.explain()
 	if ctx.Err() == nil {
 		attempts, informative := first.retry(ctx)
-		if r.Attempts = attempts; informative != nil {
+		r.Attempts = attempts
+		switch {
+		case informative != nil:
 			d = first.learn(d, informative)
+		case first.refusedHello():
+			r.Reason, d = first.missing(ctx, d)
 		}
 	}
 	r.Explanation, r.Suggestion = d.facts, d.advice

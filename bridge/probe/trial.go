@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -30,6 +31,7 @@ type trial struct {
 	seen      *certs.Observation // nil if the handshake did not begin
 	heard     []byte             // first bytes from the endpoint
 	said      int                // bytes it sent in total
+	sent      []byte             // the record with our ClientHello
 
 	dns, connect, handshake time.Duration
 }
@@ -68,7 +70,7 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 			err = out.seen.Alert
 		}
 	}
-	out.heard, out.said = conn.first, conn.total
+	out.heard, out.said, out.sent = conn.first, conn.total, conn.hello
 	if err == nil {
 		return out
 	}
@@ -144,11 +146,20 @@ const maxHeard = 512
 // listenTime is how long the probe listens to an endpoint that speaks no TLS.
 const listenTime = 250 * time.Millisecond
 
-// A recorder keeps the first bytes read.
+// A recorder keeps the first bytes read, and the first bytes written: crypto/tls
+// writes a ClientHello at once.
 type recorder struct {
 	net.Conn
 	first []byte
 	total int
+	hello []byte
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.hello == nil {
+		r.hello = bytes.Clone(p)
+	}
+	return r.Conn.Write(p)
 }
 
 func (r *recorder) Read(p []byte) (int, error) {
