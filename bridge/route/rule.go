@@ -90,6 +90,7 @@ func (e Errors) Unwrap() []error { return e }
 // entry is a rule in a bucket, shared by all of its hosts.
 type entry[T any] struct {
 	name    string
+	path    Path
 	methods []string
 	headers []Header // canonical names, sorted
 	scheme  string   // Rule.NotScheme

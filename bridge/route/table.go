@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"maps"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -25,7 +26,9 @@ type Table[T any] struct {
 	wildcard map[string]*bucket[T] // by the host's parent domain
 	any      *bucket[T]            // rules without hosts; may be nil
 
-	headerNames []string // that rules have conditions on, without duplicates
+	headers     map[string]int // how many rules have conditions on a field, by its name
+	headerNames []string       // the names of these fields, in order
+	programs    int            // instructions of all regular expressions
 }
 
 // HeaderNames returns the header fields that rules have conditions on.
@@ -51,7 +54,6 @@ type bucket[T any] struct {
 func New[T any](rules []Rule[T]) (*Table[T], error) {
 	t := &Table[T]{exact: map[string]*bucket[T]{}, wildcard: map[string]*bucket[T]{}}
 	var errs Errors
-	programs := 0
 	taken := conflicts{owners: map[string]int{}, told: map[[2]int]bool{}}
 	for i := range rules {
 		r := &rules[i]
@@ -61,10 +63,9 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 			continue
 		}
 		if e.regex != nil {
-			before := programs
-			if programs += e.regex.size; before <= maxRegexPrograms && programs > maxRegexPrograms {
-				errs = append(errs, &RuleError{Rule: r.Name, Field: "path", Err: fmt.Errorf(
-					"the regular expressions of all rules together are too large (more than %d instructions); use prefixes, or repeat less", maxRegexPrograms)})
+			before := t.programs
+			if t.programs += e.regex.size; before <= maxRegexPrograms && t.programs > maxRegexPrograms {
+				errs = append(errs, tooLarge(r.Name))
 			}
 		}
 		for _, host := range hosts {
@@ -75,17 +76,35 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 	if len(errs) > 0 {
 		return nil, errs
 	}
+	t.headers = map[string]int{}
 	for i := range rules {
-		for _, h := range canonicalHeaders(rules[i].Headers) {
-			if !slices.Contains(t.headerNames, h.Name) {
-				t.headerNames = append(t.headerNames, h.Name)
-			}
-		}
+		countHeaders(t.headers, &rules[i], 1)
 	}
+	t.headerNames = slices.Sorted(maps.Keys(t.headers))
 	for b := range t.buckets {
 		b.sort()
 	}
 	return t, nil
+}
+
+// tooLarge is the fault of the rule whose expression is one too many.
+func tooLarge(rule string) error {
+	return &RuleError{Rule: rule, Field: "path", Err: fmt.Errorf(
+		"the regular expressions of all rules together are too large (more than %d instructions); use prefixes, or repeat less", maxRegexPrograms)}
+}
+
+// countHeaders adds n for each header field that r has conditions on.
+func countHeaders[T any](counts map[string]int, r *Rule[T], n int) {
+	last := ""
+	for _, h := range canonicalHeaders(r.Headers) { // sorted
+		if h.Name == last {
+			continue
+		}
+		last = h.Name
+		if counts[h.Name] += n; counts[h.Name] == 0 {
+			delete(counts, h.Name)
+		}
+	}
 }
 
 // compile checks a rule. Without hosts it returns the one pattern "".
@@ -95,7 +114,7 @@ func compile[T any](r *Rule[T]) (e *entry[T], hosts []string, bad Errors) {
 			bad = append(bad, &RuleError{Rule: r.Name, Field: field, Err: err})
 		}
 	}
-	e = &entry[T]{name: r.Name, value: r.Value, scheme: r.NotScheme}
+	e = &entry[T]{name: r.Name, path: r.Path, value: r.Value, scheme: r.NotScheme}
 	for i, h := range r.Hosts {
 		pattern, err := normalizePattern(h)
 		fail(fmt.Sprintf("hosts[%d]", i), err)
