@@ -66,7 +66,7 @@ var mayImport = map[string][]string{
 	"gateway/revisions":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/fielddiff":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/bolt": {"gateway/revisions", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
-	"gateway/snapshot": {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
+	"gateway/snapshot": {"gateway/store", "gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "certs"},
 	"gateway/guard":      {},
 	"gateway/unixsocket": {},

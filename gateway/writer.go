@@ -308,7 +308,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	w.live.Store(next)
 	w.listeners.Commit(sockets, next)
 	live.Retire(next)
-	next.Start()
+	next.Start(live)
 	w.filesChanged()
 	if draft.Changed() {
 		w.announce(draft.Update(e.Comment))
@@ -326,7 +326,7 @@ func (w *writer) restore(state *store.State) {
 	sockets := w.listeners.Prepare(next, func(string) bool { return true }, nil)
 	w.live.Store(next)
 	w.listeners.Commit(sockets, next)
-	next.Start()
+	next.Start(new(snapshot.Snapshot))
 	w.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
 }
 

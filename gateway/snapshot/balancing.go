@@ -106,7 +106,7 @@ func (s listenerScope) warnOfKeys(l *Listener) {
 		s.Warn(warnNoEffect, "upstream", "upstream %q chooses an endpoint by a request's header or cookie, which the connections of this listener do not have: for them it chooses at random", u.msg.GetName())
 	}
 	warn(l.uses.upstream)
-	for _, r := range l.uses.routes {
+	for _, r := range l.uses.routes.All() {
 		for _, u := range r.upstreams {
 			warn(u)
 		}

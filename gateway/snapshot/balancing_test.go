@@ -124,7 +124,7 @@ func TestBalancingAndLimitsAreLive(t *testing.T) {
 	u.Timeouts = &adminv1.UpstreamTimeouts{Idle: durationpb.New(time.Minute)}
 	u.Limits = &adminv1.UpstreamLimits{Connections: 3}
 	w.put(u)
-	live := w.snap.upstreams["u"].live
+	live := w.snap.upstreams.Get("u").live
 	if live.Hash() != (upstream.HashKey{Cookie: "session"}) || live.IdleTimeout() != time.Minute || !live.LimitsConnections() {
 		t.Errorf("hash %+v, idle timeout %v", live.Hash(), live.IdleTimeout())
 	}
@@ -134,13 +134,13 @@ func TestBalancingAndLimitsAreLive(t *testing.T) {
 	u = proto.Clone(u).(*adminv1.Upstream)
 	u.Limits = &adminv1.UpstreamLimits{Requests: 2}
 	w.put(u)
-	if next := w.snap.upstreams["u"].live; next == live || next.LimitsConnections() {
+	if next := w.snap.upstreams.Get("u").live; next == live || next.LimitsConnections() {
 		t.Error("a change of the limits is not live")
 	}
-	live = w.snap.upstreams["u"].live
+	live = w.snap.upstreams.Get("u").live
 	u = proto.Clone(u).(*adminv1.Upstream)
 	u.Labels = map[string]string{"a": "b"}
-	if w.put(u); w.snap.upstreams["u"].live != live {
+	if w.put(u); w.snap.upstreams.Get("u").live != live {
 		t.Error("an unchanged upstream is built again")
 	}
 }
@@ -159,7 +159,7 @@ func TestAnEndpointThatIsAddedBeginsSlowly(t *testing.T) {
 	n := 0
 	for range picks {
 		var turn upstream.Turn
-		turn.Begin(w.snap.upstreams["u"].live, upstream.Key{})
+		turn.Begin(w.snap.upstreams.Get("u").live, upstream.Key{})
 		e, err := turn.Next(nil)
 		if err != nil {
 			t.Fatal(err)

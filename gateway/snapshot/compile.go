@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/wellformed"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -52,15 +52,31 @@ type Compiler struct {
 // A resource that is down in prev and not put by the draft is retried, and may stay
 // down. If any other resource cannot be built, that is a fault.
 func (c Compiler) Compile(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
-	j := &job{prev: prev, draft: d, state: d.State(), material: m, bad: bad}
-	return c.compile(j), j.needs
+	if bad.Len() == 0 && m.system == nil {
+		j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: new(invalid.List)})
+		if j.compileChanged() {
+			bad.Merge(j.bad)
+			return j.next, j.needs
+		}
+	}
+	return c.compileAll(prev, d, m, bad)
+}
+
+// compileAll is Compile without what it saves: it checks every resource. It finds
+// every fault; the result is the same.
+func (c Compiler) compileAll(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
+	j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: bad})
+	j.compileAll()
+	return j.next, j.needs
 }
 
 // Restore builds a snapshot of a stored state and reads the files for it. A resource
 // that cannot be built is down.
 func (c Compiler) Restore(ctx context.Context, state *store.State) *Snapshot {
 	m := c.gatherState(ctx, state)
-	return c.compile(&job{prev: new(Snapshot), state: state, material: m, bad: new(invalid.List), lenient: true})
+	j := c.configure(&job{prev: new(Snapshot), state: state, material: m, bad: new(invalid.List), lenient: true})
+	j.compileAll()
+	return j.next
 }
 
 // A job is one compile.
@@ -75,6 +91,12 @@ type job struct {
 	material *Material // gathered for this compile
 	needs    Needs     // missing from material
 
+	work    *worklist          // the resources to compile; nil: all
+	reports map[string]*report // of the resources that were compiled, by reportKey
+
+	// undecided says that only compileAll finds out which resource is at fault.
+	undecided bool
+
 	observer    func(upstream.Event)
 	filling     chan struct{}
 	descriptors *socket.Descriptors
@@ -83,6 +105,7 @@ type job struct {
 
 // configure sets the compiler's options in the job.
 func (c Compiler) configure(j *job) *job {
+	j.next, j.reports = &Snapshot{state: j.state}, map[string]*report{}
 	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors = c.Filling, c.Descriptors
 	if j.log == nil {
@@ -91,26 +114,23 @@ func (c Compiler) configure(j *job) *job {
 	return j
 }
 
-func (c Compiler) compile(j *job) *Snapshot {
-	c.configure(j).next = &Snapshot{
-		state:        j.state,
-		bundles:      map[string]*bundle{},
-		certificates: map[string]*certificate{},
-		upstreams:    map[string]*liveUpstream{},
-		listeners:    map[string]*Listener{},
+// compileAll compiles every resource.
+func (j *job) compileAll() {
+	j.next.bundles = build(j, adminv1.Kind_KIND_TRUST_BUNDLE, j.prev.bundles, j.bundle, nil)
+	j.next.certificates = build(j, adminv1.Kind_KIND_CERTIFICATE, j.prev.certificates, j.certificate, nil)
+	j.next.upstreams = build(j, adminv1.Kind_KIND_UPSTREAM, j.prev.upstreams, j.upstream, nil)
+	j.compileListeners(j.allRoutes())
+	j.finish()
+}
+
+// finish completes the snapshot when every resource is compiled.
+func (j *job) finish() {
+	j.next.reports = ordered.Map[*report]{}
+	if j.work != nil {
+		j.next.reports = j.prev.reports
 	}
-	for _, r := range j.state.List(adminv1.Kind_KIND_TRUST_BUNDLE) {
-		j.next.bundles[r.GetName()] = j.bundle(r.(*adminv1.TrustBundle))
-	}
-	for _, r := range j.state.List(adminv1.Kind_KIND_CERTIFICATE) {
-		j.next.certificates[r.GetName()] = j.certificate(r.(*adminv1.Certificate))
-	}
-	for _, r := range j.state.List(adminv1.Kind_KIND_UPSTREAM) {
-		j.next.upstreams[r.GetName()] = j.upstream(r.(*adminv1.Upstream))
-	}
-	j.compileListeners()
+	j.next.reports = j.next.reports.With(j.reports)
 	j.warnOfWarm()
-	return j.next
 }
 
 // A scope gathers the faults of one resource, by paths relative to it, and decides
@@ -141,7 +161,7 @@ type notes struct {
 // rejects fields and values that this version does not know.
 func (j *job) scope(r store.Resource) *scope {
 	s := &scope{job: j, ref: store.RefOf(r)}
-	if j.lenient || s.written() || len(j.prev.problems) > 0 && s.wasDown() {
+	if j.lenient || s.written() || s.wasDown() {
 		wellformed.Check(r.ProtoReflect(), "", nil, &s.List)
 	}
 	return s
@@ -161,9 +181,7 @@ func (s *scope) path() invalid.Path {
 }
 
 // wasDown reports whether the resource is down already.
-func (s *scope) wasDown() bool {
-	return slices.ContainsFunc(s.job.prev.problems, func(p Problem) bool { return p.Ref == s.ref })
-}
+func (s *scope) wasDown() bool { return s.job.prev.problem(s.ref) != "" }
 
 // home returns the path that names the resource outside a request.
 func (s *scope) home() invalid.Path {
@@ -192,7 +210,7 @@ func (s *scope) reuse(n notes) {
 func (s *scope) close() (down string) {
 	if s.Len() > 0 && (s.job.lenient || s.wasDown() && !s.written()) {
 		down = s.reason()
-		s.job.next.problems = append(s.job.next.problems, Problem{s.ref, down})
+		s.job.report(&report{ref: s.ref, problem: down})
 		return down
 	}
 	path := s.path()
@@ -205,9 +223,11 @@ func (s *scope) close() (down string) {
 			s.job.bad.Warned(w)
 		}
 	}
+	r := &report{ref: s.ref}
 	for _, w := range s.standing {
-		s.job.next.standing = append(s.job.next.standing, invalid.Warning{Code: w.Code, Field: s.home().Join(string(w.Field)), Message: w.Message})
+		r.standing = append(r.standing, invalid.Warning{Code: w.Code, Field: s.home().Join(string(w.Field)), Message: w.Message})
 	}
+	s.job.report(r)
 	return ""
 }
 

@@ -23,7 +23,7 @@ func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
 		text = fmt.Sprintf("route %q matches: %s", msg.GetName(), strings.Join(parts, ", "))
 	}
 	var also []string
-	for _, r := range l.uses.routes {
+	for _, r := range l.uses.routes.All() {
 		if r.msg != msg && len(also) <= maxNamed && firstMiss(r.msg, ask) == "" {
 			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
 		}
@@ -41,13 +41,13 @@ func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
 
 // whyNot explains, for the first routes, which condition does not hold.
 func (l *Listener) whyNot(ask route.Request) string {
-	if len(l.uses.routes) == 0 {
+	if l.uses.routes.Len() == 0 {
 		return "the listener has no routes"
 	}
 	var misses []string
-	for i, r := range l.uses.routes {
-		if i == maxNamed {
-			misses = append(misses, fmt.Sprintf("and %d more", len(l.uses.routes)-i))
+	for _, r := range l.uses.routes.All() {
+		if len(misses) == maxNamed {
+			misses = append(misses, fmt.Sprintf("and %d more", l.uses.routes.Len()-maxNamed))
 			break
 		}
 		misses = append(misses, fmt.Sprintf("not %q: %s", r.msg.GetName(), firstMiss(r.msg, ask)))

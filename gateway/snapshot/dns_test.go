@@ -74,7 +74,7 @@ func TestDNSQueriesFollowTheResource(t *testing.T) {
 		w := newWorld(t)
 		c.d.Servers = []string{"10.0.0.1", "[fd00::1]:5353"}
 		w.put(&adminv1.Upstream{Name: "u", Dns: c.d})
-		got := w.snap.upstreams["u"].name.Query()
+		got := w.snap.upstreams.Get("u").name.Query()
 		servers := got.Servers
 		got.Servers = nil
 		if !got.Equal(c.want) || len(servers) != 2 || servers[0].String() != "10.0.0.1:53" || servers[1].String() != "[fd00::1]:5353" {
@@ -98,7 +98,7 @@ func TestAnEndpointByDNSIsVerifiedByItsName(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.put(&adminv1.Upstream{Name: "u", Dns: &adminv1.Dns{Hostname: "web.internal", Port: 443}, Transport: &adminv1.Upstream_Tls{Tls: c.tls}})
-		u := w.snap.upstreams["u"]
+		u := w.snap.upstreams.Get("u")
 		if u.live.FromHost() != (c.sni == "asked.test") {
 			t.Errorf("%v: it takes the name from the host: %v", c.tls, u.live.FromHost())
 		}
@@ -124,12 +124,12 @@ func TestRevisionsThatAskTheSameShareTheAnswer(t *testing.T) {
 	w := newWorld(t)
 	u := &adminv1.Upstream{Name: "u", Dns: &adminv1.Dns{Hostname: "web.internal", Port: 443}}
 	w.put(u)
-	first := w.snap.upstreams["u"]
+	first := w.snap.upstreams.Get("u")
 	revise := func(change func(*adminv1.Upstream)) *liveUpstream {
 		u = proto.Clone(u).(*adminv1.Upstream)
 		change(u)
 		w.put(u)
-		return w.snap.upstreams["u"]
+		return w.snap.upstreams.Get("u")
 	}
 	if again := revise(func(u *adminv1.Upstream) { u.Labels = map[string]string{"a": "b"} }); again.live != first.live || again.name != first.name || again.endpoint == nil {
 		t.Error("what did not change is another")

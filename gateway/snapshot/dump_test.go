@@ -20,7 +20,7 @@ func dump(s *Snapshot) string {
 		d.value(reflect.ValueOf(l.http), 0)
 	}
 	for _, u := range s.Upstreams() {
-		live := s.upstreams[u.Name]
+		live := s.upstreams.Get(u.Name)
 		d.line("upstream", u.Name, u.Message)
 		d.value(reflect.ValueOf(live.live), 0)
 		d.value(reflect.ValueOf(live.back), 0)

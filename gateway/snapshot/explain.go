@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -22,7 +21,7 @@ import (
 // Explain returns where a request or connection would go, and why. It uses the same
 // tables as traffic. Faults of the question go to bad.
 func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *adminv1.ExplainRouteResponse {
-	l := s.listeners[q.GetListener()]
+	l := s.listeners.Get(q.GetListener())
 	switch {
 	case q.GetListener() == "":
 		bad.Add("listener", "must be set")
@@ -151,8 +150,7 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 			Upstreams: []*adminv1.ExplainedUpstream{s.explainUpstream(l.msg.GetUpstream(), 100, l.Protocol, host)},
 		}
 	}
-	i := slices.IndexFunc(l.uses.routes, func(r *liveRoute) bool { return r.msg.GetName() == name })
-	msg := l.uses.routes[i].msg
+	msg := l.uses.routes.Get(name).msg
 	out := &adminv1.ExplainRouteResponse{Route: name, Why: l.why(msg, ask)}
 	switch {
 	case msg.GetRedirect() != nil:
@@ -176,7 +174,7 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 }
 
 func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Protocol, host string) *adminv1.ExplainedUpstream {
-	u := s.upstreams[name]
+	u := s.upstreams.Get(name)
 	t := u.msg.GetTls()
 	why, message := u.reason()
 	out := &adminv1.ExplainedUpstream{

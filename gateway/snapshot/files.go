@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -49,11 +50,11 @@ func (s *Snapshot) Files() map[string][]store.Ref {
 func (s *Snapshot) FileDigest(ref store.Ref) Digest {
 	switch ref.Kind {
 	case adminv1.Kind_KIND_CERTIFICATE:
-		if c := s.certificates[ref.Name]; c != nil && c.live != nil {
+		if c := s.certificates.Get(ref.Name); c != nil && c.live != nil {
 			return c.digest
 		}
 	case adminv1.Kind_KIND_TRUST_BUNDLE:
-		if b := s.bundles[ref.Name]; b != nil && b.trust != nil {
+		if b := s.bundles.Get(ref.Name); b != nil && b.trust != nil {
 			return b.digest
 		}
 	}
@@ -152,13 +153,13 @@ func digest(files []fileroot.File) Digest {
 // have changed.
 func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
 	var refs []store.Ref
-	for name, b := range s.bundles {
-		if p := prev.bundles[name]; p != nil && p.trust != b.trust && sameInputs(p.msg, b.msg) {
+	for name, d := range ordered.Differ(prev.bundles, s.bundles) {
+		if p, b := d[0], d[1]; p != nil && b != nil && p.trust != b.trust && sameInputs(p.msg, b.msg) {
 			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name})
 		}
 	}
-	for name, c := range s.certificates {
-		if p := prev.certificates[name]; p != nil && p.live != c.live && sameInputs(p.msg, c.msg) {
+	for name, d := range ordered.Differ(prev.certificates, s.certificates) {
+		if p, c := d[0], d[1]; p != nil && c != nil && p.live != c.live && sameInputs(p.msg, c.msg) {
 			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name})
 		}
 	}

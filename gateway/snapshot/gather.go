@@ -78,7 +78,7 @@ func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also
 			c.gather(ctx, m, live, r)
 		}
 	}
-	for _, p := range live.problems { // retry every resource that is down
+	for _, p := range live.Problems() { // retry every resource that is down
 		if r := live.State().Get(p.Ref.Kind, p.Ref.Name); r != nil && !m.has(p.Ref) {
 			c.gather(ctx, m, live, r)
 		}
@@ -140,12 +140,12 @@ func (c Compiler) gather(ctx context.Context, m *Material, live *Snapshot, r sto
 	}
 	switch r := r.(type) {
 	case *adminv1.Certificate:
-		prev := live.certificates[r.GetName()]
+		prev := live.certificates.Get(r.GetName())
 		if files := filesOf(r); !prev.reusable(r) || len(files) > 0 {
 			m.certificates[r.GetName()] = c.gatherCertificate(ctx, m, prev, r, files)
 		}
 	case *adminv1.TrustBundle:
-		prev := live.bundles[r.GetName()]
+		prev := live.bundles.Get(r.GetName())
 		if files := filesOf(r); !prev.reusable(r) || len(files) > 0 || r.GetSystem() != nil {
 			m.bundles[r.GetName()] = c.gatherBundle(ctx, prev, r, files)
 		}

@@ -2,8 +2,10 @@ package snapshot
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -27,6 +30,7 @@ type Listener struct {
 	Down             string // why it must not be served; empty if it is up
 	Unix             unixsocket.Options
 
+	port  string // for TCP
 	msg   *adminv1.Listener
 	uses  listenerUses
 	tls   *certs.Server
@@ -40,12 +44,12 @@ type listenerUses struct {
 	certificates []*certs.Certificate
 	trust        []*certs.TrustBundle
 	upstream     *liveUpstream
-	routes       []*liveRoute
+	routes       ordered.Map[*liveRoute]
 }
 
 func (u listenerUses) equal(v listenerUses) bool {
 	return slices.Equal(u.certificates, v.certificates) && slices.Equal(u.trust, v.trust) &&
-		u.upstream.sameLive(v.upstream) && slices.EqualFunc(u.routes, v.routes, (*liveRoute).sameLive)
+		u.upstream.sameLive(v.upstream) && sameRoutes(u.routes, v.routes, (*liveRoute).sameLive)
 }
 
 // sameLive reports whether both treat traffic alike.
@@ -56,19 +60,28 @@ func (u *liveUpstream) sameLive(v *liveUpstream) bool {
 	return u.live == v.live
 }
 
-// compileListeners builds the listeners, each with its routes.
-func (j *job) compileListeners() {
-	routes := j.routes()
-	listeners := j.state.List(adminv1.Kind_KIND_LISTENER)
-	scopes := make([]*scope, len(listeners))
-	for i, r := range listeners {
-		msg := r.(*adminv1.Listener)
-		scopes[i] = j.scope(msg)
-		j.next.listeners[msg.GetName()] = j.listener(scopes[i], msg, routes[msg.GetName()])
-	}
+// compileListeners compiles the listeners that are on the worklist, or all. routes are
+// the routes by listener if all are compiled.
+func (j *job) compileListeners(routes map[string]ordered.Map[*liveRoute]) {
+	scopes := map[string]*scope{} // of the listeners that are compiled
+	compiled := map[string]*Listener{}
+	j.next.listeners = build(j, adminv1.Kind_KIND_LISTENER, j.prev.listeners, func(msg *adminv1.Listener) *Listener {
+		name, s := msg.GetName(), j.scope(msg)
+		scopes[name] = s
+		own := routes[name]
+		if j.work != nil {
+			own = j.routesOf(name)
+		}
+		compiled[name] = j.listener(s, msg, own)
+		return compiled[name]
+	}, func(a, b *Listener) bool { return true }) // nothing uses a listener
 	j.checkOverlaps(scopes)
-	for _, s := range scopes {
-		l := j.next.listeners[s.ref.Name]
+	for _, name := range slices.Sorted(maps.Keys(scopes)) {
+		s, l := scopes[name], compiled[name]
+		if l == j.prev.listeners.Get(name) {
+			s.close() // l is in use and must not change
+			continue
+		}
 		l.notes = s.notes()
 		if l.Down = s.close(); l.Down != "" {
 			l.tcp, l.http = nil, nil
@@ -76,37 +89,45 @@ func (j *job) compileListeners() {
 	}
 }
 
-func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Listener {
-	prev := j.prev.listeners[msg.GetName()]
+// routesOf returns the routes of a listener on the worklist.
+func (j *job) routesOf(listener string) ordered.Map[*liveRoute] {
+	var before ordered.Map[*liveRoute]
+	if prev := j.prev.listeners.Get(listener); prev != nil {
+		before = prev.uses.routes
+	}
+	return before.With(j.work.routes[listener])
+}
+
+func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*liveRoute]) *Listener {
+	prev := j.prev.listeners.Get(msg.GetName())
 	next := &Listener{Name: msg.GetName(), msg: msg, Configured: msg.GetAddress(), Protocol: msg.GetProtocol()}
 	var problem string
 	if next.Network, next.Address, problem = listenAddress(msg.GetAddress()); problem != "" {
 		s.Add("address", "%s", problem)
 	}
+	if next.Network == "tcp" {
+		_, next.port, _ = net.SplitHostPort(next.Address)
+	}
 	next.uses.routes = routes
-	for _, r := range routes {
+	if prev != nil && prev.Down == "" && j.work != nil {
+		routes = ordered.Collect(j.work.routes[next.Name]) // no other can be down
+	}
+	for _, r := range routes.All() {
 		// Serving without the route would send its traffic to another upstream.
 		if r.problem != "" {
 			s.Add("", "its route %q is down: %s", r.msg.GetName(), r.problem)
 		}
 	}
 	if msg.GetUpstream() != "" {
-		next.uses.upstream = j.next.upstreams[msg.GetUpstream()]
+		next.uses.upstream = j.next.upstreams.Get(msg.GetUpstream())
 	}
-	for i, name := range msg.GetTls().GetCertificates() {
-		at := invalid.Path("tls.certificates").Index(i)
-		if slices.Contains(msg.GetTls().GetCertificates()[:i], name) {
-			s.Add(at, "is %q, which is in the list twice", name)
-		}
-		next.uses.certificates = append(next.uses.certificates, s.useCertificate(at, name))
-	}
-	next.uses.trust = s.useTrust("tls.client_trust_bundles", msg.GetTls().GetClientTrustBundles())
+	s.useListed(next, prev)
 
 	same := prev != nil && prev.Down == "" && s.Len() == 0 && sameInputs(prev.msg, msg)
 	if same && prev.uses.equal(next.uses) {
 		next.tls, next.tcp, next.http, next.Unix = prev.tls, prev.tcp, prev.http, prev.Unix
 		s.reuse(prev.notes)
-		return next
+		return unlessSame(prev, next, prev.msg == msg && j.work != nil && len(j.work.routes[next.Name]) == 0)
 	}
 	// The TLS server is reused if its inputs are equal, so that the session tickets
 	// of clients stay valid.
@@ -114,11 +135,54 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes []*liveRoute) *Li
 		slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
 		next.tls = prev.tls
 	}
-	listenerScope{s}.buildListener(next)
+	listenerScope{s}.buildListener(next, prev)
 	return next
 }
 
-func (s listenerScope) buildListener(l *Listener) {
+// useListed sets the certificates and trust bundles that the listener's TLS names. It
+// takes those that have not changed from prev.
+func (s *scope) useListed(next, prev *Listener) {
+	t := next.msg.GetTls()
+	var names []string // of prev's certificates that may be used again
+	if work := s.job.work; work != nil && prev != nil && prev.Down == "" {
+		if prev.msg.GetTls() == t && !work.replaces(work.certificates, t.GetCertificates()) && !work.replaces(work.bundles, t.GetClientTrustBundles()) {
+			next.uses.certificates, next.uses.trust = prev.uses.certificates, prev.uses.trust
+			return
+		}
+		names = prev.msg.GetTls().GetCertificates()
+	}
+	twice := duplicates(t.GetCertificates())
+	for i, name := range t.GetCertificates() {
+		at := invalid.Path("tls.certificates").Index(i)
+		if twice[i] {
+			s.Add(at, "is %q, which is in the list twice", name)
+		}
+		if i < len(names) && names[i] == name && !s.job.work.certificates[name] {
+			next.uses.certificates = append(next.uses.certificates, prev.uses.certificates[i])
+			continue
+		}
+		next.uses.certificates = append(next.uses.certificates, s.useCertificate(at, name))
+	}
+	next.uses.trust = s.useTrust("tls.client_trust_bundles", t.GetClientTrustBundles())
+}
+
+// duplicates returns the indices of the names that are in the list before.
+func duplicates(names []string) map[int]bool {
+	if len(names) < 2 {
+		return nil
+	}
+	out := map[int]bool{}
+	seen := make(map[string]bool, len(names))
+	for i, name := range names {
+		if seen[name] {
+			out[i] = true
+		}
+		seen[name] = true
+	}
+	return out
+}
+
+func (s listenerScope) buildListener(l, prev *Listener) {
 	msg := l.msg
 	if t := msg.GetTls(); t != nil {
 		s.buildServer(l, t)
@@ -143,7 +207,7 @@ func (s listenerScope) buildListener(l *Listener) {
 		l.tcp = &l4.Table{
 			TLS: l.tls, ProxyProtocol: trusted, Access: access,
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger, NoAccessLog: silent,
-			Routes: s.tcpRoutes(l),
+			Routes: s.tcpRoutes(l, prev),
 		}
 		s.tcpLimits(l.tcp, msg.GetLimits())
 		s.warnOfNames(l)
@@ -159,7 +223,7 @@ func (s listenerScope) buildListener(l *Listener) {
 		l.http = &l7.Table{
 			TLS: l.tls, ProxyProtocol: trusted, Access: access,
 			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, NoAccessLog: silent,
-			Routes: s.httpRoutes(l),
+			Routes: s.httpRoutes(l, prev),
 		}
 		s.httpOptions(l.http, msg)
 		s.httpLimits(l.http, msg.GetLimits(), msg.GetHttp())
@@ -193,7 +257,7 @@ func (s listenerScope) checkPeek(l *Listener) {
 		}
 	}
 	note(l.uses.upstream, "its own upstream")
-	for _, r := range l.uses.routes {
+	for _, r := range l.uses.routes.All() {
 		for _, u := range r.upstreams {
 			note(u, fmt.Sprintf("route %q", r.msg.GetName()))
 		}
@@ -241,7 +305,7 @@ func (s listenerScope) warnOfNames(l *Listener) {
 		}
 	}
 	warn("upstream", l.uses.upstream)
-	for _, r := range l.uses.routes {
+	for _, r := range l.uses.routes.All() {
 		for _, u := range r.upstreams {
 			warn("tls", u)
 		}
@@ -315,29 +379,72 @@ var clientAuths = map[adminv1.ClientAuth]certs.ClientAuth{
 }
 
 // checkOverlaps finds listeners with overlapping addresses. It reports the fault at
-// the listener being written or, of two stored ones, at the later by name.
-func (j *job) checkOverlaps(scopes []*scope) {
-	byPort := map[string][]*scope{}
-	for _, s := range scopes {
-		l := j.next.listeners[s.ref.Name]
-		key := l.Address
-		if l.Network == "tcp" {
-			_, key, _ = net.SplitHostPort(l.Address)
+// the listener being written or, of two stored ones, at the later by name. Only the
+// listeners with a scope can have a new overlap.
+func (j *job) checkOverlaps(scopes map[string]*scope) {
+	moved := map[string]bool{} // the sockets of listeners that may overlap another
+	for name := range scopes {
+		l, prev := j.next.listeners.Get(name), j.prev.listeners.Get(name)
+		if l.Network != "" && (j.work == nil || prev == nil || prev.Down != "" || prev.Network != l.Network || prev.Address != l.Address) {
+			moved[l.socketKey()] = true
 		}
-		if l.Network == "" || key == "0" {
+	}
+	if len(moved) == 0 {
+		return
+	}
+	// A listener overlaps others of its host, and those of all hosts.
+	byKey, byHost, ofAll := map[string][]*Listener{}, map[string][]*Listener{}, map[string][]*Listener{}
+	for _, l := range j.next.listeners.All() {
+		key := l.socketKey()
+		if !moved[key] || l.port == "0" {
 			continue
 		}
-		for _, other := range byPort[l.Network+key] {
-			o := j.next.listeners[other.ref.Name]
-			if !overlap(l.Network, l.Address, o.Network, o.Address) {
-				continue
-			}
-			at, with := s, o
-			if other.written() && !s.written() {
-				at, with = other, l
-			}
-			at.Add("address", "is %s, which listener %q takes with %s", j.next.listeners[at.ref.Name].Configured, with.Name, with.Configured)
+		host, _, _ := net.SplitHostPort(l.Address)
+		host = key + " " + host
+		all := l.Network == "tcp" && l.anyHost()
+		others := byKey[key]
+		if !all {
+			others = slices.Concat(byHost[host], ofAll[key])
+			slices.SortFunc(others, func(a, b *Listener) int { return strings.Compare(a.Name, b.Name) })
 		}
-		byPort[l.Network+key] = append(byPort[l.Network+key], s)
+		for _, other := range others {
+			if overlap(l.Network, l.Address, other.Network, other.Address) {
+				j.reportOverlap(scopes, l, other)
+			}
+		}
+		byKey[key] = append(byKey[key], l)
+		if all {
+			ofAll[key] = append(ofAll[key], l)
+		} else {
+			byHost[host] = append(byHost[host], l)
+		}
 	}
+}
+
+// anyHost reports whether the listener's address may include other hosts.
+func (l *Listener) anyHost() bool {
+	host, _, _ := net.SplitHostPort(l.Address)
+	return host == "" || host == "::" || host == "0.0.0.0"
+}
+
+// socketKey is the same for listeners whose addresses may overlap.
+func (l *Listener) socketKey() string {
+	if l.Network == "tcp" {
+		return "tcp " + l.port
+	}
+	return l.Network + " " + l.Address
+}
+
+// reportOverlap reports that l and other, which comes before it, overlap.
+func (j *job) reportOverlap(scopes map[string]*scope, l, other *Listener) {
+	at, with := l, other
+	if s, o := scopes[l.Name], scopes[other.Name]; o != nil && o.written() && (s == nil || !s.written()) {
+		at, with = other, l
+	}
+	s := scopes[at.Name]
+	if s == nil {
+		j.undecided = true // the fault is at a listener that was not compiled
+		return
+	}
+	s.Add("address", "is %s, which listener %q takes with %s", at.Configured, with.Name, with.Configured)
 }

@@ -25,14 +25,14 @@ func (c *certificate) reusable(msg *adminv1.Certificate) bool {
 
 func (j *job) certificate(msg *adminv1.Certificate) *certificate {
 	s := j.scope(msg)
-	prev := j.prev.certificates[msg.GetName()]
+	prev := j.prev.certificates.Get(msg.GetName())
 	next := &certificate{msg: msg}
 	files := filesOf(msg)
 	if prev.reusable(msg) && (len(files) == 0 || !s.written()) {
 		next.live, next.digest, next.notes = prev.live, prev.digest, prev.notes
 		s.reuse(next.notes)
 		s.close()
-		return next
+		return unlessSame(prev, next, prev.msg == msg)
 	}
 
 	if m := j.material.certificates[msg.GetName()]; m == nil || !sameInputs(m.msg, msg) {
@@ -119,14 +119,14 @@ func (b *bundle) reusable(msg *adminv1.TrustBundle) bool {
 
 func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
 	s := j.scope(msg)
-	prev := j.prev.bundles[msg.GetName()]
+	prev := j.prev.bundles.Get(msg.GetName())
 	next := &bundle{msg: msg}
 	files := filesOf(msg)
 	if prev.reusable(msg) && (len(files) == 0 && msg.GetSystem() == nil || !s.written()) {
 		next.trust, next.digest, next.notes = prev.trust, prev.digest, prev.notes
 		s.reuse(next.notes)
 		s.close()
-		return next
+		return unlessSame(prev, next, prev.msg == msg)
 	}
 
 	if m := j.material.bundles[msg.GetName()]; m == nil || !sameInputs(m.msg, msg) {

@@ -111,7 +111,7 @@ func TestACertificateIsTheSameFromWhateverSource(t *testing.T) {
 		next, _, bad := w.try(store.Edit{Puts: puts(c)})
 		if err := bad.Err(); err != nil {
 			t.Errorf("%s: %v", what, err)
-		} else if live := next.certificates["c"].live; !live.Leaf().Equal(i.Leaf) {
+		} else if live := next.certificates.Get("c").live; !live.Leaf().Equal(i.Leaf) {
 			t.Errorf("%s: %v", what, live.Leaf().Subject)
 		}
 	}
@@ -287,7 +287,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	}
 
 	w.put(b)
-	if w.snap.bundles["t"].trust != first.bundles["t"].trust || len(w.snap.Reloaded(first)) != 0 {
+	if w.snap.bundles.Get("t").trust != first.bundles.Get("t").trust || len(w.snap.Reloaded(first)) != 0 {
 		t.Error("the same files made another bundle")
 	}
 	write(t, crl, der(t, w.ca.CRL(t, w.ca.Client(t, "revoked").Leaf)))
@@ -295,10 +295,10 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	if got := w.snap.Reloaded(first); len(got) != 1 || got[0].Name != "t" {
 		t.Errorf("Reloaded() = %v", got)
 	}
-	if w.snap.upstreams["u"].live == first.upstreams["u"].live {
+	if w.snap.upstreams.Get("u").live == first.upstreams.Get("u").live {
 		t.Error("the upstream still verifies with the old list")
 	}
-	if n := w.snap.bundles["t"].trust.CRLInfos()[0].Revoked; n != 1 {
+	if n := w.snap.bundles.Get("t").trust.CRLInfos()[0].Revoked; n != 1 {
 		t.Errorf("the list revokes %d", n)
 	}
 
@@ -310,7 +310,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	if p := w.snap.Problems(); len(p) != 2 || !strings.Contains(p[0].Reason, "crls[0].file") {
 		t.Errorf("%v", p)
 	}
-	if len(w.snap.upstreams["u"].live.Endpoints()) != 0 {
+	if len(w.snap.upstreams.Get("u").live.Endpoints()) != 0 {
 		t.Error("an upstream takes traffic whose revocation list is missing")
 	}
 }

@@ -30,13 +30,13 @@ func (s *Snapshot) Present(r store.Resource) store.Resource {
 			shown.Source = src
 		}
 		shown = proto.Clone(shown).(*adminv1.Certificate)
-		if c := s.certificates[r.GetName()]; c != nil && c.live != nil {
+		if c := s.certificates.Get(r.GetName()); c != nil && c.live != nil {
 			shown.Info = CertificateInfo(c.live.Info())
 		}
 		return shown
 	case *adminv1.TrustBundle:
 		shown := proto.Clone(r).(*adminv1.TrustBundle)
-		if b := s.bundles[r.GetName()]; b != nil && b.trust != nil {
+		if b := s.bundles.Get(r.GetName()); b != nil && b.trust != nil {
 			shown.Info = bundleInfo(b)
 		}
 		return shown

@@ -3,11 +3,11 @@ package snapshot
 import (
 	"cmp"
 	"context"
-	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/probe"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -37,7 +37,7 @@ const maxKnown = 200
 // take it from the request; "" means each endpoint's own host. Endpoints of an
 // upstream that is down cannot be probed.
 func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint {
-	u := s.upstreams[name]
+	u := s.upstreams.Get(name)
 	if u == nil {
 		return nil
 	}
@@ -78,10 +78,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 // onlyStreams reports whether the upstream is used, and only by TCP listeners.
 func (s *Snapshot) onlyStreams(name string) bool {
 	tcp, http := false, false
-	for _, l := range s.listeners {
-		if !l.leadsTo(name) {
-			continue
-		}
+	for _, l := range s.leadingTo(name) {
 		if l.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 			http = true
 		} else {
@@ -94,36 +91,52 @@ func (s *Snapshot) onlyStreams(name string) bool {
 // RequestHost returns a host that requests for the upstream may have: the first
 // host without a wildcard in a route to it, or "" if no route has one.
 func (s *Snapshot) RequestHost(name string) string {
-	for _, r := range s.State().List(adminv1.Kind_KIND_ROUTE) {
-		msg := r.(*adminv1.Route)
-		if !forwardsTo(msg, name) {
-			continue
+	found := ""
+	s.State().EachUser(upstreamRef(name), func(user store.Ref) bool {
+		r, ok := s.State().Get(user.Kind, user.Name).(*adminv1.Route)
+		if !ok {
+			return true
 		}
-		for _, h := range msg.GetMatch().GetHosts() {
+		for _, h := range r.GetMatch().GetHosts() {
 			if host, err := route.NormalizeHost(h); err == nil && IsHost(host) {
-				return host
+				found = host
+				return false
 			}
 		}
-	}
-	return ""
-}
-
-func forwardsTo(msg *adminv1.Route, name string) bool {
-	return slices.ContainsFunc(msg.GetForward().GetUpstreams(), func(w *adminv1.WeightedUpstream) bool { return w.GetName() == name })
-}
-
-func (l *Listener) leadsTo(name string) bool {
-	if l.msg.GetUpstream() == name {
 		return true
-	}
-	return slices.ContainsFunc(l.uses.routes, func(r *liveRoute) bool { return forwardsTo(r.msg, name) })
+	})
+	return found
+}
+
+func upstreamRef(name string) store.Ref {
+	return store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: name}
+}
+
+// leadingTo returns the listeners whose traffic may reach the upstream, in the order
+// of their names.
+func (s *Snapshot) leadingTo(name string) []*Listener {
+	found := map[string]*Listener{}
+	s.State().EachUser(upstreamRef(name), func(user store.Ref) bool {
+		names := []string{user.Name}
+		if r, ok := s.State().Get(user.Kind, user.Name).(*adminv1.Route); ok {
+			names = r.GetListeners()
+		}
+		for _, l := range names {
+			found[l] = s.listeners.Get(l)
+		}
+		return true
+	})
+	return ordered.Collect(found).Values()
 }
 
 func (s *Snapshot) knownBundles() []probe.Bundle {
 	var out []probe.Bundle
-	for _, r := range s.State().List(adminv1.Kind_KIND_TRUST_BUNDLE) {
-		if b := s.bundles[r.GetName()]; b != nil && b.trust != nil && len(out) < maxKnown {
-			out = append(out, probe.Bundle{Name: r.GetName(), Trust: b.trust})
+	for name, b := range s.bundles.All() {
+		if len(out) == maxKnown {
+			break
+		}
+		if b.trust != nil {
+			out = append(out, probe.Bundle{Name: name, Trust: b.trust})
 		}
 	}
 	return out
@@ -133,9 +146,12 @@ func (s *Snapshot) knownBundles() []probe.Bundle {
 // order of their names.
 func (s *Snapshot) knownCertificates() []probe.Certificate {
 	var out []probe.Certificate
-	for _, r := range s.State().List(adminv1.Kind_KIND_CERTIFICATE) {
-		if c := s.certificates[r.GetName()]; c != nil && c.live != nil && len(out) < maxKnown {
-			out = append(out, probe.Certificate{Name: r.GetName(), Cert: c.live})
+	for name, c := range s.certificates.All() {
+		if len(out) == maxKnown {
+			break
+		}
+		if c.live != nil {
+			out = append(out, probe.Certificate{Name: name, Cert: c.live})
 		}
 	}
 	return out
@@ -145,10 +161,9 @@ func (s *Snapshot) knownCertificates() []probe.Certificate {
 // differs between prev and s, in order.
 func (s *Snapshot) Changed(prev *Snapshot) []string {
 	var out []string
-	for _, r := range s.State().List(adminv1.Kind_KIND_UPSTREAM) {
-		u, before := s.upstreams[r.GetName()], prev.upstreams[r.GetName()]
-		if u.down == "" && !u.sameLive(before) {
-			out = append(out, r.GetName())
+	for name, u := range ordered.Differ(prev.upstreams, s.upstreams) {
+		if u[1] != nil && u[1].down == "" && !u[1].sameLive(u[0]) {
+			out = append(out, name)
 		}
 	}
 	return out
@@ -159,8 +174,7 @@ func (s *Snapshot) Changed(prev *Snapshot) []string {
 func (c Compiler) WithUpstream(ctx context.Context, prev *Snapshot, d *store.Draft, name string, bad *invalid.List) *Snapshot {
 	next := *prev
 	next.state = d.State()
-	next.upstreams = map[string]*liveUpstream{}
-	next.problems, next.standing = slices.Clip(prev.problems), slices.Clip(prev.standing) // appending must not write to prev's
+	next.upstreams = ordered.Map[*liveUpstream]{}
 	m := new(Material)
 	if prev.system == nil {
 		m.system = c.readSystem(ctx)
@@ -168,7 +182,8 @@ func (c Compiler) WithUpstream(ctx context.Context, prev *Snapshot, d *store.Dra
 	j := c.configure(&job{prev: prev, draft: d, state: next.state, material: m, bad: bad})
 	j.next = &next
 	if r := next.state.Get(adminv1.Kind_KIND_UPSTREAM, name); r != nil {
-		next.upstreams[name] = j.upstream(r.(*adminv1.Upstream))
+		next.upstreams = next.upstreams.With(map[string]*liveUpstream{name: j.upstream(r.(*adminv1.Upstream))})
 	}
+	next.reports = prev.reports.With(j.reports)
 	return &next
 }

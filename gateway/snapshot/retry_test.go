@@ -130,7 +130,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		u := tlsUpstream("u", nil)
 		u.Limits = &adminv1.UpstreamLimits{RetryBudget: c.in}
 		w.put(u)
-		live := w.snap.upstreams["u"].live
+		live := w.snap.upstreams.Get("u").live
 		retries := live.Retries()
 		for range c.underWay {
 			var turn upstream.Turn

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -35,40 +38,64 @@ func (r *liveRoute) passes() bool {
 	return slices.ContainsFunc(r.upstreams, (*liveUpstream).passes)
 }
 
-// routes checks every route and returns them by listener, in the order of names.
-func (j *job) routes() map[string][]*liveRoute {
-	byListener := map[string][]*liveRoute{}
+// newRoute begins the compile of a route and checks its settings.
+func (j *job) newRoute(msg *adminv1.Route) (*liveRoute, *scope) {
+	s := j.scope(msg)
+	r := &liveRoute{msg: msg}
+	for _, w := range msg.GetForward().GetUpstreams() {
+		r.upstreams = append(r.upstreams, j.next.upstreams.Get(w.GetName()))
+	}
+	switch {
+	case j.lenient || s.written() || s.wasDown() || j.prev.State().Get(s.ref.Kind, s.ref.Name) != store.Resource(msg):
+		routeScope{s}.checkRoute(msg)
+	case j.partnersChanged(msg):
+		routeScope{s}.checkPartners(msg)
+	}
+	return r, s
+}
+
+// route compiles a route for listeners whose tables are edited: the edit of a table
+// finds routes that are ambiguous.
+func (j *job) route(msg *adminv1.Route) *liveRoute {
+	r, s := j.newRoute(msg)
+	r.problem = s.close()
+	before := j.prev.routes.Get(msg.GetName())
+	if before != nil && before.msg == msg && before.problem == r.problem && slices.EqualFunc(r.upstreams, before.upstreams, (*liveUpstream).sameLive) {
+		return before
+	}
+	return r
+}
+
+// allRoutes compiles every route and returns them by listener.
+func (j *job) allRoutes() map[string]ordered.Map[*liveRoute] {
+	byListener := map[string]map[string]*liveRoute{}
 	conflicts := map[[2]string]bool{}
-	var all []*liveRoute
-	var scopes []*scope
-	for _, r := range j.state.List(adminv1.Kind_KIND_ROUTE) {
-		msg := r.(*adminv1.Route)
-		s := j.scope(msg)
-		lr := &liveRoute{msg: msg}
-		for _, w := range msg.GetForward().GetUpstreams() {
-			lr.upstreams = append(lr.upstreams, j.next.upstreams[w.GetName()])
-		}
-		if j.lenient || s.written() || j.prev.State().Get(s.ref.Kind, s.ref.Name) != r || j.partnersChanged(msg) {
-			routeScope{s}.checkRoute(msg)
-		}
-		all, scopes = append(all, lr), append(scopes, s)
-		for _, l := range msg.GetListeners() {
-			byListener[l] = append(byListener[l], lr)
+	all := map[string]*liveRoute{}
+	scopes := map[string]*scope{}
+	routes := j.state.List(adminv1.Kind_KIND_ROUTE)
+	for _, r := range routes {
+		lr, s := j.newRoute(r.(*adminv1.Route))
+		name := r.GetName()
+		all[name], scopes[name] = lr, s
+		for _, l := range lr.msg.GetListeners() {
+			if byListener[l] == nil {
+				byListener[l] = map[string]*liveRoute{}
+			}
+			byListener[l][name] = lr
 		}
 	}
-	for listener, routes := range byListener {
-		if !j.tableChanged(listener, routes) {
-			continue
+	out := map[string]ordered.Map[*liveRoute]{}
+	for _, listener := range slices.Sorted(maps.Keys(byListener)) {
+		out[listener] = ordered.Collect(byListener[listener])
+		if j.tableChanged(listener, out[listener]) {
+			j.checkConflicts(out[listener].Values(), conflicts, scopes)
 		}
-		j.checkConflicts(routes, conflicts, func(name string) *scope {
-			i := slices.IndexFunc(all, func(r *liveRoute) bool { return r.msg.GetName() == name })
-			return scopes[i]
-		})
 	}
-	for i, s := range scopes {
-		all[i].problem = s.close()
+	for _, r := range routes {
+		all[r.GetName()].problem = scopes[r.GetName()].close()
 	}
-	return byListener
+	j.next.routes = ordered.Collect(all)
+	return out
 }
 
 // partnersChanged reports whether the message of a listener or upstream of the route
@@ -85,10 +112,21 @@ func (j *job) partnersChanged(msg *adminv1.Route) bool {
 	})
 }
 
-// tableChanged reports whether a listener's routes have changed.
-func (j *job) tableChanged(listener string, routes []*liveRoute) bool {
-	prev := j.prev.listeners[listener]
-	return prev == nil || !slices.EqualFunc(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
+// tableChanged reports whether a listener's routes have changed, or may be ambiguous
+// as before.
+func (j *job) tableChanged(listener string, routes ordered.Map[*liveRoute]) bool {
+	prev := j.prev.listeners.Get(listener)
+	return prev == nil || prev.Down != "" || !sameRoutes(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
+}
+
+// sameRoutes reports whether both have the same routes, each as same says.
+func sameRoutes(a, b ordered.Map[*liveRoute], same func(a, b *liveRoute) bool) bool {
+	for _, r := range ordered.Differ(a, b) {
+		if r[0] == nil || r[1] == nil || !same(r[0], r[1]) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s routeScope) checkRoute(msg *adminv1.Route) {
@@ -96,20 +134,10 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 		s.Add("listeners", "must name at least one listener")
 	}
 	for i, name := range msg.GetListeners() {
-		at := invalid.Path("listeners").Index(i)
 		if slices.Contains(msg.GetListeners()[:i], name) {
-			s.Add(at, "is %q, which is in the list twice", name)
+			s.Add(invalid.Path("listeners").Index(i), "is %q, which is in the list twice", name)
 		}
-		r := s.job.state.Get(adminv1.Kind_KIND_LISTENER, name)
-		if r == nil {
-			continue // reported by the store
-		}
-		switch l := r.(*adminv1.Listener); l.GetProtocol() {
-		case adminv1.Protocol_PROTOCOL_TCP:
-			s.checkTCPRoute(msg, l)
-		case adminv1.Protocol_PROTOCOL_HTTP:
-			s.checkHTTPRoute(msg, l)
-		}
+		s.checkListener(msg, name)
 	}
 	if _, err := route.New([]route.Rule[*liveRoute]{rule[*liveRoute](msg, nil)}); err != nil {
 		for _, e := range unwrap(err) {
@@ -124,9 +152,7 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 	switch a := msg.GetAction().(type) {
 	case *adminv1.Route_Forward:
 		s.checkForward(a.Forward)
-		if n := len(s.passthroughs(msg)); n > 0 && n < len(a.Forward.GetUpstreams()) {
-			s.Add("forward.upstreams", "must not mix passthrough and other upstreams: the client's TLS is either decrypted or passed through")
-		}
+		s.checkMix(msg)
 		s.rewrite(msg)
 	case *adminv1.Route_Redirect:
 		s.checkRedirect(a.Redirect)
@@ -137,6 +163,35 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 	}
 	s.headerRules("request_headers", msg.GetRequestHeaders(), false)
 	s.headerRules("response_headers", msg.GetResponseHeaders(), true)
+}
+
+// checkPartners is the part of checkRoute that depends on listeners and upstreams.
+func (s routeScope) checkPartners(msg *adminv1.Route) {
+	for _, name := range msg.GetListeners() {
+		s.checkListener(msg, name)
+	}
+	s.checkMix(msg)
+}
+
+// checkListener rejects settings that the listener's protocol does not have.
+func (s routeScope) checkListener(msg *adminv1.Route, name string) {
+	l, ok := s.job.state.Get(adminv1.Kind_KIND_LISTENER, name).(*adminv1.Listener)
+	if !ok {
+		return // reported by the store
+	}
+	switch l.GetProtocol() {
+	case adminv1.Protocol_PROTOCOL_TCP:
+		s.checkTCPRoute(msg, l)
+	case adminv1.Protocol_PROTOCOL_HTTP:
+		s.checkHTTPRoute(msg, l)
+	}
+}
+
+// checkMix rejects routes whose upstreams are passthrough in part.
+func (s routeScope) checkMix(msg *adminv1.Route) {
+	if n := len(s.passthroughs(msg)); n > 0 && n < len(msg.GetForward().GetUpstreams()) {
+		s.Add("forward.upstreams", "must not mix passthrough and other upstreams: the client's TLS is either decrypted or passed through")
+	}
 }
 
 // checkTCPRoute rejects settings that have no meaning for TCP connections.
@@ -324,7 +379,7 @@ func (s routeScope) headerRules(p invalid.Path, h *adminv1.HeaderRules, response
 
 // checkConflicts finds routes of one listener that are ambiguous. It reports the
 // fault at the route being written.
-func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of func(name string) *scope) {
+func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, scopes map[string]*scope) {
 	rules := make([]route.Rule[*liveRoute], len(routes))
 	for i, r := range routes {
 		rules[i] = rule(r.msg, r)
@@ -336,7 +391,7 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of f
 		if errors.As(e, &r) {
 			// Faults of single rules were found before; these are faults of the rules
 			// together.
-			if s := of(r.Rule); s.Len() == 0 {
+			if s := scopes[r.Rule]; s.Len() == 0 {
 				s.Add(invalid.Path("match").Field(r.Field), "%v", r.Err)
 			}
 			continue
@@ -345,8 +400,8 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, of f
 			continue
 		}
 		known[c.Rules] = true
-		at, with := of(c.Rules[1]), c.Rules[0]
-		if first := of(c.Rules[0]); first.written() && !at.written() {
+		at, with := scopes[c.Rules[1]], c.Rules[0]
+		if first := scopes[c.Rules[0]]; first.written() && !at.written() {
 			at, with = first, c.Rules[1]
 		}
 		at.Add("match", "is ambiguous with route %q: both match %s, and neither is more specific", with, c.What)
@@ -385,38 +440,70 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 }
 
 // tcpRoutes returns a TCP listener's table, or nil if it has no routes.
-func (s listenerScope) tcpRoutes(l *Listener) *route.Table[*l4.Target] {
-	rules := make([]route.Rule[*l4.Target], 0, len(l.uses.routes))
-	for _, r := range l.uses.routes {
-		rules = append(rules, rule(r.msg, &l4.Target{
+func (s listenerScope) tcpRoutes(l, prev *Listener) *route.Table[*l4.Target] {
+	var before *route.Table[*l4.Target]
+	if prev != nil && prev.tcp != nil {
+		before = prev.tcp.Routes
+	}
+	return table(s, before, l, prev, func(r *liveRoute) *l4.Target {
+		return &l4.Target{
 			Route:     r.msg.GetName(),
 			Upstreams: upstream.NewSplit(split(r, func(u *liveUpstream) *upstream.Upstream { return u.live })),
 			Attempts:  attempts(r.msg.GetForward().GetRetry()),
 
 			Passthrough: r.passes(),
-		}))
-	}
-	return table(s.scope, rules)
+		}
+	})
 }
 
 // httpRoutes returns an HTTP listener's table, or nil if it has no routes.
-func (s listenerScope) httpRoutes(l *Listener) *route.Table[*l7.Action] {
-	rules := make([]route.Rule[*l7.Action], 0, len(l.uses.routes))
-	for _, r := range l.uses.routes {
-		rules = append(rules, rule(r.msg, s.job.action(r)))
+func (s listenerScope) httpRoutes(l, prev *Listener) *route.Table[*l7.Action] {
+	var before *route.Table[*l7.Action]
+	if prev != nil && prev.http != nil {
+		before = prev.http.Routes
 	}
-	return table(s.scope, rules)
+	return table(s, before, l, prev, s.job.action)
 }
 
-func table[T any](s *scope, rules []route.Rule[T]) *route.Table[T] {
-	if len(rules) == 0 {
+// table returns the table of l's routes, or nil if it has none. Where prev has a
+// table, only the routes that differ from prev's are compiled.
+func table[T any](s listenerScope, before *route.Table[T], l, prev *Listener, value func(*liveRoute) T) *route.Table[T] {
+	if l.uses.routes.Len() == 0 {
 		return nil
 	}
-	t, err := route.New(rules)
-	if err != nil && s.job.bad.Len() == 0 && s.Len() == 0 {
-		// The checks of the routes missed this fault. Serving without a table would
-		// send their traffic to the wrong upstream.
+	var t *route.Table[T]
+	var err error
+	if before != nil && s.job.work != nil {
+		var remove, add []route.Rule[T]
+		for _, r := range ordered.Differ(prev.uses.routes, l.uses.routes) {
+			if r[0] != nil && r[1] != nil && r[0].sameLive(r[1]) {
+				continue
+			}
+			var none T
+			if r[0] != nil {
+				remove = append(remove, rule(r[0].msg, none))
+			}
+			if r[1] != nil {
+				add = append(add, rule(r[1].msg, value(r[1])))
+			}
+		}
+		if len(remove)+len(add) == 0 {
+			return before
+		}
+		t, err = before.Edit(remove, add)
+	} else {
+		rules := make([]route.Rule[T], 0, l.uses.routes.Len())
+		for _, r := range l.uses.routes.All() {
+			rules = append(rules, rule(r.msg, value(r)))
+		}
+		t, err = route.New(rules)
+	}
+	if err != nil && (s.job.work != nil || s.job.bad.Len() == 0 && s.Len() == 0) {
+		// The checks of the routes missed this fault, or have not been made because the
+		// table was only edited. Serving without a table would send their traffic to the
+		// wrong upstream.
 		s.Add("", "its routes cannot be served: %v", err)
+		s.job.undecided = s.job.work != nil
 	}
 	return t
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -14,13 +15,13 @@ import (
 // empty: it is live before the first compile.
 type Snapshot struct {
 	state        *store.State
-	bundles      map[string]*bundle
-	certificates map[string]*certificate
-	upstreams    map[string]*liveUpstream
-	listeners    map[string]*Listener
+	bundles      ordered.Map[*bundle]
+	certificates ordered.Map[*certificate]
+	upstreams    ordered.Map[*liveUpstream]
+	routes       ordered.Map[*liveRoute]
+	listeners    ordered.Map[*Listener]
 	system       *certs.TrustBundle // the system's roots; nil if no resource uses them
-	problems     []Problem
-	standing     []invalid.Warning
+	reports      ordered.Map[*report]
 }
 
 // A Problem says why a resource is down.
@@ -38,28 +39,38 @@ func (s *Snapshot) State() *store.State {
 }
 
 // Problems returns the resources that are down and why, ordered by kind and name.
-func (s *Snapshot) Problems() []Problem { return s.problems }
-
-// Standing returns warnings about live settings that weaken security.
-func (s *Snapshot) Standing() []invalid.Warning { return s.standing }
-
-// Listeners returns the listeners in the order of their names. The caller must
-// not modify the slice's elements.
-func (s *Snapshot) Listeners() []*Listener {
-	out := make([]*Listener, 0, len(s.listeners))
-	for _, r := range s.State().List(adminv1.Kind_KIND_LISTENER) {
-		out = append(out, s.listeners[r.GetName()])
+func (s *Snapshot) Problems() []Problem {
+	var out []Problem
+	for _, r := range s.reports.All() {
+		if r.problem != "" {
+			out = append(out, Problem{r.ref, r.problem})
+		}
 	}
 	return out
 }
 
+// Standing returns warnings about live settings that weaken security.
+func (s *Snapshot) Standing() []invalid.Warning {
+	var out []invalid.Warning
+	for _, r := range s.reports.All() {
+		out = append(out, r.standing...)
+	}
+	return out
+}
+
+// Listeners returns the listeners in the order of their names. The caller must
+// not modify the slice's elements.
+func (s *Snapshot) Listeners() []*Listener {
+	return s.listeners.Values()
+}
+
 // Listener returns the listener of the name, or nil if it does not exist.
-func (s *Snapshot) Listener(name string) *Listener { return s.listeners[name] }
+func (s *Snapshot) Listener(name string) *Listener { return s.listeners.Get(name) }
 
 // TCP returns the table of the TCP listener of the name, or nil if it does not exist
 // or is down. It is safe for concurrent use and does not allocate.
 func (s *Snapshot) TCP(name string) *l4.Table {
-	if l := s.listeners[name]; l != nil {
+	if l := s.listeners.Get(name); l != nil {
 		return l.tcp
 	}
 	return nil
@@ -68,7 +79,7 @@ func (s *Snapshot) TCP(name string) *l4.Table {
 // HTTP returns the table of the HTTP listener of the name, or nil if it does not
 // exist or is down. It is safe for concurrent use and does not allocate.
 func (s *Snapshot) HTTP(name string) *l7.Table {
-	if l := s.listeners[name]; l != nil {
+	if l := s.listeners.Get(name); l != nil {
 		return l.http
 	}
 	return nil
@@ -105,7 +116,7 @@ func (u *liveUpstream) public() Upstream {
 
 // Upstream returns the upstream of the name; ok is false if it does not exist.
 func (s *Snapshot) Upstream(name string) (Upstream, bool) {
-	u := s.upstreams[name]
+	u := s.upstreams.Get(name)
 	if u == nil {
 		return Upstream{}, false
 	}
@@ -115,34 +126,37 @@ func (s *Snapshot) Upstream(name string) (Upstream, bool) {
 // Upstreams returns the upstreams in the order of their names.
 func (s *Snapshot) Upstreams() []Upstream {
 	var out []Upstream
-	for _, r := range s.State().List(adminv1.Kind_KIND_UPSTREAM) {
-		out = append(out, s.upstreams[r.GetName()].public())
+	for _, u := range s.upstreams.All() {
+		out = append(out, u.public())
 	}
 	return out
 }
 
-// Start starts warm connections for every upstream that has them configured. It is
-// called once the snapshot is live; until then nothing is dialed. Retire stops it.
-func (s *Snapshot) Start() {
-	for _, u := range s.upstreams {
-		u.live.Start()
+// Start starts health checks, lookups and warm connections, as configured, of every
+// upstream that prev does not use. It is called once the snapshot is live, after prev;
+// until then nothing is dialed. Retire stops it.
+func (s *Snapshot) Start(prev *Snapshot) {
+	for _, u := range ordered.Differ(prev.upstreams, s.upstreams) {
+		if u[1] != nil {
+			u[1].live.Start()
+		}
 	}
 }
 
 // Retire closes the idle and the warm connections of every upstream that next does
 // not use. Active connections and requests continue.
 func (s *Snapshot) Retire(next *Snapshot) {
-	for name, u := range s.upstreams {
-		if n := next.upstreams[name]; n == nil || n.back != u.back {
-			u.live.Retire()
-			u.back.Retire()
+	for _, u := range ordered.Differ(s.upstreams, next.upstreams) {
+		if u[0] != nil && (u[1] == nil || u[1].back != u[0].back) {
+			u[0].live.Retire()
+			u[0].back.Retire()
 		}
 	}
 }
 
 // Cool closes the warm connections of every upstream and makes no new ones.
 func (s *Snapshot) Cool() {
-	for _, u := range s.upstreams {
+	for _, u := range s.upstreams.All() {
 		u.live.Retire()
 	}
 }
@@ -150,8 +164,8 @@ func (s *Snapshot) Cool() {
 // Certificates returns the certificate of every Certificate that is up, by its
 // name.
 func (s *Snapshot) Certificates() map[string]*certs.Certificate {
-	out := make(map[string]*certs.Certificate, len(s.certificates))
-	for name, c := range s.certificates {
+	out := make(map[string]*certs.Certificate, s.certificates.Len())
+	for name, c := range s.certificates.All() {
 		if c.live != nil {
 			out[name] = c.live
 		}
@@ -162,8 +176,8 @@ func (s *Snapshot) Certificates() map[string]*certs.Certificate {
 // TrustBundles returns every trust bundle that is up and not the system's, by
 // its name.
 func (s *Snapshot) TrustBundles() map[string]*certs.TrustBundle {
-	out := make(map[string]*certs.TrustBundle, len(s.bundles))
-	for name, b := range s.bundles {
+	out := make(map[string]*certs.TrustBundle, s.bundles.Len())
+	for name, b := range s.bundles.All() {
 		if b.trust != nil && b.msg.GetSystem() == nil {
 			out[name] = b.trust
 		}

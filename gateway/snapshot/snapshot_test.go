@@ -151,14 +151,14 @@ func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
 		name string
 		get  func(*Snapshot) any
 	}
-	upstreamA := live{"upstream a", func(s *Snapshot) any { return s.upstreams["a"].live }}
-	upstreamB := live{"upstream b", func(s *Snapshot) any { return s.upstreams["b"].live }}
-	backB := live{"pool of b", func(s *Snapshot) any { return s.upstreams["b"].back }}
+	upstreamA := live{"upstream a", func(s *Snapshot) any { return s.upstreams.Get("a").live }}
+	upstreamB := live{"upstream b", func(s *Snapshot) any { return s.upstreams.Get("b").live }}
+	backB := live{"pool of b", func(s *Snapshot) any { return s.upstreams.Get("b").back }}
 	tableA := live{"listener la", func(s *Snapshot) any { return s.TCP("la") }}
 	tableB := live{"listener lb", func(s *Snapshot) any { return s.TCP("lb") }}
 	front := live{"listener front", func(s *Snapshot) any { return s.HTTP("front") }}
 	frontTLS := live{"TLS of front", func(s *Snapshot) any { return s.HTTP("front").TLS }}
-	certA := live{"certificate ca", func(s *Snapshot) any { return s.certificates["ca"].live }}
+	certA := live{"certificate ca", func(s *Snapshot) any { return s.certificates.Get("ca").live }}
 	all := []live{upstreamA, upstreamB, backB, tableA, tableB, front, frontTLS, certA}
 
 	labelled := proto.Clone(a).(*adminv1.Upstream)
@@ -383,14 +383,14 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 	second := w.ca.Client(t, "two")
 	files(t, dir, "c", second)
 	w.put(tlsUpstream("other", nil))
-	if w.snap.upstreams["u"].live != first.upstreams["u"].live {
+	if w.snap.upstreams.Get("u").live != first.upstreams.Get("u").live {
 		t.Error("an unrelated write read the files again")
 	}
 	w.put(c)
-	if got := w.snap.certificates["c"].live.Leaf(); !got.Equal(second.Leaf) {
+	if got := w.snap.certificates.Get("c").live.Leaf(); !got.Equal(second.Leaf) {
 		t.Errorf("the live certificate is %v", got.Subject)
 	}
-	if w.snap.upstreams["u"].live == first.upstreams["u"].live {
+	if w.snap.upstreams.Get("u").live == first.upstreams.Get("u").live {
 		t.Error("the upstream still has the old certificate")
 	}
 	if got := w.snap.Reloaded(first); len(got) != 1 || got[0].Name != "c" {
@@ -432,7 +432,7 @@ func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
 	if l := w.snap.Listener("front"); l.Down == "" || w.snap.TCP("front") != nil {
 		t.Error("a TLS listener without its certificate is not down")
 	}
-	if len(w.snap.upstreams["u"].live.Endpoints()) != 0 {
+	if len(w.snap.upstreams.Get("u").live.Endpoints()) != 0 {
 		t.Error("an upstream without its client certificate takes traffic")
 	}
 	if w.snap.HTTP("web") == nil || w.snap.TCP("plain") == nil {
@@ -456,7 +456,7 @@ func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
 	if p := w.snap.Problems(); len(p) != 0 {
 		t.Errorf("still down: %v", p)
 	}
-	if len(w.snap.upstreams["u"].live.Endpoints()) != 1 || w.snap.TCP("front") == nil {
+	if len(w.snap.upstreams.Get("u").live.Endpoints()) != 1 || w.snap.TCP("front") == nil {
 		t.Error("not up again")
 	}
 }

@@ -94,7 +94,7 @@ var versions = map[adminv1.TlsVersion]uint16{
 // useCertificate returns the live certificate of the name. The store reports dangling
 // references.
 func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
-	c := s.job.next.certificates[name]
+	c := s.job.next.certificates.Get(name)
 	if c == nil {
 		return nil
 	}
@@ -115,12 +115,13 @@ func (s *scope) warnUse(p invalid.Path, name string, c *certs.Certificate, u cer
 // useTrust returns the live trust bundles of the names.
 func (s *scope) useTrust(p invalid.Path, names []string) []*certs.TrustBundle {
 	var out []*certs.TrustBundle
+	twice := duplicates(names)
 	for i, name := range names {
 		at := p.Index(i)
-		if slices.Contains(names[:i], name) {
+		if twice[i] {
 			s.Add(at, "is %q, which is in the list twice", name)
 		}
-		b := s.job.next.bundles[name]
+		b := s.job.next.bundles.Get(name)
 		if b == nil {
 			continue
 		}

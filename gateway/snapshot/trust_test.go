@@ -32,7 +32,7 @@ func TestTrustThatIsLostClosesWhatNeedsIt(t *testing.T) {
 			w.put(&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: file}},
 				files(t, t.TempDir(), "s", w.ca.Server(t, "localhost")),
 				tlsUpstream("up", &adminv1.UpstreamTls{TrustBundles: []string{"ca"}}), front, web)
-			if w.snap.TCP("front") == nil || w.snap.HTTP("web") == nil || len(w.snap.upstreams["up"].live.Endpoints()) != 1 {
+			if w.snap.TCP("front") == nil || w.snap.HTTP("web") == nil || len(w.snap.upstreams.Get("up").live.Endpoints()) != 1 {
 				t.Fatal("not live with its trust")
 			}
 
@@ -45,7 +45,7 @@ func TestTrustThatIsLostClosesWhatNeedsIt(t *testing.T) {
 			if w.snap.TCP("front") != nil || w.snap.HTTP("web") != nil {
 				t.Error("a listener without its clients' trust is open")
 			}
-			if len(w.snap.upstreams["up"].live.Endpoints()) != 0 {
+			if len(w.snap.upstreams.Get("up").live.Endpoints()) != 0 {
 				t.Error("an upstream without its trust takes traffic")
 			}
 			if n := len(w.snap.Problems()); n != 4 {

@@ -55,7 +55,7 @@ func (u upstreamUses) equal(v upstreamUses) bool {
 
 func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	s := upstreamScope{j.scope(msg)}
-	prev := j.prev.upstreams[msg.GetName()]
+	prev := j.prev.upstreams.Get(msg.GetName())
 	next := &liveUpstream{msg: msg, tracker: upstream.NewTracker(), times: new(upstream.Latencies), clients: map[string]endpointClients{}}
 	if prev != nil {
 		next.tracker, next.times = prev.tracker, prev.times
@@ -74,11 +74,15 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		next.name, next.endpoint = prev.name, prev.endpoint
 		s.reuse(next.notes)
 		s.close()
-		return next
+		return unlessSame(prev, next, prev.msg == msg)
 	}
 	s.buildUpstream(next, prev)
 	next.notes = s.notes()
-	if next.down = s.close(); next.down != "" {
+	switch next.down = s.close(); {
+	case next.down == "":
+	case prev != nil && prev.down != "":
+		next.live, next.back = prev.live, prev.back
+	default:
 		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
 		next.back = backs.New(backs.Options{Upstream: next.live})
 	}

@@ -2,17 +2,14 @@ package snapshot
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
-
-// A warmUse is how an upstream with pool.warm is used.
-type warmUse struct {
-	tcp, http bool
-	by        []usedBy // of HTTP
-}
 
 // A usedBy is a field that names an upstream.
 type usedBy struct {
@@ -27,41 +24,31 @@ func (j *job) warnOfWarm() {
 	if j.draft == nil {
 		return
 	}
-	uses := map[*liveUpstream]*warmUse{}
-	for _, u := range j.next.upstreams {
-		if u.msg.GetPool().GetWarm() > 0 {
-			uses[u] = &warmUse{}
+	warm := map[string]*liveUpstream{} // those that the draft puts or uses
+	note := func(name string) {
+		if u := j.next.upstreams.Get(name); u != nil && u.msg.GetPool().GetWarm() > 0 {
+			warm[name] = u
 		}
 	}
-	if len(uses) == 0 {
-		return
-	}
-	for _, r := range j.state.List(adminv1.Kind_KIND_LISTENER) {
-		l := j.next.listeners[r.GetName()]
-		note := func(u *liveUpstream, by usedBy) {
-			switch use := uses[u]; {
-			case use == nil:
-			case l.Protocol == adminv1.Protocol_PROTOCOL_HTTP:
-				use.http, use.by = true, append(use.by, by)
-			default:
-				use.tcp = true
-			}
-		}
-		note(l.uses.upstream, usedBy{store.RefOf(l.msg), "upstream"})
-		for _, r := range l.uses.routes {
-			for i, u := range r.upstreams {
-				note(u, usedBy{store.RefOf(r.msg), invalid.Path("forward.upstreams").Index(i).Field("name")})
+	for _, c := range j.draft.Changes() {
+		switch r := j.state.Get(c.Kind, c.Name).(type) {
+		case *adminv1.Upstream:
+			note(r.GetName())
+		case *adminv1.Listener:
+			note(r.GetUpstream())
+		case *adminv1.Route:
+			for _, u := range r.GetForward().GetUpstreams() {
+				note(u.GetName())
 			}
 		}
 	}
-	for _, r := range j.state.List(adminv1.Kind_KIND_UPSTREAM) {
-		u := j.next.upstreams[r.GetName()]
-		use := uses[u]
-		if use == nil || use.tcp || !use.http {
+	for name, u := range ordered.Collect(warm).All() {
+		by, tcp := j.warmUsers(name)
+		if tcp || len(by) == 0 {
 			continue
 		}
 		warned := map[usedBy]bool{} // a route may belong to several listeners
-		for _, by := range append([]usedBy{{store.RefOf(u.msg), "pool.warm"}}, use.by...) {
+		for _, by := range append([]usedBy{{store.RefOf(u.msg), "pool.warm"}}, by...) {
 			if warned[by] || !j.draft.Puts(by.ref) {
 				continue
 			}
@@ -73,4 +60,35 @@ func (j *job) warnOfWarm() {
 			}
 		}
 	}
+}
+
+// warmUsers returns the fields by which HTTP listeners use the upstream, in the order
+// of the listeners, or reports that a TCP listener uses it.
+func (j *job) warmUsers(name string) (by []usedBy, tcp bool) {
+	byListener := map[string][]usedBy{}
+	j.state.EachUser(upstreamRef(name), func(user store.Ref) bool {
+		switch r := j.state.Get(user.Kind, user.Name).(type) {
+		case *adminv1.Listener:
+			byListener[r.GetName()] = append(byListener[r.GetName()], usedBy{user, "upstream"})
+		case *adminv1.Route:
+			for i, u := range r.GetForward().GetUpstreams() {
+				for _, l := range r.GetListeners() {
+					if u.GetName() == name {
+						byListener[l] = append(byListener[l], usedBy{user, invalid.Path("forward.upstreams").Index(i).Field("name")})
+					}
+				}
+			}
+		}
+		return true
+	})
+	for _, l := range slices.Sorted(maps.Keys(byListener)) {
+		switch live := j.next.listeners.Get(l); {
+		case live == nil: // the reference dangles
+		case live.Protocol == adminv1.Protocol_PROTOCOL_HTTP:
+			by = append(by, byListener[l]...)
+		default:
+			return nil, true
+		}
+	}
+	return by, false
 }
