@@ -141,6 +141,11 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	host := hostOf(serverName)
 	target := t.target(host)
+	if client != c.client && !t.TLS.Serves(serverName, host) {
+		// The host in an SNI such as "a.test:443" belongs to another TLS policy than the
+		// SNI itself, whose client authentication this client has not passed.
+		target = nil
+	}
 	if decrypted := client != c.client; t.Peek && (target == nil || target.Passthrough == decrypted) {
 		if !decrypted {
 			// A TLS client gets a TLS alert: no route has its server name.

@@ -202,7 +202,7 @@ type pki struct{ ca *certstest.CA }
 func newPKI(t testing.TB) pki { return pki{certstest.NewCA(t)} }
 
 // listener returns the gate's TLS configuration for names.
-func (p pki) listener(t testing.TB, names ...string) *certs.Server {
+func (p pki) listener(t testing.TB, names ...string) *certs.Servers {
 	t.Helper()
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(t, p.ca.Server(t, names...))},
@@ -210,7 +210,7 @@ func (p pki) listener(t testing.TB, names ...string) *certs.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return certs.NewServers(s)
 }
 
 // client returns the settings of a client of the gate.

@@ -110,7 +110,7 @@ func TestRecordOfATLSConnection(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "group", Latencies: &counted, Endpoints: []upstream.EndpointOptions{over(t, back, p.upstream(t, "back.test"))}})
 	target := to(u)
 	target.Route = "by-default"
-	g, end := recorded(t, l4.Options{Table: fixed(&l4.Table{TLS: listener, Default: target})})
+	g, end := recorded(t, l4.Options{Table: fixed(&l4.Table{TLS: certs.NewServers(listener), Default: target})})
 	config := p.client("front.test")
 	config.Certificates = []tls.Certificate{certstest.TLS(t, alice)}
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)

@@ -17,7 +17,7 @@ import (
 // The zero Table accepts plaintext and closes every connection, because it has no
 // upstream.
 type Table struct {
-	TLS *certs.Server // nil: plaintext
+	TLS *certs.Servers // nil: plaintext
 
 	// Peek makes the listener read a ClientHello before it decides anything else. It
 	// must be set if any Target is a Passthrough. A connection that begins otherwise is

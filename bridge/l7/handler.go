@@ -172,9 +172,7 @@ func (q *request) serve() {
 		q.Answer(a)
 		return
 	}
-	if q.conn.facts.TLS && q.table.TLS != nil && q.Facts.Target.Host != "" && !q.table.TLS.Knows(q.Facts.Target.Host) {
-		// Over a connection whose SNI was known, and which a client may use
-		// for other names of its certificate (RFC 9110, section 7.4).
+	if q.misdirected() {
 		q.Answer(policy.Misdirected)
 		return
 	}
@@ -219,6 +217,14 @@ func (q *request) serve() {
 	default:
 		q.Answer(policy.NotFound)
 	}
+}
+
+// misdirected reports whether the request's host is one that its connection, made for
+// another name of the same certificate, must not be used for (RFC 9110, section 7.4):
+// the host's TLS policy is another, or it is a host that the listener rejects as SNI.
+func (q *request) misdirected() bool {
+	host := q.Facts.Target.Host
+	return q.conn.facts.TLS && q.table.TLS != nil && host != "" && !q.table.TLS.Serves(q.conn.peer.ServerName, host)
 }
 
 // expectsOther reports whether a client has an expectation other than 100-continue

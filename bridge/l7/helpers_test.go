@@ -175,7 +175,7 @@ func (w *world) routes(rules ...route.Rule[*Action]) *route.Table[*Action] {
 }
 
 // listenerTLS returns the TLS of a listener.
-func (w *world) listenerTLS(protos ...string) *certs.Server {
+func (w *world) listenerTLS(protos ...string) *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		NextProtos:   protos,
@@ -183,7 +183,7 @@ func (w *world) listenerTLS(protos ...string) *certs.Server {
 	if err != nil {
 		w.Fatal(err)
 	}
-	return s
+	return certs.NewServers(s)
 }
 
 // gateway serves a table; later ones are had from table().

@@ -161,7 +161,7 @@ func TestHostMismatchWithUpstreamIsRefused(t *testing.T) {
 func TestHostsTheListenerDoesNotKnowAreMisdirected(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.Auto, w.server(echo))
-	server := func(reject bool) *certs.Server {
+	server := func(reject bool) *certs.Servers {
 		s, err := certs.NewServer(certs.ServerOptions{
 			Certificates: []*certs.Certificate{
 				certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1")),
@@ -173,7 +173,7 @@ func TestHostsTheListenerDoesNotKnowAreMisdirected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s
+		return certs.NewServers(s)
 	}
 	table := &Table{TLS: server(true), Default: to(back)}
 	_, strict := w.gateway(fixed(table))

@@ -27,6 +27,12 @@ func ask(t *testing.T, w *world, address string, header ...string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	return askOn(t, c, header...)
+}
+
+// askOn makes one request on a connection, of which it is the first.
+func askOn(t *testing.T, c *tls.Conn, header ...string) string {
+	t.Helper()
 	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte(http2.ClientPreface)); err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func (r record) want(t *testing.T, want record, positive ...string) {
 }
 
 // mutual returns a listener's TLS that demands client certificates.
-func (w *world) mutual(protos ...string) *certs.Server {
+func (w *world) mutual(protos ...string) *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		ClientAuth:   certs.ClientAuthRequired, ClientTrust: []*certs.TrustBundle{w.ca.Trust(w)},
@@ -111,7 +111,7 @@ func (w *world) mutual(protos ...string) *certs.Server {
 	if err != nil {
 		w.Fatal(err)
 	}
-	return s
+	return certs.NewServers(s)
 }
 
 // Mutual TLS on both sides, in either version of HTTP. The second connection of
@@ -423,7 +423,7 @@ func TestARecordOfAnUpgrade(t *testing.T) {
 		_ = c.(*tls.Conn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 	}))
-	for name, secure := range map[string]*certs.Server{"spliced": nil, "spliced from TLS": w.listenerTLS()} {
+	for name, secure := range map[string]*certs.Servers{"spliced": nil, "spliced from TLS": w.listenerTLS()} {
 		t.Run(name, func(t *testing.T) {
 			s, front, end := w.recorded(fixed(&Table{TLS: secure, Default: to(back)}))
 			c := w.dial(front)

@@ -13,6 +13,7 @@ import (
 // A Question is the head of a hypothetical request.
 type Question struct {
 	Method, Host, Target string              // Target as on the wire: "/path?query"
+	SNI                  string              // of the connection; "" if it sends none
 	Header               map[string][]string // values by name
 }
 
@@ -51,7 +52,7 @@ func (t *Table) Resolve(q Question) Resolution {
 	if t.TrustedProxies != nil {
 		out.Scheme = policy.ForwardedScheme(r.Fields, out.Scheme)
 	}
-	if t.TLS != nil && !t.TLS.Knows(at.Host) {
+	if t.TLS != nil && at.Host != "" && !t.TLS.Serves(q.SNI, at.Host) {
 		out.Code = policy.Misdirected.Code
 		return out
 	}

@@ -23,7 +23,7 @@ import (
 
 // askingTLS returns the TLS of a listener that asks clients for certificates,
 // and takes those that have none.
-func (w *world) askingTLS() *certs.Server {
+func (w *world) askingTLS() *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		NextProtos:   []string{"h2", "http/1.1"},
@@ -33,7 +33,7 @@ func (w *world) askingTLS() *certs.Server {
 	if err != nil {
 		w.Fatal(err)
 	}
-	return s
+	return certs.NewServers(s)
 }
 
 // clientWith returns a client with a certificate, nil for none, that speaks one

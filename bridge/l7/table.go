@@ -20,7 +20,7 @@ import (
 // A Table is what a listener does with its requests in one revision. It is
 // immutable. The zero Table accepts plaintext and answers everything with 404.
 type Table struct {
-	TLS *certs.Server // nil: plaintext. Taken once per connection.
+	TLS *certs.Servers // nil: plaintext. Taken once per connection.
 
 	// Routes decide on each request. Nil matches nothing.
 	Routes *route.Table[*Action]

@@ -72,13 +72,26 @@ func listenerState(st *adminv1.ListenerStatus) string {
 }
 
 func serverTLS(tls *adminv1.ServerTls) string {
-	switch {
-	case tls == nil:
+	if tls == nil {
 		return "plaintext"
-	case tls.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, tls.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL:
-		return "tls, client certificate " + lower(tls.GetClientAuth())
 	}
-	return "tls"
+	text := "tls" + clientAuthText(tls.GetClientAuth())
+	switch n := len(tls.GetPolicies()); n {
+	case 0:
+	case 1:
+		text += ", 1 policy"
+	default:
+		text += fmt.Sprintf(", %d policies", n)
+	}
+	return text
+}
+
+func clientAuthText(a adminv1.ClientAuth) string {
+	switch a {
+	case adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL:
+		return ", client certificate " + lower(a)
+	}
+	return ""
 }
 
 func routeTable(resources []*adminv1.Resource) *table {

@@ -140,11 +140,28 @@ func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, an
 	if path := answer.GetUpstreamPath(); path != "" && path != answer.GetPath() { // rewritten
 		fmt.Fprintf(&out, "  %s %s\n", p.faint("sent as"), printable(path))
 	}
+	if policy := answer.GetTlsPolicy(); policy != nil {
+		fmt.Fprintf(&out, "  %s %s\n", p.faint("client TLS"), printable(policyText(policy)))
+	}
 	for _, u := range answer.GetUpstreams() {
 		writeExplainedUpstream(&out, p, u)
 	}
 	_, err := w.Write(out.Bytes())
 	return err
+}
+
+// policyText describes the TLS settings that apply to the client: "tls.policies[0] for
+// pay.example.com, certificate pay, client certificate required, trust clients".
+func policyText(t *adminv1.ExplainedTlsPolicy) string {
+	text := t.GetField()
+	if len(t.GetHosts()) > 0 {
+		text += " for " + few(t.GetHosts())
+	}
+	text += ", certificate " + few(t.GetCertificates()) + clientAuthText(t.GetClientAuth())
+	if len(t.GetClientTrustBundles()) > 0 {
+		text += ", trust " + few(t.GetClientTrustBundles())
+	}
+	return text
 }
 
 func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpstream) {

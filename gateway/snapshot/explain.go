@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -75,16 +76,23 @@ func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *admi
 		host = ""
 	}
 	ask := route.Request{Host: host}
+	var policy *adminv1.ExplainedTlsPolicy
+	if !l.passes(q.GetSni()) {
+		policy = l.explainPolicy(q.GetSni())
+	}
+	if policy != nil && !l.tls.Serves(q.GetSni(), host) {
+		return refused(0, "the SNI %.260q is not a host name, and the host in it belongs to another TLS policy", q.GetSni())
+	}
 	var name string
 	if t, ok := l.tcp.Routes.Match(ask); ok {
 		name = t.Route
 	} else if l.tcp.Default == nil {
 		out := refused(0, "%s, and the listener has no upstream of its own", l.whyNot(ask))
-		out.Host = host
+		out.Host, out.TlsPolicy = host, policy
 		return out
 	}
 	out := s.chosen(l, name, ask, host)
-	out.Host = host
+	out.Host, out.TlsPolicy = host, policy
 	return out
 }
 
@@ -97,9 +105,9 @@ func unknownSNI(sni string) *adminv1.ExplainRouteResponse {
 
 func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
 	host := cmp.Or(q.GetHost(), q.GetSni(), l.ownHost())
+	sni := q.GetSni()
 	if l.tls != nil {
 		// A client of HTTP sends the host as SNI unless it is an address.
-		sni := q.GetSni()
 		if name, err := route.NormalizeHost(host); sni == "" && err == nil && isHostName(name) {
 			sni = name
 		}
@@ -112,7 +120,7 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 		header.Add(name, value)
 	}
 	// Set before Resolve, which removes the headers that no condition may match.
-	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), Header: header})
+	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), SNI: sni, Header: header})
 	header.Set("X-Forwarded-Proto", r.Scheme) // conditions may match it
 	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Scheme: r.Scheme, Header: header.Values}
 	var out *adminv1.ExplainRouteResponse
@@ -121,6 +129,8 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 		out = refused(r.Code, "the path cannot be normalized for forwarding: %v", r.Err)
 	case r.Err != nil:
 		out = refused(r.Code, "the request is rejected before routes are matched: %v", r.Err)
+	case r.Code == http.StatusMisdirectedRequest && l.tls.For(sni) != l.tls.For(r.Host):
+		out = refused(r.Code, "the connection was made for %s, whose TLS policy (%s) is not that of the host (%s)", sniText(sni), l.policyFor(sni).at, l.policyFor(r.Host).at)
 	case r.Code == http.StatusMisdirectedRequest:
 		out = refused(r.Code, "the host fits no certificate of the listener, whose tls.reject_unknown_sni is set")
 	case r.Action == nil:
@@ -129,7 +139,33 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 		out = s.chosen(l, r.Action.Route, ask, r.Host)
 	}
 	out.Host, out.Path, out.UpstreamPath = r.Host, r.Path, r.UpstreamPath
+	out.TlsPolicy = l.explainPolicy(sni)
 	return out
+}
+
+func sniText(sni string) string {
+	if sni == "" {
+		return "no SNI"
+	}
+	return fmt.Sprintf("the SNI %.260q", sni)
+}
+
+// policyFor returns the TLS policy of a name. The listener has TLS.
+func (l *Listener) policyFor(name string) *livePolicy {
+	server := l.tls.For(name)
+	return l.uses.policies[slices.IndexFunc(l.uses.policies, func(p *livePolicy) bool { return p.server == server })]
+}
+
+// explainPolicy describes the TLS policy that applies to an SNI; nil for plaintext.
+func (l *Listener) explainPolicy(sni string) *adminv1.ExplainedTlsPolicy {
+	if l.tls == nil {
+		return nil
+	}
+	p := l.policyFor(sni)
+	return &adminv1.ExplainedTlsPolicy{
+		Field: string(p.at), Hosts: p.hosts, Certificates: p.msg.GetCertificates(),
+		ClientAuth: cmp.Or(p.msg.GetClientAuth(), adminv1.ClientAuth_CLIENT_AUTH_NONE), ClientTrustBundles: p.msg.GetClientTrustBundles(),
+	}
 }
 
 // ownHost returns the host that a client sends if it knows only the listener's

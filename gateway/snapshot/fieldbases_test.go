@@ -22,6 +22,11 @@ const (
 	serverTLS = `tls {
 		certificates: "server" client_auth: CLIENT_AUTH_REQUIRED client_trust_bundles: "trust" client_subject_alt_names: "DNS:a.example"
 		min_version: TLS_VERSION_1_1 max_version: TLS_VERSION_1_3 cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" groups: "P-256"
+		policies {
+			hosts: "p.example" certificates: "server" client_auth: CLIENT_AUTH_OPTIONAL client_trust_bundles: "trust" client_subject_alt_names: "DNS:a.example"
+			min_version: TLS_VERSION_1_1 max_version: TLS_VERSION_1_3 cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" groups: "P-256"
+		}
+		policies { hosts: "q.example" certificates: "server2" }
 	}`
 	bothLimits = `connections: 3 connections_per_client: 2 rate { count: 5 period { seconds: 2 } burst: 6 } rate_per_client { count: 5 period { seconds: 2 } burst: 6 }`
 	access     = `access { allow: "10.0.0.0/8" deny: "10.1.0.0/16" } accept_proxy_protocol { trusted_sources: "192.0.2.1" }`

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
@@ -33,7 +31,7 @@ type Listener struct {
 	port  string // for TCP
 	msg   *adminv1.Listener
 	uses  listenerUses
-	tls   *certs.Server
+	tls   *certs.Servers
 	tcp   *l4.Table
 	http  *l7.Table
 	notes notes
@@ -41,14 +39,13 @@ type Listener struct {
 
 // listenerUses holds the live objects that a listener's table is built from.
 type listenerUses struct {
-	certificates []*certs.Certificate
-	trust        []*certs.TrustBundle
-	upstream     *liveUpstream
-	routes       ordered.Map[*liveRoute]
+	policies []*livePolicy // the base first; nil without TLS
+	upstream *liveUpstream
+	routes   ordered.Map[*liveRoute]
 }
 
 func (u listenerUses) equal(v listenerUses) bool {
-	return slices.Equal(u.certificates, v.certificates) && slices.Equal(u.trust, v.trust) &&
+	return slices.EqualFunc(u.policies, v.policies, (*livePolicy).sameUses) &&
 		u.upstream.sameLive(v.upstream) && sameRoutes(u.routes, v.routes, (*liveRoute).sameLive)
 }
 
@@ -121,49 +118,20 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 	if msg.GetUpstream() != "" {
 		next.uses.upstream = j.next.upstreams.Get(msg.GetUpstream())
 	}
-	s.useListed(next, prev)
+	next.uses.policies = listenerScope{s}.usePolicies(next, prev)
 
 	same := prev != nil && prev.Down == "" && s.Len() == 0 && sameInputs(prev.msg, msg)
 	if same && prev.uses.equal(next.uses) {
+		next.uses.policies = prev.uses.policies // with their Servers
 		next.tls, next.tcp, next.http, next.Unix = prev.tls, prev.tcp, prev.http, prev.Unix
 		s.reuse(prev.notes)
 		return unlessSame(prev, next, prev.msg == msg && j.work != nil && len(j.work.routes[next.Name]) == 0)
 	}
-	// The TLS server is reused if its inputs are equal, so that the session tickets
-	// of clients stay valid.
-	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol && proto.Equal(prev.msg.GetTls(), msg.GetTls()) &&
-		slices.Equal(prev.uses.certificates, next.uses.certificates) && slices.Equal(prev.uses.trust, next.uses.trust) {
-		next.tls = prev.tls
+	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol {
+		next.reuseServers(prev)
 	}
 	listenerScope{s}.buildListener(next, prev)
 	return next
-}
-
-// useListed sets the certificates and trust bundles that the listener's TLS names. It
-// takes those that have not changed from prev.
-func (s *scope) useListed(next, prev *Listener) {
-	t := next.msg.GetTls()
-	var names []string // of prev's certificates that may be used again
-	if work := s.job.work; work != nil && prev != nil && prev.Down == "" {
-		if prev.msg.GetTls() == t && !work.replaces(work.certificates, t.GetCertificates()) && !work.replaces(work.bundles, t.GetClientTrustBundles()) {
-			next.uses.certificates, next.uses.trust = prev.uses.certificates, prev.uses.trust
-			return
-		}
-		names = prev.msg.GetTls().GetCertificates()
-	}
-	twice := duplicates(t.GetCertificates())
-	for i, name := range t.GetCertificates() {
-		at := invalid.Path("tls.certificates").Index(i)
-		if twice[i] {
-			s.Add(at, "is %q, which is in the list twice", name)
-		}
-		if i < len(names) && names[i] == name && !s.job.work.certificates[name] {
-			next.uses.certificates = append(next.uses.certificates, prev.uses.certificates[i])
-			continue
-		}
-		next.uses.certificates = append(next.uses.certificates, s.useCertificate(at, name))
-	}
-	next.uses.trust = s.useTrust("tls.client_trust_bundles", t.GetClientTrustBundles())
 }
 
 // duplicates returns the indices of the names that are in the list before.
@@ -184,8 +152,8 @@ func duplicates(names []string) map[int]bool {
 
 func (s listenerScope) buildListener(l, prev *Listener) {
 	msg := l.msg
-	if t := msg.GetTls(); t != nil {
-		s.buildServer(l, t)
+	if msg.GetTls() != nil {
+		s.buildServers(l)
 	}
 	handshake := s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake())
 	idle := s.duration("timeouts.idle", msg.GetTimeouts().GetIdle())
@@ -310,72 +278,6 @@ func (s listenerScope) warnOfNames(l *Listener) {
 			warn("tls", u)
 		}
 	}
-}
-
-func (s listenerScope) buildServer(l *Listener, t *adminv1.ServerTls) {
-	settings := s.tlsSettings(t)
-	if len(settings.alpn) == 0 && l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
-		settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers only that
-	}
-	if l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
-		for i, p := range t.GetAlpn() {
-			if p != "h2" && p != "http/1.1" && p != "http/1.0" {
-				s.Add(invalid.Path("tls.alpn").Index(i), "is %q; an HTTP listener speaks h2, http/1.1 and http/1.0", p)
-			}
-		}
-	}
-	if len(t.GetCertificates()) == 0 {
-		s.Add("tls.certificates", "must name at least one certificate to present to clients")
-	}
-	auth := certs.ClientAuthNone
-	if enum(t.GetClientAuth(), adminv1.ClientAuth_name) {
-		auth = clientAuths[t.GetClientAuth()]
-	}
-	sans, err := certs.ParseSANs(t.GetClientSubjectAltNames())
-	if err != nil {
-		s.addFaults("tls.client_subject_alt_names", err)
-	}
-	if auth == certs.ClientAuthNone && len(sans) > 0 {
-		s.Add("tls.client_subject_alt_names", "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the names out")
-	}
-	switch {
-	case auth == certs.ClientAuthNone && len(t.GetClientTrustBundles()) > 0:
-		s.Add("tls.client_trust_bundles", "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the bundles out")
-	case auth != certs.ClientAuthNone && len(t.GetClientTrustBundles()) == 0:
-		s.Add("tls.client_trust_bundles", "must name at least one trust bundle, because client_auth asks for certificates")
-	}
-	for i, c := range l.uses.certificates {
-		if c != nil {
-			s.warnUse(invalid.Path("tls.certificates").Index(i), t.GetCertificates()[i], c, certs.AsServer)
-		}
-	}
-	if s.Len() > 0 || l.tls != nil || slices.Contains(l.uses.certificates, nil) {
-		return
-	}
-	server, err := certs.NewServer(certs.ServerOptions{
-		Certificates:     l.uses.certificates,
-		RejectUnknownSNI: t.GetRejectUnknownSni(),
-		ClientAuth:       auth,
-		ClientTrust:      l.uses.trust,
-
-		ClientSubjectAltNames: sans,
-		MinVersion:            settings.minVersion,
-		MaxVersion:            settings.maxVersion,
-		CipherSuites:          settings.cipherSuites,
-		Groups:                settings.groups,
-		NextProtos:            settings.alpn,
-	})
-	if err != nil {
-		s.addFaults("tls", err)
-		return
-	}
-	l.tls = server
-}
-
-var clientAuths = map[adminv1.ClientAuth]certs.ClientAuth{
-	adminv1.ClientAuth_CLIENT_AUTH_NONE:     certs.ClientAuthNone,
-	adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL: certs.ClientAuthOptional,
-	adminv1.ClientAuth_CLIENT_AUTH_REQUIRED: certs.ClientAuthRequired,
 }
 
 // checkOverlaps finds listeners with overlapping addresses. It reports the fault at

@@ -27,10 +27,10 @@ type commonTLS interface {
 	GetAlpn() []string
 }
 
-func (s *scope) tlsSettings(t commonTLS) tlsSettings {
+func (s *scope) tlsSettings(path invalid.Path, t commonTLS) tlsSettings {
 	var out tlsSettings
-	out.minVersion = s.tlsVersion("tls.min_version", t.GetMinVersion())
-	out.maxVersion = s.tlsVersion("tls.max_version", t.GetMaxVersion())
+	out.minVersion = s.tlsVersion(path.Field("min_version"), t.GetMinVersion())
+	out.maxVersion = s.tlsVersion(path.Field("max_version"), t.GetMaxVersion())
 	lowest, highest := out.minVersion, out.maxVersion
 	if lowest == 0 {
 		lowest = tls.VersionTLS12
@@ -41,28 +41,28 @@ func (s *scope) tlsSettings(t commonTLS) tlsSettings {
 	switch {
 	case lowest <= highest:
 	case out.minVersion == 0:
-		s.Add("tls.min_version", "must be set too, to at most max_version: its default is TLS 1.2, which is above %s", tls.VersionName(highest))
+		s.Add(path.Field("min_version"), "must be set too, to at most max_version: its default is TLS 1.2, which is above %s", tls.VersionName(highest))
 	default:
-		s.Add("tls.min_version", "is %s, above max_version, which is %s", tls.VersionName(lowest), tls.VersionName(highest))
+		s.Add(path.Field("min_version"), "is %s, above max_version, which is %s", tls.VersionName(lowest), tls.VersionName(highest))
 	}
 
 	suites, warnings, err := certs.ParseCipherSuites(t.GetCipherSuites())
 	if err != nil {
-		s.addFaults("tls.cipher_suites", err)
+		s.addFaults(path.Field("cipher_suites"), err)
 	}
 	for _, w := range warnings {
-		s.Warn(warnCipherSuites, "tls.cipher_suites", "%s", w)
+		s.Warn(warnCipherSuites, path.Field("cipher_suites"), "%s", w)
 	}
 	if len(suites) > 0 && lowest >= tls.VersionTLS13 {
-		s.Warn(warnNoEffect, "tls.cipher_suites", "has no effect: min_version is TLS 1.3, whose suites cannot be chosen")
+		s.Warn(warnNoEffect, path.Field("cipher_suites"), "has no effect: min_version is TLS 1.3, whose suites cannot be chosen")
 	}
 	out.cipherSuites = suites
 
 	if out.groups, err = certs.ParseGroups(t.GetGroups()); err != nil {
-		s.addFaults("tls.groups", err)
+		s.addFaults(path.Field("groups"), err)
 	}
 	for i, p := range t.GetAlpn() {
-		at := invalid.Path("tls.alpn").Index(i)
+		at := path.Field("alpn").Index(i)
 		if p == "" || len(p) > 255 {
 			s.Add(at, "has %d bytes; a protocol's name has 1 to 255 (RFC 7301)", len(p))
 		} else if slices.Contains(t.GetAlpn()[:i], p) {

@@ -295,7 +295,7 @@ func alpn(p backs.Protocol) []string {
 // clientOptions returns the TLS settings that all endpoints share.
 func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 	t := u.msg.GetTls() // nil: every default
-	settings := s.tlsSettings(t)
+	settings := s.tlsSettings("tls", t)
 	o := &certs.ClientOptions{
 		Certificate:    u.uses.certificate,
 		Trust:          u.uses.trust,

@@ -154,6 +154,11 @@ func uses(r Resource) []use {
 		add("upstream", adminv1.Kind_KIND_UPSTREAM, r.GetUpstream())
 		addAll("tls.certificates", adminv1.Kind_KIND_CERTIFICATE, r.GetTls().GetCertificates())
 		addAll("tls.client_trust_bundles", adminv1.Kind_KIND_TRUST_BUNDLE, r.GetTls().GetClientTrustBundles())
+		for i, policy := range r.GetTls().GetPolicies() {
+			p := invalid.Path("tls.policies").Index(i)
+			addAll(p.Field("certificates"), adminv1.Kind_KIND_CERTIFICATE, policy.GetCertificates())
+			addAll(p.Field("client_trust_bundles"), adminv1.Kind_KIND_TRUST_BUNDLE, policy.GetClientTrustBundles())
+		}
 	case *adminv1.Route:
 		addAll("listeners", adminv1.Kind_KIND_LISTENER, r.GetListeners())
 		p := invalid.Path("forward.upstreams")

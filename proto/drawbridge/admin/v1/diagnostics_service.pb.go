@@ -798,7 +798,10 @@ type ExplainRouteResponse struct {
 	// The host as it would be matched.
 	Host string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
 	// The path that the upstream would see, after forward.rewrite. HTTP only.
-	UpstreamPath  string `protobuf:"bytes,8,opt,name=upstream_path,json=upstreamPath,proto3" json:"upstream_path,omitempty"`
+	UpstreamPath string `protobuf:"bytes,8,opt,name=upstream_path,json=upstreamPath,proto3" json:"upstream_path,omitempty"`
+	// The TLS settings for the client's SNI. Absent: plaintext, or TLS that is passed
+	// through.
+	TlsPolicy     *ExplainedTlsPolicy `protobuf:"bytes,9,opt,name=tls_policy,json=tlsPolicy,proto3" json:"tls_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +892,95 @@ func (x *ExplainRouteResponse) GetUpstreamPath() string {
 	return ""
 }
 
+func (x *ExplainRouteResponse) GetTlsPolicy() *ExplainedTlsPolicy {
+	if x != nil {
+		return x.TlsPolicy
+	}
+	return nil
+}
+
+// The TLS settings that apply to a client.
+type ExplainedTlsPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the settings within the listener: "tls" or "tls.policies[0]".
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// The policy's hosts; empty for the listener's own settings.
+	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Names of the certificates of which one is presented.
+	Certificates []string `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Whether the client needs a certificate.
+	ClientAuth ClientAuth `protobuf:"varint,4,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
+	// Names of the trust bundles that verify it.
+	ClientTrustBundles []string `protobuf:"bytes,5,rep,name=client_trust_bundles,json=clientTrustBundles,proto3" json:"client_trust_bundles,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ExplainedTlsPolicy) Reset() {
+	*x = ExplainedTlsPolicy{}
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedTlsPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedTlsPolicy) ProtoMessage() {}
+
+func (x *ExplainedTlsPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedTlsPolicy.ProtoReflect.Descriptor instead.
+func (*ExplainedTlsPolicy) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExplainedTlsPolicy) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ExplainedTlsPolicy) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ExplainedTlsPolicy) GetCertificates() []string {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *ExplainedTlsPolicy) GetClientAuth() ClientAuth {
+	if x != nil {
+		return x.ClientAuth
+	}
+	return ClientAuth_CLIENT_AUTH_UNSPECIFIED
+}
+
+func (x *ExplainedTlsPolicy) GetClientTrustBundles() []string {
+	if x != nil {
+		return x.ClientTrustBundles
+	}
+	return nil
+}
+
 // An upstream that traffic may go to, and how.
 type ExplainedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -918,7 +1010,7 @@ type ExplainedUpstream struct {
 
 func (x *ExplainedUpstream) Reset() {
 	*x = ExplainedUpstream{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1022,7 @@ func (x *ExplainedUpstream) String() string {
 func (*ExplainedUpstream) ProtoMessage() {}
 
 func (x *ExplainedUpstream) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1035,7 @@ func (x *ExplainedUpstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedUpstream.ProtoReflect.Descriptor instead.
 func (*ExplainedUpstream) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainedUpstream) GetName() string {
@@ -1039,7 +1131,7 @@ type ExplainedEndpoint struct {
 
 func (x *ExplainedEndpoint) Reset() {
 	*x = ExplainedEndpoint{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1143,7 @@ func (x *ExplainedEndpoint) String() string {
 func (*ExplainedEndpoint) ProtoMessage() {}
 
 func (x *ExplainedEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1156,7 @@ func (x *ExplainedEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedEndpoint.ProtoReflect.Descriptor instead.
 func (*ExplainedEndpoint) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainedEndpoint) GetAddress() string {
@@ -1127,7 +1219,7 @@ type FlushSessionsRequest struct {
 
 func (x *FlushSessionsRequest) Reset() {
 	*x = FlushSessionsRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1231,7 @@ func (x *FlushSessionsRequest) String() string {
 func (*FlushSessionsRequest) ProtoMessage() {}
 
 func (x *FlushSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1244,7 @@ func (x *FlushSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushSessionsRequest.ProtoReflect.Descriptor instead.
 func (*FlushSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FlushSessionsRequest) GetUpstream() string {
@@ -1173,7 +1265,7 @@ type FlushSessionsResponse struct {
 
 func (x *FlushSessionsResponse) Reset() {
 	*x = FlushSessionsResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1277,7 @@ func (x *FlushSessionsResponse) String() string {
 func (*FlushSessionsResponse) ProtoMessage() {}
 
 func (x *FlushSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1290,7 @@ func (x *FlushSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushSessionsResponse.ProtoReflect.Descriptor instead.
 func (*FlushSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FlushSessionsResponse) GetFlushed() int32 {
@@ -1224,7 +1316,7 @@ type DrainConnectionsRequest struct {
 
 func (x *DrainConnectionsRequest) Reset() {
 	*x = DrainConnectionsRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1328,7 @@ func (x *DrainConnectionsRequest) String() string {
 func (*DrainConnectionsRequest) ProtoMessage() {}
 
 func (x *DrainConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1341,7 @@ func (x *DrainConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*DrainConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DrainConnectionsRequest) GetUpstream() string {
@@ -1284,7 +1376,7 @@ type DrainConnectionsResponse struct {
 
 func (x *DrainConnectionsResponse) Reset() {
 	*x = DrainConnectionsResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1388,7 @@ func (x *DrainConnectionsResponse) String() string {
 func (*DrainConnectionsResponse) ProtoMessage() {}
 
 func (x *DrainConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1401,7 @@ func (x *DrainConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*DrainConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainConnectionsResponse) GetConnections() int32 {
@@ -1379,7 +1471,7 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x03sni\x18\x06 \x01(\tR\x03sni\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x02\n" +
 	"\x14ExplainRouteResponse\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12<\n" +
@@ -1388,7 +1480,16 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\tupstreams\x18\x05 \x03(\v2&.drawbridge.admin.v1.ExplainedUpstreamR\tupstreams\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x12\n" +
 	"\x04host\x18\a \x01(\tR\x04host\x12#\n" +
-	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\"\xb5\x03\n" +
+	"\rupstream_path\x18\b \x01(\tR\fupstreamPath\x12F\n" +
+	"\n" +
+	"tls_policy\x18\t \x01(\v2'.drawbridge.admin.v1.ExplainedTlsPolicyR\ttlsPolicy\"\xd8\x01\n" +
+	"\x12ExplainedTlsPolicy\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
+	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\"\n" +
+	"\fcertificates\x18\x03 \x03(\tR\fcertificates\x12@\n" +
+	"\vclient_auth\x18\x04 \x01(\x0e2\x1f.drawbridge.admin.v1.ClientAuthR\n" +
+	"clientAuth\x120\n" +
+	"\x14client_trust_bundles\x18\x05 \x03(\tR\x12clientTrustBundles\"\xb5\x03\n" +
 	"\x11ExplainedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12D\n" +
@@ -1449,7 +1550,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(ProbeOutcome)(0),                // 0: drawbridge.admin.v1.ProbeOutcome
 	(ExplainedAction)(0),             // 1: drawbridge.admin.v1.ExplainedAction
@@ -1461,55 +1562,59 @@ var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(*ProbeAttempt)(nil),             // 7: drawbridge.admin.v1.ProbeAttempt
 	(*ExplainRouteRequest)(nil),      // 8: drawbridge.admin.v1.ExplainRouteRequest
 	(*ExplainRouteResponse)(nil),     // 9: drawbridge.admin.v1.ExplainRouteResponse
-	(*ExplainedUpstream)(nil),        // 10: drawbridge.admin.v1.ExplainedUpstream
-	(*ExplainedEndpoint)(nil),        // 11: drawbridge.admin.v1.ExplainedEndpoint
-	(*FlushSessionsRequest)(nil),     // 12: drawbridge.admin.v1.FlushSessionsRequest
-	(*FlushSessionsResponse)(nil),    // 13: drawbridge.admin.v1.FlushSessionsResponse
-	(*DrainConnectionsRequest)(nil),  // 14: drawbridge.admin.v1.DrainConnectionsRequest
-	(*DrainConnectionsResponse)(nil), // 15: drawbridge.admin.v1.DrainConnectionsResponse
-	nil,                              // 16: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
-	(*Upstream)(nil),                 // 17: drawbridge.admin.v1.Upstream
-	(Reason)(0),                      // 18: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),          // 19: drawbridge.admin.v1.CertificateInfo
-	(TlsVersion)(0),                  // 20: drawbridge.admin.v1.TlsVersion
-	(*durationpb.Duration)(nil),      // 21: google.protobuf.Duration
-	(Verification)(0),                // 22: drawbridge.admin.v1.Verification
+	(*ExplainedTlsPolicy)(nil),       // 10: drawbridge.admin.v1.ExplainedTlsPolicy
+	(*ExplainedUpstream)(nil),        // 11: drawbridge.admin.v1.ExplainedUpstream
+	(*ExplainedEndpoint)(nil),        // 12: drawbridge.admin.v1.ExplainedEndpoint
+	(*FlushSessionsRequest)(nil),     // 13: drawbridge.admin.v1.FlushSessionsRequest
+	(*FlushSessionsResponse)(nil),    // 14: drawbridge.admin.v1.FlushSessionsResponse
+	(*DrainConnectionsRequest)(nil),  // 15: drawbridge.admin.v1.DrainConnectionsRequest
+	(*DrainConnectionsResponse)(nil), // 16: drawbridge.admin.v1.DrainConnectionsResponse
+	nil,                              // 17: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	(*Upstream)(nil),                 // 18: drawbridge.admin.v1.Upstream
+	(Reason)(0),                      // 19: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),          // 20: drawbridge.admin.v1.CertificateInfo
+	(TlsVersion)(0),                  // 21: drawbridge.admin.v1.TlsVersion
+	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
+	(ClientAuth)(0),                  // 23: drawbridge.admin.v1.ClientAuth
+	(Verification)(0),                // 24: drawbridge.admin.v1.Verification
 }
 var file_drawbridge_admin_v1_diagnostics_service_proto_depIdxs = []int32{
-	17, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
+	18, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
 	4,  // 1: drawbridge.admin.v1.ProbeUpstreamResponse.results:type_name -> drawbridge.admin.v1.ProbeResult
 	0,  // 2: drawbridge.admin.v1.ProbeResult.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	18, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
+	19, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
 	5,  // 4: drawbridge.admin.v1.ProbeResult.suggestion:type_name -> drawbridge.admin.v1.Suggestion
-	19, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
-	20, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
+	20, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
+	21, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
 	6,  // 7: drawbridge.admin.v1.ProbeResult.timings:type_name -> drawbridge.admin.v1.ProbeTimings
 	7,  // 8: drawbridge.admin.v1.ProbeResult.attempts:type_name -> drawbridge.admin.v1.ProbeAttempt
-	21, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
-	21, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
-	21, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
+	22, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
+	22, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
+	22, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
 	0,  // 12: drawbridge.admin.v1.ProbeAttempt.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	18, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
-	16, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	19, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
+	17, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
 	1,  // 15: drawbridge.admin.v1.ExplainRouteResponse.action:type_name -> drawbridge.admin.v1.ExplainedAction
-	10, // 16: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
-	11, // 17: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
-	22, // 18: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
-	18, // 19: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
-	21, // 20: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
-	2,  // 21: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
-	8,  // 22: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
-	12, // 23: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
-	14, // 24: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
-	3,  // 25: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
-	9,  // 26: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
-	13, // 27: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
-	15, // 28: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 16: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
+	10, // 17: drawbridge.admin.v1.ExplainRouteResponse.tls_policy:type_name -> drawbridge.admin.v1.ExplainedTlsPolicy
+	23, // 18: drawbridge.admin.v1.ExplainedTlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	12, // 19: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
+	24, // 20: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
+	19, // 21: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
+	22, // 22: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
+	2,  // 23: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
+	8,  // 24: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
+	13, // 25: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
+	15, // 26: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
+	3,  // 27: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
+	9,  // 28: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
+	14, // 29: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
+	16, // 30: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
+	27, // [27:31] is the sub-list for method output_type
+	23, // [23:27] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_diagnostics_service_proto_init() }
@@ -1530,7 +1635,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc), len(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

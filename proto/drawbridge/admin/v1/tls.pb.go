@@ -411,8 +411,13 @@ type ServerTls struct {
 	// A client's certificate must have at least one of these names, written as in
 	// UpstreamTls.subject_alt_names. Default: any certificate that verifies.
 	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Other settings for some hosts, chosen by the client's SNI. The fields above apply
+	// to every other name, and to clients that send no SNI. A session is resumed only
+	// under the policy that made it. A request for a host of another policy than the
+	// connection's is answered with 421.
+	Policies      []*TlsPolicy `protobuf:"bytes,12,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServerTls) Reset() {
@@ -515,6 +520,146 @@ func (x *ServerTls) GetClientSubjectAltNames() []string {
 	return nil
 }
 
+func (x *ServerTls) GetPolicies() []*TlsPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+// TLS with the clients of some hosts. Each field has the meaning and the default of
+// the field of that name in ServerTls; nothing is inherited from the listener's own
+// fields.
+type TlsPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host names: exact ("pay.example.com") or with a wildcard for the first label
+	// ("*.example.com"). At least one. An exact host wins over a wildcard. No host may
+	// be in two policies of a listener.
+	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Names of the certificates to present. At least one. reject_unknown_sni does not
+	// apply: the policy's hosts are known.
+	Certificates []string `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Whether clients need a certificate.
+	ClientAuth ClientAuth `protobuf:"varint,3,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
+	// Names of the trust bundles that verify client certificates. Required unless
+	// client_auth is CLIENT_AUTH_NONE.
+	ClientTrustBundles []string `protobuf:"bytes,4,rep,name=client_trust_bundles,json=clientTrustBundles,proto3" json:"client_trust_bundles,omitempty"`
+	// Lowest version accepted. Default: TLS 1.2.
+	MinVersion TlsVersion `protobuf:"varint,5,opt,name=min_version,json=minVersion,proto3,enum=drawbridge.admin.v1.TlsVersion" json:"min_version,omitempty"`
+	// Highest version accepted. Default: TLS 1.3.
+	MaxVersion TlsVersion `protobuf:"varint,6,opt,name=max_version,json=maxVersion,proto3,enum=drawbridge.admin.v1.TlsVersion" json:"max_version,omitempty"`
+	// Cipher suites for TLS 1.2 and below.
+	CipherSuites []string `protobuf:"bytes,7,rep,name=cipher_suites,json=cipherSuites,proto3" json:"cipher_suites,omitempty"`
+	// Key-exchange groups.
+	Groups []string `protobuf:"bytes,8,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Protocols offered by ALPN, best first.
+	Alpn []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
+	// A client's certificate must have at least one of these names.
+	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *TlsPolicy) Reset() {
+	*x = TlsPolicy{}
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsPolicy) ProtoMessage() {}
+
+func (x *TlsPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsPolicy.ProtoReflect.Descriptor instead.
+func (*TlsPolicy) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TlsPolicy) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *TlsPolicy) GetCertificates() []string {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *TlsPolicy) GetClientAuth() ClientAuth {
+	if x != nil {
+		return x.ClientAuth
+	}
+	return ClientAuth_CLIENT_AUTH_UNSPECIFIED
+}
+
+func (x *TlsPolicy) GetClientTrustBundles() []string {
+	if x != nil {
+		return x.ClientTrustBundles
+	}
+	return nil
+}
+
+func (x *TlsPolicy) GetMinVersion() TlsVersion {
+	if x != nil {
+		return x.MinVersion
+	}
+	return TlsVersion_TLS_VERSION_UNSPECIFIED
+}
+
+func (x *TlsPolicy) GetMaxVersion() TlsVersion {
+	if x != nil {
+		return x.MaxVersion
+	}
+	return TlsVersion_TLS_VERSION_UNSPECIFIED
+}
+
+func (x *TlsPolicy) GetCipherSuites() []string {
+	if x != nil {
+		return x.CipherSuites
+	}
+	return nil
+}
+
+func (x *TlsPolicy) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *TlsPolicy) GetAlpn() []string {
+	if x != nil {
+		return x.Alpn
+	}
+	return nil
+}
+
+func (x *TlsPolicy) GetClientSubjectAltNames() []string {
+	if x != nil {
+		return x.ClientSubjectAltNames
+	}
+	return nil
+}
+
 // TLS with an upstream's endpoints. Every field is optional: the default is TLS 1.2
 // or 1.3 with full verification against the system's roots.
 type UpstreamTls struct {
@@ -570,7 +715,7 @@ type UpstreamTls struct {
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +727,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +740,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *UpstreamTls) GetCertificate() string {
@@ -737,7 +882,7 @@ type CertificateInfo struct {
 
 func (x *CertificateInfo) Reset() {
 	*x = CertificateInfo{}
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +894,7 @@ func (x *CertificateInfo) String() string {
 func (*CertificateInfo) ProtoMessage() {}
 
 func (x *CertificateInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +907,7 @@ func (x *CertificateInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInfo.ProtoReflect.Descriptor instead.
 func (*CertificateInfo) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CertificateInfo) GetSubject() string {
@@ -853,10 +998,26 @@ var File_drawbridge_admin_v1_tls_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x03\n" +
+	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x04\n" +
 	"\tServerTls\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x12,\n" +
 	"\x12reject_unknown_sni\x18\x02 \x01(\bR\x10rejectUnknownSni\x12@\n" +
+	"\vclient_auth\x18\x03 \x01(\x0e2\x1f.drawbridge.admin.v1.ClientAuthR\n" +
+	"clientAuth\x120\n" +
+	"\x14client_trust_bundles\x18\x04 \x03(\tR\x12clientTrustBundles\x12@\n" +
+	"\vmin_version\x18\x05 \x01(\x0e2\x1f.drawbridge.admin.v1.TlsVersionR\n" +
+	"minVersion\x12@\n" +
+	"\vmax_version\x18\x06 \x01(\x0e2\x1f.drawbridge.admin.v1.TlsVersionR\n" +
+	"maxVersion\x12#\n" +
+	"\rcipher_suites\x18\a \x03(\tR\fcipherSuites\x12\x16\n" +
+	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
+	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
+	"\x18client_subject_alt_names\x18\n" +
+	" \x03(\tR\x15clientSubjectAltNames\x12:\n" +
+	"\bpolicies\x18\f \x03(\v2\x1e.drawbridge.admin.v1.TlsPolicyR\bpolicies\"\xc7\x03\n" +
+	"\tTlsPolicy\x12\x14\n" +
+	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12\"\n" +
+	"\fcertificates\x18\x02 \x03(\tR\fcertificates\x12@\n" +
 	"\vclient_auth\x18\x03 \x01(\x0e2\x1f.drawbridge.admin.v1.ClientAuthR\n" +
 	"clientAuth\x120\n" +
 	"\x14client_trust_bundles\x18\x04 \x03(\tR\x12clientTrustBundles\x12@\n" +
@@ -966,7 +1127,7 @@ func file_drawbridge_admin_v1_tls_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(TlsVersion)(0),               // 0: drawbridge.admin.v1.TlsVersion
 	(ClientAuth)(0),               // 1: drawbridge.admin.v1.ClientAuth
@@ -974,26 +1135,31 @@ var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(ServerNameSource)(0),         // 3: drawbridge.admin.v1.ServerNameSource
 	(CertificateFinding)(0),       // 4: drawbridge.admin.v1.CertificateFinding
 	(*ServerTls)(nil),             // 5: drawbridge.admin.v1.ServerTls
-	(*UpstreamTls)(nil),           // 6: drawbridge.admin.v1.UpstreamTls
-	(*CertificateInfo)(nil),       // 7: drawbridge.admin.v1.CertificateInfo
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*TlsPolicy)(nil),             // 6: drawbridge.admin.v1.TlsPolicy
+	(*UpstreamTls)(nil),           // 7: drawbridge.admin.v1.UpstreamTls
+	(*CertificateInfo)(nil),       // 8: drawbridge.admin.v1.CertificateInfo
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	1,  // 0: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	0,  // 1: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 2: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	2,  // 3: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
-	0,  // 4: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 5: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	3,  // 6: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	8,  // 7: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	8,  // 8: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 9: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 3: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
+	1,  // 4: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	0,  // 5: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 6: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	2,  // 7: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
+	0,  // 8: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 9: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	3,  // 10: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
+	9,  // 11: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	9,  // 12: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 13: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
@@ -1001,14 +1167,14 @@ func file_drawbridge_admin_v1_tls_proto_init() {
 	if File_drawbridge_admin_v1_tls_proto != nil {
 		return
 	}
-	file_drawbridge_admin_v1_tls_proto_msgTypes[1].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_tls_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_tls_proto_rawDesc), len(file_drawbridge_admin_v1_tls_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

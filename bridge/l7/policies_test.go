@@ -1,0 +1,108 @@
+package l7
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// policies returns the TLS of a listener with three policies: one for mtls.test and
+// *.mtls.test, which need a client certificate, one for other.test, which does not, and
+// the base.
+func (w *world) policies() *certs.Servers {
+	server := func(auth certs.ClientAuth, names ...string) *certs.Server {
+		o := certs.ServerOptions{
+			Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, names...))},
+			NextProtos:   []string{"h2", "http/1.1"}, ClientAuth: auth,
+		}
+		if auth != certs.ClientAuthNone {
+			o.ClientTrust = []*certs.TrustBundle{w.ca.Trust(w)}
+		}
+		s, err := certs.NewServer(o)
+		if err != nil {
+			w.Fatal(err)
+		}
+		return s
+	}
+	return certs.NewServers(server(certs.ClientAuthNone, "open.test", "localhost", "127.0.0.1"),
+		certs.Policy{Hosts: []string{"mtls.test", "*.mtls.test", "xn--mtls-gra.test"}, Server: server(certs.ClientAuthRequired, "mtls.test", "*.mtls.test")},
+		certs.Policy{Hosts: []string{"other.test"}, Server: server(certs.ClientAuthNone, "other.test")})
+}
+
+// A connection never carries a request for a host of another TLS policy than its own,
+// however the host is spelled.
+func TestRequestsForHostsOfOtherPoliciesAreMisdirected(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))
+	connect := func(sni, proto string) *tls.Conn {
+		config := &tls.Config{RootCAs: w.ca.Pool(), ServerName: sni, NextProtos: []string{proto}}
+		if sni == "" {
+			config.ServerName = "127.0.0.1" // never sent
+		}
+		if sni == "mtls.test" {
+			config.Certificates = []tls.Certificate{certstest.TLS(t, w.ca.Client(t, "alice"))}
+		}
+		conn, err := tls.Dial("tcp", address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	mtls := []string{
+		"mtls.test", "MTLS.test", "mtls.test.", "mtls.test:443", "MtLs.TeSt.:8443", "mtls.test:", "a.mtls.test", "A.MTLS.TEST.", "a.mtls.test:443", "xn--mtls-gra.test", "XN--MTLS-GRA.test.",
+	}
+	base := []string{"open.test", "OPEN.test.:443", "localhost", "127.0.0.1:443", "[::1]", "a.b.mtls.test", "elsewhere.test", "other.test.elsewhere.test"}
+	other := []string{"other.test", "OTHER.TEST.", "other.test:1"}
+	for sni, own := range map[string][]string{"open.test": base, "": base, "mtls.test": mtls, "other.test": other} {
+		allowed := map[string]bool{}
+		for _, host := range own {
+			allowed[host] = true
+		}
+		for _, hosts := range [][]string{base, mtls, other} {
+			for _, host := range hosts {
+				want := "421"
+				if allowed[host] {
+					want = "200"
+				}
+				h1 := connect(sni, "http/1.1")
+				if got := w.status(h1, host); got != want {
+					t.Errorf("HTTP/1.1, SNI %q, host %q: %s, want %s", sni, host, got, want)
+				}
+				h1.Close()
+				h2 := connect(sni, "h2")
+				if got := askOn(t, h2, ":method: GET", ":scheme: https", ":path: /", ":authority: "+host); got != want {
+					t.Errorf("HTTP/2, SNI %q, host %q: %s, want %s", sni, host, got, want)
+				}
+				h2.Close()
+			}
+		}
+	}
+}
+
+// Each request of a connection is judged by itself.
+func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))
+	conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "open.test", NextProtos: []string{"http/1.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &rawConn{conn, bufio.NewReader(conn)}
+	for _, step := range []struct{ target, host, code string }{
+		{"/", "open.test", "200"}, {"/", "mtls.test", "421"}, {"/", "localhost", "200"},
+		{"https://MTLS.test:443/", "MTLS.test:443", "421"}, // in absolute form
+		{"/", "open.test", "200"},
+	} {
+		c.send("GET "+step.target+" HTTP/1.1", "Host: "+step.host)
+		res, _ := c.answer(w, "GET")
+		if got := fmt.Sprint(res.StatusCode); got != step.code {
+			t.Errorf("GET %s, host %s: %s, want %s", step.target, step.host, got, step.code)
+		}
+	}
+}

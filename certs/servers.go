@@ -1,0 +1,101 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"strings"
+)
+
+// Servers holds the Servers of one listener: one for each TLS policy, which applies to
+// the policy's hosts, and a base for every other name. The client's SNI chooses.
+// Every Server has its own ticket keys, so a session made under one policy is never
+// resumed under another. A Servers is immutable and safe for concurrent use.
+type Servers struct {
+	base   *Server
+	byHost map[string]*Server // by the policies' hosts, in lower case; nil: no policies
+	config *tls.Config        // chooses a Server's config for each ClientHello; nil: no policies
+}
+
+// A Policy is a Server for some hosts of a listener.
+type Policy struct {
+	// Hosts are exact names, or have "*" as their whole first label. No host may be
+	// in two policies.
+	Hosts  []string
+	Server *Server
+}
+
+// NewServers returns the Servers of a listener.
+func NewServers(base *Server, policies ...Policy) *Servers {
+	s := &Servers{base: base}
+	if len(policies) == 0 {
+		return s
+	}
+	s.byHost = make(map[string]*Server)
+	for _, p := range policies {
+		for _, host := range p.Hosts {
+			s.byHost[normalServerName(host)] = p.Server
+		}
+	}
+	// crypto/tls calls GetConfigForClient once it has the whole ClientHello, however
+	// fragmented, and before it uses any other setting.
+	s.config = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		return s.For(hello.ServerName).config, nil
+	}}
+	return s
+}
+
+// Conn returns the server side of a TLS connection on raw, before its handshake. The
+// caller sets deadlines for the handshake. Closing it closes raw.
+func (s *Servers) Conn(raw net.Conn) *tls.Conn {
+	if s.config == nil {
+		return s.base.Conn(raw)
+	}
+	return tls.Server(raw, s.config)
+}
+
+// For returns the Server for an SNI or host: that of an exact host, else that of a
+// wildcard, else the base.
+func (s *Servers) For(name string) *Server {
+	if s.byHost == nil {
+		return s.base
+	}
+	name = normalServerName(name)
+	if server := s.byHost[name]; server != nil {
+		return server
+	}
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		if server := s.byHost["*."+parent]; server != nil {
+			return server
+		}
+	}
+	return s.base
+}
+
+func normalServerName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// Knows reports whether a client may use this SNI. It is false only for a name of the
+// base with ServerOptions.RejectUnknownSNI that matches no certificate of the base.
+func (s *Servers) Knows(name string) bool {
+	server := s.For(name)
+	return server != s.base || server.Knows(name)
+}
+
+// Serves reports whether a connection made with an SNI may carry requests for a host.
+// It may not if the host belongs to another policy, whose client authentication the
+// client has not passed, or if Knows does not know the host.
+func (s *Servers) Serves(sni, host string) bool {
+	return s.For(sni) == s.For(host) && s.Knows(host)
+}
+
+// Peer returns the client of a connection whose handshake has completed.
+func (s *Servers) Peer(state tls.ConnectionState) Peer {
+	return Peer{ServerName: state.ServerName, Certificates: state.PeerCertificates, Policy: s.For(state.ServerName)}
+}
+
+// A Peer is the client of a TLS connection that a Server accepted.
+type Peer struct {
+	ServerName   string              // SNI; "" if the client sent none
+	Certificates []*x509.Certificate // as presented, and verified in the handshake; nil: none
+	Policy       *Server             // that accepted the connection
+}
