@@ -229,7 +229,7 @@ func (t *trial) explainChain() diagnosis {
 		return d.advise("put the CA's current revocation list in crls of the trust bundle named in tls.trust_bundles")
 	case certs.ReasonPinMismatch:
 		s := about("tls.spki_pins", "if the upstream has a new key, add it to tls.spki_pins: %s", values(pin(leaf)))
-		s.Value = values(append(t.pins(), pin(leaf))...)
+		s.Value = values(append(pins(t.options.Pins), pin(leaf))...)
 		return d.suggest(s)
 	}
 	if f := t.chainFault(); f != nil {
@@ -245,10 +245,10 @@ func (t *trial) explainChain() diagnosis {
 	return d.advise("have the upstream present a certificate that is well-formed and correctly signed")
 }
 
-// pins returns the pins of the settings.
-func (t *trial) pins() []string {
+// pins returns pins as the API writes them.
+func pins(all [][sha256.Size]byte) []string {
 	var out []string
-	for _, p := range t.options.Pins {
+	for _, p := range all {
 		out = append(out, base64.StdEncoding.EncodeToString(p[:]))
 	}
 	return out
