@@ -240,6 +240,11 @@ func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.Sessio
 	return nil, nil // a full handshake
 }
 
+// Admits verifies the client of a live connection again, against the trust of this
+// server, which may be newer than the one that made the handshake. It returns why the
+// client would be rejected now, or nil.
+func (s *Server) Admits(state tls.ConnectionState) error { return s.verify(state) }
+
 // verify implements tls.Config.VerifyConnection: on every connection, resumed
 // or not, the client's certificate must verify against the CAs trusted now.
 func (s *Server) verify(state tls.ConnectionState) error {

@@ -77,7 +77,7 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 	g := startGatewayWithin(t, "-n 100", "--ops", "127.0.0.1:0")
 	g.serveBoth(a, raw, raw)
 	address := g.address("raw")
-	ops := "http://" + opsUp.FindStringSubmatch(g.out.String())[1]
+	ops := "http://" + g.logged(opsUp)
 
 	first := dial(t, address)
 	if err := pingPong(first, "first"); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,7 @@ type gateway struct {
 	dir    string // data directory
 	socket string // admin socket
 	args   []string
+	stderr *os.File // in place of out; nil: out
 
 	admin       adminv1.AdminServiceClient
 	status      adminv1.StatusServiceClient
@@ -74,7 +76,7 @@ func newGateway(t testing.TB, dir string, args ...string) *gateway {
 func (g *gateway) run(name string, args ...string) {
 	t := g.t
 	t.Helper()
-	g.process = start(t, name, args...)
+	g.process = startTo(t, g.stderr, name, args...)
 	t.Cleanup(g.inspect)
 
 	conn := dialAdmin(t, "unix:"+g.socket, insecure.NewCredentials())
@@ -221,6 +223,18 @@ func wrap(t testing.TB, resources []proto.Message) []*adminv1.Resource {
 		all = append(all, one)
 	}
 	return all
+}
+
+// logged waits for a line of the log that matches and returns its first submatch.
+// The log is written in the background, so a line may come after the fact.
+func (g *gateway) logged(line *regexp.Regexp) string {
+	g.t.Helper()
+	var found []string
+	eventually(g.t, "the log has "+line.String(), func() bool {
+		found = line.FindStringSubmatch(g.out.String())
+		return found != nil
+	})
+	return found[1]
 }
 
 func (g *gateway) getStatus() *adminv1.GetStatusResponse {

@@ -72,7 +72,7 @@ var mayImport = map[string][]string{
 	"gateway/unixsocket": {},
 	"gateway/listeners": {"gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/socket", "bridge/splice",
 		"proto/drawbridge/admin/v1"},
-	"gateway/admin":     {"gateway/fielddiff", "gateway/revisions", "gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
+	"gateway/admin":     {"gateway/fielddiff", "gateway/fileroot", "gateway/revisions", "gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
 	"gateway/files":     {"gateway/fileroot", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1"},
 	"gateway/ops":       {"gateway/guard"},
 	"gateway/inventory": {"gateway/admin", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "certs"},
@@ -83,7 +83,7 @@ var mayImport = map[string][]string{
 		"gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "certs"},
 
-	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/unixsocket", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
+	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/unixsocket", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},
 	"cmd/drawbridge/manifest": {"proto/drawbridge/admin/v1"},
 

@@ -160,8 +160,17 @@ type process struct {
 // start runs a program, which ends with the test, however that ends.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
+	return startTo(t, nil, name, args...)
+}
+
+// startTo is start with another standard error, unless that is nil.
+func startTo(t testing.TB, stderr *os.File, name string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), out: &output{}, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if stderr != nil {
+		p.cmd.Stderr = stderr
+	}
 	dieWithParent(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

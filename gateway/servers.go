@@ -99,13 +99,22 @@ func (s *servers) watchAdminFiles(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.ReloadAdmin(ctx)
+			s.revalidateAdmin() // certificates and revocation lists expire without a change
 		}
 	}
 }
 
+// revalidateAdmin ends the admin API's connections whose clients no longer verify.
+func (s *servers) revalidateAdmin() {
+	s.adminTCP.Revalidate(func(client, subject string, why error) {
+		s.log.Warn("admin connection closed: the caller is no longer admitted", "client", client, "caller", subject, "error", why)
+	})
+}
+
 // ReloadAdmin reads the certificate, the key, the client CAs and the revocation
-// lists of the admin service over TCP again, if that service is enabled. If a file
-// is invalid, it logs the error and keeps the current settings.
+// lists of the admin service over TCP again, if that service is enabled, and ends
+// the connections of callers that are no longer admitted. If a file is invalid, it
+// logs the error and keeps the current settings.
 func (s *servers) ReloadAdmin(ctx context.Context) {
 	if s.adminTCP == nil {
 		return
@@ -127,5 +136,6 @@ func (s *servers) ReloadAdmin(ctx context.Context) {
 		s.log.Error("the files of the admin service are invalid; keeping the current ones", "error", r.err)
 	case r.changed:
 		s.log.Info("admin service has new TLS settings", "certificate", s.adminTCP.Certificate().Info().Subject, "expires", s.adminTCP.Certificate().Info().NotAfter)
+		s.revalidateAdmin()
 	}
 }

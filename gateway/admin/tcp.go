@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 )
 
@@ -37,6 +38,11 @@ type TCPListener struct {
 	*guard.Listener
 	o        TCPOptions
 	identity atomic.Pointer[identity]
+
+	reloading sync.Mutex // held by Reload, which can hang with the file system
+
+	mu    sync.Mutex
+	conns map[*tcpConn]struct{} // open connections
 }
 
 // An identity holds the parsed files of a TCPListener. It is immutable.
@@ -59,7 +65,7 @@ func ListenTCP(o TCPOptions) (*TCPListener, error) {
 		return nil, fmt.Errorf("admin address %s: %w", o.Address, err)
 	}
 	o.Limits.Connections = max(o.Limits.Connections, 1)
-	l := &TCPListener{Listener: guard.New(lis, o.Limits), o: o}
+	l := &TCPListener{Listener: guard.New(lis, o.Limits), o: o, conns: map[*tcpConn]struct{}{}}
 	l.identity.Store(now)
 	return l, nil
 }
@@ -70,12 +76,17 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.identity.Load().server.Conn(raw), nil
+	return l.track(raw), nil
 }
 
 // Reload reads the files again and reports whether they have changed. On an error it
-// keeps the current settings. Open connections are not affected.
+// keeps the current settings. Open connections stay as they are: see Revalidate.
 func (l *TCPListener) Reload() (changed bool, err error) {
+	// A read that hung must not install old files after a later one.
+	if !l.reloading.TryLock() {
+		return false, errors.New("the files are still being read: their file system may hang")
+	}
+	defer l.reloading.Unlock()
 	now, err := l.o.load()
 	if err != nil {
 		return false, err
@@ -159,9 +170,9 @@ func readFile(what, file string) ([]byte, error) {
 	if file == "" {
 		return nil, fmt.Errorf("a %s file is needed: the admin API is served over TCP only with TLS and client certificates", what)
 	}
-	text, err := os.ReadFile(file)
+	text, err := fileroot.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("%s file: %w", what, err)
+		return nil, fmt.Errorf("%s file %s: %w", what, file, err)
 	}
 	return text, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -327,4 +329,104 @@ func TestListenTCPNeedsThreeGoodFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The settings in force when the handshake ends decide, not those at the time of the
+// accept.
+func TestHandshakeUsesTheSettingsInForce(t *testing.T) {
+	ca, next := newCA(t), newCA(t)
+	o := tcpOptions(t, ca)
+	lis, err := ListenTCP(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	dialed := make(chan error, 1)
+	client := clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "ops"}))
+	client.NextProtos = []string{"h2"}
+	raw, err := net.Dial("tcp", lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	accepted, err := lis.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if err := os.WriteFile(o.ClientCAFile, next.RootPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := lis.Reload(); !changed || err != nil {
+		t.Fatalf("changed %v, %v", changed, err)
+	}
+	client.ServerName = "127.0.0.1"
+	go func() { dialed <- tls.Client(raw, client).HandshakeContext(t.Context()) }()
+	if _, err := accepted.(*tcpConn).handshake(); err == nil {
+		t.Error("a client of a CA that is no longer trusted was admitted")
+	}
+	<-dialed
+}
+
+func TestRevalidateEndsOnlyWhoNoLongerVerifies(t *testing.T) {
+	ca := newCA(t)
+	o := tcpOptions(t, ca)
+	o.ClientCRLFile = writeFile(t, "clients.crl", mustCRL(t, ca))
+	lis, err := ListenTCP(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	connect := func(client *pki.Issued) (remote *tls.Conn, subject string) {
+		config := clientTLS(t, ca, client)
+		config.NextProtos, config.ServerName = []string{"h2"}, "127.0.0.1"
+		raw, err := net.Dial("tcp", lis.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { raw.Close() })
+		c, err := lis.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		remote = tls.Client(raw, config)
+		done := make(chan error, 1)
+		go func() { done <- remote.HandshakeContext(t.Context()) }()
+		state, err := c.(*tcpConn).handshake()
+		if err != nil || <-done != nil {
+			t.Fatal(err)
+		}
+		return remote, callerName(state)
+	}
+	revoked := issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "revoked"})
+	remote, subject := connect(revoked)
+	connect(issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "good"}))
+	var ended []string
+	note := func(_, subject string, why error) { ended = append(ended, subject) }
+	if lis.Revalidate(note); len(ended) != 0 {
+		t.Errorf("before the revocation %v ended", ended)
+	}
+	if err := os.WriteFile(o.ClientCRLFile, mustCRL(t, ca, revoked.Leaf.SerialNumber), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := lis.Reload(); !changed || err != nil {
+		t.Fatalf("changed %v, %v", changed, err)
+	}
+	if lis.Revalidate(note); len(ended) != 1 || ended[0] != subject {
+		t.Errorf("%v ended, want %s", ended, subject)
+	}
+	remote.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := remote.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection of the revoked client: %v", err)
+	}
+}
+
+func mustCRL(t *testing.T, ca *pki.CA, revoked ...*big.Int) []byte {
+	t.Helper()
+	crl, err := ca.CRL(pki.CRLOptions{Revoked: revoked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return crl
 }

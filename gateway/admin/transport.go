@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -68,12 +67,12 @@ func identify(raw net.Conn) (caller, error) {
 			who.name = "uid:" + strconv.FormatUint(uint64(uid), 10)
 		}
 		return who, nil
-	case *tls.Conn:
+	case *tcpConn:
 		// Bounded by the deadline that gRPC set on the connection.
-		if err := conn.HandshakeContext(context.Background()); err != nil {
+		state, err := conn.handshake()
+		if err != nil {
 			return who, err
 		}
-		state := conn.ConnectionState()
 		if len(state.PeerCertificates) == 0 {
 			return who, errors.New("no verified client certificate")
 		}
@@ -84,7 +83,7 @@ func identify(raw net.Conn) (caller, error) {
 			bounded.Prove(true)
 		}
 		who.transport = adminv1.Transport_TRANSPORT_TCP
-		who.name = "cert:" + sanitize(state.PeerCertificates[0].Subject.String(), maxField)
+		who.name = callerName(state)
 		return who, nil
 	}
 	return who, fmt.Errorf("a %T is neither a unix socket nor TLS", raw)

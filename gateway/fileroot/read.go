@@ -89,9 +89,24 @@ func (p places) read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, ErrOutside
 	}
-	// Without O_NONBLOCK, opening a FIFO would wait for its writer and block every later
-	// write to the gateway.
-	f, err := root.OpenFile(below, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := root.OpenFile(below, openMode, 0)
+	return readRegular(f, err)
+}
+
+// openMode opens for reading. Without O_NONBLOCK, opening a FIFO would wait for its
+// writer, and block the start or every later write to the gateway.
+const openMode = os.O_RDONLY | syscall.O_NONBLOCK
+
+// ReadFile reads a regular file outside the roots: one that the command line names. It
+// fails on any other kind of file, such as a FIFO, where a read could wait for ever.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, openMode, 0)
+	return readRegular(f, err)
+}
+
+// readRegular reads and closes a file that was just opened, or returns why opening
+// failed.
+func readRegular(f *os.File, err error) ([]byte, error) {
 	if err != nil {
 		return nil, cause(err)
 	}

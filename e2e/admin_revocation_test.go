@@ -1,0 +1,66 @@
+// A caller of the admin service whose certificate is revoked while the gateway
+// runs is refused, and the connection that it has ends.
+
+package e2e
+
+import (
+	"crypto/tls"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+)
+
+// clientConfig returns the client side of TLS with the authority's client
+// certificate.
+func (a *authority) clientConfig(t *testing.T) *tls.Config {
+	return &tls.Config{RootCAs: pool(a.ca), ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, a.client)}}
+}
+
+func TestCallerThatIsRevokedIsRefused(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	good := clientCert(t, a.ca, "another operator")
+	lists := writeFile(t, filepath.Join(t.TempDir(), "clients.crl"), crl(t, a.ca))
+	g := startGateway(t, append(adminTCPFlags(t, a), "--admin-client-crl", lists)...)
+	address := g.logged(adminUp)
+
+	watch := func(client *pki.Issued) (adminv1.StatusServiceClient, adminv1.StatusService_WatchEventsClient) {
+		config := a.clientConfig(t)
+		config.Certificates = []tls.Certificate{keyPair(t, client)}
+		calls := adminv1.NewStatusServiceClient(dialAdmin(t, address, credentials.NewTLS(config)))
+		if _, err := calls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
+			t.Fatalf("before the revocation: %v", err)
+		}
+		events, err := calls.WatchEvents(patient(t), &adminv1.WatchEventsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return calls, events
+	}
+	revokedCalls, revokedEvents := watch(a.client)
+	goodCalls, goodEvents := watch(good)
+
+	writeFile(t, lists, crl(t, a.ca, a.client))
+	g.signal(syscall.SIGHUP)
+	if _, err := revokedEvents.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the live connection of the revoked caller: %v", err)
+	}
+	if _, err := revokedCalls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a new connection of the revoked caller: %v", err)
+	}
+	eventually(t, "the log says why the connection ended", func() bool { return g.out.contains("the caller is no longer admitted") })
+	if _, err := goodCalls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	// Its stream lives on: it receives the next event.
+	g.apply(trustBundle("ca", a.ca))
+	if e, err := goodEvents.Recv(); err != nil || e.GetType() != adminv1.EventType_EVENT_TYPE_APPLIED {
+		t.Errorf("the stream of another caller: %v, %v", e, err)
+	}
+}

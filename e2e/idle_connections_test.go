@@ -1,0 +1,70 @@
+// Connections to the admin service and to ops that say nothing take no
+// descriptor from traffic, and do not lock the operator out.
+
+package e2e
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/grpc/credentials"
+)
+
+// adminUp matches the log line with the address of --admin-tcp.
+var adminUp = regexp.MustCompile(`"@message":"admin API up".*?"address":"([0-9.]+:[0-9]+)"`)
+
+// adminTCPFlags returns the flags that serve the admin API over TCP.
+func adminTCPFlags(t *testing.T, a *authority) []string {
+	dir := t.TempDir()
+	for name, data := range nginxFiles(a.ca, a.server) {
+		writeFile(t, filepath.Join(dir, name), data)
+	}
+	return []string{"--admin-tcp", "127.0.0.1:0", "--admin-tls-cert", filepath.Join(dir, "server.pem"),
+		"--admin-tls-key", filepath.Join(dir, "server.key"), "--admin-client-ca", filepath.Join(dir, "ca.pem")}
+}
+
+func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	raw := serveConns(t, a.serverConfig(t), echo)
+	g := startGatewayWithin(t, "-n 256", append(adminTCPFlags(t, a), "--ops", "127.0.0.1:0")...)
+	g.serveBoth(a, raw, raw)
+	adminTCP, ops := g.logged(adminUp), g.logged(opsUp)
+
+	const idle = 612
+	for _, address := range []string{adminTCP, ops} {
+		for n := range idle { // from many addresses, because each has a share of its own
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+n%200))}, Timeout: patience}
+			c, err := d.Dial("tcp", address)
+			if err != nil {
+				if errors.Is(err, syscall.ECONNRESET) {
+					continue // closed before Dial returned
+				}
+				t.Fatalf("connection %d to %s: %v", n, address, err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+		}
+	}
+
+	for n := range 30 {
+		c := dial(t, g.address("raw"))
+		if err := pingPong(c, "traffic"); err != nil {
+			t.Fatalf("connection %d of traffic: %v", n, err)
+		}
+	}
+	if d := g.getStatus().GetDescriptors(); d.GetPauses() != 0 || d.GetPausedListeners() != 0 {
+		t.Errorf("listeners paused for want of descriptors: %v", d)
+	}
+	if code, body := get(t, "http://"+ops+"/readyz"); code != 200 {
+		t.Errorf("/readyz: %d %q", code, body)
+	}
+	conn := dialAdmin(t, adminTCP, credentials.NewTLS(a.clientConfig(t)))
+	if _, err := adminv1.NewStatusServiceClient(conn).GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
+		t.Errorf("a caller with a certificate: %v", err)
+	}
+}
