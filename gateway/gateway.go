@@ -176,7 +176,10 @@ func Open(o Options) (_ *Gateway, err error) {
 			}
 		}
 	}()
-	if g.accessLog, err = o.AccessLog.open(g.log); err != nil {
+	// No context: Open has none, and each step that reads files gives up by itself.
+	ctx := context.Background()
+	g.accessLog, err = files.Await(ctx, g.log, "access log "+o.AccessLog.File, func() (*accesslog.Logger, error) { return o.AccessLog.open(g.log) })
+	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, g.closeAccessLog)
@@ -187,7 +190,9 @@ func Open(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	undo = append(undo, g.listeners.Shutdown)
-	db, err := bolt.Open(o.DataDir, bolt.Options{History: o.History})
+	db, err := files.Await(ctx, g.log, "data directory "+o.DataDir, func() (*bolt.Store, error) {
+		return bolt.Open(o.DataDir, bolt.Options{History: o.History})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +215,8 @@ func Open(o Options) (_ *Gateway, err error) {
 	if o.AdminTCP != nil {
 		o := *o.AdminTCP
 		o.Limits = limits
-		if g.adminTCP, err = admin.ListenTCP(o); err != nil {
+		g.adminTCP, err = files.Await(ctx, g.log, "files of the admin service", func() (*admin.TCPListener, error) { return admin.ListenTCP(o) })
+		if err != nil {
 			return nil, err
 		}
 		g.sockets = append(g.sockets, g.adminTCP)

@@ -3,10 +3,13 @@ package accesslog
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -106,9 +109,14 @@ func Open(o Options) (*Logger, error) {
 	return l, nil
 }
 
-// openFile opens a file to append to.
+// openFile opens a file to append to. Without O_NONBLOCK, opening a FIFO would wait
+// for its reader.
 func openFile(path string) (io.WriteCloser, error) {
-	return os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
+	if errors.Is(err, syscall.ENXIO) {
+		return nil, fmt.Errorf("%s is a FIFO, or a device, that no process reads: start its reader first", path)
+	}
+	return f, err
 }
 
 // Log records r, which the caller may reuse when it returns. It never blocks

@@ -7,14 +7,15 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/gateway"
+	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // loadWhole reads a file or directory with the whole configuration.
-func loadWhole(path string) (*manifest.Manifest, error) {
-	m, err := manifest.Load(nil, path)
+func loadWhole(ctx context.Context, path string, log hclog.Logger) (*manifest.Manifest, error) {
+	m, err := files.Await(ctx, log, "--config "+path, func() (*manifest.Manifest, error) { return manifest.LoadConfig(path) })
 	if err != nil {
 		return nil, err
 	}

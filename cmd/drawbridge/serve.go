@@ -21,6 +21,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/gateway"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
@@ -136,7 +137,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 
 	var m *manifest.Manifest
 	if o.config != "" {
-		if m, err = loadWhole(o.config); err != nil {
+		if m, err = loadWhole(ctx, o.config, opts.Logger); err != nil {
 			return err
 		}
 	}
@@ -240,16 +241,8 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 		}
 		o.config = abs
 	}
-	for _, dir := range o.fileRoots {
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return opts, usageError(fmt.Sprintf("--file-root %q: must be a directory", dir))
-		}
-	}
-	opts.FileRoots = o.fileRoots
-	if len(o.fileRoots) == 0 {
-		opts.FileRoots = o.defaultFileRoots()
-	}
-	return opts, nil
+	opts.FileRoots, err = files.Await(context.Background(), opts.Logger, "file roots", o.roots)
+	return opts, err
 }
 
 // recordTo checks the flags of the access log.
@@ -276,16 +269,24 @@ func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	return nil
 }
 
-// defaultFileRoots returns the file roots if --file-root is not given.
-func (o *serveOptions) defaultFileRoots() []string {
+// roots returns the file roots, which must be directories if the flag names them.
+func (o *serveOptions) roots() ([]string, error) {
+	for _, dir := range o.fileRoots {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return nil, usageError(fmt.Sprintf("--file-root %q: must be a directory", dir))
+		}
+	}
+	if len(o.fileRoots) > 0 {
+		return o.fileRoots, nil
+	}
 	roots := []string{o.dataDir, "/etc/drawbridge"}
 	if o.config == "" {
-		return roots
+		return roots, nil
 	}
 	if info, err := os.Stat(o.config); err == nil && info.IsDir() {
-		return append(roots, o.config)
+		return append(roots, o.config), nil
 	}
-	return append(roots, filepath.Dir(o.config))
+	return append(roots, filepath.Dir(o.config)), nil
 }
 
 // reopenAccessLog handles SIGUSR1. It logs errors.
@@ -308,7 +309,7 @@ func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.L
 	if config == "" {
 		_, err = gw.Reload(ctx)
 		err = applyFailure(err, func(path string) string { return path })
-	} else if m, loadErr := loadWhole(config); loadErr != nil {
+	} else if m, loadErr := loadWhole(ctx, config, log); loadErr != nil {
 		err = loadErr
 	} else {
 		err = applyWhole(ctx, gw, m, "SIGHUP", log)

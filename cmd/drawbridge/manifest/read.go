@@ -9,12 +9,19 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 )
+
+// LoadConfig reads and parses one file or directory, as Load does. It accepts regular
+// files only: reading a FIFO could wait for ever.
+func LoadConfig(path string) (*Manifest, error) { return load(nil, true, path) }
 
 // Load reads and parses files. A path is a file, "-" for stdin, or a directory,
 // which stands for its *.yaml, *.yml and *.json in the order of their names.
 // An error is Faults.
-func Load(stdin io.Reader, paths ...string) (*Manifest, error) {
+func Load(stdin io.Reader, paths ...string) (*Manifest, error) { return load(stdin, false, paths...) }
+
+func load(stdin io.Reader, regular bool, paths ...string) (*Manifest, error) {
 	var (
 		sources []Source
 		faults  Faults
@@ -25,7 +32,7 @@ func Load(stdin io.Reader, paths ...string) (*Manifest, error) {
 			faults = append(faults, Fault{Place: Place{File: p}, Message: plain(err)})
 		}
 		for _, f := range files {
-			src, err := read(stdin, f)
+			src, err := read(stdin, f, regular)
 			if err != nil {
 				faults = append(faults, Fault{Place: Place{File: f}, Message: plain(err)})
 				continue
@@ -71,16 +78,23 @@ func expandPath(path string) ([]string, error) {
 }
 
 // read reads one file, up to one byte more than the limit.
-func read(stdin io.Reader, path string) (Source, error) {
+func read(stdin io.Reader, path string, regular bool) (Source, error) {
 	src := Source{Name: path, Dir: filepath.Dir(path)}
 	if path == "-" {
 		src.Name, src.Dir = "<stdin>", "."
 	} else {
-		f, err := os.Open(path)
+		mode := os.O_RDONLY
+		if regular {
+			mode |= syscall.O_NONBLOCK // opening a FIFO must not wait for its writer
+		}
+		f, err := os.OpenFile(path, mode, 0)
 		if err != nil {
 			return src, err
 		}
 		defer f.Close()
+		if info, err := f.Stat(); regular && (err != nil || !info.Mode().IsRegular()) {
+			return src, errors.New("it is not a regular file")
+		}
 		stdin = f
 	}
 	var err error

@@ -1,0 +1,50 @@
+package files
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+const (
+	// awaitTime bounds what the start waits for. A working file system takes
+	// milliseconds, and one that is being mounted some seconds.
+	awaitTime = 30 * time.Second
+
+	// awaitNotice is how often the log says what the start waits for.
+	awaitNotice = 5 * time.Second
+)
+
+// Await calls f, which reads or opens the files that what names, and returns its
+// result. Meanwhile it logs what it waits for. If f takes too long, or if ctx ends
+// first, Await returns an error while f is still running, so that a file system that
+// hangs can neither block the start without a word nor block the stop.
+func Await[T any](ctx context.Context, log hclog.Logger, what string, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	notice, limit := time.NewTicker(awaitNotice), time.NewTimer(awaitTime)
+	defer notice.Stop()
+	defer limit.Stop()
+	var none T
+	for {
+		select {
+		case r := <-done:
+			return r.value, r.err
+		case <-notice.C:
+			log.Warn("still waiting for files: their file system may hang", "files", what)
+		case <-limit.C:
+			return none, fmt.Errorf("%s: no result within %v: the file system may hang; check that it is mounted and reachable", what, awaitTime)
+		case <-ctx.Done():
+			return none, fmt.Errorf("%s: %w", what, ctx.Err())
+		}
+	}
+}
