@@ -121,6 +121,7 @@ vulncheck: $(GOVULNCHECK) $(INDEXDB) ## Fail on a reachable vulnerability that a
 generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_DOC) ## Generate Go and docs/reference from their sources
 	PATH="$(TOOLS):$$PATH" $(TOOLS)/buf generate
 	$(GO) test -count=1 -run '^TestCommandReferenceIsCurrent$$' ./cmd/drawbridge -update-reference
+	$(GO) test -count=1 -run '^TestMetricsReferenceIsCurrent$$' ./gateway/telemetry -update-reference
 
 .PHONY: checkgenerate
 checkgenerate: generate ## Fail if generated files differ from the committed ones

@@ -61,8 +61,8 @@ func (o *object) histogram(name string, now latency.Counts, labels ...metrics.La
 
 func label(name, value string) metrics.Label { return metrics.Label{Name: name, Value: value} }
 
-// flag returns a fact as the value of a gauge.
-func flag(fact bool) float64 {
+// indicator returns a fact as the value of a gauge.
+func indicator(fact bool) float64 {
 	if fact {
 		return 1
 	}

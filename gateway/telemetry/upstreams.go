@@ -11,7 +11,7 @@ func (p *Publisher) publishUpstream(u snapshot.Upstream) {
 	name := label("upstream", u.Name)
 	publishLatencies(p.object(u.Latencies, name), u.Latencies)
 	live := p.object(u.Live, name)
-	live.gauge([]string{"upstream", "unverified"}, flag(u.Unverified))
+	live.gauge([]string{"upstream", "unverified"}, indicator(u.Unverified))
 	publishLoad(live, u.Live)
 	if d := u.Live.DNS(); d != nil {
 		publishDNS(live, d, len(u.Live.Endpoints()))
@@ -86,9 +86,9 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 		o.counter([]string{"upstream", "checks"}, float64(c.Failures), label("result", "failed"))
 	}
 	if !e.Left {
-		o.gauge([]string{"upstream", "available"}, flag(e.Available))
+		o.gauge([]string{"upstream", "available"}, indicator(e.Available))
 	}
 	if e.Health != upstream.Unknown && !e.Left {
-		o.gauge([]string{"upstream", "up"}, flag(e.Health == upstream.Up))
+		o.gauge([]string{"upstream", "up"}, indicator(e.Health == upstream.Up))
 	}
 }

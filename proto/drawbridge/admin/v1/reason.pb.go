@@ -66,9 +66,9 @@ const (
 	Reason_REASON_NO_COMMON_CIPHER Reason = 18
 	// No key-exchange group in common.
 	Reason_REASON_NO_COMMON_GROUP Reason = 19
-	// The peer requires a client certificate and was sent none.
+	// The peer requires a client certificate, and we sent none.
 	Reason_REASON_CLIENT_CERTIFICATE_REQUIRED Reason = 20
-	// The peer refused the client certificate it was sent.
+	// The peer refused our client certificate.
 	Reason_REASON_CLIENT_CERTIFICATE_REJECTED Reason = 21
 	// The peer does not know the name sent as SNI.
 	Reason_REASON_UNRECOGNIZED_NAME Reason = 22
@@ -84,11 +84,11 @@ const (
 	Reason_REASON_NO_ENDPOINT Reason = 27
 	// A limit of the upstream is reached, and the queue is full or the wait was too long.
 	Reason_REASON_OVERLOADED Reason = 28
-	// The endpoint answered a health check, but not as it is to.
+	// The endpoint answered a health check with something else than expected.
 	Reason_REASON_CHECK_FAILED Reason = 29
-	// A response did not come, or not whole, in time.
+	// A response did not arrive, or did not end, in time.
 	Reason_REASON_RESPONSE_TIMEOUT Reason = 30
-	// The connection ended before a response began or was whole.
+	// The connection ended before the response was complete.
 	Reason_REASON_RESPONSE_BROKEN Reason = 31
 	// The upstream reset a connection that was in use.
 	Reason_REASON_UPSTREAM_RESET Reason = 32

@@ -1,0 +1,24 @@
+package telemetry
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// A helped gatherer adds the help texts of Table to metrics, because go-metrics
+// gives each its own name as help.
+type helped struct {
+	prometheus.Gatherer
+	help map[string]string // by name
+}
+
+// Gather implements prometheus.Gatherer.
+func (h helped) Gather() ([]*dto.MetricFamily, error) {
+	families, err := h.Gatherer.Gather()
+	for _, f := range families {
+		if text, ok := h.help[f.GetName()]; ok {
+			f.Help = &text
+		}
+	}
+	return families, err
+}
