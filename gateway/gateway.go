@@ -185,6 +185,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	undo = append(undo, g.closeAccessLog)
 	g.listeners, err = listeners.New(listeners.Options{
 		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: log.Named("bridge"),
+		Removing: func(l *listeners.Running) func() { return g.metrics.Removing(l) },
 	})
 	if err != nil {
 		return nil, err
@@ -233,7 +234,7 @@ func Open(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	undo = append(undo, g.metrics.Close)
-	g.count = g.metrics.CountApply
+	g.count, g.replacing = g.metrics.CountApply, g.metrics.Replacing
 	if o.Ops != "" {
 		g.ops, err = ops.Listen(ops.Options{Address: o.Ops, Limits: limits, Ready: g.readyText, Metrics: g.metrics.Handler(), Logger: g.log.Named("ops")})
 		if err != nil {

@@ -31,6 +31,10 @@ type writer struct {
 	compiler  snapshot.Compiler
 	listeners *listeners.Set
 
+	// replacing is called with the lock before next replaces prev, and what it returns
+	// afterwards.
+	replacing func(prev, next *snapshot.Snapshot) func()
+
 	// These are called after an edit: filesChanged and announce after it went live,
 	// with the lock, and count with its outcome.
 	filesChanged func()
@@ -305,7 +309,9 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		}
 	}
 	// Nothing below can fail.
+	replaced := w.replacing(live, next)
 	w.live.Store(next)
+	replaced()
 	w.listeners.Commit(sockets, next)
 	live.Retire(next)
 	next.Start(live)

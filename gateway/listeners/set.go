@@ -33,6 +33,10 @@ type Options struct {
 	// Drain bounds how long the connections of a removed listener stay open. 0: 30s.
 	Drain time.Duration
 
+	// Removing is called when a removed listener has closed its last connection, before
+	// it leaves the set, and what it returns afterwards. Nil: not called.
+	Removing func(*Running) (left func())
+
 	AccessLog *accesslog.Logger // nil: none
 	Logger    hclog.Logger      // nil discards
 }
@@ -119,10 +123,15 @@ func (s *Set) retire(r *Running) {
 		if err := r.server().Shutdown(ctx); err != nil {
 			s.o.Logger.Warn("connections closed at the end of the drain timeout", "listener", r.Name, "error", err)
 		}
+		left := func() {}
+		if s.o.Removing != nil {
+			left = s.o.Removing(r)
+		}
 		s.mu.Lock()
 		delete(s.draining, r)
 		s.countSockets()
 		s.mu.Unlock()
+		left()
 		s.o.Logger.Info("listener gone", "listener", r.Name)
 	})
 }

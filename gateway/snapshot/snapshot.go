@@ -154,6 +154,17 @@ func (s *Snapshot) Retire(next *Snapshot) {
 	}
 }
 
+// Replaced returns the upstreams whose live object next does not use.
+func (s *Snapshot) Replaced(next *Snapshot) []Upstream {
+	var out []Upstream
+	for _, u := range ordered.Differ(s.upstreams, next.upstreams) {
+		if u[0] != nil && !u[0].sameLive(u[1]) {
+			out = append(out, u[0].public())
+		}
+	}
+	return out
+}
+
 // Cool closes the warm connections of every upstream and makes no new ones.
 func (s *Snapshot) Cool() {
 	for _, u := range s.upstreams.All() {

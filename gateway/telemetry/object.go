@@ -34,6 +34,9 @@ func (p *Publisher) object(live any, labels ...metrics.Label) *object {
 }
 
 func (o *object) gauge(name []string, v float64) {
+	if o.p.removing {
+		return // it may be that of a live object of the same name
+	}
 	o.p.live.SetGaugeWithLabels(name, float32(v), o.labels)
 }
 

@@ -50,8 +50,8 @@ type Options struct {
 	Statsd string
 }
 
-// A Publisher turns the atomic counters of the hot paths into metrics: on a tick,
-// and whenever /metrics is read. Its methods may be called concurrently.
+// A Publisher turns the atomic counters of the hot paths into metrics: whenever
+// /metrics is read and, for statsd, on a tick. Its methods may be called concurrently.
 type Publisher struct {
 	o        Options
 	registry *prometheus.Registry
@@ -66,11 +66,14 @@ type Publisher struct {
 	accessLog  accesslog.Stats   // likewise
 	logDropped uint64            // likewise
 	last, next map[any]published // by live object: as last published, and as published now
+	removing   bool              // the objects being published are no longer live
+
+	removed removals
 }
 
 // New returns a publisher. The caller must close it.
 func New(o Options) (*Publisher, error) {
-	p := &Publisher{o: o, registry: prometheus.NewRegistry()}
+	p := &Publisher{o: o, registry: prometheus.NewRegistry(), removed: removals{wake: make(chan struct{}, 1)}}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &p.histograms)
 	if o.Statsd != "" {
 		if _, err := net.ResolveUDPAddr("udp", o.Statsd); err != nil {
@@ -119,16 +122,24 @@ func (p *Publisher) Close() {
 	}
 }
 
-// Run publishes on a tick until ctx ends.
+// Run publishes to statsd on a tick, and what was removed, until ctx ends. Without
+// statsd it does not publish live objects, because that takes seconds where there are
+// tens of thousands: each read of /metrics does.
 func (p *Publisher) Run(ctx context.Context) {
-	tick := time.NewTicker(publishEvery)
-	defer tick.Stop()
+	var due <-chan time.Time
+	if p.statsd != nil {
+		tick := time.NewTicker(publishEvery)
+		defer tick.Stop()
+		due = tick.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-due:
 			p.publish()
+		case <-p.removed.wake:
+			p.publishRemoved()
 		}
 	}
 }
@@ -152,6 +163,16 @@ func (p *Publisher) publish() {
 	for _, u := range snap.Upstreams() {
 		p.publishUpstream(u)
 	}
-	p.last, p.next = p.next, nil
+	live := p.next
+	p.publishLast(snap)
+	p.last, p.next = live, nil
 	p.publishGateway(snap, time.Now())
+}
+
+// publishRemoved publishes the last counts of what was removed.
+func (p *Publisher) publishRemoved() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.publishLast(p.o.Live())
+	p.next = nil
 }

@@ -8,8 +8,13 @@ import (
 )
 
 func (p *Publisher) publishUpstream(u snapshot.Upstream) {
+	publishLatencies(p.object(u.Latencies, label("upstream", u.Name)), u.Latencies)
+	p.publishCounts(u)
+}
+
+// publishCounts publishes all but the latencies, which belong to the name.
+func (p *Publisher) publishCounts(u snapshot.Upstream) {
 	name := label("upstream", u.Name)
-	publishLatencies(p.object(u.Latencies, name), u.Latencies)
 	live := p.object(u.Live, name)
 	live.gauge([]string{"upstream", "unverified"}, indicator(u.Unverified))
 	publishLoad(live, u.Live)

@@ -1,0 +1,93 @@
+package telemetry
+
+import (
+	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+)
+
+// removals holds what leaves the live state until its last counts are published.
+type removals struct {
+	wake chan struct{} // receives when something has left
+
+	mu        sync.Mutex
+	upstreams []snapshot.Upstream
+	listeners []*listeners.Running
+}
+
+// Replacing notes that next is about to replace prev. The caller calls done when it
+// has. Neither blocks.
+func (p *Publisher) Replacing(prev, next *snapshot.Snapshot) (done func()) {
+	p.removed.add(prev.Replaced(next), nil)
+	return p.removed.left
+}
+
+// Removing notes that a listener without connections is about to leave. The caller
+// calls done when it has. Neither blocks.
+func (p *Publisher) Removing(l *listeners.Running) (done func()) {
+	p.removed.add(nil, []*listeners.Running{l})
+	return p.removed.left
+}
+
+func (r *removals) add(upstreams []snapshot.Upstream, gone []*listeners.Running) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.upstreams, r.listeners = append(r.upstreams, upstreams...), append(r.listeners, gone...)
+}
+
+// left wakes Run, if it has something to publish.
+func (r *removals) left() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.upstreams)+len(r.listeners) == 0 {
+		return
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *removals) take() ([]snapshot.Upstream, []*listeners.Running) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	upstreams, gone := r.upstreams, r.listeners
+	r.upstreams, r.listeners = nil, nil
+	return upstreams, gone
+}
+
+// publishLast publishes the last counts of everything that has left, and forgets it.
+// It puts back what is still live in snap, or served. The caller holds p.mu.
+func (p *Publisher) publishLast(snap *snapshot.Snapshot) {
+	upstreams, gone := p.removed.take()
+	if len(upstreams)+len(gone) == 0 {
+		return
+	}
+	p.next, p.removing = map[any]published{}, true
+	for _, u := range upstreams {
+		switch now, exists := snap.Upstream(u.Name); {
+		case exists && now.Live == u.Live:
+			p.removed.add([]snapshot.Upstream{u}, nil)
+		case exists && now.Latencies == u.Latencies:
+			p.publishCounts(u) // the other upstream of the name publishes the latencies
+		default:
+			p.publishUpstream(u)
+		}
+	}
+	served := map[*listeners.Running]bool{}
+	if len(gone) > 0 {
+		p.o.Listeners.Each(func(l *listeners.Running) { served[l] = true })
+	}
+	for _, l := range gone {
+		if served[l] {
+			p.removed.add(nil, []*listeners.Running{l})
+		} else {
+			p.publishListener(l)
+		}
+	}
+	for of := range p.next {
+		delete(p.last, of)
+	}
+	p.removing = false
+}
