@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"slices"
 )
 
@@ -54,13 +56,17 @@ type CertificateSource struct {
 // a warning, because the operator may have no other.
 func NewCertificate(src CertificateSource) (*Certificate, error) {
 	var bad Faults
-	if len(src.Passphrase) > maxPassphrase {
-		bad.add("passphrase", "is too long: at most %d bytes are read", maxPassphrase)
+	if len(src.Passphrase) > keyfile.MaxPassphrase {
+		bad.add("passphrase", "is too long: at most %d bytes are read", keyfile.MaxPassphrase)
 		return nil, bad
 	}
 	m := src.parse(&bad)
 	if len(bad) > 0 {
-		explainMark(bad, src.Passphrase)
+		for i, f := range bad {
+			if f.Field == "passphrase" {
+				bad[i].Problem += keyfile.ExplainMark(src.Passphrase)
+			}
+		}
 		return nil, bad
 	}
 	return newCertificate(m, len(src.Passphrase) > 0)
@@ -93,10 +99,10 @@ func (s *CertificateSource) parse(bad *Faults) material {
 	}
 	m := material{keyField: "private_key"}
 	var err error
-	if m.certs, err = parseChain(s.Chain, maxChain, s.KeyInChain); err != nil {
+	if m.certs, err = keyfile.ParseChain(s.Chain, keyfile.MaxChain, s.KeyInChain); err != nil {
 		bad.add("certificate_chain", "%v", err)
 	}
-	m.key, m.encrypted, err = parseKey(s.Key, s.Passphrase, s.KeyInChain)
+	m.key, m.encrypted, err = keyfile.ParseKey(s.Key, s.Passphrase, s.KeyInChain)
 	bad.addSecret(m.keyField, err)
 	return m
 }
@@ -104,20 +110,20 @@ func (s *CertificateSource) parse(bad *Faults) material {
 // parseFile takes the key and the chain from Chain.
 func (s *CertificateSource) parseFile(bad *Faults) material {
 	m := material{keyField: "certificate_chain"}
-	if isPKCS12(s.Chain) {
+	if keyfile.IsPKCS12(s.Chain) {
 		return parseArchive(s.Chain, s.Passphrase, m.keyField, bad)
 	}
 	var err error
-	if m.certs, err = parseChain(s.Chain, maxChain, true); err != nil {
+	if m.certs, err = keyfile.ParseChain(s.Chain, keyfile.MaxChain, true); err != nil {
 		bad.add(m.keyField, "%v", err)
 		return m
 	}
-	if isDER(s.Chain) {
+	if keyfile.IsDER(s.Chain) {
 		bad.add("private_key", "is missing: a chain in DER does not hold it")
 		return m
 	}
-	m.key, m.encrypted, err = parseKey(s.Chain, s.Passphrase, true)
-	if errors.Is(err, errNoKey) {
+	m.key, m.encrypted, err = keyfile.ParseKey(s.Chain, s.Passphrase, true)
+	if errors.Is(err, keyfile.ErrNoKey) {
 		bad.add("private_key", "is missing: the chain does not hold it either")
 		return m
 	}
@@ -128,17 +134,17 @@ func (s *CertificateSource) parseFile(bad *Faults) material {
 func parseArchive(data, passphrase []byte, field string, bad *Faults) material {
 	m := material{keyField: field}
 	var err error
-	m.certs, m.key, m.encrypted, err = parsePKCS12(data, passphrase)
+	m.certs, m.key, m.encrypted, err = keyfile.ParsePKCS12(data, passphrase)
 	bad.addSecret(field, err)
 	return m
 }
 
 func newCertificate(m material, passphrase bool) (*Certificate, error) {
 	certs, key := m.certs, m.key
-	leaf := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(c, key) })
+	leaf := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return keyfile.IsKeyOf(c, key) })
 	if leaf < 0 {
 		problem := "is not the key of the certificate " + describeName(certs[0])
-		if want, have := certificateKeyType(certs[0]), keyType(key.Public()); want != have {
+		if want, have := keyfile.CertificateKeyType(certs[0]), keyfile.KeyType(key.Public()); want != have {
 			problem += fmt.Sprintf(" (its key is %s, this one is %s)", want, have)
 		}
 		if m.keyField != "private_key" {
@@ -161,7 +167,7 @@ func newCertificate(m material, passphrase bool) (*Certificate, error) {
 // addSecret adds an error about a key at field, or at passphrase if the
 // passphrase is at fault. A nil error adds nothing.
 func (f *Faults) addSecret(field string, err error) {
-	var wrong passphraseError
+	var wrong keyfile.PassphraseError
 	if errors.As(err, &wrong) {
 		f.add("passphrase", "%v", err)
 	} else if err != nil {
@@ -246,7 +252,7 @@ func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate,
 	}
 	if left || lacksIntermediate(last, len(chain) == 1) {
 		notes = append(notes, note{FindingMissingIntermediate, fmt.Sprintf("the chain ends with %s; the certificate of its issuer %q is missing, and peers that do not have it refuse the chain",
-			describeName(last), printable(nameText(last.RawIssuer, last.Issuer), 150))})
+			describeName(last), safetext.Printable(nameText(last.RawIssuer, last.Issuer), 150))})
 	}
 	return chain, notes
 }

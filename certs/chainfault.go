@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"slices"
 )
 
@@ -74,7 +76,7 @@ const maxFaultChecks = 8
 func issuerFault(presented []*x509.Certificate, trust []*TrustBundle) *ChainFault {
 	checks := 0
 	current := presented[0]
-	for range min(len(presented), maxChain) {
+	for range min(len(presented), keyfile.MaxChain) {
 		var found *ChainFault
 		var next *x509.Certificate
 		for _, candidate := range issuersOf(current, presented, trust) {
@@ -177,7 +179,7 @@ func linkFault(c, issuer *x509.Certificate, trusted bool) *ChainFault {
 // certificates first, then a trust anchor.
 func byName(presented []*x509.Certificate, trust []*TrustBundle) []*x509.Certificate {
 	path := []*x509.Certificate{presented[0]}
-	for len(path) < maxChain {
+	for len(path) < keyfile.MaxChain {
 		last := path[len(path)-1]
 		candidates := issuersOf(last, presented, trust)
 		i := slices.IndexFunc(candidates, func(c issuerCandidate) bool { return !slices.Contains(path, c.cert) })
@@ -228,7 +230,7 @@ func constraintFault(path []*x509.Certificate, detail string) *ChainFault {
 			continue
 		}
 		return &ChainFault{Kind: NameExcluded, Cert: c, Detail: fmt.Sprintf(
-			"the CA %s may not issue for every name of %s, by its name constraints: %s", describeName(c), describeName(path[0]), printable(detail, 200))}
+			"the CA %s may not issue for every name of %s, by its name constraints: %s", describeName(c), describeName(path[0]), safetext.Printable(detail, 200))}
 	}
 	return nil
 }
@@ -267,7 +269,7 @@ func extensionFault(path []*x509.Certificate) *ChainFault {
 		}
 		id := c.UnhandledCriticalExtensions[0].String()
 		f := &ChainFault{Kind: ExtensionUnknown, Cert: c}
-		f.Detail = fmt.Sprintf("%s%s has the critical extension %s, which is not supported", what, describeName(c), printable(id, 80))
+		f.Detail = fmt.Sprintf("%s%s has the critical extension %s, which is not supported", what, describeName(c), safetext.Printable(id, 80))
 		if name := extensionNames[id]; name != "" {
 			f.Detail += " (" + name + ")"
 		}

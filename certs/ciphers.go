@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 const maxCipherText = 8192 // bytes of all entries together
@@ -137,7 +139,7 @@ func (p *cipherParser) command(text string) {
 	case strings.HasPrefix(upper, "@SECLEVEL="):
 		p.ignored = append(p.ignored, text)
 	default:
-		p.bad.add(p.field, "%q is not an order: want @STRENGTH", printable(text, 60))
+		p.bad.add(p.field, "%q is not an order: want @STRENGTH", safetext.Printable(text, 60))
 	}
 }
 
@@ -205,7 +207,7 @@ func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
 				p.missing = append(p.missing, term)
 			}
 		default:
-			p.bad.add(p.field, "%q is not a cipher suite%s", printable(term, 60), suggestSuite(term))
+			p.bad.add(p.field, "%q is not a cipher suite%s", safetext.Printable(term, 60), suggestSuite(term))
 			return order{}, false
 		}
 	}
@@ -227,7 +229,7 @@ func (p *cipherParser) nothingLeft() string {
 func (p *cipherParser) warnings(names []string) []string {
 	var w []string
 	if p.list {
-		w = append(w, fmt.Sprintf("%q became %s", printable(strings.Join(names, ":"), 200), strings.Join(ianaNames(p.active), ", ")))
+		w = append(w, fmt.Sprintf("%q became %s", safetext.Printable(strings.Join(names, ":"), 200), strings.Join(ianaNames(p.active), ", ")))
 	}
 	if len(p.missing) > 0 {
 		w = append(w, "left out, because they cannot be had: "+nameList(p.missing))

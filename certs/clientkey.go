@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 )
 
 // A KeyTypeError reports that the server can verify no signature of our client
@@ -36,7 +38,7 @@ func checkKeyType(info *tls.CertificateRequestInfo, c *Certificate) error {
 	if keyFits(info, c) {
 		return nil
 	}
-	return &KeyTypeError{Own: certificateKeyType(c.Leaf()), Accepted: acceptedKeys(info)}
+	return &KeyTypeError{Own: keyfile.CertificateKeyType(c.Leaf()), Accepted: acceptedKeys(info)}
 }
 
 func keyFits(info *tls.CertificateRequestInfo, c *Certificate) bool {

@@ -15,6 +15,9 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 const (
@@ -79,7 +82,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 		return nil, errors.New("is empty: want a revocation list in PEM or DER")
 	case len(data) > maxCRLBytes:
 		return nil, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxCRLBytes)
-	case isDER(data):
+	case keyfile.IsDER(data):
 		l, err := parseCRL(data)
 		if err != nil {
 			return nil, err
@@ -91,10 +94,10 @@ func parseCRLs(data []byte) ([]*crl, error) {
 		block, next := pem.Decode(rest)
 		between := rest
 		if block != nil {
-			between = beforeBlock(rest[:len(rest)-len(next)], block.Type)
+			between = keyfile.BeforeBlock(rest[:len(rest)-len(next)], block.Type)
 		}
-		if err := checkBetween(between); err != nil {
-			return nil, behind(len(lists), "revocation list", err)
+		if err := keyfile.CheckBetween(between); err != nil {
+			return nil, keyfile.Behind(len(lists), "revocation list", err)
 		}
 		if block == nil {
 			break
@@ -104,7 +107,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 			return nil, errors.New("holds a private key: want only revocation lists, and keep the key out of here")
 		}
 		if block.Type != crlPEM {
-			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), crlPEM, pemAdvice(block.Type))
+			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", safetext.Printable(block.Type, 60), crlPEM, keyfile.Advice(block.Type))
 		}
 		if len(lists) == maxCRLs {
 			return nil, fmt.Errorf("holds more than %d revocation lists", maxCRLs)
@@ -189,7 +192,7 @@ func parseWithoutEntries(v1 bool, head, extensions, signature []byte) (*x509.Rev
 	}
 	list, err := x509.ParseRevocationList(der)
 	if err != nil {
-		return nil, fmt.Errorf("cannot be parsed: %s", printable(err.Error(), 200))
+		return nil, fmt.Errorf("cannot be parsed: %s", safetext.Printable(err.Error(), 200))
 	}
 	return list, nil
 }
@@ -273,7 +276,7 @@ func (l *crl) inDate(now time.Time) bool {
 }
 
 func (l *crl) issuer() string {
-	return printable(nameText(l.list.RawIssuer, l.list.Issuer), maxText)
+	return safetext.Printable(nameText(l.list.RawIssuer, l.list.Issuer), maxText)
 }
 
 // info describes the list, given the certificates of its bundle.

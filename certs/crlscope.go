@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // A crlScope selects the certificates of the issuer that a list covers, from
@@ -96,7 +98,7 @@ func parseScope(extensions []pkix.Extension) (crlScope, error) {
 		case extIssuerAltName, extCRLNumber, extAuthorityKeyID, extFreshestCRL:
 		default:
 			if e.Critical {
-				err = fmt.Errorf("has the critical extension %s, which is not understood: it must not be used (RFC 5280 section 5.2)", printable(e.Id.String(), 100))
+				err = fmt.Errorf("has the critical extension %s, which is not understood: it must not be used (RFC 5280 section 5.2)", safetext.Printable(e.Id.String(), 100))
 			}
 		}
 		if err != nil {

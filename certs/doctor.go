@@ -8,6 +8,8 @@ import (
 	"math/big"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
@@ -132,7 +134,7 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 		case now.Before(c.NotBefore):
 			info.warn(FindingNotYetValid, "%s is not valid before %s", subject, c.NotBefore.UTC().Format(time.RFC3339))
 		case left < nearExpiry:
-			info.warn(FindingNearExpiry, "%s expires on %s, in %s", subject, day, count(int(left/(24*time.Hour)), "day"))
+			info.warn(FindingNearExpiry, "%s expires on %s, in %s", subject, day, safetext.Count(int(left/(24*time.Hour)), "day"))
 		}
 		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
 			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", subject, k.N.BitLen())
@@ -150,7 +152,7 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 	}
 	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > longLifetime {
 		info.warn(FindingLongLifetime, "it is valid for %s, longer than the %d that public CAs issue for and browsers take",
-			count(int(life/(24*time.Hour)), "day"), int(longLifetime/(24*time.Hour)))
+			safetext.Count(int(life/(24*time.Hour)), "day"), int(longLifetime/(24*time.Hour)))
 	}
 }
 
@@ -202,7 +204,7 @@ func issuersIssuer(c *x509.Certificate) []byte {
 			Issuer []asn1.RawValue `asn1:"optional,tag:1"`
 			Serial *big.Int        `asn1:"optional,tag:2"`
 		}
-		if unmarshalAll(e.Value, &id) && len(id.Issuer) == 1 && id.Issuer[0].Class == asn1.ClassContextSpecific && id.Issuer[0].Tag == 4 {
+		if rest, err := asn1.Unmarshal(e.Value, &id); err == nil && len(rest) == 0 && len(id.Issuer) == 1 && id.Issuer[0].Class == asn1.ClassContextSpecific && id.Issuer[0].Tag == 4 {
 			return id.Issuer[0].Bytes // a directoryName
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // groupNames are the key-exchange groups of crypto/tls in its order of
@@ -34,7 +36,7 @@ func ParseGroups(names []string) ([]tls.CurveID, error) {
 	for i, name := range names {
 		id, ok := findGroup(name)
 		if !ok {
-			bad.add(fmt.Sprintf("[%d]", i), "%q is not a key-exchange group: want one of %s", printable(name, 60), allGroupNames())
+			bad.add(fmt.Sprintf("[%d]", i), "%q is not a key-exchange group: want one of %s", safetext.Printable(name, 60), allGroupNames())
 			continue
 		}
 		if !seen[id] {

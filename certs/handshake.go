@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // A handshake is the state of one connection's handshake. It is also the
@@ -50,7 +52,7 @@ func (c *Client) handshake(host string) (*handshake, error) {
 		}
 		name, ok := hostName(host)
 		if !ok {
-			return nil, fmt.Errorf("the host %q is neither a DNS name nor an IP address", printable(host, 260))
+			return nil, fmt.Errorf("the host %q is neither a DNS name nor an IP address", safetext.Printable(host, 260))
 		}
 		h.host, h.serverName = name, name
 		if h.verifyName == "" {

@@ -1,12 +1,11 @@
 package certs
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"strings"
 	"time"
 )
@@ -49,13 +48,13 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 		SHA256Fingerprint: fingerprint(c),
 		NotBefore:         c.NotBefore,
 		NotAfter:          c.NotAfter,
-		KeyType:           certificateKeyType(c),
+		KeyType:           keyfile.CertificateKeyType(c),
 		KeyUsages:         keyUsages(c),
 		ChainLength:       len(chain),
 	}
 	names, total := altNames(c, maxSANs)
 	for _, n := range names {
-		info.SANs = append(info.SANs, printable(n, 260))
+		info.SANs = append(info.SANs, safetext.Printable(n, 260))
 	}
 	info.examine(chain, now)
 	if total > len(names) {
@@ -102,7 +101,7 @@ func usableAs(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 // subject is empty, quoted.
 func describeName(c *x509.Certificate) string {
 	if s := nameText(c.RawSubject, c.Subject); s != "" {
-		return `"` + printable(s, 150) + `"`
+		return `"` + safetext.Printable(s, 150) + `"`
 	}
 	names, _ := altNames(c, maxNames+1)
 	return `"` + nameList(names) + `"`
@@ -125,22 +124,8 @@ func infoName(raw []byte, name pkix.Name) string {
 	if s := subjectText(raw); s != "" && len(s) <= maxText {
 		return s
 	}
-	return printable(nameText(raw, name), maxText)
+	return safetext.Printable(nameText(raw, name), maxText)
 }
-
-func keyType(public any) string {
-	switch k := public.(type) {
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	case *ecdsa.PublicKey:
-		return "ECDSA " + k.Curve.Params().Name
-	case ed25519.PublicKey:
-		return "Ed25519"
-	}
-	return unknownKey
-}
-
-const unknownKey = "unknown"
 
 // keyUsageNames are the names of RFC 5280, section 4.2.1.3.
 var keyUsageNames = []struct {
@@ -184,7 +169,7 @@ func keyUsages(c *x509.Certificate) []string {
 		}
 	}
 	for _, oid := range c.UnknownExtKeyUsage {
-		names = append(names, printable(oid.String(), 100))
+		names = append(names, safetext.Printable(oid.String(), 100))
 	}
 	return names[:min(len(names), maxSANs)]
 }

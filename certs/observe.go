@@ -12,6 +12,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 const (
@@ -184,5 +186,5 @@ func caName(raw []byte) string {
 		}
 		name.FillFromRDNSequence(&rdns)
 	}
-	return printable(nameText(raw, name), maxText)
+	return safetext.Printable(nameText(raw, name), maxText)
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // maxPins bounds how many pins one verification compares.
@@ -52,9 +54,9 @@ func parsePin(pin string) (sum [32]byte, problem string) {
 	case isHexSum(text):
 		return sum, fmt.Sprintf("is in hexadecimal: %s; of these bytes it is %s", want, base64OfHex(text))
 	case err == nil:
-		return sum, fmt.Sprintf("%q holds %d bytes: %s", printable(pin, 60), len(raw), want)
+		return sum, fmt.Sprintf("%q holds %d bytes: %s", safetext.Printable(pin, 60), len(raw), want)
 	}
-	return sum, fmt.Sprintf("%q is not base64: %s", printable(pin, 60), want)
+	return sum, fmt.Sprintf("%q is not base64: %s", safetext.Printable(pin, 60), want)
 }
 
 // isHexSum reports whether text is a digest as openssl prints it, with or

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // A SANKind is a kind of subject alternative name.
@@ -94,7 +96,7 @@ func splitSAN(name string) (SANKind, string) {
 }
 
 func parseSAN(kind SANKind, value string) (SAN, string) {
-	shown := printable(value, 100)
+	shown := safetext.Printable(value, 100)
 	if value == "" {
 		return SAN{}, `is empty: want a name such as "DNS:a.example", "URI:spiffe://corp/pay", "IP:10.0.0.1" or "email:ops@corp.example"`
 	}
@@ -113,7 +115,7 @@ func parseSAN(kind SANKind, value string) (SAN, string) {
 		return SAN{SANURI, u.String()}, ""
 	case SANEmail:
 		local, domain, ok := strings.Cut(value, "@")
-		if !ok || local == "" || !isHostName(domain) || !plain(local) {
+		if !ok || local == "" || !isHostName(domain) || !safetext.Plain(local) {
 			return SAN{}, fmt.Sprintf("%q is not an email address", shown)
 		}
 		return SAN{SANEmail, local + "@" + strings.ToLower(domain)}, ""

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 func TestSessions(t *testing.T) {
@@ -130,8 +132,8 @@ func TestPrintable(t *testing.T) {
 		if len(want) > 0 && in != "123456789012" && in != "12345678東京" {
 			limit = 100
 		}
-		if got := printable(in, limit); got != want {
-			t.Errorf("printable(%q) is %q, want %q", in, got, want)
+		if got := safetext.Printable(in, limit); got != want {
+			t.Errorf("safetext.Printable(%q) is %q, want %q", in, got, want)
 		}
 	}
 }

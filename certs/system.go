@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 )
 
 // The files and directories where systems keep their roots, most common first.
@@ -85,7 +87,7 @@ func readRoots(paths ...string) *TrustBundle {
 		if err != nil {
 			continue
 		}
-		for _, c := range looseCertificates(text) {
+		for _, c := range keyfile.LooseCertificates(text) {
 			if !seen[string(c.Raw)] {
 				seen[string(c.Raw)] = true
 				unique = append(unique, c)

@@ -3,6 +3,8 @@ package certs
 import (
 	"crypto/x509"
 	"fmt"
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"slices"
 	"time"
 )
@@ -89,7 +91,7 @@ func ParseTrustBundle(text []byte) (*TrustBundle, error) {
 
 func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	var bad Faults
-	certs, err := parseCertificates(text, maxTrustedCAs)
+	certs, err := keyfile.ParseCertificates(text, keyfile.MaxTrustedCAs)
 	if err != nil {
 		bad.add("", "%v", err)
 		return nil, bad
@@ -101,7 +103,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	for i, c := range certs {
 		if !c.IsCA && !isSelfSigned(c) {
 			bad.add(fmt.Sprintf("[%d]", i), "%s is not a CA certificate: want the certificate of its issuer, %q",
-				describeName(c), printable(nameText(c.RawIssuer, c.Issuer), 150))
+				describeName(c), safetext.Printable(nameText(c.RawIssuer, c.Issuer), 150))
 			continue
 		}
 		live = live || !now.After(c.NotAfter)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // A verifier holds the requirements for a peer's certificate. Every trust
@@ -106,7 +108,7 @@ func (v *verifier) checkDepth(chain []*x509.Certificate) *VerifyError {
 	}
 	return &VerifyError{
 		Reason: ReasonDepthExceeded,
-		Detail: fmt.Sprintf("the chain of %s has %s, and the verify depth allows %d", describeName(chain[0]), count(between, "intermediate"), *v.depth),
+		Detail: fmt.Sprintf("the chain of %s has %s, and the verify depth allows %d", describeName(chain[0]), safetext.Count(between, "intermediate"), *v.depth),
 	}
 }
 
@@ -122,7 +124,7 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 		if e.Fault.Detail != "" {
 			e.Detail += e.Fault.Detail
 		} else {
-			e.Detail += fmt.Sprintf("it was issued by %q", printable(lastIssuer(certs), 150))
+			e.Detail += fmt.Sprintf("it was issued by %q", safetext.Printable(lastIssuer(certs), 150))
 		}
 	case ReasonExpired, ReasonNotYetValid:
 		c := leaf
@@ -148,7 +150,7 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 		if e.Fault != nil {
 			e.Detail = e.Fault.Detail
 		} else {
-			e.Detail = fmt.Sprintf("the certificate %s does not verify: %s", describeName(leaf), printable(err.Error(), 200))
+			e.Detail = fmt.Sprintf("the certificate %s does not verify: %s", describeName(leaf), safetext.Printable(err.Error(), 200))
 		}
 	}
 	return e
@@ -170,7 +172,7 @@ func (v *verifier) verifyName(leaf *x509.Certificate, name string) *VerifyError 
 		if e.Err = leaf.VerifyHostname(name); e.Err == nil {
 			return nil
 		}
-		want = `"` + printable(name, 260) + `"`
+		want = `"` + safetext.Printable(name, 260) + `"`
 	case v.anyName:
 		return nil
 	default: // an empty name must never mean any name

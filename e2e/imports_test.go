@@ -20,7 +20,9 @@ const module = "github.com/drawbridge-gateway/drawbridge"
 var mayImport = map[string][]string{
 	"proto/drawbridge/admin/v1": {},
 
-	"certs":           {},
+	"certs/safetext":  {},
+	"certs/keyfile":   {"certs/safetext"},
+	"certs":           {"certs/keyfile", "certs/safetext"},
 	"certs/pki":       {},
 	"certs/certstest": {"certs", "certs/pki"},
 
@@ -38,7 +40,7 @@ var mayImport = map[string][]string{
 	"bridge/accesslog":   {"certs"},
 	"bridge/upstream":    {"bridge/latency", "bridge/proxyproto", "bridge/resolve", "bridge/socket", "certs"},
 	"bridge/resolve":     {},
-	"bridge/probe":       {"bridge/proxyproto", "bridge/resolve", "certs"},
+	"bridge/probe":       {"bridge/proxyproto", "bridge/resolve", "certs", "certs/keyfile"},
 	"bridge/health":      {"bridge/proxyproto", "bridge/upstream", "certs"}, // its tests read headers
 	"bridge/splice":      {"bridge/socket", "certs"},
 	"bridge/clienthello": {},

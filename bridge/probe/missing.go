@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 )
 
 // Alerts with which a server ends a handshake that has nothing in common.
@@ -77,7 +78,7 @@ func allGroups(h *hello) []uint16 {
 // name explains what the endpoint chose that we do not support.
 func (t *trial) name(ctx context.Context, ours *hello, f *flight) (certs.Reason, diagnosis) {
 	const needs = "%s supports nothing that we offer (%s): "
-	kind, supported := certs.PublicKeyType(f.leaf)
+	kind, supported := keyfile.PublicKeyType(f.leaf)
 	switch {
 	case f.leaf != nil && !supported:
 		return certs.ReasonNoCommonSignature, adviseKey(say(needs+"its certificate has a key of the type %s, which is not supported", t.where(), t.detail(), kind))

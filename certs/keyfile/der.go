@@ -1,10 +1,12 @@
-package certs
+package keyfile
 
 import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 var (
@@ -12,16 +14,16 @@ var (
 	oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 )
 
-// isDER reports whether data is ASN.1 rather than text. It accepts a SEQUENCE
+// IsDER reports whether data is ASN.1 rather than text. It accepts a SEQUENCE
 // with a length of more than one byte (everything except a small key), a
 // SEQUENCE that begins with an INTEGER (keys), or one with exactly the length
 // of data.
-func isDER(data []byte) bool {
+func IsDER(data []byte) bool {
 	return len(data) > 2 && data[0] == 0x30 && (data[1] >= 0x80 || data[2] == asn1.TagInteger || int(data[1]) == len(data)-2)
 }
 
-// isPKCS12 reports whether der begins like a PFX (RFC 7292).
-func isPKCS12(der []byte) bool {
+// IsPKCS12 reports whether der begins like a PFX (RFC 7292).
+func IsPKCS12(der []byte) bool {
 	var version, next asn1.RawValue
 	inner := derContent(der)
 	rest, err := asn1.Unmarshal(inner, &version)
@@ -67,7 +69,7 @@ func derContent(der []byte) []byte {
 // parseCertificatesDER reads certificates in DER, one after the other.
 func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 	switch {
-	case isPKCS12(data):
+	case IsPKCS12(data):
 		return nil, errors.New("is a PKCS#12 archive: want certificates in PEM or DER; `openssl pkcs12 -nokeys` takes the certificates out")
 	case isPKCS7(data):
 		return nil, errors.New("is PKCS#7: `openssl pkcs7 -inform DER -print_certs` takes the certificates out")
@@ -80,7 +82,7 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 		var one asn1.RawValue
 		after, err := asn1.Unmarshal(rest, &one)
 		if err != nil {
-			return nil, behind(len(certs), "certificate", errors.New("there is neither PEM nor DER"))
+			return nil, Behind(len(certs), "certificate", errors.New("there is neither PEM nor DER"))
 		}
 		if len(certs) == limit {
 			return nil, fmt.Errorf("holds more than %d certificates", limit)
@@ -101,7 +103,7 @@ func parseOne(der []byte, number int) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("certificate %d has an ECDSA key with explicit curve parameters, which TLS forbids (RFC 5480): make the key with a named curve, and have the certificate issued again", number)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("certificate %d cannot be parsed: %s; have it issued again without this fault", number, printable(err.Error(), 200))
+		return nil, fmt.Errorf("certificate %d cannot be parsed: %s; have it issued again without this fault", number, safetext.Printable(err.Error(), 200))
 	}
 	if err := checkPublicKey(c); err != nil {
 		return nil, fmt.Errorf("certificate %d %w", number, err)

@@ -1,4 +1,4 @@
-package certs
+package keyfile
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"slices"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 var (
@@ -24,10 +26,10 @@ var (
 	errDashes      = errors.New("has typographic dashes in the BEGIN line of a PEM block: write five hyphens before and after it")
 )
 
-// checkBetween rejects text around PEM blocks that is probably a damaged
+// CheckBetween rejects text around PEM blocks that is probably a damaged
 // block. Any other text is allowed, in any encoding (RFC 7468, section 2):
 // `openssl pkcs12` writes friendly names as they are in the archive.
-func checkBetween(text []byte) error {
+func CheckBetween(text []byte) error {
 	if bytes.Contains(text, utf16Rule) {
 		return errUTF16
 	}
@@ -44,7 +46,7 @@ func checkBetween(text []byte) error {
 		case marked && bytes.Contains(line, []byte("PRIVATE KEY")):
 			return errors.New("there is a damaged PEM block, of a private key: want only certificates, and keep the key out of here")
 		case marked:
-			return fmt.Errorf("there is a damaged PEM block at %q", printable(string(line), 60))
+			return fmt.Errorf("there is a damaged PEM block at %q", safetext.Printable(string(line), 60))
 		case isBase64Line(line):
 			return errors.New("there is base64 text outside of a PEM block: its BEGIN line is missing")
 		}
@@ -150,7 +152,7 @@ func checkBegin(before, after []byte) error {
 	return nil
 }
 
-// isInvisible reports whether editors and web pages leave r behind unseen.
+// isInvisible reports whether editors and web pages leave r Behind unseen.
 func isInvisible(r rune) bool {
 	return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError
 }
@@ -175,16 +177,17 @@ func notPKCS12(data []byte) error {
 	case len(text) > 0 && bytes.HasPrefix(text, []byte("MI")):
 		der := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 		n, err := base64.StdEncoding.Decode(der, text)
-		if err == nil && isPKCS12(der[:n]) {
+		if err == nil && IsPKCS12(der[:n]) {
 			return errors.New("is the base64 of a PKCS#12 archive: decode it with `base64 -d`")
 		}
 	}
 	return nil
 }
 
-// explainMark explains a passphrase that did not fit and begins with a
-// byte order mark, which editors write at the start of a file.
-func explainMark(bad Faults, passphrase []byte) {
+// ExplainMark returns what to add to the fault of a passphrase that did not fit: it
+// begins with a byte order mark, which editors write at the start of a file. It
+// returns "" if there is no mark.
+func ExplainMark(passphrase []byte) string {
 	mark := ""
 	switch {
 	case bytes.HasPrefix(passphrase, []byte("\xef\xbb\xbf")):
@@ -192,11 +195,7 @@ func explainMark(bad Faults, passphrase []byte) {
 	case isUTF16(passphrase):
 		mark = "the file is in UTF-16; save it as UTF-8 without the mark"
 	default:
-		return
+		return ""
 	}
-	for i, f := range bad {
-		if f.Field == "passphrase" {
-			bad[i].Problem = f.Problem + ": it begins with a byte order mark, which belongs to no passphrase; " + mark
-		}
-	}
+	return ": it begins with a byte order mark, which belongs to no passphrase; " + mark
 }

@@ -1,4 +1,4 @@
-package certs
+package keyfile
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ const (
 )
 
 var (
-	errWrongPassphrase = passphraseError("is not the one that the private key is encrypted with")
+	errWrongPassphrase = PassphraseError("is not the one that the private key is encrypted with")
 	errEncryption      = errors.New("is encrypted in a way that is not supported: `openssl pkcs8 -topk8 -in key.pem -out new.pem` rewrites it in PKCS#8 with PBES2 and AES")
 	errDerivation      = errors.New("requires more key derivation rounds than the limit: `openssl pkcs8 -topk8 -iter 600000` writes a reasonable number")
 )

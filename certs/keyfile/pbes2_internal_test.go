@@ -1,4 +1,4 @@
-package certs
+package keyfile
 
 import (
 	"bytes"
@@ -71,7 +71,7 @@ func TestCostlyKeysAreRefusedAtOnce(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			der := marshal(t, encryptedKey{c.algorithm, make([]byte, 32)})
-			if _, encrypted, err := parseKey(der, []byte("x"), false); !encrypted || !errors.Is(err, c.want) {
+			if _, encrypted, err := ParseKey(der, []byte("x"), false); !encrypted || !errors.Is(err, c.want) {
 				t.Errorf("encrypted %v, error %v", encrypted, err)
 			}
 		})
@@ -93,7 +93,7 @@ func TestKeysWhoseEncryptionIsDamaged(t *testing.T) {
 		"an IV that is too short": {shortIV, make([]byte, 32)},
 		"a megabyte":              {good, make([]byte, 1<<20)},
 	} {
-		if _, _, err := parseKey(marshal(t, k), []byte("x"), false); !errors.Is(err, errDamagedKey) {
+		if _, _, err := ParseKey(marshal(t, k), []byte("x"), false); !errors.Is(err, errDamagedKey) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -170,7 +170,7 @@ func shrouded(t testing.TB, iterations int) []byte {
 func TestPKCS12ThatHidesItsCost(t *testing.T) {
 	for _, passphrase := range []string{"", "x"} {
 		data := archiveOf(t, pbkdf2AES(t, 1), seal(t, shrouded(t, math.MaxInt64), []byte(passphrase)))
-		if _, _, _, err := parsePKCS12(data, []byte(passphrase)); !errors.Is(err, errPKCS12Hidden) {
+		if _, _, _, err := ParsePKCS12(data, []byte(passphrase)); !errors.Is(err, errPKCS12Hidden) {
 			t.Errorf("passphrase %q: %v", passphrase, err)
 		}
 	}
@@ -190,11 +190,11 @@ func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 		"the old way":           archiveOf(t, old(math.MaxInt64), make([]byte, 32)),
 		"the old way, in a sum": archiveOf(t, old(maxDerivation/3), make([]byte, 32)),
 	} {
-		if _, _, _, err := parsePKCS12(data, nil); !errors.Is(err, errPKCS12Derivation) {
+		if _, _, _, err := ParsePKCS12(data, nil); !errors.Is(err, errPKCS12Derivation) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, _, _, err := parsePKCS12(archiveOf(t, pbkdf2AES(t, 1), nil, nil, nil), nil); err == nil || !strings.Contains(err.Error(), "3 parts") {
+	if _, _, _, err := ParsePKCS12(archiveOf(t, pbkdf2AES(t, 1), nil, nil, nil), nil); err == nil || !strings.Contains(err.Error(), "3 parts") {
 		t.Errorf("three parts: %v", err)
 	}
 }
@@ -223,7 +223,7 @@ func TestPKCS12OfOtherForms(t *testing.T) {
 		{"empty", archive(oidData, []byte{0x30, 0}), "not supported"},
 		{"with rubbish inside", archive(oidData, []byte("x")), "cannot be parsed"},
 	} {
-		if _, _, _, err := parsePKCS12(c.data, nil); err == nil || !strings.Contains(err.Error(), c.say) {
+		if _, _, _, err := ParsePKCS12(c.data, nil); err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
@@ -240,7 +240,7 @@ func BenchmarkCostliest(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := parseKey(der, []byte("x"), false); !errors.Is(err, errWrongPassphrase) {
+				if _, _, err := ParseKey(der, []byte("x"), false); !errors.Is(err, errWrongPassphrase) {
 					b.Fatal(err)
 				}
 			}

@@ -1,4 +1,4 @@
-package certs
+package keyfile
 
 import (
 	"crypto"
@@ -16,33 +16,36 @@ import (
 const (
 	// maxKeyBytes bounds the DER of one private key: an 8192-bit RSA key has under
 	// 5 KiB. The time to check a key grows with the cube of its size.
-	maxKeyBytes   = 8 << 10
-	maxPassphrase = 4 << 10
+	maxKeyBytes = 8 << 10
+	// MaxPassphrase is how many bytes a passphrase may have.
+	MaxPassphrase = 4 << 10
 )
 
+// ErrNoKey reports that a file holds no private key.
+var ErrNoKey = errors.New("holds no private key in PEM, as `openssl genpkey` writes it")
+
 var (
-	errNoKey      = errors.New("holds no private key in PEM, as `openssl genpkey` writes it")
 	errDamagedKey = errors.New("cannot be parsed: the key is damaged or of a kind that is not supported; want ECDSA, RSA or Ed25519")
 	errKeyKind    = errors.New("is of a kind that TLS does not support: want ECDSA, RSA or Ed25519")
 )
 
-// A passphraseError is a fault of the passphrase rather than of the encrypted
+// A PassphraseError is a fault of the passphrase rather than of the encrypted
 // key or archive.
-type passphraseError string
+type PassphraseError string
 
-func (e passphraseError) Error() string { return string(e) }
+func (e PassphraseError) Error() string { return string(e) }
 
-// parseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM
+// ParseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM
 // or DER, encrypted or not. It reports whether the key was encrypted. With
 // others, it ignores blocks of certificates and parameters. Its errors never
 // quote the data or a decoder's error, and do not spell the PEM type of a key:
 // text that contains it is treated as a key and kept out of answers and logs.
-func parseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypted bool, err error) {
+func ParseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypted bool, err error) {
 	data, err = readable(data, "a private key in PEM or DER")
 	if err != nil {
 		return nil, false, err
 	}
-	if isDER(data) {
+	if IsDER(data) {
 		return parseKeyDER(data, passphrase)
 	}
 	for rest := data; ; {
@@ -72,7 +75,7 @@ func parseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 		if err := misformed(data); err != nil {
 			return nil, false, err
 		}
-		return nil, false, errNoKey
+		return nil, false, ErrNoKey
 	}
 	return key, encrypted, nil
 }
@@ -114,7 +117,7 @@ func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encr
 // PKCS#1 as PKCS#8 and vice versa.
 func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
 	switch {
-	case isPKCS12(der):
+	case IsPKCS12(der):
 		return nil, false, errors.New("is a PKCS#12 archive: want only the private key")
 	case isCertificate(der):
 		return nil, false, errors.New("holds a certificate: want only the private key")
@@ -147,7 +150,7 @@ func parseDecrypted(der []byte) (crypto.Signer, error) {
 
 func needPassphrase(passphrase []byte) error {
 	if len(passphrase) == 0 {
-		return passphraseError("is missing: the private key is encrypted")
+		return PassphraseError("is missing: the private key is encrypted")
 	}
 	return nil
 }
@@ -187,8 +190,8 @@ func checkKey(key any) (crypto.Signer, error) {
 	return nil, errKeyKind
 }
 
-// isKeyOf reports whether key is the private half of the certificate's key.
-func isKeyOf(cert *x509.Certificate, key crypto.Signer) bool {
+// IsKeyOf reports whether key is the private half of the certificate's key.
+func IsKeyOf(cert *x509.Certificate, key crypto.Signer) bool {
 	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(key.Public())
 }

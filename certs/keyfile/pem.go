@@ -1,4 +1,4 @@
-package certs
+package keyfile
 
 import (
 	"bytes"
@@ -8,34 +8,38 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 const (
-	maxPEMBytes    = 4 << 20
-	maxChain       = 16
-	maxTrustedCAs  = 5000
+	maxPEMBytes = 4 << 20
+	// MaxChain is how many certificates a chain may have.
+	MaxChain = 16
+	// MaxTrustedCAs is how many certificates a trust bundle may have.
+	MaxTrustedCAs  = 5000
 	maxRSABits     = 16 << 10
 	certificatePEM = "CERTIFICATE"
 )
 
 var errKeyInChain = errors.New("holds a private key: want only certificates, and keep the key out of here")
 
-// parseCertificates reads certificates in DER, or PEM text with certificate
+// ParseCertificates reads certificates in DER, or PEM text with certificate
 // blocks only. Text around the blocks is allowed (RFC 7468 section 2), as in
 // the files of curl and `openssl x509 -text`. Text that looks like a damaged
 // block is rejected, because ignoring it would silently drop a certificate.
-func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
-	return parseChain(data, limit, false)
+func ParseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
+	return ParseChain(data, limit, false)
 }
 
-// parseChain is parseCertificates; with others, it ignores blocks that often
+// ParseChain is ParseCertificates; with others, it ignores blocks that often
 // accompany a chain and its key in one file.
-func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error) {
+func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error) {
 	data, err := readable(data, "certificates in PEM or DER")
 	if err != nil {
 		return nil, err
 	}
-	if isDER(data) {
+	if IsDER(data) {
 		return parseCertificatesDER(data, limit)
 	}
 	var certs []*x509.Certificate
@@ -44,10 +48,10 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 		block, next := pem.Decode(rest)
 		between := rest
 		if block != nil {
-			between = beforeBlock(rest[:len(rest)-len(next)], block.Type)
+			between = BeforeBlock(rest[:len(rest)-len(next)], block.Type)
 		}
-		if err := checkBetween(between); err != nil {
-			return nil, behind(len(certs), "certificate", err)
+		if err := CheckBetween(between); err != nil {
+			return nil, Behind(len(certs), "certificate", err)
 		}
 		if block == nil {
 			break
@@ -58,11 +62,11 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 			continue
 		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {
-			// The type is not enough: see parseKey.
+			// The type is not enough: see ParseKey.
 			return nil, errKeyInChain
 		}
 		if block.Type != certificatePEM {
-			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", printable(block.Type, 60), certificatePEM, pemAdvice(block.Type))
+			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", safetext.Printable(block.Type, 60), certificatePEM, Advice(block.Type))
 		}
 		if len(certs) == limit {
 			return nil, fmt.Errorf("holds more than %d certificates", limit)
@@ -85,12 +89,12 @@ func parseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 	return certs, nil
 }
 
-// behind says behind which entries of a list an error is.
-func behind(n int, noun string, err error) error {
+// Behind says behind which entries of a list an error is.
+func Behind(n int, noun string, err error) error {
 	if n == 0 {
 		return err
 	}
-	return fmt.Errorf("after %s: %w", count(n, noun), err)
+	return fmt.Errorf("after %s: %w", safetext.Count(n, noun), err)
 }
 
 // pemBegins reports whether there is a PEM block in text.
@@ -124,8 +128,8 @@ func readable(data []byte, want string) ([]byte, error) {
 	return data, nil
 }
 
-// looseCertificates returns the parsable certificates in text.
-func looseCertificates(text []byte) []*x509.Certificate {
+// LooseCertificates returns the parsable certificates in text.
+func LooseCertificates(text []byte) []*x509.Certificate {
 	var certs []*x509.Certificate
 	for rest := text; ; {
 		var block *pem.Block
@@ -138,15 +142,15 @@ func looseCertificates(text []byte) []*x509.Certificate {
 	}
 }
 
-// beforeBlock returns the part of consumed that precedes the block that
+// BeforeBlock returns the part of consumed that precedes the block that
 // pem.Decode found at its end.
-func beforeBlock(consumed []byte, blockType string) []byte {
+func BeforeBlock(consumed []byte, blockType string) []byte {
 	i := bytes.LastIndex(consumed, []byte("-----BEGIN "+blockType+"-----"))
 	return consumed[:max(i, 0)]
 }
 
-// pemAdvice returns the fix for a block of an unexpected type.
-func pemAdvice(blockType string) string {
+// Advice returns the fix for a block of an unexpected type.
+func Advice(blockType string) string {
 	switch {
 	case blockType == "TRUSTED CERTIFICATE":
 		return "; `openssl x509` rewrites OpenSSL's own form"
@@ -156,12 +160,4 @@ func pemAdvice(blockType string) string {
 		return "; a request has yet to be signed by a CA"
 	}
 	return ""
-}
-
-// count returns "1 certificate", "2 certificates".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

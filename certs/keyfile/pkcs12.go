@@ -1,4 +1,4 @@
-package certs
+package keyfile
 
 import (
 	"crypto"
@@ -17,6 +17,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 const pkcs12Rewrite = "`openssl pkcs12 -in old.p12 -nodes | openssl pkcs12 -export -out new.p12` rewrites it (with -legacy for an old one)"
@@ -25,7 +27,7 @@ var (
 	errPKCS12Damaged    = errors.New("cannot be parsed: want a PKCS#12 archive in DER")
 	errPKCS12BER        = errors.New("is in BER, not in DER: " + pkcs12Rewrite)
 	errPKCS12Derivation = errors.New("requires more key derivation rounds than the limit: `openssl pkcs12 -export -iter 100000` writes a reasonable number")
-	errPKCS12Passphrase = passphraseError("is not the one that the archive is encrypted with")
+	errPKCS12Passphrase = PassphraseError("is not the one that the archive is encrypted with")
 	errPKCS12Hidden     = errors.New("holds a private key among the encrypted certificates: " + pkcs12Rewrite)
 	errPKCS12NoMAC      = errors.New("has nothing to check the passphrase with (no MAC): " + pkcs12Rewrite)
 )
@@ -73,19 +75,19 @@ var (
 	oidPKCS12PBE     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1} // prefix of the algorithms below
 )
 
-// parsePKCS12 returns the certificates of an archive (at least one), its one
+// ParsePKCS12 returns the certificates of an archive (at least one), its one
 // key, and whether a passphrase encrypts or signs any part. Archives may use
 // an empty passphrase.
-func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto.Signer, protected bool, err error) {
+func ParsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto.Signer, protected bool, err error) {
 	if len(data) > maxPEMBytes {
 		return nil, nil, false, fmt.Errorf("is %d bytes long: at most %d are read", len(data), maxPEMBytes)
 	}
 	if !utf8.Valid(passphrase) {
-		return nil, nil, false, passphraseError("is not in UTF-8")
+		return nil, nil, false, PassphraseError("is not in UTF-8")
 	}
 	for _, r := range string(passphrase) {
 		if r > 0xffff {
-			return nil, nil, false, passphraseError("has characters that PKCS#12 has no way to write")
+			return nil, nil, false, PassphraseError("has characters that PKCS#12 has no way to write")
 		}
 	}
 	encrypted, protected, err := inspectPKCS12(data)
@@ -113,8 +115,8 @@ func parsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 		return nil, nil, false, explainPKCS12(err, passphrase)
 	}
 	certs = append([]*x509.Certificate{leaf}, others...)
-	if len(certs) > maxChain {
-		return nil, nil, false, fmt.Errorf("holds more than %d certificates", maxChain)
+	if len(certs) > MaxChain {
+		return nil, nil, false, fmt.Errorf("holds more than %d certificates", MaxChain)
 	}
 	for i, c := range certs {
 		if err := checkPublicKey(c); err != nil {
@@ -136,7 +138,7 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 		if err := notPKCS12(data); err != nil {
 			return nil, false, err
 		}
-		if len(data) > 1 && data[0] == 0x30 && data[1] == 0x80 && isPKCS12(data) {
+		if len(data) > 1 && data[0] == 0x30 && data[1] == 0x80 && IsPKCS12(data) {
 			return nil, false, errPKCS12BER
 		}
 		return nil, false, errPKCS12Damaged
@@ -367,7 +369,7 @@ func explainPKCS12(err error, passphrase []byte) error {
 	var unsupported pkcs12.NotImplementedError
 	switch {
 	case errors.As(err, &unsupported):
-		return fmt.Errorf("is of a form that is not supported (%s): %s", printable(string(unsupported), 100), pkcs12Rewrite)
+		return fmt.Errorf("is of a form that is not supported (%s): %s", safetext.Printable(string(unsupported), 100), pkcs12Rewrite)
 	case err.Error() == "pkcs12: expected exactly one key bag":
 		return errPKCS12Hidden
 	case err.Error() == "pkcs12: certificate missing":
@@ -380,10 +382,10 @@ func explainPKCS12(err error, passphrase []byte) error {
 		if strings.HasSuffix(err.Error(), " is not supported") {
 			return errors.New("holds a private key that is encrypted in a way that is not supported: " + pkcs12Rewrite)
 		}
-		return passphraseError("does not decrypt the private key in the archive")
+		return PassphraseError("does not decrypt the private key in the archive")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption):
 		if len(passphrase) == 0 {
-			return passphraseError("is missing: the archive is encrypted")
+			return PassphraseError("is missing: the archive is encrypted")
 		}
 		return errPKCS12Passphrase
 	}

@@ -1,9 +1,11 @@
-package certs
+package keyfile
 
 import (
 	"cmp"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -115,10 +117,10 @@ func unsupportedAlgorithm(a pkix.AlgorithmIdentifier) error {
 	return errDamagedKey
 }
 
-// certificateKeyType describes a certificate's key, also one that is not
+// CertificateKeyType describes a certificate's key, also one that is not
 // supported.
-func certificateKeyType(c *x509.Certificate) string {
-	if t := keyType(c.PublicKey); t != unknownKey {
+func CertificateKeyType(c *x509.Certificate) string {
+	if t := KeyType(c.PublicKey); t != unknownKey {
 		return t
 	}
 	return cmp.Or(algorithmName(certificateKeyInfo(c.Raw)), unknownKey)
@@ -130,7 +132,23 @@ func certificateKeyType(c *x509.Certificate) string {
 func PublicKeyType(der []byte) (kind string, supported bool) {
 	if c, err := x509.ParseCertificate(der); err == nil {
 		k, isECDSA := c.PublicKey.(*ecdsa.PublicKey)
-		return certificateKeyType(c), keyType(c.PublicKey) != unknownKey && (!isECDSA || k.Curve != elliptic.P224())
+		return CertificateKeyType(c), KeyType(c.PublicKey) != unknownKey && (!isECDSA || k.Curve != elliptic.P224())
 	}
 	return cmp.Or(algorithmName(certificateKeyInfo(der)), unknownKey), false
 }
+
+// KeyType describes a public key: "RSA 2048", "ECDSA P-256". It returns "unknown" for
+// a kind that is not supported.
+func KeyType(public any) string {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Curve.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	}
+	return unknownKey
+}
+
+const unknownKey = "unknown"
