@@ -38,6 +38,9 @@ const (
 	NameExcluded
 	// ExtensionUnknown: a critical extension is not supported.
 	ExtensionUnknown
+	// OrderWrong: a CA comes first in the presented chain, and Cert, which has the
+	// name, later.
+	OrderWrong
 )
 
 // A ChainFault explains a VerifyError as far as the facts are known. It is for

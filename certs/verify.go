@@ -35,7 +35,7 @@ func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError
 		return []*VerifyError{{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}}
 	}
 	failures := v.verifyChain(certs)
-	if e := v.verifyName(certs[0], name); e != nil {
+	if e := v.verifyName(certs, name); e != nil {
 		failures = append(failures, e)
 	}
 	return failures
@@ -156,7 +156,8 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 	return e
 }
 
-func (v *verifier) verifyName(leaf *x509.Certificate, name string) *VerifyError {
+func (v *verifier) verifyName(certs []*x509.Certificate, name string) *VerifyError {
+	leaf := certs[0]
 	e := &VerifyError{Reason: ReasonNameMismatch}
 	var want string
 	switch {
@@ -184,7 +185,29 @@ func (v *verifier) verifyName(leaf *x509.Certificate, name string) *VerifyError 
 		have += fmt.Sprintf(" and %d more", total-len(names))
 	}
 	e.Detail = fmt.Sprintf("the certificate is for %s, not for %s", have, want)
+	if i := v.misplacedLeaf(certs, name); i > 0 {
+		e.Fault = &ChainFault{Kind: OrderWrong, Cert: certs[i], Detail: fmt.Sprintf(
+			"the first certificate presented, %s, is a CA, and certificate %d, %s, is for %s: the chain is in the wrong order", describeName(leaf), i+1, describeName(certs[i]), want)}
+		e.Detail = e.Fault.Detail
+	}
 	return e
+}
+
+// misplacedLeaf returns the index of the certificate that is for the name if
+// the peer presented a CA first; 0 if there is none.
+func (v *verifier) misplacedLeaf(certs []*x509.Certificate, name string) int {
+	if !isCA(certs[0]) {
+		return 0
+	}
+	for i, c := range certs[:min(len(certs), maxRefused)] {
+		switch {
+		case i == 0 || isCA(c):
+		case len(v.sans) > 0 && slices.ContainsFunc(v.sans, func(s SAN) bool { return s.In(c) }),
+			len(v.sans) == 0 && name != "" && c.VerifyHostname(name) == nil:
+			return i
+		}
+	}
+	return 0
 }
 
 // sanList returns the names for a sentence.

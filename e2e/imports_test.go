@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"bridge/health":      {"bridge/proxyproto", "bridge/upstream", "certs"}, // its tests read headers
 	"bridge/splice":      {"bridge/socket", "certs"},
 	"bridge/clienthello": {},
-	"bridge/intake":      {"bridge/cidr", "bridge/limit", "bridge/proxyproto", "bridge/socket", "certs"},
+	"bridge/intake":      {"bridge/cidr", "bridge/clienthello", "bridge/limit", "bridge/proxyproto", "bridge/socket", "certs"},
 	"bridge/l4": {"bridge/intake", "bridge/accesslog", "bridge/cidr", "bridge/clienthello", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/route",
 		"bridge/socket", "bridge/splice", "certs"},
 	"bridge/l7": {"bridge/intake", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/l7/wire", "bridge/l7/http1", "bridge/l7/http2", "bridge/l7/message", "bridge/accesslog", "bridge/latency",

@@ -29,6 +29,10 @@ var (
 	// ErrMalformed reports an invalid ClientHello.
 	ErrMalformed = errors.New("malformed ClientHello")
 
+	// ErrTrailingDot reports a server name that ends with a dot, which RFC 6066,
+	// section 3, forbids. It is an ErrMalformed.
+	ErrTrailingDot = fmt.Errorf("%w: a server name with a trailing dot", ErrMalformed)
+
 	errTooLong = fmt.Errorf("%w: it is too long", ErrMalformed)
 )
 
@@ -184,7 +188,7 @@ func parseServerName(data cryptobyte.String) (host string, err error) {
 		case host != "":
 			return "", fmt.Errorf("%w: more than one server name", ErrMalformed)
 		case strings.HasSuffix(string(name), "."):
-			return "", fmt.Errorf("%w: a server name with a trailing dot", ErrMalformed)
+			return "", ErrTrailingDot
 		default:
 			host = string(name)
 		}

@@ -144,7 +144,7 @@ func TestOtherProtocolsAreRejectedAtOnce(t *testing.T) {
 		"a name list that is too short": {records(with(server(0, "a.example")[:6]), 1000), ErrMalformed, 1 << 20},
 		"no name in the list":           {records(with([]byte{0, 0}), 1000), ErrMalformed, 1 << 20},
 		"two names":                     {records(with(server(0, "a.example", "b.example")), 1000), ErrMalformed, 1 << 20},
-		"a trailing dot":                {records(with(server(0, "a.example.")), 1000), ErrMalformed, 1 << 20},
+		"a trailing dot":                {records(with(server(0, "a.example.")), 1000), ErrTrailingDot, 1 << 20},
 		"the extension twice":           {records(with(server(0, "a.example"), server(0, "b.example")), 1000), ErrMalformed, 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,8 +2,11 @@ package intake
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/clienthello"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -12,10 +15,20 @@ import (
 // fails, Handshake closes the connection, after the client has had time to read the
 // alert.
 func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *Refusal {
+	first := i.firsts.Get().(*[helloBytes]byte)
+	s.Record(first[:0])
 	_ = s.SetDeadline(deadline) // fails only on a closed connection, and then the handshake fails too
-	if err := tc.Handshake(); err != nil {
-		return i.Refuse(s, certs.ClassifyAccept(err), err)
+	err := tc.Handshake()
+	recorded := s.Recorded()
+	if err != nil {
+		reason := certs.ClassifyAccept(err)
+		if reason == certs.ReasonOther && hasTrailingDot(recorded) {
+			reason, err = certs.ReasonUnrecognizedName, fmt.Errorf("%w (%w)", clienthello.ErrTrailingDot, err)
+		}
+		i.firsts.Put(first)
+		return i.Refuse(s, reason, err)
 	}
+	i.firsts.Put(first)
 	_ = s.SetDeadline(time.Time{})
 	if tc.ConnectionState().DidResume {
 		i.count.resumed.Add(1)
@@ -23,6 +36,20 @@ func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *
 		i.count.full.Add(1)
 	}
 	return nil
+}
+
+// helloBytes is larger than nearly all ClientHellos.
+const helloBytes = 2 << 10
+
+// hasTrailingDot reports whether the server name in a ClientHello ends with a dot.
+// crypto/tls rejects such a ClientHello as one that cannot be decoded, and forgets it.
+func hasTrailingDot(stream []byte) bool {
+	var scan clienthello.Scanner
+	if whole, err := scan.Feed(stream); !whole || err != nil {
+		return false
+	}
+	_, err := scan.Hello()
+	return errors.Is(err, clienthello.ErrTrailingDot)
 }
 
 // Refuse counts a failed handshake and closes the connection as Handshake does.

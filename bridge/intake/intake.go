@@ -51,6 +51,8 @@ type Intake struct {
 	log     hclog.Logger
 	count   counters
 
+	firsts sync.Pool // of *[helloBytes]byte, for handshakes
+
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -71,6 +73,7 @@ type Intake struct {
 func New(o Options) *Intake {
 	i := &Intake{
 		options:   o,
+		firsts:    sync.Pool{New: func() any { return new([helloBytes]byte) }},
 		log:       o.Logger,
 		stopping:  make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),

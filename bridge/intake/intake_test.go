@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -200,6 +201,36 @@ func TestTheAlertIsNotOvertaken(t *testing.T) {
 	eventually(t, "all are closed", func() bool { return s.Stats().Open == 0 })
 	if n := s.Stats().HandshakeFailures[certs.ReasonProtocolVersion]; n != 50 {
 		t.Errorf("counted %d", n)
+	}
+}
+
+// crypto/tls rejects an SNI with a trailing dot as a message that it cannot decode.
+func TestATrailingDotIsAnUnrecognizedName(t *testing.T) {
+	ca := certstest.NewCA(t)
+	listenerTLS, err := certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, &intake.Rules{}, listenerTLS)
+	for _, tt := range []struct {
+		old, with string
+		want      certs.Reason
+	}{{"x.test", "x.tes.", certs.ReasonUnrecognizedName}, {"\x00\x06x.test", "\x00\x07x.test", certs.ReasonOther}} {
+		c := s.dial(t)
+		if _, err := c.Write(bytes.Replace(hello(t), []byte(tt.old), []byte(tt.with), 1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		r := <-s.refused
+		if r.How != intake.HandshakeFailed || r.Reason != tt.want {
+			t.Errorf("%q: %+v", tt.with, r)
+		}
+		if named := strings.Contains(r.Err.Error(), "trailing dot"); named != (tt.want == certs.ReasonUnrecognizedName) {
+			t.Errorf("%q: %v", tt.with, r.Err)
+		}
 	}
 }
 

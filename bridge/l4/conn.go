@@ -118,7 +118,11 @@ func (c *conn) bridge(t *Table) bool {
 	if t.Peek {
 		hello, err := c.peek(deadline)
 		if err != nil {
-			c.recordRefusal(s.intake.Refuse(c.client, helloReason(err), err))
+			reason := helloReason(err)
+			if reason == certs.ReasonUnrecognizedName {
+				c.alert(alertUnrecognizedName)
+			}
+			c.recordRefusal(s.intake.Refuse(c.client, reason, err))
 			return false
 		}
 		serverName = hello.ServerName

@@ -44,6 +44,8 @@ func (c *conn) peek(deadline time.Time) (clienthello.Hello, error) {
 // helloReason returns the reason for an error of peek.
 func helloReason(err error) certs.Reason {
 	switch {
+	case errors.Is(err, clienthello.ErrTrailingDot):
+		return certs.ReasonUnrecognizedName
 	case errors.Is(err, clienthello.ErrNotTLS), errors.Is(err, clienthello.ErrMalformed):
 		return certs.ReasonNotTLS
 	case errors.Is(err, io.EOF):

@@ -263,3 +263,23 @@ func BenchmarkPassthrough(b *testing.B) {
 		c.Close()
 	}
 }
+
+// An SNI with a trailing dot is rejected as a name, in the peeked ClientHello as in
+// a handshake.
+func TestATrailingDotIsAnUnrecognizedName(t *testing.T) {
+	g := serve(t, &l4.Table{Peek: true, Default: through(group(plain(listen(t, "tcp"))))})
+	full := hello(t)
+	name := bytes.Index(full, []byte("gate.test"))
+	if name < 0 {
+		t.Fatal("the hello names another host")
+	}
+	full[name+len("gate.tes")] = '.'
+	c := g.dial(t, nil)
+	c.Send(t, string(full))
+	if got, _ := c.ReadAll(); string(got) != "\x15\x03\x01\x00\x02\x02\x70" {
+		t.Errorf("got %q, want the alert unrecognized_name", got)
+	}
+	if n := g.Stats().HandshakeFailures[certs.ReasonUnrecognizedName]; n != 1 {
+		t.Errorf("%v", g.Stats().HandshakeFailures)
+	}
+}

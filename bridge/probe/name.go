@@ -15,6 +15,9 @@ func (t *trial) explainName() diagnosis {
 	if leaf == nil {
 		return say("%s", t.detail())
 	}
+	if f := t.chainFault(); f != nil && f.Kind == certs.OrderWrong {
+		return say("%s", f.Detail).advise("have the upstream send its own certificate %s first, and each certificate's issuer after it", subject(f.Cert))
+	}
 	have, want := sans(leaf), list(t.verified())
 	if len(have) == 0 {
 		return say("the certificate %s of %s has no subject alternative name, only a common name, which is ignored (RFC 9525); we verify %s", subject(leaf), t.where(), want).

@@ -33,6 +33,7 @@ type Socket struct {
 	hearFirst atomic.Bool // HearFirst was called, and nothing has been read since
 
 	unread []byte // bytes to read again; see Unread
+	record []byte // the first bytes read; see Record
 	in     stream
 	out    gather
 	ends   resetTracker
@@ -135,6 +136,24 @@ func (s *Socket) notifyClosed() {
 // from then on. No other goroutine may be reading, and Stream must not have been
 // called.
 func (s *Socket) Unread(p []byte) { s.unread = p }
+
+// Record copies what is read from now on to buf, behind its length and up to its
+// capacity. The reading goroutine ends it with Recorded, before Stream.
+func (s *Socket) Record(buf []byte) { s.record = buf }
+
+// Recorded ends a recording and returns it.
+func (s *Socket) Recorded() []byte {
+	recorded := s.record
+	s.record = nil
+	return recorded
+}
+
+// keep records p as far as there is room.
+func (s *Socket) keep(p []byte) {
+	if room := cap(s.record) - len(s.record); room > 0 {
+		s.record = append(s.record, p[:min(len(p), room)]...)
+	}
+}
 
 // CloseWrite ends the stream towards the peer. Reading continues.
 func (s *Socket) CloseWrite() error {

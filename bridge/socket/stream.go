@@ -190,12 +190,14 @@ func (s *Socket) Read(p []byte) (int, error) {
 	if len(s.unread) > 0 {
 		n := copy(p, s.unread)
 		s.unread = s.unread[n:]
+		s.keep(p[:n])
 		return n, nil
 	}
 	if s.in.pool == nil {
 		n, err := s.Conn.Read(p)
 		if n > 0 {
 			s.hearFirst.Store(false)
+			s.keep(p[:n])
 		}
 		return n, err
 	}

@@ -1,0 +1,37 @@
+package probe_test
+
+import (
+	"crypto/tls"
+	"slices"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A server that presents its chain in reverse is not said to have a
+// certificate for other names.
+func TestAReversedChain(t *testing.T) {
+	ca := certstest.NewCA(t)
+	_, o := mutual(t, ca)
+	chain := certstest.TLS(t, ca.Intermediate(t).Server(t, "upstream.test"))
+	chain.Leaf = nil
+	slices.Reverse(chain.Certificate)
+	sans, err := certs.ParseSANs([]string{"DNS:upstream.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, names := range [][]certs.SAN{nil, sans} {
+			o.SubjectAltNames = names
+			addr := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{chain}, MaxVersion: version})
+			want(t, run(t, addr, o), certs.ReasonNameMismatch,
+				[]string{`"CN=test intermediate of`, "is a CA", `certificate 2, "CN=upstream.test", is for`, "wrong order"},
+				[]string{`have the upstream send its own certificate "CN=upstream.test" first`})
+		}
+	}
+	// A CA first, and no certificate for the name after it.
+	o.VerifyName, o.SubjectAltNames = "other.test", nil
+	r := run(t, serveTLS(t, &tls.Config{Certificates: []tls.Certificate{chain}}), o)
+	want(t, r, certs.ReasonNameMismatch, []string{"other.test"}, []string{"issued again"})
+}
