@@ -298,7 +298,7 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 			return "a 204 with a Content-Length"
 		}
 		length = 0
-	case status == 304, head:
+	case !mayHaveBody(status, head):
 		length = 0
 	case end:
 		if length > 0 {
@@ -308,6 +308,12 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 	}
 	*r = message.Response{Status: status, Fields: b.take(), Length: length, Declared: b.length}
 	return ""
+}
+
+// mayHaveBody reports whether a response has a body, if only an empty one. head says
+// that it answers a HEAD request.
+func mayHaveBody(status int, head bool) bool {
+	return status >= 200 && status != 204 && status != 304 && !head
 }
 
 // trailer converts the section to a trailer, or returns why it cannot (section

@@ -275,13 +275,19 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "too many interim responses"}
 		}
 	}
+	left := r.Length
+	if r.Declared == 0 && !end && mayHaveBody(r.Status, s.isHead) {
+		// A trailer or a reset may follow. Until the stream ends, the response
+		// must not be forwarded as complete.
+		r.Length = -1
+	}
 	s.heads = append(s.heads, r)
 	s.notifyLater()
 	if r.Interim() {
 		return nil
 	}
 	s.answered = true
-	s.left = r.Length
+	s.left = left
 	if end {
 		s.left = -1
 		return s.endedLocked()
