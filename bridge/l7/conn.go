@@ -46,6 +46,7 @@ type conn struct {
 
 	mu   sync.Mutex
 	gone func(cause error) // called when the client has gone; may be nil
+	cut  error             // why Cut was called; nil: it was not
 	end  func()            // tells the client to send no more requests; may be nil
 
 	logins logins // nil: none
@@ -142,15 +143,19 @@ func (c *conn) onEnd(end func()) {
 	}
 }
 
-// notify registers gone, which is called when the client leaves. notify(nil) removes
-// it: when that returns, no call is running.
+// notify registers gone, which is called when the client leaves: at once, if it has
+// left already. notify(nil) removes it: when that returns, no call is running.
 func (c *conn) notify(gone func(cause error)) {
 	c.mu.Lock()
-	c.gone = gone
-	c.mu.Unlock()
-	if gone == nil {
+	defer c.mu.Unlock()
+	switch {
+	case gone == nil:
+		c.gone = nil
 		c.asked.Store(0)
-	} else {
+	case c.cut != nil:
+		gone(c.cut)
+	default:
+		c.gone = gone
 		c.asked.Store(c.server.clock.now.Load())
 	}
 }
@@ -164,6 +169,9 @@ func (c *conn) Cut(cause error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.cut == nil {
+		c.cut = cause
+	}
 	if c.gone != nil {
 		c.gone(cause)
 		c.gone = nil

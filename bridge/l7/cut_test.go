@@ -1,0 +1,34 @@
+package l7
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+)
+
+// A connection may be cut after its request was read and before its exchange listens
+// for that. The exchange still ends at once, and so Shutdown does.
+func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
+	w := newWorld(t)
+	table := &Table{Default: to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
+		_, _ = io.Copy(io.Discard, c) // it never answers
+	}))}))}
+	var s *Server
+	var calls atomic.Int32
+	s, address := w.gateway(func() *Table {
+		if calls.Add(1) == 2 { // the first was for the connection, this is for its request
+			s.intake.Each(func(o intake.Owner) { o.Cut(errClientGone) })
+		}
+		return table
+	})
+	c := w.dial(address)
+	c.send("GET / HTTP/1.1", "Host: a")
+	eventually(t, "the request is over", func() bool {
+		st := s.Stats()
+		return st.Accepted == 1 && st.Open == 0 && st.InFlight == 0 && st.Requests[499] == 1
+	})
+}
