@@ -63,11 +63,19 @@ build: ## Build the static release binary, bin/drawbridge
 .PHONY: test
 test: unit e2e ## Run every test: unit tests, then e2e
 
+# Many tests wait for a timeout of the gateway, so more of them run at once than
+# there are cores.
+TESTS = test -parallel 6
+
 .PHONY: unit
-unit: ## Run the unit tests under the race detector, and those of allocations without
-	$(GO) test -race -timeout 20m $(PACKAGES)
-	$(GO) -C bench test -race ./...
-	$(GO) test -run Alloc $$(grep -rl --include='*_test.go' 'alloctest\.Want' bridge | xargs -n1 dirname | sort -u | sed 's,^,./,')
+unit: ## Run the unit tests
+	$(GO) $(TESTS) -timeout 10m $(PACKAGES)
+	$(GO) -C bench $(TESTS) ./...
+
+.PHONY: race
+race: ## Run the unit tests under the race detector
+	$(GO) $(TESTS) -race -timeout 20m $(PACKAGES)
+	$(GO) -C bench $(TESTS) -race ./...
 
 .PHONY: e2e
 e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run the built binary against real servers
@@ -165,8 +173,10 @@ peers:
 			|| echo "not every peer could be installed"; fi
 
 .PHONY: stress
-stress: ## Hold STRESS connections at once, for so long (default: 4000,3m)
+stress: ## Hold STRESS connections at once, for so long (default: 4000,3m), and run the longest tests at full length
 	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
+	DRAWBRIDGE_SEEDS=0,500 $(GO) test -race -count=1 -timeout 60m -run '^TestSpliceIsLikeADirectConnection$$' ./bridge/splice
+	DRAWBRIDGE_BAD_WRITES=10000 $(GO) test -race -count=1 -timeout 30m -run '^TestBadWritesChangeNothing$$' ./gateway
 
 .PHONY: scale
 scale: build ## Apply, read and watch 10,000 resources of each kind

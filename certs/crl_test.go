@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
@@ -414,6 +415,9 @@ func BenchmarkLoadCRL(b *testing.B) {
 
 // The memory of a list of 100,000 entries is proportional to its size.
 func TestMemoryOfBigRevocationLists(t *testing.T) {
+	if alloctest.Race {
+		t.Skip("the race detector's memory is in the sum")
+	}
 	s := newSigner(t, func(*x509.Certificate) {})
 	text := bigCRL(t, s, 100_000)
 	var before, after runtime.MemStats

@@ -118,7 +118,11 @@ func TestKeysOfOpenSSL(t *testing.T) {
 				if p := wantFault(t, err, "passphrase").Problem; !strings.Contains(p, "is missing") {
 					t.Errorf("without a passphrase: %s", p)
 				}
-				for _, wrong := range []string{"wrong", secret + "\n", strings.ToUpper(secret)} {
+				wrong := []string{"wrong"}
+				if k.name == "P-256" { // each costs as much as the right one
+					wrong = append(wrong, secret+"\n", strings.ToUpper(secret))
+				}
+				for _, wrong := range wrong {
 					_, err = certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: text, Passphrase: []byte(wrong)})
 					if p := wantFault(t, err, "passphrase").Problem; !strings.Contains(p, "is not the one") {
 						t.Errorf("with a wrong passphrase: %s", p)

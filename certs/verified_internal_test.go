@@ -116,7 +116,7 @@ func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 			}
 			moments = append(moments, start)
 			passed, remembered := 0, 0
-			for range 4000 {
+			for range 1000 {
 				now = moments[rand.IntN(len(moments))]
 				fresh.forget()
 				want := reasons(fresh.verify(v.chain, "a.test"))

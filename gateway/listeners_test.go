@@ -59,7 +59,7 @@ func TestAnAcknowledgedDeleteIsDone(t *testing.T) {
 					}
 				})
 			}
-			for range 50 {
+			for range 25 {
 				g.apply(store.Edit{Deletes: deletes("l")})
 				if connects(address) {
 					t.Error("a client connected after the delete was acknowledged")

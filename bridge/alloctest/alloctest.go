@@ -17,7 +17,7 @@ import (
 // does not add to it.
 func Want(t testing.TB, what string, most float64, f func()) {
 	t.Helper()
-	if race || testing.CoverMode() != "" {
+	if Race || testing.CoverMode() != "" {
 		f()
 		return
 	}

@@ -50,7 +50,7 @@ func WantCost(t testing.TB, received int, b Bound, f func()) {
 	if most := int64(b.Memory)*int64(received) + overhead; memory > most {
 		t.Errorf("%d bytes are allocated for %d received, want %d at most", memory, received, most)
 	}
-	if most := b.CPU * time.Duration(received); !race && cpu > most {
+	if most := b.CPU * time.Duration(received); !Race && cpu > most {
 		t.Errorf("%v of the processor for %d bytes received, want %v at most", cpu, received, most)
 	}
 }

@@ -2,4 +2,5 @@
 
 package alloctest
 
-const race = true
+// Race reports whether the race detector runs, which costs time and memory of its own.
+const Race = true

@@ -36,7 +36,6 @@ import (
 //
 // CHAOS sets the duration; `make chaos` sets CHAOS.
 func TestChaos(t *testing.T) {
-	t.Parallel()
 	length := 3 * time.Second
 	if text := os.Getenv("CHAOS"); text != "" {
 		var err error

@@ -17,14 +17,15 @@ func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
 	table := &Table{Default: to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
 		_, _ = io.Copy(io.Discard, c) // it never answers
 	}))}))}
-	var s *Server
+	var server atomic.Pointer[Server]
 	var calls atomic.Int32
 	s, address := w.gateway(func() *Table {
 		if calls.Add(1) == 2 { // the first was for the connection, this is for its request
-			s.intake.Each(func(o intake.Owner) { o.Cut(errClientGone) })
+			server.Load().intake.Each(func(o intake.Owner) { o.Cut(errClientGone) })
 		}
 		return table
 	})
+	server.Store(s)
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a")
 	eventually(t, "the request is over", func() bool {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
@@ -224,7 +225,7 @@ func TestFirstRequestsShareAHandshake(t *testing.T) {
 
 // An idle client costs a descriptor and its connection's state.
 func TestIdleClientsAreCheap(t *testing.T) {
-	if testing.Short() || raceEnabled() {
+	if testing.Short() || alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
 	}
 	w := newWorld(t)

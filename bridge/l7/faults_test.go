@@ -439,7 +439,6 @@ func TestFaultsAtEveryCall(t *testing.T) {
 
 // An upgraded connection that breaks at any byte ends on both sides.
 func TestFaultsOfUpgradedConnections(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	address := w.raw(nil, func(c net.Conn) {
 		r := bufio.NewReader(c)

@@ -259,9 +259,10 @@ func (w *world) backWith(p backs.Protocol, c *certs.Client, address string) *bac
 // Whether the upstream or the client takes too long, the response is cut off, and
 // never looks complete.
 func TestTotalDeadline(t *testing.T) {
+	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		for _, scheme := range []string{"http", "https"} {
-			w := newWorld(t)
+		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			t.Parallel()
 			ended := make(chan struct{}, 3)
 			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				defer func() { ended <- struct{}{} }()
@@ -277,11 +278,8 @@ func TestTotalDeadline(t *testing.T) {
 				}
 				<-r.Context().Done()
 			}), "h2", "http/1.1"))
-			table := &Table{Default: to(back)}
-			if scheme == "https" {
-				table.TLS = w.listenerTLS("h2", "http/1.1")
-			}
-			table.Default.Forward.TotalTimeout = 300 * time.Millisecond
+			table.Default = to(back)
+			table.Default.Forward.TotalTimeout = time.Second
 			s, address := w.gateway(fixed(table))
 			c := w.browser()
 			t.Cleanup(c.CloseIdleConnections)
@@ -307,7 +305,7 @@ func TestTotalDeadline(t *testing.T) {
 				}
 			}
 			eventually(t, "nothing is in flight", func() bool { return s.Stats().InFlight == 0 })
-		}
+		})
 	}
 }
 

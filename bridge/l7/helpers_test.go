@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +44,9 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world { return &world{t, certstest.NewCA(t), &lockedBuffer{}} }
+
+// label marks the goroutines of w's gateways in profiles.
+func (w *world) label() string { return fmt.Sprintf("%p", w) }
 
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -196,7 +200,7 @@ func (w *world) gateway(table func() *Table) (s *Server, address string) {
 func (w *world) serve(s *Server) (address string) {
 	ln := listen(w)
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ln) }()
+	go pprof.Do(context.Background(), pprof.Labels("world", w.label()), func(context.Context) { done <- s.Serve(ln) })
 	w.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -279,10 +283,12 @@ func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 // eventually waits until something is true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+	end := time.Now().Add(patience)
+	for pause := time.Millisecond; !ok(); pause = min(2*pause, 20*time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never happened: %s", what)
 		}
+		time.Sleep(pause)
 	}
 }
 

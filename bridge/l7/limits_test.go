@@ -357,9 +357,10 @@ func TestRequestsPerConnectionAreLimited(t *testing.T) {
 // An idle connection is closed when it reaches the maximum age, a busy one when its
 // requests are over.
 func TestConnectionAgeIsLimited(t *testing.T) {
+	t.Parallel()
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		h := newHeld()
-		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(backs.HTTP1, w.server(h))), 300*time.Millisecond, time.Hour
+		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(backs.HTTP1, w.server(h))), time.Second, time.Hour
 		s, address := w.gateway(fixed(table))
 		browser, url := w.browser(), scheme+"://"+address
 		w.get(browser, url)
@@ -380,7 +381,7 @@ func TestConnectionAgeIsLimited(t *testing.T) {
 		}()
 		<-h.arrived
 		began := s.clock.now.Load()
-		eventually(t, "the connection is old", func() bool { return s.clock.now.Load()-began > int64(400*time.Millisecond) })
+		eventually(t, "the connection is old", func() bool { return s.clock.now.Load()-began > int64(1200*time.Millisecond) })
 		close(h.release)
 		if res := <-got; scheme == "http" && !res.Close {
 			t.Error("the client is not told that the connection ends")

@@ -2,12 +2,13 @@ package l7
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,14 +17,24 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// carried returns how many goroutines serve clients' connections.
-func carried() int {
+// goroutines finds how many goroutines a record of a profile stands for.
+var goroutines = regexp.MustCompile(`(?m)^(\d+) @ `)
+
+// carried returns how many goroutines serve clients' connections of w's gateways.
+func (w *world) carried() (n int) {
 	var b strings.Builder
-	_ = pprof.Lookup("goroutine").WriteTo(&b, 2) // into memory
-	return strings.Count(b.String(), "(*front1).serve(") + strings.Count(b.String(), "(*front2).serve(")
+	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // into memory
+	for record := range strings.SplitSeq(b.String(), "\n\n") {
+		serves := strings.Contains(record, "(*front1).serve+") || strings.Contains(record, "(*front2).serve+")
+		if count := goroutines.FindStringSubmatch(record); count != nil && serves && strings.Contains(record, strconv.Quote(w.label())) {
+			i, _ := strconv.Atoi(count[1]) // digits
+			n += i
+		}
+	}
+	return n
 }
 
-func allParked() bool { return carried() == 0 }
+func (w *world) allParked() bool { return w.carried() == 0 }
 
 // canPark skips a test where there is no epoll.
 func canPark(t *testing.T) {
@@ -39,6 +50,7 @@ func canPark(t *testing.T) {
 }
 
 func TestIdleClientsHaveNoGoroutine(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
@@ -48,30 +60,28 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 				table.TLS = w.listenerTLS("http/1.1")
 			}
 			_, address := w.gateway(fixed(table))
-			var clients []*rawConn
-			for range 50 {
-				c := w.dial(address)
-				if secure {
-					tc := tls.Client(c.Conn, &tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool()})
-					c.Conn = tc
-					c.r.Reset(tc)
-				}
-				clients = append(clients, c)
-			}
-			for range 3 {
-				for i, c := range clients {
+			clients := make([]*rawConn, 50)
+			for round := range 3 {
+				for i := range clients {
+					if round == 0 {
+						clients[i] = w.dial(address)
+						if secure {
+							clients[i] = overTLS(w, clients[i])
+						}
+					}
+					c := clients[i]
 					c.send(fmt.Sprintf("GET /%d HTTP/1.1", i), "Host: a")
 					if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, fmt.Sprintf("/%d by", i)) {
 						t.Fatalf("%d %q", res.StatusCode, body)
 					}
 				}
-				eventually(t, "every client is parked", allParked)
+				eventually(t, "every client is parked", w.allParked)
 			}
 			// A request that comes in pieces wakes once, and is waited for.
 			c := clients[0]
 			for _, piece := range []string{"G", "ET /pieces HTTP/1.1\r\nHo", "st: a\r\n\r\n"} {
 				io.WriteString(c, piece)
-				eventually(t, "it is carried", func() bool { return carried() == 1 })
+				eventually(t, "it is carried", func() bool { return w.carried() == 1 })
 			}
 			if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, "/pieces by") {
 				t.Errorf("%d %q", res.StatusCode, body)
@@ -83,29 +93,31 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 // A goroutine waits for a silent client's first bytes only briefly; then the
 // connection is parked.
 func TestSilentClientsAreParked(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	c := w.dial(address)
-	eventually(t, "it is carried", func() bool { return carried() == 1 })
-	eventually(t, "it is parked", allParked)
+	eventually(t, "it is carried", func() bool { return w.carried() == 1 })
+	eventually(t, "it is parked", w.allParked)
 	for range 3 { // in quick succession, so that it is not parked between
 		c.send("GET / HTTP/1.1", "Host: a")
 		if res, _ := c.answer(t, "GET"); res.StatusCode != 200 {
 			t.Errorf("%d", res.StatusCode)
 		}
 	}
-	eventually(t, "it is parked again", allParked)
+	eventually(t, "it is parked again", w.allParked)
 }
 
 func TestParkedClientsAreClosedInTime(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 3 * time.Second}))
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 6 * time.Second}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a")
 	c.answer(t, "GET")
-	eventually(t, "it is parked", allParked)
+	eventually(t, "it is parked", w.allParked)
 	if n := s.Stats().Open; n != 1 {
 		t.Fatalf("%d connections open, want 1", n)
 	}
@@ -117,6 +129,7 @@ func TestParkedClientsAreClosedInTime(t *testing.T) {
 }
 
 func TestParkedClientsThatGoAreForgotten(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	for name, leave := range map[string]func(c net.Conn){
 		"closed": func(c net.Conn) { c.Close() },
@@ -129,7 +142,7 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 				c := w.dial(address)
 				c.send("GET / HTTP/1.1", "Host: a")
 				c.answer(t, "GET")
-				eventually(t, "it is parked", allParked)
+				eventually(t, "it is parked", w.allParked)
 				leave(c.Conn)
 			}
 			eventually(t, "all are forgotten", func() bool { return s.Stats().Open == 0 })
@@ -138,6 +151,7 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 }
 
 func TestShutdownClosesParkedClients(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	w := newWorld(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
@@ -148,7 +162,7 @@ func TestShutdownClosesParkedClients(t *testing.T) {
 		c.answer(t, "GET")
 		clients = append(clients, c)
 	}
-	eventually(t, "every client is parked", allParked)
+	eventually(t, "every client is parked", w.allParked)
 	go clients[0].send("GET / HTTP/1.1", "Host: a") // as it happens: it is answered, or closed
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
@@ -181,12 +195,13 @@ func (w *world) echoed2(c *http.Client, address string) {
 }
 
 func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	w := newWorld(t)
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 	clients := w.clients2(20, address)
 	for range 2 {
-		eventually(t, "every client is parked", allParked)
+		eventually(t, "every client is parked", w.allParked)
 		for _, c := range clients {
 			w.echoed2(c, address)
 		}
@@ -194,7 +209,7 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 	if n := s.Stats().Accepted; n != 20 {
 		t.Errorf("%d connections, want one for each client", n)
 	}
-	eventually(t, "every client is parked", allParked)
+	eventually(t, "every client is parked", w.allParked)
 	for _, c := range clients {
 		c.CloseIdleConnections()
 	}
@@ -203,12 +218,13 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 
 // A client without TLS may have been parked before it said what it speaks.
 func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	w := newWorld(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	silent := w.dial(address)
-	eventually(t, "it is carried", func() bool { return carried() == 1 })
-	eventually(t, "it is parked", allParked)
+	eventually(t, "it is carried", func() bool { return w.carried() == 1 })
+	eventually(t, "it is parked", w.allParked)
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return silent.Conn, nil }}
@@ -218,7 +234,7 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 		if code, body := w.get(client, "http://"+address+"/x"); code != 200 || !strings.Contains(body, " /x by") {
 			t.Fatalf("%d %q", code, body)
 		}
-		eventually(t, "it is parked", allParked)
+		eventually(t, "it is parked", w.allParked)
 	}
 	if n := s.Stats().Accepted; n != 1 {
 		t.Errorf("%d connections, want 1", n)
@@ -226,11 +242,12 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 }
 
 func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	w := newWorld(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 4 * time.Second}))
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 8 * time.Second}))
 	w.clients2(3, address)
-	eventually(t, "every client is parked", allParked)
+	eventually(t, "every client is parked", w.allParked)
 	if n := s.Stats().Open; n != 3 {
 		t.Errorf("%d connections open, want 3", n)
 	}
@@ -238,13 +255,14 @@ func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 }
 
 func TestShutdownClosesParkedClientsOfHTTP2(t *testing.T) {
+	t.Parallel()
 	canPark(t)
 	for _, patient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("patient=%v", patient), func(t *testing.T) {
 			w := newWorld(t)
 			s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 			w.clients2(20, address)
-			eventually(t, "every client is parked", allParked)
+			eventually(t, "every client is parked", w.allParked)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			if !patient {

@@ -201,6 +201,7 @@ func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
 }
 
 func TestARecordOfARequestThatFailed(t *testing.T) {
+	t.Parallel()
 	other := newWorld(t)
 	for _, c := range []struct {
 		name string
@@ -240,7 +241,7 @@ func TestARecordOfARequestThatFailed(t *testing.T) {
 			action := to(c.back(w))
 			switch c.name {
 			case "no response in time":
-				action.Forward.Timeout = 200 * time.Millisecond
+				action.Forward.Timeout = time.Second
 			case "a response that takes too long":
 				action.Forward.TotalTimeout = time.Second
 			}

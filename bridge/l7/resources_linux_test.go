@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
@@ -351,7 +352,7 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 			}
 			most, least := max(row.perByte, maxPerByte), 0.0
 			requests := max(1, 500_000/c.size())
-			if raceEnabled() {
+			if alloctest.Race {
 				requests = 1
 			}
 			// Whatever else runs on the machine adds to the time, so the least
@@ -365,7 +366,7 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 				if each := float64(cpu(t)-before) / float64(requests*c.size()); run == 0 || each < least {
 					least = each
 				}
-				if raceEnabled() {
+				if alloctest.Race {
 					break // which costs much more
 				}
 				if run >= 1 && least < most/2 {
@@ -373,7 +374,7 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 				}
 			}
 			t.Logf("%s, %s: %.1f ns for each of %d bytes", row.name, version, least, c.size())
-			if least > most && !raceEnabled() {
+			if least > most && !alloctest.Race {
 				t.Errorf("%s, %s: %.1f ns for each byte, want at most %.0f", row.name, version, least, most)
 			}
 		}
@@ -382,7 +383,7 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 
 // A request that waits for its upstream holds memory in proportion to its bytes.
 func TestMemoryForEachByteOfAHeader(t *testing.T) {
-	if raceEnabled() {
+	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
 	}
 	w, s, address := costWorld(t)

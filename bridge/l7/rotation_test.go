@@ -152,7 +152,7 @@ func TestMaxAgeRetiresConnectionsUnderTraffic(t *testing.T) {
 		r.revise(r.identity("gateway"))
 		stop := r.traffic(8)
 		status := func() upstream.EndpointStatus { return r.back.Upstream().Status()[0] }
-		eventually(t, "connections are replaced", func() bool { return status().Made >= 50 || t.Failed() })
+		eventually(t, "connections are replaced", func() bool { return status().Made >= 20 || t.Failed() })
 		stop()
 		// Idle ones too, though they might be kept for a minute.
 		eventually(t, "old connections are closed", func() bool { return status().Open == 0 })

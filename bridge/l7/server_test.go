@@ -105,6 +105,7 @@ func TestSettingsApplyToTheNextRequest(t *testing.T) {
 	if _, err := io.Copy(io.Discard, old.r); err != nil {
 		t.Errorf("%v", err)
 	}
+	old.Close() // the gateway reads until then
 	fresh.Close()
 	eventually(t, "the refused connection is closed", func() bool { return s.Stats().Open == 0 })
 }

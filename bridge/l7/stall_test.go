@@ -40,12 +40,13 @@ func (w *world) impatient(p backs.Protocol, idle time.Duration, address string) 
 // A stalled response is cut off, so that no client takes it for complete, and the
 // log says why.
 func TestAResponseThatStallsIsCutOff(t *testing.T) {
+	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		for _, length := range []string{"", "100"} {
 			for _, front := range []string{"HTTP/1.1", "HTTP/2.0"} {
 				t.Run(fmt.Sprintf("from %d to %s, length %q", p, front, length), func(t *testing.T) {
 					w := newWorld(t)
-					back := w.impatient(p, 50*time.Millisecond, w.silent(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p], length))
+					back := w.impatient(p, 200*time.Millisecond, w.silent(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p], length))
 					table := &Table{Default: to(back)}
 					url := "http://"
 					if front == "HTTP/2.0" {

@@ -18,7 +18,7 @@ import (
 // Retries do not overload an upstream that fails every request: they are limited to
 // a share of the requests in progress.
 func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
-	const clients, each = 50, 15
+	const clients, each = 50, 8
 	for _, c := range []struct {
 		name    string
 		budget  upstream.RetryBudget

@@ -15,6 +15,7 @@ import (
 // When a connection to an HTTP/2 upstream is dead, one request discovers it, and later
 // requests use another connection.
 func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var conns atomic.Int32
 	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {

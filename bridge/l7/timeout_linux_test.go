@@ -15,17 +15,19 @@ import (
 
 // A timeout in any step is answered with 504.
 func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		address func(w *world) string
+		connect time.Duration
 		reason  certs.Reason
 	}{
-		"connecting":    {silent, certs.ReasonConnectTimeout},
-		"the handshake": {func(w *world) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, certs.ReasonHandshakeTimeout},
+		"connecting":    {silent, 50 * time.Millisecond, certs.ReasonConnectTimeout},
+		"the handshake": {func(w *world) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, patience, certs.ReasonHandshakeTimeout},
 	} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
 			w := newWorld(t)
 			up := upstream.New(upstream.Options{
-				Name: "up", ConnectTimeout: 50 * time.Millisecond, HandshakeTimeout: 50 * time.Millisecond,
+				Name: "up", ConnectTimeout: c.connect, HandshakeTimeout: 50 * time.Millisecond,
 				Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: c.address(w), Stream: w.client(), HTTP: w.client("h2", "http/1.1")}},
 			})
 			_, address := w.plain(w.newBack(backs.Options{Upstream: up, Protocol: p, TLS: true}))

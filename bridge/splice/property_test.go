@@ -43,7 +43,7 @@ func draw(seed uint64) (combination, splicetest.Bounds) {
 func TestSpliceIsLikeADirectConnection(t *testing.T) {
 	t.Parallel()
 	ca := certstest.NewCA(t)
-	first, end := seeds(t, 120)
+	first, end := seeds(t, 50)
 	for seed := first; seed < end; seed++ {
 		c, m := draw(seed)
 		t.Run(fmt.Sprintf("seed %d, %v", seed, c), func(t *testing.T) {

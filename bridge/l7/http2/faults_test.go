@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
@@ -239,7 +240,7 @@ func TestFaultsOfTheConnection(t *testing.T) {
 				t.Parallel()
 				ops := x.run(t, noFault, atServer, 0)
 				step := 1
-				if testing.Short() || raceEnabled {
+				if testing.Short() || alloctest.Race {
 					step = max(1, ops/12) // each run is expensive under the race detector
 				}
 				for at := 0; at < ops; at += step {

@@ -10,6 +10,7 @@ import (
 
 	h2 "golang.org/x/net/http2"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
@@ -25,7 +26,7 @@ func (q *queue) held() (n int) {
 // its unread part uses little more memory than its length.
 func TestAnUnreadBodyUsesLittleExtraMemory(t *testing.T) {
 	body := firstWindow
-	if raceEnabled {
+	if alloctest.Race {
 		body /= 8
 	}
 	for name, sizes := range map[string][]int{

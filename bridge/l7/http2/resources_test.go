@@ -13,6 +13,7 @@ import (
 	h2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
@@ -284,7 +285,7 @@ func TestResourcesAreBounded(t *testing.T) {
 			if row.held == 0 && held > maxHeld+row.windows {
 				t.Errorf("%d bytes are held", held)
 			}
-			if raceEnabled {
+			if alloctest.Race {
 				return
 			}
 			if most := max(row.cost, maxCostPerByte); cost > time.Duration(most*used)+5*time.Millisecond {

@@ -1,5 +1,0 @@
-//go:build race
-
-package l7
-
-func raceEnabled() bool { return true }
