@@ -1,0 +1,373 @@
+// Every shell command shown on the pages of docs does what the page says: it is
+// run, in the order of the page, against the built binary. Those that cannot
+// run here are listed with the reason.
+
+package e2e
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A shellPage says how to run the commands of a page.
+type shellPage struct {
+	// setup prepares what the page takes for granted: a gateway, files, servers.
+	setup func(*shellRun)
+
+	// notRun lists commands by their beginning, with the reason why they are not run.
+	notRun map[string]string
+
+	// codes lists commands by their beginning that exit with another code than 0.
+	codes map[string]int
+
+	// exact: the command prints every line that the page shows after it. False: it
+	// prints at least the headings of tables.
+	exact bool
+}
+
+var shellPages = map[string]shellPage{
+	"getting-started.md": {
+		setup: func(r *shellRun) {
+			page := r.page
+			_, config, _ := strings.Cut(page, "```yaml\n")
+			config, _, _ = strings.Cut(config, "```")
+			address := serveHTTPS(r.t, lateConfig(filepath.Join(r.dir, "pki/backend.pem"), filepath.Join(r.dir, "pki/backend-key.pem")), says("backend"))
+			listen := ownHost().String() + ":8080"
+			r.replace("127.0.0.1:8080", listen)
+			need(r.t, "curl")
+			r.write("bridge.yaml", strings.NewReplacer("127.0.0.1:8080", listen, "backend.internal:443", address, "trustBundles: [corp]", "trustBundles: [corp], serverName: backend.internal").Replace(config))
+		},
+		notRun: map[string]string{
+			"make build": "builds the program under test",
+			"install":    "needs root",
+		},
+	},
+	"admin-service.md": {
+		setup: func(r *shellRun) {
+			g := r.gateway()
+			a := newAuthority(r.t)
+			host := ownHost()
+			server := issue(r.t, a.ca, pki.LeafOptions{CommonName: "admin", IPs: []net.IP{host}, Usage: pki.Server})
+			for name, data := range map[string][]byte{
+				"server.pem": server.ChainPEM, "server-key.pem": server.KeyPEM, "admins-ca.pem": a.ca.RootPEM(), "ca.pem": a.ca.RootPEM(),
+				"alice.pem": a.client.ChainPEM, "alice-key.pem": a.client.KeyPEM,
+			} {
+				r.write(name, string(data))
+			}
+			r.replace("/var/lib/drawbridge/admin.sock", g.socket)
+			r.replace("10.0.0.5", host.String())
+		},
+	},
+	"access-log.md": {notRun: map[string]string{"systemctl kill": "is part of logrotate's configuration"}},
+	"automation.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			g.apply(trustBundle("ca", a.ca), certificate("client", a.client))
+			address := serveHTTPS(r.t, a.serverConfig(r.t), says("payments"))
+			r.write("payments.yaml", fmt.Sprintf("kind: Upstream\nname: payments\nendpoints: [{address: %q}]\ntls: {certificate: client, trustBundles: [ca], serverName: %s}\n", address, serverName))
+			r.write("team-a/upstreams.yaml", "kind: Upstream\nname: a\nlabels: {team: a}\nendpoints: [{address: 127.0.0.1:1}]\nplaintext: {}\n")
+		},
+		notRun: map[string]string{"go get": "needs the network, and a release"},
+	},
+	"balancing.md": {
+		setup: func(r *shellRun) {
+			r.gateway()
+			r.apply("kind: Upstream\nname: raw\ndns: {hostname: localhost, port: 1}\nplaintext: {}\n")
+		},
+	},
+	"certificates.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			g.apply(withCRLs(trustBundle("corp", a.ca), crl(r.t, a.ca)), certificate("archive", a.client), upstream("backend", a.settings(), "127.0.0.1:1"), trustBundle("ca", a.ca), certificate("client", a.client))
+		},
+	},
+	"changing-safely.md": {
+		setup: func(r *shellRun) {
+			r.gateway()
+			config := "kind: Upstream\nname: payments\nendpoints: [{address: 10.0.0.7:443}]\ntls: {verifyDepth: 2, trustBundles: [corp]}\n---\n" +
+				"kind: Listener\nname: payments\naddress: 127.0.0.1:0\nprotocol: HTTP\nupstream: payments\n"
+			config = strings.ReplaceAll(config, ", trustBundles: [corp]", "")
+			r.apply(config, "--comment", "payments over TLS")
+			moved := strings.NewReplacer("10.0.0.7", "10.0.0.8", "verifyDepth: 2", "verifyDepth: 0").Replace(config)
+			r.apply(moved, "--comment", "new data center")
+			r.write("payments.yaml", moved)
+		},
+		codes: map[string]int{"drawbridge diff": 1},
+		exact: true,
+	},
+	"client-certificates.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			g.apply(trustBundle("partners", a.ca), certificate("shop", a.server), certificate("partners", a.server))
+			r.apply("kind: Upstream\nname: shop\nendpoints: [{address: 127.0.0.1:1}]\nplaintext: {}\n---\nkind: Listener\nname: web\naddress: 127.0.0.1:0\nprotocol: HTTP\nupstream: shop\n" +
+				"tls:\n  certificates: [shop]\n  policies:\n  - {hosts: [partners.example.com], certificates: [partners], clientAuth: REQUIRED, clientTrustBundles: [partners]}\n")
+		},
+		codes: map[string]int{"drawbridge explain web --sni": 1},
+	},
+	"connections.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			address := serveConns(r.t, a.serverConfig(r.t), echo)
+			u := upstream("db", a.settings(), address)
+			u.Pool = &adminv1.Pool{Warm: 1}
+			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u, listener("db", protocolTCP, "db"))
+		},
+	},
+	"deployment.md": {notRun: map[string]string{"": "needs root and systemd; TestSystemdUnit tests the unit"}},
+	"nginx.md":      {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
+	"rotation.md":   {notRun: map[string]string{"drawbridge drain": "needs connections made with two certificates; TestDrainConnections makes them"}},
+	"verification.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			g.apply(trustBundle("ca", a.ca), certificate("client", a.client))
+			address := serveHTTPS(r.t, a.serverConfig(r.t), says("pay"))
+			r.replace("127.0.0.1:9443", address)
+			r.write("pay.yaml", fmt.Sprintf("kind: Upstream\nname: backend\nendpoints: [{address: %q}]\ntls: {certificate: client, trustBundles: [ca], verifyName: pay.internal}\n", address))
+		},
+		codes: map[string]int{"drawbridge apply": 5},
+		exact: true,
+	},
+}
+
+// ownHost returns a loopback address that no other test uses, so that a page may use
+// the ports that it shows.
+func ownHost() net.IP {
+	pid := os.Getpid()
+	return net.IPv4(127, byte(64+pid>>16&63), byte(pid>>8), byte(pid))
+}
+
+// lateConfig presents a certificate whose files are made later.
+func lateConfig(certFile, keyFile string) *tls.Config {
+	return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		return &pair, err
+	}}
+}
+
+func TestShellCommandsOfThePages(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unused := maps.Clone(shellPages)
+	ran := 0
+	for _, path := range pages {
+		name := filepath.Base(path)
+		page := readPage(t, path)
+		commands := shellCommands(page)
+		if len(commands) == 0 {
+			continue
+		}
+		how, ok := shellPages[name]
+		if !ok {
+			t.Errorf("%s shows %q: add the page to shellPages", name, commands[0].text)
+			continue
+		}
+		delete(unused, name)
+		t.Run(name, func(t *testing.T) {
+			r := &shellRun{t: t, page: page, dir: shortDir(t), how: how, notRun: maps.Clone(how.notRun)}
+			r.env = append(os.Environ(), "PATH="+r.programs()+string(os.PathListSeparator)+os.Getenv("PATH"))
+			if how.setup != nil {
+				how.setup(r)
+			}
+			for _, c := range commands {
+				if r.run(c) {
+					ran++
+				}
+			}
+			for command := range r.notRun {
+				t.Errorf("the page does not show %q: remove it from shellPages", command)
+			}
+		})
+	}
+	for name := range unused {
+		t.Errorf("%s shows no shell command: remove it from shellPages", name)
+	}
+	if ran < 20 && !t.Failed() {
+		t.Errorf("only %d commands were run", ran)
+	}
+}
+
+// A shellCommand is a command on a page, and the output that the page shows.
+type shellCommand struct {
+	text   string
+	output []string
+}
+
+var (
+	// A line that begins with one of these programs is a command.
+	shellStart = regexp.MustCompile(`^(\$ .*|(drawbridge|curl|grpcurl|openssl|make|install|useradd|systemctl|go|export|buf) .*)$`)
+	codeBlock  = regexp.MustCompile("(?m)(?:^```sh.*\n(?:.*\n)*?```$)|(?:^ {4,}\\S.*\n(?:(?: {4,}.*)?\n)*)")
+)
+
+// shellCommands returns the commands in a page's blocks of code.
+func shellCommands(page string) []shellCommand {
+	var all []shellCommand
+	for _, block := range codeBlock.FindAllString(page, -1) {
+		block = strings.ReplaceAll(block, "\\\n", " ")
+		inside := false
+		for line := range strings.Lines(block) {
+			line = strings.TrimSpace(line)
+			switch {
+			case strings.HasPrefix(line, "```"):
+			case shellStart.MatchString(line):
+				all = append(all, shellCommand{text: strings.TrimPrefix(line, "$ ")})
+				inside = true
+			case line == "":
+				inside = false
+			case inside:
+				last := &all[len(all)-1]
+				last.output = append(last.output, line)
+			}
+		}
+	}
+	return all
+}
+
+// A shellRun runs the commands of one page in a directory of its own.
+type shellRun struct {
+	t        *testing.T
+	page     string
+	dir      string
+	how      shellPage
+	notRun   map[string]string // those not met yet
+	env      []string
+	replaced []string // old, new, old, new, …
+	served   int
+}
+
+// programs returns a directory with the programs that pages call.
+func (r *shellRun) programs() string {
+	bin := r.t.TempDir()
+	for name, target := range map[string]string{"drawbridge": program(r.t), "grpcurl": grpcurlPath(r.t)} {
+		if err := os.Symlink(target, filepath.Join(bin, name)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return bin
+}
+
+// gateway starts a gateway, and has the commands talk to it.
+func (r *shellRun) gateway() *gateway {
+	g := startGateway(r.t, "--file-root", r.dir)
+	r.env = append(r.env, "DRAWBRIDGE_ADMIN=unix:"+g.socket)
+	return g
+}
+
+// replace has commands and their shown output use another value than the page.
+func (r *shellRun) replace(old, by string) { r.replaced = append(r.replaced, old, by) }
+
+func (r *shellRun) write(name, text string) {
+	path := filepath.Join(r.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	writeFile(r.t, path, []byte(text))
+}
+
+// apply applies a configuration.
+func (r *shellRun) apply(config string, flags ...string) {
+	r.t.Helper()
+	r.write("setup.yaml", config)
+	cmd := exec.CommandContext(patient(r.t), program(r.t), append([]string{"apply", "-f", "setup.yaml"}, flags...)...)
+	cmd.Dir, cmd.Env = r.dir, r.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("setup: %v\n%s", err, out)
+	}
+}
+
+// run runs a command, and reports whether it did.
+func (r *shellRun) run(c shellCommand) bool {
+	t := r.t
+	for beginning := range r.how.notRun {
+		if strings.HasPrefix(c.text, beginning) {
+			delete(r.notRun, beginning)
+			return false
+		}
+	}
+	by := strings.NewReplacer(r.replaced...)
+	text := by.Replace(c.text)
+	if value, ok := strings.CutPrefix(text, "export "); ok {
+		r.env = append(r.env, value)
+		return true
+	}
+	if strings.HasPrefix(text, "drawbridge serve ") {
+		r.serve(text)
+		return true
+	}
+	need(t, "bash")
+	sh := exec.CommandContext(patient(t), "bash", "-euc", text)
+	sh.Dir, sh.Env = r.dir, r.env
+	out, err := sh.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	want := 0
+	for beginning, code := range r.how.codes {
+		if strings.HasPrefix(c.text, beginning) {
+			want = code
+		}
+	}
+	if code := sh.ProcessState.ExitCode(); code != want {
+		t.Errorf("%s: exit code %d, want %d\n%s", text, code, want, out)
+	}
+	printed := normalized(string(out))
+	for _, line := range c.output {
+		line = normalized(by.Replace(line))
+		if strings.Contains(line, "…") || !r.how.exact && line != strings.ToUpper(line) {
+			continue
+		}
+		if !strings.Contains(printed, line) {
+			t.Errorf("%s: the page shows\n%s\nand the output is\n%s", text, line, printed)
+		}
+	}
+	return true
+}
+
+// serve starts a gateway as the page does, and waits until it answers.
+func (r *shellRun) serve(text string) {
+	r.served++
+	env := r.env
+	if slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "DRAWBRIDGE_ADMIN=") }) && !strings.Contains(text, "--data-dir") {
+		// Beside the gateway that the page takes for granted.
+		data := filepath.Join(shortDir(r.t), "data")
+		env = append(slices.Clone(env), "DRAWBRIDGE_DATA_DIR="+data, "DRAWBRIDGE_ADMIN=unix:"+data+"/admin.sock")
+	}
+	p := start(r.t, "env", append(append([]string{"-C", r.dir}, env...), "bash", "-c", "exec "+text)...)
+	eventually(r.t, text+" is ready", func() bool {
+		if p.done() {
+			r.t.Fatalf("%s ended:\n%s", text, p.out)
+		}
+		return strings.Contains(p.out.String(), "gateway: ready")
+	})
+}
+
+var (
+	printedTime = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+	printedUser = regexp.MustCompile(`uid:\d+`)
+)
+
+// normalized returns a text without what differs from run to run.
+func normalized(s string) string {
+	s = printedUser.ReplaceAllString(printedTime.ReplaceAllString(s, "TIME"), "uid:N")
+	var lines []string
+	for line := range strings.Lines(s) {
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return strings.Join(lines, "\n")
+}
