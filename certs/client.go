@@ -75,6 +75,11 @@ type ClientOptions struct {
 	// RequireALPN rejects a server that selects none of NextProtos. It has no
 	// effect if NextProtos is empty.
 	RequireALPN bool
+	// Verifier decides about the server's certificate in place of Trust,
+	// Verification, VerifyDepth, VerifyName, SubjectAltNames and Pins. Its
+	// Requirements may be replaced at any time; sessions and counters stay. Nil:
+	// the Client has its own, made from these options.
+	Verifier *Verifier
 	// Report is called under VerifyReportOnly for each failed check, from the
 	// goroutine that runs the handshake. May be nil.
 	Report func(*VerifyError)
@@ -89,7 +94,7 @@ type ClientOptions struct {
 type Client struct {
 	o        ClientOptions
 	given    ClientOptions // as passed, without the defaults
-	verifier verifier
+	verifier *Verifier
 	groups   []tls.CurveID // allowed groups, in the order of inOrder
 	hosts    *hosts
 	counters counters
@@ -99,50 +104,29 @@ type Client struct {
 // verify_name, trust_bundles, min_version, alpn and the like.
 func NewClient(o ClientOptions) (*Client, error) {
 	var bad Faults
-	c := &Client{given: o, hosts: newHosts(o.Replaces)}
-	c.given.Replaces = nil
+	c := &Client{given: o, hosts: newHosts(o.Replaces), verifier: o.Verifier}
+	c.given.Replaces, c.given.Verifier = nil, nil
 	o.Replaces = nil
 	o.MinVersion, o.MaxVersion = checkVersions(&bad, o.MinVersion, o.MaxVersion)
 	checkNextProtos(&bad, o.NextProtos)
-	checkNames(&bad, &o)
+	if o.FromHost && o.NoServerName {
+		bad.add("server_name_source", "a name cannot be taken from the host and also not be sent")
+	}
+	if c.verifier == nil {
+		c.verifier = NewVerifier(newRequirements(&bad, &o))
+	}
+	if !c.verifier.Requirements().named() && o.ServerName == "" && !o.FromHost {
+		bad.add("verify_name", "there is no name to verify: set it, or server_name")
+	}
 	if o.Time == nil {
 		o.Time = time.Now
 	}
 	c.o = o
 	c.groups = inOrder(o.Groups)
-	if o.Verification != VerifyInsecureSkip {
-		trust := clientTrust(&bad, o.Trust)
-		c.given.Trust = trust
-		c.verifier = verifier{
-			trust: trust,
-			roots: checkTrust(&bad, "trust_bundles", trust),
-			usage: x509.ExtKeyUsageServerAuth,
-			depth: o.VerifyDepth,
-			sans:  o.SubjectAltNames,
-			pins:  o.Pins,
-			now:   o.Time,
-		}
-	}
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
 	return c, nil
-}
-
-// checkNames reports a fault if there is no name to verify.
-func checkNames(bad *Faults, o *ClientOptions) {
-	if o.FromHost && o.NoServerName {
-		bad.add("server_name_source", "a name cannot be taken from the host and also not be sent")
-	}
-	if o.VerifyName == "" && !o.FromHost {
-		o.VerifyName = o.ServerName
-	}
-	if o.Verification < VerifyFull || o.Verification > VerifyInsecureSkip {
-		bad.add("verification", "is of no known kind")
-	}
-	if o.VerifyName == "" && !o.FromHost && len(o.SubjectAltNames) == 0 && o.Verification != VerifyInsecureSkip {
-		bad.add("verify_name", "there is no name to verify: set it, or server_name")
-	}
 }
 
 // clientTrust returns trust, or the system's roots if trust is empty.
@@ -158,14 +142,18 @@ func clientTrust(bad *Faults, trust []*TrustBundle) []*TrustBundle {
 	return []*TrustBundle{system}
 }
 
-// Options returns the options of the Client, so that a caller can build
-// another with one change. Trust holds the system's roots if it was empty;
-// Replaces is nil.
+// With returns a Client with the same settings that verifies against r. It
+// shares neither sessions nor counters with c.
+func (c *Client) With(r *Requirements) *Client {
+	return &Client{o: c.o, given: c.given, groups: c.groups, hosts: newHosts(nil), verifier: NewVerifier(r)}
+}
+
+// Options returns the options of the Client, with the Requirements in force, so
+// that a caller can build another with one change. Trust holds the system's
+// roots if it was empty; Verifier and Replaces are nil.
 func (c *Client) Options() ClientOptions {
 	o := c.given
-	o.Trust = slices.Clone(o.Trust)
-	o.SubjectAltNames = slices.Clone(o.SubjectAltNames)
-	o.Pins = slices.Clone(o.Pins)
+	c.verifier.Requirements().fill(&o)
 	o.CipherSuites = slices.Clone(o.CipherSuites)
 	o.Groups = slices.Clone(o.Groups)
 	o.NextProtos = slices.Clone(o.NextProtos)
@@ -250,17 +238,22 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 // stops when ctx ends. The error is a *HandshakeError; the caller must then
 // close conn, which is unusable. HandshakeAs owns the deadlines of conn until
 // it returns, and leaves none set.
-// conn's deadlines; it leaves none set.
+//
 // With ClientOptions.FromHost, host is the DNS name or IP address that the
 // connection is for. It is sent as SNI, and the certificate must be valid for
 // it unless VerifyName or SubjectAltNames is set. Without a host the handshake
 // fails (LOCAL_CONFIG). Sessions of one host are not resumed for another.
 // Without FromHost, host is ignored.
-// FromHost host means nothing.
 func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
+	tc, _, err := c.HandshakePeer(ctx, conn, host)
+	return tc, err
+}
+
+// HandshakePeer is HandshakeAs, and also returns the server, to judge it again.
+func (c *Client) HandshakePeer(ctx context.Context, conn net.Conn, host string) (*tls.Conn, *Peer, error) {
 	h, err := c.handshake(host)
 	if err != nil {
-		return nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}
+		return nil, nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}
 	}
 	if !c.o.NoSessionReuse {
 		h.resume(c.hosts.of(h.host))
@@ -276,7 +269,7 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 			h.sessions.drop(FullRefused)
 		}
 		_, alerted := remoteAlert(err)
-		return nil, &HandshakeError{
+		return nil, nil, &HandshakeError{
 			Reason:  h.reason(err),
 			Err:     err,
 			Refused: h.refused[:min(len(h.refused), maxRefused)],
@@ -284,5 +277,5 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 		}
 	}
 	c.counters.count(h.full(tc.ConnectionState().DidResume))
-	return tc, nil
+	return tc, h.peer, nil
 }

@@ -21,7 +21,7 @@ type handshake struct {
 	client     *Client
 	host       string        // from HandshakeAs; empty without FromHost
 	serverName string        // sent as SNI; empty, or an IP address, sends none
-	verifyName string        // empty: subject alternative names are checked
+	name       string        // of the server, for Requirements without a name; may be empty
 	sessions   *sessions     // nil: no resumption
 	generation uint64        // of the sessions when the handshake began
 	session    *session      // to offer, or nil
@@ -39,13 +39,14 @@ type handshake struct {
 	sent      bool        // a client certificate was sent
 
 	refused []*x509.Certificate // the server's chain, if verification failed
+	peer    *Peer               // nil until the server's certificate was accepted
 }
 
 var errNoHost = errors.New("there is no host to take the server's name from: the request has none, or the client sent no SNI")
 
 // handshake prepares a handshake. The error is about host.
 func (c *Client) handshake(host string) (*handshake, error) {
-	h := &handshake{client: c, serverName: c.o.ServerName, verifyName: c.o.VerifyName}
+	h := &handshake{client: c, serverName: c.o.ServerName, name: c.o.ServerName}
 	if c.o.FromHost {
 		if host == "" {
 			return nil, errNoHost
@@ -54,16 +55,10 @@ func (c *Client) handshake(host string) (*handshake, error) {
 		if !ok {
 			return nil, fmt.Errorf("the host %q is neither a DNS name nor an IP address", safetext.Printable(host, 260))
 		}
-		h.host, h.serverName = name, name
-		if h.verifyName == "" {
-			h.verifyName = name
-		}
+		h.host, h.serverName, h.name = name, name, name
 	}
 	if c.o.NoServerName {
 		h.serverName = ""
-	}
-	if len(c.o.SubjectAltNames) > 0 {
-		h.verifyName = ""
 	}
 	return h, nil
 }
@@ -205,17 +200,20 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 			Detail: "the server selected none of the protocols offered by ALPN: " + nameList(o.NextProtos),
 		}
 	}
-	if o.Verification == VerifyInsecureSkip {
-		return nil
+	r := h.client.verifier.Requirements()
+	var failures []*VerifyError
+	if r.mode != VerifyInsecureSkip {
+		failures = r.verify(state.PeerCertificates, r.nameOr(h.name))
 	}
-	failures := h.client.verifier.verify(state.PeerCertificates, h.verifyName)
 	if h.seen != nil {
 		h.seen.Failures = failures
 	}
+	h.peer = r.peer(state.PeerCertificates, h.name, o.Certificate, o.Time())
 	switch {
 	case len(failures) == 0:
 		return nil
-	case o.Verification != VerifyReportOnly:
+	case r.mode != VerifyReportOnly:
+		h.peer = nil
 		h.refused = state.PeerCertificates
 		return failures[0]
 	case h.seen != nil:

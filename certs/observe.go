@@ -115,11 +115,12 @@ func (h *handshake) observe(c *Client) {
 	if net.ParseIP(h.serverName) == nil {
 		h.seen.ServerName = h.serverName
 	}
-	for _, s := range c.verifier.sans {
+	r := c.verifier.Requirements()
+	for _, s := range r.sans {
 		h.seen.VerifyNames = append(h.seen.VerifyNames, s.String())
 	}
-	if h.verifyName != "" {
-		h.seen.VerifyNames = append(h.seen.VerifyNames, h.verifyName)
+	if name := r.nameOr(h.name); name != "" && len(r.sans) == 0 {
+		h.seen.VerifyNames = append(h.seen.VerifyNames, name)
 	}
 }
 

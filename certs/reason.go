@@ -52,6 +52,10 @@ const (
 
 	// The server's key or signature is of a kind that the client does not support.
 	ReasonNoCommonSignature Reason = "NO_COMMON_SIGNATURE"
+
+	// ReasonOwnCertificateExpired ends a connection that was made with our own
+	// certificate before that expired.
+	ReasonOwnCertificateExpired Reason = "OWN_CERTIFICATE_EXPIRED"
 )
 
 // A VerifyError reports which of our own checks of a peer failed.

@@ -2,7 +2,6 @@ package certs
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"strings"
 )
@@ -89,13 +88,9 @@ func (s *Servers) Serves(sni, host string) bool {
 }
 
 // Peer returns the client of a connection whose handshake has completed.
-func (s *Servers) Peer(state tls.ConnectionState) Peer {
-	return Peer{ServerName: state.ServerName, Certificates: state.PeerCertificates, Policy: s.For(state.ServerName)}
-}
-
-// A Peer is the client of a TLS connection that a Server accepted.
-type Peer struct {
-	ServerName   string              // SNI; "" if the client sent none
-	Certificates []*x509.Certificate // as presented, and verified in the handshake; nil: none
-	Policy       *Server             // that accepted the connection
+func (s *Servers) Peer(state tls.ConnectionState) *Peer {
+	server := s.For(state.ServerName)
+	p := server.verifier.peer(state.PeerCertificates, "", nil, server.config.Time())
+	p.ServerName, p.Policy = state.ServerName, server
+	return p
 }

@@ -16,7 +16,13 @@ const maxVerified = 1024
 // Failures are not cached.
 type verified struct {
 	mu     sync.Mutex
-	chains map[[sha256.Size]byte]period
+	chains map[[sha256.Size]byte]passed
+}
+
+// A passed is a chain that passed, from the leaf to its anchor, and for how long.
+type passed struct {
+	period
+	chain []*x509.Certificate
 }
 
 // A period is a closed interval of time.
@@ -48,20 +54,20 @@ func chainKey(certs []*x509.Certificate) [sha256.Size]byte {
 	return [sha256.Size]byte(both[:])
 }
 
-// passes reports whether the chain is known to pass at now.
-func (v *verified) passes(key [sha256.Size]byte, now time.Time) bool {
+// get returns the chain that is known to pass at now for what a peer presented.
+func (v *verified) get(key [sha256.Size]byte, now time.Time) (passed, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	p, ok := v.chains[key]
-	return ok && p.holds(now)
+	return p, ok && p.holds(now)
 }
 
 // add caches a chain that passed. When full, it evicts an arbitrary entry.
-func (v *verified) add(key [sha256.Size]byte, p period) {
+func (v *verified) add(key [sha256.Size]byte, p passed) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.chains == nil {
-		v.chains = make(map[[sha256.Size]byte]period)
+		v.chains = make(map[[sha256.Size]byte]passed)
 	}
 	if _, known := v.chains[key]; !known && len(v.chains) >= maxVerified {
 		for other := range v.chains {

@@ -120,7 +120,7 @@ func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 				now = moments[rand.IntN(len(moments))]
 				fresh.forget()
 				want := reasons(fresh.verify(v.chain, "a.test"))
-				known := remembers.verified.passes(chainKey(v.chain), now)
+				_, known := remembers.verified.get(chainKey(v.chain), now)
 				if got := reasons(remembers.verify(v.chain, "a.test")); got != want {
 					t.Fatalf("at %s it is %q, want %q", now, got, want)
 				}
@@ -207,11 +207,11 @@ func TestFailuresAreNotCached(t *testing.T) {
 func TestCachedChainsAreBounded(t *testing.T) {
 	now := time.Now()
 	var v verified
-	p := period{now.Add(-time.Hour), now.Add(time.Hour)}
+	p := passed{period: period{now.Add(-time.Hour), now.Add(time.Hour)}}
 	key := func(i int) (k [32]byte) { copy(k[:], fmt.Sprint(i)); return k }
 	for i := range 3 * maxVerified {
 		v.add(key(i), p)
-		if !v.passes(key(i), now) {
+		if _, ok := v.get(key(i), now); !ok {
 			t.Fatal("the latest is not remembered")
 		}
 	}

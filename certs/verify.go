@@ -48,7 +48,7 @@ func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError
 // fewest.
 func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 	leaf, now, key := certs[0], v.now(), chainKey(certs)
-	if v.verified.passes(key, now) {
+	if _, ok := v.verified.get(key, now); ok {
 		return nil
 	}
 	opts := x509.VerifyOptions{
@@ -74,7 +74,7 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 	for i, chain := range chains {
 		failures := v.checkChain(chain, now)
 		if len(failures) == 0 {
-			v.verified.add(key, v.lasts(chain, now))
+			v.verified.add(key, passed{v.lasts(chain, now), chain})
 			return nil
 		}
 		if i == 0 || len(failures) < len(least) || len(failures) == len(least) && len(chain) < shortest {

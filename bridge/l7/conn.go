@@ -29,7 +29,7 @@ type conn struct {
 	sock   *socket.Socket // on top of it
 	owned  backs.Client   // its connections to upstreams, and the address that they announce
 	facts  policy.Connection
-	peer   certs.Peer // of TLS
+	peer   *certs.Peer // of TLS
 
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log

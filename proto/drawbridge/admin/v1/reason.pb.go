@@ -108,6 +108,8 @@ const (
 	// as Ed448, RSA-PSS or a brainpool curve. A failed handshake with an upstream does
 	// not show this, so only probes report it, after further handshakes.
 	Reason_REASON_NO_COMMON_SIGNATURE Reason = 38
+	// Our own certificate, which the connection was made with, has expired.
+	Reason_REASON_OWN_CERTIFICATE_EXPIRED Reason = 41
 )
 
 // Enum value maps for Reason.
@@ -152,6 +154,7 @@ var (
 		36: "REASON_CLIENT_TRUNCATED",
 		37: "REASON_CLIENT_FAILED",
 		38: "REASON_NO_COMMON_SIGNATURE",
+		41: "REASON_OWN_CERTIFICATE_EXPIRED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -193,6 +196,7 @@ var (
 		"REASON_CLIENT_TRUNCATED":            36,
 		"REASON_CLIENT_FAILED":               37,
 		"REASON_NO_COMMON_SIGNATURE":         38,
+		"REASON_OWN_CERTIFICATE_EXPIRED":     41,
 	}
 )
 
@@ -227,7 +231,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\x99\b\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xbd\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -268,7 +272,8 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x13REASON_CLIENT_RESET\x10#\x12\x1b\n" +
 	"\x17REASON_CLIENT_TRUNCATED\x10$\x12\x18\n" +
 	"\x14REASON_CLIENT_FAILED\x10%\x12\x1e\n" +
-	"\x1aREASON_NO_COMMON_SIGNATURE\x10&BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1aREASON_NO_COMMON_SIGNATURE\x10&\x12\"\n" +
+	"\x1eREASON_OWN_CERTIFICATE_EXPIRED\x10)BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once

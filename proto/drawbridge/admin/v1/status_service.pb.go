@@ -305,6 +305,9 @@ const (
 	// Earlier events are no longer stored; count says how many, if known. A watch that
 	// resumes after them begins with it.
 	EventType_EVENT_TYPE_MISSED EventType = 10
+	// Peers of open connections of a listener or an upstream no longer verify; reason
+	// says why and count how many. The message says what happens to them.
+	EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED EventType = 11
 )
 
 // Enum value maps for EventType.
@@ -321,19 +324,21 @@ var (
 		8:  "EVENT_TYPE_ENDPOINT_RETURNED",
 		9:  "EVENT_TYPE_ENDPOINTS_CHANGED",
 		10: "EVENT_TYPE_MISSED",
+		11: "EVENT_TYPE_CONNECTIONS_UNVERIFIED",
 	}
 	EventType_value = map[string]int32{
-		"EVENT_TYPE_UNSPECIFIED":       0,
-		"EVENT_TYPE_ENDPOINT_HEALTH":   1,
-		"EVENT_TYPE_HANDSHAKE_FAILURE": 2,
-		"EVENT_TYPE_EXPIRY":            3,
-		"EVENT_TYPE_APPLIED":           4,
-		"EVENT_TYPE_FILE_LOADED":       5,
-		"EVENT_TYPE_FILE_REFUSED":      6,
-		"EVENT_TYPE_ENDPOINT_EJECTED":  7,
-		"EVENT_TYPE_ENDPOINT_RETURNED": 8,
-		"EVENT_TYPE_ENDPOINTS_CHANGED": 9,
-		"EVENT_TYPE_MISSED":            10,
+		"EVENT_TYPE_UNSPECIFIED":            0,
+		"EVENT_TYPE_ENDPOINT_HEALTH":        1,
+		"EVENT_TYPE_HANDSHAKE_FAILURE":      2,
+		"EVENT_TYPE_EXPIRY":                 3,
+		"EVENT_TYPE_APPLIED":                4,
+		"EVENT_TYPE_FILE_LOADED":            5,
+		"EVENT_TYPE_FILE_REFUSED":           6,
+		"EVENT_TYPE_ENDPOINT_EJECTED":       7,
+		"EVENT_TYPE_ENDPOINT_RETURNED":      8,
+		"EVENT_TYPE_ENDPOINTS_CHANGED":      9,
+		"EVENT_TYPE_MISSED":                 10,
+		"EVENT_TYPE_CONNECTIONS_UNVERIFIED": 11,
 	}
 )
 
@@ -2526,7 +2531,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
 	"\x13CERTIFICATE_USE_CRL\x10\x04\x12\x19\n" +
-	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xcd\x02\n" +
+	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xf4\x02\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
@@ -2539,7 +2544,8 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x1cEVENT_TYPE_ENDPOINT_RETURNED\x10\b\x12 \n" +
 	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t\x12\x15\n" +
 	"\x11EVENT_TYPE_MISSED\x10\n" +
-	"2\xb2\x03\n" +
+	"\x12%\n" +
+	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v2\xb2\x03\n" +
 	"\rStatusService\x12Z\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\x12t\n" +
 	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\x12y\n" +

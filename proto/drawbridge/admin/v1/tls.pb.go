@@ -9,6 +9,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -199,6 +200,66 @@ func (Verification) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{2}
 }
 
+// What happens to a live connection whose peer no longer verifies.
+type RevalidationAction int32
+
+const (
+	// The same as REVALIDATION_ACTION_DRAIN.
+	RevalidationAction_REVALIDATION_ACTION_UNSPECIFIED RevalidationAction = 0
+	// It takes no further request and ends politely: an idle HTTP connection at once,
+	// a busy one after its responses, a TCP connection or a tunnel after grace. What
+	// is left after grace is closed. The default.
+	RevalidationAction_REVALIDATION_ACTION_DRAIN RevalidationAction = 1
+	// It is closed at once, also in the middle of a response.
+	RevalidationAction_REVALIDATION_ACTION_CLOSE RevalidationAction = 2
+	// It continues; the log, the metrics and an event report it. A client without the
+	// certificate that client_auth now requires is not let pass: it is drained.
+	RevalidationAction_REVALIDATION_ACTION_REPORT RevalidationAction = 3
+)
+
+// Enum value maps for RevalidationAction.
+var (
+	RevalidationAction_name = map[int32]string{
+		0: "REVALIDATION_ACTION_UNSPECIFIED",
+		1: "REVALIDATION_ACTION_DRAIN",
+		2: "REVALIDATION_ACTION_CLOSE",
+		3: "REVALIDATION_ACTION_REPORT",
+	}
+	RevalidationAction_value = map[string]int32{
+		"REVALIDATION_ACTION_UNSPECIFIED": 0,
+		"REVALIDATION_ACTION_DRAIN":       1,
+		"REVALIDATION_ACTION_CLOSE":       2,
+		"REVALIDATION_ACTION_REPORT":      3,
+	}
+)
+
+func (x RevalidationAction) Enum() *RevalidationAction {
+	p := new(RevalidationAction)
+	*p = x
+	return p
+}
+
+func (x RevalidationAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RevalidationAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[3].Descriptor()
+}
+
+func (RevalidationAction) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[3]
+}
+
+func (x RevalidationAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RevalidationAction.Descriptor instead.
+func (RevalidationAction) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
+}
+
 // Where the name sent as SNI comes from.
 type ServerNameSource int32
 
@@ -243,11 +304,11 @@ func (x ServerNameSource) String() string {
 }
 
 func (ServerNameSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_tls_proto_enumTypes[3].Descriptor()
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[4].Descriptor()
 }
 
 func (ServerNameSource) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_tls_proto_enumTypes[3]
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[4]
 }
 
 func (x ServerNameSource) Number() protoreflect.EnumNumber {
@@ -256,7 +317,7 @@ func (x ServerNameSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ServerNameSource.Descriptor instead.
 func (ServerNameSource) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
 }
 
 // What is allowed of a certificate but likely to surprise.
@@ -361,11 +422,11 @@ func (x CertificateFinding) String() string {
 }
 
 func (CertificateFinding) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_tls_proto_enumTypes[4].Descriptor()
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[5].Descriptor()
 }
 
 func (CertificateFinding) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_tls_proto_enumTypes[4]
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[5]
 }
 
 func (x CertificateFinding) Number() protoreflect.EnumNumber {
@@ -374,7 +435,67 @@ func (x CertificateFinding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateFinding.Descriptor instead.
 func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{5}
+}
+
+// How live connections are verified again. That happens when trust bundles,
+// revocation lists, pins, names, verification or client_auth change, when a
+// certificate of the peer's chain or a revocation list that it needs expires, and
+// when our own certificate expires that the connection was made with.
+type Revalidation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happens to a connection that no longer verifies. Default:
+	// REVALIDATION_ACTION_DRAIN.
+	Action RevalidationAction `protobuf:"varint,1,opt,name=action,proto3,enum=drawbridge.admin.v1.RevalidationAction" json:"action,omitempty"`
+	// How long such a connection may still carry what is in progress. Only for
+	// REVALIDATION_ACTION_DRAIN. Default: 30s.
+	Grace         *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revalidation) Reset() {
+	*x = Revalidation{}
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revalidation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revalidation) ProtoMessage() {}
+
+func (x *Revalidation) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revalidation.ProtoReflect.Descriptor instead.
+func (*Revalidation) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Revalidation) GetAction() RevalidationAction {
+	if x != nil {
+		return x.Action
+	}
+	return RevalidationAction_REVALIDATION_ACTION_UNSPECIFIED
+}
+
+func (x *Revalidation) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
 }
 
 // TLS with clients.
@@ -422,7 +543,7 @@ type ServerTls struct {
 
 func (x *ServerTls) Reset() {
 	*x = ServerTls{}
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[0]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +555,7 @@ func (x *ServerTls) String() string {
 func (*ServerTls) ProtoMessage() {}
 
 func (x *ServerTls) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[0]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +568,7 @@ func (x *ServerTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerTls.ProtoReflect.Descriptor instead.
 func (*ServerTls) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{0}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ServerTls) GetCertificates() []string {
@@ -562,7 +683,7 @@ type TlsPolicy struct {
 
 func (x *TlsPolicy) Reset() {
 	*x = TlsPolicy{}
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +695,7 @@ func (x *TlsPolicy) String() string {
 func (*TlsPolicy) ProtoMessage() {}
 
 func (x *TlsPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +708,7 @@ func (x *TlsPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsPolicy.ProtoReflect.Descriptor instead.
 func (*TlsPolicy) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TlsPolicy) GetHosts() []string {
@@ -708,14 +829,16 @@ type UpstreamTls struct {
 	SubjectAltNames []string `protobuf:"bytes,14,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
 	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
 	// the verified chain must match. Pins add to the chain check and never replace it.
-	SpkiPins      []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
+	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
+	// How connections to the upstream are verified again while they are open.
+	Revalidation  *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +850,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +863,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *UpstreamTls) GetCertificate() string {
@@ -848,6 +971,13 @@ func (x *UpstreamTls) GetSpkiPins() []string {
 	return nil
 }
 
+func (x *UpstreamTls) GetRevalidation() *Revalidation {
+	if x != nil {
+		return x.Revalidation
+	}
+	return nil
+}
+
 // A description of a certificate. Output only.
 type CertificateInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -882,7 +1012,7 @@ type CertificateInfo struct {
 
 func (x *CertificateInfo) Reset() {
 	*x = CertificateInfo{}
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1024,7 @@ func (x *CertificateInfo) String() string {
 func (*CertificateInfo) ProtoMessage() {}
 
 func (x *CertificateInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_tls_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1037,7 @@ func (x *CertificateInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInfo.ProtoReflect.Descriptor instead.
 func (*CertificateInfo) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CertificateInfo) GetSubject() string {
@@ -998,7 +1128,10 @@ var File_drawbridge_admin_v1_tls_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x04\n" +
+	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x01\n" +
+	"\fRevalidation\x12?\n" +
+	"\x06action\x18\x01 \x01(\x0e2'.drawbridge.admin.v1.RevalidationActionR\x06action\x12/\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x9b\x04\n" +
 	"\tServerTls\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x12,\n" +
 	"\x12reject_unknown_sni\x18\x02 \x01(\bR\x10rejectUnknownSni\x12@\n" +
@@ -1029,7 +1162,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
-	" \x03(\tR\x15clientSubjectAltNames\"\xc5\x05\n" +
+	" \x03(\tR\x15clientSubjectAltNames\"\x8c\x06\n" +
 	"\vUpstreamTls\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
@@ -1050,7 +1183,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\rsession_reuse\x18\f \x01(\bH\x01R\fsessionReuse\x88\x01\x01\x12S\n" +
 	"\x12server_name_source\x18\r \x01(\x0e2%.drawbridge.admin.v1.ServerNameSourceR\x10serverNameSource\x12*\n" +
 	"\x11subject_alt_names\x18\x0e \x03(\tR\x0fsubjectAltNames\x12\x1b\n" +
-	"\tspki_pins\x18\x0f \x03(\tR\bspkiPinsB\x0f\n" +
+	"\tspki_pins\x18\x0f \x03(\tR\bspkiPins\x12E\n" +
+	"\frevalidation\x18\x11 \x01(\v2!.drawbridge.admin.v1.RevalidationR\frevalidationB\x0f\n" +
 	"\r_verify_depthB\x10\n" +
 	"\x0e_session_reuse\"\xd0\x03\n" +
 	"\x0fCertificateInfo\x12\x18\n" +
@@ -1086,7 +1220,12 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x18VERIFICATION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VERIFICATION_FULL\x10\x01\x12\x1c\n" +
 	"\x18VERIFICATION_REPORT_ONLY\x10\x02\x12\x1e\n" +
-	"\x1aVERIFICATION_INSECURE_SKIP\x10\x03*\x93\x01\n" +
+	"\x1aVERIFICATION_INSECURE_SKIP\x10\x03*\x97\x01\n" +
+	"\x12RevalidationAction\x12#\n" +
+	"\x1fREVALIDATION_ACTION_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19REVALIDATION_ACTION_DRAIN\x10\x01\x12\x1d\n" +
+	"\x19REVALIDATION_ACTION_CLOSE\x10\x02\x12\x1e\n" +
+	"\x1aREVALIDATION_ACTION_REPORT\x10\x03*\x93\x01\n" +
 	"\x10ServerNameSource\x12\"\n" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
@@ -1126,40 +1265,46 @@ func file_drawbridge_admin_v1_tls_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_tls_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(TlsVersion)(0),               // 0: drawbridge.admin.v1.TlsVersion
 	(ClientAuth)(0),               // 1: drawbridge.admin.v1.ClientAuth
 	(Verification)(0),             // 2: drawbridge.admin.v1.Verification
-	(ServerNameSource)(0),         // 3: drawbridge.admin.v1.ServerNameSource
-	(CertificateFinding)(0),       // 4: drawbridge.admin.v1.CertificateFinding
-	(*ServerTls)(nil),             // 5: drawbridge.admin.v1.ServerTls
-	(*TlsPolicy)(nil),             // 6: drawbridge.admin.v1.TlsPolicy
-	(*UpstreamTls)(nil),           // 7: drawbridge.admin.v1.UpstreamTls
-	(*CertificateInfo)(nil),       // 8: drawbridge.admin.v1.CertificateInfo
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(RevalidationAction)(0),       // 3: drawbridge.admin.v1.RevalidationAction
+	(ServerNameSource)(0),         // 4: drawbridge.admin.v1.ServerNameSource
+	(CertificateFinding)(0),       // 5: drawbridge.admin.v1.CertificateFinding
+	(*Revalidation)(nil),          // 6: drawbridge.admin.v1.Revalidation
+	(*ServerTls)(nil),             // 7: drawbridge.admin.v1.ServerTls
+	(*TlsPolicy)(nil),             // 8: drawbridge.admin.v1.TlsPolicy
+	(*UpstreamTls)(nil),           // 9: drawbridge.admin.v1.UpstreamTls
+	(*CertificateInfo)(nil),       // 10: drawbridge.admin.v1.CertificateInfo
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
-	1,  // 0: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
-	0,  // 1: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 2: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	6,  // 3: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
-	1,  // 4: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
-	0,  // 5: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 6: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	2,  // 7: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
-	0,  // 8: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 9: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	3,  // 10: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	9,  // 11: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	9,  // 12: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 13: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 0: drawbridge.admin.v1.Revalidation.action:type_name -> drawbridge.admin.v1.RevalidationAction
+	11, // 1: drawbridge.admin.v1.Revalidation.grace:type_name -> google.protobuf.Duration
+	1,  // 2: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	0,  // 3: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 4: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	8,  // 5: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
+	1,  // 6: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	0,  // 7: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 8: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	2,  // 9: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
+	0,  // 10: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 11: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	4,  // 12: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
+	6,  // 13: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
+	12, // 14: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	12, // 15: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	5,  // 16: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
@@ -1167,14 +1312,14 @@ func file_drawbridge_admin_v1_tls_proto_init() {
 	if File_drawbridge_admin_v1_tls_proto != nil {
 		return
 	}
-	file_drawbridge_admin_v1_tls_proto_msgTypes[2].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_tls_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_tls_proto_rawDesc), len(file_drawbridge_admin_v1_tls_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   4,
+			NumEnums:      6,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
