@@ -248,7 +248,7 @@ func (c *conn) spliceEnded(r splice.Result) {
 		// been sent by then, so trying another endpoint is not safe.
 		o.err = r.UpstreamErr
 	}
-	o.reason = r.How.Reason()
+	o.reason = r.Reason()
 	if refused {
 		o.reason = certs.Classify(o.err)
 	}

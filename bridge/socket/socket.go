@@ -41,6 +41,27 @@ type Socket struct {
 
 	// carrier moves the bytes after HandOver; nil before. Set under mu.
 	carrier Carrier
+
+	guard Guard // see SetGuard
+}
+
+// A Guard decides whether a connection may carry further work.
+type Guard interface {
+	// Invalid returns why the connection must carry no further work, or nil.
+	Invalid() error
+}
+
+// SetGuard sets the connection's Guard. It is called before any other goroutine
+// uses the Socket.
+func (s *Socket) SetGuard(g Guard) { s.guard = g }
+
+// Invalid returns why the connection must carry no further work, or nil. Without
+// a Guard it is always nil.
+func (s *Socket) Invalid() error {
+	if s == nil || s.guard == nil {
+		return nil
+	}
+	return s.guard.Invalid()
 }
 
 // New returns a Socket that owns conn. A non-nil onClose is registered with OnClose.

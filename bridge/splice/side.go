@@ -64,7 +64,13 @@ func (x *side) Write(p []byte) (int, error) {
 }
 
 // Close runs when another owner closes the Socket. It implements socket.Carrier.
-func (x *side) Close(bool) { x.splice.Cut(Drained, net.ErrClosed) }
+func (x *side) Close(bool) {
+	if invalid := x.sock.Invalid(); invalid != nil {
+		x.splice.Cut(Unverified, invalid)
+		return
+	}
+	x.splice.Cut(Drained, net.ErrClosed)
+}
 
 // receive reads at most len(p) bytes. It fails with EAGAIN if the socket has none, and
 // returns io.EOF only after a clean end of the stream.

@@ -20,6 +20,9 @@ const (
 	Shutdown Ending = "shutdown"
 	Drained  Ending = "drained" // another owner closed a side, such as the upstream's Tracker
 
+	// Unverified: the peer of a side no longer verifies, and its grace is over.
+	Unverified Ending = "no longer verified"
+
 	ClientReset       Ending = "client reset"
 	ClientTruncated   Ending = "client truncated" // TLS without close_notify
 	ClientFailed      Ending = "client failed"

@@ -51,7 +51,8 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	if err != nil {
 		return nil, d.failure(d.options.Network, elapsed, err)
 	}
-	sock := d.own(raw, client, retire)
+	c := d.own(raw, client, retire)
+	sock := c.sock
 	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
 		return nil, d.failure(d.options.Network, elapsed, err)
@@ -61,7 +62,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	}
 
 	start = time.Now()
-	conn, err := d.handshake(ctx, client, sock, host)
+	conn, peer, err := d.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
 	d.counts.shakes.add(elapsed)
 	d.upstream.options.Latencies.Handshake.Observe(elapsed)
@@ -75,6 +76,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 		}
 		return nil, d.failure("tls", elapsed, err)
 	}
+	c.tracker.verified(c, peer)
 	// A TLS 1.3 upstream verifies our certificate only now.
 	sock.HearFirst()
 	state := conn.ConnectionState()
@@ -97,8 +99,8 @@ func isNarrow(err error) bool {
 
 // own wraps a connection from connect in a Socket that is counted until it is
 // closed.
-func (d *dialer) own(raw net.Conn, client *certs.Client, retire func()) *socket.Socket {
-	c := &tracked{retire: retire}
+func (d *dialer) own(raw net.Conn, client *certs.Client, retire func()) *tracked {
+	c := &tracked{tracker: d.upstream.options.Tracker, retire: retire}
 	if client != nil {
 		if identity := client.Certificate(); identity != nil {
 			c.fingerprint = identity.Fingerprint()
@@ -111,7 +113,7 @@ func (d *dialer) own(raw net.Conn, client *certs.Client, retire func()) *socket.
 		d.upstream.options.Descriptors.ReleaseUpstream()
 	})
 	d.upstream.options.Tracker.add(c)
-	return c.sock
+	return c
 }
 
 func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
@@ -132,10 +134,10 @@ func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 	return resolve.Dial(ctx, d.options.Network, d.options.Address)
 }
 
-func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, error) {
+func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, *certs.Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
-	return c.HandshakeAs(ctx, sock, host)
+	return c.HandshakePeer(ctx, sock, host)
 }
 
 // announce sends the PROXY protocol header, before TLS or any data.

@@ -15,6 +15,7 @@ const (
 	EndpointsChanged           // DNS has other endpoints; fields about one endpoint are then zero
 	Ejected                    // outlier detection keeps traffic from it for a while
 	Returned                   // the ejection is over
+	Unverified                 // endpoints of open connections no longer verify; not about one endpoint
 )
 
 // An Event is a notification to an Upstream's observer. Failures of an
@@ -27,7 +28,7 @@ type Event struct {
 
 	Health  Health   // current
 	Failure *Failure // what failed, made the endpoint go down, or caused the ejection or its end; nil when it came up. Must not be modified.
-	Count   uint64   // Failed: failures for this reason since the last Event about it
+	Count   uint64   // Failed: failures for this reason since the last Event about it; Unverified: connections
 	Message string   // EndpointsChanged: the endpoints that came and left; bounded
 }
 

@@ -5,25 +5,41 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A Tracker tracks the open connections of one upstream by the client
 // certificate they were made with. It outlives the Upstreams of single
 // revisions, which share it, so that connections made before a rotation are
-// still counted and can be drained. All methods may be called concurrently.
+// still counted and can be drained, and end when the endpoint no longer
+// verifies. All methods may be called concurrently.
 type Tracker struct {
+	peers *validity.Set // the verified ones
+
 	mu   sync.Mutex
 	open map[string]map[*tracked]struct{} // by fingerprint
 }
 
-// NewTracker returns an empty Tracker.
-func NewTracker() *Tracker {
-	return &Tracker{open: make(map[string]map[*tracked]struct{})}
+// NewTracker returns an empty Tracker that judges its connections by the system's
+// clock and reports nothing.
+func NewTracker() *Tracker { return NewTrackerOf(validity.New(validity.Options{})) }
+
+// NewTrackerOf returns an empty Tracker whose verified connections are members of
+// peers.
+func NewTrackerOf(peers *validity.Set) *Tracker {
+	return &Tracker{peers: peers, open: make(map[string]map[*tracked]struct{})}
 }
+
+// Peers returns the connections whose endpoint was verified. Its policy is that of
+// the upstream's current revision.
+func (t *Tracker) Peers() *validity.Set { return t.peers }
 
 // A tracked is an open connection.
 type tracked struct {
-	fingerprint string // of our certificate; "" without one
+	validity.Member
+	tracker     *Tracker // may be nil
+	fingerprint string   // of our certificate; "" without one
 	sock        *socket.Socket
 	retire      func() // nil: its owner needs no notification
 
@@ -74,16 +90,54 @@ func (t *Tracker) drain(fingerprint string, all bool, period time.Duration) []*t
 		}
 		for c := range connections {
 			drained = append(drained, c)
-			if c.cut != nil && !c.cut.Stop() {
-				continue // it is being closed right now
-			}
-			if c.cut == nil || end.Before(c.end) {
-				c.end = end
-			}
-			c.cut = time.AfterFunc(time.Until(c.end), c.sock.Reset)
+			c.cutLocked(end)
 		}
 	}
 	return drained
+}
+
+// cutLocked has c closed at end, unless it is to be closed before. The Tracker's
+// mu is held.
+func (c *tracked) cutLocked(end time.Time) {
+	if c.cut != nil && !c.cut.Stop() {
+		return // it is being closed right now
+	}
+	if c.cut == nil || end.Before(c.end) {
+		c.end = end
+	}
+	c.cut = time.AfterFunc(time.Until(c.end), c.sock.Reset)
+}
+
+// verified makes c, whose handshake has succeeded, a member of the Tracker's
+// peers until it is closed.
+func (t *Tracker) verified(c *tracked, peer *certs.Peer) {
+	if t == nil {
+		return
+	}
+	c.sock.SetGuard(c)
+	t.peers.Add(&c.Member, peer, c)
+	c.sock.OnClose(func() { t.peers.Remove(&c.Member) })
+}
+
+// Invalid implements socket.Guard.
+func (c *tracked) Invalid() error {
+	if failure := c.Check(); failure != nil {
+		return failure
+	}
+	return nil
+}
+
+// EndWithin implements validity.Owner. An idle connection is closed at once.
+func (c *tracked) EndWithin(grace time.Duration, _ *certs.VerifyError) {
+	if c.retire != nil {
+		c.retire()
+	}
+	t := c.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, open := t.open[c.fingerprint][c]; open {
+		c.cutLocked(time.Now().Add(grace))
+	}
 }
 
 // add tracks c. A nil Tracker does nothing.

@@ -44,6 +44,7 @@ type warmEndpoint struct {
 	// connection must not be used any more.
 	dial    func(ctx context.Context, retire func()) (net.Conn, error)
 	look    func(net.Conn) (heard bool, err error) // an error: the connection is closed
+	invalid func(net.Conn) bool                    // its peer no longer verifies
 	down    func() bool
 	barred  func() bool // the endpoint takes no traffic, for any reason
 	scarce  func() bool // descriptors are short, or a limit is reached
@@ -60,11 +61,13 @@ func newWarmPool(size int, maxAge time.Duration, slots chan struct{}) *warmPool 
 		slots = make(chan struct{}, maxFills)
 	}
 	return &warmPool{
-		warmEndpoint: warmEndpoint{log: hclog.NewNullLogger(), barred: func() bool { return false }},
-		warmPolicy:   newWarmPolicy(size),
-		warmStock:    warmStock{maxAge: maxAge},
-		slots:        slots,
-		wake:         make(chan struct{}, 1),
+		warmEndpoint: warmEndpoint{
+			log: hclog.NewNullLogger(), barred: func() bool { return false }, invalid: func(net.Conn) bool { return false },
+		},
+		warmPolicy: newWarmPolicy(size),
+		warmStock:  warmStock{maxAge: maxAge},
+		slots:      slots,
+		wake:       make(chan struct{}, 1),
 	}
 }
 
@@ -85,6 +88,7 @@ func (e *Endpoint) keepWarm() {
 		return conn, err
 	}
 	e.warm.look = look
+	e.warm.invalid = func(conn net.Conn) bool { return socket.Of(conn).Invalid() != nil }
 	e.warm.down = func() bool { return e.health.load() == Down }
 	e.warm.scarce = func() bool {
 		return !o.Descriptors.Room() || !e.connections.fewer(0) || !e.upstream.connections.fewer(0)
@@ -144,6 +148,10 @@ func (w *warmPool) take() net.Conn {
 			w.missed.Add(1)
 			w.noteTake(false, dead)
 			return nil
+		}
+		if w.invalid(c.Conn) {
+			c.Close()
+			continue
 		}
 		if _, err := w.look(c.Conn); err != nil {
 			dead = true

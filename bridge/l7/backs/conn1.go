@@ -140,6 +140,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		if err == nil {
 			err = c.in.More() // what came, decrypted
 		}
+		err = because(c.sock, err)
 		if errors.Is(err, wire.ErrStale) && !c.aborted.Swap(true) {
 			c.sock.Reset() // Close alone might still send the request
 		}
@@ -156,7 +157,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		if n > 0 {
 			return c.parse(n, into)
 		}
-		if err := c.in.More(); err != nil {
+		if err := because(c.sock, c.in.More()); err != nil {
 			if !c.heard {
 				return &silence{err}
 			}
@@ -201,7 +202,7 @@ func (c *conn1) Read() ([]byte, error) {
 		if err := c.in.More(); err != nil {
 			switch {
 			case err != io.EOF:
-				return nil, err
+				return nil, because(c.sock, err)
 			case !c.body.UntilEnd():
 				return nil, io.ErrUnexpectedEOF
 			}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -84,6 +87,32 @@ type shared struct {
 	conn *conn2
 }
 
+// Receive is ClientStream's, and says why the connection ended.
+func (s shared) Receive(into *message.Response) error {
+	return because(s.conn.sock, s.ClientStream.Receive(into))
+}
+
+// Read is ClientStream's, and says why the connection ended.
+func (s shared) Read() ([]byte, error) {
+	p, err := s.ClientStream.Read()
+	if err != nil && err != io.EOF {
+		err = because(s.conn.sock, err)
+	}
+	return p, err
+}
+
+// because returns err with the reason why we closed its connection, if the peer
+// no longer verified.
+func because(sock *socket.Socket, err error) error {
+	if err == nil {
+		return nil
+	}
+	if invalid := sock.Invalid(); invalid != nil {
+		return fmt.Errorf("%w: %w", invalid, err)
+	}
+	return err
+}
+
 // Done returns the stream.
 func (s shared) Done() {
 	s.ClientStream.Done()
@@ -117,7 +146,7 @@ func (p *pool) take(look bool) *conn1 {
 		if !c.used && time.Since(c.since) > freshTime {
 			c.used = true // it may have been closed meanwhile
 		}
-		if !look || c.alive() {
+		if c.sock.Invalid() == nil && (!look || c.alive()) {
 			return c
 		}
 		c.close()

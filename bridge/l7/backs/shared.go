@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -34,6 +35,7 @@ type sharedConns struct {
 type conn2 struct {
 	pool     *pool
 	dialInfo *accesslog.Dial // as of carry
+	sock     *socket.Socket  // likewise
 
 	mu      sync.Mutex
 	http    *http2.ClientConn // nil until it is connected
@@ -173,6 +175,9 @@ func (p *pool) openLocked(refuser *conn2) (*http2.ClientStream, *conn2) {
 }
 
 func (p *pool) openOnLocked(c *conn2) *http2.ClientStream {
+	if c.sock.Invalid() != nil {
+		return nil // it is being retired
+	}
 	stream := c.http.Open()
 	if stream != nil && p.retired {
 		go c.retire() // with those that waited for it
@@ -275,7 +280,7 @@ func (p *pool) changed() {
 
 // carry makes nc the connection. m records how it was dialed.
 func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
-	c.dialInfo = m
+	c.dialInfo, c.sock = m, socket.Of(nc)
 	o := &c.pool.back.options
 	h := http2.NewClientConn(wire.NewStream(nc, &c.pool.back.buffers, nil), http2.Options{
 		MaxHeaderBytes: responseLimits.Head,

@@ -118,7 +118,7 @@ func (x *Exchange) splice(b Back, client, server spliceable) {
 		},
 	})
 	x.Log.Ended = string(r.How)
-	x.Log.Reason = r.How.Reason()
+	x.Log.Reason = r.Reason()
 	x.try.endpoint.NoteStreamEnd(x.Log.Reason, r.Cause)
 	x.Log.FromClient += r.ToUpstream
 	x.Log.ToClient += r.ToClient

@@ -1,0 +1,80 @@
+package validity
+
+import (
+	"maps"
+	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// Counts holds how many connections stopped to verify, by reason.
+type Counts struct {
+	Ended    map[certs.Reason]uint64
+	Reported map[certs.Reason]uint64 // and continued
+}
+
+// A finding is what failures are counted by.
+type finding struct {
+	reason certs.Reason
+	ended  bool
+}
+
+// counts holds the counts of a Set, and what it has not yet reported.
+type counts struct {
+	mu    sync.Mutex
+	total map[finding]uint64
+	fresh map[finding]*Finding
+}
+
+func (c *counts) add(failure *certs.VerifyError, ended bool) {
+	k := finding{failure.Reason, ended}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.total == nil {
+		c.total = make(map[finding]uint64)
+	}
+	c.total[k]++
+	if c.fresh == nil {
+		c.fresh = make(map[finding]*Finding)
+	}
+	f := c.fresh[k]
+	if f == nil {
+		f = &Finding{Reason: k.reason, Ended: ended, Detail: failure.Detail}
+		c.fresh[k] = f
+	}
+	f.Count++
+}
+
+// pending reports whether take would return anything.
+func (c *counts) pending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.fresh) > 0
+}
+
+// take returns what was found since the last call.
+func (c *counts) take() []Finding {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []Finding
+	for _, f := range c.fresh {
+		all = append(all, *f)
+	}
+	c.fresh = nil
+	return all
+}
+
+// Counts returns the counts so far.
+func (s *Set) Counts() Counts {
+	s.counts.mu.Lock()
+	defer s.counts.mu.Unlock()
+	out := Counts{Ended: make(map[certs.Reason]uint64), Reported: make(map[certs.Reason]uint64)}
+	for k, n := range maps.All(s.counts.total) {
+		if k.ended {
+			out.Ended[k.reason] = n
+		} else {
+			out.Reported[k.reason] = n
+		}
+	}
+	return out
+}

@@ -1,0 +1,86 @@
+package validity
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// An Owner ends a connection.
+type Owner interface {
+	// EndWithin makes the connection take no further work, at once, and end within
+	// the grace period; 0: at once. The Set calls it at most once per connection,
+	// from a goroutine of its own, maybe after the connection has ended.
+	EndWithin(grace time.Duration, cause *certs.VerifyError)
+}
+
+// A Member is one live connection. Its owner keeps it as part of the connection.
+// The zero Member belongs to no Set, and its peer always passes.
+type Member struct {
+	set   *Set
+	peer  *certs.Peer
+	owner Owner
+
+	judged atomic.Pointer[verdict] // the latest
+	ended  atomic.Pointer[verdict] // because of which the connection ends; nil: it does not
+}
+
+// A verdict is the result of judging a peer under a policy. Connections with
+// equal peers share it.
+type verdict struct {
+	policy  *Policy
+	until   time.Time          // the last moment at which the peer passes
+	failure *certs.VerifyError // nil: it passes
+}
+
+// stands reports whether the verdict is that of the policy at now.
+func (v *verdict) stands(p *Policy, now time.Time) bool {
+	return v != nil && v.policy == p && (v.failure != nil || !now.After(v.until))
+}
+
+// Check returns why the connection must take no further work, or nil. It judges
+// the peer if the policy has changed since it was judged.
+func (m *Member) Check() *certs.VerifyError {
+	if m == nil || m.set == nil {
+		return nil
+	}
+	return m.CheckUnder(m.set.policy.Load())
+}
+
+// CheckUnder is Check under the policy of a revision that the Set may not know
+// yet.
+func (m *Member) CheckUnder(p *Policy) *certs.VerifyError {
+	if m == nil || m.set == nil {
+		return nil
+	}
+	v := m.judged.Load()
+	if v == nil || v.policy != p {
+		m.set.judge(m, p, nil)
+	}
+	if v := m.ended.Load(); v != nil {
+		return v.failure
+	}
+	return nil
+}
+
+// Failure returns why the peer no longer verifies, or nil, as last judged. Under
+// Report a connection continues in spite of it.
+func (m *Member) Failure() *certs.VerifyError {
+	if m == nil || m.set == nil {
+		return nil
+	}
+	if v := m.ended.Load(); v != nil {
+		return v.failure
+	}
+	if v := m.judged.Load(); v != nil {
+		return v.failure
+	}
+	return nil
+}
+
+// Verified reports whether the peer verified when it was last judged.
+func (m *Member) Verified() bool { return m.Failure() == nil }
+
+// Peer returns the connection's peer; nil before it is added to a Set.
+func (m *Member) Peer() *certs.Peer { return m.peer }

@@ -1,0 +1,64 @@
+package validity
+
+import (
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// An Action is what happens to a connection whose peer no longer verifies.
+type Action int
+
+// The zero Action is Drain.
+const (
+	Drain  Action = iota // no further work; it ends politely within Policy.Grace
+	Close                // it ends at once
+	Report               // it continues, and the failure is reported
+)
+
+// A Judge verifies the peers of live connections.
+type Judge interface {
+	// Judge returns why a peer does not pass, or nil and the last moment at which it
+	// passes.
+	Judge(p *certs.Peer) (until time.Time, failure *certs.VerifyError)
+}
+
+// A Policy says how the connections of a Set are judged in one revision. It is
+// immutable: policies are compared by their addresses.
+type Policy struct {
+	Judge  Judge // nil: every peer passes
+	Action Action
+	Grace  time.Duration // for Drain
+}
+
+// ends reports whether the policy ends a connection for this failure. A peer
+// without the certificate that a policy requires was never verified at all, so it
+// is not let pass even by Report.
+func (p *Policy) ends(failure *certs.VerifyError) bool {
+	return p.Action != Report || failure.Reason == certs.ReasonClientCertificateRequired
+}
+
+// grace returns how long a connection may continue after its peer failed.
+func (p *Policy) grace() time.Duration {
+	if p.Action == Close {
+		return 0
+	}
+	return p.Grace
+}
+
+// A Finding is a number of connections of a Set whose peers stopped to verify for
+// the same reason.
+type Finding struct {
+	Reason certs.Reason
+	Count  int
+	Ended  bool   // false: only reported
+	Detail string // of one of them
+}
+
+// Message says what happens to the connections, and why.
+func (f Finding) Message() string {
+	if f.Ended {
+		return "they end: " + f.Detail
+	}
+	return "they continue, because revalidation only reports: " + f.Detail
+}

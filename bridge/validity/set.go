@@ -1,0 +1,269 @@
+package validity
+
+import (
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// lookEvery is how often a Set compares the clock with the end of its peers'
+// validity. It uses the wall clock, which may be set.
+const lookEvery = time.Second
+
+// Options configure a Set.
+type Options struct {
+	// Observe receives what a Set finds, on a goroutine of the Set. Nil: findings are
+	// only logged and counted.
+	Observe func(Finding)
+
+	// Now returns the current time. Nil means time.Now.
+	Now func() time.Time
+
+	Logger hclog.Logger // nil discards
+}
+
+// A Set judges the live connections of one listener or upstream. The zero Set is
+// not usable; New returns one. It needs no Close: it does nothing once its
+// members are gone. All methods may be called concurrently.
+type Set struct {
+	o      Options
+	policy atomic.Pointer[Policy]
+	counts counts
+
+	mu      sync.Mutex
+	members map[*Member]struct{}
+	failed  []*Member   // whose owners must end them
+	working bool        // a goroutine judges or ends members
+	again   bool        // the policy has changed since it began
+	timer   *time.Timer // nil until the first member
+	ticking bool
+	next    time.Time // the earliest moment at which a peer may stop passing
+}
+
+// New returns a Set without members, in which every peer passes.
+func New(o Options) *Set {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	s := &Set{o: o, members: make(map[*Member]struct{}), next: distant}
+	s.policy.Store(new(Policy))
+	return s
+}
+
+// distant is later than the end of any certificate.
+var distant = time.Unix(1<<60, 0)
+
+// Policy returns the policy in force.
+func (s *Set) Policy() *Policy { return s.policy.Load() }
+
+// Require puts a policy in force. Peers are judged in the background, or by the
+// next Check.
+func (s *Set) Require(p *Policy) {
+	if s.policy.Swap(p) == p {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.again = true
+	s.workLocked()
+}
+
+// Add adds a connection, whose peer passed in its handshake.
+func (s *Set) Add(m *Member, p *certs.Peer, owner Owner) {
+	m.set, m.peer, m.owner = s, p, owner
+	s.mu.Lock()
+	s.members[m] = struct{}{}
+	s.mu.Unlock()
+	// Under the policy in force now: it may have changed since the handshake.
+	v := s.judge(m, s.policy.Load(), nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expectLocked(v)
+	s.tickLocked()
+}
+
+// Remove removes a connection that has ended. Removing one that was never added
+// has no effect.
+func (s *Set) Remove(m *Member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.members, m)
+}
+
+// judge judges a member and records the verdict. memo, which may be nil, holds
+// the verdicts about other peers under the same policy.
+func (s *Set) judge(m *Member, p *Policy, memo map[certs.PeerKey]*verdict) *verdict {
+	var v *verdict
+	var key certs.PeerKey
+	if memo != nil {
+		key = m.peer.Key()
+		v = memo[key]
+	}
+	if v == nil {
+		v = &verdict{policy: p, until: distant}
+		if p != nil && p.Judge != nil {
+			v.until, v.failure = p.Judge.Judge(m.peer)
+		}
+		if memo != nil {
+			memo[key] = v
+		}
+	}
+	before := m.judged.Swap(v)
+	if v.failure != nil {
+		s.fail(m, v, before)
+	}
+	return v
+}
+
+// fail counts a failure and ends the connection, once.
+func (s *Set) fail(m *Member, v, before *verdict) {
+	ends := v.policy.ends(v.failure)
+	switch {
+	case ends && !m.ended.CompareAndSwap(nil, v):
+		return
+	case !ends && before != nil && before.failure != nil && before.failure.Reason == v.failure.Reason:
+		return // reported already
+	}
+	s.counts.add(v.failure, ends)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ends {
+		s.failed = append(s.failed, m)
+	}
+	s.workLocked()
+}
+
+// expectLocked notes when a passing peer must be judged again.
+func (s *Set) expectLocked(v *verdict) {
+	if v.failure == nil && v.until.Before(s.next) {
+		s.next = v.until
+	}
+}
+
+// tickLocked starts the timer if members need it.
+func (s *Set) tickLocked() {
+	if s.ticking || len(s.members) == 0 || s.next.Equal(distant) {
+		return
+	}
+	s.ticking = true
+	if s.timer == nil {
+		s.timer = time.AfterFunc(lookEvery, s.look)
+	} else {
+		s.timer.Reset(lookEvery)
+	}
+}
+
+// look begins to judge when the validity of a peer has ended.
+func (s *Set) look() {
+	now := s.o.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ticking = false
+	if now.After(s.next) {
+		s.again = true
+		s.workLocked()
+	}
+	s.tickLocked()
+}
+
+// workLocked starts the goroutine that judges and ends members, unless it runs.
+func (s *Set) workLocked() {
+	if s.working {
+		return
+	}
+	s.working = true
+	go s.work()
+}
+
+// work judges until there is nothing left to do.
+func (s *Set) work() {
+	for {
+		all, failed, more := s.task()
+		if !more {
+			return
+		}
+		s.protect(func() { s.judgeAll(all) })
+		s.end(failed)
+	}
+}
+
+// task returns the members to judge, and those to end. Without either, the work
+// is done.
+func (s *Set) task() (all, failed []*Member, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.again {
+		s.again, s.next = false, distant
+		all = make([]*Member, 0, len(s.members))
+		for m := range s.members {
+			all = append(all, m)
+		}
+	}
+	failed, s.failed = s.failed, nil
+	if s.working = len(all) > 0 || len(failed) > 0 || s.counts.pending(); !s.working {
+		s.tickLocked()
+	}
+	return all, failed, s.working
+}
+
+// judgeAll judges every member whose verdict does not stand.
+func (s *Set) judgeAll(all []*Member) {
+	memo := make(map[certs.PeerKey]*verdict)
+	next, now := distant, s.o.Now()
+	var memoOf *Policy
+	for _, m := range all {
+		p, v := s.policy.Load(), m.judged.Load()
+		if !v.stands(p, now) {
+			if p != memoOf || len(memo) > maxMemo {
+				clear(memo)
+				memoOf = p
+			}
+			v = s.judge(m, p, memo)
+		}
+		if v.failure == nil && v.until.Before(next) {
+			next = v.until
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expectLocked(&verdict{until: next})
+}
+
+// maxMemo bounds the verdicts that one run shares.
+const maxMemo = 1 << 16
+
+// end tells owners to end their connections, and reports what was found.
+func (s *Set) end(failed []*Member) {
+	for _, m := range failed {
+		v := m.ended.Load()
+		s.protect(func() { m.owner.EndWithin(v.policy.grace(), v.failure) })
+	}
+	for _, f := range s.counts.take() {
+		s.log(f)
+		if s.o.Observe != nil {
+			s.protect(func() { s.o.Observe(f) })
+		}
+	}
+}
+
+func (s *Set) log(f Finding) {
+	s.o.Logger.Warn("peers of open connections no longer verify", "connections", f.Count, "reason", string(f.Reason), "ended", f.Ended, "error", f.Detail)
+}
+
+// protect runs f and logs a panic: one connection must not stop the others' end.
+func (s *Set) protect(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Logger.Error("panic while judging connections", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+}
