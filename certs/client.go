@@ -118,6 +118,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if !c.verifier.Requirements().named() && o.ServerName == "" && !o.FromHost {
 		bad.add("verify_name", "there is no name to verify: set it, or server_name")
 	}
+	// A Verifier's Requirements may be replaced: keep no copy of the first.
+	new(Requirements).fill(&o)
+	new(Requirements).fill(&c.given)
 	if o.Time == nil {
 		o.Time = time.Now
 	}

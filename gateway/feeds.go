@@ -88,6 +88,9 @@ func (f *feeds) observe(e upstream.Event) {
 		out.Type = adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED
 	case upstream.Returned:
 		out.Type = adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED
+	case upstream.Unverified:
+		out.Type, out.Count = adminv1.EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED, int64(e.Count)
+		out.Health = adminv1.EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED
 	case upstream.EndpointsChanged:
 		out.Type, out.Health, out.Message = adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED, adminv1.EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED, e.Message
 	}

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
@@ -66,6 +67,13 @@ func everyMetric(t *testing.T) string {
 			Verification: adminv1.Verification_VERIFICATION_REPORT_ONLY}}})
 	c := dial(t, g.address("lax"))
 	c.echo(t, "let through")
+	strict := proto.Clone(g.State().Get(adminv1.Kind_KIND_UPSTREAM, "lax")).(*adminv1.Upstream)
+	strict.GetTls().Verification = adminv1.Verification_VERIFICATION_FULL
+	g.put(strict)
+	eventually(t, "its connection no longer verifies", func() bool {
+		lax, _ := g.live.Load().Upstream("lax")
+		return lax.Tracker.Peers().Counts().Ended["UNKNOWN_CA"] > 0
+	})
 	c.Close()
 
 	g.put(&adminv1.Upstream{Name: "named", HealthCheck: &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}}, Dns: &adminv1.Dns{Hostname: "localhost", Port: 1}})

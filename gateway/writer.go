@@ -310,6 +310,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	}
 	// Nothing below can fail.
 	replaced := w.replacing(live, next)
+	next.Require(live)
 	w.live.Store(next)
 	replaced()
 	w.listeners.Commit(sockets, next)
@@ -330,6 +331,7 @@ func (w *writer) restore(state *store.State) {
 		w.log.Error("resource down", "resource", p.Ref.String(), "error", p.Reason)
 	}
 	sockets := w.listeners.Prepare(next, func(string) bool { return true }, nil)
+	next.Require(new(snapshot.Snapshot))
 	w.live.Store(next)
 	w.listeners.Commit(sockets, next)
 	next.Start(new(snapshot.Snapshot))

@@ -215,6 +215,8 @@ func eventLine(p paint, e *adminv1.Event) string {
 		what = "changed"
 	case adminv1.EventType_EVENT_TYPE_FILE_LOADED:
 		what, colour = "loaded", p.good
+	case adminv1.EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED:
+		what, colour = "invalid", p.bad
 	case adminv1.EventType_EVENT_TYPE_MISSED:
 		what = "missed"
 	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:

@@ -177,8 +177,8 @@ func (u *liveUpstream) lookUp(ctx context.Context, t probe.Target, streams bool)
 			continue
 		}
 		t.Address = o.Address
-		if t.Client = o.HTTP; streams {
-			t.Client = o.Stream
+		if t.Client = u.planned(o.HTTP); streams {
+			t.Client = u.planned(o.Stream)
 		}
 		if t.Host == "" {
 			t.Host = a.Name

@@ -230,7 +230,7 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 			if p == adminv1.Protocol_PROTOCOL_TCP {
 				purpose = upstream.Stream
 			}
-			if client := e.Client(purpose); client != nil {
+			if client := u.planned(e.Client(purpose)); client != nil {
 				to.ServerName, to.VerifyNames = namesOf(client.Options(), host)
 			}
 			out.Endpoints = append(out.Endpoints, to)
@@ -249,7 +249,7 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 		if p == adminv1.Protocol_PROTOCOL_TCP {
 			client = clients.stream
 		}
-		if client != nil {
+		if client = u.planned(client); client != nil {
 			to.ServerName, to.VerifyNames = namesOf(client.Options(), host)
 		}
 		out.Endpoints = append(out.Endpoints, to)

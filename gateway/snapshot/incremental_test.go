@@ -262,6 +262,7 @@ func (r *randomWorld) step(t *testing.T, what string, prev *Snapshot) (next *Sna
 		if faulty {
 			t.Fatalf("%s: faults of the edit are lost", what)
 		}
+		next.Require(prev) // it treats traffic as the others once it is live
 		sameSnapshot(t, what+", complete compile", next, all)
 		sameSnapshot(t, what+", from nothing", next, c.Restore(t.Context(), next.State()))
 		return next, true

@@ -295,8 +295,8 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	if got := w.snap.Reloaded(first); len(got) != 1 || got[0].Name != "t" {
 		t.Errorf("Reloaded() = %v", got)
 	}
-	if w.snap.upstreams.Get("u").live == first.upstreams.Get("u").live {
-		t.Error("the upstream still verifies with the old list")
+	if u, was := w.snap.upstreams.Get("u"), first.upstreams.Get("u"); u.live != was.live || u.requires == was.requires {
+		t.Error("a new list must change what the upstream requires, and nothing else of it")
 	}
 	if n := w.snap.bundles.Get("t").trust.CRLInfos()[0].Revoked; n != 1 {
 		t.Errorf("the list revokes %d", n)

@@ -94,6 +94,7 @@ var noHandshakes = []adminv1.Reason{
 	adminv1.Reason_REASON_RESPONSE_TIMEOUT, adminv1.Reason_REASON_RESPONSE_BROKEN,
 	adminv1.Reason_REASON_UPSTREAM_RESET, adminv1.Reason_REASON_UPSTREAM_TRUNCATED, adminv1.Reason_REASON_UPSTREAM_FAILED,
 	adminv1.Reason_REASON_CLIENT_RESET, adminv1.Reason_REASON_CLIENT_TRUNCATED, adminv1.Reason_REASON_CLIENT_FAILED,
+	adminv1.Reason_REASON_OWN_CERTIFICATE_EXPIRED,
 }
 
 // handshakeReasons returns the failure reasons that count toward ejection.

@@ -62,10 +62,10 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 		network, addr, own, _ := dialAddress(e.GetAddress())
 		clients := u.clients[addr]
 		t := common
-		t.Network, t.Address, t.Client = network, addr, clients.http
+		t.Network, t.Address, t.Client = network, addr, u.planned(clients.http)
 		t.Field = string(invalid.Path("endpoints").Index(i))
 		if streams {
-			t.Client = clients.stream
+			t.Client = u.planned(clients.stream)
 		}
 		if t.Host == "" {
 			t.Host = own
@@ -157,12 +157,12 @@ func (s *Snapshot) knownCertificates() []probe.Certificate {
 	return out
 }
 
-// Changed returns the names of the upstreams that are up and whose live object
-// differs between prev and s, in order.
+// Changed returns the names of the upstreams that are up and whose live object, or
+// what it requires of its endpoints, differs between prev and s, in order.
 func (s *Snapshot) Changed(prev *Snapshot) []string {
 	var out []string
 	for name, u := range ordered.Differ(prev.upstreams, s.upstreams) {
-		if u[1] != nil && u[1].down == "" && !u[1].sameLive(u[0]) {
+		if u[1] != nil && u[1].down == "" && (!u[1].sameLive(u[0]) || u[1].requires != u[0].requires) {
 			out = append(out, name)
 		}
 	}

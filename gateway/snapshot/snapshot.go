@@ -132,6 +132,17 @@ func (s *Snapshot) Upstreams() []Upstream {
 	return out
 }
 
+// Require puts in force what the upstreams that prev does not use require of their
+// endpoints' certificates, for handshakes and for open connections. It is called when
+// the snapshot becomes live after prev, before traffic sees it.
+func (s *Snapshot) Require(prev *Snapshot) {
+	for _, u := range ordered.Differ(prev.upstreams, s.upstreams) {
+		if u[1] != nil {
+			u[1].inForce()
+		}
+	}
+}
+
 // Start starts health checks, lookups and warm connections, as configured, of every
 // upstream that prev does not use. It is called once the snapshot is live, after prev;
 // until then nothing is dialed. Retire stops it.

@@ -14,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -30,6 +31,8 @@ type liveUpstream struct {
 	times   *upstream.Latencies        // likewise
 	clients map[string]endpointClients // by address; empty with dns
 	down    string
+
+	requirement
 
 	// With dns: the query, which revisions with equal queries share, and the function
 	// that makes an endpoint of an address.
@@ -56,10 +59,13 @@ func (u upstreamUses) equal(v upstreamUses) bool {
 func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	s := upstreamScope{j.scope(msg)}
 	prev := j.prev.upstreams.Get(msg.GetName())
-	next := &liveUpstream{msg: msg, tracker: upstream.NewTracker(), times: new(upstream.Latencies), clients: map[string]endpointClients{}}
+	next := &liveUpstream{msg: msg, times: new(upstream.Latencies), clients: map[string]endpointClients{}}
 	if prev != nil {
 		next.tracker, next.times = prev.tracker, prev.times
+	} else {
+		next.tracker = j.newTracker(msg.GetName())
 	}
+	next.policy = new(validity.Policy)
 	if t := msg.GetTls(); t != nil {
 		if t.GetCertificate() != "" {
 			next.uses.certificate = s.useCertificate("tls.certificate", t.GetCertificate())
@@ -71,7 +77,7 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	}
 	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
 		next.live, next.back, next.clients, next.notes = prev.live, prev.back, prev.clients, prev.notes
-		next.name, next.endpoint = prev.name, prev.endpoint
+		next.name, next.endpoint, next.requirement = prev.name, prev.endpoint, prev.requirement
 		s.reuse(next.notes)
 		s.close()
 		return unlessSame(prev, next, prev.msg == msg)
@@ -85,6 +91,9 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	default:
 		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
 		next.back = backs.New(backs.Options{Upstream: next.live})
+		if prev != nil {
+			next.policy = prev.policy // open connections are judged as before
+		}
 	}
 	return next
 }
@@ -163,6 +172,11 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	var settings *certs.ClientOptions
 	if back.TLS {
 		settings = s.clientOptions(u)
+		var before requirement
+		if prev != nil {
+			before = prev.requirement
+		}
+		s.require(u, settings, before)
 	}
 
 	switch {
@@ -203,6 +217,10 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 		o.Endpoints = append(o.Endpoints, eo)
 	}
 	if s.Len() > 0 {
+		return
+	}
+	if prev.keeps(u) {
+		u.live, u.back, u.clients, u.name, u.endpoint, u.verifier = prev.live, prev.back, prev.clients, prev.name, prev.endpoint, prev.verifier
 		return
 	}
 	u.live = upstream.New(o)

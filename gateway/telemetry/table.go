@@ -73,6 +73,7 @@ var Table = []Group{
 			{"upstream_response_head_seconds", "histogram", "without `endpoint`", "Seconds from the moment a request had a connection until its response header arrived."},
 			{"upstream_handshakes", "counter", "`result`: `full`, `resumed`", "Successful TLS handshakes."},
 			{"upstream_full_handshakes", "counter", "`reason`: `NO_TICKET`, `EXPIRED`, `USED_UP`, `CREDENTIALS_CHANGED`, `REFUSED`, `REUSE_OFF`, `FLUSHED`", "Full TLS handshakes, by [the reason why no session was resumed](connections.md#tls-sessions)."},
+			{"upstream_revalidated", "counter", "without `endpoint`; `result`: `ended`, `reported`; `reason`", "Open connections whose endpoint [no longer verifies](revalidation.md)."},
 			{"upstream_reported", "counter", "`reason`", "What verification would have refused under `VERIFICATION_REPORT_ONLY`."},
 			{"upstream_failures", "counter", "`reason`", "Connections that could not be made, were refused after the handshake or broke in use; responses that did not arrive, broke off or were late."},
 			{"upstream_dns_endpoints", "gauge", "without `endpoint`", "Endpoints that [DNS](balancing.md#endpoints-by-dns) returned. Absent without `dns`."},

@@ -9,10 +9,11 @@ import (
 
 func (p *Publisher) publishUpstream(u snapshot.Upstream) {
 	publishLatencies(p.object(u.Latencies, label("upstream", u.Name)), u.Latencies)
+	publishRevalidation(p.object(u.Tracker, label("upstream", u.Name)), "upstream", u.Tracker.Peers())
 	p.publishCounts(u)
 }
 
-// publishCounts publishes all but the latencies, which belong to the name.
+// publishCounts publishes all but what belongs to the name, whatever its revision.
 func (p *Publisher) publishCounts(u snapshot.Upstream) {
 	name := label("upstream", u.Name)
 	live := p.object(u.Live, name)

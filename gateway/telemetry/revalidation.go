@@ -1,0 +1,14 @@
+package telemetry
+
+import "github.com/drawbridge-gateway/drawbridge/bridge/validity"
+
+// publishRevalidation publishes how many peers of open connections stopped to verify.
+func publishRevalidation(o *object, side string, set *validity.Set) {
+	counts := set.Counts()
+	for reason, n := range counts.Ended {
+		o.counter([]string{side, "revalidated"}, float64(n), label("result", "ended"), label("reason", string(reason)))
+	}
+	for reason, n := range counts.Reported {
+		o.counter([]string{side, "revalidated"}, float64(n), label("result", "reported"), label("reason", string(reason)))
+	}
+}
