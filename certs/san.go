@@ -179,3 +179,25 @@ func (s SAN) In(c *x509.Certificate) bool {
 	}
 	return false
 }
+
+// SANsOf returns all names of a certificate, in the normal form of ParseSANs.
+func SANsOf(c *x509.Certificate) []SAN {
+	out := make([]SAN, 0, len(c.DNSNames)+len(c.URIs)+len(c.IPAddresses)+len(c.EmailAddresses))
+	for _, name := range c.DNSNames {
+		out = append(out, SAN{SANDNS, strings.ToLower(strings.TrimSuffix(name, "."))})
+	}
+	for _, u := range c.URIs {
+		out = append(out, SAN{SANURI, u.String()})
+	}
+	for _, ip := range c.IPAddresses {
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, SAN{SANIP, addr.Unmap().String()})
+		}
+	}
+	for _, name := range c.EmailAddresses {
+		if at := strings.LastIndexByte(name, '@'); at >= 0 {
+			out = append(out, SAN{SANEmail, name[:at] + "@" + strings.ToLower(name[at+1:])})
+		}
+	}
+	return out
+}

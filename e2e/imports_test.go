@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"bridge/splice/splicetest": {},
 
 	"bridge/cidr":        {},
-	"bridge/route":       {},
+	"bridge/route":       {"certs"},
 	"bridge":             {},
 	"bridge/socket":      {},
 	"bridge/limit":       {},

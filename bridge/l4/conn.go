@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -128,13 +129,18 @@ func (c *conn) bridge(t *Table) bool {
 		serverName = hello.ServerName
 	}
 	var client net.Conn = c.client
+	var certificate *route.Client
 	if t.TLS != nil && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
 		if r := s.intake.Handshake(tc, c.client, deadline); r != nil {
 			c.recordRefusal(r)
 			return false
 		}
-		client, serverName = tc, tc.ConnectionState().ServerName
+		peer := t.TLS.Peer(tc.ConnectionState())
+		client, serverName = tc, peer.ServerName
+		if len(peer.Certificates) > 0 {
+			certificate = route.NewClient(peer.Certificates[0])
+		}
 		if c.details != nil {
 			c.details.handshakeDone(tc, time.Since(started))
 		}
@@ -144,7 +150,7 @@ func (c *conn) bridge(t *Table) bool {
 		c.details.serverName = serverName
 	}
 	host := hostOf(serverName)
-	target := t.target(host)
+	target := t.target(host, certificate)
 	if client != c.client && !t.TLS.Serves(serverName, host) {
 		// The host in an SNI such as "a.test:443" belongs to another TLS policy than the
 		// SNI itself, whose client authentication this client has not passed.

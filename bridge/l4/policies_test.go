@@ -2,6 +2,7 @@ package l4_test
 
 import (
 	"crypto/tls"
+	"net"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	pkiissue "github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
 // strict returns TLS whose policy for mtls.test, a host of 9 bytes, needs a client
@@ -57,6 +59,55 @@ func TestPolicyAndRouteBelongToOneHost(t *testing.T) {
 			_, _ = c.Write([]byte("hello")) // the reset may come first
 			if got, how := c.ReadAll(); len(got) > 0 || how == clean {
 				t.Errorf("a client with %s got %q and a %s end", what, got, how)
+			}
+		}
+	}
+}
+
+// A route with a condition on the client's certificate serves only clients whose
+// certificate was verified and meets it.
+func TestRouteByClientIdentity(t *testing.T) {
+	p := newPKI(t)
+	alices, others := listen(t, "tcp"), listen(t, "tcp")
+	server := func(ln net.Listener, greeting string) {
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = c.Write([]byte(greeting))
+				c.Close()
+			}
+		}()
+	}
+	server(alices, "alice's")
+	server(others, "others'")
+	routes, err := route.New([]route.Rule[*l4.Target]{{Name: "alice", Client: &route.Identity{SANs: []string{"spiffe://corp/*/alice"}}, Value: to(group(plain(alices)))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := certs.NewServer(certs.ServerOptions{
+		Certificates: []*certs.Certificate{certstest.Certificate(t, p.ca.Server(t, "gate.test"))},
+		ClientAuth:   certs.ClientAuthOptional, ClientTrust: []*certs.TrustBundle{p.ca.Trust(t)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := serve(t, &l4.Table{TLS: certs.NewServers(s), Routes: routes, Default: to(group(plain(others)))})
+	client := func(uri string) *tls.Config {
+		config := p.client("gate.test")
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		if uri != "" {
+			config.Certificates = []tls.Certificate{certstest.TLS(t, p.ca.Leaf(t, pkiissue.LeafOptions{Usage: pkiissue.Client, URIs: []string{uri}}))}
+		}
+		return config
+	}
+	for uri, want := range map[string]string{"spiffe://corp/staff/alice": "alice's", "spiffe://corp/staff/bob": "others'", "": "others'"} {
+		config := client(uri)
+		for range 2 { // the second time it resumes
+			if got, how := g.dial(t, config).ReadAll(); string(got) != want || how != clean {
+				t.Errorf("a client with %q got %q and a %s end, want %q", uri, got, how, want)
 			}
 		}
 	}

@@ -96,12 +96,13 @@ func (t *Table) idle(u *upstream.Upstream) time.Duration {
 
 func (t *Table) linger() time.Duration { return cmp.Or(t.Linger, time.Minute) }
 
-// Passes reports whether a client that sent a server name goes to a Passthrough.
+// Passes reports whether a client that sent a server name goes to a Passthrough. Its
+// certificate is not known yet, so no route with a condition on it is considered.
 func (t *Table) Passes(serverName string) bool {
 	if !t.Peek {
 		return false
 	}
-	target := t.target(hostOf(serverName))
+	target := t.target(hostOf(serverName), nil)
 	return target != nil && target.Passthrough
 }
 
@@ -115,9 +116,10 @@ func hostOf(serverName string) string {
 	return host
 }
 
-// target returns the Target for a host, or nil.
-func (t *Table) target(host string) *Target {
-	if target, ok := t.Routes.Match(route.Request{Host: host}); ok {
+// target returns the Target for a host and the client's verified certificate, which may
+// be nil, or nil.
+func (t *Table) target(host string, client *route.Client) *Target {
+	if target, ok := t.Routes.Match(route.Request{Host: host, Client: client}); ok {
 		return target
 	}
 	return t.Default

@@ -199,7 +199,10 @@ func (q *request) serve() {
 		return
 	}
 	q.match.fields, q.match.scheme = &r.Fields, q.Facts.Scheme
-	q.action = q.table.action(route.Request{Host: q.Facts.Target.Host, Path: q.Facts.Target.Path, Method: r.Method, Scheme: q.Facts.Scheme, Header: q.lookup})
+	q.action = q.table.action(route.Request{
+		Host: q.Facts.Target.Host, Path: q.Facts.Target.Path, Method: r.Method, Scheme: q.Facts.Scheme, Header: q.lookup,
+		Client: q.conn.facts.Session.Client(),
+	})
 	if q.action != nil {
 		q.Facts.Route, q.Rules.Response = q.action.Route, &q.action.ResponseHeaders
 	}

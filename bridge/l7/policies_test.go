@@ -7,8 +7,10 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
 // policies returns the TLS of a listener with three policies: one for mtls.test and
@@ -103,6 +105,37 @@ func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
 		res, _ := c.answer(w, "GET")
 		if got := fmt.Sprint(res.StatusCode); got != step.code {
 			t.Errorf("GET %s, host %s: %s, want %s", step.target, step.host, got, step.code)
+		}
+	}
+}
+
+// A route with a condition on the client's certificate serves only clients whose
+// certificate was verified and meets it.
+func TestRouteByClientIdentity(t *testing.T) {
+	w := newWorld(t)
+	table := &Table{TLS: w.askingTLS(), Default: &Action{Respond: &Respond{Body: "others"}}, Routes: w.routes(
+		route.Rule[*Action]{Name: "staff", Client: &route.Identity{SANs: []string{"spiffe://corp/staff/*"}}, Value: &Action{Route: "staff", Respond: &Respond{Body: "staff"}}},
+		route.Rule[*Action]{Name: "alice", Client: &route.Identity{SANs: []string{"spiffe://corp/staff/alice"}}, Value: &Action{Route: "alice", Respond: &Respond{Body: "alice"}}},
+		// A longer path wins over any identity.
+		route.Rule[*Action]{Name: "open", Path: route.Path{Kind: route.PathPrefix, Value: "/open"}, Value: &Action{Route: "open", Respond: &Respond{Body: "open"}}},
+	)}
+	_, address := w.gateway(fixed(table))
+	for _, h2 := range []bool{false, true} {
+		for uri, want := range map[string]string{"spiffe://corp/staff/alice": "alice", "spiffe://corp/staff/bob": "staff", "spiffe://corp/guests/alice": "others", "": "others"} {
+			var issued *pki.Issued
+			if uri != "" {
+				issued = w.ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, URIs: []string{uri}})
+			}
+			c := w.clientWith(issued, h2)
+			for range 2 {
+				if code, body := w.get(c, "https://"+address+"/"); code != 200 || body != want {
+					t.Errorf("HTTP/2 %v, %q: %d %q, want %q", h2, uri, code, body, want)
+				}
+				if _, body := w.get(c, "https://"+address+"/open"); body != "open" {
+					t.Errorf("HTTP/2 %v, %q: /open is %q", h2, uri, body)
+				}
+				c.CloseIdleConnections() // the next one resumes
+			}
 		}
 	}
 }

@@ -15,6 +15,7 @@ type Question struct {
 	Method, Host, Target string              // Target as on the wire: "/path?query"
 	SNI                  string              // of the connection; "" if it sends none
 	Header               map[string][]string // values by name
+	Client               *route.Client       // nil: the client has no verified certificate
 }
 
 // A Resolution is what would become of a request.
@@ -59,7 +60,7 @@ func (t *Table) Resolve(q Question) Resolution {
 	spelling := t.spelling()
 	policy.CleanRequest(&r, &spelling)
 	m := matcher{fields: &r.Fields, scheme: out.Scheme}
-	out.Action = t.action(route.Request{Host: at.Host, Path: at.Path, Method: r.Method, Scheme: out.Scheme, Header: m.values})
+	out.Action = t.action(route.Request{Host: at.Host, Path: at.Path, Method: r.Method, Scheme: out.Scheme, Header: m.values, Client: q.Client})
 	switch a := out.Action; {
 	case a == nil || a.Redirect == nil && a.Respond == nil && a.Forward == nil:
 		out.Action, out.Code = nil, policy.NotFound.Code

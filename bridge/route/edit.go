@@ -56,14 +56,15 @@ func (e *editor[T]) remove(r *Rule[T]) error {
 	for i, host := range hosts {
 		b := e.bucket(host)
 		list := b.list(r.Path)
-		at := slices.IndexFunc(list, func(have *entry[T]) bool { return have.name == r.Name })
+		own := func(have *entry[T]) bool { return have.name == r.Name }
+		at := slices.IndexFunc(list, own)
 		if at < 0 {
 			return fmt.Errorf("rule %s is not in the table", r.Name)
 		}
 		if re := list[at].regex; re != nil && i == 0 {
 			e.next.programs -= re.size
 		}
-		b.set(r.Path, slices.Concat(list[:at], list[at+1:]))
+		b.set(r.Path, slices.DeleteFunc(slices.Clone(list), own))
 	}
 	e.count(r, -1)
 	return nil
@@ -74,16 +75,18 @@ func (e *editor[T]) add(r *Rule[T]) error {
 	if len(bad) > 0 {
 		return bad
 	}
-	if fresh.regex != nil {
-		if e.next.programs += fresh.regex.size; e.next.programs > maxRegexPrograms {
+	if re := fresh[0].regex; re != nil {
+		if e.next.programs += re.size; e.next.programs > maxRegexPrograms {
 			return tooLarge(r.Name)
 		}
 	}
 	for _, host := range hosts {
 		b := e.bucket(host)
-		list := b.list(r.Path)
-		at, _ := slices.BinarySearchFunc(list, fresh, (*entry[T]).compare)
-		b.set(r.Path, slices.Concat(list[:at], []*entry[T]{fresh}, list[at:]))
+		for _, one := range fresh {
+			list := b.list(r.Path)
+			at, _ := slices.BinarySearchFunc(list, one, (*entry[T]).compare)
+			b.set(r.Path, slices.Concat(list[:at], []*entry[T]{one}, list[at:]))
+		}
 		b.added[r.Path] = true
 	}
 	e.count(r, 1)
@@ -227,11 +230,11 @@ func (b *bucketEdit[T]) checkConflicts(pattern string) error {
 		if len(list) < 2 {
 			continue
 		}
-		taken := conflicts{owners: map[string]int{}, told: map[[2]int]bool{}}
+		taken := newConflicts()
 		var errs Errors
 		for i, e := range list {
 			if e.path == p {
-				errs = taken.claim(errs, i, pattern, p, e.methods, e.headers, func(j int) string { return list[j].name })
+				errs = claim(&taken, errs, i, pattern, e, func(j int) string { return list[j].name })
 			}
 		}
 		if len(errs) > 0 {

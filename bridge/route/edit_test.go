@@ -93,7 +93,7 @@ func describeTable(t *Table[string]) map[string]string {
 		}
 		list := func(what string, es []*entry[string]) {
 			for i, e := range es {
-				text := fmt.Sprintf("%s %v %v %s %s", e.name, e.methods, e.headers, e.scheme, e.value)
+				text := fmt.Sprintf("%s %s %v %v %s %s", e.name, e.client.String(), e.methods, e.headers, e.scheme, e.value)
 				if e.regex != nil {
 					text += e.regex.String()
 				}

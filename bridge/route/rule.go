@@ -46,6 +46,10 @@ type Rule[T any] struct {
 	Methods []string // at least one matches, case-sensitive
 	Headers []Header // all match
 
+	// Client is a condition on the client's verified certificate. Nil: any client,
+	// with or without a certificate.
+	Client *Identity
+
 	// NotScheme is a scheme whose requests do not match the rule: a rule that
 	// redirects to https must not match https requests, or it would cause a
 	// redirect loop. It does not affect how specific or distinct a rule is. "":
@@ -58,7 +62,7 @@ type Rule[T any] struct {
 // A RuleError describes the fault of one rule.
 type RuleError struct {
 	Rule  string
-	Field string // "hosts[2]", "path", "methods[0]", "headers[1]"
+	Field string // "hosts[2]", "path", "methods[0]", "headers[1]", "client_identity.issuer"
 	Err   error  // includes the fix
 }
 
@@ -87,10 +91,12 @@ func (e Errors) Error() string { return errors.Join(e...).Error() }
 // Unwrap returns the single errors.
 func (e Errors) Unwrap() []error { return e }
 
-// entry is a rule in a bucket, shared by all of its hosts.
+// entry is a rule in a bucket, shared by all of its hosts. A rule whose client names
+// are not equally specific has an entry for each rank.
 type entry[T any] struct {
 	name    string
 	path    Path
+	client  identity
 	methods []string
 	headers []Header // canonical names, sorted
 	scheme  string   // Rule.NotScheme
@@ -104,6 +110,9 @@ func (e *entry[T]) matches(r *Request) bool {
 		return false
 	}
 	if len(e.methods) > 0 && !slices.Contains(e.methods, r.Method) {
+		return false
+	}
+	if !e.client.matches(r.Client) {
 		return false
 	}
 	for i := range e.headers {
@@ -128,6 +137,9 @@ func (h *Header) matches(r *Request) bool {
 // compare orders entries of one host and path: the more specific first, then
 // by name, so that the result does not depend on the order of the rules.
 func (e *entry[T]) compare(o *entry[T]) int {
+	if n := e.client.rank().compare(o.client.rank()); n != 0 {
+		return n
+	}
 	if n := o.conditions() - e.conditions(); n != 0 {
 		return n
 	}

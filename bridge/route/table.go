@@ -17,6 +17,9 @@ type Request struct {
 	// Header returns the values of a header field by its canonical name
 	// ("X-Tenant"). Nil means that the request has no fields.
 	Header func(name string) []string
+	// Client is what the client's certificate says. Nil: it has none that was verified,
+	// and matches no rule with a condition on it.
+	Client *Client
 }
 
 // A Table finds the most specific rule for a request. A nil *Table matches
@@ -54,23 +57,25 @@ type bucket[T any] struct {
 func New[T any](rules []Rule[T]) (*Table[T], error) {
 	t := &Table[T]{exact: map[string]*bucket[T]{}, wildcard: map[string]*bucket[T]{}}
 	var errs Errors
-	taken := conflicts{owners: map[string]int{}, told: map[[2]int]bool{}}
+	taken := newConflicts()
 	for i := range rules {
 		r := &rules[i]
-		e, hosts, bad := compile(r)
+		entries, hosts, bad := compile(r)
 		if len(bad) > 0 {
 			errs = append(errs, bad...)
 			continue
 		}
-		if e.regex != nil {
+		if re := entries[0].regex; re != nil {
 			before := t.programs
-			if t.programs += e.regex.size; before <= maxRegexPrograms && t.programs > maxRegexPrograms {
+			if t.programs += re.size; before <= maxRegexPrograms && t.programs > maxRegexPrograms {
 				errs = append(errs, tooLarge(r.Name))
 			}
 		}
 		for _, host := range hosts {
-			errs = taken.claim(errs, i, host, r.Path, e.methods, e.headers, func(j int) string { return rules[j].Name })
-			t.bucket(host).add(r.Path, e)
+			for _, e := range entries {
+				errs = claim(&taken, errs, i, host, e, func(j int) string { return rules[j].Name })
+				t.bucket(host).add(r.Path, e)
+			}
 		}
 	}
 	if len(errs) > 0 {
@@ -107,14 +112,15 @@ func countHeaders[T any](counts map[string]int, r *Rule[T], n int) {
 	}
 }
 
-// compile checks a rule. Without hosts it returns the one pattern "".
-func compile[T any](r *Rule[T]) (e *entry[T], hosts []string, bad Errors) {
+// compile checks a rule and returns its entries, of which it has at least one. Without
+// hosts it returns the one pattern "".
+func compile[T any](r *Rule[T]) (entries []*entry[T], hosts []string, bad Errors) {
 	fail := func(field string, err error) {
 		if err != nil {
 			bad = append(bad, &RuleError{Rule: r.Name, Field: field, Err: err})
 		}
 	}
-	e = &entry[T]{name: r.Name, path: r.Path, value: r.Value, scheme: r.NotScheme}
+	e := entry[T]{name: r.Name, path: r.Path, value: r.Value, scheme: r.NotScheme}
 	for i, h := range r.Hosts {
 		pattern, err := normalizePattern(h)
 		fail(fmt.Sprintf("hosts[%d]", i), err)
@@ -144,42 +150,70 @@ func compile[T any](r *Rule[T]) (e *entry[T], hosts []string, bad Errors) {
 		fail(fmt.Sprintf("headers[%d]", i), CheckHeader(h))
 	}
 	e.headers = canonicalHeaders(r.Headers)
-	return e, hosts, bad
+	for _, part := range compileIdentity(r.Client, fail) {
+		one := e
+		one.client = part
+		entries = append(entries, &one)
+	}
+	return entries, hosts, bad
 }
 
-// conflicts records the owner of each set of conditions. Rules with different
+// conflicts records the owners of each set of conditions. Rules with different
 // but overlapping method sets conflict, so each method is claimed separately.
 type conflicts struct {
-	owners map[string]int // index of the first rule with these conditions
+	owners map[string][]owner
 	told   map[[2]int]bool
 }
 
-func (c *conflicts) claim(errs Errors, rule int, host string, p Path, methods []string, headers []Header, name func(int) string) Errors {
+// An owner is the first rule with a set of conditions, or one of several whose client
+// identities differ.
+type owner struct {
+	rule   int // its index
+	client *identity
+}
+
+func newConflicts() conflicts { return conflicts{map[string][]owner{}, map[[2]int]bool{}} }
+
+// claim adds an error for each earlier rule that matches what the entry matches, and is
+// as specific.
+func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T], name func(int) string) Errors {
 	var key strings.Builder
-	fmt.Fprintf(&key, "%s\x00%d\x00%s", host, p.Kind, p.Value)
-	for _, h := range headers {
+	fmt.Fprintf(&key, "%s\x00%d\x00%s", host, e.path.Kind, e.path.Value)
+	for _, h := range e.headers {
 		key.WriteString("\x00" + h.String())
 	}
+	if r := e.client.rank(); r != (rank{}) {
+		fmt.Fprintf(&key, "\x00\x00%v", r)
+	}
 	key.WriteString("\x00\x00")
+	methods := e.methods
 	if len(methods) == 0 {
 		methods = []string{""}
 	}
 	for _, m := range methods {
-		first, ok := c.owners[key.String()+m]
-		if !ok {
-			c.owners[key.String()+m] = rule
-			continue
-		}
-		if pair := [2]int{first, rule}; !c.told[pair] {
-			c.told[pair] = true
-			errs = append(errs, &ConflictError{Rules: [2]string{name(first), name(rule)}, What: describe(host, p, m, headers)})
+		for _, id := range e.client.keys() {
+			k := key.String() + m + "\x00" + id
+			taken := false
+			for _, o := range c.owners[k] {
+				if !e.client.overlaps(o.client) {
+					continue
+				}
+				taken = true
+				if pair := [2]int{o.rule, rule}; o.rule != rule && !c.told[pair] {
+					c.told[pair] = true
+					errs = append(errs, &ConflictError{Rules: [2]string{name(o.rule), name(rule)}, What: describe(host, e.path, m, e.headers, &e.client)})
+				}
+			}
+			if !taken || e.client.rank() != (rank{}) { // what overlaps two others need not overlap their common part
+				c.owners[k] = append(c.owners[k], owner{rule, &e.client})
+			}
 		}
 	}
 	return errs
 }
 
 // describe formats the conditions that two rules share.
-func describe(host string, p Path, method string, headers []Header) string {
+func describe(host string, p Path, method string, headers []Header, client *identity) string {
 	var parts []string
 	if host != "" {
 		parts = append(parts, "host "+host)
@@ -197,6 +231,9 @@ func describe(host string, p Path, method string, headers []Header) string {
 	}
 	for _, h := range headers {
 		parts = append(parts, "header "+h.String())
+	}
+	if client.rank() != (rank{}) {
+		parts = append(parts, client.String())
 	}
 	if len(parts) == 0 {
 		return "everything"
@@ -266,9 +303,10 @@ func (b *bucket[T]) sort() {
 
 // Match returns the value of the most specific rule whose conditions all
 // match. It prefers an exact host to a wildcard to no host, then an exact path
-// to the longest prefix to a regular expression to no path. Then it prefers
-// more conditions on method and headers, then exact header values to mere
-// presence, then the lesser name. It allocates nothing.
+// to the longest prefix to a regular expression to no path. Then it prefers a
+// client's fingerprint to its names, with fewer wildcards first, to its issuer to no
+// condition on the client. Then it prefers more conditions on method and headers, then
+// exact header values to mere presence, then the lesser name. It allocates nothing.
 func (t *Table[T]) Match(r Request) (T, bool) {
 	var zero T
 	if t == nil {

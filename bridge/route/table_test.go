@@ -236,13 +236,70 @@ func rankOf(rule Rule[string], r Request) (rank []int, ok bool) {
 			return nil, false
 		}
 	}
-	return []int{host, path, conditions, exact}, true
+	client, ok := rankOfClient(rule.Client, r.Client)
+	if !ok {
+		return nil, false
+	}
+	return slices.Concat([]int{host, path}, client, []int{conditions, exact}), true
+}
+
+func rankOfClient(want *Identity, c *Client) (rank []int, ok bool) {
+	if want == nil {
+		return []int{0, 0, 0}, true
+	}
+	if c == nil {
+		return nil, false
+	}
+	rank = []int{min(len(want.Fingerprints), 1), 0, min(len(want.Issuer), 1)}
+	if rank[0] > 0 && !slices.Contains(want.Fingerprints, c.Fingerprint) || rank[2] > 0 && want.Issuer != c.Issuer {
+		return nil, false
+	}
+	for _, name := range want.SANs {
+		pattern := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(name), `\*`, "[a-z]+") + "$")
+		if slices.ContainsFunc(c.SANs, pattern.MatchString) {
+			rank[1] = max(rank[1], 100-strings.Count(name, "*"))
+		}
+	}
+	return rank, len(want.SANs) == 0 || rank[1] > 0
 }
 
 var (
 	someHosts = []string{"a.com", "b.a.com", "c.b.a.com", "[::1]", "com"}
 	somePaths = []string{"/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/a/b/c/", "/z/1"}
+
+	someNames    = []string{"DNS:a.com", "URI:spiffe://c/a/b", "URI:spiffe://c/a/c", "URI:spiffe://c/b/b", "URI:spiffe://d/a"}
+	somePrints   = []string{strings.Repeat("a", 64), strings.Repeat("b", 64)}
+	someIssuers  = []string{"CN=a", "CN=b,O=c"}
+	somePatterns = append([]string{"URI:spiffe://c/*/b", "URI:spiffe://c/a/*", "URI:spiffe://c/*/*", "URI:spiffe://d/*"}, someNames...)
 )
+
+func randomIdentity(rnd *rand.Rand) *Identity {
+	id := &Identity{}
+	for range rnd.IntN(3) {
+		id.SANs = append(id.SANs, somePatterns[rnd.IntN(len(somePatterns))])
+	}
+	if rnd.IntN(4) == 0 {
+		id.Fingerprints = []string{somePrints[rnd.IntN(2)]}
+	}
+	if rnd.IntN(4) == 0 {
+		id.Issuer = someIssuers[rnd.IntN(2)]
+	}
+	if len(id.SANs)+len(id.Fingerprints) == 0 && id.Issuer == "" {
+		return nil
+	}
+	return id
+}
+
+func randomClient(rnd *rand.Rand) *Client {
+	if rnd.IntN(5) == 0 {
+		return nil
+	}
+	c := &Client{Fingerprint: somePrints[rnd.IntN(2)], Issuer: someIssuers[rnd.IntN(2)]}
+	for range rnd.IntN(3) {
+		c.SANs = append(c.SANs, someNames[rnd.IntN(len(someNames))])
+	}
+	return c
+}
 
 func randomRules(rnd *rand.Rand) []Rule[string] {
 	pick := func(from ...string) string { return from[rnd.IntN(len(from))] }
@@ -266,6 +323,9 @@ func randomRules(rnd *rand.Rand) []Rule[string] {
 			r.Headers = append(r.Headers, Header{pick("A", "B"), []*string{nil, exactly("1"), exactly("2")}[rnd.IntN(3)]})
 		}
 		r.NotScheme = pick("http", "https", "", "")
+		if rnd.IntN(4) == 0 {
+			r.Client = randomIdentity(rnd)
+		}
 	}
 	return rules
 }
@@ -295,7 +355,7 @@ func TestMatchAgreesWithNaiveReference(t *testing.T) {
 				}
 			}
 			pick := func(from ...string) string { return from[rnd.IntN(len(from))] }
-			r := Request{Host: pick(someHosts...), Path: pick(somePaths...), Method: pick("GET", "PUT", "HEAD"), Scheme: pick("http", "https", ""), Header: header.Values}
+			r := Request{Host: pick(someHosts...), Path: pick(somePaths...), Method: pick("GET", "PUT", "HEAD"), Scheme: pick("http", "https", ""), Header: header.Values, Client: randomClient(rnd)}
 			got, ok := table.Match(r)
 			if want := naive(rules, r); got != want || ok != (want != "") {
 				t.Fatalf("%v: %q, want %q of\n%+v", r, got, want, rules)

@@ -16,7 +16,9 @@ route that matches and why, the upstreams with their shares, and for each endpoi
 the SNI, the names to verify and the client certificate. Nothing is sent.
 
 For an HTTP listener, describe the request with --host, --path, --method and
---header. For a TCP listener, describe the connection with --sni.
+--header. For a TCP listener, describe the connection with --sni. Where routes match the
+client's certificate, name its file with --client-cert, or say what it holds with
+--client-san, --client-fingerprint and --client-issuer.
 
 The exit code is 1 if the request would be rejected, or if every upstream that it
 could go to is down.`
@@ -30,7 +32,8 @@ func newExplain(c *cli) *cobra.Command {
 		Long:  explainLong,
 		Example: `  drawbridge explain web --host pay.example.com --path /v2/orders
   drawbridge explain web --method POST --header "X-Canary: yes"
-  drawbridge explain databases --sni orders.db.example.com -o json`,
+  drawbridge explain databases --sni orders.db.example.com -o json
+  drawbridge explain web --path /admin --client-san URI:spiffe://corp/ns/ops/sa/admin`,
 		Args: cobra.ExactArgs(1),
 	}
 	flags := cmd.Flags()
@@ -39,6 +42,7 @@ func newExplain(c *cli) *cobra.Command {
 	flags.StringVar(&req.Method, "method", "", "the request's `method` (default GET)")
 	flags.StringArrayVarP(&headers, "header", "H", nil, "a `header` of the request, \"Name: value\"; may be repeated")
 	flags.StringVar(&req.Sni, "sni", "", "the `name` that the client sends as SNI")
+	client := clientFlags(flags)
 	output := formatFlag(cmd)
 	conn := c.connectFlags(flags)
 	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_LISTENER)
@@ -46,6 +50,9 @@ func newExplain(c *cli) *cobra.Command {
 		req.Listener = args[0]
 		var err error
 		if req.Headers, err = parseHeaders(headers); err != nil {
+			return err
+		}
+		if req.ClientIdentity, err = client.identity(); err != nil {
 			return err
 		}
 		cl, err := conn.dial()

@@ -96,6 +96,14 @@ func conditions(msg *adminv1.Route, ask route.Request) []condition {
 		isNot := map[route.PathKind]string{route.PathExact: "is not", route.PathPrefix: "does not begin with", route.PathRegex: "does not match the expression"}[p.Kind]
 		add(route.Rule[struct{}]{Path: p}, fmt.Sprintf("the path %.200q %s %.200q", ask.Path, is, p.Value), fmt.Sprintf("the path %.200q %s %.200q", ask.Path, isNot, p.Value))
 	}
+	if c := whole.Client; c != nil {
+		id := clientText(c)
+		isNot := "the client's certificate does not match " + id
+		if ask.Client == nil {
+			isNot = "the client has no verified certificate, and must match " + id
+		}
+		add(route.Rule[struct{}]{Client: c}, "the client's certificate matches "+id, isNot)
+	}
 	if m := whole.Methods; len(m) > 0 {
 		add(route.Rule[struct{}]{Methods: m}, fmt.Sprintf("the method %.40q is one of %s", ask.Method, bounded(m)), fmt.Sprintf("the method %.40q is not one of %s", ask.Method, bounded(m)))
 	}
@@ -106,6 +114,21 @@ func conditions(msg *adminv1.Route, ask route.Request) []condition {
 		add(route.Rule[struct{}]{Headers: []route.Header{h}}, fmt.Sprintf("the header %.100s matches", h), fmt.Sprintf("the header %.100s does not match", h))
 	}
 	return out
+}
+
+// clientText describes a condition on the client's certificate.
+func clientText(c *route.Identity) string {
+	var parts []string
+	if len(c.SANs) > 0 {
+		parts = append(parts, bounded(c.SANs))
+	}
+	if len(c.Fingerprints) > 0 {
+		parts = append(parts, "SHA-256 "+bounded(c.Fingerprints))
+	}
+	if c.Issuer != "" {
+		parts = append(parts, fmt.Sprintf("issuer %.200q", c.Issuer))
+	}
+	return strings.Join(parts, " and ")
 }
 
 // bounded lists the first names and the number of the rest.

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -49,6 +50,7 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 			bad.Add(invalid.Path("headers").Key(name), "is not a valid header name")
 		}
 	}
+	client := l.explainedClient(q, bad)
 	if bad.Len() > 0 {
 		return nil
 	}
@@ -56,16 +58,38 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 		return refused(0, "the listener is down: %s", l.Down)
 	}
 	if l.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
-		return s.explainHTTP(l, q)
+		return s.explainHTTP(l, q, client)
 	}
-	return s.explainTCP(l, q)
+	return s.explainTCP(l, q, client)
+}
+
+// explainedClient returns the client's certificate that a question describes; nil
+// without one.
+func (l *Listener) explainedClient(q *adminv1.ExplainRouteRequest, bad *invalid.List) *route.Client {
+	const at = invalid.Path("client_identity")
+	id := q.GetClientIdentity()
+	switch {
+	case id == nil:
+		return nil
+	case !asksForCertificates(l.msg.GetTls()):
+		bad.Add(at, "must be left out: listener %q asks no client for a certificate", l.Name)
+		return nil
+	}
+	client, err := route.ParseClient(id.GetSubjectAltNames(), id.GetSha256Fingerprint(), id.GetIssuer())
+	for _, e := range unwrap(err) {
+		var re *route.RuleError
+		if errors.As(e, &re) {
+			bad.Add(at.Field(re.Field), "%v", re.Err)
+		}
+	}
+	return client
 }
 
 func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse {
 	return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Code: int32(code), Why: fmt.Sprintf(format, args...)}
 }
 
-func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
+func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest, client *route.Client) *adminv1.ExplainRouteResponse {
 	if l.tls != nil && !l.tls.Knows(q.GetSni()) && !l.passes(q.GetSni()) {
 		return unknownSNI(q.GetSni())
 	}
@@ -75,11 +99,11 @@ func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest) *admi
 	if err != nil {
 		host = ""
 	}
-	ask := route.Request{Host: host}
 	var policy *adminv1.ExplainedTlsPolicy
 	if !l.passes(q.GetSni()) {
 		policy = l.explainPolicy(q.GetSni())
 	}
+	ask := route.Request{Host: host, Client: presented(client, policy)}
 	if policy != nil && !l.tls.Serves(q.GetSni(), host) {
 		return refused(0, "the SNI %.260q is not a host name, and the host in it belongs to another TLS policy", q.GetSni())
 	}
@@ -103,7 +127,7 @@ func unknownSNI(sni string) *adminv1.ExplainRouteResponse {
 	return refused(0, "the SNI %.260q fits no certificate of the listener, and tls.reject_unknown_sni refuses the handshake (alert unrecognized_name)", sni)
 }
 
-func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
+func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest, client *route.Client) *adminv1.ExplainRouteResponse {
 	host := cmp.Or(q.GetHost(), q.GetSni(), l.ownHost())
 	sni := q.GetSni()
 	if l.tls != nil {
@@ -115,14 +139,16 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 			return unknownSNI(sni)
 		}
 	}
+	policy := l.explainPolicy(sni)
+	client = presented(client, policy)
 	header := http.Header{}
 	for name, value := range q.GetHeaders() {
 		header.Add(name, value)
 	}
 	// Set before Resolve, which removes the headers that no condition may match.
-	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), SNI: sni, Header: header})
+	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), SNI: sni, Header: header, Client: client})
 	header.Set("X-Forwarded-Proto", r.Scheme) // conditions may match it
-	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Scheme: r.Scheme, Header: header.Values}
+	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Scheme: r.Scheme, Header: header.Values, Client: client}
 	var out *adminv1.ExplainRouteResponse
 	switch {
 	case r.Err != nil && r.Path != "":
@@ -139,8 +165,16 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest) *adm
 		out = s.chosen(l, r.Action.Route, ask, r.Host)
 	}
 	out.Host, out.Path, out.UpstreamPath = r.Host, r.Path, r.UpstreamPath
-	out.TlsPolicy = l.explainPolicy(sni)
+	out.TlsPolicy = policy
 	return out
+}
+
+// presented returns the client's certificate if the policy asks for it, else nil.
+func presented(client *route.Client, policy *adminv1.ExplainedTlsPolicy) *route.Client {
+	if policy.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_NONE || policy == nil {
+		return nil
+	}
+	return client
 }
 
 func sniText(sni string) string {

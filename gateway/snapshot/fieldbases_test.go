@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/prototext"
@@ -62,6 +63,7 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 	}
 	tcpListener, httpListener := listener("tcp", "127.0.0.1:11", tcp, "u"), listener("http", "127.0.0.1:12", httpP, "u")
 	listeners := with(tcpListener, httpListener, listener("other", "127.0.0.1:13", httpP, ""))
+	mutual := parse(t, &adminv1.Listener{}, `name: "mutual" address: "127.0.0.1:14" protocol: PROTOCOL_HTTP `+serverTLS)
 	l := func(text string) *adminv1.Listener { return parse(t, &adminv1.Listener{}, text) }
 	r := func(text string) *adminv1.Route { return parse(t, &adminv1.Route{}, text) }
 	u := func(text string) *adminv1.Upstream { return parse(t, &adminv1.Upstream{}, text) }
@@ -88,7 +90,9 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 			response_headers { remove: "X-B" set { name: "X-C" value: "1" } add { name: "X-D" value: "${endpoint}" } }`), others: listeners, same: []string{"match.path.exact", "match.path.regex"}}, // which others have
 		"a route by an expression": {subject: r(`name: "r" listeners: "http" match { path { regex: "/x+" } }
 			forward { upstreams { name: "u" } rewrite { regex { pattern: "x(.)" substitution: "$1" } } }`), others: listeners},
-		"a route of one path":    {subject: r(`name: "r" listeners: "http" match { path { exact: "/x" } headers { name: "X-A" } } forward { upstreams { name: "u" } rewrite { path: "/" } }`), others: listeners},
+		"a route of one path": {subject: r(`name: "r" listeners: "http" match { path { exact: "/x" } headers { name: "X-A" } } forward { upstreams { name: "u" } rewrite { path: "/" } }`), others: listeners},
+		"a route of clients": {subject: r(`name: "r" listeners: "mutual" match { client_identity {
+			subject_alt_names: "DNS:a.example" sha256_fingerprints: "` + strings.Repeat("ab", 32) + `" issuer: "CN=a" } } forward { upstreams { name: "u" } }`), others: with(mutual)},
 		"a redirect":             {subject: r(`name: "r" listeners: "http" redirect { code: 301 scheme: "http" host: "x.example" path: "/x" }`), others: listeners},
 		"a fixed response":       {subject: r(`name: "r" listeners: "http" respond { code: 201 body: "x" content_type: "text/html" }`), others: listeners},
 		"a route of connections": {subject: r(`name: "r" listeners: "tcp" forward { upstreams { name: "u" weight: 1 } upstreams { name: "other" weight: 2 } retry { attempts: 3 per_try_timeout { seconds: 1 } } }`), others: listeners},

@@ -192,3 +192,69 @@ func TestReferencesOfPoliciesCount(t *testing.T) {
 		}
 	}
 }
+
+// byName is a match of clients that have one of the names.
+func byName(names ...string) *adminv1.RouteMatch {
+	return &adminv1.RouteMatch{ClientIdentity: &adminv1.ClientIdentityMatch{SubjectAltNames: names}}
+}
+
+func TestClientIdentitiesOfRoutesAreChecked(t *testing.T) {
+	w := newWorld(t)
+	w.putPolicies(httpP)
+	secure := listener("secure", "127.0.0.1:2", tcp, "up")
+	secure.Tls = &adminv1.ServerTls{Certificates: []string{"base"}}
+	w.put(listener("plain", "127.0.0.1:3", httpP, "up"), secure, passthroughUpstream("pass"), forward("taken", byName("spiffe://corp/*/a"), "front", "up"))
+	for _, c := range []struct {
+		route *adminv1.Route
+		want  string
+	}{
+		{forward("r", byName("a.example"), "plain", "up"), `r0.match.client_identity: needs client certificates, and listener "plain" has no tls`},
+		{forward("r", byName("a.example"), "secure", "up"), `r0.match.client_identity: needs client certificates, and listener "secure" asks for none`},
+		{forward("r", byName("a.example", "*.example"), "front", "up"), `r0.match.client_identity.subject_alt_names[1]: "*.example": "*" can only stand`},
+		{forward("r", byName(), "front", "up"), "r0.match.client_identity: must have"},
+		{forward("r", byName("spiffe://corp/x/*"), "front", "up"), `r0.match: is ambiguous with route "taken": both match client name "URI:spiffe://corp/`},
+	} {
+		if faults := w.refused(c.route); !strings.HasPrefix(faults[0].String(), c.want) {
+			t.Errorf("%v, want %s", faults, c.want)
+		}
+	}
+	// Taking the last request for certificates from the listener would leave the route
+	// without clients.
+	front := policied(httpP, "up")
+	front.Tls.Policies[0].ClientAuth, front.Tls.Policies[0].ClientTrustBundles = adminv1.ClientAuth_CLIENT_AUTH_NONE, nil
+	if faults := w.refused(front); !strings.Contains(fmt.Sprint(faults), `asks for none`) {
+		t.Errorf("%v", faults)
+	}
+}
+
+func TestRoutesByClientIdentityAreExplained(t *testing.T) {
+	for _, p := range []adminv1.Protocol{httpP, tcp} {
+		w := newWorld(t)
+		w.putPolicies(p)
+		w.put(forward("staff", byName("spiffe://corp/staff/*"), "front", "up"))
+		for _, c := range []struct {
+			sni        string
+			client     *adminv1.ExplainedClient
+			route, why string
+		}{
+			{"mtls.example", &adminv1.ExplainedClient{SubjectAltNames: []string{"URI:spiffe://corp/staff/alice"}}, "staff", "the client's certificate matches spiffe://corp/staff/*"},
+			{"mtls.example", &adminv1.ExplainedClient{SubjectAltNames: []string{"URI:spiffe://corp/guests/alice"}}, "", "the client's certificate does not match spiffe://corp/staff/*"},
+			{"mtls.example", nil, "", "the client has no verified certificate, and must match spiffe://corp/staff/*"},
+			// The base asks for no certificate, so none is verified.
+			{"base.example", &adminv1.ExplainedClient{SubjectAltNames: []string{"URI:spiffe://corp/staff/alice"}}, "", "the client has no verified certificate"},
+		} {
+			q := &adminv1.ExplainRouteRequest{Listener: "front", Sni: c.sni, ClientIdentity: c.client}
+			if p == httpP {
+				q.Host = c.sni
+			}
+			if got := w.explain(q); got.GetRoute() != c.route || !strings.Contains(got.GetWhy(), c.why) {
+				t.Errorf("%v: %v", q, got)
+			}
+		}
+		var bad invalid.List
+		w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "front", ClientIdentity: &adminv1.ExplainedClient{SubjectAltNames: []string{"spiffe://corp/*"}, Sha256Fingerprint: "x", Issuer: "x"}}, &bad)
+		if text := fmt.Sprint(bad.Faults()); len(bad.Faults()) != 3 || !strings.Contains(text, "client_identity.subject_alt_names[0]") {
+			t.Errorf("%s", text)
+		}
+	}
+}

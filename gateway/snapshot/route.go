@@ -179,6 +179,7 @@ func (s routeScope) checkListener(msg *adminv1.Route, name string) {
 	if !ok {
 		return // reported by the store
 	}
+	s.checkClientIdentity(msg, l)
 	switch l.GetProtocol() {
 	case adminv1.Protocol_PROTOCOL_TCP:
 		s.checkTCPRoute(msg, l)
@@ -192,6 +193,29 @@ func (s routeScope) checkMix(msg *adminv1.Route) {
 	if n := len(s.passthroughs(msg)); n > 0 && n < len(msg.GetForward().GetUpstreams()) {
 		s.Add("forward.upstreams", "must not mix passthrough and other upstreams: the client's TLS is either decrypted or passed through")
 	}
+}
+
+// checkClientIdentity rejects a condition on the client's certificate where no client
+// is asked for one.
+func (s routeScope) checkClientIdentity(msg *adminv1.Route, l *adminv1.Listener) {
+	const at = "match.client_identity"
+	switch {
+	case msg.GetMatch().GetClientIdentity() == nil:
+	case l.GetTls() == nil:
+		s.Add(at, "needs client certificates, and listener %q has no tls", l.GetName())
+	case !asksForCertificates(l.GetTls()):
+		s.Add(at, "needs client certificates, and listener %q asks for none: set tls.client_auth, or that of one of its policies", l.GetName())
+	case len(s.passthroughs(msg)) > 0:
+		s.Add(at, "must be left out: an upstream of the route is passthrough, so the client's certificate is never seen")
+	}
+}
+
+// asksForCertificates reports whether some clients are asked for certificates.
+func asksForCertificates(t *adminv1.ServerTls) bool {
+	asks := func(a adminv1.ClientAuth) bool {
+		return a == adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL || a == adminv1.ClientAuth_CLIENT_AUTH_REQUIRED
+	}
+	return asks(t.GetClientAuth()) || slices.ContainsFunc(t.GetPolicies(), func(p *adminv1.TlsPolicy) bool { return asks(p.GetClientAuth()) })
 }
 
 // checkTCPRoute rejects settings that have no meaning for TCP connections.
@@ -432,6 +456,9 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 	}
 	for _, h := range m.GetHeaders() {
 		r.Headers = append(r.Headers, route.Header{Name: h.GetName(), Exact: h.Exact})
+	}
+	if id := m.GetClientIdentity(); id != nil {
+		r.Client = &route.Identity{SANs: id.GetSubjectAltNames(), Fingerprints: id.GetSha256Fingerprints(), Issuer: id.GetIssuer()}
 	}
 	if d := msg.GetRedirect(); d != nil && d.GetHost() == "" && d.GetPath() == "" {
 		r.NotScheme = d.GetScheme() // else it would cause a redirect loop

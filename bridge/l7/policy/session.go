@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -39,10 +40,21 @@ func (s *Session) Identity() certs.Identity { return s.certificate.identity() }
 type clientCertificate struct {
 	leaf *x509.Certificate
 
-	identifying, encoding sync.Once
-	id                    certs.Identity
-	identityFields        message.Fields
-	encoded               string
+	identifying, encoding, matching sync.Once
+	id                              certs.Identity
+	identityFields                  message.Fields
+	encoded                         string
+	client                          *route.Client
+}
+
+// Client returns what routes match of the client's certificate; nil without one.
+func (s *Session) Client() *route.Client {
+	c := s.certificate
+	if c == nil {
+		return nil
+	}
+	c.matching.Do(func() { c.client = route.NewClient(c.leaf) })
+	return c.client
 }
 
 // identity returns the identity in the certificate. c may be nil.

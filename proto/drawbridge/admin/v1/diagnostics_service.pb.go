@@ -703,9 +703,11 @@ type ExplainRouteRequest struct {
 	// The request's headers. HTTP only.
 	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The client's SNI.
-	Sni           string `protobuf:"bytes,6,opt,name=sni,proto3" json:"sni,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Sni string `protobuf:"bytes,6,opt,name=sni,proto3" json:"sni,omitempty"`
+	// What the client's verified certificate says. Absent: the client has none.
+	ClientIdentity *ExplainedClient `protobuf:"bytes,7,opt,name=client_identity,json=clientIdentity,proto3" json:"client_identity,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ExplainRouteRequest) Reset() {
@@ -780,6 +782,77 @@ func (x *ExplainRouteRequest) GetSni() string {
 	return ""
 }
 
+func (x *ExplainRouteRequest) GetClientIdentity() *ExplainedClient {
+	if x != nil {
+		return x.ClientIdentity
+	}
+	return nil
+}
+
+// A client with a verified certificate.
+type ExplainedClient struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of its subject alternative names: "DNS:a.example", "URI:spiffe://corp/pay".
+	SubjectAltNames []string `protobuf:"bytes,1,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
+	// The certificate's SHA-256 fingerprint, in hexadecimal.
+	Sha256Fingerprint string `protobuf:"bytes,2,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
+	// Distinguished name of its issuer (RFC 4514).
+	Issuer        string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedClient) Reset() {
+	*x = ExplainedClient{}
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedClient) ProtoMessage() {}
+
+func (x *ExplainedClient) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedClient.ProtoReflect.Descriptor instead.
+func (*ExplainedClient) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExplainedClient) GetSubjectAltNames() []string {
+	if x != nil {
+		return x.SubjectAltNames
+	}
+	return nil
+}
+
+func (x *ExplainedClient) GetSha256Fingerprint() string {
+	if x != nil {
+		return x.Sha256Fingerprint
+	}
+	return ""
+}
+
+func (x *ExplainedClient) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
 // Where a request would go.
 type ExplainRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -808,7 +881,7 @@ type ExplainRouteResponse struct {
 
 func (x *ExplainRouteResponse) Reset() {
 	*x = ExplainRouteResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +893,7 @@ func (x *ExplainRouteResponse) String() string {
 func (*ExplainRouteResponse) ProtoMessage() {}
 
 func (x *ExplainRouteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +906,7 @@ func (x *ExplainRouteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRouteResponse.ProtoReflect.Descriptor instead.
 func (*ExplainRouteResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExplainRouteResponse) GetRoute() string {
@@ -918,7 +991,7 @@ type ExplainedTlsPolicy struct {
 
 func (x *ExplainedTlsPolicy) Reset() {
 	*x = ExplainedTlsPolicy{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1003,7 @@ func (x *ExplainedTlsPolicy) String() string {
 func (*ExplainedTlsPolicy) ProtoMessage() {}
 
 func (x *ExplainedTlsPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1016,7 @@ func (x *ExplainedTlsPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedTlsPolicy.ProtoReflect.Descriptor instead.
 func (*ExplainedTlsPolicy) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainedTlsPolicy) GetField() string {
@@ -1010,7 +1083,7 @@ type ExplainedUpstream struct {
 
 func (x *ExplainedUpstream) Reset() {
 	*x = ExplainedUpstream{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1095,7 @@ func (x *ExplainedUpstream) String() string {
 func (*ExplainedUpstream) ProtoMessage() {}
 
 func (x *ExplainedUpstream) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1108,7 @@ func (x *ExplainedUpstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedUpstream.ProtoReflect.Descriptor instead.
 func (*ExplainedUpstream) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainedUpstream) GetName() string {
@@ -1131,7 +1204,7 @@ type ExplainedEndpoint struct {
 
 func (x *ExplainedEndpoint) Reset() {
 	*x = ExplainedEndpoint{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1216,7 @@ func (x *ExplainedEndpoint) String() string {
 func (*ExplainedEndpoint) ProtoMessage() {}
 
 func (x *ExplainedEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1229,7 @@ func (x *ExplainedEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedEndpoint.ProtoReflect.Descriptor instead.
 func (*ExplainedEndpoint) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExplainedEndpoint) GetAddress() string {
@@ -1219,7 +1292,7 @@ type FlushSessionsRequest struct {
 
 func (x *FlushSessionsRequest) Reset() {
 	*x = FlushSessionsRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1304,7 @@ func (x *FlushSessionsRequest) String() string {
 func (*FlushSessionsRequest) ProtoMessage() {}
 
 func (x *FlushSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1317,7 @@ func (x *FlushSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushSessionsRequest.ProtoReflect.Descriptor instead.
 func (*FlushSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FlushSessionsRequest) GetUpstream() string {
@@ -1265,7 +1338,7 @@ type FlushSessionsResponse struct {
 
 func (x *FlushSessionsResponse) Reset() {
 	*x = FlushSessionsResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1350,7 @@ func (x *FlushSessionsResponse) String() string {
 func (*FlushSessionsResponse) ProtoMessage() {}
 
 func (x *FlushSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1363,7 @@ func (x *FlushSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushSessionsResponse.ProtoReflect.Descriptor instead.
 func (*FlushSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FlushSessionsResponse) GetFlushed() int32 {
@@ -1316,7 +1389,7 @@ type DrainConnectionsRequest struct {
 
 func (x *DrainConnectionsRequest) Reset() {
 	*x = DrainConnectionsRequest{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1401,7 @@ func (x *DrainConnectionsRequest) String() string {
 func (*DrainConnectionsRequest) ProtoMessage() {}
 
 func (x *DrainConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1414,7 @@ func (x *DrainConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*DrainConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainConnectionsRequest) GetUpstream() string {
@@ -1376,7 +1449,7 @@ type DrainConnectionsResponse struct {
 
 func (x *DrainConnectionsResponse) Reset() {
 	*x = DrainConnectionsResponse{}
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1461,7 @@ func (x *DrainConnectionsResponse) String() string {
 func (*DrainConnectionsResponse) ProtoMessage() {}
 
 func (x *DrainConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1474,7 @@ func (x *DrainConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*DrainConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DrainConnectionsResponse) GetConnections() int32 {
@@ -1461,17 +1534,22 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\fProbeAttempt\x12\x16\n" +
 	"\x06change\x18\x01 \x01(\tR\x06change\x12;\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2!.drawbridge.admin.v1.ProbeOutcomeR\aoutcome\x123\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\"\x90\x02\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\"\xdf\x02\n" +
 	"\x13ExplainRouteRequest\x12\x1a\n" +
 	"\blistener\x18\x01 \x01(\tR\blistener\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x16\n" +
 	"\x06method\x18\x04 \x01(\tR\x06method\x12O\n" +
 	"\aheaders\x18\x05 \x03(\v25.drawbridge.admin.v1.ExplainRouteRequest.HeadersEntryR\aheaders\x12\x10\n" +
-	"\x03sni\x18\x06 \x01(\tR\x03sni\x1a:\n" +
+	"\x03sni\x18\x06 \x01(\tR\x03sni\x12M\n" +
+	"\x0fclient_identity\x18\a \x01(\v2$.drawbridge.admin.v1.ExplainedClientR\x0eclientIdentity\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x01\n" +
+	"\x0fExplainedClient\x12*\n" +
+	"\x11subject_alt_names\x18\x01 \x03(\tR\x0fsubjectAltNames\x12-\n" +
+	"\x12sha256_fingerprint\x18\x02 \x01(\tR\x11sha256Fingerprint\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\"\xeb\x02\n" +
 	"\x14ExplainRouteResponse\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12<\n" +
@@ -1550,7 +1628,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(ProbeOutcome)(0),                // 0: drawbridge.admin.v1.ProbeOutcome
 	(ExplainedAction)(0),             // 1: drawbridge.admin.v1.ExplainedAction
@@ -1561,60 +1639,62 @@ var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(*ProbeTimings)(nil),             // 6: drawbridge.admin.v1.ProbeTimings
 	(*ProbeAttempt)(nil),             // 7: drawbridge.admin.v1.ProbeAttempt
 	(*ExplainRouteRequest)(nil),      // 8: drawbridge.admin.v1.ExplainRouteRequest
-	(*ExplainRouteResponse)(nil),     // 9: drawbridge.admin.v1.ExplainRouteResponse
-	(*ExplainedTlsPolicy)(nil),       // 10: drawbridge.admin.v1.ExplainedTlsPolicy
-	(*ExplainedUpstream)(nil),        // 11: drawbridge.admin.v1.ExplainedUpstream
-	(*ExplainedEndpoint)(nil),        // 12: drawbridge.admin.v1.ExplainedEndpoint
-	(*FlushSessionsRequest)(nil),     // 13: drawbridge.admin.v1.FlushSessionsRequest
-	(*FlushSessionsResponse)(nil),    // 14: drawbridge.admin.v1.FlushSessionsResponse
-	(*DrainConnectionsRequest)(nil),  // 15: drawbridge.admin.v1.DrainConnectionsRequest
-	(*DrainConnectionsResponse)(nil), // 16: drawbridge.admin.v1.DrainConnectionsResponse
-	nil,                              // 17: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
-	(*Upstream)(nil),                 // 18: drawbridge.admin.v1.Upstream
-	(Reason)(0),                      // 19: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),          // 20: drawbridge.admin.v1.CertificateInfo
-	(TlsVersion)(0),                  // 21: drawbridge.admin.v1.TlsVersion
-	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
-	(ClientAuth)(0),                  // 23: drawbridge.admin.v1.ClientAuth
-	(Verification)(0),                // 24: drawbridge.admin.v1.Verification
+	(*ExplainedClient)(nil),          // 9: drawbridge.admin.v1.ExplainedClient
+	(*ExplainRouteResponse)(nil),     // 10: drawbridge.admin.v1.ExplainRouteResponse
+	(*ExplainedTlsPolicy)(nil),       // 11: drawbridge.admin.v1.ExplainedTlsPolicy
+	(*ExplainedUpstream)(nil),        // 12: drawbridge.admin.v1.ExplainedUpstream
+	(*ExplainedEndpoint)(nil),        // 13: drawbridge.admin.v1.ExplainedEndpoint
+	(*FlushSessionsRequest)(nil),     // 14: drawbridge.admin.v1.FlushSessionsRequest
+	(*FlushSessionsResponse)(nil),    // 15: drawbridge.admin.v1.FlushSessionsResponse
+	(*DrainConnectionsRequest)(nil),  // 16: drawbridge.admin.v1.DrainConnectionsRequest
+	(*DrainConnectionsResponse)(nil), // 17: drawbridge.admin.v1.DrainConnectionsResponse
+	nil,                              // 18: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	(*Upstream)(nil),                 // 19: drawbridge.admin.v1.Upstream
+	(Reason)(0),                      // 20: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),          // 21: drawbridge.admin.v1.CertificateInfo
+	(TlsVersion)(0),                  // 22: drawbridge.admin.v1.TlsVersion
+	(*durationpb.Duration)(nil),      // 23: google.protobuf.Duration
+	(ClientAuth)(0),                  // 24: drawbridge.admin.v1.ClientAuth
+	(Verification)(0),                // 25: drawbridge.admin.v1.Verification
 }
 var file_drawbridge_admin_v1_diagnostics_service_proto_depIdxs = []int32{
-	18, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
+	19, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
 	4,  // 1: drawbridge.admin.v1.ProbeUpstreamResponse.results:type_name -> drawbridge.admin.v1.ProbeResult
 	0,  // 2: drawbridge.admin.v1.ProbeResult.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	19, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
+	20, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
 	5,  // 4: drawbridge.admin.v1.ProbeResult.suggestion:type_name -> drawbridge.admin.v1.Suggestion
-	20, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
-	21, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
+	21, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
+	22, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
 	6,  // 7: drawbridge.admin.v1.ProbeResult.timings:type_name -> drawbridge.admin.v1.ProbeTimings
 	7,  // 8: drawbridge.admin.v1.ProbeResult.attempts:type_name -> drawbridge.admin.v1.ProbeAttempt
-	22, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
-	22, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
-	22, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
+	23, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
+	23, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
+	23, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
 	0,  // 12: drawbridge.admin.v1.ProbeAttempt.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	19, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
-	17, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
-	1,  // 15: drawbridge.admin.v1.ExplainRouteResponse.action:type_name -> drawbridge.admin.v1.ExplainedAction
-	11, // 16: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
-	10, // 17: drawbridge.admin.v1.ExplainRouteResponse.tls_policy:type_name -> drawbridge.admin.v1.ExplainedTlsPolicy
-	23, // 18: drawbridge.admin.v1.ExplainedTlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
-	12, // 19: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
-	24, // 20: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
-	19, // 21: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
-	22, // 22: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
-	2,  // 23: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
-	8,  // 24: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
-	13, // 25: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
-	15, // 26: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
-	3,  // 27: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
-	9,  // 28: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
-	14, // 29: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
-	16, // 30: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
-	27, // [27:31] is the sub-list for method output_type
-	23, // [23:27] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	20, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
+	18, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	9,  // 15: drawbridge.admin.v1.ExplainRouteRequest.client_identity:type_name -> drawbridge.admin.v1.ExplainedClient
+	1,  // 16: drawbridge.admin.v1.ExplainRouteResponse.action:type_name -> drawbridge.admin.v1.ExplainedAction
+	12, // 17: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
+	11, // 18: drawbridge.admin.v1.ExplainRouteResponse.tls_policy:type_name -> drawbridge.admin.v1.ExplainedTlsPolicy
+	24, // 19: drawbridge.admin.v1.ExplainedTlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	13, // 20: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
+	25, // 21: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
+	20, // 22: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
+	23, // 23: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
+	2,  // 24: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
+	8,  // 25: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
+	14, // 26: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
+	16, // 27: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
+	3,  // 28: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
+	10, // 29: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
+	15, // 30: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
+	17, // 31: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
+	28, // [28:32] is the sub-list for method output_type
+	24, // [24:28] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_diagnostics_service_proto_init() }
@@ -1635,7 +1715,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc), len(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

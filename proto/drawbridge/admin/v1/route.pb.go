@@ -83,9 +83,10 @@ func (RetryCondition) EnumDescriptor() ([]byte, []int) {
 
 // A Route decides what happens to some of a listener's traffic. The most specific
 // matching route wins: an exact host before a wildcard before none, then an exact
-// path before the longest prefix before a regular expression before none, then more
-// conditions on methods and headers before fewer. Two routes of a listener that
-// could match the same traffic equally well are refused.
+// path before the longest prefix before a regular expression before none, then a client
+// identity (by fingerprint before by name, with fewer wildcards first, before by issuer
+// alone) before none, then more conditions on methods and headers before fewer. Two
+// routes of a listener that could match the same traffic equally well are refused.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among routes: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
@@ -274,9 +275,12 @@ type RouteMatch struct {
 	// Request methods, any of which. HTTP only. Empty: any.
 	Methods []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Request headers, all of which. HTTP only.
-	Headers       []*HeaderMatch `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Headers []*HeaderMatch `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The client's verified certificate. A client without one never matches. Absent: any
+	// client.
+	ClientIdentity *ClientIdentityMatch `protobuf:"bytes,5,opt,name=client_identity,json=clientIdentity,proto3" json:"client_identity,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RouteMatch) Reset() {
@@ -337,6 +341,82 @@ func (x *RouteMatch) GetHeaders() []*HeaderMatch {
 	return nil
 }
 
+func (x *RouteMatch) GetClientIdentity() *ClientIdentityMatch {
+	if x != nil {
+		return x.ClientIdentity
+	}
+	return nil
+}
+
+// A condition on the certificate that the client of a TLS listener presented and that
+// the listener verified. Every field that is set must match; at least one must be set.
+// The listener, or one of its TLS policies, must ask for client certificates.
+type ClientIdentityMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Subject alternative names, any of which: "DNS:a.example", "URI:spiffe://corp/pay",
+	// "IP:10.0.0.1", "email:ops@corp.example". Exact, except that in the path of a SPIFFE
+	// ID "*" stands for one whole segment: "URI:spiffe://corp/ns/*/sa/pay". At most 100.
+	SubjectAltNames []string `protobuf:"bytes,1,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
+	// SHA-256 fingerprints of certificates, any of which, in hexadecimal. At most 100.
+	Sha256Fingerprints []string `protobuf:"bytes,2,rep,name=sha256_fingerprints,json=sha256Fingerprints,proto3" json:"sha256_fingerprints,omitempty"`
+	// Distinguished name of the certificate's issuer (RFC 4514), as CertificateInfo.issuer
+	// shows it: "CN=Partners CA,O=Corp".
+	Issuer        string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientIdentityMatch) Reset() {
+	*x = ClientIdentityMatch{}
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientIdentityMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientIdentityMatch) ProtoMessage() {}
+
+func (x *ClientIdentityMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientIdentityMatch.ProtoReflect.Descriptor instead.
+func (*ClientIdentityMatch) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClientIdentityMatch) GetSubjectAltNames() []string {
+	if x != nil {
+		return x.SubjectAltNames
+	}
+	return nil
+}
+
+func (x *ClientIdentityMatch) GetSha256Fingerprints() []string {
+	if x != nil {
+		return x.Sha256Fingerprints
+	}
+	return nil
+}
+
+func (x *ClientIdentityMatch) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
 // A condition on a path. Paths are matched, and forwarded, in one normal form:
 // dot segments resolved, slashes merged, unreserved characters unescaped.
 type PathMatch struct {
@@ -355,7 +435,7 @@ type PathMatch struct {
 
 func (x *PathMatch) Reset() {
 	*x = PathMatch{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +447,7 @@ func (x *PathMatch) String() string {
 func (*PathMatch) ProtoMessage() {}
 
 func (x *PathMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +460,7 @@ func (x *PathMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathMatch.ProtoReflect.Descriptor instead.
 func (*PathMatch) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PathMatch) GetKind() isPathMatch_Kind {
@@ -457,7 +537,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +549,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +562,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -529,7 +609,7 @@ type Forward struct {
 
 func (x *Forward) Reset() {
 	*x = Forward{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +621,7 @@ func (x *Forward) String() string {
 func (*Forward) ProtoMessage() {}
 
 func (x *Forward) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +634,7 @@ func (x *Forward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forward.ProtoReflect.Descriptor instead.
 func (*Forward) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Forward) GetUpstreams() []*WeightedUpstream {
@@ -610,7 +690,7 @@ type Rewrite struct {
 
 func (x *Rewrite) Reset() {
 	*x = Rewrite{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +702,7 @@ func (x *Rewrite) String() string {
 func (*Rewrite) ProtoMessage() {}
 
 func (x *Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +715,7 @@ func (x *Rewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
 func (*Rewrite) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Rewrite) GetKind() isRewrite_Kind {
@@ -712,7 +792,7 @@ type RegexRewrite struct {
 
 func (x *RegexRewrite) Reset() {
 	*x = RegexRewrite{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +804,7 @@ func (x *RegexRewrite) String() string {
 func (*RegexRewrite) ProtoMessage() {}
 
 func (x *RegexRewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +817,7 @@ func (x *RegexRewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegexRewrite.ProtoReflect.Descriptor instead.
 func (*RegexRewrite) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RegexRewrite) GetPattern() string {
@@ -789,7 +869,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +881,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +894,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Retry) GetAttempts() int32 {
@@ -880,7 +960,7 @@ type WeightedUpstream struct {
 
 func (x *WeightedUpstream) Reset() {
 	*x = WeightedUpstream{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +972,7 @@ func (x *WeightedUpstream) String() string {
 func (*WeightedUpstream) ProtoMessage() {}
 
 func (x *WeightedUpstream) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +985,7 @@ func (x *WeightedUpstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedUpstream.ProtoReflect.Descriptor instead.
 func (*WeightedUpstream) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WeightedUpstream) GetName() string {
@@ -941,7 +1021,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1033,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1046,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Redirect) GetCode() int32 {
@@ -1012,7 +1092,7 @@ type Respond struct {
 
 func (x *Respond) Reset() {
 	*x = Respond{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1104,7 @@ func (x *Respond) String() string {
 func (*Respond) ProtoMessage() {}
 
 func (x *Respond) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1117,7 @@ func (x *Respond) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Respond.ProtoReflect.Descriptor instead.
 func (*Respond) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Respond) GetCode() int32 {
@@ -1079,7 +1159,7 @@ type HeaderRules struct {
 
 func (x *HeaderRules) Reset() {
 	*x = HeaderRules{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1171,7 @@ func (x *HeaderRules) String() string {
 func (*HeaderRules) ProtoMessage() {}
 
 func (x *HeaderRules) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1184,7 @@ func (x *HeaderRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderRules.ProtoReflect.Descriptor instead.
 func (*HeaderRules) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HeaderRules) GetRemove() []string {
@@ -1146,7 +1226,7 @@ type HeaderValue struct {
 
 func (x *HeaderValue) Reset() {
 	*x = HeaderValue{}
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1238,7 @@ func (x *HeaderValue) String() string {
 func (*HeaderValue) ProtoMessage() {}
 
 func (x *HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_route_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1251,7 @@ func (x *HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderValue.ProtoReflect.Descriptor instead.
 func (*HeaderValue) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_route_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HeaderValue) GetName() string {
@@ -1209,13 +1289,18 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06action\"\xac\x01\n" +
+	"\x06action\"\xff\x01\n" +
 	"\n" +
 	"RouteMatch\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x122\n" +
 	"\x04path\x18\x02 \x01(\v2\x1e.drawbridge.admin.v1.PathMatchR\x04path\x12\x18\n" +
 	"\amethods\x18\x03 \x03(\tR\amethods\x12:\n" +
-	"\aheaders\x18\x04 \x03(\v2 .drawbridge.admin.v1.HeaderMatchR\aheaders\"]\n" +
+	"\aheaders\x18\x04 \x03(\v2 .drawbridge.admin.v1.HeaderMatchR\aheaders\x12Q\n" +
+	"\x0fclient_identity\x18\x05 \x01(\v2(.drawbridge.admin.v1.ClientIdentityMatchR\x0eclientIdentity\"\x8a\x01\n" +
+	"\x13ClientIdentityMatch\x12*\n" +
+	"\x11subject_alt_names\x18\x01 \x03(\tR\x0fsubjectAltNames\x12/\n" +
+	"\x13sha256_fingerprints\x18\x02 \x03(\tR\x12sha256Fingerprints\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\"]\n" +
 	"\tPathMatch\x12\x18\n" +
 	"\x06prefix\x18\x01 \x01(\tH\x00R\x06prefix\x12\x16\n" +
 	"\x05exact\x18\x02 \x01(\tH\x00R\x05exact\x12\x16\n" +
@@ -1290,51 +1375,53 @@ func file_drawbridge_admin_v1_route_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_drawbridge_admin_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_drawbridge_admin_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_drawbridge_admin_v1_route_proto_goTypes = []any{
 	(RetryCondition)(0),         // 0: drawbridge.admin.v1.RetryCondition
 	(*Route)(nil),               // 1: drawbridge.admin.v1.Route
 	(*RouteMatch)(nil),          // 2: drawbridge.admin.v1.RouteMatch
-	(*PathMatch)(nil),           // 3: drawbridge.admin.v1.PathMatch
-	(*HeaderMatch)(nil),         // 4: drawbridge.admin.v1.HeaderMatch
-	(*Forward)(nil),             // 5: drawbridge.admin.v1.Forward
-	(*Rewrite)(nil),             // 6: drawbridge.admin.v1.Rewrite
-	(*RegexRewrite)(nil),        // 7: drawbridge.admin.v1.RegexRewrite
-	(*Retry)(nil),               // 8: drawbridge.admin.v1.Retry
-	(*WeightedUpstream)(nil),    // 9: drawbridge.admin.v1.WeightedUpstream
-	(*Redirect)(nil),            // 10: drawbridge.admin.v1.Redirect
-	(*Respond)(nil),             // 11: drawbridge.admin.v1.Respond
-	(*HeaderRules)(nil),         // 12: drawbridge.admin.v1.HeaderRules
-	(*HeaderValue)(nil),         // 13: drawbridge.admin.v1.HeaderValue
-	nil,                         // 14: drawbridge.admin.v1.Route.LabelsEntry
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(*ClientIdentityMatch)(nil), // 3: drawbridge.admin.v1.ClientIdentityMatch
+	(*PathMatch)(nil),           // 4: drawbridge.admin.v1.PathMatch
+	(*HeaderMatch)(nil),         // 5: drawbridge.admin.v1.HeaderMatch
+	(*Forward)(nil),             // 6: drawbridge.admin.v1.Forward
+	(*Rewrite)(nil),             // 7: drawbridge.admin.v1.Rewrite
+	(*RegexRewrite)(nil),        // 8: drawbridge.admin.v1.RegexRewrite
+	(*Retry)(nil),               // 9: drawbridge.admin.v1.Retry
+	(*WeightedUpstream)(nil),    // 10: drawbridge.admin.v1.WeightedUpstream
+	(*Redirect)(nil),            // 11: drawbridge.admin.v1.Redirect
+	(*Respond)(nil),             // 12: drawbridge.admin.v1.Respond
+	(*HeaderRules)(nil),         // 13: drawbridge.admin.v1.HeaderRules
+	(*HeaderValue)(nil),         // 14: drawbridge.admin.v1.HeaderValue
+	nil,                         // 15: drawbridge.admin.v1.Route.LabelsEntry
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
 }
 var file_drawbridge_admin_v1_route_proto_depIdxs = []int32{
-	14, // 0: drawbridge.admin.v1.Route.labels:type_name -> drawbridge.admin.v1.Route.LabelsEntry
+	15, // 0: drawbridge.admin.v1.Route.labels:type_name -> drawbridge.admin.v1.Route.LabelsEntry
 	2,  // 1: drawbridge.admin.v1.Route.match:type_name -> drawbridge.admin.v1.RouteMatch
-	5,  // 2: drawbridge.admin.v1.Route.forward:type_name -> drawbridge.admin.v1.Forward
-	10, // 3: drawbridge.admin.v1.Route.redirect:type_name -> drawbridge.admin.v1.Redirect
-	11, // 4: drawbridge.admin.v1.Route.respond:type_name -> drawbridge.admin.v1.Respond
-	12, // 5: drawbridge.admin.v1.Route.request_headers:type_name -> drawbridge.admin.v1.HeaderRules
-	12, // 6: drawbridge.admin.v1.Route.response_headers:type_name -> drawbridge.admin.v1.HeaderRules
-	3,  // 7: drawbridge.admin.v1.RouteMatch.path:type_name -> drawbridge.admin.v1.PathMatch
-	4,  // 8: drawbridge.admin.v1.RouteMatch.headers:type_name -> drawbridge.admin.v1.HeaderMatch
-	9,  // 9: drawbridge.admin.v1.Forward.upstreams:type_name -> drawbridge.admin.v1.WeightedUpstream
-	15, // 10: drawbridge.admin.v1.Forward.timeout:type_name -> google.protobuf.Duration
-	15, // 11: drawbridge.admin.v1.Forward.total_timeout:type_name -> google.protobuf.Duration
-	6,  // 12: drawbridge.admin.v1.Forward.rewrite:type_name -> drawbridge.admin.v1.Rewrite
-	8,  // 13: drawbridge.admin.v1.Forward.retry:type_name -> drawbridge.admin.v1.Retry
-	7,  // 14: drawbridge.admin.v1.Rewrite.regex:type_name -> drawbridge.admin.v1.RegexRewrite
-	0,  // 15: drawbridge.admin.v1.Retry.on:type_name -> drawbridge.admin.v1.RetryCondition
-	15, // 16: drawbridge.admin.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	15, // 17: drawbridge.admin.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	13, // 18: drawbridge.admin.v1.HeaderRules.set:type_name -> drawbridge.admin.v1.HeaderValue
-	13, // 19: drawbridge.admin.v1.HeaderRules.add:type_name -> drawbridge.admin.v1.HeaderValue
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	6,  // 2: drawbridge.admin.v1.Route.forward:type_name -> drawbridge.admin.v1.Forward
+	11, // 3: drawbridge.admin.v1.Route.redirect:type_name -> drawbridge.admin.v1.Redirect
+	12, // 4: drawbridge.admin.v1.Route.respond:type_name -> drawbridge.admin.v1.Respond
+	13, // 5: drawbridge.admin.v1.Route.request_headers:type_name -> drawbridge.admin.v1.HeaderRules
+	13, // 6: drawbridge.admin.v1.Route.response_headers:type_name -> drawbridge.admin.v1.HeaderRules
+	4,  // 7: drawbridge.admin.v1.RouteMatch.path:type_name -> drawbridge.admin.v1.PathMatch
+	5,  // 8: drawbridge.admin.v1.RouteMatch.headers:type_name -> drawbridge.admin.v1.HeaderMatch
+	3,  // 9: drawbridge.admin.v1.RouteMatch.client_identity:type_name -> drawbridge.admin.v1.ClientIdentityMatch
+	10, // 10: drawbridge.admin.v1.Forward.upstreams:type_name -> drawbridge.admin.v1.WeightedUpstream
+	16, // 11: drawbridge.admin.v1.Forward.timeout:type_name -> google.protobuf.Duration
+	16, // 12: drawbridge.admin.v1.Forward.total_timeout:type_name -> google.protobuf.Duration
+	7,  // 13: drawbridge.admin.v1.Forward.rewrite:type_name -> drawbridge.admin.v1.Rewrite
+	9,  // 14: drawbridge.admin.v1.Forward.retry:type_name -> drawbridge.admin.v1.Retry
+	8,  // 15: drawbridge.admin.v1.Rewrite.regex:type_name -> drawbridge.admin.v1.RegexRewrite
+	0,  // 16: drawbridge.admin.v1.Retry.on:type_name -> drawbridge.admin.v1.RetryCondition
+	16, // 17: drawbridge.admin.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	16, // 18: drawbridge.admin.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	14, // 19: drawbridge.admin.v1.HeaderRules.set:type_name -> drawbridge.admin.v1.HeaderValue
+	14, // 20: drawbridge.admin.v1.HeaderRules.add:type_name -> drawbridge.admin.v1.HeaderValue
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_route_proto_init() }
@@ -1347,28 +1434,28 @@ func file_drawbridge_admin_v1_route_proto_init() {
 		(*Route_Redirect)(nil),
 		(*Route_Respond)(nil),
 	}
-	file_drawbridge_admin_v1_route_proto_msgTypes[2].OneofWrappers = []any{
+	file_drawbridge_admin_v1_route_proto_msgTypes[3].OneofWrappers = []any{
 		(*PathMatch_Prefix)(nil),
 		(*PathMatch_Exact)(nil),
 		(*PathMatch_Regex)(nil),
 	}
-	file_drawbridge_admin_v1_route_proto_msgTypes[3].OneofWrappers = []any{}
-	file_drawbridge_admin_v1_route_proto_msgTypes[5].OneofWrappers = []any{
+	file_drawbridge_admin_v1_route_proto_msgTypes[4].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_route_proto_msgTypes[6].OneofWrappers = []any{
 		(*Rewrite_Prefix)(nil),
 		(*Rewrite_Regex)(nil),
 		(*Rewrite_Path)(nil),
 	}
-	file_drawbridge_admin_v1_route_proto_msgTypes[7].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_route_proto_msgTypes[8].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_route_proto_msgTypes[9].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_route_proto_msgTypes[10].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_route_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_route_proto_rawDesc), len(file_drawbridge_admin_v1_route_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

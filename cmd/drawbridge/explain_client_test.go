@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// The client's certificate is described by its file, or in parts.
+func TestExplainDescribesTheClient(t *testing.T) {
+	var asked *adminv1.ExplainRouteRequest
+	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
+		asked = r
+		return text(t, &adminv1.ExplainRouteResponse{}, `action: EXPLAINED_ACTION_RESPOND code: 200 tls_policy {
+			field: "tls.policies[0]" hosts: "a.example" certificates: "a" client_auth: CLIENT_AUTH_REQUIRED client_trust_bundles: "t" }`), nil
+	}}})
+	issued := certstest.NewCA(t).Leaf(t, pki.LeafOptions{Usage: pki.Client, URIs: []string{"spiffe://corp/a"}, DNSNames: []string{"a.example"}})
+	file := filepath.Join(t.TempDir(), "client.pem")
+	if err := os.WriteFile(file, append(issued.KeyPEM, issued.ChainPEM...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exitOK, "client TLS tls.policies[0] for a.example, certificate a, client certificate required, trust t")
+	id := asked.GetClientIdentity()
+	if names := id.GetSubjectAltNames(); len(names) != 2 || names[0] != "DNS:a.example" || names[1] != "URI:spiffe://corp/a" || len(id.GetSha256Fingerprint()) != 64 || id.GetIssuer() == "" {
+		t.Errorf("%v", id)
+	}
+	sh.run(t.Context(), "explain", "web", "--client-san", "a", "--client-san", "b", "--client-fingerprint", "f", "--client-issuer", "CN=i").want(t, exitOK)
+	if want := (&adminv1.ExplainedClient{SubjectAltNames: []string{"a", "b"}, Sha256Fingerprint: "f", Issuer: "CN=i"}); !proto.Equal(asked.GetClientIdentity(), want) {
+		t.Errorf("%v", asked)
+	}
+	if sh.run(t.Context(), "explain", "web").want(t, exitOK); asked.GetClientIdentity() != nil {
+		t.Errorf("%v", asked)
+	}
+	sh.run(t.Context(), "explain", "web", "--client-cert", file, "--client-san", "a").want(t, exitUsage, "leave the other --client flags out")
+	sh.run(t.Context(), "explain", "web", "--client-cert", file+"x").want(t, exitUsage, "--client-cert")
+	if err := os.WriteFile(file, issued.KeyPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exitUsage, "holds no certificate in PEM")
+}
