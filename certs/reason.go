@@ -35,6 +35,10 @@ const (
 	ReasonLocalConfig               Reason = "LOCAL_CONFIG"
 	ReasonOther                     Reason = "OTHER"
 
+	// Reasons of protocols that begin in plaintext and upgrade to TLS.
+	ReasonSTARTTLSRefused   Reason = "STARTTLS_REFUSED"
+	ReasonSTARTTLSInjection Reason = "STARTTLS_INJECTION"
+
 	// Reasons of requests and health checks; no handshake fails with these.
 	ReasonNoEndpoint      Reason = "NO_ENDPOINT"
 	ReasonOverloaded      Reason = "OVERLOADED"

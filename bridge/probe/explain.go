@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -46,6 +47,8 @@ func (t *trial) explain() diagnosis {
 		return t.explainSilence()
 	case certs.ReasonNotTLS:
 		return t.explainPlaintext()
+	case certs.ReasonSTARTTLSRefused, certs.ReasonSTARTTLSInjection:
+		return t.explainStarttls()
 	case certs.ReasonUnknownCA:
 		return t.explainUnknownCA()
 	case certs.ReasonExpired, certs.ReasonNotYetValid:
@@ -137,6 +140,9 @@ func cause(err error) string {
 // explainSilence is for endpoints that ended the handshake without an alert,
 // or did not end it.
 func (t *trial) explainSilence() diagnosis {
+	if t.target.Starttls != starttls.None && t.seen == nil {
+		return t.explainStarttls()
+	}
 	stage := "before it sent anything"
 	if t.said > 0 {
 		stage = fmt.Sprintf("after %d bytes of the handshake", t.said)
@@ -189,13 +195,26 @@ func (t *trial) explainPlaintext() diagnosis {
 	return d.suggest(about(t.address(), "set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext in place of tls", t.address()))
 }
 
+// explainStarttls quotes the answer of an endpoint that did not start TLS.
+func (t *trial) explainStarttls() diagnosis {
+	d := say("%s did not start TLS in %s: %s", t.where(), t.target.Starttls, t.detail())
+	if t.reason == certs.ReasonSTARTTLSInjection {
+		return d.advise("check the server, and what lies between it and the gateway: anyone on the path can insert plaintext before the handshake")
+	}
+	return d.advise("enable TLS at the server, or correct %s; if the server speaks another protocol, correct tls.starttls", t.address())
+}
+
 // explainSuccess also states what was not verified, or was let through.
 func (t *trial) explainSuccess() diagnosis {
 	if t.target.Client == nil {
 		return say("%s accepted the connection; the upstream is plaintext, so no TLS was tried", t.where())
 	}
 	s := t.seen.State
-	d := say("%s shook hands: %s, %s", t.where(), tlsVersion(s.Version), suiteName(s.CipherSuite))
+	first := ""
+	if t.target.Starttls != starttls.None {
+		first = fmt.Sprintf("agreed in %s to start TLS, and ", t.target.Starttls)
+	}
+	d := say("%s %sshook hands: %s, %s", t.where(), first, tlsVersion(s.Version), suiteName(s.CipherSuite))
 	if s.CurveID != 0 {
 		d.facts += ", " + GroupName(s.CurveID)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -34,6 +35,10 @@ type Target struct {
 	// ProxyProtocol is the version of the PROXY protocol in which the probe
 	// announces the gateway itself, before TLS.
 	ProxyProtocol proxyproto.Version
+
+	// Starttls is the protocol in which the endpoint is asked to start TLS. None:
+	// the connection begins with TLS.
+	Starttls starttls.Protocol
 
 	// Known are trust bundles that the settings could name. A chain that leads to
 	// no trusted CA is verified against them.

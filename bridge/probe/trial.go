@@ -59,6 +59,9 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 	out.cutShort = endsWithin(ctx, w.handshake)
 	ctx, cancel := context.WithTimeout(ctx, w.handshake)
 	defer cancel()
+	if err := t.Starttls.Upgrade(ctx, raw); err != nil {
+		return out.fail(err)
+	}
 	conn := &recorder{Conn: raw}
 	out.seen, err = client.Observe(ctx, conn, t.Host)
 	if out.seen != nil {
@@ -70,6 +73,7 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 			err = out.seen.Alert
 		}
 	}
+	err = t.Starttls.Explain(err)
 	out.heard, out.said, out.sent = conn.first, conn.total, conn.hello
 	if err == nil {
 		return out

@@ -47,6 +47,10 @@ func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) err
 	client, begin := d.options.client(p), time.Now()
 	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
+	protocol := d.upstream.options.Starttls
+	if err := protocol.Upgrade(bounded, conn); err != nil {
+		return d.failure("tls", time.Since(begin), err)
+	}
 	seen, err := client.Observe(bounded, conn, host)
 	if len(seen.Chain) > 0 {
 		d.counts.presented.Store(&seen.Chain)
@@ -58,7 +62,7 @@ func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) err
 		err = seen.Alert
 	}
 	if err != nil {
-		return d.failure("tls", time.Since(begin), err)
+		return d.failure("tls", time.Since(begin), protocol.Explain(err))
 	}
 	return nil
 }
@@ -75,8 +79,13 @@ func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Con
 	begin := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
+	protocol := d.upstream.options.Starttls
+	if err := protocol.Upgrade(bounded, conn); err != nil {
+		conn.Close()
+		return nil, d.failure("tls", time.Since(begin), err)
+	}
 	tc, err := client.HandshakeAside(bounded, conn, host)
-	if err != nil {
+	if err = protocol.Explain(err); err != nil {
 		conn.Close()
 		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
 			d.counts.presented.Store(&he.Refused)

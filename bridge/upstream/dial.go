@@ -137,7 +137,12 @@ func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, *certs.Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
-	return c.HandshakePeer(ctx, sock, host)
+	protocol := d.upstream.options.Starttls
+	if err := protocol.Upgrade(ctx, sock); err != nil {
+		return nil, nil, err
+	}
+	conn, peer, err := c.HandshakePeer(ctx, sock, host)
+	return conn, peer, protocol.Explain(err)
 }
 
 // announce sends the PROXY protocol header, before TLS or any data.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -32,7 +33,11 @@ type Options struct {
 	DNS       *DNSOptions // replaces Endpoints; nil: Endpoints is the fixed list
 
 	ConnectTimeout   time.Duration // for TCP, including name resolution; 0: 5s
-	HandshakeTimeout time.Duration // for TLS; 0: 10s
+	HandshakeTimeout time.Duration // for TLS, including Starttls; 0: 10s
+
+	// Starttls is the protocol in which each endpoint is asked to start TLS. It has
+	// no effect on plaintext. None: connections begin with TLS.
+	Starttls starttls.Protocol
 
 	// ProxyProtocol is the version of the PROXY protocol in which the client of
 	// each connection is announced: see Announce. Zero: no announcement.

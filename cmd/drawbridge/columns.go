@@ -167,6 +167,9 @@ func upstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamSt
 		case v == adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 			transport, trust = "tls, NOT verified", ""
 		}
+		if p := u.GetTls().GetStarttls(); p != adminv1.Starttls_STARTTLS_UNSPECIFIED {
+			transport += ", by STARTTLS of " + strings.TrimPrefix(p.String(), "STARTTLS_")
+		}
 		if bundles := u.GetTls().GetTrustBundles(); len(bundles) > 0 && trust != "" {
 			trust = few(bundles)
 		}

@@ -198,6 +198,9 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 		if l.uses.upstream.passes() {
 			s.Add("upstream", "is %q, which is passthrough: it forwards the client's TLS, and the listener's protocol is PROTOCOL_HTTP", msg.GetUpstream())
 		}
+		if l.uses.upstream.upgrades() {
+			s.Add("upstream", "is %q, whose tls.starttls is %v, and the listener's protocol is PROTOCOL_HTTP: HTTP connections begin with TLS", msg.GetUpstream(), l.uses.upstream.msg.GetTls().GetStarttls())
+		}
 		if u := l.uses.upstream; u != nil {
 			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*backs.Pools]{{Value: u.back, Weight: 1}})}}
 		}

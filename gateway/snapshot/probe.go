@@ -41,13 +41,14 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 	if u == nil {
 		return nil
 	}
-	streams := s.onlyStreams(name)
+	streams := u.upgrades() || s.onlyStreams(name)
 	known := s.knownBundles()
 	common := probe.Target{
 		Host:             host,
 		ConnectTimeout:   u.msg.GetTimeouts().GetConnect().AsDuration(),
 		HandshakeTimeout: u.msg.GetTimeouts().GetHandshake().AsDuration(),
 		ProxyProtocol:    proxyVersions[u.msg.GetSendProxyProtocol()],
+		Starttls:         starttlsProtocols[u.msg.GetTls().GetStarttls()],
 		Known:            known,
 		Certificates:     s.knownCertificates(),
 	}

@@ -249,6 +249,7 @@ func (s routeScope) checkHTTPRoute(msg *adminv1.Route, l *adminv1.Listener) {
 		u := msg.GetForward().GetUpstreams()[i]
 		s.Add(invalid.Path("forward.upstreams").Index(i).Field("name"), "is %q, which is passthrough: it forwards the client's TLS, and listener %q is PROTOCOL_HTTP", u.GetName(), l.GetName())
 	}
+	s.checkStarttls(msg, l)
 }
 
 // passthroughs returns the indices of the route's upstreams that forward the client's

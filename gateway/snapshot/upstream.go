@@ -143,6 +143,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 		Observer:         s.job.observer,
 		Filling:          s.job.filling,
 		Descriptors:      s.job.descriptors,
+		Starttls:         s.starttls(msg),
 		RetryBudget:      s.retryBudget(msg.GetLimits().GetRetryBudget()),
 	}
 	if prev != nil && prev.down == "" {

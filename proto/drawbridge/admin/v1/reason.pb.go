@@ -110,6 +110,12 @@ const (
 	Reason_REASON_NO_COMMON_SIGNATURE Reason = 38
 	// Our own certificate, which the connection was made with, has expired.
 	Reason_REASON_OWN_CERTIFICATE_EXPIRED Reason = 41
+	// The peer does not start TLS: it does not offer it, refuses it, or speaks another
+	// protocol than UpstreamTls.starttls names. The message quotes its answer.
+	Reason_REASON_STARTTLS_REFUSED Reason = 46
+	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the path
+	// could have inserted it, so none of it is used.
+	Reason_REASON_STARTTLS_INJECTION Reason = 47
 )
 
 // Enum value maps for Reason.
@@ -155,6 +161,8 @@ var (
 		37: "REASON_CLIENT_FAILED",
 		38: "REASON_NO_COMMON_SIGNATURE",
 		41: "REASON_OWN_CERTIFICATE_EXPIRED",
+		46: "REASON_STARTTLS_REFUSED",
+		47: "REASON_STARTTLS_INJECTION",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -197,6 +205,8 @@ var (
 		"REASON_CLIENT_FAILED":               37,
 		"REASON_NO_COMMON_SIGNATURE":         38,
 		"REASON_OWN_CERTIFICATE_EXPIRED":     41,
+		"REASON_STARTTLS_REFUSED":            46,
+		"REASON_STARTTLS_INJECTION":          47,
 	}
 )
 
@@ -231,7 +241,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xbd\b\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xf9\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -273,7 +283,9 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_CLIENT_TRUNCATED\x10$\x12\x18\n" +
 	"\x14REASON_CLIENT_FAILED\x10%\x12\x1e\n" +
 	"\x1aREASON_NO_COMMON_SIGNATURE\x10&\x12\"\n" +
-	"\x1eREASON_OWN_CERTIFICATE_EXPIRED\x10)BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1eREASON_OWN_CERTIFICATE_EXPIRED\x10)\x12\x1b\n" +
+	"\x17REASON_STARTTLS_REFUSED\x10.\x12\x1d\n" +
+	"\x19REASON_STARTTLS_INJECTION\x10/BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once

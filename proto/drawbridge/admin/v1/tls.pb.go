@@ -320,6 +320,56 @@ func (ServerNameSource) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{4}
 }
 
+// A protocol that begins in plaintext and upgrades to TLS.
+type Starttls int32
+
+const (
+	// None: the connection begins with TLS.
+	Starttls_STARTTLS_UNSPECIFIED Starttls = 0
+	// PostgreSQL: SSLRequest. The client must not ask for TLS itself (sslmode=disable).
+	// For PostgreSQL 17's direct TLS leave starttls out and set alpn to "postgresql".
+	Starttls_STARTTLS_POSTGRES Starttls = 1
+)
+
+// Enum value maps for Starttls.
+var (
+	Starttls_name = map[int32]string{
+		0: "STARTTLS_UNSPECIFIED",
+		1: "STARTTLS_POSTGRES",
+	}
+	Starttls_value = map[string]int32{
+		"STARTTLS_UNSPECIFIED": 0,
+		"STARTTLS_POSTGRES":    1,
+	}
+)
+
+func (x Starttls) Enum() *Starttls {
+	p := new(Starttls)
+	*p = x
+	return p
+}
+
+func (x Starttls) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Starttls) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[5].Descriptor()
+}
+
+func (Starttls) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[5]
+}
+
+func (x Starttls) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Starttls.Descriptor instead.
+func (Starttls) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{5}
+}
+
 // What is allowed of a certificate but likely to surprise.
 type CertificateFinding int32
 
@@ -422,11 +472,11 @@ func (x CertificateFinding) String() string {
 }
 
 func (CertificateFinding) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_tls_proto_enumTypes[5].Descriptor()
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[6].Descriptor()
 }
 
 func (CertificateFinding) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_tls_proto_enumTypes[5]
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[6]
 }
 
 func (x CertificateFinding) Number() protoreflect.EnumNumber {
@@ -435,7 +485,7 @@ func (x CertificateFinding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateFinding.Descriptor instead.
 func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{6}
 }
 
 // How live connections are verified again. That happens when trust bundles,
@@ -831,7 +881,13 @@ type UpstreamTls struct {
 	// the verified chain must match. Pins add to the chain check and never replace it.
 	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
 	// How connections to the upstream are verified again while they are open.
-	Revalidation  *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
+	Revalidation *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
+	// The protocol in which the gateway asks the server to start TLS, because it begins
+	// in plaintext. The upgrade is required: a server that does not start TLS fails with
+	// REASON_STARTTLS_REFUSED, one that sends more than its agreement with
+	// REASON_STARTTLS_INJECTION, and the client sees nothing of its plaintext. TCP
+	// listeners only. Default: none; the connection begins with TLS.
+	Starttls      Starttls `protobuf:"varint,18,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +1032,13 @@ func (x *UpstreamTls) GetRevalidation() *Revalidation {
 		return x.Revalidation
 	}
 	return nil
+}
+
+func (x *UpstreamTls) GetStarttls() Starttls {
+	if x != nil {
+		return x.Starttls
+	}
+	return Starttls_STARTTLS_UNSPECIFIED
 }
 
 // A description of a certificate. Output only.
@@ -1162,7 +1225,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
-	" \x03(\tR\x15clientSubjectAltNames\"\x8c\x06\n" +
+	" \x03(\tR\x15clientSubjectAltNames\"\xc7\x06\n" +
 	"\vUpstreamTls\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
@@ -1184,7 +1247,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x12server_name_source\x18\r \x01(\x0e2%.drawbridge.admin.v1.ServerNameSourceR\x10serverNameSource\x12*\n" +
 	"\x11subject_alt_names\x18\x0e \x03(\tR\x0fsubjectAltNames\x12\x1b\n" +
 	"\tspki_pins\x18\x0f \x03(\tR\bspkiPins\x12E\n" +
-	"\frevalidation\x18\x11 \x01(\v2!.drawbridge.admin.v1.RevalidationR\frevalidationB\x0f\n" +
+	"\frevalidation\x18\x11 \x01(\v2!.drawbridge.admin.v1.RevalidationR\frevalidation\x129\n" +
+	"\bstarttls\x18\x12 \x01(\x0e2\x1d.drawbridge.admin.v1.StarttlsR\bstarttlsB\x0f\n" +
 	"\r_verify_depthB\x10\n" +
 	"\x0e_session_reuse\"\xd0\x03\n" +
 	"\x0fCertificateInfo\x12\x18\n" +
@@ -1230,7 +1294,10 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
 	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
-	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xdc\x05\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*;\n" +
+	"\bStarttls\x12\x18\n" +
+	"\x14STARTTLS_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11STARTTLS_POSTGRES\x10\x01*\xdc\x05\n" +
 	"\x12CertificateFinding\x12#\n" +
 	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
 	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +
@@ -1265,7 +1332,7 @@ func file_drawbridge_admin_v1_tls_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_tls_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(TlsVersion)(0),               // 0: drawbridge.admin.v1.TlsVersion
@@ -1273,22 +1340,23 @@ var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(Verification)(0),             // 2: drawbridge.admin.v1.Verification
 	(RevalidationAction)(0),       // 3: drawbridge.admin.v1.RevalidationAction
 	(ServerNameSource)(0),         // 4: drawbridge.admin.v1.ServerNameSource
-	(CertificateFinding)(0),       // 5: drawbridge.admin.v1.CertificateFinding
-	(*Revalidation)(nil),          // 6: drawbridge.admin.v1.Revalidation
-	(*ServerTls)(nil),             // 7: drawbridge.admin.v1.ServerTls
-	(*TlsPolicy)(nil),             // 8: drawbridge.admin.v1.TlsPolicy
-	(*UpstreamTls)(nil),           // 9: drawbridge.admin.v1.UpstreamTls
-	(*CertificateInfo)(nil),       // 10: drawbridge.admin.v1.CertificateInfo
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(Starttls)(0),                 // 5: drawbridge.admin.v1.Starttls
+	(CertificateFinding)(0),       // 6: drawbridge.admin.v1.CertificateFinding
+	(*Revalidation)(nil),          // 7: drawbridge.admin.v1.Revalidation
+	(*ServerTls)(nil),             // 8: drawbridge.admin.v1.ServerTls
+	(*TlsPolicy)(nil),             // 9: drawbridge.admin.v1.TlsPolicy
+	(*UpstreamTls)(nil),           // 10: drawbridge.admin.v1.UpstreamTls
+	(*CertificateInfo)(nil),       // 11: drawbridge.admin.v1.CertificateInfo
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	3,  // 0: drawbridge.admin.v1.Revalidation.action:type_name -> drawbridge.admin.v1.RevalidationAction
-	11, // 1: drawbridge.admin.v1.Revalidation.grace:type_name -> google.protobuf.Duration
+	12, // 1: drawbridge.admin.v1.Revalidation.grace:type_name -> google.protobuf.Duration
 	1,  // 2: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	0,  // 3: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 4: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	8,  // 5: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
+	9,  // 5: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
 	1,  // 6: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	0,  // 7: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 8: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
@@ -1296,15 +1364,16 @@ var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	0,  // 10: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 11: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
 	4,  // 12: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	6,  // 13: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
-	12, // 14: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	12, // 15: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	5,  // 16: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	7,  // 13: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
+	5,  // 14: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
+	13, // 15: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	13, // 16: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	6,  // 17: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
@@ -1318,7 +1387,7 @@ func file_drawbridge_admin_v1_tls_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_tls_proto_rawDesc), len(file_drawbridge_admin_v1_tls_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      7,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,64 @@
+package starttls
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+)
+
+// Messages of PostgreSQL's protocol 3, before authentication.
+const (
+	maxPostgresError = 4 << 10 // of an ErrorResponse
+	postgresSSL      = 80877103
+)
+
+// postgresRequest returns a request that consists of a length and a code.
+func postgresRequest(code uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, code)
+}
+
+// postgresClient asks a server for TLS with SSLRequest. The server answers with
+// one byte, or with an ErrorResponse.
+type postgresClient struct {
+	said []byte // an ErrorResponse so far
+}
+
+func (c *postgresClient) start() []byte   { return postgresRequest(postgresSSL) }
+func (c *postgresClient) waiting() string { return "the server's answer to SSLRequest" }
+
+func (c *postgresClient) feed(in []byte) ([]byte, bool, error) {
+	c.said = append(c.said, in[:min(len(in), maxPostgresError-len(c.said))]...)
+	switch {
+	case c.said[0] == 'S' && len(in) > 1:
+		return nil, false, injected(in[1:])
+	case c.said[0] == 'S':
+		return nil, true, nil
+	case c.said[0] == 'N':
+		return nil, false, refused("the server answered SSLRequest with %s: it does not accept TLS (ssl is off in postgresql.conf)", quote(c.said))
+	case c.said[0] != 'E':
+		return nil, false, refused("the server answered SSLRequest with %s, which is not PostgreSQL", quote(c.said))
+	}
+	return nil, false, c.refusal()
+}
+
+// refusal returns the error for an ErrorResponse, or nil while it is
+// incomplete.
+func (c *postgresClient) refusal() error {
+	if len(c.said) < 5 {
+		return nil
+	}
+	end := 1 + uint64(binary.BigEndian.Uint32(c.said[1:5]))
+	if end < 5 || end > maxPostgresError {
+		return refused("the server answered SSLRequest with %s, which is not PostgreSQL", quote(c.said))
+	}
+	if uint64(len(c.said)) < end {
+		return nil
+	}
+	var parts []string
+	for field := range bytes.SplitSeq(c.said[5:end], []byte{0}) {
+		if len(field) > 1 && (field[0] == 'S' || field[0] == 'C' || field[0] == 'M') {
+			parts = append(parts, string(field[1:]))
+		}
+	}
+	return refused("the server answered SSLRequest with an error: %s", quote(strings.Join(parts, " ")))
+}

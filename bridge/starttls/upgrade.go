@@ -1,0 +1,101 @@
+package starttls
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A dialect is one side of the exchange before a TLS handshake.
+type dialect interface {
+	// start returns what to send before the peer has sent anything; nil: the peer
+	// speaks first.
+	start() []byte
+
+	// feed consumes what the peer sent, in pieces of any size, and returns what to
+	// send. Done means that the TLS handshake follows. After an error or done, feed
+	// must not be called again.
+	feed(in []byte) (out []byte, done bool, err error)
+
+	// waiting names the message that the dialect waits for.
+	waiting() string
+}
+
+// readSize is the size of a read. Reads beyond the end of a message are
+// intended: bytes behind the agreement to start TLS are injected.
+const readSize = 1024
+
+// Upgrade asks the server at conn to start TLS. When it returns nil, the server
+// has agreed, has sent nothing else, and waits for the TLS handshake. It stops
+// when ctx ends, and owns the deadlines of conn until it returns. After an
+// error conn is unusable; the error has a reason of package certs.
+func (p Protocol) Upgrade(ctx context.Context, conn net.Conn) error {
+	if p == None {
+		return nil
+	}
+	return run(ctx, conn, specs[p].client())
+}
+
+// run exchanges messages until the dialect is done, an error or the end of ctx.
+func run(ctx context.Context, conn net.Conn, d dialect) error {
+	err := within(ctx, conn, func() error { return exchange(conn, d) })
+	if _, typed := errors.AsType[*certs.VerifyError](err); err == nil || typed {
+		return err
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return broken(d.waiting(), err)
+}
+
+// exchange sends and receives messages until the dialect is done.
+func exchange(conn net.Conn, d dialect) error {
+	send := d.start()
+	buf := make([]byte, readSize)
+	for {
+		if len(send) > 0 {
+			if _, err := conn.Write(send); err != nil {
+				return err
+			}
+		}
+		n, err := conn.Read(buf)
+		if n > 0 {
+			var done bool
+			var bad error
+			if send, done, bad = d.feed(buf[:n]); done || bad != nil {
+				return bad
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// within runs f, whose reads and writes of conn fail when ctx ends.
+func within(ctx context.Context, conn net.Conn, f func() error) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = conn.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection, and then f fails too
+	})
+	err := f()
+	if !stop() {
+		<-interrupted
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return conn.SetDeadline(time.Time{})
+}

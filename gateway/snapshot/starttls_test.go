@@ -1,0 +1,58 @@
+package snapshot
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestStarttlsIsRefusedWhereItHasNoMeaning(t *testing.T) {
+	w := newWorld(t)
+	upgrading := func(name string, change func(*adminv1.Upstream)) *adminv1.Upstream {
+		u := tlsUpstream(name, &adminv1.UpstreamTls{TrustBundles: []string{"trust"}, Starttls: adminv1.Starttls_STARTTLS_POSTGRES})
+		if change != nil {
+			change(u)
+		}
+		return u
+	}
+	check := func(c *adminv1.HealthCheck) func(*adminv1.Upstream) {
+		return func(u *adminv1.Upstream) { u.HealthCheck = c }
+	}
+	hash := func(k *adminv1.HashKey) func(*adminv1.Upstream) {
+		return func(u *adminv1.Upstream) {
+			u.Balancing = &adminv1.Balancing{Policy: adminv1.BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH, Hash: k}
+		}
+	}
+	w.put(w.bundle("trust"), upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}})),
+		tlsUpstream("web", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}),
+		listener("tcp", "127.0.0.1:1", tcp, "pg"), listener("http", "127.0.0.1:2", httpP, "web"), forward("r", nil, "http", "web"))
+	if p := w.snap.Endpoints(t.Context(), "pg", "")[0].Target.Starttls; p != starttls.Postgres {
+		t.Errorf("a probe starts TLS in %v", p)
+	}
+	for name, test := range map[string]struct {
+		put    store.Resource
+		fields []invalid.Path
+	}{
+		"HTTP settings":               {upgrading("pg", func(u *adminv1.Upstream) { u.Http = &adminv1.UpstreamHttp{} }), []invalid.Path{"r0.http"}},
+		"idle connections":            {upgrading("pg", func(u *adminv1.Upstream) { u.Pool = &adminv1.Pool{MaxIdle: new(int32(0))} }), []invalid.Path{"r0.pool.max_idle"}},
+		"an HTTP check":               {upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{}}})), []invalid.Path{"r0.health_check.http"}},
+		"a gRPC check":                {upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Grpc{Grpc: &adminv1.GrpcCheck{}}})), []invalid.Path{"r0.health_check.grpc"}},
+		"a hash of a header":          {upgrading("pg", hash(&adminv1.HashKey{Kind: &adminv1.HashKey_Header{Header: "X-A"}})), []invalid.Path{"r0.balancing.hash.header"}},
+		"a hash of a cookie":          {upgrading("pg", hash(&adminv1.HashKey{Kind: &adminv1.HashKey_Cookie{Cookie: "a"}})), []invalid.Path{"r0.balancing.hash.cookie"}},
+		"an HTTP listener":            {listener("http", "127.0.0.1:2", httpP, "pg"), []invalid.Path{"r0.upstream"}},
+		"a route of an HTTP listener": {forward("r", nil, "http", "web", "pg"), []invalid.Path{"r0.forward.upstreams[1].name"}},
+		"an upstream in use by HTTP":  {upgrading("web", nil), []invalid.Path{`listener["http"].upstream`, `route["r"].forward.upstreams[0].name`}},
+	} {
+		var fields []invalid.Path
+		for _, f := range w.refused(test.put) {
+			fields = append(fields, f.Field)
+		}
+		if slices.Sort(fields); !slices.Equal(fields, test.fields) {
+			t.Errorf("%s: faults at %v, want %v", name, fields, test.fields)
+		}
+	}
+}
