@@ -9,7 +9,7 @@ import (
 )
 
 // needFile returns the first file that matches a pattern. It skips the test if
-// there is none; with CI set, that is a failure.
+// no file does; with CI set, that is a failure.
 func needFile(t testing.TB, pattern string) string {
 	t.Helper()
 	found, err := filepath.Glob(pattern)
@@ -23,7 +23,7 @@ func needFile(t testing.TB, pattern string) string {
 }
 
 // unprivileged returns the arguments that run a program which refuses to run as
-// root: as the named user, who then owns dir, or else as whoever runs the tests.
+// root: as the named user, who then owns dir, or else as the user that runs the tests.
 func unprivileged(t testing.TB, name, dir string) []string {
 	t.Helper()
 	if os.Geteuid() != 0 {

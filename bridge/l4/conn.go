@@ -28,6 +28,7 @@ type conn struct {
 	turn     upstream.Turn
 	outcome  outcome
 	details  *logDetails // nil without an access log
+	greeted  uint64      // bytes of the greeting, which no splice carried
 
 	mu     sync.Mutex
 	splice *splice.Splice // nil until it starts
@@ -218,6 +219,11 @@ func (c *conn) bridge(t *Table) bool {
 	if c.details != nil {
 		c.details.connected(back)
 	}
+	if err := c.greet(client, c.turn.Greeting(), rules.Timeout()); err != nil {
+		o.how, o.err, o.reason = splice.ClientFailed, err, certs.ReasonClientFailed
+		c.client.Reset()
+		return false
+	}
 	options := splice.Options{
 		Idle: t.idle(u), Linger: t.linger(),
 		ToUpstream: &s.count.toUpstream, ToClient: &s.count.toClient,
@@ -230,6 +236,20 @@ func (c *conn) bridge(t *Table) bool {
 	handedOver = true
 	c.setSplice(engine.Start(client, back, options))
 	return true
+}
+
+// greet sends the client the greeting that takes the place of the server's own.
+func (c *conn) greet(client net.Conn, greeting []byte, timeout time.Duration) error {
+	if len(greeting) == 0 {
+		return nil
+	}
+	c.endpoint.NoteReply() // the greeting was made after its reply over TLS
+	c.greeted = uint64(len(greeting))
+	_ = client.SetWriteDeadline(time.Now().Add(timeout)) // fails only on a closed connection, and then Write fails too
+	if _, err := client.Write(greeting); err != nil {
+		return err
+	}
+	return client.SetWriteDeadline(time.Time{})
 }
 
 // firstReply runs when the upstream's first bytes are delivered. It must not block.
@@ -246,7 +266,7 @@ func (c *conn) firstReply() {
 func (c *conn) spliceEnded(r splice.Result) {
 	o := &c.outcome
 	o.how, o.err = r.How, r.Cause
-	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient
+	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient+c.greeted
 	refused := r.ToClient == 0 && isAlert(r.UpstreamErr)
 	if refused {
 		// The upstream refused us after our side of the handshake had completed, as TLS

@@ -27,12 +27,12 @@ func refused(format string, args ...any) error {
 	return &certs.VerifyError{Reason: certs.ReasonSTARTTLSRefused, Detail: fmt.Sprintf(format, args...)}
 }
 
-// injected returns the error for plaintext that came after the peer's
-// agreement to start TLS. Anyone on the path could have inserted it.
-func injected(extra []byte) error {
+// injected returns the error for bytes behind an answer. Anyone on the path
+// could have inserted them.
+func injected(answer string, extra []byte) error {
 	return &certs.VerifyError{
 		Reason: certs.ReasonSTARTTLSInjection,
-		Detail: fmt.Sprintf("the server sent plaintext after it had agreed to start TLS: %s", quote(extra)),
+		Detail: fmt.Sprintf("the server sent more than %s: %s", answer, quote(extra)),
 	}
 }
 

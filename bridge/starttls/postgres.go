@@ -24,13 +24,13 @@ type postgresClient struct {
 }
 
 func (c *postgresClient) start() []byte   { return postgresRequest(postgresSSL) }
-func (c *postgresClient) waiting() string { return "the server's answer to SSLRequest" }
+func (c *postgresClient) waiting() string { return "the server: its answer to SSLRequest" }
 
 func (c *postgresClient) feed(in []byte) ([]byte, bool, error) {
 	c.said = append(c.said, in[:min(len(in), maxPostgresError-len(c.said))]...)
 	switch {
 	case c.said[0] == 'S' && len(in) > 1:
-		return nil, false, injected(in[1:])
+		return nil, false, injected("its answer to SSLRequest", in[1:])
 	case c.said[0] == 'S':
 		return nil, true, nil
 	case c.said[0] == 'N':

@@ -26,7 +26,7 @@ func TestPostgresServersAnswerSSLRequest(t *testing.T) {
 	}{
 		"agrees":                        {said: []string{"S"}, done: true},
 		"refuses":                       {said: []string{"N"}, reason: certs.ReasonSTARTTLSRefused, text: `"N": it does not accept TLS`},
-		"agrees and says more":          {said: []string{"SE"}, reason: certs.ReasonSTARTTLSInjection, text: `to start TLS: "E"`},
+		"agrees and says more":          {said: []string{"SE"}, reason: certs.ReasonSTARTTLSInjection, text: `SSLRequest: "E"`},
 		"agrees and injects a response": {said: []string{"SR\x00\x00\x00\x08\x00\x00\x00\x00"}, reason: certs.ReasonSTARTTLSInjection, text: `"R\x00`},
 		"reports an error":              {said: []string{fatal}, reason: certs.ReasonSTARTTLSRefused, text: `"FATAL 53300 sorry, too many clients already"`},
 		"reports an error, and more":    {said: []string{fatal + "more"}, reason: certs.ReasonSTARTTLSRefused, text: "too many clients"},

@@ -8,17 +8,39 @@ type Protocol int
 const (
 	None Protocol = iota
 	Postgres
+	SMTP
+	LMTP
+	IMAP
+	POP3
+	LDAP
+	NNTP
+	Sieve
 )
 
-// A protocol's name, and its dialects.
+// A spec is a protocol's name and dialects.
 type spec struct {
 	name   string
-	client func() dialect // the client's part of the upgrade
+	client func() dialect // asks a server for TLS
+
+	// secured is the exchange with the server over TLS, after which the client is
+	// greeted. Nil: the client speaks first.
+	secured func() *script
 }
 
 var specs = map[Protocol]spec{
-	Postgres: {name: "PostgreSQL", client: func() dialect { return &postgresClient{} }},
+	Postgres: {"PostgreSQL", func() dialect { return new(postgresClient) }, nil},
+	SMTP:     {"SMTP", func() dialect { return mailClient("SMTP", "EHLO") }, func() *script { return mailSecured("SMTP", "EHLO", "ESMTP") }},
+	LMTP:     {"LMTP", func() dialect { return mailClient("LMTP", "LHLO") }, func() *script { return mailSecured("LMTP", "LHLO", "LMTP") }},
+	IMAP:     {"IMAP", func() dialect { return imapClient() }, imapSecured},
+	POP3:     {"POP3", func() dialect { return pop3Client() }, pop3Secured},
+	LDAP:     {"LDAP", func() dialect { return new(ldapClient) }, nil},
+	NNTP:     {"NNTP", func() dialect { return nntpClient() }, nntpSecured},
+	Sieve:    {"ManageSieve", func() dialect { return sieveClient() }, sieveSecured},
 }
 
 // String returns the protocol's usual name.
 func (p Protocol) String() string { return specs[p].name }
+
+// ServerSpeaksFirst reports whether clients wait for the server's greeting, so
+// that a connection belongs to one client from the start.
+func (p Protocol) ServerSpeaksFirst() bool { return specs[p].secured != nil }

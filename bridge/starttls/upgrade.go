@@ -39,6 +39,22 @@ func (p Protocol) Upgrade(ctx context.Context, conn net.Conn) error {
 	return run(ctx, conn, specs[p].client())
 }
 
+// Greet completes the upgrade after the TLS handshake of conn, and returns the
+// greeting for a client that speaks plaintext: what it would have received as
+// the server's first bytes. It is empty if clients speak first. Greet has the
+// bounds and errors of Upgrade.
+func (p Protocol) Greet(ctx context.Context, conn net.Conn) ([]byte, error) {
+	secured := specs[p].secured
+	if secured == nil {
+		return nil, nil
+	}
+	s := secured()
+	if err := run(ctx, conn, s); err != nil {
+		return nil, err
+	}
+	return s.greeting(), nil
+}
+
 // run exchanges messages until the dialect is done, an error or the end of ctx.
 func run(ctx context.Context, conn net.Conn, d dialect) error {
 	err := within(ctx, conn, func() error { return exchange(conn, d) })

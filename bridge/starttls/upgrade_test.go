@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,22 +40,33 @@ func TestNoProtocolIsNoUpgrade(t *testing.T) {
 	}
 }
 
+// converse says each part, once the client has spoken if it is its turn.
+func converse(c net.Conn, p Protocol, said []string) {
+	for i, s := range said {
+		if i > 0 || !p.ServerSpeaksFirst() {
+			if _, err := c.Read(make([]byte, 512)); err != nil {
+				return
+			}
+		}
+		io.WriteString(c, s)
+	}
+}
+
 // Each step of each protocol ends with ctx, or with the connection.
 func TestAnUpgradeEndsWithItsContextOrConnection(t *testing.T) {
-	for p, script := range map[Protocol][]string{
-		Postgres: {"E\x00\x00\x00\x40SFATAL"},
-	} {
-		for steps := range len(script) + 1 {
-			said := strings.Join(script[:steps], "")
+	for _, k := range talks {
+		p := k.protocol
+		for i, answer := range k.said {
+			said := append(slices.Clone(k.said[:i]), answer[:len(answer)/2])
 			stalled := serve(t, func(c net.Conn) {
-				io.WriteString(c, said)
+				converse(c, p, said)
 				hold(c)
 			})
-			if err := p.Upgrade(soon(t), stalled); certs.Classify(err) != certs.ReasonHandshakeTimeout || !strings.Contains(err.Error(), "waiting for the server's") {
+			if err := p.Upgrade(soon(t), stalled); certs.Classify(err) != certs.ReasonHandshakeTimeout || !strings.Contains(err.Error(), "waiting for the server: ") {
 				t.Errorf("%v stalls after %q: %v", p, said, err)
 			}
 			closed := serve(t, func(c net.Conn) {
-				io.WriteString(c, said)
+				converse(c, p, said)
 				c.(*net.TCPConn).CloseWrite()
 				hold(c)
 			})
@@ -62,7 +74,7 @@ func TestAnUpgradeEndsWithItsContextOrConnection(t *testing.T) {
 				t.Errorf("%v closes after %q: %v", p, said, err)
 			}
 			reset := serve(t, func(c net.Conn) {
-				io.WriteString(c, said)
+				converse(c, p, said)
 				c.(*net.TCPConn).SetLinger(0)
 				c.Close()
 			})

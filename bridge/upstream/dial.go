@@ -38,8 +38,9 @@ type dialer struct {
 	counts   counters
 }
 
-// dial makes one attempt to connect. A nil client means plaintext.
-func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
+// dial makes one attempt to connect. A nil client means plaintext. It returns
+// the connection and the greeting for a client that waits for one.
+func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, []byte, *DialError) {
 	trace := traceOf(ctx)
 	trace.Dials++
 	start := time.Now()
@@ -49,20 +50,20 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	d.upstream.options.Latencies.Connect.Observe(elapsed)
 	trace.Connect += elapsed
 	if err != nil {
-		return nil, d.failure(d.options.Network, elapsed, err)
+		return nil, nil, d.failure(d.options.Network, elapsed, err)
 	}
 	c := d.own(raw, client, retire)
 	sock := c.sock
 	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
-		return nil, d.failure(d.options.Network, elapsed, err)
+		return nil, nil, d.failure(d.options.Network, elapsed, err)
 	}
 	if client == nil {
-		return sock, nil
+		return sock, nil, nil
 	}
 
 	start = time.Now()
-	conn, peer, err := d.handshake(ctx, client, sock, host)
+	secured, err := d.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
 	d.counts.shakes.add(elapsed)
 	d.upstream.options.Latencies.Handshake.Observe(elapsed)
@@ -74,11 +75,10 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
 			d.counts.presented.Store(&he.Refused)
 		}
-		return nil, d.failure("tls", elapsed, err)
+		return nil, nil, d.failure("tls", elapsed, err)
 	}
-	c.tracker.verified(c, peer)
-	// A TLS 1.3 upstream verifies our certificate only now.
-	sock.HearFirst()
+	c.tracker.verified(c, secured.peer)
+	conn := secured.conn
 	state := conn.ConnectionState()
 	if state.DidResume {
 		d.counts.resumed.Add(1)
@@ -87,7 +87,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	}
 	chain := state.PeerCertificates // a pointer into state would keep all of it alive
 	d.counts.presented.Store(&chain)
-	return conn, nil
+	return conn, secured.greeting, nil
 }
 
 // isNarrow reports whether another attempt will offer more than the failed
@@ -134,15 +134,27 @@ func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 	return resolve.Dial(ctx, d.options.Network, d.options.Address)
 }
 
-func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, *certs.Peer, error) {
+// A secured connection is one after its TLS handshake.
+type secured struct {
+	conn     *tls.Conn
+	peer     *certs.Peer
+	greeting []byte // see Turn.Greeting
+}
+
+func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (s secured, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
 	protocol := d.upstream.options.Starttls
 	if err := protocol.Upgrade(ctx, sock); err != nil {
-		return nil, nil, err
+		return s, err
 	}
-	conn, peer, err := c.HandshakePeer(ctx, sock, host)
-	return conn, peer, protocol.Explain(err)
+	if s.conn, s.peer, err = c.HandshakePeer(ctx, sock, host); err != nil {
+		return s, protocol.Explain(err)
+	}
+	// A TLS 1.3 upstream verifies our certificate only now.
+	sock.HearFirst()
+	s.greeting, err = protocol.Greet(ctx, s.conn)
+	return s, err
 }
 
 // announce sends the PROXY protocol header, before TLS or any data.

@@ -44,7 +44,7 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 	}
 	e.watch()
 	e.inherit(u.before[address{o.Network, o.Address}])
-	if u.options.Warm > 0 && o.Stream != nil && !o.Draining && !e.fromHost && !u.announces {
+	if u.options.Warm > 0 && !u.options.Starttls.ServerSpeaksFirst() && o.Stream != nil && !o.Draining && !e.fromHost && !u.announces {
 		e.keepWarm()
 	}
 	return e
@@ -107,9 +107,9 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
 	client := e.Client(p)
 	traceOf(ctx).Endpoint = e
-	conn, failure := e.dial(ctx, client, host, retire)
+	conn, greeting, failure := e.dial(ctx, client, host, retire)
 	if failure != nil && isNarrow(failure.Err) {
-		conn, failure = e.dial(ctx, client, host, retire)
+		conn, greeting, failure = e.dial(ctx, client, host, retire)
 	}
 	if failure != nil {
 		e.givePlace()
@@ -117,6 +117,9 @@ func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, reti
 	}
 	if e.upstream.LimitsConnections() {
 		socket.Of(conn).OnClose(e.givePlace)
+	}
+	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
+		t.greeting = greeting
 	}
 	e.succeeded(p)
 	return conn, nil

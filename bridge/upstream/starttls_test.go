@@ -99,3 +99,48 @@ func TestEveryConnectionStartsTLS(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A client that waits for a greeting gets one that the server vouched for over
+// TLS, and none if the server refuses there.
+func TestTheGreetingComesFromTheServerOverTLS(t *testing.T) {
+	ca := certstest.NewCA(t)
+	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}}
+	serve := func(secured string) string {
+		return listen(t, "tcp", func(c net.Conn) {
+			for i, s := range []string{"220 anyone.test\r\n", "250-a\r\n250 STARTTLS\r\n", "220 go\r\n", secured} {
+				if i == 3 {
+					c = tls.Server(c, config)
+				}
+				if i > 0 {
+					if _, err := c.Read(make([]byte, 100)); err != nil {
+						return
+					}
+				}
+				io.WriteString(c, s)
+			}
+			io.Copy(c, c)
+		}).String()
+	}
+	for secured, want := range map[string]string{"250 mx.test\r\n": "220 mx.test ESMTP\r\n", "550 not for you\r\n": ""} {
+		u := upstream.New(upstream.Options{Warm: 1, Starttls: starttls.SMTP, Endpoints: []upstream.EndpointOptions{{
+			Network: "tcp", Address: serve(secured), Stream: newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}}),
+		}}})
+		start(t, u)
+		var turn upstream.Turn
+		turn.Begin(u, upstream.Key{})
+		conn, _, err := turn.Dial(t.Context(), upstream.Stream, "")
+		if got := string(turn.Greeting()); got != want || (err == nil) != (want != "") {
+			t.Errorf("greeting %q, %v", got, err)
+		}
+		if err == nil {
+			exchange(t, conn)
+			conn.Close()
+		} else if upstream.ReasonOf(err) != certs.ReasonSTARTTLSRefused {
+			t.Error(err)
+		}
+		turn.End()
+		if s := only(t, u); s.Open != 0 || s.Warm != nil {
+			t.Errorf("%+v", s)
+		}
+	}
+}

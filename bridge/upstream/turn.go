@@ -38,6 +38,8 @@ type Turn struct {
 	tried [triesKept]*Endpoint   // and
 	more  map[*Endpoint]struct{} // the rest
 
+	greeting []byte // see Greeting
+
 	fulls  int           // how often its endpoint had no connection after all, since it last waited
 	ticket uint64        // place in the queue; 0: never queued
 	waited time.Duration // in the queue
@@ -281,6 +283,12 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 	}
 	return nil, nil, errors.Join(errs...)
 }
+
+// Greeting returns what Dial received in the place of the server's first bytes,
+// for protocols in which a client waits for a greeting and the plaintext one of
+// the server cannot be trusted: see Options.Starttls. The caller sends it to the
+// client before anything else. Empty: the client needs no greeting.
+func (t *Turn) Greeting() []byte { return t.greeting }
 
 // dial connects to one endpoint within the time for each.
 func (t *Turn) dial(ctx context.Context, e *Endpoint, p Purpose, host string) (net.Conn, error) {

@@ -65,8 +65,8 @@ type Options struct {
 	// Warm is the number of TLS connections of the purpose Stream kept ready to
 	// each endpoint that takes new connections, after Start. Their handshakes are
 	// complete, and DialAs hands them out. It is ignored if nothing can be made
-	// ready: for plaintext, and if the server name depends on the client or the
-	// client is announced. 0: none. Clients of the upstream must send first.
+	// ready: for plaintext, and if the server name depends on the client, the
+	// client is announced, or Starttls greets the client. 0: none. Clients of the upstream must send first.
 	Warm int
 
 	// WarmAge is how long a connection is kept ready. 0: 50s.

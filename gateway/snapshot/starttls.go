@@ -8,6 +8,13 @@ import (
 
 var starttlsProtocols = map[adminv1.Starttls]starttls.Protocol{
 	adminv1.Starttls_STARTTLS_POSTGRES: starttls.Postgres,
+	adminv1.Starttls_STARTTLS_SMTP:     starttls.SMTP,
+	adminv1.Starttls_STARTTLS_LMTP:     starttls.LMTP,
+	adminv1.Starttls_STARTTLS_IMAP:     starttls.IMAP,
+	adminv1.Starttls_STARTTLS_POP3:     starttls.POP3,
+	adminv1.Starttls_STARTTLS_LDAP:     starttls.LDAP,
+	adminv1.Starttls_STARTTLS_NNTP:     starttls.NNTP,
+	adminv1.Starttls_STARTTLS_SIEVE:    starttls.Sieve,
 }
 
 // upgrades reports whether connections to the upstream begin in a plaintext protocol.

@@ -242,6 +242,8 @@ func (s upstreamScope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Dura
 		s.Add("pool.warm", "must be left out where tls.server_name_source is SERVER_NAME_SOURCE_FROM_HOST: the host that a client will request is not known in advance")
 	case proxyVersions[msg.GetSendProxyProtocol()] != proxyproto.None:
 		s.Add("pool.warm", "must be left out where send_proxy_protocol is set: the client that a connection will announce is not known in advance")
+	case starttlsProtocols[msg.GetTls().GetStarttls()].ServerSpeaksFirst():
+		s.Add("pool.warm", "must be left out where tls.starttls is %v: a server's greeting belongs to the client whose connection receives it", msg.GetTls().GetStarttls())
 	case msg.GetTcp().GetServerSpeaksFirst():
 		s.Add("pool.warm", "must be left out where tcp.server_speaks_first is set: a server's greeting belongs to the client whose connection receives it")
 	}

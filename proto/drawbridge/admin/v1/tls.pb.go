@@ -329,6 +329,21 @@ const (
 	// PostgreSQL: SSLRequest. The client must not ask for TLS itself (sslmode=disable).
 	// For PostgreSQL 17's direct TLS leave starttls out and set alpn to "postgresql".
 	Starttls_STARTTLS_POSTGRES Starttls = 1
+	// SMTP: STARTTLS (RFC 3207).
+	Starttls_STARTTLS_SMTP Starttls = 3
+	// LMTP: STARTTLS.
+	Starttls_STARTTLS_LMTP Starttls = 4
+	// IMAP: STARTTLS (RFC 9051).
+	Starttls_STARTTLS_IMAP Starttls = 5
+	// POP3: STLS (RFC 2595). The client is greeted without a timestamp, so it cannot use
+	// APOP.
+	Starttls_STARTTLS_POP3 Starttls = 6
+	// LDAP: the StartTLS operation (RFC 4511).
+	Starttls_STARTTLS_LDAP Starttls = 7
+	// NNTP: STARTTLS (RFC 4642).
+	Starttls_STARTTLS_NNTP Starttls = 8
+	// ManageSieve: STARTTLS (RFC 5804).
+	Starttls_STARTTLS_SIEVE Starttls = 9
 )
 
 // Enum value maps for Starttls.
@@ -336,10 +351,24 @@ var (
 	Starttls_name = map[int32]string{
 		0: "STARTTLS_UNSPECIFIED",
 		1: "STARTTLS_POSTGRES",
+		3: "STARTTLS_SMTP",
+		4: "STARTTLS_LMTP",
+		5: "STARTTLS_IMAP",
+		6: "STARTTLS_POP3",
+		7: "STARTTLS_LDAP",
+		8: "STARTTLS_NNTP",
+		9: "STARTTLS_SIEVE",
 	}
 	Starttls_value = map[string]int32{
 		"STARTTLS_UNSPECIFIED": 0,
 		"STARTTLS_POSTGRES":    1,
+		"STARTTLS_SMTP":        3,
+		"STARTTLS_LMTP":        4,
+		"STARTTLS_IMAP":        5,
+		"STARTTLS_POP3":        6,
+		"STARTTLS_LDAP":        7,
+		"STARTTLS_NNTP":        8,
+		"STARTTLS_SIEVE":       9,
 	}
 )
 
@@ -1294,10 +1323,17 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
 	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
-	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*;\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xc1\x01\n" +
 	"\bStarttls\x12\x18\n" +
 	"\x14STARTTLS_UNSPECIFIED\x10\x00\x12\x15\n" +
-	"\x11STARTTLS_POSTGRES\x10\x01*\xdc\x05\n" +
+	"\x11STARTTLS_POSTGRES\x10\x01\x12\x11\n" +
+	"\rSTARTTLS_SMTP\x10\x03\x12\x11\n" +
+	"\rSTARTTLS_LMTP\x10\x04\x12\x11\n" +
+	"\rSTARTTLS_IMAP\x10\x05\x12\x11\n" +
+	"\rSTARTTLS_POP3\x10\x06\x12\x11\n" +
+	"\rSTARTTLS_LDAP\x10\a\x12\x11\n" +
+	"\rSTARTTLS_NNTP\x10\b\x12\x12\n" +
+	"\x0eSTARTTLS_SIEVE\x10\t*\xdc\x05\n" +
 	"\x12CertificateFinding\x12#\n" +
 	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
 	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +

@@ -1706,7 +1706,8 @@ type Pool struct {
 	// TLS connections kept ready per endpoint for clients of TCP listeners, so that a
 	// client's first byte is sent at once. Used and closed ones are replaced, with
 	// back-off. An endpoint that is down or draining has none. Not with plaintext,
-	// SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first or send_proxy_protocol.
+	// SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first, send_proxy_protocol or a
+	// starttls in which the server speaks first.
 	// Default: 0; at most 1000.
 	Warm          int32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -1,0 +1,98 @@
+package starttls
+
+// LDAP's StartTLS operation (RFC 4511, section 4.14).
+
+const (
+	ldapStartTLS = "1.3.6.1.4.1.1466.20037"
+	maxLDAP      = 8 << 10 // of a response
+)
+
+// ldapClient asks a server for TLS. It speaks first, and so does a client.
+type ldapClient struct{ said []byte }
+
+// start returns an ExtendedRequest with the message ID 1. The client may use
+// the ID again, because the operation has ended by then.
+func (c *ldapClient) start() []byte {
+	name := append([]byte{0x80, byte(len(ldapStartTLS))}, ldapStartTLS...)
+	request := append([]byte{0x77, byte(len(name))}, name...)
+	message := append([]byte{0x02, 1, 1}, request...)
+	return append([]byte{0x30, byte(len(message))}, message...)
+}
+
+func (c *ldapClient) waiting() string { return "the server: its answer to StartTLS" }
+
+func (c *ldapClient) feed(in []byte) ([]byte, bool, error) {
+	c.said = append(c.said, in[:min(len(in), maxLDAP+1-len(c.said))]...)
+	_, body, rest, state := berElement(c.said)
+	switch {
+	case c.said[0] != 0x30 || state == berInvalid:
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not LDAP", quote(c.said))
+	case state == berShort && len(c.said) > maxLDAP:
+		return nil, false, refused("the server's answer to StartTLS has more than %d bytes", maxLDAP)
+	case state == berShort:
+		return nil, false, nil
+	}
+	_, id, op, ok := berNext(body, 0x02)
+	tag, response, _, state := berElement(op)
+	if !ok || state != berWhole || tag != 0x78 {
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is no extended response of LDAP", quote(c.said))
+	}
+	_, code, response, ok := berNext(response, 0x0a)
+	_, _, response, ok2 := berNext(response, 0x04) // matchedDN
+	_, text, _, ok3 := berNext(response, 0x04)     // diagnosticMessage
+	switch {
+	case !ok || !ok2 || !ok3 || len(code) != 1 || len(id) != 1:
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is no extended response of LDAP", quote(c.said))
+	case id[0] != 1:
+		return nil, false, refused("the server ended the session: result %d, %s", code[0], quote(text))
+	case code[0] != 0:
+		return nil, false, refused("the server refused StartTLS: result %d, %s", code[0], quote(text))
+	case len(rest) > 0:
+		return nil, false, injected("its answer to StartTLS", rest)
+	}
+	return nil, true, nil
+}
+
+// berNext returns the content of the element that b begins with, and the rest.
+func berNext(b []byte, want byte) (tag byte, content, rest []byte, ok bool) {
+	tag, content, rest, state := berElement(b)
+	return tag, content, rest, state == berWhole && tag == want
+}
+
+type berState int
+
+const (
+	berShort   berState = iota // more bytes are needed
+	berInvalid                 // not an element, or longer than any that is expected
+	berWhole
+)
+
+// berElement cuts the element that b begins with. Lengths may be longer than
+// necessary, as Active Directory writes them.
+func berElement(b []byte) (tag byte, content, rest []byte, state berState) {
+	if len(b) < 2 {
+		return 0, nil, nil, berShort
+	}
+	tag, n, at := b[0], int(b[1]), 2
+	if n > 0x7f {
+		octets := n & 0x7f
+		if octets == 0 || octets > 4 {
+			return tag, nil, nil, berInvalid
+		}
+		if len(b) < 2+octets {
+			return tag, nil, nil, berShort
+		}
+		n = 0
+		for _, o := range b[2 : 2+octets] {
+			n = n<<8 | int(o)
+		}
+		at += octets
+	}
+	switch {
+	case n > maxLDAP:
+		return tag, nil, nil, berInvalid
+	case len(b) < at+n:
+		return tag, nil, nil, berShort
+	}
+	return tag, b[at : at+n], b[at+n:], berWhole
+}

@@ -1,0 +1,50 @@
+package starttls
+
+// A step of a script sends a command and reads the answer.
+type step struct {
+	command string // with its line end; "": the server speaks unasked
+	answer  string // for errors: "its greeting"
+
+	// read consumes one line of the answer. It returns whether the answer is
+	// complete, or an error if it is not the one that the step needs.
+	read func(line string) (complete bool, err error)
+}
+
+// A script is a dialect of lines: steps in order.
+type script struct {
+	steps []step
+	at    int
+	lines lines
+
+	// greeting returns what a client expects as the server's first words. It is
+	// called once the script is done. Nil: nothing.
+	greeting func() []byte
+}
+
+func (s *script) start() []byte   { return []byte(s.steps[0].command) }
+func (s *script) waiting() string { return "the server: " + s.steps[min(s.at, len(s.steps)-1)].answer }
+
+func (s *script) feed(in []byte) ([]byte, bool, error) {
+	s.lines.add(in)
+	for {
+		line, ok, err := s.lines.next()
+		if err != nil || !ok {
+			return nil, false, err
+		}
+		now := &s.steps[s.at]
+		complete, err := now.read(line)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case !complete:
+			continue
+		case len(s.lines.rest) > 0:
+			// Nothing may follow an answer: the next command was not sent yet.
+			return nil, false, injected(now.answer, s.lines.rest)
+		}
+		if s.at++; s.at == len(s.steps) {
+			return nil, true, nil
+		}
+		return []byte(s.steps[s.at].command), false, nil
+	}
+}

@@ -1,0 +1,59 @@
+package starttls
+
+import "strings"
+
+// ManageSieve (RFC 5804).
+
+// sieveCapabilities returns a step that reads the list of capabilities that the
+// server sends unasked: quoted names, then OK. More checks the names.
+func sieveCapabilities(answer string, more func(line string), done func() error) step {
+	return step{"", answer, func(line string) (bool, error) {
+		if strings.HasPrefix(line, `"`) {
+			more(line)
+			return false, nil
+		}
+		if err := sieveStatus(line, answer); err != nil {
+			return false, err
+		}
+		return true, done()
+	}}
+}
+
+func sieveStatus(line, answer string) error {
+	status, _, _ := strings.Cut(line, " ")
+	switch strings.ToUpper(status) {
+	case "OK":
+		return nil
+	case "NO", "BYE":
+		return refused("the server refused: it sent %s as %s", quote(line), answer)
+	}
+	return refused("the server sent %s as %s, which is not ManageSieve", quote(line), answer)
+}
+
+func sieveClient() *script {
+	var words []string
+	collect := func(line string) {
+		name, _, _ := strings.Cut(line[1:], `"`)
+		words = append(words, name)
+	}
+	return &script{steps: []step{
+		sieveCapabilities("its greeting", collect, func() error { return offers(words, "STARTTLS", "its greeting") }),
+		{"STARTTLS\r\n", "its answer to STARTTLS", func(line string) (bool, error) {
+			return true, sieveStatus(line, "its answer to STARTTLS")
+		}},
+	}}
+}
+
+// sieveSecured reads the capabilities that the server sends again over TLS, and
+// hands them to the client.
+func sieveSecured() *script {
+	var list strings.Builder
+	return &script{
+		steps: []step{sieveCapabilities("its capabilities over TLS", func(line string) {
+			if !strings.EqualFold(line, `"STARTTLS"`) {
+				list.WriteString(line + "\r\n")
+			}
+		}, func() error { return nil })},
+		greeting: func() []byte { return []byte(list.String() + "OK\r\n") },
+	}
+}

@@ -1,0 +1,75 @@
+// An OpenLDAP that demands TLS and a client certificate serves clients of
+// plaintext LDAP.
+
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func startSlapd(t testing.TB, a *authority) *daemon {
+	t.Helper()
+	program := needFile(t, "/usr/sbin/slapd")
+	dir := shortDir(t)
+	for name, content := range map[string][]byte{
+		"server.pem": a.server.ChainPEM, "server.key": a.server.KeyPEM, "ca.pem": a.ca.RootPEM(),
+		"slapd.conf": []byte(strings.ReplaceAll(`
+include /etc/ldap/schema/core.schema
+modulepath /usr/lib/ldap
+moduleload back_ldif
+TLSCertificateFile DIR/server.pem
+TLSCertificateKeyFile DIR/server.key
+TLSCACertificateFile DIR/ca.pem
+TLSVerifyClient demand
+security tls=128
+database ldif
+directory DIR
+suffix "dc=example,dc=com"
+rootdn "cn=admin,dc=example,dc=com"
+rootpw secret
+`, "DIR", dir)),
+	} {
+		writeFile(t, filepath.Join(dir, name), content)
+	}
+	as := unprivileged(t, "openldap", dir)
+	return startDaemon(t, 1, func(addresses []string) []string {
+		return append(as, program, "-f", filepath.Join(dir, "slapd.conf"), "-h", "ldap://"+addresses[0], "-d", "0")
+	})
+}
+
+func TestOpenLDAPBehindMutualTLS(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	search, add := need(t, "ldapsearch"), need(t, "ldapadd")
+	d := startSlapd(t, a)
+	g := startGateway(t)
+	u := a.startsTLS("ldap", adminv1.Starttls_STARTTLS_LDAP, d.addresses[0])
+	u.Pool = &adminv1.Pool{Warm: 1}
+	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}}
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u, listener("ldap", protocolTCP, "ldap"))
+	as := func(address string) []string {
+		return []string{"-x", "-H", "ldap://" + address, "-D", "cn=admin,dc=example,dc=com", "-w", "secret"}
+	}
+	if r := command(t, search, append(as(d.addresses[0]), "-b", "", "-s", "base")...); r.code == 0 || !strings.Contains(r.stderr, "TLS confidentiality required") {
+		t.Fatalf("the server accepts plaintext: %v", r)
+	}
+	if r := g.probe("ldap"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() {
+		t.Errorf("the probe: %v", r)
+	}
+	eventually(t, "a connection is warm", func() bool { return g.upstream("ldap").GetEndpoints()[0].GetWarm().GetReady() > 0 })
+	const tree = "dn: dc=example,dc=com\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: through the bridge\n"
+	if r := commandInput(t, tree, add, as(g.address("ldap"))...); r.code != 0 {
+		t.Errorf("ldapadd: %v", r)
+	}
+	if r := command(t, search, append(as(g.address("ldap")), "-LLL", "-b", "dc=example,dc=com")...); r.code != 0 || r.stdout != tree+"\n" {
+		t.Errorf("ldapsearch: %v", r)
+	}
+	// A client that starts TLS itself asks the server twice.
+	if r := command(t, search, append(as(g.address("ldap")), "-ZZ", "-b", "", "-s", "base")...); r.code == 0 || !strings.Contains(r.stderr, "TLS already started") {
+		t.Errorf("a client that starts TLS: %v", r)
+	}
+}
