@@ -234,7 +234,7 @@ func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate,
 		chain = append(chain, last)
 	}
 	if !sorted || slices.Contains(used[:leaf], true) {
-		notes = append(notes, note{FindingOrderMended, "the chain was not in order; it is sent leaf first, each certificate followed by its issuer"})
+		notes = append(notes, note{FindingOrderCorrected, "the chain was not in order; it is sent leaf first, each certificate followed by its issuer"})
 	}
 	left := false
 	for i, c := range certs {
@@ -243,7 +243,7 @@ func orderChain(certs []*x509.Certificate, leaf int) (chain []*x509.Certificate,
 		case slices.ContainsFunc(chain, c.Equal):
 			notes = append(notes, note{FindingDuplicate, "the chain holds " + describeName(c) + " twice; it is sent once"})
 		default:
-			notes = append(notes, note{FindingStranger, "the chain holds " + describeName(c) + ", which does not belong to it; it is not sent"})
+			notes = append(notes, note{FindingUnrelated, "the chain holds " + describeName(c) + ", which does not belong to it; it is not sent"})
 			left = left || c.IsCA
 		}
 	}

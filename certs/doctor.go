@@ -21,7 +21,7 @@ type Finding string
 // The findings. UseFindings returns those that depend on how a certificate is
 // used.
 const (
-	FindingOrderMended         Finding = "ORDER_MENDED"
+	FindingOrderCorrected      Finding = "ORDER_MENDED"
 	FindingMissingIntermediate Finding = "MISSING_INTERMEDIATE"
 	FindingNoSAN               Finding = "NO_SAN"
 	FindingWeakKey             Finding = "WEAK_KEY"
@@ -34,7 +34,7 @@ const (
 	FindingNoServerAuth        Finding = "NO_SERVER_AUTH"
 	FindingCAAsLeaf            Finding = "CA_AS_LEAF"
 	FindingDuplicate           Finding = "DUPLICATE"
-	FindingStranger            Finding = "STRANGER"
+	FindingUnrelated           Finding = "STRANGER"
 	FindingNotACA              Finding = "NOT_A_CA"
 	// FindingCannotSign: a CA in a trust bundle cannot issue, so no chain through
 	// it is accepted.

@@ -24,7 +24,7 @@ func isUnavailable(err error) bool {
 
 // While one write waits for a file system that hangs, others go through, and a
 // stop does not wait either.
-func TestAFileSystemThatHangsHoldsUpOnlyWhoReadsIt(t *testing.T) {
+func TestHungFileSystemDelaysOnlyItsReaders(t *testing.T) {
 	file := writeFile(t, filepath.Join(t.TempDir(), "ca.pem"), certstest.NewCA(t).TrustPEM())
 	var hangs atomic.Bool
 	reading := make(chan struct{}, 10)
@@ -145,7 +145,7 @@ func TestReloadsAtOnceDoNotFail(t *testing.T) {
 
 // The answer describes what was asked, in a dry run too, and not what happens to
 // be live under the same name.
-func TestTheAnswerDescribesWhatWasAsked(t *testing.T) {
+func TestAnswerDescribesThePutResource(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	certificate := func(name string) *adminv1.Certificate {

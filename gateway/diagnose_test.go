@@ -114,7 +114,7 @@ func TestAStoredUpstreamIsProbed(t *testing.T) {
 	wantFaults(t, err, invalid.Argument, "name", "host")
 }
 
-func TestAnUpstreamThatIsNotAppliedIsProbed(t *testing.T) {
+func TestUnappliedUpstreamIsProbed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	address := echo(t, ca, ca.Server(t, "up.example"))
 	g := start(t, "")
@@ -154,7 +154,7 @@ func TestAnUpstreamThatIsNotAppliedIsProbed(t *testing.T) {
 }
 
 // What cannot be made live is not dialled, and says why.
-func TestAnUpstreamThatIsDownIsNotDialled(t *testing.T) {
+func TestDownUpstreamIsNotDialed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	dialled := make(chan struct{}, 1)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -151,7 +151,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 	}
 }
 
-func TestANameThatDoesNotResolveYetIsNotFatal(t *testing.T) {
+func TestUnresolvedNameIsNotFatal(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := newService(t)
 	g := start(t, "")

@@ -46,7 +46,7 @@ func TestEachRevisionIsAnEvent(t *testing.T) {
 	}
 }
 
-func TestACertificateNearItsEndIsAnEventWhenItIsPut(t *testing.T) {
+func TestPuttingACertificateNearExpirySendsAnEvent(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	events, stop := g.WatchEvents()
@@ -63,7 +63,7 @@ func TestACertificateNearItsEndIsAnEventWhenItIsPut(t *testing.T) {
 	}
 }
 
-func TestCertificatesInUseAreListedBySoonestEnd(t *testing.T) {
+func TestCertificatesInUseAreSortedByExpiry(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	g.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("l", "127.0.0.1:0"))...)

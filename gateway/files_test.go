@@ -136,7 +136,7 @@ func (e *fileEvents) loaded(name string) *adminv1.Event {
 	}
 }
 
-func TestARotationThroughFilesIsUsedByTheNextHandshakeAndDropsNoConnection(t *testing.T) {
+func TestNextHandshakeUsesRotatedFiles(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	one := ca.Client(t, "one")
 	chain, key := writeFile(t, filepath.Join(dir, "tls.crt"), one.ChainPEM), writeFile(t, filepath.Join(dir, "tls.key"), one.KeyPEM)
@@ -172,7 +172,7 @@ func TestARotationThroughFilesIsUsedByTheNextHandshakeAndDropsNoConnection(t *te
 	}
 }
 
-func TestFilesAreReloadedHoweverTheyAreReplaced(t *testing.T) {
+func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 	ca := certstest.NewCA(t)
 	upstream := greeter(t, ca)
 	// A layout is where the pair is, and how another takes its place.
@@ -278,7 +278,7 @@ func pair(dir string, i *pki.Issued) map[string][]byte {
 	return map[string][]byte{chain: i.ChainPEM, key: i.KeyPEM}
 }
 
-func TestInvalidFilesAreReportedOnceAndTheOldOnesKept(t *testing.T) {
+func TestInvalidFilesAreReportedOnceAndOldOnesStayLive(t *testing.T) {
 	ca := certstest.NewCA(t)
 	upstream := greeter(t, ca)
 	other := ca.Client(t, "other")
@@ -423,7 +423,7 @@ func TestOneBadFileHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsGoneAtStartLeavesItsUsersDownUntilItIsBack(t *testing.T) {
+func TestUsersOfAMissingFileAreDownUntilItReturns(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	chain, key := flat(dir)
 	one := ca.Client(t, "one")
@@ -460,7 +460,7 @@ func TestAFileThatIsGoneAtStartLeavesItsUsersDownUntilItIsBack(t *testing.T) {
 	}
 }
 
-func TestAListenerWhoseFileIsBackAndWhosePortIsTakenIsDownForThat(t *testing.T) {
+func TestListenerIsDownForItsPortOnceItsFileReturns(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	front := ca.Server(t, "front.example")
 	chain, key := flat(dir)
@@ -499,7 +499,7 @@ func TestAListenerWhoseFileIsBackAndWhosePortIsTakenIsDownForThat(t *testing.T) 
 	}
 }
 
-func TestAFileRootMustBeADirectorysName(t *testing.T) {
+func TestFileRootMustBeADirectory(t *testing.T) {
 	if _, err := Open(Options{DataDir: filepath.Join(t.TempDir(), "data"), FileRoots: []string{"/etc", ""}}); err == nil || !strings.Contains(err.Error(), "file root") {
 		t.Errorf("%v", err)
 	}

@@ -22,7 +22,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestAnAppliedBridgeIsLiveAndThereAfterARestart(t *testing.T) {
+func TestAppliedBridgeSurvivesARestart(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	g.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("l", "127.0.0.1:0"))...)
@@ -76,7 +76,7 @@ func TestARefusedEditLeavesNoTrace(t *testing.T) {
 	}
 }
 
-func TestADryRunChangesNothingAndAnswersWhatWould(t *testing.T) {
+func TestDryRunChangesNothingAndDescribesTheChange(t *testing.T) {
 	g := start(t, "")
 	r := g.apply(store.Edit{DryRun: true, Puts: puts(&adminv1.Listener{Name: "l", Address: "127.0.0.1:0", Protocol: adminv1.Protocol_PROTOCOL_TCP})})
 	if len(r.Changes) != 1 || r.State.Revision() != 1 {
@@ -94,7 +94,7 @@ func (failing) Commit(*store.Draft, *revisions.Record) error {
 	return errors.New("no space left on device")
 }
 
-func TestAFailedCommitIsNotMadeLive(t *testing.T) {
+func TestFailedCommitIsNotLive(t *testing.T) {
 	g := start(t, "")
 	g.writer.mu.Lock()
 	g.store = failing{g.store}
@@ -146,7 +146,7 @@ func TestAStoredListenerWhosePortIsTakenIsDownUntilItIsFree(t *testing.T) {
 	}
 }
 
-func TestASocketIsPassedOnWithoutRefusingAnyone(t *testing.T) {
+func TestSocketIsHandedOverWithoutRefusingClients(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	for name, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix:" + filepath.Join(shortDir(t), "l.sock")} {
@@ -300,7 +300,7 @@ func TestASlowWatcherGetsAnErrorAndDelaysNoOther(t *testing.T) {
 	}
 }
 
-func TestConcurrentWritersAreServedOneAfterTheOther(t *testing.T) {
+func TestConcurrentWritesAreSerialized(t *testing.T) {
 	g := start(t, "")
 	const writers, each = 8, 10
 	var wg sync.WaitGroup
@@ -398,7 +398,7 @@ func grep(text, part string) string {
 	return strings.Join(out, "")
 }
 
-func TestOpsOnLoopbackAnswersNoForeignHost(t *testing.T) {
+func TestOpsOnLoopbackRejectsForeignHosts(t *testing.T) {
 	g := start(t, "")
 	for host, want := range map[string]int{"": 200, "localhost:1": 200, "127.0.0.1": 200, "evil.example": 403} {
 		req, _ := http.NewRequest("GET", "http://"+g.OpsAddress()+"/debug/pprof/cmdline", nil)
@@ -414,7 +414,7 @@ func TestOpsOnLoopbackAnswersNoForeignHost(t *testing.T) {
 	}
 }
 
-func TestOpenUndoesWhatItDidWhenAStepFails(t *testing.T) {
+func TestFailedOpenReleasesEverything(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	socket := filepath.Join(shortDir(t), "s")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -159,7 +159,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 }
 
 // A health check that passes says nothing about the handshakes of traffic.
-func TestHandshakesThatFailEjectWhatPassesItsCheck(t *testing.T) {
+func TestFailedHandshakesEjectAHealthyEndpoint(t *testing.T) {
 	ca := certstest.NewCA(t)
 	good := newWard(t, ca, "good")
 	foreign := newWard(t, certstest.NewCA(t), "foreign")

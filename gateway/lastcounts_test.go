@@ -12,7 +12,7 @@ import (
 
 // What an upstream or a listener has counted stays in the metrics when it is replaced
 // or removed, although nobody read them in between, and is counted once.
-func TestCountsOutliveWhatCounted(t *testing.T) {
+func TestCountersContinueAcrossRevisions(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(up.Close)
 	g := start(t, "")

@@ -88,7 +88,7 @@ func TestAWriteCanRequireThatEndpointsShakeHands(t *testing.T) {
 
 // A change of what an upstream uses is a change of the upstream; what is not
 // changed is not probed.
-func TestOnlyWhatAWriteChangesIsProbed(t *testing.T) {
+func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	var dialled atomic.Int32
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -137,7 +137,7 @@ func plain(name, address string) *adminv1.Upstream {
 }
 
 // Where the name comes from the request, the one that a route has is asked for.
-func TestARequestsNameIsProbedByTheRoutesHost(t *testing.T) {
+func TestProbeUsesTheHostOfARoute(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	resources := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))

@@ -76,7 +76,7 @@ func (g *testGateway) warm(name string) *adminv1.WarmConnections {
 	return nil
 }
 
-func TestWarmConnectionsFollowWhatIsLive(t *testing.T) {
+func TestWarmConnectionsFollowRevisions(t *testing.T) {
 	ca := certstest.NewCA(t)
 	up := newGuestBook(t, ca, ca.Server(t, "up.example"))
 	g := start(t, "")

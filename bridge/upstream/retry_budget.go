@@ -27,7 +27,7 @@ type Retries struct {
 func (u *Upstream) Retries() *Retries { return &u.retries }
 
 // Take reports whether the budget allows another request in progress to be
-// retried. If so, the caller must call Give once, however often it retries.
+// retried. If so, the caller must call Release once, however often it retries.
 func (r *Retries) Take() bool {
 	for {
 		n := r.retrying.Load()
@@ -41,8 +41,8 @@ func (r *Retries) Take() bool {
 	}
 }
 
-// Give undoes Take: the request will not be retried again.
-func (r *Retries) Give() { r.retrying.Add(-1) }
+// Release undoes Take: the request will not be retried again.
+func (r *Retries) Release() { r.retrying.Add(-1) }
 
 // UnderWay returns the number of requests in progress, and how many of them
 // are retries.

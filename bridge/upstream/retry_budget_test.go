@@ -49,7 +49,7 @@ func TestRetriesAreAShareOfTheRequestsInProgress(t *testing.T) {
 			t.Errorf("%v, %d in progress: %d retries, want %d; counted %d and %d refused", c.budget, c.underWay, n, c.want, made, refused)
 		}
 		if n > 0 {
-			r.Give()
+			r.Release()
 			if !r.Take() || r.Take() {
 				t.Errorf("%v: a release affected another request", c.budget)
 			}
@@ -73,7 +73,7 @@ func TestConcurrentRetriesStayWithinTheBudget(t *testing.T) {
 						t.Errorf("%d retries in progress", n)
 					}
 					underWay.Add(-1)
-					r.Give()
+					r.Release()
 				}
 			}
 		})

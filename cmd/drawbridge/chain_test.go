@@ -57,7 +57,7 @@ func TestFaultsAreMarkedAtTheirCertificate(t *testing.T) {
 	}
 }
 
-func TestAChainIsPutInOrder(t *testing.T) {
+func TestChainIsOrdered(t *testing.T) {
 	for _, tt := range []struct{ name, chain, want string }{
 		{"in order", leaf + middle + root, "CN=root\n└─ CN=mid\n   └─ CN=leaf\n"},
 		{"out of order", leaf + root + middle, "CN=root\n└─ CN=mid\n   └─ CN=leaf\n"},

@@ -23,7 +23,7 @@ func TestPercentForLetsASmallHeapGrowToTheFloor(t *testing.T) {
 	}
 }
 
-func TestCollectorFollowsWhatLives(t *testing.T) {
+func TestCollectorFollowsTheLiveHeap(t *testing.T) {
 	before := debug.SetGCPercent(gcPercent)
 	defer debug.SetGCPercent(before)
 	stop := paceCollector()

@@ -27,7 +27,7 @@ func refuse(code codes.Code, msg string, details ...protoadapt.MessageV1) error 
 	return st.Err()
 }
 
-func TestAnswersBecomeExitCodes(t *testing.T) {
+func TestStatusCodesBecomeExitCodes(t *testing.T) {
 	for code, want := range map[codes.Code]int{
 		codes.InvalidArgument: exitInvalid, codes.NotFound: exitNotFound, codes.Aborted: exitConflict,
 		codes.FailedPrecondition: exitConflict, codes.Unavailable: exitUnavailable,
@@ -81,7 +81,7 @@ func TestFaultsOfAGatewayInThisProcess(t *testing.T) {
 	}
 }
 
-func TestAGatewayThatCannotBeReached(t *testing.T) {
+func TestUnreachableGatewayIsReported(t *testing.T) {
 	sh := shell{}
 	sh.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(t.TempDir(), "none.sock")).
 		want(t, exitUnavailable, "cannot reach the gateway at unix:", "no such file or directory", "Is `drawbridge serve` running there?")

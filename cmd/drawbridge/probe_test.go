@@ -59,7 +59,7 @@ results { endpoint: "unix:/run/x" outcome: PROBE_OUTCOME_FAILED reason: REASON_N
 results { endpoint: "10.0.0.3:80" outcome: PROBE_OUTCOME_OK timings { connect { nanos: 345678 } } }`)
 }
 
-func TestAProbeIsMadeForReading(t *testing.T) {
+func TestProbeIsPrintedForPeople(t *testing.T) {
 	var plain, coloured bytes.Buffer
 	if err := writeProbe(&plain, false, probes(t).GetResults(), today); err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func TestHandshakesIdentitiesAndReportedFailuresAreShown(t *testing.T) {
 	sh.run(t.Context(), "status", "-o", "json").want(t, exitOK, `"fullHandshakes"`, `"connectionsByCertificate"`)
 }
 
-func TestWarmConnectionsAndPausesAreShownWhereThereAreAny(t *testing.T) {
+func TestWarmConnectionsAndPausesAreShown(t *testing.T) {
 	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `upstreams { name: "u"
 		endpoints { address: "a:1" warm { size: 8 ready: 7 used: 100 missed: 2 expired: 3 closed: 4 } } endpoints { address: "b:1" draining: true } }`)
 	check(t, warmTable(ups.GetUpstreams()), "u|a:1|7 of 8|100|2|3|4")

@@ -15,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestEventsAreALineEach(t *testing.T) {
+func TestEventsArePrintedOnePerLine(t *testing.T) {
 	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.Local)
 	for in, want := range map[string]string{
 		`type: EVENT_TYPE_ENDPOINT_HEALTH kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" health: ENDPOINT_HEALTH_DOWN reason: REASON_UNKNOWN_CA message: "no\nCA" count: 1`: "01-02 03:04:05  <31down    > Upstream pay a:1 <31UNKNOWN_CA>: no CA",

@@ -74,7 +74,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 	}
 }
 
-func TestAnApplyWithAnEmptyResourceChangesNothingEvenIfTheRestIsGood(t *testing.T) {
+func TestApplyWithAnEmptyResourceChangesNothing(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
 		Resources: []*adminv1.Resource{store.Wrap(upstream("good")), {}}, Prune: &adminv1.Prune{Kinds: store.Kinds()},

@@ -88,7 +88,7 @@ func TestADrainIsCheckedAndHasDefaults(t *testing.T) {
 	wantCode(t, err, codes.NotFound)
 }
 
-func TestWritesHandOnWhatTheyRequire(t *testing.T) {
+func TestWritesForwardRequireProbe(t *testing.T) {
 	r := start(t)
 	var seen []adminv1.RequireProbe
 	r.gateway.before = func(_ context.Context, e store.Edit) { seen = append(seen, e.RequireProbe) }
@@ -129,7 +129,7 @@ func answer(n int) *adminv1.ProbeUpstreamResponse {
 	return a
 }
 
-func TestTheAnswersOfProbesAreCutToFit(t *testing.T) {
+func TestProbeResultsAreCutToFit(t *testing.T) {
 	for _, c := range []struct {
 		name               string
 		upstreams, results int

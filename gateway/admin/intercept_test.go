@@ -89,7 +89,7 @@ func TestAMessageAboveTheLimitIsRefused(t *testing.T) {
 	}
 }
 
-func TestACallWithoutACallerIsUnauthenticated(t *testing.T) {
+func TestCallWithoutACallerIsUnauthenticated(t *testing.T) {
 	s := New(Options{Gateway: newFake()})
 	handler := func(context.Context, any) (any, error) {
 		t.Error("the handler was called")

@@ -368,7 +368,7 @@ func TestHandshakeUsesTheSettingsInForce(t *testing.T) {
 	<-dialed
 }
 
-func TestRevalidateEndsOnlyWhoNoLongerVerifies(t *testing.T) {
+func TestRevalidateEndsOnlyCallersThatNoLongerVerify(t *testing.T) {
 	ca := newCA(t)
 	o := tcpOptions(t, ca)
 	o.ClientCRLFile = writeFile(t, "clients.crl", mustCRL(t, ca))

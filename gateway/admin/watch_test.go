@@ -213,7 +213,7 @@ func TestACallerHasSoManyStreams(t *testing.T) {
 	}
 }
 
-func TestAWatchThatItsClientEndsIsForgotten(t *testing.T) {
+func TestCanceledWatchFreesItsStream(t *testing.T) {
 	r := start(t)
 	conn := dial(t, r.socket)
 	w, err := adminv1.NewAdminServiceClient(conn).WatchConfig(t.Context(), &adminv1.WatchConfigRequest{})

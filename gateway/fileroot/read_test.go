@@ -51,7 +51,7 @@ func place(t *testing.T) (dir, root string) {
 	return dir, root
 }
 
-func TestAPathIsReadWhereItEndsBelowARoot(t *testing.T) {
+func TestPathBelowARootIsRead(t *testing.T) {
 	dir, root := place(t)
 	other := filepath.Join(dir, "other")
 	write(t, filepath.Join(other, "o.pem"), "other")
@@ -158,7 +158,7 @@ func TestErrorsBelowARootNameTheReason(t *testing.T) {
 	}
 }
 
-func TestAFileThatMayNotBeReadSaysSo(t *testing.T) {
+func TestUnreadableFileIsReported(t *testing.T) {
 	_, root := place(t)
 	path := filepath.Join(root, "in.pem")
 	if err := os.Chmod(path, 0); err != nil {
@@ -172,7 +172,7 @@ func TestAFileThatMayNotBeReadSaysSo(t *testing.T) {
 }
 
 // A pair is never read half before and half after it was replaced.
-func TestFilesAreReadAsTheyAreAtOneMoment(t *testing.T) {
+func TestFilesAreReadConsistently(t *testing.T) {
 	_, root := place(t)
 	replace := func(i int) {
 		v := fmt.Sprint(i)

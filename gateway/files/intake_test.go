@@ -51,7 +51,7 @@ func (g *fakeGateway) FileEvent(ref store.Ref, e *adminv1.Event) {
 
 // What a change does to something else is reported of the change that does it,
 // and holds up no other.
-func TestAChangeThatItsUsersCannotTakeHoldsUpNoOther(t *testing.T) {
+func TestRejectedFileDelaysNoOtherResource(t *testing.T) {
 	g := &fakeGateway{culprit: "web"}
 	in := &intake{gateway: g, log: hclog.NewNullLogger(), refused: map[store.Ref]snapshot.Digest{}}
 	var changes []change
@@ -100,7 +100,7 @@ func TestAReadThatHangsIsAbandoned(t *testing.T) {
 	cancel()
 }
 
-func TestPathsAreListedAsFarAsTheyFit(t *testing.T) {
+func TestListOfPathsIsBounded(t *testing.T) {
 	many := make([]string, 100)
 	for i := range many {
 		many[i] = fmt.Sprintf("/etc/drawbridge/certificates/%02d.pem", i)

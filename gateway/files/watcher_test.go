@@ -59,7 +59,7 @@ func bundleRef(name string) []store.Ref {
 	return []store.Ref{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}}
 }
 
-func TestFilesThatCannotBeWatchedAreLookedAtOnceAMinute(t *testing.T) {
+func TestUnwatchableFilesArePolled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		files := map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
 		_, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
@@ -71,7 +71,7 @@ func TestFilesThatCannotBeWatchedAreLookedAtOnceAMinute(t *testing.T) {
 	})
 }
 
-func TestAPathThatIsNewIsLookedAtAndTheOthersAreNot(t *testing.T) {
+func TestOnlyNewPathsAreRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		files := map[string][]store.Ref{"/a.pem": bundleRef("a")}
 		w, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
@@ -110,7 +110,7 @@ func TestFilesThatKeepChangingAreReadAfterMaxWait(t *testing.T) {
 
 // Directories that no path uses any more are no longer watched, or the system would run
 // out of watches.
-func TestOnlyWhatLeadsToFilesIsWatched(t *testing.T) {
+func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -128,7 +128,7 @@ func TestLimitsLeaveMostDescriptorsToTraffic(t *testing.T) {
 	}
 }
 
-func TestALimiterCountsWhatItLeavesOut(t *testing.T) {
+func TestLimiterCountsSuppressedLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(time.Minute)
 		for i, want := range []bool{true, false, false} {

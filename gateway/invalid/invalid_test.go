@@ -24,7 +24,7 @@ func TestPathsAreSpelledAsInTheProto(t *testing.T) {
 	}
 }
 
-func TestAListWithoutFaultsIsNoError(t *testing.T) {
+func TestEmptyListIsNoError(t *testing.T) {
 	var l List
 	l.Warn("NO_EFFECT", "a", "odd")
 	if err := l.Err(); err != nil {
@@ -35,7 +35,7 @@ func TestAListWithoutFaultsIsNoError(t *testing.T) {
 	}
 }
 
-func TestAnErrorHoldsEveryFaultAndItsWorstClassDecides(t *testing.T) {
+func TestWorstFaultDecidesTheClass(t *testing.T) {
 	var l, more List
 	l.AddClass(InUse, "", "listener %q still uses it", "web")
 	l.AddClass(Conflict, "upstream.etag", "is stale")

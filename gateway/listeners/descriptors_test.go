@@ -64,7 +64,7 @@ func (a accepted) close() {
 	}
 }
 
-func TestAListenerPausesUntilThereAreDescriptors(t *testing.T) {
+func TestListenerPausesUntilDescriptorsAreFree(t *testing.T) {
 	for what, more := range map[string]func(*Descriptors, *atomic.Int64){
 		"a client leaves":     func(d *Descriptors, _ *atomic.Int64) { d.AddClients(-1) },
 		"the limit is raised": func(_ *Descriptors, limit *atomic.Int64) { limit.Store(200) },
@@ -88,7 +88,7 @@ func TestAListenerPausesUntilThereAreDescriptors(t *testing.T) {
 	}
 }
 
-func TestAListenerThatPausesCanBeClosed(t *testing.T) {
+func TestPausedListenerCanBeClosed(t *testing.T) {
 	d, _, _ := limited(t)
 	l, result := pausing(t, d)
 	l.Close()
@@ -97,7 +97,7 @@ func TestAListenerThatPausesCanBeClosed(t *testing.T) {
 	}
 }
 
-func TestAListenerThatPausesCanBePassedOn(t *testing.T) {
+func TestPausedListenerCanBeHandedOver(t *testing.T) {
 	d, _, _ := limited(t)
 	l, result := pausing(t, d)
 	next := l.next()

@@ -44,7 +44,7 @@ func TestAccessLogOfAListener(t *testing.T) {
 	}
 }
 
-func TestLatenciesBelongToTheNameOfAnUpstream(t *testing.T) {
+func TestLatenciesContinueAcrossRevisions(t *testing.T) {
 	w := newWorld(t)
 	u := tlsUpstream("up", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 	w.put(w.bundle("trust"), u)

@@ -146,7 +146,7 @@ func TestBalancingAndLimitsAreLive(t *testing.T) {
 }
 
 // An endpoint that an upstream which has traffic is given begins slowly.
-func TestAnEndpointThatIsAddedBeginsSlowly(t *testing.T) {
+func TestAddedEndpointStartsSlowly(t *testing.T) {
 	w := newWorld(t)
 	u := plainUpstream("u")
 	u.Balancing = &adminv1.Balancing{Policy: adminv1.BalancingPolicy_BALANCING_POLICY_RANDOM, SlowStart: durationpb.New(time.Hour)}

@@ -120,7 +120,7 @@ func TestAnEndpointByDNSIsVerifiedByItsName(t *testing.T) {
 	}
 }
 
-func TestRevisionsThatAskTheSameShareTheAnswer(t *testing.T) {
+func TestRevisionsWithTheSameQueryShareTheAnswer(t *testing.T) {
 	w := newWorld(t)
 	u := &adminv1.Upstream{Name: "u", Dns: &adminv1.Dns{Hostname: "web.internal", Port: 443}}
 	w.put(u)

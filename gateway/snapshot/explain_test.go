@@ -36,7 +36,7 @@ func does(r *adminv1.ExplainRouteResponse) string {
 	return fmt.Sprintf("%s %d", strings.ToLower(strings.TrimPrefix(r.GetAction().String(), "EXPLAINED_ACTION_")), r.GetCode())
 }
 
-func TestARequestsWayIsExplained(t *testing.T) {
+func TestHTTPRouteIsExplained(t *testing.T) {
 	w := newWorld(t)
 	canary := forward("canary", &adminv1.RouteMatch{Hosts: []string{"pay.example"}, Path: prefix("/v2/").Path,
 		Methods: []string{"GET", "POST"}, Headers: []*adminv1.HeaderMatch{{Name: "x-tenant", Exact: proto.String("a")}}}, "web", "new", "old")
@@ -102,7 +102,7 @@ func TestARequestsWayIsExplained(t *testing.T) {
 	}
 }
 
-func TestAConnectionsWayIsExplained(t *testing.T) {
+func TestTCPRouteIsExplained(t *testing.T) {
 	w := newWorld(t)
 	secure := listener("secure", ":9443", tcp, "")
 	secure.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, RejectUnknownSni: true}
@@ -138,7 +138,7 @@ func TestAConnectionsWayIsExplained(t *testing.T) {
 
 // SNI and Host of one request are two names, and each is looked at where the
 // gateway does.
-func TestAStrictListenersRefusalsAreExplained(t *testing.T) {
+func TestRejectUnknownSNIIsExplained(t *testing.T) {
 	w := newWorld(t)
 	l := listener("web", ":9443", httpP, "up")
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, RejectUnknownSni: true}
@@ -160,7 +160,7 @@ func TestAStrictListenersRefusalsAreExplained(t *testing.T) {
 	}
 }
 
-func TestHowAnUpstreamWouldBeSpokenToIsExplained(t *testing.T) {
+func TestUpstreamSettingsAreExplained(t *testing.T) {
 	w := newWorld(t)
 	const (
 		fromHost = adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
@@ -212,7 +212,7 @@ func TestHowAnUpstreamWouldBeSpokenToIsExplained(t *testing.T) {
 	}
 }
 
-func TestQuestionsThatMakeNoSenseAreRefused(t *testing.T) {
+func TestInvalidExplainRequestsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("up", nil), listener("web", ":8080", httpP, "up"), listener("tcp", ":8081", tcp, "up"))
 	for _, c := range []struct {
@@ -238,7 +238,7 @@ func TestQuestionsThatMakeNoSenseAreRefused(t *testing.T) {
 	}
 }
 
-func TestADownResourceIsExplainedAsDown(t *testing.T) {
+func TestDownResourceIsExplained(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(file, w.ca.TrustPEM(), 0o600); err != nil {
@@ -289,7 +289,7 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	}
 }
 
-func TestOnlyUpstreamsThatTrafficFindsChangedAreChanged(t *testing.T) {
+func TestChangedListsUpstreamsWithANewLiveObject(t *testing.T) {
 	w := newWorld(t)
 	w.put(w.bundle("corp"), w.bundle("other"), tlsUpstream("a", &adminv1.UpstreamTls{TrustBundles: []string{"corp"}}), tlsUpstream("b", nil), tlsUpstream("c", nil))
 	labelled := tlsUpstream("b", nil)

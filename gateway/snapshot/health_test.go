@@ -74,7 +74,7 @@ func transports() map[string]*adminv1.Upstream {
 	}
 }
 
-func TestHealthChecksAreRefusedWhereTheyCannotWork(t *testing.T) {
+func TestMisplacedHealthChecksAreRefused(t *testing.T) {
 	checkFaults(t, []struct{ what, text, fields string }{
 		{"each kind: TCP", "tls: health_check { tcp {} }", ""},
 		{"TCP in plaintext", "plain: health_check { tcp {} }", ""},
@@ -120,7 +120,7 @@ func TestHealthChecksAreRefusedWhereTheyCannotWork(t *testing.T) {
 	}, transports())
 }
 
-func TestOutlierDetectionIsRefusedWhereItHasNoMeaning(t *testing.T) {
+func TestMisplacedOutlierDetectionIsRefused(t *testing.T) {
 	checkFaults(t, []struct{ what, text, fields string }{
 		{"by default", "tls: outlier_detection {}", ""},
 		{"in plaintext", "plain: outlier_detection { consecutive_failures: 3 }", ""},

@@ -85,7 +85,7 @@ func fileSource(chain, key, passphrase string) *adminv1.Certificate {
 	return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: chain, PrivateKeyPath: key, PassphrasePath: passphrase}}}
 }
 
-func TestACertificateIsTheSameFromWhateverSource(t *testing.T) {
+func TestCertificateIsTheSameFromEverySource(t *testing.T) {
 	w, dir := newWorld(t), t.TempDir()
 	i := w.ca.Client(t, "one")
 	n := 0
@@ -187,7 +187,7 @@ func TestFaultsOfKeyMaterialNameTheFieldAndNoSecret(t *testing.T) {
 }
 
 // A client that can put resources must not learn which files exist.
-func TestAPathOutsideOfTheRootsIsRefusedInOneSentence(t *testing.T) {
+func TestPathOutsideTheRootsIsRefusedWithOneMessage(t *testing.T) {
 	w := newWorld(t)
 	var said []string
 	for _, path := range []string{"/etc/passwd", "/etc/shadow", "/does/not/exist", "/etc", "/dev/zero", "/root/.ssh/id_rsa", os.TempDir() + "/../etc/passwd"} {
@@ -315,7 +315,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 	}
 }
 
-func TestFilesNamesEveryPathAndWhoReadsIt(t *testing.T) {
+func TestFilesListsEveryPathWithItsResource(t *testing.T) {
 	w, dir := newWorld(t), t.TempDir()
 	i := w.ca.Client(t, "one")
 	ca, crl := write(t, filepath.Join(dir, "ca"), w.ca.TrustPEM()), write(t, filepath.Join(dir, "crl"), w.ca.CRL(t))

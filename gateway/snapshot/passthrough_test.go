@@ -21,7 +21,7 @@ func passthroughUpstream(name string) *adminv1.Upstream {
 // hosts is a match of names.
 func hosts(names ...string) *adminv1.RouteMatch { return &adminv1.RouteMatch{Hosts: names} }
 
-func TestPassthroughIsRefusedWhereItHasNoMeaning(t *testing.T) {
+func TestMisplacedPassthroughIsRefused(t *testing.T) {
 	w := newWorld(t)
 	secure := func(l *adminv1.Listener) *adminv1.Listener {
 		l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}

@@ -34,7 +34,7 @@ func retried(r *adminv1.Retry) *adminv1.Route {
 	return route
 }
 
-func TestRetriesAsTheyAreMadeLive(t *testing.T) {
+func TestRetriesBecomeLive(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   *adminv1.Retry
 		want *exchange.Retry
@@ -155,7 +155,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 	}
 }
 
-func TestLimitsAsTheyAreMadeLive(t *testing.T) {
+func TestLimitsBecomeLive(t *testing.T) {
 	w := newWorld(t)
 	limits := &adminv1.ListenerLimits{Connections: 1, ConnectionsPerClient: 2, Requests: 3, RequestsPerClient: 4,
 		Rate: &adminv1.Rate{Count: 5}, RatePerClient: &adminv1.Rate{Count: 6, Period: durationpb.New(time.Hour), Burst: new(int32(7))}}

@@ -199,7 +199,7 @@ func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
 	}
 }
 
-func TestFaultsAreGatheredOverEveryResource(t *testing.T) {
+func TestFaultsOfAllResourcesAreReported(t *testing.T) {
 	w := newWorld(t)
 	other := w.ca.Client(t, "other")
 	mismatched := w.client("mismatched")
@@ -290,7 +290,7 @@ func TestAmbiguousRoutesAreRejectedAtTheOneWritten(t *testing.T) {
 	w.put(forward("a", prefix("/v2/x"), "web", "u"))
 }
 
-func TestAPlaintextListenerHasNoNameToTakeFromTheClient(t *testing.T) {
+func TestPlaintextListenerCannotUseFromHost(t *testing.T) {
 	w := newWorld(t)
 	fromHost := &adminv1.UpstreamTls{ServerNameSource: adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST}
 	warnings := w.put(tlsUpstream("u", fromHost), listener("tcp", "127.0.0.1:1", tcp, "u"), listener("http", "127.0.0.1:2", httpP, "u"))
@@ -404,7 +404,7 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
+func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
 	w, dir := newWorld(t), t.TempDir()
 	c := files(t, dir, "c", w.ca.Client(t, "one"))
 	s := files(t, dir, "s", w.ca.Server(t, "localhost"))
@@ -461,7 +461,7 @@ func TestWhatCannotBeMadeLiveAgainIsDownAndTheRestIsUp(t *testing.T) {
 	}
 }
 
-func TestPresentTakesOutKeysAndPutsInInfo(t *testing.T) {
+func TestPresentOmitsKeysAndAddsInfo(t *testing.T) {
 	w := newWorld(t)
 	w.put(w.client("c"), w.bundle("t"), &adminv1.TrustBundle{Name: "sys", Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}})
 	stored := w.snap.State().Get(adminv1.Kind_KIND_CERTIFICATE, "c").(*adminv1.Certificate)

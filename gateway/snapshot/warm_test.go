@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestWarmConnectionsAreRefusedWhereTheyCannotWork(t *testing.T) {
+func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.put(w.bundle("trust"))
 	sound := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})

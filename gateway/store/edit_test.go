@@ -67,7 +67,7 @@ func actions(d *Draft) string {
 	return strings.Join(out, ", ")
 }
 
-func TestAnEditMakesTheNextRevisionAndLeavesTheBaseAsItWas(t *testing.T) {
+func TestEditDoesNotChangeItsBase(t *testing.T) {
 	var empty State
 	d := edit(t, &empty, Edit{Puts: put(listener("web", "app"), upstream("app"))})
 	if got := actions(d); got != "web CREATED, app CREATED" {
@@ -107,7 +107,7 @@ func TestAWriteThatChangesNothingKeepsTheRevision(t *testing.T) {
 	}
 }
 
-func TestTheCallersMessageIsNotKept(t *testing.T) {
+func TestEditCopiesTheCallersMessage(t *testing.T) {
 	mine := upstream("app")
 	s := edit(t, new(State), Edit{Puts: put(mine)}).State()
 	mine.Endpoints[0].Address = "changed"
@@ -199,7 +199,7 @@ func TestEveryFaultIsReportedWithItsPath(t *testing.T) {
 	}
 }
 
-func TestADeleteOfWhatIsInUseNamesItsUser(t *testing.T) {
+func TestDeleteOfAUsedResourceNamesItsUser(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("app"), listener("web", "app"))}).State()
 	err := faults(t, s, Edit{Deletes: []Delete{{Path: "name", Kind: kUpstream, Name: "app"}}})
 	if err.Worst() != invalid.InUse || !strings.Contains(err.Error(), `upstream "app" is still used by listener "web" (upstream)`) {
@@ -232,7 +232,7 @@ func TestEtagsGuardWrites(t *testing.T) {
 	edit(t, s2, Edit{Deletes: []Delete{{Kind: kUpstream, Name: "app", Etag: s2.Get(kUpstream, "app").GetEtag()}}})
 }
 
-func TestACertificateReadWithoutItsKeyKeepsIt(t *testing.T) {
+func TestPutWithoutAKeyKeepsTheStoredKey(t *testing.T) {
 	cert := func(chain, key string) *adminv1.Certificate {
 		return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: chain, PrivateKey: key}}}
 	}

@@ -29,7 +29,7 @@ func paths(m proto.Message, skip func(protoreflect.Message) bool) []string {
 	return out
 }
 
-func TestWhatThisVersionDoesNotKnowIsRefusedAtAnyDepth(t *testing.T) {
+func TestUnknownFieldsAreRefusedAtAnyDepth(t *testing.T) {
 	tls, endpoint, wait := &adminv1.UpstreamTls{}, &adminv1.Endpoint{Address: "a:1", Weight: new(int32(-1))}, durationpb.New(1)
 	tls.ProtoReflect().SetUnknown(append(field(99), field(99)...)) // twice, and told once
 	endpoint.ProtoReflect().SetUnknown(field(100))
@@ -58,7 +58,7 @@ func TestWhatThisVersionDoesNotKnowIsRefusedAtAnyDepth(t *testing.T) {
 	}
 }
 
-func TestASoundMessageHasNoFaults(t *testing.T) {
+func TestValidMessageHasNoFaults(t *testing.T) {
 	m := &adminv1.Resource{Kind: &adminv1.Resource_Route{Route: &adminv1.Route{Name: "r", Labels: map[string]string{"a": "b"}, Listeners: []string{"l"}}}}
 	if got := paths(m, nil); got != nil {
 		t.Errorf("faults %q", got)

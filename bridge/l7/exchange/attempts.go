@@ -301,7 +301,7 @@ func (t *attempts) again(b Back, err error) (pause time.Duration, again bool) {
 func (t *attempts) endRetries() {
 	if t.budgeted {
 		t.budgeted = false
-		t.upstream.Upstream().Retries().Give()
+		t.upstream.Upstream().Retries().Release()
 	}
 }
 

@@ -26,7 +26,7 @@ func tricky() []*adminv1.Resource {
 	}
 }
 
-func TestWhatIsWrittenIsReadBackTheSame(t *testing.T) {
+func TestWrittenConfigurationIsReadBackTheSame(t *testing.T) {
 	want := tricky()
 	check := func(form string, text []byte) {
 		t.Helper()
@@ -79,7 +79,7 @@ func TestMarshalledFormsAreStable(t *testing.T) {
 	}
 }
 
-func TestDesiredLeavesOutWhatIsOutputOnly(t *testing.T) {
+func TestDesiredOmitsOutputOnlyFields(t *testing.T) {
 	in := &adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: &adminv1.Certificate{
 		Name: "c", Etag: "e", Revision: 3, Info: &adminv1.CertificateInfo{Subject: "CN=c"}}}}
 	got := Desired(in).GetCertificate()

@@ -344,7 +344,7 @@ func TestLoadReadsFilesDirectoriesAndStdin(t *testing.T) {
 	}
 }
 
-func TestKindsAreUnderstoodInAnyForm(t *testing.T) {
+func TestKindNamesAreParsedInEveryForm(t *testing.T) {
 	for s, want := range map[string]adminv1.Kind{
 		"listener": adminv1.Kind_KIND_LISTENER, "Listeners": adminv1.Kind_KIND_LISTENER, "ROUTE": adminv1.Kind_KIND_ROUTE,
 		"trustbundle": adminv1.Kind_KIND_TRUST_BUNDLE, "trust-bundles": adminv1.Kind_KIND_TRUST_BUNDLE,

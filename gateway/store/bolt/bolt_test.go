@@ -159,7 +159,7 @@ func TestWiderModesAreRefused(t *testing.T) {
 	open(t, dir)
 }
 
-func TestOtherThanRegularFilesAreKept(t *testing.T) {
+func TestIrregularFilesAreRefusedAndKept(t *testing.T) {
 	dir := t.TempDir()
 	os.Chmod(dir, 0o700)
 	refused := func(say string) {
@@ -251,7 +251,7 @@ func TestADamagedDatabaseIsRefusedAndLeftAsItIs(t *testing.T) {
 	}
 }
 
-func TestEveryFlippedByteIsNoticedOrHarmless(t *testing.T) {
+func TestEveryFlippedByteIsDetectedOrHarmless(t *testing.T) {
 	dir := filled(t)
 	want := open(t, dir)
 	state := want.State()
@@ -312,7 +312,7 @@ func TestANewerFormatIsRefusedWhole(t *testing.T) {
 	}
 }
 
-func TestAHalfMadeNewDatabaseIsMadeAgain(t *testing.T) {
+func TestIncompleteNewDatabaseIsCreatedAgain(t *testing.T) {
 	dir := t.TempDir()
 	os.Chmod(dir, 0o700)
 	if err := os.WriteFile(filepath.Join(dir, fileName+".new"), []byte("half"), 0o600); err != nil {

@@ -143,7 +143,7 @@ func TestAStoreWithoutHistoryIsUpgraded(t *testing.T) {
 	}
 }
 
-func TestAPriorIsReadAsItWas(t *testing.T) {
+func TestPriorResourceIsReadBack(t *testing.T) {
 	for _, p := range []revisions.Prior{
 		{Ref: store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}, Resource: upstream(1)},
 		{Ref: store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}, Resource: upstream(1), Files: strings.Repeat("d", 32)},
