@@ -20,6 +20,8 @@ type Certificate struct {
 	tls         tls.Certificate
 	fingerprint string
 	notes       []note // what parsing repaired or found unusual
+
+	uses [2]usedAs // by Use; found when first asked for
 }
 
 // A CertificateSource holds the input of NewCertificate: either a Chain with

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
@@ -64,7 +65,23 @@ const (
 
 // UseFindings returns the findings for this use of the certificate, each with
 // its sentence. Info holds those that apply to any use.
-func (c *Certificate) UseFindings(u Use) (findings []Finding, warnings []string) {
+//
+// A listener with ten thousand certificates asks for those of each of them whenever one
+// is replaced, so they are kept. The caller must not modify the slices.
+func (c *Certificate) UseFindings(u Use) ([]Finding, []string) {
+	used := &c.uses[u]
+	used.once.Do(func() { used.findings, used.warnings = c.useFindings(u) })
+	return used.findings, used.warnings
+}
+
+// usedAs holds the findings for one use of a certificate.
+type usedAs struct {
+	once     sync.Once
+	findings []Finding
+	warnings []string
+}
+
+func (c *Certificate) useFindings(u Use) (findings []Finding, warnings []string) {
 	add := func(f Finding, format string, args ...any) {
 		findings, warnings = append(findings, f), append(warnings, fmt.Sprintf(format, args...))
 	}

@@ -1,8 +1,6 @@
 package listeners
 
 import (
-	"maps"
-
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
@@ -13,12 +11,10 @@ import (
 func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := maps.Clone(s.running)
-	for name := range p.kept {
-		r, now := s.running[name], live.Listener(name)
+	for _, r := range p.kept {
+		now := live.Listener(r.Name)
 		r.configured, r.address = now.Configured, now.Address
 		s.permit(r, now.Unix)
-		delete(old, name)
 	}
 	passed := map[*Running]bool{}
 	for _, b := range p.bound {
@@ -38,7 +34,7 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 		s.serve(b.Running)
 		s.o.Logger.Info("listener up", "listener", b.Name, "address", b.socket.Addr().String())
 	}
-	for name, r := range old {
+	for name, r := range p.going {
 		if s.running[name] == r {
 			delete(s.running, name)
 		}
@@ -57,7 +53,7 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 			s.o.Logger.Error("listener down", "listener", name, "error", reason)
 		}
 	}
-	s.down = p.down
+	s.down, s.served = p.down, live
 	s.countSockets()
 }
 

@@ -3,7 +3,9 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,7 +20,8 @@ import (
 // A Prepared is a set of bound sockets that are not served yet.
 type Prepared struct {
 	bound []*binding
-	kept  map[string]bool
+	kept  []*Running          // of the listeners that were looked at
+	going map[string]*Running // listeners that are removed or bound again, by name
 	down  map[string]string
 }
 
@@ -41,29 +44,34 @@ func (p *Prepared) Discard() {
 // Down returns how many listeners could not be bound.
 func (p *Prepared) Down() int { return len(p.down) }
 
-// Prepare binds the sockets that next needs and that are not bound yet. It reports a
+// Prepare binds the sockets that next needs and that are not bound yet. It looks only
+// at listeners that differ from those served, and at those without a socket. It reports a
 // socket that cannot be bound through fault, unless tolerate says that its listener may
 // be down. On a fault the caller discards the result.
 func (s *Set) Prepare(next *snapshot.Snapshot, tolerate func(name string) bool, fault func(name, problem string)) *Prepared {
-	p := &Prepared{kept: map[string]bool{}, down: map[string]string{}}
+	p := &Prepared{going: map[string]*Running{}, down: map[string]string{}}
 	var todo []*snapshot.Listener
-	for _, want := range next.Listeners() {
-		if want.Down != "" {
-			continue
+	for _, name := range s.changed(next) {
+		have, want := s.running[name], next.Listener(name)
+		switch {
+		case want == nil || want.Down != "":
+			if have != nil {
+				p.going[name] = have
+			}
+		case have != nil && have.serves(want):
+			p.kept = append(p.kept, have)
+		default:
+			if have != nil {
+				p.going[name] = have
+			}
+			todo = append(todo, want)
 		}
-		if have := s.running[want.Name]; have != nil && have.serves(want) {
-			p.kept[want.Name] = true
-			continue
-		}
-		todo = append(todo, want)
 	}
-	for _, have := range s.running {
-		if !p.kept[have.Name] {
-			have.remember()
-		}
+	for _, have := range p.going {
+		have.remember()
 	}
 	for _, want := range todo {
-		b, err := s.bind(want, p.kept)
+		b, err := s.bind(want, p.going)
 		if err == nil {
 			p.bound = append(p.bound, b)
 			continue
@@ -88,12 +96,25 @@ func (r *Running) holds(want *snapshot.Listener) bool {
 	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address) && !r.socket.isOver()
 }
 
+// changed returns the names of the listeners to look at, in order: those that next
+// changes, and those without a socket.
+func (s *Set) changed(next *snapshot.Snapshot) []string {
+	names := map[string]bool{}
+	for name := range s.Down() {
+		names[name] = true
+	}
+	for _, name := range next.ChangedListeners(s.served) {
+		names[name] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // bind returns a socket for the listener. If a listener that next does not keep has
 // bound the address, it hands its socket over, so that no client is rejected in
 // between.
-func (s *Set) bind(want *snapshot.Listener, kept map[string]bool) (*binding, error) {
-	for _, have := range s.running {
-		if !kept[have.Name] && have.holds(want) && !strings.HasSuffix(want.Address, ":0") {
+func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding, error) {
+	for _, have := range going {
+		if have.holds(want) && !strings.HasSuffix(want.Address, ":0") {
 			return &binding{Running: s.build(want, have.socket.next()), from: have}, nil
 		}
 	}
@@ -107,16 +128,16 @@ func (s *Set) bind(want *snapshot.Listener, kept map[string]bool) (*binding, err
 	// The address may overlap one that this change removes, as :8080 and 127.0.0.1:8080
 	// do. The old socket must stay open until nothing can fail, so the new one is bound
 	// beside it.
-	var going []*net.TCPListener
-	for _, have := range s.running {
-		if tcp, ok := have.socket.listener.(*net.TCPListener); ok && !kept[have.Name] && samePort(tcp.Addr(), want.Address) {
-			going = append(going, tcp)
+	var beneath []*net.TCPListener
+	for _, have := range going {
+		if tcp, ok := have.socket.listener.(*net.TCPListener); ok && samePort(tcp.Addr(), want.Address) {
+			beneath = append(beneath, tcp)
 		}
 	}
-	if len(going) == 0 {
+	if len(beneath) == 0 {
 		return nil, err
 	}
-	beside, besideErr := bindBeside(want.Address, going)
+	beside, besideErr := bindBeside(want.Address, beneath)
 	if besideErr != nil {
 		return nil, err
 	}

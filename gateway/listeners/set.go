@@ -52,6 +52,8 @@ type Set struct {
 	draining map[*Running]struct{}
 	down     map[string]string // by name: why a socket is not bound or not served
 
+	served *snapshot.Snapshot // of the last Commit; belongs to the caller of Prepare and Commit
+
 	drains sync.WaitGroup // one for each entry of draining
 	serves sync.WaitGroup // one for each Serve
 }
@@ -99,6 +101,7 @@ func New(o Options) (*Set, error) {
 		running:  map[string]*Running{},
 		draining: map[*Running]struct{}{},
 		down:     map[string]string{},
+		served:   new(snapshot.Snapshot),
 	}, nil
 }
 

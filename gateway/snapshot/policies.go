@@ -23,6 +23,7 @@ type livePolicy struct {
 	certificates []*certs.Certificate
 	trust        []*certs.TrustBundle
 	server       *certs.Server
+	warnings     []invalid.Warning // about the settings that server was made of
 }
 
 // policySettings is the fields that ServerTls and TlsPolicy share.
@@ -154,6 +155,9 @@ func (l *Listener) reuseServers(prev *Listener) {
 		for _, o := range prev.uses.policies {
 			if o.server != nil && !taken[o.server] && p.replaces(o) && p.sameServer(o) {
 				p.server, taken[o.server] = o.server, true
+				if p.at == o.at {
+					p.warnings = o.warnings
+				}
 				break
 			}
 		}
@@ -188,7 +192,14 @@ func (s listenerScope) buildServers(l *Listener) {
 }
 
 func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
-	t := p.msg
+	if p.server != nil && p.warnings != nil { // nothing about it has changed
+		for _, w := range p.warnings {
+			s.Warned(w)
+		}
+		s.warnOfHosts(p)
+		return
+	}
+	t, known := p.msg, len(s.Warnings())
 	settings := s.tlsSettings(p.at, t)
 	if l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
 		if len(settings.alpn) == 0 {
@@ -209,6 +220,7 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 			s.warnUse(p.at.Field("certificates").Index(i), t.GetCertificates()[i], c, certs.AsServer)
 		}
 	}
+	p.warnings = append([]invalid.Warning{}, s.Warnings()[known:]...)
 	s.warnOfHosts(p)
 	if s.Len() > 0 || p.server != nil || slices.Contains(p.certificates, nil) {
 		return

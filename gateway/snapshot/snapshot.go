@@ -64,6 +64,16 @@ func (s *Snapshot) Listeners() []*Listener {
 	return s.listeners.Values()
 }
 
+// ChangedListeners returns the names of the listeners that differ between prev and s,
+// in order.
+func (s *Snapshot) ChangedListeners(prev *Snapshot) []string {
+	var out []string
+	for name := range ordered.Differ(prev.listeners, s.listeners) {
+		out = append(out, name)
+	}
+	return out
+}
+
 // Listener returns the listener of the name, or nil if it does not exist.
 func (s *Snapshot) Listener(name string) *Listener { return s.listeners.Get(name) }
 
