@@ -52,9 +52,12 @@ func (p *Peer) Key() PeerKey {
 // chainRules are what decides, besides trust and time, whether a chain is
 // valid. A chain that passed under equal rules needs no second check of its
 // signatures, usages and constraints.
-type chainRules struct{ usage x509.ExtKeyUsage }
+type chainRules struct {
+	usage  x509.ExtKeyUsage
+	either bool
+}
 
-func (v *verifier) rules() chainRules { return chainRules{v.usage} }
+func (v *verifier) rules() chainRules { return chainRules{v.usage, v.either} }
 
 // peer returns the Peer that presented certs. own is the certificate that we
 // presented, or nil.

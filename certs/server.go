@@ -41,6 +41,10 @@ type ServerOptions struct {
 	// ClientSubjectAltNames are exact names; a client's certificate must have at
 	// least one of them. Empty means any name.
 	ClientSubjectAltNames []SAN
+	// AllowMissingClientAuthUsage accepts client certificates whose extended key
+	// usages do not allow clientAuth but serverAuth, as public CAs issue them. Then
+	// every rejected certificate gets the alert bad_certificate.
+	AllowMissingClientAuthUsage bool
 	// MinVersion and MaxVersion are crypto/tls constants. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
 	// CipherSuites are for TLS 1.2 and below. Empty means Go's secure list.
@@ -64,6 +68,7 @@ type Server struct {
 	names    nameIndex
 	namesake []*Certificate // with the names of the first, which is among them
 	reject   bool
+	auth     ClientAuth
 	verifier verifier
 }
 
@@ -83,7 +88,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.Time == nil {
 		o.Time = time.Now
 	}
-	s := &Server{certs: o.Certificates, reject: o.RejectUnknownSNI}
+	s := &Server{certs: o.Certificates, reject: o.RejectUnknownSNI, auth: o.ClientAuth}
 	s.config = &tls.Config{
 		MinVersion:       o.MinVersion,
 		MaxVersion:       o.MaxVersion,
@@ -117,6 +122,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 				trust:   o.ClientTrust,
 				roots:   checkTrust(&bad, "client_trust_bundles", o.ClientTrust),
 				usage:   x509.ExtKeyUsageClientAuth,
+				either:  o.AllowMissingClientAuthUsage,
 				sans:    o.ClientSubjectAltNames,
 				anyName: true,
 				now:     o.Time,
@@ -125,7 +131,13 @@ func NewServer(o ServerOptions) (*Server, error) {
 			// sends the same alert for every error of VerifyConnection. verify makes the
 			// decision.
 			s.config.ClientCAs = s.verifier.roots
+			if o.AllowMissingClientAuthUsage {
+				s.config.ClientAuth = unverified[o.ClientAuth]
+			}
 		}
+	}
+	if o.AllowMissingClientAuthUsage && s.config.ClientAuth == tls.NoClientCert {
+		bad.add("allow_missing_client_auth_usage", "has no effect, because client_auth asks for no certificate")
 	}
 	if len(o.ClientSubjectAltNames) > 0 && s.config.ClientAuth == tls.NoClientCert {
 		bad.add("client_subject_alt_names", "there are names, but client_auth asks for no certificate")
@@ -136,6 +148,13 @@ func NewServer(o ServerOptions) (*Server, error) {
 	s.names = newNameIndex(o.Certificates)
 	s.namesake = s.names.withNamesOf(o.Certificates[0])
 	return s, nil
+}
+
+// unverified are the modes in which crypto/tls does not verify the client's certificate
+// itself: it would insist on clientAuth.
+var unverified = map[ClientAuth]tls.ClientAuthType{
+	ClientAuthOptional: tls.RequestClientCert,
+	ClientAuthRequired: tls.RequireAnyClientCert,
 }
 
 // Conn returns the server side of a TLS connection on raw, before its
@@ -248,11 +267,11 @@ func (s *Server) Admits(state tls.ConnectionState) error { return s.verify(state
 // verify implements tls.Config.VerifyConnection: on every connection, resumed
 // or not, the client's certificate must verify against the CAs trusted now.
 func (s *Server) verify(state tls.ConnectionState) error {
-	if s.config.ClientAuth == tls.NoClientCert {
+	if s.auth == ClientAuthNone {
 		return nil
 	}
 	if len(state.PeerCertificates) == 0 {
-		if s.config.ClientAuth == tls.VerifyClientCertIfGiven {
+		if s.auth == ClientAuthOptional {
 			return nil
 		}
 		return &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}

@@ -18,6 +18,7 @@ type verifier struct {
 	trust   []*TrustBundle
 	roots   *x509.CertPool // of trust; never nil: crypto/x509 would use the system's roots
 	usage   x509.ExtKeyUsage
+	either  bool       // with usage clientAuth: a chain for serverAuth passes too
 	depth   *uint32    // intermediates allowed; nil: no limit
 	sans    []SAN      // at least one must match; nil: the name given to verify
 	pins    [][32]byte // at least one must be in the chain; nil: any key
@@ -56,6 +57,9 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 		Intermediates: x509.NewCertPool(),
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{v.usage},
+	}
+	if v.either {
+		opts.KeyUsages = append(opts.KeyUsages, x509.ExtKeyUsageServerAuth)
 	}
 	for _, c := range certs[1:] {
 		opts.Intermediates.AddCert(c)

@@ -34,6 +34,7 @@ type policySettings interface {
 	GetClientAuth() adminv1.ClientAuth
 	GetClientTrustBundles() []string
 	GetClientSubjectAltNames() []string
+	GetAllowMissingClientAuthUsage() bool
 }
 
 // sameUses reports whether both refer to the same live objects.
@@ -231,6 +232,8 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		ClientAuth:       auth,
 		ClientTrust:      p.trust,
 
+		AllowMissingClientAuthUsage: t.GetAllowMissingClientAuthUsage(),
+
 		ClientSubjectAltNames: sans,
 		MinVersion:            settings.minVersion,
 		MaxVersion:            settings.maxVersion,
@@ -258,6 +261,13 @@ func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN)
 	}
 	if auth == certs.ClientAuthNone && len(t.GetClientSubjectAltNames()) > 0 {
 		s.Add(names, "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the names out")
+	}
+	if at := p.at.Field("allow_missing_client_auth_usage"); t.GetAllowMissingClientAuthUsage() {
+		if auth == certs.ClientAuthNone {
+			s.Add(at, "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave it out")
+		} else {
+			s.warnStanding(warnClientAuthUsage, at, "accepts the certificate of any server as a client's, if its CA is in client_trust_bundles; name the clients that you mean in client_subject_alt_names or in the client_identity of routes")
+		}
 	}
 	switch {
 	case auth == certs.ClientAuthNone && len(t.GetClientTrustBundles()) > 0:

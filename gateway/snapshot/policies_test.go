@@ -258,3 +258,25 @@ func TestRoutesByClientIdentityAreExplained(t *testing.T) {
 		}
 	}
 }
+
+// Accepting server certificates from clients is warned of as long as it lasts.
+func TestMissingClientAuthUsageIsWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	l := w.putPolicies(httpP)
+	l.Tls.Policies[0].AllowMissingClientAuthUsage = true
+	l.Tls.Policies[1].AllowMissingClientAuthUsage = true
+	if faults := w.refused(l); len(faults) != 1 || !strings.HasPrefix(faults[0].String(), "r0.tls.policies[1].allow_missing_client_auth_usage: has no effect") {
+		t.Errorf("%v", faults)
+	}
+	l.Tls.Policies[1].AllowMissingClientAuthUsage = false
+	is := func(at invalid.Path) func(invalid.Warning) bool {
+		return func(w invalid.Warning) bool { return w.Code == warnClientAuthUsage && w.Field == at }
+	}
+	if warnings := w.put(l); !slices.ContainsFunc(warnings, is("r0.tls.policies[0].allow_missing_client_auth_usage")) {
+		t.Errorf("%v", warnings)
+	}
+	w.put(tlsUpstream("other", nil))
+	if standing := w.snap.Standing(); !slices.ContainsFunc(standing, is(`listener["front"].tls.policies[0].allow_missing_client_auth_usage`)) {
+		t.Errorf("%v", standing)
+	}
+}

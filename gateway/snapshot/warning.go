@@ -10,5 +10,6 @@ const (
 	warnClientCertificate = "CLIENT_CERTIFICATE"
 	warnNoEffect          = "NO_EFFECT"
 	warnTrustsEverybody   = "TRUSTS_EVERYBODY"
+	warnClientAuthUsage   = "CLIENT_AUTH_USAGE"
 	warnMore              = "MORE"
 )

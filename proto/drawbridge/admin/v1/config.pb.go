@@ -226,6 +226,8 @@ const (
 	WarningCode_WARNING_CODE_MORE WarningCode = 9
 	// A rollback does not restore the content of a file, which has changed since.
 	WarningCode_WARNING_CODE_FILE_CHANGED WarningCode = 10
+	// Client certificates are accepted that do not allow clientAuth.
+	WarningCode_WARNING_CODE_CLIENT_AUTH_USAGE WarningCode = 11
 )
 
 // Enum value maps for WarningCode.
@@ -242,6 +244,7 @@ var (
 		8:  "WARNING_CODE_TRUSTS_EVERYBODY",
 		9:  "WARNING_CODE_MORE",
 		10: "WARNING_CODE_FILE_CHANGED",
+		11: "WARNING_CODE_CLIENT_AUTH_USAGE",
 	}
 	WarningCode_value = map[string]int32{
 		"WARNING_CODE_UNSPECIFIED":        0,
@@ -255,6 +258,7 @@ var (
 		"WARNING_CODE_TRUSTS_EVERYBODY":   8,
 		"WARNING_CODE_MORE":               9,
 		"WARNING_CODE_FILE_CHANGED":       10,
+		"WARNING_CODE_CLIENT_AUTH_USAGE":  11,
 	}
 )
 
@@ -897,7 +901,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\xe1\x02\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\x85\x03\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -910,7 +914,8 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1dWARNING_CODE_TRUSTS_EVERYBODY\x10\b\x12\x15\n" +
 	"\x11WARNING_CODE_MORE\x10\t\x12\x1d\n" +
 	"\x19WARNING_CODE_FILE_CHANGED\x10\n" +
-	"BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x12\"\n" +
+	"\x1eWARNING_CODE_CLIENT_AUTH_USAGE\x10\vBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once

@@ -615,9 +615,15 @@ type ServerTls struct {
 	// to every other name, and to clients that send no SNI. A session is resumed only
 	// under the policy that made it. A request for a host of another policy than the
 	// connection's is answered with 421.
-	Policies      []*TlsPolicy `protobuf:"bytes,12,rep,name=policies,proto3" json:"policies,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Policies []*TlsPolicy `protobuf:"bytes,12,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Accept client certificates whose extended key usages allow serverAuth and not
+	// clientAuth. Public CAs no longer issue clientAuth. Every other check stays. Then
+	// any web site with a certificate of the same CA can pose as a client, so
+	// client_subject_alt_names or client_identity of routes should say which clients
+	// are meant; the answer and the status have a warning.
+	AllowMissingClientAuthUsage bool `protobuf:"varint,13,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
 }
 
 func (x *ServerTls) Reset() {
@@ -727,6 +733,13 @@ func (x *ServerTls) GetPolicies() []*TlsPolicy {
 	return nil
 }
 
+func (x *ServerTls) GetAllowMissingClientAuthUsage() bool {
+	if x != nil {
+		return x.AllowMissingClientAuthUsage
+	}
+	return false
+}
+
 // TLS with the clients of some hosts. Each field has the meaning and the default of
 // the field of that name in ServerTls; nothing is inherited from the listener's own
 // fields.
@@ -756,8 +769,10 @@ type TlsPolicy struct {
 	Alpn []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
 	// A client's certificate must have at least one of these names.
 	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Accept client certificates that allow serverAuth and not clientAuth.
+	AllowMissingClientAuthUsage bool `protobuf:"varint,11,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
 }
 
 func (x *TlsPolicy) Reset() {
@@ -858,6 +873,13 @@ func (x *TlsPolicy) GetClientSubjectAltNames() []string {
 		return x.ClientSubjectAltNames
 	}
 	return nil
+}
+
+func (x *TlsPolicy) GetAllowMissingClientAuthUsage() bool {
+	if x != nil {
+		return x.AllowMissingClientAuthUsage
+	}
+	return false
 }
 
 // TLS with an upstream's endpoints. Every field is optional: the default is TLS 1.2
@@ -1223,7 +1245,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x01\n" +
 	"\fRevalidation\x12?\n" +
 	"\x06action\x18\x01 \x01(\x0e2'.drawbridge.admin.v1.RevalidationActionR\x06action\x12/\n" +
-	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x9b\x04\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xe1\x04\n" +
 	"\tServerTls\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x12,\n" +
 	"\x12reject_unknown_sni\x18\x02 \x01(\bR\x10rejectUnknownSni\x12@\n" +
@@ -1239,7 +1261,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
 	" \x03(\tR\x15clientSubjectAltNames\x12:\n" +
-	"\bpolicies\x18\f \x03(\v2\x1e.drawbridge.admin.v1.TlsPolicyR\bpolicies\"\xc7\x03\n" +
+	"\bpolicies\x18\f \x03(\v2\x1e.drawbridge.admin.v1.TlsPolicyR\bpolicies\x12D\n" +
+	"\x1fallow_missing_client_auth_usage\x18\r \x01(\bR\x1ballowMissingClientAuthUsage\"\x8d\x04\n" +
 	"\tTlsPolicy\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12\"\n" +
 	"\fcertificates\x18\x02 \x03(\tR\fcertificates\x12@\n" +
@@ -1254,7 +1277,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
-	" \x03(\tR\x15clientSubjectAltNames\"\xc7\x06\n" +
+	" \x03(\tR\x15clientSubjectAltNames\x12D\n" +
+	"\x1fallow_missing_client_auth_usage\x18\v \x01(\bR\x1ballowMissingClientAuthUsage\"\xc7\x06\n" +
 	"\vUpstreamTls\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
