@@ -242,7 +242,7 @@ func Open(o Options) (_ *Gateway, err error) {
 		}
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
-	g.descriptors.Settle(limits.Connections * (len(g.sockets) + 1))
+	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	g.restore(db.State())
 	return g, nil
 }
@@ -307,7 +307,7 @@ func (g *Gateway) drain() {
 	g.setReady(false)
 	g.log.Info("draining")
 	g.writer.close()
-	g.live.Load().Cool() // no client will need a warm connection
+	g.live.Load().CloseWarm() // no client will need a warm connection
 	g.listeners.Shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))
 }

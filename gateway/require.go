@@ -46,7 +46,7 @@ func (p *plan) probeChanged(ctx context.Context) error {
 		answer := &adminv1.ProbeUpstreamResponse{Results: results[:len(u.endpoints)]}
 		results = results[len(u.endpoints):]
 		at := p.draft.Path(store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: u.name})
-		faults := tooFew(p.edit.RequireProbe, at, u.endpoints, answer)
+		faults := probeFaults(p.edit.RequireProbe, at, u.endpoints, answer)
 		if len(faults) > 0 {
 			refusal.Faults = append(refusal.Faults, faults...)
 			refusal.Details = append(refusal.Details, answer)
@@ -58,9 +58,9 @@ func (p *plan) probeChanged(ctx context.Context) error {
 	return nil
 }
 
-// tooFew returns a fault for each reason why too few endpoints work. It returns no
+// probeFaults returns a fault for each reason why too few endpoints work. It returns no
 // faults if enough do.
-func tooFew(required adminv1.RequireProbe, at invalid.Path, endpoints []snapshot.Endpoint, answer *adminv1.ProbeUpstreamResponse) []invalid.Fault {
+func probeFaults(required adminv1.RequireProbe, at invalid.Path, endpoints []snapshot.Endpoint, answer *adminv1.ProbeUpstreamResponse) []invalid.Fault {
 	var faults []invalid.Fault
 	for i, r := range answer.GetResults() {
 		if r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK {

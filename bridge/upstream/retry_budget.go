@@ -13,7 +13,7 @@ type RetryBudget struct {
 var defaultRetryBudget = RetryBudget{Percent: 20, Least: 3}
 
 // Retries enforces an upstream's retry budget and counts retries. A request is
-// in progress from its Turn's Next to its End, and a retry from Take to Give.
+// in progress from its Turn's Next to its End, and a retry from Take to Release.
 // All methods may be called concurrently and take no lock.
 type Retries struct {
 	budget   RetryBudget

@@ -54,16 +54,16 @@ func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
 			v.faults[i] = []string{"is not valid before " + c.GetNotBefore().AsTime().Format(time.RFC3339)}
 		}
 	}
-	if at, what := v.blame(r); what != "" {
+	if at, what := v.faulty(r); what != "" {
 		v.faults[at] = append(v.faults[at], what)
 	}
 	return v
 }
 
-// blame returns the certificate that caused a failure, and the fault. The fault is empty
+// faulty returns the certificate that caused a failure, and the fault. The fault is empty
 // if no certificate caused it, or if validity times did: those are shown at each
 // certificate.
-func (v *chainView) blame(r *adminv1.ProbeResult) (at int, what string) {
+func (v *chainView) faulty(r *adminv1.ProbeResult) (at int, fault string) {
 	top := v.path[len(v.path)-1]
 	switch r.GetReason() {
 	case adminv1.Reason_REASON_NAME_MISMATCH:
@@ -129,7 +129,7 @@ func (v *chainView) write(w io.Writer, p paint, indent string) {
 		v.writeNode(w, p, i, branch, below)
 	}
 	for _, i := range v.unrelated {
-		v.writeNode(w, p, i, indent+p.doubt("also presented: "), indent+"   ")
+		v.writeNode(w, p, i, indent+p.caution("also presented: "), indent+"   ")
 	}
 }
 
@@ -170,7 +170,7 @@ func (v *chainView) writeNode(w io.Writer, p paint, i int, branch, below string)
 		fmt.Fprintf(w, "%s%s\n", below, p.bad(printable("✗ "+fault)))
 	}
 	for _, warning := range c.GetWarnings() {
-		fmt.Fprintf(w, "%s%s\n", below, p.doubt(printable("! "+warning)))
+		fmt.Fprintf(w, "%s%s\n", below, p.caution(printable("! "+warning)))
 	}
 }
 

@@ -172,8 +172,8 @@ func (cl *client) failure(err error, name fieldNamer) error {
 	// lost behind a broken pipe. Over TCP a gateway always requires a certificate, so if
 	// none was sent, that is the cause.
 	f.summary = fmt.Sprintf("no connection to the gateway at %s: %s", cl.target, printable(st.Message()))
-	ours := strings.Contains(st.Message(), "authentication handshake failed") // the client rejected the gateway's certificate
-	if strings.Contains(st.Message(), "remote error: tls:") || cl.anonymous && !ours {
+	rejectedByClient := strings.Contains(st.Message(), "authentication handshake failed")
+	if strings.Contains(st.Message(), "remote error: tls:") || cl.anonymous && !rejectedByClient {
 		f.code = exitDenied
 		f.summary += "\nIt accepts only clients whose certificate (--admin-tls-cert, --admin-tls-key) it trusts."
 	}

@@ -41,17 +41,17 @@ type collector struct {
 	timer   *time.Timer // calls look
 
 	// The rest belongs to look, which one goroutine calls at a time.
-	looking sync.Mutex
-	heap    []metrics.Sample
-	made    uint64    // bytes allocated in total, at the last look
-	seen    uint64    // likewise at its last collection
-	left    uint64    // unused bytes that could not be returned
-	next    time.Time // earliest collection of a process that allocated little
+	checking sync.Mutex
+	heap     []metrics.Sample
+	made     uint64    // bytes allocated in total, at the last look
+	seen     uint64    // likewise at its last collection
+	left     uint64    // unused bytes that could not be returned
+	next     time.Time // earliest collection of a process that allocated little
 }
 
 const (
-	// lookEvery is how often a collector checks whether the process is idle.
-	lookEvery = time.Second
+	// checkEvery is how often a collector checks whether the process is idle.
+	checkEvery = time.Second
 	// quiet is how many bytes an idle process allocates between two checks.
 	quiet = 256 << 10
 	// spare is how much unused memory is not worth returning.
@@ -86,9 +86,9 @@ func paceCollector() (stop func()) {
 	c.follow()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.timer = time.AfterFunc(lookEvery, func() {
-		c.looking.Lock()
-		defer c.looking.Unlock()
+	c.timer = time.AfterFunc(checkEvery, func() {
+		c.checking.Lock()
+		defer c.checking.Unlock()
 		if c.ended() {
 			return
 		}
@@ -96,7 +96,7 @@ func paceCollector() (stop func()) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.stopped {
-			c.timer.Reset(lookEvery)
+			c.timer.Reset(checkEvery)
 		}
 	})
 	return func() {
@@ -104,8 +104,8 @@ func paceCollector() (stop func()) {
 		c.stopped = true
 		c.timer.Stop()
 		c.mu.Unlock()
-		c.looking.Lock() // wait for a running look
-		defer c.looking.Unlock()
+		c.checking.Lock() // wait for a running look
+		defer c.checking.Unlock()
 		debug.SetGCPercent(gcPercent)
 	}
 }

@@ -192,7 +192,7 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 	if st.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 		return "down: " + why(st)
 	}
-	var up, down, untried int
+	var up, down, unknown int
 	var why []string
 	for _, e := range st.GetEndpoints() {
 		switch e.GetHealth() {
@@ -202,7 +202,7 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 			down++
 			why = append(why, word(e.GetLastFailure().GetReason()))
 		default:
-			untried++
+			unknown++
 		}
 	}
 	var parts []string
@@ -212,8 +212,8 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 	if down > 0 {
 		parts = append(parts, fmt.Sprintf("%d down (%s)", down, few(why)))
 	}
-	if untried > 0 {
-		parts = append(parts, fmt.Sprintf("%d not tried", untried))
+	if unknown > 0 {
+		parts = append(parts, fmt.Sprintf("%d not tried", unknown))
 	}
 	return strings.Join(parts, ", ")
 }

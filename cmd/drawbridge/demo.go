@@ -118,7 +118,7 @@ func configureDemo(ctx context.Context, gw *gateway.Gateway, dir string, ups *de
 }
 
 func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, files *demoFiles, ups *demoUpstreams, once bool) error {
-	web, echo := boundTo(gw, "web"), boundTo(gw, "echo")
+	web, echo := boundAddress(gw, "web"), boundAddress(gw, "echo")
 	bold := c.paint(c.out).strong
 	fmt.Fprintf(c.out, `%s: a CA, three upstream servers that demand a client certificate, and a gateway.
 
@@ -165,8 +165,8 @@ func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, fil
 	return nil
 }
 
-// boundTo returns the address that a listener is bound to.
-func boundTo(gw *gateway.Gateway, listener string) string {
+// boundAddress returns the address that a listener is bound to.
+func boundAddress(gw *gateway.Gateway, listener string) string {
 	for _, l := range gw.Status().GetListeners() {
 		if l.GetName() == listener {
 			return l.GetBoundAddress()

@@ -75,8 +75,8 @@ func demoTLS(ca *pki.CA, name string) (*tls.Config, error) {
 	}, nil
 }
 
-// saw describes the client certificate that a server received.
-func saw(server string, state *tls.ConnectionState) string {
+// describeCaller describes the client certificate that a server received.
+func describeCaller(server string, state *tls.ConnectionState) string {
 	cert := state.PeerCertificates[0] // never empty: the certificate is required
 	return fmt.Sprintf("%s: your client certificate is %s, serial %x\n", server, cert.Subject, cert.SerialNumber)
 }
@@ -96,7 +96,7 @@ func startDemoWeb(ca *pki.CA, name string) (*demoServer, error) {
 		ErrorLog:          log.New(io.Discard, "", 0), // the gateway reports failed handshakes
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			io.WriteString(w, saw(name, r.TLS))
+			io.WriteString(w, describeCaller(name, r.TLS))
 		}),
 	}
 	done := make(chan struct{})
@@ -145,7 +145,7 @@ func echo(ctx context.Context, conn *tls.Conn) {
 		return
 	}
 	state := conn.ConnectionState()
-	if _, err := io.WriteString(conn, saw("echo", &state)); err != nil {
+	if _, err := io.WriteString(conn, describeCaller("echo", &state)); err != nil {
 		return
 	}
 	io.Copy(conn, conn)

@@ -103,7 +103,7 @@ func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 	}
 	down := 0
 	for _, u := range answer.GetUpstreams() {
-		if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || takesNone(u) {
+		if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || allUnavailable(u) {
 			down++
 		}
 	}
@@ -113,8 +113,8 @@ func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 	return nil
 }
 
-// takesNone reports whether no endpoint of an upstream takes traffic.
-func takesNone(u *adminv1.ExplainedUpstream) bool {
+// allUnavailable reports whether no endpoint of an upstream takes traffic.
+func allUnavailable(u *adminv1.ExplainedUpstream) bool {
 	for _, e := range u.GetEndpoints() {
 		if !e.GetDraining() && e.GetUnavailableReason() == "" {
 			return false

@@ -26,11 +26,11 @@ func (c *cli) paint(w io.Writer) paint {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-func (p paint) good(text string) string   { return p.sgr("32", text) }
-func (p paint) bad(text string) string    { return p.sgr("31", text) }
-func (p paint) doubt(text string) string  { return p.sgr("33", text) }
-func (p paint) faint(text string) string  { return p.sgr("2", text) }
-func (p paint) strong(text string) string { return p.sgr("1", text) }
+func (p paint) good(text string) string    { return p.sgr("32", text) }
+func (p paint) bad(text string) string     { return p.sgr("31", text) }
+func (p paint) caution(text string) string { return p.sgr("33", text) }
+func (p paint) faint(text string) string   { return p.sgr("2", text) }
+func (p paint) strong(text string) string  { return p.sgr("1", text) }
 
 // sgr selects a graphic rendition (ECMA-48 section 8.3.117) for text.
 func (p paint) sgr(code, text string) string {
@@ -55,11 +55,11 @@ func (p paint) cell(header, cell string) string {
 		case cell == "expired":
 			return p.bad(cell)
 		case len(cell) == 1 && cell != "-", len(cell) == 2 && cell < "30":
-			return p.doubt(cell)
+			return p.caution(cell)
 		}
 	case "REASON", "LAST FAILURE", "FINDINGS":
 		if cell != "-" {
-			return p.doubt(cell)
+			return p.caution(cell)
 		}
 	}
 	return cell

@@ -32,7 +32,7 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 		fmt.Fprintf(w, "  %s\n", printable(r.GetExplanation()))
 	}
 	if r.GetSuggestion().GetText() != "" {
-		fmt.Fprintf(w, "  %s %s\n", p.doubt("→"), p.strong(printable(r.GetSuggestion().GetText())))
+		fmt.Fprintf(w, "  %s %s\n", p.caution("→"), p.strong(printable(r.GetSuggestion().GetText())))
 	}
 
 	fact := func(name, value string) {
@@ -43,18 +43,18 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 	if r.GetRemoteAddress() != r.GetEndpoint() {
 		fact("address", r.GetRemoteAddress())
 	}
-	if shookHands := r.GetVersion() != adminv1.TlsVersion_TLS_VERSION_UNSPECIFIED; shookHands || len(r.GetChain()) > 0 || r.GetServerName() != "" {
+	if handshakeDone := r.GetVersion() != adminv1.TlsVersion_TLS_VERSION_UNSPECIFIED; handshakeDone || len(r.GetChain()) > 0 || r.GetServerName() != "" {
 		sni := r.GetServerName()
 		if sni == "" {
 			sni = "none sent"
 		}
 		fact("SNI", sni)
 		fact("verify name", r.GetVerifyName())
-		if shookHands {
+		if handshakeDone {
 			fact("negotiated", negotiated(r))
 			fact("sessions", map[bool]string{true: "a ticket was given", false: "no ticket was given"}[r.GetResumptionOffered()])
 		}
-		fact("client cert", clientCertificate(r, shookHands))
+		fact("client cert", clientCertificate(r, handshakeDone))
 		fact("accepted CAs", some(r.GetAcceptableCas(), 5))
 	}
 	fact("timings", timings(r.GetTimings()))
@@ -102,13 +102,13 @@ func negotiated(r *adminv1.ProbeResult) string {
 
 // clientCertificate says whether the endpoint requested a client certificate and whether
 // one was sent. It returns "" if the handshake ended before that was known.
-func clientCertificate(r *adminv1.ProbeResult, shookHands bool) string {
+func clientCertificate(r *adminv1.ProbeResult, handshakeDone bool) string {
 	switch {
 	case r.GetClientCertificateSent():
 		return "asked for, ours was sent"
 	case r.GetClientCertificateRequested():
 		return "asked for, none was sent"
-	case shookHands:
+	case handshakeDone:
 		return "not asked for"
 	}
 	return ""

@@ -195,7 +195,7 @@ func (w watchWriter) document(text []byte) error {
 
 // eventLine formats an event for people: time, type, resource and reason.
 func eventLine(p paint, e *adminv1.Event) string {
-	colour := p.doubt
+	colour := p.caution
 	what := lower(e.GetType())
 	switch e.GetType() {
 	case adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH:

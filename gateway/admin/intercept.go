@@ -70,11 +70,11 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err := authorize(ss.Context(), info.FullMethod); err != nil {
 		return err
 	}
-	who, _ := callerOf(ss.Context())
-	if !s.open.enter(who.name) {
+	from, _ := callerOf(ss.Context())
+	if !s.open.enter(from.name) {
 		return statusWith(codes.ResourceExhausted, "TOO_MANY_STREAMS", fmt.Sprintf("the caller has %d streams open, which is the limit: end one of them", maxStreamsPerCaller)).Err()
 	}
-	defer s.open.leave(who.name)
+	defer s.open.leave(from.name)
 	done := make(chan error, 1)
 	// Returning ends the stream, which fails any Send or Recv the handler is
 	// in; Shutdown waits for it.
@@ -145,8 +145,8 @@ func (c call) end(req, resp any, err error) {
 	a := accessTo(c.method)
 	c.s.measure(c, a, st.Code())
 
-	who, _ := callerOf(c.ctx)
-	fields := []any{"method", sanitize(c.method, maxField), "client", who.name, "code", st.Code().String()}
+	from, _ := callerOf(c.ctx)
+	fields := []any{"method", sanitize(c.method, maxField), "client", from.name, "code", st.Code().String()}
 	if w, ok := req.(interface{ GetOptions() *adminv1.WriteOptions }); ok && w.GetOptions().GetDryRun() {
 		fields = append(fields, "dry_run", true)
 	}

@@ -90,9 +90,9 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 
 // originOf returns who makes a call, and how.
 func originOf(ctx context.Context) store.Origin {
-	who, _ := callerOf(ctx)
+	from, _ := callerOf(ctx)
 	method, _ := grpc.Method(ctx)
-	return store.Origin{Principal: who.name, Transport: who.transport, Method: method}
+	return store.Origin{Principal: from.name, Transport: from.transport, Method: method}
 }
 
 // maxWarnings bounds how many warnings are listed.

@@ -26,11 +26,11 @@ type caller struct {
 func (caller) AuthType() string { return "drawbridge" }
 
 // callerOf returns the caller of a call; ok is false if it was not authenticated.
-func callerOf(ctx context.Context) (who caller, ok bool) {
+func callerOf(ctx context.Context) (from caller, ok bool) {
 	if p, found := peer.FromContext(ctx); found {
-		who, ok = p.AuthInfo.(caller)
+		from, ok = p.AuthInfo.(caller)
 	}
-	return who, ok
+	return from, ok
 }
 
 // transport authenticates connections. It admits unix sockets, where the mode of the
@@ -44,49 +44,49 @@ type transport struct {
 // ServerHandshake authenticates the caller. gRPC sets the deadline, and closes raw
 // after an error.
 func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	who, err := identify(raw)
+	from, err := identify(raw)
 	if err != nil {
 		if left, ok := t.refused.Allow(); ok {
 			t.log.Info("connection rejected", "client", raw.RemoteAddr().String(), "error", sanitize(err.Error(), maxFault), "lines_left_out", left)
 		}
 		return nil, nil, err
 	}
-	return raw, who, nil
+	return raw, from, nil
 }
 
 func identify(raw net.Conn) (caller, error) {
-	who := caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	from := caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
 	if bounded, ok := raw.(*guard.Conn); ok {
 		bounded.Prove(true) // the mode of the socket's file admitted it
 		raw = bounded.NetConn()
 	}
 	switch conn := raw.(type) {
 	case *net.UnixConn:
-		who.name, who.transport = "unix", adminv1.Transport_TRANSPORT_UNIX
+		from.name, from.transport = "unix", adminv1.Transport_TRANSPORT_UNIX
 		if uid, ok := peerUID(conn); ok {
-			who.name = "uid:" + strconv.FormatUint(uint64(uid), 10)
+			from.name = "uid:" + strconv.FormatUint(uint64(uid), 10)
 		}
-		return who, nil
+		return from, nil
 	case *tcpConn:
 		// Bounded by the deadline that gRPC set on the connection.
 		state, err := conn.handshake()
 		if err != nil {
-			return who, err
+			return from, err
 		}
 		if len(state.PeerCertificates) == 0 {
-			return who, errors.New("no verified client certificate")
+			return from, errors.New("no verified client certificate")
 		}
 		if state.NegotiatedProtocol != "h2" {
-			return who, errors.New("h2 was not negotiated by ALPN")
+			return from, errors.New("h2 was not negotiated by ALPN")
 		}
 		if bounded, ok := conn.NetConn().(*guard.Conn); ok {
 			bounded.Prove(true)
 		}
-		who.transport = adminv1.Transport_TRANSPORT_TCP
-		who.name = callerName(state)
-		return who, nil
+		from.transport = adminv1.Transport_TRANSPORT_TCP
+		from.name = callerName(state)
+		return from, nil
 	}
-	return who, fmt.Errorf("a %T is neither a unix socket nor TLS", raw)
+	return from, fmt.Errorf("a %T is neither a unix socket nor TLS", raw)
 }
 
 // The remaining methods of credentials.TransportCredentials.

@@ -44,10 +44,10 @@ type Listener struct {
 	o     Options
 	limit *Limiter
 
-	mu    sync.Mutex
-	open  int
-	by    map[netip.Addr]int
-	fresh list.List // of *Conn without proof, oldest first
+	mu       sync.Mutex
+	open     int
+	by       map[netip.Addr]int
+	unproven list.List // of *Conn without proof, oldest first
 }
 
 // New bounds l.
@@ -85,7 +85,7 @@ func (l *Listener) admit(c *Conn) bool {
 		return false
 	}
 	if l.open >= l.o.Connections {
-		oldest := l.fresh.Front()
+		oldest := l.unproven.Front()
 		if oldest == nil {
 			l.warn("the server is at its connection limit: further connections are closed", c)
 			return false
@@ -97,7 +97,7 @@ func (l *Listener) admit(c *Conn) bool {
 	}
 	l.open++
 	l.by[c.from]++
-	c.at = l.fresh.PushBack(c)
+	c.at = l.unproven.PushBack(c)
 	c.counted = true
 	return true
 }
@@ -119,7 +119,7 @@ func (l *Listener) forget(c *Conn) {
 		delete(l.by, c.from)
 	}
 	if c.at != nil {
-		l.fresh.Remove(c.at)
+		l.unproven.Remove(c.at)
 		c.at = nil
 	}
 }
@@ -136,7 +136,7 @@ type Conn struct {
 	net.Conn
 	of      *Listener
 	from    netip.Addr    // invalid if the client has no IP address
-	at      *list.Element // in of.fresh; nil: it has proven itself
+	at      *list.Element // in of.unproven; nil: it has proven itself
 	counted bool
 }
 
@@ -159,10 +159,10 @@ func (c *Conn) Prove(proven bool) {
 	switch {
 	case !c.counted:
 	case proven && c.at != nil:
-		c.of.fresh.Remove(c.at)
+		c.of.unproven.Remove(c.at)
 		c.at = nil
 	case !proven && c.at == nil:
-		c.at = c.of.fresh.PushBack(c)
+		c.at = c.of.unproven.PushBack(c)
 	}
 }
 

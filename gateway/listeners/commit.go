@@ -25,8 +25,8 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 			wanted := b.unix
 			b.unix = b.from.unix
 			s.permit(b.Running, wanted)
-		case b.beside != nil:
-			if err := b.beside.listen(); err != nil {
+		case b.overlap != nil:
+			if err := b.overlap.listen(); err != nil {
 				s.o.Logger.Error("listener failed", "listener", b.Name, "error", err)
 			}
 		}
@@ -44,8 +44,8 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 		s.retire(r)
 	}
 	for _, b := range p.bound {
-		if b.beside != nil {
-			b.beside.settle()
+		if b.overlap != nil {
+			b.overlap.unshare()
 		}
 	}
 	for name, reason := range p.down {

@@ -23,11 +23,11 @@ const (
 // pauses listeners while descriptors are short.
 type Descriptors struct {
 	*socket.Descriptors
-	own int // in use before any listener was bound
+	own int // in use, or reserved, before any listener was bound
 	log hclog.Logger
 
 	paused atomic.Int64  // listeners now
-	pauses atomic.Uint64 // ever
+	pauses atomic.Uint64 // since the start
 
 	mu     sync.Mutex
 	logged time.Time
@@ -38,10 +38,10 @@ func NewDescriptors(log hclog.Logger) *Descriptors {
 	return &Descriptors{Descriptors: socket.NewDescriptors(descriptorLimit), log: log}
 }
 
-// Settle records the descriptors that are in use permanently, and reserves those of the
+// Reserve records the descriptors that are in use permanently, and reserves those of the
 // gateway's own servers. It is called before the first listener is bound.
-func (d *Descriptors) Settle(aside int) {
-	d.own = openDescriptors() + aside
+func (d *Descriptors) Reserve(more int) {
+	d.own = openDescriptors() + more
 	d.SetOthers(d.own)
 }
 
@@ -50,7 +50,7 @@ func (d *Descriptors) setListeners(n int) { d.SetOthers(d.own + n) }
 
 // Paused returns how many listeners are paused now, and how often listeners have
 // paused.
-func (d *Descriptors) Paused() (now int, ever uint64) {
+func (d *Descriptors) Paused() (now int, total uint64) {
 	return int(d.paused.Load()), d.pauses.Load()
 }
 

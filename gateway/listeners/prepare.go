@@ -28,8 +28,8 @@ type Prepared struct {
 // A binding is a listener and the socket that it will serve.
 type binding struct {
 	*Running
-	from   *Running // owns the socket until Commit; nil: the binding owns it
-	beside *beside  // to listen and settle in Commit; nil: an ordinary socket
+	from    *Running       // owns the socket until Commit; nil: the binding owns it
+	overlap *overlapSocket // to listen and unshare in Commit; nil: an ordinary socket
 }
 
 // Discard closes the sockets.
@@ -127,21 +127,21 @@ func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding
 	}
 	// The address may overlap one that this change removes, as :8080 and 127.0.0.1:8080
 	// do. The old socket must stay open until nothing can fail, so the new one is bound
-	// beside it.
-	var beneath []*net.TCPListener
+	// next to it.
+	var overlapped []*net.TCPListener
 	for _, have := range going {
 		if tcp, ok := have.socket.listener.(*net.TCPListener); ok && samePort(tcp.Addr(), want.Address) {
-			beneath = append(beneath, tcp)
+			overlapped = append(overlapped, tcp)
 		}
 	}
-	if len(beneath) == 0 {
+	if len(overlapped) == 0 {
 		return nil, err
 	}
-	beside, besideErr := bindBeside(want.Address, beneath)
-	if besideErr != nil {
+	overlap, overlapErr := bindOverlapping(want.Address, overlapped)
+	if overlapErr != nil {
 		return nil, err
 	}
-	return &binding{Running: s.build(want, newLease(beside.TCPListener, s.o.Descriptors)), beside: beside}, nil
+	return &binding{Running: s.build(want, newLease(overlap.TCPListener, s.o.Descriptors)), overlap: overlap}, nil
 }
 
 func listen(want *snapshot.Listener) (listener, error) {

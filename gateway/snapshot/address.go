@@ -128,12 +128,12 @@ func overlap(networkA, a, networkB, b string) bool {
 	if portA != portB || portA == "0" {
 		return false
 	}
-	return hostA == hostB || takesAll(hostA, hostB) || takesAll(hostB, hostA)
+	return hostA == hostB || includesHost(hostA, hostB) || includesHost(hostB, hostA)
 }
 
-// takesAll reports whether listening on all includes host. An empty host and "::"
+// includesHost reports whether listening on all includes host. An empty host and "::"
 // include IPv4; 0.0.0.0 is IPv4 only.
-func takesAll(all, host string) bool {
+func includesHost(all, host string) bool {
 	switch all {
 	case "", "::":
 		return true

@@ -24,7 +24,7 @@ func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
 	}
 	var also []string
 	for _, r := range l.uses.routes.All() {
-		if r.msg != msg && len(also) <= maxNamed && firstMiss(r.msg, ask) == "" {
+		if r.msg != msg && len(also) <= maxNamed && firstMismatch(r.msg, ask) == "" {
 			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
 		}
 	}
@@ -44,18 +44,18 @@ func (l *Listener) whyNot(ask route.Request) string {
 	if l.uses.routes.Len() == 0 {
 		return "the listener has no routes"
 	}
-	var misses []string
+	var mismatches []string
 	for _, r := range l.uses.routes.All() {
-		if len(misses) == maxNamed {
-			misses = append(misses, fmt.Sprintf("and %d more", l.uses.routes.Len()-maxNamed))
+		if len(mismatches) == maxNamed {
+			mismatches = append(mismatches, fmt.Sprintf("and %d more", l.uses.routes.Len()-maxNamed))
 			break
 		}
-		misses = append(misses, fmt.Sprintf("not %q: %s", r.msg.GetName(), firstMiss(r.msg, ask)))
+		mismatches = append(mismatches, fmt.Sprintf("not %q: %s", r.msg.GetName(), firstMismatch(r.msg, ask)))
 	}
-	return "no route matches (" + strings.Join(misses, "; ") + ")"
+	return "no route matches (" + strings.Join(mismatches, "; ") + ")"
 }
 
-func firstMiss(msg *adminv1.Route, ask route.Request) string {
+func firstMismatch(msg *adminv1.Route, ask route.Request) string {
 	for _, c := range conditions(msg, ask) {
 		if !c.holds {
 			return c.text

@@ -186,8 +186,8 @@ func (s *Snapshot) Replaced(next *Snapshot) []Upstream {
 	return out
 }
 
-// Cool closes the warm connections of every upstream and makes no new ones.
-func (s *Snapshot) Cool() {
+// CloseWarm closes the warm connections of every upstream and makes no new ones.
+func (s *Snapshot) CloseWarm() {
 	for _, u := range s.upstreams.All() {
 		u.live.Retire()
 	}

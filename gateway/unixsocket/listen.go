@@ -116,9 +116,9 @@ func publish(from, path string) error {
 	return os.Rename(from, path)
 }
 
-// clearStale removes the socket at path if no process listens on it. aside is an unused
+// clearStale removes the socket at path if no process listens on it. temporary is an unused
 // path in the same file system.
-func clearStale(path, aside string) error {
+func clearStale(path, temporary string) error {
 	found, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -139,12 +139,12 @@ func clearStale(path, aside string) error {
 	}
 	// Another process may have replaced the path since the dial, so move the file first
 	// and then check it.
-	if err := os.Rename(path, aside); err != nil {
+	if err := os.Rename(path, temporary); err != nil {
 		return err
 	}
-	moved, err := os.Lstat(aside)
+	moved, err := os.Lstat(temporary)
 	if err == nil && !os.SameFile(found, moved) {
-		return errors.Join(errors.New("another process is taking the socket over at the same time"), publish(aside, path))
+		return errors.Join(errors.New("another process is taking the socket over at the same time"), publish(temporary, path))
 	}
 	return err
 }
@@ -163,15 +163,15 @@ func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "un
 // Close implements net.Listener.
 func (l *Listener) Close() error {
 	l.remove.Do(func() {
-		if l.mine() {
+		if l.ownsFile() {
 			os.Remove(l.path)
 		}
 	})
 	return l.UnixListener.Close()
 }
 
-// mine reports whether the file at path is the socket that was made.
-func (l *Listener) mine() bool {
+// ownsFile reports whether the file at path is the socket that was made.
+func (l *Listener) ownsFile() bool {
 	now, err := os.Lstat(l.path)
 	return err == nil && os.SameFile(l.made, now)
 }
@@ -182,7 +182,7 @@ func (l *Listener) Permit(o Options) error {
 	if err != nil {
 		return err
 	}
-	if !l.mine() {
+	if !l.ownsFile() {
 		return fmt.Errorf("unix socket %s: another file is in its place", l.path)
 	}
 	return permit(l.path, o.Mode, group)

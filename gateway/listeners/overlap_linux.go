@@ -9,19 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A beside is a socket bound to an address that overlaps the addresses of sockets which
+// An overlapSocket is a socket bound to an address that overlaps the addresses of sockets which
 // are about to be closed. Until listen is called, it does not listen, and the old
 // sockets accept every client.
 //
 // SO_REUSEPORT allows both binds. It is set only as long as needed: binding the same
 // address in a second gateway must fail, not share the clients.
-type beside struct {
+type overlapSocket struct {
 	*net.TCPListener
 	going []*net.TCPListener
 }
 
-func bindBeside(address string, going []*net.TCPListener) (_ *beside, err error) {
-	b := &beside{going: going}
+func bindOverlapping(address string, going []*net.TCPListener) (_ *overlapSocket, err error) {
+	b := &overlapSocket{going: going}
 	if err := b.share(true); err != nil {
 		return nil, err
 	}
@@ -98,14 +98,14 @@ func protocolOf(l *net.TCPListener) int {
 }
 
 // listen starts to accept clients. The old sockets still listen.
-func (b *beside) listen() error {
+func (b *overlapSocket) listen() error {
 	return errors.Join(b.share(true), control(b.TCPListener, func(fd int) error { return unix.Listen(fd, maxBacklog) }))
 }
 
-// settle clears SO_REUSEPORT once the old sockets are closed.
-func (b *beside) settle() { setShared(b.TCPListener, false) }
+// unshare clears SO_REUSEPORT once the old sockets are closed.
+func (b *overlapSocket) unshare() { setShared(b.TCPListener, false) }
 
-func (b *beside) share(on bool) error {
+func (b *overlapSocket) share(on bool) error {
 	var errs []error
 	for _, l := range b.going {
 		errs = append(errs, setShared(l, on))
