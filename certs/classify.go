@@ -39,6 +39,9 @@ func Classify(err error) Reason {
 	if alert, ok := remoteAlert(err); ok {
 		return alertReason(alert)
 	}
+	if alert, ok := alertOf(err, "local error"); ok && alert == alertNoRenegotiation {
+		return ReasonRenegotiationRequested // crypto/tls answers a HelloRequest with this
+	}
 	if reason := certificateReason(err); reason != "" {
 		return reason
 	}
@@ -126,6 +129,7 @@ const (
 	alertAccessDenied           = 49
 	alertProtocolVersion        = 70
 	alertInsufficientSecurity   = 71
+	alertNoRenegotiation        = 100
 	alertUnrecognizedName       = 112
 	alertCertificateRequired    = 116
 	alertNoApplicationProtocol  = 120
@@ -135,8 +139,13 @@ const (
 // an unexported number (go.dev/issue/35234), marked with the operation "remote
 // error".
 func remoteAlert(err error) (uint8, bool) {
+	return alertOf(err, "remote error")
+}
+
+// alertOf returns the alert in an error of an operation.
+func alertOf(err error, operation string) (uint8, bool) {
 	op, ok := errors.AsType[*net.OpError](err)
-	if !ok || op.Op != "remote error" || op.Err == nil {
+	if !ok || op.Op != operation || op.Err == nil {
 		return 0, false
 	}
 	if v := reflect.ValueOf(op.Err); v.Kind() == reflect.Uint8 {
@@ -182,6 +191,7 @@ var texts = []struct {
 }{
 	{"server selected unsupported protocol version", ReasonProtocolVersion},
 	{"client offered only unsupported versions", ReasonProtocolVersion},
+	{errRenegotiation.Error(), ReasonRenegotiationRequested},
 	{"inappropriate protocol fallback", ReasonProtocolVersion},
 	{"no cipher suite supported by both", ReasonNoCommonCipher},
 	{"server chose an unconfigured cipher suite", ReasonNoCommonCipher},

@@ -72,6 +72,10 @@ type ClientOptions struct {
 	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED. It
 	// keeps no reference. May be nil.
 	Replaces *Client
+	// RenegotiateOnce lets a TLS 1.2 server renegotiate once on each connection,
+	// usually to request a client certificate after it has seen a request. False
+	// rejects it. The checks of the server's certificate run again.
+	RenegotiateOnce bool
 	// RequireALPN rejects a server that selects none of NextProtos. It has no
 	// effect if NextProtos is empty.
 	RequireALPN bool
@@ -242,6 +246,10 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 // close conn, which is unusable. HandshakeAs owns the deadlines of conn until
 // it returns, and leaves none set.
 //
+// With RenegotiateOnce a read may run another handshake, and so fail with the
+// errors of one. If conn has a method BeginWait() bool, it is called before, on
+// the goroutine that reads: conn's reads must then wait, or it returns false.
+//
 // With ClientOptions.FromHost, host is the DNS name or IP address that the
 // connection is for. It is sent as SNI, and the certificate must be valid for
 // it unless VerifyName or SubjectAltNames is set. Without a host the handshake
@@ -261,7 +269,12 @@ func (c *Client) HandshakePeer(ctx context.Context, conn net.Conn, host string) 
 	if !c.o.NoSessionReuse {
 		h.resume(c.hosts.of(h.host))
 	}
-	tc := tls.Client(conn, h.config())
+	config := h.config()
+	var again *renegotiation
+	if c.o.RenegotiateOnce {
+		again = allowRenegotiation(config, conn)
+	}
+	tc := tls.Client(conn, config)
 	err = h.run(ctx, conn, tc)
 	h.session = nil // tc would otherwise keep it alive
 	if err != nil {
@@ -278,6 +291,9 @@ func (c *Client) HandshakePeer(ctx context.Context, conn net.Conn, host string) 
 			Refused: h.refused[:min(len(h.refused), maxRefused)],
 			Narrow:  h.narrowed != nil && h.version == 0 && alerted,
 		}
+	}
+	if again != nil {
+		again.established = true
 	}
 	c.counters.count(h.full(tc.ConnectionState().DidResume))
 	return tc, h.peer, nil

@@ -103,7 +103,11 @@ func (c *Client) HandshakeAside(ctx context.Context, conn net.Conn, host string)
 		return nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}
 	}
 	h.seen = new(Observation)
-	tc := tls.Client(conn, h.config())
+	config := h.config()
+	if c.o.RenegotiateOnce {
+		config.Renegotiation = tls.RenegotiateOnceAsClient
+	}
+	tc := tls.Client(conn, config)
 	if err := h.run(ctx, conn, tc); err != nil {
 		return nil, &HandshakeError{Reason: h.reason(err), Err: err, Refused: h.refused[:min(len(h.refused), maxRefused)]}
 	}

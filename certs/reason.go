@@ -35,10 +35,6 @@ const (
 	ReasonLocalConfig               Reason = "LOCAL_CONFIG"
 	ReasonOther                     Reason = "OTHER"
 
-	// Reasons of protocols that begin in plaintext and upgrade to TLS.
-	ReasonSTARTTLSRefused   Reason = "STARTTLS_REFUSED"
-	ReasonSTARTTLSInjection Reason = "STARTTLS_INJECTION"
-
 	// Reasons of requests and health checks; no handshake fails with these.
 	ReasonNoEndpoint      Reason = "NO_ENDPOINT"
 	ReasonOverloaded      Reason = "OVERLOADED"
@@ -57,9 +53,16 @@ const (
 	// The server's key or signature is of a kind that the client does not support.
 	ReasonNoCommonSignature Reason = "NO_COMMON_SIGNATURE"
 
+	// The server requested a new handshake on a TLS 1.2 connection in use.
+	ReasonRenegotiationRequested Reason = "RENEGOTIATION_REQUESTED"
+
 	// ReasonOwnCertificateExpired ends a connection that was made with our own
 	// certificate before that expired.
 	ReasonOwnCertificateExpired Reason = "OWN_CERTIFICATE_EXPIRED"
+
+	// Reasons of protocols that begin in plaintext and upgrade to TLS.
+	ReasonSTARTTLSRefused   Reason = "STARTTLS_REFUSED"
+	ReasonSTARTTLSInjection Reason = "STARTTLS_INJECTION"
 )
 
 // A VerifyError reports which of our own checks of a peer failed.

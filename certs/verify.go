@@ -198,7 +198,7 @@ func (v *verifier) verifyName(certs []*x509.Certificate, name string) *VerifyErr
 }
 
 // misplacedLeaf returns the index of the certificate that is for the name if
-// the peer presented a CA first; 0 if there is none.
+// the peer presented a CA first, or 0.
 func (v *verifier) misplacedLeaf(certs []*x509.Certificate, name string) int {
 	if !isCA(certs[0]) {
 		return 0

@@ -275,6 +275,9 @@ func (c *conn) spliceEnded(r splice.Result) {
 		o.err = r.UpstreamErr
 	}
 	o.reason = r.Reason()
+	if certs.Classify(r.UpstreamErr) == certs.ReasonRenegotiationRequested {
+		o.err, o.reason = r.UpstreamErr, certs.ReasonRenegotiationRequested
+	}
 	if refused {
 		o.reason = certs.Classify(o.err)
 	}

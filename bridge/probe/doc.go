@@ -2,8 +2,8 @@
 // endpoint and, if not, explains why and which setting to change.
 //
 // A probe owns its connections. It uses the settings of traffic, but neither
-// its sessions nor its counters, and it ends before any application data is
-// sent. After a failed handshake it tries again with one setting changed at a
+// its sessions nor its counters, and it sends no application data, except for
+// one request on a connection of its own if the caller asks for it. After a failed handshake it tries again with one setting changed at a
 // time, to find out what would work. No trial verifies less than the settings
 // require.
 //

@@ -44,8 +44,8 @@ func (t *trial) offer(ctx context.Context, h *hello) (*flight, error) {
 	defer raw.Close()
 	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if header := t.target.ProxyProtocol.Header(nil, nil); header != nil {
-		record = append(header, record...)
+	if err := t.target.prepare(ctx, raw); err != nil {
+		return nil, err
 	}
 	if _, err := raw.Write(record); err != nil {
 		return nil, err

@@ -40,6 +40,10 @@ type Target struct {
 	// the connection begins with TLS.
 	Starttls starttls.Protocol
 
+	// Request is sent after a handshake that succeeded, on a connection of its
+	// own. Nil: none.
+	Request *Request
+
 	// Known are trust bundles that the settings could name. A chain that leads to
 	// no trusted CA is verified against them.
 	Known []Bundle
@@ -83,6 +87,8 @@ type Result struct {
 	DNS, Connect, Handshake time.Duration // duration of each step; 0: skipped
 
 	Attempts []Attempt // further handshakes
+
+	ResponseStatus int // of the answer to the Request; 0: none was sent, or none came
 }
 
 // OK reports whether the handshake or, for plaintext, the connection
@@ -123,6 +129,11 @@ func Run(ctx context.Context, t Target) *Result {
 		case first.refusedHello():
 			r.Reason, d = first.missing(ctx, d)
 		}
+	}
+	if t.Request != nil && first.reason == "" && ctx.Err() == nil {
+		a := first.ask(ctx, t.Request)
+		r.ResponseStatus = a.status
+		r.Reason, d = first.explainAnswer(d, t.Request, a)
 	}
 	r.Explanation, r.Suggestion = d.facts, d.advice
 	return r

@@ -85,6 +85,19 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 	return out
 }
 
+// prepare does what comes before TLS on a further connection.
+func (t *Target) prepare(ctx context.Context, raw net.Conn) error {
+	if header := t.ProxyProtocol.Header(nil, nil); header != nil {
+		if _, err := raw.Write(header); err != nil {
+			return err
+		}
+	}
+	if t.Client == nil {
+		return nil
+	}
+	return t.Starttls.Upgrade(ctx, raw)
+}
+
 func (t *trial) fail(err error) *trial {
 	t.err, t.reason = err, certs.Classify(err)
 	return t

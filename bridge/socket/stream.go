@@ -33,6 +33,9 @@ type stream struct {
 	measure func(fd uintptr) // sets room; nil until first needed
 	room    int              // how much into's send buffer can hold
 
+	mayWait bool // BeginWait is allowed
+	waits   bool // Read waits, as before Stream
+
 	// State of Ask.
 	ask     func(fd uintptr) bool
 	asked   bool   // the peer had sent nothing, and the request was written as far as possible
@@ -102,6 +105,21 @@ func (s *Socket) TryFill() error {
 		return ErrWouldBlock
 	}
 	return s.filled()
+}
+
+// AllowWait says whether BeginWait may succeed, and ends an earlier one. Only the
+// reading goroutine may call it.
+func (s *Socket) AllowWait(allowed bool) { s.in.mayWait, s.in.waits = allowed, false }
+
+// BeginWait makes Read wait for bytes until AllowWait is called, and send before what
+// Gather holds: a TLS handshake within a read cannot continue later. It reports false if
+// that is not allowed, and is called only by the reading goroutine.
+func (s *Socket) BeginWait() bool {
+	if s.carrier == nil && s.in.pool == nil {
+		return true // reads wait anyway
+	}
+	s.in.waits = s.in.mayWait && s.carrier == nil
+	return s.in.waits
 }
 
 // filled handles the result of a read.
@@ -202,7 +220,15 @@ func (s *Socket) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if len(s.in.taken) == 0 {
-		return 0, ErrWouldBlock
+		if !s.in.waits {
+			return 0, ErrWouldBlock
+		}
+		if err := s.Flush(); err != nil { // the peer answers what was sent
+			return 0, err
+		}
+		if err := s.Fill(); err != nil {
+			return 0, err
+		}
 	}
 	n := copy(p, s.in.taken)
 	if s.in.taken = s.in.taken[n:]; len(s.in.taken) == 0 {

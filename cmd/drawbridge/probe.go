@@ -18,6 +18,9 @@ marked, the negotiated parameters, and the timings. A failed handshake may be
 retried with one setting changed, to find the cause. A probe changes nothing and
 sends no traffic.
 
+With --request it also sends one HTTP request, GET, HEAD or OPTIONS, on another
+connection. Some servers request or reject a client certificate only then.
+
 UPSTREAM is a configured upstream. With -f it is read from a file and not applied:
 a document of kind Upstream, which may refer to the gateway's certificates and
 trust bundles. If the file holds several upstreams, name one.
@@ -29,13 +32,14 @@ all details. Every field is present, even if it is empty.
 The exit code is 0 only if every handshake succeeded.`
 
 func newProbe(c *cli) *cobra.Command {
-	var file, endpoint, host string
+	var file, endpoint, host, request string
 	cmd := &cobra.Command{
 		Use:   "probe UPSTREAM | probe -f FILE [UPSTREAM]",
 		Short: "Make a TLS handshake with an upstream's endpoints and explain the result",
 		Long:  probeLong,
 		Example: `  drawbridge probe payments
   drawbridge probe payments --endpoint 10.0.0.1:443
+  drawbridge probe payments --request 'GET /healthz'
   drawbridge probe -f payments.yaml
   drawbridge probe payments -o json | jq -r '.results[] | .endpoint + " " + .reason'`,
 		Args: cobra.MaximumNArgs(1),
@@ -43,6 +47,7 @@ func newProbe(c *cli) *cobra.Command {
 	cmd.Flags().StringVarP(&file, "file", "f", "", "`FILE` with the upstream, which is not applied; - for standard input")
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "probe only the endpoint with this `ADDRESS`")
 	cmd.Flags().StringVar(&host, "host", "", "`name` from a client's request or SNI, for an upstream whose serverNameSource is FROM_HOST")
+	cmd.Flags().StringVar(&request, "request", "", "send this `REQUEST` (\"GET /path\", by HTTP/1.1) after the handshake and show the status")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
@@ -54,7 +59,7 @@ func newProbe(c *cli) *cobra.Command {
 		return addresses
 	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		req := &adminv1.ProbeUpstreamRequest{Endpoint: endpoint, Host: host}
+		req := &adminv1.ProbeUpstreamRequest{Endpoint: endpoint, Host: host, Request: request}
 		name := strings.Join(args, "")
 		var fields fieldNamer = noField
 		switch {

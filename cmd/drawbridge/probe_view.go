@@ -57,6 +57,9 @@ func writeProbeResult(w io.Writer, p paint, r *adminv1.ProbeResult, now time.Tim
 		fact("client cert", clientCertificate(r, handshakeDone))
 		fact("accepted CAs", some(r.GetAcceptableCas(), 5))
 	}
+	if s := r.GetResponseStatus(); s != 0 {
+		fact("response", fmt.Sprint(s))
+	}
 	fact("timings", timings(r.GetTimings()))
 
 	if len(r.GetChain()) > 0 {

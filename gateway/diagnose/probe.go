@@ -52,10 +52,20 @@ func (d *Diagnostics) Probe(ctx context.Context, req *adminv1.ProbeUpstreamReque
 	if !snapshot.IsHost(req.GetHost()) && req.GetHost() != "" {
 		bad.Add("host", "is %.260q; it must be a DNS name or an IP address, without a port", req.GetHost())
 	}
+	var request *probe.Request
+	if text := req.GetRequest(); text != "" {
+		var err error
+		if request, err = probe.ParseRequest(text); err != nil {
+			bad.Add("request", "%v", err)
+		}
+	}
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
 	endpoints := snap.Endpoints(ctx, name, req.GetHost())
+	for i := range endpoints {
+		endpoints[i].Target.Request = request
+	}
 	if req.GetEndpoint() != "" {
 		var err error
 		if endpoints, err = only(req.GetEndpoint(), name, endpoints); err != nil {
@@ -196,6 +206,7 @@ func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
 		ServerName:                 r.ServerName,
 		VerifyName:                 strings.Join(r.VerifyNames, ", "),
 		RemoteAddress:              r.RemoteAddress,
+		ResponseStatus:             int32(r.ResponseStatus),
 		Timings:                    &adminv1.ProbeTimings{},
 	}
 	if r.CipherSuite != 0 {

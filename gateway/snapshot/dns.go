@@ -141,6 +141,7 @@ func newClients(o certs.ClientOptions, host string, protocol backs.Protocol, bef
 		forHTTP.NextProtos = alpn(protocol)
 	}
 	forHTTP.RequireALPN = protocol == backs.HTTP2
+	o.RenegotiateOnce = false // event loops cannot wait for a handshake
 	o.Replaces, forHTTP.Replaces = before.stream, before.http
 	if c.stream, err = certs.NewClient(o); err != nil {
 		return endpointClients{}, err

@@ -35,7 +35,7 @@ const (
 	upstreamTLS = `tls {
 		certificate: "client2" trust_bundles: "trust" verify_depth: 3 server_name: "up.example" subject_alt_names: "DNS:up.example"
 		spki_pins: "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" min_version: TLS_VERSION_1_1 max_version: TLS_VERSION_1_3
-		cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" groups: "P-256" session_reuse: false
+		cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" groups: "P-256" session_reuse: false renegotiation: RENEGOTIATION_ONCE
 		revalidation { action: REVALIDATION_ACTION_DRAIN grace { seconds: 5 } }
 	}`
 	endpoints = `endpoints { address: "a.example:443" weight: 3 } endpoints { address: "b.example:443" backup: true } endpoints { address: "c.example:443" draining: true }`

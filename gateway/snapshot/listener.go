@@ -179,6 +179,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 		}
 		s.tcpLimits(l.tcp, msg.GetLimits())
 		s.warnOfNames(l)
+		s.warnOfRenegotiation(l)
 		s.warnOfKeys(l)
 		s.checkPeek(l)
 		if u := l.uses.upstream; u != nil {
@@ -262,6 +263,22 @@ func (s listenerScope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust
 		s.Add(at.Index(b.Index), "%s", b.Reason)
 	}
 	return trust
+}
+
+// warnOfRenegotiation warns of upstreams that may renegotiate, where connections
+// are carried in event loops, which cannot.
+func (s listenerScope) warnOfRenegotiation(l *Listener) {
+	warn := func(p invalid.Path, u *liveUpstream) {
+		if u != nil && u.msg.GetTls().GetRenegotiation() == adminv1.Renegotiation_RENEGOTIATION_ONCE {
+			s.Warn(warnNoEffect, p, "upstream %q has tls.renegotiation RENEGOTIATION_ONCE, which works for HTTP listeners only: a TCP connection on which the server requests it ends", u.msg.GetName())
+		}
+	}
+	warn("upstream", l.uses.upstream)
+	for _, r := range l.uses.routes.All() {
+		for _, u := range r.upstreams {
+			warn("upstream", u)
+		}
+	}
 }
 
 // warnOfNames warns of upstreams that take their server name from the client's

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"crypto/tls"
 	"net/netip"
 	"slices"
 	"strings"
@@ -273,6 +274,24 @@ var httpProtocols = map[adminv1.HttpProtocol]backs.Protocol{
 	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    backs.HTTP2,
 }
 
+// renegotiation says what a server may do after the handshake.
+func (s upstreamScope) renegotiation(o *certs.ClientOptions, msg *adminv1.Upstream) {
+	const at = "tls.renegotiation"
+	r := msg.GetTls().GetRenegotiation()
+	if !enum(r, adminv1.Renegotiation_name) || r != adminv1.Renegotiation_RENEGOTIATION_ONCE {
+		return
+	}
+	o.RenegotiateOnce = true
+	switch {
+	case msg.GetHttp().GetProtocol() == adminv1.HttpProtocol_HTTP_PROTOCOL_2:
+		s.Add(at, "must be RENEGOTIATION_NEVER with http.protocol HTTP_PROTOCOL_2: HTTP/2 forbids renegotiation (RFC 9113, section 9.2.1)")
+	case o.MinVersion >= tls.VersionTLS13:
+		s.Warn(warnNoEffect, at, "has no effect: min_version is TLS 1.3, which has no renegotiation")
+	case msg.GetHttp().GetProtocol() != adminv1.HttpProtocol_HTTP_PROTOCOL_1_1:
+		s.Warn(warnNoEffect, at, "has no effect on connections that negotiate HTTP/2: set http.protocol to HTTP_PROTOCOL_1_1")
+	}
+}
+
 // names checks the names to send and to verify.
 func (s upstreamScope) names(o *certs.ClientOptions, t *adminv1.UpstreamTls) {
 	var err error
@@ -330,6 +349,7 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		NoSessionReuse: t != nil && t.SessionReuse != nil && !t.GetSessionReuse(),
 	}
 	s.names(o, t)
+	s.renegotiation(o, u.msg)
 	if t != nil && t.VerifyDepth != nil {
 		depth := uint32(s.limit("tls.verify_depth", t.GetVerifyDepth(), 100))
 		o.VerifyDepth = &depth

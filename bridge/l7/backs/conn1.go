@@ -134,6 +134,8 @@ var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20
 
 // Receive waits for the next response head.
 func (c *conn1) Receive(into *message.Response) error {
+	c.in.AllowHandshake(true)
+	defer c.in.AllowHandshake(false)
 	if c.asking {
 		c.asking = false
 		err := c.in.Ask(&c.out)

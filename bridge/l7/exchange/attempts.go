@@ -213,7 +213,7 @@ func (t *attempts) blame(err error) {
 	if !t.x.cancel.failed() {
 		t.endpoint.NoteRequest()
 		switch reason := reasonOf(err); reason {
-		case certs.ReasonResponseBroken, certs.ReasonResponseTimeout:
+		case certs.ReasonResponseBroken, certs.ReasonResponseTimeout, certs.ReasonRenegotiationRequested:
 			t.endpoint.NoteUnanswered(reason, err)
 		default:
 			t.endpoint.NoteFailure(err)

@@ -58,6 +58,10 @@ func reasonOf(err error) certs.Reason {
 		return certs.ReasonResponseBroken
 	case certs.ReasonConnectTimeout, certs.ReasonHandshakeTimeout:
 		return certs.ReasonResponseTimeout
+	case certs.ReasonNoCommonCipher:
+		// The alert handshake_failure, in a renegotiation that requested a client
+		// certificate. A cipher suite had been agreed on before.
+		return certs.ReasonClientCertificateRequired
 	}
 	return reason
 }

@@ -23,6 +23,7 @@ type Reader struct {
 	own    *[]byte // or lies in this one; else nil
 	end    int     // of unread, in own
 	err    error   // comes after unread
+	again  bool    // the TLS handshake may be repeated
 	open   bool    // the last read from tls may have left something
 }
 
@@ -40,6 +41,10 @@ func (in *Reader) Unread() []byte { return in.unread }
 // Err returns the error that comes after what is unread, io.EOF at the end of the
 // stream; nil if none is known yet.
 func (in *Reader) Err() error { return in.err }
+
+// AllowHandshake says whether the peer may repeat the TLS handshake now. Try may wait
+// for it.
+func (in *Reader) AllowHandshake(allowed bool) { in.again = allowed }
 
 // Consume drops the first n bytes of what is unread. They stay valid until the
 // next call of More, Try or Release.
@@ -91,6 +96,7 @@ func (in *Reader) decrypt() (got bool, err error) {
 		if !got {
 			in.room()
 		}
+		in.sock.AllowWait(in.again)
 		n, err := in.tls.Read((*in.own)[in.end:])
 		if n > 0 {
 			in.grown(n)

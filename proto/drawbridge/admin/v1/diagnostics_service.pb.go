@@ -149,7 +149,11 @@ type ProbeUpstreamRequest struct {
 	// Only the endpoint with this address. Default: all of them.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The name for SERVER_NAME_SOURCE_FROM_HOST. Default: the endpoint's host.
-	Host          string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// An HTTP request to send after the handshake, as "GET /path" (or HEAD or OPTIONS),
+	// by HTTP/1.1, on a connection of its own. It shows servers that request or reject a
+	// client certificate only then. Default: none is sent.
+	Request       string `protobuf:"bytes,5,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +223,13 @@ func (x *ProbeUpstreamRequest) GetEndpoint() string {
 func (x *ProbeUpstreamRequest) GetHost() string {
 	if x != nil {
 		return x.Host
+	}
+	return ""
+}
+
+func (x *ProbeUpstreamRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
 	}
 	return ""
 }
@@ -329,8 +340,10 @@ type ProbeResult struct {
 	Attempts []*ProbeAttempt `protobuf:"bytes,18,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// The address connected to.
 	RemoteAddress string `protobuf:"bytes,19,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The status code of the answer to the request. 0: none was sent, or none came.
+	ResponseStatus int32 `protobuf:"varint,20,opt,name=response_status,json=responseStatus,proto3" json:"response_status,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProbeResult) Reset() {
@@ -494,6 +507,13 @@ func (x *ProbeResult) GetRemoteAddress() string {
 		return x.RemoteAddress
 	}
 	return ""
+}
+
+func (x *ProbeResult) GetResponseStatus() int32 {
+	if x != nil {
+		return x.ResponseStatus
+	}
+	return 0
 }
 
 // A change that would help.
@@ -1488,15 +1508,16 @@ var File_drawbridge_admin_v1_diagnostics_service_proto protoreflect.FileDescript
 
 const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\n" +
-	"-drawbridge/admin/v1/diagnostics_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa3\x01\n" +
+	"-drawbridge/admin/v1/diagnostics_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbd\x01\n" +
 	"\x14ProbeUpstreamRequest\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12;\n" +
 	"\bupstream\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.UpstreamH\x00R\bupstream\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x12\n" +
-	"\x04host\x18\x04 \x01(\tR\x04hostB\b\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x18\n" +
+	"\arequest\x18\x05 \x01(\tR\arequestB\b\n" +
 	"\x06target\"S\n" +
 	"\x15ProbeUpstreamResponse\x12:\n" +
-	"\aresults\x18\x01 \x03(\v2 .drawbridge.admin.v1.ProbeResultR\aresults\"\xf7\x06\n" +
+	"\aresults\x18\x01 \x03(\v2 .drawbridge.admin.v1.ProbeResultR\aresults\"\xa0\a\n" +
 	"\vProbeResult\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12;\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2!.drawbridge.admin.v1.ProbeOutcomeR\aoutcome\x123\n" +
@@ -1521,7 +1542,8 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\vverify_name\x18\x11 \x01(\tR\n" +
 	"verifyName\x12=\n" +
 	"\battempts\x18\x12 \x03(\v2!.drawbridge.admin.v1.ProbeAttemptR\battempts\x12%\n" +
-	"\x0eremote_address\x18\x13 \x01(\tR\rremoteAddress\"L\n" +
+	"\x0eremote_address\x18\x13 \x01(\tR\rremoteAddress\x12'\n" +
+	"\x0fresponse_status\x18\x14 \x01(\x05R\x0eresponseStatus\"L\n" +
 	"\n" +
 	"Suggestion\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +

@@ -108,6 +108,9 @@ const (
 	// as Ed448, RSA-PSS or a brainpool curve. A failed handshake with an upstream does
 	// not show this, so only probes report it, after further handshakes.
 	Reason_REASON_NO_COMMON_SIGNATURE Reason = 38
+	// The upstream requested TLS renegotiation, and tls.renegotiation or the protocol does
+	// not allow it.
+	Reason_REASON_RENEGOTIATION_REQUESTED Reason = 39
 	// Our own certificate, which the connection was made with, has expired.
 	Reason_REASON_OWN_CERTIFICATE_EXPIRED Reason = 41
 	// The peer does not start TLS: it does not offer it, refuses it, or speaks another
@@ -160,6 +163,7 @@ var (
 		36: "REASON_CLIENT_TRUNCATED",
 		37: "REASON_CLIENT_FAILED",
 		38: "REASON_NO_COMMON_SIGNATURE",
+		39: "REASON_RENEGOTIATION_REQUESTED",
 		41: "REASON_OWN_CERTIFICATE_EXPIRED",
 		46: "REASON_STARTTLS_REFUSED",
 		47: "REASON_STARTTLS_INJECTION",
@@ -204,6 +208,7 @@ var (
 		"REASON_CLIENT_TRUNCATED":            36,
 		"REASON_CLIENT_FAILED":               37,
 		"REASON_NO_COMMON_SIGNATURE":         38,
+		"REASON_RENEGOTIATION_REQUESTED":     39,
 		"REASON_OWN_CERTIFICATE_EXPIRED":     41,
 		"REASON_STARTTLS_REFUSED":            46,
 		"REASON_STARTTLS_INJECTION":          47,
@@ -241,7 +246,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xf9\b\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\x9d\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -283,6 +288,7 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_CLIENT_TRUNCATED\x10$\x12\x18\n" +
 	"\x14REASON_CLIENT_FAILED\x10%\x12\x1e\n" +
 	"\x1aREASON_NO_COMMON_SIGNATURE\x10&\x12\"\n" +
+	"\x1eREASON_RENEGOTIATION_REQUESTED\x10'\x12\"\n" +
 	"\x1eREASON_OWN_CERTIFICATE_EXPIRED\x10)\x12\x1b\n" +
 	"\x17REASON_STARTTLS_REFUSED\x10.\x12\x1d\n" +
 	"\x19REASON_STARTTLS_INJECTION\x10/BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"

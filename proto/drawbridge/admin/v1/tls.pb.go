@@ -399,6 +399,59 @@ func (Starttls) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{5}
 }
 
+// Whether a server may repeat the TLS handshake.
+type Renegotiation int32
+
+const (
+	// RENEGOTIATION_NEVER.
+	Renegotiation_RENEGOTIATION_UNSPECIFIED Renegotiation = 0
+	// Never. The request fails with REASON_RENEGOTIATION_REQUESTED.
+	Renegotiation_RENEGOTIATION_NEVER Renegotiation = 1
+	// Once on each connection.
+	Renegotiation_RENEGOTIATION_ONCE Renegotiation = 2
+)
+
+// Enum value maps for Renegotiation.
+var (
+	Renegotiation_name = map[int32]string{
+		0: "RENEGOTIATION_UNSPECIFIED",
+		1: "RENEGOTIATION_NEVER",
+		2: "RENEGOTIATION_ONCE",
+	}
+	Renegotiation_value = map[string]int32{
+		"RENEGOTIATION_UNSPECIFIED": 0,
+		"RENEGOTIATION_NEVER":       1,
+		"RENEGOTIATION_ONCE":        2,
+	}
+)
+
+func (x Renegotiation) Enum() *Renegotiation {
+	p := new(Renegotiation)
+	*p = x
+	return p
+}
+
+func (x Renegotiation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Renegotiation) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[6].Descriptor()
+}
+
+func (Renegotiation) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[6]
+}
+
+func (x Renegotiation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Renegotiation.Descriptor instead.
+func (Renegotiation) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{6}
+}
+
 // What is allowed of a certificate but likely to surprise.
 type CertificateFinding int32
 
@@ -501,11 +554,11 @@ func (x CertificateFinding) String() string {
 }
 
 func (CertificateFinding) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_tls_proto_enumTypes[6].Descriptor()
+	return file_drawbridge_admin_v1_tls_proto_enumTypes[7].Descriptor()
 }
 
 func (CertificateFinding) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_tls_proto_enumTypes[6]
+	return &file_drawbridge_admin_v1_tls_proto_enumTypes[7]
 }
 
 func (x CertificateFinding) Number() protoreflect.EnumNumber {
@@ -514,7 +567,7 @@ func (x CertificateFinding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateFinding.Descriptor instead.
 func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{7}
 }
 
 // How live connections are verified again. That happens when trust bundles,
@@ -931,6 +984,11 @@ type UpstreamTls struct {
 	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
 	// the verified chain must match. Pins add to the chain check and never replace it.
 	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
+	// Whether a TLS 1.2 server may repeat the handshake on a connection in use, as IIS
+	// and SAP do to request a client certificate for some paths only. It works for
+	// HTTP/1.1 (set http.protocol to HTTP_PROTOCOL_1_1); TCP listeners never allow it.
+	// Default: RENEGOTIATION_NEVER.
+	Renegotiation Renegotiation `protobuf:"varint,16,opt,name=renegotiation,proto3,enum=drawbridge.admin.v1.Renegotiation" json:"renegotiation,omitempty"`
 	// How connections to the upstream are verified again while they are open.
 	Revalidation *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
 	// The protocol in which the gateway asks the server to start TLS, because it begins
@@ -1076,6 +1134,13 @@ func (x *UpstreamTls) GetSpkiPins() []string {
 		return x.SpkiPins
 	}
 	return nil
+}
+
+func (x *UpstreamTls) GetRenegotiation() Renegotiation {
+	if x != nil {
+		return x.Renegotiation
+	}
+	return Renegotiation_RENEGOTIATION_UNSPECIFIED
 }
 
 func (x *UpstreamTls) GetRevalidation() *Revalidation {
@@ -1278,7 +1343,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
 	" \x03(\tR\x15clientSubjectAltNames\x12D\n" +
-	"\x1fallow_missing_client_auth_usage\x18\v \x01(\bR\x1ballowMissingClientAuthUsage\"\xc7\x06\n" +
+	"\x1fallow_missing_client_auth_usage\x18\v \x01(\bR\x1ballowMissingClientAuthUsage\"\x91\a\n" +
 	"\vUpstreamTls\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12#\n" +
 	"\rtrust_bundles\x18\x02 \x03(\tR\ftrustBundles\x12E\n" +
@@ -1299,7 +1364,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\rsession_reuse\x18\f \x01(\bH\x01R\fsessionReuse\x88\x01\x01\x12S\n" +
 	"\x12server_name_source\x18\r \x01(\x0e2%.drawbridge.admin.v1.ServerNameSourceR\x10serverNameSource\x12*\n" +
 	"\x11subject_alt_names\x18\x0e \x03(\tR\x0fsubjectAltNames\x12\x1b\n" +
-	"\tspki_pins\x18\x0f \x03(\tR\bspkiPins\x12E\n" +
+	"\tspki_pins\x18\x0f \x03(\tR\bspkiPins\x12H\n" +
+	"\rrenegotiation\x18\x10 \x01(\x0e2\".drawbridge.admin.v1.RenegotiationR\rrenegotiation\x12E\n" +
 	"\frevalidation\x18\x11 \x01(\v2!.drawbridge.admin.v1.RevalidationR\frevalidation\x129\n" +
 	"\bstarttls\x18\x12 \x01(\x0e2\x1d.drawbridge.admin.v1.StarttlsR\bstarttlsB\x0f\n" +
 	"\r_verify_depthB\x10\n" +
@@ -1357,7 +1423,11 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\rSTARTTLS_POP3\x10\x06\x12\x11\n" +
 	"\rSTARTTLS_LDAP\x10\a\x12\x11\n" +
 	"\rSTARTTLS_NNTP\x10\b\x12\x12\n" +
-	"\x0eSTARTTLS_SIEVE\x10\t*\xdc\x05\n" +
+	"\x0eSTARTTLS_SIEVE\x10\t*_\n" +
+	"\rRenegotiation\x12\x1d\n" +
+	"\x19RENEGOTIATION_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13RENEGOTIATION_NEVER\x10\x01\x12\x16\n" +
+	"\x12RENEGOTIATION_ONCE\x10\x02*\xdc\x05\n" +
 	"\x12CertificateFinding\x12#\n" +
 	"\x1fCERTIFICATE_FINDING_UNSPECIFIED\x10\x00\x12$\n" +
 	" CERTIFICATE_FINDING_ORDER_MENDED\x10\x01\x12,\n" +
@@ -1392,7 +1462,7 @@ func file_drawbridge_admin_v1_tls_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_tls_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_drawbridge_admin_v1_tls_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_drawbridge_admin_v1_tls_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(TlsVersion)(0),               // 0: drawbridge.admin.v1.TlsVersion
@@ -1401,22 +1471,23 @@ var file_drawbridge_admin_v1_tls_proto_goTypes = []any{
 	(RevalidationAction)(0),       // 3: drawbridge.admin.v1.RevalidationAction
 	(ServerNameSource)(0),         // 4: drawbridge.admin.v1.ServerNameSource
 	(Starttls)(0),                 // 5: drawbridge.admin.v1.Starttls
-	(CertificateFinding)(0),       // 6: drawbridge.admin.v1.CertificateFinding
-	(*Revalidation)(nil),          // 7: drawbridge.admin.v1.Revalidation
-	(*ServerTls)(nil),             // 8: drawbridge.admin.v1.ServerTls
-	(*TlsPolicy)(nil),             // 9: drawbridge.admin.v1.TlsPolicy
-	(*UpstreamTls)(nil),           // 10: drawbridge.admin.v1.UpstreamTls
-	(*CertificateInfo)(nil),       // 11: drawbridge.admin.v1.CertificateInfo
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(Renegotiation)(0),            // 6: drawbridge.admin.v1.Renegotiation
+	(CertificateFinding)(0),       // 7: drawbridge.admin.v1.CertificateFinding
+	(*Revalidation)(nil),          // 8: drawbridge.admin.v1.Revalidation
+	(*ServerTls)(nil),             // 9: drawbridge.admin.v1.ServerTls
+	(*TlsPolicy)(nil),             // 10: drawbridge.admin.v1.TlsPolicy
+	(*UpstreamTls)(nil),           // 11: drawbridge.admin.v1.UpstreamTls
+	(*CertificateInfo)(nil),       // 12: drawbridge.admin.v1.CertificateInfo
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	3,  // 0: drawbridge.admin.v1.Revalidation.action:type_name -> drawbridge.admin.v1.RevalidationAction
-	12, // 1: drawbridge.admin.v1.Revalidation.grace:type_name -> google.protobuf.Duration
+	13, // 1: drawbridge.admin.v1.Revalidation.grace:type_name -> google.protobuf.Duration
 	1,  // 2: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	0,  // 3: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 4: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	9,  // 5: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
+	10, // 5: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
 	1,  // 6: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	0,  // 7: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 8: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
@@ -1424,16 +1495,17 @@ var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	0,  // 10: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 11: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
 	4,  // 12: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	7,  // 13: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
-	5,  // 14: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
-	13, // 15: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	13, // 16: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	6,  // 17: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	6,  // 13: drawbridge.admin.v1.UpstreamTls.renegotiation:type_name -> drawbridge.admin.v1.Renegotiation
+	8,  // 14: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
+	5,  // 15: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
+	14, // 16: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	14, // 17: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	7,  // 18: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
@@ -1447,7 +1519,7 @@ func file_drawbridge_admin_v1_tls_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_tls_proto_rawDesc), len(file_drawbridge_admin_v1_tls_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,43 @@
+package certs
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"net"
+)
+
+// errRenegotiation is why the gateway does not renegotiate where its
+// connections cannot wait for a handshake. Classify finds its text in the error
+// of crypto/tls.
+var errRenegotiation = errors.New("the server requested TLS renegotiation where it is not possible: while no HTTP/1.1 response is awaited, or over HTTP/2")
+
+// A renegotiation prepares a connection for a second handshake, which
+// crypto/tls runs within Read. It is the connection's source of random bytes,
+// because the random value of the ClientHello is the first thing that crypto/tls
+// needs then, and it offers no other hook.
+type renegotiation struct {
+	conn        net.Conn
+	established bool // the first handshake is complete
+}
+
+// helloRandom is the size of the random value in a ClientHello. After the
+// handshake crypto/tls otherwise reads only initialization vectors, which are
+// shorter.
+const helloRandom = 32
+
+// Read implements io.Reader.
+func (r *renegotiation) Read(p []byte) (int, error) {
+	// Reads of connections that do not block by themselves must begin to.
+	if w, ok := r.conn.(interface{ BeginWait() bool }); ok && r.established && len(p) == helloRandom && !w.BeginWait() {
+		return 0, errRenegotiation
+	}
+	return rand.Read(p)
+}
+
+// allowRenegotiation lets the server renegotiate once, if it asks for it.
+func allowRenegotiation(config *tls.Config, conn net.Conn) *renegotiation {
+	r := &renegotiation{conn: conn}
+	config.Renegotiation, config.Rand = tls.RenegotiateOnceAsClient, r
+	return r
+}
