@@ -401,8 +401,48 @@ func TestNameConstraints(t *testing.T) {
 			"an excluded URI", func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"example.test"} },
 			func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://example.test/a")} }, false,
 		},
-		{"directory names, which are not supported", func(c *x509.Certificate) {
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: directoryConstraint(t)}}
+		{
+			"a URI outside", func(c *x509.Certificate) { c.PermittedURIDomains = []string{"example.test"} },
+			func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://other.test/a")} }, false,
+		},
+		{
+			"another URI is excluded", func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"example.test"} },
+			func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://other.test/a")} }, true,
+		},
+		{
+			"another address is excluded", func(c *x509.Certificate) { c.ExcludedIPRanges = []*net.IPNet{ip("192.0.2.0/24")} },
+			func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 1, 2, 3)} }, true,
+		},
+		{
+			"a permitted IPv6 address", func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{ip("2001:db8::/32")} },
+			func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP("2001:db8::1")} }, true,
+		},
+		{
+			"an IPv4 address where IPv6 is permitted", func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{ip("2001:db8::/32")} },
+			func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 1, 2, 3)} }, false,
+		},
+		{
+			"a permitted mailbox", func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.test"} },
+			func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@example.test"} }, true,
+		},
+		{
+			"a mailbox outside", func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.test"} },
+			func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@other.test"} }, false,
+		},
+		{
+			"an excluded mailbox", func(c *x509.Certificate) { c.ExcludedEmailAddresses = []string{"ops@example.test"} },
+			func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@example.test"} }, false,
+		},
+		{"a name excluded within a permitted domain", func(c *x509.Certificate) {
+			c.PermittedDNSDomains, c.ExcludedDNSDomains = []string{"test"}, []string{"upstream.test"}
+		}, nil, false},
+		{"a wildcard that reaches an excluded name", func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"secret.upstream.test"} },
+			func(c *x509.Certificate) { c.DNSNames = []string{"upstream.test", "*.upstream.test"} }, false},
+		{"permitted directory names, which are not supported", func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: directoryConstraint(t, 0)}}
+		}, nil, false},
+		{"excluded directory names, which are not supported", func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: directoryConstraint(t, 1)}}
 		}, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -424,8 +464,9 @@ func TestNameConstraints(t *testing.T) {
 	}
 }
 
-// directoryConstraint permits the directory name O=Example.
-func directoryConstraint(t *testing.T) []byte {
+// directoryConstraint permits (tag 0) or excludes (tag 1) the directory name
+// O=Example.
+func directoryConstraint(t *testing.T, tag int) []byte {
 	t.Helper()
 	name, err := asn1.Marshal(pkix.Name{Organization: []string{"Example"}}.ToRDNSequence())
 	if err != nil {
@@ -433,9 +474,16 @@ func directoryConstraint(t *testing.T) []byte {
 	}
 	general := asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: name}
 	subtree := struct{ Base asn1.RawValue }{general}
-	value, err := asn1.Marshal(struct {
+	subtrees := struct {
 		Permitted []struct{ Base asn1.RawValue } `asn1:"optional,tag:0"`
-	}{[]struct{ Base asn1.RawValue }{subtree}})
+		Excluded  []struct{ Base asn1.RawValue } `asn1:"optional,tag:1"`
+	}{}
+	if tag == 0 {
+		subtrees.Permitted = append(subtrees.Permitted, subtree)
+	} else {
+		subtrees.Excluded = append(subtrees.Excluded, subtree)
+	}
+	value, err := asn1.Marshal(subtrees)
 	if err != nil {
 		t.Fatal(err)
 	}
