@@ -254,7 +254,7 @@ func oddLists(t *testing.T, ca *minted) map[string]func(leaf []byte) []byte {
 				}
 				template.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: c.SerialNumber, RevocationTime: at}}
 			}
-			out, err := x509.CreateRevocationList(rand.Reader, template, ca.leaf, ca.key.(crypto.Signer))
+			out, err := x509.CreateRevocationList(rand.Reader, template, ca.leaf, ca.key)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -268,7 +268,7 @@ func oddLists(t *testing.T, ca *minted) map[string]func(leaf []byte) []byte {
 		"delta.crl":  list(time.Time{}, extension(27, true, 2, 1, 1)),
 		"idpr.crl":   list(time.Time{}, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: uri}),
 		"idpu.crl":   list(time.Time{}, extension(28, true, der(0x30, []byte{0x81, 1, 0xff})...)),
-		"v1.crl":     func(leaf []byte) []byte { return version1List(t, list(time.Time{})(leaf), ca.key.(crypto.Signer)) },
+		"v1.crl":     func(leaf []byte) []byte { return version1List(t, list(time.Time{})(leaf), ca.key) },
 		"unk.crl":    list(time.Time{}, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4, 5}, Critical: true, Value: []byte{5, 0}}),
 	}
 }

@@ -1,9 +1,14 @@
 package splicetest
 
 import (
+	"bytes"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 )
 
 // Content types of records (RFC 8446, section 5.1).
@@ -53,4 +58,70 @@ func (h *Hostile) KeyUpdate(requested bool) error {
 		return err
 	}
 	return h.out.update()
+}
+
+// Hostilely returns a copy of config for connections that Hostile takes over, and
+// where they put their secrets.
+func Hostilely(config *tls.Config) (*tls.Config, *Secrets) {
+	secrets := new(Secrets)
+	config = config.Clone()
+	config.KeyLogWriter, config.SessionTicketsDisabled, config.MinVersion = secrets, true, tls.VersionTLS13
+	return config, secrets
+}
+
+// floodLimit is far more than the kernel buffers of a connection: a gateway that accepts
+// so much of a flood has no bound.
+const floodLimit = 64 << 20
+
+// Floods are records that carry no data and can be sent without end.
+var Floods = map[string]func(h *Hostile) error{
+	"key updates":                   func(h *Hostile) error { return h.KeyUpdate(false) },
+	"key updates that request one":  func(h *Hostile) error { return h.KeyUpdate(true) },
+	"empty records":                 func(h *Hostile) error { return h.Send(ApplicationRecord, nil) },
+	"empty handshake records":       func(h *Hostile) error { return h.Send(HandshakeRecord, nil) },
+	"warnings":                      func(h *Hostile) error { return h.Send(AlertRecord, []byte{1, 90}) },
+	"session tickets":               func(h *Hostile) error { return h.Send(HandshakeRecord, ticket) },
+	"a handshake message of 16 MiB": func(h *Hostile) error { return h.Send(HandshakeRecord, endless) },
+	"many messages in one record": func(h *Hostile) error {
+		return h.Send(HandshakeRecord, bytes.Repeat(ticket, 500))
+	},
+	"empty records and key updates": func(h *Hostile) error {
+		if err := h.Send(ApplicationRecord, nil); err != nil {
+			return err
+		}
+		return h.KeyUpdate(true)
+	},
+}
+
+var (
+	// ticket is a NewSessionTicket (RFC 8446, section 4.6.1) of one byte.
+	ticket = []byte{4, 0, 0, 14, 0, 0, 14, 16, 1, 2, 3, 4, 0, 0, 1, 7, 0, 0}
+	// endless is a part of a NewSessionTicket whose length is 16 MiB, or of its content.
+	endless = bytes.Repeat([]byte{4, 255, 255, 255}, 4000)
+)
+
+// WantFloodEnded sends a flood until the gateway ends the connection.
+func WantFloodEnded(t testing.TB, raw net.Conn, sent func() int, flood func() error) {
+	t.Helper()
+	raw.SetDeadline(time.Now().Add(time.Minute))
+	answers := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, raw) // such as the key updates that were requested
+		answers <- err
+	}()
+	for sent() < floodLimit {
+		if err := flood(); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the gateway has stopped reading after %d bytes, and did not end the connection", sent())
+			}
+			break
+		}
+	}
+	if sent() >= floodLimit {
+		t.Errorf("the gateway accepted %d bytes", sent())
+		raw.Close()
+	}
+	if err := <-answers; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is still open")
+	}
 }

@@ -1,0 +1,65 @@
+package l7
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
+)
+
+// A client that sends TLS records without data, without end, is disconnected,
+// before it has sent a request of either version of HTTP.
+func TestFloodsOfAClientEnd(t *testing.T) {
+	w := newWorld(t)
+	b := w.back(backs.HTTP1, w.server(http.NotFoundHandler(), "http/1.1"))
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS(protocol), Default: to(b)}))
+		for name, send := range splicetest.Floods {
+			t.Run(protocol+", "+name, func(t *testing.T) {
+				config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
+				raw, err := net.Dial("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer raw.Close()
+				c := splicetest.NewPeer(raw, splicetest.Client(config))
+				if err := c.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				h := c.Hostile(t, secrets, true)
+				splicetest.WantFloodEnded(t, raw, func() int { return h.Sent }, func() error { return send(h) })
+			})
+		}
+	}
+}
+
+// An upstream that answers a request with such a flood: the connection ends,
+// and so does the request.
+func TestFloodsOfAnUpstreamEnd(t *testing.T) {
+	w := newWorld(t)
+	for protocol, version := range map[string]backs.Protocol{"http/1.1": backs.HTTP1, "h2": backs.HTTP2} {
+		for name, send := range splicetest.Floods {
+			t.Run(protocol+", "+name, func(t *testing.T) {
+				upstream := w.raw(nil, func(raw net.Conn) {
+					config, secrets := splicetest.Hostilely(w.serverTLS(protocol))
+					u := splicetest.NewPeer(raw, splicetest.Server(config))
+					if u.Handshake() != nil {
+						return
+					}
+					if _, err := u.Read(make([]byte, 1)); err != nil { // the request, or HTTP/2's preface
+						return
+					}
+					h := u.Hostile(w, secrets, false)
+					splicetest.WantFloodEnded(w, raw, func() int { return h.Sent }, func() error { return send(h) })
+				})
+				_, address := w.plain(w.back(version, upstream))
+				if code, _ := w.get(w.browser(), "http://"+address+"/"); code != http.StatusBadGateway {
+					t.Errorf("code %d", code)
+				}
+			})
+		}
+	}
+}
