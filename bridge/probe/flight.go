@@ -29,7 +29,7 @@ var (
 
 // offer sends a ClientHello on a new connection and reads the answer. It sends
 // nothing else.
-func (t *trial) offer(ctx context.Context, h *hello) (*flight, error) {
+func (t search) offer(ctx context.Context, h *hello) (*flight, error) {
 	record, err := h.record()
 	if err != nil {
 		return nil, err

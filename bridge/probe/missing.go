@@ -29,11 +29,14 @@ func (t *trial) refusedHello() bool {
 		(alert[6] == alertHandshakeFailure || alert[6] == alertInsufficientSecurity)
 }
 
+// A search finds out what a refused ClientHello lacked.
+type search struct{ *trial }
+
 // missing finds out what our ClientHello lacked: it sends others that also
 // offer what crypto/tls does not support, until the endpoint answers one. No
 // such handshake continues after the answer. It returns the reason and a
 // diagnosis of the facts found.
-func (t *trial) missing(ctx context.Context, d diagnosis) (certs.Reason, diagnosis) {
+func (t search) missing(ctx context.Context, d diagnosis) (certs.Reason, diagnosis) {
 	ours, err := parseHello(t.sent)
 	if err != nil {
 		return t.reason, d
@@ -76,7 +79,7 @@ func allGroups(h *hello) []uint16 {
 }
 
 // name explains what the endpoint chose that we do not support.
-func (t *trial) name(ctx context.Context, ours *hello, f *flight) (certs.Reason, diagnosis) {
+func (t search) name(ctx context.Context, ours *hello, f *flight) (certs.Reason, diagnosis) {
 	const needs = "%s supports nothing that we offer (%s): "
 	kind, supported := keyfile.PublicKeyType(f.leaf)
 	switch {

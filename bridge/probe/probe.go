@@ -127,13 +127,14 @@ func Run(ctx context.Context, t Target) *Result {
 		case informative != nil:
 			d = first.learn(d, informative)
 		case first.refusedHello():
-			r.Reason, d = first.missing(ctx, d)
+			r.Reason, d = search{first}.missing(ctx, d)
 		}
 	}
 	if t.Request != nil && first.reason == "" && ctx.Err() == nil {
-		a := first.ask(ctx, t.Request)
+		to := inquiry{first}
+		a := to.ask(ctx, t.Request)
 		r.ResponseStatus = a.status
-		r.Reason, d = first.explainAnswer(d, t.Request, a)
+		r.Reason, d = to.explainAnswer(d, t.Request, a)
 	}
 	r.Explanation, r.Suggestion = d.facts, d.advice
 	return r

@@ -41,6 +41,9 @@ func ParseRequest(text string) (*Request, error) {
 	return &Request{method, path}, nil
 }
 
+// An inquiry sends a request to the endpoint of a trial that succeeded.
+type inquiry struct{ *trial }
+
 // An answer is the result of a Request.
 type answer struct {
 	status       int
@@ -54,7 +57,7 @@ const maxAnswer = 64 << 10
 
 // ask sends the request over a connection of its own, by HTTP/1.1. Reading for
 // a late alert may have consumed a byte of the first one.
-func (t *trial) ask(ctx context.Context, r *Request) (a answer) {
+func (t inquiry) ask(ctx context.Context, r *Request) (a answer) {
 	ctx, cancel := context.WithTimeout(ctx, t.waited.handshake)
 	defer cancel()
 	one := &trial{target: t.target, waited: t.waited}
@@ -96,7 +99,7 @@ func (t *trial) ask(ctx context.Context, r *Request) (a answer) {
 	return answer{status: response.StatusCode, body: body}
 }
 
-func (t *trial) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+func (t inquiry) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
 	o := t.options
 	if len(o.NextProtos) > 0 {
 		o.NextProtos, o.RequireALPN = []string{"http/1.1"}, false
@@ -111,7 +114,7 @@ func (t *trial) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn,
 // reasonOf returns why the answer is a failure, or "". Servers that
 // require a client certificate only at the HTTP level answer with statuses of
 // their own: nginx sends 400 with a text, or 495 and 496 by error_page.
-func (t *trial) reasonOf(a answer) certs.Reason {
+func (t inquiry) reasonOf(a answer) certs.Reason {
 	own := t.options.Certificate != nil
 	has := func(text string) bool { return bytes.Contains(a.body, []byte(text)) }
 	switch {
@@ -137,7 +140,7 @@ func (t *trial) reasonOf(a answer) certs.Reason {
 }
 
 // explainAnswer adds the result of a request to that of the handshake before.
-func (t *trial) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason, diagnosis) {
+func (t inquiry) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason, diagnosis) {
 	reason := t.reasonOf(a)
 	if a.renegotiated {
 		d.facts += fmt.Sprintf("; after the request %s it requested TLS renegotiation, and the second handshake succeeded", r)

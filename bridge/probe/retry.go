@@ -23,7 +23,7 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, informative *var
 	if t.target.Client == nil || !t.connected {
 		return nil, nil
 	}
-	all := t.variations()
+	all := trials{t}.variations()
 	all = all[:min(len(all), maxAttempts)]
 	ctx, cancel := context.WithTimeout(ctx, retryTime)
 	defer cancel()
@@ -64,7 +64,7 @@ func (t *trial) helpedBy(other *trial) bool {
 
 // variations returns the variations that may explain the failure, most likely
 // first.
-func (t *trial) variations() []variation {
+func (t trials) variations() []variation {
 	var out []variation
 	add := func(vs ...[]variation) {
 		for _, v := range vs {

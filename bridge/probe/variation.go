@@ -8,8 +8,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
+// trials makes the variations of a trial's settings.
+type trials struct{ *trial }
+
 // verifying tries VERIFICATION_FULL if the settings verify nothing.
-func (t *trial) verifying() []variation {
+func (t trials) verifying() []variation {
 	if t.options.Verification != certs.VerifyInsecureSkip {
 		return nil
 	}
@@ -27,7 +30,7 @@ var classic = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP
 
 func isClassic(id tls.CurveID) bool { return slices.Contains(classic, id) }
 
-func (t *trial) classicGroups() []variation {
+func (t trials) classicGroups() []variation {
 	groups := classic
 	if offered := t.options.Groups; len(offered) > 0 {
 		groups = slices.DeleteFunc(slices.Clone(offered), func(id tls.CurveID) bool { return !isClassic(id) })
@@ -43,7 +46,7 @@ func (t *trial) classicGroups() []variation {
 	}}
 }
 
-func (t *trial) moreGroups() []variation {
+func (t trials) moreGroups() []variation {
 	offered := t.options.Groups
 	if len(offered) == 0 {
 		return nil
@@ -60,7 +63,7 @@ func (t *trial) moreGroups() []variation {
 	}}
 }
 
-func (t *trial) moreSuites() []variation {
+func (t trials) moreSuites() []variation {
 	lowest, _ := versions(t.options)
 	if lowest >= tls.VersionTLS13 {
 		return nil // TLS 1.3 suites cannot be selected
@@ -100,7 +103,7 @@ func isWeak(id uint16) bool {
 
 // lowerVersion tries TLS 1.2, for endpoints that fail on a TLS 1.3
 // ClientHello.
-func (t *trial) lowerVersion() []variation {
+func (t trials) lowerVersion() []variation {
 	lowest, highest := versions(t.options)
 	if highest <= tls.VersionTLS12 || lowest > tls.VersionTLS12 {
 		return nil
@@ -134,7 +137,7 @@ func setMin(v uint16) variation {
 	}
 }
 
-func (t *trial) otherVersions() []variation {
+func (t trials) otherVersions() []variation {
 	lowest, highest := versions(t.options)
 	var out []variation
 	if highest < tls.VersionTLS13 {
@@ -149,7 +152,7 @@ func (t *trial) otherVersions() []variation {
 }
 
 // otherName tries SNI if none was sent, and no SNI otherwise.
-func (t *trial) otherName() []variation {
+func (t trials) otherName() []variation {
 	var out []variation
 	sent := t.sni()
 	wanted := ""
@@ -202,7 +205,7 @@ func (t *trial) verifyName() string {
 }
 
 // otherProtocols tries other ALPN protocols, and no ALPN.
-func (t *trial) otherProtocols() []variation {
+func (t trials) otherProtocols() []variation {
 	offered := t.options.NextProtos
 	if len(offered) == 0 {
 		return nil
