@@ -84,33 +84,42 @@ var forever = time.Unix(1<<60, 0)
 // name. A certificate costs a few microseconds then.
 func (r *Requirements) Judge(p *Peer) (until time.Time, failure *VerifyError) {
 	now := r.now()
-	until = forever
-	if !p.ownEnd.IsZero() {
-		if until = p.ownEnd; now.After(until) {
-			return until, ownExpired(until)
-		}
-	}
-	if r.mode != VerifyFull {
-		return until, nil
-	}
-	if len(p.Certificates) == 0 {
+	until, failure = p.judgeOwn(now)
+	switch {
+	case failure != nil || r.mode != VerifyFull:
+		return until, failure
+	case len(p.Certificates) == 0:
 		return until, &VerifyError{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}
 	}
-	end, failure := r.judgeChain(p, now)
+	return r.judge(p, r.nameOr(p.name), now, until)
+}
+
+// judgeOwn judges the certificate that we presented. An identity does not outlive
+// its validity, whatever the peer is.
+func (p *Peer) judgeOwn(now time.Time) (until time.Time, failure *VerifyError) {
+	if p.ownEnd.IsZero() {
+		return forever, nil
+	}
+	if now.After(p.ownEnd) {
+		return p.ownEnd, &VerifyError{
+			Reason: ReasonOwnCertificateExpired,
+			Detail: "our own certificate, which the connection was made with, expired on " + p.ownEnd.UTC().Format(time.RFC3339),
+		}
+	}
+	return p.ownEnd, nil
+}
+
+// judge judges the certificates that the peer presented. The result does not last
+// longer than until.
+func (v *verifier) judge(p *Peer, name string, now, until time.Time) (time.Time, *VerifyError) {
+	end, failure := v.judgeChain(p, now)
 	if failure == nil {
-		failure = r.verifyName(p.Certificates, r.nameOr(p.name))
+		failure = v.verifyName(p.Certificates, name)
 	}
 	if end.Before(until) {
 		until = end
 	}
 	return until, failure
-}
-
-func ownExpired(end time.Time) *VerifyError {
-	return &VerifyError{
-		Reason: ReasonOwnCertificateExpired,
-		Detail: "our own certificate, which the connection was made with, expired on " + end.UTC().Format(time.RFC3339),
-	}
 }
 
 // judgeChain returns until when a chain of the peer passes, or why none passes.

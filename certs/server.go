@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,9 +54,23 @@ type ServerOptions struct {
 	Groups []tls.CurveID
 	// NextProtos are offered by ALPN, most preferred first.
 	NextProtos []string
+	// Replaces is the Server that this one replaces. If only what is verified of
+	// clients differs, ClientTrust and ClientSubjectAltNames, the new Server accepts
+	// the session tickets of the old one: VerifyConnection judges resumed clients by
+	// the present values. May be nil.
+	Replaces *Server
 	// Time returns the current time for certificates and sessions. Nil means
 	// time.Now.
 	Time func() time.Time
+}
+
+// sameIdentity reports whether clients may resume the sessions of one Server with
+// the other.
+func (o *ServerOptions) sameIdentity(p *ServerOptions) bool {
+	return slices.Equal(o.Certificates, p.Certificates) && o.RejectUnknownSNI == p.RejectUnknownSNI && o.ClientAuth == p.ClientAuth &&
+		o.AllowMissingClientAuthUsage == p.AllowMissingClientAuthUsage &&
+		o.MinVersion == p.MinVersion && o.MaxVersion == p.MaxVersion && slices.Equal(o.CipherSuites, p.CipherSuites) &&
+		slices.Equal(o.Groups, p.Groups) && slices.Equal(o.NextProtos, p.NextProtos)
 }
 
 // A Server accepts TLS connections for one revision of a listener. It has its
@@ -63,7 +78,9 @@ type ServerOptions struct {
 // certificates and client authentication is never resumed under another. It is
 // safe for concurrent use and needs no Close.
 type Server struct {
+	o        ServerOptions // without Replaces
 	config   *tls.Config
+	tickets  *tls.Config // has the ticket keys and nothing else
 	certs    []*Certificate
 	names    nameIndex
 	namesake []*Certificate // with the names of the first, which is among them
@@ -88,7 +105,15 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.Time == nil {
 		o.Time = time.Now
 	}
-	s := &Server{certs: o.Certificates, reject: o.RejectUnknownSNI, auth: o.ClientAuth}
+	before := o.Replaces
+	o.Replaces = nil
+	s := &Server{
+		o: o, certs: o.Certificates, reject: o.RejectUnknownSNI, auth: o.ClientAuth,
+		tickets: &tls.Config{Time: o.Time},
+	}
+	if before != nil && o.sameIdentity(&before.o) {
+		s.tickets = before.tickets
+	}
 	s.config = &tls.Config{
 		MinVersion:       o.MinVersion,
 		MaxVersion:       o.MaxVersion,
@@ -165,6 +190,20 @@ func (s *Server) Conn(raw net.Conn) *tls.Conn { return tls.Server(raw, s.config)
 // certificate implements tls.Config.GetCertificate. Returning neither a
 // certificate nor an error makes crypto/tls send unrecognized_name.
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c := s.choose(hello)
+	if c == nil {
+		return nil, nil
+	}
+	if ctx := hello.Context(); ctx != nil {
+		if own, ok := ctx.Value(presentedKey{}).(*presented); ok {
+			own.certificate = c
+		}
+	}
+	return &c.tls, nil
+}
+
+// choose returns the certificate to present, or nil.
+func (s *Server) choose(hello *tls.ClientHelloInfo) *Certificate {
 	name := serverName(hello.ServerName)
 	var fits, usable *Certificate
 	if name != "" {
@@ -180,29 +219,29 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 		})
 	}
 	if usable != nil {
-		return &usable.tls, nil
+		return usable
 	}
 	if fits != nil { // unusable for the client: crypto/tls reports why
-		return &fits.tls, nil
+		return fits
 	}
 	if s.reject {
-		return nil, nil
+		return nil
 	}
-	return s.fallback(hello), nil
+	return s.fallback(hello)
 }
 
 // fallback returns the first certificate. If the client cannot use it (an
 // ECDSA certificate and an RSA-only client), it returns one for the same
 // names.
-func (s *Server) fallback(hello *tls.ClientHelloInfo) *tls.Certificate {
+func (s *Server) fallback(hello *tls.ClientHelloInfo) *Certificate {
 	anyName := *hello
 	anyName.ServerName = "" // SupportsCertificate would check it
 	for _, c := range s.namesake {
 		if anyName.SupportsCertificate(&c.tls) == nil {
-			return &c.tls
+			return c
 		}
 	}
-	return &s.certs[0].tls
+	return s.certs[0]
 }
 
 func sameNames(a, b *x509.Certificate) bool {
@@ -238,7 +277,7 @@ const sessionTag = "drawbridge sni 1:"
 // wrap implements tls.Config.WrapSession: it writes the SNI into the ticket.
 func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 	session.Extra = append(session.Extra, []byte(sessionTag+serverName(state.ServerName)))
-	return s.config.EncryptTicket(state, session)
+	return s.tickets.EncryptTicket(state, session)
 }
 
 // unwrap implements tls.Config.UnwrapSession. A ticket is valid only under the
@@ -246,7 +285,7 @@ func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]b
 // only place to reject an unknown SNI, since a resumption selects no
 // certificate.
 func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-	session, err := s.config.DecryptTicket(identity, state)
+	session, err := s.tickets.DecryptTicket(identity, state)
 	if session == nil || err != nil {
 		return nil, err
 	}
@@ -274,13 +313,15 @@ func (s *Server) verify(state tls.ConnectionState) error {
 		if s.auth == ClientAuthOptional {
 			return nil
 		}
-		return &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}
+		return errNoClientCertificate
 	}
 	if failures := s.verifier.verify(state.PeerCertificates, ""); len(failures) > 0 {
 		return failures[0]
 	}
 	return nil
 }
+
+var errNoClientCertificate = &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}
 
 // ClassifyAccept is Classify for errors of a Server's connections, where the
 // roles are reversed: an alert about a certificate means that the client

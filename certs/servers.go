@@ -1,9 +1,11 @@
 package certs
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"strings"
+	"time"
 )
 
 // Servers holds the Servers of one listener: one for each TLS policy, which applies to
@@ -87,10 +89,72 @@ func (s *Servers) Serves(sni, host string) bool {
 	return s.For(sni) == s.For(host) && s.Knows(host)
 }
 
+// presented records which of our certificates a handshake presents.
+type presented struct{ certificate *Certificate }
+
+type presentedKey struct{}
+
+// Handshake completes the handshake of a connection from Conn, and returns the client.
+func (s *Servers) Handshake(tc *tls.Conn) (*Peer, error) {
+	var own presented
+	if err := tc.HandshakeContext(context.WithValue(context.Background(), presentedKey{}, &own)); err != nil {
+		return nil, err
+	}
+	return s.peer(tc.ConnectionState(), own.certificate), nil
+}
+
 // Peer returns the client of a connection whose handshake has completed.
-func (s *Servers) Peer(state tls.ConnectionState) *Peer {
+func (s *Servers) Peer(state tls.ConnectionState) *Peer { return s.peer(state, nil) }
+
+// peer returns the client that was presented a certificate; nil: a session was resumed.
+func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
 	server := s.For(state.ServerName)
-	p := server.verifier.peer(state.PeerCertificates, "", nil, server.config.Time())
+	if own == nil {
+		own = server.latest(state.ServerName)
+	}
+	p := server.verifier.peer(state.PeerCertificates, "", own, server.config.Time())
 	p.ServerName, p.Policy = state.ServerName, server
 	return p
+}
+
+// latest returns the certificate that a resumed session was made with, as far as that
+// is known: the one with the latest end among those for the name.
+func (s *Server) latest(name string) *Certificate {
+	var last *Certificate
+	later := func(c *Certificate) bool {
+		if last == nil || c.Leaf().NotAfter.After(last.Leaf().NotAfter) {
+			last = c
+		}
+		return true
+	}
+	if name != "" {
+		s.names.each(serverName(name), later)
+	}
+	if last == nil {
+		for _, c := range s.namesake {
+			later(c)
+		}
+	}
+	return last
+}
+
+// Judge verifies the client of a live connection again, by the policy of its SNI. A
+// client in plaintext is a Peer without certificates. Judge returns why the client no
+// longer passes, or nil and the last moment at which it passes.
+func (s *Servers) Judge(p *Peer) (until time.Time, failure *VerifyError) {
+	return s.For(p.ServerName).judge(p)
+}
+
+func (s *Server) judge(p *Peer) (until time.Time, failure *VerifyError) {
+	now := s.config.Time()
+	until, failure = p.judgeOwn(now)
+	switch {
+	case failure != nil || s.config.ClientAuth == tls.NoClientCert:
+		return until, failure
+	case len(p.Certificates) == 0 && s.o.ClientAuth == ClientAuthRequired:
+		return until, errNoClientCertificate
+	case len(p.Certificates) == 0:
+		return until, nil
+	}
+	return s.verifier.judge(p, "", now, until)
 }

@@ -664,6 +664,8 @@ type ServerTls struct {
 	// A client's certificate must have at least one of these names, written as in
 	// UpstreamTls.subject_alt_names. Default: any certificate that verifies.
 	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
+	// How clients are verified again while their connections are open, in every policy.
+	Revalidation *Revalidation `protobuf:"bytes,11,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
 	// Other settings for some hosts, chosen by the client's SNI. The fields above apply
 	// to every other name, and to clients that send no SNI. A session is resumed only
 	// under the policy that made it. A request for a host of another policy than the
@@ -775,6 +777,13 @@ func (x *ServerTls) GetAlpn() []string {
 func (x *ServerTls) GetClientSubjectAltNames() []string {
 	if x != nil {
 		return x.ClientSubjectAltNames
+	}
+	return nil
+}
+
+func (x *ServerTls) GetRevalidation() *Revalidation {
+	if x != nil {
+		return x.Revalidation
 	}
 	return nil
 }
@@ -1310,7 +1319,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x01\n" +
 	"\fRevalidation\x12?\n" +
 	"\x06action\x18\x01 \x01(\x0e2'.drawbridge.admin.v1.RevalidationActionR\x06action\x12/\n" +
-	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xe1\x04\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xa8\x05\n" +
 	"\tServerTls\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x12,\n" +
 	"\x12reject_unknown_sni\x18\x02 \x01(\bR\x10rejectUnknownSni\x12@\n" +
@@ -1325,7 +1334,8 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
 	"\x04alpn\x18\t \x03(\tR\x04alpn\x127\n" +
 	"\x18client_subject_alt_names\x18\n" +
-	" \x03(\tR\x15clientSubjectAltNames\x12:\n" +
+	" \x03(\tR\x15clientSubjectAltNames\x12E\n" +
+	"\frevalidation\x18\v \x01(\v2!.drawbridge.admin.v1.RevalidationR\frevalidation\x12:\n" +
 	"\bpolicies\x18\f \x03(\v2\x1e.drawbridge.admin.v1.TlsPolicyR\bpolicies\x12D\n" +
 	"\x1fallow_missing_client_auth_usage\x18\r \x01(\bR\x1ballowMissingClientAuthUsage\"\x8d\x04\n" +
 	"\tTlsPolicy\x12\x14\n" +
@@ -1487,25 +1497,26 @@ var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	1,  // 2: drawbridge.admin.v1.ServerTls.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	0,  // 3: drawbridge.admin.v1.ServerTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
 	0,  // 4: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	10, // 5: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
-	1,  // 6: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
-	0,  // 7: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 8: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	2,  // 9: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
-	0,  // 10: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 11: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	4,  // 12: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	6,  // 13: drawbridge.admin.v1.UpstreamTls.renegotiation:type_name -> drawbridge.admin.v1.Renegotiation
-	8,  // 14: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
-	5,  // 15: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
-	14, // 16: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	14, // 17: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 18: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	8,  // 5: drawbridge.admin.v1.ServerTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
+	10, // 6: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
+	1,  // 7: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	0,  // 8: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 9: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	2,  // 10: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
+	0,  // 11: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 12: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	4,  // 13: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
+	6,  // 14: drawbridge.admin.v1.UpstreamTls.renegotiation:type_name -> drawbridge.admin.v1.Renegotiation
+	8,  // 15: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
+	5,  // 16: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
+	14, // 17: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	14, // 18: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	7,  // 19: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }
