@@ -10,6 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -68,6 +69,9 @@ type Conn struct {
 	// Addr is the client's address. It is invalid for clients of a unix-domain socket,
 	// which run on this machine.
 	Addr netip.Addr
+
+	// Member judges the client again while the connection is open; see Verified.
+	Member validity.Member
 
 	raw   net.Conn
 	owner Owner
@@ -175,9 +179,35 @@ func (i *Intake) overRate(addr netip.Addr, r *Rules) bool {
 	return i.options.Limiter.Enter(&p, addr, time.Now(), &limits).Kind != limit.None
 }
 
+// Verified has the client judged again until the connection is closed. peer is the one
+// that a handshake returned, or Plaintext.
+func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
+	s.SetGuard(c)
+	i.peers.Add(&c.Member, peer, c.owner)
+	i.mu.Lock()
+	left := c.left
+	i.mu.Unlock()
+	if left {
+		i.peers.Remove(&c.Member)
+	}
+}
+
+// Invalid implements socket.Guard.
+func (c *Conn) Invalid() error {
+	if failure := c.Member.Check(); failure != nil {
+		return failure
+	}
+	return nil
+}
+
 // Leave removes a closed connection. The server calls it once for each connection that
 // entered.
 func (i *Intake) Leave(c *Conn) {
+	i.leave(c)
+	i.peers.Remove(&c.Member)
+}
+
+func (i *Intake) leave(c *Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c.left = true

@@ -11,14 +11,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Handshake completes the client's TLS handshake on s before deadline. If the handshake
-// fails, Handshake closes the connection, after the client has had time to read the
-// alert.
-func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *Refusal {
+// Handshake completes the client's TLS handshake on s before deadline, and returns the
+// client. If the handshake fails, Handshake closes the connection, after the client has
+// had time to read the alert.
+func (i *Intake) Handshake(t *certs.Servers, tc *tls.Conn, s *socket.Socket, deadline time.Time) (*certs.Peer, *Refusal) {
 	first := i.firsts.Get().(*[helloBytes]byte)
 	s.Record(first[:0])
 	_ = s.SetDeadline(deadline) // fails only on a closed connection, and then the handshake fails too
-	err := tc.Handshake()
+	peer, err := t.Handshake(tc)
 	recorded := s.Recorded()
 	if err != nil {
 		reason := certs.ClassifyAccept(err)
@@ -26,7 +26,7 @@ func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *
 			reason, err = certs.ReasonUnrecognizedName, fmt.Errorf("%w (%w)", clienthello.ErrTrailingDot, err)
 		}
 		i.firsts.Put(first)
-		return i.Refuse(s, reason, err)
+		return nil, i.Refuse(s, reason, err)
 	}
 	i.firsts.Put(first)
 	_ = s.SetDeadline(time.Time{})
@@ -35,7 +35,7 @@ func (i *Intake) Handshake(tc *tls.Conn, s *socket.Socket, deadline time.Time) *
 	} else {
 		i.count.full.Add(1)
 	}
-	return nil
+	return peer, nil
 }
 
 // helloBytes is larger than nearly all ClientHellos.

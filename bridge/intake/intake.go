@@ -13,6 +13,8 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 var (
@@ -29,6 +31,9 @@ var (
 // An Owner serves one connection. The Intake may call its methods at any time between
 // Enter and Leave; they must not block.
 type Owner interface {
+	// EndWithin ends a connection whose client no longer verifies.
+	validity.Owner
+
 	// Drain is called when Shutdown begins. The connection ends after the work in
 	// progress.
 	Drain()
@@ -42,6 +47,9 @@ type Options struct {
 	Descriptors *socket.Descriptors // counts client connections; may be nil
 	Limiter     *limit.Limiter      // enforces Rules.Rate and RatePerClient
 	Logger      hclog.Logger
+
+	// Unverified receives what is found when clients are judged again. It may be nil.
+	Unverified func(validity.Finding)
 }
 
 // An Intake admits the connections of one listener and keeps track of them. All methods
@@ -50,6 +58,7 @@ type Intake struct {
 	options Options
 	log     hclog.Logger
 	count   counters
+	peers   *validity.Set // the clients, verified or in plaintext
 
 	firsts sync.Pool // of *[helloBytes]byte, for handshakes
 
@@ -81,9 +90,16 @@ func New(o Options) *Intake {
 		perClient: make(map[netip.Addr]int),
 		drained:   make(chan struct{}),
 	}
+	i.peers = validity.New(validity.Options{Observe: o.Unverified, Logger: o.Logger})
 	i.ctx, i.cancel = context.WithCancel(context.Background())
 	return i
 }
+
+// Peers returns the clients, which are judged again while their connections are open.
+func (i *Intake) Peers() *validity.Set { return i.peers }
+
+// Plaintext is the Peer of every client that speaks no TLS.
+var Plaintext = certs.NewPeer(nil)
 
 // Context returns a context that ends when Shutdown stops waiting for connections.
 func (i *Intake) Context() context.Context { return i.ctx }

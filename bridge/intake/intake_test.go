@@ -48,6 +48,8 @@ type owner struct {
 func (o *owner) Drain()    {}
 func (o *owner) Cut(error) { o.sock.Reset() }
 
+func (o *owner) EndWithin(time.Duration, *certs.VerifyError) { o.sock.Reset() }
+
 func serve(t testing.TB, rules *intake.Rules, listenerTLS *certs.Server) *server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +103,7 @@ func (o *owner) serve(rules *intake.Rules) {
 	var conn net.Conn = o.sock
 	if s.tls != nil {
 		tc := s.tls.Conn(o.sock)
-		if r := s.Handshake(tc, o.sock, time.Now().Add(rules.Timeout())); r != nil {
+		if _, r := s.Handshake(certs.NewServers(s.tls), tc, o.sock, time.Now().Add(rules.Timeout())); r != nil {
 			s.refused <- r
 			return
 		}

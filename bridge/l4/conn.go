@@ -32,7 +32,8 @@ type conn struct {
 
 	mu     sync.Mutex
 	splice *splice.Splice // nil until it starts
-	wasCut bool
+	cut    *cut           // nil: the connection was not cut
+	grace  *time.Timer    // cuts the connection when its grace is over; nil: none
 }
 
 // An outcome is what the logs report about a connection.
@@ -78,6 +79,7 @@ func (c *conn) recordRefusal(r *intake.Refusal) {
 func (c *conn) finish() {
 	defer c.server.intake.Done()
 	defer c.server.intake.Leave(&c.Conn)
+	c.stopTimers()
 	c.turn.End()
 	took := time.Since(c.start)
 	c.server.count.durations.Observe(took)
@@ -131,13 +133,17 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	var client net.Conn = c.client
 	var certificate *route.Client
+	if t.TLS == nil && !t.Peek {
+		s.intake.Verified(&c.Conn, c.client, intake.Plaintext)
+	}
 	if t.TLS != nil && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
-		if r := s.intake.Handshake(tc, c.client, deadline); r != nil {
+		peer, r := s.intake.Handshake(t.TLS, tc, c.client, deadline)
+		if r != nil {
 			c.recordRefusal(r)
 			return false
 		}
-		peer := t.TLS.Peer(tc.ConnectionState())
+		s.intake.Verified(&c.Conn, c.client, peer)
 		client, serverName = tc, peer.ServerName
 		if len(peer.Certificates) > 0 {
 			certificate = route.NewClient(peer.Certificates[0])
@@ -316,8 +322,8 @@ func (c *conn) setSplice(sp *splice.Splice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.splice = sp
-	if c.wasCut {
-		sp.Cut(splice.Shutdown, nil)
+	if c.cut != nil {
+		sp.Cut(c.cut.how, c.cut.cause)
 	}
 }
 
@@ -332,13 +338,44 @@ func (c *conn) isSpliced() bool {
 func (c *conn) Drain() {}
 
 // Cut implements intake.Owner. It ends the connection at once, in any state.
-func (c *conn) Cut(error) {
+func (c *conn) Cut(error) { c.end(cut{how: splice.Shutdown}) }
+
+// A cut says why a connection was ended in any state.
+type cut struct {
+	how   splice.Ending
+	cause error
+}
+
+func (c *conn) end(why cut) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wasCut = true
+	if c.cut == nil {
+		c.cut = &why
+	}
 	if c.splice != nil {
-		c.splice.Cut(splice.Shutdown, nil)
+		c.splice.Cut(why.how, why.cause)
 	} else {
 		c.client.Reset()
+	}
+}
+
+// EndWithin implements validity.Owner.
+func (c *conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
+	why := cut{splice.Unverified, cause}
+	if grace == 0 {
+		c.end(why)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.grace = time.AfterFunc(grace, func() { c.end(why) })
+}
+
+// stopTimers is called when the connection has ended.
+func (c *conn) stopTimers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.grace != nil {
+		c.grace.Stop()
 	}
 }

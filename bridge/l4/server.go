@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 )
 
 // ErrServerClosed is returned by Serve after StopAccepting or Shutdown.
@@ -36,6 +37,9 @@ type Options struct {
 	// AccessLog receives a record of each connection that has ended. Its owner closes
 	// it after Shutdown. Nil disables the access log.
 	AccessLog *accesslog.Logger
+
+	// Unverified receives what is found when clients are judged again. It may be nil.
+	Unverified func(validity.Finding)
 
 	Logger hclog.Logger // nil discards
 }
@@ -68,7 +72,7 @@ func New(o Options) *Server {
 		listener:  o.Listener,
 		accessLog: o.AccessLog,
 		limiter:   limiter,
-		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log}),
+		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Unverified: o.Unverified}),
 	}
 }
 
@@ -99,6 +103,17 @@ func (s *Server) take(raw net.Conn) {
 		go c.serve(t) // ends, and frees its stack, when the splice starts
 	}
 }
+
+// Revalidate judges the clients of open connections by the present table, in the
+// background. It is called when the table has changed.
+func (s *Server) Revalidate() {
+	if t := s.table(); t != nil {
+		s.intake.Peers().Require(t.Validity)
+	}
+}
+
+// Peers returns the clients of open connections.
+func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // StopAccepting closes the listeners given to Serve and makes Serve return. Connections
 // continue. It cannot be undone.

@@ -10,6 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -18,6 +19,10 @@ import (
 // upstream.
 type Table struct {
 	TLS *certs.Servers // nil: plaintext
+
+	// Validity says how clients are judged again while their connections are open. Nil:
+	// they are not.
+	Validity *validity.Policy
 
 	// Peek makes the listener read a ClientHello before it decides anything else. It
 	// must be set if any Target is a Passthrough. A connection that begins otherwise is

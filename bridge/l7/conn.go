@@ -35,6 +35,7 @@ type conn struct {
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
 	state  atomic.Int32 // see rest
+	ending atomic.Bool  // it takes no further request: its client no longer verifies
 	untold atomic.Bool  // the end of the connection is the end of what is being sent
 
 	// Times of the server's clock; 0: none.
@@ -44,10 +45,11 @@ type conn struct {
 
 	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
 
-	mu   sync.Mutex
-	gone func(cause error) // called when the client has gone; may be nil
-	cut  error             // why Cut was called; nil: it was not
-	end  func()            // tells the client to send no more requests; may be nil
+	mu    sync.Mutex
+	gone  func(cause error) // called when the client has gone; may be nil
+	grace *time.Timer       // cuts the connection when its grace is over; nil: none
+	cut   error             // why Cut was called; nil: it was not
+	end   func()            // tells the client to send no more requests; may be nil
 
 	logins logins // nil: none
 }
@@ -111,7 +113,32 @@ func (c *conn) CloseWrite() error {
 // reports false if c is to be closed now.
 func (c *conn) rest() bool {
 	c.state.Store(resting)
-	return !c.server.intake.Closing() || !c.state.CompareAndSwap(resting, finished)
+	return !c.closing() || !c.state.CompareAndSwap(resting, finished)
+}
+
+// closing reports whether the connection is to end after the work in progress.
+func (c *conn) closing() bool { return c.ending.Load() || c.server.intake.Closing() }
+
+// EndWithin implements validity.Owner.
+func (c *conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
+	c.ending.Store(true)
+	if grace == 0 {
+		c.Cut(cause)
+		return
+	}
+	c.Drain()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.grace = time.AfterFunc(grace, func() { c.Cut(cause) })
+}
+
+// stopTimer is called when the connection is closed.
+func (c *conn) stopTimer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.grace != nil {
+		c.grace.Stop()
+	}
 }
 
 // wake records that a request begins. It reports false if c is closed.
@@ -138,7 +165,7 @@ func (c *conn) onEnd(end func()) {
 	c.mu.Lock()
 	c.end = end
 	c.mu.Unlock()
-	if c.server.intake.Closing() {
+	if c.closing() {
 		end()
 	}
 }
@@ -221,6 +248,7 @@ func (s *Server) accept(raw net.Conn) {
 	c.sock.OnClose(func() {
 		c.unpark() // it is to come to its end
 		s.intake.Leave(&c.intake)
+		c.stopTimer()
 		c.owned.End()
 	})
 	go s.start(c, table)
@@ -272,6 +300,7 @@ func (s *Server) start(c *conn, t *Table) {
 	c.identify()
 	if t.TLS == nil {
 		c.observe(nil)
+		s.intake.Verified(&c.intake, c.sock, intake.Plaintext)
 		served = true
 		s.serveConn(c, nil, t.settings())
 		return
@@ -279,12 +308,14 @@ func (s *Server) start(c *conn, t *Table) {
 	c.facts.TLS = true
 	tc := t.TLS.Conn(c.sock)
 	begun := time.Now()
-	if r := s.intake.Handshake(tc, c.sock, begun.Add(rules.Timeout())); r != nil {
+	peer, r := s.intake.Handshake(t.TLS, tc, c.sock, begun.Add(rules.Timeout()))
+	if r != nil {
 		s.logRefusal(c, r)
 		return
 	}
+	c.peer = peer
+	s.intake.Verified(&c.intake, c.sock, peer)
 	state := tc.ConnectionState()
-	c.peer = t.TLS.Peer(state)
 	c.facts.Session = policy.NewSession(state)
 	c.handshake = time.Since(begun)
 	c.observe(tc)

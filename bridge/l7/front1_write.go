@@ -27,7 +27,7 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	}
 	// What follows a body that was not read may be the rest of it, or broken:
 	// it must not be taken for a request.
-	f.keep = f.whole.Load() && !f.request.Close && !f.server.intake.Closing() && !f.last()
+	f.keep = f.whole.Load() && !f.request.Close && !f.conn.closing() && !f.last()
 	framing := f.framing(r)
 	if r.Status != 101 {
 		framing.Close = !f.keep

@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
 // A request is one request of a client and what becomes of it: an exchange, and what
@@ -155,6 +156,13 @@ func (q *request) serve() {
 	q.Rules.RequestIDField, q.Rules.MaxBody = q.table.RequestIDField, q.table.MaxBody
 	q.Facts.Identify(q.table.TrustedProxies)
 	q.Facts.AssignRequestID(q.table.RequestIDField, q.Start, &q.server.entropy)
+	if failure := q.conn.intake.Member.CheckUnder(q.table.Validity); failure != nil {
+		// The client may be admitted on another connection (RFC 9110, section 15.5.20).
+		q.Log.Ended, q.Log.Reason = string(splice.Unverified), failure.Reason
+		q.Last()
+		q.Answer(policy.Misdirected)
+		return
+	}
 	if !q.table.Access.Serves(q.Facts.Address) {
 		q.server.log.Debug("request refused: the client has no access", "client", q.Facts.Client)
 		q.Answer(policy.Forbidden)
@@ -201,7 +209,7 @@ func (q *request) serve() {
 	q.match.fields, q.match.scheme = &r.Fields, q.Facts.Scheme
 	q.action = q.table.action(route.Request{
 		Host: q.Facts.Target.Host, Path: q.Facts.Target.Path, Method: r.Method, Scheme: q.Facts.Scheme, Header: q.lookup,
-		Client: q.conn.facts.Session.Client(),
+		Client: q.conn.client(),
 	})
 	if q.action != nil {
 		q.Facts.Route, q.Rules.Response = q.action.Route, &q.action.ResponseHeaders

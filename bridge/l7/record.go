@@ -10,6 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -63,6 +65,8 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 		r.Ended = endPanic // the other fields may still be changing
 		s.options.AccessLog.Log(&r)
 		return
+	case q.Cause() != nil && q.Cause() == q.conn.invalid():
+		r.Ended, r.Reason = string(splice.Unverified), string(q.conn.intake.Member.Failure().Reason)
 	case n.Ended != "":
 		r.Ended = n.Ended
 	case !q.Aborted():
@@ -78,6 +82,23 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	}
 	r.FromClient, r.ToClient = n.FromClient, n.ToClient
 	s.options.AccessLog.Log(&r)
+}
+
+// client returns the client that routes may match, or nil without a certificate. A
+// client that no longer verifies, and that revalidation only reports, matches none.
+func (c *conn) client() *route.Client {
+	if !c.intake.Member.Verified() {
+		return nil
+	}
+	return c.facts.Session.Client()
+}
+
+// invalid returns why the client no longer verifies, or nil.
+func (c *conn) invalid() error {
+	if failure := c.intake.Member.Failure(); failure != nil {
+		return failure
+	}
+	return nil
 }
 
 // recordRequest records what the client asked for.

@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 )
 
 // ErrServerClosed is what Serve returns after Shutdown or StopAccepting.
@@ -39,6 +40,9 @@ type Options struct {
 	// AccessLog records each request when it is over. Its owner closes it, after
 	// Shutdown. Nil: no access log.
 	AccessLog *accesslog.Logger
+
+	// Unverified receives what is found when clients are judged again. It may be nil.
+	Unverified func(validity.Finding)
 
 	Logger hclog.Logger // nil discards
 }
@@ -77,7 +81,7 @@ func New(o Options) *Server {
 		log:     log,
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
-		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log}),
+		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log, Unverified: o.Unverified}),
 	}
 	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()
@@ -99,6 +103,17 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	return err
 }
+
+// Revalidate judges the clients of open connections by the present table, in the
+// background. It is called when the table has changed.
+func (s *Server) Revalidate() {
+	if t := s.options.Table(); t != nil {
+		s.intake.Peers().Require(t.Validity)
+	}
+}
+
+// Peers returns the clients of open connections.
+func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // StopAccepting closes every listener given to Serve, for good. Open connections
 // stay open.

@@ -14,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -21,6 +22,10 @@ import (
 // immutable. The zero Table accepts plaintext and answers everything with 404.
 type Table struct {
 	TLS *certs.Servers // nil: plaintext. Taken once per connection.
+
+	// Validity says how clients are judged again while their connections are open. Nil:
+	// they are not.
+	Validity *validity.Policy
 
 	// Routes decide on each request. Nil matches nothing.
 	Routes *route.Table[*Action]

@@ -53,15 +53,13 @@ func New(o Options) *Set {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	s := &Set{o: o, members: make(map[*Member]struct{}), next: distant}
-	s.policy.Store(new(Policy))
-	return s
+	return &Set{o: o, members: make(map[*Member]struct{}), next: distant}
 }
 
 // distant is later than the end of any certificate.
 var distant = time.Unix(1<<60, 0)
 
-// Policy returns the policy in force.
+// Policy returns the policy in force. Nil: every peer passes.
 func (s *Set) Policy() *Policy { return s.policy.Load() }
 
 // Require puts a policy in force. Peers are judged in the background, or by the
