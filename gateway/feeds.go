@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -98,6 +99,14 @@ func (f *feeds) observe(e upstream.Event) {
 		out.Reason, out.Message = snapshot.Reason(e.Failure.Reason), e.Failure.Message
 	}
 	f.event(out)
+}
+
+// unverified publishes that clients of a listener no longer verify.
+func (f *feeds) unverified(listener string, found validity.Finding) {
+	f.event(&adminv1.Event{
+		Type: adminv1.EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED, Kind: adminv1.Kind_KIND_LISTENER, Name: listener,
+		Reason: snapshot.Reason(found.Reason), Message: found.Message(), Count: int64(found.Count),
+	})
 }
 
 // announce publishes a new revision, as an update and as an event.

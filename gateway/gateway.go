@@ -185,7 +185,8 @@ func Open(o Options) (_ *Gateway, err error) {
 	undo = append(undo, g.closeAccessLog)
 	g.listeners, err = listeners.New(listeners.Options{
 		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: log.Named("bridge"),
-		Removing: func(l *listeners.Running) func() { return g.metrics.Removing(l) },
+		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
+		Unverified: g.feeds.unverified,
 	})
 	if err != nil {
 		return nil, err

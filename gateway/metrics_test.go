@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -73,6 +74,14 @@ func everyMetric(t *testing.T) string {
 	eventually(t, "its connection no longer verifies", func() bool {
 		lax, _ := g.live.Load().Upstream("lax")
 		return lax.Tracker.Peers().Counts().Ended["UNKNOWN_CA"] > 0
+	})
+	locked := proto.Clone(lax).(*adminv1.Listener)
+	locked.Tls = &adminv1.ServerTls{Certificates: []string{"front"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"corp"}}
+	g.put(locked)
+	eventually(t, "its client, in plaintext, no longer verifies", func() bool {
+		n := uint64(0)
+		g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended["CLIENT_CERTIFICATE_REQUIRED"] })
+		return n > 0
 	})
 	c.Close()
 

@@ -1,17 +1,20 @@
 package gateway
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -172,5 +175,209 @@ func TestStreamsToARevokedEndpointEnd(t *testing.T) {
 				return strings.Contains(g.log.String(), `"ended":"no longer verified"`) && strings.Contains(g.log.String(), `"reason":"REVOKED"`)
 			})
 		})
+	}
+}
+
+// A tlsClient is a client of a listener: HTTP/1.1, HTTP/2 or a stream.
+func tlsClient(t *testing.T, ca *certstest.CA, issued *pki.Issued, protocol string) *http.Client {
+	t.Helper()
+	config := &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example"}
+	if issued != nil {
+		config.Certificates = []tls.Certificate{certstest.TLS(t, issued)}
+	}
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: protocol == "h2", MaxConnsPerHost: 1}
+	if protocol != "h2" {
+		config.NextProtos = []string{"http/1.1"}
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: deadline}
+}
+
+// frontTLS returns a certificate and the TLS settings of a listener.
+func frontTLS(t *testing.T, ca *certstest.CA, auth adminv1.ClientAuth) (*adminv1.Certificate, *adminv1.ServerTls) {
+	t.Helper()
+	front := ca.Server(t, "front.example")
+	settings := &adminv1.ServerTls{Certificates: []string{"front"}, ClientAuth: auth, Revalidation: &adminv1.Revalidation{Grace: durationpb.New(time.Second)}}
+	if auth > adminv1.ClientAuth_CLIENT_AUTH_NONE {
+		settings.ClientTrustBundles = []string{"clients"}
+	}
+	return &adminv1.Certificate{Name: "front", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+		CertificateChain: string(front.ChainPEM), PrivateKey: string(front.KeyPEM)}}}, settings
+}
+
+// A request on a connection whose client no longer verifies is never served, and the
+// connection ends; the connections of others stay.
+func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		t.Run(protocol, func(t *testing.T) {
+			g, ca := start(t, ""), certstest.NewCA(t)
+			plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+			t.Cleanup(plain.Close)
+			cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
+			l := httpListener("https", "127.0.0.1:0")
+			l.Tls = settings
+			g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
+				Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+			alice, bob := ca.Client(t, "alice"), ca.Client(t, "bob")
+			a, b := tlsClient(t, ca, alice, protocol), tlsClient(t, ca, bob, protocol)
+			url := "https://" + g.address("https")
+			for _, c := range []*http.Client{a, b} {
+				if code, reused := request(t, c, url); code != 200 || reused {
+					t.Fatalf("%d, reused: %v", code, reused)
+				}
+			}
+			g.put(bundle("clients", ca, ca.CRL(t, ca.Client(t, "another").Leaf)))
+			if code, reused := request(t, a, url); code != 200 || !reused {
+				t.Fatalf("a list that revokes another: %d, reused: %v", code, reused)
+			}
+			g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
+			// On a new connection the handshake fails.
+			if resp, err := a.Get(url); err == nil {
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusMisdirectedRequest {
+					t.Errorf("a revoked client was answered with %d", resp.StatusCode)
+				}
+			}
+			if code, reused := request(t, b, url); code != 200 || !reused {
+				t.Errorf("the other client: %d, reused: %v", code, reused)
+			}
+			eventually(t, "the connection is gone", func() bool { return g.listener("https").GetConnections() == 1 })
+		})
+	}
+}
+
+// request sends a request and reports its code and whether its connection was used
+// before.
+func request(t *testing.T, c *http.Client, url string) (code int, reused bool) {
+	t.Helper()
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, reused
+}
+
+// Connections made under a laxer client-auth policy, and in plaintext, are served no
+// request under the stricter one, with any action.
+func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
+	for _, action := range []adminv1.RevalidationAction{
+		adminv1.RevalidationAction_REVALIDATION_ACTION_DRAIN, adminv1.RevalidationAction_REVALIDATION_ACTION_REPORT,
+	} {
+		t.Run(action.String(), func(t *testing.T) {
+			g, ca := start(t, ""), certstest.NewCA(t)
+			var served atomic.Int64
+			plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served.Add(1) }))
+			t.Cleanup(plain.Close)
+			cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL)
+			settings.Revalidation = &adminv1.Revalidation{Action: action}
+			l := httpListener("https", "127.0.0.1:0")
+			l.Tls = settings
+			g.put(bundle("clients", ca), cert, l, &adminv1.Upstream{Name: "up",
+				Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+			url := "https://" + g.address("https")
+			known, unknown := tlsClient(t, ca, ca.Client(t, "known"), "http/1.1"), tlsClient(t, ca, nil, "http/1.1")
+			for _, c := range []*http.Client{known, unknown} {
+				if code, _ := request(t, c, url); code != 200 {
+					t.Fatal(code)
+				}
+			}
+			strict := proto.Clone(l).(*adminv1.Listener)
+			strict.Tls.ClientAuth = adminv1.ClientAuth_CLIENT_AUTH_REQUIRED
+			g.put(strict)
+			if resp, err := unknown.Get(url); err == nil {
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusMisdirectedRequest {
+					t.Errorf("a client without a certificate was answered with %d", resp.StatusCode)
+				}
+			}
+			if code, reused := request(t, known, url); code != 200 || !reused {
+				t.Errorf("a client with a certificate: %d, reused: %v", code, reused)
+			}
+			if n := served.Load(); n != 3 {
+				t.Errorf("the upstream got %d requests", n)
+			}
+		})
+	}
+}
+
+// Clients of a TCP listener end after their grace.
+func TestStreamsOfARevokedClientEnd(t *testing.T) {
+	g, ca := start(t, ""), certstest.NewCA(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, ln, func(c net.Conn) { io.Copy(c, c) })
+	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
+	l := tcpListener("tls", "127.0.0.1:0")
+	l.Tls = settings
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
+		Endpoints: []*adminv1.Endpoint{{Address: ln.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	alice, bob := ca.Client(t, "alice"), ca.Client(t, "bob")
+	connect := func(issued *pki.Issued) *stream {
+		c := dial(t, g.address("tls"))
+		tc := tls.Client(c.Conn, &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example", Certificates: []tls.Certificate{certstest.TLS(t, issued)}})
+		s := &stream{tc, bufio.NewReader(tc)}
+		s.echo(t, "hello")
+		return s
+	}
+	a, b := connect(alice), connect(bob)
+	g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
+	a.echo(t, "within the grace")
+	if n, err := a.Read(make([]byte, 1)); err == nil {
+		t.Fatalf("read %d bytes", n)
+	}
+	b.echo(t, "unaffected")
+	eventually(t, "the log has the reason", func() bool {
+		return strings.Contains(g.log.String(), `"ended":"no longer verified"`) && strings.Contains(g.log.String(), `"reason":"REVOKED"`)
+	})
+	eventually(t, "an event says so", func() bool {
+		before, _ := g.EventBounds()
+		events, _, err := g.Events(before)
+		return err == nil && slices.ContainsFunc(events, func(e *adminv1.Event) bool {
+			return e.GetType() == adminv1.EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED && e.GetKind() == adminv1.Kind_KIND_LISTENER && e.GetName() == "tls"
+		})
+	})
+}
+
+// A new revocation list costs clients no session: their tickets are still accepted,
+// and judged by the new list.
+func TestTicketsOutliveARevocationList(t *testing.T) {
+	g, ca := start(t, ""), certstest.NewCA(t)
+	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
+	l := httpListener("https", "127.0.0.1:0")
+	l.Tls = settings
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
+		Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	alice := ca.Client(t, "alice")
+	config := &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example", Certificates: []tls.Certificate{certstest.TLS(t, alice)}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	shake := func() (resumed bool, err error) {
+		c, err := tls.Dial("tcp", g.address("https"), config)
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(deadline))
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: front.example\r\nConnection: close\r\n\r\n")
+		_, err = c.Read(make([]byte, 1)) // takes the ticket, or the alert
+		return c.ConnectionState().DidResume, err
+	}
+	if resumed, err := shake(); resumed || err != nil {
+		t.Fatal(resumed, err)
+	}
+	g.put(bundle("clients", ca, ca.CRL(t, ca.Client(t, "another").Leaf)))
+	if resumed, err := shake(); !resumed || err != nil {
+		t.Errorf("resumed: %v, %v", resumed, err)
+	}
+	g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
+	if _, err := shake(); err == nil {
+		t.Error("a revoked client resumed its session")
 	}
 }

@@ -15,6 +15,7 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 		now := live.Listener(r.Name)
 		r.configured, r.address = now.Configured, now.Address
 		s.permit(r, now.Unix)
+		r.server().Revalidate()
 	}
 	passed := map[*Running]bool{}
 	for _, b := range p.bound {
@@ -31,6 +32,7 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 			}
 		}
 		s.running[b.Name] = b.Running
+		b.server().Revalidate()
 		s.serve(b.Running)
 		s.o.Logger.Info("listener up", "listener", b.Name, "address", b.socket.Addr().String())
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -172,10 +173,16 @@ func Cause(err error) error {
 
 func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	r := &Running{Name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configured: want.Configured, unix: want.Unix, socket: socket}
+	unverified := func(f validity.Finding) {
+		if s.o.Unverified != nil {
+			s.o.Unverified(want.Name, f)
+		}
+	}
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return s.o.Live().HTTP(want.Name) }}
 		r.HTTP = l7.New(l7.Options{
 			Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
+			Unverified: unverified,
 		})
 		r.remember = table.remember
 		return r
@@ -183,6 +190,7 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	table := &table[l4.Table]{now: func() *l4.Table { return s.o.Live().TCP(want.Name) }}
 	r.TCP = l4.New(l4.Options{
 		Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
+		Unverified: unverified,
 	})
 	r.remember = table.remember
 	return r

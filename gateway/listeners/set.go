@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -36,6 +37,10 @@ type Options struct {
 	// Removing is called when a removed listener has closed its last connection, before
 	// it leaves the set, and what it returns afterwards. Nil: not called.
 	Removing func(*Running) (left func())
+
+	// Unverified receives what is found when the clients of a listener are judged
+	// again. It must not block. It may be nil.
+	Unverified func(listener string, f validity.Finding)
 
 	AccessLog *accesslog.Logger // nil: none
 	Logger    hclog.Logger      // nil discards
@@ -77,7 +82,12 @@ type Running struct {
 type server interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
+	Revalidate()
+	Peers() *validity.Set
 }
+
+// Peers returns the clients of the listener's open connections.
+func (r *Running) Peers() *validity.Set { return r.server().Peers() }
 
 func (r *Running) server() server {
 	if r.HTTP != nil {

@@ -23,6 +23,7 @@ const (
 	serverTLS = `tls {
 		certificates: "server" client_auth: CLIENT_AUTH_REQUIRED client_trust_bundles: "trust" client_subject_alt_names: "DNS:a.example" allow_missing_client_auth_usage: true
 		min_version: TLS_VERSION_1_1 max_version: TLS_VERSION_1_3 cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" groups: "P-256"
+		revalidation { action: REVALIDATION_ACTION_DRAIN grace { seconds: 5 } }
 		policies {
 			hosts: "p.example" certificates: "server" client_auth: CLIENT_AUTH_OPTIONAL client_trust_bundles: "trust" client_subject_alt_names: "DNS:a.example" allow_missing_client_auth_usage: true
 			min_version: TLS_VERSION_1_1 max_version: TLS_VERSION_1_3 cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" groups: "P-256"

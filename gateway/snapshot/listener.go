@@ -12,6 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
@@ -28,13 +29,14 @@ type Listener struct {
 	Down             string // why it must not be served; empty if it is up
 	Unix             unixsocket.Options
 
-	port  string // for TCP
-	msg   *adminv1.Listener
-	uses  listenerUses
-	tls   *certs.Servers
-	tcp   *l4.Table
-	http  *l7.Table
-	notes notes
+	port     string // for TCP
+	msg      *adminv1.Listener
+	uses     listenerUses
+	tls      *certs.Servers
+	validity *validity.Policy // for open connections; nil without TLS
+	tcp      *l4.Table
+	http     *l7.Table
+	notes    notes
 }
 
 // listenerUses holds the live objects that a listener's table is built from.
@@ -124,6 +126,7 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 	if same && prev.uses.equal(next.uses) {
 		next.uses.policies = prev.uses.policies // with their Servers
 		next.tls, next.tcp, next.http, next.Unix = prev.tls, prev.tcp, prev.http, prev.Unix
+		next.validity = prev.validity
 		s.reuse(prev.notes)
 		return unlessSame(prev, next, prev.msg == msg && j.work != nil && len(j.work.routes[next.Name]) == 0)
 	}
@@ -154,6 +157,11 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 	msg := l.msg
 	if msg.GetTls() != nil {
 		s.buildServers(l)
+		l.validity = s.revalidation(msg.GetTls().GetRevalidation())
+		l.validity.Judge = l.tls
+		if prev != nil && prev.validity != nil && *prev.validity == *l.validity {
+			l.validity = prev.validity
+		}
 	}
 	handshake := s.duration("timeouts.handshake", msg.GetTimeouts().GetHandshake())
 	idle := s.duration("timeouts.idle", msg.GetTimeouts().GetIdle())
@@ -173,7 +181,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 			s.Add("timeouts.header_read", "must be left out: the listener's protocol is PROTOCOL_TCP")
 		}
 		l.tcp = &l4.Table{
-			TLS: l.tls, ProxyProtocol: trusted, Access: access,
+			TLS: l.tls, Validity: l.validity, ProxyProtocol: trusted, Access: access,
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger, NoAccessLog: silent,
 			Routes: s.tcpRoutes(l, prev),
 		}
@@ -190,7 +198,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
 		}
 		l.http = &l7.Table{
-			TLS: l.tls, ProxyProtocol: trusted, Access: access,
+			TLS: l.tls, Validity: l.validity, ProxyProtocol: trusted, Access: access,
 			HandshakeTimeout: handshake, IdleTimeout: idle, HeaderReadTimeout: headerRead, NoAccessLog: silent,
 			Routes: s.httpRoutes(l, prev),
 		}

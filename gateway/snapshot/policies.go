@@ -24,6 +24,7 @@ type livePolicy struct {
 	trust        []*certs.TrustBundle
 	server       *certs.Server
 	warnings     []invalid.Warning // about the settings that server was made of
+	former       *certs.Server     // that server replaces; nil: none
 }
 
 // policySettings is the fields that ServerTls and TlsPolicy share.
@@ -53,7 +54,7 @@ func ownSettings(m policySettings) proto.Message {
 	c := proto.Clone(m)
 	switch c := c.(type) {
 	case *adminv1.ServerTls:
-		c.Policies = nil
+		c.Policies, c.Revalidation = nil, nil
 	case *adminv1.TlsPolicy:
 		c.Hosts = nil
 	}
@@ -149,7 +150,8 @@ func (s listenerScope) policyHosts(at invalid.Path, hosts []string, owners map[s
 }
 
 // reuseServers takes over the Servers of prev's policies whose settings have not
-// changed, so that the session tickets of clients stay valid.
+// changed, so that the session tickets of clients stay valid. A Server of which only
+// what it verifies has changed takes over the tickets.
 func (l *Listener) reuseServers(prev *Listener) {
 	taken := map[*certs.Server]bool{} // no two policies share a Server
 	for _, p := range l.uses.policies {
@@ -159,6 +161,14 @@ func (l *Listener) reuseServers(prev *Listener) {
 				if p.at == o.at {
 					p.warnings = o.warnings
 				}
+				break
+			}
+		}
+	}
+	for _, p := range l.uses.policies {
+		for _, o := range prev.uses.policies {
+			if p.server == nil && o.server != nil && !taken[o.server] && p.replaces(o) {
+				p.former, taken[o.server] = o.server, true
 				break
 			}
 		}
@@ -240,7 +250,9 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		CipherSuites:          settings.cipherSuites,
 		Groups:                settings.groups,
 		NextProtos:            settings.alpn,
+		Replaces:              p.former,
 	})
+	p.former = nil
 	if err != nil {
 		s.addFaults(p.at, err)
 		return

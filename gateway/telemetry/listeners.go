@@ -13,6 +13,7 @@ import (
 
 func (p *Publisher) publishListener(r *listeners.Running) {
 	o := p.object(r, label("listener", r.Name))
+	publishRevalidation(o, "bridge", r.Peers())
 	if r.HTTP != nil {
 		publishHTTP(o, r.HTTP.Stats())
 	} else {

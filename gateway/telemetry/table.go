@@ -39,6 +39,7 @@ var Table = []Group{
 			{"bridge_conn_unannounced", "counter", "`reason`: `UNTRUSTED`, `MISSING`, `MALFORMED`, `TIMEOUT`, `CLOSED`", "Connections closed because they had no valid [PROXY protocol header](connections.md#the-proxy-protocol). They count as accepted."},
 			{"bridge_limited", "counter", "`limit`: `requests`, `requests_per_client`, `rate`, `rate_per_client`", "Requests (on TCP listeners, connections) over a [limit](limits-and-retries.md#limits-on-clients) of that name: answered with 503 or 429, or closed."},
 			{"bridge_handshakes", "counter", "`result`: `full`, `resumed`", "Successful TLS handshakes with clients."},
+			{"bridge_revalidated", "counter", "`result`: `ended`, `reported`; `reason`", "Open connections whose client [no longer verifies](revalidation.md)."},
 			{"bridge_handshake_failures", "counter", "`reason`", "Failed TLS handshakes with clients."},
 			{"bridge_http_in_flight", "gauge", "", "HTTP: requests in progress, upgraded connections included."},
 			{"bridge_http_requests", "counter", "`code`", "HTTP: requests by the status they were answered with. 499: the client left before the answer."},
