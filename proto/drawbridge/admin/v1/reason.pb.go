@@ -62,7 +62,8 @@ const (
 	Reason_REASON_PIN_MISMATCH Reason = 16
 	// No protocol version in common.
 	Reason_REASON_PROTOCOL_VERSION Reason = 17
-	// No cipher suite in common.
+	// No cipher suite in common, as far as is known: servers send the same alert for other
+	// causes, which a probe finds out.
 	Reason_REASON_NO_COMMON_CIPHER Reason = 18
 	// No key-exchange group in common.
 	Reason_REASON_NO_COMMON_GROUP Reason = 19
