@@ -34,6 +34,8 @@ type conn struct {
 	splice *splice.Splice // nil until it starts
 	cut    *cut           // nil: the connection was not cut
 	grace  *time.Timer    // cuts the connection when its grace is over; nil: none
+	aged   *time.Timer    // cuts the connection when it is too old; nil: none
+	over   bool           // the connection has ended: no timer is needed
 }
 
 // An outcome is what the logs report about a connection.
@@ -241,6 +243,9 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	handedOver = true
 	c.setSplice(engine.Start(client, back, options))
+	if age := t.age(); age > 0 {
+		c.endAt(c.start.Add(age))
+	}
 	return true
 }
 
@@ -368,14 +373,28 @@ func (c *conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.grace = time.AfterFunc(grace, func() { c.end(why) })
+	if !c.over {
+		c.grace = time.AfterFunc(grace, func() { c.end(why) })
+	}
+}
+
+// endAt ends the connection at a time, because of its age.
+func (c *conn) endAt(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.aged = time.AfterFunc(time.Until(at), func() { c.end(cut{how: splice.Aged}) })
+	}
 }
 
 // stopTimers is called when the connection has ended.
 func (c *conn) stopTimers() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.grace != nil {
-		c.grace.Stop()
+	c.over = true
+	for _, timer := range []*time.Timer{c.grace, c.aged} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 }

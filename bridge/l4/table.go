@@ -2,6 +2,7 @@ package l4
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
@@ -65,6 +66,10 @@ type Table struct {
 	// stream. 0: 60s. It is at most IdleTimeout.
 	Linger time.Duration
 
+	// MaxAge is the greatest age of a connection; each ends up to a tenth earlier. 0: no
+	// limit.
+	MaxAge time.Duration
+
 	// NoAccessLog keeps connections that end while it is set out of the access log.
 	NoAccessLog bool
 }
@@ -97,6 +102,14 @@ func (t *Table) idle(u *upstream.Upstream) time.Duration {
 		return min(own, t.idleTimeout())
 	}
 	return t.idleTimeout()
+}
+
+// age returns how old one connection may become; 0: as old as it likes.
+func (t *Table) age() time.Duration {
+	if t.MaxAge <= 0 {
+		return 0
+	}
+	return t.MaxAge - rand.N(t.MaxAge/10+1)
 }
 
 func (t *Table) linger() time.Duration { return cmp.Or(t.Linger, time.Minute) }

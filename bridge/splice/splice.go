@@ -20,6 +20,9 @@ const (
 	Shutdown Ending = "shutdown"
 	Drained  Ending = "drained" // another owner closed a side, such as the upstream's Tracker
 
+	// Aged: the connection has reached its greatest age.
+	Aged Ending = "max age"
+
 	// Unverified: the peer of a side no longer verifies, and its grace is over.
 	Unverified Ending = "no longer verified"
 

@@ -78,7 +78,7 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 			}`), others: common},
 		"an HTTP listener without options": {subject: l(`name: "l" address: "127.0.0.1:1" protocol: PROTOCOL_HTTP`), others: common},
 		"a TCP listener": {subject: l(`name: "l" address: "127.0.0.1:1" protocol: PROTOCOL_TCP upstream: "u"` + serverTLS + access + `
-			limits { ` + bothLimits + ` } timeouts { handshake { seconds: 1 } idle { seconds: 2 } } tcp { linger { seconds: 1 } }`), others: common},
+			limits { ` + bothLimits + ` } timeouts { handshake { seconds: 1 } idle { seconds: 2 } } tcp { linger { seconds: 1 } max_connection_age { seconds: 60 } }`), others: common},
 		"a listener on a unix socket":    {subject: l(`name: "l" address: "unix:/l.sock" protocol: PROTOCOL_TCP unix { mode: "0660" group: "0" }`), others: common},
 		"a TCP listener without options": {subject: l(`name: "l" address: "127.0.0.1:1" protocol: PROTOCOL_TCP`), others: common},
 
