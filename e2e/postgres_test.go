@@ -97,7 +97,6 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 	p := startPostgres(t, a)
 	g := startGateway(t)
 	u := a.startsTLS("pg", adminv1.Starttls_STARTTLS_POSTGRES, p.addresses[0])
-	u.Pool = &adminv1.Pool{Warm: 2}
 	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(200 * time.Millisecond)}
 	anonymous := a.startsTLS("anonymous", adminv1.Starttls_STARTTLS_POSTGRES, p.addresses[0])
 	anonymous.GetTls().Certificate = ""
@@ -117,8 +116,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 		t.Errorf("the probe: %v", r)
 	}
 	eventually(t, "the health check passes", func() bool {
-		e := g.upstream("pg").GetEndpoints()[0]
-		return e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP && e.GetWarm().GetReady() > 0
+		return g.upstream("pg").GetEndpoints()[0].GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP
 	})
 
 	const rows = "select g, repeat(md5(g::text), 31), null from generate_series(1, 100000) g"
@@ -154,9 +152,13 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 	pgbench(t, through)
 
 	// A canceled statement: CancelRequest is a connection of its own.
-	r := command(t, "timeout", "--preserve-status", "-s", "INT", "1", p.psql, "-Xc", "select pg_sleep(60)", through)
-	if !strings.Contains(r.stderr, "canceling statement due to user request") {
-		t.Errorf("canceled: %v", r)
+	asleep := start(t, p.psql, "-Xc", "select pg_sleep(600)", through)
+	eventually(t, "the statement runs", func() bool {
+		return p.query(t, p.local(), "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(600)'").stdout == "1\n"
+	})
+	asleep.signal(os.Interrupt)
+	if code := asleep.wait(); code == 0 || !strings.Contains(asleep.out.String(), "canceling statement due to user request") {
+		t.Errorf("canceled: exit code %d, %s", code, asleep.out.String())
 	}
 
 	p.refuseTLS(t)
@@ -169,7 +171,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 	if failures := g.upstream("anonymous").GetEndpoints()[0].GetFailures(); len(failures) == 0 || failures[len(failures)-1].GetReason() != adminv1.Reason_REASON_STARTTLS_REFUSED {
 		t.Errorf("the failures are %v", failures)
 	}
-	r = g.cli("probe", "pg")
+	r := g.cli("probe", "pg")
 	if r.code == 0 || !strings.Contains(r.stdout, "STARTTLS_REFUSED") || !strings.Contains(r.stdout, `answered SSLRequest with "N"`) || !strings.Contains(r.stdout, "enable TLS at the server") {
 		t.Errorf("the probe: %v", r)
 	}

@@ -108,7 +108,7 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 			balancing { policy: BALANCING_POLICY_CONSISTENT_HASH hash { header: "X-A" } } health_check { grpc { service: "x" } }`), others: common[:6]},
 		"an upstream that hashes a cookie": {subject: u(`name: "u" endpoints { address: "a.example:443" } tls { trust_bundles: "trust" } tcp { server_speaks_first: true }
 			balancing { policy: BALANCING_POLICY_CONSISTENT_HASH hash { cookie: "a" } } health_check { tls {} }`), others: common[:6], same: []string{"tls.session_reuse = true", "tcp.server_speaks_first = false"}},
-		"an upstream that starts TLS": {subject: u(`name: "u" endpoints { address: "a.example:5432" } tls { trust_bundles: "trust" starttls: STARTTLS_POSTGRES } pool { warm: 1 }`),
+		"an upstream that starts TLS": {subject: u(`name: "u" endpoints { address: "a.example:389" } tls { trust_bundles: "trust" starttls: STARTTLS_LDAP } pool { warm: 1 }`),
 			others: common[:6], same: []string{"tls.session_reuse = true", "plaintext", "passthrough"}},
 		"an upstream of names":    {subject: u(`name: "u" dns { hostname: "a.example" port: 443 refresh { seconds: 5 } servers: "127.0.0.1:5353" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
 		"an upstream of services": {subject: u(`name: "u" dns { srv: "_x._tcp.example.com" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},

@@ -243,6 +243,10 @@ func (s upstreamScope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Dura
 		s.Add("pool.warm", "must be left out where tls.server_name_source is SERVER_NAME_SOURCE_FROM_HOST: the host that a client will request is not known in advance")
 	case proxyVersions[msg.GetSendProxyProtocol()] != proxyproto.None:
 		s.Add("pool.warm", "must be left out where send_proxy_protocol is set: the client that a connection will announce is not known in advance")
+	case msg.GetTls().GetStarttls() == adminv1.Starttls_STARTTLS_POSTGRES:
+		// The server process of a connection knows only the sessions that began before
+		// it (up to PostgreSQL 17), and CancelRequest may arrive on any connection.
+		s.Add("pool.warm", "must be left out where tls.starttls is STARTTLS_POSTGRES: a server ignores a request to cancel a statement that arrives on a connection made before the session")
 	case starttlsProtocols[msg.GetTls().GetStarttls()].ServerSpeaksFirst():
 		s.Add("pool.warm", "must be left out where tls.starttls is %v: a server's greeting belongs to the client whose connection receives it", msg.GetTls().GetStarttls())
 	case msg.GetTcp().GetServerSpeaksFirst():

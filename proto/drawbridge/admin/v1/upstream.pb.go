@@ -1707,7 +1707,7 @@ type Pool struct {
 	// client's first byte is sent at once. Used and closed ones are replaced, with
 	// back-off. An endpoint that is down or draining has none. Not with plaintext,
 	// SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first, send_proxy_protocol or a
-	// starttls in which the server speaks first.
+	// starttls other than STARTTLS_LDAP.
 	// Default: 0; at most 1000.
 	Warm          int32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
