@@ -2,6 +2,7 @@ package splice_test
 
 import (
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,40 @@ func TestAPanicEndsOneSplice(t *testing.T) {
 				other.far.Close()
 				otherUpstream.far.Close()
 				wait(t, results)
+			})
+		})
+	}
+}
+
+// A panicking is a connection whose address cannot be had.
+type panicking struct{ net.Conn }
+
+func (panicking) LocalAddr() net.Addr { panic("on purpose") }
+
+// A panic while the connections are taken over closes both, and blocks nobody.
+func TestAPanicInStartClosesBothConnections(t *testing.T) {
+	for _, which := range []string{"client", "upstream"} {
+		t.Run(which, func(t *testing.T) {
+			engines(t, func(t *testing.T, e *splice.Engine) {
+				client, upstream := connect(t, "tcp"), connect(t, "tcp")
+				reported := make(chan any, 1)
+				ended := make(chan splice.Result, 1)
+				bad := map[string]pair{"client": client, "upstream": upstream}[which]
+				bad.near.Conn = panicking{bad.near.Conn}
+				s := e.Start(client.near, upstream.near, splice.Options{
+					Panicked: func(value any, _ []byte) { reported <- value },
+					Done:     func(r splice.Result) { ended <- r },
+				})
+				if value := <-reported; value != "on purpose" {
+					t.Errorf("Panicked reports %v", value)
+				}
+				if r := <-ended; r.How != splice.Panicked {
+					t.Errorf("%+v", r)
+				}
+				s.Cut(splice.Drained, net.ErrClosed) // the lock is free
+				for _, c := range []net.Conn{client.far, upstream.far} {
+					_, _ = io.ReadAll(c) // until it is closed
+				}
 			})
 		})
 	}

@@ -164,17 +164,19 @@ func (x *side) closeWrite() error {
 func (x *side) close() {
 	x.queue.release(&x.splice.engine.buffers)
 	x.early, x.in, x.out = nil, nil, nil
-	if x.fd < 0 {
-		return // closed before takeOver
+	conn := x.conn
+	x.conn = nil
+	if x.fd < 0 && conn == nil {
+		return // closed before
 	}
-	if !x.ended {
+	if x.fd >= 0 && !x.ended {
 		// It fails only on a connection that has ended already.
 		_ = unix.SetsockoptLinger(x.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
-	if x.conn != nil {
+	if conn != nil {
 		// Close waits for the goroutines that use the descriptor, and they may wait for
 		// mu.
-		x.splice.engine.waiting.Go(func() { _ = x.conn.Close() })
+		x.splice.engine.waiting.Go(func() { _ = conn.Close() })
 	} else {
 		_ = unix.Close(x.fd)
 	}

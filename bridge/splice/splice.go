@@ -102,31 +102,41 @@ type Splice struct {
 // block.
 func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 	s := &Splice{options: o, engine: e}
-	s.client = side{reset: ClientReset, truncated: ClientTruncated, failed: ClientFailed}
-	s.upstream = side{reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
+	s.client = side{splice: s, sock: socket.Of(client), fd: -1, reset: ClientReset, truncated: ClientTruncated, failed: ClientFailed}
+	s.upstream = side{splice: s, sock: socket.Of(upstream), fd: -1, reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
 	s.toUpstream = direction{from: &s.client, to: &s.upstream, reverse: &s.toClient, progress: &s.watch.toUpstream, total: o.ToUpstream}
 	s.toClient = direction{from: &s.upstream, to: &s.client, reverse: &s.toUpstream, progress: &s.watch.toClient, total: o.ToClient, onFirst: o.FirstReply}
 	s.watch.idle, s.watch.linger = o.Idle, min(o.Linger, o.Idle)
 
+	if s.begin(client, upstream) {
+		go s.notifyDone()
+	}
+	return s
+}
+
+// begin takes the connections over and starts to wait for their bytes. It reports
+// whether the splice has ended already.
+func (s *Splice) begin(client, upstream net.Conn) (ended bool) {
 	s.mu.Lock()
-	err := s.client.takeOver(s, client)
-	if other := s.upstream.takeOver(s, upstream); err == nil {
+	defer s.mu.Unlock()
+	s.takeOver(client, upstream)
+	return s.claimDone()
+}
+
+func (s *Splice) takeOver(client, upstream net.Conn) {
+	defer s.recoverPanic()
+	err := s.client.takeOver(client)
+	if other := s.upstream.takeOver(upstream); err == nil {
 		err = other
 	}
 	if err == nil {
-		s.watch.start(e.now(), s.look)
-		err = e.enter(s)
+		s.watch.start(s.engine.now(), s.look)
+		err = s.engine.enter(s)
 	}
 	if err != nil {
 		s.setEnding(s.upstream.endingOf(err), err)
 		s.close()
 	}
-	ended := s.claimDone()
-	s.mu.Unlock()
-	if ended {
-		go s.notifyDone()
-	}
-	return s
 }
 
 // Run starts a splice and waits until it has ended. Closing either connection's Socket
@@ -197,6 +207,11 @@ func (s *Splice) notifyDone() {
 			s.reportPanic(p)
 		}
 	}()
+	if s.how == Panicked {
+		// A panic in Start may have left a connection that was not taken over.
+		s.client.sock.Reset()
+		s.upstream.sock.Reset()
+	}
 	s.client.sock.Closed()
 	s.upstream.sock.Closed()
 	if s.options.Done != nil {
@@ -210,15 +225,12 @@ func (s *Splice) notifyDone() {
 
 // takeOver moves conn's descriptor to the side, which becomes the Carrier of conn's
 // Socket.
-func (x *side) takeOver(s *Splice, conn net.Conn) error {
-	x.splice = s
-	x.fd = -1
-	x.sock = socket.Of(conn)
+func (x *side) takeOver(conn net.Conn) error {
 	x.tls, _ = conn.(*tls.Conn)
 	raw, early, err := x.sock.HandOver(x)
 	if err != nil {
 		return err
 	}
-	x.early, x.readable = early, true
+	x.early, x.readable, x.conn = early, true, raw
 	return x.setDescriptor(raw)
 }
