@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,10 @@ type deadlines struct {
 	byCall  bool        // total is the deadline of a gRPC call
 
 	byDefault bool // head is Shared.ResponseTimeout
+
+	// clientSlow: when total had passed, the response was being written to the client,
+	// not awaited from the upstream. Set before the canceller fails.
+	clientSlow atomic.Bool
 }
 
 func (d *deadlines) init(x *Exchange) { d.x, d.expire = x, d.expired }
@@ -29,6 +34,7 @@ func (d *deadlines) init(x *Exchange) { d.x, d.expire = x, d.expired }
 func (d *deadlines) reset() {
 	d.inUse, d.armed, d.fired, d.byCall, d.byDefault = false, false, false, false, false
 	d.head, d.try, d.total = time.Time{}, time.Time{}, time.Time{}
+	d.clientSlow.Store(false)
 }
 
 // start bounds the wait for the response's head, and the whole exchange; 0: head is
@@ -150,6 +156,7 @@ func (d *deadlines) expired() {
 		if d.byCall {
 			cause = errCallDeadline
 		}
+		d.clientSlow.Store(started && !x.stall.reading.Load())
 		x.cancel.fail(cause)
 		if started && !x.tellDeadline() {
 			x.front.Abort(cause) // the client may be the slow side

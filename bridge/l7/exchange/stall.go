@@ -22,8 +22,9 @@ type stall struct {
 	check func()        // expired, made once
 	limit time.Duration // 0: nothing is watched
 
-	since atomic.Int64 // when the read that waits began to; 0: none waits
-	found atomic.Bool  // it waited too long
+	reading atomic.Bool  // a read waits
+	since   atomic.Int64 // when the read that waits began to; 0: none waits, or nothing is watched
+	found   atomic.Bool  // it waited too long
 
 	mu      sync.Mutex  // held by the timer
 	timer   *time.Timer // reused; nil until it is needed
@@ -35,12 +36,14 @@ func (s *stall) init(x *Exchange) { s.x, s.check = x, s.expired }
 
 func (s *stall) reset() {
 	s.limit, s.over = 0, false
+	s.reading.Store(false)
 	s.since.Store(0)
 	s.found.Store(false)
 }
 
 // watch records that a read of the response's body begins to wait.
 func (s *stall) watch() {
+	s.reading.Store(true)
 	clock := s.x.shared.Clock
 	if s.limit == 0 {
 		if s.limit = s.x.try.upstream.Upstream().IdleTimeout(); s.limit == 0 {
@@ -57,7 +60,10 @@ func (s *stall) watch() {
 }
 
 // unwatch records that the read no longer waits.
-func (s *stall) unwatch() { s.since.Store(0) }
+func (s *stall) unwatch() {
+	s.reading.Store(false)
+	s.since.Store(0)
+}
 
 // end records that no other read follows.
 func (s *stall) end() {
