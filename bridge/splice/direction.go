@@ -82,6 +82,8 @@ func (s *Splice) turn(w *workspace) (more bool) {
 		s.closeDelivered(w.now)
 		return false
 	}
+	s.checkReset(&s.toUpstream, w.now)
+	s.checkReset(&s.toClient, w.now)
 	more = s.carry(&s.toUpstream, w)
 	return s.carry(&s.toClient, w) || more
 }
@@ -154,6 +156,21 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 		s.forward(d, p, w)
 	}
 	return false
+}
+
+// checkReset ends the splice if the direction's source has reset its connection after it
+// ended its stream. Nothing reads that source any more, and while the other side is
+// silent nothing is written to it either.
+func (s *Splice) checkReset(d *direction, now time.Duration) {
+	x := d.from
+	if !d.done || !d.eof || !x.urgent || x.ending || s.closing || s.closed {
+		return
+	}
+	x.readable, x.urgent = false, false
+	if socket.WasReset(x.fd) {
+		x.dead, d.failure = true, syscall.ECONNRESET
+		s.finish(x.reset, syscall.ECONNRESET, now)
+	}
 }
 
 // isBulk reports whether either direction is bulk traffic.

@@ -207,3 +207,29 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	splicetest.Eventually(t, what, ok)
 }
+
+// A side that ends its stream and later resets its connection is noticed although the
+// other side is silent.
+func TestAResetAfterAHalfCloseIsNoticed(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %v", secure), func(t *testing.T) {
+			endings(t, secure, time.Hour, []uint16{0}, func(t *testing.T, x *ending) {
+				if _, err := io.WriteString(x.sender, "bye"); err != nil {
+					t.Fatal(err)
+				}
+				if err := x.sender.(halfCloser).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := io.ReadAll(x.receiver); string(got) != "bye" || err != nil {
+					t.Fatalf("%q, %v", got, err)
+				}
+				x.raw.SetLinger(0)
+				x.raw.Close()
+				want := x.called(splice.ClientReset, splice.UpstreamReset)
+				if r := wait(t, x.results); r.How != want {
+					t.Errorf("%+v, want %q", r, want)
+				}
+			})
+		})
+	}
+}
