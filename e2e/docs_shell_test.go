@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 
 	"net"
@@ -130,6 +131,18 @@ var shellPages = map[string]shellPage{
 	"deployment.md": {notRun: map[string]string{"": "needs root and systemd; TestSystemdUnit tests the unit"}},
 	"nginx.md":      {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
 	"rotation.md":   {notRun: map[string]string{"drawbridge drain": "needs connections made with two certificates; TestDrainConnections makes them"}},
+	"starttls.md": {
+		setup: func(r *shellRun) {
+			r.gateway()
+			address := serveConns(r.t, nil, func(c net.Conn) {
+				if _, err := io.ReadFull(c, make([]byte, 8)); err == nil { // SSLRequest
+					_, _ = io.WriteString(c, "N")
+				}
+			})
+			r.apply(fmt.Sprintf("kind: Upstream\nname: orders-db\nendpoints: [{address: %q}]\ntls: {starttls: POSTGRES}\n", address))
+		},
+		codes: map[string]int{"drawbridge probe": 1},
+	},
 	"verification.md": {
 		setup: func(r *shellRun) {
 			g, a := r.gateway(), newAuthority(r.t)
