@@ -132,7 +132,7 @@ func (v *verifier) judgeChain(p *Peer, now time.Time) (until time.Time, failure 
 		v.verified.add(p.key, passed{lasts, p.chain})
 		return lasts.to, nil
 	}
-	if failures := v.verifyChain(p.Certificates); len(failures) > 0 {
+	if _, failures := v.verifyChain(p.Certificates); len(failures) > 0 {
 		return now, failures[0]
 	}
 	if known, ok := v.verified.get(p.key, now); ok {

@@ -6,6 +6,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,10 +18,14 @@ type TrustBundle struct {
 	pool  *x509.CertPool             // of certs; shared by all verifiers that use only this bundle
 	crls  *crlSet                    // nil: revocation is not checked
 	twice map[*x509.Certificate]bool // certificates that the text contains more than once
+
+	uses atomic.Pointer[map[string]*anchorUse] // by the DER of the certificate
 }
 
 func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
 	b := &TrustBundle{certs: certs}
+	uses := newUses(certs)
+	b.uses.Store(&uses)
 	b.pool = pool([]*TrustBundle{b})
 	return b
 }

@@ -35,9 +35,14 @@ func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError
 	if len(certs) == 0 {
 		return []*VerifyError{{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}}
 	}
-	failures := v.verifyChain(certs)
+	chain, failures := v.verifyChain(certs)
 	if e := v.verifyName(certs, name); e != nil {
 		failures = append(failures, e)
+	}
+	if len(failures) == 0 {
+		for _, b := range v.trust {
+			b.note(chain[len(chain)-1], v.now())
+		}
 	}
 	return failures
 }
@@ -47,10 +52,10 @@ func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError
 // One such chain is enough: a cross-signed peer may have a short and a long
 // one. If every chain fails, it returns the failures of the chain with the
 // fewest.
-func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
+func (v *verifier) verifyChain(certs []*x509.Certificate) (valid []*x509.Certificate, failures []*VerifyError) {
 	leaf, now, key := certs[0], v.now(), chainKey(certs)
-	if _, ok := v.verified.get(key, now); ok {
-		return nil
+	if known, ok := v.verified.get(key, now); ok {
+		return known.chain, nil
 	}
 	opts := x509.VerifyOptions{
 		Roots:         v.roots,
@@ -71,7 +76,7 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 		}
 	}
 	if err != nil {
-		return []*VerifyError{v.chainError(certs, opts, err)}
+		return nil, []*VerifyError{v.chainError(certs, opts, err)}
 	}
 	var least []*VerifyError
 	shortest := 0
@@ -79,13 +84,13 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) []*VerifyError {
 		failures := v.checkChain(chain, now)
 		if len(failures) == 0 {
 			v.verified.add(key, passed{v.lasts(chain, now), chain})
-			return nil
+			return chain, nil
 		}
 		if i == 0 || len(failures) < len(least) || len(failures) == len(least) && len(chain) < shortest {
 			least, shortest = failures, len(chain)
 		}
 	}
-	return least
+	return nil, least
 }
 
 // checkChain returns the faults of a chain whose signatures, times and usages

@@ -22,7 +22,46 @@ func (c *cli) showCertificates(ctx context.Context, cl *client, f format) error 
 		_, err := fmt.Fprintln(c.err, "No certificates in use.")
 		return err
 	}
-	return c.table(inUseTable(all))
+	if err := c.table(inUseTable(all)); err != nil {
+		return err
+	}
+	for _, line := range unneeded(all, time.Now()) {
+		if _, err := fmt.Fprintln(c.out, printable(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unusedFor is how long nothing may have verified by a CA before it is called
+// unneeded.
+const unusedFor = 24 * time.Hour
+
+// unneeded names the CAs by which nothing has verified for a day, while something has
+// verified by another CA of their trust bundle.
+func unneeded(all []*adminv1.CertificateInUse, now time.Time) []string {
+	used := map[string]time.Time{} // the last use of any CA, by bundle
+	for _, crt := range all {
+		if last := crt.GetEvidence().GetLastVerifiedTime(); last != nil && last.AsTime().After(used[crt.GetName()]) {
+			used[crt.GetName()] = last.AsTime()
+		}
+	}
+	var out []string
+	for _, crt := range all {
+		e := crt.GetEvidence()
+		if e == nil {
+			continue
+		}
+		since := e.GetSinceTime().AsTime()
+		if last := e.GetLastVerifiedTime(); last != nil {
+			since = last.AsTime()
+		}
+		if now.Sub(since) >= unusedFor && used[crt.GetName()].After(since) {
+			out = append(out, fmt.Sprintf("CA %s of trust bundle %s is no longer needed: nothing has verified by it since %s.",
+				crt.GetInfo().GetSubject(), crt.GetName(), since.Format("2006-01-02 15:04")))
+		}
+	}
+	return out
 }
 
 func inUseTable(certificates []*adminv1.CertificateInUse) *table {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -41,8 +43,9 @@ const maxUsers = 100
 // A inUse is a certificate in use before it is described.
 type inUse struct {
 	admin.CertificateKey
-	ref  store.Ref
-	info func() *adminv1.CertificateInfo
+	ref      store.Ref
+	info     func() *adminv1.CertificateInfo
+	evidence *adminv1.AnchorEvidence // of a CA in a trust bundle
 }
 
 // gather returns every certificate in use, soonest to expire first: the
@@ -53,7 +56,7 @@ func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 	add := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint, fingerprint string, end time.Time, info func() *adminv1.CertificateInfo) {
 		out = append(out, inUse{
 			admin.CertificateKey{NotAfter: end.Unix(), Use: use, Name: name, Fingerprint: fingerprint, Endpoint: endpoint},
-			store.Ref{Kind: kind, Name: name}, info,
+			store.Ref{Kind: kind, Name: name}, info, nil,
 		})
 	}
 	own := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint string, i certs.Info) {
@@ -63,8 +66,10 @@ func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 		own(adminv1.CertificateUse_CERTIFICATE_USE_OWN, adminv1.Kind_KIND_CERTIFICATE, name, "", c.Info())
 	}
 	for name, b := range snap.TrustBundles() {
-		for _, ca := range b.Infos() {
+		evidence := b.Evidence()
+		for i, ca := range b.Infos() {
 			own(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", ca)
+			out[len(out)-1].evidence = anchorEvidence(evidence[i])
 		}
 		for i, crl := range b.CRLInfos() {
 			add(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", strconv.Itoa(i), crl.NextUpdate,
@@ -143,6 +148,7 @@ func (l *list) each(after *admin.CertificateKey, yield func(admin.CertificateKey
 		}
 		m := &adminv1.CertificateInUse{
 			Use: c.Use, Name: c.Name, Endpoint: c.Endpoint, Info: c.info(), UsedBy: by, UsedByCount: int32(state.UserCount(c.ref)),
+			Evidence: c.evidence,
 		}
 		if c.Use == adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM {
 			m.UsedBy, m.UsedByCount = []*adminv1.ResourceRef{{Kind: c.ref.Kind, Name: c.ref.Name}}, 1
@@ -175,6 +181,15 @@ func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter tim
 // adminName stands for the admin service in place of a resource's name. No resource
 // can have this name.
 const adminName = "(admin)"
+
+// anchorEvidence describes how a CA has been used.
+func anchorEvidence(e certs.Evidence) *adminv1.AnchorEvidence {
+	m := &adminv1.AnchorEvidence{SinceTime: timestamppb.New(e.Since), VerifiedCount: int64(e.Verified)}
+	if !e.Last.IsZero() {
+		m.LastVerifiedTime = timestamppb.New(e.Last)
+	}
+	return m
+}
 
 // crlAsInfo describes a revocation list with those fields of a certificate's
 // description that apply to it.

@@ -135,6 +135,8 @@ func (j *job) bundle(msg *adminv1.TrustBundle) *bundle {
 		next.trust, next.digest = m.trust, m.digest
 		if m.trust != nil && prev.reusable(msg) && prev.trust.Equal(m.trust) {
 			next.trust = prev.trust // another edit has read the same files in the meantime
+		} else if m.trust != nil && prev != nil && prev.trust != nil && prev.trust != m.trust {
+			m.trust.Inherit(prev.trust)
 		}
 		s.Merge(&m.found)
 	}

@@ -1923,7 +1923,9 @@ type CertificateInUse struct {
 	// Listeners and upstreams that use it; at most 100 are listed.
 	UsedBy []*ResourceRef `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
 	// How many use it.
-	UsedByCount   int32 `protobuf:"varint,7,opt,name=used_by_count,json=usedByCount,proto3" json:"used_by_count,omitempty"`
+	UsedByCount int32 `protobuf:"varint,7,opt,name=used_by_count,json=usedByCount,proto3" json:"used_by_count,omitempty"`
+	// How handshakes have used the CA, for CERTIFICATE_USE_TRUST.
+	Evidence      *AnchorEvidence `protobuf:"bytes,8,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2007,6 +2009,78 @@ func (x *CertificateInUse) GetUsedByCount() int32 {
 	return 0
 }
 
+func (x *CertificateInUse) GetEvidence() *AnchorEvidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// How handshakes have used a CA of a trust bundle to verify upstreams and clients.
+// Resumptions, health checks and probes count. Nothing is remembered across a restart.
+type AnchorEvidence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When recording began: when the bundle got the CA, or the gateway started.
+	SinceTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
+	// The last handshake that verified a peer by it. Absent: none has.
+	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
+	// How many handshakes verified a peer by it.
+	VerifiedCount int64 `protobuf:"varint,3,opt,name=verified_count,json=verifiedCount,proto3" json:"verified_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnchorEvidence) Reset() {
+	*x = AnchorEvidence{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnchorEvidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnchorEvidence) ProtoMessage() {}
+
+func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnchorEvidence.ProtoReflect.Descriptor instead.
+func (*AnchorEvidence) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AnchorEvidence) GetSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SinceTime
+	}
+	return nil
+}
+
+func (x *AnchorEvidence) GetLastVerifiedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastVerifiedTime
+	}
+	return nil
+}
+
+func (x *AnchorEvidence) GetVerifiedCount() int64 {
+	if x != nil {
+		return x.VerifiedCount
+	}
+	return 0
+}
+
 // The request to watch events. Events that match all fields are sent.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2027,7 +2101,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2113,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2126,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchEventsRequest) GetAfterSequence() int64 {
@@ -2114,7 +2188,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2200,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2213,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetEventTime() *timestamppb.Timestamp {
@@ -2232,7 +2306,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2318,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2331,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -2289,7 +2363,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2375,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2388,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -2470,7 +2544,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x92\x01\n" +
 	"\x1dListCertificatesInUseResponse\x12I\n" +
 	"\fcertificates\x18\x01 \x03(\v2%.drawbridge.admin.v1.CertificateInUseR\fcertificates\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf0\x02\n" +
 	"\x10CertificateInUse\x125\n" +
 	"\x03use\x18\x01 \x01(\x0e2#.drawbridge.admin.v1.CertificateUseR\x03use\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -2478,7 +2552,13 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x04info\x18\x04 \x01(\v2$.drawbridge.admin.v1.CertificateInfoR\x04info\x12\x1b\n" +
 	"\tdays_left\x18\x05 \x01(\x05R\bdaysLeft\x129\n" +
 	"\aused_by\x18\x06 \x03(\v2 .drawbridge.admin.v1.ResourceRefR\x06usedBy\x12\"\n" +
-	"\rused_by_count\x18\a \x01(\x05R\vusedByCount\"\xd0\x01\n" +
+	"\rused_by_count\x18\a \x01(\x05R\vusedByCount\x12?\n" +
+	"\bevidence\x18\b \x01(\v2#.drawbridge.admin.v1.AnchorEvidenceR\bevidence\"\xbc\x01\n" +
+	"\x0eAnchorEvidence\x129\n" +
+	"\n" +
+	"since_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12H\n" +
+	"\x12last_verified_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12%\n" +
+	"\x0everified_count\x18\x03 \x01(\x03R\rverifiedCount\"\xd0\x01\n" +
 	"\x12WatchEventsRequest\x12*\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x03H\x00R\rafterSequence\x88\x01\x01\x124\n" +
 	"\x05types\x18\x02 \x03(\x0e2\x1e.drawbridge.admin.v1.EventTypeR\x05types\x12/\n" +
@@ -2565,7 +2645,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                    // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                   // 1: drawbridge.admin.v1.EndpointHealth
@@ -2590,77 +2670,81 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*ListCertificatesInUseRequest)(nil),  // 20: drawbridge.admin.v1.ListCertificatesInUseRequest
 	(*ListCertificatesInUseResponse)(nil), // 21: drawbridge.admin.v1.ListCertificatesInUseResponse
 	(*CertificateInUse)(nil),              // 22: drawbridge.admin.v1.CertificateInUse
-	(*WatchEventsRequest)(nil),            // 23: drawbridge.admin.v1.WatchEventsRequest
-	(*Event)(nil),                         // 24: drawbridge.admin.v1.Event
-	(*FailureCount)(nil),                  // 25: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                   // 26: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),         // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 28: google.protobuf.Duration
-	(*Warning)(nil),                       // 29: drawbridge.admin.v1.Warning
-	(Protocol)(0),                         // 30: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 31: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 32: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 33: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 34: drawbridge.admin.v1.ResourceRef
+	(*AnchorEvidence)(nil),                // 23: drawbridge.admin.v1.AnchorEvidence
+	(*WatchEventsRequest)(nil),            // 24: drawbridge.admin.v1.WatchEventsRequest
+	(*Event)(nil),                         // 25: drawbridge.admin.v1.Event
+	(*FailureCount)(nil),                  // 26: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                   // 27: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),         // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 29: google.protobuf.Duration
+	(*Warning)(nil),                       // 30: drawbridge.admin.v1.Warning
+	(Protocol)(0),                         // 31: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 32: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 33: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 34: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 35: drawbridge.admin.v1.ResourceRef
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	27, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	28, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	28, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	29, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
 	8,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
 	9,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
 	10, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	29, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	30, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
 	0,  // 7: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	30, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	31, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	31, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	32, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
 	13, // 10: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
 	14, // 11: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	32, // 12: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 12: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
 	19, // 13: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
 	16, // 14: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
 	1,  // 15: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	25, // 16: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	26, // 17: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	33, // 18: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	26, // 16: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	27, // 17: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	34, // 18: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
 	18, // 19: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	25, // 20: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	26, // 20: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
 	17, // 21: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	27, // 22: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	28, // 22: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
 	15, // 23: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	27, // 24: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	28, // 25: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	32, // 26: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	27, // 27: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	27, // 28: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	28, // 24: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	29, // 25: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	33, // 26: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	28, // 27: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	28, // 28: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
 	2,  // 29: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
 	22, // 30: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
 	3,  // 31: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	33, // 32: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	34, // 33: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	4,  // 34: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	31, // 35: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	27, // 36: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 37: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	31, // 38: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 39: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	32, // 40: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	32, // 41: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	32, // 42: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	27, // 43: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 44: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	11, // 45: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	20, // 46: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	23, // 47: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 48: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	12, // 49: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	21, // 50: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	24, // 51: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	48, // [48:52] is the sub-list for method output_type
-	44, // [44:48] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	34, // 32: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	35, // 33: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	23, // 34: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	28, // 35: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	28, // 36: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	4,  // 37: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	32, // 38: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	28, // 39: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 40: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	32, // 41: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 42: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	33, // 43: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 44: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 45: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	28, // 46: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 47: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	11, // 48: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	20, // 49: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	24, // 50: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 51: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	12, // 52: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	21, // 53: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	25, // 54: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	51, // [51:55] is the sub-list for method output_type
+	47, // [47:51] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -2672,14 +2756,14 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
-	file_drawbridge_admin_v1_status_service_proto_msgTypes[18].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_status_service_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A CA is called unneeded after a day without use, if its bundle is in use.
+func TestUnneededCAs(t *testing.T) {
+	now := time.Date(2030, 6, 10, 12, 0, 0, 0, time.UTC)
+	ca := func(bundle, subject string, since, last time.Duration) *adminv1.CertificateInUse {
+		e := &adminv1.AnchorEvidence{SinceTime: timestamppb.New(now.Add(-since))}
+		if last >= 0 {
+			e.LastVerifiedTime = timestamppb.New(now.Add(-last))
+		}
+		return &adminv1.CertificateInUse{Name: bundle, Info: &adminv1.CertificateInfo{Subject: subject}, Evidence: e}
+	}
+	const day, never = 24 * time.Hour, -1
+	got := unneeded([]*adminv1.CertificateInUse{
+		ca("corp", "CN=new", 10*day, time.Minute), ca("corp", "CN=old", 10*day, 2*day), ca("corp", "CN=older", 10*day, never), ca("corp", "CN=added today", time.Hour, never),
+		ca("corp", "CN=used today", 10*day, 23*time.Hour), ca("idle", "CN=a", 10*day, 3*day), ca("idle", "CN=b", 10*day, never), ca("unused", "CN=c", 10*day, never),
+		{Name: "corp", Info: &adminv1.CertificateInfo{Subject: "CN=a certificate"}},
+	}, now)
+	want := []string{
+		"CA CN=old of trust bundle corp is no longer needed: nothing has verified by it since 2030-06-08 12:00.",
+		"CA CN=older of trust bundle corp is no longer needed: nothing has verified by it since 2030-05-31 12:00.",
+		"CA CN=b of trust bundle idle is no longer needed: nothing has verified by it since 2030-05-31 12:00.",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
