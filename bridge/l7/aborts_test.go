@@ -114,7 +114,7 @@ func abortExchanges(t *testing.T, n int) {
 		}
 	}
 	for host, b := range backs {
-		if begun, retrying := b.Upstream().Retries().UnderWay(); begun != 0 || retrying != 0 {
+		if begun, retrying := b.Upstream().Retries().InProgress(); begun != 0 || retrying != 0 {
 			t.Errorf("%s: the budget of retries has %d requests and %d retries", host, begun, retrying)
 		}
 		b.Retire()

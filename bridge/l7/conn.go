@@ -34,9 +34,9 @@ type conn struct {
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
-	state  atomic.Int32 // see rest
-	ending atomic.Bool  // it takes no further request: its client no longer verifies
-	untold atomic.Bool  // the end of the connection is the end of what is being sent
+	state         atomic.Int32 // see rest
+	ending        atomic.Bool  // it takes no further request: its client no longer verifies
+	closeEndsBody atomic.Bool  // only the close of the connection marks the end of the response
 
 	// Times of the server's clock; 0: none.
 	deadline atomic.Int64 // when a read that waits has waited too long
@@ -189,7 +189,7 @@ func (c *conn) notify(gone func(cause error)) {
 
 // Cut implements intake's Owner. It closes c, even during a request.
 func (c *conn) Cut(cause error) {
-	if c.untold.Load() {
+	if c.closeEndsBody.Load() {
 		c.sock.Reset() // a plain close would make the response look complete
 	} else {
 		c.sock.Close() // even if an upgrade has taken it over

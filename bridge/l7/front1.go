@@ -32,26 +32,26 @@ type front1 struct {
 	in     wire.Reader
 	out    wire.Writer
 
-	table    *Table // of the request
-	settings settings
-	began    int64  // when the connection did, by the server's clock
-	age      int64  // how old it may become; 0: no limit
-	requests int    // how many there were
-	rested   int64  // when the wait for the next began; 0: not waiting
-	quick    bool   // the last of these waits was short, and so the next may be
-	stays    bool   // parking failed: never try again
-	request  *head1 // nil between requests
-	body     wire.Body
-	whole    atomic.Bool // all of the body arrived and was taken
-	refused  atomic.Bool // the rest of the body is not wanted
-	aborted  atomic.Bool
-	waited   time.Duration // for the body
-	taken    int64         // bytes of the body
+	table     *Table // of the request
+	settings  settings
+	began     int64  // when the connection did, by the server's clock
+	age       int64  // how old it may become; 0: no limit
+	requests  int    // how many there were
+	rested    int64  // when the wait for the next began; 0: not waiting
+	quick     bool   // the last of these waits was short, and so the next may be
+	neverPark bool   // parking failed: never try again
+	request   *head1 // nil between requests
+	body      wire.Body
+	whole     atomic.Bool // all of the body arrived and was taken
+	refused   atomic.Bool // the rest of the body is not wanted
+	aborted   atomic.Bool
+	waited    time.Duration // for the body
+	taken     int64         // bytes of the body
 
 	// Of the response.
-	keep    bool        // the connection takes another request
-	ended   bool        // all of it was written
-	telling atomic.Bool // its head was written with its framing
+	keep   bool        // the connection takes another request
+	ended  bool        // all of it was written
+	framed atomic.Bool // its head was written with its framing
 
 	early []byte // the first bytes of a connection that turned out to be HTTP/2; else nil
 }
@@ -100,7 +100,7 @@ func (f *front1) serve() {
 		if f.conn.park(f.serve) {
 			return
 		}
-		f.stays = true
+		f.neverPark = true
 	}
 	if f.early != nil {
 		newFront2(f.server, f.conn, f.sock, f.early, f.settings).serve()
@@ -171,14 +171,14 @@ func (f *front1) await() error {
 		c.deadline.Store(clock.after(d))
 	}
 	var err error
-	if begins && f.requests > 0 && !f.quick && !f.stays {
+	if begins && f.requests > 0 && !f.quick && !f.neverPark {
 		if got, err = f.in.Try(); !got && err == nil {
 			f.in.Shrink()
 			return errPark
 		}
 	}
 	if !got && err == nil {
-		if !f.stays {
+		if !f.neverPark {
 			c.parkAt.Store(clock.after(parkAfter))
 		}
 		err = f.waitUntil(c.deadline.Load())
@@ -213,7 +213,7 @@ func (f *front1) one() bool {
 	f.adopt(f.table.settings())
 	f.request = f.server.heads.get()
 	f.keep, f.ended, f.waited, f.taken = false, false, 0, 0
-	f.telling.Store(false)
+	f.framed.Store(false)
 	f.whole.Store(false)
 	defer f.over()
 	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: f.settings.maxHeaderFields}

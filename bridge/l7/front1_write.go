@@ -42,8 +42,8 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 		return err
 	}
 	f.out.Frame(framing)
-	f.conn.untold.Store(framing.Body == http1.UntilClose || r.Status == 101)
-	f.telling.Store(framing.Body == http1.Sized || framing.Body == http1.InChunks)
+	f.conn.closeEndsBody.Store(framing.Body == http1.UntilClose || r.Status == 101)
+	f.framed.Store(framing.Body == http1.Sized || framing.Body == http1.InChunks)
 	if !end {
 		return nil
 	}
@@ -108,7 +108,7 @@ func (f *front1) End(trailer message.Fields) error {
 	}
 	err := f.out.EndBody(trailer)
 	if f.ended = err == nil; f.ended {
-		f.conn.untold.Store(false)
+		f.conn.closeEndsBody.Store(false)
 	}
 	return err
 }
@@ -119,7 +119,7 @@ func (f *front1) Abort(error) {
 	if f.aborted.Swap(true) {
 		return
 	}
-	if f.telling.Load() {
+	if f.framed.Load() {
 		f.sock.Close()
 		return
 	}

@@ -298,7 +298,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 				}()
 				<-failed
 				eventually(t, "the pause", func() bool {
-					_, retrying := back.Upstream().Retries().UnderWay()
+					_, retrying := back.Upstream().Retries().InProgress()
 					return retrying == 1
 				})
 				cancel()
@@ -306,7 +306,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 					t.Error("there was an answer")
 				}
 				eventually(t, "nothing is left", func() bool {
-					requests, retrying := back.Upstream().Retries().UnderWay()
+					requests, retrying := back.Upstream().Retries().InProgress()
 					return s.Stats().InFlight == 0 && requests == 0 && retrying == 0
 				})
 			}

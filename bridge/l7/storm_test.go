@@ -79,7 +79,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 				t.Errorf("%d retries and %d refused were counted", made, refused)
 			}
 			eventually(t, "no request is in progress", func() bool {
-				return fmt.Sprint(back.Upstream().Retries().UnderWay()) == "0 0"
+				return fmt.Sprint(back.Upstream().Retries().InProgress()) == "0 0"
 			})
 		})
 	}

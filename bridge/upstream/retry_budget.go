@@ -44,9 +44,11 @@ func (r *Retries) Take() bool {
 // Release undoes Take: the request will not be retried again.
 func (r *Retries) Release() { r.retrying.Add(-1) }
 
-// UnderWay returns the number of requests in progress, and how many of them
+// InProgress returns the number of requests in progress, and how many of them
 // are retries.
-func (r *Retries) UnderWay() (requests, retries int64) { return r.underWay.n.Load(), r.retrying.Load() }
+func (r *Retries) InProgress() (requests, retries int64) {
+	return r.underWay.n.Load(), r.retrying.Load()
+}
 
 // Note counts one retry.
 func (r *Retries) Note() { r.made.Add(1) }

@@ -80,7 +80,7 @@ func TestConcurrentRetriesStayWithinTheBudget(t *testing.T) {
 	}
 	all.Wait()
 	end()
-	if requests, retries := r.UnderWay(); requests != 0 || retries != 0 || took.Load() == 0 {
+	if requests, retries := r.InProgress(); requests != 0 || retries != 0 || took.Load() == 0 {
 		t.Errorf("%d requests and %d retries are left; %d were made", requests, retries, took.Load())
 	}
 }

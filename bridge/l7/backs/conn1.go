@@ -240,7 +240,7 @@ func (c *conn1) Done() {
 	c.out.Drop()
 	if !clean {
 		c.in.Drop()
-		c.pool.lost(c)
+		c.pool.discard(c)
 		return
 	}
 	c.reset()

@@ -268,8 +268,8 @@ func (p *pool) add(c *conn1) {
 	}
 }
 
-// lost records that a connection was not clean.
-func (p *pool) lost(c *conn1) {
+// discard drops a connection that cannot carry another request.
+func (p *pool) discard(c *conn1) {
 	c.sock.Close()
 	p.leave()
 }

@@ -25,18 +25,18 @@ type replay struct {
 	x     *Exchange
 	bound int // most bytes that are kept
 
-	mu      sync.Mutex
-	changed sync.Cond
-	kept    *[]byte // lent by the keeper; nil: nothing is kept
-	lost    bool    // the upstream has taken more than is kept
-	stopped bool    // keep nothing from now on
-	ended   bool    // all of the body has come
-	trailer message.Fields
-	err     error // why the body is not whole; nil: it is, as far as one knows
-	uploads int   // how many there were
-	present int   // the number of the one that sends; 0: none does
-	at      int   // how much of kept it has sent
-	reading bool  // one reads from the client
+	mu         sync.Mutex
+	changed    sync.Cond
+	kept       *[]byte // lent by the keeper; nil: nothing is kept
+	incomplete bool    // the upstream has taken more than is kept
+	stopped    bool    // keep nothing from now on
+	ended      bool    // all of the body has come
+	trailer    message.Fields
+	err        error // why the body is not whole; nil: it is, as far as one knows
+	uploads    int   // how many there were
+	present    int   // the number of the one that sends; 0: none does
+	at         int   // how much of kept it has sent
+	reading    bool  // one reads from the client
 
 	using  atomic.Bool // the present one uses its back; written under mu
 	awaits atomic.Bool // the one that reads has to wait; likewise
@@ -86,7 +86,7 @@ func (r *replay) begin() (number int, little bool) {
 func (r *replay) halt() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.lost || r.err != nil {
+	if r.incomplete || r.err != nil {
 		return false
 	}
 	r.present = 0
@@ -110,7 +110,7 @@ func (r *replay) leave() {
 func (r *replay) whole() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.lost && r.err == nil
+	return !r.incomplete && r.err == nil
 }
 
 // stop ends the keeping, except for bytes that the present upload still has to send.
@@ -133,7 +133,7 @@ func (r *replay) tidy() {
 
 // lose ends the keeping. r.mu is held.
 func (r *replay) lose() {
-	r.lost = true
+	r.incomplete = true
 	r.forget()
 }
 
@@ -244,7 +244,7 @@ func (r *replay) upload(b Back, number int) {
 // the upstream has it. r.mu is held.
 func (r *replay) written(p []byte, taken bool) {
 	switch {
-	case r.lost:
+	case r.incomplete:
 	case taken: // the present upload sent it, so the kept bytes are not in use
 		r.lose()
 	default: // the next upload sends it, from the beginning
@@ -287,7 +287,7 @@ func (r *replay) read(b Back, number int) (p []byte, inHand bool) {
 		r.keep(p, true)
 		return nil, false
 	}
-	if !r.stopped && !r.lost && len(r.content())+len(p) <= r.bound && r.keep(p, false) {
+	if !r.stopped && !r.incomplete && len(r.content())+len(p) <= r.bound && r.keep(p, false) {
 		r.at = len(r.content())
 		return p, false
 	}
