@@ -101,20 +101,6 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 			}
 		}
 	}
-	ignore := func(w *world, address string) { // calls, and reads nothing of the response
-		tr := &http.Transport{Protocols: new(http.Protocols)}
-		tr.Protocols.SetUnencryptedHTTP2(true)
-		defer tr.CloseIdleConnections()
-		req, _ := http.NewRequest("POST", "http://"+address, strings.NewReader("x"))
-		req.Header.Set("Content-Type", "application/grpc")
-		req.Header.Set("Te", "trailers")
-		ended := func() int { return strings.Count(w.log.String(), " elapsed=") }
-		before := ended()
-		if res, err := tr.RoundTrip(req); err == nil {
-			defer res.Body.Close()
-			eventually(w, "the gateway has lost patience", func() bool { return ended() > before })
-		}
-	}
 	stall := func(w *world, address string) {
 		c := w.dial(address)
 		fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
@@ -147,12 +133,6 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false, ""},
 		{"clients that do not send their body in time", func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, stall,
 			Forward{Timeout: 30 * time.Millisecond}, false, ""},
-		{"clients that read too slowly", func(rw http.ResponseWriter, r *http.Request) {
-			rw.Header().Set("Content-Type", "application/grpc")
-			for err := error(nil); err == nil; {
-				_, err = rw.Write(make([]byte, 64<<10))
-			}
-		}, ignore, Forward{TotalTimeout: 300 * time.Millisecond}, false, ""},
 		{"no response in the time of a try", hang(""), get, Forward{Retry: &exchange.Retry{PerTry: 30 * time.Millisecond}}, true, certs.ReasonResponseTimeout},
 	} {
 		for name, p := range map[string]backs.Protocol{"HTTP/1.1": backs.HTTP1, "HTTP/2": backs.HTTP2} {
