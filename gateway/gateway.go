@@ -85,6 +85,7 @@ type Options struct {
 	Logger hclog.Logger // nil discards
 
 	blocking func(context.Context, func()) error // a test's stand-in for a file system that hangs
+	now      func() time.Time                    // a test's clock; nil: time.Now
 }
 
 // An AccessLog says where and how requests and connections are recorded. Without a
@@ -157,7 +158,7 @@ func Open(o Options) (_ *Gateway, err error) {
 		log: g.log,
 		compiler: snapshot.Compiler{
 			Logger: log.Named("bridge"), Observer: g.observe, Filling: make(chan struct{}, maxFilling),
-			Descriptors: g.descriptors.Descriptors, Blocking: o.blocking,
+			Descriptors: g.descriptors.Descriptors, Blocking: o.blocking, Now: o.now,
 		},
 		announce: g.feeds.announce,
 	}
@@ -186,7 +187,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	g.listeners, err = listeners.New(listeners.Options{
 		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: log.Named("bridge"),
 		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
-		Unverified: g.feeds.unverified,
+		Unverified: g.feeds.unverified, Now: o.now,
 	})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -250,18 +251,26 @@ func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 // before.
 func request(t *testing.T, c *http.Client, url string) (code int, reused bool) {
 	t.Helper()
-	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
-	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, url, nil)
+	code, reused, err := tryRequest(t.Context(), c, url)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return code, reused
+}
+
+func tryRequest(ctx context.Context, c *http.Client, url string) (code int, reused bool, err error) {
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, url, nil)
+	if err != nil {
+		return 0, false, err
 	}
 	resp, err := c.Do(r)
 	if err != nil {
-		t.Fatal(err)
+		return 0, reused, err
 	}
 	defer resp.Body.Close()
-	io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, reused
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, reused, err
 }
 
 // Connections made under a laxer client-auth policy, and in plaintext, are served no

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -50,6 +51,9 @@ type Options struct {
 
 	// Unverified receives what is found when clients are judged again. It may be nil.
 	Unverified func(validity.Finding)
+
+	// Now returns the time by which clients are judged again. Nil means time.Now.
+	Now func() time.Time
 }
 
 // An Intake admits the connections of one listener and keeps track of them. All methods
@@ -90,7 +94,7 @@ func New(o Options) *Intake {
 		perClient: make(map[netip.Addr]int),
 		drained:   make(chan struct{}),
 	}
-	i.peers = validity.New(validity.Options{Observe: o.Unverified, Logger: o.Logger})
+	i.peers = validity.New(validity.Options{Observe: o.Unverified, Now: o.Now, Logger: o.Logger})
 	i.ctx, i.cancel = context.WithCancel(context.Background())
 	return i
 }

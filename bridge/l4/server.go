@@ -41,6 +41,9 @@ type Options struct {
 	// Unverified receives what is found when clients are judged again. It may be nil.
 	Unverified func(validity.Finding)
 
+	// Now returns the time by which clients are judged again. Nil means time.Now.
+	Now func() time.Time
+
 	Logger hclog.Logger // nil discards
 }
 
@@ -72,7 +75,7 @@ func New(o Options) *Server {
 		listener:  o.Listener,
 		accessLog: o.AccessLog,
 		limiter:   limiter,
-		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Unverified: o.Unverified}),
+		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Unverified: o.Unverified, Now: o.Now}),
 	}
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 	// Unverified receives what is found when clients are judged again. It may be nil.
 	Unverified func(validity.Finding)
 
+	// Now returns the time by which clients are judged again. Nil means time.Now.
+	Now func() time.Time
+
 	Logger hclog.Logger // nil discards
 }
 
@@ -81,7 +84,7 @@ func New(o Options) *Server {
 		log:     log,
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
-		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log, Unverified: o.Unverified}),
+		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log, Unverified: o.Unverified, Now: o.Now}),
 	}
 	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()

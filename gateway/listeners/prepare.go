@@ -182,7 +182,7 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 		table := &table[l7.Table]{now: func() *l7.Table { return s.o.Live().HTTP(want.Name) }}
 		r.HTTP = l7.New(l7.Options{
 			Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
-			Unverified: unverified,
+			Unverified: unverified, Now: s.o.Now,
 		})
 		r.remember = table.remember
 		return r
@@ -190,7 +190,7 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	table := &table[l4.Table]{now: func() *l4.Table { return s.o.Live().TCP(want.Name) }}
 	r.TCP = l4.New(l4.Options{
 		Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
-		Unverified: unverified,
+		Unverified: unverified, Now: s.o.Now,
 	})
 	r.remember = table.remember
 	return r

@@ -42,6 +42,9 @@ type Options struct {
 	// again. It must not block. It may be nil.
 	Unverified func(listener string, f validity.Finding)
 
+	// Now returns the time by which clients are judged again. Nil means time.Now.
+	Now func() time.Time
+
 	AccessLog *accesslog.Logger // nil: none
 	Logger    hclog.Logger      // nil discards
 }

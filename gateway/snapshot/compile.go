@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/proto"
@@ -37,6 +38,10 @@ type Compiler struct {
 
 	// FileRoots are the directories below which files are read. Nil: no files are read.
 	FileRoots fileroot.Roots
+
+	// Now returns the time by which certificates and revocation lists are verified. Nil
+	// means time.Now.
+	Now func() time.Time
 
 	// Blocking runs f, which reads files and so may hang. It returns nil when f has
 	// returned. If ctx ends first, it returns an error while f is still running. Nil: f
@@ -100,6 +105,7 @@ type job struct {
 	observer    func(upstream.Event)
 	filling     chan struct{}
 	descriptors *socket.Descriptors
+	now         func() time.Time // nil: time.Now
 	log         hclog.Logger
 }
 
@@ -107,7 +113,7 @@ type job struct {
 func (c Compiler) configure(j *job) *job {
 	j.next, j.reports = &Snapshot{state: j.state}, map[string]*report{}
 	j.log, j.observer = c.Logger, c.Observer
-	j.filling, j.descriptors = c.Filling, c.Descriptors
+	j.filling, j.descriptors, j.now = c.Filling, c.Descriptors, c.Now
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

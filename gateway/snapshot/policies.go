@@ -251,6 +251,7 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		Groups:                settings.groups,
 		NextProtos:            settings.alpn,
 		Replaces:              p.former,
+		Time:                  s.job.now,
 	})
 	p.former = nil
 	if err != nil {

@@ -102,6 +102,7 @@ func withoutRequirement(msg *adminv1.Upstream) *adminv1.Upstream {
 // newTracker returns the Tracker of an upstream's connections.
 func (j *job) newTracker(name string) *upstream.Tracker {
 	return upstream.NewTrackerOf(validity.New(validity.Options{
+		Now:    j.now,
 		Logger: j.log.With("upstream", name),
 		Observe: func(f validity.Finding) {
 			if j.observer != nil {

@@ -343,6 +343,7 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 	o := &certs.ClientOptions{
 		Certificate:    u.uses.certificate,
 		Trust:          u.uses.trust,
+		Time:           s.job.now,
 		ServerName:     strings.TrimSuffix(t.GetServerName(), "."),
 		VerifyName:     strings.TrimSuffix(t.GetVerifyName(), "."),
 		MinVersion:     settings.minVersion,
