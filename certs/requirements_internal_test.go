@@ -37,7 +37,7 @@ func (v *vault) handshake(t testing.TB, r *Requirements, chain []*x509.Certifica
 }
 
 // A live peer gets the verdict that a new handshake would get.
-func TestAJudgmentIsThatOfANewHandshake(t *testing.T) {
+func TestJudgingAgreesWithTheNextHandshake(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	now := start
 	v := newVault(t, start)

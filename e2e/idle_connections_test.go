@@ -58,7 +58,7 @@ func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
 		}
 	}
 	if d := g.getStatus().GetDescriptors(); d.GetPauses() != 0 || d.GetPausedListeners() != 0 {
-		t.Errorf("listeners paused for want of descriptors: %v", d)
+		t.Errorf("listeners paused because descriptors ran out: %v", d)
 	}
 	if code, body := get(t, "http://"+ops+"/readyz"); code != 200 {
 		t.Errorf("/readyz: %d %q", code, body)

@@ -289,7 +289,7 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	}
 }
 
-func TestChangedListsUpstreamsWithANewLiveObject(t *testing.T) {
+func TestChangedListsUpstreamsWhoseLiveObjectIsNew(t *testing.T) {
 	w := newWorld(t)
 	w.put(w.bundle("corp"), w.bundle("other"), tlsUpstream("a", &adminv1.UpstreamTls{TrustBundles: []string{"corp"}}), tlsUpstream("b", nil), tlsUpstream("c", nil))
 	labelled := tlsUpstream("b", nil)
