@@ -11,7 +11,7 @@ import (
 )
 
 // What an upstream or a listener has counted stays in the metrics when it is replaced
-// or removed, although nobody read them in between, and is counted once.
+// or removed, although no scrape read them in between, and is counted once.
 func TestCountersContinueAcrossRevisions(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(up.Close)

@@ -46,7 +46,7 @@ func NewClient(leaf *x509.Certificate) *Client {
 	return c
 }
 
-// ParseClient returns the Client that texts describe, each as an Identity has it. The
+// ParseClient returns the Client that texts describe, each in the form of an Identity. The
 // error is Errors with the fields subject_alt_names[0], sha256_fingerprint and issuer.
 func ParseClient(sans []string, fingerprint, issuer string) (*Client, error) {
 	c := &Client{}

@@ -69,7 +69,7 @@ type panicking struct{ net.Conn }
 
 func (panicking) LocalAddr() net.Addr { panic("on purpose") }
 
-// A panic while the connections are taken over closes both, and blocks nobody.
+// A panic while the connections are taken over closes both, and holds no lock.
 func TestAPanicInStartClosesBothConnections(t *testing.T) {
 	for _, which := range []string{"client", "upstream"} {
 		t.Run(which, func(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The record of a CA's use goes on when its bundle gets another CA.
+// The record of a CA's use continues when its bundle gets another CA.
 func TestEvidenceOutlivesRevisions(t *testing.T) {
 	w, other := newWorld(t), newWorld(t)
 	w.put(w.bundle("trust"))
