@@ -394,7 +394,9 @@ func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 				warm()
 				change.to()
 				for range 2 {
-					if resumed, err := talk(name); err == nil || resumed {
+					// Tickets outlive a change of the lists, so the handshake may be resumed. The client
+					// is verified all the same, and gets no access.
+					if resumed, err := talk(name); err == nil {
 						t.Errorf("TLS %s: a client %s at %s: resumed %v, %v", v.name, what, name, resumed, err)
 					}
 				}

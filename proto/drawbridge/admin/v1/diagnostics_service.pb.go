@@ -999,7 +999,7 @@ type ExplainedTlsPolicy struct {
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
 	// The policy's hosts; empty for the listener's own settings.
 	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// Names of the certificates that the client may present.
+	// Names of the certificates. The listener presents one of them.
 	Certificates []string `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// Whether the client needs a certificate.
 	ClientAuth ClientAuth `protobuf:"varint,4,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
