@@ -81,11 +81,8 @@ type Server struct {
 	o        ServerOptions // without Replaces
 	config   *tls.Config
 	tickets  *tls.Config // has the ticket keys and nothing else
-	certs    []*Certificate
 	names    nameIndex
 	namesake []*Certificate // with the names of the first, which is among them
-	reject   bool
-	auth     ClientAuth
 	verifier verifier
 }
 
@@ -107,10 +104,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	before := o.Replaces
 	o.Replaces = nil
-	s := &Server{
-		o: o, certs: o.Certificates, reject: o.RejectUnknownSNI, auth: o.ClientAuth,
-		tickets: &tls.Config{Time: o.Time},
-	}
+	s := &Server{o: o, tickets: &tls.Config{Time: o.Time}}
 	if before != nil && o.sameIdentity(&before.o) {
 		s.tickets = before.tickets
 	}
@@ -224,7 +218,7 @@ func (s *Server) choose(hello *tls.ClientHelloInfo) *Certificate {
 	if fits != nil { // unusable for the client: crypto/tls reports why
 		return fits
 	}
-	if s.reject {
+	if s.o.RejectUnknownSNI {
 		return nil
 	}
 	return s.fallback(hello)
@@ -241,7 +235,7 @@ func (s *Server) fallback(hello *tls.ClientHelloInfo) *Certificate {
 			return c
 		}
 	}
-	return s.certs[0]
+	return s.o.Certificates[0]
 }
 
 func sameNames(a, b *x509.Certificate) bool {
@@ -258,7 +252,7 @@ func serverName(sni string) string { return strings.ToLower(sni) }
 // host on a connection made under another name. It is false only with
 // RejectUnknownSNI and a name that is empty or matches no certificate.
 func (s *Server) Knows(name string) bool {
-	if !s.reject {
+	if !s.o.RejectUnknownSNI {
 		return true
 	}
 	known := false
@@ -306,11 +300,11 @@ func (s *Server) Admits(state tls.ConnectionState) error { return s.verify(state
 // verify implements tls.Config.VerifyConnection: on every connection, resumed
 // or not, the client's certificate must verify against the CAs trusted now.
 func (s *Server) verify(state tls.ConnectionState) error {
-	if s.auth == ClientAuthNone {
+	if s.o.ClientAuth == ClientAuthNone {
 		return nil
 	}
 	if len(state.PeerCertificates) == 0 {
-		if s.auth == ClientAuthOptional {
+		if s.o.ClientAuth == ClientAuthOptional {
 			return nil
 		}
 		return errNoClientCertificate

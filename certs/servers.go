@@ -112,7 +112,7 @@ func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
 	if own == nil {
 		own = server.latest(state.ServerName)
 	}
-	p := server.verifier.peer(state.PeerCertificates, "", own, server.config.Time())
+	p := server.verifier.peer(state.PeerCertificates, "", own, server.o.Time())
 	p.ServerName, p.Policy = state.ServerName, server
 	return p
 }
@@ -146,15 +146,15 @@ func (s *Servers) Judge(p *Peer) (until time.Time, failure *VerifyError) {
 }
 
 func (s *Server) judge(p *Peer) (until time.Time, failure *VerifyError) {
-	now := s.config.Time()
+	now := s.o.Time()
 	until, failure = p.judgeOwn(now)
 	switch {
-	case failure != nil || s.config.ClientAuth == tls.NoClientCert:
+	case failure != nil || s.o.ClientAuth == ClientAuthNone:
 		return until, failure
-	case len(p.Certificates) == 0 && s.o.ClientAuth == ClientAuthRequired:
-		return until, errNoClientCertificate
-	case len(p.Certificates) == 0:
+	case len(p.Certificates) == 0 && s.o.ClientAuth == ClientAuthOptional:
 		return until, nil
+	case len(p.Certificates) == 0:
+		return until, errNoClientCertificate
 	}
 	return s.verifier.judge(p, "", now, until)
 }
