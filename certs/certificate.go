@@ -8,9 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+
 	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
-	"slices"
 )
 
 // A Certificate is a leaf, its intermediates and its private key, as a server

@@ -4,9 +4,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+
 	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
-	"slices"
 )
 
 // A ChainFaultKind names the reason why a chain stops at one certificate.

@@ -4,10 +4,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
-	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
-	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // Info describes a certificate for display: every text is bounded and escaped.

@@ -3,11 +3,12 @@ package certs
 import (
 	"crypto/x509"
 	"fmt"
-	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
-	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
+	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
 // A TrustBundle is a set of trust anchors. Each certificate is an anchor by

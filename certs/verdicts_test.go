@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
@@ -20,8 +21,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/rsa"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )

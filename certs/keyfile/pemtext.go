@@ -152,7 +152,7 @@ func checkBegin(before, after []byte) error {
 	return nil
 }
 
-// isInvisible reports whether editors and web pages leave r Behind unseen.
+// isInvisible reports whether editors and web pages do not show r.
 func isInvisible(r rune) bool {
 	return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError
 }
