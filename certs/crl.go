@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -91,12 +90,8 @@ func parseCRLs(data []byte) ([]*crl, error) {
 	}
 	var lists []*crl
 	for rest := data; ; {
-		block, next := pem.Decode(rest)
-		between := rest
-		if block != nil {
-			between = keyfile.BeforeBlock(rest[:len(rest)-len(next)], block.Type)
-		}
-		if err := keyfile.CheckBetween(between); err != nil {
+		block, next, err := keyfile.NextBlock(rest)
+		if err != nil {
 			return nil, keyfile.Behind(len(lists), "revocation list", err)
 		}
 		if block == nil {

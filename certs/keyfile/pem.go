@@ -45,12 +45,8 @@ func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 	var certs []*x509.Certificate
 	keys := false
 	for rest := data; ; {
-		block, next := pem.Decode(rest)
-		between := rest
-		if block != nil {
-			between = BeforeBlock(rest[:len(rest)-len(next)], block.Type)
-		}
-		if err := CheckBetween(between); err != nil {
+		block, next, err := NextBlock(rest)
+		if err != nil {
 			return nil, Behind(len(certs), "certificate", err)
 		}
 		if block == nil {
@@ -89,7 +85,7 @@ func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 	return certs, nil
 }
 
-// Behind says behind which entries of a list an error is.
+// Behind adds to an error how many entries of a list precede it.
 func Behind(n int, noun string, err error) error {
 	if n == 0 {
 		return err
@@ -142,9 +138,21 @@ func LooseCertificates(text []byte) []*x509.Certificate {
 	}
 }
 
-// BeforeBlock returns the part of consumed that precedes the block that
+// NextBlock returns the first PEM block and the rest of the text after it, or a
+// nil block for text without one. It returns an error if the text before the
+// block is probably a damaged block.
+func NextBlock(text []byte) (block *pem.Block, rest []byte, err error) {
+	block, rest = pem.Decode(text)
+	between := text
+	if block != nil {
+		between = beforeBlock(text[:len(text)-len(rest)], block.Type)
+	}
+	return block, rest, checkBetween(between)
+}
+
+// beforeBlock returns the part of consumed that precedes the block that
 // pem.Decode found at its end.
-func BeforeBlock(consumed []byte, blockType string) []byte {
+func beforeBlock(consumed []byte, blockType string) []byte {
 	i := bytes.LastIndex(consumed, []byte("-----BEGIN "+blockType+"-----"))
 	return consumed[:max(i, 0)]
 }

@@ -26,10 +26,10 @@ var (
 	errDashes      = errors.New("has typographic dashes in the BEGIN line of a PEM block: write five hyphens before and after it")
 )
 
-// CheckBetween rejects text around PEM blocks that is probably a damaged
+// checkBetween rejects text around PEM blocks that is probably a damaged
 // block. Any other text is allowed, in any encoding (RFC 7468, section 2):
 // `openssl pkcs12` writes friendly names as they are in the archive.
-func CheckBetween(text []byte) error {
+func checkBetween(text []byte) error {
 	if bytes.Contains(text, utf16Rule) {
 		return errUTF16
 	}
