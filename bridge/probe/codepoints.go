@@ -87,7 +87,7 @@ func nameOf(points []codePoint, id uint16) string {
 	return fmt.Sprintf("0x%04x", id)
 }
 
-// everySuite returns all cipher suites of crypto/tls for TLS 1.2 and below.
+// everySuite returns all cipher suites of crypto/tls.
 func everySuite() []uint16 {
 	var ids []uint16
 	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {

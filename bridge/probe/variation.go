@@ -69,10 +69,6 @@ func (t trials) moreSuites() []variation {
 		return nil // TLS 1.3 suites cannot be selected
 	}
 	offered := t.options.CipherSuites
-	var every []uint16
-	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
-		every = append(every, s.ID)
-	}
 	advice := func(r *trial) Suggestion {
 		if r.seen == nil || r.seen.State.CipherSuite == 0 {
 			return remove("tls.cipher_suites").and(", or add a suite that the upstream supports")
@@ -94,7 +90,7 @@ func (t trials) moreSuites() []variation {
 	if len(offered) > 0 {
 		out = append(out, variation{change: "tls.cipher_suites: the default", apply: func(o *certs.ClientOptions) { o.CipherSuites = nil }, advice: advice})
 	}
-	return append(out, variation{change: "tls.cipher_suites: every suite, weak ones too", apply: func(o *certs.ClientOptions) { o.CipherSuites = every }, advice: advice})
+	return append(out, variation{change: "tls.cipher_suites: every suite, weak ones too", apply: func(o *certs.ClientOptions) { o.CipherSuites = everySuite() }, advice: advice})
 }
 
 func isWeak(id uint16) bool {
