@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -36,17 +35,11 @@ func (t search) offer(ctx context.Context, h *hello) (*flight, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, trialTime)
 	defer cancel()
-	one := &trial{target: t.target, waited: waits{trialTime, trialTime}}
-	raw, err := one.dial(ctx)
+	raw, done, err := t.target.open(ctx, waits{trialTime, trialTime})
 	if err != nil {
 		return nil, err
 	}
-	defer raw.Close()
-	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := t.target.prepare(ctx, raw); err != nil {
-		return nil, err
-	}
+	defer done()
 	if _, err := raw.Write(record); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -60,20 +59,13 @@ const maxAnswer = 64 << 10
 func (t inquiry) ask(ctx context.Context, r *Request) (a answer) {
 	ctx, cancel := context.WithTimeout(ctx, t.waited.handshake)
 	defer cancel()
-	one := &trial{target: t.target, waited: t.waited}
-	raw, err := one.dial(ctx)
+	conn, done, err := t.target.open(ctx, t.waited)
 	if err != nil {
 		return answer{err: err}
 	}
-	defer raw.Close()
-	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := t.target.prepare(ctx, raw); err != nil {
-		return answer{err: err}
-	}
-	conn := net.Conn(raw)
+	defer done()
 	if t.target.Client != nil {
-		tc, err := t.handshakeForHTTP1(ctx, raw)
+		tc, err := t.handshakeForHTTP1(ctx, conn)
 		if err != nil {
 			return answer{err: err}
 		}

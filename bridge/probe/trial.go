@@ -44,10 +44,8 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 		return out.fail(err)
 	}
 	defer raw.Close()
-	if header := t.ProxyProtocol.Header(nil, nil); header != nil {
-		if _, err := raw.Write(header); err != nil {
-			return out.fail(err)
-		}
+	if err := t.announce(raw); err != nil {
+		return out.fail(err)
 	}
 	if t.Client == nil {
 		return out
@@ -85,17 +83,36 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 	return out
 }
 
-// prepare does what comes before TLS on a further connection.
-func (t *Target) prepare(ctx context.Context, raw net.Conn) error {
-	if header := t.ProxyProtocol.Header(nil, nil); header != nil {
-		if _, err := raw.Write(header); err != nil {
-			return err
-		}
+// open makes a further connection and does what comes before TLS on it. Its
+// reads and writes fail once ctx ends. The caller calls done, which closes it.
+func (t *Target) open(ctx context.Context, w waits) (conn net.Conn, done func(), err error) {
+	raw, err := (&trial{target: t, waited: w}).dial(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
-	if t.Client == nil {
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	done = func() {
+		stop()
+		raw.Close()
+	}
+	if err = t.announce(raw); err == nil && t.Client != nil {
+		err = t.Starttls.Upgrade(ctx, raw)
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return raw, done, nil
+}
+
+// announce sends the PROXY header, if there is one to send.
+func (t *Target) announce(conn net.Conn) error {
+	header := t.ProxyProtocol.Header(nil, nil)
+	if header == nil {
 		return nil
 	}
-	return t.Starttls.Upgrade(ctx, raw)
+	_, err := conn.Write(header)
+	return err
 }
 
 func (t *trial) fail(err error) *trial {
