@@ -53,12 +53,9 @@ func parseHello(record []byte) (*hello, error) {
 		return nil, errNoHello
 	}
 	h.version, h.session, h.compression = version, session, compression
-	for !suites.Empty() {
-		var id uint16
-		if !suites.ReadUint16(&id) {
-			return nil, errNoHello
-		}
-		h.suites = append(h.suites, id)
+	var ok bool
+	if h.suites, ok = readList(suites); !ok {
+		return nil, errNoHello
 	}
 	for !extensions.Empty() {
 		var e extension
@@ -76,13 +73,6 @@ func parseHello(record []byte) (*hello, error) {
 func (h *hello) record() ([]byte, error) {
 	random := make([]byte, 32)
 	rand.Read(random)
-	list := func(ids []uint16) cryptobyte.BuilderContinuation {
-		return func(b *cryptobyte.Builder) {
-			for _, id := range ids {
-				b.AddUint16(id)
-			}
-		}
-	}
 	var out cryptobyte.Builder
 	out.AddUint8(recordHandshake)
 	out.AddUint16(0x0301) // for old servers (RFC 8446, section 5.1)
@@ -92,7 +82,7 @@ func (h *hello) record() ([]byte, error) {
 			b.AddUint16(h.version)
 			b.AddBytes(random)
 			b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(h.session) })
-			b.AddUint16LengthPrefixed(list(h.suites))
+			b.AddUint16LengthPrefixed(writeList(h.suites))
 			b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(h.compression) })
 			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 				for _, e := range h.extensions {
@@ -105,7 +95,29 @@ func (h *hello) record() ([]byte, error) {
 	return out.Bytes()
 }
 
-// list returns the code points in an extension that is a list of them.
+// readList returns code points up to the end of the content or, if the last is
+// cut short, those before it and false.
+func readList(content cryptobyte.String) (ids []uint16, ok bool) {
+	for !content.Empty() {
+		var id uint16
+		if !content.ReadUint16(&id) {
+			return ids, false
+		}
+		ids = append(ids, id)
+	}
+	return ids, true
+}
+
+func writeList(ids []uint16) cryptobyte.BuilderContinuation {
+	return func(b *cryptobyte.Builder) {
+		for _, id := range ids {
+			b.AddUint16(id)
+		}
+	}
+}
+
+// list returns the code points in an extension that is a list of them, with a
+// length of two bytes.
 func (h *hello) list(kind uint16) []uint16 {
 	var ids []uint16
 	for _, e := range h.extensions {
@@ -114,16 +126,9 @@ func (h *hello) list(kind uint16) []uint16 {
 		}
 		input := cryptobyte.String(e.data)
 		var content cryptobyte.String
-		ok := input.ReadUint16LengthPrefixed(&content)
-		if kind == extVersions {
-			input = cryptobyte.String(e.data)
-			ok = input.ReadUint8LengthPrefixed(&content)
-		}
-		for ok && !content.Empty() {
-			var id uint16
-			if ok = content.ReadUint16(&id); ok {
-				ids = append(ids, id)
-			}
+		if input.ReadUint16LengthPrefixed(&content) {
+			more, _ := readList(content)
+			ids = append(ids, more...)
 		}
 	}
 	return ids
@@ -132,16 +137,7 @@ func (h *hello) list(kind uint16) []uint16 {
 // with returns a copy in which an extension holds a list of code points.
 func (h *hello) with(kind uint16, ids []uint16) *hello {
 	var b cryptobyte.Builder
-	fill := func(b *cryptobyte.Builder) {
-		for _, id := range ids {
-			b.AddUint16(id)
-		}
-	}
-	if kind == extVersions {
-		b.AddUint8LengthPrefixed(fill)
-	} else {
-		b.AddUint16LengthPrefixed(fill)
-	}
+	b.AddUint16LengthPrefixed(writeList(ids))
 	out := h.without(kind)
 	if data, err := b.Bytes(); err == nil { // it fails only for a list too long to write
 		out.extensions = append(out.extensions, extension{kind, data})
