@@ -107,24 +107,25 @@ func (t inquiry) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn
 // require a client certificate only at the HTTP level answer with statuses of
 // their own: nginx sends 400 with a text, or 495 and 496 by error_page.
 func (t inquiry) reasonOf(a answer) certs.Reason {
-	own := t.options.Certificate != nil
-	has := func(text string) bool { return bytes.Contains(a.body, []byte(text)) }
-	switch {
-	case a.err == nil && (a.status == 496 || has("No required SSL certificate was sent")):
-		return certs.ReasonClientCertificateRequired
-	case a.err == nil && (a.status == 495 || has("The SSL certificate error")):
-		return certs.ReasonClientCertificateRejected
-	case a.err == nil:
+	if a.err == nil {
+		has := func(text string) bool { return bytes.Contains(a.body, []byte(text)) }
+		switch {
+		case a.status == 496 || has("No required SSL certificate was sent"):
+			return certs.ReasonClientCertificateRequired
+		case a.status == 495 || has("The SSL certificate error"):
+			return certs.ReasonClientCertificateRejected
+		}
 		return ""
 	}
-	switch reason := certs.Classify(a.err); {
-	case reason == certs.ReasonNoCommonCipher && !own: // alert 40 in a second handshake
-		return certs.ReasonClientCertificateRequired
-	case reason == certs.ReasonNoCommonCipher:
+	switch reason := certs.Classify(a.err); reason {
+	case certs.ReasonNoCommonCipher: // alert 40 in a second handshake
+		if t.options.Certificate == nil {
+			return certs.ReasonClientCertificateRequired
+		}
 		return certs.ReasonClientCertificateRejected
-	case reason == certs.ReasonPeerClosed || reason == certs.ReasonOther || reason == certs.ReasonNotTLS:
+	case certs.ReasonPeerClosed, certs.ReasonOther, certs.ReasonNotTLS:
 		return certs.ReasonResponseBroken
-	case reason == certs.ReasonHandshakeTimeout || reason == certs.ReasonConnectTimeout:
+	case certs.ReasonHandshakeTimeout, certs.ReasonConnectTimeout:
 		return certs.ReasonResponseTimeout
 	default:
 		return reason
@@ -160,17 +161,15 @@ func (t inquiry) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason,
 			s = s.and("; if it requires a client certificate then, set tls.certificate too")
 		}
 		return reason, d.suggest(s)
-	case certs.ReasonClientCertificateRequired:
+	case certs.ReasonClientCertificateRequired, certs.ReasonClientCertificateRejected:
 		if a.err != nil {
 			said = fmt.Sprintf("; after the request %s it rejected the connection (%s)", r, certs.ErrorText(a.err))
 		}
-		d.facts += said + ": it requires a client certificate, and we sent none"
-		return reason, t.adviseCertificate(d, "")
-	case certs.ReasonClientCertificateRejected:
-		if a.err != nil {
-			said = fmt.Sprintf("; after the request %s it rejected the connection (%s)", r, certs.ErrorText(a.err))
+		why := "it requires a client certificate, and we sent none"
+		if reason == certs.ReasonClientCertificateRejected {
+			why = "it does not accept our client certificate"
 		}
-		d.facts += said + ": it does not accept our client certificate"
+		d.facts += said + ": " + why
 		return reason, t.adviseCertificate(d, "")
 	}
 	d.facts += fmt.Sprintf("; the request %s failed: %s", r, certs.ErrorText(a.err))
