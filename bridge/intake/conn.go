@@ -182,7 +182,7 @@ func (i *Intake) overRate(addr netip.Addr, r *Rules) bool {
 // Verified has the client judged again until the connection is closed. peer is the one
 // that a handshake returned, or Plaintext.
 func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
-	s.SetGuard(c)
+	s.SetGuard(&c.Member)
 	i.peers.Add(&c.Member, peer, c.owner)
 	i.mu.Lock()
 	left := c.left
@@ -190,14 +190,6 @@ func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
 	if left {
 		i.peers.Remove(&c.Member)
 	}
-}
-
-// Invalid implements socket.Guard.
-func (c *Conn) Invalid() error {
-	if failure := c.Member.Check(); failure != nil {
-		return failure
-	}
-	return nil
 }
 
 // Leave removes a closed connection. The server calls it once for each connection that

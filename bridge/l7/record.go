@@ -60,13 +60,14 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 		reason = certs.ReasonResponseTimeout
 	}
 	r.Reason = string(reason)
+	failure := q.conn.intake.Member.Failure()
 	switch {
 	case panicked:
 		r.Ended = endPanic // the other fields may still be changing
 		s.options.AccessLog.Log(&r)
 		return
-	case q.Cause() != nil && q.Cause() == q.conn.invalid():
-		r.Ended, r.Reason = string(splice.Unverified), string(q.conn.intake.Member.Failure().Reason)
+	case failure != nil && q.Cause() == failure:
+		r.Ended, r.Reason = string(splice.Unverified), string(failure.Reason)
 	case n.Ended != "":
 		r.Ended = n.Ended
 	case !q.Aborted():
@@ -91,14 +92,6 @@ func (c *conn) client() *route.Client {
 		return nil
 	}
 	return c.facts.Session.Client()
-}
-
-// invalid returns why the client no longer verifies, or nil.
-func (c *conn) invalid() error {
-	if failure := c.intake.Member.Failure(); failure != nil {
-		return failure
-	}
-	return nil
 }
 
 // recordRequest records what the client asked for.

@@ -114,17 +114,9 @@ func (t *Tracker) verified(c *tracked, peer *certs.Peer) {
 	if t == nil {
 		return
 	}
-	c.sock.SetGuard(c)
+	c.sock.SetGuard(&c.Member)
 	t.peers.Add(&c.Member, peer, c)
 	c.sock.OnClose(func() { t.peers.Remove(&c.Member) })
-}
-
-// Invalid implements socket.Guard.
-func (c *tracked) Invalid() error {
-	if failure := c.Check(); failure != nil {
-		return failure
-	}
-	return nil
 }
 
 // EndWithin implements validity.Owner. An idle connection is closed at once.

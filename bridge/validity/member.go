@@ -48,6 +48,14 @@ func (m *Member) Check() *certs.VerifyError {
 	return m.CheckUnder(m.set.policy.Load())
 }
 
+// Invalid is Check for a socket.Guard.
+func (m *Member) Invalid() error {
+	if failure := m.Check(); failure != nil {
+		return failure
+	}
+	return nil // not a nil *certs.VerifyError
+}
+
 // CheckUnder is Check under the policy of a revision that the Set may not know
 // yet.
 func (m *Member) CheckUnder(p *Policy) *certs.VerifyError {
