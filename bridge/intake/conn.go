@@ -73,10 +73,13 @@ type Conn struct {
 	// Member judges the client again while the connection is open; see Verified.
 	Member validity.Member
 
-	raw   net.Conn
-	owner Owner
+	raw    net.Conn
+	owner  Owner
+	intake *Intake
 
-	entered, left bool // guarded by Intake.mu
+	// Guarded by Intake.mu.
+	entered, left bool
+	grace         *time.Timer // cuts the connection when its grace is over; nil: none
 }
 
 // Name returns the client's name for logs.
@@ -92,7 +95,7 @@ func (c *Conn) Name() string {
 // closes raw and does not use owner. After Enter the caller must call Leave once the
 // connection is closed, and Done once no goroutine works on it.
 func (i *Intake) Enter(c *Conn, raw net.Conn, r *Rules, owner Owner) bool {
-	c.raw, c.owner = raw, owner
+	c.raw, c.owner, c.intake = raw, owner, i
 	if r.ProxyProtocol == nil {
 		c.Who = proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()}
 	}
@@ -183,12 +186,27 @@ func (i *Intake) overRate(addr netip.Addr, r *Rules) bool {
 // that a handshake returned, or Plaintext.
 func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
 	s.SetGuard(&c.Member)
-	i.peers.Add(&c.Member, peer, c.owner)
+	i.peers.Add(&c.Member, peer, c)
 	i.mu.Lock()
 	left := c.left
 	i.mu.Unlock()
 	if left {
 		i.peers.Remove(&c.Member)
+	}
+}
+
+// EndWithin implements validity.Owner: it drains the connection, and cuts it when the
+// grace period is over.
+func (c *Conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
+	if grace == 0 {
+		c.owner.Cut(cause)
+		return
+	}
+	c.owner.Drain()
+	c.intake.mu.Lock()
+	defer c.intake.mu.Unlock()
+	if !c.left {
+		c.grace = time.AfterFunc(grace, func() { c.owner.Cut(cause) })
 	}
 }
 
@@ -203,6 +221,9 @@ func (i *Intake) leave(c *Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c.left = true
+	if c.grace != nil {
+		c.grace.Stop()
+	}
 	delete(i.conns, c)
 	if c.Addr.IsValid() {
 		if i.perClient[c.Addr]--; i.perClient[c.Addr] == 0 {

@@ -32,14 +32,12 @@ var (
 // An Owner serves one connection. The Intake may call its methods at any time between
 // Enter and Leave; they must not block.
 type Owner interface {
-	// EndWithin ends a connection whose client no longer verifies.
-	validity.Owner
-
-	// Drain is called when Shutdown begins. The connection ends after the work in
-	// progress.
+	// Drain is called when Shutdown begins, and when the client no longer verifies.
+	// The connection ends after the work in progress.
 	Drain()
 
-	// Cut ends the connection at once.
+	// Cut ends the connection at once. The cause is a *certs.VerifyError if the client
+	// no longer verifies.
 	Cut(cause error)
 }
 

@@ -48,8 +48,6 @@ type owner struct {
 func (o *owner) Drain()    {}
 func (o *owner) Cut(error) { o.sock.Reset() }
 
-func (o *owner) EndWithin(time.Duration, *certs.VerifyError) { o.sock.Reset() }
-
 func serve(t testing.TB, rules *intake.Rules, listenerTLS *certs.Server) *server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

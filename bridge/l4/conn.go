@@ -33,9 +33,8 @@ type conn struct {
 	mu     sync.Mutex
 	splice *splice.Splice // nil until it starts
 	cut    *cut           // nil: the connection was not cut
-	grace  *time.Timer    // cuts the connection when its grace is over; nil: none
 	aged   *time.Timer    // cuts the connection when it is too old; nil: none
-	over   bool           // the connection has ended: no timer is needed
+	over   bool           // the connection has ended: it needs no timer
 }
 
 // An outcome is what the logs report about a connection.
@@ -81,7 +80,7 @@ func (c *conn) recordRefusal(r *intake.Refusal) {
 func (c *conn) finish() {
 	defer c.server.intake.Done()
 	defer c.server.intake.Leave(&c.Conn)
-	c.stopTimers()
+	c.stopTimer()
 	c.turn.End()
 	took := time.Since(c.start)
 	c.server.count.durations.Observe(took)
@@ -343,7 +342,13 @@ func (c *conn) isSpliced() bool {
 func (c *conn) Drain() {}
 
 // Cut implements intake.Owner. It ends the connection at once, in any state.
-func (c *conn) Cut(error) { c.end(cut{how: splice.Shutdown}) }
+func (c *conn) Cut(cause error) {
+	if failure, ok := cause.(*certs.VerifyError); ok {
+		c.end(cut{splice.Unverified, failure})
+		return
+	}
+	c.end(cut{how: splice.Shutdown})
+}
 
 // A cut says why a connection was ended in any state.
 type cut struct {
@@ -364,20 +369,6 @@ func (c *conn) end(why cut) {
 	}
 }
 
-// EndWithin implements validity.Owner.
-func (c *conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
-	why := cut{splice.Unverified, cause}
-	if grace == 0 {
-		c.end(why)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.over {
-		c.grace = time.AfterFunc(grace, func() { c.end(why) })
-	}
-}
-
 // endAt ends the connection at a time, because of its age.
 func (c *conn) endAt(at time.Time) {
 	c.mu.Lock()
@@ -387,14 +378,12 @@ func (c *conn) endAt(at time.Time) {
 	}
 }
 
-// stopTimers is called when the connection has ended.
-func (c *conn) stopTimers() {
+// stopTimer is called when the connection has ended.
+func (c *conn) stopTimer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
-	for _, timer := range []*time.Timer{c.grace, c.aged} {
-		if timer != nil {
-			timer.Stop()
-		}
+	if c.aged != nil {
+		c.aged.Stop()
 	}
 }

@@ -35,7 +35,7 @@ type conn struct {
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
 	state         atomic.Int32 // see rest
-	ending        atomic.Bool  // it takes no further request: its client no longer verifies
+	draining      atomic.Bool  // it takes no further request; set by Drain
 	closeEndsBody atomic.Bool  // only the close of the connection marks the end of the response
 
 	// Times of the server's clock; 0: none.
@@ -45,11 +45,10 @@ type conn struct {
 
 	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
 
-	mu    sync.Mutex
-	gone  func(cause error) // called when the client has gone; may be nil
-	grace *time.Timer       // cuts the connection when its grace is over; nil: none
-	cut   error             // why Cut was called; nil: it was not
-	end   func()            // tells the client to send no more requests; may be nil
+	mu   sync.Mutex
+	gone func(cause error) // called when the client has gone; may be nil
+	cut  error             // why Cut was called; nil: it was not
+	end  func()            // tells the client to send no more requests; may be nil
 
 	logins logins // nil: none
 }
@@ -117,29 +116,7 @@ func (c *conn) rest() bool {
 }
 
 // closing reports whether the connection is to end after the work in progress.
-func (c *conn) closing() bool { return c.ending.Load() || c.server.intake.Closing() }
-
-// EndWithin implements validity.Owner.
-func (c *conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
-	c.ending.Store(true)
-	if grace == 0 {
-		c.Cut(cause)
-		return
-	}
-	c.Drain()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.grace = time.AfterFunc(grace, func() { c.Cut(cause) })
-}
-
-// stopTimer is called when the connection is closed.
-func (c *conn) stopTimer() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.grace != nil {
-		c.grace.Stop()
-	}
-}
+func (c *conn) closing() bool { return c.draining.Load() || c.server.intake.Closing() }
 
 // wake records that a request begins. It reports false if c is closed.
 func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
@@ -147,6 +124,7 @@ func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
 // Drain implements intake's Owner. It closes c if no request is in progress;
 // otherwise it tells c's engine to accept no further request.
 func (c *conn) Drain() {
+	c.draining.Store(true)
 	if c.state.CompareAndSwap(resting, finished) {
 		c.sock.Close()
 		return
@@ -159,8 +137,8 @@ func (c *conn) Drain() {
 	}
 }
 
-// onEnd has end called when the client is to bring no more requests: now, if
-// Shutdown was called already.
+// onEnd has end called when the client must send no more requests: now, if the
+// connection is draining already.
 func (c *conn) onEnd(end func()) {
 	c.mu.Lock()
 	c.end = end
@@ -248,7 +226,6 @@ func (s *Server) accept(raw net.Conn) {
 	c.sock.OnClose(func() {
 		c.unpark() // it is to come to its end
 		s.intake.Leave(&c.intake)
-		c.stopTimer()
 		c.owned.End()
 	})
 	go s.start(c, table)

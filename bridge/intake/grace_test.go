@@ -1,0 +1,75 @@
+package intake_test
+
+import (
+	"context"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// A recorder counts how it is ended.
+type recorder struct {
+	intake.Conn
+	drains int
+	cuts   chan error
+}
+
+func (r *recorder) Drain()          { r.drains++ }
+func (r *recorder) Cut(cause error) { r.cuts <- cause }
+
+// A client that no longer verifies is drained, and cut when its grace is over, unless its
+// connection has ended before. Without grace it is only cut.
+func TestAConnectionEndsWithinItsGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := intake.New(intake.Options{Logger: hclog.NewNullLogger()})
+		enter := func() *recorder {
+			r := &recorder{cuts: make(chan error, 10)}
+			raw, _ := net.Pipe()
+			if !s.Enter(&r.Conn, raw, &intake.Rules{}, r) {
+				t.Fatal("the connection was refused")
+			}
+			return r
+		}
+		cause := &certs.VerifyError{Reason: certs.ReasonRevoked}
+		stays, leaves, left, atOnce := enter(), enter(), enter(), enter()
+		s.Leave(&left.Conn)
+		for _, r := range []*recorder{stays, leaves, left} {
+			r.EndWithin(time.Minute, cause)
+		}
+		atOnce.EndWithin(0, cause)
+		if atOnce.drains != 0 || len(atOnce.cuts) != 1 {
+			t.Errorf("without grace: %d drains and %d cuts", atOnce.drains, len(atOnce.cuts))
+		}
+		s.Leave(&leaves.Conn)
+		time.Sleep(time.Minute - 1)
+		if stays.drains != 1 || len(stays.cuts) != 0 {
+			t.Errorf("within the grace: %d drains and %d cuts", stays.drains, len(stays.cuts))
+		}
+		time.Sleep(2)
+		synctest.Wait()
+		if len(stays.cuts) != 1 {
+			t.Fatalf("after the grace: %d cuts", len(stays.cuts))
+		}
+		if got := <-stays.cuts; got != cause {
+			t.Errorf("the cause is %v", got)
+		}
+		if len(leaves.cuts)+len(left.cuts) != 0 {
+			t.Error("a closed connection was cut")
+		}
+		for _, r := range []*recorder{stays, leaves, left, atOnce} {
+			s.Done()
+			if r == stays || r == atOnce {
+				s.Leave(&r.Conn)
+			}
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
