@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // Edit returns the table without the removed rules and with the added ones. It shares
@@ -36,11 +35,11 @@ type editor[T any] struct {
 	headers bool                      // the counts of headers were copied
 }
 
-// A bucketEdit is a bucket that was copied, and which of its parts were.
+// A bucketEdit is the copy of a bucket. Its maps are copied before they change.
 type bucketEdit[T any] struct {
 	*bucket[T]
-	exact, prefixes bool // the maps were copied
-	added           map[Path]bool
+	exactCopied, prefixesCopied bool
+	added                       map[Path]bool // the paths of added entries
 }
 
 func newEditor[T any](t *Table[T]) *editor[T] {
@@ -95,39 +94,25 @@ func (e *editor[T]) add(r *Rule[T]) error {
 
 // finish checks the edited parts and returns the table.
 func (e *editor[T]) finish() (*Table[T], error) {
-	exact, wildcard := false, false // the maps were copied
+	copied := map[*map[string]*bucket[T]]bool{}
 	for pattern, b := range e.buckets {
 		if err := b.checkConflicts(pattern); err != nil {
 			return nil, err
 		}
-		key, wild := strings.CutPrefix(pattern, "*.")
-		switch {
-		case pattern == "":
-			e.next.any = b.unlessEmpty()
-		case wild:
-			if !wildcard {
-				e.next.wildcard, wildcard = maps.Clone(e.next.wildcard), true
-			}
-			setOrDelete(e.next.wildcard, key, b.unlessEmpty())
-		default:
-			if !exact {
-				e.next.exact, exact = maps.Clone(e.next.exact), true
-			}
-			setOrDelete(e.next.exact, pattern, b.unlessEmpty())
+		m, key := e.next.find(pattern)
+		if !copied[m] {
+			*m, copied[m] = maps.Clone(*m), true
+		}
+		if b.isEmpty() {
+			delete(*m, key)
+		} else {
+			(*m)[key] = b.bucket
 		}
 	}
 	if e.headers {
 		e.next.headerNames = slices.Sorted(maps.Keys(e.next.headers))
 	}
 	return e.next, nil
-}
-
-func setOrDelete[T any](m map[string]*bucket[T], key string, b *bucket[T]) {
-	if b == nil {
-		delete(m, key)
-		return
-	}
-	m[key] = b
 }
 
 // count adds n to the counts of r's header fields.
@@ -146,19 +131,10 @@ func (e *editor[T]) bucket(pattern string) *bucketEdit[T] {
 	if b := e.buckets[pattern]; b != nil {
 		return b
 	}
-	var before *bucket[T]
-	key, wild := strings.CutPrefix(pattern, "*.")
-	switch {
-	case pattern == "":
-		before = e.next.any
-	case wild:
-		before = e.next.wildcard[key]
-	default:
-		before = e.next.exact[pattern]
-	}
+	m, key := e.next.find(pattern)
 	b := &bucketEdit[T]{added: map[Path]bool{}}
-	if before == nil {
-		b.bucket, b.exact, b.prefixes = newBucket[T](), true, true
+	if before := (*m)[key]; before == nil {
+		b.bucket, b.exactCopied, b.prefixesCopied = newBucket[T](), true, true
 	} else {
 		copied := *before
 		b.bucket = &copied
@@ -167,59 +143,35 @@ func (e *editor[T]) bucket(pattern string) *bucketEdit[T] {
 	return b
 }
 
-// list returns the entries that p puts beside each other, sorted.
-func (b *bucket[T]) list(p Path) []*entry[T] {
-	switch p.Kind {
-	case PathExact:
-		return b.exact[p.Value]
-	case PathPrefix:
-		return b.prefixes[p.Value]
-	case PathRegex:
-		return b.regexes
-	}
-	return b.none
-}
-
-// set replaces the entries of p.
+// set replaces the list of p, in a copy of its map.
 func (b *bucketEdit[T]) set(p Path, list []*entry[T]) {
+	switch {
+	case p.Kind == PathExact && !b.exactCopied:
+		b.exact, b.exactCopied = maps.Clone(b.exact), true
+	case p.Kind == PathPrefix && !b.prefixesCopied:
+		b.prefixes, b.prefixesCopied = maps.Clone(b.prefixes), true
+	}
+	b.bucket.set(p, list)
+	if len(list) > 0 {
+		return
+	}
 	switch p.Kind {
 	case PathExact:
-		if !b.exact {
-			b.bucket.exact, b.exact = maps.Clone(b.bucket.exact), true
-		}
-		b.bucket.exact[p.Value] = list
-		if len(list) == 0 {
-			delete(b.bucket.exact, p.Value)
-		}
+		delete(b.exact, p.Value)
 	case PathPrefix:
-		if !b.prefixes {
-			b.bucket.prefixes, b.prefixes = maps.Clone(b.bucket.prefixes), true
-		}
-		b.bucket.prefixes[p.Value] = list
-		b.longest = max(b.longest, len(p.Value))
-		if len(list) > 0 {
+		delete(b.prefixes, p.Value)
+		if len(p.Value) < b.longest {
 			return
 		}
-		delete(b.bucket.prefixes, p.Value)
-		if len(p.Value) == b.longest {
-			b.longest = 0
-			for prefix := range b.bucket.prefixes {
-				b.longest = max(b.longest, len(prefix))
-			}
+		b.longest = 0
+		for prefix := range b.prefixes {
+			b.longest = max(b.longest, len(prefix))
 		}
-	case PathRegex:
-		b.regexes = list
-	default:
-		b.none = list
 	}
 }
 
-// unlessEmpty returns the bucket, or nil if it has no entries.
-func (b *bucketEdit[T]) unlessEmpty() *bucket[T] {
-	if len(b.bucket.exact)+len(b.bucket.prefixes)+len(b.regexes)+len(b.none) == 0 {
-		return nil
-	}
-	return b.bucket
+func (b *bucketEdit[T]) isEmpty() bool {
+	return len(b.exact)+len(b.prefixes)+len(b.regexes)+len(b.none) == 0
 }
 
 // checkConflicts returns an error if an added entry is ambiguous with another entry of

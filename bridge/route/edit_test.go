@@ -116,7 +116,6 @@ func describeTable(t *Table[string]) map[string]string {
 	for host, b := range t.wildcard {
 		put("*."+host, b)
 	}
-	put("any", t.any)
 	out["headers"], out["programs"] = fmt.Sprint(t.headerNames, t.headers), fmt.Sprint(t.programs)
 	return out
 }

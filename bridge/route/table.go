@@ -25,9 +25,8 @@ type Request struct {
 // A Table finds the most specific rule for a request. A nil *Table matches
 // nothing. It is safe for concurrent use.
 type Table[T any] struct {
-	exact    map[string]*bucket[T] // by host
+	exact    map[string]*bucket[T] // by host; "": rules without hosts
 	wildcard map[string]*bucket[T] // by the host's parent domain
-	any      *bucket[T]            // rules without hosts; may be nil
 
 	headers     map[string]int // how many rules have conditions on a field, by its name
 	headerNames []string       // the names of these fields, in order
@@ -74,7 +73,8 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 		for _, host := range hosts {
 			for _, e := range entries {
 				errs = claim(&taken, errs, i, host, e, func(j int) string { return rules[j].Name })
-				t.bucket(host).add(r.Path, e)
+				b := t.bucket(host)
+				b.set(r.Path, append(b.list(r.Path), e))
 			}
 		}
 	}
@@ -86,8 +86,10 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 		countHeaders(t.headers, &rules[i], 1)
 	}
 	t.headerNames = slices.Sorted(maps.Keys(t.headers))
-	for b := range t.buckets {
-		b.sort()
+	for _, m := range []map[string]*bucket[T]{t.exact, t.wildcard} {
+		for _, b := range m {
+			b.sort()
+		}
 	}
 	return t, nil
 }
@@ -241,53 +243,53 @@ func describe(host string, p Path, method string, headers []Header, client *iden
 	return strings.Join(parts, ", ")
 }
 
-// bucket returns the bucket of a host pattern and creates it if needed.
-func (t *Table[T]) bucket(pattern string) *bucket[T] {
-	if pattern == "" {
-		if t.any == nil {
-			t.any = newBucket[T]()
-		}
-		return t.any
-	}
-	m, key := t.exact, pattern
+// find returns the map that holds the bucket of a host pattern, and its key there.
+func (t *Table[T]) find(pattern string) (m *map[string]*bucket[T], key string) {
 	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
-		m, key = t.wildcard, parent
+		return &t.wildcard, parent
 	}
-	if m[key] == nil {
-		m[key] = newBucket[T]()
-	}
-	return m[key]
+	return &t.exact, pattern
 }
 
-// buckets yields every bucket.
-func (t *Table[T]) buckets(yield func(*bucket[T]) bool) {
-	for _, m := range []map[string]*bucket[T]{t.exact, t.wildcard} {
-		for _, b := range m {
-			if !yield(b) {
-				return
-			}
-		}
+// bucket returns the bucket of a host pattern and creates it if needed.
+func (t *Table[T]) bucket(pattern string) *bucket[T] {
+	m, key := t.find(pattern)
+	if (*m)[key] == nil {
+		(*m)[key] = newBucket[T]()
 	}
-	if t.any != nil {
-		yield(t.any)
-	}
+	return (*m)[key]
 }
 
 func newBucket[T any]() *bucket[T] {
 	return &bucket[T]{exact: map[string][]*entry[T]{}, prefixes: map[string][]*entry[T]{}}
 }
 
-func (b *bucket[T]) add(p Path, e *entry[T]) {
+// list returns the entries that are matched together with those of p: the entries of an
+// exact path or prefix, of every regular expression, or of no path.
+func (b *bucket[T]) list(p Path) []*entry[T] {
 	switch p.Kind {
 	case PathExact:
-		b.exact[p.Value] = append(b.exact[p.Value], e)
+		return b.exact[p.Value]
 	case PathPrefix:
-		b.prefixes[p.Value] = append(b.prefixes[p.Value], e)
+		return b.prefixes[p.Value]
+	case PathRegex:
+		return b.regexes
+	}
+	return b.none
+}
+
+// set replaces the list of p.
+func (b *bucket[T]) set(p Path, list []*entry[T]) {
+	switch p.Kind {
+	case PathExact:
+		b.exact[p.Value] = list
+	case PathPrefix:
+		b.prefixes[p.Value] = list
 		b.longest = max(b.longest, len(p.Value))
 	case PathRegex:
-		b.regexes = append(b.regexes, e)
+		b.regexes = list
 	default:
-		b.none = append(b.none, e)
+		b.none = list
 	}
 }
 
@@ -322,7 +324,7 @@ func (t *Table[T]) Match(r Request) (T, bool) {
 			}
 		}
 	}
-	if e := t.any.match(&r); e != nil {
+	if e := t.exact[""].match(&r); e != nil {
 		return e.value, true
 	}
 	return zero, false
