@@ -77,8 +77,9 @@ func normalServerName(name string) string { return strings.ToLower(strings.TrimS
 
 // Knows reports whether a client may use this SNI. It is false only for a name of the
 // base with ServerOptions.RejectUnknownSNI that matches no certificate of the base.
-func (s *Servers) Knows(name string) bool {
-	server := s.For(name)
+func (s *Servers) Knows(name string) bool { return s.knows(s.For(name), name) }
+
+func (s *Servers) knows(server *Server, name string) bool {
 	return server != s.base || server.Knows(name)
 }
 
@@ -86,7 +87,8 @@ func (s *Servers) Knows(name string) bool {
 // It may not if the host belongs to another policy, whose client authentication the
 // client has not passed, or if Knows does not know the host.
 func (s *Servers) Serves(sni, host string) bool {
-	return s.For(sni) == s.For(host) && s.Knows(host)
+	server := s.For(host)
+	return server == s.For(sni) && s.knows(server, host)
 }
 
 // presented records which of our certificates a handshake presents.
