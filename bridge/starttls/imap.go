@@ -1,6 +1,9 @@
 package starttls
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // IMAP (RFC 9051, section 6.2.1). The server's lines begin with "*" or with the
 // tag of a command.
@@ -53,7 +56,7 @@ func imapGreeting(line string) (bool, error) {
 	return false, refused("the server sent %s as its greeting, which is not IMAP", quote(line))
 }
 
-func imapClient() *script {
+func imapClient() dialect {
 	var words []string
 	return &script{steps: []step{
 		{"", "its greeting", imapGreeting},
@@ -81,10 +84,8 @@ func imapSecured() *script {
 
 // offers returns an error unless the words contain the capability.
 func offers(words []string, capability, command string) error {
-	for _, w := range words {
-		if strings.EqualFold(w, capability) {
-			return nil
-		}
+	if slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(w, capability) }) {
+		return nil
 	}
 	return refused("the server does not offer %s in its answer to %s: it offers %s", capability, command, quote(strings.Join(words, " ")))
 }

@@ -1,51 +1,35 @@
 package starttls
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // NNTP (RFC 3977, RFC 4642).
 
-// nntpCode returns a step that needs one of some codes.
-func nntpCode(command, answer string, codes ...string) step {
-	return step{command, answer, func(line string) (bool, error) { return true, nntpStatus(line, answer, codes...) }}
-}
-
-func nntpStatus(line, answer string, codes ...string) error {
-	code, _, _ := strings.Cut(line, " ")
-	for _, c := range codes {
-		if code == c {
+// nntpStatus returns a check for one of some codes.
+func nntpStatus(codes ...string) statusCheck {
+	return func(line, answer string) error {
+		code, _, _ := strings.Cut(line, " ")
+		switch {
+		case slices.Contains(codes, code):
 			return nil
+		case len(code) == 3 && strings.Trim(code, "0123456789") == "":
+			return refused("the server refused: it sent %s as %s", quote(line), answer)
 		}
+		return refused("the server sent %s as %s, which is not NNTP", quote(line), answer)
 	}
-	if len(code) == 3 && strings.Trim(code, "0123456789") == "" {
-		return refused("the server refused: it sent %s as %s", quote(line), answer)
-	}
-	return refused("the server sent %s as %s, which is not NNTP", quote(line), answer)
 }
 
-// nntpCapabilities returns a step that asks for the capabilities, a list that
-// ends with a dot. More checks them.
-func nntpCapabilities(answer string, more func(words []string) error) step {
-	begun := false
-	var words []string
-	return step{"CAPABILITIES\r\n", answer, func(line string) (bool, error) {
-		if !begun {
-			begun = true
-			return false, nntpStatus(line, answer, "101")
-		}
-		if line != "." {
-			word, _, _ := strings.Cut(line, " ")
-			words = append(words, word)
-			return false, nil
-		}
-		return true, more(words)
-	}}
+func nntpCapabilities(answer string, more func(names []string) error) step {
+	return dottedList("CAPABILITIES\r\n", answer, nntpStatus("101"), more)
 }
 
-func nntpClient() *script {
+func nntpClient() dialect {
 	return &script{steps: []step{
-		nntpCode("", "its greeting", "200", "201"),
-		nntpCapabilities("its answer to CAPABILITIES", func(words []string) error { return offers(words, "STARTTLS", "CAPABILITIES") }),
-		nntpCode("STARTTLS\r\n", "its answer to STARTTLS", "382"),
+		statusLine("", "its greeting", nntpStatus("200", "201")),
+		nntpCapabilities("its answer to CAPABILITIES", func(names []string) error { return offers(names, "STARTTLS", "CAPABILITIES") }),
+		statusLine("STARTTLS\r\n", "its answer to STARTTLS", nntpStatus("382")),
 	}}
 }
 
@@ -54,8 +38,8 @@ func nntpClient() *script {
 func nntpSecured() *script {
 	greeting := "201 ready, posting prohibited\r\n"
 	return &script{
-		steps: []step{nntpCapabilities("its answer to CAPABILITIES over TLS", func(words []string) error {
-			if offers(words, "POST", "CAPABILITIES") == nil {
+		steps: []step{nntpCapabilities("its answer to CAPABILITIES over TLS", func(names []string) error {
+			if offers(names, "POST", "CAPABILITIES") == nil {
 				greeting = "200 ready, posting allowed\r\n"
 			}
 			return nil

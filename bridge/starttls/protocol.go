@@ -31,11 +31,11 @@ var specs = map[Protocol]spec{
 	Postgres: {"PostgreSQL", func() dialect { return new(postgresClient) }, nil},
 	SMTP:     {"SMTP", func() dialect { return mailClient("SMTP", "EHLO") }, func() *script { return mailSecured("SMTP", "EHLO", "ESMTP") }},
 	LMTP:     {"LMTP", func() dialect { return mailClient("LMTP", "LHLO") }, func() *script { return mailSecured("LMTP", "LHLO", "LMTP") }},
-	IMAP:     {"IMAP", func() dialect { return imapClient() }, imapSecured},
-	POP3:     {"POP3", func() dialect { return pop3Client() }, pop3Secured},
+	IMAP:     {"IMAP", imapClient, imapSecured},
+	POP3:     {"POP3", pop3Client, pop3Secured},
 	LDAP:     {"LDAP", func() dialect { return new(ldapClient) }, nil},
-	NNTP:     {"NNTP", func() dialect { return nntpClient() }, nntpSecured},
-	Sieve:    {"ManageSieve", func() dialect { return sieveClient() }, sieveSecured},
+	NNTP:     {"NNTP", nntpClient, nntpSecured},
+	Sieve:    {"ManageSieve", sieveClient, sieveSecured},
 }
 
 // String returns the protocol's usual name.

@@ -1,5 +1,7 @@
 package starttls
 
+import "strings"
+
 // A step of a script sends a command and reads the answer.
 type step struct {
 	command string // with its line end; "": the server speaks unasked
@@ -8,6 +10,37 @@ type step struct {
 	// read consumes one line of the answer. It returns whether the answer is
 	// complete, or an error if it is not the one that the step needs.
 	read func(line string) (complete bool, err error)
+}
+
+// A statusCheck checks the first line of an answer. It returns an error unless the
+// line is the one that the step needs.
+type statusCheck func(line, answer string) error
+
+// statusLine returns a step whose answer is one line.
+func statusLine(command, answer string, check statusCheck) step {
+	return step{command, answer, func(line string) (bool, error) { return true, check(line, answer) }}
+}
+
+// dottedList returns a step that requests the capabilities. The answer is a
+// status, a line for each capability, and a dot. More checks the capabilities'
+// names; nil accepts any.
+func dottedList(command, answer string, check statusCheck, more func(names []string) error) step {
+	begun := false
+	var names []string
+	return step{command, answer, func(line string) (bool, error) {
+		switch {
+		case !begun:
+			begun = true
+			return false, check(line, answer)
+		case line != ".":
+			name, _, _ := strings.Cut(line, " ")
+			names = append(names, name)
+			return false, nil
+		case more == nil:
+			return true, nil
+		}
+		return true, more(names)
+	}}
 }
 
 // A script is a dialect of lines: steps in order.

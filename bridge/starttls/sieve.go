@@ -5,11 +5,12 @@ import "strings"
 // ManageSieve (RFC 5804).
 
 // sieveCapabilities returns a step that reads the list of capabilities that the
-// server sends unasked: quoted names, then OK. More checks the names.
-func sieveCapabilities(answer string, more func(line string), done func() error) step {
+// server sends unasked: a line in quotes for each, then OK. Each is called with
+// every such line, and done at the end.
+func sieveCapabilities(answer string, each func(line string), done func() error) step {
 	return step{"", answer, func(line string) (bool, error) {
 		if strings.HasPrefix(line, `"`) {
-			more(line)
+			each(line)
 			return false, nil
 		}
 		if err := sieveStatus(line, answer); err != nil {
@@ -30,7 +31,7 @@ func sieveStatus(line, answer string) error {
 	return refused("the server sent %s as %s, which is not ManageSieve", quote(line), answer)
 }
 
-func sieveClient() *script {
+func sieveClient() dialect {
 	var words []string
 	collect := func(line string) {
 		name, _, _ := strings.Cut(line[1:], `"`)
@@ -38,9 +39,7 @@ func sieveClient() *script {
 	}
 	return &script{steps: []step{
 		sieveCapabilities("its greeting", collect, func() error { return offers(words, "STARTTLS", "its greeting") }),
-		{"STARTTLS\r\n", "its answer to STARTTLS", func(line string) (bool, error) {
-			return true, sieveStatus(line, "its answer to STARTTLS")
-		}},
+		statusLine("STARTTLS\r\n", "its answer to STARTTLS", sieveStatus),
 	}}
 }
 
