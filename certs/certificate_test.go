@@ -290,11 +290,7 @@ func TestInfoWarns(t *testing.T) {
 	})
 	t.Run("a CA as a leaf", func(t *testing.T) {
 		cert := selfSigned(t, func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = true, true })
-		key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed, err := certs.ParseCertificate(block("CERTIFICATE", cert.Certificate[0]), block("PRIVATE KEY", key))
+		parsed, err := certs.ParseCertificate(block("CERTIFICATE", cert.Certificate[0]), pkcs8PEM(t, cert.PrivateKey))
 		if err != nil {
 			t.Fatal(err)
 		}

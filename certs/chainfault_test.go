@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -111,13 +110,13 @@ func parseMinted(t *testing.T, der []byte, key crypto.Signer) *minted {
 }
 
 // tbsCertificate is RFC 5280, section 4.1, for certificates that x509 cannot
-// create.
+// create. Its raw parts need not be well-formed.
 type tbsCertificate struct {
 	Version    int `asn1:"optional,explicit,default:0,tag:0"`
-	Serial     *big.Int
+	Serial     asn1.RawValue
 	Algorithm  pkix.AlgorithmIdentifier
 	Issuer     asn1.RawValue
-	Validity   struct{ NotBefore, NotAfter time.Time }
+	Validity   asn1.RawValue
 	Subject    asn1.RawValue
 	PublicKey  asn1.RawValue
 	Extensions []pkix.Extension `asn1:"optional,explicit,tag:3"`
@@ -126,12 +125,17 @@ type tbsCertificate struct {
 // remint signs a changed certificate again, with the given algorithm.
 func remint(t *testing.T, m *minted, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) *minted {
 	t.Helper()
+	return parseMinted(t, remintDER(t, m, algorithm, change, sign), m.key)
+}
+
+// remintDER is remint for a certificate that x509 may be unable to parse.
+func remintDER(t *testing.T, m *minted, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) []byte {
+	t.Helper()
 	var tbs tbsCertificate
-	tbs.Version, tbs.Serial, tbs.Algorithm = 2, m.leaf.SerialNumber, algorithm
-	tbs.Issuer, tbs.Subject = asn1.RawValue{FullBytes: m.leaf.RawIssuer}, asn1.RawValue{FullBytes: m.leaf.RawSubject}
-	tbs.Validity.NotBefore, tbs.Validity.NotAfter = m.leaf.NotBefore.UTC(), m.leaf.NotAfter.UTC()
-	tbs.PublicKey = asn1.RawValue{FullBytes: m.leaf.RawSubjectPublicKeyInfo}
-	tbs.Extensions = m.leaf.Extensions
+	if _, err := asn1.Unmarshal(m.leaf.RawTBSCertificate, &tbs); err != nil {
+		t.Fatal(err)
+	}
+	tbs.Algorithm = algorithm
 	if change != nil {
 		change(&tbs)
 	}
@@ -151,7 +155,7 @@ func remint(t *testing.T, m *minted, algorithm pkix.AlgorithmIdentifier, change 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parseMinted(t, der, m.key)
+	return der
 }
 
 func signECDSA(key crypto.Signer) (pkix.AlgorithmIdentifier, func([]byte) ([]byte, error)) {
@@ -185,7 +189,6 @@ func verifyServer(t *testing.T, chain tls.Certificate, b *certs.TrustBundle) err
 func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 	rsaRoot := mint(t, caTemplate("RSA root"), rsaKey(t), nil)
 	root := mint(t, caTemplate("root"), ecdsaKey(t), nil)
-	rsaSigner := rsaRoot.key.(*rsa.PrivateKey)
 	for _, tt := range []struct {
 		name  string
 		chain func(t *testing.T) (tls.Certificate, *minted) // and what is trusted
@@ -225,22 +228,12 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 		},
 		{
 			"signed with SHA-1", func(t *testing.T) (tls.Certificate, *minted) {
-				leaf := mint(t, serverTemplate(), ecdsaKey(t), rsaRoot)
-				sha1RSA := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 5}, Parameters: asn1.NullRawValue}
-				return remint(t, leaf, sha1RSA, nil, func(tbs []byte) ([]byte, error) {
-					sum := sha1.Sum(tbs)
-					return rsa.SignPKCS1v15(rand.Reader, rsaSigner, crypto.SHA1, sum[:])
-				}).chain(), rsaRoot
+				return signedWithSHA1(t, rsaRoot), rsaRoot
 			}, certs.ReasonUnknownCA, []string{"SHA1-RSA", "too weak"},
 		},
 		{
 			"signed with an unusual PSS salt", func(t *testing.T) (tls.Certificate, *minted) {
-				leaf := mint(t, serverTemplate(), ecdsaKey(t), rsaRoot)
-				pss := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}, Parameters: pssParameters(t, 50)}
-				return remint(t, leaf, pss, nil, func(tbs []byte) ([]byte, error) {
-					sum := sha256.Sum256(tbs)
-					return rsa.SignPSS(rand.Reader, rsaSigner, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: 50})
-				}).chain(), rsaRoot
+				return signedWithSalt(t, rsaRoot, 50), rsaRoot
 			}, certs.ReasonUnknownCA, []string{"unusual salt length", "not supported"},
 		},
 		{

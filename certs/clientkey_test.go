@@ -5,7 +5,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"os/exec"
 	"slices"
@@ -98,11 +97,11 @@ func TestServerKeyThatTheClientDoesNotSupport(t *testing.T) {
 	}
 }
 
-func pkcs8PEM(t *testing.T, key any) []byte {
+func pkcs8PEM(t testing.TB, key any) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return block("PRIVATE KEY", der)
 }

@@ -82,11 +82,7 @@ func (n *node) parse(t testing.TB, chain ...*node) *certs.Certificate {
 	for _, c := range chain {
 		text = append(text, c.pem()...)
 	}
-	key, err := x509.MarshalPKCS8PrivateKey(n.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := certs.ParseCertificate(text, block("PRIVATE KEY", key))
+	parsed, err := certs.ParseCertificate(text, pkcs8PEM(t, n.key))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,12 +11,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"math/big"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -111,16 +109,16 @@ func verdictCases(t *testing.T) map[string]verdictCase {
 	set("ip-as-dns", "127.0.0.1")
 	set("partial-wildcard", "api-1.svc.test")
 	set("bare-wildcard", "upstream")
+	algorithm, sign := signECDSA(root.key)
 	for name, change := range oddCertificates() {
-		key := ecdsaKey(t)
-		fields := rawFields(t, mint(t, serverTemplate(), key, root).leaf)
-		change(fields)
-		cases[name] = verdictCase{chain: [][]byte{signRaw(t, fields, root.key)}, key: key, trust: root.pem()}
+		leaf := mint(t, serverTemplate(), ecdsaKey(t), root)
+		cases[name] = verdictCase{chain: [][]byte{remintDER(t, leaf, algorithm, change, sign)}, key: leaf.key, trust: root.pem()}
 	}
-	negativeCA := rawFields(t, mint(t, caTemplate("root"), root.key, nil).leaf)
-	negativeCA.Serial = asn1.RawValue{FullBytes: []byte{2, 1, 0x81}}
+	negativeCA := remintDER(t, mint(t, caTemplate("root"), root.key, nil), algorithm, func(tbs *tbsCertificate) {
+		tbs.Serial = asn1.RawValue{FullBytes: []byte{2, 1, 0x81}}
+	}, sign)
 	c := under(root, nil)
-	c.trust = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signRaw(t, negativeCA, root.key)})
+	c.trust = block("CERTIFICATE", negativeCA)
 	cases["ca-negative_serial"] = c
 	for name, list := range oddLists(t, root) {
 		c := under(root, nil)
@@ -160,69 +158,25 @@ func underPSS(t *testing.T) verdictCase {
 	return verdictCase{chain: [][]byte{derOf(leaf)}, key: key, trust: ca}
 }
 
-// rawTBS is tbsCertificate with parts that need not be well-formed.
-type rawTBS struct {
-	Version    int `asn1:"optional,explicit,default:0,tag:0"`
-	Serial     asn1.RawValue
-	Algorithm  pkix.AlgorithmIdentifier
-	Issuer     asn1.RawValue
-	Validity   asn1.RawValue
-	Subject    asn1.RawValue
-	PublicKey  asn1.RawValue
-	Extensions []pkix.Extension `asn1:"optional,explicit,tag:3"`
-}
-
-func rawFields(t *testing.T, c *x509.Certificate) *rawTBS {
-	t.Helper()
-	var f rawTBS
-	if _, err := asn1.Unmarshal(c.RawTBSCertificate, &f); err != nil {
-		t.Fatal(err)
-	}
-	return &f
-}
-
-func signRaw(t *testing.T, f *rawTBS, key crypto.Signer) []byte {
-	t.Helper()
-	algorithm, sign := signECDSA(key)
-	f.Algorithm = algorithm
-	tbs, err := asn1.Marshal(*f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature, err := sign(tbs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := asn1.Marshal(struct {
-		TBS       asn1.RawValue
-		Algorithm pkix.AlgorithmIdentifier
-		Signature asn1.BitString
-	}{asn1.RawValue{FullBytes: tbs}, algorithm, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
 // oddCertificates are certificates that OpenSSL or Go parse differently.
-func oddCertificates() map[string]func(*rawTBS) {
-	serial := func(b ...byte) func(*rawTBS) {
-		return func(f *rawTBS) { f.Serial = asn1.RawValue{FullBytes: der(2, b)} }
+func oddCertificates() map[string]func(*tbsCertificate) {
+	serial := func(b ...byte) func(*tbsCertificate) {
+		return func(f *tbsCertificate) { f.Serial = asn1.RawValue{FullBytes: der(2, b)} }
 	}
-	subject := func(tag byte, text string) func(*rawTBS) {
-		return func(f *rawTBS) {
+	subject := func(tag byte, text string) func(*tbsCertificate) {
+		return func(f *tbsCertificate) {
 			organization := der(0x30, []byte{6, 3, 85, 4, 10}, der(tag, []byte(text)))
 			f.Subject = asn1.RawValue{FullBytes: der(0x30, der(0x31, organization))}
 		}
 	}
-	validity := func(parts ...[]byte) func(*rawTBS) {
-		return func(f *rawTBS) { f.Validity = asn1.RawValue{FullBytes: der(0x30, parts...)} }
+	validity := func(parts ...[]byte) func(*tbsCertificate) {
+		return func(f *tbsCertificate) { f.Validity = asn1.RawValue{FullBytes: der(0x30, parts...)} }
 	}
 	utc, generalized := byte(23), byte(24)
 	year := time.Now().UTC().Year() % 100
 	from := []byte{byte('0' + (year-1)/10), byte('0' + (year-1)%10)}
 	to := []byte{byte('0' + (year+2)/10), byte('0' + (year+2)%10)}
-	return map[string]func(*rawTBS){
+	return map[string]func(*tbsCertificate){
 		"leaf-serial_0":                    serial(0),
 		"leaf-negative_serial":             serial(0x86, 1),
 		"leaf-serial_of_21_bytes":          serial(append([]byte{1}, bytes.Repeat([]byte{0x22}, 20)...)...),
@@ -342,23 +296,15 @@ func (c *verdictCase) openssl(t *testing.T) string {
 	if err != nil {
 		t.Skip("no openssl here")
 	}
-	dir := t.TempDir()
+	write := fileMaker(t)
 	file := func(name, kind string, ders ...[]byte) string {
 		var text []byte
 		for _, d := range ders {
-			text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: d})...)
+			text = append(text, block(kind, d)...)
 		}
-		at := filepath.Join(dir, name)
-		if err := os.WriteFile(at, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return at
+		return write(name, text)
 	}
-	trust := filepath.Join(dir, "trust.pem")
-	if err := os.WriteFile(trust, c.trust, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"verify", "-purpose", "sslserver", "-CAfile", trust}
+	args := []string{"verify", "-purpose", "sslserver", "-CAfile", write("trust.pem", c.trust)}
 	if net.ParseIP(c.verified()) != nil {
 		args = append(args, "-verify_ip", c.verified())
 	} else {
