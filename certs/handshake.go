@@ -94,7 +94,7 @@ func hostName(host string) (string, bool) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().String(), ip.Zone() == ""
 	}
-	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	name := normalName(host)
 	return name, isHostName(name)
 }
 

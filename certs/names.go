@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// normalName returns a DNS name in lower case, without a dot at its end.
+func normalName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
 // A nameIndex finds the certificates that are valid for a name without
 // checking the others: a handshake must not cost more with ten thousand
 // certificates than with ten. It is immutable.
@@ -18,7 +21,7 @@ func newNameIndex(certs []*Certificate) nameIndex {
 	x := nameIndex{all: certs, byName: make(map[string][]int32, len(certs))}
 	for i, c := range certs {
 		for _, name := range c.Leaf().DNSNames {
-			key := strings.ToLower(strings.TrimSuffix(name, "."))
+			key := normalName(name)
 			if at := x.byName[key]; len(at) == 0 || at[len(at)-1] != int32(i) {
 				x.byName[key] = append(at, int32(i))
 			}
@@ -62,7 +65,7 @@ func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 func (x *nameIndex) withNamesOf(first *Certificate) []*Certificate {
 	candidates := make([]int32, 0, len(x.all))
 	if names := first.Leaf().DNSNames; len(names) > 0 {
-		candidates = x.byName[strings.ToLower(strings.TrimSuffix(names[0], "."))]
+		candidates = x.byName[normalName(names[0])]
 	} else {
 		for i := range x.all {
 			candidates = append(candidates, int32(i))

@@ -120,7 +120,7 @@ func parseSAN(kind SANKind, value string) (SAN, string) {
 		}
 		return SAN{SANEmail, local + "@" + strings.ToLower(domain)}, ""
 	}
-	name := strings.ToLower(strings.TrimSuffix(value, "."))
+	name := normalName(value)
 	if !isHostName(strings.TrimPrefix(name, "*.")) {
 		return SAN{}, fmt.Sprintf("%q is not a DNS name", shown)
 	}
@@ -184,7 +184,7 @@ func (s SAN) In(c *x509.Certificate) bool {
 func SANsOf(c *x509.Certificate) []SAN {
 	out := make([]SAN, 0, len(c.DNSNames)+len(c.URIs)+len(c.IPAddresses)+len(c.EmailAddresses))
 	for _, name := range c.DNSNames {
-		out = append(out, SAN{SANDNS, strings.ToLower(strings.TrimSuffix(name, "."))})
+		out = append(out, SAN{SANDNS, normalName(name)})
 	}
 	for _, u := range c.URIs {
 		out = append(out, SAN{SANURI, u.String()})

@@ -35,7 +35,7 @@ func NewServers(base *Server, policies ...Policy) *Servers {
 	s.byHost = make(map[string]*Server)
 	for _, p := range policies {
 		for _, host := range p.Hosts {
-			s.byHost[normalServerName(host)] = p.Server
+			s.byHost[normalName(host)] = p.Server
 		}
 	}
 	// crypto/tls calls GetConfigForClient once it has the whole ClientHello, however
@@ -61,7 +61,7 @@ func (s *Servers) For(name string) *Server {
 	if s.byHost == nil {
 		return s.base
 	}
-	name = normalServerName(name)
+	name = normalName(name)
 	if server := s.byHost[name]; server != nil {
 		return server
 	}
@@ -72,8 +72,6 @@ func (s *Servers) For(name string) *Server {
 	}
 	return s.base
 }
-
-func normalServerName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
 // Knows reports whether a client may use this SNI. It is false only for a name of the
 // base with ServerOptions.RejectUnknownSNI that matches no certificate of the base.
