@@ -57,8 +57,8 @@ func cutUnescaped(text string) (part, separator, rest string) {
 
 // attributeName returns the name of an attribute's type as subjectText writes it.
 func attributeName(typ string) (string, error) {
-	if oid, isNumber := attributeNames[typ]; isNumber {
-		return oid, nil
+	if name, ok := attributeNames[typ]; ok { // typ is an object identifier
+		return name, nil
 	}
 	names := slices.Collect(maps.Values(attributeNames))
 	for _, name := range names {

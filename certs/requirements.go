@@ -186,7 +186,7 @@ func (r *Requirements) Judge(p *Peer) (until time.Time, failure *VerifyError) {
 	case failure != nil || r.mode != VerifyFull:
 		return until, failure
 	case len(p.Certificates) == 0:
-		return until, &VerifyError{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}
+		return until, errNoCertificate
 	}
 	return r.judge(p, r.nameOr(p.name), now, until)
 }
@@ -254,10 +254,5 @@ func (v *verifier) stillPasses(chain []*x509.Certificate, now time.Time) bool {
 
 // anchors reports whether c is a trust anchor.
 func (v *verifier) anchors(c *x509.Certificate) bool {
-	for _, b := range v.trust {
-		if b.holds(c) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(v.trust, func(b *TrustBundle) bool { return b.holds(c) })
 }

@@ -28,12 +28,14 @@ type verifier struct {
 	verified verified // chains that passed
 }
 
+var errNoCertificate = &VerifyError{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}
+
 // verify returns every check that certs fails, the most severe first. An empty
 // result means that the peer is trusted. The name is a DNS name or an IP
 // address.
 func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError {
 	if len(certs) == 0 {
-		return []*VerifyError{{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}}
+		return []*VerifyError{errNoCertificate}
 	}
 	chain, failures := v.verifyChain(certs)
 	if e := v.verifyName(certs, name); e != nil {
