@@ -247,8 +247,9 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 // it returns, and leaves none set.
 //
 // With RenegotiateOnce a read may run another handshake, and so fail with the
-// errors of one. If conn has a method BeginWait() bool, it is called before, on
-// the goroutine that reads: conn's reads must then wait, or it returns false.
+// errors of one. If conn has a method BeginWait() bool, the goroutine that reads
+// calls it first. It returns true if conn's reads block from then on, or false,
+// which fails the second handshake.
 //
 // With ClientOptions.FromHost, host is the DNS name or IP address that the
 // connection is for. It is sent as SNI, and the certificate must be valid for

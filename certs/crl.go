@@ -119,7 +119,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 	return lists, nil
 }
 
-var errMalformedCRL = errors.New("is malformed: it is no CertificateList of RFC 5280")
+var errMalformedCRL = errors.New("is malformed: it is not a CertificateList (RFC 5280)")
 
 // crlExtensions is the tag of a list's extensions.
 var crlExtensions = asn1.Tag(0).Constructed().ContextSpecific()

@@ -12,9 +12,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
-// ParseDistinguishedName returns a distinguished name as text (RFC 4514), "CN=a,O=b",
-// in the one spelling that Identity.Subject and IssuerName have, so that equal names
-// are equal texts. Blanks around the separators, the case of types and the choice of
+// ParseDistinguishedName parses a distinguished name, "CN=a,O=b" (RFC 4514), and
+// returns it in the form of Identity.Subject and IssuerName, so that equal names are
+// equal strings. Blanks around the separators, the case of types and the choice of
 // escapes do not matter; the order of the parts does.
 func ParseDistinguishedName(text string) (string, error) {
 	if len(text) > maxSubject {
@@ -68,7 +68,7 @@ func attributeName(typ string) (string, error) {
 	}
 	if typ == "" || strings.Trim(typ, "0123456789.") != "" {
 		slices.Sort(names)
-		return "", fmt.Errorf("%q is no type of attribute: want %s or an object identifier", safetext.Printable(typ, 40), strings.Join(names, ", "))
+		return "", fmt.Errorf("%q is not an attribute type: want %s or an object identifier", safetext.Printable(typ, 40), strings.Join(names, ", "))
 	}
 	return typ, nil
 }

@@ -66,8 +66,8 @@ const (
 // UseFindings returns the findings for this use of the certificate, each with
 // its sentence. Info holds those that apply to any use.
 //
-// A listener with ten thousand certificates asks for those of each of them whenever one
-// is replaced, so they are kept. The caller must not modify the slices.
+// They are cached, because a listener with ten thousand certificates reads those of
+// every certificate whenever one is replaced. The caller must not modify the slices.
 func (c *Certificate) UseFindings(u Use) ([]Finding, []string) {
 	used := &c.uses[u]
 	used.once.Do(func() { used.findings, used.warnings = c.useFindings(u) })

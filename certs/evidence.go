@@ -10,14 +10,14 @@ import (
 // Evidence says how a trust anchor has been used.
 type Evidence struct {
 	Since    time.Time // when the bundle first had the anchor, in this process
-	Last     time.Time // the last handshake that verified a peer by it; zero: none
-	Verified uint64    // how many handshakes did
+	Last     time.Time // the last handshake that verified a peer by it; zero if never
+	Verified uint64    // how many handshakes verified a peer by it
 }
 
 // An anchorUse records the use of one anchor.
 type anchorUse struct {
 	since time.Time
-	last  atomic.Int64 // Unix nanoseconds; 0: none
+	last  atomic.Int64 // Unix nanoseconds; 0 if never
 	count atomic.Uint64
 }
 

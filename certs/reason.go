@@ -56,8 +56,8 @@ const (
 	// The server requested a new handshake on a TLS 1.2 connection in use.
 	ReasonRenegotiationRequested Reason = "RENEGOTIATION_REQUESTED"
 
-	// ReasonOwnCertificateExpired ends a connection that was made with our own
-	// certificate before that expired.
+	// ReasonOwnCertificateExpired ends a connection on which we presented a
+	// certificate that has expired since.
 	ReasonOwnCertificateExpired Reason = "OWN_CERTIFICATE_EXPIRED"
 
 	// Reasons of protocols that begin in plaintext and upgrade to TLS.

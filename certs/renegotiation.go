@@ -28,7 +28,7 @@ const helloRandom = 32
 
 // Read implements io.Reader.
 func (r *renegotiation) Read(p []byte) (int, error) {
-	// Reads of connections that do not block by themselves must begin to.
+	// A connection whose reads do not block must let them block from now on.
 	if w, ok := r.conn.(interface{ BeginWait() bool }); ok && r.established && len(p) == helloRandom && !w.BeginWait() {
 		return 0, errRenegotiation
 	}

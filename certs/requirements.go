@@ -80,7 +80,7 @@ func (r *Requirements) named() bool {
 }
 
 // nameOr returns the name that the certificate must match, given the name of
-// the connection's server. It has no meaning if there are alternative names.
+// the connection's server. It does not apply if there are alternative names.
 func (r *Requirements) nameOr(own string) string { return cmp.Or(r.explicitName, r.serverName, own) }
 
 // fill sets the options that r was made from.
@@ -107,7 +107,7 @@ func (r *Requirements) Equal(other *Requirements) bool {
 // to judge it again. It refers to the certificates that the *tls.Conn holds and
 // copies none. It is immutable.
 type Peer struct {
-	// Certificates are as presented, leaf first. Nil: none.
+	// Certificates are as presented, leaf first; nil if the peer presented none.
 	Certificates []*x509.Certificate
 	// ServerName is the SNI that a client sent; "" if it sent none.
 	ServerName string
@@ -129,7 +129,7 @@ func NewPeer(certificates []*x509.Certificate) *Peer {
 	return &Peer{Certificates: certificates, key: chainKey(certificates)}
 }
 
-// A PeerKey is equal for peers about which every judgment is the same.
+// A PeerKey is a comparable key. Peers with equal keys pass or fail together.
 type PeerKey struct {
 	chain  [sha256.Size]byte
 	sni    string
@@ -146,8 +146,8 @@ func (p *Peer) Key() PeerKey {
 	return k
 }
 
-// chainRules are what decides, besides trust and time, whether a chain is
-// valid. A chain that passed under equal rules needs no second check of its
+// chainRules are the settings, other than trust and time, that decide whether a
+// chain is valid. A chain that passed under equal rules needs no second check of its
 // signatures, usages and constraints.
 type chainRules struct {
 	usage  x509.ExtKeyUsage
@@ -191,8 +191,8 @@ func (r *Requirements) Judge(p *Peer) (until time.Time, failure *VerifyError) {
 	return r.judge(p, r.nameOr(p.name), now, until)
 }
 
-// judgeOwn judges the certificate that we presented. An identity does not outlive
-// its validity, whatever the peer is.
+// judgeOwn judges the certificate that we presented. A connection does not outlive
+// it, whatever the peer is.
 func (p *Peer) judgeOwn(now time.Time) (until time.Time, failure *VerifyError) {
 	if p.ownEnd.IsZero() {
 		return forever, nil

@@ -43,8 +43,8 @@ type ServerOptions struct {
 	// least one of them. Empty means any name.
 	ClientSubjectAltNames []SAN
 	// AllowMissingClientAuthUsage accepts client certificates whose extended key
-	// usages do not allow clientAuth but serverAuth, as public CAs issue them. Then
-	// every rejected certificate gets the alert bad_certificate.
+	// usages allow serverAuth but not clientAuth, as public CAs issue them. Every
+	// rejected certificate then gets the alert bad_certificate.
 	AllowMissingClientAuthUsage bool
 	// MinVersion and MaxVersion are crypto/tls constants. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
@@ -54,10 +54,10 @@ type ServerOptions struct {
 	Groups []tls.CurveID
 	// NextProtos are offered by ALPN, most preferred first.
 	NextProtos []string
-	// Replaces is the Server that this one replaces. If only what is verified of
-	// clients differs, ClientTrust and ClientSubjectAltNames, the new Server accepts
-	// the session tickets of the old one: VerifyConnection judges resumed clients by
-	// the present values. May be nil.
+	// Replaces is the Server that this one replaces. If the two differ only in
+	// ClientTrust and ClientSubjectAltNames, the new Server accepts the session
+	// tickets of the old one, because VerifyConnection checks resumed clients against
+	// the new values. May be nil.
 	Replaces *Server
 	// Time returns the current time for certificates and sessions. Nil means
 	// time.Now.

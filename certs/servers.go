@@ -106,7 +106,7 @@ func (s *Servers) Handshake(tc *tls.Conn) (*Peer, error) {
 // Peer returns the client of a connection whose handshake has completed.
 func (s *Servers) Peer(state tls.ConnectionState) *Peer { return s.peer(state, nil) }
 
-// peer returns the client that was presented a certificate; nil: a session was resumed.
+// peer returns the client to which we presented own. After a resumption own is nil.
 func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
 	server := s.For(state.ServerName)
 	if own == nil {
@@ -117,8 +117,8 @@ func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
 	return p
 }
 
-// latest returns the certificate that a resumed session was made with, as far as that
-// is known: the one with the latest end among those for the name.
+// latest returns the certificate that a resumed session was probably made with: of
+// those for the name, the one that expires last.
 func (s *Server) latest(name string) *Certificate {
 	var last *Certificate
 	later := func(c *Certificate) bool {

@@ -19,7 +19,8 @@ type verified struct {
 	chains map[[sha256.Size]byte]passed
 }
 
-// A passed is a chain that passed, from the leaf to its anchor, and for how long.
+// A passed holds a chain that passed, from the leaf to its anchor, and the period
+// in which it passes.
 type passed struct {
 	period
 	chain []*x509.Certificate

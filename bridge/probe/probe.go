@@ -36,12 +36,12 @@ type Target struct {
 	// announces the gateway itself, before TLS.
 	ProxyProtocol proxyproto.Version
 
-	// Starttls is the protocol in which the endpoint is asked to start TLS. None:
-	// the connection begins with TLS.
+	// Starttls is the plaintext protocol in which the probe asks the endpoint to
+	// start TLS. With None the connection begins with TLS.
 	Starttls starttls.Protocol
 
 	// Request is sent after a handshake that succeeded, on a connection of its
-	// own. Nil: none.
+	// own. If it is nil, the probe sends no request.
 	Request *Request
 
 	// Known are trust bundles that the settings could name. A chain that leads to
@@ -88,7 +88,7 @@ type Result struct {
 
 	Attempts []Attempt // further handshakes
 
-	ResponseStatus int // of the answer to the Request; 0: none was sent, or none came
+	ResponseStatus int // of the response to the Request; 0 if none arrived
 }
 
 // OK reports whether the handshake or, for plaintext, the connection

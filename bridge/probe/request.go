@@ -54,8 +54,8 @@ type answer struct {
 // maxAnswer bounds what is read of a response.
 const maxAnswer = 64 << 10
 
-// ask sends the request over a connection of its own, by HTTP/1.1. Reading for
-// a late alert may have consumed a byte of the first one.
+// ask sends the request by HTTP/1.1 on a connection of its own. The first
+// connection cannot carry it: the wait for a late alert may have read a byte.
 func (t inquiry) ask(ctx context.Context, r *Request) (a answer) {
 	ctx, cancel := context.WithTimeout(ctx, t.waited.handshake)
 	defer cancel()

@@ -39,7 +39,7 @@ func TestClientNames(t *testing.T) {
 		{"spiffe://corp/ns/*/sa/pay", "URI:spiffe://evil/ns/a/sa/pay", false},
 		{"spiffe://corp/ns/*/sa/pay", "URI:https://corp/ns/a/sa/pay", false},
 		{"spiffe://corp/ns/*/sa/pay", "DNS:spiffe://corp/ns/a/sa/pay", false},
-		// What is no segment of a SPIFFE ID is not matched.
+		// A wildcard does not match text that cannot be a segment of a SPIFFE ID.
 		{"spiffe://corp/*", "URI:spiffe://corp/..", false},
 		{"spiffe://corp/*", "URI:spiffe://corp/.", false},
 		{"spiffe://corp/*", "URI:spiffe://corp/a%2Fb", false},

@@ -7,8 +7,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A TLS handshake within a read waits for its bytes, and what was gathered is
-// sent before; other reads do not wait.
+// Reads block during a TLS handshake that runs within a read, after the gathered
+// writes are sent. Other reads do not block.
 func TestBeginWait(t *testing.T) {
 	s, far := pair(t, "tcp")
 	var pool socket.Pool

@@ -48,7 +48,7 @@ func serve(t *testing.T, handle func(net.Conn)) net.Conn {
 	return client
 }
 
-// outcome is what a dialect came to: the reason and text of its error.
+// outcome is the result of a dialect: the reason and text of its error.
 type outcome struct {
 	done   bool
 	reason certs.Reason
@@ -77,7 +77,7 @@ func play(d dialect, said ...string) (o outcome) {
 	return o
 }
 
-// split returns s in two pieces at every position.
+// splits returns s cut in two at every position.
 func splits(s string) (all [][]string) {
 	for i := 1; i < len(s); i++ {
 		all = append(all, []string{s[:i], s[i:]})

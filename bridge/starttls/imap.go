@@ -41,7 +41,7 @@ func imapCapabilities(words *[]string) func(string) {
 }
 
 // imapGreeting reads the greeting. A server that begins with an authenticated
-// session cannot start TLS any more.
+// session can no longer start TLS.
 func imapGreeting(line string) (bool, error) {
 	mark, rest, _ := strings.Cut(line, " ")
 	status, _, _ := strings.Cut(rest, " ")
@@ -90,8 +90,8 @@ func offers(words []string, capability, command string) error {
 	return refused("the server does not offer %s in its answer to %s: it offers %s", capability, command, quote(strings.Join(words, " ")))
 }
 
-// printableWords returns the words that may stand in a greeting. STARTTLS is
-// none of them: the connection is over TLS already.
+// printableWords returns the words that may stand in a greeting. It drops
+// STARTTLS, because the connection is over TLS already.
 func printableWords(words []string) (out []string) {
 	for _, w := range words {
 		if !strings.ContainsFunc(w, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ']' }) && !strings.EqualFold(w, "STARTTLS") {

@@ -35,14 +35,14 @@ func (c *ldapClient) feed(in []byte) ([]byte, bool, error) {
 	_, id, op, ok := berNext(body, 0x02)
 	tag, response, _, state := berElement(op)
 	if !ok || state != berWhole || tag != 0x78 {
-		return nil, false, refused("the server sent %s as its answer to StartTLS, which is no extended response of LDAP", quote(c.said))
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not an extended response of LDAP", quote(c.said))
 	}
 	_, code, response, ok := berNext(response, 0x0a)
 	_, _, response, ok2 := berNext(response, 0x04) // matchedDN
 	_, text, _, ok3 := berNext(response, 0x04)     // diagnosticMessage
 	switch {
 	case !ok || !ok2 || !ok3 || len(code) != 1 || len(id) != 1:
-		return nil, false, refused("the server sent %s as its answer to StartTLS, which is no extended response of LDAP", quote(c.said))
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not an extended response of LDAP", quote(c.said))
 	case id[0] != 1:
 		return nil, false, refused("the server ended the session: result %d, %s", code[0], quote(text))
 	case code[0] != 0:

@@ -160,7 +160,7 @@ func TestAServerThatDoesNotStartTLSIsRefused(t *testing.T) {
 		{Sieve, "SMTP", []string{"220 a\r\n"}, "not ManageSieve"},
 		{LDAP, "refusal", []string{ldapResponse(1, 2, "unsupported extended operation")}, `result 2, "unsupported extended operation"`},
 		{LDAP, "a notice of disconnection", []string{ldapResponse(0, 52, "")}, "ended the session: result 52"},
-		{LDAP, "another operation", []string{"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00"}, "no extended response"},
+		{LDAP, "another operation", []string{"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00"}, "not an extended response"},
 		{LDAP, "a huge length", []string{"\x30\x84\x7f\xff\xff\xff"}, "not LDAP"},
 		{LDAP, "an endless length", []string{"\x30\x80\x00"}, "not LDAP"},
 		{LDAP, "SMTP", []string{"220 a\r\n"}, "not LDAP"},
@@ -171,7 +171,7 @@ func TestAServerThatDoesNotStartTLSIsRefused(t *testing.T) {
 			t.Errorf("%v, %s: %+v", c.protocol, c.name, got)
 		}
 	}
-	// What is wrong over TLS is no fault of the path, but the connection is not used.
+	// A fault over TLS is not the path's, but the connection is not used either.
 	for _, c := range []struct {
 		protocol Protocol
 		said     string

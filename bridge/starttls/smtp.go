@@ -4,8 +4,8 @@ import "strings"
 
 // SMTP (RFC 5321, RFC 3207) and LMTP (RFC 2033), which differ in a word.
 
-// mailHello introduces the gateway, as far as the upgrade and the check of the
-// connection need it. The client introduces itself later.
+// mailHello is the name under which the gateway introduces itself, before and
+// after the upgrade. The client introduces itself later.
 const mailHello = "localhost"
 
 // A mailReply reads a reply of SMTP: lines with one code, the last without a

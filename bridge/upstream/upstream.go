@@ -35,8 +35,9 @@ type Options struct {
 	ConnectTimeout   time.Duration // for TCP, including name resolution; 0: 5s
 	HandshakeTimeout time.Duration // for TLS, including Starttls; 0: 10s
 
-	// Starttls is the protocol in which each endpoint is asked to start TLS. It has
-	// no effect on plaintext. None: connections begin with TLS.
+	// Starttls is the plaintext protocol in which the gateway asks each endpoint to
+	// start TLS. With None connections begin with TLS. It has no effect on an
+	// upstream in plaintext.
 	Starttls starttls.Protocol
 
 	// ProxyProtocol is the version of the PROXY protocol in which the client of

@@ -117,8 +117,7 @@ func unsupportedAlgorithm(a pkix.AlgorithmIdentifier) error {
 	return errDamagedKey
 }
 
-// CertificateKeyType describes a certificate's key, also one that is not
-// supported.
+// CertificateKeyType describes a certificate's key, whether or not it is supported.
 func CertificateKeyType(c *x509.Certificate) string {
 	if t := KeyType(c.PublicKey); t != unknownKey {
 		return t

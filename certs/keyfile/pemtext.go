@@ -91,8 +91,9 @@ var (
 	pemRule  = []byte("-----")
 )
 
-// misformed names a common way to spoil PEM text, or returns nil. pem.Decode
-// skips such blocks. The error never quotes the text, which may be a key.
+// misformed returns an error for PEM text that is damaged in a common way, or nil.
+// pem.Decode skips such blocks. The error never quotes the text, which may be a
+// key.
 func misformed(text []byte) error {
 	switch {
 	case bytes.HasPrefix(bytes.TrimSpace(text), []byte(base64.RawStdEncoding.EncodeToString([]byte("-----BEGIN "))[:14])):
@@ -197,5 +198,5 @@ func ExplainMark(passphrase []byte) string {
 	default:
 		return ""
 	}
-	return ": it begins with a byte order mark, which belongs to no passphrase; " + mark
+	return ": it begins with a byte order mark, which is not part of the passphrase; " + mark
 }
