@@ -63,7 +63,7 @@ func ParseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 		case strings.Contains(block.Type, "PUBLIC KEY"):
 			return nil, false, errors.New("holds a public key: want the private key")
 		case !isKeyPEM(block.Type):
-			return nil, false, errors.New("holds a PEM block that is not a private key: want one of PKCS#8, PKCS#1 or SEC1")
+			return nil, false, errors.New("holds a PEM block that is no private key: want one of PKCS#8, PKCS#1 or SEC1")
 		case key != nil:
 			return nil, false, errors.New("holds more than one private key")
 		}
