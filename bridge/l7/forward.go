@@ -5,6 +5,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -63,7 +64,7 @@ func (q *request) prepareRequest() {
 func (q *request) Upstream() *upstream.Upstream { return q.pools.Upstream() }
 func (q *request) SharesUpgrades() bool         { return q.pools.SharesUpgrades() }
 
-func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (exchange.Back, exchange.Given, error) {
+func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (message.Back, exchange.Given, error) {
 	f, r := &q.Facts, q.Facts.Request
 	r.Scheme, r.Authority = q.pools.Address(e, f.Target.Authority)
 	q.need = backs.Need{

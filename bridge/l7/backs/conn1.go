@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A conn1 is a connection of HTTP/1.1 to an endpoint: the Stream of one request
+// A conn1 is a connection of HTTP/1.1 to an endpoint: the Back of one request
 // after the other. While it is idle it holds no buffer, and no goroutine reads it.
 type conn1 struct {
 	pool *pool

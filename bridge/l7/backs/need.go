@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
-	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
@@ -51,34 +50,7 @@ func (n *Need) avoided() *conn2 {
 	return c
 }
 
-// A Stream carries one request to an endpoint and its response back: a connection
-// of HTTP/1.1, or a stream of HTTP/2.
-//
-// One goroutine at a time may call Send, Write, Flush and End, and another at the
-// same time Receive, Read, Buffered and Trailer. Abort may be called by any
-// goroutine, at any time until Done.
-type Stream interface {
-	message.BodyReader // of the response's body
-	message.BodyWriter // of the request's body
-
-	// Send begins the request. With end it is complete and is sent at once, and
-	// neither Write nor End follows. Otherwise it may wait for Flush or End.
-	Send(r *message.Request, end bool) error
-
-	// Receive waits for the next response head: each interim one, then the final
-	// one. What it fills in is valid until Done.
-	Receive(into *message.Response) error
-
-	// Abort ends the request. Calls that wait return an error.
-	Abort(cause error)
-
-	// Done gives the Stream back. No other call is running, and none follows. Its
-	// connection is used again only if it is provably clean: the request was sent
-	// to its end and the response read to its own.
-	Done()
-}
-
-// Given says how Get obtained a Stream.
+// Given says how Get obtained a Back.
 type Given struct {
 	Reused   bool            // its connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"

@@ -40,7 +40,7 @@ type pool struct {
 
 // get returns what is to carry a request: a connection that was used before, a new
 // one, or a stream of one that requests share.
-func (p *pool) get(n *Need) (Stream, Given, error) {
+func (p *pool) get(n *Need) (message.Back, Given, error) {
 	p.enter()
 	stream, given, err := p.find(n)
 	if err != nil {
@@ -49,7 +49,7 @@ func (p *pool) get(n *Need) (Stream, Given, error) {
 	return stream, given, err
 }
 
-func (p *pool) find(n *Need) (Stream, Given, error) {
+func (p *pool) find(n *Need) (message.Back, Given, error) {
 	if n.Upgrade != "" {
 		return p.findUpgrade(n)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -108,9 +109,9 @@ func (b *Pools) Address(e *upstream.Endpoint, asked string) (scheme, authority s
 	return b.scheme(), asked
 }
 
-// Get returns a Stream to an endpoint for a request. Given says how Get obtained
+// Get returns a Back to an endpoint for a request. Given says how Get obtained
 // it, and is filled in even if Get fails.
-func (b *Pools) Get(e *upstream.Endpoint, n *Need) (Stream, Given, error) {
+func (b *Pools) Get(e *upstream.Endpoint, n *Need) (message.Back, Given, error) {
 	return b.pool(e, n).get(n)
 }
 

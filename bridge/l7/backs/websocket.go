@@ -17,7 +17,7 @@ import (
 // findUpgrade is find for a request that asks for another protocol. It uses HTTP/1.1
 // and a separate connection if the endpoint speaks HTTP/1.1, unless the endpoint has
 // announced that it accepts the request over HTTP/2.
-func (p *pool) findUpgrade(n *Need) (Stream, Given, error) {
+func (p *pool) findUpgrade(n *Need) (message.Back, Given, error) {
 	only := p.back.options.Protocol == HTTP2
 	if only || message.IsWebSocket(n.Upgrade) && p.mayShare() && p.mayConnect() {
 		stream, c, dial, allowed, err := p.shareConnecting(n)

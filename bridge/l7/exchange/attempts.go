@@ -90,7 +90,7 @@ func (t *attempts) chooseAgain() (*upstream.Endpoint, error) {
 
 // walk makes a try: it sends the request to the first endpoint that accepts a
 // connection, and returns the Back to read the response from.
-func (t *attempts) walk() (Back, error) {
+func (t *attempts) walk() (message.Back, error) {
 	t.begin()
 	var err error
 	for begun := t.count == 1; ; {
@@ -146,7 +146,7 @@ const (
 // sends the request again, on another connection, if the endpoint cannot have
 // processed it, or if the method is idempotent and the connection was closed while
 // it was idle.
-func (t *attempts) send(e *upstream.Endpoint) (Back, error) {
+func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 	x := t.x
 	t.endpoint, x.Facts.Endpoint = e, e.Address()
 	for tries := 1; ; tries++ {
@@ -190,7 +190,7 @@ func (t *attempts) send(e *upstream.Endpoint) (Back, error) {
 }
 
 // connect returns a Back that carries the request to an endpoint.
-func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (Back, Given, error) {
+func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, Given, error) {
 	log := &t.x.Log
 	log.Attempts++
 	asked := t.sinceStart()
@@ -251,7 +251,7 @@ func (t *attempts) resends(err error) bool {
 
 // carry sends the request until there is a response to forward, and returns the Back
 // to read it from.
-func (t *attempts) carry() (Back, error) {
+func (t *attempts) carry() (message.Back, error) {
 	t.choose()
 	for {
 		b, err := t.walk()
@@ -276,7 +276,7 @@ func (t *attempts) carry() (Back, error) {
 // again decides whether another try follows, after a pause, a try that failed with
 // err or got the response whose head b has received. If so, it has halted the upload
 // of the body.
-func (t *attempts) again(b Back, err error) (pause time.Duration, again bool) {
+func (t *attempts) again(b message.Back, err error) (pause time.Duration, again bool) {
 	r := t.retry
 	if r == nil || t.count >= r.attempts() || t.informed || t.x.cancel.failed() {
 		return 0, false
@@ -307,7 +307,7 @@ func (t *attempts) endRetries() {
 
 // retriable reports whether the outcome of a try allows a retry, and whether it does
 // so for every method, because the upstream has not acted upon the request.
-func (t *attempts) retriable(b Back, err error) (wanted, harmless bool) {
+func (t *attempts) retriable(b message.Back, err error) (wanted, harmless bool) {
 	r := t.retry
 	switch {
 	case b != nil:
@@ -340,7 +340,7 @@ const maxDiscard = 64 << 10
 
 // discard ends a try whose response is not passed on. If all of it is here its
 // connection is kept.
-func (t *attempts) discard(b Back) {
+func (t *attempts) discard(b message.Back) {
 	clean := false
 	for n := 0; t.x.upload.sent.Load() && n < maxDiscard && b.Buffered(); {
 		p, err := b.Read()
@@ -362,7 +362,7 @@ func (t *attempts) discard(b Back) {
 
 // abandon ends what is left of a try with b, so that the request can be sent
 // again, if that is possible at all.
-func (t *attempts) abandon(b Back, cause error) {
+func (t *attempts) abandon(b message.Back, cause error) {
 	if t.x.upload.replay == nil {
 		t.x.drop(b, cause)
 		return

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
 // A canceller ends an exchange, or one of its tries, before its time. Any goroutine
@@ -16,7 +18,7 @@ type canceller struct {
 	dialContext func() (ctx context.Context, done func())
 
 	mu              sync.Mutex
-	live            Back               // what carries the exchange; nil: nothing
+	live            message.Back       // what carries the exchange; nil: nothing
 	dial            context.CancelFunc // ends a wait for a connection; nil: no wait is in progress
 	cause           error              // what ended the exchange; nil: nothing
 	continued       bool               // 100 (Continue) was sent
@@ -116,7 +118,7 @@ func (c *canceller) started() bool {
 }
 
 // attach makes b the exchange's Back, unless the exchange was ended.
-func (c *canceller) attach(b Back) error {
+func (c *canceller) attach(b message.Back) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

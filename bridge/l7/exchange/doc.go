@@ -2,8 +2,8 @@
 // upstream: it sends the request, again if that is safe and allowed, keeps the time
 // limits, and passes the response on.
 //
-// An Exchange knows the client as a Front and the upstream's connection as a Back.
-// Any Front meets any Back; where one of them can do more than its interface says,
-// the exchange asks for it by an optional method (optional.go). The package decides
-// neither where a request goes nor what its header says.
+// An Exchange knows the client as a Front and the upstream's connection as a
+// message.Back. Any Front meets any Back; where one of them can do more than its
+// interface says, the exchange asks for it by an optional method (optional.go). The
+// package decides neither where a request goes nor what its header says.
 package exchange

@@ -53,32 +53,6 @@ type Front interface {
 	Notify(gone func(cause error))
 }
 
-// A Back is the upstream's half of an exchange: a connection of HTTP/1.1, or a
-// stream of HTTP/2.
-//
-// One goroutine at a time may call Send, Write, Flush and End, and another at the
-// same time Receive, Read, Buffered and Trailer. Abort may be called by any
-// goroutine, at any time until Done.
-type Back interface {
-	message.BodyReader // of the response's body
-	message.BodyWriter // of the request's body
-
-	// Send begins the request. With end it is complete and is sent at once, and
-	// neither Write nor End follows. Otherwise it may wait for Flush or End.
-	Send(r *message.Request, end bool) error
-
-	// Receive waits for the next response head: each interim one, then the final
-	// one. What it fills in is valid until Done.
-	Receive(into *message.Response) error
-
-	// Abort ends the exchange upstream. Calls that wait return an error. A request
-	// that fails so is not the endpoint's failure.
-	Abort(cause error)
-
-	// Done releases the Back. No other call is running, and no call follows.
-	Done()
-}
-
 // An Upstream connects an exchange's request to the endpoints of an upstream.
 type Upstream interface {
 	Upstream() *upstream.Upstream
@@ -98,7 +72,7 @@ type Upstream interface {
 	// Connect returns a Back to an endpoint. Given says how Connect obtained it,
 	// and is filled in even if Connect fails. Connect sets the request's Scheme and
 	// Authority to those for the endpoint.
-	Connect(e *upstream.Endpoint, n Need) (Back, Given, error)
+	Connect(e *upstream.Endpoint, n Need) (message.Back, Given, error)
 }
 
 // A Need is what an exchange needs of a connection.

@@ -67,7 +67,7 @@ type loginCarrier interface{ TakesLogin() }
 // A roomy back can say that a little of the body can be written without waiting.
 type roomy interface{ Roomy() bool }
 
-func hasRoom(b Back) bool {
+func hasRoom(b message.Back) bool {
 	r, ok := b.(roomy)
 	return ok && r.Roomy()
 }
@@ -76,7 +76,7 @@ func hasRoom(b Back) bool {
 // request. Then the request is sent again, so its body has to be kept.
 type disclaiming interface{ Disclaims() bool }
 
-func disclaims(b Back) bool {
+func disclaims(b message.Back) bool {
 	d, ok := b.(disclaiming)
 	return ok && d.Disclaims()
 }

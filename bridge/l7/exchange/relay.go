@@ -16,7 +16,7 @@ const maxInterims = 32
 var errOver = errors.New("the exchange is over")
 
 // receive waits for the head of the final response.
-func (x *Exchange) receive(b Back) error {
+func (x *Exchange) receive(b message.Back) error {
 	for range maxInterims {
 		if err := b.Receive(&x.response); err != nil {
 			return err
@@ -35,7 +35,7 @@ func (x *Exchange) receive(b Back) error {
 
 // protectLogin keeps a connection from other clients if the upstream asked on it for
 // a login that authenticates the connection.
-func (t *attempts) protectLogin(b Back) {
+func (t *attempts) protectLogin(b message.Back) {
 	if !policy.AsksLogin(t.x.response.Fields) {
 		return
 	}
@@ -68,7 +68,7 @@ func (x *Exchange) head() {
 }
 
 // relay forwards the final response, whose head b has received.
-func (x *Exchange) relay(b Back) {
+func (x *Exchange) relay(b message.Back) {
 	x.head()
 	x.deadlines.responseStarted()
 	r := &x.response
@@ -113,7 +113,7 @@ func (x *Exchange) relay(b Back) {
 }
 
 // download carries the response's body.
-func (x *Exchange) download(b Back) {
+func (x *Exchange) download(b message.Back) {
 	defer x.stall.end()
 	readErr, err := x.carryBody(b)
 	switch {
@@ -136,7 +136,7 @@ func (x *Exchange) download(b Back) {
 
 // carryBody passes on the response's body, until b ends it or the client stops
 // reading.
-func (x *Exchange) carryBody(b Back) (readErr, writeErr error) {
+func (x *Exchange) carryBody(b message.Back) (readErr, writeErr error) {
 	f := flowBetween(b, x.front)
 	f.Begin()
 	defer f.End()
@@ -163,7 +163,7 @@ func (x *Exchange) carryBody(b Back) (readErr, writeErr error) {
 }
 
 // complete ends the response, which b has received to its end.
-func (x *Exchange) complete(b Back) {
+func (x *Exchange) complete(b message.Back) {
 	trailer := b.Trailer()
 	trailer.RemoveFunc(func(f message.Field) bool { return policy.IsFraming(f.Name) })
 	x.recordStatus(trailer)
@@ -208,7 +208,7 @@ func (x *Exchange) uncountClient() {
 }
 
 // settle releases b, whose response was read to its end.
-func (x *Exchange) settle(b Back) {
+func (x *Exchange) settle(b message.Back) {
 	if !x.upload.sent.Load() {
 		if x.upload.read.Load() {
 			// All of the request is on its way, and most likely there.
@@ -229,7 +229,7 @@ func (x *Exchange) settle(b Back) {
 }
 
 // drop aborts the rest of the exchange with b.
-func (x *Exchange) drop(b Back, cause error) {
+func (x *Exchange) drop(b message.Back, cause error) {
 	b.Abort(cause)
 	if x.upload.started {
 		x.upload.refuse()

@@ -202,7 +202,7 @@ func (r *replay) fail(err error) {
 }
 
 // upload is the upload of a number: it carries the body to b.
-func (r *replay) upload(b Back, number int) {
+func (r *replay) upload(b message.Back, number int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.present == number {
@@ -255,7 +255,7 @@ func (r *replay) written(p []byte, taken bool) {
 // read waits for more of the body. It returns what an upload of a number, to b,
 // has to send of it at once, and whether that is in hand only, so not kept; nil:
 // nothing. All that was kept before is sent. r.mu is held, but not while it waits.
-func (r *replay) read(b Back, number int) (p []byte, inHand bool) {
+func (r *replay) read(b message.Back, number int) (p []byte, inHand bool) {
 	x := r.x
 	r.reading = true
 	if !r.buffered() {

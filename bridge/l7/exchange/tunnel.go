@@ -24,7 +24,7 @@ const EndCutOff = "cut off"
 
 // tunnel carries bytes both ways after the upstream has changed to the protocol
 // that the client asked for.
-func (x *Exchange) tunnel(b Back) {
+func (x *Exchange) tunnel(b message.Back) {
 	if !policy.AcceptUpgrade(&x.response, x.Facts.Request) || x.WebSocketKey != "" && !policy.UpgradeToConnect(&x.response, x.WebSocketKey) {
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
@@ -89,7 +89,7 @@ func (x *Exchange) tunnel(b Back) {
 }
 
 // patient lets writes wait as long as the tunnel may be idle.
-func (x *Exchange) patient(b Back) {
+func (x *Exchange) patient(b message.Back) {
 	for _, half := range [...]any{x.front, b} {
 		if w, ok := half.(waitLimiter); ok {
 			w.LimitWait(upgradedIdle)
@@ -102,7 +102,7 @@ const upgradedIdle = time.Hour
 
 // splice has the engine of the TCP listeners carry an upgraded connection that is
 // HTTP/1.1 on both sides. server is b.
-func (x *Exchange) splice(b Back, client, server spliceable) {
+func (x *Exchange) splice(b message.Back, client, server spliceable) {
 	engine, err := x.shared.Splices.Engine()
 	if err != nil {
 		x.drop(b, err)

@@ -66,7 +66,7 @@ func (u *upload) reset() {
 }
 
 // send sends the request to b, or begins to.
-func (u *upload) send(b Back) error {
+func (u *upload) send(b message.Back) error {
 	x := u.x
 	if err := x.cancel.attach(b); err != nil {
 		return err
@@ -162,7 +162,7 @@ func (u *upload) begin() (number int, little bool) {
 
 // aside sends the body while another goroutine reads the response, once the
 // upstream wants it: that is when proceed is closed, or if it is nil.
-func (u *upload) aside(b Back, number int, proceed <-chan struct{}) {
+func (u *upload) aside(b message.Back, number int, proceed <-chan struct{}) {
 	defer u.sending.Done()
 	defer u.x.guard()
 	if proceed == nil || u.mayStart(number, proceed) {
@@ -236,7 +236,7 @@ func (u *upload) sendContinue() bool {
 }
 
 // carry carries the body.
-func (u *upload) carry(b Back, number int) {
+func (u *upload) carry(b message.Back, number int) {
 	x := u.x
 	if u.replay != nil {
 		u.replay.upload(b, number)
@@ -279,7 +279,7 @@ func (u *upload) carry(b Back, number int) {
 }
 
 // end completes the request.
-func (u *upload) end(b Back, trailer message.Fields) {
+func (u *upload) end(b message.Back, trailer message.Fields) {
 	if err := b.End(trailer); err != nil {
 		u.notTaken(err)
 		return

@@ -27,3 +27,31 @@ type BodyWriter interface {
 	// End completes the body, with an optional trailer, and sends everything queued.
 	End(trailer Fields) error
 }
+
+// A Back carries one request to an endpoint and its response back: a connection of
+// HTTP/1.1, or a stream of HTTP/2.
+//
+// One goroutine at a time may call Send, Write, Flush and End, and another at the
+// same time Receive, Read, Buffered and Trailer. Abort may be called by any
+// goroutine, at any time until Done.
+type Back interface {
+	BodyReader // of the response's body
+	BodyWriter // of the request's body
+
+	// Send begins the request. With end it is complete and is sent at once, and
+	// neither Write nor End follows. Otherwise it may wait for Flush or End.
+	Send(r *Request, end bool) error
+
+	// Receive waits for the next response head: each interim one, then the final
+	// one. What it fills in is valid until Done.
+	Receive(into *Response) error
+
+	// Abort ends the request. Calls that wait return an error. A request that fails
+	// so is not the endpoint's failure.
+	Abort(cause error)
+
+	// Done releases the Back. No other call is running, and no call follows. Its
+	// connection is used again only if it is provably clean: the request was sent
+	// to its end and the response read to its own.
+	Done()
+}
