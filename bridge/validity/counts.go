@@ -1,13 +1,12 @@
 package validity
 
 import (
-	"maps"
 	"sync"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Counts holds how many connections stopped to verify, by reason.
+// Counts holds the number of connections whose peer no longer verifies, by reason.
 type Counts struct {
 	Ended    map[certs.Reason]uint64
 	Reported map[certs.Reason]uint64 // and continued
@@ -19,7 +18,7 @@ type finding struct {
 	ended  bool
 }
 
-// counts holds the counts of a Set, and what it has not yet reported.
+// counts holds the counts of a Set, and the findings that it has not yet reported.
 type counts struct {
 	mu    sync.Mutex
 	total map[finding]uint64
@@ -30,13 +29,7 @@ func (c *counts) add(failure *certs.VerifyError, ended bool) {
 	k := finding{failure.Reason, ended}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total == nil {
-		c.total = make(map[finding]uint64)
-	}
 	c.total[k]++
-	if c.fresh == nil {
-		c.fresh = make(map[finding]*Finding)
-	}
 	f := c.fresh[k]
 	if f == nil {
 		f = &Finding{Reason: k.reason, Ended: ended, Detail: failure.Detail}
@@ -52,7 +45,7 @@ func (c *counts) pending() bool {
 	return len(c.fresh) > 0
 }
 
-// take returns what was found since the last call.
+// take returns the findings since the last call.
 func (c *counts) take() []Finding {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,7 +53,7 @@ func (c *counts) take() []Finding {
 	for _, f := range c.fresh {
 		all = append(all, *f)
 	}
-	c.fresh = nil
+	clear(c.fresh)
 	return all
 }
 
@@ -69,7 +62,7 @@ func (s *Set) Counts() Counts {
 	s.counts.mu.Lock()
 	defer s.counts.mu.Unlock()
 	out := Counts{Ended: make(map[certs.Reason]uint64), Reported: make(map[certs.Reason]uint64)}
-	for k, n := range maps.All(s.counts.total) {
+	for k, n := range s.counts.total {
 		if k.ended {
 			out.Ended[k.reason] = n
 		} else {

@@ -46,8 +46,8 @@ func (p *Policy) grace() time.Duration {
 	return p.Grace
 }
 
-// A Finding is a number of connections of a Set whose peers stopped to verify for
-// the same reason.
+// A Finding is a number of connections of a Set whose peers no longer verify, for one
+// reason.
 type Finding struct {
 	Reason certs.Reason
 	Count  int

@@ -53,7 +53,10 @@ func New(o Options) *Set {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	return &Set{o: o, members: make(map[*Member]struct{}), next: distant}
+	return &Set{
+		o: o, members: make(map[*Member]struct{}), next: distant,
+		counts: counts{total: make(map[finding]uint64), fresh: make(map[finding]*Finding)},
+	}
 }
 
 // distant is later than the end of any certificate.
@@ -84,7 +87,9 @@ func (s *Set) Add(m *Member, p *certs.Peer, owner Owner) {
 	v := s.judge(m, s.policy.Load(), nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expectLocked(v)
+	if v.failure == nil {
+		s.expectLocked(v.until)
+	}
 	s.tickLocked()
 }
 
@@ -139,10 +144,10 @@ func (s *Set) fail(m *Member, v, before *verdict) {
 	s.workLocked()
 }
 
-// expectLocked notes when a passing peer must be judged again.
-func (s *Set) expectLocked(v *verdict) {
-	if v.failure == nil && v.until.Before(s.next) {
-		s.next = v.until
+// expectLocked records that a peer passes only until a time.
+func (s *Set) expectLocked(until time.Time) {
+	if until.Before(s.next) {
+		s.next = until
 	}
 }
 
@@ -232,7 +237,7 @@ func (s *Set) judgeAll(all []*Member) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expectLocked(&verdict{until: next})
+	s.expectLocked(next)
 }
 
 // maxMemo bounds the verdicts that one run shares.
