@@ -2,6 +2,7 @@ package intake
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -39,6 +40,15 @@ type Rules struct {
 
 // Timeout returns HandshakeTimeout or its default.
 func (r *Rules) Timeout() time.Duration { return cmp.Or(r.HandshakeTimeout, 10*time.Second) }
+
+// Age returns how old one connection may become if most is the greatest age: up to a
+// tenth less, so that connections made together do not end together. 0: no limit.
+func Age(most time.Duration) time.Duration {
+	if most <= 0 {
+		return 0
+	}
+	return most - rand.N(most/10+1)
+}
 
 // An Ending says why a connection was refused, for the log.
 type Ending string

@@ -242,7 +242,7 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	handedOver = true
 	c.setSplice(engine.Start(client, back, options))
-	if age := t.age(); age > 0 {
+	if age := intake.Age(t.MaxAge); age > 0 {
 		c.endAt(c.start.Add(age))
 	}
 	return true

@@ -2,7 +2,6 @@ package l4
 
 import (
 	"cmp"
-	"math/rand/v2"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
@@ -102,14 +101,6 @@ func (t *Table) idle(u *upstream.Upstream) time.Duration {
 		return min(own, t.idleTimeout())
 	}
 	return t.idleTimeout()
-}
-
-// age returns how old one connection may become; 0: as old as it likes.
-func (t *Table) age() time.Duration {
-	if t.MaxAge <= 0 {
-		return 0
-	}
-	return t.MaxAge - rand.N(t.MaxAge/10+1)
 }
 
 func (t *Table) linger() time.Duration { return cmp.Or(t.Linger, time.Minute) }

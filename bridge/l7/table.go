@@ -2,7 +2,6 @@ package l7
 
 import (
 	"cmp"
-	"math/rand/v2"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
@@ -134,14 +133,8 @@ func (t *Table) settings() settings {
 	}
 }
 
-// age returns how old one connection may become, which is up to a tenth less than
-// for others; 0: as old as it likes.
-func (st settings) age() time.Duration {
-	if st.maxAge <= 0 {
-		return 0
-	}
-	return st.maxAge - rand.N(st.maxAge/10+1)
-}
+// age returns how old one connection may become; 0: no limit.
+func (st settings) age() time.Duration { return intake.Age(st.maxAge) }
 
 // action returns what happens to a request; nil: nothing is meant for it.
 func (t *Table) action(r route.Request) *Action {
