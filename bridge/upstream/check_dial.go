@@ -3,7 +3,7 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"time"
@@ -53,7 +53,7 @@ func (d *dialer) CheckHandshake(ctx context.Context, p Purpose, host string) err
 	}
 	seen, err := client.Observe(bounded, conn, host)
 	if len(seen.Chain) > 0 {
-		d.counts.presented.Store(&seen.Chain)
+		d.present(seen.Chain)
 	}
 	if seen.Conn != nil {
 		defer seen.Conn.Close()
@@ -87,20 +87,22 @@ func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Con
 	tc, err := client.HandshakeAside(bounded, conn, host)
 	if err = protocol.Explain(err); err != nil {
 		conn.Close()
-		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
-			d.counts.presented.Store(&he.Refused)
-		}
+		d.presentRefused(err)
 		return nil, d.failure("tls", time.Since(begin), err)
 	}
 	socket.Of(conn).HearFirst()
-	d.present(tc)
+	d.present(tc.ConnectionState().PeerCertificates)
 	return tc, nil
 }
 
-// present records the certificate that the endpoint presented.
-func (d *dialer) present(conn *tls.Conn) {
-	chain := conn.ConnectionState().PeerCertificates // a pointer into the state would keep all of it alive
-	d.counts.presented.Store(&chain)
+// present records the certificates that the endpoint presented.
+func (d *dialer) present(chain []*x509.Certificate) { d.counts.presented.Store(&chain) }
+
+// presentRefused records the certificates that a failed handshake refused, if any.
+func (d *dialer) presentRefused(err error) {
+	if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
+		d.present(he.Refused)
+	}
 }
 
 // CheckName returns the name that the endpoint's certificate must match with

@@ -38,9 +38,8 @@ type dialer struct {
 	counts   counters
 }
 
-// dial makes one attempt to connect. A nil client means plaintext. It returns
-// the connection and the greeting for a client that waits for one.
-func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, []byte, *DialError) {
+// dial makes one attempt to connect. A nil client means plaintext.
+func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
 	trace := traceOf(ctx)
 	trace.Dials++
 	start := time.Now()
@@ -50,20 +49,20 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	d.upstream.options.Latencies.Connect.Observe(elapsed)
 	trace.Connect += elapsed
 	if err != nil {
-		return nil, nil, d.failure(d.options.Network, elapsed, err)
+		return nil, d.failure(d.options.Network, elapsed, err)
 	}
 	c := d.own(raw, client, retire)
 	sock := c.sock
 	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
-		return nil, nil, d.failure(d.options.Network, elapsed, err)
+		return nil, d.failure(d.options.Network, elapsed, err)
 	}
 	if client == nil {
-		return sock, nil, nil
+		return sock, nil
 	}
 
 	start = time.Now()
-	secured, err := d.handshake(ctx, client, sock, host)
+	conn, peer, err := d.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
 	d.counts.shakes.add(elapsed)
 	d.upstream.options.Latencies.Handshake.Observe(elapsed)
@@ -72,22 +71,18 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 		// Not a reset: it could overtake the alert that explains the failure to the
 		// peer.
 		sock.Close()
-		if he, ok := errors.AsType[*certs.HandshakeError](err); ok && len(he.Refused) > 0 {
-			d.counts.presented.Store(&he.Refused)
-		}
-		return nil, nil, d.failure("tls", elapsed, err)
+		d.presentRefused(err)
+		return nil, d.failure("tls", elapsed, err)
 	}
-	c.tracker.verified(c, secured.peer)
-	conn := secured.conn
+	c.tracker.verified(c, peer)
 	state := conn.ConnectionState()
 	if state.DidResume {
 		d.counts.resumed.Add(1)
 	} else {
 		d.counts.full.Add(1)
 	}
-	chain := state.PeerCertificates // a pointer into state would keep all of it alive
-	d.counts.presented.Store(&chain)
-	return conn, secured.greeting, nil
+	d.present(state.PeerCertificates)
+	return conn, nil
 }
 
 // isNarrow reports whether another attempt will offer more than the failed
@@ -134,27 +129,26 @@ func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 	return resolve.Dial(ctx, d.options.Network, d.options.Address)
 }
 
-// A secured connection is one after its TLS handshake.
-type secured struct {
-	conn     *tls.Conn
-	peer     *certs.Peer
-	greeting []byte // see Turn.Greeting
-}
-
-func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (s secured, err error) {
+// handshake completes the TLS handshake, after the upgrade that Options.Starttls needs.
+// The Turn that the connection is for, if any, gets the greeting.
+func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, *certs.Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()
 	protocol := d.upstream.options.Starttls
 	if err := protocol.Upgrade(ctx, sock); err != nil {
-		return s, err
+		return nil, nil, err
 	}
-	if s.conn, s.peer, err = c.HandshakePeer(ctx, sock, host); err != nil {
-		return s, protocol.Explain(err)
+	conn, peer, err := c.HandshakePeer(ctx, sock, host)
+	if err != nil {
+		return nil, nil, protocol.Explain(err)
 	}
 	// A TLS 1.3 upstream verifies our certificate only now.
 	sock.HearFirst()
-	s.greeting, err = protocol.Greet(ctx, s.conn)
-	return s, err
+	greeting, err := protocol.Greet(ctx, conn)
+	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
+		t.greeting = greeting
+	}
+	return conn, peer, err
 }
 
 // announce sends the PROXY protocol header, before TLS or any data.

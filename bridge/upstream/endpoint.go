@@ -107,9 +107,9 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
 	client := e.Client(p)
 	traceOf(ctx).Endpoint = e
-	conn, greeting, failure := e.dial(ctx, client, host, retire)
+	conn, failure := e.dial(ctx, client, host, retire)
 	if failure != nil && isNarrow(failure.Err) {
-		conn, greeting, failure = e.dial(ctx, client, host, retire)
+		conn, failure = e.dial(ctx, client, host, retire)
 	}
 	if failure != nil {
 		e.givePlace()
@@ -117,9 +117,6 @@ func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, reti
 	}
 	if e.upstream.LimitsConnections() {
 		socket.Of(conn).OnClose(e.givePlace)
-	}
-	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
-		t.greeting = greeting
 	}
 	e.succeeded(p)
 	return conn, nil
