@@ -16,7 +16,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A conn is a client's connection, below TLS. It counts its bytes. The Server
@@ -29,7 +28,6 @@ type conn struct {
 	sock   *socket.Socket // on top of it
 	owned  backs.Client   // its connections to upstreams, and the address that they announce
 	facts  policy.Connection
-	peer   *certs.Peer // of TLS
 
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
@@ -290,10 +288,8 @@ func (s *Server) start(c *conn, t *Table) {
 		s.logRefusal(c, r)
 		return
 	}
-	c.peer = peer
 	s.intake.Verified(&c.intake, c.sock, peer)
-	state := tc.ConnectionState()
-	c.facts.Session = policy.NewSession(state)
+	c.facts.Session = policy.NewSession(tc.ConnectionState())
 	c.handshake = time.Since(begun)
 	c.observe(tc)
 	served = true

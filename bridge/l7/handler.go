@@ -230,12 +230,9 @@ func (q *request) serve() {
 	}
 }
 
-// misdirected reports whether the request's host is one that its connection, made for
-// another name of the same certificate, must not be used for (RFC 9110, section 7.4):
-// the host's TLS policy is another, or it is a host that the listener rejects as SNI.
+// misdirected reports whether the request's connection must not be used for its host.
 func (q *request) misdirected() bool {
-	host := q.Facts.Target.Host
-	return q.conn.facts.TLS && q.table.TLS != nil && host != "" && !q.table.TLS.Serves(q.conn.peer.ServerName, host)
+	return q.conn.facts.TLS && q.table.misdirects(q.conn.intake.Member.Peer().ServerName, q.Facts.Target.Host)
 }
 
 // expectsOther reports whether a client has an expectation other than 100-continue

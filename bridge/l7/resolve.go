@@ -53,7 +53,7 @@ func (t *Table) Resolve(q Question) Resolution {
 	if t.TrustedProxies != nil {
 		out.Scheme = policy.ForwardedScheme(r.Fields, out.Scheme)
 	}
-	if t.TLS != nil && at.Host != "" && !t.TLS.Serves(q.SNI, at.Host) {
+	if t.misdirects(q.SNI, at.Host) {
 		out.Code = policy.Misdirected.Code
 		return out
 	}

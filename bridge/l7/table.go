@@ -136,6 +136,13 @@ func (t *Table) settings() settings {
 // age returns how old one connection may become; 0: no limit.
 func (st settings) age() time.Duration { return intake.Age(st.maxAge) }
 
+// misdirects reports whether a connection made with an SNI must not carry a request for a
+// host (RFC 9110, section 7.4): the host's TLS policy is another, or it is a host that the
+// listener rejects as SNI.
+func (t *Table) misdirects(sni, host string) bool {
+	return t.TLS != nil && host != "" && !t.TLS.Serves(sni, host)
+}
+
 // action returns what happens to a request; nil: nothing is meant for it.
 func (t *Table) action(r route.Request) *Action {
 	if a, ok := t.Routes.Match(r); ok {
