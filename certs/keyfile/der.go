@@ -99,7 +99,7 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 // parseOne parses the certificate with the given number in a list.
 func parseOne(der []byte, number int) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
-	if hasExplicitCurve(certificateKeyInfo(der)) {
+	if err != nil && hasExplicitCurve(certificateKeyInfo(der)) { // crypto/x509 says only that it is invalid
 		return nil, fmt.Errorf("certificate %d has an ECDSA key with explicit curve parameters, which TLS forbids (RFC 5480): make the key with a named curve, and have the certificate issued again", number)
 	}
 	if err != nil {
