@@ -22,8 +22,8 @@ func rawSAN(t *testing.T, tag int, name string) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}
 }
 
-// A name with a NUL or another control character never matches what is before
-// it, and is shown escaped, if the certificate can be parsed at all.
+// A name with a NUL or another control character never matches the part before
+// that character, and is shown escaped if the certificate can be parsed at all.
 func TestControlCharactersInNames(t *testing.T) {
 	root := mint(t, caTemplate("root"), ecdsaKey(t), nil)
 	const email, dns, uri = 1, 2, 6 // tags of GeneralName (RFC 5280, section 4.2.1.6)

@@ -52,7 +52,8 @@ func inUTF16(text []byte) []byte {
 	return out
 }
 
-// What spoils PEM text is named, in chains, keys, trust bundles and lists.
+// The error names the damage to PEM text, in a trust bundle, a chain, a key or a
+// file with both.
 func TestSpoiledPEMIsNamed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	issued := ca.Server(t, "a.test")
@@ -114,7 +115,7 @@ func TestSwappedFilesAreNamed(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoArchiveIsNamed(t *testing.T) {
+func TestFilesGivenInPlaceOfAnArchiveAreNamed(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	archive := archive(t, issued, "pw", "")
 	for say, data := range map[string][]byte{
@@ -153,7 +154,7 @@ func TestPassphraseWithAByteOrderMark(t *testing.T) {
 	}
 }
 
-// Keys and certificates of kinds that OpenSSL makes and TLS here cannot use.
+// Keys and certificates that OpenSSL makes and this program does not support.
 func TestUnsupportedKeysAreNamed(t *testing.T) {
 	chain := certstest.NewCA(t).Server(t, "a.test").ChainPEM
 	explicit := "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -pkeyopt ec_param_enc:explicit"

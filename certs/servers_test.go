@@ -106,7 +106,7 @@ func TestTicketsNeverCrossPolicies(t *testing.T) {
 		}
 		closed := serve(t, certs.NewServers(p.open, certs.Policy{Hosts: []string{"open.test"}, Server: p.mtls}).Conn)
 		if _, _, err := reach(t, closed, config("open.test")); err == nil {
-			t.Error("open.test now needs a certificate, and an old ticket let a client in without")
+			t.Error("open.test now needs a certificate, and an old ticket let a client in without one")
 		}
 	})
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A server that takes RSA keys only, and our certificate has an ECDSA key: the
-// probe says so, and names a stored certificate that would fit. The suggestion
-// changes the outcome.
+// If a server accepts only RSA keys and our certificate has an ECDSA key, the
+// probe says so and names a stored certificate that would fit. The suggested
+// certificate makes the handshake succeed.
 func TestAClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 	ca, other := certstest.NewCA(t), rootNamed(t, "another root")
 	server := ca.Server(t, "upstream.test")

@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A server that presents its chain in reverse is not said to have a
-// certificate for other names.
+// For a server that presents its chain in reverse the probe explains the order,
+// rather than that the first certificate has other names.
 func TestAReversedChain(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)

@@ -12,7 +12,7 @@ type Suggestion struct {
 	Field string
 
 	// Value is what to set the field to: a list as JSON, anything else as it is.
-	// Empty: only Text can say.
+	// If it is empty, only Text describes the change.
 	Value string
 
 	// Text is the change in a sentence. Empty: no change is needed.
@@ -34,7 +34,7 @@ func setToList(field string, elements ...string) Suggestion {
 	return setTo(field, values(elements...))
 }
 
-// remove suggests to remove a field.
+// remove suggests removing a field.
 func remove(field string) Suggestion {
 	return Suggestion{Field: field, Text: "remove " + field}
 }

@@ -23,7 +23,7 @@ type spec struct {
 	client func() dialect // asks a server for TLS
 
 	// secured is the exchange with the server over TLS, after which the client is
-	// greeted. Nil: the client speaks first.
+	// greeted. It is nil if clients speak first.
 	secured func() *script
 }
 

@@ -50,7 +50,7 @@ type script struct {
 	lines lines
 
 	// greeting returns what a client expects as the server's first words. It is
-	// called once the script is done. Nil: nothing.
+	// called once the script is done. It is nil in the exchange before TLS.
 	greeting func() []byte
 }
 

@@ -40,7 +40,8 @@ func TestNoProtocolIsNoUpgrade(t *testing.T) {
 	}
 }
 
-// converse says each part, once the client has spoken if it is its turn.
+// converse sends each part, after the client has sent its own where that comes
+// first.
 func converse(c net.Conn, p Protocol, said []string) {
 	for i, s := range said {
 		if i > 0 || !p.ServerSpeaksFirst() {
@@ -90,7 +91,7 @@ func TestAnUpgradeEndsWithItsContextOrConnection(t *testing.T) {
 	}
 }
 
-// Plaintext that arrives later than the agreement is found by the handshake.
+// The handshake finds plaintext that arrives after the agreement.
 func TestPlaintextInsteadOfAHandshakeIsAnInjection(t *testing.T) {
 	conn := serve(t, func(c net.Conn) {
 		io.WriteString(c, "Z\x00\x00\x00\x05I")
