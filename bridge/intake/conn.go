@@ -80,7 +80,7 @@ type Conn struct {
 	// which run on this machine.
 	Addr netip.Addr
 
-	// Member judges the client again while the connection is open; see Verified.
+	// Member holds whether the client still verifies; see Verified.
 	Member validity.Member
 
 	raw    net.Conn
@@ -192,8 +192,8 @@ func (i *Intake) overRate(addr netip.Addr, r *Rules) bool {
 	return i.options.Limiter.Enter(&p, addr, time.Now(), &limits).Kind != limit.None
 }
 
-// Verified has the client judged again until the connection is closed. peer is the one
-// that a handshake returned, or Plaintext.
+// Verified makes c a member of Peers until it is closed. peer is the client that Handshake
+// returned, or Plaintext.
 func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
 	s.SetGuard(&c.Member)
 	i.peers.Add(&c.Member, peer, c)

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -47,11 +46,9 @@ type Options struct {
 	Limiter     *limit.Limiter      // enforces Rules.Rate and RatePerClient
 	Logger      hclog.Logger
 
-	// Unverified receives what is found when clients are judged again. It may be nil.
-	Unverified func(validity.Finding)
-
-	// Now returns the time by which clients are judged again. Nil means time.Now.
-	Now func() time.Time
+	// Revalidation configures the Set that judges clients while their connections are
+	// open. Its Logger is ignored: the Set logs to the Intake's.
+	Revalidation validity.Options
 }
 
 // An Intake admits the connections of one listener and keeps track of them. All methods
@@ -92,12 +89,13 @@ func New(o Options) *Intake {
 		perClient: make(map[netip.Addr]int),
 		drained:   make(chan struct{}),
 	}
-	i.peers = validity.New(validity.Options{Observe: o.Unverified, Now: o.Now, Logger: o.Logger})
+	o.Revalidation.Logger = o.Logger
+	i.peers = validity.New(o.Revalidation)
 	i.ctx, i.cancel = context.WithCancel(context.Background())
 	return i
 }
 
-// Peers returns the clients, which are judged again while their connections are open.
+// Peers returns the Set that judges clients while their connections are open.
 func (i *Intake) Peers() *validity.Set { return i.peers }
 
 // Plaintext is the Peer of every client that speaks no TLS.

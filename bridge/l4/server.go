@@ -38,11 +38,9 @@ type Options struct {
 	// it after Shutdown. Nil disables the access log.
 	AccessLog *accesslog.Logger
 
-	// Unverified receives what is found when clients are judged again. It may be nil.
-	Unverified func(validity.Finding)
-
-	// Now returns the time by which clients are judged again. Nil means time.Now.
-	Now func() time.Time
+	// Revalidation configures the Set that judges clients while their connections are
+	// open. Its Logger is ignored: the Set logs to the Server's.
+	Revalidation validity.Options
 
 	Logger hclog.Logger // nil discards
 }
@@ -75,7 +73,7 @@ func New(o Options) *Server {
 		listener:  o.Listener,
 		accessLog: o.AccessLog,
 		limiter:   limiter,
-		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Unverified: o.Unverified, Now: o.Now}),
+		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Revalidation: o.Revalidation}),
 	}
 }
 

@@ -20,8 +20,8 @@ import (
 type Table struct {
 	TLS *certs.Servers // nil: plaintext
 
-	// Validity says how clients are judged again while their connections are open. Nil:
-	// they are not.
+	// Validity says how clients are judged while their connections are open. Nil: each
+	// client is judged in its handshake only.
 	Validity *validity.Policy
 
 	// Peek makes the listener read a ClientHello before it decides anything else. It

@@ -41,11 +41,9 @@ type Options struct {
 	// Shutdown. Nil: no access log.
 	AccessLog *accesslog.Logger
 
-	// Unverified receives what is found when clients are judged again. It may be nil.
-	Unverified func(validity.Finding)
-
-	// Now returns the time by which clients are judged again. Nil means time.Now.
-	Now func() time.Time
+	// Revalidation configures the Set that judges clients while their connections are
+	// open. Its Logger is ignored: the Set logs to the Server's.
+	Revalidation validity.Options
 
 	Logger hclog.Logger // nil discards
 }
@@ -84,7 +82,7 @@ func New(o Options) *Server {
 		log:     log,
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
-		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log, Unverified: o.Unverified, Now: o.Now}),
+		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log, Revalidation: o.Revalidation}),
 	}
 	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()

@@ -22,8 +22,8 @@ import (
 type Table struct {
 	TLS *certs.Servers // nil: plaintext. Taken once per connection.
 
-	// Validity says how clients are judged again while their connections are open. Nil:
-	// they are not.
+	// Validity says how clients are judged while their connections are open. Nil: each
+	// client is judged in its handshake only.
 	Validity *validity.Policy
 
 	// Routes decide on each request. Nil matches nothing.

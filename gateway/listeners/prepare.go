@@ -173,16 +173,15 @@ func Cause(err error) error {
 
 func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	r := &Running{Name: want.Name, protocol: want.Protocol, network: want.Network, address: want.Address, configured: want.Configured, unix: want.Unix, socket: socket}
-	unverified := func(f validity.Finding) {
-		if s.o.Unverified != nil {
-			s.o.Unverified(want.Name, f)
-		}
+	revalidation := validity.Options{Now: s.o.Now}
+	if s.o.Unverified != nil {
+		revalidation.Observe = func(f validity.Finding) { s.o.Unverified(want.Name, f) }
 	}
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return s.o.Live().HTTP(want.Name) }}
 		r.HTTP = l7.New(l7.Options{
 			Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
-			Unverified: unverified, Now: s.o.Now,
+			Revalidation: revalidation,
 		})
 		r.remember = table.remember
 		return r
@@ -190,7 +189,7 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	table := &table[l4.Table]{now: func() *l4.Table { return s.o.Live().TCP(want.Name) }}
 	r.TCP = l4.New(l4.Options{
 		Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
-		Unverified: unverified, Now: s.o.Now,
+		Revalidation: revalidation,
 	})
 	r.remember = table.remember
 	return r

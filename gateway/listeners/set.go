@@ -38,11 +38,11 @@ type Options struct {
 	// it leaves the set, and what it returns afterwards. Nil: not called.
 	Removing func(*Running) (left func())
 
-	// Unverified receives what is found when the clients of a listener are judged
-	// again. It must not block. It may be nil.
+	// Unverified receives the findings about clients of a listener that no longer
+	// verify. It must not block. It may be nil.
 	Unverified func(listener string, f validity.Finding)
 
-	// Now returns the time by which clients are judged again. Nil means time.Now.
+	// Now returns the time by which open connections are judged. Nil means time.Now.
 	Now func() time.Time
 
 	AccessLog *accesslog.Logger // nil: none
