@@ -156,7 +156,7 @@ func (d *deadlines) expired() {
 		if d.byCall {
 			cause = errCallDeadline
 		}
-		d.clientSlow.Store(started && !x.stall.reading.Load())
+		d.clientSlow.Store(started && !x.stall.waits())
 		x.cancel.fail(cause)
 		if started && !x.tellDeadline() {
 			x.front.Abort(cause) // the client may be the slow side

@@ -22,9 +22,8 @@ type stall struct {
 	check func()        // expired, made once
 	limit time.Duration // 0: nothing is watched
 
-	reading atomic.Bool  // a read waits
-	since   atomic.Int64 // when the read that waits began to; 0: none waits, or nothing is watched
-	found   atomic.Bool  // it waited too long
+	since atomic.Int64 // when the current read began to wait; 0: no read waits
+	found atomic.Bool  // it waited too long
 
 	mu      sync.Mutex  // held by the timer
 	timer   *time.Timer // reused; nil until it is needed
@@ -36,34 +35,36 @@ func (s *stall) init(x *Exchange) { s.x, s.check = x, s.expired }
 
 func (s *stall) reset() {
 	s.limit, s.over = 0, false
-	s.reading.Store(false)
 	s.since.Store(0)
 	s.found.Store(false)
 }
 
 // watch records that a read of the response's body begins to wait.
 func (s *stall) watch() {
-	s.reading.Store(true)
-	clock := s.x.shared.Clock
 	if s.limit == 0 {
-		if s.limit = s.x.try.upstream.Upstream().IdleTimeout(); s.limit == 0 {
-			return
-		}
-		clock.KeepWithin(s.limit)
-		if s.timer == nil {
-			s.timer = time.AfterFunc(s.limit, s.check)
-		} else {
-			s.timer.Reset(s.limit)
-		}
+		s.start()
 	}
-	s.since.Store(clock.Now())
+	s.since.Store(s.x.shared.Clock.Now())
+}
+
+// start sets the timer, if the upstream has an idle timeout.
+func (s *stall) start() {
+	if s.limit = s.x.try.upstream.Upstream().IdleTimeout(); s.limit == 0 {
+		return
+	}
+	s.x.shared.Clock.KeepWithin(s.limit)
+	if s.timer == nil {
+		s.timer = time.AfterFunc(s.limit, s.check)
+	} else {
+		s.timer.Reset(s.limit)
+	}
 }
 
 // unwatch records that the read no longer waits.
-func (s *stall) unwatch() {
-	s.reading.Store(false)
-	s.since.Store(0)
-}
+func (s *stall) unwatch() { s.since.Store(0) }
+
+// waits reports whether a read waits.
+func (s *stall) waits() bool { return s.since.Load() != 0 }
 
 // end records that no other read follows.
 func (s *stall) end() {
