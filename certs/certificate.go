@@ -159,7 +159,7 @@ func newCertificate(m material, passphrase bool) (*Certificate, error) {
 	if passphrase && !m.encrypted {
 		notes = append(notes, note{FindingUnneededPassphrase, "a passphrase is given, but the private key is not encrypted, so anyone who can read it can use it"})
 	}
-	c := &Certificate{chain: chain, notes: notes, fingerprint: fingerprint(chain[0])}
+	c := &Certificate{chain: chain, notes: notes, fingerprint: FingerprintOf(chain[0])}
 	c.tls = tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, x := range chain {
 		c.tls.Certificate = append(c.tls.Certificate, x.Raw)
@@ -197,8 +197,7 @@ func (c *Certificate) Leaf() *x509.Certificate { return c.chain[0] }
 // modified.
 func (c *Certificate) Chain() []*x509.Certificate { return c.chain }
 
-// Fingerprint returns the SHA-256 of the leaf's DER encoding in lower-case
-// hexadecimal.
+// Fingerprint returns the leaf's fingerprint: see FingerprintOf.
 func (c *Certificate) Fingerprint() string { return c.fingerprint }
 
 // Matches reports whether the leaf is valid for host, a DNS name or an IP
@@ -208,7 +207,9 @@ func (c *Certificate) Matches(host string) bool {
 	return c.chain[0].VerifyHostname(host) == nil
 }
 
-func fingerprint(c *x509.Certificate) string {
+// FingerprintOf returns the SHA-256 of a certificate's DER encoding in lower-case
+// hexadecimal.
+func FingerprintOf(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
 }

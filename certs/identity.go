@@ -36,7 +36,7 @@ const (
 
 // Identify returns the Identity of a certificate.
 func Identify(c *x509.Certificate) Identity {
-	id := Identity{Subject: subjectText(c.RawSubject), SHA256Fingerprint: fingerprint(c)}
+	id := Identity{Subject: subjectText(c.RawSubject), SHA256Fingerprint: FingerprintOf(c)}
 	if serial := fmt.Sprintf("%x", c.SerialNumber); len(serial) <= maxSerial {
 		id.Serial = serial
 	}

@@ -46,7 +46,7 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 		Subject:           infoName(c.RawSubject, c.Subject),
 		Issuer:            infoName(c.RawIssuer, c.Issuer),
 		Serial:            fmt.Sprintf("%x", c.SerialNumber),
-		SHA256Fingerprint: fingerprint(c),
+		SHA256Fingerprint: FingerprintOf(c),
 		NotBefore:         c.NotBefore,
 		NotAfter:          c.NotAfter,
 		KeyType:           keyfile.CertificateKeyType(c),

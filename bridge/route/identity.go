@@ -38,8 +38,7 @@ type Client struct {
 
 // NewClient returns the Client of a verified certificate.
 func NewClient(leaf *x509.Certificate) *Client {
-	sum := sha256.Sum256(leaf.Raw)
-	c := &Client{Fingerprint: hex.EncodeToString(sum[:]), Issuer: certs.IssuerName(leaf)}
+	c := &Client{Fingerprint: certs.FingerprintOf(leaf), Issuer: certs.IssuerName(leaf)}
 	for _, s := range certs.SANsOf(leaf) {
 		c.SANs = append(c.SANs, s.String())
 	}
