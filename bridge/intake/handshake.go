@@ -42,7 +42,7 @@ func (i *Intake) Handshake(t *certs.Servers, tc *tls.Conn, s *socket.Socket, dea
 const helloBytes = 2 << 10
 
 // hasTrailingDot reports whether the server name in a ClientHello ends with a dot.
-// crypto/tls rejects such a ClientHello as one that cannot be decoded, and forgets it.
+// crypto/tls rejects such a ClientHello as malformed and does not return it.
 func hasTrailingDot(stream []byte) bool {
 	var scan clienthello.Scanner
 	if whole, err := scan.Feed(stream); !whole || err != nil {

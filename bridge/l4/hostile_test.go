@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A client that sends what carries no data, without end, is disconnected. Others are
-// served.
+// A client that sends an endless flood of records without data is disconnected. Other
+// clients are served.
 func TestFloodsOfAClientEnd(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
-// A connection may be cut after its request was read and before its exchange listens
-// for that. The exchange still ends at once, and so Shutdown does.
+// A connection may be cut after its request was read and before its exchange has called
+// Notify. The exchange still ends at once, and so does Shutdown.
 func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
 	w := newWorld(t)
 	table := &Table{Default: to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {

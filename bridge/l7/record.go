@@ -85,8 +85,8 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	s.options.AccessLog.Log(&r)
 }
 
-// client returns the client that routes may match, or nil without a certificate. A
-// client that no longer verifies, and that revalidation only reports, matches none.
+// client returns the client that routes may match, or nil without a verified certificate.
+// Under validity.Report a client may stay connected although it no longer verifies.
 func (c *conn) client() *route.Client {
 	if !c.intake.Member.Verified() {
 		return nil

@@ -105,15 +105,15 @@ func (s *Server) Serve(ln net.Listener) error {
 	return err
 }
 
-// Revalidate judges the clients of open connections by the present table, in the
-// background. It is called when the table has changed.
+// Revalidate judges the clients of open connections by the current table, in the
+// background. The caller calls it after each change of the table.
 func (s *Server) Revalidate() {
 	if t := s.options.Table(); t != nil {
 		s.intake.Peers().Require(t.Validity)
 	}
 }
 
-// Peers returns the clients of open connections.
+// Peers returns the Set that judges the clients of open connections.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // StopAccepting closes every listener given to Serve, for good. Open connections

@@ -83,8 +83,8 @@ func contains(rules []Rule[string], name string) bool {
 	return false
 }
 
-// describeTable returns every list of a table by host and path, and what else it
-// holds.
+// describeTable returns every list of a table by host and path, and the table's other
+// fields.
 func describeTable(t *Table[string]) map[string]string {
 	out := map[string]string{}
 	put := func(host string, b *bucket[string]) {

@@ -16,20 +16,20 @@ import (
 // An Identity is a condition on the client's verified certificate. Each field that is
 // set must match. A client without a verified certificate matches no Identity.
 type Identity struct {
-	// SANs are names of which the certificate must have one, written as in
-	// certs.ParseSANs. In the path of a SPIFFE ID, "*" stands for one whole segment:
+	// SANs are names in the form of certs.ParseSANs. The certificate must have at least
+	// one of them. In the path of a SPIFFE ID, "*" stands for one whole segment:
 	// "URI:spiffe://corp/ns/*/sa/pay".
 	SANs []string
 
-	// Fingerprints are SHA-256 fingerprints of certificates, any of which, in
-	// hexadecimal with or without colons.
+	// Fingerprints are SHA-256 fingerprints in hexadecimal, with or without colons. The
+	// certificate must have one of them.
 	Fingerprints []string
 
 	// Issuer is the distinguished name (RFC 4514) of the certificate's issuer.
 	Issuer string
 }
 
-// A Client is what rules match of a client's verified certificate.
+// A Client holds the parts of a client's verified certificate that rules match.
 type Client struct {
 	SANs        []string // in the form of certs.SAN.String
 	Fingerprint string   // SHA-256, in lower-case hexadecimal
@@ -45,8 +45,8 @@ func NewClient(leaf *x509.Certificate) *Client {
 	return c
 }
 
-// ParseClient returns the Client that texts describe, each in the form of an Identity. The
-// error is Errors with the fields subject_alt_names[0], sha256_fingerprint and issuer.
+// ParseClient parses a Client whose parts are in the form of an Identity's. The error is
+// Errors with the fields subject_alt_names[0], sha256_fingerprint and issuer.
 func ParseClient(sans []string, fingerprint, issuer string) (*Client, error) {
 	c := &Client{}
 	var bad Errors
@@ -95,8 +95,8 @@ type sanPattern struct {
 // maxIdentities bounds the names and the fingerprints of one Identity.
 const maxIdentities = 100
 
-// compileIdentity checks an Identity and returns its parts; one zero part if there is
-// none.
+// compileIdentity checks an Identity and returns its parts. For a nil Identity it returns
+// one zero part.
 func compileIdentity(in *Identity, fail func(field string, err error)) []identity {
 	if in == nil {
 		return []identity{{}}
@@ -284,8 +284,8 @@ func (r rank) compare(o rank) int {
 	return cmp.Or(first(r.fingerprints, o.fingerprints), o.names-r.names, first(r.issuer, o.issuer))
 }
 
-// keys returns texts of which two identities of one rank share one if they overlap,
-// and possibly otherwise.
+// keys returns strings that find identities of the same rank: two that overlap have a key
+// in common. Two that do not overlap may have one too.
 func (d *identity) keys() []string {
 	switch {
 	case len(d.fingerprints) > 0:
@@ -308,8 +308,8 @@ func (d *identity) keys() []string {
 	return keys
 }
 
-// overlaps reports whether one certificate can have a name, or the fingerprint, that
-// both identities list, and the issuer of both. Both have one rank.
+// overlaps reports whether two identities of the same rank have the same issuer and
+// overlap in what they list: fingerprints, names or both.
 func (d *identity) overlaps(o *identity) bool {
 	if d.issuer != o.issuer {
 		return false

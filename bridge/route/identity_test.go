@@ -147,7 +147,7 @@ func TestAmbiguousClientIdentities(t *testing.T) {
 	}
 }
 
-// A client is what its certificate says, in the spelling that rules have.
+// NewClient spells the parts of a certificate as rules do.
 func TestClientOfACertificate(t *testing.T) {
 	ca := certstest.NewCA(t)
 	leaf := ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: "alice", DNSNames: []string{"a.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")}, URIs: []string{"spiffe://corp/ns/a/sa/pay"}}).Leaf

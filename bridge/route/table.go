@@ -17,8 +17,8 @@ type Request struct {
 	// Header returns the values of a header field by its canonical name
 	// ("X-Tenant"). Nil means that the request has no fields.
 	Header func(name string) []string
-	// Client is what the client's certificate says. Nil: it has none that was verified,
-	// and matches no rule with a condition on it.
+	// Client holds the client's verified certificate. Nil: the client has none, and
+	// matches no rule with a condition on it.
 	Client *Client
 }
 
@@ -114,8 +114,8 @@ func countHeaders[T any](counts map[string]int, r *Rule[T], n int) {
 	}
 }
 
-// compile checks a rule and returns its entries, of which it has at least one. Without
-// hosts it returns the one pattern "".
+// compile checks a rule and returns at least one entry. For a rule without hosts it
+// returns one pattern, "".
 func compile[T any](r *Rule[T]) (entries []*entry[T], hosts []string, bad Errors) {
 	fail := func(field string, err error) {
 		if err != nil {
@@ -206,7 +206,7 @@ func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T],
 					errs = append(errs, &ConflictError{Rules: [2]string{name(o.rule), name(rule)}, What: describe(host, e.path, m, e.headers, &e.client)})
 				}
 			}
-			if !taken || e.client.rank() != (rank{}) { // what overlaps two others need not overlap their common part
+			if !taken || e.client.rank() != (rank{}) { // a later identity may overlap this one alone
 				c.owners[k] = append(c.owners[k], owner{rule, &e.client})
 			}
 		}

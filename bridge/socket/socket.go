@@ -158,8 +158,8 @@ func (s *Socket) notifyClosed() {
 // called.
 func (s *Socket) Unread(p []byte) { s.unread = p }
 
-// Record copies what is read from now on to buf, behind its length and up to its
-// capacity. The reading goroutine ends it with Recorded, before Stream.
+// Record makes Read append the bytes that it returns to buf, up to buf's capacity. The
+// reading goroutine ends the recording with Recorded, before Stream.
 func (s *Socket) Record(buf []byte) { s.record = buf }
 
 // Recorded ends a recording and returns it.
@@ -169,7 +169,7 @@ func (s *Socket) Recorded() []byte {
 	return recorded
 }
 
-// keep records p as far as there is room.
+// keep records as much of p as fits.
 func (s *Socket) keep(p []byte) {
 	if room := cap(s.record) - len(s.record); room > 0 {
 		s.record = append(s.record, p[:min(len(p), room)]...)

@@ -34,7 +34,7 @@ type stream struct {
 	room    int              // how much into's send buffer can hold
 
 	mayWait bool // BeginWait is allowed
-	waits   bool // Read waits, as before Stream
+	waits   bool // BeginWait has succeeded: Read waits, as before Stream
 
 	// State of Ask.
 	ask     func(fd uintptr) bool
@@ -107,13 +107,14 @@ func (s *Socket) TryFill() error {
 	return s.filled()
 }
 
-// AllowWait says whether BeginWait may succeed, and ends an earlier one. Only the
-// reading goroutine may call it.
+// AllowWait sets whether BeginWait may succeed, and ends the effect of an earlier
+// BeginWait. Only the reading goroutine may call it.
 func (s *Socket) AllowWait(allowed bool) { s.in.mayWait, s.in.waits = allowed, false }
 
-// BeginWait makes Read wait for bytes until AllowWait is called, and send before what
-// Gather holds: a TLS handshake within a read cannot continue later. It reports false if
-// that is not allowed, and is called only by the reading goroutine.
+// BeginWait makes Read send what Gather holds and then wait for bytes, until AllowWait is
+// called. A TLS handshake within a read needs that, because it cannot be continued later.
+// BeginWait reports false if AllowWait has not allowed it. Only the reading goroutine may
+// call it.
 func (s *Socket) BeginWait() bool {
 	if s.carrier == nil && s.in.pool == nil {
 		return true // reads wait anyway

@@ -64,7 +64,7 @@ func TestAPanicEndsOneSplice(t *testing.T) {
 	}
 }
 
-// A panicking is a connection whose address cannot be had.
+// A panicking is a connection whose LocalAddr panics.
 type panicking struct{ net.Conn }
 
 func (panicking) LocalAddr() net.Addr { panic("on purpose") }

@@ -96,8 +96,8 @@ func (t *Tracker) drain(fingerprint string, all bool, period time.Duration) []*t
 	return drained
 }
 
-// cutLocked has c closed at end, unless it is to be closed before. The Tracker's
-// mu is held.
+// cutLocked schedules c's close at end, unless an earlier one is scheduled. The
+// Tracker's mu is held.
 func (c *tracked) cutLocked(end time.Time) {
 	if c.cut != nil && !c.cut.Stop() {
 		return // it is being closed right now

@@ -284,10 +284,10 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 	return nil, nil, errors.Join(errs...)
 }
 
-// Greeting returns what Dial received in the place of the server's first bytes,
-// for protocols in which a client waits for a greeting and the plaintext one of
-// the server cannot be trusted: see Options.Starttls. The caller sends it to the
-// client before anything else. Empty: the client needs no greeting.
+// Greeting returns the greeting for a client that waits for one: see
+// Options.Starttls. The server has confirmed it over TLS, because its plaintext
+// greeting cannot be trusted. The caller sends it to the client before anything
+// else. Empty: the client needs no greeting.
 func (t *Turn) Greeting() []byte { return t.greeting }
 
 // dial connects to one endpoint within the time for each.

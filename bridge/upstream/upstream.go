@@ -65,9 +65,10 @@ type Options struct {
 
 	// Warm is the number of TLS connections of the purpose Stream kept ready to
 	// each endpoint that takes new connections, after Start. Their handshakes are
-	// complete, and DialAs hands them out. It is ignored if nothing can be made
-	// ready: for plaintext, and if the server name depends on the client, the
-	// client is announced, or Starttls greets the client. 0: none. Clients of the upstream must send first.
+	// complete, and DialAs hands them out. Clients of the upstream must send first.
+	// Warm is ignored if no connection can be made in advance: for plaintext, and if
+	// the server name depends on the client, the client is announced, or the server
+	// speaks first. 0: none.
 	Warm int
 
 	// WarmAge is how long a connection is kept ready. 0: 50s.

@@ -23,7 +23,7 @@ type Member struct {
 	owner Owner
 
 	judged atomic.Pointer[verdict] // the latest
-	ended  atomic.Pointer[verdict] // because of which the connection ends; nil: it does not
+	ended  atomic.Pointer[verdict] // that ends the connection; nil: none
 }
 
 // A verdict is the result of judging a peer under a policy. Connections with
@@ -72,8 +72,8 @@ func (m *Member) CheckUnder(p *Policy) *certs.VerifyError {
 	return nil
 }
 
-// Failure returns why the peer no longer verifies, or nil, as last judged. Under
-// Report a connection continues in spite of it.
+// Failure returns why the peer did not verify when it was last judged, or nil. Under
+// Report a connection continues despite a failure.
 func (m *Member) Failure() *certs.VerifyError {
 	if m == nil || m.set == nil {
 		return nil

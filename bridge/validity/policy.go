@@ -11,7 +11,7 @@ type Action int
 
 // The zero Action is Drain.
 const (
-	Drain  Action = iota // no further work; it ends politely within Policy.Grace
+	Drain  Action = iota // no further work; it ends within Policy.Grace
 	Close                // it ends at once
 	Report               // it continues, and the failure is reported
 )
@@ -32,8 +32,8 @@ type Policy struct {
 }
 
 // ends reports whether the policy ends a connection for this failure. A peer
-// without the certificate that a policy requires was never verified at all, so it
-// is not let pass even by Report.
+// without the certificate that a policy requires was never verified at all, so
+// even Report ends its connection.
 func (p *Policy) ends(failure *certs.VerifyError) bool {
 	return p.Action != Report || failure.Reason == certs.ReasonClientCertificateRequired
 }

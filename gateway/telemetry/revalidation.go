@@ -2,7 +2,7 @@ package telemetry
 
 import "github.com/drawbridge-gateway/drawbridge/bridge/validity"
 
-// publishRevalidation publishes how many open connections have a peer that no longer verifies.
+// publishRevalidation publishes how often the peer of an open connection no longer verified.
 func publishRevalidation(o *object, side string, set *validity.Set) {
 	counts := set.Counts()
 	for reason, n := range counts.Ended {

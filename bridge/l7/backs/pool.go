@@ -87,12 +87,12 @@ type shared struct {
 	conn *conn2
 }
 
-// Receive is ClientStream's, and says why the connection ended.
+// Receive calls ClientStream.Receive. Its error says why we closed the connection.
 func (s shared) Receive(into *message.Response) error {
 	return because(s.conn.sock, s.ClientStream.Receive(into))
 }
 
-// Read is ClientStream's, and says why the connection ended.
+// Read calls ClientStream.Read. Its error says why we closed the connection.
 func (s shared) Read() ([]byte, error) {
 	p, err := s.ClientStream.Read()
 	if err != nil && err != io.EOF {

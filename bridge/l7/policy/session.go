@@ -47,7 +47,8 @@ type clientCertificate struct {
 	client                          *route.Client
 }
 
-// Client returns what routes match of the client's certificate; nil without one.
+// Client returns the parts of the client's certificate that routes match, or nil without
+// one.
 func (s *Session) Client() *route.Client {
 	c := s.certificate
 	if c == nil {

@@ -42,8 +42,8 @@ func (in *Reader) Unread() []byte { return in.unread }
 // stream; nil if none is known yet.
 func (in *Reader) Err() error { return in.err }
 
-// AllowHandshake says whether the peer may repeat the TLS handshake now. Try may wait
-// for it.
+// AllowHandshake sets whether the peer may repeat the TLS handshake. While it may, Try can
+// wait for a handshake to complete.
 func (in *Reader) AllowHandshake(allowed bool) { in.again = allowed }
 
 // Consume drops the first n bytes of what is unread. They stay valid until the

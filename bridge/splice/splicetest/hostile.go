@@ -26,7 +26,7 @@ type Hostile struct {
 	Sent int // bytes
 }
 
-// Hostile takes over what p sends. A server must have sent no session ticket.
+// Hostile takes over the sending side of p. A server must not have sent a session ticket.
 func (p *Peer) Hostile(t testing.TB, s *Secrets, isClient bool) *Hostile {
 	t.Helper()
 	state := p.Conn.(*tls.Conn).ConnectionState()
@@ -60,8 +60,8 @@ func (h *Hostile) KeyUpdate(requested bool) error {
 	return h.out.update()
 }
 
-// Hostilely returns a copy of config for connections that Hostile takes over, and
-// where they put their secrets.
+// Hostilely returns a copy of config for connections that Hostile takes over, and the
+// Secrets of these connections.
 func Hostilely(config *tls.Config) (*tls.Config, *Secrets) {
 	secrets := new(Secrets)
 	config = config.Clone()
