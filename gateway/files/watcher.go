@@ -1,7 +1,6 @@
 package files
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -135,9 +134,7 @@ func (w *Watcher) loop(ctx context.Context) {
 		case <-poll.C:
 			suspect(w.all()...)
 		case <-settled.C:
-			refs := slices.SortedFunc(maps.Keys(suspects), func(a, b store.Ref) int {
-				return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-			})
+			refs := slices.SortedFunc(maps.Keys(suspects), store.Ref.Compare)
 			clear(suspects)
 			w.take(ctx, refs)
 			suspect(w.follow(ctx)...) // the paths may resolve differently now

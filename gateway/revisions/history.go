@@ -1,8 +1,7 @@
 package revisions
 
 import (
-	"cmp"
-	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -95,14 +94,13 @@ func (h *History) Diff(live *store.State, files func(store.Ref) string, from, to
 		}
 		out = append(out, Difference{Ref: ref, Before: b.Resource, After: a.Resource})
 	}
-	slices.SortFunc(out, func(a, b Difference) int { return compareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(out, func(a, b Difference) int { return a.Ref.Compare(b.Ref) })
 	return out, nil
 }
 
 // same reports whether a resource is the same in two revisions.
 func same(b, a Prior) bool {
-	switch {
-	case b.Resource == nil || a.Resource == nil:
+	if b.Resource == nil || a.Resource == nil {
 		return b.Resource == nil && a.Resource == nil
 	}
 	return b.Files == a.Files && store.SameContent(b.Resource, a.Resource)
@@ -119,12 +117,7 @@ func (h *History) Rollback(live *store.State, to int64) (store.Edit, error) {
 		return store.Edit{}, err
 	}
 	e := store.Edit{Rollback: &store.Rollback{Revision: to, Files: map[store.Ref]string{}}}
-	refs := make([]store.Ref, 0, len(past))
-	for ref := range past {
-		refs = append(refs, ref)
-	}
-	slices.SortFunc(refs, compareRefs)
-	for _, ref := range refs {
+	for _, ref := range slices.SortedFunc(maps.Keys(past), store.Ref.Compare) {
 		p := past[ref]
 		at := invalid.Path(store.KindName(ref.Kind)).Key(ref.Name)
 		switch {
@@ -137,8 +130,7 @@ func (h *History) Rollback(live *store.State, to int64) (store.Edit, error) {
 			e.Deletes = append(e.Deletes, store.Delete{Path: at, Kind: ref.Kind, Name: ref.Name})
 		}
 	}
-	base := live.Revision()
-	e.ExpectedRevision = &base
+	e.ExpectedRevision = new(live.Revision())
 	return e, nil
 }
 
@@ -171,10 +163,6 @@ func (p past) get(live *store.State, files func(store.Ref) string, ref store.Ref
 	return Prior{Ref: ref, Resource: live.Get(ref.Kind, ref.Name), Files: files(ref)}
 }
 
-func compareRefs(a, b store.Ref) int {
-	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-}
-
 func (h *History) unknown(field invalid.Path, n int64, live *store.State) error {
 	return invalid.Errorf(invalid.NotFound, field, "is %d, but revisions run from 0 to %d, the live one", n, live.Revision())
 }
@@ -192,5 +180,5 @@ func (h *History) notStored(field invalid.Path, n int64) error {
 }
 
 func errStore(err error) error {
-	return invalid.Errorf(invalid.Unavailable, "", "%s", fmt.Sprintf("the store cannot be read: %v", err))
+	return invalid.Errorf(invalid.Unavailable, "", "the store cannot be read: %v", err)
 }

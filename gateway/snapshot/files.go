@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -163,8 +162,6 @@ func (s *Snapshot) Reloaded(prev *Snapshot) []store.Ref {
 			refs = append(refs, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name})
 		}
 	}
-	slices.SortFunc(refs, func(a, b store.Ref) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(refs, store.Ref.Compare)
 	return refs
 }

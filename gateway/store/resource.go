@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,6 +31,11 @@ type Ref struct {
 
 // String returns the reference for people: `trust bundle "corp"`.
 func (r Ref) String() string { return KindName(r.Kind) + " " + strconv.Quote(r.Name) }
+
+// Compare orders references by kind and name.
+func (r Ref) Compare(o Ref) int {
+	return cmp.Or(cmp.Compare(r.Kind, o.Kind), cmp.Compare(r.Name, o.Name))
+}
 
 // RefOf returns the reference to r.
 func RefOf(r Resource) Ref { return Ref{KindOf(r), r.GetName()} }
