@@ -78,7 +78,7 @@ func (s adminService) DiffRevisions(_ context.Context, req *adminv1.DiffRevision
 	}
 	if last != nil {
 		all = all[sort.Search(len(all), func(i int) bool {
-			return cmp.Or(cmp.Compare(all[i].Ref.Kind, last.Kind), cmp.Compare(all[i].Ref.Name, last.Name)) > 0
+			return all[i].Ref.Compare(store.Ref{Kind: last.Kind, Name: last.Name}) > 0
 		}):]
 	}
 	out, p := &adminv1.DiffRevisionsResponse{To: upTo}, newPage(req.GetPageSize())
@@ -119,8 +119,8 @@ func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	options := proto.Clone(req.GetOptions()).(*adminv1.WriteOptions)
-	if options == nil || !options.ProtoReflect().IsValid() {
+	options := proto.CloneOf(req.GetOptions())
+	if options == nil {
 		options = &adminv1.WriteOptions{}
 	}
 	options.Comment = cmp.Or(options.Comment, fmt.Sprintf("back to revision %d", req.GetRevision()))
@@ -130,22 +130,18 @@ func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest
 			return nil, err
 		}
 		base := *edit.ExpectedRevision
-		if req.ExpectedRevision != nil {
-			edit.ExpectedRevision = req.ExpectedRevision
+		if req.ExpectedRevision != nil && *req.ExpectedRevision != base {
+			return nil, invalid.Errorf(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *req.ExpectedRevision, base)
 		}
-		if *edit.ExpectedRevision == base {
-			_, change, err := s.write(ctx, edit, options)
-			if err == nil {
-				return &adminv1.RollbackResponse{Change: change}, nil
-			}
-			var faults *invalid.Error
-			outrun := errors.As(err, &faults) && faults.Worst() == invalid.Conflict && s.gateway.State().Revision() != base
-			if !outrun || req.ExpectedRevision != nil || try == maxRollbacks {
-				return nil, err
-			}
-			continue
+		_, change, err := s.write(ctx, edit, options)
+		if err == nil {
+			return &adminv1.RollbackResponse{Change: change}, nil
 		}
-		return nil, invalid.Errorf(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *req.ExpectedRevision, base)
+		faults, ok := errors.AsType[*invalid.Error](err)
+		outrun := ok && faults.Worst() == invalid.Conflict && s.gateway.State().Revision() != base
+		if !outrun || req.ExpectedRevision != nil || try == maxRollbacks {
+			return nil, err
+		}
 	}
 }
 
