@@ -355,7 +355,7 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 		ref := Ref{c.Kind, c.Name}
 		for _, u := range uses(d.next.Get(c.Kind, c.Name)) {
 			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
-				bad.Add(d.paths[ref].Field(string(u.field)), "there is no %s %s", KindName(u.ref.Kind), quote(u.ref.Name))
+				bad.Add(d.paths[ref].Field(string(u.field())), "there is no %s %s", KindName(u.ref.Kind), quote(u.ref.Name))
 			}
 		}
 	}
@@ -375,7 +375,7 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 		from := left[key]
 		for _, u := range uses(d.next.Get(from.Kind, from.Name)) {
 			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
-				bad.AddClass(invalid.InUse, d.paths[u.ref], "%v is still used by %v (%s)", u.ref, from, u.field)
+				bad.AddClass(invalid.InUse, d.paths[u.ref], "%v is still used by %v (%s)", u.ref, from, u.field())
 			}
 		}
 	}

@@ -138,8 +138,11 @@ func SameContent(a, b Resource) bool { return proto.Equal(WithoutOutput(a), With
 
 // A use is one resource's reference to another.
 type use struct {
-	field invalid.Path // within the referring resource
-	ref   Ref
+	ref Ref
+
+	// field returns where the reference is, within the referring resource. A function,
+	// because only faults need it and a listener may name 10,000 certificates.
+	field func() invalid.Path
 }
 
 // uses returns every reference that r makes.
@@ -147,12 +150,13 @@ func uses(r Resource) []use {
 	var out []use
 	add := func(p invalid.Path, k adminv1.Kind, name string) {
 		if name != "" {
-			out = append(out, use{p, Ref{k, name}})
+			out = append(out, use{Ref{k, name}, func() invalid.Path { return p }})
 		}
 	}
 	addAll := func(p invalid.Path, k adminv1.Kind, names []string) {
+		out = slices.Grow(out, len(names))
 		for i, n := range names {
-			out = append(out, use{p.Index(i), Ref{k, n}})
+			out = append(out, use{Ref{k, n}, func() invalid.Path { return p.Index(i) }})
 		}
 	}
 	switch r := r.(type) {
@@ -169,7 +173,7 @@ func uses(r Resource) []use {
 		addAll("listeners", adminv1.Kind_KIND_LISTENER, r.GetListeners())
 		p := invalid.Path("forward.upstreams")
 		for i, u := range r.GetForward().GetUpstreams() {
-			out = append(out, use{p.Index(i).Field("name"), Ref{adminv1.Kind_KIND_UPSTREAM, u.GetName()}})
+			out = append(out, use{Ref{adminv1.Kind_KIND_UPSTREAM, u.GetName()}, func() invalid.Path { return p.Index(i).Field("name") }})
 		}
 	case *adminv1.Upstream:
 		add("tls.certificate", adminv1.Kind_KIND_CERTIFICATE, r.GetTls().GetCertificate())
