@@ -213,10 +213,12 @@ func daysLeft(t, now time.Time) int32 {
 // usedBy lists the first maxUsers of the resources that refer to ref.
 func usedBy(state *store.State, ref store.Ref) []*adminv1.ResourceRef {
 	var out []*adminv1.ResourceRef
-	state.EachUser(ref, func(user store.Ref) bool {
+	for user := range state.Users(ref) {
+		if len(out) == maxUsers {
+			break
+		}
 		out = append(out, &adminv1.ResourceRef{Kind: user.Kind, Name: user.Name})
-		return len(out) < maxUsers
-	})
+	}
 	return out
 }
 

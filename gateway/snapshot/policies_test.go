@@ -183,7 +183,7 @@ func TestReferencesOfPoliciesCount(t *testing.T) {
 	w.putPolicies(tcp)
 	front := store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: "front"}
 	for _, r := range []store.Ref{{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: "mtls"}, {Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: "clients"}} {
-		if got := w.snap.State().Users(r); !slices.Equal(got, []store.Ref{front}) {
+		if got := slices.Collect(w.snap.State().Users(r)); !slices.Equal(got, []store.Ref{front}) {
 			t.Errorf("users of %s: %v", r, got)
 		}
 		_, _, bad := w.try(store.Edit{Deletes: []store.Delete{{Path: "name", Kind: r.Kind, Name: r.Name}}})

@@ -92,21 +92,18 @@ func (s *Snapshot) onlyStreams(name string) bool {
 // RequestHost returns a host that requests for the upstream may have: the first
 // host without a wildcard in a route to it, or "" if no route has one.
 func (s *Snapshot) RequestHost(name string) string {
-	found := ""
-	s.State().EachUser(upstreamRef(name), func(user store.Ref) bool {
+	for user := range s.State().Users(upstreamRef(name)) {
 		r, ok := s.State().Get(user.Kind, user.Name).(*adminv1.Route)
 		if !ok {
-			return true
+			continue
 		}
 		for _, h := range r.GetMatch().GetHosts() {
 			if host, err := route.NormalizeHost(h); err == nil && IsHost(host) {
-				found = host
-				return false
+				return host
 			}
 		}
-		return true
-	})
-	return found
+	}
+	return ""
 }
 
 func upstreamRef(name string) store.Ref {
@@ -117,7 +114,7 @@ func upstreamRef(name string) store.Ref {
 // of their names.
 func (s *Snapshot) leadingTo(name string) []*Listener {
 	found := map[string]*Listener{}
-	s.State().EachUser(upstreamRef(name), func(user store.Ref) bool {
+	for user := range s.State().Users(upstreamRef(name)) {
 		names := []string{user.Name}
 		if r, ok := s.State().Get(user.Kind, user.Name).(*adminv1.Route); ok {
 			names = r.GetListeners()
@@ -125,8 +122,7 @@ func (s *Snapshot) leadingTo(name string) []*Listener {
 		for _, l := range names {
 			found[l] = s.listeners.Get(l)
 		}
-		return true
-	})
+	}
 	return ordered.Collect(found).Values()
 }
 

@@ -66,7 +66,7 @@ func (j *job) warnOfWarm() {
 // of the listeners, or reports that a TCP listener uses it.
 func (j *job) warmUsers(name string) (by []usedBy, tcp bool) {
 	byListener := map[string][]usedBy{}
-	j.state.EachUser(upstreamRef(name), func(user store.Ref) bool {
+	for user := range j.state.Users(upstreamRef(name)) {
 		switch r := j.state.Get(user.Kind, user.Name).(type) {
 		case *adminv1.Listener:
 			byListener[r.GetName()] = append(byListener[r.GetName()], usedBy{user, "upstream"})
@@ -79,8 +79,7 @@ func (j *job) warmUsers(name string) (by []usedBy, tcp bool) {
 				}
 			}
 		}
-		return true
-	})
+	}
 	for _, l := range slices.Sorted(maps.Keys(byListener)) {
 		switch live := j.next.listeners.Get(l); {
 		case live == nil: // the reference dangles

@@ -46,12 +46,11 @@ func (j *job) newWorklist() *worklist {
 		w.add(ref)
 		if ref.Kind == adminv1.Kind_KIND_LISTENER || ref.Kind == adminv1.Kind_KIND_UPSTREAM {
 			// The settings that a route may have depend on these.
-			j.state.EachUser(ref, func(user store.Ref) bool {
+			for user := range j.state.Users(ref) {
 				if user.Kind == adminv1.Kind_KIND_ROUTE {
 					w.add(user)
 				}
-				return true
-			})
+			}
 		}
 	}
 	for _, p := range j.prev.Problems() {
@@ -150,10 +149,9 @@ func (j *job) replaced(ref store.Ref) {
 	case adminv1.Kind_KIND_TRUST_BUNDLE:
 		j.work.bundles[ref.Name] = true
 	}
-	j.state.EachUser(ref, func(user store.Ref) bool {
+	for user := range j.state.Users(ref) {
 		j.work.add(user)
-		return true
-	})
+	}
 }
 
 // unlessSame returns prev in place of next, which is equal, if its message is the same

@@ -364,12 +364,11 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 		if c.Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED {
 			continue
 		}
-		d.next.EachUser(Ref{c.Kind, c.Name}, func(from Ref) bool {
+		for from := range d.next.Users(Ref{c.Kind, c.Name}) {
 			if !d.names(from) {
 				left[userKey(from)] = from
 			}
-			return true
-		})
+		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(left)) {
 		from := left[key]

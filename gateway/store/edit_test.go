@@ -342,7 +342,7 @@ func TestUsersNamesEachReferrerOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, used := range []Ref{{kUpstream, "a"}, {kCertificate, "c"}, {kTrustBundle, "t"}} {
-		if got := s.Users(used); len(got) != 1 || got[0] != (Ref{kListener, "web"}) {
+		if got := slices.Collect(s.Users(used)); len(got) != 1 || got[0] != (Ref{kListener, "web"}) {
 			t.Errorf("%v is used by %v", used, got)
 		}
 	}

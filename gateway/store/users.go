@@ -1,6 +1,7 @@
 package store
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -23,37 +24,26 @@ func userKey(ref Ref) string {
 	return strconv.Itoa(slices.Index(Kinds(), ref.Kind)) + "/" + ref.Name
 }
 
-// Users returns the resources that refer to ref, in the order of All. The caller must
-// not modify the slice.
-func (s *State) Users(ref Ref) []Ref {
-	set := s.users.users[ref.Kind].Get(ref.Name)
-	if set == nil {
-		return nil
+// Users yields the resources that refer to ref, in the order of All.
+func (s *State) Users(ref Ref) iter.Seq[Ref] {
+	return func(yield func(Ref) bool) {
+		for _, user := range s.users.of(ref).All() {
+			if !yield(user) {
+				return
+			}
+		}
 	}
-	return set.Values()
 }
 
 // UserCount returns how many resources refer to ref.
-func (s *State) UserCount(ref Ref) int {
-	set := s.users.users[ref.Kind].Get(ref.Name)
-	if set == nil {
-		return 0
-	}
-	return set.Len()
-}
+func (s *State) UserCount(ref Ref) int { return s.users.of(ref).Len() }
 
-// EachUser calls yield with each resource that refers to ref, in the order of All,
-// until yield returns false.
-func (s *State) EachUser(ref Ref, yield func(Ref) bool) {
-	set := s.users.users[ref.Kind].Get(ref.Name)
-	if set == nil {
-		return
+// of returns the resources that refer to ref, by userKey.
+func (x userIndex) of(ref Ref) ordered.Map[Ref] {
+	if set := x.users[ref.Kind].Get(ref.Name); set != nil {
+		return set.Map
 	}
-	for _, user := range set.All() {
-		if !yield(user) {
-			return
-		}
-	}
+	return ordered.Map[Ref]{}
 }
 
 // userChanges holds, by the resource that is used, its new users; a zero reference
@@ -94,11 +84,7 @@ func (x userIndex) with(changes userChanges) userIndex {
 	}
 	sets := map[adminv1.Kind]map[string]*userSet{}
 	for to, users := range changes {
-		var set userSet
-		if before := x.users[to.Kind].Get(to.Name); before != nil {
-			set = *before
-		}
-		set.Map = set.With(users)
+		set := userSet{x.of(to).With(users)}
 		if sets[to.Kind] == nil {
 			sets[to.Kind] = map[string]*userSet{}
 		}

@@ -90,7 +90,7 @@ func checkUsers(t *testing.T, s *State) {
 	}
 	for _, r := range s.All() {
 		ref := RefOf(r)
-		if got := s.Users(ref); !slices.Equal(got, want[ref]) || s.UserCount(ref) != len(want[ref]) {
+		if got := slices.Collect(s.Users(ref)); !slices.Equal(got, want[ref]) || s.UserCount(ref) != len(want[ref]) {
 			t.Fatalf("%v is used by %v; the index has %d: %v", ref, want[ref], s.UserCount(ref), got)
 		}
 	}
