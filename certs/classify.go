@@ -142,6 +142,12 @@ func remoteAlert(err error) (uint8, bool) {
 	return alertOf(err, "remote error")
 }
 
+// IsAlert reports whether err is an alert that the peer sent.
+func IsAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
+}
+
 // alertOf returns the alert in an error of an operation.
 func alertOf(err error, operation string) (uint8, bool) {
 	op, ok := errors.AsType[*net.OpError](err)

@@ -179,7 +179,7 @@ func broken(ctx context.Context, conn net.Conn, err error) error {
 	// A TLS 1.3 server verifies our certificate after the handshake. net/http may
 	// have read the alert without reporting it; reading conn returns it again.
 	conn.SetReadDeadline(time.Unix(1, 0))
-	if _, heard := conn.Read(make([]byte, 1)); isAlert(heard) {
+	if _, heard := conn.Read(make([]byte, 1)); certs.IsAlert(heard) {
 		return &certs.VerifyError{Reason: certs.Classify(heard), Detail: certs.ErrorText(heard), Err: heard}
 	}
 	reason, what := certs.ReasonResponseBroken, "the response is incomplete or invalid: "
@@ -187,10 +187,4 @@ func broken(ctx context.Context, conn net.Conn, err error) error {
 		reason, what = certs.ReasonResponseTimeout, "the response did not come in time: "
 	}
 	return &certs.VerifyError{Reason: reason, Detail: what + certs.ErrorText(err), Err: err}
-}
-
-// isAlert reports whether err is an alert that the peer sent.
-func isAlert(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
 }

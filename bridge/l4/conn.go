@@ -1,7 +1,6 @@
 package l4
 
 import (
-	"errors"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -277,7 +276,7 @@ func (c *conn) spliceEnded(r splice.Result) {
 	o := &c.outcome
 	o.how, o.err = r.How, r.Cause
 	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient+c.greeted
-	refused := r.ToClient == 0 && isAlert(r.UpstreamErr)
+	refused := r.ToClient == 0 && certs.IsAlert(r.UpstreamErr)
 	if refused {
 		// The upstream refused us after our side of the handshake had completed, as TLS
 		// 1.3 servers refuse a client certificate. The client's first bytes may have
@@ -312,12 +311,6 @@ func (c *conn) finishSplice(refused bool) {
 	} else {
 		c.endpoint.NoteStreamEnd(c.outcome.reason, c.outcome.err)
 	}
-}
-
-// isAlert reports whether err is an alert from the peer.
-func isAlert(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // setSplice records that sp owns the connection, and cuts sp if the connection was cut

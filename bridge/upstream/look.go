@@ -53,10 +53,3 @@ func takeIn(read func([]byte) (int, error), fill func() error) (heard bool, err 
 	}
 	return heard, errFlood
 }
-
-// refused reports whether err is an alert from the peer: a TLS 1.3 server, for
-// example, rejects our certificate only after the handshake.
-func refused(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
-}

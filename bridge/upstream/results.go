@@ -49,7 +49,7 @@ func (r *results) failed(ctx context.Context, failure *DialError) error {
 // does.
 func (r *results) NoteFailure(err error) {
 	r.late.Store(true)
-	r.note(r.endpoint.failure("tls", 0, err), refused(err))
+	r.note(r.endpoint.failure("tls", 0, err), certs.IsAlert(err))
 }
 
 // NoteUnanswered records that a request was sent and no response began, for a

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // warmAge is how long a connection is kept ready by default: less than the
@@ -99,7 +100,7 @@ func (e *Endpoint) keepWarm() {
 	e.warm.barred = func() bool { return !e.isWell() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
-		if refused(err) {
+		if certs.IsAlert(err) { // a TLS 1.3 server rejects our certificate after the handshake
 			e.NoteFailure(err)
 		}
 		e.upstream.log.Debug("warm connection closed", "endpoint", e.Address(), "error", err)

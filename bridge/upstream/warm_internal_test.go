@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A mock is the endpoint of a warmPool. Its connections only have a state.
@@ -63,7 +65,7 @@ func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
 	m.warmPool.lost = func(err error) {
 		m.set(func() {
 			m.found = append(m.found, err)
-			if refused(err) {
+			if certs.IsAlert(err) {
 				m.late, m.isDown = true, true
 			}
 		})
