@@ -2,18 +2,11 @@ package splice
 
 import "github.com/drawbridge-gateway/drawbridge/certs"
 
-// Reason returns why the splice ended, or "" if no side failed.
+// Reason returns the reason for an ending that one side caused, or "" if neither did.
 func (r Result) Reason() certs.Reason {
-	if r.How == Unverified {
+	switch r.How {
+	case Unverified:
 		return certs.Classify(r.Cause)
-	}
-	return r.How.Reason()
-}
-
-// Reason returns the reason for an ending that one side's failure caused, or "" if no
-// side failed.
-func (e Ending) Reason() certs.Reason {
-	switch e {
 	case ClientReset:
 		return certs.ReasonClientReset
 	case ClientTruncated:
