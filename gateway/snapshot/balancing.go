@@ -97,26 +97,12 @@ func (s upstreamScope) limits(msg *adminv1.Upstream) upstream.Limits {
 // a TCP connection does not have.
 func (s listenerScope) warnOfKeys(l *Listener) {
 	warned := map[*liveUpstream]bool{}
-	warn := func(u *liveUpstream) {
-		h := u.hash()
+	for _, u := range l.uses.upstreams() {
+		h := u.msg.GetBalancing().GetHash()
 		if warned[u] || h.GetHeader() == "" && h.GetCookie() == "" {
-			return
+			continue
 		}
 		warned[u] = true
 		s.Warn(warnNoEffect, "upstream", "upstream %q chooses an endpoint by a request's header or cookie, which the connections of this listener do not have: for them it chooses at random", u.msg.GetName())
 	}
-	warn(l.uses.upstream)
-	for _, r := range l.uses.routes.All() {
-		for _, u := range r.upstreams {
-			warn(u)
-		}
-	}
-}
-
-// hash returns the key by which u chooses an endpoint, or nil if it does not hash.
-func (u *liveUpstream) hash() *adminv1.HashKey {
-	if u == nil {
-		return nil
-	}
-	return u.msg.GetBalancing().GetHash()
 }

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net"
 	"slices"
@@ -45,6 +46,23 @@ type listenerUses struct {
 	policies []*livePolicy // the base first; nil without TLS
 	upstream *liveUpstream
 	routes   ordered.Map[*liveRoute]
+}
+
+// upstreams yields every upstream that the traffic may reach and the route that leads to
+// it, which is nil for the listener's own upstream.
+func (u listenerUses) upstreams() iter.Seq2[*liveRoute, *liveUpstream] {
+	return func(yield func(*liveRoute, *liveUpstream) bool) {
+		if u.upstream != nil && !yield(nil, u.upstream) {
+			return
+		}
+		for _, r := range u.routes.All() {
+			for _, up := range r.upstreams {
+				if up != nil && !yield(r, up) { // nil: the reference dangles
+					return
+				}
+			}
+		}
+	}
 }
 
 func (u listenerUses) equal(v listenerUses) bool {
@@ -232,19 +250,14 @@ func (u *liveUpstream) passes() bool { return u != nil && u.msg.GetPassthrough()
 func (s listenerScope) checkPeek(l *Listener) {
 	var others []string
 	passes := false
-	note := func(u *liveUpstream, what string) {
+	for r, u := range l.uses.upstreams() {
 		switch {
-		case u == nil:
 		case u.passes():
 			passes = true
+		case r == nil:
+			others = append(others, "its own upstream")
 		default:
-			others = append(others, what)
-		}
-	}
-	note(l.uses.upstream, "its own upstream")
-	for _, r := range l.uses.routes.All() {
-		for _, u := range r.upstreams {
-			note(u, fmt.Sprintf("route %q", r.msg.GetName()))
+			others = append(others, fmt.Sprintf("route %q", r.msg.GetName()))
 		}
 	}
 	l.tcp.Peek = passes
@@ -281,15 +294,9 @@ func (s listenerScope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust
 // warnOfRenegotiation warns of upstreams that may renegotiate, where connections
 // are carried in event loops, which cannot.
 func (s listenerScope) warnOfRenegotiation(l *Listener) {
-	warn := func(p invalid.Path, u *liveUpstream) {
-		if u != nil && u.msg.GetTls().GetRenegotiation() == adminv1.Renegotiation_RENEGOTIATION_ONCE {
-			s.Warn(warnNoEffect, p, "upstream %q has tls.renegotiation RENEGOTIATION_ONCE, which works for HTTP listeners only: a TCP connection on which the server requests it ends", u.msg.GetName())
-		}
-	}
-	warn("upstream", l.uses.upstream)
-	for _, r := range l.uses.routes.All() {
-		for _, u := range r.upstreams {
-			warn("upstream", u)
+	for _, u := range l.uses.upstreams() {
+		if u.msg.GetTls().GetRenegotiation() == adminv1.Renegotiation_RENEGOTIATION_ONCE {
+			s.Warn(warnNoEffect, "upstream", "upstream %q has tls.renegotiation RENEGOTIATION_ONCE, which works for HTTP listeners only: a TCP connection on which the server requests it ends", u.msg.GetName())
 		}
 	}
 }
@@ -300,15 +307,13 @@ func (s listenerScope) warnOfNames(l *Listener) {
 	if l.msg.GetTls() != nil {
 		return
 	}
-	warn := func(p invalid.Path, u *liveUpstream) {
-		if u != nil && u.msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
-			s.Warn(warnNoEffect, p, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is rejected", u.msg.GetName())
-		}
-	}
-	warn("upstream", l.uses.upstream)
-	for _, r := range l.uses.routes.All() {
-		for _, u := range r.upstreams {
-			warn("tls", u)
+	for r, u := range l.uses.upstreams() {
+		if u.msg.GetTls().GetServerNameSource() == adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {
+			at := invalid.Path("upstream")
+			if r != nil {
+				at = "tls"
+			}
+			s.Warn(warnNoEffect, at, "upstream %q takes its server name from the client's SNI, and this listener takes plaintext: every connection for it is rejected", u.msg.GetName())
 		}
 	}
 }
