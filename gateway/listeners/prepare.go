@@ -77,7 +77,7 @@ func (s *Set) Prepare(next *snapshot.Snapshot, tolerate func(name string) bool, 
 			p.bound = append(p.bound, b)
 			continue
 		}
-		problem := fmt.Sprintf("%s cannot be listened on: %v", want.Configured, Cause(err))
+		problem := fmt.Sprintf("%s cannot be listened on: %v", want.Configured, cause(err))
 		if tolerate(want.Name) {
 			p.down[want.Name] = problem
 		} else {
@@ -163,8 +163,8 @@ func samePort(a net.Addr, address string) bool {
 	return has == wants
 }
 
-// Cause returns the kernel's error about a socket.
-func Cause(err error) error {
+// cause returns the kernel's error about a socket.
+func cause(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
