@@ -67,8 +67,8 @@ type ClientOptions struct {
 	NextProtos []string
 	// NoSessionReuse disables resumption: every handshake is full.
 	NoSessionReuse bool
-	// Replaces is the Client that this one replaces after a change of certificate,
-	// trust or names. The new Client only reads whether the old one had sessions,
+	// Replaces is the Client that this one replaces after a change of certificate or
+	// other settings. The new Client only reads whether the old one had sessions,
 	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED. It
 	// keeps no reference. May be nil.
 	Replaces *Client

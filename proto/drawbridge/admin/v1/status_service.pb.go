@@ -150,7 +150,7 @@ const (
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_EXPIRED FullHandshakeReason = 2
 	// Every ticket was in use already.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_USED_UP FullHandshakeReason = 3
-	// The certificate, trust or names changed, and tickets were dropped.
+	// The certificate or a TLS setting that is not about verification changed, and tickets were dropped.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED FullHandshakeReason = 4
 	// The endpoint refused the ticket.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_REFUSED FullHandshakeReason = 5
