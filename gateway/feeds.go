@@ -31,7 +31,7 @@ type feeds struct {
 	events   *history.Log[*adminv1.Event]
 }
 
-// newFeeds returns feeds of events alone: updates begin with the store.
+// newFeeds returns feeds of events. openUpdates adds the updates once the store is open.
 func newFeeds(started time.Time) *feeds {
 	return &feeds{events: history.New[*adminv1.Event](keptEvents, keptEventBytes, started.UnixMicro())}
 }
@@ -41,7 +41,7 @@ func (f *feeds) openUpdates(instance string, revision int64) {
 	f.instance, f.updates = instance, history.New[store.Update](keptUpdates, keptUpdateBytes, revision)
 }
 
-// close ends the watches of both.
+// close ends every watch.
 func (f *feeds) close() {
 	f.updates.Close()
 	f.events.Close()

@@ -31,12 +31,12 @@ type writer struct {
 	compiler  snapshot.Compiler
 	listeners *listeners.Set
 
-	// replacing is called with the lock before next replaces prev, and what it returns
-	// afterwards.
+	// replacing is called with the lock before next replaces prev. The function that it
+	// returns is called afterwards.
 	replacing func(prev, next *snapshot.Snapshot) func()
 
-	// These are called after an edit: filesChanged and announce after it went live,
-	// with the lock, and count with its outcome.
+	// filesChanged and announce are called with the lock after an edit became live.
+	// count is called with the outcome of every edit.
 	filesChanged func()
 	announce     func(store.Update)
 	count        func(outcome string)
@@ -255,7 +255,8 @@ func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Need
 	return p, missing, nil
 }
 
-// warnOfFiles warns of the files that a rollback does not restore.
+// warnOfFiles warns of files that have changed since the revision of a rollback, which
+// does not restore them.
 func (p *plan) warnOfFiles() {
 	if p.edit.Rollback == nil {
 		return

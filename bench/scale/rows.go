@@ -96,7 +96,8 @@ func (r *run) rest(ctx context.Context, row string) error {
 // settle is how long work that a write causes may take after its answer.
 const settle = 2 * time.Second
 
-// cpuOf calls do n times and returns the CPU per call in ms, with all that follows.
+// cpuOf calls do n times and returns the CPU per call in ms, including work that a call
+// leaves for later.
 func (r *run) cpuOf(n int, do func(i int) error) (float64, error) {
 	before, err := r.gateway.tree.CPU()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A clientCertFlags describes the verified certificate of a client.
+// clientCertFlags are the flags that describe the verified certificate of a client.
 type clientCertFlags struct {
 	file, fingerprint, issuer string
 	sans                      []string
@@ -26,13 +26,13 @@ func clientFlags(flags *pflag.FlagSet) *clientCertFlags {
 	return f
 }
 
-// identity returns what the flags describe, or nil without any.
+// identity returns the certificate that the flags describe, or nil if none is set.
 func (f *clientCertFlags) identity() (*adminv1.ExplainedClient, error) {
-	said := f.fingerprint != "" || f.issuer != "" || len(f.sans) > 0
+	described := f.fingerprint != "" || f.issuer != "" || len(f.sans) > 0
 	switch {
-	case f.file != "" && said:
+	case f.file != "" && described:
 		return nil, usageError("--client-cert describes the whole certificate: leave the other --client flags out")
-	case said:
+	case described:
 		return &adminv1.ExplainedClient{SubjectAltNames: f.sans, Sha256Fingerprint: f.fingerprint, Issuer: f.issuer}, nil
 	case f.file == "":
 		return nil, nil

@@ -40,7 +40,7 @@ func New(live func() *snapshot.Snapshot, admin AdminTLS) *Inventory {
 // maxUsers is how many users of a certificate are listed.
 const maxUsers = 100
 
-// A inUse is a certificate in use before it is described.
+// An inUse is a certificate in use before it is described.
 type inUse struct {
 	admin.CertificateKey
 	ref      store.Ref

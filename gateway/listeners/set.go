@@ -35,14 +35,15 @@ type Options struct {
 	Drain time.Duration
 
 	// Removing is called when a removed listener has closed its last connection, before
-	// it leaves the set, and what it returns afterwards. Nil: not called.
+	// it leaves the set. The function that it returns is called afterwards. Nil: not
+	// called.
 	Removing func(*Running) (left func())
 
 	// Unverified receives the findings about clients of a listener that no longer
 	// verify. It must not block. It may be nil.
 	Unverified func(listener string, f validity.Finding)
 
-	// Now returns the time by which open connections are judged. Nil means time.Now.
+	// Now returns the time at which open connections are verified. Nil means time.Now.
 	Now func() time.Time
 
 	AccessLog *accesslog.Logger // nil: none

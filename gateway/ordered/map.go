@@ -1,4 +1,4 @@
-// Package ordered has an immutable map whose keys are in order.
+// Package ordered provides an immutable map whose keys are in order.
 //
 // A change makes a new Map, which shares all but the changed parts with the
 // old one. So it costs the size of the change, not of the map, and a snapshot

@@ -67,8 +67,8 @@ func (c Compiler) Compile(prev *Snapshot, d *store.Draft, m *Material, bad *inva
 	return c.compileAll(prev, d, m, bad)
 }
 
-// compileAll is Compile without what it saves: it checks every resource. It finds
-// every fault; the result is the same.
+// compileAll is Compile without its shortcut: it checks every resource, and so finds
+// every fault. Without faults the result is the same.
 func (c Compiler) compileAll(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
 	j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: bad})
 	j.compileAll()

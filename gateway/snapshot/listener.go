@@ -156,7 +156,7 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 	return next
 }
 
-// duplicates returns the indices of the names that are in the list before.
+// duplicates returns the indices of the names that occur earlier in the list.
 func duplicates(names []string) map[int]bool {
 	if len(names) < 2 {
 		return nil

@@ -23,7 +23,7 @@ type livePolicy struct {
 	certificates []*certs.Certificate
 	trust        []*certs.TrustBundle
 	server       *certs.Server
-	warnings     []invalid.Warning // about the settings that server was made of
+	warnings     []invalid.Warning // about the settings that server was made from
 	former       *certs.Server     // that server replaces; nil: none
 }
 
@@ -150,8 +150,8 @@ func (s listenerScope) policyHosts(at invalid.Path, hosts []string, owners map[s
 }
 
 // reuseServers takes over the Servers of prev's policies whose settings have not
-// changed, so that the session tickets of clients stay valid. A Server of which only
-// what it verifies has changed takes over the tickets.
+// changed, so that the session tickets of clients stay valid. If only the requirements
+// for clients have changed, a new Server takes over the tickets of the old one.
 func (l *Listener) reuseServers(prev *Listener) {
 	taken := map[*certs.Server]bool{} // no two policies share a Server
 	for _, p := range l.uses.policies {
@@ -178,8 +178,8 @@ func (l *Listener) reuseServers(prev *Listener) {
 	}
 }
 
-// replaces reports whether p is what has become of a former policy: both are the
-// base, or they have a host in common.
+// replaces reports whether p continues a former policy: both are the base, or they have a
+// host in common.
 func (p *livePolicy) replaces(former *livePolicy) bool {
 	if p.hosts == nil || former.hosts == nil {
 		return p.hosts == nil && former.hosts == nil
@@ -261,7 +261,7 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 	p.server = server
 }
 
-// clientAuth checks what a policy asks of clients.
+// clientAuth checks the settings for client certificates.
 func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN) {
 	t, auth := p.msg, certs.ClientAuthNone
 	if enum(t.GetClientAuth(), adminv1.ClientAuth_name) {

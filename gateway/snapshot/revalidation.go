@@ -13,8 +13,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// defaultGrace is how long a connection that no longer verifies may carry what is
-// in progress.
+// defaultGrace is how long requests in progress may continue on a connection that no
+// longer verifies.
 const defaultGrace = 30 * time.Second
 
 var revalidationActions = map[adminv1.RevalidationAction]validity.Action{
@@ -46,7 +46,7 @@ type requirement struct {
 	policy   *validity.Policy    // for open connections; never nil
 }
 
-// require makes the requirement of u. It keeps as much of before as is equal.
+// require makes the requirement of u. It reuses the parts of before that are equal.
 func (s upstreamScope) require(u *liveUpstream, o *certs.ClientOptions, before requirement) {
 	policy := s.revalidation(u.msg.GetTls().GetRevalidation())
 	r, err := certs.NewRequirements(*o)

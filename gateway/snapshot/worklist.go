@@ -154,8 +154,8 @@ func (j *job) replaced(ref store.Ref) {
 	}
 }
 
-// unlessSame returns prev in place of next, which is equal, if its message is the same
-// too.
+// unlessSame returns prev if same is true, else next. The two differ at most in their
+// messages, and same says that those do not differ either.
 func unlessSame[L any](prev, next *L, same bool) *L {
 	if same {
 		return prev

@@ -47,7 +47,7 @@ func (x userIndex) of(ref Ref) ordered.Map[Ref] {
 }
 
 // userChanges holds, by the resource that is used, its new users; a zero reference
-// stands for one that uses it no more.
+// stands for a resource that no longer uses it.
 type userChanges map[Ref]map[string]Ref
 
 // note records the references of a resource that was replaced. Both may be nil.

@@ -7,7 +7,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 )
 
-// removals holds what leaves the live state until its last counts are published.
+// removals holds upstreams and listeners that have left the live state, or are about to,
+// until their last counts are published.
 type removals struct {
 	wake chan struct{} // receives when something has left
 
@@ -16,15 +17,15 @@ type removals struct {
 	listeners []*listeners.Running
 }
 
-// Replacing notes that next is about to replace prev. The caller calls done when it
-// has. Neither blocks.
+// Replacing notes that next is about to replace prev. The caller calls done afterwards.
+// Neither function blocks.
 func (p *Publisher) Replacing(prev, next *snapshot.Snapshot) (done func()) {
 	p.removed.add(prev.Replaced(next), nil)
 	return p.removed.left
 }
 
-// Removing notes that a listener without connections is about to leave. The caller
-// calls done when it has. Neither blocks.
+// Removing notes that a listener without connections is about to leave its Set. The
+// caller calls done afterwards. Neither function blocks.
 func (p *Publisher) Removing(l *listeners.Running) (done func()) {
 	p.removed.add(nil, []*listeners.Running{l})
 	return p.removed.left
@@ -57,8 +58,9 @@ func (r *removals) take() ([]snapshot.Upstream, []*listeners.Running) {
 	return upstreams, gone
 }
 
-// publishLast publishes the last counts of everything that has left, and forgets it.
-// It puts back what is still live in snap, or served. The caller holds p.mu.
+// publishLast publishes the last counts of everything that has left, and forgets it. An
+// upstream that is still live in snap, or a listener still in its Set, waits for a later
+// call. The caller holds p.mu.
 func (p *Publisher) publishLast(snap *snapshot.Snapshot) {
 	upstreams, gone := p.removed.take()
 	if len(upstreams)+len(gone) == 0 {

@@ -13,7 +13,8 @@ func (p *Publisher) publishUpstream(u snapshot.Upstream) {
 	p.publishCounts(u)
 }
 
-// publishCounts publishes all but what belongs to the name, whatever its revision.
+// publishCounts publishes everything except the counts that all upstreams of the name
+// share across revisions.
 func (p *Publisher) publishCounts(u snapshot.Upstream) {
 	name := label("upstream", u.Name)
 	live := p.object(u.Live, name)
