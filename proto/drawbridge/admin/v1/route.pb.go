@@ -82,11 +82,12 @@ func (RetryCondition) EnumDescriptor() ([]byte, []int) {
 }
 
 // A Route decides what happens to some of a listener's traffic. The most specific
-// matching route wins: an exact host before a wildcard before none, then an exact
-// path before the longest prefix before a regular expression before none, then a client
-// identity (by fingerprint before by name, with fewer wildcards first, before by issuer
-// alone) before none, then more conditions on methods and headers before fewer. Two
-// routes of a listener that could match the same traffic equally well are refused.
+// matching route wins. Hosts are compared first: exact, then wildcard, then none. Then
+// paths: exact, then the longest prefix, then a regular expression, then none. Then
+// client identities: by fingerprint, then by name with fewer wildcards first, then by
+// issuer alone, then none. Then the route with more conditions on methods and headers
+// wins. Two routes of a listener that could match the same traffic equally well are
+// refused.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among routes: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
