@@ -11,7 +11,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/child"
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 	"github.com/drawbridge-gateway/drawbridge/bench/proc"
 )
@@ -82,13 +84,20 @@ type Running struct {
 	// Tree holds its processes.
 	Tree proc.Tree
 
-	process *process
+	process *child.Process
 	dir     string
 }
 
 // attempts is the number of attempts to start a proxy: another process may
 // take the chosen port before the proxy listens on it.
 const attempts = 3
+
+const (
+	// readyTimeout bounds the time until a proxy listens.
+	readyTimeout = 20 * time.Second
+	// stopTimeout is how long a proxy may take to end before it is killed.
+	stopTimeout = 5 * time.Second
+)
 
 // Start starts a proxy before backend, and returns when it accepts
 // connections.
@@ -119,28 +128,29 @@ func start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Servi
 			_ = os.RemoveAll(dir)
 		}
 	}()
-	address, err := freeAddress()
+	port, err := child.FreePort()
 	if err != nil {
 		return nil, err
 	}
+	address := fmt.Sprintf("127.0.0.1:%d", port)
 	cmd, err := kind.command(work{dir: dir, listen: address, backend: backend, keys: k, service: s})
 	if err != nil {
 		return nil, err
 	}
-	p, err := run(cmd, filepath.Join(dir, "log"))
+	p, err := child.Start(cmd.path, cmd.args, filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
 	}
-	if err := p.waitReady(ctx, address); err != nil {
-		p.stop()
+	if err := awaitListener(ctx, p, address); err != nil {
+		_ = p.Stop(stopTimeout)
 		return nil, err
 	}
-	return &Running{Address: address, Tree: proc.Tree{PID: p.pid()}, process: p, dir: dir}, nil
+	return &Running{Address: address, Tree: proc.Tree{PID: p.PID()}, process: p, dir: dir}, nil
 }
 
 // Stop ends the proxy and removes its files.
 func (r *Running) Stop() {
-	r.process.stop()
+	_ = r.process.Stop(stopTimeout) // what is late is killed
 	_ = os.RemoveAll(r.dir)
 }
 
@@ -148,13 +158,17 @@ func (r *Running) Stop() {
 func (r *Running) AdminSocket() string { return filepath.Join(r.dir, "data", "admin.sock") }
 
 // Log returns the proxy's output.
-func (r *Running) Log() string { return r.process.log() }
+func (r *Running) Log() string { return r.process.Log() }
 
-// freeAddress returns a loopback address that is currently unused.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+// awaitListener returns once the process listens on address.
+func awaitListener(ctx context.Context, p *child.Process, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return p.Await(ctx, 10*time.Millisecond, func(ctx context.Context) error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
 }

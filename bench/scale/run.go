@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/child"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -43,7 +44,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	r := &run{Options: o, state: state, gateway: &gateway{binary: binary, dir: dir}}
 	for _, port := range []*int{&r.ports.ops, &r.ports.edge, &r.ports.few, &r.ports.others} {
-		if *port, err = freePort(); err != nil {
+		if *port, err = child.FreePort(); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,104 @@
+// Package child runs the programs that are measured.
+//
+// A Process owns the process that it started, and that process's children, until Stop.
+package child
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Process is a running program. A file receives its output.
+type Process struct {
+	cmd     *exec.Cmd
+	logFile string
+	ended   chan struct{}
+	err     error // why it ended; valid once ended is closed
+}
+
+// Start starts the program at path. logFile is created or replaced.
+func Start(path string, args []string, logFile string) (*Process, error) {
+	out, err := os.Create(logFile)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	// If this program dies, its children must end too. SIGTERM, because nginx's
+	// workers would outlive a killed master.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &Process{cmd: cmd, logFile: logFile, ended: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// PID returns the ID of the process, which is also that of its group.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Log returns the end of the output.
+func (p *Process) Log() string {
+	text, err := os.ReadFile(p.logFile)
+	if err != nil {
+		return err.Error()
+	}
+	const most = 2000
+	return strings.TrimSpace(string(text[max(0, len(text)-most):]))
+}
+
+// Await calls ready again and again until it returns nil. It returns an error if the
+// process or ctx ends first.
+func (p *Process) Await(ctx context.Context, every time.Duration, ready func(context.Context) error) error {
+	again := time.NewTicker(every)
+	defer again.Stop()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("it ended (%v) with the output: %s", p.err, p.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("it is not ready (%w), output: %s", err, p.Log())
+		case <-again.C:
+		}
+	}
+}
+
+// Stop ends the process and its children, and returns when it is gone. It kills what has
+// not ended within patience, and then returns an error.
+func (p *Process) Stop(patience time.Duration) (err error) {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-p.ended:
+	case <-late.C:
+		err = fmt.Errorf("%s did not end in %v", p.cmd.Path, patience)
+	}
+	_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // the whole group, including workers
+	<-p.ended
+	return err
+}
+
+// FreePort returns a port of 127.0.0.1 that is currently unused.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
+}
