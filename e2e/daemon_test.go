@@ -47,6 +47,15 @@ func unprivileged(t testing.TB, name, dir string) []string {
 	return []string{need(t, "setpriv"), "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--pdeathsig", "KILL"}
 }
 
+// writeServer writes the certificate and key of a server, and the CA of its clients, as
+// server.pem, server.key and ca.pem into dir.
+func (a *authority) writeServer(t testing.TB, dir string) {
+	t.Helper()
+	for name, content := range map[string][]byte{"server.pem": a.server.ChainPEM, "server.key": a.server.KeyPEM, "ca.pem": a.ca.RootPEM()} {
+		writeFile(t, filepath.Join(dir, name), content)
+	}
+}
+
 // run runs a program to its end, which must succeed, and returns its output.
 func run(t testing.TB, args ...string) string {
 	t.Helper()

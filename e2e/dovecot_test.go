@@ -29,9 +29,7 @@ func startDovecot(t testing.TB, a *authority) *daemon {
 	t.Helper()
 	program := needFile(t, "/usr/sbin/dovecot")
 	dir := shortDir(t)
-	for name, content := range map[string][]byte{"server.pem": a.server.ChainPEM, "server.key": a.server.KeyPEM, "ca.pem": a.ca.RootPEM()} {
-		writeFile(t, filepath.Join(dir, name), content)
-	}
+	a.writeServer(t, dir)
 	as := unprivileged(t, "dovecot", dir)
 	owner := "dovecot"
 	if as[0] == "env" {

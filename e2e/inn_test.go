@@ -18,8 +18,8 @@ func startINN(t testing.TB, a *authority) *daemon {
 	t.Helper()
 	program := needFile(t, "/usr/lib/news/bin/nnrpd")
 	dir := shortDir(t)
+	a.writeServer(t, dir)
 	for name, text := range map[string]string{
-		"server.pem": string(a.server.ChainPEM), "server.key": string(a.server.KeyPEM),
 		"inn.conf": `
 pathhost: news.example.com
 domain: example.com

@@ -25,9 +25,7 @@ func startPostfix(t testing.TB, a *authority) (*daemon, string) {
 	if err := os.Chmod(dir, 0o755); err != nil { // its processes are other users
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{"server.pem": a.server.ChainPEM, "server.key": a.server.KeyPEM, "ca.pem": a.ca.RootPEM()} {
-		writeFile(t, filepath.Join(dir, name), content)
-	}
+	a.writeServer(t, dir)
 	mail := filepath.Join(dir, "mail")
 	for _, d := range []string{mail, filepath.Join(dir, "queue"), filepath.Join(dir, "data")} {
 		if err := os.Mkdir(d, 0o755); err != nil {

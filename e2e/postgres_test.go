@@ -35,17 +35,12 @@ func startPostgres(t testing.TB, a *authority) *postgres {
 	data := filepath.Join(p.dir, "data")
 	as := unprivileged(t, "postgres", p.dir)
 	run(t, append(as, filepath.Join(bin, "initdb"), "-D", data, "-U", "bridge", "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8")...)
-	files := map[string][]byte{
-		"server.pem": a.server.ChainPEM, "server.key": a.server.KeyPEM, "ca.pem": a.ca.RootPEM(),
-		"data/postgresql.conf": []byte("ssl = on\n"),
-		"data/pg_hba.conf":     []byte("local all all trust\nhostssl all all 127.0.0.1/32 cert\n"),
-	}
 	if err := os.Remove(filepath.Join(data, "postgresql.conf")); err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range files {
-		writeFile(t, filepath.Join(p.dir, name), content)
-	}
+	a.writeServer(t, p.dir)
+	writeFile(t, filepath.Join(data, "postgresql.conf"), []byte("ssl = on\n"))
+	writeFile(t, filepath.Join(data, "pg_hba.conf"), []byte("local all all trust\nhostssl all all 127.0.0.1/32 cert\n"))
 	unprivileged(t, "postgres", p.dir)
 	p.daemon = startDaemon(t, 1, func(addresses []string) []string {
 		_, port, _ := net.SplitHostPort(addresses[0])

@@ -15,9 +15,8 @@ func startSlapd(t testing.TB, a *authority) *daemon {
 	t.Helper()
 	program := needFile(t, "/usr/sbin/slapd")
 	dir := shortDir(t)
-	for name, content := range map[string][]byte{
-		"server.pem": a.server.ChainPEM, "server.key": a.server.KeyPEM, "ca.pem": a.ca.RootPEM(),
-		"slapd.conf": []byte(strings.ReplaceAll(`
+	a.writeServer(t, dir)
+	conf := writeFile(t, filepath.Join(dir, "slapd.conf"), []byte(strings.ReplaceAll(`
 include /etc/ldap/schema/core.schema
 modulepath /usr/lib/ldap
 moduleload back_ldif
@@ -31,13 +30,10 @@ directory DIR
 suffix "dc=example,dc=com"
 rootdn "cn=admin,dc=example,dc=com"
 rootpw secret
-`, "DIR", dir)),
-	} {
-		writeFile(t, filepath.Join(dir, name), content)
-	}
+`, "DIR", dir)))
 	as := unprivileged(t, "openldap", dir)
 	return startDaemon(t, 1, func(addresses []string) []string {
-		return append(as, program, "-f", filepath.Join(dir, "slapd.conf"), "-h", "ldap://"+addresses[0], "-d", "0")
+		return append(as, program, "-f", conf, "-h", "ldap://"+addresses[0], "-d", "0")
 	})
 }
 
