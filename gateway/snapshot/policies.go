@@ -104,17 +104,16 @@ func (s listenerScope) useListed(p, former *livePolicy) {
 	if former != nil {
 		names = former.msg.GetCertificates()
 	}
-	twice := duplicates(p.msg.GetCertificates())
+	at, twice := p.at.Field("certificates"), duplicates(p.msg.GetCertificates())
 	for i, name := range p.msg.GetCertificates() {
-		at := p.at.Field("certificates").Index(i)
 		if twice[i] {
-			s.Add(at, "is %q, which is in the list twice", name)
+			s.Add(at.Index(i), "is %q, which is in the list twice", name)
 		}
 		if i < len(names) && names[i] == name && !s.job.work.certificates[name] {
 			p.certificates = append(p.certificates, former.certificates[i])
 			continue
 		}
-		p.certificates = append(p.certificates, s.useCertificate(at, name))
+		p.certificates = append(p.certificates, s.useCertificate(at.Index(i), name))
 	}
 	p.trust = s.useTrust(p.at.Field("client_trust_bundles"), p.msg.GetClientTrustBundles())
 }
@@ -226,9 +225,10 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		s.Add(p.at.Field("certificates"), "must name at least one certificate to present to clients")
 	}
 	auth, sans := s.clientAuth(p)
+	at := p.at.Field("certificates")
 	for i, c := range p.certificates {
 		if c != nil {
-			s.warnUse(p.at.Field("certificates").Index(i), t.GetCertificates()[i], c, certs.AsServer)
+			s.warnUse(at.Index(i), t.GetCertificates()[i], c, certs.AsServer)
 		}
 	}
 	p.warnings = append([]invalid.Warning{}, s.Warnings()[known:]...)
