@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"iter"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -193,26 +195,25 @@ func (s *Snapshot) CloseWarm() {
 	}
 }
 
-// Certificates returns the certificate of every Certificate that is up, by its
-// name.
-func (s *Snapshot) Certificates() map[string]*certs.Certificate {
-	out := make(map[string]*certs.Certificate, s.certificates.Len())
-	for name, c := range s.certificates.All() {
-		if c.live != nil {
-			out[name] = c.live
+// Certificates yields the name and the certificate of every Certificate that is up.
+func (s *Snapshot) Certificates() iter.Seq2[string, *certs.Certificate] {
+	return func(yield func(string, *certs.Certificate) bool) {
+		for name, c := range s.certificates.All() {
+			if c.live != nil && !yield(name, c.live) {
+				return
+			}
 		}
 	}
-	return out
 }
 
-// TrustBundles returns every trust bundle that is up and not the system's, by
-// its name.
-func (s *Snapshot) TrustBundles() map[string]*certs.TrustBundle {
-	out := make(map[string]*certs.TrustBundle, s.bundles.Len())
-	for name, b := range s.bundles.All() {
-		if b.trust != nil && b.msg.GetSystem() == nil {
-			out[name] = b.trust
+// TrustBundles yields the name and the trust of every bundle that is up and not the
+// system's.
+func (s *Snapshot) TrustBundles() iter.Seq2[string, *certs.TrustBundle] {
+	return func(yield func(string, *certs.TrustBundle) bool) {
+		for name, b := range s.bundles.All() {
+			if b.trust != nil && b.msg.GetSystem() == nil && !yield(name, b.trust) {
+				return
+			}
 		}
 	}
-	return out
 }
