@@ -5,6 +5,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,8 +45,8 @@ const maxUsers = 100
 type inUse struct {
 	admin.CertificateKey
 	ref      store.Ref
-	info     func() *adminv1.CertificateInfo
-	evidence *adminv1.AnchorEvidence // of a CA in a trust bundle
+	info     func() *adminv1.CertificateInfo // slow: called only for what is listed
+	evidence *adminv1.AnchorEvidence         // of a CA in a trust bundle
 }
 
 // gather returns every certificate in use, soonest to expire first: the
@@ -59,37 +60,43 @@ func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 			store.Ref{Kind: kind, Name: name}, info, nil,
 		})
 	}
-	own := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint string, i certs.Info) {
-		add(use, kind, name, endpoint, i.SHA256Fingerprint, i.NotAfter, func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(i) })
+	own := func(use adminv1.CertificateUse, kind adminv1.Kind, name string, c *certs.Certificate) {
+		add(use, kind, name, "", c.Fingerprint(), c.Leaf().NotAfter, func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(c.Info()) })
+	}
+	cas := func(use adminv1.CertificateUse, kind adminv1.Kind, name string, b *certs.TrustBundle) {
+		infos := sync.OnceValue(b.Infos)
+		for i, ca := range b.Certificates() {
+			add(use, kind, name, "", certs.FingerprintOf(ca), ca.NotAfter, func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(infos()[i]) })
+		}
+	}
+	crls := func(use adminv1.CertificateUse, kind adminv1.Kind, name string, b *certs.TrustBundle) {
+		for i, crl := range b.CRLInfos() {
+			add(use, kind, name, "", strconv.Itoa(i), crl.NextUpdate, func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
+		}
 	}
 	for name, c := range snap.Certificates() {
-		own(adminv1.CertificateUse_CERTIFICATE_USE_OWN, adminv1.Kind_KIND_CERTIFICATE, name, "", c.Info())
+		own(adminv1.CertificateUse_CERTIFICATE_USE_OWN, adminv1.Kind_KIND_CERTIFICATE, name, c)
 	}
 	for name, b := range snap.TrustBundles() {
-		evidence := b.Evidence()
-		for i, ca := range b.Infos() {
-			own(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", ca)
-			out[len(out)-1].evidence = anchorEvidence(evidence[i])
+		first := len(out)
+		cas(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.Kind_KIND_TRUST_BUNDLE, name, b)
+		for i, e := range b.Evidence() {
+			out[first+i].evidence = anchorEvidence(e)
 		}
-		for i, crl := range b.CRLInfos() {
-			add(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, "", strconv.Itoa(i), crl.NextUpdate,
-				func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
-		}
+		crls(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, b)
 	}
 	if v.admin != nil {
 		const use, kind = adminv1.CertificateUse_CERTIFICATE_USE_ADMIN, adminv1.Kind_KIND_UNSPECIFIED
-		own(use, kind, adminName, "", v.admin.Certificate().Info())
-		for _, ca := range v.admin.Trust().Infos() {
-			own(use, kind, adminName, "", ca)
-		}
-		for i, crl := range v.admin.Trust().CRLInfos() {
-			add(use, kind, adminName, "", strconv.Itoa(i), crl.NextUpdate, func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
-		}
+		own(use, kind, adminName, v.admin.Certificate())
+		cas(use, kind, adminName, v.admin.Trust())
+		crls(use, kind, adminName, v.admin.Trust())
 	}
 	for _, u := range snap.Upstreams() {
 		for _, e := range u.Live.Status() {
 			if e.PeerCertificate != nil && !e.Left {
-				own(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, snapshot.EndpointAddress(e), *e.PeerCertificate)
+				i := *e.PeerCertificate
+				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, snapshot.EndpointAddress(e), i.SHA256Fingerprint, i.NotAfter,
+					func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(i) })
 			}
 		}
 	}
