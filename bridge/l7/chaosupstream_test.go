@@ -50,7 +50,10 @@ func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	sent := len(body)
-	if a.broken {
+	switch sized := w.Header().Get("Content-Length") != ""; {
+	case a.broken && sized:
+		sent = rand.IntN(len(body)) // with all of it the response would be complete
+	case a.broken:
 		sent = rand.IntN(len(body) + 1)
 	}
 	for from := &(pieces{rest: body[:sent]}); len(from.rest) > 0; {
