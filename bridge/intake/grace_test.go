@@ -47,11 +47,11 @@ func TestAConnectionEndsWithinItsGrace(t *testing.T) {
 			t.Errorf("without grace: %d drains and %d cuts", atOnce.drains, len(atOnce.cuts))
 		}
 		s.Leave(&leaves.Conn)
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		if stays.drains != 1 || len(stays.cuts) != 0 {
 			t.Errorf("within the grace: %d drains and %d cuts", stays.drains, len(stays.cuts))
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if len(stays.cuts) != 1 {
 			t.Fatalf("after the grace: %d cuts", len(stays.cuts))
