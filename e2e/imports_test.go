@@ -64,6 +64,7 @@ var mayImport = map[string][]string{
 	"gateway/invalid":    {},
 	"gateway/fileroot":   {},
 	"gateway/history":    {},
+	"gateway/confirm":    {},
 	"gateway/ordered":    {},
 	"gateway/wellformed": {"gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests
 	"gateway/store":      {"gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1"},
@@ -83,7 +84,7 @@ var mayImport = map[string][]string{
 	"gateway/diagnose":  {"gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "bridge/probe", "certs"},
 	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},
-	"gateway": {"gateway/admin", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
+	"gateway": {"gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
 		"gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs"},
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
@@ -130,7 +131,6 @@ type Gateway struct {
 	*inventory.Inventory
 	*diagnose.Diagnostics
 
-	history     *revisions.History
 	descriptors *listeners.Descriptors
 	accessLog   *accesslog.Logger // nil: no access log
 	files       *files.Watcher
@@ -199,15 +199,23 @@ func Open(o Options) (_ *Gateway, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g.store, g.history = db, revisions.NewHistory(db)
-	g.openUpdates(db.InstanceID(), db.State().Revision())
 	undo = append(undo, func() { db.Close() })
+	g.store, g.history = db, revisions.NewHistory(db)
+	state, undone, err := undoPending(db, g.history)
+	if err != nil {
+		return nil, err
+	}
+	if undone != nil {
+		g.log.Warn("revision was not confirmed before the gateway stopped: going back", "revision", undone.GetRevision(), "to", undone.GetRollbackTo())
+	}
+	g.openUpdates(db.InstanceID(), state.Revision())
+	g.keeper = confirm.New(g.goBack, g.log)
 
 	if g.compiler.FileRoots, err = fileRoots(o); err != nil {
 		return nil, err
 	}
 	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
-	g.filesChanged = g.files.Changed
+	g.filesChanged, g.checkFiles = g.files.Changed, g.files.CheckAll
 	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
 	if err != nil {
 		return nil, err
@@ -245,7 +253,7 @@ func Open(o Options) (_ *Gateway, err error) {
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
-	g.restore(db.State())
+	g.restore(state)
 	return g, nil
 }
 
@@ -271,6 +279,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if g.adminTCP != nil {
 		serving.Go(func() { g.watchAdminFiles(ticking) })
 	}
+	serving.Go(func() { g.keeper.Run(ticking) })
 	watching, stopWatching := context.WithCancel(ctx)
 	serving.Go(func() { g.files.Run(watching) })
 

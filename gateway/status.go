@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
-	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -42,6 +41,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Limit: int64(limit), Clients: int64(max(clients, 0)), Upstreams: int64(max(upstreams, 0)),
 		PausedListeners: int32(paused), Pauses: int64(pauses),
 	}
+	out.Pending = g.Pending()
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}
@@ -129,7 +129,7 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		Backup:            e.Backup,
 		Draining:          e.Draining,
 	}
-	s.Failures, s.Reported = failureCounts(e.Failures), failureCounts(e.Reported)
+	s.Failures, s.Reported = snapshot.FailureCounts(e.Failures), snapshot.FailureCounts(e.Reported)
 	for _, why := range slices.Sorted(maps.Keys(e.Full)) {
 		s.FullHandshakes = append(s.FullHandshakes, &adminv1.FullHandshakes{
 			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: int64(e.Full[why]),
@@ -157,12 +157,4 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		s.Certificate = snapshot.CertificateInfo(*e.PeerCertificate)
 	}
 	return s
-}
-
-func failureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
-	var out []*adminv1.FailureCount
-	for _, r := range slices.Sorted(maps.Keys(counts)) {
-		out = append(out, &adminv1.FailureCount{Reason: snapshot.Reason(r), Count: int64(counts[r])})
-	}
-	return out
 }

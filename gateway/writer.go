@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -21,6 +22,13 @@ import (
 type durable interface {
 	State() *store.State
 	Commit(*store.Draft, *revisions.Record) error
+
+	// Pending returns the revision that waited to be confirmed when the store was opened,
+	// or nil. EndPending makes it durable that none does, and replaces the revision if r
+	// is not nil.
+	Pending() *adminv1.Pending
+	EndPending(r *adminv1.Revision) error
+
 	Close() error
 }
 
@@ -30,6 +38,10 @@ type writer struct {
 	log       hclog.Logger
 	compiler  snapshot.Compiler
 	listeners *listeners.Set
+	history   *revisions.History
+
+	keeper  *confirm.Keeper         // goes back from the pending revision at its deadline
+	pending atomic.Pointer[pending] // replaced with the lock only; nil: none
 
 	// replacing is called with the lock before next replaces prev. The function that it
 	// returns is called afterwards.
@@ -38,6 +50,7 @@ type writer struct {
 	// filesChanged and announce are called with the lock after an edit became live.
 	// count is called with the outcome of every edit.
 	filesChanged func()
+	checkFiles   func() // checks all files soon
 	announce     func(store.Update)
 	count        func(outcome string)
 
@@ -240,7 +253,11 @@ func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Need
 	p := &plan{edit: e, material: m, live: w.live.Load(), bad: new(invalid.List)}
 	p.draft = p.live.State().Edit(e, p.bad)
 	var missing snapshot.Needs
-	p.next, missing = w.compiler.Compile(p.live, p.draft, m, p.bad)
+	if e.Force {
+		p.next, missing = w.compiler.Force(p.live, p.draft, m)
+	} else {
+		p.next, missing = w.compiler.Compile(p.live, p.draft, m, p.bad)
+	}
 	if !missing.None() {
 		return nil, missing, nil
 	}
@@ -273,6 +290,9 @@ func (p *plan) warnOfFiles() {
 // the snapshot that the plan was made for is live.
 func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
+	if w.admit(e, draft, bad); bad.Len() > 0 {
+		return nil, bad.Err()
+	}
 	ref := func(name string) store.Ref { return store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name} }
 	// A listener that was already down may stay down, even for another reason: its
 	// certificate may be readable again while its port is taken.
@@ -281,7 +301,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		return l != nil && l.Down != "" || w.listeners.DownReason(name) != ""
 	}
 	sockets := w.listeners.Prepare(next,
-		func(name string) bool { return wasDown(name) && !draft.Puts(ref(name)) },
+		func(name string) bool { return e.Force || wasDown(name) && !draft.Puts(ref(name)) },
 		func(name, problem string) {
 			bad.AddClass(invalid.InUse, draft.Path(ref(name)).Field("address"), "%s", problem)
 		})
@@ -301,14 +321,12 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		sockets.Discard()
 		return nil, errEnded(ctx, "before it was committed")
 	}
-	if draft.Changed() {
-		record := revisions.NewRecord(draft, e, time.Now(), fileKeys(live))
-		if err := w.store.Commit(draft, record); err != nil {
-			sockets.Discard()
-			w.log.Error("cannot write to the store", "error", err)
-			return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
-		}
+	if err := w.commit(p); err != nil {
+		sockets.Discard()
+		w.log.Error("cannot write to the store", "error", err)
+		return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
 	}
+	result.Pending = w.Pending()
 	// Nothing below can fail.
 	replaced := w.replacing(live, next)
 	next.Require(live)
@@ -322,6 +340,24 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		w.announce(draft.Update(e.Comment))
 	}
 	return result, nil
+}
+
+// commit makes a plan durable. The caller holds the writer's lock.
+func (w *writer) commit(p *plan) error {
+	if p.draft.Changed() {
+		record := revisions.NewRecord(p.draft, p.edit, time.Now(), fileKeys(p.live))
+		if err := w.store.Commit(p.draft, record); err != nil {
+			return err
+		}
+		w.committed(record, p.edit.ConfirmWithin)
+	} else if before := w.pending.Load(); before != nil && before.ends(p.edit) {
+		// The pending revision changed nothing but the content of files.
+		if err := w.store.EndPending(nil); err != nil {
+			return err
+		}
+		w.endPending()
+	}
+	return nil
 }
 
 // restore makes the stored state live. A resource that cannot be made live is

@@ -19,6 +19,10 @@ With --require-probe the gateway first makes a TLS handshake with the endpoints 
 every affected upstream, with the new settings. Unless any (or all) endpoints of
 each upstream pass, nothing is changed and the probe results are shown.
 
+With --confirm-within the gateway goes back to the configuration before, by itself,
+unless "confirm" is called in time: for a change that may cut you off. Until then
+other changes are refused. A gateway that crashes or stops goes back when it starts.
+
 A file is YAML or JSON: documents, each with a kind and the resource's fields.
 Unknown fields are rejected. Relative paths in a file start at that file.
 
@@ -65,6 +69,7 @@ func newApply(c *cli) *cobra.Command {
 		Example: `  drawbridge apply -f drawbridge.yaml
   drawbridge apply -f base.yaml -f site/ --prune --dry-run
   drawbridge apply -f payments.yaml --require-probe any
+  drawbridge apply -f payments.yaml --confirm-within 2m
   drawbridge get all -o yaml | sed s/8080/9090/ | drawbridge apply -f -`,
 		Args: cobra.NoArgs,
 	}
@@ -75,6 +80,7 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().BoolVar(&createOnly, "create-only", false, "fail instead of changing an existing resource")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
 	require := requireProbeFlag(cmd)
+	confirmWithin := confirmWithinFlag(cmd)
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -100,7 +106,7 @@ func newApply(c *cli) *cobra.Command {
 		defer cl.Close()
 		req := &adminv1.ApplyRequest{
 			Resources: m.Resources(),
-			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly},
+			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly, ConfirmWithin: confirmWithin()},
 		}
 		if prune {
 			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}
@@ -109,7 +115,10 @@ func newApply(c *cli) *cobra.Command {
 		if err != nil {
 			return cl.failure(err, inManifest(m))
 		}
-		return c.showChange(*output, answer.GetChange(), dryRun, inManifest(m))
+		if err := c.showChange(*output, answer.GetChange(), dryRun, inManifest(m)); err != nil {
+			return err
+		}
+		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())
 	}
 	return cmd
 }

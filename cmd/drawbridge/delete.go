@@ -28,6 +28,7 @@ KIND is one of ` + kindWords() + `.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would be deleted, but change nothing")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
 	require := requireProbeFlag(cmd)
+	confirmWithin := confirmWithinFlag(cmd)
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = c.completeKindAndName(conn)
@@ -36,7 +37,7 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return err
 		}
-		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)}}
+		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin()}}
 		for _, name := range args[1:] {
 			req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: kind, Name: name})
 		}
@@ -49,7 +50,10 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return cl.failure(err, noField)
 		}
-		return c.showChange(*output, answer.GetChange(), dryRun, nil)
+		if err := c.showChange(*output, answer.GetChange(), dryRun, nil); err != nil {
+			return err
+		}
+		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())
 	}
 	return cmd
 }

@@ -140,7 +140,7 @@ func applyFailure(err error, name fieldNamer) error {
 	case invalid.Argument:
 	case invalid.NotFound:
 		f.code = exitNotFound
-	case invalid.Conflict, invalid.InUse:
+	case invalid.Conflict, invalid.InUse, invalid.Pending:
 		f.code = exitConflict
 	case invalid.Unavailable:
 		f.code = exitUnavailable

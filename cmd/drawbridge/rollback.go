@@ -27,6 +27,7 @@ content, and a warning says so if it has changed since.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would change, but change nothing")
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; stored with the revision (default: back to revision REV)")
 	require := requireProbeFlag(cmd)
+	confirmWithin := confirmWithinFlag(cmd)
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.ValidArgsFunction = c.completeRevisions(conn, 1)
@@ -42,12 +43,15 @@ content, and a warning says so if it has changed since.`,
 		defer cl.Close()
 		answer, err := cl.Rollback(cmd.Context(), &adminv1.RollbackRequest{
 			Revision: &numbers[0],
-			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require)},
+			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin()},
 		})
 		if err != nil {
 			return cl.failure(err, noField)
 		}
-		return c.showChange(*output, answer.GetChange(), dryRun, noField)
+		if err := c.showChange(*output, answer.GetChange(), dryRun, noField); err != nil {
+			return err
+		}
+		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())
 	}
 	return cmd
 }

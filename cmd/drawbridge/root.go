@@ -70,7 +70,7 @@ func newRoot(c *cli) *cobra.Command {
 	}
 	add("gateway", newServe(c), newDemo(c))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
-	add("client", newRevisions(c), newDiff(c), newRollback(c))
+	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c))
 	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c))
 	add("other", newPKI(c), newVersion(c))
 	root.SetHelpCommandGroupID("other")

@@ -113,6 +113,10 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 	fmt.Fprintf(w, "%s, %s, %s, %s, %s\n", count(int(n.GetListeners()), "listener"), count(int(n.GetRoutes()), "route"),
 		count(int(n.GetUpstreams()), "upstream"), count(int(n.GetCertificates()), "certificate"), count(int(n.GetTrustBundles()), "trust bundle"))
 
+	if pending := st.GetPending(); pending != nil {
+		fmt.Fprintf(w, "%s revision %d by %s: at %s the gateway goes back to revision %d, unless confirmed\n", p.caution("PENDING"), pending.GetRevision(),
+			printable(pending.GetPrincipal()), pending.GetExpireTime().AsTime().Local().Format("15:04:05"), pending.GetRollbackTo())
+	}
 	if d := st.GetDescriptors(); d.GetPausedListeners() > 0 {
 		fmt.Fprintf(w, "%s %s: clients use %d of %d file descriptors and upstreams %d; the rest is reserved\n",
 			p.bad("NOT ACCEPTING"), count(int(d.GetPausedListeners()), "listener"), d.GetClients(), d.GetLimit(), d.GetUpstreams())

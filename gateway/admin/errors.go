@@ -44,6 +44,8 @@ func answers(c invalid.Class) (codes.Code, string) {
 		return codes.AlreadyExists, "ALREADY_EXISTS"
 	case invalid.InUse:
 		return codes.FailedPrecondition, "IN_USE"
+	case invalid.Pending:
+		return codes.FailedPrecondition, "PENDING"
 	case invalid.Unproven:
 		return codes.FailedPrecondition, "PROBE_FAILED"
 	case invalid.Exhausted:

@@ -66,11 +66,15 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
 	e.Origin = originOf(ctx)
+	var bad invalid.List
+	if e.ConfirmWithin = confirmWithin(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
+		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
+	}
 	res, err := s.gateway.Apply(ctx, e)
-	if err != nil {
+	if err := join(bad.Faults(), err); err != nil {
 		return nil, nil, err
 	}
-	change := &adminv1.Change{Revision: res.Revision, Changes: changesOf(res.Changes)}
+	change := &adminv1.Change{Revision: res.Revision, Changes: changesOf(res.Changes), Pending: res.Pending}
 	for _, w := range first(res.Warnings, maxWarnings) {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
 			Field: sanitize(string(w.Field), maxField), Message: sanitize(w.Message, maxMessageText),

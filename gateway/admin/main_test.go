@@ -63,7 +63,8 @@ func (g *fakeGateway) Apply(ctx context.Context, e store.Edit) (*store.Result, e
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	res := &store.Result{Base: g.state, State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Present: g.Present}
+	pending := revisions.NewRecord(draft, e, time.Now(), noFiles).Pending
+	res := &store.Result{Pending: pending, Base: g.state, State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Present: g.Present}
 	if e.DryRun {
 		res.Revision = g.state.Revision()
 	}
@@ -106,6 +107,14 @@ func (g *fakeGateway) Diff(from int64, to *int64) ([]revisions.Difference, int64
 
 func (g *fakeGateway) RollbackEdit(to int64) (store.Edit, error) {
 	return g.History().Rollback(g.State(), to)
+}
+
+// Confirm knows revision 1 as the pending one.
+func (g *fakeGateway) Confirm(_ context.Context, n int64, o store.Origin) (*adminv1.Revision, error) {
+	if n != 1 {
+		return nil, invalid.Errorf(invalid.Pending, "revision", "is not pending")
+	}
+	return &adminv1.Revision{Revision: n, ConfirmPrincipal: o.Principal}, nil
 }
 
 func noFiles(store.Ref) string { return "" }

@@ -33,6 +33,7 @@ func accessTo(fullMethod string) access {
 		adminv1.AdminService_DeleteTrustBundle_FullMethodName,
 		adminv1.AdminService_Apply_FullMethodName,
 		adminv1.AdminService_Rollback_FullMethodName,
+		adminv1.AdminService_Confirm_FullMethodName,
 		adminv1.DiagnosticsService_FlushSessions_FullMethodName,
 		adminv1.DiagnosticsService_DrainConnections_FullMethodName:
 		return write

@@ -73,7 +73,7 @@ func TestEveryMethodHasARuleAndEveryRuleAMethod(t *testing.T) {
 	})
 }
 
-var changesTraffic = map[protoreflect.Name]bool{"FlushSessions": true, "DrainConnections": true}
+var changesTraffic = map[protoreflect.Name]bool{"Confirm": true, "FlushSessions": true, "DrainConnections": true}
 
 func TestNamesThatOnlyResembleAMethodAreDenied(t *testing.T) {
 	const apply = "/drawbridge.admin.v1.AdminService/Apply"

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/fielddiff"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -169,4 +171,35 @@ func (s adminService) addFields(change *adminv1.Change, res *store.Result) {
 			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("the changed fields of %d resources are left out: the answer would be too large", left),
 		})
 	}
+}
+
+// The bounds of confirm_within.
+const (
+	minConfirm = time.Second
+	maxConfirm = 24 * time.Hour
+)
+
+// confirmWithin checks the option of that name. 0: it is not set.
+func confirmWithin(d *durationpb.Duration, bad *invalid.List) time.Duration {
+	const field = "options.confirm_within"
+	if d == nil {
+		return 0
+	}
+	if d.CheckValid() != nil {
+		bad.Add(field, "is not a valid duration; write seconds, such as \"120s\"")
+		return 0
+	}
+	within := d.AsDuration()
+	if within < minConfirm || within > maxConfirm {
+		bad.Add(field, "is %v; it must be from 1s to 24h", within)
+	}
+	return within
+}
+
+func (s adminService) Confirm(ctx context.Context, req *adminv1.ConfirmRequest) (*adminv1.ConfirmResponse, error) {
+	r, err := s.gateway.Confirm(ctx, req.GetRevision(), originOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.ConfirmResponse{Revision: r}, nil
 }

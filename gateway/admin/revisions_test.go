@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -174,5 +177,35 @@ func TestADryRunNamesTheFieldsThatWouldChange(t *testing.T) {
 	wet, err := r.admin.PutCertificate(t.Context(), &adminv1.PutCertificateRequest{Certificate: cert("second secret")})
 	if err != nil || len(wet.GetChange().GetChanges()[0].GetFields()) != 0 {
 		t.Errorf("%v, %v", wet, err)
+	}
+}
+
+func TestConfirmWithinIsCheckedAndHandedOn(t *testing.T) {
+	r := start(t)
+	put := func(within time.Duration, u *adminv1.Upstream) (*adminv1.PutUpstreamResponse, error) {
+		return r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: u, Options: &adminv1.WriteOptions{ConfirmWithin: durationpb.New(within)}})
+	}
+	for _, within := range []time.Duration{-time.Second, 0, time.Second - 1, 24*time.Hour + 1} {
+		_, err := put(within, &adminv1.Upstream{Name: "No Name"})
+		wantCode(t, err, codes.InvalidArgument)
+		if text := err.Error(); !strings.Contains(text, "options.confirm_within") || !strings.Contains(text, "upstream.name") {
+			t.Errorf("%v: not every fault is listed: %v", within, err)
+		}
+	}
+	if r.gateway.State().Revision() != 0 {
+		t.Error("something changed")
+	}
+	done, err := put(time.Minute, upstream("u"))
+	if err != nil || done.GetChange().GetPending().GetRevision() != 1 || done.GetChange().GetPending().GetExpireTime().AsTime().Before(time.Now()) {
+		t.Errorf("%v, %v", done, err)
+	}
+	confirmed, err := r.admin.Confirm(t.Context(), &adminv1.ConfirmRequest{Revision: 1})
+	if err != nil || !strings.HasPrefix(confirmed.GetRevision().GetConfirmPrincipal(), "uid:") {
+		t.Errorf("%v, %v", confirmed, err)
+	}
+	_, err = r.admin.Confirm(t.Context(), &adminv1.ConfirmRequest{Revision: 2})
+	wantCode(t, err, codes.FailedPrecondition)
+	if d := detail[*errdetails.PreconditionFailure](t, err); d.GetViolations()[0].GetType() != "PENDING" {
+		t.Errorf("%v", d)
 	}
 }

@@ -58,6 +58,9 @@ type Gateway interface {
 	Diff(from int64, to *int64) ([]revisions.Difference, int64, error)
 	RollbackEdit(to int64) (store.Edit, error)
 
+	// Confirm makes a pending revision permanent. Its error is an *invalid.Error.
+	Confirm(ctx context.Context, revision int64, o store.Origin) (*adminv1.Revision, error)
+
 	// InstanceID identifies the store that revisions belong to.
 	InstanceID() string
 

@@ -73,8 +73,8 @@ func (c change) path() invalid.Path {
 	return invalid.Path(store.KindName(c.ref.Kind)).Key(c.ref.Name)
 }
 
-// apply applies all valid changes. If the gateway itself fails, the next check tries
-// again.
+// apply applies all valid changes. If the gateway itself fails, or a revision is pending,
+// the next check tries again.
 func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Material) {
 	if len(changes) == 0 || ctx.Err() != nil {
 		return
@@ -89,7 +89,7 @@ func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Materi
 	case err == nil:
 		t.loaded(result)
 		return
-	case !errors.As(err, &faults) || faults.Worst() == invalid.Unavailable:
+	case !errors.As(err, &faults) || faults.Worst() == invalid.Unavailable || faults.Worst() == invalid.Pending:
 		if ctx.Err() == nil {
 			t.log.Warn("cannot apply changed files now", "error", err)
 		}

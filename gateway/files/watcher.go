@@ -47,6 +47,7 @@ type Watcher struct {
 
 	log  hclog.Logger
 	wake chan struct{} // receives when the result of files may have changed
+	look chan struct{} // receives when all files are to be checked
 
 	// The rest belongs to run.
 	notify *fsnotify.Watcher // nil: the system has no inotify instance left
@@ -66,6 +67,7 @@ func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, 
 		take:     t.take,
 		log:      log,
 		wake:     make(chan struct{}, 1),
+		look:     make(chan struct{}, 1),
 		failed:   map[string]bool{},
 	}
 }
@@ -74,6 +76,14 @@ func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, 
 func (w *Watcher) Changed() {
 	select {
 	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// CheckAll checks all files soon. It never blocks.
+func (w *Watcher) CheckAll() {
+	select {
+	case w.look <- struct{}{}:
 	default:
 	}
 }
@@ -132,6 +142,8 @@ func (w *Watcher) loop(ctx context.Context) {
 			w.log.Debug("file notifications may have been missed", "error", err)
 			suspect(w.all()...)
 		case <-poll.C:
+			suspect(w.all()...)
+		case <-w.look:
 			suspect(w.all()...)
 		case <-settled.C:
 			refs := slices.SortedFunc(maps.Keys(suspects), store.Ref.Compare)

@@ -22,6 +22,8 @@ const (
 	// InUse: the current state does not allow the request: other resources refer to a
 	// resource, or an address is in use.
 	InUse
+	// Pending: another revision waits to be confirmed.
+	Pending
 	// Unproven: the request is valid, but a probe of the new settings failed.
 	Unproven
 	// Exhausted: a limit on sizes or counts is reached.

@@ -202,9 +202,17 @@ func (r *Running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {
 	if r.HTTP != nil {
 		stats := r.HTTP.Stats()
 		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
+		s.HandshakeFailures = snapshot.FailureCounts(stats.HandshakeFailures)
+		for code, n := range stats.Requests {
+			if code >= 500 {
+				s.ServerErrors += int64(n)
+			}
+		}
 	} else {
 		stats := r.TCP.Stats()
 		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
+		s.HandshakeFailures = snapshot.FailureCounts(stats.HandshakeFailures)
+		s.ConnectionsLost = int64(stats.NoUpstream + stats.DialFailures)
 	}
 	return s
 }

@@ -16,6 +16,10 @@ type Record struct {
 
 	// Priors are the resources that it changed, as they were before.
 	Priors []Prior
+
+	// Pending is stored with the revision until it is confirmed. Nil: it needs no
+	// confirmation.
+	Pending *adminv1.Pending
 }
 
 // A Prior is a resource before a revision changed it.
@@ -43,6 +47,12 @@ func NewRecord(d *store.Draft, e store.Edit, now time.Time, files func(store.Ref
 		head.RollbackTo = &e.Rollback.Revision
 	}
 	r := &Record{Revision: head}
+	if e.ConfirmWithin > 0 {
+		head.ExpireTime = timestamppb.New(now.Add(e.ConfirmWithin))
+		r.Pending = &adminv1.Pending{
+			Revision: head.Revision, ExpireTime: head.ExpireTime, RollbackTo: d.Base().Revision(), Principal: head.Principal, Comment: head.Comment,
+		}
+	}
 	for _, c := range d.Changes() {
 		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			continue

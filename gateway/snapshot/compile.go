@@ -75,6 +75,13 @@ func (c Compiler) compileAll(prev *Snapshot, d *store.Draft, m *Material, bad *i
 	return j.next, j.needs
 }
 
+// Force is like Compile, but a resource that cannot be built is down.
+func (c Compiler) Force(prev *Snapshot, d *store.Draft, m *Material) (next *Snapshot, missing Needs) {
+	j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: new(invalid.List), lenient: true})
+	j.compileAll()
+	return j.next, j.needs
+}
+
 // Restore builds a snapshot of a stored state and reads the files for it. A resource
 // that cannot be built is down.
 func (c Compiler) Restore(ctx context.Context, state *store.State) *Snapshot {

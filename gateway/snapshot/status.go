@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -25,4 +27,13 @@ func EndpointAddress(e upstream.EndpointStatus) string {
 		return "unix:" + e.Address
 	}
 	return e.Address
+}
+
+// FailureCounts returns the API's form of counts by reason, in the order of reasons.
+func FailureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
+	var out []*adminv1.FailureCount
+	for _, r := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, &adminv1.FailureCount{Reason: Reason(r), Count: int64(counts[r])})
+	}
+	return out
 }

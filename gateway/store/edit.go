@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -59,6 +60,13 @@ type Edit struct {
 
 	// Comment says why the edit is made. It is logged and shown to watchers.
 	Comment string
+
+	// ConfirmWithin, if not 0, is the time within which the revision must be confirmed.
+	ConfirmWithin time.Duration
+
+	// Force makes the edit live even if some of its resources cannot be built or bound:
+	// these are down.
+	Force bool
 
 	// Origin says who makes the edit. The zero value: the gateway.
 	Origin Origin
@@ -120,6 +128,7 @@ type Result struct {
 	Revision int64  // the revision that it made live; with DryRun the one it was checked against
 	Changes  []Change
 	Warnings []invalid.Warning
+	Pending  *adminv1.Pending // the revision waits to be confirmed; nil: it does not
 
 	// Present returns a copy of a resource of State to show to clients. It describes the
 	// certificates of State, even if another edit is live by now.

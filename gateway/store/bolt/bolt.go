@@ -38,6 +38,7 @@ var (
 	revisionKey = []byte("revision")
 	sumKey      = []byte("sum")
 	instanceKey = []byte("instance")
+	pendingKey  = []byte("pending") // the revision that waits to be confirmed, if one does
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -70,6 +71,7 @@ type Store struct {
 	state    *store.State
 	instance string
 	kept     history
+	pending  *adminv1.Pending
 }
 
 // Open locks the data directory for this process, creates missing files, and reads the
@@ -121,7 +123,7 @@ func (s *Store) open(path string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
 	}
-	s.db, s.state, s.kept.records = db, read.state, read.records
+	s.db, s.state, s.kept.records, s.pending = db, read.state, read.records, read.pending
 	return nil
 }
 
@@ -188,6 +190,9 @@ func (s *Store) Commit(d *store.Draft, r *revisions.Record) error {
 		if kept, err = s.kept.add(tx, r); err != nil {
 			return err
 		}
+		if err := putPending(meta, r.Pending); err != nil {
+			return err
+		}
 		return putNumber(meta, revisionKey, uint64(d.State().Revision()))
 	})
 	if err == nil {
@@ -247,6 +252,7 @@ type reading struct {
 	format  uint64
 	state   *store.State
 	records []recordSize
+	pending *adminv1.Pending
 }
 
 // readAll reads the database without changing it, and checks each record and the sum
@@ -365,6 +371,9 @@ func readTx(tx *bbolt.Tx) (*reading, error) {
 	read := &reading{format: found}
 	if found >= 2 {
 		if read.records, err = readHistory(tx, int64(revision)); err != nil {
+			return nil, err
+		}
+		if read.pending, err = readPending(meta, int64(revision)); err != nil {
 			return nil, err
 		}
 	}

@@ -2655,7 +2655,7 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vinstance_id\x18\x05 \x01(\tR\n" +
 	"instanceId\x12\x16\n" +
 	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x14\n" +
-	"\x05reset\x18\a \x01(\bR\x05reset2\xfe\x14\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset2\xd4\x15\n" +
 	"\fAdminService\x12`\n" +
 	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\x12U\n" +
 	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a\x1d.drawbridge.admin.v1.Listener\x12f\n" +
@@ -2684,7 +2684,8 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\rListRevisions\x12).drawbridge.admin.v1.ListRevisionsRequest\x1a*.drawbridge.admin.v1.ListRevisionsResponse\x12U\n" +
 	"\vGetRevision\x12'.drawbridge.admin.v1.GetRevisionRequest\x1a\x1d.drawbridge.admin.v1.Revision\x12f\n" +
 	"\rDiffRevisions\x12).drawbridge.admin.v1.DiffRevisionsRequest\x1a*.drawbridge.admin.v1.DiffRevisionsResponse\x12W\n" +
-	"\bRollback\x12$.drawbridge.admin.v1.RollbackRequest\x1a%.drawbridge.admin.v1.RollbackResponseBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\bRollback\x12$.drawbridge.admin.v1.RollbackRequest\x1a%.drawbridge.admin.v1.RollbackResponse\x12T\n" +
+	"\aConfirm\x12#.drawbridge.admin.v1.ConfirmRequest\x1a$.drawbridge.admin.v1.ConfirmResponseBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_admin_service_proto_rawDescOnce sync.Once
@@ -2757,10 +2758,12 @@ var file_drawbridge_admin_v1_admin_service_proto_goTypes = []any{
 	(*GetRevisionRequest)(nil),        // 54: drawbridge.admin.v1.GetRevisionRequest
 	(*DiffRevisionsRequest)(nil),      // 55: drawbridge.admin.v1.DiffRevisionsRequest
 	(*RollbackRequest)(nil),           // 56: drawbridge.admin.v1.RollbackRequest
-	(*ListRevisionsResponse)(nil),     // 57: drawbridge.admin.v1.ListRevisionsResponse
-	(*Revision)(nil),                  // 58: drawbridge.admin.v1.Revision
-	(*DiffRevisionsResponse)(nil),     // 59: drawbridge.admin.v1.DiffRevisionsResponse
-	(*RollbackResponse)(nil),          // 60: drawbridge.admin.v1.RollbackResponse
+	(*ConfirmRequest)(nil),            // 57: drawbridge.admin.v1.ConfirmRequest
+	(*ListRevisionsResponse)(nil),     // 58: drawbridge.admin.v1.ListRevisionsResponse
+	(*Revision)(nil),                  // 59: drawbridge.admin.v1.Revision
+	(*DiffRevisionsResponse)(nil),     // 60: drawbridge.admin.v1.DiffRevisionsResponse
+	(*RollbackResponse)(nil),          // 61: drawbridge.admin.v1.RollbackResponse
+	(*ConfirmResponse)(nil),           // 62: drawbridge.admin.v1.ConfirmResponse
 }
 var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
 	43, // 0: drawbridge.admin.v1.PutListenerRequest.listener:type_name -> drawbridge.admin.v1.Listener
@@ -2835,35 +2838,37 @@ var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
 	54, // 69: drawbridge.admin.v1.AdminService.GetRevision:input_type -> drawbridge.admin.v1.GetRevisionRequest
 	55, // 70: drawbridge.admin.v1.AdminService.DiffRevisions:input_type -> drawbridge.admin.v1.DiffRevisionsRequest
 	56, // 71: drawbridge.admin.v1.AdminService.Rollback:input_type -> drawbridge.admin.v1.RollbackRequest
-	1,  // 72: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
-	43, // 73: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
-	4,  // 74: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
-	6,  // 75: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
-	8,  // 76: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
-	46, // 77: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
-	11, // 78: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
-	13, // 79: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
-	15, // 80: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
-	47, // 81: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
-	18, // 82: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
-	20, // 83: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
-	22, // 84: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
-	48, // 85: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
-	25, // 86: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
-	27, // 87: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
-	29, // 88: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
-	49, // 89: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
-	32, // 90: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
-	34, // 91: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
-	36, // 92: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
-	40, // 93: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
-	42, // 94: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
-	57, // 95: drawbridge.admin.v1.AdminService.ListRevisions:output_type -> drawbridge.admin.v1.ListRevisionsResponse
-	58, // 96: drawbridge.admin.v1.AdminService.GetRevision:output_type -> drawbridge.admin.v1.Revision
-	59, // 97: drawbridge.admin.v1.AdminService.DiffRevisions:output_type -> drawbridge.admin.v1.DiffRevisionsResponse
-	60, // 98: drawbridge.admin.v1.AdminService.Rollback:output_type -> drawbridge.admin.v1.RollbackResponse
-	72, // [72:99] is the sub-list for method output_type
-	45, // [45:72] is the sub-list for method input_type
+	57, // 72: drawbridge.admin.v1.AdminService.Confirm:input_type -> drawbridge.admin.v1.ConfirmRequest
+	1,  // 73: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
+	43, // 74: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
+	4,  // 75: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
+	6,  // 76: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
+	8,  // 77: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
+	46, // 78: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
+	11, // 79: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
+	13, // 80: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
+	15, // 81: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
+	47, // 82: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
+	18, // 83: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
+	20, // 84: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
+	22, // 85: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
+	48, // 86: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
+	25, // 87: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
+	27, // 88: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
+	29, // 89: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
+	49, // 90: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
+	32, // 91: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
+	34, // 92: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
+	36, // 93: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
+	40, // 94: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
+	42, // 95: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
+	58, // 96: drawbridge.admin.v1.AdminService.ListRevisions:output_type -> drawbridge.admin.v1.ListRevisionsResponse
+	59, // 97: drawbridge.admin.v1.AdminService.GetRevision:output_type -> drawbridge.admin.v1.Revision
+	60, // 98: drawbridge.admin.v1.AdminService.DiffRevisions:output_type -> drawbridge.admin.v1.DiffRevisionsResponse
+	61, // 99: drawbridge.admin.v1.AdminService.Rollback:output_type -> drawbridge.admin.v1.RollbackResponse
+	62, // 100: drawbridge.admin.v1.AdminService.Confirm:output_type -> drawbridge.admin.v1.ConfirmResponse
+	73, // [73:101] is the sub-list for method output_type
+	45, // [45:73] is the sub-list for method input_type
 	45, // [45:45] is the sub-list for extension type_name
 	45, // [45:45] is the sub-list for extension extendee
 	0,  // [0:45] is the sub-list for field type_name

@@ -46,6 +46,7 @@ const (
 	AdminService_GetRevision_FullMethodName       = "/drawbridge.admin.v1.AdminService/GetRevision"
 	AdminService_DiffRevisions_FullMethodName     = "/drawbridge.admin.v1.AdminService/DiffRevisions"
 	AdminService_Rollback_FullMethodName          = "/drawbridge.admin.v1.AdminService/Rollback"
+	AdminService_Confirm_FullMethodName           = "/drawbridge.admin.v1.AdminService/Confirm"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -115,6 +116,9 @@ type AdminServiceClient interface {
 	// Makes the resources of an earlier revision live again, as a new revision. It is a
 	// write like any other: checked, probed, and all or nothing.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
+	// Confirms the revision that a write with confirm_within made, so that it stays.
+	// FAILED_PRECONDITION if it is not pending: it has expired, or needs no confirmation.
+	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 }
 
 type adminServiceClient struct {
@@ -404,6 +408,16 @@ func (c *adminServiceClient) Rollback(ctx context.Context, in *RollbackRequest, 
 	return out, nil
 }
 
+func (c *adminServiceClient) Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmResponse)
+	err := c.cc.Invoke(ctx, AdminService_Confirm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -471,6 +485,9 @@ type AdminServiceServer interface {
 	// Makes the resources of an earlier revision live again, as a new revision. It is a
 	// write like any other: checked, probed, and all or nothing.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
+	// Confirms the revision that a write with confirm_within made, so that it stays.
+	// FAILED_PRECONDITION if it is not pending: it has expired, or needs no confirmation.
+	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -561,6 +578,9 @@ func (UnimplementedAdminServiceServer) DiffRevisions(context.Context, *DiffRevis
 }
 func (UnimplementedAdminServiceServer) Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rollback not implemented")
+}
+func (UnimplementedAdminServiceServer) Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Confirm not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -1062,6 +1082,24 @@ func _AdminService_Rollback_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Confirm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Confirm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Confirm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Confirm(ctx, req.(*ConfirmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1172,6 +1210,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rollback",
 			Handler:    _AdminService_Rollback_Handler,
+		},
+		{
+			MethodName: "Confirm",
+			Handler:    _AdminService_Confirm_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

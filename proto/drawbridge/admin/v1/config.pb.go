@@ -9,6 +9,8 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -228,6 +230,8 @@ const (
 	WarningCode_WARNING_CODE_FILE_CHANGED WarningCode = 10
 	// Client certificates are accepted that do not allow clientAuth.
 	WarningCode_WARNING_CODE_CLIENT_AUTH_USAGE WarningCode = 11
+	// Without dry_run the write would be refused, because a revision is pending.
+	WarningCode_WARNING_CODE_PENDING WarningCode = 12
 )
 
 // Enum value maps for WarningCode.
@@ -245,6 +249,7 @@ var (
 		9:  "WARNING_CODE_MORE",
 		10: "WARNING_CODE_FILE_CHANGED",
 		11: "WARNING_CODE_CLIENT_AUTH_USAGE",
+		12: "WARNING_CODE_PENDING",
 	}
 	WarningCode_value = map[string]int32{
 		"WARNING_CODE_UNSPECIFIED":        0,
@@ -259,6 +264,7 @@ var (
 		"WARNING_CODE_MORE":               9,
 		"WARNING_CODE_FILE_CHANGED":       10,
 		"WARNING_CODE_CLIENT_AUTH_USAGE":  11,
+		"WARNING_CODE_PENDING":            12,
 	}
 )
 
@@ -496,7 +502,11 @@ type WriteOptions struct {
 	RequireProbe RequireProbe `protobuf:"varint,3,opt,name=require_probe,json=requireProbe,proto3,enum=drawbridge.admin.v1.RequireProbe" json:"require_probe,omitempty"`
 	// Refuse the write (ALREADY_EXISTS) if it would replace an existing resource with a
 	// different one.
-	CreateOnly    bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
+	CreateOnly bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
+	// Go back to the previous revision by itself unless Confirm is called within this
+	// time: from 1s to 24h. Until then other writes are refused (FAILED_PRECONDITION). A
+	// gateway that stops or crashes before goes back when it starts.
+	ConfirmWithin *durationpb.Duration `protobuf:"bytes,5,opt,name=confirm_within,json=confirmWithin,proto3" json:"confirm_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +569,95 @@ func (x *WriteOptions) GetCreateOnly() bool {
 	return false
 }
 
+func (x *WriteOptions) GetConfirmWithin() *durationpb.Duration {
+	if x != nil {
+		return x.ConfirmWithin
+	}
+	return nil
+}
+
+// A revision that waits to be confirmed.
+type Pending struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When the gateway goes back unless it is confirmed.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The revision to go back to.
+	RollbackTo int64 `protobuf:"varint,3,opt,name=rollback_to,json=rollbackTo,proto3" json:"rollback_to,omitempty"`
+	// Who made it.
+	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The comment of the write.
+	Comment       string `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pending) Reset() {
+	*x = Pending{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pending) ProtoMessage() {}
+
+func (x *Pending) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pending.ProtoReflect.Descriptor instead.
+func (*Pending) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Pending) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Pending) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Pending) GetRollbackTo() int64 {
+	if x != nil {
+		return x.RollbackTo
+	}
+	return 0
+}
+
+func (x *Pending) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Pending) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
 // One resource's part in a change.
 type ResourceChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -576,7 +675,7 @@ type ResourceChange struct {
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +687,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +700,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ResourceChange) GetKind() Kind {
@@ -650,7 +749,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +761,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +774,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -723,7 +822,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +834,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +847,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Warning) GetField() string {
@@ -788,14 +887,16 @@ type Change struct {
 	// Each resource of the write, and what happened to it.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Warnings about allowed settings that may not be intended.
-	Warnings      []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The revision waits to be confirmed; absent: it needs no confirmation.
+	Pending       *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +908,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +921,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Change) GetRevision() int64 {
@@ -844,11 +945,18 @@ func (x *Change) GetWarnings() []*Warning {
 	return nil
 }
 
+func (x *Change) GetPending() *Pending {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 var File_drawbridge_admin_v1_config_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/config.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\xcd\x02\n" +
+	" drawbridge/admin/v1/config.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n" +
 	"\bResource\x12;\n" +
 	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerH\x00R\blistener\x122\n" +
 	"\x05route\x18\x02 \x01(\v2\x1a.drawbridge.admin.v1.RouteH\x00R\x05route\x12;\n" +
@@ -858,13 +966,22 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x04kind\"P\n" +
 	"\vResourceRef\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xaa\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xec\x01\n" +
 	"\fWriteOptions\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x18\n" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12F\n" +
 	"\rrequire_probe\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.RequireProbeR\frequireProbe\x12\x1f\n" +
 	"\vcreate_only\x18\x04 \x01(\bR\n" +
-	"createOnly\"\xc8\x01\n" +
+	"createOnly\x12@\n" +
+	"\x0econfirm_within\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rconfirmWithin\"\xbb\x01\n" +
+	"\aPending\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1f\n" +
+	"\vrollback_to\x18\x03 \x01(\x03R\n" +
+	"rollbackTo\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12\x18\n" +
+	"\acomment\x18\x05 \x01(\tR\acomment\"\xc8\x01\n" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
@@ -879,11 +996,12 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
 	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\x124\n" +
-	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\x9d\x01\n" +
+	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\xd5\x01\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
-	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings*\x7f\n" +
+	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x126\n" +
+	"\apending\x18\x05 \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending*\x7f\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_LISTENER\x10\x01\x12\x0e\n" +
@@ -901,7 +1019,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\x85\x03\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\x9f\x03\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -915,7 +1033,8 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x11WARNING_CODE_MORE\x10\t\x12\x1d\n" +
 	"\x19WARNING_CODE_FILE_CHANGED\x10\n" +
 	"\x12\"\n" +
-	"\x1eWARNING_CODE_CLIENT_AUTH_USAGE\x10\vBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1eWARNING_CODE_CLIENT_AUTH_USAGE\x10\v\x12\x18\n" +
+	"\x14WARNING_CODE_PENDING\x10\fBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once
@@ -930,46 +1049,52 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
-	(Kind)(0),               // 0: drawbridge.admin.v1.Kind
-	(RequireProbe)(0),       // 1: drawbridge.admin.v1.RequireProbe
-	(ChangeAction)(0),       // 2: drawbridge.admin.v1.ChangeAction
-	(WarningCode)(0),        // 3: drawbridge.admin.v1.WarningCode
-	(*Resource)(nil),        // 4: drawbridge.admin.v1.Resource
-	(*ResourceRef)(nil),     // 5: drawbridge.admin.v1.ResourceRef
-	(*WriteOptions)(nil),    // 6: drawbridge.admin.v1.WriteOptions
-	(*ResourceChange)(nil),  // 7: drawbridge.admin.v1.ResourceChange
-	(*FieldChange)(nil),     // 8: drawbridge.admin.v1.FieldChange
-	(*Warning)(nil),         // 9: drawbridge.admin.v1.Warning
-	(*Change)(nil),          // 10: drawbridge.admin.v1.Change
-	(*Listener)(nil),        // 11: drawbridge.admin.v1.Listener
-	(*Route)(nil),           // 12: drawbridge.admin.v1.Route
-	(*Upstream)(nil),        // 13: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),     // 14: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),     // 15: drawbridge.admin.v1.TrustBundle
-	(CertificateFinding)(0), // 16: drawbridge.admin.v1.CertificateFinding
+	(Kind)(0),                     // 0: drawbridge.admin.v1.Kind
+	(RequireProbe)(0),             // 1: drawbridge.admin.v1.RequireProbe
+	(ChangeAction)(0),             // 2: drawbridge.admin.v1.ChangeAction
+	(WarningCode)(0),              // 3: drawbridge.admin.v1.WarningCode
+	(*Resource)(nil),              // 4: drawbridge.admin.v1.Resource
+	(*ResourceRef)(nil),           // 5: drawbridge.admin.v1.ResourceRef
+	(*WriteOptions)(nil),          // 6: drawbridge.admin.v1.WriteOptions
+	(*Pending)(nil),               // 7: drawbridge.admin.v1.Pending
+	(*ResourceChange)(nil),        // 8: drawbridge.admin.v1.ResourceChange
+	(*FieldChange)(nil),           // 9: drawbridge.admin.v1.FieldChange
+	(*Warning)(nil),               // 10: drawbridge.admin.v1.Warning
+	(*Change)(nil),                // 11: drawbridge.admin.v1.Change
+	(*Listener)(nil),              // 12: drawbridge.admin.v1.Listener
+	(*Route)(nil),                 // 13: drawbridge.admin.v1.Route
+	(*Upstream)(nil),              // 14: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),           // 15: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),           // 16: drawbridge.admin.v1.TrustBundle
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(CertificateFinding)(0),       // 19: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	11, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	12, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	13, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	14, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	15, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	12, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	13, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	14, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	15, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	16, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
 	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
-	0,  // 7: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
-	2,  // 8: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	8,  // 9: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
-	16, // 10: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
-	3,  // 11: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
-	7,  // 12: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	9,  // 13: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
+	18, // 8: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 9: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
+	2,  // 10: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
+	9,  // 11: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
+	19, // 12: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	3,  // 13: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
+	8,  // 14: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	10, // 15: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	7,  // 16: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -996,7 +1121,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

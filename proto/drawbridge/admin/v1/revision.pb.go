@@ -92,7 +92,8 @@ type Revision struct {
 	// How the caller reached the gateway.
 	Transport Transport `protobuf:"varint,4,opt,name=transport,proto3,enum=drawbridge.admin.v1.Transport" json:"transport,omitempty"`
 	// The method that was called, such as "/drawbridge.admin.v1.AdminService/Apply"; for
-	// the gateway's own changes "start", "SIGHUP" or "file".
+	// the gateway's own changes "start", "SIGHUP", "file", or "deadline" after a revision
+	// that was not confirmed.
 	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
 	// The comment of the write.
 	Comment string `protobuf:"bytes,6,opt,name=comment,proto3" json:"comment,omitempty"`
@@ -101,9 +102,15 @@ type Revision struct {
 	// The number of changes.
 	ChangeCount int32 `protobuf:"varint,8,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
 	// It went back to this revision; absent: it was no rollback.
-	RollbackTo    *int64 `protobuf:"varint,9,opt,name=rollback_to,json=rollbackTo,proto3,oneof" json:"rollback_to,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RollbackTo *int64 `protobuf:"varint,9,opt,name=rollback_to,json=rollbackTo,proto3,oneof" json:"rollback_to,omitempty"`
+	// It had to be confirmed by this time; absent: it needed no confirmation.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// When it was confirmed; absent: it was not.
+	ConfirmTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=confirm_time,json=confirmTime,proto3" json:"confirm_time,omitempty"`
+	// Who confirmed it.
+	ConfirmPrincipal string `protobuf:"bytes,12,opt,name=confirm_principal,json=confirmPrincipal,proto3" json:"confirm_principal,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Revision) Reset() {
@@ -197,6 +204,27 @@ func (x *Revision) GetRollbackTo() int64 {
 		return *x.RollbackTo
 	}
 	return 0
+}
+
+func (x *Revision) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Revision) GetConfirmTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ConfirmTime
+	}
+	return nil
+}
+
+func (x *Revision) GetConfirmPrincipal() string {
+	if x != nil {
+		return x.ConfirmPrincipal
+	}
+	return ""
 }
 
 // The request for a page of the revisions, latest first.
@@ -608,11 +636,103 @@ func (x *RollbackResponse) GetChange() *Change {
 	return nil
 }
 
+// The request to confirm the pending revision.
+type ConfirmRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number: Change.revision of the write, and GetStatus.pending.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRequest) Reset() {
+	*x = ConfirmRequest{}
+	mi := &file_drawbridge_admin_v1_revision_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRequest) ProtoMessage() {}
+
+func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_revision_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_revision_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ConfirmRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// The response to a confirmation.
+type ConfirmResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision, which now stays. Confirming it again has no effect and succeeds.
+	Revision      *Revision `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmResponse) Reset() {
+	*x = ConfirmResponse{}
+	mi := &file_drawbridge_admin_v1_revision_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmResponse) ProtoMessage() {}
+
+func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_revision_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_revision_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ConfirmResponse) GetRevision() *Revision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
 var File_drawbridge_admin_v1_revision_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_revision_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/revision.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x03\n" +
+	"\"drawbridge/admin/v1/revision.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x04\n" +
 	"\bRevision\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\vcommit_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -624,7 +744,12 @@ const file_drawbridge_admin_v1_revision_proto_rawDesc = "" +
 	"\achanges\x18\a \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x12!\n" +
 	"\fchange_count\x18\b \x01(\x05R\vchangeCount\x12$\n" +
 	"\vrollback_to\x18\t \x01(\x03H\x00R\n" +
-	"rollbackTo\x88\x01\x01B\x0e\n" +
+	"rollbackTo\x88\x01\x01\x12;\n" +
+	"\vexpire_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12=\n" +
+	"\fconfirm_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmTime\x12+\n" +
+	"\x11confirm_principal\x18\f \x01(\tR\x10confirmPrincipalB\x0e\n" +
 	"\f_rollback_to\"R\n" +
 	"\x14ListRevisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -653,7 +778,11 @@ const file_drawbridge_admin_v1_revision_proto_rawDesc = "" +
 	"\t_revisionB\x14\n" +
 	"\x12_expected_revision\"G\n" +
 	"\x10RollbackResponse\x123\n" +
-	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change*e\n" +
+	"\x06change\x18\x01 \x01(\v2\x1b.drawbridge.admin.v1.ChangeR\x06change\",\n" +
+	"\x0eConfirmRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"L\n" +
+	"\x0fConfirmResponse\x129\n" +
+	"\brevision\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.RevisionR\brevision*e\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eTRANSPORT_UNIX\x10\x01\x12\x11\n" +
@@ -673,7 +802,7 @@ func file_drawbridge_admin_v1_revision_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_revision_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_drawbridge_admin_v1_revision_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_drawbridge_admin_v1_revision_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_drawbridge_admin_v1_revision_proto_goTypes = []any{
 	(Transport)(0),                // 0: drawbridge.admin.v1.Transport
 	(*Revision)(nil),              // 1: drawbridge.admin.v1.Revision
@@ -684,24 +813,29 @@ var file_drawbridge_admin_v1_revision_proto_goTypes = []any{
 	(*DiffRevisionsResponse)(nil), // 6: drawbridge.admin.v1.DiffRevisionsResponse
 	(*RollbackRequest)(nil),       // 7: drawbridge.admin.v1.RollbackRequest
 	(*RollbackResponse)(nil),      // 8: drawbridge.admin.v1.RollbackResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*ResourceChange)(nil),        // 10: drawbridge.admin.v1.ResourceChange
-	(*WriteOptions)(nil),          // 11: drawbridge.admin.v1.WriteOptions
-	(*Change)(nil),                // 12: drawbridge.admin.v1.Change
+	(*ConfirmRequest)(nil),        // 9: drawbridge.admin.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),       // 10: drawbridge.admin.v1.ConfirmResponse
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*ResourceChange)(nil),        // 12: drawbridge.admin.v1.ResourceChange
+	(*WriteOptions)(nil),          // 13: drawbridge.admin.v1.WriteOptions
+	(*Change)(nil),                // 14: drawbridge.admin.v1.Change
 }
 var file_drawbridge_admin_v1_revision_proto_depIdxs = []int32{
-	9,  // 0: drawbridge.admin.v1.Revision.commit_time:type_name -> google.protobuf.Timestamp
+	11, // 0: drawbridge.admin.v1.Revision.commit_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: drawbridge.admin.v1.Revision.transport:type_name -> drawbridge.admin.v1.Transport
-	10, // 2: drawbridge.admin.v1.Revision.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	1,  // 3: drawbridge.admin.v1.ListRevisionsResponse.revisions:type_name -> drawbridge.admin.v1.Revision
-	10, // 4: drawbridge.admin.v1.DiffRevisionsResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	11, // 5: drawbridge.admin.v1.RollbackRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	12, // 6: drawbridge.admin.v1.RollbackResponse.change:type_name -> drawbridge.admin.v1.Change
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 2: drawbridge.admin.v1.Revision.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	11, // 3: drawbridge.admin.v1.Revision.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 4: drawbridge.admin.v1.Revision.confirm_time:type_name -> google.protobuf.Timestamp
+	1,  // 5: drawbridge.admin.v1.ListRevisionsResponse.revisions:type_name -> drawbridge.admin.v1.Revision
+	12, // 6: drawbridge.admin.v1.DiffRevisionsResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	13, // 7: drawbridge.admin.v1.RollbackRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	14, // 8: drawbridge.admin.v1.RollbackResponse.change:type_name -> drawbridge.admin.v1.Change
+	1,  // 9: drawbridge.admin.v1.ConfirmResponse.revision:type_name -> drawbridge.admin.v1.Revision
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_revision_proto_init() }
@@ -719,7 +853,7 @@ func file_drawbridge_admin_v1_revision_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_revision_proto_rawDesc), len(file_drawbridge_admin_v1_revision_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -457,7 +457,9 @@ type GetStatusResponse struct {
 	// The number of problems.
 	ProblemCount int32 `protobuf:"varint,13,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
 	// The number of warnings.
-	WarningCount  int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
+	WarningCount int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
+	// The revision that waits to be confirmed; absent: none.
+	Pending       *Pending `protobuf:"bytes,15,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,6 +592,13 @@ func (x *GetStatusResponse) GetWarningCount() int32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetPending() *Pending {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 // The process's file descriptors, and their use.
 type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -691,9 +700,15 @@ type ListenerStatus struct {
 	// Open connections.
 	Connections int64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Connections accepted since it came up.
-	Accepted      int64 `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Accepted int64 `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Failed TLS handshakes with clients, by reason.
+	HandshakeFailures []*FailureCount `protobuf:"bytes,9,rep,name=handshake_failures,json=handshakeFailures,proto3" json:"handshake_failures,omitempty"`
+	// HTTP responses with a 5xx code.
+	ServerErrors int64 `protobuf:"varint,10,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	// TCP connections closed because no route matched or no endpoint could be reached.
+	ConnectionsLost int64 `protobuf:"varint,11,opt,name=connections_lost,json=connectionsLost,proto3" json:"connections_lost,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListenerStatus) Reset() {
@@ -778,6 +793,27 @@ func (x *ListenerStatus) GetConnections() int64 {
 func (x *ListenerStatus) GetAccepted() int64 {
 	if x != nil {
 		return x.Accepted
+	}
+	return 0
+}
+
+func (x *ListenerStatus) GetHandshakeFailures() []*FailureCount {
+	if x != nil {
+		return x.HandshakeFailures
+	}
+	return nil
+}
+
+func (x *ListenerStatus) GetServerErrors() int64 {
+	if x != nil {
+		return x.ServerErrors
+	}
+	return 0
+}
+
+func (x *ListenerStatus) GetConnectionsLost() int64 {
+	if x != nil {
+		return x.ConnectionsLost
 	}
 	return 0
 }
@@ -2420,7 +2456,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x10GetStatusRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x98\x05\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xd0\x05\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2438,13 +2474,14 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\vinstance_id\x18\f \x01(\tR\n" +
 	"instanceId\x12#\n" +
 	"\rproblem_count\x18\r \x01(\x05R\fproblemCount\x12#\n" +
-	"\rwarning_count\x18\x0e \x01(\x05R\fwarningCount\"\x9e\x01\n" +
+	"\rwarning_count\x18\x0e \x01(\x05R\fwarningCount\x126\n" +
+	"\apending\x18\x0f \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
 	"\tupstreams\x18\x03 \x01(\x03R\tupstreams\x12)\n" +
 	"\x10paused_listeners\x18\x04 \x01(\x05R\x0fpausedListeners\x12\x16\n" +
-	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\xae\x02\n" +
+	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\xd0\x03\n" +
 	"\x0eListenerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".drawbridge.admin.v1.ListenerStateR\x05state\x12\x18\n" +
@@ -2453,7 +2490,11 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\bprotocol\x18\x05 \x01(\x0e2\x1d.drawbridge.admin.v1.ProtocolR\bprotocol\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12 \n" +
 	"\vconnections\x18\a \x01(\x03R\vconnections\x12\x1a\n" +
-	"\baccepted\x18\b \x01(\x03R\baccepted\"d\n" +
+	"\baccepted\x18\b \x01(\x03R\baccepted\x12P\n" +
+	"\x12handshake_failures\x18\t \x03(\v2!.drawbridge.admin.v1.FailureCountR\x11handshakeFailures\x12#\n" +
+	"\rserver_errors\x18\n" +
+	" \x01(\x03R\fserverErrors\x12)\n" +
+	"\x10connections_lost\x18\v \x01(\x03R\x0fconnectionsLost\"d\n" +
 	"\aProblem\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2678,11 +2719,12 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),         // 28: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),           // 29: google.protobuf.Duration
 	(*Warning)(nil),                       // 30: drawbridge.admin.v1.Warning
-	(Protocol)(0),                         // 31: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 32: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 33: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 34: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 35: drawbridge.admin.v1.ResourceRef
+	(*Pending)(nil),                       // 31: drawbridge.admin.v1.Pending
+	(Protocol)(0),                         // 32: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 33: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 34: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 35: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 36: drawbridge.admin.v1.ResourceRef
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	28, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
@@ -2692,59 +2734,61 @@ var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	10, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
 	30, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
-	0,  // 7: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	31, // 8: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	32, // 9: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	13, // 10: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	14, // 11: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	33, // 12: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	19, // 13: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	16, // 14: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 15: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	26, // 16: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	27, // 17: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	34, // 18: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	18, // 19: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	26, // 20: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	17, // 21: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	28, // 22: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
-	15, // 23: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	28, // 24: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	29, // 25: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	33, // 26: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	28, // 27: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	28, // 28: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
-	2,  // 29: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	22, // 30: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 31: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	34, // 32: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	35, // 33: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	23, // 34: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	28, // 35: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	28, // 36: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
-	4,  // 37: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	32, // 38: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	28, // 39: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 40: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	32, // 41: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 42: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	33, // 43: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	33, // 44: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	33, // 45: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	28, // 46: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 47: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	11, // 48: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	20, // 49: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	24, // 50: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 51: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	12, // 52: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	21, // 53: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	25, // 54: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	51, // [51:55] is the sub-list for method output_type
-	47, // [47:51] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	31, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
+	0,  // 8: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
+	32, // 9: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	26, // 10: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	33, // 11: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	13, // 12: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	14, // 13: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	34, // 14: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	19, // 15: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	16, // 16: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 17: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	26, // 18: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	27, // 19: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	35, // 20: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	18, // 21: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	26, // 22: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	17, // 23: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	28, // 24: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	15, // 25: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	28, // 26: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	29, // 27: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	34, // 28: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	28, // 29: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	28, // 30: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 31: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	22, // 32: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 33: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	35, // 34: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	36, // 35: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	23, // 36: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	28, // 37: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	28, // 38: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	4,  // 39: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	33, // 40: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	28, // 41: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 42: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	33, // 43: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 44: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	34, // 45: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	34, // 46: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	34, // 47: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	28, // 48: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 49: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	11, // 50: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	20, // 51: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	24, // 52: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 53: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	12, // 54: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	21, // 55: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	25, // 56: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	53, // [53:57] is the sub-list for method output_type
+	49, // [49:53] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }

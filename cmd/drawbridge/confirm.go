@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func newConfirm(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "confirm [REV]",
+		Short: "Confirm a change that was made with --confirm-within, so that it stays",
+		Long: `Confirm makes the pending revision permanent. Without a confirmation in time the
+gateway goes back to the revision before it.
+
+Name the revision in scripts, so that they never confirm another one.`,
+		Example: "  drawbridge apply -f drawbridge.yaml --confirm-within 2m\n  drawbridge confirm",
+		Args:    cobra.MaximumNArgs(1),
+	}
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		numbers, err := parseRevisions(args)
+		if err != nil {
+			return err
+		}
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if len(numbers) == 0 {
+			status, err := cl.status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{PageSize: 1})
+			if err != nil {
+				return cl.failure(err, noField)
+			}
+			if status.GetPending() == nil {
+				return &failure{code: exitConflict, summary: "no revision is pending: there is nothing to confirm"}
+			}
+			numbers = []int64{status.GetPending().GetRevision()}
+		}
+		answer, err := cl.Confirm(cmd.Context(), &adminv1.ConfirmRequest{Revision: numbers[0]})
+		if err != nil {
+			return cl.failure(err, noField)
+		}
+		if *output != formatTable {
+			return showWords(c.out, *output, answer)
+		}
+		_, err = fmt.Fprintf(c.out, "Revision %d is confirmed.\n", numbers[0])
+		return err
+	}
+	return cmd
+}
+
+// confirmWithinFlag adds --confirm-within to a command that writes. The option is nil
+// without it.
+func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
+	within := cmd.Flags().Duration("confirm-within", 0, "go back by itself unless the change is confirmed within this time (1s to 24h); on a terminal, show a countdown that Enter confirms")
+	return func() *durationpb.Duration {
+		if !cmd.Flags().Changed("confirm-within") {
+			return nil
+		}
+		return durationpb.New(*within)
+	}
+}
+
+// awaitConfirmation tells how to confirm a revision. On a terminal it counts down until
+// the revision is confirmed or the gateway has gone back.
+func (c *cli) awaitConfirmation(ctx context.Context, cl *client, f format, p *adminv1.Pending) error {
+	if p == nil || f != formatTable {
+		return nil
+	}
+	at := p.GetExpireTime().AsTime().Local().Format("15:04:05")
+	fmt.Fprintf(c.out, "At %s the gateway goes back to revision %d, unless you confirm: drawbridge confirm %d\n", at, p.GetRollbackTo(), p.GetRevision())
+	if !isTerminal(c.in) || !isTerminal(c.out) {
+		return nil
+	}
+	enter := make(chan struct{})
+	go func() { // ends with the process: a read from a terminal cannot be canceled
+		if _, err := bufio.NewReader(c.in).ReadString('\n'); err == nil {
+			close(enter)
+		}
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	d := countdown{client: cl, out: c.out, paint: c.paint(c.out), pending: p}
+	return d.run(ctx, enter, tick.C)
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// A countdown shows the time left to confirm a revision, and the traffic since.
+type countdown struct {
+	*client
+	out     io.Writer
+	paint   paint
+	pending *adminv1.Pending
+	since   *traffic // what had failed when the countdown began
+}
+
+// afterDeadline is how long a countdown waits for the gateway to go back.
+const afterDeadline = 15 * time.Second
+
+func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan time.Time) error {
+	n := d.pending.GetRevision()
+	for {
+		if over, err := d.show(ctx); over || err != nil {
+			return err
+		}
+		select {
+		case <-enter:
+			_, err := d.Confirm(ctx, &adminv1.ConfirmRequest{Revision: n})
+			if err == nil {
+				_, err = fmt.Fprintf(d.out, "Revision %d is confirmed.\n", n)
+				return err
+			}
+			return d.failure(err, noField)
+		case <-tick:
+		case <-ctx.Done():
+			fmt.Fprintln(d.out)
+			return &failure{code: exitFailure, summary: fmt.Sprintf("interrupted: revision %d is still pending", n)}
+		}
+	}
+}
+
+// show writes the line of the countdown. over: the revision is no longer pending.
+func (d *countdown) show(ctx context.Context) (over bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	n, left := d.pending.GetRevision(), time.Until(d.pending.GetExpireTime().AsTime())
+	now, live, err := d.traffic(ctx)
+	switch {
+	case err != nil && left < -afterDeadline:
+		fmt.Fprintln(d.out)
+		return true, d.failure(err, noField)
+	case err != nil: // the change may have cut this client off: the gateway goes back by itself
+		d.line(left, d.paint.bad("the gateway cannot be reached"))
+		return false, nil
+	case live.GetPending().GetRevision() == n:
+		if d.since == nil {
+			d.since = now
+		}
+		d.line(left, now.text(d.since, d.paint))
+		return false, nil
+	}
+	fmt.Fprintln(d.out)
+	if r, err := d.GetRevision(ctx, &adminv1.GetRevisionRequest{Revision: n}); err == nil && r.GetConfirmTime() != nil {
+		_, err = fmt.Fprintf(d.out, "Revision %d was confirmed by %s.\n", n, printable(r.GetConfirmPrincipal()))
+		return true, err
+	}
+	return true, &failure{code: exitConflict, summary: fmt.Sprintf("revision %d was not confirmed: revision %d is live, with the configuration of revision %d",
+		n, live.GetRevision(), d.pending.GetRollbackTo())}
+}
+
+// line replaces the current line of the terminal.
+func (d *countdown) line(left time.Duration, text string) {
+	fmt.Fprintf(d.out, "\r\x1b[K%s  %s  %s", d.paint.strong(max(left, 0).Round(time.Second).String()), text, d.paint.faint("Enter confirms"))
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestAPendingRevisionIsConfirmedOrUndone(t *testing.T) {
+	s := gatewayShell(t)
+	ctx := t.Context()
+	up := func(port string) string {
+		return writeFile(t, t.TempDir(), "up.yaml", "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:"+port+"\"}]\nplaintext: {}\n")
+	}
+	s.run(ctx, "confirm").want(t, exitConflict, "no revision is pending")
+	s.run(ctx, "apply", "-f", up("1"), "--confirm-within", "0s").want(t, exitInvalid, "options.confirm_within")
+	s.run(ctx, "apply", "-f", up("1"), "--confirm-within", "1h").want(t, 0, "Revision 1 is live", "drawbridge confirm 1")
+	s.run(ctx, "status").want(t, 0, "PENDING revision 1")
+	s.run(ctx, "apply", "-f", up("2")).want(t, exitConflict, "revision 1, made by uid:")
+	s.run(ctx, "confirm", "7").want(t, exitNotFound)
+	s.run(ctx, "confirm").want(t, 0, "Revision 1 is confirmed.")
+	s.run(ctx, "confirm", "1").want(t, 0, "Revision 1 is confirmed.")
+	s.run(ctx, "delete", "upstream", "up", "--confirm-within", "1h").want(t, 0, "drawbridge confirm 2")
+	s.run(ctx, "rollback", "1").want(t, 0, "Revision 3 is live")
+	s.run(ctx, "rollback", "0", "--confirm-within", "1h").want(t, 0, "drawbridge confirm 4")
+	s.run(ctx, "confirm", "4", "-o", "json").want(t, 0, `"confirmPrincipal": "uid:`)
+}
+
+// startCountdown applies an upstream that waits to be confirmed, and returns a countdown
+// that writes to a buffer.
+func startCountdown(t *testing.T, s shell, within string) (*countdown, *bytes.Buffer) {
+	t.Helper()
+	file := writeFile(t, t.TempDir(), "up.yaml", "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:1\"}]\nplaintext: {}\n")
+	s.run(t.Context(), "apply", "-f", file, "--confirm-within", within).want(t, 0)
+	cl, err := (&connector{admin: s.env["DRAWBRIDGE_ADMIN"]}).dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cl.Close() })
+	status, err := cl.getStatus(t.Context())
+	if err != nil || status.GetPending() == nil {
+		t.Fatalf("%v, %v", status, err)
+	}
+	var out bytes.Buffer
+	return &countdown{client: cl, out: &out, pending: status.GetPending()}, &out
+}
+
+func TestEnterConfirmsDuringTheCountdown(t *testing.T) {
+	s := gatewayShell(t)
+	d, out := startCountdown(t, s, "1h")
+	enter := make(chan struct{})
+	close(enter)
+	if err := d.run(t.Context(), enter, nil); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "failures: none  5xx: 0  connections lost: 0") || !strings.HasSuffix(text, "Revision 1 is confirmed.\n") {
+		t.Errorf("%q", text)
+	}
+	s.run(t.Context(), "confirm").want(t, exitConflict, "no revision is pending")
+}
+
+func TestACountdownEndsWithTheRevision(t *testing.T) {
+	s := gatewayShell(t)
+	d, _ := startCountdown(t, s, "1s")
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	f := asFailure(d.run(t.Context(), nil, tick.C))
+	if f.code != exitConflict || !strings.Contains(f.summary, "revision 2 is live, with the configuration of revision 0") {
+		t.Errorf("%+v", f)
+	}
+
+	d, out := startCountdown(t, s, "1h")
+	s.run(t.Context(), "confirm").want(t, 0) // by somebody else
+	if err := d.run(t.Context(), nil, tick.C); err != nil || !strings.Contains(out.String(), "Revision 3 was confirmed by uid:") {
+		t.Errorf("%v: %q", err, out)
+	}
+
+	d, _ = startCountdown(t, gatewayShell(t), "1h")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if f := asFailure(d.run(ctx, nil, nil)); f.code != exitFailure || !strings.Contains(f.summary, "revision 1 is still pending") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// The countdown continues while the gateway cannot be reached: it will go back by itself.
+func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
+	cl, err := (&connector{admin: "unix:/nowhere/s"}).dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	var out bytes.Buffer
+	d := countdown{client: cl, out: &out, pending: &adminv1.Pending{Revision: 1, ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}}
+	if over, err := d.show(t.Context()); over || err != nil || !strings.Contains(out.String(), "the gateway cannot be reached") {
+		t.Errorf("%v, %v: %q", over, err, &out)
+	}
+	d.pending.ExpireTime = timestamppb.New(time.Now().Add(-time.Hour))
+	if over, err := d.show(t.Context()); !over || err == nil {
+		t.Errorf("long after the deadline: %v, %v", over, err)
+	}
+}
+
+func TestTrafficSinceCountsWhatBeganAgain(t *testing.T) {
+	before := &traffic{
+		failures:     map[failureKey]int64{{"upstream a x:1", "UNKNOWN_CA"}: 5, {"upstream b x:1", "EXPIRED"}: 9},
+		serverErrors: map[string]int64{"web": 10}, lost: map[string]int64{"tcp": 3},
+	}
+	now := &traffic{
+		failures: map[failureKey]int64{
+			{"upstream a x:1", "UNKNOWN_CA"}: 7, {"upstream b x:1", "EXPIRED"}: 2, // b was replaced
+			{"listener web", "client BAD_CERTIFICATE"}: 1,
+		},
+		serverErrors: map[string]int64{"web": 14}, lost: map[string]int64{"tcp": 3, "new": 1},
+	}
+	if got, want := now.text(before, false), "failures: EXPIRED 2, UNKNOWN_CA 2, client BAD_CERTIFICATE 1  5xx: 4  connections lost: 1"; got != want {
+		t.Errorf("%s", got)
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A traffic holds counts of what has failed. A count of an upstream or listener begins
+// again when it is replaced.
+type traffic struct {
+	failures           map[failureKey]int64
+	serverErrors, lost map[string]int64 // by listener
+}
+
+// A failureKey is what failures are counted by.
+type failureKey struct {
+	place  string // the endpoint or listener
+	reason string // for people
+}
+
+// traffic reads the counts and the status.
+func (cl *client) traffic(ctx context.Context) (*traffic, *adminv1.GetStatusResponse, error) {
+	status, err := cl.getStatus(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	upstreams, err := cl.upstreamStatuses(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := &traffic{failures: map[failureKey]int64{}, serverErrors: map[string]int64{}, lost: map[string]int64{}}
+	for _, l := range status.GetListeners() {
+		if l.GetState() == adminv1.ListenerState_LISTENER_STATE_DRAINING {
+			continue
+		}
+		t.serverErrors[l.GetName()], t.lost[l.GetName()] = l.GetServerErrors(), l.GetConnectionsLost()
+		for _, f := range l.GetHandshakeFailures() {
+			t.failures[failureKey{"listener " + l.GetName(), "client " + word(f.GetReason())}] = f.GetCount()
+		}
+	}
+	for _, u := range upstreams {
+		for _, e := range u.GetEndpoints() {
+			for _, f := range e.GetFailures() {
+				t.failures[failureKey{"upstream " + u.GetName() + " " + e.GetAddress(), word(f.GetReason())}] = f.GetCount()
+			}
+		}
+	}
+	return t, status, nil
+}
+
+// more returns by how much a count has grown, also if it began again.
+func more(now, before int64) int64 {
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+// text describes what has failed since an earlier time.
+func (t *traffic) text(since *traffic, p paint) string {
+	byReason := map[string]int64{}
+	for k, n := range t.failures {
+		if n = more(n, since.failures[k]); n > 0 {
+			byReason[k.reason] += n
+		}
+	}
+	var reasons []string
+	for _, r := range slices.Sorted(maps.Keys(byReason)) {
+		reasons = append(reasons, fmt.Sprintf("%s %d", r, byReason[r]))
+	}
+	var failed, errors, lost int64
+	for name, n := range t.serverErrors {
+		errors += more(n, since.serverErrors[name])
+	}
+	for name, n := range t.lost {
+		lost += more(n, since.lost[name])
+	}
+	failed = int64(len(reasons))
+	colour := func(n int64, text string) string {
+		if n > 0 {
+			return p.bad(text)
+		}
+		return p.good(text)
+	}
+	failures := "failures: none"
+	if failed > 0 {
+		failures = "failures: " + strings.Join(reasons, ", ")
+	}
+	return colour(failed, failures) + "  " + colour(errors, fmt.Sprintf("5xx: %d", errors)) + "  " + colour(lost, fmt.Sprintf("connections lost: %d", lost))
+}

@@ -1,0 +1,165 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A pending is the live revision while it waits to be confirmed. It is immutable.
+type pending struct {
+	*adminv1.Pending
+	deadline time.Time // its expire_time, with a monotonic clock reading
+}
+
+// ends reports whether the edit goes back from the pending revision.
+func (p *pending) ends(e store.Edit) bool {
+	return e.Rollback != nil && e.Rollback.Revision == p.GetRollbackTo() && e.ConfirmWithin == 0
+}
+
+func (p *pending) String() string {
+	return fmt.Sprintf("revision %d, made by %s, is pending until %s", p.GetRevision(), p.GetPrincipal(), p.deadline.UTC().Format("15:04:05 MST"))
+}
+
+// admit rejects an edit that would change something while a revision is pending, unless
+// it goes back from that revision. A dry run gets a warning instead.
+func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
+	p := w.pending.Load()
+	if p == nil || !draft.Changed() || p.ends(e) {
+		return
+	}
+	if e.DryRun {
+		bad.Warn("PENDING", "", "%v: until it is confirmed, this write is refused", p)
+		return
+	}
+	bad.AddClass(invalid.Pending, "", "%v: confirm it, or roll back to revision %d", p, p.GetRollbackTo())
+}
+
+// committed replaces the pending revision after a commit, by nil or by the one that it
+// made.
+func (w *writer) committed(r *revisions.Record, within time.Duration) {
+	before := w.pending.Load()
+	if r.Pending != nil {
+		p := &pending{r.Pending, time.Now().Add(within)}
+		w.pending.Store(p)
+		w.keeper.Set(p.GetRevision(), p.deadline)
+	} else if before != nil {
+		w.endPending()
+	}
+}
+
+// endPending makes no revision pending. The caller has made that durable.
+func (w *writer) endPending() {
+	w.pending.Store(nil)
+	w.keeper.Clear()
+	w.checkFiles() // files that changed in the meantime were not loaded
+}
+
+// Pending returns the revision that waits to be confirmed, or nil.
+func (w *writer) Pending() *adminv1.Pending {
+	if p := w.pending.Load(); p != nil {
+		return proto.Clone(p.Pending).(*adminv1.Pending)
+	}
+	return nil
+}
+
+// Confirm makes a pending revision permanent and returns it. The error is an
+// *invalid.Error. Confirming a revision again succeeds.
+func (w *writer) Confirm(ctx context.Context, n int64, o store.Origin) (*adminv1.Revision, error) {
+	if n <= 0 {
+		return nil, invalid.Errorf(invalid.Argument, "revision", "must be the number of the pending revision; GetStatus has it")
+	}
+	if err := w.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer w.mu.Unlock()
+	r, err := w.history.Revision(n)
+	if err != nil || r.GetConfirmTime() != nil {
+		return r, err
+	}
+	p := w.pending.Load()
+	switch {
+	case p != nil && p.GetRevision() == n && time.Now().Before(p.deadline):
+	case r.GetExpireTime() != nil:
+		return nil, invalid.Errorf(invalid.Pending, "revision", "%d was not confirmed by %s: the gateway goes back to the revision before",
+			n, r.GetExpireTime().AsTime().Format("15:04:05 MST"))
+	case p != nil:
+		return nil, invalid.Errorf(invalid.Pending, "revision", "is %d, which needs no confirmation: %v", n, p)
+	default:
+		return nil, invalid.Errorf(invalid.Pending, "revision", "is %d, which needs no confirmation: no revision is pending", n)
+	}
+	r.ConfirmTime, r.ConfirmPrincipal = timestamppb.New(time.Now()), o.Principal
+	if err := w.store.EndPending(r); err != nil {
+		w.log.Error("cannot write to the store", "error", err)
+		return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; revision %d is still pending", err, n)
+	}
+	w.endPending()
+	w.log.Info("revision confirmed", "revision", n)
+	return r, nil
+}
+
+// goBack goes back from a pending revision whose deadline has passed. If the previous
+// revision is not valid as a whole any more, for example because a file is gone, the
+// resources concerned are down.
+func (w *writer) goBack(ctx context.Context, n int64) error {
+	p := w.pending.Load()
+	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // the next start goes back
+		return nil
+	}
+	e, err := w.history.Rollback(w.State(), p.GetRollbackTo())
+	if err != nil {
+		return err
+	}
+	e.Origin, e.Comment = store.Origin{Method: "deadline"}, notConfirmed(p.Pending)
+	w.log.Warn("revision not confirmed in time: going back", "revision", n, "to", p.GetRollbackTo())
+	if _, err = w.Apply(ctx, e); err == nil {
+		return nil
+	}
+	w.log.Error("the previous revision is no longer valid as a whole: its invalid resources will be down", "revision", p.GetRollbackTo(), "error", err)
+	e.Force = true
+	_, err = w.Apply(ctx, e)
+	return err
+}
+
+func notConfirmed(p *adminv1.Pending) string {
+	return fmt.Sprintf("revision %d was not confirmed in time", p.GetRevision())
+}
+
+// undoPending returns the state to start with. If a revision was pending when the store
+// was last closed, or when its process was killed, that is the state before it.
+func undoPending(db durable, h *revisions.History) (state *store.State, undone *adminv1.Pending, err error) {
+	p, state := db.Pending(), db.State()
+	if p == nil {
+		return state, nil, nil
+	}
+	fail := func(err error) (*store.State, *adminv1.Pending, error) {
+		return nil, nil, fmt.Errorf("cannot go back from revision %d, which was not confirmed, to %d: %w", p.GetRevision(), p.GetRollbackTo(), err)
+	}
+	e, err := h.Rollback(state, p.GetRollbackTo())
+	if err != nil {
+		return fail(err)
+	}
+	e.Origin, e.Comment = store.Origin{Method: "deadline"}, notConfirmed(p)
+	var bad invalid.List
+	draft := state.Edit(e, &bad)
+	if err := bad.Err(); err != nil {
+		return fail(err)
+	}
+	if !draft.Changed() {
+		err = db.EndPending(nil)
+	} else {
+		err = db.Commit(draft, revisions.NewRecord(draft, e, time.Now(), func(store.Ref) string { return "" }))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return draft.State(), p, nil
+}

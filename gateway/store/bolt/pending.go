@@ -1,0 +1,59 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Pending returns the revision that waited to be confirmed when the store was opened, or
+// nil. Its process ended before it was confirmed.
+func (s *Store) Pending() *adminv1.Pending { return s.pending }
+
+// EndPending makes it durable that no revision waits to be confirmed. If r is not nil, it
+// replaces the revision of the same number.
+func (s *Store) EndPending(r *adminv1.Revision) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		if r != nil {
+			record, err := encode(r)
+			if err != nil {
+				return err
+			}
+			if err := tx.Bucket(revisionsBucket).Put(revisionKeyOf(r.GetRevision()), record); err != nil {
+				return err
+			}
+		}
+		return putPending(tx.Bucket(metaBucket), nil)
+	})
+}
+
+// putPending stores the revision that waits to be confirmed; nil: none does.
+func putPending(meta *bbolt.Bucket, p *adminv1.Pending) error {
+	if p == nil {
+		return meta.Delete(pendingKey)
+	}
+	record, err := encode(p)
+	if err != nil {
+		return err
+	}
+	return meta.Put(pendingKey, record)
+}
+
+// readPending reads what putPending stored. Only the current revision can be pending.
+func readPending(meta *bbolt.Bucket, live int64) (*adminv1.Pending, error) {
+	record := meta.Get(pendingKey)
+	if record == nil {
+		return nil, nil
+	}
+	p := new(adminv1.Pending)
+	if err := decode(record, p); err != nil {
+		return nil, fmt.Errorf("the pending revision: %w", err)
+	}
+	if p.GetRevision() != live {
+		return nil, errors.New("its pending revision is not the current one")
+	}
+	return p, nil
+}
