@@ -132,12 +132,18 @@ func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest
 			return nil, err
 		}
 		base := *edit.ExpectedRevision
-		if req.ExpectedRevision != nil && *req.ExpectedRevision != base {
-			return nil, invalid.Errorf(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *req.ExpectedRevision, base)
+		stale := req.ExpectedRevision != nil && *req.ExpectedRevision != base
+		if stale {
+			// Rejected unless it changes nothing: then it may be a retry of a rollback whose
+			// response was lost.
+			edit.ExpectedRevision = req.ExpectedRevision
 		}
 		_, change, err := s.write(ctx, edit, options)
-		if err == nil {
+		if err == nil && (!stale || change.GetRevision() == base) {
 			return &adminv1.RollbackResponse{Change: change}, nil
+		}
+		if err == nil { // nothing was changed, but the edit was drafted for an older revision
+			err = invalid.Errorf(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *req.ExpectedRevision, change.GetRevision())
 		}
 		faults, ok := errors.AsType[*invalid.Error](err)
 		outrun := ok && faults.Worst() == invalid.Conflict && s.gateway.State().Revision() != base

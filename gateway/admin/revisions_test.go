@@ -153,6 +153,37 @@ func TestARollbackThatIsOutrunIsDraftedAgain(t *testing.T) {
 	}
 }
 
+// A rollback whose answer was lost is sent again as it was. It is refused only if it
+// would change something.
+func TestARepeatedRollbackSucceedsWithAStaleRevision(t *testing.T) {
+	r := start(t)
+	putAddress(t, r, "u", "127.0.0.1:1", "")
+	putAddress(t, r, "u", "127.0.0.1:2", "")
+	back := func() (*adminv1.Change, error) {
+		done, err := r.admin.Rollback(t.Context(), &adminv1.RollbackRequest{Revision: proto.Int64(1), ExpectedRevision: proto.Int64(2)})
+		return done.GetChange(), err
+	}
+	for range 2 {
+		if change, err := back(); err != nil || change.GetRevision() != 3 {
+			t.Fatalf("%v, %v", change, err)
+		}
+	}
+	// Another write between its draft and its check must not pass for revision 1.
+	r.gateway.before = func(ctx context.Context, e store.Edit) {
+		r.gateway.before = nil
+		if _, err := r.gateway.Apply(ctx, store.Edit{Puts: []store.Put{{Resource: upstream("other")}}}); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := back()
+	wantCode(t, err, codes.Aborted)
+	_, err = back()
+	wantCode(t, err, codes.Aborted)
+	if n := r.gateway.State().Revision(); n != 4 {
+		t.Errorf("revision %d", n)
+	}
+}
+
 // Neither a dry run nor a diff shows a key.
 func TestADryRunNamesTheFieldsThatWouldChange(t *testing.T) {
 	r := start(t)

@@ -530,7 +530,8 @@ type RollbackRequest struct {
 	// the empty state before the first. It can be any revision from the one before the
 	// oldest that is stored.
 	Revision *int64 `protobuf:"varint,1,opt,name=revision,proto3,oneof" json:"revision,omitempty"`
-	// If set, the write is refused (ABORTED) unless this is the live revision.
+	// If set, the write is refused (ABORTED) unless this is the live revision. A rollback
+	// that would change nothing succeeds regardless.
 	ExpectedRevision *int64 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	// Options of the write. create_only has no meaning here and is refused.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
