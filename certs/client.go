@@ -69,8 +69,8 @@ type ClientOptions struct {
 	NoSessionReuse bool
 	// Replaces is the Client that this one replaces after a change of certificate or
 	// other settings. The new Client only reads whether the old one had sessions,
-	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED. It
-	// keeps no reference. May be nil.
+	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED, and
+	// continues its AnchorLog. It keeps no reference. May be nil.
 	Replaces *Client
 	// RenegotiateOnce lets a TLS 1.2 server renegotiate once on each connection,
 	// usually to request a client certificate after it has seen a request. False
@@ -102,13 +102,17 @@ type Client struct {
 	groups   []tls.CurveID // allowed groups, in the order of inOrder
 	hosts    *hosts
 	counters counters
+	anchors  *AnchorLog // of servers; never nil
 }
 
 // NewClient checks the options. The error is Faults with the fields of the API:
 // verify_name, trust_bundles, min_version, alpn and the like.
 func NewClient(o ClientOptions) (*Client, error) {
 	var bad Faults
-	c := &Client{given: o, hosts: newHosts(o.Replaces), verifier: o.Verifier}
+	c := &Client{given: o, hosts: newHosts(o.Replaces), verifier: o.Verifier, anchors: new(AnchorLog)}
+	if o.Replaces != nil {
+		c.anchors = o.Replaces.anchors
+	}
 	c.given.Replaces, c.given.Verifier = nil, nil
 	o.Replaces = nil
 	o.MinVersion, o.MaxVersion = checkVersions(&bad, o.MinVersion, o.MaxVersion)
@@ -150,9 +154,9 @@ func clientTrust(bad *Faults, trust []*TrustBundle) []*TrustBundle {
 }
 
 // With returns a Client with the same settings that verifies against r. It
-// shares neither sessions nor counters with c.
+// shares neither sessions nor counters nor the AnchorLog with c.
 func (c *Client) With(r *Requirements) *Client {
-	return &Client{o: c.o, given: c.given, groups: c.groups, hosts: newHosts(nil), verifier: NewVerifier(r)}
+	return &Client{o: c.o, given: c.given, groups: c.groups, hosts: newHosts(nil), verifier: NewVerifier(r), anchors: new(AnchorLog)}
 }
 
 // Options returns the options of the Client, with the Requirements in force, so
@@ -169,6 +173,10 @@ func (c *Client) Options() ClientOptions {
 
 // Certificate returns the certificate for servers that request one, or nil.
 func (c *Client) Certificate() *Certificate { return c.o.Certificate }
+
+// Anchors returns the record of the trust anchors that verified the server, which
+// outlives the Client.
+func (c *Client) Anchors() *AnchorLog { return c.anchors }
 
 // SessionStats returns the counters so far. The caller owns the maps.
 func (c *Client) SessionStats() SessionStats { return c.counters.snapshot() }

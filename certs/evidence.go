@@ -3,6 +3,8 @@ package certs
 import (
 	"crypto/x509"
 	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -65,3 +67,76 @@ func (b *TrustBundle) Evidence() []Evidence {
 	}
 	return out
 }
+
+// maxAnchorUses bounds the anchors in an AnchorLog: the latest are kept.
+const maxAnchorUses = 32
+
+// An AnchorLog records which trust anchors have verified the peers of one place: an
+// endpoint, or the clients of one TLS policy. It outlives the settings that it is
+// used with. The zero AnchorLog is empty and ready for use; all methods may be called
+// concurrently.
+type AnchorLog struct {
+	mu   sync.Mutex
+	uses []AnchorUse
+}
+
+// An AnchorUse is the use of one trust anchor.
+type AnchorUse struct {
+	Anchor   *x509.Certificate
+	Last     time.Time // the last handshake that verified a peer by it
+	Verified uint64    // how many handshakes verified a peer by it
+}
+
+// Note records a handshake that verified a peer. A nil anchor records nothing.
+func (l *AnchorLog) Note(anchor *x509.Certificate, now time.Time) {
+	if anchor == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	oldest := 0
+	for i := range l.uses {
+		u := &l.uses[i]
+		if u.Anchor == anchor || u.Anchor.Equal(anchor) {
+			u.Anchor, u.Last, u.Verified = anchor, now, u.Verified+1
+			return
+		}
+		if u.Last.Before(l.uses[oldest].Last) {
+			oldest = i
+		}
+	}
+	if len(l.uses) == maxAnchorUses {
+		l.uses = slices.Delete(l.uses, oldest, oldest+1)
+	}
+	l.uses = append(l.uses, AnchorUse{anchor, now, 1})
+}
+
+// AnchorUses returns the uses that several logs of one place have recorded, the latest
+// first.
+func AnchorUses(logs ...*AnchorLog) []AnchorUse {
+	var all []AnchorUse
+	for _, l := range logs {
+		for _, u := range l.snapshot() {
+			i := slices.IndexFunc(all, func(o AnchorUse) bool { return o.Anchor.Equal(u.Anchor) })
+			if i < 0 {
+				all = append(all, u)
+				continue
+			}
+			all[i].Verified += u.Verified
+			if u.Last.After(all[i].Last) {
+				all[i].Last = u.Last
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b AnchorUse) int { return b.Last.Compare(a.Last) })
+	return all
+}
+
+func (l *AnchorLog) snapshot() []AnchorUse {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.uses)
+}
+
+// Subject returns the subject of the anchor.
+func (u AnchorUse) Subject() string { return infoName(u.Anchor.RawSubject, u.Anchor.Subject) }

@@ -203,7 +203,9 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 	r := h.client.verifier.Requirements()
 	var failures []*VerifyError
 	if r.mode != VerifyInsecureSkip {
-		failures = r.verify(state.PeerCertificates, r.nameOr(h.name))
+		var anchor *x509.Certificate
+		anchor, failures = r.accept(state.PeerCertificates, r.nameOr(h.name))
+		h.client.anchors.Note(anchor, o.Time())
 	}
 	if h.seen != nil {
 		h.seen.Failures = failures

@@ -57,7 +57,7 @@ type ServerOptions struct {
 	// Replaces is the Server that this one replaces. If the two differ only in
 	// ClientTrust and ClientSubjectAltNames, the new Server accepts the session
 	// tickets of the old one, because VerifyConnection checks resumed clients against
-	// the new values. May be nil.
+	// the new values. Both record anchors in the same AnchorLog. May be nil.
 	Replaces *Server
 	// Time returns the current time for certificates and sessions. Nil means
 	// time.Now.
@@ -84,6 +84,7 @@ type Server struct {
 	names    nameIndex
 	namesake []*Certificate // with the names of the first, which is among them
 	verifier verifier
+	anchors  *AnchorLog // of clients; never nil
 }
 
 // NewServer checks the options. The error is Faults with the fields of the API.
@@ -104,9 +105,12 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	before := o.Replaces
 	o.Replaces = nil
-	s := &Server{o: o, tickets: &tls.Config{Time: o.Time}}
-	if before != nil && o.sameIdentity(&before.o) {
-		s.tickets = before.tickets
+	s := &Server{o: o, tickets: &tls.Config{Time: o.Time}, anchors: new(AnchorLog)}
+	if before != nil {
+		s.anchors = before.anchors
+		if o.sameIdentity(&before.o) {
+			s.tickets = before.tickets
+		}
 	}
 	s.config = &tls.Config{
 		MinVersion:       o.MinVersion,
@@ -117,7 +121,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		GetCertificate:   s.certificate,
 		WrapSession:      s.wrap,
 		UnwrapSession:    s.unwrap,
-		VerifyConnection: s.verify,
+		VerifyConnection: s.accept,
 
 		DynamicRecordSizingDisabled: true,
 	}
@@ -292,28 +296,53 @@ func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.Sessio
 	return nil, nil // a full handshake
 }
 
+// accept implements tls.Config.VerifyConnection: on every connection, resumed or not,
+// the client's certificate must verify against the CAs trusted now.
+func (s *Server) accept(state tls.ConnectionState) error {
+	if done, err := s.uncertified(state); done {
+		return err
+	}
+	anchor, failures := s.verifier.accept(state.PeerCertificates, "")
+	if len(failures) > 0 {
+		return failures[0]
+	}
+	s.anchors.Note(anchor, s.o.Time())
+	return nil
+}
+
 // Admits verifies the client of a live connection again, against the trust of this
 // server, which may be newer than the one that made the handshake. It returns why the
-// client would be rejected now, or nil.
-func (s *Server) Admits(state tls.ConnectionState) error { return s.verify(state) }
-
-// verify implements tls.Config.VerifyConnection: on every connection, resumed
-// or not, the client's certificate must verify against the CAs trusted now.
-func (s *Server) verify(state tls.ConnectionState) error {
-	if s.o.ClientAuth == ClientAuthNone {
-		return nil
-	}
-	if len(state.PeerCertificates) == 0 {
-		if s.o.ClientAuth == ClientAuthOptional {
-			return nil
-		}
-		return errNoClientCertificate
+// client would be rejected now, or nil. It does not count as a use of a trust anchor.
+func (s *Server) Admits(state tls.ConnectionState) error {
+	if done, err := s.uncertified(state); done {
+		return err
 	}
 	if failures := s.verifier.verify(state.PeerCertificates, ""); len(failures) > 0 {
 		return failures[0]
 	}
 	return nil
 }
+
+// uncertified decides about clients whose certificate does not count or is missing. It
+// reports whether it has decided.
+func (s *Server) uncertified(state tls.ConnectionState) (done bool, err error) {
+	switch {
+	case s.o.ClientAuth == ClientAuthNone:
+		return true, nil
+	case len(state.PeerCertificates) > 0:
+		return false, nil
+	case s.o.ClientAuth == ClientAuthOptional:
+		return true, nil
+	}
+	return true, errNoClientCertificate
+}
+
+// Anchors returns the record of the trust anchors that verified clients, which outlives
+// the Server.
+func (s *Server) Anchors() *AnchorLog { return s.anchors }
+
+// Trusts reports whether the Server verifies clients by b.
+func (s *Server) Trusts(b *TrustBundle) bool { return slices.Contains(s.verifier.trust, b) }
 
 var errNoClientCertificate = &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}
 

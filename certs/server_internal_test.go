@@ -63,7 +63,7 @@ func TestServerVerifiesIndependentlyOfCryptoTLS(t *testing.T) {
 			if c.peer != nil {
 				state.PeerCertificates = []*x509.Certificate{c.peer.Leaf}
 			}
-			if got := ClassifyAccept(s.verify(state)); got != c.want {
+			if got := ClassifyAccept(s.accept(state)); got != c.want {
 				t.Errorf("%s, resumed %v: reason %q, want %q", c.name, resumed, got, c.want)
 			}
 		}

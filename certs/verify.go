@@ -34,19 +34,34 @@ var errNoCertificate = &VerifyError{Reason: ReasonBadCertificate, Detail: "the p
 // result means that the peer is trusted. The name is a DNS name or an IP
 // address.
 func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError {
-	if len(certs) == 0 {
-		return []*VerifyError{errNoCertificate}
+	_, failures := v.check(certs, name)
+	return failures
+}
+
+// accept is verify in a handshake. It returns the anchor of a peer that passed, and
+// records that the anchor was used.
+func (v *verifier) accept(certs []*x509.Certificate, name string) (anchor *x509.Certificate, failures []*VerifyError) {
+	chain, failures := v.check(certs, name)
+	if len(failures) > 0 {
+		return nil, failures
 	}
-	chain, failures := v.verifyChain(certs)
+	anchor = chain[len(chain)-1]
+	for _, b := range v.trust {
+		b.note(anchor, v.now())
+	}
+	return anchor, nil
+}
+
+// check is verify, and returns the chain if it passed.
+func (v *verifier) check(certs []*x509.Certificate, name string) (chain []*x509.Certificate, failures []*VerifyError) {
+	if len(certs) == 0 {
+		return nil, []*VerifyError{errNoCertificate}
+	}
+	chain, failures = v.verifyChain(certs)
 	if e := v.verifyName(certs, name); e != nil {
 		failures = append(failures, e)
 	}
-	if len(failures) == 0 {
-		for _, b := range v.trust {
-			b.note(chain[len(chain)-1], v.now())
-		}
-	}
-	return failures
+	return chain, failures
 }
 
 // verifyChain looks for a chain from the leaf to a trust anchor that is valid

@@ -130,6 +130,7 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 		Draining:          e.Draining,
 	}
 	s.Failures, s.Reported = snapshot.FailureCounts(e.Failures), snapshot.FailureCounts(e.Reported)
+	s.VerifiedBy = snapshot.AnchorUses(e.VerifiedBy)
 	for _, why := range slices.Sorted(maps.Keys(e.Full)) {
 		s.FullHandshakes = append(s.FullHandshakes, &adminv1.FullHandshakes{
 			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: int64(e.Full[why]),

@@ -76,9 +76,10 @@ type EndpointStatus struct {
 	Reported                          map[certs.Reason]uint64     // failures that VerifyReportOnly ignored
 	Connects, Handshakes              Timing                      // including failed attempts
 	Failures                          map[certs.Reason]uint64
-	LastFailure                       *Failure    // nil: no failure
-	PeerCertificate                   *certs.Info // last presented, even if rejected; nil: none so far
-	Warm                              *Warm       // nil: no warm connections
+	LastFailure                       *Failure          // nil: no failure
+	PeerCertificate                   *certs.Info       // last presented, even if rejected; nil: none so far
+	VerifiedBy                        []certs.AnchorUse // the latest first; also of replaced Upstreams
+	Warm                              *Warm             // nil: no warm connections
 }
 
 // Warm describes the warm connections to an endpoint.
@@ -125,7 +126,9 @@ func (e *Endpoint) status() EndpointStatus {
 		Full:              make(map[certs.FullReason]uint64),
 		Reported:          make(map[certs.Reason]uint64),
 	}
+	var anchors []*certs.AnchorLog
 	for _, c := range e.options.clients() {
+		anchors = append(anchors, c.Anchors())
 		stats := c.SessionStats()
 		for reason, n := range stats.Full {
 			s.Full[reason] += n
@@ -134,6 +137,7 @@ func (e *Endpoint) status() EndpointStatus {
 			s.Reported[reason] += n
 		}
 	}
+	s.VerifiedBy = certs.AnchorUses(anchors...)
 	s.Failures, s.LastFailure = e.failures.load()
 	s.Warm = e.warm.status()
 	s.Check = e.checker.status()

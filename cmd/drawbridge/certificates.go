@@ -9,8 +9,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// showCertificates writes every certificate in use, by days left.
-func (c *cli) showCertificates(ctx context.Context, cl *client, f format) error {
+// showCertificates writes every certificate in use, by days left, and the CAs that have
+// verified nothing for a while.
+func (c *cli) showCertificates(ctx context.Context, cl *client, f format, unusedFor time.Duration) error {
 	all, err := cl.certificatesInUse(ctx)
 	if err != nil {
 		return err
@@ -25,7 +26,7 @@ func (c *cli) showCertificates(ctx context.Context, cl *client, f format) error 
 	if err := c.table(inUseTable(all)); err != nil {
 		return err
 	}
-	for _, line := range unneeded(all, time.Now()) {
+	for _, line := range unneeded(all, time.Now(), unusedFor) {
 		if _, err := fmt.Fprintln(c.out, printable(line)); err != nil {
 			return err
 		}
@@ -33,13 +34,10 @@ func (c *cli) showCertificates(ctx context.Context, cl *client, f format) error 
 	return nil
 }
 
-// unusedFor is how long nothing may have verified by a CA before it is called
-// unneeded.
-const unusedFor = 24 * time.Hour
-
-// unneeded names the CAs by which nothing has verified for a day, while something has
-// verified by another CA of their trust bundle.
-func unneeded(all []*adminv1.CertificateInUse, now time.Time) []string {
+// unneeded names the CAs by which nothing has verified for at least unusedFor, while
+// something has verified by another CA of their trust bundle. It leaves out a CA that
+// was the last to verify an endpoint or a listener's clients.
+func unneeded(all []*adminv1.CertificateInUse, now time.Time, unusedFor time.Duration) []string {
 	used := map[string]time.Time{} // the last use of any CA, by bundle
 	for _, crt := range all {
 		if last := crt.GetEvidence().GetLastVerifiedTime(); last != nil && last.AsTime().After(used[crt.GetName()]) {
@@ -52,16 +50,49 @@ func unneeded(all []*adminv1.CertificateInUse, now time.Time) []string {
 		if e == nil {
 			continue
 		}
-		since := e.GetSinceTime().AsTime()
-		if last := e.GetLastVerifiedTime(); last != nil {
-			since = last.AsTime()
+		since, never := e.GetSinceTime().AsTime(), e.GetLastVerifiedTime() == nil
+		if !never {
+			since = e.GetLastVerifiedTime().AsTime()
 		}
-		if now.Sub(since) >= unusedFor && used[crt.GetName()].After(since) {
-			out = append(out, fmt.Sprintf("CA %s of trust bundle %s is no longer needed: nothing has verified by it since %s.",
-				crt.GetInfo().GetSubject(), crt.GetName(), since.Format("2006-01-02 15:04")))
+		if e.GetNeededByCount() > 0 || now.Sub(since) < unusedFor || !used[crt.GetName()].After(since) {
+			continue
 		}
+		verdict := "is no longer needed: nothing has verified by it since"
+		switch {
+		case never: // it may be the next CA
+			verdict = "is not in use: nothing has verified by it since recording began on"
+		case e.GetUnknownCount() > 0:
+			verdict = "may no longer be needed: nothing has verified by it since"
+		}
+		line := fmt.Sprintf("CA %s of trust bundle %s %s %s.", crt.GetInfo().GetSubject(), crt.GetName(), verdict, since.Format("2006-01-02 15:04"))
+		if n := int(e.GetUnknownCount()); n > 0 {
+			line += fmt.Sprintf(" The gateway has not verified %s since it started.", anchorUsers(e.GetUnknown(), n))
+		}
+		out = append(out, line)
 	}
 	return out
+}
+
+// anchorUsers lists endpoints and listeners' clients: "upstream payments 10.0.0.1:443,
+// clients of listener web for api.example.com, and 7 more".
+func anchorUsers(users []*adminv1.AnchorUser, total int) string {
+	const most = 5
+	var parts []string
+	for _, u := range users[:min(len(users), most)] {
+		switch text := kindLabel(u.GetKind()) + " " + u.GetName(); {
+		case u.GetKind() == adminv1.Kind_KIND_UPSTREAM:
+			parts = append(parts, text+" "+u.GetEndpoint())
+		case len(u.GetHosts()) > 0:
+			parts = append(parts, "clients of "+text+" for "+few(u.GetHosts()))
+		default:
+			parts = append(parts, "clients of "+text)
+		}
+	}
+	text := strings.Join(parts, ", ")
+	if more := total - len(parts); more > 0 {
+		text += fmt.Sprintf(", and %d more", more)
+	}
+	return text
 }
 
 func inUseTable(certificates []*adminv1.CertificateInUse) *table {

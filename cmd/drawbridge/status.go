@@ -28,13 +28,15 @@ const statusLong = `Status shows the current state of the running gateway:
 With --certificates it shows every certificate in use instead, the soonest to
 expire first: the gateway's own, the CAs and revocation lists of trust bundles,
 and those that upstreams' endpoints presented. ("get certificates" shows the
-configured ones.)
+configured ones.) Below the table it names the CAs that are no longer needed:
+nothing has verified by them for --unused-for.
 
 -o json and yaml hold the responses of StatusService: {"status": …, "upstreams": […]},
 or with --certificates {"certificates": […]}.`
 
 func newStatus(c *cli) *cobra.Command {
 	var certificates bool
+	var unusedFor time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the live listeners and upstreams, and what is down and why",
@@ -45,16 +47,20 @@ func newStatus(c *cli) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, including those of upstreams and CAs")
+	cmd.Flags().DurationVar(&unusedFor, "unused-for", 24*time.Hour, "with --certificates: how long nothing may have verified by a CA before it is called no longer needed; at least as long as the pauses between a client's connections")
 	output := formatFlag(cmd)
 	conn := c.connectFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("unused-for") && !certificates {
+			return usageError("--unused-for needs --certificates")
+		}
 		cl, err := conn.dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
 		if certificates {
-			return cl.failure(c.showCertificates(cmd.Context(), cl, *output), nil)
+			return cl.failure(c.showCertificates(cmd.Context(), cl, *output, unusedFor), nil)
 		}
 		st, err := cl.getStatus(cmd.Context())
 		if err != nil {

@@ -25,12 +25,27 @@ func TestUnneededCAs(t *testing.T) {
 		ca("corp", "CN=new", 10*day, time.Minute), ca("corp", "CN=old", 10*day, 2*day), ca("corp", "CN=older", 10*day, never), ca("corp", "CN=added today", time.Hour, never),
 		ca("corp", "CN=used today", 10*day, 23*time.Hour), ca("idle", "CN=a", 10*day, 3*day), ca("idle", "CN=b", 10*day, never), ca("unused", "CN=c", 10*day, never),
 		{Name: "corp", Info: &adminv1.CertificateInfo{Subject: "CN=a certificate"}},
-	}, now)
+	}, now, day)
 	want := []string{
 		"CA CN=old of trust bundle corp is no longer needed: nothing has verified by it since 2030-06-08 12:00.",
-		"CA CN=older of trust bundle corp is no longer needed: nothing has verified by it since 2030-05-31 12:00.",
-		"CA CN=b of trust bundle idle is no longer needed: nothing has verified by it since 2030-05-31 12:00.",
+		"CA CN=older of trust bundle corp is not in use: nothing has verified by it since recording began on 2030-05-31 12:00.",
+		"CA CN=b of trust bundle idle is not in use: nothing has verified by it since recording began on 2030-05-31 12:00.",
 	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+
+	// A CA that verified something last is needed, and without evidence nothing is certain.
+	used, needed, unknown := ca("corp", "CN=new", 10*day, time.Minute), ca("corp", "CN=needed", 10*day, 2*day), ca("corp", "CN=unknown", 10*day, 2*day)
+	needed.Evidence.NeededByCount = 1
+	unknown.Evidence.UnknownCount = 9
+	unknown.Evidence.Unknown = []*adminv1.AnchorUser{
+		{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "pay", Endpoint: "a:1"}, {Kind: adminv1.Kind_KIND_LISTENER, Name: "web"},
+		{Kind: adminv1.Kind_KIND_LISTENER, Name: "web", Hosts: []string{"a.test", "b.test"}},
+	}
+	got = unneeded([]*adminv1.CertificateInUse{used, needed, unknown}, now, time.Hour)
+	want = []string{"CA CN=unknown of trust bundle corp may no longer be needed: nothing has verified by it since 2030-06-08 12:00. " +
+		"The gateway has not verified upstream pay a:1, clients of listener web, clients of listener web for a.test,b.test, and 6 more since it started."}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}

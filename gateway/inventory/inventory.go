@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -46,7 +44,7 @@ type inUse struct {
 	admin.CertificateKey
 	ref      store.Ref
 	info     func() *adminv1.CertificateInfo // slow: called only for what is listed
-	evidence *adminv1.AnchorEvidence         // of a CA in a trust bundle
+	evidence func() *adminv1.AnchorEvidence  // likewise, of a CA in a trust bundle; nil for others
 }
 
 // gather returns every certificate in use, soonest to expire first: the
@@ -74,14 +72,19 @@ func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 			add(use, kind, name, "", strconv.Itoa(i), crl.NextUpdate, func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
 		}
 	}
+	users := anchorUsers{}
+	for _, l := range snap.Listeners() {
+		users.addListener(l)
+	}
 	for name, c := range snap.Certificates() {
 		own(adminv1.CertificateUse_CERTIFICATE_USE_OWN, adminv1.Kind_KIND_CERTIFICATE, name, c)
 	}
 	for name, b := range snap.TrustBundles() {
 		first := len(out)
 		cas(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.Kind_KIND_TRUST_BUNDLE, name, b)
-		for i, e := range b.Evidence() {
-			out[first+i].evidence = anchorEvidence(e)
+		evidence := sync.OnceValue(func() []*adminv1.AnchorEvidence { return users.evidence(snap.State(), name, b) })
+		for i := range out[first:] {
+			out[first+i].evidence = func() *adminv1.AnchorEvidence { return evidence()[i] }
 		}
 		crls(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, b)
 	}
@@ -93,6 +96,7 @@ func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 	}
 	for _, u := range snap.Upstreams() {
 		for _, e := range u.Live.Status() {
+			users.addEndpoint(u.Name, e)
 			if e.PeerCertificate != nil && !e.Left {
 				i := *e.PeerCertificate
 				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, snapshot.EndpointAddress(e), i.SHA256Fingerprint, i.NotAfter,
@@ -155,7 +159,9 @@ func (l *list) each(after *admin.CertificateKey, yield func(admin.CertificateKey
 		}
 		m := &adminv1.CertificateInUse{
 			Use: c.Use, Name: c.Name, Endpoint: c.Endpoint, Info: c.info(), UsedBy: by, UsedByCount: int32(state.UserCount(c.ref)),
-			Evidence: c.evidence,
+		}
+		if c.evidence != nil {
+			m.Evidence = c.evidence()
 		}
 		if c.Use == adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM {
 			m.UsedBy, m.UsedByCount = []*adminv1.ResourceRef{{Kind: c.ref.Kind, Name: c.ref.Name}}, 1
@@ -188,15 +194,6 @@ func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter tim
 // adminName stands for the admin service in place of a resource's name. No resource
 // can have this name.
 const adminName = "(admin)"
-
-// anchorEvidence describes how a CA has been used.
-func anchorEvidence(e certs.Evidence) *adminv1.AnchorEvidence {
-	m := &adminv1.AnchorEvidence{SinceTime: timestamppb.New(e.Since), VerifiedCount: int64(e.Verified)}
-	if !e.Last.IsZero() {
-		m.LastVerifiedTime = timestamppb.New(e.Last)
-	}
-	return m
-}
 
 // crlAsInfo describes a revocation list with those fields of a certificate's
 // description that apply to it.

@@ -179,7 +179,11 @@ func (s *Set) Status(snap *snapshot.Snapshot) []*adminv1.ListenerStatus {
 	var out []*adminv1.ListenerStatus
 	for _, want := range snap.Listeners() {
 		if r := s.running[want.Name]; r != nil {
-			out = append(out, r.status(adminv1.ListenerState_LISTENER_STATE_UP))
+			up := r.status(adminv1.ListenerState_LISTENER_STATE_UP)
+			for _, p := range want.Populations() {
+				up.ClientPopulations = append(up.ClientPopulations, &adminv1.ClientPopulation{Hosts: p.Hosts, VerifiedBy: snapshot.AnchorUses(p.VerifiedBy())})
+			}
+			out = append(out, up)
 			continue
 		}
 		out = append(out, &adminv1.ListenerStatus{

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -34,6 +36,42 @@ func FailureCounts(counts map[certs.Reason]uint64) []*adminv1.FailureCount {
 	var out []*adminv1.FailureCount
 	for _, r := range slices.Sorted(maps.Keys(counts)) {
 		out = append(out, &adminv1.FailureCount{Reason: Reason(r), Count: int64(counts[r])})
+	}
+	return out
+}
+
+// AnchorUses returns the uses of trust anchors in the API's form.
+func AnchorUses(uses []certs.AnchorUse) []*adminv1.AnchorUse {
+	var out []*adminv1.AnchorUse
+	for _, u := range uses {
+		out = append(out, &adminv1.AnchorUse{
+			Subject: u.Subject(), Sha256Fingerprint: certs.FingerprintOf(u.Anchor),
+			LastVerifiedTime: timestamppb.New(u.Last), VerifiedCount: int64(u.Verified),
+		})
+	}
+	return out
+}
+
+// A Population is the clients that one TLS policy of a listener verifies.
+type Population struct {
+	Hosts  []string // of the policy; nil for the settings of tls itself
+	policy *certs.Server
+}
+
+// VerifiedBy returns the trust anchors that verified the clients, the latest first.
+func (p Population) VerifiedBy() []certs.AnchorUse { return certs.AnchorUses(p.policy.Anchors()) }
+
+// Trusts reports whether b may verify the clients.
+func (p Population) Trusts(b *certs.TrustBundle) bool { return p.policy.Trusts(b) }
+
+// Populations returns the populations of the listener's clients, that of tls itself
+// first.
+func (l *Listener) Populations() []Population {
+	var out []Population
+	for _, p := range l.uses.policies {
+		if p.server != nil && len(p.trust) > 0 {
+			out = append(out, Population{p.hosts, p.server})
+		}
 	}
 	return out
 }

@@ -707,8 +707,11 @@ type ListenerStatus struct {
 	ServerErrors int64 `protobuf:"varint,10,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
 	// TCP connections closed because no route matched or no endpoint could be reached.
 	ConnectionsLost int64 `protobuf:"varint,11,opt,name=connections_lost,json=connectionsLost,proto3" json:"connections_lost,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The clients that it verifies: one entry for each of its TLS policies with
+	// client_auth, that of tls itself first.
+	ClientPopulations []*ClientPopulation `protobuf:"bytes,12,rep,name=client_populations,json=clientPopulations,proto3" json:"client_populations,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ListenerStatus) Reset() {
@@ -818,6 +821,143 @@ func (x *ListenerStatus) GetConnectionsLost() int64 {
 	return 0
 }
 
+func (x *ListenerStatus) GetClientPopulations() []*ClientPopulation {
+	if x != nil {
+		return x.ClientPopulations
+	}
+	return nil
+}
+
+// The clients that a TLS policy of a listener verifies.
+type ClientPopulation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy's hosts; empty for the settings of tls itself.
+	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// The CAs that verified the clients, the latest first.
+	VerifiedBy    []*AnchorUse `protobuf:"bytes,2,rep,name=verified_by,json=verifiedBy,proto3" json:"verified_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientPopulation) Reset() {
+	*x = ClientPopulation{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientPopulation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientPopulation) ProtoMessage() {}
+
+func (x *ClientPopulation) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientPopulation.ProtoReflect.Descriptor instead.
+func (*ClientPopulation) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ClientPopulation) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ClientPopulation) GetVerifiedBy() []*AnchorUse {
+	if x != nil {
+		return x.VerifiedBy
+	}
+	return nil
+}
+
+// How handshakes have used a CA to verify an endpoint, or the clients of a policy. The
+// record continues when settings change, and is not kept across a restart. A peer that
+// two CAs could verify counts for one of them.
+type AnchorUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The CA's subject.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// SHA-256 fingerprint of the CA's certificate, in hexadecimal.
+	Sha256Fingerprint string `protobuf:"bytes,2,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
+	// The last handshake that verified a peer by it.
+	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
+	// How many handshakes verified a peer by it.
+	VerifiedCount int64 `protobuf:"varint,4,opt,name=verified_count,json=verifiedCount,proto3" json:"verified_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnchorUse) Reset() {
+	*x = AnchorUse{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnchorUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnchorUse) ProtoMessage() {}
+
+func (x *AnchorUse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnchorUse.ProtoReflect.Descriptor instead.
+func (*AnchorUse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AnchorUse) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AnchorUse) GetSha256Fingerprint() string {
+	if x != nil {
+		return x.Sha256Fingerprint
+	}
+	return ""
+}
+
+func (x *AnchorUse) GetLastVerifiedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastVerifiedTime
+	}
+	return nil
+}
+
+func (x *AnchorUse) GetVerifiedCount() int64 {
+	if x != nil {
+		return x.VerifiedCount
+	}
+	return 0
+}
+
 // A resource that could not be made live.
 type Problem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -833,7 +973,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +985,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +998,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Problem) GetKind() Kind {
@@ -901,7 +1041,7 @@ type ResourceCounts struct {
 
 func (x *ResourceCounts) Reset() {
 	*x = ResourceCounts{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1053,7 @@ func (x *ResourceCounts) String() string {
 func (*ResourceCounts) ProtoMessage() {}
 
 func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1066,7 @@ func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceCounts.ProtoReflect.Descriptor instead.
 func (*ResourceCounts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ResourceCounts) GetListeners() int32 {
@@ -980,7 +1120,7 @@ type ListUpstreamStatusesRequest struct {
 
 func (x *ListUpstreamStatusesRequest) Reset() {
 	*x = ListUpstreamStatusesRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1132,7 @@ func (x *ListUpstreamStatusesRequest) String() string {
 func (*ListUpstreamStatusesRequest) ProtoMessage() {}
 
 func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1145,7 @@ func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamStatusesRequest.ProtoReflect.Descriptor instead.
 func (*ListUpstreamStatusesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListUpstreamStatusesRequest) GetPageSize() int32 {
@@ -1042,7 +1182,7 @@ type ListUpstreamStatusesResponse struct {
 
 func (x *ListUpstreamStatusesResponse) Reset() {
 	*x = ListUpstreamStatusesResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1194,7 @@ func (x *ListUpstreamStatusesResponse) String() string {
 func (*ListUpstreamStatusesResponse) ProtoMessage() {}
 
 func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1207,7 @@ func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamStatusesResponse.ProtoReflect.Descriptor instead.
 func (*ListUpstreamStatusesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListUpstreamStatusesResponse) GetUpstreams() []*UpstreamStatus {
@@ -1117,7 +1257,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1269,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1282,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -1269,14 +1409,17 @@ type EndpointStatus struct {
 	// Requests in progress; a connection of a TCP listener counts as one.
 	RequestsInFlight int64 `protobuf:"varint,21,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
 	// Its share, relative to the others.
-	Weight        int32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight int32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
+	// The CAs that verified it, the latest first; at most 32. Unlike the counts, they are
+	// kept when the upstream changes.
+	VerifiedBy    []*AnchorUse `protobuf:"bytes,23,rep,name=verified_by,json=verifiedBy,proto3" json:"verified_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointStatus) Reset() {
 	*x = EndpointStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1431,7 @@ func (x *EndpointStatus) String() string {
 func (*EndpointStatus) ProtoMessage() {}
 
 func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1444,7 @@ func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointStatus.ProtoReflect.Descriptor instead.
 func (*EndpointStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EndpointStatus) GetAddress() string {
@@ -1458,6 +1601,13 @@ func (x *EndpointStatus) GetWeight() int32 {
 	return 0
 }
 
+func (x *EndpointStatus) GetVerifiedBy() []*AnchorUse {
+	if x != nil {
+		return x.VerifiedBy
+	}
+	return nil
+}
+
 // The result of a health check.
 type CheckStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1483,7 +1633,7 @@ type CheckStatus struct {
 
 func (x *CheckStatus) Reset() {
 	*x = CheckStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1645,7 @@ func (x *CheckStatus) String() string {
 func (*CheckStatus) ProtoMessage() {}
 
 func (x *CheckStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1658,7 @@ func (x *CheckStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatus.ProtoReflect.Descriptor instead.
 func (*CheckStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CheckStatus) GetHealthy() bool {
@@ -1582,7 +1732,7 @@ type DnsStatus struct {
 
 func (x *DnsStatus) Reset() {
 	*x = DnsStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1744,7 @@ func (x *DnsStatus) String() string {
 func (*DnsStatus) ProtoMessage() {}
 
 func (x *DnsStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1757,7 @@ func (x *DnsStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsStatus.ProtoReflect.Descriptor instead.
 func (*DnsStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DnsStatus) GetResolveTime() *timestamppb.Timestamp {
@@ -1652,7 +1802,7 @@ type WarmConnections struct {
 
 func (x *WarmConnections) Reset() {
 	*x = WarmConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1814,7 @@ func (x *WarmConnections) String() string {
 func (*WarmConnections) ProtoMessage() {}
 
 func (x *WarmConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1827,7 @@ func (x *WarmConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmConnections.ProtoReflect.Descriptor instead.
 func (*WarmConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WarmConnections) GetSize() int32 {
@@ -1735,7 +1885,7 @@ type FullHandshakes struct {
 
 func (x *FullHandshakes) Reset() {
 	*x = FullHandshakes{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1897,7 @@ func (x *FullHandshakes) String() string {
 func (*FullHandshakes) ProtoMessage() {}
 
 func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1910,7 @@ func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
 func (*FullHandshakes) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FullHandshakes) GetReason() FullHandshakeReason {
@@ -1790,7 +1940,7 @@ type CertificateConnections struct {
 
 func (x *CertificateConnections) Reset() {
 	*x = CertificateConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1952,7 @@ func (x *CertificateConnections) String() string {
 func (*CertificateConnections) ProtoMessage() {}
 
 func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1965,7 @@ func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
 func (*CertificateConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CertificateConnections) GetSha256Fingerprint() string {
@@ -1846,7 +1996,7 @@ type ListCertificatesInUseRequest struct {
 
 func (x *ListCertificatesInUseRequest) Reset() {
 	*x = ListCertificatesInUseRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2008,7 @@ func (x *ListCertificatesInUseRequest) String() string {
 func (*ListCertificatesInUseRequest) ProtoMessage() {}
 
 func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2021,7 @@ func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesInUseRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesInUseRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListCertificatesInUseRequest) GetPageSize() int32 {
@@ -1901,7 +2051,7 @@ type ListCertificatesInUseResponse struct {
 
 func (x *ListCertificatesInUseResponse) Reset() {
 	*x = ListCertificatesInUseResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2063,7 @@ func (x *ListCertificatesInUseResponse) String() string {
 func (*ListCertificatesInUseResponse) ProtoMessage() {}
 
 func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2076,7 @@ func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesInUseResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificatesInUseResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListCertificatesInUseResponse) GetCertificates() []*CertificateInUse {
@@ -1968,7 +2118,7 @@ type CertificateInUse struct {
 
 func (x *CertificateInUse) Reset() {
 	*x = CertificateInUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2130,7 @@ func (x *CertificateInUse) String() string {
 func (*CertificateInUse) ProtoMessage() {}
 
 func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2143,7 @@ func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
 func (*CertificateInUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CertificateInUse) GetUse() CertificateUse {
@@ -2062,13 +2212,23 @@ type AnchorEvidence struct {
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
 	// How many handshakes verified a peer by it.
 	VerifiedCount int64 `protobuf:"varint,3,opt,name=verified_count,json=verifiedCount,proto3" json:"verified_count,omitempty"`
+	// The endpoints and client populations that trust the bundle and need the CA: no other
+	// CA has verified them since it did. At most 100 are listed.
+	NeededBy []*AnchorUser `protobuf:"bytes,4,rep,name=needed_by,json=neededBy,proto3" json:"needed_by,omitempty"`
+	// How many need it.
+	NeededByCount int32 `protobuf:"varint,5,opt,name=needed_by_count,json=neededByCount,proto3" json:"needed_by_count,omitempty"`
+	// The endpoints and client populations that trust the bundle and have not been verified
+	// since the gateway started, so that they may need it. At most 100 are listed.
+	Unknown []*AnchorUser `protobuf:"bytes,6,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	// How many are unknown.
+	UnknownCount  int32 `protobuf:"varint,7,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnchorEvidence) Reset() {
 	*x = AnchorEvidence{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2240,7 @@ func (x *AnchorEvidence) String() string {
 func (*AnchorEvidence) ProtoMessage() {}
 
 func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2253,7 @@ func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvidence.ProtoReflect.Descriptor instead.
 func (*AnchorEvidence) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AnchorEvidence) GetSinceTime() *timestamppb.Timestamp {
@@ -2117,6 +2277,107 @@ func (x *AnchorEvidence) GetVerifiedCount() int64 {
 	return 0
 }
 
+func (x *AnchorEvidence) GetNeededBy() []*AnchorUser {
+	if x != nil {
+		return x.NeededBy
+	}
+	return nil
+}
+
+func (x *AnchorEvidence) GetNeededByCount() int32 {
+	if x != nil {
+		return x.NeededByCount
+	}
+	return 0
+}
+
+func (x *AnchorEvidence) GetUnknown() []*AnchorUser {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+func (x *AnchorEvidence) GetUnknownCount() int32 {
+	if x != nil {
+		return x.UnknownCount
+	}
+	return 0
+}
+
+// An endpoint of an upstream, or the clients of a TLS policy of a listener.
+type AnchorUser struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// KIND_UPSTREAM or KIND_LISTENER.
+	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
+	// The name of the upstream or listener.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The endpoint's address, for an upstream.
+	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The policy's hosts, for a listener; empty for the settings of tls itself.
+	Hosts         []string `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnchorUser) Reset() {
+	*x = AnchorUser{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnchorUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnchorUser) ProtoMessage() {}
+
+func (x *AnchorUser) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnchorUser.ProtoReflect.Descriptor instead.
+func (*AnchorUser) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AnchorUser) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
+func (x *AnchorUser) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AnchorUser) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *AnchorUser) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
 // The request to watch events. Events that match all fields are sent.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2137,7 +2398,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2410,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2423,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchEventsRequest) GetAfterSequence() int64 {
@@ -2224,7 +2485,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2497,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2510,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Event) GetEventTime() *timestamppb.Timestamp {
@@ -2342,7 +2603,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2615,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2628,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -2399,7 +2660,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2672,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2685,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -2481,7 +2742,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
 	"\tupstreams\x18\x03 \x01(\x03R\tupstreams\x12)\n" +
 	"\x10paused_listeners\x18\x04 \x01(\x05R\x0fpausedListeners\x12\x16\n" +
-	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\xd0\x03\n" +
+	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\xa6\x04\n" +
 	"\x0eListenerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".drawbridge.admin.v1.ListenerStateR\x05state\x12\x18\n" +
@@ -2494,7 +2755,17 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x12handshake_failures\x18\t \x03(\v2!.drawbridge.admin.v1.FailureCountR\x11handshakeFailures\x12#\n" +
 	"\rserver_errors\x18\n" +
 	" \x01(\x03R\fserverErrors\x12)\n" +
-	"\x10connections_lost\x18\v \x01(\x03R\x0fconnectionsLost\"d\n" +
+	"\x10connections_lost\x18\v \x01(\x03R\x0fconnectionsLost\x12T\n" +
+	"\x12client_populations\x18\f \x03(\v2%.drawbridge.admin.v1.ClientPopulationR\x11clientPopulations\"i\n" +
+	"\x10ClientPopulation\x12\x14\n" +
+	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12?\n" +
+	"\vverified_by\x18\x02 \x03(\v2\x1e.drawbridge.admin.v1.AnchorUseR\n" +
+	"verifiedBy\"\xc5\x01\n" +
+	"\tAnchorUse\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12-\n" +
+	"\x12sha256_fingerprint\x18\x02 \x01(\tR\x11sha256Fingerprint\x12H\n" +
+	"\x12last_verified_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12%\n" +
+	"\x0everified_count\x18\x04 \x01(\x03R\rverifiedCount\"d\n" +
 	"\aProblem\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2527,7 +2798,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x0fretries_refused\x18\t \x01(\x03R\x0eretriesRefused\x120\n" +
 	"\x03dns\x18\n" +
 	" \x01(\v2\x1e.drawbridge.admin.v1.DnsStatusR\x03dns\x12\x18\n" +
-	"\amessage\x18\v \x01(\tR\amessage\"\xa0\b\n" +
+	"\amessage\x18\v \x01(\tR\amessage\"\xe1\b\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
@@ -2551,7 +2822,9 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\tejections\x18\x13 \x01(\x03R\tejections\x126\n" +
 	"\x05check\x18\x14 \x01(\v2 .drawbridge.admin.v1.CheckStatusR\x05check\x12,\n" +
 	"\x12requests_in_flight\x18\x15 \x01(\x03R\x10requestsInFlight\x12\x16\n" +
-	"\x06weight\x18\x16 \x01(\x05R\x06weight\"\xb6\x02\n" +
+	"\x06weight\x18\x16 \x01(\x05R\x06weight\x12?\n" +
+	"\vverified_by\x18\x17 \x03(\v2\x1e.drawbridge.admin.v1.AnchorUseR\n" +
+	"verifiedBy\"\xb6\x02\n" +
 	"\vCheckStatus\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x18\n" +
 	"\achecked\x18\x02 \x01(\bR\achecked\x129\n" +
@@ -2594,12 +2867,22 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\tdays_left\x18\x05 \x01(\x05R\bdaysLeft\x129\n" +
 	"\aused_by\x18\x06 \x03(\v2 .drawbridge.admin.v1.ResourceRefR\x06usedBy\x12\"\n" +
 	"\rused_by_count\x18\a \x01(\x05R\vusedByCount\x12?\n" +
-	"\bevidence\x18\b \x01(\v2#.drawbridge.admin.v1.AnchorEvidenceR\bevidence\"\xbc\x01\n" +
+	"\bevidence\x18\b \x01(\v2#.drawbridge.admin.v1.AnchorEvidenceR\bevidence\"\x82\x03\n" +
 	"\x0eAnchorEvidence\x129\n" +
 	"\n" +
 	"since_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12H\n" +
 	"\x12last_verified_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12%\n" +
-	"\x0everified_count\x18\x03 \x01(\x03R\rverifiedCount\"\xd0\x01\n" +
+	"\x0everified_count\x18\x03 \x01(\x03R\rverifiedCount\x12<\n" +
+	"\tneeded_by\x18\x04 \x03(\v2\x1f.drawbridge.admin.v1.AnchorUserR\bneededBy\x12&\n" +
+	"\x0fneeded_by_count\x18\x05 \x01(\x05R\rneededByCount\x129\n" +
+	"\aunknown\x18\x06 \x03(\v2\x1f.drawbridge.admin.v1.AnchorUserR\aunknown\x12#\n" +
+	"\runknown_count\x18\a \x01(\x05R\funknownCount\"\x81\x01\n" +
+	"\n" +
+	"AnchorUser\x12-\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
+	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x14\n" +
+	"\x05hosts\x18\x04 \x03(\tR\x05hosts\"\xd0\x01\n" +
 	"\x12WatchEventsRequest\x12*\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x03H\x00R\rafterSequence\x88\x01\x01\x124\n" +
 	"\x05types\x18\x02 \x03(\x0e2\x1e.drawbridge.admin.v1.EventTypeR\x05types\x12/\n" +
@@ -2686,7 +2969,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                    // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                   // 1: drawbridge.admin.v1.EndpointHealth
@@ -2697,98 +2980,108 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*GetStatusResponse)(nil),             // 6: drawbridge.admin.v1.GetStatusResponse
 	(*Descriptors)(nil),                   // 7: drawbridge.admin.v1.Descriptors
 	(*ListenerStatus)(nil),                // 8: drawbridge.admin.v1.ListenerStatus
-	(*Problem)(nil),                       // 9: drawbridge.admin.v1.Problem
-	(*ResourceCounts)(nil),                // 10: drawbridge.admin.v1.ResourceCounts
-	(*ListUpstreamStatusesRequest)(nil),   // 11: drawbridge.admin.v1.ListUpstreamStatusesRequest
-	(*ListUpstreamStatusesResponse)(nil),  // 12: drawbridge.admin.v1.ListUpstreamStatusesResponse
-	(*UpstreamStatus)(nil),                // 13: drawbridge.admin.v1.UpstreamStatus
-	(*EndpointStatus)(nil),                // 14: drawbridge.admin.v1.EndpointStatus
-	(*CheckStatus)(nil),                   // 15: drawbridge.admin.v1.CheckStatus
-	(*DnsStatus)(nil),                     // 16: drawbridge.admin.v1.DnsStatus
-	(*WarmConnections)(nil),               // 17: drawbridge.admin.v1.WarmConnections
-	(*FullHandshakes)(nil),                // 18: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),        // 19: drawbridge.admin.v1.CertificateConnections
-	(*ListCertificatesInUseRequest)(nil),  // 20: drawbridge.admin.v1.ListCertificatesInUseRequest
-	(*ListCertificatesInUseResponse)(nil), // 21: drawbridge.admin.v1.ListCertificatesInUseResponse
-	(*CertificateInUse)(nil),              // 22: drawbridge.admin.v1.CertificateInUse
-	(*AnchorEvidence)(nil),                // 23: drawbridge.admin.v1.AnchorEvidence
-	(*WatchEventsRequest)(nil),            // 24: drawbridge.admin.v1.WatchEventsRequest
-	(*Event)(nil),                         // 25: drawbridge.admin.v1.Event
-	(*FailureCount)(nil),                  // 26: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                   // 27: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),         // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 29: google.protobuf.Duration
-	(*Warning)(nil),                       // 30: drawbridge.admin.v1.Warning
-	(*Pending)(nil),                       // 31: drawbridge.admin.v1.Pending
-	(Protocol)(0),                         // 32: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 33: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 34: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 35: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 36: drawbridge.admin.v1.ResourceRef
+	(*ClientPopulation)(nil),              // 9: drawbridge.admin.v1.ClientPopulation
+	(*AnchorUse)(nil),                     // 10: drawbridge.admin.v1.AnchorUse
+	(*Problem)(nil),                       // 11: drawbridge.admin.v1.Problem
+	(*ResourceCounts)(nil),                // 12: drawbridge.admin.v1.ResourceCounts
+	(*ListUpstreamStatusesRequest)(nil),   // 13: drawbridge.admin.v1.ListUpstreamStatusesRequest
+	(*ListUpstreamStatusesResponse)(nil),  // 14: drawbridge.admin.v1.ListUpstreamStatusesResponse
+	(*UpstreamStatus)(nil),                // 15: drawbridge.admin.v1.UpstreamStatus
+	(*EndpointStatus)(nil),                // 16: drawbridge.admin.v1.EndpointStatus
+	(*CheckStatus)(nil),                   // 17: drawbridge.admin.v1.CheckStatus
+	(*DnsStatus)(nil),                     // 18: drawbridge.admin.v1.DnsStatus
+	(*WarmConnections)(nil),               // 19: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                // 20: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),        // 21: drawbridge.admin.v1.CertificateConnections
+	(*ListCertificatesInUseRequest)(nil),  // 22: drawbridge.admin.v1.ListCertificatesInUseRequest
+	(*ListCertificatesInUseResponse)(nil), // 23: drawbridge.admin.v1.ListCertificatesInUseResponse
+	(*CertificateInUse)(nil),              // 24: drawbridge.admin.v1.CertificateInUse
+	(*AnchorEvidence)(nil),                // 25: drawbridge.admin.v1.AnchorEvidence
+	(*AnchorUser)(nil),                    // 26: drawbridge.admin.v1.AnchorUser
+	(*WatchEventsRequest)(nil),            // 27: drawbridge.admin.v1.WatchEventsRequest
+	(*Event)(nil),                         // 28: drawbridge.admin.v1.Event
+	(*FailureCount)(nil),                  // 29: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                   // 30: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),         // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 32: google.protobuf.Duration
+	(*Warning)(nil),                       // 33: drawbridge.admin.v1.Warning
+	(*Pending)(nil),                       // 34: drawbridge.admin.v1.Pending
+	(Protocol)(0),                         // 35: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 36: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 37: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 38: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 39: drawbridge.admin.v1.ResourceRef
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	28, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	29, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	31, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	32, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
 	8,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
-	9,  // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
-	10, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	30, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	11, // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
+	12, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
+	33, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
-	31, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
+	34, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
 	0,  // 8: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	32, // 9: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	26, // 10: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
-	33, // 11: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	13, // 12: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	14, // 13: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	34, // 14: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	19, // 15: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	16, // 16: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 17: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	26, // 18: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	27, // 19: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	35, // 20: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	18, // 21: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	26, // 22: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	17, // 23: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	28, // 24: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
-	15, // 25: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	28, // 26: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	29, // 27: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	34, // 28: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	28, // 29: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	28, // 30: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
-	2,  // 31: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	22, // 32: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 33: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	35, // 34: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	36, // 35: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	23, // 36: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	28, // 37: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	28, // 38: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
-	4,  // 39: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	33, // 40: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	28, // 41: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 42: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	33, // 43: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 44: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	34, // 45: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	34, // 46: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	34, // 47: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	28, // 48: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 49: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	11, // 50: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	20, // 51: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	24, // 52: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 53: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	12, // 54: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	21, // 55: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	25, // 56: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	53, // [53:57] is the sub-list for method output_type
-	49, // [49:53] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	35, // 9: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	29, // 10: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	9,  // 11: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
+	10, // 12: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	31, // 13: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
+	36, // 14: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	15, // 15: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	16, // 16: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	37, // 17: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	21, // 18: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	18, // 19: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 20: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	29, // 21: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	30, // 22: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	38, // 23: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	20, // 24: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	29, // 25: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	19, // 26: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	31, // 27: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	17, // 28: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	10, // 29: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	31, // 30: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	32, // 31: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	37, // 32: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	31, // 33: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	31, // 34: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 35: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	24, // 36: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 37: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	38, // 38: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	39, // 39: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	25, // 40: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	31, // 41: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	31, // 42: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	26, // 43: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
+	26, // 44: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
+	36, // 45: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
+	4,  // 46: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	36, // 47: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	31, // 48: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 49: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	36, // 50: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 51: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	37, // 52: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	37, // 53: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	37, // 54: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	31, // 55: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 56: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	13, // 57: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	22, // 58: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	27, // 59: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 60: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	14, // 61: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	23, // 62: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	28, // 63: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	60, // [60:64] is the sub-list for method output_type
+	56, // [56:60] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -2800,14 +3093,14 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
-	file_drawbridge_admin_v1_status_service_proto_msgTypes[19].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_status_service_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

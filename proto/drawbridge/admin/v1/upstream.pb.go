@@ -1693,8 +1693,8 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 // connections made in advance for TCP listeners, per endpoint.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most idle connections kept for HTTP requests. Default: 1024; with 0 each request
-	// has its own connection.
+	// Most idle HTTP/1.1 connections kept for requests. Default: 1024; with 0 each request
+	// over HTTP/1.1 has its own connection.
 	MaxIdle *int32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3,oneof" json:"max_idle,omitempty"`
 	// How long an idle connection is kept. Default: 60s for HTTP, 50s for warm ones. Set
 	// it below the time after which the server closes silent connections. With warm,
