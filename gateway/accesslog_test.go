@@ -75,7 +75,7 @@ func TestTheAccessLogIsReopened(t *testing.T) {
 	if err := start(t, "").ReopenAccessLog(t.Context()); err != nil {
 		t.Errorf("without one: %v", err)
 	}
-	if _, err := Open(Options{DataDir: t.TempDir(), AccessLog: AccessLog{File: filepath.Join(path, "x")}}); err == nil || !strings.Contains(err.Error(), "access log: ") {
+	if _, err := Open(t.Context(), Options{DataDir: t.TempDir(), AccessLog: AccessLog{File: filepath.Join(path, "x")}}); err == nil || !strings.Contains(err.Error(), "access log: ") {
 		t.Errorf("a file that cannot be: %v", err)
 	}
 }

@@ -500,7 +500,7 @@ func TestListenerIsDownForItsPortOnceItsFileReturns(t *testing.T) {
 }
 
 func TestFileRootMustBeADirectory(t *testing.T) {
-	if _, err := Open(Options{DataDir: filepath.Join(t.TempDir(), "data"), FileRoots: []string{"/etc", ""}}); err == nil || !strings.Contains(err.Error(), "file root") {
+	if _, err := Open(t.Context(), Options{DataDir: filepath.Join(t.TempDir(), "data"), FileRoots: []string{"/etc", ""}}); err == nil || !strings.Contains(err.Error(), "file root") {
 		t.Errorf("%v", err)
 	}
 	roots, err := fileRoots(Options{DataDir: "data"})

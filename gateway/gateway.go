@@ -145,8 +145,9 @@ type Gateway struct {
 const maxFilling = 16
 
 // Open locks the data directory, binds the admin sockets and makes the stored
-// state live, as far as that is possible. The caller must call Run or Close.
-func Open(o Options) (_ *Gateway, err error) {
+// state live, as far as that is possible. If ctx ends first, it fails. The caller must
+// call Run or Close.
+func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	log := o.Logger
 	if log == nil {
 		log = hclog.NewNullLogger()
@@ -177,8 +178,6 @@ func Open(o Options) (_ *Gateway, err error) {
 			}
 		}
 	}()
-	// No context: Open has none, and each step that reads files gives up by itself.
-	ctx := context.Background()
 	g.accessLog, err = files.Await(ctx, g.log, "access log "+o.AccessLog.File, func() (*accesslog.Logger, error) { return o.AccessLog.open(g.log) })
 	if err != nil {
 		return nil, err
@@ -250,10 +249,13 @@ func Open(o Options) (_ *Gateway, err error) {
 		if err != nil {
 			return nil, err
 		}
+		undo = append(undo, func() { g.ops.Shutdown(context.Background()) })
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
-	g.restore(state)
+	if err := g.restore(ctx, state); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
 

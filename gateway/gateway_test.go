@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -422,13 +423,22 @@ func TestFailedOpenReleasesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if _, err := Open(Options{DataDir: dir, AdminSocket: socket, Ops: taken.Addr().String()}); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if _, err := Open(t.Context(), Options{DataDir: dir, AdminSocket: socket, Ops: taken.Addr().String()}); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Fatalf("%v", err)
 	}
-	if _, err := Open(Options{DataDir: dir, AdminSocket: socket, Statsd: "nonsense"}); err == nil {
+	if _, err := Open(t.Context(), Options{DataDir: dir, AdminSocket: socket, Statsd: "nonsense"}); err == nil {
 		t.Fatal("a nonsense statsd address was accepted")
 	}
-	g, err := Open(Options{DataDir: dir, AdminSocket: socket})
+	ctx, cancel := context.WithCancel(t.Context())
+	open := sockets(t)
+	during := func(_ context.Context, f func()) error { cancel(); f(); return nil } // ends ctx at the first read of the restore
+	if _, err := Open(ctx, Options{DataDir: dir, AdminSocket: socket, Ops: "127.0.0.1:0", blocking: during}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a start that is canceled: %v", err)
+	}
+	if now := sockets(t); !slices.Equal(now, open) {
+		t.Errorf("%d sockets were open, now %d", len(open), len(now))
+	}
+	g, err := Open(t.Context(), Options{DataDir: dir, AdminSocket: socket})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func start(t *testing.T, dir string, change ...func(*Options)) *testGateway {
 		c(&o)
 	}
 	var err error
-	if g.Gateway, err = Open(o); err != nil {
+	if g.Gateway, err = Open(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -361,9 +362,13 @@ func (w *writer) commit(p *plan) error {
 }
 
 // restore makes the stored state live. A resource that cannot be made live is
-// down, and the status shows its reason.
-func (w *writer) restore(state *store.State) {
-	next := w.compiler.Restore(w.stopping, state)
+// down, and the status shows its reason. It fails only if ctx ends: reading files and
+// decrypting keys can take long.
+func (w *writer) restore(ctx context.Context, state *store.State) error {
+	next := w.compiler.Restore(ctx, state)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("the stored state was not restored: %w", err)
+	}
 	for _, p := range next.Problems() {
 		w.log.Error("resource down", "resource", p.Ref.String(), "error", p.Reason)
 	}
@@ -373,6 +378,7 @@ func (w *writer) restore(state *store.State) {
 	w.listeners.Commit(sockets, next)
 	next.Start(new(snapshot.Snapshot))
 	w.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
+	return nil
 }
 
 // Reload reads the files of all certificates and trust bundles again, and the

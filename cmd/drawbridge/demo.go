@@ -62,7 +62,7 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 	}
 	defer ups.stop()
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: c.err})
-	gw, err := gateway.Open(gateway.Options{
+	gw, err := gateway.Open(ctx, gateway.Options{
 		DataDir:      filepath.Join(dir, "data"),
 		AdminSocket:  filepath.Join(dir, "admin.sock"),
 		FileRoots:    []string{dir},

@@ -135,20 +135,13 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
 
-	var m *manifest.Manifest
-	if o.config != "" {
-		if m, err = loadWhole(ctx, o.config, opts.Logger); err != nil {
-			return err
-		}
-	}
-	gw, err := gateway.Open(opts)
-	if err != nil {
+	gw, err := o.open(ctx, opts)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		opts.Logger.Info("stopped before the start was complete", "error", err)
+		return nil
+	case err != nil:
 		return err
-	}
-	if m != nil {
-		if err := applyWhole(ctx, gw, m, "start", opts.Logger); err != nil {
-			return errors.Join(err, gw.Close())
-		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -177,6 +170,28 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	cancel()
 	reloading.Wait()
 	return err
+}
+
+// open opens the gateway and applies the configuration file, if there is one. If ctx
+// ends first, it fails.
+func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway.Gateway, error) {
+	var m *manifest.Manifest
+	if o.config != "" {
+		var err error
+		if m, err = loadWhole(ctx, o.config, opts.Logger); err != nil {
+			return nil, err
+		}
+	}
+	gw, err := gateway.Open(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	if m != nil {
+		if err := applyWhole(ctx, gw, m, "start", opts.Logger); err != nil {
+			return nil, errors.Join(err, gw.Close())
+		}
+	}
+	return gw, nil
 }
 
 // gateway checks the flags and returns the options they stand for.
