@@ -100,3 +100,38 @@ func printableWords(words []string) (out []string) {
 	}
 	return out
 }
+
+// imapServer answers a client until it asks for TLS. Unless TLS is optional, clients
+// must not log in before it.
+func imapServer(optional bool) acceptor {
+	capabilities := "CAPABILITY IMAP4rev1 STARTTLS"
+	if !optional {
+		capabilities += " LOGINDISABLED"
+	}
+	s := &lineServer{protocol: "IMAP", optional: optional, greeting: "* OK [" + capabilities + "] ready\r\n", quit: "LOGOUT"}
+	s.answer = func(line string) (string, meaning) {
+		tag, rest, _ := strings.Cut(line, " ")
+		if !isWord(tag, 64) || strings.ContainsAny(tag, `+(){}%*"\`) {
+			return "* BAD a command begins with a tag\r\n", answered
+		}
+		verb, arguments := command(rest)
+		switch {
+		case verb == "CAPABILITY":
+			return "* " + capabilities + "\r\n" + tag + " OK done\r\n", answered
+		case verb == "NOOP":
+			return tag + " OK done\r\n", answered
+		case verb == "STARTTLS" && arguments != "":
+			return tag + " BAD STARTTLS takes no arguments\r\n", answered
+		case verb == "STARTTLS":
+			return tag + " OK begin TLS negotiation\r\n", asksTLS
+		case verb == "LOGOUT":
+			return "* BYE\r\n" + tag + " OK done\r\n", quits
+		}
+		return tag + " NO [PRIVACYREQUIRED] TLS is required: send STARTTLS first\r\n", needsServer
+	}
+	return s
+}
+
+func imapJoin(Opening) *script {
+	return &script{steps: []step{{"", "its greeting", imapGreeting}}}
+}

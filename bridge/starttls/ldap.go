@@ -10,6 +10,8 @@ const (
 // ldapClient asks a server for TLS. It speaks first, and so does a client.
 type ldapClient struct{ said []byte }
 
+func newLDAPClient() dialect { return new(ldapClient) }
+
 // start returns an ExtendedRequest with the message ID 1. The client may use
 // the ID again, because the operation has ended by then.
 func (c *ldapClient) start() []byte {

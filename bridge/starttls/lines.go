@@ -10,8 +10,9 @@ const (
 
 // lines cuts bytes into lines.
 type lines struct {
-	rest  []byte // not consumed yet
-	total int
+	rest       []byte // not consumed yet
+	total      int
+	fromClient bool // errors quote nothing, because a line may hold a password
 }
 
 // add appends what the peer sent.
@@ -26,13 +27,20 @@ func (l *lines) next() (line string, ok bool, err error) {
 	end := bytes.IndexByte(l.rest, '\n')
 	switch {
 	case end > maxLine, end < 0 && len(l.rest) > maxLine:
-		return "", false, refused("the server sent a line of more than %d bytes: %s", maxLine, quote(l.rest))
+		return "", false, l.excess("a line of more than", maxLine)
 	case l.total > maxExchange:
-		return "", false, refused("the server sent more than %d bytes: %s", maxExchange, quote(l.rest))
+		return "", false, l.excess("more than", maxExchange)
 	case end < 0:
 		return "", false, nil
 	}
 	line = string(bytes.TrimSuffix(l.rest[:end], []byte("\r")))
 	l.rest = l.rest[end+1:]
 	return line, true, nil
+}
+
+func (l *lines) excess(what string, bound int) error {
+	if l.fromClient {
+		return refused("the client sent %s %d bytes", what, bound)
+	}
+	return refused("the server sent %s %d bytes: %s", what, bound, quote(l.rest))
 }

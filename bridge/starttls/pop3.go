@@ -36,3 +36,30 @@ func pop3Secured() *script {
 		greeting: func() []byte { return []byte("+OK ready\r\n") },
 	}
 }
+
+// pop3Server answers a client until it asks for TLS.
+func pop3Server(optional bool) acceptor {
+	capabilities := "+OK\r\nSTLS\r\n.\r\n"
+	if optional {
+		capabilities = "+OK\r\nSTLS\r\nUSER\r\n.\r\n"
+	}
+	s := &lineServer{protocol: "POP3", optional: optional, greeting: "+OK ready\r\n", quit: "QUIT"}
+	s.answer = func(line string) (string, meaning) {
+		switch verb, arguments := command(line); {
+		case verb == "CAPA":
+			return capabilities, answered
+		case verb == "STLS" && arguments != "":
+			return "-ERR STLS takes no arguments\r\n", answered
+		case verb == "STLS":
+			return "+OK begin TLS negotiation\r\n", asksTLS
+		case verb == "QUIT":
+			return "+OK\r\n", quits
+		}
+		return "-ERR TLS is required: send STLS first\r\n", needsServer
+	}
+	return s
+}
+
+func pop3Join(Opening) *script {
+	return &script{steps: []step{statusLine("", "its greeting", pop3Status)}}
+}

@@ -23,6 +23,8 @@ type postgresClient struct {
 	said []byte // an ErrorResponse so far
 }
 
+func newPostgresClient() dialect { return new(postgresClient) }
+
 func (c *postgresClient) start() []byte   { return postgresRequest(postgresSSL) }
 func (c *postgresClient) waiting() string { return "the server: its answer to SSLRequest" }
 

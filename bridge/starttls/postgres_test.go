@@ -14,8 +14,6 @@ func pgError(fields string) string {
 	return "E" + string(binary.BigEndian.AppendUint32(nil, uint32(4+len(body)))) + body
 }
 
-func newPostgresClient() dialect { return specs[Postgres].client() }
-
 func TestPostgresServersAnswerSSLRequest(t *testing.T) {
 	fatal := pgError("SFATAL\x00C53300\x00Msorry, too many clients already")
 	for name, c := range map[string]struct {

@@ -25,17 +25,25 @@ type spec struct {
 	// secured is the exchange with the server over TLS, after which the client is
 	// greeted. It is nil if clients speak first.
 	secured func() *script
+
+	// server answers a client until it asks for TLS.
+	server func(optional bool) acceptor
+
+	// join is the exchange with the server for a client that server has answered. Its
+	// first step reads the server's greeting. Its greeting is what a client expects
+	// after its TLS handshake. It is nil if clients speak first.
+	join func(Opening) *script
 }
 
 var specs = map[Protocol]spec{
-	Postgres: {"PostgreSQL", func() dialect { return new(postgresClient) }, nil},
-	SMTP:     {"SMTP", func() dialect { return mailClient("SMTP", "EHLO") }, func() *script { return mailSecured("SMTP", "EHLO", "ESMTP") }},
-	LMTP:     {"LMTP", func() dialect { return mailClient("LMTP", "LHLO") }, func() *script { return mailSecured("LMTP", "LHLO", "LMTP") }},
-	IMAP:     {"IMAP", imapClient, imapSecured},
-	POP3:     {"POP3", pop3Client, pop3Secured},
-	LDAP:     {"LDAP", func() dialect { return new(ldapClient) }, nil},
-	NNTP:     {"NNTP", nntpClient, nntpSecured},
-	Sieve:    {"ManageSieve", sieveClient, sieveSecured},
+	Postgres: {"PostgreSQL", newPostgresClient, nil, newPostgresServer, nil},
+	SMTP:     smtp.spec(),
+	LMTP:     lmtp.spec(),
+	IMAP:     {"IMAP", imapClient, imapSecured, imapServer, imapJoin},
+	POP3:     {"POP3", pop3Client, pop3Secured, pop3Server, pop3Join},
+	LDAP:     {"LDAP", newLDAPClient, nil, newLDAPServer, nil},
+	NNTP:     {"NNTP", nntpClient, nntpSecured, nntpServer, nntpJoin},
+	Sieve:    {"ManageSieve", sieveClient, sieveSecured, sieveServer, sieveJoin},
 }
 
 // String returns the protocol's usual name.

@@ -45,10 +45,13 @@ func sieveClient() dialect {
 
 // sieveSecured reads the capabilities that the server sends again over TLS, and
 // hands them to the client.
-func sieveSecured() *script {
+func sieveSecured() *script { return sieveForward("its capabilities over TLS") }
+
+// sieveForward reads capabilities for the client.
+func sieveForward(answer string) *script {
 	var list strings.Builder
 	return &script{
-		steps: []step{sieveCapabilities("its capabilities over TLS", func(line string) {
+		steps: []step{sieveCapabilities(answer, func(line string) {
 			if !strings.EqualFold(line, `"STARTTLS"`) {
 				list.WriteString(line + "\r\n")
 			}
@@ -56,3 +59,34 @@ func sieveSecured() *script {
 		greeting: func() []byte { return []byte(list.String() + "OK\r\n") },
 	}
 }
+
+// sieveServer answers a client until it asks for TLS. Unless TLS is optional, clients
+// must not authenticate before it.
+func sieveServer(optional bool) acceptor {
+	mechanisms := ""
+	if optional {
+		mechanisms = "PLAIN"
+	}
+	capabilities := "\"IMPLEMENTATION\" \"Drawbridge\"\r\n\"SASL\" \"" + mechanisms + "\"\r\n\"SIEVE\" \"\"\r\n\"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\nOK\r\n"
+	s := &lineServer{protocol: "ManageSieve", optional: optional, greeting: capabilities, quit: "LOGOUT"}
+	s.answer = func(line string) (string, meaning) {
+		switch verb, arguments := command(line); {
+		case verb == "CAPABILITY":
+			return capabilities, answered
+		case verb == "NOOP" && arguments == "":
+			return "OK\r\n", answered
+		case verb == "STARTTLS" && arguments != "":
+			return "NO \"STARTTLS takes no arguments\"\r\n", answered
+		case verb == "STARTTLS":
+			return "OK \"begin TLS negotiation\"\r\n", asksTLS
+		case verb == "LOGOUT":
+			return "OK\r\n", quits
+		}
+		return "NO (ENCRYPT-NEEDED) \"TLS is required: send STARTTLS first\"\r\n", needsServer
+	}
+	return s
+}
+
+// sieveJoin reads the server's capabilities. A client expects them after its TLS
+// handshake.
+func sieveJoin(Opening) *script { return sieveForward("its greeting") }

@@ -2,11 +2,20 @@ package starttls
 
 import "strings"
 
-// SMTP (RFC 5321, RFC 3207) and LMTP (RFC 2033), which differ in a word.
+// A mailProtocol is SMTP (RFC 5321, RFC 3207) or LMTP (RFC 2033), which differ in a
+// word.
+type mailProtocol struct{ name, hello, banner string }
 
-// mailHello is the name under which the gateway introduces itself, before and
-// after the upgrade. The client introduces itself later.
-const mailHello = "localhost"
+var (
+	smtp = mailProtocol{"SMTP", "EHLO", "ESMTP"}
+	lmtp = mailProtocol{"LMTP", "LHLO", "LMTP"}
+)
+
+func (m mailProtocol) spec() spec { return spec{m.name, m.client, m.secured, m.server, m.join} }
+
+// mailHost is the name under which the gateway introduces itself to servers, before and
+// after the upgrade, and to clients before it. The client introduces itself later.
+const mailHost = "localhost"
 
 // A mailReply reads a reply of SMTP: lines with one code, the last without a
 // hyphen.
@@ -29,14 +38,14 @@ func (r *mailReply) line(s string) (last, ok bool) {
 	return s[3] == ' ', s[3] == ' ' || s[3] == '-'
 }
 
-// mailStep returns a step that needs a code. More checks the whole reply.
-func mailStep(protocol, command, answer, code string, more func(*mailReply) error) step {
+// step returns a step that needs a code. More checks the whole reply.
+func (m mailProtocol) step(command, answer, code string, more func(*mailReply) error) step {
 	var r mailReply
 	return step{command, answer, func(line string) (bool, error) {
 		last, ok := r.line(line)
 		switch {
 		case !ok:
-			return false, refused("the server sent %s as %s, which is not %s", quote(line), answer, protocol)
+			return false, refused("the server sent %s as %s, which is not %s", quote(line), answer, m.name)
 		case r.code != code:
 			return false, refused("the server refused: it sent %s as %s", quote(line), answer)
 		case !last:
@@ -48,39 +57,82 @@ func mailStep(protocol, command, answer, code string, more func(*mailReply) erro
 	}}
 }
 
-// mailClient asks a server for TLS. Hello is EHLO or LHLO.
-func mailClient(protocol, hello string) *script {
+func (m mailProtocol) greeted() step { return m.step("", "its greeting", "220", nil) }
+
+// client asks a server for TLS.
+func (m mailProtocol) client() dialect {
 	return &script{steps: []step{
-		mailStep(protocol, "", "its greeting", "220", nil),
-		mailStep(protocol, hello+" "+mailHello+"\r\n", "its answer to "+hello, "250", func(r *mailReply) error {
+		m.greeted(),
+		m.step(m.hello+" "+mailHost+"\r\n", "its answer to "+m.hello, "250", func(r *mailReply) error {
 			for _, s := range r.text[1:] {
 				if keyword, _, _ := strings.Cut(s, " "); strings.EqualFold(keyword, "STARTTLS") {
 					return nil
 				}
 			}
-			return refused("the server does not offer STARTTLS in its answer to %s: it offers %s", hello, quote(strings.Join(r.text[1:], ", ")))
+			return refused("the server does not offer STARTTLS in its answer to %s: it offers %s", m.hello, quote(strings.Join(r.text[1:], ", ")))
 		}),
-		mailStep(protocol, "STARTTLS\r\n", "its answer to STARTTLS", "220", nil),
+		m.step("STARTTLS\r\n", "its answer to STARTTLS", "220", nil),
 	}}
 }
 
-// mailSecured introduces the gateway again, over TLS. The server's name in the
-// client's greeting is thus authentic.
-func mailSecured(protocol, hello, banner string) *script {
+// secured introduces the gateway again, over TLS. The server's name in the client's
+// greeting is thus authentic.
+func (m mailProtocol) secured() *script {
 	name := ""
 	return &script{
-		steps: []step{mailStep(protocol, hello+" "+mailHello+"\r\n", "its answer to "+hello+" over TLS", "250", func(r *mailReply) error {
+		steps: []step{m.step(m.hello+" "+mailHost+"\r\n", "its answer to "+m.hello+" over TLS", "250", func(r *mailReply) error {
 			name, _, _ = strings.Cut(r.text[0], " ")
 			return nil
 		})},
-		greeting: func() []byte { return []byte("220 " + mailName(name) + " " + banner + "\r\n") },
+		greeting: func() []byte { return []byte("220 " + mailName(name) + " " + m.banner + "\r\n") },
 	}
 }
 
 // mailName returns the server's name, or another if it is not valid.
 func mailName(s string) string {
-	if s == "" || len(s) > 255 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return mailHello
+	if !isWord(s, 255) {
+		return mailHost
+	}
+	return s
+}
+
+// server answers a client until it asks for TLS. It offers nothing else, because it
+// does not know the server yet.
+func (m mailProtocol) server(optional bool) acceptor {
+	s := &lineServer{protocol: m.name, optional: optional, greeting: "220 " + mailHost + " " + m.banner + "\r\n", quit: "QUIT"}
+	s.answer = func(line string) (string, meaning) {
+		verb, arguments := command(line)
+		switch {
+		case verb == m.hello || verb == "HELO" && m == smtp:
+			name, _, _ := strings.Cut(arguments, " ")
+			if !isWord(name, 255) {
+				return "501 5.5.4 " + verb + " needs the client's name\r\n", answered
+			}
+			s.hello = verb + " " + name + "\r\n"
+			if verb == "HELO" {
+				return "250 " + mailHost + "\r\n", answered
+			}
+			return "250-" + mailHost + "\r\n250 STARTTLS\r\n", answered
+		case verb == "STARTTLS" && arguments != "":
+			return "501 5.5.4 STARTTLS takes no arguments\r\n", answered
+		case verb == "STARTTLS":
+			return "220 2.0.0 Ready to start TLS\r\n", asksTLS
+		case verb == "NOOP", verb == "RSET":
+			return "250 2.0.0 OK\r\n", answered
+		case verb == "QUIT":
+			return "221 2.0.0 Bye\r\n", quits
+		}
+		return "530 5.7.0 Must issue a STARTTLS command first\r\n", needsServer
+	}
+	return s
+}
+
+// join reads the server's greeting. A client that continues in plaintext does not
+// introduce itself again.
+func (m mailProtocol) join(o Opening) *script {
+	s := &script{steps: []step{m.greeted()}}
+	if o.hello != "" {
+		s.steps = append(s.steps, m.step(o.hello, "its answer to the client's introduction", "250", nil))
 	}
 	return s
 }

@@ -69,9 +69,8 @@ func run(ctx context.Context, conn net.Conn, d dialect) error {
 
 // exchange sends and receives messages until the dialect is done.
 func exchange(conn net.Conn, d dialect) error {
-	send := d.start()
 	buf := make([]byte, readSize)
-	for {
+	for send := d.start(); ; {
 		if len(send) > 0 {
 			if _, err := conn.Write(send); err != nil {
 				return err
@@ -81,14 +80,28 @@ func exchange(conn net.Conn, d dialect) error {
 		if n > 0 {
 			var done bool
 			var bad error
-			if send, done, bad = d.feed(buf[:n]); done || bad != nil {
+			send, done, bad = d.feed(buf[:n])
+			switch {
+			case bad != nil:
+				_ = last(conn, send) // bad explains more than an error of the write
 				return bad
+			case done:
+				return last(conn, send)
 			}
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// last sends the last message, if there is one.
+func last(conn net.Conn, message []byte) error {
+	if len(message) == 0 {
+		return nil
+	}
+	_, err := conn.Write(message)
+	return err
 }
 
 // within runs f, whose reads and writes of conn fail when ctx ends.

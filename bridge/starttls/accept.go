@@ -1,0 +1,135 @@
+package starttls
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// An Opening says how a client continues after its first messages.
+type Opening struct {
+	Next Next
+
+	// Read holds the bytes that were read and not answered: the beginning of the TLS
+	// handshake or of the session, or the whole request to cancel a statement.
+	Read []byte
+
+	// ALPN is the protocol that the handshake must negotiate, so that a client of
+	// another protocol cannot reach the server. Empty: any, or none.
+	ALPN string
+
+	hello string // the introduction of a client that continues in plaintext
+}
+
+// Next is what follows a client's first messages.
+type Next int
+
+// What can follow.
+const (
+	TLS       Next = iota // the client's TLS handshake
+	Plaintext             // the session, in plaintext
+	Cancel                // nothing: the client asked to cancel a statement of another connection
+)
+
+// An acceptor is the server's part of the exchange before TLS.
+type acceptor interface {
+	dialect
+
+	// opening returns the result. It may be called once the acceptor is done.
+	opening() Opening
+}
+
+// Accept answers the first messages of the client at conn until the client asks for
+// TLS. With optional, a client that does not ask continues in plaintext. Without it,
+// such a client learns that TLS is required. Accept stops when ctx ends, and owns the
+// deadlines of conn until it returns. Its errors have a reason of package certs, and
+// quote nothing that could be a password.
+func (p Protocol) Accept(ctx context.Context, conn net.Conn, optional bool) (Opening, error) {
+	if p == None {
+		return Opening{}, nil
+	}
+	a := specs[p].server(optional)
+	if err := run(ctx, conn, a); err != nil {
+		return Opening{}, err
+	}
+	o := a.opening()
+	if o.Next == TLS && len(o.Read) == 0 {
+		first := new(firstRecord)
+		if err := run(ctx, conn, first); err != nil {
+			return Opening{}, err
+		}
+		o.Read = first.said
+	}
+	return o, nil
+}
+
+// firstRecord reads the beginning of the client's TLS handshake, after we have agreed
+// to start TLS. Anything else was inserted before the client had our answer.
+type firstRecord struct{ said []byte }
+
+func (r *firstRecord) start() []byte   { return nil }
+func (r *firstRecord) waiting() string { return "the client: its TLS handshake" }
+
+func (r *firstRecord) feed(in []byte) ([]byte, bool, error) {
+	if in[0] != recordHandshake && in[0] < 0x80 { // 0x80: SSLv2, which the handshake rejects
+		return nil, false, smuggled(len(in))
+	}
+	r.said = append(r.said, in...)
+	return nil, true, nil
+}
+
+// Join prepares the server at conn for a client that Accept has answered. The client
+// expects no greeting, so Join reads the server's, unless Greet has read it and
+// returned greeting. It introduces a client that has introduced itself in plaintext.
+// Join returns what the client expects next, before anything else of the server. It
+// has the bounds and errors of Upgrade.
+func (p Protocol) Join(ctx context.Context, conn net.Conn, o Opening, greeting []byte) ([]byte, error) {
+	join := specs[p].join
+	if join == nil {
+		return nil, nil
+	}
+	s := join(o)
+	if len(greeting) > 0 {
+		s.steps = s.steps[1:]
+	}
+	if len(s.steps) > 0 {
+		if err := run(ctx, conn, s); err != nil {
+			return nil, err
+		}
+	}
+	if s.greeting == nil || o.Next != TLS {
+		return nil, nil
+	}
+	if len(greeting) > 0 {
+		return greeting, nil
+	}
+	return s.greeting(), nil
+}
+
+// maxGlimpse bounds what an error quotes of a client's first bytes: enough to
+// recognize the protocol, too little for a password.
+const maxGlimpse = 16
+
+// foreign returns the error for a client that speaks another protocol.
+func foreign(said []byte, protocol string) error {
+	return refused("the client sent %s, which is not %s", quote(said[:min(len(said), maxGlimpse)]), protocol)
+}
+
+// smuggled returns the error for bytes that the client sent between its request for
+// TLS and our answer. Anyone on the path could have inserted them.
+func smuggled(extra int) error {
+	return &certs.VerifyError{
+		Reason: certs.ReasonSTARTTLSInjection,
+		Detail: fmt.Sprintf("the client sent plaintext after it had asked for TLS: %d bytes", extra),
+	}
+}
+
+// left returns the error for a client that ends the session before it asks for TLS.
+func left(command string) error {
+	return &certs.VerifyError{
+		Reason: certs.ReasonPeerClosed,
+		Detail: "the client ended the session with " + command + " and did not ask for TLS",
+	}
+}

@@ -1,0 +1,80 @@
+package starttls
+
+import "strings"
+
+// A lineServer is the server's part of a protocol of lines. It answers a client until
+// the client asks for TLS.
+type lineServer struct {
+	protocol string
+	optional bool
+	greeting string
+	quit     string // the command that ends a session
+
+	// answer returns the answer to a command, and what the command means.
+	answer func(line string) (string, meaning)
+
+	lines    lines
+	commands int
+	hello    string // the client's latest introduction, with its line end
+	result   Opening
+}
+
+// A meaning is what a client's command means before TLS.
+type meaning int
+
+const (
+	answered meaning = iota // the answer is complete
+	asksTLS
+	quits
+	needsServer // in plaintext if that is allowed; otherwise the answer refuses it
+)
+
+// maxCommands bounds the commands before a client asks for TLS.
+const maxCommands = 32
+
+func (s *lineServer) start() []byte    { return []byte(s.greeting) }
+func (s *lineServer) waiting() string  { return "the client: a request for TLS in " + s.protocol }
+func (s *lineServer) opening() Opening { return s.result }
+
+func (s *lineServer) feed(in []byte) (out []byte, done bool, err error) {
+	if s.lines.total == 0 && in[0] == recordHandshake {
+		return nil, false, refused("the client began with TLS; it must ask for TLS in %s first", s.protocol)
+	}
+	s.lines.fromClient = true
+	s.lines.add(in)
+	for {
+		unread := s.lines.rest
+		line, ok, err := s.lines.next()
+		if err != nil || !ok {
+			return out, false, err
+		}
+		if s.commands++; s.commands > maxCommands {
+			return out, false, refused("the client sent more than %d commands and did not ask for TLS", maxCommands)
+		}
+		answer, means := s.answer(line)
+		switch {
+		case means == asksTLS && len(s.lines.rest) > 0:
+			return out, false, smuggled(len(s.lines.rest))
+		case means == asksTLS:
+			s.result = Opening{Next: TLS}
+			return append(out, answer...), true, nil
+		case means == quits:
+			return append(out, answer...), false, left(s.quit)
+		case means == needsServer && s.optional:
+			s.result = Opening{Next: Plaintext, Read: unread, hello: s.hello}
+			return out, true, nil
+		}
+		out = append(out, answer...)
+	}
+}
+
+// command splits a line into the command, in upper case, and its arguments.
+func command(line string) (verb, arguments string) {
+	verb, arguments, _ = strings.Cut(line, " ")
+	return strings.ToUpper(verb), strings.TrimSpace(arguments)
+}
+
+// isWord reports whether s is a word of printable ASCII that may be sent back.
+func isWord(s string, most int) bool {
+	return s != "" && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+}
