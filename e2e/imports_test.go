@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"bridge/clienthello": {},
 	"bridge/intake":      {"bridge/cidr", "bridge/clienthello", "bridge/limit", "bridge/proxyproto", "bridge/socket", "bridge/validity", "certs"},
 	"bridge/l4": {"bridge/intake", "bridge/accesslog", "bridge/cidr", "bridge/clienthello", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/route",
-		"bridge/socket", "bridge/splice", "bridge/validity", "certs"},
+		"bridge/socket", "bridge/splice", "bridge/starttls", "bridge/validity", "certs"},
 	"bridge/l7": {"bridge/intake", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/l7/wire", "bridge/l7/http1", "bridge/l7/http2", "bridge/l7/message", "bridge/accesslog", "bridge/latency",
 		"bridge/cidr", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/splice", "bridge/validity", "certs"},
 	"bridge/l7/policy": {"bridge/l7/message", "bridge/cidr", "bridge/route", "bridge/upstream", "certs"},

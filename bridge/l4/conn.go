@@ -10,6 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -51,6 +52,7 @@ const (
 	endNoUpstream splice.Ending = "no upstream"
 	endDial       splice.Ending = "upstream unreachable"
 	endPanic      splice.Ending = "internal error"
+	endCanceled   splice.Ending = "statement canceled"
 )
 
 // serve sets the connection up. It returns when a splice carries the bytes, or when the
@@ -133,12 +135,21 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	var client net.Conn = c.client
 	var certificate *route.Client
-	if t.TLS == nil && !t.Peek {
+	opening, r := c.open(t, deadline)
+	if r != nil {
+		c.recordRefusal(r)
+		return false
+	}
+	encrypted := t.TLS != nil && opening.Next == starttls.TLS
+	if !encrypted && !t.Peek {
 		s.intake.Verified(&c.Conn, c.client, intake.Plaintext)
 	}
-	if t.TLS != nil && !t.Passes(serverName) {
+	if encrypted && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
 		peer, r := s.intake.Handshake(t.TLS, tc, c.client, deadline)
+		if r == nil {
+			r = c.checkALPN(tc, opening)
+		}
 		if r != nil {
 			c.recordRefusal(r)
 			return false
@@ -215,6 +226,13 @@ func (c *conn) bridge(t *Table) bool {
 			socket.Of(back).Reset()
 		}
 	}()
+	if opening.Next == starttls.Cancel {
+		c.endpoint = endpoint
+		o.toUpstream, o.how = uint64(len(opening.Read)), endCanceled
+		relayCancel(back, opening.Read, rules.Timeout())
+		c.client.Close()
+		return false
+	}
 	engine, err := s.splices.Engine()
 	if err != nil {
 		o.how, o.err, o.reason = splice.ClientFailed, err, certs.Classify(err)
@@ -225,7 +243,14 @@ func (c *conn) bridge(t *Table) bool {
 	if c.details != nil {
 		c.details.connected(back)
 	}
-	if err := c.greet(client, c.turn.Greeting(), rules.Timeout()); err != nil {
+	greeting, err := c.join(t, back, opening, rules.Timeout())
+	if err != nil {
+		endpoint.NoteFailure(err)
+		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
+		c.client.Reset()
+		return false
+	}
+	if err := c.greet(client, greeting, rules.Timeout()); err != nil {
 		o.how, o.err, o.reason = splice.ClientFailed, err, certs.ReasonClientFailed
 		c.client.Reset()
 		return false

@@ -9,6 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -19,6 +20,12 @@ import (
 // upstream.
 type Table struct {
 	TLS *certs.Servers // nil: plaintext
+
+	// Starttls is the protocol in which clients ask for TLS before their handshake. With
+	// StarttlsOptional a client that does not ask is served in plaintext, like a client
+	// without a server name and a certificate. None: connections begin with TLS.
+	Starttls         starttls.Protocol
+	StarttlsOptional bool
 
 	// Validity says how clients are judged while their connections are open. Nil: each
 	// client is judged in its handshake only.

@@ -149,7 +149,7 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 		s.reuse(prev.notes)
 		return unlessSame(prev, next, prev.msg == msg && j.work != nil && len(j.work.routes[next.Name]) == 0)
 	}
-	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol {
+	if prev != nil && prev.Down == "" && s.Len() == 0 && prev.Protocol == next.Protocol && prev.msg.GetTls().GetStarttls() == msg.GetTls().GetStarttls() {
 		next.reuseServers(prev)
 	}
 	listenerScope{s}.buildListener(next, prev)
@@ -205,6 +205,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 		}
 		l.tcp = &l4.Table{
 			TLS: l.tls, Validity: l.validity, ProxyProtocol: trusted, Access: access,
+			Starttls: s.starttls(l), StarttlsOptional: msg.GetTls().GetStarttlsOptional(),
 			HandshakeTimeout: handshake, IdleTimeout: idle, Linger: linger, MaxAge: age, NoAccessLog: silent,
 			Routes: s.tcpRoutes(l, prev),
 		}
@@ -219,6 +220,12 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 	case adminv1.Protocol_PROTOCOL_HTTP:
 		if msg.GetTcp() != nil {
 			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
+		}
+		if msg.GetTls().GetStarttls() != adminv1.Starttls_STARTTLS_UNSPECIFIED {
+			s.Add("tls.starttls", "must be left out: the listener's protocol is PROTOCOL_HTTP, and HTTP connections begin with TLS")
+		}
+		if msg.GetTls().GetStarttlsOptional() {
+			s.Add("tls.starttls_optional", "must be left out: the listener's protocol is PROTOCOL_HTTP, and HTTP connections begin with TLS")
 		}
 		l.http = &l7.Table{
 			TLS: l.tls, Validity: l.validity, ProxyProtocol: trusted, Access: access,

@@ -54,7 +54,7 @@ func ownSettings(m policySettings) proto.Message {
 	c := proto.Clone(m)
 	switch c := c.(type) {
 	case *adminv1.ServerTls:
-		c.Policies, c.Revalidation = nil, nil
+		c.Policies, c.Revalidation, c.StarttlsOptional = nil, nil, false
 	case *adminv1.TlsPolicy:
 		c.Hosts = nil
 	}
@@ -220,6 +220,9 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 				s.Add(p.at.Field("alpn").Index(i), "is %q; an HTTP listener speaks h2, http/1.1 and http/1.0", proto)
 			}
 		}
+	}
+	if len(settings.alpn) == 0 && l.msg.GetTls().GetStarttls() == adminv1.Starttls_STARTTLS_POSTGRES {
+		settings.alpn = []string{"postgresql"} // which clients that begin with TLS must negotiate
 	}
 	if len(t.GetCertificates()) == 0 {
 		s.Add(p.at.Field("certificates"), "must name at least one certificate to present to clients")

@@ -1,6 +1,9 @@
 package snapshot
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -45,6 +48,48 @@ func (s upstreamScope) starttls(msg *adminv1.Upstream) starttls.Protocol {
 	} {
 		if f.set {
 			s.Add(f.at, "must be left out where tls.starttls is %v: HTTP connections begin with TLS, so such an upstream serves only TCP listeners", v)
+		}
+	}
+	return starttlsProtocols[v]
+}
+
+// starttls returns the protocol in which a TCP listener's clients ask for TLS. It
+// rejects upstreams whose connections begin in another protocol, and settings that
+// clients in plaintext would bypass.
+func (s listenerScope) starttls(l *Listener) starttls.Protocol {
+	const at, optional = "tls.starttls", "tls.starttls_optional"
+	t := l.msg.GetTls()
+	v := t.GetStarttls()
+	switch {
+	case !enum(v, adminv1.Starttls_name):
+		return starttls.None
+	case v == adminv1.Starttls_STARTTLS_UNSPECIFIED:
+		if t.GetStarttlsOptional() {
+			s.Add(optional, "needs tls.starttls, the protocol in which clients ask for TLS")
+		}
+		return starttls.None
+	}
+	if t.GetStarttlsOptional() {
+		if t.GetRejectUnknownSni() {
+			s.Add(optional, "must be left out where tls.reject_unknown_sni is set: clients in plaintext send no SNI")
+		}
+		if slices.ContainsFunc(l.uses.policies, func(p *livePolicy) bool {
+			return p.msg.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_REQUIRED
+		}) {
+			s.Add(optional, "must be left out where client_auth is CLIENT_AUTH_REQUIRED: clients in plaintext present no certificate")
+		}
+		s.warnStanding(warnPlaintextClients, optional, "lets clients in without TLS; anyone on the path can read what they send, and can keep a client from asking for TLS")
+	}
+	for r, u := range l.uses.upstreams() {
+		user := "the listener's own upstream"
+		if r != nil {
+			user = fmt.Sprintf("the upstream of route %q", r.msg.GetName())
+		}
+		switch other := u.msg.GetTls().GetStarttls(); {
+		case u.passes():
+			s.Add(at, "must be left out: %s, %q, is passthrough, which forwards connections that begin with TLS", user, u.msg.GetName())
+		case other != adminv1.Starttls_STARTTLS_UNSPECIFIED && other != v:
+			s.Add(at, "is %v, and %s, %q, has tls.starttls %v: both must be of one protocol", v, user, u.msg.GetName(), other)
 		}
 	}
 	return starttlsProtocols[v]

@@ -60,3 +60,53 @@ func TestStarttlsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		}
 	}
 }
+
+func TestStarttlsOfClientsIsRefusedWhereItHasNoMeaning(t *testing.T) {
+	w := newWorld(t)
+	postgres, ldap := adminv1.Starttls_STARTTLS_POSTGRES, adminv1.Starttls_STARTTLS_LDAP
+	l := func(change func(*adminv1.ServerTls)) *adminv1.Listener {
+		l := listener("l", "127.0.0.1:1", tcp, "pg")
+		l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, Starttls: postgres}
+		if change != nil {
+			change(l.GetTls())
+		}
+		return l
+	}
+	upgrading := tlsUpstream("pg", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}, Starttls: postgres})
+	w.put(w.bundle("trust"), w.server("server"), upgrading, tlsUpstream("web", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}),
+		passthroughUpstream("pass"), l(nil))
+	if got := w.snap.listeners.Get("l").tcp; got.Starttls != starttls.Postgres || got.StarttlsOptional {
+		t.Errorf("the table starts TLS in %v, optional %v", got.Starttls, got.StarttlsOptional)
+	}
+	http := l(nil)
+	http.Protocol, http.Upstream = httpP, "web"
+	http.GetTls().StarttlsOptional = true
+	pass := l(nil)
+	pass.Upstream = "pass"
+	for name, test := range map[string]struct {
+		put    store.Resource
+		fields []invalid.Path
+	}{
+		"an HTTP listener":   {http, []invalid.Path{"r0.tls.starttls", "r0.tls.starttls_optional"}},
+		"a passthrough":      {pass, []invalid.Path{"r0.tls.starttls"}},
+		"a route's upstream": {forward("r", nil, "l", "pass"), []invalid.Path{`listener["l"].tls.starttls`}},
+		"another protocol":   {l(func(s *adminv1.ServerTls) { s.Starttls = ldap }), []invalid.Path{"r0.tls.starttls"}},
+		"optional alone":     {l(func(s *adminv1.ServerTls) { s.Starttls, s.StarttlsOptional = 0, true }), []invalid.Path{"r0.tls.starttls_optional"}},
+		"required names":     {l(func(s *adminv1.ServerTls) { s.StarttlsOptional, s.RejectUnknownSni = true, true }), []invalid.Path{"r0.tls.starttls_optional"}},
+		"required certificate": {l(func(s *adminv1.ServerTls) {
+			s.StarttlsOptional, s.ClientAuth, s.ClientTrustBundles = true, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, []string{"trust"}
+		}), []invalid.Path{"r0.tls.starttls_optional"}},
+	} {
+		var fields []invalid.Path
+		for _, f := range w.refused(test.put) {
+			fields = append(fields, f.Field)
+		}
+		if slices.Sort(fields); !slices.Equal(fields, test.fields) {
+			t.Errorf("%s: faults at %v, want %v", name, fields, test.fields)
+		}
+	}
+	w.put(l(func(s *adminv1.ServerTls) { s.StarttlsOptional = true }))
+	if !w.snap.listeners.Get("l").tcp.StarttlsOptional {
+		t.Error("TLS is not optional")
+	}
+}

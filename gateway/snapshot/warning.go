@@ -11,5 +11,6 @@ const (
 	warnNoEffect          = "NO_EFFECT"
 	warnTrustsEverybody   = "TRUSTS_EVERYBODY"
 	warnClientAuthUsage   = "CLIENT_AUTH_USAGE"
+	warnPlaintextClients  = "PLAINTEXT_CLIENTS"
 	warnMore              = "MORE"
 )

@@ -114,8 +114,9 @@ const (
 	Reason_REASON_RENEGOTIATION_REQUESTED Reason = 39
 	// Our own certificate, which the connection was made with, has expired.
 	Reason_REASON_OWN_CERTIFICATE_EXPIRED Reason = 41
-	// The peer does not start TLS: it does not offer it, refuses it, or speaks another
-	// protocol than UpstreamTls.starttls names. The message quotes its answer.
+	// The peer does not start TLS: an upstream does not offer it or refuses it, or a
+	// client does not ask for it. Or the peer speaks another protocol than
+	// tls.starttls names. For an upstream the message quotes its answer.
 	Reason_REASON_STARTTLS_REFUSED Reason = 46
 	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the path
 	// could have inserted it, so none of it is used.

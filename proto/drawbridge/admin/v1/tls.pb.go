@@ -326,8 +326,8 @@ type Starttls int32
 const (
 	// None: the connection begins with TLS.
 	Starttls_STARTTLS_UNSPECIFIED Starttls = 0
-	// PostgreSQL: SSLRequest. The client must not ask for TLS itself (sslmode=disable).
-	// For PostgreSQL 17's direct TLS leave starttls out and set alpn to "postgresql".
+	// PostgreSQL: SSLRequest. For an upstream with PostgreSQL 17's direct TLS leave
+	// starttls out and set alpn to "postgresql"; listeners accept both.
 	Starttls_STARTTLS_POSTGRES Starttls = 1
 	// SMTP: STARTTLS (RFC 3207).
 	Starttls_STARTTLS_SMTP Starttls = 3
@@ -677,8 +677,19 @@ type ServerTls struct {
 	// client_subject_alt_names or client_identity of routes should say which clients
 	// are meant; the answer and the status have a warning.
 	AllowMissingClientAuthUsage bool `protobuf:"varint,13,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
-	unknownFields               protoimpl.UnknownFields
-	sizeCache                   protoimpl.SizeCache
+	// The protocol in which clients ask for TLS, because it begins in plaintext. The
+	// gateway answers them until the TLS handshake. A client that does not ask is
+	// refused, and one that sends more than its request fails with
+	// REASON_STARTTLS_INJECTION. TCP listeners only. Whether the gateway asks the
+	// upstream for TLS is the upstream's own setting. With STARTTLS_POSTGRES, alpn
+	// defaults to "postgresql". Default: none; connections begin with TLS.
+	Starttls Starttls `protobuf:"varint,14,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
+	// Also serve clients that do not ask for TLS, in plaintext. Anyone on the path can
+	// then read and change what they send, and can keep a client from asking. Not where
+	// clients need a certificate or a known SNI. Only with starttls.
+	StarttlsOptional bool `protobuf:"varint,15,opt,name=starttls_optional,json=starttlsOptional,proto3" json:"starttls_optional,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ServerTls) Reset() {
@@ -798,6 +809,20 @@ func (x *ServerTls) GetPolicies() []*TlsPolicy {
 func (x *ServerTls) GetAllowMissingClientAuthUsage() bool {
 	if x != nil {
 		return x.AllowMissingClientAuthUsage
+	}
+	return false
+}
+
+func (x *ServerTls) GetStarttls() Starttls {
+	if x != nil {
+		return x.Starttls
+	}
+	return Starttls_STARTTLS_UNSPECIFIED
+}
+
+func (x *ServerTls) GetStarttlsOptional() bool {
+	if x != nil {
+		return x.StarttlsOptional
 	}
 	return false
 }
@@ -1319,7 +1344,7 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1ddrawbridge/admin/v1/tls.proto\x12\x13drawbridge.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x01\n" +
 	"\fRevalidation\x12?\n" +
 	"\x06action\x18\x01 \x01(\x0e2'.drawbridge.admin.v1.RevalidationActionR\x06action\x12/\n" +
-	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xa8\x05\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x90\x06\n" +
 	"\tServerTls\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x12,\n" +
 	"\x12reject_unknown_sni\x18\x02 \x01(\bR\x10rejectUnknownSni\x12@\n" +
@@ -1337,7 +1362,9 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	" \x03(\tR\x15clientSubjectAltNames\x12E\n" +
 	"\frevalidation\x18\v \x01(\v2!.drawbridge.admin.v1.RevalidationR\frevalidation\x12:\n" +
 	"\bpolicies\x18\f \x03(\v2\x1e.drawbridge.admin.v1.TlsPolicyR\bpolicies\x12D\n" +
-	"\x1fallow_missing_client_auth_usage\x18\r \x01(\bR\x1ballowMissingClientAuthUsage\"\x8d\x04\n" +
+	"\x1fallow_missing_client_auth_usage\x18\r \x01(\bR\x1ballowMissingClientAuthUsage\x129\n" +
+	"\bstarttls\x18\x0e \x01(\x0e2\x1d.drawbridge.admin.v1.StarttlsR\bstarttls\x12+\n" +
+	"\x11starttls_optional\x18\x0f \x01(\bR\x10starttlsOptional\"\x8d\x04\n" +
 	"\tTlsPolicy\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12\"\n" +
 	"\fcertificates\x18\x02 \x03(\tR\fcertificates\x12@\n" +
@@ -1499,24 +1526,25 @@ var file_drawbridge_admin_v1_tls_proto_depIdxs = []int32{
 	0,  // 4: drawbridge.admin.v1.ServerTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
 	8,  // 5: drawbridge.admin.v1.ServerTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
 	10, // 6: drawbridge.admin.v1.ServerTls.policies:type_name -> drawbridge.admin.v1.TlsPolicy
-	1,  // 7: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
-	0,  // 8: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 9: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	2,  // 10: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
-	0,  // 11: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
-	0,  // 12: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
-	4,  // 13: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
-	6,  // 14: drawbridge.admin.v1.UpstreamTls.renegotiation:type_name -> drawbridge.admin.v1.Renegotiation
-	8,  // 15: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
-	5,  // 16: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
-	14, // 17: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	14, // 18: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 19: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	5,  // 7: drawbridge.admin.v1.ServerTls.starttls:type_name -> drawbridge.admin.v1.Starttls
+	1,  // 8: drawbridge.admin.v1.TlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	0,  // 9: drawbridge.admin.v1.TlsPolicy.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 10: drawbridge.admin.v1.TlsPolicy.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	2,  // 11: drawbridge.admin.v1.UpstreamTls.verification:type_name -> drawbridge.admin.v1.Verification
+	0,  // 12: drawbridge.admin.v1.UpstreamTls.min_version:type_name -> drawbridge.admin.v1.TlsVersion
+	0,  // 13: drawbridge.admin.v1.UpstreamTls.max_version:type_name -> drawbridge.admin.v1.TlsVersion
+	4,  // 14: drawbridge.admin.v1.UpstreamTls.server_name_source:type_name -> drawbridge.admin.v1.ServerNameSource
+	6,  // 15: drawbridge.admin.v1.UpstreamTls.renegotiation:type_name -> drawbridge.admin.v1.Renegotiation
+	8,  // 16: drawbridge.admin.v1.UpstreamTls.revalidation:type_name -> drawbridge.admin.v1.Revalidation
+	5,  // 17: drawbridge.admin.v1.UpstreamTls.starttls:type_name -> drawbridge.admin.v1.Starttls
+	14, // 18: drawbridge.admin.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	14, // 19: drawbridge.admin.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	7,  // 20: drawbridge.admin.v1.CertificateInfo.findings:type_name -> drawbridge.admin.v1.CertificateFinding
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_tls_proto_init() }

@@ -1,0 +1,77 @@
+package l4
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// open answers the client until it asks for TLS, if the listener's protocol begins in
+// plaintext. The next read returns what the client sent beyond that.
+func (c *conn) open(t *Table, deadline time.Time) (starttls.Opening, *intake.Refusal) {
+	if t.Starttls == starttls.None {
+		return starttls.Opening{}, nil
+	}
+	ctx, cancel := context.WithDeadline(c.server.intake.Context(), deadline)
+	defer cancel()
+	opening, err := t.Starttls.Accept(ctx, c.client, t.StarttlsOptional)
+	if err != nil {
+		return opening, c.server.intake.Refuse(c.client, certs.ClassifyAccept(err), err)
+	}
+	if opening.Next != starttls.Cancel {
+		c.client.Unread(opening.Read)
+	}
+	return opening, nil
+}
+
+// checkALPN refuses a client that did not negotiate the protocol that its opening
+// requires.
+func (c *conn) checkALPN(tc *tls.Conn, opening starttls.Opening) *intake.Refusal {
+	got := tc.ConnectionState().NegotiatedProtocol
+	if opening.ALPN == "" || got == opening.ALPN {
+		return nil
+	}
+	err := fmt.Errorf("the client began with TLS and negotiated the protocol %q by ALPN; it must be %q", got, opening.ALPN)
+	return c.server.intake.Refuse(c.client, certs.ReasonALPNMismatch, err)
+}
+
+// join prepares the upstream connection for a client that open has answered. It
+// returns what the client expects next.
+func (c *conn) join(t *Table, back net.Conn, opening starttls.Opening, timeout time.Duration) ([]byte, error) {
+	greeting := c.turn.Greeting()
+	if t.Starttls == starttls.None {
+		return greeting, nil
+	}
+	ctx, cancel := context.WithTimeout(c.server.intake.Context(), timeout)
+	defer cancel()
+	defer await(back)()
+	return t.Starttls.Join(ctx, back, opening, greeting)
+}
+
+// relayCancel sends a request to cancel a statement, and waits until the server has
+// read it and closes the connection. The server sends no answer. Nothing else of the
+// client is read, because the client has shown neither TLS nor a certificate.
+func relayCancel(back net.Conn, request []byte, timeout time.Duration) {
+	defer await(back)()
+	_ = back.SetDeadline(time.Now().Add(timeout)) // fails only on a closed connection, and then Write fails too
+	if _, err := back.Write(request); err == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(back, 4<<10))
+	}
+}
+
+// await makes reads of a connection that was kept warm wait for bytes, until the
+// caller calls the function that await returns.
+func await(back net.Conn) (done func()) {
+	sock := socket.Of(back)
+	sock.AllowWait(true)
+	sock.BeginWait()
+	return func() { sock.AllowWait(false) }
+}
