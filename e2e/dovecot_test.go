@@ -161,4 +161,40 @@ func TestDovecotBehindMutualTLS(t *testing.T) {
 	if r := g.probe("wrong"); r.GetReason() != adminv1.Reason_REASON_STARTTLS_REFUSED || !strings.Contains(r.GetExplanation(), "as its greeting, which is not SMTP") {
 		t.Errorf("the probe of the wrong protocol: %v", r)
 	}
+
+	// Clients that start TLS themselves.
+	front := map[string]string{}
+	g.apply(certificate("server", a.server))
+	for _, s := range dovecotServices {
+		g.apply(startsTLSListener("front-"+s.name, s.protocol, s.name))
+		_, front[s.name], _ = net.SplitHostPort(g.address("front-" + s.name))
+	}
+	root := writeFile(t, filepath.Join(shortDir(t), "ca.pem"), a.ca.RootPEM())
+	script := writeFile(t, filepath.Join(shortDir(t), "clients.py"), []byte(`
+import imaplib, poplib, smtplib, ssl, sys
+root, imap, pop3, lmtp = sys.argv[1:]
+tls = ssl.create_default_context(cafile=root)
+c = smtplib.LMTP("127.0.0.1", int(lmtp)); c.starttls(context=tls)
+print("lmtp", c.sendmail("a@example.com", ["carol@example.com"], "Subject: over TLS\r\n\r\nhello\r\n")); c.quit()
+c = imaplib.IMAP4("127.0.0.1", int(imap))
+try: c.login("carol@example.com", "secret"); print("logged in before TLS")
+except imaplib.IMAP4.error as e: print("denied:", e)
+c.starttls(tls); c.login("carol@example.com", "secret"); print("imap", c.select(), c.capability()); c.logout()
+c = poplib.POP3("127.0.0.1", int(pop3)); c.stls(tls); c.user("carol@example.com"); c.pass_("secret"); print("pop3", c.retr(1)[1][-1]); c.quit()
+`))
+	r := command(t, need(t, "python3"), script, root, front["imap"], front["pop3"], front["lmtp"])
+	for _, want := range []string{"lmtp {}", "denied: ", "PRIVACYREQUIRED", "imap ('OK', [b'1'])", "pop3 b'hello'"} {
+		if r.code != 0 || !strings.Contains(r.stdout, want) {
+			t.Errorf("Python's clients print no %q: %v", want, r)
+		}
+	}
+	openssl := need(t, "openssl")
+	for service, c := range map[string]struct{ say, want string }{
+		"imap": {"a LOGIN carol@example.com secret\nb LOGOUT\n", "b OK"}, "pop3": {"USER carol@example.com\nPASS secret\nSTAT\nQUIT\n", "+OK 1 "},
+		"lmtp": {"LHLO x\nquit\n", "250-"}, "sieve": {"AUTHENTICATE \"PLAIN\" \"AGNhcm9sQGV4YW1wbGUuY29tAHNlY3JldA==\"\nLOGOUT\n", "OK \"Logged in."},
+	} {
+		if r := commandInput(t, c.say, openssl, "s_client", "-quiet", "-crlf", "-connect", "127.0.0.1:"+front[service], "-starttls", service, "-CAfile", root, "-verify_return_error"); !strings.Contains(r.stdout, c.want) {
+			t.Errorf("openssl s_client to %s: %v", service, r)
+		}
+	}
 }

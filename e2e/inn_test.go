@@ -89,4 +89,11 @@ func TestINNBehindTLS(t *testing.T) {
 	if said := converse(t, g.address("news"), "", "200 ready, posting allowed", "LIST", ".\r", "GROUP misc.test", "211", "QUIT", "205"); !strings.Contains(said, "misc.test 0000000000 0000000001 y") {
 		t.Errorf("the newsreader got: %s", said)
 	}
+
+	g.apply(certificate("server", a.server), startsTLSListener("front", adminv1.Starttls_STARTTLS_NNTP, "news"))
+	converse(t, g.address("front"), "", "200 ready", "LIST", "483", "QUIT", "205")
+	root := writeFile(t, filepath.Join(shortDir(t), "ca.pem"), a.ca.RootPEM())
+	if r := commandInput(t, "LIST\nQUIT\n", need(t, "openssl"), "s_client", "-quiet", "-crlf", "-connect", g.address("front"), "-starttls", "nntp", "-CAfile", root, "-verify_return_error"); !strings.Contains(r.stdout, "misc.test 0000000000 0000000001 y") {
+		t.Errorf("openssl s_client: %v", r)
+	}
 }

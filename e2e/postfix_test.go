@@ -117,4 +117,28 @@ func TestPostfixBehindMutualTLS(t *testing.T) {
 		message, _ := os.ReadFile(filepath.Join(mail, "box"))
 		return strings.Contains(string(message), "hello through the bridge") && strings.Contains(string(message), `Client CN "e2e client"`)
 	})
+
+	// A client that starts TLS itself, at a gateway that starts TLS with the server.
+	front := startsTLSListener("front", adminv1.Starttls_STARTTLS_SMTP, "smtp")
+	optional := startsTLSListener("optional", adminv1.Starttls_STARTTLS_SMTP, "smtp")
+	optional.Tls.StarttlsOptional = true
+	g.apply(certificate("server", a.server), front, optional)
+	root := writeFile(t, filepath.Join(shortDir(t), "ca.pem"), a.ca.RootPEM())
+	verified := []string{"--tls", "--tls-verify", "--tls-ca-path", root}
+	for name, c := range map[string]struct {
+		listener string
+		options  []string
+		ok       bool
+	}{
+		"with TLS": {"front", verified, true}, "in plaintext": {"front", nil, false},
+		"with optional TLS": {"optional", verified, true}, "in plaintext, which is allowed": {"optional", nil, true},
+	} {
+		args := append([]string{"--server", g.address(c.listener), "--from", "a@example.com", "--to", "bob@example.com", "--helo", "client.example", "--body", name, "--timeout", "20s"}, c.options...)
+		if r := command(t, swaks, args...); (r.code == 0) != c.ok || c.options != nil && !strings.Contains(r.stdout, "=== TLS started") {
+			t.Errorf("swaks %s: %v", name, r)
+		}
+	}
+	if r := command(t, need(t, "openssl"), "s_client", "-connect", g.address("front"), "-starttls", "smtp", "-CAfile", root, "-verify_return_error"); r.code != 0 {
+		t.Errorf("openssl s_client: %v", r)
+	}
 }

@@ -20,15 +20,20 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A postgres is a running PostgreSQL. Over TCP it accepts only TLS with the
-// client certificate of the user "bridge"; its unix socket accepts that user
-// without a password.
+// A postgres is a running PostgreSQL. Over TCP its access rules decide; its unix
+// socket accepts the user "bridge" without a password.
 type postgres struct {
 	*daemon
 	dir, psql string
 }
 
-func startPostgres(t testing.TB, a *authority) *postgres {
+// Access rules for clients over TCP.
+const (
+	mutualTLSOnly = "hostssl all all 127.0.0.1/32 cert\n" // the certificate names the user
+	plaintextToo  = mutualTLSOnly + "hostnossl all all 127.0.0.1/32 trust\n"
+)
+
+func startPostgres(t testing.TB, a *authority, access string) *postgres {
 	t.Helper()
 	bin := filepath.Dir(needFile(t, "/usr/lib/postgresql/*/bin/postgres"))
 	p := &postgres{dir: shortDir(t), psql: need(t, "psql")}
@@ -40,7 +45,7 @@ func startPostgres(t testing.TB, a *authority) *postgres {
 	}
 	a.writeServer(t, p.dir)
 	writeFile(t, filepath.Join(data, "postgresql.conf"), []byte("ssl = on\n"))
-	writeFile(t, filepath.Join(data, "pg_hba.conf"), []byte("local all all trust\nhostssl all all 127.0.0.1/32 cert\n"))
+	writeFile(t, filepath.Join(data, "pg_hba.conf"), []byte("local all all trust\n"+access))
 	unprivileged(t, "postgres", p.dir)
 	p.daemon = startDaemon(t, 1, func(addresses []string) []string {
 		_, port, _ := net.SplitHostPort(addresses[0])
@@ -89,7 +94,7 @@ func (a *authority) startsTLS(name string, protocol adminv1.Starttls, addresses 
 func TestPostgresBehindMutualTLS(t *testing.T) {
 	t.Parallel()
 	a := postgresAuthority(t)
-	p := startPostgres(t, a)
+	p := startPostgres(t, a, mutualTLSOnly)
 	g := startGateway(t)
 	u := a.startsTLS("pg", adminv1.Starttls_STARTTLS_POSTGRES, p.addresses[0])
 	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(200 * time.Millisecond)}

@@ -68,4 +68,18 @@ func TestOpenLDAPBehindMutualTLS(t *testing.T) {
 	if r := command(t, search, append(as(g.address("ldap")), "-ZZ", "-b", "", "-s", "base")...); r.code == 0 || !strings.Contains(r.stderr, "TLS already started") {
 		t.Errorf("a client that starts TLS: %v", r)
 	}
+
+	// Unless the listener answers it.
+	g.apply(certificate("server", a.server), startsTLSListener("front", adminv1.Starttls_STARTTLS_LDAP, "ldap"))
+	root := writeFile(t, filepath.Join(shortDir(t), "ca.pem"), a.ca.RootPEM())
+	trusting := append([]string{"LDAPTLS_CACERT=" + root, search}, as(g.address("front"))...)
+	if r := command(t, "env", append(trusting, "-ZZ", "-LLL", "-b", "dc=example,dc=com")...); r.code != 0 || r.stdout != tree+"\n" {
+		t.Errorf("a client that starts TLS at the gateway: %v", r)
+	}
+	if r := command(t, "env", append(trusting, "-b", "", "-s", "base")...); r.code == 0 || !strings.Contains(r.stderr, "Confidentiality required (13)") {
+		t.Errorf("a client in plaintext: %v", r)
+	}
+	if r := command(t, need(t, "openssl"), "s_client", "-connect", g.address("front"), "-starttls", "ldap", "-CAfile", root, "-verify_return_error"); r.code != 0 {
+		t.Errorf("openssl s_client: %v", r)
+	}
 }
